@@ -1,0 +1,1 @@
+"""Quadratic maps and their decompositions: tensors in, frozen records out."""

@@ -1,0 +1,38 @@
+"""Output directions that people ask for: one output, class-centred outputs, a contrast."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bilens.checks import check_count
+from bilens.errors import UsageError
+
+
+def raw_directions(d_out: int) -> Tensor:
+    """Return the (out, out) float64 identity: row c reads output c as it is."""
+    return torch.eye(check_count("d_out", d_out, minimum=1), dtype=torch.float64)
+
+
+def centred_directions(d_out: int) -> Tensor:
+    """Return the (out, out) float64 rows e_c − 1/out: row c reads output c against the mean.
+
+    Adding one form to all classes changes no softmax prediction, so a reading of a class is
+    defined only up to that form; the class-centred reading removes it (softmax gauge).
+    """
+    return raw_directions(d_out) - 1 / d_out
+
+
+def contrast_direction(d_out: int, positive: int, negative: int) -> Tensor:
+    """Return the (out,) float64 direction e_positive − e_negative: one logit against another.
+
+    Raises:
+        UsageError: If an index is outside the outputs, or both are the same.
+    """
+    rows = raw_directions(d_out)
+    if not (0 <= positive < d_out and 0 <= negative < d_out) or positive == negative:
+        raise UsageError(
+            f"a contrast needs two different outputs between 0 and {d_out - 1}, "
+            f"got {positive} and {negative}."
+        )
+    return rows[positive] - rows[negative]

@@ -1,0 +1,34 @@
+"""How many eigenvalues carry a spectrum."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from bilens.checks import check_finite
+from bilens.errors import ShapeError
+
+
+def effective_rank(eigenvalues: Tensor) -> Tensor:
+    """Return the effective rank (Σ|λ|)² / Σλ² of whole spectra, (..., n) → (...).
+
+    No unit and no scale; between 1 and the rank, 0 for a spectrum of zeros. It needs the *whole*
+    spectrum (zeros may be left out), and it depends on the basis of the input: compare models in
+    the input basis only, and read it beside its level under a null (`rotation_null`).
+
+    Cost: O(n) for each spectrum.
+
+    Raises:
+        ShapeError: If there is no axis of eigenvalues.
+        NonFiniteError: If an eigenvalue is NaN or infinite.
+
+    Source: arXiv:2410.08417, App. E ((L₁/L₂)² of the eigenvalues).
+    """
+    if eigenvalues.ndim == 0:
+        raise ShapeError("eigenvalues is a scalar; expected a whole spectrum, (..., n).")
+    if eigenvalues.shape[-1] == 0:
+        raise ShapeError("eigenvalues is empty; expected a whole spectrum, (..., n).")
+    size = check_finite("eigenvalues", eigenvalues).abs()
+    largest = size.amax(dim=-1, keepdim=True)
+    scaled = size / largest.where(largest > 0, largest.new_ones(()))  # no overflow in the squares
+    mass = scaled.square().sum(dim=-1)
+    return scaled.sum(dim=-1).square() / mass.where(mass > 0, mass.new_ones(()))

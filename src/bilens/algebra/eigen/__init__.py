@@ -1,0 +1,1 @@
+"""Eigendecompositions of quadratic forms: the record, the solvers, the way in."""

@@ -1,0 +1,154 @@
+"""The way in: eigenpairs of one form, or of a map along many output directions."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.directions import raw_directions
+from bilens.algebra.eigen import dense
+from bilens.algebra.eigen.checked import failed
+from bilens.algebra.eigen.decomposition import EigenDecomposition, Status, Which
+from bilens.algebra.quadratic_form import QuadraticForm
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.checks import check_count
+from bilens.errors import NumericalError, ShapeError, TruncationWarning, UsageError
+
+Method = Literal["auto", "dense"]
+
+
+def eigendecompose(
+    form: QuadraticForm, k: int | None = None, which: Which = "magnitude", method: Method = "auto"
+) -> EigenDecomposition:
+    """Return eigenpairs of the Q of a form, in float64, by falling |eigenvalue|.
+
+    Math: Q = Σ_i λ_i v_i v_iᵀ, so q(x) = Σ_i λ_i (v_i·x)² + linear·x + constant.
+    Cost: O(in³ + hidden · in²) time, O(in²) memory.
+
+    Args:
+        form: the form to take apart, any floating dtype.
+        k: how many pairs; None for all `in` of them.
+        which: "magnitude" (largest |λ|), "largest", "smallest" (by sign), or "both": half from
+            each end, the extra one from the upper end.
+        method: "auto" chooses; "dense" forms Q and calls a dense solver.
+
+    Returns:
+        Pairs with residuals; eigenvalues in units of the output per squared unit of the input.
+
+    Raises:
+        UsageError: If k, which or method is not one of the above.
+        NumericalError: If products of the factors overflow, or the solver does not converge.
+        MemoryLimitError: If the dense arrays would not fit.
+
+    Source: arXiv:2410.08417, §3.2, equations 3 and 4.
+    """
+    check_choices(which, method)
+    result = dense.solve(detached(form), clip_k(k, form.d_in), which)
+    if result.status in (Status.NOT_FINITE, Status.NOT_CONVERGED):
+        raise NumericalError(
+            f"the form of width {form.d_in} was not decomposed: {_reason(result.status)}; "
+            "rescale the output direction or the factors."
+        )
+    return result
+
+
+def eigendecompose_all(
+    f: QuadraticMap,
+    directions: Tensor | None = None,
+    k: int | None = 2,
+    which: Which = "magnitude",
+    method: Method = "auto",
+) -> EigenDecomposition:
+    """Return eigenpairs of a map along many output directions, as one batch.
+
+    Cost: as `eigendecompose` for each direction, one dense array at a time; the result takes
+    O(directions · k · in) memory.
+
+    Args:
+        f: the map.
+        directions: (num, out), one output direction a row; None reads every output as it is.
+        k: how many pairs of each form; None for all `in` of them.
+        which: as in `eigendecompose`.
+        method: as in `eigendecompose`.
+
+    Returns:
+        A batch: `eigs[c]` is the decomposition along row c. A row that is not finite, or that
+        the solver fails on, is flagged in `status` and holds NaN; the others are not affected.
+
+    Raises:
+        ShapeError: If the directions do not have one entry for each output.
+        UsageError: If k, which or method is not one of the above.
+        MemoryLimitError: If the dense arrays would not fit.
+    """
+    check_choices(which, method)
+    d_out = f.sizes.d_out
+    rows = raw_directions(d_out) if directions is None else directions.double()
+    if rows.ndim != 2 or rows.shape[1] != d_out or len(rows) == 0:
+        raise ShapeError(
+            f"directions has shape {tuple(rows.shape)}; expected (num, {d_out}), one output "
+            "direction a row."
+        )
+    f = f.detach().to(torch.float64)
+    kept = clip_k(k, f.sizes.d_in)
+    results = []
+    for row in rows.detach():
+        if bool(torch.isfinite(row).all()):
+            results.append(dense.solve(f.form(row), kept, which))
+        else:
+            empty = f.form(torch.zeros_like(row))
+            results.append(failed(empty, kept, which, dense.METHOD, Status.NOT_FINITE))
+    return stack(results)
+
+
+def stack(results: list[EigenDecomposition]) -> EigenDecomposition:
+    """Return single decompositions as one batch."""
+
+    def field(name: str) -> Tensor:
+        return torch.stack([getattr(result, name) for result in results])
+
+    names = ("eigenvalues", "eigenvectors", "residuals", "converged", "frobenius_squared")
+    names += ("complete", "linear", "constant")
+    statuses = tuple(s.status for s in results if isinstance(s.status, Status))
+    return EigenDecomposition(
+        *(field(name) for name in names), results[0].method, results[0].which, statuses
+    )
+
+
+def detached(form: QuadraticForm) -> QuadraticForm:
+    """Return the form in float64, cut from the graph of gradients.
+
+    The gradient of an eigenvector does not exist where eigenvalues meet, so none is offered.
+    """
+    with torch.no_grad():
+        return form.to(torch.float64).detach()
+
+
+def check_choices(which: str, method: str) -> None:
+    """Refuse a name that is not one of the choices."""
+    for name, value, allowed in (
+        ("which", which, get_args(Which)),
+        ("method", method, get_args(Method)),
+    ):
+        if value not in allowed:
+            raise UsageError(f"{name}={value!r} is not known: use one of {', '.join(allowed)}.")
+
+
+def clip_k(k: int | None, d_in: int) -> int:
+    """Return how many pairs to compute: k, or all of them."""
+    if k is None:
+        return d_in
+    if check_count("k", k, minimum=1) > d_in:
+        warnings.warn(
+            f"k={k}, but a form of {d_in} inputs has {d_in} pairs: returning all of them.",
+            TruncationWarning,
+            stacklevel=3,
+        )
+    return min(k, d_in)
+
+
+def _reason(status: Status | tuple[Status, ...]) -> str:
+    assert isinstance(status, Status), "one form has one status"
+    return status.value

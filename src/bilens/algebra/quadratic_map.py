@@ -1,0 +1,255 @@
+"""A vector-valued quadratic function of the input: what one bilinear layer computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.bilinear_tensor import BilinearTensor, FactorSizes
+from bilens.algebra.interaction import InteractionMatrix
+from bilens.algebra.quadratic_form import QuadraticForm, check_inputs
+from bilens.checks import check_float_tensor
+from bilens.errors import ShapeError
+
+
+def add(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    """Return the sum of two parts of a map, where None is zero."""
+    if first is None or second is None:
+        return second if first is None else first
+    return first + second
+
+
+@dataclass(frozen=True, eq=False)
+class QuadraticMap:
+    """f(x) = down[(left x)∘(right x)] + linear x + constant: exact for one bilinear layer.
+
+    Attributes:
+        tensor: the bilinear part, modes (out, in, in).
+        linear: (out, in), the residual path and the biases multiplied out; None is zero.
+        constant: (out,); None is zero.
+
+    Raises:
+        ShapeError: If the parts do not fit together.
+        NonFiniteError: If a part holds NaN or infinity.
+
+    Source: arXiv:2410.08417, §2 (biases as an augmented input, here multiplied out).
+    """
+
+    tensor: BilinearTensor
+    linear: Tensor | None = None
+    constant: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        d_out, _, d_in = self.sizes
+        self._check_part("linear", self.linear, (d_out, d_in))
+        self._check_part("constant", self.constant, (d_out,))
+
+    def _check_part(self, name: str, part: Tensor | None, expected: tuple[int, ...]) -> None:
+        if part is None:
+            return
+        shape = check_float_tensor(name, part, num_axes=len(expected))
+        if shape != expected or part.dtype != self.dtype:
+            raise ShapeError(
+                f"{name} has shape {shape} and dtype {part.dtype}; expected {expected} and "
+                f"{self.dtype}, as the factors have."
+            )
+
+    @property
+    def sizes(self) -> FactorSizes:
+        """(d_out, d_hidden, d_in)."""
+        return self.tensor.sizes
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of every part."""
+        return self.tensor.down.dtype
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return f(x) for inputs along the last axis, (..., in) → (..., out).
+
+        Cost: O(hidden · (in + out) + in · out) for each input.
+
+        Raises:
+            ShapeError: If the inputs have another width or dtype.
+        """
+        x = check_inputs(x, self.sizes.d_in, self.dtype)
+        y = ((x @ self.tensor.left.T) * (x @ self.tensor.right.T)) @ self.tensor.down.T
+        if self.linear is not None:
+            y = y + x @ self.linear.T
+        return y if self.constant is None else y + self.constant
+
+    def form(self, output_direction: Tensor) -> QuadraticForm:
+        """Read the map along an output direction u.
+
+        Math: q(x) = u·f(x) = xᵀQx + (linearᵀu)·x + constant·u with
+            Q = ½ Σ_h (downᵀu)_h (left_h right_hᵀ + right_h left_hᵀ).
+        Cost: O(out · (hidden + in)) time; Q stays factored, no (in, in) array is built.
+
+        Args:
+            output_direction: u, (out,), in any scale; a one-hot u reads one logit.
+
+        Returns:
+            q, in units of the output (logits).
+
+        Raises:
+            ShapeError: If u does not have one entry for each output.
+            NonFiniteError: If u holds NaN or infinity.
+
+        Source: arXiv:2410.08417, §3.2.
+        """
+        d_out, _, d_in = self.sizes
+        (length,) = check_float_tensor("output_direction", output_direction, num_axes=1)
+        if length != d_out:
+            raise ShapeError(
+                f"output_direction has {length} entries, the map has {d_out} outputs: pass a "
+                f"vector ({d_out},), for example torch.eye({d_out})[c] to read output c."
+            )
+        u = output_direction.to(self.tensor.down)
+        matrix = InteractionMatrix(self.tensor.left, self.tensor.right, self.tensor.down.T @ u)
+        zero = self.tensor.down.new_zeros(())
+        linear = zero.expand(d_in) if self.linear is None else self.linear.T @ u
+        return QuadraticForm(matrix, linear, zero if self.constant is None else self.constant @ u)
+
+    def compose_input(self, matrix: Tensor, bias: Tensor | None = None) -> QuadraticMap:
+        """Return z ↦ f(E z + e): the same layer, read in the space before an affine embedding.
+
+        Math: (L(Ez+e))∘(R(Ez+e)) multiplied out; the cross terms become linear, e alone constant.
+        Cost: O(hidden · in · in') time, O((hidden + out) · in') memory.
+
+        Args:
+            matrix: E, (in, in').
+            bias: e, (in,); None is zero.
+
+        Raises:
+            ShapeError: If E or e does not fit the inputs of the map.
+            NonFiniteError: If E or e holds NaN or infinity.
+        """
+        d_in = self.sizes.d_in
+        rows, _ = check_float_tensor("matrix", matrix, num_axes=2)
+        if rows != d_in:
+            raise ShapeError(
+                f"matrix has shape {tuple(matrix.shape)}; the map reads {d_in} inputs, so "
+                f"({d_in}, in') was expected."
+            )
+        left, right = self.tensor.left @ matrix, self.tensor.right @ matrix
+        tensor = BilinearTensor(self.tensor.down, left, right)
+        linear = None if self.linear is None else self.linear @ matrix
+        if bias is None:
+            return QuadraticMap(tensor, linear, self.constant)
+        if check_float_tensor("bias", bias, num_axes=1) != (d_in,):
+            raise ShapeError(f"bias has shape {tuple(bias.shape)}; expected ({d_in},).")
+        shift = None if self.linear is None else self.linear @ bias
+        return QuadraticMap(tensor, linear, add(self.constant, shift)).with_biases(
+            self.tensor.left @ bias, self.tensor.right @ bias
+        )
+
+    def with_biases(self, left_bias: Tensor, right_bias: Tensor) -> QuadraticMap:
+        """Return the map whose two branches are shifted: down[(left x + b)∘(right x + c)] + ...
+
+        Math: the cross terms Σ_h down_h (c_h left_h + b_h right_h) join the linear part, and
+            Σ_h down_h b_h c_h the constant.
+        Cost: O(out · hidden · in) time, O(hidden · in) memory.
+
+        Args:
+            left_bias: b, (hidden,).
+            right_bias: c, (hidden,).
+
+        Raises:
+            ShapeError: If a bias does not have one entry for each hidden unit.
+            NonFiniteError: If a bias holds NaN or infinity.
+
+        Source: arXiv:2410.08417, §2 ("Incorporating biases").
+        """
+        down, left, right = self._factors()
+        for name, bias in (("left_bias", left_bias), ("right_bias", right_bias)):
+            if check_float_tensor(name, bias, num_axes=1) != (self.sizes.d_hidden,):
+                raise ShapeError(
+                    f"{name} has shape {tuple(bias.shape)}; expected ({self.sizes.d_hidden},)."
+                )
+        crossed = down @ (right_bias[:, None] * left + left_bias[:, None] * right)
+        constant = down @ (left_bias * right_bias)
+        return QuadraticMap(self.tensor, add(self.linear, crossed), add(self.constant, constant))
+
+    def plus_affine(
+        self, linear: Tensor | None = None, constant: Tensor | None = None
+    ) -> QuadraticMap:
+        """Return x ↦ f(x) + linear x + constant, for instance with a residual path.
+
+        Args:
+            linear: (out, in); None is zero.
+            constant: (out,); None is zero.
+
+        Raises:
+            ShapeError: If a part does not fit the map.
+            NonFiniteError: If a part holds NaN or infinity.
+        """
+        affine = QuadraticMap(self.tensor, linear, constant)  # checks the parts before adding
+        return QuadraticMap(
+            self.tensor, add(self.linear, affine.linear), add(self.constant, affine.constant)
+        )
+
+    def compose_output(self, matrix: Tensor, bias: Tensor | None = None) -> QuadraticMap:
+        """Return x ↦ U f(x) + p: the map followed by an affine head.
+
+        Cost: O(out' · out · (hidden + in)) time, O(out' · (hidden + in)) memory.
+
+        Args:
+            matrix: U, (out', out).
+            bias: p, (out',); None is zero.
+
+        Raises:
+            ShapeError: If U or p does not fit the outputs of the map.
+            NonFiniteError: If U or p holds NaN or infinity.
+        """
+        _, columns = check_float_tensor("matrix", matrix, num_axes=2)
+        if columns != self.sizes.d_out:
+            raise ShapeError(
+                f"matrix has shape {tuple(matrix.shape)}; the map has {self.sizes.d_out} outputs, "
+                f"so (out', {self.sizes.d_out}) was expected."
+            )
+        tensor = BilinearTensor(matrix @ self.tensor.down, self.tensor.left, self.tensor.right)
+        linear = None if self.linear is None else matrix @ self.linear
+        constant = None if self.constant is None else matrix @ self.constant
+        return QuadraticMap(tensor, linear, constant).plus_affine(constant=bias)
+
+    def __add__(self, other: QuadraticMap) -> QuadraticMap:
+        """Return x ↦ f(x) + g(x); the hidden units of both stand side by side.
+
+        Raises:
+            ShapeError: If the maps differ in inputs, outputs or dtype.
+        """
+        mine, theirs = self.sizes, other.sizes
+        if (mine.d_in, mine.d_out, self.dtype) != (theirs.d_in, theirs.d_out, other.dtype):
+            raise ShapeError(
+                f"maps {mine.d_in} → {mine.d_out} ({self.dtype}) and {theirs.d_in} → "
+                f"{theirs.d_out} ({other.dtype}) cannot be added: sizes and dtype must agree."
+            )
+        tensor = BilinearTensor(
+            torch.cat([self.tensor.down, other.tensor.down], dim=1),
+            torch.cat([self.tensor.left, other.tensor.left]),
+            torch.cat([self.tensor.right, other.tensor.right]),
+        )
+        return QuadraticMap(
+            tensor, add(self.linear, other.linear), add(self.constant, other.constant)
+        )
+
+    def to(self, dtype: torch.dtype) -> QuadraticMap:
+        """Return the same map in another dtype."""
+        tensor = BilinearTensor(*(part.to(dtype) for part in self._factors()))
+        linear = None if self.linear is None else self.linear.to(dtype)
+        return QuadraticMap(
+            tensor, linear, None if self.constant is None else self.constant.to(dtype)
+        )
+
+    def detach(self) -> QuadraticMap:
+        """Return the same map, cut from the graph of gradients."""
+        tensor = BilinearTensor(*(part.detach() for part in self._factors()))
+        linear = None if self.linear is None else self.linear.detach()
+        return QuadraticMap(
+            tensor, linear, None if self.constant is None else self.constant.detach()
+        )
+
+    def _factors(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.tensor.down, self.tensor.left, self.tensor.right

@@ -1,0 +1,111 @@
+"""Checks that the upper layers share: shape, dtype, finiteness, memory.
+
+A check hands back the fact that it established, so that a caller gains by calling it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+import torch
+from torch import Tensor
+
+from bilens.errors import MemoryLimitError, NonFiniteError, ShapeError, UsageError
+
+MEMORY_LIMIT_VARIABLE = "BILENS_MEMORY_LIMIT"
+MEMORY_SHARE = 0.75  # of the physical memory, when the variable is not set
+UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+
+def check_float_tensor(name: str, tensor: Tensor, num_axes: int) -> tuple[int, ...]:
+    """Return the shape of a dense, finite, real floating-point tensor with `num_axes` axes.
+
+    Raises:
+        ShapeError: Not a tensor, sparse, complex, integer, without data, or other axes.
+        NonFiniteError: If an entry is NaN or infinite.
+    """
+    if not isinstance(tensor, Tensor):
+        raise ShapeError(
+            f"{name} is a {type(tensor).__name__}; a torch.Tensor was expected: "
+            "use torch.as_tensor(...)."
+        )
+    if tensor.layout is not torch.strided or tensor.is_meta:
+        raise ShapeError(f"{name} is sparse or on the meta device; a dense tensor was expected.")
+    if not tensor.is_floating_point():
+        raise ShapeError(
+            f"{name} has dtype {tensor.dtype}; a real floating-point tensor was expected: "
+            f"use {name}.double()."
+        )
+    if tensor.ndim != num_axes:
+        raise ShapeError(
+            f"{name} has shape {tuple(tensor.shape)}; {num_axes} axes were expected."
+        )
+    check_finite(name, tensor)
+    return tuple(tensor.shape)
+
+
+def check_finite(name: str, tensor: Tensor) -> Tensor:
+    """Return the tensor if every entry is finite; NaN must never reach a solver.
+
+    Raises:
+        NonFiniteError: With the number of bad entries and the place of the first one.
+    """
+    finite = torch.isfinite(tensor)
+    if not bool(finite.all()):
+        bad = (~finite).nonzero()
+        place = tuple(bad[0].tolist())
+        raise NonFiniteError(
+            f"{name} holds {len(bad)} non-finite value(s) (NaN or infinity), the first one at "
+            f"index {place}: every entry must be finite."
+        )
+    return tensor
+
+
+def check_count(name: str, value: int, minimum: int) -> int:
+    """Return an integer that is at least `minimum`.
+
+    Raises:
+        UsageError: If it is not an integer (a bool is not one), or smaller.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise UsageError(f"{name} must be an integer of at least {minimum}, got {value!r}.")
+    return value
+
+
+def parse_bytes(text: str) -> int:
+    """Return the bytes of a size such as "800M", "4GiB" or "4000000000".
+
+    Raises:
+        UsageError: If the text is not a size.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
+    if match is None or float(match[1]) <= 0:
+        raise UsageError(
+            f"{text!r} is not a memory size: write a positive number with an optional unit, "
+            "for example 800M or 4GiB."
+        )
+    return int(float(match[1]) * UNITS[match[2]])
+
+
+def memory_limit() -> int:
+    """Return the bytes one computation may use: $BILENS_MEMORY_LIMIT, or 75 % of the memory."""
+    text = os.environ.get(MEMORY_LIMIT_VARIABLE)
+    if text:
+        return parse_bytes(text)
+    return int(MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def check_memory(num_bytes: int, what: str, instead: str) -> int:
+    """Return `num_bytes` if it is within the limit.
+
+    Raises:
+        MemoryLimitError: With the size, the limit and what to do instead.
+    """
+    limit = memory_limit()
+    if num_bytes > limit:
+        raise MemoryLimitError(
+            f"{what} needs {num_bytes / 2**30:.2f} GiB, the limit is {limit / 2**30:.2f} GiB: "
+            f"{instead}, or set {MEMORY_LIMIT_VARIABLE}."
+        )
+    return num_bytes

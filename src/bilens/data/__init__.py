@@ -1,0 +1,1 @@
+"""What models are trained on: images and the random changes made to them."""

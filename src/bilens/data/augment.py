@@ -1,0 +1,206 @@
+"""Random changes to images: noise, shifts, turns and blur, each image drawn on its own.
+
+Axes in this file: B batch, H rows, W columns; P = H * W pixels, from 0 to 1.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bilens.errors import ShapeError, UsageError
+
+ImageShape = tuple[int, int]
+SMALLEST_SIGMA = 1e-3  # pixels; any such blur is the identity, and 0 / 0 is avoided
+
+
+class Augmentation(ABC):
+    """A random change of a batch of images.
+
+    Promise: all randomness comes from the generator, the input is not modified, and the output
+    has its shape, dtype and device. Draws and geometry are computed in float32.
+    """
+
+    def __call__(self, images: Tensor, image_shape: ImageShape, generator: torch.Generator) -> Tensor:
+        """Return changed images.
+
+        Args:
+            images: (B, P) float32 or bfloat16, one image a row; at least one.
+            image_shape: (H, W).
+            generator: Source of the draws; equal seeds give equal images.
+
+        Raises:
+            ShapeError: If the images are not floating-point rows of H * W pixels.
+        """
+        num_pixels = math.prod(image_shape)
+        if images.ndim != 2 or images.shape[1] != num_pixels or images.shape[0] == 0:
+            raise ShapeError(
+                f"images has shape {tuple(images.shape)}; (batch, {num_pixels}) with a batch of at "
+                f"least 1 was expected for images of {image_shape}: use images.flatten(1)."
+            )
+        if not images.is_floating_point():
+            raise ShapeError(
+                f"images has dtype {images.dtype}; a floating-point type was expected: divide "
+                "bytes by 255."
+            )
+        return self.change(images, image_shape, generator)
+
+    @abstractmethod
+    def change(self, images: Tensor, image_shape: ImageShape, generator: torch.Generator) -> Tensor:
+        """Return changed images; the arguments are checked."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Return a short label for people."""
+
+
+@dataclass(frozen=True)
+class GaussianNoise(Augmentation):
+    """Adds independent normal noise to each pixel; `std` is absolute, in units of a pixel."""
+
+    std: float
+
+    def __post_init__(self) -> None:
+        check_range("std", self.std, 0, math.inf)
+
+    def change(self, images: Tensor, image_shape: ImageShape, generator: torch.Generator) -> Tensor:  # noqa: ARG002
+        """Return images + noise, in two passes over one new tensor: training does this often."""
+        return normal(images.shape, generator).mul_(self.std).to(images).add_(images)
+
+    def describe(self) -> str:
+        """Return a short label for people."""
+        return f"gaussian noise, std {self.std:g}"
+
+
+@dataclass(frozen=True)
+class SaltAndPepper(Augmentation):
+    """Sets each pixel, with a probability, to 0 or to 1 (equally often)."""
+
+    probability: float
+
+    def __post_init__(self) -> None:
+        check_range("probability", self.probability, 0, 1)
+
+    def change(self, images: Tensor, image_shape: ImageShape, generator: torch.Generator) -> Tensor:  # noqa: ARG002
+        """Return images with the two ends of one uniform draw set to 0 and to 1."""
+        draw = uniform(images.shape, 0, 1, generator).to(images.device)
+        half = self.probability / 2
+        return images.masked_fill(draw < half, 0).masked_fill_(draw >= 1 - half, 1)
+
+    def describe(self) -> str:
+        """Return a short label for people."""
+        return f"salt and pepper, probability {self.probability:g}"
+
+
+@dataclass(frozen=True)
+class CorrelatedNoise(Augmentation):
+    """Adds normal noise that is alike in neighbouring pixels.
+
+    Math: white noise, smoothed by a Gaussian kernel of standard deviation L / 2 pixels and
+        rescaled pixel by pixel: each pixel has exactly the standard deviation `std`, borders
+        included, and away from them pixels at distance d have the correlation exp(-(d / L)^2).
+    """
+
+    std: float  # absolute, in units of a pixel
+    correlation_length: float  # L, in pixels: where the correlation has fallen to 1 / e
+
+    def __post_init__(self) -> None:
+        check_range("std", self.std, 0, math.inf)
+        check_range("correlation_length", self.correlation_length, 0, math.inf, above=True)
+
+    def change(self, images: Tensor, image_shape: ImageShape, generator: torch.Generator) -> Tensor:
+        """Return images + noise; the kernel is separable, so a matrix smooths each axis."""
+        H, W = image_shape
+        white = normal((len(images), H, W), generator).to(images.device)
+        rows, columns = (self.smoother(size).to(images.device) for size in (H, W))
+        noise = rows @ white @ columns.T
+        return noise.mul_(self.std).flatten(1).to(images).add_(images)
+
+    def smoother(self, size: int) -> Tensor:
+        """Return the matrix (size, size) that smooths an axis.
+
+        Its rows have unit length, not unit sum: a smoothed pixel keeps the variance of white
+        noise, also near the border, where part of the kernel is cut off.
+        """
+        place = torch.arange(size, dtype=torch.float64)
+        distance = place[:, None] - place
+        kernel = torch.exp(-2 * (distance / self.correlation_length).square())
+        return F.normalize(kernel, dim=1).float()
+
+    def describe(self) -> str:
+        """Return a short label for people."""
+        return f"correlated noise, std {self.std:g}, length {self.correlation_length:g} px"
+
+
+@dataclass(frozen=True)
+class Translation(Augmentation):
+    """Shifts each image by a uniform draw, at most `max_fraction` of its width and height.
+
+    Shifts are fractions of pixels too (bilinear), so that a small strength does something.
+    """
+
+    max_fraction: float
+
+    def __post_init__(self) -> None:
+        check_range("max_fraction", self.max_fraction, 0, 1)
+
+    def change(self, images: Tensor, image_shape: ImageShape, generator: torch.Generator) -> Tensor:
+        """Return shifted images; what comes in from outside is 0."""
+        H, W = image_shape
+        fraction = uniform((len(images), 2), -self.max_fraction, self.max_fraction, generator)
+        return warp(images, image_shape, torch.zeros(len(images)), fraction * torch.tensor([W, H]))
+
+    def describe(self) -> str:
+        """Return a short label for people."""
+        return f"translation, at most {self.max_fraction:g} of the side"
+
+
+@dataclass(frozen=True)
+class Rotation(Augmentation):
+    """Turns each image about its centre by a uniform draw of at most `max_degrees`, either way."""
+
+    max_degrees: float
+
+    def __post_init__(self) -> None:
+        check_range("max_degrees", self.max_degrees, 0, 180)
+
+    def change(self, images: Tensor, image_shape: ImageShape, generator: torch.Generator) -> Tensor:
+        """Return turned images; what comes in from outside is 0."""
+        degrees = uniform((len(images),), -self.max_degrees, self.max_degrees, generator)
+        return warp(images, image_shape, degrees, torch.zeros(len(images), 2))
+
+    def describe(self) -> str:
+        """Return a short label for people."""
+        return f"rotation, at most {self.max_degrees:g} degrees"
+
+
+@dataclass(frozen=True)
+class Blur(Augmentation):
+    """Gaussian blur; each image draws its own sigma, uniform from `sigma_min` to `sigma_max`."""
+
+    sigma_min: float  # pixels
+    sigma_max: float
+    kernel_size: int = 5  # pixels, odd
+
+    def __post_init__(self) -> None:
+        check_range("sigma_max", self.sigma_max, 0, math.inf)
+        check_range("sigma_min", self.sigma_min, 0, self.sigma_max)
+        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
+            raise UsageError(f"kernel_size must be an odd positive number, got {self.kernel_size}.")
+
+    def change(self, images: Tensor, image_shape: ImageShape, generator: torch.Generator) -> Tensor:
+        """Return blurred images, mirrored at the border."""
+        sigma = uniform((len(images),), self.sigma_min, self.sigma_max, generator)
+        return blur(images, image_shape, sigma, self.kernel_size)
+
+    def describe(self) -> str:
+        """Return a short label for people."""
+        if self.sigma_min == self.sigma_max:
+            return f"blur, sigma {self.sigma_max:g} px"
+        return f"blur, sigma {self.sigma_min:g} to {self.sigma_max:g} px"

@@ -1,0 +1,133 @@
+"""Reading IDX files, the format of MNIST: a short header, then unsigned bytes.
+
+The reader is strict: a file says how many bytes it holds, and exactly these must follow.
+Nothing is allocated or decompressed beyond what the header declares, whatever the file holds.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+from typing import IO, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bilens.errors import DataError
+
+ByteArray: TypeAlias = NDArray[np.uint8]
+
+GZIP_MAGIC = b"\x1f\x8b"
+IDX_MAGIC = b"\x00\x00\x08"  # two zeros, then the code of unsigned bytes; the number of axes follows
+MAX_AXES = 4
+SIZE_LIMIT = 2**30  # bytes; the largest file of MNIST declares 47 million
+CHUNK = 2**20  # bytes read at a time, so that memory follows the content and not the header
+KINDS = {1: "a label file (1 axis)", 3: "an image file (3 axes)"}
+
+
+def read_images(path: Path) -> ByteArray:
+    """Return the images of an IDX file, (images, rows, columns).
+
+    Raises:
+        DataError: If the file is damaged, or holds labels.
+    """
+    return read_kind(path, num_axes=3)
+
+
+def read_labels(path: Path) -> ByteArray:
+    """Return the labels of an IDX file, one for each image.
+
+    Raises:
+        DataError: If the file is damaged, or holds images.
+    """
+    return read_kind(path, num_axes=1)
+
+
+def read_idx(path: Path) -> ByteArray:
+    """Return the array of an IDX file of unsigned bytes, plain or compressed with gzip.
+
+    Compression is recognised by the content, not by the name of the file.
+
+    Raises:
+        DataError: If the file is missing, unreadable, of another format, truncated or too long.
+    """
+    try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+            raise DataError(f"{path} is a folder or device; an IDX file was expected: name a file.")
+        with path.open("rb") as file:
+            is_compressed = file.read(2) == GZIP_MAGIC
+            file.seek(0)
+            if not is_compressed:
+                return parse(file, path)
+            with gzip.GzipFile(fileobj=file) as content:
+                return parse(content, path)
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist; an IDX file was expected: check the path.") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(
+            f"{path} is a damaged gzip file ({error}); a complete one was expected: "
+            "download it again."
+        ) from None
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror or error}); a readable IDX file was expected: "
+            "check its permissions."
+        ) from None
+
+
+def read_kind(path: Path, num_axes: int) -> ByteArray:
+    """Return the array of an IDX file that must have `num_axes` axes."""
+    array = read_idx(path)
+    if array.ndim != num_axes:
+        found = KINDS.get(array.ndim, f"an IDX file with {array.ndim} axes")
+        raise DataError(
+            f"{path} is {found}, where {KINDS[num_axes]} was expected: "
+            "check that the image and label files are not swapped."
+        )
+    return array
+
+
+def parse(content: IO[bytes], path: Path) -> ByteArray:
+    """Return the array whose header and bytes `content` holds; `path` is for messages."""
+    shape = read_shape(content, path)
+    expected = math.prod(shape)
+    if expected > SIZE_LIMIT:
+        raise DataError(
+            f"{path} declares the shape {shape}, {expected:,} bytes; at most {SIZE_LIMIT:,} bytes "
+            "were expected: the header is damaged, download the file again."
+        )
+    data = bytearray()
+    while len(data) <= expected:  # one byte too many is enough to know
+        chunk = content.read(min(CHUNK, expected + 1 - len(data)))
+        if not chunk:
+            break
+        data += chunk
+    if len(data) != expected:
+        found = f"only {len(data):,}" if len(data) < expected else "more"
+        raise DataError(
+            f"{path} holds {found} bytes of data, exactly {expected:,} were expected for the "
+            f"declared shape {shape}: the file is damaged, download it again."
+        )
+    return np.frombuffer(data, dtype=np.uint8).reshape(shape)
+
+
+def read_shape(content: IO[bytes], path: Path) -> tuple[int, ...]:
+    """Return the shape that the header declares, after a check of the magic number."""
+    magic = content.read(4)
+    if not magic:
+        raise DataError(f"{path} is empty; an IDX file was expected: download it again.")
+    if len(magic) < 4 or magic[:3] != IDX_MAGIC or not 1 <= magic[3] <= MAX_AXES:
+        raise DataError(
+            f"{path} starts with the bytes {magic.hex(' ')}; an IDX file of unsigned bytes with "
+            f"1 to {MAX_AXES} axes was expected, which starts with {IDX_MAGIC.hex(' ')} 01 to "
+            f"{MAX_AXES:02x}: check that this is the right file, or download it again."
+        )
+    header = content.read(4 * magic[3])
+    if len(header) < 4 * magic[3]:
+        raise DataError(
+            f"{path} ends inside its header; the sizes of {magic[3]} axes were expected: "
+            "the file is truncated, download it again."
+        )
+    return tuple(np.frombuffer(header, dtype=">u4").tolist())

