@@ -47,8 +47,26 @@ _HOMES = {
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = [  # noqa: PLE0604, F822
-    "__version__",
+__all__ = [
+    "BilinearTensor",
+    "Contributions",
+    "EigenDecomposition",
+    "InteractionMatrix",
+    "QuadraticForm",
+    "QuadraticMap",
+    "RotationNull",
+    "Subspace",
+    "audit",
+    "centred_directions",
+    "contrast_direction",
+    "effective_rank",
+    "eigendecompose",
+    "eigendecompose_all",
+    "load",
+    "nn",
+    "raw_directions",
+    "rotation_null",
+    "save",
 ]
 
 

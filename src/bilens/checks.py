@@ -38,9 +38,7 @@ def check_float_tensor(name: str, tensor: Tensor, num_axes: int) -> tuple[int, .
             f"use {name}.double()."
         )
     if tensor.ndim != num_axes:
-        raise ShapeError(
-            f"{name} has shape {tuple(tensor.shape)}; {num_axes} axes were expected."
-        )
+        raise ShapeError(f"{name} has shape {tuple(tensor.shape)}; {num_axes} axes were expected.")
     check_finite(name, tensor)
     return tuple(tensor.shape)
 

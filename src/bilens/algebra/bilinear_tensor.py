@@ -38,7 +38,7 @@ def check_factors(down: Tensor, left: Tensor, right: Tensor) -> FactorSizes:
         )
     if 0 in (d_out, d_hidden, d_in):
         raise ShapeError(
-            f"down {tuple(down.shape)}, left {tuple(left.shape)}: every axis needs at least one entry."
+            f"down {tuple(down.shape)}, left {tuple(left.shape)}: every axis needs an entry."
         )
     if not (down.dtype == left.dtype == right.dtype and down.device == left.device == right.device):
         raise ShapeError(

@@ -106,9 +106,7 @@ class QuadraticForm:
 
     def to(self, dtype: torch.dtype) -> QuadraticForm:
         """Return the same form in another dtype."""
-        return QuadraticForm(
-            self.matrix.to(dtype), self.linear.to(dtype), self.constant.to(dtype)
-        )
+        return QuadraticForm(self.matrix.to(dtype), self.linear.to(dtype), self.constant.to(dtype))
 
     def detach(self) -> QuadraticForm:
         """Return the same form, cut from the graph of gradients."""

@@ -115,7 +115,9 @@ def random_frame(d_in: int, rank: int, generator: torch.Generator) -> Tensor:
     """Return `rank` orthonormal columns, (in, rank), distributed as the columns of a Haar O."""
     gauss = torch.randn(d_in, rank, generator=generator, dtype=torch.float64)
     columns, triangle = torch.linalg.qr(gauss)
-    return columns * torch.where(triangle.diagonal() < 0, -1.0, 1.0)  # makes QR unique, thus Haar
+    signs = torch.where(triangle.diagonal() < 0, -1.0, 1.0)  # makes QR unique, thus Haar
+    frame: Tensor = columns * signs
+    return frame
 
 
 def _spectra(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
@@ -123,4 +125,5 @@ def _spectra(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
     stacked = torch.linalg.qr(torch.cat([left, right]).T, mode="r").R
     left, right = stacked[:, : len(left)], stacked[:, len(left) :]
     halves = (left * weights[:, None, :]) @ right.T
-    return torch.linalg.eigvalsh((halves + halves.mT) / 2)
+    spectra: Tensor = torch.linalg.eigvalsh((halves + halves.mT) / 2)
+    return spectra

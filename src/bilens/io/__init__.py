@@ -1,1 +1,1 @@
-
+"""Readers and writers of model files; every write is atomic."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
@@ -14,7 +15,11 @@ from bilens.checks import check_count
 from bilens.errors import NotQuadraticError, UsageError
 
 Gate = Literal["relu", "gelu", "silu"]
-GATES = {"relu": functional.relu, "gelu": functional.gelu, "silu": functional.silu}
+GATES: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": functional.relu,
+    "gelu": functional.gelu,
+    "silu": functional.silu,
+}
 
 
 class BilinearLayer(nn.Module):
@@ -45,16 +50,18 @@ class BilinearLayer(nn.Module):
             raise UsageError(
                 f"gate={gate!r} is not known: use None (bilinear), {', '.join(get_args(Gate))}."
             )
-        self.gate = gate
+        self.gate: Gate | None = gate
+        self.has_bias = bias
         self.left = nn.Linear(d_input, d_output, bias=bias)
         self.right = nn.Linear(d_input, d_output, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return g(x) for inputs along the last axis, (..., d_input) → (..., d_output)."""
-        left = self.left(x)
+        left: Tensor = self.left(x)
         if self.gate is not None:
             left = GATES[self.gate](left)
-        return left * self.right(x)
+        product: Tensor = left * self.right(x)
+        return product
 
     def product_map(self, down: Tensor) -> QuadraticMap:
         """Return x ↦ down·g(x), exact, sharing the weights of this layer.
@@ -69,9 +76,7 @@ class BilinearLayer(nn.Module):
                 "and down yourself."
             )
         f = QuadraticMap(BilinearTensor(down, self.left.weight, self.right.weight))
-        if self.left.bias is None:
-            return f
-        return f.with_biases(self.left.bias, self.right.bias)
+        return f.with_biases(self.left.bias, self.right.bias) if self.has_bias else f
 
     def quadratic_map(self) -> QuadraticMap:
         """Return g as a `QuadraticMap`, exact, biases multiplied out.

@@ -51,4 +51,6 @@ class BilinearMLP(BilinearLayer):
         Raises:
             NotQuadraticError: If the block is gated.
         """
-        return self.product_map(self.down.weight).plus_affine(constant=self.down.bias)
+        return self.product_map(self.down.weight).plus_affine(
+            constant=self.down.bias if self.has_bias else None
+        )

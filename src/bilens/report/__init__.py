@@ -1,1 +1,1 @@
-
+"""Records to JSON, HTML and terminal tables; knows no model and no tensor."""

@@ -1,1 +1,1 @@
-
+"""Training of image classifiers: recipe, loop, checkpoints, run folder."""

@@ -17,7 +17,8 @@ FACTOR_TOLERANCE = 10 * EPS  # of Σ|s_h|‖l_h‖‖r_h‖: rounding of the fac
 def factor_scale(matrix: InteractionMatrix) -> Tensor:
     """Return Σ_h |weight_h| ‖left_h‖ ‖right_h‖ ≥ ‖Q‖_F: the size before terms cancel."""
     sizes = matrix.left.norm(dim=1) * matrix.right.norm(dim=1)
-    return matrix.weight.abs() @ sizes
+    scale: Tensor = matrix.weight.abs() @ sizes
+    return scale
 
 
 def checked_spectrum(
@@ -41,9 +42,11 @@ def checked_spectrum(
     if not bool(torch.isfinite(mass) and torch.isfinite(scale)):
         return failed(form, k, which, method, Status.NOT_FINITE)
     limit = SOLVER_TOLERANCE * mass.sqrt() + FACTOR_TOLERANCE * scale
-    whole = abs(values.square().sum() - mass) <= SOLVER_TOLERANCE * mass + FACTOR_TOLERANCE * (
-        scale.square()
-    ) and abs(values.sum() - form.trace()) <= limit * len(values) ** 0.5
+    whole = (
+        abs(values.square().sum() - mass)
+        <= SOLVER_TOLERANCE * mass + FACTOR_TOLERANCE * (scale.square())
+        and abs(values.sum() - form.trace()) <= limit * len(values) ** 0.5
+    )
     values, vectors = ranked(values, vectors, k, which)
     residuals = (form.matvec(vectors) - values[:, None] * vectors).norm(dim=1)
     converged = residuals <= limit

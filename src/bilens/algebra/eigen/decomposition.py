@@ -191,7 +191,10 @@ class EigenDecomposition:
         vectors = self.eigenvectors[:, : max(kept, 1)]
         weight = self.eigenvalues[:, : max(kept, 1)] * bool(kept)
         stacked = vectors.flatten(0, 1)
-        tensor = BilinearTensor(torch.block_diag(*weight[:, None, :]), stacked, stacked)
+        forms, width = weight.shape
+        down = weight.new_zeros(forms, forms, width)
+        down[range(forms), range(forms)] = weight  # output c reads the pairs of form c alone
+        tensor = BilinearTensor(down.flatten(1), stacked, stacked)
         return QuadraticMap(tensor, self.linear, self.constant)
 
     def _check_k(self, k: int) -> int:

@@ -35,7 +35,7 @@ def solve(form: QuadraticForm, k: int, which: Which) -> EigenDecomposition:
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))  # no overflow inside the solver
     try:
         values, columns = torch.linalg.eigh(dense / scale)
-    except torch.linalg.LinAlgError:
+    except RuntimeError:  # torch.linalg.LinAlgError is one
         return failed(form, k, which, METHOD, Status.NOT_CONVERGED)
     if not bool(torch.isfinite(values).all() and torch.isfinite(columns).all()):
         return failed(form, k, which, METHOD, Status.NOT_CONVERGED)

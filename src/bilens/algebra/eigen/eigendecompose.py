@@ -109,11 +109,18 @@ def stack(results: list[EigenDecomposition]) -> EigenDecomposition:
     def field(name: str) -> Tensor:
         return torch.stack([getattr(result, name) for result in results])
 
-    names = ("eigenvalues", "eigenvectors", "residuals", "converged", "frobenius_squared")
-    names += ("complete", "linear", "constant")
-    statuses = tuple(s.status for s in results if isinstance(s.status, Status))
     return EigenDecomposition(
-        *(field(name) for name in names), results[0].method, results[0].which, statuses
+        eigenvalues=field("eigenvalues"),
+        eigenvectors=field("eigenvectors"),
+        residuals=field("residuals"),
+        converged=field("converged"),
+        frobenius_squared=field("frobenius_squared"),
+        complete=field("complete"),
+        linear=field("linear"),
+        constant=field("constant"),
+        method=results[0].method,
+        which=results[0].which,
+        status=tuple(s.status for s in results if isinstance(s.status, Status)),
     )
 
 

@@ -1,0 +1,189 @@
+"""`config.json` of a model folder: what it may say, and the module it describes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from bilens.errors import CheckpointError, UsageError
+from bilens.nn import BilinearClassifier, BilinearLayer, BilinearMLP
+
+FORMAT = "bilens-model"
+FORMAT_VERSION = 1
+MAX_BYTES = 1 << 20
+CLASSES: dict[str, type[nn.Module]] = {
+    "BilinearClassifier": BilinearClassifier,
+    "BilinearLayer": BilinearLayer,
+    "BilinearMLP": BilinearMLP,
+}
+REQUIRED = ("format", "format_version", "class", "arguments")
+OPTIONAL = ("input_shape", "output_names")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The content of `config.json`.
+
+    Attributes:
+        class_name: one of `CLASSES`.
+        arguments: the constructor arguments of that class.
+        input_shape: how an input is laid out, for instance (28, 28); None if nothing was said.
+        output_names: one name for each output; None if nothing was said.
+    """
+
+    class_name: str
+    arguments: Mapping[str, Any]
+    input_shape: tuple[int, ...] | None = None
+    output_names: tuple[str, ...] | None = None
+
+    def to_json(self) -> str:
+        """Return the text of the file."""
+        content: dict[str, Any] = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "class": self.class_name,
+            "arguments": dict(self.arguments),
+        }
+        if self.input_shape is not None:
+            content["input_shape"] = list(self.input_shape)
+        if self.output_names is not None:
+            content["output_names"] = list(self.output_names)
+        return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+    def function_sha256(self) -> str:
+        """Return a hash of what, beside the weights, decides the function.
+
+        Shapes reveal neither a residual path nor a gate, so weights beside a wrong config.json
+        would be another function without a word.
+        """
+        content = json.dumps([self.class_name, dict(self.arguments)], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def build(self, path: Path) -> nn.Module:
+        """Return a new module as the configuration describes it; `path` is for the message."""
+        try:
+            return CLASSES[self.class_name](**self.arguments)
+        except (TypeError, UsageError) as error:
+            raise CheckpointError(
+                f"{path}: the arguments do not fit {self.class_name} ({error}): restore the file."
+            ) from error
+
+
+def config_of(module: nn.Module) -> ModelConfig:
+    """Return the configuration that rebuilds a module of ours, without names and input shape.
+
+    Raises:
+        UsageError: If the module is of another class.
+    """
+    if isinstance(module, BilinearClassifier):
+        layer = module.layers[0]
+        assert isinstance(layer, BilinearLayer), "built in its constructor"
+        arguments = {
+            "d_input": module.embed.in_features,
+            "d_hidden": module.embed.out_features,
+            "d_output": module.head.out_features,
+            "n_layers": len(module.layers),
+            "bias": layer.has_bias,
+            "residual": module.residual,
+            "gate": layer.gate,
+        }
+    elif isinstance(module, BilinearMLP):
+        arguments = {
+            "d_model": module.left.in_features,
+            "d_hidden": module.left.out_features,
+            "d_output": module.down.out_features,
+            "bias": module.has_bias,
+            "gate": module.gate,
+        }
+    elif isinstance(module, BilinearLayer):
+        arguments = {
+            "d_input": module.left.in_features,
+            "d_output": module.left.out_features,
+            "bias": module.has_bias,
+            "gate": module.gate,
+        }
+    else:
+        raise UsageError(
+            f"a {type(module).__name__} cannot be saved as a model folder: expected one of "
+            f"{', '.join(sorted(CLASSES))}."
+        )
+    return ModelConfig(type(module).__name__, arguments)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a small JSON file.
+
+    Raises:
+        CheckpointError: If the file is missing, too large, or not a JSON object.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; a model folder needs it beside the weights.")
+    if path.stat().st_size > MAX_BYTES:
+        raise CheckpointError(
+            f"{path}: is {path.stat().st_size} bytes; at most {MAX_BYTES} are read."
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: is not valid JSON ({error}): restore the file.") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}; expected a JSON object.")
+    return content
+
+
+def parse_config(path: Path, content: dict[str, Any]) -> ModelConfig:
+    """Return the configuration in a `config.json`, strictly.
+
+    Raises:
+        CheckpointError: If a field is missing, unknown, of the wrong type or of a newer version.
+    """
+    version = content.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: has format version {version}, this bilens reads up to {FORMAT_VERSION}: "
+            "upgrade with `pip install -U bilens`."
+        )
+    missing = [name for name in REQUIRED if name not in content]
+    unknown = sorted({*content} - {*REQUIRED, *OPTIONAL})
+    if missing or unknown:
+        raise CheckpointError(
+            f"{path}: missing fields {missing}, unknown fields {unknown}; expected "
+            f"{', '.join(REQUIRED)} and optionally {', '.join(OPTIONAL)}: restore the file."
+        )
+    if content["format"] != FORMAT or version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: has format {content['format']!r} version {version!r}; expected {FORMAT!r} "
+            f"version {FORMAT_VERSION}."
+        )
+    name, arguments = content["class"], content["arguments"]
+    if name not in CLASSES or not isinstance(arguments, dict):
+        raise CheckpointError(
+            f"{path}: describes the class {name!r}; expected one of {', '.join(sorted(CLASSES))} "
+            "with an object of arguments."
+        )
+    shape, names = content.get("input_shape"), content.get("output_names")
+    if shape is not None and not is_list_of(int, shape):
+        raise CheckpointError(f"{path}: input_shape is {shape!r}; expected a list of integers.")
+    if names is not None and not is_list_of(str, names):
+        raise CheckpointError(f"{path}: output_names is {names!r}; expected a list of texts.")
+    return ModelConfig(
+        name,
+        arguments,
+        None if shape is None else tuple(shape),
+        None if names is None else tuple(names),
+    )
+
+
+def is_list_of(kind: type, value: object) -> bool:
+    """Tell whether a JSON value is a list of one kind of scalar."""
+    return isinstance(value, list) and all(
+        isinstance(item, kind) and not isinstance(item, bool) for item in value
+    )

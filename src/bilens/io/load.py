@@ -1,0 +1,182 @@
+"""`bl.load`: any supported file or folder, as a model whose layers are quadratic maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.errors import CheckpointError
+from bilens.io.config import FORMAT, read_json
+from bilens.io.model_folder import CONFIG_NAME, WEIGHTS_NAME, read_model_folder
+from bilens.io.official_image import (
+    build_official_image,
+    is_official_image,
+    read_official_pickle,
+)
+from bilens.io.tensors import file_sha256, read_safetensors, refuse_pickle
+from bilens.nn import BilinearClassifier, BilinearLayer
+
+PICKLES = {".pt", ".pth", ".bin", ".ckpt"}
+
+
+@dataclass(frozen=True, eq=False)
+class LayerView:
+    """One layer of a model, read as a quadratic map of its input.
+
+    Attributes:
+        module: the model.
+        index: the layer, for a classifier; None where the module is one layer itself.
+        exact: whether the map is the layer, and not the closest quadratic one.
+        fit: how good an approximation is; None for an exact layer.
+    """
+
+    module: BilinearClassifier | BilinearLayer
+    index: int | None
+    exact: bool
+    fit: None = None
+
+    @cached_property
+    def quadratic_map(self) -> QuadraticMap:
+        """The map, cut from the graph of gradients; built when it is first asked for.
+
+        Raises:
+            NotQuadraticError: If the layer is gated.
+        """
+        if isinstance(self.module, BilinearClassifier):
+            assert self.index is not None, "a classifier is read layer by layer"
+            return self.module.layer_map(self.index).detach()
+        return self.module.quadratic_map().detach()
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model read from disk.
+
+    Attributes:
+        module: the PyTorch module, on the CPU, in evaluation mode.
+        layers: name → view. The first layer of a classifier is read from the input, the last
+            one to the logits; with one layer it is the whole model.
+        source: the path it was read from.
+        weights_sha256: SHA-256 of the weights file.
+        input_shape: how an input is laid out, for instance (28, 28); None if nothing says.
+        output_names: one name for each output; None if nothing says.
+        provenance: where the weights come from, as far as the file says.
+    """
+
+    module: BilinearClassifier | BilinearLayer
+    source: str
+    weights_sha256: str
+    input_shape: tuple[int, ...] | None = None
+    output_names: tuple[str, ...] | None = None
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def layers(self) -> Mapping[str, LayerView]:
+        """Name → view of each layer."""
+        return layer_views(self.module)
+
+
+def layer_views(module: BilinearClassifier | BilinearLayer) -> dict[str, LayerView]:
+    """Return a view of each layer of a module of ours."""
+    if isinstance(module, BilinearClassifier):
+        return {
+            f"layers.{index}": LayerView(module, index, exact=is_exact(layer))
+            for index, layer in enumerate(module.layers)
+        }
+    return {"layer": LayerView(module, None, exact=is_exact(module))}
+
+
+def is_exact(layer: nn.Module) -> bool:
+    """Tell whether a layer is exactly quadratic: a bilinear one without a gate."""
+    assert isinstance(layer, BilinearLayer), "every layer of ours is one"
+    return layer.gate is None
+
+
+def load(
+    path: str | Path, *, residual: bool | None = None, allow_pickle: bool = False
+) -> LoadedModel:
+    """Read a model: a bilens model folder, or an image checkpoint of the paper's repository.
+
+    Args:
+        path: a folder with `config.json` and `model.safetensors`, a `.safetensors` file, or, with
+            `allow_pickle`, a `.pt` file.
+        residual: for official checkpoints that do not say whether each block adds its input.
+        allow_pickle: whether a pickle may be opened (with weights_only).
+
+    Raises:
+        CheckpointError: If the path is missing, damaged, of a newer version or not supported.
+        NonFiniteError: If a weight is NaN or infinite.
+        UsageError: If a pickle is given without the flag, or `residual` is needed and not given.
+        MemoryLimitError: If the weights would not fit.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise CheckpointError(
+            f"{path}: no such file or folder; expected a model folder ({CONFIG_NAME} and "
+            f"{WEIGHTS_NAME}), for example one that `bilens train` wrote."
+        )
+    if path.is_dir():
+        return _load_folder(path, residual)
+    if path.suffix == ".safetensors":
+        tensors, _ = read_safetensors(path)
+        return _official(path, path, tensors, residual)
+    if path.suffix in PICKLES:
+        refuse_pickle(path, allow_pickle)
+        tensors, said = read_official_pickle(path)
+        return _official(path, path, tensors, said if residual is None else residual)
+    raise CheckpointError(
+        f"{path}: is not a supported model file; expected a model folder, a .safetensors file, or "
+        f"a pickle ({', '.join(sorted(PICKLES))}) with --allow-pickle."
+    )
+
+
+def _load_folder(folder: Path, residual: bool | None) -> LoadedModel:
+    if not (folder / CONFIG_NAME).exists() and not (folder / WEIGHTS_NAME).exists():
+        hint = (
+            " Its training has not finished: continue it with --resume."
+            * (folder / "checkpoints").is_dir()
+        )
+        raise CheckpointError(
+            f"{folder}: holds no model; expected {CONFIG_NAME} and {WEIGHTS_NAME} in it.{hint}"
+        )
+    content = read_json(folder / CONFIG_NAME)
+    if "format" not in content and {"d_hidden", "n_layer"} <= {*content}:  # the older repository
+        tensors, _ = read_safetensors(folder / WEIGHTS_NAME)
+        said = content.get("residual")
+        if residual is None and isinstance(said, bool):
+            residual = said
+        return _official(folder, folder / WEIGHTS_NAME, tensors, residual)
+    if content.get("format") not in (None, FORMAT):
+        raise CheckpointError(
+            f"{folder / CONFIG_NAME}: has format {content['format']!r}; expected {FORMAT!r}."
+        )
+    stored = read_model_folder(folder)
+    assert isinstance(stored.module, BilinearClassifier | BilinearLayer), "all of CLASSES are"
+    return LoadedModel(
+        stored.module,
+        str(folder),
+        file_sha256(folder / WEIGHTS_NAME),
+        stored.config.input_shape,
+        stored.config.output_names,
+        stored.provenance,
+    )
+
+
+def _official(
+    source: Path, file: Path, tensors: Mapping[str, Any], residual: bool | None
+) -> LoadedModel:
+    if not is_official_image(tensors):
+        raise CheckpointError(
+            f"{file}: its tensors ({', '.join(sorted(tensors)[:4]) or 'none'}) are not those of a "
+            "model that bilens knows; expected embed.weight, blocks.0.weight, head.weight, or a "
+            f"model folder with {CONFIG_NAME}."
+        )
+    module = build_official_image(file, tensors, residual)
+    provenance = {"format": "image checkpoint of the paper's official repository"}
+    return LoadedModel(module, str(source), file_sha256(file), provenance=provenance)

@@ -1,0 +1,158 @@
+"""The model folder of bilens: `config.json` says what it is, `model.safetensors` holds it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+
+from safetensors.torch import save as to_safetensors
+from torch import nn
+
+from bilens.errors import CheckpointError, OutputExistsError, UsageError
+from bilens.io.atomic import write_files
+from bilens.io.config import FORMAT_VERSION, ModelConfig, config_of, parse_config, read_json
+from bilens.io.tensors import (
+    check_all_finite,
+    check_names,
+    check_shapes,
+    read_safetensors,
+)
+
+CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class StoredModel:
+    """What a model folder holds.
+
+    Attributes:
+        module: the model, on the CPU, in evaluation mode.
+        config: the content of `config.json`.
+        provenance: where the weights come from, as saved.
+    """
+
+    module: nn.Module
+    config: ModelConfig
+    provenance: Mapping[str, str]
+
+
+def save(
+    module: nn.Module,
+    folder: str | Path,
+    *,
+    input_shape: Sequence[int] | None = None,
+    output_names: Sequence[str] | None = None,
+    provenance: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write a model folder; `bl.load` gives back the same weights, bit for bit.
+
+    Args:
+        module: a `BilinearClassifier`, `BilinearMLP` or `BilinearLayer`.
+        folder: where to; other files in it are left alone.
+        input_shape: how an input is laid out, for instance (28, 28).
+        output_names: one name for each output.
+        provenance: where the weights come from: seed, data, versions.
+        overwrite: whether a model that is already there may be replaced.
+
+    Returns:
+        The folder.
+
+    Raises:
+        OutputExistsError: If the folder holds a model and `overwrite` is off.
+        UsageError: If the module is of another class, or names or shape do not fit its sizes.
+        NonFiniteError: If a weight is NaN or infinite.
+        DiskError: If the disk is full.
+        FileError: If the folder cannot be written to.
+    """
+    folder = Path(folder)
+    config = replace(
+        config_of(module),
+        input_shape=None if input_shape is None else tuple(input_shape),
+        output_names=None if output_names is None else tuple(output_names),
+    )
+    check_description(config, module)
+    tensors = {name: tensor.detach().contiguous() for name, tensor in module.state_dict().items()}
+    check_all_finite(folder, tensors)
+    present = [name for name in (CONFIG_NAME, WEIGHTS_NAME) if (folder / name).exists()]
+    if present and not overwrite:
+        raise OutputExistsError(
+            f"{folder} already holds a model ({', '.join(present)}): choose another folder, or "
+            "pass overwrite=True (--overwrite) to replace it."
+        )
+    metadata = {
+        "format": "pt",
+        "bilens_format_version": str(FORMAT_VERSION),
+        "function_sha256": config.function_sha256(),
+        "provenance": json.dumps(dict(provenance or {}), ensure_ascii=False, sort_keys=True),
+    }
+    write_files(
+        {
+            folder / WEIGHTS_NAME: to_safetensors(tensors, metadata),
+            folder / CONFIG_NAME: config.to_json().encode(),
+        }
+    )
+    return folder
+
+
+def read_model_folder(folder: Path) -> StoredModel:
+    """Return the model of a folder that `save` wrote.
+
+    Raises:
+        CheckpointError: If a file is missing, damaged, of a newer version, or does not fit.
+        NonFiniteError: If a weight is NaN or infinite.
+        MemoryLimitError: If the weights would not fit.
+    """
+    config_path, weights_path = folder / CONFIG_NAME, folder / WEIGHTS_NAME
+    config = parse_config(config_path, read_json(config_path))
+    tensors, metadata = read_safetensors(weights_path)
+    module = config.build(config_path)
+    expected = module.state_dict()
+    check_names(weights_path, tensors, expected)
+    check_shapes(weights_path, tensors, expected)
+    check_all_finite(weights_path, tensors)
+    if metadata.get("function_sha256") != config.function_sha256():
+        raise CheckpointError(
+            f"{config_path} and {weights_path} were not saved together (function_sha256 differs): "
+            "restore the pair, or save the model again."
+        )
+    try:
+        check_description(config, module)
+    except UsageError as error:
+        raise CheckpointError(f"{config_path}: {error}") from None
+    module = module.to(next(iter(tensors.values())).dtype)
+    module.load_state_dict(tensors, strict=True)
+    return StoredModel(module.eval(), config, parse_provenance(weights_path, metadata))
+
+
+def check_description(config: ModelConfig, module: nn.Module) -> None:
+    """Refuse an input shape or output names that do not fit the sizes of the module."""
+    sizes = config.arguments
+    d_in = sizes.get("d_input", sizes.get("d_model"))
+    d_out = sizes["d_output"]
+    if config.input_shape is not None and prod(config.input_shape) != d_in:
+        raise UsageError(
+            f"input_shape {config.input_shape} has {prod(config.input_shape)} entries; the "
+            f"{type(module).__name__} reads {d_in} inputs."
+        )
+    if config.output_names is not None and len(config.output_names) != d_out:
+        raise UsageError(
+            f"output_names has {len(config.output_names)} names; the {type(module).__name__} has "
+            f"{d_out} outputs."
+        )
+
+
+def parse_provenance(path: Path, metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return the provenance in the metadata of a weights file, {} if there is none."""
+    try:
+        content = json.loads(metadata.get("provenance", "{}"))
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise CheckpointError(
+            f"{path}: the provenance in its metadata is not a JSON object: save the model again."
+        )
+    return {str(key): str(value) for key, value in content.items()}

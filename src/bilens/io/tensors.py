@@ -1,0 +1,149 @@
+"""Reading tensors from files without running code, and without trusting what they declare."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from bilens.checks import check_finite, check_memory
+from bilens.errors import CheckpointError, NonFiniteError, UsageError
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
+MAX_TENSORS = 100_000
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and the metadata of a safetensors file.
+
+    Raises:
+        CheckpointError: If the file is missing, is not safetensors, or holds another kind of
+            tensor than floating point.
+        NonFiniteError: If a tensor holds NaN or infinity.
+        MemoryLimitError: If the tensors would not fit.
+    """
+    check_is_file(path)
+    check_memory(path.stat().st_size, f"{path}", "load a smaller file")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            names = list(file.keys())
+            if len(names) > MAX_TENSORS:
+                raise CheckpointError(
+                    f"{path}: holds {len(names)} tensors; at most {MAX_TENSORS} are read."
+                )
+            for name in names:
+                kind = file.get_slice(name).get_dtype()
+                if kind not in DTYPES:
+                    raise CheckpointError(
+                        f"{path}: tensor {name!r} has dtype {kind}; expected one of "
+                        f"{', '.join(DTYPES)}: convert the weights to floating point."
+                    )
+            tensors = {name: file.get_tensor(name) for name in names}
+            metadata = dict(file.metadata() or {})
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{path}: is not a readable safetensors file ({error}): check that the download is "
+            "complete and that the file is what its name says."
+        ) from error
+    check_all_finite(path, tensors)
+    return tensors, metadata
+
+
+def read_pickle(path: Path, safe_classes: Collection[type] = ()) -> Any:
+    """Return what a `.pt` file holds, with torch's restricted unpickler (weights_only).
+
+    Raises:
+        CheckpointError: If the file is missing or needs more than tensors to be unpickled.
+    """
+    check_is_file(path)
+    check_memory(path.stat().st_size, f"{path}", "load a smaller file")
+    try:
+        with torch.serialization.safe_globals(list(safe_classes)):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise CheckpointError(
+            f"{path}: cannot be read as plain tensors ({reason[:200]}): save the state dict as "
+            "safetensors instead."
+        ) from error
+
+
+def check_is_file(path: Path) -> Path:
+    """Refuse a path that is missing, or not a regular file."""
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file; expected the weights of a model there.")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: is not a regular file; expected the weights of a model.")
+    return path
+
+
+def check_all_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse weights with NaN or infinity, naming the file and the tensor."""
+    for name, tensor in tensors.items():
+        try:
+            check_finite(f"tensor {name!r}", tensor)
+        except NonFiniteError as error:
+            raise NonFiniteError(
+                f"{path}: {error} The model is broken: load an earlier checkpoint, or train again."
+            ) from None
+
+
+def check_names(path: Path, found: Collection[str], expected: Collection[str]) -> None:
+    """Refuse a file whose tensors are not exactly the model's; nothing is skipped in silence."""
+    missing, unexpected = sorted({*expected} - {*found}), sorted({*found} - {*expected})
+    if missing or unexpected:
+        parts = [f"missing {shortened(missing)}"] * bool(missing)
+        parts += [f"unexpected {shortened(unexpected)}"] * bool(unexpected)
+        raise CheckpointError(
+            f"{path}: {', '.join(parts)}. The tensors must be exactly those of the model that "
+            "config.json describes: use the two files that were saved together."
+        )
+
+
+def check_shapes(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Refuse a file with a tensor of another shape than the model's, or with mixed dtypes."""
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape:
+            raise CheckpointError(
+                f"{path}: tensor {name!r} has shape {tuple(tensor.shape)}; config.json says "
+                f"{tuple(expected[name].shape)}: use the two files that were saved together."
+            )
+    dtypes = {tensor.dtype for tensor in tensors.values()}
+    if len(dtypes) > 1:
+        raise CheckpointError(
+            f"{path}: mixes the dtypes {', '.join(sorted(map(str, dtypes)))}; one was expected: "
+            "convert the weights."
+        )
+
+
+def shortened(names: list[str], limit: int = 4) -> str:
+    """Return names as text, the first few of many."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(repr(name) for name in names[:limit]) + more
+
+
+def refuse_pickle(path: Path, allow_pickle: bool) -> None:
+    """Refuse a pickled file unless the caller said that it may be opened."""
+    if not allow_pickle:
+        raise UsageError(
+            f"{path}: is a pickle, which can run code when it is opened. Convert it to "
+            "safetensors, or, if you trust where it comes from, pass allow_pickle=True "
+            "(--allow-pickle): it is then read with weights_only."
+        )

@@ -1,0 +1,227 @@
+"""The IDX reader: exact on good files, one clear sentence on every bad one.
+
+Broken once: `while len(data) <= expected` -> `<`; trailing bytes and the gzip bomb went unseen.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import struct
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from bilens.data import idx
+from bilens.data.idx import read_idx, read_images, read_labels
+from bilens.errors import DataError
+
+IMAGES = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+LABELS = np.array([7, 2], dtype=np.uint8)
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    """The format, from its definition: 0, 0, type, number of axes, big-endian sizes, entries."""
+    return (
+        bytes([0, 0, 8, array.ndim])
+        + struct.pack(f">{array.ndim}I", *array.shape)
+        + array.tobytes()
+    )
+
+
+def error_of(path: Path) -> str:
+    """The message about a bad file: one sentence that begins with the file."""
+    with pytest.raises(DataError) as caught:
+        read_idx(path)
+    message = str(caught.value)
+    assert message.startswith(str(path))
+    assert "expected" in message
+    assert message.endswith(".")
+    assert "\n" not in message
+    return message
+
+
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None
+)
+@given(
+    array=arrays.arrays(
+        np.uint8, arrays.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=4)
+    ),
+    compressed=st.booleans(),
+)
+def test_what_was_written_is_read(array: np.ndarray, compressed: bool, tmp_path: Path) -> None:
+    path = tmp_path / "file"  # a name that says nothing: the content decides
+    content = idx_bytes(array)
+    path.write_bytes(gzip.compress(content, 1) if compressed else content)
+    found = read_idx(path)
+    assert found.dtype == np.uint8
+    assert found.shape == array.shape
+    assert np.array_equal(found, array)
+
+
+def test_images_and_labels_are_read_by_kind(tmp_path: Path) -> None:
+    (tmp_path / "images.gz").write_bytes(idx_bytes(IMAGES))  # plain, in spite of its name
+    (tmp_path / "labels").write_bytes(gzip.compress(idx_bytes(LABELS)))
+    assert np.array_equal(read_images(tmp_path / "images.gz"), IMAGES)
+    assert np.array_equal(read_labels(tmp_path / "labels"), LABELS)
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["plain", "gzip"])
+class TestBadContent:
+    """Each fault, plain and inside a sound gzip file."""
+
+    @pytest.fixture(autouse=True)
+    def set_up(self, tmp_path: Path, compress) -> None:
+        self.path = tmp_path / "train-images-idx3-ubyte"
+        self.compress = compress
+
+    def error_for(self, content: bytes) -> str:
+        self.path.write_bytes(self.compress(content))
+        return error_of(self.path)
+
+    @pytest.mark.parametrize("missing", [1, 23, 24])
+    def test_truncated_data(self, missing: int) -> None:
+        message = self.error_for(idx_bytes(IMAGES)[:-missing])
+        assert f"holds only {24 - missing} bytes of data, exactly 24 were expected" in message
+        assert "(2, 3, 4)" in message
+        assert "download it again" in message
+
+    def test_a_header_that_ends_early(self) -> None:
+        assert "ends inside its header; the sizes of 3 axes" in self.error_for(
+            idx_bytes(IMAGES)[:15]
+        )
+
+    @pytest.mark.parametrize("extra", [b"\0", b"\0" * 5000])
+    def test_trailing_bytes(self, extra: bytes) -> None:
+        message = self.error_for(idx_bytes(IMAGES) + extra)
+        assert "holds more bytes of data, exactly 24 were expected" in message
+
+    def test_an_empty_file(self) -> None:
+        assert "is empty; an IDX file was expected: download it again" in self.error_for(b"")
+
+    @pytest.mark.parametrize(
+        "start",
+        [
+            b"<!DO",  # the page of a captive portal
+            b"\0\0\x08\0",  # no axes
+            b"\0\0\x08\x05",  # five axes
+            b"\0\0\x0d\x03",  # floats
+            b"\0\0\x08",  # ends too early
+        ],
+    )
+    def test_wrong_magic_number(self, start: bytes) -> None:
+        message = self.error_for(start)
+        assert f"starts with the bytes {start.hex(' ')};" in message
+        assert "starts with 00 00 08 01 to 04" in message
+        assert "check that this is the right file" in message
+
+    def test_a_declared_size_over_the_limit_is_refused_unread(self) -> None:
+        message = self.error_for(bytes([0, 0, 8, 3]) + b"\xff" * 12)
+        assert "declares the shape (4294967295, 4294967295, 4294967295)" in message
+        assert "at most 1,073,741,824 bytes were expected" in message
+
+
+class TestGzip:
+    def test_truncated(self, tmp_path: Path) -> None:
+        path = tmp_path / "images.gz"
+        path.write_bytes(gzip.compress(idx_bytes(IMAGES))[:-9])
+        message = error_of(path)
+        assert "is a damaged gzip file" in message
+        assert "download it again" in message
+
+    def test_a_flipped_bit_fails_the_checksum(self, tmp_path: Path) -> None:
+        packed = bytearray(gzip.compress(idx_bytes(IMAGES)))
+        packed[-6] ^= 1  # in the stored checksum
+        (tmp_path / "images.gz").write_bytes(packed)
+        assert "is a damaged gzip file (CRC check failed" in error_of(tmp_path / "images.gz")
+
+    def test_damaged_inside(self, tmp_path: Path) -> None:
+        packed = bytearray(gzip.compress(idx_bytes(IMAGES)))
+        packed[10] = 0xFF  # an unknown kind of block
+        (tmp_path / "images.gz").write_bytes(packed)
+        assert "is a damaged gzip file" in error_of(tmp_path / "images.gz")
+
+    def test_garbage_after_the_end(self, tmp_path: Path) -> None:
+        (tmp_path / "images.gz").write_bytes(gzip.compress(idx_bytes(IMAGES)) + b"garbage")
+        assert "is a damaged gzip file" in error_of(tmp_path / "images.gz")
+
+    def test_a_bomb_is_not_unpacked(self, tmp_path: Path) -> None:
+        """It declares 24 bytes and unpacks to 64 MiB; the reader must stay far below."""
+        path = tmp_path / "images.gz"
+        path.write_bytes(gzip.compress(idx_bytes(IMAGES) + bytes(2**26), 1))
+        tracemalloc.start()
+        try:
+            message = error_of(path)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert "holds more bytes of data, exactly 24 were expected" in message
+        assert peak < 2**22
+
+    def test_memory_follows_the_content_and_not_the_header(self, tmp_path: Path) -> None:
+        """A few bytes that declare 1 GiB."""
+        path = tmp_path / "labels"
+        path.write_bytes(bytes([0, 0, 8, 1]) + struct.pack(">I", idx.SIZE_LIMIT) + b"abc")
+        tracemalloc.start()
+        try:
+            message = error_of(path)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert "holds only 3 bytes of data, exactly 1,073,741,824" in message
+        assert peak < 2**22
+
+
+class TestWrongKind:
+    def test_labels_in_place_of_images(self, tmp_path: Path) -> None:
+        path = tmp_path / "t10k-images-idx3-ubyte"
+        path.write_bytes(idx_bytes(LABELS))
+        with pytest.raises(DataError) as caught:
+            read_images(path)
+        assert str(caught.value) == (
+            f"{path} is a label file (1 axis), where an image file (3 axes) was expected: "
+            "check that the image and label files are not swapped."
+        )
+
+    def test_images_in_place_of_labels(self, tmp_path: Path) -> None:
+        path = tmp_path / "t10k-labels-idx1-ubyte"
+        path.write_bytes(idx_bytes(IMAGES))
+        with pytest.raises(DataError, match=r"is an image file .* where a label file .* swapped"):
+            read_labels(path)
+
+    def test_another_number_of_axes(self, tmp_path: Path) -> None:
+        (tmp_path / "colour").write_bytes(idx_bytes(IMAGES[None]))
+        with pytest.raises(DataError, match="is an IDX file with 4 axes, where an image file"):
+            read_images(tmp_path / "colour")
+
+
+class TestPath:
+    def test_a_missing_file(self, tmp_path: Path) -> None:
+        assert "does not exist" in error_of(tmp_path / "absent")
+
+    def test_a_folder(self, tmp_path: Path) -> None:
+        message = error_of(tmp_path)
+        assert "is a folder or device; an IDX file was expected: name a file" in message
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+    def test_a_pipe_is_not_waited_for(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        assert "is a folder or device" in error_of(tmp_path / "pipe")
+
+    def test_an_unreadable_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Simulated: for the administrator, who may run the tests, every file is readable."""
+        (tmp_path / "images").write_bytes(idx_bytes(IMAGES))
+
+        def refuse(*_: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(Path, "open", refuse)
+        message = error_of(tmp_path / "images")
+        assert "cannot be read (Permission denied)" in message
+        assert "check its permissions" in message
