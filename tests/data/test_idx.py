@@ -1,6 +1,6 @@
 """The IDX reader: exact on good files, one clear sentence on every bad one.
 
-Broken once: `while len(data) <= expected` -> `<`; trailing bytes and the gzip bomb went unseen.
+Broken once: `while len(data) <= expected` -> `<`; trailing bytes after a full chunk went unseen.
 """
 
 from __future__ import annotations
@@ -176,6 +176,18 @@ class TestGzip:
             tracemalloc.stop()
         assert "holds only 3 bytes of data, exactly 1,073,741,824" in message
         assert peak < 2**22
+
+
+@pytest.mark.parametrize("chunk", [5, 8, 24, 25, 1000])
+def test_the_end_of_a_chunk_is_not_taken_for_the_end_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    monkeypatch.setattr(idx, "CHUNK", chunk)
+    path = tmp_path / "images"
+    path.write_bytes(idx_bytes(IMAGES))
+    assert np.array_equal(read_idx(path), IMAGES)
+    path.write_bytes(idx_bytes(IMAGES) + b"\0")
+    assert "holds more bytes of data" in error_of(path)
 
 
 class TestWrongKind:

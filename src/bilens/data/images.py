@@ -146,10 +146,7 @@ def load_images(
     if name not in CLASS_NAMES:
         raise UsageError(f"{name!r} is not a known data set: use one of {', '.join(CLASS_NAMES)}.")
     if data_dir is not None:
-        try:
-            return from_folder(name, data_dir, "data-dir")
-        except DataError:
-            pass
+        return from_folder(name, data_dir, "data-dir")
     sources: list[Callable[[str], ImageDataset | None]] = [from_cache]
     if allow_download:
         sources.append(from_download)

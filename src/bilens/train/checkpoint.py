@@ -1,0 +1,116 @@
+"""Checkpoints of a run: written whole or not at all, verified when they are read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import save as to_safetensors
+
+from bilens.errors import CheckpointError
+from bilens.io.atomic import new_folder, write_file
+from bilens.io.config import read_json
+from bilens.io.tensors import check_names, file_sha256, read_safetensors
+from bilens.train.loop import Run
+
+FOLDER, LATEST = "checkpoints", "LATEST"
+STATE_NAME, MANIFEST_NAME = "state.safetensors", "manifest.json"
+KEPT = 2  # so that one damaged checkpoint does not end a run
+
+
+def save_checkpoint(run_folder: Path, run: Run) -> Path:
+    """Write a checkpoint of the run; then remove all but the newest ones.
+
+    Weights, AdamW's moments and the sums of the epoch go to one safetensors file, the place in
+    the run and the file's SHA-256 to a manifest. There is no generator to save
+    (see `randomness`).
+
+    Raises:
+        DiskError: If the disk is full.
+        FileError: If the folder cannot be written to.
+    """
+    parent = run_folder / FOLDER
+    target = parent / f"ckpt-{run.epoch:06d}-{run.step:06d}"
+    if target.exists():
+        return target  # this place in the run is saved already
+    data = to_safetensors(state_tensors(run))
+    manifest = {
+        "epoch": run.epoch,
+        "step": run.step,
+        "seconds": run.seconds,
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    with new_folder(target) as folder:
+        write_file(folder / STATE_NAME, data)
+        write_file(folder / MANIFEST_NAME, json.dumps(manifest, indent=2).encode())
+    write_file(parent / LATEST, target.name.encode())
+    for old in found_checkpoints(parent)[KEPT:]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def state_tensors(run: Run) -> dict[str, torch.Tensor]:
+    """Return all tensors of a run under one name each."""
+    tensors = {f"model.{name}": value for name, value in run.model.state_dict().items()}
+    for name, parameter in run.model.named_parameters():
+        for key, value in run.optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer.{name}.{key}"] = value
+    return {name: value.contiguous() for name, value in tensors.items()} | {"sums": run.sums}
+
+
+def load_checkpoint(run_folder: Path, run: Run, say: Callable[[str], None]) -> bool:
+    """Put a new run where its newest readable checkpoint left off.
+
+    Args:
+        run_folder: the folder of the run.
+        run: a run at its beginning; changed in place.
+        say: told about each checkpoint that is passed over.
+
+    Returns:
+        Whether there was one; if not, the run starts at the beginning.
+    """
+    parent = run_folder / FOLDER
+    for left_over in parent.glob(".ckpt-*"):  # of a save that was cut off
+        shutil.rmtree(left_over, ignore_errors=True)
+    for folder in found_checkpoints(parent):
+        try:
+            _restore(folder, run)
+        except CheckpointError as error:
+            say(f"{error} Trying the checkpoint before it.")
+        else:
+            return True
+    return False
+
+
+def found_checkpoints(parent: Path) -> list[Path]:
+    """Return the checkpoints of a run, the newest first."""
+    return sorted(parent.glob("ckpt-*"), reverse=True)
+
+
+def _restore(folder: Path, run: Run) -> None:
+    manifest = read_json(folder / MANIFEST_NAME)
+    path = folder / STATE_NAME
+    if not path.is_file() or file_sha256(path) != manifest.get("sha256"):
+        raise CheckpointError(f"{path}: is missing or damaged (its SHA-256 is not the manifest's).")
+    tensors, _ = read_safetensors(path)
+    names = dict(run.model.named_parameters())
+    moments = {
+        f"optimizer.{name}.{key}" for name in names for key in ("step", "exp_avg", "exp_avg_sq")
+    }
+    started = any(name.startswith("optimizer.") for name in tensors)
+    expected = {f"model.{name}" for name in names} | {"sums"} | (moments if started else set())
+    check_names(path, tensors, expected)
+    run.model.load_state_dict(
+        {name: tensors[f"model.{name}"] for name in run.model.state_dict()}, strict=True
+    )
+    for name, parameter in names.items():
+        if started:
+            run.optimizer.state[parameter] = {
+                key: tensors[f"optimizer.{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")
+            }
+    run.epoch, run.step = int(manifest["epoch"]), int(manifest["step"])
+    run.sums, run.seconds = tensors["sums"], float(manifest["seconds"])

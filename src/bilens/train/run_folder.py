@@ -1,0 +1,264 @@
+"""A training run in a folder: what it needs to be interrupted, resumed and read later."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from bilens.data.images import ImageDataset
+from bilens.errors import CheckpointError, InterruptedRunError, OutputExistsError, UsageError
+from bilens.io.atomic import write_error, write_file
+from bilens.io.config import read_json
+from bilens.io.model_folder import CONFIG_NAME, WEIGHTS_NAME, save
+from bilens.train.checkpoint import FOLDER as CHECKPOINTS
+from bilens.train.checkpoint import load_checkpoint, save_checkpoint
+from bilens.train.loop import EpochMetrics, Run, start_run, train
+from bilens.train.recipe import Recipe
+
+RUN_NAME, HISTORY_NAME, LOCK_NAME = "run.json", "history.jsonl", ".lock"
+OWN_FILES = (CONFIG_NAME, WEIGHTS_NAME, RUN_NAME, HISTORY_NAME)
+SECONDS_BETWEEN_CHECKPOINTS = 30.0
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingResult:
+    """A finished run.
+
+    Attributes:
+        folder: where the model is.
+        history: the metrics of every epoch.
+    """
+
+    folder: Path
+    history: tuple[EpochMetrics, ...]
+
+
+def train_in_folder(
+    folder: Path,
+    data: ImageDataset,
+    recipe: Recipe,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    provenance: Mapping[str, str] | None = None,
+    on_epoch: Callable[[EpochMetrics], None] = lambda _metrics: None,
+    say: Callable[[str], None] = lambda _text: None,
+) -> TrainingResult:
+    """Train a classifier and leave a model folder.
+
+    Ctrl-C finishes the current step, writes a checkpoint and raises; the same call with
+    `resume=True` goes on to the same weights, bit for bit, at the same number of threads.
+
+    Args:
+        folder: gets `run.json`, `history.jsonl`, `checkpoints/` and, at the end, the model.
+        data: the images.
+        recipe: how to train.
+        resume: whether to continue the run in the folder; recipe and data must be the same.
+        overwrite: whether a run that is already there may be removed.
+        provenance: saved with the weights, beside recipe and data.
+        on_epoch: called after each epoch, those before a resume excluded.
+        say: told what a person should know.
+
+    Raises:
+        OutputExistsError: If the folder holds something and neither flag is given.
+        UsageError: If the run in the folder has another recipe or other data.
+        InterruptedRunError: After Ctrl-C.
+        NumericalError: If the loss is no longer finite.
+        DiskError: If the disk is full.
+        FileError: If the folder cannot be written to.
+    """
+    recipe = recipe.resolved()
+    about = {"recipe": recipe.to_json(), "data": data.fingerprint}
+    run = start_run(recipe, data.train_images.shape[1], len(data.class_names))
+    prepare(folder, about, resume, overwrite)
+    with locked(folder):
+        history: list[EpochMetrics] = []
+        if resume:
+            if load_checkpoint(folder, run, say):
+                say(f"Continuing {folder} after epoch {run.epoch}, step {run.step}.")
+            else:
+                say(f"{folder} has no checkpoint yet: starting at the beginning.")
+            history = read_history(folder)[: run.epoch]
+        write_file(folder / RUN_NAME, json.dumps(about, indent=2).encode())
+        write_history(folder, history)
+        with interruptible() as interrupted:
+            saver = _Saver(folder, interrupted)
+            for metrics in train(run, data, recipe, saver.after_step):
+                history.append(metrics)
+                write_history(folder, history)
+                on_epoch(metrics)
+                saver.after_epoch(run)
+        details = {"recipe": json.dumps(recipe.to_json()), "data_source": data.source}
+        details |= {"data_sha256": data.fingerprint, "data_name": data.name}
+        save(
+            run.model,
+            folder,
+            input_shape=data.image_shape,
+            output_names=data.class_names,
+            provenance={**details, "seed": str(recipe.seed), **(provenance or {})},
+            overwrite=True,
+        )
+    return TrainingResult(folder, tuple(history))
+
+
+class _Saver:
+    """Writes checkpoints: now and then, and when the run is interrupted."""
+
+    def __init__(self, folder: Path, interrupted: threading.Event) -> None:
+        self.folder, self.interrupted = folder, interrupted
+        self.last = time.monotonic()
+
+    def after_step(self, run: Run) -> None:
+        if self.interrupted.is_set():
+            save_checkpoint(self.folder, run)
+            raise InterruptedRunError(
+                f"Interrupted in epoch {run.epoch + 1}; {self.folder} is saved: repeat the "
+                "command with --resume to go on."
+            )
+
+    def after_epoch(self, run: Run) -> None:
+        if time.monotonic() - self.last > SECONDS_BETWEEN_CHECKPOINTS:
+            save_checkpoint(self.folder, run)
+            self.last = time.monotonic()
+
+
+def prepare(folder: Path, about: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
+    """Make the folder ready, or refuse; removes an old run only with `overwrite`."""
+    if resume and overwrite:
+        raise UsageError("--resume continues a run and --overwrite removes it: give one of them.")
+    if folder.exists() and not folder.is_dir():
+        raise OutputExistsError(f"{folder} is a file; expected a folder for the run.")
+    content = [] if not folder.exists() else [item.name for item in folder.iterdir()]
+    if resume:
+        check_same_run(folder, about)
+        return
+    if content and not overwrite:
+        raise OutputExistsError(
+            f"{folder} already holds files ({', '.join(sorted(content)[:4])}): choose another "
+            "folder, continue that run with --resume, or replace it with --overwrite."
+        )
+    if content and not set(content) & {RUN_NAME, CONFIG_NAME}:
+        raise OutputExistsError(
+            f"{folder} holds files that are not a run of bilens ({', '.join(sorted(content)[:4])}) "
+            "and is not overwritten: choose another folder."
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+        for name in OWN_FILES:
+            (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise write_error(folder, error) from error
+
+
+def check_same_run(folder: Path, about: Mapping[str, Any]) -> None:
+    """Refuse to resume a run of another recipe or other data, naming what differs."""
+    if not (folder / RUN_NAME).exists():
+        raise CheckpointError(
+            f"{folder}: holds no run to resume ({RUN_NAME} is missing): start it without --resume."
+        )
+    before = read_json(folder / RUN_NAME)
+    old, new = before.get("recipe", {}), about["recipe"]
+    differing = [name for name in new if old.get(name) != new[name]]
+    if differing:
+        raise UsageError(
+            f"{folder} was started with "
+            + ", ".join(f"{name}={old.get(name)!r}" for name in differing)
+            + "; this command says "
+            + ", ".join(f"{name}={new[name]!r}" for name in differing)
+            + ": resume with the options it was started with, or choose another folder."
+        )
+    if before.get("data") != about["data"]:
+        raise UsageError(
+            f"{folder} was started on other images (their SHA-256 differs): resume with the data "
+            "it was started on, or choose another folder."
+        )
+
+
+def read_history(folder: Path) -> list[EpochMetrics]:
+    """Return the lines of the history; a line that was cut off ends it."""
+    path = folder / HISTORY_NAME
+    lines = path.read_text().splitlines() if path.exists() else []
+    history = []
+    for line in lines:
+        try:
+            history.append(EpochMetrics(**json.loads(line)))
+        except (ValueError, TypeError):
+            break
+    return history
+
+
+def write_history(folder: Path, history: list[EpochMetrics]) -> None:
+    """Write the history as JSON lines, whole."""
+    text = "".join(json.dumps(metrics.to_json()) + "\n" for metrics in history)
+    write_file(folder / HISTORY_NAME, text.encode())
+
+
+@contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C into an event; the second one interrupts as usual."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event  # signals belong to the main thread
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        event.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a second process from writing to the same run; a lock of a dead process is taken over.
+
+    Raises:
+        UsageError: If a live process holds the lock.
+    """
+    path = folder / LOCK_NAME
+    if path.exists():
+        try:
+            holder = json.loads(path.read_text())
+            pid, host = int(holder["pid"]), str(holder["host"])
+        except (ValueError, KeyError, TypeError):
+            pid, host = -1, socket.gethostname()  # cut off while it was written
+        if host != socket.gethostname() or is_alive(pid):
+            raise UsageError(
+                f"{folder} is being written by process {pid} on {host}: wait for it, or, if it is "
+                f"gone, remove {path}."
+            )
+    write_file(path, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process of this machine is running."""
+    if pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
