@@ -52,8 +52,8 @@ class RotationNull:
             smallest: (directions,), the smallest eigenvalue observed.
             largest: (directions,), the largest eigenvalue observed.
         """
-        beyond_low = (self.smallest <= smallest).sum(dim=0)
-        beyond_high = (self.largest >= largest).sum(dim=0)
+        beyond_low = (self.smallest <= smallest).sum(dim=0).double()
+        beyond_high = (self.largest >= largest).sum(dim=0).double()
         count = self.num_samples + 1
         return (1 + beyond_low) / count, (1 + beyond_high) / count
 

@@ -42,7 +42,7 @@ class EpochMetrics:
     test_accuracy: float
     seconds: float
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the line as JSON values."""
         return asdict(self)
 

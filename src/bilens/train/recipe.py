@@ -89,13 +89,13 @@ class Recipe:
         precision: Precision = "bfloat16" if has_native_bfloat16() else "float32"
         return dataclasses.replace(self, precision=precision)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the recipe as JSON values."""
         return {**dataclasses.asdict(self), "augmentations": list(self.augmentations)}
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> Recipe:
-        """Return the recipe of `to_json`."""
+    def from_dict(cls, content: dict[str, Any]) -> Recipe:
+        """Return the recipe of `to_dict`."""
         return cls(**{**content, "augmentations": tuple(content["augmentations"])})
 
 

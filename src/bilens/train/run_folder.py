@@ -79,7 +79,7 @@ def train_in_folder(
         FileError: If the folder cannot be written to.
     """
     recipe = recipe.resolved()
-    about = {"recipe": recipe.to_json(), "data": data.fingerprint}
+    about = {"recipe": recipe.to_dict(), "data": data.fingerprint}
     run = start_run(recipe, data.train_images.shape[1], len(data.class_names))
     prepare(folder, about, resume, overwrite)
     with locked(folder):
@@ -99,7 +99,7 @@ def train_in_folder(
                 write_history(folder, history)
                 on_epoch(metrics)
                 saver.after_epoch(run)
-        details = {"recipe": json.dumps(recipe.to_json()), "data_source": data.source}
+        details = {"recipe": json.dumps(recipe.to_dict()), "data_source": data.source}
         details |= {"data_sha256": data.fingerprint, "data_name": data.name}
         save(
             run.model,
@@ -201,7 +201,7 @@ def read_history(folder: Path) -> list[EpochMetrics]:
 
 def write_history(folder: Path, history: list[EpochMetrics]) -> None:
     """Write the history as JSON lines, whole."""
-    text = "".join(json.dumps(metrics.to_json()) + "\n" for metrics in history)
+    text = "".join(json.dumps(metrics.to_dict()) + "\n" for metrics in history)
     write_file(folder / HISTORY_NAME, text.encode())
 
 

@@ -1,0 +1,53 @@
+"""Is the reading exact: the forward pass against xᵀQx, on random inputs, in two precisions."""
+
+from __future__ import annotations
+
+import copy
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.findings.records import Exactness
+from bilens.nn import BilinearClassifier
+
+NUM_INPUTS = 1000
+TOLERANCES: dict[Literal["float32", "float64"], float] = {"float32": 1e-5, "float64": 1e-12}
+
+
+def check_exactness(module: BilinearClassifier, seed: int) -> tuple[Exactness, ...]:
+    """Return the largest |forward − (xᵀQx + b·x + c)|, with Q dense, in float32 and float64.
+
+    The dense matrices are the ones that are decomposed; the forward pass is the module's own,
+    with embedding, biases, residual path and head. The module is not changed.
+
+    Cost: O(out · in² · 1000) time, O(in²) memory.
+    """
+    return tuple(_compare(module, precision, seed) for precision in TOLERANCES)
+
+
+@torch.no_grad()
+def _compare(
+    module: BilinearClassifier, precision: Literal["float32", "float64"], seed: int
+) -> Exactness:
+    dtype = torch.float32 if precision == "float32" else torch.float64
+    twin = copy.deepcopy(module).to(dtype).eval()
+    f = twin.quadratic_map()
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(NUM_INPUTS, f.sizes.d_in, generator=generator, dtype=torch.float64).to(dtype)
+    forward = twin(x)
+    error = float((forward - read_densely(f, x)).abs().max())
+    largest = float(forward.abs().max())
+    return Exactness(
+        precision, error, error / largest if largest > 0 else error, TOLERANCES[precision], len(x)
+    )
+
+
+def read_densely(f: QuadraticMap, x: Tensor) -> Tensor:
+    """Return f(x) through the dense matrix of each output, (batch, out)."""
+    outputs = []
+    for direction in torch.eye(f.sizes.d_out, dtype=x.dtype):
+        form = f.form(direction)
+        outputs.append(((x @ form.dense()) * x).sum(dim=1) + x @ form.linear + form.constant)
+    return torch.stack(outputs, dim=1)

@@ -1,0 +1,79 @@
+"""The verdict: a few rules, each with its outcome and the numbers behind it."""
+
+from __future__ import annotations
+
+import statistics
+
+from bilens.findings.records import ClassReading, Exactness, Finding, Share, TruncationPoint
+
+ACCURACY_DROP = 0.01  # what "as good as the whole model" allows to lose
+
+
+def judge(
+    exactness: tuple[Exactness, ...],
+    classes: tuple[ClassReading, ...],
+    accuracy: Share | None,
+    truncation: tuple[TruncationPoint, ...],
+) -> tuple[Finding, ...]:
+    """Return the rules in the order in which a reader needs them."""
+    findings = [_exact(exactness), _complete(classes)]
+    if accuracy is not None:
+        findings.append(
+            Finding(
+                "accuracy",
+                "info",
+                {
+                    "value": accuracy.value,
+                    "low": accuracy.low,
+                    "high": accuracy.high,
+                    "total": accuracy.total,
+                },
+            )
+        )
+        findings.append(_few_directions(truncation))
+    findings.append(_beyond_chance(classes))
+    return tuple(findings)
+
+
+def _exact(exactness: tuple[Exactness, ...]) -> Finding:
+    errors = {str(item.precision): item.relative_error for item in exactness}
+    return Finding(
+        "exact",
+        "pass" if all(item.passed for item in exactness) else "fail",
+        {**errors, "inputs": exactness[0].num_inputs},
+    )
+
+
+def _complete(classes: tuple[ClassReading, ...]) -> Finding:
+    incomplete = [reading.name for reading in classes if not reading.complete]
+    worst = max(reading.largest_residual for reading in classes)
+    return Finding(
+        "complete",
+        "fail" if incomplete else "pass",
+        {"residual": worst, "classes": len(classes), "incomplete": ", ".join(incomplete)},
+    )
+
+
+def _few_directions(truncation: tuple[TruncationPoint, ...]) -> Finding:
+    full = truncation[-1]
+    enough = next(point for point in truncation if point.accuracy >= full.accuracy - ACCURACY_DROP)
+    return Finding(
+        "few_directions",
+        "info",
+        {"k": enough.k, "of": full.k, "accuracy": enough.accuracy, "full": full.accuracy},
+    )
+
+
+def _beyond_chance(classes: tuple[ClassReading, ...]) -> Finding:
+    counts = [item.significant_positive + item.significant_negative for item in classes]
+    none = [item.name for item, count in zip(classes, counts, strict=True) if count == 0]
+    return Finding(
+        "beyond_chance",
+        "warn" if none else "info",
+        {
+            "median": statistics.median(counts),
+            "least": min(counts),
+            "most": max(counts),
+            "none": ", ".join(none),
+        },
+    )
