@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from bilens.version import VERSION
+
 if TYPE_CHECKING:
     from bilens import nn
     from bilens.algebra.bilinear_tensor import BilinearTensor
@@ -26,9 +28,9 @@ if TYPE_CHECKING:
     from bilens.algebra.rotation_null import RotationNull, rotation_null
     from bilens.io.load import load
     from bilens.io.model_folder import save
-    from bilens.workflows import audit
+    from bilens.workflows.audit import audit
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 _HOMES = {
     "bilens": ("nn",),
@@ -43,7 +45,7 @@ _HOMES = {
     "bilens.algebra.rotation_null": ("RotationNull", "rotation_null"),
     "bilens.io.load": ("load",),
     "bilens.io.model_folder": ("save",),
-    "bilens.workflows": ("audit",),
+    "bilens.workflows.audit": ("audit",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -5,6 +5,7 @@ A check hands back the fact that it established, so that a caller gains by calli
 
 from __future__ import annotations
 
+import math
 import os
 import re
 
@@ -16,14 +17,22 @@ from bilens.errors import MemoryLimitError, NonFiniteError, ShapeError, UsageErr
 MEMORY_LIMIT_VARIABLE = "BILENS_MEMORY_LIMIT"
 MEMORY_SHARE = 0.75  # of the physical memory, when the variable is not set
 UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
-def check_float_tensor(name: str, tensor: Tensor, num_axes: int) -> tuple[int, ...]:
-    """Return the shape of a dense, finite, real floating-point tensor with `num_axes` axes.
+def check_dense_tensor(
+    name: str, tensor: Tensor, num_axes: int | None = None, like: Tensor | None = None
+) -> tuple[int, ...]:
+    """Return the shape of a dense, real floating-point tensor; its entries are not looked at.
+
+    Args:
+        name: what the message calls the tensor.
+        tensor: what came.
+        num_axes: how many axes it must have; None for any number.
+        like: a tensor whose dtype and device it must share.
 
     Raises:
-        ShapeError: Not a tensor, sparse, complex, integer, without data, or other axes.
-        NonFiniteError: If an entry is NaN or infinite.
+        ShapeError: Not a tensor, sparse, complex, integer, without data, other axes or dtype.
     """
     if not isinstance(tensor, Tensor):
         raise ShapeError(
@@ -32,15 +41,33 @@ def check_float_tensor(name: str, tensor: Tensor, num_axes: int) -> tuple[int, .
         )
     if tensor.layout is not torch.strided or tensor.is_meta:
         raise ShapeError(f"{name} is sparse or on the meta device; a dense tensor was expected.")
-    if not tensor.is_floating_point():
+    if tensor.dtype not in DTYPES:
         raise ShapeError(
-            f"{name} has dtype {tensor.dtype}; a real floating-point tensor was expected: "
-            f"use {name}.double()."
+            f"{name} has dtype {tensor.dtype}; a real floating-point tensor (float64, float32, "
+            f"float16 or bfloat16) was expected: use {name}.double()."
         )
-    if tensor.ndim != num_axes:
+    if num_axes is not None and tensor.ndim != num_axes:
         raise ShapeError(f"{name} has shape {tuple(tensor.shape)}; {num_axes} axes were expected.")
-    check_finite(name, tensor)
+    if like is not None and (tensor.dtype != like.dtype or tensor.device != like.device):
+        raise ShapeError(
+            f"{name} has dtype {tensor.dtype} on {tensor.device}; {like.dtype} on {like.device} "
+            f"was expected: use {name}.to({like.dtype})."
+        )
     return tuple(tensor.shape)
+
+
+def check_float_tensor(
+    name: str, tensor: Tensor, num_axes: int | None = None, like: Tensor | None = None
+) -> tuple[int, ...]:
+    """Return the shape of a tensor that passes `check_dense_tensor` and is finite.
+
+    Raises:
+        ShapeError: Not a tensor, sparse, complex, integer, without data, other axes or dtype.
+        NonFiniteError: If an entry is NaN or infinite.
+    """
+    shape = check_dense_tensor(name, tensor, num_axes, like)
+    check_finite(name, tensor)
+    return shape
 
 
 def check_finite(name: str, tensor: Tensor) -> Tensor:
@@ -78,7 +105,7 @@ def parse_bytes(text: str) -> int:
         UsageError: If the text is not a size.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
-    if match is None or float(match[1]) <= 0:
+    if match is None or not 0 < float(match[1]) < math.inf:
         raise UsageError(
             f"{text!r} is not a memory size: write a positive number with an optional unit, "
             "for example 800M or 4GiB."

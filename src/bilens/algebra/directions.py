@@ -27,10 +27,12 @@ def contrast_direction(d_out: int, positive: int, negative: int) -> Tensor:
     """Return the (out,) float64 direction e_positive − e_negative: one logit against another.
 
     Raises:
-        UsageError: If an index is outside the outputs, or both are the same.
+        UsageError: If an index is no integer or outside the outputs, or both are the same.
     """
     rows = raw_directions(d_out)
-    if not (0 <= positive < d_out and 0 <= negative < d_out) or positive == negative:
+    check_count("positive", positive, minimum=0)
+    check_count("negative", negative, minimum=0)
+    if max(positive, negative) >= d_out or positive == negative:
         raise UsageError(
             f"a contrast needs two different outputs between 0 and {d_out - 1}, "
             f"got {positive} and {negative}."

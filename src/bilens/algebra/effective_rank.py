@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from bilens.checks import check_finite
+from bilens.checks import check_float_tensor
 from bilens.errors import ShapeError
 
 
@@ -18,16 +18,15 @@ def effective_rank(eigenvalues: Tensor) -> Tensor:
     Cost: O(n) for each spectrum.
 
     Raises:
-        ShapeError: If there is no axis of eigenvalues.
+        ShapeError: If there is no axis of eigenvalues, or it is empty.
         NonFiniteError: If an eigenvalue is NaN or infinite.
 
     Source: arXiv:2410.08417, App. E ((L₁/L₂)² of the eigenvalues).
     """
-    if eigenvalues.ndim == 0:
-        raise ShapeError("eigenvalues is a scalar; expected a whole spectrum, (..., n).")
-    if eigenvalues.shape[-1] == 0:
-        raise ShapeError("eigenvalues is empty; expected a whole spectrum, (..., n).")
-    size = check_finite("eigenvalues", eigenvalues).abs()
+    shape = check_float_tensor("eigenvalues", eigenvalues)
+    if not shape or shape[-1] == 0:
+        raise ShapeError(f"eigenvalues has shape {shape}; expected a whole spectrum, (..., n).")
+    size = eigenvalues.abs()
     largest = size.amax(dim=-1, keepdim=True)
     scaled = size / largest.where(largest > 0, largest.new_ones(()))  # no overflow in the squares
     mass = scaled.square().sum(dim=-1)

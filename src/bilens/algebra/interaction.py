@@ -21,6 +21,10 @@ class InteractionMatrix:
         right: (hidden, in).
         weight: (hidden,); downᵀu for the output direction u.
 
+    Raises:
+        ShapeError: If the factors do not fit together, or an axis is empty.
+        NonFiniteError: If a factor holds NaN or infinity.
+
     Source: arXiv:2410.08417, §2, with the symmetric form of its "Simplifications due to symmetry".
     """
 
@@ -29,11 +33,14 @@ class InteractionMatrix:
     weight: Tensor
 
     def __post_init__(self) -> None:
-        check_float_tensor("weight", self.weight, num_axes=1)
-        if not (self.left.shape == self.right.shape and len(self.weight) == len(self.left)):
+        (d_hidden,) = check_float_tensor("weight", self.weight, num_axes=1)
+        left = check_float_tensor("left", self.left, num_axes=2, like=self.weight)
+        right = check_float_tensor("right", self.right, num_axes=2, like=self.weight)
+        if left != right or left[0] != d_hidden or 0 in left:
             raise ShapeError(
                 f"left {tuple(self.left.shape)}, right {tuple(self.right.shape)} and weight "
-                f"{tuple(self.weight.shape)} do not fit: expected (hidden, in) twice and (hidden,)."
+                f"{tuple(self.weight.shape)} do not fit: expected (hidden, in) twice and "
+                "(hidden,), no axis empty."
             )
 
     @property

@@ -18,6 +18,11 @@ def check_inputs(x: Tensor, d_in: int, dtype: torch.dtype) -> Tensor:
     Raises:
         ShapeError: With the shape or dtype that came and the one that was expected.
     """
+    if not isinstance(x, Tensor):
+        raise ShapeError(
+            f"the input is a {type(x).__name__}; a torch.Tensor was expected: "
+            f"use torch.as_tensor(x, dtype={dtype})."
+        )
     if x.ndim == 0 or x.shape[-1] != d_in:
         raise ShapeError(
             f"the input has shape {tuple(x.shape)}; expected (..., {d_in}): "
@@ -50,8 +55,8 @@ class QuadraticForm:
     constant: Tensor
 
     def __post_init__(self) -> None:
-        (d_in,) = check_float_tensor("linear", self.linear, num_axes=1)
-        check_float_tensor("constant", self.constant, num_axes=0)
+        (d_in,) = check_float_tensor("linear", self.linear, num_axes=1, like=self.matrix.weight)
+        check_float_tensor("constant", self.constant, num_axes=0, like=self.matrix.weight)
         if d_in != self.matrix.d_in:
             raise ShapeError(
                 f"linear has {d_in} entries, the matrix reads {self.matrix.d_in} inputs: "

@@ -49,12 +49,9 @@ class QuadraticMap:
     def _check_part(self, name: str, part: Tensor | None, expected: tuple[int, ...]) -> None:
         if part is None:
             return
-        shape = check_float_tensor(name, part, num_axes=len(expected))
-        if shape != expected or part.dtype != self.dtype:
-            raise ShapeError(
-                f"{name} has shape {shape} and dtype {part.dtype}; expected {expected} and "
-                f"{self.dtype}, as the factors have."
-            )
+        shape = check_float_tensor(name, part, num_axes=len(expected), like=self.tensor.down)
+        if shape != expected:
+            raise ShapeError(f"{name} has shape {shape}; expected {expected}.")
 
     @property
     def sizes(self) -> FactorSizes:
@@ -85,7 +82,8 @@ class QuadraticMap:
 
         Math: q(x) = u·f(x) = xᵀQx + (linearᵀu)·x + constant·u with
             Q = ½ Σ_h (downᵀu)_h (left_h right_hᵀ + right_h left_hᵀ).
-        Cost: O(out · (hidden + in)) time; Q stays factored, no (in, in) array is built.
+        Cost: O(out · (hidden + in) + hidden · in) time; Q stays factored, no (in, in) array is
+            built.
 
         Args:
             output_direction: u, (out,), in any scale; a one-hot u reads one logit.
@@ -127,7 +125,7 @@ class QuadraticMap:
             NonFiniteError: If E or e holds NaN or infinity.
         """
         d_in = self.sizes.d_in
-        rows, _ = check_float_tensor("matrix", matrix, num_axes=2)
+        rows, _ = check_float_tensor("matrix", matrix, num_axes=2, like=self.tensor.down)
         if rows != d_in:
             raise ShapeError(
                 f"matrix has shape {tuple(matrix.shape)}; the map reads {d_in} inputs, so "
@@ -138,8 +136,7 @@ class QuadraticMap:
         linear = None if self.linear is None else self.linear @ matrix
         if bias is None:
             return QuadraticMap(tensor, linear, self.constant)
-        if check_float_tensor("bias", bias, num_axes=1) != (d_in,):
-            raise ShapeError(f"bias has shape {tuple(bias.shape)}; expected ({d_in},).")
+        self._check_part("bias", bias, (d_in,))
         shift = None if self.linear is None else self.linear @ bias
         return QuadraticMap(tensor, linear, add(self.constant, shift)).with_biases(
             self.tensor.left @ bias, self.tensor.right @ bias
@@ -164,10 +161,7 @@ class QuadraticMap:
         """
         down, left, right = self._factors()
         for name, bias in (("left_bias", left_bias), ("right_bias", right_bias)):
-            if check_float_tensor(name, bias, num_axes=1) != (self.sizes.d_hidden,):
-                raise ShapeError(
-                    f"{name} has shape {tuple(bias.shape)}; expected ({self.sizes.d_hidden},)."
-                )
+            self._check_part(name, bias, (self.sizes.d_hidden,))
         crossed = down @ (right_bias[:, None] * left + left_bias[:, None] * right)
         constant = down @ (left_bias * right_bias)
         return QuadraticMap(self.tensor, add(self.linear, crossed), add(self.constant, constant))
@@ -203,7 +197,7 @@ class QuadraticMap:
             ShapeError: If U or p does not fit the outputs of the map.
             NonFiniteError: If U or p holds NaN or infinity.
         """
-        _, columns = check_float_tensor("matrix", matrix, num_axes=2)
+        _, columns = check_float_tensor("matrix", matrix, num_axes=2, like=self.tensor.down)
         if columns != self.sizes.d_out:
             raise ShapeError(
                 f"matrix has shape {tuple(matrix.shape)}; the map has {self.sizes.d_out} outputs, "

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from bilens.algebra.effective_rank import effective_rank
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import check_count, check_float_tensor
-from bilens.errors import ShapeError
+from bilens.checks import check_count, check_dense_tensor, check_finite, check_float_tensor
+from bilens.errors import ShapeError, UsageError
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,12 @@ class RotationNull:
         The upper edge is the order statistic ⌈level·(samples + 1)⌉ of the largest eigenvalue: a
         map without alignment between its branches exceeds it with probability at most 1 − level.
         The lower edge is the mirror image. With too few samples for the level it is the extreme.
+
+        Raises:
+            UsageError: If the level is not between 0 and 1.
         """
+        if not 0 < level < 1:
+            raise UsageError(f"level={level!r}: a number between 0 and 1 was expected.")
         rank = min(int(-(-level * (self.num_samples + 1) // 1)), self.num_samples)
         upper = self.largest.sort(dim=0).values[rank - 1]
         lower = self.smallest.sort(dim=0, descending=True).values[rank - 1]
@@ -50,10 +55,20 @@ class RotationNull:
 
         Args:
             smallest: (directions,), the smallest eigenvalue observed.
-            largest: (directions,), the largest eigenvalue observed.
+            largest: (directions,), the largest eigenvalue observed; NaN, from a form that was
+                not decomposed, has the p-value 1.
+
+        Raises:
+            ShapeError: If there is not one eigenvalue for each direction.
         """
-        beyond_low = (self.smallest <= smallest).sum(dim=0).double()
-        beyond_high = (self.largest >= largest).sum(dim=0).double()
+        for name, observed in (("smallest", smallest), ("largest", largest)):
+            if check_dense_tensor(name, observed, num_axes=1) != self.largest.shape[1:]:
+                raise ShapeError(
+                    f"{name} has {len(observed)} entries; expected one for each of the "
+                    f"{self.largest.shape[1]} directions."
+                )
+        beyond_low = (~(self.smallest > smallest)).sum(dim=0).double()  # NaN counts as within
+        beyond_high = (~(self.largest < largest)).sum(dim=0).double()
         count = self.num_samples + 1
         return (1 + beyond_low) / count, (1 + beyond_high) / count
 
@@ -86,12 +101,14 @@ def rotation_null(
 
     Raises:
         ShapeError: If the directions do not have one entry for each output.
+        NonFiniteError: If a direction holds NaN or infinity, or its form overflows.
         UsageError: If num_samples is less than 1.
     """
-    _, d_out = check_float_tensor("directions", directions, num_axes=2)
-    if d_out != f.sizes.d_out:
+    num, d_out = check_float_tensor("directions", directions, num_axes=2)
+    if d_out != f.sizes.d_out or num == 0:
         raise ShapeError(
-            f"directions has shape {tuple(directions.shape)}; expected (num, {f.sizes.d_out})."
+            f"directions has shape {tuple(directions.shape)}; expected (num, {f.sizes.d_out}), "
+            "one output direction a row."
         )
     check_count("num_samples", num_samples, minimum=1)
     f = f.detach().to(torch.float64)
@@ -125,5 +142,6 @@ def _spectra(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
     stacked = torch.linalg.qr(torch.cat([left, right]).T, mode="r").R
     left, right = stacked[:, : len(left)], stacked[:, len(left) :]
     halves = (left * weights[:, None, :]) @ right.T
+    check_finite("the product of the factors", halves)
     spectra: Tensor = torch.linalg.eigvalsh((halves + halves.mT) / 2)
     return spectra

@@ -6,8 +6,8 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bilens.errors import BilensError, DiskError, FileError, OutputExistsError
@@ -15,17 +15,20 @@ from bilens.errors import BilensError, DiskError, FileError, OutputExistsError
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def write_error(path: Path, error: OSError) -> BilensError:
+def write_error(path: Path, error: OSError, replaced: Collection[Path] = ()) -> BilensError:
     """Return the error of ours for a write that failed, naming the path and what to do."""
     reason = error.strerror or str(error)
+    state = "What was there before is unchanged."
+    if replaced:
+        state = f"Replaced already: {', '.join(map(str, replaced))}; write all files again."
     if error.errno in FULL:
         return DiskError(
             f"{path}: cannot be written ({reason}): free some space or choose another output "
-            "folder. What was there before is unchanged."
+            f"folder. {state}"
         )
     return FileError(
         f"{path}: cannot be written ({reason}): choose an output folder that you may write to. "
-        "What was there before is unchanged."
+        f"{state}"
     )
 
 
@@ -60,10 +63,12 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
         for folder in {path.parent for path in contents}:
             sync_folder(folder)
     except OSError as error:
-        raise write_error(path, error) from error
+        replaced = [target for target, temporary in staged.items() if not temporary.exists()]
+        raise write_error(path, error, replaced) from error
     finally:
         for temporary in staged.values():
-            temporary.unlink(missing_ok=True)  # gone already where the rename worked
+            with suppress(OSError):  # gone where the rename worked; stuck on a read-only disk
+                temporary.unlink()
 
 
 @contextmanager

@@ -69,7 +69,7 @@ class ModelConfig:
         """Return a new module as the configuration describes it; `path` is for the message."""
         try:
             return CLASSES[self.class_name](**self.arguments)
-        except (TypeError, UsageError) as error:
+        except (TypeError, RuntimeError, UsageError) as error:  # torch's own, for absurd sizes
             raise CheckpointError(
                 f"{path}: the arguments do not fit {self.class_name} ({error}): restore the file."
             ) from error
@@ -79,11 +79,21 @@ def config_of(module: nn.Module) -> ModelConfig:
     """Return the configuration that rebuilds a module of ours, without names and input shape.
 
     Raises:
-        UsageError: If the module is of another class.
+        UsageError: If the module is of another class, or its layers differ in gate or bias.
     """
+    if CLASSES.get(type(module).__name__) is not type(module):  # a subclass may compute differently
+        raise UsageError(
+            f"a {type(module).__name__} cannot be saved as a model folder: expected one of "
+            f"{', '.join(sorted(CLASSES))}."
+        )
     if isinstance(module, BilinearClassifier):
-        layer = module.layers[0]
-        assert isinstance(layer, BilinearLayer), "built in its constructor"
+        layers = [layer for layer in module.layers if isinstance(layer, BilinearLayer)]
+        layer = layers[0]
+        if len({(other.gate, other.has_bias) for other in layers}) > 1:
+            raise UsageError(
+                "the layers differ in gate or bias, which config.json cannot say: build the model "
+                "with one gate for all."
+            )
         arguments = {
             "d_input": module.embed.in_features,
             "d_hidden": module.embed.out_features,
@@ -101,18 +111,14 @@ def config_of(module: nn.Module) -> ModelConfig:
             "bias": module.has_bias,
             "gate": module.gate,
         }
-    elif isinstance(module, BilinearLayer):
+    else:
+        assert isinstance(module, BilinearLayer), "one of CLASSES"
         arguments = {
             "d_input": module.left.in_features,
             "d_output": module.left.out_features,
             "bias": module.has_bias,
             "gate": module.gate,
         }
-    else:
-        raise UsageError(
-            f"a {type(module).__name__} cannot be saved as a model folder: expected one of "
-            f"{', '.join(sorted(CLASSES))}."
-        )
     return ModelConfig(type(module).__name__, arguments)
 
 
@@ -158,13 +164,13 @@ def parse_config(path: Path, content: dict[str, Any]) -> ModelConfig:
             f"{path}: missing fields {missing}, unknown fields {unknown}; expected "
             f"{', '.join(REQUIRED)} and optionally {', '.join(OPTIONAL)}: restore the file."
         )
-    if content["format"] != FORMAT or version != FORMAT_VERSION:
+    if content["format"] != FORMAT or type(version) is not int or version != FORMAT_VERSION:
         raise CheckpointError(
             f"{path}: has format {content['format']!r} version {version!r}; expected {FORMAT!r} "
             f"version {FORMAT_VERSION}."
         )
     name, arguments = content["class"], content["arguments"]
-    if name not in CLASSES or not isinstance(arguments, dict):
+    if not isinstance(name, str) or name not in CLASSES or not isinstance(arguments, dict):
         raise CheckpointError(
             f"{path}: describes the class {name!r}; expected one of {', '.join(sorted(CLASSES))} "
             "with an object of arguments."

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.errors import CheckpointError
+from bilens.errors import CheckpointError, UsageError
 from bilens.io.config import FORMAT, read_json
 from bilens.io.model_folder import CONFIG_NAME, WEIGHTS_NAME, read_model_folder
 from bilens.io.official_image import (
@@ -112,10 +112,20 @@ def load(
     Raises:
         CheckpointError: If the path is missing, damaged, of a newer version or not supported.
         NonFiniteError: If a weight is NaN or infinite.
-        UsageError: If a pickle is given without the flag, or `residual` is needed and not given.
+        UsageError: If a pickle is given without the flag, or `residual` is needed and not given,
+            or contradicts the model folder.
         MemoryLimitError: If the weights would not fit.
     """
     path = Path(path)
+    try:
+        return _load(path, residual, allow_pickle)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({error.strerror}): check the path and its permissions."
+        ) from error
+
+
+def _load(path: Path, residual: bool | None, allow_pickle: bool) -> LoadedModel:
     if not path.exists():
         raise CheckpointError(
             f"{path}: no such file or folder; expected a model folder ({CONFIG_NAME} and "
@@ -158,6 +168,12 @@ def _load_folder(folder: Path, residual: bool | None) -> LoadedModel:
         )
     stored = read_model_folder(folder)
     assert isinstance(stored.module, BilinearClassifier | BilinearLayer), "all of CLASSES are"
+    said = stored.config.arguments.get("residual", False)
+    if residual is not None and residual != said:
+        raise UsageError(
+            f"{folder / CONFIG_NAME}: the model was saved with residual={said}, and "
+            f"residual={residual} was asked for: leave the option out."
+        )
     return LoadedModel(
         stored.module,
         str(folder),

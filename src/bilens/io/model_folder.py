@@ -8,14 +8,23 @@ from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
+import torch
 from safetensors.torch import save as to_safetensors
-from torch import nn
+from torch import Tensor, nn
 
 from bilens.errors import CheckpointError, OutputExistsError, UsageError
 from bilens.io.atomic import write_files
-from bilens.io.config import FORMAT_VERSION, ModelConfig, config_of, parse_config, read_json
+from bilens.io.config import (
+    FORMAT_VERSION,
+    ModelConfig,
+    config_of,
+    is_list_of,
+    parse_config,
+    read_json,
+)
 from bilens.io.tensors import (
     check_all_finite,
+    check_kinds,
     check_names,
     check_shapes,
     read_safetensors,
@@ -63,7 +72,8 @@ def save(
 
     Raises:
         OutputExistsError: If the folder holds a model and `overwrite` is off.
-        UsageError: If the module is of another class, or names or shape do not fit its sizes.
+        UsageError: If the module is of another class or was altered so that `bl.load` could not
+            give it back, or names or shape do not fit its sizes.
         NonFiniteError: If a weight is NaN or infinite.
         DiskError: If the disk is full.
         FileError: If the folder cannot be written to.
@@ -75,7 +85,16 @@ def save(
         output_names=None if output_names is None else tuple(output_names),
     )
     check_description(config, module)
-    tensors = {name: tensor.detach().contiguous() for name, tensor in module.state_dict().items()}
+    state = module.state_dict()
+    try:
+        check_kinds(folder, state)
+        blank_module(folder, config, state)
+    except CheckpointError as error:
+        raise UsageError(f"the module could not be loaded again: {error}") from None
+    tensors = {
+        name: tensor.detach().clone(memory_format=torch.contiguous_format)
+        for name, tensor in state.items()
+    }
     check_all_finite(folder, tensors)
     present = [name for name in (CONFIG_NAME, WEIGHTS_NAME) if (folder / name).exists()]
     if present and not overwrite:
@@ -109,11 +128,7 @@ def read_model_folder(folder: Path) -> StoredModel:
     config_path, weights_path = folder / CONFIG_NAME, folder / WEIGHTS_NAME
     config = parse_config(config_path, read_json(config_path))
     tensors, metadata = read_safetensors(weights_path)
-    module = config.build(config_path)
-    expected = module.state_dict()
-    check_names(weights_path, tensors, expected)
-    check_shapes(weights_path, tensors, expected)
-    check_all_finite(weights_path, tensors)
+    module = blank_module(weights_path, config, tensors)
     if metadata.get("function_sha256") != config.function_sha256():
         raise CheckpointError(
             f"{config_path} and {weights_path} were not saved together (function_sha256 differs): "
@@ -123,9 +138,31 @@ def read_model_folder(folder: Path) -> StoredModel:
         check_description(config, module)
     except UsageError as error:
         raise CheckpointError(f"{config_path}: {error}") from None
-    module = module.to(next(iter(tensors.values())).dtype)
+    module = module.to(next(iter(tensors.values())).dtype).to_empty(device="cpu")
     module.load_state_dict(tensors, strict=True)
     return StoredModel(module.eval(), config, parse_provenance(weights_path, metadata))
+
+
+def blank_module(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Return the module that a configuration describes if exactly these tensors fill it.
+
+    It is on the meta device: whatever sizes the configuration claims, nothing is allocated.
+
+    Raises:
+        CheckpointError: If names, shapes or dtypes do not fit.
+    """
+    n_layers = config.arguments.get("n_layers")
+    if isinstance(n_layers, int) and n_layers > len(tensors):
+        raise CheckpointError(
+            f"{path}: holds {len(tensors)} tensors; {CONFIG_NAME} says {n_layers} layers: use the "
+            "two files that were saved together."
+        )
+    with torch.device("meta"):
+        module = config.build(path.parent / CONFIG_NAME)
+    expected = module.state_dict()
+    check_names(path, tensors, expected)
+    check_shapes(path, tensors, expected)
+    return module
 
 
 def check_description(config: ModelConfig, module: nn.Module) -> None:
@@ -133,6 +170,11 @@ def check_description(config: ModelConfig, module: nn.Module) -> None:
     sizes = config.arguments
     d_in = sizes.get("d_input", sizes.get("d_model"))
     d_out = sizes["d_output"]
+    shape, names = config.input_shape, config.output_names
+    if shape is not None and (not is_list_of(int, [*shape]) or min(shape, default=1) < 1):
+        raise UsageError(f"input_shape is {shape}; expected positive integers.")
+    if names is not None and not is_list_of(str, [*names]):
+        raise UsageError(f"output_names is {names}; expected texts, one for each output.")
     if config.input_shape is not None and prod(config.input_shape) != d_in:
         raise UsageError(
             f"input_shape {config.input_shape} has {prod(config.input_shape)} entries; the "

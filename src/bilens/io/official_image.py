@@ -10,10 +10,10 @@ from typing import Any
 from torch import Tensor
 
 from bilens.errors import CheckpointError, UsageError
-from bilens.io.tensors import check_all_finite, check_names, read_pickle
+from bilens.io.tensors import check_all_finite, check_kinds, check_names, read_pickle
 from bilens.nn import BilinearClassifier
 
-BLOCK = re.compile(r"blocks\.(\d+)\.(weight|bias)")
+BLOCK = re.compile(r"blocks\.(\d{1,5})\.(weight|bias)")  # up to MAX_TENSORS blocks
 
 
 class _Config:
@@ -40,7 +40,9 @@ def read_official_pickle(path: Path) -> tuple[dict[str, Tensor], bool | None]:
     content = read_pickle(path, safe_classes=[_Config])
     residual = None
     if isinstance(content, dict) and set(content) == {"config", "model"}:  # third-party wrapping
-        said = vars(content["config"]).get("residual") if content["config"] is not None else None
+        config = content["config"]
+        options = config if isinstance(config, Mapping) else getattr(config, "__dict__", {})
+        said = options.get("residual")
         residual = said if isinstance(said, bool) else None
         content = content["model"]
     if not isinstance(content, Mapping) or not all(
@@ -50,9 +52,7 @@ def read_official_pickle(path: Path) -> tuple[dict[str, Tensor], bool | None]:
             f"{path}: holds a {type(content).__name__}; expected a state dict, names to tensors."
         )
     tensors = dict(content)
-    wrong = [name for name, tensor in tensors.items() if not tensor.is_floating_point()]
-    if wrong:
-        raise CheckpointError(f"{path}: tensor {wrong[0]!r} is not floating point.")
+    check_kinds(path, tensors)
     check_all_finite(path, tensors)
     return tensors, residual
 
@@ -104,6 +104,8 @@ def check_official_shapes(
         raise CheckpointError(f"{path}: embed.weight and head.weight must have two axes.")
     d_hidden, d_input = tensors["embed.weight"].shape
     d_output = tensors["head.weight"].shape[0]
+    if 0 in (d_hidden, d_input, d_output):
+        raise CheckpointError(f"{path}: embed.weight or head.weight has an empty axis.")
     expected: dict[str, tuple[int, ...]] = {"head.weight": (d_output, d_hidden)}
     for index in range(n_layers):
         expected[f"blocks.{index}.weight"] = (2 * d_hidden, d_hidden)

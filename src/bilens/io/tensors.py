@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -57,7 +56,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                     )
             tensors = {name: file.get_tensor(name) for name in names}
             metadata = dict(file.metadata() or {})
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path}: is not a readable safetensors file ({error}): check that the download is "
             "complete and that the file is what its name says."
@@ -77,7 +76,7 @@ def read_pickle(path: Path, safe_classes: Collection[type] = ()) -> Any:
     try:
         with torch.serialization.safe_globals(list(safe_classes)):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # damaged bytes make the unpickler raise whatever they hit
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise CheckpointError(
             f"{path}: cannot be read as plain tensors ({reason[:200]}): save the state dict as "
@@ -92,6 +91,20 @@ def check_is_file(path: Path) -> Path:
     if not path.is_file():
         raise CheckpointError(f"{path}: is not a regular file; expected the weights of a model.")
     return path
+
+
+def check_kinds(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that are not dense floating point, or that declare more than memory holds."""
+    for name, tensor in tensors.items():
+        dense = tensor.layout is torch.strided and not tensor.is_meta
+        if not dense or tensor.dtype not in DTYPES.values():
+            raise CheckpointError(
+                f"{path}: tensor {name!r} has dtype {tensor.dtype}, layout {tensor.layout}, device "
+                f"{tensor.device}; expected a dense tensor with one of the dtypes "
+                f"{', '.join(DTYPES)}: convert the weights."
+            )
+    total = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    check_memory(total, f"{path}", "load a smaller file")
 
 
 def check_all_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:

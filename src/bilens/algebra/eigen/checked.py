@@ -1,4 +1,4 @@
-"""What every solver's answer must pass before it leaves: residuals, masses, finiteness."""
+"""What every solver's answer must pass before it leaves: residuals, orthogonality, masses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bilens.algebra.interaction import InteractionMatrix
 from bilens.algebra.quadratic_form import QuadraticForm
 
 EPS = torch.finfo(torch.float64).eps
-SOLVER_TOLERANCE = 1000 * EPS  # of ‖Q‖_F: what a backward-stable solver keeps with room to spare
+SOLVER_TOLERANCE = 1000 * EPS  # of ‖Q‖_F, or of a unit vector: what a backward-stable solver keeps
 FACTOR_TOLERANCE = 10 * EPS  # of Σ|s_h|‖l_h‖‖r_h‖: rounding of the factors' own products
 
 
@@ -49,7 +49,8 @@ def checked_spectrum(
     )
     values, vectors = ranked(values, vectors, k, which)
     residuals = (form.matvec(vectors) - values[:, None] * vectors).norm(dim=1)
-    converged = residuals <= limit
+    overlap = vectors @ vectors.T - torch.eye(k).to(vectors)  # a zero vector has no residual
+    converged = (residuals <= limit) & (overlap.abs().amax(dim=1) <= SOLVER_TOLERANCE)
     fine = bool(whole) and bool(converged.all())
     return EigenDecomposition(
         values,

@@ -25,7 +25,10 @@ class Status(Enum):
     OK = "every pair met the tolerance"
     NOT_FINITE = "the form holds NaN or infinity and was not decomposed"
     NOT_CONVERGED = "the solver did not converge"
-    RESIDUAL_TOO_LARGE = "a residual, or the mass of the spectrum, is outside the tolerance"
+    RESIDUAL_TOO_LARGE = (
+        "a residual, the orthogonality of the vectors, or the mass of the spectrum is outside the "
+        "tolerance"
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +80,7 @@ class EigenDecomposition:
         eigenvalues: (..., k), signed, in units of the output per squared unit of the input.
         eigenvectors: (..., k, in), orthonormal rows.
         residuals: (..., k), ‖Qv − λv‖ from the factors: an eigenvalue of Q lies that close to λ.
-        converged: (..., k), the residual is within the tolerance.
+        converged: (..., k), residual and orthogonality to the others are within the tolerance.
         frobenius_squared: (...), ‖Q‖_F², exact from the factors.
         complete: (...), proven: no eigenvalue larger in size than the returned ones was missed.
         linear: (..., in), the linear term of the form.

@@ -14,8 +14,14 @@ from bilens.algebra.eigen.checked import failed
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Status, Which
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import check_count
-from bilens.errors import NumericalError, ShapeError, TruncationWarning, UsageError
+from bilens.checks import check_count, check_dense_tensor
+from bilens.errors import (
+    NonFiniteError,
+    NumericalError,
+    ShapeError,
+    TruncationWarning,
+    UsageError,
+)
 
 Method = Literal["auto", "dense"]
 
@@ -75,8 +81,9 @@ def eigendecompose_all(
         method: as in `eigendecompose`.
 
     Returns:
-        A batch: `eigs[c]` is the decomposition along row c. A row that is not finite, or that
-        the solver fails on, is flagged in `status` and holds NaN; the others are not affected.
+        A batch: `eigs[c]` is the decomposition along row c. A row that is not finite, overflows,
+        or that the solver fails on is flagged in `status` and holds NaN; the others are not
+        affected.
 
     Raises:
         ShapeError: If the directions do not have one entry for each output.
@@ -85,21 +92,23 @@ def eigendecompose_all(
     """
     check_choices(which, method)
     d_out = f.sizes.d_out
-    rows = raw_directions(d_out) if directions is None else directions.double()
-    if rows.ndim != 2 or rows.shape[1] != d_out or len(rows) == 0:
+    rows = raw_directions(d_out) if directions is None else directions
+    shape = check_dense_tensor("directions", rows, num_axes=2)
+    if shape[1] != d_out or shape[0] == 0:
         raise ShapeError(
-            f"directions has shape {tuple(rows.shape)}; expected (num, {d_out}), one output "
-            "direction a row."
+            f"directions has shape {shape}; expected (num, {d_out}), one output direction a row."
         )
     f = f.detach().to(torch.float64)
     kept = clip_k(k, f.sizes.d_in)
     results = []
-    for row in rows.detach():
-        if bool(torch.isfinite(row).all()):
-            results.append(dense.solve(f.form(row), kept, which))
-        else:
+    for row in rows.detach().double():
+        try:
+            form = f.form(row)
+        except NonFiniteError:  # the row itself, or its product with the factors
             empty = f.form(torch.zeros_like(row))
             results.append(failed(empty, kept, which, dense.METHOD, Status.NOT_FINITE))
+        else:
+            results.append(dense.solve(form, kept, which))
     return stack(results)
 
 

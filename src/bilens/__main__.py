@@ -1,0 +1,5 @@
+"""`python -m bilens`."""
+
+from bilens.cli.app import main
+
+main()

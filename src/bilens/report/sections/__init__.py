@@ -1,0 +1,1 @@
+"""The parts of the report: from the document to what a template prints."""

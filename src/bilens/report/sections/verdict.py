@@ -1,0 +1,83 @@
+"""The verdict: one overall sentence, and each finding as one sentence with its number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from bilens.report.catalogue import Catalogue
+from bilens.report.document import Document
+from bilens.report.numbers import percent, scientific, whole
+
+ICONS: Final = {"pass": "✓", "warn": "!", "fail": "✗", "info": "i"}
+OVERALL_ICONS: Final = ICONS
+RULES: Final = ("exact", "complete", "accuracy", "few_directions", "beyond_chance")
+
+
+@dataclass(frozen=True)
+class FindingLine:
+    """One finding, in words."""
+
+    outcome: str  # one of ICONS
+    icon: str
+    word: str
+    sentence: str
+    anchor: str  # of the section that says more
+
+
+ANCHORS: Final = {
+    "exact": "exactness",
+    "complete": "exactness",
+    "accuracy": "accuracy",
+    "few_directions": "truncation",
+    "beyond_chance": "classes",
+}
+
+
+def overall_outcome(document: Document) -> str:
+    """Return "pass", "warn" or "fail" for the document as a whole."""
+    outcomes = [finding["outcome"] for finding in document["verdict"]]
+    if not document["passed"] or "fail" in outcomes:
+        return "fail"
+    return "warn" if "warn" in outcomes else "pass"
+
+
+def verdict_findings(t: Catalogue, document: Document) -> list[FindingLine]:
+    """Return the findings in the order of the document."""
+    return [finding_line(t, finding) for finding in document["verdict"]]
+
+
+def finding_line(t: Catalogue, finding: dict[str, Any]) -> FindingLine:
+    """Return one finding in words; one of an unknown rule shows its name and numbers."""
+    rule, values = finding["rule"], finding["values"]
+    outcome = finding["outcome"] if finding["outcome"] in ICONS else "info"
+    key = f"verdict.{rule}.{outcome}"
+    if rule in RULES and t.has(key):
+        sentence = t(key, **filled(rule, values))
+    else:
+        pairs = ", ".join(f"{name} = {value}" for name, value in values.items())
+        sentence = f"{rule}: {pairs}"
+    return FindingLine(
+        outcome, ICONS[outcome], t(f"outcome.{outcome}"), sentence, ANCHORS.get(rule, "verdict")
+    )
+
+
+def filled(rule: str, values: dict[str, Any]) -> dict[str, str]:
+    """Return the values of a rule as a reader sees them."""
+    if rule == "exact":
+        numbers = {key: scientific(values[key]) for key in ("float32", "float64")}
+        return {**numbers, "inputs": whole(values["inputs"])}
+    if rule == "complete":
+        return {
+            "residual": scientific(values["residual"]),
+            "classes": whole(values["classes"]),
+            "incomplete": values["incomplete"],
+        }
+    if rule == "accuracy":
+        shares = {key: percent(values[key]) for key in ("value", "low", "high")}
+        return {**shares, "total": whole(values["total"])}
+    if rule == "few_directions":
+        shares = {key: percent(values[key]) for key in ("accuracy", "full")}
+        return {**shares, "k": whole(values["k"]), "of": whole(values["of"])}
+    counts = {key: whole(values[key]) for key in ("median", "least", "most")}
+    return {**counts, "none": values["none"]}

@@ -1,0 +1,102 @@
+"""The demo: from real digits to an audit report, in one folder."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bilens.data.images import ImageDataset
+from bilens.errors import OutputExistsError
+from bilens.findings.audit import Progress
+from bilens.io.atomic import replace_folder, write_error, write_file
+from bilens.io.load import load
+from bilens.report.audit_report import AuditReport
+from bilens.report.plate import plate_svg
+from bilens.train.loop import EpochMetrics
+from bilens.train.recipe import Recipe
+from bilens.train.run_folder import train_in_folder
+from bilens.workflows.audit import audit
+from bilens.workflows.provenance import this_command, versions
+
+DEMO_RECIPE = Recipe(  # 150 epochs of 4,000 digits: strokes become visible, in half a minute
+    d_hidden=128,
+    epochs=150,
+    batch_size=256,
+    noise=0.4,
+    augmentations=("translation:0.04", "rotation:6"),
+)
+REPORT_JSON, PLATE_NAME = "report.json", "eigenvectors.svg"
+
+
+def report_name(lang: str) -> str:
+    """Return the file name of the report in a language: report.html, report.ja.html."""
+    return "report.html" if lang == "en" else f"report.{lang}.html"
+
+
+def run_demo(
+    folder: Path,
+    data: ImageDataset,
+    *,
+    recipe: Recipe = DEMO_RECIPE,
+    languages: Sequence[str] = ("en",),
+    overwrite: bool = False,
+    null_samples: int = 99,
+    on_epoch: Callable[[EpochMetrics], None] = lambda _metrics: None,
+    progress: Progress = lambda _stage, _done, _total: None,
+    say: Callable[[str], None] = lambda _text: None,
+) -> AuditReport:
+    """Train a classifier, audit it, and leave a folder with the model and its reports.
+
+    Everything is made in a folder beside the target, which is replaced at the very end: a demo
+    that fails or is interrupted leaves an earlier one as it was.
+
+    Raises:
+        OutputExistsError: If the folder holds anything but an earlier demo, without `overwrite`.
+        DiskError: If the disk is full.
+        FileError: If the folder cannot be written to.
+    """
+    check_demo_folder(folder, overwrite)
+    if folder.exists():
+        say(f"{folder} holds an earlier demo: it is replaced when this one is done.")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise write_error(folder, error) from error
+    try:
+        work.chmod(0o755)
+        command = this_command()
+        train_in_folder(
+            work,
+            data,
+            recipe,
+            provenance={"command": command, **versions()},
+            on_epoch=on_epoch,
+            say=say,
+        )
+        model = replace(load(work), source=str(folder))  # where it will be when all is done
+        report = audit(model, data, null_samples=null_samples, command=command, progress=progress)
+        report.to_json(work / REPORT_JSON)
+        for lang in languages:
+            report.to_html(work / report_name(lang), lang=lang)
+        write_file(work / PLATE_NAME, plate_svg(report.to_dict()).encode())
+        replace_folder(folder, work)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)  # gone already when the demo went well
+    return report
+
+
+def check_demo_folder(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder that holds something else than an earlier demo."""
+    if not folder.exists() or overwrite:
+        return
+    names = {item.name for item in folder.iterdir()} if folder.is_dir() else {folder.name}
+    if names and not {REPORT_JSON, PLATE_NAME} <= names:
+        raise OutputExistsError(
+            f"{folder} holds something else than an earlier demo "
+            f"({', '.join(sorted(names)[:4])}): choose another folder with --out, or replace it "
+            "with --overwrite."
+        )

@@ -1,0 +1,65 @@
+"""Maps and forms for tests: seeded random ones, and the form of any symmetric matrix."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.interaction import InteractionMatrix
+from bilens.algebra.quadratic_form import QuadraticForm
+from bilens.algebra.quadratic_map import QuadraticMap
+
+D_OUT, D_HIDDEN, D_IN = 3, 4, 5  # all different, so that swapped axes are seen
+
+
+def randn(*shape: int, seed: int = 0) -> Tensor:
+    """Standard normal entries in float64."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def random_tensor(
+    seed: int = 0, d_out: int = D_OUT, d_hidden: int = D_HIDDEN, d_in: int = D_IN
+) -> BilinearTensor:
+    """A tensor whose three factors are independent standard normal."""
+    return BilinearTensor(
+        randn(d_out, d_hidden, seed=3 * seed),
+        randn(d_hidden, d_in, seed=3 * seed + 1),
+        randn(d_hidden, d_in, seed=3 * seed + 2),
+    )
+
+
+def random_map(
+    seed: int = 0, d_out: int = D_OUT, d_hidden: int = D_HIDDEN, d_in: int = D_IN
+) -> QuadraticMap:
+    """A map with linear and constant terms."""
+    return QuadraticMap(
+        random_tensor(seed, d_out, d_hidden, d_in),
+        randn(d_out, d_in, seed=seed + 1000),
+        randn(d_out, seed=seed + 2000),
+    )
+
+
+def form_of(
+    q: Tensor, linear: Tensor | None = None, constant: Tensor | None = None
+) -> QuadraticForm:
+    """The form of a symmetric matrix: left = I, right = Q, weight = 1 gives ½(Q + Qᵀ)."""
+    identity = torch.eye(len(q), dtype=q.dtype)
+    return QuadraticForm(
+        InteractionMatrix(identity, q, q.new_ones(len(q))),
+        q.new_zeros(len(q)) if linear is None else linear,
+        q.new_zeros(()) if constant is None else constant,
+    )
+
+
+def form_from_pairs(values: Tensor, vectors: Tensor) -> QuadraticForm:
+    """The form Σ_i values_i (vectors_i·x)²: the rows of `vectors` are both factors."""
+    matrix = InteractionMatrix(vectors, vectors, values)
+    return QuadraticForm(matrix, values.new_zeros(vectors.shape[1]), values.new_zeros(()))
+
+
+def rotation(n: int, seed: int = 0) -> Tensor:
+    """A random orthogonal matrix."""
+    orthogonal: Tensor = torch.linalg.qr(randn(n, n, seed=seed)).Q
+    return orthogonal

@@ -1,0 +1,41 @@
+"""What every test shares: no network, one hypothesis profile, the folder with real data."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from offline import guarded
+
+REPOSITORY = Path(__file__).parents[1]
+MNIST_FILE = Path("MNIST/raw/train-images-idx3-ubyte.gz")
+
+# "default" draws the same examples every time; HYPOTHESIS_PROFILE=nightly looks for new ones.
+SLOW_MACHINE = (HealthCheck.too_slow, HealthCheck.data_too_large)
+settings.register_profile(
+    "default", deadline=None, max_examples=40, derandomize=True, suppress_health_check=SLOW_MACHINE
+)
+settings.register_profile(
+    "nightly", deadline=None, max_examples=5000, suppress_health_check=SLOW_MACHINE
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every connection that leaves this machine fails, so that a hidden download is seen."""
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, guarded(getattr(socket.socket, name)))
+
+
+@pytest.fixture
+def data_dir() -> Path:
+    """The folder with real MNIST; the test is skipped where there is none."""
+    folder = Path(os.environ.get("BILENS_TEST_DATA") or REPOSITORY / ".." / "shared" / "data")
+    if not (folder / MNIST_FILE).is_file():
+        pytest.skip(f"no {MNIST_FILE} in {folder}: set BILENS_TEST_DATA to the folder that has it")
+    return folder

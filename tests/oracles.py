@@ -1,0 +1,114 @@
+"""The slow, obvious version of everything factored, written from the definitions.
+
+It imports torch and nothing of ours, so that the two cannot share a mistake.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def dense_tensor(down: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """B[o, i, j] = ½ Σ_h down[o, h] (left[h, i] right[h, j] + right[h, i] left[h, j])."""
+    straight = torch.einsum("oh,hi,hj->oij", down, left, right)
+    crossed = torch.einsum("oh,hi,hj->oij", down, right, left)
+    return (straight + crossed) / 2
+
+
+def dense_interaction(down: Tensor, left: Tensor, right: Tensor, u: Tensor) -> Tensor:
+    """Q[i, j] = Σ_o u[o] B[o, i, j]."""
+    return torch.einsum("o,oij->ij", u, dense_tensor(down, left, right))
+
+
+def dense_weighted(left: Tensor, right: Tensor, weight: Tensor) -> Tensor:
+    """Q = ½ Σ_h weight_h (left_h right_hᵀ + right_h left_hᵀ), one outer product at a time."""
+    total = left.new_zeros(left.shape[1], left.shape[1])
+    for row_left, row_right, size in zip(left, right, weight, strict=True):
+        outer = torch.outer(row_left, row_right)
+        total = total + size * (outer + outer.T) / 2
+    return total
+
+
+def evaluate_form(q: Tensor, linear: Tensor, constant: Tensor, x: Tensor) -> Tensor:
+    """q(x) = Σ_ij Q[i, j] x_i x_j + Σ_i linear_i x_i + constant, one input at a time."""
+    flat = x.reshape(-1, x.shape[-1])
+    values = [torch.einsum("i,ij,j->", row, q, row) + linear.dot(row) + constant for row in flat]
+    return torch.stack(values).reshape(x.shape[:-1])
+
+
+def evaluate_map(
+    down: Tensor,
+    left: Tensor,
+    right: Tensor,
+    linear: Tensor | None,
+    constant: Tensor | None,
+    x: Tensor,
+) -> Tensor:
+    """f(x)_o = Σ_ij B[o, i, j] x_i x_j + Σ_i linear[o, i] x_i + constant_o."""
+    y = torch.einsum("oij,...i,...j->...o", dense_tensor(down, left, right), x, x)
+    if linear is not None:
+        y = y + torch.einsum("oi,...i->...o", linear, x)
+    return y if constant is None else y + constant
+
+
+def layer(
+    x: Tensor,
+    left: Tensor,
+    right: Tensor,
+    left_bias: Tensor | None = None,
+    right_bias: Tensor | None = None,
+    gate: str | None = None,
+) -> Tensor:
+    """gate(left x + b) ∘ (right x + c), with the gates from their formulas."""
+    a, b = x @ left.T, x @ right.T
+    a = a if left_bias is None else a + left_bias
+    b = b if right_bias is None else b + right_bias
+    if gate == "relu":
+        a = torch.where(a > 0, a, torch.zeros_like(a))
+    elif gate == "gelu":
+        a = a * (1 + torch.erf(a / 2**0.5)) / 2
+    elif gate == "silu":
+        a = a / (1 + torch.exp(-a))
+    return a * b
+
+
+def norm(dense: Tensor) -> Tensor:
+    """Frobenius norm: the root of the sum of all squared entries."""
+    return (dense * dense).sum().sqrt()
+
+
+def inner(dense: Tensor, other: Tensor) -> Tensor:
+    """Sum of the products of all entries."""
+    return (dense * other).sum()
+
+
+def traces(dense: Tensor) -> Tensor:
+    """Sum of the diagonal of each matrix, (out, in, in) → (out,)."""
+    return torch.stack([sum(matrix[i, i] for i in range(len(matrix))) for matrix in dense])
+
+
+def effective_rank(eigenvalues: Tensor) -> Tensor:
+    """(Σ|λ|)² / Σλ² of one spectrum, 0 for zeros."""
+    mass = (eigenvalues**2).sum()
+    return eigenvalues.abs().sum() ** 2 / mass if mass > 0 else mass
+
+
+def chosen(eigenvalues: Tensor, k: int, which: str) -> list[float]:
+    """The k eigenvalues that `which` names, by falling absolute value."""
+    values = sorted(eigenvalues.tolist())
+    if which == "magnitude":
+        picked = sorted(values, key=abs)[len(values) - k :]
+    elif which == "largest":
+        picked = values[len(values) - k :]
+    elif which == "smallest":
+        picked = values[:k]
+    else:  # both: half from each end, the extra one from the upper end
+        picked = values[: k // 2] + values[len(values) - (k - k // 2) :]
+    return sorted(picked, key=abs, reverse=True)
+
+
+def best_truncation(dense: Tensor, k: int) -> Tensor:
+    """The best approximation of rank k, from the singular value decomposition (Eckart–Young)."""
+    u, sizes, v = torch.linalg.svd(dense)
+    return u[:, :k] @ torch.diag(sizes[:k]) @ v[:k]
