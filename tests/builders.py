@@ -16,7 +16,7 @@ D_OUT, D_HIDDEN, D_IN = 3, 4, 5  # all different, so that swapped axes are seen
 def randn(*shape: int, seed: int = 0) -> Tensor:
     """Standard normal entries in float64."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
 def random_tensor(

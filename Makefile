@@ -1,0 +1,46 @@
+# Two commands do it all on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+DATA ?=
+
+.PHONY: help demo test check tools.docs clean
+
+help:
+	@echo "make demo    install, train on real digits, read the weights, write runs/demo/report.html"
+	@echo "make test    install the test tools, then lint, types and all tests"
+	@echo "make check   lint and types only"
+	@echo "make bench   time one MNIST epoch against a plain loop (DATA=folder with the IDX files)"
+	@echo "make docs    regenerate docs/cli.md, docs/api.md, the benchmark page and the README picture"
+
+demo: .venv/demo
+	$(BIN)/bilens demo --out runs/demo
+
+test: check
+	$(BIN)/python -m pytest
+
+check: .venv/test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: .venv/test
+	$(BIN)/python -m bench.training $(if $(DATA),--data-dir $(DATA))
+
+docs: demo .venv/test
+	$(BIN)/python -m tools.docs
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.venv/pip:
+	$(PYTHON) -m venv .venv
+	touch $@
+
+# A stamp file for each set of packages, made anew when pyproject.toml changes.
+.venv/demo: .venv/pip pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[demo]'
+	touch $@
+
+.venv/test: .venv/pip pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $@

@@ -1,0 +1,88 @@
+"""The scores of all classes for one input, as bars to both sides of zero."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from bilens.report.catalogue import Catalogue
+from bilens.report.numbers import signed
+from bilens.report.svg import Axis, drawing, label, line, rectangle, shortened
+
+WIDTH, ROW, TOP, BOTTOM = 440.0, 24.0, 6.0, 6.0
+NUMBER = 52.0  # room for a number beside a bar
+MOST = 12  # bars; of more classes the highest are drawn
+NAME_LENGTH = 12
+
+
+def score_chart(
+    t: Catalogue, scores: Sequence[float], names: Sequence[str], predicted: int, truth: int | None
+) -> Markup:
+    """Return one bar for each class, in the order of the classes; answer and label are named."""
+    order = sorted(range(len(scores)), key=lambda index: -scores[index])
+    shown = chosen(order, truth)
+    left = 16.0 + 8.0 * max(len(shortened(names[index], NAME_LENGTH)) for index in shown)
+    values = [scores[index] for index in shown]
+    x = Axis(
+        min(0.0, *values), max(0.0, *values) or 1.0, left + NUMBER, WIDTH - NUMBER - tag_room(t)
+    )
+    second = order[min(1, len(order) - 1)]
+    others = len(scores) - len(shown)
+    height = TOP + ROW * (len(shown) + (others > 0)) + BOTTOM
+    parts = [line(x(0), TOP, x(0), TOP + ROW * len(shown), "zero")]
+    for row, index in enumerate(shown):
+        tags = [t("predictions.predicted")] * (index == predicted)
+        tags += [t("predictions.label")] * (index == truth)
+        parts += bar(x, TOP + ROW * row, left, scores[index], names[index], " · ".join(tags))
+    if others > 0:
+        rest = max(scores[index] for index in order if index not in shown)
+        text = t("predictions.scores_others", count=others, value=signed(rest))
+        parts.append(label(left, height - BOTTOM - 8, text, "tick"))
+    return drawing(
+        WIDTH,
+        height,
+        t("predictions.scores"),
+        t(
+            "predictions.scores_text",
+            winner=names[order[0]],
+            score=signed(scores[order[0]]),
+            second=names[second],
+            second_score=signed(scores[second]),
+        ),
+        *parts,
+        class_="chart scores",
+    )
+
+
+def tag_room(t: Catalogue) -> float:
+    """Return the room that the words for answer and label need."""
+    text = f"{t('predictions.predicted')} · {t('predictions.label')}"
+    return 6.6 * sum(2 if ord(character) > 0x2E80 else 1 for character in text)
+
+
+def chosen(order: list[int], truth: int | None) -> list[int]:
+    """Return which classes are drawn: all, or the highest and the label."""
+    shown = order[:MOST]
+    if truth is not None and truth not in shown:
+        shown = [*shown[:-1], truth]
+    return sorted(shown)
+
+
+def bar(
+    x: Axis, top: float, left: float, score: float, name: str, tags: str
+) -> list[Markup]:
+    """Return one class: name, bar, number, and what it is."""
+    base, strong = top + ROW / 2 + 4, " strong" if tags else ""
+    beside = 6 if score >= 0 else -6
+    parts = [
+        label(left, base, shortened(name, NAME_LENGTH), f"name{strong}", "end"),
+        rectangle(x(0), top + 4, x(score) - x(0), ROW - 8, ("pos" if score >= 0 else "neg") + strong),
+        label(
+            x(score) + beside, base, signed(score), f"number{strong}", "start" if score >= 0 else "end"
+        ),
+    ]
+    if tags:
+        place = max(x(score), x(0)) + (NUMBER if score >= 0 else 8)
+        parts.append(label(place, base, tags, "tag"))
+    return parts

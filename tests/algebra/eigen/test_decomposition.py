@@ -1,0 +1,215 @@
+"""The record of eigenpairs: order, sign, choice of an end, parts of a value, truncation, subspaces.
+
+Broken once: `torch.where(... < 0, -1.0, 1.0)` with its sign turned; the sign convention failed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+import oracles
+from bilens.algebra.eigen.decomposition import EigenDecomposition, Status, Subspace, ranked
+from bilens.algebra.eigen.eigendecompose import eigendecompose, eigendecompose_all
+from bilens.errors import NumericalError, ShapeError, UsageError
+from builders import D_IN, D_OUT, form_from_pairs, form_of, randn, random_map, rotation
+from strategies import entries
+
+WHICH = ("magnitude", "largest", "smallest", "both")
+X = randn(4, D_IN, seed=3)
+
+
+@pytest.fixture
+def eigs() -> EigenDecomposition:
+    return eigendecompose_all(random_map(), k=None)
+
+
+@given(st.integers(1, 6).flatmap(lambda n: entries(n)), st.data())
+def test_each_end_of_the_spectrum_can_be_chosen(values: Tensor, data: st.DataObject) -> None:
+    k, which = data.draw(st.integers(1, len(values))), data.draw(st.sampled_from(WHICH))
+    kept, _ = ranked(values, torch.eye(len(values), dtype=torch.float64), k, which)
+    assert kept.abs().tolist() == [abs(v) for v in oracles.chosen(values, k, which)]
+    assert set(kept.tolist()) <= set(values.tolist())
+
+
+@pytest.mark.parametrize(
+    ("which", "expected"),
+    [
+        ("magnitude", [-5.0, 4.0, -3.0]),
+        ("largest", [4.0, 2.0, 1.0]),
+        ("smallest", [-5.0, -3.0, 1.0]),
+        ("both", [-5.0, 4.0, 2.0]),  # two from the upper end, one from the lower
+    ],
+)
+def test_an_end_of_a_known_spectrum(which: str, expected: list[float]) -> None:
+    values = torch.tensor([2.0, -5.0, 1.0, 4.0, -3.0], dtype=torch.float64)
+    turn = rotation(5)
+    kept, vectors = ranked(values, turn, 3, which)
+    assert kept.tolist() == expected
+    for value, vector in zip(kept, vectors, strict=True):  # each vector went with its value
+        row = turn[values.tolist().index(float(value))]
+        assert abs(float(vector @ row)) == pytest.approx(1)
+
+
+def test_the_largest_component_is_positive_and_the_first_of_equal_ones_counts() -> None:
+    vectors = torch.tensor([[0.6, -0.8], [-0.8, 0.6], [-0.5, 0.5]], dtype=torch.float64)
+    _, signed = ranked(torch.tensor([3.0, 2.0, 1.0]).double(), vectors, 3, "magnitude")
+    assert signed.tolist() == [[-0.6, 0.8], [0.8, -0.6], [0.5, -0.5]]
+
+
+def test_a_batch_is_indexed_form_by_form(eigs: EigenDecomposition) -> None:
+    assert len(eigs) == D_OUT
+    for c, single in enumerate(eigs):
+        alone = eigendecompose(random_map().form(torch.eye(D_OUT)[c]))
+        assert torch.equal(single.eigenvalues, alone.eigenvalues)
+        assert torch.equal(single.eigenvectors, alone.eigenvectors)
+        assert torch.equal(single.residuals, alone.residuals)
+        assert torch.equal(single.linear, alone.linear)
+        assert (single.method, single.which, single.status) == ("dense", "magnitude", Status.OK)
+    assert torch.equal(eigs[-1].eigenvalues, eigs[D_OUT - 1].eigenvalues)
+
+
+@pytest.mark.parametrize("index", [D_OUT, -D_OUT - 1])
+def test_a_form_outside_the_batch_is_an_index_error(eigs: EigenDecomposition, index: int) -> None:
+    with pytest.raises(IndexError, match=f"form {index} of a batch of {D_OUT}"):
+        eigs[index]
+
+
+def test_a_record_cannot_be_changed(eigs: EigenDecomposition) -> None:
+    with pytest.raises(FrozenInstanceError):
+        eigs.method = "another"  # type: ignore[misc]
+
+
+def test_the_parts_of_a_value_keep_their_places(eigs: EigenDecomposition) -> None:
+    """pairs[c, b, i] = λ_ci (v_ci·x_b)², linear[c, b] = b_c·x_b, constant[c]."""
+    parts, f = eigs.contributions(X), random_map()
+    assert parts.pairs.shape == (D_OUT, len(X), D_IN)
+    by_hand = eigs.eigenvalues[1, 2] * (eigs.eigenvectors[1, 2] @ X[3]) ** 2
+    torch.testing.assert_close(parts.pairs[1, 3, 2], by_hand)
+    torch.testing.assert_close(parts.linear, f.linear @ X.T)
+    torch.testing.assert_close(parts.constant, f.constant)
+    torch.testing.assert_close(parts.total(), f(X).T)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (X[0], r"shape \(5,\); expected \(batch, in\)"),
+        (X[None], r"shape \(1, 4, 5\); expected \(batch, in\)"),
+        (X[:, :4], r"shape \(4, 4\); expected \(\.\.\., 5\)"),
+        (X.float(), "dtype torch.float32"),
+    ],
+)
+def test_inputs_of_another_shape_or_dtype_are_refused(
+    eigs: EigenDecomposition, x: Tensor, message: str
+) -> None:
+    with pytest.raises(ShapeError, match=message):
+        eigs.contributions(x)
+    with pytest.raises(ShapeError, match=message):
+        eigs[0].contributions(x)
+
+
+def test_a_truncated_form_keeps_its_linear_and_constant_terms(eigs: EigenDecomposition) -> None:
+    f = random_map()
+    nothing = eigs[1].truncate(0)
+    torch.testing.assert_close(nothing(X), X @ f.linear[1] + f.constant[1])
+    torch.testing.assert_close(eigs[1].truncate(D_IN)(X), f(X)[:, 1])
+    torch.testing.assert_close(eigs.truncate_map(0)(X), X @ f.linear.T + f.constant)
+
+
+def test_a_truncated_map_of_contrasts_has_an_output_for_each_contrast() -> None:
+    directions = torch.tensor([[1.0, -1.0, 0.0]])
+    f = random_map()
+    truncated = eigendecompose_all(f, directions, k=None).truncate_map(D_IN)
+    torch.testing.assert_close(truncated(X), f(X)[:, :1] - f(X)[:, 1:2])
+
+
+@pytest.mark.parametrize("k", [-1, 2.0, True, "1", None])
+def test_k_must_be_a_count(eigs: EigenDecomposition, k: object) -> None:
+    for truncate in (eigs[0].truncate, eigs.truncate_map):
+        with pytest.raises(UsageError, match="k must be an integer of at least 0"):
+            truncate(k)
+
+
+def test_more_pairs_than_were_computed_are_refused() -> None:
+    eigs = eigendecompose_all(random_map(), k=2)
+    for truncate in (eigs[0].truncate, eigs.truncate_map):
+        with pytest.raises(UsageError, match="k=3, but only 2 pairs were computed: decompose with"):
+            truncate(3)
+
+
+def test_single_form_and_batch_are_told_apart(eigs: EigenDecomposition) -> None:
+    with pytest.raises(ShapeError, match=r"use eigs\[c\].truncate\(k\)"):
+        eigs.truncate(1)
+    with pytest.raises(ShapeError, match="use truncate for one form"):
+        eigs[0].truncate_map(1)
+    with pytest.raises(ShapeError, match=r"use eigs\[c\].subspaces\(\)"):
+        eigs.subspaces()
+    with pytest.raises(ShapeError, match="only a batch has a length"):
+        len(eigs[0])
+    with pytest.raises(ShapeError, match="only a batch can be indexed"):
+        eigs[0][0]
+
+
+@pytest.mark.parametrize("status", [s for s in Status if s is not Status.OK])
+def test_nothing_is_built_on_pairs_that_failed(eigs: EigenDecomposition, status: Status) -> None:
+    with pytest.raises(NumericalError, match=f"nothing can be built on .*: {status.value}"):
+        replace(eigs[0], status=status).truncate(1)
+    with pytest.raises(NumericalError, match=status.value):
+        replace(eigs, status=(Status.OK, status, Status.OK)).truncate_map(1)
+
+
+def test_a_zero_form_is_explained_in_full() -> None:
+    eig = eigendecompose(form_of(torch.zeros(3, 3, dtype=torch.float64)))
+    assert float(eig.explained) == 1
+    assert eig.eigenvalues.tolist() == [0, 0, 0]
+
+
+def test_the_explained_share_is_the_share_of_the_squares() -> None:
+    """diag(3, −2, 1): one pair explains 9/14, two explain 13/14."""
+    form = form_of(torch.diag(torch.tensor([1.0, 3.0, -2.0], dtype=torch.float64)))
+    assert float(eigendecompose(form, k=1).explained) == pytest.approx(9 / 14)
+    assert float(eigendecompose(form, k=2).explained) == pytest.approx(13 / 14)
+
+
+def indices(spaces: tuple[Subspace, ...]) -> list[tuple[int, ...]]:
+    return [space.indices for space in spaces]
+
+
+def test_equal_eigenvalues_are_one_subspace() -> None:
+    """λ = (4, −4, 2, 2): the pair of 2s belongs together, 4 and −4 do not."""
+    values = torch.tensor([4.0, -4.0, 2.0, 2.0], dtype=torch.float64)
+    spaces = eigendecompose(form_from_pairs(values, rotation(4))).subspaces()
+    assert sorted(map(len, indices(spaces))) == [1, 1, 2]
+    assert indices(spaces)[-1] == (2, 3)
+    assert [space.eigenvalue for space in spaces][-1] == pytest.approx(2)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_projector_of_a_tie_does_not_depend_on_the_basis_that_the_solver_picked(
+    seed: int,
+) -> None:
+    """The same Q = 2 P + 5 v vᵀ, written with different bases of the range of P."""
+    turn = rotation(5)
+    plane = rotation(3, seed=seed + 1) @ turn[:3]  # another basis of the same three-space
+    values = torch.tensor([2.0, 2.0, 2.0, 5.0], dtype=torch.float64)
+    eig = eigendecompose(form_from_pairs(values, torch.cat([plane, turn[3:4]])))
+    (space,) = [space for space in eig.subspaces() if len(space.indices) == 3]
+    torch.testing.assert_close(space.projector(), turn[:3].T @ turn[:3])
+
+
+def test_the_tolerance_is_relative_to_the_largest_eigenvalue() -> None:
+    values = 1e-6 * torch.tensor([1.0, 1.0 - 1e-9, 0.5], dtype=torch.float64)
+    eig = eigendecompose(form_from_pairs(values, rotation(3)))
+    assert indices(eig.subspaces()) == [(0, 1), (2,)]
+    assert indices(eig.subspaces(tolerance=1e-10)) == [(0,), (1,), (2,)]
+
+
+def test_the_kernel_is_one_subspace() -> None:
+    form = form_from_pairs(torch.tensor([3.0], dtype=torch.float64), rotation(4)[:1])
+    assert indices(eigendecompose(form).subspaces()) == [(0,), (1, 2, 3)]
