@@ -19,6 +19,11 @@ def randn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
+def vector(*values: float) -> Tensor:
+    """The given entries in float64."""
+    return torch.tensor(values, dtype=torch.float64)
+
+
 def random_tensor(
     seed: int = 0, d_out: int = D_OUT, d_hidden: int = D_HIDDEN, d_in: int = D_IN
 ) -> BilinearTensor:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import oracles
 from bilens.algebra.effective_rank import effective_rank
 from bilens.errors import ShapeError
-from builders import randn
+from builders import randn, vector
 from odd_tensors import NOT_DENSE_FLOAT, NOT_FINITE, SOUND, Odd
 from strategies import SCALES, entries
 
@@ -59,7 +59,7 @@ def test_zeros_may_be_left_out(spectrum: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("scale", [1e-200, 1e-160, 1e160, 1e300])
 def test_squares_that_would_overflow_or_vanish_do_no_harm(scale: float) -> None:
-    spectrum = scale * torch.tensor([3.0, 1.0], dtype=torch.float64)
+    spectrum = scale * vector(3.0, 1.0)
     assert float(effective_rank(spectrum)) == pytest.approx(1.6)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -45,7 +46,7 @@ class RotationNull:
         """
         if not 0 < level < 1:
             raise UsageError(f"level={level!r}: a number between 0 and 1 was expected.")
-        rank = min(int(-(-level * (self.num_samples + 1) // 1)), self.num_samples)
+        rank = min(math.ceil(level * (self.num_samples + 1) - 1e-9), self.num_samples)
         upper = self.largest.sort(dim=0).values[rank - 1]
         lower = self.smallest.sort(dim=0, descending=True).values[rank - 1]
         return lower, upper

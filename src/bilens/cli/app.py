@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -278,13 +277,12 @@ def main() -> None:
         app()
     except BilensError as error:
         fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        fail("Interrupted.", INTERRUPTED)
+    except SystemExit as end:  # typer's end of a command, of Ctrl-C too
+        if end.code == INTERRUPTED:
+            fail("Interrupted.", INTERRUPTED)
+        raise
     except MemoryError:
         fail("out of memory: use a smaller model or free some memory.", 5)
-    except BrokenPipeError:  # the reader of stdout has gone, as with `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
 
 
 def fail(message: str, code: int) -> None:

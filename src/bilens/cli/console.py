@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,11 +17,20 @@ if TYPE_CHECKING:
 LINES = 10  # how many progress lines a job prints where there is no terminal
 
 
+class ResultConsole(Console):
+    """Stdout. Where its reader has gone, as with `| head`, the command ends without a word."""
+
+    def on_broken_pipe(self) -> None:
+        """Leave nothing to be flushed to the pipe, and report success: nothing went wrong."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0)
+
+
 class Output:
     """Prints results and progress; quiet leaves the results only."""
 
     def __init__(self, quiet: bool = False) -> None:
-        self.result = Console()
+        self.result = ResultConsole()
         self.messages = Console(stderr=True, quiet=quiet)
 
     def say(self, text: str) -> None:
@@ -29,7 +40,7 @@ class Output:
     def json(self, document: dict[str, Any]) -> None:
         """Print a document as JSON, for machines."""
         text = json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1)
-        self.result.file.write(text + "\n")
+        self.result.out(text, highlight=False)
 
     @contextmanager
     def progress(self) -> Iterator[Reporter]:
@@ -56,7 +67,7 @@ class Reporter:
         """Report that `done` of `total` parts of a stage are done."""
         label = f"{stage} {text}".strip()
         if self.bar is None:
-            step = max(total // LINES, 1)
+            step = max(-(-total // LINES), 1)
             if stage != self.stage or (done and (done % step == 0 or done == total)):
                 self.output.say(f"{label}: {done}/{total}" if total > 1 else f"{label} …")
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from bilens.algebra.directions import centred_directions
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.rotation_null import rotation_null
-from bilens.checks import check_count
+from bilens.checks import check_count, check_float_tensor
 from bilens.errors import ShapeError, UsageError
 from bilens.findings.accuracy import share_right, truncation_curve
 from bilens.findings.exactness import check_exactness
@@ -23,6 +24,7 @@ from bilens.findings.spectra import read_classes
 from bilens.findings.verdict import judge
 from bilens.nn import BilinearClassifier
 
+SEED_LIMIT = 2**63  # of torch's generators, and of whole numbers in the report
 Progress = Callable[[str, int, int], None]
 
 
@@ -38,21 +40,30 @@ class LabelledImages:
 
         Raises:
             ShapeError: If images or labels do not fit each other or the model.
+            NonFiniteError: If a pixel is NaN or infinite.
         """
+        check_float_tensor("images", self.images)
         if self.images.ndim != 2 or self.images.shape[1] != d_input:
             raise ShapeError(
                 f"the images have shape {tuple(self.images.shape)}; the model reads "
                 f"{d_input} inputs, so (batch, {d_input}) was expected."
             )
-        if self.labels.shape != self.images.shape[:1] or len(self.labels) == 0:
+        labels = self.labels
+        if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex():
             raise ShapeError(
-                f"there are {len(self.images)} images and {len(self.labels)} labels; one label "
+                f"the labels have dtype {labels.dtype} and shape {tuple(labels.shape)}; one whole "
+                "number for each image, (batch,), was expected: use labels.long()."
+            )
+        if len(labels) != len(self.images) or len(labels) == 0:
+            raise ShapeError(
+                f"there are {len(self.images)} images and {len(labels)} labels; one label "
                 "for each image, and at least one, was expected."
             )
-        if int(self.labels.min()) < 0 or int(self.labels.max()) >= d_output:
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= d_output:
             raise ShapeError(
-                f"the labels run from {int(self.labels.min())} to {int(self.labels.max())}; the "
-                f"model has {d_output} classes."
+                f"the labels run from {low} to {high}; the model has {d_output} classes, counted "
+                "from 0: check that these are its data."
             )
 
 
@@ -81,7 +92,8 @@ def audit_classifier(
         progress: called with (stage, done, total).
 
     Raises:
-        UsageError: If the module is not a classifier of ours, or null_samples is below 19.
+        UsageError: If the module is not a classifier of ours or has one class only, or
+            null_samples or seed is out of range.
         NotQuadraticError: If it is gated or has more than one layer.
         ShapeError: If the data do not fit the model.
         NonFiniteError: If a weight is NaN or infinite.
@@ -93,12 +105,21 @@ def audit_classifier(
             "layers apart with bl.eigendecompose_all(layer.quadratic_map())."
         )
     check_count("null_samples", null_samples, minimum=19)  # fewer cannot give a 95 % edge
-    f = module.quadratic_map().detach()
+    if check_count("seed", seed, minimum=0) >= SEED_LIMIT:
+        raise UsageError(f"seed must be below 2**63, got {seed}.")
+    module.quadratic_map()  # refuses a gated or deeper model before any work is done
     summary = summarise(module, input_shape, output_names)
+    if summary.d_output < 2:
+        raise UsageError(
+            "an audit reads each class against the mean of all classes, and this model has one "
+            "output: take it apart with bl.eigendecompose_all(model.quadratic_map())."
+        )
     if data is not None:
         data.check(summary.d_input, summary.d_output)
     progress("exactness", 0, 1)
     exactness = check_exactness(module, seed)
+    module = in_float64(module)
+    f = module.quadratic_map().detach()
     progress("spectra", 0, 1)
     eigs = class_centred(module)
     generator = torch.Generator().manual_seed(seed)
@@ -115,8 +136,8 @@ def audit_classifier(
     explanations: tuple[Explanation, ...] = ()
     if data is not None:
         progress("data", 0, 1)
-        images, labels = data.images.double(), data.labels
-        scores = f.to(torch.float64)(images)
+        images, labels = data.images.detach().double(), data.labels
+        scores = f(images)
         accuracy = share_right(scores.argmax(dim=1), labels)
         truncation = truncation_curve(eigs, images, labels, scores.argmax(dim=1))
         explanations = explain_examples(eigs, images, labels, scores)
@@ -134,9 +155,14 @@ def audit_classifier(
     )
 
 
+def in_float64(module: BilinearClassifier) -> BilinearClassifier:
+    """Return a copy in float64: the products of the weights are rounded there, not in float32."""
+    return copy.deepcopy(module).double()
+
+
 def class_centred(module: BilinearClassifier) -> EigenDecomposition:
     """Return the whole spectra of the class-centred forms of a classifier, in the input basis."""
-    f = module.quadratic_map()
+    f = in_float64(module).quadratic_map()
     return eigendecompose_all(f, centred_directions(f.sizes.d_out), k=None)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from bilens.algebra.quadratic_map import QuadraticMap
@@ -45,13 +47,20 @@ class LayerView:
     def quadratic_map(self) -> QuadraticMap:
         """The map, cut from the graph of gradients; built when it is first asked for.
 
+        Products of the weights are formed in float64 and rounded once, to the dtype of the
+        weights (float32 for half-precision weights). `decompose` and `audit` do not round them.
+
         Raises:
             NotQuadraticError: If the layer is gated.
         """
-        if isinstance(self.module, BilinearClassifier):
+        module = copy.deepcopy(self.module).double()
+        if isinstance(module, BilinearClassifier):
             assert self.index is not None, "a classifier is read layer by layer"
-            return self.module.layer_map(self.index).detach()
-        return self.module.quadratic_map().detach()
+            f = module.layer_map(self.index)
+        else:
+            f = module.quadratic_map()
+        dtype = next(self.module.parameters()).dtype
+        return f.detach().to(torch.promote_types(dtype, torch.float32))
 
 
 @dataclass(frozen=True, eq=False)

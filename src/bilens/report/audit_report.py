@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ class AuditReport:
         NonFiniteError: If a number in it is NaN or infinite.
     """
 
-    document: Mapping[str, Any]
+    document: dict[str, Any]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "document", check_document(self.document))

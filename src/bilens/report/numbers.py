@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 MINUS = "−"
+TIMES = "\u00a0×\u00a0"  # spaces at which no line breaks
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -26,6 +28,14 @@ def signed(value: float, digits: int = 2) -> str:
     return text if text.startswith(MINUS) or float(text.replace(",", "")) == 0 else f"+{text}"
 
 
+def decimals(values: Iterable[float], significant: int = 3) -> int:
+    """Return how many decimals show the largest of some numbers with so many digits, 2 to 8."""
+    largest = max((abs(value) for value in values), default=0.0)
+    if largest == 0:
+        return 2
+    return min(max(significant - 1 - math.floor(math.log10(largest)), 2), 8)
+
+
 def percent(share: float, digits: int = 1) -> str:
     """Return a share of one as a percentage, 0.973 as 97.3%."""
     return f"{fixed(100 * share, digits)}%"
@@ -37,7 +47,7 @@ def scientific(value: float, digits: int = 1) -> str:
         return "0"
     mantissa, exponent = f"{value:.{digits}e}".split("e")
     power = str(int(exponent)).translate(SUPERSCRIPTS)
-    return f"{mantissa.replace('-', MINUS)} × 10{power}"
+    return f"{mantissa.replace('-', MINUS)}{TIMES}10{power}"
 
 
 def quantity(value: float, significant: int = 3) -> str:

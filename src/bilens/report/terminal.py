@@ -5,10 +5,10 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from bilens.report.catalogue import Catalogue, load_catalogue
+from bilens.report.catalogue import load_catalogue
 from bilens.report.document import Document, displayable
-from bilens.report.numbers import fixed, percent, scientific, signed, whole
-from bilens.report.sections.verdict import OVERALL_ICONS, overall_outcome, verdict_findings
+from bilens.report.numbers import fixed, signed
+from bilens.report.sections.verdict import ICONS, overall_outcome, verdict_findings
 
 
 def audit_table(document: Document, lang: str = "en") -> Table:
@@ -39,36 +39,14 @@ def audit_table(document: Document, lang: str = "en") -> Table:
 
 
 def summary_lines(document: Document, lang: str = "en") -> list[str]:
-    """Return accuracy, exactness and verdict as plain lines (print them without markup)."""
+    """Return every finding, with accuracy and exactness among them, and then the verdict.
+
+    The lines are plain text: print them without reading markup.
+    """
     t = load_catalogue(lang)
-    shown = displayable({key: document[key] for key in document if key not in ("explanations",)})
+    findings = verdict_findings(t, displayable({"verdict": document["verdict"]}))
+    lines = [f"{finding.icon} {finding.word}: {finding.sentence}" for finding in findings]
+    if document["accuracy"] is None:
+        lines.append(f"{ICONS['info']} {t('terminal.no_accuracy')}")
     outcome = overall_outcome(document)
-    lines = [accuracy_line(t, shown), exactness_line(t, shown)]
-    for finding in verdict_findings(t, shown):
-        lines.append(f"{finding.icon} {finding.word}: {finding.sentence}")
-    lines.append(f"{OVERALL_ICONS[outcome]} {t(f'overall.{outcome}')}")
-    return lines
-
-
-def accuracy_line(t: Catalogue, document: Document) -> str:
-    """Return the accuracy with its interval, or that no data were given."""
-    share, data = document["accuracy"], document["data"]
-    if share is None:
-        return t("terminal.no_accuracy")
-    return t(
-        "terminal.accuracy",
-        value=percent(share["value"]),
-        low=percent(share["low"]),
-        high=percent(share["high"]),
-        total=whole(share["total"]),
-        data="" if data is None else data["name"],
-    )
-
-
-def exactness_line(t: Catalogue, document: Document) -> str:
-    """Return the relative residuals in both precisions."""
-    parts = [
-        f"{item['precision']} {scientific(item['relative_error'])}"
-        for item in document["exactness"]
-    ]
-    return t("terminal.exactness", parts=", ".join(parts))
+    return [*lines, f"{ICONS[outcome]} {t(f'overall.{outcome}')}"]

@@ -19,11 +19,14 @@ from bilens.train.loop import Run
 
 FOLDER, LATEST = "checkpoints", "LATEST"
 STATE_NAME, MANIFEST_NAME = "state.safetensors", "manifest.json"
+MANIFEST_FIELDS = {"epoch", "step", "seconds", "sha256"}
 KEPT = 2  # so that one damaged checkpoint does not end a run
 
 
 def save_checkpoint(run_folder: Path, run: Run) -> Path:
-    """Write a checkpoint of the run; then remove all but the newest ones.
+    """Write a checkpoint of the run; then remove all but the newest ones up to this place.
+
+    One that is there already, at this place or beyond, was damaged and passed over on resuming.
 
     Weights, AdamW's moments and the sums of the epoch go to one safetensors file, the place in
     the run and the file's SHA-256 to a manifest. There is no generator to save
@@ -34,9 +37,8 @@ def save_checkpoint(run_folder: Path, run: Run) -> Path:
         FileError: If the folder cannot be written to.
     """
     parent = run_folder / FOLDER
-    target = parent / f"ckpt-{run.epoch:06d}-{run.step:06d}"
-    if target.exists():
-        return target  # this place in the run is saved already
+    target = parent / place(run.epoch, run.step)
+    shutil.rmtree(target, ignore_errors=True)
     data = to_safetensors(state_tensors(run))
     manifest = {
         "epoch": run.epoch,
@@ -48,8 +50,10 @@ def save_checkpoint(run_folder: Path, run: Run) -> Path:
         write_file(folder / STATE_NAME, data)
         write_file(folder / MANIFEST_NAME, json.dumps(manifest, indent=2).encode())
     write_file(parent / LATEST, target.name.encode())
-    for old in found_checkpoints(parent)[KEPT:]:
-        shutil.rmtree(old, ignore_errors=True)
+    found = found_checkpoints(parent)
+    kept = [folder for folder in found if folder.name <= target.name][:KEPT]
+    for folder in set(found) - set(kept):
+        shutil.rmtree(folder, ignore_errors=True)
     return target
 
 
@@ -86,6 +90,11 @@ def load_checkpoint(run_folder: Path, run: Run, say: Callable[[str], None]) -> b
     return False
 
 
+def place(epoch: object, step: object) -> str:
+    """Return the name of the folder for a place in a run; sorted by name is sorted by place."""
+    return f"ckpt-{epoch!s:>06}-{step!s:>06}"
+
+
 def found_checkpoints(parent: Path) -> list[Path]:
     """Return the checkpoints of a run, the newest first."""
     return sorted(parent.glob("ckpt-*"), reverse=True)
@@ -93,8 +102,11 @@ def found_checkpoints(parent: Path) -> list[Path]:
 
 def _restore(folder: Path, run: Run) -> None:
     manifest = read_json(folder / MANIFEST_NAME)
+    fits = set(manifest) == MANIFEST_FIELDS
+    if not fits or place(manifest["epoch"], manifest["step"]) != folder.name:
+        raise CheckpointError(f"{folder / MANIFEST_NAME}: is damaged (it does not fit its folder).")
     path = folder / STATE_NAME
-    if not path.is_file() or file_sha256(path) != manifest.get("sha256"):
+    if not path.is_file() or file_sha256(path) != manifest["sha256"]:
         raise CheckpointError(f"{path}: is missing or damaged (its SHA-256 is not the manifest's).")
     tensors, _ = read_safetensors(path)
     names = dict(run.model.named_parameters())

@@ -57,8 +57,10 @@ class ActivationNoise:
         """Use the stream of this step from here on."""
         self.generator = stream(seed, STEP, epoch, step, 1)
 
-    def __call__(self, _module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
-        """Return the disturbed output of a module: the signature of a forward hook."""
+    def __call__(self, module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+        """Return the output of a module, disturbed in training mode: a forward hook."""
+        if not module.training:  # the test set is read without noise
+            return output
         if self.std > 0:
             output = output + self.std * torch.randn(output.shape, generator=self.generator)
         if self.dropout > 0:

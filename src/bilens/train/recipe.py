@@ -62,8 +62,12 @@ class Recipe:
         check_count("seed", self.seed, minimum=0)
         for name in ("weight_decay", "noise", "model_noise", "dropout", "learning_rate"):
             value = getattr(self, name)
-            if not math.isfinite(value) or value < 0:
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or not math.isfinite(value) or value < 0:
                 raise UsageError(f"{name} must be a finite number of at least 0, got {value!r}.")
+        for name in ("bias", "residual"):
+            if not isinstance(getattr(self, name), bool):
+                raise UsageError(f"{name} must be True or False, got {getattr(self, name)!r}.")
         if self.learning_rate == 0:
             raise UsageError("learning_rate must be above 0.")
         if self.dropout >= 1:

@@ -23,7 +23,7 @@ from bilens.io.config import read_json
 from bilens.io.model_folder import CONFIG_NAME, WEIGHTS_NAME, save
 from bilens.train.checkpoint import FOLDER as CHECKPOINTS
 from bilens.train.checkpoint import load_checkpoint, save_checkpoint
-from bilens.train.loop import EpochMetrics, Run, start_run, train
+from bilens.train.loop import EpochMetrics, Run, start_run, steps_per_epoch, train
 from bilens.train.recipe import Recipe
 
 RUN_NAME, HISTORY_NAME, LOCK_NAME = "run.json", "history.jsonl", ".lock"
@@ -72,17 +72,20 @@ def train_in_folder(
 
     Raises:
         OutputExistsError: If the folder holds something and neither flag is given.
-        UsageError: If the run in the folder has another recipe or other data.
+        UsageError: If the run in the folder has another recipe or other data, or is being written.
+        CheckpointError: If there is no run to resume, or its files do not fit each other.
         InterruptedRunError: After Ctrl-C.
         NumericalError: If the loss is no longer finite.
         DiskError: If the disk is full.
         FileError: If the folder cannot be written to.
     """
     recipe = recipe.resolved()
+    steps_per_epoch(recipe, len(data.train_images))  # refused before a folder is touched
     about = {"recipe": recipe.to_dict(), "data": data.fingerprint}
     run = start_run(recipe, data.train_images.shape[1], len(data.class_names))
-    prepare(folder, about, resume, overwrite)
+    check_folder(folder, about, resume, overwrite)
     with locked(folder):
+        clear(folder, keep_run=resume)
         history: list[EpochMetrics] = []
         if resume:
             if load_checkpoint(folder, run, say):
@@ -90,6 +93,11 @@ def train_in_folder(
             else:
                 say(f"{folder} has no checkpoint yet: starting at the beginning.")
             history = read_history(folder)[: run.epoch]
+            if len(history) < run.epoch:
+                raise CheckpointError(
+                    f"{folder / HISTORY_NAME}: holds {len(history)} epochs, the checkpoint "
+                    f"{run.epoch}: restore the file, or start again with --overwrite."
+                )
         write_file(folder / RUN_NAME, json.dumps(about, indent=2).encode())
         write_history(folder, history)
         with interruptible() as interrupted:
@@ -133,28 +141,43 @@ class _Saver:
             self.last = time.monotonic()
 
 
-def prepare(folder: Path, about: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
-    """Make the folder ready, or refuse; removes an old run only with `overwrite`."""
+def check_folder(folder: Path, about: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
+    """Refuse a folder that may not be written to; nothing is changed."""
     if resume and overwrite:
         raise UsageError("--resume continues a run and --overwrite removes it: give one of them.")
     if folder.exists() and not folder.is_dir():
         raise OutputExistsError(f"{folder} is a file; expected a folder for the run.")
-    content = [] if not folder.exists() else [item.name for item in folder.iterdir()]
     if resume:
         check_same_run(folder, about)
         return
+    content = sorted(item.name for item in folder.iterdir()) if folder.exists() else []
+    content = [name for name in content if not is_left_over(name)]
     if content and not overwrite:
         raise OutputExistsError(
-            f"{folder} already holds files ({', '.join(sorted(content)[:4])}): choose another "
+            f"{folder} already holds files ({', '.join(content[:4])}): choose another "
             "folder, continue that run with --resume, or replace it with --overwrite."
         )
     if content and not set(content) & {RUN_NAME, CONFIG_NAME}:
         raise OutputExistsError(
-            f"{folder} holds files that are not a run of bilens ({', '.join(sorted(content)[:4])}) "
+            f"{folder} holds files that are not a run of bilens ({', '.join(content[:4])}) "
             "and is not overwritten: choose another folder."
         )
+
+
+def is_left_over(name: str) -> bool:
+    """Tell whether a file is a lock, or was staged by a write that a killed process began."""
+    staged = tuple(f".{own}." for own in (*OWN_FILES, LOCK_NAME))
+    return name == LOCK_NAME or name.startswith(staged)
+
+
+def clear(folder: Path, keep_run: bool) -> None:
+    """Remove what killed writes left over and, without `keep_run`, the run in the folder."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        for item in folder.iterdir():
+            if item.name != LOCK_NAME and is_left_over(item.name):
+                item.unlink(missing_ok=True)
+        if keep_run:
+            return
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         for name in OWN_FILES:
             (folder / name).unlink(missing_ok=True)
@@ -169,7 +192,9 @@ def check_same_run(folder: Path, about: Mapping[str, Any]) -> None:
             f"{folder}: holds no run to resume ({RUN_NAME} is missing): start it without --resume."
         )
     before = read_json(folder / RUN_NAME)
-    old, new = before.get("recipe", {}), about["recipe"]
+    old, new = before.get("recipe"), about["recipe"]
+    if not isinstance(old, dict):
+        raise CheckpointError(f"{folder / RUN_NAME}: is damaged (it holds no recipe).")
     differing = [name for name in new if old.get(name) != new[name]]
     if differing:
         raise UsageError(

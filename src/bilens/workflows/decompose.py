@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,13 +105,15 @@ def choose_layer(model: LoadedModel, layer: str | None) -> str:
 
 
 def layer_map(model: LoadedModel, name: str, basis: Basis) -> tuple[QuadraticMap, bool]:
-    """Return the map of a layer in a basis, and whether its outputs are logits."""
+    """Return the float64 map of a layer in a basis, and whether its outputs are logits."""
     view = model.layers[name]
     module = view.module
     if isinstance(module, BilinearClassifier) and view.index is not None:
         if basis == "embedding" and view.index > 0:
             raise UsageError(f"{name} has no embedding before it: use basis='input' (--basis).")
-        return module.layer_map(view.index, basis).detach(), view.index == len(module.layers) - 1
+        return copy.deepcopy(module).double().layer_map(
+            view.index, basis
+        ).detach(), view.index == len(module.layers) - 1
     if basis != "input":
         raise UsageError(f"a {type(module).__name__} has no embedding: use --basis input.")
-    return view.quadratic_map, False
+    return copy.deepcopy(module).double().quadratic_map().detach(), False

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bilens.data.images import ImageDataset
-from bilens.errors import OutputExistsError
+from bilens.errors import InterruptedRunError, OutputExistsError
 from bilens.findings.audit import Progress
 from bilens.io.atomic import replace_folder, write_error, write_file
 from bilens.io.load import load
@@ -78,6 +78,10 @@ def run_demo(
         report.to_html(work / REPORT_NAME, lang=lang)
         write_file(work / PLATE_NAME, plate_svg(report.to_dict()).encode())
         replace_folder(folder, work)
+    except InterruptedRunError:
+        raise InterruptedRunError(
+            f"Interrupted; {folder} is as it was before. A demo is short and starts anew."
+        ) from None
     finally:
         shutil.rmtree(work, ignore_errors=True)  # gone already when the demo went well
     return report

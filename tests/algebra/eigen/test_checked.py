@@ -14,10 +14,10 @@ from torch import Tensor
 from bilens.algebra.eigen.checked import checked_spectrum, factor_scale, failed
 from bilens.algebra.eigen.decomposition import Status
 from bilens.algebra.quadratic_form import QuadraticForm
-from builders import D_HIDDEN, D_IN, form_of, randn, random_map, rotation
+from builders import D_HIDDEN, D_IN, form_of, randn, random_map, rotation, vector
 
 N = 6
-VALUES = torch.tensor([5.0, 3.0, 2.0, 2.0, -1.0, 0.0], dtype=torch.float64)
+VALUES = vector(5.0, 3.0, 2.0, 2.0, -1.0, 0.0)
 VECTORS = rotation(N)
 Pairs = tuple[Tensor, Tensor]
 
@@ -45,7 +45,7 @@ WRONG: dict[str, Callable[[Tensor, Tensor], Pairs]] = {
     "two vectors are swapped": lambda v, w: (v, w[[1, 0, 2, 3, 4, 5]]),
     "a vector is not of unit length": lambda v, w: (v, moved(w, 0, 2 * w[0])),
     "all vectors are zero": lambda v, w: (v, torch.zeros_like(w)),
-    "the vectors are the identity": lambda v, w: (v, torch.eye(N, dtype=torch.float64)),
+    "the vectors are the identity": lambda v, w: (v, torch.eye(N).to(w)),
     "a tie has the same vector twice": lambda v, w: (v, moved(w, 3, w[2])),
     "a pair is counted twice": lambda v, w: (moved(v, 1, v[0]), moved(w, 1, w[0])),
     "signs are lost": lambda v, w: (v.abs(), w),
@@ -93,9 +93,9 @@ def test_the_scale_of_the_factors_bounds_the_norm() -> None:
 
 
 def test_a_norm_that_overflows_is_not_judged() -> None:
-    form = form_of(torch.diag(torch.tensor([1e200, 1.0]).double()))
+    form = form_of(torch.diag(vector(1e200, 1.0)))
     eye = torch.eye(2, dtype=torch.float64)
-    result = checked_spectrum(form, torch.tensor([1e200, 1.0]).double(), eye, 2, "magnitude", "m")
+    result = checked_spectrum(form, vector(1e200, 1.0), eye, 2, "magnitude", "m")
     assert result.status is Status.NOT_FINITE
 
 

@@ -17,7 +17,7 @@ import oracles
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Status, Subspace, ranked
 from bilens.algebra.eigen.eigendecompose import eigendecompose, eigendecompose_all
 from bilens.errors import NumericalError, ShapeError, UsageError
-from builders import D_IN, D_OUT, form_from_pairs, form_of, randn, random_map, rotation
+from builders import D_IN, D_OUT, form_from_pairs, form_of, randn, random_map, rotation, vector
 from strategies import entries
 
 WHICH = ("magnitude", "largest", "smallest", "both")
@@ -47,18 +47,18 @@ def test_each_end_of_the_spectrum_can_be_chosen(values: Tensor, data: st.DataObj
     ],
 )
 def test_an_end_of_a_known_spectrum(which: str, expected: list[float]) -> None:
-    values = torch.tensor([2.0, -5.0, 1.0, 4.0, -3.0], dtype=torch.float64)
+    values = vector(2.0, -5.0, 1.0, 4.0, -3.0)
     turn = rotation(5)
     kept, vectors = ranked(values, turn, 3, which)
     assert kept.tolist() == expected
-    for value, vector in zip(kept, vectors, strict=True):  # each vector went with its value
+    for value, kept_row in zip(kept, vectors, strict=True):  # each vector went with its value
         row = turn[values.tolist().index(float(value))]
-        assert abs(float(vector @ row)) == pytest.approx(1)
+        assert abs(float(kept_row @ row)) == pytest.approx(1)
 
 
 def test_the_largest_component_is_positive_and_the_first_of_equal_ones_counts() -> None:
     vectors = torch.tensor([[0.6, -0.8], [-0.8, 0.6], [-0.5, 0.5]], dtype=torch.float64)
-    _, signed = ranked(torch.tensor([3.0, 2.0, 1.0]).double(), vectors, 3, "magnitude")
+    _, signed = ranked(vector(3.0, 2.0, 1.0), vectors, 3, "magnitude")
     assert signed.tolist() == [[-0.6, 0.8], [0.8, -0.6], [0.5, -0.5]]
 
 
@@ -172,7 +172,7 @@ def test_a_zero_form_is_explained_in_full() -> None:
 
 def test_the_explained_share_is_the_share_of_the_squares() -> None:
     """diag(3, −2, 1): one pair explains 9/14, two explain 13/14."""
-    form = form_of(torch.diag(torch.tensor([1.0, 3.0, -2.0], dtype=torch.float64)))
+    form = form_of(torch.diag(vector(1.0, 3.0, -2.0)))
     assert float(eigendecompose(form, k=1).explained) == pytest.approx(9 / 14)
     assert float(eigendecompose(form, k=2).explained) == pytest.approx(13 / 14)
 
@@ -183,7 +183,7 @@ def indices(spaces: tuple[Subspace, ...]) -> list[tuple[int, ...]]:
 
 def test_equal_eigenvalues_are_one_subspace() -> None:
     """λ = (4, −4, 2, 2): the pair of 2s belongs together, 4 and −4 do not."""
-    values = torch.tensor([4.0, -4.0, 2.0, 2.0], dtype=torch.float64)
+    values = vector(4.0, -4.0, 2.0, 2.0)
     spaces = eigendecompose(form_from_pairs(values, rotation(4))).subspaces()
     assert sorted(map(len, indices(spaces))) == [1, 1, 2]
     assert indices(spaces)[-1] == (2, 3)
@@ -197,19 +197,19 @@ def test_the_projector_of_a_tie_does_not_depend_on_the_basis_that_the_solver_pic
     """The same Q = 2 P + 5 v vᵀ, written with different bases of the range of P."""
     turn = rotation(5)
     plane = rotation(3, seed=seed + 1) @ turn[:3]  # another basis of the same three-space
-    values = torch.tensor([2.0, 2.0, 2.0, 5.0], dtype=torch.float64)
+    values = vector(2.0, 2.0, 2.0, 5.0)
     eig = eigendecompose(form_from_pairs(values, torch.cat([plane, turn[3:4]])))
     (space,) = [space for space in eig.subspaces() if len(space.indices) == 3]
     torch.testing.assert_close(space.projector(), turn[:3].T @ turn[:3])
 
 
 def test_the_tolerance_is_relative_to_the_largest_eigenvalue() -> None:
-    values = 1e-6 * torch.tensor([1.0, 1.0 - 1e-9, 0.5], dtype=torch.float64)
+    values = 1e-6 * vector(1.0, 1.0 - 1e-9, 0.5)
     eig = eigendecompose(form_from_pairs(values, rotation(3)))
     assert indices(eig.subspaces()) == [(0, 1), (2,)]
     assert indices(eig.subspaces(tolerance=1e-10)) == [(0,), (1,), (2,)]
 
 
 def test_the_kernel_is_one_subspace() -> None:
-    form = form_from_pairs(torch.tensor([3.0], dtype=torch.float64), rotation(4)[:1])
+    form = form_from_pairs(vector(3.0), rotation(4)[:1])
     assert indices(eigendecompose(form).subspaces()) == [(0,), (1, 2, 3)]

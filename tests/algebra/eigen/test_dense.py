@@ -15,13 +15,13 @@ from bilens.algebra.eigen import dense
 from bilens.algebra.eigen.decomposition import Status
 from bilens.algebra.eigen.eigendecompose import eigendecompose
 from bilens.errors import MemoryLimitError
-from builders import form_from_pairs, form_of, randn, rotation
+from builders import form_from_pairs, form_of, randn, rotation, vector
 
 EPS = torch.finfo(torch.float64).eps
 
 
 def diagonal(*values: float) -> Tensor:
-    return torch.diag(torch.tensor(values, dtype=torch.float64))
+    return torch.diag(vector(*values))
 
 
 def arrow(n: int) -> Tensor:
@@ -52,24 +52,26 @@ HAND_MADE: dict[str, Tensor] = {
     "diagonal": diagonal(3.0, -7.0, 0.5),
     "rank one": torch.outer(randn(6), randn(6)),
     "minus rank one": -torch.outer(randn(6), randn(6)),
-    "XOR (x - y)^2, eigenvalues 0 and 2": torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).double(),
-    "AND xy, eigenvalues 1/2 and -1/2": torch.tensor([[0.0, 0.5], [0.5, 0.0]]).double(),
-    "pairs of both signs": turned(torch.tensor([2.0, -2.0, 1.0, -1.0, 0.0]).double()),
+    "XOR (x - y)^2, eigenvalues 0 and 2": vector(1.0, -1.0, -1.0, 1.0).reshape(2, 2),
+    "AND xy, eigenvalues 1/2 and -1/2": vector(0.0, 0.5, 0.5, 0.0).reshape(2, 2),
+    "pairs of both signs": turned(vector(2.0, -2.0, 1.0, -1.0, 0.0)),
     "Wilkinson W21+": tridiagonal(TEN, torch.ones(20, dtype=torch.float64)),
     "Hilbert 8": hilbert(8),
     "Hilbert 12": hilbert(12),
     "arrow": arrow(8),
     "a cluster of width 1e-12": turned(1 + 1e-12 * torch.arange(6, dtype=torch.float64)),
-    "a cluster beside a large one": turned(torch.tensor([1e6, 1.0, 1 + 1e-12, -1.0]).double()),
+    "a cluster beside a large one": turned(vector(1e6, 1.0, 1 + 1e-12, -1.0)),
     "graded 1e±100": diagonal(1e100, -1.0, 1e-100),
     "graded and coupled": tridiagonal(
-        10.0 ** torch.arange(0, -12, -2).double(), 10.0 ** torch.arange(-1, -11, -2).double()
+        vector(1, 1e-2, 1e-4, 1e-6, 1e-8, 1e-10), vector(1e-1, 1e-3, 1e-5, 1e-7, 1e-9)
     ),
     "all of size 1e100": 1e100 * randn(4, 4),
     "all of size 1e-100": 1e-100 * randn(4, 4),
-    "Toeplitz (2, -1)": tridiagonal(torch.full((12,), 2.0).double(), -torch.ones(11).double()),
-    "ones with a large and a small corner": torch.ones(12, 12).double()
-    + torch.diag(torch.tensor([1e5, *[0.0] * 10, 1e-5]).double()),
+    "all of size 1e150": 1e150 * randn(4, 4),
+    "so small that the squares vanish": 1e-170 * randn(4, 4),
+    "Toeplitz (2, -1)": tridiagonal(vector(*[2.0] * 12), vector(*[-1.0] * 11)),
+    "ones with a large and a small corner": vector(*[1.0] * 144).reshape(12, 12)
+    + diagonal(1e5, *[0.0] * 10, 1e-5),
 }
 RANDOM = {
     f"random {n}, seed {seed}": randn(n, n, seed=seed) for n in (2, 3, 5) for seed in range(6)
@@ -128,7 +130,7 @@ def test_factors_that_cancel_are_judged_by_their_size_before_they_do() -> None:
     """Q = 1e8 (v vᵀ − w wᵀ) with w = v + 1e-9 e: what remains is of the size of rounding."""
     v = rotation(6)[:1]
     pair = torch.cat([v, v + 1e-9])
-    eig = eigendecompose(form_from_pairs(torch.tensor([1e8, -1e8]).double(), pair))
+    eig = eigendecompose(form_from_pairs(vector(1e8, -1e8), pair))
     assert eig.status is Status.OK
 
 
@@ -144,5 +146,5 @@ def test_a_form_that_would_not_fit_is_refused_before_anything_is_allocated(
 ) -> None:
     """5 arrays of 20 · 20 float64 are 16 000 bytes."""
     monkeypatch.setenv("BILENS_MEMORY_LIMIT", "15999")
-    with pytest.raises(MemoryLimitError, match="eigendecomposition of width 20 .*narrower input"):
+    with pytest.raises(MemoryLimitError, match=r"eigendecomposition of width 20 .*narrower input"):
         dense.solve(form_of(randn(20, 20)), 20, "magnitude")

@@ -26,7 +26,7 @@ from bilens.errors import (
     TruncationWarning,
     UsageError,
 )
-from builders import D_IN, D_OUT, form_of, randn, random_map
+from builders import D_IN, D_OUT, randn, random_map, vector
 from odd_tensors import LOW_PRECISION, NOT_DENSE_FLOAT, NOT_FINITE, SOUND, Odd
 
 EIGH = torch.linalg.eigh
@@ -114,7 +114,7 @@ def test_nan_and_infinity_never_reach_the_solver(
     parts = {"left": randn(2, n), "right": randn(2, n), "weight": randn(2)}
     parts |= {"linear": randn(n), "constant": randn(1)[0]}
     parts[slot] = odd.of(parts[slot])
-    with pytest.raises(NonFiniteError, match=f"{slot} {odd.message}".replace(slot, "holds", 0)):
+    with pytest.raises(NonFiniteError, match=f"^{slot} holds {odd.message}"):
         eigendecompose(
             QuadraticForm(
                 InteractionMatrix(parts["left"], parts["right"], parts["weight"]),
@@ -125,13 +125,10 @@ def test_nan_and_infinity_never_reach_the_solver(
 
 
 def test_finite_factors_whose_product_overflows_are_a_numerical_failure() -> None:
-    form = form_of(1e200 * torch.eye(3, dtype=torch.float64))
-    huge = QuadraticForm(
-        InteractionMatrix(form.matrix.right, form.matrix.right, form.matrix.weight),
-        form.linear,
-        form.constant,
-    )
-    with pytest.raises(NumericalError, match="width 3 was not decomposed: .*; rescale"):
+    factor = 1e200 * torch.eye(3, dtype=torch.float64)
+    matrix = InteractionMatrix(factor, factor, torch.ones(3, dtype=torch.float64))
+    huge = QuadraticForm(matrix, factor[0], factor[0, 0])
+    with pytest.raises(NumericalError, match=r"width 3 was not decomposed: .*; rescale"):
         eigendecompose(huge)
 
 
@@ -187,7 +184,7 @@ def test_a_row_that_is_not_finite_is_flagged_and_the_others_go_on(odd: Odd) -> N
 
 def test_a_row_that_overflows_is_flagged_and_the_others_go_on() -> None:
     """1e200 · 1e200 is beyond float64 although both are finite."""
-    scale = torch.diag(torch.tensor([1.0, 1e200, 1.0], dtype=torch.float64))
+    scale = torch.diag(vector(1.0, 1e200, 1.0))
     f = random_map().compose_output(scale)
     assert eigendecompose_all(f, scale).status == (Status.OK, Status.NOT_FINITE, Status.OK)
 
@@ -230,7 +227,7 @@ def test_a_failing_solver_is_an_error_or_is_flagged(
     monkeypatch.setattr(torch.linalg, "eigh", solver)
     form = random_map().form(randn(D_OUT))
     if status is Status.NOT_CONVERGED:
-        with pytest.raises(NumericalError, match="width 5 .*the solver did not converge; rescale"):
+        with pytest.raises(NumericalError, match=r"width 5 .*the solver did not converge; rescale"):
             eigendecompose(form)
     else:
         eig = eigendecompose(form)
@@ -256,9 +253,7 @@ def test_a_solver_that_fails_on_one_form_does_not_stop_the_sweep(
 def test_a_sweep_beyond_the_memory_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """5 arrays of 5 · 5 float64 are 1000 bytes."""
     monkeypatch.setenv("BILENS_MEMORY_LIMIT", "999")
-    with pytest.raises(
-        MemoryLimitError, match="needs .* GiB, the limit is .* or set BILENS_MEMORY"
-    ):
+    with pytest.raises(MemoryLimitError, match=r"GiB, the limit is .*, or set BILENS_MEMORY_LIMIT"):
         eigendecompose_all(random_map())
     with pytest.raises(MemoryLimitError, match="eigendecomposition of width 5"):
         eigendecompose(random_map().form(randn(D_OUT)))

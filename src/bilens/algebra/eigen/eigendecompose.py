@@ -14,7 +14,7 @@ from bilens.algebra.eigen.checked import failed
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Status, Which
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import check_count, check_dense_tensor
+from bilens.checks import check_count, check_memory, check_dense_tensor
 from bilens.errors import (
     NonFiniteError,
     NumericalError,
@@ -100,6 +100,11 @@ def eigendecompose_all(
         )
     f = f.detach().to(torch.float64)
     kept = clip_k(k, f.sizes.d_in)
+    check_memory(
+        2 * 8 * len(rows) * kept * (f.sizes.d_in + 2),
+        f"{kept} eigenvectors of width {f.sizes.d_in} for {len(rows)} directions",
+        "ask for a smaller k, or for fewer directions at a time",
+    )
     results = []
     for row in rows.detach().double():
         try:

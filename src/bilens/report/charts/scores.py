@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from bilens.report.catalogue import Catalogue
-from bilens.report.numbers import signed
-from bilens.report.svg import Axis, drawing, label, line, rectangle, shortened
+from bilens.report.numbers import decimals, signed
+from bilens.report.svg import Axis, drawing, element, label, line, rectangle, shortened
 
-WIDTH, ROW, TOP, BOTTOM = 440.0, 24.0, 6.0, 6.0
-NUMBER = 52.0  # room for a number beside a bar
+WIDTH, ROW, TOP, BOTTOM = 400.0, 24.0, 6.0, 6.0
+NUMBER = 60.0  # room for a number beside a bar
 MOST = 12  # bars; of more classes the highest are drawn
 NAME_LENGTH = 12
 
@@ -20,6 +20,7 @@ def score_chart(
     t: Catalogue, scores: Sequence[float], names: Sequence[str], predicted: int, truth: int | None
 ) -> Markup:
     """Return one bar for each class, in the order of the classes; answer and label are named."""
+    digits = decimals(scores)
     order = sorted(range(len(scores)), key=lambda index: -scores[index])
     shown = chosen(order, truth)
     left = 16.0 + 8.0 * max(len(shortened(names[index], NAME_LENGTH)) for index in shown)
@@ -34,10 +35,10 @@ def score_chart(
     for row, index in enumerate(shown):
         tags = [t("predictions.predicted")] * (index == predicted)
         tags += [t("predictions.label")] * (index == truth)
-        parts += bar(x, TOP + ROW * row, left, scores[index], names[index], " · ".join(tags))
+        parts += bar(x, TOP + ROW * row, left, scores[index], digits, names[index], tags)
     if others > 0:
         rest = max(scores[index] for index in order if index not in shown)
-        text = t("predictions.scores_others", count=others, value=signed(rest))
+        text = t("predictions.scores_others", count=others, value=signed(rest, digits))
         parts.append(label(left, height - BOTTOM - 8, text, "tick"))
     return drawing(
         WIDTH,
@@ -46,9 +47,9 @@ def score_chart(
         t(
             "predictions.scores_text",
             winner=names[order[0]],
-            score=signed(scores[order[0]]),
+            score=signed(scores[order[0]], digits),
             second=names[second],
-            second_score=signed(scores[second]),
+            second_score=signed(scores[second], digits),
         ),
         *parts,
         class_="chart scores",
@@ -58,7 +59,7 @@ def score_chart(
 def tag_room(t: Catalogue) -> float:
     """Return the room that the words for answer and label need."""
     text = f"{t('predictions.predicted')} · {t('predictions.label')}"
-    return 6.6 * sum(2 if ord(character) > 0x2E80 else 1 for character in text)
+    return 6.9 * sum(2 if ord(character) > 0x2E80 else 1 for character in text)
 
 
 def chosen(order: list[int], truth: int | None) -> list[int]:
@@ -70,19 +71,18 @@ def chosen(order: list[int], truth: int | None) -> list[int]:
 
 
 def bar(
-    x: Axis, top: float, left: float, score: float, name: str, tags: str
+    x: Axis, top: float, left: float, score: float, digits: int, name: str, tags: list[str]
 ) -> list[Markup]:
     """Return one class: name, bar, number, and what it is."""
     base, strong = top + ROW / 2 + 4, " strong" if tags else ""
-    beside = 6 if score >= 0 else -6
+    side, number = "pos" if score >= 0 else "neg", signed(score, digits)
+    tag = element("tspan", " · ".join(tags), dx=8 if score >= 0 else 0, class_="tag")
     parts = [
         label(left, base, shortened(name, NAME_LENGTH), f"name{strong}", "end"),
-        rectangle(x(0), top + 4, x(score) - x(0), ROW - 8, ("pos" if score >= 0 else "neg") + strong),
-        label(
-            x(score) + beside, base, signed(score), f"number{strong}", "start" if score >= 0 else "end"
-        ),
+        rectangle(x(0), top + 4, x(score) - x(0), ROW - 8, side + strong),
     ]
-    if tags:
-        place = max(x(score), x(0)) + (NUMBER if score >= 0 else 8)
-        parts.append(label(place, base, tags, "tag"))
-    return parts
+    if score >= 0:
+        texts = (number, tag) if tags else (number,)
+        return [*parts, element("text", *texts, x=x(score) + 6, y=base, class_=strong.strip())]
+    parts.append(label(x(score) - 6, base, number, strong.strip(), "end"))
+    return [*parts, element("text", tag, x=x(0) + 8, y=base)] if tags else parts

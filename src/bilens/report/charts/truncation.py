@@ -11,7 +11,7 @@ from bilens.report.catalogue import Catalogue
 from bilens.report.numbers import percent, whole
 from bilens.report.svg import Axis, drawing, element, label, line, polyline
 
-WIDTH, HEIGHT = 720.0, 320.0
+WIDTH, HEIGHT = 560.0, 300.0
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 16.0, 26.0, 52.0
 TICKS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 CLOSEST = 34.0  # between two ticks
@@ -49,7 +49,7 @@ def truncation_chart(
         line(LEFT, y(full["accuracy"]), WIDTH - RIGHT, y(full["accuracy"]), "edge"),
         label(
             WIDTH - RIGHT,
-            y(full["accuracy"]) - 8,
+            y(full["accuracy"]) + 18,
             t("truncation.full", value=percent(full["accuracy"])),
             "note",
             "end",
@@ -101,7 +101,7 @@ def marked(t: Catalogue, x: Axis, y: Axis, mark: dict[str, Any] | None) -> list[
 
 def legend(t: Catalogue) -> list[Markup]:
     """Return which curve is which."""
-    x, y = WIDTH * 0.55, HEIGHT - BOTTOM - 62
+    x, y = WIDTH * 0.4, HEIGHT - BOTTOM - 62
     return [
         line(x, y - 4, x + 28, y - 4, "curve"),
         label(x + 36, y, t("truncation.accuracy"), "note"),

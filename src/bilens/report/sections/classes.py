@@ -119,8 +119,9 @@ def numbers(t: Catalogue, reading: dict[str, Any]) -> list[tuple[str, str]]:
         "classes.edges": f"{signed_quantity(reading['upper_edge'])} / "
         f"{signed_quantity(reading['lower_edge'])}",
         "classes.p": f"{quantity(reading['p_upper'], 2)} / {quantity(reading['p_lower'], 2)}",
-        "classes.rank": f"{fixed(reading['effective_rank'], 2)} "
-        f"({fixed(chance['median'], 2)}; {fixed(chance['low'], 2)}–{fixed(chance['high'], 2)})",
+        "classes.rank": fixed(reading["effective_rank"], 2),
+        "classes.rank_chance": f"{fixed(chance['median'], 2)} "
+        f"({fixed(chance['low'], 2)}–{fixed(chance['high'], 2)})",
         "classes.norm": quantity(reading["frobenius_norm"]),
         "classes.linear": f"{quantity(reading['linear_norm'])} / "
         f"{signed_quantity(reading['constant'])}",

@@ -27,7 +27,6 @@ def facts(t: Catalogue, document: Document) -> list[tuple[str, str]]:
         ),
         ("facts.terms", f"{yes_or_no(t, model['bias'])} / {yes_or_no(t, model['residual'])}"),
         ("facts.data", test_data(t, document)),
-        ("facts.date", document["reproduce"]["date"]),
     ]
     return [(t(key), value) for key, value in pairs]
 

@@ -10,6 +10,8 @@ from bilens.report.catalogue import Catalogue
 from bilens.report.document import Document, displayable, json_text
 from bilens.report.numbers import quantity, whole
 
+LONG = 32  # characters; a longer value gets a line of its own
+
 
 def steps(t: Catalogue, document: Document, original: Document) -> list[tuple[str, str, str]]:
     """Return term, value and kind of value ("code", "text"); what is not known is left out.
@@ -40,8 +42,11 @@ def document_sha256(document: Document) -> str:
     return hashlib.sha256(f"{json_text(document)}\n".encode()).hexdigest()
 
 
-def provenance(document: Document) -> list[tuple[str, str]]:
-    """Return what the file of the weights says, a recipe in JSON with each of its settings."""
+def provenance(document: Document) -> list[tuple[str, str, bool]]:
+    """Return name, value and whether the value is long, as the file of the weights says them.
+
+    A recipe in JSON is shown with each of its settings.
+    """
     rows: list[tuple[str, str]] = []
     for name, value in document["source"]["provenance"].items():
         settings = parsed_object(value)
@@ -49,7 +54,7 @@ def provenance(document: Document) -> list[tuple[str, str]]:
             rows.append((name, plain(value)))
         else:
             rows += [(f"{name}.{key}", plain(setting)) for key, setting in settings.items()]
-    return rows
+    return [(name, value, len(value) > LONG) for name, value in rows]
 
 
 def parsed_object(value: Any) -> dict[str, Any] | None:
@@ -70,18 +75,17 @@ def plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def conventions(t: Catalogue, document: Document) -> list[str]:
-    """Return the conventions behind the numbers, one sentence each."""
+def conventions(t: Catalogue, document: Document) -> list[tuple[str, str]]:
+    """Return the conventions behind the numbers: a word and what it means."""
     samples = document["null_samples"]
-    null = t(
-        "reproduce.null",
-        samples=whole(samples),
-        seed=document["seed"],
-        count=whole(samples + 1),
-        smallest=quantity(1 / (samples + 1), 2),
-    )
-    keys = ("order", "sign", "basis", "centring", "precision")
-    return [*(t(f"reproduce.{key}") for key in keys), null]
+    numbers = {
+        "samples": whole(samples),
+        "seed": document["seed"],
+        "count": whole(samples + 1),
+        "smallest": quantity(1 / (samples + 1), 1),
+    }
+    keys = ("order", "sign", "basis", "centring", "precision", "null")
+    return [(t(f"reproduce.{key}.term"), t(f"reproduce.{key}.text", **numbers)) for key in keys]
 
 
 def limits(t: Catalogue, document: Document) -> list[str]:

@@ -10,7 +10,6 @@ from bilens.report.document import Document
 from bilens.report.numbers import percent, scientific, whole
 
 ICONS: Final = {"pass": "✓", "warn": "!", "fail": "✗", "info": "i"}
-OVERALL_ICONS: Final = ICONS
 RULES: Final = ("exact", "complete", "accuracy", "few_directions", "beyond_chance")
 
 
@@ -22,16 +21,6 @@ class FindingLine:
     icon: str
     word: str
     sentence: str
-    anchor: str  # of the section that says more
-
-
-ANCHORS: Final = {
-    "exact": "exactness",
-    "complete": "exactness",
-    "accuracy": "accuracy",
-    "few_directions": "truncation",
-    "beyond_chance": "classes",
-}
 
 
 def overall_outcome(document: Document) -> str:
@@ -52,14 +41,14 @@ def finding_line(t: Catalogue, finding: dict[str, Any]) -> FindingLine:
     rule, values = finding["rule"], finding["values"]
     outcome = finding["outcome"] if finding["outcome"] in ICONS else "info"
     key = f"verdict.{rule}.{outcome}"
+    if rule == "few_directions" and values["k"] == values["of"]:
+        key += "_all"
     if rule in RULES and t.has(key):
         sentence = t(key, **filled(rule, values))
     else:
         pairs = ", ".join(f"{name} = {value}" for name, value in values.items())
         sentence = f"{rule}: {pairs}"
-    return FindingLine(
-        outcome, ICONS[outcome], t(f"outcome.{outcome}"), sentence, ANCHORS.get(rule, "verdict")
-    )
+    return FindingLine(outcome, ICONS[outcome], t(f"outcome.{outcome}"), sentence)
 
 
 def filled(rule: str, values: dict[str, Any]) -> dict[str, str]:

@@ -1,0 +1,265 @@
+"""The rotation null: exact on random factored maps where the Wigner edge is not.
+
+Broken once: `corner @ frame.T` replaced by the unrotated `f.tensor.right`; every sample was the
+map itself.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from bilens.algebra import rotation_null as module
+from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.directions import centred_directions, raw_directions
+from bilens.algebra.effective_rank import effective_rank
+from bilens.algebra.eigen.eigendecompose import eigendecompose_all
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.algebra.rotation_null import RotationNull, random_frame, rotation_null
+from bilens.errors import NonFiniteError, ShapeError, UsageError
+from builders import D_OUT, randn, random_map, rotation, vector
+from odd_tensors import NOT_DENSE_FLOAT, NOT_FINITE, WRONG_AXES, Odd
+
+D = 32
+ROWS = torch.ones(1, 1, dtype=torch.float64)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def random_factored(d_hidden: int, seed: int, d_in: int = D) -> QuadraticMap:
+    return random_map(seed, d_out=1, d_hidden=d_hidden, d_in=d_in)
+
+
+def ends(f: QuadraticMap) -> tuple[float, float]:
+    values = eigendecompose_all(f, ROWS, k=None).eigenvalues[0]
+    return float(values.min()), float(values.max())
+
+
+@pytest.mark.parametrize("d_hidden", [6, D, 3 * D], ids=["h < d/2", "h = d", "h > d"])
+def test_a_random_map_exceeds_the_edge_no_more_often_than_the_level_allows(d_hidden: int) -> None:
+    """19 samples, level 0.9: each end is exceeded with probability 2/20, about 16 of 160 ends.
+
+    More than 29 would have probability 6e-4, and fewer than 6, a null that is too wide, 9e-4.
+    """
+    beyond = 0
+    for seed in range(80):
+        f = random_factored(d_hidden, seed)
+        lower, upper = rotation_null(f, ROWS, seeded(seed), num_samples=19).edges(level=0.9)
+        smallest, largest = ends(f)
+        beyond += (smallest < float(lower)) + (largest > float(upper))
+    assert 6 <= beyond <= 29
+
+
+def test_the_wigner_edge_declares_outliers_where_there_is_nothing() -> None:
+    """2σ√d holds for independent entries; Q of rank ≤ 2h piles its mass on few eigenvalues."""
+    d_in, declared = 64, 0
+    for seed in range(20):
+        f = random_factored(6, seed, d_in)
+        q = f.form(ROWS[0]).dense()
+        off_diagonal = q[~torch.eye(d_in, dtype=torch.bool)]
+        declared += ends(f)[1] > 2 * float(off_diagonal.std()) * math.sqrt(d_in)
+    assert declared == 20
+
+
+def test_branches_that_are_aligned_are_found() -> None:
+    """left_1 = right_1, strong, among random units: one eigenvalue far above chance."""
+    noise = random_factored(8, seed=1)
+    planted = 3 * randn(1, D, seed=2)
+    f = QuadraticMap(
+        BilinearTensor(
+            torch.cat([noise.tensor.down, ROWS], dim=1),
+            torch.cat([noise.tensor.left, planted]),
+            torch.cat([noise.tensor.right, planted]),
+        )
+    )
+    null = rotation_null(f, ROWS, seeded(), num_samples=99)
+    p_low, p_high = null.p_values(*(vector(end) for end in ends(f)))
+    assert float(p_high) == 1 / 100  # the least that 99 samples can give
+    assert float(p_low) > 0.05
+    values = eigendecompose_all(f, ROWS, k=None).eigenvalues[0]
+    assert int((values > null.edges()[1]).sum()) == 1
+
+
+def rotated_factors(
+    monkeypatch: pytest.MonkeyPatch, f: QuadraticMap
+) -> list[tuple[Tensor, Tensor]]:
+    """The factors of each sample, as they are handed to the solver."""
+    seen: list[tuple[Tensor, Tensor]] = []
+    solve = module._spectra
+
+    def spy(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
+        seen.append((left, right))
+        return solve(left, right, weights)
+
+    monkeypatch.setattr(module, "_spectra", spy)
+    rotation_null(f, raw_directions(f.sizes.d_out), seeded(), num_samples=3)
+    return [*seen]
+
+
+@pytest.mark.parametrize("d_hidden", [2, 5, 9])
+def test_a_rotation_keeps_left_and_the_inner_products_of_right(
+    d_hidden: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    f = random_map(d_hidden=d_hidden)
+    right = f.tensor.right
+    for new_left, new_right in rotated_factors(monkeypatch, f):
+        assert torch.equal(new_left, f.tensor.left)
+        torch.testing.assert_close(new_right @ new_right.T, right @ right.T)
+        assert float((new_right - right).norm()) > 0.1 * float(right.norm())
+
+
+@pytest.mark.parametrize("d_hidden", [2, 5, 9])
+def test_the_spectra_of_a_sample_are_those_of_its_dense_matrix(
+    d_hidden: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    f = random_map(d_hidden=d_hidden)
+    samples = rotated_factors(monkeypatch, f)
+    null = rotation_null(f, raw_directions(D_OUT), seeded(), num_samples=3)
+    for index, (left, right) in enumerate(samples):
+        spectra = torch.linalg.eigvalsh(BilinearTensor(f.tensor.down, left, right).dense())
+        torch.testing.assert_close(null.largest[index], spectra.amax(dim=1).clamp(min=0))
+        torch.testing.assert_close(null.smallest[index], spectra.amin(dim=1).clamp(max=0))
+        torch.testing.assert_close(null.effective_rank[index], effective_rank(spectra))
+
+
+def test_the_same_seed_gives_the_same_null() -> None:
+    f, rows = random_map(), raw_directions(D_OUT)
+    first, same, other = (rotation_null(f, rows, seeded(s), num_samples=5) for s in (1, 1, 2))
+    assert torch.equal(first.largest, same.largest)
+    assert torch.equal(first.effective_rank, same.effective_rank)
+    assert not torch.equal(first.largest, other.largest)
+
+
+def test_the_global_seed_plays_no_part() -> None:
+    state = torch.get_rng_state()
+    rotation_null(random_map(), raw_directions(D_OUT), seeded(), num_samples=2)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_linear_and_constant_terms_take_no_part() -> None:
+    f, rows = random_map(), centred_directions(D_OUT)
+    full = rotation_null(f, rows, seeded(), num_samples=3)
+    bilinear = rotation_null(QuadraticMap(f.tensor), rows, seeded(), num_samples=3)
+    assert torch.equal(full.smallest, bilinear.smallest)
+
+
+def test_a_linear_scale_scales_the_edges_and_not_the_rank() -> None:
+    f, rows = random_map(), raw_directions(D_OUT)
+    plain = rotation_null(f, rows, seeded(), num_samples=3)
+    scaled = rotation_null(f, 10 * rows, seeded(), num_samples=3)
+    torch.testing.assert_close(scaled.largest, 10 * plain.largest)
+    torch.testing.assert_close(scaled.effective_rank, plain.effective_rank)
+
+
+def test_progress_is_reported_after_each_sample() -> None:
+    done: list[int] = []
+    null = rotation_null(random_map(), raw_directions(D_OUT), seeded(), 4, done.append)
+    assert done == [1, 2, 3, 4]
+    assert null.num_samples == 4
+    assert null.largest.shape == null.effective_rank.shape == (4, D_OUT)
+
+
+KNOWN = RotationNull(
+    largest=vector(*range(1, 20)).flip(0)[:, None],  # 19 … 1: the order of samples is no matter
+    smallest=-vector(*range(1, 20))[:, None],
+    effective_rank=vector(*[1.0] * 19)[:, None],
+)
+
+
+@pytest.mark.parametrize(
+    ("level", "edge"),
+    [(0.95, 19.0), (0.90, 18.0), (0.5, 10.0), (0.05, 1.0), (0.91, 19.0), (0.999, 19.0)],
+)
+def test_an_edge_is_an_order_statistic(level: float, edge: float) -> None:
+    """The ⌈level · 20⌉-th smallest of 19 values, and the last one where there are too few."""
+    lower, upper = KNOWN.edges(level)
+    assert (float(lower), float(upper)) == (-edge, edge)
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, 95, -0.5, math.nan])
+def test_a_level_is_a_probability(level: float) -> None:
+    with pytest.raises(UsageError, match="a number between 0 and 1 was expected"):
+        KNOWN.edges(level)
+
+
+@pytest.mark.parametrize(
+    ("observed", "p"),
+    [(20.0, 1 / 20), (19.0, 2 / 20), (18.5, 2 / 20), (10.0, 11 / 20), (0.0, 1.0), (math.nan, 1.0)],
+)
+def test_a_p_value_counts_the_samples_that_are_as_extreme(observed: float, p: float) -> None:
+    """(1 + #{sample ≥ observed}) / 20; what was not computed (NaN) is no evidence."""
+    low, high = KNOWN.p_values(vector(-observed), vector(observed))
+    assert (float(low), float(high)) == (p, p)
+
+
+def test_p_values_of_a_real_null_lie_in_their_interval() -> None:
+    rows = raw_directions(D_OUT)
+    null = rotation_null(random_map(), rows, seeded(), num_samples=9)
+    for smallest, largest in ((-1e9, 1e9), (0.0, 0.0), (1e9, -1e9)):
+        for p in null.p_values(vector(*[smallest] * D_OUT), vector(*[largest] * D_OUT)):
+            assert bool((p >= 0.1 - 1e-15).all())  # 1 / (9 + 1)
+            assert bool((p <= 1).all())
+
+
+def test_p_values_need_an_eigenvalue_for_each_direction() -> None:
+    with pytest.raises(ShapeError, match=r"smallest has 2 entries; .* each of the 1 directions"):
+        KNOWN.p_values(vector(0, 0), vector(0))
+    with pytest.raises(ShapeError, match="largest has 2 entries"):
+        KNOWN.p_values(vector(0), vector(0, 0))
+
+
+@pytest.mark.parametrize(("d_in", "rank"), [(1, 1), (5, 1), (5, 3), (5, 5)])
+def test_a_random_frame_is_orthonormal(d_in: int, rank: int) -> None:
+    frame = random_frame(d_in, rank, seeded())
+    torch.testing.assert_close(frame.T @ frame, torch.eye(rank, dtype=torch.float64))
+
+
+def test_a_random_frame_prefers_no_direction() -> None:
+    """Moments of a Haar column in three dimensions: E w = 0, E wᵀA w = tr A / 3, for any A.
+
+    Over 4000 frames the mean of an entry has the standard error 1/√(3 · 4000) = 0.009, and of a
+    square, of variance 4/45, 0.005; 0.04 and 0.02 are four of them. Turned by any fixed rotation,
+    the moments must stay; without the signs of R the mean of the first entry would be off.
+    """
+    generator = seeded()
+    frames = torch.stack([random_frame(3, 2, generator) for _ in range(4000)])
+    for turn in (torch.eye(3, dtype=torch.float64), rotation(3)):
+        turned = turn @ frames
+        assert float(turned.mean(dim=0).abs().max()) < 0.04
+        assert float((turned.square().mean(dim=0) - 1 / 3).abs().max()) < 0.02
+    determinants = torch.linalg.det(
+        torch.stack([random_frame(2, 2, generator) for _ in range(1000)])
+    )
+    assert abs(float(determinants.mean())) < 0.13  # ±1 equally often: four times 1/√1000
+
+
+@pytest.mark.parametrize("odd", [*NOT_FINITE, *NOT_DENSE_FLOAT, WRONG_AXES], ids=str)
+def test_odd_directions_are_refused(odd: Odd) -> None:
+    with pytest.raises(odd.error, match=odd.message):
+        rotation_null(random_map(), odd.of(raw_directions(D_OUT)), seeded(), num_samples=1)
+
+
+@pytest.mark.parametrize("shape", [(2, D_OUT + 1), (0, D_OUT)])
+def test_directions_of_another_shape_are_refused(shape: tuple[int, int]) -> None:
+    with pytest.raises(ShapeError, match=r"directions has shape .*; expected \(num, 3\)"):
+        rotation_null(random_map(), randn(*shape), seeded())
+
+
+@pytest.mark.parametrize("num_samples", [0, -1, 9.0, True])
+def test_the_number_of_samples_is_a_positive_integer(num_samples: object) -> None:
+    with pytest.raises(UsageError, match="num_samples must be an integer of at least 1"):
+        rotation_null(random_map(), raw_directions(D_OUT), seeded(), num_samples)
+
+
+def test_a_direction_whose_form_overflows_is_refused() -> None:
+    with pytest.raises(NonFiniteError, match="the product of the factors holds"):
+        rotation_null(
+            random_map().compose_output(1e200 * torch.eye(D_OUT, dtype=torch.float64)),
+            1e200 * raw_directions(D_OUT),
+            seeded(),
+        )

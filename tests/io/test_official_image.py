@@ -1,0 +1,273 @@
+"""Image checkpoints of the paper's repository: the logits of the official layout, exactly.
+
+Broken once: `right, left = ... .chunk(2)`; without biases nothing changes (left and right may be
+swapped), so the names of the halves are checked too.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bilens.errors import CheckpointError, NonFiniteError, UsageError
+from bilens.io.load import load
+from checkpoints import official_logits, official_state
+
+State = dict[str, Tensor]
+X = torch.linspace(-1, 1, 30).reshape(5, 6)
+LAYOUTS = [(n_layer, bias) for n_layer in (1, 2, 3) for bias in (False, True)]
+
+
+def as_safetensors(state: State, folder: Path) -> Path:
+    save_file(state, folder / "m.safetensors")
+    return folder / "m.safetensors"
+
+
+def as_state_dict(state: State, folder: Path) -> Path:
+    torch.save(state, folder / "m.pt")
+    return folder / "m.pt"
+
+
+def as_parameters(state: State, folder: Path) -> Path:
+    torch.save({name: torch.nn.Parameter(value) for name, value in state.items()}, folder / "m.pth")
+    return folder / "m.pth"
+
+
+FILES = [as_safetensors, as_state_dict, as_parameters]
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize(("n_layer", "bias"), LAYOUTS)
+@pytest.mark.parametrize("write", FILES)
+def test_logits_are_those_of_the_official_layout(
+    tmp_path: Path, write: Callable[[State, Path], Path], n_layer: int, bias: bool, residual: bool
+) -> None:
+    state = official_state(n_layer, bias)
+    model = load(write(state, tmp_path), residual=residual, allow_pickle=True)
+    with torch.no_grad():
+        assert torch.equal(model.module(X).isfinite(), torch.ones(5, 3, dtype=torch.bool))
+        torch.testing.assert_close(model.module(X), official_logits(state, X, residual))
+    assert sorted(model.layers) == [f"layers.{n}" for n in range(n_layer)]
+    assert model.provenance == {"format": "image checkpoint of the paper's official repository"}
+
+
+def test_the_left_half_of_a_block_comes_first(tmp_path: Path) -> None:
+    state = official_state()
+    layer = load(as_safetensors(state, tmp_path), residual=False).module.layers[0]
+    assert torch.equal(layer.left.weight, state["blocks.0.weight"][:4])
+    assert torch.equal(layer.right.weight, state["blocks.0.weight"][4:])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_the_dtype_of_the_file_is_kept(tmp_path: Path, dtype: torch.dtype) -> None:
+    state = {name: tensor.to(dtype) for name, tensor in official_state().items()}
+    module = load(as_safetensors(state, tmp_path), residual=True).module
+    assert {parameter.dtype for parameter in module.parameters()} == {dtype}
+
+
+@pytest.mark.parametrize("write", FILES)
+def test_a_file_that_does_not_say_whether_there_is_a_residual_path_needs_to_be_told(
+    tmp_path: Path, write: Callable[[State, Path], Path]
+) -> None:
+    path = write(official_state(), tmp_path)
+    with pytest.raises(UsageError) as caught:
+        load(path, allow_pickle=True)
+    assert str(caught.value).startswith(f"{path}: does not say whether the model has a residual")
+    assert "pass residual=True or residual=False (--residual / --no-residual)" in str(caught.value)
+
+
+@pytest.fixture
+def config_class(monkeypatch: pytest.MonkeyPatch) -> type:
+    """The class image.model.Config of the official repository, as a pickle names it."""
+    config = type("Config", (), {"__module__": "image.model", "__qualname__": "Config"})
+    for name in ("image", "image.model"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    sys.modules["image.model"].Config = config
+    return config
+
+
+def wrapped(folder: Path, config: object, state: State) -> Path:
+    torch.save({"config": config, "model": state}, folder / "m.pt")
+    sys.modules.pop("image.model", None)  # a reader does not have the official repository
+    sys.modules.pop("image", None)
+    return folder / "m.pt"
+
+
+def config_of(config_class: type, **fields: object) -> object:
+    config = config_class()
+    config.__dict__.update(fields)
+    return config
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_a_wrapped_checkpoint_says_itself_whether_there_is_a_residual_path(
+    tmp_path: Path, config_class: type, residual: bool
+) -> None:
+    state = official_state()
+    config = config_of(config_class, residual=residual, n_layer=1, bias=False, seed=42)
+    model = load(wrapped(tmp_path, config, state), allow_pickle=True)
+    torch.testing.assert_close(model.module(X), official_logits(state, X, residual))
+
+
+def test_what_the_caller_says_goes_before_what_the_file_says(
+    tmp_path: Path, config_class: type
+) -> None:
+    path = wrapped(tmp_path, config_of(config_class, residual=True), official_state())
+    assert load(path, residual=False, allow_pickle=True).module.residual is False
+
+
+@pytest.mark.parametrize("config", [{"residual": True}, {}, None, "residual", 3, [True]], ids=str)
+def test_a_config_that_is_no_object_is_read_where_it_says_something(
+    tmp_path: Path, config: object
+) -> None:
+    path = wrapped(tmp_path, config, official_state())
+    if config == {"residual": True}:
+        assert load(path, allow_pickle=True).module.residual is True
+    else:
+        with pytest.raises(UsageError, match="does not say whether"):
+            load(path, allow_pickle=True)
+
+
+@pytest.mark.parametrize("said", ["yes", 1, None])
+def test_a_config_that_says_it_in_another_way_is_not_guessed_at(
+    tmp_path: Path, config_class: type, said: object
+) -> None:
+    path = wrapped(tmp_path, config_of(config_class, residual=said), official_state())
+    with pytest.raises(UsageError, match="does not say whether"):
+        load(path, allow_pickle=True)
+
+
+def test_a_class_of_another_name_is_not_let_in(tmp_path: Path, config_class: type) -> None:
+    other = type("Config2", (config_class,), {"__module__": "image.model"})
+    sys.modules["image.model"].Config2 = other
+    path = wrapped(tmp_path, config_of(other, residual=True), official_state())
+    with pytest.raises(CheckpointError, match="cannot be read as plain tensors"):
+        load(path, allow_pickle=True)
+
+
+def older(folder: Path, state: State, **config: object) -> Path:
+    """A folder of the older repository: config.json with d_hidden, n_layer, residual."""
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(state, folder / "model.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_a_folder_of_the_older_repository_is_read(tmp_path: Path, residual: bool) -> None:
+    state = official_state(3)
+    folder = older(tmp_path, state, d_hidden=4, n_layer=3, residual=residual, wd=0.5)
+    model = load(folder)
+    torch.testing.assert_close(model.module(X), official_logits(state, X, residual))
+    assert model.source == str(tmp_path)
+
+
+def test_an_older_folder_that_does_not_say_needs_to_be_told(tmp_path: Path) -> None:
+    folder = older(tmp_path, official_state(), d_hidden=4, n_layer=1)
+    with pytest.raises(UsageError, match="does not say whether"):
+        load(folder)
+    assert load(folder, residual=True).module.residual is True
+
+
+DAMAGES: dict[str, tuple[Callable[[State], Any], type[Exception], str]] = {
+    "no head": (lambda s: s.pop("head.weight"), CheckpointError, "are not those of a model"),
+    "no embedding": (lambda s: s.pop("embed.weight"), CheckpointError, "are not those of a model"),
+    "a missing block": (
+        lambda s: s.update({"blocks.2.weight": torch.zeros(8, 4)}),
+        CheckpointError,
+        "missing 'blocks.1.weight'",
+    ),
+    "a missing bias": (
+        lambda s: s.update({"blocks.1.weight": torch.zeros(8, 4), "blocks.1.bias": torch.zeros(8)}),
+        CheckpointError,
+        "missing 'blocks.0.bias'",
+    ),
+    "a head with bias": (
+        lambda s: s.update({"head.bias": torch.zeros(3)}),
+        CheckpointError,
+        "unexpected 'head.bias'",
+    ),
+    "a block of one half": (
+        lambda s: s.update({"blocks.0.weight": torch.zeros(4, 4)}),
+        CheckpointError,
+        r"'blocks.0.weight' has shape \(4, 4\); embed.weight \(4, 6\) asks for \(8, 4\)",
+    ),
+    "a block with one axis": (
+        lambda s: s.update({"blocks.0.weight": torch.zeros(32)}),
+        CheckpointError,
+        r"has shape \(32,\)",
+    ),
+    "a head of another width": (
+        lambda s: s.update({"head.weight": torch.zeros(3, 5)}),
+        CheckpointError,
+        r"'head.weight' has shape \(3, 5\)",
+    ),
+    "an embedding with three axes": (
+        lambda s: s.update({"embed.weight": torch.zeros(4, 6, 1)}),
+        CheckpointError,
+        "must have two axes",
+    ),
+    "an empty input": (
+        lambda s: s.update({"embed.weight": torch.zeros(4, 0)}),
+        CheckpointError,
+        "empty axis",
+    ),
+    "mixed dtypes": (
+        lambda s: s.update({"head.weight": torch.zeros(3, 4).double()}),
+        CheckpointError,
+        "mixes dtypes",
+    ),
+    "NaN": (
+        lambda s: s["embed.weight"].__setitem__((1, 2), torch.nan),
+        NonFiniteError,
+        r"'embed.weight' holds 1 non-finite .* \(1, 2\).* train again",
+    ),
+    # Indices that would make a list of the blocks longer than any memory.
+    "a block of index 10^12": (
+        lambda s: s.update({"blocks.1000000000000.weight": torch.zeros(8, 4)}),
+        CheckpointError,
+        "unexpected 'blocks.1000000000000.weight'",
+    ),
+    "a block of index with 5000 digits": (
+        lambda s: s.update({f"blocks.{'9' * 5000}.weight": torch.zeros(8, 4)}),
+        CheckpointError,
+        "unexpected 'blocks.9999",
+    ),
+}
+
+
+@pytest.mark.parametrize("write", [as_safetensors, as_state_dict])
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_checkpoint_is_refused(
+    tmp_path: Path, write: Callable[[State, Path], Path], name: str
+) -> None:
+    change, error, message = DAMAGES[name]
+    state = official_state()
+    change(state)
+    path = write(state, tmp_path)
+    with pytest.raises(error, match=message) as caught:
+        load(path, residual=False, allow_pickle=True)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    "content", [3, "weights", [torch.zeros(2)], {"a": 1}, {1: torch.zeros(2)}, torch.zeros(2)]
+)
+def test_a_pickle_that_holds_no_state_dict_is_refused(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "m.pt")
+    with pytest.raises(CheckpointError, match="expected a state dict, names to tensors"):
+        load(tmp_path / "m.pt", residual=False, allow_pickle=True)
+
+
+def test_the_flag_is_needed_even_for_a_harmless_pickle(tmp_path: Path) -> None:
+    path = as_state_dict(official_state(), tmp_path)
+    with pytest.raises(UsageError, match=r"is a pickle, .* allow_pickle=True \(--allow-pickle\)"):
+        load(path, residual=False)

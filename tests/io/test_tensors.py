@@ -1,0 +1,174 @@
+"""Reading tensors: safetensors and pickles, without running code.
+
+Broken once: `weights_only=True` turned into False; the payload of the pickles ran.
+"""
+
+from __future__ import annotations
+
+import pickle
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bilens.errors import BilensError, CheckpointError, MemoryLimitError, UsageError
+from bilens.io import tensors as module
+from bilens.io.load import load
+from bilens.io.tensors import (
+    check_kinds,
+    file_sha256,
+    read_pickle,
+    read_safetensors,
+    refuse_pickle,
+    shortened,
+)
+from checkpoints import OFFICIAL_SHAPES, official, official_state
+
+
+def test_too_many_tensors_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_TENSORS", 2)
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(official())
+    with pytest.raises(CheckpointError, match="holds 3 tensors; at most 2 are read"):
+        read_safetensors(path)
+
+
+def test_a_file_beyond_the_memory_limit_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(official())
+    monkeypatch.setenv("BILENS_MEMORY_LIMIT", str(path.stat().st_size - 1))
+    with pytest.raises(MemoryLimitError, match=r"m.safetensors needs .*: load a smaller file, or"):
+        read_safetensors(path)
+
+
+def test_metadata_is_read_as_text(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(official(lambda h: h.update(__metadata__={"residual": "手"})))
+    tensors, metadata = read_safetensors(path)
+    assert sorted(tensors) == sorted(OFFICIAL_SHAPES)
+    assert metadata == {"residual": "手"}
+
+
+@pytest.mark.parametrize("read", [read_safetensors, read_pickle])
+def test_a_missing_file_and_a_folder_in_its_place_are_told(
+    tmp_path: Path, read: Callable[[Path], object]
+) -> None:
+    with pytest.raises(CheckpointError, match="no such file; expected the weights of a model"):
+        read(tmp_path / "none")
+    with pytest.raises(CheckpointError, match="is not a regular file"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("read", [read_safetensors, read_pickle])
+def test_a_file_that_cannot_be_opened_is_told(
+    tmp_path: Path, read: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "m").write_bytes(official())
+
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(module, "safe_open", denied)
+    monkeypatch.setattr(torch, "load", denied)
+    with pytest.raises(CheckpointError, match="Permission denied"):
+        read(tmp_path / "m")
+
+
+class Payload:
+    """Runs code when it is unpickled by a careless reader."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.mark,))
+
+
+@pytest.mark.parametrize("container", ["torch zip", "torch legacy", "plain pickle"])
+def test_a_pickle_with_code_is_refused_and_runs_nothing(tmp_path: Path, container: str) -> None:
+    path, mark = tmp_path / "m.pt", tmp_path / "ran"
+    content = {**official_state(), "x": Payload(mark)}
+    if container == "plain pickle":
+        path.write_bytes(pickle.dumps(content, protocol=2))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=container == "torch zip")
+    with pytest.raises(CheckpointError, match=r"cannot be read as plain tensors .* safetensors"):
+        load(path, residual=False, allow_pickle=True)
+    assert not mark.exists()
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_mutated_pickles_never_end_in_another_exception(tmp_path: Path) -> None:
+    """One byte changed at random: 200 files, seeded."""
+    generator, path = random.Random(0), tmp_path / "m.pt"
+    torch.save(official_state(), path, _use_new_zipfile_serialization=False)
+    good, messages = path.read_bytes(), []
+    for _ in range(200):
+        content = bytearray(good)
+        content[generator.randrange(len(good))] = generator.randrange(256)
+        path.write_bytes(content)
+        try:
+            load(path, residual=False, allow_pickle=True)
+        except BilensError as error:
+            messages.append(str(error))
+    assert len(messages) > 50  # the others changed an entry of a tensor
+    assert all(message.startswith(f"{path}") for message in messages)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x80", b"\x80\x02.", b"PK\x03\x04", b"not a pickle", b"0"]
+)
+def test_bytes_that_are_no_pickle_are_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "m.pt"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="cannot be read as plain tensors"):
+        read_pickle(path)
+
+
+# Tensors that torch's restricted unpickler lets through, and that are no weights of ours.
+KINDS: dict[str, tuple[torch.Tensor, type[BilensError], str]] = {
+    "sparse": (torch.eye(2).to_sparse(), CheckpointError, "layout torch.sparse_coo"),
+    "meta": (torch.zeros(2, device="meta"), CheckpointError, "device meta"),
+    "complex": (torch.zeros(2, dtype=torch.complex64), CheckpointError, "dtype torch.complex64"),
+    "integers": (torch.zeros(2, dtype=torch.int64), CheckpointError, "dtype torch.int64"),
+    "float8": (torch.zeros(2).to(torch.float8_e5m2), CheckpointError, "dtype torch.float8_e5m2"),
+    # One number in the file that claims to be 10^18 of them.
+    "a bomb": (torch.zeros(1).expand(10**9, 10**9), MemoryLimitError, "needs 3725290298.46 GiB"),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_tensors_that_are_no_weights_are_refused_before_they_are_used(
+    tmp_path: Path, name: str
+) -> None:
+    tensor, error, message = KINDS[name]
+    with pytest.raises(error, match=message):
+        check_kinds(Path("m.pt"), {"a": torch.zeros(2), "b": tensor})
+    torch.save({**official_state(), "embed.weight": tensor}, tmp_path / "m.pt")
+    with pytest.raises(error, match=message):
+        load(tmp_path / "m.pt", residual=False, allow_pickle=True)
+
+
+def test_a_pickle_needs_the_flag() -> None:
+    with pytest.raises(UsageError) as caught:
+        refuse_pickle(Path("m.pt"), allow_pickle=False)
+    assert "m.pt: is a pickle, which can run code when it is opened" in str(caught.value)
+    assert "pass allow_pickle=True (--allow-pickle)" in str(caught.value)
+    refuse_pickle(Path("m.pt"), allow_pickle=True)
+
+
+def test_the_hash_of_a_file_is_its_sha256(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert file_sha256(tmp_path / "abc") == (  # the test vector of FIPS 180-2
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )
+
+
+def test_a_long_list_of_names_is_shortened() -> None:
+    assert shortened(["a"]) == "'a'"
+    assert shortened([*"abcdef"]) == "'a', 'b', 'c', 'd' and 2 more"

@@ -1,0 +1,277 @@
+"""The folder of a run: what it refuses, what it leaves behind, and that one process writes to it.
+
+Broken once: `clear` called before the lock is taken; --overwrite emptied the folder of a live run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import runs
+import tiny
+from bilens.errors import (
+    BilensError,
+    CheckpointError,
+    InterruptedRunError,
+    NumericalError,
+    OutputExistsError,
+    UsageError,
+)
+from bilens.io.load import load
+from bilens.train.run_folder import interruptible, is_alive, train_in_folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where a run goes; its parent does not exist yet either."""
+    return tmp_path / "runs" / "one"
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_a_finished_run_says_what_it_is(folder: Path) -> None:
+    seen: list[int] = []
+    result = runs.go(
+        folder, on_epoch=lambda line: seen.append(line.epoch), provenance={"command": "here"}
+    )
+    assert result.folder == folder
+    assert [line.epoch for line in result.history] == seen == [1, 2, 3, 4]
+    model = load(folder)
+    assert model.input_shape == (6, 6)
+    assert model.output_names == runs.DATA.class_names
+    assert model.provenance["data_sha256"] == runs.DATA.fingerprint
+    assert model.provenance["data_name"] == "tiny"
+    assert model.provenance["seed"] == "0"
+    assert model.provenance["command"] == "here"
+    assert json.loads(model.provenance["recipe"]) == runs.RECIPE.to_dict()
+    about = json.loads((folder / "run.json").read_text())
+    assert about == {"recipe": runs.RECIPE.to_dict(), "data": runs.DATA.fingerprint}
+    lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    assert lines == [line.to_dict() for line in result.history]
+    assert {item.name for item in folder.iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "run.json",
+        "history.jsonl",
+    }
+
+
+def test_auto_precision_is_resolved_before_it_is_written(folder: Path) -> None:
+    runs.go(folder, dataclasses.replace(runs.RECIPE, epochs=1, precision="auto"))
+    precision = json.loads((folder / "run.json").read_text())["recipe"]["precision"]
+    assert precision in ("float32", "bfloat16")
+
+
+def foreign(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "thesis.tex").write_text("years of work")
+
+
+def a_file(folder: Path) -> None:
+    folder.parent.mkdir()
+    folder.write_text("a file")
+
+
+def a_run(folder: Path) -> None:
+    runs.go(folder, dataclasses.replace(runs.RECIPE, epochs=1))
+
+
+def a_damaged_run(folder: Path) -> None:
+    a_run(folder)
+    (folder / "run.json").write_text('{"recipe": null, "data": ""}')
+
+
+def nothing(folder: Path) -> None:
+    assert not folder.exists()
+
+
+REFUSALS: list[tuple[Any, dict[str, Any], type[BilensError], str]] = [
+    (foreign, {}, OutputExistsError, r"already holds files \(thesis.tex\): .*--overwrite"),
+    (foreign, {"overwrite": True}, OutputExistsError, "not a run of bilens .*not overwritten"),
+    (foreign, {"resume": True}, CheckpointError, "holds no run to resume .*without --resume"),
+    (a_file, {}, OutputExistsError, "is a file; expected a folder"),
+    (a_file, {"overwrite": True}, OutputExistsError, "is a file; expected a folder"),
+    (a_run, {}, OutputExistsError, r"already holds files \(config.json, .*--resume"),
+    (a_run, {"resume": True}, UsageError, "with epochs=1; this command says epochs=4: resume"),
+    (a_run, {"resume": True, "overwrite": True}, UsageError, "give one of them"),
+    (a_damaged_run, {"resume": True}, CheckpointError, r"run\.json: is damaged"),
+    (nothing, {"resume": True}, CheckpointError, r"holds no run to resume \(run.json is missing\)"),
+]
+
+
+@pytest.mark.parametrize(("before", "options", "error", "message"), REFUSALS)
+def test_a_folder_is_refused_and_stays_as_it_is(
+    before: Any, options: dict[str, Any], error: type[BilensError], message: str, folder: Path
+) -> None:
+    before(folder)
+    content = snapshot(folder)
+    with pytest.raises(error, match=message) as caught:
+        runs.go(folder, **options)
+    assert caught.type is error
+    assert str(folder) in str(caught.value) or "give one" in message
+    assert snapshot(folder) == content
+
+
+def test_a_run_of_another_recipe_names_every_field_that_differs(folder: Path) -> None:
+    a_run(folder)
+    recipe = dataclasses.replace(runs.RECIPE, seed=3, gate="relu")
+    with pytest.raises(UsageError) as caught:
+        runs.go(folder, recipe, resume=True)
+    assert "started with gate=None, epochs=1, seed=0; this command says gate='relu', epochs=4, " in (
+        str(caught.value)
+    )
+
+
+def test_a_run_on_other_images_is_not_resumed(folder: Path) -> None:
+    with runs.interrupted_after(3), pytest.raises(InterruptedRunError):
+        runs.go(folder)
+    with pytest.raises(UsageError, match="was started on other images"):
+        train_in_folder(folder, tiny.images(seed=1), runs.RECIPE, resume=True)
+    runs.go(folder, resume=True)
+    runs.assert_as_uninterrupted(folder)
+
+
+def test_a_history_that_lacks_epochs_is_not_papered_over(folder: Path) -> None:
+    with runs.checkpoint_every_epoch():
+        runs.go(folder)
+    (folder / "history.jsonl").unlink()
+    with pytest.raises(CheckpointError, match="holds 0 epochs, the checkpoint 4"):
+        runs.go(folder, resume=True)
+
+
+def test_a_batch_that_is_too_large_leaves_no_folder_behind(folder: Path) -> None:
+    with pytest.raises(UsageError, match="choose a smaller batch size"):
+        runs.go(folder, dataclasses.replace(runs.RECIPE, batch_size=500))
+    assert not folder.exists()
+
+
+def test_overwrite_replaces_a_run_and_leaves_other_files(folder: Path) -> None:
+    with runs.checkpoint_every_epoch():
+        runs.go(folder, dataclasses.replace(runs.RECIPE, seed=7))
+    (folder / "notes.txt").write_text("mine")
+    runs.go(folder, overwrite=True)
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert not (folder / "checkpoints").exists()
+    (folder / "notes.txt").unlink()
+    runs.assert_as_uninterrupted(folder)
+
+
+def hold(folder: Path, content: Any) -> Path:
+    """Leave a lock behind."""
+    lock = folder / ".lock"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock.write_text(content if isinstance(content, str) else json.dumps(content))
+    return lock
+
+
+HERE = socket.gethostname()
+
+
+@pytest.mark.parametrize("options", [{}, {"overwrite": True}, {"resume": True}])
+@pytest.mark.parametrize("host", [HERE, "another-host"])
+def test_the_lock_of_a_live_process_keeps_everything_as_it_is(
+    options: dict[str, Any], host: str, folder: Path
+) -> None:
+    """Whether a process of another machine lives cannot be known, so it counts as alive."""
+    if options:
+        with runs.checkpoint_every_epoch():
+            runs.go(folder)
+    lock = hold(folder, {"pid": os.getpid(), "host": host})
+    content = snapshot(folder)
+    with pytest.raises(UsageError, match=f"by process {os.getpid()} on {host}: wait.*remove ") as e:
+        runs.go(folder, **options)
+    assert str(lock) in str(e.value)
+    assert snapshot(folder) == content
+
+
+def dead_process() -> int:
+    process = subprocess.Popen(["true"])  # noqa: S607
+    process.wait()
+    return process.pid
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"host": HERE}, "", "[]", '{"pid": 1', {"pid": "x", "host": HERE}, {"pid": 0, "host": HERE}],
+)
+def test_the_lock_of_a_dead_process_is_taken_over(content: Any, folder: Path) -> None:
+    if content == {"host": HERE}:
+        content = {"pid": dead_process(), "host": HERE}
+    hold(folder, content)
+    runs.go(folder)
+    runs.assert_as_uninterrupted(folder)
+
+
+def test_the_process_that_has_the_lock_is_named_in_it_and_removes_it(folder: Path) -> None:
+    holders: list[Any] = []
+    with pytest.raises(runs.Break):
+        runs.go(
+            folder,
+            on_epoch=lambda line: (
+                holders.append(json.loads((folder / ".lock").read_text())),
+                runs.break_at(2)(line),
+            ),
+        )
+    assert holders == [{"pid": os.getpid(), "host": HERE}] * 2
+    assert not (folder / ".lock").exists()
+
+
+def test_who_is_alive() -> None:
+    assert is_alive(os.getpid())
+    assert is_alive(1)  # of another user, as a rule
+    assert not is_alive(dead_process())
+    assert not is_alive(0)  # kill(0, 0) would ask about our own group
+    assert not is_alive(-1)
+
+
+def test_ctrl_c_ends_the_step_and_a_second_one_interrupts_at_once() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with interruptible() as event:
+        assert not event.is_set()
+        signal.raise_signal(signal.SIGINT)
+        assert event.is_set()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_while_training_saves_and_says_how_to_go_on(folder: Path) -> None:
+    with pytest.raises(InterruptedRunError, match=r"^Interrupted in epoch 3; .*--resume") as caught:
+        runs.go(
+            folder,
+            on_epoch=lambda line: signal.raise_signal(signal.SIGINT) if line.epoch == 2 else None,
+        )
+    assert caught.value.exit_code == 130
+    assert runs.checkpoints(folder) == ["ckpt-000002-000001"]
+    assert not (folder / ".lock").exists()
+    runs.go(folder, resume=True)
+    runs.assert_as_uninterrupted(folder)
+
+
+def test_training_works_outside_the_main_thread(folder: Path) -> None:
+    thread = threading.Thread(target=runs.go, args=(folder,))
+    thread.start()
+    thread.join()
+    runs.assert_as_uninterrupted(folder)
+
+
+def test_a_run_that_diverges_leaves_no_model_and_no_lock(folder: Path) -> None:
+    with pytest.raises(NumericalError, match="lower the learning rate"):
+        runs.go(folder, dataclasses.replace(runs.RECIPE, learning_rate=1e30))
+    assert {item.name for item in folder.iterdir()} == {"run.json", "history.jsonl"}
