@@ -1,6 +1,6 @@
 """The exceptions: their exit codes and the built-in kinds they can be caught as.
 
-Broken once: `exit_code = 2` left out of `OutputExistsError`'s base; the table below saw it.
+Broken once: `exit_code = 3` of `NotQuadraticError` dropped; the table below saw it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The guard that keeps every test offline, and the folder with real data.
 
-Broken once: `is_local` returning True for every tuple; the outside addresses went through.
+Broken once: `.is_loopback` turned into `.is_private`; the addresses kept for examples went through.
 """
 
 from __future__ import annotations

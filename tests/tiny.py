@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -122,13 +123,14 @@ def planted(
     return model
 
 
-def trained(recipe: Recipe = RECIPE, data: ImageDataset | None = None) -> BilinearClassifier:
-    """A model trained without a folder."""
-    data = images() if data is None else data
-    run = start_run(recipe, PIXELS, len(data.class_names))
+@cache
+def trained(recipe: Recipe = RECIPE) -> BilinearClassifier:
+    """A model trained without a folder, in float64; always the same object: leave it as it is."""
+    data = images()
+    run = start_run(recipe, PIXELS, CLASSES)
     for _ in train(run, data, recipe, lambda _run: None):
         pass
-    return run.model.eval()
+    return run.model.eval().double()
 
 
 def loaded(model: BilinearClassifier, **provenance: str) -> LoadedModel:
@@ -144,5 +146,6 @@ def same_weights(first: torch.nn.Module, second: torch.nn.Module) -> bool:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The environment of a subprocess: as here, with bilens importable and no colours."""
-    return {**os.environ, "NO_COLOR": "1", "COLUMNS": "100", **more}
+    """The environment of a subprocess: as here, without colours, and with one thread."""
+    fixed = {"NO_COLOR": "1", "COLUMNS": "100", "OMP_NUM_THREADS": "1"}
+    return {**os.environ, **fixed, **more}

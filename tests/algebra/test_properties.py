@@ -1,7 +1,7 @@
 """The identities of the theory, drawn by hypothesis and compared with the dense definition.
 
-Broken once: the second product of `matvec` dropped (Q = ½ Σ s l rᵀ, not symmetric); the swap, the
-antisymmetric part and the change of basis were all seen.
+Broken once: `InteractionMatrix.dense` returning `half` without its transpose; the swap of left and
+right, the antisymmetric part, the reconstruction and the truncation were all seen.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The quadratic map: evaluation, forms, and every way of composing it with affine maps.
 
-Broken once: `bias` left out of `compose_input`'s shift of the linear part; the composed values
-differed wherever the map had a linear part.
+Broken once: `shift = None` in `compose_input`; the composed values differed wherever the map had a
+linear part and the embedding a bias.
 """
 
 from __future__ import annotations

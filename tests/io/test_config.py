@@ -1,6 +1,6 @@
 """`config.json`: read strictly, every refusal names the file and what was expected.
 
-Broken once: the `unknown` fields left out of the condition of `parse_config`; a typo went unseen.
+Broken once: `if missing or unknown` turned into `if missing`; a typo went unseen.
 """
 
 from __future__ import annotations

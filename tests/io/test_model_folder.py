@@ -1,6 +1,6 @@
 """Model folders: what is saved comes back bit for bit, and what could not come back is not saved.
 
-Broken once: `"gate": layer.gate` left out of `config_of`; gated classifiers came back without it.
+Broken once: `"gate": layer.gate` turned into None; gated classifiers came back without it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Image checkpoints of the paper's repository: the logits of the official layout, exactly.
 
-Broken once: `right, left = ... .chunk(2)`; without biases nothing changes (left and right may be
-swapped), so the names of the halves are checked too.
+Broken once: `right, left = ...chunk(2)`; the logits stay as they are (left and right may be swapped),
+and only the test of the halves saw it.
 """
 
 from __future__ import annotations

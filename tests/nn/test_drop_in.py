@@ -1,7 +1,6 @@
 """The block in the place of an MLP in models of others: shapes agree, gradients arrive.
 
-Broken once: `down` built with the width of the input although `d_output` was given; the swap into
-torchvision's MLP failed.
+Broken once: `down` always as wide as the input; the swap into torchvision's MLP failed.
 """
 
 from __future__ import annotations

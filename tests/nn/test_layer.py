@@ -1,6 +1,6 @@
 """The product layer and the MLP block: forward = formula, and the map = the module, exactly.
 
-Broken once: `left * self.right(x)` with the gate on the product; every gate failed.
+Broken once: the gate applied to `self.right(x)` in place of `self.left(x)`; every gate failed.
 """
 
 from __future__ import annotations

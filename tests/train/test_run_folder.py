@@ -133,8 +133,9 @@ def test_a_run_of_another_recipe_names_every_field_that_differs(folder: Path) ->
     recipe = dataclasses.replace(runs.RECIPE, seed=3, gate="relu")
     with pytest.raises(UsageError) as caught:
         runs.go(folder, recipe, resume=True)
-    assert "started with gate=None, epochs=1, seed=0; this command says gate='relu', epochs=4, " in (
-        str(caught.value)
+    assert (
+        "started with gate=None, epochs=1, seed=0; this command says gate='relu', epochs=4, "
+        in (str(caught.value))
     )
 
 
@@ -214,6 +215,7 @@ def test_the_lock_of_a_dead_process_is_taken_over(content: Any, folder: Path) ->
     if content == {"host": HERE}:
         content = {"pid": dead_process(), "host": HERE}
     hold(folder, content)
+    (folder / ".run.json.x1y2").write_text("staged by a process that was killed")
     runs.go(folder)
     runs.assert_as_uninterrupted(folder)
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from bilens.algebra.directions import raw_directions
 from bilens.algebra.effective_rank import effective_rank
+from bilens.algebra.eigen.checked import SOLVER_TOLERANCE
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
@@ -78,7 +79,11 @@ def chance(samples: Tensor) -> Chance:
 
 
 def end_of_spectrum(eig: EigenDecomposition, positive: bool) -> tuple[Eigenvector, ...]:
-    """Return the eigenvectors of the largest positive, or smallest negative, eigenvalues."""
+    """Return the eigenvectors of the largest positive, or smallest negative, eigenvalues.
+
+    An eigenvalue that is zero but for rounding has no sign, and its vector means nothing.
+    """
+    limit = SOLVER_TOLERANCE * float(eig.frobenius_squared.sqrt())
     order = torch.argsort(eig.eigenvalues, descending=positive)[:SHOWN].tolist()
     sizes = {index: len(group.indices) for group in eig.subspaces() for index in group.indices}
     share = eig.eigenvalues.square() / eig.frobenius_squared.clamp(min=torch.finfo().tiny)
@@ -91,5 +96,5 @@ def end_of_spectrum(eig: EigenDecomposition, positive: bool) -> tuple[Eigenvecto
             vector=drawn(eig.eigenvectors[index]),
         )
         for index in order
-        if (eig.eigenvalues[index] > 0 if positive else eig.eigenvalues[index] < 0)
+        if (eig.eigenvalues[index] > limit if positive else eig.eigenvalues[index] < -limit)
     )

@@ -7,7 +7,7 @@ they mean. Keys that are not listed are kept and not drawn, so that a later rele
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from bilens.errors import NonFiniteError, UsageError
@@ -17,7 +17,8 @@ KIND: Final = "audit"
 
 Document = dict[str, Any]  # JSON values only
 
-TEXT, NUMBER, COUNT, FLAG = "a text", "a number", "a whole number", "true or false"
+TEXT, NUMBER, INTEGER = "a text", "a number", "an integer"
+COUNT, FLAG = "an integer of at least 0", "true or false"
 OBJECT: dict[str, Any] = {}  # whatever its keys
 LARGEST_WHOLE = 2**63
 
@@ -74,6 +75,13 @@ CLASS_SCORE = {
     "contributions": [CONTRIBUTION],
     "rest": NUMBER,
 }
+VERDICT_VALUES: Final[dict[str, dict[str, str]]] = {  # what the rules we know fill in
+    "exact": {"float32": NUMBER, "float64": NUMBER, "inputs": COUNT},
+    "complete": {"residual": NUMBER, "classes": COUNT, "incomplete": TEXT},
+    "accuracy": {"value": NUMBER, "low": NUMBER, "high": NUMBER, "total": COUNT},
+    "few_directions": {"k": COUNT, "of": COUNT, "accuracy": NUMBER, "full": NUMBER},
+    "beyond_chance": {"median": NUMBER, "least": COUNT, "most": COUNT, "none": TEXT},
+}
 SHAPE: Final[dict[str, Any]] = {
     "schema_version": COUNT,
     "kind": TEXT,
@@ -119,14 +127,14 @@ SHAPE: Final[dict[str, Any]] = {
     ],
     "verdict": [{"rule": TEXT, "outcome": TEXT, "values": OBJECT}],
     "null_samples": COUNT,
-    "seed": COUNT,
+    "seed": INTEGER,
     "source": {"path": TEXT, "weights_sha256": TEXT, "provenance": OBJECT},
     "data": Optional(
         {"name": TEXT, "source": TEXT, "source_kind": TEXT, "num_images": COUNT, "sha256": TEXT}
     ),
     "reproduce": {
         "command": TEXT,
-        "seed": COUNT,
+        "seed": INTEGER,
         "versions": OBJECT,
         "hardware": TEXT,
         "date": TEXT,
@@ -153,6 +161,9 @@ def check_document(document: Mapping[str, Any]) -> Document:
         )
     copy = json.loads(json_text(document))
     check_shape(copy, SHAPE, "")
+    for finding in copy["verdict"]:
+        rule = finding["rule"]
+        check_shape(finding["values"], VERDICT_VALUES.get(rule, OBJECT), f"verdict of {rule!r}")
     check_sizes(copy)
     return copy  # type: ignore[no-any-return]
 
@@ -198,33 +209,44 @@ def is_of_kind(value: Any, kind: str) -> bool:
     """Return whether a JSON value is a text, a number, a whole number or a flag."""
     if kind == NUMBER:
         return type(value) is float or (type(value) is int and abs(value) < LARGEST_WHOLE)
-    if kind == COUNT:
-        return type(value) is int and 0 <= value < LARGEST_WHOLE
+    if kind in (COUNT, INTEGER):
+        return (
+            type(value) is int and (0 if kind == COUNT else -LARGEST_WHOLE) <= value < LARGEST_WHOLE
+        )
     return type(value) is (bool if kind == FLAG else str)
 
 
 def check_sizes(document: Document) -> None:
-    """Refuse vectors, images and scores whose lengths do not fit the model."""
-    model, width, classes = document["model"], document["model"]["d_input"], document["classes"]
-    shape = model["input_shape"]
-    if len(shape) != 2 or shape[0] * shape[1] != width or width == 0:
-        raise UsageError(f"audit document: input_shape {shape} does not hold {width} inputs.")
-    if len(classes) != len(model["output_names"]) or not classes:
-        raise UsageError("audit document: one class reading for each output name was expected.")
-    if not document["exactness"]:
-        raise UsageError("audit document: exactness is empty.")
-    pairs = [pair for item in classes for pair in (*item["positive"], *item["negative"])]
+    """Refuse vectors, images, scores and places of classes that do not fit the model."""
+    model, classes = document["model"], document["classes"]
+    width, shape = model["d_input"], model["input_shape"]
+    _require(len(shape) == 2 and shape[0] * shape[1] == width > 0, f"input_shape is {shape}")
+    _require(len(classes) == len(model["output_names"]) > 1, "classes and output_names differ")
+    _require(len(document["exactness"]) > 0, "exactness is empty")
+    for place, reading in enumerate(classes):
+        _require(reading["index"] == place, f"classes[{place}] has another index")
+        _require(len(reading["eigenvalues"]) > 0, f"classes[{place}] has no eigenvalues")
+        check_vectors((*reading["positive"], *reading["negative"]), width)
     for explanation in document["explanations"]:
-        pairs += [pair for score in explanation["classes"] for pair in score["contributions"]]
-        indexes = [explanation["predicted"], *(score["index"] for score in explanation["classes"])]
-        if explanation["label"] is not None:
-            indexes.append(explanation["label"])
-        if len(explanation["scores"]) != len(classes) or max(indexes) >= len(classes):
-            raise UsageError("audit document: an explanation does not fit the classes.")
-        if len(explanation["image"]) != width:
-            raise UsageError(f"audit document: an image does not have {width} values.")
-    if any(len(pair["vector"]) != width for pair in pairs):
-        raise UsageError(f"audit document: an eigenvector does not have {width} components.")
+        label, scores = explanation["label"], explanation["classes"]
+        places = [explanation["predicted"], *(score["index"] for score in scores)]
+        places += [] if label is None else [label]
+        _require(max(places) < len(classes), "an explanation names a class that is not there")
+        _require(len(explanation["scores"]) == len(classes), "an explanation lacks scores")
+        _require(len(explanation["image"]) == width, f"an image does not have {width} values")
+        for score in scores:
+            check_vectors(score["contributions"], width)
+
+
+def check_vectors(pairs: Iterable[dict[str, Any]], width: int) -> None:
+    """Refuse eigenvectors of another length than the inputs."""
+    fits = all(len(pair["vector"]) == width for pair in pairs)
+    _require(fits, f"an eigenvector does not have {width} components")
+
+
+def _require(condition: bool, fault: str) -> None:
+    if not condition:
+        raise UsageError(f"audit document: {fault}; it cannot be drawn.")
 
 
 def displayable(value: Any) -> Any:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from bilens.report.catalogue import Catalogue, load_catalogue
 from bilens.report.colours import DIVERGING
 from bilens.report.document import Document, displayable, json_text
-from bilens.report.numbers import fixed
+from bilens.report.numbers import decimals, fixed
 from bilens.report.pictures import Painter, painter_of
 from bilens.report.png import data_uri, encode_png
 from bilens.report.sections import reproduction
@@ -95,7 +95,7 @@ def page_values(t: Catalogue, original: Document) -> dict[str, Any]:
 def scale_of(painter: Painter) -> dict[str, str]:
     """Return the colour bar and its ends."""
     bar = encode_png(range(len(DIVERGING)), len(DIVERGING), DIVERGING)
-    end = fixed(painter.scale, 2 if painter.scale >= 0.1 else 3)
+    end = fixed(painter.scale, decimals([painter.scale], 2))
     return {"src": data_uri(bar), "low": f"−{end}", "high": f"+{end}", "end": end}
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+WIDE_FROM = 0x1100  # code points from here on are mostly as wide as high
+
 
 def element(tag: str, *children: str, **attributes: str | float | None) -> Markup:
     """Return one element.
@@ -103,3 +105,16 @@ class Axis:
 def shortened(text: str, length: int) -> str:
     """Return a text cut to a length, with an ellipsis where it was cut."""
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def text_width(text: str, size: float) -> float:
+    """Return about how wide a text is drawn; fonts differ, so leave some room."""
+    return size * sum(1.0 if ord(character) >= WIDE_FROM else 0.62 for character in text)
+
+
+def fitted(text: str, size: float, width: float) -> str:
+    """Return a text cut so that it fits into a width."""
+    length = len(text)
+    while length > 1 and text_width(shortened(text, length), size) > width:
+        length -= 1
+    return shortened(text, length)

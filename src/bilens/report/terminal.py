@@ -7,7 +7,7 @@ from rich.text import Text
 
 from bilens.report.catalogue import load_catalogue
 from bilens.report.document import Document, displayable
-from bilens.report.numbers import fixed, signed
+from bilens.report.numbers import fixed, signed_quantity
 from bilens.report.sections.verdict import ICONS, overall_outcome, verdict_findings
 
 
@@ -32,8 +32,8 @@ def audit_table(document: Document, lang: str = "en") -> Table:
             f"{fixed(chance['low'], 1)}–{fixed(chance['high'], 1)}",
             fixed(reading["effective_rank_embedding"], 1),
             f"{reading['significant_positive']} / {reading['significant_negative']}",
-            signed(max(values)),
-            signed(min(values)),
+            signed_quantity(max(values)),
+            signed_quantity(min(values)),
         )
     return table
 

@@ -69,11 +69,13 @@ def decompose(
         contrast: read one output against another instead.
 
     Raises:
-        UsageError: If there is no such layer, output or basis.
+        UsageError: If there is no such layer, output, basis or reading.
         NotQuadraticError: If the layer is gated.
         MemoryLimitError: If the dense matrices would not fit.
     """
     check_count("top", top, minimum=1)
+    if reading not in (None, "centred", "raw"):
+        raise UsageError(f'reading={reading!r} is not known: use "centred" or "raw".')
     name = choose_layer(model, layer)
     f, is_logits = layer_map(model, name, basis)
     d_out = f.sizes.d_out

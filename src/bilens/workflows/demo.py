@@ -13,11 +13,12 @@ from bilens.errors import InterruptedRunError, OutputExistsError
 from bilens.findings.audit import Progress
 from bilens.io.atomic import replace_folder, write_error, write_file
 from bilens.io.load import load
+from bilens.io.model_folder import CONFIG_NAME
 from bilens.report.audit_report import AuditReport
 from bilens.report.plate import plate_svg
 from bilens.train.loop import EpochMetrics
 from bilens.train.recipe import Recipe
-from bilens.train.run_folder import train_in_folder
+from bilens.train.run_folder import CHECKPOINTS, OWN_FILES, RUN_NAME, train_in_folder
 from bilens.workflows.audit import audit
 from bilens.workflows.provenance import this_command, versions
 
@@ -29,6 +30,7 @@ DEMO_RECIPE = Recipe(  # 150 epochs of 4,000 digits: strokes become visible, in 
     augmentations=("translation:0.04", "rotation:6"),
 )
 REPORT_NAME, REPORT_JSON, PLATE_NAME = "report.html", "report.json", "eigenvectors.svg"
+OWN_NAMES = {*OWN_FILES, CHECKPOINTS, REPORT_NAME, REPORT_JSON, PLATE_NAME}
 
 
 def run_demo(
@@ -49,7 +51,8 @@ def run_demo(
     that fails or is interrupted leaves an earlier one as it was.
 
     Raises:
-        OutputExistsError: If the folder holds anything but an earlier demo, without `overwrite`.
+        OutputExistsError: If the folder holds anything but an earlier demo; with `overwrite`, if
+            there is no run of ours in it.
         DiskError: If the disk is full.
         FileError: If the folder cannot be written to.
     """
@@ -88,13 +91,20 @@ def run_demo(
 
 
 def check_demo_folder(folder: Path, overwrite: bool) -> None:
-    """Refuse a folder that holds something else than an earlier demo."""
-    if not folder.exists() or overwrite:
+    """Refuse a folder with anything but an earlier demo: all that is in it will be gone.
+
+    With `overwrite`, a run of ours with more beside it is replaced too.
+    """
+    if not folder.exists():
         return
-    names = {item.name for item in folder.iterdir()} if folder.is_dir() else {folder.name}
-    if names and not {REPORT_JSON, PLATE_NAME} <= names:
+    if not folder.is_dir():
+        raise OutputExistsError(f"{folder} is a file; expected a folder for the demo.")
+    names = {item.name for item in folder.iterdir()}
+    foreign = sorted(names - OWN_NAMES)
+    is_ours = bool(names & {CONFIG_NAME, RUN_NAME})
+    if names and (not is_ours or (foreign and not overwrite)):
         raise OutputExistsError(
             f"{folder} holds something else than an earlier demo "
-            f"({', '.join(sorted(names)[:4])}): choose another folder with --out, or replace it "
-            "with --overwrite."
+            f"({', '.join(foreign[:4] or sorted(names)[:4])}): choose another folder with --out"
+            + (", or replace all of it with --overwrite." if is_ours else ".")
         )

@@ -1,6 +1,6 @@
 """The record of eigenpairs: order, sign, choice of an end, parts of a value, truncation, subspaces.
 
-Broken once: `torch.where(... < 0, -1.0, 1.0)` with its sign turned; the sign convention failed.
+Broken once: `-1.0, 1.0` swapped at the end of `ranked`; the sign convention failed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The dense reference solver against 50 digits of mpmath, on random and on hand-made matrices.
 
-Broken once: `dense / scale` solved without multiplying back; every matrix but those of scale one
-failed.
+Broken once: `values * scale` turned into `values`; every matrix but those of scale one failed.
 """
 
 from __future__ import annotations

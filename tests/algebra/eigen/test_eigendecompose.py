@@ -1,7 +1,7 @@
 """The way in: choices, batches, odd inputs, and a solver that fails in every way it can.
 
-Broken once: the `except NonFiniteError` of `eigendecompose_all` removed; one bad row stopped the
-sweep.
+Broken once: `except NonFiniteError` of `eigendecompose_all` catching ZeroDivisionError instead; one
+bad row stopped the sweep.
 """
 
 from __future__ import annotations

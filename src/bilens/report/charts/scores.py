@@ -8,12 +8,13 @@ from markupsafe import Markup
 
 from bilens.report.catalogue import Catalogue
 from bilens.report.numbers import decimals, signed
-from bilens.report.svg import Axis, drawing, element, label, line, rectangle, shortened
+from bilens.report.svg import Axis, drawing, element, fitted, label, line, rectangle, text_width
 
 WIDTH, ROW, TOP, BOTTOM = 400.0, 24.0, 6.0, 6.0
 NUMBER = 60.0  # room for a number beside a bar
 MOST = 12  # bars; of more classes the highest are drawn
-NAME_LENGTH = 12
+NAME_WIDTH = 96.0  # at most
+SIZE = 12.0  # of the text
 
 
 def score_chart(
@@ -23,7 +24,8 @@ def score_chart(
     digits = decimals(scores)
     order = sorted(range(len(scores)), key=lambda index: -scores[index])
     shown = chosen(order, truth)
-    left = 16.0 + 8.0 * max(len(shortened(names[index], NAME_LENGTH)) for index in shown)
+    short = {index: fitted(names[index], SIZE, NAME_WIDTH) for index in shown}
+    left = 14.0 + max(text_width(name, SIZE) for name in short.values())
     values = [scores[index] for index in shown]
     x = Axis(
         min(0.0, *values), max(0.0, *values) or 1.0, left + NUMBER, WIDTH - NUMBER - tag_room(t)
@@ -35,7 +37,7 @@ def score_chart(
     for row, index in enumerate(shown):
         tags = [t("predictions.predicted")] * (index == predicted)
         tags += [t("predictions.label")] * (index == truth)
-        parts += bar(x, TOP + ROW * row, left, scores[index], digits, names[index], tags)
+        parts += bar(x, TOP + ROW * row, left, scores[index], digits, short[index], tags)
     if others > 0:
         rest = max(scores[index] for index in order if index not in shown)
         text = t("predictions.scores_others", count=others, value=signed(rest, digits))
@@ -58,8 +60,7 @@ def score_chart(
 
 def tag_room(t: Catalogue) -> float:
     """Return the room that the words for answer and label need."""
-    text = f"{t('predictions.predicted')} · {t('predictions.label')}"
-    return 6.9 * sum(2 if ord(character) > 0x2E80 else 1 for character in text)
+    return 14 + text_width(f"{t('predictions.predicted')} · {t('predictions.label')}", SIZE)
 
 
 def chosen(order: list[int], truth: int | None) -> list[int]:
@@ -78,7 +79,7 @@ def bar(
     side, number = "pos" if score >= 0 else "neg", signed(score, digits)
     tag = element("tspan", " · ".join(tags), dx=8 if score >= 0 else 0, class_="tag")
     parts = [
-        label(left, base, shortened(name, NAME_LENGTH), f"name{strong}", "end"),
+        label(left, base, name, f"name{strong}", "end"),
         rectangle(x(0), top + 4, x(score) - x(0), ROW - 8, side + strong),
     ]
     if score >= 0:

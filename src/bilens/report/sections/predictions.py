@@ -36,6 +36,7 @@ class PredictionCard:
     alt: str
     predicted: str
     truth: str  # or nothing, where it is not known
+    wordy: bool  # whether the names of the classes are more than a digit or two
     comparison: str
     reasons: list[str]  # why it was wrong
     chart: Markup
@@ -71,6 +72,7 @@ def prediction_card(reader: SumReader, anchor: str) -> PredictionCard:
         alt=t("predictions.image_alt", index=whole(item["index"])),
         predicted=names[predicted],
         truth="" if truth is None else names[truth],
+        wordy=any(len(name) > 3 for name in names),
         comparison=comparison(reader),
         reasons=reasons(reader) if outcome == "wrong" else [],
         chart=score_chart(t, item["scores"], names, predicted, truth),

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bilens.report.catalogue import Catalogue
-from bilens.report.document import Document
+from bilens.report.document import VERDICT_VALUES, Document
 from bilens.report.numbers import percent, scientific, whole
 
 ICONS: Final = {"pass": "✓", "warn": "!", "fail": "✗", "info": "i"}
-RULES: Final = ("exact", "complete", "accuracy", "few_directions", "beyond_chance")
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ def finding_line(t: Catalogue, finding: dict[str, Any]) -> FindingLine:
     key = f"verdict.{rule}.{outcome}"
     if rule == "few_directions" and values["k"] == values["of"]:
         key += "_all"
-    if rule in RULES and t.has(key):
+    if rule in VERDICT_VALUES and t.has(key):
         sentence = t(key, **filled(rule, values))
     else:
         pairs = ", ".join(f"{name} = {value}" for name, value in values.items())

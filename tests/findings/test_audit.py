@@ -1,0 +1,292 @@
+"""The audit as a whole: planted truths, gauges that may change nothing, what it refuses.
+
+Broken once: `centred_directions` in `class_centred` replaced by `raw_directions`; adding one form
+to all classes moved their eigenvalues.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import tiny
+from bilens.errors import (
+    BilensError,
+    MemoryLimitError,
+    NonFiniteError,
+    NotQuadraticError,
+    ShapeError,
+    UsageError,
+)
+from bilens.findings.audit import LabelledImages, audit_classifier, image_shape
+from bilens.findings.records import AuditFindings
+from bilens.nn import BilinearClassifier, BilinearLayer, BilinearMLP
+from builders import randn
+
+DATA = tiny.images()
+TEST = LabelledImages(DATA.test_images, DATA.test_labels)
+FEW = 19  # rotations; the least that gives a 95 % edge
+
+
+def audited(model: nn.Module, data: LabelledImages | None = None, **options: Any) -> AuditFindings:
+    return audit_classifier(model, data, null_samples=FEW, **options)
+
+
+def eigenvalues(findings: AuditFindings) -> list[list[float]]:
+    return [list(reading.eigenvalues) for reading in findings.classes]
+
+
+# Two logits q and −q: against their mean, class 0 reads exactly q (paper, boolean ground truth).
+GATES: dict[str, tuple[list[tuple[list[float], list[float], list[float]]], list[float]]] = {
+    "xor: (x − y)²": ([([1, -1], [1, -1], [1, -1])], [2, 0]),
+    "and: xy": ([([1, 0], [0, 1], [1, -1])], [0.5, -0.5]),
+    "or: x² + y² − xy": (
+        [([1, 0], [1, 0], [1, -1]), ([0, 1], [0, 1], [1, -1]), ([1, 0], [0, 1], [-1, 1])],
+        [1.5, 0.5],
+    ),
+}
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_a_boolean_gate_has_the_eigenvalues_of_the_book(gate: str) -> None:
+    products, expected = GATES[gate]
+    findings = audited(tiny.planted(products, d_input=2))
+    first, second = eigenvalues(findings)
+    assert first == pytest.approx(expected, abs=1e-14)
+    assert second == pytest.approx([-value for value in reversed(expected)], abs=1e-14)
+    assert findings.passed
+
+
+def test_the_gates_are_what_they_are_called() -> None:
+    """The model's own forward pass on the four pairs of bits is the truth table."""
+    bits = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=torch.float64)
+    tables = [
+        tiny.planted(GATES[gate][0], d_input=2)(bits)[:, 0].detach().round().int().tolist()
+        for gate in GATES
+    ]
+    assert tables == [[0, 1, 1, 0], [0, 0, 0, 1], [0, 1, 1, 1]]
+
+
+def with_added_form(model: BilinearClassifier) -> BilinearClassifier:
+    """The same model, and one more quadratic form that is added to all logits alike."""
+    more = tiny.classifier(9, d_hidden=2)
+    twin = tiny.classifier(d_hidden=10)
+    old, new, added = model.layers[0], twin.layers[0], more.layers[0]
+    with torch.no_grad():
+        twin.embed.weight.copy_(torch.cat([model.embed.weight, more.embed.weight]))
+        for name in ("left", "right"):
+            parts = (getattr(part, name).weight for part in (old, added))
+            getattr(new, name).weight.copy_(torch.block_diag(*parts))
+        same = torch.tensor([3.0, -2.0], dtype=torch.float64).expand(tiny.CLASSES, 2)
+        twin.head.weight.copy_(torch.cat([model.head.weight, same], dim=1))
+    return twin
+
+
+def test_a_form_added_to_all_classes_changes_no_reading() -> None:
+    """Softmax does not see it, so a reading of a class must not either; raw readings do."""
+    model = tiny.classifier()
+    twin = with_added_form(model)
+    x = DATA.test_images.double()
+    torch.testing.assert_close(twin(x).softmax(dim=1), model(x).softmax(dim=1))
+    assert float((twin(x) - model(x)).detach().abs().max()) > 0.1
+    before, after = audited(model), audited(twin)
+    for old, new in zip(before.classes, after.classes, strict=True):
+        assert new.eigenvalues == pytest.approx(old.eigenvalues, rel=1e-9, abs=1e-13)
+        assert new.effective_rank == pytest.approx(old.effective_rank, rel=1e-9)
+        assert new.effective_rank_raw != pytest.approx(old.effective_rank_raw, rel=1e-3)
+
+
+def test_the_way_the_embedding_is_written_changes_no_reading_in_the_input_basis() -> None:
+    """(A·embed, left·A⁻¹, right·A⁻¹) is the same function; the paper's convention sees it."""
+    model = tiny.classifier(bias=True)
+    twin = copy.deepcopy(model)
+    a = torch.diag(torch.linspace(0.5, 3.0, 8).double()) + 0.1 * randn(8, 8)
+    with torch.no_grad():
+        twin.embed.weight.copy_(a @ model.embed.weight)
+        for branch in (twin.layers[0].left, twin.layers[0].right):
+            branch.weight.copy_(branch.weight @ torch.linalg.inv(a))
+    x = DATA.test_images.double()
+    torch.testing.assert_close(twin(x), model(x))
+    before, after = audited(model, TEST), audited(twin, TEST)
+    for old, new in zip(before.classes, after.classes, strict=True):
+        for name in ("eigenvalues", "effective_rank", "effective_rank_raw", "upper_edge"):
+            assert getattr(new, name) == pytest.approx(getattr(old, name), rel=1e-9, abs=1e-12)
+        assert new.effective_rank_embedding != pytest.approx(old.effective_rank_embedding, rel=0.01)
+    assert after.truncation == before.truncation
+
+
+def test_the_readings_of_all_classes_sum_to_nothing() -> None:
+    """Each is against the mean of all: Σ_c tr Q_c = 0, and Σ_c c_c = 0."""
+    findings = audited(tiny.classifier(bias=True, residual=True))
+    assert sum(sum(values) for values in eigenvalues(findings)) == pytest.approx(0, abs=1e-12)
+    assert sum(reading.constant for reading in findings.classes) == pytest.approx(0, abs=1e-12)
+
+
+def test_what_is_said_of_the_model() -> None:
+    model = tiny.classifier(dtype=torch.float32, bias=True)
+    summary = audited(model, input_shape=(4, 9), output_names=("a", "b", "c")).model
+    assert (summary.kind, summary.dtype) == ("BilinearClassifier", "float32")
+    assert (summary.d_input, summary.d_hidden, summary.d_output) == (36, 8, 3)
+    assert (summary.bias, summary.residual) == (True, False)
+    # embed 8·36, two branches of 8·8 weights and 8 biases, head 3·8
+    assert summary.num_parameters == 288 + 2 * 72 + 24
+    assert (summary.input_shape, summary.input_shape_assumed) == ((4, 9), False)
+    assert summary.output_names == ("a", "b", "c")
+    summary = audited(tiny.classifier(residual=True)).model
+    assert (summary.bias, summary.residual) == (False, True)
+    assert (summary.input_shape, summary.input_shape_assumed) == ((6, 6), True)
+    assert summary.output_names == ("0", "1", "2")
+
+
+@pytest.mark.parametrize(
+    ("width", "given", "expected"),
+    [
+        (36, None, (6, 6)),
+        (12, None, (1, 12)),
+        (12, (3, 4), (3, 4)),
+        (36, (36,), (1, 36)),
+        (36, (1, 6, 6), (1, 36)),
+    ],
+)
+def test_inputs_are_drawn_as_they_are_laid_out(
+    width: int, given: tuple[int, ...] | None, expected: tuple[int, int]
+) -> None:
+    assert image_shape(width, given) == expected
+
+
+def test_without_data_nothing_is_said_about_predictions() -> None:
+    findings = audited(tiny.classifier())
+    assert findings.accuracy is None
+    assert (findings.truncation, findings.explanations) == ((), ())
+
+
+def test_with_data_accuracy_and_examples_are_those_of_the_model() -> None:
+    model = tiny.trained()
+    findings = audited(model, TEST)
+    predicted = model(DATA.test_images.double()).argmax(dim=1)
+    assert findings.accuracy is not None
+    assert findings.accuracy.right == int((predicted == DATA.test_labels).sum())
+    assert findings.truncation[-1].agreement == 1.0
+    for explanation in findings.explanations:
+        assert explanation.predicted == int(predicted[explanation.index])
+        assert explanation.label == int(DATA.test_labels[explanation.index])
+        right = explanation.kind in ("typical", "narrow")
+        assert right == (explanation.predicted == explanation.label)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_model_the_data_and_the_global_generator_are_left_alone(training: bool) -> None:
+    model = tiny.classifier(dtype=torch.float32).train(training)
+    before, images = copy.deepcopy(model), DATA.test_images.clone()
+    state = torch.get_rng_state()
+    audited(model, TEST)
+    assert tiny.same_weights(model, before)
+    assert model.training == training
+    assert torch.equal(images, DATA.test_images)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_same_seed_gives_the_same_findings_and_another_one_another_chance_level() -> None:
+    model = tiny.classifier()
+    first, second, other = audited(model), audited(model), audited(model, seed=1)
+    assert first.to_dict() == second.to_dict()
+    assert other.classes[0].upper_edge != first.classes[0].upper_edge
+    assert eigenvalues(other) == eigenvalues(first)
+
+
+def test_progress_tells_each_stage_and_each_rotation() -> None:
+    calls: list[tuple[str, int, int]] = []
+    audited(tiny.classifier(), TEST, progress=lambda *call: calls.append(call))
+    stages = list(dict.fromkeys(stage for stage, _, _ in calls))
+    assert stages == ["exactness", "spectra", "chance", "data"]
+    assert [done for stage, done, _ in calls if stage == "chance"] == list(range(1, FEW + 1))
+
+
+def broken(value: float) -> BilinearClassifier:
+    model = tiny.classifier()
+    with torch.no_grad():
+        model.head.weight[1, 2] = value
+    return model
+
+
+REFUSED: list[tuple[nn.Module, type[BilensError], str]] = [
+    (tiny.classifier(gate="relu"), NotQuadraticError, r"gate 'relu'.* gate=None"),
+    (tiny.classifier(n_layers=2), NotQuadraticError, "2 layers.*polynomial of degree 4"),
+    (nn.Linear(4, 3), UsageError, "reads a BilinearClassifier, got a Linear: take other"),
+    (BilinearMLP(4, 3), UsageError, "got a BilinearMLP: .*eigendecompose_all"),
+    (BilinearLayer(4, 3), UsageError, "got a BilinearLayer"),
+    (tiny.classifier(d_output=1), UsageError, "one output: take it apart with"),
+    (broken(math.nan), NonFiniteError, "1 non-finite value"),
+    (broken(math.inf), NonFiniteError, "1 non-finite value"),
+]
+
+
+@pytest.mark.parametrize(("model", "error", "message"), REFUSED)
+def test_a_model_that_cannot_be_audited_is_refused(
+    model: nn.Module, error: type[BilensError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        audited(model)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"null_samples": 18}, "null_samples must be an integer of at least 19, got 18"),
+        ({"null_samples": 19.0}, "null_samples must be an integer of at least 19"),
+        ({"seed": -1}, "seed must be an integer of at least 0, got -1"),
+        ({"seed": 2**63}, r"seed must be below 2\*\*63"),
+    ],
+)
+def test_an_argument_out_of_range_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        audit_classifier(tiny.classifier(), **options)
+
+
+IMAGES, LABELS = DATA.test_images, DATA.test_labels
+MISFITS: list[tuple[Tensor, Tensor, type[BilensError], str]] = [
+    (IMAGES[:, :-1], LABELS, ShapeError, r"shape \(60, 35\); the model reads 36 inputs"),
+    (IMAGES.view(60, 6, 6), LABELS, ShapeError, r"so \(batch, 36\) was expected"),
+    (IMAGES, LABELS[:-1], ShapeError, "60 images and 59 labels"),
+    (IMAGES[:0], LABELS[:0], ShapeError, "0 images and 0 labels; .* at least one"),
+    (IMAGES, LABELS - 1, ShapeError, "run from -1 to 1; the model has 3 classes"),
+    (IMAGES, LABELS + 1, ShapeError, "run from 1 to 3; the model has 3 classes"),
+    (IMAGES, LABELS.float(), ShapeError, r"dtype torch.float32 .* use labels.long\(\)"),
+    (IMAGES, LABELS[:, None], ShapeError, r"shape \(60, 1\); one whole number"),
+    (IMAGES, LABELS[0], ShapeError, r"shape \(\); one whole number"),
+    ((IMAGES * 255).byte(), LABELS, ShapeError, r"dtype torch.uint8; .*use images.double\(\)"),
+    (IMAGES.to_sparse(), LABELS, ShapeError, "a dense tensor was expected"),
+    (IMAGES / 0, LABELS, NonFiniteError, "images holds .* non-finite value"),
+]
+
+
+@pytest.mark.parametrize(("images", "labels", "error", "message"), MISFITS)
+def test_data_that_do_not_fit_are_refused_before_any_work(
+    images: Tensor, labels: Tensor, error: type[BilensError], message: str
+) -> None:
+    stages: list[str] = []
+    with pytest.raises(error, match=message):
+        audited(
+            tiny.classifier(),
+            LabelledImages(images, labels),
+            progress=lambda stage, _done, _total: stages.append(stage),
+        )
+    assert stages == []
+
+
+def test_a_model_that_would_not_fit_into_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BILENS_MEMORY_LIMIT", "1k")
+    with pytest.raises(MemoryLimitError, match=r"the limit is 0\.00 GiB: use matvec"):
+        audited(tiny.classifier())
+
+
+def test_the_findings_are_json() -> None:
+    document = audited(tiny.classifier(), TEST).to_dict()
+    assert (document["schema_version"], document["kind"]) == (1, "audit")
+    assert json.loads(json.dumps(document, allow_nan=False))["null_samples"] == FEW

@@ -1,0 +1,84 @@
+"""The record of a layer's spectra: shares, sizes of subspaces, what is said of the whole spectrum.
+
+Broken once: the effective rank taken from the pairs that are shown; it fell with `top`.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+import oracles
+from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.eigen.eigendecompose import eigendecompose_all
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.findings.decomposition import LayerDecomposition, summarise_spectra
+from builders import random_map
+
+F = random_map(2)  # 5 inputs, 3 outputs
+
+
+def record(f: QuadraticMap = F, top: int = 3) -> LayerDecomposition:
+    names = tuple("abc")[: f.sizes.d_out]
+    return summarise_spectra(eigendecompose_all(f, k=None), names, top, "layers.0", "input", "raw")
+
+
+@pytest.mark.parametrize("top", [1, 3, 5, 9])
+def test_each_output_is_its_dense_spectrum(top: int) -> None:
+    found = record(top=top)
+    assert (found.layer, found.basis, found.reading) == ("layers.0", "input", "raw")
+    assert (found.method, found.d_in) == ("dense", 5)
+    dense = oracles.dense_tensor(F.tensor.down, F.tensor.left, F.tensor.right)
+    assert F.linear is not None
+    assert F.constant is not None
+    for c, output in enumerate(found.outputs):
+        every = torch.linalg.eigvalsh(dense[c])
+        leading = oracles.chosen(every, min(top, 5), "magnitude")
+        mass = float((every**2).sum())
+        assert output.name == "abc"[c]
+        assert [pair.eigenvalue for pair in output.pairs] == pytest.approx(leading, rel=1e-12)
+        shares = [value**2 / mass for value in leading]
+        assert [pair.explained for pair in output.pairs] == pytest.approx(shares, rel=1e-12)
+        assert output.explained == pytest.approx(sum(shares), rel=1e-12)
+        assert output.effective_rank == pytest.approx(float(oracles.effective_rank(every)))
+        assert output.frobenius_norm == pytest.approx(mass**0.5, rel=1e-12)
+        assert output.trace == pytest.approx(float(every.sum()), rel=1e-10)
+        assert output.linear_norm == pytest.approx(float(F.linear[c].norm()), rel=1e-12)
+        assert output.constant == float(F.constant[c])
+        assert output.complete
+        assert output.status == "every pair met the tolerance"
+        assert all(pair.converged and pair.residual < 1e-13 for pair in output.pairs)
+
+
+def test_equal_eigenvalues_say_how_many_they_are() -> None:
+    """Σ w_h x_h² with w = (3, 2, 2, −2): 2 and −2 are equal in size, but not to each other."""
+    identity = torch.eye(4, dtype=torch.float64)
+    weight = torch.tensor([[3.0, 2.0, 2.0, -2.0]], dtype=torch.float64)
+    (output,) = record(QuadraticMap(BilinearTensor(weight, identity, identity)), top=4).outputs
+    sizes = {round(pair.eigenvalue): pair.subspace_size for pair in output.pairs}
+    assert sizes == {3: 1, 2: 2, -2: 1}
+
+
+def test_a_form_of_zeros_has_nothing_to_explain() -> None:
+    zero = torch.zeros(1, 2, dtype=torch.float64)
+    (output,) = record(
+        QuadraticMap(BilinearTensor(zero, zero.new_ones(2, 3), zero.new_ones(2, 3)))
+    ).outputs
+    assert [pair.explained for pair in output.pairs] == [0.0, 0.0, 0.0]
+    assert output.effective_rank == 0.0
+
+
+def test_the_record_is_json_with_a_version() -> None:
+    document = record().to_dict()
+    assert document["schema_version"] == 1
+    assert document["kind"] == "decomposition"
+    assert json.loads(json.dumps(document, allow_nan=False))["outputs"][2]["name"] == "c"
+    assert set(document["outputs"][0]["pairs"][0]) == {
+        "eigenvalue",
+        "explained",
+        "residual",
+        "converged",
+        "subspace_size",
+    }

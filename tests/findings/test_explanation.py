@@ -1,0 +1,107 @@
+"""One prediction taken apart: the parts are all there, and the examples are the ones defined.
+
+Broken once: `rest` without the subtraction of what is shown; the parts were more than the score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+import tiny
+from bilens.findings.audit import class_centred
+from bilens.findings.explanation import choose_examples, explain
+from bilens.findings.records import ClassScore
+from bilens.nn import BilinearClassifier
+
+DATA = tiny.images()
+IMAGES = DATA.test_images.double()
+MODELS: dict[str, Callable[[], BilinearClassifier]] = {
+    "random": tiny.classifier,
+    "bias and residual": lambda: tiny.classifier(1, bias=True, residual=True),
+    "trained": tiny.trained,
+}
+
+
+def total(score: ClassScore) -> float:
+    return sum(part.value for part in score.contributions) + (
+        score.rest + score.linear + score.constant
+    )
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("index", [0, 7, 59])
+def test_the_parts_sum_to_the_class_centred_logit(name: str, index: int) -> None:
+    model = MODELS[name]()
+    logits = model(IMAGES[index]).detach()
+    centred = (logits - logits.mean()).tolist()
+    explanation = explain(class_centred(model), IMAGES[index], int(DATA.test_labels[index]), index)
+    assert explanation.scores == pytest.approx(centred, rel=1e-10)
+    for score in explanation.classes:
+        assert score.score == pytest.approx(centred[score.index], rel=1e-10)
+        assert total(score) == pytest.approx(score.score, rel=1e-10)
+    assert explanation.image == pytest.approx(IMAGES[index].tolist(), abs=5e-6)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_is_shown_are_the_largest_contributions(name: str) -> None:
+    """Each is λ(v·x)²; the rank says where λ stands by falling size."""
+    eigs, x = class_centred(MODELS[name]()), IMAGES[3]
+    for score in explain(eigs, x, label=None).classes:
+        values, vectors = eigs.eigenvalues[score.index], eigs.eigenvectors[score.index]
+        every = (values * (vectors @ x) ** 2).tolist()
+        expected = sorted(every, key=abs, reverse=True)[:4]
+        assert [part.value for part in score.contributions] == pytest.approx(expected, rel=1e-12)
+        for part in score.contributions:
+            assert part.eigenvalue == float(values[part.rank - 1])
+            assert part.overlap == pytest.approx(float(vectors[part.rank - 1] @ x), rel=1e-9)
+            assert part.value == pytest.approx(part.eigenvalue * part.overlap**2, rel=1e-9)
+            assert part.vector == pytest.approx(vectors[part.rank - 1].tolist(), abs=5e-6)
+
+
+def ranked_classes(model: BilinearClassifier, x: Tensor) -> list[int]:
+    order: list[int] = model(x).argsort(descending=True).tolist()
+    return order
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, None])
+def test_the_two_highest_classes_are_shown_and_the_right_one(place: int | None) -> None:
+    """Of three classes the label adds a third only where it is the last."""
+    model = MODELS["random"]()
+    order = ranked_classes(model, IMAGES[0])
+    label = None if place is None else order[place]
+    explanation = explain(class_centred(model), IMAGES[0], label, 5, "wrong")
+    assert [score.index for score in explanation.classes] == order[: 3 if place == 2 else 2]
+    assert (explanation.kind, explanation.index, explanation.label) == ("wrong", 5, label)
+    assert explanation.predicted == order[0]
+
+
+def scores_of(margins: list[float]) -> Tensor:
+    """Rows (margin, 0, -9): class 0 wins by a positive margin, class 1 by a negative one."""
+    return torch.tensor([[margin, 0.0, -9.0] for margin in margins], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("margins", "labels", "expected"),
+    [
+        # Right are 0, 1, 2 and 4, by margin 4 (0.5), 0 (1), 2 (2), 1 (3): the median of an even
+        # number is the upper one, 2; wrong are 3 (margin 5) and 5 (margin 4).
+        (
+            [1.0, 3.0, 2.0, 5.0, 0.5, -4.0],
+            [0, 0, 0, 1, 0, 0],
+            {"typical": 2, "narrow": 4, "wrong": 3},
+        ),
+        ([1.0, 3.0, 2.0], [0, 0, 0], {"typical": 2, "narrow": 0}),
+        ([1.0, 3.0, 2.0], [1, 2, 1], {"wrong": 1}),
+        ([2.0], [0], {"typical": 0, "narrow": 0}),
+        ([-2.0, 1.0], [1, 2], {"typical": 0, "narrow": 0, "wrong": 1}),
+    ],
+    ids=["some wrong", "all right", "all wrong", "one", "one each"],
+)
+def test_the_examples_are_the_ones_defined(
+    margins: list[float], labels: list[int], expected: dict[str, int]
+) -> None:
+    assert choose_examples(scores_of(margins), torch.tensor(labels)) == expected

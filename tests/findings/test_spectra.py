@@ -1,0 +1,179 @@
+"""Class readings against dense matrices in numpy, in all three conventions of the rank.
+
+Broken once: the raw rank taken from `quadratic_map("embedding")`; it was not the dense one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import oracles
+import tiny
+from bilens.algebra.directions import centred_directions
+from bilens.algebra.eigen.decomposition import EigenDecomposition
+from bilens.algebra.eigen.eigendecompose import eigendecompose
+from bilens.algebra.rotation_null import RotationNull, rotation_null
+from bilens.findings.audit import class_centred
+from bilens.findings.records import ClassReading
+from bilens.findings.spectra import chance, end_of_spectrum, read_classes
+from bilens.nn import BilinearClassifier
+from builders import form_of, rotation
+
+NAMES = ("upright", "level", "slanting")
+MODELS: dict[str, Callable[[], BilinearClassifier]] = {
+    "plain": tiny.classifier,
+    "bias and residual": lambda: tiny.classifier(1, bias=True, residual=True),
+    "trained": tiny.trained,
+}
+
+
+@cache
+def null_of(name: str) -> RotationNull:
+    generator = torch.Generator().manual_seed(0)
+    f = MODELS[name]().quadratic_map().detach()
+    return rotation_null(f, centred_directions(tiny.CLASSES), generator, 39)
+
+
+@cache
+def readings(name: str) -> tuple[ClassReading, ...]:
+    model = MODELS[name]()
+    return read_classes(model, class_centred(model), null_of(name), NAMES)
+
+
+def dense_forms(model: BilinearClassifier, basis: str) -> NDArray[np.float64]:
+    """The (classes, in, in) matrices of the logits, straight from the weights."""
+    layer, embed = model.layers[0], model.embed.weight.detach()
+    left, right = layer.left.weight.detach(), layer.right.weight.detach()
+    if basis == "input":
+        left, right = left @ embed, right @ embed
+    return oracles.dense_tensor(model.head.weight.detach(), left, right).numpy()
+
+
+def dense_linear(model: BilinearClassifier) -> NDArray[np.float64]:
+    """The (classes, in) linear parts: Σ_h d_h (c_h l_h + b_h r_h), and the residual path."""
+    layer, embed = model.layers[0], model.embed.weight.detach().numpy()
+    head = model.head.weight.detach().numpy()
+    total = np.zeros((tiny.CLASSES, tiny.PIXELS))
+    if layer.has_bias:
+        b, c = layer.left.bias.detach().numpy(), layer.right.bias.detach().numpy()
+        left, right = layer.left.weight.detach().numpy(), layer.right.weight.detach().numpy()
+        for h in range(len(b)):
+            total += np.outer(head[:, h], (c[h] * left[h] + b[h] * right[h]) @ embed)
+    return total + head @ embed if model.residual else total
+
+
+def rank(matrix: NDArray[np.float64]) -> float:
+    values = np.linalg.eigvalsh(matrix)
+    return float(np.abs(values).sum() ** 2 / (values**2).sum())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_reading_is_that_of_the_dense_matrices(name: str) -> None:
+    model = MODELS[name]()
+    raw, embedding = dense_forms(model, "input"), dense_forms(model, "embedding")
+    centred = raw - raw.mean(axis=0)
+    linear = dense_linear(model)
+    linear -= linear.mean(axis=0)
+    for reading in readings(name):
+        c, matrix = reading.index, centred[reading.index]
+        values = np.linalg.eigvalsh(matrix)[::-1]
+        assert reading.name == NAMES[c]
+        assert reading.eigenvalues == pytest.approx(values, rel=1e-9, abs=1e-12)
+        assert reading.effective_rank == pytest.approx(rank(matrix), rel=1e-9)
+        assert reading.effective_rank_raw == pytest.approx(rank(raw[c]), rel=1e-9)
+        assert reading.effective_rank_embedding == pytest.approx(rank(embedding[c]), rel=1e-9)
+        assert reading.frobenius_norm == pytest.approx(np.linalg.norm(matrix), rel=1e-12)
+        assert reading.linear_norm == pytest.approx(np.linalg.norm(linear[c]), rel=1e-9)
+        assert reading.complete
+        assert reading.largest_residual < 1e-12 * np.linalg.norm(matrix)
+        zero = 1e-12 * values[0]  # what is smaller is rounding, and has no sign
+        ends = [value for value in values[:4] if value > zero]
+        assert [pair.eigenvalue for pair in reading.positive] == pytest.approx(ends, rel=1e-9)
+        ends = [value for value in values[:-5:-1] if value < -zero]
+        assert [pair.eigenvalue for pair in reading.negative] == pytest.approx(ends, rel=1e-9)
+        for pair in (*reading.positive, *reading.negative):
+            vector = np.array(pair.vector)  # five decimals of it
+            assert matrix @ vector == pytest.approx(pair.eigenvalue * vector, abs=2e-4)
+            assert vector[np.abs(vector).argmax()] > 0
+            share = pair.eigenvalue**2 / (matrix**2).sum()
+            assert pair.explained == pytest.approx(share, rel=1e-9)
+            assert pair.subspace_size == 1
+
+
+def test_the_constant_is_the_class_centred_logit_of_the_empty_image() -> None:
+    name = "bias and residual"
+    logits = MODELS[name]()(torch.zeros(tiny.PIXELS, dtype=torch.float64)).tolist()
+    for reading in readings(name):
+        expected = logits[reading.index] - sum(logits) / tiny.CLASSES
+        assert reading.constant == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_significant_is_what_lies_beyond_the_edge_of_chance(name: str) -> None:
+    """⌈0.95 · 40⌉ = 38: the edge is the second largest of the 39 largest eigenvalues."""
+    null = null_of(name)
+    for reading in readings(name):
+        c, values = reading.index, reading.eigenvalues
+        largest, smallest = (
+            sorted(null.largest[:, c].tolist()),
+            sorted(null.smallest[:, c].tolist()),
+        )
+        assert reading.upper_edge == largest[-2]
+        assert reading.lower_edge == smallest[1]
+        assert reading.significant_positive == sum(value > largest[-2] for value in values)
+        assert reading.significant_negative == sum(value < smallest[1] for value in values)
+        assert reading.p_upper == (1 + sum(value >= values[0] for value in largest)) / 40
+        assert reading.p_lower == (1 + sum(value <= values[-1] for value in smallest)) / 40
+        samples = null.effective_rank[:, c].numpy()
+        low, median, high = np.quantile(samples, [0.025, 0.5, 0.975])
+        level = reading.effective_rank_chance
+        assert (level.low, level.median, level.high) == pytest.approx((low, median, high))
+
+
+def test_a_trained_model_has_more_than_chance_and_a_random_one_hardly() -> None:
+    trained = readings("trained")
+    assert all(item.significant_positive + item.significant_negative > 0 for item in trained)
+    assert sum(item.significant_positive for item in readings("plain")) <= 1
+
+
+def test_the_level_of_chance_is_median_and_central_95_per_cent() -> None:
+    """Of 0, 1, …, 1000 in any order, these are 25, 500 and 975."""
+    samples = torch.randperm(1001, generator=torch.Generator().manual_seed(0)).double()
+    level = chance(samples)
+    assert (level.low, level.median, level.high) == pytest.approx((25, 500, 975), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("values", "positive", "negative"),
+    [
+        ([5.0, 4.0, 3.0, 2.0, 1.0, -1.0], [5.0, 4.0, 3.0, 2.0], [-1.0]),
+        ([-1.0, -2.0, -3.0, -4.0, -5.0, 0.0], [], [-5.0, -4.0, -3.0, -2.0]),
+        ([0.0] * 6, [], []),
+    ],
+)
+def test_each_end_shows_at_most_four_of_its_own_sign(
+    values: list[float], positive: list[float], negative: list[float]
+) -> None:
+    eig = eigen(values)
+    found = [pair.eigenvalue for pair in end_of_spectrum(eig, positive=True)]
+    assert found == pytest.approx(positive, abs=1e-12)
+    found = [pair.eigenvalue for pair in end_of_spectrum(eig, positive=False)]
+    assert found == pytest.approx(negative, abs=1e-12)
+
+
+def test_eigenvalues_that_are_equal_say_so() -> None:
+    pairs = end_of_spectrum(eigen([3.0, 2.0, 2.0, -1.0, -1.0, -1.0]), positive=True)
+    assert [pair.subspace_size for pair in pairs] == [1, 2, 2]
+    pairs = end_of_spectrum(eigen([3.0, 2.0, 2.0, -1.0, -1.0, -1.0]), positive=False)
+    assert [pair.subspace_size for pair in pairs] == [3, 3, 3]
+
+
+def eigen(values: list[float]) -> EigenDecomposition:
+    turn = rotation(len(values)) if any(values) else torch.eye(len(values), dtype=torch.float64)
+    return eigendecompose(form_of(turn.T @ torch.diag(torch.tensor(values).double()) @ turn))

@@ -1,0 +1,182 @@
+"""The verdict: each rule, each way it can end, and the numbers that go with it.
+
+Broken once: `any` in place of `all` in the exactness rule; one precision alone could not fail it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from bilens.findings.records import (
+    AuditFindings,
+    Chance,
+    ClassReading,
+    Exactness,
+    Finding,
+    ModelSummary,
+    Share,
+    TruncationPoint,
+)
+from bilens.findings.verdict import judge
+
+SINGLE = Exactness("float32", 1e-6, 2e-7, 1e-5, 1000)
+DOUBLE = Exactness("float64", 1e-15, 3e-16, 1e-12, 1000)
+READING = ClassReading(
+    index=0,
+    name="upright",
+    eigenvalues=(2.0, -1.0),
+    positive=(),
+    negative=(),
+    upper_edge=1.0,
+    lower_edge=-0.5,
+    p_upper=0.01,
+    p_lower=0.01,
+    significant_positive=1,
+    significant_negative=1,
+    effective_rank=1.8,
+    effective_rank_chance=Chance(2.0, 1.9, 2.0),
+    effective_rank_raw=1.7,
+    effective_rank_embedding=1.6,
+    frobenius_norm=5**0.5,
+    linear_norm=0.0,
+    constant=0.0,
+    largest_residual=1e-15,
+    complete=True,
+)
+SHARE = Share(9, 10, 0.9, 0.55, 0.9975)
+CURVE = (
+    TruncationPoint(0, 0.1, 0.2),
+    TruncationPoint(1, 0.885, 0.9),
+    TruncationPoint(2, 0.89, 0.95),
+    TruncationPoint(36, 0.9, 1.0),
+)
+
+
+def reading(**changes: object) -> ClassReading:
+    return dataclasses.replace(READING, **changes)  # type: ignore[arg-type]
+
+
+def rule(findings: tuple[Finding, ...], name: str) -> Finding:
+    (found,) = (finding for finding in findings if finding.rule == name)
+    return found
+
+
+def judged(
+    exactness: tuple[Exactness, ...] = (SINGLE, DOUBLE),
+    classes: tuple[ClassReading, ...] = (READING, READING),
+    accuracy: Share | None = SHARE,
+    truncation: tuple[TruncationPoint, ...] = CURVE,
+) -> tuple[Finding, ...]:
+    return judge(exactness, classes, accuracy, truncation)
+
+
+def test_the_rules_come_in_the_order_in_which_a_reader_needs_them() -> None:
+    names = [finding.rule for finding in judged()]
+    assert names == ["exact", "complete", "accuracy", "few_directions", "beyond_chance"]
+    names = [finding.rule for finding in judged(accuracy=None, truncation=())]
+    assert names == ["exact", "complete", "beyond_chance"]
+
+
+@pytest.mark.parametrize(
+    ("single", "double", "outcome"),
+    [
+        (1e-5, 1e-12, "pass"),  # the tolerance itself is allowed
+        (1.1e-5, 1e-15, "fail"),
+        (1e-7, 1.1e-12, "fail"),
+        (1.0, 1.0, "fail"),
+        (float("nan"), 1e-15, "fail"),
+    ],
+)
+def test_exact_needs_both_precisions(single: float, double: float, outcome: str) -> None:
+    pair = (
+        dataclasses.replace(SINGLE, relative_error=single),
+        dataclasses.replace(DOUBLE, relative_error=double),
+    )
+    finding = rule(judged(exactness=pair), "exact")
+    assert finding.outcome == outcome
+    assert finding.values["float64"] == double
+    assert finding.values["inputs"] == 1000
+
+
+def test_complete_names_the_classes_that_are_not() -> None:
+    finding = rule(judged(), "complete")
+    assert (finding.outcome, finding.values) == (
+        "pass",
+        {"residual": 1e-15, "classes": 2, "incomplete": ""},
+    )
+    classes = (
+        READING,
+        reading(name="level", complete=False, largest_residual=0.5),
+        reading(name="slanting", complete=False),
+    )
+    finding = rule(judged(classes=classes), "complete")
+    assert (finding.outcome, finding.values) == (
+        "fail",
+        {"residual": 0.5, "classes": 3, "incomplete": "level, slanting"},
+    )
+
+
+def test_accuracy_is_reported_with_its_interval_and_not_judged() -> None:
+    finding = rule(judged(), "accuracy")
+    assert finding.outcome == "info"
+    assert finding.values == {"value": 0.9, "low": 0.55, "high": 0.9975, "total": 10}
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "k"),
+    [
+        ((0.1, 0.885, 0.89, 0.9), 2),  # 0.89 is 0.01 below 0.9, which is allowed
+        ((0.1, 0.885, 0.8899, 0.9), 36),
+        ((0.95, 0.1, 0.2, 0.9), 0),  # better than the whole model, with no direction at all
+        ((0.0, 0.0, 0.0, 0.0), 0),
+    ],
+)
+def test_few_directions_is_the_first_k_that_loses_at_most_one_per_cent(
+    accuracies: tuple[float, ...], k: int
+) -> None:
+    curve = tuple(
+        dataclasses.replace(point, accuracy=value)
+        for point, value in zip(CURVE, accuracies, strict=True)
+    )
+    finding = rule(judged(truncation=curve), "few_directions")
+    assert finding.outcome == "info"
+    assert (finding.values["k"], finding.values["of"]) == (k, 36)
+    assert finding.values["full"] == accuracies[-1]
+
+
+@pytest.mark.parametrize(
+    ("counts", "outcome", "values"),
+    [
+        # counts of both ends are added for each class: 2, 3 and 5
+        (((1, 1), (3, 0), (1, 4)), "info", {"median": 3, "least": 2, "most": 5, "none": ""}),
+        # 0, 1 and 0: two classes have nothing beyond chance
+        (((0, 0), (0, 1), (0, 0)), "warn", {"median": 0, "least": 0, "most": 1, "none": "a, c"}),
+    ],
+)
+def test_beyond_chance_warns_of_classes_that_have_nothing(
+    counts: tuple[tuple[int, int], ...], outcome: str, values: dict[str, object]
+) -> None:
+    classes = tuple(
+        reading(name=name, significant_positive=positive, significant_negative=negative)
+        for name, (positive, negative) in zip("abc", counts, strict=True)
+    )
+    finding = rule(judged(classes=classes), "beyond_chance")
+    assert (finding.outcome, finding.values) == (outcome, values)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "passed"),
+    [(["pass", "info"], True), (["pass", "warn"], True), (["pass", "fail", "info"], False)],
+)
+def test_an_audit_passes_unless_a_rule_failed(outcomes: list[str], passed: bool) -> None:
+    verdict = tuple(Finding("exact", outcome, {}) for outcome in outcomes)  # type: ignore[arg-type]
+    model = ModelSummary(
+        "BilinearClassifier", 4, 2, 2, False, False, 9, "float64", (2, 2), False, ()
+    )
+    findings = AuditFindings(model, (SINGLE, DOUBLE), None, (), (), (), verdict, 19, 0)
+    assert findings.passed is passed
+    document = findings.to_dict()
+    assert document["passed"] is passed
+    assert [record["passed"] for record in document["exactness"]] == [True, True]

@@ -1,0 +1,145 @@
+"""The report object: a round trip through files, and errors in one sentence.
+
+Damage seen to fail: the file written without `write_file`; NaN let into the JSON text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from bilens.errors import BilensError, CheckpointError, FileError, NonFiniteError, UsageError
+from bilens.report import audit_report
+from bilens.report.audit_report import AuditReport
+from report_documents import make_document, variants
+
+
+@pytest.mark.parametrize("name", variants())
+def test_a_report_survives_a_round_trip(name: str, tmp_path: Path) -> None:
+    report = AuditReport(variants()[name])
+    text = report.to_json(tmp_path / "deep" / "audit.json")
+    again = AuditReport.from_json(tmp_path / "deep" / "audit.json")
+    assert again == report
+    assert again.to_dict() == report.to_dict() == variants()[name] == json.loads(text)
+    assert again.to_html() == report.to_html()
+
+
+def test_the_file_is_the_text_and_a_line_end() -> None:
+    text = AuditReport(make_document()).to_json()
+    assert "\n" not in text
+    assert text.isascii()
+
+
+def test_the_page_names_the_hash_of_the_json_file(tmp_path: Path) -> None:
+    report = AuditReport(make_document())
+    report.to_json(tmp_path / "audit.json")
+    digest = hashlib.sha256((tmp_path / "audit.json").read_bytes()).hexdigest()
+    assert digest in report.to_html()
+
+
+@pytest.mark.parametrize("lang", ["en", "ja"])
+def test_the_page_that_is_written_is_the_one_returned(lang: str, tmp_path: Path) -> None:
+    text = AuditReport(make_document()).to_html(tmp_path / "report.html", lang=lang)
+    assert (tmp_path / "report.html").read_text("utf-8") == text
+    assert text.startswith("<!doctype html>")
+    assert f'<html lang="{lang}">' in text
+
+
+def test_a_failed_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "audit.json"
+    path.write_text("old")
+
+    def full(_path: Path, _target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(BilensError, match="No space left"):
+        AuditReport(make_document()).to_json(path)
+    with pytest.raises(BilensError, match="No space left"):
+        AuditReport(make_document()).to_html(path)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_writing_is_left_to_the_one_function_that_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: dict[Path, bytes] = {}
+    monkeypatch.setattr(audit_report, "write_file", written.__setitem__)
+    report = AuditReport(make_document())
+    report.to_json("a.json")
+    report.to_html("a.html")
+    assert json.loads(written[Path("a.json")]) == report.to_dict()
+    assert written[Path("a.html")].decode() == report.to_html()
+
+
+def test_an_unknown_language_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="en, ja"):
+        AuditReport(make_document()).to_html(tmp_path / "report.html", lang="fr")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_passed_is_what_the_document_says() -> None:
+    assert AuditReport(variants()["healthy"]).passed is True
+    assert AuditReport(variants()["failed"]).passed is False
+
+
+def test_a_report_cannot_be_changed_from_outside() -> None:
+    document = make_document()
+    report = AuditReport(document)
+    document["passed"] = False
+    report.to_dict()["passed"] = False
+    assert report.passed is True
+    with pytest.raises(AttributeError):
+        report.document = {}  # type: ignore[misc]
+
+
+def test_nan_is_refused_at_construction() -> None:
+    with pytest.raises(NonFiniteError):
+        AuditReport(make_document() | {"null_samples": float("nan")})
+
+
+FILES = {
+    "not JSON": (b"{", "not a JSON file"),
+    "not text": (b"\xff\xfe\x00", "not a JSON file"),
+    "empty": (b"", "not a JSON file"),
+    "too deep": (b"[" * 100_000, "not a JSON file"),
+    "a list": (b"[]", "an audit document was expected"),
+    "another kind": (b'{"kind": "explanation"}', "an audit document was expected"),
+    "the future": (b'{"kind": "audit", "schema_version": 2}', "schema_version 2"),
+    "a part": (b'{"kind": "audit", "schema_version": 1}', "'passed' is missing"),
+    "NaN": (b'{"kind": "audit", "schema_version": 1, "seed": NaN}', "cannot be written as JSON"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_is_no_report_is_named(name: str, tmp_path: Path) -> None:
+    content, words = FILES[name]
+    path = tmp_path / "audit.json"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError) as caught:
+        AuditReport.from_json(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert words in message
+    assert "\n" not in message
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"gone\.json: cannot be read \(No such file"):
+        AuditReport.from_json(tmp_path / "gone.json")
+    assert issubclass(CheckpointError, FileError)
+
+
+def test_a_notebook_shows_the_page_in_a_frame_that_can_do_nothing() -> None:
+    report = AuditReport(make_document(classes=2, shape=(2, 2)))
+    frame = re.fullmatch(
+        r'<iframe sandbox="" srcdoc="([^"]*)"[^>]*></iframe>', report._repr_html_()
+    )
+    assert frame is not None
+    assert html.unescape(frame[1]) == report.to_html()

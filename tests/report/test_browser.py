@@ -1,0 +1,240 @@
+"""The page in a real browser, opened from a file, with every request recorded and refused.
+
+Damage seen to fail: a fixed width of 50rem for tables; a style sheet from elsewhere; a heading
+level skipped.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bilens.report.audit_report import AuditReport
+from report_documents import make_document, variants
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+ARGUMENTS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+WIDTHS = (380, 800, 1400)
+LONG = ["x" * 200, "<b>bold & bright</b>", "犬" * 60]
+
+
+def find_browser() -> str | None:
+    """The browser of BILENS_TEST_BROWSER, or the first one on the path."""
+    named = os.environ.get("BILENS_TEST_BROWSER")
+    return named or next(filter(None, map(shutil.which, NAMES)), None)
+
+
+pytestmark = pytest.mark.skipif(
+    find_browser() is None, reason="no Chromium found: set BILENS_TEST_BROWSER to one"
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=find_browser(), args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Visit:
+    """A page that was opened, and what it asked for or complained about."""
+
+    page: Any
+    requests: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+    def open(self, path: Path) -> None:
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.route("**/*", self.answer)
+        self.page.goto(path.as_uri())
+
+    def answer(self, route: Any) -> None:
+        self.requests.append(route.request.url)
+        if route.request.url.startswith(("file:", "data:")):
+            route.continue_()
+        else:
+            route.abort()
+
+
+@pytest.fixture
+def visit(browser: Any, request: pytest.FixtureRequest) -> Iterator[Visit]:
+    context = browser.new_context(**getattr(request, "param", {}))
+    yield Visit(context.new_page())
+    context.close()
+
+
+def write(folder: Path, document: dict[str, Any], lang: str = "en") -> Path:
+    path = folder / "report.html"
+    AuditReport(document).to_html(path, lang=lang)
+    return path
+
+
+@pytest.mark.parametrize("lang", ["en", "ja"])
+def test_the_page_asks_for_nothing_and_complains_about_nothing(
+    visit: Visit, tmp_path: Path, lang: str
+) -> None:
+    path = write(tmp_path, make_document(names=LONG), lang)
+    visit.open(path)
+    visit.page.wait_for_load_state("networkidle")
+    assert [url for url in visit.requests if not url.startswith("data:")] == [path.as_uri()]
+    assert visit.complaints == []
+    assert visit.page.evaluate("document.documentElement.lang") == lang
+    assert visit.page.title().startswith({"en": "Audit report", "ja": "監査レポート"}[lang])
+
+
+OUTSIDE = """
+width => [...document.querySelectorAll("body *")].filter(node =>
+    !node.closest(".scroll, .class-index, svg, .skip") &&
+    node.getBoundingClientRect().right > width + 0.5
+).map(node => node.outerHTML.slice(0, 80))
+"""
+
+
+@pytest.mark.parametrize("lang", ["en", "ja"])
+@pytest.mark.parametrize("name", ["long names", "no image", "many classes"])
+def test_the_page_never_scrolls_sideways(
+    visit: Visit, tmp_path: Path, lang: str, name: str
+) -> None:
+    documents = variants() | {"long names": make_document(names=LONG)}
+    visit.open(write(tmp_path, documents[name], lang))
+    for width in WIDTHS:
+        visit.page.set_viewport_size({"width": width, "height": 900})
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
+        assert visit.page.evaluate(OUTSIDE, width) == []
+
+
+def test_headings_images_and_tables_can_be_followed_without_seeing_them(
+    visit: Visit, tmp_path: Path
+) -> None:
+    visit.open(write(tmp_path, make_document()))
+    levels = visit.page.evaluate(
+        "[...document.querySelectorAll('h1,h2,h3,h4,h5,h6')].map(node => +node.tagName[1])"
+    )
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    images = visit.page.evaluate(
+        "[...document.images].map(image => [image.alt, image.complete, image.naturalWidth])"
+    )
+    assert len(images) > 20
+    assert all(alt and complete and width > 0 for alt, complete, width in images)
+
+
+def test_the_keyboard_reaches_every_link_and_every_part_that_opens(
+    visit: Visit, tmp_path: Path
+) -> None:
+    visit.open(write(tmp_path, make_document()))
+    visit.page.evaluate("document.querySelectorAll('summary').forEach((s, i) => s.dataset.at = i)")
+    expected = visit.page.evaluate("document.querySelectorAll('summary').length")
+    reached, marked = set(), True
+    visit.page.keyboard.press("Tab")
+    assert visit.page.evaluate("document.activeElement.className") == "skip"
+    assert visit.page.evaluate("document.activeElement.getBoundingClientRect().top") >= 0
+    for _ in range(80):
+        visit.page.keyboard.press("Tab")
+        place, outline = visit.page.evaluate(
+            "[document.activeElement].map(n => [n.dataset.at, getComputedStyle(n).outlineStyle])[0]"
+        )
+        if place is not None:
+            reached.add(place)
+            marked = marked and outline == "solid"
+    assert len(reached) == expected == 4
+    assert marked, "the focus can be seen"
+
+
+def test_a_part_closes_and_opens_with_the_keyboard(visit: Visit, tmp_path: Path) -> None:
+    visit.open(write(tmp_path, make_document()))
+    summary = visit.page.locator("#class-0 > summary")
+    summary.focus()
+    visit.page.keyboard.press("Enter")
+    assert visit.page.locator("#class-0").get_attribute("open") is None
+    visit.page.keyboard.press("Enter")
+    assert visit.page.locator("#class-0").get_attribute("open") is not None
+
+
+@pytest.mark.parametrize("visit", [{"java_script_enabled": False}], indirect=True)
+def test_a_page_without_scripts_shows_everything(visit: Visit, tmp_path: Path) -> None:
+    visit.open(write(tmp_path, make_document()))
+    assert visit.page.locator("#class-2 img").first.is_visible()
+    assert visit.page.locator("#predictions table").first.is_visible()
+
+
+@pytest.mark.parametrize("lang", ["en", "ja"])
+def test_it_prints_on_several_pages_with_everything_open(
+    visit: Visit, tmp_path: Path, lang: str
+) -> None:
+    visit.open(write(tmp_path, make_document(), lang))
+    visit.page.evaluate("document.querySelectorAll('details').forEach(part => part.open = false)")
+    visit.page.emulate_media(media="print", color_scheme="dark")
+    assert visit.page.evaluate("getComputedStyle(document.body).backgroundColor") == (
+        "rgb(255, 255, 255)"
+    )
+    assert visit.page.evaluate(
+        "document.querySelector('#class-0 .reading').getBoundingClientRect().height > 100"
+    )
+    pdf = visit.page.pdf(prefer_css_page_size=True, print_background=True)
+    assert len(re.findall(rb"/Type\s*/Page[^s]", pdf)) > 1
+
+
+CONTRAST = """
+() => {
+  const numbers = text => text.match(/[0-9.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b]
+    .map(c => c / 255).map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = node => {
+    for (; node; node = node.parentElement) {
+      const colour = numbers(getComputedStyle(node).backgroundColor);
+      if (colour.length < 4 || colour[3] > 0) return colour;
+    }
+    return [255, 255, 255];
+  };
+  return [...document.querySelectorAll("body *")].filter(node =>
+    !node.closest("script, .icon, .skip") && [...node.childNodes].some(
+      child => child.nodeType === 3 && child.textContent.trim())
+  ).map(node => {
+    const style = getComputedStyle(node), inside = node.closest("svg") !== null;
+    if (inside && !["text", "tspan"].includes(node.tagName)) return null;
+    const colour = numbers(inside ? style.fill : style.color);
+    const [low, high] = [light(colour), light(ground(node))].sort((a, b) => a - b);
+    return [(high + 0.05) / (low + 0.05), node.outerHTML.slice(0, 100)];
+  }).filter(found => found !== null && found[0] < 4.5);
+}
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["failed", "odd"])
+def test_every_text_can_be_read_in_light_and_dark(
+    visit: Visit, tmp_path: Path, scheme: str, name: str
+) -> None:
+    visit.page.emulate_media(color_scheme=scheme)
+    visit.open(write(tmp_path, variants()[name]))
+    ground = visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    brightness = sum(int(number) for number in re.findall(r"\d+", ground)[:3]) / 3
+    assert brightness < 60 if scheme == "dark" else brightness > 200
+    assert visit.page.evaluate(CONTRAST) == []
+
+
+def test_the_notebook_frame_shows_the_page(visit: Visit, tmp_path: Path) -> None:
+    path = tmp_path / "notebook.html"
+    path.write_text(f"<!doctype html>{AuditReport(make_document())._repr_html_()}", "utf-8")
+    visit.open(path)
+    frame = visit.page.frame_locator("iframe")
+    assert "What this model computes" in frame.locator("h1").inner_text()
+    assert visit.complaints == []

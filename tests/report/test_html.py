@@ -1,0 +1,330 @@
+"""The HTML page: complete, self-contained, and no text of a document becomes markup.
+
+Damage seen to fail: autoescape off; `<` not escaped in the embedded JSON; a section left out.
+"""
+
+from __future__ import annotations
+
+import html
+import itertools
+import json
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from bilens.report.catalogue import load_catalogue
+from bilens.report.document import check_document
+from bilens.report.html import SECTIONS, embedded_json, render_html
+from report_documents import make_document, variants
+
+VOID = {"meta", "link", "img", "br"}
+XSS = [
+    "<script>alert(1)</script>",
+    "</script><script>alert(1)</script>",
+    "<!--<script>",
+    "--><script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "<img src='http://example.com/x.png'>",
+    '"><svg onload=alert(1)>',
+    "'><svg/onload=alert(1)>",
+    "</title><script>alert(1)</script>",
+    "</style><script>alert(1)</script>",
+    "</text></svg><script>alert(1)</script>",
+    "</desc><script>alert(1)</script>",
+    "<a href=javascript:alert(1)>x</a>",
+    "javascript:alert(1)",
+    "data:text/html,<script>alert(1)</script>",
+    "<iframe srcdoc='<script>alert(1)</script>'>",
+    "<object data=x>",
+    "<embed src=x>",
+    "<base href=//example.com/>",
+    "<meta http-equiv=refresh content=0;url=//example.com>",
+    "<link rel=stylesheet href=//example.com/x.css>",
+    "<style>*{background:url(//example.com)}</style>",
+    "<math><mi//xlink:href='data:x,<script>alert(1)</script>'>",
+    "<template><script>alert(1)</script></template>",
+    "<details open ontoggle=alert(1)>",
+    "<input autofocus onfocus=alert(1)>",
+    "<form action=//example.com><button>x</button></form>",
+    '" onmouseover="alert(1)',
+    "' onmouseover='alert(1)",
+    "` onmouseover=`alert(1)",
+    "{{ 7 * 7 }}",
+    "{% for x in ().__class__.__base__.__subclasses__() %}{{ x }}{% endfor %}",
+    "{0.__class__} {name} %s %(x)s",
+    "&lt;script&gt;alert(1)&lt;/script&gt;",
+    "&#60;script&#62;",
+    "\u003cscript\u003ealert(1)",
+    "a\u2028b\u2029c\u0000d\ud800e\u202ef",
+    "]]><script>alert(1)</script>",
+    "\\u003c/script\\u003e",
+    "\r\n\r\n<script>alert(1)</script>",
+]
+
+
+class Page(HTMLParser):
+    """The elements of a page, in order, and its scripts and texts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.scripts: list[str] = []
+        self.text: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == [], "every element is closed"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "script" in self.open:
+            self.scripts.append(data)
+        elif "style" not in self.open:
+            self.text.append(data)
+
+    def all(self, *tags: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.elements if tag in tags]
+
+    def structure(self) -> list[tuple[str, tuple[str, ...]]]:
+        return [(tag, tuple(attributes)) for tag, attributes in self.elements]
+
+
+def render(document: dict[str, Any], lang: str = "en") -> Page:
+    return Page(render_html(check_document(document), lang))
+
+
+PAGES = {
+    (name, lang): render(document, lang)
+    for name, document in variants().items()
+    for lang in ("en", "ja")
+}
+
+
+def each_page(function: Any) -> Any:
+    return pytest.mark.parametrize("page", PAGES.values(), ids=["-".join(key) for key in PAGES])(
+        function
+    )
+
+
+@each_page
+def test_every_section_is_there_in_order_and_linked(page: Page) -> None:
+    places = [attributes["id"] for attributes in page.all("section")]
+    assert tuple(places) == SECTIONS
+    links = [attributes["href"] for attributes in page.all("a")]
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert all(link.startswith("#") and link[1:] in ids for link in links)
+
+
+@each_page
+def test_one_h1_and_no_level_is_skipped(page: Page) -> None:
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+
+
+@each_page
+def test_nothing_comes_from_elsewhere(page: Page) -> None:
+    for _, attributes in page.elements:
+        for name in {"src", "href", "srcset", "data", "action", "poster"} & set(attributes):
+            assert (attributes[name] or "").startswith(("data:", "#"))
+        assert not [name for name in attributes if name.startswith("on") or name == "style"]
+    assert len(page.all("script")) == 1
+    assert page.all("script")[0] == {"type": "application/json", "id": "bilens-audit"}
+
+
+@each_page
+def test_the_policy_forbids_everything_but_what_the_page_holds(page: Page) -> None:
+    (policy,) = (m["content"] for m in page.all("meta") if "http-equiv" in m)
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data:")
+    assert "script-src" not in policy
+    assert "http" not in policy
+
+
+@each_page
+def test_every_image_has_a_text_and_every_drawing_a_title(page: Page) -> None:
+    assert all(attributes["alt"] for attributes in page.all("img"))
+    drawings = page.all("svg")
+    assert all(attributes["role"] == "img" for attributes in drawings)
+    assert len(page.all("desc")) == len(drawings)
+    assert len(page.all("title")) == len(drawings) + 1
+
+
+@each_page
+def test_every_head_of_a_table_says_what_it_heads(page: Page) -> None:
+    assert {attributes["scope"] for attributes in page.all("th")} <= {"col", "row", "colgroup"}
+    assert len(page.all("caption")) == len(page.all("table"))
+
+
+@each_page
+def test_no_placeholder_is_left(page: Page) -> None:
+    texts = "".join(page.text)
+    assert not re.search(r"\{\w*\}|None|nan|Undefined", texts)
+
+
+@pytest.mark.parametrize(("name", "lang"), PAGES)
+def test_the_language_is_said(name: str, lang: str) -> None:
+    assert PAGES[name, lang].all("html") == [{"lang": lang}]
+
+
+@pytest.mark.parametrize("name", variants())
+def test_the_embedded_json_is_the_document(name: str) -> None:
+    assert json.loads("".join(PAGES[name, "en"].scripts)) == variants()[name]
+    assert "".join(PAGES[name, "en"].scripts) == "".join(PAGES[name, "ja"].scripts)
+
+
+def poisoned(text: str) -> dict[str, Any]:
+    """A document that holds a text wherever a document holds one."""
+    document = make_document(classes=2, shape=(2, 2), names=[text, f"2 {text}"])
+    document["source"] = {
+        "path": text,
+        "weights_sha256": text,
+        "provenance": {text: text, "recipe": json.dumps({text: text})},
+    }
+    document["data"] |= {"name": text, "source": text, "source_kind": text, "sha256": text}
+    document["reproduce"] |= {"command": text, "hardware": text, "date": text}
+    document["reproduce"]["versions"] = {"bilens": text, text: text}
+    document["model"] |= {"kind": text, "dtype": text}
+    document["exactness"][0]["precision"] = text
+    document["explanations"][0]["kind"] = text
+    document["verdict"].append({"rule": text, "outcome": text, "values": {text: text}})
+    document["verdict"][1] = {
+        "rule": "complete",
+        "outcome": "fail",
+        "values": {"residual": 1.0, "classes": 2, "incomplete": text},
+    }
+    return document
+
+
+@pytest.mark.parametrize("text", XSS)
+def test_no_text_of_a_document_becomes_markup(text: str) -> None:
+    """The page has the very elements and attributes that it has with a harmless text."""
+    page = render(poisoned(text))
+    harmless = render(poisoned("x" * len(text)))
+    assert page.structure() == harmless.structure()
+    assert json.loads("".join(page.scripts)) == poisoned(text)
+
+
+@pytest.mark.parametrize("text", XSS)
+def test_a_text_is_shown_as_it_was_written(text: str) -> None:
+    document = make_document(classes=2, shape=(2, 2))
+    document["reproduce"]["command"] = text
+    source = render_html(check_document(document))
+    shown = re.search(r"<pre><code>(.*?)</code></pre>", source, re.DOTALL)
+    assert shown is not None
+    expected = "".join(c if c == " " or c.isprintable() else "\ufffd" for c in text)
+    assert html.unescape(shown[1]) == expected
+
+
+def test_json_for_a_script_element_holds_nothing_that_html_reads() -> None:
+    text = embedded_json({"<a>&": "</script>\u2028\u2029<!--"})
+    assert not set("<>&\u2028\u2029") & set(text)
+    assert json.loads(text) == {"<a>&": "</script>\u2028\u2029<!--"}
+
+
+def texts(name: str, lang: str = "en") -> str:
+    return re.sub(r"\s+", " ", " ".join(PAGES[name, lang].text))
+
+
+def test_the_verdict_comes_first_and_in_words() -> None:
+    text = texts("healthy")
+    assert text.index("The reading is exact") < text.index("How to read this report")
+    assert "✓ Passed" in text
+    failed = texts("failed")
+    for words in ("✗ Failed", "! Caution", "The reading failed a check", "All 36 directions"):
+        assert words in failed
+    assert "The reading is exact:" not in failed
+
+
+def test_the_small_data_set_is_called_small() -> None:
+    sentence = "These inputs belong to the small embedded set of 5,000 real digits"
+    assert sentence in texts("healthy")
+    assert sentence not in texts("odd")
+    assert "同梱された小規模なデータ" in texts("healthy", "ja")
+
+
+def test_without_data_the_page_says_so_in_every_place() -> None:
+    assert texts("no data").count("No data were given") == 3
+    assert "Without data, nothing is said" in texts("no data")
+
+
+def test_a_subspace_is_flagged_and_chance_is_named() -> None:
+    assert "One of 3 equal eigenvalues" in texts("odd")
+    assert "equal eigenvalues" not in texts("healthy")
+    assert texts("healthy").count("beyond chance: 2 for, 1 against") == 3
+    assert texts("healthy").count("chance (95%): +0.50") == 3
+
+
+def test_the_embedding_basis_is_labelled_and_not_to_be_compared() -> None:
+    assert "Embedding basis (the paper’s convention)" in texts("healthy")
+    assert "Do not compare the last column between models." in texts("healthy")
+
+
+def test_a_wrong_answer_is_explained() -> None:
+    text = texts("healthy")
+    assert "Why it was wrong. What favoured the wrong class 0: its eigenvector" in text
+    assert text.count("Why it was wrong.") == 1
+
+
+@pytest.mark.parametrize("name", ["healthy", "failed"])
+def test_the_parts_of_a_score_add_up_as_shown(name: str) -> None:
+    """What a reader adds up differs from the score by the rounding of each part, not more."""
+    source = render_html(check_document(variants()[name]))
+    for table in re.findall(r'<table class="sum">.*?</table>', source, re.DOTALL):
+        rows = re.findall(r'<td class="num">([^<]*)</td>\s*<td class="strip-cell">', table)
+        *parts, score = (float(text.replace("−", "-").replace(",", "")) for text in rows)
+        assert sum(parts) == pytest.approx(score, abs=0.005 * (len(parts) + 1))
+
+
+def test_many_classes_are_all_there() -> None:
+    page = PAGES["many classes", "en"]
+    cards = [part for part in page.all("details") if (part.get("id") or "").startswith("class-")]
+    assert len(cards) == 30
+
+
+def test_inputs_that_are_no_images_name_their_strongest_numbers() -> None:
+    text = texts("no image")
+    assert "9 numbers" in text
+    reading = variants()["no image"]["classes"][0]["positive"][0]["vector"]
+    strongest = max(range(9), key=lambda index: abs(reading[index]))
+    assert f"Strongest inputs: no. {strongest + 1} (" in text
+
+
+def test_a_page_is_little_more_than_its_document() -> None:
+    """The real audit of 784 pixels and 10 classes stays below 1.5 MB."""
+    document = check_document(make_document(classes=10, shape=(28, 28)))
+    assert len(render_html(document, "ja").encode()) < 1_500_000
+
+
+def test_the_same_document_gives_the_same_page() -> None:
+    document = check_document(make_document())
+    assert render_html(document) == render_html(document)
+
+
+def test_templates_and_styles_hold_no_address() -> None:
+    source = render_html(check_document(make_document()))
+    assert "http://" not in source
+    assert "https://" not in source
+    assert "url(" not in source
+
+
+@pytest.mark.parametrize("lang", ["en", "ja"])
+def test_every_sentence_of_the_page_is_in_its_language(lang: str) -> None:
+    other = load_catalogue("ja" if lang == "en" else "en")
+    text = texts("healthy", lang)
+    assert other("guide.heading") not in text
+    assert load_catalogue(lang)("guide.heading") in text

@@ -1,0 +1,94 @@
+"""The catalogues: the same keys and placeholders in every language, none missing, none unused.
+
+Damage seen to fail: a key taken out of ja.json; a placeholder renamed; a key that nothing uses.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import string
+from importlib.resources import files
+
+import pytest
+
+from bilens.errors import UsageError
+from bilens.report import catalogue
+from bilens.report.catalogue import LANGUAGES, Catalogue, load_catalogue
+from bilens.report.document import check_document
+from bilens.report.html import render_html
+from bilens.report.plate import plate_svg
+from bilens.report.terminal import audit_table, summary_lines
+from report_documents import make_document, variants
+
+CATALOGUES = {
+    lang: json.loads(files("bilens.report").joinpath("strings", f"{lang}.json").read_text("utf-8"))
+    for lang in LANGUAGES
+}
+
+
+def placeholders(sentence: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(sentence) if name is not None}
+
+
+def test_both_languages_have_the_same_keys_in_the_same_order() -> None:
+    assert list(CATALOGUES["en"]) == list(CATALOGUES["ja"])
+
+
+@pytest.mark.parametrize("key", CATALOGUES["en"])
+def test_both_languages_fill_in_the_same_values(key: str) -> None:
+    assert placeholders(CATALOGUES["en"][key]) == placeholders(CATALOGUES["ja"][key])
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_no_sentence_holds_markup(lang: str) -> None:
+    assert not [key for key, text in CATALOGUES[lang].items() if set("<>&") & set(text)]
+
+
+def test_japanese_sentences_use_japanese_punctuation_and_are_polite() -> None:
+    for key, text in CATALOGUES["ja"].items():
+        assert ": " not in text, key
+        if text.endswith("。"):
+            sentence = re.sub("（[^（）]*）。$", "。", text)
+            assert sentence.endswith(("です。", "ます。", "せん。", "した。", "さい。")), key
+
+
+def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All documents of `report_documents.variants` together need the whole catalogue."""
+    used: set[str] = set()
+
+    class Recorder(Catalogue):
+        def __call__(self, key: str, **values: object) -> str:
+            used.add(key)
+            return super().__call__(key, **values)
+
+    recorder = Recorder("en", CATALOGUES["en"])
+    for module in ("html", "plate", "terminal"):
+        monkeypatch.setattr(f"bilens.report.{module}.load_catalogue", lambda _lang: recorder)
+    for document in map(check_document, variants().values()):
+        render_html(document)
+        audit_table(document)
+        summary_lines(document)
+        plate_svg(document)
+    assert sorted(set(CATALOGUES["en"]) - used) == []
+
+
+def test_values_are_never_read_as_patterns() -> None:
+    text = load_catalogue("en")("classes.class", name="{name.__class__} {0} {}")
+    assert text == "Class {name.__class__} {0} {}"
+
+
+@pytest.mark.parametrize("lang", ["de", "", "EN", "../en", "en.json"])
+def test_another_language_is_refused_with_those_that_there_are(lang: str) -> None:
+    with pytest.raises(UsageError, match="choose one of en, ja"):
+        catalogue.load_catalogue(lang)
+    with pytest.raises(UsageError, match="choose one of en, ja"):
+        render_html(check_document(make_document(data=False)), lang)
+
+
+@pytest.mark.parametrize(
+    ("items", "expected"),
+    [([], ""), (["a"], "a"), (["a", "b"], "a and b"), (list("abc"), "a, b and c")],
+)
+def test_a_list_is_one_text(items: list[str], expected: str) -> None:
+    assert load_catalogue("en").listing(items) == expected

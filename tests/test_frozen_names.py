@@ -1,0 +1,178 @@
+"""Public names and signatures that others rely on: to break one is a decision, made here.
+
+Broken once: `k` of `eigendecompose_all` renamed to `count`; the signature failed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import bilens
+from bilens.io.load import LayerView, LoadedModel
+
+# Names may be added; none may be renamed or removed.
+PUBLIC = [
+    "BilinearTensor",
+    "Contributions",
+    "EigenDecomposition",
+    "InteractionMatrix",
+    "QuadraticForm",
+    "QuadraticMap",
+    "RotationNull",
+    "Subspace",
+    "audit",
+    "centred_directions",
+    "contrast_direction",
+    "effective_rank",
+    "eigendecompose",
+    "eigendecompose_all",
+    "load",
+    "nn",
+    "raw_directions",
+    "rotation_null",
+    "save",
+]
+PUBLIC_MODULES = ["BilinearClassifier", "BilinearLayer", "BilinearMLP"]
+
+# Parameters with their defaults. Options may be added behind them; what is here stays.
+SIGNATURES = {
+    "BilinearTensor": "down, left, right",
+    "InteractionMatrix": "left, right, weight",
+    "QuadraticForm": "matrix, linear, constant",
+    "QuadraticMap": "tensor, linear=None, constant=None",
+    "audit": "model, data=None, *, null_samples=99, seed=0",
+    "centred_directions": "d_out",
+    "contrast_direction": "d_out, positive, negative",
+    "effective_rank": "eigenvalues",
+    "eigendecompose": "form, k=None, which='magnitude', method='auto'",
+    "eigendecompose_all": "f, directions=None, k=2, which='magnitude', method='auto'",
+    "load": "path, *, residual=None, allow_pickle=False",
+    "nn.BilinearClassifier": (
+        "d_input, d_hidden, d_output, n_layers=1, bias=False, residual=False, gate=None"
+    ),
+    "nn.BilinearLayer": "d_input, d_output, bias=False, gate=None",
+    "nn.BilinearMLP": "d_model, d_hidden, d_output=None, bias=False, gate=None",
+    "raw_directions": "d_out",
+    "rotation_null": "f, directions, generator, num_samples=99, progress=None",
+    "save": (
+        "module, folder, *, input_shape=None, output_names=None, provenance=None, overwrite=False"
+    ),
+    "BilinearTensor.gram": "self, other=None",
+    "BilinearTensor.inner": "self, other",
+    "BilinearTensor.norm": "self",
+    "BilinearTensor.traces": "self",
+    "BilinearTensor.dense": "self",
+    "QuadraticMap.__call__": "self, x",
+    "QuadraticMap.__add__": "self, other",
+    "QuadraticMap.form": "self, output_direction",
+    "QuadraticMap.compose_input": "self, matrix, bias=None",
+    "QuadraticMap.compose_output": "self, matrix, bias=None",
+    "QuadraticMap.with_biases": "self, left_bias, right_bias",
+    "QuadraticMap.plus_affine": "self, linear=None, constant=None",
+    "QuadraticMap.to": "self, dtype",
+    "QuadraticMap.detach": "self",
+    "QuadraticForm.__call__": "self, x",
+    "QuadraticForm.matvec": "self, vectors",
+    "QuadraticForm.trace": "self",
+    "QuadraticForm.norm": "self",
+    "QuadraticForm.inner": "self, other",
+    "QuadraticForm.dense": "self",
+    "EigenDecomposition.contributions": "self, x",
+    "EigenDecomposition.truncate": "self, k",
+    "EigenDecomposition.truncate_map": "self, k",
+    "EigenDecomposition.subspaces": "self, tolerance=1e-08",
+    "Contributions.total": "self",
+    "Subspace.projector": "self",
+    "RotationNull.edges": "self, level=0.95",
+    "RotationNull.p_values": "self, smallest, largest",
+    "nn.BilinearClassifier.quadratic_map": "self, basis='input'",
+    "nn.BilinearClassifier.layer_map": "self, index, basis='input'",
+    "nn.BilinearLayer.quadratic_map": "self",
+    "nn.BilinearMLP.quadratic_map": "self",
+}
+ATTRIBUTES: dict[type, list[str]] = {
+    bilens.EigenDecomposition: [
+        "eigenvalues",
+        "eigenvectors",
+        "residuals",
+        "converged",
+        "frobenius_squared",
+        "complete",
+        "linear",
+        "constant",
+        "method",
+        "which",
+        "status",
+        "explained",
+    ],
+    bilens.Contributions: ["pairs", "linear", "constant"],
+    bilens.Subspace: ["indices", "eigenvalue", "basis"],
+    bilens.RotationNull: ["largest", "smallest", "effective_rank", "num_samples"],
+    bilens.BilinearTensor: ["down", "left", "right", "sizes"],
+    bilens.QuadraticMap: ["tensor", "linear", "constant", "sizes", "dtype"],
+    bilens.QuadraticForm: ["matrix", "linear", "constant", "d_in"],
+    LayerView: ["quadratic_map", "exact", "fit"],
+    LoadedModel: [
+        "module",
+        "layers",
+        "source",
+        "weights_sha256",
+        "input_shape",
+        "output_names",
+        "provenance",
+    ],
+}
+
+
+def public(path: str) -> Callable[..., Any]:
+    """What a dotted name of the package stands for."""
+    value: Any = bilens
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The parameters of a function, without annotations."""
+    signature = inspect.signature(function)
+    return [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+
+
+def test_public_names_are_a_promise() -> None:
+    assert sorted(bilens.__all__) == sorted(PUBLIC)
+    assert sorted(bilens.nn.__all__) == sorted(PUBLIC_MODULES)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_public_name_can_be_had(name: str) -> None:
+    assert getattr(bilens, name) is not None
+    assert name in dir(bilens)
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_a_signature_is_a_promise(name: str) -> None:
+    """The parameters of the frozen signature come first and unchanged; new ones are optional."""
+    found = parameters(public(name))
+    frozen = SIGNATURES[name]
+    promised = len(frozen.replace("*, ", "").split(", "))
+    assert str(inspect.Signature(found[:promised])) == f"({frozen})"
+    assert all(parameter.default is not parameter.empty for parameter in found[promised:])
+
+
+@pytest.mark.parametrize("record", ATTRIBUTES, ids=lambda record: record.__name__)
+def test_attributes_of_a_record_are_a_promise(record: type) -> None:
+    fields = {field.name for field in dataclasses.fields(record)}
+    missing = [n for n in ATTRIBUTES[record] if n not in fields and not hasattr(record, n)]
+    assert not missing
+
+
+def test_every_public_signature_is_frozen() -> None:
+    """Records that only the library makes are frozen by their attributes instead."""
+    records = {"Contributions", "EigenDecomposition", "RotationNull", "Subspace"}
+    assert {*PUBLIC} - records - {"nn"} <= {*SIGNATURES}
+    assert {f"nn.{name}" for name in PUBLIC_MODULES} <= {*SIGNATURES}
