@@ -127,6 +127,15 @@ def test_the_spectra_of_a_sample_are_those_of_its_dense_matrix(
         torch.testing.assert_close(null.effective_rank[index], effective_rank(spectra))
 
 
+def test_an_end_without_an_eigenvalue_of_its_sign_is_zero() -> None:
+    """On one input a rotation is a sign, so the spectrum is {v} or {−v}."""
+    f = random_factored(d_hidden=1, seed=0, d_in=1)
+    value = abs(float(f.form(ROWS[0]).trace()))
+    null = rotation_null(f, ROWS, seeded(), num_samples=20)
+    assert {round(float(v) / value, 9) for v in null.largest} == {0.0, 1.0}
+    assert {round(float(v) / value, 9) for v in null.smallest} == {0.0, -1.0}
+
+
 def test_the_same_seed_gives_the_same_null() -> None:
     f, rows = random_map(), raw_directions(D_OUT)
     first, same, other = (rotation_null(f, rows, seeded(s), num_samples=5) for s in (1, 1, 2))

@@ -1,7 +1,7 @@
 """Image checkpoints of the paper's repository: the logits of the official layout, exactly.
 
-Broken once: `right, left = ...chunk(2)`; the logits stay as they are (left and right may be swapped),
-and only the test of the halves saw it.
+Broken once: `right, left = ...chunk(2)`; the logits stay (left and right may be swapped), and only
+the test of the halves saw it.
 """
 
 from __future__ import annotations
@@ -199,6 +199,11 @@ DAMAGES: dict[str, tuple[Callable[[State], Any], type[Exception], str]] = {
         lambda s: s.update({"blocks.0.weight": torch.zeros(4, 4)}),
         CheckpointError,
         r"'blocks.0.weight' has shape \(4, 4\); embed.weight \(4, 6\) asks for \(8, 4\)",
+    ),
+    "a block of another width": (
+        lambda s: s.update({"blocks.0.weight": torch.zeros(8, 5)}),
+        CheckpointError,
+        r"has shape \(8, 5\)",
     ),
     "a block with one axis": (
         lambda s: s.update({"blocks.0.weight": torch.zeros(32)}),

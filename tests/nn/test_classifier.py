@@ -1,6 +1,6 @@
 """Embedding, layers, head: the logits, their maps in both bases, and what is not quadratic.
 
-Broken once: `if self.residual:` of `layer_map` never taken; residual models differed from their maps.
+Broken once: `if self.residual:` of `layer_map` never taken; residual models were not their maps.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The page in a real browser, opened from a file, with every request recorded and refused.
 
-Damage seen to fail: a fixed width of 50rem for tables; a style sheet from elsewhere; a heading
-level skipped.
+Damage seen to fail: a least width of 50rem for the class index; a style sheet from elsewhere; a
+heading level skipped.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from bilens.errors import ShapeError
 
 
 def effective_rank(eigenvalues: Tensor) -> Tensor:
-    """Return the effective rank (Σ|λ|)² / Σλ² of whole spectra, (..., n) → (...).
+    """Return the effective rank (Σ|λ|)² / Σλ² of whole spectra, (..., n) → (...) float64.
 
     No unit and no scale; between 1 and the rank, 0 for a spectrum of zeros. It needs the *whole*
     spectrum (zeros may be left out), and it depends on the basis of the input: compare models in
@@ -26,7 +26,7 @@ def effective_rank(eigenvalues: Tensor) -> Tensor:
     shape = check_float_tensor("eigenvalues", eigenvalues)
     if not shape or shape[-1] == 0:
         raise ShapeError(f"eigenvalues has shape {shape}; expected a whole spectrum, (..., n).")
-    size = eigenvalues.abs()
+    size = eigenvalues.double().abs()
     largest = size.amax(dim=-1, keepdim=True)
     scaled = size / largest.where(largest > 0, largest.new_ones(()))  # no overflow in the squares
     mass = scaled.square().sum(dim=-1)

@@ -104,11 +104,15 @@ class QuadraticMap:
                 f"output_direction has {length} entries, the map has {d_out} outputs: pass a "
                 f"vector ({d_out},), for example torch.eye({d_out})[c] to read output c."
             )
-        u = output_direction.to(self.tensor.down)
-        matrix = InteractionMatrix(self.tensor.left, self.tensor.right, self.tensor.down.T @ u)
+        u = output_direction.to(self.tensor.down.device).double()
+
+        def read(part: Tensor) -> Tensor:  # in float64: a class-centred direction cancels a lot
+            return (u @ part.double()).to(self.dtype)
+
         zero = self.tensor.down.new_zeros(())
-        linear = zero.expand(d_in) if self.linear is None else self.linear.T @ u
-        return QuadraticForm(matrix, linear, zero if self.constant is None else self.constant @ u)
+        matrix = InteractionMatrix(self.tensor.left, self.tensor.right, read(self.tensor.down))
+        linear = zero.expand(d_in) if self.linear is None else read(self.linear)
+        return QuadraticForm(matrix, linear, zero if self.constant is None else read(self.constant))
 
     def compose_input(self, matrix: Tensor, bias: Tensor | None = None) -> QuadraticMap:
         """Return z ↦ f(E z + e): the same layer, read in the space before an affine embedding.

@@ -16,18 +16,20 @@ def decomposition_tables(record: LayerDecomposition) -> Iterator[Table]:
         title=f"{record.layer}, {record.reading} outputs, {record.basis} basis "
         f"({record.d_in} inputs, method {record.method})",
         caption="λ in units of the output per squared unit of the input; explained = λ² / ‖Q‖². "
-        "* = one of several equal eigenvalues: only the space they span means anything.",
+        "* = one of several eigenvalues too close to separate: only their common space has a meaning.",
     )
     table.add_column("output")
-    for name in ("effective rank", "‖Q‖", "#", "λ", "explained", "residual", "proven"):
+    for name in ("effective rank", "‖Q‖", "#", "λ", "explained", "residual", "checked"):
         table.add_column(name, justify="right")
     for output in record.outputs:
+        if not output.pairs:
+            table.add_row(output.name, "", "", "", output.status, end_section=True)
         for position, pair in enumerate(output.pairs):
             first = position == 0
             table.add_row(
                 output.name if first else "",
-                f"{output.effective_rank:.2f}" if first else "",
-                f"{output.frobenius_norm:.4g}" if first else "",
+                number(output.effective_rank, ".2f") if first else "",
+                number(output.frobenius_norm, ".4g") if first else "",
                 f"{position + 1}{'*' * (pair.subspace_size > 1)}",
                 f"{pair.eigenvalue:+.5g}",
                 f"{pair.explained:.1%}",
@@ -36,6 +38,11 @@ def decomposition_tables(record: LayerDecomposition) -> Iterator[Table]:
                 end_section=position == len(output.pairs) - 1,
             )
     yield table
+
+
+def number(value: float | None, form: str) -> str:
+    """Return a number as text, a dash for None."""
+    return "—" if value is None else format(value, form)
 
 
 def explanation_tables(document: dict[str, Any]) -> Iterator[Table]:

@@ -20,11 +20,11 @@ from bilens.findings.accuracy import share_right, truncation_curve
 from bilens.findings.exactness import check_exactness
 from bilens.findings.explanation import choose_examples, explain
 from bilens.findings.records import AuditFindings, Explanation, ModelSummary, TruncationPoint
-from bilens.findings.spectra import read_classes
+from bilens.findings.spectra import MINIMUM_SAMPLES, read_classes
 from bilens.findings.verdict import judge
 from bilens.nn import BilinearClassifier
 
-SEED_LIMIT = 2**63  # of torch's generators, and of whole numbers in the report
+SEED_LIMIT = 2**32  # torch's generator uses no more bits of a seed
 Progress = Callable[[str, int, int], None]
 
 
@@ -104,9 +104,9 @@ def audit_classifier(
             f"an audit reads a BilinearClassifier, got a {type(module).__name__}: take other "
             "layers apart with bl.eigendecompose_all(layer.quadratic_map())."
         )
-    check_count("null_samples", null_samples, minimum=19)  # fewer cannot give a 95 % edge
+    check_count("null_samples", null_samples, minimum=MINIMUM_SAMPLES)
     if check_count("seed", seed, minimum=0) >= SEED_LIMIT:
-        raise UsageError(f"seed must be below 2**63, got {seed}.")
+        raise UsageError(f"seed must be below 2**32, got {seed}.")
     module.quadratic_map()  # refuses a gated or deeper model before any work is done
     summary = summarise(module, input_shape, output_names)
     if summary.d_output < 2:
@@ -124,24 +124,26 @@ def audit_classifier(
     eigs = class_centred(module)
     generator = torch.Generator().manual_seed(seed)
     null = rotation_null(
-        f,
+        module.quadratic_map("embedding"),
         centred_directions(summary.d_output),
         generator,
         null_samples,
-        lambda done: progress("chance", done, null_samples),
+        embedding=module.embed.weight,
+        progress=lambda done: progress("chance", done, null_samples),
     )
     classes = read_classes(module, eigs, null, summary.output_names)
     accuracy = None
     truncation: tuple[TruncationPoint, ...] = ()
+    enough = 0
     explanations: tuple[Explanation, ...] = ()
     if data is not None:
         progress("data", 0, 1)
         images, labels = data.images.detach().double(), data.labels
         scores = f(images)
         accuracy = share_right(scores.argmax(dim=1), labels)
-        truncation = truncation_curve(eigs, images, labels, scores.argmax(dim=1))
+        truncation, enough = truncation_curve(eigs, images, labels, scores.argmax(dim=1))
         explanations = explain_examples(eigs, images, labels, scores)
-    verdict = judge(exactness, classes, accuracy, truncation)
+    verdict = judge(exactness, classes, accuracy, truncation, enough)
     return AuditFindings(
         summary,
         exactness,
@@ -171,7 +173,7 @@ def explain_examples(
 ) -> tuple[Explanation, ...]:
     """Return the explanations of a typical, a narrow and a wrong prediction."""
     return tuple(
-        explain(eigs, images[index], int(labels[index]), index, kind)
+        explain(eigs, images[index], scores[index], int(labels[index]), index, kind)
         for kind, index in choose_examples(scores, labels).items()
     )
 

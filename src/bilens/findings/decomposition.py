@@ -29,10 +29,10 @@ class OutputSpectrum:
 
     name: str
     pairs: tuple[Pair, ...]
-    explained: float  # share of ‖Q‖_F² in the pairs shown
-    effective_rank: float  # of the whole spectrum
-    frobenius_norm: float
-    trace: float
+    explained: float | None  # share of ‖Q‖_F² in the pairs shown; None where the solver failed
+    effective_rank: float | None  # of the whole spectrum
+    frobenius_norm: float | None
+    trace: float | None
     linear_norm: float
     constant: float
     complete: bool
@@ -76,16 +76,19 @@ def summarise_spectra(
 
 def _spectrum(eig: EigenDecomposition, name: str, top: int) -> OutputSpectrum:
     assert isinstance(eig.status, Status), "one form has one status"
-    sizes = {index: len(group.indices) for group in eig.subspaces() for index in group.indices}
-    mass = eig.frobenius_squared.clamp(min=torch.finfo(torch.float64).tiny)
-    shares = eig.eigenvalues.square() / mass
+    linear, constant = float(eig.linear.norm()), float(eig.constant)
+    if eig.status in (Status.NOT_FINITE, Status.NOT_CONVERGED):
+        return OutputSpectrum(
+            name, (), None, None, None, None, linear, constant, False, eig.status.value
+        )
+    mass = torch.where(eig.frobenius_squared > 0, eig.frobenius_squared, 1.0)
     pairs = tuple(
         Pair(
             float(eig.eigenvalues[index]),
-            float(shares[index]),
+            float(eig.eigenvalues[index].square() / mass),
             float(eig.residuals[index]),
             bool(eig.converged[index]),
-            sizes[index],
+            int(eig.cluster_size[index]),
         )
         for index in range(min(top, len(eig.eigenvalues)))
     )
@@ -93,11 +96,11 @@ def _spectrum(eig: EigenDecomposition, name: str, top: int) -> OutputSpectrum:
         name,
         pairs,
         sum(pair.explained for pair in pairs),
-        float(effective_rank(eig.eigenvalues)),
+        float(effective_rank(eig.distinct_from_zero)),
         float(eig.frobenius_squared.sqrt()),
         float(eig.eigenvalues.sum()),
-        float(eig.linear.norm()),
-        float(eig.constant),
+        linear,
+        constant,
         bool(eig.complete),
         eig.status.value,
     )

@@ -6,30 +6,48 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.eigen.decomposition import Contributions, EigenDecomposition
+from bilens.errors import NumericalError
 from bilens.findings.records import ClassScore, Contribution, Explanation, drawn
 
 SHOWN = 4  # contributions of each class
+GAP_TOLERANCE = 1e-10  # of the sum of all parts in size
 TYPICAL, NARROW, WRONG, ASKED = "typical", "narrow", "wrong", "asked"
 
 
 def explain(
-    eigs: EigenDecomposition, x: Tensor, label: int | None, index: int = 0, kind: str = ASKED
+    eigs: EigenDecomposition,
+    x: Tensor,
+    logits: Tensor,
+    label: int | None,
+    index: int = 0,
+    kind: str = ASKED,
 ) -> Explanation:
     """Return how the class-centred logits of one input come about.
 
-    Exact: score = Σ contributions + rest + linear + constant for each class.
+    Exact: score = Σ contributions + rest + linear + constant for each class. The scores are the
+    model's own; that the parts add up to them is checked.
 
     Cost: O(classes · in²).
 
     Args:
         eigs: whole spectra of the class-centred forms.
         x: (in,) float64.
+        logits: (classes,) float64, what the model itself says of x.
         label: the right class, if it is known.
         index: of the input in its data set.
         kind: why it was chosen.
+
+    Raises:
+        NumericalError: If the parts do not add up to what the model says.
     """
     parts = eigs.contributions(x[None])
-    scores = parts.total()[:, 0]
+    scores = logits - logits.mean()
+    gap = float((parts.total()[:, 0] - scores).abs().max())
+    if not gap <= GAP_TOLERANCE * float(parts.pairs.abs().sum() + scores.abs().max()):
+        raise NumericalError(
+            f"the parts of input {index} miss the model's scores by {gap:.3g}: the decomposition "
+            "is not of this model, or is not accurate."
+        )
     order = torch.argsort(scores, descending=True).tolist()
     shown = order[:2] + ([label] if label is not None and label not in order[:2] else [])
     return Explanation(
@@ -39,7 +57,9 @@ def explain(
         predicted=order[0],
         image=drawn(x),
         scores=tuple(scores.tolist()),
-        classes=tuple(_score(eigs[c], _of_class(parts, c), c, x) for c in shown),
+        classes=tuple(
+            _score(eigs[c], _of_class(parts, c), (c, float(scores[c])), x) for c in shown
+        ),
     )
 
 
@@ -47,12 +67,15 @@ def _of_class(parts: Contributions, c: int) -> Contributions:
     return Contributions(parts.pairs[c, 0], parts.linear[c, 0], parts.constant[c])
 
 
-def _score(eig: EigenDecomposition, parts: Contributions, c: int, x: Tensor) -> ClassScore:
+def _score(
+    eig: EigenDecomposition, parts: Contributions, place: tuple[int, float], x: Tensor
+) -> ClassScore:
+    index, score = place
     largest = torch.argsort(parts.pairs.abs(), descending=True)[:SHOWN]
     overlaps = eig.eigenvectors[largest] @ x
     return ClassScore(
-        index=c,
-        score=float(parts.pairs.sum() + parts.linear + parts.constant),
+        index=index,
+        score=score,
         linear=float(parts.linear),
         constant=float(parts.constant),
         contributions=tuple(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from bilens.algebra.directions import raw_directions
 from bilens.algebra.effective_rank import effective_rank
-from bilens.algebra.eigen.checked import SOLVER_TOLERANCE
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
@@ -17,6 +18,7 @@ from bilens.nn import BilinearClassifier
 
 SHOWN = 4  # eigenvectors of each sign
 LEVEL = 0.95
+MINIMUM_SAMPLES = 39  # the fewest that can hold 95 % between two order statistics
 
 
 def read_classes(
@@ -33,10 +35,12 @@ def read_classes(
         null: the rotation null of the same forms.
         names: one for each class.
     """
+    eigs.check_usable()
     raw = whole_ranks(module.quadratic_map())
     embedding = whole_ranks(module.quadratic_map("embedding"))
     lower, upper = null.edges(LEVEL)
     values = eigs.eigenvalues
+    certain = eigs.distinct_from_zero
     p_lower, p_upper = null.p_values(values.amin(dim=1), values.amax(dim=1))
     return tuple(
         ClassReading(
@@ -49,9 +53,9 @@ def read_classes(
             lower_edge=float(lower[index]),
             p_upper=float(p_upper[index]),
             p_lower=float(p_lower[index]),
-            significant_positive=int((values[index] > upper[index]).sum()),
-            significant_negative=int((values[index] < lower[index]).sum()),
-            effective_rank=float(effective_rank(values[index])),
+            significant_positive=int((certain[index] > upper[index]).sum()),
+            significant_negative=int((certain[index] < lower[index]).sum()),
+            effective_rank=float(effective_rank(certain[index])),
             effective_rank_chance=chance(null.effective_rank[:, index]),
             effective_rank_raw=float(raw[index]),
             effective_rank_embedding=float(embedding[index]),
@@ -68,14 +72,21 @@ def read_classes(
 def whole_ranks(f: QuadraticMap) -> Tensor:
     """Return the effective rank of each output's own form, (out,)."""
     eigs = eigendecompose_all(f, raw_directions(f.sizes.d_out), k=None)
-    return effective_rank(eigs.eigenvalues)
+    eigs.check_usable()
+    return effective_rank(eigs.distinct_from_zero)
 
 
 def chance(samples: Tensor) -> Chance:
-    """Return the median and the central 95 % of a quantity under the null."""
-    tail = (1 - LEVEL) / 2
-    low, median, high = torch.quantile(samples, samples.new_tensor([tail, 0.5, 1 - tail])).tolist()
-    return Chance(median, low, high)
+    """Return the median of a quantity under the null, and an interval that holds at least 95 %.
+
+    The ends are order statistics, ⌊0.025 (samples + 1)⌋ from either side, so that another draw of
+    the null lies between them with probability 1 − 2⌊0.025 (samples + 1)⌋ / (samples + 1).
+    """
+    ordered = samples.sort().values
+    outside = math.floor((1 - LEVEL) / 2 * (len(samples) + 1) + 1e-9)
+    assert outside >= 1, "the audit asks for at least MINIMUM_SAMPLES"
+    low, high = float(ordered[outside - 1]), float(ordered[-outside])
+    return Chance(float(samples.median()), low, high)
 
 
 def end_of_spectrum(eig: EigenDecomposition, positive: bool) -> tuple[Eigenvector, ...]:
@@ -83,18 +94,17 @@ def end_of_spectrum(eig: EigenDecomposition, positive: bool) -> tuple[Eigenvecto
 
     An eigenvalue that is zero but for rounding has no sign, and its vector means nothing.
     """
-    limit = SOLVER_TOLERANCE * float(eig.frobenius_squared.sqrt())
-    order = torch.argsort(eig.eigenvalues, descending=positive)[:SHOWN].tolist()
-    sizes = {index: len(group.indices) for group in eig.subspaces() for index in group.indices}
-    share = eig.eigenvalues.square() / eig.frobenius_squared.clamp(min=torch.finfo().tiny)
+    certain = eig.distinct_from_zero
+    order = torch.argsort(certain, descending=positive)[:SHOWN].tolist()
+    mass = torch.where(eig.frobenius_squared > 0, eig.frobenius_squared, 1.0)
     return tuple(
         Eigenvector(
             eigenvalue=float(eig.eigenvalues[index]),
-            explained=float(share[index]),
+            explained=float(eig.eigenvalues[index].square() / mass),
             residual=float(eig.residuals[index]),
-            subspace_size=sizes[index],
+            subspace_size=int(eig.cluster_size[index]),
             vector=drawn(eig.eigenvectors[index]),
         )
         for index in order
-        if (eig.eigenvalues[index] > limit if positive else eig.eigenvalues[index] < -limit)
+        if (certain[index] > 0 if positive else certain[index] < 0)
     )

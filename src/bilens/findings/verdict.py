@@ -6,16 +6,23 @@ import statistics
 
 from bilens.findings.records import ClassReading, Exactness, Finding, Share, TruncationPoint
 
-ACCURACY_DROP = 0.01  # what "as good as the whole model" allows to lose
-
 
 def judge(
     exactness: tuple[Exactness, ...],
     classes: tuple[ClassReading, ...],
     accuracy: Share | None,
     truncation: tuple[TruncationPoint, ...],
+    enough: int,
 ) -> tuple[Finding, ...]:
-    """Return the rules in the order in which a reader needs them."""
+    """Return the rules in the order in which a reader needs them.
+
+    Args:
+        exactness: one entry for each precision.
+        classes: the reading of each class.
+        accuracy: None where no data were given.
+        truncation: the curve, empty where no data were given.
+        enough: the fewest eigenvectors that keep the accuracy; one of the curve's points.
+    """
     findings = [_exact(exactness), _complete(classes)]
     if accuracy is not None:
         findings.append(
@@ -30,7 +37,7 @@ def judge(
                 },
             )
         )
-        findings.append(_few_directions(truncation))
+        findings.append(_few_directions(truncation, enough))
     findings.append(_beyond_chance(classes))
     return tuple(findings)
 
@@ -54,13 +61,13 @@ def _complete(classes: tuple[ClassReading, ...]) -> Finding:
     )
 
 
-def _few_directions(truncation: tuple[TruncationPoint, ...]) -> Finding:
+def _few_directions(truncation: tuple[TruncationPoint, ...], enough: int) -> Finding:
     full = truncation[-1]
-    enough = next(point for point in truncation if point.accuracy >= full.accuracy - ACCURACY_DROP)
+    point = next(point for point in truncation if point.k == enough)
     return Finding(
         "few_directions",
         "info",
-        {"k": enough.k, "of": full.k, "accuracy": enough.accuracy, "full": full.accuracy},
+        {"k": enough, "of": full.k, "accuracy": point.accuracy, "full": full.accuracy},
     )
 
 

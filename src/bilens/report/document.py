@@ -210,9 +210,8 @@ def is_of_kind(value: Any, kind: str) -> bool:
     if kind == NUMBER:
         return type(value) is float or (type(value) is int and abs(value) < LARGEST_WHOLE)
     if kind in (COUNT, INTEGER):
-        return (
-            type(value) is int and (0 if kind == COUNT else -LARGEST_WHOLE) <= value < LARGEST_WHOLE
-        )
+        least = 0 if kind == COUNT else -LARGEST_WHOLE
+        return type(value) is int and least <= value < LARGEST_WHOLE
     return type(value) is (bool if kind == FLAG else str)
 
 

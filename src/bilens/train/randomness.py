@@ -14,5 +14,5 @@ INITIALISATION, ORDER, NOISE, STEP = range(4)  # what a stream is for
 
 def stream(seed: int, *path: int) -> torch.Generator:
     """Return the generator of a place in the run, for example (seed, STEP, epoch, step)."""
-    words = np.random.SeedSequence(seed, spawn_key=path).generate_state(2)
-    return torch.Generator().manual_seed(int(words[0]) << 32 | int(words[1]))
+    (word,) = np.random.SeedSequence(seed, spawn_key=path).generate_state(1)
+    return torch.Generator().manual_seed(int(word))  # torch's CPU generator uses 32 bits of it

@@ -30,7 +30,7 @@ def audit(
         model: what `bl.load` returned, or a `BilinearClassifier`; it is not changed.
         data: test images, an `ImageDataset` or (images (batch, in), labels (batch,)); without
             them nothing is said about accuracy or single predictions.
-        null_samples: random rotations for the level of chance, at least 19.
+        null_samples: random rotations for the level of chance, at least 39.
         seed: of the rotations and of the random inputs.
         command: how to reproduce this, for the report; None takes the process's command line.
         progress: called with (stage, done, total).
@@ -39,7 +39,7 @@ def audit(
         A report: `to_dict()`, `to_json(path)`, `to_html(path, lang="en" | "ja")`.
 
     Raises:
-        UsageError: If the model is not a classifier of bilens, or null_samples is below 19.
+        UsageError: If the model is not a classifier of bilens, or null_samples is below 39.
         NotQuadraticError: If it is gated or has more than one layer.
         ShapeError: If the data do not fit the model.
         NonFiniteError: If a weight is NaN or infinite.

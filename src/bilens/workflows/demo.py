@@ -16,9 +16,10 @@ from bilens.io.load import load
 from bilens.io.model_folder import CONFIG_NAME
 from bilens.report.audit_report import AuditReport
 from bilens.report.plate import plate_svg
+from bilens.train.checkpoint import FOLDER as CHECKPOINTS
 from bilens.train.loop import EpochMetrics
 from bilens.train.recipe import Recipe
-from bilens.train.run_folder import CHECKPOINTS, OWN_FILES, RUN_NAME, train_in_folder
+from bilens.train.run_folder import OWN_FILES, RUN_NAME, train_in_folder
 from bilens.workflows.audit import audit
 from bilens.workflows.provenance import this_command, versions
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from bilens.data.images import ImageDataset
 from bilens.errors import UsageError
-from bilens.findings.audit import LabelledImages, class_centred, summarise
+from bilens.findings.audit import LabelledImages, class_centred, in_float64, summarise
 from bilens.findings.explanation import explain
 from bilens.findings.records import SCHEMA_VERSION
 from bilens.io.load import LoadedModel
@@ -40,9 +40,11 @@ def explain_image(
                 f"counted from 0."
             )
     eigs = class_centred(module)
+    images = data.test_images[list(indices)].double()
+    logits = in_float64(module).quadratic_map().detach()(images)
     explanations = [
-        explain(eigs, data.test_images[index].double(), int(data.test_labels[index]), index)
-        for index in indices
+        explain(eigs, image, scores, int(data.test_labels[index]), index)
+        for index, image, scores in zip(indices, images, logits, strict=True)
     ]
     return {
         "schema_version": SCHEMA_VERSION,

@@ -66,10 +66,21 @@ def test_a_wrong_vector_is_flagged_and_the_good_ones_are_not() -> None:
     assert result.converged.tolist() == [False, True, True, True, True]
 
 
-def test_a_lost_pair_is_noticed_though_the_returned_ones_are_right() -> None:
-    """The spectrum must be whole: without the pair of −1, mass and trace are short."""
-    keep = [0, 1, 2, 3, 5]
-    result = checked_spectrum(make(), VALUES[keep], VECTORS[keep], 2, "magnitude", "broken")
+@pytest.mark.parametrize(
+    "values",
+    [
+        vector(5, 3, 2, 2, 0),  # −1 is lost: mass and trace are short
+        vector(5, 3, 2, 2, 1, 0),  # −1 lost its sign: only the trace tells
+        vector(5, 3, 2.5, 1.5, -1, 0),  # 2 and 2 were mixed up: only the mass tells
+    ],
+    ids=["a pair", "a sign", "a tie"],
+)
+def test_a_spectrum_that_is_not_whole_is_noticed_though_the_returned_pairs_are_right(
+    values: Tensor,
+) -> None:
+    """The two pairs that are returned, of 5 and 3, have no residual."""
+    vectors = VECTORS[[0, 1, 2, 3, 5]] if len(values) < N else VECTORS
+    result = checked_spectrum(make(), values, vectors, 2, "magnitude", "broken")
     assert bool(result.converged.all())
     assert not bool(result.complete)
     assert result.status is Status.RESIDUAL_TOO_LARGE

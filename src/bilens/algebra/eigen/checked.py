@@ -1,70 +1,103 @@
-"""What every solver's answer must pass before it leaves: residuals, orthogonality, masses."""
+"""What every solver's answer must pass before it leaves: residuals and orthogonality."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from bilens.algebra.eigen.decomposition import EigenDecomposition, Status, Which, ranked
-from bilens.algebra.interaction import InteractionMatrix
+from bilens.algebra.eigen.balance import Balanced
+from bilens.algebra.eigen.decomposition import EigenDecomposition, Status
+from bilens.algebra.eigen.ranking import Which, ranked
 from bilens.algebra.quadratic_form import QuadraticForm
 
 EPS = torch.finfo(torch.float64).eps
 SOLVER_TOLERANCE = 1000 * EPS  # of ‖Q‖_F, or of a unit vector: what a backward-stable solver keeps
 FACTOR_TOLERANCE = 10 * EPS  # of Σ|s_h|‖l_h‖‖r_h‖: rounding of the factors' own products
+CLUSTER_TOLERANCE = 1e-8  # of the largest |λ|: closer eigenvalues are reported as one subspace
 
 
-def factor_scale(matrix: InteractionMatrix) -> Tensor:
-    """Return Σ_h |weight_h| ‖left_h‖ ‖right_h‖ ≥ ‖Q‖_F: the size before terms cancel."""
-    sizes = matrix.left.norm(dim=1) * matrix.right.norm(dim=1)
-    scale: Tensor = matrix.weight.abs() @ sizes
-    return scale
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """The whole spectrum that a solver found.
+
+    Attributes:
+        values: (n,), in any order.
+        vectors: (n, in), rows.
+        mass: ‖Q‖_F², from the matrix and not from the values.
+    """
+
+    values: Tensor
+    vectors: Tensor
+    mass: Tensor
 
 
 def checked_spectrum(
-    form: QuadraticForm, values: Tensor, vectors: Tensor, k: int, which: Which, method: str
+    form: QuadraticForm,
+    balanced: Balanced,
+    spectrum: Spectrum,
+    k: int,
+    which: Which,
+    method: str,
 ) -> EigenDecomposition:
-    """Return k pairs of a *whole* spectrum with residuals, `converged` and `complete`.
+    """Return k pairs of a *whole* spectrum, after a check of all of its pairs.
 
-    `complete` holds if the squares of all eigenvalues sum to the exact ‖Q‖_F² and all eigenvalues
-    to the exact trace, both from the factors: then no eigenvalue is missing or counted twice.
+    n orthonormal vectors with small residuals leave no room for a missing or wrong eigenvalue:
+    the eigenvalues of Q and the values pair off within the norm of the residuals (Weyl), so
+    `complete` is claimed only if every one of the n pairs passes, whatever k is.
 
     Args:
-        form: float64.
-        values: (n,) all eigenvalues.
-        vectors: (n, in) their vectors, rows.
+        form: the float64 form.
+        balanced: its matrix in unit scale; everything is checked there.
+        spectrum: what the solver found, in unit scale.
         k: number of pairs to return.
         which: the end of the spectrum.
         method: name of the solver.
     """
-    mass = form.matrix.squared_norm()
-    scale = factor_scale(form.matrix)
-    if not bool(torch.isfinite(mass) and torch.isfinite(scale)):
-        return failed(form, k, which, method, Status.NOT_FINITE)
-    limit = SOLVER_TOLERANCE * mass.sqrt() + FACTOR_TOLERANCE * scale
-    whole = (
-        abs(values.square().sum() - mass)
-        <= SOLVER_TOLERANCE * mass + FACTOR_TOLERANCE * (scale.square())
-        and abs(values.sum() - form.trace()) <= limit * len(values) ** 0.5
-    )
-    values, vectors = ranked(values, vectors, k, which)
-    residuals = (form.matvec(vectors) - values[:, None] * vectors).norm(dim=1)
-    overlap = vectors @ vectors.T - torch.eye(k).to(vectors)  # a zero vector has no residual
-    converged = (residuals <= limit) & (overlap.abs().amax(dim=1) <= SOLVER_TOLERANCE)
-    fine = bool(whole) and bool(converged.all())
+    values, vectors, mass = spectrum.values, spectrum.vectors, spectrum.mass
+    noise = SOLVER_TOLERANCE * mass.sqrt() + FACTOR_TOLERANCE * balanced.size_before_cancelling
+    residuals = (balanced.matrix.matvec(vectors) - values[:, None] * vectors).norm(dim=1)
+    overlap = vectors @ vectors.T - torch.eye(len(vectors), dtype=vectors.dtype)
+    passed = (residuals <= noise) & (overlap.abs().amax(dim=1) <= SOLVER_TOLERANCE)
+    complete = bool(passed.all()) and len(values) == form.d_in
+    labels, sizes = clusters(values, float(noise))
+    values, vectors, chosen = ranked(values, vectors, k, which)
     return EigenDecomposition(
-        values,
-        vectors,
-        residuals,
-        converged,
-        mass,
-        torch.as_tensor(fine),
-        form.linear,
-        form.constant,
-        method,
-        which,
-        Status.OK if fine else Status.RESIDUAL_TOO_LARGE,
+        eigenvalues=values * balanced.unit,
+        eigenvectors=vectors,
+        residuals=residuals[chosen] * balanced.unit,
+        converged=passed[chosen],
+        frobenius_squared=mass * balanced.unit.square(),
+        explained=values.square().sum() / mass if mass > 0 else torch.ones_like(mass),
+        complete=torch.as_tensor(complete),
+        noise=noise * balanced.unit,
+        cluster=labels[chosen],
+        cluster_size=sizes[chosen],
+        linear=form.linear,
+        constant=form.constant,
+        method=method,
+        which=which,
+        status=Status.OK if complete else Status.RESIDUAL_TOO_LARGE,
     )
+
+
+def clusters(values: Tensor, noise: float) -> tuple[Tensor, Tensor]:
+    """Return the cluster of each eigenvalue of a whole spectrum, and how many share it.
+
+    Neighbours closer than CLUSTER_TOLERANCE of the largest |λ|, or than the noise, are one
+    cluster. It is found before any selection, so that a cut through it is seen.
+
+    Returns:
+        (n,) labels and (n,) sizes, int64.
+    """
+    limit = max(CLUSTER_TOLERANCE * float(values.abs().max()), noise)
+    ordered = values.sort(descending=True)
+    starts = torch.ones_like(values, dtype=torch.int64)
+    starts[1:] = (ordered.values[:-1] - ordered.values[1:] > limit).long()
+    labels = torch.empty_like(starts)
+    labels[ordered.indices] = starts.cumsum(dim=0) - 1
+    return labels, torch.bincount(labels)[labels]
 
 
 def failed(
@@ -72,16 +105,21 @@ def failed(
 ) -> EigenDecomposition:
     """Return the record of a form that could not be decomposed: NaN, and nothing claimed."""
     gap = form.linear.new_full((k,), torch.nan)
+    nothing = torch.zeros(k, dtype=torch.int64)
     return EigenDecomposition(
-        gap,
-        gap[:, None].expand(k, form.d_in),
-        gap,
-        torch.zeros(k, dtype=torch.bool),
-        gap.new_tensor(torch.nan),
-        torch.as_tensor(False),
-        form.linear,
-        form.constant,
-        method,
-        which,
-        status,
+        eigenvalues=gap,
+        eigenvectors=gap[:, None].expand(k, form.d_in),
+        residuals=gap,
+        converged=torch.zeros(k, dtype=torch.bool),
+        frobenius_squared=gap.new_tensor(torch.nan),
+        explained=gap.new_tensor(torch.nan),
+        complete=torch.as_tensor(False),
+        noise=gap.new_tensor(torch.nan),
+        cluster=nothing,
+        cluster_size=nothing,
+        linear=form.linear,
+        constant=form.constant,
+        method=method,
+        which=which,
+        status=status,
     )

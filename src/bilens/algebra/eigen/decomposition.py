@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from enum import Enum
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.eigen.ranking import Which
 from bilens.algebra.interaction import InteractionMatrix
 from bilens.algebra.quadratic_form import QuadraticForm, check_inputs
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.checks import check_count
 from bilens.errors import NumericalError, ShapeError, UsageError
-
-Which = Literal["magnitude", "largest", "smallest", "both"]
 
 
 class Status(Enum):
@@ -56,16 +54,28 @@ class Subspace:
 
     Attributes:
         indices: positions in the decomposition.
-        eigenvalue: their mean.
-        basis: (size, in), orthonormal rows; one basis of many.
+        size: how many eigenvalues of the whole spectrum belong together; more than there are
+            indices where k cut through them.
+        eigenvalue: the mean of those at hand.
+        basis: (len(indices), in), orthonormal rows; one basis of many.
     """
 
     indices: tuple[int, ...]
+    size: int
     eigenvalue: float
     basis: Tensor
 
     def projector(self) -> Tensor:
-        """Return the (in, in) orthogonal projector, which does not depend on the basis."""
+        """Return the (in, in) orthogonal projector, which does not depend on the basis.
+
+        Raises:
+            UsageError: If k cut through the subspace, so that a part of it is missing.
+        """
+        if self.size > len(self.indices):
+            raise UsageError(
+                f"{self.size} eigenvalues near {self.eigenvalue:.6g} cannot be told apart, and "
+                f"only {len(self.indices)} of them were asked for: decompose with a larger k."
+            )
         return self.basis.T @ self.basis
 
 
@@ -79,10 +89,17 @@ class EigenDecomposition:
     Attributes:
         eigenvalues: (..., k), signed, in units of the output per squared unit of the input.
         eigenvectors: (..., k, in), orthonormal rows.
-        residuals: (..., k), ‖Qv − λv‖ from the factors: an eigenvalue of Q lies that close to λ.
+        residuals: (..., k), ‖Qv − λv‖ from the factors: up to their rounding, an eigenvalue of Q
+            lies that close to λ.
         converged: (..., k), residual and orthogonality to the others are within the tolerance.
-        frobenius_squared: (...), ‖Q‖_F², exact from the factors.
-        complete: (...), proven: no eigenvalue larger in size than the returned ones was missed.
+        frobenius_squared: (...), ‖Q‖_F².
+        explained: (...), share Σλ_i² / ‖Q‖_F² of the returned pairs; 1 for a form that is zero.
+        complete: (...), proven up to `noise`: no eigenvalue that belongs to the selection `which`
+            was missed.
+        noise: (...), the rounding of the factors and the solver: an eigenvalue that is smaller in
+            size cannot be told from zero, nor two that are closer from each other.
+        cluster: (..., k), equal labels for eigenvalues that are too close to tell apart.
+        cluster_size: (..., k), how many of the whole spectrum share the label; 1 stands alone.
         linear: (..., in), the linear term of the form.
         constant: (...), the constant of the form.
         method: the solver that ran.
@@ -95,20 +112,16 @@ class EigenDecomposition:
     residuals: Tensor
     converged: Tensor
     frobenius_squared: Tensor
+    explained: Tensor
     complete: Tensor
+    noise: Tensor
+    cluster: Tensor
+    cluster_size: Tensor
     linear: Tensor
     constant: Tensor
     method: str
     which: Which
     status: Status | tuple[Status, ...]
-
-    @property
-    def explained(self) -> Tensor:
-        """Share Σλ_i² / ‖Q‖_F² of the returned pairs, (...); 1 for a form that is zero."""
-        mass = self.eigenvalues.square().sum(dim=-1)
-        total = self.frobenius_squared
-        share = mass / total.where(total > 0, torch.ones_like(total))
-        return share.where(total > 0, torch.ones_like(share))
 
     def __len__(self) -> int:
         if self.eigenvalues.ndim == 1:
@@ -121,19 +134,18 @@ class EigenDecomposition:
             raise ShapeError("this is the decomposition of one form; only a batch can be indexed.")
         if not -len(self) <= index < len(self):
             raise IndexError(f"form {index} of a batch of {len(self)}")
-        return EigenDecomposition(
-            self.eigenvalues[index],
-            self.eigenvectors[index],
-            self.residuals[index],
-            self.converged[index],
-            self.frobenius_squared[index],
-            self.complete[index],
-            self.linear[index],
-            self.constant[index],
-            self.method,
-            self.which,
-            self.status[index],
-        )
+        tensors = {
+            field.name: getattr(self, field.name)[index]
+            for field in fields(self)
+            if isinstance(getattr(self, field.name), Tensor)
+        }
+        return replace(self, **tensors, status=self.status[index])
+
+    @property
+    def distinct_from_zero(self) -> Tensor:
+        """Eigenvalues with those below the noise set to zero, (..., k)."""
+        keep = self.eigenvalues.abs() > self.noise[..., None]
+        return torch.where(keep, self.eigenvalues, torch.zeros_like(self.eigenvalues))
 
     def contributions(self, x: Tensor) -> Contributions:
         """Return what each pair, the linear term and the constant add to q(x).
@@ -146,7 +158,9 @@ class EigenDecomposition:
 
         Raises:
             ShapeError: If the inputs have another width or dtype.
+            NumericalError: If a form did not pass its checks; index the others, `eigs[c]`.
         """
+        self.check_usable()
         x = check_inputs(x, self.eigenvectors.shape[-1], self.eigenvectors.dtype)
         if x.ndim != 2:
             raise ShapeError(f"the input has shape {tuple(x.shape)}; expected (batch, in).")
@@ -159,8 +173,8 @@ class EigenDecomposition:
     def truncate(self, k: int) -> QuadraticForm:
         """Return the form that keeps the k leading pairs, and the linear and constant terms.
 
-        With `which="magnitude"` it is the best approximation of rank k in Frobenius and spectral
-        norm (Eckart–Young) in the metric of this basis.
+        With `which="magnitude"` it is a best approximation of rank k in Frobenius and spectral
+        norm (Eckart–Young) in the metric of this basis; the only one if |λ_k| > |λ_{k+1}|.
 
         Raises:
             UsageError: If k is negative or more than there are pairs.
@@ -207,70 +221,42 @@ class EigenDecomposition:
                 f"k={k}, but only {self.eigenvalues.shape[-1]} pairs were computed: "
                 "decompose with a larger k."
             )
+        self.check_usable()
+        return k
+
+    def check_usable(self) -> None:
+        """Refuse to build on a decomposition that did not pass its checks.
+
+        Raises:
+            NumericalError: With the reason.
+        """
         statuses = self.status if isinstance(self.status, tuple) else (self.status,)
         bad = [status.value for status in statuses if status is not Status.OK]
         if bad:
             raise NumericalError(f"nothing can be built on these eigenpairs: {bad[0]}.")
-        return k
 
-    def subspaces(self, tolerance: float = 1e-8) -> tuple[Subspace, ...]:
-        """Group eigenvalues whose gap is below tolerance · max|λ|; single ones stand alone.
+    def subspaces(self) -> tuple[Subspace, ...]:
+        """Group the pairs whose eigenvalues cannot be told apart; single ones stand alone.
 
         Within a group the individual vectors are an accident of rounding (Davis–Kahan: their
         error is of the order of eps · ‖Q‖ / gap); report the projector.
 
-        Cost: O(k log k + k · in).
+        Cost: O(k · in).
 
         Raises:
             ShapeError: If this is a batch; use `eigs[c].subspaces()`.
         """
         if self.eigenvalues.ndim != 1:
             raise ShapeError("subspaces works on one form: use eigs[c].subspaces().")
-        order = torch.argsort(self.eigenvalues, descending=True).tolist()
-        limit = tolerance * float(self.eigenvalues.abs().max())
-        groups: list[list[int]] = []
-        for position in order:
-            value = float(self.eigenvalues[position])
-            if groups and float(self.eigenvalues[groups[-1][-1]]) - value <= limit:
-                groups[-1].append(position)
-            else:
-                groups.append([position])
-        groups.sort(key=min)
+        groups: dict[int, list[int]] = {}
+        for position, label in enumerate(self.cluster.tolist()):
+            groups.setdefault(label, []).append(position)
         return tuple(
             Subspace(
-                tuple(sorted(group)),
+                tuple(group),
+                int(self.cluster_size[group[0]]),
                 float(self.eigenvalues[group].mean()),
-                self.eigenvectors[sorted(group)],
+                self.eigenvectors[group],
             )
-            for group in groups
+            for group in groups.values()
         )
-
-
-def ranked(values: Tensor, vectors: Tensor, k: int, which: Which) -> tuple[Tensor, Tensor]:
-    """Choose k pairs of a whole spectrum; fix order and sign. The one place where that is done.
-
-    Args:
-        values: (n,) in any order.
-        vectors: (n, in), rows.
-        k: how many to keep.
-        which: "magnitude" (largest |λ|), "largest", "smallest" (by sign), or "both": half from
-            each end, the extra one from the upper end.
-
-    Returns:
-        (k,) and (k, in): by falling |λ|; the largest component of each vector positive, the first
-        of them where two are equal in size.
-    """
-    by_value = torch.argsort(values, descending=True)
-    if which == "magnitude":
-        chosen = torch.argsort(values.abs(), descending=True, stable=True)[:k]
-    elif which == "largest":
-        chosen = by_value[:k]
-    elif which == "smallest":
-        chosen = by_value[len(values) - k :]
-    else:
-        chosen = torch.cat([by_value[: k - k // 2], by_value[len(values) - k // 2 :]])
-    values, vectors = values[chosen], vectors[chosen]
-    order = torch.argsort(values.abs(), descending=True, stable=True)
-    values, vectors = values[order], vectors[order]
-    largest = vectors.abs().argmax(dim=1, keepdim=True)
-    return values, vectors * torch.where(vectors.gather(1, largest) < 0, -1.0, 1.0)

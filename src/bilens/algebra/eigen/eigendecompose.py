@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from typing import Literal, get_args
+from dataclasses import fields, replace
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -11,10 +12,11 @@ from torch import Tensor
 from bilens.algebra.directions import raw_directions
 from bilens.algebra.eigen import dense
 from bilens.algebra.eigen.checked import failed
-from bilens.algebra.eigen.decomposition import EigenDecomposition, Status, Which
+from bilens.algebra.eigen.decomposition import EigenDecomposition, Status
+from bilens.algebra.eigen.ranking import Which
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import check_count, check_memory, check_dense_tensor
+from bilens.checks import check_count, check_dense_tensor, check_memory
 from bilens.errors import (
     NonFiniteError,
     NumericalError,
@@ -119,23 +121,13 @@ def eigendecompose_all(
 
 def stack(results: list[EigenDecomposition]) -> EigenDecomposition:
     """Return single decompositions as one batch."""
-
-    def field(name: str) -> Tensor:
-        return torch.stack([getattr(result, name) for result in results])
-
-    return EigenDecomposition(
-        eigenvalues=field("eigenvalues"),
-        eigenvectors=field("eigenvectors"),
-        residuals=field("residuals"),
-        converged=field("converged"),
-        frobenius_squared=field("frobenius_squared"),
-        complete=field("complete"),
-        linear=field("linear"),
-        constant=field("constant"),
-        method=results[0].method,
-        which=results[0].which,
-        status=tuple(s.status for s in results if isinstance(s.status, Status)),
-    )
+    tensors: dict[str, Any] = {
+        field.name: torch.stack([getattr(result, field.name) for result in results])
+        for field in fields(EigenDecomposition)
+        if isinstance(getattr(results[0], field.name), Tensor)
+    }
+    statuses = tuple(result.status for result in results if isinstance(result.status, Status))
+    return replace(results[0], **tensors, status=statuses)
 
 
 def detached(form: QuadraticForm) -> QuadraticForm:

@@ -111,11 +111,8 @@ def numbers(t: Catalogue, reading: dict[str, Any]) -> list[tuple[str, str]]:
     if not reading["complete"]:
         residual = f"{residual} ({t('classes.unchecked')})"
     pairs = {
-        "classes.significant": t(
-            "classes.significant_value",
-            positive=reading["significant_positive"],
-            negative=reading["significant_negative"],
-        ),
+        "classes.significant": f"{reading['significant_positive']} / "
+        f"{reading['significant_negative']}",
         "classes.edges": f"{signed_quantity(reading['upper_edge'])} / "
         f"{signed_quantity(reading['lower_edge'])}",
         "classes.p": f"{quantity(reading['p_upper'], 2)} / {quantity(reading['p_lower'], 2)}",

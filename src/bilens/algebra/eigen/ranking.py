@@ -1,0 +1,52 @@
+"""Which pairs of a spectrum are kept, in which order, with which sign."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Which = Literal["magnitude", "largest", "smallest", "both"]
+TIE = 1e-8  # relative: sizes that agree to this are equal, so that rounding decides nothing
+
+
+def ranked(values: Tensor, vectors: Tensor, k: int, which: Which) -> tuple[Tensor, Tensor, Tensor]:
+    """Choose k pairs of a whole spectrum; fix order and sign. The one place where that is done.
+
+    Args:
+        values: (n,) in any order.
+        vectors: (n, in), rows.
+        k: how many to keep.
+        which: "magnitude" (largest |λ|), "largest", "smallest" (by sign), or "both": half from
+            each end, the extra one from the upper end.
+
+    Returns:
+        (k,) values, (k, in) vectors and (k,) positions in what was given. By falling |λ|; sizes
+        that agree to 1e-8 are equal, and the positive eigenvalue comes first. The largest
+        component of each vector is positive, the first one where sizes agree to 1e-8.
+    """
+    by_value = torch.argsort(values, descending=True)
+    by_size = by_size_and_sign(values)
+    if which == "magnitude":
+        chosen = by_size[:k]
+    else:
+        upper = {"largest": k, "smallest": 0, "both": k - k // 2}[which]
+        ends = torch.cat([by_value[:upper], by_value[len(values) - (k - upper) :]])
+        chosen = by_size[torch.isin(by_size, ends)]
+    values, vectors = values[chosen], vectors[chosen]
+    sizes = vectors.abs()
+    leading = (sizes >= sizes.amax(dim=1, keepdim=True) * (1 - TIE)).int().argmax(dim=1)
+    signs = torch.where(vectors.gather(1, leading[:, None]) < 0, -1.0, 1.0)
+    return values, vectors * signs, chosen
+
+
+def by_size_and_sign(values: Tensor) -> Tensor:
+    """Return the order of falling |λ|, in which rounding does not decide between λ and −λ."""
+    order = torch.argsort(values.abs(), descending=True, stable=True)
+    sizes = values.abs()[order]
+    starts = torch.ones_like(order)
+    starts[1:] = (sizes[:-1] - sizes[1:] > TIE * sizes[:-1]).long()
+    ties = starts.cumsum(dim=0)
+    negative = (values[order] < 0).long()
+    return order[torch.argsort(2 * ties + negative, stable=True)]

@@ -1,0 +1,223 @@
+"""What the commands do: the result on stdout and nothing else, one JSON document with --json.
+
+Broken once: the message about missing data printed on stdout; `--json` was no JSON any more.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors import safe_open
+
+import bilens as bl
+import tiny
+from bilens.cli import commands as commands_module
+from bilens.workflows import judging_data
+from commands import DATA, TRAINING, Shell, model_folder
+
+SCHEMAS: dict[str, list[str]] = {  # kind -> the keys that a program may rely on
+    "audit": ["schema_version", "kind", "passed", "model", "exactness", "classes", "verdict"],
+    "decomposition": ["schema_version", "kind", "layer", "basis", "reading", "method", "outputs"],
+    "explanation": ["schema_version", "kind", "model", "explanations", "data", "reproduce"],
+    "training": ["schema_version", "kind", "folder", "epoch", "train_loss", "test_accuracy"],
+}
+
+
+@pytest.fixture
+def trained(bilens: Shell, idx: Path, tmp_path: Path) -> Path:
+    """A run that `bilens train image` made."""
+    folder = tmp_path / "run"
+    assert bilens("train", "image", "--data-dir", idx, "--out", folder, *TRAINING).code == 0
+    return folder
+
+
+def test_train_says_how_good_the_model_is_and_what_comes_next(
+    bilens: Shell, idx: Path, tmp_path: Path
+) -> None:
+    result = bilens("train", "image", "--data-dir", idx, "--out", tmp_path / "run", *TRAINING)
+    assert result.code == 0
+    last = json.loads((tmp_path / "run" / "history.jsonl").read_text().splitlines()[-1])
+    assert result.out.startswith(f"Test accuracy {last['test_accuracy']:.4f} after 2 epochs")
+    assert f"Model: {tmp_path / 'run'}\n" in result.out
+    assert f"Next:  bilens audit {tmp_path / 'run'} --data-dir {idx}\n" in result.out
+    assert "training loss" in result.err
+    provenance = bl.load(tmp_path / "run").provenance
+    assert provenance["command"].startswith("bilens train image --data-dir ")
+    assert set(provenance) >= {"bilens", "torch", "python", "numpy", "seed", "data_sha256"}
+
+
+def test_every_option_of_train_reaches_the_recipe(bilens: Shell, idx: Path, tmp_path: Path) -> None:
+    options = (
+        "--hidden=4 --layers=2 --bias --residual --gate=silu --epochs=1 --batch-size=50 "
+        "--learning-rate=0.03 --weight-decay=0.2 --noise=0.3 --model-noise=0.4 --dropout=0.5 "
+        "--augment=rotation:5 --augment=blur:0.5 --precision=float32 --seed=6"
+    ).split()
+    assert (
+        bilens("train", "image", "--data-dir", idx, "--out", tmp_path / "run", *options).code == 0
+    )
+    recipe = json.loads((tmp_path / "run" / "run.json").read_text())["recipe"]
+    assert recipe == {
+        "d_hidden": 4,
+        "n_layers": 2,
+        "bias": True,
+        "residual": True,
+        "gate": "silu",
+        "epochs": 1,
+        "batch_size": 50,
+        "learning_rate": 0.03,
+        "weight_decay": 0.2,
+        "noise": 0.3,
+        "model_noise": 0.4,
+        "dropout": 0.5,
+        "augmentations": ["rotation:5", "blur:0.5"],
+        "precision": "float32",
+        "seed": 6,
+    }
+
+
+def command_lines(folder: Path, idx: Path, out: Path) -> dict[str, list[Any]]:
+    data = ["--data-dir", idx]
+    return {
+        "training": ["train", "image", *data, "--out", out / "another", *TRAINING],
+        "audit": ["audit", folder, *data, "--null-samples", 19],
+        "decomposition": ["decompose", folder],
+        "explanation": ["explain", folder, *data, "--index", 0, "--index", 5],
+    }
+
+
+@pytest.mark.parametrize("kind", SCHEMAS)
+def test_json_is_one_document_on_stdout_and_nothing_else(
+    kind: str, bilens: Shell, trained: Path, idx: Path, tmp_path: Path
+) -> None:
+    line = command_lines(trained, idx, tmp_path)[kind]
+    result = bilens(*line, "--json")
+    assert result.code == 0
+    document = result.json()  # nothing before it, nothing behind it
+    assert set(SCHEMAS[kind]) <= set(document)
+    assert (document["schema_version"], document["kind"]) == (1, kind)
+    assert "NaN" not in result.out
+    assert "\x1b" not in result.out
+
+
+@pytest.mark.parametrize("kind", SCHEMAS)
+def test_the_result_is_on_stdout_and_quiet_leaves_nothing_else(
+    kind: str, bilens: Shell, trained: Path, idx: Path, tmp_path: Path
+) -> None:
+    result = bilens("--quiet", *command_lines(trained, idx, tmp_path)[kind])
+    assert result.code == 0
+    assert result.err == ""
+    assert result.out.strip()
+    assert "\x1b" not in result.out  # no colours where there is no terminal
+
+
+def test_the_json_of_an_audit_is_the_document_of_the_library(
+    bilens: Shell, trained: Path, idx: Path
+) -> None:
+    document = bilens("audit", trained, "--data-dir", idx, "--null-samples", 19, "--json").json()
+    expected = bl.audit(bl.load(trained), DATA, null_samples=19).to_dict()
+    assert document["classes"] == expected["classes"]
+    assert document["accuracy"] == expected["accuracy"]
+    assert document["source"] == expected["source"]
+    assert document["reproduce"]["command"].startswith("bilens audit ")
+
+
+def test_an_audit_writes_the_page_in_the_language_asked_for(
+    bilens: Shell, model: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "report.html"
+    result = bilens("audit", model, "--null-samples", 19, "--html", page, "--lang", "ja")
+    assert result.code == 0
+    assert result.out.splitlines()[-1] == f"Report: {page}"
+    assert 'lang="ja"' in page.read_text()
+    assert bilens("audit", model, "--null-samples", 19, "--html", page).code == 2
+    assert bilens("audit", model, "--null-samples", 19, "--html", page, "--overwrite").code == 0
+    assert 'lang="en"' in page.read_text()
+
+
+def test_an_audit_without_data_says_so_on_stderr(bilens: Shell, model: Path) -> None:
+    result = bilens("audit", model, "--null-samples", 19, "--json")
+    assert "No data given (--dataset, --data-dir): only the weights are read." in result.err
+    assert result.json()["accuracy"] is None
+
+
+def test_progress_is_a_dozen_lines_at_most(bilens: Shell, model: Path) -> None:
+    """Where stderr is no terminal; 99 and 19 rotations."""
+    for samples in (19, 99):
+        result = bilens("audit", model, "--null-samples", samples, "--json")
+        lines = [line for line in result.err.splitlines() if line.startswith("chance")]
+        assert lines[-1] == f"chance: {samples}/{samples}"
+        assert len(lines) <= 12
+
+
+def test_decompose_shows_and_saves_what_is_asked_for(
+    bilens: Shell, model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "pairs.safetensors"
+    result = bilens(
+        "decompose", model, "--top", 2, "--contrast", 2, 0, "--basis", "embedding", "--out", out
+    )
+    assert result.code == 0
+    assert "contrast outputs, embedding basis (8 inputs, method dense)" in result.out
+    assert f"Pairs: {out}" in result.err
+    with safe_open(out, framework="pt") as file:
+        assert file.get_tensor("eigenvectors").shape == (1, 2, 8)
+    result = bilens("decompose", model, "--out", out)
+    assert result.code == 2
+    assert f"{out} exists already" in result.error()
+    assert bilens("decompose", model, "--out", out, "--overwrite").code == 0
+
+
+def test_explain_shows_one_table_an_image(bilens: Shell, trained: Path, idx: Path) -> None:
+    result = bilens("explain", trained, "--data-dir", idx, "--index", 3, "--index", 4)
+    assert result.code == 0
+    assert result.out.count("Test image ") == 2
+    label = int(DATA.test_labels[3])
+    assert f"Test image 3: label {label}, predicted " in result.out
+
+
+def test_a_demo_of_digits_that_are_at_hand(
+    bilens: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recipe is cut short, and the digits are tiny ones."""
+    monkeypatch.setattr(commands_module, "DEMO_RECIPE", tiny.RECIPE)
+    monkeypatch.setattr(commands_module, "embedded_digits", lambda: DATA)
+    monkeypatch.setattr(judging_data, "embedded_digits", lambda: DATA)
+    out = tmp_path / "demo"
+    result = bilens("demo", "--out", out, "--seed", 3)
+    assert result.code == 0, result.err
+    assert f"Report: {out / 'report.html'}" in result.out
+    assert json.loads((out / "run.json").read_text())["recipe"]["seed"] == 3
+    result = bilens("audit", out, "--null-samples", 19, "--json")  # knows its own data
+    assert result.json()["accuracy"]["total"] == tiny.NUM_TEST
+    result = bilens("demo", "--out", out, "--json")
+    assert result.json()["kind"] == "audit"
+    assert "holds an earlier demo" in result.err
+
+
+@pytest.mark.parametrize("variable", [None, "NO_COLOR"])
+def test_no_color_is_honoured_on_a_terminal(
+    variable: str | None, bilens: Shell, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if variable is not None:
+        monkeypatch.setenv(variable, "1")
+    result = bilens("decompose", model)
+    coloured = any(code in result.out for code in ("\x1b[3", "\x1b[9"))
+    assert "\x1b[" in result.out, "bold titles are left, so this is a terminal"
+    assert not (coloured and variable is not None)
+
+
+def test_a_model_name_cannot_write_markup_into_the_terminal(bilens: Shell, tmp_path: Path) -> None:
+    names = ["[red]zero[/red]", "[bold]one", "two"]
+    folder = model_folder(tmp_path / "model", output_names=names)
+    for line in (["audit", folder, "--null-samples", 19], ["decompose", folder]):
+        result = bilens(*line)
+        assert result.code == 0, result.err
+        for name in names:
+            assert name in result.out

@@ -1,0 +1,144 @@
+"""Commands, options and help: a promise, and the same defaults as the library.
+
+Broken once: `--null-samples` renamed to `--rotations`; the frozen list failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import typer
+
+from bilens.cli.app import app
+from bilens.train.recipe import Recipe
+from bilens.version import VERSION
+from commands import Shell
+
+# Commands and options may be added; none may be renamed or removed.
+FROZEN = {
+    "": "--quiet -q --version",
+    "demo": "--out --data-dir --seed --lang --overwrite --json",
+    "train": "",
+    "train image": (
+        "--out --dataset --data-dir --download --no-download --hidden --layers --bias --residual "
+        "--gate --epochs --batch-size --learning-rate --weight-decay --noise --model-noise "
+        "--dropout --augment --precision --seed --resume --overwrite --json"
+    ),
+    "decompose": (
+        "model --top --layer --basis --reading --contrast --out --allow-pickle --residual "
+        "--no-residual --overwrite --json"
+    ),
+    "audit": (
+        "model --dataset --data-dir --html --lang --null-samples --seed --allow-pickle --residual "
+        "--no-residual --overwrite --json"
+    ),
+    "explain": (
+        "model --index --dataset --data-dir --allow-pickle --residual --no-residual --json"
+    ),
+}
+RUNNABLE = [name for name in FROZEN if name not in ("", "train")]
+# Option of `train image` -> field of the recipe, where the two differ.
+RENAMED = {"hidden": "d_hidden", "layers": "n_layers", "augment": "augmentations"}
+
+
+def commands() -> dict[str, Any]:
+    """Every command by its full name."""
+
+    def walk(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+        yield name, command
+        for part, inner in getattr(command, "commands", {}).items():
+            yield from walk(inner, f"{name} {part}".strip())
+
+    return dict(walk(typer.main.get_command(app), ""))
+
+
+def spellings(command: Any) -> list[str]:
+    return [
+        text
+        for parameter in command.params
+        for text in (*parameter.opts, *parameter.secondary_opts)
+    ]
+
+
+def test_no_command_is_missing_from_the_frozen_list() -> None:
+    assert list(commands()) == sorted(FROZEN, key=list(commands()).index)
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_the_options_of_a_command_are_a_promise(name: str) -> None:
+    assert spellings(commands()[name]) == FROZEN[name].split()
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_help_says_what_it_does_and_goes_to_stdout(name: str, bilens: Shell) -> None:
+    result = bilens(*name.split(), "--help")
+    assert (result.code, result.err) == (0, "")
+    assert f"Usage: bilens {name}".strip() in result.out
+    for option in FROZEN[name].split():
+        assert option in result.out
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_help_shows_an_example_that_parses(name: str, bilens: Shell) -> None:
+    text = " ".join(bilens(*name.split(), "--help").out.split())
+    example = text.split("Example: bilens ")[1].split(" ╭")[0].split()
+    assert example[: len(name.split())] == name.split()
+    for word in example:
+        if word.startswith("--"):
+            assert word in FROZEN[name].split()
+
+
+@pytest.mark.parametrize("arguments", [(), ("train",)])
+def test_without_a_command_the_help_is_shown(arguments: tuple[str, ...], bilens: Shell) -> None:
+    result = bilens(*arguments)
+    assert result.code == 2  # nothing was done
+    assert "Usage: bilens" in result.out + result.err
+
+
+def test_the_version_is_one_line(bilens: Shell) -> None:
+    result = bilens("--version")
+    assert (result.code, result.out, result.err) == (0, f"bilens {VERSION}\n", "")
+
+
+def test_the_help_lists_the_exit_codes(bilens: Shell) -> None:
+    text = " ".join(bilens("--help").out.split())
+    assert "Read what an MLP computes straight from its weights." in text
+
+
+def test_the_defaults_of_train_are_those_of_the_recipe() -> None:
+    """One source of defaults: the paper's recipe."""
+    options = {parameter.name: parameter for parameter in commands()["train image"].params}
+    fields = {
+        RENAMED.get(name, name): parameter.default
+        for name, parameter in options.items()
+        if RENAMED.get(name, name) in Recipe.__dataclass_fields__
+    }
+    expected = {**Recipe().to_dict(), "gate": "none", "augmentations": None}
+    assert fields == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["paint"], "No such command"),
+        (["audit"], "model"),
+        (["audit", "x", "--speed", "9"], "--speed"),
+        (["train", "image"], "--out"),
+        (["train", "image", "--out", "x", "--epochs", "0"], "--epochs"),
+        (["train", "image", "--out", "x", "--gate", "tanh"], "--gate"),
+        (["demo", "--seed", "-1"], "--seed"),
+        (["explain", "x"], "--index"),
+        (["decompose", "x", "--contrast", "4"], "--contrast"),
+        (["audit", "x", "--lang", "fr"], "--lang"),
+    ],
+)
+def test_a_line_that_does_not_parse_is_a_usage_error(
+    arguments: list[str], words: str, bilens: Shell
+) -> None:
+    result = bilens(*arguments)
+    assert result.code == 2
+    assert result.out == ""
+    assert words in result.err
+    assert "Traceback" not in result.err

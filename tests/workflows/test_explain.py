@@ -1,0 +1,67 @@
+"""Single predictions as a document.
+
+Broken once: the training image of the index explained in place of the test image.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+import tiny
+from bilens.errors import NotQuadraticError, ShapeError, UsageError
+from bilens.io.load import LoadedModel
+from bilens.nn import BilinearMLP
+from bilens.workflows.explain import explain_image
+
+DATA = tiny.images()
+
+
+def test_each_index_is_explained_in_the_order_asked_for() -> None:
+    model = tiny.trained()
+    document = explain_image(tiny.loaded(model), DATA, [7, 0, 7], command="here")
+    assert list(document) == [
+        "schema_version",
+        "kind",
+        "model",
+        "explanations",
+        "source",
+        "data",
+        "reproduce",
+    ]
+    assert (document["schema_version"], document["kind"]) == (1, "explanation")
+    assert document["reproduce"]["command"] == "here"
+    assert document["data"]["sha256"] == DATA.fingerprint
+    assert [item["index"] for item in document["explanations"]] == [7, 0, 7]
+    for item in document["explanations"]:
+        logits = model(DATA.test_images[item["index"]].double()).detach()
+        assert item["scores"] == pytest.approx((logits - logits.mean()).tolist(), rel=1e-10)
+        assert item["label"] == int(DATA.test_labels[item["index"]])
+        assert item["kind"] == "asked"
+    json.dumps(document, allow_nan=False)
+
+
+REFUSED: list[tuple[LoadedModel, list[int], type[Exception], str]] = [
+    (tiny.loaded(tiny.classifier()), [60], UsageError, "no test image 60: the test set has 60"),
+    (tiny.loaded(tiny.classifier()), [0, -1], UsageError, "no test image -1"),
+    (LoadedModel(BilinearMLP(4, 3), "an/mlp", ""), [0], UsageError, "an/mlp is a BilinearMLP"),
+    (tiny.loaded(tiny.classifier(gate="relu")), [0], NotQuadraticError, "gate 'relu'"),
+    (tiny.loaded(tiny.classifier(n_layers=2)), [0], NotQuadraticError, "2 layers"),
+    (tiny.loaded(tiny.classifier(d_input=9)), [0], ShapeError, "the model reads 9 inputs"),
+    (tiny.loaded(tiny.classifier(d_output=2)), [0], ShapeError, "the model has 2 classes"),
+]
+
+
+@pytest.mark.parametrize(("model", "indices", "error", "message"), REFUSED)
+def test_what_cannot_be_explained_is_refused(
+    model: LoadedModel, indices: list[int], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        explain_image(model, DATA, indices)
+
+
+def test_no_index_is_no_explanation() -> None:
+    document: dict[str, Any] = explain_image(tiny.loaded(tiny.classifier()), DATA, [])
+    assert document["explanations"] == []
