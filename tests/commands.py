@@ -61,9 +61,14 @@ class Shell:
         return Result(code, captured.out, captured.err)
 
 
-TRAINING = (  # a run that takes a moment
-    "--hidden=8 --epochs=2 --batch-size=32 --learning-rate=0.02 --noise=0.1 --weight-decay=0.1"
-).split()
+TRAINING = [  # a run that takes a moment
+    "--hidden=8",
+    "--epochs=2",
+    "--batch-size=32",
+    "--learning-rate=0.02",
+    "--weight-decay=0.1",
+    "--noise=0.1",
+]
 
 
 def model_folder(folder: Path, model: BilinearClassifier | None = None, **options: Any) -> Path:

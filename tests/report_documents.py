@@ -268,6 +268,7 @@ def odd() -> dict[str, Any]:
         {"rule": "new_rule", "outcome": "warn", "values": {"number": 7}},
         {"rule": "other_rule", "outcome": "new outcome", "values": {}},
     ]
+    document["verdict"][3]["values"]["k"] = 0
     document["classes"][0] |= {"negative": []}
     document["classes"][1] |= {"positive": []}
     document["classes"][2]["positive"][0]["subspace_size"] = 3

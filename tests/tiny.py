@@ -29,6 +29,7 @@ RECIPE = Recipe(
     noise=0.1,
     precision="float32",
 )
+ROTATIONS = 39  # the fewest that give a level of chance
 STEPS = NUM_TRAIN // RECIPE.batch_size
 EVERYTHING = {
     "bias": True,

@@ -125,13 +125,14 @@ def test_all_pairs_rebuild_the_matrix(drawn: tuple[QuadraticMap, Tensor]) -> Non
 
 @given(MAPS_WITH_DIRECTION)
 def test_vectors_are_orthonormal_ordered_and_signed(drawn: tuple[QuadraticMap, Tensor]) -> None:
-    """|λ| falls, and the largest component of each vector is positive."""
+    """|λ| falls, and the largest component of each vector is positive: the first, in a tie."""
     eig = all_pairs(drawn[0].form(drawn[1]))
     size, vectors = eig.eigenvalues.abs(), eig.eigenvectors
-    assert bool((size[:-1] >= size[1:]).all())
+    assert bool((size[:-1] >= size[1:] * (1 - 1e-7)).all())  # ties, to 1e-8 each, stand by sign
     assert_close(vectors @ vectors.T, torch.eye(len(vectors), dtype=torch.float64), **TIGHT)
-    largest = vectors.abs().argmax(dim=1, keepdim=True)
-    assert bool((vectors.gather(1, largest) > 0).all())
+    for row in vectors.tolist():
+        largest = max(abs(component) for component in row)
+        assert next(c for c in row if abs(c) >= largest * (1 - 1e-8)) > 0
 
 
 @given(MAPS_WITH_DIRECTION, st.data())

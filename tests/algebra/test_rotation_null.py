@@ -18,9 +18,14 @@ from bilens.algebra.directions import centred_directions, raw_directions
 from bilens.algebra.effective_rank import effective_rank
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.algebra.rotation_null import RotationNull, random_frame, rotation_null
+from bilens.algebra.rotation_null import (
+    RotationNull,
+    embedding_corner,
+    random_frame,
+    rotation_null,
+)
 from bilens.errors import NonFiniteError, ShapeError, UsageError
-from builders import D_OUT, randn, random_map, rotation, vector
+from builders import D_IN, D_OUT, randn, random_map, rotation, vector
 from odd_tensors import NOT_DENSE_FLOAT, NOT_FINITE, WRONG_AXES, Odd
 
 D = 32
@@ -167,7 +172,7 @@ def test_a_linear_scale_scales_the_edges_and_not_the_rank() -> None:
 
 def test_progress_is_reported_after_each_sample() -> None:
     done: list[int] = []
-    null = rotation_null(random_map(), raw_directions(D_OUT), seeded(), 4, done.append)
+    null = rotation_null(random_map(), raw_directions(D_OUT), seeded(), 4, progress=done.append)
     assert done == [1, 2, 3, 4]
     assert null.num_samples == 4
     assert null.largest.shape == null.effective_rank.shape == (4, D_OUT)
@@ -272,3 +277,46 @@ def test_a_direction_whose_form_overflows_is_refused() -> None:
             1e200 * raw_directions(D_OUT),
             seeded(),
         )
+
+
+def behind(embedding: Tensor, f: QuadraticMap, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Whether each direction is beyond an edge, and outside the interval of the rank."""
+    eigs = eigendecompose_all(f.compose_input(embedding), k=None)
+    null = rotation_null(f, raw_directions(f.sizes.d_out), seeded(seed), 39, embedding=embedding)
+    lower, upper = null.edges()
+    ranks, values = null.effective_rank.sort(dim=0).values, eigs.eigenvalues
+    rank = effective_rank(values)
+    outside = (rank < ranks[0]) | (rank > ranks[-1])
+    return values.amax(dim=1) > upper, values.amin(dim=1) < lower, outside, rank
+
+
+def test_random_branches_that_share_an_embedding_are_not_called_aligned() -> None:
+    """Level 5 % an end: of 300 ends at most 27 (p = 0.001); interval of the rank: 5 % outside.
+
+    Rotated in front of the embedding instead, where the branches share its stretching, more than
+    a third of these would be beyond the edge.
+    """
+    found = [
+        behind(randn(8, 30, seed=seed), random_map(seed, d_out=6, d_hidden=8, d_in=8), seed)
+        for seed in range(50)
+    ]
+    for part in range(3):
+        assert sum(int(result[part].sum()) for result in found) <= 27
+
+
+def test_a_spectrum_behind_an_embedding_is_that_of_the_dense_product() -> None:
+    """With O the identity the null is the map itself: Eᵀ Q E, 12 × 12, of rank 5."""
+    f, embedding = random_map(), randn(D_IN, 12, seed=5)
+    corner = embedding_corner(f, embedding)
+    for u in raw_directions(D_OUT):
+        q = f.form(u).dense()
+        dense = torch.linalg.eigvalsh(embedding.T @ q @ embedding)
+        reduced = torch.linalg.eigvalsh(corner.T @ q @ corner)
+        torch.testing.assert_close(
+            dense[dense.abs() > 1e-9], reduced, check_dtype=False, rtol=1e-9, atol=1e-9
+        )
+
+
+def test_an_embedding_of_another_height_is_refused() -> None:
+    with pytest.raises(ShapeError, match=r"embedding has shape \(4, 9\).*\(5, in'\) was expected"):
+        rotation_null(random_map(), raw_directions(D_OUT), seeded(), embedding=randn(4, 9))

@@ -70,6 +70,19 @@ def test_a_form_of_zeros_has_nothing_to_explain() -> None:
     assert output.effective_rank == 0.0
 
 
+def test_an_output_that_was_not_decomposed_says_so_and_the_others_stand() -> None:
+    directions = torch.eye(3, dtype=torch.float64)
+    directions[1, 0] = torch.nan
+    eigs = eigendecompose_all(F, directions, k=None)
+    document = summarise_spectra(eigs, ("a", "b", "c"), 2, "layer", "input", "raw").to_dict()
+    first, second, third = document["outputs"]
+    assert second["status"] == "the form holds NaN or infinity and was not decomposed"
+    assert (second["pairs"], second["complete"]) == ((), False)
+    assert second["effective_rank"] is second["frobenius_norm"] is second["trace"] is None
+    assert len(first["pairs"]) == len(third["pairs"]) == 2
+    json.dumps(document, allow_nan=False)
+
+
 def test_the_record_is_json_with_a_version() -> None:
     document = record().to_dict()
     assert document["schema_version"] == 1

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import tiny
+from bilens.errors import NumericalError
 from bilens.findings.audit import class_centred
 from bilens.findings.explanation import choose_examples, explain
 from bilens.findings.records import ClassScore
@@ -38,7 +39,8 @@ def test_the_parts_sum_to_the_class_centred_logit(name: str, index: int) -> None
     model = MODELS[name]()
     logits = model(IMAGES[index]).detach()
     centred = (logits - logits.mean()).tolist()
-    explanation = explain(class_centred(model), IMAGES[index], int(DATA.test_labels[index]), index)
+    label = int(DATA.test_labels[index])
+    explanation = explain(class_centred(model), IMAGES[index], logits, label, index)
     assert explanation.scores == pytest.approx(centred, rel=1e-10)
     for score in explanation.classes:
         assert score.score == pytest.approx(centred[score.index], rel=1e-10)
@@ -49,8 +51,9 @@ def test_the_parts_sum_to_the_class_centred_logit(name: str, index: int) -> None
 @pytest.mark.parametrize("name", MODELS)
 def test_what_is_shown_are_the_largest_contributions(name: str) -> None:
     """Each is λ(v·x)²; the rank says where λ stands by falling size."""
-    eigs, x = class_centred(MODELS[name]()), IMAGES[3]
-    for score in explain(eigs, x, label=None).classes:
+    model, x = MODELS[name](), IMAGES[3]
+    eigs = class_centred(model)
+    for score in explain(eigs, x, model(x).detach(), label=None).classes:
         values, vectors = eigs.eigenvalues[score.index], eigs.eigenvectors[score.index]
         every = (values * (vectors @ x) ** 2).tolist()
         expected = sorted(every, key=abs, reverse=True)[:4]
@@ -73,10 +76,20 @@ def test_the_two_highest_classes_are_shown_and_the_right_one(place: int | None) 
     model = MODELS["random"]()
     order = ranked_classes(model, IMAGES[0])
     label = None if place is None else order[place]
-    explanation = explain(class_centred(model), IMAGES[0], label, 5, "wrong")
+    logits = model(IMAGES[0]).detach()
+    explanation = explain(class_centred(model), IMAGES[0], logits, label, 5, "wrong")
     assert [score.index for score in explanation.classes] == order[: 3 if place == 2 else 2]
     assert (explanation.kind, explanation.index, explanation.label) == ("wrong", 5, label)
     assert explanation.predicted == order[0]
+
+
+def test_parts_that_are_not_the_models_are_refused() -> None:
+    """Logits that are off by one part in a million of the parts, in one class."""
+    model, x = MODELS["random"](), IMAGES[0]
+    logits = model(x).detach()
+    logits[1] += 1e-6 * logits.abs().max()
+    with pytest.raises(NumericalError, match="the parts of input 4 miss the model's scores by"):
+        explain(class_centred(model), x, logits, None, 4)
 
 
 def scores_of(margins: list[float]) -> Tensor:

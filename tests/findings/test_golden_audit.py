@@ -31,7 +31,9 @@ def findings() -> dict[str, Any]:
     generator = torch.Generator().manual_seed(4)
     images = torch.rand(10, 9, generator=generator, dtype=torch.float64)
     labels = torch.randint(3, (10,), generator=generator)
-    found = audit_classifier(model, LabelledImages(images, labels), null_samples=19, seed=4)
+    found = audit_classifier(
+        model, LabelledImages(images, labels), null_samples=tiny.ROTATIONS, seed=4
+    )
     content: dict[str, Any] = json.loads(json.dumps(found.to_dict()))
     return content
 

@@ -42,7 +42,7 @@ KEYS = [
 
 
 def document(*arguments: Any, **options: Any) -> dict[str, Any]:
-    return audit(*arguments, null_samples=19, **options).to_dict()
+    return audit(*arguments, null_samples=tiny.ROTATIONS, **options).to_dict()
 
 
 def test_the_document_has_these_keys_in_this_order() -> None:
@@ -103,7 +103,9 @@ def test_a_pair_of_tensors_is_judged_alike() -> None:
 def test_findings_are_those_of_the_layer_below() -> None:
     found = document(tiny.classifier(), seed=5)
     findings = json.loads(
-        json.dumps(audit_classifier(tiny.classifier(), null_samples=19, seed=5).to_dict())
+        json.dumps(
+            audit_classifier(tiny.classifier(), null_samples=tiny.ROTATIONS, seed=5).to_dict()
+        )
     )
     assert {key: found[key] for key in findings} == findings
 
@@ -153,7 +155,7 @@ def test_the_command_line_is_quoted_and_names_no_folder_of_the_program() -> None
 
 
 def test_the_report_can_be_written_in_both_languages(tmp_path: Path) -> None:
-    report = audit(tiny.loaded(tiny.trained()), DATA, null_samples=19)
+    report = audit(tiny.loaded(tiny.trained()), DATA, null_samples=tiny.ROTATIONS)
     assert isinstance(report, AuditReport)
     assert report.passed
     report.to_json(tmp_path / "report.json")
@@ -168,7 +170,7 @@ def test_progress_is_passed_on() -> None:
     audit(
         tiny.classifier(),
         DATA,
-        null_samples=19,
+        null_samples=tiny.ROTATIONS,
         progress=lambda stage, _done, _total: stages.append(stage),
     )
     assert list(dict.fromkeys(stages)) == ["exactness", "spectra", "chance", "data"]

@@ -33,7 +33,7 @@ FILES = {
 
 
 def run(folder: Path, **options: Any) -> AuditReport:
-    options = {"recipe": tiny.RECIPE, "null_samples": 19, **options}
+    options = {"recipe": tiny.RECIPE, "null_samples": tiny.ROTATIONS, **options}
     return run_demo(folder, tiny.images(), **options)
 
 

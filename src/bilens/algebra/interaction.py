@@ -87,7 +87,10 @@ class InteractionMatrix:
         )[0, 0]
 
     def squared_norm(self) -> Tensor:
-        """Return ‖Q‖_F², a float64 scalar from the factors, in O(hidden² · in)."""
+        """Return ‖Q‖_F², a float64 scalar from the factors, in O(hidden² · in).
+
+        Accurate to eps · (Σ|weight_h| ‖left_h‖ ‖right_h‖)²: rounding, where terms cancel below that.
+        """
         return no_negative(self.inner(self))
 
     def dense(self) -> Tensor:

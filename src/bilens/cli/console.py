@@ -38,8 +38,8 @@ class Output:
         self.messages.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def json(self, document: dict[str, Any]) -> None:
-        """Print a document as JSON, for machines."""
-        text = json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1)
+        """Print a document as JSON in ASCII, for machines."""
+        text = json.dumps(document, allow_nan=False, indent=1)
         self.result.out(text, highlight=False)
 
     @contextmanager

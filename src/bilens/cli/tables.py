@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from bilens.findings.decomposition import LayerDecomposition
+from bilens.report.document import displayable
 
 
 def decomposition_tables(record: LayerDecomposition) -> Iterator[Table]:
@@ -23,11 +25,11 @@ def decomposition_tables(record: LayerDecomposition) -> Iterator[Table]:
         table.add_column(name, justify="right")
     for output in record.outputs:
         if not output.pairs:
-            table.add_row(output.name, "", "", "", output.status, end_section=True)
+            table.add_row(plain(output.name), "", "", "", output.status, end_section=True)
         for position, pair in enumerate(output.pairs):
             first = position == 0
             table.add_row(
-                output.name if first else "",
+                plain(output.name) if first else "",
                 number(output.effective_rank, ".2f") if first else "",
                 number(output.frobenius_norm, ".4g") if first else "",
                 f"{position + 1}{'*' * (pair.subspace_size > 1)}",
@@ -40,6 +42,11 @@ def decomposition_tables(record: LayerDecomposition) -> Iterator[Table]:
     yield table
 
 
+def plain(text: str) -> str:
+    """Return a text from a file so that it cannot style or drive the terminal."""
+    return escape(displayable(text))
+
+
 def number(value: float | None, form: str) -> str:
     """Return a number as text, a dash for None."""
     return "—" if value is None else format(value, form)
@@ -47,7 +54,7 @@ def number(value: float | None, form: str) -> str:
 
 def explanation_tables(document: dict[str, Any]) -> Iterator[Table]:
     """Return one table an image: what the eigenvectors add to each of the classes shown."""
-    names = document["model"]["output_names"]
+    names = [plain(name) for name in document["model"]["output_names"]]
     for item in document["explanations"]:
         right = item["label"] == item["predicted"]
         table = Table(

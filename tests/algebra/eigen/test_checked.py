@@ -11,19 +11,28 @@ import pytest
 import torch
 from torch import Tensor
 
-from bilens.algebra.eigen.checked import checked_spectrum, factor_scale, failed
-from bilens.algebra.eigen.decomposition import Status
+from bilens.algebra.eigen.balance import balance
+from bilens.algebra.eigen.checked import Spectrum, checked_spectrum, clusters, failed
+from bilens.algebra.eigen.decomposition import EigenDecomposition, Status
 from bilens.algebra.quadratic_form import QuadraticForm
-from builders import D_HIDDEN, D_IN, form_of, randn, random_map, rotation, vector
+from builders import D_IN, form_of, randn, random_map, rotation, vector
 
 N = 6
-VALUES = vector(5.0, 3.0, 2.0, 2.0, -1.0, 0.0)
+VALUES = vector(5, 3, 2, 2, -1, 0)
 VECTORS = rotation(N)
 Pairs = tuple[Tensor, Tensor]
 
 
 def make() -> QuadraticForm:
     return form_of(VECTORS.T @ torch.diag(VALUES) @ VECTORS)
+
+
+def judged(values: Tensor, vectors: Tensor, k: int = N) -> EigenDecomposition:
+    """What is said about an answer for the form of VALUES and VECTORS."""
+    balanced = balance(make().matrix)
+    mass = balanced.matrix.dense().square().sum()
+    spectrum = Spectrum(values / balanced.unit, vectors, mass)
+    return checked_spectrum(make(), balanced, spectrum, k, "magnitude", "by hand")
 
 
 def moved(tensor: Tensor, index: int, value: object) -> Tensor:
@@ -33,10 +42,13 @@ def moved(tensor: Tensor, index: int, value: object) -> Tensor:
 
 
 def test_true_pairs_pass() -> None:
-    result = checked_spectrum(make(), VALUES, VECTORS, N, "magnitude", "by hand")
+    result = judged(VALUES, VECTORS)
     assert (result.status, result.method, result.which) == (Status.OK, "by hand", "magnitude")
     assert bool(result.complete)
     assert bool(result.converged.all())
+    torch.testing.assert_close(result.eigenvalues, VALUES)
+    torch.testing.assert_close(result.frobenius_squared, vector(43)[0])  # 25 + 9 + 4 + 4 + 1
+    torch.testing.assert_close(judged(VALUES, VECTORS, k=2).explained, vector(34 / 43)[0])
 
 
 WRONG: dict[str, Callable[[Tensor, Tensor], Pairs]] = {
@@ -54,24 +66,23 @@ WRONG: dict[str, Callable[[Tensor, Tensor], Pairs]] = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_pairs_are_flagged(name: str) -> None:
-    values, vectors = WRONG[name](VALUES, VECTORS)
-    result = checked_spectrum(make(), values, vectors, N, "magnitude", "broken")
+    result = judged(*WRONG[name](VALUES, VECTORS))
     assert result.status is Status.RESIDUAL_TOO_LARGE
     assert not bool(result.complete)
 
 
 def test_a_wrong_vector_is_flagged_and_the_good_ones_are_not() -> None:
+    """v_1 + v_6 for v_1: both the first and the last pair are no longer orthonormal."""
     vectors = moved(VECTORS, 0, (VECTORS[0] + VECTORS[5]) / 2**0.5)
-    result = checked_spectrum(make(), VALUES, vectors, N - 1, "magnitude", "broken")
-    assert result.converged.tolist() == [False, True, True, True, True]
+    assert judged(VALUES, vectors, k=N - 1).converged.tolist() == [False, True, True, True, True]
 
 
 @pytest.mark.parametrize(
     "values",
     [
-        vector(5, 3, 2, 2, 0),  # −1 is lost: mass and trace are short
-        vector(5, 3, 2, 2, 1, 0),  # −1 lost its sign: only the trace tells
-        vector(5, 3, 2.5, 1.5, -1, 0),  # 2 and 2 were mixed up: only the mass tells
+        vector(5, 3, 2, 2, 0),  # −1 is lost
+        vector(5, 3, 2, 2, 1, 0),  # −1 lost its sign
+        vector(5, 3, 2.5, 1.5, -1, 0),  # 2 and 2 were mixed up
     ],
     ids=["a pair", "a sign", "a tie"],
 )
@@ -80,7 +91,7 @@ def test_a_spectrum_that_is_not_whole_is_noticed_though_the_returned_pairs_are_r
 ) -> None:
     """The two pairs that are returned, of 5 and 3, have no residual."""
     vectors = VECTORS[[0, 1, 2, 3, 5]] if len(values) < N else VECTORS
-    result = checked_spectrum(make(), values, vectors, 2, "magnitude", "broken")
+    result = judged(values, vectors, k=2)
     assert bool(result.converged.all())
     assert not bool(result.complete)
     assert result.status is Status.RESIDUAL_TOO_LARGE
@@ -88,37 +99,33 @@ def test_a_spectrum_that_is_not_whole_is_noticed_though_the_returned_pairs_are_r
 
 def test_residuals_come_from_the_factors() -> None:
     """‖Qv − λv‖ with λ off by 0.25 is 0.25."""
-    result = checked_spectrum(make(), VALUES + 0.25, VECTORS, N, "magnitude", "broken")
-    torch.testing.assert_close(result.residuals, torch.full((N,), 0.25, dtype=torch.float64))
+    residuals = judged(VALUES + 0.25, VECTORS).residuals
+    torch.testing.assert_close(residuals, torch.full((N,), 0.25, dtype=torch.float64))
 
 
-def test_the_scale_of_the_factors_bounds_the_norm() -> None:
-    form = random_map().form(randn(3))
-    matrix = form.matrix
-    by_hand = sum(
-        abs(float(matrix.weight[h])) * float(matrix.left[h].norm()) * float(matrix.right[h].norm())
-        for h in range(D_HIDDEN)
-    )
-    assert float(factor_scale(matrix)) == pytest.approx(by_hand)
-    assert float(form.norm()) <= by_hand
+def test_clusters_are_found_in_the_whole_spectrum_whatever_its_order() -> None:
+    """Neighbours within 1e-8 of the largest size, in a chain: 2, 2 + 1e-9 and 2 + 2e-9."""
+    values = vector(2 + 1e-9, -5, 2, 0, 2 + 2e-9, -2)
+    labels, sizes = clusters(values, noise=0.0)
+    assert sizes.tolist() == [3, 1, 3, 1, 3, 1]
+    assert len({int(labels[i]) for i in (0, 2, 4)}) == 1
+    assert len(set(labels.tolist())) == 4
 
 
-def test_a_norm_that_overflows_is_not_judged() -> None:
-    form = form_of(torch.diag(vector(1e200, 1.0)))
-    eye = torch.eye(2, dtype=torch.float64)
-    result = checked_spectrum(form, vector(1e200, 1.0), eye, 2, "magnitude", "m")
-    assert result.status is Status.NOT_FINITE
+def test_eigenvalues_within_the_noise_are_one_cluster() -> None:
+    _, sizes = clusters(vector(1, 0.5, 0.45), noise=0.1)
+    assert sizes.tolist() == [1, 2, 2]
 
 
 @pytest.mark.parametrize("k", [1, D_IN])
 def test_a_failed_form_claims_nothing(k: int) -> None:
     form = random_map().form(randn(3))
     result = failed(form, k, "both", "dense", Status.NOT_CONVERGED)
-    assert result.eigenvalues.shape == (k,)
+    assert result.eigenvalues.shape == result.cluster.shape == (k,)
     assert result.eigenvectors.shape == (k, D_IN)
-    for part in (result.eigenvalues, result.eigenvectors, result.residuals):
-        assert bool(part.isnan().all())
-    assert bool(result.frobenius_squared.isnan())
+    for part in ("eigenvalues", "eigenvectors", "residuals", "frobenius_squared", "explained"):
+        assert bool(getattr(result, part).isnan().all())
+    assert bool(result.noise.isnan())
     assert not bool(result.complete)
     assert not bool(result.converged.any())
     assert torch.equal(result.linear, form.linear)

@@ -245,9 +245,11 @@ class EigenDecomposition:
 
         Raises:
             ShapeError: If this is a batch; use `eigs[c].subspaces()`.
+            NumericalError: If the form did not pass its checks.
         """
         if self.eigenvalues.ndim != 1:
             raise ShapeError("subspaces works on one form: use eigs[c].subspaces().")
+        self.check_usable()
         groups: dict[int, list[int]] = {}
         for position, label in enumerate(self.cluster.tolist()):
             groups.setdefault(label, []).append(position)

@@ -64,7 +64,8 @@ def class_card(t: Catalogue, reading: dict[str, Any], name: str, painter: Painte
         rank=t(
             "classes.rank_short",
             rank=fixed(reading["effective_rank"], 1),
-            chance=fixed(chance["median"], 1),
+            low=fixed(chance["low"], 1),
+            high=fixed(chance["high"], 1),
         ),
         beyond=t(
             "classes.beyond_short",

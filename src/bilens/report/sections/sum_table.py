@@ -95,6 +95,7 @@ class SumReader:
     def parts(self, score: dict[str, Any]) -> list[Part]:
         """Return the eigenvectors that are shown one by one, and the rest of the sum."""
         name, t = self.names[score["index"]], self.t
+        digits = decimals(pair["overlap"] for pair in score["contributions"])
         shown = [
             Part(
                 t("predictions.eigenvector", rank=pair["rank"]),
@@ -102,7 +103,7 @@ class SumReader:
                 self.painter.eigenvector(pair["vector"]),
                 t("predictions.vector_alt", rank=pair["rank"], name=name),
                 signed_quantity(pair["eigenvalue"]),
-                signed_quantity(pair["overlap"]),
+                signed(pair["overlap"], digits),
             )
             for pair in score["contributions"]
         ]

@@ -40,8 +40,8 @@ def finding_line(t: Catalogue, finding: dict[str, Any]) -> FindingLine:
     rule, values = finding["rule"], finding["values"]
     outcome = finding["outcome"] if finding["outcome"] in ICONS else "info"
     key = f"verdict.{rule}.{outcome}"
-    if rule == "few_directions" and values["k"] == values["of"]:
-        key += "_all"
+    if rule == "few_directions":
+        key += {0: "_none", values["of"]: "_all"}.get(values["k"], "")
     if rule in VERDICT_VALUES and t.has(key):
         sentence = t(key, **filled(rule, values))
     else:

@@ -1,0 +1,75 @@
+"""Which pairs are kept, in which order, with which sign; rounding decides none of it.
+
+Broken once: `-1.0, 1.0` swapped at the end of `ranked`; the sign convention failed.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+import oracles
+from bilens.algebra.eigen.ranking import by_size_and_sign, ranked
+from builders import rotation, vector
+from strategies import entries
+
+WHICH = ("magnitude", "largest", "smallest", "both")
+
+
+@given(st.integers(1, 6).flatmap(lambda n: entries(n)), st.data())
+def test_each_end_of_the_spectrum_can_be_chosen(values: Tensor, data: st.DataObject) -> None:
+    k, which = data.draw(st.integers(1, len(values))), data.draw(st.sampled_from(WHICH))
+    kept, _, chosen = ranked(values, torch.eye(len(values), dtype=torch.float64), k, which)
+    assert kept.abs().tolist() == [abs(v) for v in oracles.chosen(values, k, which)]
+    assert torch.equal(values[chosen], kept)
+    assert len(set(chosen.tolist())) == k
+
+
+@pytest.mark.parametrize(
+    ("which", "expected"),
+    [
+        ("magnitude", [-5.0, 4.0, -3.0]),
+        ("largest", [4.0, 2.0, 1.0]),
+        ("smallest", [-5.0, -3.0, 1.0]),
+        ("both", [-5.0, 4.0, 2.0]),  # two from the upper end, one from the lower
+    ],
+)
+def test_an_end_of_a_known_spectrum(which: str, expected: list[float]) -> None:
+    values, vectors = vector(2.0, -5.0, 1.0, 4.0, -3.0), rotation(5)
+    kept, rows, chosen = ranked(values, vectors, 3, which)
+    assert kept.tolist() == expected
+    torch.testing.assert_close(rows.abs(), vectors[chosen].abs())  # each went with its value
+
+
+@pytest.mark.parametrize("which", WHICH)
+def test_all_pairs_of_any_end_are_the_whole_spectrum(which: str) -> None:
+    values = vector(2.0, -5.0, 1.0, 4.0, -3.0)
+    kept, _, _ = ranked(values, rotation(5), 5, which)
+    assert kept.tolist() == [-5.0, 4.0, -3.0, 2.0, 1.0]
+
+
+@pytest.mark.parametrize("rounding", [0.0, 1e-12, -1e-12])
+def test_of_a_pair_of_both_signs_the_positive_one_comes_first(rounding: float) -> None:
+    values = vector(-2 - rounding, 1, 2, -1 + rounding)
+    assert values[by_size_and_sign(values)].sign().tolist() == [1, -1, 1, -1]
+    kept, _, _ = ranked(values, rotation(4), 1, "magnitude")
+    assert kept.tolist() == [2]
+
+
+def test_sizes_that_differ_are_in_order_whatever_their_sign() -> None:
+    values = vector(1, -1.001, 0.5, -3)
+    assert by_size_and_sign(values).tolist() == [3, 1, 0, 2]
+
+
+@pytest.mark.parametrize("rounding", [0.0, 1e-12, -1e-12])
+def test_the_largest_component_is_positive_and_the_first_of_equal_ones_counts(
+    rounding: float,
+) -> None:
+    """(−0.5, 0.5 + rounding) is (0.5, −0.5): rounding does not turn an eigenvector around."""
+    vectors = torch.tensor([[0.6, -0.8], [-0.8, 0.6], [-0.5, 0.5 + rounding]], dtype=torch.float64)
+    _, signed, _ = ranked(vector(3, 2, 1), vectors, 3, "magnitude")
+    assert signed.sign().tolist() == [[-1, 1], [1, -1], [1, -1]]
+    assert torch.equal(signed.abs(), vectors.abs())
