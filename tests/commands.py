@@ -71,6 +71,29 @@ TRAINING = [  # a run that takes a moment
 ]
 
 
+FILE, NUMERICAL, USAGE, LIMIT = 3, 4, 2, 5  # exit codes
+Line = list[Any]
+
+
+def train(folder: Path, idx: Path) -> Line:
+    """`bilens train image` into folder/run."""
+    return ["train", "image", "--data-dir", idx, "--out", folder / "run", *TRAINING]
+
+
+def audit(folder: Path, *more: Any) -> Line:
+    """`bilens audit` of folder/model."""
+    return ["audit", folder / "model", "--null-samples", tiny.ROTATIONS, *more]
+
+
+def assert_one_line(result: Result, code: int, words: list[str]) -> None:
+    """A command failed as it should: one line on stderr with these words, nothing on stdout."""
+    line = result.error()
+    for word in words:
+        assert word in line, line
+    assert result.code == code, line
+    assert result.out == ""
+
+
 def model_folder(folder: Path, model: BilinearClassifier | None = None, **options: Any) -> Path:
     """A saved model of the tiny images: ten classes, as MNIST has."""
     model = tiny.classifier(d_output=3) if model is None else model

@@ -1,6 +1,6 @@
 """The rotation null: exact on random factored maps where the Wigner edge is not.
 
-Broken once: `corner @ frame.T` replaced by the unrotated `f.tensor.right`; every sample was the
+Broken once: the rotated `corner @ … frame.T` replaced by `f.tensor.right`; every sample was the
 map itself.
 """
 

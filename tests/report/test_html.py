@@ -245,7 +245,7 @@ def test_the_verdict_comes_first_and_in_words() -> None:
     assert text.index("The reading is exact") < text.index("How to read this report")
     assert "✓ Passed" in text
     failed = texts("failed")
-    for words in ("✗ Failed", "! Caution", "The reading failed a check", "All 36 directions"):
+    for words in ("✗ Failed", "! Caution", "The reading failed a check", "all 36 directions"):
         assert words in failed
     assert "The reading is exact:" not in failed
 
@@ -263,7 +263,7 @@ def test_without_data_the_page_says_so_in_every_place() -> None:
 
 
 def test_a_subspace_is_flagged_and_chance_is_named() -> None:
-    assert "One of 3 equal eigenvalues" in texts("odd")
+    assert "One of 3 eigenvalues too close to separate" in texts("odd")
     assert "equal eigenvalues" not in texts("healthy")
     assert texts("healthy").count("beyond chance: 2 for, 1 against") == 3
     assert texts("healthy").count("chance (95%): +0.50") == 3

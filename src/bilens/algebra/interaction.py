@@ -89,7 +89,7 @@ class InteractionMatrix:
     def squared_norm(self) -> Tensor:
         """Return ‖Q‖_F², a float64 scalar from the factors, in O(hidden² · in).
 
-        Accurate to eps · (Σ|weight_h| ‖left_h‖ ‖right_h‖)²: rounding, where terms cancel below that.
+        Accurate to eps · (Σ|weight_h|‖left_h‖‖right_h‖)²: rounding, where terms cancel below it.
         """
         return no_negative(self.inner(self))
 

@@ -18,7 +18,8 @@ def decomposition_tables(record: LayerDecomposition) -> Iterator[Table]:
         title=f"{record.layer}, {record.reading} outputs, {record.basis} basis "
         f"({record.d_in} inputs, method {record.method})",
         caption="λ in units of the output per squared unit of the input; explained = λ² / ‖Q‖². "
-        "* = one of several eigenvalues too close to separate: only their common space has a meaning.",
+        "* = one of several eigenvalues too close to separate: only their common space has a "
+        "meaning.",
     )
     table.add_column("output")
     for name in ("effective rank", "‖Q‖", "#", "λ", "explained", "residual", "checked"):

@@ -1,0 +1,133 @@
+"""Options that make no sense and output that cannot be written end in one line that helps.
+
+Broken once: `refuse_existing` not called by `audit`; the report that was there was written over.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from commands import (
+    FILE,
+    LIMIT,
+    NUMERICAL,
+    USAGE,
+    Line,
+    Shell,
+    assert_one_line,
+    audit,
+    model_folder,
+    train,
+    with_data,
+)
+
+
+def a_run_is_there(folder: Path) -> Line:
+    (folder / "run").mkdir()
+    (folder / "run" / "run.json").write_text("{}")
+    return train(folder, with_data(folder / "idx"))
+
+
+def a_report_is_there(folder: Path) -> Line:
+    model_folder(folder / "model")
+    (folder / "report.html").write_text("mine")
+    return audit(folder, "--html", folder / "report.html")
+
+
+def nothing_to_resume(folder: Path) -> Line:
+    return [*train(folder, with_data(folder / "idx")), "--resume"]
+
+
+def options(*more: Any) -> Callable[[Path], Line]:
+    def prepare(folder: Path) -> Line:
+        return [*train(folder, with_data(folder / "idx")), *more]
+
+    return prepare
+
+
+def of_model(*words: Any) -> Callable[[Path], Line]:
+    def prepare(folder: Path) -> Line:
+        model_folder(folder / "model")
+        return [words[0], folder / "model", *words[1:]]
+
+    return prepare
+
+
+CASES: dict[str, tuple[Callable[[Path], Line], int, list[str]]] = {
+    "a run is there": (a_run_is_there, USAGE, ["/run already holds files", "--overwrite"]),
+    "a report is there": (a_report_is_there, USAGE, ["report.html exists already", "--overwrite"]),
+    "nothing to resume": (nothing_to_resume, FILE, ["/run: holds no run to resume", "without --r"]),
+    "both flags": (options("--resume", "--overwrite"), USAGE, ["give one of them"]),
+    "a batch too large": (options("--batch-size=500"), USAGE, ["500", "200 training images"]),
+    "a negative amount": (options("--noise=-1"), USAGE, ["noise must be a finite number"]),
+    "an unknown augmentation": (options("--augment=spin:3"), USAGE, ["'spin:3'", "use one of"]),
+    "a rate that diverges": (options("--learning-rate=1e30"), NUMERICAL, ["no longer finite"]),
+    "an unknown layer": (of_model("decompose", "--layer", "x"), USAGE, ["layers.0", "'x'"]),
+    "an impossible contrast": (of_model("decompose", "--contrast", 0, 7), USAGE, ["0 and 2"]),
+    "two readings at once": (
+        of_model("decompose", "--contrast", 0, 1, "--reading", "raw"),
+        USAGE,
+        ["leave --reading out"],
+    ),
+    "too few rotations": (of_model("audit", "--null-samples", 5), USAGE, ["at least 39, got 5"]),
+    "a seed too large": (of_model("audit", "--seed", 10**30), USAGE, ["seed must be below"]),
+    "an image without data": (of_model("explain", "--index", 0), USAGE, ["--data-dir"]),
+    "a residual that is known": (of_model("decompose", "--residual"), USAGE, ["leave the option"]),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_bad_option_is_one_line_that_helps(name: str, bilens: Shell, tmp_path: Path) -> None:
+    prepare, code, words = CASES[name]
+    assert_one_line(bilens("--quiet", *prepare(tmp_path)), code, words)
+
+
+def html(folder: Path) -> Line:
+    return audit(folder, "--html", folder / "report.html")
+
+
+def pairs(folder: Path) -> Line:
+    return ["decompose", folder / "model", "--out", folder / "pairs.safetensors"]
+
+
+def run(folder: Path) -> Line:
+    return train(folder, with_data(folder / "idx"))
+
+
+@pytest.mark.parametrize("line", [html, pairs, run])
+@pytest.mark.parametrize(
+    ("number", "code", "advice"),
+    [
+        (errno.ENOSPC, LIMIT, "free some space or choose another output folder"),
+        (errno.EACCES, FILE, "choose an output folder that you may write to"),
+        (errno.EROFS, FILE, "choose an output folder that you may write to"),
+    ],
+)
+def test_a_disk_that_takes_nothing_is_named(
+    line: Callable[[Path], Line],
+    number: int,
+    code: int,
+    advice: str,
+    bilens: Shell,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Permissions do not stop a superuser, so the error is made where the system would raise it."""
+    model_folder(tmp_path / "model")
+    words = line(tmp_path)
+
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    expected = [str(tmp_path), os.strerror(number), advice]
+    assert_one_line(bilens("--quiet", *words), code, expected)
+    left = {"model", "idx", "run"} if line is run else {"model"}
+    assert {item.name for item in tmp_path.iterdir()} == left  # no half of a file

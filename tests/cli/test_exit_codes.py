@@ -1,0 +1,136 @@
+"""The exit codes, one by one; what a script around bilens relies on.
+
+Broken once: `NonFiniteError.exit_code` set to 3; NaN in the weights looked like a bad file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import tiny
+from bilens import errors
+from bilens.cli import commands as commands_module
+from bilens.findings import exactness
+from commands import Shell, model_folder
+
+TABLE = {
+    "UsageError": 2,
+    "ShapeError": 2,
+    "OutputExistsError": 2,
+    "MissingExtraError": 2,
+    "NotQuadraticError": 3,
+    "FileError": 3,
+    "DataError": 3,
+    "CheckpointError": 3,
+    "NonFiniteError": 4,
+    "NumericalError": 4,
+    "MemoryLimitError": 5,
+    "DiskError": 5,
+    "InterruptedRunError": 130,
+}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_an_error_has_its_code(
+    name: str, bilens: Shell, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = getattr(errors, name)
+    raised = error("p", "e", "This") if name == "MissingExtraError" else error("What came, why.")
+
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(commands_module, "decompose", fail)
+    result = bilens("decompose", model)
+    assert result.code == TABLE[name]
+    assert result.error() == f"error: {raised}"
+
+
+def test_no_error_is_missing_from_the_table() -> None:
+    found = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, errors.BilensError)
+    }
+    assert found - {"BilensError"} == set(TABLE)
+
+
+def test_0_when_all_conditions_hold(bilens: Shell, model: Path) -> None:
+    assert bilens("audit", model, "--null-samples", 39).code == 0
+
+
+@pytest.mark.parametrize("json", [False, True])
+def test_1_when_a_condition_fails_and_the_result_is_there_all_the_same(
+    json: bool, bilens: Shell, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No reading is exact to 10⁻²⁰."""
+    monkeypatch.setitem(exactness.TOLERANCES, "float64", 1e-20)
+    page = tmp_path / "report.html"
+    line = ["audit", model, "--null-samples", 39, "--html", page]
+    result = bilens("--quiet", *line, *["--json"] * json)
+    assert result.code == 1
+    assert result.err == ""
+    assert page.exists()
+    if json:
+        document = result.json()
+        assert not document["passed"]
+        assert document["verdict"][0]["outcome"] == "fail"
+    else:
+        assert "✗" in result.out
+
+
+def test_1_from_a_demo_that_does_not_pass(
+    bilens: Shell, idx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(exactness.TOLERANCES, "float64", 1e-20)
+    monkeypatch.setattr(commands_module, "DEMO_RECIPE", tiny.RECIPE)
+    result = bilens("--quiet", "demo", "--out", tmp_path / "demo", "--data-dir", idx)
+    assert result.code == 1
+    assert (tmp_path / "demo" / "report.html").exists()
+
+
+@pytest.mark.parametrize("command", [["audit", "--null-samples", 39], ["decompose"]])
+def test_5_when_the_memory_limit_is_too_low(
+    command: list[object], bilens: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights of 900 inputs take 60 kB, and one dense matrix 6.5 MB."""
+    model = model_folder(tmp_path / "model", tiny.classifier(d_input=900))
+    monkeypatch.setenv("BILENS_MEMORY_LIMIT", "1M")
+    result = bilens("--quiet", command[0], model, *command[1:])
+    assert result.code == 5
+    assert "the limit is 0.00 GiB" in result.error()
+
+
+def test_2_when_the_memory_limit_is_no_size(
+    bilens: Shell, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BILENS_MEMORY_LIMIT", "plenty")
+    result = bilens("--quiet", "decompose", model)
+    assert result.code == 2
+    assert "'plenty' is not a memory size" in result.error()
+
+
+def test_5_when_python_itself_runs_out_of_memory(
+    bilens: Shell, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(commands_module, "decompose", fail)
+    result = bilens("decompose", model)
+    assert result.code == 5
+    assert "out of memory" in result.error()
+
+
+def test_130_when_a_command_that_has_nothing_to_save_is_interrupted(
+    bilens: Shell, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_arguments: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands_module, "decompose", interrupt)
+    result = bilens("decompose", model)
+    assert result.code == 130
+    assert result.error() == "error: Interrupted."

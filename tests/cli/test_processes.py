@@ -1,0 +1,148 @@
+"""What only a process of its own can show: imports, closed pipes, signals.
+
+Broken once: `import torch` at the head of `cli/console.py`; the help loaded it and took a second.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import runs
+import tiny
+from bilens.io.load import load
+from bilens.version import VERSION
+from commands import Shell, train
+
+PATIENCE = 2.0 if os.environ.get("CI") else 1.0  # shared machines are slower
+PROGRAM = [sys.executable, "-m", "bilens"]
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*PROGRAM, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=tiny.environment(),
+    )
+
+
+def run_code(code: str) -> str:
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=tiny.environment(),
+        check=True,
+        timeout=60,
+    )
+    return result.stdout
+
+
+HELP = """
+import sys
+from bilens.cli import main
+sys.argv = ["bilens", "--help"]
+try:
+    main()
+except SystemExit as end:
+    assert end.code == 0
+heavy = {"torch", "numpy", "scipy", "jinja2", "safetensors"} & set(sys.modules)
+print("loaded:", *sorted(heavy))
+"""
+
+
+def test_help_is_there_in_half_a_second_without_torch() -> None:
+    """Processor time, so that a busy machine does not count; the median of three."""
+    times = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        text = run_code(HELP)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        assert text.splitlines()[-1] == "loaded:"
+        assert "Usage:" in text
+    assert statistics.median(times) < 0.5 * PATIENCE
+
+
+def test_importing_bilens_adds_little_to_importing_torch() -> None:
+    """All public names together, and the modules that they stand for."""
+    code = (
+        "import time, torch; began = time.process_time(); import bilens; "
+        "[getattr(bilens, name) for name in bilens.__all__]; print(time.process_time() - began)"
+    )
+    assert float(run_code(code)) < 0.3 * PATIENCE
+
+
+def test_importing_bilens_alone_does_not_load_torch() -> None:
+    code = "import sys, bilens; print(bilens.__version__, 'torch' in sys.modules)"
+    assert run_code(code).split() == [VERSION, "False"]
+
+
+def test_python_m_bilens_is_the_program() -> None:
+    process = start("--version")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (0, f"bilens {VERSION}\n", "")
+
+
+@pytest.mark.parametrize("options", [["--json"], []])
+def test_a_reader_that_leaves_is_no_error(options: list[str], model: Path) -> None:
+    """As `bilens decompose … | head -c 10`, with a reader that is gone before the first word."""
+    process = start("decompose", model, "--top", 36, *options)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    assert process.wait(timeout=60) == 0
+
+
+def test_help_for_a_reader_that_leaves_is_quiet() -> None:
+    process = start("--help")
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    process.wait(timeout=60)
+
+
+def test_ctrl_c_ends_a_training_that_resume_finishes(
+    bilens: Shell, idx: Path, tmp_path: Path
+) -> None:
+    line = [*train(tmp_path, idx), "--epochs=100"]
+    folder = tmp_path / "run"
+    process = start(*line)
+    deadline = time.monotonic() + 60
+    while not (folder / "history.jsonl").exists() or len(runs.history(folder)) < 2:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert out == ""
+    assert "Traceback" not in err
+    last = err.splitlines()[-1]
+    assert last.startswith("error: Interrupted in epoch ")
+    assert last.endswith(f"{folder} is saved: repeat the command with --resume to go on.")
+    assert not (folder / "config.json").exists()
+    assert not (folder / ".lock").exists()
+    result = bilens("audit", folder)
+    assert result.code == 3
+    assert "continue it with --resume" in result.err
+
+    result = bilens(*line, "--resume")
+    assert result.code == 0, result.err
+    assert f"Continuing {folder} after epoch " in result.err
+    whole = [*train(tmp_path / "whole", idx), "--epochs=100"]
+    assert bilens("--quiet", *whole).code == 0
+    assert tiny.same_weights(load(folder).module, load(tmp_path / "whole" / "run").module)
+    assert runs.history(folder) == runs.history(tmp_path / "whole" / "run")

@@ -1,0 +1,151 @@
+"""The pages are executed: Python blocks run, commands parse, links lead somewhere.
+
+Broken once: `--contrast` in the README spelt `--against`; the command line there did not parse.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+import tiny
+from bilens.cli.app import app
+from bilens.io.model_folder import save
+
+REPOSITORY = Path(__file__).parents[1]
+PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")])
+SHELLS = ("sh", "bash", "console")
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+CODE_SPAN = re.compile(r"`([^`\n]+)`")
+LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)|src=\"([^\"]+)\"")
+
+
+def named(page: Path) -> str:
+    return page.relative_to(REPOSITORY).as_posix()
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    return [text for language, text in BLOCK.findall(page.read_text()) if language in languages]
+
+
+def prose(page: Path) -> str:
+    """The page without its blocks of code."""
+    return BLOCK.sub("", page.read_text())
+
+
+def shell_lines(page: Path) -> list[list[str]]:
+    """The words of each command in the blocks for a shell; output and comments are left out."""
+    lines = []
+    for text in blocks(page, *SHELLS):
+        for line in text.replace("\\\n", " ").splitlines():
+            words = shlex.split(line.removeprefix("$ "), comments=True)
+            lines += [words] if words else []
+    return lines
+
+
+def command_lines(page: Path) -> Iterator[list[str]]:
+    """Every command line on a page: in blocks, and in code spans, there cut off at an ellipsis."""
+    yield from shell_lines(page)
+    for span in CODE_SPAN.findall(prose(page)):
+        yield shlex.split(span.split("…")[0]) if span.startswith(("bilens ", "make ")) else []
+
+
+def cases(program: str) -> list[Any]:
+    return [
+        pytest.param(words[1:], id=f"{named(page)}: {shlex.join(words)}")
+        for page in PAGES
+        for words in command_lines(page)
+        if words[:1] == [program]
+    ]
+
+
+def test_there_is_a_readme_with_a_python_example_and_two_commands() -> None:
+    readme = REPOSITORY / "README.md"
+    (example,) = blocks(readme, "python")
+    assert len([line for line in example.splitlines() if line.strip()]) <= 12
+    assert {"demo", "test"} <= {words[1] for words in shell_lines(readme) if words[0] == "make"}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=named)
+def test_the_python_of_a_page_runs(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The blocks share one namespace, in order, as a reader would type them after `make demo`."""
+    save(
+        tiny.classifier(),
+        tmp_path / "runs" / "demo",
+        input_shape=(tiny.SIDE, tiny.SIDE),
+        output_names=("upright", "level", "slanting"),
+    )
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {}
+    for text in blocks(page, "python"):
+        exec(compile(text, named(page), "exec"), namespace)  # noqa: S102
+
+
+@pytest.mark.parametrize("words", cases("bilens"))
+def test_a_bilens_command_parses(words: list[str]) -> None:
+    """Every option exists and takes what it is given; a line cut short needs no more than that."""
+    command: Any = typer.main.get_command(app)
+    rest = list(words)
+    while rest and rest[0] in getattr(command, "commands", {}):
+        command = command.commands[rest.pop(0)]
+    assert not hasattr(command, "commands") or not rest or rest[0].startswith("--"), words
+    known = {text for option in command.params for text in (*option.opts, *option.secondary_opts)}
+    for word in rest:
+        if word.startswith("-"):
+            assert word.split("=")[0] in known | {"--help"}, words
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(words[1:], id=f"{named(page)}: {shlex.join(words)}")
+        for page in PAGES
+        for words in shell_lines(page)
+        if words[0] == "bilens"
+    ],
+)
+def test_a_bilens_command_to_be_typed_is_whole(words: list[str]) -> None:
+    """Parsed as the program would, and not run; a bad value or a missing argument raises."""
+    command: Any = typer.main.get_command(app)
+    rest = list(words)
+    while hasattr(command, "commands"):
+        command = command.commands[rest.pop(0)]
+    command.make_context("bilens", rest)
+
+
+@pytest.mark.parametrize("words", cases("make"))
+def test_a_target_of_make_exists_and_is_phony(words: list[str]) -> None:
+    """Folders called docs and bench would make a target of that name look up to date."""
+    makefile = (REPOSITORY / "Makefile").read_text()
+    phony = re.findall(r"^\.PHONY:(.*)$", makefile, re.MULTILINE)
+    for target in (word for word in words if "=" not in word):
+        assert re.search(rf"^{re.escape(target)}:", makefile, re.MULTILINE), target
+        assert target in " ".join(phony).split(), f"{target} is not in .PHONY"
+
+
+def anchors(page: Path) -> set[str]:
+    """What the headings of a page are called in links, as code hosts spell them."""
+    headings = re.findall(r"^#+ +(.+?)\s*$", prose(page), re.MULTILINE)
+    plain = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
+    return {heading.replace(" ", "-") for heading in plain}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
+    for target in (first or second for first, second in LINK.findall(prose(page))):
+        if re.match(r"[a-z]+:", target):
+            continue  # the tests are offline
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), target
+        assert REPOSITORY in file.parents, target
+        if anchor:
+            assert anchor in anchors(file), target
