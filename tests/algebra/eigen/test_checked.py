@@ -77,6 +77,12 @@ def test_a_wrong_vector_is_flagged_and_the_good_ones_are_not() -> None:
     assert judged(VALUES, vectors, k=N - 1).converged.tolist() == [False, True, True, True, True]
 
 
+def test_a_flag_stays_with_its_pair_whatever_the_order_of_the_solver() -> None:
+    """Values rising, as solvers give them: the wrong one, 5, is the last and comes out first."""
+    values = moved(VALUES, 0, 5 + 1e-9)
+    assert judged(values.flip(0), VECTORS.flip(0), k=3).converged.tolist() == [False, True, True]
+
+
 @pytest.mark.parametrize(
     "values",
     [

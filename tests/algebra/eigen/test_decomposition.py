@@ -202,6 +202,13 @@ def test_what_is_below_the_noise_is_not_distinct_from_zero() -> None:
     assert 0 < float(eig.noise) < 1e-11
 
 
+def test_the_noise_has_the_unit_of_the_eigenvalues() -> None:
+    q = randn(4, 4)
+    small, large = eigendecompose(form_of(q)), eigendecompose(form_of(2.0**30 * q))
+    assert float(large.noise) == 2.0**30 * float(small.noise)
+    assert torch.equal(large.eigenvalues, 2.0**30 * small.eigenvalues)
+
+
 def test_the_distinct_part_of_a_batch_is_that_of_its_forms(eigs: EigenDecomposition) -> None:
     for c, single in enumerate(eigs):
         assert torch.equal(eigs.distinct_from_zero[c], single.distinct_from_zero)

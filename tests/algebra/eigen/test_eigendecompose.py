@@ -261,3 +261,13 @@ def test_a_sweep_beyond_the_memory_limit_is_refused(monkeypatch: pytest.MonkeyPa
         eigendecompose_all(random_map())
     with pytest.raises(MemoryLimitError, match="eigendecomposition of width 5"):
         eigendecompose(random_map().form(randn(D_OUT)))
+
+
+def test_a_result_beyond_the_memory_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """100 directions · 5 vectors · (5 + 2) float64, twice while they are stacked: 56 000 bytes."""
+    rows = torch.ones(100, D_OUT, dtype=torch.float64)
+    monkeypatch.setenv("BILENS_MEMORY_LIMIT", "55999")
+    with pytest.raises(MemoryLimitError, match=r"5 eigenvectors of width 5 for 100 directions"):
+        eigendecompose_all(random_map(), rows, k=None)
+    monkeypatch.setenv("BILENS_MEMORY_LIMIT", "56000")
+    assert len(eigendecompose_all(random_map(), rows, k=None)) == 100
