@@ -128,6 +128,6 @@ def test_a_detached_form_is_cut_from_the_graph() -> None:
 
 
 def test_the_form_of_a_given_matrix_is_that_matrix() -> None:
-    """The helper of these tests: left = I, right = Q, weight = 1 is ½(Q + Qᵀ)."""
+    """`form_of`: left = I, right = Q, weight = 1 is ½(Q + Qᵀ)."""
     q = randn(4, 4)
     torch.testing.assert_close(form_of(q).dense(), (q + q.T) / 2)

@@ -19,7 +19,6 @@ from bilens.algebra.effective_rank import effective_rank
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null import (
-    RotationNull,
     embedding_corner,
     random_frame,
     rotation_null,
@@ -178,39 +177,6 @@ def test_progress_is_reported_after_each_sample() -> None:
     assert null.largest.shape == null.effective_rank.shape == (4, D_OUT)
 
 
-KNOWN = RotationNull(
-    largest=vector(*range(1, 20)).flip(0)[:, None],  # 19 … 1: the order of samples is no matter
-    smallest=-vector(*range(1, 20))[:, None],
-    effective_rank=vector(*[1.0] * 19)[:, None],
-)
-
-
-@pytest.mark.parametrize(
-    ("level", "edge"),
-    [(0.95, 19.0), (0.90, 18.0), (0.5, 10.0), (0.05, 1.0), (0.91, 19.0), (0.999, 19.0)],
-)
-def test_an_edge_is_an_order_statistic(level: float, edge: float) -> None:
-    """The ⌈level · 20⌉-th smallest of 19 values, and the last one where there are too few."""
-    lower, upper = KNOWN.edges(level)
-    assert (float(lower), float(upper)) == (-edge, edge)
-
-
-@pytest.mark.parametrize("level", [0.0, 1.0, 95, -0.5, math.nan])
-def test_a_level_is_a_probability(level: float) -> None:
-    with pytest.raises(UsageError, match="a number between 0 and 1 was expected"):
-        KNOWN.edges(level)
-
-
-@pytest.mark.parametrize(
-    ("observed", "p"),
-    [(20.0, 1 / 20), (19.0, 2 / 20), (18.5, 2 / 20), (10.0, 11 / 20), (0.0, 1.0), (math.nan, 1.0)],
-)
-def test_a_p_value_counts_the_samples_that_are_as_extreme(observed: float, p: float) -> None:
-    """(1 + #{sample ≥ observed}) / 20; what was not computed (NaN) is no evidence."""
-    low, high = KNOWN.p_values(vector(-observed), vector(observed))
-    assert (float(low), float(high)) == (p, p)
-
-
 def test_p_values_of_a_real_null_lie_in_their_interval() -> None:
     rows = raw_directions(D_OUT)
     null = rotation_null(random_map(), rows, seeded(), num_samples=9)
@@ -218,13 +184,6 @@ def test_p_values_of_a_real_null_lie_in_their_interval() -> None:
         for p in null.p_values(vector(*[smallest] * D_OUT), vector(*[largest] * D_OUT)):
             assert bool((p >= 0.1 - 1e-15).all())  # 1 / (9 + 1)
             assert bool((p <= 1).all())
-
-
-def test_p_values_need_an_eigenvalue_for_each_direction() -> None:
-    with pytest.raises(ShapeError, match=r"smallest has 2 entries; .* each of the 1 directions"):
-        KNOWN.p_values(vector(0, 0), vector(0))
-    with pytest.raises(ShapeError, match="largest has 2 entries"):
-        KNOWN.p_values(vector(0), vector(0, 0))
 
 
 @pytest.mark.parametrize(("d_in", "rank"), [(1, 1), (5, 1), (5, 3), (5, 5)])

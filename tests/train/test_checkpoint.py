@@ -118,6 +118,9 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "a byte of a key": rewrite_manifest('"epoch"', '"epocj"'),
     "a byte of the place": rewrite_manifest('"step": 3', '"step": 1'),
     "a byte of the hash": rewrite_manifest('"sha256": "', '"sha256": "x'),
+    "a state that is no file": lambda checkpoint: (
+        (checkpoint / "state.safetensors").unlink() or (checkpoint / "state.safetensors").mkdir()
+    ),
     "an empty folder": lambda checkpoint: [item.unlink() for item in checkpoint.iterdir()],
 }
 

@@ -185,7 +185,7 @@ HERE = socket.gethostname()
 
 
 @pytest.mark.parametrize("options", [{}, {"overwrite": True}, {"resume": True}])
-@pytest.mark.parametrize("host", [HERE, "another-host"])
+@pytest.mark.parametrize("host", [HERE, "another-host"], ids=["here", "elsewhere"])
 def test_the_lock_of_a_live_process_keeps_everything_as_it_is(
     options: dict[str, Any], host: str, folder: Path
 ) -> None:

@@ -83,7 +83,7 @@ def load_checkpoint(run_folder: Path, run: Run, say: Callable[[str], None]) -> b
     for folder in found_checkpoints(parent):
         try:
             _restore(folder, run)
-        except CheckpointError as error:
+        except (CheckpointError, OSError) as error:
             say(f"{error} Trying the checkpoint before it.")
         else:
             return True
