@@ -1,4 +1,4 @@
-"""What every test shares: no network, one hypothesis profile, the folder with real data."""
+"""What every test shares: no network, one thread, a hypothesis profile, real data."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 from offline import guarded
@@ -23,6 +24,12 @@ settings.register_profile(
     "nightly", deadline=None, max_examples=5000, suppress_health_check=SLOW_MACHINE
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Small dense algebra on two threads of a busy machine takes five times as long."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

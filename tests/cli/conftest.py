@@ -7,9 +7,6 @@ from pathlib import Path
 import pytest
 
 from commands import Shell, model_folder, with_data
-from one_thread import one_thread
-
-__all__ = ["one_thread"]
 
 
 @pytest.fixture

@@ -92,7 +92,9 @@ def writes_of_a_run(folder: Path, fail_at: int | None = None) -> int:
 
 def test_a_full_disk_at_any_write_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
     total = writes_of_a_run(tmp_path / "whole")
-    assert total > 40  # lock, run.json, and for each of four epochs a history and a checkpoint
+    # A file and its folder are synced: run.json 2, history 2; each of four epochs a history 2, two
+    # files of a checkpoint 4 and the folder it is in 1; the two files of the model 2 and 1.
+    assert total == 2 + 2 + 4 * (2 + 4 + 1) + 3
     for fail_at in range(1, total + 1, 3):
         folder = tmp_path / f"run-{fail_at}"
         with pytest.raises(DiskError, match=r"No space left on device.*free some space"):

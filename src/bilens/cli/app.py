@@ -23,7 +23,7 @@ app = typer.Typer(
 train_app = typer.Typer(help="Train a model that can be read exactly.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
 
-INTERRUPTED, INTERNAL = 130, 70
+INTERRUPTED = 130
 
 
 Dataset = Literal["mnist", "fashion-mnist"]

@@ -148,7 +148,7 @@ def _load(path: Path, residual: bool | None, allow_pickle: bool) -> LoadedModel:
     if path.suffix in PICKLES:
         refuse_pickle(path, allow_pickle)
         tensors, said = read_official_pickle(path)
-        return _official(path, path, tensors, said if residual is None else residual)
+        return _official(path, path, tensors, agreed_residual(path, said, residual))
     raise CheckpointError(
         f"{path}: is not a supported model file; expected a model folder, a .safetensors file, or "
         f"a pickle ({', '.join(sorted(PICKLES))}) with --allow-pickle."
@@ -168,8 +168,8 @@ def _load_folder(folder: Path, residual: bool | None) -> LoadedModel:
     if "format" not in content and {"d_hidden", "n_layer"} <= {*content}:  # the older repository
         tensors, _ = read_safetensors(folder / WEIGHTS_NAME)
         said = content.get("residual")
-        if residual is None and isinstance(said, bool):
-            residual = said
+        said = said if isinstance(said, bool) else None
+        residual = agreed_residual(folder / CONFIG_NAME, said, residual)
         return _official(folder, folder / WEIGHTS_NAME, tensors, residual)
     if content.get("format") not in (None, FORMAT):
         raise CheckpointError(
@@ -177,12 +177,7 @@ def _load_folder(folder: Path, residual: bool | None) -> LoadedModel:
         )
     stored = read_model_folder(folder)
     assert isinstance(stored.module, BilinearClassifier | BilinearLayer), "all of CLASSES are"
-    said = stored.config.arguments.get("residual", False)
-    if residual is not None and residual != said:
-        raise UsageError(
-            f"{folder / CONFIG_NAME}: the model was saved with residual={said}, and "
-            f"residual={residual} was asked for: leave the option out."
-        )
+    agreed_residual(folder / CONFIG_NAME, stored.config.arguments.get("residual", False), residual)
     return LoadedModel(
         stored.module,
         str(folder),
@@ -191,6 +186,20 @@ def _load_folder(folder: Path, residual: bool | None) -> LoadedModel:
         stored.config.output_names,
         stored.provenance,
     )
+
+
+def agreed_residual(path: Path, said: bool | None, asked: bool | None) -> bool | None:
+    """Return whether there is a residual path: what the file says, or else what the caller says.
+
+    Raises:
+        UsageError: If the two disagree; another answer would be another model.
+    """
+    if said is not None and asked is not None and said != asked:
+        raise UsageError(
+            f"{path}: the model was saved with residual={said}, and residual={asked} was asked "
+            "for: leave the option out."
+        )
+    return asked if said is None else said
 
 
 def _official(

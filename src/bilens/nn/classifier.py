@@ -86,7 +86,7 @@ class BilinearClassifier(nn.Module):
         last = index == len(self.layers) - 1
         f = layer.product_map(self.head.weight) if last else layer.quadratic_map()
         if self.residual:
-            f = f.plus_affine(linear=self.head.weight if last else f.tensor.down)
+            f = f.plus_affine(linear=f.tensor.down)  # what reads the product reads its input too
         return f.compose_input(self.embed.weight) if index == 0 and basis == "input" else f
 
     def quadratic_map(self, basis: Basis = "input") -> QuadraticMap:

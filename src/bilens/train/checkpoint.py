@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import save as to_safetensors
 
-from bilens.errors import CheckpointError
+from bilens.errors import CheckpointError, NonFiniteError
 from bilens.io.atomic import new_folder, write_file
 from bilens.io.config import read_json
 from bilens.io.tensors import check_names, file_sha256, read_safetensors
 from bilens.train.loop import Run
 
-FOLDER, LATEST = "checkpoints", "LATEST"
+FOLDER = "checkpoints"
 STATE_NAME, MANIFEST_NAME = "state.safetensors", "manifest.json"
 MANIFEST_FIELDS = {"epoch", "step", "seconds", "sha256"}
 KEPT = 2  # so that one damaged checkpoint does not end a run
@@ -49,7 +49,6 @@ def save_checkpoint(run_folder: Path, run: Run) -> Path:
     with new_folder(target) as folder:
         write_file(folder / STATE_NAME, data)
         write_file(folder / MANIFEST_NAME, json.dumps(manifest, indent=2).encode())
-    write_file(parent / LATEST, target.name.encode())
     found = found_checkpoints(parent)
     kept = [folder for folder in found if folder.name <= target.name][:KEPT]
     for folder in set(found) - set(kept):
@@ -83,7 +82,7 @@ def load_checkpoint(run_folder: Path, run: Run, say: Callable[[str], None]) -> b
     for folder in found_checkpoints(parent):
         try:
             _restore(folder, run)
-        except (CheckpointError, OSError) as error:
+        except (CheckpointError, NonFiniteError, OSError) as error:
             say(f"{error} Trying the checkpoint before it.")
         else:
             return True

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from bilens.data.images import ImageDataset
 from bilens.errors import CheckpointError, InterruptedRunError, OutputExistsError, UsageError
@@ -252,38 +252,24 @@ def interruptible() -> Iterator[threading.Event]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep a second process from writing to the same run; a lock of a dead process is taken over.
+    """Keep a second process from writing to the same run; the system frees it with the process.
 
     Raises:
-        UsageError: If a live process holds the lock.
+        UsageError: If another process holds the lock.
+        FileError: If the folder cannot be written to.
     """
-    path = folder / LOCK_NAME
-    if path.exists():
-        try:
-            holder = json.loads(path.read_text())
-            pid, host = int(holder["pid"]), str(holder["host"])
-        except (ValueError, KeyError, TypeError):
-            pid, host = -1, socket.gethostname()  # cut off while it was written
-        if host != socket.gethostname() or is_alive(pid):
-            raise UsageError(
-                f"{folder} is being written by process {pid} on {host}: wait for it, or, if it is "
-                f"gone, remove {path}."
-            )
-    write_file(path, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+    lock = FileLock(folder / LOCK_NAME, timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise UsageError(
+            f"{folder} is being written by another process: wait for it, or choose another folder."
+        ) from None
+    except OSError as error:
+        raise write_error(folder, error) from error
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
-
-
-def is_alive(pid: int) -> bool:
-    """Tell whether a process of this machine is running."""
-    if pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        (folder / LOCK_NAME).unlink(missing_ok=True)  # held still, so nobody else can have it
+        lock.release()

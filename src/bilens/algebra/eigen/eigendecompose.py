@@ -47,13 +47,18 @@ def eigendecompose(
         Pairs with residuals; eigenvalues in units of the output per squared unit of the input.
 
     Raises:
-        UsageError: If k, which or method is not one of the above.
+        UsageError: If form, k, which or method is not one of the above.
         NumericalError: If products of the factors overflow, or the solver does not converge.
         MemoryLimitError: If the dense arrays would not fit.
 
     Source: arXiv:2410.08417, §3.2, equations 3 and 4.
     """
     check_choices(which, method)
+    if not isinstance(form, QuadraticForm):
+        raise UsageError(
+            f"eigendecompose takes a QuadraticForm, got a {type(form).__name__}: read one output "
+            "of a map with f.form(u), or all of them with eigendecompose_all(f)."
+        )
     result = dense.solve(detached(form), clip_k(k, form.d_in), which)
     if result.status in (Status.NOT_FINITE, Status.NOT_CONVERGED):
         raise NumericalError(
