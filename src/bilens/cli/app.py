@@ -14,7 +14,6 @@ from bilens.version import VERSION
 
 app = typer.Typer(
     name="bilens",
-    help="Read what an MLP computes straight from its weights.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -274,7 +273,7 @@ def explain(
 def main() -> None:
     """Run the command line; a user's mistake ends in one sentence and the right exit code."""
     try:
-        app()
+        app(prog_name="bilens")
     except BilensError as error:
         fail(str(error), error.exit_code)
     except SystemExit as end:  # typer's end of a command, of Ctrl-C too

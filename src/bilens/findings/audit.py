@@ -28,6 +28,10 @@ SEED_LIMIT = 2**32  # torch's generator uses no more bits of a seed
 Progress = Callable[[str, int, int], None]
 
 
+def silent(_stage: str, _done: int, _total: int) -> None:
+    """Report no progress."""
+
+
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
     """Inputs with their right classes: (batch, in) and (batch,)."""
@@ -75,7 +79,7 @@ def audit_classifier(
     output_names: tuple[str, ...] | None = None,
     null_samples: int = 99,
     seed: int = 0,
-    progress: Progress = lambda _stage, _done, _total: None,
+    progress: Progress = silent,
 ) -> AuditFindings:
     """Return what the weights of a one-layer bilinear classifier say; the model is not changed.
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from bilens.data.images import ImageDataset
 from bilens.errors import UsageError
-from bilens.findings.audit import LabelledImages, Progress, audit_classifier
+from bilens.findings.audit import LabelledImages, Progress, audit_classifier, silent
 from bilens.io.load import LoadedModel
 from bilens.report.audit_report import AuditReport
 from bilens.workflows.provenance import describe_data, describe_run, describe_source
@@ -19,7 +19,7 @@ def audit(
     null_samples: int = 99,
     seed: int = 0,
     command: str | None = None,
-    progress: Progress = lambda _stage, _done, _total: None,
+    progress: Progress = silent,
 ) -> AuditReport:
     """Read a one-layer bilinear classifier and report what its weights say.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bilens.data.images import ImageDataset
 from bilens.errors import InterruptedRunError, OutputExistsError
-from bilens.findings.audit import Progress
+from bilens.findings.audit import Progress, silent
 from bilens.io.atomic import replace_folder, write_error, write_file
 from bilens.io.load import load
 from bilens.io.model_folder import CONFIG_NAME
@@ -43,7 +43,7 @@ def run_demo(
     overwrite: bool = False,
     null_samples: int = 99,
     on_epoch: Callable[[EpochMetrics], None] = lambda _metrics: None,
-    progress: Progress = lambda _stage, _done, _total: None,
+    progress: Progress = silent,
     say: Callable[[str], None] = lambda _text: None,
 ) -> AuditReport:
     """Train a classifier, audit it, and leave a folder with the model and its reports.
