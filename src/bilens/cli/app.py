@@ -71,8 +71,11 @@ def options(
 ) -> None:
     """Read what an MLP computes straight from its weights.
 
-    Results go to stdout, progress to stderr. Exit codes: 0 ok, 1 an audit condition failed,
-    2 usage, 3 bad or unsafe file, 4 numerical failure, 5 resource limit, 130 interrupted.
+    Results go to stdout, progress to stderr.
+
+    Exit codes: 0 ok, 1 an audit condition failed, 2 usage,
+    3 bad or unsafe file, 4 numerical failure, 5 resource limit,
+    130 interrupted.
     """
     context.obj = Output(quiet)
 
