@@ -20,7 +20,6 @@ import tiny
 from commands import (
     FILE,
     NUMERICAL,
-    USAGE,
     Line,
     Shell,
     assert_one_line,
@@ -156,7 +155,7 @@ CASES: dict[str, tuple[Callable[[Path], Line], int, list[str]]] = {
         FILE,
         ["weights.safetensors", "not a readable safetensors file", "check that the download"],
     ),
-    "a pickle": (pickle, USAGE, ["weights.pt", "can run code", "Convert", "--allow-pickle"]),
+    "a pickle": (pickle, FILE, ["weights.pt", "can run code", "Convert", "--allow-pickle"]),
     "a damaged pickle": (damaged_pickle, FILE, ["weights.pt", "save the state dict as"]),
     "a picture": (a_picture, FILE, ["cat.png", "not a supported model file; expected a model"]),
     "a gated model": (gated, FILE, ["gate 'gelu'", "gate=None"]),

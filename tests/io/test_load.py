@@ -193,7 +193,7 @@ def test_what_is_no_model_is_refused(tmp_path: Path, name: str) -> None:
 def test_a_pickle_of_any_suffix_needs_the_flag(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"m{suffix}"
     torch.save(official_state(), path)
-    with pytest.raises(UsageError, match="is a pickle"):
+    with pytest.raises(CheckpointError, match="is a pickle"):
         load(path, residual=False)
     assert load(path, residual=False, allow_pickle=True).module.residual is False
 

@@ -121,7 +121,7 @@ def load(
     Raises:
         CheckpointError: If the path is missing, damaged, of a newer version or not supported.
         NonFiniteError: If a weight is NaN or infinite.
-        UsageError: If a pickle is given without the flag, or `residual` is needed and not given,
+        UsageError: If `residual` is needed and not given,
             or contradicts the model folder.
         MemoryLimitError: If the weights would not fit.
     """

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from bilens.checks import check_finite, check_memory
-from bilens.errors import CheckpointError, NonFiniteError, UsageError
+from bilens.errors import CheckpointError, NonFiniteError
 
 DTYPES = {
     "F64": torch.float64,
@@ -76,10 +76,12 @@ def read_pickle(path: Path, safe_classes: Collection[type] = ()) -> Any:
     try:
         with torch.serialization.safe_globals(list(safe_classes)):
             return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}).") from error
     except Exception as error:  # damaged bytes make the unpickler raise whatever they hit
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise CheckpointError(
-            f"{path}: cannot be read as plain tensors ({reason[:200]}): save the state dict as "
+            f"{path}: cannot be read as plain tensors: it is damaged, or needs code to be "
+            "run, which is refused: save the state dict as "
             "safetensors instead."
         ) from error
 
@@ -155,7 +157,7 @@ def shortened(names: list[str], limit: int = 4) -> str:
 def refuse_pickle(path: Path, allow_pickle: bool) -> None:
     """Refuse a pickled file unless the caller said that it may be opened."""
     if not allow_pickle:
-        raise UsageError(
+        raise CheckpointError(
             f"{path}: is a pickle, which can run code when it is opened. Convert it to "
             "safetensors, or, if you trust where it comes from, pass allow_pickle=True "
             "(--allow-pickle): it is then read with weights_only."
