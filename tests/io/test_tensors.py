@@ -97,9 +97,7 @@ def test_a_pickle_with_code_is_refused_and_runs_nothing(tmp_path: Path, containe
         path.write_bytes(pickle.dumps(content, protocol=2))
     else:
         torch.save(content, path, _use_new_zipfile_serialization=container == "torch zip")
-    with pytest.raises(
-        CheckpointError, match=r"cannot be read as plain tensors: .* needs code .* safetensors"
-    ):
+    with pytest.raises(CheckpointError, match=r"plain tensors: .* needs code .* safetensors"):
         load(path, residual=False, allow_pickle=True)
     assert not mark.exists()
 
