@@ -113,6 +113,12 @@ def parse_bytes(text: str) -> int:
     return int(float(match[1]) * UNITS[match[2]])
 
 
+def readable(num_bytes: int) -> str:
+    """Return a size for people, in GiB, or in MiB below one."""
+    unit, name = (2**30, "GiB") if num_bytes >= 2**30 else (2**20, "MiB")
+    return f"{num_bytes / unit:.2f} {name}"
+
+
 def memory_limit() -> int:
     """Return the bytes one computation may use: $BILENS_MEMORY_LIMIT, or 75 % of the memory."""
     text = os.environ.get(MEMORY_LIMIT_VARIABLE)
@@ -130,7 +136,7 @@ def check_memory(num_bytes: int, what: str, instead: str) -> int:
     limit = memory_limit()
     if num_bytes > limit:
         raise MemoryLimitError(
-            f"{what} needs {num_bytes / 2**30:.2f} GiB, the limit is {limit / 2**30:.2f} GiB: "
+            f"{what} needs {readable(num_bytes)}, the limit is {readable(limit)}: "
             f"{instead}, or set {MEMORY_LIMIT_VARIABLE}."
         )
     return num_bytes

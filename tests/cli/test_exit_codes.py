@@ -100,7 +100,7 @@ def test_5_when_the_memory_limit_is_too_low(
     monkeypatch.setenv("BILENS_MEMORY_LIMIT", "1M")
     result = bilens("--quiet", command[0], model, *command[1:])
     assert result.code == 5
-    assert "the limit is 0.00 GiB" in result.error()
+    assert "the limit is 1.00 MiB" in result.error()
 
 
 def test_2_when_the_memory_limit_is_no_size(

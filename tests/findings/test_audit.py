@@ -283,7 +283,7 @@ def test_data_that_do_not_fit_are_refused_before_any_work(
 
 def test_a_model_that_would_not_fit_into_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BILENS_MEMORY_LIMIT", "1k")
-    with pytest.raises(MemoryLimitError, match=r"the limit is 0\.00 GiB: use matvec"):
+    with pytest.raises(MemoryLimitError, match=r"the limit is 0\.00 MiB: use matvec"):
         audited(tiny.classifier())
 
 
