@@ -257,7 +257,7 @@ def test_a_solver_that_fails_on_one_form_does_not_stop_the_sweep(
 def test_a_sweep_beyond_the_memory_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """5 arrays of 5 · 5 float64 are 1000 bytes."""
     monkeypatch.setenv("BILENS_MEMORY_LIMIT", "999")
-    with pytest.raises(MemoryLimitError, match=r"GiB, the limit is .*, or set BILENS_MEMORY_LIMIT"):
+    with pytest.raises(MemoryLimitError, match=r"MiB, the limit is .*, or set BILENS_MEMORY_LIMIT"):
         eigendecompose_all(random_map())
     with pytest.raises(MemoryLimitError, match="eigendecomposition of width 5"):
         eigendecompose(random_map().form(randn(D_OUT)))
