@@ -23,6 +23,7 @@ import tiny
 from bilens.errors import (
     BilensError,
     CheckpointError,
+    DiskError,
     InterruptedRunError,
     NumericalError,
     OutputExistsError,
@@ -66,6 +67,7 @@ def test_a_finished_run_says_what_it_is(folder: Path) -> None:
     lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     assert lines == [line.to_dict() for line in result.history]
     assert {item.name for item in folder.iterdir()} == {
+        "checkpoints",
         "config.json",
         "model.safetensors",
         "run.json",
@@ -108,7 +110,7 @@ REFUSALS: list[tuple[Any, dict[str, Any], type[BilensError], str]] = [
     (foreign, {"resume": True}, CheckpointError, "holds no run to resume .*without --resume"),
     (a_file, {}, OutputExistsError, "is a file; expected a folder"),
     (a_file, {"overwrite": True}, OutputExistsError, "is a file; expected a folder"),
-    (a_run, {}, OutputExistsError, r"already holds files \(config.json, .*--resume"),
+    (a_run, {}, OutputExistsError, r"already holds files \(checkpoints, config.json, .*--resume"),
     (a_run, {"resume": True}, UsageError, "with epochs=1; this command says epochs=4: resume"),
     (a_run, {"resume": True, "overwrite": True}, UsageError, "give one of them"),
     (a_damaged_run, {"resume": True}, CheckpointError, r"run\.json: is damaged"),
@@ -169,7 +171,7 @@ def test_overwrite_replaces_a_run_and_leaves_other_files(folder: Path) -> None:
     (folder / "notes.txt").write_text("mine")
     runs.go(folder, overwrite=True)
     assert (folder / "notes.txt").read_text() == "mine"
-    assert not (folder / "checkpoints").exists()
+    assert not (folder / ".earlier").exists()
     (folder / "notes.txt").unlink()
     runs.assert_as_uninterrupted(folder)
 
@@ -256,3 +258,16 @@ def test_a_run_that_diverges_leaves_no_model_and_no_lock(folder: Path) -> None:
     with pytest.raises(NumericalError, match="lower the learning rate"):
         runs.go(folder, dataclasses.replace(runs.RECIPE, learning_rate=1e30))
     assert {item.name for item in folder.iterdir()} == {"run.json", "history.jsonl"}
+
+
+@pytest.mark.parametrize("fault", [NumericalError("diverged"), DiskError("full")])
+def test_a_failed_overwrite_brings_the_earlier_run_back(fault: Exception, folder: Path) -> None:
+    runs.go(folder)
+    before = snapshot(folder)
+
+    def fail(_line: object) -> None:
+        raise fault
+
+    with pytest.raises(type(fault)):
+        runs.go(folder, overwrite=True, on_epoch=fail)
+    assert snapshot(folder) == before

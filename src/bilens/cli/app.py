@@ -288,6 +288,13 @@ def main() -> None:
         if end.code == INTERRUPTED:
             fail("Interrupted.", INTERRUPTED)
         raise
+    except OSError as error:
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - nothing more can be written
+        fail(f"the result cannot be written ({error.strerror or error}): free some space.", 5)
+    except RuntimeError as error:
+        if "allocate memory" not in str(error):
+            raise
+        fail("out of memory: use a smaller model or free some memory.", 5)
     except MemoryError:
         fail("out of memory: use a smaller model or free some memory.", 5)
 

@@ -11,7 +11,7 @@ import typer
 from bilens.cli.console import Output, Reporter
 from bilens.cli.tables import decomposition_tables, explanation_tables
 from bilens.data.images import embedded_digits, load_images
-from bilens.errors import OutputExistsError, UsageError
+from bilens.errors import NumericalError, OutputExistsError, UsageError
 from bilens.io.load import LoadedModel, load
 from bilens.nn.classifier import Basis
 from bilens.report.audit_report import AuditReport
@@ -126,9 +126,15 @@ def run_decompose_command(
         output.say(f"Pairs: {out}")
     if json:
         output.json(result.record.to_dict())
-        return
-    for table in decomposition_tables(result.record):
-        output.result.print(table)
+    else:
+        for table in decomposition_tables(result.record):
+            output.result.print(table)
+    failed = [item.name for item in result.record.outputs if not item.complete]
+    if failed:
+        raise NumericalError(
+            f"{len(failed)} of {len(result.record.outputs)} outputs were not decomposed: "
+            "rescale the weights, or read the outputs that are complete."
+        )
 
 
 def run_audit_command(

@@ -91,7 +91,7 @@ class ClassReading:
     linear_norm: float  # ‖b‖, biases and residual path
     constant: float
     largest_residual: float
-    complete: bool  # the whole spectrum passed its checks against trace and norm
+    complete: bool  # the whole spectrum passed the check of residual and orthogonality
 
 
 @dataclass(frozen=True)

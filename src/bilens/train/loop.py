@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bilens.checks import check_memory
 from bilens.data.images import ImageDataset
 from bilens.errors import NumericalError, UsageError
 from bilens.nn import BilinearClassifier
@@ -69,7 +70,14 @@ class Run:
 
 
 def start_run(recipe: Recipe, d_input: int, d_output: int) -> Run:
-    """Return a run at its beginning, with weights drawn from the seed of the recipe."""
+    """Return a run at its beginning, with weights drawn from the seed of the recipe.
+
+    Raises:
+        MemoryLimitError: If weights, gradients and moments would not fit.
+    """
+    layers = 2 * recipe.n_layers * recipe.d_hidden
+    weights = recipe.d_hidden * (d_input + layers + d_output)
+    check_memory(4 * 4 * weights, f"training {weights} weights", "choose a smaller model")
     with torch.random.fork_rng(devices=[]):  # layers draw from the global generator
         torch.random.manual_seed(stream(recipe.seed, INITIALISATION).initial_seed())
         model = BilinearClassifier(

@@ -27,6 +27,7 @@ from bilens.train.loop import EpochMetrics, Run, start_run, steps_per_epoch, tra
 from bilens.train.recipe import Recipe
 
 RUN_NAME, HISTORY_NAME, LOCK_NAME = "run.json", "history.jsonl", ".lock"
+EARLIER_NAME = ".earlier"  # the run that is being overwritten
 OWN_FILES = (CONFIG_NAME, WEIGHTS_NAME, RUN_NAME, HISTORY_NAME)
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
@@ -82,10 +83,10 @@ def train_in_folder(
     recipe = recipe.resolved()
     steps_per_epoch(recipe, len(data.train_images))  # refused before a folder is touched
     about = {"recipe": recipe.to_dict(), "data": data.fingerprint}
-    run = start_run(recipe, data.train_images.shape[1], len(data.class_names))
     check_folder(folder, about, resume, overwrite)
-    with locked(folder):
-        clear(folder, keep_run=resume)
+    run = start_run(recipe, data.train_images.shape[1], len(data.class_names))
+    with locked(folder), earlier_run_kept(folder, resume):
+        clear(folder)
         history: list[EpochMetrics] = []
         if resume:
             if load_checkpoint(folder, run, say):
@@ -107,6 +108,7 @@ def train_in_folder(
                 write_history(folder, history)
                 on_epoch(metrics)
                 saver.after_epoch(run)
+        saver.finish(run)  # what was trained outlives a model that cannot be saved
         details = {"recipe": json.dumps(recipe.to_dict()), "data_source": data.source}
         details |= {"data_sha256": data.fingerprint, "data_name": data.name}
         save(
@@ -126,6 +128,7 @@ class _Saver:
     def __init__(self, folder: Path, interrupted: threading.Event) -> None:
         self.folder, self.interrupted = folder, interrupted
         self.last = time.monotonic()
+        self.saved = -1  # epochs in the newest checkpoint written here
 
     def after_step(self, run: Run) -> None:
         if self.interrupted.is_set():
@@ -138,7 +141,11 @@ class _Saver:
     def after_epoch(self, run: Run) -> None:
         if time.monotonic() - self.last > SECONDS_BETWEEN_CHECKPOINTS:
             save_checkpoint(self.folder, run)
-            self.last = time.monotonic()
+            self.last, self.saved = time.monotonic(), run.epoch
+
+    def finish(self, run: Run) -> None:
+        if self.saved != run.epoch:
+            save_checkpoint(self.folder, run)
 
 
 def check_folder(folder: Path, about: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
@@ -167,22 +174,60 @@ def check_folder(folder: Path, about: Mapping[str, Any], resume: bool, overwrite
 def is_left_over(name: str) -> bool:
     """Tell whether a file is a lock, or was staged by a write that a killed process began."""
     staged = tuple(f".{own}." for own in (*OWN_FILES, LOCK_NAME))
-    return name == LOCK_NAME or name.startswith(staged)
+    return name in (LOCK_NAME, EARLIER_NAME) or name.startswith(staged)
 
 
-def clear(folder: Path, keep_run: bool) -> None:
-    """Remove what killed writes left over and, without `keep_run`, the run in the folder."""
+def clear(folder: Path) -> None:
+    """Remove what killed writes left over."""
     try:
         for item in folder.iterdir():
-            if item.name != LOCK_NAME and is_left_over(item.name):
+            if item.name not in (LOCK_NAME, EARLIER_NAME) and is_left_over(item.name):
                 item.unlink(missing_ok=True)
-        if keep_run:
-            return
-        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-        for name in OWN_FILES:
-            (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise write_error(folder, error) from error
+
+
+@contextmanager
+def earlier_run_kept(folder: Path, resume: bool) -> Iterator[None]:
+    """Set the run in the folder aside until the new one is done; a failure brings it back.
+
+    After Ctrl-C it stays aside: the new run can be resumed, and removes it when it is done.
+    """
+    aside = folder / EARLIER_NAME
+    try:
+        if not resume:
+            if (aside / RUN_NAME).exists() or (aside / CONFIG_NAME).exists():
+                remove_own(folder)  # of an overwriting run that was interrupted
+            else:
+                move_own(folder, aside)
+        yield
+    except InterruptedRunError:
+        raise
+    except BaseException:
+        if not resume and aside.exists():
+            remove_own(folder)
+            move_own(aside, folder)
+            shutil.rmtree(aside, ignore_errors=True)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def remove_own(folder: Path) -> None:
+    """Remove the files of a run from a folder, and nothing else."""
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    for name in OWN_FILES:
+        (folder / name).unlink(missing_ok=True)
+
+
+def move_own(source: Path, target: Path) -> None:
+    """Move the files of a run, where there are any."""
+    present = [name for name in (*OWN_FILES, CHECKPOINTS) if (source / name).exists()]
+    try:
+        for name in present:
+            target.mkdir(exist_ok=True)
+            (source / name).replace(target / name)
+    except OSError as error:
+        raise write_error(target, error) from error
 
 
 def check_same_run(folder: Path, about: Mapping[str, Any]) -> None:

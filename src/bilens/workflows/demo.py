@@ -76,6 +76,7 @@ def run_demo(
             on_epoch=on_epoch,
             say=say,
         )
+        shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)  # a demo starts anew
         model = replace(load(work), source=str(folder))  # where it will be when all is done
         report = audit(model, data, null_samples=null_samples, command=command, progress=progress)
         report.to_json(work / REPORT_JSON)

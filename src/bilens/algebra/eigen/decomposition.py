@@ -23,10 +23,7 @@ class Status(Enum):
     OK = "every pair met the tolerance"
     NOT_FINITE = "the form holds NaN or infinity and was not decomposed"
     NOT_CONVERGED = "the solver did not converge"
-    RESIDUAL_TOO_LARGE = (
-        "a residual, the orthogonality of the vectors, or the mass of the spectrum is outside the "
-        "tolerance"
-    )
+    RESIDUAL_TOO_LARGE = "a residual, or the orthogonality of the vectors, is outside the tolerance"
 
 
 @dataclass(frozen=True, eq=False)
