@@ -92,7 +92,7 @@ CASES: dict[str, tuple[Callable[[Path], Line], int, list[str]]] = {
     "labels of other images": (
         labels_of_other_images,
         FILE,
-        ["/idx", "200 training images and 60 training labels", "check that the two files"],
+        [f"/idx/{FILES[0]} holds 200", f"/idx/{FILES[1]} 60 labels", "check that the two files"],
     ),
     "a label that is no class": (
         changed(FILES[1], lambda content: content[:-1] + b"\x0a"),

@@ -142,7 +142,7 @@ class TestRecord:
                 {"train_labels": torch.tensor([0, 1])},
                 DataError,
                 "There are 3 training images and 2 training labels; one label for each image was "
-                "expected: check that the two files belong together.",
+                "expected: check that the two belong together.",
             ),
             (
                 {"test_labels": torch.tensor([0, 2])},
@@ -288,8 +288,9 @@ class TestFolder:
         write_set(tmp_path, {FILES[1]: small_set()[FILES[3]]})
         with pytest.raises(DataError) as caught:
             load_images("mnist", tmp_path)
-        assert str(caught.value).startswith(
-            f"{tmp_path}: There are 12 training images and 5 training labels;"
+        assert str(caught.value) == (
+            f"{tmp_path / FILES[0]} holds 12 images and {tmp_path / FILES[1]} 5 labels; one label "
+            "for each image was expected: check that the two files belong together."
         )
 
     def test_splits_of_different_image_sizes(self, tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ def read_folder(name: str, folder: Path) -> tuple[Path, RawSplits]:
     """Return the place inside `folder` that holds the four files, and what they hold.
 
     Raises:
-        DataError: If the folder is missing or unreadable, lacks a file, or a file is damaged.
+        DataError: If the folder is missing or unreadable, lacks a file, a file is damaged, or two
+            files do not belong together.
     """
     try:
         place, (train_images, train_labels, test_images, test_labels) = locate(name, folder)
@@ -40,12 +41,23 @@ def read_folder(name: str, folder: Path) -> tuple[Path, RawSplits]:
             f"{folder} cannot be searched ({error.strerror}); a folder with the four IDX files of "
             f"{name} was expected: check its permissions."
         ) from None
-    return place, RawSplits(
-        read_images(train_images),
-        read_labels(train_labels),
-        read_images(test_images),
-        read_labels(test_labels),
-    )
+    training = read_split(train_images, train_labels)
+    return place, RawSplits(*training, *read_split(test_images, test_labels))
+
+
+def read_split(image_file: Path, label_file: Path) -> tuple[ByteArray, ByteArray]:
+    """Return the images of one file and their labels from another.
+
+    Raises:
+        DataError: If a file is damaged, or there is not one label for each image.
+    """
+    images, labels = read_images(image_file), read_labels(label_file)
+    if len(images) != len(labels):
+        raise DataError(
+            f"{image_file} holds {len(images):,} images and {label_file} {len(labels):,} labels; "
+            "one label for each image was expected: check that the two files belong together."
+        )
+    return images, labels
 
 
 def locate(name: str, folder: Path) -> tuple[Path, list[Path]]:

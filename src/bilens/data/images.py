@@ -112,7 +112,7 @@ def check_labels(split: str, labels: Tensor, num_images: int, num_classes: int) 
     if len(labels) != num_images:
         raise DataError(
             f"There are {num_images} {split} images and {len(labels)} {split} labels; one label "
-            "for each image was expected: check that the two files belong together."
+            "for each image was expected: check that the two belong together."
         )
     low, high = labels.aminmax()
     if low < 0 or high >= num_classes:
