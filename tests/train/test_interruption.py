@@ -17,7 +17,7 @@ import pytest
 import runs
 import tiny
 from bilens.errors import CheckpointError, DiskError
-from bilens.train.run_folder import RUN_NAME
+from bilens.train.run_files import RUN_NAME
 
 KILLS = 50
 KILLER = """

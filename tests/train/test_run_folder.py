@@ -271,3 +271,56 @@ def test_a_failed_overwrite_brings_the_earlier_run_back(fault: Exception, folder
     with pytest.raises(type(fault)):
         runs.go(folder, overwrite=True, on_epoch=fail)
     assert snapshot(folder) == before
+
+
+def test_resuming_a_finished_run_changes_nothing(folder: Path) -> None:
+    result = runs.go(folder, provenance={"command": "train"})
+    before = snapshot(folder)
+    said: list[str] = []
+    again = runs.go(folder, resume=True, provenance={"command": "resume"}, say=said.append)
+    assert snapshot(folder) == before
+    assert again.history == result.history
+    assert said[-1] == f"{folder} is finished: nothing is left to do."
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_resuming_a_run_that_lost_its_model_writes_it_again(name: str, folder: Path) -> None:
+    runs.go(folder)
+    (folder / name).unlink()
+    runs.go(folder, resume=True)
+    runs.assert_as_uninterrupted(folder)
+
+
+def test_an_interrupted_overwrite_keeps_the_earlier_run_until_it_is_done(folder: Path) -> None:
+    runs.go(folder, dataclasses.replace(runs.RECIPE, seed=7))
+    before = snapshot(folder)
+    aside = folder / ".earlier"
+    for options in ({"overwrite": True}, {"resume": True}):
+        with runs.interrupted_after(3), pytest.raises(InterruptedRunError) as caught:
+            runs.go(folder, **options)
+        assert str(caught.value).endswith(f" Until then {aside} keeps the run that it overwrites.")
+        assert snapshot(aside) == before
+        assert load(aside).provenance["seed"] == "7"
+    runs.go(folder, resume=True)
+    runs.assert_as_uninterrupted(folder)  # the one set aside is gone
+
+
+def test_a_second_overwrite_that_fails_brings_back_what_the_first_one_set_aside(
+    folder: Path,
+) -> None:
+    runs.go(folder)
+    before = snapshot(folder)
+    with runs.interrupted_after(3), pytest.raises(InterruptedRunError):
+        runs.go(folder, overwrite=True)
+    with pytest.raises(runs.Break):
+        runs.go(folder, overwrite=True, on_epoch=runs.break_at(1))
+    assert snapshot(folder) == before
+
+
+@pytest.mark.parametrize("name", [".earlier", ".earlier.moving"])
+def test_a_run_that_was_set_aside_is_not_lost_without_overwrite(name: str, folder: Path) -> None:
+    runs.go(folder / name)
+    with pytest.raises(OutputExistsError, match=rf"already holds files \({name}\): .*--overwrite"):
+        runs.go(folder)
+    runs.go(folder, overwrite=True)
+    runs.assert_as_uninterrupted(folder)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import threading
 import time
@@ -21,14 +20,19 @@ from bilens.errors import CheckpointError, InterruptedRunError, OutputExistsErro
 from bilens.io.atomic import write_error, write_file
 from bilens.io.config import read_json
 from bilens.io.model_folder import CONFIG_NAME, WEIGHTS_NAME, save
-from bilens.train.checkpoint import FOLDER as CHECKPOINTS
 from bilens.train.checkpoint import load_checkpoint, save_checkpoint
 from bilens.train.loop import EpochMetrics, Run, start_run, steps_per_epoch, train
 from bilens.train.recipe import Recipe
+from bilens.train.run_files import (
+    EARLIER_NAME,
+    HISTORY_NAME,
+    MOVING_NAME,
+    OWN_FILES,
+    RUN_NAME,
+    earlier_run_kept,
+)
 
-RUN_NAME, HISTORY_NAME, LOCK_NAME = "run.json", "history.jsonl", ".lock"
-EARLIER_NAME = ".earlier"  # the run that is being overwritten
-OWN_FILES = (CONFIG_NAME, WEIGHTS_NAME, RUN_NAME, HISTORY_NAME)
+LOCK_NAME = ".lock"
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
 
@@ -59,14 +63,16 @@ def train_in_folder(
     """Train a classifier and leave a model folder.
 
     Ctrl-C finishes the current step, writes a checkpoint and raises; the same call with
-    `resume=True` goes on to the same weights, bit for bit, at the same number of threads.
+    `resume=True` goes on to the same weights, bit for bit, at the same number of threads. A run
+    that is finished is left as it is.
 
     Args:
         folder: gets `run.json`, `history.jsonl`, `checkpoints/` and, at the end, the model.
         data: the images.
         recipe: how to train.
         resume: whether to continue the run in the folder; recipe and data must be the same.
-        overwrite: whether a run that is already there may be removed.
+        overwrite: whether a run that is already there may be replaced; `.earlier` in the folder
+            keeps it until the new one is done.
         provenance: saved with the weights, beside recipe and data.
         on_epoch: called after each epoch, those before a resume excluded.
         say: told what a person should know.
@@ -87,18 +93,10 @@ def train_in_folder(
     run = start_run(recipe, data.train_images.shape[1], len(data.class_names))
     with locked(folder), earlier_run_kept(folder, resume):
         clear(folder)
-        history: list[EpochMetrics] = []
-        if resume:
-            if load_checkpoint(folder, run, say):
-                say(f"Continuing {folder} after epoch {run.epoch}, step {run.step}.")
-            else:
-                say(f"{folder} has no checkpoint yet: starting at the beginning.")
-            history = read_history(folder)[: run.epoch]
-            if len(history) < run.epoch:
-                raise CheckpointError(
-                    f"{folder / HISTORY_NAME}: holds {len(history)} epochs, the checkpoint "
-                    f"{run.epoch}: restore the file, or start again with --overwrite."
-                )
+        history = resume_run(folder, run, say) if resume else []
+        if run.epoch == recipe.epochs and has_model(folder):
+            say(f"{folder} is finished: nothing is left to do.")
+            return TrainingResult(folder, tuple(history))
         write_file(folder / RUN_NAME, json.dumps(about, indent=2).encode())
         write_history(folder, history)
         with interruptible() as interrupted:
@@ -133,9 +131,11 @@ class _Saver:
     def after_step(self, run: Run) -> None:
         if self.interrupted.is_set():
             save_checkpoint(self.folder, run)
+            aside = self.folder / EARLIER_NAME
             raise InterruptedRunError(
                 f"Interrupted in epoch {run.epoch + 1}; {self.folder} is saved: repeat the "
                 "command with --resume to go on."
+                + f" Until then {aside} keeps the run that it overwrites." * aside.exists()
             )
 
     def after_epoch(self, run: Run) -> None:
@@ -146,6 +146,30 @@ class _Saver:
     def finish(self, run: Run) -> None:
         if self.saved != run.epoch:
             save_checkpoint(self.folder, run)
+
+
+def resume_run(folder: Path, run: Run, say: Callable[[str], None]) -> list[EpochMetrics]:
+    """Bring a new run to where the one in the folder left off; return the epochs up to there.
+
+    Raises:
+        CheckpointError: If the history lacks some of them.
+    """
+    if load_checkpoint(folder, run, say):
+        say(f"Continuing {folder} after epoch {run.epoch}, step {run.step}.")
+    else:
+        say(f"{folder} has no checkpoint yet: starting at the beginning.")
+    history = read_history(folder)[: run.epoch]
+    if len(history) < run.epoch:
+        raise CheckpointError(
+            f"{folder / HISTORY_NAME}: holds {len(history)} epochs, the checkpoint "
+            f"{run.epoch}: restore the file, or start again with --overwrite."
+        )
+    return history
+
+
+def has_model(folder: Path) -> bool:
+    """Tell whether a run left its model."""
+    return (folder / CONFIG_NAME).exists() and (folder / WEIGHTS_NAME).exists()
 
 
 def check_folder(folder: Path, about: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
@@ -164,7 +188,7 @@ def check_folder(folder: Path, about: Mapping[str, Any], resume: bool, overwrite
             f"{folder} already holds files ({', '.join(content[:4])}): choose another "
             "folder, continue that run with --resume, or replace it with --overwrite."
         )
-    if content and not set(content) & {RUN_NAME, CONFIG_NAME}:
+    if content and not set(content) & {RUN_NAME, CONFIG_NAME, EARLIER_NAME, MOVING_NAME}:
         raise OutputExistsError(
             f"{folder} holds files that are not a run of bilens ({', '.join(content[:4])}) "
             "and is not overwritten: choose another folder."
@@ -174,60 +198,17 @@ def check_folder(folder: Path, about: Mapping[str, Any], resume: bool, overwrite
 def is_left_over(name: str) -> bool:
     """Tell whether a file is a lock, or was staged by a write that a killed process began."""
     staged = tuple(f".{own}." for own in (*OWN_FILES, LOCK_NAME))
-    return name in (LOCK_NAME, EARLIER_NAME) or name.startswith(staged)
+    return name == LOCK_NAME or name.startswith(staged)
 
 
 def clear(folder: Path) -> None:
     """Remove what killed writes left over."""
     try:
         for item in folder.iterdir():
-            if item.name not in (LOCK_NAME, EARLIER_NAME) and is_left_over(item.name):
+            if item.name != LOCK_NAME and is_left_over(item.name):
                 item.unlink(missing_ok=True)
     except OSError as error:
         raise write_error(folder, error) from error
-
-
-@contextmanager
-def earlier_run_kept(folder: Path, resume: bool) -> Iterator[None]:
-    """Set the run in the folder aside until the new one is done; a failure brings it back.
-
-    After Ctrl-C it stays aside: the new run can be resumed, and removes it when it is done.
-    """
-    aside = folder / EARLIER_NAME
-    try:
-        if not resume:
-            if (aside / RUN_NAME).exists() or (aside / CONFIG_NAME).exists():
-                remove_own(folder)  # of an overwriting run that was interrupted
-            else:
-                move_own(folder, aside)
-        yield
-    except InterruptedRunError:
-        raise
-    except BaseException:
-        if not resume and aside.exists():
-            remove_own(folder)
-            move_own(aside, folder)
-            shutil.rmtree(aside, ignore_errors=True)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def remove_own(folder: Path) -> None:
-    """Remove the files of a run from a folder, and nothing else."""
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-    for name in OWN_FILES:
-        (folder / name).unlink(missing_ok=True)
-
-
-def move_own(source: Path, target: Path) -> None:
-    """Move the files of a run, where there are any."""
-    present = [name for name in (*OWN_FILES, CHECKPOINTS) if (source / name).exists()]
-    try:
-        for name in present:
-            target.mkdir(exist_ok=True)
-            (source / name).replace(target / name)
-    except OSError as error:
-        raise write_error(target, error) from error
 
 
 def check_same_run(folder: Path, about: Mapping[str, Any]) -> None:

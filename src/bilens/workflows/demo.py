@@ -19,7 +19,8 @@ from bilens.report.plate import plate_svg
 from bilens.train.checkpoint import FOLDER as CHECKPOINTS
 from bilens.train.loop import EpochMetrics
 from bilens.train.recipe import Recipe
-from bilens.train.run_folder import OWN_FILES, RUN_NAME, train_in_folder
+from bilens.train.run_files import OWN_FILES, RUN_NAME
+from bilens.train.run_folder import train_in_folder
 from bilens.workflows.audit import audit
 from bilens.workflows.provenance import this_command, versions
 
