@@ -1,0 +1,1 @@
+"""Canonical polyadic (CP) decomposition of a bilinear tensor, from its factors alone."""

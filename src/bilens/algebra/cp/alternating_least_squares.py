@@ -1,0 +1,199 @@
+"""Alternating least squares: each factor in turn is fitted with the others held fixed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.cp import conjugate_gradient
+from bilens.algebra.cp.factors import (
+    Factors,
+    Model,
+    down_gram,
+    pair_gram,
+    unit_columns,
+)
+from bilens.algebra.cp.fitted import Fitted
+from bilens.algebra.cp.target import Target
+from bilens.algebra.unit_rows import unit_rows
+
+Projection = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Iterate:
+    """A model with unit input rows, its projections on B, and its loss.
+
+    Attributes:
+        factors: `down` is the least-squares answer to `left` and `right`.
+        left: (left·l, right·l) for the factors of B, twice (hidden, rank).
+        right: the same for r.
+        loss: see `Target.loss`.
+    """
+
+    factors: Factors
+    left: Projection
+    right: Projection
+    loss: float
+
+
+def fit(
+    target: Target, start: Factors, model: Model, ridge: float, max_sweeps: int, tolerance: float
+) -> Fitted:
+    """Sweep over the factors until a sweep lowers the loss by less than `tolerance` of itself.
+
+    Math: loss = ‖B − Σ_a p_a ⊗ sym(l_a r_aᵀ)‖² + ridge · Σ_a ‖component_a‖², ‖B‖ = 1; no update
+        raises it.
+    Cost: O(rank · hidden · (in + out) + rank² · (in + out) + rank³) a sweep.
+
+    Args:
+        target: B.
+        start: l and r to start from; p is fitted to them first.
+        model: "pairs" fits l, r, p in turn; "symmetric" keeps l = r.
+        ridge: weight of the penalty.
+        max_sweeps: how many sweeps at most.
+        tolerance: relative decrease at which to stop.
+
+    Source: R. A. Harshman, 1970, UCLA Working Papers in Phonetics 16; J. D. Carroll, J.-J. Chang,
+        1970, Psychometrika 35.
+    """
+    sweep = SWEEPS[model]
+    current = begin(target, start, ridge)
+    losses, converged = [current.loss], False
+    for _ in range(max_sweeps):
+        following = sweep(target, current, ridge)
+        decrease = current.loss - following.loss
+        floor = max(tolerance * current.loss, target.rounding(following.factors))
+        if decrease >= 0:  # a rise can only be rounding
+            current = following
+        losses.append(current.loss)
+        if decrease <= floor:
+            converged = True
+            break
+    return Fitted(current.factors, tuple(losses), converged)
+
+
+def begin(target: Target, start: Factors, ridge: float) -> Iterate:
+    """Return the iterate of some input factors: unit rows, and the best `down` for them."""
+    left, _ = unit_rows(start.left)
+    if start.right is start.left:
+        projection = target.project(left)
+        return fit_down(target, left, left, projection, projection, ridge)
+    right, _ = unit_rows(start.right)
+    return fit_down(target, left, right, target.project(left), target.project(right), ridge)
+
+
+def fit_down(
+    target: Target,
+    left: Tensor,
+    right: Tensor,
+    left_projection: Projection,
+    right_projection: Projection,
+    ridge: float,
+) -> Iterate:
+    """Return the model whose `down` is the least-squares answer to unit rows l and r.
+
+    Math: P (G + ridge · diag G) = C, G_ab = ⟨sym(l_a r_aᵀ), sym(l_b r_bᵀ)⟩, C the same with B_c.
+    """
+    gram = pair_gram(left, right, left, right)
+    correlation = target.correlate(left_projection, right_projection)
+    triangle = torch.linalg.cholesky(gram + ridge * torch.diag(gram.diagonal()))
+    factors = Factors(torch.cholesky_solve(correlation.T, triangle).T, left, right)
+    loss = target.loss(factors, correlation, ridge)
+    return Iterate(factors, left_projection, right_projection, loss)
+
+
+def sweep_pairs(target: Target, current: Iterate, ridge: float) -> Iterate:
+    """Fit `left`, then `right`, then `down`. The factor that is fitted carries the sizes."""
+    down, left, right = current.factors
+    unit, sizes = unit_columns(down)
+    gram = unit.T @ unit + ridge * torch.eye(len(left), dtype=left.dtype, device=left.device)
+    rhs = 2 * target.apply(unit, current.right)
+    fitted = conjugate_gradient.solve(gram, right, rhs, sizes[:, None] * left)
+    left, sizes = renewed(left, fitted)
+    left_projection = target.project(left)
+    rhs = 2 * target.apply(unit, left_projection)
+    fitted = conjugate_gradient.solve(gram, left, rhs, sizes[:, None] * right)
+    right, _ = renewed(right, fitted)
+    return fit_down(target, left, right, left_projection, target.project(right), ridge)
+
+
+def sweep_symmetric(target: Target, current: Iterate, ridge: float) -> Iterate:
+    """Move l = r = v along a Gauss–Newton direction to the exact minimum on it; then fit `down`.
+
+    Math: with r = v held fixed the best left factor is L*. To first order v + d in both places is
+        v + 2d in one of them, so d = (L* − v)/2 is the Gauss–Newton direction. Along it the loss
+        is a polynomial of degree four, whose minimum is found exactly: it cannot rise.
+    """
+    down, rows, _ = current.factors
+    unit, sizes = unit_columns(down)
+    gram = unit.T @ unit + ridge * torch.eye(len(rows), dtype=rows.dtype, device=rows.device)
+    rhs = 2 * target.apply(unit, current.left)
+    best = conjugate_gradient.solve(gram, rows, rhs, sizes[:, None] * rows)
+    best = best / torch.where(sizes > 0, sizes, 1.0)[:, None]
+    direction = torch.where(sizes[:, None] > 0, (best - rows) / 2, 0.0)
+    step = exact_step(target, current, direction, ridge)
+    moved, _ = renewed(rows, rows + step * direction)
+    projection = target.project(moved)
+    return fit_down(target, moved, moved, projection, projection, ridge)
+
+
+def renewed(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+    """Return unit rows and their lengths; a row that became zero stays what it was before."""
+    unit, lengths = unit_rows(after)
+    return torch.where(lengths[:, None] > 0, unit, before), lengths
+
+
+def exact_step(target: Target, current: Iterate, direction: Tensor, ridge: float) -> float:
+    """Return the t that minimises the loss of p_a ⊗ (v_a + t d_a)(v_a + t d_a)ᵀ, a quartic.
+
+    Math: with M₁ = Σ p ⊗ sym(v dᵀ), M₂ = Σ p ⊗ d dᵀ and the residual E = B − model,
+        loss(t) − loss(0) = −4⟨E, M₁⟩ t + (4‖M₁‖² − 2⟨E, M₂⟩) t² + 4⟨M₁, M₂⟩ t³ + ‖M₂‖² t⁴.
+    """
+    down, rows, _ = current.factors
+    projection = target.project(direction)
+    gram = down_gram(down, ridge)
+
+    def inner(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> float:
+        return float((gram * pair_gram(*first, *second)).sum())
+
+    old, mixed, new = (rows, rows), (rows, direction), (direction, direction)
+    with_mixed = float((down * target.correlate(current.left, projection)).sum())
+    with_new = float((down * target.correlate(projection, projection)).sum())
+    return quartic_minimum(
+        -4 * (with_mixed - inner(old, mixed)),
+        4 * inner(mixed, mixed) - 2 * (with_new - inner(old, new)),
+        4 * inner(mixed, new),
+        inner(new, new),
+    )
+
+
+def quartic_minimum(first: float, second: float, third: float, fourth: float) -> float:
+    """Return the t with the least first·t + second·t² + third·t³ + fourth·t⁴; fourth ≥ 0.
+
+    The roots of the derivative are the eigenvalues of its companion matrix; 0 if none is better.
+    """
+    if not fourth > 0:
+        return 0.0
+    companion = torch.tensor(
+        [
+            [0.0, 0.0, -first / (4 * fourth)],
+            [1.0, 0.0, -second / (2 * fourth)],
+            [0.0, 1.0, -0.75 * third / fourth],
+        ],
+        dtype=torch.float64,
+    )
+    if not bool(torch.isfinite(companion).all()):
+        return 0.0
+    candidates: list[float] = [0.0, *torch.linalg.eigvals(companion).real.tolist()]
+    candidates.sort(key=lambda t: t * (first + t * (second + t * (third + t * fourth))))
+    return candidates[0]
+
+
+SWEEPS: dict[Model, Callable[[Target, Iterate, float], Iterate]] = {
+    "pairs": sweep_pairs,
+    "symmetric": sweep_symmetric,
+}

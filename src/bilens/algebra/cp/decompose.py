@@ -1,0 +1,169 @@
+"""The way in: a CP decomposition of a map, the best of several starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.cp.canonical import canonical
+from bilens.algebra.cp.decomposition import CPDecomposition, Start
+from bilens.algebra.cp.factors import Factors, Model, squared_sizes
+from bilens.algebra.cp.fit_error import fit_error
+from bilens.algebra.cp.multi_start import Method, Options, best_attempt, run_starts
+from bilens.algebra.cp.target import Target
+from bilens.algebra.cp.uniqueness import check_uniqueness
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.checks import check_count, check_memory
+from bilens.errors import UsageError
+
+
+def cp_decompose(
+    f: QuadraticMap,
+    rank: int,
+    *,
+    model: Model = "pairs",
+    method: Method = "als",
+    num_starts: int = 3,
+    seed: int = 0,
+    max_sweeps: int = 500,
+    tolerance: float = 1e-7,
+    progress: Callable[[int], None] | None = None,
+) -> CPDecomposition:
+    """Return the quadratic part of a map as a sum of few components shared by all outputs.
+
+    Math: "pairs": B ≈ Σ_a p_a ⊗ sym(l_a r_aᵀ), the products (l_a·x)(r_a·x) of a bilinear layer
+        with `rank` hidden units. "symmetric": l_a = r_a, the squares (l_a·x)², with signs in p_a.
+        Squared error ‖B − B̂‖², and next to it a tiny penalty (see `ridge` of the record).
+    Cost: O(hidden² · (in + out)) once; a sweep O(rank · hidden · (in + out) + rank² · (in + out) +
+        rank³); memory O((hidden + in) · rank) beside the factors. The (out, in, in) tensor is not
+        built; only a fit close to rounding is measured slab by slab, O(in²) memory.
+
+    Args:
+        f: the map, any floating dtype; its linear and constant terms are kept as they are.
+        rank: how many components; at most the hidden units ("pairs") or twice them ("symmetric").
+        model: "pairs" or "symmetric".
+        method: "als" (alternating least squares: no sweep raises the error) or "gradient" (L-BFGS
+            on all factors).
+        num_starts: the first start is the strongest hidden units, the others are random; the best
+            fit is kept. The problem has local minima: compare the fits in `starts`.
+        seed: of the random starts.
+        max_sweeps: sweeps or iterations at most, for each start.
+        tolerance: stop when a sweep lowers the loss by less than this share of it ("gradient":
+            when an iteration lowers it by less than a thousandth of this, in units of ‖B‖²).
+        progress: called with the number of starts that are done.
+
+    Returns:
+        Components by falling size. A tensor that is zero has components of size zero and fit 1.
+
+    Raises:
+        UsageError: If an argument is not one of the above.
+        NonFiniteError: If products of the factors overflow.
+        NumericalError: If every start fails.
+        MemoryLimitError: If the products of a sweep would not fit.
+
+    Source: T. G. Kolda, B. W. Bader, 2009, SIAM Review 51, §3.
+    """
+    if not isinstance(f, QuadraticMap):
+        raise UsageError(
+            f"cp_decompose takes a QuadraticMap, got a {type(f).__name__}: one form alone is "
+            "taken apart exactly by eigendecompose."
+        )
+    check_options(model, method, tolerance)
+    check_rank(f, rank, model)
+    check_count("num_starts", num_starts, minimum=1)
+    check_count("seed", seed, minimum=0)
+    check_count("max_sweeps", max_sweeps, minimum=1)
+    check_sweep_memory(f, rank)
+    target = Target.of(f.tensor)
+    if target.norm == 0:
+        return zero_decomposition(f, rank, model, method)
+    options = Options(model, method, max_sweeps, tolerance)
+    attempts = run_starts(target, rank, options, num_starts, seed, progress)
+    kept = best_attempt(attempts)
+    factors = canonical(kept.fitted.factors)
+    error = fit_error(target, factors)
+    return CPDecomposition(
+        down=factors.down * target.norm,
+        left=factors.left,
+        right=factors.right,
+        linear=double(f.linear),
+        constant=double(f.constant),
+        fit=1 - error.relative_error**2,
+        relative_error=error.relative_error,
+        resolution=error.resolution,
+        cancellation=float(squared_sizes(factors).sum()),
+        ridge=kept.ridge,
+        uniqueness=check_uniqueness(factors, model),
+        starts=tuple(attempt.start for attempt in attempts),
+        best=attempts.index(kept),
+        losses=kept.fitted.losses,
+        model=model,
+        method=method,
+    )
+
+
+def zero_decomposition(f: QuadraticMap, rank: int, model: Model, method: str) -> CPDecomposition:
+    """Return components of size zero, which fit a tensor that is zero."""
+    d_out, _, d_in = f.sizes
+    rows = f.tensor.left.new_zeros(rank, d_in, dtype=torch.float64)
+    rows[:, 0] = 1.0
+    factors = Factors(rows.new_zeros(d_out, rank), rows, rows)
+    return CPDecomposition(
+        *factors,
+        linear=double(f.linear),
+        constant=double(f.constant),
+        fit=1.0,
+        relative_error=0.0,
+        resolution=0.0,
+        cancellation=0.0,
+        ridge=0.0,
+        uniqueness=check_uniqueness(factors, model),
+        starts=(Start("zero", 1.0, sweeps=0, converged=True, degenerate=False),),
+        best=0,
+        losses=(0.0,),
+        model=model,
+        method=method,
+    )
+
+
+def check_options(model: str, method: str, tolerance: float) -> None:
+    """Refuse a name that is not one of the choices, or a tolerance that is none."""
+    for name, value, allowed in (
+        ("model", model, get_args(Model)),
+        ("method", method, get_args(Method)),
+    ):
+        if value not in allowed:
+            raise UsageError(f"{name}={value!r} is not known: use one of {', '.join(allowed)}.")
+    if not 0 < tolerance < 1:
+        raise UsageError(f"tolerance={tolerance!r}: a number between 0 and 1 was expected.")
+
+
+def check_rank(f: QuadraticMap, rank: int, model: Model) -> int:
+    """Return a rank that is at most what the hidden units themselves need."""
+    check_count("rank", rank, minimum=1)
+    d_hidden = f.sizes.d_hidden
+    most = d_hidden if model == "pairs" else 2 * d_hidden
+    if rank > most:
+        raise UsageError(
+            f"rank={rank}, but the {d_hidden} hidden units of the map are themselves a sum of "
+            f"{most} such components: ask for at most {most}."
+        )
+    return rank
+
+
+def check_sweep_memory(f: QuadraticMap, rank: int) -> int:
+    """Return the bytes that the fit needs at most; they must be within the limit."""
+    d_out, d_hidden, d_in = f.sizes
+    factors = (d_out + 2 * d_in) * d_hidden
+    products = rank * (10 * d_hidden + 16 * d_in + 4 * d_out) + 8 * rank**2
+    return check_memory(
+        8 * (2 * factors + products), f"a CP fit of rank {rank}", "ask for a smaller rank"
+    )
+
+
+def double(part: Tensor | None) -> Tensor | None:
+    """Return a part of the map in float64, cut from the graph of gradients."""
+    return None if part is None else part.detach().double()
