@@ -1,0 +1,1 @@
+"""Direct interactions: the matrix of a quadratic map between given features, never held whole."""
