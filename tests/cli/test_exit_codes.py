@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 import tiny
 from bilens import errors
@@ -91,6 +92,20 @@ def test_1_from_a_demo_that_does_not_pass(
     assert (tmp_path / "demo" / "report.html").exists()
 
 
+def test_4_when_no_output_can_be_decomposed_and_the_table_says_why(
+    bilens: Shell, tmp_path: Path
+) -> None:
+    """Each weight is finite in float64, their products are not."""
+    model = tiny.classifier()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter *= 1e150
+    result = bilens("decompose", model_folder(tmp_path / "model", model))
+    assert result.code == 4
+    assert "3 of 3 outputs were not decomposed: rescale the weights" in result.error()
+    assert result.out.count("was not decomposed") == 3
+
+
 @pytest.mark.parametrize("command", [["audit", "--null-samples", 39], ["decompose"]])
 def test_5_when_the_memory_limit_is_too_low(
     command: list[object], bilens: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -122,6 +137,34 @@ def test_5_when_python_itself_runs_out_of_memory(
     result = bilens("decompose", model)
     assert result.code == 5
     assert "out of memory" in result.error()
+
+
+def test_5_when_torch_runs_out_of_memory(
+    bilens: Shell, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 TB")
+
+    monkeypatch.setattr(commands_module, "decompose", fail)
+    result = bilens("decompose", model)
+    assert result.code == 5
+    assert "out of memory" in result.error()
+
+
+@pytest.mark.parametrize("error", [KeyError("pixels"), RuntimeError("shapes"), AssertionError()])
+def test_70_and_a_traceback_when_bilens_itself_is_at_fault(
+    error: Exception, bilens: Shell, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(commands_module, "decompose", fail)
+    result = bilens("decompose", model)
+    assert (result.code, result.out) == (70, "")
+    *lines, cause, last = result.err.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert cause.startswith(type(error).__name__)
+    assert last == "error: this is a fault of bilens: please report it with the lines above."
 
 
 def test_130_when_a_command_that_has_nothing_to_save_is_interrupted(

@@ -106,6 +106,10 @@ def test_the_version_is_one_line(bilens: Shell) -> None:
 def test_the_help_lists_the_exit_codes(bilens: Shell) -> None:
     text = " ".join(bilens("--help").out.split())
     assert "Read what an MLP computes straight from its weights." in text
+    codes = (
+        "0 ok, 1 an audit condition failed, 2 usage, 3 bad or unsafe file, 4 numerical failure, "
+    )
+    assert f"{codes}5 resource limit, 70 a fault of bilens, 130 interrupted." in text
 
 
 def test_the_defaults_of_train_are_those_of_the_recipe() -> None:

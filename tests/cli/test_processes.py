@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import resource
+import shlex
 import signal
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -26,10 +28,10 @@ PATIENCE = 2.0 if os.environ.get("CI") else 1.0  # shared machines are slower
 PROGRAM = [sys.executable, "-m", "bilens"]
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
+def start(*arguments: object, stdout: int | IO[str] = subprocess.PIPE) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*PROGRAM, *map(str, arguments)],
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
         env=tiny.environment(),
@@ -114,17 +116,70 @@ def test_help_for_a_reader_that_leaves_is_quiet() -> None:
     process.wait(timeout=60)
 
 
+@pytest.mark.parametrize("line", [["decompose", "model", "--json"], ["audit", "model"], ["--help"]])
+def test_a_result_that_finds_no_space_is_one_line(
+    line: list[str], model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(model.parent)
+    with Path("/dev/full").open("w") as full:
+        process = start("--quiet", *line, stdout=full)
+        _, err = process.communicate(timeout=60)
+    reason = "the result cannot be written (No space left on device): free some space."
+    assert err == f"error: {reason}\n"
+    assert process.returncode == 5
+
+
+@pytest.mark.parametrize("stderr", ["/dev/full", "&-"])
+def test_an_error_that_cannot_be_told_keeps_its_code(stderr: str) -> None:
+    command = f"{shlex.join(PROGRAM)} audit nowhere 2>{stderr}"
+    result = subprocess.run(["/bin/sh", "-c", command], env=tiny.environment(), check=False)
+    assert result.returncode == 3
+
+
+def wait_for_epochs(number: int, process: subprocess.Popen[str], folder: Path) -> None:
+    """Wait until a training in a folder has done a number of epochs."""
+    deadline = time.monotonic() + 60
+    while not (folder / "history.jsonl").exists() or len(runs.history(folder)) < number:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_overwriting_training_that_is_ended_leaves_the_earlier_model(
+    number: signal.Signals, bilens: Shell, idx: Path, tmp_path: Path
+) -> None:
+    """It can be read where it is, and comes back when another overwriting run fails."""
+    line, folder = train(tmp_path, idx), tmp_path / "run"
+    aside = folder / ".earlier"
+    assert bilens("--quiet", *line).code == 0
+    earlier = load(folder)
+    process = start(*line, "--overwrite", "--epochs=1000000")
+    wait_for_epochs(3, process, folder)  # the earlier run has two
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    if number is signal.SIGINT:
+        assert process.returncode == 130
+        assert err.endswith(f" Until then {aside} keeps the run that it overwrites.\n")
+    assert bilens("--quiet", "decompose", aside).code == 0
+    assert load(aside).weights_sha256 == earlier.weights_sha256
+
+    assert bilens("--quiet", *line, "--overwrite", "--learning-rate=1e30").code == 4
+    assert load(folder).weights_sha256 == earlier.weights_sha256
+    assert not aside.exists()
+    result = bilens(*line, "--resume")
+    assert result.code == 0
+    assert f"{folder} is finished: nothing is left to do." in result.err
+    assert load(folder).weights_sha256 == earlier.weights_sha256
+
+
 def test_ctrl_c_ends_a_training_that_resume_finishes(
     bilens: Shell, idx: Path, tmp_path: Path
 ) -> None:
     line = [*train(tmp_path, idx), "--epochs=100"]
     folder = tmp_path / "run"
     process = start(*line)
-    deadline = time.monotonic() + 60
-    while not (folder / "history.jsonl").exists() or len(runs.history(folder)) < 2:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for_epochs(2, process, folder)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn, TextIO
 
 import typer
 
@@ -23,8 +24,7 @@ app = typer.Typer(
 train_app = typer.Typer(help="Train a model that can be read exactly.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
 
-INTERRUPTED = 130
-
+LIMIT, UNEXPECTED, INTERRUPTED = 5, 70, 130  # 70 is EX_SOFTWARE of sysexits.h
 
 Dataset = Literal["mnist", "fashion-mnist"]
 Gate = Literal["none", "relu", "gelu", "silu"]
@@ -76,7 +76,7 @@ def options(
 
     Exit codes: 0 ok, 1 an audit condition failed, 2 usage,
     3 bad or unsafe file, 4 numerical failure, 5 resource limit,
-    130 interrupted.
+    70 a fault of bilens, 130 interrupted.
     """
     context.obj = Output(quiet)
 
@@ -282,24 +282,46 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(prog_name="bilens")
-    except BilensError as error:
-        fail(str(error), error.exit_code)
     except SystemExit as end:  # typer's end of a command, of Ctrl-C too
         if end.code == INTERRUPTED:
             fail("Interrupted.", INTERRUPTED)
         raise
-    except OSError as error:
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - nothing more can be written
-        fail(f"the result cannot be written ({error.strerror or error}): free some space.", 5)
-    except RuntimeError as error:
-        if "allocate memory" not in str(error):
-            raise
-        fail("out of memory: use a smaller model or free some memory.", 5)
-    except MemoryError:
-        fail("out of memory: use a smaller model or free some memory.", 5)
+    except Exception as error:
+        if isinstance(error, OSError):
+            sys.stdout = nowhere()  # nothing more can be written
+        message, code = explain_error(error)
+        if code == UNEXPECTED:
+            complain("".join(traceback.format_exception(error)))
+        fail(message, code)
 
 
-def fail(message: str, code: int) -> None:
+def explain_error(error: Exception) -> tuple[str, int]:
+    """Return the sentence for an error that ends a command, and the exit code."""
+    if isinstance(error, BilensError):
+        return str(error), error.exit_code
+    out_of_memory = isinstance(error, RuntimeError) and "allocate memory" in str(error)  # torch's
+    if out_of_memory or isinstance(error, MemoryError):
+        return "out of memory: use a smaller model or free some memory.", LIMIT
+    if isinstance(error, OSError):
+        reason = error.strerror or error
+        return f"the result cannot be written ({reason}): free some space.", LIMIT
+    return "this is a fault of bilens: please report it with the lines above.", UNEXPECTED
+
+
+def fail(message: str, code: int) -> NoReturn:
     """Print one sentence on stderr and end the process."""
-    sys.stderr.write(f"error: {message}\n")
+    complain(f"error: {message}\n")
     sys.exit(code)
+
+
+def complain(text: str) -> None:
+    """Print a text on stderr; where it is full or closed, the exit code alone must do."""
+    try:
+        typer.echo(text, err=True, nl=False)
+    except OSError:
+        sys.stderr = nowhere()  # Python would try again at the end, and change the exit code
+
+
+def nowhere() -> TextIO:
+    """Return a stream that keeps nothing."""
+    return open(os.devnull, "w")  # noqa: PTH123 - open until the process ends

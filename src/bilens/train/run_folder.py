@@ -132,10 +132,10 @@ class _Saver:
         if self.interrupted.is_set():
             save_checkpoint(self.folder, run)
             aside = self.folder / EARLIER_NAME
+            earlier = f" Until then {aside} keeps the run that it overwrites."
             raise InterruptedRunError(
                 f"Interrupted in epoch {run.epoch + 1}; {self.folder} is saved: repeat the "
-                "command with --resume to go on."
-                + f" Until then {aside} keeps the run that it overwrites." * aside.exists()
+                f"command with --resume to go on.{earlier if aside.exists() else ''}"
             )
 
     def after_epoch(self, run: Run) -> None:
