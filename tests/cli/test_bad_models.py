@@ -89,6 +89,15 @@ def deep(folder: Path) -> Line:
     return audit(folder)
 
 
+def enlarged(folder: Path) -> Line:
+    model = tiny.classifier()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter *= 1e150
+    model_folder(folder / "model", model)
+    return audit(folder)
+
+
 def poison(value: float) -> Callable[[dict[str, torch.Tensor]], object]:
     return lambda tensors: tensors["head.weight"].__setitem__((1, 2), value)
 
@@ -133,7 +142,7 @@ CASES: dict[str, tuple[Callable[[Path], Line], int, list[str]]] = {
     "a config with an unknown field": (
         reconfigured(dropout=0.5),
         FILE,
-        ["config.json", "unknown fields ['dropout']", "expected format", "restore the file"],
+        ["config.json", "has the unknown fields 'dropout'; expected", "restore the file"],
     ),
     "a config of the future": (
         reconfigured(format_version=2),
@@ -159,6 +168,7 @@ CASES: dict[str, tuple[Callable[[Path], Line], int, list[str]]] = {
     "a damaged pickle": (damaged_pickle, FILE, ["weights.pt", "save the state dict as"]),
     "a picture": (a_picture, FILE, ["cat.png", "not a supported model file; expected a model"]),
     "a gated model": (gated, FILE, ["gate 'gelu'", "gate=None"]),
+    "weights beyond float32": (enlarged, NUMERICAL, ["range of float32", "scale the weights"]),
     "a deep model": (deep, FILE, ["2 layers", "layer_map(index)"]),
 }
 

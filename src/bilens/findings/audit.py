@@ -100,7 +100,7 @@ def audit_classifier(
             null_samples or seed is out of range.
         NotQuadraticError: If it is gated or has more than one layer.
         ShapeError: If the data do not fit the model.
-        NonFiniteError: If a weight is NaN or infinite.
+        NonFiniteError: If a weight is NaN or infinite, or the weights exceed float32's range.
         MemoryLimitError: If the dense matrices would not fit.
     """
     if not isinstance(module, BilinearClassifier):
@@ -108,10 +108,11 @@ def audit_classifier(
             f"an audit reads a BilinearClassifier, got a {type(module).__name__}: take other "
             "layers apart with bl.eigendecompose_all(layer.quadratic_map())."
         )
-    check_count("null_samples", null_samples, minimum=MINIMUM_SAMPLES)
-    if check_count("seed", seed, minimum=0) >= SEED_LIMIT:
+    null_samples = check_count("null_samples", null_samples, minimum=MINIMUM_SAMPLES)
+    seed = check_count("seed", seed, minimum=0)
+    if seed >= SEED_LIMIT:
         raise UsageError(f"seed must be below 2**32, got {seed}.")
-    module.quadratic_map()  # refuses a gated or deeper model before any work is done
+    in_float64(module).quadratic_map()  # refuses a gated or deeper model before any work is done
     summary = summarise(module, input_shape, output_names)
     if summary.d_output < 2:
         raise UsageError(

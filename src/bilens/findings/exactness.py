@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.checks import check_finite
+from bilens.errors import NonFiniteError
 from bilens.findings.records import Exactness
 from bilens.nn import BilinearClassifier
 
@@ -23,6 +25,9 @@ def check_exactness(module: BilinearClassifier, seed: int) -> tuple[Exactness, .
     with embedding, biases, residual path and head. The module is not changed.
 
     Cost: O(out · in² · 1000) time, O(in²) memory.
+
+    Raises:
+        NonFiniteError: If the numbers exceed the range of one of the two.
     """
     return tuple(_compare(module, precision, seed) for precision in TOLERANCES)
 
@@ -33,11 +38,20 @@ def _compare(
 ) -> Exactness:
     dtype = torch.float32 if precision == "float32" else torch.float64
     twin = copy.deepcopy(module).to(dtype).eval()
-    f = twin.quadratic_map()
     generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(NUM_INPUTS, f.sizes.d_in, generator=generator, dtype=torch.float64).to(dtype)
-    forward = twin(x)
-    error = float((forward - read_densely(f, x)).abs().max())
+    x = torch.randn(
+        NUM_INPUTS, twin.embed.in_features, generator=generator, dtype=torch.float64
+    ).to(dtype)
+    try:
+        forward = check_finite("the forward pass", twin(x))
+        reading = check_finite("the reading", read_densely(twin.quadratic_map(), x))
+    except NonFiniteError:
+        raise NonFiniteError(
+            f"the weights of the model, or their products, exceed the range of {precision} "
+            f"(±{torch.finfo(dtype).max:.1e}), in which an audit compares the model with its "
+            "reading: scale the weights down; a factor on the head's is a factor on every logit."
+        ) from None
+    error = float((forward - reading).abs().max())
     largest = float(forward.abs().max())
     return Exactness(
         precision, error, error / largest if largest > 0 else error, TOLERANCES[precision], len(x)

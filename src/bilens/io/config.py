@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from bilens.errors import CheckpointError, UsageError
+from bilens.io.tensors import shortened
 from bilens.nn import BilinearClassifier, BilinearLayer, BilinearMLP
 
 FORMAT = "bilens-model"
@@ -160,9 +161,11 @@ def parse_config(path: Path, content: dict[str, Any]) -> ModelConfig:
     missing = [name for name in REQUIRED if name not in content]
     unknown = sorted({*content} - {*REQUIRED, *OPTIONAL})
     if missing or unknown:
+        parts = [f"lacks {shortened(missing)}"] * bool(missing)
+        parts += [f"has the unknown fields {shortened(unknown)}"] * bool(unknown)
         raise CheckpointError(
-            f"{path}: missing fields {missing}, unknown fields {unknown}; expected "
-            f"{', '.join(REQUIRED)} and optionally {', '.join(OPTIONAL)}: restore the file."
+            f"{path}: {' and '.join(parts)}; expected {', '.join(REQUIRED)} and optionally "
+            f"{', '.join(OPTIONAL)}: restore the file."
         )
     if content["format"] != FORMAT or type(version) is not int or version != FORMAT_VERSION:
         raise CheckpointError(
