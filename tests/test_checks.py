@@ -5,6 +5,9 @@ Broken once: `or tensor.is_meta` dropped from `check_dense_tensor`; the meta ten
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +17,8 @@ from bilens.checks import (
     check_finite,
     check_float_tensor,
     check_memory,
+    check_path,
+    check_type,
     memory_limit,
     parse_bytes,
 )
@@ -66,12 +71,32 @@ def test_bad_entries_are_counted_and_the_first_is_located() -> None:
 def test_a_check_hands_back_what_it_checked() -> None:
     assert check_finite("weight", GOOD) is GOOD
     assert check_count("k", 3, minimum=3) == 3
+    assert check_path("path", "a/b") == check_path("path", Path("a/b")) == Path("a/b")
 
 
-@pytest.mark.parametrize("value", [2, 0, -1, True, 3.0, "3", None, torch.tensor(3)])
+def test_an_integer_of_numpy_is_handed_back_as_one_of_python() -> None:
+    """Which JSON can write."""
+    assert type(check_count("k", np.int64(3), minimum=3)) is int
+
+
+@pytest.mark.parametrize(
+    "value", [2, 0, -1, True, 3.0, "3", None, torch.tensor(3), np.True_, np.int64(2)]
+)
 def test_a_count_must_be_an_integer_that_is_large_enough(value: object) -> None:
     with pytest.raises(UsageError, match="k must be an integer of at least 3, got "):
         check_count("k", value, minimum=3)
+
+
+def test_another_type_is_refused_with_the_expected_one() -> None:
+    check_type("size", torch.Size([3]), tuple, "use tuple(size)")
+    with pytest.raises(UsageError, match=r"^size is a list; expected tuple: use tuple\(size\)\.$"):
+        check_type("size", [3], tuple, "use tuple(size)")
+
+
+@pytest.mark.parametrize("value", [None, 3, b"a/b", ["a"]])
+def test_a_path_is_a_text_or_a_path(value: object) -> None:
+    with pytest.raises(UsageError, match=r"^path is a \w+; expected a text or a Path\.$"):
+        check_path("path", value)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 import os
 import re
+from numbers import Integral
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -87,15 +89,46 @@ def check_finite(name: str, tensor: Tensor) -> Tensor:
     return tensor
 
 
+def as_integer(value: object) -> int | None:
+    """Return an integer of Python or numpy as an int; None for anything else, a bool too."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        return None
+    return int(value)
+
+
 def check_count(name: str, value: int, minimum: int) -> int:
-    """Return an integer that is at least `minimum`.
+    """Return an integer of Python or numpy that is at least `minimum`, as an int.
 
     Raises:
         UsageError: If it is not an integer (a bool is not one), or smaller.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+    number = as_integer(value)
+    if number is None or number < minimum:
         raise UsageError(f"{name} must be an integer of at least {minimum}, got {value!r}.")
-    return value
+    return number
+
+
+def check_type(name: str, value: object, expected: type, advice: str) -> None:
+    """Refuse an argument of another type.
+
+    Raises:
+        UsageError: With the type that came, the one that was expected, and the advice.
+    """
+    if not isinstance(value, expected):
+        raise UsageError(
+            f"{name} is a {type(value).__name__}; expected {expected.__name__}: {advice}."
+        )
+
+
+def check_path(name: str, value: str | os.PathLike[str]) -> Path:
+    """Return a path.
+
+    Raises:
+        UsageError: If it is neither a text nor a path.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise UsageError(f"{name} is a {type(value).__name__}; expected a text or a Path.")
+    return Path(value)
 
 
 def parse_bytes(text: str) -> int:

@@ -5,6 +5,7 @@ Broken once: `- 1 / d_out` dropped from `centred_directions`; the softmax gauge 
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -49,8 +50,13 @@ def test_a_contrast_needs_two_different_outputs_of_the_model(positive: int, nega
 
 
 @pytest.mark.parametrize("index", [-1, 1.0, True, "1", None])
-def test_an_index_must_be_an_integer(index: object) -> None:
-    with pytest.raises(UsageError, match="positive must be an integer of at least 0"):
+def test_an_index_must_be_an_integer_from_0(index: object) -> None:
+    with pytest.raises(UsageError, match=f"between 0 and 2, got {index!r} and 2"):
         contrast_direction(3, index, 2)
-    with pytest.raises(UsageError, match="negative must be an integer of at least 0"):
+    with pytest.raises(UsageError, match=f"between 0 and 2, got 2 and {index!r}"):
         contrast_direction(3, 2, index)
+
+
+def test_an_integer_of_numpy_is_one() -> None:
+    direction = contrast_direction(np.int64(3), np.int32(1), np.uint8(2))
+    assert direction.tolist() == [0.0, 1.0, -1.0]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import oracles
 from bilens.algebra.quadratic_form import QuadraticForm
-from bilens.errors import ShapeError
+from bilens.errors import ShapeError, UsageError
 from builders import D_IN, form_of, randn, random_map
 from odd_tensors import LOW_PRECISION, NOT_DENSE_FLOAT, NOT_FINITE, SOUND, WRONG_AXES, Odd
 
@@ -85,6 +85,11 @@ def test_mixed_dtypes_are_refused(part: str) -> None:
         replace(make(), **{part: getattr(make(), part).float()})
 
 
+def test_a_matrix_that_is_none_of_ours_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"matrix is a Tensor; expected InteractionMatrix: use"):
+        replace(make(), matrix=torch.eye(5))
+
+
 def test_a_linear_term_of_another_width_is_refused() -> None:
     with pytest.raises(ShapeError, match="linear has 6 entries, the matrix reads 5 inputs"):
         replace(make(), linear=randn(6))
@@ -98,7 +103,10 @@ def test_a_linear_term_of_another_width_is_refused() -> None:
         (randn(2, 28, 28), r"has shape \(2, 28, 28\); .* flatten images to one row of pixels"),
         (randn(1)[0], r"has shape \(\); expected"),
         (randn(5).float(), r"dtype torch.float32, the factors have torch.float64: use x\.to\("),
-        (randn(5).long(), r"dtype torch.int64, the factors have torch.float64"),
+        (
+            randn(5).long(),
+            r"torch.int64, the factors have torch.float64: use x\.to\([a-z0-9.]*\)\.$",
+        ),
         ([1.0, 2.0, 3.0, 4.0, 5.0], r"is a list; a torch.Tensor .*torch.as_tensor\(x, dtype="),
         (randn(5).numpy(), "is a ndarray; a torch.Tensor was expected"),
     ],

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import oracles
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.errors import NonFiniteError, ShapeError
+from bilens.errors import NonFiniteError, ShapeError, UsageError
 from builders import D_HIDDEN, D_IN, D_OUT, randn, random_map, random_tensor
 from odd_tensors import LOW_PRECISION, NOT_DENSE_FLOAT, NOT_FINITE, REFUSED, SOUND, WRONG_AXES, Odd
 
@@ -193,6 +193,18 @@ def test_maps_of_different_spaces_cannot_be_added() -> None:
         random_map() + random_map(d_in=6)
     with pytest.raises(ShapeError, match=r"float64\) and 5 → 3 \(torch.float32"):
         random_map() + random_map().to(torch.float32)
+
+
+@pytest.mark.parametrize("other", [1, 1.0, None, "g", randn(3)])
+def test_only_a_map_can_be_added_to_a_map(other: object) -> None:
+    with pytest.raises(TypeError, match="unsupported operand"):
+        random_map() + other
+
+
+@pytest.mark.parametrize("tensor", [[1], None, randn(3, 5, 5)])
+def test_a_tensor_that_is_none_of_ours_is_refused(tensor: object) -> None:
+    with pytest.raises(UsageError, match=r"^tensor is a \w+; expected BilinearTensor: use Bilin"):
+        QuadraticMap(tensor)
 
 
 def test_a_direction_whose_form_overflows_is_refused() -> None:

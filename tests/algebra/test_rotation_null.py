@@ -229,6 +229,18 @@ def test_the_number_of_samples_is_a_positive_integer(num_samples: object) -> Non
         rotation_null(random_map(), raw_directions(D_OUT), seeded(), num_samples)
 
 
+@pytest.mark.parametrize("generator", [0, None])
+def test_the_source_of_randomness_is_a_generator(generator: object) -> None:
+    with pytest.raises(UsageError, match=r"expected Generator: use torch.Generator\(\).manual_se"):
+        rotation_null(random_map(), raw_directions(D_OUT), generator)
+
+
+def test_only_a_map_can_be_rotated() -> None:
+    form = random_map().form(raw_directions(D_OUT)[0])
+    with pytest.raises(UsageError, match="f is a QuadraticForm; expected QuadraticMap"):
+        rotation_null(form, raw_directions(D_OUT), seeded())
+
+
 def test_a_direction_whose_form_overflows_is_refused() -> None:
     with pytest.raises(NonFiniteError, match="the product of the factors holds"):
         rotation_null(

@@ -174,7 +174,7 @@ WRONG: dict[str, tuple[Callable[[Path], Path], str]] = {
     "no weights": (make_config_only, r"model.safetensors: no such file"),
     "no config": (make_weights_only, r"config.json: no such file; .* needs it beside the weights"),
     "another format": (make_other_format, "has format 'onnx'; expected 'bilens-model'"),
-    "a Hugging Face folder": (make_huggingface, "missing fields"),
+    "a Hugging Face folder": (make_huggingface, "lacks 'format'"),
     "other tensors": (make_other_tensors, r"its tensors \(fc1.weight\) are not those"),
     "weights of another model": (make_swapped, "missing 'down.weight', 'left.weight'"),
 }
@@ -187,6 +187,11 @@ def test_what_is_no_model_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(CheckpointError, match=message) as caught:
         load(path)
     assert str(caught.value).startswith(str(path))
+
+
+def test_a_path_that_is_none_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"^path is a NoneType; expected a text or a Path"):
+        load(None)
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".ckpt"])

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -20,7 +21,7 @@ import bilens
 from bilens.errors import CheckpointError, NonFiniteError, OutputExistsError, UsageError
 from bilens.io.load import load
 from bilens.io.model_folder import save
-from bilens.nn import BilinearMLP
+from bilens.nn import BilinearClassifier, BilinearLayer, BilinearMLP
 from models import CLASSIFIER_CONFIG, MAKERS, edit_config, make, same_weights
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
@@ -210,6 +211,19 @@ def test_what_could_not_come_back_is_not_saved(tmp_path: Path, name: str) -> Non
     with pytest.raises(error, match=message):
         save(build(), tmp_path / "m")
     assert not (tmp_path / "m").exists()
+
+
+def test_a_folder_that_is_none_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"^folder is a NoneType; expected a text or a Path"):
+        save(make(), None)
+
+
+def test_sizes_of_numpy_are_saved(tmp_path: Path) -> None:
+    sizes = np.array([6, 4, 3, 2])
+    for kind, number in ((BilinearLayer, 2), (BilinearMLP, 2), (BilinearClassifier, 4)):
+        model = kind(*sizes[:number])
+        save(model, tmp_path / kind.__name__)
+        assert same_weights(load(tmp_path / kind.__name__).module, model)
 
 
 def test_weights_that_share_memory_are_saved_one_by_one(tmp_path: Path) -> None:

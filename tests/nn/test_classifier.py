@@ -6,6 +6,7 @@ Broken once: `if self.residual:` of `layer_map` never taken; residual models wer
 from __future__ import annotations
 
 import copy
+import re
 
 import pytest
 import torch
@@ -155,9 +156,10 @@ def test_a_gated_model_is_no_quadratic_map_and_says_why() -> None:
         make(2, gate="relu").layer_map(1)
 
 
-@pytest.mark.parametrize("index", [-1, 2, 7])
-def test_a_layer_that_does_not_exist_is_refused(index: int) -> None:
-    with pytest.raises(UsageError, match=f"layer {index} does not exist: the model has 2"):
+@pytest.mark.parametrize("index", [-1, 2, 7, "0", 0.0, True, None, slice(1)])
+def test_a_layer_that_does_not_exist_is_refused(index: object) -> None:
+    message = f"layer {index!r} does not exist: the model has 2, counted from 0."
+    with pytest.raises(UsageError, match=re.escape(message)):
         make(2).layer_map(index)
 
 

@@ -10,6 +10,7 @@ import json
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -50,6 +51,11 @@ def test_the_defaults_are_those_of_the_paper() -> None:
 def test_a_size_is_a_positive_whole_number(name: str, value: Any) -> None:
     with pytest.raises(UsageError, match=rf"^{name} must be an integer of at least 1, got "):
         Recipe(**{name: value})
+
+
+def test_integers_of_numpy_can_be_written_as_json() -> None:
+    recipe = Recipe(**{name: np.int64(3) for name in (*SIZES, "seed")})
+    assert json.loads(json.dumps(recipe.to_dict()))["seed"] == 3
 
 
 @pytest.mark.parametrize("value", [-1, 0.5, None])

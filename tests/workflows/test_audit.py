@@ -6,6 +6,7 @@ Broken once: `describe_data` of the training images; the number of images was 20
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,13 @@ def test_findings_are_those_of_the_layer_below() -> None:
 def test_other_data_are_refused(data: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         audit(tiny.classifier(), data)
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_path_is_to_be_loaded_first(kind: type) -> None:
+    message = "an audit reads a model, got the path 'runs/one': use bl.audit(bl.load('runs/one'))."
+    with pytest.raises(UsageError, match=re.escape(message)):
+        audit(kind("runs/one"))
 
 
 def test_what_cannot_be_audited_is_refused_with_the_message_of_the_findings() -> None:

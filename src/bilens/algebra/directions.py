@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bilens.checks import check_count
+from bilens.checks import as_integer, check_count
 from bilens.errors import UsageError
 
 
@@ -30,11 +30,9 @@ def contrast_direction(d_out: int, positive: int, negative: int) -> Tensor:
         UsageError: If an index is no integer or outside the outputs, or both are the same.
     """
     rows = raw_directions(d_out)
-    check_count("positive", positive, minimum=0)
-    check_count("negative", negative, minimum=0)
-    if max(positive, negative) >= d_out or positive == negative:
+    if positive == negative or not {as_integer(positive), as_integer(negative)} <= {*range(d_out)}:
         raise UsageError(
             f"a contrast needs two different outputs between 0 and {d_out - 1}, "
-            f"got {positive} and {negative}."
+            f"got {positive!r} and {negative!r}."
         )
     return rows[positive] - rows[negative]

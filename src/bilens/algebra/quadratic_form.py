@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.interaction import InteractionMatrix
-from bilens.checks import check_float_tensor
+from bilens.checks import DTYPES, check_float_tensor, check_type
 from bilens.errors import ShapeError
 
 
@@ -29,9 +29,10 @@ def check_inputs(x: Tensor, d_in: int, dtype: torch.dtype) -> Tensor:
             "flatten images to one row of pixels each."
         )
     if x.dtype != dtype:
+        other_way = f" or convert the map with .to({x.dtype})" if x.dtype in DTYPES else ""
         raise ShapeError(
             f"the input has dtype {x.dtype}, the factors have {dtype}: "
-            f"use x.to({dtype}) or convert the map with .to({x.dtype})."
+            f"use x.to({dtype}){other_way}."
         )
     return x
 
@@ -46,6 +47,7 @@ class QuadraticForm:
         constant: a scalar tensor.
 
     Raises:
+        UsageError: If the matrix is not an InteractionMatrix.
         ShapeError: If the parts do not fit together.
         NonFiniteError: If a part holds NaN or infinity.
     """
@@ -55,6 +57,7 @@ class QuadraticForm:
     constant: Tensor
 
     def __post_init__(self) -> None:
+        check_type("matrix", self.matrix, InteractionMatrix, "use QuadraticMap.form(u)")
         (d_in,) = check_float_tensor("linear", self.linear, num_axes=1, like=self.matrix.weight)
         check_float_tensor("constant", self.constant, num_axes=0, like=self.matrix.weight)
         if d_in != self.matrix.d_in:

@@ -10,7 +10,7 @@ from torch import Tensor
 from bilens.algebra.bilinear_tensor import BilinearTensor, FactorSizes
 from bilens.algebra.interaction import InteractionMatrix
 from bilens.algebra.quadratic_form import QuadraticForm, check_inputs
-from bilens.checks import check_float_tensor
+from bilens.checks import check_float_tensor, check_type
 from bilens.errors import ShapeError
 
 
@@ -31,6 +31,7 @@ class QuadraticMap:
         constant: (out,); None is zero.
 
     Raises:
+        UsageError: If the tensor is not a BilinearTensor.
         ShapeError: If the parts do not fit together.
         NonFiniteError: If a part holds NaN or infinity.
 
@@ -42,6 +43,7 @@ class QuadraticMap:
     constant: Tensor | None = None
 
     def __post_init__(self) -> None:
+        check_type("tensor", self.tensor, BilinearTensor, "use BilinearTensor(down, left, right)")
         d_out, _, d_in = self.sizes
         self._check_part("linear", self.linear, (d_out, d_in))
         self._check_part("constant", self.constant, (d_out,))
@@ -218,6 +220,8 @@ class QuadraticMap:
         Raises:
             ShapeError: If the maps differ in inputs, outputs or dtype.
         """
+        if not isinstance(other, QuadraticMap):
+            return NotImplemented
         mine, theirs = self.sizes, other.sizes
         if (mine.d_in, mine.d_out, self.dtype) != (theirs.d_in, theirs.d_out, other.dtype):
             raise ShapeError(

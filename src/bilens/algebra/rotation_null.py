@@ -11,7 +11,13 @@ from torch import Tensor
 
 from bilens.algebra.effective_rank import effective_rank
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import check_count, check_dense_tensor, check_finite, check_float_tensor
+from bilens.checks import (
+    check_count,
+    check_dense_tensor,
+    check_finite,
+    check_float_tensor,
+    check_type,
+)
 from bilens.errors import ShapeError, UsageError
 
 
@@ -120,10 +126,12 @@ def rotation_null(
     Raises:
         ShapeError: If directions or embedding do not fit the map.
         NonFiniteError: If one of them holds NaN or infinity, or a form overflows.
-        UsageError: If num_samples is less than 1.
+        UsageError: If num_samples is less than 1, or f or generator is something else.
 
     Source: the null follows the gauge freedom of the factors; see docs/math.md.
     """
+    check_type("f", f, QuadraticMap, "use the layer's quadratic_map()")
+    check_type("generator", generator, torch.Generator, "use torch.Generator().manual_seed(0)")
     num, d_out = check_float_tensor("directions", directions, num_axes=2)
     if d_out != f.sizes.d_out or num == 0:
         raise ShapeError(

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.checks import check_path
 from bilens.errors import CheckpointError, UsageError
 from bilens.io.config import FORMAT, read_json
 from bilens.io.model_folder import CONFIG_NAME, WEIGHTS_NAME, read_model_folder
@@ -121,11 +122,11 @@ def load(
     Raises:
         CheckpointError: If the path is missing, damaged, of a newer version or not supported.
         NonFiniteError: If a weight is NaN or infinite.
-        UsageError: If `residual` is needed and not given,
-            or contradicts the model folder.
+        UsageError: If `path` is not one, or `residual` is needed and not given or contradicts the
+            model folder.
         MemoryLimitError: If the weights would not fit.
     """
-    path = Path(path)
+    path = check_path("path", path)
     try:
         return _load(path, residual, allow_pickle)
     except OSError as error:

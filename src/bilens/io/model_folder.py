@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
+from bilens.checks import check_path
 from bilens.errors import CheckpointError, OutputExistsError, UsageError
 from bilens.io.atomic import write_files
 from bilens.io.config import (
@@ -78,7 +79,7 @@ def save(
         DiskError: If the disk is full.
         FileError: If the folder cannot be written to.
     """
-    folder = Path(folder)
+    folder = check_path("folder", folder)
     config = replace(
         config_of(module),
         input_shape=None if input_shape is None else tuple(input_shape),

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import check_count
+from bilens.checks import as_integer, check_count
 from bilens.errors import NotQuadraticError, UsageError
 from bilens.nn.layer import BilinearLayer, Gate
 
@@ -46,10 +46,10 @@ class BilinearClassifier(nn.Module):
         gate: Gate | None = None,
     ) -> None:
         super().__init__()
-        check_count("d_input", d_input, minimum=1)
-        check_count("d_hidden", d_hidden, minimum=1)
-        check_count("d_output", d_output, minimum=1)
-        check_count("n_layers", n_layers, minimum=1)
+        d_input = check_count("d_input", d_input, minimum=1)
+        d_hidden = check_count("d_hidden", d_hidden, minimum=1)
+        d_output = check_count("d_output", d_output, minimum=1)
+        n_layers = check_count("n_layers", n_layers, minimum=1)
         self.residual = residual
         self.embed = nn.Linear(d_input, d_hidden, bias=False)
         self.layers = nn.ModuleList(
@@ -77,8 +77,10 @@ class BilinearClassifier(nn.Module):
             UsageError: If there is no such layer, or the basis is not one of the two.
             NotQuadraticError: If the layer is gated.
         """
-        if not 0 <= index < len(self.layers):
-            raise UsageError(f"layer {index} does not exist: the model has {len(self.layers)}.")
+        if as_integer(index) not in range(len(self.layers)):
+            raise UsageError(
+                f"layer {index!r} does not exist: the model has {len(self.layers)}, counted from 0."
+            )
         if basis not in get_args(Basis):
             raise UsageError(f'basis={basis!r} is not known: use "input" or "embedding".')
         layer = self.layers[index]

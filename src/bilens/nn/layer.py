@@ -44,8 +44,8 @@ class BilinearLayer(nn.Module):
         self, d_input: int, d_output: int, bias: bool = False, gate: Gate | None = None
     ) -> None:
         super().__init__()
-        check_count("d_input", d_input, minimum=1)
-        check_count("d_output", d_output, minimum=1)
+        d_input = check_count("d_input", d_input, minimum=1)
+        d_output = check_count("d_output", d_output, minimum=1)
         if gate is not None and gate not in get_args(Gate):
             raise UsageError(
                 f"gate={gate!r} is not known: use None (bilinear), {', '.join(get_args(Gate))}."

@@ -37,8 +37,8 @@ class BilinearMLP(BilinearLayer):
         gate: Gate | None = None,
     ) -> None:
         super().__init__(d_model, d_hidden, bias=bias, gate=gate)
-        width = d_model if d_output is None else check_count("d_output", d_output, minimum=1)
-        self.down = nn.Linear(d_hidden, width, bias=bias)
+        width = check_count("d_output", d_model if d_output is None else d_output, minimum=1)
+        self.down = nn.Linear(self.left.out_features, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return f(x) for inputs along the last axis, (..., d_model) → (..., d_output)."""

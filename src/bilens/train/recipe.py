@@ -58,8 +58,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name in ("d_hidden", "n_layers", "epochs", "batch_size"):
-            check_count(name, getattr(self, name), minimum=1)
-        check_count("seed", self.seed, minimum=0)
+            object.__setattr__(self, name, check_count(name, getattr(self, name), minimum=1))
+        object.__setattr__(self, "seed", check_count("seed", self.seed, minimum=0))
         for name in ("weight_decay", "noise", "model_noise", "dropout", "learning_rate"):
             value = getattr(self, name)
             is_number = isinstance(value, int | float) and not isinstance(value, bool)

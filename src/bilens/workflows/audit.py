@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from torch import Tensor, nn
 
 from bilens.data.images import ImageDataset
@@ -42,9 +44,14 @@ def audit(
         UsageError: If the model is not a classifier of bilens, or null_samples is below 39.
         NotQuadraticError: If it is gated or has more than one layer.
         ShapeError: If the data do not fit the model.
-        NonFiniteError: If a weight is NaN or infinite.
+        NonFiniteError: If a weight is NaN or infinite, or the weights exceed float32's range.
         MemoryLimitError: If the dense matrices would not fit.
     """
+    if isinstance(model, str | Path):
+        raise UsageError(
+            f"an audit reads a model, got the path {str(model)!r}: "
+            f"use bl.audit(bl.load({str(model)!r}))."
+        )
     loaded = model if isinstance(model, LoadedModel) else None
     findings = audit_classifier(
         loaded.module if loaded is not None else model,  # type: ignore[arg-type]
