@@ -60,6 +60,11 @@ def of_model(*words: Any) -> Callable[[Path], Line]:
     return prepare
 
 
+def a_folder_for_a_file(*words: Any) -> Callable[[Path], Line]:
+    return lambda folder: of_model(*words, folder)(folder)
+
+
+A_FOLDER = ["is a folder; expected a file: add a name in it"]
 CASES: dict[str, tuple[Callable[[Path], Line], int, list[str]]] = {
     "a run is there": (a_run_is_there, USAGE, ["/run already holds files", "--overwrite"]),
     "a report is there": (a_report_is_there, USAGE, ["report.html exists already", "--overwrite"]),
@@ -71,6 +76,23 @@ CASES: dict[str, tuple[Callable[[Path], Line], int, list[str]]] = {
     "a rate that diverges": (options("--learning-rate=1e30"), NUMERICAL, ["no longer finite"]),
     "an unknown layer": (of_model("decompose", "--layer", "x"), USAGE, ["layers.0", "'x'"]),
     "an impossible contrast": (of_model("decompose", "--contrast", 0, 7), USAGE, ["0 and 2"]),
+    "a contrast below 0": (
+        of_model("decompose", "--contrast", -1, 2),
+        USAGE,
+        ["a contrast needs two different outputs between 0 and 2, got -1 and 2"],
+    ),
+    "pairs into a folder": (a_folder_for_a_file("decompose", "--out"), USAGE, A_FOLDER),
+    "pairs over a folder": (
+        a_folder_for_a_file("decompose", "--overwrite", "--out"),
+        USAGE,
+        A_FOLDER,
+    ),
+    "a report over a folder": (
+        a_folder_for_a_file("audit", "--overwrite", "--html"),
+        USAGE,
+        A_FOLDER,
+    ),
+    "a model beyond memory": (options("--hidden=1000000000"), LIMIT, ["choose a smaller model"]),
     "two readings at once": (
         of_model("decompose", "--contrast", 0, 1, "--reading", "raw"),
         USAGE,

@@ -157,7 +157,7 @@ def test_progress_is_a_dozen_lines_at_most(bilens: Shell, model: Path) -> None:
 def test_decompose_shows_and_saves_what_is_asked_for(
     bilens: Shell, model: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "pairs.safetensors"
+    out = tmp_path / "new" / "folders" / "pairs.safetensors"
     result = bilens(
         "decompose", model, "--top", 2, "--contrast", 2, 0, "--basis", "embedding", "--out", out
     )

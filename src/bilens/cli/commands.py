@@ -197,7 +197,9 @@ def open_model(source: Source) -> LoadedModel:
 
 
 def refuse_existing(path: Path | None, overwrite: bool) -> None:
-    """Refuse to write over a file, before any work is done."""
+    """Refuse to write over a file or a folder, before any work is done."""
+    if path is not None and path.is_dir():
+        raise OutputExistsError(f"{path} is a folder; expected a file: add a name in it.")
     if path is not None and path.exists() and not overwrite:
         raise OutputExistsError(
             f"{path} exists already: choose another file, or replace it with --overwrite."
