@@ -17,6 +17,7 @@ from bilens.io.load import LayerView, LoadedModel
 
 # Names may be added; none may be renamed or removed.
 PUBLIC = [
+    "AuditReport",
     "BilinearTensor",
     "Contributions",
     "EigenDecomposition",
@@ -41,6 +42,7 @@ PUBLIC_MODULES = ["BilinearClassifier", "BilinearLayer", "BilinearMLP"]
 
 # Parameters with their defaults. Options may be added behind them; what is here stays.
 SIGNATURES = {
+    "AuditReport": "document",
     "BilinearTensor": "down, left, right",
     "InteractionMatrix": "left, right, weight",
     "QuadraticForm": "matrix, linear, constant",
@@ -90,6 +92,10 @@ SIGNATURES = {
     "Subspace.projector": "self",
     "RotationNull.edges": "self, level=0.95",
     "RotationNull.p_values": "self, smallest, largest",
+    "AuditReport.from_json": "path",
+    "AuditReport.to_dict": "self",
+    "AuditReport.to_json": "self, path=None",
+    "AuditReport.to_html": "self, path=None, lang='en'",
     "nn.BilinearClassifier.quadratic_map": "self, basis='input'",
     "nn.BilinearClassifier.layer_map": "self, index, basis='input'",
     "nn.BilinearLayer.quadratic_map": "self",
@@ -117,6 +123,7 @@ ATTRIBUTES: dict[type, list[str]] = {
     bilens.Contributions: ["pairs", "linear", "constant"],
     bilens.Subspace: ["indices", "size", "eigenvalue", "basis"],
     bilens.RotationNull: ["largest", "smallest", "effective_rank", "num_samples"],
+    bilens.AuditReport: ["document", "passed"],
     bilens.BilinearTensor: ["down", "left", "right", "sizes"],
     bilens.QuadraticMap: ["tensor", "linear", "constant", "sizes", "dtype"],
     bilens.QuadraticForm: ["matrix", "linear", "constant", "d_in"],

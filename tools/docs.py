@@ -77,7 +77,8 @@ def api_page() -> str:
             parts += [
                 f"### `{name}.{method}`\n\n```text\n{inspect.getdoc(member)}\n```"
                 for method, member in vars(value).items()
-                if not method.startswith("_") and (callable(member) or isinstance(member, property))
+                if not method.startswith("_")
+                and (callable(member) or isinstance(member, property | classmethod))
             ]
     return "\n\n".join(parts) + "\n"
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from bilens.algebra.rotation_null import RotationNull, rotation_null
     from bilens.io.load import load
     from bilens.io.model_folder import save
+    from bilens.report.audit_report import AuditReport
     from bilens.workflows.audit import audit
 
 __version__ = VERSION
@@ -45,11 +46,13 @@ _HOMES = {
     "bilens.algebra.rotation_null": ("RotationNull", "rotation_null"),
     "bilens.io.load": ("load",),
     "bilens.io.model_folder": ("save",),
+    "bilens.report.audit_report": ("AuditReport",),
     "bilens.workflows.audit": ("audit",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AuditReport",
     "BilinearTensor",
     "Contributions",
     "EigenDecomposition",
