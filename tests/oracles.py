@@ -112,3 +112,8 @@ def best_truncation(dense: Tensor, k: int) -> Tensor:
     """The best approximation of rank k, from the singular value decomposition (Eckart–Young)."""
     u, sizes, v = torch.linalg.svd(dense)
     return u[:, :k] @ torch.diag(sizes[:k]) @ v[:k]
+
+
+def input_gram(dense: Tensor) -> Tensor:
+    """Σ_c Q_c Q_c, (out, in, in) → (in, in), one output at a time."""
+    return sum((q @ q for q in dense), torch.zeros_like(dense[0]))
