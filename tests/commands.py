@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,7 @@ TRAINING = [  # a run that takes a moment
 
 FILE, NUMERICAL, USAGE, LIMIT = 3, 4, 2, 5  # exit codes
 Line = list[Any]
+Cases = dict[str, tuple[Callable[[Path], Line], int, list[str]]]  # what to run, code, words
 
 
 def train(folder: Path, idx: Path) -> Line:

@@ -103,6 +103,15 @@ def classifier(
     return model.eval()
 
 
+def enlarged(factor: float, dtype: torch.dtype = torch.float64) -> BilinearClassifier:
+    """A model with each weight multiplied by a number."""
+    model = classifier(dtype=dtype)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter *= factor
+    return model
+
+
 def planted(
     products: list[tuple[list[float], list[float], list[float]]], d_input: int
 ) -> BilinearClassifier:

@@ -15,6 +15,7 @@ from bilens.data.folder import FILES
 from commands import (
     FILE,
     USAGE,
+    Cases,
     Line,
     Shell,
     assert_one_line,
@@ -65,7 +66,7 @@ def data_that_nothing_names(folder: Path) -> Line:
     return audit(folder, "--data-dir", with_data(folder / "idx"))
 
 
-CASES: dict[str, tuple[Callable[[Path], Line], int, list[str]]] = {
+CASES: Cases = {
     "missing data folder": (missing_data, FILE, ["/nowhere does not exist", "expected", "check"]),
     "empty data folder": (empty_data, FILE, ["/idx lacks train-images", "expected", "add the mis"]),
     "truncated IDX": (

@@ -20,6 +20,7 @@ import tiny
 from commands import (
     FILE,
     NUMERICAL,
+    Cases,
     Line,
     Shell,
     assert_one_line,
@@ -90,11 +91,7 @@ def deep(folder: Path) -> Line:
 
 
 def enlarged(folder: Path) -> Line:
-    model = tiny.classifier()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter *= 1e150
-    model_folder(folder / "model", model)
+    model_folder(folder / "model", tiny.enlarged(1e150))
     return audit(folder)
 
 
@@ -106,7 +103,7 @@ def swap(old: str, new: str) -> Callable[[dict[str, torch.Tensor]], object]:
     return lambda tensors: tensors.__setitem__(new, tensors.pop(old))
 
 
-CASES: dict[str, tuple[Callable[[Path], Line], int, list[str]]] = {
+CASES: Cases = {
     "no model": (no_model, FILE, ["/model: no such file or folder; expected a model folder"]),
     "a run that is not done": (a_run_that_is_not_done, FILE, ["holds no model", "--resume"]),
     "NaN in the weights": (

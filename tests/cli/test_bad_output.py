@@ -19,6 +19,7 @@ from commands import (
     LIMIT,
     NUMERICAL,
     USAGE,
+    Cases,
     Line,
     Shell,
     assert_one_line,
@@ -29,10 +30,14 @@ from commands import (
 )
 
 
+def run(folder: Path) -> Line:
+    return train(folder, with_data(folder / "idx"))
+
+
 def a_run_is_there(folder: Path) -> Line:
     (folder / "run").mkdir()
     (folder / "run" / "run.json").write_text("{}")
-    return train(folder, with_data(folder / "idx"))
+    return run(folder)
 
 
 def a_report_is_there(folder: Path) -> Line:
@@ -41,15 +46,8 @@ def a_report_is_there(folder: Path) -> Line:
     return audit(folder, "--html", folder / "report.html")
 
 
-def nothing_to_resume(folder: Path) -> Line:
-    return [*train(folder, with_data(folder / "idx")), "--resume"]
-
-
 def options(*more: Any) -> Callable[[Path], Line]:
-    def prepare(folder: Path) -> Line:
-        return [*train(folder, with_data(folder / "idx")), *more]
-
-    return prepare
+    return lambda folder: [*run(folder), *more]
 
 
 def of_model(*words: Any) -> Callable[[Path], Line]:
@@ -65,10 +63,14 @@ def a_folder_for_a_file(*words: Any) -> Callable[[Path], Line]:
 
 
 A_FOLDER = ["is a folder; expected a file: add a name in it"]
-CASES: dict[str, tuple[Callable[[Path], Line], int, list[str]]] = {
+CASES: Cases = {
     "a run is there": (a_run_is_there, USAGE, ["/run already holds files", "--overwrite"]),
     "a report is there": (a_report_is_there, USAGE, ["report.html exists already", "--overwrite"]),
-    "nothing to resume": (nothing_to_resume, FILE, ["/run: holds no run to resume", "without --r"]),
+    "nothing to resume": (
+        options("--resume"),
+        FILE,
+        ["/run: holds no run to resume", "without --r"],
+    ),
     "both flags": (options("--resume", "--overwrite"), USAGE, ["give one of them"]),
     "a batch too large": (options("--batch-size=500"), USAGE, ["500", "200 training images"]),
     "a negative amount": (options("--noise=-1"), USAGE, ["noise must be a finite number"]),
@@ -117,10 +119,6 @@ def html(folder: Path) -> Line:
 
 def pairs(folder: Path) -> Line:
     return ["decompose", folder / "model", "--out", folder / "pairs.safetensors"]
-
-
-def run(folder: Path) -> Line:
-    return train(folder, with_data(folder / "idx"))
 
 
 @pytest.mark.parametrize("line", [html, pairs, run])

@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
 import tiny
 from bilens import errors
@@ -96,11 +95,8 @@ def test_4_when_no_output_can_be_decomposed_and_the_table_says_why(
     bilens: Shell, tmp_path: Path
 ) -> None:
     """Each weight is finite in float64, their products are not."""
-    model = tiny.classifier()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter *= 1e150
-    result = bilens("decompose", model_folder(tmp_path / "model", model))
+    model = model_folder(tmp_path / "model", tiny.enlarged(1e150))
+    result = bilens("decompose", model)
     assert result.code == 4
     assert "3 of 3 outputs were not decomposed: rescale the weights" in result.error()
     assert result.out.count("was not decomposed") == 3

@@ -209,14 +209,6 @@ def test_progress_tells_each_stage_and_each_rotation() -> None:
     )
 
 
-def enlarged(factor: float, dtype: torch.dtype) -> BilinearClassifier:
-    model = tiny.classifier(dtype=dtype)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter *= factor
-    return model
-
-
 def broken(value: float) -> BilinearClassifier:
     model = tiny.classifier()
     with torch.no_grad():
@@ -234,9 +226,9 @@ REFUSED: list[tuple[nn.Module, type[BilensError], str]] = [
     (tiny.classifier(d_output=1), UsageError, "one output: take it apart with"),
     (broken(math.nan), NonFiniteError, "1 non-finite value"),
     (broken(math.inf), NonFiniteError, "1 non-finite value"),
-    (enlarged(1e45, torch.float64), NonFiniteError, TOO_LARGE),  # the weights themselves
-    (enlarged(1e20, torch.float32), NonFiniteError, TOO_LARGE),  # products of two weights
-    (enlarged(2e9, torch.float32), NonFiniteError, TOO_LARGE),  # the logits
+    (tiny.enlarged(1e45), NonFiniteError, TOO_LARGE),  # the weights themselves
+    (tiny.enlarged(1e20, torch.float32), NonFiniteError, TOO_LARGE),  # products of two weights
+    (tiny.enlarged(2e9, torch.float32), NonFiniteError, TOO_LARGE),  # the logits
 ]
 
 
