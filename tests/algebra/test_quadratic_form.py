@@ -90,6 +90,20 @@ def test_a_matrix_that_is_none_of_ours_is_refused() -> None:
         replace(make(), matrix=torch.eye(5))
 
 
+@pytest.mark.parametrize("other", [1, None, torch.eye(5)])
+def test_an_inner_product_needs_two_of_a_kind(other: object) -> None:
+    f, form = random_map(), make()
+    for read, words in (
+        (form.inner, "expected QuadraticForm: use QuadraticMap.form"),
+        (form.matrix.inner, "expected InteractionMatrix: use the matrix of a form"),
+        (f.tensor.inner, "expected BilinearTensor: use the tensor of a map"),
+    ):
+        with pytest.raises(UsageError, match=rf"^other is a \w+; {words}"):
+            read(other)
+    with pytest.raises(UsageError, match="expected BilinearTensor"):
+        f.tensor.gram(1)
+
+
 def test_a_linear_term_of_another_width_is_refused() -> None:
     with pytest.raises(ShapeError, match="linear has 6 entries, the matrix reads 5 inputs"):
         replace(make(), linear=randn(6))

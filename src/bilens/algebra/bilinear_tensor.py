@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.gram import no_negative, output_gram, outputs_traces
-from bilens.checks import check_float_tensor, check_memory
+from bilens.checks import check_float_tensor, check_memory, check_type
 from bilens.errors import ShapeError
 
 
@@ -83,9 +83,11 @@ class BilinearTensor:
         Cost: O(hidden · hidden' · in) time, O(hidden' + out · out') memory beside the factors.
 
         Raises:
+            UsageError: If the other one is not a BilinearTensor.
             ShapeError: If the two tensors read inputs of different width.
         """
         other = self if other is None else other
+        check_type("other", other, BilinearTensor, "use the tensor of a map, f.tensor")
         if other.sizes.d_in != self.sizes.d_in:
             raise ShapeError(
                 f"the tensors read {self.sizes.d_in} and {other.sizes.d_in} inputs; "
@@ -97,8 +99,10 @@ class BilinearTensor:
         """Return ⟨B, B'⟩ = Σ_c ⟨Q_c, Q'_c⟩, a float64 scalar; the cost of `gram`.
 
         Raises:
+            UsageError: If the other one is not a BilinearTensor.
             ShapeError: If the two tensors differ in inputs or outputs.
         """
+        check_type("other", other, BilinearTensor, "use the tensor of a map, f.tensor")
         if other.sizes.d_out != self.sizes.d_out:
             raise ShapeError(
                 f"the tensors have {self.sizes.d_out} and {other.sizes.d_out} outputs; "

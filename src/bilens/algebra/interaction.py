@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.gram import no_negative, output_gram, outputs_traces
-from bilens.checks import check_float_tensor, check_memory
+from bilens.checks import check_float_tensor, check_memory, check_type
 from bilens.errors import ShapeError
 
 
@@ -75,8 +75,10 @@ class InteractionMatrix:
         """Return ⟨Q, Q'⟩ = tr(Q Q'), a float64 scalar, in O(hidden · hidden' · in).
 
         Raises:
+            UsageError: If the other one is not an InteractionMatrix.
             ShapeError: If the two matrices differ in width.
         """
+        check_type("other", other, InteractionMatrix, "use the matrix of a form, form.matrix")
         if other.d_in != self.d_in:
             raise ShapeError(
                 f"the forms read {self.d_in} and {other.d_in} inputs; "

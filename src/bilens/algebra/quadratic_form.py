@@ -100,8 +100,10 @@ class QuadraticForm:
         """Return ⟨Q, Q'⟩ = tr(Q Q'), a float64 scalar, in O(hidden · hidden' · in).
 
         Raises:
+            UsageError: If the other one is not a QuadraticForm.
             ShapeError: If the two forms read inputs of different width.
         """
+        check_type("other", other, QuadraticForm, "use QuadraticMap.form(u)")
         return self.matrix.inner(other.matrix)
 
     def dense(self) -> Tensor:
