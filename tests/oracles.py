@@ -117,3 +117,33 @@ def best_truncation(dense: Tensor, k: int) -> Tensor:
 def input_gram(dense: Tensor) -> Tensor:
     """Σ_c Q_c Q_c, (out, in, in) → (in, in), one output at a time."""
     return sum((q @ q for q in dense), torch.zeros_like(dense[0]))
+
+
+def feature_interactions(
+    down: Tensor, left: Tensor, right: Tensor, u: Tensor, dictionary: Tensor
+) -> Tensor:
+    """S[m, n] = ½ Σ_h (downᵀu)_h [(l_h·d_m)(r_h·d_n) + (r_h·d_m)(l_h·d_n)], pair by pair."""
+    weight, num = down.T @ u, dictionary.shape[1]
+    s = dictionary.new_zeros(num, num)
+    for m in range(num):
+        for n in range(num):
+            first, second = dictionary[:, m], dictionary[:, n]
+            pairs = (left @ first) * (right @ second) + (right @ first) * (left @ second)
+            s[m, n] = (weight * pairs).sum() / 2
+    return s
+
+
+def entries_of_kind(s: Tensor, kind: str) -> list[tuple[float, int, int]]:
+    """(S[m, n], m, n) for m = n ("self") or m < n ("cross"), by falling size, then by (m, n)."""
+    num = len(s)
+    pairs = [(m, n) for m in range(num) for n in range(m, num) if (m == n) == (kind == "self")]
+    found = [(float(s[m, n]), m, n) for m, n in pairs]
+    return sorted(found, key=lambda entry: (-abs(entry[0]), entry[1], entry[2]))
+
+
+def histogram(values: list[float], edges: list[float]) -> tuple[int, list[int], int]:
+    """Values below the first edge, in each bin (the last one holds both edges), and above."""
+    bins = range(len(edges) - 1)
+    counts = [sum(edges[b] <= value < edges[b + 1] for value in values) for b in bins]
+    counts[-1] += sum(value == edges[-1] for value in values)
+    return sum(v < edges[0] for v in values), counts, sum(v > edges[-1] for v in values)

@@ -24,7 +24,7 @@ class RunningTop:
     The same set in the same order, however the stream is cut and in whatever order it comes.
 
     Attributes:
-        size: how many are kept; fewer are there as long as fewer were seen.
+        size: how many are kept, at least 1; fewer are there as long as fewer were seen.
         values: (≤ size,), by falling |value|.
         keys: (≤ size,) int64; the smaller key comes first where sizes are equal.
     """
