@@ -5,8 +5,6 @@ Broken once: `or tensor.is_meta` dropped from `check_dense_tensor`; the meta ten
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -17,7 +15,6 @@ from bilens.checks import (
     check_finite,
     check_float_tensor,
     check_memory,
-    check_path,
     check_type,
     memory_limit,
     parse_bytes,
@@ -71,7 +68,6 @@ def test_bad_entries_are_counted_and_the_first_is_located() -> None:
 def test_a_check_hands_back_what_it_checked() -> None:
     assert check_finite("weight", GOOD) is GOOD
     assert check_count("k", 3, minimum=3) == 3
-    assert check_path("path", "a/b") == check_path("path", Path("a/b")) == Path("a/b")
 
 
 def test_an_integer_of_numpy_is_handed_back_as_one_of_python() -> None:
@@ -91,12 +87,6 @@ def test_another_type_is_refused_with_the_expected_one() -> None:
     check_type("size", torch.Size([3]), tuple, "use tuple(size)")
     with pytest.raises(UsageError, match=r"^size is a list; expected tuple: use tuple\(size\)\.$"):
         check_type("size", [3], tuple, "use tuple(size)")
-
-
-@pytest.mark.parametrize("value", [None, 3, b"a/b", ["a"]])
-def test_a_path_is_a_text_or_a_path(value: object) -> None:
-    with pytest.raises(UsageError, match=r"^path is a \w+; expected a text or a Path\.$"):
-        check_path("path", value)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import math
 import os
 import re
 from numbers import Integral
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -120,17 +119,6 @@ def check_type(name: str, value: object, expected: type, advice: str) -> None:
         )
 
 
-def check_path(name: str, value: str | os.PathLike[str]) -> Path:
-    """Return a path.
-
-    Raises:
-        UsageError: If it is neither a text nor a path.
-    """
-    if not isinstance(value, str | os.PathLike):
-        raise UsageError(f"{name} is a {type(value).__name__}; expected a text or a Path.")
-    return Path(value)
-
-
 def parse_bytes(text: str) -> int:
     """Return the bytes of a size such as "800M", "4GiB" or "4000000000".
 
@@ -152,11 +140,26 @@ def readable(num_bytes: int) -> str:
     return f"{num_bytes / unit:.2f} {name}"
 
 
-def memory_limit() -> int:
-    """Return the bytes one computation may use: $BILENS_MEMORY_LIMIT, or 75 % of the memory."""
-    text = os.environ.get(MEMORY_LIMIT_VARIABLE)
-    if text:
-        return parse_bytes(text)
+def memory_limit(chosen: int | str | None = None) -> int:
+    """Return the bytes one computation may use.
+
+    Args:
+        chosen: bytes, or a text such as "4GiB"; None for $BILENS_MEMORY_LIMIT, or 75 % of the
+            physical memory where that is not set.
+
+    Raises:
+        UsageError: If it is not a positive size.
+    """
+    if isinstance(chosen, int) and not isinstance(chosen, bool) and chosen > 0:
+        return chosen
+    if chosen is not None and not isinstance(chosen, str):
+        raise UsageError(
+            f"the memory limit is {chosen!r}; expected a positive number of bytes or a text such "
+            "as 4GiB."
+        )
+    text = chosen if chosen is not None else os.environ.get(MEMORY_LIMIT_VARIABLE)
+    if text or chosen is not None:
+        return parse_bytes(text or "")
     return int(MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 

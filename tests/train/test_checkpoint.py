@@ -75,7 +75,10 @@ def test_a_finished_run_may_be_resumed_and_stays_as_it_is(tmp_path: Path) -> Non
         runs.go(tmp_path / "run")
     said: list[str] = []
     result = runs.go(tmp_path / "run", resume=True, say=said.append)
-    assert said == [f"Continuing {tmp_path / 'run'} after epoch 4, step 0."]
+    assert said == [
+        f"Continuing {tmp_path / 'run'} after epoch 4, step 0.",
+        f"{tmp_path / 'run'} is finished: nothing is left to do.",
+    ]
     assert len(result.history) == 4
     runs.assert_as_uninterrupted(tmp_path / "run")
 

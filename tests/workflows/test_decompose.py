@@ -100,7 +100,7 @@ REFUSED: list[tuple[LoadedModel, dict[str, Any], type[Exception], str]] = [
     (ONE, {"top": 0}, UsageError, "top must be an integer of at least 1"),
     (ONE, {"contrast": (0, 3)}, UsageError, "two different outputs between 0 and 2, got 0 and 3"),
     (ONE, {"contrast": (1, 1)}, UsageError, "got 1 and 1"),
-    (ONE, {"contrast": (-1, 1)}, UsageError, "positive must be an integer of at least 0"),
+    (ONE, {"contrast": (-1, 1)}, UsageError, "between 0 and 2, got -1 and 1"),
     (tiny.loaded(tiny.classifier(gate="silu")), {}, NotQuadraticError, "gate 'silu'"),
 ]
 

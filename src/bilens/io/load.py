@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import check_path
 from bilens.errors import CheckpointError, UsageError
 from bilens.io.config import FORMAT, read_json
 from bilens.io.model_folder import CONFIG_NAME, WEIGHTS_NAME, read_model_folder
@@ -22,6 +21,7 @@ from bilens.io.official_image import (
     is_official_image,
     read_official_pickle,
 )
+from bilens.io.paths import check_path
 from bilens.io.tensors import file_sha256, read_safetensors, refuse_pickle
 from bilens.nn import BilinearClassifier, BilinearLayer
 

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from bilens.checks import check_path
 from bilens.errors import CheckpointError, OutputExistsError, UsageError
 from bilens.io.atomic import write_files
 from bilens.io.config import (
@@ -23,6 +22,7 @@ from bilens.io.config import (
     parse_config,
     read_json,
 )
+from bilens.io.paths import check_path
 from bilens.io.tensors import (
     check_all_finite,
     check_kinds,
