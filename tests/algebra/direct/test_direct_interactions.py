@@ -110,6 +110,15 @@ def test_a_wide_dictionary_with_twins_gives_the_same_list_in_any_block(block: in
     assert bool((keys[1:] > keys[:-1])[ties].all())
 
 
+@pytest.mark.parametrize("top", range(1, 9))
+def test_what_float32_cannot_tell_apart_is_told_apart(top: int) -> None:
+    """Each feature has a twin that is larger by 1e-10; the list may end between the two."""
+    dictionary = torch.cat([DICTIONARY, DICTIONARY * (1 + 1e-10)], dim=1)
+    expected = direct_interactions(F, dictionary, DIRECTIONS, top=top)
+    found = direct_interactions(F, dictionary, DIRECTIONS, top=top, precision=torch.float32)
+    assert same_lists(found, expected)
+
+
 @st.composite
 def whole_numbers(draw: st.DrawFn, *shape: int) -> Tensor:
     """Entries whose products and sums are exact, so that ties are ties."""
@@ -272,6 +281,11 @@ def test_a_bad_direction_is_flagged_and_the_others_are_read(bad: float) -> None:
 @pytest.mark.parametrize("scale", [1e200, 1e-200])
 def test_interactions_outside_float64_are_flagged(scale: float) -> None:
     result = direct_interactions(F, DICTIONARY * scale, DIRECTIONS)
+    assert result.status == (Status.NOT_FINITE, Status.NOT_FINITE)
+
+
+def test_a_constant_outside_float64_is_flagged() -> None:
+    result = direct_interactions(F, DICTIONARY, DIRECTIONS, bias=BIAS * 1e200)
     assert result.status == (Status.NOT_FINITE, Status.NOT_FINITE)
 
 
