@@ -204,7 +204,7 @@ def test_one_feature_has_no_cross_interactions() -> None:
 
 
 def test_more_entries_than_there_are_cannot_be_listed() -> None:
-    result = direct_interactions(F, DICTIONARY, DIRECTIONS, top=10**4)
+    result = direct_interactions(F, DICTIONARY, DIRECTIONS, top=10**15)
     assert result.self_interactions.values.shape == (2, NUM)
     assert result.cross_interactions.values.shape == (2, NUM * (NUM - 1) // 2)
 
@@ -327,6 +327,7 @@ def test_low_precision_is_promoted(dtype: torch.dtype) -> None:
 
 
 REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"f": F.tensor}, UsageError, r"f is a BilinearTensor; .*: use the layer's quadratic_map\(\)"),
     ({"dictionary": DICTIONARY.T}, ShapeError, r"shape \(13, 5\).*\(5, features\) was expected"),
     ({"dictionary": DICTIONARY[:, :0]}, ShapeError, r"dictionary has shape \(5, 0\)"),
     ({"dictionary": DICTIONARY[0]}, ShapeError, "dictionary has shape .*; 2 axes"),
@@ -348,9 +349,9 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
 def test_what_does_not_fit_is_refused(
     wrong: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    right = {"dictionary": DICTIONARY, "directions": DIRECTIONS}
+    right = {"f": F, "dictionary": DICTIONARY, "directions": DIRECTIONS}
     with pytest.raises(error, match=message):
-        direct_interactions(F, **{**right, **wrong})
+        direct_interactions(**{**right, **wrong})
 
 
 def test_nothing_that_was_passed_is_changed() -> None:

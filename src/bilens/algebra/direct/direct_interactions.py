@@ -53,8 +53,8 @@ def direct_interactions(
     Accuracy: list, order and values do not depend on `block`: the `top` + 32 largest entries of
         the stream are computed anew in float64, feature by feature. Rounding can decide who is
         listed only where more than 32 others equal the last one within the rounding of the
-        products. Moments agree between block sizes to rounding. With float32 products, moments
-        and histograms carry an error of the order of 1e-7 · Σ_h of the sizes of the terms.
+        products. Moments agree between block sizes to rounding. float32 products put an error
+        of the order of 1e-7 · Σ_h |w_h (Ld_m)_h (Rd_n)_h| on what moments and histograms see.
 
     Args:
         f: the map. The encoder row of an SAE latent is a direction u, its offset a constant of f.
@@ -78,7 +78,7 @@ def direct_interactions(
     Raises:
         ShapeError: If dictionary, directions, bias or edges do not fit.
         NonFiniteError: If dictionary, bias or edges hold NaN or infinity.
-        UsageError: If top, bins, block or precision is not one of the above.
+        UsageError: If f is no map, or top, bins, block or precision is not one of the above.
         MemoryLimitError: If the block, or even one of a single feature, does not fit.
 
     Source: arXiv:2410.08417, §5.1 and App. N, which leave out the decoder's bias.
@@ -88,7 +88,8 @@ def direct_interactions(
     rows = check_directions(directions, f.sizes.d_out)
     own, cross = check_wishes(num_features, top, bins, bins if self_bins is None else self_bins)
     block = check_choices(block, precision)
-    plan = plan_memory(Demand(f.sizes, num_features, len(rows), top + SPARE, precision), block)
+    listed = max(own.size, cross.size) + SPARE
+    plan = plan_memory(Demand(f.sizes, num_features, len(rows), listed, precision), block)
     with torch.no_grad():
         f = f.detach().to(torch.float64)
         dictionary = dictionary.detach().to(f.tensor.down)

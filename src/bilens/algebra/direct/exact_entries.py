@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bilens.algebra.direct.feature_factors import FeatureFactors
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import check_dense_tensor, check_finite, check_memory
+from bilens.checks import check_dense_tensor, check_finite, check_memory, check_type
 from bilens.errors import ShapeError, UsageError
 
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -42,7 +42,7 @@ def interaction_submatrix(
         ShapeError: If the parts do not fit together.
         NonFiniteError: If the direction or a column asked for holds NaN or infinity, or an
             interaction is outside float64.
-        UsageError: If an index is no integer, or there is no such feature.
+        UsageError: If f is no map, an index is no integer, or there is no such feature.
         MemoryLimitError: If the matrix would not fit.
 
     Source: arXiv:2410.08417, §5.1 (interactions of SAE features).
@@ -88,8 +88,10 @@ def check_dictionary(f: QuadraticMap, dictionary: Tensor) -> int:
     """Return the number of features of a dictionary that fits a map; its entries are not looked at.
 
     Raises:
+        UsageError: If f is no map.
         ShapeError: If it is no dense real matrix, or does not have a row for each input.
     """
+    check_type("f", f, QuadraticMap, "use the layer's quadratic_map()")
     rows, num_features = check_dense_tensor("dictionary", dictionary, num_axes=2)
     if rows != f.sizes.d_in or num_features == 0:
         raise ShapeError(

@@ -90,6 +90,7 @@ class FeatureFactors:
         Equal features give equal bits, whatever stands beside them; a product with many columns
         at once does not promise that.
         """
+        # Contiguous, so that all lie alike in memory: the order of a sum may depend on that.
         columns = [self.dictionary[:, feature].contiguous() for feature in features.tolist()]
         return torch.stack(
             [torch.cat([self.left @ column, self.right @ column]) for column in columns]

@@ -50,7 +50,7 @@ class Demand:
         inputs = 4 * d_in * (self.num_features + hidden)  # in float64, scaled, reduced to a corner
         norms = min(WORK_BYTES // 8, hidden * (6 * d_in + 8 * hidden))
         listed = 12 * self.num_listed * hidden
-        results = (self.num_directions + 4) * self.num_features
+        results = (2 * self.num_directions + 4) * self.num_features
         return 8 * (inputs + norms + listed + results)
 
     def blocks(self, block: int) -> int:

@@ -68,7 +68,8 @@ class DirectInteractions:
     Attributes:
         self_interactions: the diagonal of S.
         cross_interactions: the entries above the diagonal.
-        norm: (...), ‖S‖_F over all features · features entries, from the factors.
+        norm: (...), ‖S‖_F over all features · features entries, from the factors; nothing but
+            rounding where their terms cancel, unlike `streamed_norm`.
         linear: (..., features).
         constant: (...).
         status: one for a single direction, a tuple for a batch. Where it is not OK, every number
@@ -109,10 +110,7 @@ class DirectInteractions:
 
     @property
     def streamed_norm(self) -> Tensor:
-        """‖S‖_F from the moments of all entries, (...): a check of `norm`, found another way.
-
-        The more accurate of the two where the terms of the factors cancel (see `norm` of a form).
-        """
+        """‖S‖_F from the moments of all entries, (...): a check of `norm`, found another way."""
         parts = [
             interactions.moments.root_mean_square
             * (interactions.moments.count.double() * MULTIPLICITY[interactions.kind]).sqrt()
