@@ -5,6 +5,8 @@ It imports torch and nothing of ours, so that the two cannot share a mistake.
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import torch
 from torch import Tensor
 
@@ -147,3 +149,40 @@ def histogram(values: list[float], edges: list[float]) -> tuple[int, list[int], 
     counts = [sum(edges[b] <= value < edges[b + 1] for value in values) for b in bins]
     counts[-1] += sum(value == edges[-1] for value in values)
     return sum(v < edges[0] for v in values), counts, sum(v > edges[-1] for v in values)
+
+
+def squared_error(dense: Tensor, down: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """‖B − Σ_a down_a ⊗ ½(left_a right_aᵀ + right_a left_aᵀ)‖², entry by entry."""
+    return ((dense - dense_tensor(down, left, right)) ** 2).sum()
+
+
+def best_left(dense: Tensor, down: Tensor, right: Tensor) -> Tensor:
+    """The left rows with the least squared error, from one column of the problem an unknown."""
+    rank, d_in = right.shape
+    columns = []
+    for place in range(rank * d_in):
+        left = torch.zeros(rank * d_in, dtype=dense.dtype)
+        left[place] = 1.0
+        columns.append(dense_tensor(down, left.reshape(rank, d_in), right).reshape(-1))
+    answer = torch.linalg.lstsq(torch.stack(columns, dim=1), dense.reshape(-1, 1)).solution
+    return answer.reshape(rank, d_in)
+
+
+def kruskal_rank(rows: Tensor) -> int:
+    """The largest k such that every k rows are independent, one subset after the other."""
+    largest = 0
+    for size in range(1, len(rows) + 1):
+        for subset in combinations(range(len(rows)), size):
+            if int(torch.linalg.matrix_rank(rows[list(subset)], rtol=1e-9)) < size:
+                return largest
+        largest = size
+    return largest
+
+
+def dual_sum(dense: Tensor, directions: Tensor) -> Tensor:
+    """Σ_k u_k⁺ ⊗ Q_{u_k}, one direction after the other."""
+    duals = torch.linalg.pinv(directions)
+    total = torch.zeros_like(dense)
+    for k, u in enumerate(directions):
+        total = total + torch.einsum("o,ij->oij", duals[:, k], torch.einsum("o,oij->ij", u, dense))
+    return total

@@ -17,10 +17,8 @@ from bilens.algebra.cp.factors import (
     unit_columns,
 )
 from bilens.algebra.cp.fitted import Fitted
-from bilens.algebra.cp.target import Target
+from bilens.algebra.cp.target import Projection, Target
 from bilens.algebra.unit_rows import unit_rows
-
-Projection = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +27,8 @@ class Iterate:
 
     Attributes:
         factors: `down` is the least-squares answer to `left` and `right`.
-        left: (left·l, right·l) for the factors of B, twice (hidden, rank).
-        right: the same for r.
+        left: the projection of l on the factors of B.
+        right: that of r.
         loss: see `Target.loss`.
     """
 

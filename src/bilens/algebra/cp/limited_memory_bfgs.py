@@ -70,8 +70,9 @@ def fit(
     flat = torch.from_numpy(result.x).to(target.down.device)
     if not bool(torch.isfinite(flat).all()):
         raise NumericalError(f"L-BFGS left the finite numbers: {result.message}")
-    # A line search that rounding ended counts, if there was nothing left to gain.
-    settled = bool(result.success) or losses[-2:][0] - losses[-1] <= tolerance * STRICTER
+    # A line search that rounding ended counts, if the gradient promises nothing more.
+    promise = float(torch.from_numpy(result.jac).square().sum()) / 2
+    settled = bool(result.success) or promise <= tolerance * STRICTER
     last = begin(target, unflatten(flat, parts, model), ridge)  # unit rows again
     losses[-1] = min(last.loss, losses[-1])
     return Fitted(last.factors, tuple(losses), settled and len(losses) <= max_sweeps)

@@ -13,6 +13,8 @@ from bilens.algebra.cp.residual import accurate_norm
 from bilens.algebra.unit_rows import unit_rows
 from bilens.checks import check_finite
 
+Projection = tuple[Tensor, Tensor]  # on the left and on the right rows, twice (rank, hidden)
+
 
 @dataclass(frozen=True, eq=False)
 class Target:
@@ -49,23 +51,24 @@ class Target:
         size = float(down.norm(dim=0).sum())
         return cls(down, torch.cat([left, right]), norm * float(largest), size)
 
-    def project(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return left·rowᵀ and right·rowᵀ, twice (hidden, rank), in O(hidden · in · rank)."""
-        left, right = (self.stacked @ rows.T).chunk(2)
+    def project(self, rows: Tensor) -> Projection:
+        """Return rows·left and rows·right, twice (rank, hidden), in O(hidden · in · rank)."""
+        left, right = (rows @ self.stacked.T).chunk(2, dim=1)
         return left, right
 
-    def correlate(self, left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> Tensor:
+    def correlate(self, left: Projection, right: Projection) -> Tensor:
         """Return ⟨B_c, sym(l_a r_aᵀ)⟩, (out, rank), from projections, in O(out · hidden · rank)."""
-        return self.down @ (left[0] * right[1] + left[1] * right[0]) / 2
+        terms = (left[0] * right[1] + left[1] * right[0]) / 2
+        return (terms @ self.down.T).T
 
-    def apply(self, down: Tensor, right: tuple[Tensor, Tensor]) -> Tensor:
+    def apply(self, down: Tensor, right: Projection) -> Tensor:
         """Return Q_{p_a} r_a, (rank, in), from projections, in O(hidden · rank · (in + out)).
 
         Math: ½[Lᵀ(s∘R r) + Rᵀ(s∘L r)] with s = downᵀp, down the factor of B.
         """
-        weight = self.down.T @ down
-        crossed = torch.cat([weight * right[1], weight * right[0]])
-        return crossed.T @ self.stacked / 2
+        weight = down.T @ self.down
+        crossed = torch.cat([weight * right[1], weight * right[0]], dim=1)
+        return crossed @ self.stacked / 2
 
     def loss(self, factors: Factors, correlation: Tensor, ridge: float) -> float:
         """Return ‖B − model‖² + ridge · Σ_a ‖component_a‖² in units of ‖B‖².

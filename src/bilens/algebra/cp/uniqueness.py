@@ -58,17 +58,18 @@ def check_uniqueness(factors: Factors, model: Model) -> Uniqueness:
     num = len(left)
     enough = sum(rank.value for rank in ranks) >= 2 * num + 2
     decided = enough or all(rank.exact for rank in ranks)
-    unique, reason = _decide(factors, model, ranks[0].value, enough)
+    unique, reason = _decide(factors, model, ranks, enough)
     return Uniqueness(unique, reason, *ranks, kruskal=enough if decided else None)
 
 
-def _decide(factors: Factors, model: Model, k_down: int, kruskal: bool) -> tuple[bool | None, str]:
-    num = len(factors.left)
-    if k_down == 0:
+def _decide(
+    factors: Factors, model: Model, ranks: tuple[KruskalRank, ...], kruskal: bool
+) -> tuple[bool | None, str]:
+    if any(rank.value == 0 for rank in ranks):
         return False, "a component is zero"
-    if num == 1:
+    if len(factors.left) == 1:
         return True, "a single component"
-    if k_down == 1:
+    if ranks[0].value == 1:
         return False, "two components write to parallel outputs: their sum can be split otherwise"
     if model == "symmetric":
         if kruskal:

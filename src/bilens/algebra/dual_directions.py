@@ -1,0 +1,124 @@
+"""A map written through the forms of given output directions, and their dual directions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.quadratic_form import QuadraticForm
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.checks import check_float_tensor
+from bilens.errors import ShapeError, UsageError
+
+EPS = torch.finfo(torch.float64).eps
+
+
+@dataclass(frozen=True, eq=False)
+class DualExpression:
+    """f ≈ Σ_k dual_k q_k with q_k = u_k·f, for given output directions u_k; float64.
+
+    Exact if the directions span the outputs; otherwise it is U⁺U f, the part of f in their span.
+
+    Attributes:
+        directions: U, (num, out), the rows u_k.
+        duals: U⁺, (out, num), the columns u_k⁺.
+        forms: the q_k, with linear and constant terms.
+        relative_error: ‖B − Σ_k u_k⁺ ⊗ Q_{u_k}‖/‖B‖, exactly 0 if the directions span the outputs.
+        linear_error: the same of the linear term; 0 if it is zero.
+        constant_error: the same of the constant; 0 if it is zero.
+        rank: how many of the directions are independent: singular values of U above
+            max(num, out) · eps of the largest.
+        condition: largest over smallest of those singular values: how much the duals amplify an
+            error of the forms.
+        biorthogonal: u_j·u_k⁺ = 1 for j = k and 0 otherwise, so that dual k is seen by direction k
+            alone. That needs independent directions: never with more of them than outputs, although
+            the sum is still exact there.
+        map: the expression as a map of hidden units with the original input factors.
+    """
+
+    directions: Tensor
+    duals: Tensor
+    forms: tuple[QuadraticForm, ...]
+    relative_error: float
+    linear_error: float
+    constant_error: float
+    rank: int
+    condition: float
+    biorthogonal: bool
+    map: QuadraticMap
+
+    @property
+    def spans_outputs(self) -> bool:
+        """The directions span the outputs, so that nothing of the map is lost."""
+        return self.rank == self.directions.shape[1]
+
+
+def dual_expression(f: QuadraticMap, directions: Tensor) -> DualExpression:
+    """Write a map through the forms of the given output directions.
+
+    Math: f → U⁺U f, so B = Σ_k u_k⁺ ⊗ Q_{u_k} where U⁺U = I; U⁺ from the singular value
+        decomposition U = W S Vᵀ. What is lost is the part of f along the directions orthogonal to
+        all rows of U, the rest of an orthonormal basis V.
+    Cost: O(num · out · (min(num, out) + hidden + in)); O(hidden² · (in + out)) more for the error
+        if the directions do not span the outputs.
+
+    Args:
+        f: the map, any floating dtype.
+        directions: U, (num, out), one output direction a row, in any scale.
+
+    Raises:
+        ShapeError: If the directions do not have one entry for each output.
+        NonFiniteError: If a direction holds NaN or infinity.
+        UsageError: If every direction is zero.
+
+    Source: arXiv:2410.08417, App. K. Its remark that the duals are biorthogonal holds for
+        independent directions only.
+    """
+    shape = check_float_tensor("directions", directions, num_axes=2)
+    d_out = f.sizes.d_out
+    if shape[1] != d_out or shape[0] == 0:
+        raise ShapeError(
+            f"directions has shape {shape}; expected (num, {d_out}), one output direction a row."
+        )
+    f = f.detach().to(torch.float64)
+    rows = directions.detach().double().to(f.tensor.down.device)
+    largest = rows.abs().max()
+    if not largest > 0:
+        raise UsageError("every direction is zero: pass at least one that reads an output.")
+    # In a scale of its own; the rest of the basis V is needed, so all `out` rows of Vᵀ.
+    outer, sizes, inner = torch.linalg.svd(rows / largest, full_matrices=len(rows) < d_out)
+    rank = int((sizes > max(shape) * EPS * sizes[0]).sum())
+    duals = (inner[:rank].T / sizes[:rank]) @ outer[:, :rank].T / largest
+    lost = inner[rank:]  # (out - rank, out), orthonormal
+    read = f.compose_output(rows)
+    return DualExpression(
+        directions=rows,
+        duals=duals,
+        forms=tuple(f.form(row) for row in rows),
+        relative_error=_lost_share(f.tensor, lost),
+        linear_error=_lost_part(f.linear, lost),
+        constant_error=_lost_part(f.constant, lost),
+        rank=rank,
+        condition=float(sizes[0] / sizes[rank - 1]),
+        biorthogonal=rank == len(rows),
+        map=read.compose_output(duals),
+    )
+
+
+def _lost_share(tensor: BilinearTensor, lost: Tensor) -> float:
+    """Return the share of ‖B‖ along the orthonormal rows of `lost`."""
+    if len(lost) == 0:
+        return 0.0
+    norm = float(tensor.norm())
+    part = BilinearTensor(lost @ tensor.down, tensor.left, tensor.right)
+    return float(part.norm()) / norm if norm > 0 else 0.0
+
+
+def _lost_part(part: Tensor | None, lost: Tensor) -> float:
+    """Return the share of the norm of an (out, ...) term along the orthonormal rows of `lost`."""
+    if part is None or len(lost) == 0 or not bool(part.any()):
+        return 0.0
+    return float((lost @ part).norm() / part.norm())

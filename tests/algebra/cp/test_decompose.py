@@ -1,0 +1,208 @@
+"""The way in: fits, the forms of writing a map, odd input, and TensorLy on the dense tensor.
+
+Broken once: `* target.norm` dropped; every rebuilt map was off by its norm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+import oracles
+from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.cp.decompose import cp_decompose
+from bilens.algebra.cp.factors import Model
+from bilens.algebra.cp.multi_start import Method
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.errors import MemoryLimitError, UsageError
+from builders import D_HIDDEN, random_map, random_tensor, rotation
+from odd_tensors import LOW_PRECISION
+from planted import dense_of, planted_map
+from strategies import maps
+
+MODELS: tuple[Model, ...] = ("pairs", "symmetric")
+METHODS: tuple[Method, ...] = ("als", "gradient")
+
+
+@settings(max_examples=15)
+@given(maps(), st.sampled_from(MODELS), st.sampled_from(METHODS))
+def test_fit_and_error_are_those_of_the_map_that_is_given_back(
+    f: QuadraticMap, model: Model, method: Method
+) -> None:
+    found = cp_decompose(f, 1, model=model, method=method, num_starts=2, max_sweeps=30)
+    dense = dense_of(f)
+    norm = float(oracles.norm(dense))
+    if found.starts[0].kind == "zero":
+        assert norm < 1e-12
+        return
+    error = float(oracles.norm(dense - dense_of(found.quadratic_map()))) / norm
+    assert found.relative_error == pytest.approx(error, abs=found.resolution + 1e-12)
+    assert found.fit == pytest.approx(1 - error**2)
+    assert list(found.losses) == sorted(found.losses, reverse=True)
+
+
+@settings(max_examples=10)
+@given(st.integers(0, 1000), st.integers(1, 3), st.sampled_from(METHODS))
+def test_planted_pairs_that_hidden_units_mix_are_found(
+    seed: int, rank: int, method: Method
+) -> None:
+    """Twice the planted hidden units, each in two parts: the rank is not to be read off them."""
+    f = planted_map(seed, rank, "pairs", d_in=8)
+    t = f.tensor
+    split = BilinearTensor(
+        torch.cat([t.down, t.down], dim=1),
+        torch.cat([t.left, t.left]),
+        torch.cat([0.3 * t.right, 0.7 * t.right]),
+    )
+    found = cp_decompose(replace(f, tensor=split), rank, method=method, num_starts=6)
+    assert found.relative_error < 1e-4
+    assert found.unique is True
+    reference = cp_decompose(f, rank, num_starts=1)
+    assert_close(found.left, reference.left, rtol=1e-3, atol=1e-3)
+    assert_close(found.down, reference.down, rtol=1e-3, atol=1e-3)
+
+
+def written_otherwise(f: QuadraticMap) -> QuadraticMap:
+    """The same map: hidden units in another order and scale, left and right swapped."""
+    tensor = f.tensor
+    order = torch.arange(f.sizes.d_hidden).flip(0)
+    tensor = BilinearTensor(
+        tensor.down[:, order] / 6, -3 * tensor.right[order], -2 * tensor.left[order]
+    )
+    return replace(f, tensor=tensor)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("model", MODELS)
+def test_the_way_a_map_is_written_changes_nothing(model: Model, method: Method) -> None:
+    f = random_map(0, d_hidden=6)
+    ours, theirs = (
+        cp_decompose(g, 2, model=model, method=method, max_sweeps=2000, tolerance=1e-12)
+        for g in (f, written_otherwise(f))
+    )
+    assert theirs.fit == pytest.approx(ours.fit, abs=1e-10)
+    assert_close(
+        dense_of(theirs.quadratic_map()), dense_of(ours.quadratic_map()), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_start() -> None:
+    f = random_map(2, d_hidden=6)
+    first, second, other = (cp_decompose(f, 2, seed=seed, max_sweeps=5) for seed in (3, 3, 4))
+    assert torch.equal(first.down, second.down)
+    assert first.starts == second.starts
+    assert [start.fit for start in other.starts] != [start.fit for start in first.starts]
+
+
+def test_a_rotation_of_the_input_rotates_the_components() -> None:
+    f = planted_map(3, 2, "pairs")
+    turn = rotation(f.sizes.d_in)
+    found = cp_decompose(f.compose_input(turn), 2, num_starts=1)
+    ours = cp_decompose(f, 2, num_starts=1)
+    assert_close(
+        dense_of(found.quadratic_map()), dense_of(ours.quadratic_map().compose_input(turn))
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("model", MODELS)
+def test_a_map_that_is_zero_has_components_of_size_zero(model: Model, method: Method) -> None:
+    f = random_map()
+    zero = replace(f, tensor=replace(f.tensor, down=0 * f.tensor.down))
+    found = cp_decompose(zero, 2, model=model, method=method)
+    assert (found.fit, found.relative_error, found.unique) == (1.0, 0.0, False)
+    assert_close(found.quadratic_map()(torch.ones(5).double()), f.linear.sum(1) + f.constant)
+    assert not bool(found.sizes.any())
+
+
+@pytest.mark.parametrize("scale", [1e-150, 1e150])
+def test_the_scale_of_a_map_changes_nothing_but_down(scale: float) -> None:
+    tensor = random_tensor(2, d_hidden=6)
+    plain = cp_decompose(QuadraticMap(tensor), 2, max_sweeps=20)
+    f = QuadraticMap(replace(tensor, down=scale * tensor.down))
+    scaled = cp_decompose(f, 2, max_sweeps=20)
+    assert scaled.fit == pytest.approx(plain.fit)
+    assert_close(scaled.down / scale, plain.down)
+
+
+@pytest.mark.parametrize("dtype", LOW_PRECISION)
+def test_low_precision_maps_are_decomposed_in_float64(dtype: torch.dtype) -> None:
+    f = random_map(1).to(dtype)
+    found = cp_decompose(f, 2, max_sweeps=20)
+    exact = cp_decompose(f.to(torch.float64), 2, max_sweeps=20)
+    assert found.down.dtype is torch.float64
+    assert torch.equal(found.down, exact.down)
+
+
+def test_one_input_one_output_one_hidden_unit() -> None:
+    f = random_map(d_out=1, d_hidden=1, d_in=1)
+    for model in MODELS:
+        found = cp_decompose(f, 1, model=model)
+        assert found.relative_error < 1e-9
+        assert found.converged
+
+
+def test_a_decomposition_needs_no_gradients_and_leaves_the_map_alone() -> None:
+    f = random_map(1)
+    left = torch.nn.Parameter(f.tensor.left.clone())
+    found = cp_decompose(replace(f, tensor=replace(f.tensor, left=left)), 2, max_sweeps=5)
+    assert not found.left.requires_grad
+    assert torch.equal(left, f.tensor.left)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rank": 0}, "rank must be an integer of at least 1, got 0"),
+        ({"rank": 2.0}, "rank must be an integer"),
+        ({"rank": True}, "rank must be an integer"),
+        ({"rank": D_HIDDEN + 1}, r"rank=5, but the 4 hidden units .* at most 4"),
+        ({"rank": 2 * D_HIDDEN + 1, "model": "symmetric"}, "a sum of 8 such components"),
+        ({"model": "cp"}, "model='cp' is not known: use one of pairs, symmetric"),
+        ({"method": "adam"}, "method='adam' is not known: use one of als, gradient"),
+        ({"num_starts": 0}, "num_starts must be an integer of at least 1"),
+        ({"seed": -1}, "seed must be an integer of at least 0"),
+        ({"max_sweeps": 0}, "max_sweeps must be an integer of at least 1"),
+        ({"tolerance": 0.0}, "tolerance=0.0: a number between 0 and 1"),
+        ({"tolerance": float("nan")}, "tolerance=nan: a number between 0 and 1"),
+    ],
+)
+def test_an_argument_that_cannot_be_honoured_is_refused(
+    options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        cp_decompose(random_map(), **{"rank": 2, **options})
+
+
+def test_a_form_is_refused_with_what_to_use() -> None:
+    with pytest.raises(UsageError, match=r"got a QuadraticForm: .* eigendecompose"):
+        cp_decompose(random_map().form(torch.ones(3).double()), 1)
+
+
+def test_a_fit_beyond_the_memory_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BILENS_MEMORY_LIMIT", "1k")
+    with pytest.raises(MemoryLimitError, match=r"a CP fit of rank 2 .* smaller rank"):
+        cp_decompose(random_map(), 2)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_fit_is_at_least_that_of_tensorly_on_the_dense_tensor(method: Method) -> None:
+    """The symmetric part of any CP model of a symmetric tensor is a sum of pairs, and closer."""
+    tensorly = pytest.importorskip("tensorly", reason="TensorLy is not installed")
+    parafac = pytest.importorskip("tensorly.decomposition").parafac
+    assert tensorly.get_backend() == "numpy"
+    f = random_map(4, d_out=12, d_hidden=24, d_in=10)
+    dense = dense_of(f)
+    errors = [
+        parafac(
+            dense.numpy(), 4, n_iter_max=300, init="random", random_state=s, return_errors=True
+        )[1][-1]
+        for s in range(3)
+    ]
+    ours = cp_decompose(f, 4, method=method, num_starts=3)
+    assert ours.relative_error <= min(float(error) for error in errors)
