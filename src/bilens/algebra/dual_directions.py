@@ -10,7 +10,7 @@ from torch import Tensor
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import check_float_tensor
+from bilens.checks import check_float_tensor, check_type
 from bilens.errors import ShapeError, UsageError
 
 EPS = torch.finfo(torch.float64).eps
@@ -72,11 +72,12 @@ def dual_expression(f: QuadraticMap, directions: Tensor) -> DualExpression:
     Raises:
         ShapeError: If the directions do not have one entry for each output.
         NonFiniteError: If a direction holds NaN or infinity.
-        UsageError: If every direction is zero.
+        UsageError: If every direction is zero, or f is no map.
 
     Source: arXiv:2410.08417, App. K. Its remark that the duals are biorthogonal holds for
         independent directions only.
     """
+    check_type("f", f, QuadraticMap, "one form is read with f.form(u)")
     shape = check_float_tensor("directions", directions, num_axes=2)
     d_out = f.sizes.d_out
     if shape[1] != d_out or shape[0] == 0:

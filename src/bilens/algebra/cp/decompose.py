@@ -16,7 +16,7 @@ from bilens.algebra.cp.multi_start import Method, Options, best_attempt, run_sta
 from bilens.algebra.cp.target import Target
 from bilens.algebra.cp.uniqueness import check_uniqueness
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import check_count, check_memory
+from bilens.checks import check_count, check_memory, check_type
 from bilens.errors import UsageError
 
 
@@ -66,16 +66,12 @@ def cp_decompose(
 
     Source: T. G. Kolda, B. W. Bader, 2009, SIAM Review 51, §3.
     """
-    if not isinstance(f, QuadraticMap):
-        raise UsageError(
-            f"cp_decompose takes a QuadraticMap, got a {type(f).__name__}: one form alone is "
-            "taken apart exactly by eigendecompose."
-        )
+    check_type("f", f, QuadraticMap, "one form alone is taken apart exactly by eigendecompose")
     check_options(model, method, tolerance)
-    check_rank(f, rank, model)
-    check_count("num_starts", num_starts, minimum=1)
-    check_count("seed", seed, minimum=0)
-    check_count("max_sweeps", max_sweeps, minimum=1)
+    rank = check_rank(f, rank, model)
+    num_starts = check_count("num_starts", num_starts, minimum=1)
+    seed = check_count("seed", seed, minimum=0)
+    max_sweeps = check_count("max_sweeps", max_sweeps, minimum=1)
     check_sweep_memory(f, rank)
     target = Target.of(f.tensor)
     if target.norm == 0:
@@ -143,7 +139,7 @@ def check_options(model: str, method: str, tolerance: float) -> None:
 
 def check_rank(f: QuadraticMap, rank: int, model: Model) -> int:
     """Return a rank that is at most what the hidden units themselves need."""
-    check_count("rank", rank, minimum=1)
+    rank = check_count("rank", rank, minimum=1)
     d_hidden = f.sizes.d_hidden
     most = d_hidden if model == "pairs" else 2 * d_hidden
     if rank > most:

@@ -51,7 +51,7 @@ class CPDecomposition:
         fit: 1 − ‖B − B̂‖²/‖B‖², with B and B̂ symmetric in the two inputs. (TensorLy and others
             report 1 − ‖B − B̂‖/‖B‖, which is 1 − `relative_error`.)
         relative_error: ‖B − B̂‖/‖B‖.
-        resolution: what rounding may have added to or taken from `relative_error`.
+        resolution: the order of what rounding may have added to or taken from `relative_error`.
         cancellation: Σ_a ‖component_a‖²/‖B‖²; far above 1 where components cancel each other.
         ridge: the weight of the penalty on that sum in the fit that was kept.
         uniqueness: whether these components are the only ones of their sum.

@@ -16,7 +16,7 @@ class FitError(NamedTuple):
 
     Attributes:
         relative_error: the error.
-        resolution: what rounding may have added to it or taken from it.
+        resolution: the order of what rounding may have added to it or taken from it.
     """
 
     relative_error: float

@@ -81,7 +81,7 @@ class Target:
         return float(1 - 2 * (down * correlation).sum() + square)
 
     def rounding(self, factors: Factors) -> float:
-        """Return what rounding may add to a loss: eps · (sum of the sizes of all terms)²."""
+        """Return the order of the rounding in a loss: eps · (sum of the sizes of all terms)²."""
         down, left, right = factors
         sizes = down.norm(dim=0) * left.norm(dim=1) * right.norm(dim=1)
         return torch.finfo(torch.float64).eps * (self.size + float(sizes.sum())) ** 2

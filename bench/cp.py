@@ -1,0 +1,152 @@
+"""CP decomposition: bilens from the factors against TensorLy on the dense tensor.
+
+Two questions. *Fit*: same tensor, rank and number of starts; the relative error of the best start.
+*Speed*: seconds a sweep, at a size where the dense tensor takes a gigabyte. TensorLy alternates
+over the three modes of the dense array and knows nothing of its symmetry; it is given the array,
+its NumPy backend, the same number of threads, and no error to compute in the timed sweeps. Run it
+with `python -m bench.cp`; it prints JSON and needs `pip install tensorly`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import json
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.cp.alternating_least_squares import SWEEPS, begin
+from bilens.algebra.cp.decompose import cp_decompose
+from bilens.algebra.cp.factors import Model
+from bilens.algebra.cp.starts import random_start
+from bilens.algebra.cp.target import Target
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.workflows.provenance import describe_run
+
+RIDGE = 1e-12
+TARGET_RATIO = 50.0
+
+
+def random_tensor(d_out: int, d_hidden: int, d_in: int, decay: float, seed: int) -> BilinearTensor:
+    """Return normal factors whose hidden units fall off in size as exp(−decay · h / hidden)."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    sizes = torch.exp(-decay * torch.arange(d_hidden, dtype=torch.float64) / d_hidden)
+    down = normal(d_out, d_hidden) * sizes
+    return BilinearTensor(down, normal(d_hidden, d_in), normal(d_hidden, d_in))
+
+
+def dense(tensor: BilinearTensor) -> Any:
+    """Return the dense array, one output at a time."""
+    d_out, _, d_in = tensor.sizes
+    array = torch.empty(d_out, d_in, d_in, dtype=torch.float64)
+    for c, weight in enumerate(tensor.down):
+        half = (tensor.left.T * weight) @ tensor.right
+        array[c] = (half + half.T) / 2
+    return array.numpy()
+
+
+def parafac(array: Any, rank: int, seed: int, sweeps: int, **options: Any) -> Any:
+    """Run TensorLy from one random start."""
+    decomposition = importlib.import_module("tensorly.decomposition")
+    return decomposition.parafac(
+        array, rank, n_iter_max=sweeps, init="random", random_state=seed, **options
+    )
+
+
+def errors_of_starts(array: Any, rank: int, starts: int, sweeps: int) -> list[float]:
+    """Return the relative error that TensorLy reaches from each start."""
+    runs = (
+        parafac(array, rank, seed, sweeps, tol=1e-8, return_errors=True) for seed in range(starts)
+    )
+    return [float(errors[-1]) for _, errors in runs]
+
+
+def seconds(work: Callable[..., Any], *arguments: Any, **options: Any) -> tuple[float, Any]:
+    """Return how long some work takes, and what it returns."""
+    began = time.perf_counter()
+    result = work(*arguments, **options)
+    return time.perf_counter() - began, result
+
+
+def measure_fit(
+    size: int = 128, d_hidden: int = 256, rank: int = 16, starts: int = 3, sweeps: int = 500
+) -> list[dict[str, Any]]:
+    """Return the best relative error of both, on tensors from flat to steep."""
+    results = []
+    for decay in (0.0, 8.0, 32.0):
+        tensor = random_tensor(size, d_hidden, size, decay, seed=0)
+        array = dense(tensor)
+        result: dict[str, Any] = {
+            "sizes": {"out": size, "hidden": d_hidden, "in": size, "rank": rank},
+            "starts": starts,
+            "decay": decay,
+        }
+        # A pair sym(l rᵀ) is two components of an ordinary CP model, so twice the rank is told too.
+        for name, theirs in (("tensorly", rank), ("tensorly, twice the rank", 2 * rank)):
+            took, errors = seconds(errors_of_starts, array, theirs, starts, sweeps)
+            result[name] = {"relative_error": min(errors), "all": errors, "seconds": took}
+        for method in ("als", "gradient"):
+            options = {"method": method, "num_starts": starts, "max_sweeps": sweeps}
+            took, ours = seconds(cp_decompose, QuadraticMap(tensor), rank, **options)
+            result[method] = {
+                "relative_error": ours.relative_error,
+                "all": [(1 - start.fit) ** 0.5 for start in ours.starts],
+                "seconds": took,
+            }
+        results.append(result)
+    return results
+
+
+def measure_sweep(
+    size: int = 512, d_hidden: int = 2048, rank: int = 32, ours_sweeps: int = 10
+) -> dict[str, Any]:
+    """Return seconds a sweep of both; TensorLy's is the difference of three sweeps and one."""
+    tensor = random_tensor(size, d_hidden, size, decay=4.0, seed=0)
+    setup, target = seconds(Target.of, tensor)
+    medians: dict[str, float] = {}
+    for model in get_args(Model):
+        generator = torch.Generator().manual_seed(0)
+        current = begin(target, random_start(target, rank, model, generator), RIDGE)
+        times = []
+        for _ in range(ours_sweeps):
+            took, current = seconds(SWEEPS[model], target, current, RIDGE)
+            times.append(took)
+        medians[model] = statistics.median(times)
+    forming, array = seconds(dense, tensor)
+    once, _ = seconds(parafac, array, rank, 0, 1, tol=0)
+    thrice, _ = seconds(parafac, array, rank, 0, 3, tol=0)
+    theirs = (thrice - once) / 2
+    return {
+        "sizes": {"out": size, "hidden": d_hidden, "in": size, "rank": rank},
+        "dense_bytes": array.nbytes,
+        "setup_seconds": {"ours": setup, "dense array": forming},
+        "median_seconds_a_sweep": {**medians, "tensorly": theirs},
+        "ratio": {model: theirs / median for model, median in medians.items()},
+        "target_ratio": TARGET_RATIO,
+    }
+
+
+def measure() -> dict[str, Any]:
+    """Return the result of the benchmark as JSON values."""
+    run = describe_run("python -m bench.cp", seed=0)
+    run["versions"]["tensorly"] = importlib.metadata.version("tensorly")
+    return {"fit": measure_fit(), "sweep": measure_sweep(), "run": run}
+
+
+def main() -> None:
+    """Run the benchmark and print its result."""
+    print(json.dumps(measure(), indent=1))
+
+
+if __name__ == "__main__":
+    main()
