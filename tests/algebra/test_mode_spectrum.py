@@ -1,0 +1,224 @@
+"""Singular values by graded deflation: those of a dense SVD over six orders of magnitude.
+
+Broken once: every value of the first Gram matrix accepted (`TARGET = 1e9`); the graded spectra
+were off by 1e-4 to 1 of themselves. `dense = False` for good; the units that cancel failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+import oracles
+from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.mode_spectrum import ModeSpectrum, clusters, mode_spectrum
+from bilens.algebra.modes import Factors, InputMode, OutputMode
+from bilens.errors import MemoryLimitError
+from builders import randn, rotation, vector
+
+OUT, HIDDEN, IN = 24, 40, 14
+DOWN, LEFT, RIGHT = randn(OUT, HIDDEN, seed=1), randn(HIDDEN, IN, seed=2), randn(HIDDEN, IN, seed=3)
+NEAR = 1e-4 * randn(HIDDEN, IN, seed=4)
+ONES = torch.ones(HIDDEN, IN, dtype=torch.float64)
+
+
+def falling(length: int, decades: float) -> Tensor:
+    return torch.logspace(0, -decades, length, dtype=torch.float64)
+
+
+def graded_outputs() -> BilinearTensor:
+    """The small values come with small weights: another Gram matrix of the rest tells them."""
+    return BilinearTensor(rotation(OUT) @ (falling(OUT, 7)[:, None] * DOWN), LEFT, RIGHT)
+
+
+def graded_units() -> BilinearTensor:
+    return BilinearTensor(DOWN, falling(HIDDEN, 8)[:, None] * LEFT, RIGHT)
+
+
+def graded_inputs() -> BilinearTensor:
+    """All units look along the same few inputs: their weights cancel in the small values."""
+    turn = rotation(IN, seed=5)
+    return BilinearTensor(DOWN, falling(IN, 5) * LEFT @ turn, falling(IN, 5) * RIGHT @ turn)
+
+
+def graded_everywhere() -> BilinearTensor:
+    inputs = graded_inputs()
+    return BilinearTensor(graded_outputs().down, inputs.left, inputs.right)
+
+
+def nearly_opposite_units() -> BilinearTensor:
+    """Every unit has a twin that takes away all but 1e-4 of it, beside three that stand alone."""
+    lone = [randn(OUT, 3, seed=6), randn(3, IN, seed=7), randn(3, IN, seed=8)]
+    return BilinearTensor(
+        torch.cat([DOWN, -DOWN, lone[0]], dim=1),
+        torch.cat([LEFT, LEFT + NEAR, lone[1]]),
+        torch.cat([RIGHT, RIGHT, lone[2]]),
+    )
+
+
+def nearly_equal_units() -> BilinearTensor:
+    """Units that differ by 1e-4, with weights that sum to zero: H is 1 everywhere, but for that."""
+    centred = DOWN - DOWN.mean(dim=1, keepdim=True)
+    return BilinearTensor(centred, ONES + NEAR, ONES - NEAR.flip(0))
+
+
+def few_units() -> BilinearTensor:
+    return BilinearTensor(DOWN[:, :5], LEFT[:5], RIGHT[:5])
+
+
+def any_units() -> BilinearTensor:
+    return BilinearTensor(DOWN, LEFT, RIGHT)
+
+
+def beyond_the_squares() -> BilinearTensor:
+    """‖B‖ near 1e170: its square overflows."""
+    return BilinearTensor(1e120 * DOWN, 1e150 * LEFT, 1e-100 * RIGHT)
+
+
+MAPS = [
+    any_units,
+    few_units,
+    graded_outputs,
+    graded_units,
+    graded_inputs,
+    graded_everywhere,
+    nearly_opposite_units,
+    nearly_equal_units,
+    beyond_the_squares,
+]
+MODES = {0: OutputMode, 1: InputMode}
+
+
+def spectrum(tensor: BilinearTensor, axis: int, rank: int | None = None) -> ModeSpectrum:
+    factors = Factors.of(tensor.down, tensor.left, tensor.right)
+    return mode_spectrum(MODES[axis](factors), factors.unit, rank)
+
+
+def flattened(tensor: BilinearTensor, axis: int) -> Tensor:
+    return oracles.dense_tensor(tensor.down, tensor.left, tensor.right).movedim(axis, 0).flatten(1)
+
+
+@pytest.mark.parametrize("axis", MODES)
+@pytest.mark.parametrize("make", MAPS, ids=lambda make: make.__name__)
+def test_values_are_those_of_a_dense_svd(make: Callable[[], BilinearTensor], axis: int) -> None:
+    """To 1e-6 of themselves above 1e-6 of the largest, and within their rounding everywhere."""
+    tensor = make()
+    found, exact = spectrum(tensor, axis), torch.linalg.svdvals(flattened(tensor, axis))
+    error = (found.singular_values - exact).abs()
+    counted = exact > 1e-6 * exact[0]
+    assert bool((error[counted] <= 1e-6 * exact[counted]).all())
+    assert bool((error <= found.rounding + 1e-15 * exact[0]).all())  # the SVD rounds, too
+
+
+@pytest.mark.parametrize("axis", MODES)
+@pytest.mark.parametrize("make", MAPS, ids=lambda make: make.__name__)
+def test_directions_are_orthonormal_and_have_slices_of_that_length(
+    make: Callable[[], BilinearTensor], axis: int
+) -> None:
+    tensor = make()
+    found, matrix = spectrum(tensor, axis), flattened(tensor, axis)
+    rows, values = found.directions, found.singular_values
+    torch.testing.assert_close(rows @ rows.T, torch.eye(len(rows), dtype=torch.float64))
+    values, matrix = values / values[0], matrix / values[0]  # whose squares do not overflow
+    counted = values > 1e-6
+    torch.testing.assert_close(
+        (rows @ matrix).norm(dim=1)[counted], values[counted], rtol=1e-6, atol=0
+    )
+    largest = rows.gather(1, rows.abs().argmax(dim=1, keepdim=True))
+    assert bool((largest > 0).all())
+
+
+@pytest.mark.parametrize("make", [graded_outputs, nearly_opposite_units], ids=str)
+def test_small_slices_are_orthogonal_to_the_large_ones(
+    make: Callable[[], BilinearTensor],
+) -> None:
+    """The overlap of two slices is the rounding of the first Gram matrix over their lengths."""
+    tensor = make()
+    found = spectrum(tensor, 0)
+    kept = found.singular_values > 1e-6 * found.singular_values[0]
+    units = torch.nn.functional.normalize(found.directions[kept] @ flattened(tensor, 0), dim=1)
+    overlap = units @ units.T - torch.eye(len(units), dtype=torch.float64)
+    assert float(overlap.abs().max()) < 2e-3
+
+
+def counting(mode: OutputMode, calls: list[str]) -> OutputMode:
+    """The mode, with a record of which route each of its Gram matrices took."""
+
+    class Counted(OutputMode):
+        def gram(self, rows: Tensor) -> Tensor:
+            calls.append("factors")
+            return super().gram(rows)
+
+        def dense_gram(self, rows: Tensor) -> Tensor:
+            calls.append(f"{len(rows)} slices")
+            return super().dense_gram(rows)
+
+    return Counted(mode.factors)
+
+
+@pytest.mark.parametrize(
+    ("make", "routes"),
+    [
+        (any_units, ["factors"]),
+        (graded_outputs, ["factors", "factors"]),
+        (few_units, ["factors", "factors"]),
+        (nearly_opposite_units, ["factors", f"{OUT - 3} slices"]),
+    ],
+    ids=str,
+)
+def test_slices_are_built_only_where_units_cancel(
+    make: Callable[[], BilinearTensor], routes: list[str]
+) -> None:
+    tensor, calls = make(), list[str]()
+    factors = Factors.of(tensor.down, tensor.left, tensor.right)
+    mode_spectrum(counting(OutputMode(factors), calls), 1.0, None)
+    assert calls[: len(routes)] == routes
+
+
+def test_a_rank_keeps_the_leading_ones_and_the_mass_of_the_others() -> None:
+    whole, cut = spectrum(any_units(), 0), spectrum(any_units(), 0, rank=4)
+    assert torch.equal(cut.singular_values, whole.singular_values[:4])
+    assert torch.equal(cut.directions, whole.directions[:4])
+    assert len(cut.rounding) == len(cut.cluster) == len(cut.cluster_size) == 4
+    torch.testing.assert_close(
+        cut.discarded_squared, whole.singular_values[4:].square().sum(), rtol=1e-14, atol=0
+    )
+    torch.testing.assert_close(cut.tail_squared(2), whole.tail_squared(2))
+    assert float(whole.discarded_squared) == 0.0
+
+
+def test_equal_values_share_a_label_and_others_do_not() -> None:
+    values = vector(5, 3, 3 * (1 - 1e-12), 2, 1e-9, 0)
+    labels, sizes = clusters(values, vector(0, 0, 0, 0, 1e-9, 1e-9))
+    assert labels.tolist() == [0, 1, 1, 2, 3, 3]
+    assert sizes.tolist() == [1, 2, 2, 1, 2, 2]
+
+
+def test_outputs_that_are_orthogonal_and_equally_large_are_one_cluster() -> None:
+    """Q_c = 2 e_c e_cᵀ for c = 0, 1, 2 and e_3 e_3ᵀ: three singular values 2, one of 1."""
+    eye = torch.eye(4, dtype=torch.float64)
+    found = spectrum(BilinearTensor(torch.diag(vector(2, 2, 2, 1)), eye, eye), 0)
+    torch.testing.assert_close(found.singular_values, vector(2, 2, 2, 1))
+    assert found.cluster_size.tolist() == [3, 3, 3, 1]
+
+
+def test_a_cut_through_a_cluster_is_seen() -> None:
+    eye = torch.eye(4, dtype=torch.float64)
+    found = spectrum(BilinearTensor(eye, eye, eye), 0, rank=2)
+    assert found.cluster_size.tolist() == [4, 4]
+
+
+@pytest.mark.parametrize("axis", MODES)
+def test_a_tensor_of_zeros_has_zeros(axis: int) -> None:
+    found = spectrum(BilinearTensor(0 * DOWN, LEFT, RIGHT), axis)
+    assert float(found.singular_values.max()) == float(found.rounding.max()) == 0.0
+    assert len(set(found.cluster.tolist())) == 1
+
+
+def test_arrays_that_would_not_fit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BILENS_MEMORY_LIMIT", "10K")
+    with pytest.raises(MemoryLimitError, match="the Gram matrix of 24 slices needs"):
+        spectrum(any_units(), 0)
