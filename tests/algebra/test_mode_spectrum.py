@@ -1,7 +1,7 @@
 """Singular values by graded deflation: those of a dense SVD over six orders of magnitude.
 
 Broken once: every value of the first Gram matrix accepted (`TARGET = 1e9`); the graded spectra
-were off by 1e-4 to 1 of themselves. `dense = False` for good; the units that cancel failed.
+were off by 1e-4 to 1 of themselves. `dense and` dropped from `done`; the units that cancel failed.
 """
 
 from __future__ import annotations
