@@ -14,17 +14,11 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import oracles
-from bilens.algebra.cp.alternating_least_squares import (
-    SWEEPS,
-    begin,
-    exact_step,
-    fit,
-    quartic_minimum,
-)
+from bilens.algebra.cp.alternating_least_squares import SWEEPS, begin, fit
 from bilens.algebra.cp.factors import Factors, Model
 from bilens.algebra.cp.starts import random_start
 from bilens.algebra.cp.target import Target
-from builders import randn, random_tensor
+from builders import random_tensor
 from planted import dense_of, planted_map
 
 MODELS: tuple[Model, ...] = ("pairs", "symmetric")
@@ -97,36 +91,3 @@ def test_a_component_that_is_not_needed_does_no_harm() -> None:
         fitted = fit(target, start, model, 1e-12, max_sweeps=300, tolerance=1e-7)
         assert all(bool(torch.isfinite(part).all()) for part in fitted.factors)
         assert fitted.losses[-1] < 1e-6
-
-
-@given(*[st.floats(-3, 3) for _ in range(3)], st.floats(0.01, 3))
-def test_the_minimum_of_a_quartic_is_below_all_its_points(
-    first: float, second: float, third: float, fourth: float
-) -> None:
-    def value(t: float) -> float:
-        return first * t + second * t**2 + third * t**3 + fourth * t**4
-
-    least = value(quartic_minimum(first, second, third, fourth))
-    assert least <= 0
-    assert all(least <= value(t / 10) + 1e-9 for t in range(-200, 201))
-
-
-def test_a_quartic_that_is_none_has_no_step() -> None:
-    assert quartic_minimum(-1.0, 1.0, 0.0, 0.0) == 0.0
-    assert quartic_minimum(-1e300, 1e300, 0.0, 1e-300) == 0.0
-
-
-def test_the_exact_step_is_the_best_on_its_line() -> None:
-    tensor = random_tensor(5, d_hidden=6)
-    target = Target.of(tensor)
-    unit = oracles.dense_tensor(tensor.down, tensor.left, tensor.right) / target.norm
-    current = begin(target, random_start(target, 2, "symmetric", seeded(3)), RIDGE)
-    down, rows, _ = current.factors
-    direction = randn(2, rows.shape[1], seed=9)
-
-    def error(t: float) -> float:
-        moved = rows + t * direction
-        return dense_loss(unit, Factors(down, moved, moved))
-
-    best = error(exact_step(target, current, direction, RIDGE))
-    assert all(best <= error(t / 100) + 1e-12 for t in range(-200, 201))

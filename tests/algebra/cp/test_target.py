@@ -43,8 +43,15 @@ def test_correlations_are_inner_products_with_each_output() -> None:
 
 def test_applying_reads_each_component_along_its_own_output() -> None:
     target = Target.of(TENSOR)
-    found = target.apply(MODEL.down, target.project(MODEL.right))
+    found = target.apply(target.weigh(MODEL.down), target.project(MODEL.right))
     assert_close(found, torch.einsum("ca,cij,aj->ai", MODEL.down, UNIT, MODEL.right))
+
+
+def test_the_inner_product_with_a_model_is_that_of_the_dense_tensors() -> None:
+    target = Target.of(TENSOR)
+    left, right = target.project(MODEL.left), target.project(MODEL.right)
+    found = target.inner(target.weigh(MODEL.down), left, right)
+    assert found == pytest.approx(float(oracles.inner(UNIT, oracles.dense_tensor(*MODEL))))
 
 
 def test_the_loss_is_the_squared_error_with_the_penalty() -> None:

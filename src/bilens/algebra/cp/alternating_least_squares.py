@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.cp import conjugate_gradient
+from bilens.algebra.cp.exact_line_search import exact_step
 from bilens.algebra.cp.factors import (
     Factors,
     Model,
-    down_gram,
     pair_gram,
     unit_columns,
 )
@@ -109,11 +109,12 @@ def sweep_pairs(target: Target, current: Iterate, ridge: float) -> Iterate:
     down, left, right = current.factors
     unit, sizes = unit_columns(down)
     gram = unit.T @ unit + ridge * torch.eye(len(left), dtype=left.dtype, device=left.device)
-    rhs = 2 * target.apply(unit, current.right)
+    weights = target.weigh(unit)
+    rhs = 2 * target.apply(weights, current.right)
     fitted = conjugate_gradient.solve(gram, right, rhs, sizes[:, None] * left)
     left, sizes = renewed(left, fitted)
     left_projection = target.project(left)
-    rhs = 2 * target.apply(unit, left_projection)
+    rhs = 2 * target.apply(weights, left_projection)
     fitted = conjugate_gradient.solve(gram, left, rhs, sizes[:, None] * right)
     right, _ = renewed(right, fitted)
     return fit_down(target, left, right, left_projection, target.project(right), ridge)
@@ -129,11 +130,12 @@ def sweep_symmetric(target: Target, current: Iterate, ridge: float) -> Iterate:
     down, rows, _ = current.factors
     unit, sizes = unit_columns(down)
     gram = unit.T @ unit + ridge * torch.eye(len(rows), dtype=rows.dtype, device=rows.device)
-    rhs = 2 * target.apply(unit, current.left)
+    weights = target.weigh(unit)
+    rhs = 2 * target.apply(weights, current.left)
     best = conjugate_gradient.solve(gram, rows, rhs, sizes[:, None] * rows)
     best = best / torch.where(sizes > 0, sizes, 1.0)[:, None]
     direction = torch.where(sizes[:, None] > 0, (best - rows) / 2, 0.0)
-    step = exact_step(target, current, direction, ridge)
+    step = exact_step(target, current.factors, current.left, direction, ridge)
     moved, _ = renewed(rows, rows + step * direction)
     projection = target.project(moved)
     return fit_down(target, moved, moved, projection, projection, ridge)
@@ -143,52 +145,6 @@ def renewed(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
     """Return unit rows and their lengths; a row that became zero stays what it was before."""
     unit, lengths = unit_rows(after)
     return torch.where(lengths[:, None] > 0, unit, before), lengths
-
-
-def exact_step(target: Target, current: Iterate, direction: Tensor, ridge: float) -> float:
-    """Return the t that minimises the loss of p_a ⊗ (v_a + t d_a)(v_a + t d_a)ᵀ, a quartic.
-
-    Math: with M₁ = Σ p ⊗ sym(v dᵀ), M₂ = Σ p ⊗ d dᵀ and the residual E = B − model,
-        loss(t) − loss(0) = −4⟨E, M₁⟩ t + (4‖M₁‖² − 2⟨E, M₂⟩) t² + 4⟨M₁, M₂⟩ t³ + ‖M₂‖² t⁴.
-    """
-    down, rows, _ = current.factors
-    projection = target.project(direction)
-    gram = down_gram(down, ridge)
-
-    def inner(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> float:
-        return float((gram * pair_gram(*first, *second)).sum())
-
-    old, mixed, new = (rows, rows), (rows, direction), (direction, direction)
-    with_mixed = float((down * target.correlate(current.left, projection)).sum())
-    with_new = float((down * target.correlate(projection, projection)).sum())
-    return quartic_minimum(
-        -4 * (with_mixed - inner(old, mixed)),
-        4 * inner(mixed, mixed) - 2 * (with_new - inner(old, new)),
-        4 * inner(mixed, new),
-        inner(new, new),
-    )
-
-
-def quartic_minimum(first: float, second: float, third: float, fourth: float) -> float:
-    """Return the t with the least first·t + second·t² + third·t³ + fourth·t⁴; fourth ≥ 0.
-
-    The roots of the derivative are the eigenvalues of its companion matrix; 0 if none is better.
-    """
-    if not fourth > 0:
-        return 0.0
-    companion = torch.tensor(
-        [
-            [0.0, 0.0, -first / (4 * fourth)],
-            [1.0, 0.0, -second / (2 * fourth)],
-            [0.0, 1.0, -0.75 * third / fourth],
-        ],
-        dtype=torch.float64,
-    )
-    if not bool(torch.isfinite(companion).all()):
-        return 0.0
-    candidates: list[float] = [0.0, *torch.linalg.eigvals(companion).real.tolist()]
-    candidates.sort(key=lambda t: t * (first + t * (second + t * (third + t * fourth))))
-    return candidates[0]
 
 
 SWEEPS: dict[Model, Callable[[Target, Iterate, float], Iterate]] = {

@@ -93,10 +93,11 @@ def loss_and_gradient(
     inputs_ridge = inputs + ridge * torch.diag(inputs.diagonal())
     loss = target.loss(factors, correlation, ridge)
     by_down = 2 * (down @ inputs_ridge - correlation)
-    by_left = normal_product(gram, right, left) - 2 * target.apply(down, right_projection)
+    weights = target.weigh(down)
+    by_left = normal_product(gram, right, left) - 2 * target.apply(weights, right_projection)
     if model == "symmetric":
         return loss, (by_down, 2 * by_left)
-    by_right = normal_product(gram, left, right) - 2 * target.apply(down, left_projection)
+    by_right = normal_product(gram, left, right) - 2 * target.apply(weights, left_projection)
     return loss, (by_down, by_left, by_right)
 
 

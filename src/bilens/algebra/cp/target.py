@@ -16,6 +16,11 @@ from bilens.checks import check_finite
 Projection = tuple[Tensor, Tensor]  # on the left and on the right rows, twice (rank, hidden)
 
 
+def paired(left: Projection, right: Projection) -> Tensor:
+    """Return ⟨sym(left_h right_hᵀ), sym(l_a r_aᵀ)⟩, (rank, hidden), from projections."""
+    return (left[0] * right[1] + left[1] * right[0]) / 2
+
+
 @dataclass(frozen=True, eq=False)
 class Target:
     """B / ‖B‖ with unit rows in the input factors, float64.
@@ -58,16 +63,22 @@ class Target:
 
     def correlate(self, left: Projection, right: Projection) -> Tensor:
         """Return ⟨B_c, sym(l_a r_aᵀ)⟩, (out, rank), from projections, in O(out · hidden · rank)."""
-        terms = (left[0] * right[1] + left[1] * right[0]) / 2
-        return (terms @ self.down.T).T
+        return (paired(left, right) @ self.down.T).T
 
-    def apply(self, down: Tensor, right: Projection) -> Tensor:
-        """Return Q_{p_a} r_a, (rank, in), from projections, in O(hidden · rank · (in + out)).
+    def inner(self, weights: Tensor, left: Projection, right: Projection) -> float:
+        """Return ⟨B, Σ_a p_a ⊗ sym(l_a r_aᵀ)⟩ from weights and projections, O(hidden · rank)."""
+        return float((weights * paired(left, right)).sum())
 
-        Math: ½[Lᵀ(s∘R r) + Rᵀ(s∘L r)] with s = downᵀp, down the factor of B.
+    def weigh(self, down: Tensor) -> Tensor:
+        """Return the weights p_a·down_h of Q_{p_a}, (rank, hidden), in O(out · hidden · rank)."""
+        return down.T @ self.down
+
+    def apply(self, weights: Tensor, right: Projection) -> Tensor:
+        """Return Q_{p_a} r_a, (rank, in), from weights and projections, in O(hidden · in · rank).
+
+        Math: ½[Lᵀ(s∘R r) + Rᵀ(s∘L r)], s the weights.
         """
-        weight = down.T @ self.down
-        crossed = torch.cat([weight * right[1], weight * right[0]], dim=1)
+        crossed = torch.cat([weights * right[1], weights * right[0]], dim=1)
         return crossed @ self.stacked / 2
 
     def loss(self, factors: Factors, correlation: Tensor, ridge: float) -> float:
