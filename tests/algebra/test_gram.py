@@ -26,6 +26,7 @@ from bilens.algebra.gram import (
     no_negative,
     output_gram,
     outputs_traces,
+    paired_inner,
     rows_within,
     squared_norm_rounding,
     squared_norms,
@@ -60,6 +61,10 @@ def test_the_size_of_the_blocks_changes_nothing() -> None:
     torch.testing.assert_close(output_gram(*FIRST, *FIRST), dense_gram(first, first))
     torch.testing.assert_close(input_gram(*FIRST), oracles.input_gram(first))
     torch.testing.assert_close(squared_norms(*SECOND), dense_gram(second, second).diagonal())
+    torch.testing.assert_close(
+        paired_inner(SECOND[0][:2], *SECOND[1:], *FIRST), dense_gram(second[:2], first).diagonal()
+    )
+    torch.testing.assert_close(outputs_traces(*SECOND), oracles.traces(second))
 
 
 @pytest.mark.usefixtures("block")

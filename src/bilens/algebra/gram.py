@@ -120,6 +120,37 @@ def _kernel_between(down: Tensor, first: Branches, down2: Tensor, second: Branch
     return total
 
 
+def paired_inner(
+    weights: Tensor, left: Tensor, right: Tensor, weights2: Tensor, left2: Tensor, right2: Tensor
+) -> Tensor:
+    """Return ⟨Q_i, Q'_i⟩ for the rows of weights paired one to one: the diagonal of `output_gram`.
+
+    Cost: O(hidden · hidden' · (in + num)) time, O(num) memory and WORK_BYTES beside the
+        arguments, of which no float64 copy is made.
+    Accuracy: as `output_gram`.
+
+    Args:
+        weights: (num, hidden).
+        left: (hidden, in).
+        right: (hidden, in).
+        weights2: (num, hidden').
+        left2: (hidden', in).
+        right2: (hidden', in).
+
+    Returns:
+        (num,) float64.
+    """
+    first, second = Branches.of(left, right), Branches.of(left2, right2)
+    size = rows_within(6 * left.shape[1])
+    total = first.left_length.new_zeros(len(weights))
+    for rows in blocks(len(left), size):
+        for columns, kernel in kernel_row(first, second, rows, size):
+            for chosen in blocks(len(weights), size):
+                reached = first.weigh(weights[chosen], rows) @ kernel
+                total[chosen] += (reached * second.weigh(weights2[chosen], columns)).sum(dim=1)
+    return total
+
+
 def squared_norms(weights: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """Return ‖Q_w‖_F² of Q_w = ½ Σ_h w_h (l_h r_hᵀ + r_h l_hᵀ), for every row w of `weights`.
 
@@ -255,7 +286,14 @@ def unit_factors(down: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Ten
 
 def outputs_traces(down: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """Return tr Q_c = Σ_h down[c, h] (left_h · right_h), (out,) float64, in O(hidden · in)."""
-    return down.double() @ (left.double() * right.double()).sum(dim=1)
+    size = rows_within(3 * left.shape[1] + len(down))
+    return sum(
+        (
+            down[:, rows].double() @ (left[rows].double() * right[rows].double()).sum(dim=1)
+            for rows in blocks(len(left), size)
+        ),
+        start=torch.zeros(len(down), dtype=torch.float64, device=down.device),
+    )
 
 
 def no_negative(value: Tensor) -> Tensor:

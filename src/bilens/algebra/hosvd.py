@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -144,7 +144,7 @@ class HOSVD:
         if input_rank is not None:
             columns = leading("input_rank", input_rank, self.input_directions)
             left, right = (left @ columns.T) @ columns, (right @ columns.T) @ columns
-        return QuadraticMap(BilinearTensor(down, left, right), self.f.linear, self.f.constant)
+        return replace(self.f, tensor=BilinearTensor(down, left, right))
 
     def truncation_error(
         self, output_rank: int | None = None, input_rank: int | None = None

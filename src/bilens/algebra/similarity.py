@@ -1,0 +1,173 @@
+"""How alike two quadratic maps are, from their weights alone."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.gram import (
+    EPS,
+    Branches,
+    masses,
+    nonzero,
+    outputs_traces,
+    paired_inner,
+    squared_norm_rounding,
+    squared_norms,
+)
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.errors import ShapeError, UsageError
+
+Measure = Literal["frobenius", "gaussian"]
+
+
+def similarity(
+    f: QuadraticMap, g: QuadraticMap, measure: Measure = "frobenius", per_output: bool = False
+) -> Tensor:
+    """Return the cosine between two maps, −1 … 1, in float64; 1 only for f = a · g with a > 0.
+
+    Both read the same input and have the same outputs, which are paired one to one. The cosine
+    does not see how a map is written (branches swapped, neurons in another order or scale); it
+    does see another scale of a single input.
+
+    Math: ⟨f, g⟩ / √(⟨f, f⟩ ⟨g, g⟩), ⟨f, g⟩ summed over outputs, or for each of them:
+        "frobenius": ⟨A, B⟩ = tr AB, of the quadratic parts alone.
+        "gaussian": E f(x) g(x) over x ~ N(0, I), of the whole maps x ↦ xᵀAx + a·x + α:
+            (tr A + α)(tr B + β) + 2 tr AB + a·b.
+    Cost: O((hidden + hidden')² · (in + out)) time, O(out · (hidden + in)) memory beside the maps.
+
+    Args:
+        f: the first map, any floating dtype.
+        g: the second map.
+        measure: "frobenius" or "gaussian".
+        per_output: one cosine for each output, instead of one for the maps as a whole.
+
+    Returns:
+        A scalar, or (out,) where `per_output`. Gradients pass.
+
+    Raises:
+        ShapeError: If the maps differ in inputs or outputs.
+        UsageError: If the measure is not known, or a map (an output of it, where `per_output`) is
+            zero, or cannot be told from zero because all of it may be rounding of terms that
+            cancel: it has no direction, so there is no cosine. Nothing else is returned then;
+            leave such outputs out with `compose_output`.
+        NonFiniteError: If products of the factors overflow.
+
+    Source: arXiv:2605.15183 (Gaussian tensor similarity), with the linear and constant terms.
+    """
+    check_comparable(f, g)
+    if measure not in get_args(Measure):
+        raise UsageError(
+            f"measure={measure!r} is not known: use one of {', '.join(get_args(Measure))}."
+        )
+    gaussian = measure == "gaussian"
+    f, g = (rescaled(one, gaussian, per_output) for one in (f, g))
+    product = inner(f, g, gaussian)
+    lengths = []
+    for name, one in (("first", f), ("second", g)):
+        squared, rounding = squared_length(one, gaussian)
+        if not per_output:
+            squared, rounding = squared.sum()[None], rounding.sum()[None]
+        check_nonzero(name, squared, rounding, per_output)
+        lengths.append(squared.sqrt())
+    product = product if per_output else product.sum()[None]
+    cosine = (product / lengths[0] / lengths[1]).clamp(-1.0, 1.0)
+    return cosine if per_output else cosine[0]
+
+
+def inner(f: QuadraticMap, g: QuadraticMap, gaussian: bool) -> Tensor:
+    """Return ⟨f_c, g_c⟩ for every output, (out,)."""
+    a, b = f.tensor, g.tensor
+    product = paired_inner(a.down, a.left, a.right, b.down, b.left, b.right)
+    if not gaussian:
+        return product
+    product = 2 * product + mean(f) * mean(g)
+    if f.linear is None or g.linear is None:
+        return product
+    return product + (f.linear.double() * g.linear.double()).sum(dim=1)
+
+
+def squared_length(f: QuadraticMap, gaussian: bool) -> tuple[Tensor, Tensor]:
+    """Return ⟨f_c, f_c⟩ and a bound on its rounding for every output, (out,) each."""
+    b = f.tensor
+    squared = squared_norms(b.down, b.left, b.right)
+    rounding = squared_norm_rounding(b.down, b.left, b.right)
+    if not gaussian:
+        return squared, rounding
+    squared = 2 * squared + mean(f).square()
+    size = masses(b.down, Branches.of(b.left, b.right))
+    if f.constant is not None:
+        size = size + f.constant.detach().abs()
+    mean_rounding = EPS * (b.sizes.d_in + b.sizes.d_hidden + 16) * size
+    if f.linear is not None:
+        squared = squared + f.linear.double().square().sum(dim=1)
+    return squared, 2 * rounding + mean_rounding.square()
+
+
+def mean(f: QuadraticMap) -> Tensor:
+    """Return E f(x) over x ~ N(0, I): tr Q_c + constant_c, (out,)."""
+    traces = outputs_traces(f.tensor.down, f.tensor.left, f.tensor.right)
+    return traces if f.constant is None else traces + f.constant.double()
+
+
+def rescaled(f: QuadraticMap, gaussian: bool, per_output: bool) -> QuadraticMap:
+    """Return f / a in float64, a > 0, so that no square overflows or vanishes.
+
+    A cosine does not change, also if every output has an `a` of its own where `per_output`. The
+    parts that take no part are left out.
+
+    Raises:
+        NonFiniteError: If products of the factors overflow.
+    """
+    b = f.tensor
+    unit = masses(b.down, Branches.of(b.left, b.right))
+    linear = f.linear.double() if gaussian and f.linear is not None else None
+    constant = f.constant.double() if gaussian and f.constant is not None else None
+    if linear is not None:
+        unit = torch.maximum(unit, linear.detach().abs().amax(dim=1))
+    if constant is not None:
+        unit = torch.maximum(unit, constant.detach().abs())
+    unit = nonzero(unit if per_output else unit.max().expand_as(unit))
+    return QuadraticMap(
+        BilinearTensor(b.down.double() / unit[:, None], b.left.double(), b.right.double()),
+        None if linear is None else linear / unit[:, None],
+        None if constant is None else constant / unit,
+    )
+
+
+def check_comparable(f: QuadraticMap, g: QuadraticMap) -> None:
+    """Refuse what cannot be paired output by output over one input.
+
+    Raises:
+        UsageError: If one is not a QuadraticMap.
+        ShapeError: If they differ in inputs or outputs.
+    """
+    for one in (f, g):
+        if not isinstance(one, QuadraticMap):
+            raise UsageError(f"similarity takes two QuadraticMaps, got a {type(one).__name__}.")
+    mine, theirs = f.sizes, g.sizes
+    if (mine.d_in, mine.d_out) != (theirs.d_in, theirs.d_out):
+        raise ShapeError(
+            f"maps {mine.d_in} → {mine.d_out} and {theirs.d_in} → {theirs.d_out} cannot be "
+            "compared: inputs and outputs must be the same, one to one. Bring them to one space "
+            "with compose_input and compose_output."
+        )
+
+
+def check_nonzero(name: str, squared: Tensor, rounding: Tensor, per_output: bool) -> None:
+    """Refuse squared lengths that may be nothing but rounding.
+
+    Raises:
+        UsageError: With the outputs that have no direction.
+    """
+    zero = (squared <= rounding).nonzero().flatten().tolist()
+    if zero:
+        what = f"output(s) {zero} of the {name} map" if per_output else f"the {name} map"
+        raise UsageError(
+            f"{what} cannot be told from zero (length at most {float(rounding.max()) ** 0.5:.3g} "
+            "of its terms before they cancel): a cosine needs two directions. Leave zero outputs "
+            "out with compose_output."
+        )

@@ -1,0 +1,224 @@
+"""Cosines between maps: those of the dense tensors, and of the expectation over a Gaussian.
+
+Broken once: `2 * product` → `product` in the Gaussian inner product; the quadrature disagreed.
+The linear term left out of `inner`; the same tests failed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from torch import Tensor
+
+import oracles
+from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.algebra.similarity import Measure, similarity
+from bilens.errors import NonFiniteError, ShapeError, UsageError
+from builders import D_HIDDEN, D_IN, D_OUT, randn, random_map, random_tensor, rotation, vector
+from odd_tensors import LOW_PRECISION, SOUND, Odd
+from strategies import SCALES, entries
+
+MEASURES: list[Measure] = ["frobenius", "gaussian"]
+F, G = random_map(1), random_map(2, d_hidden=6)
+
+
+def dense(f: QuadraticMap) -> Tensor:
+    return oracles.dense_tensor(f.tensor.down, f.tensor.left, f.tensor.right)
+
+
+def products(f: QuadraticMap, g: QuadraticMap, measure: Measure) -> Tensor:
+    """⟨f_c, g_c⟩ of every output; the expectation by exact Gauss–Hermite quadrature."""
+    if measure == "frobenius":
+        return (dense(f) * dense(g)).sum(dim=(1, 2))
+    # three nodes, 0 and ±√3, integrate polynomials of degree 5 exactly; f · g has degree 4
+    nodes = {0.0: 2 / 3, 3**0.5: 1 / 6, -(3**0.5): 1 / 6}
+    grid = [*itertools.product(nodes, repeat=f.sizes.d_in)]
+    points = torch.tensor(grid, dtype=torch.float64)
+    weights = torch.tensor([[nodes[t] for t in x] for x in grid], dtype=torch.float64).prod(dim=1)
+    parts = [
+        oracles.evaluate_map(
+            m.tensor.down, m.tensor.left, m.tensor.right, m.linear, m.constant, points
+        )
+        for m in (f, g)
+    ]
+    return weights @ (parts[0] * parts[1])
+
+
+def cosine(f: QuadraticMap, g: QuadraticMap, measure: Measure, per_output: bool) -> Tensor:
+    inner = [products(*pair, measure) for pair in ((f, g), (f, f), (g, g))]
+    cross, mine, theirs = inner if per_output else [part.sum() for part in inner]
+    return cross / (mine * theirs).sqrt()
+
+
+@pytest.mark.parametrize("per_output", [False, True])
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("drop", [(), ("linear",), ("constant",), ("linear", "constant")], ids=str)
+def test_a_similarity_is_the_cosine_of_its_definition(
+    measure: Measure, per_output: bool, drop: tuple[str, ...]
+) -> None:
+    f = replace(F, **dict.fromkeys(drop))
+    for first, second in ((f, G), (G, f), (f, f + G)):
+        found = similarity(first, second, measure, per_output)
+        assert found.shape == ((D_OUT,) if per_output else ())
+        assert found.dtype is torch.float64
+        torch.testing.assert_close(found, cosine(first, second, measure, per_output))
+
+
+@pytest.mark.parametrize("per_output", [False, True])
+@pytest.mark.parametrize("measure", MEASURES)
+def test_gradients_are_those_of_the_definition(measure: Measure, per_output: bool) -> None:
+    left, linear = (part.clone().requires_grad_() for part in (F.tensor.left, F.linear))
+    live = QuadraticMap(replace(F.tensor, left=left), linear, F.constant)
+    wanted = [left, linear] if measure == "gaussian" else [left]
+    ours = torch.autograd.grad(similarity(live, G, measure, per_output).sum(), wanted)
+    theirs = torch.autograd.grad(cosine(live, G, measure, per_output).sum(), wanted)
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("per_output", [False, True])
+@pytest.mark.parametrize("measure", MEASURES)
+def test_a_map_is_like_its_multiples_and_unlike_its_negative(
+    measure: Measure, per_output: bool
+) -> None:
+    twice = F.compose_output(2 * torch.eye(D_OUT, dtype=torch.float64))
+    minus = F.compose_output(-3 * torch.eye(D_OUT, dtype=torch.float64))
+    ones = torch.ones(D_OUT if per_output else (), dtype=torch.float64)
+    torch.testing.assert_close(similarity(F, twice, measure, per_output), ones)
+    torch.testing.assert_close(similarity(F, minus, measure, per_output), -ones)
+
+
+@given(st.data(), SCALES, st.sampled_from(MEASURES), st.booleans())
+def test_a_similarity_does_not_see_how_a_map_is_written(
+    data: st.DataObject, scale: float, measure: Measure, per_output: bool
+) -> None:
+    """Swapped branches, neurons in another order and scale, both inputs turned alike."""
+    b = BilinearTensor(data.draw(entries(2, 3)), data.draw(entries(3, 4)), data.draw(entries(3, 4)))
+    f = QuadraticMap(b, data.draw(entries(2, 4)), data.draw(entries(2)))
+    g = random_map(3, d_out=2, d_hidden=3, d_in=4)
+    mass = products(f, f, measure)
+    assume(float(mass.min()) > 1e-3)
+    order, turn = data.draw(st.permutations(range(3))), rotation(4)
+    expected = similarity(f, g, measure, per_output)
+    for twin in (
+        BilinearTensor(b.down, b.right, b.left),
+        BilinearTensor(b.down[:, order], b.left[order], b.right[order]),
+        BilinearTensor(b.down / scale, b.left * scale, b.right),
+    ):
+        found = similarity(QuadraticMap(twin, f.linear, f.constant), g, measure, per_output)
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    turned = similarity(f.compose_input(turn), g.compose_input(turn), measure, per_output)
+    torch.testing.assert_close(turned, expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(similarity(g, f, measure, per_output), expected)
+
+
+def test_affine_terms_take_no_part_in_the_frobenius_cosine() -> None:
+    assert float(similarity(F, QuadraticMap(F.tensor))) == pytest.approx(1.0, abs=1e-12)
+    assert float(similarity(F, QuadraticMap(F.tensor), "gaussian")) < 0.999
+
+
+def test_maps_without_a_quadratic_part_can_still_be_compared_over_a_gaussian() -> None:
+    """f = x₁, g = x₁ + x₂ on two inputs: E fg = 1, E f² = 1, E g² = 2."""
+    nothing = BilinearTensor(torch.zeros(1, 1), torch.zeros(1, 2), torch.zeros(1, 2))
+    f = QuadraticMap(nothing, torch.tensor([[1.0, 0.0]]))
+    g = QuadraticMap(nothing, torch.tensor([[1.0, 1.0]]))
+    assert float(similarity(f, g, "gaussian")) == pytest.approx(2**-0.5)
+    with pytest.raises(UsageError, match="the first map cannot be told from zero"):
+        similarity(f, g)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-100, 1e100, 1e140])
+@pytest.mark.parametrize("per_output", [False, True])
+@pytest.mark.parametrize("measure", MEASURES)
+def test_scales_whose_squares_float64_cannot_hold_do_no_harm(
+    measure: Measure, per_output: bool, scale: float
+) -> None:
+    huge = F.compose_output(scale * torch.eye(D_OUT, dtype=torch.float64))
+    torch.testing.assert_close(
+        similarity(huge, G, measure, per_output), similarity(F, G, measure, per_output)
+    )
+
+
+def test_an_output_may_be_far_smaller_than_the_others() -> None:
+    shrink = torch.diag(vector(1, 1e-200, 1))
+    torch.testing.assert_close(
+        similarity(F.compose_output(shrink), G, per_output=True), similarity(F, G, per_output=True)
+    )
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_an_output_of_zeros_is_named(measure: Measure) -> None:
+    """As a whole the map has a direction; its output 1 has none."""
+    dead = G.compose_output(torch.diag(vector(1, 0, 1)))
+    assert -1 < float(similarity(F, dead, measure)) < 1
+    with pytest.raises(UsageError, match=r"output\(s\) \[1\] of the second map cannot be told"):
+        similarity(F, dead, measure, per_output=True)
+
+
+def test_a_map_that_only_rounding_keeps_from_zero_has_no_direction() -> None:
+    b = random_tensor(d_in=50)
+    nothing = BilinearTensor(
+        torch.cat([b.down / 3, -b.down / 3], dim=1),
+        torch.cat([b.left, b.right]),
+        torch.cat([b.right, b.left]),
+    )
+    with pytest.raises(UsageError, match=r"the first map cannot be told from zero \(length at mo"):
+        similarity(QuadraticMap(nothing), QuadraticMap(b))
+
+
+@pytest.mark.parametrize(
+    "other", [random_map(d_in=D_IN + 1), random_map(d_out=D_OUT + 1)], ids=["in", "out"]
+)
+def test_maps_of_other_sizes_are_refused(other: QuadraticMap) -> None:
+    with pytest.raises(ShapeError, match=r"maps 5 → 3 and \d → \d cannot be compared"):
+        similarity(F, other)
+
+
+@pytest.mark.parametrize(
+    "other", [random_tensor(), None, randn(2, 2)], ids=["tensor", "-", "array"]
+)
+def test_only_maps_are_compared(other: object) -> None:
+    with pytest.raises(UsageError, match="similarity takes two QuadraticMaps, got a"):
+        similarity(F, other)
+
+
+def test_an_unknown_measure_is_refused() -> None:
+    with pytest.raises(UsageError, match="measure='cosine' is not known: use one of frobenius, ga"):
+        similarity(F, G, "cosine")
+
+
+def test_products_that_overflow_are_refused() -> None:
+    b = random_tensor()
+    with pytest.raises(NonFiniteError, match="of row 0 of weights is beyond float64"):
+        similarity(QuadraticMap(BilinearTensor(b.down * 1e150, b.left * 1e150, b.right * 1e150)), G)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("dtype", LOW_PRECISION)
+def test_maps_of_two_precisions_are_compared_in_float64(
+    dtype: torch.dtype, measure: Measure
+) -> None:
+    low = F.to(dtype)
+    exact = similarity(low.to(torch.float64), G, measure)
+    assert torch.equal(similarity(low, G, measure), exact)
+
+
+@pytest.mark.parametrize("odd", SOUND, ids=str)
+def test_unusual_factors_change_nothing(odd: Odd) -> None:
+    b = F.tensor
+    twin = QuadraticMap(
+        BilinearTensor(odd.of(b.down), odd.of(b.left), odd.of(b.right)),
+        odd.of(F.linear),
+        odd.of(F.constant),
+    )
+    found = similarity(twin, G, "gaussian").detach()
+    torch.testing.assert_close(found, similarity(F, G, "gaussian"))
+
+
+def test_the_sizes_of_the_examples_differ() -> None:
+    assert F.sizes.d_hidden == D_HIDDEN != G.sizes.d_hidden
