@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -45,6 +45,7 @@ class QuadraticForm:
         matrix: Q, in units of the output per squared unit of the input.
         linear: (in,); zeros where there is no linear term.
         constant: a scalar tensor.
+        basis: the name of the basis that inputs are written in.
 
     Raises:
         UsageError: If the matrix is not an InteractionMatrix.
@@ -55,6 +56,7 @@ class QuadraticForm:
     matrix: InteractionMatrix
     linear: Tensor
     constant: Tensor
+    basis: str = "input"
 
     def __post_init__(self) -> None:
         check_type("matrix", self.matrix, InteractionMatrix, "use QuadraticMap.form(u)")
@@ -116,8 +118,18 @@ class QuadraticForm:
 
     def to(self, dtype: torch.dtype) -> QuadraticForm:
         """Return the same form in another dtype."""
-        return QuadraticForm(self.matrix.to(dtype), self.linear.to(dtype), self.constant.to(dtype))
+        return replace(
+            self,
+            matrix=self.matrix.to(dtype),
+            linear=self.linear.to(dtype),
+            constant=self.constant.to(dtype),
+        )
 
     def detach(self) -> QuadraticForm:
         """Return the same form, cut from the graph of gradients."""
-        return QuadraticForm(self.matrix.detach(), self.linear.detach(), self.constant.detach())
+        return replace(
+            self,
+            matrix=self.matrix.detach(),
+            linear=self.linear.detach(),
+            constant=self.constant.detach(),
+        )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -10,8 +11,8 @@ from torch import Tensor
 from bilens.algebra.bilinear_tensor import BilinearTensor, FactorSizes
 from bilens.algebra.interaction import InteractionMatrix
 from bilens.algebra.quadratic_form import QuadraticForm, check_inputs
-from bilens.checks import check_float_tensor, check_type
-from bilens.errors import ShapeError
+from bilens.checks import check_finite, check_float_tensor, check_type
+from bilens.errors import ShapeError, UsageError
 
 
 def add(first: Tensor | None, second: Tensor | None) -> Tensor | None:
@@ -41,6 +42,7 @@ class QuadraticMap:
     tensor: BilinearTensor
     linear: Tensor | None = None
     constant: Tensor | None = None
+    basis: str = "input"
 
     def __post_init__(self) -> None:
         check_type("tensor", self.tensor, BilinearTensor, "use BilinearTensor(down, left, right)")
@@ -114,9 +116,12 @@ class QuadraticMap:
         zero = self.tensor.down.new_zeros(())
         matrix = InteractionMatrix(self.tensor.left, self.tensor.right, read(self.tensor.down))
         linear = zero.expand(d_in) if self.linear is None else read(self.linear)
-        return QuadraticForm(matrix, linear, zero if self.constant is None else read(self.constant))
+        constant = zero if self.constant is None else read(self.constant)
+        return QuadraticForm(matrix, linear, constant, self.basis)
 
-    def compose_input(self, matrix: Tensor, bias: Tensor | None = None) -> QuadraticMap:
+    def compose_input(
+        self, matrix: Tensor, bias: Tensor | None = None, basis: str = "input"
+    ) -> QuadraticMap:
         """Return z ↦ f(E z + e): the same layer, read in the space before an affine embedding.
 
         Math: (L(Ez+e))∘(R(Ez+e)) multiplied out; the cross terms become linear, e alone constant.
@@ -125,6 +130,7 @@ class QuadraticMap:
         Args:
             matrix: E, (in, in').
             bias: e, (in,); None is zero.
+            basis: what the space before the embedding is called.
 
         Raises:
             ShapeError: If E or e does not fit the inputs of the map.
@@ -137,14 +143,15 @@ class QuadraticMap:
                 f"matrix has shape {tuple(matrix.shape)}; the map reads {d_in} inputs, so "
                 f"({d_in}, in') was expected."
             )
-        left, right = self.tensor.left @ matrix, self.tensor.right @ matrix
+        left = check_finite("the product of left and the embedding", self.tensor.left @ matrix)
+        right = check_finite("the product of right and the embedding", self.tensor.right @ matrix)
         tensor = BilinearTensor(self.tensor.down, left, right)
         linear = None if self.linear is None else self.linear @ matrix
         if bias is None:
-            return QuadraticMap(tensor, linear, self.constant)
+            return QuadraticMap(tensor, linear, self.constant, basis)
         self._check_part("bias", bias, (d_in,))
         shift = None if self.linear is None else self.linear @ bias
-        return QuadraticMap(tensor, linear, add(self.constant, shift)).with_biases(
+        return QuadraticMap(tensor, linear, add(self.constant, shift), basis).with_biases(
             self.tensor.left @ bias, self.tensor.right @ bias
         )
 
@@ -170,7 +177,9 @@ class QuadraticMap:
             self._check_part(name, bias, (self.sizes.d_hidden,))
         crossed = down @ (right_bias[:, None] * left + left_bias[:, None] * right)
         constant = down @ (left_bias * right_bias)
-        return QuadraticMap(self.tensor, add(self.linear, crossed), add(self.constant, constant))
+        return replace(
+            self, linear=add(self.linear, crossed), constant=add(self.constant, constant)
+        )
 
     def plus_affine(
         self, linear: Tensor | None = None, constant: Tensor | None = None
@@ -186,8 +195,10 @@ class QuadraticMap:
             NonFiniteError: If a part holds NaN or infinity.
         """
         affine = QuadraticMap(self.tensor, linear, constant)  # checks the parts before adding
-        return QuadraticMap(
-            self.tensor, add(self.linear, affine.linear), add(self.constant, affine.constant)
+        return replace(
+            self,
+            linear=add(self.linear, affine.linear),
+            constant=add(self.constant, affine.constant),
         )
 
     def compose_output(self, matrix: Tensor, bias: Tensor | None = None) -> QuadraticMap:
@@ -212,13 +223,14 @@ class QuadraticMap:
         tensor = BilinearTensor(matrix @ self.tensor.down, self.tensor.left, self.tensor.right)
         linear = None if self.linear is None else matrix @ self.linear
         constant = None if self.constant is None else matrix @ self.constant
-        return QuadraticMap(tensor, linear, constant).plus_affine(constant=bias)
+        return QuadraticMap(tensor, linear, constant, self.basis).plus_affine(constant=bias)
 
     def __add__(self, other: QuadraticMap) -> QuadraticMap:
         """Return x ↦ f(x) + g(x); the hidden units of both stand side by side.
 
         Raises:
             ShapeError: If the maps differ in inputs, outputs or dtype.
+            UsageError: If they read different bases.
         """
         if not isinstance(other, QuadraticMap):
             return NotImplemented
@@ -228,29 +240,33 @@ class QuadraticMap:
                 f"maps {mine.d_in} → {mine.d_out} ({self.dtype}) and {theirs.d_in} → "
                 f"{theirs.d_out} ({other.dtype}) cannot be added: sizes and dtype must agree."
             )
+        if self.basis != other.basis:
+            raise UsageError(
+                f"maps that read the {self.basis} and the {other.basis} basis cannot be added: "
+                "bring both into one basis with compose_input."
+            )
         tensor = BilinearTensor(
             torch.cat([self.tensor.down, other.tensor.down], dim=1),
             torch.cat([self.tensor.left, other.tensor.left]),
             torch.cat([self.tensor.right, other.tensor.right]),
         )
-        return QuadraticMap(
-            tensor, add(self.linear, other.linear), add(self.constant, other.constant)
-        )
+        linear, constant = add(self.linear, other.linear), add(self.constant, other.constant)
+        return QuadraticMap(tensor, linear, constant, self.basis)
 
     def to(self, dtype: torch.dtype) -> QuadraticMap:
         """Return the same map in another dtype."""
-        tensor = BilinearTensor(*(part.to(dtype) for part in self._factors()))
-        linear = None if self.linear is None else self.linear.to(dtype)
-        return QuadraticMap(
-            tensor, linear, None if self.constant is None else self.constant.to(dtype)
-        )
+        return self._each_part(lambda part: part.to(dtype))
 
     def detach(self) -> QuadraticMap:
         """Return the same map, cut from the graph of gradients."""
-        tensor = BilinearTensor(*(part.detach() for part in self._factors()))
-        linear = None if self.linear is None else self.linear.detach()
+        return self._each_part(Tensor.detach)
+
+    def _each_part(self, change: Callable[[Tensor], Tensor]) -> QuadraticMap:
         return QuadraticMap(
-            tensor, linear, None if self.constant is None else self.constant.detach()
+            BilinearTensor(*(change(part) for part in self._factors())),
+            None if self.linear is None else change(self.linear),
+            None if self.constant is None else change(self.constant),
+            self.basis,
         )
 
     def _factors(self) -> tuple[Tensor, Tensor, Tensor]:

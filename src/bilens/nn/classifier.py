@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, get_args
 
 from torch import Tensor, nn
@@ -89,7 +90,11 @@ class BilinearClassifier(nn.Module):
         f = layer.product_map(self.head.weight) if last else layer.quadratic_map()
         if self.residual:
             f = f.plus_affine(linear=f.tensor.down)  # what reads the product reads its input too
-        return f.compose_input(self.embed.weight) if index == 0 and basis == "input" else f
+        if index > 0:
+            return f
+        if basis == "embedding":
+            return replace(f, basis=basis)
+        return f.compose_input(self.embed.weight)
 
     def quadratic_map(self, basis: Basis = "input") -> QuadraticMap:
         """Return the whole model, input → logits, as one exact `QuadraticMap`.

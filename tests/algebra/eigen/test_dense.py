@@ -10,10 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from bilens.algebra.eigen import dense
 from bilens.algebra.eigen.decomposition import Status
 from bilens.algebra.eigen.eigendecompose import eigendecompose
-from bilens.errors import MemoryLimitError
 from builders import form_from_pairs, form_of, randn, rotation, vector
 
 EPS = torch.finfo(torch.float64).eps
@@ -138,12 +136,3 @@ def test_the_same_form_gives_the_same_bytes() -> None:
     first, second = eigendecompose(form), eigendecompose(form)
     assert torch.equal(first.eigenvalues, second.eigenvalues)
     assert torch.equal(first.eigenvectors, second.eigenvectors)
-
-
-def test_a_form_that_would_not_fit_is_refused_before_anything_is_allocated(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """5 arrays of 20 · 20 float64 are 16 000 bytes."""
-    monkeypatch.setenv("BILENS_MEMORY_LIMIT", "15999")
-    with pytest.raises(MemoryLimitError, match=r"eigendecomposition of width 20 .*narrower input"):
-        dense.solve(form_of(randn(20, 20)), 20, "magnitude")

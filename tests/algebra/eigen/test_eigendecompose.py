@@ -255,19 +255,18 @@ def test_a_solver_that_fails_on_one_form_does_not_stop_the_sweep(
 
 
 def test_a_sweep_beyond_the_memory_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """5 arrays of 5 · 5 float64 are 1000 bytes."""
     monkeypatch.setenv("BILENS_MEMORY_LIMIT", "999")
-    with pytest.raises(MemoryLimitError, match=r"MiB, the limit is .*, or set BILENS_MEMORY_LIMIT"):
+    message = (
+        r"width 5 need at least 0\.00 MiB .* the limit is .*memory_limit or BILENS_MEMORY_LIMIT"
+    )
+    with pytest.raises(MemoryLimitError, match=message):
         eigendecompose_all(random_map())
-    with pytest.raises(MemoryLimitError, match="eigendecomposition of width 5"):
+    with pytest.raises(MemoryLimitError, match=message):
         eigendecompose(random_map().form(randn(D_OUT)))
+    assert len(eigendecompose_all(random_map(), memory_limit="1M")) == D_OUT  # the argument counts
 
 
-def test_a_result_beyond_the_memory_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """100 directions · 5 vectors · (5 + 2) float64, twice while they are stacked: 56 000 bytes."""
-    rows = torch.ones(100, D_OUT, dtype=torch.float64)
-    monkeypatch.setenv("BILENS_MEMORY_LIMIT", "55999")
-    with pytest.raises(MemoryLimitError, match=r"5 eigenvectors of width 5 for 100 directions"):
-        eigendecompose_all(random_map(), rows, k=None)
-    monkeypatch.setenv("BILENS_MEMORY_LIMIT", "56000")
-    assert len(eigendecompose_all(random_map(), rows, k=None)) == 100
+@pytest.mark.parametrize("limit", [0, -1, True, "", "much", 1.5])
+def test_a_limit_that_is_no_size_is_refused(limit: object) -> None:
+    with pytest.raises(UsageError, match="memory"):
+        eigendecompose_all(random_map(), memory_limit=limit)  # type: ignore[arg-type]

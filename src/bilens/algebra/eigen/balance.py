@@ -1,8 +1,8 @@
-"""A factored matrix in a scale of its own, where nothing can overflow or vanish."""
+"""Factored matrices in a scale of their own, where nothing can overflow or vanish."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -10,40 +10,117 @@ from torch import Tensor
 from bilens.algebra.interaction import InteractionMatrix
 from bilens.algebra.unit_rows import unit_rows
 
+BLOCK_BYTES = 64 * 2**20  # rows of the factors that are converted at a time
+
+
+@dataclass(frozen=True, eq=False)
+class BalancedForms:
+    """Q_c = units_c · Σ_h weights_ch sym(left_h right_hᵀ): forms that share their factors.
+
+    Rows and units are scaled by powers of two, so that the scaling itself rounds nothing. The
+    same for every way (α l, β r, s / αβ) of writing a neuron, up to a factor of two a row.
+
+    Attributes:
+        left: (hidden, in), rows of length between ½ and 1 (or zero), in the dtype of the map.
+        right: (hidden, in), likewise.
+        weights: (num, hidden) float64; the largest |weight| of a form lies between ½ and 1.
+        units: (num,) float64, powers of two; infinite if Q itself cannot be written in float64.
+    """
+
+    left: Tensor
+    right: Tensor
+    weights: Tensor
+    units: Tensor
+
+    @property
+    def d_in(self) -> int:
+        """Width of the input."""
+        return self.left.shape[1]
+
+    @property
+    def sizes_before_cancelling(self) -> Tensor:
+        """Σ_h |weights_ch|, (num,): at least ‖Q_c‖/unit_c, and how large its rounding is."""
+        return self.weights.abs().sum(dim=1)
+
+    def rows(self, chosen: Tensor | slice) -> BalancedForms:
+        """Return some of the forms."""
+        return replace(self, weights=self.weights[chosen], units=self.units[chosen])
+
+    def to(self, dtype: torch.dtype) -> BalancedForms:
+        """Return the forms with factors of another dtype; weights and units stay float64."""
+        return replace(self, left=self.left.to(dtype), right=self.right.to(dtype))
+
+    def one(self, index: int) -> Balanced:
+        """Return one form; the factors must be float64."""
+        matrix = InteractionMatrix(self.left, self.right, self.weights[index])
+        return Balanced(matrix, self.units[index])
+
+    def products(self, vectors: Tensor) -> Tensor:
+        """Return Q_c v / unit_c in float64, (num, k, in) → (num, k, in).
+
+        Factors of another dtype are converted a block of rows at a time.
+
+        Cost: 8 · hidden · in operations a vector; O(num · k · (hidden block + in)) memory.
+        """
+        num, k, d_in = vectors.shape
+        flat = vectors.reshape(num * k, d_in).double()
+        result = torch.zeros_like(flat)
+        block = max(BLOCK_BYTES // (16 * (d_in + num * k)), 1)
+        for start in range(0, len(self.left), block):
+            rows = slice(start, start + block)
+            left, right = self.left[rows].double(), self.right[rows].double()
+            weights = self.weights[:, rows].repeat_interleave(k, dim=0) / 2
+            result.addmm_((flat @ right.T).mul_(weights), left)
+            result.addmm_((flat @ left.T).mul_(weights), right)
+        return result.view(num, k, d_in)
+
+
+def balance_all(left: Tensor, right: Tensor, weights: Tensor) -> BalancedForms:
+    """Return forms with shared factors in a scale of their own, O(hidden · (in + num)).
+
+    Args:
+        left: (hidden, in), float64 or float32.
+        right: (hidden, in).
+        weights: (num, hidden) float64.
+    """
+    left, left_exponent = halved_rows(left)
+    right, right_exponent = halved_rows(right)
+    mantissa, exponent = torch.frexp(weights)
+    exponent = exponent + left_exponent + right_exponent  # the product itself may overflow
+    used = torch.where(mantissa != 0, exponent, torch.iinfo(exponent.dtype).min)
+    largest = used.amax(dim=1)
+    largest = torch.where(mantissa.abs().sum(dim=1) > 0, largest, 0).double()
+    return BalancedForms(
+        left,
+        right,
+        mantissa * torch.exp2(exponent.double() - largest[:, None]),
+        torch.exp2(largest),
+    )
+
+
+def halved_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return rows times a power of two, of length between ½ and 1, and the exponents they had."""
+    _, length = unit_rows(rows)
+    exponent = torch.frexp(length).exponent
+    # Two steps: 2^-exponent alone may overflow where the row does not.
+    half = torch.div(exponent, 2, rounding_mode="floor")
+    scaled = torch.ldexp(torch.ldexp(rows, -half[:, None]), -(exponent - half)[:, None])
+    return scaled, exponent
+
 
 @dataclass(frozen=True, eq=False)
 class Balanced:
-    """Q = unit · Σ_h weight_h sym(left_h right_hᵀ), with rows of unit length.
-
-    The same for every way (α l, β r, s / αβ) of writing a neuron, up to rounding.
-
-    Attributes:
-        matrix: the factors; the largest |weight| lies between 1/8 and 1.
-        unit: a power of two; infinite if Q itself cannot be written in float64.
-    """
+    """One form in a scale of its own: Q = unit · matrix."""
 
     matrix: InteractionMatrix
     unit: Tensor
 
     @property
     def size_before_cancelling(self) -> Tensor:
-        """Σ_h |weight_h|: what ‖Q‖/unit would be at most, and how large its rounding is."""
+        """Σ_h |weight_h|: what ‖Q‖/unit is at most, and how large its rounding is."""
         return self.matrix.weight.abs().sum()
 
 
 def balance(matrix: InteractionMatrix) -> Balanced:
-    """Return a float64 matrix with unit rows, its size moved into the weights and one unit.
-
-    Cost: O(hidden · in).
-    """
-    left, left_size = unit_rows(matrix.left)
-    right, right_size = unit_rows(matrix.right)
-    mantissas, exponents = zip(
-        *(torch.frexp(part) for part in (matrix.weight, left_size, right_size)), strict=True
-    )
-    mantissa = torch.stack(mantissas).prod(dim=0)
-    exponent = torch.stack(exponents).sum(dim=0).double()  # the product itself may overflow
-    used = exponent[mantissa != 0]
-    largest = used.max() if len(used) > 0 else exponent.new_zeros(())
-    weight = mantissa * torch.exp2(exponent - largest)
-    return Balanced(InteractionMatrix(left, right, weight), torch.exp2(largest))
+    """Return a float64 matrix in a scale of its own, O(hidden · in)."""
+    return balance_all(matrix.left, matrix.right, matrix.weight[None]).one(0)

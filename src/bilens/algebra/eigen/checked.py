@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from bilens.algebra.eigen.balance import Balanced
-from bilens.algebra.eigen.decomposition import EigenDecomposition, Status
+from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof, Status
 from bilens.algebra.eigen.ranking import Which, ranked
-from bilens.algebra.quadratic_form import QuadraticForm
 
 EPS = torch.finfo(torch.float64).eps
 SOLVER_TOLERANCE = 1000 * EPS  # of ‖Q‖_F, or of a unit vector: what a backward-stable solver keeps
 FACTOR_TOLERANCE = 10 * EPS  # of Σ|s_h|‖l_h‖‖r_h‖: rounding of the factors' own products
 CLUSTER_TOLERANCE = 1e-8  # of the largest |λ|: closer eigenvalues are reported as one subspace
+
+
+class Terms(Protocol):
+    """What a record repeats of its form; a `QuadraticForm` has it."""
+
+    @property
+    def linear(self) -> Tensor:
+        """(in,)."""
+
+    @property
+    def constant(self) -> Tensor:
+        """A scalar tensor."""
+
+    @property
+    def basis(self) -> str:
+        """The name of the basis of the input."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +50,7 @@ class Spectrum:
 
 
 def checked_spectrum(
-    form: QuadraticForm,
+    form: Terms,
     balanced: Balanced,
     spectrum: Spectrum,
     k: int,
@@ -48,7 +64,7 @@ def checked_spectrum(
     `complete` is claimed only if every one of the n pairs passes, whatever k is.
 
     Args:
-        form: the float64 form.
+        form: the other terms of the form, float64.
         balanced: its matrix in unit scale; everything is checked there.
         spectrum: what the solver found, in unit scale.
         k: number of pairs to return.
@@ -60,7 +76,7 @@ def checked_spectrum(
     residuals = (balanced.matrix.matvec(vectors) - values[:, None] * vectors).norm(dim=1)
     overlap = vectors @ vectors.T - torch.eye(len(vectors), dtype=vectors.dtype)
     passed = (residuals <= noise) & (overlap.abs().amax(dim=1) <= SOLVER_TOLERANCE)
-    complete = bool(passed.all()) and len(values) == form.d_in
+    complete = bool(passed.all()) and len(values) == len(form.linear)
     labels, sizes = clusters(values, float(noise))
     values, vectors, chosen = ranked(values, vectors, k, which)
     return EigenDecomposition(
@@ -78,7 +94,9 @@ def checked_spectrum(
         constant=form.constant,
         method=method,
         which=which,
+        basis=form.basis,
         status=Status.OK if complete else Status.RESIDUAL_TOO_LARGE,
+        proof=Proof.SPECTRUM if complete else Proof.NONE,
     )
 
 
@@ -100,15 +118,13 @@ def clusters(values: Tensor, noise: float) -> tuple[Tensor, Tensor]:
     return labels, torch.bincount(labels)[labels]
 
 
-def failed(
-    form: QuadraticForm, k: int, which: Which, method: str, status: Status
-) -> EigenDecomposition:
+def failed(form: Terms, k: int, which: Which, method: str, status: Status) -> EigenDecomposition:
     """Return the record of a form that could not be decomposed: NaN, and nothing claimed."""
     gap = form.linear.new_full((k,), torch.nan)
     nothing = torch.zeros(k, dtype=torch.int64)
     return EigenDecomposition(
         eigenvalues=gap,
-        eigenvectors=gap[:, None].expand(k, form.d_in),
+        eigenvectors=gap[:, None].expand(k, len(form.linear)),
         residuals=gap,
         converged=torch.zeros(k, dtype=torch.bool),
         frobenius_squared=gap.new_tensor(torch.nan),
@@ -121,5 +137,7 @@ def failed(
         constant=form.constant,
         method=method,
         which=which,
+        basis=form.basis,
         status=status,
+        proof=Proof.NONE,
     )

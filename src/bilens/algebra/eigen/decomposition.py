@@ -26,6 +26,15 @@ class Status(Enum):
     RESIDUAL_TOO_LARGE = "a residual, or the orthogonality of the vectors, is outside the tolerance"
 
 
+class Proof(Enum):
+    """What `complete` rests on."""
+
+    NONE = "not proven: a larger eigenvalue may have been missed"
+    SPECTRUM = "all eigenpairs were found and checked"
+    MASS = "‖Q‖² − Σλ² leaves no room for an eigenvalue as large as the smallest one returned"
+    COMPARISON = "the values agree with those of a dense solver"
+
+
 @dataclass(frozen=True, eq=False)
 class Contributions:
     """The exact parts of q(x): Σ_i pairs_i + linear + constant (+ what was left out) = q(x).
@@ -92,7 +101,7 @@ class EigenDecomposition:
         frobenius_squared: (...), ‖Q‖_F².
         explained: (...), share Σλ_i² / ‖Q‖_F² of the returned pairs; 1 for a form that is zero.
         complete: (...), proven up to `noise`: no eigenvalue that belongs to the selection `which`
-            was missed.
+            was missed. False means that nothing is proven, not that one was missed.
         noise: (...), the rounding of the factors and the solver: an eigenvalue that is smaller in
             size cannot be told from zero, nor two that are closer from each other.
         cluster: (..., k), equal labels for eigenvalues that are too close to tell apart.
@@ -101,7 +110,10 @@ class EigenDecomposition:
         constant: (...), the constant of the form.
         method: the solver that ran.
         which: the end of the spectrum that was asked for.
+        basis: the name of the basis in which the vectors are orthonormal: "input", "embedding"
+            or "whitened".
         status: one for a single form, a tuple for a batch.
+        proof: what `complete` rests on; one for a single form, a tuple for a batch.
     """
 
     eigenvalues: Tensor
@@ -118,7 +130,9 @@ class EigenDecomposition:
     constant: Tensor
     method: str
     which: Which
+    basis: str
     status: Status | tuple[Status, ...]
+    proof: Proof | tuple[Proof, ...]
 
     def __len__(self) -> int:
         if self.eigenvalues.ndim == 1:
@@ -127,7 +141,7 @@ class EigenDecomposition:
 
     def __getitem__(self, index: int) -> EigenDecomposition:
         """Return the decomposition of one form of a batch."""
-        if self.eigenvalues.ndim == 1 or not isinstance(self.status, tuple):
+        if not isinstance(self.status, tuple) or not isinstance(self.proof, tuple):
             raise ShapeError("this is the decomposition of one form; only a batch can be indexed.")
         if not -len(self) <= index < len(self):
             raise IndexError(f"form {index} of a batch of {len(self)}")
@@ -136,7 +150,7 @@ class EigenDecomposition:
             for field in fields(self)
             if isinstance(getattr(self, field.name), Tensor)
         }
-        return replace(self, **tensors, status=self.status[index])
+        return replace(self, **tensors, status=self.status[index], proof=self.proof[index])
 
     @property
     def distinct_from_zero(self) -> Tensor:
@@ -187,7 +201,7 @@ class EigenDecomposition:
             vectors = vectors.new_zeros(1, self.eigenvectors.shape[-1])
         weight = self.eigenvalues[:kept] if kept else self.eigenvalues.new_zeros(1)
         return QuadraticForm(
-            InteractionMatrix(vectors, vectors, weight), self.linear, self.constant
+            InteractionMatrix(vectors, vectors, weight), self.linear, self.constant, self.basis
         )
 
     def truncate_map(self, k: int) -> QuadraticMap:
@@ -209,7 +223,7 @@ class EigenDecomposition:
         down = weight.new_zeros(forms, forms, width)
         down[range(forms), range(forms)] = weight  # output c reads the pairs of form c alone
         tensor = BilinearTensor(down.flatten(1), stacked, stacked)
-        return QuadraticMap(tensor, self.linear, self.constant)
+        return QuadraticMap(tensor, self.linear, self.constant, self.basis)
 
     def _check_k(self, k: int) -> int:
         check_count("k", k, minimum=0)

@@ -1,68 +1,83 @@
-"""The way in: eigenpairs of one form, or of a map along many output directions."""
+"""The public way in: eigenpairs of one form, or of a map along many output directions."""
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import fields, replace
-from typing import Any, Literal, get_args
+from collections.abc import Callable
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from bilens.algebra.directions import raw_directions
-from bilens.algebra.eigen import dense
-from bilens.algebra.eigen.checked import failed
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Status
+from bilens.algebra.eigen.plan import EigenPlan, Method, Precision, Sizes, make_plan
+from bilens.algebra.eigen.problem import Problem, problem_of_form, problem_of_map
 from bilens.algebra.eigen.ranking import Which
+from bilens.algebra.eigen.solve import solve
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import check_count, check_dense_tensor, check_memory
-from bilens.errors import (
-    NonFiniteError,
-    NumericalError,
-    ShapeError,
-    TruncationWarning,
-    UsageError,
-)
+from bilens.checks import check_count, check_dense_tensor, check_type
+from bilens.errors import NumericalError, ShapeError, TruncationWarning, UsageError
 
-Method = Literal["auto", "dense"]
+Progress = Callable[[int, int], None]
+
+
+def silent(_done: int, _total: int) -> None:
+    """Report nothing."""
 
 
 def eigendecompose(
-    form: QuadraticForm, k: int | None = None, which: Which = "magnitude", method: Method = "auto"
+    form: QuadraticForm,
+    k: int | None = None,
+    which: Which = "magnitude",
+    method: Method = "auto",
+    *,
+    precision: Precision = "float64",
+    verify: bool = False,
+    memory_limit: int | str | None = None,
+    seed: int = 0,
 ) -> EigenDecomposition:
-    """Return eigenpairs of the Q of a form, in float64, by falling |eigenvalue|.
+    """Return eigenpairs of the Q of a form, by falling |eigenvalue|.
 
     Math: Q = Σ_i λ_i v_i v_iᵀ, so q(x) = Σ_i λ_i (v_i·x)² + linear·x + constant.
-    Cost: O(in³ + hidden · in²) time, O(in²) memory.
+    Cost: as `eigendecompose_all` for one direction.
 
     Args:
         form: the form to take apart, any floating dtype.
         k: how many pairs; None for all `in` of them.
         which: "magnitude" (largest |λ|), "largest", "smallest" (by sign), or "both": half from
             each end, the extra one from the upper end.
-        method: "auto" chooses; "dense" forms Q and calls a dense solver.
+        method: as in `eigendecompose_all`.
+        precision: as in `eigendecompose_all`.
+        verify: as in `eigendecompose_all`.
+        memory_limit: as in `eigendecompose_all`.
+        seed: as in `eigendecompose_all`.
 
     Returns:
         Pairs with residuals; eigenvalues in units of the output per squared unit of the input.
 
     Raises:
-        UsageError: If form, k, which or method is not one of the above.
+        UsageError: If an argument is not one of the above.
         NumericalError: If products of the factors overflow, or the solver does not converge.
-        MemoryLimitError: If the dense arrays would not fit.
+        MemoryLimitError: If no method fits into the memory allowed.
 
     Source: arXiv:2410.08417, §3.2, equations 3 and 4.
     """
-    check_choices(which, method)
+    check_choices(which, method, precision)
     if not isinstance(form, QuadraticForm):
         raise UsageError(
             f"eigendecompose takes a QuadraticForm, got a {type(form).__name__}: read one output "
             "of a map with f.form(u), or all of them with eigendecompose_all(f)."
         )
-    result = dense.solve(detached(form), clip_k(k, form.d_in), which)
+    kept = clip_k(k, form.d_in)
+    problem = problem_of_form(form)
+    plan = make_plan(sizes_of(problem, kept), method, precision, memory_limit)
+    result = solve(problem, kept, which, plan, verify, seed, silent)[0]
     if result.status in (Status.NOT_FINITE, Status.NOT_CONVERGED):
+        assert isinstance(result.status, Status), "one form has one status"
         raise NumericalError(
-            f"the form of width {form.d_in} was not decomposed: {_reason(result.status)}; "
+            f"the form of width {form.d_in} was not decomposed: {result.status.value}; "
             "rescale the output direction or the factors."
         )
     return result
@@ -74,81 +89,112 @@ def eigendecompose_all(
     k: int | None = 2,
     which: Which = "magnitude",
     method: Method = "auto",
+    *,
+    precision: Precision = "float64",
+    verify: bool = False,
+    memory_limit: int | str | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
 ) -> EigenDecomposition:
     """Return eigenpairs of a map along many output directions, as one batch.
 
-    Cost: as `eigendecompose` for each direction, one dense array at a time; the result takes
-    O(directions · k · in) memory.
+    Values, vectors and residuals are float64 whatever the method and precision.
+
+    Cost: method "dense": O(hidden · in² + in³) time a direction, O(in²) memory. "factored", where
+        2·hidden < in: O(hidden³) a direction after one QR in O(in · hidden²). "lanczos": about
+        15 products of 8 · hidden · in operations a direction where the leading eigenvalues stand
+        apart, three to five times as many where there is no gap, k products in float64 to refine
+        and judge them, and O(hidden² · (in + directions)) for the exact norms; no (in, in) array.
+        The result takes O(directions · k · in) memory. `plan_eigendecomposition` says what will
+        be done and what it needs, without doing it.
 
     Args:
         f: the map.
         directions: (num, out), one output direction a row; None reads every output as it is.
         k: how many pairs of each form; None for all `in` of them.
         which: as in `eigendecompose`.
-        method: as in `eigendecompose`.
+        method: "auto" takes the cheapest that fits into the memory allowed; or one of "dense",
+            "lanczos", "factored".
+        precision: of the iteration of "lanczos". "float64": residuals within 1e-11 ‖Q‖_F;
+            "float32": within 1e-6 ‖Q‖_F, measured in float64, in a third of the time. The error
+            of an eigenvalue is at most its residual, and of the order of its square over the gap.
+        verify: settle with a dense solver, which needs O(in²) memory, what is not proven
+            complete. Without, `complete` says what is proven; a pair can have been missed where
+            it is False, for instance the second of two equal eigenvalues.
+        memory_limit: bytes, or a text such as "4GiB", that the work may take beside the map;
+            None for $BILENS_MEMORY_LIMIT or 75 % of the physical memory.
+        seed: of the vector that the iteration starts from.
+        progress: called with (directions done, directions).
 
     Returns:
         A batch: `eigs[c]` is the decomposition along row c. A row that is not finite, overflows,
-        or that the solver fails on is flagged in `status` and holds NaN; the others are not
-        affected.
+        or that the solver fails on is flagged in `status` and holds NaN, or its best pairs; the
+        others are not affected.
 
     Raises:
         ShapeError: If the directions do not have one entry for each output.
-        UsageError: If k, which or method is not one of the above.
-        MemoryLimitError: If the dense arrays would not fit.
+        UsageError: If an argument is not one of the above.
+        MemoryLimitError: If no method fits into the memory allowed.
+
+    Source: arXiv:2410.08417, §3.2; the iteration: C. Lanczos, J. Res. Natl. Bur. Stand. 45 (1950).
     """
-    check_choices(which, method)
-    d_out = f.sizes.d_out
-    rows = raw_directions(d_out) if directions is None else directions
-    shape = check_dense_tensor("directions", rows, num_axes=2)
-    if shape[1] != d_out or shape[0] == 0:
-        raise ShapeError(
-            f"directions has shape {shape}; expected (num, {d_out}), one output direction a row."
-        )
-    f = f.detach().to(torch.float64)
+    check_choices(which, method, precision)
+    rows = checked_directions(f, directions)
     kept = clip_k(k, f.sizes.d_in)
-    check_memory(
-        2 * 8 * len(rows) * kept * (f.sizes.d_in + 2),
-        f"{kept} eigenvectors of width {f.sizes.d_in} for {len(rows)} directions",
-        "ask for a smaller k, or for fewer directions at a time",
-    )
-    results = []
-    for row in rows.detach().double():
-        try:
-            form = f.form(row)
-        except NonFiniteError:  # the row itself, or its product with the factors
-            empty = f.form(torch.zeros_like(row))
-            results.append(failed(empty, kept, which, dense.METHOD, Status.NOT_FINITE))
-        else:
-            results.append(dense.solve(form, kept, which))
-    return stack(results)
+    problem = problem_of_map(f, rows)
+    plan = make_plan(sizes_of(problem, kept), method, precision, memory_limit)
+    return solve(problem, kept, which, plan, verify, seed, progress)
 
 
-def stack(results: list[EigenDecomposition]) -> EigenDecomposition:
-    """Return single decompositions as one batch."""
-    tensors: dict[str, Any] = {
-        field.name: torch.stack([getattr(result, field.name) for result in results])
-        for field in fields(EigenDecomposition)
-        if isinstance(getattr(results[0], field.name), Tensor)
-    }
-    statuses = tuple(result.status for result in results if isinstance(result.status, Status))
-    return replace(results[0], **tensors, status=statuses)
+def plan_eigendecomposition(
+    f: QuadraticMap,
+    directions: Tensor | None = None,
+    k: int | None = 2,
+    method: Method = "auto",
+    *,
+    precision: Precision = "float64",
+    memory_limit: int | str | None = None,
+) -> EigenPlan:
+    """Return how `eigendecompose_all` would work with the same arguments, without doing it.
 
-
-def detached(form: QuadraticForm) -> QuadraticForm:
-    """Return the form in float64, cut from the graph of gradients.
-
-    The gradient of an eigenvector does not exist where eigenvalues meet, so none is offered.
+    Raises:
+        ShapeError: If the directions do not have one entry for each output.
+        UsageError: If an argument is not one of those that `eigendecompose_all` takes.
+        MemoryLimitError: If no method fits into the memory allowed.
     """
-    with torch.no_grad():
-        return form.to(torch.float64).detach()
+    check_choices("magnitude", method, precision)
+    rows = checked_directions(f, directions)
+    kept = clip_k(k, f.sizes.d_in)
+    itemsize = 8 if f.dtype == torch.float64 else 4
+    sizes = Sizes(len(rows), f.sizes.d_hidden, f.sizes.d_in, kept, itemsize)
+    return make_plan(sizes, method, precision, memory_limit)
 
 
-def check_choices(which: str, method: str) -> None:
+def sizes_of(problem: Problem, k: int) -> Sizes:
+    """Return what the cost of a problem depends on."""
+    itemsize = problem.left.element_size()
+    return Sizes(problem.num, problem.d_hidden, problem.d_in, k, itemsize)
+
+
+def checked_directions(f: QuadraticMap, directions: Tensor | None) -> Tensor:
+    """Return (num, out) output directions that fit the map; their entries are not looked at."""
+    check_type("f", f, QuadraticMap, "pass a map; one form f.form(u) goes to eigendecompose(form)")
+    rows = raw_directions(f.sizes.d_out) if directions is None else directions
+    shape = check_dense_tensor("directions", rows, num_axes=2)
+    if shape[1] != f.sizes.d_out or shape[0] == 0:
+        raise ShapeError(
+            f"directions has shape {shape}; expected (num, {f.sizes.d_out}), one output direction "
+            "a row."
+        )
+    return rows
+
+
+def check_choices(which: str, method: str, precision: str) -> None:
     """Refuse a name that is not one of the choices."""
     for name, value, allowed in (
         ("which", which, get_args(Which)),
         ("method", method, get_args(Method)),
+        ("precision", precision, get_args(Precision)),
     ):
         if value not in allowed:
             raise UsageError(f"{name}={value!r} is not known: use one of {', '.join(allowed)}.")
@@ -165,8 +211,3 @@ def clip_k(k: int | None, d_in: int) -> int:
             stacklevel=3,
         )
     return min(k, d_in)
-
-
-def _reason(status: Status | tuple[Status, ...]) -> str:
-    assert isinstance(status, Status), "one form has one status"
-    return status.value

@@ -26,27 +26,45 @@ def ranked(values: Tensor, vectors: Tensor, k: int, which: Which) -> tuple[Tenso
         that agree to 1e-8 are equal, and the positive eigenvalue comes first. The largest
         component of each vector is positive, the first one where sizes agree to 1e-8.
     """
-    by_value = torch.argsort(values, descending=True)
+    positions = chosen_positions(values, k, which)
+    return values[positions], with_sign(vectors[positions]), positions
+
+
+def chosen_positions(values: Tensor, k: int, which: Which) -> Tensor:
+    """Return the positions of the k values that are kept, (k,), in the order of `ranked`."""
     by_size = by_size_and_sign(values)
     if which == "magnitude":
-        chosen = by_size[:k]
-    else:
-        upper = {"largest": k, "smallest": 0, "both": k - k // 2}[which]
-        ends = torch.cat([by_value[:upper], by_value[len(values) - (k - upper) :]])
-        chosen = by_size[torch.isin(by_size, ends)]
-    values, vectors = values[chosen], vectors[chosen]
+        return by_size[:k]
+    by_value = torch.argsort(values, descending=True)
+    upper, lower = ends(k, which)
+    kept = torch.cat([by_value[:upper], by_value[len(values) - lower :]])
+    return by_size[torch.isin(by_size, kept)]
+
+
+def ends(k: int, which: Which) -> tuple[int, int]:
+    """Return how many of k pairs come from the upper and from the lower end of the spectrum."""
+    upper = {"largest": k, "smallest": 0, "both": k - k // 2}[which]
+    return upper, k - upper
+
+
+def with_sign(vectors: Tensor) -> Tensor:
+    """Return rows, (..., in), whose largest component is positive."""
     sizes = vectors.abs()
-    leading = (sizes >= sizes.amax(dim=1, keepdim=True) * (1 - TIE)).int().argmax(dim=1)
-    signs = torch.where(vectors.gather(1, leading[:, None]) < 0, -1.0, 1.0)
-    return values, vectors * signs, chosen
+    leading = (sizes >= sizes.amax(dim=-1, keepdim=True) * (1 - TIE)).int().argmax(dim=-1)
+    signs = torch.where(vectors.gather(-1, leading[..., None]) < 0, -1.0, 1.0).to(vectors.dtype)
+    return vectors * signs
 
 
 def by_size_and_sign(values: Tensor) -> Tensor:
-    """Return the order of falling |λ|, in which rounding does not decide between λ and −λ."""
-    order = torch.argsort(values.abs(), descending=True, stable=True)
-    sizes = values.abs()[order]
+    """Return the order of falling |λ|, in which rounding does not decide between λ and −λ.
+
+    Args:
+        values: (..., n); each row is put in order.
+    """
+    order = torch.argsort(values.abs(), dim=-1, descending=True, stable=True)
+    sizes = values.abs().gather(-1, order)
     starts = torch.ones_like(order)
-    starts[1:] = (sizes[:-1] - sizes[1:] > TIE * sizes[:-1]).long()
-    ties = starts.cumsum(dim=0)
-    negative = (values[order] < 0).long()
-    return order[torch.argsort(2 * ties + negative, stable=True)]
+    starts[..., 1:] = (sizes[..., :-1] - sizes[..., 1:] > TIE * sizes[..., :-1]).long()
+    ties = starts.cumsum(dim=-1)
+    negative = (values.gather(-1, order) < 0).long()
+    return order.gather(-1, torch.argsort(2 * ties + negative, dim=-1, stable=True))

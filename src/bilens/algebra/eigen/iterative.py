@@ -1,0 +1,137 @@
+"""Batches of forms through Lanczos' method, refined and judged in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.eigen.balance import BalancedForms
+from bilens.algebra.eigen.batches import take
+from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof, Status
+from bilens.algebra.eigen.lanczos import Product, lanczos
+from bilens.algebra.eigen.partial import (
+    Refined,
+    cluster_limit,
+    partial_clusters,
+    proven_by_mass,
+    refine,
+)
+from bilens.algebra.eigen.plan import EigenPlan, Precision, later_batch, most_steps, usual_steps
+from bilens.algebra.eigen.problem import OtherTerms, Problem
+from bilens.algebra.eigen.ranking import Which
+from bilens.algebra.gram import squared_norm_rounding, squared_norms
+
+METHOD = "lanczos"
+DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
+TOLERANCES: dict[Precision, float] = {"float32": 1e-6, "float64": 1e-11}  # of ‖Q‖_F
+MARGIN = 0.5  # of the tolerance: where the iteration stops, by its own estimate
+
+
+def solve(
+    problem: Problem,
+    forms: BalancedForms,
+    rows: Tensor,
+    k: int,
+    which: Which,
+    plan: EigenPlan,
+    seed: int,
+) -> Iterator[tuple[Tensor, EigenDecomposition]]:
+    """Yield k eigenpairs of some forms, in portions: positions and their decompositions.
+
+    Forms that do not pass at first, because they need more steps than usual or more digits than
+    float32 has, are done again in float64 with room for more steps. Those that fail then as well
+    come with their best pairs, flagged.
+
+    Cost: see `eigendecompose_all`.
+    """
+    mass = squared_norms(forms.weights, forms.left, forms.right)
+    mass_error = squared_norm_rounding(forms.weights, forms.left, forms.right)
+    tolerance = TOLERANCES[plan.precision] * mass.sqrt()
+    rounds = (
+        (DTYPES[plan.precision], plan.batch, usual_steps(k)),
+        (torch.float64, later_batch(plan.batch, k), most_steps(k)),
+    )
+    waiting = rows
+    for dtype, batch, steps in rounds:
+        if len(waiting) == 0:
+            return
+        factors = forms.to(dtype)
+        start = first_vector(problem.d_in, seed).to(dtype)
+        unsettled = []
+        for rows in torch.split(waiting, batch):
+            mine = forms.rows(rows)
+            product = batched_product(factors.left, factors.right, mine.weights.to(dtype))
+            found = lanczos(product, start, MARGIN * tolerance[rows], k, which, steps)
+            pairs = refine(mine, found.vectors, mass[rows])
+            allowed = tolerance[rows] + pairs.noise
+            settled = (pairs.residuals <= allowed[:, None]).all(dim=1) | (steps == most_steps(k))
+            proven = proven_by_mass(pairs, mass[rows], mass_error[rows], which)
+            terms = OtherTerms(problem.linear[rows], problem.constant[rows], problem.basis)
+            result = record(
+                terms, mine.units, pairs, mass[rows], allowed, proven, found.rivals, which
+            )
+            kept = settled.nonzero()[:, 0]
+            yield rows[kept], take(result, kept)
+            unsettled.append(rows[~settled])
+        waiting = torch.cat(unsettled)
+
+
+def batched_product(left: Tensor, right: Tensor, weights: Tensor) -> Product:
+    """Return v ↦ ½[Lᵀ(s∘Rv) + Rᵀ(s∘Lv)] for a batch of forms, with (num, hidden) weights.
+
+    Cost: 8 · hidden · in operations a vector, in four large products.
+    """
+    halves = weights / 2
+
+    def product(rows: Tensor, vectors: Tensor) -> Tensor:
+        mine = halves if len(rows) == len(halves) else halves[rows]
+        result = (vectors @ right.T).mul_(mine) @ left
+        return result.addmm_((vectors @ left.T).mul_(mine), right)
+
+    return product
+
+
+def first_vector(d_in: int, seed: int) -> Tensor:
+    """Return the random unit vector that every basis starts from, (in,) float64."""
+    vector = torch.randn(d_in, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    unit: Tensor = vector / vector.norm()
+    return unit
+
+
+def record(
+    terms: OtherTerms,
+    units: Tensor,
+    pairs: Refined,
+    mass: Tensor,
+    allowed: Tensor,
+    proven: Tensor,
+    rivals: Tensor,
+    which: Which,
+) -> EigenDecomposition:
+    """Return pairs in balanced units as the decomposition of a batch, in units of the output."""
+    converged = pairs.residuals <= allowed[:, None]
+    passed = converged.all(dim=1)
+    complete = proven & passed
+    labels, sizes = partial_clusters(pairs.values, rivals, cluster_limit(pairs))
+    share = pairs.values.square().sum(dim=1) / torch.where(mass > 0, mass, 1.0)
+    return EigenDecomposition(
+        eigenvalues=pairs.values * units[:, None],
+        eigenvectors=pairs.vectors,
+        residuals=pairs.residuals * units[:, None],
+        converged=converged,
+        frobenius_squared=mass * units.square(),
+        explained=torch.where(mass > 0, share, 1.0),
+        complete=complete,
+        noise=(pairs.noise + pairs.residuals.amax(dim=1)) * units,
+        cluster=labels,
+        cluster_size=sizes,
+        linear=terms.linear,
+        constant=terms.constant,
+        method=METHOD,
+        which=which,
+        basis=terms.basis,
+        status=tuple(Status.OK if good else Status.RESIDUAL_TOO_LARGE for good in passed),
+        proof=tuple(Proof.MASS if sure else Proof.NONE for sure in complete),
+    )

@@ -1,0 +1,186 @@
+"""Which solver, in which portions: decided from sizes alone, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from bilens.algebra.gram import WORK_BYTES
+from bilens.checks import MEMORY_LIMIT_VARIABLE, memory_limit, readable
+from bilens.errors import MemoryLimitError
+
+Method = Literal["auto", "dense", "lanczos", "factored"]
+Solver = Literal["dense", "lanczos", "factored"]
+Precision = Literal["float32", "float64"]
+
+DENSE_ARRAYS = 5  # (n, n) float64 arrays alive at once: Q, its copy in the solver, vectors, work
+BATCH = 256  # forms iterated together: enough for the full speed of a matrix product
+FEW_STEPS = 128  # the size of a basis that is nearly always enough for a few pairs
+CONVERSION_BYTES = 2**27  # blocks of the factors in float64, and the products with them
+# Measured on two cores, in units of one float64 multiplication and addition in a large product:
+EIGH = 13.0  # · n³, a dense eigensolver with vectors
+DENSE_CALL = 3e7  # the small operations around it, a form
+HALF = {"float32": 0.5, "float64": 1.0}  # an operation of a product
+STEPS = {"float32": (34, 3.0), "float64": (52, 4.0)}  # a + b·k: steps without a gap
+LANCZOS_CALL = 5e8  # the small operations of an iteration, a batch
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the cost depends on."""
+
+    num: int
+    d_hidden: int
+    d_in: int
+    k: int
+    factor_bytes: int  # of an entry of the factors as they came
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one solver would need.
+
+    Attributes:
+        work: multiplications and additions in float64, or what takes as long.
+        peak_bytes: beside the map, with `batch` forms at a time.
+        batch: forms at a time.
+    """
+
+    work: float
+    peak_bytes: int
+    batch: int
+
+
+@dataclass(frozen=True)
+class EigenPlan:
+    """How `eigendecompose_all` would go about it.
+
+    Attributes:
+        method: the solver.
+        precision: of the iteration; values, vectors and residuals are float64 in any case.
+        batch: forms worked on at a time.
+        peak_bytes: memory beside the map, at most.
+        limit_bytes: what was allowed.
+        reason: why this solver, in one sentence.
+        costs: what each solver would need.
+    """
+
+    method: Solver
+    precision: Precision
+    batch: int
+    peak_bytes: int
+    limit_bytes: int
+    reason: str
+    costs: Mapping[Solver, Cost]
+
+
+def make_plan(
+    sizes: Sizes, method: Method, precision: Precision, limit: int | str | None = None
+) -> EigenPlan:
+    """Return the cheapest solver that fits into the memory allowed, or the one asked for.
+
+    Raises:
+        MemoryLimitError: If no solver fits, or the one asked for does not.
+    """
+    allowed = memory_limit(limit)
+    costs = solver_costs(sizes, precision, allowed)
+    candidates: list[Solver] = suitable(sizes) if method == "auto" else [method]
+    fitting = [name for name in candidates if costs[name].peak_bytes <= allowed]
+    if not fitting:
+        least = min(candidates, key=lambda name: costs[name].peak_bytes)
+        others = "" if method == "auto" else ", take another method"
+        raise MemoryLimitError(
+            f"{sizes.k} eigenpairs of {sizes.num} forms of width {sizes.d_in} need at least "
+            f"{readable(costs[least].peak_bytes)} beside the map (method {least}), the limit is "
+            f"{readable(allowed)}: allow more with memory_limit or {MEMORY_LIMIT_VARIABLE}"
+            f"{others}, or ask for fewer pairs or forms at a time."
+        )
+    best = min(fitting, key=lambda name: costs[name].work)
+    if method != "auto":
+        reason = "it was asked for"
+    elif len(fitting) < len(candidates):
+        reason = "the fastest of those within the memory limit, by a model of measured costs"
+    else:
+        reason = "the fastest, by a model of measured costs"
+    cost = costs[best]
+    return EigenPlan(best, precision, cost.batch, cost.peak_bytes, allowed, reason, costs)
+
+
+def solver_costs(sizes: Sizes, precision: Precision, allowed: int) -> dict[Solver, Cost]:
+    """Return the cost of each solver."""
+    result = 8 * sizes.num * sizes.k * (sizes.d_in + 8)
+    return {
+        "dense": dense_cost(sizes, sizes.d_in, result),
+        "factored": factored_cost(sizes, result),
+        "lanczos": lanczos_cost(sizes, precision, result, allowed),
+    }
+
+
+def suitable(sizes: Sizes) -> list[Solver]:
+    """Return the solvers that have something to gain."""
+    solvers: list[Solver] = ["dense"]
+    if 2 * sizes.d_hidden < sizes.d_in:
+        solvers.append("factored")
+    if 2 * sizes.k < sizes.d_in:
+        solvers.append("lanczos")
+    return solvers
+
+
+def dense_cost(sizes: Sizes, width: int, result: int) -> Cost:
+    """Forming each matrix, and a dense eigensolver."""
+    forming = 2.0 * width**2 * sizes.d_hidden
+    work = sizes.num * (forming + EIGH * width**3 + DENSE_CALL)
+    factors = 2 * 3 * 8 * sizes.d_hidden * width  # scaled, in float64, and weighed
+    return Cost(work, result * 2 + factors + DENSE_ARRAYS * 8 * width**2, 1)
+
+
+def factored_cost(sizes: Sizes, result: int) -> Cost:
+    """One QR for all forms, then dense matrices of the width of the two branches together."""
+    width = min(2 * sizes.d_hidden, sizes.d_in)
+    small = dense_cost(sizes, width, result)
+    qr = 4.0 * sizes.d_in * width**2
+    lift = 2.0 * sizes.num * sizes.k * width * sizes.d_in
+    return Cost(small.work + qr + lift, small.peak_bytes + 3 * 8 * width * sizes.d_in, 1)
+
+
+def lanczos_cost(sizes: Sizes, precision: Precision, result: int, allowed: int) -> Cost:
+    """Products for as many steps as a spectrum without a gap takes, and the exact norms."""
+    num, hidden, d_in, k = sizes.num, sizes.d_hidden, sizes.d_in, sizes.k
+    first, each = STEPS[precision]
+    steps = min((first + each * k) * max(d_in / 512, 1) ** 0.25, d_in)
+    product = 8.0 * hidden * d_in
+    basis = 2.0 * steps**2 * d_in
+    small = EIGH * steps**3
+    norms = 4.0 * hidden**2 * (d_in + num)
+    iterating = num * HALF[precision] * (steps * product + 2 * basis)
+    work = iterating + num * (small + k * product) + norms + LANCZOS_CALL * -(-num // BATCH)
+    scaled = 2 * hidden * d_in * (sizes.factor_bytes + 8)  # balanced, and for a second round
+    fixed = 2 * result + scaled + 2 * 8 * num * hidden + WORK_BYTES + CONVERSION_BYTES
+    each_form = form_bytes(sizes, 4 if precision == "float32" else 8, usual_steps(k))
+    single = form_bytes(sizes, 8, most_steps(k))
+    room = max(allowed - fixed, 0) // each_form
+    batch = int(max(min(room, BATCH, num), 1))
+    return Cost(work, int(fixed + max(batch * each_form, single)), batch)
+
+
+def form_bytes(sizes: Sizes, itemsize: int, steps: int) -> int:
+    """Return the memory of one form in a batch: basis, products, small matrices."""
+    steps = min(steps, sizes.d_in)
+    basis = (steps + 24 + 4 * sizes.k) * sizes.d_in
+    return itemsize * (basis + 4 * sizes.d_hidden) + 8 * (4 * steps**2 + 6 * sizes.k * sizes.d_in)
+
+
+def usual_steps(k: int) -> int:
+    """Return the basis size that is nearly always enough for k pairs."""
+    return max(FEW_STEPS, 6 * k)
+
+
+def most_steps(k: int) -> int:
+    """Return the basis size at which the iteration gives up."""
+    return 4 * usual_steps(k)
+
+
+def later_batch(batch: int, k: int) -> int:
+    """Return how many forms may have bases of the largest size, in float64, in the same memory."""
+    return max(batch * usual_steps(k) // (2 * most_steps(k)), 1)

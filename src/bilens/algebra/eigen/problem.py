@@ -1,0 +1,112 @@
+"""What the solvers are given: forms that share their factors, whatever asked for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.eigen.balance import BalancedForms, balance_all
+from bilens.algebra.quadratic_form import QuadraticForm
+from bilens.algebra.quadratic_map import QuadraticMap
+
+
+@dataclass(frozen=True, eq=False)
+class OtherTerms:
+    """What one form adds to its quadratic part."""
+
+    linear: Tensor
+    constant: Tensor
+    basis: str
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Q_c = Σ_h weights_ch sym(left_h right_hᵀ) for each form c, with its other terms.
+
+    Attributes:
+        left: (hidden, in), float32 or float64.
+        right: (hidden, in).
+        weights: (num, hidden) float64; zeros for a form that is not usable.
+        linear: (num, in) float64.
+        constant: (num,) float64.
+        usable: (num,) bool; False where an entry of the direction, or its product with the
+            factors, is not finite.
+        basis: the name of the basis of the input.
+    """
+
+    left: Tensor
+    right: Tensor
+    weights: Tensor
+    linear: Tensor
+    constant: Tensor
+    usable: Tensor
+    basis: str
+
+    @property
+    def num(self) -> int:
+        """How many forms there are."""
+        return len(self.weights)
+
+    @property
+    def d_in(self) -> int:
+        """Width of the input."""
+        return self.left.shape[1]
+
+    @property
+    def d_hidden(self) -> int:
+        """Number of products in each form."""
+        return self.left.shape[0]
+
+    def terms(self, index: int) -> OtherTerms:
+        """Return the linear and constant term of one form."""
+        return OtherTerms(self.linear[index], self.constant[index], self.basis)
+
+    def balanced(self) -> BalancedForms:
+        """Return the forms in a scale of their own."""
+        return balance_all(self.left, self.right, self.weights)
+
+
+def problem_of_form(form: QuadraticForm) -> Problem:
+    """Return a single form as a batch of one, cut from the graph of gradients."""
+    form = form.detach()
+    matrix = form.matrix
+    return Problem(
+        widened(matrix.left),
+        widened(matrix.right),
+        matrix.weight.double()[None],
+        form.linear.double()[None],
+        form.constant.double()[None],
+        torch.ones(1, dtype=torch.bool),
+        form.basis,
+    )
+
+
+def problem_of_map(f: QuadraticMap, directions: Tensor) -> Problem:
+    """Return the forms of a map along (num, out) directions, some of which may be unusable."""
+    f = f.detach()
+    directions = directions.detach().double()
+    weights = directions @ f.tensor.down.double()
+    zero = weights.new_zeros(())
+    linear = zero.expand(len(directions), f.sizes.d_in)
+    constant = zero.expand(len(directions))
+    if f.linear is not None:
+        linear = directions @ f.linear.double()
+    if f.constant is not None:
+        constant = directions @ f.constant.double()
+    usable = weights.isfinite().all(dim=1) & linear.isfinite().all(dim=1) & constant.isfinite()
+    return Problem(
+        widened(f.tensor.left),
+        widened(f.tensor.right),
+        torch.where(usable[:, None], weights, zero),
+        torch.where(usable[:, None], linear, zero),
+        torch.where(usable, constant, zero),
+        usable,
+        f.basis,
+    )
+
+
+def widened(factor: Tensor) -> Tensor:
+    """Return a factor in its own dtype if a solver can work in it, else in float32, exactly."""
+    return factor if factor.dtype in (torch.float32, torch.float64) else factor.float()
