@@ -261,3 +261,10 @@ def test_forms_of_other_inputs_are_refused() -> None:
     other = decomposed(vector(1), randn(1, D + 1))
     with pytest.raises(ShapeError, match="the decompositions read 12 and 13 inputs"):
         match_eigenvectors(named(1), other, seeded())
+
+
+def test_what_is_no_decomposition_is_refused() -> None:
+    with pytest.raises(UsageError, match="second is a Tensor; expected EigenDecomposition: use ei"):
+        match_eigenvectors(named(1), randn(2, D), seeded())
+    with pytest.raises(UsageError, match=r"generator is a int; expected Generator: use torch.Gen"):
+        match_eigenvectors(named(1), named(1), 0)

@@ -206,7 +206,7 @@ def test_a_rank_is_a_positive_integer(rank: object) -> None:
 
 @pytest.mark.parametrize("what", [random_tensor(), randn(2, 3), None], ids=["tensor", "array", "-"])
 def test_only_a_map_has_an_hosvd(what: object) -> None:
-    with pytest.raises(UsageError, match="hosvd takes a QuadraticMap, got a"):
+    with pytest.raises(UsageError, match=r"f is a \w+; expected QuadraticMap: use the layer's"):
         hosvd(what)
 
 

@@ -17,6 +17,7 @@ from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.directions import centred_directions, raw_directions
 from bilens.algebra.effective_rank import effective_rank
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
+from bilens.algebra.localisation import localisation
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null import (
     embedding_corner,
@@ -59,15 +60,32 @@ def test_a_random_map_exceeds_the_edge_no_more_often_than_the_level_allows(d_hid
     assert 6 <= beyond <= 29
 
 
-def test_the_wigner_edge_declares_outliers_where_there_is_nothing() -> None:
-    """2σ√d holds for independent entries; Q of rank ≤ 2h piles its mass on few eigenvalues."""
-    d_in, declared = 64, 0
-    for seed in range(20):
-        f = random_factored(6, seed, d_in)
-        q = f.form(ROWS[0]).dense()
-        off_diagonal = q[~torch.eye(d_in, dtype=torch.bool)]
-        declared += ends(f)[1] > 2 * float(off_diagonal.std()) * math.sqrt(d_in)
-    assert declared == 20
+def wigner_edge(f: QuadraticMap) -> float:
+    """σ (2√d − 1.21 d^{−1/6}), σ of the entries: the mean largest eigenvalue if they were free."""
+    q = f.form(ROWS[0]).dense()
+    off_diagonal = q[~torch.eye(len(q), dtype=torch.bool)]
+    return float(off_diagonal.std()) * (2 * math.sqrt(len(q)) - 1.21 * len(q) ** (-1 / 6))
+
+
+@pytest.mark.parametrize("d_hidden", [8, 64, 512])
+def test_no_outliers_are_declared_in_random_maps_where_the_wigner_edge_declares_them(
+    d_hidden: int,
+) -> None:
+    """Level 0.9 at either end: of 60 ends about 6 with any outlier; more than 15, p = 2e-4.
+
+    Entries of Q are not free: it has at most 2h eigenvalues, and products of weights have tails.
+    """
+    declared, by_wigner = 0, 0
+    for seed in range(30):
+        f = random_factored(d_hidden, seed, d_in=64)
+        values = torch.linalg.eigvalsh(f.form(ROWS[0]).dense())
+        null = rotation_null(f, ROWS, seeded(seed), num_samples=9)
+        found = null.num_significant(values[None], level=0.9)
+        declared += int(found.positive > 0) + int(found.negative > 0)
+        edge = wigner_edge(f)
+        by_wigner += int(values.max() > edge) + int(values.min() < -edge)
+    assert declared <= 15
+    assert by_wigner >= 50
 
 
 def test_branches_that_are_aligned_are_found() -> None:
@@ -85,8 +103,10 @@ def test_branches_that_are_aligned_are_found() -> None:
     p_low, p_high = null.p_values(*(vector(end) for end in ends(f)))
     assert float(p_high) == 1 / 100  # the least that 99 samples can give
     assert float(p_low) > 0.05
-    values = eigendecompose_all(f, ROWS, k=None).eigenvalues[0]
+    values = eigendecompose_all(f, ROWS, k=None).eigenvalues
     assert int((values > null.edges()[1]).sum()) == 1
+    found = null.num_significant(values)
+    assert (found.positive.tolist(), found.negative.tolist()) == ([1], [0])
 
 
 def rotated_factors(
@@ -291,3 +311,66 @@ def test_a_spectrum_behind_an_embedding_is_that_of_the_dense_product() -> None:
 def test_an_embedding_of_another_height_is_refused() -> None:
     with pytest.raises(ShapeError, match=r"embedding has shape \(4, 9\).*\(5, in'\) was expected"):
         rotation_null(random_map(), raw_directions(D_OUT), seeded(), embedding=randn(4, 9))
+
+
+@pytest.mark.parametrize("d_hidden", [2, 9])
+@pytest.mark.parametrize("embedded", [False, True])
+def test_localisation_is_that_of_the_extreme_eigenvectors_before_the_embedding(
+    d_hidden: int, embedded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With O the identity the null is the map itself, Eᵀ Q E where there is an embedding."""
+    f = random_map(d_hidden=d_hidden)
+    embedding = randn(D_IN, 12, seed=5) if embedded else None
+    right = torch.linalg.qr(f.tensor.right.T).Q  # the frame for which right·O is right
+    monkeypatch.setattr(module, "random_frame", lambda *_: right)
+    rows = raw_directions(D_OUT)
+    null = rotation_null(f, rows, seeded(), 1, embedding=embedding, localised=True)
+    whole = f if embedding is None else f.compose_input(embedding)
+    values, vectors = torch.linalg.eigh(whole.tensor.dense())
+    torch.testing.assert_close(null.largest[0], values[:, -1])
+    torch.testing.assert_close(null.localisation_largest[0], localisation(vectors[:, :, -1]))
+    torch.testing.assert_close(null.localisation_smallest[0], localisation(vectors[:, :, 0]))
+
+
+def test_an_end_without_an_eigenvalue_of_its_sign_has_no_localisation() -> None:
+    f = random_factored(d_hidden=1, seed=0, d_in=1)
+    null = rotation_null(f, ROWS, seeded(), num_samples=20, localised=True)
+    assert torch.equal(null.localisation_largest, (null.largest > 0).double())
+    assert torch.equal(null.localisation_smallest, (null.smallest < 0).double())
+
+
+def test_localised_samples_are_the_same_samples() -> None:
+    f, rows = random_map(), raw_directions(D_OUT)
+    plain = rotation_null(f, rows, seeded(), num_samples=3)
+    more = rotation_null(f, rows, seeded(), num_samples=3, localised=True)
+    torch.testing.assert_close(more.largest, plain.largest)
+    torch.testing.assert_close(more.effective_rank, plain.effective_rank)
+    assert plain.localisation_largest is None
+
+
+def test_a_direction_on_one_input_is_found_localised_and_random_ones_are_not() -> None:
+    """left_1 = right_1 = 6 e_3 among 16 random units: the top eigenvector is close to e_3."""
+    noise = random_factored(16, seed=1)
+    axis = 6 * torch.eye(D, dtype=torch.float64)[3:4]
+    tensor = noise.tensor
+    planted = QuadraticMap(
+        BilinearTensor(
+            torch.cat([tensor.down, ROWS], dim=1),
+            torch.cat([tensor.left, axis]),
+            torch.cat([tensor.right, axis]),
+        )
+    )
+    vectors = torch.linalg.eigh(planted.form(ROWS[0]).dense()).eigenvectors
+    low, high = (localisation(vectors[:, [end]].T) for end in (0, -1))
+    null = rotation_null(planted, ROWS, seeded(), num_samples=99, localised=True)
+    p_low, p_high = null.localisation_p_values(low, high)
+    assert float(p_high) == 1 / 100
+    assert float(p_low) > 0.05
+
+
+def test_the_scale_of_a_direction_changes_no_p_value() -> None:
+    f, rows = random_map(), raw_directions(D_OUT)
+    values = eigendecompose_all(f, k=None).eigenvalues
+    plain = rotation_null(f, rows, seeded(), 9).num_significant(values)
+    scaled = rotation_null(f, 10 * rows, seeded(), 9).num_significant(10 * values)
+    assert torch.equal(plain.p_values, scaled.p_values)

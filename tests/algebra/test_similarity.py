@@ -183,7 +183,7 @@ def test_maps_of_other_sizes_are_refused(other: QuadraticMap) -> None:
     "other", [random_tensor(), None, randn(2, 2)], ids=["tensor", "-", "array"]
 )
 def test_only_maps_are_compared(other: object) -> None:
-    with pytest.raises(UsageError, match="similarity takes two QuadraticMaps, got a"):
+    with pytest.raises(UsageError, match=r"g is a \w+; expected QuadraticMap: use the layer's"):
         similarity(F, other)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.rotation_null import random_frame
-from bilens.checks import check_count
+from bilens.checks import check_count, check_type
 from bilens.errors import ShapeError, UsageError
 
 Method = Literal["assignment", "subspace"]
@@ -83,8 +83,8 @@ def match_eigenvectors(
 
     Raises:
         ShapeError: If one is a batch, or they differ in inputs.
-        UsageError: If method, k or num_samples is not one of the above, k cuts through eigenvalues
-            that cannot be told apart, or nothing is left to match.
+        UsageError: If an argument is not one of the above, k cuts through eigenvalues that cannot
+            be told apart, or nothing is left to match.
         NumericalError: If a decomposition did not pass its checks.
     """
     if method not in get_args(Method):
@@ -92,6 +92,9 @@ def match_eigenvectors(
             f"method={method!r} is not known: use one of {', '.join(get_args(Method))}."
         )
     check_count("num_samples", num_samples, minimum=1)
+    check_type("generator", generator, torch.Generator, "use torch.Generator().manual_seed(0)")
+    for name, eig in (("first", first), ("second", second)):
+        check_type(name, eig, EigenDecomposition, "use eigendecompose(form)")
     width = first.eigenvectors.shape[-1]
     if second.eigenvectors.shape[-1] != width:
         raise ShapeError(

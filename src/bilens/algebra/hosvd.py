@@ -14,7 +14,7 @@ from bilens.algebra.mode_spectrum import ModeSpectrum, mode_spectrum
 from bilens.algebra.modes import Factors, InputMode, OutputMode
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import check_count
+from bilens.checks import check_count, check_type
 from bilens.errors import UsageError
 
 TINY = 1e-300  # keeps 0 / 0 from a division
@@ -91,8 +91,7 @@ class HOSVD:
         Raises:
             UsageError: If there is no such direction.
         """
-        check_count("index", index, minimum=0)
-        if index >= len(self.output_directions):
+        if check_count("index", index, minimum=0) >= len(self.output_directions):
             raise UsageError(
                 f"index={index}, but only {len(self.output_directions)} singular directions were "
                 "kept: call hosvd with a larger rank."
@@ -207,10 +206,9 @@ def hosvd(f: QuadraticMap, rank: int | None = None) -> HOSVD:
 
     Source: arXiv:2410.08417, §3.3 and App. D (SVD of the flattened tensor).
     """
-    if not isinstance(f, QuadraticMap):
-        raise UsageError(f"hosvd takes a QuadraticMap, got a {type(f).__name__}.")
+    check_type("f", f, QuadraticMap, "use the layer's quadratic_map()")
     if rank is not None:
-        check_count("rank", rank, minimum=1)
+        rank = check_count("rank", rank, minimum=1)
     f = f.detach().to(torch.float64)
     factors = Factors.of(f.tensor.down, f.tensor.left, f.tensor.right)
     return HOSVD(f, rank, mode_spectrum(OutputMode(factors), factors.unit, rank))

@@ -2,87 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from bilens.algebra.effective_rank import effective_rank
+from bilens.algebra.localisation import localisation
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import (
-    check_count,
-    check_dense_tensor,
-    check_finite,
-    check_float_tensor,
-    check_type,
-)
-from bilens.errors import ShapeError, UsageError
-
-
-@dataclass(frozen=True, eq=False)
-class RotationNull:
-    """Spectra of a map whose right branch was rotated at random: the level of chance.
-
-    The hypothesis: the right branch of the layer is distributed the same in every rotated basis,
-    whatever the left branch is, as it is where the weights are drawn at random.
-
-    Attributes:
-        largest: (samples, directions), the largest eigenvalue (0 if none is positive).
-        smallest: (samples, directions), the smallest eigenvalue (0 if none is negative).
-        effective_rank: (samples, directions).
-    """
-
-    largest: Tensor
-    smallest: Tensor
-    effective_rank: Tensor
-
-    @property
-    def num_samples(self) -> int:
-        """Number of random rotations."""
-        return len(self.largest)
-
-    def edges(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
-        """Return the lower and upper edge of chance, (directions,) each.
-
-        The upper edge is the order statistic ⌈level·(samples + 1)⌉ of the largest eigenvalue:
-        under the hypothesis it is exceeded with probability at most 1 − level, exactly that where
-        (1 − level)(samples + 1) is a whole number. The lower edge is the mirror image, at a level
-        of its own. With too few samples for the level, the edge is the extreme of the samples
-        and the probability 1 / (samples + 1).
-
-        Raises:
-            UsageError: If the level is not between 0 and 1.
-        """
-        if not 0 < level < 1:
-            raise UsageError(f"level={level!r}: a number between 0 and 1 was expected.")
-        rank = min(math.ceil(level * (self.num_samples + 1) - 1e-9), self.num_samples)
-        upper = self.largest.sort(dim=0).values[rank - 1]
-        lower = self.smallest.sort(dim=0, descending=True).values[rank - 1]
-        return lower, upper
-
-    def p_values(self, smallest: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
-        """Return one-sided p-values (1 + #{null as extreme}) / (samples + 1) for both ends.
-
-        Args:
-            smallest: (directions,), the smallest eigenvalue observed.
-            largest: (directions,), the largest eigenvalue observed; NaN, from a form that was
-                not decomposed, has the p-value 1.
-
-        Raises:
-            ShapeError: If there is not one eigenvalue for each direction.
-        """
-        for name, observed in (("smallest", smallest), ("largest", largest)):
-            if check_dense_tensor(name, observed, num_axes=1) != self.largest.shape[1:]:
-                raise ShapeError(
-                    f"{name} has {len(observed)} entries; expected one for each of the "
-                    f"{self.largest.shape[1]} directions."
-                )
-        beyond_low = (~(self.smallest > smallest)).sum(dim=0).double()  # NaN counts as within
-        beyond_high = (~(self.largest < largest)).sum(dim=0).double()
-        count = self.num_samples + 1
-        return (1 + beyond_low) / count, (1 + beyond_high) / count
+from bilens.algebra.rotation_null_record import RotationNull as RotationNull  # its public place
+from bilens.checks import check_count, check_finite, check_float_tensor, check_type
+from bilens.errors import ShapeError
 
 
 def rotation_null(
@@ -92,6 +22,7 @@ def rotation_null(
     num_samples: int = 99,
     embedding: Tensor | None = None,
     progress: Callable[[int], None] | None = None,
+    localised: bool = False,
 ) -> RotationNull:
     """Sample the spectra of a layer with right ← right·O, O a random rotation (Haar measure).
 
@@ -122,6 +53,8 @@ def rotation_null(
         num_samples: number of rotations; 99 gives p-values down to 0.01.
         embedding: E, (in, in'), in front of the layer; None where there is none.
         progress: called with the number of samples done.
+        localised: sample the localisation of the extreme eigenvectors, too: about three times
+            the time.
 
     Raises:
         ShapeError: If directions or embedding do not fit the map.
@@ -148,18 +81,41 @@ def rotation_null(
     weights = directions.double() @ f.tensor.down
     corner = torch.linalg.qr(f.tensor.right.T, mode="r").R.T  # (hidden, rank): right = corner Vᵀ
     left = before_embedding(f.tensor.left)
-    samples = []
+    inputs = None
+    if localised:
+        inputs = embedding_basis(f.sizes.d_in, embedding)
+    samples, extremes = [], []
     for done in range(num_samples):
         frame = random_frame(f.sizes.d_in, corner.shape[1], generator)
-        samples.append(_spectra(left, corner @ before_embedding(frame.T), weights))
+        right = corner @ before_embedding(frame.T)
+        if inputs is None:
+            samples.append(_spectra(left, right, weights))
+        else:
+            spectra, ends = _spectra_and_ends(left, right, weights)
+            samples.append(spectra)
+            extremes.append(localisation(ends @ inputs))
         if progress is not None:
             progress(done + 1)
     spectra = torch.stack(samples)  # (samples, directions, n)
+    largest, smallest = spectra.amax(dim=-1).clamp(min=0.0), spectra.amin(dim=-1).clamp(max=0.0)
+    if not localised:
+        return RotationNull(largest, smallest, effective_rank(spectra))
+    upper, lower = torch.stack(extremes).unbind(dim=-1)
     return RotationNull(
-        spectra.amax(dim=-1).clamp(min=0.0),
-        spectra.amin(dim=-1).clamp(max=0.0),
+        largest,
+        smallest,
         effective_rank(spectra),
+        localisation_largest=torch.where(largest > 0, upper, 0.0),
+        localisation_smallest=torch.where(smallest < 0, lower, 0.0),
     )
+
+
+def embedding_basis(d_in: int, embedding: Tensor | None) -> Tensor:
+    """Return Yᵀ of Eᵀ = Y S, which takes vectors of S Q Sᵀ to those of Eᵀ Q E; I without an E."""
+    if embedding is None:
+        return torch.eye(d_in, dtype=torch.float64)
+    columns: Tensor = torch.linalg.qr(embedding.detach().double().T).Q
+    return columns.T
 
 
 def embedding_corner(f: QuadraticMap, embedding: Tensor) -> Tensor:
@@ -189,7 +145,24 @@ def _spectra(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
     if 2 * hidden < width:
         stacked = torch.linalg.qr(torch.cat([left, right]).T, mode="r").R
         left, right = stacked[:, :hidden].T, stacked[:, hidden:].T
+    spectra: Tensor = torch.linalg.eigvalsh(_matrices(left, right, weights))
+    return spectra
+
+
+def _spectra_and_ends(left: Tensor, right: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return `_spectra`, and the eigenvectors of (largest, smallest), (num, 2, width)."""
+    hidden, width = left.shape
+    basis = None
+    if 2 * hidden < width:
+        columns, stacked = torch.linalg.qr(torch.cat([left, right]).T)
+        left, right, basis = stacked[:, :hidden].T, stacked[:, hidden:].T, columns.T
+    spectra, columns = torch.linalg.eigh(_matrices(left, right, weights))
+    ends = columns[..., [-1, 0]].mT  # eigenvalues ascend
+    return spectra, ends if basis is None else ends @ basis
+
+
+def _matrices(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
+    """Return ½ Σ_h w_h (l_h r_hᵀ + r_h l_hᵀ) for every row w of weights, finite."""
     halves = (left.T * weights[:, None, :]) @ right
     check_finite("the product of the factors", halves)
-    spectra: Tensor = torch.linalg.eigvalsh((halves + halves.mT) / 2)
-    return spectra
+    return (halves + halves.mT) / 2

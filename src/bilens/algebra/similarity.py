@@ -19,6 +19,7 @@ from bilens.algebra.gram import (
     squared_norms,
 )
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.checks import check_type
 from bilens.errors import ShapeError, UsageError
 
 Measure = Literal["frobenius", "gaussian"]
@@ -145,9 +146,8 @@ def check_comparable(f: QuadraticMap, g: QuadraticMap) -> None:
         UsageError: If one is not a QuadraticMap.
         ShapeError: If they differ in inputs or outputs.
     """
-    for one in (f, g):
-        if not isinstance(one, QuadraticMap):
-            raise UsageError(f"similarity takes two QuadraticMaps, got a {type(one).__name__}.")
+    for name, one in (("f", f), ("g", g)):
+        check_type(name, one, QuadraticMap, "use the layer's quadratic_map()")
     mine, theirs = f.sizes, g.sizes
     if (mine.d_in, mine.d_out) != (theirs.d_in, theirs.d_out):
         raise ShapeError(
