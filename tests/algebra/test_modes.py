@@ -44,6 +44,15 @@ def test_both_routes_give_the_inner_products_of_the_slices(
             )
 
 
+def test_without_directions_the_slices_are_those_along_the_axis() -> None:
+    factors = factors_of(random_tensor())
+    for mode in (OutputMode(factors), InputMode(factors)):
+        rows = torch.eye(mode.size, dtype=torch.float64)
+        torch.testing.assert_close(mode.gram(None), mode.gram(rows))
+        torch.testing.assert_close(mode.dense_gram(None), mode.dense_gram(rows))
+        assert mode.gram_rounding(None) == pytest.approx(mode.gram_rounding(rows))
+
+
 def test_modes_know_their_sizes() -> None:
     factors = factors_of(random_tensor())
     assert (OutputMode(factors).size, InputMode(factors).size) == (D_OUT, D_IN)

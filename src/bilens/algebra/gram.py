@@ -14,7 +14,7 @@ from bilens.errors import NonFiniteError, ShapeError
 
 WORK_BYTES = 128 * 2**20  # what the blocks of a call may take, beside its factors and its result
 FEWEST_ROWS = 16  # smaller blocks would spend their time on calls; only in > 200,000 meets it
-ROWS_OF_BLOCKS = 8  # 8 · 9 / 2 of 64 blocks are on or above the diagonal: 56 % of the work
+ROWS_OF_BLOCKS = 8  # 8 · 9 / 2 of 64 blocks are on or above the diagonal: 53 % of the products
 EPS = torch.finfo(torch.float64).eps
 
 
@@ -68,7 +68,8 @@ def kernel_row(
     for columns in blocks(len(second.left), size, start=rows.start if itself else 0):
         diagonal = itself and columns == rows
         left2, right2 = (left, right) if diagonal else second.read(columns)
-        crossed = (left @ right2.T) * (right @ left2.T)
+        mixed = left @ right2.T
+        crossed = mixed * (mixed.T if diagonal else right @ left2.T)
         both = torch.addcmul(crossed, left @ left2.T, right @ right2.T)
         yield columns, both / (4 if diagonal else 2)
 

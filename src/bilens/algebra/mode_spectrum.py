@@ -84,39 +84,44 @@ def mode_spectrum(mode: Mode, unit: float, rank: int | None) -> ModeSpectrum:
         f"the Gram matrix of {mode.size} slices",
         "reduce the mode with compose_output or compose_input",
     )
-    rows = torch.eye(mode.size, dtype=torch.float64)
+    rows, left = None, mode.size  # directions that are left over; at first all of the axis
     dense, last_rounding, largest = False, torch.inf, 0.0
     found: list[Stage] = []
-    while len(rows) > 0:
+    while left > 0:
         rounding = mode.gram_rounding(rows)
         dense = dense or rounding > last_rounding / FALL
         stage = dense_stage(mode, rows) if dense else factored_stage(mode, rows, rounding)
         largest, last_rounding = max(largest, float(stage.values[0])), rounding
         accepted = int((stage.rounding <= TARGET * stage.values).int().cumprod(dim=0).sum())
         done = float(stage.values[0]) <= FLOOR * largest or (dense and accepted == 0)
-        count = len(rows) if done else accepted
+        count = left if done else accepted
         found.append(stage.take(slice(count)))
-        rows = stage.rows[count:]
+        rows, left = stage.rows[count:], left - count
     return selected(Stage(*(torch.cat(parts) for parts in zip(*found, strict=True))), unit, rank)
 
 
-def factored_stage(mode: Mode, rows: Tensor, rounding: float) -> Stage:
+def factored_stage(mode: Mode, rows: Tensor | None, rounding: float) -> Stage:
     """Decompose the Gram matrix that the factors give."""
     return decomposed(mode.gram(rows), rows, rounding, mode.slice_rounding)
 
 
-def dense_stage(mode: Mode, rows: Tensor) -> Stage:
+def dense_stage(mode: Mode, rows: Tensor | None) -> Stage:
     """Decompose the Gram matrix of slices that are built."""
     gram = mode.dense_gram(rows)
     return decomposed(gram, rows, len(gram) ** 0.5 * EPS * float(gram.trace()), mode.slice_rounding)
 
 
-def decomposed(gram: Tensor, rows: Tensor, gram_rounding: float, slice_rounding: float) -> Stage:
+def decomposed(
+    gram: Tensor, rows: Tensor | None, gram_rounding: float, slice_rounding: float
+) -> Stage:
     """Return values and rows by a dense eigensolver; √λ is off by E / 2√λ, and never by √E."""
     squares, columns = torch.linalg.eigh(gram)
     values = no_negative(squares.flip(0)).sqrt()
     rounding = gram_rounding / (2 * values).clamp(min=TINY + gram_rounding**0.5)
-    return Stage(values, columns.flip(1).T @ rows, rounding + slice_rounding)
+    directions = columns.flip(1).T
+    return Stage(
+        values, directions if rows is None else directions @ rows, rounding + slice_rounding
+    )
 
 
 def selected(stage: Stage, unit: float, rank: int | None) -> ModeSpectrum:
