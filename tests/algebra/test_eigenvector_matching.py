@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -261,6 +262,11 @@ def test_forms_of_other_inputs_are_refused() -> None:
     other = decomposed(vector(1), randn(1, D + 1))
     with pytest.raises(ShapeError, match="the decompositions read 12 and 13 inputs"):
         match_eigenvectors(named(1), other, seeded())
+
+
+def test_decompositions_in_different_bases_are_refused() -> None:
+    with pytest.raises(UsageError, match="in the input and the whitened basis: vectors are match"):
+        match_eigenvectors(named(1), replace(named(1), basis="whitened"), seeded())
 
 
 def test_what_is_no_decomposition_is_refused() -> None:

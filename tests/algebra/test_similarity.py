@@ -187,6 +187,11 @@ def test_only_maps_are_compared(other: object) -> None:
         similarity(F, other)
 
 
+def test_maps_that_read_different_bases_are_refused() -> None:
+    with pytest.raises(UsageError, match="the input and the embedding basis cannot be compared"):
+        similarity(F, replace(G, basis="embedding"))
+
+
 def test_an_unknown_measure_is_refused() -> None:
     with pytest.raises(UsageError, match="measure='cosine' is not known: use one of frobenius, ga"):
         similarity(F, G, "cosine")

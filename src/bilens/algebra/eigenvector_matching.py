@@ -83,8 +83,8 @@ def match_eigenvectors(
 
     Raises:
         ShapeError: If one is a batch, or they differ in inputs.
-        UsageError: If an argument is not one of the above, k cuts through eigenvalues that cannot
-            be told apart, or nothing is left to match.
+        UsageError: If an argument is not one of the above, the bases differ, k cuts through
+            eigenvalues that cannot be told apart, or nothing is left to match.
         NumericalError: If a decomposition did not pass its checks.
     """
     if method not in get_args(Method):
@@ -100,6 +100,11 @@ def match_eigenvectors(
         raise ShapeError(
             f"the decompositions read {width} and {second.eigenvectors.shape[-1]} inputs; "
             "vectors are matched over the same input."
+        )
+    if first.basis != second.basis:
+        raise UsageError(
+            f"the decompositions are in the {first.basis} and the {second.basis} basis: vectors "
+            "are matched in one basis; decompose both in the same."
         )
     mine, theirs = by_sign("first", first, k), by_sign("second", second, k)
     if not signed:

@@ -51,10 +51,10 @@ def similarity(
 
     Raises:
         ShapeError: If the maps differ in inputs or outputs.
-        UsageError: If the measure is not known, or a map (an output of it, where `per_output`) is
-            zero, or cannot be told from zero because all of it may be rounding of terms that
-            cancel: it has no direction, so there is no cosine. Nothing else is returned then;
-            leave such outputs out with `compose_output`.
+        UsageError: If the measure is not known, the maps read different bases, or a map (an output
+            of it, where `per_output`) is zero, or cannot be told from zero because all of it may
+            be rounding of terms that cancel: it has no direction, so there is no cosine. Nothing
+            else is returned then; leave such outputs out with `compose_output`.
         NonFiniteError: If products of the factors overflow.
 
     Source: arXiv:2605.15183 (Gaussian tensor similarity), with the linear and constant terms.
@@ -143,7 +143,7 @@ def check_comparable(f: QuadraticMap, g: QuadraticMap) -> None:
     """Refuse what cannot be paired output by output over one input.
 
     Raises:
-        UsageError: If one is not a QuadraticMap.
+        UsageError: If one is not a QuadraticMap, or they read different bases.
         ShapeError: If they differ in inputs or outputs.
     """
     for name, one in (("f", f), ("g", g)):
@@ -154,6 +154,11 @@ def check_comparable(f: QuadraticMap, g: QuadraticMap) -> None:
             f"maps {mine.d_in} → {mine.d_out} and {theirs.d_in} → {theirs.d_out} cannot be "
             "compared: inputs and outputs must be the same, one to one. Bring them to one space "
             "with compose_input and compose_output."
+        )
+    if f.basis != g.basis:
+        raise UsageError(
+            f"maps that read the {f.basis} and the {g.basis} basis cannot be compared: bring both "
+            "into one basis with compose_input."
         )
 
 
