@@ -83,11 +83,25 @@ CASES: Cases = {
         USAGE,
         ["a contrast needs two different outputs between 0 and 2, got -1 and 2"],
     ),
-    "pairs into a folder": (a_folder_for_a_file("decompose", "--out"), USAGE, A_FOLDER),
-    "pairs over a folder": (
-        a_folder_for_a_file("decompose", "--overwrite", "--out"),
+    "pairs into a file": (
+        lambda folder: of_model("decompose", "--out", folder / "model" / "config.json")(folder),
         USAGE,
-        A_FOLDER,
+        ["config.json is a file; expected a folder"],
+    ),
+    "an output that is not there": (
+        of_model("decompose", "--outputs", "0,7"),
+        USAGE,
+        ["'7' in '0,7' names no output", "from 0 to 2"],
+    ),
+    "memory for nothing": (
+        of_model("decompose", "--memory-limit", "1k"),
+        LIMIT,
+        ["allow more with memory_limit"],
+    ),
+    "a size that is none": (
+        of_model("decompose", "--memory-limit", "much"),
+        USAGE,
+        ["'much' is not a memory size"],
     ),
     "a report over a folder": (
         a_folder_for_a_file("audit", "--overwrite", "--html"),
@@ -98,7 +112,7 @@ CASES: Cases = {
     "two readings at once": (
         of_model("decompose", "--contrast", 0, 1, "--reading", "raw"),
         USAGE,
-        ["leave --reading out"],
+        ["leave reading and outputs out"],
     ),
     "too few rotations": (of_model("audit", "--null-samples", 5), USAGE, ["at least 39, got 5"]),
     "a seed too large": (of_model("audit", "--seed", 10**30), USAGE, ["seed must be below"]),
@@ -118,7 +132,7 @@ def html(folder: Path) -> Line:
 
 
 def pairs(folder: Path) -> Line:
-    return ["decompose", folder / "model", "--out", folder / "pairs.safetensors"]
+    return ["decompose", folder / "model", "--out", folder / "pairs"]
 
 
 @pytest.mark.parametrize("line", [html, pairs, run])
@@ -149,5 +163,6 @@ def test_a_disk_that_takes_nothing_is_named(
     monkeypatch.setattr(tempfile, "mkstemp", refuse)
     expected = [str(tmp_path), os.strerror(number), advice]
     assert_one_line(bilens("--quiet", *words), code, expected)
-    left = {"model", "idx", "run"} if line is run else {"model"}
-    assert {item.name for item in tmp_path.iterdir()} == left  # no half of a file
+    left = {"model", "idx"}
+    files = [item.relative_to(tmp_path) for item in tmp_path.rglob("*") if item.is_file()]
+    assert {path.parts[0] for path in files} <= left  # no half of a file

@@ -22,7 +22,7 @@ from commands import DATA, TRAINING, Shell, model_folder
 
 SCHEMAS: dict[str, list[str]] = {  # kind -> the keys that a program may rely on
     "audit": ["schema_version", "kind", "passed", "model", "exactness", "classes", "verdict"],
-    "decomposition": ["schema_version", "kind", "layer", "basis", "reading", "method", "outputs"],
+    "decomposition": ["schema_version", "kind", "layers"],
     "explanation": ["schema_version", "kind", "model", "explanations", "data", "reproduce"],
     "training": ["schema_version", "kind", "folder", "epoch", "train_loss", "test_accuracy"],
 }
@@ -157,19 +157,28 @@ def test_progress_is_a_dozen_lines_at_most(bilens: Shell, model: Path) -> None:
 def test_decompose_shows_and_saves_what_is_asked_for(
     bilens: Shell, model: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "new" / "folders" / "pairs.safetensors"
-    result = bilens(
-        "decompose", model, "--top", 2, "--contrast", 2, 0, "--basis", "embedding", "--out", out
-    )
+    out = tmp_path / "new" / "folders"
+    line = ["decompose", model, "--top", 2, "--basis", "embedding", "--out", out]
+    result = bilens(*line, "--contrast", 2, 0)
     assert result.code == 0
-    assert "contrast outputs, embedding basis (8 inputs, method dense)" in result.out
-    assert f"Pairs: {out}" in result.err
-    with safe_open(out, framework="pt") as file:
+    assert "contrast outputs, embedding basis (8 inputs, 8 hidden, method dense)" in result.out
+    assert f"Pairs and records: {out}" in result.err
+    with safe_open(out / "layers.0.safetensors", framework="pt") as file:
         assert file.get_tensor("eigenvectors").shape == (1, 2, 8)
-    result = bilens("decompose", model, "--out", out)
+    result = bilens(*line)
     assert result.code == 2
-    assert f"{out} exists already" in result.error()
-    assert bilens("decompose", model, "--out", out, "--overwrite").code == 0
+    assert "layers.0.json holds a decomposition of other weights, or with other" in result.error()
+    assert bilens(*line, "--overwrite").code == 0
+    (record,) = bilens(*line, "--json").json()["layers"]  # read from the folder
+    assert [item["name"] for item in record["outputs"]] == ["0", "1", "2"]
+
+
+def test_decompose_reads_the_outputs_that_are_named(bilens: Shell, model: Path) -> None:
+    result = bilens("decompose", model, "--outputs", "2, 0", "--method", "lanczos", "--json")
+    assert result.code == 0, result.err
+    (record,) = result.json()["layers"]
+    assert [item["name"] for item in record["outputs"]] == ["2", "0"]
+    assert record["method"] == "lanczos"
 
 
 def test_explain_shows_one_table_an_image(bilens: Shell, trained: Path, idx: Path) -> None:

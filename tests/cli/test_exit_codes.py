@@ -42,7 +42,7 @@ def test_an_error_has_its_code(
     def fail(*_arguments: object, **_options: object) -> None:
         raise raised
 
-    monkeypatch.setattr(commands_module, "decompose", fail)
+    monkeypatch.setattr(commands_module, "decompose_layers", fail)
     result = bilens("decompose", model)
     assert result.code == TABLE[name]
     assert result.error() == f"error: {raised}"
@@ -129,7 +129,7 @@ def test_5_when_python_itself_runs_out_of_memory(
     def fail(*_arguments: object, **_options: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(commands_module, "decompose", fail)
+    monkeypatch.setattr(commands_module, "decompose_layers", fail)
     result = bilens("decompose", model)
     assert result.code == 5
     assert "out of memory" in result.error()
@@ -141,7 +141,7 @@ def test_5_when_torch_runs_out_of_memory(
     def fail(*_arguments: object, **_options: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 TB")
 
-    monkeypatch.setattr(commands_module, "decompose", fail)
+    monkeypatch.setattr(commands_module, "decompose_layers", fail)
     result = bilens("decompose", model)
     assert result.code == 5
     assert "out of memory" in result.error()
@@ -154,7 +154,7 @@ def test_70_and_a_traceback_when_bilens_itself_is_at_fault(
     def fail(*_arguments: object, **_options: object) -> None:
         raise error
 
-    monkeypatch.setattr(commands_module, "decompose", fail)
+    monkeypatch.setattr(commands_module, "decompose_layers", fail)
     result = bilens("decompose", model)
     assert (result.code, result.out) == (70, "")
     *lines, cause, last = result.err.splitlines()
@@ -169,7 +169,7 @@ def test_130_when_a_command_that_has_nothing_to_save_is_interrupted(
     def interrupt(*_arguments: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands_module, "decompose", interrupt)
+    monkeypatch.setattr(commands_module, "decompose_layers", interrupt)
     result = bilens("decompose", model)
     assert result.code == 130
     assert result.error() == "error: Interrupted."

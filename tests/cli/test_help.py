@@ -27,7 +27,8 @@ FROZEN = {
         "--dropout --augment --precision --seed --resume --overwrite --json"
     ),
     "decompose": (
-        "model --top --layer --basis --reading --contrast --out --allow-pickle --residual "
+        "model --top --layer --outputs --basis --reading --contrast --which --spectrum --method "
+        "--precision --verify --memory-limit --seed --out --allow-pickle --residual "
         "--no-residual --overwrite --json"
     ),
     "audit": (

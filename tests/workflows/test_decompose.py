@@ -5,20 +5,17 @@ Broken once: `reading == "centred"` made the default for every layer; the raw fi
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 import tiny
 from bilens.errors import NotQuadraticError, UsageError
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearMLP
-from bilens.workflows.decompose import decompose
+from bilens.workflows.decompose import Request, decompose
 
 ONE = tiny.loaded(tiny.classifier(bias=True))
 TWO = tiny.loaded(tiny.classifier(n_layers=2))
@@ -33,7 +30,7 @@ def values(result: Any, x: Tensor) -> Tensor:
 
 
 def test_the_logits_of_one_layer_are_read_class_centred() -> None:
-    result = decompose(ONE, top=2)
+    result = decompose(ONE, Request(top=2))
     assert (result.record.layer, result.record.basis) == ("layers.0", "input")
     assert result.record.reading == "class-centred"
     assert [output.name for output in result.record.outputs] == ["upright", "level", "slanting"]
@@ -44,13 +41,13 @@ def test_the_logits_of_one_layer_are_read_class_centred() -> None:
 
 
 def test_raw_logits_are_the_logits() -> None:
-    result = decompose(ONE, reading="raw")
+    result = decompose(ONE, Request(reading="raw"))
     assert result.record.reading == "raw"
     torch.testing.assert_close(values(result, X), ONE.module(X))
 
 
 def test_a_contrast_is_one_logit_against_another() -> None:
-    result = decompose(ONE, contrast=(2, 0))
+    result = decompose(ONE, Request(contrast=(2, 0)))
     assert result.record.reading == "contrast"
     assert [output.name for output in result.record.outputs] == ["slanting − upright"]
     logits = ONE.module(X)
@@ -58,7 +55,7 @@ def test_a_contrast_is_one_logit_against_another() -> None:
 
 
 def test_the_embedding_basis_reads_what_the_embedding_gives() -> None:
-    result = decompose(ONE, basis="embedding", reading="raw")
+    result = decompose(ONE, Request(basis="embedding", reading="raw"))
     assert (result.record.basis, result.record.d_in) == ("embedding", 8)
     torch.testing.assert_close(values(result, ONE.module.embed(X)), ONE.module(X))
 
@@ -79,7 +76,7 @@ def test_a_layer_that_stands_alone_is_read_raw() -> None:
     assert (result.record.layer, result.record.reading) == ("layer", "raw")
     x = torch.ones(2, 5, dtype=torch.float64)
     torch.testing.assert_close(values(result, x), MLP.module(x))
-    assert decompose(MLP, reading="centred").record.reading == "class-centred"
+    assert decompose(MLP, Request(reading="centred")).record.reading == "class-centred"
 
 
 def test_float32_weights_are_multiplied_in_float64() -> None:
@@ -90,49 +87,59 @@ def test_float32_weights_are_multiplied_in_float64() -> None:
     assert model.embed.weight.dtype == torch.float32
 
 
-REFUSED: list[tuple[LoadedModel, dict[str, Any], type[Exception], str]] = [
-    (TWO, {}, UsageError, "has the layers layers.0, layers.1; got None: name one .*--layer"),
-    (ONE, {"layer": "layers.1"}, UsageError, "has the layers layers.0; got 'layers.1'"),
-    (TWO, {"layer": "layers.1", "basis": "embedding"}, UsageError, "no embedding before it"),
-    (MLP, {"basis": "embedding"}, UsageError, "a BilinearMLP has no embedding"),
-    (ONE, {"basis": "pixels"}, UsageError, "basis='pixels' is not known"),
-    (ONE, {"reading": "cooked"}, UsageError, "reading='cooked' is not known"),
-    (ONE, {"top": 0}, UsageError, "top must be an integer of at least 1"),
-    (ONE, {"contrast": (0, 3)}, UsageError, "two different outputs between 0 and 2, got 0 and 3"),
-    (ONE, {"contrast": (1, 1)}, UsageError, "got 1 and 1"),
-    (ONE, {"contrast": (-1, 1)}, UsageError, "between 0 and 2, got -1 and 1"),
-    (tiny.loaded(tiny.classifier(gate="silu")), {}, NotQuadraticError, "gate 'silu'"),
+REFUSED: list[tuple[LoadedModel, str | None, dict[str, Any], type[Exception], str]] = [
+    (TWO, None, {}, UsageError, "has the layers layers.0, layers.1; got None: name one .*--layer"),
+    (ONE, "layers.1", {}, UsageError, "has the layers layers.0; got 'layers.1'"),
+    (TWO, "layers.1", {"basis": "embedding"}, UsageError, "no embedding before it"),
+    (MLP, None, {"basis": "embedding"}, UsageError, "a BilinearMLP has no embedding"),
+    (ONE, None, {"basis": "pixels"}, UsageError, "basis='pixels' is not known"),
+    (ONE, None, {"reading": "cooked"}, UsageError, "reading='cooked' is not known"),
+    (ONE, None, {"top": 0}, UsageError, "top must be an integer of at least 1"),
+    (
+        ONE,
+        None,
+        {"contrast": (0, 3)},
+        UsageError,
+        "two different outputs between 0 and 2, got 0 and 3",
+    ),
+    (ONE, None, {"contrast": (1, 1)}, UsageError, "got 1 and 1"),
+    (ONE, None, {"contrast": (-1, 1)}, UsageError, "between 0 and 2, got -1 and 1"),
+    (tiny.loaded(tiny.classifier(gate="silu")), None, {}, NotQuadraticError, "gate 'silu'"),
+    (ONE, None, {"spectrum": "half"}, UsageError, "spectrum='half' is not known"),
+    (ONE, None, {"outputs": ""}, UsageError, "'' in '' names no output"),
+    (ONE, None, {"outputs": "1-9"}, UsageError, "'1-9' in '1-9' names no output"),
+    (ONE, None, {"outputs": "0", "contrast": (0, 1)}, UsageError, "leave reading and outputs out"),
+    (ONE, None, {"method": "power"}, UsageError, "method='power' is not known"),
+    (ONE, None, {"precision": "half"}, UsageError, "precision='half' is not known"),
 ]
 
 
-@pytest.mark.parametrize(("model", "options", "error", "message"), REFUSED)
+@pytest.mark.parametrize(("model", "layer", "options", "error", "message"), REFUSED)
 def test_what_does_not_exist_is_refused(
-    model: LoadedModel, options: dict[str, Any], error: type[Exception], message: str
+    model: LoadedModel,
+    layer: str | None,
+    options: dict[str, Any],
+    error: type[Exception],
+    message: str,
 ) -> None:
     with pytest.raises(error, match=message):
-        decompose(model, **options)
+        decompose(model, Request(**options), layer=layer)
 
 
-def test_the_pairs_can_be_saved_and_read_by_anyone(tmp_path: Path) -> None:
-    result = decompose(ONE, top=4)
-    result.save(tmp_path / "pairs.safetensors", top=4)
-    with safe_open(tmp_path / "pairs.safetensors", framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        record = json.loads(file.metadata()["bilens"])
-    assert {name: tuple(tensor.shape) for name, tensor in tensors.items()} == {
-        "eigenvalues": (3, 4),
-        "eigenvectors": (3, 4, tiny.PIXELS),
-        "residuals": (3, 4),
-        "frobenius_squared": (3,),
-    }
-    assert torch.equal(tensors["eigenvalues"], result.pairs.eigenvalues[:, :4])
-    assert torch.equal(tensors["eigenvectors"], result.pairs.eigenvectors[:, :4])
-    assert record == json.loads(json.dumps(result.record.to_dict()))
-    shown = [pair["eigenvalue"] for pair in record["outputs"][1]["pairs"]]
-    assert tensors["eigenvalues"][1].tolist() == shown
+def test_outputs_are_chosen_by_place_or_name() -> None:
+    result = decompose(ONE, Request(outputs="2,upright,0-1"))
+    assert [output.name for output in result.record.outputs] == ["slanting", "upright", "level"]
+    whole = decompose(ONE)
+    assert torch.equal(result.pairs.eigenvalues, whole.pairs.eigenvalues[[2, 0, 1]])
 
 
-def test_more_pairs_than_there_are_is_all_of_them(tmp_path: Path) -> None:
-    result = decompose(ONE, top=100)
-    result.save(tmp_path / "pairs.safetensors", top=100)
-    assert len(result.record.outputs[0].pairs) == tiny.PIXELS
+def test_leading_pairs_alone_are_those_of_the_whole_spectrum() -> None:
+    part = decompose(ONE, Request(top=2, spectrum="top", method="lanczos"))
+    assert (part.record.spectrum, part.record.method) == ("top", "lanczos")
+    assert part.pairs.eigenvalues.shape == (3, 2)
+    whole = decompose(ONE, Request(top=2))
+    torch.testing.assert_close(
+        part.pairs.eigenvalues, whole.pairs.eigenvalues[:, :2], rtol=1e-10, atol=0
+    )
+    assert part.record.outputs[0].effective_rank is None
+    assert part.record.outputs[0].trace == pytest.approx(whole.record.outputs[0].trace)

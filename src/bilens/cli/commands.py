@@ -4,29 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import typer
 
-from bilens.cli.console import Output, Reporter
-from bilens.cli.tables import decomposition_tables, explanation_tables
+from bilens.algebra.eigen.decomposition import Status
+from bilens.cli.console import Output, Reporter, after
+from bilens.cli.tables import decomposition_table, explanation_tables
 from bilens.data.images import embedded_digits, load_images
 from bilens.errors import NumericalError, OutputExistsError, UsageError
+from bilens.findings.records import SCHEMA_VERSION
 from bilens.io.load import LoadedModel, load
-from bilens.nn.classifier import Basis
 from bilens.report.audit_report import AuditReport
 from bilens.report.terminal import audit_table, summary_lines
 from bilens.train.loop import EpochMetrics
 from bilens.train.recipe import Recipe
 from bilens.train.run_folder import train_in_folder
 from bilens.workflows.audit import audit
-from bilens.workflows.decompose import decompose
+from bilens.workflows.decompose import Request
+from bilens.workflows.decomposition_folder import decompose_layers
 from bilens.workflows.demo import DEMO_RECIPE, REPORT_NAME, run_demo
 from bilens.workflows.explain import explain_image
 from bilens.workflows.judging_data import find_test_data
 from bilens.workflows.provenance import this_command, versions
 
 FAILED = 1  # an audit condition failed
+PATIENCE = 2.0  # seconds before a decomposition reports its progress
 Source = tuple[Path, bool | None, bool]  # path, residual, allow_pickle
 
 
@@ -105,34 +108,50 @@ def run_train_command(
 def run_decompose_command(
     output: Output,
     source: Source,
+    request: dict[str, Any],
     *,
-    top: int,
-    layer: str | None,
-    basis: Basis,
-    reading: Literal["centred", "raw"] | None,
-    contrast: tuple[int, int] | None,
+    layers: Sequence[str],
+    memory_limit: str | None,
     out: Path | None,
     overwrite: bool,
     json: bool,
 ) -> None:
     """`bilens decompose`."""
-    refuse_existing(out, overwrite)
-    if contrast is not None and reading is not None:
-        raise UsageError("--contrast is a reading of its own: leave --reading out.")
+    asked = Request(**request)
     model = open_model(source)
-    result = decompose(model, layer=layer, top=top, basis=basis, reading=reading, contrast=contrast)
-    if out is not None:
-        result.save(out, top)
-        output.say(f"Pairs: {out}")
+    records = []
+    with output.progress() as progress:
+        for record in decompose_layers(
+            model,
+            asked,
+            layers=layers,
+            folder=out,
+            overwrite=overwrite,
+            memory_limit=memory_limit,
+            progress=after(PATIENCE, progress),
+        ):
+            records.append(record)
     if json:
-        output.json(result.record.to_dict())
+        output.json({"schema_version": SCHEMA_VERSION, "kind": "decomposition", "layers": records})
     else:
-        for table in decomposition_tables(result.record):
-            output.result.print(table)
-    failed = [item.name for item in result.record.outputs if not item.complete]
+        for record in records:
+            output.result.print(decomposition_table(record))
+    if out is not None:
+        output.say(f"Pairs and records: {out}")
+    complain(records)
+
+
+def complain(records: Sequence[dict[str, Any]]) -> None:
+    """Refuse to end as if all were well where outputs were not decomposed.
+
+    Raises:
+        NumericalError: With their number.
+    """
+    outputs = [item for record in records for item in record["outputs"]]
+    failed = [item for item in outputs if item["status"] != Status.OK.value]
     if failed:
         raise NumericalError(
-            f"{len(failed)} of {len(result.record.outputs)} outputs were not decomposed: "
+            f"{len(failed)} of {len(outputs)} outputs were not decomposed: "
             "rescale the weights, or read the outputs that are complete."
         )
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,17 @@ class Output:
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         with Progress(*columns, console=self.messages) as bar:
             yield Reporter(self, bar)
+
+
+def after(seconds: float, report: Callable[[str, int, int], None]) -> Callable[..., None]:
+    """Return a progress callback that says nothing about what is over in a moment."""
+    start = time.monotonic()
+
+    def patient(stage: str, done: int, total: int) -> None:
+        if time.monotonic() - start >= seconds:
+            report(stage, done, total)
+
+    return patient
 
 
 class Reporter:

@@ -8,39 +8,46 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from bilens.findings.decomposition import LayerDecomposition
 from bilens.report.document import displayable
 
+MOST_OUTPUTS = 50  # of a layer, on a terminal
 
-def decomposition_tables(record: LayerDecomposition) -> Iterator[Table]:
-    """Return one table: a row for each pair of each output."""
+
+def decomposition_table(record: dict[str, Any]) -> Table:
+    """Return the table of one layer: a row for each pair of each output."""
+    outputs = record["outputs"]
+    shown = outputs[:MOST_OUTPUTS]
+    more = len(outputs) - len(shown)
     table = Table(
-        title=f"{record.layer}, {record.reading} outputs, {record.basis} basis "
-        f"({record.d_in} inputs, method {record.method})",
-        caption="λ in units of the output per squared unit of the input; explained = λ² / ‖Q‖². "
+        title=f"{plain(record['layer'])}, {record['reading']} outputs, {record['basis']} basis "
+        f"({record['d_in']} inputs, {record['d_hidden']} hidden, method {record['method']})",
+        caption=(f"… and {more} more outputs: see --json or --out. " if more else "")
+        + "λ in units of the output per squared unit of the input; explained = λ² / ‖Q‖². "
+        "all = proven that no larger eigenvalue was missed. "
         "* = one of several eigenvalues too close to separate: only their common space has a "
         "meaning.",
     )
     table.add_column("output")
-    for name in ("effective rank", "‖Q‖", "#", "λ", "explained", "residual", "checked"):
+    for name in ("effective rank", "‖Q‖", "#", "λ", "explained", "residual", "checked", "all"):
         table.add_column(name, justify="right")
-    for output in record.outputs:
-        if not output.pairs:
-            table.add_row(plain(output.name), "", "", "", output.status, end_section=True)
-        for position, pair in enumerate(output.pairs):
+    for output in shown:
+        if not output["pairs"]:
+            table.add_row(plain(output["name"]), "", "", "", output["status"], end_section=True)
+        for position, pair in enumerate(output["pairs"]):
             first = position == 0
             table.add_row(
-                plain(output.name) if first else "",
-                number(output.effective_rank, ".2f") if first else "",
-                number(output.frobenius_norm, ".4g") if first else "",
-                f"{position + 1}{'*' * (pair.subspace_size > 1)}",
-                f"{pair.eigenvalue:+.5g}",
-                f"{pair.explained:.1%}",
-                f"{pair.residual:.1e}",
-                "yes" if pair.converged and output.complete else "NO",
-                end_section=position == len(output.pairs) - 1,
+                plain(output["name"]) if first else "",
+                number(output["effective_rank"], ".2f") if first else "",
+                number(output["frobenius_norm"], ".4g") if first else "",
+                f"{position + 1}{'*' * (pair['subspace_size'] > 1)}",
+                f"{pair['eigenvalue']:+.5g}",
+                f"{pair['explained']:.1%}",
+                f"{pair['residual']:.1e}",
+                "yes" if pair["converged"] else "NO",
+                ("yes" if output["complete"] else "not proven") if first else "",
+                end_section=position == len(output["pairs"]) - 1,
             )
-    yield table
+    return table
 
 
 def plain(text: str) -> str:

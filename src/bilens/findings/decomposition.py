@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bilens.algebra.effective_rank import effective_rank
-from bilens.algebra.eigen.decomposition import EigenDecomposition, Status
+from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof, Status
 from bilens.findings.records import SCHEMA_VERSION
 
 
@@ -30,13 +32,19 @@ class OutputSpectrum:
     name: str
     pairs: tuple[Pair, ...]
     explained: float | None  # share of ‖Q‖_F² in the pairs shown; None where the solver failed
-    effective_rank: float | None  # of the whole spectrum
+    effective_rank: float | None  # None where the whole spectrum is not known
     frobenius_norm: float | None
     trace: float | None
     linear_norm: float
     constant: float
-    complete: bool
+    complete: bool  # proven: no eigenvalue that belongs to the selection was missed
+    proof: str
     status: str
+
+    @property
+    def decomposed(self) -> bool:
+        """Whether every pair passed its checks."""
+        return self.status == Status.OK.value
 
 
 @dataclass(frozen=True)
@@ -46,61 +54,79 @@ class LayerDecomposition:
     layer: str
     basis: str  # "input" or "embedding"
     reading: str  # "class-centred", "raw" or "contrast"
+    which: str  # the end of the spectrum
+    spectrum: str  # "whole", or "top" where only the leading pairs were computed
     method: str
+    precision: str
     d_in: int
+    d_hidden: int
+    d_out: int
     outputs: tuple[OutputSpectrum, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON values."""
-        return {"schema_version": SCHEMA_VERSION, "kind": "decomposition", **asdict(self)}
+        return {"schema_version": SCHEMA_VERSION, "kind": "layer decomposition", **asdict(self)}
 
 
 def summarise_spectra(
-    eigs: EigenDecomposition, names: tuple[str, ...], top: int, layer: str, basis: str, reading: str
-) -> LayerDecomposition:
-    """Return the `top` leading pairs of each form of a batch of whole spectra.
+    eigs: EigenDecomposition, names: Sequence[str], traces: Tensor, top: int, whole: bool
+) -> tuple[OutputSpectrum, ...]:
+    """Return the `top` leading pairs of each form of a batch.
 
     Args:
-        eigs: whole spectra, by falling |λ|.
+        eigs: spectra, by falling |λ|.
         names: one for each form.
+        traces: (forms,), tr Q of each.
         top: how many pairs of each form are shown.
-        layer: the name of the layer, for the record.
-        basis: the basis of the input, for the record.
-        reading: which output directions these are, for the record.
+        whole: whether the spectra are whole, so that their effective rank can be told.
     """
-    outputs = tuple(_spectrum(eigs[index], name, top) for index, name in enumerate(names))
-    return LayerDecomposition(
-        layer, basis, reading, eigs.method, eigs.eigenvectors.shape[-1], outputs
+    return tuple(
+        _spectrum(eigs[index], name, float(traces[index]), top, whole)
+        for index, name in enumerate(names)
     )
 
 
-def _spectrum(eig: EigenDecomposition, name: str, top: int) -> OutputSpectrum:
+def _spectrum(
+    eig: EigenDecomposition, name: str, trace: float, top: int, whole: bool
+) -> OutputSpectrum:
     assert isinstance(eig.status, Status), "one form has one status"
+    assert isinstance(eig.proof, Proof), "one form has one proof"
     linear, constant = float(eig.linear.norm()), float(eig.constant)
-    if eig.status in (Status.NOT_FINITE, Status.NOT_CONVERGED):
+    if not bool(eig.eigenvalues.isfinite().all()):
         return OutputSpectrum(
-            name, (), None, None, None, None, linear, constant, False, eig.status.value
+            name,
+            (),
+            None,
+            None,
+            None,
+            None,
+            linear,
+            constant,
+            False,
+            eig.proof.value,
+            eig.status.value,
         )
     mass = torch.where(eig.frobenius_squared > 0, eig.frobenius_squared, 1.0)
-    pairs = tuple(
-        Pair(
-            float(eig.eigenvalues[index]),
-            float(eig.eigenvalues[index].square() / mass),
-            float(eig.residuals[index]),
-            bool(eig.converged[index]),
-            int(eig.cluster_size[index]),
-        )
-        for index in range(min(top, len(eig.eigenvalues)))
+    shares = (eig.eigenvalues.square() / mass)[:top].tolist()
+    shown = zip(
+        eig.eigenvalues.tolist(),
+        shares,
+        eig.residuals.tolist(),
+        eig.converged.tolist(),
+        eig.cluster_size.tolist(),
+        strict=False,  # as many as there are shares
     )
+    pairs = tuple(Pair(*values) for values in shown)
     return OutputSpectrum(
         name,
         pairs,
         sum(pair.explained for pair in pairs),
-        float(effective_rank(eig.distinct_from_zero)),
+        float(effective_rank(eig.distinct_from_zero)) if whole else None,
         float(eig.frobenius_squared.sqrt()),
-        float(eig.eigenvalues.sum()),
+        trace,
         linear,
         constant,
         bool(eig.complete),
+        eig.proof.value,
         eig.status.value,
     )

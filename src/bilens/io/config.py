@@ -123,17 +123,17 @@ def config_of(module: nn.Module) -> ModelConfig:
     return ModelConfig(type(module).__name__, arguments)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a small JSON file.
+def read_json(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
+    """Return the object in a JSON file of at most `max_bytes`.
 
     Raises:
         CheckpointError: If the file is missing, too large, or not a JSON object.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; a model folder needs it beside the weights.")
-    if path.stat().st_size > MAX_BYTES:
+    if path.stat().st_size > max_bytes:
         raise CheckpointError(
-            f"{path}: is {path.stat().st_size} bytes; at most {MAX_BYTES} are read."
+            f"{path}: is {path.stat().st_size} bytes; at most {max_bytes} are read."
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,59 @@
+"""A map in coordinates in which its inputs have unit covariance."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.checks import check_float_tensor, check_type
+from bilens.errors import ShapeError, UsageError
+
+SYMMETRY = 1e-6  # of the largest entry: what a covariance may deviate by, and be negative by
+
+
+def whiten(f: QuadraticMap, covariance: Tensor, mean: Tensor | None = None) -> QuadraticMap:
+    """Return z ↦ f(μ + Σ^½ z), whose spectra are those of Σ^½ Q Σ^½.
+
+    They say how much each direction matters for inputs that vary as Σ says: for z ~ N(0, I), the
+    variance of zᵀQ̃z is 2 Σλ̃². They do not change under an invertible x → Tx, Σ → TΣTᵀ. An
+    eigenvector u reads the whitened input; in the space of x it is the direction Σ^½ u.
+
+    Math: Σ^½ is the symmetric root; directions in which the inputs do not vary vanish.
+    Cost: O(in³ + hidden · in²) time, O(in²) memory.
+
+    Args:
+        f: the map.
+        covariance: Σ, (in, in), symmetric, no eigenvalue below zero.
+        mean: μ, (in,); None is zero.
+
+    Returns:
+        A map of float64 whose basis is "whitened".
+
+    Raises:
+        ShapeError: If Σ or μ does not fit the inputs of the map.
+        NonFiniteError: If Σ or μ holds NaN or infinity.
+        UsageError: If Σ is not symmetric, or has an eigenvalue below zero.
+
+    Source: the metric of a covariance; see docs/math.md.
+    """
+    check_type("f", f, QuadraticMap, "pass a QuadraticMap")
+    d_in = f.sizes.d_in
+    shape = check_float_tensor("covariance", covariance, num_axes=2)
+    if shape != (d_in, d_in):
+        raise ShapeError(f"covariance has shape {shape}; expected ({d_in}, {d_in}).")
+    covariance = covariance.detach().double()
+    largest = float(covariance.abs().max())
+    if float((covariance - covariance.T).abs().max()) > SYMMETRY * largest:
+        raise UsageError("covariance is not symmetric: pass a covariance matrix of the inputs.")
+    values, columns = torch.linalg.eigh((covariance + covariance.T) / 2)
+    if float(values.min()) < -SYMMETRY * largest:
+        raise UsageError(
+            f"covariance has the eigenvalue {float(values.min()):.3g}; none below zero was "
+            "expected: pass a covariance matrix of the inputs."
+        )
+    root = (columns * values.clamp(min=0.0).sqrt()) @ columns.T
+    if mean is not None:
+        check_float_tensor("mean", mean, num_axes=1)
+        mean = mean.detach().double()
+    return f.detach().to(torch.float64).compose_input(root, mean, basis="whitened")
