@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.interaction import InteractionMatrix
-from bilens.algebra.unit_rows import unit_rows
 
 BLOCK_BYTES = 64 * 2**20  # rows of the factors that are converted at a time
 
@@ -100,12 +99,12 @@ def balance_all(left: Tensor, right: Tensor, weights: Tensor) -> BalancedForms:
 
 def halved_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Return rows times a power of two, of length between ½ and 1, and the exponents they had."""
-    _, length = unit_rows(rows)
-    exponent = torch.frexp(length).exponent
-    # Two steps: 2^-exponent alone may overflow where the row does not.
-    half = torch.div(exponent, 2, rounding_mode="floor")
-    scaled = torch.ldexp(torch.ldexp(rows, -half[:, None]), -(exponent - half)[:, None])
-    return scaled, exponent
+    entry = torch.frexp(rows.abs().amax(dim=1)).exponent
+    # Two steps: 2^-entry alone may overflow where the row does not.
+    half = torch.div(entry, 2, rounding_mode="floor")
+    rows = torch.ldexp(torch.ldexp(rows, -half[:, None]), -(entry - half)[:, None])
+    length = torch.frexp(rows.norm(dim=1)).exponent  # of entries up to 1: it cannot overflow
+    return torch.ldexp(rows, -length[:, None]), entry + length
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from bilens.algebra.eigen.balance import Balanced
+from bilens.algebra.eigen.balance import Balanced, BalancedForms
 from bilens.algebra.eigen.checked import Terms, checked_spectrum, clusters, failed
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Status
 from bilens.algebra.eigen.dense import whole_spectrum
@@ -22,7 +22,8 @@ class RowSpace:
     """Q_c = Y Q'_c Yᵀ: all forms of a problem, on the space that their factors span.
 
     Attributes:
-        small: the problem of Q', of width min(2 · hidden, in); its linear terms are zero.
+        small: the problem of Q', in balanced units, of width min(2 · hidden, in); its linear
+            terms are zero.
         basis: Y, (in, width), orthonormal columns.
     """
 
@@ -46,19 +47,24 @@ class RowSpace:
         return rows.T
 
 
-def row_space(problem: Problem) -> RowSpace:
+def row_space(problem: Problem, forms: BalancedForms) -> RowSpace:
     """Return the forms on the row space of their factors, by one QR for all of them.
 
     Math: [L; R]ᵀ = Y T (thin QR), so L = T_Lᵀ Yᵀ and R = T_Rᵀ Yᵀ.
     Cost: 4 · in · (2 · hidden)² operations, O(hidden · in) memory.
+
+    Args:
+        problem: the forms.
+        forms: the same in a scale of their own, which the row space keeps.
     """
     hidden = problem.d_hidden
-    stacked = torch.cat([problem.left, problem.right]).double()
+    stacked = torch.cat([forms.left, forms.right]).double()
     basis, triangle = torch.linalg.qr(stacked.T)
     small = replace(
         problem,
         left=triangle[:, :hidden].T.contiguous(),
         right=triangle[:, hidden:].T.contiguous(),
+        weights=forms.weights,
         linear=problem.linear.new_zeros(()).expand(problem.num, triangle.shape[0]),
     )
     return RowSpace(small, basis)

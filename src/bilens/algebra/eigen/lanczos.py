@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bilens.algebra.eigen.ranking import Which, ends
+from bilens.algebra.eigen.ranking import Which, by_size_and_sign, ends
 
 SEGMENT = 16  # basis vectors kept together: few enough to stay in the cache between two reads
 FIRST_LOOK = 8  # steps before convergence is looked at
@@ -28,7 +28,7 @@ class RitzPairs:
 
     Attributes:
         vectors: (num, k, in), orthonormal rows up to rounding in the dtype of the bases.
-        rivals: (num, 1 or 2) float64, the best Ritz value left out at each end; NaN for none.
+        rivals: (num, 2) float64, the largest and the smallest Ritz value left out; NaN for none.
         steps: (num,) int64, products spent.
     """
 
@@ -43,7 +43,7 @@ class Chosen:
 
     Attributes:
         coefficients: (num, k, steps), orthonormal rows.
-        rivals: (num, 1 or 2), the best Ritz value left out at each end; NaN for none.
+        rivals: (num, 2), the largest and the smallest Ritz value left out; NaN for none.
         error: (num,), the largest ‖Qv − θv‖ of the chosen pairs, and of a rival that could
             still overtake one of them.
     """
@@ -156,25 +156,22 @@ class Recurrence:
         inner = self.beside[:, : steps - 1]
         tridiagonal = torch.diag_embed(self.diagonal[:, :steps])
         tridiagonal += torch.diag_embed(inner, 1) + torch.diag_embed(inner, -1)
-        values, columns = torch.linalg.eigh(tridiagonal)
+        broken = ~tridiagonal.isfinite().all(dim=(1, 2))  # the solver would refuse all of them
+        values, columns = torch.linalg.eigh(torch.where(broken[:, None, None], 0.0, tridiagonal))
         errors = self.beside[:, steps - 1, None] * columns[:, -1].abs()
-        positions, rivals, error = [], [], torch.zeros(len(values), dtype=torch.float64)
-        for score, count in scores(values, k, which):
-            order = score.argsort(dim=1, descending=True, stable=True)
+        positions, error = [], torch.where(broken, torch.inf, 0.0).double()
+        for score, order, count in scores(values, k, which):
             chosen, rival = order[:, :count], order[:, count : count + 1]
             error = error.maximum(errors.gather(1, chosen).amax(dim=1))
-            if rival.shape[1] == 0:
-                rivals.append(torch.full((len(values), 1), torch.nan, dtype=torch.float64))
-            else:
+            if rival.shape[1] > 0:
                 doubt = errors.gather(1, rival)
                 bar = score.gather(1, chosen[:, -1:])
                 overtakes = score.gather(1, rival) + doubt > bar
                 error = error.maximum(torch.where(overtakes, doubt, 0.0)[:, 0])
-                rivals.append(values.gather(1, rival))
             positions.append(chosen)
         position = torch.cat(positions, dim=1)
         coefficients = columns.mT.gather(1, position[:, :, None].expand(-1, -1, steps))
-        return Chosen(coefficients, torch.cat(rivals, dim=1), error)
+        return Chosen(coefficients, left_out(values, position), error)
 
     def keep(self, chosen: Tensor) -> None:
         """Let go of all matrices but some."""
@@ -185,12 +182,33 @@ class Recurrence:
         self.basis.keep(chosen)
 
 
-def scores(values: Tensor, k: int, which: Which) -> list[tuple[Tensor, int]]:
-    """Return what is to be large, and how many pairs are wanted, for each end asked for."""
+def scores(values: Tensor, k: int, which: Which) -> list[tuple[Tensor, Tensor, int]]:
+    """Return what is to be large, its order, and how many pairs are wanted, for each end."""
     if which == "magnitude":
-        return [(values.abs(), k)]
+        return [(values.abs(), by_size_and_sign(values), k)]
     upper, lower = ends(k, which)
-    return [(score, count) for score, count in ((values, upper), (-values, lower)) if count > 0]
+    return [
+        (score, score.argsort(dim=1, descending=True, stable=True), count)
+        for score, count in ((values, upper), (-values, lower))
+        if count > 0
+    ]
+
+
+def left_out(values: Tensor, chosen: Tensor) -> Tensor:
+    """Return the largest and the smallest value that was not chosen, (num, 2); NaN for none.
+
+    Args:
+        values: (num, steps).
+        chosen: (num, k), positions.
+    """
+    rest = values.scatter(1, chosen, torch.nan).sort(dim=1).values  # NaN comes last
+    count = values.shape[1] - chosen.shape[1]
+    found = values.new_full((len(values), 2), torch.nan)
+    if count > 0:
+        found[:, 0] = rest[:, count - 1]
+    if count > 1:  # not the same one twice
+        found[:, 1] = rest[:, 0]
+    return found
 
 
 @torch.no_grad()
@@ -217,7 +235,7 @@ def lanczos(
     num, limit = len(tolerance), min(max_steps, len(start))
     state = Recurrence(product, start, num, limit)
     vectors = start.new_full((num, k, len(start)), torch.nan)
-    rivals = tolerance.new_full((num, 2 if which == "both" and k > 1 else 1), torch.nan)
+    rivals = tolerance.new_full((num, 2), torch.nan)
     steps = torch.zeros(num, dtype=torch.int64)
     look, pace = min(max(FIRST_LOOK, k + 2), limit), Pace(num)
     while len(state.rows) > 0:
@@ -257,7 +275,7 @@ class Pace:
         """
         if len(rest) == 0:
             return steps
-        far = excess.clamp(min=1.0, max=1e300).log()
+        far = excess.nan_to_num(nan=1.0).clamp(min=1.0, max=1e300).log()  # 0/0: a form of zeros
         fallen = ((self.far - far) / (steps - self.steps))[rest]  # a step; NaN at the first look
         self.steps, self.far = steps, far[rest]
         pace = torch.where(fallen > 0, fallen, 1.0)  # e-fold a step: a hopeful first guess

@@ -44,9 +44,11 @@ def refine(forms: BalancedForms, vectors: Tensor, mass: Tensor) -> Refined:
 
     Args:
         forms: the forms.
-        vectors: (num, k, in), of full rank.
+        vectors: (num, k, in), of full rank. A form whose vectors are not finite gets pairs of NaN.
         mass: (num,), ‖Q_c‖_F² in balanced units.
     """
+    broken = ~vectors.isfinite().all(dim=(1, 2))
+    vectors = torch.where(broken[:, None, None], 0.0, vectors)
     basis = torch.linalg.qr(vectors.double().mT).Q.mT
     products = forms.products(basis)
     small = products @ basis.mT
@@ -55,8 +57,11 @@ def refine(forms: BalancedForms, vectors: Tensor, mass: Tensor) -> Refined:
     residuals = (products - values[..., None] * vectors).norm(dim=-1)
     noise = SOLVER_TOLERANCE * mass.sqrt() + FACTOR_TOLERANCE * forms.sizes_before_cancelling
     order = by_size_and_sign(values)
-    vectors = vectors.gather(1, order[..., None].expand_as(vectors))
-    return Refined(values.gather(1, order), with_sign(vectors), residuals.gather(1, order), noise)
+    vectors = with_sign(vectors.gather(1, order[..., None].expand_as(vectors)))
+    values, residuals = values.gather(1, order), residuals.gather(1, order)
+    for part in (values, vectors, residuals):
+        part[broken] = torch.nan
+    return Refined(values, vectors, residuals, noise)
 
 
 def proven_by_mass(pairs: Refined, mass: Tensor, mass_error: Tensor, which: Which) -> Tensor:
@@ -78,7 +83,7 @@ def proven_by_mass(pairs: Refined, mass: Tensor, mass_error: Tensor, which: Whic
     sizes = (pairs.values.abs() - slack[:, None]).clamp(min=0.0)
     rest = (mass + mass_error - sizes.square().sum(dim=1)).clamp(min=0.0).sqrt()
     bar = innermost(pairs.values, which) - slack
-    sure: Tensor = rest < torch.maximum(bar, pairs.noise)
+    sure: Tensor = (rest < bar) | (rest <= pairs.noise)
     return sure
 
 
@@ -125,7 +130,7 @@ def partial_clusters(values: Tensor, rivals: Tensor, limit: Tensor) -> tuple[Ten
 
     Args:
         values: (num, k).
-        rivals: (num, 1 or 2), NaN for none.
+        rivals: (num, 2), NaN for none.
         limit: (num,), closer values cannot be told apart.
 
     Returns:

@@ -11,7 +11,7 @@ from torch import Tensor
 from bilens.algebra.eigen import dense, factored, iterative
 from bilens.algebra.eigen.balance import Balanced, BalancedForms
 from bilens.algebra.eigen.batches import assemble, stack, take, tuple_of
-from bilens.algebra.eigen.checked import failed
+from bilens.algebra.eigen.checked import clusters, failed
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof, Status
 from bilens.algebra.eigen.partial import same_values
 from bilens.algebra.eigen.plan import EigenPlan
@@ -39,7 +39,8 @@ def solve(
             "read `complete` for what is proven without."
         )
     forms = problem.balanced()
-    usable = problem.usable & forms.units.isfinite()  # factors may be finite, their product not
+    largest = forms.units * forms.sizes_before_cancelling  # factors may be finite, this not
+    usable = problem.usable & largest.isfinite()
     parts: list[tuple[Tensor, EigenDecomposition]] = []
     done = 0
     for rows, batch in portions(problem, forms, usable, k, which, plan, seed):
@@ -71,8 +72,9 @@ def portions(
         yield from iterative.solve(problem, forms, rows, k, which, plan, seed)
         return
     if plan.method == "factored":
-        space = factored.row_space(problem)
+        space = factored.row_space(problem, forms)
         small = space.small.balanced()
+        small = replace(small, units=small.units * forms.units)
     wide = forms.to(torch.float64)
     for index in rows.tolist():
         terms = problem.terms(index)
@@ -120,8 +122,26 @@ def compared(
     if found.status is Status.OK:
         values = dense.spectrum_values(balanced)
         if values is not None:
-            whole = values * balanced.unit
-            if bool(same_values(found.eigenvalues[None], whole[None], found.which, found.noise)):
-                return replace(found, complete=torch.tensor(True), proof=Proof.COMPARISON)
+            whole, noise = values * balanced.unit, found.noise
+            if bool(same_values(found.eigenvalues[None], whole[None], found.which, noise[None])):
+                return agreed(found, whole)
     k = len(found.eigenvalues)
     return replace(dense.solve(terms, balanced, k, found.which), method=found.method)
+
+
+def agreed(found: EigenDecomposition, whole: Tensor) -> EigenDecomposition:
+    """Return what was found as proven by the whole spectrum, with the clusters that it has there.
+
+    Args:
+        found: one form.
+        whole: all eigenvalues, (in,).
+    """
+    labels, sizes = clusters(whole, float(found.noise))
+    nearest = (found.eigenvalues[:, None] - whole).abs().argmin(dim=1)
+    return replace(
+        found,
+        complete=torch.tensor(True),
+        proof=Proof.COMPARISON,
+        cluster=labels[nearest],
+        cluster_size=sizes[nearest],
+    )
