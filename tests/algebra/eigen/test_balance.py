@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bilens.algebra.eigen.balance import balance
+import oracles
+from bilens.algebra.eigen.balance import balance, balance_all, halved_rows
 from bilens.algebra.eigen.eigendecompose import eigendecompose
 from bilens.algebra.interaction import InteractionMatrix
 from bilens.algebra.quadratic_form import QuadraticForm
@@ -76,3 +77,69 @@ def test_a_matrix_of_zeros_has_the_unit_one() -> None:
     balanced = balance(InteractionMatrix(rows, rows, vector(0, 0)))
     assert float(balanced.unit) == 1
     assert float(balanced.size_before_cancelling) == 0
+
+
+@pytest.mark.parametrize("branch", ["left", "right"])
+def test_the_weight_of_a_neuron_without_rows_is_nothing(branch: str) -> None:
+    """A dead neuron of weight 1e300 neither raises the noise of the others nor wipes them out."""
+    matrix = random_map().form(randn(3)).matrix
+    rows = {name: getattr(matrix, name).clone() for name in ("left", "right")}
+    weight = matrix.weight.clone()
+    rows[branch][1], weight[1] = 0, 1e300
+    dead = balance(InteractionMatrix(rows["left"], rows["right"], weight))
+    weight[1] = 0
+    gone = balance(InteractionMatrix(rows["left"], rows["right"], weight))
+    assert torch.equal(dead.unit, gone.unit)
+    assert torch.equal(dead.matrix.weight, gone.matrix.weight)
+    torch.testing.assert_close(
+        dead.unit * dead.matrix.dense(),
+        oracles.dense_weighted(rows["left"], rows["right"], weight),
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("fill", ["largest", "smallest"])
+def test_rows_are_scaled_to_lengths_from_a_half_to_one(dtype: torch.dtype, fill: str) -> None:
+    """Also where the length itself is beyond the dtype, and where every entry is subnormal."""
+    entry = torch.finfo(dtype).max if fill == "largest" else torch.finfo(dtype).tiny / 2**10
+    rows = torch.full((3, 30), entry, dtype=dtype)
+    rows[1], rows[2, ::2] = 0, -entry
+    scaled, exponent = halved_rows(rows)
+    lengths = scaled.double().norm(dim=1)
+    assert bool(((lengths[[0, 2]] >= 0.5) & (lengths[[0, 2]] <= 1)).all())
+    assert not bool(scaled[1].any())
+    half = torch.div(exponent, 2, rounding_mode="floor")[:, None]
+    back = torch.ldexp(torch.ldexp(scaled, half), exponent[:, None] - half)
+    assert torch.equal(back, rows)
+
+
+def test_forms_that_share_their_factors_are_balanced_one_by_one() -> None:
+    left, right, weights = randn(4, 5), randn(4, 5), randn(3, 4)
+    weights[1] *= 1e100
+    weights[2] = 0
+    forms = balance_all(left, right, weights)
+    assert forms.d_in == 5
+    for c in range(3):
+        alone = balance(InteractionMatrix(left, right, weights[c]))
+        assert torch.equal(forms.one(c).matrix.weight, alone.matrix.weight)
+        assert torch.equal(forms.units[c], alone.unit)
+        assert torch.equal(forms.rows(torch.tensor([c])).one(0).unit, alone.unit)
+    torch.testing.assert_close(
+        forms.sizes_before_cancelling, torch.stack([forms.weights[c].abs().sum() for c in range(3)])
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("block_bytes", [1, 500, 64 * 2**20])
+def test_products_are_those_of_the_matrices_whatever_the_block(
+    dtype: torch.dtype, block_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bilens.algebra.eigen.balance.BLOCK_BYTES", block_bytes)
+    left, right = randn(9, 5).to(dtype), randn(9, 5, seed=1).to(dtype)
+    forms, vectors = balance_all(left, right, randn(3, 9)), randn(3, 2, 5)
+    found = forms.products(vectors)
+    for c in range(3):
+        dense = oracles.dense_weighted(forms.left.double(), forms.right.double(), forms.weights[c])
+        torch.testing.assert_close(found[c], vectors[c] @ dense)
+    assert forms.to(torch.float64).left.dtype is torch.float64
+    assert forms.to(torch.float32).weights.dtype is torch.float64

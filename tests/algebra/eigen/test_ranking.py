@@ -73,3 +73,25 @@ def test_the_largest_component_is_positive_and_the_first_of_equal_ones_counts(
     _, signed, _ = ranked(vector(3, 2, 1), vectors, 3, "magnitude")
     assert signed.sign().tolist() == [[-1, 1], [1, -1], [1, -1]]
     assert torch.equal(signed.abs(), vectors.abs())
+
+
+def test_a_chain_of_ties_is_cut_where_it_leaves_the_largest_size() -> None:
+    """Sizes 6e-9 apart: 1 and −(1 − 6e-9) agree to 1e-8, 1 and 1 − 12e-9 do not.
+
+    Without the cut all positive values would come first, and −(1 − 6e-9) would be left out for
+    values that are smaller by more than a tie.
+    """
+    sizes = 1 - 6e-9 * torch.arange(6, dtype=torch.float64)
+    values = sizes * vector(-1, 1, -1, 1, -1, 1)
+    assert by_size_and_sign(values).tolist() == [1, 0, 3, 2, 5, 4]
+    assert by_size_and_sign(torch.stack([values, vector(6, 5, 4, 3, 2, 1)]))[1].tolist() == [
+        *range(6)
+    ]
+    kept, _, _ = ranked(values, torch.eye(6, dtype=torch.float64), 3, "magnitude")
+    missed = float(sizes[2] - kept.abs().min())
+    assert missed <= 1e-8
+
+
+def test_ties_of_zeros_end() -> None:
+    assert by_size_and_sign(torch.zeros(2, 4)).tolist() == [[0, 1, 2, 3]] * 2
+    assert by_size_and_sign(vector(0, -0.0, 1, 0)).tolist() == [2, 0, 1, 3]

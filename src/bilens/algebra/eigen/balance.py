@@ -84,7 +84,8 @@ def balance_all(left: Tensor, right: Tensor, weights: Tensor) -> BalancedForms:
     """
     left, left_exponent = halved_rows(left)
     right, right_exponent = halved_rows(right)
-    mantissa, exponent = torch.frexp(weights)
+    alive = left.any(dim=1) & right.any(dim=1)  # a row of zeros has no size: its weight is nothing
+    mantissa, exponent = torch.frexp(torch.where(alive, weights, 0.0))
     exponent = exponent + left_exponent + right_exponent  # the product itself may overflow
     used = torch.where(mantissa != 0, exponent, torch.iinfo(exponent.dtype).min)
     largest = used.amax(dim=1)

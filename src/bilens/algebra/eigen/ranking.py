@@ -62,9 +62,28 @@ def by_size_and_sign(values: Tensor) -> Tensor:
         values: (..., n); each row is put in order.
     """
     order = torch.argsort(values.abs(), dim=-1, descending=True, stable=True)
-    sizes = values.abs().gather(-1, order)
-    starts = torch.ones_like(order)
-    starts[..., 1:] = (sizes[..., :-1] - sizes[..., 1:] > TIE * sizes[..., :-1]).long()
-    ties = starts.cumsum(dim=-1)
+    ties = starts_of_ties(values.abs().gather(-1, order)).cumsum(dim=-1)
     negative = (values.gather(-1, order) < 0).long()
     return order.gather(-1, torch.argsort(2 * ties + negative, dim=-1, stable=True))
+
+
+def starts_of_ties(sizes: Tensor) -> Tensor:
+    """Tell where sizes begin that do not agree to TIE with those before, (..., n) bool.
+
+    All sizes of a tie agree with its largest one: a chain of neighbours that agree, of which the
+    ends do not, is cut, so that a tie never hides a size that is larger by more.
+
+    Args:
+        sizes: (..., n), falling.
+    """
+    places = torch.arange(sizes.shape[-1]).expand_as(sizes)
+    starts = places == 0
+    starts[..., 1:] |= sizes[..., :-1] - sizes[..., 1:] > TIE * sizes[..., :-1]
+    while True:  # once more for each cut of the longest chain
+        largest = sizes.gather(-1, torch.where(starts, places, 0).cummax(dim=-1).values)
+        beyond = largest - sizes > TIE * largest
+        first = beyond.clone()  # what lies beyond is the rest of a tie
+        first[..., 1:] &= ~beyond[..., :-1]
+        if not bool(first.any()):
+            return starts
+        starts = starts | first
