@@ -95,3 +95,10 @@ def test_no_gradient_is_kept() -> None:
         problem_of_form(f.form(randn(D_OUT))),
     ):
         assert not any(p.requires_grad for p in vars(problem).values() if isinstance(p, Tensor))
+
+
+def test_without_directions_every_output_is_read_as_it_is() -> None:
+    f = random_map()
+    plain, along = problem_of_map(f), problem_of_map(f, torch.eye(D_OUT))
+    for part in ("weights", "linear", "constant", "usable"):
+        assert torch.equal(getattr(plain, part), getattr(along, part))

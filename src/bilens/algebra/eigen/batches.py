@@ -46,19 +46,18 @@ def assemble(parts: Sequence[tuple[Tensor, EigenDecomposition]]) -> EigenDecompo
         parts: positions (num,) and the batch of that many forms; together every position from 0
             on exactly once.
     """
-    order = torch.argsort(torch.cat([positions for positions, _ in parts]))
     batches = [batch for _, batch in parts]
-    joined: dict[str, Any] = {
-        name: torch.cat([getattr(batch, name) for batch in batches])
-        for name in tensor_fields(batches[0])
-    }
-    whole = replace(
-        batches[0],
-        **joined,
-        status=sum((tuple_of(batch.status) for batch in batches), ()),
-        proof=sum((tuple_of(batch.proof) for batch in batches), ()),
-    )
-    return take(whole, order)
+    order = torch.cat([positions for positions, _ in parts])
+    joined: dict[str, Any] = {}
+    for name in tensor_fields(batches[0]):
+        whole = getattr(batches[0], name)
+        joined[name] = whole.new_empty(len(order), *whole.shape[1:])
+        for positions, batch in parts:
+            joined[name][positions] = getattr(batch, name)
+    for name in ("status", "proof"):
+        values = [value for batch in batches for value in tuple_of(getattr(batch, name))]
+        joined[name] = tuple(values[place] for place in torch.argsort(order).tolist())
+    return replace(batches[0], **joined)
 
 
 Kind = TypeVar("Kind", Status, Proof)

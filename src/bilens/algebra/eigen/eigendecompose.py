@@ -9,7 +9,6 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from bilens.algebra.directions import raw_directions
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Status
 from bilens.algebra.eigen.plan import EigenPlan, Method, Precision, Sizes, make_plan
 from bilens.algebra.eigen.problem import Problem, problem_of_form, problem_of_map
@@ -166,7 +165,8 @@ def plan_eigendecomposition(
     rows = checked_directions(f, directions)
     kept = clip_k(k, f.sizes.d_in)
     itemsize = 8 if f.dtype == torch.float64 else 4
-    sizes = Sizes(len(rows), f.sizes.d_hidden, f.sizes.d_in, kept, itemsize)
+    num = f.sizes.d_out if rows is None else len(rows)
+    sizes = Sizes(num, f.sizes.d_hidden, f.sizes.d_in, kept, itemsize)
     return make_plan(sizes, method, precision, memory_limit)
 
 
@@ -176,17 +176,18 @@ def sizes_of(problem: Problem, k: int) -> Sizes:
     return Sizes(problem.num, problem.d_hidden, problem.d_in, k, itemsize)
 
 
-def checked_directions(f: QuadraticMap, directions: Tensor | None) -> Tensor:
+def checked_directions(f: QuadraticMap, directions: Tensor | None) -> Tensor | None:
     """Return (num, out) output directions that fit the map; their entries are not looked at."""
     check_type("f", f, QuadraticMap, "pass a map; one form f.form(u) goes to eigendecompose(form)")
-    rows = raw_directions(f.sizes.d_out) if directions is None else directions
-    shape = check_dense_tensor("directions", rows, num_axes=2)
+    if directions is None:
+        return None
+    shape = check_dense_tensor("directions", directions, num_axes=2)
     if shape[1] != f.sizes.d_out or shape[0] == 0:
         raise ShapeError(
             f"directions has shape {shape}; expected (num, {f.sizes.d_out}), one output direction "
             "a row."
         )
-    return rows
+    return directions
 
 
 def check_choices(which: str, method: str, precision: str) -> None:

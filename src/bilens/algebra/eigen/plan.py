@@ -17,6 +17,7 @@ Precision = Literal["float32", "float64"]
 DENSE_ARRAYS = 5  # (n, n) float64 arrays alive at once: Q, its copy in the solver, vectors, work
 BATCH = 256  # forms iterated together: enough for the full speed of a matrix product
 FEW_STEPS = 128  # the size of a basis that is nearly always enough for a few pairs
+OBJECT_BYTES = 10_000  # the tensors of one record beside their entries
 CONVERSION_BYTES = 2**27  # blocks of the factors in float64, and the products with them
 # Measured on two cores, in units of one float64 multiplication and addition in a large product:
 EIGH = 13.0  # · n³, a dense eigensolver with vectors
@@ -109,12 +110,22 @@ def make_plan(
 
 def solver_costs(sizes: Sizes, precision: Precision, allowed: int) -> dict[Solver, Cost]:
     """Return the cost of each solver."""
-    result = 8 * sizes.num * sizes.k * (sizes.d_in + 8)
+    records = record_bytes(sizes)
     return {
-        "dense": dense_cost(sizes, sizes.d_in, result),
-        "factored": factored_cost(sizes, result),
-        "lanczos": lanczos_cost(sizes, precision, result, allowed),
+        "dense": dense_cost(sizes, sizes.d_in, records),
+        "factored": factored_cost(sizes, records),
+        "lanczos": lanczos_cost(sizes, precision, records, allowed),
     }
+
+
+def record_bytes(sizes: Sizes) -> int:
+    """Return the memory of what comes in and goes out, in float64, whichever solver runs.
+
+    The pairs and the linear terms stand in the parts and in the whole while it is put together;
+    the linear terms and the weights (while they are scaled, seven times over) in the problem.
+    """
+    pairs = 2 * (sizes.k + 1) * (sizes.d_in + 8)
+    return sizes.num * (8 * (pairs + sizes.d_in + 7 * sizes.d_hidden) + OBJECT_BYTES)
 
 
 def suitable(sizes: Sizes) -> list[Solver]:
@@ -127,24 +138,24 @@ def suitable(sizes: Sizes) -> list[Solver]:
     return solvers
 
 
-def dense_cost(sizes: Sizes, width: int, result: int) -> Cost:
+def dense_cost(sizes: Sizes, width: int, records: int) -> Cost:
     """Forming each matrix, and a dense eigensolver."""
     forming = 2.0 * width**2 * sizes.d_hidden
     work = sizes.num * (forming + EIGH * width**3 + DENSE_CALL)
     factors = 2 * 3 * 8 * sizes.d_hidden * width  # scaled, in float64, and weighed
-    return Cost(work, result * 2 + factors + DENSE_ARRAYS * 8 * width**2, 1)
+    return Cost(work, records + factors + DENSE_ARRAYS * 8 * width**2, 1)
 
 
-def factored_cost(sizes: Sizes, result: int) -> Cost:
+def factored_cost(sizes: Sizes, records: int) -> Cost:
     """One QR for all forms, then dense matrices of the width of the two branches together."""
     width = min(2 * sizes.d_hidden, sizes.d_in)
-    small = dense_cost(sizes, width, result)
+    small = dense_cost(sizes, width, records)
     qr = 4.0 * sizes.d_in * width**2
     lift = 2.0 * sizes.num * sizes.k * width * sizes.d_in
-    return Cost(small.work + qr + lift, small.peak_bytes + 3 * 8 * width * sizes.d_in, 1)
+    return Cost(small.work + qr + lift, small.peak_bytes + 5 * 8 * width * sizes.d_in, 1)
 
 
-def lanczos_cost(sizes: Sizes, precision: Precision, result: int, allowed: int) -> Cost:
+def lanczos_cost(sizes: Sizes, precision: Precision, records: int, allowed: int) -> Cost:
     """Products for as many steps as a spectrum without a gap takes, and the exact norms."""
     num, hidden, d_in, k = sizes.num, sizes.d_hidden, sizes.d_in, sizes.k
     first, each = STEPS[precision]
@@ -156,7 +167,7 @@ def lanczos_cost(sizes: Sizes, precision: Precision, result: int, allowed: int) 
     iterating = num * HALF[precision] * (steps * product + 2 * basis)
     work = iterating + num * (small + k * product) + norms + LANCZOS_CALL * -(-num // BATCH)
     scaled = 2 * hidden * d_in * (sizes.factor_bytes + 8)  # balanced, and for a second round
-    fixed = 2 * result + scaled + 2 * 8 * num * hidden + WORK_BYTES + CONVERSION_BYTES
+    fixed = records + scaled + WORK_BYTES + CONVERSION_BYTES
     each_form = form_bytes(sizes, 4 if precision == "float32" else 8, usual_steps(k))
     single = form_bytes(sizes, 8, most_steps(k))
     room = max(allowed - fixed, 0) // each_form

@@ -83,18 +83,24 @@ def problem_of_form(form: QuadraticForm) -> Problem:
     )
 
 
-def problem_of_map(f: QuadraticMap, directions: Tensor) -> Problem:
-    """Return the forms of a map along (num, out) directions, some of which may be unusable."""
+def problem_of_map(f: QuadraticMap, directions: Tensor | None = None) -> Problem:
+    """Return the forms of a map along (num, out) directions, some of which may be unusable.
+
+    None reads every output as it is, without an (out, out) array.
+    """
     f = f.detach()
-    directions = directions.detach().double()
-    weights = directions @ f.tensor.down.double()
+    rows = None if directions is None else directions.detach().double()
+
+    def read(part: Tensor) -> Tensor:
+        return part.double() if rows is None else rows @ part.double()
+
+    weights = read(f.tensor.down)
     zero = weights.new_zeros(())
-    linear = zero.expand(len(directions), f.sizes.d_in)
-    constant = zero.expand(len(directions))
+    linear, constant = zero.expand(len(weights), f.sizes.d_in), zero.expand(len(weights))
     if f.linear is not None:
-        linear = directions @ f.linear.double()
+        linear = read(f.linear)
     if f.constant is not None:
-        constant = directions @ f.constant.double()
+        constant = read(f.constant)
     usable = weights.isfinite().all(dim=1) & linear.isfinite().all(dim=1) & constant.isfinite()
     return Problem(
         widened(f.tensor.left),
