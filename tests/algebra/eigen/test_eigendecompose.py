@@ -257,7 +257,7 @@ def test_a_solver_that_fails_on_one_form_does_not_stop_the_sweep(
 def test_a_sweep_beyond_the_memory_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BILENS_MEMORY_LIMIT", "999")
     message = (
-        r"width 5 need at least 0\.03 MiB .* the limit is .*memory_limit or BILENS_MEMORY_LIMIT"
+        r"width 5 need at least 0\.0\d MiB .* the limit is .*memory_limit or BILENS_MEMORY_LIMIT"
     )
     with pytest.raises(MemoryLimitError, match=message):
         eigendecompose_all(random_map())

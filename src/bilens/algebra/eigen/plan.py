@@ -19,12 +19,14 @@ BATCH = 256  # forms iterated together: enough for the full speed of a matrix pr
 FEW_STEPS = 128  # the size of a basis that is nearly always enough for a few pairs
 OBJECT_BYTES = 10_000  # the tensors of one record beside their entries
 CONVERSION_BYTES = 2**27  # blocks of the factors in float64, and the products with them
-# Measured on two cores, in units of one float64 multiplication and addition in a large product:
-EIGH = 13.0  # · n³, a dense eigensolver with vectors
-DENSE_CALL = 3e7  # the small operations around it, a form
+# Measured on two cores, in operations of a large float64 product (1e8 take a millisecond there):
+EIGH = 20.0  # · n³, a dense eigensolver with vectors
+DENSE_PRODUCTS = 14.0  # · hidden · n², forming a matrix and the residuals of all its pairs
+DENSE_CALL = 1e8  # the small operations around it, a form
+LANCZOS_SLOWNESS = 1.6  # of an iteration against its large products alone
+STEP_CALL = 4e7  # the small operations of a step, a batch
 HALF = {"float32": 0.5, "float64": 1.0}  # an operation of a product
 STEPS = {"float32": (34, 3.0), "float64": (52, 4.0)}  # a + b·k: steps without a gap
-LANCZOS_CALL = 5e8  # the small operations of an iteration, a batch
 
 
 @dataclass(frozen=True)
@@ -133,16 +135,16 @@ def suitable(sizes: Sizes) -> list[Solver]:
     solvers: list[Solver] = ["dense"]
     if 2 * sizes.d_hidden < sizes.d_in:
         solvers.append("factored")
-    if 2 * sizes.k < sizes.d_in:
+    if 2 * sizes.k + STEPS["float32"][0] < sizes.d_in:  # else the bases would fill the space
         solvers.append("lanczos")
     return solvers
 
 
 def dense_cost(sizes: Sizes, width: int, records: int) -> Cost:
     """Forming each matrix, and a dense eigensolver."""
-    forming = 2.0 * width**2 * sizes.d_hidden
-    work = sizes.num * (forming + EIGH * width**3 + DENSE_CALL)
-    factors = 2 * 3 * 8 * sizes.d_hidden * width  # scaled, in float64, and weighed
+    products = DENSE_PRODUCTS * width**2 * sizes.d_hidden
+    work = sizes.num * (products + EIGH * width**3 + DENSE_CALL)
+    factors = 7 * 8 * sizes.d_hidden * width  # scaled, in float64, and products with them
     return Cost(work, records + factors + DENSE_ARRAYS * 8 * width**2, 1)
 
 
@@ -152,7 +154,8 @@ def factored_cost(sizes: Sizes, records: int) -> Cost:
     small = dense_cost(sizes, width, records)
     qr = 4.0 * sizes.d_in * width**2
     lift = 2.0 * sizes.num * sizes.k * width * sizes.d_in
-    return Cost(small.work + qr + lift, small.peak_bytes + 5 * 8 * width * sizes.d_in, 1)
+    branches = 2 * sizes.d_hidden * sizes.d_in  # scaled, stacked, copied, and the result of QR
+    return Cost(small.work + qr + lift, small.peak_bytes + 5 * 8 * branches, 1)
 
 
 def lanczos_cost(sizes: Sizes, precision: Precision, records: int, allowed: int) -> Cost:
@@ -161,11 +164,12 @@ def lanczos_cost(sizes: Sizes, precision: Precision, records: int, allowed: int)
     first, each = STEPS[precision]
     steps = min((first + each * k) * max(d_in / 512, 1) ** 0.25, d_in)
     product = 8.0 * hidden * d_in
-    basis = 2.0 * steps**2 * d_in
-    small = EIGH * steps**3
+    reorthogonalising = 4.0 * 2 * steps**2 * d_in  # bound by memory: four times its operations
+    iterating = HALF[precision] * (steps * product + reorthogonalising) + EIGH * steps**3
     norms = 4.0 * hidden**2 * (d_in + num)
-    iterating = num * HALF[precision] * (steps * product + 2 * basis)
-    work = iterating + num * (small + k * product) + norms + LANCZOS_CALL * -(-num // BATCH)
+    batches = -(-num // BATCH)
+    work = LANCZOS_SLOWNESS * (num * (iterating + k * product) + norms)
+    work += STEP_CALL * steps * batches
     scaled = 2 * hidden * d_in * (sizes.factor_bytes + 8)  # balanced, and for a second round
     fixed = records + scaled + WORK_BYTES + CONVERSION_BYTES
     each_form = form_bytes(sizes, 4 if precision == "float32" else 8, usual_steps(k))
