@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA ?=
 
-.PHONY: help demo test check bench docs clean
+.PHONY: help demo test check bench bench-decomposition docs clean
 
 help:
 	@echo "make demo    install, train on real digits, read the weights, write runs/demo/report.html"
 	@echo "make test    install the test tools, then lint, types and all tests"
 	@echo "make check   lint and types only"
 	@echo "make bench   time one MNIST epoch against a plain loop (DATA=folder with the IDX files)"
+	@echo "make bench-decomposition   eigenpairs, HOSVD and CP against their alternatives (a quarter of an hour)"
 	@echo "make docs    regenerate docs/cli.md, docs/api.md, the benchmark page and the README picture"
 
 demo: .venv/demo
@@ -25,6 +26,10 @@ check: .venv/test
 
 bench: .venv/test
 	$(BIN)/python -m bench.training $(if $(DATA),--data-dir $(DATA))
+
+bench-decomposition: .venv/test
+	$(BIN)/pip install --quiet --disable-pip-version-check tensorly
+	$(BIN)/python -m bench.decomposition
 
 docs: demo .venv/test
 	$(BIN)/python -m tools.docs

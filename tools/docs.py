@@ -1,7 +1,7 @@
 """Regenerates the pages that are drawn from code and data; `--check` only compares.
 
 `docs/cli.md` from the help of the commands, `docs/api.md` from the public docstrings, the benchmark
-page from its JSON, and the picture of the README from the demo, where it has been run.
+pages from their JSON, and the picture of the README from the demo, where it has been run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import typer
 
 import bilens
-from bench.training import page
+from bench import decomposition, training
 from bilens.cli.app import app
 
 ROOT = Path(__file__).parent.parent
@@ -83,9 +83,13 @@ def api_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def benchmark_page() -> str:
-    """Return `docs/benchmarks/training.md`."""
-    return page(json.loads((ROOT / "docs/benchmarks/training.json").read_text()))
+def benchmark_pages() -> dict[Path, str]:
+    """Return the pages of the benchmarks, each drawn from its result."""
+    folder = ROOT / "docs/benchmarks"
+    return {
+        folder / f"{name}.md": page(json.loads((folder / f"{name}.json").read_text()))
+        for name, page in (("training", training.page), ("decomposition", decomposition.page))
+    }
 
 
 def pages() -> dict[Path, str]:
@@ -93,7 +97,7 @@ def pages() -> dict[Path, str]:
     return {
         ROOT / "docs/cli.md": command_page(),
         ROOT / "docs/api.md": api_page(),
-        ROOT / "docs/benchmarks/training.md": benchmark_page(),
+        **benchmark_pages(),
     }
 
 

@@ -14,18 +14,37 @@ from bilens.version import VERSION
 if TYPE_CHECKING:
     from bilens import nn
     from bilens.algebra.bilinear_tensor import BilinearTensor
-    from bilens.algebra.directions import (
-        centred_directions,
-        contrast_direction,
-        raw_directions,
-    )
+    from bilens.algebra.cp.decompose import cp_decompose
+    from bilens.algebra.cp.decomposition import CPDecomposition
+    from bilens.algebra.direct.direct_interactions import direct_interactions
+    from bilens.algebra.direct.exact_entries import interaction_submatrix
+    from bilens.algebra.direct.record import DirectInteractions
+    from bilens.algebra.directions import centred_directions, contrast_direction, raw_directions
+    from bilens.algebra.dual_directions import DualExpression, dual_expression
     from bilens.algebra.effective_rank import effective_rank
-    from bilens.algebra.eigen.decomposition import Contributions, EigenDecomposition, Subspace
-    from bilens.algebra.eigen.eigendecompose import eigendecompose, eigendecompose_all
+    from bilens.algebra.eigen.decomposition import (
+        Contributions,
+        EigenDecomposition,
+        Proof,
+        Status,
+        Subspace,
+    )
+    from bilens.algebra.eigen.eigendecompose import (
+        eigendecompose,
+        eigendecompose_all,
+        plan_eigendecomposition,
+    )
+    from bilens.algebra.eigen.plan import EigenPlan
+    from bilens.algebra.eigenvector_matching import EigenvectorMatch, match_eigenvectors
+    from bilens.algebra.hosvd import HOSVD, hosvd
     from bilens.algebra.interaction import InteractionMatrix
+    from bilens.algebra.localisation import localisation
     from bilens.algebra.quadratic_form import QuadraticForm
     from bilens.algebra.quadratic_map import QuadraticMap
-    from bilens.algebra.rotation_null import RotationNull, rotation_null
+    from bilens.algebra.rotation_null import rotation_null
+    from bilens.algebra.rotation_null_record import RotationNull, SignificantEigenvalues
+    from bilens.algebra.similarity import similarity
+    from bilens.algebra.whiten import whiten
     from bilens.io.load import load
     from bilens.io.model_folder import save
     from bilens.report.audit_report import AuditReport
@@ -36,14 +55,53 @@ __version__ = VERSION
 _HOMES = {
     "bilens": ("nn",),
     "bilens.algebra.bilinear_tensor": ("BilinearTensor",),
-    "bilens.algebra.directions": ("centred_directions", "contrast_direction", "raw_directions"),
+    "bilens.algebra.cp.decompose": ("cp_decompose",),
+    "bilens.algebra.cp.decomposition": ("CPDecomposition",),
+    "bilens.algebra.direct.direct_interactions": ("direct_interactions",),
+    "bilens.algebra.direct.exact_entries": ("interaction_submatrix",),
+    "bilens.algebra.direct.record": ("DirectInteractions",),
+    "bilens.algebra.directions": (
+        "centred_directions",
+        "contrast_direction",
+        "raw_directions",
+    ),
+    "bilens.algebra.dual_directions": (
+        "DualExpression",
+        "dual_expression",
+    ),
     "bilens.algebra.effective_rank": ("effective_rank",),
-    "bilens.algebra.eigen.decomposition": ("Contributions", "EigenDecomposition", "Subspace"),
-    "bilens.algebra.eigen.eigendecompose": ("eigendecompose", "eigendecompose_all"),
+    "bilens.algebra.eigen.decomposition": (
+        "Contributions",
+        "EigenDecomposition",
+        "Proof",
+        "Status",
+        "Subspace",
+    ),
+    "bilens.algebra.eigen.eigendecompose": (
+        "eigendecompose",
+        "eigendecompose_all",
+        "plan_eigendecomposition",
+    ),
+    "bilens.algebra.eigen.plan": ("EigenPlan",),
+    "bilens.algebra.eigenvector_matching": (
+        "EigenvectorMatch",
+        "match_eigenvectors",
+    ),
+    "bilens.algebra.hosvd": (
+        "HOSVD",
+        "hosvd",
+    ),
     "bilens.algebra.interaction": ("InteractionMatrix",),
+    "bilens.algebra.localisation": ("localisation",),
     "bilens.algebra.quadratic_form": ("QuadraticForm",),
     "bilens.algebra.quadratic_map": ("QuadraticMap",),
-    "bilens.algebra.rotation_null": ("RotationNull", "rotation_null"),
+    "bilens.algebra.rotation_null": ("rotation_null",),
+    "bilens.algebra.rotation_null_record": (
+        "RotationNull",
+        "SignificantEigenvalues",
+    ),
+    "bilens.algebra.similarity": ("similarity",),
+    "bilens.algebra.whiten": ("whiten",),
     "bilens.io.load": ("load",),
     "bilens.io.model_folder": ("save",),
     "bilens.report.audit_report": ("AuditReport",),
@@ -52,26 +110,45 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "HOSVD",
     "AuditReport",
     "BilinearTensor",
+    "CPDecomposition",
     "Contributions",
+    "DirectInteractions",
+    "DualExpression",
     "EigenDecomposition",
+    "EigenPlan",
+    "EigenvectorMatch",
     "InteractionMatrix",
+    "Proof",
     "QuadraticForm",
     "QuadraticMap",
     "RotationNull",
+    "SignificantEigenvalues",
+    "Status",
     "Subspace",
     "audit",
     "centred_directions",
     "contrast_direction",
+    "cp_decompose",
+    "direct_interactions",
+    "dual_expression",
     "effective_rank",
     "eigendecompose",
     "eigendecompose_all",
+    "hosvd",
+    "interaction_submatrix",
     "load",
+    "localisation",
+    "match_eigenvectors",
     "nn",
+    "plan_eigendecomposition",
     "raw_directions",
     "rotation_null",
     "save",
+    "similarity",
+    "whiten",
 ]
 
 

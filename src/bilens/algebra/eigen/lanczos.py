@@ -16,7 +16,7 @@ from bilens.algebra.eigen.ranking import Which, by_size_and_sign, ends
 
 SEGMENT = 16  # basis vectors kept together: few enough to stay in the cache between two reads
 FIRST_LOOK = 8  # steps before convergence is looked at
-SOON = 0.25  # the share of the matrices that should be done at the next look
+SOON = 0.5  # the share of the matrices that should be done at the next look
 TWICE = 0.01  # of ‖Qv‖: what is smaller after Gram–Schmidt goes through it again
 LEAVE_SHARE = 0.15  # of the matrices that must be done before the others are moved together
 Product = Callable[[Tensor, Tensor], Tensor]
@@ -157,7 +157,8 @@ class Recurrence:
         tridiagonal = torch.diag_embed(self.diagonal[:, :steps])
         tridiagonal += torch.diag_embed(inner, 1) + torch.diag_embed(inner, -1)
         broken = ~tridiagonal.isfinite().all(dim=(1, 2))  # the solver would refuse all of them
-        values, columns = torch.linalg.eigh(torch.where(broken[:, None, None], 0.0, tridiagonal))
+        usable = torch.where(broken[:, None, None], 0.0, tridiagonal).to(self.next.dtype)
+        values, columns = (part.double() for part in torch.linalg.eigh(usable))
         errors = self.beside[:, steps - 1, None] * columns[:, -1].abs()
         positions, error = [], torch.where(broken, torch.inf, 0.0).double()
         for score, order, count in scores(values, k, which):
@@ -266,7 +267,7 @@ class Pace:
         self.far = torch.full((num,), torch.nan, dtype=torch.float64)
 
     def next_look(self, steps: int, rest: Tensor, excess: Tensor) -> int:
-        """Return the step at which about a quarter of the rest should be done.
+        """Return the step at which about half of the rest should be done.
 
         Args:
             steps: how many there have been.
@@ -280,4 +281,5 @@ class Pace:
         self.steps, self.far = steps, far[rest]
         pace = torch.where(fallen > 0, fallen, 1.0)  # e-fold a step: a hopeful first guess
         ahead = (self.far / pace).quantile(SOON)
-        return steps + int(ahead.clamp(2, 2 + steps // 2))
+        fewest = 2 + steps // 20  # a look costs more where the bases are large
+        return steps + int(ahead.clamp(fewest, 2 + steps // 2))
