@@ -16,6 +16,7 @@ import oracles
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.eigen import iterative
 from bilens.algebra.eigen import lanczos as lanczos_module
+from bilens.algebra.eigen.balance import balance_all
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof, Status
 from bilens.algebra.eigen.eigendecompose import eigendecompose, eigendecompose_all
 from bilens.algebra.eigen.lanczos import RitzPairs
@@ -27,6 +28,7 @@ from odd_tensors import LOW_PRECISION, SOUND, Odd
 METHODS = ("dense", "lanczos", "factored")
 D_OUT, D_HIDDEN, D_IN = 40, 64, 48
 LANCZOS = lanczos_module.lanczos
+EPS = torch.finfo(torch.float64).eps
 
 
 def wide_map(seed: int = 0) -> QuadraticMap:
@@ -301,3 +303,24 @@ def test_the_smallest_forms(n: int, which: str, method: str) -> None:
             torch.testing.assert_close(eig.eigenvalues.sort().values, expected.sort().values)
             assert eig.status is Status.OK
             assert bool((eig.cluster_size <= n).all())
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_pairs_of_forms_that_cancel_have_converged_where_they_say_so(precision: str) -> None:
+    """s and −s with rows 1e-12 to 1e-10 apart: ‖Q‖² from the factors is mostly rounding."""
+    for seed in range(30):
+        left, right, weights = (randn(*s, seed=seed) for s in ((12, 40), (12, 40), (20, 12)))
+        right = right.roll(1, 0)
+        near = left + 10 ** (seed / 15 - 12.5) * randn(12, 40, seed=seed + 100)
+        down = torch.cat([weights, -weights], dim=1)
+        rows, other = torch.cat([left, near]), torch.cat([right, right])
+        f = QuadraticMap(BilinearTensor(down, rows, other))
+        eigs = eigendecompose_all(f, method="lanczos", precision=precision)
+        half = weights[:, :, None, None] * (left - near)[:, :, None] * right[:, None, :]
+        q = (half + half.mT).sum(dim=1) / 2  # left − near is exact
+        true = (eigs.eigenvectors @ q - eigs.eigenvalues[..., None] * eigs.eigenvectors).norm(dim=2)
+        forms = balance_all(rows, other, down)
+        noise = 10 * EPS * forms.sizes_before_cancelling * forms.units
+        size = q.flatten(1).norm(dim=1)
+        allowed = (1e-6 if precision == "float32" else 1e-11) * size + 1000 * EPS * size + noise
+        assert not bool((eigs.converged & (true > allowed[:, None])).any())

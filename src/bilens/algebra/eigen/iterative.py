@@ -17,6 +17,7 @@ from bilens.algebra.eigen.partial import (
     partial_clusters,
     proven_by_mass,
     refine,
+    rounding,
 )
 from bilens.algebra.eigen.plan import EigenPlan, Precision, later_batch, most_steps, usual_steps
 from bilens.algebra.eigen.problem import OtherTerms, Problem
@@ -48,7 +49,8 @@ def solve(
     """
     mass = squared_norms(forms.weights, forms.left, forms.right)
     mass_error = squared_norm_rounding(forms.weights, forms.left, forms.right)
-    tolerance = TOLERANCES[plan.precision] * mass.sqrt()
+    surely = (mass - mass_error).clamp(min=0.0).sqrt()  # where terms cancel, mass is rounding
+    allowed = TOLERANCES[plan.precision] * surely + rounding(forms, mass)
     rounds = (
         (DTYPES[plan.precision], plan.batch, usual_steps(k)),
         (torch.float64, later_batch(plan.batch, k), most_steps(k)),
@@ -63,14 +65,13 @@ def solve(
         for rows in torch.split(waiting, batch):
             mine = forms.rows(rows)
             product = batched_product(factors.left, factors.right, mine.weights.to(dtype))
-            found = lanczos(product, start, MARGIN * tolerance[rows], k, which, steps)
+            found = lanczos(product, start, MARGIN * allowed[rows], k, which, steps)
             pairs = refine(mine, found.vectors, mass[rows])
-            allowed = tolerance[rows] + pairs.noise
-            settled = (pairs.residuals <= allowed[:, None]).all(dim=1) | (steps == most_steps(k))
+            settled = (pairs.residuals <= allowed[rows, None]).all(dim=1) | (steps == most_steps(k))
             proven = proven_by_mass(pairs, mass[rows], mass_error[rows], which)
             terms = OtherTerms(problem.linear[rows], problem.constant[rows], problem.basis)
             result = record(
-                terms, mine.units, pairs, mass[rows], allowed, proven, found.rivals, which
+                terms, mine.units, pairs, mass[rows], allowed[rows], proven, found.rivals, which
             )
             kept = settled.nonzero()[:, 0]
             yield rows[kept], take(result, kept)

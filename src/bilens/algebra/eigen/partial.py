@@ -55,13 +55,17 @@ def refine(forms: BalancedForms, vectors: Tensor, mass: Tensor) -> Refined:
     values, columns = torch.linalg.eigh((small + small.mT) / 2)
     vectors, products = columns.mT @ basis, columns.mT @ products
     residuals = (products - values[..., None] * vectors).norm(dim=-1)
-    noise = SOLVER_TOLERANCE * mass.sqrt() + FACTOR_TOLERANCE * forms.sizes_before_cancelling
     order = by_size_and_sign(values)
     vectors = with_sign(vectors.gather(1, order[..., None].expand_as(vectors)))
     values, residuals = values.gather(1, order), residuals.gather(1, order)
     for part in (values, vectors, residuals):
         part[broken] = torch.nan
-    return Refined(values, vectors, residuals, noise)
+    return Refined(values, vectors, residuals, rounding(forms, mass))
+
+
+def rounding(forms: BalancedForms, mass: Tensor) -> Tensor:
+    """Return what the factors and a solver lose by rounding, (num,), for forms of these ‖Q_c‖²."""
+    return SOLVER_TOLERANCE * mass.sqrt() + FACTOR_TOLERANCE * forms.sizes_before_cancelling
 
 
 def proven_by_mass(pairs: Refined, mass: Tensor, mass_error: Tensor, which: Which) -> Tensor:
