@@ -3,14 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA ?=
 
-.PHONY: help demo test check bench bench-decomposition docs clean
+.PHONY: help demo test check bench bench-training bench-decomposition docs clean
 
 help:
 	@echo "make demo    install, train on real digits, read the weights, write runs/demo/report.html"
 	@echo "make test    install the test tools, then lint, types and all tests"
 	@echo "make check   lint and types only"
-	@echo "make bench   time one MNIST epoch against a plain loop (DATA=folder with the IDX files)"
-	@echo "make bench-decomposition   eigenpairs, HOSVD and CP against their alternatives (a quarter of an hour)"
+	@echo "make bench   both benchmarks: training (DATA=folder with the IDX files), decomposition"
 	@echo "make docs    regenerate docs/cli.md, docs/api.md, the benchmark page and the README picture"
 
 demo: .venv/demo
@@ -24,7 +23,9 @@ check: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: .venv/test
+bench: bench-training bench-decomposition
+
+bench-training: .venv/test
 	$(BIN)/python -m bench.training $(if $(DATA),--data-dir $(DATA))
 
 bench-decomposition: .venv/test
