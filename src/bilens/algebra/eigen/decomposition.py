@@ -100,8 +100,9 @@ class EigenDecomposition:
         converged: (..., k), residual and orthogonality to the others are within the tolerance.
         frobenius_squared: (...), ‖Q‖_F².
         explained: (...), share Σλ_i² / ‖Q‖_F² of the returned pairs; 1 for a form that is zero.
-        complete: (...), proven up to `noise`: no eigenvalue that belongs to the selection `which`
-            was missed. False means that nothing is proven, not that one was missed.
+        complete: (...), proven up to `noise`, and to ties of 1e-8 in size: no eigenvalue that
+            belongs to the selection `which` was missed. False means that nothing is proven, not
+            that one was missed.
         noise: (...), the rounding of the factors and the solver: an eigenvalue that is smaller in
             size cannot be told from zero, nor two that are closer from each other.
         cluster: (..., k), equal labels for eigenvalues that are too close to tell apart.

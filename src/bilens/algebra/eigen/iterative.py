@@ -11,6 +11,7 @@ from bilens.algebra.eigen.balance import BalancedForms
 from bilens.algebra.eigen.batches import take
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof, Status
 from bilens.algebra.eigen.lanczos import Product, lanczos
+from bilens.algebra.eigen.mass import masses
 from bilens.algebra.eigen.partial import (
     Refined,
     cluster_limit,
@@ -22,7 +23,6 @@ from bilens.algebra.eigen.partial import (
 from bilens.algebra.eigen.plan import EigenPlan, Precision, later_batch, most_steps, usual_steps
 from bilens.algebra.eigen.problem import OtherTerms, Problem
 from bilens.algebra.eigen.ranking import Which
-from bilens.algebra.gram import squared_norm_rounding, squared_norms
 
 METHOD = "lanczos"
 DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
@@ -47,9 +47,8 @@ def solve(
 
     Cost: see `eigendecompose_all`.
     """
-    mass = squared_norms(forms.weights, forms.left, forms.right)
-    mass_error = squared_norm_rounding(forms.weights, forms.left, forms.right)
-    surely = (mass - mass_error).clamp(min=0.0).sqrt()  # where terms cancel, mass is rounding
+    mass, mass_error = masses(forms)
+    surely = (mass - mass_error).clamp(min=0.0).sqrt()
     allowed = TOLERANCES[plan.precision] * surely + rounding(forms, mass)
     rounds = (
         (DTYPES[plan.precision], plan.batch, usual_steps(k)),
