@@ -5,10 +5,17 @@ Broken once: Σ in the place of its root; the variance of the output came out wr
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
-from bilens.algebra.eigen.eigendecompose import eigendecompose_all
+from bilens.algebra.cp.decompose import cp_decompose
+from bilens.algebra.dual_directions import dual_expression
+from bilens.algebra.eigen.eigendecompose import eigendecompose, eigendecompose_all
+from bilens.algebra.hosvd import hosvd
+from bilens.algebra.quadratic_form import QuadraticForm
+from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.whiten import whiten
 from bilens.errors import NonFiniteError, ShapeError, UsageError
 from builders import D_IN, randn, random_map
@@ -16,6 +23,26 @@ from builders import D_IN, randn, random_map
 ROOT = randn(D_IN, D_IN, seed=3)
 SIGMA = ROOT @ ROOT.T
 F = random_map(2)
+ROWS = torch.eye(F.sizes.d_out, dtype=torch.float64)
+
+# name: what a verb makes of a map
+VERBS: dict[str, Callable[[QuadraticMap], QuadraticMap | QuadraticForm]] = {
+    "form": lambda f: f.form(ROWS[0]),
+    "form in another dtype": lambda f: f.form(ROWS[0]).to(torch.float32).detach(),
+    "another dtype": lambda f: f.to(torch.float32).detach(),
+    "biases": lambda f: f.with_biases(f.tensor.left[:, 0], f.tensor.right[:, 0]),
+    "compose_output": lambda f: f.compose_output(2 * ROWS),
+    "plus_affine": lambda f: f.plus_affine(constant=ROWS[0]),
+    "sum": lambda f: f + f,
+    "eigen truncate": lambda f: eigendecompose(f.form(ROWS[0])).truncate(1),
+    "eigen truncate_map": lambda f: eigendecompose_all(f).truncate_map(1),
+    "hosvd form": lambda f: hosvd(f).form(0),
+    "hosvd truncate": lambda f: hosvd(f).truncate(1, 1),
+    "dual form": lambda f: dual_expression(f, ROWS).forms[0],
+    "dual map": lambda f: dual_expression(f, ROWS).map,
+    "cp": lambda f: cp_decompose(f, 1, num_starts=1, max_sweeps=2).quadratic_map(),
+    "cp of zero": lambda f: cp_decompose(f.compose_output(0 * ROWS), 1).quadratic_map(),
+}
 
 
 def test_the_map_is_the_same_function_in_other_coordinates() -> None:
@@ -46,6 +73,11 @@ def test_the_spectrum_does_not_depend_on_how_the_input_is_written() -> None:
     here = eigendecompose_all(whiten(F, SIGMA), k=None).eigenvalues
     there = whiten(F.compose_input(turn), back @ SIGMA @ back.T)
     torch.testing.assert_close(eigendecompose_all(there, k=None).eigenvalues, here)
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_what_a_verb_gives_back_is_in_the_basis_of_its_map(name: str) -> None:
+    assert VERBS[name](whiten(F, SIGMA)).basis == "whitened"
 
 
 def test_directions_without_variance_vanish() -> None:

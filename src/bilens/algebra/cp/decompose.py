@@ -98,6 +98,7 @@ def cp_decompose(
         losses=kept.fitted.losses,
         model=model,
         method=method,
+        basis=f.basis,
     )
 
 
@@ -122,6 +123,7 @@ def zero_decomposition(f: QuadraticMap, rank: int, model: Model, method: str) ->
         losses=(0.0,),
         model=model,
         method=method,
+        basis=f.basis,
     )
 
 

@@ -60,6 +60,7 @@ class CPDecomposition:
         losses: squared relative error with the penalty, at the start and after each sweep.
         model: "pairs" or "symmetric".
         method: "als" or "gradient".
+        basis: the name of the basis that inputs are written in.
     """
 
     down: Tensor
@@ -78,6 +79,7 @@ class CPDecomposition:
     losses: tuple[float, ...]
     model: Model
     method: str
+    basis: str = "input"
 
     @property
     def rank(self) -> int:
@@ -114,7 +116,7 @@ class CPDecomposition:
     def quadratic_map(self) -> QuadraticMap:
         """Return B̂ as a map, with the linear and constant terms of the original."""
         tensor = BilinearTensor(self.down, self.left, self.right)
-        return QuadraticMap(tensor, self.linear, self.constant)
+        return QuadraticMap(tensor, self.linear, self.constant, self.basis)
 
     def eigenpairs(self) -> tuple[Tensor, Tensor]:
         """Return the two eigenpairs of each sym(left_a right_aᵀ), (rank, 2) and (rank, 2, in).
