@@ -7,6 +7,7 @@ map itself.
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 
 import pytest
 import torch
@@ -149,6 +150,29 @@ def test_the_spectra_of_a_sample_are_those_of_its_dense_matrix(
         torch.testing.assert_close(null.largest[index], spectra.amax(dim=1).clamp(min=0))
         torch.testing.assert_close(null.smallest[index], spectra.amin(dim=1).clamp(max=0))
         torch.testing.assert_close(null.effective_rank[index], effective_rank(spectra))
+
+
+@pytest.mark.parametrize("localised", [False, True])
+@pytest.mark.parametrize("d_hidden", [2, 9])
+def test_directions_that_do_not_fit_at_once_are_solved_in_chunks(
+    d_hidden: int, localised: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    f, rows = random_map(d_hidden=d_hidden), randn(7, D_OUT)
+    whole = rotation_null(f, rows, seeded(), num_samples=2, localised=localised)
+    width = min(D_IN, 2 * d_hidden)
+    two = 2 * 8 * (width * d_hidden + 4 * width**2)  # bytes
+    monkeypatch.setattr(module, "CHUNK_BYTES", two)
+    counts, make = [], module._matrices
+
+    def spy(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
+        counts.append(len(weights))
+        return make(left, right, weights)
+
+    monkeypatch.setattr(module, "_matrices", spy)
+    parts = rotation_null(f, rows, seeded(), num_samples=2, localised=localised)
+    assert counts == 2 * [2, 2, 2, 1]
+    for field in fields(parts):
+        torch.testing.assert_close(getattr(parts, field.name), getattr(whole, field.name))
 
 
 def test_an_end_without_an_eigenvalue_of_its_sign_is_zero() -> None:

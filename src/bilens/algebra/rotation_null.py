@@ -14,6 +14,8 @@ from bilens.algebra.rotation_null_record import RotationNull as RotationNull  # 
 from bilens.checks import check_count, check_finite, check_float_tensor, check_type
 from bilens.errors import ShapeError
 
+CHUNK_BYTES = 256 * 2**20  # what the matrices of the directions that are solved at once may take
+
 
 def rotation_null(
     f: QuadraticMap,
@@ -44,7 +46,8 @@ def rotation_null(
         eigenvalues of Eᵀ Q E are those of S Q Sᵀ. If 2·hidden is less than the width, a second
         thin QR of both branches leaves a problem of that size.
     Cost: for each sample O(in · hidden²) time, and O(min(in, 2·hidden)³) for each direction, in
-        the width of the layer.
+        the width of the layer. At most CHUNK_BYTES of memory, or what one direction takes,
+        beside the spectra of all samples.
 
     Args:
         f: the layer, in the space in which its right branch is rotated.
@@ -145,8 +148,8 @@ def _spectra(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
     if 2 * hidden < width:
         stacked = torch.linalg.qr(torch.cat([left, right]).T, mode="r").R
         left, right = stacked[:, :hidden].T, stacked[:, hidden:].T
-    spectra: Tensor = torch.linalg.eigvalsh(_matrices(left, right, weights))
-    return spectra
+    chunks = _chunks(weights, left.shape[1])
+    return torch.cat([torch.linalg.eigvalsh(_matrices(left, right, chunk)) for chunk in chunks])
 
 
 def _spectra_and_ends(left: Tensor, right: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -156,9 +159,23 @@ def _spectra_and_ends(left: Tensor, right: Tensor, weights: Tensor) -> tuple[Ten
     if 2 * hidden < width:
         columns, stacked = torch.linalg.qr(torch.cat([left, right]).T)
         left, right, basis = stacked[:, :hidden].T, stacked[:, hidden:].T, columns.T
-    spectra, columns = torch.linalg.eigh(_matrices(left, right, weights))
-    ends = columns[..., [-1, 0]].mT  # eigenvalues ascend
-    return spectra, ends if basis is None else ends @ basis
+    spectra, ends = [], []
+    for chunk in _chunks(weights, left.shape[1]):
+        values, columns = torch.linalg.eigh(_matrices(left, right, chunk))
+        spectra.append(values)
+        ends.append(columns[..., [-1, 0]].mT)  # eigenvalues ascend
+    both = torch.cat(ends)
+    return torch.cat(spectra), both if basis is None else both @ basis
+
+
+def _chunks(weights: Tensor, width: int) -> tuple[Tensor, ...]:
+    """Return the rows of weights in chunks, so that the arrays of each fit in CHUNK_BYTES.
+
+    A direction takes (width, hidden) once in `_matrices`, and (width, width) at most four times,
+    there or in the solver.
+    """
+    numbers = width * weights.shape[1] + 4 * width**2
+    return weights.split(max(1, CHUNK_BYTES // (8 * numbers)))
 
 
 def _matrices(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
