@@ -24,26 +24,31 @@ class BalancedForms:
         right: (hidden, in), likewise.
         weights: (num, hidden) float64; the largest |weight| of a form lies between ½ and 1.
         units: (num,) float64, powers of two; infinite if Q itself cannot be written in float64.
+        sizes_before_cancelling: (num,), at least Σ_h |weights_ch| ≥ ‖Q_c‖/unit_c, counted before
+            anything cancelled: how large the rounding of Q_c is, in units of eps.
+        summed: how many products were summed to each weight; 0 if none were.
     """
 
     left: Tensor
     right: Tensor
     weights: Tensor
     units: Tensor
+    sizes_before_cancelling: Tensor
+    summed: int = 0
 
     @property
     def d_in(self) -> int:
         """Width of the input."""
         return self.left.shape[1]
 
-    @property
-    def sizes_before_cancelling(self) -> Tensor:
-        """Σ_h |weights_ch|, (num,): at least ‖Q_c‖/unit_c, and how large its rounding is."""
-        return self.weights.abs().sum(dim=1)
-
     def rows(self, chosen: Tensor | slice) -> BalancedForms:
         """Return some of the forms."""
-        return replace(self, weights=self.weights[chosen], units=self.units[chosen])
+        return replace(
+            self,
+            weights=self.weights[chosen],
+            units=self.units[chosen],
+            sizes_before_cancelling=self.sizes_before_cancelling[chosen],
+        )
 
     def to(self, dtype: torch.dtype) -> BalancedForms:
         """Return the forms with factors of another dtype; weights and units stay float64."""
@@ -52,7 +57,7 @@ class BalancedForms:
     def one(self, index: int) -> Balanced:
         """Return one form; the factors must be float64."""
         matrix = InteractionMatrix(self.left, self.right, self.weights[index])
-        return Balanced(matrix, self.units[index])
+        return Balanced(matrix, self.units[index], self.sizes_before_cancelling[index])
 
     def products(self, vectors: Tensor) -> Tensor:
         """Return Q_c v / unit_c in float64, (num, k, in) → (num, k, in).
@@ -74,13 +79,21 @@ class BalancedForms:
         return result.view(num, k, d_in)
 
 
-def balance_all(left: Tensor, right: Tensor, weights: Tensor) -> BalancedForms:
+def balance_all(
+    left: Tensor,
+    right: Tensor,
+    weights: Tensor,
+    before: Tensor | None = None,
+    summed: int = 0,
+) -> BalancedForms:
     """Return forms with shared factors in a scale of their own, O(hidden · (in + num)).
 
     Args:
         left: (hidden, in), float64 or float32.
         right: (hidden, in).
         weights: (num, hidden) float64.
+        before: (num, hidden), the sizes of what was summed to the weights; None for |weights|.
+        summed: how many products were summed to each weight.
     """
     left, left_exponent = halved_rows(left)
     right, right_exponent = halved_rows(right)
@@ -90,12 +103,14 @@ def balance_all(left: Tensor, right: Tensor, weights: Tensor) -> BalancedForms:
     used = torch.where(mantissa != 0, exponent, torch.iinfo(exponent.dtype).min)
     largest = used.amax(dim=1)
     largest = torch.where(mantissa.abs().sum(dim=1) > 0, largest, 0).double()
-    return BalancedForms(
-        left,
-        right,
-        mantissa * torch.exp2(exponent.double() - largest[:, None]),
-        torch.exp2(largest),
-    )
+    used = torch.where(mantissa != 0, exponent.double(), largest[:, None])
+    scaled = mantissa * torch.exp2(used - largest[:, None])
+    sizes = scaled.abs().sum(dim=1)
+    if before is not None:
+        rows = (left_exponent + right_exponent).double()
+        parts = torch.where(alive, before, 0.0) * torch.exp2(rows - largest[:, None])
+        sizes = sizes.maximum(parts.nan_to_num(torch.inf, posinf=torch.inf).sum(dim=1))
+    return BalancedForms(left, right, scaled, torch.exp2(largest), sizes, summed)
 
 
 def halved_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,15 +125,17 @@ def halved_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class Balanced:
-    """One form in a scale of its own: Q = unit · matrix."""
+    """One form in a scale of its own: Q = unit · matrix.
+
+    Attributes:
+        matrix: the factors.
+        unit: a power of two.
+        size_before_cancelling: what ‖Q‖/unit is at most, and how large its rounding is.
+    """
 
     matrix: InteractionMatrix
     unit: Tensor
-
-    @property
-    def size_before_cancelling(self) -> Tensor:
-        """Σ_h |weight_h|: what ‖Q‖/unit is at most, and how large its rounding is."""
-        return self.matrix.weight.abs().sum()
+    size_before_cancelling: Tensor
 
 
 def balance(matrix: InteractionMatrix) -> Balanced:

@@ -11,14 +11,16 @@ from bilens.algebra.eigen.balance import BalancedForms
 from bilens.algebra.eigen.batches import take
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof, Status
 from bilens.algebra.eigen.lanczos import Product, lanczos
-from bilens.algebra.eigen.mass import masses
+from bilens.algebra.eigen.mass import masses, most_rounding
 from bilens.algebra.eigen.partial import (
     Refined,
     cluster_limit,
     partial_clusters,
     proven_by_mass,
+    proven_by_rank,
     refine,
     rounding,
+    skew,
 )
 from bilens.algebra.eigen.plan import EigenPlan, Precision, later_batch, most_steps, usual_steps
 from bilens.algebra.eigen.problem import OtherTerms, Problem
@@ -27,7 +29,7 @@ from bilens.algebra.eigen.ranking import Which
 METHOD = "lanczos"
 DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
 TOLERANCES: dict[Precision, float] = {"float32": 1e-6, "float64": 1e-11}  # of ‖Q‖_F
-MARGIN = 0.5  # of the tolerance: where the iteration stops, by its own estimate
+MARGIN = 0.7  # of the tolerance: where the iteration stops, by its own estimate
 
 
 def solve(
@@ -47,6 +49,7 @@ def solve(
 
     Cost: see `eigendecompose_all`.
     """
+    forms = forms.rows(rows)
     mass, mass_error = masses(forms)
     surely = (mass - mass_error).clamp(min=0.0).sqrt()
     allowed = TOLERANCES[plan.precision] * surely + rounding(forms, mass)
@@ -54,27 +57,30 @@ def solve(
         (DTYPES[plan.precision], plan.batch, usual_steps(k)),
         (torch.float64, later_batch(plan.batch, k), most_steps(k)),
     )
-    waiting = rows
+    waiting = torch.arange(len(rows))
     for dtype, batch, steps in rounds:
         if len(waiting) == 0:
             return
         factors = forms.to(dtype)
         start = first_vector(problem.d_in, seed).to(dtype)
         unsettled = []
-        for rows in torch.split(waiting, batch):
-            mine = forms.rows(rows)
+        for chosen in torch.split(waiting, batch):
+            mine, places = forms.rows(chosen), rows[chosen]
             product = batched_product(factors.left, factors.right, mine.weights.to(dtype))
-            found = lanczos(product, start, MARGIN * allowed[rows], k, which, steps)
-            pairs = refine(mine, found.vectors, mass[rows])
-            settled = (pairs.residuals <= allowed[rows, None]).all(dim=1) | (steps == most_steps(k))
-            proven = proven_by_mass(pairs, mass[rows], mass_error[rows], which)
-            terms = OtherTerms(problem.linear[rows], problem.constant[rows], problem.basis)
+            found = lanczos(product, start, MARGIN * allowed[chosen], k, which, steps)
+            pairs = refine(mine, found.vectors, mass[chosen])
+            passed = (pairs.residuals <= allowed[chosen, None]).all(dim=1)
+            settled = passed | (steps == most_steps(k))
+            worst = most_rounding(mine) + skew(pairs)
+            proven = proven_by_mass(pairs, mass[chosen], mass_error[chosen], which, worst)
+            proven |= proven_by_rank(pairs, mine, which)
+            terms = OtherTerms(problem.linear[places], problem.constant[places], problem.basis)
             result = record(
-                terms, mine.units, pairs, mass[rows], allowed[rows], proven, found.rivals, which
+                terms, mine.units, pairs, mass[chosen], allowed[chosen], proven, found.rivals, which
             )
             kept = settled.nonzero()[:, 0]
-            yield rows[kept], take(result, kept)
-            unsettled.append(rows[~settled])
+            yield places[kept], take(result, kept)
+            unsettled.append(chosen[~settled])
         waiting = torch.cat(unsettled)
 
 

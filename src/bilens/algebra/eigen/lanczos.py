@@ -83,12 +83,16 @@ class KrylovBasis:
     def combine(self, rows: Tensor, coefficients: Tensor) -> Tensor:
         """Return combinations of the basis vectors of some matrices, (rows, k, in)."""
         parts = torch.split(coefficients.to(self.segments[0].dtype), SEGMENT, dim=2)
-        pairs = zip(parts, self.filled(), strict=True)
-        return torch.stack([torch.bmm(part, segment[rows]) for part, segment in pairs]).sum(dim=0)
+        first, *others = zip(parts, self.filled(), strict=True)
+        total = torch.bmm(first[0], first[1][rows])
+        for part, segment in others:
+            total.baddbmm_(part, segment[rows])
+        return total
 
     def keep(self, rows: Tensor) -> None:
         """Let go of all matrices but some."""
-        self.segments = [segment[rows] for segment in self.segments]
+        for place, segment in enumerate(self.segments):  # one at a time, so that no two sets live
+            self.segments[place] = segment[rows]
 
 
 class Recurrence:
@@ -219,9 +223,9 @@ def lanczos(
     """Return k Ritz pairs of each matrix, at the ends of the spectrum that `which` names.
 
     A matrix is done when ‖Qv − θv‖ = β|s| of each chosen pair is within the tolerance, and so is
-    that of any other Ritz value which could still overtake one of them. What the start vector
-    does not contain is never seen, nor the second of two equal eigenvalues: that the answer is
-    complete is for others to prove. A basis that reaches `max_steps` ends as it is.
+    that of the best Ritz value left out, if it could still overtake one of them. What the start
+    vector does not contain is never seen, nor the second of two equal eigenvalues: that the
+    answer is complete is for others to prove. A basis that reaches `max_steps` ends as it is.
 
     Cost: a product a step; O(num · steps² · in) time and O(num · steps · in) memory for the bases.
 

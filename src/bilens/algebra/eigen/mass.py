@@ -25,6 +25,8 @@ def masses(forms: BalancedForms) -> tuple[Tensor, Tensor]:
     """
     mass = squared_norms(forms.weights, forms.left, forms.right)
     error = squared_norm_rounding(forms.weights, forms.left, forms.right)
+    summed = summing_error(forms)  # of the weights themselves
+    error = error + 2 * mass.sqrt() * summed + summed.square()
     for index in (error > UNCERTAIN * mass).nonzero()[:, 0].tolist():
         mass[index], error[index] = mass_of_columns(forms.rows(slice(index, index + 1)))
     return mass, error
@@ -43,5 +45,16 @@ def mass_of_columns(form: BalancedForms) -> tuple[Tensor, Tensor]:
         axes = torch.arange(start, min(start + COLUMNS, d_in))
         unit = (axes[:, None] == torch.arange(d_in)).double()
         total += form.products(unit[None]).square().sum()
-    off = EPS * (len(form.left) + d_in + 16) * form.sizes_before_cancelling[0]
-    return total, 2 * total.sqrt() * off + off.square() + EPS * d_in * total
+    off = most_rounding(form)[0] + summing_error(form)[0]
+    return total, 2 * total.sqrt() * off + off.square() + EPS * COLUMNS * d_in * total
+
+
+def most_rounding(forms: BalancedForms) -> Tensor:
+    """Return how far Qv of a unit vector, or Q as an array, can be off at worst, (num,)."""
+    return EPS * (len(forms.left) + forms.d_in + 16) * forms.sizes_before_cancelling
+
+
+def summing_error(forms: BalancedForms) -> Tensor:
+    """Return how far Q can be off because its weights are rounded sums of products, (num,)."""
+    lost = forms.sizes_before_cancelling - forms.weights.abs().sum(dim=1)
+    return EPS * (forms.summed + 2) * torch.where(lost > 0, forms.sizes_before_cancelling, 0.0)

@@ -68,7 +68,13 @@ def rounding(forms: BalancedForms, mass: Tensor) -> Tensor:
     return SOLVER_TOLERANCE * mass.sqrt() + FACTOR_TOLERANCE * forms.sizes_before_cancelling
 
 
-def proven_by_mass(pairs: Refined, mass: Tensor, mass_error: Tensor, which: Which) -> Tensor:
+def proven_by_mass(
+    pairs: Refined,
+    mass: Tensor,
+    mass_error: Tensor,
+    which: Which,
+    most_rounding: Tensor | float = 0.0,
+) -> Tensor:
     """Tell for which forms ‖Q‖² leaves no room for a pair that was missed, (num,) bool.
 
     Math: with orthonormal vectors and residuals R, k eigenvalues of Q pair off with the values
@@ -82,12 +88,42 @@ def proven_by_mass(pairs: Refined, mass: Tensor, mass_error: Tensor, which: Whic
         mass: (num,), ‖Q_c‖_F².
         mass_error: (num,), how far the mass can be off by rounding.
         which: the end of the spectrum.
+        most_rounding: (num,), how far Qv as computed, and a vector from being orthogonal to the
+            others, can be off at worst.
     """
-    slack = pairs.residuals.norm(dim=1) + pairs.noise
+    k = pairs.values.shape[1]
+    slack = pairs.residuals.norm(dim=1) + pairs.noise + k**0.5 * most_rounding
     sizes = (pairs.values.abs() - slack[:, None]).clamp(min=0.0)
     rest = (mass + mass_error - sizes.square().sum(dim=1)).clamp(min=0.0).sqrt()
     bar = innermost(pairs.values, which) - slack
     sure: Tensor = (rest < bar) | (rest <= pairs.noise)
+    return sure
+
+
+def skew(pairs: Refined) -> Tensor:
+    """Return how much the vectors fail to be orthonormal, in units of the values, (num,)."""
+    unit = torch.eye(pairs.values.shape[1], dtype=torch.float64)
+    overlap = (pairs.vectors @ pairs.vectors.mT - unit).norm(dim=(1, 2))
+    lost: Tensor = overlap * pairs.values.abs().amax(dim=1)
+    return lost
+
+
+def proven_by_rank(pairs: Refined, forms: BalancedForms, which: Which) -> Tensor:
+    """Tell for which forms every eigenvalue that is not zero is at hand, (num,) bool.
+
+    Math: a form of r neurons has at most 2r eigenvalues that are not zero. If that many are at
+        hand, each surely not zero (Kahan, as in `proven_by_mass`), all others are zero, and none
+        of them belongs to the selection unless that holds something on the far side of zero.
+
+    Args:
+        pairs: what was found.
+        forms: the forms.
+        which: the end of the spectrum.
+    """
+    slack = pairs.residuals.norm(dim=1) + pairs.noise
+    held = (pairs.values.abs() > slack[:, None]).sum(dim=1)
+    most = 2 * (forms.weights != 0).sum(dim=1)
+    sure: Tensor = (held >= most) & (innermost(pairs.values, which) >= -pairs.noise)
     return sure
 
 

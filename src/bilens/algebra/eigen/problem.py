@@ -34,6 +34,9 @@ class Problem:
         usable: (num,) bool; False where an entry of the direction, or its product with the
             factors, is not finite.
         basis: the name of the basis of the input.
+        before: (num, hidden), Σ_c |direction_c| |down_ch|, what cancelled in the weights; None
+            where nothing was summed.
+        summed: how many products were summed to each weight.
     """
 
     left: Tensor
@@ -43,6 +46,8 @@ class Problem:
     constant: Tensor
     usable: Tensor
     basis: str
+    before: Tensor | None = None
+    summed: int = 0
 
     @property
     def num(self) -> int:
@@ -65,7 +70,7 @@ class Problem:
 
     def balanced(self) -> BalancedForms:
         """Return the forms in a scale of their own."""
-        return balance_all(self.left, self.right, self.weights)
+        return balance_all(self.left, self.right, self.weights, self.before, self.summed)
 
 
 def problem_of_form(form: QuadraticForm) -> Problem:
@@ -101,6 +106,7 @@ def problem_of_map(f: QuadraticMap, directions: Tensor | None = None) -> Problem
         linear = read(f.linear)
     if f.constant is not None:
         constant = read(f.constant)
+    before = None if rows is None else rows.abs() @ f.tensor.down.double().abs()
     usable = weights.isfinite().all(dim=1) & linear.isfinite().all(dim=1) & constant.isfinite()
     return Problem(
         widened(f.tensor.left),
@@ -110,6 +116,8 @@ def problem_of_map(f: QuadraticMap, directions: Tensor | None = None) -> Problem
         torch.where(usable, constant, zero),
         usable,
         f.basis,
+        None if before is None else torch.where(usable[:, None], before, zero),
+        0 if before is None else f.sizes.d_out,
     )
 
 

@@ -32,7 +32,7 @@ def solve(
 ) -> EigenDecomposition:
     """Return the decompositions of all forms of a problem as one batch, in their order."""
     dense_fits = plan.costs["dense"].peak_bytes <= plan.limit_bytes
-    if verify and not dense_fits:
+    if verify and plan.method == "lanczos" and not dense_fits:
         raise MemoryLimitError(
             f"verify=True needs {readable(plan.costs['dense'].peak_bytes)} for a dense solver of "
             f"width {problem.d_in}, the limit is {readable(plan.limit_bytes)}: allow more, or "
@@ -74,7 +74,12 @@ def portions(
     if plan.method == "factored":
         space = factored.row_space(problem, forms)
         small = space.small.balanced()
-        small = replace(small, units=small.units * forms.units)
+        sizes = forms.sizes_before_cancelling / small.units  # what cancelled in the weights
+        small = replace(
+            small,
+            units=small.units * forms.units,
+            sizes_before_cancelling=small.sizes_before_cancelling.maximum(sizes),
+        )
     wide = forms.to(torch.float64)
     for index in rows.tolist():
         terms = problem.terms(index)
@@ -126,7 +131,9 @@ def compared(
             if bool(same_values(found.eigenvalues[None], whole[None], found.which, noise[None])):
                 return agreed(found, whole)
     k = len(found.eigenvalues)
-    return replace(dense.solve(terms, balanced, k, found.which), method=found.method)
+    return replace(
+        dense.solve(terms, balanced, k, found.which), method=found.method
+    )  # of the batch
 
 
 def agreed(found: EigenDecomposition, whole: Tensor) -> EigenDecomposition:
