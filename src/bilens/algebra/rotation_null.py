@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from bilens.algebra.effective_rank import effective_rank
+from bilens.algebra.gram import blocks
 from bilens.algebra.localisation import localisation
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null_record import RotationNull as RotationNull  # its public place
@@ -148,8 +149,11 @@ def _spectra(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
     if 2 * hidden < width:
         stacked = torch.linalg.qr(torch.cat([left, right]).T, mode="r").R
         left, right = stacked[:, :hidden].T, stacked[:, hidden:].T
-    chunks = _chunks(weights, left.shape[1])
-    return torch.cat([torch.linalg.eigvalsh(_matrices(left, right, chunk)) for chunk in chunks])
+    spectra = [
+        torch.linalg.eigvalsh(_matrices(left, right, chunk))
+        for chunk in _chunks(weights, left.shape[1])
+    ]
+    return torch.cat(spectra)
 
 
 def _spectra_and_ends(left: Tensor, right: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -168,14 +172,15 @@ def _spectra_and_ends(left: Tensor, right: Tensor, weights: Tensor) -> tuple[Ten
     return torch.cat(spectra), both if basis is None else both @ basis
 
 
-def _chunks(weights: Tensor, width: int) -> tuple[Tensor, ...]:
-    """Return the rows of weights in chunks, so that the arrays of each fit in CHUNK_BYTES.
+def _chunks(weights: Tensor, width: int) -> Iterator[Tensor]:
+    """Yield the rows of weights in chunks, so that the arrays of each fit in CHUNK_BYTES.
 
     A direction takes (width, hidden) once in `_matrices`, and (width, width) at most four times,
     there or in the solver.
     """
     numbers = width * weights.shape[1] + 4 * width**2
-    return weights.split(max(1, CHUNK_BYTES // (8 * numbers)))
+    for rows in blocks(len(weights), max(1, CHUNK_BYTES // (8 * numbers))):
+        yield weights[rows]
 
 
 def _matrices(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
