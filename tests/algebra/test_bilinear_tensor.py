@@ -14,6 +14,7 @@ from torch import Tensor
 
 import oracles
 from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.cp.residual import accurate_norm
 from bilens.errors import MemoryLimitError, ShapeError
 from builders import D_HIDDEN, D_IN, D_OUT, randn, random_tensor
 from odd_tensors import LOW_PRECISION, REFUSED, SOUND, Odd
@@ -47,6 +48,15 @@ def test_what_is_read_from_factors_equals_the_dense_definition(name: str, seed: 
     factored, from_dense = CONTRACT[name]
     tensor = random_tensor(seed)
     torch.testing.assert_close(factored(tensor), from_dense(dense(tensor)))
+
+
+def test_norms_and_inner_products_of_many_outputs_need_no_array_of_all_pairs_of_them() -> None:
+    """An (out, out) array of 10⁶ outputs would take 8 TB."""
+    ones = torch.ones(10**6, 1)
+    many = BilinearTensor(ones, torch.ones(1, 1), torch.ones(1, 1))
+    assert float(many.norm()) == 1000.0
+    assert float(many.inner(many)) == 10.0**6
+    assert accurate_norm(ones.double(), *torch.ones(2, 1, 1).double()) == 1000.0
 
 
 @pytest.mark.parametrize("slot", SLOTS)

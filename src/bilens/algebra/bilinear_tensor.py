@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bilens.algebra.gram import no_negative, output_gram, outputs_traces
+from bilens.algebra.gram import output_gram, outputs_traces, paired_inner, squared_norms
 from bilens.checks import check_float_tensor, check_memory, check_type
 from bilens.errors import ShapeError
 
@@ -87,32 +87,44 @@ class BilinearTensor:
             ShapeError: If the two tensors read inputs of different width.
         """
         other = self if other is None else other
+        self._check_inputs_of(other)
+        return output_gram(self.down, self.left, self.right, other.down, other.left, other.right)
+
+    def inner(self, other: BilinearTensor) -> Tensor:
+        """Return ⟨B, B'⟩ = Σ_c ⟨Q_c, Q'_c⟩, a float64 scalar.
+
+        Cost: O(hidden · hidden' · (in + out)) time, O(out) memory beside the factors.
+
+        Raises:
+            UsageError: If the other one is not a BilinearTensor.
+            ShapeError: If the two tensors differ in inputs or outputs.
+        """
+        self._check_inputs_of(other)
+        if other.sizes.d_out != self.sizes.d_out:
+            raise ShapeError(
+                f"the tensors have {self.sizes.d_out} and {other.sizes.d_out} outputs; "
+                "an inner product pairs them one to one."
+            )
+        mine = (self.down, self.left, self.right)
+        return paired_inner(*mine, other.down, other.left, other.right).sum()
+
+    def norm(self) -> Tensor:
+        """Return ‖B‖_F of the symmetric part, a float64 scalar.
+
+        Cost: O(hidden² · (in + out)) time, O(out) memory beside the factors.
+
+        Raises:
+            NonFiniteError: If products of the factors overflow.
+        """
+        return squared_norms(self.down, self.left, self.right).sum().sqrt()
+
+    def _check_inputs_of(self, other: BilinearTensor) -> None:
         check_type("other", other, BilinearTensor, "use the tensor of a map, f.tensor")
         if other.sizes.d_in != self.sizes.d_in:
             raise ShapeError(
                 f"the tensors read {self.sizes.d_in} and {other.sizes.d_in} inputs; "
                 "an inner product needs the same input space."
             )
-        return output_gram(self.down, self.left, self.right, other.down, other.left, other.right)
-
-    def inner(self, other: BilinearTensor) -> Tensor:
-        """Return ⟨B, B'⟩ = Σ_c ⟨Q_c, Q'_c⟩, a float64 scalar; the cost of `gram`.
-
-        Raises:
-            UsageError: If the other one is not a BilinearTensor.
-            ShapeError: If the two tensors differ in inputs or outputs.
-        """
-        check_type("other", other, BilinearTensor, "use the tensor of a map, f.tensor")
-        if other.sizes.d_out != self.sizes.d_out:
-            raise ShapeError(
-                f"the tensors have {self.sizes.d_out} and {other.sizes.d_out} outputs; "
-                "an inner product pairs them one to one."
-            )
-        return torch.trace(self.gram(other))
-
-    def norm(self) -> Tensor:
-        """Return ‖B‖_F of the symmetric part, a float64 scalar; the cost of `gram`."""
-        return no_negative(self.inner(self)).sqrt()
 
     def traces(self) -> Tensor:
         """Return tr Q_c of every output, (out,) float64, in O(hidden · (in + out))."""

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from bilens.algebra.gram import no_negative, output_gram
+from bilens.algebra.gram import squared_norms
 from bilens.errors import NumericalError
 
 EPS = torch.finfo(torch.float64).eps
@@ -27,7 +27,7 @@ def accurate_norm(down: Tensor, left: Tensor, right: Tensor) -> float:
         NumericalError: If terms cancel to rounding and slabs would take too long.
     """
     size = float(down.norm(dim=0).sum())  # the rows of left and right have unit length
-    square = float(no_negative(torch.trace(output_gram(down, left, right, down, left, right))))
+    square = float(squared_norms(down, left, right).sum())
     if square > SAFE * size**2:
         return math.sqrt(square)
     if slab_products(down, left) > SLAB_PRODUCTS:
