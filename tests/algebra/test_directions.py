@@ -31,6 +31,12 @@ def test_a_contrast_reads_one_output_against_another() -> None:
     assert float(contrast_direction(4, 3, 1) @ y) == float(y[3] - y[1])
 
 
+def test_a_contrast_of_many_outputs_needs_no_array_of_all_pairs_of_them() -> None:
+    """An (out, out) array of 10⁶ outputs would take 8 TB."""
+    direction = contrast_direction(10**6, 999_999, 0)
+    assert direction.nonzero().flatten().tolist() == [0, 999_999]
+
+
 def test_directions_are_float64() -> None:
     made = raw_directions(2), centred_directions(2), contrast_direction(2, 0, 1)
     assert {direction.dtype for direction in made} == {torch.float64}

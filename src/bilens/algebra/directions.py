@@ -29,10 +29,13 @@ def contrast_direction(d_out: int, positive: int, negative: int) -> Tensor:
     Raises:
         UsageError: If an index is no integer or outside the outputs, or both are the same.
     """
-    rows = raw_directions(d_out)
-    if positive == negative or not {as_integer(positive), as_integer(negative)} <= {*range(d_out)}:
+    outputs = range(check_count("d_out", d_out, minimum=1))
+    first, second = as_integer(positive), as_integer(negative)
+    if first not in outputs or second not in outputs or first == second:
         raise UsageError(
             f"a contrast needs two different outputs between 0 and {d_out - 1}, "
             f"got {positive!r} and {negative!r}."
         )
-    return rows[positive] - rows[negative]
+    direction = torch.zeros(len(outputs), dtype=torch.float64)
+    direction[first], direction[second] = 1.0, -1.0
+    return direction
