@@ -86,12 +86,38 @@ def test_directions_without_variance_vanish() -> None:
     assert int((eigs.distinct_from_zero != 0).sum(dim=1).max()) == 2
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+@pytest.mark.parametrize("seed", range(5))
+def test_rounding_of_a_singular_covariance_leaks_no_direction(seed: int, scale: float) -> None:
+    """Σ of rank 3: its two zero eigenvalues come out as ±1e-16, of which the root is 1e-8."""
+    frame = randn(D_IN, 3, seed=seed)
+    outside = torch.linalg.qr(frame, mode="complete").Q[:, 3:]
+    f = whiten(F, scale * frame @ frame.T)
+    assert float((f.tensor.left @ outside).norm() / f.tensor.left.norm()) < 1e-13
+    assert float((f.linear @ outside).norm() / f.linear.norm()) < 1e-13
+    distinct = eigendecompose_all(f, k=None).distinct_from_zero
+    assert bool((distinct != 0).sum(dim=1).eq(3).all())
+
+
+def test_an_eigenvector_has_a_pattern_of_inputs_and_a_covector_that_reads_them() -> None:
+    """q(x) − constant terms = Σ λ (Σ^{-½}u · x)², and the inputs Σ^½u make z = u."""
+    values, columns = torch.linalg.eigh(SIGMA)
+    root, inverse = ((columns * values**power) @ columns.T for power in (0.5, -0.5))
+    f = QuadraticMap(F.tensor)
+    eig = eigendecompose(whiten(f, SIGMA).form(ROWS[0]), k=None)
+    x = randn(7, D_IN, seed=5)
+    read = x @ (eig.eigenvectors @ inverse).T
+    torch.testing.assert_close((read.square() * eig.eigenvalues).sum(dim=1), f(x)[:, 0])
+    torch.testing.assert_close(f(eig.eigenvectors @ root)[:, 0], eig.eigenvalues)
+
+
 @pytest.mark.parametrize(
     ("covariance", "mean", "error", "message"),
     [
         (torch.eye(4), None, ShapeError, r"shape \(4, 4\); expected \(5, 5\)"),
         (torch.eye(5) * torch.nan, None, NonFiniteError, "covariance holds"),
-        (torch.eye(5), torch.zeros(4), ShapeError, "bias has shape"),
+        (torch.eye(5), torch.zeros(4), ShapeError, r"mean has shape \(4,\); expected \(5,\)"),
+        (torch.eye(5), torch.zeros(1, 5), ShapeError, r"mean has shape \(1, 5\); expected \(5,\)"),
         (torch.ones(5, 5).triu(), None, UsageError, "is not symmetric"),
         (-torch.eye(5), None, UsageError, "eigenvalue -1; none below zero"),
         (torch.eye(5, dtype=torch.int64), None, ShapeError, "dtype torch.int64"),

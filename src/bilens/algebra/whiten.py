@@ -9,6 +9,7 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.checks import check_float_tensor, check_type
 from bilens.errors import ShapeError, UsageError
 
+EPS = torch.finfo(torch.float64).eps
 SYMMETRY = 1e-6  # of the largest entry: what a covariance may deviate by, and be negative by
 
 
@@ -16,10 +17,14 @@ def whiten(f: QuadraticMap, covariance: Tensor, mean: Tensor | None = None) -> Q
     """Return z ↦ f(μ + Σ^½ z), whose spectra are those of Σ^½ Q Σ^½.
 
     They say how much each direction matters for inputs that vary as Σ says: for z ~ N(0, I), the
-    variance of zᵀQ̃z is 2 Σλ̃². They do not change under an invertible x → Tx, Σ → TΣTᵀ. An
-    eigenvector u reads the whitened input; in the space of x it is the direction Σ^½ u.
+    variance of zᵀQ̃z is 2 Σλ̃². They do not change under an invertible x → Tx, Σ → TΣTᵀ.
 
-    Math: Σ^½ is the symmetric root; directions in which the inputs do not vary vanish.
+    An eigenvector u reads the whitened input, and there are two ways back to x. The covector that
+    reads x is Σ^{-½} u: u·z = (Σ^{-½} u)·(x − μ). The pattern of inputs is Σ^½ u: how x moves when
+    z moves along u, and the covariance of x with u·z.
+
+    Math: Σ^½ is the symmetric root. Directions in which the inputs do not vary vanish: eigenvalues
+        of Σ up to in · eps of the largest are rounding, and zero.
     Cost: O(in³ + hidden · in²) time, O(in²) memory.
 
     Args:
@@ -52,8 +57,11 @@ def whiten(f: QuadraticMap, covariance: Tensor, mean: Tensor | None = None) -> Q
             f"covariance has the eigenvalue {float(values.min()):.3g}; none below zero was "
             "expected: pass a covariance matrix of the inputs."
         )
-    root = (columns * values.clamp(min=0.0).sqrt()) @ columns.T
+    values = torch.where(values > d_in * EPS * values.max(), values, 0.0)
+    root = (columns * values.sqrt()) @ columns.T
     if mean is not None:
-        check_float_tensor("mean", mean, num_axes=1)
+        shape = check_float_tensor("mean", mean)
+        if shape != (d_in,):
+            raise ShapeError(f"mean has shape {shape}; expected ({d_in},).")
         mean = mean.detach().double()
     return f.detach().to(torch.float64).compose_input(root, mean, basis="whitened")
