@@ -13,6 +13,8 @@ import torch
 
 import oracles
 from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.effective_rank import effective_rank
+from bilens.algebra.eigen.batches import select
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.findings.decomposition import OutputSpectrum, summarise_spectra
@@ -23,7 +25,9 @@ F = random_map(2)  # 5 inputs, 3 outputs
 
 def outputs(f: QuadraticMap = F, top: int = 3) -> tuple[OutputSpectrum, ...]:
     names = tuple("abc")[: f.sizes.d_out]
-    return summarise_spectra(eigendecompose_all(f, k=None), names, f.tensor.traces(), top, True)
+    whole = eigendecompose_all(f, k=None)
+    ranks = effective_rank(whole.distinct_from_zero)
+    return summarise_spectra(select(whole, top, "magnitude"), names, f.tensor.traces(), ranks)
 
 
 @pytest.mark.parametrize("top", [1, 3, 5, 9])
@@ -72,7 +76,7 @@ def test_an_output_that_was_not_decomposed_says_so_and_the_others_stand() -> Non
     directions = torch.eye(3, dtype=torch.float64)
     directions[1, 0] = torch.nan
     eigs = eigendecompose_all(F, directions, k=None)
-    found = summarise_spectra(eigs, ("a", "b", "c"), torch.zeros(3), 2, True)
+    found = summarise_spectra(select(eigs, 2, "magnitude"), "abc", torch.zeros(3), torch.ones(3))
     first, second, third = (asdict(output) for output in found)
     assert second["status"] == "the form holds NaN or infinity and was not decomposed"
     assert (second["pairs"], second["complete"]) == ((), False)
@@ -83,6 +87,6 @@ def test_an_output_that_was_not_decomposed_says_so_and_the_others_stand() -> Non
 
 def test_leading_pairs_alone_say_nothing_of_the_effective_rank() -> None:
     eigs = eigendecompose_all(F, k=2)
-    found = summarise_spectra(eigs, ("a", "b", "c"), F.tensor.traces(), 2, False)
+    found = summarise_spectra(eigs, "abc", F.tensor.traces(), None)
     assert [output.effective_rank for output in found] == [None] * 3
     assert [output.trace for output in found] == F.tensor.traces().tolist()

@@ -30,24 +30,24 @@ def values(result: Any, x: Tensor) -> Tensor:
 
 
 def test_the_logits_of_one_layer_are_read_class_centred() -> None:
-    result = decompose(ONE, Request(top=2))
+    result = decompose(ONE, Request(top=tiny.PIXELS))
     assert (result.record.layer, result.record.basis) == ("layers.0", "input")
     assert result.record.reading == "class-centred"
     assert [output.name for output in result.record.outputs] == ["upright", "level", "slanting"]
-    assert [len(output.pairs) for output in result.record.outputs] == [2, 2, 2]
+    assert [len(output.pairs) for output in result.record.outputs] == [tiny.PIXELS] * 3
     assert result.record.d_in == tiny.PIXELS
     logits = ONE.module(X)
     torch.testing.assert_close(values(result, X), logits - logits.mean(dim=1, keepdim=True))
 
 
 def test_raw_logits_are_the_logits() -> None:
-    result = decompose(ONE, Request(reading="raw"))
+    result = decompose(ONE, Request(top=tiny.PIXELS, reading="raw"))
     assert result.record.reading == "raw"
     torch.testing.assert_close(values(result, X), ONE.module(X))
 
 
 def test_a_contrast_is_one_logit_against_another() -> None:
-    result = decompose(ONE, Request(contrast=(2, 0)))
+    result = decompose(ONE, Request(top=tiny.PIXELS, contrast=(2, 0)))
     assert result.record.reading == "contrast"
     assert [output.name for output in result.record.outputs] == ["slanting − upright"]
     logits = ONE.module(X)
@@ -55,13 +55,14 @@ def test_a_contrast_is_one_logit_against_another() -> None:
 
 
 def test_the_embedding_basis_reads_what_the_embedding_gives() -> None:
-    result = decompose(ONE, Request(basis="embedding", reading="raw"))
+    result = decompose(ONE, Request(top=tiny.PIXELS, basis="embedding", reading="raw"))
     assert (result.record.basis, result.record.d_in) == ("embedding", 8)
     torch.testing.assert_close(values(result, ONE.module.embed(X)), ONE.module(X))
 
 
 def test_a_layer_inside_is_read_raw_and_the_last_one_to_the_logits() -> None:
-    first, last = decompose(TWO, layer="layers.0"), decompose(TWO, layer="layers.1")
+    whole = Request(top=tiny.PIXELS)
+    first, last = decompose(TWO, whole, layer="layers.0"), decompose(TWO, whole, layer="layers.1")
     assert (first.record.reading, first.record.d_in) == ("raw", tiny.PIXELS)
     assert [output.name for output in first.record.outputs] == [str(index) for index in range(8)]
     assert (last.record.reading, last.record.d_in) == ("class-centred", 8)
@@ -72,7 +73,7 @@ def test_a_layer_inside_is_read_raw_and_the_last_one_to_the_logits() -> None:
 
 
 def test_a_layer_that_stands_alone_is_read_raw() -> None:
-    result = decompose(MLP)
+    result = decompose(MLP, Request(top=5))
     assert (result.record.layer, result.record.reading) == ("layer", "raw")
     x = torch.ones(2, 5, dtype=torch.float64)
     torch.testing.assert_close(values(result, x), MLP.module(x))
@@ -131,6 +132,17 @@ def test_outputs_are_chosen_by_place_or_name() -> None:
     assert [output.name for output in result.record.outputs] == ["slanting", "upright", "level"]
     whole = decompose(ONE)
     assert torch.equal(result.pairs.eigenvalues, whole.pairs.eigenvalues[[2, 0, 1]])
+
+
+@pytest.mark.parametrize("which", ["magnitude", "largest", "smallest", "both"])
+def test_the_pairs_of_an_end_do_not_depend_on_what_else_was_computed(which: Any) -> None:
+    whole = decompose(ONE, Request(top=3, which=which, spectrum="whole", method="dense"))
+    part = decompose(ONE, Request(top=3, which=which, spectrum="top", method="dense"))
+    assert torch.equal(whole.pairs.eigenvalues, part.pairs.eigenvalues)
+    assert torch.equal(whole.pairs.eigenvectors, part.pairs.eigenvectors)
+    torch.testing.assert_close(whole.pairs.explained, part.pairs.explained)
+    assert whole.record.outputs[0].pairs == part.record.outputs[0].pairs
+    assert whole.record.which == which
 
 
 def test_leading_pairs_alone_are_those_of_the_whole_spectrum() -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bilens.algebra.effective_rank import effective_rank
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof, Status
 from bilens.findings.records import SCHEMA_VERSION
 
@@ -69,25 +68,26 @@ class LayerDecomposition:
 
 
 def summarise_spectra(
-    eigs: EigenDecomposition, names: Sequence[str], traces: Tensor, top: int, whole: bool
+    eigs: EigenDecomposition, names: Sequence[str], traces: Tensor, ranks: Tensor | None
 ) -> tuple[OutputSpectrum, ...]:
-    """Return the `top` leading pairs of each form of a batch.
+    """Return the pairs of each form of a batch.
 
     Args:
-        eigs: spectra, by falling |λ|.
+        eigs: the pairs that are shown.
         names: one for each form.
         traces: (forms,), tr Q of each.
-        top: how many pairs of each form are shown.
-        whole: whether the spectra are whole, so that their effective rank can be told.
+        ranks: (forms,), the effective rank of each; None where the whole spectrum is not known.
     """
     return tuple(
-        _spectrum(eigs[index], name, float(traces[index]), top, whole)
+        _spectrum(
+            eigs[index], name, float(traces[index]), None if ranks is None else float(ranks[index])
+        )
         for index, name in enumerate(names)
     )
 
 
 def _spectrum(
-    eig: EigenDecomposition, name: str, trace: float, top: int, whole: bool
+    eig: EigenDecomposition, name: str, trace: float, rank: float | None
 ) -> OutputSpectrum:
     assert isinstance(eig.status, Status), "one form has one status"
     assert isinstance(eig.proof, Proof), "one form has one proof"
@@ -107,21 +107,21 @@ def _spectrum(
             eig.status.value,
         )
     mass = torch.where(eig.frobenius_squared > 0, eig.frobenius_squared, 1.0)
-    shares = (eig.eigenvalues.square() / mass)[:top].tolist()
+    shares = (eig.eigenvalues.square() / mass).tolist()
     shown = zip(
         eig.eigenvalues.tolist(),
         shares,
         eig.residuals.tolist(),
         eig.converged.tolist(),
         eig.cluster_size.tolist(),
-        strict=False,  # as many as there are shares
+        strict=True,
     )
     pairs = tuple(Pair(*values) for values in shown)
     return OutputSpectrum(
         name,
         pairs,
         sum(pair.explained for pair in pairs),
-        float(effective_rank(eig.distinct_from_zero)) if whole else None,
+        rank,
         float(eig.frobenius_squared.sqrt()),
         trace,
         linear,

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.directions import centred_directions, contrast_direction, raw_directions
+from bilens.algebra.effective_rank import effective_rank
+from bilens.algebra.eigen.batches import select
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.eigen.plan import Method, Precision
@@ -82,7 +84,7 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Decomposition:
-    """What `decompose` found: the record for people, the pairs for programs."""
+    """What `decompose` found: the record for people, the pairs that it shows for programs."""
 
     record: LayerDecomposition
     pairs: EigenDecomposition
@@ -128,6 +130,11 @@ def decompose(
         seed=request.seed,
         progress=progress,
     )
+    ranks = None
+    if whole:
+        spectra = torch.where(eigs.eigenvalues.isfinite(), eigs.distinct_from_zero, 0.0)
+        ranks = effective_rank(spectra)
+        eigs = select(eigs, request.top, request.which)
     traces = directions @ f.tensor.traces()
     record = LayerDecomposition(
         name,
@@ -140,7 +147,7 @@ def decompose(
         f.sizes.d_in,
         f.sizes.d_hidden,
         f.sizes.d_out,
-        summarise_spectra(eigs, names, traces, request.top, whole),
+        summarise_spectra(eigs, names, traces, ranks),
     )
     return Decomposition(record, eigs)
 
@@ -190,4 +197,6 @@ def layer_map(model: LoadedModel, name: str, basis: Basis) -> tuple[QuadraticMap
         return wide.layer_map(view.index, basis).detach(), view.index == len(module.layers) - 1
     if basis != "input":
         raise UsageError(f"a {type(module).__name__} has no embedding: use --basis input.")
+    if module.has_bias:  # they multiply the weights
+        module = copy.deepcopy(module).double()
     return module.quadratic_map().detach(), False

@@ -9,12 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 
 from bilens.errors import CheckpointError, InterruptedRunError, OutputExistsError
 from bilens.io.atomic import write_files
 from bilens.io.config import read_json
 from bilens.io.load import LoadedModel
+from bilens.version import VERSION
 from bilens.workflows.decompose import Decomposition, Request, choose_layer, decompose
 
 
@@ -51,9 +53,9 @@ def decompose_layers(
         model: what `bl.load` returned.
         request: what is wanted of each layer.
         layers: their names; none for all layers.
-        folder: where each layer leaves `<layer>.safetensors` with eigenvalues (outputs, top),
-            eigenvectors (outputs, top, in), residuals (outputs, top) and frobenius_squared
-            (outputs,), and `<layer>.json` with its record. A layer whose record is there, of the
+        folder: where each layer leaves `<layer>.safetensors` with the tensors of its
+            `EigenDecomposition`, eigenvectors (outputs, top, in) and so on, and
+            `<layer>.json` with its record. A layer whose record is there, of the
             same weights and the same request, is not computed again.
         overwrite: replace what other weights or another request left there.
         memory_limit: as in `eigendecompose_all`.
@@ -69,7 +71,11 @@ def decompose_layers(
         FileError: If the folder cannot be written to.
     """
     names = [choose_layer(model, name) for name in layers] or list(model.layers)
-    identity = {"weights_sha256": model.weights_sha256, "request": request.to_dict()}
+    identity = {
+        "weights_sha256": model.weights_sha256,
+        "request": request.to_dict(),
+        "bilens": VERSION,
+    }
     done: dict[str, dict[str, Any] | None] = {}
     if folder is not None:  # every layer is looked at before any work is done
         done = {name: read_done(folder, name, identity, overwrite) for name in names}
@@ -88,7 +94,7 @@ def decompose_layers(
             )
             record = {**result.record.to_dict(), **identity}
             if folder is not None:
-                save(LayerFiles.of(folder, name), result, record, request.top)
+                save(LayerFiles.of(folder, name), result, record)
         except KeyboardInterrupt:
             if folder is None:
                 raise
@@ -118,7 +124,7 @@ def read_done(
     except CheckpointError:
         found = {}
     same = all(found.get(key) == value for key, value in identity.items())
-    if same and files.pairs.exists():
+    if same and inner_record(files.pairs) == found:
         return found
     if not overwrite and not same:
         raise OutputExistsError(
@@ -128,8 +134,18 @@ def read_done(
     return None
 
 
-def save(files: LayerFiles, result: Decomposition, record: dict[str, Any], top: int) -> None:
-    """Write the leading pairs as safetensors, and the record as JSON.
+def inner_record(path: Path) -> dict[str, Any] | None:
+    """Return the record inside a file of pairs; None if it is missing or is no whole file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            record: dict[str, Any] = json.loads(file.metadata()["bilens"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return None
+    return record
+
+
+def save(files: LayerFiles, result: Decomposition, record: dict[str, Any]) -> None:
+    """Write the pairs as safetensors, with the record inside, and the record as JSON.
 
     Raises:
         DiskError: If the disk is full.
@@ -137,10 +153,20 @@ def save(files: LayerFiles, result: Decomposition, record: dict[str, Any], top: 
     """
     pairs = result.pairs
     tensors = {
-        "eigenvalues": pairs.eigenvalues[:, :top],
-        "eigenvectors": pairs.eigenvectors[:, :top],
-        "residuals": pairs.residuals[:, :top],
-        "frobenius_squared": pairs.frobenius_squared,
+        name: getattr(pairs, name)
+        for name in (
+            "eigenvalues",
+            "eigenvectors",
+            "residuals",
+            "converged",
+            "complete",
+            "cluster",
+            "cluster_size",
+            "noise",
+            "frobenius_squared",
+            "linear",
+            "constant",
+        )
     }
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     text = json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False) + "\n"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof, Status
+from bilens.algebra.eigen.ranking import Which, chosen_positions
 
 
 def stack(singles: Sequence[EigenDecomposition]) -> EigenDecomposition:
@@ -36,6 +37,32 @@ def take(batch: EigenDecomposition, chosen: Tensor) -> EigenDecomposition:
         **tensors,
         status=tuple(status[index] for index in positions),
         proof=tuple(proof[index] for index in positions),
+    )
+
+
+def select(batch: EigenDecomposition, k: int, which: Which) -> EigenDecomposition:
+    """Return k pairs of each form of a batch of whole spectra, from another end of the spectrum.
+
+    Args:
+        batch: whole spectra.
+        k: how many pairs, or all if there are fewer.
+        which: the end of the spectrum.
+    """
+    kept = min(k, batch.eigenvalues.shape[1])
+    chosen = torch.stack([chosen_positions(values, kept, which) for values in batch.eigenvalues])
+    pairs = {
+        name: getattr(batch, name).gather(1, chosen)
+        for name in ("eigenvalues", "residuals", "converged", "cluster", "cluster_size")
+    }
+    rows = chosen[:, :, None].expand(-1, -1, batch.eigenvectors.shape[2])
+    everything = batch.eigenvalues.square().sum(dim=1)
+    share = pairs["eigenvalues"].square().sum(dim=1) / torch.where(everything > 0, everything, 1.0)
+    return replace(
+        batch,
+        **pairs,
+        eigenvectors=batch.eigenvectors.gather(1, rows),
+        explained=batch.explained * torch.where(everything > 0, share, 1.0),
+        which=which,
     )
 
 
