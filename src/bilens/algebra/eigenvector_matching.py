@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from bilens.algebra.eigen.decomposition import EigenDecomposition
@@ -185,6 +184,8 @@ def assignment(
     cosines: Tensor, first: tuple[Group, ...], second: tuple[Group, ...]
 ) -> tuple[list[tuple[Group, Group]], Tensor]:
     """Pair groups for the largest sum of overlaps."""
+    from scipy.optimize import linear_sum_assignment  # slow to import, needed only here
+
     rows, columns = indicator(first, len(cosines)), indicator(second, cosines.shape[1])
     sizes = torch.maximum(rows.sum(dim=1)[:, None], columns.sum(dim=1))
     overlap = (rows @ cosines.square() @ columns.T / sizes).sqrt()

@@ -9,11 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import scipy.optimize
 import torch
 from torch.testing import assert_close
 
 import oracles
-from bilens.algebra.cp import limited_memory_bfgs
 from bilens.algebra.cp.factors import Factors, Model
 from bilens.algebra.cp.limited_memory_bfgs import (
     fit,
@@ -94,7 +94,7 @@ def test_a_solver_that_leaves_the_finite_numbers_is_an_error(
         nan = start * float("nan")
         return SimpleNamespace(x=nan, jac=nan, success=False, message="lost")
 
-    monkeypatch.setattr(limited_memory_bfgs, "minimize", lost)
+    monkeypatch.setattr(scipy.optimize, "minimize", lost)
     target = Target.of(random_tensor(3))
     start = random_start(target, 2, "pairs", torch.Generator().manual_seed(0))
     with pytest.raises(NumericalError, match="left the finite numbers: lost"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from scipy.optimize import minimize
 from torch import Tensor
 
 from bilens.algebra.cp.alternating_least_squares import begin
@@ -40,6 +39,8 @@ def fit(
     Source: D. C. Liu, J. Nocedal, 1989, Math. Programming 45, as in `scipy.optimize`; gradients
         of CP models: E. Acar, D. M. Dunlavy, T. G. Kolda, 2011, J. Chemometrics 25.
     """
+    from scipy.optimize import minimize  # slow to import, needed only here
+
     first = begin(target, start, ridge)
     point = share_sizes(first.factors)
     parts = point[:2] if model == "symmetric" else point
