@@ -152,12 +152,43 @@ def test_an_output_may_be_far_smaller_than_the_others() -> None:
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_an_output_of_zeros_is_named(measure: Measure) -> None:
+def test_an_output_of_zeros_has_no_cosine_and_the_others_keep_theirs(measure: Measure) -> None:
     """As a whole the map has a direction; its output 1 has none."""
     dead = G.compose_output(torch.diag(vector(1, 0, 1)))
     assert -1 < float(similarity(F, dead, measure)) < 1
-    with pytest.raises(UsageError, match=r"output\(s\) \[1\] of the second map cannot be told"):
-        similarity(F, dead, measure, per_output=True)
+    expected = similarity(F, G, measure, per_output=True)
+    expected[1] = torch.nan
+    for found in (
+        similarity(F, dead, measure, per_output=True),
+        similarity(dead, F, measure, per_output=True),
+    ):
+        torch.testing.assert_close(found, expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_an_output_of_zeros_spoils_no_gradient_of_the_others(measure: Measure) -> None:
+    dead = F.compose_output(torch.diag(vector(1, 0, 1)))
+    left = F.tensor.left.clone().requires_grad_()
+
+    def gradient(f: QuadraticMap) -> Tensor:
+        live = replace(f, tensor=replace(f.tensor, left=left))
+        outputs = similarity(live, G, measure, per_output=True)[[0, 2]]
+        return torch.autograd.grad(outputs.sum(), left)[0]
+
+    torch.testing.assert_close(gradient(dead), gradient(F))
+
+
+@pytest.mark.parametrize(("left_over", "known"), [(1e-7, False), (1e-4, True)])
+def test_a_length_within_a_few_times_its_rounding_is_none(left_over: float, known: bool) -> None:
+    """Terms of length 1 that cancel to 1e-7: their squares are off by 1e-15, a tenth of 1e-14."""
+    b = random_tensor(d_out=1, d_hidden=1)
+    nearly = BilinearTensor(
+        b.down * vector(1, left_over - 1),
+        torch.cat([b.left, b.left]),
+        torch.cat([b.right, b.right]),
+    )
+    found = similarity(QuadraticMap(nearly), QuadraticMap(b), per_output=True)
+    assert bool(found.isfinite()) is known
 
 
 def test_a_map_that_only_rounding_keeps_from_zero_has_no_direction() -> None:

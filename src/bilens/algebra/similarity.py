@@ -23,6 +23,7 @@ from bilens.checks import check_type
 from bilens.errors import ShapeError, UsageError
 
 Measure = Literal["frobenius", "gaussian"]
+MARGIN = 100  # times its rounding: a squared length above that keeps two digits at least
 
 
 def similarity(
@@ -47,14 +48,14 @@ def similarity(
         per_output: one cosine for each output, instead of one for the maps as a whole.
 
     Returns:
-        A scalar, or (out,) where `per_output`. Gradients pass.
+        A scalar, or (out,) where `per_output`. There an output has NaN if it is zero in one of the
+        maps, or cannot be told from zero because all of it may be rounding of terms that cancel:
+        it has no direction, so there is no cosine. Gradients pass.
 
     Raises:
         ShapeError: If the maps differ in inputs or outputs.
-        UsageError: If the measure is not known, the maps read different bases, or a map (an output
-            of it, where `per_output`) is zero, or cannot be told from zero because all of it may
-            be rounding of terms that cancel: it has no direction, so there is no cosine. Nothing
-            else is returned then; leave such outputs out with `compose_output`.
+        UsageError: If the measure is not known, the maps read different bases, or, unless
+            `per_output`, a map as a whole cannot be told from zero.
         NonFiniteError: If products of the factors overflow.
 
     Source: arXiv:2605.15183 (Gaussian tensor similarity), with the linear and constant terms.
@@ -67,16 +68,17 @@ def similarity(
     gaussian = measure == "gaussian"
     f, g = (rescaled(one, gaussian, per_output) for one in (f, g))
     product = inner(f, g, gaussian)
-    lengths = []
+    cosine = product if per_output else product.sum()
+    known = torch.ones_like(cosine, dtype=torch.bool)
     for name, one in (("first", f), ("second", g)):
         squared, rounding = squared_length(one, gaussian)
         if not per_output:
-            squared, rounding = squared.sum()[None], rounding.sum()[None]
-        check_nonzero(name, squared, rounding, per_output)
-        lengths.append(squared.sqrt())
-    product = product if per_output else product.sum()[None]
-    cosine = (product / lengths[0] / lengths[1]).clamp(-1.0, 1.0)
-    return cosine if per_output else cosine[0]
+            squared, rounding = squared.sum(), rounding.sum()
+            check_nonzero(name, squared, rounding)
+        told = squared > MARGIN * rounding
+        known = known & told
+        cosine = cosine / squared.where(told, 1.0).sqrt()  # NaN would spoil all gradients
+    return cosine.clamp(-1.0, 1.0).where(known, torch.nan)
 
 
 def inner(f: QuadraticMap, g: QuadraticMap, gaussian: bool) -> Tensor:
@@ -162,17 +164,15 @@ def check_comparable(f: QuadraticMap, g: QuadraticMap) -> None:
         )
 
 
-def check_nonzero(name: str, squared: Tensor, rounding: Tensor, per_output: bool) -> None:
-    """Refuse squared lengths that may be nothing but rounding.
+def check_nonzero(name: str, squared: Tensor, rounding: Tensor) -> None:
+    """Refuse the squared length of a whole map that may be nothing but rounding.
 
     Raises:
-        UsageError: With the outputs that have no direction.
+        UsageError: If the map has no direction.
     """
-    zero = (squared <= rounding).nonzero().flatten().tolist()
-    if zero:
-        what = f"output(s) {zero} of the {name} map" if per_output else f"the {name} map"
+    least = MARGIN * float(rounding)
+    if float(squared.detach()) <= least:
         raise UsageError(
-            f"{what} cannot be told from zero (length at most {float(rounding.max()) ** 0.5:.3g} "
-            "of its terms before they cancel): a cosine needs two directions. Leave zero outputs "
-            "out with compose_output."
+            f"the {name} map cannot be told from zero (length at most {least**0.5:.3g} of its "
+            "terms before they cancel): a cosine needs two directions."
         )
