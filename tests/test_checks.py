@@ -5,11 +5,15 @@ Broken once: `or tensor.is_meta` dropped from `check_dense_tensor`; the meta ten
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from bilens import checks
 from bilens.checks import (
+    available_memory,
     check_count,
     check_dense_tensor,
     check_finite,
@@ -122,6 +126,35 @@ def test_without_the_variable_most_of_the_memory_may_be_used(
 ) -> None:
     monkeypatch.delenv("BILENS_MEMORY_LIMIT", raising=False)
     assert memory_limit() > 2**28  # a quarter of a GiB, on any machine that runs torch
+
+
+@pytest.mark.parametrize(
+    ("text", "smaller"), [("1048576\n", 2**20), ("max\n", None), (f"{2**63 - 4096}\n", None)]
+)
+def test_a_container_may_use_less_than_the_machine_has(
+    text: str, smaller: int | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("BILENS_MEMORY_LIMIT", raising=False)
+    absent = str(tmp_path / "absent")
+    monkeypatch.setattr(checks, "CONTAINER_LIMITS", (absent,))
+    physical = available_memory()
+    limit = tmp_path / "memory.max"
+    limit.write_text(text, encoding="ascii")
+    monkeypatch.setattr(checks, "CONTAINER_LIMITS", (absent, str(limit)))
+    assert available_memory() == (smaller or physical)
+    assert memory_limit() == int(0.75 * (smaller or physical))
+
+
+@pytest.mark.parametrize("size", [4096, np.int64(4096), np.uint16(4096), "4K"])
+def test_a_chosen_limit_is_an_integer_of_python_or_numpy_or_a_text(size: int | str) -> None:
+    limit = memory_limit(size)
+    assert (limit, type(limit)) == (4096, int)
+
+
+@pytest.mark.parametrize("size", [0, -1, np.int64(0), True, 4096.0])
+def test_another_limit_is_refused(size: object) -> None:
+    with pytest.raises(UsageError, match="expected a positive number of bytes or a text"):
+        memory_limit(size)
 
 
 def test_too_much_memory_is_refused_with_size_limit_and_way_out(

@@ -16,7 +16,11 @@ from torch import Tensor
 from bilens.errors import MemoryLimitError, NonFiniteError, ShapeError, UsageError
 
 MEMORY_LIMIT_VARIABLE = "BILENS_MEMORY_LIMIT"
-MEMORY_SHARE = 0.75  # of the physical memory, when the variable is not set
+MEMORY_SHARE = 0.75  # of the memory there is, when the variable is not set
+CONTAINER_LIMITS = (  # bytes, or "max"; cgroup v2 and v1
+    "/sys/fs/cgroup/memory.max",
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+)
 UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -144,14 +148,15 @@ def memory_limit(chosen: int | str | None = None) -> int:
     """Return the bytes one computation may use.
 
     Args:
-        chosen: bytes, or a text such as "4GiB"; None for $BILENS_MEMORY_LIMIT, or 75 % of the
-            physical memory where that is not set.
+        chosen: bytes, or a text such as "4GiB"; None for $BILENS_MEMORY_LIMIT, or 75 % of
+            `available_memory` where that is not set.
 
     Raises:
         UsageError: If it is not a positive size.
     """
-    if isinstance(chosen, int) and not isinstance(chosen, bool) and chosen > 0:
-        return chosen
+    number = as_integer(chosen)
+    if number is not None and number > 0:
+        return number
     if chosen is not None and not isinstance(chosen, str):
         raise UsageError(
             f"the memory limit is {chosen!r}; expected a positive number of bytes or a text such "
@@ -160,7 +165,21 @@ def memory_limit(chosen: int | str | None = None) -> int:
     text = chosen if chosen is not None else os.environ.get(MEMORY_LIMIT_VARIABLE)
     if text or chosen is not None:
         return parse_bytes(text or "")
-    return int(MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return int(MEMORY_SHARE * available_memory())
+
+
+def available_memory() -> int:
+    """Return the bytes of physical memory, or of what the container may use where that is less."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in CONTAINER_LIMITS:
+        try:
+            with open(path, encoding="ascii") as file:  # noqa: PTH123 - a fact of the kernel
+                text = file.read().strip()
+        except OSError:  # no such limit on this machine
+            continue
+        if text.isdecimal():
+            limits.append(int(text))
+    return min(limits)
 
 
 def check_memory(num_bytes: int, what: str, instead: str) -> int:
