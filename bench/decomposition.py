@@ -72,7 +72,7 @@ alternatives are timed on some outputs in turns with ours, ours on all of them.
   float64 from the factors.
 * **Floor**: 20 products a form at the rate of a large product. Ours includes the exact norms, the
   refinement in float64 and the proofs.
-
+{remarks(result)}
 ## In float64
 
 {float64_table(result["eigenpairs"])}
@@ -200,6 +200,11 @@ def cp_section(result: dict[str, Any] | None) -> str:
         "an ordinary CP model, so TensorLy at twice the rank is shown too."
     )
     return "\n".join(lines)
+
+
+def remarks(result: dict[str, Any]) -> str:
+    """Return what has to be known about how this result came about, a line each."""
+    return "".join(f"* {text}\n" for text in result.get("remarks", []))
 
 
 def worst(result: dict[str, Any], name: str) -> float:
