@@ -121,7 +121,7 @@ def eigendecompose_all(
             complete. Without, `complete` says what is proven; a pair can have been missed where
             it is False, for instance the second of two equal eigenvalues.
         memory_limit: bytes, or a text such as "4GiB", that the work may take beside the map;
-            None for $BILENS_MEMORY_LIMIT or 75 % of the physical memory.
+            None for $BILENS_MEMORY_LIMIT or 75 % of the memory at hand.
         seed: of the vector that the iteration starts from.
         progress: called with (directions done, directions).
 
