@@ -161,7 +161,7 @@ def test_decompose_shows_and_saves_what_is_asked_for(
     line = ["decompose", model, "--top", 2, "--basis", "embedding", "--out", out]
     result = bilens(*line, "--contrast", 2, 0)
     assert result.code == 0
-    assert "contrast outputs, embedding basis (8 inputs, 8 hidden, method dense)" in result.out
+    assert "layers.0: contrast outputs, embedding basis, 8 inputs, dense" in result.out
     assert f"Pairs and records: {out}" in result.err
     with safe_open(out / "layers.0.safetensors", framework="pt") as file:
         assert file.get_tensor("eigenvectors").shape == (1, 2, 8)

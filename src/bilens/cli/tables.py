@@ -19,17 +19,18 @@ def decomposition_table(record: dict[str, Any]) -> Table:
     shown = outputs[:MOST_OUTPUTS]
     more = len(outputs) - len(shown)
     table = Table(
-        title=f"{plain(record['layer'])}, {record['reading']} outputs, {record['basis']} basis "
-        f"({record['d_in']} inputs, {record['d_hidden']} hidden, method {record['method']})",
+        title=f"{plain(record['layer'])}: {record['reading']} outputs, {record['basis']} basis, "
+        f"{record['d_in']} inputs, {record['method']}",
         caption=(f"… and {more} more outputs: see --json or --out. " if more else "")
-        + "λ in units of the output per squared unit of the input; explained = λ² / ‖Q‖². "
-        "all = proven that no larger eigenvalue was missed. "
+        + "λ in units of the output per squared unit of the input; "
+        "share = λ² / ‖Q‖²; ok = residual within the tolerance; all = proven that no eigenvalue of "
+        "the selection was missed (? = not proven). "
         "* = one of several eigenvalues too close to separate: only their common space has a "
         "meaning.",
     )
     table.add_column("output")
-    for name in ("effective rank", "‖Q‖", "#", "λ", "explained", "residual", "checked", "all"):
-        table.add_column(name, justify="right")
+    for name in ("eff. rank", "‖Q‖", "#", "λ", "share", "residual", "ok", "all"):
+        table.add_column(name, justify="right", no_wrap=name == "λ")
     for output in shown:
         if not output["pairs"]:
             table.add_row(plain(output["name"]), "", "", "", output["status"], end_section=True)
@@ -44,7 +45,7 @@ def decomposition_table(record: dict[str, Any]) -> Table:
                 f"{pair['explained']:.1%}",
                 f"{pair['residual']:.1e}",
                 "yes" if pair["converged"] else "NO",
-                ("yes" if output["complete"] else "not proven") if first else "",
+                ("yes" if output["complete"] else "?") if first else "",
                 end_section=position == len(output["pairs"]) - 1,
             )
     return table
