@@ -51,7 +51,7 @@ def test_forms_of_few_neurons_are_proven_by_their_rank() -> None:
     f = QuadraticMap(BilinearTensor(torch.eye(3).double(), randn(3, 90), randn(3, 90, seed=1)))
     eigs = eigendecompose_all(f, k=4, method="lanczos")
     assert bool(eigs.complete.all())
-    assert eigs.proof == (Proof.MASS,) * 3
+    assert eigs.proof == (Proof.RANK,) * 3
     whole = eigendecompose_all(f, k=4, method="dense")
     assert float((eigs.eigenvalues - whole.eigenvalues).abs().max()) < 1e-9
     largest = eigendecompose_all(f, k=4, which="largest", method="lanczos")  # zeros belong to it

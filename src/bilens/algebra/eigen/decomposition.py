@@ -32,6 +32,7 @@ class Proof(Enum):
     NONE = "not proven: a larger eigenvalue may have been missed"
     SPECTRUM = "all eigenpairs were found and checked"
     MASS = "‖Q‖² − Σλ² leaves no room for an eigenvalue as large as the smallest one returned"
+    RANK = "as many eigenvalues that are not zero were found as the neurons can give"
     COMPARISON = "the values agree with those of a dense solver"
 
 

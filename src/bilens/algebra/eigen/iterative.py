@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -73,10 +73,20 @@ def solve(
             settled = passed | (steps == most_steps(k))
             worst = most_rounding(mine) + skew(pairs)
             proven = proven_by_mass(pairs, mass[chosen], mass_error[chosen], which, worst)
-            proven |= proven_by_rank(pairs, mine, which)
+            by_rank = proven_by_rank(pairs, mine, which)
             terms = OtherTerms(problem.linear[places], problem.constant[places], problem.basis)
             result = record(
-                terms, mine.units, pairs, mass[chosen], allowed[chosen], proven, found.rivals, which
+                terms,
+                mine.units,
+                pairs,
+                mass[chosen],
+                allowed[chosen],
+                [
+                    Proof.MASS if mass_does else Proof.RANK if rank_does else Proof.NONE
+                    for mass_does, rank_does in zip(proven, by_rank, strict=True)
+                ],
+                found.rivals,
+                which,
             )
             kept = settled.nonzero()[:, 0]
             yield places[kept], take(result, kept)
@@ -112,14 +122,15 @@ def record(
     pairs: Refined,
     mass: Tensor,
     allowed: Tensor,
-    proven: Tensor,
+    proofs: Sequence[Proof],
     rivals: Tensor,
     which: Which,
 ) -> EigenDecomposition:
     """Return pairs in balanced units as the decomposition of a batch, in units of the output."""
     converged = pairs.residuals <= allowed[:, None]
     passed = converged.all(dim=1)
-    complete = proven & passed
+    proof = tuple(proof if good else Proof.NONE for proof, good in zip(proofs, passed, strict=True))
+    complete = torch.tensor([sure is not Proof.NONE for sure in proof])
     labels, sizes = partial_clusters(pairs.values, rivals, cluster_limit(pairs))
     share = pairs.values.square().sum(dim=1) / torch.where(mass > 0, mass, 1.0)
     return EigenDecomposition(
@@ -139,5 +150,5 @@ def record(
         which=which,
         basis=terms.basis,
         status=tuple(Status.OK if good else Status.RESIDUAL_TOO_LARGE for good in passed),
-        proof=tuple(Proof.MASS if sure else Proof.NONE for sure in complete),
+        proof=proof,
     )

@@ -80,7 +80,8 @@ def portions(
             units=small.units * forms.units,
             sizes_before_cancelling=small.sizes_before_cancelling.maximum(sizes),
         )
-    wide = forms.to(torch.float64)
+    else:
+        wide = forms.to(torch.float64)
     for index in rows.tolist():
         terms = problem.terms(index)
         if plan.method == "factored":
