@@ -1,7 +1,7 @@
 """Imports point strictly down, in no circle, and `import bilens` loads next to nothing.
 
-Broken once: `from bilens.io.load import load` put inside a function of `algebra/gram.py`; the order
-failed. `import torch` put into `bilens/version.py`; the light import failed.
+Broken once: `from bilens.io.load import load` put inside a function of `algebra/gram/kernel.py`;
+the order failed. `import torch` put into `bilens/version.py`; the light import failed.
 """
 
 from __future__ import annotations

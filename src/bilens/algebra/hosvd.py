@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
-from bilens.algebra.gram import no_negative, squared_norms
+from bilens.algebra.gram.squared_norms import no_negative, squared_norms
 from bilens.algebra.mode_spectrum import ModeSpectrum, mode_spectrum
 from bilens.algebra.modes import Factors, InputMode, OutputMode
 from bilens.algebra.quadratic_form import QuadraticForm

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bilens.algebra.gram import no_negative, output_gram, outputs_traces
+from bilens.algebra.gram.inner_products import output_gram, outputs_traces
+from bilens.algebra.gram.squared_norms import no_negative
 from bilens.checks import check_float_tensor, check_memory, check_type
 from bilens.errors import ShapeError
 

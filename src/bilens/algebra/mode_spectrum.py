@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.eigen.ranking import ranked
-from bilens.algebra.gram import EPS, no_negative
+from bilens.algebra.gram.squared_norms import EPS, no_negative
 from bilens.algebra.modes import Mode
 from bilens.checks import check_memory
 

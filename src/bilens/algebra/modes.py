@@ -8,7 +8,10 @@ from typing import Protocol
 
 from torch import Tensor
 
-from bilens.algebra.gram import EPS, input_gram, output_gram, unit_factors
+from bilens.algebra.gram.inner_products import output_gram
+from bilens.algebra.gram.input_gram import input_gram
+from bilens.algebra.gram.squared_norms import EPS
+from bilens.algebra.unit_rows import unit_rows
 from bilens.checks import check_finite
 
 
@@ -64,7 +67,9 @@ class Factors:
         Raises:
             NonFiniteError: If products of the lengths of rows overflow.
         """
-        down, left, right = unit_factors(down, left, right)
+        left, left_length = unit_rows(left.double())
+        right, right_length = unit_rows(right.double())
+        down = down.double() * left_length * right_length
         check_finite("down times the lengths of the rows of left and right", down)
         unit = float(down.abs().max()) or 1.0
         return cls(down / unit, left, right, unit)

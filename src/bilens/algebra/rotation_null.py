@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.effective_rank import effective_rank
-from bilens.algebra.gram import blocks
+from bilens.algebra.gram.blocks import blocks
 from bilens.algebra.localisation import localisation
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null_record import RotationNull as RotationNull  # its public place

@@ -8,16 +8,9 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
-from bilens.algebra.gram import (
-    EPS,
-    Branches,
-    masses,
-    nonzero,
-    outputs_traces,
-    paired_inner,
-    squared_norm_rounding,
-    squared_norms,
-)
+from bilens.algebra.gram.inner_products import outputs_traces, paired_inner
+from bilens.algebra.gram.kernel import Branches, nonzero
+from bilens.algebra.gram.squared_norms import EPS, masses, squared_norm_rounding, squared_norms
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.checks import check_type
 from bilens.errors import ShapeError, UsageError

@@ -15,7 +15,7 @@ from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.eigen.balance import balance_all
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.eigen.mass import masses
-from bilens.algebra.gram import squared_norms
+from bilens.algebra.gram.squared_norms import squared_norms
 from bilens.algebra.quadratic_map import QuadraticMap
 from builders import randn
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from bilens.algebra.gram import squared_norms
+from bilens.algebra.gram.squared_norms import squared_norms
 from bilens.errors import NumericalError
 
 EPS = torch.finfo(torch.float64).eps

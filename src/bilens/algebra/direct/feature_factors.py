@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bilens.algebra.gram import blocks
+from bilens.algebra.gram.blocks import blocks
 from bilens.algebra.quadratic_map import QuadraticMap
 
 EXPONENT_LIMIT = 1000  # 2^±1000 is a normal number, whatever it multiplies was

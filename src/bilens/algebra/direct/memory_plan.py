@@ -8,7 +8,7 @@ import torch
 
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.algebra.direct.pieces import STRIP
-from bilens.algebra.gram import WORK_BYTES
+from bilens.algebra.gram.blocks import WORK_BYTES
 from bilens.checks import check_memory, memory_limit
 
 BLOCK = 1024  # wide enough for full speed of the product, small beside the features

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bilens.algebra.direct.feature_factors import FeatureFactors
 from bilens.algebra.direct.running_top import Locate
-from bilens.algebra.gram import blocks
+from bilens.algebra.gram.blocks import blocks
 
 STRIP = 2**17  # entries: 1 MiB of float64
 

@@ -16,7 +16,7 @@ from bilens.algebra.direct.pieces import Piece, cross_pieces, self_values
 from bilens.algebra.direct.record import Interactions, Kind
 from bilens.algebra.direct.running_top import by_size
 from bilens.algebra.direct.tally import Tally
-from bilens.algebra.gram import no_negative, squared_norms
+from bilens.algebra.gram.squared_norms import no_negative, squared_norms
 
 SPARE = 32  # candidates beyond those asked for: rounding of a block must not decide who is listed
 RANGE = 8  # automatic edges of cross-interactions, in root mean squares: ≤ 1/64 lie outside

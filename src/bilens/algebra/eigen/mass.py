@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.eigen.balance import BalancedForms
-from bilens.algebra.gram import squared_norm_rounding, squared_norms
+from bilens.algebra.gram.squared_norms import squared_norm_rounding, squared_norms
 
 UNCERTAIN = 1e-6  # of ‖Q‖²: a larger rounding bound is worth another look at the form
 COLUMNS = 128  # of Q at a time, where it is looked at

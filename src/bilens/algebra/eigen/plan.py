@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from bilens.algebra.gram import WORK_BYTES
+from bilens.algebra.gram.blocks import WORK_BYTES
 from bilens.checks import MEMORY_LIMIT_VARIABLE, memory_limit, readable
 from bilens.errors import MemoryLimitError
 

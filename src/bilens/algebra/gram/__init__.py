@@ -1,0 +1,1 @@
+"""Inner products, norms and Gram matrices of bilinear tensors, from their factors."""

@@ -1,0 +1,81 @@
+"""Inner products between the hidden units of two layers, a block of them at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.gram.blocks import blocks, rows_within
+from bilens.algebra.unit_rows import unit_rows
+
+
+@dataclass(frozen=True, eq=False)
+class Branches:
+    """The two branches of a layer, read as float64 rows of unit length, a block at a time.
+
+    Unit rows keep products of rows from overflowing and vanishing; a row of zeros stays one.
+
+    Attributes:
+        left: (hidden, in), any floating dtype.
+        right: (hidden, in).
+        left_length: (hidden,) float64, constants for gradients (see `unit_rows`).
+        right_length: (hidden,) float64.
+    """
+
+    left: Tensor
+    right: Tensor
+    left_length: Tensor
+    right_length: Tensor
+
+    @classmethod
+    def of(cls, left: Tensor, right: Tensor) -> Branches:
+        """Measure the rows of both branches, O(hidden · in)."""
+        return cls(left, right, row_lengths(left), row_lengths(right))
+
+    def read(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """Return left and right of some hidden units, (block, in) each."""
+        return (
+            self.left[rows].double() / nonzero(self.left_length[rows])[:, None],
+            self.right[rows].double() / nonzero(self.right_length[rows])[:, None],
+        )
+
+    def weigh(self, weights: Tensor, rows: slice) -> Tensor:
+        """Return the weights of some hidden units, with the lengths moved in, (num, block)."""
+        return weights[:, rows].double() * self.left_length[rows] * self.right_length[rows]
+
+
+def kernel_row(
+    first: Branches, second: Branches, rows: slice, size: int
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield the columns and values of H = ½[(L L'ᵀ)∘(R R'ᵀ) + (L R'ᵀ)∘(R L'ᵀ)] in some rows.
+
+    H of a layer with itself (`second is first`) is symmetric: only the blocks on and above the
+    diagonal come, those on it halved, so that all of them and their transposes add up to H.
+
+    Cost: 8 · hidden · hidden' · in operations for all rows, half of it for a layer with itself.
+    """
+    itself = second is first
+    left, right = first.read(rows)
+    for columns in blocks(len(second.left), size, start=rows.start if itself else 0):
+        diagonal = itself and columns == rows
+        left2, right2 = (left, right) if diagonal else second.read(columns)
+        mixed = left @ right2.T
+        crossed = mixed * (mixed.T if diagonal else right @ left2.T)
+        both = torch.addcmul(crossed, left @ left2.T, right @ right2.T)
+        yield columns, both / (4 if diagonal else 2)
+
+
+def row_lengths(rows: Tensor) -> Tensor:
+    """Return the length of every row, (num,) float64, a constant for gradients."""
+    with torch.no_grad():
+        size = rows_within(4 * rows.shape[1])
+        parts = [unit_rows(rows[part].double())[1] for part in blocks(len(rows), size)]
+        return torch.cat(parts)
+
+
+def nonzero(lengths: Tensor) -> Tensor:
+    """Return lengths that one can divide by: a row of zeros is left as it is."""
+    return torch.where(lengths > 0, lengths, 1.0)
