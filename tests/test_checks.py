@@ -169,6 +169,15 @@ def test_too_much_memory_is_refused_with_size_limit_and_way_out(
     )
 
 
+def test_a_limit_that_was_passed_counts_before_the_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BILENS_MEMORY_LIMIT", "8G")
+    with pytest.raises(MemoryLimitError, match=r"is 1.00 GiB: .*, or allow a larger memory_limit"):
+        check_memory(3 * 2**30, "a dense thing", "use its factors", "1GiB")
+    assert check_memory(9 * 2**30, "a dense thing", "use its factors", 2**34) == 9 * 2**30
+
+
 def test_a_broken_limit_is_told_apart_from_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BILENS_MEMORY_LIMIT", "plenty")
     with pytest.raises(UsageError, match="'plenty' is not a memory size"):

@@ -182,16 +182,24 @@ def available_memory() -> int:
     return min(limits)
 
 
-def check_memory(num_bytes: int, what: str, instead: str) -> int:
+def check_memory(num_bytes: int, what: str, instead: str, limit: int | str | None = None) -> int:
     """Return `num_bytes` if it is within the limit.
+
+    Args:
+        num_bytes: what is needed.
+        what: what the message calls the thing that needs it.
+        instead: what to do instead.
+        limit: as `memory_limit` takes it.
 
     Raises:
         MemoryLimitError: With the size, the limit and what to do instead.
+        UsageError: If the limit is not a positive size.
     """
-    limit = memory_limit()
-    if num_bytes > limit:
+    allowed = memory_limit(limit)
+    if num_bytes > allowed:
+        more = f"set {MEMORY_LIMIT_VARIABLE}" if limit is None else "allow a larger memory_limit"
         raise MemoryLimitError(
-            f"{what} needs {readable(num_bytes)}, the limit is {readable(limit)}: "
-            f"{instead}, or set {MEMORY_LIMIT_VARIABLE}."
+            f"{what} needs {readable(num_bytes)}, the limit is {readable(allowed)}: "
+            f"{instead}, or {more}."
         )
     return num_bytes
