@@ -161,7 +161,7 @@ def test_decompose_shows_and_saves_what_is_asked_for(
     line = ["decompose", model, "--top", 2, "--basis", "embedding", "--out", out]
     result = bilens(*line, "--contrast", 2, 0)
     assert result.code == 0
-    assert "layers.0: contrast outputs, embedding basis, 8 inputs, dense" in result.out
+    assert "layers.0: logits, contrast, embedding basis, 8 inputs, dense" in result.out
     assert f"Pairs and records: {out}" in result.err
     with safe_open(out / "layers.0.safetensors", framework="pt") as file:
         assert file.get_tensor("eigenvectors").shape == (1, 2, 8)
@@ -179,6 +179,18 @@ def test_decompose_reads_the_outputs_that_are_named(bilens: Shell, model: Path) 
     (record,) = result.json()["layers"]
     assert [item["name"] for item in record["outputs"]] == ["2", "0"]
     assert record["method"] == "lanczos"
+
+
+def test_a_contrast_of_classes_by_name(bilens: Shell, tmp_path: Path) -> None:
+    names = ("upright", "level", "slanting")
+    model = model_folder(tmp_path / "deep", tiny.classifier(n_layers=2), output_names=names)
+    line = ["decompose", model, "--contrast", "slanting", "level"]
+    result = bilens(*line)
+    assert result.code == 2
+    assert "layers.0 are neurons" in result.error()
+    result = bilens(*line, "--layer", "layers.1")
+    assert "layers.1: logits, contrast, input basis, 8 inputs" in result.out
+    assert "slanting − level" in result.out
 
 
 def test_explain_shows_one_table_an_image(bilens: Shell, trained: Path, idx: Path) -> None:

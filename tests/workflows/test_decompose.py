@@ -15,7 +15,8 @@ import tiny
 from bilens.errors import NotQuadraticError, UsageError
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearMLP
-from bilens.workflows.decompose import Request, decompose
+from bilens.workflows.decompose import decompose
+from bilens.workflows.decomposition_request import Request
 
 ONE = tiny.loaded(tiny.classifier(bias=True))
 TWO = tiny.loaded(tiny.classifier(n_layers=2))

@@ -17,8 +17,9 @@ from safetensors import safe_open
 import tiny
 from bilens.errors import InterruptedRunError, OutputExistsError, UsageError
 from bilens.workflows import decomposition_folder
-from bilens.workflows.decompose import Request, decompose
+from bilens.workflows.decompose import decompose
 from bilens.workflows.decomposition_folder import decompose_layers
+from bilens.workflows.decomposition_request import Request
 
 TWO = replace(tiny.loaded(tiny.classifier(n_layers=2)), weights_sha256="a")
 REQUEST = Request(top=3)
@@ -125,6 +126,25 @@ def test_files_of_somebody_else_are_not_replaced(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["layers.1.json"]  # looked at beforehand
     with pytest.raises(OutputExistsError, match="is a file; expected a folder"):
         run(tmp_path / "layers.1.json")
+
+
+@pytest.mark.parametrize(
+    "request_", [Request(contrast=(2, 0)), Request(outputs="level"), Request(reading="centred")]
+)
+def test_a_reading_of_classes_is_refused_before_any_layer_is_read(
+    tmp_path: Path, request_: Request
+) -> None:
+    with pytest.raises(UsageError, match=r"layers\.0.* --layer layers\.1"):
+        run(tmp_path, request_, layers=["layers.1", "layers.0"])
+    assert not list(tmp_path.iterdir())
+    assert len(run(tmp_path, request_, layers=["layers.1"])) == 1
+
+
+def test_indices_are_read_of_every_layer() -> None:
+    first, last = run(None, Request(outputs="0,2"))
+    assert (first["output_kind"], last["output_kind"]) == ("neurons", "logits")
+    assert [output["name"] for output in first["outputs"]] == ["0", "2"]
+    assert [output["name"] for output in last["outputs"]] == ["upright", "slanting"]
 
 
 def test_only_the_layers_that_are_named(tmp_path: Path) -> None:

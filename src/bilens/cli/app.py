@@ -180,16 +180,25 @@ def decompose(
         list[str] | None, typer.Option(help="Layer; may be repeated. All layers without.")
     ] = None,
     outputs: Annotated[
-        str | None, typer.Option(help="Outputs such as 0,3,7-9, or names. All without.")
+        str | None,
+        typer.Option(
+            help="Outputs such as 0,3,7-9; of the logits by name, too. All without. In a layer "
+            "inside the model, indices are neurons."
+        ),
     ] = None,
     basis: Annotated[
         Basis, typer.Option(help="Basis of the input; 'embedding' is the paper's.")
     ] = "input",
     reading: Annotated[
-        Reading | None, typer.Option(help="Class-centred (default for logits) or raw outputs.")
+        Reading | None,
+        typer.Option(help="Class-centred (logits only, where it is the default) or raw outputs."),
     ] = None,
     contrast: Annotated[
-        tuple[int, int] | None, typer.Option(help="Read one output against another: 4 9.")
+        tuple[str, str] | None,
+        typer.Option(
+            help="Read one class against another, by index or name: 4 9. Logits only: with "
+            "--layer where the model has several layers."
+        ),
     ] = None,
     which: Annotated[
         Which, typer.Option(help="Largest |λ|, largest λ, smallest λ, or half from both ends.")

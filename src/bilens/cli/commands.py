@@ -21,8 +21,8 @@ from bilens.train.loop import EpochMetrics
 from bilens.train.recipe import Recipe
 from bilens.train.run_folder import train_in_folder
 from bilens.workflows.audit import audit
-from bilens.workflows.decompose import Request
 from bilens.workflows.decomposition_folder import decompose_layers
+from bilens.workflows.decomposition_request import Request
 from bilens.workflows.demo import DEMO_RECIPE, REPORT_NAME, run_demo
 from bilens.workflows.explain import explain_image
 from bilens.workflows.judging_data import find_test_data

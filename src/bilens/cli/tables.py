@@ -19,7 +19,8 @@ def decomposition_table(record: dict[str, Any]) -> Table:
     shown = outputs[:MOST_OUTPUTS]
     more = len(outputs) - len(shown)
     table = Table(
-        title=f"{plain(record['layer'])}: {record['reading']} outputs, {record['basis']} basis, "
+        title=f"{plain(record['layer'])}: {record['output_kind']}, {record['reading']}, "
+        f"{record['basis']} basis, "
         f"{record['d_in']} inputs, {record['method']}",
         caption=(f"… and {more} more outputs: see --json or --out. " if more else "")
         + "λ in units of the output per squared unit of the input; "

@@ -52,6 +52,7 @@ class LayerDecomposition:
 
     layer: str
     basis: str  # "input" or "embedding"
+    output_kind: str  # "logits", "neurons" inside a model, or "outputs" of a layer by itself
     reading: str  # "class-centred", "raw" or "contrast"
     which: str  # the end of the spectrum
     spectrum: str  # "whole", or "top" where only the leading pairs were computed

@@ -4,82 +4,24 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from bilens.algebra.directions import centred_directions, contrast_direction, raw_directions
 from bilens.algebra.effective_rank import effective_rank
 from bilens.algebra.eigen.batches import select
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
-from bilens.algebra.eigen.plan import Method, Precision
-from bilens.algebra.eigen.ranking import Which
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import check_count
 from bilens.errors import UsageError
 from bilens.findings.decomposition import LayerDecomposition, summarise_spectra
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import Basis
-from bilens.workflows.output_selection import select_outputs
+from bilens.workflows.decomposition_request import Request
+from bilens.workflows.output_selection import LayerOutputs, read_outputs
 
-Reading = Literal["centred", "raw"]
-Spectrum = Literal["auto", "whole", "top"]
 WHOLE_WIDTH, WHOLE_OUTPUTS = 1024, 128  # up to here whole spectra are a matter of seconds
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked of each layer.
-
-    Attributes:
-        top: how many pairs of each output are wanted.
-        outputs: which outputs, such as "0,3,7-9" or names of logits; None for all.
-        basis: "input", or "embedding" for the first layer of a classifier.
-        reading: "centred" (against the mean of all outputs) or "raw"; None is "centred" for
-            logits and "raw" for everything else.
-        contrast: read one output against another instead.
-        which: the end of the spectrum.
-        spectrum: "whole" spectra give effective ranks, at O(in³) for each output; "top" computes
-            the wanted pairs alone; "auto" is "whole" up to 1024 inputs and 128 outputs.
-        method: as in `eigendecompose_all`.
-        precision: as in `eigendecompose_all`.
-        verify: as in `eigendecompose_all`.
-        seed: as in `eigendecompose_all`.
-    """
-
-    top: int = 5
-    outputs: str | None = None
-    basis: Basis = "input"
-    reading: Reading | None = None
-    contrast: tuple[int, int] | None = None
-    which: Which = "magnitude"
-    spectrum: Spectrum = "auto"
-    method: Method = "auto"
-    precision: Precision = "float64"
-    verify: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_count("top", self.top, minimum=1)
-        if self.reading is not None and self.reading not in get_args(Reading):
-            raise UsageError(f'reading={self.reading!r} is not known: use "centred" or "raw".')
-        if self.spectrum not in get_args(Spectrum):
-            raise UsageError(
-                f'spectrum={self.spectrum!r} is not known: use "auto", "whole" or "top".'
-            )
-        if self.contrast is not None and (self.reading is not None or self.outputs is not None):
-            raise UsageError(
-                "a contrast is a reading of its own, of two outputs: leave reading and outputs out."
-            )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the request as JSON values."""
-        document = asdict(self)
-        return {**document, "contrast": None if self.contrast is None else [*self.contrast]}
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,14 +50,16 @@ def decompose(
         progress: called with (outputs done, outputs).
 
     Raises:
-        UsageError: If there is no such layer, output, basis or reading.
+        UsageError: If there is no such layer, output, basis or reading, or a reading of classes is
+            asked of neurons.
         NotQuadraticError: If the layer is gated.
         MemoryLimitError: If no method fits into the memory allowed.
     """
     request = Request() if request is None else request
     name = choose_layer(model, layer)
-    f, is_logits = layer_map(model, name, request.basis)
-    names, directions, reading = directions_of(model, f.sizes.d_out, is_logits, request)
+    outputs = LayerOutputs.of(model, name)
+    read = read_outputs(outputs, request)
+    f, directions = layer_map(model, name, request.basis), read.directions
     small = f.sizes.d_in <= WHOLE_WIDTH and len(directions) <= WHOLE_OUTPUTS
     whole = request.spectrum == "whole" or (request.spectrum == "auto" and small)
     eigs = eigendecompose_all(
@@ -139,7 +83,8 @@ def decompose(
     record = LayerDecomposition(
         name,
         request.basis,
-        reading,
+        outputs.kind,
+        read.reading,
         request.which,
         "whole" if whole else "top",
         eigs.method,
@@ -147,27 +92,9 @@ def decompose(
         f.sizes.d_in,
         f.sizes.d_hidden,
         f.sizes.d_out,
-        summarise_spectra(eigs, names, traces, ranks),
+        summarise_spectra(eigs, read.names, traces, ranks),
     )
     return Decomposition(record, eigs)
-
-
-def directions_of(
-    model: LoadedModel, d_out: int, is_logits: bool, request: Request
-) -> tuple[list[str], Tensor, str]:
-    """Return names, (num, out) directions and the name of the reading of the outputs asked for."""
-    known = model.output_names if is_logits and model.output_names else None
-    names = [str(index) for index in range(d_out)] if known is None else list(known)
-    if request.contrast is not None:
-        row = contrast_direction(d_out, *request.contrast)
-        positive, negative = request.contrast
-        return [f"{names[positive]} − {names[negative]}"], row[None], "contrast"
-    chosen = select_outputs(request.outputs, names)
-    if request.reading == "centred" or (request.reading is None and is_logits):
-        rows, reading = centred_directions(d_out), "class-centred"
-    else:
-        rows, reading = raw_directions(d_out), "raw"
-    return [names[index] for index in chosen], rows[torch.tensor(chosen)], reading
 
 
 def choose_layer(model: LoadedModel, layer: str | None) -> str:
@@ -183,8 +110,8 @@ def choose_layer(model: LoadedModel, layer: str | None) -> str:
     return layer
 
 
-def layer_map(model: LoadedModel, name: str, basis: Basis) -> tuple[QuadraticMap, bool]:
-    """Return the map of a layer in a basis, and whether its outputs are logits.
+def layer_map(model: LoadedModel, name: str, basis: Basis) -> QuadraticMap:
+    """Return the map of a layer in a basis.
 
     Weights that have to be multiplied are multiplied in float64.
     """
@@ -194,9 +121,9 @@ def layer_map(model: LoadedModel, name: str, basis: Basis) -> tuple[QuadraticMap
         if basis == "embedding" and view.index > 0:
             raise UsageError(f"{name} has no embedding before it: use basis='input' (--basis).")
         wide = copy.deepcopy(module).double()
-        return wide.layer_map(view.index, basis).detach(), view.index == len(module.layers) - 1
+        return wide.layer_map(view.index, basis).detach()
     if basis != "input":
         raise UsageError(f"a {type(module).__name__} has no embedding: use --basis input.")
     if module.has_bias:  # they multiply the weights
         module = copy.deepcopy(module).double()
-    return module.quadratic_map().detach(), False
+    return module.quadratic_map().detach()

@@ -17,7 +17,9 @@ from bilens.io.atomic import write_files
 from bilens.io.config import read_json
 from bilens.io.load import LoadedModel
 from bilens.version import VERSION
-from bilens.workflows.decompose import Decomposition, Request, choose_layer, decompose
+from bilens.workflows.decompose import Decomposition, choose_layer, decompose
+from bilens.workflows.decomposition_request import Request
+from bilens.workflows.output_selection import LayerOutputs, read_outputs
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ def decompose_layers(
         progress: called with (layer, outputs done, outputs).
 
     Raises:
-        UsageError: If there is no such layer, output, basis or reading.
+        UsageError: If there is no such layer, output, basis or reading, or a reading of classes is
+            asked of neurons.
         OutputExistsError: If the folder holds another decomposition of a layer.
         NotQuadraticError: If a layer is gated.
         MemoryLimitError: If no method fits into the memory allowed.
@@ -71,6 +74,8 @@ def decompose_layers(
         FileError: If the folder cannot be written to.
     """
     names = [choose_layer(model, name) for name in layers] or list(model.layers)
+    for name in names:  # what cannot be read of one layer is said before any work is done
+        read_outputs(LayerOutputs.of(model, name), request)
     identity = {
         "weights_sha256": model.weights_sha256,
         "request": request.to_dict(),

@@ -1,0 +1,67 @@
+"""What is asked of the layers of a model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from bilens.algebra.eigen.plan import Method, Precision
+from bilens.algebra.eigen.ranking import Which
+from bilens.checks import check_count
+from bilens.errors import UsageError
+from bilens.nn.classifier import Basis
+
+Reading = Literal["centred", "raw"]
+Spectrum = Literal["auto", "whole", "top"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of each layer.
+
+    Attributes:
+        top: how many pairs of each output are wanted.
+        outputs: which outputs, such as "0,3,7-9", or names of what the model gives out; None for
+            all. On a layer inside the model an index is a neuron.
+        basis: "input", or "embedding" for the first layer of a classifier.
+        reading: "centred" (against the mean of all classes) or "raw"; None is "centred" for
+            logits and "raw" for everything else.
+        contrast: read one class against another instead, by index or name.
+        which: the end of the spectrum.
+        spectrum: "whole" spectra give effective ranks, at O(in³) for each output; "top" computes
+            the wanted pairs alone; "auto" is "whole" up to 1024 inputs and 128 outputs.
+        method: as in `eigendecompose_all`.
+        precision: as in `eigendecompose_all`.
+        verify: as in `eigendecompose_all`.
+        seed: as in `eigendecompose_all`.
+    """
+
+    top: int = 5
+    outputs: str | None = None
+    basis: Basis = "input"
+    reading: Reading | None = None
+    contrast: tuple[int | str, int | str] | None = None
+    which: Which = "magnitude"
+    spectrum: Spectrum = "auto"
+    method: Method = "auto"
+    precision: Precision = "float64"
+    verify: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_count("top", self.top, minimum=1)
+        if self.reading is not None and self.reading not in get_args(Reading):
+            raise UsageError(f'reading={self.reading!r} is not known: use "centred" or "raw".')
+        if self.spectrum not in get_args(Spectrum):
+            raise UsageError(
+                f'spectrum={self.spectrum!r} is not known: use "auto", "whole" or "top".'
+            )
+        if self.contrast is not None and (self.reading is not None or self.outputs is not None):
+            raise UsageError(
+                "a contrast is a reading of its own, of two outputs: leave reading and outputs out."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the request as JSON values."""
+        document = asdict(self)
+        return {**document, "contrast": None if self.contrast is None else [*self.contrast]}
