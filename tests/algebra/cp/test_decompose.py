@@ -17,6 +17,7 @@ import oracles
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.cp.decompose import cp_decompose
 from bilens.algebra.cp.factors import Model
+from bilens.algebra.cp.memory_need import fit_bytes
 from bilens.algebra.cp.multi_start import Method
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.errors import MemoryLimitError, UsageError
@@ -184,10 +185,13 @@ def test_a_form_is_refused_with_what_to_use() -> None:
         cp_decompose(random_map().form(torch.ones(3).double()), 1)
 
 
-def test_a_fit_beyond_the_memory_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BILENS_MEMORY_LIMIT", "1k")
-    with pytest.raises(MemoryLimitError, match=r"a CP fit of rank 2 .* smaller rank"):
-        cp_decompose(random_map(), 2)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_fit_beyond_the_memory_limit_is_refused_and_one_within_is_not(method: Method) -> None:
+    need = fit_bytes(random_map().sizes, 2, method, num_starts=1)
+    with pytest.raises(MemoryLimitError, match=r"a CP fit of rank 2 to 4 hidden .* smaller rank"):
+        cp_decompose(random_map(), 2, method=method, num_starts=1, memory_limit=need - 1)
+    within = cp_decompose(random_map(), 2, method=method, num_starts=1, memory_limit=need)
+    assert torch.equal(within.down, cp_decompose(random_map(), 2, method=method, num_starts=1).down)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -10,12 +10,7 @@ from torch import Tensor
 
 from bilens.algebra.cp import conjugate_gradient
 from bilens.algebra.cp.exact_line_search import exact_step
-from bilens.algebra.cp.factors import (
-    Factors,
-    Model,
-    pair_gram,
-    unit_columns,
-)
+from bilens.algebra.cp.factors import Factors, Model, pair_gram, unit_columns
 from bilens.algebra.cp.fitted import Fitted
 from bilens.algebra.cp.target import Projection, Target
 from bilens.algebra.unit_rows import unit_rows
@@ -104,19 +99,40 @@ def fit_down(
     return Iterate(factors, left_projection, right_projection, loss)
 
 
+@dataclass(frozen=True, eq=False)
+class OneFactor:
+    """Least squares for one input factor, with unit columns of `down` held fixed.
+
+    Attributes:
+        target: B.
+        gram: inner products of the columns, with the ridge, (rank, rank).
+        weights: see `Target.weigh`.
+    """
+
+    target: Target
+    gram: Tensor
+    weights: Tensor
+
+    @classmethod
+    def of(cls, target: Target, unit: Tensor, ridge: float) -> OneFactor:
+        """Return the problem for (out, rank) unit columns."""
+        identity = torch.eye(unit.shape[1], dtype=unit.dtype, device=unit.device)
+        return cls(target, unit.T @ unit + ridge * identity, target.weigh(unit))
+
+    def fit(self, fixed: Tensor, projection: Projection, start: Tensor) -> Tensor:
+        """Return rows near the best ones beside the `fixed` rows of the other factor."""
+        rhs = 2 * self.target.apply(self.weights, projection)
+        return conjugate_gradient.solve(self.gram, fixed, rhs, start)
+
+
 def sweep_pairs(target: Target, current: Iterate, ridge: float) -> Iterate:
     """Fit `left`, then `right`, then `down`. The factor that is fitted carries the sizes."""
     down, left, right = current.factors
     unit, sizes = unit_columns(down)
-    gram = unit.T @ unit + ridge * torch.eye(len(left), dtype=left.dtype, device=left.device)
-    weights = target.weigh(unit)
-    rhs = 2 * target.apply(weights, current.right)
-    fitted = conjugate_gradient.solve(gram, right, rhs, sizes[:, None] * left)
-    left, sizes = renewed(left, fitted)
+    one = OneFactor.of(target, unit, ridge)
+    left, sizes = renewed(left, one.fit(right, current.right, sizes[:, None] * left))
     left_projection = target.project(left)
-    rhs = 2 * target.apply(weights, left_projection)
-    fitted = conjugate_gradient.solve(gram, left, rhs, sizes[:, None] * right)
-    right, _ = renewed(right, fitted)
+    right, _ = renewed(right, one.fit(left, left_projection, sizes[:, None] * right))
     return fit_down(target, left, right, left_projection, target.project(right), ridge)
 
 
@@ -129,10 +145,7 @@ def sweep_symmetric(target: Target, current: Iterate, ridge: float) -> Iterate:
     """
     down, rows, _ = current.factors
     unit, sizes = unit_columns(down)
-    gram = unit.T @ unit + ridge * torch.eye(len(rows), dtype=rows.dtype, device=rows.device)
-    weights = target.weigh(unit)
-    rhs = 2 * target.apply(weights, current.left)
-    best = conjugate_gradient.solve(gram, rows, rhs, sizes[:, None] * rows)
+    best = OneFactor.of(target, unit, ridge).fit(rows, current.left, sizes[:, None] * rows)
     best = best / torch.where(sizes > 0, sizes, 1.0)[:, None]
     direction = torch.where(sizes[:, None] > 0, (best - rows) / 2, 0.0)
     step = exact_step(target, current.factors, current.left, direction, ridge)

@@ -12,6 +12,7 @@ from bilens.algebra.cp.canonical import canonical
 from bilens.algebra.cp.decomposition import CPDecomposition, Start
 from bilens.algebra.cp.factors import Factors, Model, squared_sizes
 from bilens.algebra.cp.fit_error import fit_error
+from bilens.algebra.cp.memory_need import fit_bytes
 from bilens.algebra.cp.multi_start import Method, Options, best_attempt, run_starts
 from bilens.algebra.cp.target import Target
 from bilens.algebra.cp.uniqueness import check_uniqueness
@@ -31,6 +32,7 @@ def cp_decompose(
     max_sweeps: int = 500,
     tolerance: float = 1e-7,
     progress: Callable[[int], None] | None = None,
+    memory_limit: int | str | None = None,
 ) -> CPDecomposition:
     """Return the quadratic part of a map as a sum of few components shared by all outputs.
 
@@ -38,8 +40,9 @@ def cp_decompose(
         with `rank` hidden units. "symmetric": l_a = r_a, the squares (l_a·x)², with signs in p_a.
         Squared error ‖B − B̂‖², and next to it a tiny penalty (see `ridge` of the record).
     Cost: O(hidden² · (in + out)) once; a sweep O(rank · hidden · (in + out) + rank² · (in + out) +
-        rank³); memory O((hidden + in) · rank) beside the factors. The (out, in, in) tensor is not
-        built; only a fit close to rounding is measured slab by slab, O(in²) memory.
+        rank³). Memory: three float64 copies of the factors, O((hidden + in + out) · rank), fifty
+        models of `rank` components more with "gradient", and at most 128 MiB. The (out, in, in)
+        tensor is not built; only a fit close to rounding is measured slab by slab, O(in²) memory.
 
     Args:
         f: the map, any floating dtype; its linear and constant terms are kept as they are.
@@ -54,6 +57,8 @@ def cp_decompose(
         tolerance: stop when a sweep lowers the loss by less than this share of it ("gradient":
             when an iteration lowers it by less than a thousandth of this, in units of ‖B‖²).
         progress: called with the number of starts that are done.
+        memory_limit: bytes, or a text such as "4GiB", that the work may take beside the map;
+            None for $BILENS_MEMORY_LIMIT or 75 % of the memory at hand.
 
     Returns:
         Components by falling size. A tensor that is zero has components of size zero and fit 1.
@@ -62,7 +67,7 @@ def cp_decompose(
         UsageError: If an argument is not one of the above.
         NonFiniteError: If products of the factors overflow.
         NumericalError: If every start fails.
-        MemoryLimitError: If the products of a sweep would not fit.
+        MemoryLimitError: If the fit needs more memory than allowed; nothing was begun.
 
     Source: T. G. Kolda, B. W. Bader, 2009, SIAM Review 51, §3.
     """
@@ -72,7 +77,12 @@ def cp_decompose(
     num_starts = check_count("num_starts", num_starts, minimum=1)
     seed = check_count("seed", seed, minimum=0)
     max_sweeps = check_count("max_sweeps", max_sweeps, minimum=1)
-    check_sweep_memory(f, rank)
+    check_memory(
+        fit_bytes(f.sizes, rank, method, num_starts),
+        f"a CP fit of rank {rank} to {f.sizes.d_hidden} hidden units",
+        "ask for a smaller rank" if method == "als" else "use method='als' or a smaller rank",
+        memory_limit,
+    )
     target = Target.of(f.tensor)
     if target.norm == 0:
         return zero_decomposition(f, rank, model, method)
@@ -150,16 +160,6 @@ def check_rank(f: QuadraticMap, rank: int, model: Model) -> int:
             f"{most} such components: ask for at most {most}."
         )
     return rank
-
-
-def check_sweep_memory(f: QuadraticMap, rank: int) -> int:
-    """Return the bytes that the fit needs at most; they must be within the limit."""
-    d_out, d_hidden, d_in = f.sizes
-    factors = (d_out + 2 * d_in) * d_hidden
-    products = rank * (10 * d_hidden + 16 * d_in + 4 * d_out) + 8 * rank**2
-    return check_memory(
-        8 * (2 * factors + products), f"a CP fit of rank {rank}", "ask for a smaller rank"
-    )
 
 
 def double(part: Tensor | None) -> Tensor | None:

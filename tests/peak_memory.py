@@ -1,0 +1,36 @@
+"""The memory that a piece of code takes at its peak, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+OVERHEAD = 48 * 2**20  # code that is loaded late, and buffers of the linear algebra
+PRELUDE = """
+def measure(call):
+    lines = lambda: dict(line.split(":", 1) for line in open("/proc/self/status"))
+    before = int(lines()["VmRSS"].split()[0])
+    open("/proc/self/clear_refs", "w").write("5")  # the peak counts from here
+    call()
+    print(1024 * (int(lines()["VmHWM"].split()[0]) - before))
+"""
+
+
+def peak_of(code: str) -> int:
+    """Return the bytes by which `measure(call)` in the code raises the peak of its process."""
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("the peak memory of a process is read from /proc, as on Linux")
+    done = subprocess.run(
+        [sys.executable, "-c", f"{PRELUDE}\n{code}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)},
+    )
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
