@@ -37,6 +37,7 @@ PUBLIC = [
     "Subspace",
     "audit",
     "centred_directions",
+    "certify",
     "contrast_direction",
     "cp_decompose",
     "direct_interactions",
@@ -58,6 +59,13 @@ PUBLIC = [
     "whiten",
 ]
 PUBLIC_MODULES = ["BilinearClassifier", "BilinearLayer", "BilinearMLP"]
+PUBLIC_CERTIFICATES = [
+    "InputBounds",
+    "TruncationError",
+    "smallest_k",
+    "truncated_input_bound",
+    "truncation_error",
+]
 
 # Parameters with their defaults. Options may be added behind them; what is here stays.
 SIGNATURES = {
@@ -68,6 +76,9 @@ SIGNATURES = {
     "QuadraticMap": "tensor, linear=None, constant=None",
     "audit": "model, data=None, *, null_samples=99, seed=0",
     "centred_directions": "d_out",
+    "certify.smallest_k": "eig, tolerance, radius",
+    "certify.truncated_input_bound": "eig, k, x",
+    "certify.truncation_error": "eig, k, radius, form=None",
     "contrast_direction": "d_out, positive, negative",
     "effective_rank": "eigenvalues",
     "eigendecompose": "form, k=None, which='magnitude', method='auto'",
@@ -194,6 +205,16 @@ ATTRIBUTES: dict[type, list[str]] = {
     ],
     bilens.EigenvectorMatch: ["pairs", "cosines", "score", "chance", "p_value"],
     bilens.AuditReport: ["document", "passed"],
+    bilens.certify.InputBounds: ["low", "high", "left", "k"],
+    bilens.certify.TruncationError: [
+        "bound",
+        "reached",
+        "example",
+        "attained",
+        "k",
+        "radius",
+        "basis",
+    ],
     bilens.BilinearTensor: ["down", "left", "right", "sizes"],
     bilens.QuadraticMap: ["tensor", "linear", "constant", "sizes", "dtype"],
     bilens.QuadraticForm: ["matrix", "linear", "constant", "d_in"],
@@ -227,6 +248,7 @@ def parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
 def test_public_names_are_a_promise() -> None:
     assert sorted(bilens.__all__) == sorted(PUBLIC)
     assert sorted(bilens.nn.__all__) == sorted(PUBLIC_MODULES)
+    assert sorted(bilens.certify.__all__) == sorted(PUBLIC_CERTIFICATES)
 
 
 @pytest.mark.parametrize("name", PUBLIC)
@@ -256,5 +278,7 @@ def test_attributes_of_a_record_are_a_promise(record: type) -> None:
 def test_every_public_signature_is_frozen() -> None:
     """Records that only the library makes are frozen by their attributes instead."""
     records = {record.__name__ for record in ATTRIBUTES}
-    assert {*PUBLIC} - records - {"nn"} <= {*SIGNATURES}
+    assert {*PUBLIC} - records - {"certify", "nn"} <= {*SIGNATURES}
     assert {f"nn.{name}" for name in PUBLIC_MODULES} <= {*SIGNATURES}
+    certificates = {*PUBLIC_CERTIFICATES} - records
+    assert {f"certify.{name}" for name in certificates} <= {*SIGNATURES}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bilens.version import VERSION
 
 if TYPE_CHECKING:
-    from bilens import nn
+    from bilens import certify, nn
     from bilens.algebra.bilinear_tensor import BilinearTensor
     from bilens.algebra.cp.decompose import cp_decompose
     from bilens.algebra.cp.decomposition import CPDecomposition
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 __version__ = VERSION
 
 _HOMES = {
-    "bilens": ("nn",),
+    "bilens": ("certify", "nn"),
     "bilens.algebra.bilinear_tensor": ("BilinearTensor",),
     "bilens.algebra.cp.decompose": ("cp_decompose",),
     "bilens.algebra.cp.decomposition": ("CPDecomposition",),
@@ -130,6 +130,7 @@ __all__ = [
     "Subspace",
     "audit",
     "centred_directions",
+    "certify",
     "contrast_direction",
     "cp_decompose",
     "direct_interactions",

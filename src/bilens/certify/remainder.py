@@ -1,0 +1,188 @@
+"""What is proven about the eigenvalues that a decomposition left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof
+from bilens.algebra.eigen.ranking import TIE
+from bilens.algebra.interaction import InteractionMatrix
+from bilens.algebra.quadratic_form import QuadraticForm
+from bilens.checks import check_count, check_type
+from bilens.errors import NumericalError, ShapeError, UsageError
+
+EPS = torch.finfo(torch.float64).eps
+NOTHING = (torch.inf, -torch.inf)  # the interval that holds no number
+UNKNOWN = (-torch.inf, torch.inf)
+
+
+@dataclass(frozen=True, eq=False)
+class Remainder:
+    """One form beside its first k pairs: E = Q − Σ_{i≤k} λ_i v_i v_iᵀ.
+
+    For every x, with Πx what is left of x without v_1 … v_k:
+    low ‖Πx‖² − slack ‖x‖² ≤ xᵀEx ≤ high ‖Πx‖² + slack ‖x‖².
+
+    Math: let V be the m pairs at hand, QVᵀ = VᵀΘ + R. In the basis of V and its complement, Q is
+        block diagonal, Θ beside Q⊥, plus a symmetric matrix of norm √2 ‖R‖_F at most. The
+        eigenvalues of Q and of the two blocks pair off within δ = that norm (Weyl), so that one of
+        Q⊥ lies outside the interval of what was left out by less than δ, unless it has taken the
+        place of a pair at hand as close as that.
+
+    Attributes:
+        values: (m − k,), the eigenvalues at hand that were cut off.
+        vectors: (m − k, in).
+        low: no eigenvalue of E on the complement is smaller; −∞ if nothing is proven.
+        high: none is larger; +∞ if nothing is proven.
+        slack: residuals, rounding, and what the vectors fail to be orthonormal.
+    """
+
+    values: Tensor
+    vectors: Tensor
+    low: float
+    high: float
+    slack: float
+
+    @property
+    def size(self) -> float:
+        """A proven bound on ‖E‖₂."""
+        return max(abs(self.low), abs(self.high)) + self.slack
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """A decomposition of one form, with an interval for what it does not hold.
+
+    Attributes:
+        eig: the decomposition.
+        low: no eigenvalue of Q⊥ (see `Remainder`) is smaller.
+        high: none is larger.
+        slack: as in `Remainder`, whatever k is.
+    """
+
+    eig: EigenDecomposition
+    low: float
+    high: float
+    slack: float
+
+    def after(self, k: int) -> Remainder:
+        """Return what is left out by the first k pairs."""
+        values, vectors = self.eig.eigenvalues[k:], self.eig.eigenvectors[k:]
+        if len(self.eig.eigenvalues) == k and self.low > self.high:  # nothing is left at all
+            return Remainder(values, vectors, 0.0, 0.0, self.slack)
+        low = min([self.low, *values.tolist()])
+        return Remainder(values, vectors, low, max([self.high, *values.tolist()]), self.slack)
+
+
+def judged(eig: EigenDecomposition) -> Judged:
+    """Return the decomposition of one form with what is proven about the rest, O(k² · in).
+
+    Raises:
+        NumericalError: If the form did not pass its checks.
+    """
+    eig.check_usable()
+    values, vectors = eig.eigenvalues, eig.eigenvectors
+    overlap = vectors @ vectors.T
+    overlap.diagonal().sub_(1)
+    residual = eig.residuals.norm() + len(values) ** 0.5 * eig.noise
+    largest = float(values.abs().max())
+    slack = float(2**0.5 * residual) + float(overlap.norm()) * largest
+    slack += EPS * (vectors.shape[1] + len(values) + 16) * largest  # of products with an input
+    low, high = left_out(eig)
+    return Judged(eig, -pushed(-low, -values, slack), pushed(high, values, slack), slack)
+
+
+def left_out(eig: EigenDecomposition) -> tuple[float, float]:
+    """Return the interval that holds every eigenvalue of Q that is not at hand, up to noise.
+
+    `UNKNOWN` where the decomposition does not prove one: it is not complete, or one end of the
+    spectrum was not looked at.
+    """
+    values = eig.eigenvalues.sort(descending=True).values
+    if len(values) == eig.eigenvectors.shape[-1]:
+        return NOTHING
+    if not bool(eig.complete):
+        return UNKNOWN
+    if eig.proof is Proof.RANK:
+        return 0.0, 0.0
+    if eig.which == "magnitude":
+        size = float(values.abs().min()) * (1 + TIE)
+        return -size, size
+    upper = len(values) - len(values) // 2
+    if eig.which == "both" and upper < len(values):
+        low, high = float(values[upper]), float(values[upper - 1])
+        return low - TIE * abs(low), high + TIE * abs(high)
+    return UNKNOWN
+
+
+def pushed(edge: float, values: Tensor, delta: float) -> float:
+    """Return the largest that an eigenvalue of Q⊥ can be, if those left out are at most `edge`.
+
+    An eigenvalue within delta of a pair at hand may have changed places with it.
+    """
+    if abs(edge) == torch.inf:
+        return edge
+    for value in values.sort().values.tolist():
+        if edge - delta < value <= edge + delta:
+            edge = value + delta
+    return edge + delta
+
+
+def rest_of_form(form: QuadraticForm, eig: EigenDecomposition, k: int) -> QuadraticForm:
+    """Return E = Q − Q_k as a form with factors, without linear and constant term, float64."""
+    matrix = form.detach().to(torch.float64).matrix
+    kept = eig.truncate(k).matrix
+    factors = InteractionMatrix(
+        torch.cat([matrix.left, kept.left]),
+        torch.cat([matrix.right, kept.right]),
+        torch.cat([matrix.weight, -kept.weight]),
+    )
+    zero = matrix.weight.new_zeros(())
+    return QuadraticForm(factors, zero.expand(form.d_in), zero, form.basis)
+
+
+def each_form(eig: EigenDecomposition) -> Iterator[EigenDecomposition]:
+    """Yield the decompositions of a batch one by one; a single one alone.
+
+    Raises:
+        UsageError: If it is not a decomposition.
+        ShapeError: If a batch has several leading axes.
+    """
+    check_type("eig", eig, EigenDecomposition, "use eigendecompose or eigendecompose_all")
+    if eig.eigenvalues.ndim > 2:
+        raise ShapeError(f"the batch has shape {tuple(eig.complete.shape)}; expected one axis.")
+    if eig.eigenvalues.ndim == 1:
+        yield eig
+        return
+    for index in range(len(eig)):
+        yield eig[index]
+
+
+def checked_k(eig: EigenDecomposition, k: int) -> int:
+    """Return k if there are as many pairs.
+
+    Raises:
+        UsageError: If it is no integer, below zero, or more than there are pairs.
+    """
+    k = check_count("k", k, minimum=0)
+    if k > eig.eigenvalues.shape[-1]:
+        raise UsageError(
+            f"k={k}, but only {eig.eigenvalues.shape[-1]} pairs were computed: "
+            "decompose with a larger k."
+        )
+    return k
+
+
+def check_finite_bound(bound: float) -> float:
+    """Return a bound that float64 can hold.
+
+    Raises:
+        NumericalError: If it overflowed.
+    """
+    if not abs(bound) < torch.inf:
+        raise NumericalError("radius² · |λ| is beyond float64: rescale the form or the radius.")
+    return bound

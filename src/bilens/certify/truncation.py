@@ -1,0 +1,246 @@
+"""How far a form moves when only its k leading eigenpairs are kept: proven bounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.eigen.decomposition import EigenDecomposition, Status
+from bilens.algebra.gram.squared_norms import squared_norm_rounding, squared_norms
+from bilens.algebra.quadratic_form import QuadraticForm
+from bilens.certify.arguments import checked_inputs, checked_number
+from bilens.certify.remainder import (
+    Remainder,
+    check_finite_bound,
+    checked_k,
+    each_form,
+    judged,
+    rest_of_form,
+)
+from bilens.checks import check_type
+from bilens.errors import ShapeError, UsageError
+
+REACHED = 1e-6  # relative: a bound that an input reaches to this is called attained
+NOT_PROVEN = (
+    "nothing is proven about the eigenvalues that were left out: decompose with verify=True, with "
+    'which="magnitude" and a larger k, or with k=None for all pairs'
+)
+
+
+@dataclass(frozen=True, eq=False)
+class TruncationError:
+    """sup |q(x) − q_k(x)| over ‖x‖ ≤ radius, of one form or a batch of them.
+
+    Assumes that x is written in the basis of the decomposition, where the vectors are
+    orthonormal, and exact arithmetic in q and q_k; rounding of the eigenpairs is in the bound.
+
+    Attributes:
+        bound: (...), the supremum is at most this; infinite for a form of a batch about which
+            nothing is proven, or that did not pass its checks.
+        reached: (...), what |q − q_k| is at `example` at least.
+        example: (..., in), radius · v_j, the first pair that was cut off, or one of equal size;
+            zeros where no such pair is at hand.
+        attained: (...) bool, `reached` is within 1e-6 of the bound. False also for a bound that
+            is nothing but rounding.
+        k: how many pairs were kept.
+        radius: of the ball, in units of the input.
+        basis: in which ‖x‖ is measured.
+    """
+
+    bound: Tensor
+    reached: Tensor
+    example: Tensor
+    attained: Tensor
+    k: int
+    radius: float
+    basis: str
+
+
+@dataclass(frozen=True, eq=False)
+class InputBounds:
+    """low ≤ q(x) − q_k(x) ≤ high for each input.
+
+    Attributes:
+        low: (..., batch), in units of the output.
+        high: (..., batch).
+        left: (..., batch), ‖Πx‖², what of ‖x‖² the kept vectors do not see.
+        k: how many pairs were kept.
+    """
+
+    low: Tensor
+    high: Tensor
+    left: Tensor
+    k: int
+
+
+def truncation_error(
+    eig: EigenDecomposition, k: int, radius: float, form: QuadraticForm | None = None
+) -> TruncationError:
+    """Return a proven bound on |q(x) − q_k(x)| over ‖x‖ ≤ radius, and an input that reaches it.
+
+    Math: sup = radius² ‖E‖₂ with E = Q − Q_k; ‖E‖₂ = |λ_{k+1}| for `which="magnitude"`, attained at
+        radius · v_{k+1}. The bound adds residuals and rounding. That no larger eigenvalue was
+        missed has to be proven by the decomposition: all pairs, or `complete`. Where it is not,
+        the form itself gives ‖E‖₂ ≤ ‖E‖_F, from its factors, and no example.
+    Cost: O(pairs² · in) a form; with `form`, O((hidden + k)² · in).
+
+    Args:
+        eig: of one form, or a batch; the pair k + 1 is needed for a bound that is attained.
+        k: how many pairs are kept.
+        radius: of the ball, in units of the input.
+        form: the form that was decomposed, where `eig` is of one form and not complete.
+
+    Raises:
+        UsageError: If k or radius does not fit, or, for one form, nothing is proven.
+        NumericalError: If a single form did not pass its checks, or the bound overflows.
+
+    Source: Eckart–Young; docs/math.md, "Truncation".
+    """
+    forms = list(each_form(eig))
+    k, radius = checked_k(eig, k), checked_number("radius", radius)
+    single = eig.eigenvalues.ndim == 1
+    if form is not None:
+        check_own_form(form, eig)
+    found = [_one_error(one, k, radius, form, single) for one in forms]
+    bound, reached, example = (torch.stack(parts) for parts in zip(*found, strict=True))
+    if single:
+        bound, reached, example = bound[0], reached[0], example[0]
+    attained = (reached >= (1 - REACHED) * bound) & bound.isfinite()
+    return TruncationError(bound, reached, example, attained, k, radius, eig.basis)
+
+
+def _one_error(
+    eig: EigenDecomposition, k: int, radius: float, form: QuadraticForm | None, single: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return bound, reached and example of one form."""
+    nothing = eig.linear.new_tensor(torch.inf), eig.linear.new_zeros(()), 0 * eig.linear
+    if eig.status is not Status.OK and not single:
+        return nothing
+    rest = judged(eig).after(k)
+    size = rest.size
+    if size == torch.inf and form is not None:
+        size = frobenius_bound(rest_of_form(form, eig, k))
+    if size == torch.inf:
+        if single:
+            raise UsageError(f"{NOT_PROVEN}, or pass the form itself: form=...")
+        return nothing
+    reached, example = _example(eig, rest, k)
+    bound = check_finite_bound(radius * size * radius)
+    return (
+        eig.linear.new_tensor(bound),
+        eig.linear.new_tensor(radius * reached * radius),
+        example * radius,
+    )
+
+
+def _example(eig: EigenDecomposition, rest: Remainder, k: int) -> tuple[float, Tensor]:
+    """Return a unit vector on which |E| is large, and how large it is at least."""
+    if len(rest.values) == 0:
+        return 0.0, torch.zeros_like(eig.linear)
+    worst = int(rest.values.abs().argmax())
+    sure = rest.values[worst].abs() - eig.residuals[k + worst] - eig.noise
+    return max(float(sure), 0.0), rest.vectors[worst]
+
+
+def frobenius_bound(form: QuadraticForm) -> float:
+    """Return what ‖Q‖_F of a form is at most, rounding included, O(hidden² · in)."""
+    matrix = form.matrix
+    factors = matrix.weight[None], matrix.left, matrix.right
+    squared = squared_norms(*factors) + squared_norm_rounding(*factors)
+    return float(squared[0].sqrt())
+
+
+def smallest_k(eig: EigenDecomposition, tolerance: float, radius: float) -> Tensor:
+    """Return the smallest k whose bound in `truncation_error` is within a tolerance.
+
+    Cost: O(pairs² · in) a form.
+
+    Args:
+        eig: of one form, or a batch.
+        tolerance: in units of the output.
+        radius: of the ball, in units of the input.
+
+    Returns:
+        (...) int64, one k a form.
+
+    Raises:
+        UsageError: If the pairs at hand do not do, or nothing is proven about the others.
+        NumericalError: If a form did not pass its checks.
+    """
+    forms = list(each_form(eig))
+    tolerance, radius = checked_number("tolerance", tolerance), checked_number("radius", radius)
+    found = []
+    for place, one in enumerate(forms):
+        known = judged(one)
+        last = known.after(len(one.eigenvalues))
+        tails = one.eigenvalues.abs().flip(0).cummax(dim=0).values.flip(0).tolist()
+        beyond = last.size - last.slack
+        bounds = [radius * (max(tail, beyond) + last.slack) * radius for tail in [*tails, 0.0]]
+        if not bounds[-1] <= tolerance:
+            name = f"form {place}" if len(forms) > 1 else "the form"
+            advice = NOT_PROVEN if last.size == torch.inf else "decompose with a larger k"
+            raise UsageError(
+                f"{name} has {len(tails)} pairs, whose bound is {bounds[-1]:.3g} at best; "
+                f"{tolerance:.3g} was asked for: {advice}."
+            )
+        found.append(next(k for k, bound in enumerate(bounds) if bound <= tolerance))
+    result = torch.tensor(found)
+    return result[0] if eig.eigenvalues.ndim == 1 else result
+
+
+def truncated_input_bound(eig: EigenDecomposition, k: int, x: Tensor) -> InputBounds:
+    """Return proven bounds on q(x) − q_k(x) for each input.
+
+    Math: λ_min ‖Πx‖² ≤ xᵀEx ≤ λ_max ‖Πx‖², λ_min and λ_max the extreme eigenvalues that were cut
+        off, Π the projector on the complement of v_1 … v_k; residuals and rounding are added.
+    Cost: O(batch · k · in + pairs² · in) a form.
+
+    Args:
+        eig: of one form, or a batch.
+        k: how many pairs are kept.
+        x: (batch, in), any floating dtype.
+
+    Raises:
+        UsageError: If k does not fit, or nothing is proven about the eigenvalues left out.
+        ShapeError: If x does not fit.
+        NonFiniteError: If x holds NaN or infinity.
+        NumericalError: If a form did not pass its checks.
+    """
+    forms = list(each_form(eig))
+    k, x = checked_k(eig, k), checked_inputs(x, eig.eigenvectors.shape[-1])
+    whole = x.square().sum(dim=1)
+    found = []
+    for one in forms:
+        rest = judged(one).after(k)
+        if rest.size == torch.inf:
+            raise UsageError(f"{NOT_PROVEN}.")
+        kept = one.eigenvectors[:k]
+        left = (x - (x @ kept.T) @ kept).square().sum(dim=1)
+        spare = rest.slack * whole
+        found.append((rest.low * left - spare, rest.high * left + spare, left))
+    low, high, left = (torch.stack(parts) for parts in zip(*found, strict=True))
+    if eig.eigenvalues.ndim == 1:
+        low, high, left = low[0], high[0], left[0]
+    return InputBounds(low, high, left, k)
+
+
+def check_own_form(form: QuadraticForm, eig: EigenDecomposition) -> None:
+    """Refuse a form that cannot be the one that was decomposed.
+
+    Raises:
+        UsageError: If it is no form, or has another linear term or basis.
+        ShapeError: If `eig` is a batch, or the widths differ.
+    """
+    check_type("form", form, QuadraticForm, "pass the form that was decomposed")
+    if eig.eigenvalues.ndim != 1 or form.d_in != eig.eigenvectors.shape[-1]:
+        raise ShapeError(
+            f"form reads {form.d_in} inputs, the vectors have shape "
+            f"{tuple(eig.eigenvectors.shape)}; expected (pairs, {form.d_in}) of one form: eigs[c]."
+        )
+    if form.basis != eig.basis or not torch.equal(form.linear.detach().double(), eig.linear):
+        raise UsageError(
+            "form has another basis or linear term than the decomposition: pass the form that was "
+            "decomposed."
+        )

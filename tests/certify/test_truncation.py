@@ -1,0 +1,217 @@
+"""Truncation bounds: never exceeded, reached where they say so, refused where nothing is proven.
+
+E = Q − Q_k is formed as an array from the factors and the kept pairs. BILENS_TEST_INPUTS sets how
+many inputs each form sees (default 1,000,000).
+
+Broken once: `size` of a remainder without what was not at hand (`self.high` left out of
+`Judged.after`); the bound of a partial decomposition was exceeded by its dense twin.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+import oracles
+from bilens.algebra.eigen.decomposition import EigenDecomposition
+from bilens.algebra.eigen.eigendecompose import eigendecompose, eigendecompose_all
+from bilens.algebra.interaction import InteractionMatrix
+from bilens.algebra.quadratic_form import QuadraticForm
+from bilens.certify.truncation import smallest_k, truncated_input_bound, truncation_error
+from bilens.errors import NonFiniteError, NumericalError, ShapeError, UsageError
+from builders import form_from_pairs, form_of, randn, random_map, rotation, vector
+from hostile_forms import FAMILIES, Dice
+
+INPUTS = int(os.environ.get("BILENS_TEST_INPUTS", "1000000"))
+CHUNK = 100_000
+
+
+def dense_of(form: QuadraticForm) -> Tensor:
+    matrix = form.matrix.to(torch.float64)
+    return oracles.dense_weighted(matrix.left, matrix.right, matrix.weight)
+
+
+def error_of(form: QuadraticForm, eig: EigenDecomposition, k: int) -> Tensor:
+    """E = Q − Σ_{i≤k} λ_i v_i v_iᵀ as an array."""
+    v = eig.eigenvectors[:k]
+    return dense_of(form) - (v.T * eig.eigenvalues[:k]) @ v
+
+
+def cancelling() -> QuadraticForm:
+    """Neurons 1e6 times larger than what is left of them."""
+    big, q = randn(1, 7, seed=5), form_of(randn(7, 7, seed=6))
+    return QuadraticForm(
+        InteractionMatrix(
+            torch.cat([q.matrix.left, big, big]),
+            torch.cat([q.matrix.right, big, big]),
+            torch.cat([q.matrix.weight, vector(1e6, -1e6)]),
+        ),
+        randn(7, seed=7),
+        vector(1.0)[0],
+    )
+
+
+FORMS: dict[str, Callable[[], QuadraticForm]] = {
+    "random": lambda: random_map(seed=1, d_hidden=30, d_in=12).form(randn(3, seed=2)),
+    "narrow": lambda: random_map(seed=2, d_hidden=3, d_in=20).form(randn(3, seed=3)),
+    "equal sizes": lambda: form_from_pairs(vector(2, -2, 2, 1, -1, 1e-9), rotation(6, seed=1)),
+    "cancelling": cancelling,
+    "huge": lambda: form_from_pairs(1e140 * vector(3, -2, 1, 0.5), rotation(4, seed=2)),
+    "float32": lambda: random_map(seed=3, d_hidden=9, d_in=9).to(torch.float32).form(randn(3)),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_no_input_of_a_million_exceeds_the_bounds(name: str) -> None:
+    """On the sphere, where the error is largest, and close to the worst direction."""
+    form, radius = FORMS[name](), 2.5
+    eig = eigendecompose(form)
+    generator = torch.Generator().manual_seed(3)
+    for k in (0, 2, 3):
+        found, error = truncation_error(eig, k, radius), error_of(form, eig, k)
+        for start in range(0, INPUTS // 3, CHUNK):
+            x = torch.randn(CHUNK, form.d_in, generator=generator, dtype=torch.float64)
+            if start % (2 * CHUNK):  # half of the chunks crowd around the worst input
+                x = found.example / radius + 1e-3 * x
+            x *= radius / x.norm(dim=1, keepdim=True)
+            values = ((x @ error) * x).sum(dim=1)
+            assert bool((values.abs() <= found.bound).all())
+            limits = truncated_input_bound(eig, k, x)
+            assert bool(((limits.low <= values) & (values <= limits.high)).all())
+        value = found.example @ error @ found.example
+        assert float(found.example.norm()) <= radius * (1 + 1e-14)
+        assert float(value.abs()) >= float(found.reached)
+        if bool(found.attained):
+            assert float(value.abs()) >= (1 - 1e-6) * float(found.bound)
+    assert bool(truncation_error(eig, 2, radius).attained)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", ["lanczos", "auto"])
+def test_a_bound_of_a_hostile_form_is_above_the_dense_norm(family: str, method: str) -> None:
+    """Wherever a bound is claimed it holds, in every family, from part of the spectrum too."""
+    dice = Dice(torch.Generator().manual_seed(len(family)), start=lambda n: randn(n, seed=n))
+    f = FAMILIES[family](dice, 8)
+    for which in ("magnitude", "both", "largest"):
+        wanted = min(4, f.sizes.d_in)
+        eigs = eigendecompose_all(f, k=wanted, which=which, method=method)  # type: ignore[arg-type]
+        for k in range(wanted + 1):
+            found = truncation_error(eigs, k, 1.0)
+            for c, one in enumerate(eigs.status):  # type: ignore[arg-type]
+                if one.name != "OK":
+                    assert found.bound[c] == torch.inf
+                    continue
+                form = f.form(torch.eye(len(eigs), dtype=torch.float64)[c])
+                truth = torch.linalg.eigvalsh(error_of(form, eigs[c], k)).abs().max()
+                assert truth <= found.bound[c], (which, k, c)
+                assert found.reached[c] <= truth * (1 + 1e-12) + 1e-300
+                whole = truncation_error(eigs[c], k, 1.0, form=form).bound
+                assert truth <= whole < torch.inf
+
+
+def test_the_bound_is_the_first_eigenvalue_cut_off() -> None:
+    eig = eigendecompose(form_from_pairs(vector(5, -3, 2, 1), rotation(4)))
+    for k, expected in enumerate((5, 3, 2, 1)):
+        assert float(truncation_error(eig, k, 2.0).bound) == pytest.approx(4 * expected, rel=1e-9)
+    last = truncation_error(eig, 4, 2.0)
+    assert 0 <= float(last.bound) < 1e-9
+    assert not bool(last.attained)
+    assert float(last.reached) == 0
+
+
+def test_equal_sizes_at_the_cut_do_not_hide_the_larger_one() -> None:
+    """A tie of 1e-8 may stand in either order: the bound holds for the larger of the two."""
+    form = form_from_pairs(vector(2.0, -2.0 * (1 + 5e-9), 1.0), rotation(3))
+    eig = eigendecompose(form)
+    truth = torch.linalg.eigvalsh(error_of(form, eig, 1)).abs().max()
+    assert truth <= truncation_error(eig, 1, 1.0).bound
+    one = eigendecompose(form, k=1)  # the other one is not at hand
+    assert truth <= truncation_error(one, 1, 1.0).bound
+
+
+def test_what_is_not_proven_is_refused_and_the_form_itself_bounds_it() -> None:
+    form = form_from_pairs(torch.ones(40, dtype=torch.float64), rotation(40))  # Lanczos sees one
+    eig = eigendecompose(form, k=2, method="lanczos")
+    assert not bool(eig.complete)
+    with pytest.raises(UsageError, match=r"nothing is proven .* verify=True"):
+        truncation_error(eig, 1, 1.0)
+    found = truncation_error(eig, 1, 1.0, form=form)
+    assert not bool(found.attained)
+    assert float(found.bound) == pytest.approx(39**0.5, rel=1e-3)
+    with pytest.raises(UsageError, match="nothing is proven"):
+        truncated_input_bound(eig, 1, randn(2, 40))
+
+
+def test_one_end_of_the_spectrum_proves_nothing_about_the_other() -> None:
+    eig = eigendecompose(form_from_pairs(vector(1, 0.5, -9, -8), rotation(4)), 2, which="largest")
+    assert bool(eig.complete)
+    with pytest.raises(UsageError, match="nothing is proven"):
+        truncation_error(eig, 1, 1.0)
+
+
+def test_both_ends_bound_what_lies_between() -> None:
+    form = form_from_pairs(vector(6, 5, 0.5, -1, -7, -3), rotation(6))
+    eig = eigendecompose(form, 4, which="both")  # 6, 5, -7, -3
+    assert float(truncation_error(eig, 4, 1.0).bound) == pytest.approx(5, rel=1e-6)
+    limits = truncated_input_bound(eig, 4, randn(1000, 6))
+    assert bool((limits.low >= -3.001 * limits.left).all())
+
+
+def test_a_bad_form_of_a_batch_is_infinite_and_the_others_are_bounded() -> None:
+    f = random_map(seed=4)
+    directions = torch.eye(3, dtype=torch.float64)
+    directions[1, 1] = torch.nan
+    found = truncation_error(eigendecompose_all(f, directions, k=None), 2, 1.0)
+    assert found.bound.isfinite().tolist() == [True, False, True]
+    assert found.attained.tolist() == [True, False, True]
+
+
+def test_smallest_k_is_the_first_whose_bound_is_within_the_tolerance() -> None:
+    eigs = eigendecompose_all(random_map(seed=5, d_hidden=20, d_in=9), k=None)
+    for tolerance in (1e-3, 1.0, 10.0, 1e3):
+        ks = smallest_k(eigs, tolerance, 1.5)
+        for c, k in enumerate(ks.tolist()):
+            assert float(truncation_error(eigs[c], k, 1.5).bound) <= tolerance
+            if k > 0:
+                assert float(truncation_error(eigs[c], k - 1, 1.5).bound) > tolerance
+    assert int(smallest_k(eigs[0], 1e3, 0.0)) == 0
+    with pytest.raises(UsageError, match=r"form 0 has 2 pairs.*larger k"):
+        smallest_k(eigendecompose_all(form_map(), k=2), 1e-3, 1.0)
+
+
+def form_map() -> object:
+    return random_map(seed=6, d_hidden=20, d_in=9)
+
+
+def test_input_bounds_are_those_of_the_tail() -> None:
+    """A positive tail bounds the error from below by more than zero."""
+    eig = eigendecompose(form_from_pairs(vector(9, 3, 2, 1), rotation(4)))
+    x = randn(50, 4)
+    limits = truncated_input_bound(eig, 1, x)
+    torch.testing.assert_close(limits.low, limits.left)
+    torch.testing.assert_close(limits.high, 3 * limits.left)
+    kept = (x @ eig.eigenvectors[0]).square()
+    torch.testing.assert_close(limits.left, x.square().sum(dim=1) - kept)
+
+
+def test_bad_arguments_are_refused_with_what_came() -> None:
+    eig = eigendecompose(form_from_pairs(vector(3, 2, 1), rotation(3)))
+    with pytest.raises(UsageError, match="k=4, but only 3 pairs"):
+        truncation_error(eig, 4, 1.0)
+    for radius in (-1.0, torch.nan, torch.inf, True, "1"):
+        with pytest.raises(UsageError, match="radius must be a finite number"):
+            truncation_error(eig, 1, radius)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="eig is a QuadraticForm"):
+        truncation_error(form_from_pairs(vector(1), rotation(1)), 0, 1.0)  # type: ignore[arg-type]
+    with pytest.raises(ShapeError, match=r"x has shape \(3,\).*x\[None\]"):
+        truncated_input_bound(eig, 1, randn(3))
+    with pytest.raises(NonFiniteError):
+        truncated_input_bound(eig, 1, randn(2, 3) * torch.nan)
+    with pytest.raises(UsageError, match="another basis or linear term"):
+        truncation_error(eig, 1, 1.0, form=form_of(randn(3, 3), randn(3)))
+    with pytest.raises(NumericalError, match="beyond float64"):
+        truncation_error(eig, 1, 1e200)
