@@ -15,8 +15,9 @@ from torch import Tensor
 import oracles
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.hosvd import hosvd
+from bilens.algebra.hosvd_memory import check_mode_memory
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.errors import NonFiniteError, UsageError
+from bilens.errors import MemoryLimitError, NonFiniteError, UsageError
 from builders import D_HIDDEN, D_IN, D_OUT, randn, random_map, random_tensor, rotation
 from odd_tensors import LOW_PRECISION, SOUND, Odd
 from strategies import SCALES, maps, rotations
@@ -256,3 +257,23 @@ def test_the_map_is_not_changed() -> None:
     assert f.sizes.d_hidden == D_HIDDEN
     for name in ("down", "left", "right"):
         assert torch.equal(getattr(f.tensor, name), getattr(copy.tensor, name))
+
+
+def test_what_does_not_fit_is_refused_before_it_is_computed() -> None:
+    """The outputs now; the inputs and the error of a truncation of them when they are read."""
+    f = random_map(d_out=2, d_in=9)
+    need = check_mode_memory(f.sizes, "out", copies=1)
+    with pytest.raises(MemoryLimitError, match=r"along 2 outputs .*, or allow a larger memory_lim"):
+        hosvd(f, memory_limit=need - 1)
+    within = hosvd(f, memory_limit=need)
+    for read in (lambda: within.input, lambda: within.truncation_error(input_rank=2)):
+        with pytest.raises(MemoryLimitError, match=r"along 9 inputs .*: .* with compose_input"):
+            read()
+    enough = check_mode_memory(f.sizes, "in", copies=1)
+    assert len(hosvd(f, memory_limit=enough).input_directions) == 9
+
+
+def test_a_low_precision_map_counts_its_copy_in_float64() -> None:
+    need = check_mode_memory(random_map().sizes, "out", copies=1)
+    with pytest.raises(MemoryLimitError):
+        hosvd(random_map().to(torch.float32), memory_limit=need)

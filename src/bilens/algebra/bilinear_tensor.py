@@ -145,5 +145,5 @@ class BilinearTensor:
             f"the dense ({d_out}, {d_in}, {d_in}) tensor",
             "read one output at a time with QuadraticMap.form(u)",
         )
-        raw = torch.einsum("oh,hi,hj->oij", self.down, self.left, self.right)
-        return (raw + raw.transpose(1, 2)) / 2
+        halves = ((self.left.T * weight) @ self.right for weight in self.down)
+        return torch.stack([(half + half.T) / 2 for half in halves])

@@ -9,31 +9,17 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
-from bilens.algebra.gram.squared_norms import no_negative, squared_norms
+from bilens.algebra.hosvd_memory import check_mode_memory
 from bilens.algebra.mode_spectrum import ModeSpectrum, mode_spectrum
 from bilens.algebra.modes import Factors, InputMode, OutputMode
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.algebra.tucker_error import TuckerError, squared_outside
 from bilens.checks import check_count, check_type
+from bilens.checks import memory_limit as allowed_memory
 from bilens.errors import UsageError
 
 TINY = 1e-300  # keeps 0 / 0 from a division
-
-
-@dataclass(frozen=True, eq=False)
-class TruncationError:
-    """How far a truncated tensor B' is from B.
-
-    Attributes:
-        exact: ‖B − B'‖_F, a float64 scalar.
-        bound: √(Σ σ² of what was left out along the outputs + twice that along the inputs), which
-            needs the singular values alone; never below `exact`, but for rounding.
-        rounding: estimate of how far `exact` is from its exact value.
-    """
-
-    exact: Tensor
-    bound: Tensor
-    rounding: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,18 +34,24 @@ class HOSVD:
         f: the map, in float64 and cut from the graph of gradients.
         rank: how many singular values of each mode were asked for; None for all.
         output: singular values and directions along the outputs.
+        limit_bytes: what the parts that are computed when they are read may take, too.
     """
 
     f: QuadraticMap
     rank: int | None
     output: ModeSpectrum
+    limit_bytes: int
 
     @cached_property
     def input(self) -> ModeSpectrum:
         """Singular values and directions along the inputs, shared by all outputs.
 
         Cost: when it is first read, as `hosvd` with (in, in) arrays: O(hidden² · (in + out) + in³).
+
+        Raises:
+            MemoryLimitError: If that needs more memory than was allowed.
         """
+        check_mode_memory(self.f.sizes, "in", 1, self.limit_bytes)
         factors = Factors.of(self.f.tensor.down, self.f.tensor.left, self.f.tensor.right)
         return mode_spectrum(InputMode(factors), factors.unit, self.rank)
 
@@ -147,7 +139,7 @@ class HOSVD:
 
     def truncation_error(
         self, output_rank: int | None = None, input_rank: int | None = None
-    ) -> TruncationError:
+    ) -> TuckerError:
         """Return ‖B − B'‖_F of `truncate` with the same arguments, from the factors.
 
         Math: with Π = UᵀU and V⊥ spanning what V leaves out, the parts of B − B' are orthogonal:
@@ -161,6 +153,7 @@ class HOSVD:
 
         Raises:
             UsageError: If a rank is not between 1 and the number of directions kept.
+            MemoryLimitError: If (in, in) arrays need more memory than was allowed.
 
         Source: De Lathauwer, De Moor, Vandewalle, A multilinear singular value decomposition,
             SIAM J. Matrix Anal. Appl. 21, 2000, property 10 (the bound).
@@ -173,22 +166,27 @@ class HOSVD:
             down = rows @ down
         if input_rank is not None:
             columns = leading("input_rank", input_rank, self.input_directions)
+            check_mode_memory(self.f.sizes, "in", 1, self.limit_bytes)
             outside, noise = squared_outside(Factors.of(down, left, right), columns)
             squared = squared + outside
             bound = bound + 2 * self.input.tail_squared(input_rank)
         exact = squared.sqrt()
         rounding = self.output.rounding.max() + noise / (2 * exact).clamp(min=TINY + noise.sqrt())
-        return TruncationError(exact, bound.sqrt(), rounding)
+        return TuckerError(exact, bound.sqrt(), rounding)
 
 
-def hosvd(f: QuadraticMap, rank: int | None = None) -> HOSVD:
+def hosvd(
+    f: QuadraticMap, rank: int | None = None, *, memory_limit: int | str | None = None
+) -> HOSVD:
     """Return the higher-order singular value decomposition of the quadratic part of a map.
 
     Math: B flattened to (out, in²) is Σ_i σ_i u_i vec(Q_{u_i} / σ_i)ᵀ: σ_i² are the eigenvalues of
         down H downᵀ (see `output_gram`), without the array. Flattened along an input axis, the
         same with Σ_c Q_c².
-    Cost: O(hidden² · (in + out) + out³) time and O(hidden · (in + out) + out²) memory for the
-        outputs; the inputs follow when `input` is first read. Several times that where the
+    Cost: O(hidden² · (in + out) + out³) time for the outputs; the inputs follow when `input` is
+        first read. Memory beside the map: two float64 copies of the factors (one if they are
+        float64), eight (out, out) arrays, a few (hidden, in) or (hidden, out) ones, and at most
+        128 MiB. All directions are computed, whatever `rank` is. Several times that where the
         singular values span several orders of magnitude, and O(out · hidden · in²) in the worst
         case; see `mode_spectrum`.
     Accuracy: values above 10⁻⁶ of the largest agree with those of a dense SVD to 10⁻⁶ of
@@ -198,20 +196,25 @@ def hosvd(f: QuadraticMap, rank: int | None = None) -> HOSVD:
         f: the map, any floating dtype; linear and constant terms take no part, and are kept.
         rank: how many singular values and directions of each mode to keep; None for all. A mode
             that is shorter gives all of its own.
+        memory_limit: bytes, or a text such as "4GiB", that the work may take beside the map, now
+            and when `input` or an error is read; None for $BILENS_MEMORY_LIMIT or 75 % of the
+            memory at hand.
 
     Raises:
         UsageError: If f is not a map, or rank is not an integer of at least 1.
         NonFiniteError: If products of the factors overflow.
-        MemoryLimitError: If an (out, out) array would not fit.
+        MemoryLimitError: If that needs more memory than allowed; nothing was begun.
 
     Source: arXiv:2410.08417, §3.3 and App. D (SVD of the flattened tensor).
     """
     check_type("f", f, QuadraticMap, "use the layer's quadratic_map()")
     if rank is not None:
         rank = check_count("rank", rank, minimum=1)
+    limit = allowed_memory(memory_limit)
+    check_mode_memory(f.sizes, "out", 1 if f.dtype == torch.float64 else 2, limit)
     f = f.detach().to(torch.float64)
     factors = Factors.of(f.tensor.down, f.tensor.left, f.tensor.right)
-    return HOSVD(f, rank, mode_spectrum(OutputMode(factors), factors.unit, rank))
+    return HOSVD(f, rank, mode_spectrum(OutputMode(factors), factors.unit, rank), limit)
 
 
 def leading(name: str, count: int, directions: Tensor) -> Tensor:
@@ -226,16 +229,3 @@ def leading(name: str, count: int, directions: Tensor) -> Tensor:
             "ask for fewer, or call hosvd with a larger rank."
         )
     return directions[:count]
-
-
-def squared_outside(factors: Factors, columns: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ‖B − B ×₂ VᵀV ×₃ VᵀV‖² for the rows V of `columns`, and its estimated rounding."""
-    complement = torch.linalg.qr(columns.T, mode="complete").Q[:, len(columns) :].T
-    if len(complement) == 0:
-        return columns.new_zeros(()), columns.new_zeros(())
-    one_leg = InputMode(factors).gram(complement).trace()
-    left, right = factors.left @ complement.T, factors.right @ complement.T
-    both_legs = squared_norms(factors.down, left, right).sum()
-    rounding = columns.new_tensor(InputMode(factors).gram_rounding(complement))
-    unit = factors.unit**2
-    return no_negative(2 * one_leg - both_legs) * unit, 2 * rounding * unit

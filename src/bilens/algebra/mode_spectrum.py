@@ -11,13 +11,11 @@ from torch import Tensor
 from bilens.algebra.eigen.ranking import ranked
 from bilens.algebra.gram.squared_norms import EPS, no_negative
 from bilens.algebra.modes import Mode
-from bilens.checks import check_memory
 
 TARGET = 1e-7  # relative rounding with which a singular value is accepted
 FLOOR = 1e-6  # of the largest: what is smaller is returned with the rounding it has
 FALL = 100  # a further Gram matrix from the factors must have so much less rounding to be worth it
 TINY = 1e-300  # keeps 0 / 0 from a division
-ARRAYS = 6  # (n, n) float64 arrays alive at once: the Gram matrix, its vectors, directions, work
 CLUSTER_TOLERANCE = 1e-8  # relative: closer singular values are reported as one subspace
 
 
@@ -55,8 +53,8 @@ class Stage(NamedTuple):
     rounding: Tensor
 
     def take(self, part: slice) -> Stage:
-        """Return some of them."""
-        return Stage(*(field[part] for field in self))
+        """Return some of them, without holding on to the others."""
+        return Stage(*(field[part].clone() for field in self))
 
 
 def mode_spectrum(mode: Mode, unit: float, rank: int | None) -> ModeSpectrum:
@@ -69,21 +67,14 @@ def mode_spectrum(mode: Mode, unit: float, rank: int | None) -> ModeSpectrum:
     then only what their sums round off is lost, and nothing is squared before it has cancelled.
 
     Cost: one Gram matrix from the factors and O(n³) for each factor of 100 or so between the
-        singular values down to FLOOR; the cost of `dense_gram` where units cancel.
+        singular values down to FLOOR; the cost of `dense_gram` where units cancel. Memory: see
+        `check_mode_memory`, which the caller has called.
 
     Args:
         mode: the axis.
         unit: the factor that was taken out of the tensor.
         rank: how many to return; None for all.
-
-    Raises:
-        MemoryLimitError: If the (n, n) arrays would not fit.
     """
-    check_memory(
-        ARRAYS * 8 * mode.size**2,
-        f"the Gram matrix of {mode.size} slices",
-        "reduce the mode with compose_output or compose_input",
-    )
     rows, left = None, mode.size  # directions that are left over; at first all of the axis
     dense, last_rounding, largest = False, torch.inf, 0.0
     found: list[Stage] = []

@@ -69,10 +69,12 @@ class Factors:
         """
         left, left_length = unit_rows(left.double())
         right, right_length = unit_rows(right.double())
-        down = down.double() * left_length * right_length
+        down = down.double() * left_length
+        down *= right_length
         check_finite("down times the lengths of the rows of left and right", down)
-        unit = float(down.abs().max()) or 1.0
-        return cls(down / unit, left, right, unit)
+        unit = max(float(down.max()), -float(down.min())) or 1.0
+        down /= unit
+        return cls(down, left, right, unit)
 
     @property
     def growth(self) -> float:

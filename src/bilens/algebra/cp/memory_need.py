@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.algebra.cp.residual import SLAB_PRODUCTS
-from bilens.algebra.gram.blocks import WORK_BYTES
+from bilens.algebra.gram.blocks import block_bytes
 
 FACTORS = 3  # float64 copies of the factors of the map alive at once
 PAIRS = 25  # L-BFGS keeps 20 steps and 20 changes of the gradient, each as large as a model
@@ -21,10 +21,10 @@ def fit_bytes(sizes: FactorSizes, rank: int, method: str, num_starts: int) -> in
     """
     d_out, d_hidden, d_in = sizes
     factors = FACTORS * (d_out + 2 * d_in) * d_hidden
-    norms = min(WORK_BYTES // 8, d_hidden * (6 * d_in + 8 * d_hidden))
     largest_slab = SLAB_PRODUCTS // (d_hidden * min(d_out, d_hidden))  # larger ones are not built
     slabs = 3 * min(d_in**2, 4 * (d_hidden + rank) ** 2, largest_slab)
     products = rank * (10 * d_hidden + 16 * d_in + 4 * d_out) + 8 * rank**2
     model = rank * (d_out + 2 * d_in)
     history = 2 * PAIRS * model if method == "gradient" else 0
-    return 8 * (factors + norms + slabs + products + num_starts * model + history)
+    norms = block_bytes(d_hidden, 6 * d_in)
+    return 8 * (factors + slabs + products + num_starts * model + history) + norms

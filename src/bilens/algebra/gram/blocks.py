@@ -20,6 +20,12 @@ def block_size(hidden: int, width: int) -> int:
     return min(rows_within(width), max(FEWEST_ROWS, -(-hidden // ROWS_OF_BLOCKS)))
 
 
+def block_bytes(hidden: int, width: int) -> int:
+    """Return the memory of blocks of `block_size`: at most WORK_BYTES, unless an input is huge."""
+    rows = block_size(hidden, width)
+    return 8 * (rows * width + 8 * rows**2)
+
+
 def blocks(length: int, size: int, start: int = 0) -> Iterator[slice]:
     """Yield slices of at most `size` that cover start … length in order."""
     for first in range(start, length, size):
