@@ -181,6 +181,24 @@ def test_decompose_reads_the_outputs_that_are_named(bilens: Shell, model: Path) 
     assert record["method"] == "lanczos"
 
 
+def test_effective_ranks_stand_beside_their_level_of_chance(bilens: Shell, model: Path) -> None:
+    for top in (1, 2):
+        line = ["decompose", model, "--outputs", "1", "--top", top]
+        (record,) = bilens(*line, "--null-samples", 39, "--json").json()["layers"]
+        (output,) = record["outputs"]
+        level = output["effective_rank_chance"]
+        text = bilens(*line, "--null-samples", 39).out
+        rows = [row.split("│")[2].strip() for row in text.splitlines() if row.startswith("│")]
+        assert rows == [
+            f"{output['effective_rank']:.2f}",
+            f"{level['low']:.2f}–{level['high']:.2f}",
+        ]
+        assert "95 % of 39 random rotations" in " ".join(text.split())
+    text = bilens("decompose", model, "--null-samples", 0).out
+    assert "eff. rank: without its level of chance" in " ".join(text.split())
+    assert "chance" not in bilens("decompose", model, "--spectrum", "top").out
+
+
 def test_a_contrast_of_classes_by_name(bilens: Shell, tmp_path: Path) -> None:
     names = ("upright", "level", "slanting")
     model = model_folder(tmp_path / "deep", tiny.classifier(n_layers=2), output_names=names)

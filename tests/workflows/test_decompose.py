@@ -1,6 +1,7 @@
 """Taking a layer of a loaded model apart: which layer, in which basis, read how.
 
 Broken once: `reading == "centred"` made the default for every layer; the raw first layer failed.
+The embedding left out of the null; the level of chance was another than that of the audit.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ import torch
 from torch import Tensor
 
 import tiny
-from bilens.errors import NotQuadraticError, UsageError
+from bilens.algebra.rotation_null import rotation_null
+from bilens.errors import MemoryLimitError, NotQuadraticError, UsageError
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearMLP
+from bilens.workflows.audit import audit
 from bilens.workflows.decompose import decompose
 from bilens.workflows.decomposition_request import Request
+from bilens.workflows.layer_job import prepare
 
 ONE = tiny.loaded(tiny.classifier(bias=True))
 TWO = tiny.loaded(tiny.classifier(n_layers=2))
@@ -111,6 +115,9 @@ REFUSED: list[tuple[LoadedModel, str | None, dict[str, Any], type[Exception], st
     (ONE, None, {"outputs": ""}, UsageError, "'' in '' names no output"),
     (ONE, None, {"outputs": "1-9"}, UsageError, "'1-9' in '1-9' names no output"),
     (ONE, None, {"outputs": "0", "contrast": (0, 1)}, UsageError, "leave reading and outputs out"),
+    (ONE, None, {"null_samples": 38}, UsageError, "0, for no .*, or at least 39, .*got 38"),
+    (ONE, None, {"null_samples": -1}, UsageError, "null_samples must be an integer of at least 0"),
+    (ONE, None, {"seed": 2**32}, UsageError, "seed must be below"),
     (ONE, None, {"method": "power"}, UsageError, "method='power' is not known"),
     (ONE, None, {"precision": "half"}, UsageError, "precision='half' is not known"),
 ]
@@ -156,3 +163,61 @@ def test_leading_pairs_alone_are_those_of_the_whole_spectrum() -> None:
     )
     assert part.record.outputs[0].effective_rank is None
     assert part.record.outputs[0].trace == pytest.approx(whole.record.outputs[0].trace)
+
+
+def levels(result: Any) -> list[tuple[float, float, float]]:
+    """Median and interval of chance of each effective rank."""
+    found = [output.effective_rank_chance for output in result.record.outputs]
+    return [(level.median, level.low, level.high) for level in found]
+
+
+def test_a_rank_stands_beside_the_same_level_of_chance_as_in_the_audit() -> None:
+    result = decompose(ONE, Request(null_samples=99, seed=3))
+    classes = audit(ONE, null_samples=99, seed=3).to_dict()["classes"]
+    expected = [tuple(item["effective_rank_chance"].values()) for item in classes]
+    assert levels(result) == expected
+    assert result.record.null_samples == 99
+    chosen = decompose(ONE, Request(null_samples=99, seed=3, outputs="2"))  # the same rotations
+    assert levels(chosen)[0] == pytest.approx(expected[2], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("model", "layer", "basis"),
+    [(TWO, "layers.1", "input"), (ONE, "layers.0", "embedding"), (MLP, "layer", "input")],
+)
+def test_without_an_embedding_the_null_rotates_what_the_layer_reads(
+    model: LoadedModel, layer: str, basis: Any
+) -> None:
+    request = Request(null_samples=39, basis=basis, reading="raw")
+    module = model.module
+    f = module.quadratic_map() if model is MLP else module.layer_map(int(layer[-1]), basis)
+    eye = torch.eye(f.sizes.d_out, dtype=torch.float64)
+    null = rotation_null(f, eye, torch.Generator().manual_seed(0), num_samples=39)
+    ordered = null.effective_rank.sort(dim=0).values  # of 39 and one more, 5 % lie outside
+    expected = list(zip(*(ordered[row].tolist() for row in (19, 0, 38)), strict=True))
+    assert levels(decompose(model, request, layer=layer)) == expected
+
+
+def test_chance_can_be_left_out_and_belongs_to_whole_spectra() -> None:
+    for request in (Request(null_samples=0), Request(spectrum="top")):
+        record = decompose(ONE, request).record
+        assert record.null_samples == 0
+        assert [output.effective_rank_chance for output in record.outputs] == [None] * 3
+
+
+def test_whole_spectra_are_not_taken_by_themselves_where_chance_would_take_long() -> None:
+    """200 · 120 outputs · 384³ for the rotations."""
+    wide = LoadedModel(BilinearMLP(384, 400, 120), "an/mlp", "")
+    assert not prepare(wide, Request(null_samples=200)).whole
+    assert prepare(wide, Request(null_samples=0)).whole
+    assert prepare(wide, Request(null_samples=200, spectrum="whole")).whole
+
+
+def test_the_memory_of_the_level_of_chance_counts() -> None:
+    wide = LoadedModel(BilinearMLP(100, 80, 60), "an/mlp", "")
+    needed = prepare(wide, Request()).peak_bytes
+    assert needed > prepare(wide, Request(null_samples=0)).peak_bytes
+    with pytest.raises(MemoryLimitError, match=r"level of chance of 60 .*--null-samples 0"):
+        prepare(wide, Request(), memory_limit=needed - 1)
+    assert prepare(wide, Request(), memory_limit=needed).null_samples == 99
+    assert prepare(wide, Request(null_samples=0), memory_limit=needed - 1).whole

@@ -207,9 +207,17 @@ def decompose(
         Spectrum,
         typer.Option(
             help="whole spectra give effective ranks; top computes the leading pairs alone. "
-            "auto: whole up to 1,024 inputs and 128 outputs."
+            "auto: whole up to 1,024 inputs and 128 outputs, where that takes about a minute at "
+            "most."
         ),
     ] = "auto",
+    null_samples: Annotated[
+        int,
+        typer.Option(
+            help="Random rotations for the level of chance of effective ranks; 0 for none. Each "
+            "costs about as much as the eigenvalues of all outputs."
+        ),
+    ] = 99,
     method: Annotated[
         Method, typer.Option(help="Solver; auto takes the cheapest that fits into memory.")
     ] = "auto",
@@ -223,7 +231,9 @@ def decompose(
     memory_limit: Annotated[
         str | None, typer.Option(help="Memory beside the model, such as 800M or 4GiB.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the solver's first vector.", min=0)] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the solver's first vector and of the rotations.", min=0)
+    ] = 0,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -250,6 +260,7 @@ def decompose(
         "contrast": contrast,
         "which": which,
         "spectrum": spectrum,
+        "null_samples": null_samples,
         "method": method,
         "precision": precision,
         "verify": verify,

@@ -26,6 +26,7 @@ def decomposition_table(record: dict[str, Any]) -> Table:
         + "λ in units of the output per squared unit of the input; "
         "share = λ² / ‖Q‖²; ok = residual within the tolerance; all = proven that no eigenvalue of "
         "the selection was missed (? = not proven). "
+        f"{rank_note(record)}"
         "* = one of several eigenvalues too close to separate: only their common space has a "
         "meaning.",
     )
@@ -33,13 +34,15 @@ def decomposition_table(record: dict[str, Any]) -> Table:
     for name in ("eff. rank", "‖Q‖", "#", "λ", "share", "residual", "ok", "all"):
         table.add_column(name, justify="right", no_wrap=name == "λ")
     for output in shown:
+        ranks = rank_lines(output)
         if not output["pairs"]:
             table.add_row(plain(output["name"]), "", "", "", output["status"], end_section=True)
         for position, pair in enumerate(output["pairs"]):
             first = position == 0
+            last = position == len(output["pairs"]) - 1
             table.add_row(
                 plain(output["name"]) if first else "",
-                number(output["effective_rank"], ".2f") if first else "",
+                "\n".join(ranks[position:] if last else ranks[position : position + 1]),
                 number(output["frobenius_norm"], ".4g") if first else "",
                 f"{position + 1}{'*' * (pair['subspace_size'] > 1)}",
                 f"{pair['eigenvalue']:+.5g}",
@@ -47,9 +50,32 @@ def decomposition_table(record: dict[str, Any]) -> Table:
                 f"{pair['residual']:.1e}",
                 "yes" if pair["converged"] else "NO",
                 ("yes" if output["complete"] else "?") if first else "",
-                end_section=position == len(output["pairs"]) - 1,
+                end_section=last,
             )
     return table
+
+
+def rank_lines(output: dict[str, Any]) -> list[str]:
+    """Return the effective rank of an output and, below it, its level of chance."""
+    lines, level = [number(output["effective_rank"], ".2f")], output["effective_rank_chance"]
+    return lines if level is None else [*lines, "–".join(map(short, (level["low"], level["high"])))]
+
+
+def short(value: float) -> str:
+    """Return a number from 0 to 9999 in at most four digits."""
+    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
+
+
+def rank_note(record: dict[str, Any]) -> str:
+    """Return what stands below the effective ranks of a layer, or that nothing does."""
+    if record["spectrum"] != "whole":
+        return ""
+    if record["null_samples"] == 0:
+        return "eff. rank: without its level of chance. "
+    return (
+        f"below eff. rank: what chance gives, 95 % of {record['null_samples']} random rotations "
+        "of one branch against the other. "
+    )
 
 
 def plain(text: str) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof, Status
-from bilens.findings.records import SCHEMA_VERSION
+from bilens.findings.records import SCHEMA_VERSION, Chance
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class OutputSpectrum:
     pairs: tuple[Pair, ...]
     explained: float | None  # share of ‖Q‖_F² in the pairs shown; None where the solver failed
     effective_rank: float | None  # None where the whole spectrum is not known
+    effective_rank_chance: Chance | None  # under the rotation null; None where it was not sampled
     frobenius_norm: float | None
     trace: float | None
     linear_norm: float
@@ -61,6 +62,7 @@ class LayerDecomposition:
     d_in: int
     d_hidden: int
     d_out: int
+    null_samples: int  # rotations for the level of chance of effective ranks; 0 for none
     outputs: tuple[OutputSpectrum, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -69,7 +71,11 @@ class LayerDecomposition:
 
 
 def summarise_spectra(
-    eigs: EigenDecomposition, names: Sequence[str], traces: Tensor, ranks: Tensor | None
+    eigs: EigenDecomposition,
+    names: Sequence[str],
+    traces: Tensor,
+    ranks: Tensor | None,
+    chances: Sequence[Chance | None] | None = None,
 ) -> tuple[OutputSpectrum, ...]:
     """Return the pairs of each form of a batch.
 
@@ -78,17 +84,22 @@ def summarise_spectra(
         names: one for each form.
         traces: (forms,), tr Q of each.
         ranks: (forms,), the effective rank of each; None where the whole spectrum is not known.
+        chances: the level of chance of each rank; None where it was not sampled.
     """
     return tuple(
         _spectrum(
-            eigs[index], name, float(traces[index]), None if ranks is None else float(ranks[index])
+            eigs[index],
+            name,
+            float(traces[index]),
+            None if ranks is None else float(ranks[index]),
+            None if chances is None else chances[index],
         )
         for index, name in enumerate(names)
     )
 
 
 def _spectrum(
-    eig: EigenDecomposition, name: str, trace: float, rank: float | None
+    eig: EigenDecomposition, name: str, trace: float, rank: float | None, level: Chance | None
 ) -> OutputSpectrum:
     assert isinstance(eig.status, Status), "one form has one status"
     assert isinstance(eig.proof, Proof), "one form has one proof"
@@ -97,6 +108,7 @@ def _spectrum(
         return OutputSpectrum(
             name,
             (),
+            None,
             None,
             None,
             None,
@@ -123,6 +135,7 @@ def _spectrum(
         pairs,
         sum(pair.explained for pair in pairs),
         rank,
+        level,
         float(eig.frobenius_squared.sqrt()),
         trace,
         linear,

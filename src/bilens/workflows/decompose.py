@@ -1,10 +1,10 @@
-"""Taking the outputs of the layers of a loaded model apart."""
+"""Taking the outputs of a layer of a loaded model apart."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -12,16 +12,18 @@ from bilens.algebra.effective_rank import effective_rank
 from bilens.algebra.eigen.batches import select
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
-from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.errors import UsageError
 from bilens.findings.decomposition import LayerDecomposition, summarise_spectra
+from bilens.findings.rank_chance import rank_chances
+from bilens.findings.records import Chance
 from bilens.io.load import LoadedModel
-from bilens.nn import BilinearClassifier
-from bilens.nn.classifier import Basis
 from bilens.workflows.decomposition_request import Request
-from bilens.workflows.output_selection import LayerOutputs, read_outputs
+from bilens.workflows.layer_job import LayerJob, prepare
 
-WHOLE_WIDTH, WHOLE_OUTPUTS = 1024, 128  # up to here whole spectra are a matter of seconds
+Progress = Callable[[str, int, int], None]
+
+
+def silent(_stage: str, _done: int, _total: int) -> None:
+    """Report no progress."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +40,7 @@ def decompose(
     *,
     layer: str | None = None,
     memory_limit: int | str | None = None,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    progress: Progress = silent,
 ) -> Decomposition:
     """Take the outputs of one layer apart.
 
@@ -47,83 +49,88 @@ def decompose(
         request: what is wanted; None for the five leading pairs of every output.
         layer: its name; None where the model has one layer.
         memory_limit: as in `eigendecompose_all`.
-        progress: called with (outputs done, outputs).
+        progress: as in `run_job`.
 
     Raises:
         UsageError: If there is no such layer, output, basis or reading, or a reading of classes is
             asked of neurons.
         NotQuadraticError: If the layer is gated.
-        MemoryLimitError: If no method fits into the memory allowed.
+        MemoryLimitError: If no method, or the level of chance, fits into the memory allowed.
     """
-    request = Request() if request is None else request
-    name = choose_layer(model, layer)
-    outputs = LayerOutputs.of(model, name)
-    read = read_outputs(outputs, request)
-    f, directions = layer_map(model, name, request.basis), read.directions
-    small = f.sizes.d_in <= WHOLE_WIDTH and len(directions) <= WHOLE_OUTPUTS
-    whole = request.spectrum == "whole" or (request.spectrum == "auto" and small)
+    job = prepare(model, Request() if request is None else request, layer, memory_limit)
+    return run_job(job, memory_limit, progress)
+
+
+def run_job(
+    job: LayerJob, memory_limit: int | str | None = None, progress: Progress = silent
+) -> Decomposition:
+    """Do what was prepared for a layer.
+
+    Args:
+        job: what `prepare` returned.
+        memory_limit: as it was prepared with.
+        progress: called with (layer, outputs done, outputs), then, where there is a level of
+            chance, with (layer and "chance", rotations done, rotations).
+    """
+    request, f, directions = job.request, job.layer.f, job.read.directions
     eigs = eigendecompose_all(
         f,
         directions,
-        None if whole else min(request.top, f.sizes.d_in),
+        job.num_pairs,
         request.which,
         request.method,
         precision=request.precision,
         verify=request.verify,
         memory_limit=memory_limit,
         seed=request.seed,
-        progress=progress,
+        progress=partial(progress, job.outputs.layer),
     )
-    ranks = None
-    if whole:
-        spectra = torch.where(eigs.eigenvalues.isfinite(), eigs.distinct_from_zero, 0.0)
-        ranks = effective_rank(spectra)
+    ranks, chances = None, None
+    if job.whole:
+        finite = eigs.eigenvalues.isfinite()
+        ranks = effective_rank(torch.where(finite, eigs.distinct_from_zero, 0.0))
         eigs = select(eigs, request.top, request.which)
+        chances = levels_of_chance(job, finite.all(dim=1), progress)
     traces = directions @ f.tensor.traces()
     record = LayerDecomposition(
-        name,
+        job.outputs.layer,
         request.basis,
-        outputs.kind,
-        read.reading,
+        job.outputs.kind,
+        job.read.reading,
         request.which,
-        "whole" if whole else "top",
+        "whole" if job.whole else "top",
         eigs.method,
         request.precision,
         f.sizes.d_in,
         f.sizes.d_hidden,
         f.sizes.d_out,
-        summarise_spectra(eigs, read.names, traces, ranks),
+        job.null_samples,
+        summarise_spectra(eigs, job.read.names, traces, ranks, chances),
     )
     return Decomposition(record, eigs)
 
 
-def choose_layer(model: LoadedModel, layer: str | None) -> str:
-    """Return the name of the layer that is meant."""
-    known = list(model.layers)
-    if layer is None and len(known) == 1:
-        return known[0]
-    if layer is None or layer not in known:
-        raise UsageError(
-            f"{model.source} has the layers {', '.join(known)}; got {layer!r}: name one of them "
-            "with --layer."
-        )
-    return layer
+def levels_of_chance(
+    job: LayerJob, decomposed: torch.Tensor, progress: Progress
+) -> Sequence[Chance | None] | None:
+    """Return the level of chance of each effective rank; None where an output has no rank.
 
-
-def layer_map(model: LoadedModel, name: str, basis: Basis) -> QuadraticMap:
-    """Return the map of a layer in a basis.
-
-    Weights that have to be multiplied are multiplied in float64.
+    Args:
+        job: what was prepared.
+        decomposed: (num,), which outputs have a spectrum.
+        progress: as in `run_job`.
     """
-    view = model.layers[name]
-    module = view.module
-    if isinstance(module, BilinearClassifier) and view.index is not None:
-        if basis == "embedding" and view.index > 0:
-            raise UsageError(f"{name} has no embedding before it: use basis='input' (--basis).")
-        wide = copy.deepcopy(module).double()
-        return wide.layer_map(view.index, basis).detach()
-    if basis != "input":
-        raise UsageError(f"a {type(module).__name__} has no embedding: use --basis input.")
-    if module.has_bias:  # they multiply the weights
-        module = copy.deepcopy(module).double()
-    return module.quadratic_map().detach()
+    if job.null_samples == 0 or not bool(decomposed.any()):
+        return None
+    stage, samples = f"{job.outputs.layer} chance", job.null_samples
+    found = iter(
+        rank_chances(
+            job.layer.behind,
+            job.read.directions[decomposed],
+            job.layer.embedding,
+            samples,
+            job.request.seed,
+            lambda done: progress(stage, done, samples),
+        )
+    )
+    return [next(found) if has_rank else None for has_rank in decomposed.tolist()]

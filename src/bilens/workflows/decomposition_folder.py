@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ from bilens.io.atomic import write_files
 from bilens.io.config import read_json
 from bilens.io.load import LoadedModel
 from bilens.version import VERSION
-from bilens.workflows.decompose import Decomposition, choose_layer, decompose
+from bilens.workflows.decompose import Decomposition, Progress, decompose, silent
 from bilens.workflows.decomposition_request import Request
+from bilens.workflows.layer_map import choose_layer
 from bilens.workflows.output_selection import LayerOutputs, read_outputs
 
 
@@ -35,7 +35,6 @@ class LayerFiles:
         return cls(folder / f"{layer}.safetensors", folder / f"{layer}.json")
 
 
-Progress = Callable[[str, int, int], None]
 MAX_RECORD_BYTES = 1 << 30
 
 
@@ -47,7 +46,7 @@ def decompose_layers(
     folder: Path | None = None,
     overwrite: bool = False,
     memory_limit: int | str | None = None,
-    progress: Progress = lambda _layer, _done, _total: None,
+    progress: Progress = silent,
 ) -> Iterator[dict[str, Any]]:
     """Yield the record of each layer of a model, computing those that a folder does not hold.
 
@@ -61,7 +60,7 @@ def decompose_layers(
             same weights and the same request, is not computed again.
         overwrite: replace what other weights or another request left there.
         memory_limit: as in `eigendecompose_all`.
-        progress: called with (layer, outputs done, outputs).
+        progress: as in `run_job`.
 
     Raises:
         UsageError: If there is no such layer, output, basis or reading, or a reading of classes is
@@ -95,7 +94,7 @@ def decompose_layers(
                 request,
                 layer=name,
                 memory_limit=memory_limit,
-                progress=partial(progress, name),
+                progress=progress,
             )
             record = {**result.record.to_dict(), **identity}
             if folder is not None:

@@ -9,8 +9,10 @@ from bilens.algebra.eigen.plan import Method, Precision
 from bilens.algebra.eigen.ranking import Which
 from bilens.checks import check_count
 from bilens.errors import UsageError
-from bilens.nn.classifier import Basis
+from bilens.findings.audit import SEED_LIMIT
+from bilens.findings.spectra import MINIMUM_SAMPLES
 
+Basis = Literal["input", "embedding"]
 Reading = Literal["centred", "raw"]
 Spectrum = Literal["auto", "whole", "top"]
 
@@ -29,11 +31,14 @@ class Request:
         contrast: read one class against another instead, by index or name.
         which: the end of the spectrum.
         spectrum: "whole" spectra give effective ranks, at O(in³) for each output; "top" computes
-            the wanted pairs alone; "auto" is "whole" up to 1024 inputs and 128 outputs.
+            the wanted pairs alone; "auto" is "whole" up to 1024 inputs and 128 outputs, where that
+            and the level of chance take about a minute at most.
+        null_samples: random rotations for the level of chance of effective ranks, at least 39; 0
+            for none.
         method: as in `eigendecompose_all`.
         precision: as in `eigendecompose_all`.
         verify: as in `eigendecompose_all`.
-        seed: as in `eigendecompose_all`.
+        seed: as in `eigendecompose_all`, and of the rotations.
     """
 
     top: int = 5
@@ -43,6 +48,7 @@ class Request:
     contrast: tuple[int | str, int | str] | None = None
     which: Which = "magnitude"
     spectrum: Spectrum = "auto"
+    null_samples: int = 99
     method: Method = "auto"
     precision: Precision = "float64"
     verify: bool = False
@@ -50,12 +56,17 @@ class Request:
 
     def __post_init__(self) -> None:
         check_count("top", self.top, minimum=1)
-        if self.reading is not None and self.reading not in get_args(Reading):
-            raise UsageError(f'reading={self.reading!r} is not known: use "centred" or "raw".')
-        if self.spectrum not in get_args(Spectrum):
+        for name, choices in (("basis", Basis), ("reading", Reading), ("spectrum", Spectrum)):
+            value, known = getattr(self, name), get_args(choices)
+            if value not in known and not (name == "reading" and value is None):
+                raise UsageError(f"{name}={value!r} is not known: use one of {', '.join(known)}.")
+        if check_count("null_samples", self.null_samples, minimum=0) in range(1, MINIMUM_SAMPLES):
             raise UsageError(
-                f'spectrum={self.spectrum!r} is not known: use "auto", "whole" or "top".'
+                f"null_samples must be 0, for no level of chance, or at least {MINIMUM_SAMPLES}, "
+                f"for an interval that holds 95 %; got {self.null_samples}."
             )
+        if check_count("seed", self.seed, minimum=0) >= SEED_LIMIT:
+            raise UsageError(f"seed must be below 2**32, got {self.seed}.")
         if self.contrast is not None and (self.reading is not None or self.outputs is not None):
             raise UsageError(
                 "a contrast is a reading of its own, of two outputs: leave reading and outputs out."

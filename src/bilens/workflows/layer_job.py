@@ -1,0 +1,92 @@
+"""One layer, ready to be taken apart: whatever can be refused is refused before any work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bilens.algebra.eigen.eigendecompose import plan_eigendecomposition
+from bilens.algebra.eigen.plan import EigenPlan
+from bilens.checks import MEMORY_LIMIT_VARIABLE, readable
+from bilens.errors import MemoryLimitError
+from bilens.findings.rank_chance import null_bytes, null_width
+from bilens.io.load import LoadedModel
+from bilens.workflows.decomposition_request import Request
+from bilens.workflows.layer_map import LayerMap, choose_layer, layer_map
+from bilens.workflows.output_selection import LayerOutputs, OutputReading, read_outputs
+
+WHOLE_WIDTH, WHOLE_OUTPUTS = 1024, 128  # the largest that "auto" reads whole
+WHOLE_WORK = 3e11  # outputs · width³, with the rotations: a minute by the costs of the eigensolver
+
+
+@dataclass(frozen=True, eq=False)
+class LayerJob:
+    """What will be done for one layer.
+
+    Attributes:
+        request: what was asked.
+        outputs: of the layer.
+        read: the directions that are read.
+        layer: the map.
+        whole: whether whole spectra are computed.
+        null_samples: rotations for the level of chance of effective ranks; 0 for none.
+        plan: how the spectra are computed.
+        peak_bytes: memory beside the map, at most.
+    """
+
+    request: Request
+    outputs: LayerOutputs
+    read: OutputReading
+    layer: LayerMap
+    whole: bool
+    null_samples: int
+    plan: EigenPlan
+    peak_bytes: int
+
+    @property
+    def num_pairs(self) -> int | None:
+        """How many pairs of each form are computed; None for all of them."""
+        return None if self.whole else min(self.request.top, self.layer.f.sizes.d_in)
+
+
+def prepare(
+    model: LoadedModel,
+    request: Request,
+    layer: str | None = None,
+    memory_limit: int | str | None = None,
+) -> LayerJob:
+    """Return what a request means for one layer.
+
+    Raises:
+        UsageError: If there is no such layer, output, basis or reading, or a reading of classes is
+            asked of neurons.
+        NotQuadraticError: If the layer is gated.
+        MemoryLimitError: If no method, or the level of chance, fits into the memory allowed.
+    """
+    name = choose_layer(model, layer)
+    outputs = LayerOutputs.of(model, name)
+    read = read_outputs(outputs, request)
+    mapped = layer_map(model, name, request.basis)
+    num, d_in = len(read.directions), mapped.f.sizes.d_in
+    width = null_width(mapped.behind, mapped.embedding)
+    work = num * (d_in**3 + request.null_samples * width**3)
+    small = d_in <= WHOLE_WIDTH and num <= WHOLE_OUTPUTS and work <= WHOLE_WORK
+    whole = request.spectrum == "whole" or (request.spectrum == "auto" and small)
+    plan = plan_eigendecomposition(
+        mapped.f,
+        read.directions,
+        None if whole else min(request.top, d_in),
+        request.method,
+        precision=request.precision,
+        memory_limit=memory_limit,
+    )
+    samples = request.null_samples if whole else 0
+    needed = null_bytes(mapped.behind, mapped.embedding, num) if samples else 0
+    if needed > plan.limit_bytes:
+        raise MemoryLimitError(
+            f"the level of chance of {num} effective ranks needs {readable(needed)} beside the "
+            f"map, the limit is {readable(plan.limit_bytes)}: allow more with memory_limit or "
+            f"{MEMORY_LIMIT_VARIABLE}, read fewer outputs at a time, or leave it out with "
+            "--null-samples 0."
+        )
+    peak = max(plan.peak_bytes, needed)
+    return LayerJob(request, outputs, read, mapped, whole, samples, plan, peak)
