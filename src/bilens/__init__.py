@@ -13,6 +13,7 @@ from bilens.version import VERSION
 
 if TYPE_CHECKING:
     from bilens import certify, nn
+    from bilens.algebra.attribution import attribute, attribute_to_background
     from bilens.algebra.bilinear_tensor import BilinearTensor
     from bilens.algebra.cp.decompose import cp_decompose
     from bilens.algebra.cp.decomposition import CPDecomposition
@@ -43,6 +44,11 @@ if TYPE_CHECKING:
     from bilens.algebra.quadratic_map import QuadraticMap
     from bilens.algebra.rotation_null import rotation_null
     from bilens.algebra.rotation_null_record import RotationNull, SignificantEigenvalues
+    from bilens.algebra.shapley_interactions import (
+        TopInteractions,
+        pairwise_interactions,
+        top_interactions,
+    )
     from bilens.algebra.similarity import similarity
     from bilens.algebra.whiten import whiten
     from bilens.io.load import load
@@ -54,6 +60,10 @@ __version__ = VERSION
 
 _HOMES = {
     "bilens": ("certify", "nn"),
+    "bilens.algebra.attribution": (
+        "attribute",
+        "attribute_to_background",
+    ),
     "bilens.algebra.bilinear_tensor": ("BilinearTensor",),
     "bilens.algebra.cp.decompose": ("cp_decompose",),
     "bilens.algebra.cp.decomposition": ("CPDecomposition",),
@@ -100,6 +110,11 @@ _HOMES = {
         "RotationNull",
         "SignificantEigenvalues",
     ),
+    "bilens.algebra.shapley_interactions": (
+        "TopInteractions",
+        "pairwise_interactions",
+        "top_interactions",
+    ),
     "bilens.algebra.similarity": ("similarity",),
     "bilens.algebra.whiten": ("whiten",),
     "bilens.io.load": ("load",),
@@ -128,6 +143,9 @@ __all__ = [
     "SignificantEigenvalues",
     "Status",
     "Subspace",
+    "TopInteractions",
+    "attribute",
+    "attribute_to_background",
     "audit",
     "centred_directions",
     "certify",
@@ -144,11 +162,13 @@ __all__ = [
     "localisation",
     "match_eigenvectors",
     "nn",
+    "pairwise_interactions",
     "plan_eigendecomposition",
     "raw_directions",
     "rotation_null",
     "save",
     "similarity",
+    "top_interactions",
     "whiten",
 ]
 

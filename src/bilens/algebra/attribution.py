@@ -1,0 +1,250 @@
+"""Exact attribution of an output to the inputs: Shapley values and integrated gradients at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.checks import (
+    as_integer,
+    check_finite,
+    check_float_tensor,
+    check_memory,
+    check_type,
+)
+from bilens.checks import memory_limit as bytes_allowed
+from bilens.errors import ShapeError, UsageError
+
+WORK_BYTES = 128 * 2**20  # what the rows at work may take beside the result
+SYMMETRY = 1e-6  # of the largest entry: what a covariance may deviate by
+
+
+def attribute(
+    f: QuadraticMap,
+    x: Tensor,
+    baseline: Tensor | None = None,
+    *,
+    outputs: Sequence[int] | None = None,
+    memory_limit: int | str | None = None,
+) -> Tensor:
+    """Return what each input adds to each output, exactly: φ sums over inputs to f(x) − f(x₀).
+
+    For a quadratic map the Shapley values of the game that sets inputs to x one by one, the
+    others at the baseline x₀, are the integrated gradients along the straight line from x₀ to x.
+
+    Math: φ_ci = Δ_i (Q_c (x + x₀) + b_c)_i with Δ = x − x₀. From the factors, s = x + x₀:
+        Q_c s = ½ Σ_h P_ch [(R s)_h l_h + (L s)_h r_h].
+    Cost: 4 · batch · out · hidden · in operations in two large products, half of it where left is
+        right; or 2 · out · in² · (hidden + batch), through one (in, in) array at a time, where
+        that is less. The result, batch · out · in, and 128 MiB at most beside it.
+
+    Args:
+        f: the map.
+        x: (batch, in), any floating dtype; read in the dtype of the map.
+        baseline: x₀, (in,) for all inputs or (batch, in); None is zero.
+        outputs: which outputs, in the order given; None for all.
+        memory_limit: bytes, or a text such as "4GiB", for the result and the work; None for
+            $BILENS_MEMORY_LIMIT or 75 % of the memory at hand.
+
+    Returns:
+        (batch, out, in) in the dtype of the map, in units of the output.
+
+    Raises:
+        UsageError: If f is no map, or there is no such output.
+        ShapeError: If x or the baseline does not fit.
+        NonFiniteError: If one holds NaN or infinity, or a value overflows.
+        MemoryLimitError: If the result does not fit.
+
+    Source: M. Sundararajan, A. Taly, Q. Yan, Axiomatic Attribution for Deep Networks (2017), and
+        L. S. Shapley (1953), in the closed form of a quadratic.
+    """
+    check_type("f", f, QuadraticMap, "use the layer's quadratic_map()")
+    with torch.no_grad():
+        f = chosen_outputs(f.detach(), outputs)
+        x = as_inputs(x, f)
+        start = as_baseline(baseline, x)
+        rows = rows_at_work(f, len(x), memory_limit)
+        total, delta = x + start, x - start
+        through_arrays = cheaper_through_arrays(f, len(x))
+        result = in_arrays(f, total) if through_arrays else in_factors(f, total, rows)
+        if f.linear is not None:
+            result += f.linear
+        result *= delta[:, None]
+        return check_finite("the attribution", result)
+
+
+def attribute_to_background(
+    f: QuadraticMap,
+    x: Tensor,
+    mean: Tensor,
+    covariance: Tensor,
+    *,
+    outputs: Sequence[int] | None = None,
+    memory_limit: int | str | None = None,
+) -> Tensor:
+    """Return exact interventional Shapley values against background data: they sum to f(x) − E f.
+
+    The mean of `attribute(f, x, z)` over a background z, of which only mean and covariance
+    matter: for samples Z these are Z.mean(0) and torch.cov(Z.T, correction=0).
+
+    Math: φ_ci = (x − μ)_i (Q_c (x + μ) + b_c)_i − (Q_c Σ)_ii.
+    Cost: that of `attribute`, and O(hidden · in²) for the last term.
+
+    Args:
+        f: the map.
+        x: (batch, in), any floating dtype.
+        mean: μ of the background, (in,).
+        covariance: Σ of the background, (in, in).
+        outputs: as in `attribute`.
+        memory_limit: as in `attribute`.
+
+    Returns:
+        (batch, out, in) in the dtype of the map.
+
+    Raises:
+        UsageError: If f is no map, there is no such output, or Σ is not symmetric.
+        ShapeError: If a part does not fit.
+        NonFiniteError: If one holds NaN or infinity, or a value overflows.
+        MemoryLimitError: If the result does not fit.
+
+    Source: D. Janzing, L. Minorics, P. Blöbaum, Feature relevance quantification in explainable
+        AI: a causal problem (2020), in the closed form of a quadratic.
+    """
+    check_type("f", f, QuadraticMap, "use the layer's quadratic_map()")
+    d_in = f.sizes.d_in
+    if check_float_tensor("mean", mean) != (d_in,):
+        raise ShapeError(f"mean has shape {tuple(mean.shape)}; expected ({d_in},).")
+    shape = check_float_tensor("covariance", covariance)
+    if shape != (d_in, d_in):
+        raise ShapeError(f"covariance has shape {shape}; expected ({d_in}, {d_in}).")
+    if float((covariance - covariance.T).abs().max()) > SYMMETRY * float(covariance.abs().max()):
+        raise UsageError("covariance is not symmetric: pass the covariance of the background.")
+    result = attribute(f, x, mean, outputs=outputs, memory_limit=memory_limit)
+    with torch.no_grad():
+        down, left, right = factors(chosen_outputs(f.detach(), outputs))
+        sigma = covariance.detach().to(left)
+        spread = left * (right @ sigma) + right * (left @ sigma)
+        result -= (down @ spread) / 2
+        return check_finite("the attribution", result)
+
+
+def in_factors(f: QuadraticMap, total: Tensor, rows: int) -> Tensor:
+    """Return Q_c s for every row s of `total`, (batch, out, in), from the factors."""
+    down, left, right = factors(f)
+    d_out, d_hidden, d_in = f.sizes
+    result = total.new_empty(len(total), d_out, d_in)
+    same = is_symmetric(f)
+    for start in range(0, len(total), rows):
+        part = total[start : start + rows]
+        flat = result[start : start + rows].view(-1, d_in)
+        half = down if same else down / 2
+        weighted = ((part @ right.T)[:, None] * half).view(-1, d_hidden)
+        torch.mm(weighted, left, out=flat)
+        if not same:
+            weighted = ((part @ left.T)[:, None] * half).view(-1, d_hidden)
+            flat.addmm_(weighted, right)
+    return result
+
+
+def in_arrays(f: QuadraticMap, total: Tensor) -> Tensor:
+    """Return Q_c s for every row s of `total`, (batch, out, in), one (in, in) array at a time."""
+    down, left, right = factors(f)
+    result = total.new_empty(len(total), f.sizes.d_out, f.sizes.d_in)
+    for output, weight in enumerate(down):
+        half = (left.T * (weight / 2)) @ right
+        result[:, output] = total @ half.add_(half.T.clone())
+    return result
+
+
+def cheaper_through_arrays(f: QuadraticMap, batch: int) -> bool:
+    """Tell whether 2 in² (hidden + batch) is less than what the factors take, for each output."""
+    _, d_hidden, d_in = f.sizes
+    products = 1 if is_symmetric(f) else 2
+    fits = 2 * d_in**2 * f.tensor.down.element_size() <= WORK_BYTES
+    return fits and d_in * (d_hidden + batch) < products * batch * d_hidden
+
+
+def is_symmetric(f: QuadraticMap) -> bool:
+    """Tell whether left is right, as for the closest map of an ordinary MLP."""
+    return torch.equal(f.tensor.left, f.tensor.right)
+
+
+def factors(f: QuadraticMap) -> tuple[Tensor, Tensor, Tensor]:
+    """Return down, left and right."""
+    return f.tensor.down, f.tensor.left, f.tensor.right
+
+
+def chosen_outputs(f: QuadraticMap, outputs: Sequence[int] | None) -> QuadraticMap:
+    """Return the map that has some of the outputs only, without a copy of left and right.
+
+    Raises:
+        UsageError: If there are none, or there is no such output.
+    """
+    if outputs is None:
+        return f
+    places = [as_integer(output) for output in outputs]
+    if not places or any(place not in range(f.sizes.d_out) for place in places):
+        raise UsageError(
+            f"outputs={list(outputs)!r}; the map has outputs 0 to {f.sizes.d_out - 1}: pass a "
+            "list of at least one of them."
+        )
+    rows = torch.tensor(places, device=f.tensor.down.device)
+    return QuadraticMap(
+        type(f.tensor)(f.tensor.down[rows], f.tensor.left, f.tensor.right),
+        None if f.linear is None else f.linear[rows],
+        None if f.constant is None else f.constant[rows],
+        f.basis,
+    )
+
+
+def as_inputs(x: Tensor, f: QuadraticMap) -> Tensor:
+    """Return finite (batch, in) inputs in the dtype of the map.
+
+    Raises:
+        ShapeError: If they do not fit.
+        NonFiniteError: If one holds NaN or infinity, or does not fit into the dtype.
+    """
+    shape, d_in = check_float_tensor("x", x), f.sizes.d_in
+    if len(shape) != 2 or shape[1] != d_in:
+        advice = "use x[None]" if shape == (d_in,) else "flatten images to one row of pixels each"
+        raise ShapeError(f"x has shape {shape}; expected (batch, {d_in}): {advice}.")
+    return check_finite("x in the dtype of the map", x.detach().to(f.tensor.down))
+
+
+def as_baseline(baseline: Tensor | None, x: Tensor) -> Tensor:
+    """Return the baseline in the dtype of x, (in,) or (batch, in); zeros for None.
+
+    Raises:
+        ShapeError: If it does not fit.
+        NonFiniteError: If it holds NaN or infinity.
+    """
+    if baseline is None:
+        return torch.zeros_like(x[:1])
+    shape = check_float_tensor("baseline", baseline)
+    if shape not in ((x.shape[1],), tuple(x.shape)):
+        raise ShapeError(
+            f"baseline has shape {shape}; expected ({x.shape[1]},) for all inputs, or "
+            f"{tuple(x.shape)}, one each."
+        )
+    return check_finite("the baseline in the dtype of the map", baseline.detach().to(x))
+
+
+def rows_at_work(f: QuadraticMap, batch: int, limit: int | str | None) -> int:
+    """Return how many inputs to take at a time, after making sure that the result fits.
+
+    Raises:
+        MemoryLimitError: If it does not.
+    """
+    d_out, d_hidden, d_in = f.sizes
+    itemsize = f.tensor.down.element_size()
+    result, row = batch * d_out * d_in * itemsize, (d_out + 2) * d_hidden * itemsize
+    check_memory(
+        result + row,
+        f"the attribution of {batch} inputs to {d_out} outputs",
+        "pass fewer inputs at a time, choose some outputs with outputs=[...]",
+        limit,
+    )
+    return max(min(bytes_allowed(limit) - result, WORK_BYTES) // row, 1)
