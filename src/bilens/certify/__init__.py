@@ -9,6 +9,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bilens.certify.contrast import Contrast, PairSpectra, prepare
+    from bilens.certify.l2_certificates import l2_radius
+    from bilens.certify.l2_record import (
+        L2Radius,
+        RadiusStatus,
+        certified_accuracy,
+        projected_margin,
+    )
+    from bilens.certify.quadric_distance import QuadricDistance, distance_to_quadric
     from bilens.certify.truncation import (
         InputBounds,
         TruncationError,
@@ -16,8 +25,19 @@ if TYPE_CHECKING:
         truncated_input_bound,
         truncation_error,
     )
+    from bilens.certify.trust_region import TrustRegion, solve_trust_region
 
 _HOMES = {
+    "bilens.certify.contrast": ("Contrast", "PairSpectra", "prepare"),
+    "bilens.certify.l2_certificates": ("l2_radius",),
+    "bilens.certify.l2_record": (
+        "L2Radius",
+        "RadiusStatus",
+        "certified_accuracy",
+        "projected_margin",
+    ),
+    "bilens.certify.quadric_distance": ("QuadricDistance", "distance_to_quadric"),
+    "bilens.certify.trust_region": ("TrustRegion", "solve_trust_region"),
     "bilens.certify.truncation": (
         "InputBounds",
         "TruncationError",
@@ -29,9 +49,21 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Contrast",
     "InputBounds",
+    "L2Radius",
+    "PairSpectra",
+    "QuadricDistance",
+    "RadiusStatus",
     "TruncationError",
+    "TrustRegion",
+    "certified_accuracy",
+    "distance_to_quadric",
+    "l2_radius",
+    "prepare",
+    "projected_margin",
     "smallest_k",
+    "solve_trust_region",
     "truncated_input_bound",
     "truncation_error",
 ]

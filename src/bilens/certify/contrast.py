@@ -1,0 +1,199 @@
+"""One output of a map against another, in the eigenbasis of their difference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.directions import contrast_direction
+from bilens.algebra.eigen.decomposition import Status
+from bilens.algebra.eigen.eigendecompose import eigendecompose_all
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.certify.secular import EPS
+from bilens.checks import check_memory, check_type
+from bilens.errors import NumericalError, UsageError
+
+
+@dataclass(frozen=True, eq=False)
+class Contrast:
+    """The margin m = f_first − f_second around any input, in coordinates where it is diagonal.
+
+    Around x: m(x + δ) = m(x) + g·δ + δᵀAδ, with g = 2Ax + b. Here y = vectors δ, A = Σ λ_i
+    vectors_i vectors_iᵀ, and what b has outside the range of A is one more coordinate with λ = 0.
+
+    Attributes:
+        first: the output that should win.
+        second: its rival.
+        values: λ, (k,), in units of the output per squared unit of the input.
+        vectors: (k, in), orthonormal rows; k is in, or at most 2·hidden + 1.
+        linear: b in these coordinates, (k,).
+        value_error: a bound on the spectral norm of what A differs by.
+        linear_error: a bound on the norm of what b differs by.
+        size: ‖A‖_F.
+    """
+
+    first: int
+    second: int
+    values: Tensor
+    vectors: Tensor
+    linear: Tensor
+    value_error: float
+    linear_error: float
+    size: float
+
+    def turned(self) -> Contrast:
+        """Return the same pair with the roles exchanged: −m."""
+        return replace(
+            self,
+            first=self.second,
+            second=self.first,
+            values=-self.values,
+            linear=-self.linear,
+        )
+
+    def gradient(self, x: Tensor) -> Tensor:
+        """Return g in these coordinates, (rows, in) → (rows, k), in O(rows · k · in)."""
+        return 2 * self.values * (x @ self.vectors.T) + self.linear
+
+    def gradient_error(self, lengths: Tensor) -> Tensor:
+        """Return a bound on the error of g for inputs of these lengths, (rows,)."""
+        width = self.vectors.shape[1]
+        matrix = self.value_error + (width + 8) * EPS * self.size
+        return 2 * matrix * lengths + self.linear_error
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the vectors."""
+        return self.vectors.numel() * self.vectors.element_size()
+
+
+@dataclass(frozen=True, eq=False)
+class PairSpectra:
+    """The contrasts of pairs of outputs of one map, made once and used for any input.
+
+    Attributes:
+        f: the map.
+        contrasts: by (smaller output, larger output).
+    """
+
+    f: QuadraticMap
+    contrasts: dict[tuple[int, int], Contrast]
+
+    def contrast(self, first: int, second: int) -> Contrast:
+        """Return m = f_first − f_second.
+
+        Raises:
+            UsageError: If the pair was not prepared.
+        """
+        found = self.contrasts.get((min(first, second), max(first, second)))
+        if found is None:
+            raise UsageError(
+                f"the pair of outputs {first} and {second} was not prepared: call "
+                "certify.prepare(f), or name it in `pairs`."
+            )
+        return found if first < second else found.turned()
+
+
+def prepare(
+    f: QuadraticMap,
+    pairs: Iterable[tuple[int, int]] | None = None,
+    *,
+    memory_limit: int | str | None = None,
+) -> PairSpectra:
+    """Return the eigendecompositions that certificates of a map need.
+
+    Cost: one eigendecomposition a pair, O(hidden · in² + in³), or O(hidden³) where 2·hidden < in;
+        8 · min(in, 2·hidden + 1) · in bytes a pair are kept.
+
+    Args:
+        f: the map, any floating dtype.
+        pairs: pairs of outputs in any order; None for all of them, 45 for ten outputs.
+        memory_limit: bytes, or a text such as "4GiB"; None for $BILENS_MEMORY_LIMIT or 75 % of the
+            memory at hand.
+
+    Raises:
+        UsageError: If an output does not exist, or there is only one.
+        NumericalError: If a pair cannot be decomposed to the tolerance.
+        MemoryLimitError: If the result or the work would not fit.
+    """
+    check_type("f", f, QuadraticMap, "pass the map of a module, module.quadratic_map()")
+    outputs, hidden, width = f.sizes
+    chosen = combinations(range(outputs), 2) if pairs is None else pairs
+    wanted = sorted({(min(pair), max(pair)) for pair in chosen})
+    if pairs is None and not wanted:
+        raise UsageError("the map has one output: a certificate needs a rival.")
+    check_memory(
+        8 * len(wanted) * width * min(width, 2 * hidden + 1),
+        f"the spectra of {len(wanted)} pairs of outputs of width {width}",
+        "name fewer `pairs`",
+        memory_limit,
+    )
+    f = f.detach().to(torch.float64)
+    return PairSpectra(f, {pair: contrast_of(f, *pair, memory_limit) for pair in wanted})
+
+
+def contrast_of(
+    f: QuadraticMap, first: int, second: int, memory_limit: int | str | None = None
+) -> Contrast:
+    """Return one pair of a float64 map.
+
+    The error of A is the noise of the eigensolver, its residuals, and ‖V Vᵀ − I‖ where V is not
+    quite orthonormal; that of b is measured, up to the rounding of the measurement.
+
+    Raises:
+        NumericalError: If it cannot be decomposed to the tolerance.
+        MemoryLimitError: If the work would not fit.
+    """
+    outputs, hidden, width = f.sizes
+    u = contrast_direction(outputs, first, second)
+    factored = 2 * hidden < width
+    eigs = eigendecompose_all(
+        f,
+        u[None],
+        k=min(2 * hidden, width),
+        method="factored" if factored else "dense",
+        memory_limit=memory_limit,
+    )[0]
+    if eigs.status is not Status.OK:
+        raise NumericalError(
+            f"outputs {first} against {second}: {eigs.status}; no certificate is given."
+        )
+    values, vectors, b = eigs.eigenvalues, eigs.eigenvectors, eigs.linear
+    if factored:
+        values, vectors = with_outside(values, vectors, b)
+    linear = vectors @ b
+    lengths = vectors.norm(dim=1) > 0
+    gram = vectors @ vectors.T - torch.diag(lengths.double())
+    skew = float(gram.norm()) + EPS * width * len(values) ** 0.5
+    size = float(values.norm())
+    apart = float((b - linear @ vectors).norm())
+    rounding = EPS * (width + len(values)) * len(values) ** 0.5
+    return Contrast(
+        first,
+        second,
+        values,
+        vectors,
+        linear,
+        value_error=2 * float(eigs.noise) + float(eigs.residuals.norm()) + 4 * skew * size,
+        linear_error=apart + (2 * rounding + 2 * skew) * float(b.norm()),
+        size=size,
+    )
+
+
+def with_outside(values: Tensor, vectors: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the pairs with one more: λ = 0, and the direction of b outside the others.
+
+    Where b has no part outside, the direction is zero: its value still stands for the space on
+    which the form vanishes.
+    """
+    rest = b
+    for _ in range(3):  # what is left of the others is subtracted again
+        rest = rest - (vectors @ rest) @ vectors
+    length = rest.norm()
+    tiny = length <= 1e-12 * b.norm()
+    direction = torch.zeros_like(rest) if bool(tiny) else rest / length
+    return torch.cat([values, values.new_zeros(1)]), torch.cat([vectors, direction[None]])

@@ -1,0 +1,177 @@
+"""How far an input can move before the prediction may change: exact, for quadratic maps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.certify.contrast import Contrast, PairSpectra, contrast_of
+from bilens.certify.crossing import crossed
+from bilens.certify.l2_record import L2Radius, RadiusStatus
+from bilens.certify.quadric_distance import QuadricDistance, distance_to_quadric
+from bilens.certify.samples import Samples, samples_of
+from bilens.certify.secular import EPS
+from bilens.checks import check_memory, check_type
+from bilens.errors import UsageError
+
+CHUNK = 2**18  # numbers in one array of a chunk of rows: several of them stay in the cache
+
+
+def l2_radius(
+    f: QuadraticMap,
+    x: Tensor,
+    label: Tensor | Sequence[int],
+    spectra: PairSpectra | None = None,
+    *,
+    memory_limit: int | str | None = None,
+) -> L2Radius:
+    """Return the distance of each input to the nearest one that the map gives to another output.
+
+    Math: the margin against rival j is m(δ) = m(0) + g·δ + δᵀAδ, with A = Q_label − Q_j and
+        g = 2Ax + b_label − b_j. The distance to m = 0 is `distance_to_quadric` in the eigenbasis
+        of A; the radius is the least of the rivals' lower bounds. See docs/math.md, "Guarantees".
+    Cost: one eigendecomposition for each pair of outputs that occurs, unless `spectra` holds it;
+        then about 2 · in² + 800 · in operations for each input and rival. Memory beside the
+        spectrum of one pair: O(rows · (in + hidden + out)).
+
+    Args:
+        f: the map, any floating dtype; it is read in float64.
+        x: (rows, in), any floating dtype. Rows that are not finite are flagged.
+        label: (rows,), the output that should win.
+        spectra: of the same map, from `prepare(f)`; None decomposes the pairs that occur.
+        memory_limit: bytes, or a text such as "4GiB"; None for $BILENS_MEMORY_LIMIT or 75 % of the
+            memory at hand.
+
+    Returns:
+        The radius of each input with an example just outside, and a status.
+
+    Raises:
+        ShapeError: If x or label has another shape or dtype.
+        UsageError: If a label is not an output, the map has one output, or `spectra` is of
+            another map.
+        NumericalError: If a pair cannot be decomposed to the tolerance.
+        MemoryLimitError: If the work would not fit.
+
+    Source: reduction to a secular equation: J. Moré, Optim. Methods Softw. 2 (1993).
+    """
+    check_type("f", f, QuadraticMap, "pass the map of a module, module.quadratic_map()")
+    exact = checked_map(f, spectra)
+    outputs, hidden, width = f.sizes
+    rows = len(x) if isinstance(x, Tensor) and x.ndim else 0
+    check_memory(
+        8 * (rows * (6 * width + 6 * hidden + 8 * outputs) + 16 * CHUNK),
+        f"certificates of {rows} inputs of width {width}",
+        "pass fewer inputs at a time",
+        memory_limit,
+    )
+    samples = samples_of(exact, x, label)
+    per_rival = torch.full_like(samples.margins, torch.inf)
+    nearest = torch.full_like(samples.lengths, torch.inf)
+    direction = torch.full_like(samples.x, torch.nan)
+    for contrast in contrasts_of(exact, samples, spectra, memory_limit):
+        at = ((samples.label == contrast.first) & samples.usable).nonzero()[:, 0]
+        for chunk in torch.split(at, max(CHUNK // len(contrast.values), 1)):
+            found = against(contrast, samples, chunk)
+            per_rival[chunk, contrast.second] = found.radius
+            better = found.distance < nearest[chunk]
+            closer = chunk[better]
+            nearest[closer] = found.distance[better]
+            direction[closer] = found.point[better] @ contrast.vectors
+    return record_of(exact, samples, per_rival, direction)
+
+
+def checked_map(f: QuadraticMap, spectra: PairSpectra | None) -> QuadraticMap:
+    """Return the map in float64; spectra of another map are refused."""
+    exact = f.detach().to(torch.float64)
+    if spectra is None:
+        return exact
+    check_type("spectra", spectra, PairSpectra, "pass what certify.prepare(f) returned")
+    ours, theirs = parts_of(exact), parts_of(spectra.f)
+    if len(ours) != len(theirs) or not all(
+        torch.equal(a, b) for a, b in zip(ours, theirs, strict=True)
+    ):
+        raise UsageError("`spectra` was prepared for another map: call certify.prepare(f).")
+    return exact
+
+
+def parts_of(f: QuadraticMap) -> list[Tensor]:
+    """Return the tensors of a map; zeros for what it does not have."""
+    outputs, _, width = f.sizes
+    zero = f.tensor.down.new_zeros(())
+    linear = zero.expand(outputs, width) if f.linear is None else f.linear
+    constant = zero.expand(outputs) if f.constant is None else f.constant
+    return [f.tensor.down, f.tensor.left, f.tensor.right, linear, constant]
+
+
+def contrasts_of(
+    f: QuadraticMap,
+    samples: Samples,
+    spectra: PairSpectra | None,
+    memory_limit: int | str | None,
+) -> Iterator[Contrast]:
+    """Yield each pair of outputs that occurs, label first; one decomposition for both orders."""
+    present = set(samples.label[samples.usable].tolist())
+    for first, second in combinations(range(f.sizes.d_out), 2):
+        if first not in present and second not in present:
+            continue
+        if spectra is None:
+            contrast = contrast_of(f, first, second, memory_limit)
+        else:
+            contrast = spectra.contrast(first, second)
+        yield contrast
+        yield contrast.turned()
+
+
+def against(contrast: Contrast, samples: Samples, chunk: Tensor) -> QuadricDistance:
+    """Return the distances of some inputs to where one rival takes over."""
+    lengths = samples.lengths[chunk]
+    return distance_to_quadric(
+        contrast.values,
+        contrast.gradient(samples.x[chunk]),
+        samples.margins[chunk, contrast.second],
+        value_error=torch.full_like(lengths, contrast.value_error),
+        linear_error=contrast.gradient_error(lengths),
+        constant_error=samples.errors[chunk, contrast.second],
+    )
+
+
+def record_of(f: QuadraticMap, samples: Samples, per_rival: Tensor, direction: Tensor) -> L2Radius:
+    """Return the record: the least radius of the rivals, and examples that the map itself loses."""
+    margin, closest = samples.margins.min(dim=1)
+    error = samples.errors.gather(1, closest[:, None])[:, 0]
+    lost = samples.usable & (margin < -error)
+    tied = samples.usable & (samples.margins <= samples.errors).any(dim=1) & ~lost
+    radius, rival = per_rival.min(dim=1)
+    rival = torch.where(lost | tied, closest, torch.where(radius.isinf(), -1, rival))
+    stays = lost | tied
+    example = crossed(
+        f, samples.x, torch.where(stays[:, None], torch.nan, direction), samples.label
+    )
+    example = torch.where(stays[:, None], samples.x, example)
+    distance = (example - samples.x).norm(dim=1) * (1 + (f.sizes.d_in + 4) * EPS)
+    distance = distance.nan_to_num(torch.inf, posinf=torch.inf)
+    status = [RadiusStatus.CERTIFIED] * len(radius)
+    for kind, where in (
+        (RadiusStatus.NO_EXAMPLE, distance.isinf()),
+        (RadiusStatus.UNREACHABLE, radius.isinf()),
+        (RadiusStatus.TIED, tied),
+        (RadiusStatus.MISCLASSIFIED, lost),
+        (RadiusStatus.NOT_FINITE, ~samples.usable),
+    ):
+        for row in where.nonzero()[:, 0].tolist():
+            status[row] = kind
+    bad = ~samples.usable
+    return L2Radius(
+        torch.where(stays, 0.0, radius).masked_fill(bad, torch.nan),
+        rival.masked_fill(bad, -1),
+        example.masked_fill(bad[:, None], torch.nan),
+        distance.masked_fill(bad, torch.inf),
+        per_rival.masked_fill(bad[:, None], torch.nan),
+        margin.masked_fill(bad, torch.nan),
+        samples.label,
+        tuple(status),
+    )

@@ -1,0 +1,108 @@
+"""The least value of a quadratic function in a ball: global, with a dual bound as its proof."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bilens.certify.eigenbasis import checked_problems
+from bilens.certify.secular import EPS, SMALLEST, Sums, exponents, root, secular, shifted
+from bilens.checks import check_float_tensor
+from bilens.errors import ShapeError, UsageError
+
+
+@dataclass(frozen=True, eq=False)
+class TrustRegion:
+    """The least value of m(δ) = g·δ + Σ λ_i δ_i² in a ball, enclosed: lower ≤ least ≤ value.
+
+    Attributes:
+        point: (rows, k), inside the ball.
+        value: (rows,), m(point), at most 0.
+        lower: (rows,), a proven lower bound of m in the whole ball.
+    """
+
+    point: Tensor
+    value: Tensor
+    lower: Tensor
+
+    @property
+    def gap(self) -> Tensor:
+        """(value − lower) / |lower|, (rows,): 0 is a proof that nothing does better."""
+        return torch.where(self.lower == 0, 0.0, (self.value - self.lower) / -self.lower)
+
+
+def solve_trust_region(values: Tensor, linear: Tensor, radius: Tensor) -> TrustRegion:
+    """Return the global minimum of m(δ) = g·δ + Σ_i λ_i δ_i² over ‖δ‖ ≤ radius, for each row.
+
+    Math: δ_i = −g_i / (2 (λ_i + ν)) with the smallest ν ≥ max(0, −λ_min) for which ‖δ‖ ≤ radius:
+        the secular equation, by safeguarded Newton on 1/‖δ(ν)‖. In the hard case, where ‖δ‖ is too
+        short for every ν, a step along the vector of λ_min fills the ball. Weak duality:
+        −Σ g_i² / (4 (λ_i + ν)) − ν·radius² is a lower bound of m for every such ν.
+    Cost: about 60 · rows · k operations, 8 · rows · k numbers of memory.
+
+    Args:
+        values: λ, (k,) or (rows, k), in any order.
+        linear: g in the same coordinates, (rows, k). What lies outside the range of a matrix of
+            low rank is one more coordinate, with λ = 0.
+        radius: (rows,), not negative.
+
+    Raises:
+        ShapeError: If the shapes do not fit, or a tensor is not float64.
+        NonFiniteError: If an entry is NaN or infinite.
+        UsageError: If a radius is negative.
+
+    Source: J. Moré and D. Sorensen, Computing a trust region step, SIAM J. Sci. Stat. Comput. 4
+        (1983).
+    """
+    values, linear = checked_problems(values, linear)
+    if check_float_tensor("radius", radius, num_axes=1, like=linear) != (len(linear),):
+        raise ShapeError(f"radius has shape {tuple(radius.shape)}; expected ({len(linear)},).")
+    if bool((radius < 0).any()):
+        raise UsageError(f"a radius must not be negative, got {float(radius.min())}.")
+    inside = radius > 0
+    size = exponents(torch.where(inside, radius, 1.0))
+    unit = torch.maximum(
+        exponents(linear).amax(dim=1) + size, exponents(values).amax(dim=1) + 2 * size
+    )
+    unit = torch.where(unit < -(10**5), 0, unit)  # neither a quadratic nor a linear part
+    scaled = shifted(values, (2 * size - unit)[:, None])
+    vanished = ((values != 0) & (scaled.abs() < SMALLEST)).any(dim=1)
+    found = solved(
+        scaled,
+        shifted(linear, (size - unit)[:, None]),
+        shifted(torch.where(inside, radius, 1.0), -size),
+        linear != 0,
+    )
+    return TrustRegion(
+        torch.where(inside[:, None], shifted(found.point, size[:, None]), 0.0),
+        torch.where(inside, shifted(found.value, unit), 0.0),
+        torch.where(inside, shifted(found.lower - SMALLEST * vanished, unit), 0.0),
+    )
+
+
+def solved(values: Tensor, linear: Tensor, radius: Tensor, present: Tensor) -> TrustRegion:
+    """Return the answer to problems in safe units, with radii between ½ and 1."""
+    width = values.shape[1]
+    problem = secular(values, linear, present)
+    target = radius.square()
+    tau = root(problem, equation, target, problem.squares.sum(dim=1).sqrt() / radius * (1 + 1e-12))
+    sums = problem.sums(tau)
+    point = linear / (-2 * (problem.offsets + tau[:, None]))
+    room = (target - sums.second).clamp_min(0)
+    step = torch.where(problem.least > 0, room.sqrt(), 0.0)
+    lowest = values.argmin(dim=1, keepdim=True)
+    toward = torch.where(linear.gather(1, lowest) > 0, -1.0, 1.0)
+    point = point.scatter_add(1, lowest, toward * step[:, None])
+    length = point.norm(dim=1) * (1 + (width + 8) * EPS)
+    point = point * torch.where(length > radius, radius / length, 1.0)[:, None]
+    value = (linear * point + values * point.square()).sum(dim=1)
+    lower = -(sums.first + sums.multiplier * target) * (1 + (width + 16) * EPS)
+    lower = torch.where(present.any(dim=1) | (problem.least > 0), lower, 0.0)
+    return TrustRegion(point, value.clamp_max(0), torch.minimum(lower, value))
+
+
+def equation(sums: Sums) -> tuple[Tensor, Tensor]:
+    """Return ‖δ‖² as a function of the multiplier, and its slope."""
+    return sums.second, -2 * sums.third
