@@ -72,6 +72,15 @@ def test_a_form_of_zeros_has_nothing_to_explain() -> None:
     assert output.effective_rank == 0.0
 
 
+@pytest.mark.parametrize("scale", [1e-180, 1e180])
+def test_a_norm_whose_square_leaves_float64_is_told(scale: float) -> None:
+    identity = torch.eye(2, dtype=torch.float64)
+    weight = scale * torch.tensor([[3.0, 4.0]], dtype=torch.float64)
+    (output,) = outputs(QuadraticMap(BilinearTensor(weight, identity, identity)))
+    assert output.frobenius_norm == pytest.approx(5 * scale)
+    assert [pair.explained for pair in output.pairs] == pytest.approx([0.64, 0.36])
+
+
 def test_an_output_that_was_not_decomposed_says_so_and_the_others_stand() -> None:
     directions = torch.eye(3, dtype=torch.float64)
     directions[1, 0] = torch.nan

@@ -59,7 +59,7 @@ def read_classes(
             effective_rank_chance=chance(null.effective_rank[:, index]),
             effective_rank_raw=float(raw[index]),
             effective_rank_embedding=float(embedding[index]),
-            frobenius_norm=float(eigs.frobenius_squared[index].sqrt()),
+            frobenius_norm=float(eigs.norm[index]),
             linear_norm=float(eigs.linear[index].norm()),
             constant=float(eigs.constant[index]),
             largest_residual=float(eigs.residuals[index].max()),
@@ -96,11 +96,11 @@ def end_of_spectrum(eig: EigenDecomposition, positive: bool) -> tuple[Eigenvecto
     """
     certain = eig.distinct_from_zero
     order = torch.argsort(certain, descending=positive)[:SHOWN].tolist()
-    mass = torch.where(eig.frobenius_squared > 0, eig.frobenius_squared, 1.0)
+    size = torch.where(eig.norm > 0, eig.norm, 1.0)
     return tuple(
         Eigenvector(
             eigenvalue=float(eig.eigenvalues[index]),
-            explained=float(eig.eigenvalues[index].square() / mass),
+            explained=float((eig.eigenvalues[index] / size).square()),
             residual=float(eig.residuals[index]),
             subspace_size=int(eig.cluster_size[index]),
             vector=drawn(eig.eigenvectors[index]),

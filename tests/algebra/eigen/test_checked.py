@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bilens.algebra.eigen.balance import balance
+from bilens.algebra.eigen.balance import balance_all
 from bilens.algebra.eigen.checked import Spectrum, checked_spectrum, clusters, failed
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Status
 from bilens.algebra.quadratic_form import QuadraticForm
@@ -29,10 +29,13 @@ def make() -> QuadraticForm:
 
 def judged(values: Tensor, vectors: Tensor, k: int = N) -> EigenDecomposition:
     """What is said about an answer for the form of VALUES and VECTORS."""
-    balanced = balance(make().matrix)
-    mass = balanced.matrix.dense().square().sum()
-    spectrum = Spectrum(values / balanced.unit, vectors, mass)
-    return checked_spectrum(make(), balanced, spectrum, k, "magnitude", "by hand")
+    matrix = make().matrix
+    form = balance_all(matrix.left, matrix.right, matrix.weight[None])
+    array, scaled = form.dense(0), values / form.units[0]
+    residuals = (vectors @ array - scaled[:, None] * vectors).norm(dim=1)
+    mass = array.square().sum()
+    spectrum = Spectrum(scaled, vectors, residuals, mass, torch.zeros_like(mass))
+    return checked_spectrum(make(), form, spectrum, k, "magnitude", "by hand")
 
 
 def moved(tensor: Tensor, index: int, value: object) -> Tensor:

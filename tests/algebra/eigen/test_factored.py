@@ -95,7 +95,7 @@ def test_the_row_space_keeps_every_form() -> None:
     dense = oracles.dense_tensor(f.tensor.down, f.tensor.left, f.tensor.right)
     for c in range(NUM):
         small = space.small.balanced().one(c)
-        q = small.unit * small.matrix.dense() * forms.units[c]
+        q = small.units[0] * small.dense(0) * forms.units[c]
         torch.testing.assert_close(space.basis @ q @ space.basis.T, dense[c])
     outside = space.outside(5)
     torch.testing.assert_close(outside @ outside.T, torch.eye(5).double())

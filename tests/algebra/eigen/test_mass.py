@@ -21,11 +21,14 @@ from builders import randn
 
 
 def cancelling(size: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Neurons in pairs (l, r, 1) and (l, r, −1 + size · noise): Q is `size` of its terms."""
+    """Neurons in pairs (l, r, 1) and (3l, r/3, −1 + size · noise): Q is `size` of its terms.
+
+    The factor is no power of two, so that the terms of a pair are not rounded alike.
+    """
     left, right = randn(8, 6, seed=1), randn(8, 6, seed=2)
     noise = randn(3, 8, seed=3)
     weights = torch.cat([torch.ones(3, 8).double(), size * noise - 1], dim=1)
-    return torch.cat([left, left]), torch.cat([right, right]), weights
+    return torch.cat([left, 3 * left]), torch.cat([right, right / 3]), weights
 
 
 def exact(left: Tensor, right: Tensor, weight: Tensor) -> Fraction:

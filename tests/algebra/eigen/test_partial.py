@@ -184,7 +184,7 @@ def test_refining_gives_the_best_pairs_of_the_space_that_the_vectors_span() -> N
     vectors = randn(4, K, N)
     found = refine(forms, vectors, torch.ones(4).double())
     for c in range(4):
-        q = forms.one(c).matrix.dense()
+        q = forms.dense(c)
         v = found.vectors[c]
         torch.testing.assert_close(v @ v.T, torch.eye(K).double())
         torch.testing.assert_close(torch.linalg.matrix_rank(torch.cat([v, vectors[c]])).item(), K)

@@ -13,18 +13,18 @@ from typing import get_args
 import pytest
 import torch
 
-from bilens.algebra.eigen.eigendecompose import eigendecompose_all, plan_eigendecomposition
-from bilens.algebra.eigen.plan import (
+from bilens.algebra.eigen.cost import (
     BATCH,
     Precision,
     Sizes,
     Solver,
     later_batch,
-    make_plan,
     most_steps,
     solver_costs,
     usual_steps,
 )
+from bilens.algebra.eigen.eigendecompose import eigendecompose_all, plan_eigendecomposition
+from bilens.algebra.eigen.plan import make_plan
 from bilens.errors import MemoryLimitError, TruncationWarning, UsageError
 from builders import randn, random_map
 

@@ -32,7 +32,7 @@ def test_each_row_is_the_form_along_its_direction() -> None:
         torch.testing.assert_close(terms.constant, form.constant)
         assert terms.basis == form.basis
         balanced = problem.balanced().one(c)
-        torch.testing.assert_close(balanced.unit * balanced.matrix.dense(), form.dense())
+        torch.testing.assert_close(balanced.units[0] * balanced.dense(0), form.dense())
 
 
 def test_a_single_form_is_a_batch_of_one() -> None:

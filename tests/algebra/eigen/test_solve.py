@@ -18,8 +18,13 @@ from bilens.algebra.eigen import iterative
 from bilens.algebra.eigen import lanczos as lanczos_module
 from bilens.algebra.eigen.balance import balance_all
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof, Status
-from bilens.algebra.eigen.eigendecompose import eigendecompose, eigendecompose_all
+from bilens.algebra.eigen.eigendecompose import (
+    eigendecompose,
+    eigendecompose_all,
+    plan_eigendecomposition,
+)
 from bilens.algebra.eigen.lanczos import RitzPairs
+from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.errors import MemoryLimitError, NumericalError
 from builders import form_from_pairs, form_of, randn, random_map, rotation, vector
@@ -191,7 +196,7 @@ def test_garbage_for_one_form_is_flagged_where_a_dense_solver_does_not_fit(
     """Width 48 fits in any memory, so the plan is told otherwise."""
     f, rows = wide_map(), torch.eye(D_OUT, dtype=torch.float64)[:3]
     monkeypatch.setattr(iterative, "lanczos", garbage(kind))
-    monkeypatch.setattr("bilens.algebra.eigen.solve.settled", lambda *given: given[3])
+    monkeypatch.setattr("bilens.algebra.eigen.solve.settled", lambda *given: given[2])
     eigs = eigendecompose_all(f, rows, method="lanczos")
     assert eigs.status == (Status.OK, Status.OK, Status.RESIDUAL_TOO_LARGE)
     assert not bool(eigs.complete[2])
@@ -274,11 +279,69 @@ def test_a_smaller_memory_limit_makes_smaller_batches_and_the_same_result() -> N
 
 
 def test_verify_that_does_not_fit_is_refused_before_any_work() -> None:
-    f = random_map(0, 2, 8, 6000)
-    with pytest.raises(MemoryLimitError, match=r"verify=True needs 1\.\d+ GiB .* width 6000"):
+    f = random_map(0, 2, 1600, 3000)
+    with pytest.raises(MemoryLimitError, match=r"verify=True needs 6\d\d\.\d+ MiB .* eigenvalues"):
         eigendecompose_all(
-            f, method="lanczos", verify=True, memory_limit="1GiB", progress=never_called
+            f, method="lanczos", verify=True, memory_limit="500MiB", progress=never_called
         )
+
+
+def test_what_no_dense_array_fits_for_is_settled_on_the_row_space() -> None:
+    """Width 6000 takes 1.5 GiB as arrays; the eigenvalue zero is there 5,984 times."""
+    f = random_map(0, 2, 8, 6000)
+    arguments = {"k": 20, "which": "smallest", "method": "lanczos", "memory_limit": "1GiB"}
+    assert (
+        plan_eigendecomposition(f, k=20, method="lanczos", memory_limit="1GiB").settler
+        == "factored"
+    )
+    eigs = eigendecompose_all(f, verify=True, **arguments)
+    assert bool(eigs.complete.all())
+    assert_same(eigs, eigendecompose_all(f, **{**arguments, "method": "factored"}))
+
+
+def negative_form() -> QuadraticForm:
+    """Rank 60: zero, −1 and −2 stand apart from all others, and float32 sees them at once."""
+    values = torch.cat([vector(1, 2), torch.linspace(29, 30, 58).double()])
+    return form_from_pairs(-values, rotation(300)[:60])
+
+
+def turned_round(form: QuadraticForm) -> QuadraticForm:
+    matrix = replace(form.matrix, weight=-form.matrix.weight)
+    return replace(form, matrix=matrix)
+
+
+@pytest.mark.parametrize("which", ["largest", "smallest", "both"])
+def test_zeros_that_the_rank_makes_certain_are_not_missed(which: str) -> None:
+    """The three largest eigenvalues of a negative form of low rank: one zero is met at first."""
+    form = negative_form() if which != "smallest" else turned_round(negative_form())
+    eig = eigendecompose(form, k=3, which=which, method="lanczos", precision="float32")
+    assert eig.status is Status.OK
+    expected = {"both": vector(-30, 0, 0)}.get(which, vector(0, 0, 0))
+    torch.testing.assert_close(eig.eigenvalues, expected, rtol=0, atol=1e-8)
+    assert bool(eig.complete)
+
+
+def test_zeros_that_were_missed_are_said_to_be_where_nobody_settles_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bilens.algebra.eigen.solve.settled", lambda *given: given[2])
+    form = negative_form()
+    eig = eigendecompose(form, k=3, which="largest", method="lanczos", precision="float32")
+    assert eig.status is Status.MISSED
+    assert not bool(eig.complete)
+
+
+def test_more_outputs_than_have_room_are_taken_in_portions() -> None:
+    """Weights of 300 forms take 180 MiB while they are scaled; the answer is the same."""
+    f = random_map(0, 300, 10_000, 4).to(torch.float32)
+    plan = plan_eigendecomposition(f, k=1, method="dense", memory_limit="100MiB")
+    assert plan.portion < 200
+    seen: list[int] = []
+    eigs = eigendecompose_all(
+        f, k=1, method="dense", memory_limit="100MiB", progress=lambda done, _: seen.append(done)
+    )
+    assert seen == list(range(1, 301))
+    assert_same(eigs, eigendecompose_all(f, k=1, method="dense"))
 
 
 def never_called(_done: int, _total: int) -> None:

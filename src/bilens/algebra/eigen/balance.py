@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from bilens.algebra.interaction import InteractionMatrix
-
 BLOCK_BYTES = 64 * 2**20  # rows of the factors that are converted at a time
 
 
@@ -54,10 +52,24 @@ class BalancedForms:
         """Return the forms with factors of another dtype; weights and units stay float64."""
         return replace(self, left=self.left.to(dtype), right=self.right.to(dtype))
 
-    def one(self, index: int) -> Balanced:
-        """Return one form; the factors must be float64."""
-        matrix = InteractionMatrix(self.left, self.right, self.weights[index])
-        return Balanced(matrix, self.units[index], self.sizes_before_cancelling[index])
+    def one(self, index: int) -> BalancedForms:
+        """Return a single form, with its leading axis."""
+        return self.rows(slice(index, index + 1))
+
+    def dense(self, index: int) -> Tensor:
+        """Return Q_c / unit_c of one form as an (in, in) float64 array.
+
+        Factors of another dtype are converted a block of rows at a time.
+
+        Cost: 2 · hidden · in² operations, two arrays and a block; that they fit is seen to before.
+        """
+        half = torch.zeros(self.d_in, self.d_in, dtype=torch.float64)
+        block = max(BLOCK_BYTES // (24 * self.d_in), 1)
+        for start in range(0, len(self.left), block):
+            rows = slice(start, start + block)
+            left = self.left[rows].double() * self.weights[index, rows, None]
+            half.addmm_(left.T, self.right[rows].double())
+        return half.add(half.T).div_(2)
 
     def products(self, vectors: Tensor) -> Tensor:
         """Return Q_c v / unit_c in float64, (num, k, in) → (num, k, in).
@@ -121,23 +133,3 @@ def halved_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     rows = torch.ldexp(torch.ldexp(rows, -half[:, None]), -(entry - half)[:, None])
     length = torch.frexp(rows.norm(dim=1)).exponent  # of entries up to 1: it cannot overflow
     return torch.ldexp(rows, -length[:, None]), entry + length
-
-
-@dataclass(frozen=True, eq=False)
-class Balanced:
-    """One form in a scale of its own: Q = unit · matrix.
-
-    Attributes:
-        matrix: the factors.
-        unit: a power of two.
-        size_before_cancelling: what ‖Q‖/unit is at most, and how large its rounding is.
-    """
-
-    matrix: InteractionMatrix
-    unit: Tensor
-    size_before_cancelling: Tensor
-
-
-def balance(matrix: InteractionMatrix) -> Balanced:
-    """Return a float64 matrix in a scale of its own, O(hidden · in)."""
-    return balance_all(matrix.left, matrix.right, matrix.weight[None]).one(0)

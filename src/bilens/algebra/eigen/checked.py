@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from bilens.algebra.eigen.balance import Balanced
+from bilens.algebra.eigen.balance import BalancedForms
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof, Status
 from bilens.algebra.eigen.ranking import Which, ranked
 
@@ -36,22 +36,26 @@ class Terms(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """The whole spectrum that a solver found.
+    """The whole spectrum that a solver found for a form written as an array.
 
     Attributes:
         values: (n,), in any order.
         vectors: (n, in), rows.
-        mass: ‖Q‖_F², from the matrix and not from the values.
+        residuals: (n,), ‖Qv − λv‖ with Q as the array.
+        mass: ‖Q‖_F², from the array and not from the values.
+        forming_error: how far the array is from the factors, in Frobenius norm.
     """
 
     values: Tensor
     vectors: Tensor
+    residuals: Tensor
     mass: Tensor
+    forming_error: Tensor
 
 
 def checked_spectrum(
-    form: Terms,
-    balanced: Balanced,
+    terms: Terms,
+    form: BalancedForms,
     spectrum: Spectrum,
     k: int,
     which: Which,
@@ -59,42 +63,51 @@ def checked_spectrum(
 ) -> EigenDecomposition:
     """Return k pairs of a *whole* spectrum, after a check of all of its pairs.
 
-    n orthonormal vectors with small residuals leave no room for a missing or wrong eigenvalue:
-    the eigenvalues of Q and the values pair off within the norm of the residuals (Weyl), so
-    `complete` is claimed only if every one of the n pairs passes, whatever k is.
+    n orthonormal vectors with residuals R leave no room for a missing or wrong eigenvalue: the
+    eigenvalues of Q and the values pair off within ‖R‖_F (Weyl), so `complete` is claimed only if
+    ‖R‖_F, the departure from orthonormality and the error of forming the array are all within the
+    noise, whatever k is. The residuals of the k pairs are measured from the factors.
 
     Args:
-        form: the other terms of the form, float64.
-        balanced: its matrix in unit scale; everything is checked there.
-        spectrum: what the solver found, in unit scale.
+        terms: the other terms of the form, float64.
+        form: its matrix in a scale of its own, a single one; everything is checked there.
+        spectrum: what the solver found, in that scale.
         k: number of pairs to return.
         which: the end of the spectrum.
         method: name of the solver.
     """
-    values, vectors, mass = spectrum.values, spectrum.vectors, spectrum.mass
-    noise = SOLVER_TOLERANCE * mass.sqrt() + FACTOR_TOLERANCE * balanced.size_before_cancelling
-    residuals = (balanced.matrix.matvec(vectors) - values[:, None] * vectors).norm(dim=1)
-    overlap = vectors @ vectors.T - torch.eye(len(vectors), dtype=vectors.dtype)
-    passed = (residuals <= noise) & (overlap.abs().amax(dim=1) <= SOLVER_TOLERANCE)
-    complete = bool(passed.all()) and len(values) == len(form.linear)
-    labels, sizes = clusters(values, float(noise))
-    values, vectors, chosen = ranked(values, vectors, k, which)
+    noise = SOLVER_TOLERANCE * spectrum.mass.sqrt()
+    noise = noise + FACTOR_TOLERANCE * form.sizes_before_cancelling[0]
+    overlap = spectrum.vectors @ spectrum.vectors.T
+    overlap.diagonal().sub_(1)
+    skew = overlap.norm(dim=1)
+    whole = len(spectrum.values) == len(terms.linear) and bool(
+        (spectrum.residuals.norm() <= noise)
+        & (skew.norm() <= SOLVER_TOLERANCE)
+        & (spectrum.forming_error <= noise)
+    )
+    labels, sizes = clusters(spectrum.values, float(noise))
+    values, vectors, chosen = ranked(spectrum.values, spectrum.vectors, k, which)
+    residuals = (form.products(vectors[None])[0] - values[:, None] * vectors).norm(dim=1)
+    converged = (residuals <= noise) & (skew[chosen] <= SOLVER_TOLERANCE)
+    complete = whole and bool(converged.all())
+    mass, unit = spectrum.mass, form.units[0]
     return EigenDecomposition(
-        eigenvalues=values * balanced.unit,
+        eigenvalues=values * unit,
         eigenvectors=vectors,
-        residuals=residuals[chosen] * balanced.unit,
-        converged=passed[chosen],
-        frobenius_squared=mass * balanced.unit.square(),
+        residuals=residuals * unit,
+        converged=converged,
+        norm=mass.sqrt() * unit,
         explained=values.square().sum() / mass if mass > 0 else torch.ones_like(mass),
         complete=torch.as_tensor(complete),
-        noise=noise * balanced.unit,
+        noise=noise * unit,
         cluster=labels[chosen],
         cluster_size=sizes[chosen],
-        linear=form.linear,
-        constant=form.constant,
+        linear=terms.linear,
+        constant=terms.constant,
         method=method,
         which=which,
-        basis=form.basis,
+        basis=terms.basis,
         status=Status.OK if complete else Status.RESIDUAL_TOO_LARGE,
         proof=Proof.SPECTRUM if complete else Proof.NONE,
     )
@@ -127,7 +140,7 @@ def failed(form: Terms, k: int, which: Which, method: str, status: Status) -> Ei
         eigenvectors=gap[:, None].expand(k, len(form.linear)),
         residuals=gap,
         converged=torch.zeros(k, dtype=torch.bool),
-        frobenius_squared=gap.new_tensor(torch.nan),
+        norm=gap.new_tensor(torch.nan),
         explained=gap.new_tensor(torch.nan),
         complete=torch.as_tensor(False),
         noise=gap.new_tensor(torch.nan),

@@ -24,6 +24,7 @@ class Status(Enum):
     NOT_FINITE = "the form holds NaN or infinity and was not decomposed"
     NOT_CONVERGED = "the solver did not converge"
     RESIDUAL_TOO_LARGE = "a residual, or the orthogonality of the vectors, is outside the tolerance"
+    MISSED = "zero is an eigenvalue more often, by the rank of the form, than was found"
 
 
 class Proof(Enum):
@@ -99,7 +100,7 @@ class EigenDecomposition:
         residuals: (..., k), ‖Qv − λv‖ from the factors: up to their rounding, an eigenvalue of Q
             lies that close to λ.
         converged: (..., k), residual and orthogonality to the others are within the tolerance.
-        frobenius_squared: (...), ‖Q‖_F².
+        norm: (...), ‖Q‖_F.
         explained: (...), share Σλ_i² / ‖Q‖_F² of the returned pairs; 1 for a form that is zero.
         complete: (...), proven up to `noise`, and to ties of 1e-8 in size: no eigenvalue that
             belongs to the selection `which` was missed. False means that nothing is proven, not
@@ -122,7 +123,7 @@ class EigenDecomposition:
     eigenvectors: Tensor
     residuals: Tensor
     converged: Tensor
-    frobenius_squared: Tensor
+    norm: Tensor
     explained: Tensor
     complete: Tensor
     noise: Tensor
@@ -153,6 +154,11 @@ class EigenDecomposition:
             if isinstance(getattr(self, field.name), Tensor)
         }
         return replace(self, **tensors, status=self.status[index], proof=self.proof[index])
+
+    @property
+    def frobenius_squared(self) -> Tensor:
+        """‖Q‖_F², (...); infinite or zero where the square leaves float64."""
+        return self.norm.square()
 
     @property
     def distinct_from_zero(self) -> Tensor:

@@ -9,9 +9,11 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from bilens.algebra.eigen.batches import assemble
+from bilens.algebra.eigen.cost import Method, Precision, Sizes
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Status
-from bilens.algebra.eigen.plan import EigenPlan, Method, Precision, Sizes, make_plan
-from bilens.algebra.eigen.problem import Problem, problem_of_form, problem_of_map
+from bilens.algebra.eigen.plan import EigenPlan, make_plan
+from bilens.algebra.eigen.problem import problem_of_form, problem_of_map
 from bilens.algebra.eigen.ranking import Which
 from bilens.algebra.eigen.solve import solve
 from bilens.algebra.quadratic_form import QuadraticForm
@@ -71,7 +73,9 @@ def eigendecompose(
         )
     kept = clip_k(k, form.d_in)
     problem = problem_of_form(form)
-    plan = make_plan(sizes_of(problem, kept), method, precision, memory_limit)
+    itemsize = problem.left.element_size()
+    sizes = Sizes(1, problem.d_hidden, form.d_in, kept, itemsize)
+    plan = make_plan(sizes, method, precision, memory_limit, verify)
     result = solve(problem, kept, which, plan, verify, seed, silent)[0]
     if result.status in (Status.NOT_FINITE, Status.NOT_CONVERGED):
         assert isinstance(result.status, Status), "one form has one status"
@@ -140,9 +144,19 @@ def eigendecompose_all(
     check_choices(which, method, precision)
     rows = checked_directions(f, directions)
     kept = clip_k(k, f.sizes.d_in)
-    problem = problem_of_map(f, rows)
-    plan = make_plan(sizes_of(problem, kept), method, precision, memory_limit)
-    return solve(problem, kept, which, plan, verify, seed, progress)
+    plan = make_plan(sizes_of(f, rows, kept), method, precision, memory_limit, verify)
+    num = f.sizes.d_out if rows is None else len(rows)
+    parts = []
+    for first in range(0, num, plan.portion):  # as many as have room for their weights
+        chosen = slice(first, min(first + plan.portion, num))
+        problem = problem_of_map(f, rows, chosen)
+
+        def report(done: int, _total: int, first: int = first) -> None:
+            progress(first + done, num)
+
+        part = solve(problem, kept, which, plan, verify, seed, report)
+        parts.append((torch.arange(chosen.start, chosen.stop), part))
+    return parts[0][1] if len(parts) == 1 else assemble(parts)
 
 
 def plan_eigendecomposition(
@@ -152,9 +166,13 @@ def plan_eigendecomposition(
     method: Method = "auto",
     *,
     precision: Precision = "float64",
+    verify: bool = False,
     memory_limit: int | str | None = None,
 ) -> EigenPlan:
     """Return how `eigendecompose_all` would work with the same arguments, without doing it.
+
+    `verify` takes part in what must fit, not in the choice: how many forms a proof will be missing
+    for is not known before.
 
     Raises:
         ShapeError: If the directions do not have one entry for each output.
@@ -164,16 +182,14 @@ def plan_eigendecomposition(
     check_choices("magnitude", method, precision)
     rows = checked_directions(f, directions)
     kept = clip_k(k, f.sizes.d_in)
+    return make_plan(sizes_of(f, rows, kept), method, precision, memory_limit, verify)
+
+
+def sizes_of(f: QuadraticMap, directions: Tensor | None, k: int) -> Sizes:
+    """Return what the cost of a decomposition depends on."""
     itemsize = 8 if f.dtype == torch.float64 else 4
-    num = f.sizes.d_out if rows is None else len(rows)
-    sizes = Sizes(num, f.sizes.d_hidden, f.sizes.d_in, kept, itemsize)
-    return make_plan(sizes, method, precision, memory_limit)
-
-
-def sizes_of(problem: Problem, k: int) -> Sizes:
-    """Return what the cost of a problem depends on."""
-    itemsize = problem.left.element_size()
-    return Sizes(problem.num, problem.d_hidden, problem.d_in, k, itemsize)
+    num = f.sizes.d_out if directions is None else len(directions)
+    return Sizes(num, f.sizes.d_hidden, f.sizes.d_in, k, itemsize)
 
 
 def checked_directions(f: QuadraticMap, directions: Tensor | None) -> Tensor | None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from bilens.algebra.eigen.balance import Balanced, BalancedForms
+from bilens.algebra.eigen.balance import BalancedForms
 from bilens.algebra.eigen.checked import Terms, checked_spectrum, clusters, failed
-from bilens.algebra.eigen.decomposition import EigenDecomposition, Status
+from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof, Status
 from bilens.algebra.eigen.dense import whole_spectrum
 from bilens.algebra.eigen.problem import OtherTerms, Problem
 from bilens.algebra.eigen.ranking import Which, chosen_positions, with_sign
@@ -29,6 +29,20 @@ class RowSpace:
 
     small: Problem
     basis: Tensor
+
+    def balanced(self, forms: BalancedForms) -> BalancedForms:
+        """Return the forms on the row space in a scale of their own, their units those of Q_c.
+
+        Args:
+            forms: the same on the whole input space, for what cancelled in their weights.
+        """
+        small = self.small.balanced()
+        sizes = forms.sizes_before_cancelling / small.units
+        return replace(
+            small,
+            units=small.units * forms.units,
+            sizes_before_cancelling=small.sizes_before_cancelling.maximum(sizes),
+        )
 
     def lift(self, vectors: Tensor) -> Tensor:
         """Return vectors of the input space, (..., width) → (..., in)."""
@@ -71,47 +85,59 @@ def row_space(problem: Problem, forms: BalancedForms) -> RowSpace:
 
 
 def solve(
-    terms: Terms, space: RowSpace, balanced: Balanced, k: int, which: Which
+    terms: Terms,
+    space: RowSpace,
+    small: BalancedForms,
+    form: BalancedForms,
+    k: int,
+    which: Which,
 ) -> EigenDecomposition:
     """Return k eigenpairs of one form from its whole spectrum on the row space.
 
-    The rest of the spectrum, in − width eigenvalues, is exactly zero. Residuals and
-    orthogonality are checked on the row space; the basis keeps both.
+    The rest of the spectrum, in − width eigenvalues, is exactly zero. All pairs are checked on
+    the row space; the residuals of the k pairs come from the factors themselves.
 
     Args:
         terms: the linear and constant term of the form, of the width of the input.
         space: the row space.
-        balanced: the form on it.
+        small: the form on it, in units of its own.
+        form: the form as it came, in units of its own.
         k: how many pairs.
         which: the end of the spectrum.
     """
-    spectrum = whole_spectrum(balanced)
+    spectrum = whole_spectrum(small)
     if spectrum is None:
         return failed(terms, k, which, METHOD, Status.NOT_CONVERGED)
     width, d_in = len(spectrum.values), len(terms.linear)
     none = OtherTerms(spectrum.values.new_zeros(width), terms.constant, terms.basis)
-    inner = checked_spectrum(none, balanced, spectrum, width, "magnitude", METHOD)
+    inner = checked_spectrum(none, small, spectrum, width, "magnitude", METHOD)
     values = torch.cat([inner.eigenvalues, inner.eigenvalues.new_zeros(d_in - width)])
     positions = chosen_positions(values, k, which)
     inside = positions < width
     vectors = values.new_empty(k, d_in)
     vectors[inside] = space.lift(inner.eigenvectors[positions[inside]])
     vectors[~inside] = space.outside(int((~inside).sum()))
-    residuals = torch.cat([inner.residuals, torch.zeros_like(values[width:])])
-    converged = torch.cat([inner.converged, torch.ones_like(values[width:], dtype=torch.bool)])
+    unit, kept = form.units[0], values[positions]
+    residuals = form.products(vectors[None])[0] - (kept / unit)[:, None] * vectors
+    residuals = residuals.norm(dim=1) * unit
+    outside = torch.ones_like(values[width:], dtype=torch.bool)
+    converged = torch.cat([inner.converged, outside])[positions] & (residuals <= inner.noise)
+    complete = inner.complete & converged.all()
     labels, sizes = clusters(values, float(inner.noise))
-    mass = inner.frobenius_squared
-    kept = values[positions]
+    nothing = torch.ones_like(inner.norm)
     return replace(
         inner,
         eigenvalues=kept,
         eigenvectors=with_sign(vectors),
-        residuals=residuals[positions],
-        converged=converged[positions],
-        explained=(kept / mass.sqrt()).square().sum() if mass > 0 else torch.ones_like(mass),
+        residuals=residuals,
+        converged=converged,
+        explained=(kept / inner.norm).square().sum() if inner.norm > 0 else nothing,
+        complete=complete,
         cluster=labels[positions],
         cluster_size=sizes[positions],
         linear=terms.linear,
         constant=terms.constant,
         which=which,
+        status=Status.OK if bool(complete) else Status.RESIDUAL_TOO_LARGE,
+        proof=Proof.SPECTRUM if bool(complete) else Proof.NONE,
     )

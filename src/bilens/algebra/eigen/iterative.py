@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bilens.algebra.eigen.balance import BalancedForms
 from bilens.algebra.eigen.batches import take
+from bilens.algebra.eigen.cost import Precision, later_batch, most_steps, usual_steps
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof, Status
 from bilens.algebra.eigen.lanczos import Product, lanczos
 from bilens.algebra.eigen.mass import masses, most_rounding
@@ -21,8 +22,9 @@ from bilens.algebra.eigen.partial import (
     refine,
     rounding,
     skew,
+    zeros_missed,
 )
-from bilens.algebra.eigen.plan import EigenPlan, Precision, later_batch, most_steps, usual_steps
+from bilens.algebra.eigen.plan import EigenPlan
 from bilens.algebra.eigen.problem import OtherTerms, Problem
 from bilens.algebra.eigen.ranking import Which
 
@@ -85,6 +87,7 @@ def solve(
                     Proof.MASS if mass_does else Proof.RANK if rank_does else Proof.NONE
                     for mass_does, rank_does in zip(proven, by_rank, strict=True)
                 ],
+                zeros_missed(pairs, mine, which),
                 found.rivals,
                 which,
             )
@@ -123,13 +126,20 @@ def record(
     mass: Tensor,
     allowed: Tensor,
     proofs: Sequence[Proof],
+    missed: Tensor,
     rivals: Tensor,
     which: Which,
 ) -> EigenDecomposition:
     """Return pairs in balanced units as the decomposition of a batch, in units of the output."""
     converged = pairs.residuals <= allowed[:, None]
-    passed = converged.all(dim=1)
-    proof = tuple(proof if good else Proof.NONE for proof, good in zip(proofs, passed, strict=True))
+    status = [
+        Status.RESIDUAL_TOO_LARGE if not good else Status.MISSED if short else Status.OK
+        for good, short in zip(converged.all(dim=1), missed, strict=True)
+    ]
+    proof = tuple(
+        proof if good is Status.OK else Proof.NONE
+        for proof, good in zip(proofs, status, strict=True)
+    )
     complete = torch.tensor([sure is not Proof.NONE for sure in proof])
     labels, sizes = partial_clusters(pairs.values, rivals, cluster_limit(pairs))
     share = pairs.values.square().sum(dim=1) / torch.where(mass > 0, mass, 1.0)
@@ -138,7 +148,7 @@ def record(
         eigenvectors=pairs.vectors,
         residuals=pairs.residuals * units[:, None],
         converged=converged,
-        frobenius_squared=mass * units.square(),
+        norm=mass.sqrt() * units,
         explained=torch.where(mass > 0, share, 1.0),
         complete=complete,
         noise=(pairs.noise + pairs.residuals.amax(dim=1)) * units,
@@ -149,6 +159,6 @@ def record(
         method=METHOD,
         which=which,
         basis=terms.basis,
-        status=tuple(Status.OK if good else Status.RESIDUAL_TOO_LARGE for good in passed),
+        status=tuple(status),
         proof=proof,
     )

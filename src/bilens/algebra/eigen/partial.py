@@ -127,6 +127,30 @@ def proven_by_rank(pairs: Refined, forms: BalancedForms, which: Which) -> Tensor
     return sure
 
 
+def zeros_missed(pairs: Refined, forms: BalancedForms, which: Which) -> Tensor:
+    """Tell for which forms the rank shows that an end of the spectrum was missed, (num,) bool.
+
+    Math: a form of r neurons has the eigenvalue zero at least in − 2r times, so of the u largest
+        eigenvalues min(u, in − 2r) or more are not negative, and of the smallest not positive. An
+        iteration meets a repeated eigenvalue once, and can take smaller ones for its repetitions.
+
+    Args:
+        pairs: what was found.
+        forms: the forms.
+        which: the end of the spectrum.
+    """
+    if which == "magnitude":
+        return torch.zeros(len(pairs.values), dtype=torch.bool)
+    upper, lower = ends(pairs.values.shape[1], which)
+    slack = (pairs.residuals.norm(dim=1) + pairs.noise)[:, None]
+    zeros = (forms.d_in - 2 * (forms.weights != 0).sum(dim=1)).clamp(min=0)
+    ordered = pairs.values.sort(dim=1, descending=True).values
+    above = (ordered[:, :upper] >= -slack).sum(dim=1)
+    below = (ordered[:, upper:] <= slack).sum(dim=1)
+    missed: Tensor = (above < zeros.clamp(max=upper)) | (below < zeros.clamp(max=lower))
+    return missed
+
+
 def innermost(values: Tensor, which: Which) -> Tensor:
     """Return how large a missed eigenvalue would have to be at least, (num,)."""
     if which == "magnitude":

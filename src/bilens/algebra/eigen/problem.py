@@ -11,6 +11,8 @@ from bilens.algebra.eigen.balance import BalancedForms, balance_all
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
 
+EVERY = slice(None)
+
 
 @dataclass(frozen=True, eq=False)
 class OtherTerms:
@@ -88,16 +90,21 @@ def problem_of_form(form: QuadraticForm) -> Problem:
     )
 
 
-def problem_of_map(f: QuadraticMap, directions: Tensor | None = None) -> Problem:
+def problem_of_map(
+    f: QuadraticMap, directions: Tensor | None = None, chosen: slice = EVERY
+) -> Problem:
     """Return the forms of a map along (num, out) directions, some of which may be unusable.
 
-    None reads every output as it is, without an (out, out) array.
+    Args:
+        f: the map.
+        directions: None reads every output as it is, without an (out, out) array.
+        chosen: which of the directions.
     """
     f = f.detach()
-    rows = None if directions is None else directions.detach().double()
+    rows = None if directions is None else directions[chosen].detach().double()
 
     def read(part: Tensor) -> Tensor:
-        return part.double() if rows is None else rows @ part.double()
+        return part[chosen].double() if rows is None else rows @ part.double()
 
     weights = read(f.tensor.down)
     zero = weights.new_zeros(())

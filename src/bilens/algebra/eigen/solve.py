@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from bilens.algebra.eigen import dense, factored, iterative
-from bilens.algebra.eigen.balance import Balanced, BalancedForms
+from bilens.algebra.eigen.balance import BalancedForms
 from bilens.algebra.eigen.batches import assemble, stack, take, tuple_of
 from bilens.algebra.eigen.checked import clusters, failed
+from bilens.algebra.eigen.cost import Solver
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof, Status
 from bilens.algebra.eigen.partial import same_values
 from bilens.algebra.eigen.plan import EigenPlan
-from bilens.algebra.eigen.problem import OtherTerms, Problem
+from bilens.algebra.eigen.problem import Problem
 from bilens.algebra.eigen.ranking import Which
-from bilens.checks import readable
-from bilens.errors import MemoryLimitError
+
+WholeSolver = Callable[[int, int, Which], EigenDecomposition]  # of form, k, which
 
 
 def solve(
@@ -31,14 +33,13 @@ def solve(
     progress: Callable[[int, int], None],
 ) -> EigenDecomposition:
     """Return the decompositions of all forms of a problem as one batch, in their order."""
-    dense_fits = plan.costs["dense"].peak_bytes <= plan.limit_bytes
-    if verify and plan.method == "lanczos" and not dense_fits:
-        raise MemoryLimitError(
-            f"verify=True needs {readable(plan.costs['dense'].peak_bytes)} for a dense solver of "
-            f"width {problem.d_in}, the limit is {readable(plan.limit_bytes)}: allow more, or "
-            "read `complete` for what is proven without."
-        )
     forms = problem.balanced()
+
+    @cache
+    def settler() -> WholeSolver:  # made where there is something to settle, and only once
+        assert plan.settler is not None, "looked at before"
+        return one_by_one(problem, forms, plan.settler)
+
     largest = forms.units * forms.sizes_before_cancelling  # factors may be finite, this not
     usable = problem.usable & largest.isfinite()
     parts: list[tuple[Tensor, EigenDecomposition]] = []
@@ -46,8 +47,9 @@ def solve(
     for rows, batch in portions(problem, forms, usable, k, which, plan, seed):
         if len(rows) == 0:
             continue
-        if plan.method == "lanczos" and dense_fits:
-            batch = settled(problem, forms, rows, batch, verify)
+        if plan.method == "lanczos" and plan.settler is not None:
+            compare = plan.settler == "dense"
+            batch = settled(forms, rows, batch, settler, compare, verify)
         parts.append((rows, batch))
         done += len(rows)
         progress(done, problem.num)
@@ -71,70 +73,73 @@ def portions(
     if plan.method == "lanczos":
         yield from iterative.solve(problem, forms, rows, k, which, plan, seed)
         return
-    if plan.method == "factored":
-        space = factored.row_space(problem, forms)
-        small = space.small.balanced()
-        sizes = forms.sizes_before_cancelling / small.units  # what cancelled in the weights
-        small = replace(
-            small,
-            units=small.units * forms.units,
-            sizes_before_cancelling=small.sizes_before_cancelling.maximum(sizes),
-        )
-    else:
-        wide = forms.to(torch.float64)
+    solver = one_by_one(problem, forms, plan.method)
     for index in rows.tolist():
-        terms = problem.terms(index)
-        if plan.method == "factored":
-            single = factored.solve(terms, space, small.one(index), k, which)
-        else:
-            single = dense.solve(terms, wide.one(index), k, which)
-        yield torch.tensor([index]), stack([single])
+        yield torch.tensor([index]), stack([solver(index, k, which)])
+
+
+def one_by_one(problem: Problem, forms: BalancedForms, method: Solver) -> WholeSolver:
+    """Return a solver of whole spectra: (form, k, which) → its decomposition."""
+    if method == "dense":
+        return lambda index, k, which: dense.solve(problem.terms(index), forms.one(index), k, which)
+    space = factored.row_space(problem, forms)
+    small = space.balanced(forms)
+    return lambda index, k, which: factored.solve(
+        problem.terms(index), space, small.one(index), forms.one(index), k, which
+    )
 
 
 def settled(
-    problem: Problem,
     forms: BalancedForms,
     rows: Tensor,
     batch: EigenDecomposition,
+    settler: Callable[[], WholeSolver],
+    compare: bool,
     verify: bool,
 ) -> EigenDecomposition:
-    """Return a batch in which a dense solver has answered what the iteration left open.
+    """Return a batch in which a solver of whole spectra has answered what was left open.
 
-    That is every form whose pairs did not converge, and with `verify` every form that is not
-    proven complete.
+    That is every form whose pairs did not converge, or are known to lack some, and with `verify`
+    every form that is not proven complete.
+
+    Args:
+        forms: all forms.
+        rows: which of them the batch holds.
+        batch: what the iteration found.
+        settler: makes the solver.
+        compare: whether eigenvalues alone are cheaper, and enough if they are those found.
+        verify: whether to settle what is not proven.
     """
-    doubtful = torch.tensor(
-        [status is Status.RESIDUAL_TOO_LARGE for status in tuple_of(batch.status)]
-    )
+    status = tuple_of(batch.status)
+    doubtful = torch.tensor([end in (Status.RESIDUAL_TOO_LARGE, Status.MISSED) for end in status])
     if verify:
-        finite = [status is not Status.NOT_FINITE for status in tuple_of(batch.status)]
+        finite = [end is not Status.NOT_FINITE for end in status]
         doubtful |= torch.tensor(finite) & ~batch.complete
     if not bool(doubtful.any()):
         return batch
-    wide = forms.rows(rows).to(torch.float64)
     done = (~doubtful).nonzero()[:, 0]
     parts = [(done, take(batch, done))]
     for position in doubtful.nonzero()[:, 0].tolist():
-        terms = problem.terms(int(rows[position]))
-        single = compared(terms, wide.one(position), batch[position])
+        found, index = batch[position], int(rows[position])
+        single = compared(forms.one(index), found) if compare else None
+        if single is None:
+            single = settler()(index, len(found.eigenvalues), found.which)
+            single = replace(single, method=found.method)  # of the batch
         parts.append((torch.tensor([position]), stack([single])))
     return assemble(parts)
 
 
-def compared(
-    terms: OtherTerms, balanced: Balanced, found: EigenDecomposition
-) -> EigenDecomposition:
-    """Return what was found if its values are those of a dense solver, else the dense answer."""
-    if found.status is Status.OK:
-        values = dense.spectrum_values(balanced)
-        if values is not None:
-            whole, noise = values * balanced.unit, found.noise
-            if bool(same_values(found.eigenvalues[None], whole[None], found.which, noise[None])):
-                return agreed(found, whole)
-    k = len(found.eigenvalues)
-    return replace(
-        dense.solve(terms, balanced, k, found.which), method=found.method
-    )  # of the batch
+def compared(form: BalancedForms, found: EigenDecomposition) -> EigenDecomposition | None:
+    """Return what was found, proven, if its values are those of a dense solver; else None."""
+    if found.status is not Status.OK:
+        return None
+    values = dense.spectrum_values(form)
+    if values is None:
+        return None
+    whole, noise = values * form.units[0], found.noise
+    if not bool(same_values(found.eigenvalues[None], whole[None], found.which, noise[None])):
+        return None
+    return agreed(found, whole)
 
 
 def agreed(found: EigenDecomposition, whole: Tensor) -> EigenDecomposition:
