@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     )
     from bilens.algebra.eigen.plan import EigenPlan
     from bilens.algebra.eigenvector_matching import EigenvectorMatch, match_eigenvectors
+    from bilens.algebra.gaussian_moments import GaussianMoments, gaussian_moments
     from bilens.algebra.hosvd import HOSVD, hosvd
     from bilens.algebra.interaction import InteractionMatrix
     from bilens.algebra.localisation import localisation
@@ -97,6 +98,10 @@ _HOMES = {
         "EigenvectorMatch",
         "match_eigenvectors",
     ),
+    "bilens.algebra.gaussian_moments": (
+        "GaussianMoments",
+        "gaussian_moments",
+    ),
     "bilens.algebra.hosvd": (
         "HOSVD",
         "hosvd",
@@ -135,6 +140,7 @@ __all__ = [
     "EigenDecomposition",
     "EigenPlan",
     "EigenvectorMatch",
+    "GaussianMoments",
     "InteractionMatrix",
     "Proof",
     "QuadraticForm",
@@ -156,6 +162,7 @@ __all__ = [
     "effective_rank",
     "eigendecompose",
     "eigendecompose_all",
+    "gaussian_moments",
     "hosvd",
     "interaction_submatrix",
     "load",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bilens.algebra.covariance import checked_covariance
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.checks import (
     as_integer,
@@ -19,7 +20,6 @@ from bilens.checks import memory_limit as bytes_allowed
 from bilens.errors import ShapeError, UsageError
 
 WORK_BYTES = 128 * 2**20  # what the rows at work may take beside the result
-SYMMETRY = 1e-6  # of the largest entry: what a covariance may deviate by
 
 
 def attribute(
@@ -117,15 +117,11 @@ def attribute_to_background(
     d_in = f.sizes.d_in
     if check_float_tensor("mean", mean) != (d_in,):
         raise ShapeError(f"mean has shape {tuple(mean.shape)}; expected ({d_in},).")
-    shape = check_float_tensor("covariance", covariance)
-    if shape != (d_in, d_in):
-        raise ShapeError(f"covariance has shape {shape}; expected ({d_in}, {d_in}).")
-    if float((covariance - covariance.T).abs().max()) > SYMMETRY * float(covariance.abs().max()):
-        raise UsageError("covariance is not symmetric: pass the covariance of the background.")
+    covariance = checked_covariance(covariance, d_in)
     result = attribute(f, x, mean, outputs=outputs, memory_limit=memory_limit)
     with torch.no_grad():
         down, left, right = factors(chosen_outputs(f.detach(), outputs))
-        sigma = covariance.detach().to(left)
+        sigma = covariance.to(left)
         spread = left * (right @ sigma) + right * (left @ sigma)
         result -= (down @ spread) / 2
         return check_finite("the attribution", result)

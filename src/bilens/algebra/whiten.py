@@ -5,12 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bilens.algebra.covariance import symmetric_root
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.checks import check_float_tensor, check_type
-from bilens.errors import ShapeError, UsageError
-
-EPS = torch.finfo(torch.float64).eps
-SYMMETRY = 1e-6  # of the largest entry: what a covariance may deviate by, and be negative by
+from bilens.errors import ShapeError
 
 
 def whiten(f: QuadraticMap, covariance: Tensor, mean: Tensor | None = None) -> QuadraticMap:
@@ -44,21 +42,7 @@ def whiten(f: QuadraticMap, covariance: Tensor, mean: Tensor | None = None) -> Q
     """
     check_type("f", f, QuadraticMap, "pass a QuadraticMap")
     d_in = f.sizes.d_in
-    shape = check_float_tensor("covariance", covariance, num_axes=2)
-    if shape != (d_in, d_in):
-        raise ShapeError(f"covariance has shape {shape}; expected ({d_in}, {d_in}).")
-    covariance = covariance.detach().double()
-    largest = float(covariance.abs().max())
-    if float((covariance - covariance.T).abs().max()) > SYMMETRY * largest:
-        raise UsageError("covariance is not symmetric: pass a covariance matrix of the inputs.")
-    values, columns = torch.linalg.eigh((covariance + covariance.T) / 2)
-    if float(values.min()) < -SYMMETRY * largest:
-        raise UsageError(
-            f"covariance has the eigenvalue {float(values.min()):.3g}; none below zero was "
-            "expected: pass a covariance matrix of the inputs."
-        )
-    values = torch.where(values > d_in * EPS * values.max(), values, 0.0)
-    root = (columns * values.sqrt()) @ columns.T
+    root = symmetric_root(covariance, d_in)
     if mean is not None:
         shape = check_float_tensor("mean", mean)
         if shape != (d_in,):
