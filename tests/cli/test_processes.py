@@ -22,7 +22,7 @@ import runs
 import tiny
 from bilens.io.load import load
 from bilens.version import VERSION
-from commands import Shell, train
+from commands import Shell, model_folder, train
 
 PATIENCE = 2.0 if os.environ.get("CI") else 1.0  # shared machines are slower
 PROGRAM = [sys.executable, "-m", "bilens"]
@@ -201,3 +201,30 @@ def test_ctrl_c_ends_a_training_that_resume_finishes(
     assert bilens("--quiet", *whole).code == 0
     assert tiny.same_weights(load(folder).module, load(tmp_path / "whole" / "run").module)
     assert runs.history(folder) == runs.history(tmp_path / "whole" / "run")
+
+
+def test_ctrl_c_ends_a_decomposition_that_the_same_command_finishes(
+    bilens: Shell, tmp_path: Path
+) -> None:
+    """The rotations of each layer take a second or two."""
+    model = model_folder(tmp_path / "deep", tiny.classifier(n_layers=2))
+    out = tmp_path / "pairs"
+    line = ["decompose", model, "--null-samples", 4000, "--out", out]
+    process = start(*line)
+    while not (out / "layers.0.safetensors").exists():  # the second of its two files
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    stdout, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    kept = f"error: Interrupted: layers.0 is kept in {out}; the same command goes on with layers.1."
+    assert (stdout, err.splitlines()[-1]) == ("", kept)
+    assert "Traceback" not in err
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert set(before) == {"layers.0.json", "layers.0.safetensors"}
+
+    records = bilens("--quiet", *line, "--json").json()["layers"]
+    assert [record["layer"] for record in records] == ["layers.0", "layers.1"]
+    after = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert set(after) == {*before, "layers.1.json", "layers.1.safetensors"}
+    assert {name: after[name] for name in before} == before

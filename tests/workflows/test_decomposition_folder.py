@@ -1,12 +1,16 @@
 """One decomposition a layer in a folder: whole files, nothing lost, gone on with where it stopped.
 
 Broken once: the weights left out of the identity; the record of other weights was handed out.
+`interruptible` put around nothing; Ctrl-C while a layer was written lost it.
 """
 
 from __future__ import annotations
 
 import json
+import re
+import signal
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +20,12 @@ from safetensors import safe_open
 
 import tiny
 from bilens.errors import InterruptedRunError, OutputExistsError, UsageError
+from bilens.io.atomic import write_files
 from bilens.workflows import decomposition_folder
-from bilens.workflows.decompose import decompose
+from bilens.workflows.decompose import decompose, run_job
 from bilens.workflows.decomposition_folder import decompose_layers
 from bilens.workflows.decomposition_request import Request
+from bilens.workflows.layer_job import LayerJob
 
 TWO = replace(tiny.loaded(tiny.classifier(n_layers=2)), weights_sha256="a")
 REQUEST = Request(top=3)
@@ -54,11 +60,11 @@ def test_a_layer_that_is_done_is_not_done_again(
     (tmp_path / "layers.1.safetensors").unlink()
     done: list[str] = []
 
-    def watched(*arguments: Any, layer: str, **options: Any) -> object:
-        done.append(layer)
-        return decompose(*arguments, layer=layer, **options)
+    def watched(job: LayerJob, *options: Any) -> object:
+        done.append(job.outputs.layer)
+        return run_job(job, *options)
 
-    monkeypatch.setattr(decomposition_folder, "decompose", watched)
+    monkeypatch.setattr(decomposition_folder, "run_job", watched)
     assert json.dumps(run(tmp_path)) == json.dumps(first)
     assert done == ["layers.1"]
 
@@ -80,17 +86,54 @@ def test_pairs_that_do_not_belong_to_their_record_are_computed_again(
     assert decomposition_folder.inner_record(path) == good
 
 
-def test_ctrl_c_keeps_the_layers_that_are_done(tmp_path: Path) -> None:
-    def interrupt(layer: str, _done: int, _total: int) -> None:
-        if layer == "layers.1":
-            raise KeyboardInterrupt
+def test_a_record_says_how_to_make_it_again(tmp_path: Path) -> None:
+    records = run(tmp_path, Request(top=3, seed=7), command="bilens decompose it")
+    for record in records:
+        reproduce = json.loads((tmp_path / f"{record['layer']}.json").read_text())["reproduce"]
+        assert reproduce == record["reproduce"]
+        assert (reproduce["command"], reproduce["seed"]) == ("bilens decompose it", 7)
+        assert reproduce["versions"]["torch"] == torch.__version__
+        assert reproduce["date"] == datetime.now(UTC).strftime("%Y-%m-%d")
+    again = run(tmp_path, Request(top=3, seed=7), command="another line")
+    assert json.dumps(again) == json.dumps(records)  # when it was made, not when it was read
 
-    with pytest.raises(InterruptedRunError, match=r"Interrupted in layers\.1; .* goes on"):
+
+def interrupt(stage: str, _done: int, _total: int) -> None:
+    """Ctrl-C in the second layer."""
+    if stage == "layers.1":
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_keeps_the_layers_that_are_done(tmp_path: Path) -> None:
+    kept = f"Interrupted: layers.0 is kept in {tmp_path}; the same command goes on with layers.1."
+    with pytest.raises(InterruptedRunError, match=re.escape(kept)):
         run(tmp_path, progress=interrupt)
     assert sorted(path.name for path in tmp_path.iterdir()) == FILES[:2]
     assert len(run(tmp_path)) == 2
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(InterruptedRunError, match=r"nothing is kept, since .*--out"):
         run(None, progress=interrupt)
+
+
+def test_ctrl_c_in_the_first_layer_promises_nothing(tmp_path: Path) -> None:
+    with pytest.raises(InterruptedRunError, match=r"no layer was done; .* on with layers\.1"):
+        run(tmp_path, layers=["layers.1"], progress=interrupt)
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_while_a_layer_is_written_waits_until_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(contents: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        write_files(contents)
+
+    monkeypatch.setattr(decomposition_folder, "write_files", write)
+    with pytest.raises(InterruptedRunError, match=r"layers\.0 is kept .* on with layers\.1"):
+        run(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == FILES[:2]
+    with pytest.raises(InterruptedRunError, match=r"layers\.0, layers\.1 are kept .* shows them"):
+        run(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == FILES
 
 
 @pytest.mark.parametrize(

@@ -119,9 +119,8 @@ def run_decompose_command(
     """`bilens decompose`."""
     asked = Request(**request)
     model = open_model(source)
-    records = []
     with output.progress() as progress:
-        for record in decompose_layers(
+        records = decompose_layers(
             model,
             asked,
             layers=layers,
@@ -129,8 +128,7 @@ def run_decompose_command(
             overwrite=overwrite,
             memory_limit=memory_limit,
             progress=after(PATIENCE, progress),
-        ):
-            records.append(record)
+        )
     if json:
         output.json({"schema_version": SCHEMA_VERSION, "kind": "decomposition", "layers": records})
     else:

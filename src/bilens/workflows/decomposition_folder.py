@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ from bilens.errors import CheckpointError, InterruptedRunError, OutputExistsErro
 from bilens.io.atomic import write_files
 from bilens.io.config import read_json
 from bilens.io.load import LoadedModel
+from bilens.train.run_folder import interruptible
 from bilens.version import VERSION
-from bilens.workflows.decompose import Decomposition, Progress, decompose, silent
+from bilens.workflows.decompose import Decomposition, Progress, run_job, silent
 from bilens.workflows.decomposition_request import Request
+from bilens.workflows.layer_job import prepare
 from bilens.workflows.layer_map import choose_layer
-from bilens.workflows.output_selection import LayerOutputs, read_outputs
+from bilens.workflows.provenance import describe_run
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,10 @@ def decompose_layers(
     folder: Path | None = None,
     overwrite: bool = False,
     memory_limit: int | str | None = None,
+    command: str | None = None,
     progress: Progress = silent,
-) -> Iterator[dict[str, Any]]:
-    """Yield the record of each layer of a model, computing those that a folder does not hold.
+) -> list[dict[str, Any]]:
+    """Return the record of each layer of a model, computing those that a folder does not hold.
 
     Args:
         model: what `bl.load` returned.
@@ -60,6 +63,7 @@ def decompose_layers(
             same weights and the same request, is not computed again.
         overwrite: replace what other weights or another request left there.
         memory_limit: as in `eigendecompose_all`.
+        command: how to reproduce this, for the record; None takes the process's command line.
         progress: as in `run_job`.
 
     Raises:
@@ -67,46 +71,59 @@ def decompose_layers(
             asked of neurons.
         OutputExistsError: If the folder holds another decomposition of a layer.
         NotQuadraticError: If a layer is gated.
-        MemoryLimitError: If no method fits into the memory allowed.
-        InterruptedRunError: On Ctrl-C, if there is a folder; the layers done are in it.
+        MemoryLimitError: If no method, or the level of chance, fits into the memory allowed.
+        InterruptedRunError: On Ctrl-C; the layers done are in the folder, if there is one.
         DiskError: If the disk is full.
         FileError: If the folder cannot be written to.
     """
     names = [choose_layer(model, name) for name in layers] or list(model.layers)
-    for name in names:  # what cannot be read of one layer is said before any work is done
-        read_outputs(LayerOutputs.of(model, name), request)
     identity = {
         "weights_sha256": model.weights_sha256,
         "request": request.to_dict(),
         "bilens": VERSION,
     }
-    done: dict[str, dict[str, Any] | None] = {}
-    if folder is not None:  # every layer is looked at before any work is done
-        done = {name: read_done(folder, name, identity, overwrite) for name in names}
-    for name in names:
-        earlier = done.get(name)
-        if earlier is not None:
-            yield earlier
-            continue
-        try:
-            result = decompose(
-                model,
-                request,
-                layer=name,
-                memory_limit=memory_limit,
-                progress=progress,
-            )
-            record = {**result.record.to_dict(), **identity}
-            if folder is not None:
-                save(LayerFiles.of(folder, name), result, record)
-        except KeyboardInterrupt:
-            if folder is None:
-                raise
-            raise InterruptedRunError(
-                f"Interrupted in {name}; the layers done before are in {folder}: the same "
-                "command goes on with the others."
-            ) from None
-        yield record
+    done = {} if folder is None else read_all_done(folder, names, identity, overwrite)
+    left = [name for name in names if name not in done]
+    for name in left:  # what cannot be done for one layer is said before any work is done
+        prepare(model, request, name, memory_limit)
+    reproduce = describe_run(command, request.seed)
+    try:
+        for name in left:
+            result = run_job(prepare(model, request, name, memory_limit), memory_limit, progress)
+            record = {**result.record.to_dict(), **identity, "reproduce": reproduce}
+            with interruptible() as interrupted:  # a first Ctrl-C waits for both files
+                if folder is not None:
+                    save(LayerFiles.of(folder, name), result, record)
+                done[name] = record
+            if interrupted.is_set():
+                raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        raise InterruptedRunError(what_is_kept(names, list(done), folder)) from None
+    return [done[name] for name in names]
+
+
+def what_is_kept(layers: Sequence[str], done: Sequence[str], folder: Path | None) -> str:
+    """Return what a person should know after Ctrl-C."""
+    if folder is None:
+        return "Interrupted: nothing is kept, since no folder for it was named with --out."
+    missing = [layer for layer in layers if layer not in done]
+    kept = "no layer was done"
+    if done:
+        kept = f"{', '.join(done)} {'is' if len(done) == 1 else 'are'} kept in {folder}"
+    goes_on = f"goes on with {missing[0]}" if missing else "shows them"
+    return f"Interrupted: {kept}; the same command {goes_on}."
+
+
+def read_all_done(
+    folder: Path, layers: Sequence[str], identity: dict[str, Any], overwrite: bool
+) -> dict[str, dict[str, Any]]:
+    """Return the records of the layers that are done already.
+
+    Raises:
+        OutputExistsError: If the folder holds something else under the name of a layer.
+    """
+    found = {layer: read_done(folder, layer, identity, overwrite) for layer in layers}
+    return {layer: record for layer, record in found.items() if record is not None}
 
 
 def read_done(
