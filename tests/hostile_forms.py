@@ -24,6 +24,7 @@ class Dice:
 
     generator: torch.Generator
     start: Callable[[int], Tensor]
+    widths: tuple[int, ...] = WIDTHS
 
     def randn(self, *shape: int) -> Tensor:
         return torch.randn(shape, generator=self.generator, dtype=torch.float64)
@@ -37,7 +38,7 @@ class Dice:
         return int(torch.randint(low, high + 1, (), generator=self.generator))
 
     def width(self) -> int:
-        return WIDTHS[self.integer(0, len(WIDTHS) - 1)]
+        return self.widths[self.integer(0, len(self.widths) - 1)]
 
     def rotation(self, n: int) -> Tensor:
         turn: Tensor = torch.linalg.qr(self.randn(n, n)).Q

@@ -6,6 +6,7 @@ The embedding left out of the null; the level of chance was another than that of
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest

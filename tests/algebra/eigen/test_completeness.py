@@ -17,18 +17,22 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 import oracles
+from bilens.algebra.directions import centred_directions
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof, Status
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.eigen.iterative import first_vector
 from bilens.algebra.quadratic_map import QuadraticMap
-from hostile_forms import FAMILIES, Dice
+from hostile_forms import FAMILIES, WIDTHS, Dice
 
 EPS = np.finfo(np.float64).eps
 FORMS = int(os.environ.get("BILENS_TEST_FORMS", "2000"))
 BATCH = 20
 BATCHES = max(round(FORMS / BATCH / len(FAMILIES)), 1)
+WIDE, WIDE_BATCH = (130, 200, 333, 600), 2
+WIDE_BATCHES = max(round(FORMS / 2500), 1)
 METHODS = ("lanczos", "factored", "dense", "auto")
 WHICH = ("magnitude", "largest", "smallest", "both")
 TOLERANCE = {"float32": 1e-6, "float64": 1e-11}
@@ -45,11 +49,13 @@ class Exact:
         before: (out,), Σ|s|‖l‖‖r‖, the size before cancelling.
     """
 
-    def __init__(self, f: QuadraticMap) -> None:
-        down, left, right = (
+    def __init__(self, f: QuadraticMap, directions: Tensor) -> None:
+        down, left, right, rows = (
             part.double().numpy().astype(np.longdouble)
-            for part in (f.tensor.down, f.tensor.left, f.tensor.right)
+            for part in (f.tensor.down, f.tensor.left, f.tensor.right, directions)
         )
+        terms = np.abs(rows) @ np.abs(down)
+        down = rows @ down
         half = np.stack([(left.T * row) @ right for row in down])
         self.q = (half + half.transpose(0, 2, 1)) / 2
         unit = np.abs(self.q).max(axis=(1, 2))
@@ -58,7 +64,7 @@ class Exact:
         self.size = np.sqrt((scaled**2).sum(axis=(1, 2))) * self.unit
         self.spectra = np.linalg.eigvalsh(scaled.astype(np.float64)) * self.unit[:, None]
         lengths = np.sqrt((left**2).sum(axis=1)) * np.sqrt((right**2).sum(axis=1))
-        self.before = np.abs(down) @ lengths
+        self.before = terms @ lengths
         self.error = 10 * left.shape[1] * EPS * self.size
 
     def noise(self, c: int) -> float:
@@ -132,10 +138,12 @@ def wrong_claims(
     return wrong
 
 
-def draw(family: str, batch: int) -> tuple[Dice, QuadraticMap]:
+def draw(
+    family: str, batch: int, num: int = BATCH, widths: tuple[int, ...] = WIDTHS
+) -> tuple[Dice, QuadraticMap]:
     seed = 1000 * list(FAMILIES).index(family) + batch
-    dice = Dice(torch.Generator().manual_seed(seed), lambda n: first_vector(n, 0))
-    return dice, FAMILIES[family](dice, BATCH)
+    dice = Dice(torch.Generator().manual_seed(seed), lambda n: first_vector(n, 0), widths)
+    return dice, FAMILIES[family](dice, num)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -143,7 +151,7 @@ def test_what_is_called_complete_is_complete(family: str) -> None:
     wrong, proven, claims = [], Counter[str](), 0
     for batch in range(BATCHES):
         dice, f = draw(family, batch)
-        exact = Exact(f)
+        exact = Exact(f, torch.eye(BATCH))
         for method, precision in product(METHODS, TOLERANCE):
             which = WHICH[dice.integer(0, 3)]
             k = dice.integer(1, min(f.sizes.d_in, 4))
@@ -161,4 +169,22 @@ def test_what_is_called_complete_is_complete(family: str) -> None:
             claims += BATCH
             proven[method] += int(eigs.complete.sum())
     print(f"{family}: {BATCHES * BATCH} forms, {claims} answers, proven {dict(proven)}")  # noqa: T201
+    assert not wrong, "\n".join(wrong[:20])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_wide_forms_along_centred_directions(family: str) -> None:
+    """Widths at which the iteration ends long before its basis is full; common parts cancel."""
+    wrong, rows = [], centred_directions(WIDE_BATCH)
+    for batch in range(WIDE_BATCHES):
+        dice, f = draw(family, 500 + batch, WIDE_BATCH, WIDE[: 2 + batch])
+        exact = Exact(f, rows)
+        for precision in TOLERANCE:
+            which, k = WHICH[dice.integer(0, 3)], min(dice.integer(1, 4), f.sizes.d_in)
+            eigs = eigendecompose_all(
+                f, rows, k=k, which=which, method="lanczos", precision=precision
+            )
+            what = f"{family} {batch} {precision} {which} k={k}"
+            found = wrong_claims(exact, eigs, k, which, TOLERANCE[precision])
+            wrong += [f"{what}: {w}" for w in found]
     assert not wrong, "\n".join(wrong[:20])
