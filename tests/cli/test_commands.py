@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors import safe_open
 
 import bilens as bl
@@ -188,7 +189,7 @@ def test_effective_ranks_stand_beside_their_level_of_chance(bilens: Shell, model
         (output,) = record["outputs"]
         level = output["effective_rank_chance"]
         text = bilens(*line, "--null-samples", 39).out
-        rows = [row.split("│")[2].strip() for row in text.splitlines() if row.startswith("│")]
+        rows = [row.split("│")[1].strip() for row in text.splitlines() if "│" in row]
         assert rows == [
             f"{output['effective_rank']:.2f}",
             f"{level['low']:.2f}–{level['high']:.2f}",
@@ -197,6 +198,41 @@ def test_effective_ranks_stand_beside_their_level_of_chance(bilens: Shell, model
     text = bilens("decompose", model, "--null-samples", 0).out
     assert "eff. rank: without its level of chance" in " ".join(text.split())
     assert "chance" not in bilens("decompose", model, "--spectrum", "top").out
+
+
+def test_a_plan_is_what_is_done_then_and_does_nothing_itself(
+    bilens: Shell, model: Path, tmp_path: Path
+) -> None:
+    f = bl.load(model).layers["layers.0"].quadratic_map
+    eye = bl.raw_directions(3)
+    line = ["decompose", model, "--out", tmp_path / "pairs"]
+    for options, k in (([], None), (["--spectrum", "top", "--top", 3], 3)):
+        expected = bl.plan_eigendecomposition(f.to(torch.float64), eye, k)
+        (plan,) = bilens(*line, *options, "--plan", "--json").json()["layers"]
+        for name in ("method", "precision", "batch", "limit_bytes", "reason"):
+            assert plan[name] == getattr(expected, name)
+        assert plan["peak_bytes"] >= expected.peak_bytes
+        assert plan["num_pairs"] == (tiny.PIXELS if k is None else 3)
+        assert plan["null_samples"] == (99 if k is None else 0)
+        (done,) = bilens("decompose", model, *options, "--json").json()["layers"]
+        for name in ("layer", "reading", "spectrum", "method", "null_samples", "d_in"):
+            assert plan[name] == done[name]
+        assert len(done["outputs"]) == plan["num_outputs"]
+    text = bilens(*line, "--plan").out
+    assert "layers.0: factored in float64, the fastest" in text
+    assert not (tmp_path / "pairs").exists()
+
+
+def test_the_tables_of_a_decomposition_fit_80_columns(
+    bilens: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("upright strokes", "level strokes", "slanting strokes")
+    model = model_folder(tmp_path / "deep", tiny.classifier(n_layers=3), output_names=names)
+    monkeypatch.setenv("COLUMNS", "80")
+    for options in ([], ["--plan"]):
+        text = bilens("decompose", model, "--spectrum", "whole", *options).out
+        assert max(map(len, text.splitlines())) <= 80
+        assert "…" not in text
 
 
 def test_a_contrast_of_classes_by_name(bilens: Shell, tmp_path: Path) -> None:

@@ -28,8 +28,8 @@ FROZEN = {
     ),
     "decompose": (
         "model --top --layer --outputs --basis --reading --contrast --which --spectrum "
-        "--null-samples --method --precision --verify --memory-limit --seed --out --allow-pickle "
-        "--residual --no-residual --overwrite --json"
+        "--null-samples --method --precision --verify --memory-limit --seed --out --plan "
+        "--allow-pickle --residual --no-residual --overwrite --json"
     ),
     "audit": (
         "model --dataset --data-dir --html --lang --null-samples --seed --allow-pickle --residual "

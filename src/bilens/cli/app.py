@@ -241,6 +241,10 @@ def decompose(
             "are not computed again."
         ),
     ] = None,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Only say what would be done: method, memory, and why."),
+    ] = False,
     allow_pickle: AllowPickle = False,
     residual: Residual = None,
     overwrite: Overwrite = False,
@@ -273,6 +277,7 @@ def decompose(
         layers=layer or [],
         memory_limit=memory_limit,
         out=out,
+        plan=plan,
         overwrite=overwrite,
         json=json,
     )

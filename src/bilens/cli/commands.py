@@ -10,7 +10,7 @@ import typer
 
 from bilens.algebra.eigen.decomposition import Status
 from bilens.cli.console import Output, Reporter, after
-from bilens.cli.tables import decomposition_table, explanation_tables
+from bilens.cli.tables import decomposition_table, explanation_tables, plan_reasons, plan_table
 from bilens.data.images import embedded_digits, load_images
 from bilens.errors import NumericalError, OutputExistsError, UsageError
 from bilens.findings.records import SCHEMA_VERSION
@@ -26,6 +26,7 @@ from bilens.workflows.decomposition_request import Request
 from bilens.workflows.demo import DEMO_RECIPE, REPORT_NAME, run_demo
 from bilens.workflows.explain import explain_image
 from bilens.workflows.judging_data import find_test_data
+from bilens.workflows.layer_job import plan_layers
 from bilens.workflows.provenance import this_command, versions
 
 FAILED = 1  # an audit condition failed
@@ -113,12 +114,17 @@ def run_decompose_command(
     layers: Sequence[str],
     memory_limit: str | None,
     out: Path | None,
+    plan: bool,
     overwrite: bool,
     json: bool,
 ) -> None:
     """`bilens decompose`."""
     asked = Request(**request)
     model = open_model(source)
+    if plan:
+        plans = plan_layers(model, asked, layers=layers, memory_limit=memory_limit)
+        print_plan(output, plans, json)
+        return
     with output.progress() as progress:
         records = decompose_layers(
             model,
@@ -137,6 +143,17 @@ def run_decompose_command(
     if out is not None:
         output.say(f"Pairs and records: {out}")
     complain(records)
+
+
+def print_plan(output: Output, plans: Sequence[dict[str, Any]], json: bool) -> None:
+    """Print what would be done: JSON, or a table and the reasons."""
+    if json:
+        document = {"schema_version": SCHEMA_VERSION, "kind": "decomposition plan"}
+        output.json({**document, "layers": [*plans]})
+        return
+    output.result.print(plan_table(plans))
+    for line in plan_reasons(plans):
+        output.result.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def complain(records: Sequence[dict[str, Any]]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
+from bilens.checks import readable
 from bilens.report.document import displayable
 
 MOST_OUTPUTS = 50  # of a layer, on a terminal
@@ -19,6 +20,8 @@ def decomposition_table(record: dict[str, Any]) -> Table:
     shown = outputs[:MOST_OUTPUTS]
     more = len(outputs) - len(shown)
     table = Table(
+        show_edge=False,
+        pad_edge=False,
         title=f"{plain(record['layer'])}: {record['output_kind']}, {record['reading']}, "
         f"{record['basis']} basis, "
         f"{record['d_in']} inputs, {record['method']}",
@@ -32,7 +35,7 @@ def decomposition_table(record: dict[str, Any]) -> Table:
     )
     table.add_column("output")
     for name in ("eff. rank", "‖Q‖", "#", "λ", "share", "residual", "ok", "all"):
-        table.add_column(name, justify="right", no_wrap=name == "λ")
+        table.add_column(name, justify="right", no_wrap=True)
     for output in shown:
         ranks = rank_lines(output)
         if not output["pairs"]:
@@ -76,6 +79,37 @@ def rank_note(record: dict[str, Any]) -> str:
         f"below eff. rank: what chance gives, 95 % of {record['null_samples']} random rotations "
         "of one branch against the other. "
     )
+
+
+def plan_table(plans: Sequence[dict[str, Any]]) -> Table:
+    """Return what would be done for each layer, a row for each."""
+    table = Table(
+        title="What would be done",
+        caption="pairs: of each output; batch: outputs worked on together; memory: beside the "
+        f"model, at most, {readable(plans[0]['limit_bytes'])} allowed; rotations: for the level of "
+        "chance of effective ranks.",
+    )
+    for name in ("layer", "outputs", "pairs", "method", "batch", "memory", "rotations"):
+        left = name in ("layer", "method")
+        table.add_column(name, justify="left" if left else "right", no_wrap=name != "layer")
+    for plan in plans:
+        table.add_row(
+            plain(plan["layer"]),
+            str(plan["num_outputs"]),
+            str(plan["num_pairs"]),
+            plan["method"],
+            str(plan["batch"]),
+            readable(plan["peak_bytes"]),
+            str(plan["null_samples"]),
+        )
+    return table
+
+
+def plan_reasons(plans: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Return how each layer would be solved and why, one line for each."""
+    for plan in plans:
+        how = f"{plan['method']} in {plan['precision']}"
+        yield f"{displayable(plan['layer'])}: {how}, {plan['reason']}."
 
 
 def plain(text: str) -> str:

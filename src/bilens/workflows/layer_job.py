@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from bilens.algebra.eigen.eigendecompose import plan_eigendecomposition
 from bilens.algebra.eigen.plan import EigenPlan
@@ -46,6 +48,54 @@ class LayerJob:
     def num_pairs(self) -> int | None:
         """How many pairs of each form are computed; None for all of them."""
         return None if self.whole else min(self.request.top, self.layer.f.sizes.d_in)
+
+    def plan_record(self) -> dict[str, Any]:
+        """Return the plan as JSON values: sizes, method, memory in bytes, and why."""
+        sizes, plan = self.layer.f.sizes, self.plan
+        return {
+            "layer": self.outputs.layer,
+            "basis": self.request.basis,
+            "output_kind": self.outputs.kind,
+            "reading": self.read.reading,
+            "d_in": sizes.d_in,
+            "d_hidden": sizes.d_hidden,
+            "num_outputs": len(self.read.names),
+            "num_pairs": sizes.d_in if self.num_pairs is None else self.num_pairs,
+            "spectrum": "whole" if self.whole else "top",
+            "null_samples": self.null_samples,
+            "method": plan.method,
+            "precision": plan.precision,
+            "batch": plan.batch,
+            "peak_bytes": self.peak_bytes,
+            "limit_bytes": plan.limit_bytes,
+            "reason": plan.reason,
+        }
+
+
+def plan_layers(
+    model: LoadedModel,
+    request: Request,
+    *,
+    layers: Sequence[str] = (),
+    memory_limit: int | str | None = None,
+) -> list[dict[str, Any]]:
+    """Return what would be done for each layer of a model, without doing it.
+
+    Args:
+        model: what `bl.load` returned.
+        request: what is wanted of each layer.
+        layers: their names; none for all layers.
+        memory_limit: as in `eigendecompose_all`.
+
+    Raises:
+        UsageError: As `prepare`.
+        NotQuadraticError: If a layer is gated.
+        MemoryLimitError: If no method, or the level of chance, fits into the memory allowed.
+    """
+    return [
+        prepare(model, request, name, memory_limit).plan_record()
+        for name in (layers or model.layers)
+    ]
 
 
 def prepare(
