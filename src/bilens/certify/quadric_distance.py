@@ -168,11 +168,13 @@ def nearest_point(
 ) -> Tensor:
     """Return the stationary point, with a step along the lowest vector in the hard case."""
     point = linear / (-2 * (problem.offsets + tau[:, None]))
-    hard = (missing > 0) & (problem.least > 0)
-    step = torch.where(hard, (missing.clamp_min(0) / problem.least).sqrt(), 0.0)
     lowest = values.argmin(dim=1, keepdim=True)
-    toward = torch.where(linear.gather(1, lowest) > 0, -1.0, 1.0)
-    return point.scatter_add(1, lowest, toward * step[:, None])
+    there = point.gather(1, lowest)[:, 0]
+    missing = torch.where(tau == problem.floor(), missing.clamp_min(0), 0.0)
+    half = problem.least * there.abs()  # m falls by least·t² + 2·half·t along the step t
+    step = missing / (half + (half.square() + problem.least * missing).sqrt())
+    step = torch.where((missing > 0) & (problem.least > 0), step, 0.0)
+    return point.scatter_add(1, lowest, torch.where(there < 0, -step, step)[:, None])
 
 
 def moved_onto(

@@ -90,11 +90,12 @@ def solved(values: Tensor, linear: Tensor, radius: Tensor, present: Tensor) -> T
     tau = root(problem, equation, target, problem.squares.sum(dim=1).sqrt() / radius * (1 + 1e-12))
     sums = problem.sums(tau)
     point = linear / (-2 * (problem.offsets + tau[:, None]))
-    room = (target - sums.second).clamp_min(0)
-    step = torch.where(problem.least > 0, room.sqrt(), 0.0)
     lowest = values.argmin(dim=1, keepdim=True)
-    toward = torch.where(linear.gather(1, lowest) > 0, -1.0, 1.0)
-    point = point.scatter_add(1, lowest, toward * step[:, None])
+    there = point.gather(1, lowest)[:, 0]
+    hard = (tau == problem.floor()) & (problem.least > 0)
+    room = torch.where(hard, (target - point.square().sum(dim=1)).clamp_min(0), 0.0)
+    step = (there.square() + room).sqrt() - there.abs()
+    point = point.scatter_add(1, lowest, torch.where(there < 0, -step, step)[:, None])
     length = point.norm(dim=1) * (1 + (width + 8) * EPS)
     point = point * torch.where(length > radius, radius / length, 1.0)[:, None]
     value = (linear * point + values * point.square()).sum(dim=1)

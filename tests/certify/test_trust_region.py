@@ -1,0 +1,100 @@
+"""The least value in a ball: global, enclosed from both sides, against multiple precision.
+
+BILENS_TEST_MARGINS sets how many functions there are in all (default 260).
+
+Broken once: the step of the hard case left out; values above the minimum.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from bilens.certify.trust_region import solve_trust_region
+from bilens.errors import NonFiniteError, ShapeError, UsageError
+from builders import randn, vector
+from certify.hostile_margins import FAMILIES, mp, true_minimum
+
+EACH = max(int(os.environ.get("BILENS_TEST_MARGINS", "260")) // len(FAMILIES), 1)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_minimum_is_enclosed_within_a_millionth(family: str) -> None:
+    dice = np.random.default_rng(100 + list(FAMILIES).index(family))
+    wrong = []
+    for _ in range(EACH):
+        margin = FAMILIES[family](dice)
+        radius = float(dice.choice([1e-3, 1.0, 1e3, 10 ** dice.uniform(-50, 50)]))
+        found = solve_trust_region(
+            torch.from_numpy(margin.values), torch.from_numpy(margin.linear)[None], vector(radius)
+        )
+        truth = true_minimum(margin, radius)
+        within = abs(truth) * mp.mpf(10) ** -6
+        value, lower = float(found.value[0]), float(found.lower[0])
+        if not truth - within <= lower <= truth:
+            wrong.append(f"{margin} {radius}: lower {lower}, in truth {mp.nstr(truth, 20)}")
+        if not truth * (1 + 1e-15) <= value <= truth + within:
+            wrong.append(f"{margin} {radius}: value {value}, in truth {mp.nstr(truth, 20)}")
+        if float(found.point.norm()) > radius:
+            wrong.append(f"{margin} {radius}: the point is outside")
+    assert not wrong, f"{len(wrong)} of {EACH}:\n" + "\n".join(wrong[:5])
+
+
+@pytest.mark.parametrize("width", [2, 3])
+def test_no_point_of_a_fine_grid_does_better(width: int) -> None:
+    axis = torch.linspace(-1, 1, {2: 401, 3: 61}[width], dtype=torch.float64)
+    grid = torch.cartesian_prod(*[axis] * width)
+    grid = grid[grid.norm(dim=1) <= 1]
+    values, linear = randn(40, width, seed=1), randn(40, width, seed=2)
+    linear[::4, 0] = 0
+    values[::4, 0] = -3
+    found = solve_trust_region(values, linear, torch.ones(40, dtype=torch.float64))
+    scanned = (linear @ grid.T + values @ grid.square().T).amin(dim=1)
+    assert bool((found.lower <= scanned).all())
+    assert bool((found.value <= scanned + 1e-9).all())
+    assert bool((found.value >= scanned - 0.2).all())
+    point = (linear * found.point + values * found.point.square()).sum(dim=1)
+    assert torch.allclose(point, found.value, rtol=1e-12)
+
+
+def test_many_rows_are_the_rows_one_by_one() -> None:
+    values, linear = randn(6), randn(30, 6, seed=1)
+    radius = torch.logspace(-5, 5, 30, dtype=torch.float64)
+    found = solve_trust_region(values, linear, radius)
+    for row in range(30):
+        single = solve_trust_region(values, linear[row, None], radius[row, None])
+        assert float(single.value[0]) == pytest.approx(float(found.value[row]), rel=1e-12)
+    assert bool((found.gap < 1e-12).all())
+
+
+def test_a_ball_of_radius_zero_and_a_function_that_is_zero() -> None:
+    found = solve_trust_region(vector(-1.0, 2.0), randn(1, 2), vector(0.0))
+    assert found.point.tolist() == [[0, 0]]
+    assert float(found.value[0]) == float(found.lower[0]) == 0
+    flat = torch.zeros(1, 2, dtype=torch.float64)
+    found = solve_trust_region(flat, flat, vector(1.0))
+    assert float(found.value[0]) == float(found.lower[0]) == float(found.gap[0]) == 0
+    bowl = solve_trust_region(vector(1.0, 2.0), flat, vector(1.0))
+    assert float(bowl.gap[0]) == 0
+
+
+def test_no_rows() -> None:
+    empty = torch.zeros(0, 3, dtype=torch.float64)
+    assert solve_trust_region(vector(1.0, 2.0, 3.0), empty, empty[:, 0]).point.shape == (0, 3)
+
+
+def test_bad_arguments_are_refused() -> None:
+    linear = randn(2, 3)
+    with pytest.raises(ShapeError, match="values has shape"):
+        solve_trust_region(randn(4), linear, vector(1.0, 1.0))
+    with pytest.raises(ShapeError, match="radius has shape"):
+        solve_trust_region(randn(3), linear, vector(1.0))
+    with pytest.raises(ShapeError, match=r"linear\.double"):
+        solve_trust_region(randn(3).float(), linear.float(), vector(1.0, 1.0))
+    with pytest.raises(UsageError, match="negative"):
+        solve_trust_region(randn(3), linear, vector(1.0, -1.0))
+    with pytest.raises(NonFiniteError, match="values"):
+        solve_trust_region(vector(1.0, torch.nan, 2.0), linear, vector(1.0, 1.0))
