@@ -1,4 +1,4 @@
-"""The memory that a piece of code takes at its peak, in a process of its own."""
+"""The memory that a piece of code takes: at its peak, and in its largest tensor."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-OVERHEAD = 48 * 2**20  # code that is loaded late, and buffers of the linear algebra
+OVERHEAD = 24 * 2**20  # code that is loaded late, and buffers of the linear algebra
 PRELUDE = """
 def measure(call):
     lines = lambda: dict(line.split(":", 1) for line in open("/proc/self/status"))
@@ -34,3 +37,16 @@ def peak_of(code: str) -> int:
     )
     assert done.returncode == 0, done.stderr
     return int(done.stdout)
+
+
+class Largest(TorchDispatchMode):
+    """Notes the size of the largest tensor that any operation returns."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(tensor, Tensor):
+                self.numel = max(self.numel, tensor.numel())
+        return result

@@ -7,30 +7,38 @@ map itself.
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from bilens.algebra import null_spectra
 from bilens.algebra import rotation_null as module
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.directions import centred_directions, raw_directions
 from bilens.algebra.effective_rank import effective_rank
+from bilens.algebra.eigen.decomposition import Status
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.localisation import localisation
+from bilens.algebra.null_memory import Demand
+from bilens.algebra.null_spectra import Ends
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null import (
-    embedding_corner,
+    RotationNull,
+    embedding_parts,
     random_frame,
     rotation_null,
 )
-from bilens.errors import NonFiniteError, ShapeError, UsageError
+from bilens.checks import check_finite
+from bilens.errors import MemoryLimitError, ShapeError, UsageError
 from builders import D_IN, D_OUT, randn, random_map, rotation, vector
-from odd_tensors import NOT_DENSE_FLOAT, NOT_FINITE, WRONG_AXES, Odd
+from odd_tensors import NOT_DENSE_FLOAT, WRONG_AXES, Odd
 
 D = 32
 ROWS = torch.ones(1, 1, dtype=torch.float64)
+NUMBERS = ("largest", "smallest", "effective_rank", "localisation_largest", "localisation_smallest")
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -115,13 +123,13 @@ def rotated_factors(
 ) -> list[tuple[Tensor, Tensor]]:
     """The factors of each sample, as they are handed to the solver."""
     seen: list[tuple[Tensor, Tensor]] = []
-    solve = module._spectra
+    read = module.read_ends
 
-    def spy(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
+    def spy(left: Tensor, right: Tensor, *others: Any) -> Ends:
         seen.append((left, right))
-        return solve(left, right, weights)
+        return read(left, right, *others)
 
-    monkeypatch.setattr(module, "_spectra", spy)
+    monkeypatch.setattr(module, "read_ends", spy)
     rotation_null(f, raw_directions(f.sizes.d_out), seeded(), num_samples=3)
     return [*seen]
 
@@ -159,20 +167,20 @@ def test_directions_that_do_not_fit_at_once_are_solved_in_chunks(
 ) -> None:
     f, rows = random_map(d_hidden=d_hidden), randn(7, D_OUT)
     whole = rotation_null(f, rows, seeded(), num_samples=2, localised=localised)
-    width = min(D_IN, 2 * d_hidden)
-    two = 2 * 8 * (width * d_hidden + 4 * width**2)  # bytes
-    monkeypatch.setattr(module, "CHUNK_BYTES", two)
-    counts, make = [], module._matrices
+    counts, make = [], null_spectra._matrices
 
     def spy(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
         counts.append(len(weights))
         return make(left, right, weights)
 
-    monkeypatch.setattr(module, "_matrices", spy)
-    parts = rotation_null(f, rows, seeded(), num_samples=2, localised=localised)
+    monkeypatch.setattr(null_spectra, "_matrices", spy)
+    demand = Demand(f.sizes, 7, 2, None, localised)
+    limit = demand.fixed() + 3 * demand.each() - 1
+    parts = rotation_null(f, rows, seeded(), num_samples=2, localised=localised, memory_limit=limit)
     assert counts == 2 * [2, 2, 2, 1]
-    for field in fields(parts):
-        torch.testing.assert_close(getattr(parts, field.name), getattr(whole, field.name))
+    assert parts.status == whole.status == 7 * (Status.OK,)
+    for name in NUMBERS if localised else NUMBERS[:3]:
+        torch.testing.assert_close(getattr(parts, name), getattr(whole, name))
 
 
 def test_an_end_without_an_eigenvalue_of_its_sign_is_zero() -> None:
@@ -255,7 +263,7 @@ def test_a_random_frame_prefers_no_direction() -> None:
     assert abs(float(determinants.mean())) < 0.13  # ±1 equally often: four times 1/√1000
 
 
-@pytest.mark.parametrize("odd", [*NOT_FINITE, *NOT_DENSE_FLOAT, WRONG_AXES], ids=str)
+@pytest.mark.parametrize("odd", [*NOT_DENSE_FLOAT, WRONG_AXES], ids=str)
 def test_odd_directions_are_refused(odd: Odd) -> None:
     with pytest.raises(odd.error, match=odd.message):
         rotation_null(random_map(), odd.of(raw_directions(D_OUT)), seeded(), num_samples=1)
@@ -285,13 +293,74 @@ def test_only_a_map_can_be_rotated() -> None:
         rotation_null(form, raw_directions(D_OUT), seeded())
 
 
-def test_a_direction_whose_form_overflows_is_refused() -> None:
-    with pytest.raises(NonFiniteError, match="the product of the factors holds"):
-        rotation_null(
-            random_map().compose_output(1e200 * torch.eye(D_OUT, dtype=torch.float64)),
-            1e200 * raw_directions(D_OUT),
-            seeded(),
+@pytest.mark.parametrize("localised", [False, True])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 1e308], ids=str)
+def test_a_bad_direction_is_flagged_and_the_others_are_not_affected(
+    bad: float, localised: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1e308 is finite, its form is not. NaN does not reach the solver."""
+    name = "eigh" if localised else "eigvalsh"
+    solve = getattr(torch.linalg, name)
+    monkeypatch.setattr(torch.linalg, name, lambda part: solve(check_finite("matrices", part)))
+    rows = raw_directions(D_OUT)
+    good = rotation_null(random_map(), rows[[0, 2]], seeded(), 19, localised=localised)
+    rows[1] = bad
+    found = rotation_null(random_map(), rows, seeded(), 19, localised=localised)
+    assert found.status == (Status.OK, Status.NOT_FINITE, Status.OK)
+    for name in NUMBERS if localised else NUMBERS[:3]:
+        number = getattr(found, name)
+        assert number[:, 1].isnan().all()
+        torch.testing.assert_close(number[:, [0, 2]], getattr(good, name))
+    assert [edge.isnan().tolist() for edge in found.edges()] == 2 * [[False, True, False]]
+    assert float(found.p_values(-torch.ones(3).double(), torch.ones(3).double())[1][1]) == 1.0
+
+
+@pytest.mark.parametrize("localised", [False, True])
+def test_a_direction_that_the_solver_fails_on_is_flagged_alone(
+    localised: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the third of four samples the solver refuses any batch with the second direction."""
+    name = "eigh" if localised else "eigvalsh"
+    solve, sample = getattr(torch.linalg, name), []
+    monkeypatch.setattr(null_spectra, "_matrices", marked(null_spectra._matrices, sample))
+
+    def failing(matrices: Tensor) -> Any:
+        if len(sample) == 3 and any(torch.equal(one, sample[2]) for one in matrices):
+            raise torch.linalg.LinAlgError("it did not converge")
+        return solve(matrices)
+
+    monkeypatch.setattr(torch.linalg, name, failing)
+    found = rotation_null(random_map(), raw_directions(D_OUT), seeded(), 4, localised=localised)
+    assert found.status == (Status.OK, Status.NOT_CONVERGED, Status.OK)
+    assert found.largest.isnan().tolist() == 4 * [[False, True, False]]
+
+
+def marked(make: Callable[..., Tensor], seen: list[Tensor]) -> Callable[..., Tensor]:
+    """Matrices as they are made; the second one of each batch is noted."""
+
+    def noting(*parts: Tensor) -> Tensor:
+        matrices = make(*parts)
+        seen.append(matrices[1].clone())
+        return matrices
+
+    return noting
+
+
+@pytest.mark.parametrize("embedded", [False, True])
+def test_a_null_that_does_not_fit_is_refused(embedded: bool) -> None:
+    embedding = randn(D_IN, 12) if embedded else None
+    demand = Demand(random_map().sizes, D_OUT, 2, 12 if embedded else None, localised=False)
+    enough = demand.fixed() + demand.each()
+
+    def sample(limit: int) -> RotationNull:
+        rows = raw_directions(D_OUT)
+        return rotation_null(
+            random_map(), rows, seeded(), 2, embedding=embedding, memory_limit=limit
         )
+
+    assert sample(enough).num_samples == 2
+    with pytest.raises(MemoryLimitError, match=r"null of 3 directions of width 5 needs .*a time"):
+        sample(enough - 1)
 
 
 def behind(embedding: Tensor, f: QuadraticMap, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -322,7 +391,7 @@ def test_random_branches_that_share_an_embedding_are_not_called_aligned() -> Non
 def test_a_spectrum_behind_an_embedding_is_that_of_the_dense_product() -> None:
     """With O the identity the null is the map itself: Eᵀ Q E, 12 × 12, of rank 5."""
     f, embedding = random_map(), randn(D_IN, 12, seed=5)
-    corner = embedding_corner(f, embedding)
+    _, corner = embedding_parts(embedding)
     for u in raw_directions(D_OUT):
         q = f.form(u).dense()
         dense = torch.linalg.eigvalsh(embedding.T @ q @ embedding)

@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from bilens.algebra.eigen.decomposition import Status
 from bilens.algebra.rotation_null import RotationNull
 from bilens.errors import ShapeError, UsageError
 from builders import vector
@@ -20,6 +21,7 @@ KNOWN = RotationNull(
     largest=vector(*range(1, 20)).flip(0)[:, None],  # 19 … 1: the order of samples is no matter
     smallest=-vector(*range(1, 20))[:, None],
     effective_rank=vector(*[1.0] * 19)[:, None],
+    status=(Status.OK,),
 )
 
 

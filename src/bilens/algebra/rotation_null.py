@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from bilens.algebra.effective_rank import effective_rank
-from bilens.algebra.gram.blocks import blocks
-from bilens.algebra.localisation import localisation
+from bilens.algebra.eigen.decomposition import Status
+from bilens.algebra.null_memory import Demand, plan_chunk
+from bilens.algebra.null_spectra import Ends, read_ends
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null_record import RotationNull as RotationNull  # its public place
-from bilens.checks import check_count, check_finite, check_float_tensor, check_type
+from bilens.checks import check_count, check_dense_tensor, check_float_tensor, check_type
 from bilens.errors import ShapeError
-
-CHUNK_BYTES = 256 * 2**20  # what the matrices of the directions that are solved at once may take
 
 
 def rotation_null(
@@ -26,6 +24,8 @@ def rotation_null(
     embedding: Tensor | None = None,
     progress: Callable[[int], None] | None = None,
     localised: bool = False,
+    *,
+    memory_limit: int | str | None = None,
 ) -> RotationNull:
     """Sample the spectra of a layer with right ← right·O, O a random rotation (Haar measure).
 
@@ -47,8 +47,10 @@ def rotation_null(
         eigenvalues of Eᵀ Q E are those of S Q Sᵀ. If 2·hidden is less than the width, a second
         thin QR of both branches leaves a problem of that size.
     Cost: for each sample O(in · hidden²) time, and O(min(in, 2·hidden)³) for each direction, in
-        the width of the layer. At most CHUNK_BYTES of memory, or what one direction takes,
-        beside the spectra of all samples.
+        the width of the layer. The whole spectra are needed for the effective rank, but only
+        their ends are kept: memory is O(hidden · (in + directions) + samples · directions) beside
+        the map, and four matrices for each of the directions that are solved together: as many
+        as fit in 256 MiB, and in the limit.
 
     Args:
         f: the layer, in the space in which its right branch is rotated.
@@ -59,79 +61,92 @@ def rotation_null(
         progress: called with the number of samples done.
         localised: sample the localisation of the extreme eigenvectors, too: about three times
             the time.
+        memory_limit: bytes, or a text such as "4GiB", that the work may take beside the map;
+            None for $BILENS_MEMORY_LIMIT or 75 % of the memory at hand.
+
+    Returns:
+        A direction that is not finite, whose form overflows, or that the solver fails on is
+        flagged in `status` and holds NaN; the others are not affected.
 
     Raises:
         ShapeError: If directions or embedding do not fit the map.
-        NonFiniteError: If one of them holds NaN or infinity, or a form overflows.
+        NonFiniteError: If the embedding holds NaN or infinity.
         UsageError: If num_samples is less than 1, or f or generator is something else.
+        MemoryLimitError: If not even one direction at a time fits into the memory allowed.
 
     Source: the null follows the gauge freedom of the factors; see docs/math.md.
     """
     check_type("f", f, QuadraticMap, "use the layer's quadratic_map()")
     check_type("generator", generator, torch.Generator, "use torch.Generator().manual_seed(0)")
-    num, d_out = check_float_tensor("directions", directions, num_axes=2)
+    num, d_out = check_dense_tensor("directions", directions, num_axes=2)
     if d_out != f.sizes.d_out or num == 0:
         raise ShapeError(
             f"directions has shape {tuple(directions.shape)}; expected (num, {f.sizes.d_out}), "
             "one output direction a row."
         )
-    check_count("num_samples", num_samples, minimum=1)
-    f = f.detach().to(torch.float64)
-    corner_before = None if embedding is None else embedding_corner(f, embedding)
+    num_samples = check_count("num_samples", num_samples, minimum=1)
+    check_embedding(f, embedding)
+    width_before = None if embedding is None else embedding.shape[1]
+    demand = Demand(f.sizes, num, num_samples, width_before, localised)
+    chunk = plan_chunk(demand, memory_limit)
+    with torch.no_grad():
+        down, left, right = (
+            part.double() for part in (f.tensor.down, f.tensor.left, f.tensor.right)
+        )
+        weights = directions.double() @ down
+        corner = torch.linalg.qr(right.T, mode="r").R.T  # (hidden, rank): right = corner Vᵀ
+        inputs, corner_before = None, None
+        if embedding is not None:
+            inputs, corner_before = embedding_parts(embedding)
+            left = left @ corner_before
 
-    def before_embedding(rows: Tensor) -> Tensor:
-        return rows if corner_before is None else rows @ corner_before
+        def lift(vectors: Tensor) -> Tensor:
+            return vectors if inputs is None else vectors @ inputs
 
-    weights = directions.double() @ f.tensor.down
-    corner = torch.linalg.qr(f.tensor.right.T, mode="r").R.T  # (hidden, rank): right = corner Vᵀ
-    left = before_embedding(f.tensor.left)
-    inputs = None
-    if localised:
-        inputs = embedding_basis(f.sizes.d_in, embedding)
-    samples, extremes = [], []
-    for done in range(num_samples):
-        frame = random_frame(f.sizes.d_in, corner.shape[1], generator)
-        right = corner @ before_embedding(frame.T)
-        if inputs is None:
-            samples.append(_spectra(left, right, weights))
-        else:
-            spectra, ends = _spectra_and_ends(left, right, weights)
-            samples.append(spectra)
-            extremes.append(localisation(ends @ inputs))
-        if progress is not None:
-            progress(done + 1)
-    spectra = torch.stack(samples)  # (samples, directions, n)
-    largest, smallest = spectra.amax(dim=-1).clamp(min=0.0), spectra.amin(dim=-1).clamp(max=0.0)
-    if not localised:
-        return RotationNull(largest, smallest, effective_rank(spectra))
-    upper, lower = torch.stack(extremes).unbind(dim=-1)
-    return RotationNull(
-        largest,
-        smallest,
-        effective_rank(spectra),
-        localisation_largest=torch.where(largest > 0, upper, 0.0),
-        localisation_smallest=torch.where(smallest < 0, lower, 0.0),
+        samples = []
+        for done in range(num_samples):
+            rotated = random_frame(f.sizes.d_in, corner.shape[1], generator).T
+            if corner_before is not None:
+                rotated = rotated @ corner_before
+            ends = read_ends(left, corner @ rotated, weights, chunk, lift if localised else None)
+            samples.append(ends)
+            if progress is not None:
+                progress(done + 1)
+    return joined(samples)
+
+
+def joined(samples: list[Ends]) -> RotationNull:
+    """Return the null of all samples; a direction that failed in one of them is left out of all."""
+    status = tuple(
+        next((one for one in each if one is not Status.OK), Status.OK)
+        for each in zip(*(ends.status for ends in samples), strict=True)
     )
+    numbers = torch.stack([ends.numbers for ends in samples], dim=1)  # (3 or 5, samples, num)
+    failed = torch.tensor([one is not Status.OK for one in status], device=numbers.device)
+    largest, smallest, rank, *localisations = numbers.masked_fill(failed, torch.nan)
+    return RotationNull(largest, smallest, rank, status, *localisations)
 
 
-def embedding_basis(d_in: int, embedding: Tensor | None) -> Tensor:
-    """Return Yᵀ of Eᵀ = Y S, which takes vectors of S Q Sᵀ to those of Eᵀ Q E; I without an E."""
+def check_embedding(f: QuadraticMap, embedding: Tensor | None) -> None:
+    """Refuse an embedding that does not end where the layer begins."""
     if embedding is None:
-        return torch.eye(d_in, dtype=torch.float64)
-    columns: Tensor = torch.linalg.qr(embedding.detach().double().T).Q
-    return columns.T
-
-
-def embedding_corner(f: QuadraticMap, embedding: Tensor) -> Tensor:
-    """Return Sᵀ, (in, min(in, in')), for which the spectra of Eᵀ Q E and S Q Sᵀ agree."""
+        return
     rows, _ = check_float_tensor("embedding", embedding, num_axes=2)
     if rows != f.sizes.d_in:
         raise ShapeError(
             f"embedding has shape {tuple(embedding.shape)}; the layer reads {f.sizes.d_in} "
             f"inputs, so ({f.sizes.d_in}, in') was expected."
         )
-    triangle: Tensor = torch.linalg.qr(embedding.detach().double().T, mode="r").R
-    return triangle.T
+
+
+def embedding_parts(embedding: Tensor) -> tuple[Tensor, Tensor]:
+    """Return Yᵀ and Sᵀ of Eᵀ = Y S.
+
+    The nonzero spectra of Eᵀ Q E and S Q Sᵀ agree, and Yᵀ takes vectors of the second to those of
+    the first.
+    """
+    columns, corner = torch.linalg.qr(embedding.detach().double().T)
+    return columns.T, corner.T
 
 
 def random_frame(d_in: int, rank: int, generator: torch.Generator) -> Tensor:
@@ -141,50 +156,3 @@ def random_frame(d_in: int, rank: int, generator: torch.Generator) -> Tensor:
     signs = torch.where(triangle.diagonal() < 0, -1.0, 1.0)  # makes QR unique, thus Haar
     frame: Tensor = columns * signs
     return frame
-
-
-def _spectra(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
-    """Return the nonzero spectra of ½ Σ_h w_h (l_h r_hᵀ + r_h l_hᵀ) for every row w of weights."""
-    hidden, width = left.shape
-    if 2 * hidden < width:
-        stacked = torch.linalg.qr(torch.cat([left, right]).T, mode="r").R
-        left, right = stacked[:, :hidden].T, stacked[:, hidden:].T
-    spectra = [
-        torch.linalg.eigvalsh(_matrices(left, right, chunk))
-        for chunk in _chunks(weights, left.shape[1])
-    ]
-    return torch.cat(spectra)
-
-
-def _spectra_and_ends(left: Tensor, right: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Return `_spectra`, and the eigenvectors of (largest, smallest), (num, 2, width)."""
-    hidden, width = left.shape
-    basis = None
-    if 2 * hidden < width:
-        columns, stacked = torch.linalg.qr(torch.cat([left, right]).T)
-        left, right, basis = stacked[:, :hidden].T, stacked[:, hidden:].T, columns.T
-    spectra, ends = [], []
-    for chunk in _chunks(weights, left.shape[1]):
-        values, columns = torch.linalg.eigh(_matrices(left, right, chunk))
-        spectra.append(values)
-        ends.append(columns[..., [-1, 0]].mT)  # eigenvalues ascend
-    both = torch.cat(ends)
-    return torch.cat(spectra), both if basis is None else both @ basis
-
-
-def _chunks(weights: Tensor, width: int) -> Iterator[Tensor]:
-    """Yield the rows of weights in chunks, so that the arrays of each fit in CHUNK_BYTES.
-
-    A direction takes (width, hidden) once in `_matrices`, and (width, width) at most four times,
-    there or in the solver.
-    """
-    numbers = width * weights.shape[1] + 4 * width**2
-    for rows in blocks(len(weights), max(1, CHUNK_BYTES // (8 * numbers))):
-        yield weights[rows]
-
-
-def _matrices(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
-    """Return ½ Σ_h w_h (l_h r_hᵀ + r_h l_hᵀ) for every row w of weights, finite."""
-    halves = (left.T * weights[:, None, :]) @ right
-    check_finite("the product of the factors", halves)
-    return (halves + halves.mT) / 2

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bilens.algebra.eigen.decomposition import Status
 from bilens.checks import check_dense_tensor
 from bilens.errors import ShapeError, UsageError
 
@@ -23,6 +24,8 @@ class RotationNull:
         largest: (samples, directions), the largest eigenvalue (0 if none is positive).
         smallest: (samples, directions), the smallest eigenvalue (0 if none is negative).
         effective_rank: (samples, directions).
+        status: one for each direction. Where it is not OK all numbers are NaN: so are its edges,
+            and its p-values are 1.
         localisation_largest: (samples, directions), `localisation` of the eigenvector of the
             largest eigenvalue, in the basis before the embedding; 0 if none is positive. None
             unless it was asked for.
@@ -32,6 +35,7 @@ class RotationNull:
     largest: Tensor
     smallest: Tensor
     effective_rank: Tensor
+    status: tuple[Status, ...]
     localisation_largest: Tensor | None = None
     localisation_smallest: Tensor | None = None
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.null_memory import Demand
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.algebra.rotation_null import CHUNK_BYTES, rotation_null
+from bilens.algebra.rotation_null import rotation_null
 from bilens.findings.records import Chance
 from bilens.findings.spectra import chance
 
@@ -23,6 +24,7 @@ def rank_chances(
     num_samples: int,
     seed: int,
     progress: Callable[[int], None],
+    memory_limit: int | None = None,
 ) -> tuple[Chance, ...]:
     """Return the effective ranks that the rotation null gives, one level for each direction.
 
@@ -30,7 +32,7 @@ def rank_chances(
     neither overflow nor vanish. It is a power of two: nothing is rounded.
 
     Cost: `num_samples` times O(hidden² · width), and O(width³) for each direction, where width is
-    `null_width`.
+    that of `Demand`.
 
     Args:
         f: the layer in the space in which its right branch is rotated.
@@ -39,6 +41,10 @@ def rank_chances(
         num_samples: rotations, at least 39.
         seed: of the rotations.
         progress: called with the number of rotations done.
+        memory_limit: as in `rotation_null`.
+
+    Raises:
+        MemoryLimitError: If not even one direction at a time fits into the memory allowed.
     """
     tensor = f.detach().to(torch.float64).tensor
     factors = (in_unit_scale(part) for part in (tensor.down, tensor.left, tensor.right))
@@ -49,6 +55,7 @@ def rank_chances(
         num_samples,
         embedding=None if embedding is None else in_unit_scale(embedding.detach().double()),
         progress=progress,
+        memory_limit=memory_limit,
     )
     return tuple(chance(samples) for samples in null.effective_rank.T)
 
@@ -59,16 +66,7 @@ def in_unit_scale(factor: Tensor) -> Tensor:
     return factor * factor.new_tensor(2.0 ** -int(exponent))
 
 
-def null_width(f: QuadraticMap, embedding: Tensor | None) -> int:
-    """Return the width of the matrices that are solved for each rotation and direction."""
-    before = f.sizes.d_in if embedding is None else min(embedding.shape)
-    return min(before, 2 * f.sizes.d_hidden)
-
-
-def null_bytes(f: QuadraticMap, embedding: Tensor | None, num: int) -> int:
-    """Return the memory that the null of `num` directions takes at most, beside its samples."""
-    width, hidden = null_width(f, embedding), f.sizes.d_hidden
-    each = 8 * (width * hidden + 4 * width**2)
-    branches = 8 * 8 * hidden * max(f.sizes.d_in, width)  # frames, products, stacked and factored
-    before = 0 if embedding is None else 3 * 8 * embedding.numel()
-    return branches + before + min(num * each, max(each, CHUNK_BYTES))
+def null_demand(f: QuadraticMap, embedding: Tensor | None, num: int, num_samples: int) -> Demand:
+    """Return what the null of `num` directions takes."""
+    before = None if embedding is None else embedding.shape[1]
+    return Demand(f.sizes, num, num_samples, before, localised=False)

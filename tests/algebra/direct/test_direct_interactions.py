@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import oracles
 from bilens.algebra.bilinear_tensor import BilinearTensor, FactorSizes
@@ -29,6 +28,7 @@ from bilens.checks import MEMORY_LIMIT_VARIABLE
 from bilens.errors import MemoryLimitError, NonFiniteError, ShapeError, UsageError
 from builders import D_HIDDEN, D_IN, D_OUT, randn, random_map, vector
 from odd_tensors import LOW_PRECISION, NOT_DENSE_FLOAT, NOT_FINITE, SOUND, Odd, poisoned
+from peak_memory import Largest
 
 NUM = 13
 F = random_map()
@@ -383,19 +383,6 @@ def test_a_result_is_a_batch_or_one_of_it() -> None:
     for misuse in (lambda: len(result[0]), lambda: result[0][0], lambda: result.features()):
         with pytest.raises(ShapeError):
             misuse()
-
-
-class Largest(TorchDispatchMode):
-    """Notes the size of the largest tensor that any operation returns."""
-
-    numel = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, tuple | list) else (result,):
-            if isinstance(tensor, Tensor):
-                self.numel = max(self.numel, tensor.numel())
-        return result
 
 
 @pytest.mark.parametrize("block", [8, 32])
