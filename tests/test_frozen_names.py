@@ -67,6 +67,7 @@ PUBLIC = [
 ]
 PUBLIC_MODULES = ["BilinearClassifier", "BilinearLayer", "BilinearMLP"]
 PUBLIC_CERTIFICATES = [
+    "CertifiedAgreement",
     "Contrast",
     "InputBounds",
     "L2Radius",
@@ -76,6 +77,7 @@ PUBLIC_CERTIFICATES = [
     "TruncationError",
     "TrustRegion",
     "certified_accuracy",
+    "certified_agreement",
     "distance_to_quadric",
     "l2_radius",
     "prepare",
@@ -84,6 +86,7 @@ PUBLIC_CERTIFICATES = [
     "solve_trust_region",
     "truncated_input_bound",
     "truncation_error",
+    "truncation_moments",
 ]
 
 # Parameters with their defaults. Options may be added behind them; what is here stays.
@@ -103,6 +106,8 @@ SIGNATURES = {
     "attribute_to_background": "f, x, mean, covariance",
     "audit": "model, data=None, *, null_samples=99, seed=0",
     "centred_directions": "d_out",
+    "certify.certified_agreement": "f, k, x, eigs=None",
+    "certify.truncation_moments": "eig, k, mean, covariance",
     "certify.smallest_k": "eig, tolerance, radius",
     "certify.truncated_input_bound": "eig, k, x",
     "certify.truncation_error": "eig, k, radius, form=None",
@@ -259,6 +264,15 @@ ATTRIBUTES: dict[type, list[str]] = {
     bilens.TopInteractions: ["first", "second", "values"],
     bilens.GaussianMoments: ["mean", "variance"],
     bilens.AuditReport: ["document", "passed"],
+    bilens.certify.CertifiedAgreement: [
+        "certified",
+        "agrees",
+        "predicted",
+        "margin",
+        "k",
+        "certified_share",
+        "agreeing_share",
+    ],
     bilens.certify.InputBounds: ["low", "high", "left", "k"],
     bilens.certify.TruncationError: [
         "bound",

@@ -9,15 +9,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bilens.certify.contrast import Contrast, PairSpectra, prepare
-    from bilens.certify.l2_certificates import l2_radius
-    from bilens.certify.l2_record import (
-        L2Radius,
-        RadiusStatus,
-        certified_accuracy,
-        projected_margin,
+    from bilens.certify.agreement import (
+        CertifiedAgreement,
+        certified_agreement,
     )
-    from bilens.certify.quadric_distance import QuadricDistance, distance_to_quadric
+    from bilens.certify.contrast import (
+        Contrast,
+        PairSpectra,
+        prepare,
+    )
+    from bilens.certify.l2_certificates import (
+        l2_radius,
+    )
+    from bilens.certify.l2_record import L2Radius, certified_accuracy, projected_margin
+    from bilens.certify.linf_certificates import LinfRadius, linf_radius
+    from bilens.certify.quadric_distance import (
+        QuadricDistance,
+        distance_to_quadric,
+    )
     from bilens.certify.truncation import (
         InputBounds,
         TruncationError,
@@ -25,19 +34,35 @@ if TYPE_CHECKING:
         truncated_input_bound,
         truncation_error,
     )
-    from bilens.certify.trust_region import TrustRegion, solve_trust_region
+    from bilens.certify.truncation_moments import (
+        truncation_moments,
+    )
+    from bilens.certify.trust_region import (
+        TrustRegion,
+        solve_trust_region,
+    )
+    from bilens.certify.universal import (
+        UniversalPerturbation,
+        universal_perturbation,
+    )
 
 _HOMES = {
-    "bilens.certify.contrast": ("Contrast", "PairSpectra", "prepare"),
-    "bilens.certify.l2_certificates": ("l2_radius",),
-    "bilens.certify.l2_record": (
-        "L2Radius",
-        "RadiusStatus",
-        "certified_accuracy",
-        "projected_margin",
+    "bilens.certify.agreement": (
+        "CertifiedAgreement",
+        "certified_agreement",
     ),
-    "bilens.certify.quadric_distance": ("QuadricDistance", "distance_to_quadric"),
-    "bilens.certify.trust_region": ("TrustRegion", "solve_trust_region"),
+    "bilens.certify.contrast": (
+        "Contrast",
+        "PairSpectra",
+        "prepare",
+    ),
+    "bilens.certify.l2_certificates": ("l2_radius",),
+    "bilens.certify.l2_record": ("L2Radius", "certified_accuracy", "projected_margin"),
+    "bilens.certify.linf_certificates": ("LinfRadius", "linf_radius"),
+    "bilens.certify.quadric_distance": (
+        "QuadricDistance",
+        "distance_to_quadric",
+    ),
     "bilens.certify.truncation": (
         "InputBounds",
         "TruncationError",
@@ -45,27 +70,44 @@ _HOMES = {
         "truncated_input_bound",
         "truncation_error",
     ),
+    "bilens.certify.truncation_moments": ("truncation_moments",),
+    "bilens.certify.status": ("RadiusStatus",),
+    "bilens.certify.trust_region": (
+        "TrustRegion",
+        "solve_trust_region",
+    ),
+    "bilens.certify.universal": (
+        "UniversalPerturbation",
+        "universal_perturbation",
+    ),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "CertifiedAgreement",
     "Contrast",
     "InputBounds",
     "L2Radius",
+    "LinfRadius",
     "PairSpectra",
     "QuadricDistance",
     "RadiusStatus",
     "TruncationError",
     "TrustRegion",
+    "UniversalPerturbation",
     "certified_accuracy",
+    "certified_agreement",
     "distance_to_quadric",
     "l2_radius",
+    "linf_radius",
     "prepare",
     "projected_margin",
     "smallest_k",
     "solve_trust_region",
     "truncated_input_bound",
     "truncation_error",
+    "truncation_moments",
+    "universal_perturbation",
 ]
 
 
