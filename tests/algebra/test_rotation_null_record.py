@@ -14,7 +14,7 @@ import torch
 
 from bilens.algebra.eigen.decomposition import Status
 from bilens.algebra.rotation_null import RotationNull
-from bilens.errors import ShapeError, UsageError
+from bilens.errors import NumericalError, ShapeError, UsageError
 from builders import vector
 
 KNOWN = RotationNull(
@@ -56,6 +56,15 @@ def test_p_values_need_an_eigenvalue_for_each_direction() -> None:
         KNOWN.p_values(vector(0, 0), vector(0))
     with pytest.raises(ShapeError, match="largest has 2 entries"):
         KNOWN.p_values(vector(0), vector(0, 0))
+
+
+def test_a_null_that_lacks_a_direction_is_told() -> None:
+    KNOWN.check_usable()
+    lacking = replace(KNOWN, status=(Status.OK, Status.NOT_FINITE, Status.NOT_CONVERGED))
+    with pytest.raises(
+        NumericalError, match=r"direction\(s\) 1, 2 have no level .*holds NaN or inf"
+    ):
+        lacking.check_usable()
 
 
 SPECTRUM = vector(25, 18.5, 3, 0, -1, -19, -30)[None]  # one direction

@@ -13,6 +13,7 @@ from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.effective_rank import effective_rank
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.errors import NumericalError
 from bilens.findings.rank_chance import rank_chances
 from bilens.findings.records import Chance
 from builders import random_map
@@ -48,6 +49,13 @@ def test_aligned_branches_have_a_lower_rank_than_chance_gives() -> None:
     ranks = effective_rank(eigendecompose_all(f, EYE, k=None).distinct_from_zero)
     assert ranks.tolist() == pytest.approx([1.0] * 3)
     assert all(level.low > 1.1 for level in chances(f))
+
+
+def test_a_direction_without_a_level_of_chance_is_refused() -> None:
+    rows = EYE.clone()
+    rows[1] = torch.nan
+    with pytest.raises(NumericalError, match=r"direction\(s\) 1 have no level of chance"):
+        rank_chances(F, rows, None, 39, 0, lambda _done: None)
 
 
 def test_each_rotation_is_reported() -> None:

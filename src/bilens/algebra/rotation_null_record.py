@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bilens.algebra.eigen.decomposition import Status
 from bilens.checks import check_dense_tensor
-from bilens.errors import ShapeError, UsageError
+from bilens.errors import NumericalError, ShapeError, UsageError
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +43,19 @@ class RotationNull:
     def num_samples(self) -> int:
         """Number of random rotations."""
         return len(self.largest)
+
+    def check_usable(self) -> None:
+        """Refuse a null in which a direction is missing.
+
+        Raises:
+            NumericalError: With the directions, and why they have no level of chance.
+        """
+        bad = [index for index, one in enumerate(self.status) if one is not Status.OK]
+        if bad:
+            raise NumericalError(
+                f"direction(s) {', '.join(map(str, bad))} have no level of chance: "
+                f"{self.status[bad[0]].value}; leave them out, or rescale them or the factors."
+            )
 
     def edges(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
         """Return the lower and upper edge of chance, (directions,) each.

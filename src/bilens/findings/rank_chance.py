@@ -44,6 +44,7 @@ def rank_chances(
         memory_limit: as in `rotation_null`.
 
     Raises:
+        NumericalError: If a direction has no level of chance.
         MemoryLimitError: If not even one direction at a time fits into the memory allowed.
     """
     tensor = f.detach().to(torch.float64).tensor
@@ -57,6 +58,7 @@ def rank_chances(
         progress=progress,
         memory_limit=memory_limit,
     )
+    null.check_usable()
     return tuple(chance(samples) for samples in null.effective_rank.T)
 
 

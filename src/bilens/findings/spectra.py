@@ -36,6 +36,7 @@ def read_classes(
         names: one for each class.
     """
     eigs.check_usable()
+    null.check_usable()
     raw = whole_ranks(module.quadratic_map())
     embedding = whole_ranks(module.quadratic_map("embedding"))
     lower, upper = null.edges(LEVEL)
