@@ -17,7 +17,8 @@ from torch import Tensor
 from bilens import certify
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.certify.l2_record import L2Radius, RadiusStatus
+from bilens.certify.l2_record import L2Radius
+from bilens.certify.status import RadiusStatus
 from bilens.errors import MemoryLimitError, ShapeError, UsageError
 from builders import randn, random_map
 from strategies import maps

@@ -95,6 +95,14 @@ def test_a_bowl_that_touches_zero_has_a_sound_radius() -> None:
     assert float(found.gap[0]) in (0, 1) or float(found.gap[0]) < 1e-6
 
 
+def test_an_eigenvalue_that_vanishes_beside_the_slope_proves_nothing_infinite() -> None:
+    margin = Margin(np.array([-4.7e-92]), np.array([1.4e87]), 1.9e-90)
+    found = distance_to_quadric(*arguments(margin))
+    assert float(found.radius[0]) == pytest.approx(1.9e-90 / 1.4e87, rel=1e-9)
+    never = Margin(np.array([-0.0]), np.array([1.0]), 1.0)
+    assert float(distance_to_quadric(*arguments(never)).radius[0]) == pytest.approx(1)
+
+
 def test_where_the_function_is_not_positive_the_distance_is_zero() -> None:
     found = distance_to_quadric(vector(1.0), torch.ones(2, 1).double(), vector(0.0, -1.0))
     assert found.radius.tolist() == found.distance.tolist() == found.gap.tolist() == [0, 0]

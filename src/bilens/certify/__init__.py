@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         QuadricDistance,
         distance_to_quadric,
     )
+    from bilens.certify.status import RadiusStatus
     from bilens.certify.truncation import (
         InputBounds,
         TruncationError,

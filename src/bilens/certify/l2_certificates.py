@@ -11,10 +11,11 @@ from torch import Tensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.certify.contrast import Contrast, PairSpectra, contrast_of
 from bilens.certify.crossing import crossed
-from bilens.certify.l2_record import L2Radius, RadiusStatus
+from bilens.certify.l2_record import L2Radius
 from bilens.certify.quadric_distance import QuadricDistance, distance_to_quadric
 from bilens.certify.samples import Samples, samples_of
 from bilens.certify.secular import EPS
+from bilens.certify.status import statuses
 from bilens.checks import check_memory, check_type
 from bilens.errors import UsageError
 
@@ -142,36 +143,22 @@ def against(contrast: Contrast, samples: Samples, chunk: Tensor) -> QuadricDista
 def record_of(f: QuadraticMap, samples: Samples, per_rival: Tensor, direction: Tensor) -> L2Radius:
     """Return the record: the least radius of the rivals, and examples that the map itself loses."""
     margin, closest = samples.margins.min(dim=1)
-    error = samples.errors.gather(1, closest[:, None])[:, 0]
-    lost = samples.usable & (margin < -error)
-    tied = samples.usable & (samples.margins <= samples.errors).any(dim=1) & ~lost
     radius, rival = per_rival.min(dim=1)
-    rival = torch.where(lost | tied, closest, torch.where(radius.isinf(), -1, rival))
-    stays = lost | tied
-    example = crossed(
-        f, samples.x, torch.where(stays[:, None], torch.nan, direction), samples.label
-    )
+    stays, bad = samples.stays, ~samples.usable
+    rival = torch.where(stays, closest, rival.masked_fill(radius.isinf(), -1))
+    direction = direction.masked_fill(stays[:, None], torch.nan)
+    example = crossed(f, samples.x, direction, samples.label)
     example = torch.where(stays[:, None], samples.x, example)
     distance = (example - samples.x).norm(dim=1) * (1 + (f.sizes.d_in + 4) * EPS)
     distance = distance.nan_to_num(torch.inf, posinf=torch.inf)
-    status = [RadiusStatus.CERTIFIED] * len(radius)
-    for kind, where in (
-        (RadiusStatus.NO_EXAMPLE, distance.isinf()),
-        (RadiusStatus.UNREACHABLE, radius.isinf()),
-        (RadiusStatus.TIED, tied),
-        (RadiusStatus.MISCLASSIFIED, lost),
-        (RadiusStatus.NOT_FINITE, ~samples.usable),
-    ):
-        for row in where.nonzero()[:, 0].tolist():
-            status[row] = kind
-    bad = ~samples.usable
+    radius = radius.masked_fill(stays, 0.0)
     return L2Radius(
-        torch.where(stays, 0.0, radius).masked_fill(bad, torch.nan),
+        radius.masked_fill(bad, torch.nan),
         rival.masked_fill(bad, -1),
         example.masked_fill(bad[:, None], torch.nan),
         distance.masked_fill(bad, torch.inf),
         per_rival.masked_fill(bad[:, None], torch.nan),
         margin.masked_fill(bad, torch.nan),
         samples.label,
-        tuple(status),
+        statuses(samples, radius, distance),
     )

@@ -4,26 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 
 import torch
 from torch import Tensor
 
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.certify.crossing import margins
+from bilens.certify.status import RadiusStatus
 from bilens.checks import check_type
 from bilens.errors import UsageError
-
-
-class RadiusStatus(Enum):
-    """How the certificate of one input ended."""
-
-    CERTIFIED = "the radius is proven, and the example shows how far it is from the true distance"
-    MISCLASSIFIED = "another output is larger at the input itself"
-    TIED = "at the input itself, two outputs cannot be told apart: equal within their rounding"
-    UNREACHABLE = "no input whatever is given to another output"
-    NO_EXAMPLE = "the radius is proven, but no example was found: the distance may be larger"
-    NOT_FINITE = "the input, or the map at it, is not finite: nothing is said"
 
 
 @dataclass(frozen=True, eq=False)

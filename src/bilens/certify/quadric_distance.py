@@ -117,7 +117,7 @@ def distance_to_quadric(
     level = shifted(level, -exponents(level))
     vanished = ((values != 0) & (scaled.abs() < SMALLEST)).any(dim=1)
     errors = Errors(
-        rounded_up(bounds[0], by["values"]) + torch.where(vanished, SMALLEST, 0.0),
+        rounded_up(bounds[0], by["values"]) + SMALLEST * vanished.double(),
         rounded_up(bounds[1], by["linear"]),
         rounded_up(bounds[2], -exponents(torch.where(positive, constant, 1.0))),
     )
@@ -275,7 +275,8 @@ class DualBound:
         multiplier = self.problem.least + place + lowered
         squared = (slack.level - used).clamp_min(0) / multiplier * (1 - 16 * EPS)
         rest = (self.values - lowered[:, None]) * (1 - 2 * EPS)
-        needed = torch.where(self.problem.squares > 0, self.problem.squares / rest, 0.0)
+        steep = torch.where(rest > 0, self.problem.squares / rest, torch.inf)  # not at −0
+        needed = torch.where(self.problem.squares > 0, steep, 0.0)
         everywhere = (rest >= 0).all(dim=1)
         everywhere &= needed.sum(dim=1) * (1 + self.rounding) < slack.level
         return torch.where(everywhere, torch.inf, squared.nan_to_num(0.0, posinf=LARGEST))

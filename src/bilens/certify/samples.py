@@ -35,6 +35,16 @@ class Samples:
     errors: Tensor
     lengths: Tensor
 
+    @property
+    def lost(self) -> Tensor:
+        """(rows,), another output is certainly larger at x."""
+        return self.usable & (self.margins < -self.errors).any(dim=1)
+
+    @property
+    def stays(self) -> Tensor:
+        """(rows,), lost or tied: the label does not certainly win at x."""
+        return self.usable & (self.margins <= self.errors).any(dim=1)
+
 
 def samples_of(f: QuadraticMap, x: Tensor, label: Tensor | Sequence[int]) -> Samples:
     """Return checked inputs of a float64 map; a row that is not finite is flagged, not refused.

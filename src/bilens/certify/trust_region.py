@@ -78,7 +78,7 @@ def solve_trust_region(values: Tensor, linear: Tensor, radius: Tensor) -> TrustR
     return TrustRegion(
         torch.where(inside[:, None], shifted(found.point, size[:, None]), 0.0),
         torch.where(inside, shifted(found.value, unit), 0.0),
-        torch.where(inside, shifted(found.lower - SMALLEST * vanished, unit), 0.0),
+        torch.where(inside, shifted(found.lower - SMALLEST * vanished.double(), unit), 0.0),
     )
 
 

@@ -1,0 +1,184 @@
+"""Changes of every input entry by at most ε: a proven lower bound and an attack from above."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.directions import contrast_direction
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.certify.crossing import crossed, crossing, margins
+from bilens.certify.samples import Samples, samples_of
+from bilens.certify.secular import EPS
+from bilens.certify.status import RadiusStatus, statuses
+from bilens.checks import check_count, check_memory, check_type
+
+
+@dataclass(frozen=True, eq=False)
+class LinfRadius:
+    """How far every entry of an input can move: radius ≤ true distance ≤ upper.
+
+    The true distance in this norm is NP-hard to compute; the two bounds enclose it.
+
+    Attributes:
+        radius: (rows,), proven: no input with entries within it is lost; 0 where the input itself
+            is lost or tied, inf where nothing is lost, NaN where the status is NOT_FINITE.
+        upper: (rows,), max |example − x|; inf where the attack found nothing.
+        example: (rows, in), an input that is lost, evaluated in float64; NaN where there is none.
+        per_rival: (rows, out), the proven radius against each output alone; inf for the label.
+        margin: (rows,), f_label − the largest other output, at x.
+        status: one for each input; CERTIFIED says that there is an example.
+    """
+
+    radius: Tensor
+    upper: Tensor
+    example: Tensor
+    per_rival: Tensor
+    margin: Tensor
+    status: tuple[RadiusStatus, ...]
+
+
+def linf_radius(
+    f: QuadraticMap,
+    x: Tensor,
+    label: Tensor | Sequence[int],
+    generator: torch.Generator,
+    restarts: int = 4,
+    steps: int = 20,
+    *,
+    memory_limit: int | str | None = None,
+) -> LinfRadius:
+    """Return bounds of the ℓ∞ distance of each input to the nearest one of another output.
+
+    Math: for max|δ_i| ≤ ε, m(δ) ≥ m(0) − ε‖g‖₁ − ε²K, where K is the smaller one of
+        Σ_{i≠j} |A_ij| + Σ_i max(0, −A_ii) and n·max(0, −λ_min): the radius is the positive root.
+        It is sound and not exact: the exact problem is NP-hard. The attack repeats
+        δ ← −t·sign(∇m(x + δ)), with t the exact crossing of that ray, from the slope at x and from
+        random signs.
+    Cost: for each pair of outputs O(hidden · in² + in³); each input and rival O(in²), and
+        O(hidden · in) a step of the attack and restart. Memory O(in² + rows · (in + hidden)).
+
+    Args:
+        f: the map, any floating dtype; it is read in float64.
+        x: (rows, in), any floating dtype. Rows that are not finite are flagged.
+        label: (rows,), the output that should win.
+        generator: of the signs that the attack starts from.
+        restarts: how many starts the attack has, the first one along the slope at x.
+        steps: of the attack from each start.
+        memory_limit: bytes, or a text such as "4GiB"; None for $BILENS_MEMORY_LIMIT or 75 % of the
+            memory at hand.
+
+    Raises:
+        ShapeError: If x or label has another shape or dtype.
+        UsageError: If a label is not an output, the map has one output, or a count is below 1.
+        MemoryLimitError: If the work would not fit.
+
+    Source: the bound: triangle inequality; the attack: projected gradient descent after A. Madry
+        et al., arXiv:1706.06083.
+    """
+    check_type("f", f, QuadraticMap, "pass the map of a module, module.quadratic_map()")
+    restarts = check_count("restarts", restarts, minimum=1)
+    steps = check_count("steps", steps, minimum=1)
+    _, hidden, width = f.sizes
+    rows = len(x) if isinstance(x, Tensor) and x.ndim else 0
+    check_memory(
+        8 * (6 * width**2 + rows * (10 * width + 8 * hidden)),
+        f"ℓ∞ bounds of {rows} inputs of width {width}",
+        "pass fewer inputs at a time",
+        memory_limit,
+    )
+    exact = f.detach().to(torch.float64)
+    samples = samples_of(exact, x, label)
+    per_rival = lower_bounds(exact, samples)
+    stays = samples.stays[:, None]
+    direction = attack(exact, samples, generator, restarts, steps)
+    example = crossed(exact, samples.x, direction.masked_fill(stays, torch.nan), samples.label)
+    example = torch.where(stays, samples.x, example)
+    upper = (example - samples.x).abs().amax(dim=1) * (1 + 4 * EPS)
+    return record_of(samples, per_rival, example, upper.nan_to_num(torch.inf, posinf=torch.inf))
+
+
+def lower_bounds(f: QuadraticMap, samples: Samples) -> Tensor:
+    """Return the proven radius against each rival, (rows, out); inf for the label."""
+    outputs = f.sizes.d_out
+    bounds = torch.full_like(samples.margins, torch.inf)
+    for own in sorted(set(samples.label.tolist())):
+        rows = (samples.label == own).nonzero()[:, 0]
+        for rival in set(range(outputs)) - {own}:
+            bounds[rows, rival] = lower_bound(f, samples, rows, own, rival)
+    return bounds
+
+
+def lower_bound(f: QuadraticMap, samples: Samples, rows: Tensor, own: int, rival: int) -> Tensor:
+    """Return the root of m(0) − ε‖g‖₁ − ε²K for some inputs and one rival, rounded down.
+
+    What was summed to an entry of A is bounded by `sizes`, entry by entry; its rounding with it.
+    """
+    _, hidden, width = f.sizes
+    form = f.form(contrast_direction(f.sizes.d_out, own, rival))
+    matrix, b = form.matrix.dense(), form.linear
+    weight = f.tensor.down[own].abs() + f.tensor.down[rival].abs()
+    left, right = f.tensor.left.abs(), f.tensor.right.abs()
+    half = (left.T * weight) @ right
+    error = (hidden + 8) * EPS * (half + half.T)  # of each entry
+    spread = matrix.abs() + error
+    diagonal = (error.diagonal() - matrix.diagonal()).clamp_min(0)
+    entries = spread.sum() - spread.diagonal().sum() + diagonal.sum()
+    slack = error.norm() + 1000 * EPS * matrix.norm()  # of the matrix, and of its eigensolver
+    lowest = torch.linalg.eigvalsh(matrix)[0]
+    curvature = torch.minimum(entries, width * (slack - lowest).clamp_min(0))
+    curvature = curvature * (1 + (2 * width + 16) * EPS)
+    x = samples.x[rows]
+    slope = (2 * (x @ matrix) + b).abs()
+    rounding = 2 * (x.abs() @ (error + (width + 8) * EPS * matrix.abs()))
+    parts = 0.0 if f.linear is None else 4 * EPS * f.linear[[own, rival]].abs().sum(dim=0)
+    total = (slope + rounding + parts + 4 * EPS * b.abs()).sum(dim=1) * (1 + (width + 16) * EPS)
+    level = (samples.margins[rows, rival] - samples.errors[rows, rival]).clamp_min(0)
+    root = (total.square() + 4 * curvature * level).sqrt()
+    bound = 2 * level / (total + root) * (1 - 32 * EPS)
+    return torch.where(level > 0, bound, 0.0)  # 0 / 0 where nothing moves
+
+
+def attack(
+    f: QuadraticMap, samples: Samples, generator: torch.Generator, restarts: int, steps: int
+) -> Tensor:
+    """Return, for each input, the signs along which another output takes over first, (rows, in)."""
+    x, label = samples.x, samples.label
+    best, nearest = torch.full_like(x, torch.nan), torch.full_like(x[:, 0], torch.inf)
+    for start in range(restarts):
+        signs = torch.randint(0, 2, x.shape, generator=generator).to(x) * 2 - 1
+        signs = downhill(f, x, label, signs) if start == 0 else signs
+        for _ in range(steps):
+            t = crossing(f, x, signs, label)
+            closer = t < nearest
+            best[closer], nearest[closer] = signs[closer], t[closer]
+            reach = torch.where(t.isfinite(), t, nearest).nan_to_num(1.0, posinf=1.0)
+            signs = downhill(f, x + reach[:, None] * signs, label, signs)
+    return best
+
+
+def downhill(f: QuadraticMap, x: Tensor, label: Tensor, signs: Tensor) -> Tensor:
+    """Return −sign of the gradient of the smallest margin; `signs` where it is zero."""
+    rival = margins(f, x, label).argmin(dim=1)
+    down, left, right = f.tensor.down, f.tensor.left, f.tensor.right
+    weight = down[label] - down[rival]
+    slope = (weight * (x @ right.T)) @ left + (weight * (x @ left.T)) @ right
+    if f.linear is not None:
+        slope = slope + f.linear[label] - f.linear[rival]
+    return torch.where(slope == 0, signs, -slope.sign())
+
+
+def record_of(samples: Samples, per_rival: Tensor, example: Tensor, upper: Tensor) -> LinfRadius:
+    """Return the record with one status for each input."""
+    radius, bad = per_rival.amin(dim=1), ~samples.usable
+    return LinfRadius(
+        radius.masked_fill(bad, torch.nan),
+        upper.masked_fill(bad, torch.inf),
+        example.masked_fill(bad[:, None], torch.nan),
+        per_rival.masked_fill(bad[:, None], torch.nan),
+        samples.margins.amin(dim=1).masked_fill(bad, torch.nan),
+        statuses(samples, radius, upper),
+    )
