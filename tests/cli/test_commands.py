@@ -235,6 +235,27 @@ def test_the_tables_of_a_decomposition_fit_80_columns(
         assert "…" not in text
 
 
+def test_a_whitened_decomposition_reads_the_training_images(
+    bilens: Shell, model: Path, trained: Path, idx: Path
+) -> None:
+    line = ["decompose", trained, "--basis", "whitened"]
+    text = bilens(*line, "--data-dir", idx).out
+    assert "layers.0: logits, class-centred, whitened basis" in text
+    assert "λ in units of the output for inputs of unit variance" in " ".join(text.split())
+    (record,) = bilens(*line, "--data-dir", idx, "--json").json()["layers"]
+    assert (record["basis"], record["data"]["num_images"]) == ("whitened", tiny.NUM_TRAIN)
+    (plan,) = bilens(*line, "--data-dir", idx, "--plan", "--json").json()["layers"]
+    assert plan["basis"] == "whitened"
+    for options, words in (
+        (line, "need the images that the model was trained on: pass --data-dir"),
+        (["decompose", model, "--data-dir", idx], "only --basis whitened reads data"),
+        (["decompose", model, "--dataset", "mnist"], "only --basis whitened reads data"),
+    ):
+        result = bilens("--quiet", *options)
+        assert result.code == 2
+        assert words in result.error()
+
+
 def test_a_contrast_of_classes_by_name(bilens: Shell, tmp_path: Path) -> None:
     names = ("upright", "level", "slanting")
     model = model_folder(tmp_path / "deep", tiny.classifier(n_layers=2), output_names=names)

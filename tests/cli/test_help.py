@@ -27,9 +27,9 @@ FROZEN = {
         "--dropout --augment --precision --seed --resume --overwrite --json"
     ),
     "decompose": (
-        "model --top --layer --outputs --basis --reading --contrast --which --spectrum "
-        "--null-samples --method --precision --verify --memory-limit --seed --out --plan "
-        "--allow-pickle --residual --no-residual --overwrite --json"
+        "model --top --layer --outputs --basis --dataset --data-dir --reading --contrast --which "
+        "--spectrum --null-samples --method --precision --verify --memory-limit --seed --out "
+        "--plan --allow-pickle --residual --no-residual --overwrite --json"
     ),
     "audit": (
         "model --dataset --data-dir --html --lang --null-samples --seed --allow-pickle --residual "

@@ -25,6 +25,7 @@ from bilens.workflows import decomposition_folder
 from bilens.workflows.decompose import decompose, run_job
 from bilens.workflows.decomposition_folder import decompose_layers
 from bilens.workflows.decomposition_request import Request
+from bilens.workflows.input_moments import moments_of
 from bilens.workflows.layer_job import LayerJob
 
 TWO = replace(tiny.loaded(tiny.classifier(n_layers=2)), weights_sha256="a")
@@ -156,6 +157,20 @@ def test_another_decomposition_is_not_replaced_unless_asked(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     list(decompose_layers(model, request, folder=tmp_path, overwrite=True))
     assert (tmp_path / "layers.0.json").read_bytes() != before["layers.0.json"]
+
+
+def test_whitened_with_other_data_is_another_decomposition(tmp_path: Path) -> None:
+    request = Request(top=3, basis="whitened")
+    first, second = (moments_of(tiny.images(seed)) for seed in (0, 1))
+    (record,) = run(tmp_path, request, layers=["layers.0"], inputs=first)
+    assert record["data"] == first.about
+    (again,) = run(tmp_path, request, layers=["layers.0"], inputs=first)
+    assert json.dumps(again) == json.dumps(record)
+    with pytest.raises(OutputExistsError, match="or with other options or data"):
+        run(tmp_path, request, layers=["layers.0"], inputs=second)
+    with pytest.raises(UsageError, match=r"layers\.1 has no images .*--layer layers\.0"):
+        run(tmp_path / "new", request, inputs=first)
+    assert not (tmp_path / "new").exists()  # said before the first layer was read
 
 
 def test_files_of_somebody_else_are_not_replaced(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ Dataset = Literal["mnist", "fashion-mnist"]
 Gate = Literal["none", "relu", "gelu", "silu"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Lang = Literal["en", "ja"]
-Basis = Literal["input", "embedding"]
+Basis = Literal["input", "embedding", "whitened"]
 Reading = Literal["centred", "raw"]
 Which = Literal["magnitude", "largest", "smallest", "both"]
 Spectrum = Literal["auto", "whole", "top"]
@@ -187,8 +187,14 @@ def decompose(
         ),
     ] = None,
     basis: Annotated[
-        Basis, typer.Option(help="Basis of the input; 'embedding' is the paper's.")
+        Basis,
+        typer.Option(
+            help="Basis of the input; 'embedding' is the paper's; 'whitened' gives the training "
+            "images unit covariance (first layer only, see --data-dir)."
+        ),
     ] = "input",
+    dataset: DatasetOption = None,
+    data_dir: DataDir = None,
     reading: Annotated[
         Reading | None,
         typer.Option(help="Class-centred (logits only, where it is the default) or raw outputs."),
@@ -275,6 +281,8 @@ def decompose(
         (model, residual, allow_pickle),
         request,
         layers=layer or [],
+        dataset=dataset,
+        data_dir=data_dir,
         memory_limit=memory_limit,
         out=out,
         plan=plan,

@@ -25,6 +25,7 @@ from bilens.workflows.decomposition_folder import decompose_layers
 from bilens.workflows.decomposition_request import Request
 from bilens.workflows.demo import DEMO_RECIPE, REPORT_NAME, run_demo
 from bilens.workflows.explain import explain_image
+from bilens.workflows.input_moments import find_moments
 from bilens.workflows.judging_data import find_test_data
 from bilens.workflows.layer_job import plan_layers
 from bilens.workflows.provenance import this_command, versions
@@ -112,6 +113,8 @@ def run_decompose_command(
     request: dict[str, Any],
     *,
     layers: Sequence[str],
+    dataset: str | None,
+    data_dir: Path | None,
     memory_limit: str | None,
     out: Path | None,
     plan: bool,
@@ -120,9 +123,14 @@ def run_decompose_command(
 ) -> None:
     """`bilens decompose`."""
     asked = Request(**request)
+    if asked.basis != "whitened" and (dataset is not None or data_dir is not None):
+        raise UsageError("only --basis whitened reads data: leave --dataset and --data-dir out.")
     model = open_model(source)
+    inputs = None
+    if asked.basis == "whitened":
+        inputs = find_moments(model, dataset, data_dir, output.say)
     if plan:
-        plans = plan_layers(model, asked, layers=layers, memory_limit=memory_limit)
+        plans = plan_layers(model, asked, layers=layers, inputs=inputs, memory_limit=memory_limit)
         print_plan(output, plans, json)
         return
     with output.progress() as progress:
@@ -132,6 +140,7 @@ def run_decompose_command(
             layers=layers,
             folder=out,
             overwrite=overwrite,
+            inputs=inputs,
             memory_limit=memory_limit,
             progress=after(PATIENCE, progress),
         )

@@ -11,6 +11,11 @@ from rich.table import Table
 from bilens.checks import readable
 from bilens.report.document import displayable
 
+UNITS = {  # basis -> what else λ is measured in
+    "input": "per squared unit of the input",
+    "embedding": "per squared unit of the embedding",
+    "whitened": "for inputs of unit variance",
+}
 MOST_OUTPUTS = 50  # of a layer, on a terminal
 
 
@@ -26,7 +31,7 @@ def decomposition_table(record: dict[str, Any]) -> Table:
         f"{record['basis']} basis, "
         f"{record['d_in']} inputs, {record['method']}",
         caption=(f"… and {more} more outputs: see --json or --out. " if more else "")
-        + "λ in units of the output per squared unit of the input; "
+        + f"λ in units of the output {UNITS[record['basis']]}; "
         "share = λ² / ‖Q‖²; ok = residual within the tolerance; all = proven that no eigenvalue of "
         "the selection was missed (? = not proven). "
         f"{rank_note(record)}"

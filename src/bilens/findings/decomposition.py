@@ -52,7 +52,7 @@ class LayerDecomposition:
     """Leading eigenpairs of every output direction that was asked for."""
 
     layer: str
-    basis: str  # "input" or "embedding"
+    basis: str  # "input", "embedding" or "whitened"
     output_kind: str  # "logits", "neurons" inside a model, or "outputs" of a layer by itself
     reading: str  # "class-centred", "raw" or "contrast"
     which: str  # the end of the spectrum

@@ -17,6 +17,7 @@ from bilens.findings.rank_chance import rank_chances
 from bilens.findings.records import Chance
 from bilens.io.load import LoadedModel
 from bilens.workflows.decomposition_request import Request
+from bilens.workflows.input_moments import InputMoments
 from bilens.workflows.layer_job import LayerJob, prepare
 
 Progress = Callable[[str, int, int], None]
@@ -39,6 +40,7 @@ def decompose(
     request: Request | None = None,
     *,
     layer: str | None = None,
+    inputs: InputMoments | None = None,
     memory_limit: int | str | None = None,
     progress: Progress = silent,
 ) -> Decomposition:
@@ -48,6 +50,7 @@ def decompose(
         model: what `bl.load` returned.
         request: what is wanted; None for the five leading pairs of every output.
         layer: its name; None where the model has one layer.
+        inputs: for the basis "whitened".
         memory_limit: as in `eigendecompose_all`.
         progress: as in `run_job`.
 
@@ -57,7 +60,8 @@ def decompose(
         NotQuadraticError: If the layer is gated.
         MemoryLimitError: If no method, or the level of chance, fits into the memory allowed.
     """
-    job = prepare(model, Request() if request is None else request, layer, memory_limit)
+    request = Request() if request is None else request
+    job = prepare(model, request, layer, inputs, memory_limit)
     return run_job(job, memory_limit, progress)
 
 
@@ -131,7 +135,6 @@ def levels_of_chance(
             samples,
             job.request.seed,
             lambda done: progress(stage, done, samples),
-            job.plan.limit_bytes,
         )
     )
     return [next(found) if has_rank else None for has_rank in decomposed.tolist()]

@@ -19,6 +19,7 @@ from bilens.train.run_folder import interruptible
 from bilens.version import VERSION
 from bilens.workflows.decompose import Decomposition, Progress, run_job, silent
 from bilens.workflows.decomposition_request import Request
+from bilens.workflows.input_moments import InputMoments
 from bilens.workflows.layer_job import prepare
 from bilens.workflows.layer_map import choose_layer
 from bilens.workflows.provenance import describe_run
@@ -47,6 +48,7 @@ def decompose_layers(
     layers: Sequence[str] = (),
     folder: Path | None = None,
     overwrite: bool = False,
+    inputs: InputMoments | None = None,
     memory_limit: int | str | None = None,
     command: str | None = None,
     progress: Progress = silent,
@@ -60,8 +62,9 @@ def decompose_layers(
         folder: where each layer leaves `<layer>.safetensors` with the tensors of its
             `EigenDecomposition`, eigenvectors (outputs, top, in) and so on, and
             `<layer>.json` with its record. A layer whose record is there, of the
-            same weights and the same request, is not computed again.
+            same weights, request and inputs, is not computed again.
         overwrite: replace what other weights or another request left there.
+        inputs: for the basis "whitened".
         memory_limit: as in `eigendecompose_all`.
         command: how to reproduce this, for the record; None takes the process's command line.
         progress: as in `run_job`.
@@ -81,16 +84,21 @@ def decompose_layers(
         "weights_sha256": model.weights_sha256,
         "request": request.to_dict(),
         "bilens": VERSION,
+        "data_sha256": None if inputs is None else inputs.about["sha256"],
     }
     done = {} if folder is None else read_all_done(folder, names, identity, overwrite)
     left = [name for name in names if name not in done]
     for name in left:  # what cannot be done for one layer is said before any work is done
-        prepare(model, request, name, memory_limit)
-    reproduce = describe_run(command, request.seed)
+        prepare(model, request, name, inputs, memory_limit)
+    about = {
+        "data": None if inputs is None else inputs.about,
+        "reproduce": describe_run(command, request.seed),
+    }
     try:
         for name in left:
-            result = run_job(prepare(model, request, name, memory_limit), memory_limit, progress)
-            record = {**result.record.to_dict(), **identity, "reproduce": reproduce}
+            job = prepare(model, request, name, inputs, memory_limit)
+            result = run_job(job, memory_limit, progress)
+            record = {**result.record.to_dict(), **identity, **about}
             with interruptible() as interrupted:  # a first Ctrl-C waits for both files
                 if folder is not None:
                     save(LayerFiles.of(folder, name), result, record)
@@ -149,8 +157,8 @@ def read_done(
         return found
     if not overwrite and not same:
         raise OutputExistsError(
-            f"{files.record} holds a decomposition of other weights, or with other options: "
-            "choose another folder, or replace it with --overwrite."
+            f"{files.record} holds a decomposition of other weights, or with other options or "
+            "data: choose another folder, or replace it with --overwrite."
         )
     return None
 

@@ -12,7 +12,7 @@ from bilens.errors import UsageError
 from bilens.findings.audit import SEED_LIMIT
 from bilens.findings.spectra import MINIMUM_SAMPLES
 
-Basis = Literal["input", "embedding"]
+Basis = Literal["input", "embedding", "whitened"]
 Reading = Literal["centred", "raw"]
 Spectrum = Literal["auto", "whole", "top"]
 
@@ -25,7 +25,8 @@ class Request:
         top: how many pairs of each output are wanted.
         outputs: which outputs, such as "0,3,7-9", or names of what the model gives out; None for
             all. On a layer inside the model an index is a neuron.
-        basis: "input", or "embedding" for the first layer of a classifier.
+        basis: "input"; "embedding" for the first layer of a classifier; or "whitened" for a layer
+            that reads the inputs, with their mean and covariance.
         reading: "centred" (against the mean of all classes) or "raw"; None is "centred" for
             logits and "raw" for everything else.
         contrast: read one class against another instead, by index or name.

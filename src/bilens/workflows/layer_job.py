@@ -10,9 +10,10 @@ from bilens.algebra.eigen.eigendecompose import plan_eigendecomposition
 from bilens.algebra.eigen.plan import EigenPlan
 from bilens.checks import MEMORY_LIMIT_VARIABLE, readable
 from bilens.errors import MemoryLimitError
-from bilens.findings.rank_chance import null_demand
+from bilens.findings.rank_chance import null_bytes, null_width
 from bilens.io.load import LoadedModel
 from bilens.workflows.decomposition_request import Request
+from bilens.workflows.input_moments import InputMoments
 from bilens.workflows.layer_map import LayerMap, choose_layer, layer_map
 from bilens.workflows.output_selection import LayerOutputs, OutputReading, read_outputs
 
@@ -77,6 +78,7 @@ def plan_layers(
     request: Request,
     *,
     layers: Sequence[str] = (),
+    inputs: InputMoments | None = None,
     memory_limit: int | str | None = None,
 ) -> list[dict[str, Any]]:
     """Return what would be done for each layer of a model, without doing it.
@@ -85,6 +87,7 @@ def plan_layers(
         model: what `bl.load` returned.
         request: what is wanted of each layer.
         layers: their names; none for all layers.
+        inputs: for the basis "whitened".
         memory_limit: as in `eigendecompose_all`.
 
     Raises:
@@ -93,7 +96,7 @@ def plan_layers(
         MemoryLimitError: If no method, or the level of chance, fits into the memory allowed.
     """
     return [
-        prepare(model, request, name, memory_limit).plan_record()
+        prepare(model, request, name, inputs, memory_limit).plan_record()
         for name in (layers or model.layers)
     ]
 
@@ -102,9 +105,17 @@ def prepare(
     model: LoadedModel,
     request: Request,
     layer: str | None = None,
+    inputs: InputMoments | None = None,
     memory_limit: int | str | None = None,
 ) -> LayerJob:
     """Return what a request means for one layer.
+
+    Args:
+        model: what `bl.load` returned.
+        request: what is wanted.
+        layer: its name; None where the model has one layer.
+        inputs: for the basis "whitened".
+        memory_limit: as in `eigendecompose_all`.
 
     Raises:
         UsageError: If there is no such layer, output, basis or reading, or a reading of classes is
@@ -115,10 +126,10 @@ def prepare(
     name = choose_layer(model, layer)
     outputs = LayerOutputs.of(model, name)
     read = read_outputs(outputs, request)
-    mapped = layer_map(model, name, request.basis)
+    mapped = layer_map(model, name, request.basis, inputs)
     num, d_in = len(read.directions), mapped.f.sizes.d_in
-    null = null_demand(mapped.behind, mapped.embedding, num, request.null_samples)
-    work = num * (d_in**3 + request.null_samples * null.width**3)
+    width = null_width(mapped.behind, mapped.embedding)
+    work = num * (d_in**3 + request.null_samples * width**3)
     small = d_in <= WHOLE_WIDTH and num <= WHOLE_OUTPUTS and work <= WHOLE_WORK
     whole = request.spectrum == "whole" or (request.spectrum == "auto" and small)
     plan = plan_eigendecomposition(
@@ -130,7 +141,7 @@ def prepare(
         memory_limit=memory_limit,
     )
     samples = request.null_samples if whole else 0
-    needed = null.peak() if samples else 0
+    needed = null_bytes(mapped.behind, mapped.embedding, num) if samples else 0
     if needed > plan.limit_bytes:
         raise MemoryLimitError(
             f"the level of chance of {num} effective ranks needs {readable(needed)} beside the "
