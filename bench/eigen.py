@@ -9,7 +9,8 @@ each output:
 * eigsh: SciPy's ARPACK on a LinearOperator, asked for the residuals that ours reaches.
 
 All of them in float32, as a model comes; the first two give eigenvalues alone. Ours gives vectors,
-residuals measured in float64, exact norms, and what is proven.
+residuals measured in float64, exact norms, and what is proven. Ours in float64 stands beside the
+batched dense way in float64.
 """
 
 from __future__ import annotations
@@ -46,11 +47,15 @@ K = 2
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer in float32."""
+    """A layer, as it comes in float32."""
 
     left: Tensor
     right: Tensor
     down: Tensor
+
+    def double(self) -> Layer:
+        """Return the layer in float64."""
+        return Layer(self.left.double(), self.right.double(), self.down.double())
 
     def map(self) -> QuadraticMap:
         """Return the layer as a map."""
@@ -121,7 +126,7 @@ def seconds(work: Callable[..., Any], *arguments: Any, **options: Any) -> tuple[
 def milliseconds_each(work: Callable[[Layer, Sequence[int]], None], weights: Layer) -> float:
     """Return the median time an output of an alternative takes, over a few seconds."""
     d_in = weights.left.shape[1]
-    each = max(1, 2048 // d_in) if work is batched_dense else 1
+    each = max(1, 2048 // d_in) if work in (batched_dense, batched_dense_float64) else 1
     took: list[float] = []
     began = time.perf_counter()
     while len(took) < 3 or (time.perf_counter() - began < 2 and len(took) < 30):
@@ -138,7 +143,17 @@ def product_rate(d_in: int, d_hidden: int) -> float:
     return 2 * 256 * d_in * d_hidden / took
 
 
-ALTERNATIVES = {"paper": as_the_paper, "batched dense": batched_dense, "eigsh": arpack}
+def batched_dense_float64(weights: Layer, outputs: Sequence[int]) -> None:
+    """The batched dense way on factors in float64."""
+    batched_dense(weights.double(), outputs)
+
+
+ALTERNATIVES = {
+    "paper": as_the_paper,
+    "batched dense": batched_dense,
+    "batched dense, float64": batched_dense_float64,
+    "eigsh": arpack,
+}
 
 
 def measure_size(d_in: int, d_hidden: int, kind: str) -> dict[str, Any]:
@@ -184,17 +199,19 @@ def worst_residual(eigs: EigenDecomposition) -> float:
     return float((eigs.residuals / eigs.frobenius_squared.sqrt()[:, None]).max())
 
 
-def measure_methods(sizes: Sequence[tuple[int, int, int, int]]) -> list[dict[str, Any]]:
-    """Return the time of each method beside that of "auto", for (in, hidden, outputs, k)."""
+def measure_methods(sizes: Sequence[tuple[int, int, int, int, str]]) -> list[dict[str, Any]]:
+    """Return the time of each method beside "auto", for (in, hidden, outputs, k, weights)."""
     results = []
-    for d_in, d_hidden, outputs, k in sizes:
-        weights = layer(d_in, d_hidden, outputs, "random")
+    for d_in, d_hidden, outputs, k, kind in sizes:
+        weights = layer(d_in, d_hidden, outputs, kind)
         f = weights.map()
         methods: list[Method] = ["dense", "lanczos"]
         if 2 * d_hidden < d_in:
             methods.append("factored")
         times: dict[str, list[float]] = {method: [] for method in ("auto", *methods)}
-        for _ in range(3):
+        while len(times["auto"]) < 3 or (
+            sum(map(sum, times.values())) < 4 and len(times["auto"]) < 15
+        ):
             for method in times:
                 took, _ = seconds(eigendecompose_all, f, k=k, precision="float32", method=method)
                 times[method].append(took)
@@ -207,38 +224,44 @@ def measure_methods(sizes: Sequence[tuple[int, int, int, int]]) -> list[dict[str
                 "d_hidden": d_hidden,
                 "outputs": outputs,
                 "k": k,
+                "kind": kind,
                 "plan": plan,
                 "seconds": medians,
+                "rounds": len(times["auto"]),
+                "auto_over_best": medians["auto"] / best,
                 "chosen_over_best": medians[plan] / best,
             }
         )
     return results
 
 
-def one_large_layer(d_in: int = 4096, d_hidden: int = 14336, directions: int = 256) -> None:
+def one_large_layer(kind: str, directions: str, d_in: int = 4096, d_hidden: int = 14336) -> None:
     """Decompose one layer of the width of a language model; print time, memory, residual."""
-    weights = layer(d_in, d_hidden, directions, "planted")
+    weights = layer(d_in, d_hidden, int(directions), kind)
     loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     took, eigs = seconds(ours, weights, "float32")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(took, peak, loaded, worst_residual(eigs))
+    print(took, peak, loaded, worst_residual(eigs), int(eigs.complete.sum()))
 
 
-def measure_large() -> dict[str, Any]:
+def measure_large(kind: str, directions: int) -> dict[str, Any]:
     """Return what `one_large_layer` says, in a process of its own so that its peak is its own."""
-    line = subprocess.run(
-        [sys.executable, "-c", "from bench.eigen import one_large_layer; one_large_layer()"],
+    call = "import sys; from bench.eigen import one_large_layer as run; run(*sys.argv[1:])"
+    line = subprocess.run(  # noqa: S603 - a process of this file
+        [sys.executable, "-c", call, kind, str(directions)],
         check=True,
         capture_output=True,
         text=True,
     ).stdout
-    took, peak, loaded, residual = (float(part) for part in line.split())
+    took, peak, loaded, residual, proven = (float(part) for part in line.split())
     return {
+        "kind": kind,
+        "proven": int(proven),
         "d_in": 4096,
         "d_hidden": 14336,
-        "directions": 256,
+        "directions": directions,
         "seconds": took,
-        "milliseconds_each": 1e3 * took / 256,
+        "milliseconds_each": 1e3 * took / directions,
         "peak_gib": peak,
         "gib_with_weights_loaded": loaded,
         "target_gib": 3.0,

@@ -14,13 +14,18 @@ from bilens.algebra.quadratic_map import QuadraticMap
 TARGET = 100.0
 
 
-def measure_hosvd(size: int = 512, d_hidden: int = 2048) -> dict[str, Any]:
+KINDS = ("random", "planted", "graded")
+
+
+def measure_hosvd(kind: str, size: int = 512, d_hidden: int = 2048) -> dict[str, Any]:
     """Return times of both, and how far the singular values differ.
 
-    The weights are graded, so that the singular values fall over several orders.
+    "graded" weights are random ones with outputs that fall over five orders of magnitude, so that
+    the singular values do: the hard case of a method that starts from a Gram matrix.
     """
-    weights = layer(size, d_hidden, size, "random")
-    decay = torch.logspace(0, -5, size, dtype=torch.float64)[:, None]
+    weights = layer(size, d_hidden, size, "planted" if kind == "planted" else "random")
+    last = -5.0 if kind == "graded" else 0.0
+    decay = torch.logspace(0, last, size, dtype=torch.float64)[:, None]
     tensor = BilinearTensor(
         weights.down.double() * decay, weights.left.double(), weights.right.double()
     )
@@ -40,6 +45,7 @@ def measure_hosvd(size: int = 512, d_hidden: int = 2048) -> dict[str, Any]:
     took = sorted(times)[1]
     inputs, _ = seconds(getattr, found, "input")
     return {
+        "kind": kind,
         "size": size,
         "d_hidden": d_hidden,
         "seconds": {

@@ -88,6 +88,9 @@ class QuadraticMap:
             Q = ½ Σ_h (downᵀu)_h (left_h right_hᵀ + right_h left_hᵀ).
         Cost: O(out · (hidden + in) + hidden · in) time; Q stays factored, no (in, in) array is
             built.
+        Accuracy: downᵀu is summed in float64 and rounded once, to the dtype of the map. Use
+            `eigendecompose_all(f, u[None])`, which does not round it, or `f.to(torch.float64)`,
+            where float32 or half precision is not enough.
 
         Args:
             output_direction: u, (out,), in any scale; a one-hot u reads one logit.

@@ -212,3 +212,13 @@ def test_the_noise_has_the_unit_of_the_eigenvalues() -> None:
 def test_the_distinct_part_of_a_batch_is_that_of_its_forms(eigs: EigenDecomposition) -> None:
     for c, single in enumerate(eigs):
         assert torch.equal(eigs.distinct_from_zero[c], single.distinct_from_zero)
+
+
+def test_a_subspace_says_whether_more_may_belong_to_it() -> None:
+    """An iteration meets the first of two equal eigenvalues; that there is no second is unproven."""
+    values = torch.cat([vector(3, 3), torch.linspace(-2.9, 2.9, 58).double()])
+    form = form_from_pairs(values, rotation(60))
+    met = eigendecompose(form, k=1, method="lanczos").subspaces()[0]
+    assert (met.size, met.complete) == (1, False)
+    settled = eigendecompose(form, k=1, method="lanczos", verify=True).subspaces()[0]
+    assert (settled.size, settled.complete) == (2, True)

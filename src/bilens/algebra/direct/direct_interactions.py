@@ -39,6 +39,7 @@ def direct_interactions(
     block: int | None = None,
     precision: torch.dtype = torch.float64,
     progress: Progress | None = None,
+    memory_limit: int | str | None = None,
 ) -> DirectInteractions:
     """Read how the features of a dictionary interact in a map, along output directions.
 
@@ -47,9 +48,10 @@ def direct_interactions(
         linear = Dᵀ(2Qb + Aᵀu), constant = u·f(b). The upper triangle of S is streamed in blocks;
         what is kept of it are the largest entries, moments and histograms.
     Cost: 2 · features² · hidden operations a direction, and O(features · hidden · in) once;
-        O(block · (block + hidden)) memory beside the inputs. The rows [Ld_m, Rd_m] are kept,
-        O(features · hidden), where the limit allows; otherwise each block computes them anew and
-        takes 1 + in / block times as long.
+        O(block · (block + hidden + in) + hidden · in + in²) memory beside the inputs, of which no
+        second dictionary, and O(directions · features) for the result. The rows [Ld_m, Rd_m] are
+        kept, 2 · features · hidden numbers, where the limit allows; otherwise each block computes
+        them anew and takes 1 + in / block times as long.
     Accuracy: list, order and values do not depend on `block`: the `top` + 32 largest entries of
         the stream are computed anew in float64, feature by feature. Rounding can decide who is
         listed only where more than 32 others equal the last one within the rounding of the
@@ -70,6 +72,8 @@ def direct_interactions(
         block: features a block; None for 1024, or fewer where the memory limit is near.
         precision: dtype of the products, float64 or float32.
         progress: called with the number of blocks done, and of all blocks.
+        memory_limit: bytes, or a text such as "4GiB", that the work may take beside the map and
+            the dictionary; None for $BILENS_MEMORY_LIMIT or 75 % of the memory at hand.
 
     Returns:
         A batch: `result[c]` are the interactions along row c. A row that is not finite, or whose
@@ -89,20 +93,20 @@ def direct_interactions(
     own, cross = check_wishes(num_features, top, bins, bins if self_bins is None else self_bins)
     block = check_choices(block, precision)
     listed = max(own.size, cross.size) + SPARE
-    plan = plan_memory(Demand(f.sizes, num_features, len(rows), listed, precision), block)
+    demand = Demand(f.sizes, num_features, len(rows), listed, precision)
+    plan = plan_memory(demand, block, memory_limit)
     with torch.no_grad():
         f = f.detach().to(torch.float64)
-        dictionary = dictionary.detach().to(f.tensor.down)
+        dictionary = dictionary.detach().to(f.tensor.down.device)
         bias = check_bias(bias, f)
         factors = FeatureFactors.of(f, dictionary, precision, plan.block, plan.keep)
         reader = Reader(factors, own, cross, plan.block)
-        return stack(list(_read_all(f, rows, dictionary, bias, reader, progress)))
+        return stack(list(_read_all(f, rows, bias, reader, progress)))
 
 
 def _read_all(
     f: QuadraticMap,
     rows: Tensor,
-    dictionary: Tensor,
     bias: Tensor,
     reader: Reader,
     progress: Progress | None,
@@ -121,11 +125,11 @@ def _read_all(
 
     for target, mass in zip(targets, masses, strict=True):
         if target.usable:
-            yield _read(target, mass, dictionary, bias, reader, tick)
+            yield _read(target, mass, bias, reader, tick)
             continue
         for _ in range(steps):
             tick()
-        yield _failed(reader, dictionary)
+        yield _failed(reader)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +155,6 @@ def _target(f: QuadraticMap, row: Tensor, factors: FeatureFactors) -> Target:
 def _read(
     target: Target,
     mass: Tensor,
-    dictionary: Tensor,
     bias: Tensor,
     reader: Reader,
     tick: Callable[[], None],
@@ -161,18 +164,20 @@ def _read(
         own,
         cross,
         norm=mass.sqrt() * target.unit,
-        linear=(target.form.linear + 2 * target.form.matvec(bias)) @ dictionary,
+        linear=reader.factors.along(
+            target.form.linear + 2 * target.form.matvec(bias), reader.block
+        ),
         constant=target.form(bias),
         status=Status.OK,
     )
     numbers = (own.values, cross.values, result.norm, result.linear, result.constant)
     if all(bool(torch.isfinite(part).all()) for part in numbers):
         return result
-    return _failed(reader, dictionary)
+    return _failed(reader)
 
 
-def _failed(reader: Reader, dictionary: Tensor) -> DirectInteractions:
-    gap = torch.full_like(dictionary[0], torch.nan)
+def _failed(reader: Reader) -> DirectInteractions:
+    gap = reader.factors.left.new_full((reader.factors.num_features,), torch.nan)
     own, cross = (
         unread(wish.kind, wish.size, wish.bins, gap.device) for wish in (reader.own, reader.cross)
     )

@@ -8,14 +8,13 @@ import torch
 
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.algebra.direct.pieces import STRIP
-from bilens.algebra.gram.blocks import WORK_BYTES
+from bilens.algebra.gram.blocks import block_bytes
 from bilens.checks import check_memory, memory_limit
 
 BLOCK = 1024  # wide enough for full speed of the product, small beside the features
 ARRAYS_STRIP = 6  # arrays of a strip alive at once: its entries, their sizes, powers, places
-ARRAYS_ROWS = (
-    4  # (block, 2·hidden) float64 arrays alive at once: both sides, weighted, in the making
-)
+ARRAYS_ROWS = 4  # (block, 2·hidden) alive at once: both sides, weighted, in the making
+ARRAYS_COLUMNS = 2  # (block, in) alive at once: columns of the dictionary in float64, and scaled
 
 
 @dataclass(frozen=True)
@@ -46,16 +45,18 @@ class Demand:
 
     def fixed(self) -> int:
         """Return the bytes that no choice of block changes."""
-        _, hidden, d_in = self.sizes
-        inputs = 4 * d_in * (self.num_features + hidden)  # in float64, scaled, reduced to a corner
-        norms = min(WORK_BYTES // 8, hidden * (6 * d_in + 8 * hidden))
-        listed = 12 * self.num_listed * hidden
-        results = (2 * self.num_directions + 4) * self.num_features
-        return 8 * (inputs + norms + listed + results)
+        d_out, hidden, d_in = self.sizes
+        factors = 2 * (d_out + 2 * d_in) * hidden + d_out * d_in  # in float64, and scaled
+        corner = 7 * d_in**2 + 2 * hidden * d_in  # of the dictionary, and the factors in it
+        targets = self.num_directions * (4 * hidden + 2 * d_in + d_out)
+        listed = self.num_listed * (12 * hidden + 2 * d_in)
+        results = (2 * self.num_directions + 10) * self.num_features
+        norms = block_bytes(hidden, 6 * d_in)
+        return 8 * (factors + corner + targets + listed + results) + norms
 
     def blocks(self, block: int) -> int:
         """Return the bytes that blocks of one size take."""
-        rows = ARRAYS_ROWS * block * 2 * self.sizes.d_hidden
+        rows = block * (ARRAYS_ROWS * 2 * self.sizes.d_hidden + ARRAYS_COLUMNS * self.sizes.d_in)
         return 8 * (block**2 + ARRAYS_STRIP * min(STRIP, block**2) + rows)
 
     def kept(self) -> int:
@@ -63,7 +64,7 @@ class Demand:
         return self.num_features * 2 * self.sizes.d_hidden * self.precision.itemsize
 
 
-def plan_memory(demand: Demand, block: int | None) -> MemoryPlan:
+def plan_memory(demand: Demand, block: int | None, limit: int | str | None = None) -> MemoryPlan:
     """Return the block asked for, or else the largest that fits, by halves from BLOCK.
 
     The rows of all features are kept if they fit beside the blocks.
@@ -71,7 +72,7 @@ def plan_memory(demand: Demand, block: int | None) -> MemoryPlan:
     Raises:
         MemoryLimitError: If the block asked for, or one of a single feature, does not fit.
     """
-    spare = memory_limit() - demand.fixed()
+    spare = memory_limit(limit) - demand.fixed()
     chosen = BLOCK if block is None else block
     while block is None and chosen > 1 and demand.blocks(chosen) > spare:
         chosen //= 2
@@ -81,5 +82,6 @@ def plan_memory(demand: Demand, block: int | None) -> MemoryPlan:
         f"reading {demand.num_features} features of {demand.sizes.d_in} inputs along "
         f"{demand.num_directions} directions in blocks of {chosen}",
         "read fewer features or directions at a time, or pass a smaller block",
+        limit,
     )
     return MemoryPlan(chosen, demand.blocks(chosen) + demand.kept() <= spare)

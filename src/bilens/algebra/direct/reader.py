@@ -103,7 +103,7 @@ def squared_norms_in_features(factors: FeatureFactors, weights: Tensor) -> Tenso
 
     Math: with D'ᵀ = Y T (thin QR), S' = Y (T Q Tᵀ) Yᵀ has the norm of T Q Tᵀ, which is no wider
         than the input.
-    Cost: O(features · in² + hidden² · (in + num)) time, O(features · in) memory.
+    Cost: O(features · in² + hidden² · (in + num)) time, O((in + hidden) · in) memory.
     """
-    corner = torch.linalg.qr(factors.dictionary.T, mode="r").R.T
+    corner = factors.corner()
     return squared_norms(weights, factors.left @ corner, factors.right @ corner)

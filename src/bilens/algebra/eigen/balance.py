@@ -111,12 +111,12 @@ def balance_all(
     right, right_exponent = halved_rows(right)
     alive = left.any(dim=1) & right.any(dim=1)  # a row of zeros has no size: its weight is nothing
     mantissa, exponent = torch.frexp(torch.where(alive, weights, 0.0))
-    exponent = exponent + left_exponent + right_exponent  # the product itself may overflow
-    used = torch.where(mantissa != 0, exponent, torch.iinfo(exponent.dtype).min)
-    largest = used.amax(dim=1)
-    largest = torch.where(mantissa.abs().sum(dim=1) > 0, largest, 0).double()
-    used = torch.where(mantissa != 0, exponent.double(), largest[:, None])
-    scaled = mantissa * torch.exp2(used - largest[:, None])
+    exponent += left_exponent + right_exponent  # the product itself may overflow
+    lowest = torch.iinfo(exponent.dtype).min
+    largest = exponent.masked_fill(mantissa == 0, lowest).amax(dim=1)
+    largest = torch.where(largest > lowest, largest, 0).double()
+    shift = exponent.double().sub_(largest[:, None]).clamp_(max=0.0)  # above 0 only for zeros
+    scaled = shift.exp2_().mul_(mantissa)
     sizes = scaled.abs().sum(dim=1)
     if before is not None:
         rows = (left_exponent + right_exponent).double()

@@ -66,12 +66,15 @@ class Subspace:
             indices where k cut through them.
         eigenvalue: the mean of those at hand.
         basis: (len(indices), in), orthonormal rows; one basis of many.
+        complete: whether the decomposition is proven complete. Where it is not, a further
+            eigenvalue of this size may have been missed: decompose with verify=True.
     """
 
     indices: tuple[int, ...]
     size: int
     eigenvalue: float
     basis: Tensor
+    complete: bool
 
     def projector(self) -> Tensor:
         """Return the (in, in) orthogonal projector, which does not depend on the basis.
@@ -278,6 +281,7 @@ class EigenDecomposition:
                 int(self.cluster_size[group[0]]),
                 float(self.eigenvalues[group].mean()),
                 self.eigenvectors[group],
+                bool(self.complete),
             )
             for group in groups.values()
         )

@@ -146,16 +146,17 @@ def eigendecompose_all(
     kept = clip_k(k, f.sizes.d_in)
     plan = make_plan(sizes_of(f, rows, kept), method, precision, memory_limit, verify)
     num = f.sizes.d_out if rows is None else len(rows)
-    parts = []
-    for first in range(0, num, plan.portion):  # as many as have room for their weights
-        chosen = slice(first, min(first + plan.portion, num))
-        problem = problem_of_map(f, rows, chosen)
 
-        def report(done: int, _total: int, first: int = first) -> None:
+    def some(first: int, last: int) -> tuple[Tensor, EigenDecomposition]:
+        def report(done: int, _total: int) -> None:
             progress(first + done, num)
 
+        problem = problem_of_map(f, rows, slice(first, last))
         part = solve(problem, kept, which, plan, verify, seed, report)
-        parts.append((torch.arange(chosen.start, chosen.stop), part))
+        return torch.arange(first, last), part
+
+    starts = range(0, num, plan.portion)  # as many at a time as have room for their weights
+    parts = [some(first, min(first + plan.portion, num)) for first in starts]
     return parts[0][1] if len(parts) == 1 else assemble(parts)
 
 
