@@ -215,7 +215,7 @@ def test_the_distinct_part_of_a_batch_is_that_of_its_forms(eigs: EigenDecomposit
 
 
 def test_a_subspace_says_whether_more_may_belong_to_it() -> None:
-    """An iteration meets the first of two equal eigenvalues; that there is no second is unproven."""
+    """An iteration meets one of two equal eigenvalues; that there is no second is unproven."""
     values = torch.cat([vector(3, 3), torch.linspace(-2.9, 2.9, 58).double()])
     form = form_from_pairs(values, rotation(60))
     met = eigendecompose(form, k=1, method="lanczos").subspaces()[0]
