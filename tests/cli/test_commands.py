@@ -17,7 +17,7 @@ from safetensors import safe_open
 
 import bilens as bl
 import tiny
-from bilens.cli import commands as commands_module
+from bilens.cli.actions import demo as demo_action
 from bilens.workflows import judging_data
 from commands import DATA, TRAINING, Shell, model_folder
 
@@ -280,8 +280,8 @@ def test_a_demo_of_digits_that_are_at_hand(
     bilens: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The recipe is cut short, and the digits are tiny ones."""
-    monkeypatch.setattr(commands_module, "DEMO_RECIPE", tiny.RECIPE)
-    monkeypatch.setattr(commands_module, "embedded_digits", lambda: DATA)
+    monkeypatch.setattr(demo_action, "DEMO_RECIPE", tiny.RECIPE)
+    monkeypatch.setattr(demo_action, "embedded_digits", lambda: DATA)
     monkeypatch.setattr(judging_data, "embedded_digits", lambda: DATA)
     out = tmp_path / "demo"
     result = bilens("demo", "--out", out, "--seed", 3)

@@ -5,12 +5,16 @@ Broken once: `--null-samples` renamed to `--rotations`; the frozen list failed.
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import pytest
 import typer
 
+from bilens.cli import actions
+from bilens.cli import commands as options
 from bilens.cli.app import app
 from bilens.train.recipe import Recipe
 from bilens.version import VERSION
@@ -65,6 +69,15 @@ def spellings(command: Any) -> list[str]:
 
 def test_no_command_is_missing_from_the_frozen_list() -> None:
     assert list(commands()) == sorted(FROZEN, key=list(commands()).index)
+
+
+def test_a_command_has_one_file_of_options_and_one_of_what_it_does() -> None:
+    def files(package: ModuleType) -> set[str]:
+        return {module.name for module in pkgutil.iter_modules(package.__path__)}
+
+    names = {name.split()[0] for name in FROZEN if name}
+    assert files(options) == names
+    assert files(actions) - {"shared"} == names
 
 
 @pytest.mark.parametrize("name", FROZEN)

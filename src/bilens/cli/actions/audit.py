@@ -1,0 +1,51 @@
+"""What `bilens audit` does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from bilens.cli.actions.shared import FAILED, Source, open_model, print_audit
+from bilens.cli.console import Output
+from bilens.errors import OutputExistsError
+from bilens.workflows.audit import audit
+from bilens.workflows.judging_data import find_test_data
+
+
+def run_audit_command(
+    output: Output,
+    source: Source,
+    *,
+    dataset: str | None,
+    data_dir: Path | None,
+    html: Path | None,
+    lang: str,
+    null_samples: int,
+    seed: int,
+    overwrite: bool,
+    json: bool,
+) -> None:
+    """`bilens audit`."""
+    refuse_existing(html, overwrite)
+    model = open_model(source)
+    data = find_test_data(model, dataset, data_dir, output.say)
+    with output.progress() as progress:
+        report = audit(model, data, null_samples=null_samples, seed=seed, progress=progress)
+    if html is not None:
+        report.to_html(html, lang=lang)
+    print_audit(output, report, json)
+    if html is not None and not json:
+        output.result.print(f"Report: {html}", highlight=False)
+    if not report.passed:
+        raise typer.Exit(FAILED)
+
+
+def refuse_existing(path: Path | None, overwrite: bool) -> None:
+    """Refuse to write over a file or a folder, before any work is done."""
+    if path is not None and path.is_dir():
+        raise OutputExistsError(f"{path} is a folder; expected a file: add a name in it.")
+    if path is not None and path.exists() and not overwrite:
+        raise OutputExistsError(
+            f"{path} exists already: choose another file, or replace it with --overwrite."
+        )

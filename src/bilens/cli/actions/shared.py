@@ -1,0 +1,41 @@
+"""What the commands have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bilens.cli.console import Output, Reporter
+from bilens.io.load import LoadedModel, load
+from bilens.report.audit_report import AuditReport
+from bilens.report.terminal import audit_table, summary_lines
+from bilens.train.loop import EpochMetrics
+
+FAILED = 1  # an audit condition failed
+Source = tuple[Path, bool | None, bool]  # path, residual, allow_pickle
+
+
+def open_model(source: Source) -> LoadedModel:
+    """Return the model that the options of a command name."""
+    path, residual, allow_pickle = source
+    return load(path, residual=residual, allow_pickle=allow_pickle)
+
+
+def print_audit(output: Output, report: AuditReport, json: bool) -> None:
+    """Print the result of an audit: JSON, or a short table and the verdict."""
+    if json:
+        output.json(report.to_dict())
+        return
+    output.result.print(audit_table(report.to_dict()))
+    for line in summary_lines(report.to_dict()):
+        output.result.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def training_progress(progress: Reporter, epochs: int) -> Any:
+    """Return a callback that shows each epoch."""
+
+    def show(metrics: EpochMetrics) -> None:
+        text = f"loss {metrics.train_loss:.4f}, test accuracy {metrics.test_accuracy:.4f}"
+        progress("training", metrics.epoch, epochs, text)
+
+    return show

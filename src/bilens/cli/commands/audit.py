@@ -1,0 +1,55 @@
+"""Options of `bilens audit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bilens.cli.options import (
+    AllowPickle,
+    DataDir,
+    DatasetOption,
+    Json,
+    Lang,
+    ModelPath,
+    Overwrite,
+    Residual,
+)
+
+
+def audit(
+    context: typer.Context,
+    model: ModelPath,
+    dataset: DatasetOption = None,
+    data_dir: DataDir = None,
+    html: Annotated[Path | None, typer.Option(help="Write the report to this HTML file.")] = None,
+    lang: Annotated[Lang, typer.Option(help="Language of the HTML report.")] = "en",
+    null_samples: Annotated[
+        int, typer.Option(help="Random rotations for the level of chance.")
+    ] = 99,
+    seed: Annotated[int, typer.Option(help="Seed of the chance level.", min=0)] = 0,
+    allow_pickle: AllowPickle = False,
+    residual: Residual = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Read a classifier and report what its weights say; exit code 1 if a condition fails.
+
+    Example: bilens audit runs/mnist --data-dir data --html report.html --lang ja
+    """
+    from bilens.cli.actions.audit import run_audit_command
+
+    run_audit_command(
+        context.obj,
+        (model, residual, allow_pickle),
+        dataset=dataset,
+        data_dir=data_dir,
+        html=html,
+        lang=lang,
+        null_samples=null_samples,
+        seed=seed,
+        overwrite=overwrite,
+        json=json,
+    )

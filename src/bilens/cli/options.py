@@ -1,0 +1,31 @@
+"""Options that several commands share: one spelling, one help, one type."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Dataset = Literal["mnist", "fashion-mnist"]
+Lang = Literal["en", "ja"]
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for machines.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is already there.")]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Folder with the IDX files of the data set (.gz or raw).")
+]
+DatasetOption = Annotated[
+    Dataset | None, typer.Option(help="Data set in --data-dir; the model usually says it itself.")
+]
+ModelPath = Annotated[Path, typer.Argument(help="Model folder, .safetensors file, or .pt file.")]
+AllowPickle = Annotated[
+    bool, typer.Option("--allow-pickle", help="Open a .pt file (read with weights_only).")
+]
+Residual = Annotated[
+    bool | None,
+    typer.Option(
+        "--residual/--no-residual",
+        help="For checkpoints of the paper's repository: whether blocks add their input.",
+    ),
+]
