@@ -18,25 +18,46 @@ if TYPE_CHECKING:
         PairSpectra,
         prepare,
     )
+    from bilens.certify.influence import (
+        InfluenceRange,
+        influence_range,
+    )
+    from bilens.certify.input_removal import (
+        RemovedInputs,
+        remove_inputs,
+    )
+    from bilens.certify.input_use import (
+        UnusedInputs,
+        unused_inputs,
+    )
     from bilens.certify.l2_certificates import (
         l2_radius,
     )
-    from bilens.certify.l2_record import L2Radius, certified_accuracy, projected_margin
-    from bilens.certify.linf_certificates import LinfRadius, linf_radius
+    from bilens.certify.l2_record import (
+        L2Radius,
+        certified_accuracy,
+        projected_margin,
+    )
+    from bilens.certify.linf_certificates import (
+        LinfRadius,
+        linf_radius,
+    )
     from bilens.certify.quadric_distance import (
         QuadricDistance,
         distance_to_quadric,
     )
-    from bilens.certify.status import RadiusStatus
+    from bilens.certify.status import (
+        RadiusStatus,
+    )
+    from bilens.certify.truncated_moments import (
+        truncation_moments,
+    )
     from bilens.certify.truncation import (
         InputBounds,
         TruncationError,
         smallest_k,
         truncated_input_bound,
         truncation_error,
-    )
-    from bilens.certify.truncation_moments import (
-        truncation_moments,
     )
     from bilens.certify.trust_region import (
         TrustRegion,
@@ -57,13 +78,34 @@ _HOMES = {
         "PairSpectra",
         "prepare",
     ),
+    "bilens.certify.influence": (
+        "InfluenceRange",
+        "influence_range",
+    ),
+    "bilens.certify.input_removal": (
+        "RemovedInputs",
+        "remove_inputs",
+    ),
+    "bilens.certify.input_use": (
+        "UnusedInputs",
+        "unused_inputs",
+    ),
     "bilens.certify.l2_certificates": ("l2_radius",),
-    "bilens.certify.l2_record": ("L2Radius", "certified_accuracy", "projected_margin"),
-    "bilens.certify.linf_certificates": ("LinfRadius", "linf_radius"),
+    "bilens.certify.l2_record": (
+        "L2Radius",
+        "certified_accuracy",
+        "projected_margin",
+    ),
+    "bilens.certify.linf_certificates": (
+        "LinfRadius",
+        "linf_radius",
+    ),
     "bilens.certify.quadric_distance": (
         "QuadricDistance",
         "distance_to_quadric",
     ),
+    "bilens.certify.status": ("RadiusStatus",),
+    "bilens.certify.truncated_moments": ("truncation_moments",),
     "bilens.certify.truncation": (
         "InputBounds",
         "TruncationError",
@@ -71,8 +113,6 @@ _HOMES = {
         "truncated_input_bound",
         "truncation_error",
     ),
-    "bilens.certify.truncation_moments": ("truncation_moments",),
-    "bilens.certify.status": ("RadiusStatus",),
     "bilens.certify.trust_region": (
         "TrustRegion",
         "solve_trust_region",
@@ -87,28 +127,34 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "CertifiedAgreement",
     "Contrast",
+    "InfluenceRange",
     "InputBounds",
     "L2Radius",
     "LinfRadius",
     "PairSpectra",
     "QuadricDistance",
     "RadiusStatus",
+    "RemovedInputs",
     "TruncationError",
     "TrustRegion",
     "UniversalPerturbation",
+    "UnusedInputs",
     "certified_accuracy",
     "certified_agreement",
     "distance_to_quadric",
+    "influence_range",
     "l2_radius",
     "linf_radius",
     "prepare",
     "projected_margin",
+    "remove_inputs",
     "smallest_k",
     "solve_trust_region",
     "truncated_input_bound",
     "truncation_error",
     "truncation_moments",
     "universal_perturbation",
+    "unused_inputs",
 ]
 
 

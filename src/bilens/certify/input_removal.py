@@ -1,0 +1,180 @@
+"""The nearest map that ignores some inputs, and what ignoring them can change at most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.gaussian_moments import GaussianMoments, gaussian_moments
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.certify.arguments import checked_number
+from bilens.certify.input_rows import EPS, InputRows, checked_map, checked_places, linear_part
+from bilens.certify.trust_region import solve_trust_region
+from bilens.errors import UsageError
+
+
+@dataclass(frozen=True, eq=False)
+class RemovedInputs:
+    """A map that ignores some inputs, and how far its outputs are from those of the whole map.
+
+    Attributes:
+        quadratic_map: x ↦ f(x with the inputs set to zero): the nearest one, in ‖Q_c − Q′_c‖_F
+            and in ‖b_c − b′_c‖ for every output.
+        bound: (out,), |f_c(x) − f′_c(x)| is at most this for ‖x‖ ≤ radius, rounding included.
+        reached: (out,), what it is at `example`.
+        example: (out, in), ‖example‖ ≤ radius.
+        norm: (out,), ‖Q_c − Q′_c‖_F.
+        moments: mean and variance of f_c(x) − f′_c(x) under the Gaussian given; None without one.
+        inputs: those removed.
+        radius: of the ball.
+        assumption: what the statement is about.
+    """
+
+    quadratic_map: QuadraticMap
+    bound: Tensor
+    reached: Tensor
+    example: Tensor
+    norm: Tensor
+    moments: GaussianMoments | None
+    inputs: tuple[int, ...]
+    radius: float
+    assumption: str
+
+
+def remove_inputs(
+    f: QuadraticMap,
+    inputs: Sequence[int],
+    radius: float,
+    *,
+    mean: Tensor | None = None,
+    covariance: Tensor | None = None,
+) -> RemovedInputs:
+    """Return the nearest map that ignores some inputs, with the proven damage.
+
+    Math: rows and columns of the inputs are zero in Q′, and so are their entries of b′. The change
+        xᵀEx + b_S·x lives on the s inputs and on the rows of E, at most 2s directions; its largest
+        size in the ball is found by a trust-region solution of that size, whose dual bound is the
+        proof.
+    Cost: O(out · (hidden · s · in + s² · in)), and that of `gaussian_moments` if asked for.
+
+    Args:
+        f: the map.
+        inputs: which ones, s different indices.
+        radius: of the ball ‖x‖ ≤ radius, in units of the input.
+        mean: μ of a Gaussian for the moments, (in,); with `covariance` only.
+        covariance: Σ, (in, in); with `mean` only.
+
+    Raises:
+        UsageError: If f is no map, an input or the radius is not one, or Σ is no covariance.
+        ShapeError: If μ or Σ does not fit.
+        NonFiniteError: If one holds NaN or infinity, or a weight is beyond float64.
+    """
+    d_in = checked_map(f).sizes.d_in
+    places = checked_places("inputs", inputs, d_in)
+    radius = checked_number("radius", radius)
+    if (mean is None) != (covariance is None):
+        raise UsageError("pass mean and covariance together, or none of them.")
+    f = f.detach()
+    reader = InputRows.of(f)
+    rows, linear = reader.read(places), linear_part(f)[:, places]
+    norm = (2 * rows.square().sum(dim=(1, 2)) - rows[..., places].square().sum(dim=(1, 2))).sqrt()
+    axes, small = on_few_axes(rows, places)
+    found = largest_change(small, linear, radius)
+    point = (found.point[:, None] @ axes)[:, 0]
+    point = point * (radius / point.norm(dim=1).clamp(min=radius))[:, None] if radius else 0 * point
+    off = 2 * reader.rounding()[:, places].norm(dim=1) + 1000 * EPS * norm
+    off = radius * off * radius + 4 * EPS * d_in * radius * linear.norm(dim=1)
+    moments = None
+    if mean is not None and covariance is not None:
+        moments = gaussian_moments(change_of(f, places).to(torch.float64), mean, covariance)
+    return RemovedInputs(
+        without(f, places),
+        found.bound + off,
+        change_of(f, places).to(torch.float64)(point).diagonal().abs(),
+        point,
+        norm,
+        moments,
+        tuple(places),
+        radius,
+        f"‖x‖ ≤ radius in the {f.basis} basis, exact arithmetic in both maps",
+    )
+
+
+def on_few_axes(rows: Tensor, places: list[int]) -> tuple[Tensor, Tensor]:
+    """Return orthonormal rows that hold all of E_c, and E_c in their coordinates.
+
+    Math: E = [[Q_SS, T], [Tᵀ, 0]]; with T = U σ V (thin) it is [[Q_SS, Uσ], [σUᵀ, 0]] on e_S, V.
+
+    Args:
+        rows: (out, s, in), rows S of every Q_c.
+        places: S.
+
+    Returns:
+        (out, k, in) and (out, k, k) with k ≤ 2s.
+    """
+    num, d_in = len(places), rows.shape[2]
+    own = rows[..., places]
+    rest = rows.clone()
+    rest[..., places] = 0.0
+    u, sizes, v = torch.linalg.svd(rest, full_matrices=False)
+    v[..., places] = 0.0  # what belongs to a size of zero is anything
+    own_axes = torch.eye(d_in, dtype=rows.dtype)[places].expand(len(rows), num, d_in)
+    cross = u * sizes[:, None]
+    small = rows.new_zeros(len(rows), num + len(sizes[0]), num + len(sizes[0]))
+    small[:, :num, :num], small[:, :num, num:], small[:, num:, :num] = own, cross, cross.mT
+    return torch.cat([own_axes, v], dim=1), small
+
+
+@dataclass(frozen=True, eq=False)
+class LargestChange:
+    """The largest |xᵀEx + b·x| in a ball: (out,) proven bound, (out, k) point."""
+
+    bound: Tensor
+    point: Tensor
+
+
+def largest_change(small: Tensor, linear: Tensor, radius: float) -> LargestChange:
+    """Return the largest |xᵀEx + b·x| over ‖x‖ ≤ radius, for each output.
+
+    Args:
+        small: E, (out, k, k).
+        linear: the leading entries of b, (out, s).
+        radius: of the ball.
+    """
+    values, columns = torch.linalg.eigh((small + small.mT) / 2)
+    turned = (linear[:, None] @ columns[:, : linear.shape[1]])[:, 0]
+    balls = torch.full((2 * len(values),), radius, dtype=values.dtype)
+    both = torch.cat([values, -values]), torch.cat([turned, -turned])  # least, and largest
+    found = solve_trust_region(*both, balls)
+    bounds, points = -found.lower.view(2, -1), found.point.view(2, *values.shape)
+    better = (-found.value).view(2, -1).argmax(dim=0)
+    point = points[better, torch.arange(len(values))]
+    return LargestChange(bounds.amax(dim=0), (columns @ point[..., None])[..., 0])
+
+
+def without(f: QuadraticMap, places: list[int]) -> QuadraticMap:
+    """Return x ↦ f(x with some inputs set to zero)."""
+    kept = torch.ones_like(f.tensor.left[0]).index_fill(0, torch.tensor(places), 0.0)
+    tensor = BilinearTensor(f.tensor.down, f.tensor.left * kept, f.tensor.right * kept)
+    linear = None if f.linear is None else f.linear * kept
+    return QuadraticMap(tensor, linear, f.constant, f.basis)
+
+
+def change_of(f: QuadraticMap, places: list[int]) -> QuadraticMap:
+    """Return f − `without`, in factors that do not cancel.
+
+    Math: with l = l_S + l_K for removed and kept inputs, l rᵀ − l_K r_Kᵀ = l_S rᵀ + l_K r_Sᵀ.
+    """
+    short = without(f, places).tensor
+    tensor = BilinearTensor(
+        torch.cat([f.tensor.down, f.tensor.down], dim=1),
+        torch.cat([f.tensor.left - short.left, short.left]),
+        torch.cat([f.tensor.right, f.tensor.right - short.right]),
+    )
+    kept = without(f, places).linear
+    linear = None if f.linear is None or kept is None else f.linear - kept
+    return QuadraticMap(tensor, linear, None, f.basis)

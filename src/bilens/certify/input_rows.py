@@ -1,0 +1,100 @@
+"""Rows of the interaction matrices of a map, with a bound on their rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.algebra.unit_rows import unit_rows
+from bilens.checks import as_integer, check_finite, check_type
+from bilens.errors import UsageError
+
+EPS = torch.finfo(torch.float64).eps
+TINY = torch.finfo(torch.float64).tiny  # what a product that underflows can lose
+
+
+@dataclass(frozen=True, eq=False)
+class InputRows:
+    """The factors of a map with rows of unit length, from which rows Q_c e_i are read.
+
+    Attributes:
+        down: (out, hidden) float64, with the lengths of the rows moved in.
+        left: (hidden, in), rows of unit length, or zero.
+        right: (hidden, in).
+    """
+
+    down: Tensor
+    left: Tensor
+    right: Tensor
+
+    @classmethod
+    def of(cls, f: QuadraticMap) -> InputRows:
+        """Return the factors of a map, O((hidden + out) · in).
+
+        Raises:
+            NonFiniteError: If a weight with its lengths is beyond float64.
+        """
+        tensor = f.detach().tensor
+        left, left_length = unit_rows(tensor.left.double())
+        right, right_length = unit_rows(tensor.right.double())
+        down = tensor.down.double() * left_length * right_length
+        return cls(check_finite("down times the lengths of left and right", down), left, right)
+
+    def read(self, inputs: slice | list[int]) -> Tensor:
+        """Return Q_c e_i, (out, inputs, in), in 4 · out · hidden · in operations an input."""
+        half = self.down[:, None] / 2
+        rows = (half * self.left[:, inputs].T) @ self.right
+        return rows + (half * self.right[:, inputs].T) @ self.left
+
+    def terms(self, inputs: slice | list[int]) -> Tensor:
+        """Return ½ Σ_h |P_ch| (|l_hi| |r_h| + |r_hi| |l_h|), (out, inputs, in), entry by entry."""
+        return InputRows(self.down.abs(), self.left.abs(), self.right.abs()).read(inputs)
+
+    def rounding(self) -> Tensor:
+        """Return how far a row as read can be off in length, (out, in), O(out · hidden · in).
+
+        Math: (hidden + 8) eps · ½ Σ_h |P_ch| (|l_hi| ‖r_h‖ + |r_hi| ‖l_h‖), and what underflows;
+            0 where every term is exactly zero.
+        """
+        alive_left, alive_right = self.left.any(dim=1), self.right.any(dim=1)
+        reached = self.left.abs() * alive_right[:, None] + self.right.abs() * alive_left[:, None]
+        used = (self.down != 0).double() @ (reached != 0).double() > 0
+        size = self.down.abs() @ reached / 2 * (1 + 1e-12) + TINY * len(self.left)
+        return torch.where(used, EPS * (len(self.left) + 8) * size + TINY, 0.0)
+
+
+def linear_part(f: QuadraticMap) -> Tensor:
+    """Return the linear part of a map, (out, in) float64; zeros where there is none."""
+    if f.linear is None:
+        return torch.zeros(f.sizes.d_out, f.sizes.d_in, dtype=torch.float64)
+    return f.linear.detach().double()
+
+
+def checked_map(f: QuadraticMap) -> QuadraticMap:
+    """Refuse what is not a map.
+
+    Raises:
+        UsageError: With the type that came.
+    """
+    check_type("f", f, QuadraticMap, "use the layer's quadratic_map()")
+    return f
+
+
+def checked_places(name: str, places: Sequence[int], size: int) -> list[int]:
+    """Return different indices below `size`, in rising order.
+
+    Raises:
+        UsageError: If there are none, one comes twice, or one is outside.
+    """
+    found = [as_integer(place) for place in places]
+    known = sorted(place for place in found if place is not None and 0 <= place < size)
+    if not found or len(set(known)) != len(found):
+        raise UsageError(
+            f"{name}={list(places)!r}; expected different integers between 0 and {size - 1}, at "
+            "least one."
+        )
+    return known

@@ -1,0 +1,114 @@
+"""Removing inputs: the nearest map, and a bound on the change that nothing exceeds.
+
+Broken once: the cross term of `change_of` with l_S in place of l_K; the moments failed. The cross
+block of `on_few_axes` halved; the bound was exceeded.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import oracles
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.certify.input_removal import remove_inputs
+from bilens.certify.input_use import unused_inputs
+from bilens.errors import ShapeError, UsageError
+from builders import randn, random_map
+
+SETS = [[0], [3, 1], [0, 1, 2, 3, 4], list(range(8))]
+
+
+def dense_of(f: QuadraticMap) -> Tensor:
+    return oracles.dense_tensor(f.tensor.down, f.tensor.left, f.tensor.right)
+
+
+@pytest.mark.parametrize("inputs", SETS)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_nothing_in_the_ball_changes_by_more_and_the_example_does_as_much(
+    inputs: list[int], seed: int
+) -> None:
+    f, radius = random_map(seed, d_hidden=9, d_in=8), 1.7
+    found = remove_inputs(f, inputs, radius)
+    x = randn(50_000, 8, seed=3)
+    x *= (
+        radius
+        * torch.rand(50_000, 1, generator=torch.Generator().manual_seed(1))
+        / x.norm(dim=1, keepdim=True)
+    )
+    change = (f(x) - found.quadratic_map(x)).abs()
+    assert bool((change <= found.bound).all())
+    for c, example in enumerate(found.example):
+        assert float(example.norm()) <= radius * (1 + 1e-12)
+        there = float((f(example) - found.quadratic_map(example))[c].abs())
+        assert there == pytest.approx(float(found.reached[c]), rel=1e-9)
+        assert there >= (1 - 1e-6) * float(found.bound[c])
+        climbed = climb(f, found.quadratic_map, c, radius)
+        assert climbed <= float(found.bound[c])
+
+
+def climb(f: QuadraticMap, g: QuadraticMap, output: int, radius: float) -> float:
+    """The largest |f − g| that projected gradient ascent finds from 40 starts."""
+    best = 0.0
+    for sign in (1.0, -1.0):
+        x = randn(40, f.sizes.d_in, seed=5)
+        for _ in range(300):
+            x = x.detach().requires_grad_()
+            value = sign * (f(x) - g(x))[:, output]
+            (slope,) = torch.autograd.grad(value.sum(), x)
+            x = x + 0.05 * slope
+            x = x * (radius / x.norm(dim=1, keepdim=True).clamp(min=radius))
+        x = x.detach()
+        best = max(best, float((sign * (f(x) - g(x))[:, output]).max()))
+    return best
+
+
+@pytest.mark.parametrize("inputs", SETS)
+def test_the_map_ignores_the_inputs_and_nothing_else_changes(inputs: list[int]) -> None:
+    f = random_map(4, d_hidden=9, d_in=8)
+    found = remove_inputs(f, inputs, 1.0)
+    g = found.quadratic_map
+    assert unused_inputs(g).unused.nonzero()[:, 0].tolist() == sorted(inputs)
+    x = randn(20, 8)
+    zeroed = x.clone()
+    zeroed[:, inputs] = 0.0
+    torch.testing.assert_close(g(x), f(zeroed))
+    difference = dense_of(f) - dense_of(g)
+    torch.testing.assert_close(found.norm, difference.norm(dim=(1, 2)))
+    kept = [i for i in range(8) if i not in inputs]  # nearest: the free entries are untouched
+    assert float(difference[:, kept][:, :, kept].abs().sum()) < 1e-12
+    assert found.inputs == tuple(sorted(inputs))
+
+
+def test_moments_are_those_of_the_change() -> None:
+    f, half, mean = random_map(5, d_in=6), randn(6, 6, seed=6), randn(6, seed=7)
+    found = remove_inputs(f, [1, 4], 1.0, mean=mean, covariance=half @ half.T)
+    x = mean + randn(400_000, 6, seed=8) @ half.T
+    change = f(x) - found.quadratic_map(x)
+    assert found.moments is not None
+    scale = found.moments.variance.sqrt()
+    assert float(((change.mean(dim=0) - found.moments.mean) / scale).abs().max()) < 0.01
+    torch.testing.assert_close(change.var(dim=0), found.moments.variance, rtol=0.03, atol=0)
+
+
+def test_an_input_that_is_not_used_costs_nothing() -> None:
+    f = remove_inputs(random_map(6, d_in=6), [2], 1.0).quadratic_map
+    found = remove_inputs(f, [2], 5.0)
+    assert float(found.bound.max()) == 0
+    assert float(remove_inputs(random_map(6, d_in=6), [2], 0.0).bound.max()) == 0
+    single = remove_inputs(random_map(7).to(torch.float32), [0], 1.0)
+    assert single.quadratic_map.dtype == torch.float32
+
+
+def test_bad_arguments_are_refused() -> None:
+    f = random_map()
+    for inputs in ([], [5], [0, 0], [-1], [True]):
+        with pytest.raises(UsageError, match="different integers between 0 and 4"):
+            remove_inputs(f, inputs, 1.0)
+    with pytest.raises(UsageError, match="radius"):
+        remove_inputs(f, [0], -1.0)
+    with pytest.raises(UsageError, match="mean and covariance together"):
+        remove_inputs(f, [0], 1.0, mean=randn(5))
+    with pytest.raises(ShapeError, match="covariance has shape"):
+        remove_inputs(f, [0], 1.0, mean=randn(5), covariance=torch.eye(4))
