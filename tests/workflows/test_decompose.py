@@ -220,10 +220,11 @@ def test_whole_spectra_are_not_taken_by_themselves_where_chance_would_take_long(
 
 
 def test_the_memory_of_the_level_of_chance_counts() -> None:
-    wide = LoadedModel(BilinearMLP(100, 80, 60), "an/mlp", "")
-    needed = prepare(wide, Request()).peak_bytes
-    assert needed > prepare(wide, Request(null_samples=0)).peak_bytes
-    with pytest.raises(MemoryLimitError, match=r"level of chance of 60 .*--null-samples 0"):
-        prepare(wide, Request(), memory_limit=needed - 1)
-    assert prepare(wide, Request(), memory_limit=needed).null_samples == 99
-    assert prepare(wide, Request(null_samples=0), memory_limit=needed - 1).whole
+    """A small dense solver: 3 directions of width 8 beside samples of 100,000 rotations."""
+    many = Request(null_samples=100_000)
+    needed, without = prepare(ONE, many).peak_bytes, prepare(ONE, Request(null_samples=0))
+    assert needed > 2e7 > without.peak_bytes
+    with pytest.raises(MemoryLimitError, match=r"level of chance of 3 .*--null-samples 0"):
+        prepare(ONE, many, memory_limit=10**7)
+    assert prepare(ONE, many, memory_limit=needed - 1).peak_bytes <= needed - 1  # fewer together
+    assert prepare(ONE, Request(null_samples=0), memory_limit=10**7).whole

@@ -119,8 +119,8 @@ def _spectrum(
             eig.proof.value,
             eig.status.value,
         )
-    mass = torch.where(eig.frobenius_squared > 0, eig.frobenius_squared, 1.0)
-    shares = (eig.eigenvalues.square() / mass).tolist()
+    size = torch.where(eig.norm > 0, eig.norm, 1.0)  # its square may leave float64
+    shares = (eig.eigenvalues / size).square().tolist()
     shown = zip(
         eig.eigenvalues.tolist(),
         shares,
@@ -136,7 +136,7 @@ def _spectrum(
         sum(pair.explained for pair in pairs),
         rank,
         level,
-        float(eig.frobenius_squared.sqrt()),
+        float(eig.norm),
         trace,
         linear,
         constant,

@@ -135,6 +135,7 @@ def levels_of_chance(
             samples,
             job.request.seed,
             lambda done: progress(stage, done, samples),
+            job.plan.limit_bytes,
         )
     )
     return [next(found) if has_rank else None for has_rank in decomposed.tolist()]

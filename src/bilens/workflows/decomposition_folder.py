@@ -192,7 +192,7 @@ def save(files: LayerFiles, result: Decomposition, record: dict[str, Any]) -> No
             "cluster",
             "cluster_size",
             "noise",
-            "frobenius_squared",
+            "norm",
             "linear",
             "constant",
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from bilens.algebra.eigen.plan import Method, Precision
+from bilens.algebra.eigen.cost import Method, Precision
 from bilens.algebra.eigen.ranking import Which
 from bilens.checks import check_count
 from bilens.errors import UsageError

@@ -10,7 +10,7 @@ from bilens.algebra.eigen.eigendecompose import plan_eigendecomposition
 from bilens.algebra.eigen.plan import EigenPlan
 from bilens.checks import MEMORY_LIMIT_VARIABLE, readable
 from bilens.errors import MemoryLimitError
-from bilens.findings.rank_chance import null_bytes, null_width
+from bilens.findings.rank_chance import null_demand
 from bilens.io.load import LoadedModel
 from bilens.workflows.decomposition_request import Request
 from bilens.workflows.input_moments import InputMoments
@@ -128,8 +128,8 @@ def prepare(
     read = read_outputs(outputs, request)
     mapped = layer_map(model, name, request.basis, inputs)
     num, d_in = len(read.directions), mapped.f.sizes.d_in
-    width = null_width(mapped.behind, mapped.embedding)
-    work = num * (d_in**3 + request.null_samples * width**3)
+    null = null_demand(mapped.behind, mapped.embedding, num, request.null_samples)
+    work = num * (d_in**3 + request.null_samples * null.width**3)
     small = d_in <= WHOLE_WIDTH and num <= WHOLE_OUTPUTS and work <= WHOLE_WORK
     whole = request.spectrum == "whole" or (request.spectrum == "auto" and small)
     plan = plan_eigendecomposition(
@@ -141,13 +141,14 @@ def prepare(
         memory_limit=memory_limit,
     )
     samples = request.null_samples if whole else 0
-    needed = null_bytes(mapped.behind, mapped.embedding, num) if samples else 0
-    if needed > plan.limit_bytes:
-        raise MemoryLimitError(
-            f"the level of chance of {num} effective ranks needs {readable(needed)} beside the "
-            f"map, the limit is {readable(plan.limit_bytes)}: allow more with memory_limit or "
-            f"{MEMORY_LIMIT_VARIABLE}, read fewer outputs at a time, or leave it out with "
-            "--null-samples 0."
-        )
-    peak = max(plan.peak_bytes, needed)
+    peak = plan.peak_bytes
+    if samples:
+        least = null.fixed() + null.each()
+        if least > plan.limit_bytes:
+            raise MemoryLimitError(
+                f"the level of chance of {num} effective ranks needs at least {readable(least)} "
+                f"beside the map, the limit is {readable(plan.limit_bytes)}: allow more with "
+                f"memory_limit or {MEMORY_LIMIT_VARIABLE}, or leave it out with --null-samples 0."
+            )
+        peak = max(peak, min(null.peak(), plan.limit_bytes))
     return LayerJob(request, outputs, read, mapped, whole, samples, plan, peak)
