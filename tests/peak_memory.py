@@ -40,13 +40,14 @@ def peak_of(code: str) -> int:
 
 
 class Largest(TorchDispatchMode):
-    """Notes the size of the largest tensor that any operation returns."""
+    """Notes the size of the largest tensor that any operation makes; a view is none."""
 
     numel = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
+        given = {part.untyped_storage().data_ptr() for part in args if isinstance(part, Tensor)}
         for tensor in result if isinstance(result, tuple | list) else (result,):
-            if isinstance(tensor, Tensor):
+            if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in given:
                 self.numel = max(self.numel, tensor.numel())
         return result

@@ -12,9 +12,10 @@ from bilens.algebra.gram.blocks import block_bytes
 from bilens.checks import check_memory, memory_limit
 
 BLOCK = 1024  # wide enough for full speed of the product, small beside the features
-ARRAYS_STRIP = 6  # arrays of a strip alive at once: its entries, their sizes, powers, places
-ARRAYS_ROWS = 4  # (block, 2·hidden) alive at once: both sides, weighted, in the making
-ARRAYS_COLUMNS = 2  # (block, in) alive at once: columns of the dictionary in float64, and scaled
+ARRAYS_STRIP = 6  # of a strip: its entries, their sizes, powers, places
+ARRAYS_BLOCK = 2  # (block, block) alive at once: the last product, and the next one
+ARRAYS_ROWS = 5  # (block, 2·hidden): both sides, weighted, in the making, and gaps of the heap
+ARRAYS_COLUMNS = 2  # (block, in): columns of the dictionary in float64, and scaled
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Demand:
     def blocks(self, block: int) -> int:
         """Return the bytes that blocks of one size take."""
         rows = block * (ARRAYS_ROWS * 2 * self.sizes.d_hidden + ARRAYS_COLUMNS * self.sizes.d_in)
-        return 8 * (block**2 + ARRAYS_STRIP * min(STRIP, block**2) + rows)
+        return 8 * (ARRAYS_BLOCK * block**2 + ARRAYS_STRIP * min(STRIP, block**2) + rows)
 
     def kept(self) -> int:
         """Return the bytes of the rows of all features."""
