@@ -168,8 +168,8 @@ def contrast_of(
     linear = vectors @ b
     lengths = vectors.norm(dim=1) > 0
     gram = vectors @ vectors.T - torch.diag(lengths.double())
-    skew = float(gram.norm()) + EPS * width * len(values) ** 0.5
-    size = float(values.norm())
+    skew = float(gram.norm()) + EPS * width * len(values)  # ‖V Vᵀ − I‖, its rounding at worst
+    size, top = float(values.norm()), float(values.abs().max())
     apart = float((b - linear @ vectors).norm())
     rounding = EPS * (width + len(values)) * len(values) ** 0.5
     return Contrast(
@@ -178,7 +178,7 @@ def contrast_of(
         values,
         vectors,
         linear,
-        value_error=2 * float(eigs.noise) + float(eigs.residuals.norm()) + 4 * skew * size,
+        value_error=2 * float(eigs.noise) + float(eigs.residuals.norm()) + 3 * skew * top,
         linear_error=apart + (2 * rounding + 2 * skew) * float(b.norm()),
         size=size,
     )

@@ -10,7 +10,7 @@ from bilens.errors import ShapeError
 
 
 def checked_problems(values: Tensor, linear: Tensor) -> tuple[Tensor, Tensor]:
-    """Return eigenvalues and linear terms, (rows, k) each, after a check.
+    """Return eigenvalues, (k,) or (rows, k), and linear terms, (rows, k), after a check.
 
     Raises:
         ShapeError: If the shapes do not fit, or a tensor is not float64.
@@ -25,4 +25,4 @@ def checked_problems(values: Tensor, linear: Tensor) -> tuple[Tensor, Tensor]:
             f"values has shape {shape} and linear {(rows, width)}; expected (k,) or (rows, k), and "
             "(rows, k), with k at least 1."
         )
-    return values.expand(rows, width), linear
+    return values, linear

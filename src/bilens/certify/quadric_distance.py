@@ -7,24 +7,25 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bilens.certify.dual_bound import LARGEST, DualBound, Errors
 from bilens.certify.eigenbasis import checked_problems
 from bilens.certify.secular import (
     EPS,
-    SMALLEST,
     Secular,
     Sums,
     exponents,
     root,
     rounded_up,
+    row_exponents,
     secular,
     shifted,
+    vanishing,
 )
 from bilens.checks import check_float_tensor
 from bilens.errors import ShapeError
 
-LARGEST = torch.finfo(torch.float64).max
-POOR = 1e-8  # of ‖δ‖²: larger gaps are worth a search
-GRID = 64  # multipliers of that search, by factors of two
+POOR = 1e-8  # of ‖δ‖²: larger gaps are worth a search for a better multiplier,
+CANCELLED = 1e-2  # where the bound is a small difference of numbers of the size of the constant
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,15 +49,6 @@ class QuadricDistance:
         return torch.where(
             self.radius == self.distance, 0.0, torch.where(self.distance.isinf(), 1.0, gap)
         )
-
-
-@dataclass(frozen=True, eq=False)
-class Errors:
-    """How far the true problem may be from the one at hand, (rows,) each, in safe units."""
-
-    values: Tensor
-    linear: Tensor
-    constant: Tensor
 
 
 def distance_to_quadric(
@@ -106,35 +98,31 @@ def distance_to_quadric(
             raise ShapeError(f"{name} has shape {tuple(part.shape)}; expected ({len(linear)},).")
     positive = constant > 0
     level = torch.where(positive, constant, 1.0)
-    unit = torch.minimum(
-        exponents(level) - exponents(linear).amax(dim=1),
-        (exponents(level) - exponents(values).amax(dim=1)) // 2,
-    )
+    height = exponents(level)
+    unit = torch.minimum(height - row_exponents(linear), (height - row_exponents(values)) // 2)
     unit = torch.where(unit > 10**5, 0, unit)  # neither a quadratic nor a linear part
-    by = {"values": 2 * unit - exponents(level), "linear": unit - exponents(level)}
-    scaled = shifted(values, by["values"][:, None])
-    slopes = shifted(linear, by["linear"][:, None])
-    level = shifted(level, -exponents(level))
-    vanished = ((values != 0) & (scaled.abs() < SMALLEST)).any(dim=1)
+    scaled = shifted(values, (2 * unit - height)[:, None])
+    slopes = shifted(linear, (unit - height)[:, None])
     errors = Errors(
-        rounded_up(bounds[0], by["values"]) + SMALLEST * vanished.double(),
-        rounded_up(bounds[1], by["linear"]),
-        rounded_up(bounds[2], -exponents(torch.where(positive, constant, 1.0))),
+        rounded_up(bounds[0], 2 * unit - height) + vanishing(values, 2 * unit - height),
+        rounded_up(bounds[1], unit - height),
+        rounded_up(bounds[2], -height),
     )
-    return solved(scaled, slopes, level, errors, unit, positive, linear != 0)
+    problem = secular(scaled, slopes, linear)
+    found = solved(problem, scaled, slopes, shifted(level, -height), errors)
+    radius = shifted(found.radius, unit)
+    radius = torch.where(found.radius.isinf(), torch.inf, radius.clamp_max(LARGEST))
+    return QuadricDistance(
+        torch.where(positive, radius, 0.0),
+        torch.where(positive, shifted(found.distance, unit), 0.0),
+        torch.where(positive[:, None], shifted(found.point, unit[:, None]), 0.0),
+    )
 
 
 def solved(
-    values: Tensor,
-    linear: Tensor,
-    constant: Tensor,
-    errors: Errors,
-    unit: Tensor,
-    positive: Tensor,
-    present: Tensor,
+    problem: Secular, values: Tensor, linear: Tensor, constant: Tensor, errors: Errors
 ) -> QuadricDistance:
-    """Return the answer in the units of the caller, from a problem in safe units."""
-    problem = secular(values, linear, present)
+    """Return the answer to problems in safe units, with constants between ½ and 1."""
     mass = problem.squares.sum(dim=1)
     high = (mass + (mass.square() + constant * mass * problem.least).sqrt()) / constant
     tau = root(problem, equation, constant, high * (1 + 1e-12))
@@ -144,17 +132,11 @@ def solved(
     bound = DualBound(problem, values, constant, errors)
     slack = bound.slack(missing, distance)
     squared = bound.at(tau, slack)
-    poor = (squared < distance.square() * (1 - POOR)).nonzero()[:, 0]
+    cancelled = squared * (problem.least + tau) < CANCELLED * constant
+    poor = (cancelled & (squared < distance.square() * (1 - POOR))).nonzero()[:, 0]
     if len(poor):
         squared[poor] = bound.rows(poor).best(tau[poor], high[poor], slack.rows(poor))
-    infinite = squared.isinf()
-    radius = shifted(squared.sqrt() * (1 - 4 * EPS), unit)
-    radius = torch.where(infinite, torch.inf, radius.clamp_max(LARGEST))
-    return QuadricDistance(
-        torch.where(positive, radius, 0.0),
-        torch.where(positive, shifted(distance, unit), 0.0),
-        torch.where(positive[:, None], shifted(point, unit[:, None]), 0.0),
-    )
+    return QuadricDistance(squared.sqrt() * (1 - 4 * EPS), distance, point)
 
 
 def equation(sums: Sums) -> tuple[Tensor, Tensor]:
@@ -201,89 +183,3 @@ def moved_onto(
     moved = torch.where(reached[:, None], point * t[:, None], torch.nan)
     distance = moved.norm(dim=1) * (1 + (values.shape[1] + 4) * EPS)
     return moved, distance.nan_to_num(torch.inf, posinf=torch.inf)
-
-
-@dataclass(frozen=True, eq=False)
-class Slack:
-    """The errors as a part of the eigenvalues and a part of the constant, (rows,) each.
-
-    An error γ of g costs γ‖δ‖ ≤ γ (ρ + ‖δ‖²/ρ) / 2, for every ρ > 0.
-    """
-
-    lowered: Tensor
-    level: Tensor
-
-    def rows(self, chosen: Tensor) -> Slack:
-        """Return some of the rows."""
-        return Slack(self.lowered[chosen], self.level[chosen])
-
-
-@dataclass(frozen=True, eq=False)
-class DualBound:
-    """What ‖δ‖² cannot be below, for all problems within the errors.
-
-    Attributes:
-        problem: the secular equation.
-        values: λ, (rows, k).
-        constant: m(0), (rows,), positive.
-        errors: of the three parts.
-    """
-
-    problem: Secular
-    values: Tensor
-    constant: Tensor
-    errors: Errors
-
-    @property
-    def rounding(self) -> float:
-        """Relative error of a sum of k terms that are not negative, at most."""
-        return (self.values.shape[1] + 16) * EPS
-
-    def rows(self, chosen: Tensor) -> DualBound:
-        """Return some of the rows."""
-        return DualBound(
-            self.problem.rows(chosen),
-            self.values[chosen],
-            self.constant[chosen],
-            Errors(
-                self.errors.values[chosen],
-                self.errors.linear[chosen],
-                self.errors.constant[chosen],
-            ),
-        )
-
-    def slack(self, missing: Tensor, distance: Tensor) -> Slack:
-        """Return the errors for ρ = the distance, or less where that would use up the constant."""
-        linear = self.errors.linear
-        exact = linear == 0
-        unreached = distance.isinf() & (self.problem.least == 0)
-        margin = torch.where(unreached, missing, self.constant).clamp_min(SMALLEST)
-        rho = torch.minimum(distance, margin / (2 * linear))
-        lowered = self.errors.values + torch.where(exact, 0.0, linear / (2 * rho))
-        level = self.constant * (1 - 8 * EPS) - self.errors.constant
-        level = level - torch.where(exact, 0.0, linear * rho * (0.5 + 8 * EPS))
-        return Slack(lowered * (1 + 8 * EPS), level)
-
-    def at(self, tau: Tensor, slack: Slack) -> Tensor:
-        """Return the bound for a multiplier, (rows,): inf where m is positive everywhere.
-
-        With eigenvalues lowered by e, the multiplier least + τ + 2e leaves p_i = offset_i + τ + e.
-        """
-        lowered = slack.lowered
-        place = tau + lowered
-        used = self.problem.sums(place).first * (1 + self.rounding)
-        multiplier = self.problem.least + place + lowered
-        squared = (slack.level - used).clamp_min(0) / multiplier * (1 - 16 * EPS)
-        rest = (self.values - lowered[:, None]) * (1 - 2 * EPS)
-        steep = torch.where(rest > 0, self.problem.squares / rest, torch.inf)  # not at −0
-        needed = torch.where(self.problem.squares > 0, steep, 0.0)
-        everywhere = (rest >= 0).all(dim=1)
-        everywhere &= needed.sum(dim=1) * (1 + self.rounding) < slack.level
-        return torch.where(everywhere, torch.inf, squared.nan_to_num(0.0, posinf=LARGEST))
-
-    def best(self, tau: Tensor, high: Tensor, slack: Slack) -> Tensor:
-        """Return the best bound of a grid of multipliers, where the root's cancels (tangency)."""
-        best = self.at(tau, slack)
-        for step in range(GRID):
-            best = best.maximum(self.at(tau + high.clamp_min(SMALLEST) * 2.0**-step, slack))
-        return best

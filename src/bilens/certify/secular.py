@@ -69,18 +69,20 @@ class Secular:
         return (self.least * 2.0**-60).clamp_min(2.0**-1020)
 
 
-def secular(values: Tensor, linear: Tensor, present: Tensor) -> Secular:
+def secular(values: Tensor, linear: Tensor, before: Tensor) -> Secular:
     """Return the problems of (rows, k) eigenvalues and linear terms, already in safe units.
 
     Args:
         values: λ.
         linear: g.
-        present: where g was not zero before the change of units: a square that vanishes there is
-            rounded up, so that bounds which subtract the sums stay bounds.
+        before: g before the change of units: a square that vanished is rounded up, so that bounds
+            which subtract the sums stay bounds.
     """
     least = (-values.amin(dim=1)).clamp_min(0)
-    squares = (linear / 2).square().clamp_min(SMALLEST)
-    return Secular(values + least[:, None], torch.where(present, squares, 0.0), least)
+    squares = linear.square().mul_(0.25)
+    if squares.numel() and float(squares.min()) < SMALLEST:
+        squares = torch.where(before != 0, squares.clamp_min(SMALLEST), 0.0)
+    return Secular(values + least[:, None], squares, least)
 
 
 def root(problem: Secular, equation: Equation, target: Tensor, high: Tensor) -> Tensor:
@@ -137,10 +139,25 @@ def exponents(values: Tensor) -> Tensor:
     return torch.where(values == 0, NO_EXPONENT, exponent)
 
 
+def row_exponents(rows: Tensor) -> Tensor:
+    """Return e with every |entry| of a row below 2ᵉ, (..., k) → (...)."""
+    return exponents(rows.abs().amax(dim=-1))
+
+
+def vanishing(values: Tensor, exponent: Tensor) -> Tensor:
+    """Return what values (k,) or (rows, k) may lose in units of 2^−exponent, (rows,)."""
+    smallest = torch.where(values == 0, torch.inf, values.abs()).amin(dim=-1)
+    return SMALLEST * (shifted(smallest, exponent) < SMALLEST).double()
+
+
 def shifted(values: Tensor, exponent: Tensor) -> Tensor:
-    """Return values · 2^exponent without an overflow on the way."""
-    half = exponent.clamp(-4000, 4000) // 2
-    return torch.ldexp(torch.ldexp(values, half), exponent.clamp(-4000, 4000) - half)
+    """Return values · 2^exponent, exact unless the result under- or overflows; the two broadcast.
+
+    In two steps: 2^exponent alone may overflow where the result does not.
+    """
+    exponent = exponent.clamp(-4000, 2046)
+    half = exponent // 2
+    return values * torch.exp2(half.double()) * torch.exp2((exponent - half).double())
 
 
 def rounded_up(values: Tensor, exponent: Tensor) -> Tensor:

@@ -8,7 +8,17 @@ import torch
 from torch import Tensor
 
 from bilens.certify.eigenbasis import checked_problems
-from bilens.certify.secular import EPS, SMALLEST, Sums, exponents, root, secular, shifted
+from bilens.certify.secular import (
+    EPS,
+    Secular,
+    Sums,
+    exponents,
+    root,
+    row_exponents,
+    secular,
+    shifted,
+    vanishing,
+)
 from bilens.checks import check_float_tensor
 from bilens.errors import ShapeError, UsageError
 
@@ -63,29 +73,23 @@ def solve_trust_region(values: Tensor, linear: Tensor, radius: Tensor) -> TrustR
         raise UsageError(f"a radius must not be negative, got {float(radius.min())}.")
     inside = radius > 0
     size = exponents(torch.where(inside, radius, 1.0))
-    unit = torch.maximum(
-        exponents(linear).amax(dim=1) + size, exponents(values).amax(dim=1) + 2 * size
-    )
+    unit = torch.maximum(row_exponents(linear) + size, row_exponents(values) + 2 * size)
     unit = torch.where(unit < -(10**5), 0, unit)  # neither a quadratic nor a linear part
     scaled = shifted(values, (2 * size - unit)[:, None])
-    vanished = ((values != 0) & (scaled.abs() < SMALLEST)).any(dim=1)
-    found = solved(
-        scaled,
-        shifted(linear, (size - unit)[:, None]),
-        shifted(torch.where(inside, radius, 1.0), -size),
-        linear != 0,
-    )
+    slopes = shifted(linear, (size - unit)[:, None])
+    problem = secular(scaled, slopes, linear)
+    found = solved(problem, scaled, slopes, shifted(torch.where(inside, radius, 1.0), -size))
+    lower = found.lower - vanishing(values, 2 * size - unit)
     return TrustRegion(
         torch.where(inside[:, None], shifted(found.point, size[:, None]), 0.0),
         torch.where(inside, shifted(found.value, unit), 0.0),
-        torch.where(inside, shifted(found.lower - SMALLEST * vanished.double(), unit), 0.0),
+        torch.where(inside, shifted(lower, unit), 0.0),
     )
 
 
-def solved(values: Tensor, linear: Tensor, radius: Tensor, present: Tensor) -> TrustRegion:
+def solved(problem: Secular, values: Tensor, linear: Tensor, radius: Tensor) -> TrustRegion:
     """Return the answer to problems in safe units, with radii between ½ and 1."""
     width = values.shape[1]
-    problem = secular(values, linear, present)
     target = radius.square()
     tau = root(problem, equation, target, problem.squares.sum(dim=1).sqrt() / radius * (1 + 1e-12))
     sums = problem.sums(tau)
@@ -100,7 +104,7 @@ def solved(values: Tensor, linear: Tensor, radius: Tensor, present: Tensor) -> T
     point = point * torch.where(length > radius, radius / length, 1.0)[:, None]
     value = (linear * point + values * point.square()).sum(dim=1)
     lower = -(sums.first + sums.multiplier * target) * (1 + (width + 16) * EPS)
-    lower = torch.where(present.any(dim=1) | (problem.least > 0), lower, 0.0)
+    lower = torch.where(problem.squares.any(dim=1) | (problem.least > 0), lower, 0.0)
     return TrustRegion(point, value.clamp_max(0), torch.minimum(lower, value))
 
 
