@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from bilens.algebra.localisation import localisation
     from bilens.algebra.quadratic_form import QuadraticForm
     from bilens.algebra.quadratic_map import QuadraticMap
+    from bilens.algebra.quantise import quantise
     from bilens.algebra.rotation_null import rotation_null
     from bilens.algebra.rotation_null_record import RotationNull, SignificantEigenvalues
     from bilens.algebra.shapley_interactions import (
@@ -110,6 +111,7 @@ _HOMES = {
     "bilens.algebra.localisation": ("localisation",),
     "bilens.algebra.quadratic_form": ("QuadraticForm",),
     "bilens.algebra.quadratic_map": ("QuadraticMap",),
+    "bilens.algebra.quantise": ("quantise",),
     "bilens.algebra.rotation_null": ("rotation_null",),
     "bilens.algebra.rotation_null_record": (
         "RotationNull",
@@ -171,6 +173,7 @@ __all__ = [
     "nn",
     "pairwise_interactions",
     "plan_eigendecomposition",
+    "quantise",
     "raw_directions",
     "rotation_null",
     "save",

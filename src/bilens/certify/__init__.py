@@ -46,6 +46,12 @@ if TYPE_CHECKING:
         QuadricDistance,
         distance_to_quadric,
     )
+    from bilens.certify.stability import (
+        QuantisationStability,
+        SpectrumStability,
+        quantisation_stability,
+        spectrum_stability,
+    )
     from bilens.certify.status import (
         RadiusStatus,
     )
@@ -104,6 +110,12 @@ _HOMES = {
         "QuadricDistance",
         "distance_to_quadric",
     ),
+    "bilens.certify.stability": (
+        "QuantisationStability",
+        "SpectrumStability",
+        "quantisation_stability",
+        "spectrum_stability",
+    ),
     "bilens.certify.status": ("RadiusStatus",),
     "bilens.certify.truncated_moments": ("truncation_moments",),
     "bilens.certify.truncation": (
@@ -133,8 +145,10 @@ __all__ = [
     "LinfRadius",
     "PairSpectra",
     "QuadricDistance",
+    "QuantisationStability",
     "RadiusStatus",
     "RemovedInputs",
+    "SpectrumStability",
     "TruncationError",
     "TrustRegion",
     "UniversalPerturbation",
@@ -147,9 +161,11 @@ __all__ = [
     "linf_radius",
     "prepare",
     "projected_margin",
+    "quantisation_stability",
     "remove_inputs",
     "smallest_k",
     "solve_trust_region",
+    "spectrum_stability",
     "truncated_input_bound",
     "truncation_error",
     "truncation_moments",

@@ -1,0 +1,180 @@
+"""How far eigenvalues and eigenvectors can move when the weights change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.directions import raw_directions
+from bilens.algebra.eigen.decomposition import EigenDecomposition
+from bilens.algebra.eigen.eigendecompose import checked_directions, eigendecompose
+from bilens.algebra.interaction import InteractionMatrix
+from bilens.algebra.quadratic_form import QuadraticForm
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.algebra.quantise import Kind, quantise
+from bilens.certify.remainder import judged
+from bilens.certify.truncation import frobenius_bound, truncation_error
+from bilens.checks import check_type
+from bilens.errors import MemoryLimitError, ShapeError, UsageError
+
+WIDEST_ARRAY = 4096  # inputs up to which an array settles ‖Δ‖₂ where an iteration does not
+Norm = Literal["spectral", "frobenius"]
+
+
+@dataclass(frozen=True, eq=False)
+class SpectrumStability:
+    """What a change of weights Δ can do to the eigenpairs of a form, at most.
+
+    Assumes nothing about Δ but its size; both forms in the same basis, as their weights stand.
+
+    Attributes:
+        decomposition: of the form as it was.
+        change: a proven bound on ‖Δ‖₂, in units of the eigenvalues.
+        norm: "spectral", within rounding of ‖Δ‖₂; or "frobenius", ‖Δ‖_F, where ‖Δ‖₂ is not proven.
+        movement: `change`, and the residuals and rounding of the decomposition. The eigenvalues of
+            both forms pair off, those of equal rank by value, and no pair is farther apart.
+        gap: (k,), from the eigenvalues of a pair's cluster to all others of the form, at least; 0
+            where that is not proven.
+        sine: (k,), sin of the largest angle between the space of the pair's cluster, as computed,
+            and the space of the same eigenvalues, by rank, after the change, at most; 1 where
+            nothing is guaranteed.
+    """
+
+    decomposition: EigenDecomposition
+    change: float
+    norm: Norm
+    movement: float
+    gap: Tensor
+    sine: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class QuantisationStability:
+    """What rounding of the weights can do to the eigenpairs of a map.
+
+    Attributes:
+        kind: of the rounding.
+        quadratic_map: the rounded map, in float64.
+        forms: one record for each direction.
+    """
+
+    kind: Kind
+    quadratic_map: QuadraticMap
+    forms: tuple[SpectrumStability, ...]
+
+
+def spectrum_stability(
+    form: QuadraticForm, changed: QuadraticForm, k: int | None = None
+) -> SpectrumStability:
+    """Return how far each eigenpair of a form can be from that of a form with other weights.
+
+    Math: with Δ the difference of the two Q, |λ_i(Q + Δ) − λ_i(Q)| ≤ ‖Δ‖₂ by falling value (Weyl);
+        sin θ ≤ ‖Δ‖₂ / (gap − ‖Δ‖₂) ≤ 2 ‖Δ‖₂ / gap where gap > 2 ‖Δ‖₂ (Davis–Kahan, with the gap of
+        the changed form bounded by Weyl). Residuals of the decomposition are counted with ‖Δ‖₂.
+    Cost: that of `eigendecompose` for the form, and for Δ with both sets of neurons; where its
+        largest eigenvalue is not proven by iteration, O(in³) up to 4,096 inputs, and ‖Δ‖_F beyond.
+
+    Args:
+        form: as it was.
+        changed: as it is; hidden sizes may differ.
+        k: how many pairs of the form, by falling |λ|; None for all.
+
+    Raises:
+        UsageError: If one is no form, or they read different bases.
+        ShapeError: If they differ in width.
+        NumericalError: If a form did not pass its checks.
+
+    Source: H. Weyl (1912); C. Davis, W. Kahan, The rotation of eigenvectors by a perturbation III
+        (1970).
+    """
+    difference = difference_of(form, changed)
+    eig = eigendecompose(form, k)
+    known = judged(eig)
+    change, norm = norm_bound(difference)
+    movement = change + known.slack
+    gap = torch.zeros_like(eig.eigenvalues)
+    for label in sorted(set(eig.cluster.tolist())):
+        mine = eig.cluster == label
+        low, high = eig.eigenvalues[mine].min(), eig.eigenvalues[mine].max()
+        others = [*eig.eigenvalues[~mine].tolist()]
+        if known.low <= known.high:  # an interval: as far as its nearest point
+            others.append(min(max(float(low), known.low), known.high))
+            others.append(min(max(float(high), known.low), known.high))
+        apart = [max(float(low) - other, other - float(high), 0.0) for other in others]
+        gap[mine] = min(apart, default=torch.inf)
+    guaranteed = gap > 2 * movement
+    room = torch.where(guaranteed, gap - movement, 1.0)
+    sine = torch.where(guaranteed, movement / room, 1.0)
+    return SpectrumStability(eig, change, norm, movement, gap, sine)
+
+
+def quantisation_stability(
+    f: QuadraticMap, kind: Kind, directions: Tensor | None = None, k: int | None = None
+) -> QuantisationStability:
+    """Return how far rounding the weights can move the eigenpairs along each output direction.
+
+    Cost: that of `spectrum_stability` for each direction.
+
+    Args:
+        f: the map.
+        kind: "float16", "bfloat16" or "int8"; see `quantise`.
+        directions: (num, out), one output direction a row; None reads every output as it is.
+        k: how many pairs of each form; None for all.
+
+    Raises:
+        UsageError: If f is no map, the kind is not known, or a weight does not fit.
+        ShapeError: If the directions do not fit.
+        NonFiniteError: If a direction holds NaN or infinity.
+        NumericalError: If a form did not pass its checks.
+    """
+    short = quantise(f, kind)
+    rows = checked_directions(f, directions)
+    rows = raw_directions(f.sizes.d_out) if rows is None else rows
+    whole = f.detach().to(torch.float64)
+    forms = (spectrum_stability(whole.form(row), short.form(row), k) for row in rows)
+    return QuantisationStability(kind, short, tuple(forms))
+
+
+def norm_bound(form: QuadraticForm) -> tuple[float, Norm]:
+    """Return a proven bound on ‖Q‖₂ of a form, and which norm it is.
+
+    Cost: as `spectrum_stability` says.
+    """
+    eig = eigendecompose(form, 1)
+    if not bool(eig.complete) and form.d_in <= WIDEST_ARRAY:
+        try:
+            eig = eigendecompose(form, 1, method="dense")
+        except MemoryLimitError:
+            return frobenius_bound(form), "frobenius"
+    if bool(eig.complete):
+        return float(truncation_error(eig, 0, 1.0).bound), "spectral"
+    return frobenius_bound(form), "frobenius"
+
+
+def difference_of(form: QuadraticForm, changed: QuadraticForm) -> QuadraticForm:
+    """Return the quadratic part of changed − form, float64, the neurons of both side by side.
+
+    Raises:
+        UsageError: If one is no form, or they read different bases.
+        ShapeError: If they differ in width.
+    """
+    for name, one in (("form", form), ("changed", changed)):
+        check_type(name, one, QuadraticForm, "read one output of a map with f.form(u)")
+    if form.d_in != changed.d_in:
+        raise ShapeError(f"the forms read {form.d_in} and {changed.d_in} inputs: they must agree.")
+    if form.basis != changed.basis:
+        raise UsageError(
+            f"the forms read the {form.basis} and the {changed.basis} basis: bring both maps into "
+            "one basis with compose_input."
+        )
+    old, new = (one.detach().to(torch.float64).matrix for one in (form, changed))
+    matrix = InteractionMatrix(
+        torch.cat([new.left, old.left]),
+        torch.cat([new.right, old.right]),
+        torch.cat([new.weight, -old.weight]),
+    )
+    zero = matrix.weight.new_zeros(())
+    return QuadraticForm(matrix, zero.expand(form.d_in), zero, form.basis)
