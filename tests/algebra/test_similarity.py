@@ -17,11 +17,14 @@ from torch import Tensor
 
 import oracles
 from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.directions import centred_directions
+from bilens.algebra.gram import inner_products, kernel, squared_norms
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.similarity import Measure, similarity
 from bilens.errors import NonFiniteError, ShapeError, UsageError
 from builders import D_HIDDEN, D_IN, D_OUT, randn, random_map, random_tensor, rotation, vector
 from odd_tensors import LOW_PRECISION, SOUND, Odd
+from peak_memory import Largest
 from strategies import SCALES, entries
 
 MEASURES: list[Measure] = ["frobenius", "gaussian"]
@@ -115,6 +118,31 @@ def test_a_similarity_does_not_see_how_a_map_is_written(
     turned = similarity(f.compose_input(turn), g.compose_input(turn), measure, per_output)
     torch.testing.assert_close(turned, expected, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(similarity(g, f, measure, per_output), expected)
+
+
+@pytest.mark.parametrize("per_output", [False, True])
+@pytest.mark.parametrize("measure", MEASURES)
+def test_a_form_that_is_added_to_all_classes_is_seen_unless_they_are_centred(
+    measure: Measure, per_output: bool
+) -> None:
+    """Softmax predictions do not change by it."""
+    shared = random_map(5, d_out=1, d_hidden=2, d_in=F.sizes.d_in)
+    g = F + shared.compose_output(torch.ones(F.sizes.d_out, 1, dtype=torch.float64))
+    centred = (each.compose_output(centred_directions(F.sizes.d_out)) for each in (F, g))
+    same = similarity(*centred, measure, per_output)
+    torch.testing.assert_close(same, torch.ones_like(same))
+    assert float(similarity(F, g, measure, per_output).max()) < 0.999
+
+
+def test_left_and_right_are_read_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 200 inputs, 16 hidden units at a time; no copy in float64 is made."""
+    for part in (kernel, inner_products, squared_norms):
+        monkeypatch.setattr(part, "rows_within", lambda _: 16)
+    f = random_map(d_hidden=64, d_in=200).to(torch.float32)
+    f = QuadraticMap(f.tensor)
+    with Largest() as seen:
+        similarity(f, f)
+    assert seen.numel <= 16 * 200
 
 
 def test_affine_terms_take_no_part_in_the_frobenius_cosine() -> None:

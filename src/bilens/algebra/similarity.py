@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.gram.inner_products import outputs_traces, paired_inner
 from bilens.algebra.gram.kernel import Branches, nonzero
 from bilens.algebra.gram.squared_norms import EPS, masses, squared_norm_rounding, squared_norms
@@ -28,11 +28,18 @@ def similarity(
     does not see how a map is written (branches swapped, neurons in another order or scale); it
     does see another scale of a single input.
 
+    **Classes.** Adding one form to all classes changes no softmax prediction, but it changes this
+    cosine, of the whole and of each class. Compare classifiers class-centred:
+    `similarity(*(f.compose_output(centred_directions(m).to(f.dtype)) for f in (f, g)))` for m
+    classes.
+
     Math: ⟨f, g⟩ / √(⟨f, f⟩ ⟨g, g⟩), ⟨f, g⟩ summed over outputs, or for each of them:
         "frobenius": ⟨A, B⟩ = tr AB, of the quadratic parts alone.
         "gaussian": E f(x) g(x) over x ~ N(0, I), of the whole maps x ↦ xᵀAx + a·x + α:
             (tr A + α)(tr B + β) + 2 tr AB + a·b.
-    Cost: O((hidden + hidden')² · (in + out)) time, O(out · (hidden + in)) memory beside the maps.
+    Cost: O((hidden + hidden')² · (in + out)) time. Memory: a float64 copy of `down`, and of the
+        linear terms where they take part, and at most 128 MiB beside the maps; of `left` and
+        `right` no copy is made. (A graph of gradients keeps every block, O(hidden · hidden').)
 
     Args:
         f: the first map, any floating dtype.
@@ -59,11 +66,11 @@ def similarity(
             f"measure={measure!r} is not known: use one of {', '.join(get_args(Measure))}."
         )
     gaussian = measure == "gaussian"
-    f, g = (rescaled(one, gaussian, per_output) for one in (f, g))
-    product = inner(f, g, gaussian)
+    first, second = (rescaled(one, gaussian, per_output) for one in (f, g))
+    product = inner(first, second, gaussian)
     cosine = product if per_output else product.sum()
     known = torch.ones_like(cosine, dtype=torch.bool)
-    for name, one in (("first", f), ("second", g)):
+    for name, one in (("first", first), ("second", second)):
         squared, rounding = squared_length(one, gaussian)
         if not per_output:
             squared, rounding = squared.sum(), rounding.sum()
@@ -74,43 +81,60 @@ def similarity(
     return cosine.clamp(-1.0, 1.0).where(known, torch.nan)
 
 
-def inner(f: QuadraticMap, g: QuadraticMap, gaussian: bool) -> Tensor:
+@dataclass(frozen=True, eq=False)
+class Scaled:
+    """A map in a scale of its own: `down`, `linear` and `constant` float64, the rest as it came.
+
+    Attributes:
+        down: (out, hidden).
+        left: (hidden, in).
+        right: (hidden, in).
+        linear: (out, in); None where it is zero or takes no part.
+        constant: (out,); None where it is zero or takes no part.
+    """
+
+    down: Tensor
+    left: Tensor
+    right: Tensor
+    linear: Tensor | None
+    constant: Tensor | None
+
+
+def inner(f: Scaled, g: Scaled, gaussian: bool) -> Tensor:
     """Return ⟨f_c, g_c⟩ for every output, (out,)."""
-    a, b = f.tensor, g.tensor
-    product = paired_inner(a.down, a.left, a.right, b.down, b.left, b.right)
+    product = paired_inner(f.down, f.left, f.right, g.down, g.left, g.right)
     if not gaussian:
         return product
     product = 2 * product + mean(f) * mean(g)
     if f.linear is None or g.linear is None:
         return product
-    return product + (f.linear.double() * g.linear.double()).sum(dim=1)
+    return product + (f.linear * g.linear).sum(dim=1)
 
 
-def squared_length(f: QuadraticMap, gaussian: bool) -> tuple[Tensor, Tensor]:
+def squared_length(f: Scaled, gaussian: bool) -> tuple[Tensor, Tensor]:
     """Return ⟨f_c, f_c⟩ and a bound on its rounding for every output, (out,) each."""
-    b = f.tensor
-    squared = squared_norms(b.down, b.left, b.right)
-    rounding = squared_norm_rounding(b.down, b.left, b.right)
+    squared = squared_norms(f.down, f.left, f.right)
+    rounding = squared_norm_rounding(f.down, f.left, f.right)
     if not gaussian:
         return squared, rounding
     squared = 2 * squared + mean(f).square()
-    size = masses(b.down, Branches.of(b.left, b.right))
+    size = masses(f.down, Branches.of(f.left, f.right))
     if f.constant is not None:
         size = size + f.constant.detach().abs()
-    mean_rounding = EPS * (b.sizes.d_in + b.sizes.d_hidden + 16) * size
+    mean_rounding = EPS * (sum(f.left.shape) + 16) * size
     if f.linear is not None:
-        squared = squared + f.linear.double().square().sum(dim=1)
+        squared = squared + f.linear.square().sum(dim=1)
     return squared, 2 * rounding + mean_rounding.square()
 
 
-def mean(f: QuadraticMap) -> Tensor:
+def mean(f: Scaled) -> Tensor:
     """Return E f(x) over x ~ N(0, I): tr Q_c + constant_c, (out,)."""
-    traces = outputs_traces(f.tensor.down, f.tensor.left, f.tensor.right)
-    return traces if f.constant is None else traces + f.constant.double()
+    traces = outputs_traces(f.down, f.left, f.right)
+    return traces if f.constant is None else traces + f.constant
 
 
-def rescaled(f: QuadraticMap, gaussian: bool, per_output: bool) -> QuadraticMap:
-    """Return f / a in float64, a > 0, so that no square overflows or vanishes.
+def rescaled(f: QuadraticMap, gaussian: bool, per_output: bool) -> Scaled:
+    """Return f / a, a > 0, so that no square overflows or vanishes.
 
     A cosine does not change, also if every output has an `a` of its own where `per_output`. The
     parts that take no part are left out.
@@ -127,8 +151,10 @@ def rescaled(f: QuadraticMap, gaussian: bool, per_output: bool) -> QuadraticMap:
     if constant is not None:
         unit = torch.maximum(unit, constant.detach().abs())
     unit = nonzero(unit if per_output else unit.max().expand_as(unit))
-    return QuadraticMap(
-        BilinearTensor(b.down.double() / unit[:, None], b.left.double(), b.right.double()),
+    return Scaled(
+        b.down.double() / unit[:, None],
+        b.left,
+        b.right,
         None if linear is None else linear / unit[:, None],
         None if constant is None else constant / unit,
     )
