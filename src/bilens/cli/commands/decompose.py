@@ -73,7 +73,8 @@ def decompose(
     null_samples: Annotated[
         int,
         typer.Option(
-            help="Random rotations for the level of chance of effective ranks; 0 for none. Each "
+            help="Random rotations for the level of chance of effective ranks, 39 or more; 0 "
+            "for none. Each "
             "costs about as much as the eigenvalues of all outputs."
         ),
     ] = 99,
