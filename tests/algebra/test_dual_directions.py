@@ -1,6 +1,7 @@
 """A map written through forms and dual directions, against the sum over a pseudo-inverse.
 
-Broken once: `lost = inner[rank:]` -> `inner[: rank]`; the errors were those of the other part.
+Broken once: `part - basis.T @ ...` -> `basis.T @ ...`; the errors were those of the other part.
+`full_matrices=True`; an (out, out) array was made.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.errors import ShapeError, UsageError
 from builders import D_IN, D_OUT, randn, random_map, random_tensor
 from odd_tensors import LOW_PRECISION, REFUSED, Odd
+from peak_memory import Largest
 from planted import dense_of
 from strategies import maps
 
@@ -117,6 +119,14 @@ def test_directions_that_do_not_fit_or_read_nothing_are_refused() -> None:
             dual_expression(MAP, torch.zeros(shape, dtype=torch.float64))
     with pytest.raises(UsageError, match="every direction is zero"):
         dual_expression(MAP, torch.zeros(2, D_OUT, dtype=torch.float64))
+
+
+def test_there_is_no_array_of_all_pairs_of_outputs() -> None:
+    f = random_map(d_out=300)
+    with Largest() as seen:
+        found = dual_expression(f, randn(2, 300))
+    assert seen.numel <= 300 * D_IN
+    assert 0.9 < found.relative_error < 1.0
 
 
 def test_a_map_that_is_zero_loses_nothing() -> None:

@@ -60,10 +60,11 @@ def dual_expression(f: QuadraticMap, directions: Tensor) -> DualExpression:
     """Write a map through the forms of the given output directions.
 
     Math: f → U⁺U f, so B = Σ_k u_k⁺ ⊗ Q_{u_k} where U⁺U = I; U⁺ from the singular value
-        decomposition U = W S Vᵀ. What is lost is the part of f along the directions orthogonal to
-        all rows of U, the rest of an orthonormal basis V.
+        decomposition U = W S Vᵀ. What is lost is f − V Vᵀ f, the part of f along the directions
+        orthogonal to all rows of U.
     Cost: O(num · out · (min(num, out) + hidden + in)); O(hidden² · (in + out)) more for the error
-        if the directions do not span the outputs.
+        if the directions do not span the outputs. Memory of the order of the arguments and the
+        result, all in float64, and at most 128 MiB: no (out, out) array.
 
     Args:
         f: the map, any floating dtype.
@@ -89,19 +90,19 @@ def dual_expression(f: QuadraticMap, directions: Tensor) -> DualExpression:
     largest = rows.abs().max()
     if not largest > 0:
         raise UsageError("every direction is zero: pass at least one that reads an output.")
-    # In a scale of its own; the rest of the basis V is needed, so all `out` rows of Vᵀ.
-    outer, sizes, inner = torch.linalg.svd(rows / largest, full_matrices=len(rows) < d_out)
+    # In a scale of its own, where the squares of a decomposition are harmless.
+    outer, sizes, inner = torch.linalg.svd(rows / largest, full_matrices=False)
     rank = int((sizes > max(shape) * EPS * sizes[0]).sum())
-    duals = (inner[:rank].T / sizes[:rank]) @ outer[:, :rank].T / largest
-    lost = inner[rank:]  # (out - rank, out), orthonormal
+    inner = inner[:rank]  # (rank, out), an orthonormal basis of what is read
+    duals = (inner.T / sizes[:rank]) @ outer[:, :rank].T / largest
     read = f.compose_output(rows)
     return DualExpression(
         directions=rows,
         duals=duals,
         forms=tuple(f.form(row) for row in rows),
-        relative_error=_lost_share(f.tensor, lost),
-        linear_error=_lost_part(f.linear, lost),
-        constant_error=_lost_part(f.constant, lost),
+        relative_error=_lost_share(f.tensor, inner),
+        linear_error=_lost_part(f.linear, inner),
+        constant_error=_lost_part(f.constant, inner),
         rank=rank,
         condition=float(sizes[0] / sizes[rank - 1]),
         biorthogonal=rank == len(rows),
@@ -109,17 +110,22 @@ def dual_expression(f: QuadraticMap, directions: Tensor) -> DualExpression:
     )
 
 
-def _lost_share(tensor: BilinearTensor, lost: Tensor) -> float:
-    """Return the share of ‖B‖ along the orthonormal rows of `lost`."""
-    if len(lost) == 0:
+def _lost_share(tensor: BilinearTensor, basis: Tensor) -> float:
+    """Return the share of ‖B‖ orthogonal to the orthonormal rows of `basis`."""
+    if len(basis) == tensor.sizes.d_out:
         return 0.0
     norm = float(tensor.norm())
-    part = BilinearTensor(lost @ tensor.down, tensor.left, tensor.right)
+    part = BilinearTensor(_orthogonal_part(tensor.down, basis), tensor.left, tensor.right)
     return float(part.norm()) / norm if norm > 0 else 0.0
 
 
-def _lost_part(part: Tensor | None, lost: Tensor) -> float:
-    """Return the share of the norm of an (out, ...) term along the orthonormal rows of `lost`."""
-    if part is None or len(lost) == 0 or not bool(part.any()):
+def _lost_part(part: Tensor | None, basis: Tensor) -> float:
+    """Return the share of the norm of an (out, ...) term orthogonal to the rows of `basis`."""
+    if part is None or len(basis) == len(part) or not bool(part.any()):
         return 0.0
-    return float((lost @ part).norm() / part.norm())
+    return float(_orthogonal_part(part, basis).norm() / part.norm())
+
+
+def _orthogonal_part(part: Tensor, basis: Tensor) -> Tensor:
+    """Return an (out, ...) term without what lies along the orthonormal rows of `basis`."""
+    return part - basis.T @ (basis @ part)

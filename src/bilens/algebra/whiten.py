@@ -23,7 +23,8 @@ def whiten(f: QuadraticMap, covariance: Tensor, mean: Tensor | None = None) -> Q
 
     Math: Σ^½ is the symmetric root. Directions in which the inputs do not vary vanish: eigenvalues
         of Σ up to in · eps of the largest are rounding, and zero.
-    Cost: O(in³ + hidden · in²) time, O(in²) memory.
+    Cost: O(in³ + hidden · in²) time. Memory of the order of Σ, the map and the result: about six
+        (in, in) float64 arrays and two float64 copies of the factors.
 
     Args:
         f: the map.
