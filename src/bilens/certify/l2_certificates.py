@@ -75,7 +75,7 @@ def l2_radius(
     direction = torch.full_like(samples.x, torch.nan)
     for contrast in contrasts_of(exact, samples, spectra, memory_limit):
         at = ((samples.label == contrast.first) & samples.usable).nonzero()[:, 0]
-        for chunk in torch.split(at, max(CHUNK // len(contrast.values), 1)):
+        for chunk in torch.split(at, max(CHUNK // len(contrast.values), 1)) if len(at) else ():
             found = against(contrast, samples, chunk)
             per_rival[chunk, contrast.second] = found.radius
             better = found.distance < nearest[chunk]
