@@ -133,6 +133,9 @@ def test_the_result_has_the_dtype_of_the_map() -> None:
     single = attribute(f.to(torch.float32), x)
     assert single.dtype == torch.float32
     torch.testing.assert_close(single.double(), attribute(f, x), rtol=1e-4, atol=1e-4)
+    half = attribute(f.to(torch.bfloat16), x)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.double(), attribute(f, x), rtol=0.1, atol=0.5)
     assert attribute(f, x[:0]).shape == (0, 3, 5)
 
 

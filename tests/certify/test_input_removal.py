@@ -14,7 +14,7 @@ import oracles
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.certify.input_removal import remove_inputs
 from bilens.certify.input_use import unused_inputs
-from bilens.errors import ShapeError, UsageError
+from bilens.errors import MemoryLimitError, ShapeError, UsageError
 from builders import randn, random_map
 
 SETS = [[0], [3, 1], [0, 1, 2, 3, 4], list(range(8))]
@@ -99,6 +99,12 @@ def test_an_input_that_is_not_used_costs_nothing() -> None:
     assert float(remove_inputs(random_map(6, d_in=6), [2], 0.0).bound.max()) == 0
     single = remove_inputs(random_map(7).to(torch.float32), [0], 1.0)
     assert single.quadratic_map.dtype == torch.float32
+
+
+def test_rows_that_do_not_fit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BILENS_MEMORY_LIMIT", "1000")
+    with pytest.raises(MemoryLimitError, match="removing 2 inputs from 3 outputs"):
+        remove_inputs(random_map(), [0, 1], 1.0)
 
 
 def test_bad_arguments_are_refused() -> None:

@@ -51,7 +51,8 @@ def certified_agreement(
 
     Math: with t_c the truncated logits and l_c ≤ q_c − t_c ≤ h_c from `truncated_input_bound`, the
         class a of the truncated map is that of the map if t_a + l_a > t_b + h_b for all b ≠ a.
-    Cost: O(out · k · batch · in); without `eigs` a decomposition with all pairs first.
+    Cost: O(out · k · batch · in) time, O(batch · (out + k + in)) memory; without `eigs`
+        a decomposition with all pairs first.
 
     Args:
         f: the map; its outputs are the classes.
@@ -110,13 +111,15 @@ def truncated_logits(eigs: EigenDecomposition, k: int, x: Tensor) -> tuple[Tenso
 
     Math: a product of n terms is off by n · eps of the lengths that go into it.
     """
-    values = eigs.eigenvalues[:, :k, None]
-    overlaps = eigs.eigenvectors[:, :k] @ x.T
     length = x.norm(dim=1)
-    pairs = (values * overlaps.square()).sum(dim=1)
-    size = (values.abs() * overlaps.abs()).sum(dim=1) * length
-    size = size + eigs.linear.norm(dim=1)[:, None] * length + eigs.constant.abs()[:, None]
-    logits = pairs + eigs.linear @ x.T + eigs.constant[:, None]
+    pairs, sizes = [], []
+    for values, vectors in zip(eigs.eigenvalues[:, :k], eigs.eigenvectors[:, :k], strict=True):
+        overlaps = x @ vectors.T
+        pairs.append(overlaps.square() @ values)
+        sizes.append(overlaps.abs() @ values.abs() * length)
+    size = torch.stack(sizes) + eigs.linear.norm(dim=1)[:, None] * length
+    size = size + eigs.constant.abs()[:, None]
+    logits = torch.stack(pairs) + eigs.linear @ x.T + eigs.constant[:, None]
     return logits, EPS * (2 * x.shape[1] + k + 16) * size
 
 

@@ -14,6 +14,7 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.certify.arguments import checked_number
 from bilens.certify.input_rows import EPS, InputRows, checked_map, checked_places, linear_part
 from bilens.certify.trust_region import solve_trust_region
+from bilens.checks import check_memory
 from bilens.errors import UsageError
 
 
@@ -59,7 +60,8 @@ def remove_inputs(
         xᵀEx + b_S·x lives on the s inputs and on the rows of E, at most 2s directions; its largest
         size in the ball is found by a trust-region solution of that size, whose dual bound is the
         proof.
-    Cost: O(out · (hidden · s · in + s² · in)), and that of `gaussian_moments` if asked for.
+    Cost: O(out · s · in · (hidden + s)) time, O(out · s · (hidden + in)) memory, and those of
+        `gaussian_moments` if asked for.
 
     Args:
         f: the map.
@@ -72,6 +74,7 @@ def remove_inputs(
         UsageError: If f is no map, an input or the radius is not one, or Σ is no covariance.
         ShapeError: If μ or Σ does not fit.
         NonFiniteError: If one holds NaN or infinity, or a weight is beyond float64.
+        MemoryLimitError: If the rows of the inputs do not fit.
     """
     d_in = checked_map(f).sizes.d_in
     places = checked_places("inputs", inputs, d_in)
@@ -79,6 +82,11 @@ def remove_inputs(
     if (mean is None) != (covariance is None):
         raise UsageError("pass mean and covariance together, or none of them.")
     f = f.detach()
+    check_memory(
+        8 * 8 * f.sizes.d_out * len(places) * (f.sizes.d_hidden + d_in),
+        f"removing {len(places)} inputs from {f.sizes.d_out} outputs",
+        "remove fewer inputs, or take some outputs with compose_output",
+    )
     reader = InputRows.of(f)
     rows, linear = reader.read(places), linear_part(f)[:, places]
     norm = (2 * rows.square().sum(dim=(1, 2)) - rows[..., places].square().sum(dim=(1, 2))).sqrt()
