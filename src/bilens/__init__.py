@@ -27,7 +27,6 @@ if TYPE_CHECKING:
         Contributions,
         EigenDecomposition,
         Proof,
-        Status,
         Subspace,
     )
     from bilens.algebra.eigen.eigendecompose import (
@@ -52,6 +51,7 @@ if TYPE_CHECKING:
         top_interactions,
     )
     from bilens.algebra.similarity import similarity
+    from bilens.algebra.status import Status
     from bilens.algebra.whiten import whiten
     from bilens.io.load import load
     from bilens.io.model_folder import save
@@ -86,7 +86,6 @@ _HOMES = {
         "Contributions",
         "EigenDecomposition",
         "Proof",
-        "Status",
         "Subspace",
     ),
     "bilens.algebra.eigen.eigendecompose": (
@@ -123,6 +122,7 @@ _HOMES = {
         "top_interactions",
     ),
     "bilens.algebra.similarity": ("similarity",),
+    "bilens.algebra.status": ("Status",),
     "bilens.algebra.whiten": ("whiten",),
     "bilens.io.load": ("load",),
     "bilens.io.model_folder": ("save",),

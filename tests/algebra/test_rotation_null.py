@@ -19,7 +19,6 @@ from bilens.algebra import rotation_null as module
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.directions import centred_directions, raw_directions
 from bilens.algebra.effective_rank import effective_rank
-from bilens.algebra.eigen.decomposition import Status
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.localisation import localisation
 from bilens.algebra.null_memory import Demand
@@ -31,6 +30,7 @@ from bilens.algebra.rotation_null import (
     random_frame,
     rotation_null,
 )
+from bilens.algebra.status import Status
 from bilens.checks import check_finite
 from bilens.errors import MemoryLimitError, ShapeError, UsageError
 from builders import D_IN, D_OUT, randn, random_map, rotation, vector

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.effective_rank import effective_rank
-from bilens.algebra.eigen.decomposition import Status
 from bilens.algebra.gram.blocks import blocks
 from bilens.algebra.localisation import localisation
+from bilens.algebra.status import Status
 
 Lift = Callable[[Tensor], Tensor]  # vectors along the last axis, to the basis they are read in
 

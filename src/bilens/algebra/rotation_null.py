@@ -7,11 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bilens.algebra.eigen.decomposition import Status
 from bilens.algebra.null_memory import Demand, plan_chunk
 from bilens.algebra.null_spectra import Ends, read_ends
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null_record import RotationNull as RotationNull  # its public place
+from bilens.algebra.status import Status
 from bilens.checks import check_count, check_dense_tensor, check_float_tensor, check_type
 from bilens.errors import ShapeError
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bilens.algebra.eigen.decomposition import Status
+from bilens.algebra.status import Status
 from bilens.checks import check_dense_tensor
 from bilens.errors import NumericalError, ShapeError, UsageError
 

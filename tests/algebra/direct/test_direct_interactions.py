@@ -17,14 +17,17 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
+import bilens
 import oracles
 from bilens.algebra.bilinear_tensor import BilinearTensor, FactorSizes
 from bilens.algebra.direct.direct_interactions import SPARE, direct_interactions
 from bilens.algebra.direct.exact_entries import interaction_submatrix
 from bilens.algebra.direct.memory_plan import Demand
-from bilens.algebra.direct.record import DirectInteractions, Interactions, Status
+from bilens.algebra.direct.record import DirectInteractions, Interactions
 from bilens.algebra.directions import raw_directions
+from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.algebra.status import Status
 from bilens.checks import MEMORY_LIMIT_VARIABLE
 from bilens.errors import MemoryLimitError, NonFiniteError, ShapeError, UsageError
 from builders import D_HIDDEN, D_IN, D_OUT, randn, random_map, vector
@@ -288,6 +291,11 @@ def test_interactions_outside_float64_are_flagged(scale: float) -> None:
 def test_a_constant_outside_float64_is_flagged() -> None:
     result = direct_interactions(F, DICTIONARY, DIRECTIONS, bias=BIAS * 1e200)
     assert result.status == (Status.NOT_FINITE, Status.NOT_FINITE)
+
+
+def test_a_status_is_that_of_every_other_batch() -> None:
+    assert direct_interactions(F, DICTIONARY).status == eigendecompose_all(F).status
+    assert direct_interactions(F, DICTIONARY).status[0] is bilens.Status.OK
 
 
 def test_a_bad_first_direction_is_flagged_too() -> None:

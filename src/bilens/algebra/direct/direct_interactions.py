@@ -16,10 +16,11 @@ from bilens.algebra.direct.histogram import check_bins
 from bilens.algebra.direct.memory_plan import Demand, plan_memory
 from bilens.algebra.direct.pieces import num_blocks
 from bilens.algebra.direct.reader import SPARE, Reader, Wish, squared_norms_in_features
-from bilens.algebra.direct.record import DirectInteractions, Kind, Status, stack, unread
+from bilens.algebra.direct.record import DirectInteractions, Kind, stack, unread
 from bilens.algebra.directions import raw_directions
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.algebra.status import Status
 from bilens.checks import check_count, check_dense_tensor, check_finite, check_float_tensor
 from bilens.errors import NonFiniteError, ShapeError, UsageError
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from enum import Enum
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -12,18 +11,12 @@ from torch import Tensor
 
 from bilens.algebra.direct.histogram import Histogram
 from bilens.algebra.direct.moments import Moments, no_moments
+from bilens.algebra.status import Status
 from bilens.errors import ShapeError
 
 Kind = Literal["self", "cross"]
 MULTIPLICITY: dict[Kind, int] = {"self": 1, "cross": 2}  # how often S holds the entry
 Record = TypeVar("Record")
-
-
-class Status(Enum):
-    """How the reading along one output direction ended."""
-
-    OK = "every interaction was read"
-    NOT_FINITE = "the direction, or an interaction along it, is NaN or outside float64"
 
 
 @dataclass(frozen=True, eq=False)

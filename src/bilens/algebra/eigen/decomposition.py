@@ -13,18 +13,9 @@ from bilens.algebra.eigen.ranking import Which
 from bilens.algebra.interaction import InteractionMatrix
 from bilens.algebra.quadratic_form import QuadraticForm, check_inputs
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.algebra.status import Status as Status  # re-exported
 from bilens.checks import check_count
 from bilens.errors import NumericalError, ShapeError, UsageError
-
-
-class Status(Enum):
-    """How the decomposition of one form ended."""
-
-    OK = "every pair met the tolerance"
-    NOT_FINITE = "the form holds NaN or infinity and was not decomposed"
-    NOT_CONVERGED = "the solver did not converge"
-    RESIDUAL_TOO_LARGE = "a residual, or the orthogonality of the vectors, is outside the tolerance"
-    MISSED = "zero is an eigenvalue more often, by the rank of the form, than was found"
 
 
 class Proof(Enum):
