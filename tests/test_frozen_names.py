@@ -222,7 +222,7 @@ ATTRIBUTES: dict[type, list[str]] = {
     ],
     bilens.Contributions: ["pairs", "linear", "constant"],
     bilens.Subspace: ["indices", "size", "eigenvalue", "basis", "complete"],
-    bilens.RotationNull: ["largest", "smallest", "effective_rank", "num_samples"],
+    bilens.RotationNull: ["largest", "smallest", "effective_rank", "status", "num_samples"],
     bilens.SignificantEigenvalues: ["positive", "negative", "p_values", "level"],
     bilens.Status: ["OK", "NOT_FINITE", "NOT_CONVERGED", "RESIDUAL_TOO_LARGE"],
     bilens.Proof: ["NONE", "SPECTRUM", "MASS", "RANK", "COMPARISON"],
