@@ -6,7 +6,7 @@ beyond the equation itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import mpmath
@@ -139,22 +139,30 @@ def falling_root(function: Callable[[mpmath.mpf], mpmath.mpf]) -> mpmath.mpf | N
     return mp.mpf(2) ** ((mp.mpf(low) + high) / 2)
 
 
-def exact_parts(margin: Margin) -> tuple[list[tuple[mpmath.mpf, mpmath.mpf]], mpmath.mpf]:
+Exact = mpmath.mpf | float
+Pairs = list[tuple[mpmath.mpf, mpmath.mpf]]
+
+
+def exact_parts(values: Iterable[Exact], linear: Iterable[Exact]) -> tuple[Pairs, mpmath.mpf]:
     """Pairs of λ − min(λ, 0) and g, without those of g = 0; and −min(λ, 0)."""
-    values = [mp.mpf(float(value)) for value in margin.values]
-    least = max(-min(values), mp.mpf(0))
-    pairs = zip(values, margin.linear, strict=True)
-    return [(value + least, mp.mpf(float(g))) for value, g in pairs if g], least
+    exact = [mp.mpf(value) for value in values]
+    least = max(-min(exact), mp.mpf(0))
+    pairs = zip(exact, linear, strict=True)
+    return [(value + least, mp.mpf(g)) for value, g in pairs if g], least
 
 
 def true_distance(margin: Margin) -> mpmath.mpf:
     """The distance of the origin to m ≤ 0; inf where there is no such point."""
-    pairs, least = exact_parts(margin)
+    return distance_of(margin.values.tolist(), margin.linear.tolist(), margin.constant)
+
+
+def distance_of(values: Iterable[Exact], linear: Iterable[Exact], constant: Exact) -> mpmath.mpf:
+    pairs, least = exact_parts(values, linear)
 
     def height(tau: mpmath.mpf) -> mpmath.mpf:
         """m at the stationary point of the multiplier least + τ."""
         drop = sum(g**2 / (v + tau) * (1 + (least + tau) / (v + tau)) for v, g in pairs)
-        return mp.mpf(margin.constant) - drop / 4
+        return mp.mpf(constant) - drop / 4
 
     tau = falling_root(lambda tau: -height(tau))
     if tau is None and least == 0:
@@ -168,7 +176,7 @@ def true_distance(margin: Margin) -> mpmath.mpf:
 
 def true_minimum(margin: Margin, radius: float) -> mpmath.mpf:
     """The least value of m − constant in the ball."""
-    pairs, least = exact_parts(margin)
+    pairs, least = exact_parts(margin.values.tolist(), margin.linear.tolist())
     square = mp.mpf(radius) ** 2
     tau = falling_root(lambda tau: sum(g**2 / (4 * (tau + v) ** 2) for v, g in pairs) - square)
     tau = mp.mpf(0) if tau is None else tau

@@ -1,22 +1,28 @@
 """A pair of outputs in its eigenbasis: the margin again, within the errors that it states.
 
 Broken once: the direction of b outside the range left out; the gradient was off where
-2·hidden < in.
+2·hidden < in. The error of A, and that of margins, set to zero; radii above the truth.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+from fractions import Fraction
+
+import mpmath
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 import oracles
 from bilens import certify
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.certify.samples import samples_of
 from bilens.errors import UsageError
 from builders import randn, random_map, rotation, vector
-from certify.hostile_margins import FAMILIES, mp, true_distance
+from certify.hostile_margins import FAMILIES, distance_of, mp
 
 SIZES = [(2, 1, 1), (3, 4, 5), (3, 20, 6), (4, 3, 20)]
 
@@ -43,26 +49,99 @@ def test_matrix_gradient_and_their_errors(sizes: tuple[int, int, int]) -> None:
     assert torch.equal(turned.gradient(x), -found.gradient(x))
 
 
+def exact_distance(f: QuadraticMap, x: Tensor) -> mpmath.mpf:
+    """The distance of x to f_1 ≥ f_0, from the weights as they are, in multiple precision."""
+
+    def exact(tensor: Tensor) -> mpmath.matrix:
+        return mp.matrix([[mp.mpf(entry) for entry in row] for row in tensor.tolist()])
+
+    left, right, at = exact(f.tensor.left), exact(f.tensor.right), exact(x[:, None])
+    weight = [mp.mpf(a) - mp.mpf(b) for a, b in f.tensor.down.T.tolist()]
+    half = left.T * mp.diag(weight) * right
+    q = (half + half.T) / 2
+    b = mp.matrix([mp.mpf(c) - mp.mpf(d) for c, d in f.linear.T.tolist()])
+    values, vectors = mp.eigsy(q)
+    constant = (at.T * q * at + b.T * at)[0] + mp.mpf(float(f.constant[0] - f.constant[1]))
+    linear = vectors.T * (2 * q * at + b)
+    return distance_of(list(values), list(linear), constant)
+
+
+@pytest.mark.parametrize("away", [0.0, 1.0])
 @pytest.mark.parametrize("family", ["ordinary", "hard", "multiple", "rank_one", "negative"])
-def test_the_whole_way_from_weights_gives_the_true_distance(family: str) -> None:
-    """The margin of the family, rotated, is the difference of two outputs at the origin."""
+def test_no_radius_is_above_the_true_distance_of_the_weights(family: str, away: float) -> None:
+    """The margin of the family, rotated and moved, is the difference of two outputs.
+
+    Rounding of the rotated weights turns zero eigenvalues into tiny ones, and the radius has to be
+    below the distance that those give.
+    """
     dice = np.random.default_rng(7)
-    for trial in range(10):
+    for trial in range(8):
         margin = FAMILIES[family](dice)
-        turn = rotation(len(margin.values), seed=trial)
-        down = torch.stack([torch.from_numpy(margin.values), torch.zeros(len(turn)).double()])
-        linear = torch.zeros(2, len(turn)).double()
-        linear[0] = torch.from_numpy(margin.linear) @ turn
-        f = QuadraticMap(BilinearTensor(down, turn, turn), linear, vector(margin.constant, 0.0))
-        record = certify.l2_radius(f, torch.zeros(1, len(turn)).double(), [0])
-        truth = true_distance(margin)
-        radius, size = float(record.radius[0]), float(np.abs(margin.values).max())
-        if truth == mp.inf:  # rounding may turn a zero eigenvalue into a tiny negative one
-            assert radius > 1e5
-            continue
-        assert radius <= float(truth) * (1 + 1e-13)
-        if size * float(truth) ** 2 < 1e5 * margin.constant:  # else rounding of A alone decides
+        values, width = torch.from_numpy(margin.values), len(margin.values)
+        turn, x = rotation(width, seed=trial), away * randn(width, seed=trial)
+        gap = torch.from_numpy(margin.linear) @ turn - 2 * (turn.T * values) @ turn @ x
+        down = torch.stack([values, torch.zeros_like(values)])
+        tensor = BilinearTensor(down, turn, turn)
+        f = QuadraticMap(tensor, torch.stack([gap, 0 * gap]), vector(margin.constant, 0.0))
+        y = f(x)
+        f = f.plus_affine(constant=vector(margin.constant - float(y[0] - y[1]), 0.0))
+        radius = float(certify.l2_radius(f, x[None], [0]).radius[0])
+        truth = exact_distance(f, x)
+        assert radius <= truth
+        size = float(np.abs(margin.values).max())
+        if size * truth**2 < 1e4 * margin.constant:  # else rounding of A alone decides
             assert radius == pytest.approx(float(truth), rel=1e-6)
+
+
+@pytest.mark.parametrize("error", ["value_error", "linear_error"])
+def test_an_error_of_the_contrast_is_counted_against_the_radius(error: str) -> None:
+    f = random_map(6, 2, 4, 5)
+    x = randn(10, 5, seed=3)
+    label = f(x).argmax(dim=1)
+    spectra = certify.prepare(f)
+    (pair,) = spectra.contrasts.values()
+    worse = replace(spectra, contrasts={(0, 1): replace(pair, **{error: 1e-3})})
+    before = certify.l2_radius(f, x, label, spectra).radius
+    after = certify.l2_radius(f, x, label, worse).radius
+    assert bool((after < before * (1 - 1e-6)).all())
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e3, 1e8])
+def test_the_rounding_of_margins_is_bounded(scale: float) -> None:
+    """Outputs far larger than their differences, against exact rational arithmetic."""
+    f = random_map(5, 3, 20, 6)
+    tensor = f.tensor
+    common = scale * randn(1, 20, seed=9)
+    f = QuadraticMap(
+        BilinearTensor(tensor.down + common, tensor.left, tensor.right), f.linear, f.constant
+    )
+    x = randn(30, 6, seed=8)
+    label = torch.zeros(30, dtype=torch.int64)
+    samples = samples_of(f, x, label)
+
+    def exact(row: list[float]) -> list[Fraction]:
+        def dot(a: list[float]) -> Fraction:
+            return sum(Fraction(p) * Fraction(q) for p, q in zip(a, row, strict=True))
+
+        left = [dot(weights) for weights in tensor.left.tolist()]
+        right = [dot(weights) for weights in tensor.right.tolist()]
+        return [
+            sum(Fraction(d) * p * q for d, p, q in zip(down, left, right, strict=True))
+            + dot(linear)
+            + Fraction(constant)
+            for down, linear, constant in zip(
+                f.tensor.down.tolist(), f.linear.tolist(), f.constant.tolist(), strict=True
+            )
+        ]
+
+    largest = 0.0
+    for row in range(30):
+        y = exact(x[row].tolist())
+        for rival in (1, 2):
+            error = abs(float(y[0] - y[rival] - Fraction(float(samples.margins[row, rival]))))
+            assert error <= float(samples.errors[row, rival])
+            largest = max(largest, error / float(samples.errors[row, rival]))
+    assert largest > 1e-4  # the bound is not idle
 
 
 def test_pairs_that_do_not_exist_are_refused() -> None:

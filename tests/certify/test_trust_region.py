@@ -32,7 +32,9 @@ def test_the_minimum_is_enclosed_within_a_millionth(family: str) -> None:
             torch.from_numpy(margin.values), torch.from_numpy(margin.linear)[None], vector(radius)
         )
         truth = true_minimum(margin, radius)
-        within = abs(truth) * mp.mpf(10) ** -6
+        size = mp.mpf(radius) * np.linalg.norm(margin.linear)
+        size += mp.mpf(radius) ** 2 * np.abs(margin.values).max()
+        within = abs(truth) * mp.mpf(10) ** -6 + size * mp.mpf(10) ** -150
         value, lower = float(found.value[0]), float(found.lower[0])
         if not truth - within <= lower <= truth:
             wrong.append(f"{margin} {radius}: lower {lower}, in truth {mp.nstr(truth, 20)}")

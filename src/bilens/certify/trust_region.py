@@ -50,6 +50,8 @@ def solve_trust_region(values: Tensor, linear: Tensor, radius: Tensor) -> TrustR
         the secular equation, by safeguarded Newton on 1/‖δ(ν)‖. In the hard case, where ‖δ‖ is too
         short for every ν, a step along the vector of λ_min fills the ball. Weak duality:
         −Σ g_i² / (4 (λ_i + ν)) − ν·radius² is a lower bound of m for every such ν.
+        Both sides hold whatever the sizes; they may be apart where the value is less than 1e-150
+        of radius · ‖g‖ + radius² · max|λ|, which is beyond the range of squares in float64.
     Cost: about 60 · rows · k operations, 8 · rows · k numbers of memory.
 
     Args:
@@ -96,8 +98,8 @@ def solved(problem: Secular, values: Tensor, linear: Tensor, radius: Tensor) -> 
     point = linear / (-2 * (problem.offsets + tau[:, None]))
     lowest = values.argmin(dim=1, keepdim=True)
     there = point.gather(1, lowest)[:, 0]
-    hard = (tau == problem.floor()) & (problem.least > 0)
-    room = torch.where(hard, (target - point.square().sum(dim=1)).clamp_min(0), 0.0)
+    room = (target - point.square().sum(dim=1)).clamp_min(0)  # at a root, nothing but rounding
+    room = torch.where(problem.least > 0, room, 0.0)
     step = (there.square() + room).sqrt() - there.abs()
     point = point.scatter_add(1, lowest, torch.where(there < 0, -step, step)[:, None])
     length = point.norm(dim=1) * (1 + (width + 8) * EPS)
