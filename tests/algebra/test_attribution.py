@@ -183,3 +183,22 @@ def test_bad_input_is_refused_with_what_came() -> None:
         attribute_to_background(f, x, mean, mean)
     with pytest.raises(UsageError, match="not symmetric"):
         attribute_to_background(f, x, mean, covariance + randn(5, 5))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 100])
+def test_one_target_for_each_input(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attribution, "rows_at_work", lambda *_: rows)
+    f, x, start = random_map(0, 3, 4, 5).plus_affine(randn(3, 5)), randn(6, 5), randn(6, 5, seed=9)
+    target = torch.tensor([2, 0, 1, 1, 2, 0])
+    found = attribute(f, x, start, target=target)
+    expected = attribute(f, x, start)[torch.arange(6), target][:, None]
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("target", [[0, 1], [0, 1, 3], [0, 1, -1], [0, 1, 0.5], [[0], [1], [2]], 1])
+def test_targets_that_are_none_are_refused(target: object) -> None:
+    given = torch.tensor(target) if target == 1 else target
+    with pytest.raises(UsageError, match="one of the outputs 0 to 2 for each of the 3 inputs"):
+        attribute(random_map(0, 3, 4, 5), randn(3, 5), target=given)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="both outputs and target"):
+        attribute(random_map(0, 3, 4, 5), randn(3, 5), target=[0, 1, 2], outputs=[0])

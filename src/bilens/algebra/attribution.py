@@ -28,6 +28,7 @@ def attribute(
     baseline: Tensor | None = None,
     *,
     outputs: Sequence[int] | None = None,
+    target: Tensor | Sequence[int] | None = None,
     memory_limit: int | str | None = None,
 ) -> Tensor:
     """Return what each input adds to each output, exactly: φ sums over inputs to f(x) − f(x₀).
@@ -39,21 +40,24 @@ def attribute(
         Q_c s = ½ Σ_h P_ch [(R s)_h l_h + (L s)_h r_h].
     Cost: 4 · batch · out · hidden · in operations in two large products, half of it where left is
         right; or 2 · out · in² · (hidden + batch), through one (in, in) array at a time, where
-        that is less. The result, batch · out · in, and 128 MiB at most beside it.
+        that is less; 8 · batch · hidden · in for one `target` of each input. The result,
+        batch · out · in, and 128 MiB at most beside it.
 
     Args:
         f: the map.
         x: (batch, in), any floating dtype; read in the dtype of the map.
         baseline: x₀, (in,) for all inputs or (batch, in); None is zero.
         outputs: which outputs, in the order given; None for all.
+        target: (batch,), instead: one output for each input, such as its class.
         memory_limit: bytes, or a text such as "4GiB", for the result and the work; None for
             $BILENS_MEMORY_LIMIT or 75 % of the memory at hand.
 
     Returns:
-        (batch, out, in) in the dtype of the map, in units of the output.
+        (batch, out, in) in the dtype of the map, in units of the output; (batch, 1, in) with
+        `target`.
 
     Raises:
-        UsageError: If f is no map, or there is no such output.
+        UsageError: If f is no map, there is no such output, or both outputs and target are given.
         ShapeError: If x or the baseline does not fit.
         NonFiniteError: If one holds NaN or infinity, or a value overflows.
         MemoryLimitError: If the result does not fit.
@@ -66,12 +70,15 @@ def attribute(
         f = chosen_outputs(f.detach(), outputs)
         x = as_inputs(x, f)
         start = as_baseline(baseline, x)
-        rows = rows_at_work(f, len(x), memory_limit)
+        places = None if target is None else as_target(target, outputs, f, len(x))
+        rows = rows_at_work(f, len(x), 1 if places is not None else f.sizes.d_out, memory_limit)
         total, delta = x + start, x - start
-        through_arrays = cheaper_through_arrays(f, len(x))
-        result = in_arrays(f, total) if through_arrays else in_factors(f, total, rows)
+        if places is None and cheaper_through_arrays(f, len(x)):
+            result = in_arrays(f, total)
+        else:
+            result = in_factors(f, total, rows, places)
         if f.linear is not None:
-            result += f.linear
+            result += f.linear if places is None else f.linear[places][:, None]
         result *= delta[:, None]
         return check_finite("the attribution", result)
 
@@ -127,16 +134,20 @@ def attribute_to_background(
         return check_finite("the attribution", result)
 
 
-def in_factors(f: QuadraticMap, total: Tensor, rows: int) -> Tensor:
-    """Return Q_c s for every row s of `total`, (batch, out, in), from the factors."""
+def in_factors(f: QuadraticMap, total: Tensor, rows: int, target: Tensor | None) -> Tensor:
+    """Return Q_c s for every row s of `total`, (batch, out, in), from the factors.
+
+    With a target for each row, of that output alone, (batch, 1, in).
+    """
     down, left, right = factors(f)
     d_out, d_hidden, d_in = f.sizes
-    result = total.new_empty(len(total), d_out, d_in)
+    result = total.new_empty(len(total), d_out if target is None else 1, d_in)
     same = is_symmetric(f)
+    weights = down if same else down / 2
     for start in range(0, len(total), rows):
         part = total[start : start + rows]
         flat = result[start : start + rows].view(-1, d_in)
-        half = down if same else down / 2
+        half = weights if target is None else weights[target[start : start + rows]][:, None]
         weighted = ((part @ right.T)[:, None] * half).view(-1, d_hidden)
         torch.mm(weighted, left, out=flat)
         if not same:
@@ -196,6 +207,32 @@ def chosen_outputs(f: QuadraticMap, outputs: Sequence[int] | None) -> QuadraticM
     )
 
 
+def as_target(
+    target: Tensor | Sequence[int], outputs: Sequence[int] | None, f: QuadraticMap, batch: int
+) -> Tensor:
+    """Return one output for each input, (batch,) int64.
+
+    Raises:
+        UsageError: If outputs are given as well, there are not as many as inputs, or there is no
+            such output.
+    """
+    if outputs is not None:
+        raise UsageError("both outputs and target are given: pass one of them.")
+    d_out = f.sizes.d_out
+    if isinstance(target, Tensor) and not target.is_floating_point():
+        places = target
+    else:
+        given = target.reshape(-1).tolist() if isinstance(target, Tensor) else target
+        whole = [as_integer(place) for place in given]
+        places = torch.tensor([-1 if place is None else place for place in whole])
+    if places.shape != (batch,) or not bool(((places >= 0) & (places < d_out)).all()):
+        raise UsageError(
+            f"target must name one of the outputs 0 to {d_out - 1} for each of the {batch} "
+            f"inputs, got {str(target)[:80]}."
+        )
+    return places.to(device=f.tensor.down.device, dtype=torch.int64)
+
+
 def as_inputs(x: Tensor, f: QuadraticMap) -> Tensor:
     """Return finite (batch, in) inputs in the dtype of the map.
 
@@ -228,13 +265,13 @@ def as_baseline(baseline: Tensor | None, x: Tensor) -> Tensor:
     return check_finite("the baseline in the dtype of the map", baseline.detach().to(x))
 
 
-def rows_at_work(f: QuadraticMap, batch: int, limit: int | str | None) -> int:
+def rows_at_work(f: QuadraticMap, batch: int, d_out: int, limit: int | str | None) -> int:
     """Return how many inputs to take at a time, after making sure that the result fits.
 
     Raises:
         MemoryLimitError: If it does not.
     """
-    d_out, d_hidden, d_in = f.sizes
+    _, d_hidden, d_in = f.sizes
     itemsize = f.tensor.down.element_size()
     result, row = batch * d_out * d_in * itemsize, (d_out + 2) * d_hidden * itemsize
     check_memory(
