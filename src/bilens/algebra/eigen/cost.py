@@ -21,9 +21,10 @@ CONVERSION_BYTES = 2**27  # blocks of the factors in float64, and the products w
 EIGH = 20.0  # · n³, a dense eigensolver with vectors
 DENSE_CHECKS = 5.0  # · n³, residuals and overlaps of all pairs
 FORMING = 2.5  # · hidden · n², forming a matrix from the factors
-DENSE_CALL = 1e8  # the small operations around it, a form
+DENSE_CALL = 1.6e8  # the small operations around it, a form
 LANCZOS_SLOWNESS = 1.6  # of an iteration against its large products alone
 STEP_CALL = 4e7  # the small operations of a step, a batch
+READING = 140.0  # · hidden · in, the factors read from memory, a step: what a single form waits for
 HALF = {"float32": 0.5, "float64": 1.0}  # an operation of a product
 STEPS = {"float32": (34, 3.0), "float64": (52, 4.0)}  # a + b·k: steps without a gap
 
@@ -163,7 +164,8 @@ def lanczos_cost(sizes: Sizes, precision: Precision, allowed: int) -> Cost:
         for part in parts(num, portion)
     )
     work = LANCZOS_SLOWNESS * (num * (iterating + k * product) + norms)
-    work += STEP_CALL * steps * -(-num // BATCH)
+    reading = HALF[precision] * READING * hidden * d_in
+    work += (STEP_CALL + reading) * steps * -(-num // BATCH)
     working = portion * problem_bytes(sizes) + max(batch * each_form, single)
     return Cost(work, int(fixed + working), batch, portion)
 
