@@ -1,0 +1,1 @@
+"""Universal attacks: one change for all inputs, the provably best beside others of its length."""
