@@ -56,7 +56,9 @@ if TYPE_CHECKING:
     from bilens.io.load import load
     from bilens.io.model_folder import save
     from bilens.report.audit_report import AuditReport
+    from bilens.report.certificate_report import CertificateReport
     from bilens.workflows.audit import audit
+    from bilens.workflows.certify import certify_model
 
 __version__ = VERSION
 
@@ -127,7 +129,9 @@ _HOMES = {
     "bilens.io.load": ("load",),
     "bilens.io.model_folder": ("save",),
     "bilens.report.audit_report": ("AuditReport",),
+    "bilens.report.certificate_report": ("CertificateReport",),
     "bilens.workflows.audit": ("audit",),
+    "bilens.workflows.certify": ("certify_model",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -136,6 +140,7 @@ __all__ = [
     "AuditReport",
     "BilinearTensor",
     "CPDecomposition",
+    "CertificateReport",
     "Contributions",
     "DirectInteractions",
     "DualExpression",
@@ -157,6 +162,7 @@ __all__ = [
     "audit",
     "centred_directions",
     "certify",
+    "certify_model",
     "contrast_direction",
     "cp_decompose",
     "direct_interactions",

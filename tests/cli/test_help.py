@@ -39,6 +39,10 @@ FROZEN = {
         "model --dataset --data-dir --html --lang --null-samples --seed --allow-pickle --residual "
         "--no-residual --overwrite --json"
     ),
+    "certify": (
+        "model --dataset --data-dir --samples --truncate --radius --html --lang --seed "
+        "--allow-pickle --residual --no-residual --overwrite --json"
+    ),
     "explain": (
         "model --index --dataset --data-dir --allow-pickle --residual --no-residual --json"
     ),

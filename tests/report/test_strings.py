@@ -12,9 +12,12 @@ from importlib.resources import files
 
 import pytest
 
+import certificate_documents
 from bilens.errors import UsageError
 from bilens.report import catalogue
 from bilens.report.catalogue import LANGUAGES, Catalogue, load_catalogue
+from bilens.report.certificate_document import check_certificate
+from bilens.report.certificate_html import render_certificate
 from bilens.report.document import check_document
 from bilens.report.html import render_html
 from bilens.report.plate import plate_svg
@@ -54,7 +57,7 @@ def test_japanese_sentences_use_japanese_punctuation_and_are_polite() -> None:
 
 
 def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All documents of `report_documents.variants` together need the whole catalogue."""
+    """All documents of `variants` together need the whole catalogue."""
     used: set[str] = set()
 
     class Recorder(Catalogue):
@@ -63,13 +66,15 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
             return super().__call__(key, **values)
 
     recorder = Recorder("en", CATALOGUES["en"])
-    for module in ("html", "plate", "terminal"):
+    for module in ("html", "plate", "terminal", "certificate_html"):
         monkeypatch.setattr(f"bilens.report.{module}.load_catalogue", lambda _lang: recorder)
     for document in map(check_document, variants().values()):
         render_html(document)
         audit_table(document)
         summary_lines(document)
         plate_svg(document)
+    for document in map(check_certificate, certificate_documents.variants().values()):
+        render_certificate(document)
     assert sorted(set(CATALOGUES["en"]) - used) == []
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from bilens.cli.commands.audit import audit
+from bilens.cli.commands.certify import certify
 from bilens.cli.commands.decompose import decompose
 from bilens.cli.commands.demo import demo
 from bilens.cli.commands.explain import explain
@@ -25,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (demo, decompose, audit, explain):
+for command in (demo, decompose, audit, certify, explain):
     app.command()(command)
 app.add_typer(train_app, name="train")
 

@@ -6,29 +6,28 @@ they mean. Keys that are not listed are kept and not drawn, so that a later rele
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from bilens.errors import NonFiniteError, UsageError
+from bilens.errors import UsageError
+from bilens.report.shape import (
+    COUNT,
+    FLAG,
+    INTEGER,
+    NUMBER,
+    OBJECT,
+    TEXT,
+    Document,
+    Optional,
+    check_shape,
+    checked_copy,
+    json_text,
+)
 
 SCHEMA_VERSION: Final = 1  # of findings/records.py; a test keeps them equal
 KIND: Final = "audit"
 
-Document = dict[str, Any]  # JSON values only
-
-TEXT, NUMBER, INTEGER = "a text", "a number", "an integer"
-COUNT, FLAG = "an integer of at least 0", "true or false"
-OBJECT: dict[str, Any] = {}  # whatever its keys
-LARGEST_WHOLE = 2**63
-
-
-class Optional:
-    """A value that may be null."""
-
-    def __init__(self, shape: Any) -> None:
-        self.shape = shape
-
+__all__ = ["Document", "check_document", "displayable", "json_text"]
 
 CHANCE = {"median": NUMBER, "low": NUMBER, "high": NUMBER}
 EIGENVECTOR = {
@@ -82,33 +81,48 @@ VERDICT_VALUES: Final[dict[str, dict[str, str]]] = {  # what the rules we know f
     "few_directions": {"k": COUNT, "of": COUNT, "accuracy": NUMBER, "full": NUMBER},
     "beyond_chance": {"median": NUMBER, "least": COUNT, "most": COUNT, "none": TEXT},
 }
+MODEL: Final[dict[str, Any]] = {
+    "kind": TEXT,
+    "d_input": COUNT,
+    "d_hidden": COUNT,
+    "d_output": COUNT,
+    "bias": FLAG,
+    "residual": FLAG,
+    "num_parameters": COUNT,
+    "dtype": TEXT,
+    "input_shape": [COUNT],
+    "input_shape_assumed": FLAG,
+    "output_names": [TEXT],
+}
+EXACTNESS: Final[list[Any]] = [
+    {
+        "precision": TEXT,
+        "largest_error": NUMBER,
+        "relative_error": NUMBER,
+        "tolerance": NUMBER,
+        "num_inputs": COUNT,
+        "passed": FLAG,
+    }
+]
+ORIGIN: Final[dict[str, Any]] = {
+    "source": {"path": TEXT, "weights_sha256": TEXT, "provenance": OBJECT},
+    "data": Optional(
+        {"name": TEXT, "source": TEXT, "source_kind": TEXT, "num_images": COUNT, "sha256": TEXT}
+    ),
+    "reproduce": {
+        "command": TEXT,
+        "seed": INTEGER,
+        "versions": OBJECT,
+        "hardware": TEXT,
+        "date": TEXT,
+    },
+}
 SHAPE: Final[dict[str, Any]] = {
     "schema_version": COUNT,
     "kind": TEXT,
     "passed": FLAG,
-    "model": {
-        "kind": TEXT,
-        "d_input": COUNT,
-        "d_hidden": COUNT,
-        "d_output": COUNT,
-        "bias": FLAG,
-        "residual": FLAG,
-        "num_parameters": COUNT,
-        "dtype": TEXT,
-        "input_shape": [COUNT],
-        "input_shape_assumed": FLAG,
-        "output_names": [TEXT],
-    },
-    "exactness": [
-        {
-            "precision": TEXT,
-            "largest_error": NUMBER,
-            "relative_error": NUMBER,
-            "tolerance": NUMBER,
-            "num_inputs": COUNT,
-            "passed": FLAG,
-        }
-    ],
+    "model": MODEL,
+    "exactness": EXACTNESS,
     "accuracy": Optional(
         {"right": COUNT, "total": COUNT, "value": NUMBER, "low": NUMBER, "high": NUMBER}
     ),
@@ -128,17 +142,7 @@ SHAPE: Final[dict[str, Any]] = {
     "verdict": [{"rule": TEXT, "outcome": TEXT, "values": OBJECT}],
     "null_samples": COUNT,
     "seed": INTEGER,
-    "source": {"path": TEXT, "weights_sha256": TEXT, "provenance": OBJECT},
-    "data": Optional(
-        {"name": TEXT, "source": TEXT, "source_kind": TEXT, "num_images": COUNT, "sha256": TEXT}
-    ),
-    "reproduce": {
-        "command": TEXT,
-        "seed": INTEGER,
-        "versions": OBJECT,
-        "hardware": TEXT,
-        "date": TEXT,
-    },
+    **ORIGIN,
 }
 
 
@@ -150,89 +154,33 @@ def check_document(document: Mapping[str, Any]) -> Document:
             another kind.
         NonFiniteError: If a number is NaN or infinite.
     """
-    if not isinstance(document, Mapping) or document.get("kind") != KIND:
-        kind = document.get("kind") if isinstance(document, Mapping) else type(document).__name__
-        raise UsageError(f"an audit document was expected, got one of kind {kind!r}.")
-    version = document.get("schema_version")
-    if version != SCHEMA_VERSION or isinstance(version, bool):
-        raise UsageError(
-            f"the audit document has schema_version {version!r}; this release reads "
-            f"{SCHEMA_VERSION}: use the release of bilens that wrote it, or audit the model again."
-        )
-    copy = json.loads(json_text(document))
-    check_shape(copy, SHAPE, "")
+    copy = checked_copy(document, KIND, SCHEMA_VERSION, SHAPE)
     for finding in copy["verdict"]:
         rule = finding["rule"]
-        check_shape(finding["values"], VERDICT_VALUES.get(rule, OBJECT), f"verdict of {rule!r}")
+        values = VERDICT_VALUES.get(rule, OBJECT)
+        check_shape(finding["values"], values, f"verdict of {rule!r}", KIND)
     check_sizes(copy)
-    return copy  # type: ignore[no-any-return]
-
-
-def json_text(document: Mapping[str, Any]) -> str:
-    """Return a document as JSON on one line, in ASCII: safe whatever the encoding and the names.
-
-    Raises:
-        NonFiniteError: If a number is NaN or infinite.
-        UsageError: If a value is not a JSON value.
-    """
-    try:
-        return json.dumps(document, allow_nan=False, separators=(",", ":"))
-    except ValueError as error:
-        raise NonFiniteError(f"the audit document cannot be written as JSON: {error}.") from None
-    except TypeError as error:
-        raise UsageError(f"the audit document is not JSON: {error}.") from None
-
-
-def check_shape(value: Any, shape: Any, place: str) -> None:
-    """Refuse a value that is not of the kind that the shape asks for, naming its place."""
-    if isinstance(shape, Optional):
-        if value is None:
-            return
-        shape = shape.shape
-    if isinstance(shape, dict):
-        if not isinstance(value, dict):
-            raise UsageError(f"audit document, {place or 'top level'}: an object was expected.")
-        for key, inner in shape.items():
-            if key not in value:
-                raise UsageError(f"audit document, {place or 'top level'}: {key!r} is missing.")
-            check_shape(value[key], inner, f"{place}.{key}" if place else key)
-    elif isinstance(shape, list):
-        if not isinstance(value, list):
-            raise UsageError(f"audit document, {place}: a list was expected.")
-        for index, item in enumerate(value):
-            check_shape(item, shape[0], f"{place}[{index}]")
-    elif not is_of_kind(value, shape):
-        raise UsageError(f"audit document, {place}: {shape} was expected, got {value!r:.40}.")
-
-
-def is_of_kind(value: Any, kind: str) -> bool:
-    """Return whether a JSON value is a text, a number, a whole number or a flag."""
-    if kind == NUMBER:
-        return type(value) is float or (type(value) is int and abs(value) < LARGEST_WHOLE)
-    if kind in (COUNT, INTEGER):
-        least = 0 if kind == COUNT else -LARGEST_WHOLE
-        return type(value) is int and least <= value < LARGEST_WHOLE
-    return type(value) is (bool if kind == FLAG else str)
+    return copy
 
 
 def check_sizes(document: Document) -> None:
     """Refuse vectors, images, scores and places of classes that do not fit the model."""
     model, classes = document["model"], document["classes"]
     width, shape = model["d_input"], model["input_shape"]
-    _require(len(shape) == 2 and shape[0] * shape[1] == width > 0, f"input_shape is {shape}")
-    _require(len(classes) == len(model["output_names"]) > 1, "classes and output_names differ")
-    _require(len(document["exactness"]) > 0, "exactness is empty")
+    require(len(shape) == 2 and shape[0] * shape[1] == width > 0, f"input_shape is {shape}")
+    require(len(classes) == len(model["output_names"]) > 1, "classes and output_names differ")
+    require(len(document["exactness"]) > 0, "exactness is empty")
     for place, reading in enumerate(classes):
-        _require(reading["index"] == place, f"classes[{place}] has another index")
-        _require(len(reading["eigenvalues"]) > 0, f"classes[{place}] has no eigenvalues")
+        require(reading["index"] == place, f"classes[{place}] has another index")
+        require(len(reading["eigenvalues"]) > 0, f"classes[{place}] has no eigenvalues")
         check_vectors((*reading["positive"], *reading["negative"]), width)
     for explanation in document["explanations"]:
         label, scores = explanation["label"], explanation["classes"]
         places = [explanation["predicted"], *(score["index"] for score in scores)]
         places += [] if label is None else [label]
-        _require(max(places) < len(classes), "an explanation names a class that is not there")
-        _require(len(explanation["scores"]) == len(classes), "an explanation lacks scores")
-        _require(len(explanation["image"]) == width, f"an image does not have {width} values")
+        require(max(places) < len(classes), "an explanation names a class that is not there")
+        require(len(explanation["scores"]) == len(classes), "an explanation lacks scores")
+        require(len(explanation["image"]) == width, f"an image does not have {width} values")
         for score in scores:
             check_vectors(score["contributions"], width)
 
@@ -240,12 +188,13 @@ def check_sizes(document: Document) -> None:
 def check_vectors(pairs: Iterable[dict[str, Any]], width: int) -> None:
     """Refuse eigenvectors of another length than the inputs."""
     fits = all(len(pair["vector"]) == width for pair in pairs)
-    _require(fits, f"an eigenvector does not have {width} components")
+    require(fits, f"an eigenvector does not have {width} components")
 
 
-def _require(condition: bool, fault: str) -> None:
+def require(condition: bool, fault: str) -> None:
+    """Refuse a document that does not fit together."""
     if not condition:
-        raise UsageError(f"audit document: {fault}; it cannot be drawn.")
+        raise UsageError(f"document: {fault}; it cannot be drawn.")
 
 
 def displayable(value: Any) -> Any:

@@ -6,9 +6,14 @@ from pathlib import Path
 
 import typer
 
-from bilens.cli.actions.shared import FAILED, Source, open_model, print_audit
+from bilens.cli.actions.shared import (
+    FAILED,
+    Source,
+    open_model,
+    print_audit,
+    refuse_existing,
+)
 from bilens.cli.console import Output
-from bilens.errors import OutputExistsError
 from bilens.workflows.audit import audit
 from bilens.workflows.judging_data import find_test_data
 
@@ -39,13 +44,3 @@ def run_audit_command(
         output.result.print(f"Report: {html}", highlight=False)
     if not report.passed:
         raise typer.Exit(FAILED)
-
-
-def refuse_existing(path: Path | None, overwrite: bool) -> None:
-    """Refuse to write over a file or a folder, before any work is done."""
-    if path is not None and path.is_dir():
-        raise OutputExistsError(f"{path} is a folder; expected a file: add a name in it.")
-    if path is not None and path.exists() and not overwrite:
-        raise OutputExistsError(
-            f"{path} exists already: choose another file, or replace it with --overwrite."
-        )

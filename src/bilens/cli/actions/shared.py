@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bilens.cli.console import Output, Reporter
+from bilens.errors import OutputExistsError
 from bilens.io.load import LoadedModel, load
 from bilens.report.audit_report import AuditReport
 from bilens.report.terminal import audit_table, summary_lines
@@ -19,6 +20,16 @@ def open_model(source: Source) -> LoadedModel:
     """Return the model that the options of a command name."""
     path, residual, allow_pickle = source
     return load(path, residual=residual, allow_pickle=allow_pickle)
+
+
+def refuse_existing(path: Path | None, overwrite: bool) -> None:
+    """Refuse to write over a file or a folder, before any work is done."""
+    if path is not None and path.is_dir():
+        raise OutputExistsError(f"{path} is a folder; expected a file: add a name in it.")
+    if path is not None and path.exists() and not overwrite:
+        raise OutputExistsError(
+            f"{path} exists already: choose another file, or replace it with --overwrite."
+        )
 
 
 def print_audit(output: Output, report: AuditReport, json: bool) -> None:
