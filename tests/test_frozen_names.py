@@ -17,6 +17,7 @@ from bilens.io.load import LayerView, LoadedModel
 
 # Names may be added; none may be renamed or removed.
 PUBLIC = [
+    "AttackReport",
     "AuditReport",
     "BilinearTensor",
     "CPDecomposition",
@@ -38,6 +39,7 @@ PUBLIC = [
     "Status",
     "Subspace",
     "TopInteractions",
+    "attack_model",
     "attribute",
     "attribute_to_background",
     "audit",
@@ -116,12 +118,15 @@ SIGNATURES = {
     "certify.prepare": "f, pairs=None",
     "certify.l2_radius": "f, x, label, spectra=None",
     "certify.certified_accuracy": "record, radii",
+    "AttackReport": "document",
     "AuditReport": "document",
     "CertificateReport": "document",
     "BilinearTensor": "down, left, right",
     "InteractionMatrix": "left, right, weight",
     "QuadraticForm": "matrix, linear, constant",
     "QuadraticMap": "tensor, linear=None, constant=None",
+    "attack_model": "model, data, *, target=None, source=None, pairs=False, epsilons=None, "
+    "random_masks=3, restarts=3, seed=0",
     "attribute": "f, x, baseline=None",
     "attribute_to_background": "f, x, mean, covariance",
     "certify_model": "model, data=None, *, samples=1000, truncate=None, radius=None, seed=0",
@@ -292,6 +297,7 @@ ATTRIBUTES: dict[type, list[str]] = {
     bilens.certify.Contrast: ["values", "vectors", "linear", "first", "second"],
     bilens.TopInteractions: ["first", "second", "values"],
     bilens.GaussianMoments: ["mean", "variance"],
+    bilens.AttackReport: ["document", "holds"],
     bilens.AuditReport: ["document", "passed"],
     bilens.CertificateReport: ["document"],
     bilens.certify.CertifiedAgreement: [

@@ -55,8 +55,10 @@ if TYPE_CHECKING:
     from bilens.algebra.whiten import whiten
     from bilens.io.load import load
     from bilens.io.model_folder import save
+    from bilens.report.attack_report import AttackReport
     from bilens.report.audit_report import AuditReport
     from bilens.report.certificate_report import CertificateReport
+    from bilens.workflows.attack import attack_model
     from bilens.workflows.audit import audit
     from bilens.workflows.certify import certify_model
 
@@ -128,8 +130,10 @@ _HOMES = {
     "bilens.algebra.whiten": ("whiten",),
     "bilens.io.load": ("load",),
     "bilens.io.model_folder": ("save",),
+    "bilens.report.attack_report": ("AttackReport",),
     "bilens.report.audit_report": ("AuditReport",),
     "bilens.report.certificate_report": ("CertificateReport",),
+    "bilens.workflows.attack": ("attack_model",),
     "bilens.workflows.audit": ("audit",),
     "bilens.workflows.certify": ("certify_model",),
 }
@@ -137,6 +141,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "HOSVD",
+    "AttackReport",
     "AuditReport",
     "BilinearTensor",
     "CPDecomposition",
@@ -157,6 +162,7 @@ __all__ = [
     "Status",
     "Subspace",
     "TopInteractions",
+    "attack_model",
     "attribute",
     "attribute_to_background",
     "audit",

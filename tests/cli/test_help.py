@@ -39,6 +39,10 @@ FROZEN = {
         "model --dataset --data-dir --html --lang --null-samples --seed --allow-pickle --residual "
         "--no-residual --overwrite --json"
     ),
+    "attack": (
+        "model --dataset --data-dir --target --source --pairs --epsilon --html --lang --seed "
+        "--allow-pickle --residual --no-residual --overwrite --json"
+    ),
     "certify": (
         "model --dataset --data-dir --samples --truncate --radius --html --lang --seed "
         "--allow-pickle --residual --no-residual --overwrite --json"

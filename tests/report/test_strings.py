@@ -12,9 +12,12 @@ from importlib.resources import files
 
 import pytest
 
+import attack_documents
 import certificate_documents
 from bilens.errors import UsageError
 from bilens.report import catalogue
+from bilens.report.attack_document import check_attack
+from bilens.report.attack_html import render_attack
 from bilens.report.catalogue import LANGUAGES, Catalogue, load_catalogue
 from bilens.report.certificate_document import check_certificate
 from bilens.report.certificate_html import render_certificate
@@ -66,7 +69,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
             return super().__call__(key, **values)
 
     recorder = Recorder("en", CATALOGUES["en"])
-    for module in ("html", "plate", "terminal", "certificate_html"):
+    for module in ("html", "plate", "terminal", "certificate_html", "attack_html"):
         monkeypatch.setattr(f"bilens.report.{module}.load_catalogue", lambda _lang: recorder)
     for document in map(check_document, variants().values()):
         render_html(document)
@@ -75,6 +78,8 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         plate_svg(document)
     for document in map(check_certificate, certificate_documents.variants().values()):
         render_certificate(document)
+    for document in map(check_attack, attack_documents.variants().values()):
+        render_attack(document)
     assert sorted(set(CATALOGUES["en"]) - used) == []
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from bilens.cli.commands.attack import attack
 from bilens.cli.commands.audit import audit
 from bilens.cli.commands.certify import certify
 from bilens.cli.commands.decompose import decompose
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (demo, decompose, audit, certify, explain):
+for command in (demo, decompose, audit, certify, attack, explain):
     app.command()(command)
 app.add_typer(train_app, name="train")
 

@@ -1,0 +1,44 @@
+"""Documents of attacks for tests, from a tiny model on strokes with dark edges."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import tiny
+from bilens.data.images import ImageDataset
+from bilens.workflows.attack import attack_model
+
+EPSILONS = (0.0, 1.0, 4.0)
+
+
+def dark_edge() -> ImageDataset:
+    """The strokes of `tiny.images`, their first row dark in training and test images."""
+    data = tiny.images()
+    train, test = data.train_images.clone(), data.test_images.clone()
+    train[:, : tiny.SIDE] = test[:, : tiny.SIDE] = 0
+    return replace(data, train_images=train, test_images=test)
+
+
+@cache
+def _made() -> dict[str, Any]:
+    model = tiny.loaded(tiny.trained(), seed="1")
+    report = attack_model(model, dark_edge(), epsilons=EPSILONS, random_masks=2, command="here")
+    return report.to_dict()
+
+
+def make_attack() -> dict[str, Any]:
+    """Return a document that a test may change."""
+    return copy.deepcopy(_made())
+
+
+def variants() -> dict[str, dict[str, Any]]:
+    """Return documents that together need every sentence."""
+    failed, pairs = make_attack(), make_attack()
+    failed["holds"] = failed["objectives"][0]["holds"] = False
+    pairs["objectives"] = [
+        {**item, "source": (item["target"] + 1) % 3} for item in 8 * pairs["objectives"]
+    ]
+    return {"plain": make_attack(), "failed": failed, "pairs": pairs}
