@@ -1,0 +1,127 @@
+"""`bilens certify`: what it prints and writes, and one line for everything that cannot be certified.
+
+Broken once: the check of `truncate` against the width taken out; the line was another one.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bilens as bl
+import tiny
+from bilens.data.folder import FILES
+from commands import (
+    DATA,
+    FILE,
+    USAGE,
+    Cases,
+    Line,
+    Shell,
+    assert_one_line,
+    model_folder,
+    with_data,
+)
+
+
+def certify(*more: Any, **options: Any) -> Callable[[Path], Line]:
+    def prepare(folder: Path) -> Line:
+        model = tiny.classifier(**options) if options else None
+        return ["certify", model_folder(folder / "model", model), *more]
+
+    return prepare
+
+
+def on_data(*more: Any, data: Any = DATA, **options: Any) -> Callable[[Path], Line]:
+    def prepare(folder: Path) -> Line:
+        line = certify(**options)(folder)
+        idx = ["--dataset", "mnist", "--data-dir", with_data(folder / "idx", data)]
+        return [*line, *idx, *more]
+
+    return prepare
+
+
+def no_images(folder: Path) -> Line:
+    line = on_data()(folder)
+    (folder / "idx" / FILES[2]).write_bytes(struct.pack(">4I", 0x803, 0, 6, 6))
+    (folder / "idx" / FILES[3]).write_bytes(struct.pack(">2I", 0x801, 0))
+    return line
+
+
+def no_data_there(folder: Path) -> Line:
+    (folder / "empty").mkdir()
+    return [*certify()(folder), "--dataset", "mnist", "--data-dir", folder / "empty"]
+
+
+def a_page_is_there(folder: Path) -> Line:
+    (folder / "page.html").write_text("mine")
+    return certify("--html", folder / "page.html")(folder)
+
+
+CASES: Cases = {
+    "two layers": (certify(n_layers=2), FILE, ["2 layers", "no radius", "that layer alone"]),
+    "a gate": (certify(gate="relu"), FILE, ["relu gate", "no radius"]),
+    "one output": (certify(d_output=1), USAGE, ["one output", "two classes"]),
+    "more pairs than inputs": (certify("--truncate", 37), USAGE, ["truncate=37", "0 to 36"]),
+    "radius 0": (certify("--radius", 0), USAGE, ["radius must be above 0"]),
+    "radius below 0": (certify("--radius", -2), USAGE, ["radius must be a finite number"]),
+    "radius NaN": (certify("--radius", "nan"), USAGE, ["radius must be a finite number"]),
+    "no samples": (on_data("--samples", 0), USAGE, ["samples must be an integer of at least 1"]),
+    "more labels than classes": (on_data(d_output=2), USAGE, ["labels run from 0 to 2"]),
+    "images of another width": (on_data(d_input=9), USAGE, ["the model reads 9 inputs"]),
+    "no images": (no_images, FILE, ["test images"]),
+    "no data": (no_data_there, FILE, ["empty"]),
+    "a page is there": (a_page_is_there, USAGE, ["page.html exists already", "--overwrite"]),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_cannot_be_certified_ends_in_one_line(
+    name: str, bilens: Shell, tmp_path: Path
+) -> None:
+    prepare, code, words = CASES[name]
+    assert_one_line(bilens("--quiet", *prepare(tmp_path)), code, words)
+
+
+def test_the_json_is_the_document_of_the_library(bilens: Shell, tmp_path: Path) -> None:
+    line = on_data("--samples", 12, "--truncate", 3, "--radius", 2)(tmp_path)
+    document = bilens(*line, "--json").json()
+    model = bl.load(tmp_path / "model")
+    expected = bl.certify_model(model, DATA, samples=12, truncate=3, radius=2).to_dict()
+    for key in ("l2", "linf", "truncation", "input_use", "stability", "box", "model"):
+        assert document[key] == expected[key]
+    assert (document["kind"], document["l2"]["num_inputs"]) == ("certificate", 12)
+    assert document["truncation"]["chosen_by"] == "asked"
+
+
+def test_without_data_the_weights_alone_are_certified(bilens: Shell, model: Path) -> None:
+    result = bilens("certify", model)
+    assert result.code == 0
+    assert "only the weights are read" in result.err
+    assert "✓ Few eigenvectors are enough" in result.out
+    assert "Prediction stays" not in result.out
+    assert bilens("certify", model, "--json").json()["l2"] is None
+
+
+def test_a_page_is_written_in_the_language_asked_for(
+    bilens: Shell, model: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    result = bilens("certify", model, "--html", page, "--lang", "ja")
+    assert result.code == 0
+    assert result.out.splitlines()[-1] == f"Report: {page}"
+    assert "証明されたこと" in page.read_text("utf-8")
+
+
+def test_a_misclassified_image_has_radius_0_and_is_counted(bilens: Shell, tmp_path: Path) -> None:
+    document = bilens(*on_data("--samples", 60)(tmp_path), "--json").json()
+    inputs = document["l2"]["inputs"]
+    wrong = [item for item in inputs if item["status"] == "misclassified"]
+    assert wrong
+    assert all(item["radius"] == 0 and item["margin"] < 0 for item in wrong)
+    text = bilens(*on_data("--samples", 60)(tmp_path / "again")).out
+    assert f"{60 - len(wrong)} of 60 test inputs are classified correctly" in text

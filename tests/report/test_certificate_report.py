@@ -1,0 +1,176 @@
+"""The page of a certificate: what is shown is never stronger than what is proven.
+
+Broken once: `up` only rounded; a bound was shown as less than it is. The curve drawn at the share
+before each step.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import bilens as bl
+from bilens.errors import CheckpointError, NonFiniteError, UsageError
+from bilens.findings.guarantees.records import SCHEMA_VERSION
+from bilens.report import certificate_document
+from bilens.report.catalogue import LANGUAGES, load_catalogue
+from bilens.report.certificate_document import check_certificate
+from bilens.report.certificate_html import SECTIONS, render_certificate
+from bilens.report.charts.radii import radii_chart
+from bilens.report.sections.proven import (
+    floored,
+    floored_percent,
+    raised,
+    rounding_numbers,
+    statements,
+    up,
+)
+from certificate_documents import make_certificate, variants
+
+DOCUMENTS = {name: check_certificate(document) for name, document in variants().items()}
+
+
+def text_of(page: str) -> str:
+    return " ".join(html.unescape(re.sub(r"<script.*?</script>|<[^>]+>", " ", page)).split())
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_a_page_has_every_section_and_no_script_or_network(name: str, lang: str) -> None:
+    page = render_certificate(DOCUMENTS[name], lang)
+    for section in SECTIONS:
+        assert page.count(f'id="{section}"') == page.count(f'href="#{section}"') - (
+            section == SECTIONS[0]
+        )
+    assert re.findall(r"<script[^>]*>", page) == [
+        '<script type="application/json" id="bilens-certificate">'
+    ]
+    assert "http" not in re.sub(r"<script.*?</script>", "", page).replace("http-equiv", "")
+    embedded = re.findall(r'id="bilens-certificate">(.*?)</script>', page)
+    assert json.loads(embedded[0]) == DOCUMENTS[name]
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_statement_has_a_number_its_assumptions_and_its_scope(name: str, lang: str) -> None:
+    for item in statements(load_catalogue(lang), DOCUMENTS[name]):
+        assert re.search(r"\d", item.claim), item
+        assert item.assumes
+        assert item.scope
+
+
+def test_names_from_a_file_do_not_become_markup() -> None:
+    document = make_certificate()
+    document["model"]["output_names"] = ["<script>alert(1)</script>", "a\u202eb", "</svg>"]
+    document["source"]["path"] = '"><img src=x onerror=alert(1)>'
+    page = render_certificate(check_certificate(document))
+    assert page.count("<script") == 1
+    assert "<img src=x" not in page
+    assert "\u202e" not in page
+
+
+@pytest.mark.parametrize("significant", [1, 2, 3, 6])
+def test_what_is_shown_is_never_stronger_than_what_is_proven(significant: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(500, generator=generator, dtype=torch.float64).exp().pow(4).tolist()
+    for value in [*values, 0.0, 1.0, 0.999999999, 9.9951, 1e-12]:
+        for shown, sign in ((raised(value, significant), 1), (floored(value, significant), -1)):
+            number = float(
+                shown.replace(",", "")
+                .replace("\u00a0×\u00a010", "e")
+                .translate(str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789"))
+            )
+            assert sign * (number - value) >= -1e-12 * value, (value, shown)
+            assert abs(number - value) <= 10 ** (1 - significant) * value * 1.000001
+    assert up(-2.2649, 3) == -2.26
+    assert (floored_percent(0.98999), floored_percent(0.99)) == ("98.9%", "99.0%")
+
+
+def test_the_curve_is_nowhere_above_what_is_proven() -> None:
+    t = load_catalogue("en")
+    curve = [{"radius": r, "share": s} for r, s in ((0.0, 1.0), (1.0, 0.5), (2.0, 0.0))]
+    chart = radii_chart(t, curve, 1.0)
+    points = re.findall(r'<polyline points="([^"]+)"', chart)[0].split()
+    heights = [float(point.split(",")[1]) for point in points]
+    assert heights[1] == heights[2] == pytest.approx((26 + 248) / 2)  # 50 % from 0 to 1
+    assert heights[3] == heights[4] == 248
+    assert "<title>" in chart
+    assert "<desc>" in chart
+    assert "median" not in radii_chart(t, curve, None)
+
+
+def test_the_worst_class_speaks_for_all() -> None:
+    one = {"change": 1.0, "norm": "spectral", "movement": 2.0, "largest": 4.0, "sines": [0.5, 1.0]}
+    other = {**one, "movement": 1.0, "largest": 0.0, "sines": [0.1, 0.2]}
+    numbers = rounding_numbers({"classes": [one, other]})
+    assert (numbers.movement, numbers.share, numbers.guaranteed, numbers.total) == (2, 0.5, 3, 4)
+    assert numbers.angle == pytest.approx(30)
+
+
+def test_the_claim_of_the_page_is_that_of_the_document() -> None:
+    document = make_certificate()
+    page = text_of(render_certificate(document))
+    point = next(
+        p for p in document["truncation"]["points"] if p["k"] == document["truncation"]["chosen"]
+    )
+    assert f"no score changes by more than {raised(max(point['bounds']))}" in page
+    assert f"a radius of {floored(document['l2']['median'])} or more" in page
+
+
+def broken(**changes: Any) -> dict[str, Any]:
+    return {**make_certificate(), **changes}
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "an audit": (broken(kind="audit"), "a certificate document was expected"),
+    "a later schema": (broken(schema_version=2), "schema_version 2"),
+    "no box": (broken(box=None), "certificate document, box: an object was expected"),
+    "no points": (
+        broken(truncation={**make_certificate()["truncation"], "points": []}),
+        "truncation has no points",
+    ),
+    "no influence": (
+        broken(input_use={**make_certificate()["input_use"], "influence": []}),
+        "influence does not have one entry a class",
+    ),
+    "fewer inputs": (
+        broken(l2={**make_certificate()["l2"], "inputs": []}),
+        "l2 has another number of inputs",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_document_that_cannot_be_drawn_is_refused(name: str) -> None:
+    document, words = BAD[name]
+    with pytest.raises(UsageError, match=words):
+        bl.CertificateReport(document)
+    if name != "an audit":
+        with pytest.raises(UsageError, match="an audit document was expected"):
+            bl.AuditReport(document)
+
+
+def test_nan_is_refused() -> None:
+    with pytest.raises(NonFiniteError):
+        bl.CertificateReport(broken(box={"low": float("nan"), "high": 1.0}))
+
+
+def test_a_report_is_saved_and_read_again(tmp_path: Path) -> None:
+    report = bl.CertificateReport(make_certificate())
+    report.to_json(tmp_path / "certificate.json")
+    again = bl.CertificateReport.from_json(tmp_path / "certificate.json")
+    assert again.to_dict() == report.to_dict()
+    assert report.to_html(tmp_path / "page.html") == (tmp_path / "page.html").read_text("utf-8")
+    assert 'title="bilens certificate"' in report._repr_html_()
+    with pytest.raises(CheckpointError, match="an audit document was expected"):
+        bl.AuditReport.from_json(tmp_path / "certificate.json")
+
+
+def test_the_schema_is_that_of_the_records() -> None:
+    assert certificate_document.SCHEMA_VERSION == SCHEMA_VERSION
