@@ -1,7 +1,7 @@
 """The report of an attack: a checked document, and a page that shows all of it and nothing else.
 
-Broken once: `check_lengths` left out of `check_attack`; a short curve was drawn. `title` not
-escaped (`|safe`); the script of a name was in the page.
+Broken once: `check_lengths` left out of `check_attack`; a short curve was drawn. The name of
+an objective not escaped (`|safe`); the script of a class was in the page.
 """
 
 from __future__ import annotations
