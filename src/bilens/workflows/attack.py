@@ -9,7 +9,8 @@ from torch import nn
 
 from bilens.data.images import ImageDataset
 from bilens.errors import UsageError
-from bilens.findings.attacks.attack import EPSILONS, AttackRequest, attack_classifier
+from bilens.findings.attacks.attack import attack_classifier
+from bilens.findings.attacks.request import EPSILONS, AttackRequest
 from bilens.findings.audit import LabelledImages, Progress, silent
 from bilens.io.load import LoadedModel
 from bilens.report.attack_report import AttackReport

@@ -15,11 +15,12 @@ import torch
 
 import tiny
 from bilens.errors import NonFiniteError, NotQuadraticError, ShapeError, UsageError
-from bilens.findings.attacks import attack as subject
-from bilens.findings.attacks.attack import EPSILONS, AttackRequest, attack_classifier
+from bilens.findings.attacks import maker as subject
+from bilens.findings.attacks.attack import attack_classifier
 from bilens.findings.attacks.masks import READS
 from bilens.findings.attacks.optimal import Optimum, optimum
 from bilens.findings.attacks.records import AttackFindings
+from bilens.findings.attacks.request import EPSILONS, AttackRequest
 from bilens.findings.audit import LabelledImages
 from bilens.nn import BilinearClassifier, BilinearLayer
 

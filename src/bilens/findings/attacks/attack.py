@@ -2,159 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import check_count
 from bilens.errors import UsageError
-from bilens.findings.attacks.baselines import mean_difference, random_phases
 from bilens.findings.attacks.class_means import ClassMeans
 from bilens.findings.attacks.judge import Judge
-from bilens.findings.attacks.masks import (
-    EDGE,
-    MEAN_DIFFERENCE,
-    MENDED,
-    MENDED_EDGE,
-    PROJECTED_GRADIENT,
-    PUBLISHED,
-    PUBLISHED_EDGE,
-    RANDOM,
-    RANDOM_EDGE,
-    Mask,
-    at_edge,
-    only,
-    scaled,
-)
-from bilens.findings.attacks.objective import Objective, objective_of
-from bilens.findings.attacks.optimal import Optimum, optimum
-from bilens.findings.attacks.projected_gradient import projected_gradient
+from bilens.findings.attacks.maker import MaskMaker
+from bilens.findings.attacks.masks import EDGE, at_edge
+from bilens.findings.attacks.objective import Objective
 from bilens.findings.attacks.pseudo_inverse import mended_keys, published_keys
 from bilens.findings.attacks.records import AttackFindings, MaskFinding, ObjectiveFinding
+from bilens.findings.attacks.request import AttackRequest
 from bilens.findings.attacks.summary import curves_of
-from bilens.findings.audit import SEED_LIMIT, LabelledImages, in_float64, summarise
+from bilens.findings.audit import LabelledImages, Progress, in_float64, silent, summarise
 from bilens.findings.records import drawn
 from bilens.nn import BilinearClassifier
 
-# 4.2 is the paper's mask of standard deviation 0.15 at 784 pixels, 8.4 that of 0.30.
-EPSILONS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.2, 6.0, 8.4)
 DRAWN_NEAR = 4.2  # the masks are drawn at the epsilon nearest to this one
-Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class AttackRequest:
-    """What is attacked, and how.
-
-    Attributes:
-        target: the class that should win; None for every class in turn.
-        source: the class that should lose; None for every other.
-        pairs: whether each source class is attacked with a mask of its own.
-        epsilons: lengths ‖δ‖₂ of the masks, in units of a pixel's range; sorted, without doubles.
-        random_masks: how many random masks of each kind.
-        restarts: descents of the projected gradient, for each length.
-        seed: of the random masks and of the starting points.
-
-    Raises:
-        UsageError: If a length is negative or not finite, there is none, or a number is out of
-            range.
-    """
-
-    target: int | None = None
-    source: int | None = None
-    pairs: bool = False
-    epsilons: Sequence[float] = EPSILONS
-    random_masks: int = 3
-    restarts: int = 3
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        lengths = [float(epsilon) for epsilon in self.epsilons]
-        if not lengths or not all(math.isfinite(length) and length >= 0 for length in lengths):
-            raise UsageError(
-                f"epsilon must be one or several finite numbers of at least 0, got {lengths}: "
-                "it is the length of the mask, 0 changes nothing."
-            )
-        object.__setattr__(self, "epsilons", tuple(sorted({*lengths})))
-        check_count("random_masks", self.random_masks, minimum=1)
-        check_count("restarts", self.restarts, minimum=1)
-        if check_count("seed", self.seed, minimum=0) >= SEED_LIMIT:
-            raise UsageError(f"seed must be below 2**32, got {self.seed}.")
-
-    def objectives(self, f: QuadraticMap, means: ClassMeans) -> Iterator[Objective]:
-        """Yield what is asked for, one objective after the other."""
-        classes = range(f.sizes.d_out)
-        for target in classes if self.target is None else (self.target,):
-            if self.target is None and target == self.source:
-                continue
-            if self.source is None and self.pairs:
-                for source in classes:
-                    if source != target:
-                        yield objective_of(f, means, target, source)
-            else:
-                yield objective_of(f, means, target, self.source)
-
-
-@dataclass(frozen=True, eq=False)
-class MaskMaker:
-    """What the masks of every objective are made of.
-
-    Attributes:
-        means: of the training images.
-        published: keys in pixels, (classes, used, in).
-        mended: the same, from pixel-space vectors.
-        edge: indices of the edge pixels, (kept,).
-        shape: rows and columns of an image.
-        request: lengths, numbers of masks, seed.
-    """
-
-    means: ClassMeans
-    published: Tensor
-    mended: Tensor
-    edge: Tensor
-    shape: tuple[int, int]
-    request: AttackRequest
-
-    @property
-    def lengths(self) -> Tensor:
-        """(epsilons,) float64."""
-        return torch.tensor(self.request.epsilons, dtype=torch.float64)
-
-    def optima(self, objective: Objective) -> list[Optimum]:
-        """Return the optimal mask and, where there are edge pixels, that of the edge."""
-        found = [optimum(objective, self.lengths)]
-        if len(self.edge) > 0:
-            found.append(optimum(objective, self.lengths, self.edge))
-        return found
-
-    def others(self, objective: Objective) -> list[Mask]:
-        """Return the masks that are not optimal."""
-        generator = torch.Generator().manual_seed(self.request.seed)
-        published, mended = self.published[objective.target], self.mended[objective.target]
-        noises = [
-            random_phases(published[0], self.shape, generator)
-            for _ in range(self.request.random_masks)
-        ]
-        directions: dict[str, Sequence[Tensor] | Tensor] = {
-            PUBLISHED: published,
-            MENDED: mended,
-            RANDOM: noises,
-            MEAN_DIFFERENCE: [mean_difference(self.means, objective)],
-            PUBLISHED_EDGE: [only(key, self.edge) for key in published],
-            MENDED_EDGE: [only(key, self.edge) for key in mended],
-            RANDOM_EDGE: [only(noise, self.edge) for noise in noises],
-        }
-        masks = [
-            scaled(kind, member, direction, objective, self.lengths)
-            for kind, members in directions.items()
-            for member, direction in enumerate(members, 1)
-        ]
-        descent = projected_gradient(objective, self.lengths, generator, self.request.restarts)
-        return [*(mask for mask in masks if mask), Mask(PROJECTED_GRADIENT, 1, descent)]
 
 
 def attack_classifier(
@@ -165,7 +31,7 @@ def attack_classifier(
     *,
     input_shape: tuple[int, ...] | None = None,
     output_names: tuple[str, ...] | None = None,
-    progress: Progress = lambda _stage, _done, _total: None,
+    progress: Progress = silent,
 ) -> AttackFindings:
     """Return what universal masks of every kind do to a one-layer bilinear classifier.
 
