@@ -78,11 +78,17 @@ def api_page() -> str:
         if inspect.isclass(value):
             parts += [
                 f"### `{name}.{method}`\n\n```text\n{inspect.getdoc(member)}\n```"
-                for method, member in vars(value).items()
+                for method, member in members(value).items()
                 if not method.startswith("_")
                 and (callable(member) or isinstance(member, property | classmethod))
             ]
     return "\n\n".join(parts) + "\n"
+
+
+def members(kind: type) -> dict[str, Any]:
+    """Return what a class and those of ours that it extends define, the extended ones first."""
+    ours = [base for base in reversed(kind.__mro__) if base.__module__.startswith("bilens")]
+    return {name: member for base in ours for name, member in vars(base).items()}
 
 
 def benchmark_pages() -> dict[Path, str]:

@@ -48,7 +48,8 @@ FROZEN = {
         "--allow-pickle --residual --no-residual --overwrite --json"
     ),
     "explain": (
-        "model --index --dataset --data-dir --allow-pickle --residual --no-residual --json"
+        "model --index --dataset --data-dir --baseline --plate --lang --allow-pickle --residual "
+        "--no-residual --overwrite --json"
     ),
 }
 RUNNABLE = [name for name in FROZEN if name not in ("", "train")]

@@ -14,10 +14,12 @@ import pytest
 
 import attack_documents
 import certificate_documents
+import tiny
 from bilens.errors import UsageError
 from bilens.report import catalogue
 from bilens.report.attack_document import check_attack
 from bilens.report.attack_html import render_attack
+from bilens.report.attribution_plate import attribution_plate
 from bilens.report.catalogue import LANGUAGES, Catalogue, load_catalogue
 from bilens.report.certificate_document import check_certificate
 from bilens.report.certificate_html import render_certificate
@@ -25,6 +27,7 @@ from bilens.report.document import check_document
 from bilens.report.html import render_html
 from bilens.report.plate import plate_svg
 from bilens.report.terminal import audit_table, summary_lines
+from bilens.workflows.explain import explain_image
 from report_documents import make_document, variants
 
 CATALOGUES = {
@@ -69,7 +72,14 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
             return super().__call__(key, **values)
 
     recorder = Recorder("en", CATALOGUES["en"])
-    for module in ("html", "plate", "terminal", "certificate_html", "attack_html"):
+    for module in (
+        "html",
+        "plate",
+        "terminal",
+        "certificate_html",
+        "attack_html",
+        "attribution_plate",
+    ):
         monkeypatch.setattr(f"bilens.report.{module}.load_catalogue", lambda _lang: recorder)
     for document in map(check_document, variants().values()):
         render_html(document)
@@ -80,6 +90,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         render_certificate(document)
     for document in map(check_attack, attack_documents.variants().values()):
         render_attack(document)
+    attribution_plate(explain_image(tiny.loaded(tiny.trained()), tiny.images(), [0]))
     assert sorted(set(CATALOGUES["en"]) - used) == []
 
 

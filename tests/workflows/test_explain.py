@@ -26,6 +26,7 @@ def test_each_index_is_explained_in_the_order_asked_for() -> None:
         "schema_version",
         "kind",
         "model",
+        "baseline",
         "explanations",
         "source",
         "data",
@@ -60,6 +61,22 @@ def test_what_cannot_be_explained_is_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         explain_image(model, DATA, indices)
+
+
+def test_the_baseline_is_zero_or_the_mean_of_the_training_images() -> None:
+    model = tiny.trained()
+    mean = DATA.train_images.double().mean(dim=0)
+    for baseline, start in (("zeros", 0 * mean), ("mean", mean)):
+        document = explain_image(tiny.loaded(model), DATA, [4], baseline=baseline)  # type: ignore[arg-type]
+        logits = model(start).detach()
+        part = document["explanations"][0]["attributions"][0]
+        assert document["baseline"] == baseline
+        expected = float((logits - logits.mean())[part["output"]])
+        assert part["score_at_baseline"] == pytest.approx(expected, abs=1e-12)
+        assert part["score"] == pytest.approx(max(document["explanations"][0]["scores"]))
+        assert sum(part["values"]) == pytest.approx(part["score"] - part["score_at_baseline"])
+    with pytest.raises(UsageError, match='use "zeros" or "mean"'):
+        explain_image(tiny.loaded(model), DATA, [4], baseline="black")  # type: ignore[arg-type]
 
 
 def test_no_index_is_no_explanation() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from bilens.cli.actions.shared import Source, open_model
+from bilens.cli.actions.shared import Source, open_model, refuse_existing
 from bilens.cli.console import Output
-from bilens.cli.tables.explanation import explanation_tables
+from bilens.cli.tables.explanation import attribution_tables, explanation_tables
 from bilens.errors import UsageError
-from bilens.workflows.explain import explain_image
+from bilens.io.atomic import write_file
+from bilens.report.attribution_plate import attribution_plate
+from bilens.workflows.explain import Baseline, explain_image
 from bilens.workflows.judging_data import find_test_data
 
 
@@ -20,9 +22,14 @@ def run_explain_command(
     *,
     dataset: str | None,
     data_dir: Path | None,
+    baseline: Baseline,
+    plate: Path | None,
+    lang: str,
+    overwrite: bool,
     json: bool,
 ) -> None:
     """`bilens explain`."""
+    refuse_existing(plate, overwrite)
     model = open_model(source)
     data = find_test_data(model, dataset, data_dir, output.say)
     if data is None:
@@ -30,9 +37,15 @@ def run_explain_command(
             "an explanation needs the test images: pass --data-dir with the IDX files of the data "
             "set, and --dataset where the model does not say it."
         )
-    document = explain_image(model, data, indices)
+    document = explain_image(model, data, indices, baseline=baseline)
+    if plate is not None:
+        write_file(plate, attribution_plate(document, lang).encode("utf-8"))
     if json:
         output.json(document)
         return
     for table in explanation_tables(document):
         output.result.print(table)
+    for table in attribution_tables(document):
+        output.result.print(table)
+    if plate is not None:
+        output.result.print(f"Drawing: {plate}", highlight=False)

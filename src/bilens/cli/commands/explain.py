@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
-from bilens.cli.options import AllowPickle, DataDir, DatasetOption, Json, ModelPath, Residual
+from bilens.cli.options import (
+    AllowPickle,
+    DataDir,
+    DatasetOption,
+    Json,
+    Lang,
+    ModelPath,
+    Overwrite,
+    Residual,
+)
 
 
 def explain(
@@ -15,13 +25,22 @@ def explain(
     index: Annotated[list[int], typer.Option(help="Test image, from 0; may be repeated.")],
     dataset: DatasetOption = None,
     data_dir: DataDir = None,
+    baseline: Annotated[
+        Literal["zeros", "mean"],
+        typer.Option(help="What an absent input is: 0, or the mean of the training images."),
+    ] = "zeros",
+    plate: Annotated[
+        Path | None, typer.Option(help="Draw what each pixel adds into this SVG file.")
+    ] = None,
+    lang: Annotated[Lang, typer.Option(help="Language of the drawing.")] = "en",
     allow_pickle: AllowPickle = False,
     residual: Residual = None,
+    overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Take single predictions apart into the eigenvectors that spoke for and against a class.
+    """Take single predictions apart, exactly: into eigenvectors, and into inputs.
 
-    Example: bilens explain runs/demo --index 0 --index 7
+    Example: bilens explain runs/demo --index 0 --index 7 --plate pixels.svg
     """
     from bilens.cli.actions.explain import run_explain_command
 
@@ -31,5 +50,9 @@ def explain(
         index,
         dataset=dataset,
         data_dir=data_dir,
+        baseline=baseline,
+        plate=plate,
+        lang=lang,
+        overwrite=overwrite,
         json=json,
     )

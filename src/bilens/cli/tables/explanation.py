@@ -47,3 +47,44 @@ def add_score_rows(table: Table, name: str, score: dict[str, Any]) -> None:
             f"{value:+.3f}",
             end_section=position == len(parts) - 1,
         )
+
+
+def attribution_tables(document: dict[str, Any]) -> Iterator[Table]:
+    """Return one table an image: the strongest inputs and pairs of inputs of each score."""
+    names = [plain(name) for name in document["model"]["output_names"]]
+    for item in document["explanations"]:
+        table = Table(
+            title=f"What the inputs of image {item['index']} add, from the baseline "
+            f"({document['baseline']})",
+            caption="φ: exact Shapley values, which are the integrated gradients of a quadratic "
+            "map. pair: 2 q_ij Δ_i Δ_j, what two inputs do together beyond each alone. "
+            "residual: of the sum of all φ.",
+        )
+        for name in ("score", "f(x) − f(x₀)", "residual", "input", "φ", "pair", "interaction"):
+            table.add_column(name, justify="left" if name == "score" else "right")
+        for part in item["attributions"]:
+            add_attribution_rows(table, names, part)
+        yield table
+
+
+def add_attribution_rows(table: Table, names: list[str], part: dict[str, Any]) -> None:
+    """Add the strongest inputs and pairs of one score to a table."""
+    values, pairs = part["values"], part["pairs"]
+    order = sorted(range(len(values)), key=lambda place: -abs(values[place]))[: max(len(pairs), 1)]
+    name = names[part["output"]]
+    if part["rival"] is not None:
+        name += f" − {names[part['rival']]}"
+    change = part["score"] - part["score_at_baseline"]
+    for position, place in enumerate(order):
+        first = position == 0
+        pair = pairs[position] if position < len(pairs) else None
+        table.add_row(
+            name if first else "",
+            f"{change:+.3f}" if first else "",
+            f"{part['residual']:.0e}" if first else "",
+            str(place),
+            f"{values[place]:+.3f}",
+            "" if pair is None else f"{pair['first']}, {pair['second']}",
+            "" if pair is None else f"{pair['value']:+.4f}",
+            end_section=position == len(order) - 1,
+        )

@@ -1,0 +1,110 @@
+"""What each input adds to a score of one prediction, exactly, and which pairs interact most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.attribution import attribute
+from bilens.algebra.directions import centred_directions, contrast_direction
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.algebra.shapley_interactions import top_interactions
+from bilens.errors import NumericalError
+
+PAIRS = 5
+GAP_TOLERANCE = 1e-10  # of the sum of all parts in size
+Kind = Literal["class", "contrast"]
+
+
+@dataclass(frozen=True)
+class InputPair:
+    """Two inputs and their Shapley interaction 2 q_ij Δ_i Δ_j, in logits."""
+
+    first: int
+    second: int
+    value: float
+
+
+@dataclass(frozen=True)
+class InputAttribution:
+    """A score taken apart by inputs: exact Shapley values, which are the integrated gradients.
+
+    The sum of `values` is score − score_at_baseline, up to `residual`.
+    """
+
+    kind: Kind  # "class": class-centred logit of `output`; "contrast": minus that of `rival`
+    output: int
+    rival: int | None
+    score: float
+    score_at_baseline: float
+    residual: float  # of the sum
+    values: tuple[float, ...]  # φ, one for each input, in logits
+    pairs: tuple[InputPair, ...]  # by falling size
+
+
+def attribute_prediction(
+    f: QuadraticMap, x: Tensor, baseline: Tensor, label: int | None
+) -> tuple[InputAttribution, ...]:
+    """Return the attributions of the predicted class, and of its lead over a rival.
+
+    The rival is the label where the prediction is wrong, and the runner-up where it is right.
+
+    Cost: O(hidden · in²) for the pairs.
+
+    Args:
+        f: the map, float64; its outputs are the classes.
+        x: (in,) float64.
+        baseline: x₀, (in,) float64.
+        label: the right class, if it is known.
+
+    Raises:
+        NumericalError: If the values do not add up to what the map says.
+    """
+    order = f(x[None])[0].argsort(descending=True).tolist()
+    winner = order[0]
+    rival = order[1] if label is None or label == winner else label
+    d_out = f.sizes.d_out
+    rows = torch.stack(
+        [centred_directions(d_out)[winner], contrast_direction(d_out, winner, rival)]
+    )
+    read = f.compose_output(rows)
+    values = attribute(read, x[None], baseline)[0]
+    here, there = read(x[None])[0], read(baseline[None])[0]
+    residuals = values.sum(dim=1) - (here - there)
+    for residual, parts in zip(residuals, values, strict=True):
+        size = parts.abs().sum() + here.abs().max() + there.abs().max()
+        if not abs(residual) <= GAP_TOLERANCE * size:
+            raise NumericalError(
+                f"the attributions miss f(x) − f(baseline) by {float(residual):.3g}: the products "
+                "of the weights cancel beyond what float64 can hold."
+            )
+    kinds: tuple[Kind, Kind] = ("class", "contrast")
+    return tuple(
+        InputAttribution(
+            kind=kind,
+            output=winner,
+            rival=None if kind == "class" else rival,
+            score=float(here[place]),
+            score_at_baseline=float(there[place]),
+            residual=float(residuals[place]),
+            values=tuple(values[place].tolist()),
+            pairs=strongest_pairs(read, place, x, baseline),
+        )
+        for place, kind in enumerate(kinds)
+    )
+
+
+def strongest_pairs(
+    f: QuadraticMap, output: int, x: Tensor, baseline: Tensor
+) -> tuple[InputPair, ...]:
+    """Return the pairs of inputs that interact most in one output."""
+    direction = torch.zeros(f.sizes.d_out, dtype=x.dtype)
+    direction[output] = 1.0
+    found = top_interactions(f.form(direction), x, PAIRS, baseline)
+    return tuple(
+        InputPair(int(first), int(second), float(value))
+        for first, second, value in zip(found.first, found.second, found.values, strict=True)
+    )
