@@ -102,8 +102,8 @@ def test_without_data_the_weights_alone_are_certified(bilens: Shell, model: Path
     result = bilens("certify", model)
     assert result.code == 0
     assert "only the weights are read" in result.err
-    assert "✓ Few eigenvectors are enough" in result.out
-    assert "Prediction stays" not in result.out
+    assert "• Scores with fewer eigenvectors: " in result.out
+    assert "Distance to another answer" not in result.out
     assert bilens("certify", model, "--json").json()["l2"] is None
 
 

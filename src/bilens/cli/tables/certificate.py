@@ -36,6 +36,6 @@ def certificate_lines(document: dict[str, Any]) -> list[str]:
     """Return every proven sentence with its scope, as plain text: print without markup."""
     t = load_catalogue("en")
     return [
-        f"✓ {item.term}: {item.claim} Holds for: {item.scope}"
+        f"• {item.term}: {item.claim} Holds for: {item.scope}"
         for item in statements(t, displayable(document))
     ]
