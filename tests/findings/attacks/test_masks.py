@@ -128,7 +128,7 @@ def test_no_mask_lowers_the_mean_margin_more_than_the_optimal_one(source: int | 
     descent = goal.changes(projected_gradient(goal, LENGTHS, generator, 3))
     change = goal.changes(optimum(goal, LENGTHS).mask.deltas)
     assert bool((descent >= change - 1e-9 * change.abs()).all())
-    assert bool((descent <= 0.9 * change).all())  # most of the way
+    assert bool((descent <= (1 - 1e-4) * change).all())  # two ways to the same optimum
 
 
 def test_descents_stay_within_the_length_and_repeat_with_their_seed() -> None:
