@@ -136,3 +136,21 @@ def test_the_same_form_gives_the_same_bytes() -> None:
     first, second = eigendecompose(form), eigendecompose(form)
     assert torch.equal(first.eigenvalues, second.eigenvalues)
     assert torch.equal(first.eigenvectors, second.eigenvectors)
+
+
+def test_vectors_that_lost_their_orthogonality_are_mended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As divide and conquer loses it: between neighbours, by more than a thousand roundings."""
+    solver = torch.linalg.eigh
+
+    def careless(array: Tensor) -> tuple[Tensor, Tensor]:
+        values, columns = solver(array)
+        skewed = columns.clone()
+        skewed[:, 1] += 3e-12 * columns[:, 0]
+        return values, skewed
+
+    form = form_from_pairs(vector(1, 1 + 1e-3, 2, 3), rotation(4))
+    monkeypatch.setattr(torch.linalg, "eigh", careless)
+    eig = eigendecompose(form, method="dense")
+    assert bool(eig.complete)
+    overlap = eig.eigenvectors @ eig.eigenvectors.T - torch.eye(4, dtype=torch.float64)
+    assert float(overlap.abs().max()) < 1e-15
