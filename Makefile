@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA ?=
 
-.PHONY: help demo test check bench bench-training bench-decomposition study-masks docs clean
+.PHONY: help demo test check bench bench-training bench-decomposition bench-guarantees study-masks docs clean
 
 help:
 	@echo "make demo    install, train on real digits, read the weights, write runs/demo/report.html"
 	@echo "make test    install the test tools, then lint, types and all tests"
 	@echo "make check   lint and types only"
-	@echo "make bench   both benchmarks: training (DATA=folder with the IDX files), decomposition"
+	@echo "make bench   all benchmarks: training and guarantees (DATA=folder with the IDX files),"
+	@echo "             decomposition"
 	@echo "make study-masks   universal masks on trained models (DATA=folder with the IDX files)"
 	@echo "make docs    regenerate docs/cli.md, docs/api.md, the benchmark page and the README picture"
 
@@ -24,7 +25,7 @@ check: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: bench-training bench-decomposition
+bench: bench-training bench-decomposition bench-guarantees
 
 bench-training: .venv/test
 	$(BIN)/python -m bench.training $(if $(DATA),--data-dir $(DATA))
@@ -32,6 +33,10 @@ bench-training: .venv/test
 bench-decomposition: .venv/test
 	$(BIN)/pip install --quiet --disable-pip-version-check tensorly
 	$(BIN)/python -m bench.decomposition
+
+bench-guarantees: .venv/test
+	$(BIN)/pip install --quiet --disable-pip-version-check captum foolbox
+	$(BIN)/python -m bench.guarantees $(if $(DATA),--data-dir $(DATA))
 
 study-masks: .venv/test
 	$(BIN)/python -m bench.masks $(if $(DATA),--data-dir $(DATA))

@@ -18,11 +18,16 @@ from typing import Any
 import typer
 
 import bilens
-from bench import decomposition, training
+from bench import decomposition, guarantees, training
 from bilens.cli.app import app
 
 ROOT = Path(__file__).parent.parent
 PLATE = Path("runs/demo/eigenvectors.svg")
+BENCHMARKS = {
+    "training": training.page,
+    "decomposition": decomposition.page,
+    "guarantees": guarantees.page,
+}
 
 
 def command_page() -> str:
@@ -96,7 +101,7 @@ def benchmark_pages() -> dict[Path, str]:
     folder = ROOT / "docs/benchmarks"
     return {
         folder / f"{name}.md": page(json.loads((folder / f"{name}.json").read_text()))
-        for name, page in (("training", training.page), ("decomposition", decomposition.page))
+        for name, page in BENCHMARKS.items()
     }
 
 
