@@ -18,7 +18,7 @@ from typing import Any
 import typer
 
 import bilens
-from bench import decomposition, guarantees, training
+from bench import decomposition, guarantees, masks, training
 from bilens.cli.app import app
 
 ROOT = Path(__file__).parent.parent
@@ -27,6 +27,7 @@ BENCHMARKS = {
     "training": training.page,
     "decomposition": decomposition.page,
     "guarantees": guarantees.page,
+    "masks": masks.page,
 }
 
 
