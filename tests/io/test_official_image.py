@@ -55,7 +55,9 @@ def test_logits_are_those_of_the_official_layout(
     model = load(write(state, tmp_path), residual=residual, allow_pickle=True)
     with torch.no_grad():
         assert torch.equal(model.module(X).isfinite(), torch.ones(5, 3, dtype=torch.bool))
-        torch.testing.assert_close(model.module(X), official_logits(state, X, residual))
+        logits, expected = model.module(X), official_logits(state, X, residual)
+        rounding = 1e-5 * float(expected.abs().max())  # of float32, where large terms cancel
+        torch.testing.assert_close(logits, expected, rtol=0, atol=rounding)
     assert sorted(model.layers) == [f"layers.{n}" for n in range(n_layer)]
     assert model.provenance == {"format": "image checkpoint of the paper's official repository"}
 

@@ -134,7 +134,7 @@ def attribute_to_background(
         return check_finite("the attribution", result)
 
 
-def in_factors(f: QuadraticMap, total: Tensor, rows: int, target: Tensor | None) -> Tensor:
+def in_factors(f: QuadraticMap, total: Tensor, rows: int, target: Tensor | None = None) -> Tensor:
     """Return Q_c s for every row s of `total`, (batch, out, in), from the factors.
 
     With a target for each row, of that output alone, (batch, 1, in).
