@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 
 import torch
@@ -73,15 +73,19 @@ def l2_radius(
     per_rival = torch.full_like(samples.margins, torch.inf)
     nearest = torch.full_like(samples.lengths, torch.inf)
     direction = torch.full_like(samples.x, torch.nan)
-    for contrast in contrasts_of(exact, samples, spectra, memory_limit):
-        at = ((samples.label == contrast.first) & samples.usable).nonzero()[:, 0]
-        for chunk in torch.split(at, max(CHUNK // len(contrast.values), 1)) if len(at) else ():
-            found = against(contrast, samples, chunk)
-            per_rival[chunk, contrast.second] = found.radius
-            better = found.distance < nearest[chunk]
+    contrasts = contrasts_of(exact, samples, spectra, memory_limit)
+    together = spectra is not None  # else each pair is let go of before the next
+    for group in groups(contrasts, samples, together):
+        found = against(group, samples)
+        start = 0
+        for contrast, chunk in group:
+            part = slice(start, start + len(chunk))
+            start = part.stop
+            per_rival[chunk, contrast.second] = found.radius[part]
+            better = found.distance[part] < nearest[chunk]
             closer = chunk[better]
-            nearest[closer] = found.distance[better]
-            direction[closer] = found.point[better] @ contrast.vectors
+            nearest[closer] = found.distance[part][better]
+            direction[closer] = found.point[part][better] @ contrast.vectors
     return record_of(exact, samples, per_rival, direction)
 
 
@@ -127,16 +131,52 @@ def contrasts_of(
         yield contrast.turned()
 
 
-def against(contrast: Contrast, samples: Samples, chunk: Tensor) -> QuadricDistance:
-    """Return the distances of some inputs to where one rival takes over."""
-    lengths = samples.lengths[chunk]
+def groups(
+    contrasts: Iterable[Contrast], samples: Samples, together: bool
+) -> Iterator[list[tuple[Contrast, Tensor]]]:
+    """Yield contrasts with the inputs they concern, as many rows together as stay in the cache.
+
+    Args:
+        contrasts: pairs of outputs, label first.
+        samples: the inputs.
+        together: whether several pairs may share a group, so that few inputs a pair do not mean
+            many small calls.
+    """
+    group: list[tuple[Contrast, Tensor]] = []
+    rows = 0
+    for contrast in contrasts:
+        at = ((samples.label == contrast.first) & samples.usable).nonzero()[:, 0]
+        if len(at) == 0:
+            continue
+        room = max(CHUNK // len(contrast.values), 1)
+        for chunk in torch.split(at, room):
+            alike = bool(group) and len(group[0][0].values) == len(contrast.values)
+            if group and not (together and alike and rows + len(chunk) <= room):
+                yield group
+                group, rows = [], 0
+            group.append((contrast, chunk))
+            rows += len(chunk)
+    if group:
+        yield group
+
+
+def against(group: list[tuple[Contrast, Tensor]], samples: Samples) -> QuadricDistance:
+    """Return the distances of some inputs to where a rival takes over, one pair after the other."""
+    lengths = [samples.lengths[chunk] for _, chunk in group]
     return distance_to_quadric(
-        contrast.values,
-        contrast.gradient(samples.x[chunk]),
-        samples.margins[chunk, contrast.second],
-        value_error=torch.full_like(lengths, contrast.value_error),
-        linear_error=contrast.gradient_error(lengths),
-        constant_error=samples.errors[chunk, contrast.second],
+        torch.cat([c.values.expand(len(chunk), -1) for c, chunk in group]),
+        torch.cat([c.gradient(samples.x[chunk]) for c, chunk in group]),
+        torch.cat([samples.margins[chunk, c.second] for c, chunk in group]),
+        value_error=torch.cat(
+            [
+                torch.full_like(size, c.value_error)
+                for (c, _), size in zip(group, lengths, strict=True)
+            ]
+        ),
+        linear_error=torch.cat(
+            [c.gradient_error(size) for (c, _), size in zip(group, lengths, strict=True)]
+        ),
+        constant_error=torch.cat([samples.errors[chunk, c.second] for c, chunk in group]),
     )
 
 
