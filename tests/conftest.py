@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from pathlib import Path
 
@@ -30,6 +31,13 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 def one_thread() -> None:
     """Small dense algebra on two threads of a busy machine takes five times as long."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def ctrl_c() -> None:
+    """A shell that starts the tests in the background makes them and their children deaf to it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
