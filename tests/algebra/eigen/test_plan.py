@@ -83,6 +83,17 @@ def test_no_plan_needs_more_than_the_limit(name: str, method: str, limit: int) -
         assert 1 <= plan.batch <= max(BATCH, 1)
 
 
+def test_a_plan_without_a_settler_counts_none() -> None:
+    """All outputs of a layer of a language model, in portions: no dense array fits beside them."""
+    sizes = Sizes(num=4096, d_hidden=14336, d_in=4096, k=2, factor_bytes=4)
+    plan = make_plan(sizes, "auto", "float32", 3 * GIB)
+    assert (plan.method, plan.settler) == ("lanczos", None)
+    assert plan.portion < 4096
+    assert plan.peak_bytes == plan.costs["lanczos"].peak_bytes <= 3 * GIB
+    with pytest.raises(MemoryLimitError, match="verify=True"):
+        make_plan(sizes, "auto", "float32", 3 * GIB, verify=True)
+
+
 def test_of_those_that_fit_the_cheapest_runs_and_the_reason_says_so() -> None:
     """3.6 GiB would hold a dense matrix of width 10,000; 2 GiB hold Lanczos' bases alone."""
     sizes = Sizes(num=4, d_hidden=64, d_in=10_000, k=1, factor_bytes=8)

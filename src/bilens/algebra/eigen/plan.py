@@ -95,7 +95,7 @@ def make_plan(
     cost = costs[best]
     if best != "lanczos":
         settler, settling = None, 0
-    peak = max(cost.peak_bytes, settling)
+    peak = cost.peak_bytes if settler is None else max(cost.peak_bytes, settling)
     return EigenPlan(
         best, precision, cost.batch, cost.portion, settler, peak, allowed, reason, costs
     )
