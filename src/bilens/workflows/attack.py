@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from torch import nn
 
@@ -14,6 +13,7 @@ from bilens.findings.attacks.request import EPSILONS, AttackRequest
 from bilens.findings.audit import LabelledImages, Progress, silent
 from bilens.io.load import LoadedModel
 from bilens.report.attack_report import AttackReport
+from bilens.workflows.given_model import given_model
 from bilens.workflows.output_selection import LayerOutputs, output_index
 from bilens.workflows.provenance import describe_data, describe_run, describe_source
 
@@ -71,17 +71,12 @@ def attack_model(
 
     Source: arXiv:2410.08417, §4.4 and App. M, for the published masks.
     """
-    if isinstance(model, str | Path):
-        raise UsageError(
-            f"an attack reads a model, got the path {str(model)!r}: "
-            f"use bl.attack_model(bl.load({str(model)!r}), data)."
-        )
+    module, loaded = given_model(model, "an attack", "bl.attack_model({}, data)")
     if not isinstance(data, ImageDataset):
         raise UsageError(
             f"data is a {type(data).__name__}; expected an ImageDataset: masks are made from its "
             "training images and judged on its test images."
         )
-    loaded = model if isinstance(model, LoadedModel) else None
     request = AttackRequest(
         class_index(loaded, target),
         class_index(loaded, source),
@@ -92,7 +87,7 @@ def attack_model(
         seed,
     )
     findings = attack_classifier(
-        loaded.module if loaded is not None else model,  # type: ignore[arg-type]
+        module,
         LabelledImages(data.train_images, data.train_labels),
         LabelledImages(data.test_images, data.test_labels),
         request,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from torch import Tensor, nn
 
 from bilens.data.images import ImageDataset
@@ -11,6 +9,7 @@ from bilens.errors import UsageError
 from bilens.findings.audit import LabelledImages, Progress, audit_classifier, silent
 from bilens.io.load import LoadedModel
 from bilens.report.audit_report import AuditReport
+from bilens.workflows.given_model import given_model
 from bilens.workflows.provenance import describe_data, describe_run, describe_source
 
 
@@ -47,14 +46,9 @@ def audit(
         NonFiniteError: If a weight is NaN or infinite, or the weights exceed float32's range.
         MemoryLimitError: If the dense matrices would not fit.
     """
-    if isinstance(model, str | Path):
-        raise UsageError(
-            f"an audit reads a model, got the path {str(model)!r}: "
-            f"use bl.audit(bl.load({str(model)!r}))."
-        )
-    loaded = model if isinstance(model, LoadedModel) else None
+    module, loaded = given_model(model, "an audit", "bl.audit({})")
     findings = audit_classifier(
-        loaded.module if loaded is not None else model,  # type: ignore[arg-type]
+        module,
         labelled(data),
         input_shape=loaded.input_shape if loaded is not None else None,
         output_names=loaded.output_names if loaded is not None else None,

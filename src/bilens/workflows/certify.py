@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from torch import Tensor, nn
 
 from bilens.data.images import ImageDataset
-from bilens.errors import UsageError
 from bilens.findings.audit import Progress, silent
 from bilens.findings.guarantees.certificate import SAMPLES, certify_classifier
 from bilens.io.load import LoadedModel
 from bilens.report.certificate_report import CertificateReport
 from bilens.workflows.audit import labelled
+from bilens.workflows.given_model import given_model
 from bilens.workflows.provenance import describe_data, describe_run, describe_source
 
 
@@ -60,14 +58,9 @@ def certify_model(
         NumericalError: If formula and model disagree, or a spectrum did not pass its checks.
         MemoryLimitError: If the work would not fit.
     """
-    if isinstance(model, str | Path):
-        raise UsageError(
-            f"a certificate reads a model, got the path {str(model)!r}: "
-            f"use bl.certify_model(bl.load({str(model)!r}))."
-        )
-    loaded = model if isinstance(model, LoadedModel) else None
+    module, loaded = given_model(model, "a certificate", "bl.certify_model({})")
     certificate = certify_classifier(
-        loaded.module if loaded is not None else model,  # type: ignore[arg-type]
+        module,
         labelled(data),
         input_shape=loaded.input_shape if loaded is not None else None,
         output_names=loaded.output_names if loaded is not None else None,
