@@ -19,8 +19,8 @@ import torch
 from safetensors import safe_open
 
 import tiny
+from bilens.atomic import write_files
 from bilens.errors import InterruptedRunError, OutputExistsError, UsageError
-from bilens.io.atomic import write_files
 from bilens.workflows import decomposition_folder
 from bilens.workflows.decompose import decompose, run_job
 from bilens.workflows.decomposition_folder import decompose_layers

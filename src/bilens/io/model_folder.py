@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
+from bilens.atomic import write_files
 from bilens.errors import CheckpointError, OutputExistsError, UsageError
-from bilens.io.atomic import write_files
 from bilens.io.config import (
     FORMAT_VERSION,
     ModelConfig,

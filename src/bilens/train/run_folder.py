@@ -15,9 +15,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from bilens.atomic import write_error, write_file
 from bilens.data.images import ImageDataset
 from bilens.errors import CheckpointError, InterruptedRunError, OutputExistsError, UsageError
-from bilens.io.atomic import write_error, write_file
 from bilens.io.config import read_json
 from bilens.io.model_folder import CONFIG_NAME, WEIGHTS_NAME, save
 from bilens.train.checkpoint import load_checkpoint, save_checkpoint

@@ -11,8 +11,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 
+from bilens.atomic import write_files
 from bilens.errors import CheckpointError, InterruptedRunError, OutputExistsError
-from bilens.io.atomic import write_files
 from bilens.io.config import read_json
 from bilens.io.load import LoadedModel
 from bilens.train.run_folder import interruptible

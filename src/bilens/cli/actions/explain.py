@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from bilens.atomic import write_file
 from bilens.cli.actions.shared import Source, open_model, refuse_existing
 from bilens.cli.console import Output
 from bilens.cli.tables.explanation import attribution_tables, explanation_tables
 from bilens.errors import UsageError
-from bilens.io.atomic import write_file
 from bilens.report.attribution_plate import attribution_plate
 from bilens.workflows.explain import Baseline, explain_image
 from bilens.workflows.judging_data import find_test_data

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
+from bilens.atomic import new_folder, replace_folder, write_error, write_file, write_files
 from bilens.errors import BilensError, DiskError, FileError, OutputExistsError, UsageError
-from bilens.io.atomic import new_folder, replace_folder, write_error, write_file, write_files
 from bilens.io.load import load
 from bilens.io.model_folder import save
 from models import make, same_weights
