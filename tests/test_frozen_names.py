@@ -70,7 +70,7 @@ PUBLIC = [
     "top_interactions",
     "whiten",
 ]
-PUBLIC_MODULES = ["BilinearClassifier", "BilinearLayer", "BilinearMLP"]
+PUBLIC_MODULES = ["BilinearClassifier", "BilinearLayer", "BilinearMLP", "TopKSAE"]
 PUBLIC_CERTIFICATES = [
     "CertifiedAgreement",
     "Contrast",
@@ -165,6 +165,7 @@ SIGNATURES = {
         "d_input, d_hidden, d_output, n_layers=1, bias=False, residual=False, gate=None"
     ),
     "nn.BilinearLayer": "d_input, d_output, bias=False, gate=None",
+    "nn.TopKSAE": "d_in, num_latents, k, *, sign='relu'",
     "nn.BilinearMLP": "d_model, d_hidden, d_output=None, bias=False, gate=None",
     "raw_directions": "d_out",
     "rotation_null": "f, directions, generator, num_samples=99, embedding=None, progress=None",
