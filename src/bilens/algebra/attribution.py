@@ -67,12 +67,14 @@ def attribute(
     """
     check_type("f", f, QuadraticMap, "use the layer's quadratic_map()")
     with torch.no_grad():
-        f = chosen_outputs(f.detach(), outputs)
+        f = chosen_outputs(f, outputs)
         x = as_inputs(x, f)
-        start = as_baseline(baseline, x)
         places = None if target is None else as_target(target, outputs, f, len(x))
         rows = rows_at_work(f, len(x), 1 if places is not None else f.sizes.d_out, memory_limit)
-        total, delta = x + start, x - start
+        total = delta = x
+        if baseline is not None:
+            start = as_baseline(baseline, x)
+            total, delta = x + start, x - start
         if places is None and cheaper_through_arrays(f, len(x)):
             result = in_arrays(f, total)
         else:
@@ -151,7 +153,7 @@ def in_factors(f: QuadraticMap, total: Tensor, rows: int, target: Tensor | None 
         weighted = ((part @ right.T)[:, None] * half).view(-1, d_hidden)
         torch.mm(weighted, left, out=flat)
         if not same:
-            weighted = ((part @ left.T)[:, None] * half).view(-1, d_hidden)
+            torch.mul((part @ left.T)[:, None], half, out=weighted.view(len(part), -1, d_hidden))
             flat.addmm_(weighted, right)
     return result
 
@@ -244,18 +246,17 @@ def as_inputs(x: Tensor, f: QuadraticMap) -> Tensor:
     if len(shape) != 2 or shape[1] != d_in:
         advice = "use x[None]" if shape == (d_in,) else "flatten images to one row of pixels each"
         raise ShapeError(f"x has shape {shape}; expected (batch, {d_in}): {advice}.")
-    return check_finite("x in the dtype of the map", x.detach().to(f.tensor.down))
+    rows = x.detach().to(f.tensor.down)
+    return rows if rows.dtype == x.dtype else check_finite("x in the dtype of the map", rows)
 
 
-def as_baseline(baseline: Tensor | None, x: Tensor) -> Tensor:
-    """Return the baseline in the dtype of x, (in,) or (batch, in); zeros for None.
+def as_baseline(baseline: Tensor, x: Tensor) -> Tensor:
+    """Return the baseline in the dtype of x, (in,) or (batch, in).
 
     Raises:
         ShapeError: If it does not fit.
         NonFiniteError: If it holds NaN or infinity.
     """
-    if baseline is None:
-        return torch.zeros_like(x[:1])
     shape = check_float_tensor("baseline", baseline)
     if shape not in ((x.shape[1],), tuple(x.shape)):
         raise ShapeError(
