@@ -70,7 +70,14 @@ PUBLIC = [
     "top_interactions",
     "whiten",
 ]
-PUBLIC_MODULES = ["BilinearClassifier", "BilinearLayer", "BilinearMLP", "TopKSAE"]
+PUBLIC_MODULES = [
+    "MLP",
+    "BilinearClassifier",
+    "BilinearLayer",
+    "BilinearMLP",
+    "BilinearTransformer",
+    "TopKSAE",
+]
 PUBLIC_CERTIFICATES = [
     "CertifiedAgreement",
     "Contrast",
@@ -167,6 +174,11 @@ SIGNATURES = {
     "nn.BilinearLayer": "d_input, d_output, bias=False, gate=None",
     "nn.TopKSAE": "d_in, num_latents, k, *, sign='relu'",
     "nn.BilinearMLP": "d_model, d_hidden, d_output=None, bias=False, gate=None",
+    "nn.MLP": "d_model, d_hidden, bias=False",
+    "nn.BilinearTransformer": (
+        "vocab_size, d_model, d_hidden, n_layer, n_head, n_ctx, gate=None, *, tied=False, "
+        "bias=False, rotary_base=10000.0, norm_epsilon=1e-05, mlp_type='gated'"
+    ),
     "raw_directions": "d_out",
     "rotation_null": "f, directions, generator, num_samples=99, embedding=None, progress=None",
     "save": (
@@ -208,6 +220,13 @@ SIGNATURES = {
     "nn.BilinearClassifier.layer_map": "self, index, basis='input'",
     "nn.BilinearLayer.quadratic_map": "self",
     "nn.BilinearMLP.quadratic_map": "self",
+    "nn.BilinearTransformer.forward": "self, tokens, padding_mask=None",
+    "nn.BilinearTransformer.run": ("self, tokens, *, capture=(), replace=None, padding_mask=None"),
+    "nn.BilinearTransformer.activations": "self, tokens, capture, padding_mask=None",
+    "nn.BilinearTransformer.layer_map": "self, index",
+    "nn.BilinearTransformer.generate": (
+        "self, tokens, max_new_tokens, temperature=1.0, top_k=None, generator=None, end_token=None"
+    ),
 }
 ATTRIBUTES: dict[type, list[str]] = {
     bilens.EigenDecomposition: [

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from bilens.checks import check_count, check_finite
 from bilens.errors import NonFiniteError, ShapeError, UsageError
+from bilens.nn.sparse_product import chosen_pre_activations, code_times
 
 Sign = Literal["relu", "raw"]
 
@@ -99,8 +100,17 @@ class TopKSAE(nn.Module):
             ShapeError: If the last axis is not d_in.
             NonFiniteError: If an entry is NaN or infinite.
         """
-        values, indices = largest(self.pre_activations(x), self.k)
-        return TopLatents(functional.relu(values) if self.sign == "relu" else values, indices)
+        x = self._centred(x)
+        values, indices = chosen_pre_activations(
+            x.reshape(-1, self.d_in),
+            self.encoder.to(x.dtype),
+            self.encoder_bias.to(x.dtype),
+            self.k,
+        )
+        if self.sign == "relu":
+            values = functional.relu(values)
+        shape = (*x.shape[:-1], self.k)
+        return TopLatents(values.reshape(shape), indices.reshape(shape))
 
     def encode(self, x: Tensor) -> Tensor:
         """Return the activations z, dense, (..., d_in) → (..., num_latents); at most k non-zero.
@@ -130,11 +140,8 @@ class TopKSAE(nn.Module):
         """Return `decode` of the same latents from their sparse form, in O(k · d_in) an input."""
         values, indices = latents
         k = values.shape[-1]
-        total = functional.embedding_bag(
-            indices.reshape(-1, k),
-            self.decoder.to(values.dtype),
-            per_sample_weights=values.reshape(-1, k),
-            mode="sum",
+        total = code_times(
+            values.reshape(-1, k), indices.reshape(-1, k), self.decoder.to(values.dtype)
         )
         return self._from_centred(total.reshape(*values.shape[:-1], self.d_in))
 
@@ -187,19 +194,3 @@ class TopKSAE(nn.Module):
     def extra_repr(self) -> str:
         """Return the sizes, for `print(sae)`."""
         return f"d_in={self.d_in}, num_latents={self.num_latents}, k={self.k}, sign={self.sign!r}"
-
-
-def largest(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the k largest of the last axis, falling, and where; of equals, those that come first.
-
-    `torch.topk` leaves open which of equal values it takes. One value more than is asked for
-    tells whether the choice was free; only such rows are sorted, in the order of their indices.
-    """
-    values, indices = pre.topk(k + 1, dim=-1)
-    tied = (values[..., 1:] == values[..., :-1]).any(dim=-1)
-    values, indices = values[..., :k], indices[..., :k]
-    if bool(tied.any()):
-        first = pre[tied].sort(dim=-1, descending=True, stable=True)
-        values, indices = values.clone(), indices.clone()
-        values[tied], indices[tied] = first.values[:, :k], first.indices[:, :k]
-    return values, indices

@@ -1,0 +1,336 @@
+"""The language model of the paper: attention and bilinear MLPs on one residual stream."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.checks import as_integer, check_count
+from bilens.errors import UsageError
+from bilens.nn.attention import Attention, KeyValueCache, Positions, visible_keys
+from bilens.nn.generation import Sampler, continue_texts
+from bilens.nn.hooks import Edit, Hooks, Observer, hook_layer, unobserved
+from bilens.nn.layer import Gate
+from bilens.nn.mlp import BilinearMLP
+from bilens.nn.ordinary_mlp import MLP
+from bilens.nn.rms_norm import RMSNorm
+from bilens.nn.rotary import rotation_table
+from bilens.nn.tied_head import TiedHead
+from bilens.nn.tokens import check_tokens
+
+MLPType = Literal["gated", "ordinary"]
+START_DEVIATION = 0.02  # of every weight at the start, as in GPT-2
+
+
+class Block(nn.Module):
+    """x ← x + attention(norm x), then x ← x + mlp(norm x)."""
+
+    def __init__(self, attention: Attention, mlp: BilinearMLP | MLP, norm_epsilon: float) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(norm_epsilon)
+        self.attention = attention
+        self.mlp_norm = RMSNorm(norm_epsilon)
+        self.mlp = mlp
+
+    def forward(
+        self,
+        x: Tensor,
+        positions: Positions,
+        observe: Observer = unobserved,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        """Return the residual stream behind the block, (batch, tokens, d_model) → the same."""
+        x = observe("resid_pre", x)
+        x = x + observe("attn_out", self.attention(self.attention_norm(x), positions, cache))
+        x = observe("resid_mid", x)
+        x = x + observe("mlp_out", self.mlp(observe("mlp_in", self.mlp_norm(x))))
+        return observe("resid_post", x)
+
+
+class BilinearTransformer(nn.Module):
+    """Tokens → logits of the next token, (batch, tokens) → (batch, tokens, vocab_size).
+
+    Pre-normalised by RMSNorm without gains, rotary positions, causal attention, no dropout.
+    Without a gate every MLP is an exact quadratic map of what it reads: `layer_map`.
+
+    Args:
+        vocab_size: number of tokens.
+        d_model: width of the residual stream.
+        d_hidden: number of products in each MLP.
+        n_layer: number of blocks.
+        n_head: heads of each attention; d_model / n_head must be even.
+        n_ctx: longest text, in tokens.
+        gate: None (bilinear), "relu", "gelu" or "silu", on the left branch of each MLP.
+        tied: whether the unembedding is the embedding.
+        bias: whether the MLPs have biases.
+        rotary_base: base of the rotary angles.
+        norm_epsilon: added to the mean square in each norm.
+        mlp_type: "gated" (bilinear or with the gate), or "ordinary": GELU and one branch, with
+            3/2 · d_hidden neurons, so that it has as many weights.
+
+    Raises:
+        UsageError: If a size, the gate or the type of MLP is not as above.
+
+    Source: arXiv:2410.08417, §5 and App. G.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        d_model: int,
+        d_hidden: int,
+        n_layer: int,
+        n_head: int,
+        n_ctx: int,
+        gate: Gate | None = None,
+        *,
+        tied: bool = False,
+        bias: bool = False,
+        rotary_base: float = 10000.0,
+        norm_epsilon: float = 1e-5,
+        mlp_type: MLPType = "gated",
+    ) -> None:
+        super().__init__()
+        vocab_size = check_count("vocab_size", vocab_size, minimum=1)
+        d_model = check_count("d_model", d_model, minimum=1)
+        n_layer = check_count("n_layer", n_layer, minimum=1)
+        n_head = check_count("n_head", n_head, minimum=1)
+        if d_model % (2 * n_head) != 0:
+            raise UsageError(
+                f"d_model is {d_model} and n_head is {n_head}: each head needs an even width, so "
+                f"d_model must be a multiple of {2 * n_head}."
+            )
+        self.n_ctx = check_count("n_ctx", n_ctx, minimum=1)
+        self.n_head, self.bias, self.gate, self.mlp_type = n_head, bias, gate, mlp_type
+        self.d_hidden = check_count("d_hidden", d_hidden, minimum=1)
+        self.rotary_base = check_positive("rotary_base", rotary_base)
+        self.norm_epsilon = check_positive("norm_epsilon", norm_epsilon)
+        self.embed = nn.Embedding(vocab_size, d_model)
+        self.blocks = nn.ModuleList(
+            Block(Attention(d_model, n_head), self._mlp(), self.norm_epsilon)
+            for _ in range(n_layer)
+        )
+        self.final_norm = RMSNorm(self.norm_epsilon)
+        self.unembed: nn.Linear | TiedHead = (
+            TiedHead(self.embed) if tied else nn.Linear(d_model, vocab_size, bias=False)
+        )
+        self._start_weights()
+
+    def _mlp(self) -> BilinearMLP | MLP:
+        if self.mlp_type not in get_args(MLPType):
+            raise UsageError(f'mlp_type={self.mlp_type!r} is not known: use "gated" or "ordinary".')
+        if self.mlp_type == "gated":
+            return BilinearMLP(self.d_model, self.d_hidden, bias=self.bias, gate=self.gate)
+        if self.gate is not None or self.d_hidden % 2 == 1:
+            raise UsageError(
+                f"gate={self.gate!r} and d_hidden={self.d_hidden} do not fit an ordinary MLP: it "
+                "has no gate, and 3/2 · d_hidden neurons must be a whole number."
+            )
+        return MLP(self.d_model, 3 * self.d_hidden // 2, bias=self.bias)
+
+    def _start_weights(self) -> None:
+        """Draw normal weights; what adds to the residual stream is smaller by √(2 n_layer)."""
+        last = {f"{kind}.weight" for kind in ("attention.out", "mlp.down")}
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+                continue
+            adds = any(name.endswith(suffix) for suffix in last)
+            scale = 1 / math.sqrt(2 * self.n_layer) if adds else 1.0
+            nn.init.normal_(parameter, std=START_DEVIATION * scale)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens."""
+        return self.embed.num_embeddings
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return self.embed.embedding_dim
+
+    @property
+    def n_layer(self) -> int:
+        """Number of blocks."""
+        return len(self.blocks)
+
+    @property
+    def tied(self) -> bool:
+        """Whether the unembedding is the embedding."""
+        return isinstance(self.unembed, TiedHead)
+
+    def forward(self, tokens: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """Return the logits of the token that follows each one.
+
+        At real tokens they are those of the same text without the padding, wherever it stands.
+
+        Args:
+            tokens: (batch, tokens), integers below `vocab_size`.
+            padding_mask: (batch, tokens), True at real tokens; None if all are.
+
+        Raises:
+            UsageError: If the tokens are not integers in range, or more than `n_ctx`.
+            ShapeError: If the mask does not fit the tokens.
+        """
+        return self._logits(self.stream(tokens, padding_mask))
+
+    def run(
+        self,
+        tokens: Tensor,
+        *,
+        capture: Collection[str] = (),
+        replace: Mapping[str, Edit] | None = None,
+        padding_mask: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the logits and the activations at named points, some of them replaced.
+
+        The points are blocks.{i}. and resid_pre, attn_out, resid_mid, mlp_in (behind the norm),
+        mlp_out or resid_post; at each stands a tensor (batch, tokens, d_model). Captured
+        tensors stay in the graph of gradients where one is being built.
+
+        Args:
+            tokens: as in `forward`.
+            capture: the names to keep.
+            replace: name → function of the activations that returns what takes their place.
+            padding_mask: as in `forward`.
+
+        Raises:
+            UsageError: If there is no such point, or as in `forward`.
+            ShapeError: If a replacement has another shape, or as in `forward`.
+        """
+        hooks = Hooks.of(capture, replace or {}, self.n_layer)
+        return self._logits(self.stream(tokens, padding_mask, hooks)), hooks.captured
+
+    def activations(
+        self, tokens: Tensor, capture: Collection[str], padding_mask: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Return the activations at named points; blocks behind the last one are not computed.
+
+        Raises:
+            UsageError: If there is no such point, or as in `forward`.
+        """
+        hooks = Hooks.of(capture, {}, self.n_layer)
+        last = max((hook_layer(name, self.n_layer) for name in hooks.capture), default=-1)
+        self.stream(tokens, padding_mask, hooks, n_layer=last + 1)
+        return hooks.captured
+
+    def stream(
+        self,
+        tokens: Tensor,
+        padding_mask: Tensor | None = None,
+        hooks: Hooks | None = None,
+        n_layer: int | None = None,
+    ) -> Tensor:
+        """Return the residual stream behind the first `n_layer` blocks (None: all), no norm.
+
+        Raises:
+            UsageError: As in `forward`.
+            ShapeError: As in `forward`.
+        """
+        check_tokens(tokens, padding_mask, self.vocab_size, self.n_ctx)
+        positions = self._positions(tokens.shape[1], padding_mask)
+        x: Tensor = self.embed(tokens)
+        for index, block in enumerate(self.blocks[:n_layer]):
+            x = block(x, positions, unobserved if hooks is None else hooks.observer(index))
+        return x
+
+    def _logits(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.unembed(self.final_norm(x))
+        return logits
+
+    def _positions(
+        self, length: int, padding_mask: Tensor | None = None, start: int = 0
+    ) -> Positions:
+        """Return the positions of `length` tokens from `start`, padding not counted."""
+        weight = self.embed.weight
+        d_head = self.d_model // self.n_head
+        table = rotation_table(self.n_ctx, d_head, self.rotary_base, weight.dtype, weight.device)
+        if padding_mask is None:
+            cosines, sines = (part[None, start : start + length, None, None] for part in table)
+            return Positions(cosines, sines, None)
+        places = (padding_mask.cumsum(dim=1) - 1).clamp(min=0)
+        cosines, sines = (part[places][:, :, None, None] for part in table)
+        return Positions(cosines, sines, visible_keys(padding_mask))
+
+    def layer_map(self, index: int) -> QuadraticMap:
+        """Return what the MLP of block `index` computes, mlp_in → mlp_out, exact.
+
+        Raises:
+            UsageError: If there is no such block.
+            NotQuadraticError: If the MLP is gated or an ordinary one.
+        """
+        if as_integer(index) not in range(self.n_layer):
+            raise UsageError(
+                f"block {index!r} does not exist: the model has {self.n_layer}, counted from 0."
+            )
+        block = self.blocks[index]
+        assert isinstance(block, Block), "built in __init__"
+        return block.mlp.quadratic_map()
+
+    @torch.no_grad()
+    def generate(
+        self,
+        tokens: Tensor,
+        max_new_tokens: int,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        generator: torch.Generator | None = None,
+        end_token: int | None = None,
+    ) -> Tensor:
+        """Return the texts with new tokens behind them; keys and values are computed once.
+
+        Args:
+            tokens: (batch, tokens), texts of one length.
+            max_new_tokens: at most so many; with the text they must fit into `n_ctx`.
+            temperature: the logits are divided by it; 0 takes the most probable token.
+            top_k: draw among so many most probable tokens; None for all.
+            generator: draws the tokens; None for torch's own.
+            end_token: where a text has it as a new token, it goes on with this token alone, and
+                when all have it the run ends; None for never.
+
+        Returns:
+            (batch, tokens + new), new ≤ max_new_tokens.
+
+        Raises:
+            UsageError: If a number is out of range, or the texts would outgrow the context.
+            ShapeError: If the tokens are no batch of texts.
+        """
+        batch, length = check_tokens(tokens, None, self.vocab_size, self.n_ctx)
+        sampler = Sampler(temperature, top_k, generator)
+        total = length + check_count("max_new_tokens", max_new_tokens, minimum=0)
+        if total > self.n_ctx:
+            raise UsageError(
+                f"{length} tokens and {max_new_tokens} new ones are more than n_ctx = {self.n_ctx}"
+                ": ask for fewer."
+            )
+        shape = (batch, self.n_head, total, self.d_model // self.n_head)
+        weight = self.embed.weight
+        caches = [
+            KeyValueCache(weight.new_empty(shape), weight.new_empty(shape)) for _ in self.blocks
+        ]
+
+        def next_logits(new: Tensor) -> Tensor:
+            x: Tensor = self.embed(new)
+            positions = self._positions(new.shape[1], start=caches[0].length)
+            for block, cache in zip(self.blocks, caches, strict=True):
+                x = block(x, positions, cache=cache)
+            return self._logits(x[:, -1])
+
+        return continue_texts(next_logits, tokens, max_new_tokens, sampler, end_token)
+
+
+def check_positive(name: str, value: float) -> float:
+    """Return a positive, finite number.
+
+    Raises:
+        UsageError: If it is not one.
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 < value < math.inf:
+        raise UsageError(f"{name} must be a positive number, got {value!r}.")
+    return float(value)
