@@ -46,7 +46,7 @@ def _any_largest(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if size == 1 or rows.device.type != "cpu":
         values, indices = rows.topk(k, dim=-1)
         return values, indices
-    maxima = rows.unflatten(-1, (size, n // size)).amax(dim=-2)
+    maxima = rows.reshape(*rows.shape[:-1], size, n // size).amax(dim=-2)
     groups = maxima.topk(k, dim=-1, sorted=False).indices
     members = torch.arange(0, n, n // size).unsqueeze(1)
     candidates = (groups.unsqueeze(-2) + members).flatten(-2)

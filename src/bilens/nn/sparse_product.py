@@ -69,7 +69,7 @@ class _CodeTimes(torch.autograd.Function):
         return functional.embedding_bag(indices, matrix, per_sample_weights=values, mode="sum")
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
         values, indices, matrix = ctx.saved_tensors
         grad_values = grad_matrix = None
@@ -91,7 +91,7 @@ class _Chosen(torch.autograd.Function):
         return values, indices
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(
         ctx: Any, grad: Tensor, _no_grad: Tensor
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
