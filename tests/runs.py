@@ -16,14 +16,16 @@ import tiny
 from bilens.io.load import load
 from bilens.nn import BilinearClassifier
 from bilens.train import run_folder
+from bilens.train.image_job import train_in_folder
+from bilens.train.loop import EpochMetrics
 from bilens.train.recipe import Recipe
-from bilens.train.run_folder import TrainingResult, train_in_folder
+from bilens.train.run_folder import TrainingResult
 
 DATA = tiny.images()
 RECIPE = dataclasses.replace(tiny.RECIPE, epochs=4, **tiny.EVERYTHING)
 
 
-def go(folder: Path, recipe: Recipe = RECIPE, **options: Any) -> TrainingResult:
+def go(folder: Path, recipe: Recipe = RECIPE, **options: Any) -> TrainingResult[EpochMetrics]:
     """Train in a folder."""
     return train_in_folder(folder, DATA, recipe, **options)
 

@@ -30,7 +30,8 @@ from bilens.errors import (
     UsageError,
 )
 from bilens.io.load import load
-from bilens.train.run_folder import interruptible, train_in_folder
+from bilens.train.image_job import train_in_folder
+from bilens.train.run_folder import interruptible
 
 
 @pytest.fixture

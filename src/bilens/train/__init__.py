@@ -1,1 +1,1 @@
-"""Training of image classifiers: recipe, loop, checkpoints, run folder."""
+"""Training: recipes and loops by kind of model; checkpoints and run folders for all of them."""

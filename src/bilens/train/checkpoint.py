@@ -15,7 +15,7 @@ from bilens.atomic import new_folder, write_file
 from bilens.errors import CheckpointError, NonFiniteError
 from bilens.io.config import read_json
 from bilens.io.tensors import check_names, file_sha256, read_safetensors
-from bilens.train.loop import Run
+from bilens.train.job import Model, TrainingRun
 
 FOLDER = "checkpoints"
 STATE_NAME, MANIFEST_NAME = "state.safetensors", "manifest.json"
@@ -23,14 +23,14 @@ MANIFEST_FIELDS = {"epoch", "step", "seconds", "sha256"}
 KEPT = 2  # so that one damaged checkpoint does not end a run
 
 
-def save_checkpoint(run_folder: Path, run: Run) -> Path:
+def save_checkpoint(run_folder: Path, run: TrainingRun[Model]) -> Path:
     """Write a checkpoint of the run; then remove all but the newest ones up to this place.
 
     One that is there already, at this place or beyond, was damaged and passed over on resuming.
 
-    Weights, AdamW's moments and the sums of the epoch go to one safetensors file, the place in
-    the run and the file's SHA-256 to a manifest. There is no generator to save
-    (see `randomness`).
+    Weights, Adam's moments, the sums of the epoch and what else the run needs go to one
+    safetensors file, the place in the run and the file's SHA-256 to a manifest. There is no
+    generator to save (see `randomness`).
 
     Raises:
         DiskError: If the disk is full.
@@ -56,16 +56,17 @@ def save_checkpoint(run_folder: Path, run: Run) -> Path:
     return target
 
 
-def state_tensors(run: Run) -> dict[str, torch.Tensor]:
+def state_tensors(run: TrainingRun[Model]) -> dict[str, torch.Tensor]:
     """Return all tensors of a run under one name each."""
     tensors = {f"model.{name}": value for name, value in run.model.state_dict().items()}
     for name, parameter in run.model.named_parameters():
         for key, value in run.optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer.{name}.{key}"] = value
+    tensors |= {f"extra.{name}": value for name, value in run.extra.items()}
     return {name: value.contiguous() for name, value in tensors.items()} | {"sums": run.sums}
 
 
-def load_checkpoint(run_folder: Path, run: Run, say: Callable[[str], None]) -> bool:
+def load_checkpoint(run_folder: Path, run: TrainingRun[Model], say: Callable[[str], None]) -> bool:
     """Put a new run where its newest readable checkpoint left off.
 
     Args:
@@ -99,7 +100,7 @@ def found_checkpoints(parent: Path) -> list[Path]:
     return sorted(parent.glob("ckpt-*"), reverse=True)
 
 
-def _restore(folder: Path, run: Run) -> None:
+def _restore(folder: Path, run: TrainingRun[Model]) -> None:
     manifest = read_json(folder / MANIFEST_NAME)
     fits = set(manifest) == MANIFEST_FIELDS
     if not fits or place(manifest["epoch"], manifest["step"]) != folder.name:
@@ -113,15 +114,19 @@ def _restore(folder: Path, run: Run) -> None:
         f"optimizer.{name}.{key}" for name in names for key in ("step", "exp_avg", "exp_avg_sq")
     }
     started = any(name.startswith("optimizer.") for name in tensors)
-    expected = {f"model.{name}" for name in names} | {"sums"} | (moments if started else set())
-    check_names(path, tensors, expected)
-    run.model.load_state_dict(
-        {name: tensors[f"model.{name}"] for name in run.model.state_dict()}, strict=True
-    )
+    state = [*run.model.state_dict()]
+    expected = {f"model.{name}" for name in state} | {f"extra.{name}" for name in run.extra}
+    check_names(path, tensors, expected | {"sums"} | (moments if started else set()))
+    run.model.load_state_dict({name: tensors[f"model.{name}"] for name in state}, strict=True)
     for name, parameter in names.items():
         if started:
             run.optimizer.state[parameter] = {
-                key: tensors[f"optimizer.{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")
+                key: tensors[f"optimizer.{name}.{key}"].to(parameter.device)
+                for key in ("step", "exp_avg", "exp_avg_sq")
             }
     run.epoch, run.step = int(manifest["epoch"]), int(manifest["step"])
-    run.sums, run.seconds = tensors["sums"], float(manifest["seconds"])
+    run.seconds = float(manifest["seconds"])
+    run.sums = tensors["sums"].to(run.sums.device)
+    run.extra = {
+        name: tensors[f"extra.{name}"].to(value.device) for name, value in run.extra.items()
+    }

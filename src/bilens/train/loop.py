@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from bilens.checks import check_memory
 from bilens.data.images import ImageDataset
 from bilens.errors import NumericalError, UsageError
 from bilens.nn import BilinearClassifier
+from bilens.train.job import TrainingRun
 from bilens.train.noise import ActivationNoise, NoisePool, activation_noise
 from bilens.train.randomness import INITIALISATION, ORDER, STEP, stream
 from bilens.train.recipe import Recipe
@@ -48,25 +49,7 @@ class EpochMetrics:
         return asdict(self)
 
 
-@dataclass(eq=False)
-class Run:
-    """A training run in progress: the one mutable object of this layer.
-
-    Attributes:
-        model: the classifier being trained.
-        optimizer: its AdamW.
-        epoch: epochs finished.
-        step: steps finished in the current epoch.
-        sums: (loss, right answers, images) summed over the current epoch, float64.
-        seconds: wall time of the current epoch so far.
-    """
-
-    model: BilinearClassifier
-    optimizer: torch.optim.AdamW
-    epoch: int
-    step: int
-    sums: Tensor
-    seconds: float
+Run: TypeAlias = TrainingRun[BilinearClassifier]  # sums: loss, right answers, images
 
 
 def start_run(recipe: Recipe, d_input: int, d_output: int) -> Run:

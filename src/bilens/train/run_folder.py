@@ -6,23 +6,28 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Generic
 
 from filelock import FileLock, Timeout
 
 from bilens.atomic import write_error, write_file
-from bilens.data.images import ImageDataset
-from bilens.errors import CheckpointError, InterruptedRunError, OutputExistsError, UsageError
+from bilens.errors import (
+    CheckpointError,
+    InterruptedRunError,
+    NumericalError,
+    OutputExistsError,
+    UsageError,
+)
 from bilens.io.config import read_json
-from bilens.io.model_folder import CONFIG_NAME, WEIGHTS_NAME, save
-from bilens.train.checkpoint import load_checkpoint, save_checkpoint
-from bilens.train.loop import EpochMetrics, Run, start_run, steps_per_epoch, train
-from bilens.train.recipe import Recipe
+from bilens.io.model_folder import CONFIG_NAME, WEIGHTS_NAME
+from bilens.train.checkpoint import FOLDER as CHECKPOINTS
+from bilens.train.checkpoint import found_checkpoints, load_checkpoint, save_checkpoint
+from bilens.train.job import Line, LineT, Model, TrainingJob, TrainingRun
 from bilens.train.run_files import (
     EARLIER_NAME,
     HISTORY_NAME,
@@ -37,7 +42,7 @@ SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingResult:
+class TrainingResult(Generic[LineT]):
     """A finished run.
 
     Attributes:
@@ -46,21 +51,20 @@ class TrainingResult:
     """
 
     folder: Path
-    history: tuple[EpochMetrics, ...]
+    history: tuple[LineT, ...]
 
 
-def train_in_folder(
+def run_in_folder(
     folder: Path,
-    data: ImageDataset,
-    recipe: Recipe,
+    job: TrainingJob[Model, LineT],
     *,
     resume: bool = False,
     overwrite: bool = False,
     provenance: Mapping[str, str] | None = None,
-    on_epoch: Callable[[EpochMetrics], None] = lambda _metrics: None,
+    on_epoch: Callable[[LineT], None] = lambda _line: None,
     say: Callable[[str], None] = lambda _text: None,
-) -> TrainingResult:
-    """Train a classifier and leave a model folder.
+) -> TrainingResult[LineT]:
+    """Train what a job says, and leave its model in a folder.
 
     Ctrl-C finishes the current step, writes a checkpoint and raises; the same call with
     `resume=True` goes on to the same weights, bit for bit, at the same number of threads. A run
@@ -68,8 +72,7 @@ def train_in_folder(
 
     Args:
         folder: gets `run.json`, `history.jsonl`, `checkpoints/` and, at the end, the model.
-        data: the images.
-        recipe: how to train.
+        job: what is trained, on what, and how.
         resume: whether to continue the run in the folder; recipe and data must be the same.
         overwrite: whether a run that is already there may be replaced; `.earlier` in the folder
             keeps it until the new one is done.
@@ -82,83 +85,90 @@ def train_in_folder(
         UsageError: If the run in the folder has another recipe or other data, or is being written.
         CheckpointError: If there is no run to resume, or its files do not fit each other.
         InterruptedRunError: After Ctrl-C.
-        NumericalError: If the loss is no longer finite.
+        NumericalError: If the loss is no longer finite; the newest checkpoint stays.
         DiskError: If the disk is full.
         FileError: If the folder cannot be written to.
     """
-    recipe = recipe.resolved()
-    steps_per_epoch(recipe, len(data.train_images))  # refused before a folder is touched
-    about = {"recipe": recipe.to_dict(), "data": data.fingerprint}
-    check_folder(folder, about, resume, overwrite)
-    run = start_run(recipe, data.train_images.shape[1], len(data.class_names))
+    check_folder(folder, job.about, resume, overwrite, job.data_noun)
+    run = job.start()
     with locked(folder), earlier_run_kept(folder, resume):
         clear(folder)
-        history = resume_run(folder, run, say) if resume else []
-        if run.epoch == recipe.epochs and has_model(folder):
+        history = resume_run(folder, job, run, say) if resume else []
+        if run.epoch == job.epochs and has_model(folder):
             say(f"{folder} is finished: nothing is left to do.")
             return TrainingResult(folder, tuple(history))
-        write_file(folder / RUN_NAME, json.dumps(about, indent=2).encode())
+        write_file(folder / RUN_NAME, json.dumps(dict(job.about), indent=2).encode())
         write_history(folder, history)
-        with interruptible() as interrupted:
-            saver = _Saver(folder, interrupted)
-            for metrics in train(run, data, recipe, saver.after_step):
-                history.append(metrics)
+        with interruptible() as interrupted, last_state_named(folder):
+            saver = _Saver(folder, job, interrupted)
+            for line in job.train(run, saver.after_step):
+                history.append(line)
                 write_history(folder, history)
-                on_epoch(metrics)
+                on_epoch(line)
                 saver.after_epoch(run)
         saver.finish(run)  # what was trained outlives a model that cannot be saved
-        details = {"recipe": json.dumps(recipe.to_dict()), "data_source": data.source}
-        details |= {"data_sha256": data.fingerprint, "data_name": data.name}
-        save(
-            run.model,
-            folder,
-            input_shape=data.image_shape,
-            output_names=data.class_names,
-            provenance={**details, "seed": str(recipe.seed), **(provenance or {})},
-            overwrite=True,
-        )
+        job.save(run, folder, provenance or {})
     return TrainingResult(folder, tuple(history))
 
 
 class _Saver:
     """Writes checkpoints: now and then, and when the run is interrupted."""
 
-    def __init__(self, folder: Path, interrupted: threading.Event) -> None:
-        self.folder, self.interrupted = folder, interrupted
+    def __init__(
+        self, folder: Path, job: TrainingJob[Any, Any], interrupted: threading.Event
+    ) -> None:
+        self.folder, self.job, self.interrupted = folder, job, interrupted
         self.last = time.monotonic()
         self.saved = -1  # epochs in the newest checkpoint written here
 
-    def after_step(self, run: Run) -> None:
+    def after_step(self, run: TrainingRun[Any]) -> None:
         if self.interrupted.is_set():
             save_checkpoint(self.folder, run)
             aside = self.folder / EARLIER_NAME
             earlier = f" Until then {aside} keeps the run that it overwrites."
             raise InterruptedRunError(
-                f"Interrupted in epoch {run.epoch + 1}; {self.folder} is saved: repeat the "
+                f"Interrupted in {self.job.current(run)}; {self.folder} is saved: repeat the "
                 f"command with --resume to go on.{earlier if aside.exists() else ''}"
             )
 
-    def after_epoch(self, run: Run) -> None:
+    def after_epoch(self, run: TrainingRun[Any]) -> None:
         if time.monotonic() - self.last > SECONDS_BETWEEN_CHECKPOINTS:
             save_checkpoint(self.folder, run)
             self.last, self.saved = time.monotonic(), run.epoch
 
-    def finish(self, run: Run) -> None:
+    def finish(self, run: TrainingRun[Any]) -> None:
         if self.saved != run.epoch:
             save_checkpoint(self.folder, run)
 
 
-def resume_run(folder: Path, run: Run, say: Callable[[str], None]) -> list[EpochMetrics]:
+@contextmanager
+def last_state_named(folder: Path) -> Iterator[None]:
+    """Say which state is kept where a loss was no longer finite."""
+    try:
+        yield
+    except NumericalError as error:
+        found = found_checkpoints(folder / CHECKPOINTS)
+        if not found or (folder / EARLIER_NAME).exists():  # the earlier run takes its place
+            raise
+        raise NumericalError(f"{error} The state before it is kept: {found[0]}.") from None
+
+
+def resume_run(
+    folder: Path,
+    job: TrainingJob[Model, LineT],
+    run: TrainingRun[Model],
+    say: Callable[[str], None],
+) -> list[LineT]:
     """Bring a new run to where the one in the folder left off; return the epochs up to there.
 
     Raises:
         CheckpointError: If the history lacks some of them.
     """
     if load_checkpoint(folder, run, say):
-        say(f"Continuing {folder} after epoch {run.epoch}, step {run.step}.")
+        say(f"Continuing {folder} after {job.reached(run)}.")
     else:
         say(f"{folder} has no checkpoint yet: starting at the beginning.")
-    history = read_history(folder)[: run.epoch]
+    history = read_history(folder, job)[: run.epoch]
     if len(history) < run.epoch:
         raise CheckpointError(
             f"{folder / HISTORY_NAME}: holds {len(history)} epochs, the checkpoint "
@@ -172,14 +182,16 @@ def has_model(folder: Path) -> bool:
     return (folder / CONFIG_NAME).exists() and (folder / WEIGHTS_NAME).exists()
 
 
-def check_folder(folder: Path, about: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
+def check_folder(
+    folder: Path, about: Mapping[str, Any], resume: bool, overwrite: bool, data_noun: str = "data"
+) -> None:
     """Refuse a folder that may not be written to; nothing is changed."""
     if resume and overwrite:
         raise UsageError("--resume continues a run and --overwrite removes it: give one of them.")
     if folder.exists() and not folder.is_dir():
         raise OutputExistsError(f"{folder} is a file; expected a folder for the run.")
     if resume:
-        check_same_run(folder, about)
+        check_same_run(folder, about, data_noun)
         return
     content = sorted(item.name for item in folder.iterdir()) if folder.exists() else []
     content = [name for name in content if not is_left_over(name)]
@@ -211,7 +223,7 @@ def clear(folder: Path) -> None:
         raise write_error(folder, error) from error
 
 
-def check_same_run(folder: Path, about: Mapping[str, Any]) -> None:
+def check_same_run(folder: Path, about: Mapping[str, Any], data_noun: str) -> None:
     """Refuse to resume a run of another recipe or other data, naming what differs."""
     if not (folder / RUN_NAME).exists():
         raise CheckpointError(
@@ -232,27 +244,27 @@ def check_same_run(folder: Path, about: Mapping[str, Any]) -> None:
         )
     if before.get("data") != about["data"]:
         raise UsageError(
-            f"{folder} was started on other images (their SHA-256 differs): resume with the data "
-            "it was started on, or choose another folder."
+            f"{folder} was started on other {data_noun} (the SHA-256 differs): resume with those it "
+            "was started on, or choose another folder."
         )
 
 
-def read_history(folder: Path) -> list[EpochMetrics]:
+def read_history(folder: Path, job: TrainingJob[Model, LineT]) -> list[LineT]:
     """Return the lines of the history; a line that was cut off ends it."""
     path = folder / HISTORY_NAME
     lines = path.read_text().splitlines() if path.exists() else []
     history = []
     for line in lines:
         try:
-            history.append(EpochMetrics(**json.loads(line)))
+            history.append(job.line(json.loads(line)))
         except (ValueError, TypeError):
             break
     return history
 
 
-def write_history(folder: Path, history: list[EpochMetrics]) -> None:
+def write_history(folder: Path, history: Sequence[Line]) -> None:
     """Write the history as JSON lines, whole."""
-    text = "".join(json.dumps(metrics.to_dict()) + "\n" for metrics in history)
+    text = "".join(json.dumps(line.to_dict()) + "\n" for line in history)
     write_file(folder / HISTORY_NAME, text.encode())
 
 

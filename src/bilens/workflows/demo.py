@@ -17,10 +17,10 @@ from bilens.io.model_folder import CONFIG_NAME
 from bilens.report.audit_report import AuditReport
 from bilens.report.plate import plate_svg
 from bilens.train.checkpoint import FOLDER as CHECKPOINTS
+from bilens.train.image_job import train_in_folder
 from bilens.train.loop import EpochMetrics
 from bilens.train.recipe import Recipe
 from bilens.train.run_files import OWN_FILES, RUN_NAME
-from bilens.train.run_folder import train_in_folder
 from bilens.workflows.audit import audit
 from bilens.workflows.provenance import this_command, versions
 

@@ -8,8 +8,8 @@ from typing import Any
 from bilens.cli.actions.shared import training_progress
 from bilens.cli.console import Output
 from bilens.data.images import load_images
+from bilens.train.image_job import train_in_folder
 from bilens.train.recipe import Recipe
-from bilens.train.run_folder import train_in_folder
 from bilens.workflows.provenance import this_command, versions
 
 
