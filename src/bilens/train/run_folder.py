@@ -244,8 +244,8 @@ def check_same_run(folder: Path, about: Mapping[str, Any], data_noun: str) -> No
         )
     if before.get("data") != about["data"]:
         raise UsageError(
-            f"{folder} was started on other {data_noun} (the SHA-256 differs): resume with those it "
-            "was started on, or choose another folder."
+            f"{folder} was started on other {data_noun} (the SHA-256 differs): resume with "
+            "those, or choose another folder."
         )
 
 
