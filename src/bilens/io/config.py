@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from torch import nn
 
 from bilens.errors import CheckpointError, UsageError
 from bilens.io.tensors import shortened
-from bilens.nn import BilinearClassifier, BilinearLayer, BilinearMLP
+from bilens.nn import BilinearClassifier, BilinearLayer, BilinearMLP, BilinearTransformer
 
 FORMAT = "bilens-model"
 FORMAT_VERSION = 1
@@ -22,6 +22,7 @@ CLASSES: dict[str, type[nn.Module]] = {
     "BilinearClassifier": BilinearClassifier,
     "BilinearLayer": BilinearLayer,
     "BilinearMLP": BilinearMLP,
+    "BilinearTransformer": BilinearTransformer,
 }
 REQUIRED = ("format", "format_version", "class", "arguments")
 OPTIONAL = ("input_shape", "output_names")
@@ -87,40 +88,72 @@ def config_of(module: nn.Module) -> ModelConfig:
             f"a {type(module).__name__} cannot be saved as a model folder: expected one of "
             f"{', '.join(sorted(CLASSES))}."
         )
+    return ModelConfig(type(module).__name__, arguments_of(module))
+
+
+def arguments_of(module: nn.Module) -> dict[str, Any]:
+    """Return the constructor arguments that rebuild a module of ours.
+
+    Raises:
+        UsageError: If its layers differ in gate or bias.
+    """
     if isinstance(module, BilinearClassifier):
-        layers = [layer for layer in module.layers if isinstance(layer, BilinearLayer)]
-        layer = layers[0]
-        if len({(other.gate, other.has_bias) for other in layers}) > 1:
-            raise UsageError(
-                "the layers differ in gate or bias, which config.json cannot say: build the model "
-                "with one gate for all."
-            )
-        arguments = {
+        gate, bias = gate_and_bias(module.layers)
+        return {
             "d_input": module.embed.in_features,
             "d_hidden": module.embed.out_features,
             "d_output": module.head.out_features,
             "n_layers": len(module.layers),
-            "bias": layer.has_bias,
+            "bias": bias,
             "residual": module.residual,
-            "gate": layer.gate,
+            "gate": gate,
         }
-    elif isinstance(module, BilinearMLP):
-        arguments = {
+    if isinstance(module, BilinearTransformer):
+        gate, bias = gate_and_bias(module.mlps)
+        return {
+            "vocab_size": module.vocab_size,
+            "d_model": module.d_model,
+            "d_hidden": module.d_hidden,
+            "n_layer": module.n_layer,
+            "n_head": module.n_head,
+            "n_ctx": module.n_ctx,
+            "gate": gate,
+            "tied": module.tied,
+            "bias": bias,
+            "rotary_base": module.rotary_base,
+            "norm_epsilon": module.norm_epsilon,
+            "mlp_type": module.mlp_type,
+        }
+    if isinstance(module, BilinearMLP):
+        return {
             "d_model": module.left.in_features,
             "d_hidden": module.left.out_features,
             "d_output": module.down.out_features,
             "bias": module.has_bias,
             "gate": module.gate,
         }
-    else:
-        assert isinstance(module, BilinearLayer), "one of CLASSES"
-        arguments = {
-            "d_input": module.left.in_features,
-            "d_output": module.left.out_features,
-            "bias": module.has_bias,
-            "gate": module.gate,
-        }
-    return ModelConfig(type(module).__name__, arguments)
+    assert isinstance(module, BilinearLayer), "one of CLASSES"
+    return {
+        "d_input": module.left.in_features,
+        "d_output": module.left.out_features,
+        "bias": module.has_bias,
+        "gate": module.gate,
+    }
+
+
+def gate_and_bias(layers: Iterable[nn.Module]) -> tuple[str | None, bool]:
+    """Return the gate and the bias that all layers share; an ordinary MLP has no gate.
+
+    Raises:
+        UsageError: If they differ.
+    """
+    found = {(getattr(layer, "gate", None), bool(layer.has_bias)) for layer in layers}
+    if len(found) > 1:
+        raise UsageError(
+            "the layers differ in gate or bias, which config.json cannot say: build the model "
+            "with one gate for all."
+        )
+    return found.pop()
 
 
 def read_json(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, Any]:

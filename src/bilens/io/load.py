@@ -23,9 +23,10 @@ from bilens.io.official_image import (
 )
 from bilens.io.paths import check_path
 from bilens.io.tensors import file_sha256, read_safetensors, refuse_pickle
-from bilens.nn import BilinearClassifier, BilinearLayer
+from bilens.nn import MLP, BilinearClassifier, BilinearLayer, BilinearTransformer
 
 PICKLES = {".pt", ".pth", ".bin", ".ckpt"}
+Module = BilinearClassifier | BilinearLayer | BilinearTransformer
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,12 +35,13 @@ class LayerView:
 
     Attributes:
         module: the model.
-        index: the layer, for a classifier; None where the module is one layer itself.
+        index: the layer of a classifier or the block of a transformer; None where the module is
+            one layer itself.
         exact: whether the map is the layer, and not the closest quadratic one.
         fit: how good an approximation is; None for an exact layer.
     """
 
-    module: BilinearClassifier | BilinearLayer
+    module: Module
     index: int | None
     exact: bool
     fit: None = None
@@ -54,12 +56,11 @@ class LayerView:
         Raises:
             NotQuadraticError: If the layer is gated.
         """
-        module = copy.deepcopy(self.module).double()
-        if isinstance(module, BilinearClassifier):
+        if isinstance(self.module, BilinearClassifier):
             assert self.index is not None, "a classifier is read layer by layer"
-            f = module.layer_map(self.index)
+            f = copy.deepcopy(self.module).double().layer_map(self.index)
         else:
-            f = module.quadratic_map()
+            f = copy.deepcopy(layer_alone(self.module, self.index)).double().quadratic_map()
         dtype = next(self.module.parameters()).dtype
         return f.detach().to(torch.promote_types(dtype, torch.float32))
 
@@ -71,7 +72,8 @@ class LoadedModel:
     Attributes:
         module: the PyTorch module, on the CPU, in evaluation mode.
         layers: name → view. The first layer of a classifier is read from the input, the last
-            one to the logits; with one layer it is the whole model.
+            one to the logits; with one layer it is the whole model. Those of a transformer are
+            its MLPs, read from the normalised residual stream to what they add to it.
         source: the path it was read from.
         weights_sha256: SHA-256 of the weights file.
         input_shape: how an input is laid out, for instance (28, 28); None if nothing says.
@@ -79,7 +81,7 @@ class LoadedModel:
         provenance: where the weights come from, as far as the file says.
     """
 
-    module: BilinearClassifier | BilinearLayer
+    module: Module
     source: str
     weights_sha256: str
     input_shape: tuple[int, ...] | None = None
@@ -92,20 +94,40 @@ class LoadedModel:
         return layer_views(self.module)
 
 
-def layer_views(module: BilinearClassifier | BilinearLayer) -> dict[str, LayerView]:
+def layer_views(module: Module) -> dict[str, LayerView]:
     """Return a view of each layer of a module of ours."""
     if isinstance(module, BilinearClassifier):
         return {
             f"layers.{index}": LayerView(module, index, exact=is_exact(layer))
             for index, layer in enumerate(module.layers)
         }
+    if isinstance(module, BilinearTransformer):
+        return {
+            f"blocks.{index}.mlp": LayerView(module, index, exact=is_exact(mlp))
+            for index, mlp in enumerate(module.mlps)
+        }
     return {"layer": LayerView(module, None, exact=is_exact(module))}
+
+
+def layer_alone(module: BilinearLayer | BilinearTransformer, index: int | None) -> BilinearLayer:
+    """Return the layer that a view is of, as a module that stands alone.
+
+    Raises:
+        NotQuadraticError: If it is an ordinary MLP.
+    """
+    if isinstance(module, BilinearLayer):
+        return module
+    assert index is not None, "a transformer is read block by block"
+    mlp = module.mlps[index]
+    if isinstance(mlp, MLP):
+        mlp.quadratic_map()  # says why there is none
+    assert isinstance(mlp, BilinearLayer), "built in __init__"
+    return mlp
 
 
 def is_exact(layer: nn.Module) -> bool:
     """Tell whether a layer is exactly quadratic: a bilinear one without a gate."""
-    assert isinstance(layer, BilinearLayer), "every layer of ours is one"
-    return layer.gate is None
+    return isinstance(layer, BilinearLayer) and layer.gate is None
 
 
 def load(
@@ -177,7 +199,7 @@ def _load_folder(folder: Path, residual: bool | None) -> LoadedModel:
             f"{folder / CONFIG_NAME}: has format {content['format']!r}; expected {FORMAT!r}."
         )
     stored = read_model_folder(folder)
-    assert isinstance(stored.module, BilinearClassifier | BilinearLayer), "all of CLASSES are"
+    assert isinstance(stored.module, Module), "all of CLASSES are"
     agreed_residual(folder / CONFIG_NAME, stored.config.arguments.get("residual", False), residual)
     return LoadedModel(
         stored.module,

@@ -61,7 +61,7 @@ def save(
     """Write a model folder; `bl.load` gives back the same weights, bit for bit.
 
     Args:
-        module: a `BilinearClassifier`, `BilinearMLP` or `BilinearLayer`.
+        module: a `BilinearTransformer`, `BilinearClassifier`, `BilinearMLP` or `BilinearLayer`.
         folder: where to; other files in it are left alone.
         input_shape: how an input is laid out, for instance (28, 28).
         output_names: one name for each output.
@@ -152,7 +152,7 @@ def blank_module(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor])
     Raises:
         CheckpointError: If names, shapes or dtypes do not fit.
     """
-    n_layers = config.arguments.get("n_layers")
+    n_layers = config.arguments.get("n_layers", config.arguments.get("n_layer"))
     if isinstance(n_layers, int) and n_layers > len(tensors):
         raise CheckpointError(
             f"{path}: holds {len(tensors)} tensors; {CONFIG_NAME} says {n_layers} layers: use the "
@@ -170,12 +170,16 @@ def check_description(config: ModelConfig, module: nn.Module) -> None:
     """Refuse an input shape or output names that do not fit the sizes of the module."""
     sizes = config.arguments
     d_in = sizes.get("d_input", sizes.get("d_model"))
-    d_out = sizes["d_output"]
+    d_out = sizes.get("d_output", sizes.get("vocab_size"))
     shape, names = config.input_shape, config.output_names
     if shape is not None and (not is_list_of(int, [*shape]) or min(shape, default=1) < 1):
         raise UsageError(f"input_shape is {shape}; expected positive integers.")
     if names is not None and not is_list_of(str, [*names]):
         raise UsageError(f"output_names is {names}; expected texts, one for each output.")
+    if shape is not None and "vocab_size" in sizes:
+        raise UsageError(
+            f"input_shape is {shape}; a {type(module).__name__} reads tokens: leave it out."
+        )
     if config.input_shape is not None and prod(config.input_shape) != d_in:
         raise UsageError(
             f"input_shape {config.input_shape} has {prod(config.input_shape)} entries; the "

@@ -160,6 +160,11 @@ class BilinearTransformer(nn.Module):
         return len(self.blocks)
 
     @property
+    def mlps(self) -> list[BilinearMLP | MLP]:
+        """The MLP of each block."""
+        return [block.mlp for block in self.blocks if isinstance(block, Block)]
+
+    @property
     def tied(self) -> bool:
         """Whether the unembedding is the embedding."""
         return isinstance(self.unembed, TiedHead)
@@ -249,7 +254,8 @@ class BilinearTransformer(nn.Module):
         """Return the positions of `length` tokens from `start`, padding not counted."""
         weight = self.embed.weight
         d_head = self.d_model // self.n_head
-        table = rotation_table(self.n_ctx, d_head, self.rotary_base, weight.dtype, weight.device)
+        size = min(self.n_ctx, 1 << (start + length - 1).bit_length())  # few sizes, kept tables
+        table = rotation_table(size, d_head, self.rotary_base, weight.dtype, weight.device)
         if padding_mask is None:
             cosines, sines = (part[None, start : start + length, None, None] for part in table)
             return Positions(cosines, sines, None)
@@ -268,9 +274,7 @@ class BilinearTransformer(nn.Module):
             raise UsageError(
                 f"block {index!r} does not exist: the model has {self.n_layer}, counted from 0."
             )
-        block = self.blocks[index]
-        assert isinstance(block, Block), "built in __init__"
-        return block.mlp.quadratic_map()
+        return self.mlps[index].quadratic_map()
 
     @torch.no_grad()
     def generate(

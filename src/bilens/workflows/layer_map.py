@@ -12,8 +12,8 @@ from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.whiten import whiten
 from bilens.errors import UsageError
-from bilens.io.load import LoadedModel
-from bilens.nn import BilinearClassifier, BilinearLayer
+from bilens.io.load import LoadedModel, Module, layer_alone
+from bilens.nn import BilinearClassifier, BilinearTransformer
 from bilens.nn.classifier import Basis as LayerBasis
 from bilens.workflows.decomposition_request import Basis
 from bilens.workflows.input_moments import InputMoments
@@ -63,6 +63,8 @@ def layer_map(
         NotQuadraticError: If the layer is gated.
     """
     index, module = model.layers[name].index, model.module
+    if basis != "input" and isinstance(module, BilinearTransformer):
+        raise UsageError(f"{name} reads a normalised residual stream: use --basis input.")
     if index not in (None, 0) and basis != "input":
         what = "embedding before it" if basis == "embedding" else "images for inputs, but neurons"
         raise UsageError(
@@ -75,9 +77,7 @@ def layer_map(
     return mapped if basis != "whitened" else whitened(mapped, name, inputs)
 
 
-def layer_of(
-    module: BilinearClassifier | BilinearLayer, index: int | None, basis: LayerBasis
-) -> LayerMap:
+def layer_of(module: Module, index: int | None, basis: LayerBasis) -> LayerMap:
     """Return a layer as it is, or in the basis behind its embedding."""
     if isinstance(module, BilinearClassifier):
         assert index is not None, "a classifier is read layer by layer"
@@ -87,9 +87,10 @@ def layer_of(
             return LayerMap(f, f, None)
         behind = wide.layer_map(index, "embedding").detach()
         return LayerMap(f, behind, wide.embed.weight.detach())
-    if module.has_bias:  # they multiply the weights
-        module = copy.deepcopy(module).double()
-    f = module.quadratic_map().detach()
+    layer = layer_alone(module, index)
+    if layer.has_bias:  # they multiply the weights
+        layer = copy.deepcopy(layer).double()
+    f = layer.quadratic_map().detach()
     return LayerMap(f, f, None)
 
 
