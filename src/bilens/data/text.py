@@ -1,0 +1,143 @@
+"""A corpus: documents to train on, documents held out, and where both came from."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+
+from bilens.checks import check_count
+from bilens.data.hub_text import BUILDERS, read_hub, read_table
+from bilens.data.story_grammar import StoryGrammar
+from bilens.data.text_cleaning import clean
+from bilens.data.text_files import read_documents
+from bilens.errors import DataError, UsageError
+
+GRAMMAR = "grammar"
+GRAMMAR_STORIES = 20_000
+HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+@dataclass(frozen=True)
+class TextCorpus:
+    """Documents in two parts that share none."""
+
+    documents: tuple[str, ...]  # to train on
+    held_out: tuple[str, ...]
+    name: str
+    source: str  # where the documents came from, one plain sentence for people
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of both parts, in their order: equal data, equal print."""
+        digest = hashlib.sha256()
+        for part in (self.documents, self.held_out):
+            digest.update(f"{len(part)} documents".encode())
+            for document in part:
+                data = document.encode()
+                digest.update(len(data).to_bytes(8, "little") + data)
+        return digest.hexdigest()
+
+
+def load_text(
+    corpus: str | Path,
+    *,
+    column: str | None = None,
+    split: str = "train",
+    held_out: float = 0.05,
+    limit: int | None = None,
+    seed: int = 0,
+    stream: bool = False,
+    report: Callable[[str], None] | None = None,
+) -> TextCorpus:
+    """Return a corpus, cleaned and split.
+
+    Args:
+        corpus: a text file, a folder of .txt files (how documents are told apart:
+            `read_documents`), a .json, .jsonl, .csv or .parquet file, "grammar" for stories of
+            the `StoryGrammar`, or the name of a Hugging Face data set such as
+            "roneneldan/TinyStories".
+        column: the column with the text, where there are columns.
+        split: of a Hugging Face data set.
+        held_out: share of the documents that is held out, more than 0 and less than 1.
+        limit: how many documents are read; None for all (of "grammar": GRAMMAR_STORIES).
+        seed: which documents are held out, and which stories the grammar tells.
+        stream: read a Hugging Face data set row by row instead of downloading all of it first;
+            pays with a limit.
+        report: gets a line about what was read and what cleaning left out.
+
+    Raises:
+        UsageError: If an argument is out of range or does nothing for this corpus.
+        DataError: If there is no such corpus, it is damaged, not UTF-8, or has fewer than two
+            documents after cleaning.
+        MissingExtraError: If a data set is asked for and `datasets` is not installed.
+    """
+    if not (math.isfinite(held_out) and 0 < held_out < 1):
+        raise UsageError(f"held_out must be more than 0 and less than 1, got {held_out!r}.")
+    if limit is not None:
+        check_count("limit", limit, 2)
+    if corpus == GRAMMAR:
+        stories = StoryGrammar().generate(limit or GRAMMAR_STORIES, seed)
+        source = f"{len(stories):,} stories of the story grammar, seed {seed}"
+        return split_off(stories, GRAMMAR, source, held_out, seed)
+    name, place, documents = open_corpus(corpus, column, split, stream)
+    cleaned = clean(islice(documents, limit))
+    if report is not None:
+        report(f"{place}: {cleaned.describe()}.")
+    if len(cleaned.documents) < 2:
+        raise DataError(
+            f"{place} has {cleaned.describe()}; at least 2 documents were expected, one to train "
+            "on and one to hold out: pass a larger corpus, or set documents apart by blank lines."
+        )
+    source = f"{place}, {cleaned.describe()}"
+    return split_off(cleaned.documents, name, source, held_out, seed)
+
+
+def open_corpus(
+    corpus: str | Path, column: str | None, split: str, stream: bool
+) -> tuple[str, str, Iterator[str]]:
+    """Return the name of a corpus, its place in words, and its documents."""
+    path = Path(corpus)
+    if path.exists():
+        if stream:
+            raise UsageError(f"stream is for Hugging Face data sets, and {path} is a local file.")
+        if path.suffix in BUILDERS:
+            return path.stem, f"the file {path}", read_table(path, column)
+        if column is not None:
+            raise UsageError(f"{path} is plain text and has no column {column!r}: leave it out.")
+        kind = "folder" if path.is_dir() else "file"
+        return path.stem, f"the {kind} {path}", read_documents(path)
+    if isinstance(corpus, Path) or not HUB_NAME.fullmatch(corpus) or path.suffix == ".txt":
+        raise DataError(
+            f"{corpus} does not exist; a text file, a folder of .txt files, {GRAMMAR!r} or the "
+            "name of a Hugging Face data set was expected: check the path."
+        )
+    place = f"the Hugging Face data set {corpus}, split {split}"
+    return corpus, place, read_hub(corpus, split, column, stream)
+
+
+def split_off(
+    documents: Sequence[str], name: str, source: str, held_out: float, seed: int
+) -> TextCorpus:
+    """Return documents in two parts: those with the smallest hash are held out.
+
+    The hash is of the seed and the text alone, so that neither order nor growth of a corpus
+    moves more documents from one part to the other than the share asks for.
+    """
+
+    def key(index: int) -> bytes:
+        return hashlib.sha256(f"{seed} {documents[index]}".encode()).digest()
+
+    count = min(max(1, round(held_out * len(documents))), len(documents) - 1)
+    chosen = set(sorted(range(len(documents)), key=key)[:count])
+    return TextCorpus(
+        documents=tuple(text for i, text in enumerate(documents) if i not in chosen),
+        held_out=tuple(documents[i] for i in sorted(chosen)),
+        name=name,
+        source=source,
+    )
