@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,13 @@ from torch import nn
 
 from bilens.errors import CheckpointError, UsageError
 from bilens.io.tensors import shortened
-from bilens.nn import BilinearClassifier, BilinearLayer, BilinearMLP, BilinearTransformer
+from bilens.nn import (
+    BilinearClassifier,
+    BilinearLayer,
+    BilinearMLP,
+    BilinearTransformer,
+    TopKSAE,
+)
 
 FORMAT = "bilens-model"
 FORMAT_VERSION = 1
@@ -23,6 +29,7 @@ CLASSES: dict[str, type[nn.Module]] = {
     "BilinearLayer": BilinearLayer,
     "BilinearMLP": BilinearMLP,
     "BilinearTransformer": BilinearTransformer,
+    "TopKSAE": TopKSAE,
 }
 REQUIRED = ("format", "format_version", "class", "arguments")
 OPTIONAL = ("input_shape", "output_names")
@@ -110,20 +117,7 @@ def arguments_of(module: nn.Module) -> dict[str, Any]:
         }
     if isinstance(module, BilinearTransformer):
         gate, bias = gate_and_bias(module.mlps)
-        return {
-            "vocab_size": module.vocab_size,
-            "d_model": module.d_model,
-            "d_hidden": module.d_hidden,
-            "n_layer": module.n_layer,
-            "n_head": module.n_head,
-            "n_ctx": module.n_ctx,
-            "gate": gate,
-            "tied": module.tied,
-            "bias": bias,
-            "rotary_base": module.rotary_base,
-            "norm_epsilon": module.norm_epsilon,
-            "mlp_type": module.mlp_type,
-        }
+        return {**asdict(module.config), "gate": gate, "bias": bias}
     if isinstance(module, BilinearMLP):
         return {
             "d_model": module.left.in_features,

@@ -19,8 +19,8 @@ def rotation_table(
     Source: arXiv:2104.09864, §3.2.2.
     """
     with torch.inference_mode(False):  # the table is kept, and training may be next to read it
-        exponents = torch.arange(0, d_head, 2, device=device).float() / d_head
-        angles = torch.arange(num_positions, device=device).float()[:, None] / base**exponents
+        frequencies = 1.0 / base ** (torch.arange(0, d_head, 2, device=device).float() / d_head)
+        angles = torch.arange(num_positions, device=device).float()[:, None] * frequencies
         return angles.cos().to(dtype), angles.sin().to(dtype)
 
 

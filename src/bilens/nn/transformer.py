@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from typing import Literal, get_args
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.atomic import write_files
 from bilens.checks import as_integer, check_count
-from bilens.errors import UsageError
-from bilens.nn.attention import Attention, KeyValueCache, Positions, visible_keys
+from bilens.errors import OutputExistsError, UsageError
+from bilens.nn.attention import KeyValueCache, Positions, visible_keys
+from bilens.nn.block import Block
 from bilens.nn.generation import Sampler, continue_texts
 from bilens.nn.hooks import Edit, Hooks, Observer, hook_layer, unobserved
+from bilens.nn.huggingface_export import huggingface_files
 from bilens.nn.layer import Gate
 from bilens.nn.mlp import BilinearMLP
 from bilens.nn.ordinary_mlp import MLP
@@ -22,34 +25,9 @@ from bilens.nn.rms_norm import RMSNorm
 from bilens.nn.rotary import rotation_table
 from bilens.nn.tied_head import TiedHead
 from bilens.nn.tokens import check_tokens
+from bilens.nn.transformer_config import MLPType, TransformerConfig
 
-MLPType = Literal["gated", "ordinary"]
 START_DEVIATION = 0.02  # of every weight at the start, as in GPT-2
-
-
-class Block(nn.Module):
-    """x ← x + attention(norm x), then x ← x + mlp(norm x)."""
-
-    def __init__(self, attention: Attention, mlp: BilinearMLP | MLP, norm_epsilon: float) -> None:
-        super().__init__()
-        self.attention_norm = RMSNorm(norm_epsilon)
-        self.attention = attention
-        self.mlp_norm = RMSNorm(norm_epsilon)
-        self.mlp = mlp
-
-    def forward(
-        self,
-        x: Tensor,
-        positions: Positions,
-        observe: Observer = unobserved,
-        cache: KeyValueCache | None = None,
-    ) -> Tensor:
-        """Return the residual stream behind the block, (batch, tokens, d_model) → the same."""
-        x = observe("resid_pre", x)
-        x = x + observe("attn_out", self.attention(self.attention_norm(x), positions, cache))
-        x = observe("resid_mid", x)
-        x = x + observe("mlp_out", self.mlp(observe("mlp_in", self.mlp_norm(x))))
-        return observe("resid_post", x)
 
 
 class BilinearTransformer(nn.Module):
@@ -96,42 +74,27 @@ class BilinearTransformer(nn.Module):
         mlp_type: MLPType = "gated",
     ) -> None:
         super().__init__()
-        vocab_size = check_count("vocab_size", vocab_size, minimum=1)
-        d_model = check_count("d_model", d_model, minimum=1)
-        n_layer = check_count("n_layer", n_layer, minimum=1)
-        n_head = check_count("n_head", n_head, minimum=1)
-        if d_model % (2 * n_head) != 0:
-            raise UsageError(
-                f"d_model is {d_model} and n_head is {n_head}: each head needs an even width, so "
-                f"d_model must be a multiple of {2 * n_head}."
-            )
-        self.n_ctx = check_count("n_ctx", n_ctx, minimum=1)
-        self.n_head, self.bias, self.gate, self.mlp_type = n_head, bias, gate, mlp_type
-        self.d_hidden = check_count("d_hidden", d_hidden, minimum=1)
-        self.rotary_base = check_positive("rotary_base", rotary_base)
-        self.norm_epsilon = check_positive("norm_epsilon", norm_epsilon)
-        self.embed = nn.Embedding(vocab_size, d_model)
-        self.blocks = nn.ModuleList(
-            Block(Attention(d_model, n_head), self._mlp(), self.norm_epsilon)
-            for _ in range(n_layer)
+        self.config = TransformerConfig(
+            vocab_size=vocab_size,
+            d_model=d_model,
+            d_hidden=d_hidden,
+            n_layer=n_layer,
+            n_head=n_head,
+            n_ctx=n_ctx,
+            gate=gate,
+            tied=tied,
+            bias=bias,
+            rotary_base=rotary_base,
+            norm_epsilon=norm_epsilon,
+            mlp_type=mlp_type,
         )
-        self.final_norm = RMSNorm(self.norm_epsilon)
+        self.embed = nn.Embedding(vocab_size, d_model)
+        self.blocks = nn.ModuleList(Block(self.config) for _ in range(n_layer))
+        self.final_norm = RMSNorm(norm_epsilon)
         self.unembed: nn.Linear | TiedHead = (
             TiedHead(self.embed) if tied else nn.Linear(d_model, vocab_size, bias=False)
         )
         self._start_weights()
-
-    def _mlp(self) -> BilinearMLP | MLP:
-        if self.mlp_type not in get_args(MLPType):
-            raise UsageError(f'mlp_type={self.mlp_type!r} is not known: use "gated" or "ordinary".')
-        if self.mlp_type == "gated":
-            return BilinearMLP(self.d_model, self.d_hidden, bias=self.bias, gate=self.gate)
-        if self.gate is not None or self.d_hidden % 2 == 1:
-            raise UsageError(
-                f"gate={self.gate!r} and d_hidden={self.d_hidden} do not fit an ordinary MLP: it "
-                "has no gate, and 3/2 · d_hidden neurons must be a whole number."
-            )
-        return MLP(self.d_model, 3 * self.d_hidden // 2, bias=self.bias)
 
     def _start_weights(self) -> None:
         """Draw normal weights; what adds to the residual stream is smaller by √(2 n_layer)."""
@@ -141,33 +104,13 @@ class BilinearTransformer(nn.Module):
                 nn.init.zeros_(parameter)
                 continue
             adds = any(name.endswith(suffix) for suffix in last)
-            scale = 1 / math.sqrt(2 * self.n_layer) if adds else 1.0
+            scale = 1 / math.sqrt(2 * self.config.n_layer) if adds else 1.0
             nn.init.normal_(parameter, std=START_DEVIATION * scale)
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of tokens."""
-        return self.embed.num_embeddings
-
-    @property
-    def d_model(self) -> int:
-        """Width of the residual stream."""
-        return self.embed.embedding_dim
-
-    @property
-    def n_layer(self) -> int:
-        """Number of blocks."""
-        return len(self.blocks)
 
     @property
     def mlps(self) -> list[BilinearMLP | MLP]:
         """The MLP of each block."""
         return [block.mlp for block in self.blocks if isinstance(block, Block)]
-
-    @property
-    def tied(self) -> bool:
-        """Whether the unembedding is the embedding."""
-        return isinstance(self.unembed, TiedHead)
 
     def forward(self, tokens: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Return the logits of the token that follows each one.
@@ -208,7 +151,7 @@ class BilinearTransformer(nn.Module):
             UsageError: If there is no such point, or as in `forward`.
             ShapeError: If a replacement has another shape, or as in `forward`.
         """
-        hooks = Hooks.of(capture, replace or {}, self.n_layer)
+        hooks = Hooks.of(capture, replace or {}, self.config.n_layer)
         return self._logits(self.stream(tokens, padding_mask, hooks)), hooks.captured
 
     def activations(
@@ -219,8 +162,8 @@ class BilinearTransformer(nn.Module):
         Raises:
             UsageError: If there is no such point, or as in `forward`.
         """
-        hooks = Hooks.of(capture, {}, self.n_layer)
-        last = max((hook_layer(name, self.n_layer) for name in hooks.capture), default=-1)
+        hooks = Hooks.of(capture, {}, self.config.n_layer)
+        last = max((hook_layer(name, self.config.n_layer) for name in hooks.capture), default=-1)
         self.stream(tokens, padding_mask, hooks, n_layer=last + 1)
         return hooks.captured
 
@@ -237,7 +180,7 @@ class BilinearTransformer(nn.Module):
             UsageError: As in `forward`.
             ShapeError: As in `forward`.
         """
-        check_tokens(tokens, padding_mask, self.vocab_size, self.n_ctx)
+        check_tokens(tokens, padding_mask, self.config.vocab_size, self.config.n_ctx)
         positions = self._positions(tokens.shape[1], padding_mask)
         x: Tensor = self.embed(tokens)
         for index, block in enumerate(self.blocks[:n_layer]):
@@ -253,9 +196,11 @@ class BilinearTransformer(nn.Module):
     ) -> Positions:
         """Return the positions of `length` tokens from `start`, padding not counted."""
         weight = self.embed.weight
-        d_head = self.d_model // self.n_head
-        size = min(self.n_ctx, 1 << (start + length - 1).bit_length())  # few sizes, kept tables
-        table = rotation_table(size, d_head, self.rotary_base, weight.dtype, weight.device)
+        d_head = self.config.d_head
+        size = min(
+            self.config.n_ctx, 1 << (start + length - 1).bit_length()
+        )  # few sizes, kept tables
+        table = rotation_table(size, d_head, self.config.rotary_base, weight.dtype, weight.device)
         if padding_mask is None:
             cosines, sines = (part[None, start : start + length, None, None] for part in table)
             return Positions(cosines, sines, None)
@@ -270,9 +215,9 @@ class BilinearTransformer(nn.Module):
             UsageError: If there is no such block.
             NotQuadraticError: If the MLP is gated or an ordinary one.
         """
-        if as_integer(index) not in range(self.n_layer):
+        if as_integer(index) not in range(self.config.n_layer):
             raise UsageError(
-                f"block {index!r} does not exist: the model has {self.n_layer}, counted from 0."
+                f"block {index!r} does not exist: the model has {len(self.blocks)}, counted from 0."
             )
         return self.mlps[index].quadratic_map()
 
@@ -304,15 +249,15 @@ class BilinearTransformer(nn.Module):
             UsageError: If a number is out of range, or the texts would outgrow the context.
             ShapeError: If the tokens are no batch of texts.
         """
-        batch, length = check_tokens(tokens, None, self.vocab_size, self.n_ctx)
+        batch, length = check_tokens(tokens, None, self.config.vocab_size, self.config.n_ctx)
         sampler = Sampler(temperature, top_k, generator)
         total = length + check_count("max_new_tokens", max_new_tokens, minimum=0)
-        if total > self.n_ctx:
+        if total > self.config.n_ctx:
             raise UsageError(
-                f"{length} tokens and {max_new_tokens} new ones are more than n_ctx = {self.n_ctx}"
-                ": ask for fewer."
+                f"{length} tokens and {max_new_tokens} new ones are more than the context of "
+                f"{self.config.n_ctx} (n_ctx): ask for fewer."
             )
-        shape = (batch, self.n_head, total, self.d_model // self.n_head)
+        shape = (batch, self.config.n_head, total, self.config.d_head)
         weight = self.embed.weight
         caches = [
             KeyValueCache(weight.new_empty(shape), weight.new_empty(shape)) for _ in self.blocks
@@ -327,14 +272,49 @@ class BilinearTransformer(nn.Module):
 
         return continue_texts(next_logits, tokens, max_new_tokens, sampler, end_token)
 
+    def save_huggingface(
+        self,
+        folder: str | Path,
+        *,
+        tokenizer: str | Path | None = None,
+        end_of_text: str = "<|endoftext|>",
+        provenance: Mapping[str, str] | None = None,
+        overwrite: bool = False,
+    ) -> Path:
+        """Write a folder that `AutoModelForCausalLM.from_pretrained` loads, with equal logits.
 
-def check_positive(name: str, value: float) -> float:
-    """Return a positive, finite number.
+        It is a Llama with the activation "linear" (or the gate's), without code of its own.
 
-    Raises:
-        UsageError: If it is not one.
-    """
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 < value < math.inf:
-        raise UsageError(f"{name} must be a positive number, got {value!r}.")
-    return float(value)
+        Args:
+            folder: where to; other files in it are left alone.
+            tokenizer: a tokenizer.json to put beside it, for `AutoTokenizer`; None for none.
+            end_of_text: its token that ends a text.
+            provenance: where the weights come from: seed, data, versions.
+            overwrite: whether a model that is already there may be replaced.
+
+        Returns:
+            The folder.
+
+        Raises:
+            UsageError: If the MLPs are ordinary ones, or the tokenizer does not fit.
+            OutputExistsError: If the folder holds a model and `overwrite` is off.
+            NonFiniteError: If a weight is NaN or infinite.
+            DiskError: If the disk is full.
+            FileError: If the folder cannot be written to.
+        """
+        folder = Path(folder)
+        files = huggingface_files(
+            self.config,
+            self.state_dict(),
+            None if tokenizer is None else Path(tokenizer),
+            end_of_text,
+            provenance or {},
+        )
+        present = [name for name in files if (folder / name).exists()]
+        if present and not overwrite:
+            raise OutputExistsError(
+                f"{folder} already holds {', '.join(present)}: choose another folder, or pass "
+                "overwrite=True to replace it."
+            )
+        write_files({folder / name: content for name, content in files.items()})
+        return folder

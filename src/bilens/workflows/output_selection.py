@@ -12,7 +12,7 @@ from torch import Tensor
 from bilens.algebra.directions import centred_directions, contrast_direction, raw_directions
 from bilens.errors import UsageError
 from bilens.io.load import LoadedModel
-from bilens.nn import BilinearClassifier, BilinearTransformer
+from bilens.nn import BilinearClassifier, BilinearLayer, BilinearTransformer
 from bilens.workflows.decomposition_request import Request
 
 Kind = Literal["logits", "neurons", "outputs"]
@@ -43,10 +43,11 @@ class LayerOutputs:
         """Return the outputs of a layer of a model."""
         module, index = model.module, model.layers[layer].index
         if isinstance(module, BilinearTransformer):
-            return cls(layer, "outputs", counted(module.d_model), None)
-        if not isinstance(module, BilinearClassifier):
+            return cls(layer, "outputs", counted(module.config.d_model), None)
+        if isinstance(module, BilinearLayer):
             down = getattr(module, "down", module.left)
             return cls(layer, "outputs", model.output_names or counted(down.out_features), None)
+        assert isinstance(module, BilinearClassifier), "nothing else has layers"
         last = list(model.layers)[-1]
         if index == len(module.layers) - 1:
             names = model.output_names or counted(module.head.out_features)

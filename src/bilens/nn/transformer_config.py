@@ -1,0 +1,90 @@
+"""What decides the shape and the function of a transformer, beside its weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from bilens.checks import check_count
+from bilens.errors import UsageError
+from bilens.nn.layer import Gate
+
+MLPType = Literal["gated", "ordinary"]
+SIZES = ("vocab_size", "d_model", "d_hidden", "n_layer", "n_head", "n_ctx")
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """The arguments of `BilinearTransformer`, checked.
+
+    Attributes:
+        vocab_size: number of tokens.
+        d_model: width of the residual stream.
+        d_hidden: number of products in each MLP.
+        n_layer: number of blocks.
+        n_head: heads of each attention.
+        n_ctx: longest text, in tokens.
+        gate: None (bilinear), "relu", "gelu" or "silu", on the left branch of each MLP.
+        tied: whether the unembedding is the embedding.
+        bias: whether the MLPs have biases.
+        rotary_base: base of the rotary angles.
+        norm_epsilon: added to the mean square in each norm.
+        mlp_type: "gated" or "ordinary".
+
+    Raises:
+        UsageError: If a size, the gate or the type of MLP is not as above.
+    """
+
+    vocab_size: int
+    d_model: int
+    d_hidden: int
+    n_layer: int
+    n_head: int
+    n_ctx: int
+    gate: Gate | None
+    tied: bool
+    bias: bool
+    rotary_base: float
+    norm_epsilon: float
+    mlp_type: MLPType
+
+    def __post_init__(self) -> None:
+        for name in SIZES:  # numpy's integers become Python's, which JSON can hold
+            object.__setattr__(self, name, check_count(name, getattr(self, name), minimum=1))
+        for name in ("rotary_base", "norm_epsilon"):
+            object.__setattr__(self, name, check_positive(name, getattr(self, name)))
+        if self.d_model % (2 * self.n_head) != 0:
+            raise UsageError(
+                f"d_model is {self.d_model} and n_head is {self.n_head}: each head needs an even "
+                f"width, so d_model must be a multiple of {2 * self.n_head}."
+            )
+        if self.gate is not None and self.gate not in get_args(Gate):
+            raise UsageError(
+                f"gate={self.gate!r} is not known: use None (bilinear), "
+                f"{', '.join(get_args(Gate))}."
+            )
+        if self.mlp_type not in get_args(MLPType):
+            raise UsageError(f'mlp_type={self.mlp_type!r} is not known: use "gated" or "ordinary".')
+        if self.mlp_type == "ordinary" and (self.gate is not None or self.d_hidden % 2 == 1):
+            raise UsageError(
+                f"gate={self.gate!r} and d_hidden={self.d_hidden} do not fit an ordinary MLP: it "
+                "has no gate, and 3/2 · d_hidden neurons must be a whole number."
+            )
+
+    @property
+    def d_head(self) -> int:
+        """Width of each head."""
+        return self.d_model // self.n_head
+
+
+def check_positive(name: str, value: float) -> float:
+    """Return a positive, finite number.
+
+    Raises:
+        UsageError: If it is not one.
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 < value < math.inf:
+        raise UsageError(f"{name} must be a positive number, got {value!r}.")
+    return float(value)
