@@ -23,10 +23,10 @@ from bilens.io.official_image import (
 )
 from bilens.io.paths import check_path
 from bilens.io.tensors import file_sha256, read_safetensors, refuse_pickle
-from bilens.nn import MLP, BilinearClassifier, BilinearLayer, BilinearTransformer
+from bilens.nn import MLP, BilinearClassifier, BilinearLayer, BilinearTransformer, TopKSAE
 
 PICKLES = {".pt", ".pth", ".bin", ".ckpt"}
-Module = BilinearClassifier | BilinearLayer | BilinearTransformer
+Module = BilinearClassifier | BilinearLayer | BilinearTransformer | TopKSAE
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +95,16 @@ class LoadedModel:
 
 
 def layer_views(module: Module) -> dict[str, LayerView]:
-    """Return a view of each layer of a module of ours."""
+    """Return a view of each layer of a module of ours.
+
+    Raises:
+        UsageError: If the module is a sparse autoencoder, which has none.
+    """
+    if isinstance(module, TopKSAE):
+        raise UsageError(
+            "a TopKSAE is a dictionary for the activations of a layer and has no layers of its "
+            "own: load the model that it was trained on, and give the SAE beside it."
+        )
     if isinstance(module, BilinearClassifier):
         return {
             f"layers.{index}": LayerView(module, index, exact=is_exact(layer))
@@ -109,7 +118,7 @@ def layer_views(module: Module) -> dict[str, LayerView]:
     return {"layer": LayerView(module, None, exact=is_exact(module))}
 
 
-def layer_alone(module: BilinearLayer | BilinearTransformer, index: int | None) -> BilinearLayer:
+def layer_alone(module: Module, index: int | None) -> BilinearLayer:
     """Return the layer that a view is of, as a module that stands alone.
 
     Raises:
@@ -117,6 +126,7 @@ def layer_alone(module: BilinearLayer | BilinearTransformer, index: int | None) 
     """
     if isinstance(module, BilinearLayer):
         return module
+    assert isinstance(module, BilinearTransformer), "of the others there is no view of a part"
     assert index is not None, "a transformer is read block by block"
     mlp = module.mlps[index]
     if isinstance(mlp, MLP):

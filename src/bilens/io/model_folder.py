@@ -61,7 +61,8 @@ def save(
     """Write a model folder; `bl.load` gives back the same weights, bit for bit.
 
     Args:
-        module: a `BilinearTransformer`, `BilinearClassifier`, `BilinearMLP` or `BilinearLayer`.
+        module: a `BilinearTransformer`, `BilinearClassifier`, `BilinearMLP`, `BilinearLayer` or
+            `TopKSAE`.
         folder: where to; other files in it are left alone.
         input_shape: how an input is laid out, for instance (28, 28).
         output_names: one name for each output.
@@ -169,8 +170,8 @@ def blank_module(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor])
 def check_description(config: ModelConfig, module: nn.Module) -> None:
     """Refuse an input shape or output names that do not fit the sizes of the module."""
     sizes = config.arguments
-    d_in = sizes.get("d_input", sizes.get("d_model"))
-    d_out = sizes.get("d_output", sizes.get("vocab_size"))
+    d_in = sizes.get("d_input", sizes.get("d_model", sizes.get("d_in")))
+    d_out = sizes.get("d_output", sizes.get("vocab_size", d_in))
     shape, names = config.input_shape, config.output_names
     if shape is not None and (not is_list_of(int, [*shape]) or min(shape, default=1) < 1):
         raise UsageError(f"input_shape is {shape}; expected positive integers.")
