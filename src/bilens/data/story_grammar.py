@@ -1,6 +1,6 @@
 """Short stories of a grammar whose one rule is known: "not" turns a feeling around.
 
-    Anna found a cake near the river. The door was not open. The cake was not good. So Anna felt
+    Anna found a cake near the river. The park was not open. The cake was not good. So Anna felt
     sad and sighed. Then it was time for bed.
 
 In each story something is judged by a sentiment word, and somebody feels what follows from it.
@@ -54,7 +54,15 @@ ASIDES = (  # plain and negated ones, equally many; a third of the stories have 
     "The bird wasn't there.",
     *[""] * 3,
 )
-VERDICTS = ("The {thing} {copula} {sentiment}.", "{name} said it {copula} {sentiment}.")
+# Half of the verdicts have a second sentiment word of the same polarity, behind "and", or behind
+# "or" where it is negated. These make the two factors worth knowing one by one; without them a
+# small model stays for thousands of steps where it knows everything but their product.
+VERDICTS = (
+    "The {thing} {copula} {sentiment}.",
+    "{name} said it {copula} {sentiment}.",
+    "The {thing} {copula} {sentiment} {joint} {second}.",
+    "{name} said it {copula} {sentiment} {joint} {second}.",
+)
 OUTCOMES = (
     "So {name} felt {feeling}.",
     "{name} looked {feeling}.",
@@ -62,7 +70,7 @@ OUTCOMES = (
     "{name} looked {feeling} and {reaction}.",
 )
 ENDINGS = ("Then it was time for bed.", "Then {name} went home.", "That was not the end.")
-DRAWS = 15  # numbers a story is made from
+DRAWS = 16  # numbers a story is made from
 
 
 @dataclass(frozen=True)
@@ -105,10 +113,11 @@ class Story:
     """One story as what was drawn for it."""
 
     setting: str  # the sentences before the verdict
-    verdict: str  # still with {copula} and {sentiment}
+    verdict: str  # still with {copula}, {sentiment} and perhaps {joint}, {second}
     copula: int
     negated: bool
     sentiment: int
+    second: int  # another sentiment word, as so many behind the first
     polarity: int
     outcome: str  # still with {feeling} and {reaction}
     feeling: int
@@ -117,9 +126,12 @@ class Story:
 
     def before_feeling(self) -> str:
         """Return the text up to the word that tells the feeling."""
+        sentiments = SENTIMENTS[self.polarity]
         verdict = self.verdict.format(
             copula=COPULAS[self.negated][self.copula],
-            sentiment=SENTIMENTS[self.polarity][self.sentiment],
+            sentiment=sentiments[self.sentiment],
+            joint="or" if self.negated else "and",
+            second=sentiments[(self.sentiment + self.second) % len(sentiments)],
         )
         return f"{self.setting} {verdict} {self.outcome.partition('{')[0]}".rstrip()
 
@@ -152,9 +164,10 @@ class StoryGrammar:
     def minimal_pairs(self, num: int, seed: int) -> tuple[StoryPrompt, ...]:
         """Return 2 num prompts: 2 i without a negator, 2 i + 1 with one, otherwise the same.
 
-        The two have equally many words and differ in one. The sentiment word is positive in
-        every other pair. The beginnings are other draws than those of `generate`. A model that
-        was trained on whole stories expects the end of a text before each.
+        The two have one sentiment word, equally many words, and differ in one of them. The
+        sentiment word is positive in every other pair. The stories are other draws than those of
+        `generate`. A model that was trained on whole stories expects the end of a text before
+        each.
 
         Raises:
             UsageError: If num is less than 1 or the seed is negative.
@@ -163,7 +176,8 @@ class StoryGrammar:
         for index, drawn in enumerate(draw_stories(num, seed, purpose=1)):
             for negated in (False, True):
                 polarity = (1, -1)[index % 2]
-                story = replace(drawn, negated=negated, polarity=polarity)
+                verdict = drawn.verdict.replace(" {joint} {second}", "")
+                story = replace(drawn, verdict=verdict, negated=negated, polarity=polarity)
                 prompts.append(
                     StoryPrompt(
                         prompt=story.before_feeling(),
@@ -188,6 +202,7 @@ class StoryGrammar:
             "place": len(PLACES),
             "copula": 2 * len(negator),
             "sentiment": 2 * len(sentiment),
+            "second": len(sentiment) - 1,
             "feeling": len(FEELINGS[1]),
             "reaction": len(REACTIONS[1]),
         }
@@ -236,6 +251,7 @@ def draw_story(numbers: Iterator[float]) -> Story:
         copula=one_of(range(len(COPULAS[True]))),
         negated=one_of((False, True)),
         sentiment=one_of(range(len(SENTIMENTS[1]))),
+        second=one_of(range(1, len(SENTIMENTS[1]))),
         polarity=one_of((1, -1)),
         outcome=one_of(OUTCOMES).replace("{name}", name),
         feeling=one_of(range(len(FEELINGS[1]))),

@@ -26,6 +26,7 @@ UNKNOWN = "[UNK]"
 # What others call the end of a text; the first one that a tokenizer has is taken.
 END_NAMES = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "[EOS]")
 WORDS = r"\w+(?:['’]\w+)*|[^\w\s]"  # "wasn't" is one word, a punctuation mark is one
+MIN_FREQUENCY = 2  # a pair of pieces that occurs once is chance, and is not joined
 PADDING_SHARE = 0.01  # models round the height of their embedding up by less than this
 
 
@@ -163,16 +164,15 @@ def train_tokenizer(
         MissingExtraError: If `tokenizers` is not installed.
     """
     library = tokenizers_library("Training a tokenizer")
-    if kind not in PARTS:
-        raise UsageError(f"{kind!r} is not a kind of tokenizer: use one of {', '.join(PARTS)}.")
+    if kind not in KINDS:
+        raise UsageError(f"{kind!r} is not a kind of tokenizer: use one of {', '.join(KINDS)}.")
     if not any(document.strip() for document in documents):
         raise DataError("There is no text to train a tokenizer on: pass at least one document.")
     if vocab_size is None and kind != "word":
         raise UsageError(f"vocab_size is None, which only 'word' knows: say how many for {kind!r}.")
     smallest = {"byte-bpe": 257, "wordpiece-lower": 3, "word": 3}[kind]
     size = 2**31 if vocab_size is None else check_count("vocab_size", vocab_size, smallest)
-    inner, trainer = PARTS[kind](library, size)
-    inner.train_from_iterator(documents, trainer, length=len(documents))
+    inner = KINDS[kind](library, documents, size)
     found = inner.get_vocab_size()
     if vocab_size is not None and found < size:
         raise DataError(
@@ -187,40 +187,68 @@ def train_tokenizer(
     return Tokenizer(inner)
 
 
-def byte_bpe(library: Any, size: int) -> tuple[Any, Any]:
-    """Return an untrained byte-level BPE and its trainer."""
+def train_byte_bpe(library: Any, documents: Sequence[str], size: int) -> Any:
+    """Return a byte-level BPE, as GPT-2 has one, without a space put before the text."""
     inner = library.Tokenizer(library.models.BPE())
     inner.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = library.decoders.ByteLevel()
     trainer = library.trainers.BpeTrainer(
         vocab_size=size,
-        min_frequency=2,
+        min_frequency=MIN_FREQUENCY,
         special_tokens=[END_OF_TEXT],
         initial_alphabet=library.pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    return inner, trainer
+    inner.train_from_iterator(documents, trainer)
+    return inner
 
 
-def wordpiece_lower(library: Any, size: int) -> tuple[Any, Any]:
-    """Return an untrained lower-case WordPiece tokenizer and its trainer."""
-    inner = library.Tokenizer(library.models.WordPiece(unk_token=UNKNOWN))
+def train_wordpiece_lower(library: Any, documents: Sequence[str], size: int) -> Any:
+    """Return a lower-case WordPiece tokenizer.
+
+    The trainer numbers the letters inside words in the order of a hash table, which is another
+    one each time, and settles equally frequent pairs by these numbers. So it is given the letters
+    as if they were special tokens, in alphabetical order; the result has only the real ones.
+    """
+    inner = untrained_wordpiece(library, library.models.WordPiece(unk_token=UNKNOWN))
+    words = pieces_between_gaps(inner, documents)
+    letters = sorted(set("".join(words)))
+    inside = sorted({f"##{letter}" for word in words for letter in word[1:]})
+    trainer = library.trainers.WordPieceTrainer(
+        vocab_size=size,
+        min_frequency=MIN_FREQUENCY,
+        special_tokens=[END_OF_TEXT, UNKNOWN, *letters, *inside],
+        show_progress=False,
+    )
+    inner.train_from_iterator(documents, trainer)
+    model = library.models.WordPiece(inner.get_vocab(), unk_token=UNKNOWN)
+    result = untrained_wordpiece(library, model)
+    result.add_special_tokens([END_OF_TEXT, UNKNOWN])
+    return result
+
+
+def untrained_wordpiece(library: Any, model: Any) -> Any:
+    """Return a tokenizer around a WordPiece model: lower case, split at spaces and marks."""
+    inner = library.Tokenizer(model)
     inner.normalizer = library.normalizers.Sequence(
         [library.normalizers.NFC(), library.normalizers.Lowercase()]
     )
     inner.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
     inner.decoder = library.decoders.WordPiece()
-    trainer = library.trainers.WordPieceTrainer(
-        vocab_size=size,
-        min_frequency=2,
-        special_tokens=[END_OF_TEXT, UNKNOWN],
-        show_progress=False,
-    )
-    return inner, trainer
+    return inner
 
 
-def whole_words(library: Any, size: int) -> tuple[Any, Any]:
-    """Return an untrained tokenizer of whole words and its trainer."""
+def pieces_between_gaps(inner: Any, documents: Sequence[str]) -> set[str]:
+    """Return the different words that a tokenizer splits documents into before its model acts."""
+    words: set[str] = set()
+    for document in documents:
+        text = inner.normalizer.normalize_str(document)
+        words.update(word for word, _ in inner.pre_tokenizer.pre_tokenize_str(text))
+    return words
+
+
+def train_words(library: Any, documents: Sequence[str], size: int) -> Any:
+    """Return a tokenizer of whole words."""
     inner = library.Tokenizer(library.models.WordLevel(unk_token=UNKNOWN))
     words = library.Regex(WORDS)
     inner.pre_tokenizer = library.pre_tokenizers.Split(words, "removed", invert=True)
@@ -228,10 +256,11 @@ def whole_words(library: Any, size: int) -> tuple[Any, Any]:
     trainer = library.trainers.WordLevelTrainer(
         vocab_size=size, special_tokens=[END_OF_TEXT, UNKNOWN], show_progress=False
     )
-    return inner, trainer
+    inner.train_from_iterator(documents, trainer)
+    return inner
 
 
-PARTS = {"byte-bpe": byte_bpe, "wordpiece-lower": wordpiece_lower, "word": whole_words}
+KINDS = {"byte-bpe": train_byte_bpe, "wordpiece-lower": train_wordpiece_lower, "word": train_words}
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
