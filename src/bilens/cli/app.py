@@ -15,7 +15,8 @@ from bilens.cli.commands.certify import certify
 from bilens.cli.commands.decompose import decompose
 from bilens.cli.commands.demo import demo
 from bilens.cli.commands.explain import explain
-from bilens.cli.commands.train import train_app
+from bilens.cli.commands.train_image import train_image
+from bilens.cli.commands.train_language import train_language
 from bilens.cli.console import Output
 from bilens.cli.failure import INTERRUPTED, UNEXPECTED, complain, explain_error, fail, nowhere
 from bilens.version import VERSION
@@ -29,6 +30,9 @@ app = typer.Typer(
 )
 for command in (demo, decompose, audit, certify, attack, explain):
     app.command()(command)
+train_app = typer.Typer(help="Train a model that can be read exactly.", no_args_is_help=True)
+train_app.command("image")(train_image)
+train_app.command("language")(train_language)
 app.add_typer(train_app, name="train")
 
 

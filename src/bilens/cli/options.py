@@ -9,9 +9,12 @@ import typer
 
 Dataset = Literal["mnist", "fashion-mnist"]
 Lang = Literal["en", "ja"]
+Gate = Literal["none", "relu", "gelu", "silu"]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for machines.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is already there.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")]
 DataDir = Annotated[
     Path | None, typer.Option(help="Folder with the IDX files of the data set (.gz or raw).")
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -73,11 +73,20 @@ class ActivationNoise:
 def activation_noise(
     model: BilinearClassifier, std: float, dropout: float
 ) -> Iterator[ActivationNoise]:
-    """Disturb the activations of a model inside the block, and leave it as it was afterwards."""
+    """Disturb the activations of a classifier inside the block; see `disturbed`."""
+    with disturbed((model.embed, *model.layers), std, dropout) as noise:
+        yield noise
+
+
+@contextmanager
+def disturbed(
+    modules: Iterable[nn.Module], std: float, dropout: float
+) -> Iterator[ActivationNoise]:
+    """Disturb the outputs of modules inside the block, and leave them as they were afterwards."""
     noise = ActivationNoise(std, dropout)
     with ExitStack() as stack:
         if std > 0 or dropout > 0:
-            for module in (model.embed, *model.layers):
+            for module in modules:
                 handle = module.register_forward_hook(noise)
                 stack.callback(handle.remove)
         yield noise

@@ -13,7 +13,11 @@ from bilens.io.model_folder import CONFIG_NAME, WEIGHTS_NAME
 from bilens.train.checkpoint import FOLDER as CHECKPOINTS
 
 RUN_NAME, HISTORY_NAME = "run.json", "history.jsonl"
-OWN_FILES = (CONFIG_NAME, WEIGHTS_NAME, RUN_NAME, HISTORY_NAME)
+TOKENIZER_NAME, CORPUS_NAME, CURVE_NAME = "tokenizer.json", "corpus.json", "loss.svg"  # of text
+OWN_FILES = (
+    *(CONFIG_NAME, WEIGHTS_NAME, RUN_NAME, HISTORY_NAME),
+    *(TOKENIZER_NAME, CORPUS_NAME, CURVE_NAME),
+)
 EARLIER_NAME = ".earlier"  # the run that is being overwritten, whole
 MOVING_NAME = ".earlier.moving"  # a part of it, on its way there or back
 

@@ -1,21 +1,15 @@
-"""Options of `bilens train`."""
+"""Options of `bilens train image`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from bilens.cli.options import DataDir, Dataset, Json, Overwrite
-
-Gate = Literal["none", "relu", "gelu", "silu"]
-Precision = Literal["auto", "float32", "bfloat16"]
-
-train_app = typer.Typer(help="Train a model that can be read exactly.", no_args_is_help=True)
+from bilens.cli.options import DataDir, Dataset, Gate, Json, Overwrite, Precision, Resume
 
 
-@train_app.command("image")
 def train_image(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder for the run.")],
@@ -45,7 +39,7 @@ def train_image(
         Precision, typer.Option(help="auto: bfloat16 where the processor has it.")
     ] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0)] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    resume: Resume = False,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -54,7 +48,7 @@ def train_image(
     Example: bilens train image --dataset mnist --data-dir data --epochs 100 --noise 0.5
     --weight-decay 1.0 --seed 42 --out runs/mnist
     """
-    from bilens.cli.actions.train import run_train_command
+    from bilens.cli.actions.train_image import run_train_image_command
 
     recipe = {
         "d_hidden": hidden,
@@ -73,6 +67,6 @@ def train_image(
         "precision": precision,
         "seed": seed,
     }
-    run_train_command(
+    run_train_image_command(
         context.obj, out, dataset, data_dir, download, recipe, resume, overwrite, json
     )

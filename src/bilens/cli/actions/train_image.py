@@ -13,7 +13,7 @@ from bilens.train.recipe import Recipe
 from bilens.workflows.provenance import this_command, versions
 
 
-def run_train_command(
+def run_train_image_command(
     output: Output,
     out: Path,
     dataset: str,
