@@ -15,12 +15,15 @@ from torch import nn
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.errors import CheckpointError, UsageError
 from bilens.io.config import FORMAT, read_json
+from bilens.io.huggingface_llama import read_llama
+from bilens.io.llama_config import is_huggingface
 from bilens.io.model_folder import CONFIG_NAME, WEIGHTS_NAME, read_model_folder
 from bilens.io.official_image import (
     build_official_image,
     is_official_image,
     read_official_pickle,
 )
+from bilens.io.official_language import build_official_language, is_official_language
 from bilens.io.paths import check_path
 from bilens.io.tensors import file_sha256, read_safetensors, refuse_pickle
 from bilens.nn import MLP, BilinearClassifier, BilinearLayer, BilinearTransformer, TopKSAE
@@ -143,10 +146,11 @@ def is_exact(layer: nn.Module) -> bool:
 def load(
     path: str | Path, *, residual: bool | None = None, allow_pickle: bool = False
 ) -> LoadedModel:
-    """Read a model: a bilens model folder, or an image checkpoint of the paper's repository.
+    """Read a model: a bilens model folder, a Llama folder of Hugging Face, or one of the paper's.
 
     Args:
-        path: a folder with `config.json` and `model.safetensors`, a `.safetensors` file, or, with
+        path: a folder with `config.json` and `model.safetensors` (a Llama's may be in shards), or
+            an image checkpoint of the paper's repository: a `.safetensors` file or, with
             `allow_pickle`, a `.pt` file.
         residual: for official checkpoints that do not say whether each block adds its input.
         allow_pickle: whether a pickle may be opened (with weights_only).
@@ -198,6 +202,8 @@ def _load_folder(folder: Path, residual: bool | None) -> LoadedModel:
             f"{folder}: holds no model; expected {CONFIG_NAME} and {WEIGHTS_NAME} in it.{hint}"
         )
     content = read_json(folder / CONFIG_NAME)
+    if is_official_language(content) or is_huggingface(content):
+        return _transformer_of_others(folder, content, residual)
     if "format" not in content and {"d_hidden", "n_layer"} <= {*content}:  # the older repository
         tensors, _ = read_safetensors(folder / WEIGHTS_NAME)
         said = content.get("residual")
@@ -219,6 +225,22 @@ def _load_folder(folder: Path, residual: bool | None) -> LoadedModel:
         stored.config.output_names,
         stored.provenance,
     )
+
+
+def _transformer_of_others(
+    folder: Path, content: dict[str, Any], residual: bool | None
+) -> LoadedModel:
+    if residual is not None:
+        raise UsageError(
+            f"{folder}: is a language model, which always has residual paths: leave the option out."
+        )
+    if is_official_language(content):
+        tensors, _ = read_safetensors(folder / WEIGHTS_NAME)
+        module = build_official_language(folder, content, tensors)
+        sha256, kind = file_sha256(folder / WEIGHTS_NAME), "transformer of the paper's official"
+        return LoadedModel(module, str(folder), sha256, provenance={"format": f"{kind} repository"})
+    module, sha256 = read_llama(folder)
+    return LoadedModel(module, str(folder), sha256, provenance={"format": "Hugging Face Llama"})
 
 
 def agreed_residual(path: Path, said: bool | None, asked: bool | None) -> bool | None:

@@ -88,7 +88,7 @@ def llama_tensors(config: TransformerConfig, ours: Mapping[str, Tensor]) -> dict
 
 
 def from_llama_tensors(
-    tensors: Mapping[str, Tensor], n_layer: int, n_head: int, n_kv_head: int, bias: bool
+    tensors: Mapping[str, Tensor], config: TransformerConfig, n_kv_head: int
 ) -> dict[str, Tensor]:
     """Return the weights under our names, of the same function.
 
@@ -100,11 +100,11 @@ def from_llama_tensors(
     gain = tensors[FINAL_NORM]
     if UNEMBED in tensors or not bool((gain == 1).all()):
         ours["unembed.weight"] = with_gain(tensors.get(UNEMBED, tensors[EMBED]), gain)
-    for index in range(n_layer):
+    for index in range(config.n_layer):
         block, layer = f"blocks.{index}.", layer_prefix(index)
         attention_gain, mlp_gain = (tensors[layer + norm] for norm in NORMS)
         q, k, v = (tensors[f"{layer}self_attn.{letter}_proj.weight"] for letter in "qkv")
-        k, v = (repeated(rows, n_kv_head, n_head // n_kv_head) for rows in (k, v))
+        k, v = (repeated(rows, n_kv_head, config.n_head // n_kv_head) for rows in (k, v))
         ours[f"{block}attention.qkv.weight"] = with_gain(torch.cat([q, k, v]), attention_gain)
         ours[f"{block}attention.out.weight"] = tensors[f"{layer}self_attn.o_proj.weight"]
         for branch, projection in BRANCHES.items():
@@ -112,7 +112,7 @@ def from_llama_tensors(
             ours[f"{block}mlp.{branch}.weight"] = (
                 weight if branch == "down" else with_gain(weight, mlp_gain)
             )
-            if bias:
+            if config.bias:
                 ours[f"{block}mlp.{branch}.bias"] = tensors[f"{layer}mlp.{projection}.bias"]
     return ours
 

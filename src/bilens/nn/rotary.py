@@ -8,6 +8,11 @@ import torch
 from torch import Tensor
 
 
+def rotary_frequencies(d_head: int, base: float, device: torch.device | None = None) -> Tensor:
+    """Return base^(−2i/d_head) for each pair i, (d_head/2,) float32."""
+    return 1.0 / base ** (torch.arange(0, d_head, 2, device=device).float() / d_head)
+
+
 @lru_cache(maxsize=16)
 def rotation_table(
     num_positions: int, d_head: int, base: float, dtype: torch.dtype, device: torch.device
@@ -19,8 +24,8 @@ def rotation_table(
     Source: arXiv:2104.09864, §3.2.2.
     """
     with torch.inference_mode(False):  # the table is kept, and training may be next to read it
-        frequencies = 1.0 / base ** (torch.arange(0, d_head, 2, device=device).float() / d_head)
-        angles = torch.arange(num_positions, device=device).float()[:, None] * frequencies
+        positions = torch.arange(num_positions, device=device).float()
+        angles = positions[:, None] * rotary_frequencies(d_head, base, device)
         return angles.cos().to(dtype), angles.sin().to(dtype)
 
 

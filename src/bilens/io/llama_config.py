@@ -1,0 +1,126 @@
+"""`config.json` of a Llama folder of Hugging Face: which transformer of ours it describes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bilens.checks import check_count
+from bilens.errors import CheckpointError, UsageError
+from bilens.nn.layer import Gate
+from bilens.nn.transformer_config import TransformerConfig
+
+GATES: dict[object, Gate | None] = {
+    "linear": None,
+    "relu": "relu",
+    "gelu": "gelu",
+    "silu": "silu",
+    "swish": "silu",
+}
+SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+)
+
+
+@dataclass(frozen=True)
+class LlamaConfig:
+    """What `config.json` says.
+
+    Attributes:
+        ours: as a transformer of ours.
+        n_kv_head: heads of keys and values, each shared by several heads of queries.
+    """
+
+    ours: TransformerConfig
+    n_kv_head: int
+
+
+def is_huggingface(content: Mapping[str, Any]) -> bool:
+    """Tell whether a `config.json` is one of Hugging Face's, of whatever model."""
+    return "format" not in content and bool({"model_type", "architectures"} & {*content})
+
+
+def parse_llama_config(path: Path, content: Mapping[str, Any]) -> LlamaConfig:
+    """Return what a `config.json` says.
+
+    Raises:
+        CheckpointError: If it describes anything that is not a plain Llama.
+    """
+    refuse_others(path, content)
+    missing = [name for name in SIZES if name not in content]
+    if missing:
+        raise CheckpointError(f"{path}: lacks {', '.join(missing)}: restore the file.")
+    n_head = content["num_attention_heads"]
+    try:
+        ours = TransformerConfig(
+            vocab_size=content["vocab_size"],
+            d_model=content["hidden_size"],
+            d_hidden=content["intermediate_size"],
+            n_layer=content["num_hidden_layers"],
+            n_head=n_head,
+            n_ctx=content.get("max_position_embeddings", 2048),
+            gate=GATES[content.get("hidden_act", "silu")],
+            tied=bool(content.get("tie_word_embeddings", False)),
+            bias=bool(content.get("mlp_bias", False)),
+            rotary_base=rotary_base(path, content),
+            norm_epsilon=content.get("rms_norm_eps", 1e-6),
+            mlp_type="gated",
+        )
+        shared = content.get("num_key_value_heads")
+        n_kv_head = check_count("num_key_value_heads", n_head if shared is None else shared, 1)
+    except UsageError as error:
+        raise CheckpointError(f"{path}: does not describe a Llama of ours: {error}") from error
+    if n_head % n_kv_head != 0 or content.get("head_dim") not in (None, ours.d_head):
+        raise CheckpointError(
+            f"{path}: has num_key_value_heads {n_kv_head} and head_dim {content.get('head_dim')} "
+            f"at {n_head} heads; expected a divisor of the heads, and {ours.d_head} (hidden_size "
+            "/ heads): other widths are not supported."
+        )
+    return LlamaConfig(ours, n_kv_head)
+
+
+def refuse_others(path: Path, content: Mapping[str, Any]) -> None:
+    """Refuse the configuration of anything but a plain Llama, saying why."""
+    kind, activation = content.get("model_type"), content.get("hidden_act", "silu")
+    reasons = {
+        "needs code of its own (auto_map), which is never run": bool(content.get("auto_map")),
+        f"is of the type {kind!r}; of Hugging Face's models, Llama ('llama') is read": (
+            kind != "llama"
+        ),
+        f"has the activation {activation!r}; expected one of {', '.join(map(str, GATES))}": (
+            not isinstance(activation, str) or activation not in GATES
+        ),
+        "has biases in its attention (attention_bias), which are not supported": bool(
+            content.get("attention_bias")
+        ),
+        "is quantised (quantization_config): save it in floating point": bool(
+            content.get("quantization_config")
+        ),
+    }
+    for reason, applies in reasons.items():
+        if applies:
+            raise CheckpointError(f"{path}: the model {reason}.")
+
+
+def rotary_base(path: Path, content: Mapping[str, Any]) -> float:
+    """Return the base of the rotary angles; `rope_parameters` wins over `rope_theta`.
+
+    Raises:
+        CheckpointError: If the angles are scaled for long texts, or turn a part of each head.
+    """
+    rope = content.get("rope_parameters") or content.get("rope_scaling") or {}
+    kind = rope.get("rope_type", rope.get("type", "default")) if isinstance(rope, dict) else rope
+    partial = rope.get("partial_rotary_factor", 1.0) if isinstance(rope, dict) else 1.0
+    if kind != "default" or partial != 1.0:
+        raise CheckpointError(
+            f"{path}: has rotary positions of the type {kind!r} with the factor {partial!r}; "
+            "expected the type 'default' over whole heads: scaled ones are not supported."
+        )
+    base: float = rope.get("rope_theta", content.get("rope_theta", 10000.0))
+    return base
