@@ -89,7 +89,7 @@ class TopKSAE(nn.Module):
             ShapeError: If the last axis is not d_in.
             NonFiniteError: If an entry is NaN or infinite; NaN would win the choice.
         """
-        x = self._centred(x)
+        x = self.centred(x)
         dtype = x.dtype
         return functional.linear(x, self.encoder.to(dtype), self.encoder_bias.to(dtype))
 
@@ -100,7 +100,7 @@ class TopKSAE(nn.Module):
             ShapeError: If the last axis is not d_in.
             NonFiniteError: If an entry is NaN or infinite.
         """
-        x = self._centred(x)
+        x = self.centred(x)
         values, indices = chosen_pre_activations(
             x.reshape(-1, self.d_in),
             self.encoder.to(x.dtype),
@@ -174,8 +174,13 @@ class TopKSAE(nn.Module):
         """Bring each row of the decoder back to norm 1, in place."""
         self.decoder.copy_(functional.normalize(self.decoder, dim=1))
 
-    def _centred(self, x: Tensor) -> Tensor:
-        """Return scale·x − decoder_bias, in float32 or better, of an input that fits."""
+    def centred(self, x: Tensor) -> Tensor:
+        """Return scale·x − decoder_bias, what the encoder reads, in float32 or better.
+
+        Raises:
+            ShapeError: If the last axis is not d_in.
+            NonFiniteError: If an entry is NaN or infinite.
+        """
         if x.shape[-1:] != (self.d_in,):
             raise ShapeError(
                 f"x has shape {tuple(x.shape)}; (..., {self.d_in}) was expected: this SAE was made "

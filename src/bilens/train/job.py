@@ -15,6 +15,8 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from bilens.io.model_folder import CONFIG_NAME, WEIGHTS_NAME
+
 Model = TypeVar("Model", bound=nn.Module)
 LineT = TypeVar("LineT", bound="Line")
 
@@ -85,6 +87,10 @@ class TrainingJob(ABC, Generic[Model, LineT]):
     @abstractmethod
     def save(self, run: TrainingRun[Model], folder: Path, provenance: Mapping[str, str]) -> None:
         """Write the finished model into the run folder, over one that may be there."""
+
+    def finished(self, folder: Path) -> bool:
+        """Tell whether a run folder holds a finished model."""
+        return (folder / CONFIG_NAME).exists() and (folder / WEIGHTS_NAME).exists()
 
     def current(self, run: TrainingRun[Model]) -> str:
         """Name the place where a run is."""

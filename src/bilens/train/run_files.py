@@ -10,6 +10,7 @@ from pathlib import Path
 from bilens.atomic import write_error
 from bilens.errors import InterruptedRunError
 from bilens.io.model_folder import CONFIG_NAME, WEIGHTS_NAME
+from bilens.nn.hooks import NAME as HOOK_NAME
 from bilens.train.checkpoint import FOLDER as CHECKPOINTS
 
 RUN_NAME, HISTORY_NAME = "run.json", "history.jsonl"
@@ -65,18 +66,25 @@ def bring_back(folder: Path) -> None:
         shutil.rmtree(moving, ignore_errors=True)
 
 
+def own_folders(folder: Path) -> list[str]:
+    """Return the names of a run's folders in its folder: checkpoints, and one a hook point."""
+    present = sorted(item.name for item in folder.iterdir() if item.is_dir())
+    return [name for name in present if name == CHECKPOINTS or HOOK_NAME.fullmatch(name)]
+
+
 def remove_own(folder: Path) -> None:
     """Remove the files of a run from a folder, and nothing else."""
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    for name in own_folders(folder):
+        shutil.rmtree(folder / name, ignore_errors=True)
     for name in OWN_FILES:
         (folder / name).unlink(missing_ok=True)
 
 
 def move_own(source: Path, target: Path) -> None:
     """Move the files of a run, where there are any."""
-    present = [name for name in (*OWN_FILES, CHECKPOINTS) if (source / name).exists()]
+    present = [name for name in OWN_FILES if (source / name).exists()]
     try:
-        for name in present:
+        for name in present + own_folders(source):
             target.mkdir(exist_ok=True)
             (source / name).replace(target / name)
     except OSError as error:

@@ -24,7 +24,7 @@ from bilens.errors import (
     UsageError,
 )
 from bilens.io.config import read_json
-from bilens.io.model_folder import CONFIG_NAME, WEIGHTS_NAME
+from bilens.io.model_folder import CONFIG_NAME
 from bilens.train.checkpoint import FOLDER as CHECKPOINTS
 from bilens.train.checkpoint import found_checkpoints, load_checkpoint, save_checkpoint
 from bilens.train.job import Line, LineT, Model, TrainingJob, TrainingRun
@@ -94,7 +94,7 @@ def run_in_folder(
     with locked(folder), earlier_run_kept(folder, resume):
         clear(folder)
         history = resume_run(folder, job, run, say) if resume else []
-        if run.epoch == job.epochs and has_model(folder):
+        if run.epoch == job.epochs and job.finished(folder):
             say(f"{folder} is finished: nothing is left to do.")
             return TrainingResult(folder, tuple(history))
         write_file(folder / RUN_NAME, json.dumps(dict(job.about), indent=2).encode())
@@ -175,11 +175,6 @@ def resume_run(
             f"{run.epoch}: restore the file, or start again with --overwrite."
         )
     return history
-
-
-def has_model(folder: Path) -> bool:
-    """Tell whether a run left its model."""
-    return (folder / CONFIG_NAME).exists() and (folder / WEIGHTS_NAME).exists()
 
 
 def check_folder(

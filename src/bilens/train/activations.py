@@ -1,0 +1,134 @@
+"""Activations of a language model as a shuffled stream, a buffer at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bilens.checks import check_finite, check_memory
+from bilens.errors import NonFiniteError, UsageError
+from bilens.nn.hooks import hook_layer
+from bilens.nn.tokens import check_tokens
+from bilens.nn.transformer import BilinearTransformer
+from bilens.train.randomness import ORDER, stream
+
+TOKENS_AT_ONCE = 8192  # that run through the model together
+ROWS = 1  # beside ORDER: the order of the rows in a buffer
+
+
+@dataclass(frozen=True, eq=False)
+class ActivationBuffer:
+    """Activations at the hook points, each in the same shuffled order.
+
+    Attributes:
+        activations: hook point → (rows, d_model), in the order of the texts.
+        order: (rows,), the order in which they are handed out.
+    """
+
+    activations: Mapping[str, Tensor]
+    order: Tensor
+
+    def batch(self, hook: str, step: int, size: int) -> Tensor:
+        """Return the rows of a step, (size, d_model)."""
+        return self.activations[hook][self.order[step * size : (step + 1) * size]]
+
+
+class ActivationStream:
+    """The activations of a model at hook points: each buffer is a function of seed and number.
+
+    Texts are drawn without replacement, pass after pass; a buffer holds as many as fill it, and
+    its rows are shuffled. Because the texts are in random order already, a buffer that is
+    replaced as a whole mixes as well as one that is refilled by halves, and a resumed run
+    computes it again instead of storing it. The first token of each text is left out: it attends
+    to itself alone, and its activations are of another kind.
+
+    Cost: one run of the model a buffer, up to the last block that is asked for.
+
+    Args:
+        model: in evaluation mode, or as it is to be read.
+        texts: (num_texts, n_ctx) tokens.
+        hooks: hook points.
+        buffer_size: rows of a buffer, at most; a whole number of texts fills it.
+        seed: of the order.
+
+    Raises:
+        UsageError: If there is no such hook point, or the texts do not fit the model.
+        MemoryLimitError: If a buffer would not fit.
+    """
+
+    def __init__(
+        self,
+        model: BilinearTransformer,
+        texts: Tensor,
+        hooks: tuple[str, ...],
+        buffer_size: int,
+        seed: int,
+    ) -> None:
+        for hook in hooks:
+            hook_layer(hook, model.config.n_layer)
+        num_texts, length = check_tokens(texts, None, model.config.vocab_size, model.config.n_ctx)
+        if length < 2:
+            raise UsageError(
+                f"the texts have {length} token each, and the first one is left out: pass texts of "
+                "at least 2 tokens."
+            )
+        self.model, self.texts, self.hooks, self.seed = model, texts, hooks, seed
+        self.texts_per_buffer = min(max(buffer_size // (length - 1), 1), num_texts)
+        self.rows = self.texts_per_buffer * (length - 1)
+        check_memory(
+            4 * self.rows * model.config.d_model * len(hooks),
+            f"a buffer of {self.rows} activations at {len(hooks)} hook point(s)",
+            "choose a smaller buffer",
+        )
+
+    def buffer(self, index: int) -> ActivationBuffer:
+        """Return buffer number `index`.
+
+        Raises:
+            NonFiniteError: If an activation is NaN or infinite.
+        """
+        first = index * self.texts_per_buffer
+        places = range(first, first + self.texts_per_buffer)
+        passes = {place // len(self.texts) for place in places}
+        orders = {
+            number: torch.randperm(len(self.texts), generator=stream(self.seed, ORDER, number))
+            for number in passes
+        }
+        chosen = [
+            int(orders[place // len(self.texts)][place % len(self.texts)]) for place in places
+        ]
+        found = activations_of(self.model, self.texts[chosen], self.hooks)
+        generator = stream(self.seed, ORDER, index, ROWS)
+        order = torch.randperm(self.rows, generator=generator)
+        return ActivationBuffer(found, order.to(self.texts.device))
+
+
+@torch.no_grad()
+def activations_of(
+    model: BilinearTransformer, texts: Tensor, hooks: tuple[str, ...]
+) -> dict[str, Tensor]:
+    """Return the activations of texts, all but those of each first token, in float32.
+
+    Returns:
+        Hook point → (num_texts · (n_ctx − 1), d_model).
+
+    Raises:
+        NonFiniteError: If one is NaN or infinite.
+    """
+    was_training = model.training
+    model.eval()
+    parts: dict[str, list[Tensor]] = {hook: [] for hook in hooks}
+    for some in torch.split(texts, max(1, TOKENS_AT_ONCE // texts.shape[1])):
+        for hook, value in model.activations(some, hooks).items():
+            parts[hook].append(value[:, 1:].flatten(0, 1).float())
+    model.train(was_training)
+    found = {hook: torch.cat(values) for hook, values in parts.items()}
+    for hook, rows in found.items():
+        try:
+            check_finite(f"the activations at {hook}", rows)
+        except NonFiniteError as error:
+            raise NonFiniteError(f"{error} The model is broken: train it again.") from None
+    return found

@@ -1,0 +1,1 @@
+"""Training of sparse autoencoders on the activations of a language model."""

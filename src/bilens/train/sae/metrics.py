@@ -1,0 +1,200 @@
+"""How well a sparse autoencoder stands for a layer: what it leaves out, and what that costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from bilens.errors import NumericalError, UsageError
+from bilens.nn.hooks import Edit, hook_layer
+from bilens.nn.topk_sae import TopKSAE
+from bilens.nn.transformer import BilinearTransformer
+from bilens.train.activations import TOKENS_AT_ONCE
+
+
+@dataclass(frozen=True)
+class SAEMetrics:
+    """An autoencoder at a hook point, on texts that it was not trained on.
+
+    The first token of each text is left out everywhere: the autoencoder was not trained on it. A
+    replacement leaves the activation there as it is, and its prediction is not counted.
+
+    Attributes:
+        hook: the hook point.
+        tokens: activations that were looked at.
+        fvu: Σ ‖x − x̂‖² / Σ ‖x − mean‖², the normalised MSE; 0 is perfect, 1 is the mean.
+        l0: mean number of latents other than zero.
+        dead: share of latents that no token keeps.
+        loss: mean cross-entropy of the model as it is, nats per token.
+        loss_patched: with x̂ in the place of x.
+        loss_zero: with zeros in the place of x.
+        loss_mean: with the mean of x in the place of x.
+    """
+
+    hook: str
+    tokens: int
+    fvu: float
+    l0: float
+    dead: float
+    loss: float
+    loss_patched: float
+    loss_zero: float
+    loss_mean: float
+
+    @property
+    def loss_added(self) -> float:
+        """What the replacement costs, nats per token."""
+        return self.loss_patched - self.loss
+
+    @property
+    def recovered_from_zero(self) -> float | None:
+        """Share of the loss between zero-ablation and the model that x̂ brings back."""
+        return recovered(self.loss_zero, self.loss_patched, self.loss)
+
+    @property
+    def recovered_from_mean(self) -> float | None:
+        """Share of the loss between mean-ablation and the model that x̂ brings back."""
+        return recovered(self.loss_mean, self.loss_patched, self.loss)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the metrics as JSON values, the derived ones too."""
+        return asdict(self) | {
+            "loss_added": self.loss_added,
+            "recovered_from_zero": self.recovered_from_zero,
+            "recovered_from_mean": self.recovered_from_mean,
+        }
+
+
+def recovered(ablated: float, patched: float, clean: float) -> float | None:
+    """Return (ablated − patched) / (ablated − clean); None where ablation costs nothing."""
+    return (ablated - patched) / (ablated - clean) if ablated != clean else None
+
+
+@torch.no_grad()
+def measure_sae(model: BilinearTransformer, sae: TopKSAE, hook: str, texts: Tensor) -> SAEMetrics:
+    """Return the metrics of an autoencoder at a hook point of a model.
+
+    Cost: five runs of the model over the texts, one of them up to the hook point.
+
+    Args:
+        model: the model.
+        sae: the autoencoder, in the units of the model (its `scale` counts).
+        hook: where it stands.
+        texts: (num_texts, n_ctx) tokens that neither was trained on, n_ctx ≥ 3.
+
+    Raises:
+        UsageError: If there is no such hook point, the autoencoder has another width, or the texts
+            do not fit the model.
+        NonFiniteError: If an activation is NaN or infinite.
+        NumericalError: If the activations are all equal.
+    """
+    check_fits(model, sae, hook)
+    if texts.ndim != 2 or texts.shape[1] < 3:
+        raise UsageError(
+            f"texts have shape {tuple(texts.shape)}; expected (texts, tokens) with at least 3 "
+            "tokens each: the first is left out, and the second predicts the third."
+        )
+    was_training = model.training
+    model.eval()
+    parts = torch.split(texts, max(1, TOKENS_AT_ONCE // texts.shape[1]))
+    tally = _Tally(sae)
+    for part in parts:
+        tally.add(model.activations(part, (hook,))[hook][:, 1:].flatten(0, 1))
+    mean = tally.mean.to(sae.decoder.dtype)
+    losses = [
+        mean_loss(model, parts, {} if edit is None else {hook: behind_first(edit)})
+        for edit in (None, sae, torch.zeros_like, lambda x: mean.to(x.dtype).expand_as(x))
+    ]
+    model.train(was_training)
+    return SAEMetrics(hook, tally.count, tally.fvu, tally.l0, tally.dead, *losses)
+
+
+def check_fits(model: BilinearTransformer, sae: TopKSAE, hook: str) -> None:
+    """Refuse an autoencoder that does not have the width of a hook point.
+
+    Raises:
+        UsageError: If the widths differ, or there is no such hook point.
+    """
+    hook_layer(hook, model.config.n_layer)
+    if sae.d_in != model.config.d_model:
+        raise UsageError(
+            f"the autoencoder has width {sae.d_in}, and {hook} of this model has width "
+            f"{model.config.d_model}: pass the autoencoder that was trained on this model."
+        )
+
+
+def behind_first(edit: Edit) -> Edit:
+    """Return an edit of all activations of a text but the first."""
+
+    def apply(x: Tensor) -> Tensor:
+        return torch.cat([x[:, :1], edit(x[:, 1:]).to(x.dtype)], dim=1)
+
+    return apply
+
+
+def mean_loss(
+    model: BilinearTransformer, parts: tuple[Tensor, ...], replace: Mapping[str, Edit]
+) -> float:
+    """Return the mean cross-entropy of all tokens from the third on, nats per token."""
+    total, count = 0.0, 0
+    for part in parts:
+        logits, _ = model.run(part, replace=replace)
+        targets = part[:, 2:].flatten()
+        predicted = logits[:, 1:-1].flatten(0, 1).float()
+        total += float(functional.cross_entropy(predicted, targets, reduction="sum"))
+        count += len(targets)
+    return total / count
+
+
+class _Tally:
+    """Sums over the rows of a text collection, in float64."""
+
+    def __init__(self, sae: TopKSAE) -> None:
+        self.sae = sae
+        self.count, self.active = 0, 0
+        self.error, self.square = 0.0, 0.0
+        self.shift: Tensor | None = None  # near the mean, so that squares do not cancel
+        self.sum = torch.zeros(sae.d_in, dtype=torch.float64, device=sae.decoder.device)
+        self.kept = torch.zeros(sae.num_latents, dtype=torch.bool, device=sae.decoder.device)
+
+    def add(self, x: Tensor) -> None:
+        """Count rows, (rows, d_in)."""
+        latents = self.sae.top(x)
+        self.error += float((x - self.sae.decode_top(latents)).double().square().sum())
+        if self.shift is None:
+            self.shift = x.double().mean(dim=0)
+        centred = x.double() - self.shift
+        self.square += float(centred.square().sum())
+        self.sum += centred.sum(dim=0)
+        self.count += len(x)
+        active = latents.values != 0
+        self.active += int(active.sum())
+        self.kept[latents.indices[active]] = True
+
+    @property
+    def mean(self) -> Tensor:
+        assert self.shift is not None, "at least one part was added"
+        return self.shift + self.sum / self.count
+
+    @property
+    def fvu(self) -> float:
+        variance = self.square - float(self.sum.square().sum()) / self.count
+        if variance <= 0:
+            raise NumericalError(
+                f"the {self.count} activations are all equal, so there is no variance that could "
+                "be explained: choose another hook point."
+            )
+        return self.error / variance
+
+    @property
+    def l0(self) -> float:
+        return self.active / self.count
+
+    @property
+    def dead(self) -> float:
+        return 1 - float(self.kept.double().mean())
