@@ -1,0 +1,93 @@
+"""Agreement of a few eigenpairs with the whole form, against numpy's own statistics.
+
+Broken once: `cumsum` -> `cumprod`; the exact form did not agree. `truth[active]` -> `truth` in
+the active part; its correlation was that of all inputs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from bilens.algebra.eigen.eigendecompose import eigendecompose_all
+from bilens.errors import ShapeError, UsageError
+from bilens.interp.low_rank import low_rank_fit
+from bilens.interp.records import LowRankFit
+from builders import D_IN, D_OUT, randn, random_map
+
+G = random_map()
+PAIRS = eigendecompose_all(G, k=D_IN)
+X = randn(60, D_IN, seed=5)
+ACTIVE = G(X) > 0
+
+
+def fit(**changes: object) -> LowRankFit:
+    chosen: dict[str, object] = {"generator": torch.Generator().manual_seed(0)} | changes
+    return low_rank_fit(G, PAIRS, X, ACTIVE, **chosen)  # type: ignore[arg-type]
+
+
+def test_all_pairs_are_the_latent_itself() -> None:
+    found = fit()
+    assert found.ranks.tolist() == [1, 2, 4, 5]
+    assert found.num_active.tolist() == ACTIVE.sum(dim=0).tolist()
+    for exact in (found.correlation, found.correlation_active, found.r_squared, found.slope):
+        torch.testing.assert_close(exact[:, -1], torch.ones(D_OUT, dtype=torch.float64))
+    torch.testing.assert_close(found.intercept[:, -1], torch.zeros(D_OUT, dtype=torch.float64))
+
+
+def test_numbers_are_those_of_the_definitions() -> None:
+    found = fit(ranks=[2])
+    for latent in range(D_OUT):
+        truth = G(X)[:, latent].numpy()
+        guess = PAIRS[latent].truncate(2)(X).numpy()
+        active = ACTIVE[:, latent].numpy()
+        for part, correlation, share in (
+            (np.ones(len(X), dtype=bool), found.correlation, found.r_squared),
+            (active, found.correlation_active, found.r_squared_active),
+        ):
+            expected = np.corrcoef(truth[part], guess[part])[0, 1]
+            assert float(correlation[latent, 0]) == pytest.approx(expected)
+            error = ((truth[part] - guess[part]) ** 2).mean() / truth[part].var()
+            assert float(share[latent, 0]) == pytest.approx(1 - error)
+        slope, intercept = np.polyfit(guess, truth, 1)
+        assert float(found.slope[latent, 0]) == pytest.approx(slope)
+        assert float(found.intercept[latent, 0]) == pytest.approx(intercept)
+
+
+def test_latents_are_those_asked_for() -> None:
+    whole = fit()
+    one = low_rank_fit(
+        G, eigendecompose_all(G, torch.eye(D_OUT).double()[2:], k=D_IN), X, ACTIVE[:, 2:],
+        torch.Generator().manual_seed(0), latents=[2],
+    )  # fmt: skip
+    torch.testing.assert_close(one.correlation[0], whole.correlation[2])
+    assert one.latents.tolist() == [2]
+
+
+def test_random_directions_of_the_same_eigenvalues_do_worse_than_the_true_ones() -> None:
+    found = fit(ranks=[2], num_random=50)
+    assert bool((found.null_correlation < found.correlation).all())
+    assert bool((found.null_edge_active >= found.null_correlation_active).all())
+    assert torch.equal(found.null_correlation, fit(ranks=[2], num_random=50).null_correlation)
+
+
+def test_a_latent_that_is_never_active_has_no_correlation() -> None:
+    none = torch.zeros_like(ACTIVE)
+    found = low_rank_fit(G, PAIRS, X, none, torch.Generator())
+    assert bool(found.correlation_active.isnan().all())
+    assert bool(found.null_edge_active.isnan().all())
+    assert bool(found.correlation.isfinite().all())
+
+
+@pytest.mark.parametrize("ranks", [[0], [6], []])
+def test_ranks_beyond_the_pairs_are_refused(ranks: list[int]) -> None:
+    with pytest.raises(UsageError, match="rank"):
+        fit(ranks=ranks)
+
+
+def test_parts_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ShapeError, match="one form for each of the 2 latents"):
+        fit(latents=[0, 1])
+    with pytest.raises(ShapeError, match="expected bool"):
+        low_rank_fit(G, PAIRS, X, ACTIVE.double(), torch.Generator())
