@@ -6,23 +6,24 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from bilens.data.text_cleaning import Document
 from bilens.errors import DataError, MissingExtraError, UsageError
 
 BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 
 
-def read_table(path: Path, column: str | None) -> Iterator[str]:
+def read_table(path: Path, column: str | None) -> Iterator[Document]:
     """Yield the documents of one column of a local .json, .jsonl, .csv or .parquet file."""
     files = {"train": str(path)}
     table = open_data_set(BUILDERS[path.suffix], f"{path}", "train", True, data_files=files)
     return read_column(table, str(path), column)
 
 
-def read_hub(name: str, split: str, column: str | None, stream: bool) -> Iterator[str]:
+def read_hub(name: str, split: str, column: str | None, stream: bool) -> Iterator[Document]:
     """Yield the documents of one column of a data set of the hub.
 
     Args:
-        name: As "owner/name".
+        name: As "owner/name", or "owner/name:configuration" where there are several.
         split: A split of the data set.
         column: The column with the text; None for "text", or for the only column of texts.
         stream: Read rows as they come instead of downloading the whole split first.
@@ -32,7 +33,9 @@ def read_hub(name: str, split: str, column: str | None, stream: bool) -> Iterato
         DataError: If the data set or split cannot be had, or a row is not text.
         UsageError: If there is no such column, or it is not clear which one is meant.
     """
-    return read_column(open_data_set(name, name, split, stream), name, column)
+    place, _, configuration = name.partition(":")
+    data_set = open_data_set(place, name, split, stream, name=configuration or None)
+    return read_column(data_set, name, column)
 
 
 def open_data_set(builder: str, title: str, split: str, stream: bool, **arguments: Any) -> Any:
@@ -47,7 +50,7 @@ def open_data_set(builder: str, title: str, split: str, stream: bool, **argument
         raise unreadable(title, error) from None
 
 
-def read_column(table: Any, title: str, column: str | None) -> Iterator[str]:
+def read_column(table: Any, title: str, column: str | None) -> Iterator[Document]:
     """Yield one column of a table, row by row."""
     rows = iter(table)
     chosen = column
@@ -69,7 +72,7 @@ def read_column(table: Any, title: str, column: str | None) -> Iterator[str]:
                 f"{title} has a row whose {chosen!r} is a {type(text).__name__}; text was "
                 "expected: choose another column."
             )
-        yield text
+        yield Document(text)
 
 
 def only_text_column(row: Mapping[str, object], title: str) -> str:

@@ -14,13 +14,13 @@ from pathlib import Path
 from bilens.checks import check_count
 from bilens.data.hub_text import BUILDERS, read_hub, read_table
 from bilens.data.story_grammar import StoryGrammar
-from bilens.data.text_cleaning import clean
+from bilens.data.text_cleaning import END_OF_TEXT, Document, clean
 from bilens.data.text_files import read_documents
 from bilens.errors import DataError, UsageError
 
 GRAMMAR = "grammar"
 GRAMMAR_STORIES = 20_000
-HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")  # owner/name, perhaps :configuration
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,15 @@ def load_text(
         corpus: a text file, a folder of .txt files (how documents are told apart:
             `read_documents`), a .json, .jsonl, .csv or .parquet file, "grammar" for stories of
             the `StoryGrammar`, or the name of a Hugging Face data set such as
-            "roneneldan/TinyStories".
+            "roneneldan/TinyStories" (or "owner/name:configuration").
         column: the column with the text, where there are columns.
         split: of a Hugging Face data set.
         held_out: share of the documents that is held out, more than 0 and less than 1.
         limit: how many documents are read; None for all (of "grammar": GRAMMAR_STORIES).
         seed: which documents are held out, and which stories the grammar tells.
-        stream: read a Hugging Face data set row by row instead of downloading all of it first;
-            pays with a limit.
-        report: gets a line about what was read and what cleaning left out.
+        stream: read a Hugging Face data set row by row, up to the limit, instead of downloading
+            all of it first.
+        report: gets a line that says what was read and what cleaning left out.
 
     Raises:
         UsageError: If an argument is out of range or does nothing for this corpus.
@@ -80,45 +80,47 @@ def load_text(
     if not (math.isfinite(held_out) and 0 < held_out < 1):
         raise UsageError(f"held_out must be more than 0 and less than 1, got {held_out!r}.")
     if limit is not None:
-        check_count("limit", limit, 2)
-    if corpus == GRAMMAR:
-        stories = StoryGrammar().generate(limit or GRAMMAR_STORIES, seed)
-        source = f"{len(stories):,} stories of the story grammar, seed {seed}"
-        return split_off(stories, GRAMMAR, source, held_out, seed)
-    name, place, documents = open_corpus(corpus, column, split, stream)
+        limit = check_count("limit", limit, 2)
+    if stream and limit is None:
+        raise UsageError("stream is set without a limit: say how many documents to read.")
+    seed = check_count("seed", seed, 0)
+    name, place, documents = open_corpus(corpus, column, split, stream, limit, seed)
     cleaned = clean(islice(documents, limit))
+    source = f"{place}: {cleaned.describe()}"
     if report is not None:
-        report(f"{place}: {cleaned.describe()}.")
+        report(source)
     if len(cleaned.documents) < 2:
         raise DataError(
-            f"{place} has {cleaned.describe()}; at least 2 documents were expected, one to train "
-            "on and one to hold out: pass a larger corpus, or set documents apart by blank lines."
+            f"{source}; at least 2 were expected, one to train on and one to hold out: pass a "
+            f"larger corpus, or set documents apart by {END_OF_TEXT} or blank lines."
         )
-    source = f"{place}, {cleaned.describe()}"
     return split_off(cleaned.documents, name, source, held_out, seed)
 
 
 def open_corpus(
-    corpus: str | Path, column: str | None, split: str, stream: bool
-) -> tuple[str, str, Iterator[str]]:
+    corpus: str | Path, column: str | None, split: str, stream: bool, limit: int | None, seed: int
+) -> tuple[str, str, Iterator[Document]]:
     """Return the name of a corpus, its place in words, and its documents."""
     path = Path(corpus)
-    if path.exists():
-        if stream:
-            raise UsageError(f"stream is for Hugging Face data sets, and {path} is a local file.")
-        if path.suffix in BUILDERS:
-            return path.stem, f"the file {path}", read_table(path, column)
-        if column is not None:
-            raise UsageError(f"{path} is plain text and has no column {column!r}: leave it out.")
-        kind = "folder" if path.is_dir() else "file"
-        return path.stem, f"the {kind} {path}", read_documents(path)
-    if isinstance(corpus, Path) or not HUB_NAME.fullmatch(corpus) or path.suffix == ".txt":
-        raise DataError(
-            f"{corpus} does not exist; a text file, a folder of .txt files, {GRAMMAR!r} or the "
-            "name of a Hugging Face data set was expected: check the path."
-        )
-    place = f"the Hugging Face data set {corpus}, split {split}"
-    return corpus, place, read_hub(corpus, split, column, stream)
+    is_table = path.suffix in BUILDERS
+    is_local = corpus == GRAMMAR or path.exists()
+    if is_local and (stream or split != "train"):
+        raise UsageError(f"stream and split are for Hugging Face data sets; {corpus} is none.")
+    if is_local and column is not None and not is_table:
+        raise UsageError(f"{corpus} has no columns: leave out column={column!r}.")
+    if corpus == GRAMMAR:
+        stories = StoryGrammar().generate(limit or GRAMMAR_STORIES, seed)
+        return GRAMMAR, f"the story grammar, seed {seed}", map(Document, stories)
+    if is_local:
+        documents = read_table(path, column) if is_table else read_documents(path)
+        return path.stem, f"the {'folder' if path.is_dir() else 'file'} {path}", documents
+    if isinstance(corpus, str) and HUB_NAME.fullmatch(corpus) and path.suffix != ".txt":
+        place = f"the Hugging Face data set {corpus}, split {split}"
+        return corpus, place, read_hub(corpus, split, column, stream)
+    raise DataError(
+        f"{corpus} does not exist; a text file, a folder of .txt files, {GRAMMAR!r} or the name of "
+        "a Hugging Face data set (owner/name) was expected: check the path."
+    )
 
 
 def split_off(

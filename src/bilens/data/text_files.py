@@ -7,20 +7,20 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from bilens.data.text_cleaning import END_OF_TEXT, Document
 from bilens.errors import DataError
 
-END_OF_TEXT = "<|endoftext|>"
 SEPARATOR = END_OF_TEXT.encode()
 BLANK_LINES = re.compile(rb"(?:\r?\n[ \t]*){2,}")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-def read_documents(path: Path) -> Iterator[str]:
+def read_documents(path: Path) -> Iterator[Document]:
     """Yield the documents of a text file, or of all .txt files in a folder and below it.
 
     In a file that holds "<|endoftext|>" (the layout of TinyStories) each document ends with it;
-    what follows the last one is a document that was cut, and is left out. Any other file is
-    split at its blank lines; any other file of a folder is one document.
+    what follows the last one is not whole. Any other file is split at its blank lines; any other
+    file of a folder is one document.
 
     Raises:
         DataError: If the path is missing or unreadable, a folder has no .txt file, a file is
@@ -39,7 +39,7 @@ def read_documents(path: Path) -> Iterator[str]:
         yield from read_file(path, split_at_blank_lines=True)
 
 
-def read_file(path: Path, split_at_blank_lines: bool) -> Iterator[str]:
+def read_file(path: Path, split_at_blank_lines: bool) -> Iterator[Document]:
     """Yield the documents of one file."""
     if not path.exists():
         raise DataError(f"{path} does not exist; a text file was expected: check the path.")
@@ -50,8 +50,8 @@ def read_file(path: Path, split_at_blank_lines: bool) -> Iterator[str]:
             if path.stat().st_size == 0:
                 raise DataError(f"{path} is empty; text was expected: check the file.")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                for start, end in spans(content, split_at_blank_lines):
-                    yield decode(content[start:end], start, path)
+                for start, end, is_whole in spans(content, split_at_blank_lines):
+                    yield Document(decode(content[start:end], start, path), is_whole)
     except OSError as error:
         raise DataError(
             f"{path} cannot be read ({error.strerror or error}); a readable text file was "
@@ -59,19 +59,20 @@ def read_file(path: Path, split_at_blank_lines: bool) -> Iterator[str]:
         ) from None
 
 
-def spans(content: mmap.mmap, split_at_blank_lines: bool) -> Iterator[tuple[int, int]]:
-    """Yield where the documents of a file begin and end, in bytes."""
+def spans(content: mmap.mmap, split_at_blank_lines: bool) -> Iterator[tuple[int, int, bool]]:
+    """Yield where the documents of a file begin and end, in bytes, and whether they are whole."""
     start = len(BYTE_ORDER_MARK) if content[: len(BYTE_ORDER_MARK)] == BYTE_ORDER_MARK else 0
     if content.find(SEPARATOR) >= 0:
         while (end := content.find(SEPARATOR, start)) >= 0:
-            yield start, end
+            yield start, end, True
             start = end + len(SEPARATOR)
+        yield start, len(content), False
         return
     if split_at_blank_lines:
         for gap in BLANK_LINES.finditer(content, start):
-            yield start, gap.start()
+            yield start, gap.start(), True
             start = gap.end()
-    yield start, len(content)
+    yield start, len(content), True
 
 
 def decode(data: bytes, start: int, path: Path) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from bilens.atomic import write_file
 from bilens.checks import check_count
-from bilens.data.text_files import END_OF_TEXT
+from bilens.data.text_cleaning import END_OF_TEXT
 from bilens.errors import DataError, MissingExtraError, UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 TokenizerKind: TypeAlias = Literal["byte-bpe", "wordpiece-lower", "word"]
 
+FILE_NAME = "tokenizer.json"
 UNKNOWN = "[UNK]"
 # What others call the end of a text; the first one that a tokenizer has is taken.
 END_NAMES = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "[EOS]")
@@ -266,11 +267,16 @@ KINDS = {"byte-bpe": train_byte_bpe, "wordpiece-lower": train_wordpiece_lower, "
 def load_tokenizer(path: Path) -> Tokenizer:
     """Return the tokenizer of a tokenizer.json.
 
+    Args:
+        path: the file, or the folder that it is in, such as a model folder.
+
     Raises:
         DataError: If the file is missing, damaged, or lacks a token for the end of a text.
         MissingExtraError: If `tokenizers` is not installed.
     """
     library = tokenizers_library(f"Reading {path}")
+    if path.is_dir():
+        path = path / FILE_NAME
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -1,0 +1,154 @@
+"""Rows of Hugging Face data sets and of local tables, read by the library `datasets` itself.
+
+The network is never used: local files go through the library's own builders, and its
+`load_dataset` is replaced where a data set of the hub is meant.
+
+Broken once: `only_text_column` returning the first column, and the `except` around the rows
+dropped; the tests of two columns and of the broken connection failed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+
+from bilens.data.hub_text import read_hub, read_table
+from bilens.errors import DataError, MissingExtraError, UsageError
+
+Load = Callable[..., Any]
+
+
+def table(path: Path, *rows: dict[str, object]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def texts(path: Path, column: str | None = None) -> list[str]:
+    return [document.text for document in read_table(path, column)]
+
+
+def test_json_lines_are_read_by_their_text(tmp_path: Path) -> None:
+    path = table(tmp_path / "a.jsonl", {"id": 1, "text": "one"}, {"id": 2, "text": "two\n\nlines"})
+    assert texts(path) == ["one", "two\n\nlines"]
+
+
+def test_tables_of_other_formats_are_read(tmp_path: Path) -> None:
+    rows = datasets.Dataset.from_dict({"story": ["one", "two, or more"]})
+    rows.to_csv(tmp_path / "a.csv")
+    rows.to_parquet(tmp_path / "a.parquet")
+    for name in ("a.csv", "a.parquet"):
+        assert texts(tmp_path / name) == ["one", "two, or more"]
+
+
+def test_a_column_can_be_chosen(tmp_path: Path) -> None:
+    path = table(tmp_path / "a.jsonl", {"text": "one", "summary": "short"})
+    assert texts(path, "summary") == ["short"]
+
+
+def test_where_two_columns_are_text_one_has_to_be_chosen(tmp_path: Path) -> None:
+    path = table(tmp_path / "a.jsonl", {"story": "one", "summary": "short"})
+    with pytest.raises(UsageError, match=r"columns of text \['story', 'summary'\].*with column"):
+        texts(path)
+
+
+def test_a_column_that_does_not_exist_is_refused_with_those_that_do(tmp_path: Path) -> None:
+    path = table(tmp_path / "a.jsonl", {"text": "one", "id": 1})
+    with pytest.raises(UsageError, match="has no column 'txt': choose one of 'text', 'id'"):
+        texts(path, "txt")
+
+
+def test_a_column_of_numbers_is_refused(tmp_path: Path) -> None:
+    path = table(tmp_path / "a.jsonl", {"text": "one", "id": 1})
+    with pytest.raises(DataError, match="a row whose 'id' is a int; text was expected"):
+        texts(path, "id")
+
+
+def test_a_damaged_table_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "one"}\n{"text": ', encoding="utf-8")
+    with pytest.raises(DataError, match=r"a\.jsonl cannot be read \("):
+        texts(path)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[Load], list[Any]]:
+    """Put another `load_dataset` in the library's place; what it was called with is returned."""
+
+    def replace(load: Load) -> list[Any]:
+        calls: list[Any] = []
+
+        def recorded(*args: Any, **kwargs: Any) -> Any:
+            calls.append((args, kwargs))
+            return load(*args, **kwargs)
+
+        monkeypatch.setattr(datasets, "load_dataset", recorded)
+        return calls
+
+    return replace
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_data_set_of_the_hub_is_asked_for_as_the_library_expects(
+    hub: Callable[[Load], list[Any]], stream: bool
+) -> None:
+    calls = hub(lambda *_, **__: datasets.Dataset.from_dict({"text": ["one", "two"]}))
+    found = [text for text, _ in read_hub("owner/name:part", "validation", None, stream)]
+    assert found == ["one", "two"]
+    assert calls == [
+        (("owner/name",), {"split": "validation", "streaming": stream, "name": "part"})
+    ]
+
+
+def test_rows_are_read_as_they_come(hub: Callable[[Load], list[Any]]) -> None:
+    seen = []
+
+    def rows() -> Iterator[dict[str, str]]:
+        for index in range(1000):
+            seen.append(index)
+            yield {"text": str(index)}
+
+    hub(lambda *_, **__: datasets.IterableDataset.from_generator(rows))
+    reader = read_hub("owner/name", "train", None, stream=True)
+    assert [next(reader).text for _ in range(3)] == ["0", "1", "2"]
+    assert len(seen) < 10
+
+
+def test_a_data_set_that_cannot_be_had_is_named_with_the_reason(
+    hub: Callable[[Load], list[Any]],
+) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise ConnectionError("Couldn't reach\n the Hub")
+
+    hub(load)
+    with pytest.raises(
+        DataError,
+        match=r"owner/none cannot be read \(ConnectionError: Couldn't reach the Hub\): check the "
+        "name, the split and the network, or pass a text file",
+    ):
+        list(read_hub("owner/none", "train", None, stream=False))
+
+
+def test_a_connection_that_breaks_off_is_an_error_of_the_data(
+    hub: Callable[[Load], list[Any]],
+) -> None:
+    def rows() -> Iterator[dict[str, str]]:
+        yield {"text": "one"}
+        raise TimeoutError("no answer")
+
+    hub(lambda *_, **__: rows())
+    reader = read_hub("owner/name", "train", None, stream=True)
+    assert next(reader).text == "one"
+    with pytest.raises(DataError, match=r"owner/name cannot be read \(TimeoutError: no answer\)"):
+        next(reader)
+
+
+def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'bilens\[language\]'"):
+        list(read_hub("owner/name", "train", None, stream=False))
