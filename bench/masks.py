@@ -18,7 +18,7 @@ from bilens.data.images import ImageDataset, load_images
 from bilens.findings.attacks.attack import attack_classifier
 from bilens.findings.attacks.records import TOLERANCE, AttackFindings
 from bilens.findings.attacks.request import AttackRequest
-from bilens.findings.audit import LabelledImages
+from bilens.findings.subject import LabelledImages
 from bilens.nn import BilinearClassifier
 from bilens.train.loop import accuracy, start_run, train
 from bilens.train.recipe import Recipe

@@ -44,6 +44,7 @@ def make_document(
         "truncation": curve,
         "explanations": [make_explanation(rng, readings, width, *kind) for kind in kinds],
         "verdict": make_verdict(curve, classes),
+        "guarantees": make_guarantees(width, len(names)),
         "null_samples": 99,
         "seed": 0,
         "source": {
@@ -67,6 +68,35 @@ def make_document(
             "hardware": "a processor, 2 threads",
             "date": "2026-01-02",
         },
+    }
+
+
+def make_guarantees(width: int, classes: int) -> dict[str, Any]:
+    """What is proven from the weights alone."""
+    point = dict.fromkeys(("certified", "agreement", "mean", "deviation"))
+    return {
+        "box": {"low": 0.0, "high": 1.0},
+        "l2": None,
+        "linf": None,
+        "truncation": {
+            "radius": math.sqrt(width),
+            "radius_origin": "box",
+            "level": 0.99,
+            "chosen": None,
+            "chosen_by": "none",
+            "points": [
+                {"k": 1, "bounds": [0.7] * classes, "attained": [True] * classes, **point},
+            ],
+        },
+        "input_use": {
+            "unused": [],
+            "num_undecided": 0,
+            "influence": [
+                {"output": index, "input": 0, "bound": 1.25, "reached": 1.0}
+                for index in range(classes)
+            ],
+        },
+        "stability": [],
     }
 
 
@@ -242,7 +272,7 @@ def variants() -> dict[str, dict[str, Any]]:
 def failed() -> dict[str, Any]:
     """An audit whose rules fail or warn, with biases."""
     document = make_document()
-    document["passed"] = False
+    document["passed"], document["guarantees"] = False, None
     document["exactness"][0] |= {"passed": False, "relative_error": 0.5}
     document["classes"][1]["complete"] = False
     outcomes = {"exact": "fail", "complete": "fail", "beyond_chance": "warn"}

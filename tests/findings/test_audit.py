@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,8 +25,11 @@ from bilens.errors import (
     ShapeError,
     UsageError,
 )
-from bilens.findings.audit import LabelledImages, audit_classifier, image_shape
-from bilens.findings.records import AuditFindings
+from bilens.findings import audit
+from bilens.findings.audit import audit_classifier
+from bilens.findings.guarantees.certificate import certify_classifier
+from bilens.findings.records import AuditFindings, Exactness
+from bilens.findings.subject import LabelledImages, image_shape
 from bilens.nn import BilinearClassifier, BilinearLayer, BilinearMLP
 from builders import randn
 
@@ -203,7 +207,9 @@ def test_progress_tells_each_stage_and_each_rotation() -> None:
     calls: list[tuple[str, int, int]] = []
     audited(tiny.classifier(), TEST, progress=lambda *call: calls.append(call))
     stages = list(dict.fromkeys(stage for stage, _, _ in calls))
-    assert stages == ["exactness", "spectra", "chance", "data"]
+    assert stages == [
+        *("exactness", "spectra", "chance", "data", "radii", "truncation", "use of inputs")
+    ]
     assert [done for stage, done, _ in calls if stage == "chance"] == list(
         range(1, tiny.ROTATIONS + 1)
     )
@@ -295,3 +301,20 @@ def test_the_findings_are_json() -> None:
     document = audited(tiny.classifier(), TEST).to_dict()
     assert (document["schema_version"], document["kind"]) == (1, "audit")
     assert json.loads(json.dumps(document, allow_nan=False))["null_samples"] == tiny.ROTATIONS
+
+
+def test_what_an_audit_proves_is_what_a_certificate_proves() -> None:
+    found = audited(tiny.trained(), TEST).guarantees
+    assert found == replace(
+        certify_classifier(tiny.trained(), TEST).guarantees, linf=None, stability=()
+    )
+
+
+def test_nothing_is_proven_where_formula_and_model_disagree(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wrong = Exactness("float64", 1.0, 0.5, 1e-12, 1000)
+    monkeypatch.setattr(audit, "check_exactness", lambda *_: (wrong,))
+    found = audited(tiny.classifier())
+    assert found.guarantees is None
+    assert not found.passed

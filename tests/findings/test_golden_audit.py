@@ -18,7 +18,8 @@ import pytest
 import torch
 
 import tiny
-from bilens.findings.audit import LabelledImages, audit_classifier
+from bilens.findings.audit import audit_classifier
+from bilens.findings.subject import LabelledImages
 
 GOLDEN = Path(__file__).with_name("golden_audit.json")
 ROUNDING = ("residual", "largest_residual", "largest_error", "relative_error", "float32", "float64")

@@ -161,7 +161,7 @@ def test_an_audit_passes_unless_a_rule_failed(outcomes: list[str], passed: bool)
     model = ModelSummary(
         "BilinearClassifier", 4, 2, 2, False, False, 9, "float64", (2, 2), False, ()
     )
-    findings = AuditFindings(model, (SINGLE, DOUBLE), None, (), (), (), verdict, 19, 0)
+    findings = AuditFindings(model, (SINGLE, DOUBLE), None, (), (), (), verdict, None, 19, 0)
     assert findings.passed is passed
     document = findings.to_dict()
     assert document["passed"] is passed

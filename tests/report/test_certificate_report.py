@@ -17,7 +17,7 @@ import torch
 
 import bilens as bl
 from bilens.errors import CheckpointError, NonFiniteError, UsageError
-from bilens.findings.guarantees.records import SCHEMA_VERSION
+from bilens.findings.guarantees.certificate_record import SCHEMA_VERSION
 from bilens.report import certificate_document
 from bilens.report.catalogue import LANGUAGES, load_catalogue
 from bilens.report.certificate_document import check_certificate

@@ -34,6 +34,7 @@ KEYS = [
     "truncation",
     "explanations",
     "verdict",
+    "guarantees",
     "null_samples",
     "seed",
     "source",
@@ -181,4 +182,12 @@ def test_progress_is_passed_on() -> None:
         null_samples=tiny.ROTATIONS,
         progress=lambda stage, _done, _total: stages.append(stage),
     )
-    assert list(dict.fromkeys(stages)) == ["exactness", "spectra", "chance", "data"]
+    assert list(dict.fromkeys(stages)) == [
+        "exactness",
+        "spectra",
+        "chance",
+        "data",
+        "radii",
+        "truncation",
+        "use of inputs",
+    ]

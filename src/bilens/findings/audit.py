@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
@@ -14,61 +9,25 @@ from bilens.algebra.directions import centred_directions
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.rotation_null import rotation_null
-from bilens.checks import check_count, check_float_tensor
-from bilens.errors import ShapeError, UsageError
+from bilens.algebra.status import Status
+from bilens.checks import check_count
+from bilens.errors import UsageError
 from bilens.findings.accuracy import share_right, truncation_curve
 from bilens.findings.exactness import check_exactness
 from bilens.findings.explanation import choose_examples, explain
-from bilens.findings.records import AuditFindings, Explanation, ModelSummary, TruncationPoint
+from bilens.findings.guarantees.guarantees import ClassForms, Extent, classifier_guarantees
+from bilens.findings.records import AuditFindings, Exactness, Explanation, TruncationPoint
 from bilens.findings.spectra import MINIMUM_SAMPLES, read_classes
+from bilens.findings.subject import (
+    SEED_LIMIT,
+    LabelledImages,
+    Progress,
+    in_float64,
+    silent,
+    summarise,
+)
 from bilens.findings.verdict import judge
 from bilens.nn import BilinearClassifier
-
-SEED_LIMIT = 2**32  # torch's generator uses no more bits of a seed
-Progress = Callable[[str, int, int], None]
-
-
-def silent(_stage: str, _done: int, _total: int) -> None:
-    """Report no progress."""
-
-
-@dataclass(frozen=True, eq=False)
-class LabelledImages:
-    """Inputs with their right classes: (batch, in) and (batch,)."""
-
-    images: Tensor
-    labels: Tensor
-
-    def check(self, d_input: int, d_output: int) -> None:
-        """Refuse data that do not fit a model.
-
-        Raises:
-            ShapeError: If images or labels do not fit each other or the model.
-            NonFiniteError: If a pixel is NaN or infinite.
-        """
-        check_float_tensor("images", self.images)
-        if self.images.ndim != 2 or self.images.shape[1] != d_input:
-            raise ShapeError(
-                f"the images have shape {tuple(self.images.shape)}; the model reads "
-                f"{d_input} inputs, so (batch, {d_input}) was expected."
-            )
-        labels = self.labels
-        if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex():
-            raise ShapeError(
-                f"the labels have dtype {labels.dtype} and shape {tuple(labels.shape)}; one whole "
-                "number for each image, (batch,), was expected: use labels.long()."
-            )
-        if len(labels) != len(self.images) or len(labels) == 0:
-            raise ShapeError(
-                f"there are {len(self.images)} images and {len(labels)} labels; one label "
-                "for each image, and at least one, was expected."
-            )
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= d_output:
-            raise ShapeError(
-                f"the labels run from {low} to {high}; the model has {d_output} classes, counted "
-                "from 0: check that these are its data."
-            )
 
 
 def audit_classifier(
@@ -149,6 +108,11 @@ def audit_classifier(
         truncation, enough = truncation_curve(eigs, images, labels, scores.argmax(dim=1))
         explanations = explain_examples(eigs, images, labels, scores)
     verdict = judge(exactness, classes, accuracy, truncation, enough)
+    proven = None
+    if provable(exactness, eigs):
+        centred = f.compose_output(centred_directions(summary.d_output))
+        forms = ClassForms(module, f, centred, eigs)
+        proven = classifier_guarantees(forms, data, Extent(), progress)
     return AuditFindings(
         summary,
         exactness,
@@ -157,20 +121,23 @@ def audit_classifier(
         truncation,
         explanations,
         verdict,
+        proven,
         null_samples,
         seed,
     )
 
 
-def in_float64(module: BilinearClassifier) -> BilinearClassifier:
-    """Return a copy in float64: the products of the weights are rounded there, not in float32."""
-    return copy.deepcopy(module).double()
+def provable(exactness: tuple[Exactness, ...], eigs: EigenDecomposition) -> bool:
+    """Tell whether anything can be proven: formula and model agree, all spectra are usable."""
+    assert isinstance(eigs.status, tuple), "a batch has a status for each form"
+    whole = all(status is Status.OK for status in eigs.status)
+    return whole and all(item.passed for item in exactness)
 
 
 def class_centred(module: BilinearClassifier) -> EigenDecomposition:
     """Return the whole spectra of the class-centred forms of a classifier, in the input basis."""
-    f = in_float64(module).quadratic_map()
-    return eigendecompose_all(f, centred_directions(f.sizes.d_out), k=None)
+    f = in_float64(module).quadratic_map().detach()
+    return eigendecompose_all(f.compose_output(centred_directions(f.sizes.d_out)), k=None)
 
 
 def explain_examples(
@@ -181,34 +148,3 @@ def explain_examples(
         explain(eigs, images[index], scores[index], int(labels[index]), index, kind)
         for kind, index in choose_examples(scores, labels).items()
     )
-
-
-def summarise(
-    module: BilinearClassifier,
-    input_shape: tuple[int, ...] | None,
-    output_names: tuple[str, ...] | None,
-) -> ModelSummary:
-    """Return what the model is: sizes, options, and how its inputs are laid out."""
-    d_input, d_output = module.embed.in_features, module.head.out_features
-    layer = module.layers[0]
-    return ModelSummary(
-        kind=type(module).__name__,
-        d_input=d_input,
-        d_hidden=module.embed.out_features,
-        d_output=d_output,
-        bias=bool(getattr(layer, "has_bias", False)),
-        residual=module.residual,
-        num_parameters=sum(parameter.numel() for parameter in module.parameters()),
-        dtype=str(module.embed.weight.dtype).removeprefix("torch."),
-        input_shape=image_shape(d_input, input_shape),
-        input_shape_assumed=input_shape is None,
-        output_names=output_names or tuple(str(index) for index in range(d_output)),
-    )
-
-
-def image_shape(d_input: int, input_shape: tuple[int, ...] | None) -> tuple[int, int]:
-    """Return rows and columns for drawing: the shape given, a square, or a single row."""
-    if input_shape is not None and len(input_shape) == 2:
-        return input_shape[0], input_shape[1]
-    side = math.isqrt(d_input)
-    return (side, side) if input_shape is None and side * side == d_input else (1, d_input)

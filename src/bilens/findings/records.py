@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from bilens.findings.guarantees.records import Guarantees
+
 SCHEMA_VERSION = 1
 DRAWN_DIGITS = 5  # decimals of vectors that are only drawn; they have unit length
 Outcome = Literal["pass", "warn", "fail", "info"]
@@ -176,6 +178,7 @@ class AuditFindings:
     truncation: tuple[TruncationPoint, ...]
     explanations: tuple[Explanation, ...]
     verdict: tuple[Finding, ...]
+    guarantees: Guarantees | None  # None where formula and model disagree: nothing is proven then
     null_samples: int
     seed: int
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from bilens.report.document import MODEL, ORIGIN, require
+from bilens.report.document import MODEL, ORIGIN
 from bilens.report.shape import (
     COUNT,
     FLAG,
@@ -18,6 +18,7 @@ from bilens.report.shape import (
     Document,
     Optional,
     checked_copy,
+    require,
 )
 
 SCHEMA_VERSION: Final = 1  # of findings/records.py; a test keeps them equal

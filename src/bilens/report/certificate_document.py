@@ -8,100 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from bilens.report.document import EXACTNESS, MODEL, ORIGIN, require
-from bilens.report.shape import (
-    COUNT,
-    FLAG,
-    INTEGER,
-    NUMBER,
-    OBJECT,
-    TEXT,
-    Document,
-    Optional,
-    checked_copy,
-)
+from bilens.report.document import EXACTNESS, MODEL, ORIGIN
+from bilens.report.guarantees_document import GUARANTEES, check_guarantees
+from bilens.report.shape import COUNT, INTEGER, TEXT, Document, checked_copy, require
 
-SCHEMA_VERSION: Final = 1  # of findings/guarantees/records.py; a test keeps them equal
+SCHEMA_VERSION: Final = 1  # of findings/guarantees/certificate_record.py; a test keeps them equal
 KIND: Final = "certificate"
-RADII: Final[dict[str, Any]] = {
-    "num_inputs": COUNT,
-    "num_right": COUNT,
-    "median": Optional(NUMBER),
-    "curve": [{"radius": NUMBER, "share": NUMBER}],
-    "statuses": OBJECT,
-    "num_open": COUNT,
-    "largest_gap": NUMBER,
-    "num_examples": COUNT,
-    "num_examples_in_box": COUNT,
-    "inputs": [
-        {
-            "index": COUNT,
-            "label": COUNT,
-            "status": TEXT,
-            "radius": Optional(NUMBER),
-            "distance": Optional(NUMBER),
-            "rival": Optional(COUNT),
-            "margin": NUMBER,
-        }
-    ],
-}
-BOUNDS: Final[dict[str, Any]] = {
-    "num_inputs": COUNT,
-    "median_lower": Optional(NUMBER),
-    "median_upper": Optional(NUMBER),
-    "restarts": COUNT,
-    "steps": COUNT,
-    "inputs": [
-        {"index": COUNT, "status": TEXT, "lower": Optional(NUMBER), "upper": Optional(NUMBER)}
-    ],
-}
-TRUNCATION: Final[dict[str, Any]] = {
-    "radius": NUMBER,
-    "radius_origin": TEXT,
-    "level": NUMBER,
-    "chosen": Optional(COUNT),
-    "chosen_by": TEXT,
-    "points": [
-        {
-            "k": COUNT,
-            "bounds": [NUMBER],
-            "attained": [FLAG],
-            "certified": Optional(NUMBER),
-            "agreement": Optional(NUMBER),
-            "mean": Optional([NUMBER]),
-            "deviation": Optional([NUMBER]),
-        }
-    ],
-}
 SHAPE: Final[dict[str, Any]] = {
     "schema_version": COUNT,
     "kind": TEXT,
     "model": MODEL,
     "exactness": EXACTNESS,
-    "box": {"low": NUMBER, "high": NUMBER},
-    "l2": Optional(RADII),
-    "linf": Optional(BOUNDS),
-    "truncation": TRUNCATION,
-    "input_use": {
-        "unused": [COUNT],
-        "num_undecided": COUNT,
-        "influence": [{"output": COUNT, "input": COUNT, "bound": NUMBER, "reached": NUMBER}],
-    },
-    "stability": [
-        {
-            "kind": TEXT,
-            "refused": Optional(TEXT),
-            "classes": [
-                {
-                    "change": NUMBER,
-                    "norm": TEXT,
-                    "movement": NUMBER,
-                    "largest": NUMBER,
-                    "sines": [NUMBER],
-                }
-            ],
-        }
-    ],
+    **GUARANTEES,
     "seed": INTEGER,
     **ORIGIN,
 }
@@ -121,23 +39,5 @@ def check_certificate(document: Mapping[str, Any]) -> Document:
     require(len(rows) == 2 and rows[0] * rows[1] == model["d_input"] > 0, f"input_shape is {rows}")
     require(classes > 1, "there are fewer than two output_names")
     require(len(copy["exactness"]) > 0, "exactness is empty")
-    points = copy["truncation"]["points"]
-    require(len(points) > 0, "truncation has no points")
-    require(all(len(point["bounds"]) == classes for point in points), "bounds and classes differ")
-    influence = copy["input_use"]["influence"]
-    places = [item["output"] for item in influence]
-    require(places == list(range(classes)), "influence does not have one entry a class")
-    require(
-        all(item["refused"] is not None or item["classes"] for item in copy["stability"]),
-        "stability has a kind without classes",
-    )
-    if copy["l2"] is not None:
-        check_radii(copy["l2"], classes)
+    check_guarantees(copy, classes)
     return copy
-
-
-def check_radii(radii: dict[str, Any], classes: int) -> None:
-    """Refuse radii without inputs, or of classes that are not there."""
-    require(len(radii["curve"]) > 1, "the curve has fewer than two points")
-    require(0 < radii["num_inputs"] == len(radii["inputs"]), "l2 has another number of inputs")
-    require(all(item["label"] < classes for item in radii["inputs"]), "a label is not a class")

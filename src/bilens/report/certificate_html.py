@@ -42,6 +42,7 @@ def page_values(t: Catalogue, original: Document) -> dict[str, Any]:
         "num_classes": len(class_names(document)),
         "ground": proven.common_ground(t, document),
         "statements": proven.statements(t, document),
+        "more": "",
         "radii": guarantees.radii_section(t, document),
         "cut": guarantees.truncation_table(t, cut),
         "cut_lead": t("cut.lead", radius=proven.floored(cut["radius"], 6)),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from bilens.errors import UsageError
+from bilens.report.guarantees_document import GUARANTEES, check_guarantees
 from bilens.report.shape import (
     COUNT,
     FLAG,
@@ -22,6 +22,7 @@ from bilens.report.shape import (
     check_shape,
     checked_copy,
     json_text,
+    require,
 )
 
 SCHEMA_VERSION: Final = 1  # of findings/records.py; a test keeps them equal
@@ -140,6 +141,7 @@ SHAPE: Final[dict[str, Any]] = {
         }
     ],
     "verdict": [{"rule": TEXT, "outcome": TEXT, "values": OBJECT}],
+    "guarantees": Optional(GUARANTEES),
     "null_samples": COUNT,
     "seed": INTEGER,
     **ORIGIN,
@@ -154,6 +156,8 @@ def check_document(document: Mapping[str, Any]) -> Document:
             another kind.
         NonFiniteError: If a number is NaN or infinite.
     """
+    if isinstance(document, Mapping) and "guarantees" not in document:  # of an earlier release
+        document = {**document, "guarantees": None}
     copy = checked_copy(document, KIND, SCHEMA_VERSION, SHAPE)
     for finding in copy["verdict"]:
         rule = finding["rule"]
@@ -174,6 +178,8 @@ def check_sizes(document: Document) -> None:
         require(reading["index"] == place, f"classes[{place}] has another index")
         require(len(reading["eigenvalues"]) > 0, f"classes[{place}] has no eigenvalues")
         check_vectors((*reading["positive"], *reading["negative"]), width)
+    if document["guarantees"] is not None:
+        check_guarantees(document["guarantees"], len(classes))
     for explanation in document["explanations"]:
         label, scores = explanation["label"], explanation["classes"]
         places = [explanation["predicted"], *(score["index"] for score in scores)]
@@ -189,12 +195,6 @@ def check_vectors(pairs: Iterable[dict[str, Any]], width: int) -> None:
     """Refuse eigenvectors of another length than the inputs."""
     fits = all(len(pair["vector"]) == width for pair in pairs)
     require(fits, f"an eigenvector does not have {width} components")
-
-
-def require(condition: bool, fault: str) -> None:
-    """Refuse a document that does not fit together."""
-    if not condition:
-        raise UsageError(f"document: {fault}; it cannot be drawn.")
 
 
 def displayable(value: Any) -> Any:

@@ -14,7 +14,7 @@ from bilens.report.document import Document, displayable, json_text
 from bilens.report.numbers import decimals, fixed
 from bilens.report.pictures import Painter, painter_of
 from bilens.report.png import data_uri, encode_png
-from bilens.report.sections import reproduction
+from bilens.report.sections import proven, reproduction
 from bilens.report.sections.accuracy import accuracy_section
 from bilens.report.sections.classes import class_cards
 from bilens.report.sections.exactness import exactness_section
@@ -33,6 +33,7 @@ SECTIONS = (
     "ranks",
     "truncation",
     "predictions",
+    "proven",
     "reproduce",
     "scope",
 )
@@ -66,6 +67,7 @@ def page_values(t: Catalogue, original: Document) -> dict[str, Any]:
     document = displayable(original)
     painter = painter_of(document)
     outcome = overall_outcome(document)
+    guarantees = document["guarantees"]
     return {
         "t": t,
         "lang": t.lang,
@@ -87,6 +89,9 @@ def page_values(t: Catalogue, original: Document) -> dict[str, Any]:
         "ranks": rank_rows(t, document),
         "truncation": truncation_section(t, document),
         "predictions": prediction_cards(t, document, painter),
+        "ground": proven.common_ground(t, document),
+        "statements": proven.statements(t, {**document, **guarantees}) if guarantees else [],
+        "more": t("proven.more" if guarantees else "proven.none"),
         "steps": reproduction.steps(t, document, original),
         "provenance": reproduction.provenance(document),
         "conventions": reproduction.conventions(t, document),

@@ -93,3 +93,9 @@ def is_of_kind(value: Any, kind: str) -> bool:
         least = 0 if kind == COUNT else -LARGEST_WHOLE
         return type(value) is int and least <= value < LARGEST_WHOLE
     return type(value) is (bool if kind == FLAG else str)
+
+
+def require(condition: bool, fault: str) -> None:
+    """Refuse a document that does not fit together."""
+    if not condition:
+        raise UsageError(f"document: {fault}; it cannot be drawn.")

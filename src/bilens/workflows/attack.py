@@ -10,7 +10,7 @@ from bilens.data.images import ImageDataset
 from bilens.errors import UsageError
 from bilens.findings.attacks.attack import attack_classifier
 from bilens.findings.attacks.request import EPSILONS, AttackRequest
-from bilens.findings.audit import LabelledImages, Progress, silent
+from bilens.findings.subject import LabelledImages, Progress, silent
 from bilens.io.load import LoadedModel
 from bilens.report.attack_report import AttackReport
 from bilens.workflows.given_model import given_model

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from bilens.data.images import ImageDataset
 from bilens.errors import UsageError
-from bilens.findings.audit import LabelledImages, Progress, audit_classifier, silent
+from bilens.findings.audit import audit_classifier
+from bilens.findings.subject import LabelledImages, Progress, silent
 from bilens.io.load import LoadedModel
 from bilens.report.audit_report import AuditReport
 from bilens.workflows.given_model import given_model

@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from bilens.data.images import ImageDataset
-from bilens.findings.audit import Progress, silent
-from bilens.findings.guarantees.certificate import SAMPLES, certify_classifier
+from bilens.findings.guarantees.certificate import certify_classifier
+from bilens.findings.guarantees.guarantees import SAMPLES
+from bilens.findings.subject import Progress, silent
 from bilens.io.load import LoadedModel
 from bilens.report.certificate_report import CertificateReport
 from bilens.workflows.audit import labelled

@@ -11,7 +11,7 @@ from pathlib import Path
 from bilens.atomic import replace_folder, write_error, write_file
 from bilens.data.images import ImageDataset
 from bilens.errors import InterruptedRunError, OutputExistsError
-from bilens.findings.audit import Progress, silent
+from bilens.findings.subject import Progress, silent
 from bilens.io.load import load
 from bilens.io.model_folder import CONFIG_NAME
 from bilens.report.audit_report import AuditReport

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from bilens.data.images import ImageDataset
 from bilens.errors import UsageError
-from bilens.findings.audit import LabelledImages, class_centred, in_float64, summarise
+from bilens.findings.audit import class_centred
 from bilens.findings.explanation import explain
 from bilens.findings.input_attribution import attribute_prediction
 from bilens.findings.records import SCHEMA_VERSION
+from bilens.findings.subject import LabelledImages, in_float64, summarise
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearClassifier
 from bilens.workflows.provenance import describe_data, describe_run, describe_source

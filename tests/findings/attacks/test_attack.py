@@ -21,7 +21,7 @@ from bilens.findings.attacks.masks import READS
 from bilens.findings.attacks.optimal import Optimum, optimum
 from bilens.findings.attacks.records import AttackFindings
 from bilens.findings.attacks.request import EPSILONS, AttackRequest
-from bilens.findings.audit import LabelledImages
+from bilens.findings.subject import LabelledImages
 from bilens.nn import BilinearClassifier, BilinearLayer
 
 DATA = tiny.images()

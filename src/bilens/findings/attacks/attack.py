@@ -16,8 +16,8 @@ from bilens.findings.attacks.pseudo_inverse import mended_keys, published_keys
 from bilens.findings.attacks.records import AttackFindings, MaskFinding, ObjectiveFinding
 from bilens.findings.attacks.request import AttackRequest
 from bilens.findings.attacks.summary import curves_of
-from bilens.findings.audit import LabelledImages, Progress, in_float64, silent, summarise
 from bilens.findings.records import drawn
+from bilens.findings.subject import LabelledImages, Progress, in_float64, silent, summarise
 from bilens.nn import BilinearClassifier
 
 DRAWN_NEAR = 4.2  # the masks are drawn at the epsilon nearest to this one

@@ -11,7 +11,7 @@ from bilens.checks import check_count
 from bilens.errors import UsageError
 from bilens.findings.attacks.class_means import ClassMeans
 from bilens.findings.attacks.objective import Objective, objective_of
-from bilens.findings.audit import SEED_LIMIT
+from bilens.findings.subject import SEED_LIMIT
 
 # 4.2 is the paper's mask of standard deviation 0.15 at 784 pixels, 8.4 that of 0.30.
 EPSILONS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.2, 6.0, 8.4)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import math
-
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bilens.algebra.directions import centred_directions
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.certify.arguments import checked_number
 from bilens.checks import check_count, check_memory
 from bilens.errors import NotQuadraticError, NumericalError, UsageError
-from bilens.findings.audit import (
+from bilens.findings.exactness import check_exactness
+from bilens.findings.guarantees.certificate_record import Certificate
+from bilens.findings.guarantees.guarantees import (
+    SAMPLES,
+    ClassForms,
+    Extent,
+    classifier_guarantees,
+)
+from bilens.findings.records import Exactness
+from bilens.findings.subject import (
     SEED_LIMIT,
     LabelledImages,
     Progress,
@@ -20,18 +26,7 @@ from bilens.findings.audit import (
     silent,
     summarise,
 )
-from bilens.findings.exactness import check_exactness
-from bilens.findings.guarantees.input_use import input_use
-from bilens.findings.guarantees.radii import euclidean_radii, largest_entry_radii
-from bilens.findings.guarantees.records import Box, Certificate
-from bilens.findings.guarantees.stability import rounding_stability
-from bilens.findings.guarantees.truncation import Ball, truncation_guarantees
-from bilens.findings.records import Exactness
 from bilens.nn import BilinearClassifier
-
-SAMPLES = 1000
-LINF_SAMPLES = 100  # of them, for the bounds in the ℓ∞ norm
-UNIT_BOX = Box(0.0, 1.0)
 
 
 def certify_classifier(
@@ -86,10 +81,8 @@ def certify_classifier(
         )
     if radius is not None and checked_number("radius", radius) == 0:
         raise UsageError("radius must be above 0: in a ball of radius 0 nothing is cut off.")
-    x = labels = None
     if data is not None:
         data.check(width, classes)
-        x, labels = data.images[:samples].detach().double(), data.labels[:samples].long()
     check_memory(
         8 * 4 * classes * width**2,
         f"the spectra of {classes} classes of {width} inputs",
@@ -100,23 +93,12 @@ def certify_classifier(
     wide = in_float64(module)
     f = wide.quadratic_map().detach()
     centred = f.compose_output(centred_directions(classes))
-    box = box_of(x)
-    l2 = linf = None
-    if x is not None and labels is not None:
-        progress("radii", 0, 1)
-        l2 = euclidean_radii(f, x, labels, box)
-        progress("ℓ∞ bounds", 0, 1)
-        generator = torch.Generator().manual_seed(seed)
-        linf = largest_entry_radii(f, x[:LINF_SAMPLES], labels[:LINF_SAMPLES], generator)
-    progress("truncation", 0, 1)
     eigs = eigendecompose_all(centred, k=None)
     eigs.check_usable()
-    truncation = truncation_guarantees(centred, eigs, ball_of(radius, x, box, width), x, truncate)
-    progress("use of inputs", 0, 1)
-    used = input_use(f, centred, box)
-    progress("rounding", 0, 1)
-    stability = rounding_stability(wide)
-    return Certificate(summary, exactness, box, l2, linf, truncation, used, stability, seed)
+    extent = Extent(samples, truncate, radius, linf_seed=seed, rounding=True)
+    forms = ClassForms(wide, f, centred, eigs)
+    proven = classifier_guarantees(forms, data, extent, progress)
+    return Certificate(summary, exactness, proven, seed)
 
 
 def checked_classifier(module: nn.Module) -> BilinearClassifier:
@@ -164,20 +146,3 @@ def agreeing(exactness: tuple[Exactness, ...]) -> tuple[Exactness, ...]:
                 "Audit the model to see where."
             )
     return exactness
-
-
-def box_of(x: Tensor | None) -> Box:
-    """Return [0, 1], or the smallest interval around it that holds the data."""
-    if x is None:
-        return UNIT_BOX
-    return Box(min(UNIT_BOX.low, float(x.min())), max(UNIT_BOX.high, float(x.max())))
-
-
-def ball_of(radius: float | None, x: Tensor | None, box: Box, width: int) -> Ball:
-    """Return the ball over which errors of truncation are bounded."""
-    if radius is not None:
-        return Ball(float(radius), "asked")
-    if x is not None and bool((longest := x.norm(dim=1).max()) > 0):
-        return Ball(float(longest), "data")
-    corner = max(abs(box.low), abs(box.high)) * math.sqrt(width)
-    return Ball(corner * (1 + 1e-15), "box")  # the root is rounded; the corner is inside

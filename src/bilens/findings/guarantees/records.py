@@ -1,4 +1,4 @@
-"""The records of a certificate: plain numbers and words, ready to be written as JSON.
+"""The records of what is proven: plain numbers and words, ready to be written as JSON.
 
 None stands where a number would be infinite or where there is nothing to say; every field is said
 in `docs/certifying.md`, and a report is drawn from these and from nothing else.
@@ -6,12 +6,9 @@ in `docs/certifying.md`, and a report is drawn from these and from nothing else.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-from bilens.findings.records import Exactness, ModelSummary
-
-SCHEMA_VERSION = 1
 Chosen = Literal["asked", "agreement", "none"]
 BallOrigin = Literal["asked", "data", "box"]
 
@@ -148,22 +145,12 @@ class RoundingStability:
 
 
 @dataclass(frozen=True)
-class Certificate:
-    """All that is proven about one classifier."""
+class Guarantees:
+    """All that is proven about one classifier; None where it was not asked for."""
 
-    model: ModelSummary
-    exactness: tuple[Exactness, ...]
     box: Box
-    l2: EuclideanRadii | None
-    linf: LargestEntryRadii | None
+    l2: EuclideanRadii | None  # with test inputs
+    linf: LargestEntryRadii | None  # with test inputs, in a certificate
     truncation: TruncationGuarantees
     input_use: InputUse
-    stability: tuple[RoundingStability, ...]
-    seed: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the findings as JSON values."""
-        content = asdict(self)
-        for record, exactness in zip(content["exactness"], self.exactness, strict=True):
-            record["passed"] = exactness.passed
-        return {"schema_version": SCHEMA_VERSION, "kind": "certificate", **content}
+    stability: tuple[RoundingStability, ...]  # in a certificate
