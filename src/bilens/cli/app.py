@@ -17,6 +17,7 @@ from bilens.cli.commands.demo import demo
 from bilens.cli.commands.explain import explain
 from bilens.cli.commands.train_image import train_image
 from bilens.cli.commands.train_language import train_language
+from bilens.cli.commands.train_sae import train_sae
 from bilens.cli.console import Output
 from bilens.cli.failure import INTERRUPTED, UNEXPECTED, complain, explain_error, fail, nowhere
 from bilens.version import VERSION
@@ -33,6 +34,7 @@ for command in (demo, decompose, audit, certify, attack, explain):
 train_app = typer.Typer(help="Train a model that can be read exactly.", no_args_is_help=True)
 train_app.command("image")(train_image)
 train_app.command("language")(train_language)
+train_app.command("sae")(train_sae)
 app.add_typer(train_app, name="train")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from bilens.io.load import load
 from bilens.io.model_folder import save
 from bilens.nn.topk_sae import TopKSAE
 from bilens.nn.transformer import BilinearTransformer
@@ -77,7 +78,6 @@ class SAEJob(TrainingJob[nn.ModuleList, SAELine]):
         TopKSAE(width, recipe.latents_for(width), recipe.k)  # its sizes are refused here
         self.epochs = num_buffers(recipe, self.activations)
         self.about = {"recipe": recipe.to_dict(), "data": read.fingerprint()}
-        self.metrics: tuple[SAEMetrics, ...] = ()  # of the finished run
 
     def start(self) -> Run:
         """Return the run at its beginning."""
@@ -100,11 +100,9 @@ class SAEJob(TrainingJob[nn.ModuleList, SAELine]):
             "model_sha256": self.read.weights_sha256,
             "data_source": self.read.corpus,
         }
-        measured = []
         for hook, sae in zip(self.recipe.hooks, run.model, strict=True):
             assert isinstance(sae, TopKSAE), "built in start_run"
             metrics = measure_sae(self.read.model, sae, hook, self.read.held_out)
-            measured.append(metrics)
             save(
                 sae,
                 self.folder_of(hook, folder),
@@ -116,7 +114,14 @@ class SAEJob(TrainingJob[nn.ModuleList, SAELine]):
                 },
                 overwrite=True,
             )
-        self.metrics = tuple(measured)
+
+    def measured(self, folder: Path) -> dict[str, SAEMetrics]:
+        """Return the metrics that `save` left with each autoencoder, by hook point."""
+        found = {}
+        for hook in self.recipe.hooks:
+            provenance = load(self.folder_of(hook, folder)).provenance
+            found[hook] = SAEMetrics.from_dict(json.loads(provenance["metrics"]))
+        return found
 
     def folder_of(self, hook: str, folder: Path) -> Path:
         """Return where the autoencoder of a hook point is, in a run folder."""

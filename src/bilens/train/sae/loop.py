@@ -51,7 +51,8 @@ class SAELine:
         learning_rate: of the last step.
         fvu: hook point → fraction of variance unexplained, over the steps of this buffer.
         l0: hook point → mean number of latents above zero (with sign "raw": other than zero).
-        dead: hook point → share of latents that were not kept for `dead_after` tokens.
+        dead: hook point → share of latents that were not kept for the last `dead_after` tokens, or
+            not at all where there were fewer.
         tokens_per_second: through model and autoencoders, while this buffer was used.
         seconds: wall time of it.
     """
@@ -275,11 +276,14 @@ def remove_parallel(grad: Tensor, rows: Tensor) -> None:
 def _finish_buffer(run: Run, hooks: tuple[str, ...], recipe: SAERecipe, rate: float) -> SAELine:
     sums = dict(zip(hooks, run.sums.tolist(), strict=True))
     count = run.sums[0, ROWS].item()
-    dead = [run.extra[f"idle.{index}"] >= recipe.dead_after for index in range(len(hooks))]
+    step = (run.epoch + 1) * run.step
+    tokens = step * recipe.batch_size
+    idle = min(recipe.dead_after, tokens)
+    dead = [run.extra[f"idle.{index}"] >= idle for index in range(len(hooks))]
     line = SAELine(
         epoch=run.epoch + 1,
-        step=(run.epoch + 1) * run.step,
-        tokens=(run.epoch + 1) * run.step * recipe.batch_size,
+        step=step,
+        tokens=tokens,
         learning_rate=rate,
         fvu={hook: found[ERROR] / found[VARIANCE] for hook, found in sums.items()},
         l0={hook: found[ACTIVE] / found[ROWS] for hook, found in sums.items()},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -68,6 +68,11 @@ class SAEMetrics:
             "recovered_from_zero": self.recovered_from_zero,
             "recovered_from_mean": self.recovered_from_mean,
         }
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> SAEMetrics:
+        """Return the metrics of `to_dict`."""
+        return cls(**{field.name: content[field.name] for field in fields(cls)})
 
 
 def recovered(ablated: float, patched: float, clean: float) -> float | None:
