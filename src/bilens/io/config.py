@@ -118,6 +118,13 @@ def arguments_of(module: nn.Module) -> dict[str, Any]:
     if isinstance(module, BilinearTransformer):
         gate, bias = gate_and_bias(module.mlps)
         return {**asdict(module.config), "gate": gate, "bias": bias}
+    if isinstance(module, TopKSAE):
+        return {
+            "d_in": module.d_in,
+            "num_latents": module.num_latents,
+            "k": module.k,
+            "sign": module.sign,
+        }
     if isinstance(module, BilinearMLP):
         return {
             "d_model": module.left.in_features,
