@@ -3,21 +3,24 @@
 The network is never used: local files go through the library's own builders, and its
 `load_dataset` is replaced where a data set of the hub is meant.
 
-Broken once: `only_text_column` returning the first column, and the `except` around the rows
-dropped; the tests of two columns and of the broken connection failed.
+Broken once: `only_text_column` returning the first column, and the rows read outside of
+`reading`; the tests of two columns and of the broken connection failed.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import datasets
 import pytest
 
+from bilens.data import hub_text
 from bilens.data.hub_text import read_hub, read_table
 from bilens.errors import DataError, MissingExtraError, UsageError
 
@@ -88,6 +91,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[Load], list[Any]]:
             return load(*args, **kwargs)
 
         monkeypatch.setattr(datasets, "load_dataset", recorded)
+        monkeypatch.setattr(hub_text, "is_reachable", lambda *_, **__: True)
         return calls
 
     return replace
@@ -101,7 +105,7 @@ def test_a_data_set_of_the_hub_is_asked_for_as_the_library_expects(
     found = [text for text, _ in read_hub("owner/name:part", "validation", None, stream)]
     assert found == ["one", "two"]
     assert calls == [
-        (("owner/name",), {"split": "validation", "streaming": stream, "name": "part"})
+        (("owner/name",), {"name": "part", "split": "validation", "streaming": stream})
     ]
 
 
@@ -129,9 +133,30 @@ def test_a_data_set_that_cannot_be_had_is_named_with_the_reason(
     with pytest.raises(
         DataError,
         match=r"owner/none cannot be read \(ConnectionError: Couldn't reach the Hub\): check the "
-        "name, the split and the network, or pass a text file",
+        "name, the configuration and the split, or pass a text file",
     ):
         list(read_hub("owner/none", "train", None, stream=False))
+
+
+def test_without_a_network_the_library_is_not_left_to_try_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise URLError("the tests have no network")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    with pytest.raises(DataError, match=r"owner/none was not read: https://\S+ gave no answer"):
+        list(read_hub("owner/none", "train", None, stream=True))
+
+
+def test_what_the_library_has_in_its_cache_is_read_without_a_network(
+    hub: Callable[[Load], list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub(lambda *_, **__: datasets.Dataset.from_dict({"text": ["one"]}))
+    monkeypatch.setattr(hub_text, "is_reachable", lambda *_, **__: False)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    assert list(read_hub("owner/name", "train", None, stream=False)) == [("one", True)]
 
 
 def test_a_connection_that_breaks_off_is_an_error_of_the_data(

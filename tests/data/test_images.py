@@ -15,11 +15,12 @@ import sys
 import threading
 import time
 import urllib.request
+from email.message import Message
 from importlib.machinery import ModuleSpec
 from io import BytesIO
 from pathlib import Path
 from types import ModuleType
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 
 import numpy as np
 import pytest
@@ -530,6 +531,16 @@ class TestProbe:
 
         monkeypatch.setattr(urllib.request, "urlopen", answer)
         assert is_reachable(self.URLS)
+
+    @pytest.mark.parametrize("refusal_counts", [False, True])
+    def test_a_server_that_refuses_is_an_answer_where_it_counts(
+        self, monkeypatch: pytest.MonkeyPatch, refusal_counts: bool
+    ) -> None:
+        def refuse(request: urllib.request.Request, **_: object) -> BytesIO:
+            raise HTTPError(request.full_url, 405, "not allowed", Message(), None)
+
+        monkeypatch.setattr(urllib.request, "urlopen", refuse)
+        assert is_reachable(self.URLS, refusal_counts) is refusal_counts
 
     def test_a_network_that_swallows_everything_is_given_up(
         self, monkeypatch: pytest.MonkeyPatch

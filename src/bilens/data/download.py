@@ -11,6 +11,7 @@ from http.client import HTTPException
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.error import HTTPError
 
 from bilens.data.folder import SUBFOLDERS, read_folder
 from bilens.errors import DataError, MissingExtraError
@@ -63,8 +64,13 @@ def torchvision_class(title: str) -> Any:
     return getattr(datasets, title)
 
 
-def is_reachable(urls: Sequence[str]) -> bool:
-    """Say within PROBE_SECONDS whether one of the addresses answers."""
+def is_reachable(urls: Sequence[str], refusal_counts: bool = False) -> bool:
+    """Say within PROBE_SECONDS whether one of the addresses answers.
+
+    Args:
+        urls: tried in their order.
+        refusal_counts: whether "not found" and the like are an answer too.
+    """
     answered = threading.Event()
 
     def probe() -> None:
@@ -72,8 +78,9 @@ def is_reachable(urls: Sequence[str]) -> bool:
             request = urllib.request.Request(url, method="HEAD")  # noqa: S310 (torchvision's URLs)
             try:
                 urllib.request.urlopen(request, timeout=PROBE_SECONDS / len(urls)).close()  # noqa: S310
-            except (OSError, HTTPException):
-                continue
+            except (OSError, HTTPException) as error:
+                if not (refusal_counts and isinstance(error, HTTPError)):
+                    continue
             answered.set()
             return
 

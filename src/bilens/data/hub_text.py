@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bilens.data.download import PROBE_SECONDS, is_reachable
 from bilens.data.text_cleaning import Document
-from bilens.errors import DataError, MissingExtraError, UsageError
+from bilens.errors import BilensError, DataError, MissingExtraError, UsageError
 
 BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 
@@ -15,8 +17,10 @@ BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parqu
 def read_table(path: Path, column: str | None) -> Iterator[Document]:
     """Yield the documents of one column of a local .json, .jsonl, .csv or .parquet file."""
     files = {"train": str(path)}
-    table = open_data_set(BUILDERS[path.suffix], f"{path}", "train", True, data_files=files)
-    return read_column(table, str(path), column)
+    load = datasets_library(f"Reading {path}").load_dataset
+    with reading(str(path)):
+        table = load(BUILDERS[path.suffix], data_files=files, split="train", streaming=True)
+        yield from read_column(table, str(path), column)
 
 
 def read_hub(name: str, split: str, column: str | None, stream: bool) -> Iterator[Document]:
@@ -34,42 +38,59 @@ def read_hub(name: str, split: str, column: str | None, stream: bool) -> Iterato
         UsageError: If there is no such column, or it is not clear which one is meant.
     """
     place, _, configuration = name.partition(":")
-    data_set = open_data_set(place, name, split, stream, name=configuration or None)
-    return read_column(data_set, name, column)
+    library = datasets_library(f"Reading {name}")
+    endpoint = library.config.HF_ENDPOINT
+    if not (library.config.HF_HUB_OFFLINE or is_reachable([endpoint], refusal_counts=True)):
+        raise DataError(
+            f"{name} was not read: {endpoint} gave no answer within {PROBE_SECONDS:g} s; check "
+            "the network, pass a text file or a folder of .txt files, or set HF_HUB_OFFLINE=1 if "
+            "the data set was downloaded before."
+        )
+    with reading(name):
+        rows = library.load_dataset(
+            place, name=configuration or None, split=split, streaming=stream
+        )
+        yield from read_column(rows, name, column)
 
 
-def open_data_set(builder: str, title: str, split: str, stream: bool, **arguments: Any) -> Any:
-    """Return what `datasets.load_dataset` makes of it."""
+def datasets_library(purpose: str) -> Any:
+    """Return the library `datasets`; its import takes about a second."""
     try:
-        from datasets import load_dataset
+        import datasets
     except ImportError:
-        raise MissingExtraError("datasets", "language", f"Reading {title}") from None
+        raise MissingExtraError("datasets", "language", purpose) from None
+    return datasets
+
+
+@contextmanager
+def reading(title: str) -> Iterator[None]:
+    """Turn whatever the library raises, of many kinds, into one error with the reason."""
     try:
-        return load_dataset(builder, split=split, streaming=stream, **arguments)
-    except Exception as error:  # of many kinds
-        raise unreadable(title, error) from None
+        yield
+    except BilensError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise DataError(
+            f"{title} cannot be read ({reason}): check the name, the configuration and the split, "
+            "or pass a text file or a folder of .txt files."
+        ) from None
 
 
-def read_column(table: Any, title: str, column: str | None) -> Iterator[Document]:
+def read_column(
+    rows: Iterable[Mapping[str, object]], title: str, column: str | None
+) -> Iterator[Document]:
     """Yield one column of a table, row by row."""
-    rows = iter(table)
-    chosen = column
-    while True:
-        try:
-            row: Mapping[str, object] | None = next(rows, None)
-        except Exception as error:  # the network, a damaged shard and others
-            raise unreadable(title, error) from None
-        if row is None:
-            return
-        chosen = chosen or only_text_column(row, title)
-        if chosen not in row:
+    for row in rows:
+        column = column or only_text_column(row, title)
+        if column not in row:
             raise UsageError(
-                f"{title} has no column {chosen!r}: choose one of {', '.join(map(repr, row))}."
+                f"{title} has no column {column!r}: choose one of {', '.join(map(repr, row))}."
             )
-        text = row[chosen]
+        text = row[column]
         if not isinstance(text, str):
             raise DataError(
-                f"{title} has a row whose {chosen!r} is a {type(text).__name__}; text was "
+                f"{title} has a row whose {column!r} is a {type(text).__name__}; text was "
                 "expected: choose another column."
             )
         yield Document(text)
@@ -86,12 +107,3 @@ def only_text_column(row: Mapping[str, object], title: str) -> str:
             "'text': say which with column."
         )
     return names[0]
-
-
-def unreadable(title: str, error: Exception) -> DataError:
-    """Return the error for a data set that cannot be had."""
-    reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-    return DataError(
-        f"{title} cannot be read ({reason}): check the name, the split and the network, or pass "
-        "a text file or a folder of .txt files."
-    )

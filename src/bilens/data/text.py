@@ -103,7 +103,7 @@ def open_corpus(
     """Return the name of a corpus, its place in words, and its documents."""
     path = Path(corpus)
     is_table = path.suffix in BUILDERS
-    is_local = corpus == GRAMMAR or path.exists()
+    is_local = corpus == GRAMMAR or (corpus != "" and path.exists())  # Path("") is this folder
     if is_local and (stream or split != "train"):
         raise UsageError(f"stream and split are for Hugging Face data sets; {corpus} is none.")
     if is_local and column is not None and not is_table:
