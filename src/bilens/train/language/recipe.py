@@ -134,7 +134,8 @@ GRAMMAR_RECIPE = LanguageRecipe(  # one layer: what it computes can be read off 
     tokenizer="word",
     vocab_size=None,
     epochs=4.0,
-    batch_size=32,
+    batch_size=16,
+    learning_rate=5e-3,  # at 2e-3 the rule is learnt late, or not within these epochs
 )
 
 
