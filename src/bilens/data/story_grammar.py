@@ -1,7 +1,7 @@
 """Short stories of a grammar whose one rule is known: "not" turns a feeling around.
 
     Anna found a cake near the river. The park was not open. The cake was not good. So Anna felt
-    sad and sighed. Then it was time for bed.
+    sad.
 
 In each story something is judged by a sentiment word, and somebody feels what follows from it.
 The feeling has the sign of the sentiment word, turned around after "not", "never" or "wasn't".
@@ -33,7 +33,6 @@ SENTIMENTS = {
     -1: ("awful", "bad", "dull", "nasty", "ugly"),
 }
 FEELINGS = {1: ("cheerful", "glad", "happy", "proud"), -1: ("angry", "gloomy", "sad", "upset")}
-REACTIONS = {1: ("danced", "laughed", "smiled"), -1: ("cried", "frowned", "sighed")}
 # A negated copula and the one that takes its place in a minimal pair: as many words.
 COPULAS = {
     True: ("was not", "was never", "wasn't"),
@@ -63,14 +62,8 @@ VERDICTS = (
     "The {thing} {copula} {sentiment} {joint} {second}.",
     "{name} said it {copula} {sentiment} {joint} {second}.",
 )
-OUTCOMES = (
-    "So {name} felt {feeling}.",
-    "{name} looked {feeling}.",
-    "So {name} felt {feeling} and {reaction}.",
-    "{name} looked {feeling} and {reaction}.",
-)
-ENDINGS = ("Then it was time for bed.", "Then {name} went home.", "That was not the end.")
-DRAWS = 16  # numbers a story is made from
+OUTCOMES = ("So {name} felt {feeling}.", "{name} looked {feeling}.")
+DRAWS = 14  # numbers a story is made from
 
 
 @dataclass(frozen=True)
@@ -119,10 +112,8 @@ class Story:
     sentiment: int
     second: int  # another sentiment word, as so many behind the first
     polarity: int
-    outcome: str  # still with {feeling} and {reaction}
+    outcome: str  # still with {feeling}
     feeling: int
-    reaction: int
-    ending: str
 
     def before_feeling(self) -> str:
         """Return the text up to the word that tells the feeling."""
@@ -133,15 +124,12 @@ class Story:
             joint="or" if self.negated else "and",
             second=sentiments[(self.sentiment + self.second) % len(sentiments)],
         )
-        return f"{self.setting} {verdict} {self.outcome.partition('{')[0]}".rstrip()
+        return f"{self.setting} {verdict} {self.outcome.partition(' {feeling}')[0]}"
 
     def text(self) -> str:
         """Return the whole story."""
-        sign = feeling_sign(self.negated, self.polarity)
-        outcome = self.outcome[self.outcome.index("{") :].format(
-            feeling=FEELINGS[sign][self.feeling], reaction=REACTIONS[sign][self.reaction]
-        )
-        return f"{self.before_feeling()} {outcome} {self.ending}"
+        feelings = FEELINGS[feeling_sign(self.negated, self.polarity)]
+        return f"{self.before_feeling()} {feelings[self.feeling]}."
 
 
 class StoryGrammar:
@@ -204,11 +192,10 @@ class StoryGrammar:
             "sentiment": 2 * len(sentiment),
             "second": len(sentiment) - 1,
             "feeling": len(FEELINGS[1]),
-            "reaction": len(REACTIONS[1]),
         }
         nats = math.log(len(NAMES)) + math.log(len(THINGS))  # drawn once a story, always told
         tokens = 1.0
-        for templates in (OPENINGS, ASIDES, VERDICTS, OUTCOMES, ENDINGS):
+        for templates in (OPENINGS, ASIDES, VERDICTS, OUTCOMES):
             for template, count in Counter(templates).items():
                 share = count / len(templates)
                 words = re.findall(r"{(\w+)}", template)
@@ -255,6 +242,4 @@ def draw_story(numbers: Iterator[float]) -> Story:
         polarity=one_of((1, -1)),
         outcome=one_of(OUTCOMES).replace("{name}", name),
         feeling=one_of(range(len(FEELINGS[1]))),
-        reaction=one_of(range(len(REACTIONS[1]))),
-        ending=one_of(ENDINGS).format(name=name),
     )
