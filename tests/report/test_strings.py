@@ -25,6 +25,7 @@ from bilens.report.certificate_document import check_certificate
 from bilens.report.certificate_html import render_certificate
 from bilens.report.document import check_document
 from bilens.report.html import render_html
+from bilens.report.loss_figure import loss_figure
 from bilens.report.plate import plate_svg
 from bilens.report.terminal import audit_table, summary_lines
 from bilens.workflows.explain import explain_image
@@ -79,6 +80,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         "certificate_html",
         "attack_html",
         "attribution_plate",
+        "loss_figure",
     ):
         monkeypatch.setattr(f"bilens.report.{module}.load_catalogue", lambda _lang: recorder)
     for document in map(check_document, variants().values()):
@@ -91,6 +93,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
     for document in map(check_attack, attack_documents.variants().values()):
         render_attack(document)
     attribution_plate(explain_image(tiny.loaded(tiny.trained()), tiny.images(), [0]))
+    loss_figure([{"step": 1, "train_loss": 2.0, "held_out_loss": 3.0}])
     assert sorted(set(CATALOGUES["en"]) - used) == []
 
 

@@ -9,13 +9,16 @@ from typing import Any
 
 import torch
 
+from bilens.atomic import write_file
 from bilens.data.tokenizer import Tokenizer
 from bilens.nn.transformer import BilinearTransformer
+from bilens.report.loss_figure import loss_figure
 from bilens.train.language.corpus import CorpusDescription, CorpusOptions
 from bilens.train.language.job import LanguageJob, open_language_run
 from bilens.train.language.loop import LanguageMetrics
 from bilens.train.language.recipe import LanguageRecipe
 from bilens.train.language.tokens import CorpusTokens, tokenizer_of, tokens_of
+from bilens.train.run_files import CURVE_NAME
 from bilens.train.run_folder import run_in_folder
 from bilens.workflows.provenance import this_command, versions
 
@@ -97,6 +100,8 @@ def train_language(
         on_epoch=lambda line: on_line(line, job.epochs),
         say=say,
     )
+    curve = loss_figure([line.to_dict() for line in result.history])
+    write_file(folder / CURVE_NAME, curve.encode())
     run = open_language_run(folder)
     sample = sample_text(run.model, run.tokenizer, recipe.seed)
     return LanguageTraining(folder, result.history, tokens, sample)

@@ -21,6 +21,7 @@ from bilens.train.language.recipe import LanguageRecipe
 from bilens.train.language.tokens import Batches, CorpusTokens, windows
 from bilens.train.noise import disturbed
 from bilens.train.randomness import INITIALISATION, stream
+from bilens.train.schedule import learning_rate
 
 BETAS = (0.9, 0.95)  # the second one is shorter than AdamW's own: runs of few steps
 EVALUATION_TOKENS = 8192  # a batch of the evaluation
@@ -135,7 +136,7 @@ def train(
                 began = time.perf_counter()
                 step = first + run.step
                 for group in run.optimizer.param_groups:
-                    group["lr"] = learning_rate(recipe, step, total)
+                    group["lr"] = rate_at(recipe, step, total)
                 disturb.start_step(recipe.seed, 0, step)
                 _step(run, batches.batch(step), recipe, step)
                 run.seconds += time.perf_counter() - began
@@ -143,14 +144,9 @@ def train(
             yield _finish_line(run, data, recipe, first + number_of_steps, total)
 
 
-def learning_rate(recipe: LanguageRecipe, step: int, total: int) -> float:
-    """Return the rate of a step: up to the recipe's over the warm-up, then down towards zero."""
-    rising = math.ceil(recipe.warmup * total)
-    if step < rising:
-        return recipe.learning_rate * (step + 1) / rising
-    done = (step - rising) / (total - rising)
-    left = 1 - done if recipe.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
-    return recipe.learning_rate * left
+def rate_at(recipe: LanguageRecipe, step: int, total: int) -> float:
+    """Return the learning rate of a step, counted from 0."""
+    return learning_rate(recipe.learning_rate, recipe.schedule, recipe.warmup, step, total)
 
 
 def _step(run: Run, texts: Tensor, recipe: LanguageRecipe, step: int) -> None:
@@ -207,7 +203,7 @@ def _finish_line(
         epoch=run.epoch + 1,
         step=step,
         tokens=step * recipe.batch_size * recipe.n_ctx,
-        learning_rate=learning_rate(recipe, step - 1, total),
+        learning_rate=rate_at(recipe, step - 1, total),
         train_loss=loss / count,
         held_out_loss=held_out,
         held_out_bits_per_byte=data.bits_per_byte(held_out),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from bilens.checks import check_count
 from bilens.data.text import GRAMMAR
@@ -14,8 +14,8 @@ from bilens.errors import UsageError
 from bilens.nn.layer import Gate
 from bilens.nn.transformer_config import MLPType
 from bilens.train.recipe import Precision, has_native_bfloat16
+from bilens.train.schedule import Schedule
 
-Schedule = Literal["linear", "cosine"]
 CHOICES = {
     "gate": (None, *get_args(Gate)),
     "mlp_type": get_args(MLPType),
