@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from bilens.algebra.whiten import whiten
     from bilens.io.load import load
     from bilens.io.model_folder import save
+    from bilens.io.sae_formats.export import export_sae
     from bilens.report.attack_report import AttackReport
     from bilens.report.audit_report import AuditReport
     from bilens.report.certificate_report import CertificateReport
@@ -130,6 +131,7 @@ _HOMES = {
     "bilens.algebra.whiten": ("whiten",),
     "bilens.io.load": ("load",),
     "bilens.io.model_folder": ("save",),
+    "bilens.io.sae_formats.export": ("export_sae",),
     "bilens.report.attack_report": ("AttackReport",),
     "bilens.report.audit_report": ("AuditReport",),
     "bilens.report.certificate_report": ("CertificateReport",),
@@ -176,6 +178,7 @@ __all__ = [
     "effective_rank",
     "eigendecompose",
     "eigendecompose_all",
+    "export_sae",
     "gaussian_moments",
     "hosvd",
     "interaction_submatrix",

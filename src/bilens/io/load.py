@@ -25,6 +25,10 @@ from bilens.io.official_image import (
 )
 from bilens.io.official_language import build_official_language, is_official_language
 from bilens.io.paths import check_path
+from bilens.io.sae_formats.official import is_official_sae, read_official_sae
+from bilens.io.sae_formats.roles import ForeignSAE
+from bilens.io.sae_formats.saelens import is_saelens, read_saelens
+from bilens.io.sae_formats.sparsify import is_sparsify, read_sparsify
 from bilens.io.tensors import file_sha256, read_safetensors, refuse_pickle
 from bilens.nn import MLP, BilinearClassifier, BilinearLayer, BilinearTransformer, TopKSAE
 
@@ -148,6 +152,9 @@ def load(
 ) -> LoadedModel:
     """Read a model: a bilens model folder, a Llama folder of Hugging Face, or one of the paper's.
 
+    A sparse autoencoder comes from a bilens model folder, or one of SAELens, of sparsify or of the
+    paper's repository; its `module` is a `TopKSAE`, and it has no layers.
+
     Args:
         path: a folder with `config.json` and `model.safetensors` (a Llama's may be in shards), or
             an image checkpoint of the paper's repository: a `.safetensors` file or, with
@@ -193,6 +200,10 @@ def _load(path: Path, residual: bool | None, allow_pickle: bool) -> LoadedModel:
 
 
 def _load_folder(folder: Path, residual: bool | None) -> LoadedModel:
+    if is_saelens(folder):
+        return _foreign_sae(folder, read_saelens(folder), residual)
+    if is_sparsify(folder):
+        return _foreign_sae(folder, read_sparsify(folder), residual)
     if not (folder / CONFIG_NAME).exists() and not (folder / WEIGHTS_NAME).exists():
         hint = (
             " Its training has not finished: continue it with --resume."
@@ -202,6 +213,8 @@ def _load_folder(folder: Path, residual: bool | None) -> LoadedModel:
             f"{folder}: holds no model; expected {CONFIG_NAME} and {WEIGHTS_NAME} in it.{hint}"
         )
     content = read_json(folder / CONFIG_NAME)
+    if is_official_sae(content):
+        return _foreign_sae(folder, read_official_sae(folder, content), residual)
     if is_official_language(content) or is_huggingface(content):
         return _transformer_of_others(folder, content, residual)
     if "format" not in content and {"d_hidden", "n_layer"} <= {*content}:  # the older repository
@@ -225,6 +238,13 @@ def _load_folder(folder: Path, residual: bool | None) -> LoadedModel:
         stored.config.output_names,
         stored.provenance,
     )
+
+
+def _foreign_sae(folder: Path, found: ForeignSAE, residual: bool | None) -> LoadedModel:
+    if residual is not None:
+        raise UsageError(f"{folder}: is a sparse autoencoder, without residual: leave it out.")
+    sha256 = file_sha256(found.weights)
+    return LoadedModel(found.sae, str(folder), sha256, provenance=found.provenance)
 
 
 def _transformer_of_others(

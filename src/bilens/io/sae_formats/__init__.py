@@ -1,0 +1,1 @@
+"""Sparse autoencoders in the layouts of other libraries, read strictly and written."""

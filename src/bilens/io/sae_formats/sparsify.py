@@ -1,0 +1,111 @@
+"""EleutherAI's sparsify: `cfg.json` beside `sae.safetensors`, a folder a hook point."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+from torch.nn import functional
+
+from bilens.errors import UsageError
+from bilens.io.config import read_json
+from bilens.io.sae_formats.roles import (
+    ForeignSAE,
+    Roles,
+    build_sae,
+    check_keys,
+    check_sizes,
+    check_values,
+    count_in,
+    kept,
+    mapping_error,
+)
+from bilens.io.tensors import check_names, read_safetensors
+from bilens.nn.topk_sae import TopKSAE
+
+CONFIG_NAME, WEIGHTS_NAME = "cfg.json", "sae.safetensors"
+TENSORS = ("encoder.weight", "encoder.bias", "W_dec", "b_dec")
+KNOWN = (
+    *("activation", "expansion_factor", "normalize_decoder", "num_latents", "multi_topk"),
+    *("skip_connection", "transcode", "signed"),
+)
+UNDERSTOOD = {
+    "activation": ("topk", None),
+    "skip_connection": (False, None),  # adds x W_skip to the reconstruction
+    "transcode": (False, None),  # encodes another activation than it reconstructs
+    "signed": (False, None),  # chooses by absolute value
+}
+
+
+def is_sparsify(folder: Path) -> bool:
+    """Tell whether a folder is of sparsify."""
+    return (folder / WEIGHTS_NAME).exists()
+
+
+def read_sparsify(folder: Path) -> ForeignSAE:
+    """Return the autoencoder of a folder that sparsify wrote.
+
+    Raises:
+        CheckpointError: If it is not a plain top-k one, or its files are damaged or do not fit
+            each other.
+    """
+    path, weights = folder / CONFIG_NAME, folder / WEIGHTS_NAME
+    content = read_json(path)
+    check_keys(path, content, ("d_in", "k"), KNOWN)
+    check_values(path, content, UNDERSTOOD)
+    d_in, k = count_in(path, content, "d_in"), count_in(path, content, "k")
+    num_latents = content.get("num_latents", 0)
+    if num_latents == 0:  # its way of saying that the factor decides
+        num_latents = d_in * count_in(path, content, "expansion_factor")
+    tensors, _ = read_safetensors(weights)
+    check_names(weights, tensors, TENSORS)
+    encoder, bias, decoder, shift = (tensors[name] for name in TENSORS)
+    sae = build_sae(weights, Roles(encoder, bias, decoder, shift, k=k, sign="relu"))
+    check_sizes(weights, sae, d_in, count_in(path, {"num_latents": num_latents}, "num_latents"))
+
+    def original(x: Tensor) -> Tensor:
+        pre = functional.linear(x - shift.double(), encoder.double(), bias.double()).relu()
+        return kept(pre, k) @ decoder.double() + shift.double()
+
+    provenance = {"format": "sparsify", "mapping_error": mapping_error(weights, sae, original)}
+    return ForeignSAE(sae, weights, provenance)
+
+
+def sparsify_files(sae: TopKSAE) -> dict[str, bytes]:
+    """Return the files of an autoencoder in the layout of sparsify, name → content.
+
+    The scale is folded in: latents are in the units of the layer. Sparsify names the hook point
+    by the folder alone, such as "layers.5.mlp".
+
+    Raises:
+        UsageError: If negative activations are kept, which sparsify does not do.
+    """
+    if sae.sign != "relu":
+        raise UsageError(
+            'the autoencoder keeps negative activations (sign="raw"), and sparsify sets them to '
+            "zero: it would be another function; use the official layout."
+        )
+    folded = sae.folded()
+    content = {
+        "activation": "topk",
+        "expansion_factor": max(1, folded.num_latents // folded.d_in),
+        "normalize_decoder": True,
+        "num_latents": folded.num_latents,
+        "k": folded.k,
+        "multi_topk": False,
+        "skip_connection": False,
+        "transcode": False,
+        "d_in": folded.d_in,
+    }
+    tensors = {
+        "encoder.weight": folded.encoder.detach(),
+        "encoder.bias": folded.encoder_bias.detach(),
+        "W_dec": folded.decoder.detach(),
+        "b_dec": folded.decoder_bias.detach(),
+    }
+    return {
+        CONFIG_NAME: json.dumps(content, indent=2).encode(),
+        WEIGHTS_NAME: to_safetensors(tensors, {"format": "pt"}),
+    }
