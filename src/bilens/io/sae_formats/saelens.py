@@ -74,6 +74,11 @@ def read_saelens(folder: Path) -> ForeignSAE:
     check_values(path, content, UNDERSTOOD)
     tensors, _ = read_safetensors(weights)
     check_names(weights, tensors, TENSORS)
+    for name in ("W_enc", "W_dec"):
+        if tensors[name].ndim != 2:
+            raise CheckpointError(
+                f"{weights}: {name} has shape {tuple(tensors[name].shape)}; two axes expected."
+            )
     norms = decoder_norms(path, content, tensors["W_dec"])
     subtracts = bool(content.get("apply_b_dec_to_input", True))
     sae = build_sae(
@@ -143,8 +148,6 @@ def check_architecture(path: Path, architecture: object, activation: object = "t
 
 def decoder_norms(path: Path, content: Mapping[str, Any], decoder: Tensor) -> Tensor:
     """Return by what pre-activations are multiplied, (num_latents,) float64; ones mostly."""
-    if decoder.ndim != 2:
-        raise CheckpointError(f"{path}: W_dec has shape {tuple(decoder.shape)}; two axes expected.")
     check_values(path, content, {"rescale_acts_by_decoder_norm": (True, False, None)})
     norms = decoder.double().square().sum(dim=1).sqrt()
     if not content.get("rescale_acts_by_decoder_norm"):
