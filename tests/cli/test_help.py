@@ -37,6 +37,11 @@ FROZEN = {
         "--weight-decay --clip --dropout --evaluations --precision --seed --resume --overwrite "
         "--json"
     ),
+    "train sae": (
+        "model --hook --out --corpus --column --limit --latents --k --sign --tokens --batch-size "
+        "--buffer-size --learning-rate --schedule --warmup --auxiliary --dead-after --seed "
+        "--resume --overwrite --json"
+    ),
     "decompose": (
         "model --top --layer --outputs --basis --dataset --data-dir --reading --contrast --which "
         "--spectrum --null-samples --method --precision --verify --memory-limit --seed --out "
@@ -54,6 +59,7 @@ FROZEN = {
         "model --dataset --data-dir --samples --truncate --radius --html --lang --seed "
         "--allow-pickle --residual --no-residual --overwrite --json"
     ),
+    "reproduce": "study --out --corpus --model --seeds --steps --json",
     "explain": (
         "model --index --dataset --data-dir --baseline --plate --lang --allow-pickle --residual "
         "--no-residual --overwrite --json"

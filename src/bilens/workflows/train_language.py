@@ -34,12 +34,16 @@ class LanguageTraining:
         folder: where it is.
         history: the metrics of every line.
         tokens: what it was trained and judged on.
+        source: where these come from, one sentence.
+        num_weights: of the model.
         sample: a text that the model wrote.
     """
 
     folder: Path
     history: tuple[LanguageMetrics, ...]
     tokens: CorpusTokens
+    source: str
+    num_weights: int
     sample: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -49,6 +53,8 @@ class LanguageTraining:
             "schema_version": 1,
             "kind": "language training",
             "folder": str(self.folder),
+            "corpus": self.source,
+            "num_weights": self.num_weights,
             **last.to_dict(),
             "held_out_bits_per_character": self.tokens.bits_per_character(last.held_out_loss),
             "best_held_out_loss": min(line.held_out_loss for line in self.history),
@@ -104,7 +110,8 @@ def train_language(
     write_file(folder / CURVE_NAME, curve.encode())
     run = open_language_run(folder)
     sample = sample_text(run.model, run.tokenizer, recipe.seed)
-    return LanguageTraining(folder, result.history, tokens, sample)
+    num_weights = sum(weight.numel() for weight in run.model.parameters())
+    return LanguageTraining(folder, result.history, tokens, text.source, num_weights, sample)
 
 
 def sample_text(model: BilinearTransformer, tokenizer: Tokenizer, seed: int) -> str:

@@ -56,10 +56,10 @@ class LanguageRecipe:
             float32. "auto" is bfloat16 where the processor multiplies it natively.
     """
 
-    d_model: int = 256
+    d_model: int = 192
     d_hidden: int = 512
     n_layer: int = 4
-    n_head: int = 4
+    n_head: int = 3
     n_ctx: int = 256
     gate: Gate | None = None
     mlp_type: MLPType = "gated"
@@ -68,14 +68,14 @@ class LanguageRecipe:
     vocab_size: int | None = 2048
     epochs: float = 10.0
     steps: int | None = None
-    batch_size: int = 16
-    learning_rate: float = 2e-3
+    batch_size: int = 8
+    learning_rate: float = 3e-3
     schedule: Schedule = "linear"
     warmup: float = 0.05
     weight_decay: float = 0.1
     clip: float = 1.0
-    dropout: float = 0.0
-    evaluations: int = 20
+    dropout: float = 0.1
+    evaluations: int = 10
     seed: int = 0
     precision: Precision = "auto"
 
@@ -133,8 +133,10 @@ GRAMMAR_RECIPE = LanguageRecipe(  # one layer: what it computes can be read off 
     n_ctx=64,
     tokenizer="word",
     vocab_size=None,
-    epochs=4.0,
+    epochs=6.0,
     batch_size=16,
+    dropout=0.0,
+    evaluations=20,
     learning_rate=5e-3,  # at 2e-3 the rule is learnt late, or not within these epochs
 )
 

@@ -1,0 +1,1 @@
+"""Studies that repeat published measurements: each one is cells, a document, figures and a page."""

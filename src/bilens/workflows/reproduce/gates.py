@@ -1,0 +1,163 @@
+"""What leaving out the gate costs a language model: App. I of the paper.
+
+Five kinds of MLP with equally many weights: bilinear, ReGLU, SwiGLU, GeGLU, and the ordinary one
+with GELU. Each is trained for equally many steps, and then again for as many as it can do in the
+time that the bilinear one takes for its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from functools import partial
+from statistics import mean
+from typing import Any
+
+from bilens.report.line_figure import Curve, line_figure
+from bilens.train.language.corpus import CorpusOptions
+from bilens.train.language.recipe import LanguageRecipe, default_recipe
+from bilens.workflows.reproduce.study import CellContext, Measure, Record, Study, StudyOptions
+from bilens.workflows.train_language import train_language
+
+GATES: dict[str, dict[str, Any]] = {  # name -> what differs in the recipe
+    "bilinear": {},
+    "ReGLU": {"gate": "relu"},
+    "SwiGLU": {"gate": "silu"},
+    "GeGLU": {"gate": "gelu"},
+    "GELU MLP": {"mlp_type": "ordinary"},
+}
+PUBLISHED = {  # TinyStories, 6 layers, d_model 512 (arXiv:2410.08417, App. I): epochs, time
+    "bilinear": (1.337, 1.337),
+    "ReGLU": (1.332, 1.337),
+    "SwiGLU": (1.321, 1.336),
+}
+EQUAL_STEPS, EQUAL_TIME = "equal steps", "equal time"
+CURVES_NAME = "gates.svg"
+SAME = 0.01  # share of the steps by which a second run must differ to be worth its time
+
+
+class GateStudy(Study):
+    """Held-out loss by kind of MLP, at equal steps and at equal time."""
+
+    name = "language/gates"
+    title = "Loss of bilinear and gated language models"
+    uses = frozenset({"corpus", "seeds", "steps"})
+    needs = frozenset({"corpus"})
+
+    def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
+        """Return two trainings for each kind and seed; those of equal time come last."""
+        kinds = [(kind, seed) for seed in range(options.seeds or 1) for kind in GATES]
+        return {
+            cell_name(budget, kind, seed): partial(measure, options, budget, kind, seed)
+            for budget in (EQUAL_STEPS, EQUAL_TIME)
+            for kind, seed in kinds
+        }
+
+    def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
+        """Return the losses by kind, and the histories that were measured at equal steps."""
+        seeds = range(options.seeds or 1)
+        rows = []
+        for kind in GATES:
+            row: Record = {"kind": kind, "published": PUBLISHED.get(kind)}
+            for budget in (EQUAL_STEPS, EQUAL_TIME):
+                found = [cells[cell_name(budget, kind, seed)] for seed in seeds]
+                losses = [cell["held_out_loss"] for cell in found]
+                row[budget] = {
+                    "held_out_loss": mean(losses),
+                    "losses": losses,
+                    "steps": found[0]["step"],
+                    "seconds_per_step": mean(cell["seconds_per_step"] for cell in found),
+                }
+            rows.append(row)
+        first = {kind: cells[cell_name(EQUAL_STEPS, kind, 0)] for kind in GATES}
+        return {
+            "rows": rows,
+            "num_weights": {kind: cell["num_weights"] for kind, cell in first.items()},
+            "recipe": first["bilinear"]["recipe"],
+            "corpus": first["bilinear"]["corpus"],
+            "histories": {kind: cell["history"] for kind, cell in first.items()},
+        }
+
+    def figures(self, document: Record) -> Mapping[str, str]:
+        """Return the held-out losses of all kinds, step by step."""
+        curves = [
+            Curve(kind, tuple((line["step"], line["held_out_loss"]) for line in lines))
+            for kind, lines in document["result"]["histories"].items()
+        ]
+        return {CURVES_NAME: line_figure(self.title, "steps", "nats per token", curves)}
+
+    def page(self, document: Record) -> str:
+        """Return the table of losses."""
+        result = document["result"]
+        best = result["rows"][0]
+        lines = [
+            f"Corpus: {result['corpus']}. Held-out loss in nats per token, beside the published "
+            "one (TinyStories, a larger model, another tokenizer: only differences compare).",
+            "",
+            "| MLP | weights | equal steps | against bilinear | equal time | steps then "
+            "| ms a step | published, epochs / time |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        for row in result["rows"]:
+            steps, time = row[EQUAL_STEPS], row[EQUAL_TIME]
+            change = steps["held_out_loss"] / best[EQUAL_STEPS]["held_out_loss"] - 1
+            published = row["published"]
+            lines.append(
+                f"| {row['kind']} | {result['num_weights'][row['kind']]:,} "
+                f"| {steps['held_out_loss']:.4f} | {change:+.2%} | {time['held_out_loss']:.4f} "
+                f"| {time['steps']:,} | {1000 * steps['seconds_per_step']:.0f} "
+                f"| {'–' if published is None else f'{published[0]} / {published[1]}'} |"
+            )
+        return "\n".join([*lines, "", f"![Held-out loss by step]({CURVES_NAME})"])
+
+
+def cell_name(budget: str, kind: str, seed: int) -> str:
+    """Return the name of a cell, which is a file name too."""
+    return f"{budget} {kind} seed {seed}".replace(" ", "-")
+
+
+def measure(
+    options: StudyOptions, budget: str, kind: str, seed: int, context: CellContext
+) -> Record:
+    """Train one model, or take the one of equal steps where it did as many."""
+    assert options.corpus is not None, "checked before"
+    recipe = recipe_of(options, kind, seed)
+    if budget == EQUAL_TIME:
+        same_kind = context.done[cell_name(EQUAL_STEPS, kind, seed)]
+        bilinear = context.done[cell_name(EQUAL_STEPS, "bilinear", seed)]
+        speed = bilinear["seconds_per_step"] / same_kind["seconds_per_step"]
+        if abs(speed - 1) < SAME:
+            return same_kind
+        recipe = dataclasses.replace(recipe, steps=max(1, round(bilinear["step"] * speed)))
+    resume = (context.folder / "run.json").exists()
+    result = train_language(
+        context.folder, CorpusOptions(options.corpus), recipe, resume=resume, say=context.say
+    )
+    document = result.to_dict()
+    seconds = sorted(
+        line.seconds / (line.step - before)
+        for line, before in zip(
+            result.history, (0, *(line.step for line in result.history)), strict=False
+        )
+    )
+    return {
+        "kind": kind,
+        "seed": seed,
+        "held_out_loss": document["held_out_loss"],
+        "held_out_bits_per_byte": document["held_out_bits_per_byte"],
+        "step": document["step"],
+        "seconds_per_step": seconds[len(seconds) // 2],  # the median: a busy machine pauses
+        "num_weights": result.num_weights,
+        "recipe": recipe.to_dict(),
+        "corpus": result.source,
+        "history": [line.to_dict() for line in result.history],
+    }
+
+
+def recipe_of(options: StudyOptions, kind: str, seed: int) -> LanguageRecipe:
+    """Return the default recipe of the corpus with one kind of MLP."""
+    assert options.corpus is not None, "checked before"
+    recipe = default_recipe(options.corpus)
+    return dataclasses.replace(
+        recipe, seed=seed, steps=options.steps or recipe.steps, **GATES[kind]
+    )
