@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from bilens import certify, nn
     from bilens.algebra.attribution import attribute, attribute_to_background
     from bilens.algebra.bilinear_tensor import BilinearTensor
+    from bilens.algebra.closest.activation import Activation
+    from bilens.algebra.closest.activation_moments import activation_moments
+    from bilens.algebra.closest.layer_weights import GLUWeights, MLPWeights
+    from bilens.algebra.closest.quadratic_fit import QuadraticFit
+    from bilens.algebra.closest.refit import LeastSquaresFit
+    from bilens.algebra.closest.scores import FitScores, RSquared
     from bilens.algebra.cp.decompose import cp_decompose
     from bilens.algebra.cp.decomposition import CPDecomposition
     from bilens.algebra.direct.direct_interactions import direct_interactions
@@ -62,6 +68,7 @@ if TYPE_CHECKING:
     from bilens.workflows.attack import attack_model
     from bilens.workflows.audit import audit
     from bilens.workflows.certify import certify_model
+    from bilens.workflows.quadratic_fit import quadratic_fit
 
 __version__ = VERSION
 
@@ -72,6 +79,18 @@ _HOMES = {
         "attribute_to_background",
     ),
     "bilens.algebra.bilinear_tensor": ("BilinearTensor",),
+    "bilens.algebra.closest.activation": ("Activation",),
+    "bilens.algebra.closest.activation_moments": ("activation_moments",),
+    "bilens.algebra.closest.layer_weights": (
+        "GLUWeights",
+        "MLPWeights",
+    ),
+    "bilens.algebra.closest.quadratic_fit": ("QuadraticFit",),
+    "bilens.algebra.closest.refit": ("LeastSquaresFit",),
+    "bilens.algebra.closest.scores": (
+        "FitScores",
+        "RSquared",
+    ),
     "bilens.algebra.cp.decompose": ("cp_decompose",),
     "bilens.algebra.cp.decomposition": ("CPDecomposition",),
     "bilens.algebra.direct.direct_interactions": ("direct_interactions",),
@@ -138,11 +157,13 @@ _HOMES = {
     "bilens.workflows.attack": ("attack_model",),
     "bilens.workflows.audit": ("audit",),
     "bilens.workflows.certify": ("certify_model",),
+    "bilens.workflows.quadratic_fit": ("quadratic_fit",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "HOSVD",
+    "Activation",
     "AttackReport",
     "AuditReport",
     "BilinearTensor",
@@ -154,16 +175,23 @@ __all__ = [
     "EigenDecomposition",
     "EigenPlan",
     "EigenvectorMatch",
+    "FitScores",
+    "GLUWeights",
     "GaussianMoments",
     "InteractionMatrix",
+    "LeastSquaresFit",
+    "MLPWeights",
     "Proof",
+    "QuadraticFit",
     "QuadraticForm",
     "QuadraticMap",
+    "RSquared",
     "RotationNull",
     "SignificantEigenvalues",
     "Status",
     "Subspace",
     "TopInteractions",
+    "activation_moments",
     "attack_model",
     "attribute",
     "attribute_to_background",
@@ -188,6 +216,7 @@ __all__ = [
     "nn",
     "pairwise_interactions",
     "plan_eigendecomposition",
+    "quadratic_fit",
     "quantise",
     "raw_directions",
     "rotation_null",

@@ -13,6 +13,7 @@ from bilens.findings.attacks.request import EPSILONS, AttackRequest
 from bilens.findings.subject import LabelledImages, Progress, silent
 from bilens.io.load import LoadedModel
 from bilens.report.attack_report import AttackReport
+from bilens.workflows.approximate_reading import offering_a_fit
 from bilens.workflows.given_model import given_model
 from bilens.workflows.output_selection import LayerOutputs, output_index
 from bilens.workflows.provenance import describe_data, describe_run, describe_source
@@ -86,15 +87,16 @@ def attack_model(
         restarts,
         seed,
     )
-    findings = attack_classifier(
-        module,
-        LabelledImages(data.train_images, data.train_labels),
-        LabelledImages(data.test_images, data.test_labels),
-        request,
-        input_shape=loaded.input_shape if loaded is not None else data.image_shape,
-        output_names=loaded.output_names if loaded is not None else None,
-        progress=progress,
-    )
+    with offering_a_fit(model):
+        findings = attack_classifier(
+            module,
+            LabelledImages(data.train_images, data.train_labels),
+            LabelledImages(data.test_images, data.test_labels),
+            request,
+            input_shape=loaded.input_shape if loaded is not None else data.image_shape,
+            output_names=loaded.output_names if loaded is not None else None,
+            progress=progress,
+        )
     document = {
         **findings.to_dict(),
         "source": describe_source(loaded),

@@ -10,6 +10,7 @@ from bilens.findings.audit import audit_classifier
 from bilens.findings.subject import LabelledImages, Progress, silent
 from bilens.io.load import LoadedModel
 from bilens.report.audit_report import AuditReport
+from bilens.workflows.approximate_reading import offering_a_fit
 from bilens.workflows.given_model import given_model
 from bilens.workflows.provenance import describe_data, describe_run, describe_source
 
@@ -48,15 +49,16 @@ def audit(
         MemoryLimitError: If the dense matrices would not fit.
     """
     module, loaded = given_model(model, "an audit", "bl.audit({})")
-    findings = audit_classifier(
-        module,
-        labelled(data),
-        input_shape=loaded.input_shape if loaded is not None else None,
-        output_names=loaded.output_names if loaded is not None else None,
-        null_samples=null_samples,
-        seed=seed,
-        progress=progress,
-    )
+    with offering_a_fit(model):
+        findings = audit_classifier(
+            module,
+            labelled(data),
+            input_shape=loaded.input_shape if loaded is not None else None,
+            output_names=loaded.output_names if loaded is not None else None,
+            null_samples=null_samples,
+            seed=seed,
+            progress=progress,
+        )
     document = {
         **findings.to_dict(),
         "source": describe_source(loaded),

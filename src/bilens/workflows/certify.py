@@ -10,6 +10,7 @@ from bilens.findings.guarantees.guarantees import SAMPLES
 from bilens.findings.subject import Progress, silent
 from bilens.io.load import LoadedModel
 from bilens.report.certificate_report import CertificateReport
+from bilens.workflows.approximate_reading import offering_a_fit
 from bilens.workflows.audit import labelled
 from bilens.workflows.given_model import given_model
 from bilens.workflows.provenance import describe_data, describe_run, describe_source
@@ -60,17 +61,18 @@ def certify_model(
         MemoryLimitError: If the work would not fit.
     """
     module, loaded = given_model(model, "a certificate", "bl.certify_model({})")
-    certificate = certify_classifier(
-        module,
-        labelled(data),
-        input_shape=loaded.input_shape if loaded is not None else None,
-        output_names=loaded.output_names if loaded is not None else None,
-        samples=samples,
-        truncate=truncate,
-        radius=radius,
-        seed=seed,
-        progress=progress,
-    )
+    with offering_a_fit(model):
+        certificate = certify_classifier(
+            module,
+            labelled(data),
+            input_shape=loaded.input_shape if loaded is not None else None,
+            output_names=loaded.output_names if loaded is not None else None,
+            samples=samples,
+            truncate=truncate,
+            radius=radius,
+            seed=seed,
+            progress=progress,
+        )
     document = {
         **certificate.to_dict(),
         "source": describe_source(loaded),

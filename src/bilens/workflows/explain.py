@@ -18,6 +18,7 @@ from bilens.findings.records import SCHEMA_VERSION
 from bilens.findings.subject import LabelledImages, in_float64, summarise
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearClassifier
+from bilens.workflows.approximate_reading import offering_a_fit
 from bilens.workflows.provenance import describe_data, describe_run, describe_source
 
 Baseline = Literal["zeros", "mean"]
@@ -66,8 +67,9 @@ def explain_image(
     if baseline not in get_args(Baseline):
         raise UsageError(f'baseline={baseline!r} is not known: use "zeros" or "mean".')
     start = baseline_of(data, baseline)
-    f = in_float64(module).quadratic_map().detach()
-    eigs = class_centred(module)
+    with offering_a_fit(model):
+        f = in_float64(module).quadratic_map().detach()
+        eigs = class_centred(module)
     images = data.test_images[list(indices)].double()
     logits = f(images)
     explanations = [

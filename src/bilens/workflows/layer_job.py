@@ -12,6 +12,7 @@ from bilens.checks import MEMORY_LIMIT_VARIABLE, readable
 from bilens.errors import MemoryLimitError
 from bilens.findings.rank_chance import null_demand
 from bilens.io.load import LoadedModel
+from bilens.workflows.approximate_reading import offering_a_fit
 from bilens.workflows.decomposition_request import Request
 from bilens.workflows.input_moments import InputMoments
 from bilens.workflows.layer_map import LayerMap, choose_layer, layer_map
@@ -126,7 +127,8 @@ def prepare(
     name = choose_layer(model, layer)
     outputs = LayerOutputs.of(model, name)
     read = read_outputs(outputs, request)
-    mapped = layer_map(model, name, request.basis, inputs)
+    with offering_a_fit(model.layers[name], f"model.layers[{name!r}]"):
+        mapped = layer_map(model, name, request.basis, inputs)
     num, d_in = len(read.directions), mapped.f.sizes.d_in
     null = null_demand(mapped.behind, mapped.embedding, num, request.null_samples)
     work = num * (d_in**3 + request.null_samples * null.width**3)
