@@ -26,7 +26,7 @@ RANK = {part: rank for rank, row in enumerate(ORDER.split(",")) for part in row.
 RANK["__init__"] = len(RANK)  # the public list of names: may import everything
 FILES = sorted(SOURCE.rglob("*.py"))
 HEAVY = ("torch", "numpy", "scipy", "safetensors", "matplotlib", "transformers", "pandas")
-HEAVY += ("sklearn", "torchvision", "mlxtend", "typer", "rich", "jinja2")
+HEAVY += ("sklearn", "torchvision", "mlxtend", "typer", "rich", "jinja2", "tokenizers", "datasets")
 
 
 def name_of(file: Path) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -84,7 +84,7 @@ class Tokenizer:
             UsageError: If a number is not a token.
         """
         for number in ids:
-            self.token(number)
+            self._piece(number)
         text: str = self._inner.decode([int(number) for number in ids], skip_special_tokens=False)
         return text
 
@@ -94,13 +94,15 @@ class Tokenizer:
         Raises:
             UsageError: If the number is not a token.
         """
-        piece = self._inner.id_to_token(int(number)) if number >= 0 else None
-        if piece is None:
-            raise UsageError(
-                f"{number} is not a token; 0 to {self.vocab_size - 1} are: does the tokenizer "
-                "belong to this model?"
-            )
-        return self._readable(piece)
+        piece = self._piece(number)
+        table = byte_of_letter()
+        if not self._is_byte_level or piece in END_NAMES or not set(piece) <= table.keys():
+            return piece  # an added token is written as it is
+        data = bytes(table[letter] for letter in piece)
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            return "".join(chr(b) if b < 128 else f"<0x{b:02X}>" for b in data)
 
     def save(self, path: Path) -> None:
         """Write tokenizer.json, whole or not at all."""
@@ -110,17 +112,14 @@ class Tokenizer:
         content: str = self._inner.to_str(pretty=True)
         return content.encode()
 
-    def _readable(self, piece: str) -> str:
-        if not self._is_byte_level or piece in END_NAMES:
-            return piece
-        table = byte_of_letter()
-        if not set(piece) <= table.keys():
-            return piece  # an added token is written as it is
-        data = bytes(table[letter] for letter in piece)
-        try:
-            return data.decode()
-        except UnicodeDecodeError:
-            return "".join(chr(b) if b < 128 else f"<0x{b:02X}>" for b in data)
+    def _piece(self, number: int) -> str:
+        piece: str | None = self._inner.id_to_token(int(number)) if number >= 0 else None
+        if piece is None:
+            raise UsageError(
+                f"{number} is not a token; 0 to {self.vocab_size - 1} are: does the tokenizer "
+                "belong to this model?"
+            )
+        return piece
 
     @cached_property
     def _is_byte_level(self) -> bool:
@@ -128,6 +127,7 @@ class Tokenizer:
         return "ByteLevel" in json.dumps(decoder)
 
 
+@cache
 def byte_of_letter() -> dict[str, int]:
     """Return printable letter -> byte, the table by which a byte-level BPE writes bytes.
 
