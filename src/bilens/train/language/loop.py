@@ -138,7 +138,7 @@ def train(
                 for group in run.optimizer.param_groups:
                     group["lr"] = rate_at(recipe, step, total)
                 disturb.start_step(recipe.seed, 0, step)
-                _step(run, batches.batch(step), recipe, step)
+                train_step(run, batches.batch(step), recipe, step)
                 run.seconds += time.perf_counter() - began
                 after_step(run)
             yield _finish_line(run, data, recipe, first + number_of_steps, total)
@@ -149,7 +149,12 @@ def rate_at(recipe: LanguageRecipe, step: int, total: int) -> float:
     return learning_rate(recipe.learning_rate, recipe.schedule, recipe.warmup, step, total)
 
 
-def _step(run: Run, texts: Tensor, recipe: LanguageRecipe, step: int) -> None:
+def train_step(run: Run, texts: Tensor, recipe: LanguageRecipe, step: int) -> None:
+    """Update the weights once; `step` is for the message.
+
+    Raises:
+        NumericalError: If loss or gradient is not finite; nothing is updated then.
+    """
     loss = mean_loss(run.model, texts, recipe.precision == "bfloat16")
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]

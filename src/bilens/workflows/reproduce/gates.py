@@ -2,19 +2,25 @@
 
 Five kinds of MLP with equally many weights: bilinear, ReGLU, SwiGLU, GeGLU, and the ordinary one
 with GELU. Each is trained for equally many steps, and then again for as many as it can do in the
-time that the bilinear one takes for its own.
+time that the bilinear one takes for its own. How long a step takes is measured for all of them in
+turns, so that a busy machine slows them alike.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
+import time
 from collections.abc import Mapping
 from functools import partial
 from statistics import mean
 from typing import Any
 
+import torch
+
 from bilens.report.line_figure import Curve, line_figure
 from bilens.train.language.corpus import CorpusOptions
+from bilens.train.language.loop import start_run, train_step
 from bilens.train.language.recipe import LanguageRecipe, default_recipe
 from bilens.workflows.reproduce.study import CellContext, Measure, Record, Study, StudyOptions
 from bilens.workflows.train_language import train_language
@@ -33,6 +39,9 @@ PUBLISHED = {  # TinyStories, 6 layers, d_model 512 (arXiv:2410.08417, App. I): 
 }
 EQUAL_STEPS, EQUAL_TIME = "equal steps", "equal time"
 CURVES_NAME = "gates.svg"
+SPEED = "seconds-per-step"
+TIMED_ROUNDS = 12
+WORDS_OF_THE_GRAMMAR = 100  # about; the tokenizer is not trained to measure time
 SAME = 0.01  # share of the steps by which a second run must differ to be worth its time
 
 
@@ -47,7 +56,8 @@ class GateStudy(Study):
     def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
         """Return two trainings for each kind and seed; those of equal time come last."""
         kinds = [(kind, seed) for seed in range(options.seeds or 1) for kind in GATES]
-        return {
+        speed: dict[str, Measure] = {SPEED: partial(seconds_per_step, options)}
+        return speed | {
             cell_name(budget, kind, seed): partial(measure, options, budget, kind, seed)
             for budget in (EQUAL_STEPS, EQUAL_TIME)
             for kind, seed in kinds
@@ -66,13 +76,13 @@ class GateStudy(Study):
                     "held_out_loss": mean(losses),
                     "losses": losses,
                     "steps": found[0]["step"],
-                    "seconds_per_step": mean(cell["seconds_per_step"] for cell in found),
                 }
             rows.append(row)
         first = {kind: cells[cell_name(EQUAL_STEPS, kind, 0)] for kind in GATES}
         return {
             "rows": rows,
             "num_weights": {kind: cell["num_weights"] for kind, cell in first.items()},
+            "seconds_per_step": cells[SPEED],
             "recipe": first["bilinear"]["recipe"],
             "corpus": first["bilinear"]["corpus"],
             "histories": {kind: cell["history"] for kind, cell in first.items()},
@@ -105,7 +115,7 @@ class GateStudy(Study):
             lines.append(
                 f"| {row['kind']} | {result['num_weights'][row['kind']]:,} "
                 f"| {steps['held_out_loss']:.4f} | {change:+.2%} | {time['held_out_loss']:.4f} "
-                f"| {time['steps']:,} | {1000 * steps['seconds_per_step']:.0f} "
+                f"| {time['steps']:,} | {1000 * result['seconds_per_step'][row['kind']]:.0f} "
                 f"| {'–' if published is None else f'{published[0]} / {published[1]}'} |"
             )
         return "\n".join([*lines, "", f"![Held-out loss by step]({CURVES_NAME})"])
@@ -123,35 +133,44 @@ def measure(
     assert options.corpus is not None, "checked before"
     recipe = recipe_of(options, kind, seed)
     if budget == EQUAL_TIME:
-        same_kind = context.done[cell_name(EQUAL_STEPS, kind, seed)]
-        bilinear = context.done[cell_name(EQUAL_STEPS, "bilinear", seed)]
-        speed = bilinear["seconds_per_step"] / same_kind["seconds_per_step"]
-        if abs(speed - 1) < SAME:
-            return same_kind
-        recipe = dataclasses.replace(recipe, steps=max(1, round(bilinear["step"] * speed)))
+        at_equal_steps = context.done[cell_name(EQUAL_STEPS, kind, seed)]
+        share = context.done[SPEED]["bilinear"] / context.done[SPEED][kind]
+        if abs(share - 1) < SAME:
+            return at_equal_steps
+        recipe = dataclasses.replace(recipe, steps=max(1, round(at_equal_steps["step"] * share)))
     resume = (context.folder / "run.json").exists()
     result = train_language(
         context.folder, CorpusOptions(options.corpus), recipe, resume=resume, say=context.say
     )
     document = result.to_dict()
-    seconds = sorted(
-        line.seconds / (line.step - before)
-        for line, before in zip(
-            result.history, (0, *(line.step for line in result.history)), strict=False
-        )
-    )
     return {
         "kind": kind,
         "seed": seed,
         "held_out_loss": document["held_out_loss"],
         "held_out_bits_per_byte": document["held_out_bits_per_byte"],
         "step": document["step"],
-        "seconds_per_step": seconds[len(seconds) // 2],  # the median: a busy machine pauses
         "num_weights": result.num_weights,
         "recipe": recipe.to_dict(),
         "corpus": result.source,
         "history": [line.to_dict() for line in result.history],
     }
+
+
+def seconds_per_step(options: StudyOptions, context: CellContext) -> Record:
+    """Return the seconds that a training step of each kind takes: the least of some, in turns."""
+    recipes = {kind: recipe_of(options, kind, 0).resolved() for kind in GATES}
+    vocab_size = recipes["bilinear"].vocab_size or WORDS_OF_THE_GRAMMAR
+    runs = {kind: start_run(recipe, vocab_size) for kind, recipe in recipes.items()}
+    shape = (recipes["bilinear"].batch_size, recipes["bilinear"].n_ctx + 1)
+    texts = torch.randint(vocab_size, shape, generator=torch.Generator().manual_seed(0))
+    least = dict.fromkeys(GATES, math.inf)
+    for _ in range(TIMED_ROUNDS):
+        for kind, run in runs.items():
+            began = time.perf_counter()
+            train_step(run, texts, recipes[kind], 0)
+            least[kind] = min(least[kind], time.perf_counter() - began)
+    context.say("seconds a step: " + ", ".join(f"{k} {v:.3f}" for k, v in least.items()))
+    return least
 
 
 def recipe_of(options: StudyOptions, kind: str, seed: int) -> LanguageRecipe:
