@@ -37,7 +37,14 @@ def test_a_few_huge_rows_do_not_move_it() -> None:
 
 
 def test_points_on_a_line_give_their_median() -> None:
-    for values, expected in ([0.0, 1.0, 9.0], 1.0), ([0.0, 0.0, 0.0, 9.0], 0.0), ([4.0], 4.0):
+    """In the second case the iteration starts at a row: the mean is one."""
+    cases = (
+        ([0.0, 1.0, 9.0], 1.0),
+        ([-1.0, 0.0, 1.0], 0.0),
+        ([0.0, 0.0, 0.0, 9.0], 0.0),
+        ([4.0], 4.0),
+    )
+    for values, expected in cases:
         median = geometric_median(torch.tensor(values).double()[:, None])
         torch.testing.assert_close(median, torch.tensor([expected]).double(), atol=1e-4, rtol=0)
 
