@@ -39,7 +39,7 @@ class Positions:
     """Where the tokens of a batch stand, and which earlier ones each may look at.
 
     Attributes:
-        cosines: of the rotary angles, broadcast against (batch, tokens, 2, heads, d_head/2).
+        cosines: of the rotary angles, broadcast against (batch, tokens, heads, d_head/2).
         sines: likewise.
         visible: (batch, 1, queries, keys), True where a query may look; None is causal.
     """
@@ -70,10 +70,11 @@ class Attention(nn.Module):
     ) -> Tensor:
         """Return what the heads add to the residual stream."""
         batch, tokens, d_model = x.shape
-        qkv = self.qkv(x).view(batch, tokens, 3, self.n_head, d_model // self.n_head)
-        turned = rotate(qkv[:, :, :2], positions.cosines, positions.sines)
-        q, k = turned.permute(2, 0, 3, 1, 4)
-        v = qkv[:, :, 2].transpose(1, 2)
+        turned, v = self.qkv(x).split([2 * d_model, d_model], dim=-1)
+        shape = (batch, tokens, -1, d_model // self.n_head)
+        turned = rotate(turned.view(shape), positions.cosines, positions.sines)
+        q, k = turned.transpose(1, 2).chunk(2, dim=1)
+        v = v.view(shape).transpose(1, 2)
         if cache is not None:
             k, v = cache.append(k, v)
         heads = functional.scaled_dot_product_attention(

@@ -15,8 +15,9 @@ from bilens.checks import as_integer, check_count
 from bilens.errors import OutputExistsError, UsageError
 from bilens.nn.attention import KeyValueCache, Positions, visible_keys
 from bilens.nn.block import Block
+from bilens.nn.cross_entropy import mean_cross_entropy
 from bilens.nn.generation import Sampler, continue_texts
-from bilens.nn.hooks import Edit, Hooks, Observer, hook_layer, unobserved
+from bilens.nn.hooks import Edit, Hooks, hook_layer, unobserved
 from bilens.nn.huggingface_export import huggingface_files
 from bilens.nn.layer import Gate
 from bilens.nn.mlp import BilinearMLP
@@ -127,6 +128,31 @@ class BilinearTransformer(nn.Module):
         """
         return self._logits(self.stream(tokens, padding_mask))
 
+    def next_token_loss(self, texts: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """Return the mean cross-entropy of each token given those before it, in nats.
+
+        The same as from the logits, without holding the logits of all tokens at once.
+
+        Args:
+            texts: (batch, tokens), two to `n_ctx` + 1 tokens.
+            padding_mask: (batch, tokens), True at real tokens; padding is neither read nor
+                predicted. None if all are real.
+
+        Raises:
+            UsageError: As in `forward`, or if there is nothing to predict.
+            ShapeError: As in `forward`.
+        """
+        check_tokens(texts, padding_mask, self.config.vocab_size, self.config.n_ctx + 1)
+        read, known = padding_mask, torch.ones_like(texts[:, 1:], dtype=torch.bool)
+        if padding_mask is not None:
+            read, known = padding_mask[:, :-1], padding_mask[:, :-1] & padding_mask[:, 1:]
+        if not bool(known.any()):
+            raise UsageError("there is no token to predict: expected texts of at least two tokens.")
+        x, targets = self.final_norm(self.stream(texts[:, :-1], read)), texts[:, 1:].long()
+        if padding_mask is not None:
+            x, targets = x[known], targets[known]
+        return mean_cross_entropy(x.flatten(0, -2), self.unembed.weight, targets.flatten())
+
     def run(
         self,
         tokens: Tensor,
@@ -202,10 +228,10 @@ class BilinearTransformer(nn.Module):
         )  # few sizes, kept tables
         table = rotation_table(size, d_head, self.config.rotary_base, weight.dtype, weight.device)
         if padding_mask is None:
-            cosines, sines = (part[None, start : start + length, None, None] for part in table)
+            cosines, sines = (part[None, start : start + length, None] for part in table)
             return Positions(cosines, sines, None)
         places = (padding_mask.cumsum(dim=1) - 1).clamp(min=0)
-        cosines, sines = (part[places][:, :, None, None] for part in table)
+        cosines, sines = (part[places][:, :, None] for part in table)
         return Positions(cosines, sines, visible_keys(padding_mask))
 
     def layer_map(self, index: int) -> QuadraticMap:
