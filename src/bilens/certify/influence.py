@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -96,13 +97,18 @@ def influence_range(f: QuadraticMap, i: int, box: Box, output: int) -> Influence
 
 
 def extremes(curvature: float, slope: float, low: float, high: float) -> tuple[float, float, float]:
-    """Return max − min of curvature t² + slope t over [low, high], and where both are."""
+    """Return max − min of curvature t² + slope t over [low, high], and where both are.
+
+    Every two points are compared by their difference (t − t′) (curvature (t + t′) + slope), which
+    errs by the length of the interval; the values themselves may be huge beside it and cancel.
+    """
     points = [low, high]
     if curvature != 0 and low < -slope / (2 * curvature) < high:
         points.append(-slope / (2 * curvature))
-    top = max(points, key=lambda t: (curvature * t + slope) * t)
-    bottom = min(points, key=lambda t: (curvature * t + slope) * t)
-    return (top - bottom) * (curvature * (top + bottom) + slope), top, bottom
+    return max(
+        ((t - other) * (curvature * (t + other) + slope), t, other)
+        for t, other in product(points, repeat=2)
+    )
 
 
 def checked_box(box: Box, d_in: int) -> Box:
