@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from bilens.checks import check_memory
 from bilens.errors import NumericalError
@@ -174,8 +173,7 @@ def train_step(run: Run, texts: Tensor, recipe: LanguageRecipe, step: int) -> No
 def mean_loss(model: BilinearTransformer, texts: Tensor, half: bool = False) -> Tensor:
     """Return the mean cross-entropy of texts[:, 1:] given texts[:, :-1], in nats per token."""
     with torch.autocast(texts.device.type, torch.bfloat16, enabled=half):
-        logits = model(texts[:, :-1])
-    return functional.cross_entropy(logits.flatten(0, 1).float(), texts[:, 1:].flatten())
+        return model.next_token_loss(texts)
 
 
 @torch.no_grad()
