@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bilens.atomic import write_file, write_files
-from bilens.errors import CheckpointError, OutputExistsError
+from bilens.errors import CheckpointError, InterruptedRunError, OutputExistsError
 from bilens.io.config import read_json
 from bilens.train.run_folder import locked
 from bilens.workflows.provenance import this_command, versions
@@ -42,6 +42,7 @@ def run_study(
     Raises:
         UsageError: If the study does not know an option, or lacks one.
         OutputExistsError: If the folder holds another study, or the same with other options.
+        InterruptedRunError: After Ctrl-C in a training.
         BilensError: What the measurements raise.
     """
     study.check(options)
@@ -56,7 +57,13 @@ def run_study(
             if path.exists():
                 done[name] = read_json(path, MAX_BYTES)["record"]
                 continue
-            record = measure(CellContext(out / WORK_FOLDER / name, done, say))
+            try:
+                record = measure(CellContext(out / WORK_FOLDER / name, done, say))
+            except InterruptedRunError:
+                raise InterruptedRunError(
+                    f"Interrupted in {name}; {out} keeps what was measured: repeat the same "
+                    "command to go on."
+                ) from None
             write_json(path, {**about, "cell": name, "record": record})
             done[name] = record
         document = {
