@@ -123,12 +123,16 @@ IGNORANT = {
     ),
 }
 
+# A language model writes itself in the layout that others load: these files know what a file is.
+EXPORT = {f"nn/{name}.py" for name in ("huggingface_export", "llama_layout", "model_card")}
+EXPORT |= {"nn/transformer.py"}
+
 
 @pytest.mark.parametrize("part", IGNORANT)
 def test_a_part_knows_nothing_of_what_is_not_its_business(part: str) -> None:
     """Tensors in, records out; a report is drawn from its document and from nothing else."""
     for file in FILES:
-        if part_of(module_of(file)) == part:
+        if part_of(module_of(file)) == part and name_of(file) not in EXPORT:
             known = {
                 name
                 for name in imported(file)
