@@ -1,7 +1,8 @@
 """Unused inputs are proven where they are, never claimed where they are not.
 
 Broken once: `reached` of the rounding without its second branch; a cancelled input was called
-unused at tolerance 0.
+unused at tolerance 0. Zeros that are underflow read as zeros; three maps that use an input were
+said not to.
 """
 
 from __future__ import annotations
@@ -33,6 +34,22 @@ def test_lengths_are_those_of_the_dense_rows() -> None:
     torch.testing.assert_close(found.quadratic, dense.norm(dim=2))
     torch.testing.assert_close(found.linear, f.linear.abs())  # type: ignore[union-attr]
     assert not bool(found.unused.any() | found.undecided.any())
+
+
+@pytest.mark.parametrize(
+    ("down", "left", "right"),
+    [
+        (1.0, (1e300, 1e-30), (1.0, 0.0)),  # f(0.1, 1e31) − f(0.1, 0) = 0.1
+        (1e-200, (1e-100, 1e-100), (1e-100, 1e-100)),
+        (1e-200, (0.0, 1e-200), (0.0, 1e300)),
+    ],
+)
+def test_underflow_is_no_proof(
+    down: float, left: tuple[float, float], right: tuple[float, float]
+) -> None:
+    tensor = BilinearTensor(vector(down)[None], vector(*left)[None], vector(*right)[None])
+    found = unused_inputs(QuadraticMap(tensor))
+    assert not bool(found.unused[1])
 
 
 def test_a_zero_row_is_a_proof() -> None:

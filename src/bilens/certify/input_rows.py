@@ -10,11 +10,13 @@ from torch import Tensor
 
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.unit_rows import unit_rows
+from bilens.certify.secular import shifted
 from bilens.checks import as_integer, check_finite, check_type
 from bilens.errors import UsageError
 
 EPS = torch.finfo(torch.float64).eps
 TINY = torch.finfo(torch.float64).tiny  # what a product that underflows can lose
+LEAST = 2.0**-1074  # stands for what underflowed: zero alone is a proof
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,10 +41,11 @@ class InputRows:
             NonFiniteError: If a weight with its lengths is beyond float64.
         """
         tensor = f.detach().tensor
-        left, left_length = unit_rows(tensor.left.double())
-        right, right_length = unit_rows(tensor.right.double())
-        down = tensor.down.double() * left_length * right_length
-        return cls(check_finite("down times the lengths of left and right", down), left, right)
+        rows = tensor.left.double(), tensor.right.double()
+        (left, left_length), (right, right_length) = unit_rows(rows[0]), unit_rows(rows[1])
+        down = product(tensor.down.double(), left_length, right_length)
+        check_finite("down times the lengths of left and right", down)
+        return cls(down, alive(left, rows[0]), alive(right, rows[1]))
 
     def read(self, inputs: slice | list[int]) -> Tensor:
         """Return Q_c e_i, (out, inputs, in), in 4 · out · hidden · in operations an input."""
@@ -61,10 +64,31 @@ class InputRows:
             0 where every term is exactly zero.
         """
         alive_left, alive_right = self.left.any(dim=1), self.right.any(dim=1)
-        reached = self.left.abs() * alive_right[:, None] + self.right.abs() * alive_left[:, None]
+        by_left, by_right = (
+            torch.where(rows != 0, rows.abs().clamp_min(TINY), 0.0)
+            for rows in (self.left, self.right)
+        )
+        reached = by_left * alive_right[:, None] + by_right * alive_left[:, None]
         used = (self.down != 0).double() @ (reached != 0).double() > 0
         size = self.down.abs() @ reached / 2 * (1 + 1e-12) + TINY * len(self.left)
         return torch.where(used, EPS * (len(self.left) + 8) * size + TINY, 0.0)
+
+
+def alive(rounded: Tensor, exact: Tensor) -> Tensor:
+    """Return rounded numbers in which what is not zero has not become zero."""
+    return torch.where((rounded == 0) & (exact != 0), LEAST, rounded)
+
+
+def product(down: Tensor, left_length: Tensor, right_length: Tensor) -> Tensor:
+    """Return down with lengths moved in, (out, hidden): nothing vanishes on the way or at the end.
+
+    Mantissas and exponents apart, as a product of two of the three may underflow where that of
+    all is large.
+    """
+    mantissas, exponents = zip(*map(torch.frexp, (down, left_length, right_length)), strict=True)
+    mantissa = mantissas[0] * (mantissas[1] * mantissas[2])
+    exponent = exponents[0].long() + (exponents[1] + exponents[2]).long()
+    return alive(shifted(mantissa, exponent), mantissa)
 
 
 def linear_part(f: QuadraticMap) -> Tensor:
