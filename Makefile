@@ -3,7 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA ?=
 
-.PHONY: help demo test check bench bench-training bench-decomposition bench-guarantees study-masks docs clean
+.PHONY: help demo test check bench bench-training bench-decomposition bench-guarantees \
+	bench-quadratic-fit study-masks docs clean
 
 help:
 	@echo "make demo    install, train on real digits, read the weights, write runs/demo/report.html"
@@ -11,6 +12,7 @@ help:
 	@echo "make check   lint and types only"
 	@echo "make bench   all benchmarks: training and guarantees (DATA=folder with the IDX files),"
 	@echo "             decomposition"
+	@echo "make bench-quadratic-fit   the closest quadratic map against least squares (DATA=...)"
 	@echo "make study-masks   universal masks on trained models (DATA=folder with the IDX files)"
 	@echo "make docs    regenerate docs/cli.md, docs/api.md, the benchmark page and the README picture"
 
@@ -37,6 +39,9 @@ bench-decomposition: .venv/test
 bench-guarantees: .venv/test
 	$(BIN)/pip install --quiet --disable-pip-version-check captum foolbox
 	$(BIN)/python -m bench.guarantees $(if $(DATA),--data-dir $(DATA))
+
+bench-quadratic-fit: .venv/test
+	$(BIN)/python -m bench.quadratic_fit $(if $(DATA),--data-dir $(DATA))
 
 study-masks: .venv/test
 	$(BIN)/python -m bench.masks $(if $(DATA),--data-dir $(DATA))

@@ -30,7 +30,7 @@ def network_weights(module: nn.Module) -> tuple[Layer, ...]:
     Raises:
         UsageError: If the module, or a part of it, is none of these.
     """
-    wide = copy.deepcopy(module).double().requires_grad_(False)
+    wide = copy.deepcopy(module).cpu().double().requires_grad_(False)
     if isinstance(wide, BilinearClassifier):
         return tuple(classifier_layers(wide))
     if isinstance(wide, BilinearMLP):

@@ -107,7 +107,7 @@ def layers_and_run(subject: Subject) -> tuple[tuple[Layer, ...], Run]:
         )
     for name, parameter in module.named_parameters():
         check_finite(name, parameter)
-    return network_weights(module), copy.deepcopy(module).double().eval()
+    return network_weights(module), copy.deepcopy(module).cpu().double().eval()
 
 
 def chained(layers: Sequence[Layer]) -> tuple[tuple[Layer, ...], Run]:

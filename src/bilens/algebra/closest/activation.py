@@ -25,6 +25,7 @@ ActivationName = Literal[
 ]
 LEAK = 0.01  # torch's slope of a leaky ReLU
 CUBIC = 0.044715  # of the tanh form of GELU
+TANH_SCALE = math.sqrt(2 / math.pi)
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,9 @@ class Activation:
 
     def __call__(self, t: Tensor) -> Tensor:
         """Return φ(t)."""
-        return self.derivatives(t)[0]
+        if self.name == "leaky_relu":
+            return torch.where(t > 0, t, self.leak * t)
+        return VALUES[self.name](t)
 
     def derivatives(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return φ(t), φ'(t), φ''(t), φ'''(t); at a kink the mean of both sides, jumps left out."""
@@ -110,7 +113,7 @@ def times_argument(gate: Derivatives, t: Tensor) -> Derivatives:
 
 def tanh_gate(t: Tensor) -> Derivatives:
     """Return ½ (1 + tanh √(2/π) (t + 0.044715 t³)) and its derivatives, by the chain rule."""
-    scale = math.sqrt(2 / math.pi)
+    scale = TANH_SCALE
     y, first, second, third = tanh_derivatives(scale * (t + CUBIC * t**3))
     u1, u2, u3 = scale * (1 + 3 * CUBIC * t.square()), scale * 6 * CUBIC * t, scale * 6 * CUBIC
     return (
@@ -159,6 +162,18 @@ DERIVATIVES: dict[str, Callable[[Tensor], Derivatives]] = {
     "silu": lambda t: times_argument(sigmoid_derivatives(t), t),
     "tanh": tanh_derivatives,
     "sigmoid": sigmoid_derivatives,
+}
+
+
+VALUES: dict[str, Callable[[Tensor], Tensor]] = {
+    "identity": lambda t: t,
+    "relu": torch.relu,
+    "squared_relu": lambda t: torch.relu(t).square(),
+    "gelu": lambda t: t * torch.special.ndtr(t),
+    "gelu_tanh": lambda t: t * (1 + torch.tanh(TANH_SCALE * (t + CUBIC * t**3))) / 2,
+    "silu": lambda t: t * torch.sigmoid(t),
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
 }
 
 

@@ -172,10 +172,12 @@ Layer = MLPWeights | GLUWeights
 
 
 def in_float64(layer: Layer) -> Layer:
-    """Return a layer in float64, cut from the graph of gradients."""
+    """Return a layer in float64 on the CPU, cut from the graph of gradients."""
     parts = {field.name: getattr(layer, field.name) for field in fields(layer)}
     wide = {
-        name: part.detach().double() for name, part in parts.items() if isinstance(part, Tensor)
+        name: part.detach().cpu().double()
+        for name, part in parts.items()
+        if isinstance(part, Tensor)
     }
     return replace(layer, **wide)  # type: ignore[arg-type]
 
