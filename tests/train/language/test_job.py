@@ -1,7 +1,7 @@
 """A language model in a run folder: resumed bit for bit, opened again, with all that it needs.
 
-Broken once: the step of `disturb.start_step` counted within a line of the history; a resumed run
-dropped other entries than the uninterrupted one.
+Broken once: `disturb.start_step` left out; a resumed run dropped other entries than the
+uninterrupted one.
 """
 
 from __future__ import annotations
