@@ -15,6 +15,7 @@ import pytest
 import attack_documents
 import certificate_documents
 import tiny
+import trace_documents
 from bilens.errors import UsageError
 from bilens.report import catalogue
 from bilens.report.attack_document import check_attack
@@ -28,6 +29,8 @@ from bilens.report.html import render_html
 from bilens.report.loss_figure import loss_figure
 from bilens.report.plate import plate_svg
 from bilens.report.terminal import audit_table, summary_lines
+from bilens.report.trace_document import check_trace
+from bilens.report.trace_html import render_trace
 from bilens.workflows.explain import explain_image
 from report_documents import make_document, variants
 
@@ -81,6 +84,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         "attack_html",
         "attribution_plate",
         "loss_figure",
+        "trace_html",
     ):
         monkeypatch.setattr(f"bilens.report.{module}.load_catalogue", lambda _lang: recorder)
     for document in map(check_document, variants().values()):
@@ -92,6 +96,8 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         render_certificate(document)
     for document in map(check_attack, attack_documents.variants().values()):
         render_attack(document)
+    for document in map(check_trace, trace_documents.variants().values()):
+        render_trace(document)
     attribution_plate(explain_image(tiny.loaded(tiny.trained()), tiny.images(), [0]))
     loss_figure([{"step": 1, "train_loss": 2.0, "held_out_loss": 3.0}])
     assert sorted(set(CATALOGUES["en"]) - used) == []

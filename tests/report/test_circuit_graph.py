@@ -1,0 +1,112 @@
+"""A circuit as a graph of circuit-tracer's layout: every key, the kinds of values, exact shares.
+
+Broken once: the linear term left out of `link_shares`; the links no longer summed to the circuit.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bilens.report.circuit_graph import link_shares
+from bilens.report.shape import COUNT, FLAG, NUMBER, TEXT, Optional, check_shape
+from bilens.report.trace_report import TraceReport
+from trace_documents import make_trace, make_weights_only, variants
+
+GRAPH = {  # circuit-tracer 0.5, frontend/graph_models.py
+    "metadata": {
+        "slug": TEXT,
+        "scan": TEXT,
+        "transcoder_list": [TEXT],
+        "prompt_tokens": [TEXT],
+        "prompt": TEXT,
+        "node_threshold": Optional(NUMBER),
+        "schema_version": COUNT,
+    },
+    "qParams": {
+        "pinnedIds": [TEXT],
+        "supernodes": [[TEXT]],
+        "linkType": TEXT,
+        "clickedId": TEXT,
+        "sg_pos": TEXT,
+    },
+    "nodes": [
+        {
+            "node_id": TEXT,
+            "feature": COUNT,
+            "layer": TEXT,
+            "ctx_idx": COUNT,
+            "feature_type": TEXT,
+            "token_prob": NUMBER,
+            "is_target_logit": FLAG,
+            "run_idx": COUNT,
+            "reverse_ctx_idx": COUNT,
+            "jsNodeId": TEXT,
+            "clerp": TEXT,
+            "influence": Optional(NUMBER),
+            "activation": Optional(NUMBER),
+        }
+    ],
+    "links": [{"source": TEXT, "target": TEXT, "weight": NUMBER}],
+}
+
+
+def graphs(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return TraceReport(document).graphs()
+
+
+@pytest.mark.parametrize("name", variants())
+def test_every_graph_has_the_layout(name: str) -> None:
+    for graph in graphs(variants()[name]).values():
+        check_shape(graph, GRAPH, "", "graph")
+        nodes = [node["node_id"] for node in graph["nodes"]]
+        assert len(set(nodes)) == len(nodes)
+        assert {end for link in graph["links"] for end in (link["source"], link["target"])} <= {
+            *nodes
+        }
+        assert graph["qParams"]["clickedId"] in nodes
+        length = len(graph["metadata"]["prompt_tokens"])
+        assert all(node["ctx_idx"] < max(length, 1) for node in graph["nodes"])
+
+
+def test_links_into_the_output_sum_to_the_circuit() -> None:
+    circuit = make_trace()["circuits"][0]
+    z, matrix, linear = circuit["example"], circuit["matrix"], circuit["linear"]
+    size = range(len(z))
+    value = sum(z[m] * matrix[m][n] * z[n] for m in size for n in size)
+    value += sum(z[m] * linear[m] for m in size)
+    assert sum(link_shares(circuit)) == pytest.approx(value)
+    graph = graphs(make_trace())["block-0-latent-7.json"]
+    into = [link["weight"] for link in graph["links"] if link["target"].startswith("1_7_")]
+    assert sum(into) == pytest.approx(value)
+    out = [link for link in graph["links"] if link["source"].startswith("1_7_")]
+    assert {link["weight"] > 0 for link in out} == {True, False}
+
+
+def test_the_number_of_a_latent_pairs_layer_and_latent() -> None:
+    nodes = graphs(make_trace())["block-0-latent-7.json"]["nodes"]
+    by_id = {node["node_id"]: node for node in nodes}
+    assert by_id["0_4_3"]["feature"] == 4 * 5 // 2 + 4
+    assert by_id["1_7_3"]["feature"] == 8 * 9 // 2 + 7
+    assert by_id["1_7_3"]["activation"] == 2.0
+
+
+def test_a_token_at_both_ends_is_one_node() -> None:
+    document = make_trace()
+    ends = document["circuits"][0]["output"]["tokens"]
+    ends["low"] = ends["high"]
+    graph = graphs(document)["block-0-latent-7.json"]
+    logits = [node for node in graph["nodes"] if node["feature_type"] == "logit"]
+    assert len(logits) == 3
+    assert [node["is_target_logit"] for node in logits] == [True, False, False]
+
+
+def test_files_are_written_all_or_none(tmp_path: Path) -> None:
+    files = TraceReport(make_trace()).to_graphs(tmp_path / "graphs")
+    assert sorted(file.name for file in files) == ["block-0-latent-2.json", "block-0-latent-7.json"]
+    assert all(json.loads(file.read_text())["metadata"]["schema_version"] == 1 for file in files)
+    assert TraceReport(make_weights_only()).to_graphs(tmp_path / "none") == []
+    assert not (tmp_path / "none").exists()

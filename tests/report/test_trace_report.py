@@ -1,0 +1,221 @@
+"""The report of a trace: a checked document, and a page that shows all of it and nothing else.
+
+Broken once: `check_circuit` left out of `check_trace`; a matrix with a short row was drawn. A
+token printed with `|safe`; its script was in the page.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bilens.errors import CheckpointError, NonFiniteError, UsageError
+from bilens.report.charts.heat_map import colour
+from bilens.report.charts.plane import padded, ticks
+from bilens.report.charts.scatter import overlap
+from bilens.report.sections.trace_circuits import leading_pair
+from bilens.report.sections.trace_features import SHADES, shade
+from bilens.report.svg import Axis
+from bilens.report.token_text import nickname, token_name, visible
+from bilens.report.trace_report import TraceReport
+from trace_documents import make_trace, make_weights_only, variants
+
+WITH_LATENTS = ("layer", "ranking", "agreement", "circuits", "features", "reproduce", "scope")
+
+
+@pytest.mark.parametrize("lang", ["en", "ja"])
+@pytest.mark.parametrize("name", variants())
+def test_the_page_has_its_sections_and_nothing_from_outside(name: str, lang: str) -> None:
+    document = variants()[name]
+    page = TraceReport(document).to_html(lang=lang)
+    assert f'<html lang="{lang}">' in page
+    sections = WITH_LATENTS if document["circuits"] else ("layer", "readings", "reproduce", "scope")
+    for section in sections:
+        assert f'<section id="{section}"' in page
+        assert f'href="#{section}"' in page
+    assert not re.search(r"(src|href)=\"(?!data:|#)", page)
+    assert not re.findall(r"<img(?![^>]*alt=)", page)
+    anchors = set(re.findall(r'id="([^"]+)"', page))
+    assert set(re.findall(r'href="#([^"]+)"', page)) <= anchors
+    drawings = 4 * len(document["circuits"]) + 2 if document["circuits"] else 2
+    assert page.count('role="img"') == drawings
+
+
+def test_numbers_of_the_page_are_those_of_the_document() -> None:
+    page = TraceReport(make_trace()).to_html()
+    assert "differ by at most 1.0 × 10⁻⁷ on 256 inputs" in page.replace("\u00a0", " ")
+    for words in ("56.2%", "81.2%", "0.94", "place 1 in the ranking", "1.2500 → 1.5000"):
+        assert words in page
+    assert "75.0% (62.5% – 87.5%)" in page  # the share removed, with its interval
+    assert "mean logit of sad, upset less the mean logit of glad" in page
+    assert 'class="s8 peak" title="2.0">' in page  # the strongest token of the strongest context
+    assert 'class="s1" title="0.30">' in page
+
+
+def test_the_latent_a_row_names_is_linked_to_its_circuit() -> None:
+    document = make_trace()
+    page = TraceReport(document).to_html()
+    name = nickname(document["circuits"][0]["output"])
+    assert (
+        f'<a href="#circuit-7">7 {visible(name)}'.replace("<|", "&lt;|").replace("|>", "|&gt;")
+        in page
+    )
+    assert page.count('href="#input-4"') >= 2
+
+
+def hostile(document: dict[str, Any], text: str) -> dict[str, Any]:
+    """The same document with every token replaced by a text."""
+
+    def replaced(value: Any) -> Any:
+        if isinstance(value, dict):
+            changed = {key: replaced(item) for key, item in value.items()}
+            if "text" in changed:
+                changed["text"] = text
+            if isinstance(changed.get("tokens"), list):
+                changed["tokens"] = [text] * len(changed["tokens"])
+            return changed
+        return [replaced(item) for item in value] if isinstance(value, list) else value
+
+    result: dict[str, Any] = replaced(document)
+    for circuit in result["circuits"]:
+        circuit["causal"]["behaviour"] = {"high": [text], "low": [text]}
+    return result
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<script>alert(1)</script>",
+        "</script><script>alert(1)</script>",
+        "</text></svg><script>alert(1)</script>",
+        '" onmouseover="alert(1)',
+        "</title><img src=x onerror=alert(1)>",
+        "{{ 7 * 7 }}",
+        "\u202e\u0000\ud800\u2028",
+    ],
+)
+@pytest.mark.parametrize("lang", ["en", "ja"])
+def test_tokens_never_become_markup(text: str, lang: str) -> None:
+    document = hostile(make_trace(), text)
+    document["source"]["path"] = text
+    document["circuits"][0]["latent"] = 7
+    page = TraceReport(document).to_html(lang=lang)
+    assert "<script>alert" not in page
+    assert "<img" not in page
+    assert not re.search(r'<[^>"]*("[^"]*"[^>"]*)* onmouseover', page)
+    assert "\u202e" not in page
+    assert "\u0000" not in page
+    page.encode("utf-8")
+    assert page.count("<script") == 1
+    readings = TraceReport(hostile(make_weights_only(), text)).to_html(lang=lang)
+    assert readings.count("<script") == 1
+
+
+def test_white_space_of_tokens_can_be_seen() -> None:
+    assert visible("a\n\tb") == "a↵⇥b"
+    assert token_name(" good") == "good"
+    assert token_name("  ") == "␣"
+    assert token_name("") == "␣"
+    assert len(token_name("x" * 100)) == 18
+    page = TraceReport(hostile(make_trace(), "\n")).to_html()
+    assert ">↵</span>" in page
+
+
+def test_a_report_is_saved_and_read_again(tmp_path: Path) -> None:
+    report = TraceReport(make_trace())
+    report.to_json(tmp_path / "trace.json")
+    assert TraceReport.from_json(tmp_path / "trace.json").to_dict() == report.to_dict()
+    page = report.to_html(tmp_path / "trace.html")
+    match = re.search(r'id="bilens-trace">(.*?)</script>', page)
+    assert match is not None
+    assert json.loads(match[1]) == report.to_dict()
+    (tmp_path / "other.json").write_text(json.dumps({**make_trace(), "kind": "attack"}))
+    with pytest.raises(CheckpointError, match="a trace document was expected"):
+        TraceReport.from_json(tmp_path / "other.json")
+
+
+def changed(place: str, value: Any) -> dict[str, Any]:
+    document = make_trace()
+    *parents, last = [int(part) if part.isdigit() else part for part in place.split(".")]
+    item: Any = document
+    for part in parents:
+        item = item[part]
+    item[last] = value
+    return document
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        ("kind", "audit", "a trace document was expected"),
+        ("schema_version", 2, "this release reads 1"),
+        ("circuits", [], "nothing, or both, to draw"),
+        ("saes", [], "two autoencoders"),
+        ("correlations", None, "correlations are those of latents"),
+        ("circuits.0.matrix.1", [0.0], "a square matrix"),
+        ("circuits.0.features", [1, 4, 5], "not described"),
+        ("circuits.0.linear", [0.0], "one number for each feature"),
+        ("circuits.0.example", [], "lacks activations"),
+        ("circuits.0.projections.0", [0.0], "rows of projections"),
+        ("circuits.0.points.truth", [0.0], "points that lack"),
+        ("circuits.0.spectrum.eigenvalues", [], "no eigenvalues"),
+        ("circuits.0.self.counts", [1], "bad histogram"),
+        ("circuits.0.fits", [], "no fits"),
+        ("circuits.0.output.contexts.0.peak", 9, "one activation for each token"),
+        ("input_latents.0.contexts.0.tokens", ["a"], "one activation for each token"),
+        ("correlations.ranks.0.all.counts", [1], "lack a value or a count"),
+        ("correlations.ranks", [], "correlations has no ranks"),
+        ("layer.index", -1, "at least 0"),
+    ],
+)
+def test_documents_that_do_not_fit_are_refused(place: str, value: Any, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        TraceReport(changed(place, value))
+
+
+def test_numbers_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(NonFiniteError):
+        TraceReport(changed("circuits.0.constant", math.nan))
+
+
+def test_another_language_is_refused() -> None:
+    with pytest.raises(UsageError, match="choose one of en, ja"):
+        TraceReport(make_trace()).to_html(lang="de")
+
+
+@pytest.mark.parametrize(
+    ("values", "places"),
+    [([3.0, -2.0, 1.0], [0, 1]), ([3.0, 2.0, -1.0], [0, 2]), ([3.0, 2.0], [0, 1]), ([-1.0], [0])],
+)
+def test_the_axes_are_the_leading_eigenvectors_of_both_signs(
+    values: list[float], places: list[int]
+) -> None:
+    assert leading_pair(values) == places
+
+
+def test_colours_and_shades_reach_their_ends() -> None:
+    assert colour(0.0, 1.0) == "#ffffff"
+    assert colour(0.0, 0.0) == "#ffffff"
+    assert colour(1.0, 1.0) == "#05488c"
+    assert (shade(0.0, 1.0), shade(-1.0, 1.0), shade(1e-9, 1.0)) == (0, 0, 1)
+    assert (shade(1.0, 1.0), shade(2.0, 1.0)) == (SHADES, SHADES)
+
+
+@pytest.mark.parametrize("values", [[], [0.0], [1e-12, 3e-12], [-5.0, 1e6], [0.3, 0.7]])
+def test_an_axis_has_few_round_numbers_and_zero(values: list[float]) -> None:
+    low, high = padded(values)
+    found = ticks(Axis(low, high, 0.0, 100.0))
+    assert low < high
+    assert 0.0 in found
+    assert len(found) <= 6
+    assert all(low <= value <= high for value in found)
+
+
+def test_boxes_that_touch_do_not_overlap() -> None:
+    assert not overlap((0, 0, 1, 1), (1, 0, 2, 1))
+    assert overlap((0, 0, 1, 1), (0.5, 0.5, 2, 2))
