@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -277,6 +278,10 @@ class BilinearTransformer(nn.Module):
         """
         batch, length = check_tokens(tokens, None, self.config.vocab_size, self.config.n_ctx)
         sampler = Sampler(temperature, top_k, generator)
+        if end_token is not None and as_integer(end_token) not in range(self.config.vocab_size):
+            raise UsageError(
+                f"end_token is {end_token!r}; the model knows 0 to {self.config.vocab_size - 1}."
+            )
         total = length + check_count("max_new_tokens", max_new_tokens, minimum=0)
         if total > self.config.n_ctx:
             raise UsageError(
@@ -329,6 +334,7 @@ class BilinearTransformer(nn.Module):
             FileError: If the folder cannot be written to.
         """
         folder = Path(folder)
+        self._check_unaltered()
         files = huggingface_files(
             self.config,
             self.state_dict(),
@@ -344,3 +350,25 @@ class BilinearTransformer(nn.Module):
             )
         write_files({folder / name: content for name, content in files.items()})
         return folder
+
+    def _check_unaltered(self) -> None:
+        """Refuse a model that is no longer what its configuration says.
+
+        Raises:
+            UsageError: If an MLP or a weight was replaced by another kind or shape.
+        """
+        with torch.device("meta"):
+            fresh = BilinearTransformer(**asdict(self.config))
+        kinds = [
+            [(type(mlp), getattr(mlp, "gate", None)) for mlp in model.mlps]
+            for model in (self, fresh)
+        ]
+        shapes = [
+            {name: tensor.shape for name, tensor in model.state_dict().items()}
+            for model in (self, fresh)
+        ]
+        if kinds[0] != kinds[1] or shapes[0] != shapes[1]:
+            raise UsageError(
+                "the model was altered after it was built, so that its configuration does not "
+                "describe it: build it with the sizes and the gate that it has."
+            )
