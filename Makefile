@@ -3,8 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA ?=
 
-.PHONY: help demo test check bench bench-training bench-decomposition bench-guarantees \
-	bench-quadratic-fit study-masks docs clean
+.PHONY: help demo test check bench bench-training bench-decomposition bench-guarantees bench-quadratic-fit study-masks docs clean
 
 help:
 	@echo "make demo    install, train on real digits, read the weights, write runs/demo/report.html"
