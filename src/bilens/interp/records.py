@@ -103,11 +103,10 @@ class Ranking:
         latents: (num,) int64, in the order of the layer trace.
         order: (num,) int64, positions in `latents` by falling score.
         score: (num,), 0 … 1; the product of the parts.
-        pair_share: (num,), share of the norm (without data) or of the variance of the quadratic
-            part (with data) that the leading pair of opposite eigenvalues holds.
-        sign_contrast: (num,), min / max of the sizes of the largest positive and the most
-            negative eigenvalue: 1 for a product of two features, 0 for a square.
-        interaction_share: (num,), share of the variance of the output that no sum of functions
+        pair_share: (num,), (λ₊² + λ₋²) / ‖Q‖², the extreme eigenvalues of either sign.
+        sign_contrast: (num,), min / max of their sizes: 1 for a product of two features in
+            orthogonal directions, 0 for a square.
+        interaction_share: (num,), share of the variance of that product that no sum of functions
             of the two features alone explains; 1 without data.
         data: whether data took part.
     """
@@ -227,8 +226,9 @@ class Circuit:
         eigenvalues: (k,), of the whole form in the input basis, by falling size.
         projections: (n, k), v_i·d_m: column i is the input latents seen along eigenvector i.
         share_of_norm: Σ of squared entries of `matrix` / ‖S‖_F².
-        share_of_variance: 1 − Var(latent − circuit) / Var(latent) over data, where the circuit
-            keeps the terms of its own input latents alone; None without data.
+        share_of_variance: 1 − Var(latent − circuit) / Var(latent) over data, where the latent is
+            read at the reconstructed input Dz + b and the circuit keeps the terms of its own
+            input latents alone; None without data.
         correlation: between latent and circuit over data; None without data.
         num_inputs: how many inputs; 0 without data.
     """
