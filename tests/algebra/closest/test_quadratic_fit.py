@@ -81,6 +81,7 @@ BAD = {
     "data of another width": ({"data": randn(9, 4)}, ShapeError, r"data have shape \(9, 4\)"),
     "one row": ({"data": randn(1, 5)}, UsageError, r"1 row\(s\)"),
     "data with NaN": ({"data": randn(9, 5) * torch.nan}, NonFiniteError, "data holds"),
+    "a seed": ({"generator": 3}, UsageError, "generator is a int; expected Generator"),
     "few samples": ({"samples": 10}, UsageError, "samples must be"),
     "threshold": ({"threshold": 1.5}, UsageError, "threshold must be between 0 and 1"),
     "mean": ({"mean": randn(4)}, ShapeError, "mean has shape"),

@@ -15,7 +15,7 @@ from bilens.algebra.closest.network_fit import closest_to_network, derivation, i
 from bilens.algebra.closest.refit import LeastSquaresFit, refit
 from bilens.algebra.closest.scores import FitScores, r_squared
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import check_count, check_float_tensor, check_memory
+from bilens.checks import check_count, check_float_tensor, check_memory, check_type
 from bilens.errors import NumericalError, ShapeError, UsageError
 
 # Below it more than a tenth of the variance is missing, and the correlation with the truth falls
@@ -119,6 +119,7 @@ def fit_layers(
     else:
         assumed = GaussianInput.of(d_in, mean, covariance)
     generator = torch.Generator().manual_seed(0) if generator is None else generator
+    check_type("generator", generator, torch.Generator, "use torch.Generator().manual_seed(0)")
     f = closest_to_network(layers, assumed)
     width = 2 * (d_in + 4 * f.sizes.d_out)
     check_memory(8 * samples * width, f"measuring R² on {samples} samples", "take fewer samples")

@@ -66,8 +66,9 @@ def refit(
 
 def fitted(f: QuadraticMap, x: Tensor, y: Tensor) -> QuadraticMap:
     """Return f with down, linear and constant changed so that it fits best."""
-    blocks = range(0, len(x), BLOCK)
-    total, squares = 0.0 * features(f, x[:1])[0], 0.0 * features(f, x[:1])[0]
+    blocks, d_hidden = range(0, len(x), BLOCK), f.sizes.d_hidden
+    total = x.new_zeros(d_hidden + f.sizes.d_in)
+    squares = torch.zeros_like(total)
     for start in blocks:
         part = features(f, x[start : start + BLOCK])
         total, squares = total + part.sum(dim=0), squares + part.square().sum(dim=0)
@@ -85,7 +86,6 @@ def fitted(f: QuadraticMap, x: Tensor, y: Tensor) -> QuadraticMap:
     values, columns = torch.linalg.eigh(gram)
     inverse = torch.where(values > CUT * values[-1], 1 / values, 0.0)
     change = (columns @ (inverse[:, None] * (columns.T @ right))) / scale[:, None]
-    d_hidden = f.sizes.d_hidden
     tensor = BilinearTensor(f.tensor.down + change[:d_hidden].T, f.tensor.left, f.tensor.right)
     return replace(f, tensor=tensor).plus_affine(change[d_hidden:].T, offset - change.T @ centre)
 
