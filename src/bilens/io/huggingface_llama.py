@@ -25,15 +25,7 @@ from bilens.io.tensors import (
     read_safetensors,
 )
 from bilens.nn import BilinearTransformer
-from bilens.nn.llama_layout import (
-    BRANCHES,
-    EMBED,
-    FINAL_NORM,
-    NORMS,
-    UNEMBED,
-    from_llama_tensors,
-    layer_prefix,
-)
+from bilens.nn.llama_layout import UNEMBED, from_llama_tensors, llama_shapes
 
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
@@ -124,27 +116,7 @@ def check_llama_tensors(folder: Path, tensors: dict[str, Tensor], config: LlamaC
         del tensors[name]
     if ours.tied:
         tensors.pop(UNEMBED, None)
-    shapes = llama_shapes(config)
+    shapes = llama_shapes(ours, config.n_kv_head)
     check_names(folder, tensors, shapes)
     expected = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     check_shapes(folder, tensors, expected)
-
-
-def llama_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
-    """Return the name and shape of every tensor of a Llama."""
-    ours = config.ours
-    d, h, kv = ours.d_model, ours.d_hidden, config.n_kv_head * ours.d_head
-    shapes: dict[str, tuple[int, ...]] = {EMBED: (ours.vocab_size, d), FINAL_NORM: (d,)}
-    if not ours.tied:
-        shapes[UNEMBED] = (ours.vocab_size, d)
-    attention = {"q": (d, d), "k": (kv, d), "v": (kv, d), "o": (d, d)}
-    mlp = {"left": (h, d), "right": (h, d), "down": (d, h)}
-    for index in range(ours.n_layer):
-        layer = layer_prefix(index)
-        shapes |= {layer + norm: (d,) for norm in NORMS}
-        shapes |= {f"{layer}self_attn.{x}_proj.weight": shape for x, shape in attention.items()}
-        for branch, shape in mlp.items():
-            shapes[f"{layer}mlp.{BRANCHES[branch]}.weight"] = shape
-            if ours.bias:
-                shapes[f"{layer}mlp.{BRANCHES[branch]}.bias"] = shape[:1]
-    return shapes

@@ -10,12 +10,35 @@ from typing import Any
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from bilens.atomic import write_files
 from bilens.checks import check_finite
-from bilens.errors import UsageError
-from bilens.nn.llama_layout import llama_config, llama_tensors
+from bilens.errors import OutputExistsError, UsageError
+from bilens.nn.llama_layout import llama_config, llama_shapes, llama_tensors
 from bilens.nn.model_card import model_card
 from bilens.nn.transformer_config import TransformerConfig
 from bilens.version import VERSION
+
+
+def write_huggingface(
+    folder: Path,
+    config: TransformerConfig,
+    state: Mapping[str, Tensor],
+    *,
+    tokenizer: Path | None,
+    end_of_text: str,
+    provenance: Mapping[str, str],
+    overwrite: bool,
+) -> Path:
+    """Write the folder of a model; see `BilinearTransformer.save_huggingface`."""
+    files = huggingface_files(config, state, tokenizer, end_of_text, provenance)
+    present = [name for name in files if (folder / name).exists()]
+    if present and not overwrite:
+        raise OutputExistsError(
+            f"{folder} already holds {', '.join(present)}: choose another folder, or pass "
+            "overwrite=True to replace it."
+        )
+    write_files({folder / name: content for name, content in files.items()})
+    return folder
 
 
 def huggingface_files(
@@ -35,7 +58,7 @@ def huggingface_files(
         provenance: where the weights come from.
 
     Raises:
-        UsageError: If the model is no Llama, or the tokenizer does not fit it.
+        UsageError: If the model is no Llama, was altered, or the tokenizer does not fit it.
         NonFiniteError: If a weight is NaN or infinite.
     """
     for name, tensor in state.items():
@@ -56,7 +79,13 @@ def huggingface_files(
         )
     metadata = {"format": "pt", "made_by": f"bilens {VERSION}"}
     metadata["provenance"] = json.dumps(dict(provenance), ensure_ascii=False, sort_keys=True)
-    files["model.safetensors"] = to_safetensors(llama_tensors(config, state), metadata)
+    tensors = llama_tensors(config, state)
+    if {name: tuple(t.shape) for name, t in tensors.items()} != llama_shapes(config, config.n_head):
+        raise UsageError(
+            "the weights do not have the shapes that the model was built with: build it with the "
+            "sizes that it has."
+        )
+    files["model.safetensors"] = to_safetensors(tensors, metadata)
     files["config.json"] = as_json(written)
     files["README.md"] = model_card(config, provenance).encode()
     return files

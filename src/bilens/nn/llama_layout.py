@@ -65,6 +65,30 @@ def llama_config(config: TransformerConfig, dtype: torch.dtype) -> dict[str, Any
     }
 
 
+def llama_shapes(config: TransformerConfig, n_kv_head: int) -> dict[str, tuple[int, ...]]:
+    """Return the name and shape of every tensor.
+
+    Args:
+        config: of the model.
+        n_kv_head: heads of keys and values; as many as heads in a model of ours.
+    """
+    d, h, kv = config.d_model, config.d_hidden, n_kv_head * config.d_head
+    shapes: dict[str, tuple[int, ...]] = {EMBED: (config.vocab_size, d), FINAL_NORM: (d,)}
+    if not config.tied:
+        shapes[UNEMBED] = (config.vocab_size, d)
+    attention = {"q": (d, d), "k": (kv, d), "v": (kv, d), "o": (d, d)}
+    mlp = {"left": (h, d), "right": (h, d), "down": (d, h)}
+    for index in range(config.n_layer):
+        layer = layer_prefix(index)
+        shapes |= {layer + norm: (d,) for norm in NORMS}
+        shapes |= {f"{layer}self_attn.{x}_proj.weight": shape for x, shape in attention.items()}
+        for branch, shape in mlp.items():
+            shapes[f"{layer}mlp.{BRANCHES[branch]}.weight"] = shape
+            if config.bias:
+                shapes[f"{layer}mlp.{BRANCHES[branch]}.bias"] = shape[:1]
+    return shapes
+
+
 def llama_tensors(config: TransformerConfig, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights under Llama's names; the norms, which have no gain, get ones."""
     ones = torch.ones(config.d_model, dtype=ours["embed.weight"].dtype)

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.atomic import write_files
 from bilens.checks import as_integer, check_count
-from bilens.errors import OutputExistsError, UsageError
+from bilens.errors import UsageError
 from bilens.nn.attention import KeyValueCache, Positions, visible_keys
 from bilens.nn.block import Block
 from bilens.nn.cross_entropy import mean_cross_entropy
 from bilens.nn.generation import Sampler, continue_texts
 from bilens.nn.hooks import Edit, Hooks, hook_layer, unobserved
-from bilens.nn.huggingface_export import huggingface_files
+from bilens.nn.huggingface_export import write_huggingface
 from bilens.nn.layer import Gate
 from bilens.nn.mlp import BilinearMLP
 from bilens.nn.ordinary_mlp import MLP
@@ -327,48 +325,24 @@ class BilinearTransformer(nn.Module):
             The folder.
 
         Raises:
-            UsageError: If the MLPs are ordinary ones, or the tokenizer does not fit.
+            UsageError: If the MLPs are ordinary or altered ones, or the tokenizer does not fit.
             OutputExistsError: If the folder holds a model and `overwrite` is off.
             NonFiniteError: If a weight is NaN or infinite.
             DiskError: If the disk is full.
             FileError: If the folder cannot be written to.
         """
-        folder = Path(folder)
-        self._check_unaltered()
-        files = huggingface_files(
+        gates = {getattr(mlp, "gate", None) for mlp in self.mlps}
+        if gates != {self.config.gate}:
+            raise UsageError(
+                f"the MLPs have the gates {gates}, and the model was built with "
+                f"{self.config.gate!r}: a Llama has one for all of them."
+            )
+        return write_huggingface(
+            Path(folder),
             self.config,
             self.state_dict(),
-            None if tokenizer is None else Path(tokenizer),
-            end_of_text,
-            provenance or {},
+            tokenizer=None if tokenizer is None else Path(tokenizer),
+            end_of_text=end_of_text,
+            provenance=provenance or {},
+            overwrite=overwrite,
         )
-        present = [name for name in files if (folder / name).exists()]
-        if present and not overwrite:
-            raise OutputExistsError(
-                f"{folder} already holds {', '.join(present)}: choose another folder, or pass "
-                "overwrite=True to replace it."
-            )
-        write_files({folder / name: content for name, content in files.items()})
-        return folder
-
-    def _check_unaltered(self) -> None:
-        """Refuse a model that is no longer what its configuration says.
-
-        Raises:
-            UsageError: If an MLP or a weight was replaced by another kind or shape.
-        """
-        with torch.device("meta"):
-            fresh = BilinearTransformer(**asdict(self.config))
-        kinds = [
-            [(type(mlp), getattr(mlp, "gate", None)) for mlp in model.mlps]
-            for model in (self, fresh)
-        ]
-        shapes = [
-            {name: tensor.shape for name, tensor in model.state_dict().items()}
-            for model in (self, fresh)
-        ]
-        if kinds[0] != kinds[1] or shapes[0] != shapes[1]:
-            raise UsageError(
-                "the model was altered after it was built, so that its configuration does not "
-                "describe it: build it with the sizes and the gate that it has."
-            )
