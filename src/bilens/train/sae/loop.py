@@ -161,22 +161,26 @@ def train(
     """
     steps = steps_per_buffer(recipe, activations)
     buffers = num_buffers(recipe, activations)
+
+    def rate(step: int) -> float:
+        return learning_rate(
+            recipe.learning_rate, recipe.schedule, recipe.warmup, step, buffers * steps
+        )
+
     while run.epoch < buffers:
         began = time.perf_counter()
         buffer = activations.buffer(run.epoch)
         run.model.train()
         while run.step < steps:
             done = run.epoch * steps + run.step
-            rate = learning_rate(
-                recipe.learning_rate, recipe.schedule, recipe.warmup, done, buffers * steps
-            )
             for group in run.optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate(done)
             _step(run, activations.hooks, buffer, recipe, done)
             run.seconds += time.perf_counter() - began
             after_step(run)
             began = time.perf_counter()
-        yield _finish_buffer(run, activations.hooks, recipe, rate)
+        last = rate((run.epoch + 1) * steps - 1)
+        yield _finish_buffer(run, activations.hooks, recipe, last)
 
 
 def _step(

@@ -27,7 +27,9 @@ class SAEMetrics:
     Attributes:
         hook: the hook point.
         tokens: activations that were looked at.
-        fvu: Σ ‖x − x̂‖² / Σ ‖x − mean‖², the normalised MSE; 0 is perfect, 1 is the mean.
+        fvu: Σ ‖x − x̂‖² / Σ ‖x − mean‖², the fraction of variance unexplained; 0 is perfect, and
+            the mean in the place of x has 1.
+        nmse: Σ ‖x − x̂‖² / Σ ‖x‖², the normalised MSE of the paper's code; never above fvu.
         l0: mean number of latents other than zero.
         dead: share of latents that no token keeps.
         loss: mean cross-entropy of the model as it is, nats per token.
@@ -39,6 +41,7 @@ class SAEMetrics:
     hook: str
     tokens: int
     fvu: float
+    nmse: float
     l0: float
     dead: float
     loss: float
@@ -116,7 +119,7 @@ def measure_sae(model: BilinearTransformer, sae: TopKSAE, hook: str, texts: Tens
         for edit in (None, sae, torch.zeros_like, lambda x: mean.to(x.dtype).expand_as(x))
     ]
     model.train(was_training)
-    return SAEMetrics(hook, tally.count, tally.fvu, tally.l0, tally.dead, *losses)
+    return SAEMetrics(hook, tally.count, tally.fvu, tally.nmse, tally.l0, tally.dead, *losses)
 
 
 def check_fits(model: BilinearTransformer, sae: TopKSAE, hook: str) -> None:
@@ -162,7 +165,7 @@ class _Tally:
     def __init__(self, sae: TopKSAE) -> None:
         self.sae = sae
         self.count, self.active = 0, 0
-        self.error, self.square = 0.0, 0.0
+        self.error, self.square, self.spread = 0.0, 0.0, 0.0
         self.shift: Tensor | None = None  # near the mean, so that squares do not cancel
         self.sum = torch.zeros(sae.d_in, dtype=torch.float64, device=sae.decoder.device)
         self.kept = torch.zeros(sae.num_latents, dtype=torch.bool, device=sae.decoder.device)
@@ -174,7 +177,8 @@ class _Tally:
         if self.shift is None:
             self.shift = x.double().mean(dim=0)
         centred = x.double() - self.shift
-        self.square += float(centred.square().sum())
+        self.square += float(x.double().square().sum())
+        self.spread += float(centred.square().sum())
         self.sum += centred.sum(dim=0)
         self.count += len(x)
         active = latents.values != 0
@@ -188,13 +192,17 @@ class _Tally:
 
     @property
     def fvu(self) -> float:
-        variance = self.square - float(self.sum.square().sum()) / self.count
+        variance = self.spread - float(self.sum.square().sum()) / self.count
         if variance <= 0:
             raise NumericalError(
                 f"the {self.count} activations are all equal, so there is no variance that could "
                 "be explained: choose another hook point."
             )
         return self.error / variance
+
+    @property
+    def nmse(self) -> float:
+        return self.error / self.square
 
     @property
     def l0(self) -> float:
