@@ -34,8 +34,8 @@ FROZEN = {
         "--corpus --out --column --split --limit --stream --held-out --corpus-seed --tokenizer "
         "--vocabulary --model-width --hidden --layers --heads --context-length --gate --mlp "
         "--tied --epochs --steps --batch-size --learning-rate --schedule --warmup "
-        "--weight-decay --clip --dropout --evaluations --precision --seed --resume --overwrite "
-        "--json"
+        "--weight-decay --clip --dropout --evaluations --precision --device --seed --resume "
+        "--overwrite --json"
     ),
     "train sae": (
         "model --hook --out --corpus --column --limit --latents --k --sign --tokens --batch-size "

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import runs
 import tiny
@@ -101,12 +102,19 @@ BAD: dict[str, tuple[Any, int, list[str]]] = {
         *(NUMERICAL, ["no longer finite at step", "lower the learning rate"]),
     ),
     "no step": (lambda _folder: [*SMALL, "--epochs", 0], USAGE, ["epochs must be above 0"]),
+    "no such device": (
+        lambda _folder: [*SMALL, "--device", "cuda"],
+        *(USAGE, ["torch sees no GPU"]),
+    ),
     "nothing to resume": (lambda _folder: [*SMALL, "--resume"], FILE, ["holds no run to resume"]),
 }
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_ends_in_one_sentence(case: str, bilens: Shell, tmp_path: Path) -> None:
+def test_bad_input_ends_in_one_sentence(
+    case: str, bilens: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     line, code, words = BAD[case]
     (tmp_path / "in").mkdir()
     arguments = line(tmp_path / "in")

@@ -62,10 +62,11 @@ class ActivationNoise:
         if not module.training:  # the test set is read without noise
             return output
         if self.std > 0:
-            output = output + self.std * torch.randn(output.shape, generator=self.generator)
+            noise = torch.randn(output.shape, generator=self.generator)
+            output = output + self.std * noise.to(output.device)
         if self.dropout > 0:
             kept = torch.rand(output.shape, generator=self.generator) >= self.dropout
-            output = output * kept / (1 - self.dropout)
+            output = output * kept.to(output.device) / (1 - self.dropout)
         return output
 
 

@@ -13,6 +13,7 @@ from bilens.atomic import write_file
 from bilens.data.tokenizer import Tokenizer
 from bilens.nn.transformer import BilinearTransformer
 from bilens.report.loss_figure import loss_figure
+from bilens.train.device import Device, find_device
 from bilens.train.language.corpus import CorpusDescription, CorpusOptions
 from bilens.train.language.job import LanguageJob, open_language_run
 from bilens.train.language.loop import LanguageMetrics
@@ -70,6 +71,7 @@ def train_language(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    device: Device = "auto",
     on_line: Callable[[LanguageMetrics, int], None] = lambda _line, _lines: None,
     say: Callable[[str], None] = lambda _text: None,
 ) -> LanguageTraining:
@@ -82,17 +84,20 @@ def train_language(
         recipe: how to train.
         resume: as in `run_in_folder`.
         overwrite: as in `run_in_folder`.
+        device: where to compute: "cpu", "cuda", or "auto" for a GPU where there is one.
         on_line: called after each measurement of the held-out loss, with the number of all.
         say: told what a person should know.
 
     Raises:
+        UsageError: If there is no such device.
         DataError: If the corpus is missing, damaged, or too small for tokenizer or context.
         BilensError: As in `run_in_folder`.
     """
+    place = find_device(device)
     text = corpus.load(report=say)
     tokenizer = tokenizer_of(text, recipe)
     tokens = tokens_of(text, tokenizer, recipe.n_ctx)
-    job = LanguageJob(recipe, tokens, tokenizer, CorpusDescription.of(corpus, text))
+    job = LanguageJob(recipe, tokens, tokenizer, CorpusDescription.of(corpus, text), place)
     say(
         f"{len(tokens.train):,} tokens to train on, {len(tokens.held_out):,} held out, "
         f"{tokenizer.vocab_size:,} in the vocabulary; {job.total_steps:,} steps."

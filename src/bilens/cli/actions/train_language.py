@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bilens.cli.console import Output
+from bilens.train.device import Device
 from bilens.train.language.corpus import CorpusOptions
 from bilens.train.language.loop import LanguageMetrics
 from bilens.train.language.recipe import default_recipe
@@ -18,6 +19,7 @@ def run_train_language_command(
     out: Path,
     corpus: CorpusOptions,
     options: dict[str, Any],
+    device: Device,
     resume: bool,
     overwrite: bool,
     json: bool,
@@ -35,7 +37,14 @@ def run_train_language_command(
             progress("training", line.epoch, lines, text)
 
         result = train_language(
-            out, corpus, recipe, resume=resume, overwrite=overwrite, on_line=show, say=output.say
+            out,
+            corpus,
+            recipe,
+            resume=resume,
+            overwrite=overwrite,
+            device=device,
+            on_line=show,
+            say=output.say,
         )
     document = result.to_dict()
     if json:

@@ -12,6 +12,7 @@ from bilens.cli.options import Gate, Json, Overwrite, Precision, Resume
 TokenizerKind = Literal["byte-bpe", "wordpiece-lower", "word"]
 MLPType = Literal["gated", "ordinary"]
 Schedule = Literal["linear", "cosine"]
+Device = Literal["auto", "cpu", "cuda"]
 
 
 def train_language(
@@ -57,6 +58,7 @@ def train_language(
     precision: Annotated[
         Precision, typer.Option(help="auto: bfloat16 where the processor has it.")
     ] = "auto",
+    device: Annotated[Device, typer.Option(help="auto: a GPU where there is one.")] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of weights and order.", min=0)] = 0,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -97,4 +99,4 @@ def train_language(
         "precision": precision,
         "seed": seed,
     }
-    run_train_language_command(context.obj, out, source, recipe, resume, overwrite, json)
+    run_train_language_command(context.obj, out, source, recipe, device, resume, overwrite, json)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from bilens.data.tokenizer import Tokenizer, check_tokenizer_fits, load_tokenizer
 from bilens.errors import UsageError
 from bilens.io.load import load
@@ -16,7 +18,7 @@ from bilens.nn.transformer import BilinearTransformer
 from bilens.train.job import TrainingJob
 from bilens.train.language.corpus import CorpusDescription
 from bilens.train.language.loop import LanguageMetrics, Run, num_lines, start_run, train
-from bilens.train.language.recipe import LanguageRecipe
+from bilens.train.language.recipe import CPU, LanguageRecipe
 from bilens.train.language.tokens import Batches, CorpusTokens
 from bilens.train.run_files import TOKENIZER_NAME
 
@@ -29,6 +31,7 @@ class LanguageJob(TrainingJob[BilinearTransformer, LanguageMetrics]):
         tokens: the corpus as tokens.
         tokenizer: what made them.
         corpus: what the corpus is.
+        device: where to compute.
 
     Raises:
         UsageError: If the corpus holds less than one batch.
@@ -42,8 +45,9 @@ class LanguageJob(TrainingJob[BilinearTransformer, LanguageMetrics]):
         tokens: CorpusTokens,
         tokenizer: Tokenizer,
         corpus: CorpusDescription,
+        device: torch.device = CPU,
     ) -> None:
-        self.recipe, self.tokens = recipe.resolved(), tokens
+        self.recipe, self.tokens, self.device = recipe.resolved(device), tokens, device
         self.tokenizer, self.corpus = tokenizer, corpus
         self.total_steps = Batches(tokens.train, recipe).total_steps
         self.epochs = num_lines(self.total_steps, recipe.evaluations)
@@ -51,7 +55,7 @@ class LanguageJob(TrainingJob[BilinearTransformer, LanguageMetrics]):
 
     def start(self) -> Run:
         """Return the run at its beginning."""
-        return start_run(self.recipe, self.tokenizer.vocab_size)
+        return start_run(self.recipe, self.tokenizer.vocab_size, self.device)
 
     def train(self, run: Run, after_step: Callable[[Run], None]) -> Iterator[LanguageMetrics]:
         """Continue a run to its end."""

@@ -16,7 +16,7 @@ from bilens.errors import NumericalError
 from bilens.nn.block import Block
 from bilens.nn.transformer import BilinearTransformer
 from bilens.train.job import TrainingRun
-from bilens.train.language.recipe import LanguageRecipe
+from bilens.train.language.recipe import CPU, LanguageRecipe
 from bilens.train.language.tokens import Batches, CorpusTokens, windows
 from bilens.train.noise import disturbed
 from bilens.train.randomness import INITIALISATION, stream
@@ -59,7 +59,7 @@ class LanguageMetrics:
         return asdict(self)
 
 
-def start_run(recipe: LanguageRecipe, vocab_size: int) -> Run:
+def start_run(recipe: LanguageRecipe, vocab_size: int, device: torch.device = CPU) -> Run:
     """Return a run at its beginning, with weights drawn from the seed of the recipe.
 
     Raises:
@@ -81,7 +81,7 @@ def start_run(recipe: LanguageRecipe, vocab_size: int) -> Run:
             recipe.gate,
             tied=recipe.tied,
             mlp_type=recipe.mlp_type,
-        )
+        ).to(device)
     optimizer = torch.optim.AdamW(
         model.parameters(),
         lr=recipe.learning_rate,
@@ -137,7 +137,8 @@ def train(
                 for group in run.optimizer.param_groups:
                     group["lr"] = rate_at(recipe, step, total)
                 disturb.start_step(recipe.seed, 0, step)
-                train_step(run, batches.batch(step), recipe, step)
+                texts = batches.batch(step).to(run.model.embed.weight.device)
+                train_step(run, texts, recipe, step)
                 run.seconds += time.perf_counter() - began
                 after_step(run)
             yield _finish_line(run, data, recipe, first + number_of_steps, total)
@@ -187,7 +188,8 @@ def held_out_loss(model: BilinearTransformer, tokens: Tensor, n_ctx: int) -> flo
     texts = windows(tokens, n_ctx)
     total = 0.0
     for part in torch.split(texts, max(1, EVALUATION_TOKENS // n_ctx)):
-        total += float(mean_loss(model, part)) * part[:, 1:].numel()
+        loss = mean_loss(model, part.to(model.embed.weight.device))
+        total += float(loss) * part[:, 1:].numel()
     model.train(was_training)
     return total / texts[:, 1:].numel()
 

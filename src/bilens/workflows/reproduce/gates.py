@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from bilens.report.line_figure import Curve, line_figure
+from bilens.train.device import find_device
 from bilens.train.language.corpus import CorpusOptions
 from bilens.train.language.loop import start_run, train_step
 from bilens.train.language.recipe import LanguageRecipe, default_recipe
@@ -158,11 +159,13 @@ def measure(
 
 def seconds_per_step(options: StudyOptions, context: CellContext) -> Record:
     """Return the seconds that a training step of each kind takes: the least of some, in turns."""
-    recipes = {kind: recipe_of(options, kind, 0).resolved() for kind in GATES}
+    device = find_device("auto")
+    recipes = {kind: recipe_of(options, kind, 0).resolved(device) for kind in GATES}
     vocab_size = recipes["bilinear"].vocab_size or WORDS_OF_THE_GRAMMAR
-    runs = {kind: start_run(recipe, vocab_size) for kind, recipe in recipes.items()}
+    runs = {kind: start_run(recipe, vocab_size, device) for kind, recipe in recipes.items()}
     shape = (recipes["bilinear"].batch_size, recipes["bilinear"].n_ctx + 1)
     texts = torch.randint(vocab_size, shape, generator=torch.Generator().manual_seed(0))
+    texts = texts.to(device)
     least = dict.fromkeys(GATES, math.inf)
     for _ in range(TIMED_ROUNDS):
         for kind, run in runs.items():
