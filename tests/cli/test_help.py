@@ -39,8 +39,8 @@ FROZEN = {
     ),
     "train sae": (
         "model --hook --out --corpus --column --limit --latents --k --sign --tokens --batch-size "
-        "--buffer-size --learning-rate --schedule --warmup --auxiliary --dead-after --seed "
-        "--resume --overwrite --json"
+        "--buffer-size --learning-rate --schedule --warmup --auxiliary --dead-after --device "
+        "--seed --resume --overwrite --json"
     ),
     "decompose": (
         "model --top --layer --outputs --basis --dataset --data-dir --reading --contrast --which "

@@ -103,7 +103,7 @@ class ActivationStream:
         found = activations_of(self.model, self.texts[chosen], self.hooks)
         generator = stream(self.seed, ORDER, index, ROWS)
         order = torch.randperm(self.rows, generator=generator)
-        return ActivationBuffer(found, order.to(self.texts.device))
+        return ActivationBuffer(found, order.to(self.model.embed.weight.device))
 
 
 @torch.no_grad()
@@ -118,11 +118,11 @@ def activations_of(
     Raises:
         NonFiniteError: If one is NaN or infinite.
     """
-    was_training = model.training
+    was_training, device = model.training, model.embed.weight.device
     model.eval()
     parts: dict[str, list[Tensor]] = {hook: [] for hook in hooks}
     for some in torch.split(texts, max(1, TOKENS_AT_ONCE // texts.shape[1])):
-        for hook, value in model.activations(some, hooks).items():
+        for hook, value in model.activations(some.to(device), hooks).items():
             parts[hook].append(value[:, 1:].flatten(0, 1).float())
     model.train(was_training)
     found = {hook: torch.cat(values) for hook, values in parts.items()}

@@ -13,6 +13,7 @@ from bilens.data.tokenizer import check_tokenizer_fits, load_tokenizer
 from bilens.errors import UsageError
 from bilens.io.load import load
 from bilens.nn.transformer import BilinearTransformer
+from bilens.train.device import Device, find_device
 from bilens.train.language.corpus import CorpusDescription, CorpusOptions
 from bilens.train.run_files import TOKENIZER_NAME
 from bilens.train.run_folder import run_in_folder
@@ -67,6 +68,7 @@ def train_sae(
     corpus: CorpusOptions | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    device: Device = "auto",
     on_line: Callable[[SAELine, int], None] = lambda _line, _lines: None,
     say: Callable[[str], None] = lambda _text: None,
 ) -> SAETraining:
@@ -80,16 +82,19 @@ def train_sae(
         corpus: which documents; None for those that the model was trained on.
         resume: as in `run_in_folder`.
         overwrite: as in `run_in_folder`.
+        device: where to compute: "cpu", "cuda", or "auto" for a GPU where there is one.
         on_line: called after each buffer, with the number of all.
         say: told what a person should know.
 
     Raises:
         UsageError: If the model is no language model, has no such hook point, or the recipe does
-            not fit it.
+            not fit it; or if there is no such device.
         DataError: If the corpus is missing, damaged, or too small for a text of the context.
         BilensError: As in `run_in_folder`.
     """
+    place = find_device(device)
     read = read_model(model, corpus, say)
+    read.model.to(place)
     job = SAEJob(recipe, read)
     say(
         f"{recipe.latents_for(read.model.config.d_model):,} latents, {recipe.k} an input; "

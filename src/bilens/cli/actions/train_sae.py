@@ -7,6 +7,7 @@ from typing import Any
 
 from bilens.cli.console import Output
 from bilens.errors import UsageError
+from bilens.train.device import Device
 from bilens.train.language.corpus import CorpusOptions
 from bilens.train.sae.loop import SAELine
 from bilens.train.sae.recipe import SAERecipe
@@ -21,6 +22,7 @@ def run_train_sae_command(
     model: Path,
     text: Text,
     options: dict[str, Any],
+    device: Device,
     resume: bool,
     overwrite: bool,
     json: bool,
@@ -32,7 +34,7 @@ def run_train_sae_command(
         def show(line: SAELine, lines: int) -> None:
             worst = max(line.fvu, key=line.fvu.__getitem__)
             text = (
-                f"step {line.step}, normalised MSE {line.fvu[worst]:.3f} at {worst}, "
+                f"step {line.step}, {line.fvu[worst]:.3f} of the variance left at {worst}, "
                 f"{line.tokens_per_second:,.0f} tokens/s"
             )
             progress("training", line.epoch, lines, text)
@@ -44,6 +46,7 @@ def run_train_sae_command(
             corpus=corpus_options(text),
             resume=resume,
             overwrite=overwrite,
+            device=device,
             on_line=show,
             say=output.say,
         )
@@ -72,7 +75,8 @@ def corpus_options(text: Text) -> CorpusOptions | None:
 def sae_lines(sae: dict[str, Any]) -> str:
     """Return what a person reads about one autoencoder."""
     return (
-        f"{sae['hook']}: normalised MSE {sae['fvu']:.4f}, L0 {sae['l0']:.1f}, dead "
+        f"{sae['hook']}: normalised MSE {sae['nmse']:.4f}, of the variance {sae['fvu']:.4f}, "
+        f"L0 {sae['l0']:.1f}, dead "
         f"{sae['dead_in_training']:.1%} in training, {sae['dead']:.1%} on {sae['tokens']:,} "
         f"held-out tokens\n"
         f"  loss {sae['loss']:.4f}, with the SAE in place {sae['loss_patched']:.4f} "

@@ -11,6 +11,7 @@ from bilens.cli.options import Json, Overwrite, Resume
 
 Sign = Literal["relu", "raw"]
 Schedule = Literal["cosine", "linear"]
+Device = Literal["auto", "cpu", "cuda"]
 
 
 def train_sae(
@@ -49,6 +50,7 @@ def train_sae(
     dead_after: Annotated[
         int, typer.Option(help="Tokens without being kept that make a latent dead.", min=1)
     ] = 131_072,
+    device: Annotated[Device, typer.Option(help="auto: a GPU where there is one.")] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of weights and order.", min=0)] = 0,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -77,4 +79,4 @@ def train_sae(
         "seed": seed,
     }
     text = (corpus, column, limit)
-    run_train_sae_command(context.obj, out, model, text, recipe, resume, overwrite, json)
+    run_train_sae_command(context.obj, out, model, text, recipe, device, resume, overwrite, json)

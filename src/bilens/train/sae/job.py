@@ -104,7 +104,7 @@ class SAEJob(TrainingJob[nn.ModuleList, SAELine]):
             assert isinstance(sae, TopKSAE), "built in start_run"
             metrics = measure_sae(self.read.model, sae, hook, self.read.held_out)
             save(
-                sae,
+                sae.cpu(),
                 self.folder_of(hook, folder),
                 provenance={
                     **details,

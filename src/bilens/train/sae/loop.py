@@ -238,8 +238,8 @@ def losses(
         loss = loss + auxiliary * auxiliary_loss(sae, x, -error.detach(), dead)
     values = latents.values.detach()
     active = values != 0
-    sums = torch.stack([squared.detach(), variance, active.sum(), torch.tensor(len(x))]).double()
-    return loss, sums, latents.indices[active]
+    sums = torch.stack([squared.detach(), variance, active.sum(), active.new_tensor(len(x))])
+    return loss, sums.double(), latents.indices[active]
 
 
 def auxiliary_loss(sae: TopKSAE, x: Tensor, left_over: Tensor, dead: Tensor) -> Tensor:

@@ -109,6 +109,7 @@ def measure_sae(model: BilinearTransformer, sae: TopKSAE, hook: str, texts: Tens
         )
     was_training = model.training
     model.eval()
+    texts = texts.to(model.embed.weight.device)
     parts = torch.split(texts, max(1, TOKENS_AT_ONCE // texts.shape[1]))
     tally = _Tally(sae)
     for part in parts:
