@@ -31,7 +31,7 @@ from bilens.algebra.closest.layer_weights import GLUWeights, Layer, MLPWeights
 from bilens.algebra.closest.scores import RSquared, r_squared
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.data.images import ImageDataset, load_images
-from bilens.workflows.provenance import describe_data, describe_run
+from bilens.workflows.provenance import describe_run
 from bilens.workflows.quadratic_fit import quadratic_fit
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
@@ -158,7 +158,7 @@ def measure_mlp(data: ImageDataset) -> dict[str, Any]:
         }
 
     return {
-        "data": describe_data(data),
+        "data": {"name": data.name, "train": len(data.train_images), "test": len(x)},
         "hidden": HIDDEN,
         "epochs": EPOCHS,
         "noise": NOISE,

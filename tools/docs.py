@@ -18,7 +18,7 @@ from typing import Any
 import typer
 
 import bilens
-from bench import decomposition, guarantees, masks, training
+from bench import decomposition, guarantees, masks, quadratic_fit, training
 from bilens.cli.app import app
 
 ROOT = Path(__file__).parent.parent
@@ -28,6 +28,7 @@ BENCHMARKS = {
     "decomposition": decomposition.page,
     "guarantees": guarantees.page,
     "masks": masks.page,
+    "quadratic_fit": quadratic_fit.page,
 }
 
 
