@@ -46,6 +46,7 @@ PUBLIC = [
     "Status",
     "Subspace",
     "TopInteractions",
+    "TraceReport",
     "activation_moments",
     "attack_model",
     "attribute",
@@ -78,6 +79,7 @@ PUBLIC = [
     "save",
     "similarity",
     "top_interactions",
+    "trace",
     "whiten",
 ]
 PUBLIC_MODULES = [
@@ -138,6 +140,9 @@ SIGNATURES = {
     "AttackReport": "document",
     "AuditReport": "document",
     "CertificateReport": "document",
+    "TraceReport": "document",
+    "trace": "model, layer, *, input_sae=None, output_sae=None, corpus=None, tokenizer=None, "
+    "latents=None, toward=(), outputs=5, pairs=8, features=8, top=20, tokens=16384, seed=0",
     "BilinearTensor": "down, left, right",
     "InteractionMatrix": "left, right, weight",
     "QuadraticForm": "matrix, linear, constant",
@@ -242,6 +247,11 @@ SIGNATURES = {
     "nn.BilinearTransformer.run": ("self, tokens, *, capture=(), replace=None, padding_mask=None"),
     "nn.BilinearTransformer.activations": "self, tokens, capture, padding_mask=None",
     "nn.BilinearTransformer.layer_map": "self, index",
+    "nn.BilinearTransformer.next_token_loss": "self, texts, padding_mask=None",
+    "nn.BilinearTransformer.save_huggingface": (
+        "self, folder, *, tokenizer=None, end_of_text='<|endoftext|>', provenance=None, "
+        "overwrite=False"
+    ),
     "nn.BilinearTransformer.generate": (
         "self, tokens, max_new_tokens, temperature=1.0, top_k=None, generator=None, end_token=None"
     ),
@@ -353,6 +363,7 @@ ATTRIBUTES: dict[type, list[str]] = {
     bilens.AttackReport: ["document", "holds"],
     bilens.AuditReport: ["document", "passed"],
     bilens.CertificateReport: ["document"],
+    bilens.TraceReport: ["document"],
     bilens.certify.CertifiedAgreement: [
         "certified",
         "agrees",

@@ -208,6 +208,7 @@ def _made() -> str:
             "explained_by_two": 0.5,
             "correlation_active": 0.875,
             "density": 0.125,
+            "peak": "was",
             "cluster": 0,
         }
         for place, number in enumerate((7, 2, *(n for n in range(12) if n not in (2, 7))), start=1)
@@ -318,7 +319,8 @@ def variants() -> dict[str, dict[str, Any]]:
             fit["correlation_active"] = fit["null_correlation_active"] = None
     for rank in silent["correlations"]["ranks"]:
         rank["active"] = {"levels": [], "values": [], "counts": [0, 0, 0, 0]}
-    silent["ranking"][0]["correlation_active"] = None
+    silent["ranking"][0].update(correlation_active=None, peak=None)
+    silent["ranking"][5]["peak"] = None
     return {
         "plain": make_trace(),
         "bare": bare,

@@ -65,10 +65,12 @@ if TYPE_CHECKING:
     from bilens.report.attack_report import AttackReport
     from bilens.report.audit_report import AuditReport
     from bilens.report.certificate_report import CertificateReport
+    from bilens.report.trace_report import TraceReport
     from bilens.workflows.attack import attack_model
     from bilens.workflows.audit import audit
     from bilens.workflows.certify import certify_model
     from bilens.workflows.quadratic_fit import quadratic_fit
+    from bilens.workflows.trace import trace
 
 __version__ = VERSION
 
@@ -154,9 +156,11 @@ _HOMES = {
     "bilens.report.attack_report": ("AttackReport",),
     "bilens.report.audit_report": ("AuditReport",),
     "bilens.report.certificate_report": ("CertificateReport",),
+    "bilens.report.trace_report": ("TraceReport",),
     "bilens.workflows.attack": ("attack_model",),
     "bilens.workflows.audit": ("audit",),
     "bilens.workflows.certify": ("certify_model",),
+    "bilens.workflows.trace": ("trace",),
     "bilens.workflows.quadratic_fit": ("quadratic_fit",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -191,6 +195,7 @@ __all__ = [
     "Status",
     "Subspace",
     "TopInteractions",
+    "TraceReport",
     "activation_moments",
     "attack_model",
     "attribute",
@@ -223,6 +228,7 @@ __all__ = [
     "save",
     "similarity",
     "top_interactions",
+    "trace",
     "whiten",
 ]
 

@@ -59,6 +59,10 @@ FROZEN = {
         "model --dataset --data-dir --samples --truncate --radius --html --lang --seed "
         "--allow-pickle --residual --no-residual --overwrite --json"
     ),
+    "trace": (
+        "model --layer --input-sae --output-sae --corpus --column --limit --tokens --latent "
+        "--toward --outputs --pairs --features --top --html --lang --graph --seed --overwrite --json"
+    ),
     "reproduce": "study --out --corpus --model --seeds --steps --json",
     "explain": (
         "model --index --dataset --data-dir --baseline --plate --lang --allow-pickle --residual "

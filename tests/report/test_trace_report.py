@@ -74,8 +74,7 @@ def hostile(document: dict[str, Any], text: str) -> dict[str, Any]:
     def replaced(value: Any) -> Any:
         if isinstance(value, dict):
             changed = {key: replaced(item) for key, item in value.items()}
-            if "text" in changed:
-                changed["text"] = text
+            changed |= {key: text for key in ("text", "peak") if isinstance(changed.get(key), str)}
             if isinstance(changed.get("tokens"), list):
                 changed["tokens"] = [text] * len(changed["tokens"])
             return changed

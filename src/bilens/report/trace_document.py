@@ -162,6 +162,7 @@ RANKED: Final[dict[str, Any]] = {
     "explained_by_two": NUMBER,
     "correlation_active": Optional(NUMBER),
     "density": NUMBER,
+    "peak": Optional(TEXT),
     "cluster": COUNT,
 }
 READING: Final[dict[str, Any]] = {

@@ -59,7 +59,7 @@ def by_rank(
             element("circle", cx=px, cy=py, r=3.0, class_=f"dot {series(kind)}")
             for px, py in points
         ]
-    return drawing(WIDTH, HEIGHT, title, description, *parts, class_="chart wide")
+    return drawing(WIDTH, HEIGHT, title, description, *parts, class_="chart")
 
 
 def histogram(
@@ -88,7 +88,7 @@ def histogram(
         corners.append((edges[-1], 0.0))
         points = [(plane.x(at), plane.y(count)) for at, count in corners]
         parts.append(polyline(points, f"kind {series(kind)}"))
-    return drawing(WIDTH, HEIGHT, title, description, *parts, class_="chart wide")
+    return drawing(WIDTH, HEIGHT, title, description, *parts, class_="chart")
 
 
 def series(kind: str) -> str:

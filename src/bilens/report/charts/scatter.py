@@ -52,7 +52,7 @@ def placed_name(text: str, x: float, y: float, plane: Plane, taken: list[Box]) -
         (x - width / 2, y + 17, "middle", x),
     ):
         box = (left, base - SIZE + 1, left + width, base + 3)
-        across = plane.x.start <= box[0] and box[2] <= plane.width - RIGHT / 2
+        across = plane.x.start + 4 <= box[0] and box[2] <= plane.width - RIGHT / 2
         inside = across and box[1] >= TOP / 2 and box[3] <= plane.base
         if inside and not any(overlap(box, other) for other in taken):
             taken.append(box)

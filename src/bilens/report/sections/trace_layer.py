@@ -20,7 +20,7 @@ from bilens.report.numbers import (
     signed_quantity,
     whole,
 )
-from bilens.report.token_text import nickname
+from bilens.report.token_text import nickname, token_name
 
 MOST_RANKED = 25  # rows; the document has them all
 SHOWN_RANK = 2  # eigenvectors, the paper's choice
@@ -136,7 +136,7 @@ def ranking_rows(t: Catalogue, document: Document) -> list[RankedRow]:
                 place=whole(place),
                 latent=str(item["latent"]),
                 anchor="" if circuit is None else circuit_anchor(item["latent"]),
-                name="" if circuit is None else nickname(circuit["output"]),
+                name=ranked_name(item, circuit),
                 cells=[
                     fixed(item["score"], 3),
                     percent(item["pair_share"]),
@@ -150,6 +150,13 @@ def ranking_rows(t: Catalogue, document: Document) -> list[RankedRow]:
             )
         )
     return rows
+
+
+def ranked_name(item: dict[str, Any], circuit: dict[str, Any] | None) -> str:
+    """Return what an output latent is called: by its contexts, or by its one strongest token."""
+    if circuit is not None:
+        return nickname(circuit["output"])
+    return "" if item["peak"] is None else token_name(item["peak"])
 
 
 def circuit_anchor(latent: int) -> str:
