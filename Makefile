@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA ?=
 
-.PHONY: help demo test check bench bench-training bench-decomposition bench-guarantees bench-quadratic-fit study-masks docs clean
+.PHONY: help demo test check bench bench-training bench-decomposition bench-guarantees bench-quadratic-fit bench-language study-masks docs clean
 
 help:
 	@echo "make demo    install, train on real digits, read the weights, write runs/demo/report.html"
@@ -12,6 +12,7 @@ help:
 	@echo "make bench   all benchmarks: training and guarantees (DATA=folder with the IDX files),"
 	@echo "             decomposition"
 	@echo "make bench-quadratic-fit   the closest quadratic map against least squares (DATA=...)"
+	@echo "make bench-language   throughput of a language model's training (CORPUS=file or folder)"
 	@echo "make study-masks   universal masks on trained models (DATA=folder with the IDX files)"
 	@echo "make docs    regenerate docs/cli.md, docs/api.md, the benchmark page and the README picture"
 
@@ -41,6 +42,9 @@ bench-guarantees: .venv/test
 
 bench-quadratic-fit: .venv/test
 	$(BIN)/python -m bench.quadratic_fit $(if $(DATA),--data-dir $(DATA))
+
+bench-language: .venv/test
+	$(BIN)/python -m bench.language_throughput $(if $(CORPUS),--corpus $(CORPUS))
 
 study-masks: .venv/test
 	$(BIN)/python -m bench.masks $(if $(DATA),--data-dir $(DATA))
