@@ -61,7 +61,8 @@ FROZEN = {
     ),
     "trace": (
         "model --layer --input-sae --output-sae --corpus --column --limit --tokens --latent "
-        "--toward --outputs --pairs --features --top --html --lang --graph --seed --overwrite --json"
+        "--toward --outputs --pairs --features --top --html --lang --graph --seed --overwrite "
+        "--json"
     ),
     "reproduce": "study --out --corpus --model --seeds --steps --json",
     "explain": (
