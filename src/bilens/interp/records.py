@@ -283,3 +283,44 @@ class CausalCheck:
     num_random: int
     loss_before: float | None
     loss_after: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class ContrastRanking:
+    """Pairs of output latents by how much of the difference between them is one product.
+
+    Attributes:
+        first: (num,) int64, best pair first.
+        second: (num,) int64, another output latent.
+        score: (num,), 0 … 1, falling; the product of the two shares.
+        nonlinear_share: (num,), share of the variance of g_first − g_second, over inputs at which
+            one of them is active, that no linear function of the input explains.
+        pair_share: (num,), (λ₊² + λ₋²) / ‖Q‖² of the difference, whitened over these inputs.
+    """
+
+    first: Tensor
+    second: Tensor
+    score: Tensor
+    nonlinear_share: Tensor
+    pair_share: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class InputDirections:
+    """A few directions of the input of an MLP: how they are read, and how inputs move along them.
+
+    The coordinates of x are c = readers (x − mean); x moves by `patterns`ᵀ Δc. Readers and
+    patterns are dual: readers · patternsᵀ = 1. For orthonormal eigenvectors both are the same.
+
+    Attributes:
+        readers: (k, in).
+        patterns: (k, in).
+        mean: (in,), of the inputs that the directions come from.
+        eigenvalues: (k,), in units of the output, for coordinates of unit variance; NaN for
+            directions that are none of a form.
+    """
+
+    readers: Tensor
+    patterns: Tensor
+    mean: Tensor
+    eigenvalues: Tensor

@@ -1,0 +1,239 @@
+"""Pairs of opposed output latents, and the product that decides between them.
+
+An output latent is rarely decided by one product: most of what it computes is *where* it speaks
+at all. The difference of two latents, read at inputs at which one of them is active, has that in
+common, and leaves what decides between the two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.covariance import symmetric_root
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.algebra.rotation_null import random_frame
+from bilens.checks import check_count, check_float_tensor, check_memory, check_type
+from bilens.errors import ShapeError, UsageError
+from bilens.interp.records import ContrastRanking, InputDirections
+
+LEAST_VARIANCE = 1e-6  # of the largest: directions in which inputs hardly vary have no reader
+
+
+def rank_contrasts(
+    g: QuadraticMap,
+    inputs: Tensor,
+    activations: Tensor,
+    *,
+    least_active: int = 50,
+    memory_limit: int | str | None = None,
+) -> ContrastRanking:
+    """Order all pairs of output latents by how much of their difference is one product.
+
+    Math: inputs are weighted by z_a / Σz_a + z_b / Σz_b. With y = g_a − g_b there, the nonlinear
+        share is 1 − R² of the best linear function of x, and the pair share is that of the
+        largest positive and the most negative eigenvalue of Σ^½ (Q_a − Q_b) Σ^½ in its squared
+        norm. A feature that decides alone is linear; "a unless b" is not.
+    Cost: O(latents · inputs · in · (in + latents) + latents² · in³) time and O(latents · in²)
+        memory.
+
+    Args:
+        g: `latent_map`, without a linear part, or with one.
+        inputs: (num_inputs, in), what the MLP read.
+        activations: (num_inputs, latents), of the output latents.
+        least_active: a latent that fewer inputs activate is left out.
+        memory_limit: bytes, or a text such as "4GiB"; None for $BILENS_MEMORY_LIMIT or 75 % of
+            the memory at hand.
+
+    Raises:
+        ShapeError: If the parts do not fit together.
+        NonFiniteError: If a number is NaN or infinite.
+        UsageError: If fewer than two latents are active often enough.
+        MemoryLimitError: If the moments would not fit.
+    """
+    least_active = check_count("least_active", least_active, minimum=2)
+    x, z = check_data(g, inputs, activations)
+    alive = ((z > 0).sum(dim=0) >= least_active).nonzero()[:, 0]
+    if len(alive) < 2:
+        raise UsageError(
+            f"{len(alive)} of {z.shape[1]} output latents are active at {least_active} of "
+            f"{len(x)} inputs; two are needed: read more text, or lower least_active."
+        )
+    width = g.sizes.d_in
+    check_memory(
+        8 * (len(alive) * 6 * width * width + 6 * len(x) * (len(alive) + width)),
+        f"the moments of {len(alive)} output latents",
+        "rank fewer latents",
+        memory_limit,
+    )
+    with torch.no_grad():
+        g = g.detach().to(torch.float64)
+        values = g(x)[:, alive]
+        weights = z[:, alive] / z[:, alive].sum(dim=0)
+        mean = weights.T @ x
+        squares = torch.stack([(x * weights[:, a, None]).T @ x for a in range(len(alive))])
+        forms = torch.stack([_dense(g, int(latent)) for latent in alive])
+        shares = [
+            _against_later(row, x, values, weights, mean, squares, forms)
+            for row in range(len(alive) - 1)
+        ]
+    nonlinear, pair = torch.cat(shares, dim=1)
+    first, second = torch.triu_indices(len(alive), len(alive), 1)
+    score = nonlinear * pair
+    order = score.argsort(descending=True, stable=True)
+    return ContrastRanking(
+        alive[first][order], alive[second][order], score[order], nonlinear[order], pair[order]
+    )
+
+
+def contrast_directions(
+    g: QuadraticMap,
+    first: int,
+    second: int,
+    inputs: Tensor,
+    activations: Tensor,
+    k: int = 4,
+) -> InputDirections:
+    """Return the leading eigen-directions of the difference between two output latents.
+
+    Math: the eigenpairs of Σ^½ (Q_a − Q_b) Σ^½ by falling size, Σ over the weighted inputs of
+        `rank_contrasts`: readers Σ^{-½} v, patterns Σ^½ v.
+    Cost: O(inputs · in² + in³).
+
+    Args:
+        g: `latent_map`.
+        first: a.
+        second: b.
+        inputs: (num_inputs, in).
+        activations: (num_inputs, latents).
+        k: how many directions.
+
+    Raises:
+        ShapeError: If the parts do not fit together.
+        NonFiniteError: If a number is NaN or infinite.
+        UsageError: If one of the latents is never active, does not exist, or they are the same.
+    """
+    space = weighted_space(g, first, second, inputs, activations)
+    k = min(check_count("k", k, minimum=1), g.sizes.d_in)
+    with torch.no_grad():
+        g = g.detach().to(torch.float64)
+        form = _dense(g, first) - _dense(g, second)
+        values, vectors = torch.linalg.eigh(space.root @ form @ space.root)
+    leading = values.abs().argsort(descending=True)[:k]
+    return space.directions(vectors[:, leading].T, values[leading])
+
+
+@dataclass(frozen=True, eq=False)
+class WeightedSpace:
+    """The inputs at which one of two latents is active, as mean and roots of the covariance."""
+
+    mean: Tensor
+    root: Tensor  # Σ^½
+    inverse: Tensor  # Σ^{-½} where inputs vary
+
+    def directions(self, whitened: Tensor, eigenvalues: Tensor) -> InputDirections:
+        """Return orthonormal rows (k, in) of the whitened space as directions of the input."""
+        return InputDirections(
+            whitened @ self.inverse, whitened @ self.root, self.mean, eigenvalues
+        )
+
+    def random(self, k: int, generator: torch.Generator) -> InputDirections:
+        """Return k random orthonormal directions of the whitened space: of the same norm there.
+
+        They are drawn among the directions in which inputs vary, so that each carries as much of
+        the variance as an eigen-direction does.
+        """
+        support = torch.linalg.matrix_rank(self.inverse, hermitian=True)
+        basis = torch.linalg.eigh(self.root).eigenvectors[:, -int(support) :]
+        frame = random_frame(int(support), min(k, int(support)), generator)
+        return self.directions((basis @ frame).T, frame.new_full((k,), torch.nan))
+
+
+def weighted_space(
+    g: QuadraticMap, first: int, second: int, inputs: Tensor, activations: Tensor
+) -> WeightedSpace:
+    """Return mean and covariance of the inputs, weighted by the activations of two latents.
+
+    Raises:
+        ShapeError: If the parts do not fit together.
+        NonFiniteError: If a number is NaN or infinite.
+        UsageError: If one of the latents is never active, does not exist, or they are the same.
+    """
+    x, z = check_data(g, inputs, activations)
+    for latent in (first, second):
+        if not 0 <= latent < z.shape[1] or float(z[:, latent].sum()) <= 0:
+            raise UsageError(f"output latent {latent} does not exist, or is never active.")
+    if first == second:
+        raise UsageError(f"output latent {first} is given twice: a contrast needs two.")
+    weight = z[:, first] / z[:, first].sum() + z[:, second] / z[:, second].sum()
+    weight = weight / weight.sum()
+    mean = weight @ x
+    centred = x - mean
+    covariance = (centred * weight[:, None]).T @ centred
+    root = symmetric_root((covariance + covariance.T) / 2, g.sizes.d_in)
+    values, vectors = torch.linalg.eigh(root)
+    kept = values.square() > LEAST_VARIANCE * values.square().max()
+    inverse = torch.where(kept, 1 / values.where(kept, 1.0), 0.0)
+    return WeightedSpace(mean, root, (vectors * inverse) @ vectors.T)
+
+
+def check_data(g: QuadraticMap, inputs: Tensor, activations: Tensor) -> tuple[Tensor, Tensor]:
+    """Return inputs and activations, none below zero, in float64.
+
+    Raises:
+        UsageError: If g is no map.
+        ShapeError: If the parts do not fit together.
+        NonFiniteError: If a number is NaN or infinite.
+    """
+    check_type("g", g, QuadraticMap, "use latent_map(f, encoder, offset)")
+    shape = check_float_tensor("inputs", inputs, num_axes=2)
+    check_float_tensor("activations", activations, num_axes=2)
+    expected = (shape[0], g.sizes.d_out)
+    if shape[1] != g.sizes.d_in or tuple(activations.shape) != expected:
+        raise ShapeError(
+            f"inputs {shape} and activations {tuple(activations.shape)} do not fit the map "
+            f"{g.sizes.d_in} → {g.sizes.d_out}: (inputs, {g.sizes.d_in}) and "
+            f"(inputs, {g.sizes.d_out}) were expected."
+        )
+    return inputs.detach().double(), activations.detach().double().clamp(min=0)
+
+
+def _dense(g: QuadraticMap, latent: int) -> Tensor:
+    direction = torch.zeros(g.sizes.d_out, dtype=torch.float64)
+    direction[latent] = 1.0
+    return g.form(direction).dense()
+
+
+def _against_later(
+    row: int,
+    x: Tensor,
+    values: Tensor,
+    weights: Tensor,
+    mean: Tensor,
+    squares: Tensor,
+    forms: Tensor,
+) -> Tensor:
+    """Return both shares of the pairs of one latent with all later ones, (2, later)."""
+    later = slice(row + 1, None)
+    # Σ ω y x, Σ ω y and Σ ω y² with ω = (ω_a + ω_b) / 2, y = g_a − g_b, for every later b
+    differences = values[:, row, None] - values[:, later]
+    both = (weights[:, row, None] + weights[:, later]) / 2
+    weighted = both * differences
+    centre, level = (mean[row] + mean[later]) / 2, weighted.sum(dim=0)
+    total = (weighted * differences).sum(dim=0) - level.square()
+    together = weighted.T @ x - level[:, None] * centre
+    covariance = (squares[row] + squares[later]) / 2 - centre[:, :, None] * centre[:, None, :]
+    spread, axes = torch.linalg.eigh(covariance)
+    kept = spread > LEAST_VARIANCE * spread[:, -1:]
+    along = (axes.mT @ together[:, :, None])[:, :, 0]
+    explained = (along.square() / spread.where(kept, torch.inf)).sum(dim=1)
+    root = (axes * spread.clamp(min=0).sqrt()[:, None, :]) @ axes.mT
+    spectrum = torch.linalg.eigvalsh(root @ (forms[row] - forms[later]) @ root)
+    ends = spectrum[:, -1].clamp(min=0).square() + spectrum[:, 0].clamp(max=0).square()
+    norm = spectrum.square().sum(dim=1)
+    nonlinear = 1 - explained / total.where(total > 0, torch.inf)
+    return torch.stack(
+        [nonlinear.where(total > 0, 0.0).clamp(0, 1), ends / norm.where(norm > 0, torch.inf)]
+    )
