@@ -3,7 +3,7 @@
 Five kinds of MLP with equally many weights: bilinear, ReGLU, SwiGLU, GeGLU, and the ordinary one
 with GELU. Each is trained for equally many steps, and then again for as many as it can do in the
 time that the bilinear one takes for its own. How long a step takes is measured for all of them in
-turns, so that a busy machine slows them alike.
+turns, in the processor's own time.
 """
 
 from __future__ import annotations
@@ -158,7 +158,10 @@ def measure(
 
 
 def seconds_per_step(options: StudyOptions, context: CellContext) -> Record:
-    """Return the seconds that a training step of each kind takes: the least of some, in turns."""
+    """Return the seconds that a training step of each kind takes: the least of some, in turns.
+
+    On a processor they are those that it works for this process, however busy the machine is.
+    """
     device = find_device("auto")
     recipes = {kind: recipe_of(options, kind, 0).resolved(device) for kind in GATES}
     vocab_size = recipes["bilinear"].vocab_size or WORDS_OF_THE_GRAMMAR
@@ -166,12 +169,13 @@ def seconds_per_step(options: StudyOptions, context: CellContext) -> Record:
     shape = (recipes["bilinear"].batch_size, recipes["bilinear"].n_ctx + 1)
     texts = torch.randint(vocab_size, shape, generator=torch.Generator().manual_seed(0))
     texts = texts.to(device)
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
     least = dict.fromkeys(GATES, math.inf)
     for _ in range(TIMED_ROUNDS):
         for kind, run in runs.items():
-            began = time.perf_counter()
+            began = clock()
             train_step(run, texts, recipes[kind], 0)
-            least[kind] = min(least[kind], time.perf_counter() - began)
+            least[kind] = min(least[kind], clock() - began)
     context.say("seconds a step: " + ", ".join(f"{k} {v:.3f}" for k, v in least.items()))
     return least
 
