@@ -13,6 +13,7 @@ help:
 	@echo "             decomposition"
 	@echo "make bench-quadratic-fit   the closest quadratic map against least squares (DATA=...)"
 	@echo "make bench-language   throughput of a language model's training (CORPUS=file or folder)"
+	@echo "make bench-sae   a training step of a sparse autoencoder against the dense way"
 	@echo "make study-masks   universal masks on trained models (DATA=folder with the IDX files)"
 	@echo "make docs    regenerate docs/cli.md, docs/api.md, the benchmark page and the README picture"
 
@@ -45,6 +46,9 @@ bench-quadratic-fit: .venv/test
 
 bench-language: .venv/test
 	$(BIN)/python -m bench.language_throughput $(if $(CORPUS),--corpus $(CORPUS))
+
+bench-sae: .venv/test
+	$(BIN)/python -m bench.sae_steps
 
 study-masks: .venv/test
 	$(BIN)/python -m bench.masks $(if $(DATA),--data-dir $(DATA))
