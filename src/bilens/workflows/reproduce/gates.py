@@ -43,7 +43,7 @@ CURVES_NAME = "gates.svg"
 SPEED = "seconds-per-step"
 TIMED_ROUNDS = 12
 WORDS_OF_THE_GRAMMAR = 100  # about; the tokenizer is not trained to measure time
-SAME = 0.01  # share of the steps by which a second run must differ to be worth its time
+SAME = 0.02  # share of steps: timings repeat to about so much, and a second run would say no more
 
 
 class GateStudy(Study):
