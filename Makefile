@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA ?=
 
-.PHONY: help demo test check bench bench-training bench-decomposition bench-guarantees bench-quadratic-fit bench-language study-masks docs clean
+.PHONY: help demo test check bench bench-training bench-decomposition bench-guarantees bench-quadratic-fit bench-language bench-sae study-masks docs clean
 
 help:
 	@echo "make demo    install, train on real digits, read the weights, write runs/demo/report.html"
