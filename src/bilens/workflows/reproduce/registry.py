@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from bilens.errors import UsageError
 from bilens.workflows.reproduce.gates import GateStudy
+from bilens.workflows.reproduce.negation import NegationStudy
 from bilens.workflows.reproduce.study import Study
 
-STUDIES: dict[str, Study] = {study.name: study for study in (GateStudy(),)}
+STUDIES: dict[str, Study] = {study.name: study for study in (GateStudy(), NegationStudy())}
 
 
 def find_study(name: str) -> Study:
