@@ -39,11 +39,11 @@ def train_sae(
         Sign, typer.Option(help="raw: negative activations too, as the paper's code does.")
     ] = "relu",
     tokens: Annotated[int, typer.Option(help="Activations to train on.", min=1)] = 2_000_000,
-    batch_size: Annotated[int, typer.Option(help="Activations a step.", min=1)] = 2048,
+    batch_size: Annotated[int, typer.Option(help="Activations a step.", min=1)] = 1024,
     buffer_size: Annotated[
         int, typer.Option(help="Activations that are shuffled together.", min=1)
     ] = 131_072,
-    learning_rate: Annotated[float, typer.Option(help="Of Adam, at its top.")] = 1e-3,
+    learning_rate: Annotated[float, typer.Option(help="Of Adam, at its top.")] = 5e-3,
     schedule: Annotated[Schedule, typer.Option(help="How it falls to zero.")] = "cosine",
     warmup: Annotated[float, typer.Option(help="Share of steps it rises in.")] = 0.05,
     auxiliary: Annotated[float, typer.Option(help="Weight of the loss of dead latents.")] = 1 / 32,

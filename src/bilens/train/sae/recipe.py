@@ -42,9 +42,9 @@ class SAERecipe:
     k: int = 30
     sign: Sign = "relu"
     tokens: int = 2_000_000
-    batch_size: int = 2048
+    batch_size: int = 1024
     buffer_size: int = 131_072
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-3
     schedule: Schedule = "cosine"
     warmup: float = 0.05
     auxiliary: float = 1 / 32
