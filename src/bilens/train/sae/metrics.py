@@ -16,6 +16,8 @@ from bilens.nn.topk_sae import TopKSAE
 from bilens.nn.transformer import BilinearTransformer
 from bilens.train.activations import TOKENS_AT_ONCE
 
+LOGITS_AT_ONCE = 1 << 25  # 128 MiB in float32
+
 
 @dataclass(frozen=True)
 class SAEMetrics:
@@ -110,7 +112,8 @@ def measure_sae(model: BilinearTransformer, sae: TopKSAE, hook: str, texts: Tens
     was_training = model.training
     model.eval()
     texts = texts.to(model.embed.weight.device)
-    parts = torch.split(texts, max(1, TOKENS_AT_ONCE // texts.shape[1]))
+    at_once = min(TOKENS_AT_ONCE, LOGITS_AT_ONCE // model.config.vocab_size)
+    parts = torch.split(texts, max(1, at_once // texts.shape[1]))
     tally = _Tally(sae)
     for part in parts:
         tally.add(model.activations(part, (hook,))[hook][:, 1:].flatten(0, 1))
