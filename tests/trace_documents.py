@@ -102,8 +102,8 @@ def interval(value: float) -> dict[str, float]:
     return {"value": value, "low": value - 0.125, "high": value + 0.125}
 
 
-def circuit(draw: random.Random, number: int, place: int) -> dict[str, Any]:
-    """One circuit of three input latents."""
+def causal() -> dict[str, Any]:
+    """Two checks of one behaviour."""
     check = {
         "kind": "ablate",
         "num_directions": 2,
@@ -115,6 +115,14 @@ def circuit(draw: random.Random, number: int, place: int) -> dict[str, Any]:
         "loss_before": 1.25,
         "loss_after": 1.5,
     }
+    return {
+        "behaviour": {"high": ["sad", "upset"], "low": ["glad"]},
+        "checks": [check, {**check, "kind": "steer", "loss_before": None, "loss_after": None}],
+    }
+
+
+def circuit(draw: random.Random, number: int, place: int) -> dict[str, Any]:
+    """One circuit of three input latents."""
     fit = {
         "correlation": 0.75,
         "correlation_active": 0.875,
@@ -151,13 +159,7 @@ def circuit(draw: random.Random, number: int, place: int) -> dict[str, Any]:
             "approximation": [0.9 * value for value in truth],
             "active": [value > 0 for value in truth],
         },
-        "causal": {
-            "behaviour": {"high": ["sad", "upset"], "low": ["glad"]},
-            "checks": [
-                check,
-                {**check, "kind": "steer", "loss_before": None, "loss_after": None},
-            ],
-        },
+        "causal": causal(),
     }
 
 
@@ -179,6 +181,7 @@ def sae(hook: str) -> dict[str, Any]:
         "metrics": {
             "tokens": 100,
             "fvu": 0.125,
+            "nmse": 0.0625,
             "l0": 2.5,
             "dead": 0.0625,
             "loss": 1.25,
@@ -230,6 +233,24 @@ def _made() -> str:
         "num_outputs": 12,
         "clusters": [[0, 3], [4, 5, 6]],
         "cluster_threshold": 0.5,
+        "contrasts": {
+            "num_compared": 11,
+            "pairs": [
+                {
+                    "first": 7,
+                    "second": second,
+                    "score": 0.3125,
+                    "nonlinear_share": 0.4375,
+                    "pair_share": 0.71875,
+                    "causal": checked,
+                }
+                for second, checked in (
+                    (2, causal()),
+                    (5, None),
+                    (6, {**causal(), "behaviour": None}),
+                )
+            ],
+        },
         "correlations": {
             "num_latents": 12,
             "num_latents_active": 11,
@@ -289,6 +310,7 @@ def make_weights_only() -> dict[str, Any]:
         ranking=[],
         clusters=[],
         correlations=None,
+        contrasts={"num_compared": 0, "pairs": []},
         circuits=[],
         input_latents=[],
         readings=readings,
@@ -300,7 +322,7 @@ def make_weights_only() -> dict[str, Any]:
 def variants() -> dict[str, dict[str, Any]]:
     """Return documents that together need every sentence."""
     bare, silent = make_trace(), make_trace()
-    bare["clusters"] = []
+    bare["contrasts"]["pairs"] = []
     bare["data"]["name"] = ""
     bare["tokens_carry_spaces"] = True
     for item in bare["circuits"]:

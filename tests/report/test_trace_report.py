@@ -25,7 +25,10 @@ from bilens.report.token_text import nickname, token_name, visible
 from bilens.report.trace_report import TraceReport
 from trace_documents import make_trace, make_weights_only, variants
 
-WITH_LATENTS = ("layer", "ranking", "agreement", "circuits", "features", "reproduce", "scope")
+WITH_LATENTS = (
+    *("layer", "ranking", "agreement", "contrasts", "circuits", "features"),
+    *("reproduce", "scope"),
+)
 
 
 @pytest.mark.parametrize("lang", ["en", "ja"])
@@ -53,6 +56,7 @@ def test_numbers_of_the_page_are_those_of_the_document() -> None:
         assert words in page
     assert "75.0% (62.5% – 87.5%)" in page  # the share removed, with its interval
     assert "mean logit of sad, upset less the mean logit of glad" in page
+    assert "43.8%" in page  # of the difference between two latents, not linear
     assert 'class="s8 peak" title="2.0">' in page  # the strongest token of the strongest context
     assert 'class="s1" title="0.30">' in page
 
@@ -81,8 +85,12 @@ def hostile(document: dict[str, Any], text: str) -> dict[str, Any]:
         return [replaced(item) for item in value] if isinstance(value, list) else value
 
     result: dict[str, Any] = replaced(document)
-    for circuit in result["circuits"]:
-        circuit["causal"]["behaviour"] = {"high": [text], "low": [text]}
+    for item in (
+        *result["circuits"],
+        result["contrasts"]["pairs"][0] if result["circuits"] else {},
+    ):
+        if item:
+            item["causal"]["behaviour"] = {"high": [text], "low": [text]}
     return result
 
 
@@ -169,6 +177,7 @@ def changed(place: str, value: Any) -> dict[str, Any]:
         ("input_latents.0.contexts.0.tokens", ["a"], "one activation for each token"),
         ("correlations.ranks.0.all.counts", [1], "lack a value or a count"),
         ("correlations.ranks", [], "correlations has no ranks"),
+        ("contrasts.pairs.0.first", 99, "not ranked"),
         ("layer.index", -1, "at least 0"),
     ],
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bilens.report.document import Document, displayable
-from bilens.report.token_text import nickname, visible
+from bilens.report.token_text import latent_name, visible
 
 SCHEMA_VERSION: Final = 1  # of the layout, not of ours
 FEATURE = "cross layer transcoder"  # what viewers call a node that is a latent
@@ -104,7 +104,6 @@ def latent_node(
     """Return the node of a latent; `feature` is Cantor's pairing of layer and latent."""
     latent = item["latent"]
     total = layer + latent
-    name = nickname(item)
     return {
         "node_id": f"{layer}_{latent}_{position}",
         "feature": total * (total + 1) // 2 + latent,
@@ -116,7 +115,7 @@ def latent_node(
         "run_idx": 0,
         "reverse_ctx_idx": 0,
         "jsNodeId": f"{layer}_{latent}-0",
-        "clerp": f"{latent} {name}".strip(),
+        "clerp": latent_name(item),
         "influence": abs(influence),
         "activation": activation,
     }

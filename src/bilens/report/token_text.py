@@ -38,3 +38,8 @@ def nickname(item: dict[str, Any]) -> str:
     """Return the token at which a latent is strongest most often; empty if it is never active."""
     peaks = Counter(token_name(context["tokens"][context["peak"]]) for context in item["contexts"])
     return peaks.most_common(1)[0][0] if peaks else ""
+
+
+def latent_name(item: dict[str, Any]) -> str:
+    """Return number and nickname of a latent."""
+    return f"{item['latent']} {nickname(item)}".strip()

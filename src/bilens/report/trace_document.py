@@ -76,6 +76,10 @@ CAUSAL_CHECK: Final[dict[str, Any]] = {
     "loss_before": Optional(NUMBER),
     "loss_after": Optional(NUMBER),
 }
+CAUSAL: Final[dict[str, Any]] = {
+    "behaviour": Optional({"high": [TEXT], "low": [TEXT]}),
+    "checks": [CAUSAL_CHECK],
+}
 FIT: Final[dict[str, Any]] = {
     "rank": COUNT,
     "correlation": Optional(NUMBER),
@@ -112,7 +116,7 @@ CIRCUIT: Final[dict[str, Any]] = {
         "approximation": [NUMBER],
         "active": [FLAG],
     },
-    "causal": {"behaviour": Optional({"high": [TEXT], "low": [TEXT]}), "checks": [CAUSAL_CHECK]},
+    "causal": CAUSAL,
 }
 QUANTILES: Final[dict[str, Any]] = {"levels": [NUMBER], "values": [NUMBER], "counts": [COUNT]}
 CORRELATIONS: Final[dict[str, Any]] = {
@@ -140,6 +144,7 @@ SAE: Final[dict[str, Any]] = {
     "metrics": {
         "tokens": COUNT,
         "fvu": NUMBER,
+        "nmse": NUMBER,
         "l0": NUMBER,
         "dead": NUMBER,
         "loss": NUMBER,
@@ -195,6 +200,19 @@ SHAPE: Final[dict[str, Any]] = {
     "num_outputs": COUNT,
     "clusters": [[COUNT]],
     "cluster_threshold": NUMBER,
+    "contrasts": {
+        "num_compared": COUNT,
+        "pairs": [
+            {
+                "first": COUNT,
+                "second": COUNT,
+                "score": NUMBER,
+                "nonlinear_share": NUMBER,
+                "pair_share": NUMBER,
+                "causal": Optional(CAUSAL),
+            }
+        ],
+    },
     "correlations": Optional(CORRELATIONS),
     "circuits": [CIRCUIT],
     "input_latents": [LATENT],
@@ -224,6 +242,10 @@ def check_trace(document: Mapping[str, Any]) -> Document:
     with_saes = bool(copy["circuits"])
     require(len(copy["saes"]) == 2 * with_saes, "a trace of latents has two autoencoders")
     require((copy["correlations"] is not None) == with_saes, "correlations are those of latents")
+    ranked = {item["latent"] for item in copy["ranking"]}
+    for pair in copy["contrasts"]["pairs"]:
+        fits = {pair["first"], pair["second"]} <= ranked
+        require(fits, "a contrast names an output latent that is not ranked")
     known = {item["latent"] for item in copy["input_latents"]}
     for circuit in copy["circuits"]:
         check_circuit(circuit, known)

@@ -8,12 +8,22 @@ from bilens.report.catalogue import load_catalogue
 from bilens.report.document import Document, displayable
 from bilens.report.html import embedded_json, environment
 from bilens.report.sections import reproduction, trace_layer
+from bilens.report.sections.trace_causal import contrast_section
 from bilens.report.sections.trace_circuits import CircuitPainter
 from bilens.report.sections.trace_features import feature_card, input_anchor
 from bilens.report.sections.trace_readings import reading_cards
 from bilens.report.token_text import marked
 
-WITH_LATENTS = ("layer", "ranking", "agreement", "circuits", "features", "reproduce", "scope")
+WITH_LATENTS = (
+    "layer",
+    "ranking",
+    "agreement",
+    "contrasts",
+    "circuits",
+    "features",
+    "reproduce",
+    "scope",
+)
 WEIGHTS_ONLY = ("layer", "readings", "reproduce", "scope")
 LIMITS = ("exact", "norm", "direct", "selection", "meaning")
 
@@ -40,6 +50,7 @@ def render_trace(original: Document, lang: str = "en") -> str:
         "clusters": trace_layer.cluster_lines(t, document),
         "cluster_threshold": f"{document['cluster_threshold']:g}",
         "agreement": trace_layer.agreement(t, document) if with_latents else None,
+        "contrasts": contrast_section(t, document),
         "circuits": [painter.card(circuit) for circuit in document["circuits"]],
         "features": [
             feature_card(t, item, input_anchor(item["latent"]))

@@ -116,6 +116,7 @@ def trace(
             "num_outputs": subject.f.sizes.d_out,
             "clusters": [],
             "cluster_threshold": 1.0,
+            "contrasts": {"num_compared": 0, "pairs": []},
             "correlations": None,
             "circuits": [],
             "input_latents": [],

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -17,14 +18,33 @@ from bilens.findings.subject import Progress
 from bilens.interp.circuits import find_circuit
 from bilens.interp.clusters import cluster_latents
 from bilens.interp.contexts import top_contexts
+from bilens.interp.contrasts import rank_contrasts
 from bilens.interp.latent_map import latent_map
 from bilens.interp.low_rank import low_rank_fit
 from bilens.interp.ranking import rank_latents
-from bilens.interp.records import Circuit, Clusters, LayerTrace, LowRankFit, Ranking
+from bilens.interp.records import (
+    CausalCheck,
+    Circuit,
+    Clusters,
+    LayerTrace,
+    LowRankFit,
+    Ranking,
+    TokenEffect,
+)
 from bilens.interp.token_reading import eigenvector_tokens, output_tokens
-from bilens.interp.tracer import trace_layer
+from bilens.interp.tracer import only, trace_layer
 from bilens.train.activations import activations_of
 from bilens.train.sae.metrics import measure_sae
+from bilens.workflows.trace_causal import (
+    LEAST_PLACES,
+    MOST_BLOCKS,
+    Behaviour,
+    Change,
+    causal_values,
+    contrast_change,
+    eigen_change,
+    places,
+)
 from bilens.workflows.trace_subject import TracedLayer, TracedSAE, TracedText
 from bilens.workflows.trace_values import (
     SHOWN_EIGENVECTORS,
@@ -40,10 +60,14 @@ from bilens.workflows.trace_values import (
 )
 
 LISTED_TOKENS = 8  # at each end of a direction
+COMPARED_TOKENS = 3  # at each end, whose logits a causal check compares
 CONTEXTS = 6  # of each latent
 DRAWN_POINTS = 400  # of the latent against its approximation
 DRAWN_RANK = 2  # eigenpairs of that approximation, the paper's choice
 THRESHOLD = 0.5  # cosine above which output latents are grouped
+LEAST_COMPARED = 50  # tokens at which an output latent is active, to be compared with others
+CONTRAST_BUDGET = 30_000_000_000  # operations: pairs of latents · d_model³
+LISTED_CONTRASTS, CHECKED_CONTRASTS = 15, 2
 LEAST_ACTIVE = 10  # tokens at which an output latent is active, to be drawn without being named
 
 
@@ -175,6 +199,8 @@ def latent_findings(
         progress("circuits", place, len(chosen))
         circuits.append(circuit_values(reader, trace, fit, ranking, latent))
     progress("circuits", len(chosen), len(chosen))
+    progress("contrasts", 0, 1)
+    contrasts = contrast_values(reader, ranking, fit)
     named = sorted({feature for circuit in circuits for feature in circuit["features"]})
     return {
         "saes": [
@@ -193,6 +219,7 @@ def latent_findings(
         "num_outputs": behind.sae.num_latents,
         "clusters": cluster_values(clusters),
         "cluster_threshold": THRESHOLD,
+        "contrasts": contrasts,
         "correlations": correlation_values(fit),
         "circuits": circuits,
         "input_latents": [input_latent_values(reader, latent) for latent in named],
@@ -308,8 +335,100 @@ def circuit_values(
         "example": example(reader, output, features),
         "fits": fit_values(fit, latent),
         "points": points(reader, trace, latent),
-        "causal": {"behaviour": None, "checks": []},
+        "causal": causal_findings(
+            reader,
+            effect,
+            (latent, None),
+            lambda generator: eigen_change(pairs, reader.inputs, generator),
+        ),
     }
+
+
+def causal_findings(
+    reader: LatentReader,
+    effect: TokenEffect,
+    latents: tuple[int, int | None],
+    change: Callable[[torch.Generator], Change],
+) -> dict[str, Any]:
+    """Return whether directions cause the difference of logits that goes with a latent.
+
+    Nothing is said where a latent is active too rarely, or there is no difference.
+
+    Args:
+        reader: the layer and what was read.
+        effect: the tokens that are compared.
+        latents: active at places with the behaviour, and at those without; None for inactivity.
+        change: makes what is changed.
+    """
+    blocks = reader.text.blocks[:MOST_BLOCKS]
+    length, generator = reader.text.blocks.shape[1] - 1, reader.generator
+    first, second = (
+        None if latent is None else reader.activations[: len(blocks) * length, latent]
+        for latent in latents
+    )
+    assert first is not None, "there is a latent that the behaviour goes with"
+    other = None if second is None else second.view(-1, length)
+    on, off = places(first.view(-1, length), other, generator)
+    high, low = (
+        [score.token for score in end[:COMPARED_TOKENS]]
+        for end in (effect.promoted, effect.suppressed)
+    )
+    checks: tuple[CausalCheck, ...] = ()
+    if len(on) >= LEAST_PLACES:
+        behaviour = Behaviour(reader.layer.module, reader.before.hook, blocks, high, low, on, off)
+        inputs = reader.inputs.view(-1, length, reader.inputs.shape[1])[: len(blocks)]
+        checks = causal_values(behaviour, change(generator), inputs, generator)
+    names = {
+        "high": [reader.name(token) for token in high],
+        "low": [reader.name(token) for token in low],
+    }
+    return {"behaviour": names if checks else None, "checks": [asdict(item) for item in checks]}
+
+
+def contrast_values(reader: LatentReader, ranking: Ranking, fit: LowRankFit) -> dict[str, Any]:
+    """Return the pairs of output latents whose difference is most nearly one product.
+
+    Of many latents the first of the ranking are compared, as many as the budget allows.
+    """
+    width = reader.g.sizes.d_in
+    most = max(2, math.isqrt(2 * CONTRAST_BUDGET // width**3))
+    order = [int(ranking.latents[place]) for place in ranking.order]
+    alive = [latent for latent in order if int(fit.num_active[latent]) >= LEAST_COMPARED]
+    chosen = sorted(alive[:most])
+    if len(chosen) < 2:
+        return {"num_compared": len(chosen), "pairs": []}
+    found = rank_contrasts(
+        only(reader.g, torch.tensor(chosen)),
+        reader.inputs,
+        reader.activations[:, chosen],
+        least_active=LEAST_COMPARED,
+    )
+    pairs = []
+    for row in range(min(LISTED_CONTRASTS, len(found.score))):
+        pair = chosen[int(found.first[row])], chosen[int(found.second[row])]
+        pairs.append(
+            {
+                "first": pair[0],
+                "second": pair[1],
+                "score": float(found.score[row]),
+                "nonlinear_share": float(found.nonlinear_share[row]),
+                "pair_share": float(found.pair_share[row]),
+                "causal": contrast_check(reader, pair) if row < CHECKED_CONTRASTS else None,
+            }
+        )
+    return {"num_compared": len(chosen), "pairs": pairs}
+
+
+def contrast_check(reader: LatentReader, pair: tuple[int, int]) -> dict[str, Any]:
+    """Return whether the product that decides between two output latents does so in the logits."""
+    unembed = reader.layer.module.unembed.weight.detach()
+    decoder = reader.behind.sae.decoder.detach()
+    effect = output_tokens(decoder[pair[0]] - decoder[pair[1]], unembed, COMPARED_TOKENS)
+
+    def change(generator: torch.Generator) -> Change:
+        return contrast_change(reader.g, pair, reader.inputs, reader.activations, generator)
+
+    return causal_findings(reader, effect, pair, change)
 
 
 def example(reader: LatentReader, output: dict[str, Any], features: list[int]) -> list[float]:

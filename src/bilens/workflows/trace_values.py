@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -13,7 +12,6 @@ from torch import Tensor
 from bilens.algebra.direct.record import MULTIPLICITY, Interactions
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.interp.records import (
-    CausalCheck,
     Clusters,
     EigenvectorTokens,
     LatentContexts,
@@ -214,8 +212,3 @@ def cluster_values(clusters: Clusters) -> list[list[int]]:
         for group in clusters.members
         if len(group) > 1
     ]
-
-
-def check_values(check: CausalCheck) -> dict[str, Any]:
-    """Return one causal check."""
-    return asdict(check)

@@ -53,7 +53,7 @@ def ranking_table(document: dict[str, Any]) -> Table:
     for name in SHORT:
         table.add_column(name, justify="right", no_wrap=True)
     for row in ranking_rows(t, document)[:MOST_ROWS]:
-        table.add_row(row.place, Text(f"{row.latent} {row.name}".strip()), *row.cells)
+        table.add_row(row.place, Text(row.name), *row.cells)
     return table
 
 

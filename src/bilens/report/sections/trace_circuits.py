@@ -13,15 +13,15 @@ from bilens.report.charts.heat_map import heat_map
 from bilens.report.charts.scatter import agreement_points, named_points
 from bilens.report.document import Document
 from bilens.report.numbers import fixed, percent, quantity, signed_quantity, whole
+from bilens.report.sections.trace_causal import CausalTable, causal_table
 from bilens.report.sections.trace_features import (
     FeatureCard,
     feature_card,
     input_anchor,
-    latent_name,
     token_rows,
 )
 from bilens.report.sections.trace_layer import circuit_anchor
-from bilens.report.token_text import token_name
+from bilens.report.token_text import latent_name
 
 MOST_ENTRIES = 8  # of each kind; the document has more
 Link = tuple[str, str]  # anchor, or nothing; text
@@ -67,8 +67,7 @@ class CircuitCard:
     drawings: list[tuple[str, Markup]]
     vectors: list[VectorRow]
     entries: list[EntryList]
-    checks: list[list[str]]
-    behaviour: str
+    causal: CausalTable
     feature: FeatureCard
 
 
@@ -87,7 +86,6 @@ class CircuitPainter:
     def card(self, circuit: dict[str, Any]) -> CircuitCard:
         """Return the card of a circuit."""
         t, anchor = self.t, circuit_anchor(circuit["latent"])
-        checks = circuit["causal"]
         return CircuitCard(
             anchor=anchor,
             heading=t("trace.circuit.heading", name=latent_name(circuit["output"])),
@@ -104,8 +102,7 @@ class CircuitPainter:
                 for place, row in enumerate(circuit["spectrum"]["eigenvectors"], start=1)
             ],
             entries=[self.entries(circuit, kind) for kind in ("cross", "self")],
-            checks=[self.check(check) for check in checks["checks"]],
-            behaviour=self.behaviour(checks["behaviour"]),
+            causal=causal_table(t, circuit["causal"]),
             feature=feature_card(t, circuit["output"], f"output-{circuit['latent']}"),
         )
 
@@ -251,31 +248,6 @@ class CircuitPainter:
         )
         return EntryList(self.t(f"trace.circuit.{kind}"), rows, note)
 
-    def check(self, check: dict[str, Any]) -> list[str]:
-        """Return the cells of one causal check."""
-        losses = (check["loss_before"], check["loss_after"])
-        return [
-            self.t(f"trace.causal.{check['kind']}"),
-            whole(check["num_directions"]),
-            interval(check["before"], fixed),
-            interval(check["after"], fixed),
-            interval(check["share"], percent),
-            interval(check["random_share"], percent),
-            self.t("trace.undefined")
-            if losses[0] is None or losses[1] is None
-            else f"{fixed(losses[0], 4)} → {fixed(losses[1], 4)}",
-        ]
-
-    def behaviour(self, behaviour: dict[str, Any] | None) -> str:
-        """Return which tokens the causal checks weigh against each other."""
-        if behaviour is None:
-            return self.t("trace.causal.none")
-        comma = self.t("list.comma")
-        high, low = (
-            comma.join(token_name(token) for token in behaviour[end]) for end in ("high", "low")
-        )
-        return self.t("trace.causal.behaviour", high=high, low=low)
-
 
 def leading_pair(values: list[float]) -> list[int]:
     """Return the places of the leading positive and negative eigenvalue, or of the leading two."""
@@ -284,8 +256,3 @@ def leading_pair(values: list[float]) -> list[int]:
     if positive is None or negative is None:
         return list(range(min(2, len(values))))
     return [positive, negative]
-
-
-def interval(found: dict[str, float], show: Any) -> str:
-    """Return a number with its interval."""
-    return f"{show(found['value'])} ({show(found['low'])} – {show(found['high'])})"

@@ -8,7 +8,7 @@ from typing import Any
 
 from bilens.report.catalogue import Catalogue
 from bilens.report.numbers import percent, quantity, signed_quantity
-from bilens.report.token_text import nickname, token_name, visible
+from bilens.report.token_text import latent_name, token_name, visible
 
 SHADES = 8  # steps of the colour behind a token
 
@@ -63,11 +63,6 @@ def feature_card(t: Catalogue, item: dict[str, Any], anchor: str) -> FeatureCard
 def input_anchor(latent: int) -> str:
     """Return the anchor of the card of an input latent."""
     return f"input-{latent}"
-
-
-def latent_name(item: dict[str, Any]) -> str:
-    """Return number and nickname of a latent."""
-    return f"{item['latent']} {nickname(item)}".strip()
 
 
 def passage(context: dict[str, Any], largest: float) -> Passage:

@@ -20,7 +20,7 @@ from bilens.report.numbers import (
     signed_quantity,
     whole,
 )
-from bilens.report.token_text import nickname, token_name
+from bilens.report.token_text import latent_name, token_name
 
 MOST_RANKED = 25  # rows; the document has them all
 SHOWN_RANK = 2  # eigenvectors, the paper's choice
@@ -32,7 +32,6 @@ class RankedRow:
     """One output latent of the ranking."""
 
     place: str
-    latent: str
     anchor: str  # of its circuit, or nothing
     name: str
     cells: list[str]
@@ -108,6 +107,7 @@ def sae_rows(t: Catalogue, document: Document) -> list[tuple[str, list[str]]]:
     rows.append(("k", [whole(sae["k"]) for sae in document["saes"]]))
     rows.append(("sign", [t(f"trace.sae.{sae['sign']}") for sae in document["saes"]]))
     shown = {
+        "nmse": lambda value: fixed(value, 3),
         "fvu": lambda value: fixed(value, 3),
         "l0": lambda value: fixed(value, 1),
         "dead": percent,
@@ -126,17 +126,15 @@ def sae_rows(t: Catalogue, document: Document) -> list[tuple[str, list[str]]]:
 
 def ranking_rows(t: Catalogue, document: Document) -> list[RankedRow]:
     """Return the leading output latents of the ranking."""
-    drawn = {circuit["latent"]: circuit for circuit in document["circuits"]}
-    rows = []
+    drawn = {circuit["latent"] for circuit in document["circuits"]}
+    names, rows = output_names(document), []
     for place, item in enumerate(document["ranking"][:MOST_RANKED], start=1):
-        circuit = drawn.get(item["latent"])
         correlation = item["correlation_active"]
         rows.append(
             RankedRow(
                 place=whole(place),
-                latent=str(item["latent"]),
-                anchor="" if circuit is None else circuit_anchor(item["latent"]),
-                name=ranked_name(item, circuit),
+                anchor=circuit_anchor(item["latent"]) if item["latent"] in drawn else "",
+                name=names[item["latent"]],
                 cells=[
                     fixed(item["score"], 3),
                     percent(item["pair_share"]),
@@ -152,11 +150,19 @@ def ranking_rows(t: Catalogue, document: Document) -> list[RankedRow]:
     return rows
 
 
-def ranked_name(item: dict[str, Any], circuit: dict[str, Any] | None) -> str:
-    """Return what an output latent is called: by its contexts, or by its one strongest token."""
-    if circuit is not None:
-        return nickname(circuit["output"])
-    return "" if item["peak"] is None else token_name(item["peak"])
+def output_names(document: Document) -> dict[int, str]:
+    """Return each output latent's number with the token at which it is strongest.
+
+    Of a latent that is drawn, that is the most frequent one among its contexts.
+    """
+    names = {
+        item["latent"]: f"{item['latent']} {token_name(item['peak'])}"
+        if item["peak"] is not None
+        else str(item["latent"])
+        for item in document["ranking"]
+    }
+    drawn = (circuit["output"] for circuit in document["circuits"])
+    return names | {item["latent"]: latent_name(item) for item in drawn}
 
 
 def circuit_anchor(latent: int) -> str:

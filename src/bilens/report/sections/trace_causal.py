@@ -1,0 +1,96 @@
+"""What changing a few directions does to a difference of logits, beside random directions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from bilens.report.catalogue import Catalogue
+from bilens.report.document import Document
+from bilens.report.numbers import fixed, percent, whole
+from bilens.report.sections.trace_layer import output_names
+from bilens.report.token_text import token_name
+
+
+@dataclass(frozen=True)
+class CausalTable:
+    """The checks of one behaviour; without rows where there are none."""
+
+    heading: str
+    behaviour: str
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True)
+class ContrastSection:
+    """What the section on pairs of output latents prints."""
+
+    caption: str
+    rows: list[list[str]]
+    tables: list[CausalTable]
+
+
+def causal_table(t: Catalogue, causal: dict[str, Any]) -> CausalTable:
+    """Return the checks of one output latent."""
+    behaviour, heading = causal["behaviour"], t("trace.causal.heading")
+    if behaviour is None:
+        return CausalTable(heading, t("trace.causal.none"), [])
+    words = compared(t, behaviour)
+    rows = [check_cells(t, check) for check in causal["checks"]]
+    return CausalTable(heading, t("trace.causal.behaviour", **words), rows)
+
+
+def contrast_section(t: Catalogue, document: Document) -> ContrastSection:
+    """Return the leading pairs, and the checks of the first of them."""
+    contrasts, names = document["contrasts"], output_names(document)
+    pairs = contrasts["pairs"]
+    rows = [
+        [
+            names[pair["first"]],
+            names[pair["second"]],
+            fixed(pair["score"], 3),
+            percent(pair["nonlinear_share"]),
+            percent(pair["pair_share"]),
+        ]
+        for pair in pairs
+    ]
+    tables = [
+        CausalTable(
+            t("trace.contrast.check", first=names[pair["first"]], second=names[pair["second"]]),
+            t("trace.contrast.behaviour", **compared(t, pair["causal"]["behaviour"])),
+            [check_cells(t, check) for check in pair["causal"]["checks"]],
+        )
+        for pair in pairs
+        if pair["causal"] is not None and pair["causal"]["behaviour"] is not None
+    ]
+    caption = t("trace.contrast.caption", shown=len(rows), count=whole(contrasts["num_compared"]))
+    return ContrastSection(caption, rows, tables)
+
+
+def compared(t: Catalogue, behaviour: dict[str, Any]) -> dict[str, str]:
+    """Return the tokens whose logits are compared, as texts."""
+    comma = t("list.comma")
+    return {
+        end: comma.join(token_name(token) for token in behaviour[end]) for end in ("high", "low")
+    }
+
+
+def check_cells(t: Catalogue, check: dict[str, Any]) -> list[str]:
+    """Return the cells of one check."""
+    before, after = check["loss_before"], check["loss_after"]
+    unknown = before is None or after is None
+    return [
+        t(f"trace.causal.{check['kind']}"),
+        whole(check["num_directions"]),
+        interval(check["before"], fixed),
+        interval(check["after"], fixed),
+        interval(check["share"], percent),
+        interval(check["random_share"], percent),
+        t("trace.undefined") if unknown else f"{fixed(before, 4)} → {fixed(after, 4)}",
+    ]
+
+
+def interval(found: dict[str, float], show: Callable[[float], str]) -> str:
+    """Return a number with its interval."""
+    return f"{show(found['value'])} ({show(found['low'])} – {show(found['high'])})"
