@@ -59,15 +59,15 @@ def measure(d_in: int, num_latents: int, k: int) -> dict[str, Any]:
     ours, dense = (TopKSAE(d_in, num_latents, k) for _ in range(2))
     dense.load_state_dict(ours.state_dict())
     x = torch.randn(ROWS, d_in)
-    nobody = torch.zeros(num_latents, dtype=torch.bool)
+    nobody, variance = torch.zeros(num_latents, dtype=torch.bool), float(x.var(dim=0).sum())
     adam = {sae: torch.optim.Adam(sae.parameters(), lr=1e-4, fused=True) for sae in (ours, dense)}
 
     def our_step() -> None:
-        step(ours, adam[ours], losses(ours, x, nobody, 0.0)[0])
+        step(ours, adam[ours], losses(ours, x, variance, nobody, 0.0)[0])
 
     def dense_step() -> None:
-        error, spread = dense_reconstruction(dense, x) - x, x - x.mean(dim=0)
-        step(dense, adam[dense], error.square().sum() / spread.square().sum())
+        error = dense_reconstruction(dense, x) - x
+        step(dense, adam[dense], error.square().sum() / (ROWS * variance))
 
     with torch.no_grad():
         apart = float((ours(x) - dense_reconstruction(dense, x)).abs().max())

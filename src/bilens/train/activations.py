@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -30,6 +31,14 @@ class ActivationBuffer:
 
     activations: Mapping[str, Tensor]
     order: Tensor
+
+    @cached_property
+    def variances(self) -> Mapping[str, float]:
+        """Hook point → mean of ‖x − mean‖² over the rows."""
+        return {
+            hook: float(rows.double().var(dim=0, correction=0).sum())
+            for hook, rows in self.activations.items()
+        }
 
     def batch(self, hook: str, step: int, size: int) -> Tensor:
         """Return the rows of a step, (size, d_model)."""

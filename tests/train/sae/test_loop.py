@@ -165,6 +165,20 @@ def test_a_loss_that_is_no_number_ends_the_run_with_the_weights_before_it(
     assert all(torch.equal(kept[-1][name], t) for name, t in run.model.state_dict().items())
 
 
+def test_batches_of_one_and_a_perfect_fit_are_no_division_by_zero() -> None:
+    """What is left over is exactly zero: the auxiliary loss has nothing to explain."""
+    sae = TopKSAE(4, 8, 4)
+    with torch.no_grad():
+        sae.decoder.copy_(torch.cat([torch.eye(4), -torch.eye(4)]))
+        sae.encoder.copy_(sae.decoder)
+    dead = torch.zeros(8, dtype=torch.bool)
+    dead[4:] = True
+    loss, sums, kept = loop.losses(sae, torch.tensor([[1.0, 2.0, 3.0, 4.0]]), 2.5, dead, 1.0)
+    assert math.isfinite(float(loss.detach()))
+    assert sums.tolist() == [0.0, 2.5, 4.0, 1.0]
+    assert sorted(kept.tolist()) == [0, 1, 2, 3]
+
+
 def test_only_whole_batches_are_used() -> None:
     planted = sae_runs.Planted()
     assert steps_per_buffer(PLANTED, planted) == 8

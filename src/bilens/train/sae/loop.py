@@ -192,7 +192,8 @@ def _step(
         assert isinstance(sae, TopKSAE), "built in start_run"
         x = buffer.batch(hook, run.step, recipe.batch_size)
         dead = run.extra[f"idle.{index}"] >= recipe.dead_after
-        loss, found, latents = losses(sae, x, dead, recipe.auxiliary)
+        variance = buffer.variances[hook]
+        loss, found, latents = losses(sae, x, variance, dead, recipe.auxiliary)
         loss.backward()  # type: ignore[no-untyped-call]
         assert sae.decoder.grad is not None, "every loss depends on the decoder"
         remove_parallel(sae.decoder.grad, sae.decoder.detach())
@@ -212,34 +213,34 @@ def _step(
         idle = run.extra[f"idle.{index}"]
         idle += recipe.batch_size
         idle[latents] = 0
-    run.sums += torch.stack(sums).cpu()
+    run.sums += torch.stack(sums)
     run.step += 1
 
 
 def losses(
-    sae: TopKSAE, x: Tensor, dead: Tensor, auxiliary: float
+    sae: TopKSAE, x: Tensor, variance: float, dead: Tensor, auxiliary: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the loss of a batch, what it adds to the sums, and which latents were kept.
 
-    Math: ‖x̂ − x‖² / ‖x − mean‖² + auxiliary · (the same for the dead latents on what is left)
+    Math: mean of ‖x̂ − x‖² / variance + auxiliary · (how badly the dead explain what is left)
 
     Args:
         sae: the autoencoder.
         x: (rows, d_in).
+        variance: mean of ‖x − mean‖² over the buffer of the batch.
         dead: (num_latents,), True at dead latents.
         auxiliary: weight of the second term.
     """
     latents = sae.top(x)
-    error = (sae.decode_top(latents) - x) * sae.scale
-    spread = (x - x.mean(dim=0)) * sae.scale
-    squared, variance = error.square().sum(), spread.square().sum()
-    loss = squared / variance
+    error = sae.decode_top(latents) - x
+    squared, spread = error.square().sum(), len(x) * variance
+    loss = squared / spread
     if auxiliary > 0 and bool(dead.any()):
-        loss = loss + auxiliary * auxiliary_loss(sae, x, -error.detach(), dead)
-    values = latents.values.detach()
-    active = values != 0
-    sums = torch.stack([squared.detach(), variance, active.sum(), active.new_tensor(len(x))])
-    return loss, sums.double(), latents.indices[active]
+        left_over = -(error * sae.scale).detach()
+        loss = loss + auxiliary * auxiliary_loss(sae, x, left_over, dead)
+    active = latents.values.detach() != 0
+    found = [float(squared.detach()), spread, float(active.sum()), len(x)]
+    return loss, torch.tensor(found, dtype=torch.float64), latents.indices[active]
 
 
 def auxiliary_loss(sae: TopKSAE, x: Tensor, left_over: Tensor, dead: Tensor) -> Tensor:
@@ -268,8 +269,8 @@ def auxiliary_loss(sae: TopKSAE, x: Tensor, left_over: Tensor, dead: Tensor) -> 
         values = functional.linear(centred, encoder, bias)
         explained = (functional.relu(values) if sae.sign == "relu" else values) @ decoder
     share = min(1.0, len(places) / most)
-    unexplained = (explained - left_over).square().sum() / left_over.square().sum()
-    return share * unexplained
+    rest = left_over.square().sum().clamp(min=torch.finfo(left_over.dtype).tiny)
+    return share * (explained - left_over).square().sum() / rest
 
 
 def remove_parallel(grad: Tensor, rows: Tensor) -> None:
