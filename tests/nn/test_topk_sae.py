@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bilens.errors import NonFiniteError, ShapeError, UsageError
+from bilens.errors import CheckpointError, NonFiniteError, ShapeError, UsageError
 from bilens.io.load import load
 from bilens.io.model_folder import save
 from bilens.nn import TopKSAE
@@ -141,6 +141,14 @@ def test_it_is_saved_and_loaded_bit_for_bit(tmp_path: Path) -> None:
     assert torch.equal(model.module(inputs()), sae(inputs()))
     assert model.module.sign == "raw"
     assert model.provenance["hook"] == "blocks.0.mlp_out"
+
+
+def test_a_scale_that_cannot_be_divided_by_is_refused(tmp_path: Path) -> None:
+    sae = drawn()
+    with torch.no_grad():
+        sae.scale.zero_()
+    with pytest.raises(CheckpointError, match="the scale is 0; expected a positive number"):
+        load(save(sae, tmp_path))
 
 
 @pytest.mark.parametrize(

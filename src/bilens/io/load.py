@@ -31,6 +31,7 @@ from bilens.io.sae_formats.saelens import is_saelens, read_saelens
 from bilens.io.sae_formats.sparsify import is_sparsify, read_sparsify
 from bilens.io.tensors import file_sha256, read_safetensors, refuse_pickle
 from bilens.nn import MLP, BilinearClassifier, BilinearLayer, BilinearTransformer, TopKSAE
+from bilens.nn.hooks import NAME as HOOK_NAME
 
 PICKLES = {".pt", ".pth", ".bin", ".ckpt"}
 Module = BilinearClassifier | BilinearLayer | BilinearTransformer | TopKSAE
@@ -205,12 +206,9 @@ def _load_folder(folder: Path, residual: bool | None) -> LoadedModel:
     if is_sparsify(folder):
         return _foreign_sae(folder, read_sparsify(folder), residual)
     if not (folder / CONFIG_NAME).exists() and not (folder / WEIGHTS_NAME).exists():
-        hint = (
-            " Its training has not finished: continue it with --resume."
-            * (folder / "checkpoints").is_dir()
-        )
         raise CheckpointError(
-            f"{folder}: holds no model; expected {CONFIG_NAME} and {WEIGHTS_NAME} in it.{hint}"
+            f"{folder}: holds no model; expected {CONFIG_NAME} and {WEIGHTS_NAME} in it."
+            f"{what_else_is_there(folder)}"
         )
     content = read_json(folder / CONFIG_NAME)
     if is_official_sae(content):
@@ -229,6 +227,11 @@ def _load_folder(folder: Path, residual: bool | None) -> LoadedModel:
         )
     stored = read_model_folder(folder)
     assert isinstance(stored.module, Module), "all of CLASSES are"
+    if isinstance(stored.module, TopKSAE) and not float(stored.module.scale) > 0:
+        raise CheckpointError(
+            f"{folder / WEIGHTS_NAME}: the scale is {float(stored.module.scale):g}; expected a "
+            "positive number: restore the file."
+        )
     agreed_residual(folder / CONFIG_NAME, stored.config.arguments.get("residual", False), residual)
     return LoadedModel(
         stored.module,
@@ -238,6 +241,16 @@ def _load_folder(folder: Path, residual: bool | None) -> LoadedModel:
         stored.config.output_names,
         stored.provenance,
     )
+
+
+def what_else_is_there(folder: Path) -> str:
+    """Return a hint at what a folder without a model holds; empty where there is none."""
+    hooks = sorted(item.name for item in folder.iterdir() if HOOK_NAME.fullmatch(item.name))
+    if hooks:
+        return f" It holds one autoencoder a hook point: load {folder / hooks[0]}, for example."
+    if (folder / "checkpoints").is_dir():
+        return " Its training has not finished: continue it with --resume."
+    return ""
 
 
 def _foreign_sae(folder: Path, found: ForeignSAE, residual: bool | None) -> LoadedModel:

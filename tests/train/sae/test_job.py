@@ -18,7 +18,7 @@ import torch
 import runs
 import sae_runs
 import tiny
-from bilens.errors import InterruptedRunError, NumericalError, UsageError
+from bilens.errors import CheckpointError, InterruptedRunError, NumericalError, UsageError
 from bilens.io.load import load
 from bilens.nn import TopKSAE
 from bilens.train.sae import loop
@@ -61,6 +61,12 @@ def test_each_hook_point_has_a_model_folder(tmp_path: Path) -> None:
         assert json.loads(said["metrics"]) == pytest.approx(measured.to_dict())
     job = SAEJob(sae_runs.RECIPE, sae_runs.read_model())
     assert [*job.measured(tmp_path)] == [*sae_runs.HOOKS]
+
+
+def test_the_run_folder_of_several_says_which_there_are(tmp_path: Path) -> None:
+    sae_runs.go(tmp_path)
+    with pytest.raises(CheckpointError, match=r"one autoencoder a hook point: load .*blocks\.0\."):
+        load(tmp_path)
 
 
 def test_with_one_hook_point_the_run_folder_is_the_model_folder(tmp_path: Path) -> None:
