@@ -107,7 +107,7 @@ class NegationStudy(Study):
             f"{counts['created']}.",
             "",
             "| model | place | score, next pair | latents | directions | flip, logits "
-            "| removed | 4 random directions | loss elsewhere | created | random |",
+            "| removed | as many random directions | loss elsewhere | created | random |",
             "|---|---|---|---|---|---|---|---|---|---|---|",
             *(table_row(row) for row in rows),
             "",
@@ -134,7 +134,7 @@ class NegationStudy(Study):
             "* **Ablation.** At tokens that activate one of the two latents, the coordinates of "
             "the MLP's input along the directions are set to their mean; every output of the MLP "
             "reads the changed input. Random directions are orthonormal in the same whitened "
-            "space, so that each carries as much variance, and always four.",
+            "space, so that each carries as much variance, and as many.",
             "* **Steering.** Plain prompts are moved by the mean difference that a negator makes, "
             "along the directions alone; random directions by the same amount.",
             "* **Place** counts pairs of the ranking until one whose difference correlates with "

@@ -149,10 +149,7 @@ def check_ablation(
     k = len(directions.readers)
     generator = torch.Generator().manual_seed(seed)
     edit = ablation(directions, where)
-    random = [
-        prompts.flip(ablation(space.random(MOST_DIRECTIONS, generator), where))
-        for _ in range(NUM_RANDOM)
-    ]
+    random = [prompts.flip(ablation(space.random(k, generator), where)) for _ in range(NUM_RANDOM)]
     losses = (prompts.loss_elsewhere(held_out), prompts.loss_elsewhere(held_out, edit))
     return causal_check("ablate", k, prompts.flip(), prompts.flip(edit), random, generator, losses)
 
