@@ -114,6 +114,7 @@ def make_model(shape: tuple[int, int], names: list[str]) -> dict[str, Any]:
         "input_shape": list(shape),
         "input_shape_assumed": False,
         "output_names": list(names),
+        "input_names": None,
     }
 
 

@@ -48,7 +48,7 @@ def test_the_hash_covers_the_function_and_not_its_description() -> None:
     assert len({config.function_sha256() for config in (plain, *others)}) == 3
 
 
-EXPECTED = "expected format, format_version, class, arguments and optionally input_shape, output"
+EXPECTED = "expected format, format_version, class, arguments and optionally input_shape, input_n"
 BAD: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "no format": (lambda c: c.pop("format"), rf"config\.json: lacks 'format'; {EXPECTED}"),
     "no arguments": (lambda c: c.pop("arguments"), r"json: lacks 'arguments'; exp"),

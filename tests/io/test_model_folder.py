@@ -44,10 +44,11 @@ def test_a_saved_model_comes_back_bit_for_bit(
 
 
 def test_what_is_said_about_a_model_comes_back(tmp_path: Path) -> None:
-    said = {"input_shape": (2, 3), "output_names": ("ア", "b", 'c"')}
+    said = {"input_shape": (2, 3), "output_names": ("ア", "b", 'c"'), "input_names": (*"uvwxyz",)}
     said["provenance"] = {"seed": "3", "data": "MNIST – 手書き"}
     model = load(save(make(), tmp_path, **said))
     assert (model.input_shape, model.output_names) == ((2, 3), ("ア", "b", 'c"'))
+    assert model.input_names == (*"uvwxyz",)
     assert dict(model.provenance) == {"seed": "3", "data": "MNIST – 手書き"}
     assert model.source == str(tmp_path)
 
@@ -240,6 +241,9 @@ def test_weights_that_lie_scattered_in_memory_are_saved(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("said", "message"),
     [
+        ({"input_names": ["a"]}, "input_names has 1 names, 1 of them different; .* reads 6 inputs"),
+        ({"input_names": [*"abcdea"]}, "6 names, 5 of them different"),
+        ({"input_names": [1, *"abcde"]}, "input_names is .*expected texts"),
         ({"input_shape": (2, 2)}, r"input_shape \(2, 2\) has 4 entries; .* reads 6 inputs"),
         ({"input_shape": ()}, r"has 1 entries; .* reads 6 inputs"),
         ({"input_shape": (-2, -3)}, "expected positive integers"),

@@ -36,6 +36,7 @@ def audit_classifier(
     *,
     input_shape: tuple[int, ...] | None = None,
     output_names: tuple[str, ...] | None = None,
+    input_names: tuple[str, ...] | None = None,
     null_samples: int = 99,
     seed: int = 0,
     progress: Progress = silent,
@@ -50,6 +51,7 @@ def audit_classifier(
         data: test images; without them nothing is said about accuracy or predictions.
         input_shape: how an input is laid out; None assumes a square image where that fits.
         output_names: one name for each class; None counts them.
+        input_names: one name for each input; None numbers them.
         null_samples: rotations for the level of chance.
         seed: of the rotations and of the random inputs.
         progress: called with (stage, done, total).
@@ -72,7 +74,7 @@ def audit_classifier(
     if seed >= SEED_LIMIT:
         raise UsageError(f"seed must be below 2**32, got {seed}.")
     in_float64(module).quadratic_map()  # refuses a gated or deeper model before any work is done
-    summary = summarise(module, input_shape, output_names)
+    summary = summarise(module, input_shape, output_names, input_names)
     if summary.d_output < 2:
         raise UsageError(
             "an audit reads each class against the mean of all classes, and this model has one "

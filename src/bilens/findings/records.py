@@ -165,6 +165,7 @@ class ModelSummary:
     input_shape: tuple[int, int]
     input_shape_assumed: bool
     output_names: tuple[str, ...]
+    input_names: tuple[str, ...] | None  # of columns; None where inputs have numbers alone
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,7 @@ def summarise(
     module: BilinearClassifier,
     input_shape: tuple[int, ...] | None,
     output_names: tuple[str, ...] | None,
+    input_names: tuple[str, ...] | None = None,
 ) -> ModelSummary:
     """Return what the model is: sizes, options, and how its inputs are laid out."""
     d_input, d_output = module.embed.in_features, module.head.out_features
@@ -83,9 +84,10 @@ def summarise(
         residual=module.residual,
         num_parameters=sum(parameter.numel() for parameter in module.parameters()),
         dtype=str(module.embed.weight.dtype).removeprefix("torch."),
-        input_shape=image_shape(d_input, input_shape),
-        input_shape_assumed=input_shape is None,
+        input_shape=image_shape(d_input, input_shape if input_names is None else (1, d_input)),
+        input_shape_assumed=input_shape is None and input_names is None,
         output_names=output_names or tuple(str(index) for index in range(d_output)),
+        input_names=input_names,
     )
 
 

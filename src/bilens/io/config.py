@@ -32,7 +32,7 @@ CLASSES: dict[str, type[nn.Module]] = {
     "TopKSAE": TopKSAE,
 }
 REQUIRED = ("format", "format_version", "class", "arguments")
-OPTIONAL = ("input_shape", "output_names")
+OPTIONAL = ("input_shape", "input_names", "output_names")
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,14 @@ class ModelConfig:
         arguments: the constructor arguments of that class.
         input_shape: how an input is laid out, for instance (28, 28); None if nothing was said.
         output_names: one name for each output; None if nothing was said.
+        input_names: one name for each input, such as a column; None if nothing was said.
     """
 
     class_name: str
     arguments: Mapping[str, Any]
     input_shape: tuple[int, ...] | None = None
     output_names: tuple[str, ...] | None = None
+    input_names: tuple[str, ...] | None = None
 
     def to_json(self) -> str:
         """Return the text of the file."""
@@ -61,6 +63,8 @@ class ModelConfig:
         }
         if self.input_shape is not None:
             content["input_shape"] = list(self.input_shape)
+        if self.input_names is not None:
+            content["input_names"] = list(self.input_names)
         if self.output_names is not None:
             content["output_names"] = list(self.output_names)
         return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
@@ -212,17 +216,28 @@ def parse_config(path: Path, content: dict[str, Any]) -> ModelConfig:
             f"{path}: describes the class {name!r}; expected one of {', '.join(sorted(CLASSES))} "
             "with an object of arguments."
         )
-    shape, names = content.get("input_shape"), content.get("output_names")
+    shape = content.get("input_shape")
     if shape is not None and not is_list_of(int, shape):
         raise CheckpointError(f"{path}: input_shape is {shape!r}; expected a list of integers.")
-    if names is not None and not is_list_of(str, names):
-        raise CheckpointError(f"{path}: output_names is {names!r}; expected a list of texts.")
     return ModelConfig(
         name,
         arguments,
         None if shape is None else tuple(shape),
-        None if names is None else tuple(names),
+        parse_names(path, content, "output_names"),
+        parse_names(path, content, "input_names"),
     )
+
+
+def parse_names(path: Path, content: dict[str, Any], key: str) -> tuple[str, ...] | None:
+    """Return the names under a key, None if there are none.
+
+    Raises:
+        CheckpointError: If they are no list of texts.
+    """
+    names = content.get(key)
+    if names is not None and not is_list_of(str, names):
+        raise CheckpointError(f"{path}: {key} is {names!r}; expected a list of texts.")
+    return None if names is None else tuple(names)
 
 
 def is_list_of(kind: type, value: object) -> bool:

@@ -86,6 +86,7 @@ class LoadedModel:
         weights_sha256: SHA-256 of the weights file.
         input_shape: how an input is laid out, for instance (28, 28); None if nothing says.
         output_names: one name for each output; None if nothing says.
+        input_names: one name for each input; None if nothing says.
         provenance: where the weights come from, as far as the file says.
     """
 
@@ -95,6 +96,7 @@ class LoadedModel:
     input_shape: tuple[int, ...] | None = None
     output_names: tuple[str, ...] | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
+    input_names: tuple[str, ...] | None = None
 
     @cached_property
     def layers(self) -> Mapping[str, LayerView]:
@@ -240,6 +242,7 @@ def _load_folder(folder: Path, residual: bool | None) -> LoadedModel:
         stored.config.input_shape,
         stored.config.output_names,
         stored.provenance,
+        stored.config.input_names,
     )
 
 

@@ -57,6 +57,7 @@ def save(
     output_names: Sequence[str] | None = None,
     provenance: Mapping[str, str] | None = None,
     overwrite: bool = False,
+    input_names: Sequence[str] | None = None,
 ) -> Path:
     """Write a model folder; `bl.load` gives back the same weights, bit for bit.
 
@@ -66,6 +67,7 @@ def save(
         folder: where to; other files in it are left alone.
         input_shape: how an input is laid out, for instance (28, 28).
         output_names: one name for each output.
+        input_names: one name for each input, such as the column of a table; no two alike.
         provenance: where the weights come from: seed, data, versions.
         overwrite: whether a model that is already there may be replaced.
 
@@ -85,6 +87,7 @@ def save(
         config_of(module),
         input_shape=None if input_shape is None else tuple(input_shape),
         output_names=None if output_names is None else tuple(output_names),
+        input_names=None if input_names is None else tuple(input_names),
     )
     check_description(config, module)
     state = module.state_dict()
@@ -168,7 +171,7 @@ def blank_module(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor])
 
 
 def check_description(config: ModelConfig, module: nn.Module) -> None:
-    """Refuse an input shape or output names that do not fit the sizes of the module."""
+    """Refuse an input shape or names that do not fit the sizes of the module."""
     sizes = config.arguments
     d_in = sizes.get("d_input", sizes.get("d_model", sizes.get("d_in")))
     d_out = sizes.get("d_output", sizes.get("vocab_size", d_in))
@@ -177,6 +180,14 @@ def check_description(config: ModelConfig, module: nn.Module) -> None:
         raise UsageError(f"input_shape is {shape}; expected positive integers.")
     if names is not None and not is_list_of(str, [*names]):
         raise UsageError(f"output_names is {names}; expected texts, one for each output.")
+    inputs = config.input_names
+    if inputs is not None and not is_list_of(str, [*inputs]):
+        raise UsageError(f"input_names is {inputs}; expected texts, one for each input.")
+    if inputs is not None and (len(inputs) != d_in or len(set(inputs)) != len(inputs)):
+        raise UsageError(
+            f"input_names has {len(inputs)} names, {len(set(inputs))} of them different; the "
+            f"{type(module).__name__} reads {d_in} inputs: one name for each, no two alike."
+        )
     if shape is not None and "vocab_size" in sizes:
         raise UsageError(
             f"input_shape is {shape}; a {type(module).__name__} reads tokens: leave it out."

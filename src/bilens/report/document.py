@@ -94,6 +94,7 @@ MODEL: Final[dict[str, Any]] = {
     "input_shape": [COUNT],
     "input_shape_assumed": FLAG,
     "output_names": [TEXT],
+    "input_names": Optional([TEXT], added=True),
 }
 EXACTNESS: Final[list[Any]] = [
     {
@@ -141,7 +142,7 @@ SHAPE: Final[dict[str, Any]] = {
         }
     ],
     "verdict": [{"rule": TEXT, "outcome": TEXT, "values": OBJECT}],
-    "guarantees": Optional(GUARANTEES),
+    "guarantees": Optional(GUARANTEES, added=True),
     "null_samples": COUNT,
     "seed": INTEGER,
     **ORIGIN,
@@ -156,8 +157,6 @@ def check_document(document: Mapping[str, Any]) -> Document:
             another kind.
         NonFiniteError: If a number is NaN or infinite.
     """
-    if isinstance(document, Mapping) and "guarantees" not in document:  # of an earlier release
-        document = {**document, "guarantees": None}
     copy = checked_copy(document, KIND, SCHEMA_VERSION, SHAPE)
     for finding in copy["verdict"]:
         rule = finding["rule"]

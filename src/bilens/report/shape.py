@@ -17,10 +17,10 @@ LARGEST_WHOLE = 2**63
 
 
 class Optional:
-    """A value that may be null."""
+    """A value that may be null; `added` later, it may be absent from an earlier document."""
 
-    def __init__(self, shape: Any) -> None:
-        self.shape = shape
+    def __init__(self, shape: Any, *, added: bool = False) -> None:
+        self.shape, self.added = shape, added
 
 
 def checked_copy(
@@ -64,7 +64,10 @@ def json_text(document: Mapping[str, Any]) -> str:
 
 
 def check_shape(value: Any, shape: Any, place: str, kind: str) -> None:
-    """Refuse a value that is not what the shape asks for, naming the kind of document and place."""
+    """Refuse a value that is not what the shape asks for, naming the kind of document and place.
+
+    What was added to the schema later is filled in as null where it is absent.
+    """
     if isinstance(shape, Optional):
         if value is None:
             return
@@ -73,6 +76,8 @@ def check_shape(value: Any, shape: Any, place: str, kind: str) -> None:
         if not isinstance(value, dict):
             raise UsageError(f"{kind} document, {place or 'top level'}: an object was expected.")
         for key, inner in shape.items():
+            if key not in value and isinstance(inner, Optional) and inner.added:
+                value[key] = None
             if key not in value:
                 raise UsageError(f"{kind} document, {place or 'top level'}: {key!r} is missing.")
             check_shape(value[key], inner, f"{place}.{key}" if place else key, kind)

@@ -11,7 +11,7 @@ from bilens.cli.console import Output
 from bilens.cli.tables.explanation import attribution_tables, explanation_tables
 from bilens.errors import UsageError
 from bilens.report.attribution_plate import attribution_plate
-from bilens.workflows.explain import Baseline, explain_image
+from bilens.workflows.explain import Baseline, explain_image, explain_rows
 from bilens.workflows.judging_data import find_test_data
 
 
@@ -20,6 +20,7 @@ def run_explain_command(
     source: Source,
     indices: Sequence[int],
     *,
+    table: Path | None,
     dataset: str | None,
     data_dir: Path | None,
     baseline: Baseline,
@@ -31,21 +32,24 @@ def run_explain_command(
     """`bilens explain`."""
     refuse_existing(plate, overwrite)
     model = open_model(source)
-    data = find_test_data(model, dataset, data_dir, output.say)
-    if data is None:
-        raise UsageError(
-            "an explanation needs the test images: pass --data-dir with the IDX files of the data "
-            "set, and --dataset where the model does not say it."
-        )
-    document = explain_image(model, data, indices, baseline=baseline)
+    if table is not None:
+        if dataset is not None or data_dir is not None:
+            raise UsageError("--table takes the place of --dataset and --data-dir: give it alone.")
+        document = explain_rows(model, table, indices, baseline=baseline)
+    else:
+        data = find_test_data(model, dataset, data_dir, output.say)
+        if data is None:
+            raise UsageError(
+                "an explanation needs inputs: pass --data-dir with the IDX files of the data set, "
+                "and --dataset where the model does not say it, or --table with a CSV file."
+            )
+        document = explain_image(model, data, indices, baseline=baseline)
     if plate is not None:
         write_file(plate, attribution_plate(document, lang).encode("utf-8"))
     if json:
         output.json(document)
         return
-    for table in explanation_tables(document):
-        output.result.print(table)
-    for table in attribution_tables(document):
-        output.result.print(table)
+    for shown in (*explanation_tables(document), *attribution_tables(document)):
+        output.result.print(shown)
     if plate is not None:
         output.result.print(f"Drawing: {plate}", highlight=False)

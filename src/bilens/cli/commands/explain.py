@@ -22,12 +22,16 @@ from bilens.cli.options import (
 def explain(
     context: typer.Context,
     model: ModelPath,
-    index: Annotated[list[int], typer.Option(help="Test image, from 0; may be repeated.")],
+    index: Annotated[list[int], typer.Option(help="Test image or row, from 0; may be repeated.")],
+    table: Annotated[
+        Path | None,
+        typer.Option(help="CSV file with a column for each input, in place of images."),
+    ] = None,
     dataset: DatasetOption = None,
     data_dir: DataDir = None,
     baseline: Annotated[
         Literal["zeros", "mean"],
-        typer.Option(help="What an absent input is: 0, or the mean of the training images."),
+        typer.Option(help="What an absent input is: 0, or the mean of training images or rows."),
     ] = "zeros",
     plate: Annotated[
         Path | None, typer.Option(help="Draw what each pixel adds into this SVG file.")
@@ -48,6 +52,7 @@ def explain(
         context.obj,
         (model, residual, allow_pickle),
         index,
+        table=table,
         dataset=dataset,
         data_dir=data_dir,
         baseline=baseline,

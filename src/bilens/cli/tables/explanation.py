@@ -14,10 +14,8 @@ def explanation_tables(document: dict[str, Any]) -> Iterator[Table]:
     """Return one table an image: what the eigenvectors add to each of the classes shown."""
     names = [plain(name) for name in document["model"]["output_names"]]
     for item in document["explanations"]:
-        right = item["label"] == item["predicted"]
         table = Table(
-            title=f"Test image {item['index']}: label {names[item['label']]}, predicted "
-            f"{names[item['predicted']]} ({'right' if right else 'WRONG'})",
+            title=title_of(item, names),
             caption="Class-centred logits; score = Σ λ(v·x)² + rest + linear + constant, exactly.",
         )
         table.add_column("class")
@@ -26,6 +24,25 @@ def explanation_tables(document: dict[str, Any]) -> Iterator[Table]:
         for score in item["classes"]:
             add_score_rows(table, names[score["index"]], score)
         yield table
+
+
+def title_of(item: dict[str, Any], names: list[str]) -> str:
+    """Return which input it is, what was predicted, and whether that is right, if it is known."""
+    predicted = f"predicted {names[item['predicted']]}"
+    if item["label"] is None:
+        return f"Row {item['index']}: {predicted}"
+    right = item["label"] == item["predicted"]
+    return (
+        f"Test image {item['index']}: label {names[item['label']]}, {predicted} "
+        f"({'right' if right else 'WRONG'})"
+    )
+
+
+def input_names(document: dict[str, Any]) -> list[str]:
+    """Return what each input is called: its column, or its number."""
+    named = document["model"]["input_names"]
+    count = document["model"]["d_input"]
+    return [str(place) for place in range(count)] if named is None else [plain(n) for n in named]
 
 
 def add_score_rows(table: Table, name: str, score: dict[str, Any]) -> None:
@@ -50,11 +67,13 @@ def add_score_rows(table: Table, name: str, score: dict[str, Any]) -> None:
 
 
 def attribution_tables(document: dict[str, Any]) -> Iterator[Table]:
-    """Return one table an image: the strongest inputs and pairs of inputs of each score."""
+    """Return one table an input: the strongest entries and pairs of entries of each score."""
     names = [plain(name) for name in document["model"]["output_names"]]
+    inputs = input_names(document)
+    what = "image" if document["model"]["input_names"] is None else "row"
     for item in document["explanations"]:
         table = Table(
-            title=f"What the inputs of image {item['index']} add, from the baseline "
+            title=f"What the inputs of {what} {item['index']} add, from the baseline "
             f"({document['baseline']})",
             caption="φ: exact Shapley values, which are the integrated gradients of a quadratic "
             "map. pair: 2 q_ij Δ_i Δ_j, what two inputs do together beyond each alone. "
@@ -63,11 +82,13 @@ def attribution_tables(document: dict[str, Any]) -> Iterator[Table]:
         for name in ("score", "f(x) − f(x₀)", "residual", "input", "φ", "pair", "interaction"):
             table.add_column(name, justify="left" if name == "score" else "right")
         for part in item["attributions"]:
-            add_attribution_rows(table, names, part)
+            add_attribution_rows(table, names, inputs, part)
         yield table
 
 
-def add_attribution_rows(table: Table, names: list[str], part: dict[str, Any]) -> None:
+def add_attribution_rows(
+    table: Table, names: list[str], inputs: list[str], part: dict[str, Any]
+) -> None:
     """Add the strongest inputs and pairs of one score to a table."""
     values, pairs = part["values"], part["pairs"]
     order = sorted(range(len(values)), key=lambda place: -abs(values[place]))[: max(len(pairs), 1)]
@@ -82,9 +103,9 @@ def add_attribution_rows(table: Table, names: list[str], part: dict[str, Any]) -
             name if first else "",
             f"{change:+.3f}" if first else "",
             f"{part['residual']:.0e}" if first else "",
-            str(place),
+            inputs[place],
             f"{values[place]:+.3f}",
-            "" if pair is None else f"{pair['first']}, {pair['second']}",
+            "" if pair is None else f"{inputs[pair['first']]}, {inputs[pair['second']]}",
             "" if pair is None else f"{pair['value']:+.4f}",
             end_section=position == len(order) - 1,
         )

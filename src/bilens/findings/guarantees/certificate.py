@@ -35,6 +35,7 @@ def certify_classifier(
     *,
     input_shape: tuple[int, ...] | None = None,
     output_names: tuple[str, ...] | None = None,
+    input_names: tuple[str, ...] | None = None,
     samples: int = SAMPLES,
     truncate: int | None = None,
     radius: float | None = None,
@@ -51,6 +52,7 @@ def certify_classifier(
         data: test inputs; without them nothing is said about radii and predictions.
         input_shape: how an input is laid out; None assumes a square image where that fits.
         output_names: one name for each class; None counts them.
+        input_names: one name for each input; None numbers them.
         samples: the first so many test inputs are read, fewer where there are fewer.
         truncate: k; None looks for one that provably keeps 99 % of the predictions.
         radius: of the ball over which errors of truncation are bounded; None takes the length of
@@ -72,7 +74,7 @@ def certify_classifier(
     seed = check_count("seed", seed, minimum=0)
     if seed >= SEED_LIMIT:
         raise UsageError(f"seed must be below 2**32, got {seed}.")
-    summary = summarise(module, input_shape, output_names)
+    summary = summarise(module, input_shape, output_names, input_names)
     width, classes = summary.d_input, summary.d_output
     if truncate is not None and check_count("truncate", truncate, minimum=0) > width:
         raise UsageError(

@@ -11,7 +11,7 @@ from bilens.report.catalogue import Catalogue
 from bilens.report.charts.radii import radii_chart
 from bilens.report.document import Document
 from bilens.report.numbers import percent, quantity, signed_quantity, whole
-from bilens.report.sections.names import class_names
+from bilens.report.sections.names import class_names, input_name
 from bilens.report.sections.proven import (
     box,
     floored,
@@ -134,7 +134,10 @@ def unused_inputs(t: Catalogue, document: Document) -> str:
     unused = document["input_use"]["unused"]
     if not unused:
         return ""
-    names = [whole(place) for place in unused[:LISTED]]
+    if document["model"].get("input_names") is None:
+        names = [whole(place) for place in unused[:LISTED]]
+    else:
+        names = [input_name(t, document, place) for place in unused[:LISTED]]
     if len(unused) > LISTED:
         names.append(t("use.more", count=whole(len(unused) - LISTED)))
     return t("use.unused", list=t("list.comma").join(names))
@@ -142,23 +145,18 @@ def unused_inputs(t: Catalogue, document: Document) -> str:
 
 def influence_table(t: Catalogue, document: Document) -> TableOf:
     """Return the strongest input of each class."""
-    names, columns = class_names(document), document["model"]["input_shape"][1]
-    image = document["model"]["input_shape"][0] > 1
-    rows = []
-    for item in document["input_use"]["influence"]:
-        row, column = divmod(item["input"], columns)
-        place = whole(item["input"])
-        name = t("use.pixel", index=place, row=row, column=column)
-        rows.append(
-            Row(
-                [
-                    names[item["output"]],
-                    name if image else t("use.number", index=place),
-                    raised(item["bound"]),
-                    floored(item["reached"]),
-                ]
-            )
+    names = class_names(document)
+    rows = [
+        Row(
+            [
+                names[item["output"]],
+                input_name(t, document, item["input"]),
+                raised(item["bound"]),
+                floored(item["reached"]),
+            ]
         )
+        for item in document["input_use"]["influence"]
+    ]
     keys = ("class", "input", "bound", "reached")
     return TableOf(t("use.caption"), [t(f"use.{key}") for key in keys], rows)
 

@@ -10,7 +10,7 @@ from typing import Any
 from bilens.report.catalogue import Catalogue
 from bilens.report.document import Document
 from bilens.report.numbers import MINUS, percent, quantity, scientific, whole
-from bilens.report.sections.names import class_names
+from bilens.report.sections.names import class_names, input_name
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def of_inputs(t: Catalogue, document: Document) -> Iterator[Statement]:
             "proven.influence.claim",
             bound=raised(most["bound"]),
             reached=floored(most["reached"]),
-            input=whole(most["input"]),
+            input=input_name(t, document, most["input"]),
             name=class_names(document)[most["output"]],
         ),
         t("proven.influence.assumes"),
