@@ -1,7 +1,7 @@
 """`bl.trace`: every number of the document against the model itself, and each mistake refused.
 
-Broken once: the first token of each block kept in the contexts; activations stood one token too
-early. The autoencoder not folded; the latents of the document were not those of the autoencoder.
+Broken once: the autoencoders not folded into the units of the layer; densities and contexts of the
+document were no longer those of the model.
 """
 
 from __future__ import annotations

@@ -105,6 +105,28 @@ def strongest(values: Tensor) -> Tensor:
     return order[: int((values > 0).sum())][:MOST_PLACES]
 
 
+def separating_tokens(
+    model: BilinearTransformer, blocks: Tensor, on: Tensor, off: Tensor, num: int
+) -> tuple[list[int], list[int]]:
+    """Return the tokens whose mean probability differs most between two kinds of places.
+
+    Args:
+        model: the model, unchanged.
+        blocks: (texts, length).
+        on: (n,), places among texts · length.
+        off: (n,), other places.
+        num: how many tokens of each kind.
+
+    Returns:
+        Those that are likelier at the first places, and those that are likelier at the others.
+    """
+    with torch.no_grad():
+        logits = model(blocks).flatten(0, 1).float()
+    difference = logits[on].softmax(dim=-1).mean(dim=0) - logits[off].softmax(dim=-1).mean(dim=0)
+    num = min(num, len(difference) // 2)
+    return difference.topk(num).indices.tolist(), (-difference).topk(num).indices.tolist()
+
+
 @dataclass(frozen=True, eq=False)
 class Change:
     """Directions of the input of an MLP that are removed, or along which it is moved.

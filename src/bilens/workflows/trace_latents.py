@@ -23,7 +23,6 @@ from bilens.interp.latent_map import latent_map
 from bilens.interp.low_rank import low_rank_fit
 from bilens.interp.ranking import rank_latents
 from bilens.interp.records import (
-    CausalCheck,
     Circuit,
     Clusters,
     LayerTrace,
@@ -44,6 +43,7 @@ from bilens.workflows.trace_causal import (
     contrast_change,
     eigen_change,
     places,
+    separating_tokens,
 )
 from bilens.workflows.trace_subject import TracedLayer, TracedSAE, TracedText
 from bilens.workflows.trace_values import (
@@ -346,7 +346,7 @@ def circuit_values(
 
 def causal_findings(
     reader: LatentReader,
-    effect: TokenEffect,
+    effect: TokenEffect | None,
     latents: tuple[int, int | None],
     change: Callable[[torch.Generator], Change],
 ) -> dict[str, Any]:
@@ -356,7 +356,7 @@ def causal_findings(
 
     Args:
         reader: the layer and what was read.
-        effect: the tokens that are compared.
+        effect: the tokens that are compared; None for those whose probability differs most.
         latents: active at places with the behaviour, and at those without; None for inactivity.
         change: makes what is changed.
     """
@@ -369,15 +369,19 @@ def causal_findings(
     assert first is not None, "there is a latent that the behaviour goes with"
     other = None if second is None else second.view(-1, length)
     on, off = places(first.view(-1, length), other, generator)
-    high, low = (
-        [score.token for score in end[:COMPARED_TOKENS]]
-        for end in (effect.promoted, effect.suppressed)
-    )
-    checks: tuple[CausalCheck, ...] = ()
-    if len(on) >= LEAST_PLACES:
-        behaviour = Behaviour(reader.layer.module, reader.before.hook, blocks, high, low, on, off)
-        inputs = reader.inputs.view(-1, length, reader.inputs.shape[1])[: len(blocks)]
-        checks = causal_values(behaviour, change(generator), inputs, generator)
+    if len(on) < LEAST_PLACES:
+        return {"behaviour": None, "checks": []}
+    module = reader.layer.module
+    if effect is None:
+        high, low = separating_tokens(module, blocks, on, off, COMPARED_TOKENS)
+    else:
+        high, low = (
+            [score.token for score in end[:COMPARED_TOKENS]]
+            for end in (effect.promoted, effect.suppressed)
+        )
+    behaviour = Behaviour(module, reader.before.hook, blocks, high, low, on, off)
+    inputs = reader.inputs.view(-1, length, reader.inputs.shape[1])[: len(blocks)]
+    checks = causal_values(behaviour, change(generator), inputs, generator)
     names = {
         "high": [reader.name(token) for token in high],
         "low": [reader.name(token) for token in low],
@@ -421,14 +425,11 @@ def contrast_values(reader: LatentReader, ranking: Ranking, fit: LowRankFit) -> 
 
 def contrast_check(reader: LatentReader, pair: tuple[int, int]) -> dict[str, Any]:
     """Return whether the product that decides between two output latents does so in the logits."""
-    unembed = reader.layer.module.unembed.weight.detach()
-    decoder = reader.behind.sae.decoder.detach()
-    effect = output_tokens(decoder[pair[0]] - decoder[pair[1]], unembed, COMPARED_TOKENS)
 
     def change(generator: torch.Generator) -> Change:
         return contrast_change(reader.g, pair, reader.inputs, reader.activations, generator)
 
-    return causal_findings(reader, effect, pair, change)
+    return causal_findings(reader, None, pair, change)
 
 
 def example(reader: LatentReader, output: dict[str, Any], features: list[int]) -> list[float]:
