@@ -38,6 +38,7 @@ class Behaviour:
         low: ... with that of these.
         on: (n,), places with the behaviour, among texts · length.
         off: (n,), as many without.
+        elsewhere: (texts, length) bool, tokens that have nothing to do with it, for the loss.
     """
 
     model: BilinearTransformer
@@ -47,12 +48,10 @@ class Behaviour:
     low: list[int]
     on: Tensor
     off: Tensor
+    elsewhere: Tensor
 
     def measure(self, edit: Edit | None = None) -> tuple[Tensor, Tensor, float]:
-        """Return the difference of logits at both kinds of places, and the loss.
-
-        The loss is that of all predictions but those at places with the behaviour.
-        """
+        """Return the difference of logits at both kinds of places, and the loss elsewhere."""
         replace: Mapping[str, Edit] = {} if edit is None else {self.hook: edit}
         with torch.no_grad():
             logits, _ = self.model.run(self.blocks, replace=replace)
@@ -61,9 +60,7 @@ class Behaviour:
         losses = functional.cross_entropy(
             logits[:, :-1].flatten(0, 1), self.blocks[:, 1:].flatten(), reduction="none"
         ).view(len(self.blocks), -1)
-        elsewhere = torch.ones(self.blocks.shape, dtype=torch.bool)
-        elsewhere.view(-1)[self.on] = False
-        loss = float(losses[elsewhere[:, :-1]].double().mean())
+        loss = float(losses[self.elsewhere[:, :-1]].double().mean())
         flat = difference.flatten().double()
         return flat[self.on], flat[self.off], loss
 

@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from bilens.algebra.direct.direct_interactions import direct_interactions
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.checks import check_count, check_memory
 from bilens.errors import UsageError
@@ -299,7 +301,14 @@ def circuit_values(
     reader: LatentReader, trace: LayerTrace, fit: LowRankFit, ranking: Ranking, latent: int
 ) -> dict[str, Any]:
     """Return the circuit of one output latent."""
-    pairs, interactions = trace.eigenpairs[latent], trace.interactions[latent]
+    pairs = trace.eigenpairs[latent]
+    interactions = direct_interactions(
+        reader.g,
+        reader.dictionary,
+        unit(reader.g.sizes.d_out, latent)[None],
+        bias=reader.bias,
+        top=reader.wishes.top,
+    )[0]
     embed = reader.layer.module.embed.weight.detach()
     unembed = reader.layer.module.unembed.weight.detach()
     circuit: Circuit = find_circuit(
@@ -379,7 +388,10 @@ def causal_findings(
             [score.token for score in end[:COMPARED_TOKENS]]
             for end in (effect.promoted, effect.suppressed)
         )
-    behaviour = Behaviour(module, reader.before.hook, blocks, high, low, on, off)
+    silent = first <= 0 if second is None else (first <= 0) & (second <= 0)
+    elsewhere = functional.pad(silent.view(-1, length), (1, 0), value=False)
+    hook = reader.before.hook
+    behaviour = Behaviour(module, hook, blocks, high, low, on, off, elsewhere)
     inputs = reader.inputs.view(-1, length, reader.inputs.shape[1])[: len(blocks)]
     checks = causal_values(behaviour, change(generator), inputs, generator)
     names = {
