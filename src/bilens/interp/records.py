@@ -13,7 +13,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from bilens.algebra.direct.record import DirectInteractions
+from bilens.algebra.direct.listed import ListedInteractions
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 
 
@@ -39,15 +39,15 @@ class LayerTrace:
 
     Attributes:
         latents: (num,) int64, which outputs of the map; row i of everything below is latents[i].
-        interactions: a batch of num, in input latents: `interactions[i]` lists the largest self-
-            and cross-interactions, their moments and histograms, the norm, the linear term of the
-            decoder's bias and the constant.
+        interactions: a batch of num, in input latents: the largest self- and cross-interactions,
+            mean and spread of all, the norm, the linear term of the decoder's bias and the
+            constant. `direct_interactions` gives the histograms of one of them.
         eigenpairs: a batch of num, in the input basis: `eigenpairs[i]`.
         nearest: input latents closest to the eigenvectors.
     """
 
     latents: Tensor
-    interactions: DirectInteractions
+    interactions: ListedInteractions
     eigenpairs: EigenDecomposition
     nearest: NearestLatents
 

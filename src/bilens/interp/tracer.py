@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bilens.algebra.direct.direct_interactions import Progress, direct_interactions
+from bilens.algebra.direct.direct_interactions import Progress, check_directions
+from bilens.algebra.direct.listed_interactions import listed_interactions
+from bilens.algebra.eigen.cost import Precision
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.checks import check_type
@@ -20,27 +22,34 @@ def trace_layer(
     g: QuadraticMap,
     dictionary: Tensor,
     *,
+    directions: Tensor | None = None,
     bias: Tensor | None = None,
     latents: Tensor | Sequence[int] | None = None,
     top: int = 20,
     k: int = 4,
     nearest: int = 5,
+    precision: Precision = "float64",
     progress: Progress | None = None,
     memory_limit: int | str | None = None,
 ) -> LayerTrace:
     """Return interactions, eigenpairs and the input latents nearest to them, for output latents.
 
-    Cost: as `direct_interactions` and `eigendecompose_all` for as many directions.
+    Cost: as `listed_interactions` and `eigendecompose_all` for as many directions. With fewer
+        outputs than latents, the map of the MLP and `directions` take less time than `latent_map`,
+        which has them multiplied.
 
     Args:
-        g: `latent_map(f, encoder, offset)`.
+        g: `latent_map(f, encoder, offset)`, or the map f of the MLP itself.
         dictionary: D, (in, input latents), the transposed decoder of the SAE in front.
+        directions: (latents, out), what is read off the outputs of g, such as the encoder of the
+            SAE behind f; None reads the outputs as they are.
         bias: (in,), of that decoder; None is zero.
-        latents: (num,) which outputs of g; None for all.
+        latents: (num,) which of them; None for all.
         top: interactions listed of each kind.
         k: eigenpairs of each, by falling size; fewer where the input is narrower.
         nearest: input latents listed for each eigenvector.
-        progress: called with blocks of interactions done, and of all blocks.
+        precision: of the iteration for eigenpairs; they are judged in float64 in any case.
+        progress: called with latents done, and all of them, while interactions are listed.
         memory_limit: bytes, or a text such as "4GiB"; None for $BILENS_MEMORY_LIMIT or 75 % of
             the memory at hand.
 
@@ -53,14 +62,17 @@ def trace_layer(
     Source: arXiv:2410.08417, §5 and App. N.
     """
     check_type("g", g, QuadraticMap, "use latent_map(f, encoder, offset)")
-    chosen = check_latents(latents, g.sizes.d_out)
-    read = only(g, chosen)
-    interactions = direct_interactions(
-        read, dictionary, bias=bias, top=top, progress=progress, memory_limit=memory_limit
+    available = g.sizes.d_out if directions is None else len(directions)
+    chosen = check_latents(latents, available)
+    rows = check_directions(directions, g.sizes.d_out)[chosen]
+    interactions = listed_interactions(
+        g, dictionary, rows, bias=bias, top=top, progress=progress, memory_limit=memory_limit
     )
-    pairs = eigendecompose_all(read, k=min(k, g.sizes.d_in), memory_limit=memory_limit)
+    pairs = eigendecompose_all(
+        g, rows, k=min(k, g.sizes.d_in), precision=precision, memory_limit=memory_limit
+    )
     return LayerTrace(
-        chosen, interactions, pairs, nearest_latents(read, pairs.eigenvectors, dictionary, nearest)
+        chosen, interactions, pairs, nearest_latents(g, pairs.eigenvectors, dictionary, nearest)
     )
 
 
