@@ -64,10 +64,11 @@ FROZEN = {
         "--toward --outputs --pairs --features --top --html --lang --graph --seed --overwrite "
         "--json"
     ),
+    "convert": "model --to --out --allow-pickle --residual --no-residual --overwrite --json",
     "reproduce": "study --out --corpus --model --seeds --steps --json",
     "explain": (
-        "model --index --dataset --data-dir --baseline --plate --lang --allow-pickle --residual "
-        "--no-residual --overwrite --json"
+        "model --index --table --dataset --data-dir --baseline --plate --lang --allow-pickle "
+        "--residual --no-residual --overwrite --json"
     ),
 }
 RUNNABLE = [name for name in FROZEN if name not in ("", "train")]

@@ -12,6 +12,7 @@ import typer
 from bilens.cli.commands.attack import attack
 from bilens.cli.commands.audit import audit
 from bilens.cli.commands.certify import certify
+from bilens.cli.commands.convert import convert
 from bilens.cli.commands.decompose import decompose
 from bilens.cli.commands.demo import demo
 from bilens.cli.commands.explain import explain
@@ -31,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (demo, decompose, audit, certify, attack, explain, trace, reproduce):
+for command in (demo, decompose, audit, certify, attack, explain, trace, convert, reproduce):
     app.command()(command)
 train_app = typer.Typer(help="Train a model that can be read exactly.", no_args_is_help=True)
 train_app.command("image")(train_image)
