@@ -15,7 +15,6 @@ from bilens.algebra.rotation_null import random_frame
 from bilens.interp.causal import Where, ablation, causal_check, steering
 from bilens.interp.contrasts import contrast_directions, weighted_space
 from bilens.interp.records import CausalCheck, InputDirections
-from bilens.interp.tracer import only
 from bilens.nn.hooks import Edit
 from bilens.nn.transformer import BilinearTransformer
 
@@ -165,6 +164,7 @@ def contrast_change(
     pair: tuple[int, int],
     inputs: Tensor,
     activations: Tensor,
+    where: Where,
     generator: torch.Generator,
 ) -> Change:
     """Return the leading directions of the difference of two outputs, where one of them speaks.
@@ -177,16 +177,12 @@ def contrast_change(
         pair: two of them.
         inputs: (rows, in), what the MLP read.
         activations: (rows, outputs), of the latents.
+        where: tells at which inputs one of the two is active.
         generator: draws the random directions.
     """
     first, second = pair
     along = contrast_directions(g, first, second, inputs, activations, DIRECTIONS)
     space = weighted_space(g, first, second, inputs, activations)
-    both = only(g, torch.tensor(pair))
-
-    def where(x: Tensor) -> Tensor:
-        return (both(x.double()) > 0).any(dim=-1)
-
     random = [space.random(len(along.readers), generator) for _ in range(NUM_RANDOM)]
     return Change(along, random, where)
 

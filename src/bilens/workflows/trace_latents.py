@@ -438,8 +438,13 @@ def contrast_values(reader: LatentReader, ranking: Ranking, fit: LowRankFit) -> 
 def contrast_check(reader: LatentReader, pair: tuple[int, int]) -> dict[str, Any]:
     """Return whether the product that decides between two output latents does so in the logits."""
 
+    def active(x: Tensor) -> Tensor:
+        z = reader.behind.sae.encode(reader.layer.f(x.double()))
+        return (z[..., list(pair)] > 0).any(dim=-1)
+
     def change(generator: torch.Generator) -> Change:
-        return contrast_change(reader.g, pair, reader.inputs, reader.activations, generator)
+        read = (reader.inputs, reader.activations)
+        return contrast_change(reader.g, pair, *read, active, generator)
 
     return causal_findings(reader, None, pair, change)
 
