@@ -139,6 +139,8 @@ class NegationStudy(Study):
             "along the directions alone; random directions by the same amount.",
             "* **Place** counts pairs of the ranking until one whose difference correlates with "
             "the feeling by 0.9 or more over the prompts.",
+            f"* **Choices.** The {MASS:.0%} and the weights were settled on models of earlier "
+            "recipes of the grammar, not on these.",
             "",
             PUBLISHED,
         ]

@@ -12,6 +12,7 @@ from torch import Tensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.data.token_blocks import pack_documents
 from bilens.data.tokenizer import Tokenizer
+from bilens.errors import UsageError
 from bilens.interp.causal import Where, ablation, causal_check, steering
 from bilens.interp.contrasts import (
     WeightedSpace,
@@ -34,6 +35,7 @@ from bilens.workflows.trace_subject import TracedLayer, open_layer
 MOST_DIRECTIONS = 4
 MASS = 0.85  # of the squared eigenvalues: as few directions as hold it
 NUM_PAIRS = 200  # minimal pairs
+LEAST_FLIP = 1.0  # logits: what a model that knows the rule turns around
 NUM_RANDOM = 40  # draws of random directions
 RANKING_TOKENS = 20_000
 HELD_OUT_TOKENS = 20_000
@@ -57,12 +59,20 @@ def measure_circuit(model: Path, sae_folder: Path, seed: int) -> Record:
         JSON values.
 
     Raises:
+        UsageError: If the model has not learnt the rule.
         BilensError: If a folder is damaged or does not fit.
     """
     layer = open_layer(model, 0)
     found = load(sae_folder)
     sae = sae_for_hook(found, layer.loaded, MLP_OUT).eval().requires_grad_(False)
     prompts = NegationPrompts.of(layer.module, MLP_IN, layer.tokenizer, NUM_PAIRS, seed)
+    flip = float(prompts.flip().mean())
+    if flip < LEAST_FLIP:
+        raise UsageError(
+            f"{model}: a negator turns the feeling around by {flip:.2f} logits; at least "
+            f"{LEAST_FLIP} was expected: this model has not learnt the rule, train it longer or "
+            "with another seed."
+        )
     g = latent_map(layer.f, sae.encoder, sae.offset)
     text, held_out = corpus_blocks(model, layer)
     read = activations_of(layer.module, text, (MLP_IN, MLP_OUT))
