@@ -37,6 +37,9 @@ bench-decomposition: .venv/test
 	$(BIN)/pip install --quiet --disable-pip-version-check tensorly
 	$(BIN)/python -m bench.decomposition
 
+bench-tracing: .venv/test
+	$(BIN)/python -m bench.tracing
+
 bench-guarantees: .venv/test
 	$(BIN)/pip install --quiet --disable-pip-version-check captum foolbox
 	$(BIN)/python -m bench.guarantees $(if $(DATA),--data-dir $(DATA))
