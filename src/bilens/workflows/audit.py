@@ -55,7 +55,7 @@ def audit(
             labelled(data),
             input_shape=loaded.input_shape if loaded is not None else None,
             output_names=loaded.output_names if loaded is not None else None,
-        input_names=loaded.input_names if loaded is not None else None,
+            input_names=loaded.input_names if loaded is not None else None,
             null_samples=null_samples,
             seed=seed,
             progress=progress,

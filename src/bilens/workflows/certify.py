@@ -67,7 +67,7 @@ def certify_model(
             labelled(data),
             input_shape=loaded.input_shape if loaded is not None else None,
             output_names=loaded.output_names if loaded is not None else None,
-        input_names=loaded.input_names if loaded is not None else None,
+            input_names=loaded.input_names if loaded is not None else None,
             samples=samples,
             truncate=truncate,
             radius=radius,

@@ -1,8 +1,8 @@
 """Lists and moments of many directions at once against the stream of all entries.
 
-Broken once: `rounded.error * other.norm` left out of the bound; an entry among the largest was
-lost. `/ 2` dropped in `_moments`; the mean was twice as large. `shares * scale` -> `shares`; the
-forms of unequal directions were not those of the factors.
+Broken once: the bound left out of `least`; an entry among the largest was lost. `/ 2` dropped in
+`_moments`; the mean was twice as large. `right[:, i, None] * left[:, i:]` left out of the packed
+forms; they were not the dense matrices.
 """
 
 from __future__ import annotations
@@ -131,7 +131,8 @@ def test_one_feature_has_no_cross_interaction() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_no_large_entry_is_lost_by_eight_bits(seed: int) -> None:
     rows, others = randn(700, 12, seed=seed).float(), randn(700, 12, seed=seed + 50).float()
-    others[seed * 100] *= 30  # most columns are then rounded coarsely
+    rows[-1] *= 20
+    others[0] *= 30  # most rows and columns are then rounded coarsely
     first, second = may_be_largest(rows, Rounded.of(rows), others, 40)
     product = (rows.double() @ others.double().T).triu(1)
     largest = set(product.abs().flatten().topk(40).indices.tolist())

@@ -22,7 +22,7 @@ from bilens.nn.topk_sae import TopKSAE
 from bilens.nn.transformer import BilinearTransformer
 from bilens.train.language.corpus import CorpusDescription, CorpusOptions
 from bilens.workflows.reproduce import negation
-from bilens.workflows.reproduce.negation import NegationStudy
+from bilens.workflows.reproduce.negation import NegationStudy, verdict
 from bilens.workflows.reproduce.negation_circuit import MLP_IN, fewest, measure_circuit
 from bilens.workflows.reproduce.negation_prompts import NegationPrompts, word_tokens
 from bilens.workflows.reproduce.runner import run_study
@@ -143,7 +143,7 @@ def record(seed: int, removed: float = 0.95, loss: float = 1.01) -> dict[str, An
 def test_verdicts_are_counted_and_the_page_says_the_numbers(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    records = [record(0), record(1, removed=0.7, loss=1.05)]
+    records = [record(0), record(1, removed=0.7)]
     trained: list[str] = []
     monkeypatch.setattr(
         negation, "train_language", lambda folder, *_, **__: trained.append(folder.name)
@@ -153,8 +153,13 @@ def test_verdicts_are_counted_and_the_page_says_the_numbers(
     document = run_study(NegationStudy(), tmp_path, StudyOptions(seeds=2))
     assert trained == ["model", "sae"] * 2
     assert document["result"]["counts"] == {
-        "found": 1, "removed": 1, "kept": 1, "random_is_less": 2, "created": 1,
+        "found": 1,
+        "removed": 1,
+        "kept": 2,
+        "random_is_less": 2,
+        "created": 1,
     }  # fmt: skip
+    assert not verdict(record(0, loss=1.05))["verdict"]["kept"]
     page = (tmp_path / "study.md").read_text()
     assert "First in the ranking of all pairs of output latents: 1 of 2 models." in page
     assert "| 95.0% [94.0%, 96.0%] |" in page

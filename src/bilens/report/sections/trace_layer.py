@@ -110,7 +110,7 @@ def sae_rows(t: Catalogue, document: Document) -> list[tuple[str, list[str]]]:
         "nmse": lambda value: fixed(value, 3),
         "fvu": lambda value: fixed(value, 3),
         "l0": lambda value: fixed(value, 1),
-        "dead": percent,
+        "dead": share,
         "loss": loss,
         "loss_patched": loss,
         "loss_added": lambda value: signed(value, 4),
