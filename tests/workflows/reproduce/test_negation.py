@@ -81,7 +81,7 @@ def test_words_of_feeling_are_left_out_of_the_loss(
     ids = tokenizer.encode("Anna looked happy")
     logits = model(torch.tensor([ids]))[0].log_softmax(dim=-1)
     found = prompts.loss_elsewhere(torch.tensor([ids]))
-    assert found == pytest.approx(-float(logits[0, ids[1]]), rel=1e-5)
+    assert found == pytest.approx(-logits[0, ids[1]].item(), rel=1e-5)
 
 
 def test_a_word_of_several_tokens_is_refused() -> None:
