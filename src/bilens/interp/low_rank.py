@@ -15,6 +15,7 @@ from bilens.checks import check_count, check_float_tensor, check_type
 from bilens.errors import ShapeError, UsageError
 from bilens.interp.chosen_latents import check_latents
 from bilens.interp.records import LowRankFit
+from bilens.interp.tracer import only
 
 EDGE = 0.95
 
@@ -35,8 +36,8 @@ def low_rank_fit(
     Math: q_k(x) = Σ_{i≤k} λ_i (v_i·x)² + linear·x + constant against g_a(x). The null keeps the
         eigenvalues and draws orthonormal directions from the Haar measure: inputs are far from
         isotropic, so that random directions correlate, too.
-    Cost: O(inputs · (in · (latents · k + num_random · k) + latents · num_random · k)) time,
-        O(inputs · (in + latents + num_random · k)) memory.
+    Cost: O(inputs · (in · (latents · k + num_random · k) + latents · num_random · k)) time beside
+        the map itself, O(inputs · (in + latents + num_random · k)) memory.
 
     Args:
         g: `latent_map`.
@@ -78,9 +79,10 @@ def low_rank_fit(
             [random_frame(width, kept[-1], generator).T for _ in range(num_random)]
         )
         chance = (x @ frames.flatten(0, 1).T).square().view(num_inputs, num_random, kept[-1])
+        truth = only(g, chosen)(x)
         rows = [
-            _fit_one(g, eigenpairs[row], x, active[:, row], latent, kept, chance)
-            for row, latent in enumerate(chosen.tolist())
+            _fit_one(truth[:, row], eigenpairs[row], x, active[:, row], kept, chance)
+            for row in range(len(chosen))
         ]
     columns = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
     return LowRankFit(
@@ -112,18 +114,14 @@ def check_ranks(ranks: Sequence[int] | None, available: int) -> list[int]:
 
 
 def _fit_one(
-    g: QuadraticMap,
+    truth: Tensor,
     pairs: EigenDecomposition,
     x: Tensor,
     active: Tensor,
-    latent: int,
     ranks: list[int],
     chance: Tensor,
 ) -> dict[str, Tensor]:
     """Return the row of one latent in each column of the record."""
-    direction = torch.zeros(g.sizes.d_out, dtype=torch.float64)
-    direction[latent] = 1.0
-    truth = g.form(direction)(x)
     rest = x @ pairs.linear + pairs.constant
     last = torch.tensor(ranks) - 1
 
