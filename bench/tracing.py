@@ -154,16 +154,16 @@ All {FEATURES:,} output latents of a layer with {D_IN} inputs, {D_HIDDEN:,} hidd
 of both, and {PAIRS} eigenpairs. Ours traces all of them; the dense way is timed on
 {result["kinds"][0]["dense_measured"]} in batches of {BATCH}, half before and half after ours, and
 its time for all is extrapolated. It is what `Tracer.compute` of tdooms/bilinear-decomposition
-does, with and without `project`, in float32, its products in the best order (its einsum as it
-stands does not fit into memory), with the eigenvectors of the whole matrices.
+does, with and without `project`, in float32, its products in the best order (its einsum with
+`project`, from left to right, does not fit into memory), with the eigenvectors of the whole matrices.
 
 | weights | ours, ms | dense, ms | dense / ours | ours, processor ms | dense | ratio | dense, GiB |
 |---|---|---|---|---|---|---|---|
 {rows}
 
-The target is {TARGET} times: {verdict(result)}. Of our time about a third goes into QD in float32, a
-sixth into the screening product, a fifth into the eigenpairs. Peak memory of ours, with weights, interpreter and torch:
-{result["peak_gib"]:.2f} GiB.
+The target is {TARGET} times: {verdict(result)}. Of our time about a third goes into QD in float32,
+a sixth into the screening product, a fifth into the eigenpairs. Peak memory of ours for 600 of the
+latents, with weights, interpreter and torch: {result["peak_gib"]:.2f} GiB.
 
 Ours lists what is exact: values are float64, and no entry among the largest is lost to the 8 bits
 in which the matrix of features is screened. Eigenpairs are judged in float64 from the factors.
