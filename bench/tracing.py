@@ -155,7 +155,8 @@ of both, and {PAIRS} eigenpairs. Ours traces all of them; the dense way is timed
 {result["kinds"][0]["dense_measured"]} in batches of {BATCH}, half before and half after ours, and
 its time for all is extrapolated. It is what `Tracer.compute` of tdooms/bilinear-decomposition
 does, with and without `project`, in float32, its products in the best order (its einsum with
-`project`, from left to right, does not fit into memory), with the eigenvectors of the whole matrices.
+`project`, from left to right, does not fit into memory), with the eigenvectors of the whole
+matrices.
 
 | weights | ours, ms | dense, ms | dense / ours | ours, processor ms | dense | ratio | dense, GiB |
 |---|---|---|---|---|---|---|---|
