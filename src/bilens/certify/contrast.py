@@ -17,6 +17,8 @@ from bilens.certify.secular import EPS
 from bilens.checks import check_memory, check_type
 from bilens.errors import NumericalError, UsageError
 
+STEP = 32  # eigenvalues of a pair are kept in multiples of it
+
 
 @dataclass(frozen=True, eq=False)
 class Contrast:
@@ -29,7 +31,8 @@ class Contrast:
         first: the output that should win.
         second: its rival.
         values: λ, (k,), in units of the output per squared unit of the input.
-        vectors: (k, in), orthonormal rows; k is in, or at most 2·hidden + 1.
+        vectors: (k, in), orthonormal rows; k is in, or at most 2·hidden + 1, and less where many
+            eigenvalues are not told from zero.
         linear: b in these coordinates, (k,).
         value_error: a bound on the spectral norm of what A differs by.
         linear_error: a bound on the norm of what b differs by.
@@ -141,7 +144,9 @@ def contrast_of(
 ) -> Contrast:
     """Return one pair of a float64 map.
 
-    The error of A is the noise of the eigensolver, its residuals, and ‖V Vᵀ − I‖ where V is not
+    Pairs whose eigenvalue is not told from zero are left out: with an embedding narrower than the
+    input they are most of them, and one direction stands for all. The error of A is the noise of
+    the eigensolver, its residuals, the largest eigenvalue left out, and ‖V Vᵀ − I‖ where V is not
     quite orthonormal; that of b is measured, up to the rounding of the measurement.
 
     Raises:
@@ -163,7 +168,10 @@ def contrast_of(
             f"outputs {first} against {second}: {eigs.status}; no certificate is given."
         )
     values, vectors, b = eigs.eigenvalues, eigs.eigenvectors, eigs.linear
-    if factored:
+    kept = told_from_zero(values, float(eigs.noise))
+    left_out = float(values[kept:].abs().max()) if kept < len(values) else 0.0
+    values, vectors = values[:kept], vectors[:kept]
+    if kept < width:
         values, vectors = with_outside(values, vectors, b)
     linear = vectors @ b
     lengths = vectors.norm(dim=1) > 0
@@ -178,10 +186,23 @@ def contrast_of(
         values,
         vectors,
         linear,
-        value_error=2 * float(eigs.noise) + float(eigs.residuals.norm()) + 3 * skew * top,
+        value_error=2 * float(eigs.noise)
+        + float(eigs.residuals.norm())
+        + 3 * skew * top
+        + left_out,
         linear_error=apart + (2 * rounding + 2 * skew) * float(b.norm()),
         size=size,
     )
+
+
+def told_from_zero(values: Tensor, noise: float) -> int:
+    """Return how many of the values, by falling size, to keep: all that exceed the noise.
+
+    At least one, and a multiple of `STEP` where there are that many: pairs of the same number
+    share one root search.
+    """
+    beyond = max(int((values.abs() > noise).sum()), 1)
+    return min(-(-beyond // STEP) * STEP, len(values))
 
 
 def with_outside(values: Tensor, vectors: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
