@@ -25,6 +25,10 @@ CHECKED_INPUTS = 256  # random inputs on which map and module are compared
 TOKENS = 16_384
 
 
+def unsaid(_text: str) -> None:
+    """Say nothing."""
+
+
 def trace(
     model: str | Path | LoadedModel,
     layer: int,
@@ -43,7 +47,7 @@ def trace(
     seed: int = 0,
     command: str | None = None,
     progress: Progress = silent,
-    say: Callable[[str], None] = lambda _text: None,
+    say: Callable[[str], None] = unsaid,
 ) -> TraceReport:
     """Return how the outputs of a bilinear MLP are built from its inputs.
 
