@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 import oracles
+import tiny
 from bilens import certify
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.certify import contrast
 from bilens.certify.samples import samples_of
 from bilens.errors import UsageError
 from builders import randn, random_map, rotation, vector
@@ -152,3 +154,20 @@ def test_pairs_that_do_not_exist_are_refused() -> None:
         certify.prepare(f, [(1, 1)])
     with pytest.raises(UsageError, match="one output"):
         certify.prepare(random_map(0, 1, 4, 5))
+
+
+def test_eigenvalues_that_are_zero_are_left_out_and_change_no_radius(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = tiny.classifier(seed=1, d_input=80, d_hidden=20, bias=True, residual=True)
+    f = model.quadratic_map().detach()  # 20 of 80 directions: 40 factors hold 20 eigenvalues
+    x = torch.randn(10, 80, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    label = f(x).argmax(dim=1)
+    few = contrast.prepare(f)
+    monkeypatch.setattr(contrast, "STEP", 10**6)
+    every = contrast.prepare(f)
+    assert len(few.contrast(0, 1).values) == 33  # a multiple of 32, and what b has outside
+    assert len(every.contrast(0, 1).values) == 41
+    found = certify.l2_radius(f, x, label, few).radius
+    expected = certify.l2_radius(f, x, label, every).radius
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
