@@ -1,7 +1,4 @@
-"""Where a claim is refused, the approximate reading is offered with its R², everywhere alike.
-
-Broken once: the context taken out of `explain_image`; explaining failed.
-"""
+"""Where a claim is refused, the approximate reading is offered with its R², everywhere alike."""
 
 from __future__ import annotations
 

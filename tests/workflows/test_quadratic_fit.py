@@ -1,7 +1,4 @@
-"""`bl.quadratic_fit`: whatever can be passed is read, and R² is that of the thing itself.
-
-Broken once: the first layer of a classifier read without its embedding; the views failed.
-"""
+"""`bl.quadratic_fit`: whatever can be passed is read, and R² is that of the thing itself."""
 
 from __future__ import annotations
 

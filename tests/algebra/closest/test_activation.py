@@ -1,7 +1,4 @@
-"""Activations against torch's own, and their derivatives against automatic differentiation.
-
-Broken once: `3 * second * u1 * u2` of the tanh gate halved; the third derivative failed.
-"""
+"""Activations against torch's own, and their derivatives against automatic differentiation."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A quadratic of a quadratic, brought back to degree two: against least squares by quadrature.
-
-Broken once: `exchanged` taken without `roll`; the composition failed, the moments passed.
-"""
+"""A quadratic of a quadratic, brought back to degree two: against least squares by quadrature."""
 
 from __future__ import annotations
 

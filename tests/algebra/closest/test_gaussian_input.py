@@ -1,7 +1,4 @@
-"""The assumed input: its root, what a row reads of it, and what is no covariance.
-
-Broken once: the threshold of `deviations` set to zero; the constant row had a width of rounding.
-"""
+"""The assumed input: its root, what a row reads of it, and what is no covariance."""
 
 from __future__ import annotations
 

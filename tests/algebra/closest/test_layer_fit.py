@@ -1,7 +1,4 @@
-"""The closed form against least squares: by quadrature where that is exact, by sampling everywhere.
-
-Broken once: `k * e3` of a gated layer dropped; every gated layer with a third derivative failed.
-"""
+"""The closed form against least squares, by quadrature where that is exact, and sampled."""
 
 from __future__ import annotations
 

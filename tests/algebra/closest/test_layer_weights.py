@@ -1,7 +1,4 @@
-"""Plain weights: the function that they are, and parts that do not fit.
-
-Broken once: the activation of a gated layer applied to `value`; the formula failed.
-"""
+"""Plain weights: the function that they are, and parts that do not fit."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Layers one behind the other: exact where it says so, useful where it does not.
-
-Broken once: the covariance handed to the second layer replaced by I; the two layers failed.
-"""
+"""Layers one behind the other: exact where it says so, useful where it does not."""
 
 from __future__ import annotations
 

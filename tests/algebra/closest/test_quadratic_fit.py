@@ -1,7 +1,4 @@
-"""The record: R² measured on the model, a threshold that refuses, data looked at apart.
-
-Broken once: `usable` without the data; the model that is quadratic only near its mean passed.
-"""
+"""The record: R² measured on the model, a threshold that refuses, data looked at apart."""
 
 from __future__ import annotations
 

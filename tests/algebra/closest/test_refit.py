@@ -1,7 +1,4 @@
-"""Output weights refitted by least squares: what data say of them, and nothing more.
-
-Broken once: the shift of the constant dropped; the exact recovery failed.
-"""
+"""Output weights refitted by least squares: what data say of them, and nothing more."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""R² and its standard error, against the formula and against repetition.
-
-Broken once: the standard error without the term of the deviations; repetition failed.
-"""
+"""R² and its standard error, against the formula and against repetition."""
 
 from __future__ import annotations
 

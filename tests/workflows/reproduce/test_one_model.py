@@ -165,7 +165,7 @@ def test_options_that_make_no_sense_are_refused() -> None:
     for name in ("language/sae-training", "language/layers"):
         study = find_study(name)
         assert study is STUDIES[name]
-        with pytest.raises(UsageError, match="needs --models"):
+        with pytest.raises(UsageError, match="needs --model:"):
             study.check(StudyOptions(steps=20))
         with pytest.raises(UsageError, match=r"--model was given 2 times; expected one"):
             study.check(StudyOptions(models=("a", "b")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
 
 from torch import Tensor
@@ -30,7 +31,7 @@ def check_parts(tensors: dict[str, tuple[Tensor | None, tuple[int, ...]]], like:
             raise ShapeError(f"{name} has shape {shape}; expected {expected} to fit the others.")
 
 
-class LayerWeights:
+class LayerWeights(ABC):
     """What both kinds share: a linear path and a constant beside the hidden neurons.
 
     Attributes:
@@ -52,14 +53,14 @@ class LayerWeights:
             y = y + x @ self.linear.T
         return y if self.constant is None else y + self.constant
 
+    @abstractmethod
     def hidden(self, x: Tensor) -> Tensor:
         """Return what the neurons compute, (…, in) → (…, hidden)."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def d_in(self) -> int:
         """Width of the input."""
-        raise NotImplementedError
 
     @property
     def phi(self) -> Activation:

@@ -94,12 +94,15 @@ class Study(ABC):
         """
         given = set(options.given())
         if unused := sorted(given - self.uses):
-            known = ", ".join(f"--{name}" for name in sorted(self.uses)) or "none"
+            known = ", ".join(map(spelling, sorted(self.uses))) or "none"
             raise UsageError(
-                f"{self.name} does not use {', '.join(f'--{name}' for name in unused)}: its "
+                f"{self.name} does not use {', '.join(map(spelling, unused))}: its "
                 f"options are {known}."
             )
         if missing := sorted(self.needs - given):
-            raise UsageError(
-                f"{self.name} needs {', '.join(f'--{name}' for name in missing)}: add it."
-            )
+            raise UsageError(f"{self.name} needs {', '.join(map(spelling, missing))}: add it.")
+
+
+def spelling(field: str) -> str:
+    """Return how the command line spells an option; --model is repeated for several."""
+    return "--model" if field == "models" else f"--{field}"
