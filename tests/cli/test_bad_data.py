@@ -122,5 +122,5 @@ def test_bad_data_is_one_line_that_helps(name: str, bilens: Shell, tmp_path: Pat
 def test_an_image_that_is_not_there(bilens: Shell, tmp_path: Path) -> None:
     idx = with_data(tmp_path / "idx")
     line = ["explain", model_folder(tmp_path / "model"), "--index", 60, "--data-dir", idx]
-    words = ["no test image 60: the test set has 60, counted from 0"]
+    words = ["no test image 60: there are 60, counted from 0"]
     assert_one_line(bilens(*line, "--dataset", "mnist"), USAGE, words)

@@ -159,7 +159,7 @@ def test_beyond_chance_warns_of_classes_that_have_nothing(
 def test_an_audit_passes_unless_a_rule_failed(outcomes: list[str], passed: bool) -> None:
     verdict = tuple(Finding("exact", outcome, {}) for outcome in outcomes)  # type: ignore[arg-type]
     model = ModelSummary(
-        "BilinearClassifier", 4, 2, 2, False, False, 9, "float64", (2, 2), False, ()
+        "BilinearClassifier", 4, 2, 2, False, False, 9, "float64", (2, 2), False, (), None
     )
     findings = AuditFindings(model, (SINGLE, DOUBLE), None, (), (), (), verdict, None, 19, 0)
     assert findings.passed is passed
