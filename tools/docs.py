@@ -18,7 +18,16 @@ from typing import Any
 import typer
 
 import bilens
-from bench import decomposition, guarantees, masks, quadratic_fit, training
+from bench import (
+    decomposition,
+    guarantees,
+    language_throughput,
+    masks,
+    quadratic_fit,
+    sae_steps,
+    tracing,
+    training,
+)
 from bilens.cli.app import app
 
 ROOT = Path(__file__).parent.parent
@@ -29,6 +38,9 @@ BENCHMARKS = {
     "guarantees": guarantees.page,
     "masks": masks.page,
     "quadratic_fit": quadratic_fit.page,
+    "language_throughput": language_throughput.page,
+    "sae_steps": sae_steps.page,
+    "tracing": tracing.page,
 }
 
 
