@@ -17,7 +17,8 @@ from bilens.report.trace_document import KIND, SCHEMA_VERSION
 from bilens.report.trace_report import TraceReport
 from bilens.train.language.corpus import CorpusOptions
 from bilens.workflows.provenance import describe_run, describe_source
-from bilens.workflows.trace_latents import LatentWishes, latent_findings
+from bilens.workflows.trace_latents import latent_findings
+from bilens.workflows.trace_reader import LatentWishes
 from bilens.workflows.trace_subject import TracedLayer, held_out_text, open_layer, open_sae
 from bilens.workflows.trace_weights import weight_readings
 

@@ -23,7 +23,7 @@ from bilens.train.activations import activations_of
 from bilens.train.sae.recipe import SAERecipe
 from bilens.workflows.reproduce.one_model import OneModelStudy, model_of
 from bilens.workflows.reproduce.study import CellContext, Measure, Record, StudyOptions
-from bilens.workflows.trace_latents import LEAST_ACTIVE
+from bilens.workflows.trace_ranking import LEAST_ACTIVE
 from bilens.workflows.trace_subject import (
     TracedLayer,
     TracedSAE,
