@@ -1,24 +1,28 @@
 """`bl.load`: what a path may be, what comes back, and how each layer is read.
 
-Broken once: `is_exact` returning True; a gated layer called itself exact.
+Broken once: `exact` returning True; a gated layer called itself exact.
 """
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from bilens.errors import CheckpointError, NonFiniteError, NotQuadraticError, UsageError
+from bilens.algebra.closest.layer_weights import GLUWeights
+from bilens.errors import CheckpointError, NonFiniteError, UsageError
 from bilens.io import load as module
-from bilens.io.load import LayerView, load
+from bilens.io.load import load
 from bilens.io.model_folder import save
 from bilens.io.tensors import file_sha256
 from bilens.nn import BilinearMLP
+from bilens.nn.layer import Gate
 from checkpoints import official, official_state
 from models import MAKERS, edit_config, make
 
@@ -54,10 +58,10 @@ def test_layers_compose_to_the_model(tmp_path: Path, kind: str) -> None:
     torch.testing.assert_close(h, model.module(X.double()))
 
 
-def test_a_map_is_built_when_it_is_first_asked_for_and_then_kept(tmp_path: Path) -> None:
+def test_a_map_is_kept_while_it_is_held(tmp_path: Path) -> None:
     layer = load(save(make(), tmp_path)).layers["layers.0"]
-    assert "quadratic_map" not in vars(layer)
-    assert layer.quadratic_map is layer.quadratic_map
+    f = layer.quadratic_map
+    assert layer.quadratic_map is f
     assert not layer.quadratic_map.tensor.left.requires_grad
 
 
@@ -84,11 +88,41 @@ def test_products_of_the_weights_are_rounded_once(
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_a_gated_layer_is_not_exact_and_has_no_map(tmp_path: Path, kind: str) -> None:
-    for layer in load(save(make(kind, gate="gelu"), tmp_path)).layers.values():
+def test_a_gated_layer_is_not_exact_and_has_the_closest_map(tmp_path: Path, kind: str) -> None:
+    for layer in load(save(make(kind, gate="gelu").double(), tmp_path)).layers.values():
         assert not layer.exact
-        with pytest.raises(NotQuadraticError, match="has the gate 'gelu'"):
-            _ = layer.quadratic_map
+        fit = layer.fit
+        assert fit is not None
+        assert fit is layer.fit
+        x = torch.randn(9, layer.sizes.d_in, generator=torch.Generator().manual_seed(0)).double()
+        torch.testing.assert_close(layer.quadratic_map(x), fit.quadratic_map(x))
+
+
+@pytest.mark.parametrize("gate", [None, "silu"])
+@pytest.mark.parametrize("kind", MAKERS)
+def test_what_a_layer_is_is_known_before_it_is_read(
+    tmp_path: Path, kind: str, gate: Gate | None
+) -> None:
+    for name, layer in load(save(make(kind, gate=gate, bias=True), tmp_path)).layers.items():
+        unread = replace(layer, read=lambda: pytest.fail("was read"))
+        weights = layer.weights()
+        assert isinstance(weights, GLUWeights)
+        assert unread.sizes == (*weights.down.shape, weights.d_in) == layer.quadratic_map.sizes
+        assert unread.activation == weights.phi
+        assert unread.dtype is weights.down.dtype is torch.float32
+        assert layer.weights(torch.float64).down.dtype is torch.float64
+        assert unread.gated
+        assert unread.exact is (gate is None)
+        assert unread.reads == ("neurons" if name == "layers.1" else "inputs")
+
+
+def test_a_map_that_nobody_holds_is_let_go(tmp_path: Path) -> None:
+    layer = load(save(make(gate="relu"), tmp_path)).layers["layers.0"]
+    first = weakref.ref(layer.quadratic_map)
+    second = weakref.ref(layer.fit)
+    gc.collect()
+    assert first() is None
+    assert second() is None
 
 
 def test_a_loaded_model_says_where_it_comes_from(tmp_path: Path) -> None:
@@ -102,7 +136,8 @@ def test_records_cannot_be_changed(tmp_path: Path) -> None:
     model = load(save(make(), tmp_path))
     with pytest.raises(FrozenInstanceError):
         model.source = "elsewhere"  # type: ignore[misc]
-    assert [*LayerView.__dataclass_fields__] == ["module", "index", "exact", "fit"]
+    with pytest.raises(FrozenInstanceError):
+        model.layers["layers.0"].gated = False  # type: ignore[misc]
 
 
 def make_text(folder: Path) -> Path:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from bilens.errors import CheckpointError, NotQuadraticError, UsageError
+from bilens.errors import CheckpointError, UsageError
 from bilens.io.load import load
 from bilens.io.model_folder import save
 from bilens.nn import BilinearMLP, BilinearTransformer
@@ -75,11 +75,14 @@ def test_layers_are_its_mlps(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["relu", "ordinary"])
-def test_layers_that_are_not_exact_have_no_map(tmp_path: Path, kind: str) -> None:
-    view = load(save(make(**KINDS[kind]), tmp_path)).layers["blocks.0.mlp"]
+def test_layers_that_are_not_exact_have_the_closest_map(tmp_path: Path, kind: str) -> None:
+    model = make(**KINDS[kind])
+    view = load(save(model, tmp_path)).layers["blocks.0.mlp"]
     assert not view.exact
-    with pytest.raises(NotQuadraticError):
-        _ = view.quadratic_map
+    assert view.gated is (kind == "relu")
+    assert view.quadratic_map.sizes == view.sizes
+    x = torch.randn(5, view.sizes.d_in, dtype=torch.float64)
+    torch.testing.assert_close(view.weights(torch.float64)(x), model.mlps[0].double()(x))
 
 
 def test_names_belong_to_tokens_and_there_is_no_shape_of_an_input(tmp_path: Path) -> None:

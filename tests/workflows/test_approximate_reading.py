@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import torch
 
 import bilens as bl
 import tiny
-from bilens.errors import BilensError, NotQuadraticError
+from bilens.cli.tables.decomposition import approximation_line
+from bilens.errors import BilensError, NotQuadraticError, UsageError
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearClassifier
 from bilens.workflows import approximate_reading
 from bilens.workflows.approximate_reading import offering_a_fit
+from bilens.workflows.convert import convert_model
 from bilens.workflows.decompose import decompose
+from bilens.workflows.decomposition_request import Request
 from bilens.workflows.explain import explain_image
+from bilens.workflows.layer_job import plan_layers
 
 DATA = tiny.images()
 READERS: dict[str, Callable[[LoadedModel], object]] = {
@@ -44,6 +50,55 @@ def test_decomposing_a_gated_layer_offers_the_layer() -> None:
     with pytest.raises(NotQuadraticError, match=rf"gate 'silu'.*{OFFER}") as caught:
         decompose(model)
     assert "bl.quadratic_fit(model.layers['layers.0'])" in str(caught.value)
+
+
+def nearly_quadratic() -> LoadedModel:
+    """A gated classifier whose gates hardly leave the range in which SiLU is a parabola."""
+    model = tiny.classifier(gate="silu")
+    with torch.no_grad():
+        model.layers[0].left.weight.mul_(0.01)
+    return tiny.loaded(model)
+
+
+def test_a_gated_layer_that_is_nearly_quadratic_is_read_through_its_closest_map() -> None:
+    model = nearly_quadratic()
+    record = decompose(model, Request(reading="raw", outputs="1")).record
+    view, said = model.layers["layers.0"], record.approximation
+    assert view.fit is not None
+    assert said is not None
+    assert (said.activation, said.r_squared) == ("silu", view.fit.r_squared.quadratic.overall)
+    assert said.r_squared > said.threshold == 0.9
+    expected = torch.linalg.eigvalsh(view.quadratic_map.form(torch.eye(3)[1].double()).dense())
+    assert record.outputs[0].pairs[0].eigenvalue == pytest.approx(
+        float(expected[expected.abs().argmax()])
+    )
+    line = approximation_line(record.to_dict())
+    assert line is not None
+    assert line.startswith(f"layers.0: R² = {said.r_squared:.3f} ± ")
+    (plan,) = plan_layers(model, Request())
+    assert plan["approximation"] == record.to_dict()["approximation"]
+
+
+def test_what_is_exact_says_nothing_of_an_approximation() -> None:
+    record = decompose(tiny.loaded(tiny.classifier()), Request(top=1)).record.to_dict()
+    assert record["approximation"] is None
+    assert approximation_line(record) is None
+
+
+LAYERS_ALONE = LoadedModel(None, "a/folder", "", views=nearly_quadratic().layers)
+WHOLE_MODELS: dict[str, Callable[[LoadedModel], object]] = {
+    **READERS,
+    "convert": lambda model: convert_model(model, "bilens", Path("somewhere")),
+    "trace": lambda model: bl.trace(model, 0),
+    "fit": bl.quadratic_fit,
+}
+
+
+@pytest.mark.parametrize("name", WHOLE_MODELS)
+def test_what_runs_a_whole_model_says_what_to_do_with_layers_alone(name: str) -> None:
+    with pytest.raises(UsageError, match=r"runs a whole model, and of a/folder .* layers alone"):
+        WHOLE_MODELS[name](LAYERS_ALONE)
+    assert decompose(LAYERS_ALONE, Request(top=1)).record.layer == "layers.0"
 
 
 def refused(model: BilinearClassifier) -> str:

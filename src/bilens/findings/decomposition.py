@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bilens.algebra.closest.quadratic_fit import QuadraticFit
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof, Status
 from bilens.findings.records import SCHEMA_VERSION, Chance
 
@@ -48,6 +49,33 @@ class OutputSpectrum:
 
 
 @dataclass(frozen=True)
+class Approximation:
+    """How far a quadratic map stands for a layer that is not quadratic."""
+
+    activation: str
+    derivation: str
+    assumed_input: str
+    r_squared: float  # on samples of the assumed input
+    standard_error: float
+    linear_r_squared: float  # of the affine part of the map alone
+    threshold: float  # below it the map is not read
+
+    @classmethod
+    def of(cls, fit: QuadraticFit, activation: str) -> Approximation:
+        """Return what a fit says of itself."""
+        scores = fit.r_squared
+        return cls(
+            activation,
+            fit.derivation,
+            fit.assumed_input,
+            scores.quadratic.overall,
+            scores.quadratic.standard_error,
+            scores.linear.overall,
+            fit.threshold,
+        )
+
+
+@dataclass(frozen=True)
 class LayerDecomposition:
     """Leading eigenpairs of every output direction that was asked for."""
 
@@ -64,6 +92,7 @@ class LayerDecomposition:
     d_out: int
     null_samples: int  # rotations for the level of chance of effective ranks; 0 for none
     outputs: tuple[OutputSpectrum, ...]
+    approximation: Approximation | None = None  # None where the map is the layer
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON values."""

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
-from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.errors import CheckpointError, UsageError
 from bilens.io.config import FORMAT, read_json
 from bilens.io.huggingface_llama import read_llama
+from bilens.io.layer_view import LayerView
 from bilens.io.llama_config import is_huggingface
+from bilens.io.loaded_model import LoadedModel
 from bilens.io.model_folder import CONFIG_NAME, WEIGHTS_NAME, read_model_folder
+from bilens.io.module_layers import Module
 from bilens.io.official_image import (
     build_official_image,
     is_official_image,
@@ -30,124 +26,12 @@ from bilens.io.sae_formats.roles import ForeignSAE
 from bilens.io.sae_formats.saelens import is_saelens, read_saelens
 from bilens.io.sae_formats.sparsify import is_sparsify, read_sparsify
 from bilens.io.tensors import file_sha256, read_safetensors, refuse_pickle
-from bilens.nn import MLP, BilinearClassifier, BilinearLayer, BilinearTransformer, TopKSAE
+from bilens.nn import TopKSAE
 from bilens.nn.hooks import NAME as HOOK_NAME
 
+__all__ = ["LayerView", "LoadedModel", "load"]
+
 PICKLES = {".pt", ".pth", ".bin", ".ckpt"}
-Module = BilinearClassifier | BilinearLayer | BilinearTransformer | TopKSAE
-
-
-@dataclass(frozen=True, eq=False)
-class LayerView:
-    """One layer of a model, read as a quadratic map of its input.
-
-    Attributes:
-        module: the model.
-        index: the layer of a classifier or the block of a transformer; None where the module is
-            one layer itself.
-        exact: whether the map is the layer, and not the closest quadratic one.
-        fit: how good an approximation is; None for an exact layer.
-    """
-
-    module: Module
-    index: int | None
-    exact: bool
-    fit: None = None
-
-    @cached_property
-    def quadratic_map(self) -> QuadraticMap:
-        """The map, cut from the graph of gradients; built when it is first asked for.
-
-        Products of the weights are formed in float64 and rounded once, to the dtype of the
-        weights (float32 for half-precision weights). `decompose` and `audit` do not round them.
-
-        Raises:
-            NotQuadraticError: If the layer is gated.
-        """
-        if isinstance(self.module, BilinearClassifier):
-            assert self.index is not None, "a classifier is read layer by layer"
-            f = copy.deepcopy(self.module).double().layer_map(self.index)
-        else:
-            f = copy.deepcopy(layer_alone(self.module, self.index)).double().quadratic_map()
-        dtype = next(self.module.parameters()).dtype
-        return f.detach().to(torch.promote_types(dtype, torch.float32))
-
-
-@dataclass(frozen=True, eq=False)
-class LoadedModel:
-    """A model read from disk.
-
-    Attributes:
-        module: the PyTorch module, on the CPU, in evaluation mode.
-        layers: name → view. The first layer of a classifier is read from the input, the last
-            one to the logits; with one layer it is the whole model. Those of a transformer are
-            its MLPs, read from the normalised residual stream to what they add to it.
-        source: the path it was read from.
-        weights_sha256: SHA-256 of the weights file.
-        input_shape: how an input is laid out, for instance (28, 28); None if nothing says.
-        output_names: one name for each output; None if nothing says.
-        input_names: one name for each input; None if nothing says.
-        provenance: where the weights come from, as far as the file says.
-    """
-
-    module: Module
-    source: str
-    weights_sha256: str
-    input_shape: tuple[int, ...] | None = None
-    output_names: tuple[str, ...] | None = None
-    provenance: Mapping[str, str] = field(default_factory=dict)
-    input_names: tuple[str, ...] | None = None
-
-    @cached_property
-    def layers(self) -> Mapping[str, LayerView]:
-        """Name → view of each layer."""
-        return layer_views(self.module)
-
-
-def layer_views(module: Module) -> dict[str, LayerView]:
-    """Return a view of each layer of a module of ours.
-
-    Raises:
-        UsageError: If the module is a sparse autoencoder, which has none.
-    """
-    if isinstance(module, TopKSAE):
-        raise UsageError(
-            "a TopKSAE is a dictionary for the activations of a layer and has no layers of its "
-            "own: load the model that it was trained on, and give the SAE beside it."
-        )
-    if isinstance(module, BilinearClassifier):
-        return {
-            f"layers.{index}": LayerView(module, index, exact=is_exact(layer))
-            for index, layer in enumerate(module.layers)
-        }
-    if isinstance(module, BilinearTransformer):
-        return {
-            f"blocks.{index}.mlp": LayerView(module, index, exact=is_exact(mlp))
-            for index, mlp in enumerate(module.mlps)
-        }
-    return {"layer": LayerView(module, None, exact=is_exact(module))}
-
-
-def layer_alone(module: Module, index: int | None) -> BilinearLayer:
-    """Return the layer that a view is of, as a module that stands alone.
-
-    Raises:
-        NotQuadraticError: If it is an ordinary MLP.
-    """
-    if isinstance(module, BilinearLayer):
-        return module
-    assert isinstance(module, BilinearTransformer), "of the others there is no view of a part"
-    assert index is not None, "a transformer is read block by block"
-    mlp = module.mlps[index]
-    if isinstance(mlp, MLP):
-        mlp.quadratic_map()  # says why there is none
-    assert isinstance(mlp, BilinearLayer), "built in __init__"
-    return mlp
-
-
-def is_exact(layer: nn.Module) -> bool:
-    """Tell whether a layer is exactly quadratic: a bilinear one without a gate."""
-    return isinstance(layer, BilinearLayer) and layer.gate is None
 
 
 def load(

@@ -24,7 +24,7 @@ def sae_for_hook(loaded: LoadedModel, model: LoadedModel, hook: str) -> TopKSAE:
         UsageError: If it is no autoencoder, has another width, or says that it was trained at
             another hook point or on another model; or if the model has no such hook point.
     """
-    sae, transformer = loaded.module, model.module
+    sae, transformer = loaded.whole("a trace"), model.whole("a trace")
     if not isinstance(sae, TopKSAE):
         raise UsageError(
             f"{loaded.source} holds a {type(sae).__name__}; expected a sparse autoencoder, for "

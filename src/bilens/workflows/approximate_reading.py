@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from bilens.algebra.closest.quadratic_fit import in_words
+from bilens.algebra.closest.quadratic_fit import QuadraticFit, in_words
 from bilens.errors import BilensError, NotQuadraticError
 from bilens.workflows.quadratic_fit import Subject, quadratic_fit
 
@@ -35,6 +35,11 @@ def offer(subject: Subject, name: str) -> str:
         fit = quadratic_fit(subject, samples=SAMPLES)
     except BilensError:  # the refusal itself is what has to be said
         return ""
+    return offer_of(fit, name)
+
+
+def offer_of(fit: QuadraticFit, name: str) -> str:
+    """Return the sentence on a fit: its R², and how to have it."""
     found = f"The closest quadratic map under {fit.assumed_input} has {in_words(fit.r_squared)}"
     if not fit.usable:
         return (

@@ -30,7 +30,8 @@ def convert_model(
         overwrite: whether files of those names may be replaced.
 
     Raises:
-        UsageError: If the layout does not exist or holds another kind of model.
+        UsageError: If the layout does not exist or holds another kind of model, or the layers of
+            the model alone were read.
         OutputExistsError: If such files are there and `overwrite` is off.
         NonFiniteError: If a weight is NaN or infinite.
         DiskError: If the disk is full.
@@ -41,7 +42,7 @@ def convert_model(
     if folder.exists() and not folder.is_dir():
         raise OutputExistsError(f"{folder} is a file; expected a folder.")
     before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*")}
-    module, provenance = model.module, model.provenance
+    module, provenance = model.whole("a conversion"), model.provenance
     if target == "bilens":
         save(
             module,

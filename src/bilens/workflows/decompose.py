@@ -57,7 +57,7 @@ def decompose(
     Raises:
         UsageError: If there is no such layer, output, basis or reading, or a reading of classes is
             asked of neurons.
-        NotQuadraticError: If the layer is gated.
+        NotQuadraticError: If the layer is not quadratic and the closest map explains too little.
         MemoryLimitError: If no method, or the level of chance, fits into the memory allowed.
     """
     request = Request() if request is None else request
@@ -110,6 +110,7 @@ def run_job(
         f.sizes.d_out,
         job.null_samples,
         summarise_spectra(eigs, job.read.names, traces, ranks, chances),
+        job.layer.approximation,
     )
     return Decomposition(record, eigs)
 

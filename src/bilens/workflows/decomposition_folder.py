@@ -73,7 +73,7 @@ def decompose_layers(
         UsageError: If there is no such layer, output, basis or reading, or a reading of classes is
             asked of neurons.
         OutputExistsError: If the folder holds another decomposition of a layer.
-        NotQuadraticError: If a layer is gated.
+        NotQuadraticError: If a layer is not quadratic and the closest map explains too little.
         MemoryLimitError: If no method, or the level of chance, fits into the memory allowed.
         InterruptedRunError: On Ctrl-C; the layers done are in the folder, if there is one.
         DiskError: If the disk is full.

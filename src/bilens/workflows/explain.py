@@ -124,7 +124,7 @@ def summary_of(model: LoadedModel) -> ModelSummary:
     Raises:
         UsageError: If it is no classifier.
     """
-    module = model.module
+    module = model.whole("an explanation")
     if not isinstance(module, BilinearClassifier):
         raise UsageError(
             f"{model.source} is a {type(module).__name__}; expected a BilinearClassifier."

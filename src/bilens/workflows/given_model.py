@@ -18,11 +18,11 @@ def given_model(model: object, reader: str, call: str) -> tuple[Any, LoadedModel
         call: what to call instead where a path came, with {} for the loaded model.
 
     Raises:
-        UsageError: If it is a path.
+        UsageError: If it is a path, or a model of which the layers alone were read.
     """
     if isinstance(model, str | Path):
         loading = f"bl.load({str(model)!r})"
         raise UsageError(
             f"{reader} reads a model, got the path {str(model)!r}: use {call.format(loading)}."
         )
-    return (model.module, model) if isinstance(model, LoadedModel) else (model, None)
+    return (model.whole(reader), model) if isinstance(model, LoadedModel) else (model, None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from bilens.algebra.eigen.eigendecompose import plan_eigendecomposition
@@ -12,7 +12,6 @@ from bilens.checks import MEMORY_LIMIT_VARIABLE, readable
 from bilens.errors import MemoryLimitError
 from bilens.findings.rank_chance import null_demand
 from bilens.io.load import LoadedModel
-from bilens.workflows.approximate_reading import offering_a_fit
 from bilens.workflows.decomposition_request import Request
 from bilens.workflows.input_moments import InputMoments
 from bilens.workflows.layer_map import LayerMap, choose_layer, layer_map
@@ -53,7 +52,7 @@ class LayerJob:
 
     def plan_record(self) -> dict[str, Any]:
         """Return the plan as JSON values: sizes, method, memory in bytes, and why."""
-        sizes, plan = self.layer.f.sizes, self.plan
+        sizes, plan, said = self.layer.f.sizes, self.plan, self.layer.approximation
         return {
             "layer": self.outputs.layer,
             "basis": self.request.basis,
@@ -71,6 +70,7 @@ class LayerJob:
             "peak_bytes": self.peak_bytes,
             "limit_bytes": plan.limit_bytes,
             "reason": plan.reason,
+            "approximation": None if said is None else asdict(said),
         }
 
 
@@ -93,7 +93,7 @@ def plan_layers(
 
     Raises:
         UsageError: As `prepare`.
-        NotQuadraticError: If a layer is gated.
+        NotQuadraticError: If a layer is not quadratic and the closest map explains too little.
         MemoryLimitError: If no method, or the level of chance, fits into the memory allowed.
     """
     return [
@@ -121,14 +121,13 @@ def prepare(
     Raises:
         UsageError: If there is no such layer, output, basis or reading, or a reading of classes is
             asked of neurons.
-        NotQuadraticError: If the layer is gated.
+        NotQuadraticError: If the layer is not quadratic and the closest map explains too little.
         MemoryLimitError: If no method, or the level of chance, fits into the memory allowed.
     """
     name = choose_layer(model, layer)
     outputs = LayerOutputs.of(model, name)
     read = read_outputs(outputs, request)
-    with offering_a_fit(model.layers[name], f"model.layers[{name!r}]"):
-        mapped = layer_map(model, name, request.basis, inputs)
+    mapped = layer_map(model, name, request.basis, inputs)
     num, d_in = len(read.directions), mapped.f.sizes.d_in
     null = null_demand(mapped.behind, mapped.embedding, num, request.null_samples)
     work = num * (d_in**3 + request.null_samples * null.width**3)

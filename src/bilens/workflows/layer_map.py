@@ -9,12 +9,15 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.closest.layer_fit import exact_map
+from bilens.algebra.closest.quadratic_fit import QuadraticFit
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.whiten import whiten
-from bilens.errors import UsageError
-from bilens.io.load import LoadedModel, Module, layer_alone
-from bilens.nn import BilinearClassifier, BilinearTransformer
-from bilens.nn.classifier import Basis as LayerBasis
+from bilens.errors import NotQuadraticError, UsageError
+from bilens.findings.decomposition import Approximation
+from bilens.io.load import LayerView, LoadedModel
+from bilens.nn import BilinearClassifier
+from bilens.workflows.approximate_reading import offer_of
 from bilens.workflows.decomposition_request import Basis
 from bilens.workflows.input_moments import InputMoments
 
@@ -27,11 +30,13 @@ class LayerMap:
         f: the map, in the basis asked for.
         behind: the map behind the embedding, where the null rotates its right branch.
         embedding: E, (in of behind, in of f), whitening included; None where there is none.
+        approximation: how far the map stands for the layer; None where it is the layer.
     """
 
     f: QuadraticMap
     behind: QuadraticMap
     embedding: Tensor | None
+    approximation: Approximation | None = None
 
 
 def choose_layer(model: LoadedModel, layer: str | None) -> str:
@@ -52,6 +57,8 @@ def layer_map(
 ) -> LayerMap:
     """Return a layer in a basis; weights that have to be multiplied are multiplied in float64.
 
+    A layer that is not exactly quadratic is stood for by its closest quadratic map.
+
     Args:
         model: what `bl.load` returned.
         name: of the layer.
@@ -60,38 +67,63 @@ def layer_map(
 
     Raises:
         UsageError: If the layer does not have the basis, or there are no inputs for it.
-        NotQuadraticError: If the layer is gated.
+        NotQuadraticError: If the layer is not quadratic and the closest map explains too little.
     """
-    index, module = model.layers[name].index, model.module
-    if basis != "input" and isinstance(module, BilinearTransformer):
+    view, module = model.layers[name], model.module
+    if basis != "input" and view.reads == "residual stream":
         raise UsageError(f"{name} reads a normalised residual stream: use --basis input.")
-    if index not in (None, 0) and basis != "input":
+    if basis != "input" and view.reads == "neurons":
         what = "embedding before it" if basis == "embedding" else "images for inputs, but neurons"
         raise UsageError(
             f"{name} has no {what}: use basis='input' (--basis), or read the first layer alone, "
             f"with --layer {next(iter(model.layers))}."
         )
-    if basis == "embedding" and index is None:
-        raise UsageError(f"a {type(module).__name__} has no embedding: use --basis input.")
-    mapped = layer_of(module, index, "input" if basis == "whitened" else basis)
+    if basis == "embedding" and not isinstance(module, BilinearClassifier):
+        raise UsageError(f"{kind_of(model)} has no embedding: use --basis input.")
+    if not view.exact:
+        fit = stand_in(view, name)
+        said = Approximation.of(fit, view.activation.name)
+        mapped = LayerMap(fit.quadratic_map, fit.quadratic_map, None, said)
+    elif isinstance(module, BilinearClassifier):
+        mapped = layer_of(module, [*model.layers].index(name), basis)
+    else:
+        f = exact_map(view.weights(torch.float64))
+        mapped = LayerMap(f, f, None)
     return mapped if basis != "whitened" else whitened(mapped, name, inputs)
 
 
-def layer_of(module: Module, index: int | None, basis: LayerBasis) -> LayerMap:
-    """Return a layer as it is, or in the basis behind its embedding."""
-    if isinstance(module, BilinearClassifier):
-        assert index is not None, "a classifier is read layer by layer"
-        wide = copy.deepcopy(module).double()
-        f = wide.layer_map(index, basis).detach()
-        if index > 0 or basis == "embedding":
-            return LayerMap(f, f, None)
-        behind = wide.layer_map(index, "embedding").detach()
-        return LayerMap(f, behind, wide.embed.weight.detach())
-    layer = layer_alone(module, index)
-    if layer.has_bias:  # they multiply the weights
-        layer = copy.deepcopy(layer).double()
-    f = layer.quadratic_map().detach()
-    return LayerMap(f, f, None)
+def kind_of(model: LoadedModel) -> str:
+    """Return what a model is, for a message."""
+    kind = "model of another library" if model.module is None else type(model.module).__name__
+    return f"a {kind}"
+
+
+def stand_in(view: LayerView, name: str) -> QuadraticFit:
+    """Return the closest quadratic map of a layer that is not quadratic.
+
+    Raises:
+        NotQuadraticError: If it explains too little of the layer.
+    """
+    fit = view.fit
+    assert fit is not None, "asked of approximate layers alone"
+    if not fit.usable:
+        branch = "gate" if view.gated else "activation"
+        raise NotQuadraticError(
+            f"{name} has the {branch} {view.activation.name!r}, so its output is not a quadratic "
+            "form of its input: build or train it without one (gate=None). "
+            f"{offer_of(fit, f'model.layers[{name!r}]')}"
+        )
+    return fit
+
+
+def layer_of(module: BilinearClassifier, index: int, basis: Basis) -> LayerMap:
+    """Return a layer of a classifier as it is, or in the basis behind its embedding."""
+    wide = copy.deepcopy(module).double()
+    f = wide.layer_map(index, "embedding" if basis == "embedding" else "input").detach()
+    if index > 0 or basis == "embedding":
+        return LayerMap(f, f, None)
+    behind = wide.layer_map(index, "embedding").detach()
+    return LayerMap(f, behind, wide.embed.weight.detach())
 
 
 def whitened(layer: LayerMap, name: str, inputs: InputMoments | None) -> LayerMap:
@@ -119,4 +151,5 @@ def whitened(layer: LayerMap, name: str, inputs: InputMoments | None) -> LayerMa
         whiten(layer.f, inputs.covariance, inputs.mean),
         layer.behind,
         whiten(branches, inputs.covariance).tensor.left,
+        layer.approximation,
     )

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from bilens.algebra.directions import centred_directions, contrast_direction, raw_directions
 from bilens.errors import UsageError
+from bilens.io.layer_view import Gives
 from bilens.io.load import LoadedModel
-from bilens.nn import BilinearClassifier, BilinearLayer, BilinearTransformer
 from bilens.workflows.decomposition_request import Request
-
-Kind = Literal["logits", "neurons", "outputs"]
 
 
 @dataclass(frozen=True)
@@ -34,25 +31,19 @@ class LayerOutputs:
     """
 
     layer: str
-    kind: Kind
+    kind: Gives
     names: tuple[str, ...]
     logits: str | None
 
     @classmethod
     def of(cls, model: LoadedModel, layer: str) -> LayerOutputs:
         """Return the outputs of a layer of a model."""
-        module, index = model.module, model.layers[layer].index
-        if isinstance(module, BilinearTransformer):
-            return cls(layer, "outputs", counted(module.config.d_model), None)
-        if isinstance(module, BilinearLayer):
-            down = getattr(module, "down", module.left)
-            return cls(layer, "outputs", model.output_names or counted(down.out_features), None)
-        assert isinstance(module, BilinearClassifier), "nothing else has layers"
-        last = list(model.layers)[-1]
-        if index == len(module.layers) - 1:
-            names = model.output_names or counted(module.head.out_features)
-            return cls(layer, "logits", names, last)
-        return cls(layer, "neurons", counted(module.embed.out_features), last)
+        view = model.layers[layer]
+        logits = [name for name, one in model.layers.items() if one.gives == "logits"]
+        whole = view.gives == "logits" or (view.gives == "outputs" and view.reads == "inputs")
+        named = model.output_names if whole else None
+        names = named or counted(view.sizes.d_out)
+        return cls(layer, view.gives, names, logits[-1] if logits else None)
 
     def refuse_neurons(self, what: str) -> None:
         """Refuse a reading of classes where the outputs are neurons.

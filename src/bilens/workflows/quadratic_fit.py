@@ -14,8 +14,8 @@ from bilens.algebra.closest.quadratic_fit import SAMPLES, THRESHOLD, QuadraticFi
 from bilens.checks import check_finite
 from bilens.errors import ShapeError, UsageError
 from bilens.io.load import LayerView, LoadedModel
-from bilens.nn import BilinearClassifier, BilinearTransformer
-from bilens.nn.network_weights import classifier_layers, network_weights
+from bilens.nn import BilinearTransformer
+from bilens.nn.network_weights import network_weights
 from bilens.workflows.given_model import given_model
 
 Run = Callable[[Tensor], Tensor]
@@ -94,7 +94,8 @@ def layers_and_run(subject: Subject) -> tuple[tuple[Layer, ...], Run]:
     if isinstance(subject, list | tuple):
         return chained(subject)
     if isinstance(subject, LayerView):
-        return layer_of_view(subject)
+        layers = (subject.weights(torch.float64),)
+        return layers, layers[0]
     module, _ = given_model(subject, "a quadratic fit", "bl.quadratic_fit({})")
     if not isinstance(module, nn.Module):
         raise UsageError(
@@ -130,15 +131,3 @@ def chained(layers: Sequence[Layer]) -> tuple[tuple[Layer, ...], Run]:
         return x
 
     return wide, run
-
-
-def layer_of_view(view: LayerView) -> tuple[tuple[Layer, ...], Run]:
-    """Return one layer of a loaded model."""
-    module, index = view.module, view.index
-    if isinstance(module, BilinearClassifier) and index is not None:
-        wide = copy.deepcopy(module).double().requires_grad_(False)
-        layers = (list(classifier_layers(wide))[index],)
-        return layers, layers[0]
-    if isinstance(module, BilinearTransformer) and index is not None:
-        return layers_and_run(module.mlps[index])
-    return layers_and_run(module)

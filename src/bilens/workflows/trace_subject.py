@@ -93,7 +93,7 @@ def open_layer(
         NotQuadraticError: If the MLP is gated or an ordinary one.
     """
     loaded = model if isinstance(model, LoadedModel) else load(model)
-    module = loaded.module
+    module = loaded.whole("a trace")
     if not isinstance(module, BilinearTransformer):
         raise UsageError(
             f"{loaded.source} holds a {type(module).__name__}; expected a language model, for "

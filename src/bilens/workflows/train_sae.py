@@ -122,23 +122,24 @@ def read_model(folder: Path, corpus: CorpusOptions | None, say: Callable[[str], 
         DataError: If tokenizer or corpus are missing or damaged, or the corpus is too small.
     """
     loaded = load(folder)
-    if not isinstance(loaded.module, BilinearTransformer):
+    module = loaded.whole("a sparse autoencoder's training")
+    if not isinstance(module, BilinearTransformer):
         raise UsageError(
-            f"{folder} holds a {type(loaded.module).__name__}; expected a language model, for "
+            f"{folder} holds a {type(module).__name__}; expected a language model, for "
             "example one that `bilens train language` wrote."
         )
     tokenizer = load_tokenizer(folder / TOKENIZER_NAME)
-    check_tokenizer_fits(tokenizer, loaded.module.config.vocab_size)
+    check_tokenizer_fits(tokenizer, module.config.vocab_size)
     text: TextCorpus
     text = CorpusDescription.read(folder).load(report=say) if corpus is None else corpus.load(say)
-    n_ctx = loaded.module.config.n_ctx
+    n_ctx = module.config.n_ctx
     texts, held_out = (
         pack_documents(tokenizer, documents, n_ctx).tokens
         for documents in (text.documents, text.held_out)
     )
     say(f"{texts.numel():,} tokens to train on, {held_out.numel():,} held out.")
     return ReadModel(
-        model=loaded.module,
+        model=module,
         source=loaded.source,
         weights_sha256=loaded.weights_sha256,
         texts=texts,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
 
+import torch
 from torch import Tensor
 
 from bilens.algebra.closest.activation import Activation, ActivationName, as_activation
@@ -172,15 +173,20 @@ class GLUWeights(LayerWeights):
 Layer = MLPWeights | GLUWeights
 
 
-def in_float64(layer: Layer) -> Layer:
-    """Return a layer in float64 on the CPU, cut from the graph of gradients."""
+def in_dtype(layer: Layer, dtype: torch.dtype) -> Layer:
+    """Return a layer in another dtype, on the CPU and cut from the graph of gradients."""
     parts = {field.name: getattr(layer, field.name) for field in fields(layer)}
-    wide = {
-        name: part.detach().cpu().double()
+    converted = {
+        name: part.detach().cpu().to(dtype)
         for name, part in parts.items()
         if isinstance(part, Tensor)
     }
-    return replace(layer, **wide)  # type: ignore[arg-type]
+    return replace(layer, **converted)  # type: ignore[arg-type]
+
+
+def in_float64(layer: Layer) -> Layer:
+    """Return a layer in float64 on the CPU, cut from the graph of gradients."""
+    return in_dtype(layer, torch.float64)
 
 
 def branch(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

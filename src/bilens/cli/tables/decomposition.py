@@ -60,6 +60,18 @@ def decomposition_table(record: dict[str, Any]) -> Table:
     return table
 
 
+def approximation_line(record: dict[str, Any]) -> str | None:
+    """Return what has to be said before the table of a layer that is not quadratic."""
+    said = record["approximation"]
+    if said is None:
+        return None
+    return (
+        f"{record['layer']}: R² = {said['r_squared']:.3f} ± {said['standard_error']:.3f} under "
+        f"{said['assumed_input']}. The layer has the activation {said['activation']} and is not "
+        "quadratic: the table is of its closest quadratic map, and proves nothing of the layer."
+    )
+
+
 def rank_lines(output: dict[str, Any]) -> list[str]:
     """Return the effective rank of an output and, below it, its level of chance."""
     lines, level = [number(output["effective_rank"], ".2f")], output["effective_rank_chance"]

@@ -1,0 +1,100 @@
+"""One layer of a loaded model: what it is without reading it, and its quadratic map on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+from weakref import ReferenceType, ref
+
+import torch
+
+from bilens.algebra.bilinear_tensor import FactorSizes
+from bilens.algebra.closest.activation import Activation
+from bilens.algebra.closest.gaussian_input import GaussianInput
+from bilens.algebra.closest.layer_fit import closest_to_layer
+from bilens.algebra.closest.layer_weights import Layer, in_dtype, in_float64
+from bilens.algebra.closest.quadratic_fit import QuadraticFit, fit_layers
+from bilens.algebra.quadratic_map import QuadraticMap
+
+Built = TypeVar("Built")
+Reads = Literal["inputs", "neurons", "residual stream"]
+Gives = Literal["logits", "neurons", "outputs"]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerView:
+    """One layer of a model, read as a quadratic map of its input.
+
+    A view holds no weights. Its map and fit are made when they are asked for and kept for as long
+    as somebody holds them, so that a walk over the layers of a large model needs the memory of
+    one: a program that uses one often should keep it, `f = view.quadratic_map`.
+
+    Attributes:
+        sizes: (d_out, d_hidden, d_in), known without reading the weights.
+        activation: φ; "identity" where the layer is exactly quadratic.
+        dtype: of the weights, as they are stored.
+        read: reads the layer as it runs, in `dtype` or, where weights were multiplied, in float64.
+        gated: whether it is the product of two branches, and not one branch of neurons.
+        reads: what comes in: the "inputs" of the model, "neurons" of the layer before, or, in a
+            language model, the "residual stream" as the MLP receives it, behind its norm.
+        gives: what comes out: "logits", "neurons" inside a model, or "outputs" of an MLP.
+    """
+
+    sizes: FactorSizes
+    activation: Activation
+    dtype: torch.dtype
+    read: Callable[[], Layer]
+    gated: bool = True
+    reads: Reads = "inputs"
+    gives: Gives = "outputs"
+    _alive: dict[str, ReferenceType[Any]] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def exact(self) -> bool:
+        """Whether the map is the layer, and not the closest quadratic one."""
+        return self.activation.name == "identity"
+
+    def weights(self, dtype: torch.dtype | None = None) -> Layer:
+        """Return the layer as plain weights, `GLUWeights` or `MLPWeights`.
+
+        Args:
+            dtype: what it is wanted in; None is the dtype that it is stored in.
+        """
+        return in_dtype(self.read(), self.dtype if dtype is None else dtype)
+
+    @property
+    def quadratic_map(self) -> QuadraticMap:
+        """The layer where it is exact, the closest quadratic map under N(0, I) where it is not.
+
+        Computed in float64 and rounded once, to the dtype of the weights (float32 for
+        half-precision weights).
+
+        Cost: O(out · hidden · in).
+        """
+        return self._kept("quadratic_map", self._closest)
+
+    @property
+    def fit(self) -> QuadraticFit | None:
+        """The closest quadratic map with its R² under N(0, I), as `bl.quadratic_fit` finds it.
+
+        None where the layer is exact: there is nothing to fit.
+        """
+        return None if self.exact else self._kept("fit", self._fitted)
+
+    def _closest(self) -> QuadraticMap:
+        f = closest_to_layer(self.read(), GaussianInput.of(self.sizes.d_in, None, None))
+        return f.to(torch.promote_types(self.dtype, torch.float32))
+
+    def _fitted(self) -> QuadraticFit:
+        layer = in_float64(self.read())
+        return fit_layers([layer], layer)
+
+    def _kept(self, name: str, build: Callable[[], Built]) -> Built:
+        """Return what was built before if it is still alive, and build it otherwise."""
+        known: Built | None = self._alive[name]() if name in self._alive else None
+        if known is not None:
+            return known
+        built = build()
+        self._alive[name] = ref(built)
+        return built

@@ -1,0 +1,64 @@
+"""A model read from disk: its layers, and the module of ours where there is a whole one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from bilens.errors import UsageError
+from bilens.io.layer_view import LayerView
+from bilens.io.module_layers import Module, layer_views
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model read from disk.
+
+    Attributes:
+        module: the PyTorch module, on the CPU, in evaluation mode; None where the layers alone are
+            read, lazily, out of a model of another library.
+        layers: name → view. The first layer of a classifier is read from the input, the last
+            one to the logits; with one layer it is the whole model. Those of a transformer are
+            its MLPs, read from the normalised residual stream to what they add to it.
+        source: the path it was read from.
+        weights_sha256: SHA-256 of the weights file.
+        input_shape: how an input is laid out, for instance (28, 28); None if nothing says.
+        output_names: one name for each output; None if nothing says.
+        input_names: one name for each input; None if nothing says.
+        provenance: where the weights come from, as far as the file says.
+        views: the layers, where there is no module.
+    """
+
+    module: Module | None
+    source: str
+    weights_sha256: str
+    input_shape: tuple[int, ...] | None = None
+    output_names: tuple[str, ...] | None = None
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    input_names: tuple[str, ...] | None = None
+    views: Mapping[str, LayerView] = field(default_factory=dict)
+
+    @cached_property
+    def layers(self) -> Mapping[str, LayerView]:
+        """Name → view of each layer."""
+        return self.views if self.module is None else layer_views(self.module)
+
+    def whole(self, reader: str) -> Module:
+        """Return the module.
+
+        Args:
+            reader: who needs it, for the message: "an audit".
+
+        Raises:
+            UsageError: If the layers alone were read.
+        """
+        if self.module is None:
+            first = next(iter(self.layers))
+            raise UsageError(
+                f"{reader} runs a whole model, and of {self.source} "
+                f"({self.provenance.get('format', 'another library')}) the layers alone are read: "
+                f"read one of its {len(self.layers)} layers with `bilens decompose "
+                f"{self.source} --layer {first}`, or bl.load(...).layers[{first!r}]."
+            )
+        return self.module

@@ -1,0 +1,94 @@
+"""Views of the layers of a module of ours."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from bilens.algebra.bilinear_tensor import FactorSizes
+from bilens.algebra.closest.activation import Activation
+from bilens.algebra.closest.layer_weights import Layer
+from bilens.errors import UsageError
+from bilens.io.layer_view import LayerView, Reads
+from bilens.nn import MLP, BilinearClassifier, BilinearLayer, BilinearTransformer, TopKSAE
+from bilens.nn.network_weights import classifier_layers, network_weights
+
+Module = BilinearClassifier | BilinearLayer | BilinearTransformer | TopKSAE
+
+
+def layer_views(module: Module) -> dict[str, LayerView]:
+    """Return a view of each layer of a module of ours.
+
+    Raises:
+        UsageError: If the module is a sparse autoencoder, which has none.
+    """
+    if isinstance(module, TopKSAE):
+        raise UsageError(
+            "a TopKSAE is a dictionary for the activations of a layer and has no layers of its "
+            "own: load the model that it was trained on, and give the SAE beside it."
+        )
+    if isinstance(module, BilinearClassifier):
+        places = range(len(module.layers))
+        return {f"layers.{index}": view_in_classifier(module, index) for index in places}
+    if isinstance(module, BilinearTransformer):
+        return {
+            f"blocks.{index}.mlp": view_of(mlp, "residual stream")
+            for index, mlp in enumerate(module.mlps)
+        }
+    return {"layer": view_of(module, "inputs")}
+
+
+def view_in_classifier(model: BilinearClassifier, index: int) -> LayerView:
+    """Return a view of a layer: the first contains the embedding, the last the head."""
+    layer = model.layers[index]
+    assert isinstance(layer, BilinearLayer), "built in __init__"
+    first, last = index == 0, index == len(model.layers) - 1
+
+    def read() -> Layer:
+        wide = copy.deepcopy(model).cpu().double().requires_grad_(False)
+        return list(classifier_layers(wide))[index]
+
+    width = layer.left.out_features
+    return LayerView(
+        FactorSizes(
+            model.head.out_features if last else width,
+            width,
+            model.embed.in_features if first else layer.left.in_features,
+        ),
+        activation_of(layer),
+        dtype_of(layer),
+        read,
+        reads="inputs" if first else "neurons",
+        gives="logits" if last else "neurons",
+    )
+
+
+def view_of(layer: nn.Module, reads: Reads) -> LayerView:
+    """Return a view of a layer or an MLP of ours that is read by itself."""
+    gated = isinstance(layer, BilinearLayer)
+    assert isinstance(layer, BilinearLayer | MLP), "of ours"
+    inner = layer.left if isinstance(layer, BilinearLayer) else layer.up
+    outer = getattr(layer, "down", None)
+    hidden = inner.out_features
+    return LayerView(
+        FactorSizes(hidden if outer is None else outer.out_features, hidden, inner.in_features),
+        activation_of(layer),
+        dtype_of(layer),
+        lambda: network_weights(layer)[0],
+        gated,
+        reads,
+    )
+
+
+def activation_of(layer: BilinearLayer | MLP) -> Activation:
+    """Return the activation of a layer of ours."""
+    if isinstance(layer, MLP):
+        return Activation("gelu")
+    return Activation("identity" if layer.gate is None else layer.gate)
+
+
+def dtype_of(layer: nn.Module) -> torch.dtype:
+    """Return the dtype of the weights of a layer."""
+    return next(layer.parameters()).dtype
