@@ -60,16 +60,20 @@ def test_the_module_is_not_changed() -> None:
 
 
 BAD: dict[str, tuple[nn.Module, str]] = {
-    "a convolution": (nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()), "the Sequential has a Conv2d"),
-    "a normalisation": (nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3)), "has a LayerNorm"),
-    "no activation": (nn.Sequential(nn.Linear(3, 3)), "no activation: it is no MLP"),
-    "activation first": (nn.Sequential(nn.ReLU(), nn.Linear(3, 3)), "ReLU that no Linear stands"),
+    "a convolution": (nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()), "Not read: 0 .Conv2d"),
+    "a normalisation": (nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3)), "Not read: 0 .Linear"),
+    "no activation": (nn.Sequential(nn.Linear(3, 3)), "no MLP is found in the Sequential"),
+    "activation first": (nn.Sequential(nn.ReLU(), nn.Linear(3, 3)), "Not read: 1 .Linear"),
     "two activations": (
         nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Tanh()),
-        "Tanh that no Linear",
+        r"Not read: 2 .Tanh. behind 0",
     ),
-    "a single Linear": (nn.Linear(3, 3), "a Linear is no MLP that can be fitted"),
-    "an LSTM": (nn.LSTM(3, 3), "a LSTM is no MLP"),
+    "one unknown": (
+        nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3), nn.Softplus(), nn.Linear(3, 2)),
+        r"one behind the other: 1 layer\(s\) found, 0. Not read: 3 .Softplus. behind 2; 4 .Linear",
+    ),
+    "a single Linear": (nn.Linear(3, 3), "no MLP is found in the Linear"),
+    "an LSTM": (nn.LSTM(3, 3), "no MLP is found in the LSTM"),
 }
 
 

@@ -43,9 +43,9 @@ def quadratic_fit(
         further layer O(out · (in³ + hidden³)); R² is `samples` runs of the model and of the map.
 
     Args:
-        module_or_weights: a layer, MLP or classifier of bilens, a `torch.nn.Sequential` of Linear
-            and activations, a loaded model or one of its layers, `MLPWeights`, `GLUWeights`, or a
-            sequence of them. It is not changed.
+        module_or_weights: a layer, MLP or classifier of bilens, any module that is linear maps,
+            activations and gates one behind the other, a loaded model or one of its layers,
+            `MLPWeights`, `GLUWeights`, or a sequence of them. It is not changed.
         mean: μ, (in,); None is zero, or the mean of the data.
         covariance: Σ, (in, in), singular or not; None is I, or the covariance of the data. With a
             mean or a covariance the data do not take part in the closed form.
@@ -108,7 +108,7 @@ def layers_and_run(subject: Subject) -> tuple[tuple[Layer, ...], Run]:
         )
     for name, parameter in module.named_parameters():
         check_finite(name, parameter)
-    return network_weights(module), copy.deepcopy(module).cpu().double().eval()
+    return chained(network_weights(module))
 
 
 def chained(layers: Sequence[Layer]) -> tuple[tuple[Layer, ...], Run]:

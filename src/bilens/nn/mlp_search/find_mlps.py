@@ -1,0 +1,137 @@
+"""The layers of neurons inside a module: what is found, how far it is right, what is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from bilens.checks import check_type
+from bilens.errors import UsageError
+from bilens.nn.mlp_search.found_layer import FoundLayer
+from bilens.nn.mlp_search.layer_check import LayerCheck, check_layers
+from bilens.nn.mlp_search.layer_names import layer_names
+from bilens.nn.mlp_search.operations import read_graph
+from bilens.nn.mlp_search.traced import TORCH_LAYERS, traced, twin
+
+
+@dataclass(frozen=True, eq=False)
+class FoundMLPs:
+    """What was found in a module.
+
+    Attributes:
+        layers: name → layer, in the order in which they run.
+        checks: name → how far the layer is from the module's own operations.
+        network: whether the layers one behind the other are the module.
+        head: what the module applies behind its last layer, such as a softmax; None for nothing.
+        left_out: what was not read, and why where that is known, in words.
+    """
+
+    layers: Mapping[str, FoundLayer]
+    checks: Mapping[str, LayerCheck]
+    network: bool
+    head: str | None
+    left_out: tuple[str, ...]
+
+
+def find_mlps(module: nn.Module) -> FoundMLPs:
+    """Return the MLPs of a module; it is not changed, and its weights are not copied.
+
+    Each module is traced with torch.fx; one that cannot be traced is looked for in its parts. What
+    an activation is, is told by its values, and every layer is compared with the operations of
+    the module that it stands for.
+
+    Cost: a trace of each part, and a copy of one traced part at a time in float64 for the check.
+
+    Args:
+        module: any module.
+
+    Raises:
+        UsageError: If it is no module, cannot be copied, or no MLP is found in it.
+        NonFiniteError: If a weight of a layer is NaN or infinite.
+        MemoryLimitError: If a part in float64 would not fit.
+    """
+    check_type("module", module, nn.Module, "pass a torch.nn.Module")
+    search = Search(twin(module))
+    search.visit("")
+    left_out = (*search.notes, *search.unread())
+    if not search.layers:
+        raise UsageError(
+            f"no MLP is found in the {type(module).__name__}: expected linear maps with a known "
+            f"activation or a product between them.{in_words(left_out)}"
+        )
+    return FoundMLPs(search.layers, search.checks, search.network, search.head, left_out)
+
+
+def in_words(left_out: tuple[str, ...], limit: int = 6) -> str:
+    """Return what was left out as a sentence, the first few of many; empty for nothing."""
+    if not left_out:
+        return ""
+    more = f" and {len(left_out) - limit} more" if len(left_out) > limit else ""
+    return f" Not read: {'; '.join(left_out[:limit])}{more}."
+
+
+@dataclass(eq=False)
+class Search:
+    """A walk through a module."""
+
+    module: nn.Module
+    layers: dict[str, FoundLayer] = field(default_factory=dict)
+    checks: dict[str, LayerCheck] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    network: bool = False
+    head: str | None = None
+    _seen: set[int] = field(default_factory=set)
+    _used: set[str] = field(default_factory=set)
+
+    def visit(self, path: str) -> None:
+        """Look for layers in a part of the module, and in its parts where it is not traced."""
+        part = self.module.get_submodule(path)
+        if id(part) in self._seen or next(part.parameters(), None) is None:
+            return
+        self._seen.add(id(part))
+        graph = traced(part)
+        if graph is None:
+            for name, _ in part.named_children():
+                self.visit(below(path, name))
+            return
+        reader = read_graph(part, graph)
+        kept = self.keep(path, reader.layers, check_layers(part, graph, reader.layers))
+        self.notes += [below(path, text) for text in reader.unknown]
+        chain, head = reader.network
+        if path == "" and chain and kept and not isinstance(part, TORCH_LAYERS):
+            self.network, self.head = True, head
+        for name in reader.inside:
+            self.visit(below(path, name))
+
+    def keep(self, path: str, layers: list[FoundLayer], checks: list[LayerCheck | str]) -> bool:
+        """Keep the layers that are what the module computes, and say whether all are."""
+        names = layer_names(path, layers, self.layers)
+        everything = True
+        for name, layer, check in zip(names, layers, checks, strict=True):
+            if isinstance(check, LayerCheck) and check.passed:
+                self.layers[name], self.checks[name] = layer, check
+                self._used |= {below(path, part) for part in layer.paths}
+                continue
+            everything = False
+            reason = check
+            if isinstance(check, LayerCheck):
+                reason = f"what was read differs by {check.max_error:.1e} from the module"
+            self.notes.append(f"{name}: {reason}")
+        return everything
+
+    def unread(self) -> list[str]:
+        """Return the modules with weights of their own that no layer contains."""
+        found = []
+        for path, part in self.module.named_modules():
+            own = [name for name, _ in part.named_parameters(path, recurse=False)]
+            read = path in self._used or self._used.issuperset(own) or isinstance(part, nn.PReLU)
+            if own and not read:
+                found.append(f"{path or 'the module itself'} ({type(part).__name__})")
+        return found
+
+
+def below(path: str, name: str) -> str:
+    """Return the path of a part of a part."""
+    return f"{path}.{name}" if path and name else path or name

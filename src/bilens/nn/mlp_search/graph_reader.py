@@ -1,0 +1,202 @@
+"""Reading the graph of a module: which of its values are layers of neurons."""
+
+from __future__ import annotations
+
+from torch import fx, nn
+from torch.fx.node import Argument, Node, map_arg
+
+from bilens.algebra.closest.activation import Activation
+from bilens.nn.mlp_search.expression import (
+    Applied,
+    Neurons,
+    Source,
+    Total,
+    Tree,
+    leaves,
+    steps,
+    width_of,
+    width_read,
+)
+from bilens.nn.mlp_search.found_layer import FoundLayer
+from bilens.nn.mlp_search.known_activation import is_square, known_activation
+from bilens.nn.mlp_search.pointwise import Pointwise
+from bilens.nn.mlp_search.steps import Weight
+
+Value = Tree | Pointwise | Weight | tuple[Tree, ...] | None
+
+
+class GraphReader:
+    """Gives each node of a graph its value, and closes layers where they end.
+
+    Attributes:
+        layers: found so far, in the order in which they run.
+        inside: modules that were taken as they come, and may hold layers themselves.
+        unknown: what stands where an activation might, in words.
+    """
+
+    def __init__(self, root: nn.Module, graph: fx.Graph) -> None:
+        self.root, self.graph = root, graph
+        self.layers: list[FoundLayer] = []
+        self.inside: list[str] = []
+        self.unknown: list[str] = []
+        self.values: dict[Node, Value] = {}
+        self._nodes: dict[Tree, Node] = {}
+        self._closed: dict[Tree, Source] = {}
+        self._realised: dict[Pointwise, Tree] = {}
+        self._layer_of: dict[Source, FoundLayer] = {}
+        self._heads: dict[Source, tuple[Source, str]] = {}
+        self._ends: list[Source] = []
+
+    def keep(self, node: Node, value: Value) -> None:
+        """Remember the value of a node, and where a tree was met first."""
+        self.values[node] = value
+        if isinstance(value, Tree):
+            self._nodes.setdefault(value, node)
+
+    def words(self, node: Node) -> str:
+        """Return what a node does, for people."""
+        if node.op == "call_module":
+            return f"{node.target} ({type(self.root.get_submodule(str(node.target))).__name__})"
+        return str(getattr(node.target, "__name__", node.target))
+
+    # ---- values
+
+    def realised(self, value: Tree | Pointwise) -> Tree:
+        """Return a value as a tree: a function is an activation, or is taken as it comes."""
+        if not isinstance(value, Pointwise):
+            return value
+        if value not in self._realised:
+            tree = self._neurons_of(value)
+            self._realised[value] = tree
+            self._nodes.setdefault(tree, value.node)
+        return self._realised[value]
+
+    def _neurons_of(self, value: Pointwise) -> Tree:
+        activation = known_activation(value.function)
+        if activation is not None and activation.name == "identity":
+            return value.argument
+        square = activation is None and is_square(value.function)
+        if activation is None and not square:
+            paths = [step.path for step in steps(value.argument) if step.path]
+            if paths and isinstance(value.argument, Applied):
+                self.unknown.append(f"{self.words(value.node)} behind {paths[-1]}")
+            self.close(value.argument)
+            return Source(value.node)
+        gate, source = self.linear(value.argument)
+        if width_read(gate) is None or width_of(gate) is None:  # nothing linear stands before it
+            return Source(value.node)
+        if activation is None:
+            return Neurons(Activation("identity"), gate, gate, source)
+        return Neurons(activation, gate, None, source)
+
+    def linear(self, tree: Tree) -> tuple[Tree, Source]:
+        """Return a value as linear in one source, what is below it closed as a layer."""
+        tree = self.resolved(tree)
+        found = leaves(tree)
+        if len(found) == 1 and isinstance(found[0], Source):
+            return tree, found[0]
+        if isinstance(tree, Applied):
+            inner, source = self.linear(tree.inner)
+            return Applied(tree.step, inner), source
+        source = self.close(tree)
+        return source, source
+
+    def product(self, first: Tree | Pointwise, second: Tree | Pointwise) -> Tree | None:
+        """Return a product of two branches as neurons; None where it is none."""
+        for gate, value in ((first, second), (second, first)):
+            if isinstance(gate, Pointwise | Neurons):
+                neurons = self.realised(gate)
+                if isinstance(neurons, Neurons) and neurons.value is None:
+                    branch, source = self.linear(self.realised(value))
+                    if source is neurons.source:
+                        return Neurons(neurons.activation, neurons.gate, branch, source)
+        if isinstance(first, Pointwise) or isinstance(second, Pointwise):
+            return None
+        left, source = self.linear(first)
+        right, other = self.linear(second)
+        sized = width_of(left) is not None and width_read(left) is not None
+        if source is not other or not sized:
+            return None
+        return Neurons(Activation("identity"), left, right, source)
+
+    # ---- layers
+
+    def close(self, tree: Tree) -> Source:
+        """Return a value as a source, after the layer that it is, where it is one."""
+        if isinstance(tree, Source):
+            return tree
+        if tree not in self._closed:
+            self._closed[tree] = self._close(tree)
+        return self._closed[tree]
+
+    def resolved(self, tree: Tree) -> Tree:
+        """Return a value with the closed ones in it taken as they come."""
+        if tree in self._closed:
+            return self._closed[tree]
+        if isinstance(tree, Applied):
+            inner = self.resolved(tree.inner)
+            return tree if inner is tree.inner else Applied(tree.step, inner)
+        if isinstance(tree, Total):
+            parts = tuple(map(self.resolved, tree.parts))
+            return tree if parts == tree.parts else Total(parts)
+        return tree
+
+    def _close(self, tree: Tree) -> Source:
+        source = Source(self._nodes.get(tree), width_of(tree))
+        tree = self.resolved(tree)
+        found = leaves(tree)
+        neurons = [leaf for leaf in found if isinstance(leaf, Neurons)]
+        own = len(neurons) == 1 and {*found} <= {neurons[0], neurons[0].source}
+        if own and source.width is not None:
+            before = self._layer_of.get(neurons[0].source)
+            layer = FoundLayer(tree, neurons[0], source.place, before)
+            self.layers.append(layer)
+            self._layer_of[source] = layer
+        elif isinstance(tree, Total):
+            for part in tree.parts:
+                self.close(part)
+        elif isinstance(tree, Applied) and neurons:
+            self.close(tree.inner)
+        return source
+
+    def head(self, node: Node, value: Tree | Pointwise, name: str) -> Source:
+        """Return a softmax: what it is of is closed, and known to be all that stands before."""
+        before = self.close(self.realised(value))
+        source = Source(node, before.width)
+        self._heads[source] = before, name
+        return source
+
+    def taken_as_it_comes(self, node: Node) -> Source:
+        """Return a node that is nothing known; what goes into it is closed."""
+        for before in node.all_input_nodes:
+            value = self.values[before]
+            for part in value if isinstance(value, tuple) else (value,):
+                if isinstance(part, Tree | Pointwise):
+                    self.close(self.realised(part))
+        return Source(node)
+
+    def finish(self, outputs: Argument) -> None:
+        """Close what the graph returns."""
+
+        def end(node: Node) -> Node:
+            value = self.values[node]
+            if isinstance(value, Tree | Pointwise):
+                self._ends.append(self.close(self.realised(value)))
+            return node
+
+        map_arg(outputs, end)
+
+    @property
+    def network(self) -> tuple[tuple[FoundLayer, ...], str | None]:
+        """The layers one behind the other, if they are the module, and what follows them."""
+        if len(self._ends) != 1:
+            return (), None
+        end, head = self._heads.get(self._ends[0], (self._ends[0], None))
+        layer = self._layer_of.get(end)
+        chain: list[FoundLayer] = []
+        while layer is not None:
+            chain.insert(0, layer)
+            layer = layer.before
+        first = chain[0].source.place if chain else None
+        given = isinstance(first, Node) and first.op == "placeholder"
+        return (tuple(chain), head) if given and len(chain) == len(self.layers) else ((), None)
