@@ -63,6 +63,8 @@ PUBLIC = [
     "eigendecompose",
     "eigendecompose_all",
     "export_sae",
+    "from_module",
+    "from_sklearn",
     "gaussian_moments",
     "hosvd",
     "interaction_submatrix",
@@ -179,6 +181,8 @@ SIGNATURES = {
     "direct_interactions": "f, dictionary, directions=None",
     "dual_expression": "f, directions",
     "export_sae": "sae, folder, layout='saelens', *, provenance=None, overwrite=False",
+    "from_module": "module, example=None",
+    "from_sklearn": "estimator",
     "gaussian_moments": "f, mean, covariance",
     "hosvd": "f, rank=None",
     "interaction_submatrix": "f, dictionary, output_direction, features",
@@ -190,7 +194,8 @@ SIGNATURES = {
     "quantise": "f, kind",
     "similarity": "f, g, measure='frobenius'",
     "whiten": "f, covariance, mean=None",
-    "load": "path, *, residual=None, allow_pickle=False",
+    "load": "path, *, residual=None, allow_pickle=False, roles=None, activation=None, "
+    "transposed=None",
     "nn.BilinearClassifier": (
         "d_input, d_hidden, d_output, n_layers=1, bias=False, residual=False, gate=None"
     ),

@@ -59,8 +59,10 @@ if TYPE_CHECKING:
     from bilens.algebra.similarity import similarity
     from bilens.algebra.status import Status
     from bilens.algebra.whiten import whiten
+    from bilens.io.estimator_reader import from_sklearn
     from bilens.io.load import load
     from bilens.io.model_folder import save
+    from bilens.io.module_reader import from_module
     from bilens.io.sae_formats.export import export_sae
     from bilens.report.attack_report import AttackReport
     from bilens.report.audit_report import AuditReport
@@ -150,8 +152,10 @@ _HOMES = {
     "bilens.algebra.similarity": ("similarity",),
     "bilens.algebra.status": ("Status",),
     "bilens.algebra.whiten": ("whiten",),
+    "bilens.io.estimator_reader": ("from_sklearn",),
     "bilens.io.load": ("load",),
     "bilens.io.model_folder": ("save",),
+    "bilens.io.module_reader": ("from_module",),
     "bilens.io.sae_formats.export": ("export_sae",),
     "bilens.report.attack_report": ("AttackReport",),
     "bilens.report.audit_report": ("AuditReport",),
@@ -212,6 +216,8 @@ __all__ = [
     "eigendecompose",
     "eigendecompose_all",
     "export_sae",
+    "from_module",
+    "from_sklearn",
     "gaussian_moments",
     "hosvd",
     "interaction_submatrix",

@@ -210,7 +210,7 @@ WRONG: dict[str, tuple[Callable[[Path], Path], str]] = {
     "no config": (make_weights_only, r"config.json: no such file; .* needs it beside the weights"),
     "another format": (make_other_format, "has format 'onnx'; expected 'bilens-model'"),
     "a Hugging Face folder": (make_huggingface, "lacks vocab_size, hidden_size, intermediate_size"),
-    "other tensors": (make_other_tensors, r"its tensors \(fc1.weight\) are not those"),
+    "other tensors": (make_other_tensors, "no MLP that names and shapes give away"),
     "weights of another model": (make_swapped, "missing 'down.weight', 'left.weight'"),
 }
 

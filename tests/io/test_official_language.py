@@ -157,7 +157,11 @@ def test_what_cannot_be_written_as_ours_is_refused(tmp_path: Path, name: str) ->
 BAD_TENSORS: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
     "the scale of a gate": (
         lambda t: t.update({"transformer.h.0.mlp.w.gate.c": torch.ones(H).double()}),
-        "unexpected 'transformer.h.0.mlp.w.gate.c'",
+        "'transformer.h.0.mlp.w.gate.c' belongs to a gate that was annealed.*alpha is not stored",
+    ),
+    "a norm that was mixed": (
+        lambda t: t.update({"transformer.h.0.n2.linear.weight": torch.eye(8).double()}),
+        "'transformer.h.0.n2.linear.weight' belongs to a norm or gate that is mixed",
     ),
     "another base": (
         lambda t: t.update({"transformer.h.1.attn.rotary.inv_freq": torch.tensor([1.0, 0.002])}),

@@ -18,7 +18,7 @@ from bilens.algebra.closest.quadratic_fit import QuadraticFit, fit_layers
 from bilens.algebra.quadratic_map import QuadraticMap
 
 Built = TypeVar("Built")
-Reads = Literal["inputs", "neurons", "residual stream"]
+Reads = Literal["inputs", "neurons", "residual stream", "activations"]
 Gives = Literal["logits", "neurons", "outputs"]
 
 
@@ -37,7 +37,8 @@ class LayerView:
         read: reads the layer as it runs, in `dtype` or, where weights were multiplied, in float64.
         gated: whether it is the product of two branches, and not one branch of neurons.
         reads: what comes in: the "inputs" of the model, "neurons" of the layer before, or, in a
-            language model, the "residual stream" as the MLP receives it, behind its norm.
+            language model, the "residual stream" as the MLP receives it, behind its norm;
+            "activations" are anything else inside a model.
         gives: what comes out: "logits", "neurons" inside a model, or "outputs" of an MLP.
     """
 

@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from bilens.algebra.closest.activation import Activation
 from bilens.errors import CheckpointError, UsageError
 from bilens.io.config import FORMAT, read_json
 from bilens.io.huggingface_llama import read_llama
 from bilens.io.layer_view import LayerView
 from bilens.io.llama_config import is_huggingface
 from bilens.io.loaded_model import LoadedModel
+from bilens.io.mapped.reader import Said, read_mapped
 from bilens.io.model_folder import CONFIG_NAME, WEIGHTS_NAME, read_model_folder
 from bilens.io.module_layers import Module
 from bilens.io.official_image import (
@@ -20,6 +24,7 @@ from bilens.io.official_image import (
     read_official_pickle,
 )
 from bilens.io.official_language import build_official_language, is_official_language
+from bilens.io.official_small import build_official_small, is_official_small
 from bilens.io.paths import check_path
 from bilens.io.sae_formats.official import is_official_sae, read_official_sae
 from bilens.io.sae_formats.roles import ForeignSAE
@@ -31,16 +36,29 @@ from bilens.nn.hooks import NAME as HOOK_NAME
 
 __all__ = ["LayerView", "LoadedModel", "load"]
 
+OFFICIAL = {"embed.weight", "blocks.0.weight"}  # a checkpoint of the repository that lacks more
 PICKLES = {".pt", ".pth", ".bin", ".ckpt"}
 
 
 def load(
-    path: str | Path, *, residual: bool | None = None, allow_pickle: bool = False
+    path: str | Path,
+    *,
+    residual: bool | None = None,
+    allow_pickle: bool = False,
+    roles: Mapping[str, str] | None = None,
+    activation: str | Activation | None = None,
+    transposed: bool | None = None,
 ) -> LoadedModel:
     """Read a model: a bilens model folder, a Llama folder of Hugging Face, or one of the paper's.
 
     A sparse autoencoder comes from a bilens model folder, or one of SAELens, of sparsify or of the
     paper's repository; its `module` is a `TopKSAE`, and it has no layers.
+
+    Of any other safetensors file the ordinary and gated MLPs can be read: `roles` says which tensor
+    is what, for example {"up.0": "net.0.weight", "up_bias.0": "net.0.bias", "down.0": …};
+    without it they are guessed from names and shapes, and `model.reading` shows the guess. Layers
+    of which only the last has `down` are one behind the other. Objects in memory are read by
+    `bl.from_module` and `bl.from_sklearn`.
 
     Args:
         path: a folder with `config.json` and `model.safetensors` (a Llama's may be in shards), or
@@ -48,6 +66,10 @@ def load(
             `allow_pickle`, a `.pt` file.
         residual: for official checkpoints that do not say whether each block adds its input.
         allow_pickle: whether a pickle may be opened (with weights_only).
+        roles: role → tensor of a safetensors file; the roles are up, down and gate, each with
+            _bias, and .0, .1, … for several layers. `gate` has the activation where there is one.
+        activation: of its layers, "relu", "gelu", "leaky_relu:0.2" and so on; "identity" for none.
+        transposed: whether its matrices are (in, out); None where shapes decide it.
 
     Raises:
         CheckpointError: If the path is missing, damaged, of a newer version or not supported.
@@ -56,13 +78,47 @@ def load(
             model folder.
         MemoryLimitError: If the weights would not fit.
     """
+    refuse_objects(path)
     path = check_path("path", path)
+    said = Said(roles, activation, transposed)
     try:
+        if said.anything and path.exists():
+            return read_mapped(weights_file(path), said)
         return _load(path, residual, allow_pickle)
     except OSError as error:
         raise CheckpointError(
             f"{path}: cannot be read ({error.strerror}): check the path and its permissions."
         ) from error
+
+
+def refuse_objects(value: object) -> None:
+    """Refuse a model that is in memory already, naming its reader.
+
+    Raises:
+        UsageError: If it is a PyTorch module or an estimator of scikit-learn.
+    """
+    reader = "from_module" if isinstance(value, nn.Module) else "from_sklearn"
+    if isinstance(value, nn.Module) or hasattr(value, "get_params"):
+        raise UsageError(
+            f"path is a {type(value).__name__}; expected a text or a Path: an object in memory is "
+            f"read by bl.{reader}."
+        )
+
+
+def weights_file(path: Path) -> Path:
+    """Return the safetensors file that roles are said of.
+
+    Raises:
+        CheckpointError: If it is no such file, and no folder with one.
+    """
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    if len(files) == 1 and files[0].suffix == ".safetensors":
+        return files[0]
+    found = f"{len(files)} in this folder" if path.is_dir() else f"this one is {path.suffix!r}"
+    raise CheckpointError(
+        f"{path}: roles, activation and orientation are said of one .safetensors file, and "
+        f"{found}: name the file, or save the tensors as safetensors."
+    )
 
 
 def _load(path: Path, residual: bool | None, allow_pickle: bool) -> LoadedModel:
@@ -180,7 +236,15 @@ def agreed_residual(path: Path, said: bool | None, asked: bool | None) -> bool |
 def _official(
     source: Path, file: Path, tensors: Mapping[str, Any], residual: bool | None
 ) -> LoadedModel:
+    if is_official_small(tensors):
+        if residual is not None:
+            raise UsageError(f"{source}: has no blocks to be residual: leave the option out.")
+        small = build_official_small(file, tensors)
+        about = {"format": "surrogate or toy model of the paper's official repository"}
+        return LoadedModel(small, str(source), file_sha256(file), provenance=about)
     if not is_official_image(tensors):
+        if source.suffix == ".safetensors" and tensors and {*tensors}.isdisjoint(OFFICIAL):
+            return read_mapped(file, Said())  # says what it would take for what, or why it cannot
         raise CheckpointError(
             f"{file}: its tensors ({', '.join(sorted(tensors)[:4]) or 'none'}) are not those of a "
             "model that bilens knows; expected embed.weight, blocks.0.weight, head.weight, or a "

@@ -9,6 +9,7 @@ from functools import cached_property
 from bilens.errors import UsageError
 from bilens.io.layer_view import LayerView
 from bilens.io.module_layers import Module, layer_views
+from bilens.io.reading import Reading
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,7 @@ class LoadedModel:
         input_names: one name for each input; None if nothing says.
         provenance: where the weights come from, as far as the file says.
         views: the layers, where there is no module.
+        reading: what was taken for what, and how exactly, where something had to be found out.
     """
 
     module: Module | None
@@ -38,11 +40,19 @@ class LoadedModel:
     provenance: Mapping[str, str] = field(default_factory=dict)
     input_names: tuple[str, ...] | None = None
     views: Mapping[str, LayerView] = field(default_factory=dict)
+    reading: Reading | None = None
 
     @cached_property
     def layers(self) -> Mapping[str, LayerView]:
         """Name → view of each layer."""
         return self.views if self.module is None else layer_views(self.module)
+
+    @property
+    def network(self) -> tuple[LayerView, ...]:
+        """The layers one behind the other, where they are the whole model; empty where not."""
+        views = tuple(self.layers.values())
+        chained = bool(views) and views[0].reads == "inputs"
+        return views if chained and all(view.reads == "neurons" for view in views[1:]) else ()
 
     def whole(self, reader: str) -> Module:
         """Return the module.

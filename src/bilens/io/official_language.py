@@ -25,6 +25,8 @@ from bilens.nn.transformer_config import TransformerConfig
 
 KEYS = {"n_head", "n_layer", "n_ctx", "d_model", "d_hidden"}
 FREQUENCIES = re.compile(r"transformer\.h\.\d+\.attn\.rotary\.inv_freq", re.ASCII)
+ANNEALED = re.compile(r"\.gate\.c$")
+INTERPOLATED = re.compile(r"(^|\.)(n1|n2|n_f|gate)\.(.*\.)?linear\.weight$")
 ROTARY_BASE, NORM_EPSILON = 10000.0, 1e-8
 EMBED, UNEMBED = "transformer.wte.weight", "lm_head.weight"
 
@@ -53,6 +55,7 @@ def build_official_language(
             f"{folder}: holds {len(tensors)} tensors; config.json says {config.n_layer} layers: "
             "use the two files that were saved together."
         )
+    refuse_fine_tunes(folder, tensors)
     frequencies = {name: t for name, t in tensors.items() if FREQUENCIES.fullmatch(name)}
     weights = {name: t for name, t in tensors.items() if name not in frequencies}
     shapes = official_shapes(config)
@@ -63,6 +66,27 @@ def build_official_language(
     wide = torch.promote_types(weights[EMBED].dtype, torch.float32)  # for the scaled weights
     weights = {name: tensor.to(wide) for name, tensor in weights.items()}
     return build_transformer(config, converted(weights, config))
+
+
+def refuse_fine_tunes(folder: Path, names: Mapping[str, Any]) -> None:
+    """Refuse models whose gate or norms were changed in steps: the last step is not stored.
+
+    Raises:
+        CheckpointError: With the tensor that shows it, and why that is not enough.
+    """
+    for name in names:
+        if ANNEALED.search(name):
+            raise CheckpointError(
+                f"{folder}: tensor {name!r} belongs to a gate that was annealed, c·x·sigmoid((1 − "
+                "alpha)·x). alpha is not stored, and only at alpha = 1 is the model bilinear: "
+                "train it to the end, multiply c/2 into the left branch and save it without gate."
+            )
+        if INTERPOLATED.search(name):
+            raise CheckpointError(
+                f"{folder}: tensor {name!r} belongs to a norm or gate that is mixed with a linear "
+                "map. How much of each is not stored: save the model with the linear map alone, "
+                "multiplied into the weights behind it."
+            )
 
 
 def parse_official_config(

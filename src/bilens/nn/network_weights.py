@@ -44,8 +44,8 @@ def network_weights(module: nn.Module) -> tuple[Layer, ...]:
     if not found.network:
         raise UsageError(
             f"a {type(module).__name__} is not its MLPs one behind the other: {len(found.layers)} "
-            f"layer(s) found, {', '.join([*found.layers][:4])}.{in_words(found.left_out)} Pass "
-            "the part of the model that is an MLP."
+            f"layer(s) found, {', '.join([*found.layers][:4])}.{in_words(found.left_out)} Read "
+            "them one by one: bl.from_module(module).layers."
         )
     return tuple(in_float64(layer.read()) for layer in found.layers.values())
 

@@ -70,8 +70,9 @@ def layer_map(
         NotQuadraticError: If the layer is not quadratic and the closest map explains too little.
     """
     view, module = model.layers[name], model.module
-    if basis != "input" and view.reads == "residual stream":
-        raise UsageError(f"{name} reads a normalised residual stream: use --basis input.")
+    if basis != "input" and view.reads in ("residual stream", "activations"):
+        normalised = "a normalised " if view.reads == "residual stream" else ""
+        raise UsageError(f"{name} reads {normalised}{view.reads}: use --basis input.")
     if basis != "input" and view.reads == "neurons":
         what = "embedding before it" if basis == "embedding" else "images for inputs, but neurons"
         raise UsageError(

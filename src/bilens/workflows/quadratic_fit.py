@@ -12,6 +12,7 @@ from bilens.algebra.closest.layer_weights import GLUWeights, Layer, MLPWeights, 
 from bilens.algebra.closest.quadratic_fit import SAMPLES, THRESHOLD, QuadraticFit, fit_layers
 from bilens.checks import check_finite
 from bilens.errors import ShapeError, UsageError
+from bilens.io.estimator_reader import from_sklearn
 from bilens.io.load import LayerView, LoadedModel
 from bilens.nn import BilinearTransformer
 from bilens.nn.network_weights import network_weights
@@ -43,8 +44,9 @@ def quadratic_fit(
 
     Args:
         module_or_weights: a layer, MLP or classifier of bilens, any module that is linear maps,
-            activations and gates one behind the other, a loaded model or one of its layers,
-            `MLPWeights`, `GLUWeights`, or a sequence of them. It is not changed.
+            activations and gates one behind the other, a fitted MLP of scikit-learn, a loaded
+            model or one of its layers, `MLPWeights`, `GLUWeights`, or a sequence of them. It is
+            not changed.
         mean: μ, (in,); None is zero, or the mean of the data.
         covariance: Σ, (in, in), singular or not; None is I, or the covariance of the data. With a
             mean or a covariance the data do not take part in the closed form.
@@ -95,11 +97,15 @@ def layers_and_run(subject: Subject) -> tuple[tuple[Layer, ...], Run]:
     if isinstance(subject, LayerView):
         layers = (subject.weights(torch.float64),)
         return layers, layers[0]
+    if isinstance(subject, LoadedModel) and subject.module is None:
+        return chained(network_of(subject))
+    if not isinstance(subject, nn.Module | LoadedModel) and hasattr(subject, "coefs_"):
+        return chained(network_of(from_sklearn(subject)))
     module, _ = given_model(subject, "a quadratic fit", "bl.quadratic_fit({})")
     if not isinstance(module, nn.Module):
         raise UsageError(
             f"a quadratic fit reads a module or weights, got a {type(module).__name__}: pass a "
-            "torch.nn.Module, bl.MLPWeights or bl.GLUWeights."
+            "torch.nn.Module, a fitted MLP of scikit-learn, bl.MLPWeights or bl.GLUWeights."
         )
     if isinstance(module, BilinearTransformer):
         raise UsageError(
@@ -108,6 +114,22 @@ def layers_and_run(subject: Subject) -> tuple[tuple[Layer, ...], Run]:
     for name, parameter in module.named_parameters():
         check_finite(name, parameter)
     return chained(network_weights(module))
+
+
+def network_of(model: LoadedModel) -> tuple[Layer, ...]:
+    """Return the layers of a model of which nothing else was read.
+
+    Raises:
+        UsageError: If they are not the whole of it.
+    """
+    if not model.network:
+        names = [*model.layers]
+        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        raise UsageError(
+            f"{model.source} is not its layers one behind the other: fit one of them, "
+            f"model.layers[name] (--layer), of {', '.join(names[:4])}{more}."
+        )
+    return tuple(view.weights(torch.float64) for view in model.network)
 
 
 def chained(layers: Sequence[Layer]) -> tuple[tuple[Layer, ...], Run]:

@@ -54,6 +54,9 @@ class Activation:
         if not isinstance(self.slope, int | float) or not math.isfinite(self.slope):
             raise UsageError(f"slope must be a finite number, got {self.slope!r}.")
 
+    def __str__(self) -> str:
+        return self.name if self.name != "leaky_relu" else f"leaky_relu with slope {self.leak:g}"
+
     @property
     def leak(self) -> float:
         """The slope below zero of a ReLU, leaky or not."""

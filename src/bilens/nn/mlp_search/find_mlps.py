@@ -9,11 +9,15 @@ from torch import nn
 
 from bilens.checks import check_type
 from bilens.errors import UsageError
+from bilens.nn.mlp_search.expression import Neurons
 from bilens.nn.mlp_search.found_layer import FoundLayer
 from bilens.nn.mlp_search.layer_check import LayerCheck, check_layers
 from bilens.nn.mlp_search.layer_names import layer_names
+from bilens.nn.mlp_search.observed import observed_layers, watch
 from bilens.nn.mlp_search.operations import read_graph
 from bilens.nn.mlp_search.traced import TORCH_LAYERS, traced, twin
+
+ADVICE = "If there is one all the same, pass example=..., an input to run the module on."
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,31 +39,36 @@ class FoundMLPs:
     left_out: tuple[str, ...]
 
 
-def find_mlps(module: nn.Module) -> FoundMLPs:
+def find_mlps(module: nn.Module, example: object = None) -> FoundMLPs:
     """Return the MLPs of a module; it is not changed, and its weights are not copied.
 
     Each module is traced with torch.fx; one that cannot be traced is looked for in its parts. What
     an activation is, is told by its values, and every layer is compared with the operations of
-    the module that it stands for.
+    the module that it stands for. With an example the module is also run, for what is left.
 
     Cost: a trace of each part, and a copy of one traced part at a time in float64 for the check.
 
     Args:
         module: any module.
+        example: an input, a tuple of arguments or a mapping of keyword arguments; None for no run.
 
     Raises:
-        UsageError: If it is no module, cannot be copied, or no MLP is found in it.
+        UsageError: If it is no module, cannot be copied, no MLP is found in it, or the example
+            does not run.
         NonFiniteError: If a weight of a layer is NaN or infinite.
         MemoryLimitError: If a part in float64 would not fit.
     """
     check_type("module", module, nn.Module, "pass a torch.nn.Module")
     search = Search(twin(module))
     search.visit("")
+    if example is not None and not search.network:
+        search.watch(example)
     left_out = (*search.notes, *search.unread())
     if not search.layers:
         raise UsageError(
             f"no MLP is found in the {type(module).__name__}: expected linear maps with a known "
             f"activation or a product between them.{in_words(left_out)}"
+            + ("" if example is not None else f" {ADVICE}")
         )
     return FoundMLPs(search.layers, search.checks, search.network, search.head, left_out)
 
@@ -83,7 +92,7 @@ class Search:
     network: bool = False
     head: str | None = None
     _seen: set[int] = field(default_factory=set)
-    _used: set[str] = field(default_factory=set)
+    _paths: dict[str, set[str]] = field(default_factory=dict)
 
     def visit(self, path: str) -> None:
         """Look for layers in a part of the module, and in its parts where it is not traced."""
@@ -105,6 +114,17 @@ class Search:
         for name in reader.inside:
             self.visit(below(path, name))
 
+    def watch(self, example: object) -> None:
+        """Run the module and look for layers among the linear maps that are in no whole one yet."""
+        bare = {name for name, one in self.layers.items() if isinstance(one.tree, Neurons)}
+        whole = {path for name in self.layers if name not in bare for path in self._paths[name]}
+        rest = [one for one in watch(self.module, example) if one.path not in whole]
+        layers, checks = observed_layers(rest)
+        for name in bare:  # a layer that ends with its neurons, and the map behind them is found
+            if any(self._paths[name] & {*one.paths} for one in layers):
+                del self.layers[name], self.checks[name], self._paths[name]
+        self.keep("", layers, [*checks])
+
     def keep(self, path: str, layers: list[FoundLayer], checks: list[LayerCheck | str]) -> bool:
         """Keep the layers that are what the module computes, and say whether all are."""
         names = layer_names(path, layers, self.layers)
@@ -112,7 +132,7 @@ class Search:
         for name, layer, check in zip(names, layers, checks, strict=True):
             if isinstance(check, LayerCheck) and check.passed:
                 self.layers[name], self.checks[name] = layer, check
-                self._used |= {below(path, part) for part in layer.paths}
+                self._paths[name] = {below(path, part) for part in layer.paths}
                 continue
             everything = False
             reason = check
@@ -123,10 +143,11 @@ class Search:
 
     def unread(self) -> list[str]:
         """Return the modules with weights of their own that no layer contains."""
+        used = {path for paths in self._paths.values() for path in paths}
         found = []
         for path, part in self.module.named_modules():
             own = [name for name, _ in part.named_parameters(path, recurse=False)]
-            read = path in self._used or self._used.issuperset(own) or isinstance(part, nn.PReLU)
+            read = path in used or used.issuperset(own) or isinstance(part, nn.PReLU)
             if own and not read:
                 found.append(f"{path or 'the module itself'} ({type(part).__name__})")
         return found

@@ -46,20 +46,30 @@ def values_of(function: Callable[[Tensor], object]) -> Tensor | None:
 def activation_through(
     points: Tensor, values: Tensor, tolerance: float = TOLERANCE
 ) -> Activation | None:
-    """Return the activation whose graph goes through points, both (points,); None for none.
+    """Return the activation whose graph goes through points; None for none, or for several.
 
     Args:
-        points: t.
-        values: φ(t).
+        points: t, (points,).
+        values: φ(t), (points,).
         tolerance: of a value, in units of 1 + |φ(t)|.
     """
     t, y = points.double(), values.double()
+    found = [one for one in candidates(t, y) if goes_through(one, t, y, tolerance)]
+    named = [one for one in found if one.name != "leaky_relu"]  # which has ReLU and t as ends
+    chosen = named or found
+    return chosen[0] if len(chosen) == 1 else None
+
+
+def candidates(t: Tensor, y: Tensor) -> list[Activation]:
+    """Return every activation, a leaky ReLU with the slope that points below zero show."""
+    known = [Activation(name) for name in get_args(ActivationName) if name != "leaky_relu"]
     negative = t < -0.1
-    slope = float((y[negative] / t[negative]).median()) if bool(negative.any()) else 0.0
-    candidates = [Activation(name) for name in get_args(ActivationName) if name != "leaky_relu"]
-    candidates.append(Activation("leaky_relu", slope))
-    for candidate in candidates:
-        expected = candidate(t)
-        if bool(((y - expected).abs() <= tolerance * (1 + expected.abs())).all()):
-            return candidate
-    return None
+    if bool(negative.any()):
+        known.append(Activation("leaky_relu", float((y[negative] / t[negative]).median())))
+    return known
+
+
+def goes_through(activation: Activation, t: Tensor, y: Tensor, tolerance: float) -> bool:
+    """Tell whether φ(t) is y everywhere."""
+    expected = activation(t)
+    return bool(((y - expected).abs() <= tolerance * (1 + expected.abs())).all())

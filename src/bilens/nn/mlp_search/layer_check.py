@@ -11,6 +11,7 @@ from torch.fx.node import Node
 
 from bilens.algebra.closest.layer_weights import in_float64
 from bilens.checks import check_finite, check_memory
+from bilens.errors import NumericalError
 from bilens.nn.mlp_search.expression import steps
 from bilens.nn.mlp_search.found_layer import FoundLayer
 
@@ -36,6 +37,19 @@ class LayerCheck:
     def passed(self) -> bool:
         """Whether the layer is what the module computes."""
         return self.max_error <= TOLERANCE * max(self.largest, 1e-30)
+
+    def refuse(self, what: str) -> LayerCheck:
+        """Return the check if it has passed.
+
+        Raises:
+            NumericalError: If what was read is another function.
+        """
+        if self.passed:
+            return self
+        raise NumericalError(
+            f"the layers that were read differ by {self.max_error:.1e} from {what}, whose outputs "
+            f"reach {self.largest:.1e}: this is a fault of the reader; do not use them."
+        )
 
 
 def compared(expected: Tensor, found: Tensor) -> LayerCheck:

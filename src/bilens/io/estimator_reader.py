@@ -1,0 +1,206 @@
+"""`bl.from_sklearn`: a fitted MLP of scikit-learn, as layers of a loaded model."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.bilinear_tensor import FactorSizes
+from bilens.algebra.closest.activation import Activation, ActivationName
+from bilens.algebra.closest.layer_weights import Layer, MLPWeights
+from bilens.checks import check_finite
+from bilens.errors import UsageError
+from bilens.io.layer_view import LayerView
+from bilens.io.loaded_model import LoadedModel
+from bilens.io.reading import Reading
+from bilens.nn.mlp_search.layer_check import LayerCheck, compared
+
+ESTIMATORS = ("MLPClassifier", "MLPRegressor")
+ACTIVATIONS: dict[str, ActivationName] = {
+    "identity": "identity",
+    "logistic": "sigmoid",
+    "tanh": "tanh",
+    "relu": "relu",
+}
+ROWS = 16
+
+
+def from_sklearn(estimator: object) -> LoadedModel:
+    """Read a fitted `MLPClassifier` or `MLPRegressor` of scikit-learn; it is not changed.
+
+    The layers end where the estimator's output activation begins: at the logits of a classifier.
+    Two classes have one logit z there; here they have two, −z/2 and z/2, whose softmax is the
+    estimator's pair of probabilities. `model.reading.head` names the output activation.
+
+    `bl.quadratic_fit(model)` reads the network end to end, `model.layers` layer by layer.
+
+    Args:
+        estimator: the object itself, never a pickle of it.
+
+    Returns:
+        A model without `module`, with the names of inputs and classes that the estimator has;
+        `model.reading` says how far its outputs are from the estimator's.
+
+    Raises:
+        UsageError: If it is another object, or not fitted.
+        NonFiniteError: If a weight is NaN or infinite.
+        NumericalError: If the layers do not give the estimator's outputs.
+    """
+    kind = check_estimator(estimator)
+    fitted: Any = estimator
+    layers = layers_of(fitted)
+    names = [f"layers.{index}" for index in range(len(layers))]
+    last = len(layers) - 1
+    views = {
+        name: LayerView(
+            FactorSizes(len(layer.down), len(layer.up), layer.d_in),
+            layer.phi,
+            layer.up.dtype,
+            lambda layer=layer: layer,  # type: ignore[misc]
+            gated=False,
+            reads="neurons" if index else "inputs",
+            gives="neurons" if index < last else "logits" if is_classifier(fitted) else "outputs",
+        )
+        for index, (name, layer) in enumerate(zip(names, layers, strict=True))
+    }
+    check = check_against(fitted, layers)
+    roles = {
+        name: f"ordinary, {layer.phi}, {layer.d_in} → {len(layer.up)}"
+        + (f" → {len(layer.down)}" if index == last else "")
+        for index, (name, layer) in enumerate(zip(names, layers, strict=True))
+    }
+    against = f"the {kind}'s own outputs"
+    reading = Reading(roles, False, {"output": check}, against, (), head_of(fitted))
+    return LoadedModel(
+        None,
+        f"the {kind}",
+        hash_of(layers),
+        output_names=class_names(fitted),
+        provenance={"format": f"scikit-learn {kind}"},
+        input_names=input_names(fitted),
+        views=views,
+        reading=reading,
+    )
+
+
+def check_estimator(estimator: object) -> str:
+    """Return the class of a fitted MLP of scikit-learn.
+
+    Raises:
+        UsageError: If it is anything else.
+    """
+    kind = next(
+        (
+            base.__name__
+            for base in type(estimator).__mro__
+            if base.__name__ in ESTIMATORS and base.__module__.startswith("sklearn.")
+        ),
+        None,
+    )
+    if kind is None:
+        inner = {"Pipeline": "pipeline[-1]", "GridSearchCV": "search.best_estimator_"}
+        advice = inner.get(type(estimator).__name__)
+        raise UsageError(
+            f"a {type(estimator).__name__} is no MLP of scikit-learn; expected a fitted "
+            f"{' or '.join(ESTIMATORS)}"
+            + (f": pass {advice}, and inputs as it receives them." if advice else ".")
+        )
+    if not hasattr(estimator, "coefs_"):
+        raise UsageError(f"the {kind} is not fitted: call its fit(X, y) first.")
+    return kind
+
+
+def layers_of(estimator: Any) -> tuple[MLPWeights, ...]:
+    """Return the layers of an estimator; the last one reaches to the logits or outputs."""
+    weights = [tensor(f"coefs_[{k}]", part).T for k, part in enumerate(estimator.coefs_)]
+    biases = [tensor(f"intercepts_[{k}]", part) for k, part in enumerate(estimator.intercepts_)]
+    activation = Activation(ACTIVATIONS[estimator.activation])
+    if one_logit(estimator):
+        half = torch.tensor([[-0.5], [0.5]], dtype=weights[-1].dtype)
+        weights[-1], biases[-1] = half @ weights[-1], half @ biases[-1]
+    if len(weights) == 1:  # no hidden layer
+        wide = torch.eye(weights[0].shape[1], dtype=weights[0].dtype)
+        return (MLPWeights(weights[0], wide, Activation("identity"), constant=biases[0]),)
+    found = []
+    for index, (up, bias) in enumerate(zip(weights[:-1], biases[:-1], strict=True)):
+        last = index == len(weights) - 2
+        down = weights[-1] if last else torch.eye(len(up), dtype=up.dtype)
+        constant = biases[-1] if last else None
+        found.append(MLPWeights(down, up, activation, bias, constant=constant))
+    return tuple(found)
+
+
+def tensor(name: str, array: Any) -> Tensor:
+    """Return a copy of an array of the estimator.
+
+    Raises:
+        NonFiniteError: If it holds NaN or infinity.
+    """
+    return check_finite(name, torch.tensor(array))
+
+
+def is_classifier(estimator: Any) -> bool:
+    """Tell whether the outputs are logits."""
+    return hasattr(estimator, "classes_")
+
+
+def one_logit(estimator: Any) -> bool:
+    """Tell whether it is a classifier of two classes with one logit."""
+    return is_classifier(estimator) and estimator.n_outputs_ == 1 and len(estimator.classes_) == 2
+
+
+def head_of(estimator: Any) -> str | None:
+    """Return what the estimator applies behind its last layer; None for nothing."""
+    if one_logit(estimator):
+        return "softmax of −z/2 and z/2, z the one logit of the estimator"
+    name = estimator.out_activation_
+    return {"identity": None, "logistic": "sigmoid of each logit"}.get(name, name)
+
+
+def class_names(estimator: Any) -> tuple[str, ...] | None:
+    """Return one name for each logit; None for a regressor."""
+    return tuple(map(str, estimator.classes_)) if is_classifier(estimator) else None
+
+
+def input_names(estimator: Any) -> tuple[str, ...] | None:
+    """Return the names of the columns that it was fitted to; None where they had none."""
+    names = getattr(estimator, "feature_names_in_", None)
+    return None if names is None else tuple(map(str, names))
+
+
+def check_against(estimator: Any, layers: tuple[MLPWeights, ...]) -> LayerCheck:
+    """Return how far the layers are from the estimator: probabilities, or outputs of a regressor.
+
+    Raises:
+        NumericalError: If they are another function.
+    """
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(ROWS, layers[0].d_in, generator=generator, dtype=layers[0].up.dtype)
+    y: Tensor = x
+    for layer in layers:
+        y = layer(y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # inputs without the names of columns are meant
+        if is_classifier(estimator):
+            expected = estimator.predict_proba(x.numpy())
+            several = estimator.out_activation_ == "logistic" and not one_logit(estimator)
+            y = torch.sigmoid(y) if several else torch.softmax(y, dim=-1)
+        else:
+            expected = estimator.predict(x.numpy()).reshape(ROWS, -1)
+            y = y.exp() if estimator.out_activation_ == "exp" else y
+    return compared(torch.as_tensor(expected), y).refuse("the estimator")
+
+
+def hash_of(layers: tuple[Layer, ...]) -> str:
+    """Return the SHA-256 of the weights."""
+    digest = hashlib.sha256()
+    for layer in layers:
+        for name, part in vars(layer).items():
+            if isinstance(part, Tensor):
+                digest.update(f"{name} {part.dtype} {tuple(part.shape)}".encode())
+                digest.update(part.contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,152 @@
+"""Guessing the roles of tensors from their names and shapes; several readings are no guess."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from bilens.errors import CheckpointError
+from bilens.io.mapped.orientation import Shapes, misfit
+from bilens.io.mapped.roles import GRAMMAR, LayerRoles
+
+# Names of the parts of one MLP, as far as they are in wide use: (gate, up, down).
+GATED = (
+    ("gate", "up", "down"),
+    ("gate_proj", "up_proj", "down_proj"),
+    ("w1", "w3", "w2"),
+    ("wi_0", "wi_1", "wo"),
+    ("left", "right", "down"),
+)
+ORDINARY = (
+    ("fc1", "fc2"),
+    ("fc_1", "fc_2"),
+    ("linear1", "linear2"),
+    ("lin1", "lin2"),
+    ("c_fc", "c_proj"),
+    ("up_proj", "down_proj"),
+    ("up", "down"),
+    ("dense_h_to_4h", "dense_4h_to_h"),
+    ("wi", "wo"),
+    ("w1", "w2"),
+    ("W1", "W2"),
+    ("W_in", "W_out"),
+)
+WEIGHT, BIAS = ("", ".weight", ".kernel"), (".bias", "_bias")
+BIASES = {
+    "fc1": "b1",
+    "W1": "b1",
+    "W2": "b2",
+    "w1": "b1",
+    "w2": "b2",
+    "W_in": "b_in",
+    "W_out": "b_out",
+}
+
+
+def guess_roles(path: Path, shapes: Shapes) -> list[LayerRoles]:
+    """Return the layers of a file that says nothing but names and shapes.
+
+    If every tensor is a matrix that reads what the one before gives, in the order of their names,
+    or a bias of one, they are a network. Otherwise MLPs with names in wide use are looked for.
+
+    Args:
+        path: of the file, for messages.
+        shapes: of its tensors.
+
+    Raises:
+        CheckpointError: If nothing fits.
+    """
+    layers = chain_by_order(shapes) or blocks_by_name(shapes)
+    if not layers:
+        matrices = [f"{name} {shape}" for name, shape in shapes.items() if len(shape) == 2]
+        more = f" and {len(matrices) - 8} more" if len(matrices) > 8 else ""
+        raise CheckpointError(
+            f"{path}: holds no MLP that names and shapes give away. Its matrices: "
+            f"{', '.join(matrices[:8]) or 'none'}{more}. Say which is what: roles= (--map), with "
+            f"{GRAMMAR}."
+        )
+    return layers
+
+
+def blocks_by_name(shapes: Shapes) -> list[LayerRoles]:
+    """Return the MLPs with names in wide use, each under a prefix of its own."""
+    found: dict[str, LayerRoles] = {}
+    for kinds in (GATED, ORDINARY):
+        for kind in kinds:
+            for prefix in prefixes(shapes, kind[-1]):
+                names = [weight(shapes, prefix + part) for part in kind]
+                if prefix in found or None in names:
+                    continue
+                biases = [bias(shapes, prefix, part) for part in kind]
+                found[prefix] = layer_of(names, biases)  # type: ignore[arg-type]
+    return [found[prefix] for prefix in sorted(found, key=natural)]
+
+
+def layer_of(names: list[str], biases: list[str | None]) -> LayerRoles:
+    """Return (gate, up, down) or (up, down) as a layer."""
+    gate, gate_bias = (names[0], biases[0]) if len(names) == 3 else (None, None)
+    return LayerRoles(
+        names[-2],
+        names[-1],
+        gate,
+        biases[-2],
+        biases[-1],
+        gate_bias,
+    )
+
+
+def prefixes(shapes: Shapes, part: str) -> Iterator[str]:
+    """Yield what stands before a part, wherever it is a matrix."""
+    for name, shape in shapes.items():
+        for end in WEIGHT:
+            before, found, after = name.rpartition(f"{part}{end}")
+            if found and not after and len(shape) == 2 and (not before or before[-1] in "._/"):
+                yield before
+
+
+def weight(shapes: Shapes, name: str) -> str | None:
+    """Return the matrix of a part; None where there is none."""
+    names = (f"{name}{end}" for end in WEIGHT)
+    return next((one for one in names if len(shapes.get(one, ())) == 2), None)
+
+
+def bias(shapes: Shapes, prefix: str, part: str) -> str | None:
+    """Return the bias of a part; None where there is none."""
+    names = [f"{prefix}{part}{end}" for end in BIAS]
+    names += [f"{prefix}{BIASES[part]}"] if part in BIASES else []
+    return next((one for one in names if len(shapes.get(one, ())) == 1), None)
+
+
+def chain_by_order(shapes: Shapes) -> list[LayerRoles]:
+    """Return all tensors as a network in the order of their names; empty where they do not fit.
+
+    One block with a known pair of names is a network too; several are read apart.
+    """
+    matrices = sorted((name for name, shape in shapes.items() if len(shape) == 2), key=natural)
+    if len(matrices) < 2 or len(blocks_by_name(shapes)) > 1:
+        return []
+    biases = [bias_beside(shapes, name) for name in matrices]
+    layers = [
+        LayerRoles(up, up_bias=shift) for up, shift in zip(matrices[:-2], biases[:-2], strict=True)
+    ]
+    layers.append(LayerRoles(matrices[-2], matrices[-1], up_bias=biases[-2], down_bias=biases[-1]))
+    read = {name for layer in layers for _, name in layer.named()}
+    fits = read == {*shapes} and any(misfit(layers, shapes, way) is None for way in (False, True))
+    return layers if fits else []
+
+
+def bias_beside(shapes: Shapes, name: str) -> str | None:
+    """Return the bias of a matrix that is named like it."""
+    stem = re.sub(r"(\.weight|\.kernel)$", "", name)
+    swapped = re.sub(
+        r"(?i)w(eight)?(?=[^a-z]*$)", lambda m: {"w": "b", "W": "b"}.get(m[0], "bias"), name
+    )
+    names = [*(f"{stem}{end}" for end in BIAS), swapped]
+    return next((one for one in names if len(shapes.get(one, ())) == 1), None)
+
+
+def natural(name: str) -> list[tuple[bool, int | str]]:
+    """Return a key that sorts layers.10 behind layers.9."""
+    parts = re.split(r"(\d+)", name)
+    return [(part.isdecimal(), int(part) if part.isdecimal() else part) for part in parts if part]

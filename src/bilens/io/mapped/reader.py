@@ -1,0 +1,213 @@
+"""Reading the MLPs of a safetensors file by roles that are given or guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from bilens.algebra.bilinear_tensor import FactorSizes
+from bilens.algebra.closest.activation import Activation
+from bilens.algebra.closest.layer_weights import GLUWeights, Layer, MLPWeights, in_float64
+from bilens.errors import CheckpointError, UsageError
+from bilens.io.layer_view import LayerView
+from bilens.io.loaded_model import LoadedModel
+from bilens.io.mapped.activation_name import activation_named
+from bilens.io.mapped.guess import guess_roles
+from bilens.io.mapped.orientation import check_axes, orientation, sizes
+from bilens.io.mapped.roles import LayerRoles, is_network, parse_roles
+from bilens.io.reading import Reading
+from bilens.io.tensors import file_sha256, read_safetensors
+from bilens.nn.mlp_search.layer_check import LayerCheck, compared
+
+ROWS = 16
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a caller says about a file of unknown names.
+
+    Attributes:
+        roles: role → tensor; None to have them guessed.
+        activation: its name; None where nothing was said.
+        transposed: whether matrices are (in, out); None where the shapes decide it.
+    """
+
+    roles: Mapping[str, str] | None = None
+    activation: str | Activation | None = None
+    transposed: bool | None = None
+
+    @property
+    def anything(self) -> bool:
+        """Whether the caller said anything."""
+        return any(part is not None for part in (self.roles, self.activation, self.transposed))
+
+
+def read_mapped(path: Path, said: Said) -> LoadedModel:
+    """Return the MLPs of a file as layers.
+
+    Args:
+        path: a safetensors file.
+        said: what the caller knows of it.
+
+    Raises:
+        CheckpointError: If the file is damaged, or has no such tensors, or their shapes do not fit.
+        UsageError: If the activation is not said, or roles or shapes leave a choice.
+        NonFiniteError: If a tensor holds NaN or infinity.
+        NumericalError: If what is read is another function than the tensors in the file.
+    """
+    tensors, _ = read_safetensors(path)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    guessed = said.roles is None
+    if said.roles is None:
+        layers = guess_roles(path, shapes)
+    else:
+        layers = parse_roles(path, said.roles, shapes)
+    check_axes(path, layers, shapes)
+    check_one_dtype(path, layers, tensors)
+    activation = said_activation(path, layers, said.activation)
+    transposed = orientation(path, layers, shapes, said.transposed)
+    names = layer_names(layers)
+    views, checks = {}, {}
+    for index, (name, roles) in enumerate(zip(names, layers, strict=True)):
+        layer = layer_of(roles, tensors, activation, transposed)
+        checks[name] = check_layer(layer, roles, tensors, activation, transposed)
+        views[name] = view_of(layer, index, len(layers), is_network(layers))
+    read = {tensor for roles in layers for _, tensor in roles.named()}
+    way = "matrices are (in, out)" if transposed else "matrices are (out, in)"
+    return LoadedModel(
+        None,
+        str(path),
+        file_sha256(path),
+        provenance={"format": "safetensors file with named roles"},
+        views=views,
+        reading=Reading(
+            {n: f"{roles}; {activation}; {way}" for n, roles in zip(names, layers, strict=True)},
+            guessed,
+            checks,
+            "torch.nn.functional on the tensors as they lie in the file",
+            tuple(f"tensor {name} {shapes[name]}" for name in tensors if name not in read),
+        ),
+    )
+
+
+def said_activation(
+    path: Path, layers: list[LayerRoles], said: str | Activation | None
+) -> Activation:
+    """Return the activation; a file of tensors never says which.
+
+    Raises:
+        UsageError: If nothing was said, with what the roles were taken for.
+    """
+    if said is None:
+        found = "; ".join(f"layer {index}: {roles}" for index, roles in enumerate(layers[:4]))
+        more = f"; and {len(layers) - 4} more" if len(layers) > 4 else ""
+        raise UsageError(
+            f"{path}: looks like an MLP ({found}{more}), and does not say its activation: pass "
+            "activation= (--activation), for example relu, gelu, or identity for a product "
+            "without one. Other roles can be said with roles= (--map)."
+        )
+    return activation_named(said)
+
+
+def check_one_dtype(path: Path, layers: list[LayerRoles], tensors: Mapping[str, Tensor]) -> None:
+    """Refuse layers of mixed dtypes.
+
+    Raises:
+        CheckpointError: With the dtypes.
+    """
+    found = {str(tensors[name].dtype) for layer in layers for _, name in layer.named()}
+    if len(found) > 1:
+        raise CheckpointError(
+            f"{path}: mixes the dtypes {', '.join(sorted(found))}; one was expected: convert the "
+            "weights."
+        )
+
+
+def layer_names(layers: list[LayerRoles]) -> list[str]:
+    """Return "layer" for a single one, and "layers.0" and so on for several."""
+    several = len(layers) > 1
+    return [f"layers.{index}" if several else "layer" for index in range(len(layers))]
+
+
+def layer_of(
+    roles: LayerRoles, tensors: Mapping[str, Tensor], activation: Activation, transposed: bool
+) -> Layer:
+    """Return one layer as plain weights."""
+
+    def matrix(name: str) -> Tensor:
+        return tensors[name].T if transposed else tensors[name]
+
+    def vector(name: str | None) -> Tensor | None:
+        return None if name is None else tensors[name]
+
+    up = matrix(roles.up)
+    down = torch.eye(len(up), dtype=up.dtype) if roles.down is None else matrix(roles.down)
+    up_bias, constant = vector(roles.up_bias), vector(roles.down_bias)
+    if roles.gate is None:
+        return MLPWeights(down, up, activation, up_bias, constant=constant)
+    gate, gate_bias = matrix(roles.gate), vector(roles.gate_bias)
+    return GLUWeights(down, gate, up, activation, gate_bias, up_bias, constant=constant)
+
+
+def view_of(layer: Layer, index: int, count: int, network: bool) -> LayerView:
+    """Return a view of one of so many layers."""
+    hidden = layer.up if isinstance(layer, MLPWeights) else layer.gate
+    return LayerView(
+        FactorSizes(len(layer.down), len(hidden), layer.d_in),
+        layer.phi,
+        layer.down.dtype,
+        lambda: layer,
+        isinstance(layer, GLUWeights),
+        ("neurons" if index else "inputs") if network else "activations",
+        "neurons" if network and index < count - 1 else "outputs",
+    )
+
+
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "identity": lambda t: t,
+    "relu": functional.relu,
+    "squared_relu": lambda t: functional.relu(t).square(),
+    "gelu": functional.gelu,
+    "gelu_tanh": lambda t: functional.gelu(t, approximate="tanh"),
+    "silu": functional.silu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+}
+
+
+def check_layer(
+    layer: Layer,
+    roles: LayerRoles,
+    tensors: Mapping[str, Tensor],
+    activation: Activation,
+    transposed: bool,
+) -> LayerCheck:
+    """Return how far a layer is from the same thing written with torch.nn.functional.
+
+    Raises:
+        NumericalError: If they are not the same.
+    """
+
+    def linear(x: Tensor, weight: str, bias: str | None) -> Tensor:
+        w = tensors[weight].double()
+        y = x @ w if transposed else functional.linear(x, w)
+        return y if bias is None else y + tensors[bias].double()
+
+    _, d_in = sizes(tuple(tensors[roles.up].shape), transposed)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(ROWS, d_in, generator=generator, dtype=torch.float64)
+    up = linear(x, roles.up, roles.up_bias)
+    gate = up if roles.gate is None else linear(x, roles.gate, roles.gate_bias)
+    if activation.name == "leaky_relu":
+        hidden = functional.leaky_relu(gate, activation.leak)
+    else:
+        hidden = FUNCTIONS[activation.name](gate)
+    y = hidden if roles.gate is None else hidden * up
+    if roles.down is not None:
+        y = linear(y, roles.down, roles.down_bias)
+    return compared(y, in_float64(layer)(x)).refuse("the tensors in the file")

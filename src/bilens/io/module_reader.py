@@ -1,0 +1,96 @@
+"""`bl.from_module`: the MLPs inside any PyTorch module, as layers of a loaded model."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import nn
+
+from bilens.io.layer_view import Gives, LayerView, Reads
+from bilens.io.loaded_model import LoadedModel
+from bilens.io.reading import Reading
+from bilens.nn.mlp_search.find_mlps import FoundMLPs, find_mlps
+from bilens.nn.mlp_search.found_layer import FoundLayer
+
+
+def from_module(module: nn.Module, example: object = None) -> LoadedModel:
+    """Read the MLPs inside any PyTorch module as layers; the module is not changed.
+
+    Layers are found by tracing the module, or its parts, with torch.fx: linear maps with an
+    activation between them, ordinary or gated, however they are written; biases, residual paths
+    and batch normalisations become part of a layer. Where that does not reach, an example is
+    run and what enters each linear map is compared with what leaves the ones before it. An
+    activation is known by its values. Every layer is compared with what the module itself
+    computes there; `model.reading` says how far it is off, and what was not read.
+
+    Where the layers one behind the other are the module, `bl.quadratic_fit(model)` reads it end to
+    end; otherwise layer by layer, `bl.quadratic_fit(model.layers[name])`.
+
+    Cost: a trace of each part and, for the check, a copy in float64 of one traced part at a time.
+
+    Args:
+        module: any module, on any device; its weights are read when they are asked for, so that
+            layers of a module that is trained on are those of the moment.
+        example: an input, a tuple of arguments or a mapping of keyword arguments, run once without
+            gradients; None for no run.
+
+    Returns:
+        A model without `module`; `model.layers`: name → `LayerView`.
+
+    Raises:
+        UsageError: If it is no module, cannot be copied, holds no MLP, or the example does not run.
+        NonFiniteError: If a weight of a layer is NaN or infinite.
+        MemoryLimitError: If a part in float64 would not fit.
+    """
+    found = find_mlps(module, example)
+    kind = type(module).__name__
+    return LoadedModel(
+        None,
+        f"the {kind}",
+        hash_of(module),
+        provenance={"format": f"PyTorch module {kind}"},
+        views=views_of(found),
+        reading=Reading(
+            {name: made_of(layer) for name, layer in found.layers.items()},
+            False,
+            found.checks,
+            "the module's own operations",
+            found.left_out,
+            found.head,
+        ),
+    )
+
+
+def views_of(found: FoundMLPs) -> dict[str, LayerView]:
+    """Return a view of each layer that was found."""
+    last = len(found.layers) - 1
+    views = {}
+    for index, (name, layer) in enumerate(found.layers.items()):
+        reads: Reads = "activations"
+        gives: Gives = "outputs"
+        if found.network:
+            reads = "neurons" if index else "inputs"
+            gives = "neurons" if index < last else "logits" if found.head else "outputs"
+        gated = layer.neurons.value is not None
+        activation = layer.neurons.activation
+        views[name] = LayerView(
+            layer.sizes, activation, layer.dtype, layer.read, gated, reads, gives
+        )
+    return views
+
+
+def made_of(layer: FoundLayer) -> str:
+    """Return what a layer was found to be, in words."""
+    kind = "gated" if layer.neurons.value is not None else "ordinary"
+    return f"{kind}, {layer.neurons.activation}, made of {', '.join(layer.paths)}"
+
+
+def hash_of(module: nn.Module) -> str:
+    """Return the SHA-256 of the names, kinds and bytes of a module's parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
