@@ -1,6 +1,7 @@
 """Lists and moments of many directions at once against the stream of all entries.
 
-Broken once: the bound left out of `least`; an entry among the largest was lost. `/ 2` dropped in
+Broken once: the bound left out of `least`; an entry among the largest was lost. `+ part.start`
+left out of the places found; entries of later blocks were others. `/ 2` dropped in
 `_moments`; the mean was twice as large. `right[:, i, None] * left[:, i:]` left out of the packed
 forms; they were not the dense matrices.
 """
@@ -17,7 +18,7 @@ from bilens.algebra.direct.direct_interactions import direct_interactions
 from bilens.algebra.direct.listed import ListedInteractions
 from bilens.algebra.direct.listed_interactions import listed_interactions
 from bilens.algebra.direct.packed_forms import PackedForms
-from bilens.algebra.direct.screening import Rounded, integer_product, may_be_largest
+from bilens.algebra.direct.screening import Rounded, Screen, integer_product
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.status import Status
 from bilens.errors import MemoryLimitError, NonFiniteError, ShapeError, UsageError
@@ -65,8 +66,10 @@ def test_lists_and_moments_are_those_of_the_stream(
     assert len(found) == (D_OUT if directions is None else len(directions))
 
 
-def test_the_same_where_blocks_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kept", [1, 40 * 4 * 150, 2**20], ids=["block", "strips", "whole"])
+def test_the_same_where_blocks_are_many(monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
     monkeypatch.setattr("bilens.algebra.direct.screening.ROWS", 16)
+    monkeypatch.setattr("bilens.algebra.direct.screening.PRODUCT_BYTES", kept)
     f = random_map(1, d_out=4, d_hidden=30, d_in=20)
     dictionary, directions = randn(20, 150, seed=3), randn(6, 4, seed=4)
     found = listed_interactions(f, dictionary, directions, top=20)
@@ -133,11 +136,14 @@ def test_no_large_entry_is_lost_by_eight_bits(seed: int) -> None:
     rows, others = randn(700, 12, seed=seed).float(), randn(700, 12, seed=seed + 50).float()
     rows[-1] *= 20
     others[0] *= 30  # most rows and columns are then rounded coarsely
-    first, second = may_be_largest(rows, Rounded.of(rows), others, 40)
-    product = (rows.double() @ others.double().T).triu(1)
-    largest = set(product.abs().flatten().topk(40).indices.tolist())
-    assert largest <= set((first * 700 + second).tolist())
-    assert bool((first < second).all())
+    screen = Screen(rows)
+    for factor in (1, others, 1e-3):  # one after another in the same memory
+        b = others * factor
+        first, second = screen.may_be_largest(b, 40)
+        product = (rows.double() @ b.double().T).triu(1)
+        largest = set(product.abs().flatten().topk(40).indices.tolist())
+        assert largest <= set((first * 700 + second).tolist())
+        assert bool((first < second).all())
 
 
 def test_rounded_rows_are_within_their_error() -> None:

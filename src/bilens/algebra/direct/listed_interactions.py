@@ -15,7 +15,7 @@ from bilens.algebra.direct.listed import ListedEntries, ListedInteractions
 from bilens.algebra.direct.packed_forms import PackedForms, packed_bytes
 from bilens.algebra.direct.reader import SPARE, squared_norms_in_features
 from bilens.algebra.direct.running_top import by_size
-from bilens.algebra.direct.screening import ROWS, Rounded, may_be_largest
+from bilens.algebra.direct.screening import PRODUCT_BYTES, ROWS, Screen
 from bilens.algebra.gram.blocks import blocks
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.status import Status
@@ -105,7 +105,7 @@ def plan_packed(f: QuadraticMap, features: int, num: int, limit: int | str | Non
     d_out, hidden, d_in = f.sizes
     kept = 8 * 2 * features * hidden + 8 * 3 * hidden * hidden
     chunk = 4 * CHUNK * d_in * (d_in + 1) // 2 + 8 * d_in**2
-    screen = 4 * features * (4 * ROWS + 4 * d_in)
+    screen = PRODUCT_BYTES + 4 * features * (4 * ROWS + 5 * d_in)
     results = 8 * num * (3 * features + 4 * hidden)
     factors = 8 * 4 * (d_out + 2 * d_in) * hidden
     need = kept + chunk + screen + results + factors
@@ -187,11 +187,12 @@ class Lister:
         num = len(self.weights)
         keys = torch.empty(num, listed, dtype=torch.int64, device=self.columns.device)
         values = self.weights.new_empty(num, listed)
-        rounded = Rounded.of(self.columns)
+        screen = Screen(self.columns)
+        reached = torch.empty_like(self.columns)
         mean, spread = self._moments(masses, count)
         for part in blocks(num if count > 0 else 0, CHUNK):
             for row, form in zip(range(num)[part], self._forms(part), strict=True):
-                keys[row], values[row] = self._largest(row, form, rounded, listed, count)
+                keys[row], values[row] = self._largest(row, form, screen, reached, listed, count)
                 if progress is not None:
                     progress(row + 1, num)
         return ListedEntries(
@@ -217,16 +218,19 @@ class Lister:
             yield half + half.T
 
     def _largest(
-        self, row: int, form: Tensor, rounded: Rounded, listed: int, count: int
+        self, row: int, form: Tensor, screen: Screen, reached: Tensor, listed: int, count: int
     ) -> tuple[Tensor, Tensor]:
-        """Return keys and exact values of the largest entries of one direction."""
+        """Return keys and exact values of the largest entries of one direction.
+
+        `reached` is memory for DᵀQ.
+        """
         features, weight = len(self.columns), self.weights[row]
         spare = min(listed + SPARE, count)
         if not bool(weight.any()):
             first, second = torch.triu_indices(min(features, spare + 1), features, 1)[:, :spare]
         else:
-            reached = self.columns @ form
-            first, second = may_be_largest(self.columns, rounded, reached, spare)
+            torch.mm(self.columns, form, out=reached)
+            first, second = screen.may_be_largest(reached, spare)
             sizes = (self.columns[first] * reached[second]).sum(dim=1).abs()
             kept = sizes.topk(spare).indices
             first, second = first[kept], second[kept]

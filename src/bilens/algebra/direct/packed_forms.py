@@ -63,7 +63,7 @@ class PackedForms:
     def square(self, triangle: Tensor) -> Tensor:
         """Return one triangle as a symmetric (in, in) matrix."""
         width = round(len(self.places) ** 0.5)
-        return triangle[self.places].view(width, width)
+        return triangle.index_select(0, self.places).view(width, width)
 
 
 def packed_bytes(d_out: int, d_hidden: int, d_in: int) -> int:
