@@ -22,7 +22,7 @@ demo: .venv/demo
 	$(BIN)/bilens demo --out runs/demo
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: .venv/test
 	$(BIN)/ruff format --check .
