@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from bilens.report.attack_report import AttackReport
     from bilens.report.audit_report import AuditReport
     from bilens.report.certificate_report import CertificateReport
+    from bilens.report.layer_audit_report import LayerAuditReport
     from bilens.report.trace_report import TraceReport
     from bilens.workflows.attack import attack_model
     from bilens.workflows.audit import audit
@@ -160,6 +161,7 @@ _HOMES = {
     "bilens.report.attack_report": ("AttackReport",),
     "bilens.report.audit_report": ("AuditReport",),
     "bilens.report.certificate_report": ("CertificateReport",),
+    "bilens.report.layer_audit_report": ("LayerAuditReport",),
     "bilens.report.trace_report": ("TraceReport",),
     "bilens.workflows.attack": ("attack_model",),
     "bilens.workflows.audit": ("audit",),
@@ -187,6 +189,7 @@ __all__ = [
     "GLUWeights",
     "GaussianMoments",
     "InteractionMatrix",
+    "LayerAuditReport",
     "LeastSquaresFit",
     "MLPWeights",
     "Proof",

@@ -25,21 +25,16 @@ def judge(
     """
     findings = [_exact(exactness), _complete(classes)]
     if accuracy is not None:
-        findings.append(
-            Finding(
-                "accuracy",
-                "info",
-                {
-                    "value": accuracy.value,
-                    "low": accuracy.low,
-                    "high": accuracy.high,
-                    "total": accuracy.total,
-                },
-            )
-        )
+        findings.append(accuracy_finding(accuracy))
         findings.append(_few_directions(truncation, enough))
     findings.append(_beyond_chance(classes))
     return tuple(findings)
+
+
+def accuracy_finding(accuracy: Share) -> Finding:
+    """Return how often the model is right."""
+    numbers = {"value": accuracy.value, "low": accuracy.low, "high": accuracy.high}
+    return Finding("accuracy", "info", {**numbers, "total": accuracy.total})
 
 
 def _exact(exactness: tuple[Exactness, ...]) -> Finding:

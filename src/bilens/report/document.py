@@ -31,6 +31,7 @@ KIND: Final = "audit"
 __all__ = ["Document", "check_document", "displayable", "json_text"]
 
 CHANCE = {"median": NUMBER, "low": NUMBER, "high": NUMBER}
+SHARE = {"right": COUNT, "total": COUNT, "value": NUMBER, "low": NUMBER, "high": NUMBER}
 EIGENVECTOR = {
     "eigenvalue": NUMBER,
     "explained": NUMBER,
@@ -125,9 +126,7 @@ SHAPE: Final[dict[str, Any]] = {
     "passed": FLAG,
     "model": MODEL,
     "exactness": EXACTNESS,
-    "accuracy": Optional(
-        {"right": COUNT, "total": COUNT, "value": NUMBER, "low": NUMBER, "high": NUMBER}
-    ),
+    "accuracy": Optional(SHARE),
     "classes": [CLASS_READING],
     "truncation": [{"k": COUNT, "accuracy": NUMBER, "agreement": NUMBER}],
     "explanations": [

@@ -1,4 +1,4 @@
-"""`bl.audit`: a classifier and, if given, test images, to a report."""
+"""`bl.audit`: a model and, if given, test images, to a report."""
 
 from __future__ import annotations
 
@@ -7,34 +7,45 @@ from torch import Tensor, nn
 from bilens.data.images import ImageDataset
 from bilens.errors import UsageError
 from bilens.findings.audit import audit_classifier
+from bilens.findings.layers.audit import NULL_SAMPLES as LAYER_SAMPLES
 from bilens.findings.subject import LabelledImages, Progress, silent
 from bilens.io.load import LoadedModel
 from bilens.report.audit_report import AuditReport
-from bilens.workflows.approximate_reading import offering_a_fit
+from bilens.report.layer_audit_report import LayerAuditReport
 from bilens.workflows.given_model import given_model
+from bilens.workflows.layer_audit import audit_model_layers, is_one_exact_layer
 from bilens.workflows.provenance import describe_data, describe_run, describe_source
+
+CLASS_SAMPLES = 99  # rotations for the classes of a classifier
 
 
 def audit(
     model: LoadedModel | nn.Module,
     data: ImageDataset | tuple[Tensor, Tensor] | None = None,
     *,
-    null_samples: int = 99,
+    null_samples: int | None = None,
     seed: int = 0,
     command: str | None = None,
     progress: Progress = silent,
-) -> AuditReport:
-    """Read a one-layer bilinear classifier and report what its weights say.
+) -> AuditReport | LayerAuditReport:
+    """Read a model and report what its weights say.
 
-    Cost: classes · O(in³) for the spectra; null_samples · classes · O(min(in, 2·hidden)³) for
-    the level of chance: about half a minute for 784 pixels, 256 hidden units and 10 classes.
+    A classifier of one bilinear layer is read class by class, exactly. Every other model, a
+    transformer, a deep or gated classifier or an ordinary MLP, is read layer by layer; a layer that
+    is not quadratic through its closest quadratic map, with R² first.
+
+    Cost: of a classifier classes · O(in³) for the spectra and null_samples · classes ·
+    O(min(in, 2·hidden)³) for the level of chance: about half a minute for 784 pixels, 256 hidden
+    units and 10 classes. Of layers null_samples · O(hidden² · (in + out) + in³ + out³) each, and
+    the memory of one.
 
     Args:
-        model: what `bl.load` returned, or a `BilinearClassifier`; it is not changed.
-        data: test images, an `ImageDataset` or (images (batch, in), labels (batch,)); without
-            them nothing is said about accuracy or single predictions.
-        null_samples: random rotations for the level of chance, at least 39.
-        seed: of the rotations and of the random inputs.
+        model: what `bl.load` returned, or a module; it is not changed.
+        data: test images of a classifier, an `ImageDataset` or (images (batch, in), labels
+            (batch,)); without them nothing is said about accuracy or single predictions.
+        null_samples: draws for the level of chance; None for 99 rotations of a classifier (at least
+            39), and 19 of each of many layers (at least 3).
+        seed: of the draws and of the random inputs.
         command: how to reproduce this, for the report; None takes the process's command line.
         progress: called with (stage, done, total).
 
@@ -42,24 +53,48 @@ def audit(
         A report: `to_dict()`, `to_json(path)`, `to_html(path, lang="en" | "ja")`.
 
     Raises:
-        UsageError: If the model is not a classifier of bilens, or null_samples is below 39.
-        NotQuadraticError: If it is gated or has more than one layer.
+        UsageError: If the model has no layers that can be read, data are given for one that is no
+            classifier, or a number is out of range.
         ShapeError: If the data do not fit the model.
-        NonFiniteError: If a weight is NaN or infinite, or the weights exceed float32's range.
+        NonFiniteError: If a weight of a classifier of one layer is NaN or infinite, or they exceed
+            float32's range.
         MemoryLimitError: If the dense matrices would not fit.
     """
-    module, loaded = given_model(model, "an audit", "bl.audit({})")
-    with offering_a_fit(model):
-        findings = audit_classifier(
-            module,
-            labelled(data),
-            input_shape=loaded.input_shape if loaded is not None else None,
-            output_names=loaded.output_names if loaded is not None else None,
-            input_names=loaded.input_names if loaded is not None else None,
-            null_samples=null_samples,
-            seed=seed,
-            progress=progress,
+    if not isinstance(model, LoadedModel | nn.Module):
+        given_model(model, "an audit", "bl.audit({})")  # says so where it is a path
+        raise UsageError(
+            f"an audit reads a model, got a {type(model).__name__}: pass what bl.load returned, or "
+            "a module."
         )
+    if is_one_exact_layer(model):
+        samples = CLASS_SAMPLES if null_samples is None else null_samples
+        return audit_one_layer(model, data, samples, seed, command, progress)
+    samples = LAYER_SAMPLES if null_samples is None else null_samples
+    return audit_model_layers(
+        model, labelled(data), describe_data(data), samples, seed, command, progress
+    )
+
+
+def audit_one_layer(
+    model: LoadedModel | nn.Module,
+    data: ImageDataset | tuple[Tensor, Tensor] | None = None,
+    null_samples: int = CLASS_SAMPLES,
+    seed: int = 0,
+    command: str | None = None,
+    progress: Progress = silent,
+) -> AuditReport:
+    """Read a classifier of one bilinear layer; arguments and errors are those of `audit`."""
+    module, loaded = given_model(model, "an audit", "bl.audit({})")
+    findings = audit_classifier(
+        module,
+        labelled(data),
+        input_shape=loaded.input_shape if loaded is not None else None,
+        output_names=loaded.output_names if loaded is not None else None,
+        input_names=loaded.input_names if loaded is not None else None,
+        null_samples=null_samples,
+        seed=seed,
+        progress=progress,
+    )
     document = {
         **findings.to_dict(),
         "source": describe_source(loaded),

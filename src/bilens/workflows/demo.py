@@ -21,7 +21,7 @@ from bilens.train.image_job import train_in_folder
 from bilens.train.loop import EpochMetrics
 from bilens.train.recipe import Recipe
 from bilens.train.run_files import OWN_FILES, RUN_NAME
-from bilens.workflows.audit import audit
+from bilens.workflows.audit import audit_one_layer
 from bilens.workflows.provenance import this_command, versions
 
 DEMO_RECIPE = Recipe(  # 150 epochs of 4,000 digits: strokes become visible, in half a minute
@@ -79,7 +79,7 @@ def run_demo(
         )
         shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)  # a demo starts anew
         model = replace(load(work), source=str(folder))  # where it will be when all is done
-        report = audit(model, data, null_samples=null_samples, command=command, progress=progress)
+        report = audit_one_layer(model, data, null_samples, command=command, progress=progress)
         report.to_json(work / REPORT_JSON)
         report.to_html(work / REPORT_NAME, lang=lang)
         write_file(work / PLATE_NAME, plate_svg(report.to_dict()).encode())

@@ -26,7 +26,7 @@ def run_audit_command(
     data_dir: Path | None,
     html: Path | None,
     lang: str,
-    null_samples: int,
+    null_samples: int | None,
     seed: int,
     overwrite: bool,
     json: bool,

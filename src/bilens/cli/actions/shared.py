@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from bilens.cli.console import Output, Reporter
+from bilens.cli.tables.layer_audit import layer_audit_table, layer_lines
 from bilens.errors import OutputExistsError
 from bilens.io.load import LoadedModel, load
 from bilens.report.audit_report import AuditReport
+from bilens.report.layer_audit_report import LayerAuditReport
 from bilens.report.terminal import audit_table, summary_lines
 from bilens.train.loop import EpochMetrics
 
@@ -32,13 +34,15 @@ def refuse_existing(path: Path | None, overwrite: bool) -> None:
         )
 
 
-def print_audit(output: Output, report: AuditReport, json: bool) -> None:
+def print_audit(output: Output, report: AuditReport | LayerAuditReport, json: bool) -> None:
     """Print the result of an audit: JSON, or a short table and the verdict."""
     if json:
         output.json(report.to_dict())
         return
-    output.result.print(audit_table(report.to_dict()))
-    for line in summary_lines(report.to_dict()):
+    document = report.to_dict()
+    one_layer = isinstance(report, AuditReport)
+    output.result.print(audit_table(document) if one_layer else layer_audit_table(document))
+    for line in summary_lines(document) if one_layer else layer_lines(document):
         output.result.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

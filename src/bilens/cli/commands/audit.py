@@ -27,15 +27,16 @@ def audit(
     html: Annotated[Path | None, typer.Option(help="Write the report to this HTML file.")] = None,
     lang: Annotated[Lang, typer.Option(help="Language of the HTML report.")] = "en",
     null_samples: Annotated[
-        int, typer.Option(help="Random rotations for the level of chance.")
-    ] = 99,
+        int | None,
+        typer.Option(help="Draws for the level of chance: 99 of a classifier, 19 of each layer."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the chance level.", min=0)] = 0,
     allow_pickle: AllowPickle = False,
     residual: Residual = None,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Read a classifier and report what its weights say; exit code 1 if a condition fails.
+    """Read a model and report what its weights say; exit code 1 if a condition fails.
 
     Example: bilens audit runs/mnist --data-dir data --html report.html --lang ja
     """

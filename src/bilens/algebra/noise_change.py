@@ -1,0 +1,75 @@
+"""What a change of a map would look like if every weight had changed by chance alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.algebra.similarity import check_comparable
+from bilens.errors import ShapeError
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseChange:
+    """The mean of the two Gram matrices of a change that is independent noise in every weight.
+
+    Attributes:
+        output_gram: (out, out), the mean of ⟨ΔQ_i, ΔQ_j⟩.
+        input_gram: (in, in), the mean of Σ_c ΔQ_c².
+    """
+
+    output_gram: Tensor
+    input_gram: Tensor
+
+
+def noise_change(f: QuadraticMap, g: QuadraticMap) -> NoiseChange:
+    """Return the level of chance for the change from f to g, in closed form.
+
+    Each of down, left and right gets independent entries of mean 0 with the mean square that its
+    own change has. So the sizes are kept, and only where the change lies is left to chance. The
+    spectra of the means stand for those of one draw where many weights change.
+
+    Math: to first order Δ = δD(L∘R) + D(δL∘R) + D(L∘δR), and with variances a, b, c of the entries
+        E ⟨ΔQ_i, ΔQ_j⟩ = a tr H · 1[i=j] + ½ (in + 1) (D diag(b ‖r_h‖² + c ‖l_h‖²) Dᵀ)_ij,
+        E Σ_c ΔQ_c² = ¼ a · out [Lᵀ diag‖r_h‖² L + Lᵀ diag(l_h·r_h) R + its transpose
+        + Rᵀ diag‖l_h‖² R] + ¼ b [Σ_h p_h ‖r_h‖² · I + (in + 2) Rᵀ diag(p_h) R] + the same for c
+        with l in the place of r; p_h = ‖D e_h‖².
+    Cost: O(hidden · (in² + out²)) time, O(in² + out²) memory.
+
+    Args:
+        f: the map before; linear and constant terms take no part.
+        g: the map after, with the neurons in the same order.
+
+    Raises:
+        UsageError: If one is no map, or they read different bases.
+        ShapeError: If they differ in any size.
+
+    Source: second moments of independent entries; checked against samples in the tests.
+    """
+    check_comparable(f, g)
+    if f.sizes != g.sizes:
+        raise ShapeError(
+            f"maps with {f.sizes.d_hidden} and {g.sizes.d_hidden} hidden units have no weights "
+            "that correspond: their change has no level of chance."
+        )
+    old, new = (one.detach().to(torch.float64).tensor for one in (f, g))
+    down, left, right = old.down, old.left, old.right
+    in_down, in_left, in_right = (
+        float((after - before).square().mean())
+        for before, after in ((down, new.down), (left, new.left), (right, new.right))
+    )
+    d_out, _, d_in = old.sizes
+    lefts, rights = left.square().sum(dim=1), right.square().sum(dim=1)
+    mixed, size = (left * right).sum(dim=1), down.square().sum(dim=0)
+    trace = float(lefts @ rights + mixed @ mixed) / 2  # of H
+    moved = in_left * rights + in_right * lefts
+    one = torch.eye(d_out, dtype=torch.float64)
+    output = in_down * trace * one + (d_in + 1) / 2 * (down * moved) @ down.T
+    crossed = (left.T * mixed) @ right
+    own = (left.T * rights) @ left + crossed + crossed.T + (right.T * lefts) @ right
+    spread = (d_in + 2) * (in_left * (right.T * size) @ right + in_right * (left.T * size) @ left)
+    even = torch.eye(d_in, dtype=torch.float64) * float(size @ moved)
+    return NoiseChange(output, (in_down * d_out * own + spread + even) / 4)

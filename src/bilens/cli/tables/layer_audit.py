@@ -1,0 +1,61 @@
+"""What a layer audit says on a terminal: one row for each layer, R² first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from bilens.cli.tables.cells import number, plain, short
+from bilens.report.catalogue import load_catalogue
+from bilens.report.document import displayable
+from bilens.report.sections.layer_verdict import layer_findings
+from bilens.report.sections.verdict import ICONS, overall_outcome
+
+CAPTION = (
+    "R² of the closest quadratic map under a standard normal input; — where a claim is refused or "
+    "the layer cannot be read. Rank: of the output directions, beside its range by chance."
+)
+
+
+def layer_audit_table(document: dict[str, Any]) -> Table:
+    """Return one row for each layer of a checked document."""
+    table = Table(caption=CAPTION, caption_justify="left", pad_edge=False)
+    table.add_column("layer", overflow="fold")
+    table.add_column("activation")
+    for name in ("R²", "R² linear", "‖W‖", "rank", "chance", "90 %", "largest λ", "dead"):
+        table.add_column(name, justify="right")
+    for layer in document["layers"]:
+        table.add_row(plain(layer["name"]), plain(layer["activation"]), *cells(layer))
+    return table
+
+
+def layer_lines(document: dict[str, Any]) -> list[str]:
+    """Return every finding, and then the verdict, as plain text: print without markup."""
+    t = load_catalogue("en")
+    shown = displayable({"verdict": document["verdict"], "passed": document["passed"]})
+    lines = [f"{item.icon} {item.word}: {item.sentence}" for item in layer_findings(t, shown)]
+    outcome = overall_outcome(shown)
+    return [*lines, f"{ICONS[outcome]} {t(f'layers.overall.{outcome}')}"]
+
+
+def cells(layer: dict[str, Any]) -> list[str]:
+    """Return the numbers of one layer."""
+    if layer["broken"] is not None:
+        return ["broken", *7 * ["—"]]
+    fit, outputs, units = layer["fit"], layer["outputs"], layer["units"]
+    first = ["exact", "—"] if fit is None else [f"{fit['quadratic']:.3f}", f"{fit['linear']:.3f}"]
+    dead = str(units["dead"] + units["silent"])
+    size = number(layer["weight_norm"], ".4g")
+    if outputs is None:
+        return [*first, size, *4 * ["—"], dead]
+    chance = outputs["effective_rank_chance"]
+    return [
+        *first,
+        size,
+        short(outputs["effective_rank"]),
+        f"{short(chance['low'])}–{short(chance['high'])}",
+        str(outputs["directions_90"]),
+        f"{outputs['pairs'][0]['eigenvalue']:+.3g}",
+        dead,
+    ]

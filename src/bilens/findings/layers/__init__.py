@@ -1,0 +1,1 @@
+"""The audit of a model with many layers, or with layers that are no quadratic map."""

@@ -1,0 +1,167 @@
+"""The reading of one layer: its fit first, then what its map says, then its weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.closest.gaussian_input import GaussianInput
+from bilens.algebra.closest.layer_fit import closest_to_layer
+from bilens.algebra.closest.layer_weights import Layer, in_float64
+from bilens.algebra.closest.quadratic_fit import QuadraticFit, fit_layers
+from bilens.algebra.eigen.eigendecompose import eigendecompose
+from bilens.algebra.hosvd import HOSVD, hosvd
+from bilens.algebra.output_mode_null import output_mode_null
+from bilens.algebra.quadratic_form import QuadraticForm
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.algebra.quantise import Kind
+from bilens.certify.stability import spectrum_stability
+from bilens.errors import BilensError, NonFiniteError
+from bilens.findings.layers.inputs import read_inputs
+from bilens.findings.layers.outputs import read_outputs
+from bilens.findings.layers.records import Fit, LayerReading, OutputSpectrum, Stability
+from bilens.findings.layers.rounded import rounded_layer
+from bilens.findings.layers.subject import LayerSubject
+from bilens.findings.layers.units import read_units
+
+SAMPLES = 2_000  # inputs that R² is measured on: three digits
+ROUNDING: Kind = "bfloat16"
+LEADING = 5  # eigenvectors whose direction rounding may not change
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much is looked at in each layer."""
+
+    null_samples: int
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A layer with its weights and its map; neither is kept in a reading."""
+
+    layer: Layer
+    fit: QuadraticFit
+
+    @property
+    def map(self) -> QuadraticMap | None:
+        """The map; None where it does not stand for the layer."""
+        return self.fit.quadratic_map if self.fit.usable else None
+
+
+def open_layer(subject: LayerSubject, seed: int) -> Opened:
+    """Read a layer and fit its map.
+
+    Raises:
+        NonFiniteError: If a weight is NaN or infinite, or products of weights overflow.
+    """
+    layer = in_float64(subject.read())
+    generator = torch.Generator().manual_seed(seed)
+    samples = 100 if subject.exact else SAMPLES  # an exact one is met by any sample
+    return Opened(layer, fit_layers([layer], layer, generator=generator, samples=samples))
+
+
+def read_layer(subject: LayerSubject, extent: Extent) -> tuple[LayerReading, Opened | None]:
+    """Return what the weights of a layer say, and the layer; a broken one is said to be so.
+
+    Cost: `null_samples` times O(hidden² · (in + out) + in³ + out³).
+    """
+    known = {
+        "name": subject.name,
+        "kind": "gated" if subject.gated else "plain",
+        "activation": subject.activation,
+        "exact": subject.exact,
+        "d_input": subject.d_input,
+        "d_hidden": subject.d_hidden,
+        "d_output": subject.d_output,
+    }
+    nothing = dict.fromkeys(
+        (field.name for field in fields(LayerReading) if field.name not in known), None
+    )
+    try:
+        opened = open_layer(subject, extent.seed)
+        found = readings(subject, opened, extent)
+    except NonFiniteError as error:
+        return LayerReading(**known, **{**nothing, "broken": str(error)}), None  # type: ignore[arg-type]
+    return LayerReading(**known, **{**nothing, **found}), opened  # type: ignore[arg-type]
+
+
+def readings(subject: LayerSubject, opened: Opened, extent: Extent) -> dict[str, object]:
+    """Return the fields of a reading that need the weights."""
+    layer, f = opened.layer, opened.map
+    generator = torch.Generator().manual_seed(extent.seed)
+    found: dict[str, object] = {
+        "weight_norm": weight_norm(layer),
+        "fit": None if subject.exact else fit_record(opened.fit),
+        "units": read_units(layer),
+        "inputs": read_inputs(layer, f, generator),
+    }
+    if f is None:
+        return found
+    spectrum = hosvd(f)
+    found["quadratic_norm"] = math.sqrt(float(spectrum.frobenius_squared))
+    found["linear_norm"] = 0.0 if f.linear is None else float(f.linear.norm())
+    if float(spectrum.frobenius_squared) > 0:
+        found["outputs"] = outputs_of(subject, spectrum, generator, extent.null_samples)
+        found["stability"] = stability(layer, spectrum)
+    return found
+
+
+def outputs_of(
+    subject: LayerSubject, spectrum: HOSVD, generator: torch.Generator, samples: int
+) -> OutputSpectrum:
+    """Return the output spectrum of a map beside its level of chance."""
+    null = output_mode_null(
+        spectrum.f,
+        generator,
+        samples,
+        "rotation" if subject.gated else "directions",
+        None if subject.embedding is None else subject.embedding(),
+    )
+    return read_outputs(spectrum, eigendecompose(spectrum.form(0)), null)
+
+
+def stability(layer: Layer, spectrum: HOSVD) -> Stability | None:
+    """Return what rounding the weights can do along the leading output direction.
+
+    None where the form did not pass its checks, or a weight does not fit the shorter format.
+    """
+    direction = spectrum.output_directions[0]
+    try:
+        changed = form_of(rounded_layer(layer, ROUNDING), direction)
+        found = spectrum_stability(spectrum.form(0), changed)
+    except BilensError:
+        return None
+    sines = found.sine[:LEADING].tolist()
+    sure = [sine for sine in sines if sine < 1]
+    angle = math.degrees(math.asin(max(sure, default=0.0)))
+    return Stability(ROUNDING, found.movement, len(sure), len(sines), angle)
+
+
+def form_of(layer: Layer, direction: Tensor) -> QuadraticForm:
+    """Return a layer's map along an output direction."""
+    return closest_to_layer(layer, GaussianInput.of(layer.d_in, None, None)).form(direction)
+
+
+def fit_record(fit: QuadraticFit) -> Fit:
+    """Return a fit as numbers."""
+    scores = fit.r_squared
+    return Fit(
+        linear=scores.linear.overall,
+        quadratic=scores.quadratic.overall,
+        standard_error=scores.quadratic.standard_error,
+        samples=scores.rows,
+        assumed_input=fit.assumed_input,
+        threshold=fit.threshold,
+        usable=fit.usable,
+    )
+
+
+def weight_norm(layer: Layer) -> float:
+    """Return the root of the sum of squares of all weights and biases."""
+    parts = (getattr(layer, field.name) for field in fields(layer))
+    return math.hypot(*(float(part.norm()) for part in parts if isinstance(part, Tensor)))

@@ -1,0 +1,142 @@
+"""The document of a layer audit: JSON values, checked once, as `document.py` does for an audit.
+
+`docs/auditing.md` says what the keys mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from bilens.report.document import CHANCE, ORIGIN, SHARE, VERDICT_VALUES
+from bilens.report.shape import (
+    COUNT,
+    FLAG,
+    INTEGER,
+    NUMBER,
+    OBJECT,
+    TEXT,
+    Document,
+    Optional,
+    check_shape,
+    checked_copy,
+    require,
+)
+
+SCHEMA_VERSION: Final = 1  # of findings/records.py; a test keeps them equal
+KIND: Final = "layer_audit"
+RULE_VALUES: Final[dict[str, dict[str, str]]] = {  # what the rules we know fill in
+    "non_finite": {"of": COUNT, "layers": TEXT},
+    "r2": {"of": COUNT, "approximate": COUNT, "refused": COUNT, "layers": TEXT},
+    "dead_units": {"of": COUNT, "layers": TEXT},
+    "duplicate_units": {"of": COUNT, "layers": TEXT, "overlap": NUMBER, "chance": NUMBER},
+    "huge_norm": {"norm": NUMBER, "layers": TEXT},
+    "unused_inputs": {"of": COUNT, "layers": TEXT},
+    "dominant_inputs": {"chance": NUMBER, "input": COUNT, "layers": TEXT},
+    "low_rank": {"rank": NUMBER, "chance": NUMBER, "of": COUNT, "layers": TEXT},
+    "unstable_directions": {"of": COUNT, "kind": TEXT, "layers": TEXT},
+}
+EVERY_RULE: Final = {"value": NUMBER, "threshold": NUMBER}
+PARTS: Final[list[Any]] = [{"index": COUNT, "component": NUMBER}]
+FIT: Final[dict[str, Any]] = {
+    "linear": NUMBER,
+    "quadratic": NUMBER,
+    "standard_error": NUMBER,
+    "samples": COUNT,
+    "assumed_input": TEXT,
+    "threshold": NUMBER,
+    "usable": FLAG,
+}
+OUTPUTS: Final[dict[str, Any]] = {
+    "effective_rank": NUMBER,
+    "effective_rank_chance": CHANCE,
+    "directions_90": COUNT,
+    "top_share": NUMBER,
+    "top_share_chance": CHANCE,
+    "leading_rank": NUMBER,
+    "leading_rank_chance": CHANCE,
+    "leading_complete": FLAG,
+    "output_parts": PARTS,
+    "pairs": [
+        {
+            "eigenvalue": NUMBER,
+            "explained": NUMBER,
+            "residual": NUMBER,
+            "localisation": NUMBER,
+            "parts": PARTS,
+        }
+    ],
+}
+LAYER: Final[dict[str, Any]] = {
+    "name": TEXT,
+    "kind": TEXT,
+    "activation": TEXT,
+    "exact": FLAG,
+    "d_input": COUNT,
+    "d_hidden": COUNT,
+    "d_output": COUNT,
+    "broken": Optional(TEXT),
+    "weight_norm": Optional(NUMBER),
+    "norm_z": Optional(NUMBER),
+    "fit": Optional(FIT),
+    "quadratic_norm": Optional(NUMBER),
+    "linear_norm": Optional(NUMBER),
+    "outputs": Optional(OUTPUTS),
+    "units": Optional(
+        {
+            "dead": COUNT,
+            "silent": COUNT,
+            "duplicates": COUNT,
+            "largest_overlap": NUMBER,
+            "overlap_chance": NUMBER,
+        }
+    ),
+    "inputs": Optional(
+        {
+            "unused": [COUNT],
+            "dominant": Optional(COUNT),
+            "share": NUMBER,
+            "share_chance": NUMBER,
+        }
+    ),
+    "stability": Optional(
+        {
+            "kind": TEXT,
+            "movement": NUMBER,
+            "guaranteed": COUNT,
+            "leading": COUNT,
+            "largest_angle": NUMBER,
+        }
+    ),
+}
+SHAPE: Final[dict[str, Any]] = {
+    "schema_version": COUNT,
+    "kind": TEXT,
+    "passed": FLAG,
+    "model": {"kind": TEXT, "num_layers": COUNT, "dtype": TEXT},
+    "layers": [LAYER],
+    "accuracy": Optional(SHARE),
+    "verdict": [{"rule": TEXT, "outcome": TEXT, "values": OBJECT}],
+    "null_samples": COUNT,
+    "seed": INTEGER,
+    **ORIGIN,
+}
+
+
+def check_layer_audit(document: Mapping[str, Any]) -> Document:
+    """Return a document as plain JSON values of its own, once it is known to be drawable.
+
+    Raises:
+        UsageError: If it is not a layer audit, of a later schema, or a value is absent or of
+            another kind.
+        NonFiniteError: If a number is NaN or infinite.
+    """
+    copy = checked_copy(document, KIND, SCHEMA_VERSION, SHAPE)
+    for finding in copy["verdict"]:
+        rule = finding["rule"]
+        values = VERDICT_VALUES.get(rule, OBJECT)
+        if rule in RULE_VALUES:
+            values = {**EVERY_RULE, **RULE_VALUES[rule]}
+        check_shape(finding["values"], values, f"verdict of {rule!r}", KIND)
+    require(len(copy["layers"]) > 0, "layers is empty")
+    return copy

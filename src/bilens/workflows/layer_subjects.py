@@ -1,0 +1,69 @@
+"""The layers of a model as subjects of an audit, whatever the model is."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from bilens.algebra.closest.layer_weights import GLUWeights, Layer
+from bilens.findings.layers.subject import LayerSubject
+from bilens.io.layer_view import LayerView
+from bilens.io.load import LoadedModel
+from bilens.io.module_layers import layer_views
+from bilens.nn import BilinearClassifier, BilinearLayer, BilinearTransformer
+from bilens.nn.network_weights import network_weights
+
+
+def layer_subjects(model: LoadedModel | nn.Module) -> tuple[LayerSubject, ...]:
+    """Return the layers of a model, first to last; no weight of a loaded one is read.
+
+    Raises:
+        UsageError: If the model has no layers that can be audited.
+    """
+    module = model.module if isinstance(model, LoadedModel) else model
+    if isinstance(model, LoadedModel):
+        views = model.layers
+    elif isinstance(module, BilinearClassifier | BilinearLayer | BilinearTransformer):
+        views = layer_views(module)
+    else:
+        return subjects_of_weights(network_weights(module))
+    return tuple(
+        subject_of_view(name, view, module if place == 0 else None)
+        for place, (name, view) in enumerate(views.items())
+    )
+
+
+def subject_of_view(name: str, view: LayerView, first_of: nn.Module | None) -> LayerSubject:
+    """Return a layer of a model; the first one of a classifier contains its embedding."""
+    embedding = None
+    if isinstance(first_of, BilinearClassifier):
+        classifier = first_of
+
+        def embedding() -> Tensor:
+            return classifier.embed.weight.detach().cpu().double()
+
+    return LayerSubject(
+        name,
+        view.sizes.d_in,
+        view.sizes.d_hidden,
+        view.sizes.d_out,
+        view.gated,
+        view.activation.name,
+        view.read,
+        embedding,
+    )
+
+
+def subjects_of_weights(layers: tuple[Layer, ...]) -> tuple[LayerSubject, ...]:
+    """Return the layers of a module of torch, numbered."""
+    return tuple(
+        LayerSubject(
+            f"layers.{place}",
+            layer.d_in,
+            layer.down.shape[1],
+            len(layer.down),
+            isinstance(layer, GLUWeights),
+            layer.phi.name,
+            lambda layer=layer: layer,  # type: ignore[misc]
+        )
+        for place, layer in enumerate(layers)
+    )
