@@ -39,3 +39,17 @@ def contrast_direction(d_out: int, positive: int, negative: int) -> Tensor:
     direction = torch.zeros(len(outputs), dtype=torch.float64)
     direction[first], direction[second] = 1.0, -1.0
     return direction
+
+
+def centred_basis(d_out: int) -> Tensor:
+    """Return (out − 1, out) orthonormal float64 rows that span what sums to zero over the outputs.
+
+    They are a basis of the class-centred outputs: lengths and singular values are those of
+    `centred_directions`, and no row depends on the others.
+
+    Math: row k is (e_0 + … + e_k − (k + 1) e_{k+1}) / √((k + 1)(k + 2)) (Helmert).
+    """
+    sizes = torch.arange(1, check_count("d_out", d_out, minimum=2), dtype=torch.float64)
+    rows = torch.ones(d_out - 1, d_out, dtype=torch.float64).tril()
+    rows[:, 1:] -= torch.diag(sizes)
+    return rows / (sizes * (sizes + 1)).sqrt()[:, None]

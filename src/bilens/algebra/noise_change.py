@@ -30,7 +30,8 @@ def noise_change(f: QuadraticMap, g: QuadraticMap) -> NoiseChange:
 
     Each of down, left and right gets independent entries of mean 0 with the mean square that its
     own change has. So the sizes are kept, and only where the change lies is left to chance. The
-    spectra of the means stand for those of one draw where many weights change.
+    spectra of the means stand for those of one draw where many weights change. Where left and right
+    are the same rows, they change together.
 
     Math: to first order Δ = δD(L∘R) + D(δL∘R) + D(L∘δR), and with variances a, b, c of the entries
         E ⟨ΔQ_i, ΔQ_j⟩ = a tr H · 1[i=j] + ½ (in + 1) (D diag(b ‖r_h‖² + c ‖l_h‖²) Dᵀ)_ij,
@@ -61,6 +62,8 @@ def noise_change(f: QuadraticMap, g: QuadraticMap) -> NoiseChange:
         float((after - before).square().mean())
         for before, after in ((down, new.down), (left, new.left), (right, new.right))
     )
+    if torch.equal(left, right):  # an ordinary MLP: one branch, whose change counts on both sides
+        in_left, in_right = 4 * in_left, 0.0
     d_out, _, d_in = old.sizes
     lefts, rights = left.square().sum(dim=1), right.square().sum(dim=1)
     mixed, size = (left * right).sum(dim=1), down.square().sum(dim=0)

@@ -1,0 +1,217 @@
+"""What changed in one layer: how much, into how many directions, and what the change answers to."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.closest.layer_weights import Layer
+from bilens.algebra.directions import centred_basis
+from bilens.algebra.effective_rank import effective_rank
+from bilens.algebra.eigen.eigendecompose import eigendecompose
+from bilens.algebra.hosvd import HOSVD, hosvd
+from bilens.algebra.localisation import localisation
+from bilens.algebra.map_difference import map_difference
+from bilens.algebra.noise_change import noise_change
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.algebra.similarity import Measure, similarity
+from bilens.errors import NumericalError, UsageError
+from bilens.findings.difference.records import LayerDifference, ModeChange, Trigger
+from bilens.findings.layers.outputs import MASS, directions_holding, largest_parts
+from bilens.findings.layers.reading import Opened
+from bilens.findings.records import drawn
+
+TRIGGERS = 3  # input directions shown
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How a comparison reads a layer.
+
+    Attributes:
+        centred: read the outputs class-centred: they are logits.
+        vectors: keep whole input directions, to be drawn.
+    """
+
+    centred: bool = False
+    vectors: bool = False
+
+
+def compare_layers(
+    name: str, before: Opened | None, after: Opened | None, shown: Shown
+) -> LayerDifference:
+    """Return what changed in a layer.
+
+    Cost: O((3 · hidden)² · (in + out) + in³ + out³) where every weight changed; neurons that did
+        not change cost nothing.
+
+    Args:
+        name: of the layer.
+        before: that of the baseline; None where it is broken.
+        after: that of the model.
+        shown: how to read it.
+    """
+    if before is None or after is None:
+        which = "the baseline" if before is None else "the model"
+        return refusal(name, f"the layer of {which} cannot be read", None, None)
+    changes = part_changes(before.layer, after.layer)
+    weights, units = weight_change(before.layer, changes), changed_units(before.layer, changes)
+    if all(not bool(change.any()) for change in changes.values()):
+        return unchanged(name, before)
+    if before.map is None or after.map is None:
+        score = min(one.fit.r_squared.quadratic.overall for one in (before, after))
+        reason = f"R² = {score:.3f} is below {before.fit.threshold:g}"
+        return refusal(name, reason, weights, units)
+    f, g = (centred(one, shown.centred) for one in (before.map, after.map))
+    delta = map_difference(f, g)
+    spectrum = hosvd(delta)
+    base = float(f.tensor.norm())
+    size = math.sqrt(float(spectrum.frobenius_squared))
+    return LayerDifference(
+        name=name,
+        identical=False,
+        refused=None,
+        weight_change=weights,
+        changed_units=units,
+        frobenius=cosine(f, g, "frobenius"),
+        gaussian=cosine(f, g, "gaussian"),
+        change=size / base if base > 0 else None,
+        linear_change=linear_change(f, delta),
+        **directions_of(f, g, spectrum, shown),  # type: ignore[arg-type]
+    )
+
+
+def refusal(name: str, reason: str, weights: float | None, units: int | None) -> LayerDifference:
+    """Return that the maps are not compared, and what is known of the weights."""
+    return LayerDifference(
+        name, False, reason, weights, units, None, None, None, None, None, None, (), ()
+    )
+
+
+def unchanged(name: str, before: Opened) -> LayerDifference:
+    """Return that nothing changed."""
+    linear = 0.0 if before.map is not None and before.map.linear is not None else None
+    return LayerDifference(name, True, None, 0.0, 0, 1.0, 1.0, 0.0, linear, None, None, (), ())
+
+
+def part_changes(before: Layer, after: Layer) -> dict[str, Tensor]:
+    """Return after − before of each part, by name; a part that one lacks is zero there."""
+    found = {}
+    for field in fields(before):
+        old, new = getattr(before, field.name), getattr(after, field.name)
+        if isinstance(old, Tensor) or isinstance(new, Tensor):
+            like = old if isinstance(old, Tensor) else new
+            zero = torch.zeros_like(like)
+            found[field.name] = (zero if new is None else new) - (zero if old is None else old)
+    return found
+
+
+def weight_change(before: Layer, changes: dict[str, Tensor]) -> float:
+    """Return ‖ΔW‖ / ‖W‖ over all weights."""
+    parts = (getattr(before, field.name) for field in fields(before))
+    base = math.hypot(*(float(part.norm()) for part in parts if isinstance(part, Tensor)))
+    return math.hypot(*(float(change.norm()) for change in changes.values())) / (base or 1.0)
+
+
+def changed_units(before: Layer, changes: dict[str, Tensor]) -> int:
+    """Return how many hidden units have a weight that changed."""
+    moved = torch.zeros(before.down.shape[1], dtype=torch.bool)
+    for name, change in changes.items():
+        if name == "down":
+            moved |= (change != 0).any(dim=0)
+        elif name not in ("linear", "constant"):
+            moved |= (change != 0).flatten(1).any(dim=1) if change.ndim > 1 else change != 0
+    return int(moved.sum())
+
+
+def centred(f: QuadraticMap, wanted: bool) -> QuadraticMap:
+    """Return a map in coordinates of the class-centred outputs, if wanted."""
+    return f.compose_output(centred_basis(f.sizes.d_out)) if wanted else f
+
+
+def cosine(f: QuadraticMap, g: QuadraticMap, measure: Measure) -> float | None:
+    """Return the similarity; None where a map cannot be told from zero."""
+    try:
+        return float(similarity(f, g, measure))
+    except UsageError:
+        return None
+
+
+def linear_change(f: QuadraticMap, delta: QuadraticMap) -> float | None:
+    """Return ‖Δb‖ / ‖b‖; None where the baseline has no linear part."""
+    base = 0.0 if f.linear is None else float(f.linear.norm())
+    if base == 0:
+        return None
+    return 0.0 if delta.linear is None else float(delta.linear.norm()) / base
+
+
+def directions_of(
+    f: QuadraticMap, g: QuadraticMap, spectrum: HOSVD, shown: Shown
+) -> dict[str, object]:
+    """Return into how many directions the quadratic part changed, and what it answers to."""
+    if float(spectrum.frobenius_squared) == 0:
+        return {"outputs": None, "inputs": None, "output_parts": (), "triggers": ()}
+    by_chance: tuple[Tensor | None, Tensor | None] = (None, None)
+    if f.sizes == g.sizes:
+        noise = noise_change(f, g)
+        by_chance = singular(noise.output_gram), singular(noise.input_gram)
+    direction = spectrum.output_directions[0]
+    if shown.centred:
+        direction = direction @ centred_basis(len(direction) + 1)
+    return {
+        "outputs": mode_change(spectrum.singular_values, by_chance[0]),
+        "inputs": mode_change(spectrum.input.singular_values, by_chance[1]),
+        "output_parts": largest_parts(direction),
+        "triggers": triggers(spectrum, shown),
+    }
+
+
+def singular(gram: Tensor) -> Tensor:
+    """Return the singular values that a Gram matrix gives, falling."""
+    return torch.linalg.eigvalsh(gram).clamp(min=0).flip(0).sqrt()
+
+
+def mode_change(values: Tensor, by_chance: Tensor | None) -> ModeChange:
+    """Return what singular values say, beside those by chance."""
+    known = by_chance is not None and float(by_chance[0]) > 0
+    return ModeChange(
+        effective_rank=float(effective_rank(values)),
+        effective_rank_chance=float(effective_rank(by_chance)) if known else None,
+        directions_90=directions_holding(values, MASS),
+        top_share=top_share(values),
+        top_share_chance=top_share(by_chance) if known else None,
+    )
+
+
+def top_share(values: Tensor) -> float:
+    """Return σ₁² / Σσ²."""
+    return float(values[0].square() / values.square().sum())
+
+
+def triggers(spectrum: HOSVD, shown: Shown) -> tuple[Trigger, ...]:
+    """Return the leading eigenvectors of the change along its leading output direction.
+
+    None where the solver did not converge.
+    """
+    try:
+        eig = eigendecompose(spectrum.form(0), min(TRIGGERS, spectrum.f.sizes.d_in))
+    except NumericalError:
+        return ()
+    size = float(eig.norm) or 1.0
+    return tuple(
+        Trigger(
+            eigenvalue=float(value),
+            explained=(float(value) / size) ** 2,
+            residual=float(residual),
+            localisation=float(localisation(vector)),
+            parts=largest_parts(vector),
+            vector=drawn(vector) if shown.vectors else None,
+        )
+        for value, residual, vector in zip(
+            eig.eigenvalues, eig.residuals, eig.eigenvectors, strict=True
+        )
+        if abs(float(value)) > float(eig.noise)
+    )
