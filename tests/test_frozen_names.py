@@ -142,6 +142,7 @@ SIGNATURES = {
     "certify.certified_accuracy": "record, radii",
     "AttackReport": "document",
     "AuditReport": "document",
+    "LayerAuditReport": "document",
     "CertificateReport": "document",
     "TraceReport": "document",
     "trace": "model, layer, *, input_sae=None, output_sae=None, corpus=None, tokenizer=None, "

@@ -82,12 +82,12 @@ def a_picture(folder: Path) -> Line:
 
 def gated(folder: Path) -> Line:
     model_folder(folder / "model", tiny.classifier(gate="gelu"))
-    return audit(folder)
+    return ["certify", folder / "model"]
 
 
 def deep(folder: Path) -> Line:
     model_folder(folder / "model", tiny.classifier(n_layers=2))
-    return audit(folder)
+    return ["certify", folder / "model"]
 
 
 def enlarged(folder: Path) -> Line:
@@ -164,9 +164,9 @@ CASES: Cases = {
     "a pickle": (pickle, FILE, ["weights.pt", "can run code", "Convert", "--allow-pickle"]),
     "a damaged pickle": (damaged_pickle, FILE, ["weights.pt", "save the state dict as"]),
     "a picture": (a_picture, FILE, ["cat.png", "not a supported model file; expected a model"]),
-    "a gated model": (gated, FILE, ["gate 'gelu'", "gate=None"]),
+    "a gated model": (gated, FILE, ["gelu gate", "bl.quadratic_fit(model)"]),
     "weights beyond float32": (enlarged, NUMERICAL, ["range of float32", "scale the weights"]),
-    "a deep model": (deep, FILE, ["2 layers", "layer_map(index)"]),
+    "a deep model": (deep, FILE, ["2 layers", "bl.quadratic_fit(model)"]),
 }
 
 

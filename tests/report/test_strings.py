@@ -14,6 +14,7 @@ import pytest
 
 import attack_documents
 import certificate_documents
+import layer_audit_documents
 import tiny
 import trace_documents
 from bilens.errors import UsageError
@@ -26,6 +27,8 @@ from bilens.report.certificate_document import check_certificate
 from bilens.report.certificate_html import render_certificate
 from bilens.report.document import check_document
 from bilens.report.html import render_html
+from bilens.report.layer_audit_document import check_layer_audit
+from bilens.report.layer_audit_html import render_layer_audit
 from bilens.report.loss_figure import loss_figure
 from bilens.report.plate import plate_svg
 from bilens.report.terminal import audit_table, summary_lines
@@ -85,6 +88,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         "attribution_plate",
         "loss_figure",
         "trace_html",
+        "layer_audit_html",
     ):
         monkeypatch.setattr(f"bilens.report.{module}.load_catalogue", lambda _lang: recorder)
     for document in map(check_document, variants().values()):
@@ -96,6 +100,8 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         render_certificate(document)
     for document in map(check_attack, attack_documents.variants().values()):
         render_attack(document)
+    for document in map(check_layer_audit, layer_audit_documents.variants().values()):
+        render_layer_audit(document)
     for document in map(check_trace, trace_documents.variants().values()):
         render_trace(document)
     attribution_plate(explain_image(tiny.loaded(tiny.trained()), tiny.images(), [0]))

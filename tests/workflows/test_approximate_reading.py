@@ -24,7 +24,6 @@ from bilens.workflows.layer_job import plan_layers
 
 DATA = tiny.images()
 READERS: dict[str, Callable[[LoadedModel], object]] = {
-    "audit": bl.audit,
     "certify": bl.certify_model,
     "explain": lambda model: explain_image(model, DATA, [0]),
     "attack": lambda model: bl.attack_model(model, DATA),

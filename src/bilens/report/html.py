@@ -80,6 +80,7 @@ def page_values(t: Catalogue, original: Document) -> dict[str, Any]:
         "num_classes": len(class_names(document)),
         "overall": outcome,
         "overall_icon": ICONS[outcome],
+        "overall_sentence": t(f"overall.{outcome}"),
         "findings": verdict_findings(t, document),
         "exactness": exactness_section(t, document),
         "accuracy": accuracy_section(t, document),

@@ -36,6 +36,17 @@ RULE_VALUES: Final[dict[str, dict[str, str]]] = {  # what the rules we know fill
     "low_rank": {"rank": NUMBER, "chance": NUMBER, "of": COUNT, "layers": TEXT},
     "unstable_directions": {"of": COUNT, "kind": TEXT, "layers": TEXT},
 }
+RULE_SCOPES: Final = {  # what a rule speaks of; said in the catalogue
+    "non_finite": "weights",
+    "r2": "fit",
+    "dead_units": "weights",
+    "duplicate_units": "weights",
+    "huge_norm": "weights",
+    "unused_inputs": "weights",
+    "dominant_inputs": "map",
+    "low_rank": "map",
+    "unstable_directions": "rounding",
+}
 EVERY_RULE: Final = {"value": NUMBER, "threshold": NUMBER}
 PARTS: Final[list[Any]] = [{"index": COUNT, "component": NUMBER}]
 FIT: Final[dict[str, Any]] = {

@@ -21,12 +21,11 @@ CAPTION = (
 def layer_audit_table(document: dict[str, Any]) -> Table:
     """Return one row for each layer of a checked document."""
     table = Table(caption=CAPTION, caption_justify="left", pad_edge=False)
-    table.add_column("layer", overflow="fold")
-    table.add_column("activation")
-    for name in ("R²", "R² linear", "‖W‖", "rank", "chance", "90 %", "largest λ", "dead"):
-        table.add_column(name, justify="right")
+    table.add_column("layer", overflow="fold", min_width=8)
+    for name in ("R²", "linear", "‖W‖", "rank", "chance", "90%", "largest λ", "dead"):
+        table.add_column(name, justify="right", no_wrap=True)
     for layer in document["layers"]:
-        table.add_row(plain(layer["name"]), plain(layer["activation"]), *cells(layer))
+        table.add_row(plain(layer["name"]), *cells(layer))
     return table
 
 

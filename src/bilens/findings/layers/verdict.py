@@ -10,7 +10,7 @@ from bilens.findings.verdict import accuracy_finding
 
 HUGE = 3.5  # robust z: Iglewicz and Hoaglin, How to detect and handle outliers, 1993
 DOMINANT = 0.1  # of ‖B‖², carried by one input
-LOW_RANK = 0.5  # of the effective rank by chance
+LOW_RANK = 0.1  # effective rank, of the output directions that a layer can have
 NAMED = 5  # layers that a sentence names
 
 
@@ -170,17 +170,14 @@ def _dominant_inputs(layers: Sequence[LayerReading]) -> Finding | None:
 
 
 def _low_rank(layers: Sequence[LayerReading]) -> Finding | None:
-    known = [(layer, layer.outputs) for layer in layers if layer.outputs is not None]
+    known = [
+        (outputs.effective_rank / most_directions(layer), layer, outputs)
+        for layer in layers
+        if (outputs := layer.outputs) is not None
+    ]
     if not known:
         return None
-
-    def share(item: tuple[LayerReading, object]) -> float:
-        outputs = item[0].outputs
-        assert outputs is not None, "chosen above"
-        return outputs.effective_rank / outputs.effective_rank_chance.median
-
-    worst, outputs = min(known, key=share)
-    value = share((worst, outputs))
+    value, worst, outputs = min(known, key=lambda item: item[0])
     return Finding(
         "low_rank",
         "info" if value < LOW_RANK else "pass",
@@ -189,10 +186,15 @@ def _low_rank(layers: Sequence[LayerReading]) -> Finding | None:
             "threshold": LOW_RANK,
             "rank": outputs.effective_rank,
             "chance": outputs.effective_rank_chance.median,
-            "of": worst.d_output,
+            "of": most_directions(worst),
             "layers": worst.name,
         },
     )
+
+
+def most_directions(layer: LayerReading) -> int:
+    """Return how many output directions the quadratic part of a layer can have."""
+    return min(layer.d_output, layer.d_hidden, layer.d_input * (layer.d_input + 1) // 2)
 
 
 def _unstable_directions(layers: Sequence[LayerReading]) -> Finding | None:

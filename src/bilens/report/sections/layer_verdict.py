@@ -6,7 +6,7 @@ from typing import Any
 
 from bilens.report.catalogue import Catalogue
 from bilens.report.document import Document
-from bilens.report.layer_audit_document import EVERY_RULE, RULE_VALUES
+from bilens.report.layer_audit_document import EVERY_RULE, RULE_SCOPES, RULE_VALUES
 from bilens.report.numbers import fixed, percent, quantity, whole
 from bilens.report.sections.verdict import ICONS, FindingLine, finding_line
 
@@ -28,7 +28,9 @@ def layer_finding(t: Catalogue, finding: dict[str, Any]) -> FindingLine:
         key += "_exact"
     if rule not in RULE_VALUES or not t.has(key):
         return finding_line(t, finding)
-    return FindingLine(outcome, ICONS[outcome], t(f"outcome.{outcome}"), t(key, **words(finding)))
+    scope = t(f"layers.scope.{RULE_SCOPES[rule]}")
+    sentence = t(key, **words(finding))
+    return FindingLine(outcome, ICONS[outcome], t(f"outcome.{outcome}"), sentence, scope)
 
 
 def words(finding: dict[str, Any]) -> dict[str, str]:

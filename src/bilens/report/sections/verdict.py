@@ -20,6 +20,7 @@ class FindingLine:
     icon: str
     word: str
     sentence: str
+    scope: str = ""  # what it holds for
 
 
 def overall_outcome(document: Document) -> str:

@@ -1,0 +1,98 @@
+"""Documents of layer audits for tests: real ones of tiny models, and all endings of all rules."""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+from typing import Any
+
+import torch
+
+import tiny
+from bilens.nn import BilinearTransformer
+from bilens.workflows.audit import audit
+
+DRAWS = 3
+VALUES: dict[str, dict[str, Any]] = {
+    "non_finite": {"of": 3, "layers": "a"},
+    "r2": {"of": 3, "approximate": 2, "refused": 1, "layers": "a"},
+    "dead_units": {"of": 9, "layers": "a"},
+    "duplicate_units": {"of": 9, "layers": "a", "overlap": 0.5, "chance": 0.25},
+    "huge_norm": {"norm": 7.5, "layers": "a"},
+    "unused_inputs": {"of": 6, "layers": "a"},
+    "dominant_inputs": {"chance": 0.25, "input": 3, "layers": "a"},
+    "low_rank": {"rank": 2.5, "chance": 5.0, "of": 6, "layers": "a"},
+    "unstable_directions": {"of": 3, "kind": "bfloat16", "layers": "a"},
+}
+ENDINGS = {
+    "non_finite": ("pass", "fail"),
+    "unused_inputs": ("pass", "info"),
+    "dominant_inputs": ("pass", "info", "warn"),
+    "low_rank": ("pass", "info"),
+}
+
+
+def transformer(seed: int = 0, gate: str | None = "silu", layers: int = 5) -> BilinearTransformer:
+    """A language model whose blocks are small and all different."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return BilinearTransformer(12, 8, 10, layers, 2, 4, gate=gate).eval()  # type: ignore[arg-type]
+
+
+@cache
+def _made(kind: str) -> dict[str, Any]:
+    if kind == "exact":
+        model: torch.nn.Module = tiny.classifier(n_layers=2)
+        data = (tiny.images().test_images, tiny.images().test_labels)
+        return audit(model, data, null_samples=DRAWS, command="here").to_dict()
+    model = transformer()
+    if kind == "broken":
+        model.mlps[1].left.weight.data[0, 0] = torch.nan
+    return audit(model, null_samples=DRAWS, command="here").to_dict()
+
+
+def make_layer_audit(kind: str = "gated") -> dict[str, Any]:
+    """Return a document that a test may change: "gated", "exact" or "broken"."""
+    return copy.deepcopy(_made(kind))
+
+
+def every_ending() -> dict[str, Any]:
+    """Return a document with every rule in every outcome."""
+    document = make_layer_audit()
+    document["verdict"] = [
+        {"rule": rule, "outcome": outcome, "values": {"value": 1, "threshold": 0.5, **values}}
+        for rule, values in VALUES.items()
+        for outcome in ENDINGS.get(rule, ("pass", "warn"))
+    ]
+    exact = {"rule": "r2", "outcome": "pass", "values": {**VALUES["r2"], "approximate": 0}}
+    exact["values"] |= {"value": 1.0, "threshold": 0.0}
+    document["verdict"].append(exact)
+    return document
+
+
+def cautious() -> dict[str, Any]:
+    """Return a document of a model whose layers are of several kinds, one of them refused."""
+    document = make_layer_audit()
+    document["verdict"] = [
+        {
+            "rule": "r2",
+            "outcome": "warn",
+            "values": {"value": 0.5, "threshold": 0.9, **VALUES["r2"]},
+        }
+    ]
+    first = document["layers"][0]
+    first["activation"] = "gelu"
+    first["fit"] |= {"usable": False, "quadratic": 0.5}
+    first |= {"quadratic_norm": None, "linear_norm": None, "outputs": None, "stability": None}
+    return document
+
+
+def variants() -> dict[str, dict[str, Any]]:
+    """Return documents that together need every sentence."""
+    return {
+        "gated": make_layer_audit(),
+        "exact": make_layer_audit("exact"),
+        "broken": make_layer_audit("broken"),
+        "endings": every_ending(),
+        "cautious": cautious(),
+    }
