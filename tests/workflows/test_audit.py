@@ -137,7 +137,7 @@ def test_a_path_is_to_be_loaded_first(kind: type) -> None:
 
 
 def test_what_cannot_be_audited_is_refused_with_the_message_of_the_findings() -> None:
-    with pytest.raises(UsageError, match="a Linear is no MLP that can be fitted"):
+    with pytest.raises(UsageError, match="no MLP is found in the Linear"):
         audit(torch.nn.Linear(2, 2))
     with pytest.raises(ShapeError, match="the model reads 9 inputs"):
         audit(tiny.classifier(d_input=9), DATA)

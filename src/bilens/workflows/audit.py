@@ -9,6 +9,7 @@ from bilens.errors import UsageError
 from bilens.findings.audit import audit_classifier
 from bilens.findings.layers.audit import NULL_SAMPLES as LAYER_SAMPLES
 from bilens.findings.subject import LabelledImages, Progress, silent
+from bilens.io.estimator_reader import from_sklearn
 from bilens.io.load import LoadedModel
 from bilens.report.audit_report import AuditReport
 from bilens.report.layer_audit_report import LayerAuditReport
@@ -60,18 +61,30 @@ def audit(
             float32's range.
         MemoryLimitError: If the dense matrices would not fit.
     """
-    if not isinstance(model, LoadedModel | nn.Module):
-        given_model(model, "an audit", "bl.audit({})")  # says so where it is a path
-        raise UsageError(
-            f"an audit reads a model, got a {type(model).__name__}: pass what bl.load returned, or "
-            "a module."
-        )
+    model = readable(model)
     if is_one_exact_layer(model):
         samples = CLASS_SAMPLES if null_samples is None else null_samples
         return audit_one_layer(model, data, samples, seed, command, progress)
     samples = LAYER_SAMPLES if null_samples is None else null_samples
     return audit_model_layers(
         model, labelled(data), describe_data(data), samples, seed, command, progress
+    )
+
+
+def readable(model: object) -> LoadedModel | nn.Module:
+    """Return a model as it can be read; an MLP of scikit-learn as its layers.
+
+    Raises:
+        UsageError: If it is something else.
+    """
+    if isinstance(model, LoadedModel | nn.Module):
+        return model
+    if hasattr(model, "coefs_"):
+        return from_sklearn(model)
+    given_model(model, "an audit", "bl.audit({})")  # says so where it is a path
+    raise UsageError(
+        f"an audit reads a model, got a {type(model).__name__}: pass what bl.load returned, a "
+        "torch.nn.Module, or a fitted MLP of scikit-learn."
     )
 
 

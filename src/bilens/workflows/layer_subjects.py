@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from bilens.algebra.closest.layer_weights import GLUWeights, Layer
 from bilens.findings.layers.subject import LayerSubject
 from bilens.io.layer_view import LayerView
 from bilens.io.load import LoadedModel
-from bilens.io.module_layers import layer_views
-from bilens.nn import BilinearClassifier, BilinearLayer, BilinearTransformer
-from bilens.nn.network_weights import network_weights
+from bilens.io.module_layers import Module, layer_views
+from bilens.io.module_reader import from_module
+from bilens.nn import BilinearClassifier
 
 
 def layer_subjects(model: LoadedModel | nn.Module) -> tuple[LayerSubject, ...]:
@@ -22,10 +21,8 @@ def layer_subjects(model: LoadedModel | nn.Module) -> tuple[LayerSubject, ...]:
     module = model.module if isinstance(model, LoadedModel) else model
     if isinstance(model, LoadedModel):
         views = model.layers
-    elif isinstance(module, BilinearClassifier | BilinearLayer | BilinearTransformer):
-        views = layer_views(module)
     else:
-        return subjects_of_weights(network_weights(module))
+        views = layer_views(model) if isinstance(model, Module) else from_module(model).layers
     return tuple(
         subject_of_view(name, view, module if place == 0 else None)
         for place, (name, view) in enumerate(views.items())
@@ -50,20 +47,5 @@ def subject_of_view(name: str, view: LayerView, first_of: nn.Module | None) -> L
         view.activation.name,
         view.read,
         embedding,
-    )
-
-
-def subjects_of_weights(layers: tuple[Layer, ...]) -> tuple[LayerSubject, ...]:
-    """Return the layers of a module of torch, numbered."""
-    return tuple(
-        LayerSubject(
-            f"layers.{place}",
-            layer.d_in,
-            layer.down.shape[1],
-            len(layer.down),
-            isinstance(layer, GLUWeights),
-            layer.phi.name,
-            lambda layer=layer: layer,  # type: ignore[misc]
-        )
-        for place, layer in enumerate(layers)
+        view.gives == "logits" and view.sizes.d_out > 1,
     )

@@ -171,18 +171,21 @@ def directions_of(
 
 def singular(gram: Tensor) -> Tensor:
     """Return the singular values that a Gram matrix gives, falling."""
-    return torch.linalg.eigvalsh(gram).clamp(min=0).flip(0).sqrt()
+    values: Tensor = torch.linalg.eigvalsh(gram).clamp(min=0).flip(0).sqrt()
+    return values
 
 
 def mode_change(values: Tensor, by_chance: Tensor | None) -> ModeChange:
     """Return what singular values say, beside those by chance."""
-    known = by_chance is not None and float(by_chance[0]) > 0
+    rank, share = None, None
+    if by_chance is not None and float(by_chance[0]) > 0:
+        rank, share = float(effective_rank(by_chance)), top_share(by_chance)
     return ModeChange(
         effective_rank=float(effective_rank(values)),
-        effective_rank_chance=float(effective_rank(by_chance)) if known else None,
+        effective_rank_chance=rank,
         directions_90=directions_holding(values, MASS),
         top_share=top_share(values),
-        top_share_chance=top_share(by_chance) if known else None,
+        top_share_chance=share,
     )
 
 

@@ -23,6 +23,7 @@ class LayerSubject:
         activation: φ, by name; "identity" is exact.
         read: returns the weights; called once, and nothing keeps them.
         embedding: returns E, (width, in), contained in both branches; None where there is none.
+        classes: whether its outputs are logits, of which only differences matter.
     """
 
     name: str
@@ -33,6 +34,7 @@ class LayerSubject:
     activation: str
     read: Callable[[], Layer]
     embedding: Callable[[], Tensor] | None = None
+    classes: bool = False
 
     @property
     def exact(self) -> bool:

@@ -50,7 +50,7 @@ def with_bias(weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def unit_sizes(layer: Layer) -> Tensor:
     """Return ‖down_h‖ times the length of every branch's row, (hidden,): no scale between units."""
-    size = layer.down.norm(dim=0)
+    size: Tensor = layer.down.norm(dim=0)
     for weight, bias in branches(layer):
         size = size * with_bias(weight, bias).norm(dim=1)
     return size
@@ -61,7 +61,8 @@ def silent_units(layer: Layer) -> Tensor:
     weight, bias = branches(layer)[0]
     if layer.phi.name not in CLOSED_BELOW_ZERO or bias is None:
         return torch.zeros(len(weight), dtype=torch.bool)
-    return bias < SILENT * weight.norm(dim=1)
+    silent: Tensor = bias < SILENT * weight.norm(dim=1)
+    return silent
 
 
 def overlaps(layer: Layer, alive: Tensor) -> tuple[int, float]:

@@ -58,7 +58,13 @@ def _r2(layers: Sequence[LayerReading]) -> Finding | None:
     if not layers:
         return None
     if not fits:
-        values = {"value": 1.0, "threshold": 0.0, "of": len(layers), "refused": 0, "layers": ""}
+        values: dict[str, float | int | str] = {
+            "value": 1.0,
+            "threshold": 0.0,
+            "of": len(layers),
+            "refused": 0,
+            "layers": "",
+        }
         return Finding("r2", "pass", {**values, "approximate": 0})
     refused = [layer.name for layer, fit in fits if not fit.usable]
     return Finding(
