@@ -81,6 +81,7 @@ PUBLIC = [
     "rotation_null",
     "save",
     "similarity",
+    "sklearn",
     "top_interactions",
     "trace",
     "whiten",
@@ -93,6 +94,7 @@ PUBLIC_MODULES = [
     "BilinearTransformer",
     "TopKSAE",
 ]
+PUBLIC_ESTIMATORS = ["BilinearClassifier", "BilinearRegressor"]
 PUBLIC_CERTIFICATES = [
     "CertifiedAgreement",
     "Contrast",
@@ -195,6 +197,12 @@ SIGNATURES = {
     "plan_eigendecomposition": "f, directions=None, k=2, method='auto'",
     "quantise": "f, kind",
     "similarity": "f, g, measure='frobenius'",
+    "sklearn.BilinearClassifier": "alpha=3.0, quadratic_scale=0.3, n_components=None, "
+    "class_weight=None, max_iter=100, tol=1e-08, early_stopping=False, validation_fraction=0.1, "
+    "n_iter_no_change=2, random_state=None",
+    "sklearn.BilinearRegressor": "alpha=3.0, quadratic_scale=0.3, n_components=None, "
+    "max_iter=100, tol=1e-08, early_stopping=False, validation_fraction=0.1, n_iter_no_change=2, "
+    "random_state=None",
     "whiten": "f, covariance, mean=None",
     "load": "path, *, residual=None, allow_pickle=False, roles=None, activation=None, "
     "transposed=None",
@@ -460,6 +468,7 @@ def parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
 
 def test_public_names_are_a_promise() -> None:
     assert sorted(bilens.__all__) == sorted(PUBLIC)
+    assert sorted(bilens.sklearn.__all__) == sorted(PUBLIC_ESTIMATORS)
     assert sorted(bilens.nn.__all__) == sorted(PUBLIC_MODULES)
     assert sorted(bilens.certify.__all__) == sorted(PUBLIC_CERTIFICATES)
 
@@ -491,7 +500,8 @@ def test_attributes_of_a_record_are_a_promise(record: type) -> None:
 def test_every_public_signature_is_frozen() -> None:
     """Records that only the library makes are frozen by their attributes instead."""
     records = {record.__name__ for record in ATTRIBUTES}
-    assert {*PUBLIC} - records - {"certify", "nn"} <= {*SIGNATURES}
+    assert {*PUBLIC} - records - {"certify", "nn", "sklearn"} <= {*SIGNATURES}
+    assert {f"sklearn.{name}" for name in PUBLIC_ESTIMATORS} <= {*SIGNATURES}
     assert {f"nn.{name}" for name in PUBLIC_MODULES} <= {*SIGNATURES}
     certificates = {*PUBLIC_CERTIFICATES} - records
     assert {f"certify.{name}" for name in certificates} <= {*SIGNATURES}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bilens.version import VERSION
 
 if TYPE_CHECKING:
-    from bilens import certify, nn
+    from bilens import certify, nn, sklearn
     from bilens.algebra.attribution import attribute, attribute_to_background
     from bilens.algebra.bilinear_tensor import BilinearTensor
     from bilens.algebra.closest.activation import Activation
@@ -78,7 +78,7 @@ if TYPE_CHECKING:
 __version__ = VERSION
 
 _HOMES = {
-    "bilens": ("certify", "nn"),
+    "bilens": ("certify", "nn", "sklearn"),
     "bilens.algebra.attribution": (
         "attribute",
         "attribute_to_background",
@@ -236,6 +236,7 @@ __all__ = [
     "rotation_null",
     "save",
     "similarity",
+    "sklearn",
     "top_interactions",
     "trace",
     "whiten",

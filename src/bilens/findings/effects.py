@@ -1,0 +1,124 @@
+"""What single columns and pairs of columns do in a map, exactly, in units that can be compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.direct.running_top import RunningTop
+from bilens.algebra.directions import centred_directions
+from bilens.algebra.quadratic_map import QuadraticMap
+
+BLOCK_BYTES = 64 * 2**20  # a block of rows of one Q
+
+
+@dataclass(frozen=True)
+class ColumnEffect:
+    """A column alone: linear · z + square · z², for each unit of z in units of the output."""
+
+    column: int
+    linear: float
+    square: float  # q_ii
+    size: float  # √(linear² + 2 q_ii²): the standard deviation over a standard normal z
+
+
+@dataclass(frozen=True)
+class PairEffect:
+    """Two columns together: coefficient · z_i z_j."""
+
+    first: int
+    second: int
+    coefficient: float  # 2 q_ij; its size is the standard deviation, too
+
+
+@dataclass(frozen=True)
+class OutputEffects:
+    """One output, taken apart into columns and pairs.
+
+    For independent standard normal columns the parts are uncorrelated, and their squared sizes
+    add up to the variance of the output (the analysis of variance of a quadratic form).
+    """
+
+    index: int
+    name: str
+    constant: float  # of the form: the output at the mean of all columns
+    columns: tuple[ColumnEffect, ...]  # by falling size
+    pairs: tuple[PairEffect, ...]  # the strongest, by falling size
+    num_pairs: int  # pairs there are
+    variance: float
+    linear_share: float  # Σ b_i² / variance
+    square_share: float  # Σ 2 q_ii² / variance
+    pair_share: float  # Σ (2 q_ij)² / variance
+
+
+def gauge_free(f: QuadraticMap) -> QuadraticMap:
+    """Return the map that is read: class-centred outputs, or the one output as it is."""
+    d_out = f.sizes.d_out
+    f = f.to(torch.float64)
+    return f if d_out == 1 else f.compose_output(centred_directions(d_out))
+
+
+def output_effects(
+    f: QuadraticMap, output_names: tuple[str, ...], num_pairs: int
+) -> tuple[OutputEffects, ...]:
+    """Return the effects of every output of a map of standardised columns.
+
+    Cost: O(hidden · in²) for each output; memory of a block of rows of one Q.
+
+    Args:
+        f: the map as it is to be read, float64; see `gauge_free`.
+        output_names: one for each output.
+        num_pairs: how many of the strongest pairs are listed.
+    """
+    return tuple(_effects(f, index, name, num_pairs) for index, name in enumerate(output_names))
+
+
+def _effects(f: QuadraticMap, index: int, name: str, num_pairs: int) -> OutputEffects:
+    form = f.form(torch.eye(f.sizes.d_out, dtype=torch.float64)[index])
+    matrix, linear = form.matrix, form.linear
+    squares = (matrix.left * matrix.right * matrix.weight[:, None]).sum(dim=0)
+    pairs, pair_variance = _strongest(matrix.left, matrix.right, matrix.weight, num_pairs)
+    sizes = (linear.square() + 2 * squares.square()).sqrt()
+    linear_variance = float(linear.square().sum())
+    square_variance = float(2 * squares.square().sum())
+    variance = linear_variance + square_variance + pair_variance
+    shared = variance or 1.0
+    return OutputEffects(
+        index,
+        name,
+        float(form.constant),
+        tuple(
+            ColumnEffect(
+                column, float(linear[column]), float(squares[column]), float(sizes[column])
+            )
+            for column in sizes.argsort(descending=True, stable=True).tolist()
+        ),
+        pairs,
+        f.sizes.d_in * (f.sizes.d_in - 1) // 2,
+        variance,
+        linear_variance / shared,
+        square_variance / shared,
+        pair_variance / shared,
+    )
+
+
+def _strongest(
+    left: Tensor, right: Tensor, weight: Tensor, count: int
+) -> tuple[tuple[PairEffect, ...], float]:
+    """Return the pairs with the largest |2 q_ij|, and the sum of the squares of all."""
+    width = left.shape[1]
+    top, total = RunningTop.empty(count, left.device), 0.0
+    rows = max(BLOCK_BYTES // (32 * width), 1)
+    for start in range(0, width - 1, rows):
+        mine = slice(start, min(start + rows, width))
+        block = (left[:, mine].T * weight) @ right[:, start:]
+        block.addmm_(right[:, mine].T * weight, left[:, start:])
+        i, j = torch.triu_indices(block.shape[0], block.shape[1], offset=1)
+        values = block[i, j]
+        total += float(values.square().sum())
+        top = top.added(values, ((i + start) * width + (j + start)).__getitem__)
+    found = zip(top.keys.tolist(), top.values.tolist(), strict=True)
+    pairs = (PairEffect(key // width, key % width, value) for key, value in found)
+    return tuple(pairs), total

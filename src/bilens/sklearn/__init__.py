@@ -1,0 +1,14 @@
+"""Estimators of scikit-learn whose fitted map can be read exactly."""
+
+from importlib.util import find_spec
+
+from bilens.errors import MissingExtraError
+
+for package, module in (("scikit-learn", "sklearn"), ("pandas", "pandas")):
+    if find_spec(module) is None:
+        raise MissingExtraError(package, "sklearn", "bilens.sklearn")
+
+from bilens.sklearn.classifier import BilinearClassifier  # noqa: E402 - both need the packages
+from bilens.sklearn.regressor import BilinearRegressor  # noqa: E402
+
+__all__ = ["BilinearClassifier", "BilinearRegressor"]

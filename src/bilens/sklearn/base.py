@@ -1,0 +1,206 @@
+"""What classifier and regressor have in common: the fit, and how it is read."""
+
+from __future__ import annotations
+
+import warnings
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from torch import Tensor
+
+from bilens.algebra.attribution import attribute
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.findings.effects import OutputEffects, gauge_free, output_effects
+from bilens.io.model_folder import save
+from bilens.nn.exact_classifier import classifier_of_map
+from bilens.train.table.fit import TableFit, fit_table
+from bilens.train.table.losses import Loss
+from bilens.train.table.recipe import TableRecipe
+from bilens.train.table.split import held_out_rows
+
+STRONGEST_PAIRS = 100  # rows of `interactions_` for each output
+
+
+class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """The parameters, the fit and the readings."""
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "alpha": [Interval(Real, 0, None, closed="neither")],
+        "quadratic_scale": [Interval(Real, 0, None, closed="left")],
+        "n_components": [Interval(Integral, 1, None, closed="left"), None],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "random_state": ["random_state"],
+    }
+
+    def _recipe(self) -> TableRecipe:
+        return TableRecipe(
+            alpha=float(self.alpha),
+            quadratic_scale=float(self.quadratic_scale),
+            n_components=self.n_components,
+            max_iter=self.max_iter,
+            tol=float(self.tol),
+            early_stopping=bool(self.early_stopping),
+            validation_fraction=float(self.validation_fraction),
+            n_iter_no_change=self.n_iter_no_change,
+        )
+
+    def _fit_map(self, x: np.ndarray, weights: np.ndarray, loss: Loss, labels: Tensor) -> TableFit:
+        """Fit, and set the attributes that both kinds have."""
+        held_out = None
+        if self.early_stopping:
+            seed = int(check_random_state(self.random_state).randint(2**31))
+            generator = torch.Generator().manual_seed(seed)
+            held_out = held_out_rows(labels, self.validation_fraction, generator)
+        fit = fit_table(as_tensor(x), loss, as_tensor(weights), self._recipe(), held_out)
+        if not fit.converged:
+            warnings.warn(
+                f"Newton's method did not converge in {self.max_iter} iterations: raise max_iter "
+                "or alpha.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        self.n_iter_ = len(fit.steps)
+        self.alpha_ = fit.alpha
+        self.loss_curve_ = [step.objective for step in fit.steps]
+        self.validation_curve_ = [(point.alpha, point.validation_loss) for point in fit.path]
+        return fit
+
+    def _rows(self, X: Any) -> Tensor:
+        check_is_fitted(self)
+        return as_tensor(validate_data(self, X, reset=False, dtype=np.float64))
+
+    def _outputs(self, X: Any) -> Tensor:
+        """Return the outputs of the map for rows in the units of the columns."""
+        z = self._standardised(X)
+        outputs: Tensor = self.standard_map_(z)
+        return outputs
+
+    def _standardised(self, X: Any) -> Tensor:
+        return (self._rows(X) - as_tensor(self.mean_)) / as_tensor(self.scale_)
+
+    @property
+    def quadratic_map_(self) -> QuadraticMap:
+        """The fitted map, in the units of the original columns: exactly what is predicted from."""
+        check_is_fitted(self)
+        shift, scale = as_tensor(self.mean_), as_tensor(self.scale_)
+        standard: QuadraticMap = self.standard_map_
+        return standard.compose_input(torch.diag(1 / scale), -shift / scale)
+
+    @property
+    def effects_(self) -> pd.DataFrame:
+        """Every column alone, in every output: linear · z + square · z², by falling size.
+
+        z is the standardised column, so that columns can be compared; `size` is the standard
+        deviation of the effect over a standard normal z. Classes are read against their mean.
+        """
+        return pd.DataFrame(
+            [
+                (item.name, self._names()[one.column], one.linear, one.square, one.size)
+                for item in self._effects()
+                for one in item.columns
+            ],
+            columns=["output", "column", "linear", "square", "size"],
+        )
+
+    @property
+    def interactions_(self) -> pd.DataFrame:
+        """The strongest pairs of columns of every output: coefficient · z_i z_j, exactly 2 q_ij.
+
+        `coefficient` is in units of the output for standardised columns, by falling size;
+        `raw_coefficient` is the same for the columns as they come. Classes are read against
+        their mean.
+        """
+        names, scale = self._names(), self.scale_
+        return pd.DataFrame(
+            [
+                (
+                    item.name,
+                    names[pair.first],
+                    names[pair.second],
+                    pair.coefficient,
+                    pair.coefficient / (scale[pair.first] * scale[pair.second]),
+                )
+                for item in self._effects()
+                for pair in item.pairs
+            ],
+            columns=["output", "first", "second", "coefficient", "raw_coefficient"],
+        )
+
+    def attribute(self, X: Any) -> np.ndarray:
+        """Return what each column adds to each output of each row, exactly.
+
+        These are the Shapley values against the mean of the training rows, which for a quadratic
+        map are the integrated gradients: they sum to f(x) − f(mean).
+
+        Args:
+            X: (rows, columns).
+
+        Returns:
+            (rows, outputs, columns), in logits or in units of the target; classes are read
+            against their mean.
+        """
+        z = self._standardised(X)
+        return attribute(gauge_free(self.standard_map_), z).numpy()
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Write a model folder that `bl.load` and every command read, with names.
+
+        Args:
+            folder: where to.
+            overwrite: whether a model that is already there may be replaced.
+
+        Raises:
+            OutputExistsError: If the folder holds a model and `overwrite` is off.
+            DiskError, FileError: If it cannot be written.
+        """
+        check_is_fitted(self)
+        module = classifier_of_map(
+            self.standard_map_, as_tensor(self.mean_), as_tensor(self.scale_)
+        )
+        parameters = {name: str(value) for name, value in self.get_params().items()}
+        return save(
+            module,
+            folder,
+            input_names=self._names(),
+            output_names=self._output_names(),
+            provenance={"estimator": type(self).__name__, **parameters},
+            overwrite=overwrite,
+        )
+
+    def _effects(self) -> tuple[OutputEffects, ...]:
+        check_is_fitted(self)
+        f = gauge_free(self.standard_map_)
+        return output_effects(f, self._output_names(), STRONGEST_PAIRS)
+
+    def _names(self) -> tuple[str, ...]:
+        names = getattr(self, "feature_names_in_", None)
+        return tuple(f"x{i}" for i in range(self.n_features_in_)) if names is None else tuple(names)
+
+    def _output_names(self) -> tuple[str, ...]:
+        raise NotImplementedError
+
+
+def as_tensor(values: np.ndarray) -> Tensor:
+    """Return a float64 copy: what came may be read-only."""
+    return torch.from_numpy(np.array(values, dtype=np.float64))
+
+
+def row_weights(sample_weight: Any, X: np.ndarray) -> np.ndarray:
+    """Return the weights of the rows, float64; none below 0."""
+    weights: np.ndarray = _check_sample_weight(sample_weight, X, dtype=np.float64)
+    if weights.min() < 0 or not weights.any():
+        raise ValueError("sample_weight must hold no negative weight, and one above 0.")
+    return weights

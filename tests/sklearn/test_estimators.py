@@ -1,0 +1,194 @@
+"""The estimators, as scikit-learn and its users meet them.
+
+Broken once: predictions taken before the standardisation; `random_state` left out of the split;
+the weights of the rows not passed on.
+"""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import cross_val_score
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import bilens as bl
+
+WINE = load_wine(as_frame=True)
+DIABETES = load_diabetes(as_frame=True)
+
+
+@parametrize_with_checks([bl.sklearn.BilinearClassifier(), bl.sklearn.BilinearRegressor()])
+def test_scikit_learn_finds_no_fault(estimator: Any, check: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        check(estimator)
+
+
+def wine(**options: Any) -> Any:
+    return bl.sklearn.BilinearClassifier(**options).fit(WINE.data, WINE.target)
+
+
+def diabetes(**options: Any) -> Any:
+    return bl.sklearn.BilinearRegressor(**options).fit(DIABETES.data, DIABETES.target)
+
+
+def test_without_products_it_is_logistic_regression() -> None:
+    """The multinomial problem with an L2 penalty, C = 1 / alpha: both penalise every class."""
+    ours = wine(quadratic_scale=0, alpha=2.0)
+    z = StandardScaler().fit_transform(WINE.data)
+    theirs = LogisticRegression(C=0.5, tol=1e-10, max_iter=10_000).fit(z, WINE.target)
+    np.testing.assert_allclose(
+        ours.predict_proba(WINE.data), theirs.predict_proba(z), rtol=0, atol=1e-6
+    )
+
+
+def test_without_products_it_is_ridge_regression() -> None:
+    ours = diabetes(quadratic_scale=0, alpha=2.0)
+    z = StandardScaler().fit_transform(DIABETES.data)
+    theirs = Ridge(alpha=2.0).fit(z, DIABETES.target)
+    np.testing.assert_allclose(ours.predict(DIABETES.data), theirs.predict(z), rtol=1e-9)
+
+
+def test_the_map_in_units_of_the_columns_is_what_is_predicted() -> None:
+    x = torch.tensor(WINE.data.to_numpy())
+    model = wine()
+    probabilities = torch.softmax(model.quadratic_map_(x), dim=1).numpy()
+    np.testing.assert_allclose(probabilities, model.predict_proba(WINE.data), atol=1e-10)
+    regressor = diabetes()
+    x = torch.tensor(DIABETES.data.to_numpy())
+    outputs = regressor.quadratic_map_(x)[:, 0].numpy()
+    np.testing.assert_allclose(outputs, regressor.predict(DIABETES.data), rtol=1e-9)
+
+
+@pytest.mark.parametrize("data", [WINE, DIABETES], ids=["classes", "numbers"])
+def test_a_weight_counts_rows(data: Any) -> None:
+    kind = bl.sklearn.BilinearClassifier if data is WINE else bl.sklearn.BilinearRegressor
+    weights = np.random.default_rng(0).integers(0, 4, len(data.target))
+    rows = np.repeat(np.arange(len(weights)), weights)
+    weighted = kind().fit(data.data, data.target, sample_weight=weights)
+    repeated = kind().fit(data.data.iloc[rows], data.target.iloc[rows])
+    x = torch.tensor(data.data.to_numpy())
+    torch.testing.assert_close(
+        weighted.quadratic_map_(x), repeated.quadratic_map_(x), rtol=1e-7, atol=1e-7
+    )
+
+
+def test_balanced_classes_are_the_weights_that_make_them_so() -> None:
+    counts = WINE.target.value_counts()
+    given = {label: len(WINE.target) / (3 * count) for label, count in counts.items()}
+    balanced, by_hand = wine(class_weight="balanced"), wine(class_weight=given)
+    weights = WINE.target.map(given)
+    by_row = bl.sklearn.BilinearClassifier().fit(WINE.data, WINE.target, sample_weight=weights)
+    for other in (by_hand, by_row):
+        np.testing.assert_allclose(
+            balanced.predict_proba(WINE.data), other.predict_proba(WINE.data), atol=1e-9
+        )
+
+
+def test_effects_and_interactions_are_the_coefficients_of_the_map() -> None:
+    """Rebuilt from the two tables alone, the form of a class is the prediction."""
+    model = wine()
+    z = ((WINE.data - model.mean_) / model.scale_).iloc[:20]
+    effects, pairs = model.effects_, model.interactions_
+    assert pairs.groupby("output").size().tolist() == [78, 78, 78]
+    for place, name in enumerate(["0", "1", "2"]):
+        total = np.full(len(z), float(model.standard_map_.constant[place]))
+        for row in effects[effects.output == name].itertuples():
+            total += row.linear * z[row.column] + row.square * z[row.column] ** 2
+        for row in pairs[pairs.output == name].itertuples():
+            total += row.coefficient * z[row.first] * z[row.second]
+        expected = model.decision_function(WINE.data.iloc[:20])[:, place]
+        np.testing.assert_allclose(total, expected, atol=1e-10)
+        sizes = pairs[pairs.output == name].coefficient.abs()
+        assert sizes.is_monotonic_decreasing
+    first = pairs.iloc[0]
+    i, j = WINE.data.columns.get_loc(first["first"]), WINE.data.columns.get_loc(first["second"])
+    form = model.quadratic_map_.form(torch.eye(3, dtype=torch.float64)[int(first["output"])])
+    assert first["raw_coefficient"] == pytest.approx(2 * float(form.dense()[i, j]), rel=1e-9)
+
+
+def test_attributions_add_up() -> None:
+    model = diabetes()
+    parts = model.attribute(DIABETES.data)
+    assert parts.shape == (442, 1, 10)
+    start = model.predict(pd.DataFrame([model.mean_], columns=DIABETES.data.columns))
+    np.testing.assert_allclose(parts.sum(axis=(1, 2)) + start, model.predict(DIABETES.data))
+
+
+def test_a_saved_model_is_loaded_with_its_names(tmp_path: Path) -> None:
+    model = wine()
+    loaded = bl.load(model.save(tmp_path / "wine"))
+    assert loaded.input_names == tuple(WINE.data.columns)
+    assert loaded.output_names == ("0", "1", "2")
+    x = torch.tensor(WINE.data.to_numpy())
+    torch.testing.assert_close(loaded.module(x), torch.tensor(model.decision_function(WINE.data)))
+    regressor = bl.load(diabetes().save(tmp_path / "diabetes"))
+    assert tuple(regressor.layers["layers.0"].quadratic_map.sizes)[::2] == (1, 10)
+
+
+def test_early_stopping_chooses_a_penalty_that_the_seed_decides() -> None:
+    model, twin = (diabetes(early_stopping=True, random_state=3) for _ in range(2))
+    assert model.validation_curve_ == twin.validation_curve_
+    best = min(model.validation_curve_, key=lambda point: point[1])
+    assert model.alpha_ == best[0]
+    assert 2 <= len(model.validation_curve_) <= 9
+    fixed = diabetes(alpha=model.alpha_)
+    np.testing.assert_allclose(model.predict(DIABETES.data), fixed.predict(DIABETES.data))
+    other = diabetes(early_stopping=True, random_state=4)
+    assert other.validation_curve_ != model.validation_curve_
+
+
+def test_few_components_are_the_products_of_the_leading_directions() -> None:
+    model = wine(n_components=2)
+    z = (WINE.data.to_numpy() - model.mean_) / model.scale_
+    leading = np.linalg.svd(z, full_matrices=False)[2][:2]
+    dense = model.standard_map_.form(torch.tensor([1.0, 0.0, 0.0]).double()).dense().numpy()
+    outside = np.eye(13) - leading.T @ leading
+    assert np.abs(dense @ outside).max() < 1e-12 * np.abs(dense).max() + 1e-15
+    with pytest.raises(ValueError, match="n_components is 14, and the table has 13 columns"):
+        wine(n_components=14)
+
+
+def test_a_fit_that_did_not_converge_says_so() -> None:
+    with pytest.warns(ConvergenceWarning, match="raise max_iter"):
+        wine(max_iter=2)
+
+
+def test_what_cannot_be_fitted_is_refused() -> None:
+    with pytest.raises(ValueError, match="one class"):
+        bl.sklearn.BilinearClassifier().fit([[1.0], [2.0]], ["a", "a"])
+    with pytest.raises(ValueError, match=r"[Ww]eight"):
+        bl.sklearn.BilinearRegressor().fit([[1.0], [2.0]], [1.0, 2.0], sample_weight=[0, 0])
+    with pytest.raises(ValueError, match="cannot be split"):
+        bl.sklearn.BilinearClassifier(early_stopping=True).fit([[1.0], [2.0]], ["a", "b"])
+
+
+def test_constant_columns_take_no_part() -> None:
+    data = WINE.data.assign(constant=1e6 / 3)
+    model = bl.sklearn.BilinearClassifier().fit(data, WINE.target)
+    np.testing.assert_allclose(
+        model.predict_proba(data), wine().predict_proba(WINE.data), atol=1e-10
+    )
+    assert not model.effects_.set_index("column").loc["constant", "size"].any()
+
+
+def test_an_estimator_can_be_pickled() -> None:
+    model = wine()
+    twin = pickle.loads(pickle.dumps(model))  # noqa: S301 - our own
+    np.testing.assert_array_equal(twin.predict(WINE.data), model.predict(WINE.data))
+
+
+def test_it_generalises_on_a_small_table() -> None:
+    x, y = load_breast_cancer(return_X_y=True)
+    assert cross_val_score(bl.sklearn.BilinearClassifier(), x, y, cv=5).mean() > 0.965
