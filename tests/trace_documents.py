@@ -102,7 +102,7 @@ def interval(value: float) -> dict[str, float]:
     return {"value": value, "low": value - 0.125, "high": value + 0.125}
 
 
-def causal() -> dict[str, Any]:
+def causal(second: str = "steer") -> dict[str, Any]:
     """Two checks of one behaviour."""
     check = {
         "kind": "ablate",
@@ -117,7 +117,7 @@ def causal() -> dict[str, Any]:
     }
     return {
         "behaviour": {"high": ["sad", "upset"], "low": ["glad"]},
-        "checks": [check, {**check, "kind": "steer", "loss_before": None, "loss_after": None}],
+        "checks": [check, {**check, "kind": second, "loss_before": None, "loss_after": None}],
     }
 
 
@@ -245,7 +245,7 @@ def _made() -> str:
                     "causal": checked,
                 }
                 for second, checked in (
-                    (2, causal()),
+                    (2, causal("exchange")),
                     (5, None),
                     (6, {**causal(), "behaviour": None}),
                 )

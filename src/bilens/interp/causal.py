@@ -12,6 +12,7 @@ from bilens.checks import check_float_tensor
 from bilens.errors import ShapeError, UsageError
 from bilens.interp.records import CausalCheck, InputDirections, Interval
 
+Kind: TypeAlias = Literal["ablate", "steer", "exchange"]
 Edit: TypeAlias = Callable[[Tensor], Tensor]  # (..., in), what an MLP reads → what it reads instead
 Where: TypeAlias = Callable[[Tensor], Tensor]  # (..., in) → (...) bool, which inputs are changed
 
@@ -67,7 +68,7 @@ def steering(directions: InputDirections, shift: Tensor, where: Where) -> Edit:
 
 
 def causal_check(
-    kind: Literal["ablate", "steer"],
+    kind: Kind,
     num_directions: int,
     before: Tensor,
     after: Tensor,
@@ -77,7 +78,7 @@ def causal_check(
 ) -> CausalCheck:
     """Return the share of a behaviour that was removed or created, beside random directions.
 
-    Math: "ablate": 1 − mean(after) / mean(before); "steer": mean(after) / mean(before). Intervals
+    Math: "ablate": 1 − mean(after) / mean(before); otherwise mean(after) / mean(before). Intervals
         are percentiles of NUM_RESAMPLES bootstrap samples of the prompts, both sides resampled
         together.
 
@@ -85,7 +86,7 @@ def causal_check(
         kind: what was done.
         num_directions: how many directions were changed.
         before: (prompts,), the size of the behaviour in the unchanged model, in logits.
-        after: (prompts,), "ablate": what is left of it; "steer": what came up of it.
+        after: (prompts,), "ablate": what is left of it; otherwise what came up of it.
         random_after: the same for random directions of the same norm, one (prompts,) each draw.
         generator: draws the resamples.
         losses: away from the behaviour, in nats a token, before and after.
@@ -124,7 +125,7 @@ def causal_check(
     )
 
 
-def share_of(kind: Literal["ablate", "steer"], before: Tensor, after: Tensor) -> Tensor:
+def share_of(kind: Kind, before: Tensor, after: Tensor) -> Tensor:
     """Return the share that was removed, or created."""
     return 1 - after / before if kind == "ablate" else after / before
 

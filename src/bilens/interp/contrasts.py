@@ -19,6 +19,7 @@ from bilens.checks import check_count, check_float_tensor, check_memory, check_t
 from bilens.errors import ShapeError, UsageError
 from bilens.interp.records import ContrastRanking, InputDirections
 
+NEGLIGIBLE = 1e-9  # of the largest eigenvalue: rounding
 LEAST_VARIANCE = 1e-6  # of the largest: directions in which inputs hardly vary have no reader
 
 
@@ -117,12 +118,38 @@ def contrast_directions(
     """
     space = weighted_space(g, first, second, inputs, activations)
     k = min(check_count("k", k, minimum=1), g.sizes.d_in)
-    with torch.no_grad():
-        g = g.detach().to(torch.float64)
-        form = _dense(g, first) - _dense(g, second)
-        values, vectors = torch.linalg.eigh(space.root @ form @ space.root)
+    values, vectors = _whitened_eigenpairs(g, first, second, space)
     leading = values.abs().argsort(descending=True)[:k]
     return space.directions(vectors[:, leading].T, values[leading])
+
+
+def opposed_directions(
+    g: QuadraticMap, first: int, second: int, inputs: Tensor, activations: Tensor
+) -> InputDirections:
+    """Return the eigen-directions that the pair share of `rank_contrasts` counts.
+
+    Math: of Σ^½ (Q_a − Q_b) Σ^½ as in `contrast_directions`, those of the largest positive
+        eigenvalue and of the most negative one, in this order; one of them where the other has
+        no size beyond rounding.
+    Cost: O(inputs · in² + in³).
+
+    Args:
+        g: `latent_map`.
+        first: a.
+        second: b.
+        inputs: (num_inputs, in).
+        activations: (num_inputs, latents).
+
+    Raises:
+        ShapeError: If the parts do not fit together.
+        NonFiniteError: If a number is NaN or infinite.
+        UsageError: If one of the latents is never active, does not exist, or they are the same.
+    """
+    space = weighted_space(g, first, second, inputs, activations)
+    values, vectors = _whitened_eigenpairs(g, first, second, space)
+    floor = NEGLIGIBLE * values.abs().max()
+    both = [len(values) - 1] * int(values[-1] > floor) + [0] * int(values[0] < -floor)
+    return space.directions(vectors[:, both].T, values[both])
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,6 +231,17 @@ def _dense(g: QuadraticMap, latent: int) -> Tensor:
     direction = torch.zeros(g.sizes.d_out, dtype=torch.float64)
     direction[latent] = 1.0
     return g.form(direction).dense()
+
+
+def _whitened_eigenpairs(
+    g: QuadraticMap, first: int, second: int, space: WeightedSpace
+) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues by rising value, and eigenvectors (columns), of Σ^½ (Q_a − Q_b) Σ^½."""
+    with torch.no_grad():
+        g = g.detach().to(torch.float64)
+        form = _dense(g, first) - _dense(g, second)
+        values, vectors = torch.linalg.eigh(space.root @ form @ space.root)
+    return values, vectors
 
 
 def _against_later(

@@ -261,12 +261,13 @@ class CausalCheck:
 
     Attributes:
         kind: "ablate": the coordinates along the directions are set to their mean; "steer": they
-            are moved from their mean in one group of prompts to that in the other.
+            are moved from their mean in one group of prompts to that in the other; "exchange":
+            they are traded so that what they contribute changes its sign.
         num_directions: how many.
         before: size of the behaviour in the unchanged model, in logits.
         after: size with the directions changed, in logits.
-        share: ablate: 1 − after / before, the share removed; steer: the share of the behaviour
-            that was created in prompts without its cause.
+        share: ablate: 1 − after / before, the share removed; otherwise the share of the
+            behaviour that was created in prompts without its cause.
         random_share: the same for as many random directions, moved by the same norm: mean, and
             the 2.5 % and 97.5 % quantiles over draws.
         num_random: how many draws.
@@ -274,7 +275,7 @@ class CausalCheck:
         loss_after: the same with the directions changed.
     """
 
-    kind: Literal["ablate", "steer"]
+    kind: Literal["ablate", "steer", "exchange"]
     num_directions: int
     before: Interval
     after: Interval

@@ -10,13 +10,12 @@ import torch
 from torch.nn import functional
 
 from bilens.interp.records import TokenEffect
-from bilens.workflows.trace_causal import (
+from bilens.workflows.trace_causal import MOST_BLOCKS, Behaviour, causal_values
+from bilens.workflows.trace_changes import Change
+from bilens.workflows.trace_places import (
     LEAST_PLACES,
-    MOST_BLOCKS,
-    Behaviour,
-    Change,
-    causal_values,
-    places,
+    places_of_contrast,
+    places_of_latent,
     separating_tokens,
 )
 from bilens.workflows.trace_reader import LatentReader
@@ -47,8 +46,11 @@ def causal_findings(
         for latent in latents
     )
     assert first is not None, "there is a latent that the behaviour goes with"
-    other = None if second is None else second.view(-1, length)
-    on, off = places(first.view(-1, length), other, generator)
+    values = first.view(-1, length)
+    if second is None:
+        on, off = places_of_latent(values, generator)
+    else:
+        on, off = places_of_contrast(values, second.view(-1, length), blocks)
     if len(on) < LEAST_PLACES:
         return {"behaviour": None, "checks": []}
     module = reader.layer.module

@@ -12,7 +12,7 @@ from bilens.interp.circuits import find_circuit
 from bilens.interp.records import Circuit, LayerTrace, LowRankFit, Ranking
 from bilens.interp.token_reading import eigenvector_tokens, output_tokens
 from bilens.workflows.trace_behaviour import causal_findings
-from bilens.workflows.trace_causal import eigen_change
+from bilens.workflows.trace_changes import eigen_change
 from bilens.workflows.trace_ranking import DRAWN_RANK
 from bilens.workflows.trace_reader import LatentReader
 from bilens.workflows.trace_values import (

@@ -12,7 +12,7 @@ from bilens.interp.contrasts import rank_contrasts
 from bilens.interp.records import LowRankFit, Ranking
 from bilens.interp.tracer import only
 from bilens.workflows.trace_behaviour import causal_findings
-from bilens.workflows.trace_causal import Change, contrast_change
+from bilens.workflows.trace_changes import Change, contrast_change
 from bilens.workflows.trace_reader import LatentReader
 
 LEAST_COMPARED = 50  # tokens at which an output latent is active, to be compared with others
