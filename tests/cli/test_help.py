@@ -45,7 +45,12 @@ FROZEN = {
     "decompose": (
         "model --top --layer --outputs --basis --dataset --data-dir --reading --contrast --which "
         "--spectrum --null-samples --method --precision --verify --memory-limit --seed --out "
-        "--plan --allow-pickle --residual --no-residual --overwrite --json"
+        "--plan --map --activation --transposed --no-transposed --allow-pickle --residual "
+        "--no-residual --overwrite --json"
+    ),
+    "fit": (
+        "model --layer --data --dataset --data-dir --map --activation --transposed --no-transposed "
+        "--samples --threshold --seed --allow-pickle --residual --no-residual --json"
     ),
     "audit": (
         "model --dataset --data-dir --html --lang --null-samples --seed --allow-pickle --residual "

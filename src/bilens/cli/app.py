@@ -16,6 +16,7 @@ from bilens.cli.commands.convert import convert
 from bilens.cli.commands.decompose import decompose
 from bilens.cli.commands.demo import demo
 from bilens.cli.commands.explain import explain
+from bilens.cli.commands.fit import fit
 from bilens.cli.commands.reproduce import reproduce
 from bilens.cli.commands.trace import trace
 from bilens.cli.commands.train_image import train_image
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (demo, decompose, audit, certify, attack, explain, trace, convert, reproduce):
+for command in (demo, decompose, fit, audit, certify, attack, explain, trace, convert, reproduce):
     app.command()(command)
 train_app = typer.Typer(help="Train a model that can be read exactly.", no_args_is_help=True)
 train_app.command("image")(train_image)

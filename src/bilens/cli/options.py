@@ -32,3 +32,28 @@ Residual = Annotated[
         help="For checkpoints of the paper's repository: whether blocks add their input.",
     ),
 ]
+Roles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map",
+        metavar="ROLE=TENSOR",
+        help="What a tensor of a .safetensors file is: up, down or gate, with _bias, and .0, .1, … "
+        "for several layers; repeat it for each. Without it names and shapes are guessed from.",
+    ),
+]
+ActivationName = Annotated[
+    str | None,
+    typer.Option(
+        "--activation",
+        help="Of the layers of a .safetensors file: relu, gelu, leaky_relu:0.2, …; identity for a "
+        "product without one.",
+    ),
+]
+Transposed = Annotated[
+    bool | None,
+    typer.Option(
+        "--transposed/--no-transposed",
+        help="Whether matrices of a .safetensors file are (in, out); needed where shapes leave it "
+        "open.",
+    ),
+]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bilens.algebra.eigen.decomposition import Status
-from bilens.cli.actions.shared import Source, open_model
+from bilens.cli.actions.shared import Said, Source, open_model
 from bilens.cli.console import Output, after
 from bilens.cli.tables.decomposition import approximation_line, decomposition_table
 from bilens.cli.tables.plan import plan_reasons, plan_table
@@ -24,6 +24,7 @@ PATIENCE = 2.0  # seconds before a decomposition reports its progress
 def run_decompose_command(
     output: Output,
     source: Source,
+    said: Said,
     request: dict[str, Any],
     *,
     layers: Sequence[str],
@@ -39,7 +40,7 @@ def run_decompose_command(
     asked = Request(**request)
     if asked.basis != "whitened" and (dataset is not None or data_dir is not None):
         raise UsageError("only --basis whitened reads data: leave --dataset and --data-dir out.")
-    model = open_model(source)
+    model = open_model(source, said, output.say)
     inputs = None
     if asked.basis == "whitened":
         inputs = find_moments(model, dataset, data_dir, output.say)
@@ -62,9 +63,9 @@ def run_decompose_command(
         output.json({"schema_version": SCHEMA_VERSION, "kind": "decomposition", "layers": records})
     else:
         for record in records:
-            said = approximation_line(record)
-            if said is not None:
-                output.result.print(said, highlight=False, markup=False, soft_wrap=True)
+            line = approximation_line(record)
+            if line is not None:
+                output.result.print(line, highlight=False, markup=False, soft_wrap=True)
             output.result.print(decomposition_table(record))
     if out is not None:
         output.say(f"Pairs and records: {out}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from bilens.cli.console import Output, Reporter
 from bilens.cli.tables.layer_audit import layer_audit_table, layer_lines
-from bilens.errors import OutputExistsError
+from bilens.errors import OutputExistsError, UsageError
 from bilens.io.load import LoadedModel, load
 from bilens.report.audit_report import AuditReport
 from bilens.report.layer_audit_report import LayerAuditReport
@@ -18,10 +19,50 @@ FAILED = 1  # an audit condition failed
 Source = tuple[Path, bool | None, bool]  # path, residual, allow_pickle
 
 
-def open_model(source: Source) -> LoadedModel:
-    """Return the model that the options of a command name."""
+Said = tuple[list[str] | None, str | None, bool | None]  # roles, activation, transposed
+NOTHING: Said = (None, None, None)
+
+
+def open_model(
+    source: Source, said: Said = NOTHING, say: Callable[[str], None] = lambda _: None
+) -> LoadedModel:
+    """Return the model that the options of a command name.
+
+    Args:
+        source: where it is.
+        said: of the tensors of a file with names of its own.
+        say: told what was taken for what where it had to be found out.
+    """
     path, residual, allow_pickle = source
-    return load(path, residual=residual, allow_pickle=allow_pickle)
+    roles, activation, transposed = said
+    model = load(
+        path,
+        residual=residual,
+        allow_pickle=allow_pickle,
+        roles=None if roles is None else parse_map(roles),
+        activation=activation,
+        transposed=transposed,
+    )
+    for line in [] if model.reading is None else model.reading.lines():
+        say(line)
+    return model
+
+
+def parse_map(texts: Sequence[str]) -> dict[str, str]:
+    """Return role → tensor.
+
+    Raises:
+        UsageError: If one is not ROLE=TENSOR, or a role is given twice.
+    """
+    roles: dict[str, str] = {}
+    for text in texts:
+        role, equals, tensor = text.partition("=")
+        if not (role and equals and tensor):
+            raise UsageError(f"--map {text}: expected ROLE=TENSOR, for example up=fc1.weight.")
+        if role in roles:
+            raise UsageError(f"--map {text}: the role {role} is given twice: give each once.")
+        roles[role] = tensor
+    return roles
 
 
 def refuse_existing(path: Path | None, overwrite: bool) -> None:

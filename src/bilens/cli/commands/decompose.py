@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from bilens.cli.options import (
+    ActivationName,
     AllowPickle,
     DataDir,
     DatasetOption,
@@ -15,6 +16,8 @@ from bilens.cli.options import (
     ModelPath,
     Overwrite,
     Residual,
+    Roles,
+    Transposed,
 )
 
 Basis = Literal["input", "embedding", "whitened"]
@@ -105,6 +108,9 @@ def decompose(
         bool,
         typer.Option("--plan", help="Only say what would be done: method, memory, and why."),
     ] = False,
+    roles: Roles = None,
+    activation: ActivationName = None,
+    transposed: Transposed = None,
     allow_pickle: AllowPickle = False,
     residual: Residual = None,
     overwrite: Overwrite = False,
@@ -133,6 +139,7 @@ def decompose(
     run_decompose_command(
         context.obj,
         (model, residual, allow_pickle),
+        (roles, activation, transposed),
         request,
         layers=layer or [],
         dataset=dataset,

@@ -1,0 +1,167 @@
+"""`bilens fit`: R² by degree of any model on a shell, and `--map` wherever weights are read.
+
+Broken once: `all` of the exit code made `any`; a map that explains too little ended in success.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import bilens as bl
+import tiny
+from builders import randn
+from commands import FILE, USAGE, Cases, Line, Shell, assert_one_line, model_folder
+from io_mapped import chain, gated, pair, write
+
+ROLES = ["--map", "up=fc1.weight", "--map", "up_bias=fc1.bias", "--map", "down=fc2.weight"]
+ROLES += ["--map", "down_bias=fc2.bias", "--activation", "gelu"]
+
+
+def test_a_file_of_unknown_names_is_fitted(bilens: Shell, tmp_path: Path) -> None:
+    path = write(tmp_path, pair())
+    result = bilens("fit", path, *ROLES, "--json")
+    fits = result.json()["fits"]
+    fit = bl.quadratic_fit(bl.load(path, activation="gelu"))
+    assert [one["name"] for one in fits] == ["layer"]
+    found = fits[0]["assumed"]
+    assert found["quadratic"]["value"] == pytest.approx(fit.r_squared.quadratic.overall)
+    assert found["linear"]["value"] == pytest.approx(fit.r_squared.linear.overall)
+    assert (fits[0]["d_in"], fits[0]["d_hidden"], fits[0]["d_out"]) == (4, 6, 3)
+    assert result.code == (0 if fit.usable else 1)
+    assert "Largest difference from torch.nn.functional" in result.err
+
+
+def test_the_guess_is_printed(bilens: Shell, tmp_path: Path) -> None:
+    result = bilens("fit", write(tmp_path, pair()), "--activation", "gelu", "--threshold", 0)
+    assert "Guessed from names and shapes: layer: up = fc1.weight, down = fc2.weight" in result.err
+    assert "The closest quadratic map" in result.out
+    assert result.code == 0
+    assert bilens("--quiet", "fit", tmp_path, "--activation", "gelu").err == ""
+
+
+@pytest.mark.parametrize("kind", [".csv", ".npy", ".safetensors"])
+def test_a_network_is_fitted_end_to_end_and_layer_by_layer_on_data(
+    kind: str, bilens: Shell, tmp_path: Path
+) -> None:
+    path, rows = write(tmp_path, chain(4, 6, 5, 2)), randn(200, 4)
+    data = tmp_path / f"rows{kind}"
+    if kind == ".csv":
+        lines = [",".join(map(repr, row)) for row in rows.tolist()]
+        data.write_text("\n".join(["a,b,c,d", *lines]))
+    elif kind == ".npy":
+        np.save(data, rows.numpy())
+    else:
+        save_file({"x": rows}, data)
+    result = bilens("fit", path, "--activation", "tanh", "--data", data, "--json")
+    document = result.json()
+    assert [one["name"] for one in document["fits"]] == ["model", "layers.0", "layers.1"]
+    assert document["num_rows"] == 200
+    model = bl.load(path, activation="tanh")
+    whole = bl.quadratic_fit(model, data=rows)
+    first, last = model.network
+    second = bl.quadratic_fit(last, data=first.weights()(rows))
+    for record, fit in zip(document["fits"][::2], (whole, second), strict=True):
+        assert fit.on_data is not None
+        assert fit.least_squares is not None
+        assert record["on_data"]["quadratic"]["value"] == pytest.approx(
+            fit.on_data.quadratic.overall
+        )
+        assert record["least_squares"]["held_out"]["value"] == pytest.approx(
+            fit.least_squares.held_out.overall
+        )
+    shown = bilens("fit", path, "--activation", "tanh", "--data", data)
+    assert "end to end" in shown.out
+    assert "judged on 40 others" in shown.out
+
+
+def test_a_map_that_explains_too_little_makes_no_claim(bilens: Shell, tmp_path: Path) -> None:
+    model_folder(tmp_path / "model", tiny.classifier(gate="silu", n_layers=2))
+    result = bilens("fit", tmp_path / "model", "--threshold", "0.9999")
+    assert result.code == 1
+    assert "No claim about model, layers.0, layers.1 can be made" in result.out
+    values = [
+        one["assumed"]["quadratic"]["value"]
+        for one in bilens("fit", tmp_path / "model", "--json").json()["fits"]
+    ]
+    some = bilens("fit", tmp_path / "model", "--threshold", (min(values) + max(values)) / 2)
+    assert some.code == 1  # one of them suffices
+    exact = model_folder(tmp_path / "exact", tiny.classifier())
+    document = bilens("fit", exact, "--threshold", "0.9999", "--json")
+    assert document.code == 0
+    assert document.json()["fits"][0]["exact"]
+
+
+def test_a_file_of_unknown_names_is_decomposed(bilens: Shell, tmp_path: Path) -> None:
+    path = write(tmp_path, gated())
+    line = ["decompose", path, "--activation", "identity", "--no-transposed", "--json"]
+    record = bilens(*line).json()["layers"][0]
+    model = bl.load(path, activation="identity", transposed=False)
+    eigs = bl.eigendecompose_all(model.layers["layer"].quadratic_map, k=4)
+    found = [output["pairs"][0]["eigenvalue"] for output in record["outputs"]]
+    assert found == pytest.approx(eigs.eigenvalues[:, 0].tolist())
+
+
+def fit(*options: object, tensors: Callable[[], Any] = pair) -> Callable[[Path], Line]:
+    return lambda folder: ["fit", write(folder, tensors()), *options]
+
+
+def with_file(name: str, content: bytes) -> Callable[[Path], Line]:
+    def prepare(folder: Path) -> Line:
+        (folder / name).write_bytes(content)
+        return ["fit", write(folder, pair()), "--activation=relu", "--data", folder / name]
+
+    return prepare
+
+
+def empty_file(folder: Path) -> Line:
+    (folder / "m.safetensors").write_bytes(b"")
+    return ["fit", folder / "m.safetensors", "--activation=relu"]
+
+
+def pickled(folder: Path) -> Line:
+    torch.save(pair(), folder / "m.pt")
+    return ["fit", folder / "m.pt", "--activation=relu"]
+
+
+def blocks(folder: Path) -> Line:
+    line = fit("--activation=silu", "--no-transposed", tensors=two_blocks)(folder)
+    np.save(folder / "x.npy", np.zeros((5, 4)))
+    return [*line, "--data", folder / "x.npy"]
+
+
+def two_blocks() -> dict[str, torch.Tensor]:
+    return {**gated("a."), **gated("b.")}
+
+
+CASES: Cases = {
+    "no activation": (fit(), USAGE, ["up = fc1.weight", "--activation"]),
+    "no role": (fit("--map", "fc1.weight"), USAGE, ["--map fc1.weight: expected ROLE=TENSOR"]),
+    "twice": (fit("--map", "up=a", "--map", "up=b"), USAGE, ["the role up is given twice"]),
+    "another role": (fit("--map", "in=fc1.weight"), USAGE, ["in=fc1.weight is no role"]),
+    "no tensor": (fit("--map", "up=fc9.weight"), FILE, ["has no tensor 'fc9.weight'"]),
+    "activation": (fit("--activation", "mish"), USAGE, ["'mish' is not known"]),
+    "no such layer": (fit("--activation=relu", "--layer", "x"), USAGE, ["has the layers layer"]),
+    "an empty file": (empty_file, FILE, ["is not a readable safetensors file"]),
+    "a pickle": (pickled, FILE, ["save the tensors as safetensors"]),
+    "data of two layers": (blocks, USAGE, ["2 layers that are not one behind the other"]),
+    "both kinds of data": (
+        fit("--activation=relu", "--data", "x.csv", "--data-dir", "y"),
+        USAGE,
+        ["--data takes the place of"],
+    ),
+    "data of another kind": (with_file("x.txt", b"1"), USAGE, ["is no file of rows"]),
+    "columns": (with_file("x.csv", b"a,b\n1,2\n"), FILE, ["holds (1, 2) numbers"]),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_input_is_one_line_that_helps(name: str, bilens: Shell, tmp_path: Path) -> None:
+    prepare, code, words = CASES[name]
+    assert_one_line(bilens("--quiet", *prepare(tmp_path)), code, words)
