@@ -108,6 +108,12 @@ def test_a_file_of_unknown_names_is_decomposed(bilens: Shell, tmp_path: Path) ->
     assert found == pytest.approx(eigs.eigenvalues[:, 0].tolist())
 
 
+def test_a_file_of_unknown_names_is_audited(bilens: Shell, tmp_path: Path) -> None:
+    result = bilens("audit", write(tmp_path, pair()), "--activation", "gelu", "--json")
+    assert [layer["name"] for layer in result.json()["layers"]] == ["layer"], result.err
+    assert "Guessed from names and shapes" in result.err
+
+
 def fit(*options: object, tensors: Callable[[], Any] = pair) -> Callable[[Path], Line]:
     return lambda folder: ["fit", write(folder, tensors()), *options]
 

@@ -120,7 +120,7 @@ def test_a_network_is_fitted_end_to_end() -> None:
     assert "Largest difference from the module's own operations" in "\n".join(other.reading.lines())
 
 
-def test_a_tensor_that_fits_nothing_leaves_a_whole_model_refused() -> None:
+def test_what_needs_a_module_of_ours_is_refused() -> None:
     model = bl.from_module(nn.Sequential(nn.Linear(4, 6), nn.Tanh()))
     with pytest.raises(UsageError, match="the layers alone are read"):
-        bl.audit(model)
+        model.whole("a trace")

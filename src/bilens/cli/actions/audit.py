@@ -8,6 +8,7 @@ import typer
 
 from bilens.cli.actions.shared import (
     FAILED,
+    Said,
     Source,
     open_model,
     print_audit,
@@ -21,6 +22,7 @@ from bilens.workflows.judging_data import find_test_data
 def run_audit_command(
     output: Output,
     source: Source,
+    said: Said,
     *,
     dataset: str | None,
     data_dir: Path | None,
@@ -33,7 +35,7 @@ def run_audit_command(
 ) -> None:
     """`bilens audit`."""
     refuse_existing(html, overwrite)
-    model = open_model(source)
+    model = open_model(source, said, output.say)
     data = find_test_data(model, dataset, data_dir, output.say)
     with output.progress() as progress:
         report = audit(model, data, null_samples=null_samples, seed=seed, progress=progress)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bilens.cli.options import (
+    ActivationName,
     AllowPickle,
     DataDir,
     DatasetOption,
@@ -16,6 +17,8 @@ from bilens.cli.options import (
     ModelPath,
     Overwrite,
     Residual,
+    Roles,
+    Transposed,
 )
 
 
@@ -31,6 +34,9 @@ def audit(
         typer.Option(help="Draws for the level of chance: 99 of a classifier, 19 of each layer."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the chance level.", min=0)] = 0,
+    roles: Roles = None,
+    activation: ActivationName = None,
+    transposed: Transposed = None,
     allow_pickle: AllowPickle = False,
     residual: Residual = None,
     overwrite: Overwrite = False,
@@ -45,6 +51,7 @@ def audit(
     run_audit_command(
         context.obj,
         (model, residual, allow_pickle),
+        (roles, activation, transposed),
         dataset=dataset,
         data_dir=data_dir,
         html=html,

@@ -72,7 +72,7 @@ class FoundLayer:
             parts |= branch("gate", "gate_bias", gate, self.source, d_in, d_hidden)
             parts |= branch("value", "value_bias", value, self.source, d_in, d_hidden)
         dtype = reduce(torch.promote_types, (p.dtype for p in parts.values() if p is not None))
-        kept = {n: None if p is None else p.to("cpu", dtype) for n, p in parts.items()}
+        kept = {n: None if p is None else p.to(dtype) for n, p in parts.items()}
         kind = MLPWeights if self.neurons.value is None else GLUWeights
         return kind(**kept, activation=self.neurons.activation)  # type: ignore[arg-type]
 

@@ -78,7 +78,7 @@ def check_layers(
                     check_finite(f"{step.path}.{kind}", fetch())
     numel = sum(parameter.numel() for parameter in root.parameters())
     check_memory(8 * numel, "a copy in float64, to check the layers", "pass a part of the model")
-    wide = copy.deepcopy(root).double()
+    wide = copy.deepcopy(root).to("cpu", torch.float64)
     return [check_layer(wide, graph, layer) for layer in layers]
 
 

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from operator import attrgetter
 
+import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import Node
 
@@ -72,7 +73,7 @@ def module_value(reader: GraphReader, node: Node) -> Value:
             return reader.head(node, value, type(module).__name__)
         bare = next(module.parameters(), None) is None or isinstance(module, nn.PReLU)
         if bare and next(module.children(), None) is None:
-            found = pointwise(node, reader.values, copy.deepcopy(module).double())
+            found = pointwise(node, reader.values, copy.deepcopy(module).to("cpu", torch.float64))
             if found is not None:
                 return found
     if next(module.children(), None) is not None:

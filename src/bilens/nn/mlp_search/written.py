@@ -47,8 +47,8 @@ def written(tree: Tree) -> Written:
 
 def applied(step: Step, inner: Written) -> Written:
     """Return a linear map of what is written already."""
-    weight = None if step.weight is None else step.weight().detach()
-    bias = None if step.bias is None else step.bias().detach()
+    weight = None if step.weight is None else step.weight().detach().cpu()
+    bias = None if step.bias is None else step.bias().detach().cpu()
     matrices = {leaf: product(weight, matrix) for leaf, matrix in inner.matrices.items()}
     moved = None if inner.constant is None else image(weight, inner.constant)
     return Written(matrices, added(moved, bias))
