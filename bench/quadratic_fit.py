@@ -254,8 +254,9 @@ decay {recipe["weight_decay"]:g}, pixel noise {recipe["noise"]:g}, batches of
 {recipe["batch_size"]}, {recipe["epochs"]} epochs, seed {recipe["seed"]}; in float32.
 
 {tables}R² under a normal input is not R² on images: the tables have both, and `check_usable` asks
-for both. The refitted maps were fitted to {rows:,} training images. With two hidden layers the closed
-form takes the input of the second one to be normal; its refit keeps the neurons that this gave.
+for both. The refitted maps were fitted to {rows:,} training images. With two hidden layers the
+closed form takes the input of the second one to be normal; its refit keeps the neurons that this
+gave.
 """
 
 
