@@ -109,7 +109,35 @@ def test_what_is_no_fitted_mlp_is_refused(name: str) -> None:
         bl.from_sklearn(build())
 
 
-def test_a_pipeline_is_told_what_to_pass() -> None:
-    pipeline = pytest.importorskip("sklearn.pipeline").make_pipeline(fitted("one number"))
-    with pytest.raises(UsageError, match=r"pass pipeline\[-1\], and inputs as it receives them"):
+@pytest.mark.parametrize("target", ["two classes", "two numbers"])
+def test_affine_steps_of_a_pipeline_join_the_first_layer(target: str) -> None:
+    preprocessing = pytest.importorskip("sklearn.preprocessing")
+    decomposition = pytest.importorskip("sklearn.decomposition")
+    kind = network.MLPRegressor if "number" in target else network.MLPClassifier
+    steps = (preprocessing.StandardScaler(), decomposition.PCA(3), kind((5,), max_iter=3))
+    if "number" in target:
+        steps = (*steps[:2], kind(hidden_layer_sizes=(5,), max_iter=3))
+    pipeline = pytest.importorskip("sklearn.pipeline").make_pipeline(*steps)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pipeline.fit(3 * X + 1, TARGETS[target])
+    model = bl.from_sklearn(pipeline)
+    assert model.network[0].sizes.d_in == D_IN
+    y = model.network[0].weights(torch.float64)(torch.tensor(X))
+    expected = pipeline.predict_proba(X) if "classes" in target else pipeline.predict(X)
+    np.testing.assert_allclose(y.softmax(-1) if "classes" in target else y, expected, atol=1e-9)
+    assert model.reading is not None
+    assert "the Pipeline's own outputs" in model.reading.against
+
+
+def test_a_step_that_is_not_affine_is_refused() -> None:
+    preprocessing = pytest.importorskip("sklearn.preprocessing")
+    scaler = preprocessing.MinMaxScaler(clip=True)
+    pipeline = pytest.importorskip("sklearn.pipeline").make_pipeline(
+        scaler, network.MLPRegressor(max_iter=2)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pipeline.fit(X, X[:, 0])
+    with pytest.raises(UsageError, match=r"step MinMaxScaler .* is not affine.*pipeline\[-1\]"):
         bl.from_sklearn(pipeline)

@@ -34,25 +34,29 @@ def from_sklearn(estimator: object) -> LoadedModel:
 
     The layers end where the estimator's output activation begins: at the logits of a classifier.
     Two classes have one logit z there; here they have two, −z/2 and z/2, whose softmax is the
-    estimator's pair of probabilities. `model.reading.head` names the output activation.
+    estimator's pair of probabilities. `model.reading.head` names the output activation. Steps of a
+    pipeline before the MLP become part of its first layer if they are affine, as scalers are.
 
     `bl.quadratic_fit(model)` reads the network end to end, `model.layers` layer by layer.
 
     Args:
-        estimator: the object itself, never a pickle of it.
+        estimator: the object itself, never a pickle of it, or a `Pipeline` that ends in one.
 
     Returns:
         A model without `module`, with the names of inputs and classes that the estimator has;
         `model.reading` says how far its outputs are from the estimator's.
 
     Raises:
-        UsageError: If it is another object, or not fitted.
+        UsageError: If it is another object, not fitted, or a step before it is not affine.
         NonFiniteError: If a weight is NaN or infinite.
         NumericalError: If the layers do not give the estimator's outputs.
     """
-    kind = check_estimator(estimator)
-    fitted: Any = estimator
+    whole: Any = estimator
+    steps = list(whole.named_steps.values()) if type(whole).__name__ == "Pipeline" else [whole]
+    kind, fitted = check_estimator(steps[-1]), steps[-1]
     layers = layers_of(fitted)
+    for step in steps[-2::-1]:
+        layers = (behind(step, layers[0]), *layers[1:])
     names = [f"layers.{index}" for index in range(len(layers))]
     last = len(layers) - 1
     views = {
@@ -67,21 +71,21 @@ def from_sklearn(estimator: object) -> LoadedModel:
         )
         for index, (name, layer) in enumerate(zip(names, layers, strict=True))
     }
-    check = check_against(fitted, layers)
+    check = check_against(whole, fitted, layers)
     roles = {
         name: f"ordinary, {layer.phi}, {layer.d_in} → {len(layer.up)}"
         + (f" → {len(layer.down)}" if index == last else "")
         for index, (name, layer) in enumerate(zip(names, layers, strict=True))
     }
-    against = f"the {kind}'s own outputs"
+    against = f"the {type(whole).__name__}'s own outputs"
     reading = Reading(roles, False, {"output": check}, against, (), head_of(fitted))
     return LoadedModel(
         None,
-        f"the {kind}",
+        f"the {type(whole).__name__}",
         hash_of(layers),
         output_names=class_names(fitted),
         provenance={"format": f"scikit-learn {kind}"},
-        input_names=input_names(fitted),
+        input_names=input_names(whole),
         views=views,
         reading=reading,
     )
@@ -102,12 +106,10 @@ def check_estimator(estimator: object) -> str:
         None,
     )
     if kind is None:
-        inner = {"Pipeline": "pipeline[-1]", "GridSearchCV": "search.best_estimator_"}
-        advice = inner.get(type(estimator).__name__)
+        inner = ": pass its best_estimator_." if hasattr(estimator, "best_estimator_") else "."
         raise UsageError(
             f"a {type(estimator).__name__} is no MLP of scikit-learn; expected a fitted "
-            f"{' or '.join(ESTIMATORS)}"
-            + (f": pass {advice}, and inputs as it receives them." if advice else ".")
+            f"{' or '.join(ESTIMATORS)}, or a Pipeline that ends in one{inner}"
         )
     if not hasattr(estimator, "coefs_"):
         raise UsageError(f"the {kind} is not fitted: call its fit(X, y) first.")
@@ -132,6 +134,41 @@ def layers_of(estimator: Any) -> tuple[MLPWeights, ...]:
         constant = biases[-1] if last else None
         found.append(MLPWeights(down, up, activation, bias, constant=constant))
     return tuple(found)
+
+
+def behind(step: Any, layer: MLPWeights) -> MLPWeights:
+    """Return the first layer reading what a step before it reads.
+
+    The step's matrix and shift are what it makes of the unit vectors and of zero.
+
+    Raises:
+        UsageError: If the step is not fitted, or makes something else of other inputs.
+    """
+    name = type(step).__name__
+    width = getattr(step, "n_features_in_", None)
+    if width is None or not hasattr(step, "transform"):
+        raise UsageError(f"the step {name} is not fitted, or does not transform: pass the MLP.")
+    units = torch.eye(width, dtype=torch.float64)
+    shift = transformed(step, torch.zeros(1, width, dtype=torch.float64))[0]
+    matrix = (transformed(step, units) - shift).T
+    generator = torch.Generator().manual_seed(0)
+    x = 10 * torch.randn(ROWS, width, generator=generator, dtype=torch.float64)
+    if not compared(transformed(step, x), x @ matrix.T + shift).passed:
+        raise UsageError(
+            f"the step {name} before the MLP is not affine: pass the MLP alone, pipeline[-1], with "
+            "inputs as it receives them."
+        )
+    up = layer.up.double()
+    bias = up @ shift + (0 if layer.up_bias is None else layer.up_bias.double())
+    constant = None if layer.constant is None else layer.constant.double()
+    return MLPWeights(layer.down.double(), up @ matrix, layer.phi, bias, constant=constant)
+
+
+def transformed(step: Any, x: Tensor) -> Tensor:
+    """Return what a step makes of inputs, in float64."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # inputs without the names of columns are meant
+        return torch.as_tensor(step.transform(x.numpy())).double()
 
 
 def tensor(name: str, array: Any) -> Tensor:
@@ -172,8 +209,13 @@ def input_names(estimator: Any) -> tuple[str, ...] | None:
     return None if names is None else tuple(map(str, names))
 
 
-def check_against(estimator: Any, layers: tuple[MLPWeights, ...]) -> LayerCheck:
+def check_against(whole: Any, estimator: Any, layers: tuple[MLPWeights, ...]) -> LayerCheck:
     """Return how far the layers are from the estimator: probabilities, or outputs of a regressor.
+
+    Args:
+        whole: the estimator, or the pipeline that ends in it.
+        estimator: the MLP.
+        layers: of the whole.
 
     Raises:
         NumericalError: If they are another function.
@@ -182,15 +224,15 @@ def check_against(estimator: Any, layers: tuple[MLPWeights, ...]) -> LayerCheck:
     x = torch.randn(ROWS, layers[0].d_in, generator=generator, dtype=layers[0].up.dtype)
     y: Tensor = x
     for layer in layers:
-        y = layer(y)
+        y = layer(y.to(layer.up.dtype))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # inputs without the names of columns are meant
         if is_classifier(estimator):
-            expected = estimator.predict_proba(x.numpy())
+            expected = whole.predict_proba(x.numpy())
             several = estimator.out_activation_ == "logistic" and not one_logit(estimator)
             y = torch.sigmoid(y) if several else torch.softmax(y, dim=-1)
         else:
-            expected = estimator.predict(x.numpy()).reshape(ROWS, -1)
+            expected = whole.predict(x.numpy()).reshape(ROWS, -1)
             y = y.exp() if estimator.out_activation_ == "exp" else y
     return compared(torch.as_tensor(expected), y).refuse("the estimator")
 

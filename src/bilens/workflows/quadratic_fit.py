@@ -99,7 +99,7 @@ def layers_and_run(subject: Subject) -> tuple[tuple[Layer, ...], Run]:
         return layers, layers[0]
     if isinstance(subject, LoadedModel) and subject.module is None:
         return chained(network_of(subject))
-    if not isinstance(subject, nn.Module | LoadedModel) and hasattr(subject, "coefs_"):
+    if not isinstance(subject, nn.Module | LoadedModel) and hasattr(subject, "get_params"):
         return chained(network_of(from_sklearn(subject)))
     module, _ = given_model(subject, "a quadratic fit", "bl.quadratic_fit({})")
     if not isinstance(module, nn.Module):

@@ -234,6 +234,13 @@ def test_a_weight_that_is_nan_is_named() -> None:
         find_mlps(module)
 
 
+def test_weights_that_are_not_there_are_asked_for() -> None:
+    with pytest.raises(UsageError, match=r"0.weight has no shape yet: run the module"):
+        find_mlps(nn.Sequential(nn.LazyLinear(3), nn.ReLU()))
+    with pytest.raises(UsageError, match=r"fc1.weight is on the meta device"):
+        find_mlps(Ordinary(torch.relu).to("meta"))
+
+
 @pytest.mark.parametrize("module", [None, "a", nn.Linear])
 def test_what_is_no_module_is_refused(module: Any) -> None:
     with pytest.raises(UsageError, match=r"pass a torch.nn.Module"):

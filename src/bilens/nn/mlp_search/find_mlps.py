@@ -59,6 +59,7 @@ def find_mlps(module: nn.Module, example: object = None) -> FoundMLPs:
         MemoryLimitError: If a part in float64 would not fit.
     """
     check_type("module", module, nn.Module, "pass a torch.nn.Module")
+    check_has_weights(module)
     search = Search(twin(module))
     search.visit("")
     if example is not None and not search.network:
@@ -71,6 +72,19 @@ def find_mlps(module: nn.Module, example: object = None) -> FoundMLPs:
             + ("" if example is not None else f" {ADVICE}")
         )
     return FoundMLPs(search.layers, search.checks, search.network, search.head, left_out)
+
+
+def check_has_weights(module: nn.Module) -> None:
+    """Refuse a module whose weights are not there yet.
+
+    Raises:
+        UsageError: With the first of them, and what brings them.
+    """
+    for name, parameter in module.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise UsageError(f"{name} has no shape yet: run the module on an input once.")
+        if parameter.is_meta:
+            raise UsageError(f"{name} is on the meta device and holds nothing: load the weights.")
 
 
 def in_words(left_out: tuple[str, ...], limit: int = 6) -> str:
