@@ -7,6 +7,7 @@ Broken once: `with_gain` of the final norm left out; every model with gains was 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,23 +137,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"auto_map": {"AutoModel": "x.py"}},
         r"code of its own \(auto_map\), which",
     ),
-    "another model": ({"model_type": "mixtral"}, "is of the type 'mistral'|'mixtral'; of Hugging"),
-    "another activation": ({"hidden_act": "gelu_pytorch_tanh"}, "activation 'gelu_pytorch_tanh'"),
-    "an activation that is a list": ({"hidden_act": ["silu"]}, r"has the activation \['silu'\]"),
-    "biases in the attention": ({"attention_bias": True}, r"in its attention \(attention_bias\)"),
     "a quantised model": ({"quantization_config": {"bits": 4}}, "is quantised"),
-    "long texts": ({"rope_parameters": {"rope_type": "llama3"}}, "of the type 'llama3'"),
-    "long texts, as in version 4": (
-        {"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}},
-        "of the type 'linear'",
-    ),
-    "rotations that are a text": ({"rope_parameters": "yarn"}, "of the type 'yarn'"),
-    "half-turned heads": (
-        {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}},
-        "with the factor 0.5",
-    ),
     "a base of zero": ({"rope_parameters": {"rope_theta": 0}}, "rotary_base must be a positive"),
-    "wider heads": ({"head_dim": 16}, "num_key_value_heads 2 and head_dim 16 at 2 heads"),
     "heads that do not divide": ({"num_key_value_heads": 3}, "has num_key_value_heads 3"),
     "no heads of keys": ({"num_key_value_heads": 0}, "num_key_value_heads must be an integer of"),
     "a width that is a text": ({"hidden_size": "8"}, "d_model must be an integer of at least 1"),
@@ -178,6 +164,36 @@ def test_what_is_no_plain_llama_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(CheckpointError, match=message) as caught:
         load(tmp_path)
     assert str(caught.value).startswith(str(tmp_path))
+
+
+LAYERS_ALONE: dict[str, tuple[dict[str, Any], str]] = {
+    "another activation": ({"hidden_act": "gelu_pytorch_tanh"}, "activation 'gelu_pytorch_tanh'"),
+    "biases in the attention": ({"attention_bias": True}, r"in its attention \(attention_bias\)"),
+    "long texts": ({"rope_parameters": {"rope_type": "llama3"}}, "of the type 'llama3'"),
+    "long texts, as in version 4": (
+        {"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}},
+        "of the type 'linear'",
+    ),
+    "rotations that are a text": ({"rope_parameters": "yarn"}, "of the type 'yarn'"),
+    "half-turned heads": (
+        {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}},
+        "with the factor 0.5",
+    ),
+    "wider heads": ({"head_dim": 16}, "head_dim 16, and hidden_size / heads is 4"),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS_ALONE)
+def test_of_a_llama_that_is_none_of_ours_the_layers_are_read(tmp_path: Path, name: str) -> None:
+    change, reason = LAYERS_ALONE[name]
+    edit_config(exported(tmp_path), lambda content: content.update(change))
+    loaded = load(tmp_path)
+    assert loaded.module is None
+    assert re.search(reason, loaded.provenance["read"])
+    weights = loaded.layers["layers.1.mlp"].weights()
+    x = torch.randn(3, 8, dtype=torch.float64)
+    if name != "another activation":
+        torch.testing.assert_close(weights(x), make().mlps[1](x))
 
 
 @pytest.mark.parametrize("name", ["vocab_size", "hidden_size", "num_attention_heads"])

@@ -93,6 +93,7 @@ class LayerDecomposition:
     null_samples: int  # rotations for the level of chance of effective ranks; 0 for none
     outputs: tuple[OutputSpectrum, ...]
     approximation: Approximation | None = None  # None where the map is the layer
+    about_input: str = ""  # what comes in, as far as it needs words: the norm before the layer
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON values."""

@@ -37,9 +37,11 @@ class LayerView:
         read: reads the layer as it runs, in `dtype` or, where weights were multiplied, in float64.
         gated: whether it is the product of two branches, and not one branch of neurons.
         reads: what comes in: the "inputs" of the model, "neurons" of the layer before, or, in a
-            language model, the "residual stream" as the MLP receives it, behind its norm;
-            "activations" are anything else inside a model.
+            language model, the "residual stream" as the MLP receives it; "activations" are anything
+            else inside a model.
         gives: what comes out: "logits", "neurons" inside a model, or "outputs" of an MLP.
+        about_input: what comes in, in words, as far as it needs some: which norm is before it, and
+            whether the weights contain its gain.
     """
 
     sizes: FactorSizes
@@ -49,6 +51,7 @@ class LayerView:
     gated: bool = True
     reads: Reads = "inputs"
     gives: Gives = "outputs"
+    about_input: str = ""
     _alive: dict[str, ReferenceType[Any]] = field(default_factory=dict, init=False, repr=False)
 
     @property

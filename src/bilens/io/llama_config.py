@@ -28,6 +28,10 @@ SIZES = (
 )
 
 
+class LayersAloneError(CheckpointError):
+    """A Llama that no transformer of ours holds as a whole; its MLPs can still be read."""
+
+
 @dataclass(frozen=True)
 class LlamaConfig:
     """What `config.json` says.
@@ -51,6 +55,7 @@ def parse_llama_config(path: Path, content: Mapping[str, Any]) -> LlamaConfig:
 
     Raises:
         CheckpointError: If it describes anything that is not a plain Llama.
+        LayersAloneError: If it is a Llama, but not one that a transformer of ours can be.
     """
     refuse_others(path, content)
     missing = [name for name in SIZES if name not in content]
@@ -68,7 +73,7 @@ def parse_llama_config(path: Path, content: Mapping[str, Any]) -> LlamaConfig:
             gate=GATES[content.get("hidden_act", "silu")],
             tied=bool(content.get("tie_word_embeddings", False)),
             bias=bool(content.get("mlp_bias", False)),
-            rotary_base=rotary_base(path, content),
+            rotary_base=rotary_base(content),
             norm_epsilon=content.get("rms_norm_eps", 1e-6),
             mlp_type="gated",
         )
@@ -76,28 +81,30 @@ def parse_llama_config(path: Path, content: Mapping[str, Any]) -> LlamaConfig:
         n_kv_head = check_count("num_key_value_heads", n_head if shared is None else shared, 1)
     except UsageError as error:
         raise CheckpointError(f"{path}: does not describe a Llama of ours: {error}") from error
-    if n_head % n_kv_head != 0 or content.get("head_dim") not in (None, ours.d_head):
+    if n_head % n_kv_head != 0:
         raise CheckpointError(
-            f"{path}: has num_key_value_heads {n_kv_head} and head_dim {content.get('head_dim')} "
-            f"at {n_head} heads; expected a divisor of the heads, and {ours.d_head} (hidden_size "
-            "/ heads): other widths are not supported."
+            f"{path}: has num_key_value_heads {n_kv_head} at {n_head} heads; expected a divisor of "
+            "the heads: restore the file."
+        )
+    if content.get("head_dim") not in (None, ours.d_head):
+        raise LayersAloneError(
+            f"it has head_dim {content['head_dim']}, and hidden_size / heads is {ours.d_head}"
         )
     return LlamaConfig(ours, n_kv_head)
 
 
 def refuse_others(path: Path, content: Mapping[str, Any]) -> None:
-    """Refuse the configuration of anything but a plain Llama, saying why."""
+    """Refuse the configuration of anything but a plain Llama, saying why.
+
+    Raises:
+        CheckpointError: If it is no Llama, or one that cannot be read at all.
+        LayersAloneError: If its MLPs alone can be read.
+    """
     kind, activation = content.get("model_type"), content.get("hidden_act", "silu")
     reasons = {
         "needs code of its own (auto_map), which is never run": bool(content.get("auto_map")),
         f"is of the type {kind!r}; of Hugging Face's models, Llama ('llama') is read": (
             kind != "llama"
-        ),
-        f"has the activation {activation!r}; expected one of {', '.join(map(str, GATES))}": (
-            not isinstance(activation, str) or activation not in GATES
-        ),
-        "has biases in its attention (attention_bias), which are not supported": bool(
-            content.get("attention_bias")
         ),
         "is quantised (quantization_config): save it in floating point": bool(
             content.get("quantization_config")
@@ -106,21 +113,25 @@ def refuse_others(path: Path, content: Mapping[str, Any]) -> None:
     for reason, applies in reasons.items():
         if applies:
             raise CheckpointError(f"{path}: the model {reason}.")
+    if not isinstance(activation, str) or activation not in GATES:
+        raise LayersAloneError(f"it has the activation {activation!r}")
+    if content.get("attention_bias"):
+        raise LayersAloneError("it has biases in its attention (attention_bias)")
 
 
-def rotary_base(path: Path, content: Mapping[str, Any]) -> float:
+def rotary_base(content: Mapping[str, Any]) -> float:
     """Return the base of the rotary angles; `rope_parameters` wins over `rope_theta`.
 
     Raises:
-        CheckpointError: If the angles are scaled for long texts, or turn a part of each head.
+        LayersAloneError: If the angles are scaled for long texts, or turn a part of each head.
     """
     rope = content.get("rope_parameters") or content.get("rope_scaling") or {}
     kind = rope.get("rope_type", rope.get("type", "default")) if isinstance(rope, dict) else rope
     partial = rope.get("partial_rotary_factor", 1.0) if isinstance(rope, dict) else 1.0
     if kind != "default" or partial != 1.0:
-        raise CheckpointError(
-            f"{path}: has rotary positions of the type {kind!r} with the factor {partial!r}; "
-            "expected the type 'default' over whole heads: scaled ones are not supported."
+        raise LayersAloneError(
+            f"it has rotary positions of the type {kind!r} with the factor {partial!r}, not of the "
+            "type 'default' over whole heads"
         )
     base: float = rope.get("rope_theta", content.get("rope_theta", 10000.0))
     return base

@@ -9,11 +9,11 @@ from typing import Any
 from torch import nn
 
 from bilens.algebra.closest.activation import Activation
-from bilens.errors import CheckpointError, UsageError
+from bilens.errors import CheckpointError, MemoryLimitError, UsageError
 from bilens.io.config import FORMAT, read_json
 from bilens.io.huggingface_llama import read_llama
 from bilens.io.layer_view import LayerView
-from bilens.io.llama_config import is_huggingface
+from bilens.io.llama_config import LayersAloneError, is_huggingface
 from bilens.io.loaded_model import LoadedModel
 from bilens.io.mapped.reader import Said, read_mapped
 from bilens.io.model_folder import CONFIG_NAME, WEIGHTS_NAME, read_model_folder
@@ -30,6 +30,7 @@ from bilens.io.sae_formats.official import is_official_sae, read_official_sae
 from bilens.io.sae_formats.roles import ForeignSAE
 from bilens.io.sae_formats.saelens import is_saelens, read_saelens
 from bilens.io.sae_formats.sparsify import is_sparsify, read_sparsify
+from bilens.io.stored.huggingface import comparison_of_llama, read_layers
 from bilens.io.tensors import file_sha256, read_safetensors, refuse_pickle
 from bilens.nn import TopKSAE
 from bilens.nn.hooks import NAME as HOOK_NAME
@@ -49,7 +50,11 @@ def load(
     activation: str | Activation | None = None,
     transposed: bool | None = None,
 ) -> LoadedModel:
-    """Read a model: a bilens model folder, a Llama folder of Hugging Face, or one of the paper's.
+    """Read a model: a bilens model folder, a folder of Hugging Face, or one of the paper's.
+
+    A Llama comes as a whole where a transformer of ours can be one; of every other language model
+    (`docs/loading.md` lists them) the gated MLPs and experts come alone, as layers that are read
+    from the files one at a time; `module` is then None.
 
     A sparse autoencoder comes from a bilens model folder, or one of SAELens, of sparsify or of the
     paper's repository; its `module` is a `TopKSAE`, and it has no layers.
@@ -215,8 +220,16 @@ def _transformer_of_others(
         module = build_official_language(folder, content, tensors)
         sha256, kind = file_sha256(folder / WEIGHTS_NAME), "transformer of the paper's official"
         return LoadedModel(module, str(folder), sha256, provenance={"format": f"{kind} repository"})
-    module, sha256 = read_llama(folder)
-    return LoadedModel(module, str(folder), sha256, provenance={"format": "Hugging Face Llama"})
+    if content.get("model_type") != "llama":
+        return read_layers(folder)
+    try:
+        module, sha256 = read_llama(folder)
+    except LayersAloneError as error:
+        return read_layers(folder, str(error))
+    except MemoryLimitError as error:
+        return read_layers(folder, f"it does not fit into memory as a whole ({error})")
+    about, measure = {"format": "Hugging Face Llama"}, comparison_of_llama(folder, module)
+    return LoadedModel(module, str(folder), sha256, provenance=about, compare=measure)
 
 
 def agreed_residual(path: Path, said: bool | None, asked: bool | None) -> bool | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from bilens.errors import UsageError
+from bilens.io.exactness import Exactness
 from bilens.io.layer_view import LayerView
-from bilens.io.module_layers import Module, layer_views
+from bilens.io.module_layers import Module, compare_with_module, layer_views
 from bilens.io.reading import Reading
 
 
@@ -30,6 +31,8 @@ class LoadedModel:
         provenance: where the weights come from, as far as the file says.
         views: the layers, where there is no module.
         reading: what was taken for what, and how exactly, where something had to be found out.
+        compare: compares the first layer, as it was read, with its source; None where the module
+            is the source.
     """
 
     module: Module | None
@@ -41,6 +44,7 @@ class LoadedModel:
     input_names: tuple[str, ...] | None = None
     views: Mapping[str, LayerView] = field(default_factory=dict)
     reading: Reading | None = None
+    compare: Callable[[], Exactness] | None = None
 
     @cached_property
     def layers(self) -> Mapping[str, LayerView]:
@@ -53,6 +57,23 @@ class LoadedModel:
         views = tuple(self.layers.values())
         chained = bool(views) and views[0].reads == "inputs"
         return views if chained and all(view.reads == "neurons" for view in views[1:]) else ()
+
+    @cached_property
+    def exactness(self) -> Exactness:
+        """How far a layer, as it was read, computes what its source does.
+
+        The first layer, measured when it is first asked for, on random inputs in float64; where
+        all layers were compared while they were found, the worst of them.
+
+        Raises:
+            NumericalError: If it is another function.
+        """
+        if self.compare is not None:
+            return self.compare()
+        if self.reading is not None:
+            return self.reading.exactness()
+        assert self.module is not None, "layers alone come with a source"
+        return compare_with_module(self.module, self.layers)
 
     def whole(self, reader: str) -> Module:
         """Return the module.

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
+from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.algebra.closest.activation import Activation
 from bilens.algebra.closest.layer_weights import Layer
 from bilens.errors import UsageError
+from bilens.io.exactness import Exactness, compare
 from bilens.io.layer_view import LayerView, Reads
 from bilens.nn import MLP, BilinearClassifier, BilinearLayer, BilinearTransformer, TopKSAE
 from bilens.nn.network_weights import classifier_layers, network_weights
 
+FOLDED = "the residual stream divided by its root mean square; a gain of the norm is in the weights"
 Module = BilinearClassifier | BilinearLayer | BilinearTransformer | TopKSAE
 
 
@@ -34,7 +38,7 @@ def layer_views(module: Module) -> dict[str, LayerView]:
         return {f"layers.{index}": view_in_classifier(module, index) for index in places}
     if isinstance(module, BilinearTransformer):
         return {
-            f"blocks.{index}.mlp": view_of(mlp, "residual stream")
+            f"blocks.{index}.mlp": view_of(mlp, "residual stream", FOLDED)
             for index, mlp in enumerate(module.mlps)
         }
     return {"layer": view_of(module, "inputs")}
@@ -65,7 +69,7 @@ def view_in_classifier(model: BilinearClassifier, index: int) -> LayerView:
     )
 
 
-def view_of(layer: nn.Module, reads: Reads) -> LayerView:
+def view_of(layer: nn.Module, reads: Reads, about_input: str = "") -> LayerView:
     """Return a view of a layer or an MLP of ours that is read by itself."""
     gated = isinstance(layer, BilinearLayer)
     assert isinstance(layer, BilinearLayer | MLP), "of ours"
@@ -79,6 +83,7 @@ def view_of(layer: nn.Module, reads: Reads) -> LayerView:
         lambda: network_weights(layer)[0],
         gated,
         reads,
+        about_input=about_input,
     )
 
 
@@ -92,3 +97,27 @@ def activation_of(layer: BilinearLayer | MLP) -> Activation:
 def dtype_of(layer: nn.Module) -> torch.dtype:
     """Return the dtype of the weights of a layer."""
     return next(layer.parameters()).dtype
+
+
+def compare_with_module(module: Module, layers: Mapping[str, LayerView]) -> Exactness:
+    """Return how far the first layer, as it is read, computes what the module does.
+
+    Raises:
+        UsageError: If the module is a sparse autoencoder.
+        NumericalError: If it is another function.
+    """
+    name, view = next(iter(layers.items()))
+    wide = copy.deepcopy(module).cpu().double().eval()
+
+    def run(x: Tensor) -> Tensor:
+        if isinstance(wide, BilinearTransformer):
+            return cast(Tensor, wide.mlps[0](x))
+        if not isinstance(wide, BilinearClassifier):
+            return cast(Tensor, wide(x))
+        embedded = wide.embed(x)
+        hidden = wide.layers[0](embedded)
+        hidden = hidden + embedded if wide.residual else hidden
+        return cast(Tensor, wide.head(hidden) if len(wide.layers) == 1 else hidden)
+
+    source = f"the module ({type(module).__name__})"
+    return compare(name, source, view.sizes.d_in, view.weights(torch.float64), run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from bilens.io.exactness import Exactness
 from bilens.nn.mlp_search.layer_check import LayerCheck
 
 LINES = 12  # of a kind that are shown
@@ -34,6 +35,12 @@ class Reading:
     def max_error(self) -> float:
         """The largest difference of an output from the source, over all checks."""
         return max(check.max_error for check in self.checks.values())
+
+    def exactness(self) -> Exactness:
+        """Return the check that came out worst, in the form of every other model's."""
+        name, check = max(self.checks.items(), key=lambda item: item[1].max_error)
+        relative = check.max_error / check.largest if check.largest > 0 else check.max_error
+        return Exactness(name, self.against, check.rows, check.max_error, relative)
 
     def lines(self) -> list[str]:
         """Return what a person should know before trusting the layers."""

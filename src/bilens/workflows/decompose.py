@@ -111,6 +111,7 @@ def run_job(
         job.null_samples,
         summarise_spectra(eigs, job.read.names, traces, ranks, chances),
         job.layer.approximation,
+        job.layer.about_input,
     )
     return Decomposition(record, eigs)
 

@@ -31,12 +31,14 @@ class LayerMap:
         behind: the map behind the embedding, where the null rotates its right branch.
         embedding: E, (in of behind, in of f), whitening included; None where there is none.
         approximation: how far the map stands for the layer; None where it is the layer.
+        about_input: what comes in, as far as it needs words.
     """
 
     f: QuadraticMap
     behind: QuadraticMap
     embedding: Tensor | None
     approximation: Approximation | None = None
+    about_input: str = ""
 
 
 def choose_layer(model: LoadedModel, layer: str | None) -> str:
@@ -84,12 +86,12 @@ def layer_map(
     if not view.exact:
         fit = stand_in(view, name)
         said = Approximation.of(fit, view.activation.name)
-        mapped = LayerMap(fit.quadratic_map, fit.quadratic_map, None, said)
+        mapped = LayerMap(fit.quadratic_map, fit.quadratic_map, None, said, view.about_input)
     elif isinstance(module, BilinearClassifier):
         mapped = layer_of(module, [*model.layers].index(name), basis)
     else:
         f = exact_map(view.weights(torch.float64))
-        mapped = LayerMap(f, f, None)
+        mapped = LayerMap(f, f, None, about_input=view.about_input)
     return mapped if basis != "whitened" else whitened(mapped, name, inputs)
 
 
@@ -153,4 +155,5 @@ def whitened(layer: LayerMap, name: str, inputs: InputMoments | None) -> LayerMa
         layer.behind,
         whiten(branches, inputs.covariance).tensor.left,
         layer.approximation,
+        layer.about_input,
     )

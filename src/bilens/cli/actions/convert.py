@@ -13,7 +13,7 @@ def run_convert_command(
     output: Output, source: Source, target: Target, out: Path, *, overwrite: bool, json: bool
 ) -> None:
     """`bilens convert`."""
-    model = open_model(source)
+    model = open_model(source, say=output.say)
     written = convert_model(model, target, out, overwrite=overwrite)
     if json:
         output.json(

@@ -31,7 +31,8 @@ def open_model(
     Args:
         source: where it is.
         said: of the tensors of a file with names of its own.
-        say: told what was taken for what where it had to be found out.
+        say: told what was taken for what where it had to be found out, and how a model of another
+            library compares with its source.
     """
     path, residual, allow_pickle = source
     roles, activation, transposed = said
@@ -45,6 +46,8 @@ def open_model(
     )
     for line in [] if model.reading is None else model.reading.lines():
         say(line)
+    if model.compare is not None:
+        say(str(model.exactness))
     return model
 
 

@@ -1,0 +1,417 @@
+"""Gated MLPs of every family, against the modules of transformers that saved them.
+
+Broken once: `halves` returning the value first; fused families and stacks of experts failed.
+"gelu_new" mapped to "gelu"; T5 failed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional
+
+import tiny_language_models as tiny
+from bilens.algebra.closest.layer_weights import GLUWeights
+from bilens.errors import CheckpointError, NonFiniteError, NumericalError, UsageError
+from bilens.io.huggingface_llama import INDEX_NAME, WEIGHTS_NAME
+from bilens.io.load import load
+from bilens.io.stored import comparison
+from bilens.io.stored.families import FAMILIES
+from bilens.io.tensors import file_sha256
+from models import edit_config
+
+transformers = pytest.importorskip("transformers")
+X = tiny.inputs()
+
+
+def expected_of(model: Any, name: str) -> Tensor:
+    """What the module of transformers gives for X; of a mixture, what the one expert gives."""
+    path, is_expert, index = name.partition(".experts.")
+    if not is_expert:
+        found: Tensor = tiny.module_at(model, path)(X)
+        return found
+    experts: Any = tiny.module_at(model, f"{path}.experts")
+    gate, value = (X @ experts.gate_up_proj[int(index)].T).chunk(2, dim=-1)
+    out: Tensor = (experts.act_fn(gate) * value) @ experts.down_proj[int(index)].T
+    return out
+
+
+def test_the_table_is_tested_whole() -> None:
+    assert {*tiny.FAMILIES} == {*FAMILIES}
+
+
+@pytest.mark.parametrize("kind", tiny.FAMILIES)
+def test_every_mlp_of_a_family_is_that_of_transformers(tmp_path: Path, kind: str) -> None:
+    theirs = tiny.write(tmp_path, kind, torch.float32)
+    model = load(tmp_path)
+    assert model.module is None
+    assert model.provenance["format"] == f"Hugging Face {kind}"
+    assert model.provenance["mlp_input"].startswith("the residual stream")
+    for name, view in model.layers.items():
+        weights = view.weights(torch.float64)
+        assert not view.exact
+        assert view.gated
+        assert (view.reads, view.dtype) == ("residual stream", torch.float32)
+        assert view.sizes == (*weights.down.shape, weights.d_in)
+        torch.testing.assert_close(weights(X), expected_of(theirs, name), rtol=0, atol=1e-5)
+    assert model.exactness.source.startswith("transformers' ")
+    assert model.exactness.layer == next(iter(model.layers))
+    assert model.exactness.relative_error < 1e-12
+
+
+@pytest.mark.parametrize("kind", tiny.FAMILIES)
+def test_without_an_activation_the_map_is_the_module(tmp_path: Path, kind: str) -> None:
+    options = tiny.LINEAR.get(kind, {"hidden_act": "linear"})
+    theirs = tiny.write(tmp_path, kind, **options)
+    for name, view in load(tmp_path).layers.items():
+        assert view.exact
+        assert view.fit is None
+        torch.testing.assert_close(
+            view.quadratic_map(X), expected_of(theirs, name), rtol=0, atol=1e-10
+        )
+
+
+LAYERS = {
+    "mistral": ["layers.0.mlp", "layers.1.mlp"],
+    "t5": [
+        "encoder.block.0.layer.1.DenseReluDense",
+        "encoder.block.1.layer.1.DenseReluDense",
+        "decoder.block.0.layer.2.DenseReluDense",
+    ],
+    "mixtral": [f"layers.{i}.mlp.experts.{n}" for i in range(2) for n in range(3)],
+    "deepseek_v3": [
+        "layers.0.mlp",
+        *[f"layers.1.mlp.experts.{n}" for n in range(4)],
+        "layers.1.mlp.shared_experts",
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_layers_are_called_as_in_transformers(tmp_path: Path, kind: str) -> None:
+    tiny.write(tmp_path, kind)
+    assert [*load(tmp_path).layers] == LAYERS[kind]
+
+
+@pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe", "deepseek_v3"])
+def test_experts_in_one_stack_are_the_same_layers(tmp_path: Path, kind: str) -> None:
+    """As transformers 5 holds them in memory, and as the same model is on the disk."""
+    theirs = tiny.write(tmp_path / "disk", kind)
+    state = {name: tensor.contiguous() for name, tensor in theirs.state_dict().items()}
+    assert any(name.endswith("experts.gate_up_proj") for name in state)
+    (tmp_path / "memory").mkdir()
+    save_file(state, tmp_path / "memory" / WEIGHTS_NAME)
+    config = (tmp_path / "disk" / "config.json").read_text()
+    (tmp_path / "memory" / "config.json").write_text(config)
+    one, other = (load(tmp_path / name).layers for name in ("disk", "memory"))
+    assert [*one] == [*other]
+    for name in one:
+        torch.testing.assert_close(one[name].weights()(X), other[name].weights()(X))
+
+
+def test_shards_are_the_same_layers(tmp_path: Path) -> None:
+    model = tiny.make("mistral")
+    model.save_pretrained(tmp_path / "one")
+    model.save_pretrained(tmp_path / "many", max_shard_size="2KB")
+    assert (tmp_path / "many" / INDEX_NAME).exists()
+    one, many = load(tmp_path / "one"), load(tmp_path / "many")
+    for name, view in many.layers.items():
+        assert torch.equal(view.weights()(X), one.layers[name].weights()(X))
+    assert one.weights_sha256 == file_sha256(tmp_path / "one" / WEIGHTS_NAME)
+    assert many.weights_sha256 != one.weights_sha256
+
+
+def test_a_model_without_a_head_has_the_same_layers(tmp_path: Path) -> None:
+    theirs = tiny.make("qwen2")
+    theirs.model.save_pretrained(tmp_path)
+    assert not any(name.startswith("model.") for name in load_file(tmp_path / WEIGHTS_NAME))
+    view = load(tmp_path).layers["layers.1.mlp"]
+    torch.testing.assert_close(view.weights()(X), expected_of(theirs, "layers.1.mlp"))
+
+
+def test_the_encoder_of_a_t5_may_stand_alone(tmp_path: Path) -> None:
+    theirs = tiny.make("t5")
+    config = theirs.config
+    encoder = transformers.T5EncoderModel(config).double()
+    encoder.load_state_dict(theirs.state_dict(), strict=False)
+    encoder.save_pretrained(tmp_path)
+    assert [*load(tmp_path).layers] == LAYERS["t5"][:2]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_stays_as_it_is_and_is_computed_in_float64(
+    tmp_path: Path, dtype: torch.dtype
+) -> None:
+    theirs = tiny.write(tmp_path, "mistral", dtype)
+    view = load(tmp_path).layers["layers.0.mlp"]
+    assert view.dtype is view.weights().down.dtype is dtype
+    assert view.quadratic_map.dtype is torch.float32
+    torch.testing.assert_close(
+        view.weights(torch.float64)(X), expected_of(theirs, "layers.0.mlp"), rtol=0, atol=1e-12
+    )
+
+
+def edit(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
+    """Change the tensors of a folder."""
+    tensors = load_file(folder / WEIGHTS_NAME)
+    change(tensors)
+    save_file(tensors, folder / WEIGHTS_NAME, {"format": "pt"})
+
+
+UP = "model.layers.1.mlp.up_proj.weight"
+
+
+def test_mixed_dtypes_of_a_layer_are_read_in_the_narrowest_that_holds_all(tmp_path: Path) -> None:
+    theirs = tiny.write(tmp_path, "mistral", torch.bfloat16)
+    edit(tmp_path, lambda t: t.update({UP: t[UP].half()}))
+    layers = load(tmp_path).layers
+    assert layers["layers.0.mlp"].dtype is torch.bfloat16
+    assert layers["layers.1.mlp"].dtype is torch.float32
+    torch.testing.assert_close(
+        layers["layers.1.mlp"].weights(torch.float64)(X), expected_of(theirs, "layers.1.mlp")
+    )
+
+
+def test_nothing_is_read_before_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.write(tmp_path, "mistral")
+    from bilens.io.stored import safetensors_folder
+
+    read: list[str] = []
+    fetch = safetensors_folder.fetch_block
+
+    def counted(unchanged: Any, name: str, place: Any) -> Tensor:
+        read.append(name)
+        return fetch(unchanged, name, place)
+
+    monkeypatch.setattr(safetensors_folder, "fetch_block", counted)
+    layers = load(tmp_path).layers
+    assert [view.sizes for view in layers.values()] == [(tiny.D, tiny.H, tiny.D)] * 2
+    assert read == []
+    _ = layers["layers.1.mlp"].quadratic_map
+    names = ("gate_proj", "up_proj", "down_proj")
+    assert sorted(read) == sorted(f"model.layers.1.mlp.{name}.weight" for name in names)
+
+
+def test_a_file_that_changes_after_loading_is_not_read(tmp_path: Path) -> None:
+    tiny.write(tmp_path, "mistral")
+    view = load(tmp_path).layers["layers.0.mlp"]
+    edit(tmp_path, lambda t: t[UP].add_(1))
+    with pytest.raises(CheckpointError, match=r"was changed or moved after the model was loaded"):
+        view.weights()
+    (tmp_path / WEIGHTS_NAME).unlink()
+    with pytest.raises(CheckpointError, match=r"was changed or moved after the model was loaded"):
+        view.weights()
+
+
+def test_weights_that_are_not_finite_are_refused_where_they_are_read(tmp_path: Path) -> None:
+    tiny.write(tmp_path, "mistral")
+    edit(tmp_path, lambda t: t[UP][0, 0].fill_(torch.nan))
+    layers = load(tmp_path).layers
+    layers["layers.0.mlp"].weights()
+    with pytest.raises(NonFiniteError, match=rf"model.safetensors: tensor '{UP}' holds 1 non-fin"):
+        layers["layers.1.mlp"].weights()
+
+
+def test_without_transformers_the_formula_is_the_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in ("phi3", "mixtral", "t5"):
+        tiny.write(tmp_path / kind, kind)
+        with monkeypatch.context() as missing:
+            missing.setattr(comparison, "module_of_transformers", lambda *_: None)
+            found = load(tmp_path / kind).exactness
+        assert found.source == "the formula of its family"
+        assert found.relative_error < 1e-12
+
+
+def test_what_is_another_function_than_its_source_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.write(tmp_path, "mistral")
+    monkeypatch.setitem(comparison.NAIVE, "silu", functional.gelu)
+    monkeypatch.setattr(comparison, "module_of_transformers", lambda *_: None)
+    with pytest.raises(NumericalError, match=r"another function than the file's: layers\.0\.mlp"):
+        _ = load(tmp_path).exactness
+
+
+def test_a_whole_llama_is_compared_with_its_source_behind_the_gain(tmp_path: Path) -> None:
+    theirs = tiny.write(tmp_path, "llama", attention_bias=False)
+    model = load(tmp_path)
+    assert model.module is not None
+    gain = theirs.model.layers[0].post_attention_layernorm.weight.detach()
+    assert float((gain - 1).abs().max()) > 0.1
+    assert model.exactness.source == "transformers' LlamaMLP"
+    assert model.exactness.relative_error < 1e-12
+    torch.testing.assert_close(
+        model.layers["blocks.0.mlp"].weights()(X), theirs.model.layers[0].mlp(gain * X)
+    )
+
+
+def test_a_llama_that_does_not_fit_into_memory_is_read_by_layers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.write(tmp_path, "llama", attention_bias=False)
+    size = (tmp_path / WEIGHTS_NAME).stat().st_size
+    monkeypatch.setenv("BILENS_MEMORY_LIMIT", str(2 * size - 1))
+    model = load(tmp_path)
+    assert model.module is None
+    assert "does not fit into memory as a whole" in model.provenance["read"]
+    model.layers["layers.1.mlp"].weights()
+
+
+def test_a_residual_path_is_no_question_of_a_language_model(tmp_path: Path) -> None:
+    tiny.write(tmp_path, "mistral")
+    with pytest.raises(UsageError, match="language model, which always has residual paths"):
+        load(tmp_path, residual=False)
+
+
+def test_old_configurations_of_gemma_mean_the_tanh_form(tmp_path: Path) -> None:
+    tiny.write(tmp_path, "gemma")
+    edit_config(tmp_path, lambda content: content.update(hidden_act="gelu"))
+    model = load(tmp_path)
+    assert model.layers["layers.0.mlp"].activation.name == "gelu_tanh"
+    assert model.exactness.source == "transformers' GemmaMLP"
+
+
+def test_hidden_act_of_gemma_2_is_ignored(tmp_path: Path) -> None:
+    tiny.write(tmp_path, "gemma2")
+    edit_config(tmp_path, lambda content: content.update(hidden_act="relu"))
+    assert load(tmp_path).layers["layers.0.mlp"].activation.name == "gelu_tanh"
+
+
+def test_layers_that_predict_further_tokens_are_left_out(tmp_path: Path) -> None:
+    tiny.write(tmp_path, "deepseek_v3")
+    name = "model.layers.2.mlp.gate_proj.weight"
+    edit(tmp_path, lambda t: t.update({name: torch.zeros(3, 3)}))
+    edit_config(tmp_path, lambda content: content.update(num_nextn_predict_layers=1))
+    assert [*load(tmp_path).layers] == LAYERS["deepseek_v3"]
+
+
+def change_config(**options: Any) -> Callable[[Path], object]:
+    return lambda folder: edit_config(folder, lambda content: content.update(options))
+
+
+def change_tensors(change: Callable[[dict[str, Tensor]], object]) -> Callable[[Path], object]:
+    return lambda folder: edit(folder, change)
+
+
+def cut(folder: Path) -> None:
+    path = folder / WEIGHTS_NAME
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def as_pickle(folder: Path) -> None:
+    torch.save(load_file(folder / WEIGHTS_NAME), folder / "pytorch_model.bin")
+    (folder / WEIGHTS_NAME).unlink()
+
+
+def index_naming(file: str) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        names = [*load_file(folder / WEIGHTS_NAME)]
+        (folder / WEIGHTS_NAME).rename(folder / "a.safetensors")
+        placed = {**dict.fromkeys(names, "a.safetensors"), UP: file}
+        (folder / INDEX_NAME).write_text(json.dumps({"weight_map": placed}))
+        save_file({"x": torch.zeros(1)}, folder.parent / "b.safetensors")
+
+    return write
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "an unknown type": (change_config(model_type="wonder"), "of the type 'wonder', which is not"),
+    "no type": (change_config(model_type=None), "of the type None, which is not known"),
+    "a type that is a list": (change_config(model_type=["mistral"]), r"of the type \['mistral'\]"),
+    "code of its own": (change_config(auto_map={"AutoModel": "x.py"}), r"\(auto_map\), which is n"),
+    "a quantised model": (change_config(quantization_config={"bits": 4}), "is quantised"),
+    "an unknown activation": (change_config(hidden_act="mish"), "has the activation 'mish'"),
+    "an activation that is a list": (change_config(hidden_act=["silu"]), r"activation \['silu'\]"),
+    "no layers": (change_config(num_hidden_layers=0), "has num_hidden_layers 0; expected a pos"),
+    "a text for a number": (change_config(num_hidden_layers="2"), "has num_hidden_layers '2'"),
+    "no number": (change_config(num_hidden_layers=None), "lacks num_hidden_layers"),
+    "a billion layers": (change_config(num_hidden_layers=10**9), "has num_hidden_layers 10000000"),
+    "more layers": (change_config(num_hidden_layers=3), "missing 'model.layers.2.mlp.down_proj"),
+    "fewer layers": (change_config(num_hidden_layers=1), "unexpected 'model.layers.1.mlp.down_pro"),
+    "another width": (change_config(hidden_size=16), r"shape \(12, 8\); expected the width 16"),
+    "a missing tensor": (change_tensors(lambda t: t.pop(UP)), f"missing '{UP}'"),
+    "an unknown tensor": (
+        change_tensors(lambda t: t.update({UP.replace("up_proj", "norm"): torch.ones(3)})),
+        "unexpected 'model.layers.1.mlp.norm.weight'",
+    ),
+    "biases that nobody announced": (
+        change_tensors(lambda t: t.update({UP.replace("weight", "bias"): torch.ones(12)})),
+        "unexpected 'model.layers.1.mlp.up_proj.bias'",
+    ),
+    "a wrong shape": (
+        change_tensors(lambda t: t.update({UP: torch.ones(12, 7)})),
+        r"up_proj.weight' has shape \(12, 7\); expected \(12, 8\), beside",
+    ),
+    "a vector": (change_tensors(lambda t: t.update({UP: torch.ones(12)})), r"has shape \(12,\)"),
+    "integers": (
+        change_tensors(lambda t: t.update({UP: torch.ones(12, 8, dtype=torch.int8)})),
+        "up_proj.weight' is of I8; expected one of F64, F32, F16, BF16",
+    ),
+    "8-bit floats": (
+        change_tensors(lambda t: t.update({UP: torch.ones(12, 8).to(torch.float8_e4m3fn)})),
+        "is of 8-bit floats, which mean nothing without their scales",
+    ),
+    "an empty file": (lambda p: (p / WEIGHTS_NAME).write_bytes(b""), "not a readable safetensors"),
+    "a file cut in the middle": (cut, "is not a readable safetensors file"),
+    "a pickle": (as_pickle, r"as a pickle \(pytorch_model.bin\), which can run code"),
+    "no weights": (lambda p: (p / WEIGHTS_NAME).unlink(), "model.safetensors: no such file"),
+    "a shard that is not there": (index_naming("0.safetensors"), "0.safetensors: no such file"),
+    "a shard elsewhere": (index_naming("../b.safetensors"), r"names the file '\.\./b.safetensors'"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_what_is_damaged_is_refused_with_its_reason(tmp_path: Path, name: str) -> None:
+    damage, message = DAMAGE[name]
+    folder = tmp_path / "model"
+    tiny.write(folder, "mistral")
+    damage(folder)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load(folder)
+    assert str(caught.value).startswith(str(folder))
+    assert "\n" not in str(caught.value)
+
+
+MIXTURES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "more experts": (change_config(num_local_experts=4), "missing '.*experts.3.w1.weight'"),
+    "fewer experts": (change_config(num_local_experts=2), "unexpected '.*experts.2.w1.weight'"),
+    "a million experts": (change_config(num_local_experts=10**6), "num_local_experts 1000000"),
+    "no router": (
+        change_tensors(lambda t: t.pop("model.layers.0.block_sparse_moe.gate.weight")),
+        "missing 'model.layers.0.block_sparse_moe.gate.weight'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_a_damaged_mixture_is_refused(tmp_path: Path, name: str) -> None:
+    damage, message = MIXTURES[name]
+    tiny.write(tmp_path, "mixtral")
+    damage(tmp_path)
+    with pytest.raises(CheckpointError, match=message):
+        load(tmp_path)
+
+
+def test_a_t5_without_a_gate_is_refused(tmp_path: Path) -> None:
+    tiny.write(tmp_path, "t5", feed_forward_proj="relu")
+    with pytest.raises(CheckpointError, match="feed_forward_proj 'relu', so its MLPs have one bra"):
+        load(tmp_path)
+
+
+def test_a_layer_is_gated_weights(tmp_path: Path) -> None:
+    tiny.write(tmp_path, "modernbert")
+    weights = load(tmp_path).layers["layers.0.mlp"].weights()
+    assert isinstance(weights, GLUWeights)
+    assert weights.gate_bias is not None
+    assert weights.constant is not None

@@ -1,0 +1,122 @@
+"""Small language models of transformers, one of each family, with random weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+D, H, LAYERS = 8, 12, 2
+BASE: dict[str, Any] = {
+    "vocab_size": 16,
+    "hidden_size": D,
+    "intermediate_size": H,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 16,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+T5_SIZES = {
+    "vocab_size": 16,
+    "d_model": D,
+    "d_ff": H,
+    "d_kv": 4,
+    "num_layers": LAYERS,
+    "num_decoder_layers": 1,
+    "num_heads": 2,
+    "feed_forward_proj": "gated-gelu",
+}
+LATENT = {
+    "q_lora_rank": 4,
+    "kv_lora_rank": 4,
+    "qk_rope_head_dim": 4,
+    "qk_nope_head_dim": 4,
+    "v_head_dim": 4,
+    "moe_intermediate_size": 6,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "n_group": 2,
+    "topk_group": 1,
+    "first_k_dense_replace": 1,
+}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {"mlp_bias": True, "attention_bias": True},
+    "mistral": {},
+    "qwen2": {},
+    "qwen3": {"head_dim": 4},
+    "olmo": {},
+    "olmo2": {},
+    "smollm3": {"mlp_bias": True},
+    "granite": {"mlp_bias": True},
+    "cohere": {},
+    "stablelm": {},
+    "gemma": {"head_dim": 4},
+    "gemma2": {"head_dim": 4},
+    "gemma3_text": {"head_dim": 4},
+    "phi3": {},
+    "glm": {"head_dim": 4},
+    "glm4": {"head_dim": 4},
+    "modernbert": {"mlp_bias": True},
+    "t5": T5_SIZES,
+    "mt5": T5_SIZES,
+    "umt5": T5_SIZES,
+    "mixtral": {"num_local_experts": 3, "num_experts_per_tok": 2},
+    "qwen3_moe": {
+        "num_experts": 3,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 6,
+        "mlp_only_layers": [0],
+        "head_dim": 4,
+    },
+    "olmoe": {"num_experts": 3, "num_experts_per_tok": 2},
+    "deepseek_v3": LATENT,
+}
+LINEAR = {  # how each says that there is no activation
+    "gemma2": {"hidden_activation": "linear"},
+    "gemma3_text": {"hidden_activation": "linear"},
+    "modernbert": {"hidden_activation": "linear"},
+    **{kind: {"feed_forward_proj": "gated-linear"} for kind in ("t5", "mt5", "umt5")},
+}
+
+
+def make(kind: str, **options: Any) -> Any:
+    """A model with a head where it has one, in float64, with weights far from their start."""
+    import transformers
+
+    base = {} if "t5" in kind else BASE
+    config = transformers.AutoConfig.for_model(kind, **{**base, **FAMILIES[kind], **options})
+    for auto in ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM", "AutoModelForMaskedLM"):
+        known = getattr(transformers, auto)._model_mapping
+        if type(config) in known:
+            model = getattr(transformers, auto).from_config(config)
+            break
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.copy_(noise / parameter.shape[-1] ** 0.5)
+    return model.double().eval()
+
+
+def write(folder: Path, kind: str, dtype: torch.dtype = torch.float64, **options: Any) -> Any:
+    """Save a model; returns it as it was saved, in float64."""
+    model = make(kind, **options).to(dtype)
+    model.save_pretrained(folder)
+    return model.double()
+
+
+def module_at(model: Any, name: str) -> nn.Module:
+    """The module that a layer is named after."""
+    inner = getattr(model, "model", model)
+    found: nn.Module = inner.get_submodule(name)
+    return found
+
+
+def inputs(rows: int = 20) -> Tensor:
+    """What an MLP may receive."""
+    return torch.randn(rows, D, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
