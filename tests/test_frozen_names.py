@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import bilens
+from bilens.io.exactness import Exactness
 from bilens.io.load import LayerView, LoadedModel
 
 # Names may be added; none may be renamed or removed.
@@ -439,7 +440,19 @@ ATTRIBUTES: dict[type, list[str]] = {
     bilens.BilinearTensor: ["down", "left", "right", "sizes"],
     bilens.QuadraticMap: ["tensor", "linear", "constant", "sizes", "dtype"],
     bilens.QuadraticForm: ["matrix", "linear", "constant", "d_in"],
-    LayerView: ["quadratic_map", "exact", "fit"],
+    LayerView: [
+        "quadratic_map",
+        "exact",
+        "fit",
+        "weights",
+        "sizes",
+        "activation",
+        "dtype",
+        "gated",
+        "reads",
+        "gives",
+        "about_input",
+    ],
     LoadedModel: [
         "module",
         "layers",
@@ -448,7 +461,9 @@ ATTRIBUTES: dict[type, list[str]] = {
         "input_shape",
         "output_names",
         "provenance",
+        "exactness",
     ],
+    Exactness: ["layer", "source", "rows", "max_error", "relative_error"],
 }
 
 

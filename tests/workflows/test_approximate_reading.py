@@ -89,7 +89,6 @@ WHOLE_MODELS: dict[str, Callable[[LoadedModel], object]] = {
     **READERS,
     "convert": lambda model: convert_model(model, "bilens", Path("somewhere")),
     "trace": lambda model: bl.trace(model, 0),
-    "fit": bl.quadratic_fit,
 }
 
 

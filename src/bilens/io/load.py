@@ -30,7 +30,9 @@ from bilens.io.sae_formats.official import is_official_sae, read_official_sae
 from bilens.io.sae_formats.roles import ForeignSAE
 from bilens.io.sae_formats.saelens import is_saelens, read_saelens
 from bilens.io.sae_formats.sparsify import is_sparsify, read_sparsify
+from bilens.io.stored.gguf import read_gguf
 from bilens.io.stored.huggingface import comparison_of_llama, read_layers
+from bilens.io.stored.llama2c import is_pickled, read_llama2c
 from bilens.io.tensors import file_sha256, read_safetensors, refuse_pickle
 from bilens.nn import TopKSAE
 from bilens.nn.hooks import NAME as HOOK_NAME
@@ -137,13 +139,17 @@ def _load(path: Path, residual: bool | None, allow_pickle: bool) -> LoadedModel:
     if path.suffix == ".safetensors":
         tensors, _ = read_safetensors(path)
         return _official(path, path, tensors, residual)
+    if path.suffix == ".gguf":
+        return layers_alone(path, read_gguf(path), residual)
+    if path.suffix == ".bin" and not is_pickled(path):
+        return layers_alone(path, read_llama2c(path), residual)
     if path.suffix in PICKLES:
         refuse_pickle(path, allow_pickle)
         tensors, said = read_official_pickle(path)
         return _official(path, path, tensors, agreed_residual(path, said, residual))
     raise CheckpointError(
-        f"{path}: is not a supported model file; expected a model folder, a .safetensors file, or "
-        f"a pickle ({', '.join(sorted(PICKLES))}) with --allow-pickle."
+        f"{path}: is not a supported model file; expected a model folder, a .safetensors or .gguf "
+        f"file, a .bin of llama2.c, or a pickle ({', '.join(sorted(PICKLES))}) with --allow-pickle."
     )
 
 
@@ -189,6 +195,15 @@ def _load_folder(folder: Path, residual: bool | None) -> LoadedModel:
         stored.provenance,
         stored.config.input_names,
     )
+
+
+def layers_alone(path: Path, model: LoadedModel, residual: bool | None) -> LoadedModel:
+    """Return the layers of a language model, of which no residual path can be asked."""
+    if residual is not None:
+        raise UsageError(
+            f"{path}: is a language model, which always has residual paths: leave the option out."
+        )
+    return model
 
 
 def what_else_is_there(folder: Path) -> str:

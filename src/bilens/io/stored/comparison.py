@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bilens.algebra.closest.layer_weights import in_float64
 from bilens.io.exactness import Exactness, compare
-from bilens.io.stored.gated_tensors import Layout
+from bilens.io.stored.gated_tensors import GatedTensors, Layout
 from bilens.io.stored.places import Place
 from bilens.io.stored.tensor import Store
 
@@ -134,3 +135,26 @@ def one_expert(module: Any, layout: Layout, raw: Mapping[str, Tensor]) -> Run:
         return found
 
     return run
+
+
+def compare_with_formula(name: str, tensors: GatedTensors) -> Exactness:
+    """Return how far an MLP, as it was read, is the formula of its family.
+
+    Raises:
+        NumericalError: If it is another function.
+    """
+    raw: Mapping[str, Tensor] = {
+        role: part.read().double()
+        for role, part in (
+            ("gate", tensors.gate),
+            ("value", tensors.value),
+            ("down", tensors.down),
+            ("gate.bias", tensors.gate_bias),
+            ("value.bias", tensors.value_bias),
+            ("down.bias", tensors.down_bias),
+        )
+        if part is not None
+    }
+    run = by_the_formula(Layout("gate", "value", "down"), raw, tensors.activation.name)
+    layer = in_float64(tensors.read())
+    return compare(name, "the formula of its family", tensors.sizes.d_in, layer, run)
