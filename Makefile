@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA ?=
 
-.PHONY: help demo test check bench bench-training bench-decomposition bench-guarantees bench-tracing bench-quadratic-fit bench-language bench-sae study-masks docs clean
+.PHONY: help demo test check bench bench-training bench-decomposition bench-guarantees bench-tracing bench-quadratic-fit bench-language bench-sae bench-tables study-masks docs clean
 
 help:
 	@echo "make demo    install, train on real digits, read the weights, write runs/demo/report.html"
@@ -14,6 +14,7 @@ help:
 	@echo "make bench-quadratic-fit   the closest quadratic map against least squares (DATA=...)"
 	@echo "make bench-language   throughput of a language model's training (CORPUS=file or folder)"
 	@echo "make bench-tracing   tracing all latents of a layer against the dense way"
+	@echo "make bench-tables   the estimators for tables against those of scikit-learn"
 	@echo "make bench-sae   a training step of a sparse autoencoder against the dense way"
 	@echo "make study-masks   universal masks on trained models (DATA=folder with the IDX files)"
 	@echo "make docs    regenerate docs/cli.md, docs/api.md, the benchmark page and the README picture"
@@ -50,6 +51,9 @@ bench-quadratic-fit: .venv/test
 
 bench-language: .venv/test
 	$(BIN)/python -m bench.language_throughput $(if $(CORPUS),--corpus $(CORPUS))
+
+bench-tables: .venv/test
+	$(BIN)/python -m bench.tables
 
 bench-sae: .venv/test
 	$(BIN)/python -m bench.sae_steps

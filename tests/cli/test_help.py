@@ -37,6 +37,10 @@ FROZEN = {
         "--weight-decay --clip --dropout --evaluations --precision --device --seed --resume "
         "--overwrite --json"
     ),
+    "train table": (
+        "data --target --out --task --drop --missing --alpha --quadratic-scale --components "
+        "--early-stopping --validation --test --seed --overwrite --json"
+    ),
     "train sae": (
         "model --hook --out --corpus --column --limit --latents --k --sign --tokens --batch-size "
         "--buffer-size --learning-rate --schedule --warmup --auxiliary --dead-after --device "

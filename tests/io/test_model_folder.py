@@ -300,3 +300,23 @@ def test_weights_of_another_function_are_noticed(tmp_path: Path) -> None:
     (tmp_path / "plain/model.safetensors").replace(tmp_path / "residual/model.safetensors")
     with pytest.raises(CheckpointError, match=r"were not saved together .*: restore the pair"):
         load(tmp_path / "residual")
+
+
+def test_mean_and_scale_of_the_inputs_are_kept_and_checked(tmp_path: Path) -> None:
+    module = BilinearClassifier(2, 3, 2)
+    numbers = {"input_mean": [0.1, -2000.0], "input_scale": [1 / 3, 5e-3]}
+    save(module, tmp_path / "model", **numbers)
+    loaded = load(tmp_path / "model")
+    assert loaded.input_mean == (0.1, -2000.0)
+    assert loaded.input_scale == (1 / 3, 5e-3)
+    for wrong, message in (
+        ({"input_mean": [1.0]}, "input_mean has 1 numbers; expected 2"),
+        ({"input_scale": [1.0, 0.0]}, "not above 0"),
+        ({"input_scale": [1.0, float("nan")]}, "finite"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            save(module, tmp_path / "other", **wrong)
+    path = tmp_path / "model" / "config.json"
+    path.write_text(path.read_text().replace("-2000.0", '"-2000"'))
+    with pytest.raises(CheckpointError, match=r"input_mean is .* expected finite numbers"):
+        load(tmp_path / "model")

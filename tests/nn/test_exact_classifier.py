@@ -11,7 +11,8 @@ import torch
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.errors import ShapeError
-from bilens.nn.exact_classifier import classifier_of_map
+from bilens.nn import BilinearClassifier
+from bilens.nn.exact_classifier import classifier_of_map, in_standard_units
 
 
 def some_map(same: bool, affine: bool) -> QuadraticMap:
@@ -40,3 +41,19 @@ def test_the_module_is_the_map_of_standardised_inputs(same: bool, affine: bool) 
 def test_a_mean_of_another_width_is_refused() -> None:
     with pytest.raises(ShapeError, match="mean has 2 entries; the map reads 3"):
         classifier_of_map(some_map(True, True), torch.zeros(2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("kind", ["exact", "bias", "plain", "residual"])
+def test_a_classifier_in_standard_units_is_the_same_function(kind: str) -> None:
+    torch.manual_seed(0)
+    mean, scale = torch.tensor([[2000.0, 0.0, -3.0], [5.0, 1.0, 0.1]]).double()
+    module = (
+        classifier_of_map(some_map(True, True), mean, scale)
+        if kind == "exact"
+        else BilinearClassifier(3, 4, 2, bias=kind != "plain", residual=kind == "residual")
+    )
+    before = module.double().embed.weight.clone()
+    z = torch.randn(7, 3, dtype=torch.float64)
+    twin = in_standard_units(module, mean, scale)
+    torch.testing.assert_close(twin(z), module(mean + scale * z), rtol=1e-9, atol=1e-9)
+    assert torch.equal(module.embed.weight, before)

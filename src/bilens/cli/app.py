@@ -22,6 +22,7 @@ from bilens.cli.commands.trace import trace
 from bilens.cli.commands.train_image import train_image
 from bilens.cli.commands.train_language import train_language
 from bilens.cli.commands.train_sae import train_sae
+from bilens.cli.commands.train_table import train_table
 from bilens.cli.console import Output
 from bilens.cli.failure import INTERRUPTED, UNEXPECTED, complain, explain_error, fail, nowhere
 from bilens.version import VERSION
@@ -39,6 +40,7 @@ train_app = typer.Typer(help="Train a model that can be read exactly.", no_args_
 train_app.command("image")(train_image)
 train_app.command("language")(train_language)
 train_app.command("sae")(train_sae)
+train_app.command("table")(train_table)
 app.add_typer(train_app, name="train")
 
 

@@ -13,6 +13,7 @@ from bilens.algebra.status import Status
 from bilens.checks import check_count
 from bilens.errors import UsageError
 from bilens.findings.accuracy import share_right, truncation_curve
+from bilens.findings.effects import gauge_free
 from bilens.findings.exactness import check_exactness
 from bilens.findings.explanation import choose_examples, explain
 from bilens.findings.guarantees.guarantees import ClassForms, Extent, classifier_guarantees
@@ -137,9 +138,11 @@ def provable(exactness: tuple[Exactness, ...], eigs: EigenDecomposition) -> bool
 
 
 def class_centred(module: BilinearClassifier) -> EigenDecomposition:
-    """Return the whole spectra of the class-centred forms of a classifier, in the input basis."""
-    f = in_float64(module).quadratic_map().detach()
-    return eigendecompose_all(f.compose_output(centred_directions(f.sizes.d_out)), k=None)
+    """Return the whole spectra of the class-centred forms of a classifier, in the input basis.
+
+    Of one output, which has no mean to be read against, the spectrum of its own form.
+    """
+    return eigendecompose_all(gauge_free(in_float64(module).quadratic_map().detach()), k=None)
 
 
 def explain_examples(

@@ -22,7 +22,7 @@ def explain(
     index: int = 0,
     kind: str = ASKED,
 ) -> Explanation:
-    """Return how the class-centred logits of one input come about.
+    """Return how the class-centred logits of one input come about; of one output, its value.
 
     Exact: score = Σ contributions + rest + linear + constant for each class. The scores are the
     model's own; that the parts add up to them is checked.
@@ -41,7 +41,7 @@ def explain(
         NumericalError: If the parts do not add up to what the model says.
     """
     parts = eigs.contributions(x[None])
-    scores = logits - logits.mean()
+    scores = logits - logits.mean() if len(logits) > 1 else logits
     gap = float((parts.total()[:, 0] - scores).abs().max())
     if not gap <= GAP_TOLERANCE * float(parts.pairs.abs().sum() + scores.abs().max()):
         raise NumericalError(

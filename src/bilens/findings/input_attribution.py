@@ -16,7 +16,7 @@ from bilens.errors import NumericalError
 
 PAIRS = 5
 GAP_TOLERANCE = 1e-10  # of the sum of all parts in size
-Kind = Literal["class", "contrast"]
+Kind = Literal["class", "contrast", "output"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class InputAttribution:
     The sum of `values` is score − score_at_baseline, up to `residual`.
     """
 
-    kind: Kind  # "class": class-centred logit of `output`; "contrast": minus that of `rival`
+    kind: Kind  # "class": class-centred logit of `output`; "contrast": minus that of `rival`;
+    # "output": the only one there is, as it is
     output: int
     rival: int | None
     score: float
@@ -50,7 +51,8 @@ def attribute_prediction(
 ) -> tuple[InputAttribution, ...]:
     """Return the attributions of the predicted class, and of its lead over a rival.
 
-    The rival is the label where the prediction is wrong, and the runner-up where it is right.
+    The rival is the label where the prediction is wrong, and the runner-up where it is right. Of
+    a map with one output, the attribution of that.
 
     Cost: O(hidden · in²) for the pairs.
 
@@ -64,13 +66,14 @@ def attribute_prediction(
         NumericalError: If the values do not add up to what the map says.
     """
     order = f(x[None])[0].argsort(descending=True).tolist()
-    winner = order[0]
-    rival = order[1] if label is None or label == winner else label
-    d_out = f.sizes.d_out
-    rows = torch.stack(
-        [centred_directions(d_out)[winner], contrast_direction(d_out, winner, rival)]
-    )
-    read = f.compose_output(rows)
+    winner, rival, d_out = order[0], None, f.sizes.d_out
+    kinds: tuple[Kind, ...] = ("output",)
+    read = f
+    if d_out > 1:
+        kinds = ("class", "contrast")
+        rival = order[1] if label is None or label == winner else label
+        rows = [centred_directions(d_out)[winner], contrast_direction(d_out, winner, rival)]
+        read = f.compose_output(torch.stack(rows))
     values = attribute(read, x[None], baseline)[0]
     here, there = read(x[None])[0], read(baseline[None])[0]
     residuals = values.sum(dim=1) - (here - there)
@@ -81,12 +84,11 @@ def attribute_prediction(
                 f"the attributions miss f(x) − f(baseline) by {float(residual):.3g}: the products "
                 "of the weights cancel beyond what float64 can hold."
             )
-    kinds: tuple[Kind, Kind] = ("class", "contrast")
     return tuple(
         InputAttribution(
             kind=kind,
             output=winner,
-            rival=None if kind == "class" else rival,
+            rival=rival if kind == "contrast" else None,
             score=float(here[place]),
             score_at_baseline=float(there[place]),
             residual=float(residuals[place]),

@@ -32,7 +32,7 @@ CLASSES: dict[str, type[nn.Module]] = {
     "TopKSAE": TopKSAE,
 }
 REQUIRED = ("format", "format_version", "class", "arguments")
-OPTIONAL = ("input_shape", "input_names", "output_names")
+OPTIONAL = ("input_shape", "input_names", "input_mean", "input_scale", "output_names")
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,9 @@ class ModelConfig:
         input_shape: how an input is laid out, for instance (28, 28); None if nothing was said.
         output_names: one name for each output; None if nothing was said.
         input_names: one name for each input, such as a column; None if nothing was said.
+        input_mean: of each input, where the model was trained; None if nothing was said.
+        input_scale: standard deviation of each input there: a reading in these units compares
+            columns of different units. The function itself is of the inputs as they come.
     """
 
     class_name: str
@@ -52,6 +55,8 @@ class ModelConfig:
     input_shape: tuple[int, ...] | None = None
     output_names: tuple[str, ...] | None = None
     input_names: tuple[str, ...] | None = None
+    input_mean: tuple[float, ...] | None = None
+    input_scale: tuple[float, ...] | None = None
 
     def to_json(self) -> str:
         """Return the text of the file."""
@@ -65,6 +70,10 @@ class ModelConfig:
             content["input_shape"] = list(self.input_shape)
         if self.input_names is not None:
             content["input_names"] = list(self.input_names)
+        if self.input_mean is not None:
+            content["input_mean"] = list(self.input_mean)
+        if self.input_scale is not None:
+            content["input_scale"] = list(self.input_scale)
         if self.output_names is not None:
             content["output_names"] = list(self.output_names)
         return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
@@ -225,6 +234,8 @@ def parse_config(path: Path, content: dict[str, Any]) -> ModelConfig:
         None if shape is None else tuple(shape),
         parse_names(path, content, "output_names"),
         parse_names(path, content, "input_names"),
+        parse_numbers(path, content, "input_mean"),
+        parse_numbers(path, content, "input_scale"),
     )
 
 
@@ -238,6 +249,25 @@ def parse_names(path: Path, content: dict[str, Any], key: str) -> tuple[str, ...
     if names is not None and not is_list_of(str, names):
         raise CheckpointError(f"{path}: {key} is {names!r}; expected a list of texts.")
     return None if names is None else tuple(names)
+
+
+def parse_numbers(path: Path, content: dict[str, Any], key: str) -> tuple[float, ...] | None:
+    """Return the numbers under a key, None if there are none.
+
+    Raises:
+        CheckpointError: If they are no list of finite numbers.
+    """
+    numbers = content.get(key)
+    if numbers is None:
+        return None
+    if not isinstance(numbers, list) or not all(is_number(number) for number in numbers):
+        raise CheckpointError(f"{path}: {key} is {numbers!r:.80}; expected finite numbers.")
+    return tuple(float(number) for number in numbers)
+
+
+def is_number(value: object) -> bool:
+    """Tell whether a JSON value is a finite number of moderate size."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def is_list_of(kind: type, value: object) -> bool:

@@ -194,6 +194,8 @@ def _load_folder(folder: Path, residual: bool | None) -> LoadedModel:
         stored.config.output_names,
         stored.provenance,
         stored.config.input_names,
+        input_mean=stored.config.input_mean,
+        input_scale=stored.config.input_scale,
     )
 
 

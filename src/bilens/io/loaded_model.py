@@ -29,6 +29,8 @@ class LoadedModel:
         output_names: one name for each output; None if nothing says.
         input_names: one name for each input; None if nothing says.
         provenance: where the weights come from, as far as the file says.
+        input_mean: of each input, where the model was trained; None if nothing says.
+        input_scale: standard deviation of each input there; None if nothing says.
         views: the layers, where there is no module.
         reading: what was taken for what, and how exactly, where something had to be found out.
         compare: compares the first layer, as it was read, with its source; None where the module
@@ -45,6 +47,8 @@ class LoadedModel:
     views: Mapping[str, LayerView] = field(default_factory=dict)
     reading: Reading | None = None
     compare: Callable[[], Exactness] | None = None
+    input_mean: tuple[float, ...] | None = None
+    input_scale: tuple[float, ...] | None = None
 
     @cached_property
     def layers(self) -> Mapping[str, LayerView]:

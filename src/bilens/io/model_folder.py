@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -58,6 +59,8 @@ def save(
     provenance: Mapping[str, str] | None = None,
     overwrite: bool = False,
     input_names: Sequence[str] | None = None,
+    input_mean: Sequence[float] | None = None,
+    input_scale: Sequence[float] | None = None,
 ) -> Path:
     """Write a model folder; `bl.load` gives back the same weights, bit for bit.
 
@@ -68,6 +71,9 @@ def save(
         input_shape: how an input is laid out, for instance (28, 28).
         output_names: one name for each output.
         input_names: one name for each input, such as the column of a table; no two alike.
+        input_mean: the mean of each input where the model was trained: what reports measure from.
+        input_scale: the standard deviation of each input there, above 0: their unit. The model
+            still reads the inputs as they come.
         provenance: where the weights come from: seed, data, versions.
         overwrite: whether a model that is already there may be replaced.
 
@@ -88,6 +94,8 @@ def save(
         input_shape=None if input_shape is None else tuple(input_shape),
         output_names=None if output_names is None else tuple(output_names),
         input_names=None if input_names is None else tuple(input_names),
+        input_mean=None if input_mean is None else tuple(map(float, input_mean)),
+        input_scale=None if input_scale is None else tuple(map(float, input_scale)),
     )
     check_description(config, module)
     state = module.state_dict()
@@ -188,6 +196,13 @@ def check_description(config: ModelConfig, module: nn.Module) -> None:
             f"input_names has {len(inputs)} names, {len(set(inputs))} of them different; the "
             f"{type(module).__name__} reads {d_in} inputs: one name for each, no two alike."
         )
+    for name, numbers in (("input_mean", config.input_mean), ("input_scale", config.input_scale)):
+        if numbers is not None and (len(numbers) != d_in or not all(map(math.isfinite, numbers))):
+            raise UsageError(
+                f"{name} has {len(numbers)} numbers; expected {d_in}, one for each input, finite."
+            )
+    if config.input_scale is not None and min(config.input_scale) <= 0:
+        raise UsageError("input_scale holds a number that is not above 0: use 1 for a constant.")
     if shape is not None and "vocab_size" in sizes:
         raise UsageError(
             f"input_shape is {shape}; a {type(module).__name__} reads tokens: leave it out."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -60,4 +62,31 @@ def classifier_of_map(
         right_branch.bias[affine] = 1.0
         module.head.weight[:, :d_hidden] = down
         module.head.weight[torch.arange(d_out), affine] = 1.0
+    return module.eval()
+
+
+def in_standard_units(
+    module: BilinearClassifier, mean: Tensor, scale: Tensor
+) -> BilinearClassifier:
+    """Return a classifier of one layer as a function of z, with x = mean + scale · z, in float64.
+
+    Args:
+        module: it is not changed.
+        mean: (in,) float64.
+        scale: (in,) float64.
+
+    Raises:
+        NotQuadraticError: If it is gated or has more than one layer.
+    """
+    module = copy.deepcopy(module).double()
+    f = module.quadratic_map().detach()
+    layer = module.layers[0]
+    assert isinstance(layer, BilinearLayer), "built in __init__"
+    if module.residual or not layer.has_bias:
+        return classifier_of_map(f.compose_input(torch.diag(scale), mean))
+    with torch.no_grad():
+        shift = module.embed.weight @ mean
+        for branch in (layer.left, layer.right):
+            branch.bias.add_(branch.weight @ shift)
+        module.embed.weight.mul_(scale)
     return module.eval()

@@ -176,6 +176,8 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
             folder,
             input_names=self._names(),
             output_names=self._output_names(),
+            input_mean=self.mean_.tolist(),
+            input_scale=self.scale_.tolist(),
             provenance={"estimator": type(self).__name__, **parameters},
             overwrite=overwrite,
         )

@@ -52,6 +52,8 @@ def convert_model(
             provenance=provenance,
             overwrite=overwrite,
             input_names=model.input_names,
+            input_mean=model.input_mean,
+            input_scale=model.input_scale,
         )
     elif target == "huggingface":
         if not isinstance(module, BilinearTransformer):

@@ -21,6 +21,7 @@ from bilens.findings.subject import LabelledImages, in_float64, summarise
 from bilens.io.load import LoadedModel
 from bilens.io.tensors import file_sha256
 from bilens.nn import BilinearClassifier
+from bilens.nn.exact_classifier import in_standard_units
 from bilens.workflows.approximate_reading import offering_a_fit
 from bilens.workflows.provenance import describe_data, describe_run, describe_source
 
@@ -74,7 +75,7 @@ def explain_rows(
     table: Path,
     indices: Sequence[int],
     *,
-    baseline: Baseline = "zeros",
+    baseline: Baseline | None = None,
     command: str | None = None,
 ) -> dict[str, Any]:
     """Return exact explanations of rows of a table with named columns, as a document.
@@ -83,7 +84,9 @@ def explain_rows(
         model: what `bl.load` returned, with `input_names`.
         table: a CSV file with a column for each input.
         indices: which rows, from 0.
-        baseline: what an input is set to where it is absent: "zeros", or the "mean" of the table.
+        baseline: what an input is set to where it is absent: "zeros", or the "mean" of the rows
+            that the model was trained on where it knows it, and of the table where not. None is
+            "mean" where the model knows it.
         command: how to reproduce this; None takes the process's command line.
 
     Raises:
@@ -100,9 +103,13 @@ def explain_rows(
         )
     rows = read_columns(table, summary.input_names)
     check_indices(indices, len(rows.values), "row")
+    if baseline is None:
+        baseline = "zeros" if model.input_mean is None else "mean"
     if baseline not in get_args(Baseline):
         raise UsageError(f'baseline={baseline!r} is not known: use "zeros" or "mean".')
     start = baseline_of(rows.values, baseline)
+    if baseline == "mean" and model.input_mean is not None:
+        start = torch.tensor(model.input_mean, dtype=torch.float64)
     labels = [None] * len(indices)
     return {
         **explained(model, summary, rows.values[list(indices)], labels, indices, start),
@@ -151,13 +158,21 @@ def explained(
     indices: Sequence[int],
     start: Tensor,
 ) -> dict[str, Any]:
-    """Return the part of the document that says how the scores of some inputs come about."""
+    """Return the part of the document that says how the scores of some inputs come about.
+
+    A model that knows mean and standard deviation of its inputs is read in these units: what the
+    inputs add is the same, and eigenvectors compare columns of different units.
+    """
     module = model.module
     assert isinstance(module, BilinearClassifier), "checked by summary_of"
+    inputs = inputs.double()
     with offering_a_fit(model):
+        if model.input_mean is not None and model.input_scale is not None:
+            mean, scale = torch.tensor([model.input_mean, model.input_scale], dtype=torch.float64)
+            module = in_standard_units(module, mean, scale)
+            inputs, start = (inputs - mean) / scale, (start - mean) / scale
         f = in_float64(module).quadratic_map().detach()
         eigs = class_centred(module)
-    inputs = inputs.double()
     explanations = [
         explain(eigs, x, scores, label, index)
         for index, x, scores, label in zip(indices, inputs, f(inputs), labels, strict=True)

@@ -23,7 +23,7 @@ def run_explain_command(
     table: Path | None,
     dataset: str | None,
     data_dir: Path | None,
-    baseline: Baseline,
+    baseline: Baseline | None,
     plate: Path | None,
     lang: str,
     overwrite: bool,
@@ -43,7 +43,7 @@ def run_explain_command(
                 "an explanation needs inputs: pass --data-dir with the IDX files of the data set, "
                 "and --dataset where the model does not say it, or --table with a CSV file."
             )
-        document = explain_image(model, data, indices, baseline=baseline)
+        document = explain_image(model, data, indices, baseline=baseline or "zeros")
     if plate is not None:
         write_file(plate, attribution_plate(document, lang).encode("utf-8"))
     if json:

@@ -30,9 +30,12 @@ def explain(
     dataset: DatasetOption = None,
     data_dir: DataDir = None,
     baseline: Annotated[
-        Literal["zeros", "mean"],
-        typer.Option(help="What an absent input is: 0, or the mean of training images or rows."),
-    ] = "zeros",
+        Literal["zeros", "mean"] | None,
+        typer.Option(
+            help="What an absent input is: 0, or the mean of training images or rows; the mean "
+            "where the model knows it, and else 0."
+        ),
+    ] = None,
     plate: Annotated[
         Path | None, typer.Option(help="Draw what each pixel adds into this SVG file.")
     ] = None,

@@ -28,6 +28,8 @@ def explanation_tables(document: dict[str, Any]) -> Iterator[Table]:
 
 def title_of(item: dict[str, Any], names: list[str]) -> str:
     """Return which input it is, what was predicted, and whether that is right, if it is known."""
+    if len(names) == 1:
+        return f"Row {item['index']}: {names[0]} = {item['scores'][0]:.6g}"
     predicted = f"predicted {names[item['predicted']]}"
     if item["label"] is None:
         return f"Row {item['index']}: {predicted}"

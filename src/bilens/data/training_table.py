@@ -1,0 +1,212 @@
+"""A table to train on: numbers, indicators of texts, and a target."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from bilens.data.csv_table import CsvTable, is_missing
+from bilens.errors import DataError, UsageError
+
+Task = Literal["auto", "classification", "regression"]
+Missing = Literal["refuse", "mean", "drop"]
+MOST_LEVELS = 20  # texts of a column that become an indicator each
+MOST_CLASSES = 10  # whole numbers of a target that are taken for classes
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingTable:
+    """What a model is trained on.
+
+    Attributes:
+        values: (rows, inputs) float64; NaN where a mean is to be filled in.
+        names: of the inputs: a column, or `column=text` for an indicator, 1 where it says that.
+        target: (rows,): int64 classes, or float64 numbers.
+        class_names: of the classes; None for numbers.
+        notes: what a person should know.
+    """
+
+    values: Tensor
+    names: tuple[str, ...]
+    target: Tensor
+    class_names: tuple[str, ...] | None
+    notes: tuple[str, ...]
+
+
+def training_table(
+    table: CsvTable,
+    target: str,
+    *,
+    task: Task = "auto",
+    drop: Collection[str] = (),
+    missing: Missing = "refuse",
+) -> TrainingTable:
+    """Return the inputs and the target of a table.
+
+    A column all of whose cells are numbers is an input; one of at most 20 different texts becomes
+    an indicator for each of them; one of more is refused. A column with one value throughout is
+    left out. "auto" takes texts, and at most 10 different whole numbers, for classes.
+
+    Args:
+        table: the cells.
+        target: the column to predict.
+        task: what the target is.
+        drop: columns to leave out.
+        missing: what a cell without a value is: refused, the mean of its column, or a reason to
+            leave out its row. A target without a value is no reason to guess: "mean" refuses it.
+
+    Raises:
+        UsageError: If a column to leave out is not there, or is the target.
+        DataError: If the target is not there, holds one class or texts where numbers are needed,
+            a cell is missing or not finite, a text column has too many texts, there is one row, or
+            nothing is left.
+    """
+    for name in (target, *drop):
+        if name not in table.names:
+            raise (DataError if name == target else UsageError)(
+                f"{table.path}: has no column {name!r}; it has "
+                f"{', '.join(table.names[:8])}{', …' if len(table.names) > 8 else ''}."
+            )
+    if target in drop:
+        raise UsageError(f"{target!r} is the target and cannot be dropped.")
+    if task not in get_args(Task) or missing not in get_args(Missing):
+        raise UsageError(f"task={task!r}, missing={missing!r}: one of them is not known.")
+    read = [name for name in table.names if name != target and name not in drop]
+    if missing == "drop":
+        table, notes = without_gaps(table, [*read, target])
+    else:
+        refuse_gaps(table, [*read, target] if missing == "refuse" else [target])
+        notes = []
+    if len(table.rows) < 2:
+        raise DataError(f"{table.path}: holds 1 row; expected at least 2 to fit anything.")
+    inputs: dict[str, list[float]] = {}
+    constant = []
+    for name in read:
+        found = as_inputs(table, name)
+        varying = {key: column for key, column in found.items() if varies(column)}
+        inputs |= varying
+        constant += [name] if not varying else []
+    if constant:
+        notes.append(f"Left out, as they have one value throughout: {', '.join(constant)}.")
+    if not inputs:
+        raise DataError(f"{table.path}: no column is left to predict {target!r} from.")
+    goal, class_names = as_target(table, target, task)
+    values = torch.tensor(list(inputs.values()), dtype=torch.float64).T.contiguous()
+    if len(inputs) > len(values):
+        notes.append(
+            f"There are more inputs ({len(inputs)}) than rows ({len(values)}): many maps fit "
+            "equally well, and the penalty decides between them."
+        )
+    return TrainingTable(values, tuple(inputs), goal, class_names, tuple(notes))
+
+
+def as_number(cell: str) -> float | None:
+    """Return the finite number in a cell, or None."""
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def is_numeric(cells: list[str]) -> bool:
+    """Tell whether every cell that says something is a finite number."""
+    return all(is_missing(cell) or as_number(cell) is not None for cell in cells)
+
+
+def varies(column: list[float]) -> bool:
+    """Tell whether a column has two different values."""
+    return len({value for value in column if not math.isnan(value)}) > 1
+
+
+def as_inputs(table: CsvTable, name: str) -> dict[str, list[float]]:
+    """Return a column as numbers, or as an indicator for each text; NaN where it says nothing.
+
+    Raises:
+        DataError: If it holds too many texts, naming the first cell that is no number.
+    """
+    cells = table.column(name)
+    if is_numeric(cells):
+        return {name: [math.nan if is_missing(cell) else float(cell) for cell in cells]}
+    levels = sorted({cell for cell in cells if not is_missing(cell)})
+    if len(levels) > MOST_LEVELS:
+        row = next(r for r, c in enumerate(cells) if not is_missing(c) and as_number(c) is None)
+        raise DataError(
+            f"{table.path}: column {name!r} is text ({cells[row][:40]!r} in row {row}) with "
+            f"{len(levels)} different values; at most {MOST_LEVELS} become indicators: repair the "
+            f"cell, or leave the column out with --drop {name!r}."
+        )
+    return {
+        f"{name}={level}": [math.nan if is_missing(c) else float(c == level) for c in cells]
+        for level in levels
+    }
+
+
+def as_target(table: CsvTable, name: str, task: Task) -> tuple[Tensor, tuple[str, ...] | None]:
+    """Return the target as classes with their names, or as numbers and None.
+
+    Raises:
+        DataError: If there is one class, or a text where a number is needed.
+    """
+    cells = table.column(name)
+    if task == "auto":
+        whole = is_numeric(cells) and all(float(cell).is_integer() for cell in cells)
+        few = len(set(cells)) <= MOST_CLASSES
+        task = "classification" if not is_numeric(cells) or (whole and few) else "regression"
+    if task == "regression":
+        for row, cell in enumerate(cells):
+            if as_number(cell) is None:
+                raise DataError(
+                    f"{table.path}: row {row} has {cell[:40]!r} in the target {name!r}; a "
+                    "regression expects a finite number: use --task classification for classes."
+                )
+        return torch.tensor([float(cell) for cell in cells], dtype=torch.float64), None
+    names = sorted(set(cells), key=lambda cell: (as_number(cell) is None, as_number(cell), cell))
+    if len(names) < 2:
+        raise DataError(
+            f"{table.path}: the target {name!r} holds one class, {names[0]!r}; a classification "
+            "needs at least 2: choose another target."
+        )
+    if len(names) > len(cells) / 2:
+        raise DataError(
+            f"{table.path}: the target {name!r} has {len(names)} different values in "
+            f"{len(cells)} rows, too many for classes: use --task regression, or another target."
+        )
+    place = {cell: index for index, cell in enumerate(names)}
+    return torch.tensor([place[cell] for cell in cells]), tuple(names)
+
+
+def refuse_gaps(table: CsvTable, names: list[str]) -> None:
+    """Refuse a cell without a value in some columns.
+
+    Raises:
+        DataError: Naming the first one, and how many there are.
+    """
+    places = [table.names.index(name) for name in names]
+    gaps = [(r, p) for r, row in enumerate(table.rows) for p in places if is_missing(row[p])]
+    if gaps:
+        row, place = gaps[0]
+        raise DataError(
+            f"{table.path}: row {row} has no value in column {table.names[place]!r} "
+            f"({len(gaps)} missing in all): fill it, or use --missing mean or --missing drop."
+        )
+
+
+def without_gaps(table: CsvTable, names: list[str]) -> tuple[CsvTable, list[str]]:
+    """Return the rows that have a value in each of some columns, and a note on the others.
+
+    Raises:
+        DataError: If there is none.
+    """
+    places = [table.names.index(name) for name in names]
+    rows = tuple(row for row in table.rows if not any(is_missing(row[place]) for place in places))
+    if not rows:
+        raise DataError(f"{table.path}: every row lacks a value: use --missing mean, or --drop.")
+    left_out = len(table.rows) - len(rows)
+    notes = [f"{left_out} of {len(table.rows)} rows lack a value and are left out."]
+    return CsvTable(table.path, table.names, rows), notes if left_out else []
