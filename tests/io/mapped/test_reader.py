@@ -98,6 +98,9 @@ GUESSES: dict[str, tuple[dict[str, Tensor], list[str], bool]] = {
         ["layer"],
         True,
     ),
+    "by shape": ({"out": randn(3, 6), "first": randn(6, 4)}, ["layer"], True),
+    "three": ({**pair(), "fc3.weight": randn(5, 3)}, ["layers.0", "layers.1"], True),
+    "square, gated": (gated(width=7), ["layer"], True),
     "blocks": (
         {**gated("h.0."), **gated("h.1."), "h.1.gate_proj.bias": randn(7)},
         ["layers.0", "layers.1"],
@@ -109,12 +112,14 @@ GUESSES: dict[str, tuple[dict[str, Tensor], list[str], bool]] = {
 @pytest.mark.parametrize("name", GUESSES)
 def test_roles_are_guessed_and_shown(name: str, tmp_path: Path) -> None:
     tensors, layers, network = GUESSES[name]
-    told = {"transposed": False} if name == "blocks" else {}
+    told = {"transposed": False} if name in ("blocks", "square, gated") else {}
     model = bl.load(write(tmp_path, tensors), activation="relu", **told)
     assert [*model.layers] == layers
     assert bool(model.network) is network
     assert model.reading is not None
     assert model.reading.guessed
+    gates = {view.gated for view in model.layers.values()}
+    assert gates == {name in ("blocks", "square, gated")}
     shown = "\n".join(model.reading.lines())
     assert "Guessed from names and shapes: layer" in shown
     assert next(iter(tensors)) in shown
@@ -243,6 +248,12 @@ BAD: dict[str, tuple[dict[str, Tensor], dict[str, Any], type[Exception], str]] =
         {},
         CheckpointError,
         r"Its matrices: a \(3, 2\), b \(5, 7\)",
+    ),
+    "two orders": (
+        {"c": randn(3, 4), "b": randn(3, 3), "d": randn(3, 3), "a": randn(2, 3)},
+        {},
+        UsageError,
+        r"orders of its matrices fit, for example \w → \w → \w and",
     ),
     "a norm between": (
         {**chain(4, 6, 3), "1.weight": randn(6)},

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 
-from bilens.errors import CheckpointError
+from bilens.errors import CheckpointError, UsageError
 from bilens.io.mapped.orientation import Shapes, misfit
 from bilens.io.mapped.roles import GRAMMAR, LayerRoles
 
@@ -32,6 +34,7 @@ ORDINARY = (
     ("W1", "W2"),
     ("W_in", "W_out"),
 )
+MOST_PERMUTED = 6  # matrices whose orders are all tried
 WEIGHT, BIAS = ("", ".weight", ".kernel"), (".bias", "_bias")
 BIASES = {
     "fc1": "b1",
@@ -47,8 +50,10 @@ BIASES = {
 def guess_roles(path: Path, shapes: Shapes) -> list[LayerRoles]:
     """Return the layers of a file that says nothing but names and shapes.
 
-    If every tensor is a matrix that reads what the one before gives, in the order of their names,
-    or a bias of one, they are a network. Otherwise MLPs with names in wide use are looked for.
+    MLPs with names in wide use are what their names say. Where there are none, or an ordinary one
+    and more (fc1, fc2, fc3), and every tensor is a matrix that reads what the one before gives or
+    the bias of one, they are a network: in the order of their names, or else in the only order in
+    which the shapes fit.
 
     Args:
         path: of the file, for messages.
@@ -56,8 +61,13 @@ def guess_roles(path: Path, shapes: Shapes) -> list[LayerRoles]:
 
     Raises:
         CheckpointError: If nothing fits.
+        UsageError: If several orders do.
     """
-    layers = chain_by_order(shapes) or blocks_by_name(shapes)
+    blocks = blocks_by_name(shapes)
+    plain = len(blocks) == 1 and blocks[0].gate is None
+    whole = {name for layer in blocks for _, name in layer.named()} == {*shapes}
+    layers = chain(path, shapes) if not blocks or (plain and not whole) else blocks
+    layers = layers or blocks
     if not layers:
         matrices = [f"{name} {shape}" for name, shape in shapes.items() if len(shape) == 2]
         more = f" and {len(matrices) - 8} more" if len(matrices) > 8 else ""
@@ -118,22 +128,41 @@ def bias(shapes: Shapes, prefix: str, part: str) -> str | None:
     return next((one for one in names if len(shapes.get(one, ())) == 1), None)
 
 
-def chain_by_order(shapes: Shapes) -> list[LayerRoles]:
-    """Return all tensors as a network in the order of their names; empty where they do not fit.
+def chain(path: Path, shapes: Shapes) -> list[LayerRoles]:
+    """Return all tensors as a network; empty where they are none.
 
-    One block with a known pair of names is a network too; several are read apart.
+    Raises:
+        UsageError: If the order of names does not fit and several others do.
     """
     matrices = sorted((name for name, shape in shapes.items() if len(shape) == 2), key=natural)
-    if len(matrices) < 2 or len(blocks_by_name(shapes)) > 1:
+    read = {*matrices, *(bias_beside(shapes, name) for name in matrices)} - {None}
+    if len(matrices) < 2 or read != {*shapes}:
         return []
-    biases = [bias_beside(shapes, name) for name in matrices]
-    layers = [
-        LayerRoles(up, up_bias=shift) for up, shift in zip(matrices[:-2], biases[:-2], strict=True)
-    ]
-    layers.append(LayerRoles(matrices[-2], matrices[-1], up_bias=biases[-2], down_bias=biases[-1]))
-    read = {name for layer in layers for _, name in layer.named()}
-    fits = read == {*shapes} and any(misfit(layers, shapes, way) is None for way in (False, True))
-    return layers if fits else []
+    if fits(in_order(shapes, matrices), shapes):
+        return in_order(shapes, matrices)
+    if len(matrices) > MOST_PERMUTED:
+        return []
+    found = [order for order in permutations(matrices) if fits(in_order(shapes, order), shapes)]
+    if len(found) > 1:
+        raise UsageError(
+            f"{path}: {len(found)} orders of its matrices fit, for example "
+            f"{' → '.join(found[0])} and {' → '.join(found[1])}: say which is what: roles= "
+            f"(--map), with {GRAMMAR}."
+        )
+    return in_order(shapes, found[0]) if found else []
+
+
+def in_order(shapes: Shapes, matrices: Sequence[str]) -> list[LayerRoles]:
+    """Return matrices one behind the other, an activation between any two."""
+    *ups, down = matrices
+    layers = [LayerRoles(up, up_bias=bias_beside(shapes, up)) for up in ups]
+    layers[-1] = replace(layers[-1], down=down, down_bias=bias_beside(shapes, down))
+    return layers
+
+
+def fits(layers: list[LayerRoles], shapes: Shapes) -> bool:
+    """Tell whether shapes fit, whichever way round the matrices are."""
+    return any(misfit(layers, shapes, way) is None for way in (False, True))
 
 
 def bias_beside(shapes: Shapes, name: str) -> str | None:
