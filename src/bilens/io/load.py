@@ -90,7 +90,7 @@ def load(
     said = Said(roles, activation, transposed)
     try:
         if said.anything and path.exists():
-            return read_mapped(weights_file(path), said)
+            return read_mapped(path, said)
         return _load(path, residual, allow_pickle)
     except OSError as error:
         raise CheckpointError(
@@ -110,22 +110,6 @@ def refuse_objects(value: object) -> None:
             f"path is a {type(value).__name__}; expected a text or a Path: an object in memory is "
             f"read by bl.{reader}."
         )
-
-
-def weights_file(path: Path) -> Path:
-    """Return the safetensors file that roles are said of.
-
-    Raises:
-        CheckpointError: If it is no such file, and no folder with one.
-    """
-    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
-    if len(files) == 1 and files[0].suffix == ".safetensors":
-        return files[0]
-    found = f"{len(files)} in this folder" if path.is_dir() else f"this one is {path.suffix!r}"
-    raise CheckpointError(
-        f"{path}: roles, activation and orientation are said of one .safetensors file, and "
-        f"{found}: name the file, or save the tensors as safetensors."
-    )
 
 
 def _load(path: Path, residual: bool | None, allow_pickle: bool) -> LoadedModel:

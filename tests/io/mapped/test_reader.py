@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def test_roles_that_are_said_are_read(tmp_path: Path, turn: bool) -> None:
     hidden = functional.leaky_relu(x @ tensors["a.k"].T + tensors["a.b"], 0.2)
     torch.testing.assert_close(run(model, x), hidden @ tensors["z"].T)
     assert model.reading is not None
-    assert (model.reading.guessed, model.reading.left_out) == (False, ("tensor other (9,)",))
+    assert (model.reading.guessed, model.reading.left_out) == (False, ("tensor other",))
     assert model.reading.max_error < 1e-12
     assert model.input_names is None
 
@@ -163,6 +164,21 @@ def test_a_folder_with_one_file_is_that_file(tmp_path: Path) -> None:
         bl.load(tmp_path, activation="relu")
 
 
+def test_shards_are_one_model(tmp_path: Path) -> None:
+    tensors = pair()
+    weight_map = {}
+    for number, names in enumerate((("fc1.weight", "fc1.bias"), ("fc2.weight", "fc2.bias")), 1):
+        file = f"model-0000{number}-of-00002.safetensors"
+        write(tmp_path, {name: tensors[name] for name in names}, file)
+        weight_map |= dict.fromkeys(names, file)
+    index = {"metadata": {}, "weight_map": weight_map}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    x = randn(9, 4)
+    (tmp_path / "one").mkdir()
+    whole = bl.load(write(tmp_path / "one", tensors), activation="relu")
+    torch.testing.assert_close(run(bl.load(tmp_path, activation="relu"), x), run(whole, x))
+
+
 def test_half_precision_stays_what_it_is(tmp_path: Path) -> None:
     path = write(tmp_path, {name: tensor.bfloat16() for name, tensor in pair().items()})
     view = bl.load(path, activation="gelu").layers["layer"]
@@ -253,7 +269,7 @@ BAD: dict[str, tuple[dict[str, Tensor], dict[str, Any], type[Exception], str]] =
         {"c": randn(3, 4), "b": randn(3, 3), "d": randn(3, 3), "a": randn(2, 3)},
         {},
         UsageError,
-        r"orders of its matrices fit, for example \w → \w → \w and",
+        "orders of its matrices fit, for example a → b → d → c and",
     ),
     "a norm between": (
         {**chain(4, 6, 3), "1.weight": randn(6)},
@@ -285,6 +301,17 @@ def test_a_pickle_is_not_opened_for_roles(tmp_path: Path) -> None:
     torch.save(pair(), path)
     with pytest.raises(CheckpointError, match=r"this one is '.pt': name the file, or save"):
         bl.load(path, activation="relu")
+
+
+def test_other_tensors_of_the_file_are_not_read(tmp_path: Path) -> None:
+    odd = {"steps": torch.tensor([3]), "broken": torch.full((2,), torch.nan)}
+    path = write(tmp_path, {**pair(), **odd})
+    model = bl.load(path, roles=FC, activation="relu")
+    assert model.reading is not None
+    assert "tensor steps" in model.reading.left_out
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(CheckpointError, match="was changed or moved after"):
+        model.layers["layer"].weights()
 
 
 def test_objects_are_told_where_to_go() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,14 +15,15 @@ from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.algebra.closest.activation import Activation
 from bilens.algebra.closest.layer_weights import GLUWeights, Layer, MLPWeights, in_float64
 from bilens.errors import CheckpointError, UsageError
-from bilens.io.layer_view import LayerView
+from bilens.io.layer_view import Gives, LayerView, Reads
 from bilens.io.loaded_model import LoadedModel
 from bilens.io.mapped.activation_name import activation_named
 from bilens.io.mapped.guess import guess_roles
 from bilens.io.mapped.orientation import check_axes, orientation, sizes
 from bilens.io.mapped.roles import LayerRoles, is_network, parse_roles
+from bilens.io.mapped.tensors import open_tensors
 from bilens.io.reading import Reading
-from bilens.io.tensors import file_sha256, read_safetensors
+from bilens.io.stored.tensor import Store
 from bilens.nn.mlp_search.layer_check import LayerCheck, compared
 
 ROWS = 16
@@ -51,7 +53,7 @@ def read_mapped(path: Path, said: Said) -> LoadedModel:
     """Return the MLPs of a file as layers.
 
     Args:
-        path: a safetensors file.
+        path: a safetensors file, or a folder with one or with shards and their index.
         said: what the caller knows of it.
 
     Raises:
@@ -60,37 +62,40 @@ def read_mapped(path: Path, said: Said) -> LoadedModel:
         NonFiniteError: If a tensor holds NaN or infinity.
         NumericalError: If what is read is another function than the tensors in the file.
     """
-    tensors, _ = read_safetensors(path)
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    guessed = said.roles is None
+    named = None if said.roles is None else {*said.roles.values()}
+    opened = open_tensors(path, lambda name: named is None or name in named)
+    store, found = opened.store, opened.names
+    shapes = {name: stored.shape for name, stored in store.items()}
     if said.roles is None:
         layers = guess_roles(path, shapes)
     else:
-        layers = parse_roles(path, said.roles, shapes)
+        layers = parse_roles(path, said.roles, found)
     check_axes(path, layers, shapes)
-    check_one_dtype(path, layers, tensors)
+    check_one_dtype(path, layers, store)
     activation = said_activation(path, layers, said.activation)
     transposed = orientation(path, layers, shapes, said.transposed)
     names = layer_names(layers)
     views, checks = {}, {}
     for index, (name, roles) in enumerate(zip(names, layers, strict=True)):
-        layer = layer_of(roles, tensors, activation, transposed)
-        checks[name] = check_layer(layer, roles, tensors, activation, transposed)
-        views[name] = view_of(layer, index, len(layers), is_network(layers))
-    read = {tensor for roles in layers for _, tensor in roles.named()}
+        read = partial(read_layer, roles, store, activation, transposed)
+        layer = read()
+        checks[name] = check_layer(layer, roles, store, activation, transposed)
+        place = places(index, len(layers), is_network(layers))
+        views[name] = view_of(layer, read, *place)
+    used = {tensor for roles in layers for _, tensor in roles.named()}
     way = "matrices are (in, out)" if transposed else "matrices are (out, in)"
     return LoadedModel(
         None,
         str(path),
-        file_sha256(path),
+        opened.sha256,
         provenance={"format": "safetensors file with named roles"},
         views=views,
         reading=Reading(
             {n: f"{roles}; {activation}; {way}" for n, roles in zip(names, layers, strict=True)},
-            guessed,
+            said.roles is None,
             checks,
             "torch.nn.functional on the tensors as they lie in the file",
-            tuple(f"tensor {name} {shapes[name]}" for name in tensors if name not in read),
+            tuple(f"tensor {name}" for name in found if name not in used),
         ),
     )
 
@@ -114,13 +119,13 @@ def said_activation(
     return activation_named(said)
 
 
-def check_one_dtype(path: Path, layers: list[LayerRoles], tensors: Mapping[str, Tensor]) -> None:
+def check_one_dtype(path: Path, layers: list[LayerRoles], store: Store) -> None:
     """Refuse layers of mixed dtypes.
 
     Raises:
         CheckpointError: With the dtypes.
     """
-    found = {str(tensors[name].dtype) for layer in layers for _, name in layer.named()}
+    found = {str(store[name].dtype) for layer in layers for _, name in layer.named()}
     if len(found) > 1:
         raise CheckpointError(
             f"{path}: mixes the dtypes {', '.join(sorted(found))}; one was expected: convert the "
@@ -134,16 +139,14 @@ def layer_names(layers: list[LayerRoles]) -> list[str]:
     return [f"layers.{index}" if several else "layer" for index in range(len(layers))]
 
 
-def layer_of(
-    roles: LayerRoles, tensors: Mapping[str, Tensor], activation: Activation, transposed: bool
-) -> Layer:
-    """Return one layer as plain weights."""
+def read_layer(roles: LayerRoles, store: Store, activation: Activation, transposed: bool) -> Layer:
+    """Return one layer as plain weights, read from the file."""
 
     def matrix(name: str) -> Tensor:
-        return tensors[name].T if transposed else tensors[name]
+        return store[name].read().T if transposed else store[name].read()
 
     def vector(name: str | None) -> Tensor | None:
-        return None if name is None else tensors[name]
+        return None if name is None else store[name].read()
 
     up = matrix(roles.up)
     down = torch.eye(len(up), dtype=up.dtype) if roles.down is None else matrix(roles.down)
@@ -154,17 +157,24 @@ def layer_of(
     return GLUWeights(down, gate, up, activation, gate_bias, up_bias, constant=constant)
 
 
-def view_of(layer: Layer, index: int, count: int, network: bool) -> LayerView:
-    """Return a view of one of so many layers."""
+def places(index: int, count: int, network: bool) -> tuple[Reads, Gives]:
+    """Return what one of so many layers reads and gives."""
+    if not network:
+        return "activations", "outputs"
+    return "neurons" if index else "inputs", "neurons" if index < count - 1 else "outputs"
+
+
+def view_of(layer: Layer, read: Callable[[], Layer], reads: Reads, gives: Gives) -> LayerView:
+    """Return a view of a layer, which keeps nothing of it but its sizes."""
     hidden = layer.up if isinstance(layer, MLPWeights) else layer.gate
     return LayerView(
         FactorSizes(len(layer.down), len(hidden), layer.d_in),
         layer.phi,
         layer.down.dtype,
-        lambda: layer,
+        read,
         isinstance(layer, GLUWeights),
-        ("neurons" if index else "inputs") if network else "activations",
-        "neurons" if network and index < count - 1 else "outputs",
+        reads,
+        gives,
     )
 
 
@@ -183,7 +193,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 def check_layer(
     layer: Layer,
     roles: LayerRoles,
-    tensors: Mapping[str, Tensor],
+    store: Store,
     activation: Activation,
     transposed: bool,
 ) -> LayerCheck:
@@ -194,11 +204,11 @@ def check_layer(
     """
 
     def linear(x: Tensor, weight: str, bias: str | None) -> Tensor:
-        w = tensors[weight].double()
+        w = store[weight].read().double()
         y = x @ w if transposed else functional.linear(x, w)
-        return y if bias is None else y + tensors[bias].double()
+        return y if bias is None else y + store[bias].read().double()
 
-    _, d_in = sizes(tuple(tensors[roles.up].shape), transposed)
+    _, d_in = sizes(store[roles.up].shape, transposed)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(ROWS, d_in, generator=generator, dtype=torch.float64)
     up = linear(x, roles.up, roles.up_bias)
