@@ -12,14 +12,17 @@ from bilens.report.numbers import fixed, percent, whole
 from bilens.report.sections.trace_layer import output_names
 from bilens.report.token_text import token_name
 
+ROWS = ("share", "random", "before", "after", "directions", "loss")
+
 
 @dataclass(frozen=True)
 class CausalTable:
-    """The checks of one behaviour; without rows where there are none."""
+    """The checks of one behaviour, a column each; without rows where there are none."""
 
     heading: str
     behaviour: str
-    rows: list[list[str]]
+    columns: list[str]
+    rows: list[tuple[str, list[str]]]
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,9 @@ def causal_table(t: Catalogue, causal: dict[str, Any]) -> CausalTable:
     """Return the checks of one output latent."""
     behaviour, heading = causal["behaviour"], t("trace.causal.heading")
     if behaviour is None:
-        return CausalTable(heading, t("trace.causal.none"), [])
-    words = compared(t, behaviour)
-    rows = [check_cells(t, check) for check in causal["checks"]]
-    return CausalTable(heading, t("trace.causal.behaviour", **words), rows)
+        return CausalTable(heading, t("trace.causal.none"), [], [])
+    words = t("trace.causal.behaviour", **compared(t, behaviour))
+    return table_of(t, heading, words, causal["checks"])
 
 
 def contrast_section(t: Catalogue, document: Document) -> ContrastSection:
@@ -56,10 +58,11 @@ def contrast_section(t: Catalogue, document: Document) -> ContrastSection:
         for pair in pairs
     ]
     tables = [
-        CausalTable(
+        table_of(
+            t,
             t("trace.contrast.check", first=names[pair["first"]], second=names[pair["second"]]),
             t("trace.contrast.behaviour", **compared(t, pair["causal"]["behaviour"])),
-            [check_cells(t, check) for check in pair["causal"]["checks"]],
+            pair["causal"]["checks"],
         )
         for pair in pairs
         if pair["causal"] is not None and pair["causal"]["behaviour"] is not None
@@ -76,19 +79,28 @@ def compared(t: Catalogue, behaviour: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def check_cells(t: Catalogue, check: dict[str, Any]) -> list[str]:
-    """Return the cells of one check."""
+def table_of(
+    t: Catalogue, heading: str, behaviour: str, checks: list[dict[str, Any]]
+) -> CausalTable:
+    """Return checks side by side, so that a table of few columns fits a small screen."""
+    columns = [t(f"trace.causal.{check['kind']}") for check in checks]
+    cells = [check_cells(t, check) for check in checks]
+    rows = [(t(f"trace.causal.{name}"), [column[name] for column in cells]) for name in ROWS]
+    return CausalTable(heading, behaviour, columns, rows)
+
+
+def check_cells(t: Catalogue, check: dict[str, Any]) -> dict[str, str]:
+    """Return the cells of one check, by name of the row."""
     before, after = check["loss_before"], check["loss_after"]
     unknown = before is None or after is None
-    return [
-        t(f"trace.causal.{check['kind']}"),
-        whole(check["num_directions"]),
-        interval(check["before"], fixed),
-        interval(check["after"], fixed),
-        interval(check["share"], percent),
-        interval(check["random_share"], percent),
-        t("trace.undefined") if unknown else f"{fixed(before, 4)} → {fixed(after, 4)}",
-    ]
+    return {
+        "share": interval(check["share"], percent),
+        "random": interval(check["random_share"], percent),
+        "before": interval(check["before"], fixed),
+        "after": interval(check["after"], fixed),
+        "directions": whole(check["num_directions"]),
+        "loss": t("trace.undefined") if unknown else f"{fixed(before, 4)} → {fixed(after, 4)}",
+    }
 
 
 def interval(found: dict[str, float], show: Callable[[float], str]) -> str:
