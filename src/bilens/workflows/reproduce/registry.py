@@ -6,11 +6,19 @@ from bilens.errors import UsageError
 from bilens.workflows.reproduce.gates import GateStudy
 from bilens.workflows.reproduce.layers import LayerStudy
 from bilens.workflows.reproduce.negation import NegationStudy
+from bilens.workflows.reproduce.negation_text import NegationTextStudy
 from bilens.workflows.reproduce.sae_training import SAETrainingStudy
 from bilens.workflows.reproduce.study import Study
 
 STUDIES: dict[str, Study] = {
-    study.name: study for study in (GateStudy(), NegationStudy(), SAETrainingStudy(), LayerStudy())
+    study.name: study
+    for study in (
+        GateStudy(),
+        NegationStudy(),
+        NegationTextStudy(),
+        SAETrainingStudy(),
+        LayerStudy(),
+    )
 }
 
 

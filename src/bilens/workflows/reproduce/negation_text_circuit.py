@@ -1,0 +1,320 @@
+"""One block of a model of running text: where its ranking puts negation, and what that does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.direct.listed import ListedInteractions
+from bilens.algebra.direct.listed_interactions import listed_interactions
+from bilens.algebra.rotation_null import random_frame
+from bilens.interp.causal import Edit, Where, ablation, causal_check
+from bilens.interp.contrasts import contrast_directions, rank_contrasts, weighted_space
+from bilens.interp.ranking import rank_latents
+from bilens.interp.records import InputDirections
+from bilens.interp.token_reading import output_tokens
+from bilens.interp.tracer import only, trace_layer
+from bilens.workflows.reproduce.negation_circuit import MOST_DIRECTIONS, fewest
+from bilens.workflows.reproduce.negation_pairs import NegationPairs, loss_elsewhere
+from bilens.workflows.reproduce.negation_words import InputKinds, TruthWords
+from bilens.workflows.reproduce.study import Record
+from bilens.workflows.trace_reader import LatentReader
+from bilens.workflows.trace_values import known
+
+LEAST_ACTIVE = 50  # tokens at which a latent is active, to be ranked or to be of a kind
+MOST_COMPARED = 40  # output latents whose pairs are ranked: the first of the ranking of latents
+CHECKED_PAIRS = 200  # of their ranking, whose interactions are listed
+TOP = 20  # interactions listed of each output latent, or pair
+LISTED_TOKENS = 6
+NUM_RANDOM = 10
+MOST_TRIED = 12  # of the latents, and of the pairs, that hold negation: the first of their ranking
+
+RandomDraw = Callable[[torch.Generator], InputDirections]
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One or two output latents, and the directions that stand for them.
+
+    Attributes:
+        latents: one, or the two of a pair.
+        place: in its ranking, from 1.
+        along: their eigen-directions, as few as hold most of the squared eigenvalues.
+        where: which inputs are changed.
+        random: draws as many other directions.
+    """
+
+    latents: tuple[int, ...]
+    place: int
+    along: InputDirections
+    where: Where
+    random: RandomDraw
+
+
+def measure_block(
+    reader: LatentReader,
+    held_out: Tensor,
+    choosing: NegationPairs,
+    pairs: NegationPairs,
+    words: TruthWords,
+) -> Record:
+    """Rank output latents and their pairs, look where negation stands, and ablate it.
+
+    Nothing that ranks knows of words: weights and activations on text rank. The words say
+    afterwards which input latents are of negation or sentiment, and which place has both.
+
+    Args:
+        reader: the block, its autoencoders, and training text.
+        held_out: (texts, length) tokens, for losses.
+        choosing: minimal pairs, read at the block's mlp_in, on which the best circuit is chosen.
+        pairs: others, on which it is judged.
+        words: of the tokenizer.
+
+    Returns:
+        JSON values.
+    """
+    kinds = InputKinds.of(reader.z, reader.text.blocks, words, LEAST_ACTIVE)
+    trace = trace_layer(
+        reader.g, reader.dictionary, bias=reader.bias, top=TOP, k=MOST_DIRECTIONS + 1
+    )
+    ranking = rank_latents(trace, reader.inputs)
+    often = (reader.activations > 0).sum(dim=0) >= LEAST_ACTIVE
+    order = ranking.order[often[ranking.order]]
+    with_both, with_one = coupled(trace.interactions, kinds)
+    found: Record = {
+        "num_negation": int(kinds.negation.sum()),
+        "num_sentiment": int(kinds.sentiment.sum()),
+        "latents": {
+            "ranked": len(order),
+            **places(order.tolist(), with_both, with_one),
+        },
+        "pairs": {"ranked": 0, "looked_at": 0, **places([], with_both, with_one)},
+        "circuits": [],
+    }
+    rows = order.tolist()
+    held = held_places(rows, with_both, with_one)
+    candidates = [latent_candidate(reader, rows[place - 1], place) for place in held]
+    chosen = sorted(rows[:MOST_COMPARED])
+    if len(chosen) > 1:
+        compared = rank_contrasts(
+            only(reader.g, torch.tensor(chosen)),
+            reader.inputs,
+            reader.activations[:, chosen],
+            least_active=LEAST_ACTIVE,
+        )
+        first, second = (
+            torch.tensor(chosen)[side[:CHECKED_PAIRS]] for side in (compared.first, compared.second)
+        )
+        both, one = coupled(pair_interactions(reader, first, second), kinds)
+        at = list(range(len(first)))
+        found["pairs"] = {
+            "ranked": len(compared.score),
+            "looked_at": len(first),
+            **places(at, both, one),
+        }
+        candidates += [
+            pair_candidate(reader, (int(first[place - 1]), int(second[place - 1])), place)
+            for place in held_places(at, both, one)
+        ]
+    found["tried"] = len(candidates)
+    if candidates:
+        best = max(candidates, key=lambda each: lost_shift(each, choosing))
+        found["circuits"] = [
+            {
+                **describe(reader, candidate, kinds),
+                **effects(candidate, pairs, held_out, words, reader.generator),
+            }
+            for candidate in dict.fromkeys((candidates[0], best))
+        ]
+    return found
+
+
+def held_places(order: list[int], both: Tensor, negation: Tensor) -> list[int]:
+    """Return the first places with negation and sentiment, and then those with negation alone."""
+    numbered = list(enumerate(order, start=1))
+    with_both = [place for place, row in numbered if bool(both[row])]
+    with_one = [place for place, row in numbered if bool(negation[row] & ~both[row])]
+    return (with_both + with_one)[:MOST_TRIED]
+
+
+def lost_shift(candidate: Candidate, pairs: NegationPairs) -> float:
+    """Return how much of a negator's shift goes with the directions of a candidate, in logits."""
+    edit = ablation(candidate.along, candidate.where)
+    return float(pairs.shift().mean() - pairs.shift(edit).mean())
+
+
+def coupled(interactions: ListedInteractions, kinds: InputKinds) -> tuple[Tensor, Tensor]:
+    """Return which rows list an interaction of negation with sentiment, and with anything."""
+    cross = interactions.cross_interactions
+    return kinds.couple(cross.first, cross.second), kinds.negate(cross.first, cross.second)
+
+
+def places(order: list[int], both: Tensor, negation: Tensor) -> Record:
+    """Return the first place of each kind, from 1, how many there are, and the place by chance.
+
+    Math: of K among N in random order the first is expected at (N + 1) / (K + 1).
+    """
+    record: Record = {}
+    for name, mask in (("both", both), ("negation", negation)):
+        at = [place for place, row in enumerate(order, start=1) if bool(mask[row])]
+        record[name] = at[0] if at else None
+        record[f"num_{name}"] = len(at)
+        record[f"chance_{name}"] = (len(order) + 1) / (len(at) + 1) if at else None
+    return record
+
+
+def pair_interactions(reader: LatentReader, first: Tensor, second: Tensor) -> ListedInteractions:
+    """Return the largest interactions in the differences of pairs of output latents."""
+    rows = torch.arange(len(first))
+    directions = torch.zeros(len(first), reader.g.sizes.d_out, dtype=torch.float64)
+    directions[rows, first], directions[rows, second] = 1.0, -1.0
+    return listed_interactions(reader.g, reader.dictionary, directions, bias=reader.bias, top=TOP)
+
+
+def latent_candidate(reader: LatentReader, latent: int, place: int) -> Candidate:
+    """Return one output latent with its leading eigenvectors, changed where it is active."""
+    direction = torch.zeros(reader.g.sizes.d_out, dtype=torch.float64)
+    direction[latent] = 1.0
+    values, vectors = torch.linalg.eigh(reader.g.form(direction).dense())
+    leading = values.abs().argsort(descending=True)[: MOST_DIRECTIONS + 1]
+    mean = reader.inputs.mean(dim=0)
+    rows = vectors[:, leading].T
+    along = fewest(InputDirections(rows, rows, mean, values[leading]))
+
+    def random(generator: torch.Generator) -> InputDirections:
+        frame = random_frame(len(mean), len(along.readers), generator).T
+        return InputDirections(along.readers, frame, mean, along.eigenvalues)
+
+    return Candidate((latent,), place, along, partial(active, reader, (latent,)), random)
+
+
+def pair_candidate(reader: LatentReader, pair: tuple[int, int], place: int) -> Candidate:
+    """Return a pair with the eigen-directions of its difference, changed where it is active."""
+    data = reader.inputs, reader.activations
+    along = fewest(contrast_directions(reader.g, *pair, *data, MOST_DIRECTIONS + 1))
+    space = weighted_space(reader.g, *pair, *data)
+    return Candidate(
+        pair,
+        place,
+        along,
+        partial(active, reader, pair),
+        lambda generator: space.random(len(along.readers), generator),
+    )
+
+
+def active(reader: LatentReader, latents: tuple[int, ...], x: Tensor) -> Tensor:
+    """Return which inputs of the MLP activate one of some output latents."""
+    with torch.no_grad():
+        z = reader.behind.sae.encode(reader.layer.f(x.double()))
+    return (z[..., list(latents)] > 0).any(dim=-1)
+
+
+def describe(reader: LatentReader, candidate: Candidate, kinds: InputKinds) -> Record:
+    """Return what the latents promote, where they are strongest, and the interactions of one."""
+    unembed = reader.layer.module.unembed.weight.detach()
+    latents = candidate.latents
+    effects = [output_tokens(reader.behind.sae.decoder[n], unembed, LISTED_TOKENS) for n in latents]
+    direction = torch.zeros(1, reader.g.sizes.d_out, dtype=torch.float64)
+    direction[0, latents[0]] = 1.0
+    if len(latents) > 1:
+        direction[0, latents[1]] = -1.0
+    cross = listed_interactions(
+        reader.g, reader.dictionary, direction, bias=reader.bias, top=TOP
+    ).cross_interactions
+    listed = [
+        entry
+        for entry in zip(
+            cross.first[0].tolist(), cross.second[0].tolist(), cross.values[0].tolist(), strict=True
+        )
+        if bool(kinds.negation[entry[0]] ^ kinds.negation[entry[1]])
+    ]
+    listed.sort(key=lambda entry: not bool(kinds.sentiment[list(entry[:2])].any()))
+    return {
+        "latents": list(latents),
+        "place": candidate.place,
+        "eigenvalues": candidate.along.eigenvalues.tolist(),
+        "promoted": [[reader.name(score.token) for score in effect.promoted] for effect in effects],
+        "strongest_at": [strongest_at(reader, reader.activations[:, n]) for n in latents],
+        "interactions": [
+            {
+                "value": value,
+                "first": {
+                    "latent": first,
+                    "strongest_at": strongest_at(reader, reader.z[:, first]),
+                },
+                "second": {
+                    "latent": second,
+                    "strongest_at": strongest_at(reader, reader.z[:, second]),
+                },
+            }
+            for first, second, value in listed[:3]
+        ],
+    }
+
+
+def strongest_at(reader: LatentReader, activations: Tensor) -> list[str]:
+    """Return two tokens each that end where a latent is strongest, different ones."""
+    tokens = reader.text.blocks
+    ends = tokens[:, 1:].flatten()
+    before = tokens[:, :-1].flatten()
+    shown: dict[str, None] = {}
+    for row in activations.argsort(descending=True)[:200].tolist():
+        shown[f"{reader.name(int(before[row]))}{reader.name(int(ends[row]))}".strip()] = None
+        if len(shown) == 4 or float(activations[row]) <= 0:
+            break
+    return list(shown)
+
+
+def effects(
+    candidate: Candidate,
+    pairs: NegationPairs,
+    held_out: Tensor,
+    words: TruthWords,
+    generator: torch.Generator,
+) -> Record:
+    """Return what is left of a negator's flip and shift when the directions are ablated.
+
+    The check of an effect that is not above zero is null: there is nothing to remove.
+    """
+    edit = ablation(candidate.along, candidate.where)
+    draws = [ablation(candidate.random(generator), candidate.where) for _ in range(NUM_RANDOM)]
+    negated = words.negated(held_out)
+
+    def loss(change: Edit | None) -> float:
+        return loss_elsewhere(pairs.model, pairs.hook, held_out, negated, change)
+
+    losses = loss(None), loss(edit)
+    size = len(candidate.along.readers)
+    plain, changed = pairs.leaning(), pairs.leaning(edit)
+    random = [pairs.leaning(draw) for draw in draws]
+    touched = known(float((plain - changed).abs().mean()))
+    checks: Record = {}
+    for name, weight in (("flip", pairs.polarity.double()), ("shift", torch.ones(1))):
+
+        def effect(leaning: Tensor, weight: Tensor = weight) -> Tensor:
+            return (weight * (leaning[..., 0] - leaning[..., 1])).mean(dim=0)
+
+        before = effect(plain)
+        checks[name] = None
+        if float(before.mean()) > 0:
+            check = causal_check(
+                "ablate",
+                size,
+                before,
+                effect(changed),
+                [effect(each) for each in random],
+                generator,
+                losses,
+            )
+            checks[name] = asdict(check)
+    return {
+        "num_directions": size,
+        "moved": touched,
+        "loss_before": losses[0],
+        "loss_after": losses[1],
+        **checks,
+    }
