@@ -1,4 +1,7 @@
-"""The layers read from a module are the module, for every kind that can be read."""
+"""The layers read from a module are the module, for every kind that can be read.
+
+Broken once: the residual path of `classifier_layers` left out; residual models were others.
+"""
 
 from __future__ import annotations
 

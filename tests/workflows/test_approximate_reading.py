@@ -1,4 +1,7 @@
-"""Where a claim is refused, the approximate reading is offered with its R², everywhere alike."""
+"""Where a claim is refused, the approximate reading is offered with its R², everywhere alike.
+
+Broken once: the refusal raised again as it was; no reader offered the closest map.
+"""
 
 from __future__ import annotations
 

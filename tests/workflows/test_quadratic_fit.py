@@ -1,4 +1,8 @@
-"""`bl.quadratic_fit`: whatever can be passed is read, and R² is that of the thing itself."""
+"""`bl.quadratic_fit`: whatever can be passed is read, and R² is that of the thing itself.
+
+Broken once: a sequence of layers run from the last to the first; its R² was another. The check of
+every parameter left out stayed green, until a classifier of ours with a NaN was added.
+"""
 
 from __future__ import annotations
 
@@ -92,6 +96,14 @@ def broken() -> nn.Module:
     return module
 
 
+def broken_classifier() -> nn.Module:
+    """A classifier of ours with a weight that is NaN."""
+    model = tiny.classifier()
+    with torch.no_grad():
+        model.layers[0].left.weight[1, 1] = torch.nan  # type: ignore[index, union-attr]
+    return model
+
+
 MODULE = nn.Sequential(nn.Linear(4, 5), nn.GELU(), nn.Linear(5, 2))
 ONE = bl.MLPWeights(randn(3, 5), randn(5, 4), "relu")
 BAD: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
@@ -101,6 +113,7 @@ BAD: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
     "no layers": ([], {}, UsageError, "at least one"),
     "layers that do not fit": ([ONE, ONE], {}, ShapeError, "layer 0 has 3 outputs and layer 1"),
     "NaN": (broken(), {}, NonFiniteError, r"2.weight holds 1"),
+    "NaN in ours": (broken_classifier(), {}, NonFiniteError, r"layers.0.left.weight holds 1"),
     "mean": (MODULE, {"mean": randn(3)}, ShapeError, r"mean has shape \(3,\)"),
     "covariance": (MODULE, {"covariance": randn(4, 4)}, UsageError, "not symmetric"),
     "no covariance": (MODULE, {"covariance": -torch.eye(4)}, UsageError, "eigenvalue -1"),

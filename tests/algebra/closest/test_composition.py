@@ -1,4 +1,7 @@
-"""A quadratic of a quadratic, brought back to degree two: against least squares by quadrature."""
+"""A quadratic of a quadratic, brought back to degree two: against least squares by quadrature.
+
+Broken once: the factor 2 of the products of matrices left out; no composition was the best one.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The assumed input: its root, what a row reads of it, and what is no covariance."""
+"""The assumed input: its root, what a row reads of it, and what is no covariance.
+
+Broken once: `deviations` without the cut at rounding; a constant row had a width.
+"""
 
 from __future__ import annotations
 

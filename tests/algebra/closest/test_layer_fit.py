@@ -1,4 +1,7 @@
-"""The closed form against least squares, by quadrature where that is exact, and sampled."""
+"""The closed form against least squares, by quadrature where that is exact, and sampled.
+
+Broken once: k·e₃ left out of the bend of a gated layer; every gated fit was another.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Plain weights: the function that they are, and parts that do not fit."""
+"""Plain weights: the function that they are, and parts that do not fit.
+
+Broken once: the gate's bias added to the other branch; the formula of a gated layer failed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Layers one behind the other: exact where it says so, useful where it does not."""
+"""Layers one behind the other: exact where it says so, useful where it does not.
+
+Broken once: the second layer fitted under unit covariance; closure lost more than it may.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The record: R² measured on the model, a threshold that refuses, data looked at apart."""
+"""The record: R² measured on the model, a threshold that refuses, data looked at apart.
+
+Broken once: `all` of `usable` made `any`; a map that fails on the data was let through.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Output weights refitted by least squares: what data say of them, and nothing more."""
+"""Output weights refitted by least squares: what data say of them, and nothing more.
+
+Broken once: the rows held out fitted to as well; their number was wrong. The centre of the features
+left in the constant; an exact map was not found.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""R² and its standard error, against the formula and against repetition."""
+"""R² and its standard error, against the formula and against repetition.
+
+Broken once: deviations not from the mean; R² was another. The spread of residuals alone for the
+standard error stayed green, until the test of an error in proportion to the spread was added.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +34,15 @@ def test_the_standard_error_is_the_spread_over_repetitions() -> None:
     errors = torch.tensor([score.standard_error for score in found])
     assert float(errors.mean()) == pytest.approx(float(values.std()), rel=0.25)
     assert [float(score.outputs[0]) for score in found] == pytest.approx(values.tolist())
+
+
+def test_an_error_in_proportion_to_the_spread_has_no_standard_error() -> None:
+    """Residuals and deviations then rise and fall together, and their ratio does not move."""
+    y = randn(400, 1)
+    y = y - y.mean(dim=0)
+    found = r_squared(y, y / 2)
+    assert found.overall == pytest.approx(0.75)
+    assert found.standard_error < 1e-12
 
 
 def test_a_constant_output_is_met_or_missed() -> None:
