@@ -1,4 +1,7 @@
-"""Rows of inputs from files that hold nothing but numbers; anything else is one sentence."""
+"""Rows of inputs from files that hold nothing but numbers; anything else is one sentence.
+
+Broken once: `allow_pickle=True`; objects came through. Named columns not asked for; all came.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,9 @@
 """Modules of other people become models whose layers are theirs, and say how exactly.
 
 Whole models of transformers are read by name of the library alone: nothing is downloaded.
+
+Broken once: the two branches of a gate taken the other way round only; a gated layer was not found.
+Every layer said to read the inputs; a network was none.
 """
 
 from __future__ import annotations

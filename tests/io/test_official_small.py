@@ -1,4 +1,7 @@
-"""Surrogates and toy models of the paper's repository are the bilinear MLPs that they describe."""
+"""Surrogates and toy models of the paper's repository are the bilinear MLPs that they describe.
+
+Broken once: biases left at zero; toy models with biases were others.
+"""
 
 from __future__ import annotations
 
