@@ -1,4 +1,7 @@
-"""Every layer is fitted under what reaches it, and numbers that are none become null."""
+"""Every layer is fitted under what reaches it, and numbers that are none become null.
+
+Broken once: data not run through the layers below; the second layer was fitted under the inputs.
+"""
 
 from __future__ import annotations
 
