@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -88,15 +88,19 @@ def decompose_layers(
     }
     done = {} if folder is None else read_all_done(folder, names, identity, overwrite)
     left = [name for name in names if name not in done]
+    ahead = None
     for name in left:  # what cannot be done for one layer is said before any work is done
-        prepare(model, request, name, inputs, memory_limit)
+        ahead = prepare(model, request, name, inputs, memory_limit)
+    if len(left) > 1:
+        ahead = None  # the memory of one layer at a time
     about = {
         "data": None if inputs is None else inputs.about,
+        "exactness": None if model.compare is None else asdict(model.exactness),
         "reproduce": describe_run(command, request.seed),
     }
     try:
         for name in left:
-            job = prepare(model, request, name, inputs, memory_limit)
+            job = ahead or prepare(model, request, name, inputs, memory_limit)
             result = run_job(job, memory_limit, progress)
             record = {**result.record.to_dict(), **identity, **about}
             with interruptible() as interrupted:  # a first Ctrl-C waits for both files

@@ -29,7 +29,7 @@ def run_attack_command(
 ) -> None:
     """`bilens attack`."""
     refuse_existing(html, overwrite)
-    model = open_model(source, say=output.say)
+    model = open_model(source)
     data = find_test_data(model, dataset, data_dir, output.say)
     if data is None:
         raise UsageError(

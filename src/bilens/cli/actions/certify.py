@@ -28,7 +28,7 @@ def run_certify_command(
 ) -> None:
     """`bilens certify`."""
     refuse_existing(html, overwrite)
-    model = open_model(source, say=output.say)
+    model = open_model(source)
     data = find_test_data(model, dataset, data_dir, output.say)
     with output.progress() as progress:
         report = certify_model(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bilens.cli.actions.shared import Source, open_model
+from bilens.cli.actions.shared import Source, open_model, say_how_it_was_read
 from bilens.cli.console import Output
 from bilens.workflows.convert import Target, convert_model
 
@@ -13,7 +13,9 @@ def run_convert_command(
     output: Output, source: Source, target: Target, out: Path, *, overwrite: bool, json: bool
 ) -> None:
     """`bilens convert`."""
-    model = open_model(source, say=output.say)
+    model = open_model(source)
+    if model.module is not None:  # what cannot be converted is refused first
+        say_how_it_was_read(model, output.say)
     written = convert_model(model, target, out, overwrite=overwrite)
     if json:
         output.json(

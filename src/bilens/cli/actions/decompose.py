@@ -9,7 +9,7 @@ from typing import Any
 from bilens.algebra.eigen.decomposition import Status
 from bilens.cli.actions.shared import Said, Source, open_model
 from bilens.cli.console import Output, after
-from bilens.cli.tables.decomposition import approximation_line, decomposition_table
+from bilens.cli.tables.decomposition import decomposition_table, lines_before
 from bilens.cli.tables.plan import plan_reasons, plan_table
 from bilens.errors import NumericalError, UsageError
 from bilens.findings.records import SCHEMA_VERSION
@@ -63,8 +63,7 @@ def run_decompose_command(
         output.json({"schema_version": SCHEMA_VERSION, "kind": "decomposition", "layers": records})
     else:
         for record in records:
-            line = approximation_line(record)
-            if line is not None:
+            for line in lines_before(record):
                 output.result.print(line, highlight=False, markup=False, soft_wrap=True)
             output.result.print(decomposition_table(record))
     if out is not None:

@@ -31,7 +31,7 @@ def run_explain_command(
 ) -> None:
     """`bilens explain`."""
     refuse_existing(plate, overwrite)
-    model = open_model(source, say=output.say)
+    model = open_model(source)
     if table is not None:
         if dataset is not None or data_dir is not None:
             raise UsageError("--table takes the place of --dataset and --data-dir: give it alone.")

@@ -24,7 +24,7 @@ NOTHING: Said = (None, None, None)
 
 
 def open_model(
-    source: Source, said: Said = NOTHING, say: Callable[[str], None] = lambda _: None
+    source: Source, said: Said = NOTHING, say: Callable[[str], None] | None = None
 ) -> LoadedModel:
     """Return the model that the options of a command name.
 
@@ -32,7 +32,7 @@ def open_model(
         source: where it is.
         said: of the tensors of a file with names of its own.
         say: told what was taken for what where it had to be found out, and how a model of another
-            library compares with its source.
+            library compares with its source; None where nothing is read of such a model.
     """
     path, residual, allow_pickle = source
     roles, activation, transposed = said
@@ -44,11 +44,21 @@ def open_model(
         activation=activation,
         transposed=transposed,
     )
+    if say is not None:
+        say_how_it_was_read(model, say)
+    return model
+
+
+def say_how_it_was_read(model: LoadedModel, say: Callable[[str], None]) -> None:
+    """Say what was taken for what, and how the first layer compares with its source.
+
+    Raises:
+        NumericalError: If what was read is another function.
+    """
     for line in [] if model.reading is None else model.reading.lines():
         say(line)
     if model.compare is not None:
         say(str(model.exactness))
-    return model
 
 
 def parse_map(texts: Sequence[str]) -> dict[str, str]:

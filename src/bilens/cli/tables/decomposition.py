@@ -72,6 +72,13 @@ def approximation_line(record: dict[str, Any]) -> str | None:
     )
 
 
+def lines_before(record: dict[str, Any]) -> list[str]:
+    """Return what is said before the table of a layer: R² first, then what comes in."""
+    reads = record["about_input"]
+    known = f"{record['layer']} reads {reads}." if reads else None
+    return [line for line in (approximation_line(record), known) if line is not None]
+
+
 def rank_lines(output: dict[str, Any]) -> list[str]:
     """Return the effective rank of an output and, below it, its level of chance."""
     lines, level = [number(output["effective_rank"], ".2f")], output["effective_rank_chance"]
