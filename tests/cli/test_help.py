@@ -57,7 +57,7 @@ FROZEN = {
         "--samples --threshold --seed --allow-pickle --residual --no-residual --json"
     ),
     "audit": (
-        "model --dataset --data-dir --html --lang --null-samples --seed --map --activation "
+        "model --dataset --data-dir --table --html --lang --null-samples --seed --map --activation "
         "--transposed --no-transposed --allow-pickle --residual --no-residual --overwrite --json"
     ),
     "attack": (

@@ -109,3 +109,24 @@ def test_what_is_wrong_is_said(bilens: Shell, tmp_path: Path) -> None:
     assert result.code == 0
     assert "more inputs (4) than rows (3)" in result.err
     assert "on the 3 training rows" in result.out
+
+
+@pytest.mark.parametrize("name", ["classes", "numbers"])
+def test_an_audit_reads_columns(
+    bilens: Shell, tables: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    run, page = tmp_path / "run", tmp_path / "page.html"
+    assert bilens("train", "table", tables[name], "--target", "y", "--out", run).code == 0
+    assert (run / "test.csv").read_text().splitlines()[0] == "width,height,depth,colour,y"
+    result = bilens("audit", run, "--table", run / "test.csv", "--html", page, "--lang", "ja")
+    assert result.code == 0, result.err
+    assert "height × width" in result.out or "width × height" in result.out
+    assert "<img" not in page.read_text()
+    assert "width × height" in page.read_text()
+    document = bilens("audit", run, "--table", tables[name], "--json").json()
+    assert document["kind"] == "table"
+    assert "seen_rows" in [finding["rule"] for finding in document["verdict"]]
+    assert bilens("audit", run).code == 0
+    assert bilens("audit", run, "--table", run / "test.csv", "--dataset", "mnist").code == 2
+    (run / "test.csv").write_text("width,height,depth,colour,y\n1,2,3,red,maybe\n")
+    assert "'maybe' in the target 'y'" in bilens("audit", run, "--table", run / "test.csv").error()

@@ -15,6 +15,7 @@ import pytest
 import attack_documents
 import certificate_documents
 import layer_audit_documents
+import table_documents
 import tiny
 import trace_documents
 from bilens.errors import UsageError
@@ -31,6 +32,8 @@ from bilens.report.layer_audit_document import check_layer_audit
 from bilens.report.layer_audit_html import render_layer_audit
 from bilens.report.loss_figure import loss_figure
 from bilens.report.plate import plate_svg
+from bilens.report.table_document import check_table
+from bilens.report.table_html import render_table
 from bilens.report.terminal import audit_table, summary_lines
 from bilens.report.trace_document import check_trace
 from bilens.report.trace_html import render_trace
@@ -89,6 +92,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         "loss_figure",
         "trace_html",
         "layer_audit_html",
+        "table_html",
     ):
         monkeypatch.setattr(f"bilens.report.{module}.load_catalogue", lambda _lang: recorder)
     for document in map(check_document, variants().values()):
@@ -102,6 +106,8 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         render_attack(document)
     for document in map(check_layer_audit, layer_audit_documents.variants().values()):
         render_layer_audit(document)
+    for document in map(check_table, table_documents.variants().values()):
+        render_table(document)
     for document in map(check_trace, trace_documents.variants().values()):
         render_trace(document)
     attribution_plate(explain_image(tiny.loaded(tiny.trained()), tiny.images(), [0]))

@@ -192,3 +192,18 @@ def test_an_estimator_can_be_pickled() -> None:
 def test_it_generalises_on_a_small_table() -> None:
     x, y = load_breast_cancer(return_X_y=True)
     assert cross_val_score(bl.sklearn.BilinearClassifier(), x, y, cv=5).mean() > 0.965
+
+
+def test_a_report_names_the_columns(tmp_path: Path) -> None:
+    report = wine().report(WINE.data, WINE.target)
+    assert report.passed
+    document = report.to_dict()
+    assert document["model"]["input_names"] == list(WINE.data.columns)
+    assert document["score"]["value"] > 0.97
+    assert "flavanoids" in report.to_html(tmp_path / "wine.html", lang="ja")
+    numbers = diabetes().report()
+    assert numbers.to_dict()["model"]["task"] == "regression"
+    with pytest.raises(ValueError, match="y holds '7'"):
+        wine().report(WINE.data, WINE.target + 7)
+    with pytest.raises(ValueError, match="needs the targets"):
+        wine().report(WINE.data)

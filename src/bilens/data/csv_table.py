@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +32,14 @@ class CsvTable:
         """Return the cells of a column."""
         place = self.names.index(name)
         return [row[place] for row in self.rows]
+
+    def to_text(self, rows: Sequence[int]) -> str:
+        """Return some of the rows as the text of a CSV file, the names first."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(self.names)
+        writer.writerows(self.rows[row] for row in rows)
+        return text.getvalue()
 
 
 def is_missing(cell: str) -> bool:

@@ -29,6 +29,7 @@ class TrainingTable:
         target: (rows,): int64 classes, or float64 numbers.
         class_names: of the classes; None for numbers.
         notes: what a person should know.
+        cells: the rows, as they came.
     """
 
     values: Tensor
@@ -36,6 +37,7 @@ class TrainingTable:
     target: Tensor
     class_names: tuple[str, ...] | None
     notes: tuple[str, ...]
+    cells: CsvTable
 
 
 def training_table(
@@ -102,7 +104,7 @@ def training_table(
             f"There are more inputs ({len(inputs)}) than rows ({len(values)}): many maps fit "
             "equally well, and the penalty decides between them."
         )
-    return TrainingTable(values, tuple(inputs), goal, class_names, tuple(notes))
+    return TrainingTable(values, tuple(inputs), goal, class_names, tuple(notes), table)
 
 
 def as_number(cell: str) -> float | None:

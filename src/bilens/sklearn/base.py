@@ -20,12 +20,15 @@ from torch import Tensor
 from bilens.algebra.attribution import attribute
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.findings.effects import OutputEffects, gauge_free, output_effects
+from bilens.io.loaded_model import LoadedModel
 from bilens.io.model_folder import save
 from bilens.nn.exact_classifier import classifier_of_map
+from bilens.report.table_report import TableReport
 from bilens.train.table.fit import TableFit, fit_table
 from bilens.train.table.losses import Loss
 from bilens.train.table.recipe import TableRecipe
 from bilens.train.table.split import held_out_rows
+from bilens.workflows.table_audit import audit_table
 
 STRONGEST_PAIRS = 100  # rows of `interactions_` for each output
 
@@ -182,6 +185,33 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
             overwrite=overwrite,
         )
 
+    def report(self, X: Any = None, y: Any = None) -> TableReport:
+        """Return the report of the fitted model: columns, pairs, and rows taken apart.
+
+        Args:
+            X: rows to judge it on, (rows, columns); better ones that `fit` has not seen.
+            y: their targets.
+
+        Returns:
+            `to_html(path, lang="en" | "ja")`, `to_json(path)`, `to_dict()`; a notebook shows it.
+        """
+        check_is_fitted(self)
+        rows = None
+        if X is not None:
+            if y is None:
+                raise ValueError("report(X) needs the targets of its rows, too: report(X, y).")
+            rows = (self._rows(X), self._targets(y))
+        model = LoadedModel(
+            classifier_of_map(self.standard_map_, as_tensor(self.mean_), as_tensor(self.scale_)),
+            "",
+            "",
+            output_names=self._output_names(),
+            input_names=self._names(),
+            input_mean=tuple(self.mean_.tolist()),
+            input_scale=tuple(self.scale_.tolist()),
+        )
+        return audit_table(model, rows, command=f"{type(self).__name__}.report()")
+
     def _effects(self) -> tuple[OutputEffects, ...]:
         check_is_fitted(self)
         f = gauge_free(self.standard_map_)
@@ -192,6 +222,10 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         return tuple(f"x{i}" for i in range(self.n_features_in_)) if names is None else tuple(names)
 
     def _output_names(self) -> tuple[str, ...]:
+        raise NotImplementedError
+
+    def _targets(self, y: Any) -> Tensor:
+        """Return targets as a report takes them."""
         raise NotImplementedError
 
 

@@ -9,7 +9,7 @@ import torch
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import column_or_1d, validate_data
 
 from bilens.sklearn.base import TableEstimator, row_weights
 from bilens.train.table.losses import CrossEntropy
@@ -133,6 +133,13 @@ class BilinearClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]
 
     def _output_names(self) -> tuple[str, ...]:
         return tuple(str(name) for name in self.classes_)
+
+    def _targets(self, y: Any) -> torch.Tensor:
+        y = column_or_1d(y)
+        unknown = sorted(map(str, set(y.tolist()) - set(self.classes_.tolist())))
+        if unknown:
+            raise ValueError(f"y holds {unknown[0]!r}, and the classes of fit are {self.classes_}.")
+        return torch.from_numpy(np.searchsorted(self.classes_, y))
 
 
 def _plain(name: Any) -> Any:

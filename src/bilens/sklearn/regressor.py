@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from sklearn.base import RegressorMixin, _fit_context
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import column_or_1d, validate_data
 
 from bilens.sklearn.base import TableEstimator, as_tensor, row_weights
 from bilens.train.table.losses import SquaredError
@@ -96,3 +96,6 @@ class BilinearRegressor(RegressorMixin, TableEstimator):  # type: ignore[misc]
 
     def _output_names(self) -> tuple[str, ...]:
         return ("target",)
+
+    def _targets(self, y: Any) -> torch.Tensor:
+        return as_tensor(column_or_1d(y))

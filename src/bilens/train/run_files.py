@@ -15,10 +15,10 @@ from bilens.train.checkpoint import FOLDER as CHECKPOINTS
 
 RUN_NAME, HISTORY_NAME = "run.json", "history.jsonl"
 TOKENIZER_NAME, CORPUS_NAME, CURVE_NAME = "tokenizer.json", "corpus.json", "loss.svg"  # of text
-METRICS_NAME = "metrics.json"  # of a table
+METRICS_NAME, TEST_NAME = "metrics.json", "test.csv"  # of a table
 OWN_FILES = (
     *(CONFIG_NAME, WEIGHTS_NAME, RUN_NAME, HISTORY_NAME),
-    *(TOKENIZER_NAME, CORPUS_NAME, CURVE_NAME, METRICS_NAME),
+    *(TOKENIZER_NAME, CORPUS_NAME, CURVE_NAME, METRICS_NAME, TEST_NAME),
 )
 EARLIER_NAME = ".earlier"  # the run that is being overwritten, whole
 MOVING_NAME = ".earlier.moving"  # a part of it, on its way there or back

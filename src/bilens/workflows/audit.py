@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from torch import Tensor, nn
 
 from bilens.data.images import ImageDataset
@@ -13,25 +15,29 @@ from bilens.io.estimator_reader import from_sklearn
 from bilens.io.load import LoadedModel
 from bilens.report.audit_report import AuditReport
 from bilens.report.layer_audit_report import LayerAuditReport
+from bilens.report.table_report import TableReport
 from bilens.workflows.given_model import given_model
 from bilens.workflows.layer_audit import audit_model_layers, is_one_exact_layer
 from bilens.workflows.provenance import describe_data, describe_run, describe_source
+from bilens.workflows.table_audit import audit_table, has_columns
 
 CLASS_SAMPLES = 99  # rotations for the classes of a classifier
 
 
 def audit(
     model: LoadedModel | nn.Module,
-    data: ImageDataset | tuple[Tensor, Tensor] | None = None,
+    data: ImageDataset | tuple[Tensor, Tensor] | Path | None = None,
     *,
     null_samples: int | None = None,
     seed: int = 0,
     command: str | None = None,
     progress: Progress = silent,
-) -> AuditReport | LayerAuditReport:
+) -> AuditReport | LayerAuditReport | TableReport:
     """Read a model and report what its weights say.
 
-    A classifier of one bilinear layer is read class by class, exactly. Every other model, a
+    A model of one bilinear layer that names its inputs, such as one that `bilens train table` or an
+    estimator of `bl.sklearn` saved, is read column by column, and pair by pair. Another classifier
+    of one bilinear layer is read class by class, exactly. Every other model, a
     transformer, a deep or gated classifier or an ordinary MLP, is read layer by layer; a layer that
     is not quadratic through its closest quadratic map, with R² first.
 
@@ -43,7 +49,8 @@ def audit(
     Args:
         model: what `bl.load` returned, or a module; it is not changed.
         data: test images of a classifier, an `ImageDataset` or (images (batch, in), labels
-            (batch,)); without them nothing is said about accuracy or single predictions.
+            (batch,)), or rows of a table as (rows (batch, columns), targets (batch,)) or the path
+            of a CSV file; without them nothing is said about accuracy or single predictions.
         null_samples: draws for the level of chance; None for 99 rotations of a classifier (at least
             39), and 19 of each of many layers (at least 3).
         seed: of the draws and of the random inputs.
@@ -62,6 +69,15 @@ def audit(
         MemoryLimitError: If the dense matrices would not fit.
     """
     model = readable(model)
+    if has_columns(model) and is_one_exact_layer(model):
+        assert isinstance(model, LoadedModel), "only it has names"
+        rows = (data.test_images, data.test_labels) if isinstance(data, ImageDataset) else data
+        return audit_table(model, rows, seed, command)
+    if isinstance(data, Path):
+        raise UsageError(
+            f"data is the path {str(data)!r}; rows of a table judge a model of one exact layer "
+            "that names its inputs: pass test images as an ImageDataset or a pair of tensors."
+        )
     if is_one_exact_layer(model):
         samples = CLASS_SAMPLES if null_samples is None else null_samples
         return audit_one_layer(model, data, samples, seed, command, progress)

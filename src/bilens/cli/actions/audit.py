@@ -15,6 +15,8 @@ from bilens.cli.actions.shared import (
     refuse_existing,
 )
 from bilens.cli.console import Output
+from bilens.data.images import ImageDataset
+from bilens.errors import UsageError
 from bilens.workflows.audit import audit
 from bilens.workflows.judging_data import find_test_data
 
@@ -26,6 +28,7 @@ def run_audit_command(
     *,
     dataset: str | None,
     data_dir: Path | None,
+    table: Path | None,
     html: Path | None,
     lang: str,
     null_samples: int | None,
@@ -36,7 +39,11 @@ def run_audit_command(
     """`bilens audit`."""
     refuse_existing(html, overwrite)
     model = open_model(source, said, output.say)
-    data = find_test_data(model, dataset, data_dir, output.say)
+    data: ImageDataset | Path | None = table
+    if table is None:
+        data = find_test_data(model, dataset, data_dir, output.say)
+    elif dataset is not None or data_dir is not None:
+        raise UsageError("--table takes the place of --dataset and --data-dir: give it alone.")
     with output.progress() as progress:
         report = audit(model, data, null_samples=null_samples, seed=seed, progress=progress)
     if html is not None:

@@ -8,10 +8,12 @@ from typing import Any
 
 from bilens.cli.console import Output, Reporter
 from bilens.cli.tables.layer_audit import layer_audit_table, layer_lines
+from bilens.cli.tables.table_audit import column_lines, column_table
 from bilens.errors import OutputExistsError, UsageError
 from bilens.io.load import LoadedModel, load
 from bilens.report.audit_report import AuditReport
 from bilens.report.layer_audit_report import LayerAuditReport
+from bilens.report.table_report import TableReport
 from bilens.report.terminal import audit_table, summary_lines
 from bilens.train.loop import EpochMetrics
 
@@ -88,12 +90,19 @@ def refuse_existing(path: Path | None, overwrite: bool) -> None:
         )
 
 
-def print_audit(output: Output, report: AuditReport | LayerAuditReport, json: bool) -> None:
+def print_audit(
+    output: Output, report: AuditReport | LayerAuditReport | TableReport, json: bool
+) -> None:
     """Print the result of an audit: JSON, or a short table and the verdict."""
     if json:
         output.json(report.to_dict())
         return
     document = report.to_dict()
+    if isinstance(report, TableReport):
+        output.result.print(column_table(document))
+        for line in column_lines(document):
+            output.result.print(line, highlight=False, markup=False, soft_wrap=True)
+        return
     one_layer = isinstance(report, AuditReport)
     output.result.print(audit_table(document) if one_layer else layer_audit_table(document))
     for line in summary_lines(document) if one_layer else layer_lines(document):

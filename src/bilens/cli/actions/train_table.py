@@ -11,6 +11,7 @@ from bilens.cli.console import Output
 from bilens.data.csv_table import read_table
 from bilens.data.training_table import Missing, Task, training_table
 from bilens.io.tensors import file_sha256
+from bilens.train.run_files import TEST_NAME
 from bilens.train.table.recipe import TableRecipe
 from bilens.train.table.table_run import train_table_in_folder
 from bilens.workflows.provenance import this_command, versions
@@ -64,10 +65,11 @@ def run_train_table_command(
         if metrics.test_score is None
         else f"Test {metrics.score} {metrics.test_score:.4f} on {metrics.test_rows} rows"
     )
+    rows = data if metrics.test_score is None else out / TEST_NAME
     plain = "the mean" if classes is None else "the most frequent class"
     chance = "" if metrics.chance_score is None else f" ({plain}: {metrics.chance_score:.4f})"
     output.result.print(
-        f"{judged}{chance}.\nModel: {out}\nNext:  bilens audit {out} --table {data} "
+        f"{judged}{chance}.\nModel: {out}\nNext:  bilens audit {out} --table {rows} "
         "--html report.html",
         highlight=False,
         soft_wrap=True,

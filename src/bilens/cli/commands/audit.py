@@ -27,6 +27,10 @@ def audit(
     model: ModelPath,
     dataset: DatasetOption = None,
     data_dir: DataDir = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(help="CSV file with the columns and the target of a table's model."),
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report to this HTML file.")] = None,
     lang: Annotated[Lang, typer.Option(help="Language of the HTML report.")] = "en",
     null_samples: Annotated[
@@ -54,6 +58,7 @@ def audit(
         (roles, activation, transposed),
         dataset=dataset,
         data_dir=data_dir,
+        table=table,
         html=html,
         lang=lang,
         null_samples=null_samples,

@@ -16,7 +16,13 @@ from bilens.data.training_table import TrainingTable
 from bilens.errors import DataError, NumericalError
 from bilens.io.model_folder import save
 from bilens.nn.exact_classifier import classifier_of_map
-from bilens.train.run_files import HISTORY_NAME, METRICS_NAME, RUN_NAME, earlier_run_kept
+from bilens.train.run_files import (
+    HISTORY_NAME,
+    METRICS_NAME,
+    RUN_NAME,
+    TEST_NAME,
+    earlier_run_kept,
+)
 from bilens.train.run_folder import check_folder, clear, locked
 from bilens.train.table.fit import TableFit, fit_table
 from bilens.train.table.losses import CrossEntropy, Loss, SquaredError
@@ -72,7 +78,8 @@ def train_table_in_folder(
     """Fit a table and leave model, metrics and history in a folder.
 
     Args:
-        folder: gets the model, `run.json`, `history.jsonl` and `metrics.json`.
+        folder: gets the model, `run.json`, `history.jsonl`, `metrics.json` and, as they came, the
+            rows held out for the test: `test.csv`.
         table: inputs and target.
         recipe: the problem; its seed splits the rows.
         target_name: the column that is predicted; the name of a regression's output.
@@ -126,8 +133,11 @@ def train_table_in_folder(
             overwrite=True,
         )
         lines = [*map(asdict, fit.path), *map(asdict, fit.steps)]
+        places = test.nonzero().flatten().tolist()
+        judged = {folder / TEST_NAME: table.cells.to_text(places).encode()} if places else {}
         write_files(
             {
+                **judged,
                 folder / RUN_NAME: json.dumps(about, indent=2).encode(),
                 folder / HISTORY_NAME: "".join(json.dumps(x) + "\n" for x in lines).encode(),
                 folder / METRICS_NAME: json.dumps(asdict(metrics), indent=2).encode(),

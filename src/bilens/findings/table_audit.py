@@ -1,0 +1,249 @@
+"""The audit of a model with named columns: columns and pairs, and rows taken apart by them.
+
+Everything is read in standard units where the model knows mean and standard deviation of its
+columns: there, coefficients of columns of different units can be compared.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.checks import check_finite
+from bilens.errors import ShapeError
+from bilens.findings.accuracy import share_right
+from bilens.findings.effects import OutputEffects, gauge_free, output_effects
+from bilens.findings.exactness import TOLERANCES, read_densely
+from bilens.findings.explanation import choose_examples
+from bilens.findings.input_attribution import attribute_prediction
+from bilens.findings.records import Exactness, Finding
+from bilens.findings.table_records import RowReading, TableFindings, TableModel, TableScore
+from bilens.nn import BilinearClassifier
+from bilens.nn.exact_classifier import in_standard_units
+
+NUM_INPUTS = 1000
+LISTED_PAIRS = 20  # of each output
+FIRST_ROWS = 3  # taken apart where the right answers are not known
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledRows:
+    """Rows of a table with their right answers.
+
+    Attributes:
+        values: (rows, columns) float64, as they come.
+        target: (rows,), int64 classes or float64 numbers; None where they are not known.
+        seen: whether the model was trained on some of them.
+    """
+
+    values: Tensor
+    target: Tensor | None
+    seen: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class NamedColumns:
+    """What a model knows of its columns and outputs.
+
+    Attributes:
+        inputs: one name for each column.
+        outputs: one name for each output.
+        mean: (columns,) float64, of the rows it was trained on; None where it is not known.
+        scale: (columns,) float64, their standard deviation; None where it is not known.
+    """
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    mean: Tensor | None
+    scale: Tensor | None
+
+
+def audit_columns(
+    module: BilinearClassifier, columns: NamedColumns, rows: LabelledRows | None, seed: int = 0
+) -> TableFindings:
+    """Return what the weights of a model of a table say; the model is not changed.
+
+    Cost: O(hidden · columns²) for each output.
+
+    Args:
+        module: of one layer, without a gate.
+        columns: names, and units.
+        rows: to judge and to take apart; None for the weights alone.
+        seed: of the random inputs that model and formula are compared on.
+
+    Raises:
+        NotQuadraticError: If the model is gated or has more than one layer.
+        ShapeError: If the rows do not fit the model.
+        NonFiniteError: If a weight or a value is NaN or infinite.
+    """
+    d_input, d_output = module.embed.in_features, module.head.out_features
+    mean = torch.zeros(d_input, dtype=torch.float64) if columns.mean is None else columns.mean
+    scale = torch.ones(d_input, dtype=torch.float64) if columns.scale is None else columns.scale
+    with torch.no_grad():
+        f = in_standard_units(module, mean, scale).quadratic_map().detach()
+        exactness = compare(module, f, mean, scale, seed)
+        effects = output_effects(gauge_free(f), columns.outputs, LISTED_PAIRS)
+        score, readings = None, ()
+        if rows is not None:
+            check_rows(rows, d_input, d_output)
+            z = (rows.values - mean) / scale
+            outputs = f(z)
+            if rows.target is not None:
+                score = score_of(outputs, rows.target)
+            readings = tuple(
+                reading(f, z[index], rows, index, kind)
+                for kind, index in chosen(outputs, rows.target)
+            )
+    model = TableModel(
+        type(module).__name__,
+        "regression" if d_output == 1 else "classification",
+        d_input,
+        module.embed.out_features,
+        d_output,
+        sum(parameter.numel() for parameter in module.parameters()),
+        str(module.embed.weight.dtype).removeprefix("torch."),
+        columns.mean is not None and columns.scale is not None,
+        columns.outputs,
+        columns.inputs,
+    )
+    verdict = judge(exactness, effects, score, rows is not None and rows.seen)
+    return TableFindings(model, exactness, score, effects, readings, verdict, seed)
+
+
+def compare(
+    module: BilinearClassifier, f: QuadraticMap, mean: Tensor, scale: Tensor, seed: int
+) -> tuple[Exactness, ...]:
+    """Return the largest difference between the model and the formula in standard units.
+
+    On rows of standard normal columns, in the precision of the weights and in float64.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(NUM_INPUTS, len(mean), generator=generator, dtype=torch.float64)
+    found = []
+    for precision in TOLERANCES:
+        dtype = torch.float32 if precision == "float32" else torch.float64
+        if precision == "float32" and module.embed.weight.dtype == torch.float64:
+            continue  # it was never meant to run in float32
+        twin = copy.deepcopy(module).to(dtype)
+        forward = check_finite("the forward pass", twin((mean + scale * z).to(dtype))).double()
+        formula = check_finite("the reading", read_densely(f, z))
+        error, largest = float((forward - formula).abs().max()), float(forward.abs().max())
+        relative = error / largest if largest > 0 else error
+        found.append(Exactness(precision, error, relative, TOLERANCES[precision], len(z)))
+    return tuple(found)
+
+
+def check_rows(rows: LabelledRows, d_input: int, d_output: int) -> None:
+    """Refuse rows that do not fit a model.
+
+    Raises:
+        ShapeError: If their width, number or classes do not fit.
+        NonFiniteError: If a value is NaN or infinite.
+    """
+    check_finite("the rows", rows.values)
+    if rows.values.ndim != 2 or rows.values.shape[1] != d_input or len(rows.values) == 0:
+        raise ShapeError(
+            f"the rows have shape {tuple(rows.values.shape)}; expected (rows, {d_input})."
+        )
+    target = rows.target
+    if target is None:
+        return
+    if target.shape != (len(rows.values),) or target.is_floating_point() != (d_output == 1):
+        raise ShapeError(
+            f"the targets have dtype {target.dtype} and shape {tuple(target.shape)}; expected "
+            f"({len(rows.values)},), " + ("numbers." if d_output == 1 else "whole numbers.")
+        )
+    if d_output > 1 and not bool(((target >= 0) & (target < d_output)).all()):
+        raise ShapeError(f"a target is no class between 0 and {d_output - 1}.")
+    check_finite("the targets", target.double())
+
+
+def score_of(outputs: Tensor, target: Tensor) -> TableScore:
+    """Return accuracy with its interval, or R², beside that of a plain guess."""
+    total = len(target)
+    if not target.is_floating_point():
+        share = share_right(outputs.argmax(dim=1), target)
+        plain = float(torch.bincount(target).max()) / total
+        return TableScore("accuracy", share.value, share.low, share.high, total, plain)
+    spread = float((target - target.mean()).square().sum())
+    error = float((outputs[:, 0] - target).square().sum())
+    value = 1 - error / spread if spread > 0 else float(error == 0)
+    return TableScore("r_squared", value, None, None, total, 0.0)
+
+
+def chosen(outputs: Tensor, target: Tensor | None) -> list[tuple[str, int]]:
+    """Return which rows to take apart and why.
+
+    Of classes a typical and a narrow right answer and the surest wrong one; of numbers the row of
+    median error and the one of the largest; the first ones where the answers are not known.
+    """
+    if target is None:
+        return [("first", index) for index in range(min(FIRST_ROWS, len(outputs)))]
+    if not target.is_floating_point():
+        return list(choose_examples(outputs, target).items())
+    order = (outputs[:, 0] - target).abs().argsort().tolist()
+    found = [("typical", order[len(order) // 2]), ("farthest", order[-1])]
+    return found if len(order) > 1 else found[:1]
+
+
+def reading(f: QuadraticMap, z: Tensor, rows: LabelledRows, index: int, kind: str) -> RowReading:
+    """Return one row, taken apart."""
+    scores = gauge_free(f)(z[None])[0]
+    is_class = f.sizes.d_out > 1
+    answer = None if rows.target is None else rows.target[index].item()
+    label = int(answer) if is_class and answer is not None else None
+    return RowReading(
+        kind=kind,
+        index=index,
+        label=label,
+        target=None if is_class or answer is None else float(answer),
+        predicted=int(scores.argmax()),
+        inputs=tuple(rows.values[index].tolist()),
+        scores=tuple(scores.tolist()),
+        attributions=attribute_prediction(f, z, torch.zeros_like(z), label),
+    )
+
+
+def judge(
+    exactness: tuple[Exactness, ...],
+    effects: tuple[OutputEffects, ...],
+    score: TableScore | None,
+    seen: bool,
+) -> tuple[Finding, ...]:
+    """Return the rules in the order in which a reader needs them."""
+    worst = max(exactness, key=lambda item: item.relative_error / item.tolerance)
+    found = [
+        Finding(
+            "exact",
+            "pass" if all(item.passed for item in exactness) else "fail",
+            {"error": worst.relative_error, "inputs": worst.num_inputs},
+        )
+    ]
+    if score is not None:
+        better = score.value > score.plain
+        found.append(
+            Finding(
+                score.kind,
+                "info" if better else "warn",
+                {
+                    "value": score.value,
+                    "low": score.value if score.low is None else score.low,
+                    "high": score.value if score.high is None else score.high,
+                    "plain": score.plain,
+                    "total": score.total,
+                },
+            )
+        )
+        if seen:
+            found.append(Finding("seen_rows", "warn", {}))
+    variance = sum(item.variance for item in effects) or 1.0
+    shares = {
+        name: sum(item.variance * getattr(item, f"{name}_share") for item in effects) / variance
+        for name in ("linear", "square", "pair")
+    }
+    found.append(Finding("shares", "info", {**shares}))
+    return tuple(found)

@@ -1,0 +1,97 @@
+"""The audit of a model with named columns: from a loaded model to a table report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bilens.data.answers import read_answers
+from bilens.data.columns import read_columns
+from bilens.errors import UsageError
+from bilens.findings.table_audit import LabelledRows, NamedColumns, audit_columns
+from bilens.io.load import LoadedModel
+from bilens.io.tensors import file_sha256
+from bilens.nn import BilinearClassifier
+from bilens.report.table_report import TableReport
+from bilens.workflows.provenance import describe_data, describe_run, describe_source
+
+
+def has_columns(model: LoadedModel | nn.Module) -> bool:
+    """Tell whether a model names its inputs."""
+    return isinstance(model, LoadedModel) and model.input_names is not None
+
+
+def audit_table(
+    model: LoadedModel,
+    data: Path | tuple[Tensor, Tensor] | None = None,
+    seed: int = 0,
+    command: str | None = None,
+) -> TableReport:
+    """Read a model whose inputs are columns, and report what columns and pairs of columns do.
+
+    Args:
+        model: of one bilinear layer, with `input_names`.
+        data: rows to judge it on: a CSV file with the columns of the model, and the target where
+            it is known; or (rows (batch, columns), targets (batch,)).
+        seed: of the random rows that model and formula are compared on.
+        command: how to reproduce this; None takes the process's command line.
+
+    Raises:
+        UsageError: If the model does not name its inputs.
+        DataError: If the file cannot be read, or lacks a column.
+        ShapeError: If the rows do not fit the model.
+        NotQuadraticError: If the model is gated or has more than one layer.
+        NonFiniteError: If a weight or a value is NaN or infinite.
+    """
+    names, module = model.input_names, model.module
+    if names is None or not isinstance(module, BilinearClassifier):
+        raise UsageError(
+            f"{model.source} does not name its inputs, so that columns cannot be told apart: save "
+            "it with bl.save(model, folder, input_names=[...])."
+        )
+    outputs = model.output_names or tuple(map(str, range(module.head.out_features)))
+    columns = NamedColumns(names, outputs, numbers(model.input_mean), numbers(model.input_scale))
+    rows, about = read_rows(model, data, names, outputs)
+    findings = audit_columns(module, columns, rows, seed)
+    return TableReport(
+        {
+            **findings.to_dict(),
+            "source": describe_source(model),
+            "data": about,
+            "reproduce": describe_run(command, seed),
+        }
+    )
+
+
+def numbers(values: tuple[float, ...] | None) -> Tensor | None:
+    """Return numbers as a float64 tensor."""
+    return None if values is None else torch.tensor(values, dtype=torch.float64)
+
+
+def read_rows(
+    model: LoadedModel,
+    data: Path | tuple[Tensor, Tensor] | None,
+    names: tuple[str, ...],
+    outputs: tuple[str, ...],
+) -> tuple[LabelledRows | None, dict[str, Any] | None]:
+    """Return rows with their answers, and where they come from."""
+    if data is None:
+        return None, None
+    if not isinstance(data, Path):
+        values, target = data
+        return LabelledRows(values.detach().double(), target), describe_data(data)
+    values = read_columns(data, names).values
+    target_name = model.provenance.get("target")
+    sha256 = file_sha256(data)
+    seen = sha256 == model.provenance.get("data_table_sha256")
+    rows = LabelledRows(values, read_answers(data, target_name, outputs), seen)
+    return rows, {
+        "name": data.name,
+        "source": str(data),
+        "source_kind": "table",
+        "num_images": len(values),
+        "sha256": sha256,
+    }

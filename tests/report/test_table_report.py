@@ -1,0 +1,90 @@
+"""The report of a table: a document that is checked, and a page of bars with the columns' names.
+
+Broken once: the names of rows escaped twice; a column's place not compared with their number.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bilens.errors import NonFiniteError, UsageError
+from bilens.findings.records import SCHEMA_VERSION
+from bilens.report import table_document
+from bilens.report.table_report import TableReport
+from table_documents import make_table, variants
+
+DOCUMENT = make_table()
+
+
+def test_both_layers_mean_the_same_schema() -> None:
+    assert table_document.SCHEMA_VERSION == SCHEMA_VERSION
+
+
+@pytest.mark.parametrize("lang", ["en", "ja"])
+@pytest.mark.parametrize("name", variants())
+def test_every_document_is_drawn(name: str, lang: str) -> None:
+    page = TableReport(variants()[name]).page(lang)
+    assert "<img" not in page  # bars, not pictures
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'href="#([^"]+)"', page)) <= set(ids)
+
+
+def test_the_strongest_columns_and_pairs_stand_in_the_page() -> None:
+    page = TableReport(DOCUMENT).page("en")
+    for item in DOCUMENT["outputs"]:
+        pair = item["pairs"][0]
+        assert f"column {pair['first']} × column {pair['second']}" in page
+    first = DOCUMENT["rows"][0]
+    assert f"Row no. {first['index']}" in page
+
+
+def test_names_are_shown_as_they_are_and_never_as_markup(tmp_path: Path) -> None:
+    document = copy.deepcopy(DOCUMENT)
+    document["model"]["input_names"][1] = "<b>bold</b> & co"
+    document["model"]["output_names"][0] = "<script>alert(1)</script>"
+    page = TableReport(document).page("en")
+    assert "<script>alert" not in page
+    assert "&lt;b&gt;bold" in page
+    report = TableReport(document)
+    report.to_json(tmp_path / "table.json")
+    assert TableReport.from_json(tmp_path / "table.json").to_dict() == report.to_dict()
+
+
+def edited(change: Any) -> dict[str, Any]:
+    document = copy.deepcopy(DOCUMENT)
+    change(document)
+    return document
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d.update(kind="audit"),
+        lambda d: d["model"].pop("task"),
+        lambda d: d["model"].update(task="regression"),
+        lambda d: d["model"]["input_names"].pop(),
+        lambda d: d["outputs"].pop(),
+        lambda d: d["outputs"][0]["columns"][0].update(column=99),
+        lambda d: d["outputs"][0]["pairs"][0].update(second=99),
+        lambda d: d["rows"][0].update(predicted=3),
+        lambda d: d["rows"][0]["scores"].pop(),
+        lambda d: d["rows"][0]["attributions"][0]["values"].pop(),
+        lambda d: d["rows"][0]["attributions"].clear(),
+        lambda d: d["verdict"][0]["values"].pop("error"),
+        lambda d: d["exactness"].clear(),
+    ],
+)
+def test_a_document_that_does_not_fit_together_is_refused(change: Any) -> None:
+    with pytest.raises(UsageError):
+        TableReport(edited(change))
+
+
+def test_a_number_that_is_none_is_refused() -> None:
+    with pytest.raises(NonFiniteError):
+        TableReport(edited(lambda d: d["outputs"][0].update(constant=float("nan"))))
