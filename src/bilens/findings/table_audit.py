@@ -87,7 +87,8 @@ def audit_columns(
         f = in_standard_units(module, mean, scale).quadratic_map().detach()
         exactness = compare(module, f, mean, scale, seed)
         effects = output_effects(gauge_free(f), columns.outputs, LISTED_PAIRS)
-        score, readings = None, ()
+        score: TableScore | None = None
+        readings: tuple[RowReading, ...] = ()
         if rows is not None:
             check_rows(rows, d_input, d_output)
             z = (rows.values - mean) / scale
