@@ -21,7 +21,10 @@ DataDir = Annotated[
 DatasetOption = Annotated[
     Dataset | None, typer.Option(help="Data set in --data-dir; the model usually says it itself.")
 ]
-ModelPath = Annotated[Path, typer.Argument(help="Model folder, .safetensors file, or .pt file.")]
+ModelPath = Annotated[
+    Path,
+    typer.Argument(help="Model folder, .safetensors or .gguf file, .bin of llama2.c, or .pt file."),
+]
 AllowPickle = Annotated[
     bool, typer.Option("--allow-pickle", help="Open a .pt file (read with weights_only).")
 ]

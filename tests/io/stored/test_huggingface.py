@@ -24,8 +24,10 @@ from bilens.io.huggingface_llama import INDEX_NAME, WEIGHTS_NAME
 from bilens.io.load import load
 from bilens.io.stored import comparison
 from bilens.io.stored.families import FAMILIES
+from bilens.io.stored.gated_tensors import WORKING_COPIES
 from bilens.io.tensors import file_sha256
 from models import edit_config
+from peak_memory import OVERHEAD, peak_of
 
 transformers = pytest.importorskip("transformers")
 X = tiny.inputs()
@@ -266,6 +268,57 @@ def test_a_llama_that_does_not_fit_into_memory_is_read_by_layers(
     assert model.module is None
     assert "does not fit into memory as a whole" in model.provenance["read"]
     model.layers["layers.1.mlp"].weights()
+
+
+def test_a_configuration_hands_no_text_to_transformers_that_could_name_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.write(tmp_path, "mistral")
+    names = {"attn_implementation": "someone/kernel", "_attn_implementation": "someone/kernel"}
+    edit_config(
+        tmp_path, lambda content: content.update(names, custom={"code": "x.py"}, more=["x"])
+    )
+    built: list[Any] = []
+    build = transformers.AutoModel.from_config
+
+    def watched(config: Any, **options: Any) -> Any:
+        built.append((config, options))
+        return build(config, **options)
+
+    monkeypatch.setattr(transformers.AutoModel, "from_config", watched)
+    assert load(tmp_path).exactness.source == "transformers' MistralMLP"
+    ((config, options),) = built
+    assert "someone" not in str(config.to_dict()) + str(options) + str(vars(config))
+    assert not hasattr(config, "custom")
+    assert options == {"attn_implementation": "eager"}
+
+
+CODE = """
+from pathlib import Path
+from bilens.io.load import load
+model = load(Path({folder!r}))
+def walk():
+    for view in model.layers.values():
+        view.quadratic_map
+measure(walk)
+"""
+
+
+def test_a_walk_over_the_layers_needs_the_memory_of_one(tmp_path: Path) -> None:
+    d, h, layers = 384, 1536, 12
+    one = {"gate_proj": (h, d), "up_proj": (h, d), "down_proj": (d, h)}
+    save_file(
+        {
+            f"model.layers.{index}.mlp.{name}.weight": torch.full(shape, 0.01).bfloat16()
+            for index in range(layers)
+            for name, shape in one.items()
+        },
+        tmp_path / WEIGHTS_NAME,
+    )
+    config = {"model_type": "mistral", "hidden_size": d, "num_hidden_layers": layers}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    peak, in_float64 = peak_of(CODE.format(folder=str(tmp_path))), 8 * 3 * d * h
+    assert peak < WORKING_COPIES * in_float64 + OVERHEAD < layers * in_float64 / 1.5
 
 
 def test_a_residual_path_is_no_question_of_a_language_model(tmp_path: Path) -> None:

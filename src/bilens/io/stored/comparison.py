@@ -16,7 +16,7 @@ from bilens.io.stored.places import Place
 from bilens.io.stored.tensor import Store
 
 Run = Callable[[Tensor], Tensor]
-UNUSED = ("model_type", "dtype", "torch_dtype")  # keys that do not change an MLP in float64
+TEXTS = ("hidden_act", "hidden_activation", "feed_forward_proj")  # the texts that an MLP needs
 NAIVE: dict[str, Run] = {
     "identity": lambda t: t,
     "relu": functional.relu,
@@ -115,11 +115,29 @@ def blank_module(content: Mapping[str, Any], path: str, **options: str) -> nn.Mo
     """Return a part of the model that transformers builds, without weights."""
     from transformers import AutoConfig, AutoModel
 
-    known = {key: value for key, value in content.items() if key not in UNUSED}
-    config = AutoConfig.for_model(content["model_type"], **known)
+    config = AutoConfig.for_model(content["model_type"], **harmless(content))
     with torch.device("meta"):
+        options["attn_implementation"] = "eager"
         model: nn.Module = AutoModel.from_config(config, **options)  # type: ignore[no-untyped-call]
     return model.get_submodule(path)
+
+
+def harmless(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of an untrusted configuration is handed on to transformers: numbers.
+
+    A text can name code, such as a kernel of the hub, which transformers would load and run.
+    """
+
+    def is_number(value: object) -> bool:
+        return value is None or isinstance(value, int | float)
+
+    return {
+        key: value
+        for key, value in content.items()
+        if (key in TEXTS and isinstance(value, str))
+        or is_number(value)
+        or (isinstance(value, list) and all(map(is_number, value)))
+    }
 
 
 def one_expert(module: Any, layout: Layout, raw: Mapping[str, Tensor]) -> Run:

@@ -18,7 +18,7 @@ from bilens.errors import CheckpointError
 from bilens.io.layer_view import LayerView
 from bilens.io.stored.tensor import Store, StoredTensor
 
-WORKING_COPIES = 4  # as stored, in float64, and what a map makes of it
+WORKING_COPIES = 6  # in float64: as stored, widened, and what a map makes of it
 
 
 @dataclass(frozen=True)

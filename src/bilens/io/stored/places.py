@@ -102,13 +102,11 @@ def places_in_t5(
     path: Path, content: Mapping[str, Any], family: Family, names: Collection[str]
 ) -> Iterator[Place]:
     """Yield the MLPs of the encoder and, where there is one, of the decoder."""
-    blocks = count(path, content, ("num_layers",), len(names))
-    for side, inner in (("encoder", 1), ("decoder", 2)):
-        if side == "decoder":
-            if not any(name.startswith("decoder.") for name in names):
-                return  # the encoder alone was saved
-            if content.get("num_decoder_layers") is not None:
-                blocks = count(path, content, ("num_decoder_layers",), len(names))
+    before = count(path, content, ("num_layers",), len(names))
+    behind = count(path, content, ("num_decoder_layers", "num_layers"), len(names))
+    for side, inner, blocks in (("encoder", 1, before), ("decoder", 2, behind)):
+        if side == "decoder" and not any(name.startswith("decoder.") for name in names):
+            return  # the encoder alone was saved
         for index in range(blocks):
             name = f"{side}.block.{index}.layer.{inner}.DenseReluDense"
             yield Place(name, f"{name}.", family.layout)

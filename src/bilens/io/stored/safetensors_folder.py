@@ -127,7 +127,7 @@ def fetch_block(unchanged: Unchanged, name: str, place: Place) -> Tensor:
     try:
         with safe_open(str(unchanged.path), framework="pt") as opened:
             block: Tensor = opened.get_slice(name)[place] if place else opened.get_tensor(name)
-            return block
+            return block.clone()  # not a map of the file, which may be replaced while it is used
     except (SafetensorError, OSError) as error:
         raise unreadable(unchanged.path, error) from error
 
