@@ -11,11 +11,13 @@ from torch.nn import functional
 
 from bilens.algebra.closest.layer_weights import in_float64
 from bilens.io.exactness import Exactness, compare
+from bilens.io.stored.families import FAMILIES
 from bilens.io.stored.gated_tensors import GatedTensors, Layout
 from bilens.io.stored.places import Place
-from bilens.io.stored.tensor import Store
+from bilens.io.stored.tensor import Store, StoredTensor
 
 Run = Callable[[Tensor], Tensor]
+FIRST = "layers.0.mlp"
 TEXTS = ("hidden_act", "hidden_activation", "feed_forward_proj")  # the texts that an MLP needs
 NAIVE: dict[str, Run] = {
     "identity": lambda t: t,
@@ -155,24 +157,52 @@ def one_expert(module: Any, layout: Layout, raw: Mapping[str, Tensor]) -> Run:
     return run
 
 
-def compare_with_formula(name: str, tensors: GatedTensors) -> Exactness:
-    """Return how far an MLP, as it was read, is the formula of its family.
+def compare_with_family(name: str, tensors: GatedTensors, model_type: str) -> Exactness:
+    """Return how far an MLP out of another format is what transformers computes with its weights.
+
+    The file names neither activation nor order of the branches: both are the library's own, for
+    the type of model that the format stands for. An expert is compared with the formula.
+
+    Args:
+        name: of the layer.
+        tensors: of it.
+        model_type: of Hugging Face.
 
     Raises:
         NumericalError: If it is another function.
     """
-    raw: Mapping[str, Tensor] = {
-        role: part.read().double()
-        for role, part in (
-            ("gate", tensors.gate),
-            ("value", tensors.value),
-            ("down", tensors.down),
-            ("gate.bias", tensors.gate_bias),
-            ("value.bias", tensors.value_bias),
-            ("down.bias", tensors.down_bias),
-        )
+    roles = ("gate", "value", "down", "gate_bias", "value_bias", "down_bias")
+    parts: dict[str, StoredTensor | None] = {role: getattr(tensors, role) for role in roles}
+    raw = {
+        role.replace("_", "."): part.read().double()
+        for role, part in parts.items()
         if part is not None
     }
-    run = by_the_formula(Layout("gate", "value", "down"), raw, tensors.activation.name)
-    layer = in_float64(tensors.read())
-    return compare(name, "the formula of its family", tensors.sizes.d_in, layer, run)
+    layout = Layout("gate", "value", "down")
+    source, run = "the formula of its family", by_the_formula(layout, raw, tensors.activation.name)
+    if ".experts." not in name:
+        layout = FAMILIES[model_type].layout
+        content = {
+            "model_type": model_type,
+            "hidden_size": tensors.sizes.d_in,
+            "intermediate_size": tensors.sizes.d_hidden,
+            "mlp_bias": tensors.gate_bias is not None,
+            **dict.fromkeys(("num_hidden_layers", "num_attention_heads", "num_key_value_heads"), 1),
+        }
+        theirs = module_of_transformers(content, Place(FIRST, "", layout), renamed(raw, layout))
+        source, run = theirs or (source, run)
+    return compare(name, source, tensors.sizes.d_in, in_float64(tensors.read()), run)
+
+
+def renamed(raw: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
+    """Return the tensors of an MLP under the names of a family, its branches in one if they are."""
+    found = {}
+    for end in ("", ".bias"):
+        if f"gate{end}" not in raw:
+            continue
+        gate, value = raw[f"gate{end}"], raw[f"value{end}"]
+        found[f"{layout.gate}{end}"] = torch.cat([gate, value]) if layout.fused else gate
+        if not layout.fused:
+            found[f"{layout.value}{end}"] = value
+        found[f"{layout.down}{end}"] = raw[f"down{end}"]
+    return found

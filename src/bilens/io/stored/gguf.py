@@ -14,8 +14,8 @@ from torch import Tensor
 from bilens.algebra.closest.activation import Activation, ActivationName
 from bilens.errors import CheckpointError, MissingExtraError
 from bilens.io.loaded_model import LoadedModel
-from bilens.io.stored.comparison import compare_with_formula
-from bilens.io.stored.families import AFTER, LAYER, PLAIN, RMS
+from bilens.io.stored.comparison import compare_with_family
+from bilens.io.stored.families import AFTER, FAMILIES, LAYER, PLAIN, RMS
 from bilens.io.stored.gated_tensors import GatedTensors, Layout, wrong_shape
 from bilens.io.stored.gguf_header import GGUFHeader, TensorPlace, read_header
 from bilens.io.stored.tensor import Place, Store, StoredTensor, Unchanged
@@ -34,27 +34,32 @@ class Architecture:
     """What llama.cpp computes in the MLPs of an architecture; the file does not say it.
 
     Attributes:
+        model_type: what Hugging Face calls it.
         about_input: what an MLP receives, in words.
         activation: φ.
         layout: the names of its linear maps.
     """
 
+    model_type: str
     about_input: str = RMS
     activation: ActivationName = "silu"
     layout: Layout = SEPARATE
 
 
-GEMMA = Architecture(RMS + AFTER, "gelu_tanh")
 ARCHITECTURES = {
-    **dict.fromkeys(("llama", "qwen2", "qwen3", "smollm3", "granite"), Architecture()),
-    **dict.fromkeys(("qwen3moe", "olmoe", "deepseek2"), Architecture()),
-    "olmo": Architecture(PLAIN),
-    "olmo2": Architecture("the residual stream itself" + AFTER),
-    **dict.fromkeys(("command-r", "stablelm"), Architecture(LAYER)),
-    "gemma": Architecture(RMS, "gelu_tanh"),
-    **dict.fromkeys(("gemma2", "gemma3"), GEMMA),
-    "phi3": Architecture(layout=FUSED),
-    "glm4": Architecture(RMS + AFTER, layout=FUSED),
+    **{name: Architecture(name) for name in ("llama", "qwen2", "qwen3", "smollm3", "olmoe")},
+    "granite": Architecture("granite", FAMILIES["granite"].about_input),
+    "qwen3moe": Architecture("qwen3_moe"),
+    "deepseek2": Architecture("deepseek_v3"),
+    "olmo": Architecture("olmo", PLAIN),
+    "olmo2": Architecture("olmo2", FAMILIES["olmo2"].about_input),
+    "command-r": Architecture("cohere", FAMILIES["cohere"].about_input),
+    "stablelm": Architecture("stablelm", LAYER),
+    "gemma": Architecture("gemma", RMS, "gelu_tanh"),
+    "gemma2": Architecture("gemma2", RMS + AFTER, "gelu_tanh"),
+    "gemma3": Architecture("gemma3_text", RMS + AFTER, "gelu_tanh"),
+    "phi3": Architecture("phi3", layout=FUSED),
+    "glm4": Architecture("glm4", RMS + AFTER, layout=FUSED),
 }
 
 
@@ -101,7 +106,7 @@ def read_gguf(path: Path) -> LoadedModel:
             "mlp_input": found.about_input,
         },
         views={key: tensors.view(found.about_input) for key, tensors in layers.items()},
-        compare=partial(compare_with_formula, first, layers[first]),
+        compare=partial(compare_with_family, first, layers[first], found.model_type),
     )
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from bilens.algebra.closest.activation import Activation
 from bilens.errors import CheckpointError
 from bilens.io.loaded_model import LoadedModel
-from bilens.io.stored.comparison import compare_with_formula
+from bilens.io.stored.comparison import compare_with_family
 from bilens.io.stored.families import RMS
 from bilens.io.stored.gated_tensors import GatedTensors
 from bilens.io.stored.tensor import Place, StoredTensor, Unchanged
@@ -188,7 +188,7 @@ def read_llama2c(path: Path) -> LoadedModel:
             "mlp_input": RMS,
         },
         views={name: tensors.view(RMS) for name, tensors in layers.items()},
-        compare=partial(compare_with_formula, first, layers[first]),
+        compare=partial(compare_with_family, first, layers[first], "llama"),
     )
 
 
