@@ -7,6 +7,14 @@ import random
 from typing import Any
 
 SHOWN = 4  # eigenvectors of each sign, and contributions of each class
+TRIGGER = {
+    "score": 3.25,
+    "threshold": 5.0,
+    "target": "0",
+    "row": 1,
+    "column": 2,
+    "side": 3,
+}
 
 
 def make_document(
@@ -45,6 +53,7 @@ def make_document(
         "explanations": [make_explanation(rng, readings, width, *kind) for kind in kinds],
         "verdict": make_verdict(curve, classes),
         "guarantees": make_guarantees(width, len(names)),
+        **make_warnings(shape, data=data),
         "null_samples": 99,
         "seed": 0,
         "source": {
@@ -69,6 +78,30 @@ def make_document(
             "date": "2026-01-02",
         },
     }
+
+
+def make_warnings(shape: tuple[int, int], *, data: bool) -> dict[str, Any]:
+    """Overfitting and triggers, of images or of inputs in a row."""
+    image = shape[0] > 1
+    names = ["localisation", *(["constant_mass"] if data else [])]
+    names += ["edge_mass", "roughness", "steepness"] if image else []
+    chance = {"median": 0.25, "low": 0.125, "high": 0.5}
+    parts = [{"name": name, "value": 0.375, "chance": chance} for name in names]
+    parts.append({"name": "tail_mass", "value": 0.0625, "chance": None})
+    overfitting = {
+        "score": 0.012 if image else None,
+        "threshold": 0.05 if image else None,
+        "parts": parts,
+        "reason": "" if image else "not_an_image",
+    }
+    squares = min(shape) > 5
+    reason = "" if squares else "too_small" if image else "not_an_image"
+    triggers: dict[str, Any] = {"score": None, "threshold": None, "chance": None, "windows": []}
+    if squares:
+        window = {"target": 0, "row": 1, "column": 2, "side": 3, "score": 3.25, "effect": 4.5}
+        windows = [window, {**window, "target": 1, "score": 2.5}]
+        triggers = {"score": 3.25, "threshold": 5.0, "chance": chance, "windows": windows}
+    return {"overfitting": overfitting, "triggers": {**triggers, "reason": reason}}
 
 
 def make_guarantees(width: int, classes: int) -> dict[str, Any]:
@@ -249,6 +282,8 @@ def make_verdict(curve: list[dict[str, Any]], classes: int) -> list[dict[str, An
         ("accuracy", "info", {"value": 0.9, "low": 0.555, "high": 0.9975, "total": 10}),
         ("few_directions", "info", {"k": 3, "of": 36, "accuracy": 0.7, "full": 0.9}),
         ("beyond_chance", "info", {"median": 3.0, "least": 3, "most": 3, "none": ""}),
+        ("overfitting", "info", {"gap": 0.012, "threshold": 0.05}),
+        ("trigger", "info", dict(TRIGGER)),
     ]
     rules = [
         finding for finding in findings if curve or finding[0] not in ("accuracy", "few_directions")
@@ -265,9 +300,20 @@ def variants() -> dict[str, dict[str, Any]]:
         "no image": make_document(shape=(1, 9)),
         "two classes": make_document(classes=2, shape=(7, 8)),
         "many classes": make_document(classes=30),
+        "small image": small_image("too_small"),
+        "flat": small_image("flat"),
+        "older": {**make_document(data=False), "overfitting": None, "triggers": None},
         "failed": failed(),
         "odd": odd(),
     }
+
+
+def small_image(reason: str) -> dict[str, Any]:
+    """Images in which no square can stand out."""
+    document = make_document(data=False)
+    absent: dict[str, Any] = {"score": None, "threshold": None, "chance": None, "windows": []}
+    document["triggers"] = {**absent, "reason": reason}
+    return document
 
 
 def failed() -> dict[str, Any]:
@@ -277,6 +323,9 @@ def failed() -> dict[str, Any]:
     document["exactness"][0] |= {"passed": False, "relative_error": 0.5}
     document["classes"][1]["complete"] = False
     outcomes = {"exact": "fail", "complete": "fail", "beyond_chance": "warn"}
+    outcomes |= {"overfitting": "warn", "trigger": "warn"}
+    document["triggers"] |= {"score": 9.5}
+    document["triggers"]["windows"][0] |= {"score": 9.5}
     for finding in document["verdict"]:
         finding["outcome"] = outcomes.get(finding["rule"], finding["outcome"])
         if finding["rule"] == "few_directions":
@@ -300,6 +349,8 @@ def odd() -> dict[str, Any]:
         {"rule": "other_rule", "outcome": "new outcome", "values": {}},
     ]
     document["verdict"][3]["values"]["k"] = 0
+    document["overfitting"]["parts"][0]["name"] = "new_reading"
+    document["overfitting"] |= {"score": None, "threshold": None, "reason": "new_reason"}
     document["classes"][0] |= {"negative": []}
     document["classes"][1] |= {"positive": []}
     document["classes"][2]["positive"][0]["subspace_size"] = 3

@@ -208,7 +208,16 @@ def test_progress_tells_each_stage_and_each_rotation() -> None:
     audited(tiny.classifier(), TEST, progress=lambda *call: calls.append(call))
     stages = list(dict.fromkeys(stage for stage, _, _ in calls))
     assert stages == [
-        *("exactness", "spectra", "chance", "data", "radii", "truncation", "use of inputs")
+        *(
+            "exactness",
+            "spectra",
+            "chance",
+            "data",
+            "warnings",
+            "radii",
+            "truncation",
+            "use of inputs",
+        )
     ]
     assert [done for stage, done, _ in calls if stage == "chance"] == list(
         range(1, tiny.ROTATIONS + 1)

@@ -14,8 +14,8 @@ from bilens.algebra.effective_rank import effective_rank
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.errors import NumericalError
+from bilens.findings.chance import Chance
 from bilens.findings.rank_chance import rank_chances
-from bilens.findings.records import Chance
 from builders import random_map
 
 F = random_map(5, d_out=3, d_hidden=6, d_in=8)

@@ -20,8 +20,9 @@ from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose
 from bilens.algebra.rotation_null import RotationNull, rotation_null
 from bilens.findings.audit import class_centred
+from bilens.findings.chance import chance
 from bilens.findings.records import ClassReading
-from bilens.findings.spectra import chance, end_of_spectrum, read_classes
+from bilens.findings.spectra import end_of_spectrum, read_classes
 from bilens.nn import BilinearClassifier
 from builders import form_of, rotation
 

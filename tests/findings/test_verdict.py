@@ -19,7 +19,8 @@ from bilens.findings.records import (
     Share,
     TruncationPoint,
 )
-from bilens.findings.verdict import judge
+from bilens.findings.verdict import judge, judge_warnings
+from bilens.findings.warning_records import Overfitting, Triggers, TriggerWindow
 
 SINGLE = Exactness("float32", 1e-6, 2e-7, 1e-5, 1000)
 DOUBLE = Exactness("float64", 1e-15, 3e-16, 1e-12, 1000)
@@ -45,6 +46,9 @@ READING = ClassReading(
     largest_residual=1e-15,
     complete=True,
 )
+UNREMARKABLE = Overfitting(0.01, 0.05, (), "")
+WINDOW = TriggerWindow(target=1, row=2, column=3, side=4, score=4.0, effect=1.5)
+NO_TRIGGER = Triggers(4.0, 5.0, Chance(3.0, 2.0, 4.0), (WINDOW,), "")
 SHARE = Share(9, 10, 0.9, 0.55, 0.9975)
 CURVE = (
     TruncationPoint(0, 0.1, 0.2),
@@ -161,8 +165,35 @@ def test_an_audit_passes_unless_a_rule_failed(outcomes: list[str], passed: bool)
     model = ModelSummary(
         "BilinearClassifier", 4, 2, 2, False, False, 9, "float64", (2, 2), False, (), None
     )
-    findings = AuditFindings(model, (SINGLE, DOUBLE), None, (), (), (), verdict, None, 19, 0)
+    pair = (SINGLE, DOUBLE)
+    findings = AuditFindings(
+        model, pair, None, (), (), (), verdict, None, UNREMARKABLE, NO_TRIGGER, 19, 0
+    )
     assert findings.passed is passed
     document = findings.to_dict()
     assert document["passed"] is passed
     assert [record["passed"] for record in document["exactness"]] == [True, True]
+
+
+def test_a_gap_above_its_threshold_is_a_caution() -> None:
+    for score, outcome in ((0.05, "info"), (0.051, "warn")):
+        overfitting = dataclasses.replace(UNREMARKABLE, score=score)
+        finding = rule(judge_warnings(overfitting, NO_TRIGGER, ("a", "b")), "overfitting")
+        assert (finding.outcome, finding.values) == (outcome, {"gap": score, "threshold": 0.05})
+
+
+def test_a_loud_place_is_a_caution_that_names_class_and_place() -> None:
+    for score, outcome in ((5.0, "info"), (5.1, "warn")):
+        triggers = dataclasses.replace(NO_TRIGGER, score=score)
+        finding = rule(judge_warnings(UNREMARKABLE, triggers, ("a", "b")), "trigger")
+        assert finding.outcome == outcome
+        assert finding.values == {
+            **{"score": score, "threshold": 5.0, "target": "b"},
+            **{"row": 2, "column": 3, "side": 4},
+        }
+
+
+def test_what_does_not_apply_is_no_rule() -> None:
+    overfitting = Overfitting(None, None, (), "not_an_image")
+    triggers = Triggers(None, None, None, (), "not_an_image")
+    assert judge_warnings(overfitting, triggers, ("a", "b")) == ()

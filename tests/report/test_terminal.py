@@ -62,7 +62,7 @@ def test_a_name_cannot_drive_the_terminal() -> None:
 def test_the_lines_end_with_the_verdict() -> None:
     *findings, verdict = summary_lines(check_document(make_document()))
     assert verdict.startswith("✓ The reading is exact")
-    assert len(findings) == 5
+    assert len(findings) == 7
     joined = "\n".join(findings)
     for words in ("8.2\u00a0×\u00a010⁻¹⁶", "2.7\u00a0×\u00a010⁻⁷", "90.0% of 10", "55.5% to 99.8%"):
         assert words in joined

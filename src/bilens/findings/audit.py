@@ -13,12 +13,13 @@ from bilens.algebra.status import Status
 from bilens.checks import check_count
 from bilens.errors import UsageError
 from bilens.findings.accuracy import share_right, truncation_curve
+from bilens.findings.chance import MINIMUM_SAMPLES
 from bilens.findings.effects import gauge_free
 from bilens.findings.exactness import check_exactness
 from bilens.findings.explanation import choose_examples, explain
 from bilens.findings.guarantees.guarantees import ClassForms, Extent, classifier_guarantees
 from bilens.findings.records import AuditFindings, Exactness, Explanation, TruncationPoint
-from bilens.findings.spectra import MINIMUM_SAMPLES, read_classes
+from bilens.findings.spectra import read_classes
 from bilens.findings.subject import (
     SEED_LIMIT,
     LabelledImages,
@@ -27,7 +28,8 @@ from bilens.findings.subject import (
     silent,
     summarise,
 )
-from bilens.findings.verdict import judge
+from bilens.findings.verdict import judge, judge_warnings
+from bilens.findings.warnings import read_warnings
 from bilens.nn import BilinearClassifier
 
 
@@ -110,7 +112,12 @@ def audit_classifier(
         accuracy = share_right(scores.argmax(dim=1), labels)
         truncation, enough = truncation_curve(eigs, images, labels, scores.argmax(dim=1))
         explanations = explain_examples(eigs, images, labels, scores)
+    progress("warnings", 0, 1)
+    overfitting, triggers = read_warnings(
+        module, eigs, null, summary.input_shape, None if data is None else data.images, seed
+    )
     verdict = judge(exactness, classes, accuracy, truncation, enough)
+    verdict += judge_warnings(overfitting, triggers, summary.output_names)
     proven = None
     if provable(exactness, eigs):
         centred = f.compose_output(centred_directions(summary.d_output))
@@ -125,6 +132,8 @@ def audit_classifier(
         explanations,
         verdict,
         proven,
+        overfitting,
+        triggers,
         null_samples,
         seed,
     )

@@ -11,8 +11,7 @@ from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.null_memory import Demand
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null import rotation_null
-from bilens.findings.records import Chance
-from bilens.findings.spectra import chance
+from bilens.findings.chance import Chance, chance
 
 LARGEST_EXPONENT = 1000  # of a scale: 2^±1000 can be written in float64
 

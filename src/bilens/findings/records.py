@@ -11,7 +11,9 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from bilens.findings.chance import Chance as Chance  # its public place
 from bilens.findings.guarantees.records import Guarantees
+from bilens.findings.warning_records import Overfitting, Triggers
 
 SCHEMA_VERSION = 1
 DRAWN_DIGITS = 5  # decimals of vectors that are only drawn; they have unit length
@@ -37,15 +39,6 @@ class Exactness:
     def passed(self) -> bool:
         """Whether the relative error is within the tolerance."""
         return self.relative_error <= self.tolerance
-
-
-@dataclass(frozen=True)
-class Chance:
-    """A quantity under the rotation null: its median and the interval that holds 95 %."""
-
-    median: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -180,6 +173,8 @@ class AuditFindings:
     explanations: tuple[Explanation, ...]
     verdict: tuple[Finding, ...]
     guarantees: Guarantees | None  # None where formula and model disagree: nothing is proven then
+    overfitting: Overfitting
+    triggers: Triggers
     null_samples: int
     seed: int
 

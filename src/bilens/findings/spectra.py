@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -13,12 +11,11 @@ from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null import RotationNull
-from bilens.findings.records import Chance, ClassReading, Eigenvector, drawn
+from bilens.findings.chance import LEVEL, chance
+from bilens.findings.records import ClassReading, Eigenvector, drawn
 from bilens.nn import BilinearClassifier
 
 SHOWN = 4  # eigenvectors of each sign
-LEVEL = 0.95
-MINIMUM_SAMPLES = 39  # the fewest that can hold 95 % between two order statistics
 
 
 def read_classes(
@@ -75,19 +72,6 @@ def whole_ranks(f: QuadraticMap) -> Tensor:
     eigs = eigendecompose_all(f, raw_directions(f.sizes.d_out), k=None)
     eigs.check_usable()
     return effective_rank(eigs.distinct_from_zero)
-
-
-def chance(samples: Tensor) -> Chance:
-    """Return the median of a quantity under the null, and an interval that holds at least 95 %.
-
-    The ends are order statistics, ⌊0.025 (samples + 1)⌋ from either side, so that another draw of
-    the null lies between them with probability 1 − 2⌊0.025 (samples + 1)⌋ / (samples + 1).
-    """
-    ordered = samples.sort().values
-    outside = math.floor((1 - LEVEL) / 2 * (len(samples) + 1) + 1e-9)
-    assert outside >= 1, "the audit asks for at least MINIMUM_SAMPLES"
-    low, high = float(ordered[outside - 1]), float(ordered[-outside])
-    return Chance(float(samples.median()), low, high)
 
 
 def end_of_spectrum(eig: EigenDecomposition, positive: bool) -> tuple[Eigenvector, ...]:

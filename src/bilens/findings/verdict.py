@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 
 from bilens.findings.records import ClassReading, Exactness, Finding, Share, TruncationPoint
+from bilens.findings.warning_records import Overfitting, Triggers
 
 
 def judge(
@@ -35,6 +36,46 @@ def accuracy_finding(accuracy: Share) -> Finding:
     """Return how often the model is right."""
     numbers = {"value": accuracy.value, "low": accuracy.low, "high": accuracy.high}
     return Finding("accuracy", "info", {**numbers, "total": accuracy.total})
+
+
+def judge_warnings(
+    overfitting: Overfitting, triggers: Triggers, names: tuple[str, ...]
+) -> tuple[Finding, ...]:
+    """Return the rules of overfitting and of triggers; nothing where they do not apply.
+
+    Args:
+        overfitting: read from the weights.
+        triggers: read from the weights.
+        names: of the classes.
+    """
+    findings = []
+    if overfitting.score is not None:
+        assert overfitting.threshold is not None, "a score has a threshold"
+        findings.append(
+            Finding(
+                "overfitting",
+                "warn" if overfitting.score > overfitting.threshold else "info",
+                {"gap": overfitting.score, "threshold": overfitting.threshold},
+            )
+        )
+    if triggers.score is not None:
+        assert triggers.threshold is not None, "a score has a threshold"
+        window = triggers.windows[0]
+        findings.append(
+            Finding(
+                "trigger",
+                "warn" if triggers.score > triggers.threshold else "info",
+                {
+                    "score": triggers.score,
+                    "threshold": triggers.threshold,
+                    "target": names[window.target],
+                    "row": window.row,
+                    "column": window.column,
+                    "side": window.side,
+                },
+            )
+        )
+    return tuple(findings)
 
 
 def _exact(exactness: tuple[Exactness, ...]) -> Finding:

@@ -82,6 +82,37 @@ VERDICT_VALUES: Final[dict[str, dict[str, str]]] = {  # what the rules we know f
     "accuracy": {"value": NUMBER, "low": NUMBER, "high": NUMBER, "total": COUNT},
     "few_directions": {"k": COUNT, "of": COUNT, "accuracy": NUMBER, "full": NUMBER},
     "beyond_chance": {"median": NUMBER, "least": COUNT, "most": COUNT, "none": TEXT},
+    "overfitting": {"gap": NUMBER, "threshold": NUMBER},
+    "trigger": {
+        "score": NUMBER,
+        "threshold": NUMBER,
+        "target": TEXT,
+        "row": COUNT,
+        "column": COUNT,
+        "side": COUNT,
+    },
+}
+OVERFITTING: Final[dict[str, Any]] = {
+    "score": Optional(NUMBER),
+    "threshold": Optional(NUMBER),
+    "parts": [{"name": TEXT, "value": NUMBER, "chance": Optional(CHANCE)}],
+    "reason": TEXT,
+}
+TRIGGERS: Final[dict[str, Any]] = {
+    "score": Optional(NUMBER),
+    "threshold": Optional(NUMBER),
+    "chance": Optional(CHANCE),
+    "windows": [
+        {
+            "target": COUNT,
+            "row": COUNT,
+            "column": COUNT,
+            "side": COUNT,
+            "score": NUMBER,
+            "effect": NUMBER,
+        }
+    ],
+    "reason": TEXT,
 }
 MODEL: Final[dict[str, Any]] = {
     "kind": TEXT,
@@ -142,6 +173,8 @@ SHAPE: Final[dict[str, Any]] = {
     ],
     "verdict": [{"rule": TEXT, "outcome": TEXT, "values": OBJECT}],
     "guarantees": Optional(GUARANTEES, added=True),
+    "overfitting": Optional(OVERFITTING, added=True),
+    "triggers": Optional(TRIGGERS, added=True),
     "null_samples": COUNT,
     "seed": INTEGER,
     **ORIGIN,
@@ -178,6 +211,7 @@ def check_sizes(document: Document) -> None:
         check_vectors((*reading["positive"], *reading["negative"]), width)
     if document["guarantees"] is not None:
         check_guarantees(document["guarantees"], len(classes))
+    check_warnings(document)
     for explanation in document["explanations"]:
         label, scores = explanation["label"], explanation["classes"]
         places = [explanation["predicted"], *(score["index"] for score in scores)]
@@ -187,6 +221,23 @@ def check_sizes(document: Document) -> None:
         require(len(explanation["image"]) == width, f"an image does not have {width} values")
         for score in scores:
             check_vectors(score["contributions"], width)
+
+
+def check_warnings(document: Document) -> None:
+    """Refuse scores without a threshold, and squares that are not inside an image."""
+    overfitting, triggers = document["overfitting"], document["triggers"]
+    for name, part in (("overfitting", overfitting), ("triggers", triggers)):
+        together = part is None or (part["score"] is None) == (part["threshold"] is None)
+        require(together, f"{name} has a score or a threshold, and not the other")
+    if triggers is None:
+        return
+    whole = triggers["score"] is None or (triggers["chance"] is not None and triggers["windows"])
+    require(whole, "triggers has a score, but no chance or no windows")
+    shape, classes = document["model"]["input_shape"], len(document["classes"])
+    for window in triggers["windows"]:
+        ends = (window["row"] + window["side"], window["column"] + window["side"])
+        inside = all(end <= length for end, length in zip(ends, shape, strict=True))
+        require(inside and window["target"] < classes, "a window of triggers is not in the model")
 
 
 def check_vectors(pairs: Iterable[dict[str, Any]], width: int) -> None:

@@ -24,6 +24,7 @@ from bilens.report.sections.predictions import prediction_cards
 from bilens.report.sections.ranks import rank_rows
 from bilens.report.sections.truncation import truncation_section
 from bilens.report.sections.verdict import ICONS, overall_outcome, verdict_findings
+from bilens.report.sections.warnings import warnings_section
 
 SECTIONS = (
     "verdict",
@@ -33,6 +34,7 @@ SECTIONS = (
     "ranks",
     "truncation",
     "predictions",
+    "warnings",
     "proven",
     "reproduce",
     "scope",
@@ -90,6 +92,7 @@ def page_values(t: Catalogue, original: Document) -> dict[str, Any]:
         "ranks": rank_rows(t, document),
         "truncation": truncation_section(t, document),
         "predictions": prediction_cards(t, document, painter),
+        "warnings": warnings_section(t, document),
         "ground": proven.common_ground(t, document),
         "statements": proven.statements(t, {**document, **guarantees}) if guarantees else [],
         "more": t("proven.more" if guarantees else "proven.none"),

@@ -12,9 +12,9 @@ from bilens.algebra.effective_rank import effective_rank
 from bilens.algebra.eigen.batches import select
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
+from bilens.findings.chance import Chance
 from bilens.findings.decomposition import LayerDecomposition, summarise_spectra
 from bilens.findings.rank_chance import rank_chances
-from bilens.findings.records import Chance
 from bilens.io.load import LoadedModel
 from bilens.workflows.decomposition_request import Request
 from bilens.workflows.input_moments import InputMoments

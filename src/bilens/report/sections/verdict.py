@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from bilens.report.catalogue import Catalogue
 from bilens.report.document import VERDICT_VALUES, Document
-from bilens.report.numbers import percent, scientific, whole
+from bilens.report.numbers import fixed, percent, scientific, whole
 
 ICONS: Final = {"pass": "✓", "warn": "!", "fail": "✗", "info": "i"}
 
@@ -68,5 +68,16 @@ def filled(rule: str, values: dict[str, Any]) -> dict[str, str]:
     if rule == "few_directions":
         shares = {key: percent(values[key]) for key in ("accuracy", "full")}
         return {**shares, "k": whole(values["k"]), "of": whole(values["of"])}
+    if rule == "overfitting":
+        return {key: points(values[key]) for key in ("gap", "threshold")}
+    if rule == "trigger":
+        places = {key: whole(values[key]) for key in ("row", "column", "side")}
+        scores = {key: fixed(values[key], 1) for key in ("score", "threshold")}
+        return {**places, **scores, "target": values["target"]}
     counts = {key: whole(values[key]) for key in ("median", "least", "most")}
     return {**counts, "none": values["none"]}
+
+
+def points(share: float) -> str:
+    """Return a share of one in percentage points, without a sign for them."""
+    return fixed(100 * share, 1)

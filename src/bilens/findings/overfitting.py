@@ -1,0 +1,161 @@
+"""Whether the weights look like those of a model that learnt its training inputs by heart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.cosine_transform import roughness
+from bilens.algebra.eigen.decomposition import EigenDecomposition
+from bilens.algebra.eigen.eigendecompose import eigendecompose_all
+from bilens.algebra.gram.input_gram import input_gram
+from bilens.algebra.localisation import localisation
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.findings.chance import chance
+from bilens.findings.templates import gradients, usual_length
+from bilens.findings.warning_records import Overfitting, Score
+
+LEADING = 10  # eigenvectors of each class, by |λ|
+FEWEST = 3  # rows and columns that an edge and a frequency need
+STILL = 0.01  # of the range of all inputs: an input whose deviation is less is nearly constant
+
+
+@dataclass(frozen=True)
+class Formula:
+    """The recommended score: a gap of accuracy, from three readings.
+
+    Math: gap = exp(intercept + steepness · ln s + edge · ln(e + 10⁻⁵) + roughness · r) − 0.02.
+    """
+
+    intercept: float
+    steepness: float
+    edge: float
+    roughness: float
+
+    def gap(self, steepness: float, edge_mass: float, rough: float) -> float:
+        """Return the gap that models with such readings had, at least 0."""
+        scale = self.steepness * math.log(max(steepness, 1e-300))
+        exponent = self.intercept + scale + self.edge * math.log(edge_mass + FLOOR)
+        return max(math.exp(min(exponent + self.roughness * rough, 1.0)) - OFFSET, 0.0)
+
+
+FLOOR, OFFSET = 1e-5, 0.02
+THRESHOLD = 0.05  # a gap of five percentage points
+FORMULA = Formula(intercept=-11.49, steepness=0.45, edge=-1.02, roughness=10.41)
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What is read: the class-centred map of a classifier, in the input basis.
+
+    Attributes:
+        f: the map.
+        eigs: its whole spectra.
+        within_chance: which eigenvalues are inside the edges of chance, (classes, k).
+        templates: of `class_templates`, (classes, in).
+        shape: rows and columns of an image; one row stands for inputs that are no images.
+    """
+
+    f: QuadraticMap
+    eigs: EigenDecomposition
+    within_chance: Tensor
+    templates: Tensor
+    shape: tuple[int, int]
+
+
+def read_overfitting(
+    subject: Subject, null: Sequence[dict[str, float]], images: Tensor | None = None
+) -> Overfitting:
+    """Return the readings, each beside its level of chance, and the score made of them.
+
+    Cost: O(hidden² · in + in²).
+
+    Args:
+        subject: the model.
+        null: of `readings_by_chance`, at least 39 of them, with the same images.
+        images: (batch, in); then the mass in nearly constant inputs is read, too.
+    """
+    first = subject.eigs.eigenvectors[:, :LEADING]
+    observed = readings(subject, subject.f, first, images)
+    parts = [
+        Score(name, value, chance(torch.tensor([sample[name] for sample in null]).double()))
+        for name, value in observed.items()
+    ]
+    parts.append(Score("tail_mass", tail_mass(subject.eigs, subject.within_chance), None))
+    if "edge_mass" not in observed:
+        return Overfitting(None, None, tuple(parts), "not_an_image")
+    gap = FORMULA.gap(observed["steepness"], observed["edge_mass"], observed["roughness"])
+    return Overfitting(gap, THRESHOLD, tuple(parts), "")
+
+
+def readings_by_chance(
+    subject: Subject, rotated: QuadraticMap, output: int, images: Tensor | None
+) -> dict[str, float]:
+    """Return what is read of the map with its right branch rotated.
+
+    The leading eigenvectors are those of one output alone, so the interval of chance is wider
+    than it need be; the templates are the model's.
+
+    Cost: O(hidden² · in + in²) and one spectrum.
+    """
+    direction = torch.eye(rotated.sizes.d_out, dtype=torch.float64)[output : output + 1]
+    eigs = eigendecompose_all(rotated, direction, k=min(LEADING, rotated.sizes.d_in))
+    return readings(subject, rotated, eigs.eigenvectors, images)
+
+
+def readings(
+    subject: Subject, f: QuadraticMap, leading: Tensor, images: Tensor | None
+) -> dict[str, float]:
+    """Return what is read of the model's map, or of one with a rotated branch.
+
+    Args:
+        subject: the model.
+        f: the map that is read.
+        leading: eigenvectors, (..., in).
+        images: (batch, in); None without data.
+    """
+    found = {"localisation": float(localisation(leading).mean())}
+    energy = input_gram(f.tensor.down, f.tensor.left, f.tensor.right).diagonal()
+    energy = energy / torch.where(energy.sum() > 0, energy.sum(), 1.0)
+    if images is not None:
+        found["constant_mass"] = float(energy[nearly_constant(images)].sum())
+    if min(subject.shape) >= FEWEST:
+        found["edge_mass"] = float(energy[at_edge(subject.shape)].sum())
+        found["roughness"] = float(roughness(leading, subject.shape).mean())
+        found["steepness"] = steepness(f, subject.templates)
+    return found
+
+
+def steepness(f: QuadraticMap, templates: Tensor) -> float:
+    """Return how fast one class overtakes another at a template, in logits per unit of input.
+
+    Math: the median over classes s and t of ‖∇(f_s − f_t)(ρ m_s)‖.
+    Cost: O(classes² · hidden · in).
+    """
+    slopes = gradients(f, usual_length(f.sizes.d_in) * templates)
+    between = (slopes.diagonal().T[:, None] - slopes).norm(dim=2)
+    return float(between[~torch.eye(len(templates), dtype=torch.bool)].median())
+
+
+def at_edge(shape: tuple[int, int]) -> Tensor:
+    """Return which pixels are at the edge of an image, (in,): there inputs rarely vary."""
+    inner = torch.zeros(shape, dtype=torch.bool)
+    inner[1:-1, 1:-1] = True
+    return ~inner.flatten()
+
+
+def nearly_constant(images: Tensor) -> Tensor:
+    """Return which inputs hardly vary over the data, (in,)."""
+    low, high = images.aminmax()
+    return images.double().std(dim=0, correction=0) <= STILL * float(high - low)
+
+
+def tail_mass(eigs: EigenDecomposition, within_chance: Tensor) -> float:
+    """Return the share of Σλ² that eigenvalues inside the edges of chance hold."""
+    squares = eigs.eigenvalues.square()
+    total = float(squares.sum())
+    return float(squares[within_chance].sum()) / total if total > 0 else 0.0

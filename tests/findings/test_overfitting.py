@@ -1,0 +1,146 @@
+"""Overfitting: each reading against a dense twin, and what the score does with them.
+
+Broken once: energies of the dense twin taken along rows of left alone; the mass at the edge
+differed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+
+import tiny
+from bilens.algebra.directions import centred_directions
+from bilens.algebra.rotation_null import rotation_null
+from bilens.findings.audit import class_centred
+from bilens.findings.overfitting import (
+    FORMULA,
+    LEADING,
+    Subject,
+    nearly_constant,
+    read_overfitting,
+    readings,
+    readings_by_chance,
+)
+from bilens.findings.subject import in_float64
+from bilens.findings.templates import class_templates, usual_length
+from bilens.findings.warning_records import Overfitting
+from bilens.findings.warnings import centred_map, read_warnings, rotated_maps
+from bilens.nn import BilinearClassifier
+
+SHAPE = (tiny.SIDE, tiny.SIDE)
+
+
+def subject(model: BilinearClassifier, shape: tuple[int, int] = SHAPE) -> Subject:
+    eigs = class_centred(model)
+    inside = torch.zeros_like(eigs.eigenvalues, dtype=torch.bool)
+    return Subject(centred_map(model), eigs, inside, class_templates(eigs), shape)
+
+
+def own_readings(model: BilinearClassifier, images: Tensor | None = None) -> dict[str, float]:
+    one = subject(model)
+    return readings(one, one.f, one.eigs.eigenvectors[:, :LEADING], images)
+
+
+def test_masses_are_shares_of_the_dense_tensor() -> None:
+    model = tiny.trained()
+    dense = centred_map(model).tensor.dense()
+    energy = dense.square().sum(dim=(0, 1)).reshape(SHAPE)
+    images = tiny.images().train_images.clone()
+    images[:, 7] = 0.5
+    found = own_readings(model, images)
+    inner = energy[1:-1, 1:-1].sum() / energy.sum()
+    assert found["edge_mass"] == pytest.approx(1 - float(inner))
+    assert nearly_constant(images).nonzero().tolist() == [[7]]
+    assert found["constant_mass"] == pytest.approx(float(energy.flatten()[7] / energy.sum()))
+
+
+def test_steepness_is_the_slope_of_leads_at_the_templates() -> None:
+    model = tiny.trained()
+    templates = class_templates(class_centred(model)) * usual_length(tiny.PIXELS)
+    slopes = []
+    for source, point in enumerate(templates):
+        jacobian = torch.autograd.functional.jacobian(in_float64(model), point).detach()
+        slopes += [
+            float((jacobian[source] - jacobian[other]).norm())
+            for other in range(tiny.CLASSES)
+            if other != source
+        ]
+    expected = sorted(slopes)[(len(slopes) - 1) // 2]
+    assert own_readings(model)["steepness"] == pytest.approx(expected)
+
+
+def test_a_model_of_one_pixel_is_localised_and_one_of_a_flat_image_is_not() -> None:
+    pixel = [0.0] * tiny.PIXELS
+    pixel[14] = 1.0
+    flat = [1 / 6] * tiny.PIXELS
+    for pattern, localised in ((pixel, 1.0), (flat, 1 / tiny.PIXELS)):
+        model = tiny.planted([(pattern, pattern, [1.0, -1.0, 0.0])], tiny.PIXELS)
+        first = subject(model).eigs.eigenvectors[:2, :1]
+        one = subject(model)
+        found = readings(one, one.f, first, None)
+        assert found["localisation"] == pytest.approx(localised)
+        assert found["edge_mass"] == pytest.approx(0 if localised == 1 else 20 / 36)
+
+
+def test_every_reading_stands_beside_chance_and_a_trained_model_is_beyond_it() -> None:
+    model = tiny.trained()
+    one = subject(model)
+    generator = torch.Generator().manual_seed(0)
+    null = [
+        readings_by_chance(one, rotated, place % tiny.CLASSES, None)
+        for place, rotated in enumerate(rotated_maps(model, tiny.ROTATIONS, generator))
+    ]
+    found = read_overfitting(one, null)
+    names = [part.name for part in found.parts]
+    assert names == ["localisation", "edge_mass", "roughness", "steepness", "tail_mass"]
+    for part in found.parts[:-1]:
+        assert part.chance is not None
+        assert part.chance.low <= part.chance.median <= part.chance.high
+    steep = found.parts[3]
+    assert steep.chance is not None
+    assert steep.value > steep.chance.high
+    assert found.score == FORMULA.gap(steep.value, found.parts[1].value, found.parts[2].value)
+
+
+def read(model: BilinearClassifier, shape: tuple[int, int] = SHAPE) -> Overfitting:
+    eigs = class_centred(model)
+    generator = torch.Generator().manual_seed(0)
+    null = rotation_null(
+        model.quadratic_map("embedding"),
+        centred_directions(tiny.CLASSES),
+        generator,
+        tiny.ROTATIONS,
+        embedding=model.embed.weight,
+    )
+    return read_warnings(model, eigs, null, shape, None, 0)[0]
+
+
+def test_the_tail_is_what_the_edges_of_chance_hold() -> None:
+    model = tiny.trained()
+    one = subject(model)
+    everything = dataclasses.replace(one, within_chance=torch.ones_like(one.within_chance))
+    null = [readings_by_chance(one, one.f, 0, None)] * tiny.ROTATIONS
+    for item, expected in ((one, 0.0), (everything, 1.0)):
+        tail = read_overfitting(item, null).parts[-1]
+        assert (tail.name, tail.value, tail.chance) == ("tail_mass", pytest.approx(expected), None)
+    found = read(model).parts[-1].value
+    assert 0 < found < 0.5
+    assert found < read(tiny.classifier()).parts[-1].value
+
+
+def test_inputs_in_a_row_have_readings_and_no_score() -> None:
+    found = read(tiny.trained(), (1, tiny.PIXELS))
+    assert [part.name for part in found.parts] == ["localisation", "tail_mass"]
+    assert (found.score, found.threshold, found.reason) == (None, None, "not_an_image")
+
+
+def test_the_score_rises_with_steepness_and_roughness_and_is_never_negative() -> None:
+    middle = FORMULA.gap(10.0, 0.03, 0.3)
+    assert FORMULA.gap(100.0, 0.03, 0.3) > middle > 0
+    assert FORMULA.gap(10.0, 0.03, 0.5) > middle
+    assert FORMULA.gap(0.0, 0.5, 0.0) == 0
+    assert FORMULA.gap(1e300, 0.0, 1.4) < 10

@@ -1,0 +1,130 @@
+"""Triggers: a planted square is found, and its gain is what the model itself says.
+
+Broken once: `leads` taken without the source's own gain; the gain of the naive twin differed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+
+from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.findings.templates import usual_length
+from bilens.findings.triggers import lead_gains, read_triggers, trigger_score
+from builders import randn
+
+SHAPE, CLASSES = (14, 14), 5
+WIDTH = SHAPE[0] * SHAPE[1]
+PLACE, TARGET = (9, 2), 3
+NULL = tuple(1 + 0.01 * place for place in range(39))
+
+
+def classifier(planted: float = 0.0, seed: int = 0, side: int = 3) -> QuadraticMap:
+    """A centred map of noise; with a square that lifts one class over all others."""
+    down = randn(CLASSES, 9, seed=seed)
+    left, right = 0.1 * randn(9, WIDTH, seed=seed + 1), 0.1 * randn(9, WIDTH, seed=seed + 2)
+    square = torch.zeros(SHAPE, dtype=torch.float64)
+    square[PLACE[0] : PLACE[0] + side, PLACE[1] : PLACE[1] + side] = planted
+    target = torch.zeros(CLASSES, 1, dtype=torch.float64)
+    target[TARGET] = 1.0
+    down = torch.cat([down, target], dim=1)
+    left = torch.cat([left, square.reshape(1, -1)])
+    right = torch.cat([right, torch.full((1, WIDTH), 0.1, dtype=torch.float64)])
+    down = down - down.mean(dim=0)
+    return QuadraticMap(BilinearTensor(down, left, right), linear=0.01 * randn(CLASSES, WIDTH))
+
+
+def templates() -> Tensor:
+    pattern = randn(CLASSES, WIDTH, seed=7).abs()
+    return pattern / pattern.norm(dim=1, keepdim=True)
+
+
+@pytest.mark.parametrize("side", [3, 4])
+def test_the_gain_of_a_square_is_the_difference_of_two_outputs(side: int) -> None:
+    f, pictures = classifier(planted=0.3), usual_length(WIDTH) * templates()
+    gains = lead_gains(f, templates(), SHAPE, side)
+    across = SHAPE[1] - side + 1
+    assert gains.shape == (CLASSES, across**2)
+    for place in (0, 17, across**2 - 1):
+        square = torch.zeros(SHAPE, dtype=torch.float64)
+        row, column = divmod(place, across)
+        square[row : row + side, column : column + side] = 1.0
+        change = f(pictures + square.reshape(-1)) - f(pictures)  # (source, class)
+        leads = change - change.diagonal()[:, None]
+        for target in range(CLASSES):
+            others = [float(leads[s, target]) for s in range(CLASSES) if s != target]
+            assert float(gains[target, place]) == pytest.approx(sorted(others)[1], rel=1e-9)
+
+
+@pytest.mark.parametrize("side", [3, 4])
+def test_a_planted_square_is_found_with_its_class(side: int) -> None:
+    found = read_triggers(classifier(planted=2.0, side=side), templates(), SHAPE, NULL)
+    assert found.score is not None
+    assert found.threshold is not None
+    assert found.score > found.threshold
+    loudest = found.windows[0]
+    assert (loudest.target, loudest.row, loudest.column) == (TARGET, *PLACE)
+    assert loudest.side == side
+    assert loudest.score == found.score
+    scores = [window.score for window in found.windows]
+    assert scores == sorted(scores, reverse=True)
+    assert sorted(window.target for window in found.windows) == list(range(CLASSES))
+
+
+def test_without_one_the_score_is_far_lower() -> None:
+    for seed in (0, 10, 20):
+        score = trigger_score(classifier(seed=seed), templates(), SHAPE)
+        found = read_triggers(classifier(seed=seed), templates(), SHAPE, NULL)
+        assert found.score == score
+        assert trigger_score(classifier(planted=2.0, seed=seed), templates(), SHAPE) > 3 * score
+
+
+def test_chance_is_that_of_the_scores_given() -> None:
+    found = read_triggers(classifier(), templates(), SHAPE, NULL)
+    assert found.chance is not None
+    assert (found.chance.low, found.chance.high) == (min(NULL), max(NULL))
+
+
+def test_the_score_has_no_unit() -> None:
+    f = classifier(planted=1.0)
+    louder = dataclasses.replace(
+        f,
+        tensor=BilinearTensor(3 * f.tensor.down, f.tensor.left, f.tensor.right),
+        linear=None if f.linear is None else 3 * f.linear,
+    )
+    score = trigger_score(f, templates(), SHAPE)
+    assert trigger_score(louder, templates(), SHAPE) == pytest.approx(score)
+
+
+@pytest.mark.parametrize(
+    ("shape", "reason"), [((1, WIDTH), "not_an_image"), ((2, 98), "too_small"), ((7, 28), "")]
+)
+def test_where_no_square_fits_it_says_why(shape: tuple[int, int], reason: str) -> None:
+    found = read_triggers(classifier(), templates(), shape, NULL)
+    assert found.reason == reason
+    assert (found.score is None) == bool(reason)
+    assert (trigger_score(classifier(), templates(), shape) == 0) == bool(reason)
+
+
+def test_a_map_of_zeros_is_flat() -> None:
+    f = classifier()
+    zero = BilinearTensor(
+        *(torch.zeros_like(part) for part in (f.tensor.down, f.tensor.left)), f.tensor.right
+    )
+    found = read_triggers(QuadraticMap(zero), templates(), SHAPE, NULL)
+    assert (found.score, found.reason, found.windows) == (None, "flat", ())
+
+
+def test_with_many_classes_some_of_them_lend_their_templates() -> None:
+    classes = 70
+    f = QuadraticMap(
+        BilinearTensor(randn(classes, 4), randn(4, WIDTH, seed=1), randn(4, WIDTH, seed=2))
+    )
+    pictures = randn(classes, WIDTH, seed=3).abs()
+    pictures = pictures / pictures.norm(dim=1, keepdim=True)
+    assert lead_gains(f, pictures, SHAPE, 3).shape == (classes, 144)
+    assert bool(lead_gains(f, pictures, SHAPE, 3).isfinite().all())
