@@ -188,8 +188,12 @@ def test_a_loud_place_is_a_caution_that_names_class_and_place() -> None:
         finding = rule(judge_warnings(UNREMARKABLE, triggers, ("a", "b")), "trigger")
         assert finding.outcome == outcome
         assert finding.values == {
-            **{"score": score, "threshold": 5.0, "target": "b"},
-            **{"row": 2, "column": 3, "side": 4},
+            "score": score,
+            "threshold": 5.0,
+            "target": "b",
+            "row": 2,
+            "column": 3,
+            "side": 4,
         }
 
 
