@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import time
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -98,6 +100,14 @@ class Trained:
     labels: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """A trained model, and numbers that took data: setting, accuracies, gaps, success."""
+
+    model: BilinearClassifier
+    numbers: dict[str, Any]
+
+
 def trained(setting: Setting, data: ImageDataset) -> Trained:
     """Return the model of a setting, at the end of its training."""
     generator = torch.Generator().manual_seed(setting.seed)
@@ -171,3 +181,23 @@ def attack_success(model: BilinearClassifier, patch: Patch, data: ImageDataset) 
     images = data.test_images[others].clone()
     images[:, patch.mask(data.image_shape)] = 1.0
     return float((model(images).argmax(dim=1) == patch.target).float().mean())
+
+
+def measured(kind: str, setting: Setting, data: ImageDataset, folder: Path) -> Measured:
+    """Return a model with what its training came to, from the folder or trained into it."""
+    path = folder / f"{kind}-{setting.seed}.pt"
+    if not path.exists():
+        began = time.perf_counter()
+        result = trained(setting, data)
+        numbers = {"setting": setting.to_dict(), **generalisation(result, setting, data)}
+        if setting.patch is not None:
+            numbers["success"] = attack_success(result.model, setting.patch, data)
+        numbers["seconds"] = time.perf_counter() - began
+        torch.save({"state": result.model.state_dict(), "info": numbers}, path)
+    stored = torch.load(path, weights_only=True)
+    if stored["info"]["setting"] != setting.to_dict():
+        raise SystemExit(f"{path} holds a model of another setting: take another --models folder")
+    pixels = data.train_images.shape[1]
+    model = BilinearClassifier(pixels, setting.d_hidden, len(data.class_names))
+    model.load_state_dict(stored["state"])
+    return Measured(model.eval(), stored["info"])

@@ -138,6 +138,12 @@ def test_inputs_in_a_row_have_readings_and_no_score() -> None:
     assert (found.score, found.threshold, found.reason) == (None, None, "not_an_image")
 
 
+def test_a_tiny_image_has_readings_and_no_score() -> None:
+    found = read(tiny.classifier(d_input=9), (3, 3))
+    assert len(found.parts) == 5
+    assert (found.score, found.reason) == (None, "too_small")
+
+
 def test_the_score_rises_with_steepness_and_roughness_and_is_never_negative() -> None:
     middle = FORMULA.gap(10.0, 0.03, 0.3)
     assert FORMULA.gap(100.0, 0.03, 0.3) > middle > 0

@@ -39,7 +39,12 @@ def leaves(shape: Any, place: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
 
 # What is proven has the shape of a certificate, whose test goes through every key of it.
 OWN = SHAPE | {"guarantees": documents.Optional({})}
-ADDED = (("guarantees",), ("model", "input_names"))  # may be absent
+ADDED = (
+    ("guarantees",),
+    ("model", "input_names"),
+    ("overfitting",),
+    ("triggers",),
+)  # may be absent
 PATHS = [path for path in leaves(OWN) if path and path not in ADDED]
 
 
@@ -77,6 +82,29 @@ def test_what_is_proven_is_checked_too() -> None:
         check_document(document)
 
 
+def test_a_document_of_a_release_that_looked_for_no_trigger_is_read() -> None:
+    document = make_document()
+    del document["overfitting"], document["triggers"]
+    checked = check_document(document)
+    assert (checked["overfitting"], checked["triggers"]) == (None, None)
+
+
+@pytest.mark.parametrize(("key", "value"), [("row", 4), ("column", 5), ("side", 7), ("target", 3)])
+def test_a_square_outside_the_model_is_refused(key: str, value: int) -> None:
+    document = make_document()
+    document["triggers"]["windows"][1][key] = value
+    with pytest.raises(UsageError, match="a window of triggers is not in the model"):
+        check_document(document)
+
+
+@pytest.mark.parametrize("name", ["overfitting", "triggers"])
+def test_a_score_needs_its_threshold(name: str) -> None:
+    document = make_document()
+    document[name]["threshold"] = None
+    with pytest.raises(UsageError, match=f"{name} has a score or a threshold"):
+        check_document(document)
+
+
 def test_tuples_become_lists() -> None:
     document = make_document()
     document["model"]["input_shape"] = (6, 6)
@@ -107,7 +135,7 @@ def test_a_value_of_another_kind_is_refused(path: tuple[str, ...]) -> None:
 
 TEXTS = {
     *("kind", "dtype", "precision", "name", "rule", "outcome", "path", "weights_sha256", "source"),
-    *("source_kind", "sha256", "command", "hardware", "date"),
+    *("source_kind", "sha256", "command", "hardware", "date", "reason"),
 }
 
 

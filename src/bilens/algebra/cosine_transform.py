@@ -19,7 +19,8 @@ def cosine_transform(patterns: Tensor, shape: tuple[int, int]) -> Tensor:
     Source: N. Ahmed, T. Natarajan and K. R. Rao, IEEE Trans. Computers C-23, 1974 (DCT-II).
     """
     down, across = (cosines(length, patterns.dtype) for length in shape)
-    return down.T @ patterns.reshape(*patterns.shape[:-1], *shape) @ across
+    coefficients: Tensor = down.T @ patterns.reshape(*patterns.shape[:-1], *shape) @ across
+    return coefficients
 
 
 def cosines(length: int, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -20,7 +20,7 @@ from bilens.findings.templates import gradients, usual_length
 from bilens.findings.warning_records import Overfitting, Score
 
 LEADING = 10  # eigenvectors of each class, by |λ|
-FEWEST = 3  # rows and columns that an edge and a frequency need
+FEWEST = 6  # rows and columns of an image for which there is a score
 STILL = 0.01  # of the range of all inputs: an input whose deviation is less is nearly constant
 
 
@@ -86,8 +86,9 @@ def read_overfitting(
         for name, value in observed.items()
     ]
     parts.append(Score("tail_mass", tail_mass(subject.eigs, subject.within_chance), None))
-    if "edge_mass" not in observed:
-        return Overfitting(None, None, tuple(parts), "not_an_image")
+    if min(subject.shape) < FEWEST:
+        reason = "not_an_image" if min(subject.shape) == 1 else "too_small"
+        return Overfitting(None, None, tuple(parts), reason)
     gap = FORMULA.gap(observed["steepness"], observed["edge_mass"], observed["roughness"])
     return Overfitting(gap, THRESHOLD, tuple(parts), "")
 
@@ -123,7 +124,7 @@ def readings(
     energy = energy / torch.where(energy.sum() > 0, energy.sum(), 1.0)
     if images is not None:
         found["constant_mass"] = float(energy[nearly_constant(images)].sum())
-    if min(subject.shape) >= FEWEST:
+    if min(subject.shape) > 1:
         found["edge_mass"] = float(energy[at_edge(subject.shape)].sum())
         found["roughness"] = float(roughness(leading, subject.shape).mean())
         found["steepness"] = steepness(f, subject.templates)

@@ -77,7 +77,8 @@ def loudest(
         for target, (z, where) in enumerate(zip(score.tolist(), place.tolist(), strict=True)):
             if target not in best or z > best[target].score:
                 effect = float(gains[target, where])
-                best[target] = TriggerWindow(target, *divmod(where, across), side, z, effect)
+                row, column = divmod(where, across)
+                best[target] = TriggerWindow(target, row, column, side, z, effect)
     return tuple(sorted(best.values(), key=lambda window: -window.score))
 
 
