@@ -27,7 +27,8 @@ def cosines(length: int, dtype: torch.dtype = torch.float64) -> Tensor:
     """Return the orthonormal cosines of a row of pixels, (length, frequency)."""
     place = torch.arange(length, dtype=dtype)
     waves = torch.cos(math.pi / length * (place[:, None] + 0.5) * place)
-    return waves / waves.norm(dim=0)
+    orthonormal: Tensor = waves / waves.norm(dim=0)
+    return orthonormal
 
 
 def roughness(patterns: Tensor, shape: tuple[int, int]) -> Tensor:
