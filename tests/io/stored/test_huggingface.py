@@ -339,6 +339,8 @@ def test_hidden_act_of_gemma_2_is_ignored(tmp_path: Path) -> None:
     tiny.write(tmp_path, "gemma2")
     edit_config(tmp_path, lambda content: content.update(hidden_act="relu"))
     assert load(tmp_path).layers["layers.0.mlp"].activation.name == "gelu_tanh"
+    edit_config(tmp_path, lambda content: content.update(hidden_activation=None))
+    assert load(tmp_path).layers["layers.0.mlp"].activation.name == "gelu_tanh"
 
 
 def test_layers_that_predict_further_tokens_are_left_out(tmp_path: Path) -> None:

@@ -88,7 +88,8 @@ def activation_of(path: Path, content: Mapping[str, Any], family: Family) -> Act
     Raises:
         CheckpointError: If it is not known, or a T5 has no gate.
     """
-    said = content.get(family.activation_key, family.activation)
+    said = content.get(family.activation_key)
+    said = family.activation if said is None else said
     if family.is_t5:
         if not isinstance(said, str) or not said.startswith("gated-"):
             raise CheckpointError(

@@ -18,7 +18,6 @@ from bilens.report.sections.table_columns import (
     output_names,
     pair_name,
     ranked,
-    value_label,
 )
 
 ROW_KINDS = ("typical", "narrow", "wrong", "farthest", "first")
@@ -88,7 +87,7 @@ def part_of(t: Catalogue, document: Document, row: dict[str, Any], part: dict[st
     key = part["kind"] if part["kind"] in ("class", "contrast") else "output"
     caption = t(f"table.rows.{key}", name=names[part["output"]], rival=rival)
     named = [
-        (value_label(name, value), added)
+        (f"{name} = {quantity(value, 4)}", added)
         for name, value, added in zip(columns, row["inputs"], part["values"], strict=True)
     ]
     shown = ranked(named)
