@@ -11,6 +11,7 @@ Run it with `make bench-tables`; it writes docs/benchmarks/tables.json and the p
 from __future__ import annotations
 
 import json
+import os
 import time
 import warnings
 from pathlib import Path
@@ -68,6 +69,7 @@ def models(has_classes: bool) -> dict[str, Any]:
 def measure() -> dict[str, Any]:
     """Return scores and seconds of every model on every fold."""
     results = []
+    busy = os.getloadavg()[0]  # what else the machine had to do, before we begin
     for name, (has_classes, x, y) in tables().items():
         split = StratifiedKFold if has_classes else KFold
         folds = list(split(FOLDS, shuffle=True, random_state=SEED).split(x, y))
@@ -94,7 +96,13 @@ def measure() -> dict[str, Any]:
                 "seconds_a_fold": seconds,
             }
         )
-    return {"folds": FOLDS, "seed": SEED, "results": results, "run": describe_run(None, SEED)}
+    return {
+        "folds": FOLDS,
+        "seed": SEED,
+        "results": results,
+        "load": busy,
+        "run": describe_run(None, SEED),
+    }
 
 
 def spread(scores: list[float]) -> str:
@@ -150,7 +158,8 @@ def page(result: dict[str, Any]) -> str:
                 "\n".join(lines),
                 "Is `bl.sklearn`, at its defaults, within one standard error of the better rival?",
                 "\n".join(judged),
-                "Seconds a fold, fit and score:",
+                "Seconds a fold, fit and score, one thread, on a machine whose load average was "
+                f"{result['load']:.1f} when it began: compare them with each other only.",
                 "\n".join(times),
                 f"{run['hardware']}; bilens {run['versions']['bilens']}, torch "
                 f"{run['versions']['torch']}; {run['date']}; `{run['command']}`.",

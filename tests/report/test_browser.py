@@ -17,7 +17,9 @@ from typing import Any
 
 import pytest
 
+import table_documents
 from bilens.report.audit_report import AuditReport
+from bilens.report.table_report import TableReport
 from report_documents import make_document, variants
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -117,6 +119,21 @@ def test_the_page_never_scrolls_sideways(
         visit.page.set_viewport_size({"width": width, "height": 900})
         assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
         assert visit.page.evaluate(OUTSIDE, width) == []
+
+
+@pytest.mark.parametrize("name", ["classes", "numbers"])
+def test_the_page_of_a_table_never_scrolls_sideways(
+    visit: Visit, tmp_path: Path, name: str
+) -> None:
+    document = table_documents.variants()[name]
+    document["model"]["input_names"][:3] = LONG
+    TableReport(document).to_html(tmp_path / "table.html")
+    visit.open(tmp_path / "table.html")
+    for width in WIDTHS:
+        visit.page.set_viewport_size({"width": width, "height": 900})
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
+        assert visit.page.evaluate(OUTSIDE, width) == []
+    assert visit.complaints == []
 
 
 def test_headings_images_and_tables_can_be_followed_without_seeing_them(

@@ -15,6 +15,7 @@ import pytest
 from bilens.errors import NonFiniteError, UsageError
 from bilens.findings.records import SCHEMA_VERSION
 from bilens.report import table_document
+from bilens.report.sections.table_columns import pair_label, value_label
 from bilens.report.table_report import TableReport
 from table_documents import make_table, variants
 
@@ -54,6 +55,15 @@ def test_names_are_shown_as_they_are_and_never_as_markup(tmp_path: Path) -> None
     report = TableReport(document)
     report.to_json(tmp_path / "table.json")
     assert TableReport.from_json(tmp_path / "table.json").to_dict() == report.to_dict()
+
+
+def test_labels_fit_beside_a_bar_and_keep_what_matters() -> None:
+    names = ["a column of a long name", "b", "another column of a long name"]
+    assert pair_label(names, {"first": 0, "second": 1}) == "a column of a long n… × b"
+    assert pair_label(names, {"first": 1, "second": 0}) == "b × a column of a long n…"
+    assert pair_label(names, {"first": 0, "second": 2}) == "a column o… × another co…"
+    assert value_label(names[0], 1234.5) == "a column of a lo… = 1,234"
+    assert value_label("b", -2.0) == "b = −2.000"
 
 
 def edited(change: Any) -> dict[str, Any]:

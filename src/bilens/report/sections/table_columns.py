@@ -16,6 +16,7 @@ from bilens.report.svg import shortened
 
 LONGEST = 40
 MOST = 10  # bars of a chart
+BESIDE = 25  # letters beside a bar
 KINDS = ("linear", "square", "pair")
 
 
@@ -51,6 +52,21 @@ def pair_name(names: Sequence[str], pair: dict[str, Any]) -> str:
     return f"{names[pair['first']]} × {names[pair['second']]}"
 
 
+def pair_label(names: Sequence[str], pair: dict[str, Any]) -> str:
+    """Return two columns as one name that fits beside a bar, each with its share of the room."""
+    first, second = names[pair["first"]], names[pair["second"]]
+    room = BESIDE - 3
+    half = max(room // 2, room - min(len(first), len(second)))
+    short = half if len(first) > len(second) else room - half
+    return f"{shortened(first, short)} × {shortened(second, room - short)}"
+
+
+def value_label(name: str, value: float) -> str:
+    """Return a column with its value, whole beside a bar; the name gives way."""
+    text = f" = {quantity(value, 4)}"
+    return shortened(name, max(BESIDE - len(text), 4)) + text
+
+
 def output_cards(t: Catalogue, document: Document) -> list[OutputCard]:
     """Return one card for each output."""
     names, columns = output_names(document), column_names(document)
@@ -65,7 +81,7 @@ def output_card(
     rows = {
         "linear": ranked((columns[one["column"]], one["linear"]) for one in item["columns"]),
         "square": ranked((columns[one["column"]], one["square"]) for one in item["columns"]),
-        "pair": [(pair_name(columns, pair), pair["coefficient"]) for pair in item["pairs"]],
+        "pair": [(pair_label(columns, pair), pair["coefficient"]) for pair in item["pairs"]],
     }
     drawn = {kind: [row for row in rows[kind][:MOST] if row[1] != 0] for kind in KINDS}
     every = [row for shown in drawn.values() for row in shown]

@@ -18,6 +18,7 @@ from bilens.report.sections.table_columns import (
     output_names,
     pair_name,
     ranked,
+    value_label,
 )
 
 ROW_KINDS = ("typical", "narrow", "wrong", "farthest", "first")
@@ -87,7 +88,7 @@ def part_of(t: Catalogue, document: Document, row: dict[str, Any], part: dict[st
     key = part["kind"] if part["kind"] in ("class", "contrast") else "output"
     caption = t(f"table.rows.{key}", name=names[part["output"]], rival=rival)
     named = [
-        (f"{name} = {quantity(value, 4)}", added)
+        (value_label(name, value), added)
         for name, value, added in zip(columns, row["inputs"], part["values"], strict=True)
     ]
     shown = ranked(named)

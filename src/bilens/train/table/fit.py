@@ -19,6 +19,7 @@ from bilens.train.table.newton import Problem, Solution, Step, minimise
 from bilens.train.table.recipe import TableRecipe
 from bilens.train.table.standardise import standardisation
 
+PATH_TOLERANCE = 1e-3  # of the gradient: the validation loss is right to about its square
 PATH = tuple(10.0 ** (2 - step / 2) for step in range(9))  # penalties, as multiples of alpha
 
 
@@ -123,8 +124,9 @@ def _path(
     z = (x[judged] - prepared.mean) / prepared.scale
     judge, total = replace(loss, target=loss.target[judged]), weights[judged].sum()
     best, since, start = float("inf"), 0, None
+    rough = replace(recipe, tol=max(recipe.tol, PATH_TOLERANCE))
     for multiple in PATH:
-        solution = prepared.solve(multiple * recipe.alpha, recipe, start)
+        solution = prepared.solve(multiple * recipe.alpha, rough, start)
         start = solution.coefficients
         score = float(weights[judged] @ judge.values(prepared.map_of(solution)(z)) / total)
         yield PathPoint(multiple * recipe.alpha, score, len(solution.steps))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ class Loss(ABC):
     """
 
     target: Tensor
+    is_quadratic: ClassVar[bool] = False  # whether its curvature is the same everywhere
 
     @abstractmethod
     def curvature(self, outputs: Tensor) -> Tensor:
@@ -42,6 +44,8 @@ class Loss(ABC):
 
 class SquaredError(Loss):
     """½ (output − target)², summed over the outputs."""
+
+    is_quadratic: ClassVar[bool] = True
 
     def curvature(self, outputs: Tensor) -> Tensor:
         """Return 1 for each row: it is the second derivative itself."""

@@ -14,6 +14,7 @@ CG_STEPS = 500
 SUFFICIENT_DECREASE = 1e-4  # of the one that the slope promises (Armijo)
 ROUNDING = 1e-14  # of the objective: differences below it say nothing
 SHORTEST_STEP = 2.0**-30
+SETTLED = 0.05  # a gradient so small changes the curvature so little that P may stay
 
 # Axes in this file: coefficients (features + 1, outputs), the last row is the intercept.
 
@@ -114,11 +115,15 @@ def minimise(problem: Problem, start: Tensor, max_iter: int, tol: float) -> Solu
     theta, steps = start, []
     outputs = problem.outputs(theta)
     value = problem.objective(outputs, theta)
+    precondition = problem.preconditioner(outputs)
+    refresh = False
     for _ in range(max_iter):
-        precondition = problem.preconditioner(outputs)
+        if refresh:
+            precondition = problem.preconditioner(outputs)
         gradient = problem.pulled_back(problem.loss.gradient(outputs), theta)
         size = float(((gradient * precondition(gradient)).sum() / total).sqrt())
         steps.append(Step(float(value / total), size))
+        refresh = size > SETTLED and not problem.loss.is_quadratic
         if size <= tol:
             return Solution(theta, tuple(steps), True)
 
@@ -126,7 +131,9 @@ def minimise(problem: Problem, start: Tensor, max_iter: int, tol: float) -> Solu
             change = problem.loss.hessian_product(at, problem.outputs(direction))
             return problem.pulled_back(change, direction)
 
-        step = conjugate_gradients(hessian, precondition, -gradient, min(0.1, size))
+        # as far as Newton's step itself can be trusted, and no further than is asked for
+        reduction = max(min(0.1, size), 0.3 * tol / size)
+        step = conjugate_gradients(hessian, precondition, -gradient, reduction)
         moved = problem.outputs(step)
         slope = float((gradient * step).sum())
         length = 1.0
