@@ -1,0 +1,63 @@
+"""What was read against its source: the error is measured, and another function is refused.
+
+Broken once: TOLERANCE set to 1; another function passed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from bilens.errors import NumericalError, UsageError
+from bilens.io.exactness import ROWS, compare
+from bilens.io.load import load
+from bilens.io.model_folder import save
+from bilens.nn import BilinearTransformer, TopKSAE
+from bilens.nn.layer import Gate
+from models import MAKERS, make
+
+
+def square(x: Tensor) -> Tensor:
+    return x.square()
+
+
+def test_the_largest_difference_is_measured() -> None:
+    found = compare("a layer", "its source", 3, lambda x: square(x) + 1e-9, square)
+    assert (found.layer, found.source, found.rows) == ("a layer", "its source", ROWS)
+    assert found.max_error == pytest.approx(1e-9)
+    assert 0 < found.relative_error < found.max_error
+    assert str(found).startswith("a layer as read against its source on 16 random inputs: largest")
+
+
+@pytest.mark.parametrize("wrong", [0.01, torch.nan])
+def test_another_function_is_refused(wrong: float) -> None:
+    with pytest.raises(NumericalError, match="what was read is another function than the file's"):
+        compare("a layer", "its source", 3, lambda x: square(x) + wrong, square)
+
+
+def test_nothing_at_all_is_no_division_by_zero() -> None:
+    assert compare("a layer", "its source", 3, torch.zeros_like, torch.zeros_like).max_error == 0
+
+
+@pytest.mark.parametrize("gate", [None, "relu"])
+@pytest.mark.parametrize("kind", MAKERS)
+def test_layers_of_ours_are_compared_with_the_module(
+    tmp_path: Path, kind: str, gate: Gate | None
+) -> None:
+    found = load(save(make(kind, gate=gate, bias=True), tmp_path)).exactness
+    assert found.source.startswith("the module (Bilinear")
+    assert found.relative_error < 1e-12
+
+
+def test_of_a_language_model_the_first_mlp_is_compared(tmp_path: Path) -> None:
+    found = load(save(BilinearTransformer(11, 8, 12, 2, 2, 8, mlp_type="ordinary"), tmp_path))
+    assert found.exactness.layer == "blocks.0.mlp"
+    assert found.exactness.relative_error < 1e-12
+
+
+def test_an_autoencoder_has_no_layers_to_compare(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="has no layers of its own"):
+        _ = load(save(TopKSAE(4, 8, 2), tmp_path)).exactness
