@@ -49,7 +49,7 @@ ActivationName = Annotated[
     typer.Option(
         "--activation",
         help="Of the layers of a .safetensors file: relu, gelu, leaky_relu:0.2, …; identity for a "
-        "product without one.",
+        "product without one; gelu,relu is one for each layer.",
     ),
 ]
 Transposed = Annotated[

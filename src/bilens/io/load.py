@@ -8,14 +8,13 @@ from typing import Any
 
 from torch import nn
 
-from bilens.algebra.closest.activation import Activation
 from bilens.errors import CheckpointError, MemoryLimitError, UsageError
 from bilens.io.config import FORMAT, read_json
 from bilens.io.huggingface_llama import read_llama
 from bilens.io.layer_view import LayerView
 from bilens.io.llama_config import LayersAloneError, is_huggingface
 from bilens.io.loaded_model import LoadedModel
-from bilens.io.mapped.reader import Said, read_mapped
+from bilens.io.mapped.reader import Activations, Said, read_mapped
 from bilens.io.model_folder import CONFIG_NAME, WEIGHTS_NAME, read_model_folder
 from bilens.io.module_layers import Module
 from bilens.io.official_image import (
@@ -49,7 +48,7 @@ def load(
     residual: bool | None = None,
     allow_pickle: bool = False,
     roles: Mapping[str, str] | None = None,
-    activation: str | Activation | None = None,
+    activation: Activations | None = None,
     transposed: bool | None = None,
 ) -> LoadedModel:
     """Read a model: a bilens model folder, a folder of Hugging Face, or one of the paper's.
@@ -75,7 +74,8 @@ def load(
         allow_pickle: whether a pickle may be opened (with weights_only).
         roles: role → tensor of a safetensors file; the roles are up, down and gate, each with
             _bias, and .0, .1, … for several layers. `gate` has the activation where there is one.
-        activation: of its layers, "relu", "gelu", "leaky_relu:0.2" and so on; "identity" for none.
+        activation: of its layers, "relu", "gelu", "leaky_relu:0.2" and so on, "identity" for none;
+            "gelu,relu" or a list is one for each.
         transposed: whether its matrices are (in, out); None where shapes decide it.
 
     Raises:

@@ -30,8 +30,8 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
     Cost: a trace of each part and, for the check, a copy in float64 of one traced part at a time.
 
     Args:
-        module: any module, on any device; its weights are read when they are asked for, so that
-            layers of a module that is trained on are those of the moment.
+        module: any module; its weights are read when they are asked for, so that layers of a
+            module that is trained on are those of the moment.
         example: an input, a tuple of arguments or a mapping of keyword arguments, run once without
             gradients; None for no run.
 

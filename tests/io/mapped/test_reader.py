@@ -69,6 +69,18 @@ def test_several_layers_are_a_network_where_only_the_last_has_an_output(tmp_path
     assert "closed form layer by layer" in fit.derivation
 
 
+@pytest.mark.parametrize("said", ["tanh, relu", ["tanh", bl.Activation("relu")]])
+def test_each_layer_may_have_an_activation_of_its_own(said: Any, tmp_path: Path) -> None:
+    tensors, x = chain(4, 6, 5, 3), randn(9, 4)
+    model = bl.load(write(tmp_path, tensors), activation=said)
+    first = by_torch(tensors, ["0"], None, x).tanh()
+    second = functional.linear(first, tensors["2.weight"], tensors["2.bias"]).relu()
+    expected = functional.linear(second, tensors["4.weight"], tensors["4.bias"])
+    torch.testing.assert_close(run(model, x), expected)
+    with pytest.raises(UsageError, match=r"3 activations are named for 2 layer\(s\)"):
+        bl.load(tmp_path, activation="relu,relu,relu")
+
+
 def test_a_gated_layer_is_read(tmp_path: Path) -> None:
     tensors = {**gated(), "mlp.down_proj.bias": randn(4)}
     model = bl.load(write(tmp_path, tensors), activation="silu")

@@ -9,24 +9,22 @@ from rich.table import Table
 from bilens.cli.tables.cells import plain
 
 ABOUT = (
-    "R² is 1 − E‖y − f(x)‖² / E‖y − E y‖², ± its standard error; of the map's affine part, and of "
-    "all of it."
+    "R² is 1 − E‖y − f(x)‖² / E‖y − E y‖², ± its standard error; of the affine part of the map, of "
+    "all of it, and of it with output weights refitted, on rows held out."
 )
 
 
 def fit_table(document: dict[str, Any]) -> Table:
     """Return a row for the whole and for each layer."""
-    table = Table(title="The closest quadratic map", caption=ABOUT)
-    table.add_column("of")
-    table.add_column("kind")
-    for name in ("linear", "quadratic", "data: linear", "quadratic", "refitted, held out"):
-        table.add_column(name, justify="right")
-    table.add_column(f"R² ≥ {document['fits'][0]['threshold']:g}")
+    table = Table(title="The closest quadratic map", caption=ABOUT, show_edge=False, pad_edge=False)
+    table.add_column("of", overflow="fold", min_width=15)
+    for name in ("linear", "quadratic", "on data:\nlinear", "\nquadratic", "\nrefitted"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column(f"\n≥ {document['fits'][0]['threshold']:g}", no_wrap=True)
     for fit in document["fits"]:
         on_data, refit = fit["on_data"], fit["least_squares"]
         table.add_row(
-            plain(fit["name"]),
-            kind(fit),
+            f"{plain(fit['name'])}\n{kind(fit)}",
             r_squared(fit["assumed"]["linear"]),
             r_squared(fit["assumed"]["quadratic"]),
             "—" if on_data is None else r_squared(on_data["linear"]),
@@ -42,13 +40,13 @@ def kind(fit: dict[str, Any]) -> str:
     if fit["activation"] is None:
         return "end to end"
     sizes = f"{fit['d_in']} → {fit['d_hidden']} → {fit['d_out']}"
-    return f"{'gated' if fit['gated'] else 'ordinary'} {plain(fit['activation'])}, {sizes}"
+    return f"{'gated' if fit['gated'] else 'ordinary'} {plain(fit['activation'])}\n{sizes}"
 
 
 def r_squared(score: dict[str, float | None]) -> str:
     """Return R² with its standard error."""
     value, error = score["value"], score["standard_error"]
-    return "none" if value is None or error is None else f"{value:.4f} ± {error:.4f}"
+    return "none" if value is None or error is None else f"{value:.4f}\n± {error:.4f}"
 
 
 def fit_lines(document: dict[str, Any]) -> list[str]:

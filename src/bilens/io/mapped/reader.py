@@ -27,6 +27,7 @@ from bilens.io.stored.tensor import Store
 from bilens.nn.mlp_search.layer_check import LayerCheck, compared
 
 ROWS = 16
+Activations = str | Activation | list[str | Activation]
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,12 @@ class Said:
 
     Attributes:
         roles: role → tensor; None to have them guessed.
-        activation: its name; None where nothing was said.
+        activation: its name, or one for each layer; None where nothing was said.
         transposed: whether matrices are (in, out); None where the shapes decide it.
     """
 
     roles: Mapping[str, str] | None = None
-    activation: str | Activation | None = None
+    activation: Activations | None = None
     transposed: bool | None = None
 
     @property
@@ -72,11 +73,12 @@ def read_mapped(path: Path, said: Said) -> LoadedModel:
         layers = parse_roles(path, said.roles, found)
     check_axes(path, layers, shapes)
     check_one_dtype(path, layers, store)
-    activation = said_activation(path, layers, said.activation)
+    activations = said_activations(path, layers, said.activation)
     transposed = orientation(path, layers, shapes, said.transposed)
     names = layer_names(layers)
     views, checks = {}, {}
-    for index, (name, roles) in enumerate(zip(names, layers, strict=True)):
+    whole = zip(names, layers, activations, strict=True)
+    for index, (name, roles, activation) in enumerate(whole):
         read = partial(read_layer, roles, store, activation, transposed)
         layer = read()
         checks[name] = check_layer(layer, roles, store, activation, transposed)
@@ -91,7 +93,10 @@ def read_mapped(path: Path, said: Said) -> LoadedModel:
         provenance={"format": "safetensors file with named roles"},
         views=views,
         reading=Reading(
-            {n: f"{roles}; {activation}; {way}" for n, roles in zip(names, layers, strict=True)},
+            {
+                name: f"{roles}; {activation}; {way}"
+                for name, roles, activation in zip(names, layers, activations, strict=True)
+            },
             said.roles is None,
             checks,
             "torch.nn.functional on the tensors as they lie in the file",
@@ -100,13 +105,14 @@ def read_mapped(path: Path, said: Said) -> LoadedModel:
     )
 
 
-def said_activation(
-    path: Path, layers: list[LayerRoles], said: str | Activation | None
-) -> Activation:
-    """Return the activation; a file of tensors never says which.
+def said_activations(
+    path: Path, layers: list[LayerRoles], said: Activations | None
+) -> list[Activation]:
+    """Return the activation of each layer; a file of tensors never says which.
 
     Raises:
-        UsageError: If nothing was said, with what the roles were taken for.
+        UsageError: If nothing was said, with what the roles were taken for, or so many names that
+            they are neither one nor one for each layer.
     """
     if said is None:
         found = "; ".join(f"layer {index}: {roles}" for index, roles in enumerate(layers[:4]))
@@ -116,7 +122,14 @@ def said_activation(
             "activation= (--activation), for example relu, gelu, or identity for a product "
             "without one. Other roles can be said with roles= (--map)."
         )
-    return activation_named(said)
+    parts = said.split(",") if isinstance(said, str) else said
+    named = [activation_named(part) for part in (parts if isinstance(parts, list) else [parts])]
+    if len(named) not in (1, len(layers)):
+        raise UsageError(
+            f"{path}: {len(named)} activations are named for {len(layers)} layer(s); expected one, "
+            "or one for each."
+        )
+    return named * len(layers) if len(named) == 1 else named
 
 
 def check_one_dtype(path: Path, layers: list[LayerRoles], store: Store) -> None:
