@@ -23,12 +23,25 @@ VALUES: dict[str, dict[str, Any]] = {
     "dominant_inputs": {"chance": 0.25, "input": 3, "layers": "a"},
     "low_rank": {"rank": 2.5, "chance": 5.0, "of": 6, "layers": "a"},
     "unstable_directions": {"of": 3, "kind": "bfloat16", "layers": "a"},
+    "changed_layers": {"of": 3, "layers": "a"},
+    "similarity": {"layers": "a"},
+    "change": {"layers": "a"},
+    "concentrated_change": {
+        "mode": "outputs",
+        "rank": 2.5,
+        "chance": 5.0,
+        "directions": 2,
+        "layers": "a",
+    },
 }
 ENDINGS = {
     "non_finite": ("pass", "fail"),
     "unused_inputs": ("pass", "info"),
     "dominant_inputs": ("pass", "info", "warn"),
     "low_rank": ("pass", "info"),
+    "changed_layers": ("pass", "info"),
+    "similarity": ("pass", "info"),
+    "change": ("pass", "info"),
 }
 
 
@@ -56,6 +69,41 @@ def make_layer_audit(kind: str = "gated") -> dict[str, Any]:
     return copy.deepcopy(_made(kind))
 
 
+@cache
+def _compared() -> dict[str, Any]:
+    model = transformer()
+    with torch.no_grad():
+        model.mlps[2].left.weight[0] += 0.1  # type: ignore[index,union-attr]
+        model.mlps[3].down.weight[0, 0] = torch.nan  # type: ignore[index,union-attr]
+    return audit(
+        transformer(),
+        baseline=model,
+        null_samples=DRAWS,
+        fail_on=["changed_layers>1", "r2<0.1", "huge_norm"],
+        command="here",
+    ).to_dict()
+
+
+def make_comparison() -> dict[str, Any]:
+    """Return the document of two models: layers the same, changed and broken; all conditions."""
+    document = copy.deepcopy(_compared())
+    document["conditions"].append(
+        {"condition": "low_rank", "rule": "low_rank", "value": None, "failed": True}
+    )
+    return document
+
+
+def drawn_difference(width: int) -> dict[str, Any]:
+    """Return what changed in a classifier of one layer, with input directions of a width."""
+    difference = make_comparison()["difference"]
+    changed = next(layer for layer in difference["layers"] if layer["triggers"])
+    for trigger in changed["triggers"]:
+        trigger["vector"] = [0.5] * width
+    changed["output_parts"] = changed["output_parts"][:1]
+    changed["output_parts"][0]["index"] = 0
+    return {**difference, "layers": [changed]}
+
+
 def every_ending() -> dict[str, Any]:
     """Return a document with every rule in every outcome."""
     document = make_layer_audit()
@@ -64,6 +112,8 @@ def every_ending() -> dict[str, Any]:
         for rule, values in VALUES.items()
         for outcome in ENDINGS.get(rule, ("pass", "warn"))
     ]
+    inputs = {**VALUES["concentrated_change"], "mode": "inputs", "value": 1, "threshold": 0.5}
+    document["verdict"].append({"rule": "concentrated_change", "outcome": "warn", "values": inputs})
     exact = {"rule": "r2", "outcome": "pass", "values": {**VALUES["r2"], "approximate": 0}}
     exact["values"] |= {"value": 1.0, "threshold": 0.0}
     document["verdict"].append(exact)
@@ -95,4 +145,5 @@ def variants() -> dict[str, dict[str, Any]]:
         "broken": make_layer_audit("broken"),
         "endings": every_ending(),
         "cautious": cautious(),
+        "comparison": make_comparison(),
     }

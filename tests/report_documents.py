@@ -56,6 +56,8 @@ def make_document(
         **make_warnings(shape, data=data),
         "null_samples": 99,
         "seed": 0,
+        "conditions": None,
+        "difference": None,
         "source": {
             "path": "runs/tiny",
             "weights_sha256": "a" * 64,

@@ -31,6 +31,7 @@ from bilens.report.html import render_html
 from bilens.report.layer_audit_document import check_layer_audit
 from bilens.report.layer_audit_html import render_layer_audit
 from bilens.report.loss_figure import loss_figure
+from bilens.report.markdown import audit_markdown
 from bilens.report.plate import plate_svg
 from bilens.report.table_document import check_table
 from bilens.report.table_html import render_table
@@ -93,9 +94,12 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         "trace_html",
         "layer_audit_html",
         "table_html",
+        "markdown",
     ):
         monkeypatch.setattr(f"bilens.report.{module}.load_catalogue", lambda _lang: recorder)
-    for document in map(check_document, variants().values()):
+    monkeypatch.setattr("bilens.report.markdown.MOST_LAYERS", 1)
+    compared = {**make_document(), "difference": layer_audit_documents.drawn_difference(36)}
+    for document in map(check_document, [*variants().values(), compared]):
         render_html(document)
         audit_table(document)
         summary_lines(document)
@@ -106,8 +110,10 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         render_attack(document)
     for document in map(check_layer_audit, layer_audit_documents.variants().values()):
         render_layer_audit(document)
+        audit_markdown(document)
     for document in map(check_table, table_documents.variants().values()):
         render_table(document)
+        audit_markdown(document)
     for document in map(check_trace, trace_documents.variants().values()):
         render_trace(document)
     attribution_plate(explain_image(tiny.loaded(tiny.trained()), tiny.images(), [0]))

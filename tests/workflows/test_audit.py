@@ -39,6 +39,8 @@ KEYS = [
     "triggers",
     "null_samples",
     "seed",
+    "conditions",
+    "difference",
     "source",
     "data",
     "reproduce",
@@ -111,7 +113,17 @@ def test_findings_are_those_of_the_layer_below() -> None:
             audit_classifier(tiny.classifier(), null_samples=tiny.ROTATIONS, seed=5).to_dict()
         )
     )
+    added = found.pop("verdict")[len(findings["verdict"]) :]
+    verdict = findings.pop("verdict")
     assert {key: found[key] for key in findings} == findings
+    assert [finding["rule"] for finding in verdict][:2] == ["exact", "complete"]
+    assert [finding["rule"] for finding in added] == [
+        "dead_units",
+        "duplicate_units",
+        "unused_inputs",
+        "dominant_inputs",
+        "unstable_directions",
+    ]
 
 
 @pytest.mark.parametrize(

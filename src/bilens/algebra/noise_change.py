@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.map_difference import map_difference
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.similarity import check_comparable
 from bilens.errors import ShapeError
@@ -76,3 +78,46 @@ def noise_change(f: QuadraticMap, g: QuadraticMap) -> NoiseChange:
     spread = (d_in + 2) * (in_left * (right.T * size) @ right + in_right * (left.T * size) @ left)
     even = torch.eye(d_in, dtype=torch.float64) * float(size @ moved)
     return NoiseChange(output, (in_down * d_out * own + spread + even) / 4)
+
+
+def noise_draw(
+    f: QuadraticMap,
+    g: QuadraticMap,
+    generator: torch.Generator,
+    embeddings: tuple[Tensor, Tensor] | None = None,
+) -> QuadraticMap:
+    """Return one draw of the change that `noise_change` has the mean of, to all orders.
+
+    Behind an embedding the noise is in the weights as they are stored, that of the embedding among
+    them: a mean over draws says little there, as one embedding serves all units.
+
+    Cost: O(hidden · (in + out)), and O(hidden · width · in) behind an embedding.
+
+    Args:
+        f: the map before, in float64.
+        g: the map after, with the neurons in the same order.
+        generator: the source of randomness.
+        embeddings: E before and after, (width, in), in front of both branches; None for none.
+    """
+    check_comparable(f, g)
+    old, new = (one.detach().to(torch.float64).tensor for one in (f, g))
+    before = [old.down, old.left, old.right]
+    after = [new.down, new.left, new.right]
+    if embeddings is not None:
+        e, e_after = (one.detach().double() for one in embeddings)
+        before[1:] = [part @ torch.linalg.pinv(e) for part in before[1:]]
+        after[1:] = [part @ torch.linalg.pinv(e_after) for part in after[1:]]
+        before, after = [*before, e], [*after, e_after]
+    noisy = [noise_like(a, b, generator) for a, b in zip(before, after, strict=True)]
+    if torch.equal(before[1], before[2]):
+        noisy[2] = noisy[1]
+    if embeddings is not None:
+        *noisy, e = noisy
+        noisy[1:] = [part @ e for part in noisy[1:]]
+    return map_difference(f, QuadraticMap(BilinearTensor(*noisy), basis=f.basis))
+
+
+def noise_like(before: Tensor, after: Tensor, generator: torch.Generator) -> Tensor:
+    """Return `before` with independent noise of the mean square of its change."""
+    size = (after - before).square().mean().sqrt()
+    return before + size * torch.randn(before.shape, generator=generator, dtype=torch.float64)

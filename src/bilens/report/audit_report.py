@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from bilens.report.audit_base import AuditBase
 from bilens.report.document import Document, check_document
-from bilens.report.saved_report import SavedReport
 
 
 @dataclass(frozen=True)
-class AuditReport(SavedReport):
+class AuditReport(AuditBase):
     """What an audit found.
 
     Args:
@@ -33,8 +33,3 @@ class AuditReport(SavedReport):
         from bilens.report.html import render_html  # jinja2 is needed only here
 
         return render_html(self.document, lang)
-
-    @property
-    def passed(self) -> bool:
-        """Whether no rule of the verdict failed."""
-        return bool(self.document["passed"])

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from bilens.report.difference_document import CONDITIONS, DIFFERENCE
 from bilens.report.guarantees_document import GUARANTEES, check_guarantees
+from bilens.report.rules_document import rule_values
 from bilens.report.shape import (
     COUNT,
     FLAG,
@@ -175,6 +177,8 @@ SHAPE: Final[dict[str, Any]] = {
     "guarantees": Optional(GUARANTEES, added=True),
     "overfitting": Optional(OVERFITTING, added=True),
     "triggers": Optional(TRIGGERS, added=True),
+    "difference": Optional(DIFFERENCE, added=True),
+    "conditions": Optional(CONDITIONS, added=True),
     "null_samples": COUNT,
     "seed": INTEGER,
     **ORIGIN,
@@ -192,7 +196,7 @@ def check_document(document: Mapping[str, Any]) -> Document:
     copy = checked_copy(document, KIND, SCHEMA_VERSION, SHAPE)
     for finding in copy["verdict"]:
         rule = finding["rule"]
-        values = VERDICT_VALUES.get(rule, OBJECT)
+        values = rule_values(rule) or VERDICT_VALUES.get(rule, OBJECT)
         check_shape(finding["values"], values, f"verdict of {rule!r}", KIND)
     check_sizes(copy)
     return copy
@@ -212,6 +216,8 @@ def check_sizes(document: Document) -> None:
     if document["guarantees"] is not None:
         check_guarantees(document["guarantees"], len(classes))
     check_warnings(document)
+    for layer in (document["difference"] or {"layers": []})["layers"]:
+        check_vectors([one for one in layer["triggers"] if one["vector"] is not None], width)
     for explanation in document["explanations"]:
         label, scores = explanation["label"], explanation["classes"]
         places = [explanation["predicted"], *(score["index"] for score in scores)]

@@ -17,13 +17,20 @@ from bilens.report.png import data_uri, encode_png
 from bilens.report.sections import proven, reproduction
 from bilens.report.sections.accuracy import accuracy_section
 from bilens.report.sections.classes import class_cards
+from bilens.report.sections.conditions import condition_lines
+from bilens.report.sections.difference import difference_section
 from bilens.report.sections.exactness import exactness_section
 from bilens.report.sections.names import class_names
 from bilens.report.sections.overview import facts
 from bilens.report.sections.predictions import prediction_cards
 from bilens.report.sections.ranks import rank_rows
 from bilens.report.sections.truncation import truncation_section
-from bilens.report.sections.verdict import ICONS, overall_outcome, verdict_findings
+from bilens.report.sections.verdict import (
+    ICONS,
+    overall_outcome,
+    overall_sentence,
+    verdict_findings,
+)
 from bilens.report.sections.warnings import warnings_section
 
 SECTIONS = (
@@ -36,6 +43,7 @@ SECTIONS = (
     "predictions",
     "warnings",
     "proven",
+    "difference",
     "reproduce",
     "scope",
 )
@@ -70,10 +78,11 @@ def page_values(t: Catalogue, original: Document) -> dict[str, Any]:
     painter = painter_of(document)
     outcome = overall_outcome(document)
     guarantees = document["guarantees"]
+    difference = difference_section(t, document, painter.eigenvector)
     return {
         "t": t,
         "lang": t.lang,
-        "sections": SECTIONS,
+        "sections": [name for name in SECTIONS if name != "difference" or difference],
         "kind": "audit",
         "keys": "page",
         "footer": "footer.document",
@@ -82,7 +91,9 @@ def page_values(t: Catalogue, original: Document) -> dict[str, Any]:
         "num_classes": len(class_names(document)),
         "overall": outcome,
         "overall_icon": ICONS[outcome],
-        "overall_sentence": t(f"overall.{outcome}"),
+        "overall_sentence": overall_sentence(t, document),
+        "asked": condition_lines(t, document),
+        "difference": difference,
         "findings": verdict_findings(t, document),
         "exactness": exactness_section(t, document),
         "accuracy": accuracy_section(t, document),

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from bilens.report.difference_document import CONDITIONS, DIFFERENCE, PARTS
 from bilens.report.document import CHANCE, ORIGIN, SHARE, VERDICT_VALUES
+from bilens.report.rules_document import rule_values
 from bilens.report.shape import (
     COUNT,
     FLAG,
@@ -25,30 +27,6 @@ from bilens.report.shape import (
 
 SCHEMA_VERSION: Final = 1  # of findings/records.py; a test keeps them equal
 KIND: Final = "layer_audit"
-RULE_VALUES: Final[dict[str, dict[str, str]]] = {  # what the rules we know fill in
-    "non_finite": {"of": COUNT, "layers": TEXT},
-    "r2": {"of": COUNT, "approximate": COUNT, "refused": COUNT, "layers": TEXT},
-    "dead_units": {"of": COUNT, "layers": TEXT},
-    "duplicate_units": {"of": COUNT, "layers": TEXT, "overlap": NUMBER, "chance": NUMBER},
-    "huge_norm": {"norm": NUMBER, "layers": TEXT},
-    "unused_inputs": {"of": COUNT, "layers": TEXT},
-    "dominant_inputs": {"chance": NUMBER, "input": COUNT, "layers": TEXT},
-    "low_rank": {"rank": NUMBER, "chance": NUMBER, "of": COUNT, "layers": TEXT},
-    "unstable_directions": {"of": COUNT, "kind": TEXT, "layers": TEXT},
-}
-RULE_SCOPES: Final = {  # what a rule speaks of; said in the catalogue
-    "non_finite": "weights",
-    "r2": "fit",
-    "dead_units": "weights",
-    "duplicate_units": "weights",
-    "huge_norm": "weights",
-    "unused_inputs": "weights",
-    "dominant_inputs": "map",
-    "low_rank": "map",
-    "unstable_directions": "rounding",
-}
-EVERY_RULE: Final = {"value": NUMBER, "threshold": NUMBER}
-PARTS: Final[list[Any]] = [{"index": COUNT, "component": NUMBER}]
 FIT: Final[dict[str, Any]] = {
     "linear": NUMBER,
     "quadratic": NUMBER,
@@ -86,6 +64,7 @@ LAYER: Final[dict[str, Any]] = {
     "d_input": COUNT,
     "d_hidden": COUNT,
     "d_output": COUNT,
+    "class_centred": FLAG,
     "broken": Optional(TEXT),
     "weight_norm": Optional(NUMBER),
     "norm_z": Optional(NUMBER),
@@ -128,6 +107,8 @@ SHAPE: Final[dict[str, Any]] = {
     "layers": [LAYER],
     "accuracy": Optional(SHARE),
     "verdict": [{"rule": TEXT, "outcome": TEXT, "values": OBJECT}],
+    "difference": Optional(DIFFERENCE),
+    "conditions": Optional(CONDITIONS),
     "null_samples": COUNT,
     "seed": INTEGER,
     **ORIGIN,
@@ -145,9 +126,7 @@ def check_layer_audit(document: Mapping[str, Any]) -> Document:
     copy = checked_copy(document, KIND, SCHEMA_VERSION, SHAPE)
     for finding in copy["verdict"]:
         rule = finding["rule"]
-        values = VERDICT_VALUES.get(rule, OBJECT)
-        if rule in RULE_VALUES:
-            values = {**EVERY_RULE, **RULE_VALUES[rule]}
+        values = rule_values(rule) or VERDICT_VALUES.get(rule, OBJECT)
         check_shape(finding["values"], values, f"verdict of {rule!r}", KIND)
     require(len(copy["layers"]) > 0, "layers is empty")
     return copy

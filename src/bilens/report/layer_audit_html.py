@@ -9,13 +9,19 @@ from bilens.report.document import Document, displayable
 from bilens.report.html import embedded_json, environment
 from bilens.report.numbers import whole
 from bilens.report.sections import reproduction
+from bilens.report.sections.conditions import condition_lines
+from bilens.report.sections.difference import difference_section
 from bilens.report.sections.layer_directions import direction_cards
 from bilens.report.sections.layer_table import about, layer_charts, layer_rows
-from bilens.report.sections.layer_verdict import layer_findings
 from bilens.report.sections.overview import test_data
-from bilens.report.sections.verdict import ICONS, overall_outcome
+from bilens.report.sections.verdict import (
+    ICONS,
+    overall_outcome,
+    overall_sentence,
+    verdict_findings,
+)
 
-SECTIONS = ("verdict", "charts", "table", "directions", "reproduce", "scope")
+SECTIONS = ("verdict", "charts", "table", "directions", "difference", "reproduce", "scope")
 LIMITS = ("layer", "fit", "norm", "chance", "meaning")
 
 
@@ -34,21 +40,24 @@ def page_values(t: Catalogue, original: Document) -> dict[str, Any]:
     """Return everything that the template prints."""
     document = displayable(original)
     outcome = overall_outcome(document)
-    cards = direction_cards(t, document)
+    cards, difference = direction_cards(t, document), difference_section(t, document)
+    present = {"directions": bool(cards), "difference": difference is not None}
     return {
         "t": t,
         "lang": t.lang,
         "kind": "layer_audit",
         "keys": "layers.page",
         "footer": "layers.page.footer",
-        "sections": [name for name in SECTIONS if name != "directions" or cards],
+        "sections": [name for name in SECTIONS if present.get(name, True)],
         "title": document["source"]["path"] or document["model"]["kind"],
         "facts": layer_facts(t, document),
         "num_classes": len(document["layers"]),
         "overall": outcome,
         "overall_icon": ICONS[outcome],
-        "overall_sentence": t(f"layers.overall.{outcome}"),
-        "findings": layer_findings(t, document),
+        "overall_sentence": overall_sentence(t, document),
+        "findings": verdict_findings(t, document),
+        "asked": condition_lines(t, document),
+        "difference": difference,
         "charts": layer_charts(t, document),
         "rows": layer_rows(t, document),
         "cards": cards,

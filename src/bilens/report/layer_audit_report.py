@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from bilens.report.audit_base import AuditBase
 from bilens.report.document import Document
 from bilens.report.layer_audit_document import check_layer_audit
-from bilens.report.saved_report import SavedReport
 
 
 @dataclass(frozen=True)
-class LayerAuditReport(SavedReport):
+class LayerAuditReport(AuditBase):
     """What the audit of a model with many, or with approximate, layers found.
 
     Args:
@@ -34,8 +34,3 @@ class LayerAuditReport(SavedReport):
         from bilens.report.layer_audit_html import render_layer_audit  # jinja2 only here
 
         return render_layer_audit(self.document, lang)
-
-    @property
-    def passed(self) -> bool:
-        """Whether no rule of the verdict failed."""
-        return bool(self.document["passed"])

@@ -9,10 +9,11 @@ from bilens.report.document import Document, displayable
 from bilens.report.html import embedded_json, environment
 from bilens.report.numbers import whole
 from bilens.report.sections import reproduction
+from bilens.report.sections.conditions import condition_lines
 from bilens.report.sections.table_columns import output_cards
 from bilens.report.sections.table_rows import row_cards
 from bilens.report.sections.table_verdict import table_findings
-from bilens.report.sections.verdict import ICONS, overall_outcome
+from bilens.report.sections.verdict import ICONS, overall_outcome, overall_sentence
 
 SECTIONS = ("verdict", "columns", "rows", "reproduce", "scope")
 CONVENTIONS = ("unit", "centring", "size", "baseline")
@@ -49,7 +50,8 @@ def page_values(t: Catalogue, original: Document) -> dict[str, Any]:
         "num_classes": len(document["outputs"]),
         "overall": outcome,
         "overall_icon": ICONS[outcome],
-        "overall_sentence": t(f"table.overall.{outcome}"),
+        "overall_sentence": overall_sentence(t, document),
+        "asked": condition_lines(t, document),
         "findings": table_findings(t, document),
         "unit": t(f"table.unit.{unit}"),
         "scale": t(f"table.scale.{task}"),

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from bilens.report.audit_base import AuditBase
 from bilens.report.document import Document
-from bilens.report.saved_report import SavedReport
 from bilens.report.table_document import check_table
 
 
 @dataclass(frozen=True)
-class TableReport(SavedReport):
+class TableReport(AuditBase):
     """What the audit of a model with named columns found.
 
     Args:
@@ -34,8 +34,3 @@ class TableReport(SavedReport):
         from bilens.report.table_html import render_table  # jinja2 is needed only here
 
         return render_table(self.document, lang)
-
-    @property
-    def passed(self) -> bool:
-        """Whether no rule of the verdict failed."""
-        return bool(self.document["passed"])

@@ -8,7 +8,13 @@ from rich.text import Text
 from bilens.report.catalogue import load_catalogue
 from bilens.report.document import Document, displayable
 from bilens.report.numbers import fixed, signed_quantity
-from bilens.report.sections.verdict import ICONS, overall_outcome, verdict_findings
+from bilens.report.sections.conditions import condition_lines
+from bilens.report.sections.verdict import (
+    ICONS,
+    overall_outcome,
+    overall_sentence,
+    verdict_findings,
+)
 
 
 def audit_table(document: Document, lang: str = "en") -> Table:
@@ -44,9 +50,10 @@ def summary_lines(document: Document, lang: str = "en") -> list[str]:
     The lines are plain text: print them without reading markup.
     """
     t = load_catalogue(lang)
-    findings = verdict_findings(t, displayable({"verdict": document["verdict"]}))
+    asked = {key: document[key] for key in ("kind", "verdict", "passed", "conditions")}
+    shown = displayable(asked)
+    findings = [*verdict_findings(t, shown), *condition_lines(t, shown)]
     lines = [f"{finding.icon} {finding.word}: {finding.sentence}" for finding in findings]
     if document["accuracy"] is None:
         lines.append(f"{ICONS['info']} {t('terminal.no_accuracy')}")
-    outcome = overall_outcome(document)
-    return [*lines, f"{ICONS[outcome]} {t(f'overall.{outcome}')}"]
+    return [*lines, f"{ICONS[overall_outcome(shown)]} {overall_sentence(t, shown)}"]

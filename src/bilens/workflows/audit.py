@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor, nn
 
+from bilens.algebra.closest.quadratic_fit import THRESHOLD
 from bilens.data.images import ImageDataset
 from bilens.errors import UsageError
 from bilens.findings.audit import audit_classifier
+from bilens.findings.conditions import Condition, parse_conditions
+from bilens.findings.difference.pairing import check_pairs
+from bilens.findings.difference.verdict import judge_difference
 from bilens.findings.layers.audit import NULL_SAMPLES as LAYER_SAMPLES
+from bilens.findings.layers.audit import checked_extent, compare_with
+from bilens.findings.layers.one_layer import judge_one_layer
+from bilens.findings.layers.reading import Extent, open_layer
 from bilens.findings.subject import LabelledImages, Progress, silent
 from bilens.io.estimator_reader import from_sklearn
 from bilens.io.load import LoadedModel
 from bilens.report.audit_report import AuditReport
 from bilens.report.layer_audit_report import LayerAuditReport
 from bilens.report.table_report import TableReport
+from bilens.workflows.comparison import difference_document, outcome_document
 from bilens.workflows.given_model import given_model
 from bilens.workflows.layer_audit import audit_model_layers, is_one_exact_layer
+from bilens.workflows.layer_subjects import layer_subjects
 from bilens.workflows.provenance import describe_data, describe_run, describe_source
 from bilens.workflows.table_audit import audit_table, has_columns
 
@@ -32,6 +43,9 @@ def audit(
     seed: int = 0,
     command: str | None = None,
     progress: Progress = silent,
+    baseline: LoadedModel | nn.Module | None = None,
+    fail_on: Sequence[str] = (),
+    threshold: float = THRESHOLD,
 ) -> AuditReport | LayerAuditReport | TableReport:
     """Read a model and report what its weights say.
 
@@ -56,34 +70,51 @@ def audit(
         seed: of the draws and of the random inputs.
         command: how to reproduce this, for the report; None takes the process's command line.
         progress: called with (stage, done, total).
+        baseline: the model that this one was made from, to report what changed: similarity, the
+            spectrum of the difference, its directions, layer by layer.
+        fail_on: conditions that fail the audit, each a rule ("unused_inputs") or a rule with a
+            limit ("r2<0.9", "similarity<0.99"); docs/auditing.md lists the rules.
+        threshold: R² from which the closest map of a layer is read; below, claims are refused.
 
     Returns:
-        A report: `to_dict()`, `to_json(path)`, `to_html(path, lang="en" | "ja")`.
+        A report: `to_dict()`, `to_json(path)`, `to_html(path, lang="en" | "ja")`,
+        `to_markdown(path)`, `passed`.
 
     Raises:
         UsageError: If the model has no layers that can be read, data are given for one that is no
-            classifier, or a number is out of range.
+            classifier, the baseline has other layers, a condition is none, or a number is out of
+            range.
         ShapeError: If the data do not fit the model.
         NonFiniteError: If a weight of a classifier of one layer is NaN or infinite, or they exceed
             float32's range.
         MemoryLimitError: If the dense matrices would not fit.
     """
     model = readable(model)
-    if has_columns(model) and is_one_exact_layer(model):
+    baseline = None if baseline is None else readable(baseline)
+    given = {"data": data is not None, "baseline": baseline is not None}
+    conditions = parse_conditions(fail_on, **given)
+    if has_columns(model) and is_one_exact_layer(model) and baseline is None:
         assert isinstance(model, LoadedModel), "only it has names"
         rows = (data.test_images, data.test_labels) if isinstance(data, ImageDataset) else data
-        return audit_table(model, rows, seed, command)
+        return audit_table(model, rows, seed, command, conditions)
     if isinstance(data, Path):
         raise UsageError(
             f"data is the path {str(data)!r}; rows of a table judge a model of one exact layer "
             "that names its inputs: pass test images as an ImageDataset or a pair of tensors."
         )
-    if is_one_exact_layer(model):
+    if is_one_exact_layer(model) and not has_columns(model):
         samples = CLASS_SAMPLES if null_samples is None else null_samples
-        return audit_one_layer(model, data, samples, seed, command, progress)
+        return audit_one_layer(model, data, samples, seed, command, progress, baseline, conditions)
     samples = LAYER_SAMPLES if null_samples is None else null_samples
     return audit_model_layers(
-        model, labelled(data), describe_data(data), samples, seed, command, progress
+        model,
+        labelled(data),
+        describe_data(data),
+        checked_extent(samples, seed, threshold),
+        command,
+        progress,
+        baseline,
+        conditions,
     )
 
 
@@ -111,9 +142,15 @@ def audit_one_layer(
     seed: int = 0,
     command: str | None = None,
     progress: Progress = silent,
+    baseline: LoadedModel | nn.Module | None = None,
+    conditions: Sequence[Condition] = (),
 ) -> AuditReport:
     """Read a classifier of one bilinear layer; arguments and errors are those of `audit`."""
     module, loaded = given_model(model, "an audit", "bl.audit({})")
+    (subject,), before = layer_subjects(model), None
+    if baseline is not None:
+        before = layer_subjects(baseline)
+        check_pairs([subject], before)
     findings = audit_classifier(
         module,
         labelled(data),
@@ -124,8 +161,17 @@ def audit_one_layer(
         seed=seed,
         progress=progress,
     )
+    opened = open_layer(subject, seed)
+    verdict = findings.verdict + judge_one_layer(subject, opened, seed)
+    difference = None
+    if before is not None:
+        difference = (compare_with(before[0], opened, Extent(0, seed), vectors=True),)
+        verdict += judge_difference(difference)
+    findings = replace(findings, verdict=verdict)
     document = {
         **findings.to_dict(),
+        **outcome_document(conditions, verdict, findings.passed),
+        "difference": difference_document(difference, baseline),
         "source": describe_source(loaded),
         "data": describe_data(data),
         "reproduce": describe_run(command, seed),

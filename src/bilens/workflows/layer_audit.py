@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,12 +11,15 @@ from torch import nn
 
 from bilens.errors import UsageError
 from bilens.findings.accuracy import share_right
+from bilens.findings.conditions import Condition
 from bilens.findings.layers.audit import audit_layers
+from bilens.findings.layers.reading import Extent
 from bilens.findings.records import Share
 from bilens.findings.subject import LabelledImages, Progress
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearClassifier
 from bilens.report.layer_audit_report import LayerAuditReport
+from bilens.workflows.comparison import difference_document, outcome_document
 from bilens.workflows.layer_subjects import layer_subjects
 from bilens.workflows.provenance import describe_run, describe_source
 
@@ -24,10 +28,11 @@ def audit_model_layers(
     model: LoadedModel | nn.Module,
     data: LabelledImages | None,
     about_data: dict[str, Any] | None,
-    null_samples: int,
-    seed: int,
+    extent: Extent,
     command: str | None,
     progress: Progress,
+    baseline: LoadedModel | nn.Module | None = None,
+    conditions: Sequence[Condition] = (),
 ) -> LayerAuditReport:
     """Read every layer of a model; arguments and errors are those of `audit`.
 
@@ -35,23 +40,32 @@ def audit_model_layers(
         model: the model.
         data: test images of a classifier.
         about_data: where they come from, for the document.
-        null_samples: draws for each level of chance, at least 3.
-        seed: of the draws and of the inputs that R² is measured on.
+        extent: draws for each level of chance, their seed, and the R² asked for.
         command: how to reproduce this; None takes the process's command line.
         progress: called with (stage, done, total).
+        baseline: the model to compare with.
+        conditions: that fail the audit.
     """
     module = module_of(model)
     accuracy = None if data is None else accuracy_of(module, data)
     subjects = layer_subjects(model)
     findings = audit_layers(
-        subjects, accuracy, null_samples=null_samples, seed=seed, progress=progress
+        subjects,
+        accuracy,
+        None if baseline is None else layer_subjects(baseline),
+        null_samples=extent.null_samples,
+        seed=extent.seed,
+        threshold=extent.threshold,
+        progress=progress,
     )
     document = {
         **findings.to_dict(),
+        **outcome_document(conditions, findings.verdict, findings.passed),
+        "difference": difference_document(findings.difference, baseline),
         "model": describe_model(model, len(subjects)),
         "source": describe_source(model if isinstance(model, LoadedModel) else None),
         "data": about_data,
-        "reproduce": describe_run(command, seed),
+        "reproduce": describe_run(command, extent.seed),
     }
     return LayerAuditReport(document)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ from torch import Tensor, nn
 from bilens.data.answers import read_answers
 from bilens.data.columns import read_columns
 from bilens.errors import UsageError
+from bilens.findings.conditions import Condition
 from bilens.findings.table_audit import LabelledRows, NamedColumns, audit_columns
 from bilens.io.load import LoadedModel
 from bilens.io.tensors import file_sha256
 from bilens.nn import BilinearClassifier
 from bilens.report.table_report import TableReport
+from bilens.workflows.comparison import outcome_document
 from bilens.workflows.provenance import describe_data, describe_run, describe_source
 
 
@@ -29,6 +32,7 @@ def audit_table(
     data: Path | tuple[Tensor, Tensor] | None = None,
     seed: int = 0,
     command: str | None = None,
+    conditions: Sequence[Condition] = (),
 ) -> TableReport:
     """Read a model whose inputs are columns, and report what columns and pairs of columns do.
 
@@ -38,6 +42,7 @@ def audit_table(
             it is known; or (rows (batch, columns), targets (batch,)).
         seed: of the random rows that model and formula are compared on.
         command: how to reproduce this; None takes the process's command line.
+        conditions: that fail the audit.
 
     Raises:
         UsageError: If the model does not name its inputs.
@@ -59,6 +64,7 @@ def audit_table(
     return TableReport(
         {
             **findings.to_dict(),
+            **outcome_document(conditions, findings.verdict, findings.passed),
             "source": describe_source(model),
             "data": about,
             "reproduce": describe_run(command, seed),

@@ -32,11 +32,32 @@ def audit(
         typer.Option(help="CSV file with the columns and the target of a table's model."),
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report to this HTML file.")] = None,
-    lang: Annotated[Lang, typer.Option(help="Language of the HTML report.")] = "en",
+    markdown: Annotated[
+        Path | None,
+        typer.Option(help="Write Markdown for a pull request to this file; - for stdout."),
+    ] = None,
+    lang: Annotated[Lang, typer.Option(help="Language of the HTML and Markdown reports.")] = "en",
     null_samples: Annotated[
         int | None,
         typer.Option(help="Draws for the level of chance: 99 of a classifier, 19 of each layer."),
     ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(help="The model that this one was made from: report what changed."),
+    ] = None,
+    fail_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Fail (exit code 1) on a rule, such as unused_inputs, or on a rule with a limit, "
+            "such as 'r2<0.9'; may be given again."
+        ),
+    ] = None,
+    threshold: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="R² from which a layer that is not quadratic is read at all."
+        ),
+    ] = 0.9,
     seed: Annotated[int, typer.Option(help="Seed of the chance level.", min=0)] = 0,
     roles: Roles = None,
     activation: ActivationName = None,
@@ -60,8 +81,12 @@ def audit(
         data_dir=data_dir,
         table=table,
         html=html,
+        markdown=markdown,
         lang=lang,
         null_samples=null_samples,
+        baseline=baseline,
+        fail_on=tuple(fail_on or ()),
+        threshold=threshold,
         seed=seed,
         overwrite=overwrite,
         json=json,

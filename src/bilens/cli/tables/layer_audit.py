@@ -9,8 +9,13 @@ from rich.table import Table
 from bilens.cli.tables.cells import number, plain, short
 from bilens.report.catalogue import load_catalogue
 from bilens.report.document import displayable
-from bilens.report.sections.layer_verdict import layer_findings
-from bilens.report.sections.verdict import ICONS, overall_outcome
+from bilens.report.sections.conditions import condition_lines
+from bilens.report.sections.verdict import (
+    ICONS,
+    overall_outcome,
+    overall_sentence,
+    verdict_findings,
+)
 
 CAPTION = (
     "R² of the closest quadratic map under a standard normal input; — where a claim is refused or "
@@ -32,10 +37,11 @@ def layer_audit_table(document: dict[str, Any]) -> Table:
 def layer_lines(document: dict[str, Any]) -> list[str]:
     """Return every finding, and then the verdict, as plain text: print without markup."""
     t = load_catalogue("en")
-    shown = displayable({"verdict": document["verdict"], "passed": document["passed"]})
-    lines = [f"{item.icon} {item.word}: {item.sentence}" for item in layer_findings(t, shown)]
-    outcome = overall_outcome(shown)
-    return [*lines, f"{ICONS[outcome]} {t(f'layers.overall.{outcome}')}"]
+    keys = ("kind", "verdict", "passed", "conditions")
+    shown = displayable({key: document[key] for key in keys})
+    found = [*verdict_findings(t, shown), *condition_lines(t, shown)]
+    lines = [f"{item.icon} {item.word}: {item.sentence}" for item in found]
+    return [*lines, f"{ICONS[overall_outcome(shown)]} {overall_sentence(t, shown)}"]
 
 
 def cells(layer: dict[str, Any]) -> list[str]:

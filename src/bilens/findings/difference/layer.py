@@ -3,45 +3,32 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 import torch
 from torch import Tensor
 
 from bilens.algebra.closest.layer_weights import Layer
-from bilens.algebra.directions import centred_basis
 from bilens.algebra.effective_rank import effective_rank
 from bilens.algebra.eigen.eigendecompose import eigendecompose
 from bilens.algebra.hosvd import HOSVD, hosvd
 from bilens.algebra.localisation import localisation
 from bilens.algebra.map_difference import map_difference
-from bilens.algebra.noise_change import noise_change
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.similarity import Measure, similarity
 from bilens.errors import NumericalError, UsageError
+from bilens.findings.difference.chance import ModeChance, chance_of_change
 from bilens.findings.difference.records import LayerDifference, ModeChange, Trigger
 from bilens.findings.layers.outputs import MASS, directions_holding, largest_parts
 from bilens.findings.layers.reading import Opened
 from bilens.findings.records import drawn
 
 TRIGGERS = 3  # input directions shown
-
-
-@dataclass(frozen=True)
-class Shown:
-    """How a comparison reads a layer.
-
-    Attributes:
-        centred: read the outputs class-centred: they are logits.
-        vectors: keep whole input directions, to be drawn.
-    """
-
-    centred: bool = False
-    vectors: bool = False
+SEED = 0  # of the noise that a change is compared with
 
 
 def compare_layers(
-    name: str, before: Opened | None, after: Opened | None, shown: Shown
+    name: str, before: Opened | None, after: Opened | None, *, vectors: bool = False
 ) -> LayerDifference:
     """Return what changed in a layer.
 
@@ -52,7 +39,7 @@ def compare_layers(
         name: of the layer.
         before: that of the baseline; None where it is broken.
         after: that of the model.
-        shown: how to read it.
+        vectors: keep whole input directions, to be drawn.
     """
     if before is None or after is None:
         which = "the baseline" if before is None else "the model"
@@ -61,11 +48,11 @@ def compare_layers(
     weights, units = weight_change(before.layer, changes), changed_units(before.layer, changes)
     if all(not bool(change.any()) for change in changes.values()):
         return unchanged(name, before)
-    if before.map is None or after.map is None:
+    f, g = before.map, after.map
+    if f is None or g is None:
         score = min(one.fit.r_squared.quadratic.overall for one in (before, after))
         reason = f"R² = {score:.3f} is below {before.fit.threshold:g}"
         return refusal(name, reason, weights, units)
-    f, g = (centred(one, shown.centred) for one in (before.map, after.map))
     delta = map_difference(f, g)
     spectrum = hosvd(delta)
     base = float(f.tensor.norm())
@@ -80,7 +67,7 @@ def compare_layers(
         gaussian=cosine(f, g, "gaussian"),
         change=size / base if base > 0 else None,
         linear_change=linear_change(f, delta),
-        **directions_of(f, g, spectrum, shown),  # type: ignore[arg-type]
+        **directions_of(f, g, spectrum, (before, after), vectors),  # type: ignore[arg-type]
     )
 
 
@@ -127,11 +114,6 @@ def changed_units(before: Layer, changes: dict[str, Tensor]) -> int:
     return int(moved.sum())
 
 
-def centred(f: QuadraticMap, wanted: bool) -> QuadraticMap:
-    """Return a map in coordinates of the class-centred outputs, if wanted."""
-    return f.compose_output(centred_basis(f.sizes.d_out)) if wanted else f
-
-
 def cosine(f: QuadraticMap, g: QuadraticMap, measure: Measure) -> float | None:
     """Return the similarity; None where a map cannot be told from zero."""
     try:
@@ -149,52 +131,40 @@ def linear_change(f: QuadraticMap, delta: QuadraticMap) -> float | None:
 
 
 def directions_of(
-    f: QuadraticMap, g: QuadraticMap, spectrum: HOSVD, shown: Shown
+    f: QuadraticMap,
+    g: QuadraticMap,
+    spectrum: HOSVD,
+    opened: tuple[Opened, Opened],
+    vectors: bool,
 ) -> dict[str, object]:
     """Return into how many directions the quadratic part changed, and what it answers to."""
     if float(spectrum.frobenius_squared) == 0:
         return {"outputs": None, "inputs": None, "output_parts": (), "triggers": ()}
-    by_chance: tuple[Tensor | None, Tensor | None] = (None, None)
-    if f.sizes == g.sizes:
-        noise = noise_change(f, g)
-        by_chance = singular(noise.output_gram), singular(noise.input_gram)
-    direction = spectrum.output_directions[0]
-    if shown.centred:
-        direction = direction @ centred_basis(len(direction) + 1)
+    before, after = opened
+    embeddings = None
+    if before.embedding is not None and after.embedding is not None:
+        embeddings = before.embedding, after.embedding
+    by_chance = chance_of_change(f, g, SEED, embeddings) or (None, None)
     return {
         "outputs": mode_change(spectrum.singular_values, by_chance[0]),
         "inputs": mode_change(spectrum.input.singular_values, by_chance[1]),
-        "output_parts": largest_parts(direction),
-        "triggers": triggers(spectrum, shown),
+        "output_parts": largest_parts(after.output(spectrum.output_directions[0])),
+        "triggers": triggers(spectrum, vectors),
     }
 
 
-def singular(gram: Tensor) -> Tensor:
-    """Return the singular values that a Gram matrix gives, falling."""
-    values: Tensor = torch.linalg.eigvalsh(gram).clamp(min=0).flip(0).sqrt()
-    return values
-
-
-def mode_change(values: Tensor, by_chance: Tensor | None) -> ModeChange:
+def mode_change(values: Tensor, by_chance: ModeChance | None) -> ModeChange:
     """Return what singular values say, beside those by chance."""
-    rank, share = None, None
-    if by_chance is not None and float(by_chance[0]) > 0:
-        rank, share = float(effective_rank(by_chance)), top_share(by_chance)
     return ModeChange(
         effective_rank=float(effective_rank(values)),
-        effective_rank_chance=rank,
+        effective_rank_chance=None if by_chance is None else by_chance.effective_rank,
         directions_90=directions_holding(values, MASS),
-        top_share=top_share(values),
-        top_share_chance=share,
+        top_share=float(values[0].square() / values.square().sum()),
+        top_share_chance=None if by_chance is None else by_chance.top_share,
     )
 
 
-def top_share(values: Tensor) -> float:
-    """Return σ₁² / Σσ²."""
-    return float(values[0].square() / values.square().sum())
-
-
-def triggers(spectrum: HOSVD, shown: Shown) -> tuple[Trigger, ...]:
+def triggers(spectrum: HOSVD, vectors: bool) -> tuple[Trigger, ...]:
     """Return the leading eigenvectors of the change along its leading output direction.
 
     None where the solver did not converge.
@@ -211,7 +181,7 @@ def triggers(spectrum: HOSVD, shown: Shown) -> tuple[Trigger, ...]:
             residual=float(residual),
             localisation=float(localisation(vector)),
             parts=largest_parts(vector),
-            vector=drawn(vector) if shown.vectors else None,
+            vector=drawn(vector) if vectors else None,
         )
         for value, residual, vector in zip(
             eig.eigenvalues, eig.residuals, eig.eigenvectors, strict=True

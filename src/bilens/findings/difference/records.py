@@ -47,10 +47,3 @@ class LayerDifference:
     inputs: ModeChange | None
     output_parts: tuple[Part, ...]  # of the leading output direction of the change
     triggers: tuple[Trigger, ...]
-
-
-@dataclass(frozen=True)
-class Difference:
-    """What changed from the baseline, layer by layer."""
-
-    layers: tuple[LayerDifference, ...]

@@ -6,10 +6,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from bilens.algebra.closest.quadratic_fit import THRESHOLD
 from bilens.checks import check_count
-from bilens.errors import UsageError
+from bilens.errors import NonFiniteError, UsageError
+from bilens.findings.difference.layer import compare_layers
+from bilens.findings.difference.pairing import check_pairs
+from bilens.findings.difference.records import LayerDifference
+from bilens.findings.difference.verdict import judge_difference
 from bilens.findings.layers.norms import with_norm_scores
-from bilens.findings.layers.reading import Extent, read_layer
+from bilens.findings.layers.reading import Extent, Opened, open_layer, read_layer
 from bilens.findings.layers.records import LayerReading
 from bilens.findings.layers.subject import LayerSubject
 from bilens.findings.layers.verdict import judge_layers
@@ -26,6 +31,7 @@ class LayerAudit:
     layers: tuple[LayerReading, ...]
     accuracy: Share | None
     verdict: tuple[Finding, ...]
+    difference: tuple[LayerDifference, ...] | None
     null_samples: int
     seed: int
 
@@ -40,16 +46,18 @@ class LayerAudit:
             "schema_version": SCHEMA_VERSION,
             "kind": "layer_audit",
             "passed": self.passed,
-            **asdict(self),
+            **{name: value for name, value in asdict(self).items() if name != "difference"},
         }
 
 
 def audit_layers(
     subjects: Sequence[LayerSubject],
     accuracy: Share | None = None,
+    baseline: Sequence[LayerSubject] | None = None,
     *,
     null_samples: int = NULL_SAMPLES,
     seed: int = 0,
+    threshold: float = THRESHOLD,
     progress: Progress = silent,
 ) -> LayerAudit:
     """Return what the weights of each layer say.
@@ -60,34 +68,60 @@ def audit_layers(
     Args:
         subjects: the layers, first to last; at least one.
         accuracy: of the whole model on data; None without.
+        baseline: the layers of the model to compare with, of the same names and sizes.
         null_samples: draws for each level of chance, at least 3.
         seed: of the draws and of the inputs that R² is measured on.
+        threshold: R² from which the map of a layer is read.
         progress: called with ("layers", done, total).
 
     Raises:
-        UsageError: If there is no layer, or null_samples or seed is out of range.
+        UsageError: If there is no layer, the baseline has others, or null_samples or seed is out of
+            range.
     """
     if not subjects:
         raise UsageError("an audit needs a model with at least one MLP, and this one has none.")
-    extent = checked_extent(null_samples, seed)
-    found = []
+    extent = checked_extent(null_samples, seed, threshold)
+    if baseline is not None:
+        check_pairs(subjects, baseline)
+    before = {subject.name: subject for subject in baseline or ()}
+    found, changes = [], []
     for done, subject in enumerate(subjects):
         progress("layers", done, len(subjects))
-        found.append(read_layer(subject, extent)[0])
+        reading, opened = read_layer(subject, extent)
+        found.append(reading)
+        if baseline is not None:
+            changes.append(compare_with(before[subject.name], opened, extent))
     progress("layers", len(subjects), len(subjects))
     layers = with_norm_scores(found)
     verdict = judge_layers(layers, accuracy)
-    return LayerAudit(layers, accuracy, verdict, extent.null_samples, extent.seed)
+    difference = None
+    if baseline is not None:
+        difference = tuple(changes)
+        verdict += judge_difference(difference)
+    return LayerAudit(layers, accuracy, verdict, difference, extent.null_samples, extent.seed)
 
 
-def checked_extent(null_samples: int, seed: int) -> Extent:
+def compare_with(
+    before: LayerSubject, after: Opened | None, extent: Extent, *, vectors: bool = False
+) -> LayerDifference:
+    """Return what changed from a layer of the baseline; see `compare_layers`."""
+    try:
+        base = open_layer(before, extent.seed, extent.threshold)
+    except NonFiniteError:
+        base = None
+    return compare_layers(before.name, base, after, vectors=vectors)
+
+
+def checked_extent(null_samples: int, seed: int, threshold: float = THRESHOLD) -> Extent:
     """Return the extent of an audit.
 
     Raises:
-        UsageError: If null_samples or seed is out of range.
+        UsageError: If null_samples, seed or threshold is out of range.
     """
     null_samples = check_count("null_samples", null_samples, minimum=3)
     seed = check_count("seed", seed, minimum=0)
     if seed >= SEED_LIMIT:
         raise UsageError(f"seed must be below 2**32, got {seed}.")
-    return Extent(null_samples, seed)
+    if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+        raise UsageError(f"threshold must be between 0 and 1, got {threshold!r}.")
+    return Extent(null_samples, seed, float(threshold))

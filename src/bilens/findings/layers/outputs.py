@@ -18,11 +18,14 @@ PAIRS = 3  # eigenpairs shown
 PARTS = 5  # components shown of a direction
 
 
-def read_outputs(found: HOSVD, leading: EigenDecomposition, null: OutputModeNull) -> OutputSpectrum:
+def read_outputs(
+    found: HOSVD, direction: Tensor, leading: EigenDecomposition, null: OutputModeNull
+) -> OutputSpectrum:
     """Return the spectrum along the outputs beside its level of chance.
 
     Args:
         found: all singular values along the outputs.
+        direction: the leading one, in the outputs of the layer.
         leading: the whole spectrum of the form along the leading direction.
         null: of the same map.
     """
@@ -36,7 +39,7 @@ def read_outputs(found: HOSVD, leading: EigenDecomposition, null: OutputModeNull
         leading_rank=float(effective_rank(leading.distinct_from_zero)),
         leading_rank_chance=level(null.leading_rank),
         leading_complete=bool(leading.complete),
-        output_parts=largest_parts(found.output_directions[0]),
+        output_parts=largest_parts(direction),
         pairs=leading_pairs(leading),
     )
 

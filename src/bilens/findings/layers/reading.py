@@ -11,7 +11,8 @@ from torch import Tensor
 from bilens.algebra.closest.gaussian_input import GaussianInput
 from bilens.algebra.closest.layer_fit import closest_to_layer
 from bilens.algebra.closest.layer_weights import Layer, in_float64
-from bilens.algebra.closest.quadratic_fit import QuadraticFit, fit_layers
+from bilens.algebra.closest.quadratic_fit import THRESHOLD, QuadraticFit, fit_layers
+from bilens.algebra.directions import centred_basis
 from bilens.algebra.eigen.eigendecompose import eigendecompose
 from bilens.algebra.hosvd import HOSVD, hosvd
 from bilens.algebra.output_mode_null import output_mode_null
@@ -38,22 +39,39 @@ class Extent:
 
     null_samples: int
     seed: int
+    threshold: float = THRESHOLD  # R² from which a map stands for its layer
 
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """A layer with its weights and its map; neither is kept in a reading."""
+    """A layer with its weights and its map; neither is kept in a reading.
+
+    Attributes:
+        layer: the weights, in float64.
+        fit: the map closest to it, with R².
+        basis: (out − 1, out), rows in which logits are read class-centred; None for other outputs.
+        embedding: E, (width, in), contained in both branches; None where there is none.
+    """
 
     layer: Layer
     fit: QuadraticFit
+    basis: Tensor | None
+    embedding: Tensor | None
 
     @property
     def map(self) -> QuadraticMap | None:
-        """The map; None where it does not stand for the layer."""
-        return self.fit.quadratic_map if self.fit.usable else None
+        """The map, in the basis; None where it does not stand for the layer."""
+        if not self.fit.usable:
+            return None
+        f = self.fit.quadratic_map
+        return f if self.basis is None else f.compose_output(self.basis)
+
+    def output(self, direction: Tensor) -> Tensor:
+        """Return a direction of the map's outputs as one of the layer's."""
+        return direction if self.basis is None else direction @ self.basis
 
 
-def open_layer(subject: LayerSubject, seed: int) -> Opened:
+def open_layer(subject: LayerSubject, seed: int, threshold: float = THRESHOLD) -> Opened:
     """Read a layer and fit its map.
 
     Raises:
@@ -62,7 +80,13 @@ def open_layer(subject: LayerSubject, seed: int) -> Opened:
     layer = in_float64(subject.read())
     generator = torch.Generator().manual_seed(seed)
     samples = 100 if subject.exact else SAMPLES  # an exact one is met by any sample
-    return Opened(layer, fit_layers([layer], layer, generator=generator, samples=samples))
+    fit = fit_layers([layer], layer, generator=generator, samples=samples, threshold=threshold)
+    return Opened(
+        layer,
+        fit,
+        centred_basis(len(layer.down)) if subject.classes else None,
+        None if subject.embedding is None else subject.embedding(),
+    )
 
 
 def read_layer(subject: LayerSubject, extent: Extent) -> tuple[LayerReading, Opened | None]:
@@ -78,12 +102,13 @@ def read_layer(subject: LayerSubject, extent: Extent) -> tuple[LayerReading, Ope
         "d_input": subject.d_input,
         "d_hidden": subject.d_hidden,
         "d_output": subject.d_output,
+        "class_centred": subject.classes,
     }
     nothing = dict.fromkeys(
         (field.name for field in fields(LayerReading) if field.name not in known), None
     )
     try:
-        opened = open_layer(subject, extent.seed)
+        opened = open_layer(subject, extent.seed, extent.threshold)
         found = readings(subject, opened, extent)
     except NonFiniteError as error:
         return LayerReading(**known, **{**nothing, "broken": str(error)}), None  # type: ignore[arg-type]
@@ -106,13 +131,17 @@ def readings(subject: LayerSubject, opened: Opened, extent: Extent) -> dict[str,
     found["quadratic_norm"] = math.sqrt(float(spectrum.frobenius_squared))
     found["linear_norm"] = 0.0 if f.linear is None else float(f.linear.norm())
     if float(spectrum.frobenius_squared) > 0:
-        found["outputs"] = outputs_of(subject, spectrum, generator, extent.null_samples)
-        found["stability"] = stability(layer, spectrum)
+        found["outputs"] = outputs_of(subject, opened, spectrum, generator, extent.null_samples)
+        found["stability"] = stability(opened, spectrum)
     return found
 
 
 def outputs_of(
-    subject: LayerSubject, spectrum: HOSVD, generator: torch.Generator, samples: int
+    subject: LayerSubject,
+    opened: Opened,
+    spectrum: HOSVD,
+    generator: torch.Generator,
+    samples: int,
 ) -> OutputSpectrum:
     """Return the output spectrum of a map beside its level of chance."""
     null = output_mode_null(
@@ -120,20 +149,21 @@ def outputs_of(
         generator,
         samples,
         "rotation" if subject.gated else "directions",
-        None if subject.embedding is None else subject.embedding(),
+        opened.embedding,
     )
-    return read_outputs(spectrum, eigendecompose(spectrum.form(0)), null)
+    direction = opened.output(spectrum.output_directions[0])
+    return read_outputs(spectrum, direction, eigendecompose(spectrum.form(0)), null)
 
 
-def stability(layer: Layer, spectrum: HOSVD) -> Stability | None:
+def stability(opened: Opened, spectrum: HOSVD) -> Stability | None:
     """Return what rounding the weights can do along the leading output direction.
 
     None where the form did not pass its checks, or a weight does not fit the shorter format.
     """
-    direction = spectrum.output_directions[0]
+    direction = opened.output(spectrum.output_directions[0])
     try:
-        changed = form_of(rounded_layer(layer, ROUNDING), direction)
-        found = spectrum_stability(spectrum.form(0), changed)
+        changed = form_of(rounded_layer(opened.layer, ROUNDING), direction)
+        found = spectrum_stability(opened.fit.quadratic_map.form(direction), changed)
     except BilensError:
         return None
     sines = found.sine[:LEADING].tolist()

@@ -98,6 +98,7 @@ class LayerReading:
     d_input: int
     d_hidden: int
     d_output: int
+    class_centred: bool  # its outputs are logits, read against their mean
     broken: str | None  # why it cannot be read; then all that follows is null
     weight_norm: float | None  # √Σ of the squares of all weights
     norm_z: float | None  # robust z of its logarithm across the layers

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 
-from bilens.findings.layers.records import LayerReading
+from bilens.findings.layers.records import Inputs, LayerReading, Stability, Units
+from bilens.findings.layers.subject import LayerSubject
 from bilens.findings.records import Finding, Outcome, Share
 from bilens.findings.verdict import accuracy_finding
 
@@ -39,9 +41,29 @@ def judge_layers(
     return tuple(finding for finding in found if finding is not None)
 
 
+def judge_weights(
+    subject: LayerSubject, units: Units, inputs: Inputs, stable: Stability | None
+) -> tuple[Finding, ...]:
+    """Return the rules on the weights of a single layer that is read exactly."""
+    rest = (field.name for field in fields(LayerReading))
+    known = {
+        **dict.fromkeys(rest, None),
+        "name": subject.name,
+        "d_input": subject.d_input,
+        "d_hidden": subject.d_hidden,
+        "units": units,
+        "inputs": inputs,
+        "stability": stable,
+    }
+    layers = [LayerReading(**known)]  # type: ignore[arg-type]
+    rules = (_dead_units, _duplicate_units, _unused_inputs, _dominant_inputs, _unstable_directions)
+    return tuple(finding for rule in rules if (finding := rule(layers)) is not None)
+
+
 def named(names: Sequence[str]) -> str:
-    """Return some names, and an ellipsis where there are more."""
-    return ", ".join([*names[:NAMED], *(["…"] if len(names) > NAMED else [])])
+    """Return some names, and how many more there are."""
+    more = [f"+{len(names) - NAMED}"] if len(names) > NAMED else []
+    return ", ".join([*names[:NAMED], *more])
 
 
 def _non_finite(layers: Sequence[LayerReading]) -> Finding:
@@ -200,7 +222,8 @@ def _low_rank(layers: Sequence[LayerReading]) -> Finding | None:
 
 def most_directions(layer: LayerReading) -> int:
     """Return how many output directions the quadratic part of a layer can have."""
-    return min(layer.d_output, layer.d_hidden, layer.d_input * (layer.d_input + 1) // 2)
+    d_output = layer.d_output - layer.class_centred
+    return min(d_output, layer.d_hidden, layer.d_input * (layer.d_input + 1) // 2)
 
 
 def _unstable_directions(layers: Sequence[LayerReading]) -> Finding | None:

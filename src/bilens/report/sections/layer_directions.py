@@ -69,6 +69,9 @@ def pair_rows(pairs: list[dict[str, Any]]) -> list[PairRow]:
     ]
 
 
-def parts_text(parts: list[dict[str, Any]]) -> str:
-    """Return coordinates with their components."""
-    return ", ".join(f"{part['index']} ({signed(part['component'])})" for part in parts)
+def parts_text(parts: list[dict[str, Any]], names: list[str] | None = None) -> str:
+    """Return coordinates, by number or name, with their components."""
+    return ", ".join(
+        f"{part['index'] if names is None else names[part['index']]} ({signed(part['component'])})"
+        for part in parts
+    )

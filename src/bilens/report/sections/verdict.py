@@ -8,7 +8,13 @@ from typing import Any, Final
 from bilens.report.catalogue import Catalogue
 from bilens.report.document import VERDICT_VALUES, Document
 from bilens.report.numbers import fixed, percent, scientific, whole
+from bilens.report.sections.rules import rule_scope, rule_sentence
 
+OVERALL: Final = {
+    "audit": "overall",
+    "layer_audit": "layers.overall",
+    "table": "table.overall",
+}
 ICONS: Final = {"pass": "✓", "warn": "!", "fail": "✗", "info": "i"}
 
 
@@ -31,6 +37,14 @@ def overall_outcome(document: Document) -> str:
     return "warn" if "warn" in outcomes else "pass"
 
 
+def overall_sentence(t: Catalogue, document: Document) -> str:
+    """Return the verdict as a whole, of one layer or of many, in words."""
+    outcome = overall_outcome(document)
+    if any(item["failed"] for item in document.get("conditions") or []):
+        return t("overall.conditions")
+    return t(f"{OVERALL[document['kind']]}.{outcome}")
+
+
 def verdict_findings(t: Catalogue, document: Document) -> list[FindingLine]:
     """Return the findings in the order of the document."""
     return [finding_line(t, finding) for finding in document["verdict"]]
@@ -40,6 +54,10 @@ def finding_line(t: Catalogue, finding: dict[str, Any]) -> FindingLine:
     """Return one finding in words; one of an unknown rule shows its name and numbers."""
     rule, values = finding["rule"], finding["values"]
     outcome = finding["outcome"] if finding["outcome"] in ICONS else "info"
+    known = rule_sentence(t, rule, outcome, values)
+    if known is not None:
+        word, scope = t(f"outcome.{outcome}"), rule_scope(t, rule)
+        return FindingLine(outcome, ICONS[outcome], word, known, scope)
     key = f"verdict.{rule}.{outcome}"
     if rule == "few_directions":
         key += {0: "_none", values["of"]: "_all"}.get(values["k"], "")

@@ -1,0 +1,141 @@
+"""`bilens audit` beyond one classifier: layers, a baseline, conditions, Markdown.
+
+Broken once: `raise typer.Exit(FAILED)` left out; a failed condition ended with 0.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import bilens as bl
+import tiny
+from bilens.errors import NonFiniteError
+from commands import USAGE, Shell, assert_one_line, model_folder
+from layer_audit_documents import transformer
+
+FEW = ("--null-samples", 3)
+
+
+@pytest.fixture
+def deep(tmp_path: Path) -> Path:
+    return model_folder(tmp_path / "deep", tiny.classifier(n_layers=2, gate="silu"))
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    base, tuned = transformer(), transformer()
+    with torch.no_grad():
+        tuned.mlps[1].left.weight[0] += 0.2  # type: ignore[index,union-attr]
+    return bl.save(base, tmp_path / "base"), bl.save(tuned, tmp_path / "tuned")
+
+
+def test_a_deep_gated_classifier_is_read_layer_by_layer(bilens: Shell, deep: Path) -> None:
+    result = bilens("audit", deep, *FEW)
+    assert result.code == 0
+    assert "layers.0" in result.out
+    assert "layers.1" in result.out
+    assert "R²" in result.out
+    document = bilens("audit", deep, *FEW, "--json").json()
+    assert document["kind"] == "layer_audit"
+    assert document == bl.audit(bl.load(deep), null_samples=3, command="").to_dict() | {
+        "reproduce": document["reproduce"]
+    }
+
+
+def test_data_give_the_accuracy_of_a_deep_classifier(bilens: Shell, tmp_path: Path) -> None:
+    data = tiny.images(name="mnist")
+    folder = model_folder(tmp_path / "deep", tiny.classifier(n_layers=2))
+    idx = tiny.write_idx(tmp_path / "idx", data)
+    line = ("audit", folder, "--dataset", "mnist", "--data-dir", idx, *FEW, "--json")
+    document = bilens("-q", *line).json()
+    assert document["accuracy"]["total"] == tiny.NUM_TEST
+    assert "accuracy" in [finding["rule"] for finding in document["verdict"]]
+
+
+def test_every_format_is_written(bilens: Shell, deep: Path, tmp_path: Path) -> None:
+    html, markdown = tmp_path / "a.html", tmp_path / "a.md"
+    files = ("--html", html, "--markdown", markdown, "--lang", "ja")
+    result = bilens("audit", deep, *FEW, *files)
+    assert f"Report: {html}" in result.out
+    assert f"Report: {markdown}" in result.out
+    assert 'lang="ja"' in html.read_text("utf-8")
+    assert "層" in markdown.read_text("utf-8")
+    assert_one_line(bilens("-q", "audit", deep, *FEW, *files), USAGE, ["exists already"])
+    printed = bilens("-q", "audit", deep, *FEW, "--markdown", "-")
+    assert printed.out.startswith("## bilens audit: ")
+    assert printed.err == ""
+
+
+def test_a_condition_fails_a_build(bilens: Shell, deep: Path) -> None:
+    result = bilens("audit", deep, *FEW, "--fail-on", "r2<0.9999", "--fail-on", "non_finite")
+    assert result.code == 1
+    assert "Failed: r2<0.9999" in result.err
+    assert "non_finite" not in result.err
+    assert bilens("audit", deep, *FEW, "--fail-on", "non_finite").code == 0
+
+
+def test_a_baseline_says_what_changed(bilens: Shell, pair: tuple[Path, Path]) -> None:
+    base, tuned = pair
+    line = ("audit", tuned, "--baseline", base, *FEW)
+    result = bilens(*line)
+    assert result.code == 0
+    assert "1 of 5 layers are not those of the baseline" in result.out
+    document = bilens(*line, "--json").json()
+    same = [layer["identical"] for layer in document["difference"]["layers"]]
+    assert same == [True, False, True, True, True]
+    assert document["difference"]["baseline"]["path"] == str(base)
+    assert bilens(*line, "--fail-on", "changed_layers>1").code == 0
+    assert bilens(*line, "--fail-on", "changed_layers").code == 1
+    assert bilens(*line, "--fail-on", "similarity<0.5").code == 0
+
+
+def test_the_report_of_a_classifier_has_the_difference(bilens: Shell, tmp_path: Path) -> None:
+    old, new = tiny.classifier(), tiny.classifier()
+    with torch.no_grad():
+        new.head.weight[0, 0] += 0.1
+    folders = [model_folder(tmp_path / name, model) for name, model in (("a", old), ("b", new))]
+    page = tmp_path / "b.html"
+    line = ("audit", folders[1], "--baseline", folders[0], "--null-samples", 39, "--html", page)
+    document = bilens(*line, "--json").json()
+    (layer,) = document["difference"]["layers"]
+    assert (layer["identical"], layer["changed_units"]) == (False, 1)
+    assert len(layer["triggers"][0]["vector"]) == tiny.PIXELS
+    text = page.read_text("utf-8")
+    assert 'id="difference"' in text
+    rules = [finding["rule"] for finding in document["verdict"]]
+    assert {"dead_units", "unused_inputs", "dominant_inputs", "similarity"} <= {*rules}
+
+
+def test_nan_in_a_classifier_of_one_layer_is_refused() -> None:
+    model = tiny.classifier()
+    model.head.weight.data[0, 0] = torch.nan
+    with pytest.raises(NonFiniteError):
+        bl.audit(model)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--fail-on", "speed"), ["no rule 'speed'", "r2, dead_units"]),
+        (("--fail-on", "r2<"), ["'r2<' is no condition"]),
+        (("--fail-on", "similarity<0.9"), ["needs baseline", "--baseline"]),
+        (("--fail-on", "accuracy<0.9"), ["needs data", "--data-dir"]),
+        (("--markdown", "-", "--json"), ["both print on stdout"]),
+        (("--null-samples", 2), ["null_samples", "at least 3"]),
+    ],
+)
+def test_bad_options_are_one_line(
+    options: tuple[object, ...], words: list[str], bilens: Shell, deep: Path
+) -> None:
+    assert_one_line(bilens("-q", "audit", deep, *options), USAGE, words)
+
+
+def test_models_that_do_not_match_are_refused_with_the_list(
+    bilens: Shell, deep: Path, pair: tuple[Path, Path]
+) -> None:
+    result = bilens("-q", "audit", deep, *FEW, "--baseline", pair[0])
+    words = ["do not match layer by layer", "layers.0 is in the model alone", "blocks.0.mlp"]
+    assert_one_line(result, USAGE, words)
