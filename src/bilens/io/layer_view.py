@@ -83,6 +83,9 @@ class LayerView:
         """The closest quadratic map with its R² under N(0, I), as `bl.quadratic_fit` finds it.
 
         None where the layer is exact: there is nothing to fit.
+
+        Cost: 10,000 runs of the layer and of the map in float64; `bl.quadratic_fit(view,
+        samples=1000)` has two digits of R² for a tenth of that.
         """
         return None if self.exact else self._kept("fit", self._fitted)
 
