@@ -130,3 +130,25 @@ def test_an_audit_reads_columns(
     assert bilens("audit", run, "--table", run / "test.csv", "--dataset", "mnist").code == 2
     (run / "test.csv").write_text("width,height,depth,colour,y\n1,2,3,red,maybe\n")
     assert "'maybe' in the target 'y'" in bilens("audit", run, "--table", run / "test.csv").error()
+
+
+def test_the_rows_of_the_test_are_not_fitted(bilens: Shell, tmp_path: Path) -> None:
+    """A target of pure noise can be learnt by heart, and not be foreseen."""
+    rng = np.random.default_rng(1)
+    frame = pd.DataFrame(rng.normal(size=(80, 12))).add_prefix("c")
+    frame.assign(y=rng.choice(["a", "b"], 80)).to_csv(tmp_path / "noise.csv", index=False)
+    line = ("train", "table", tmp_path / "noise.csv", "--target", "y", "--out", tmp_path / "run")
+    document = bilens(*line, "--alpha", "0.001", "--test", "0.5", "--json").json()
+    assert document["train_score"] == 1.0
+    assert document["test_score"] < 0.8
+
+
+def test_a_drawing_of_pixels_is_not_made_of_columns(
+    bilens: Shell, tables: dict[str, Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    assert bilens("train", "table", tables["classes"], "--target", "y", "--out", run).code == 0
+    line = ("explain", run, "--table", run / "test.csv", "--index", "0")
+    result = bilens(*line, "--plate", tmp_path / "plate.svg")
+    assert result.code == 2
+    assert "bilens audit" in result.error()

@@ -1,6 +1,6 @@
 """A table to train on: one outcome for whatever a file may hold.
 
-Broken once: "mean" accepted for a target without a value; the names of text columns sorted by row.
+Broken once: "mean" accepted for a target without a value; the classes in the order of their rows.
 """
 
 from __future__ import annotations

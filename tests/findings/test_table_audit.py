@@ -1,7 +1,7 @@
 """The audit of a model with named columns: right whatever the units of the columns are.
 
-Broken once: the mean of the columns left out of the standard units; the rival of a wrong answer
-taken from the scores.
+Broken once: the mean of the columns left out of the standard units; rows that the model has seen
+not marked.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The report of a table: a document that is checked, and a page of bars with the columns' names.
 
-Broken once: the names of rows escaped twice; a column's place not compared with their number.
+Broken once: the place of a column not compared with their number.
 """
 
 from __future__ import annotations

@@ -6,7 +6,9 @@ the weights of the rows not passed on.
 
 from __future__ import annotations
 
+import importlib
 import pickle
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import bilens as bl
+from bilens.errors import MissingExtraError
 
 WINE = load_wine(as_frame=True)
 DIABETES = load_diabetes(as_frame=True)
@@ -207,3 +210,13 @@ def test_a_report_names_the_columns(tmp_path: Path) -> None:
         wine().report(WINE.data, WINE.target + 7)
     with pytest.raises(ValueError, match="needs the targets"):
         wine().report(WINE.data)
+
+
+@pytest.mark.parametrize("absent", ["sklearn", "pandas"])
+def test_without_the_packages_the_extra_is_named(
+    absent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "bilens.sklearn")
+    monkeypatch.setitem(sys.modules, absent, None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'bilens\[sklearn\]'"):
+        importlib.import_module("bilens.sklearn")

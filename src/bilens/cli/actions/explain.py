@@ -35,6 +35,11 @@ def run_explain_command(
     if table is not None:
         if dataset is not None or data_dir is not None:
             raise UsageError("--table takes the place of --dataset and --data-dir: give it alone.")
+        if plate is not None:
+            raise UsageError(
+                "--plate draws the pixels of images; what the columns of a row add is drawn by "
+                f"bilens audit {source[0]} --table {table} --html page.html."
+            )
         document = explain_rows(model, table, indices, baseline=baseline)
     else:
         data = find_test_data(model, dataset, data_dir, output.say)

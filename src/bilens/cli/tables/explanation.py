@@ -16,7 +16,9 @@ def explanation_tables(document: dict[str, Any]) -> Iterator[Table]:
     for item in document["explanations"]:
         table = Table(
             title=title_of(item, names),
-            caption="Class-centred logits; score = Σ λ(v·x)² + rest + linear + constant, exactly.",
+            caption="Score = Σ λ(v·x)² + rest + linear + constant, exactly."
+            if len(names) == 1
+            else "Class-centred logits; score = Σ λ(v·x)² + rest + linear + constant, exactly.",
         )
         table.add_column("class")
         for name in ("score", "eigenvector", "λ", "v·x", "contribution"):
