@@ -240,6 +240,24 @@ def test_a_weight_that_is_nan_is_named() -> None:
         find_mlps(module)
 
 
+class Stacked(Fused):
+    """Halves of an output that go on together, so that none of them is a value of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.both(torch.tanh(self.first(x)))
+        return torch.stack(y.chunk(2, dim=-1)).sum(dim=0)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(D_IN, D_IN)
+
+
+def test_parts_that_are_no_value_of_their_own_end_no_layer() -> None:
+    found = find_mlps(Stacked())
+    assert [*found.layers] == ["first"]
+    assert found.left_out == ("both (Linear)", "down (Linear)")
+
+
 class TwoInputs(Gated):
     """A gate that reads something else than the branch it is multiplied with."""
 

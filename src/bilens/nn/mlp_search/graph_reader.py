@@ -147,7 +147,7 @@ class GraphReader:
         found = leaves(tree)
         neurons = [leaf for leaf in found if isinstance(leaf, Neurons)]
         own = len(neurons) == 1 and {*found} <= {neurons[0], neurons[0].source}
-        if own and source.width is not None:
+        if own and source.width is not None and source.place is not None:
             before = self._layer_of.get(neurons[0].source)
             layer = FoundLayer(tree, neurons[0], source.place, before)
             self.layers.append(layer)
