@@ -1,6 +1,7 @@
 """Layers are found wherever a module computes them, and are what the module computes.
 
 Broken once: `resolved` without what is closed already; two residual blocks were no network.
+Values below resolved too early; of four residual blocks none was a network.
 The result of the check, hooks of the module and the sources of two branches left out of sight each
 stayed green, until a test for each was added.
 """
@@ -151,6 +152,21 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
         lambda: nn.Sequential(nn.Linear(D_IN, 4), trained_norm(), nn.ReLU(), nn.Linear(4, 2)),
         1,
     ),
+    "quick GELU": (lambda: Ordinary(lambda t: t * torch.sigmoid(1.702 * t)), 1),
+    "numbers": (lambda: Ordinary(lambda t: torch.relu(t) / 2 - 0.3, residual=True), 1),
+    "numbers, deep": (
+        lambda: nn.Sequential(Ordinary(lambda t: torch.tanh(t) * 3), Ordinary(torch.relu)),
+        2,
+    ),
+    "four residual": (
+        lambda: Stack(
+            Ordinary(torch.tanh),
+            Gated(functional.relu),
+            Gated(functional.silu),
+            Ordinary(lambda t: torch.relu(t) * 2),
+        ),
+        4,
+    ),
     "two residual": (lambda: Stack(Ordinary(torch.tanh), Gated(functional.relu)), 2),
 }
 
@@ -238,6 +254,14 @@ def test_a_weight_that_is_nan_is_named() -> None:
         module.fc2.weight[1, 2] = torch.nan
     with pytest.raises(NonFiniteError, match=r"fc2.weight holds 1"):
         find_mlps(module)
+
+
+def test_a_normalisation_is_no_activation() -> None:
+    def unit(t: Tensor) -> Tensor:
+        return functional.normalize(torch.relu(t), dim=-1)
+
+    with pytest.raises(UsageError, match=r"Not read: .*normalize behind fc1"):
+        find_mlps(Ordinary(unit))
 
 
 class Stacked(Fused):

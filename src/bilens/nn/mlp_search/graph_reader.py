@@ -10,6 +10,7 @@ from bilens.nn.mlp_search.expression import (
     Applied,
     Neurons,
     Source,
+    Step,
     Total,
     Tree,
     leaves,
@@ -18,9 +19,14 @@ from bilens.nn.mlp_search.expression import (
     width_read,
 )
 from bilens.nn.mlp_search.found_layer import FoundLayer
-from bilens.nn.mlp_search.known_activation import is_square, known_activation
+from bilens.nn.mlp_search.known_activation import (
+    ScaledActivation,
+    is_square,
+    known_activation,
+    scaled_activation,
+)
 from bilens.nn.mlp_search.pointwise import Pointwise
-from bilens.nn.mlp_search.steps import Weight
+from bilens.nn.mlp_search.steps import Weight, number
 
 Value = Tree | Pointwise | Weight | tuple[Tree, ...] | None
 
@@ -76,6 +82,9 @@ class GraphReader:
         if activation is not None and activation.name == "identity":
             return value.argument
         square = activation is None and is_square(value.function)
+        scaled = None if activation is not None or square else scaled_activation(value.function)
+        if scaled is not None:
+            return self._scaled_neurons(value, scaled)
         if activation is None and not square:
             paths = [step.path for step in steps(value.argument) if step.path]
             if paths and isinstance(value.argument, Applied):
@@ -89,13 +98,21 @@ class GraphReader:
             return Neurons(Activation("identity"), gate, gate, source)
         return Neurons(activation, gate, None, source)
 
+    def _scaled_neurons(self, value: Pointwise, scaled: ScaledActivation) -> Tree:
+        """Return scale · φ(inner · t) + shift, numbers put into the maps around the neurons."""
+        gate, source = self.linear(Applied(Step("", number(scaled.inner)), value.argument))
+        if width_read(gate) is None or width_of(gate) is None:
+            return Source(value.node)
+        neurons = Neurons(scaled.activation, gate, None, source)
+        return Applied(Step("", number(scaled.scale), number(scaled.shift)), neurons)
+
     def linear(self, tree: Tree) -> tuple[Tree, Source]:
         """Return a value as linear in one source, what is below it closed as a layer."""
-        tree = self.resolved(tree)
-        found = leaves(tree)
+        resolved = self.resolved(tree)
+        found = leaves(resolved)
         if len(found) == 1 and isinstance(found[0], Source):
-            return tree, found[0]
-        if isinstance(tree, Applied):
+            return resolved, found[0]
+        if isinstance(tree, Applied) and tree.inner in self._nodes:
             inner, source = self.linear(tree.inner)
             return Applied(tree.step, inner), source
         source = self.close(tree)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import get_args
 
 import torch
@@ -11,9 +12,10 @@ from torch import Tensor
 from bilens.algebra.closest.activation import Activation, ActivationName
 
 POINTS = torch.cat([torch.linspace(-8, 8, 161), torch.tensor([-40.0, -20.0, 20.0, 40.0])]).double()
-TOLERANCE = (
-    1e-6  # GELU and its tanh form differ by 5e-4, functions with constants in float32 by 1e-8
-)
+INNER_SCALES = (1.0, 1.702)  # the second is that of the quick GELU
+CURVED = tuple(name for name in get_args(ActivationName) if name not in ("identity", "leaky_relu"))
+SMALLEST_SCALE = 1e-6  # below it a function is a constant
+TOLERANCE = 1e-6  # GELU and its tanh form are 5e-4 apart, constants in float32 1e-8
 
 
 def known_activation(function: Callable[[Tensor], object]) -> Activation | None:
@@ -26,6 +28,31 @@ def known_activation(function: Callable[[Tensor], object]) -> Activation | None:
     return None if values is None else activation_through(POINTS, values)
 
 
+@dataclass(frozen=True)
+class ScaledActivation:
+    """scale · φ(inner · t) + shift."""
+
+    activation: Activation
+    inner: float
+    scale: float
+    shift: float
+
+
+def scaled_activation(function: Callable[[Tensor], object]) -> ScaledActivation | None:
+    """Return an activation between numbers, as in t · sigmoid(1.702 t); None for none."""
+    values = values_of(function)
+    if values is None:
+        return None
+    for inner in INNER_SCALES:
+        for activation in map(Activation, CURVED):
+            columns = torch.stack([activation(inner * POINTS), torch.ones_like(POINTS)], dim=1)
+            scale, shift = torch.linalg.lstsq(columns, values[:, None]).solution[:, 0].tolist()
+            rest = (columns @ columns.new_tensor([scale, shift]) - values).abs()
+            if abs(scale) > SMALLEST_SCALE and bool((rest <= TOLERANCE * (1 + values.abs())).all()):
+                return ScaledActivation(activation, inner, scale, shift)
+    return None
+
+
 def is_square(function: Callable[[Tensor], object]) -> bool:
     """Tell whether a function is t², which is a product of two equal branches."""
     values = values_of(function)
@@ -36,11 +63,14 @@ def values_of(function: Callable[[Tensor], object]) -> Tensor | None:
     """Return what somebody else's function makes of `POINTS`; None if it is none of entries."""
     try:
         with torch.no_grad():
-            values = function(POINTS[None].clone())
+            values, some = function(POINTS[None].clone()), function(POINTS[None, ::2].clone())
     except Exception:  # asked with an input that it may not expect
         return None
-    fits = isinstance(values, Tensor) and values.shape == (1, len(POINTS))
-    return values[0].double() if fits else None  # type: ignore[index]
+    if not isinstance(values, Tensor) or not isinstance(some, Tensor):
+        return None
+    if values.shape != (1, len(POINTS)) or not torch.allclose(values[:, ::2], some):
+        return None  # of other entries too, as a normalisation is
+    return values[0].double()
 
 
 def activation_through(
