@@ -93,9 +93,8 @@ def drawn(column: Column, middle: float, width: float, y: Axis) -> list[Markup]:
         thick = max(low - high, 3.0)
         centre = (low + high) / 2
         parts.append(rectangle(left - 1, centre - thick / 2, width + 2, thick, "chance"))
-    shade = "fill" if column.inner is not None else "pos strong"
-    if column.marked:
-        shade = "neg strong"
+    colour = "neg" if column.marked else "pos"
+    shade = colour if column.inner is not None else f"{colour} strong"
     bar = rectangle(left, y(column.value), width, ground - y(column.value), shade)
     parts.insert(0, bar)
     if column.inner is not None and column.inner > 0:

@@ -88,9 +88,12 @@ def unit_text(units: dict[str, Any]) -> str:
 def layer_charts(t: Catalogue, document: Document) -> list[tuple[str, Markup]]:
     """Return a caption and a drawing for each of R², size and effective rank."""
     layers = document["layers"]
-    found = [size_chart(t, layers), rank_chart(t, layers)]
+    found = []
     if any(layer["fit"] is not None for layer in layers):
-        found.insert(0, r2_chart(t, layers))
+        found.append(r2_chart(t, layers))
+    found.append(size_chart(t, layers))
+    if any(layer["outputs"] is not None for layer in layers):
+        found.append(rank_chart(t, layers))
     return found
 
 
