@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DATA ?=
+MODEL ?=
 
-.PHONY: help demo test check bench bench-training bench-decomposition bench-guarantees bench-tracing bench-quadratic-fit bench-language bench-sae bench-tables study-masks docs clean
+.PHONY: help demo test check bench bench-training bench-decomposition bench-guarantees bench-tracing bench-quadratic-fit bench-language bench-sae bench-tables study-masks study-pretrained docs clean
 
 help:
 	@echo "make demo    install, train on real digits, read the weights, write runs/demo/report.html"
@@ -16,6 +17,7 @@ help:
 	@echo "make bench-tracing   tracing all latents of a layer against the dense way"
 	@echo "make bench-tables   the estimators for tables against those of scikit-learn"
 	@echo "make bench-sae   a training step of a sparse autoencoder against the dense way"
+	@echo "make study-pretrained   a pretrained language model audited end to end (MODEL=file.gguf)"
 	@echo "make study-masks   universal masks on trained models (DATA=folder with the IDX files)"
 	@echo "make docs    regenerate docs/cli.md, docs/api.md, the benchmark page and the README picture"
 
@@ -57,6 +59,9 @@ bench-tables: .venv/test
 
 bench-sae: .venv/test
 	$(BIN)/python -m bench.sae_steps
+
+study-pretrained: .venv/test
+	$(BIN)/python -m bench.pretrained $(MODEL)
 
 study-masks: .venv/test
 	$(BIN)/python -m bench.masks $(if $(DATA),--data-dir $(DATA))
