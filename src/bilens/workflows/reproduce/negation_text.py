@@ -15,9 +15,10 @@ from functools import partial
 import torch
 
 from bilens.train.sae.recipe import SAERecipe
+from bilens.workflows.reproduce.negation_candidates import TOP
 from bilens.workflows.reproduce.negation_circuit import corpus_blocks
 from bilens.workflows.reproduce.negation_pairs import FRAMES, OPENERS, NegationPairs, over_words
-from bilens.workflows.reproduce.negation_text_circuit import TOP, measure_block
+from bilens.workflows.reproduce.negation_text_circuit import measure_block
 from bilens.workflows.reproduce.negation_text_page import negation_page
 from bilens.workflows.reproduce.negation_words import TruthWords
 from bilens.workflows.reproduce.one_model import OneModelStudy, model_of

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict
 
 import torch
 from torch import Tensor
 
 from bilens.algebra.direct.listed import ListedInteractions
-from bilens.algebra.direct.listed_interactions import listed_interactions
-from bilens.algebra.rotation_null import random_frame
-from bilens.interp.causal import Edit, Where, ablation, causal_check
-from bilens.interp.contrasts import contrast_directions, rank_contrasts, weighted_space
+from bilens.interp.causal import Edit, ablation, causal_check
+from bilens.interp.contrasts import rank_contrasts
 from bilens.interp.ranking import rank_latents
-from bilens.interp.records import InputDirections
-from bilens.interp.token_reading import output_tokens
 from bilens.interp.tracer import only, trace_layer
-from bilens.workflows.reproduce.negation_circuit import MOST_DIRECTIONS, fewest
+from bilens.workflows.reproduce.negation_candidates import (
+    TOP,
+    Candidate,
+    describe,
+    latent_candidate,
+    pair_candidate,
+    pair_interactions,
+)
+from bilens.workflows.reproduce.negation_circuit import MOST_DIRECTIONS
 from bilens.workflows.reproduce.negation_pairs import NegationPairs, loss_elsewhere
 from bilens.workflows.reproduce.negation_words import InputKinds, TruthWords
 from bilens.workflows.reproduce.study import Record
@@ -28,31 +30,8 @@ from bilens.workflows.trace_values import known
 LEAST_ACTIVE = 50  # tokens at which a latent is active, to be ranked or to be of a kind
 MOST_COMPARED = 40  # output latents whose pairs are ranked: the first of the ranking of latents
 CHECKED_PAIRS = 200  # of their ranking, whose interactions are listed
-TOP = 20  # interactions listed of each output latent, or pair
-LISTED_TOKENS = 6
-NUM_RANDOM = 10
 MOST_TRIED = 12  # of the latents, and of the pairs, that hold negation: the first of their ranking
-
-RandomDraw = Callable[[torch.Generator], InputDirections]
-
-
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """One or two output latents, and the directions that stand for them.
-
-    Attributes:
-        latents: one, or the two of a pair.
-        place: in its ranking, from 1.
-        along: their eigen-directions, as few as hold most of the squared eigenvalues.
-        where: which inputs are changed.
-        random: draws as many other directions.
-    """
-
-    latents: tuple[int, ...]
-    place: int
-    along: InputDirections
-    where: Where
-    random: RandomDraw
+NUM_RANDOM = 10
 
 
 def measure_block(
@@ -122,7 +101,7 @@ def measure_block(
         ]
     found["tried"] = len(candidates)
     if candidates:
-        best = max(candidates, key=lambda each: lost_shift(each, choosing))
+        best = min(candidates, key=lambda each: shift_left(each, choosing))
         found["circuits"] = [
             {
                 **describe(reader, candidate, kinds),
@@ -141,10 +120,9 @@ def held_places(order: list[int], both: Tensor, negation: Tensor) -> list[int]:
     return (with_both + with_one)[:MOST_TRIED]
 
 
-def lost_shift(candidate: Candidate, pairs: NegationPairs) -> float:
-    """Return how much of a negator's shift goes with the directions of a candidate, in logits."""
-    edit = ablation(candidate.along, candidate.where)
-    return float(pairs.shift().mean() - pairs.shift(edit).mean())
+def shift_left(candidate: Candidate, pairs: NegationPairs) -> float:
+    """Return what is left of a negator's shift without the directions of a candidate, in logits."""
+    return float(pairs.shift(ablation(candidate.along, candidate.where)).mean())
 
 
 def coupled(interactions: ListedInteractions, kinds: InputKinds) -> tuple[Tensor, Tensor]:
@@ -165,108 +143,6 @@ def places(order: list[int], both: Tensor, negation: Tensor) -> Record:
         record[f"num_{name}"] = len(at)
         record[f"chance_{name}"] = (len(order) + 1) / (len(at) + 1) if at else None
     return record
-
-
-def pair_interactions(reader: LatentReader, first: Tensor, second: Tensor) -> ListedInteractions:
-    """Return the largest interactions in the differences of pairs of output latents."""
-    rows = torch.arange(len(first))
-    directions = torch.zeros(len(first), reader.g.sizes.d_out, dtype=torch.float64)
-    directions[rows, first], directions[rows, second] = 1.0, -1.0
-    return listed_interactions(reader.g, reader.dictionary, directions, bias=reader.bias, top=TOP)
-
-
-def latent_candidate(reader: LatentReader, latent: int, place: int) -> Candidate:
-    """Return one output latent with its leading eigenvectors, changed where it is active."""
-    direction = torch.zeros(reader.g.sizes.d_out, dtype=torch.float64)
-    direction[latent] = 1.0
-    values, vectors = torch.linalg.eigh(reader.g.form(direction).dense())
-    leading = values.abs().argsort(descending=True)[: MOST_DIRECTIONS + 1]
-    mean = reader.inputs.mean(dim=0)
-    rows = vectors[:, leading].T
-    along = fewest(InputDirections(rows, rows, mean, values[leading]))
-
-    def random(generator: torch.Generator) -> InputDirections:
-        frame = random_frame(len(mean), len(along.readers), generator).T
-        return InputDirections(along.readers, frame, mean, along.eigenvalues)
-
-    return Candidate((latent,), place, along, partial(active, reader, (latent,)), random)
-
-
-def pair_candidate(reader: LatentReader, pair: tuple[int, int], place: int) -> Candidate:
-    """Return a pair with the eigen-directions of its difference, changed where it is active."""
-    data = reader.inputs, reader.activations
-    along = fewest(contrast_directions(reader.g, *pair, *data, MOST_DIRECTIONS + 1))
-    space = weighted_space(reader.g, *pair, *data)
-    return Candidate(
-        pair,
-        place,
-        along,
-        partial(active, reader, pair),
-        lambda generator: space.random(len(along.readers), generator),
-    )
-
-
-def active(reader: LatentReader, latents: tuple[int, ...], x: Tensor) -> Tensor:
-    """Return which inputs of the MLP activate one of some output latents."""
-    with torch.no_grad():
-        z = reader.behind.sae.encode(reader.layer.f(x.double()))
-    return (z[..., list(latents)] > 0).any(dim=-1)
-
-
-def describe(reader: LatentReader, candidate: Candidate, kinds: InputKinds) -> Record:
-    """Return what the latents promote, where they are strongest, and the interactions of one."""
-    unembed = reader.layer.module.unembed.weight.detach()
-    latents = candidate.latents
-    effects = [output_tokens(reader.behind.sae.decoder[n], unembed, LISTED_TOKENS) for n in latents]
-    direction = torch.zeros(1, reader.g.sizes.d_out, dtype=torch.float64)
-    direction[0, latents[0]] = 1.0
-    if len(latents) > 1:
-        direction[0, latents[1]] = -1.0
-    cross = listed_interactions(
-        reader.g, reader.dictionary, direction, bias=reader.bias, top=TOP
-    ).cross_interactions
-    listed = [
-        entry
-        for entry in zip(
-            cross.first[0].tolist(), cross.second[0].tolist(), cross.values[0].tolist(), strict=True
-        )
-        if bool(kinds.negation[entry[0]] ^ kinds.negation[entry[1]])
-    ]
-    listed.sort(key=lambda entry: not bool(kinds.sentiment[list(entry[:2])].any()))
-    return {
-        "latents": list(latents),
-        "place": candidate.place,
-        "eigenvalues": candidate.along.eigenvalues.tolist(),
-        "promoted": [[reader.name(score.token) for score in effect.promoted] for effect in effects],
-        "strongest_at": [strongest_at(reader, reader.activations[:, n]) for n in latents],
-        "interactions": [
-            {
-                "value": value,
-                "first": {
-                    "latent": first,
-                    "strongest_at": strongest_at(reader, reader.z[:, first]),
-                },
-                "second": {
-                    "latent": second,
-                    "strongest_at": strongest_at(reader, reader.z[:, second]),
-                },
-            }
-            for first, second, value in listed[:3]
-        ],
-    }
-
-
-def strongest_at(reader: LatentReader, activations: Tensor) -> list[str]:
-    """Return two tokens each that end where a latent is strongest, different ones."""
-    tokens = reader.text.blocks
-    ends = tokens[:, 1:].flatten()
-    before = tokens[:, :-1].flatten()
-    shown: dict[str, None] = {}
-    for row in activations.argsort(descending=True)[:200].tolist():
-        shown[f"{reader.name(int(before[row]))}{reader.name(int(ends[row]))}".strip()] = None
-        if len(shown) == 4 or float(activations[row]) <= 0:
-            break
-    return list(shown)
 
 
 def effects(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from bilens.workflows.reproduce.negation import PUBLISHED, percent
+from bilens.workflows.reproduce.negation_candidates import TOP
 from bilens.workflows.reproduce.negation_circuit import MASS, MOST_DIRECTIONS
 from bilens.workflows.reproduce.negation_pairs import FRAMES, OPENERS, SUBJECTS, WORDS
 from bilens.workflows.reproduce.negation_text_circuit import (
     CHECKED_PAIRS,
     LEAST_ACTIVE,
     MOST_TRIED,
-    TOP,
 )
 from bilens.workflows.reproduce.negation_words import MOSTLY, WINDOW
 from bilens.workflows.reproduce.study import Record
