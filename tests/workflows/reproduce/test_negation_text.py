@@ -16,7 +16,7 @@ from bilens.data.tokenizer import train_tokenizer
 from bilens.errors import UsageError
 from bilens.workflows.reproduce import negation_text, negation_text_circuit
 from bilens.workflows.reproduce.negation_pairs import FRAMES, OPENERS, NegationPairs, over_words
-from bilens.workflows.reproduce.negation_text import NegationTextStudy
+from bilens.workflows.reproduce.negation_text import NegationTextStudy, margins
 from bilens.workflows.reproduce.negation_text_circuit import held_places, places
 from bilens.workflows.reproduce.negation_text_page import verdict
 from bilens.workflows.reproduce.negation_words import InputKinds, TruthWords
@@ -132,22 +132,39 @@ def test_the_study_says_what_the_model_does_and_what_its_blocks_hold(
 ) -> None:
     result, page = study
     assert [row["frame"] for row in result["behaviour"]["frames"]] == list(FRAMES)
-    flip = result["behaviour"]["all"]["flip"]
-    assert flip["low"] <= flip["value"] <= flip["high"]
+    found = result["behaviour"]["all"]
+    assert found["flip"]["low"] <= found["flip"]["value"] <= found["flip"]["high"]
+    assert found["plain"]["value"] - found["negated"]["value"] == pytest.approx(
+        found["flip"]["value"]
+    )
     (block,) = result["blocks"]
     assert block["pairs"]["ranked"] == 6
     for kind in ("both", "negation"):
-        found = block["latents"]
-        assert (found[kind] is None) == (found[f"num_{kind}"] == 0)
+        places_found = block["latents"]
+        assert (places_found[kind] is None) == (places_found[f"num_{kind}"] == 0)
     for circuit in block["circuits"]:
         assert 1 <= circuit["num_directions"] <= 4
         for name in ("flip", "shift"):
             assert circuit[name] is None or circuit[name]["before"]["value"] > 0
-    assert verdict(flip) in page
+    assert verdict(found) in page
     assert page.count("| … ") == len(FRAMES)
 
 
-def test_verdicts_follow_the_interval() -> None:
-    assert "turns the sentiment around" in verdict({"low": 0.1, "high": 0.3})
-    assert "below zero" in verdict({"low": -0.3, "high": -0.1})
-    assert "not told from zero" in verdict({"low": -0.3, "high": 0.1})
+def test_verdicts_follow_the_intervals() -> None:
+    def found(negated: float, flip: float) -> dict[str, dict[str, float]]:
+        return {
+            "negated": {"low": negated - 0.1, "high": negated + 0.1},
+            "flip": {"low": flip - 0.1, "high": flip + 0.1},
+        }
+
+    assert "turns the sentiment around" in verdict(found(-0.5, 1.5))
+    assert "weakens" in verdict(found(0.5, 0.3))
+    assert "does nothing" in verdict(found(0.5, 0.05))
+    assert "does nothing" in verdict(found(0.5, -0.3))
+
+
+def test_margins_are_leanings_to_the_side_of_the_word() -> None:
+    frames = [{"words": [[2.0, 1.0], [-3.0, -4.0]]}, {"words": [[1.0, 0.0], [-1.0, -2.0]]}]
+    found = margins({"frames": frames})
+    assert found["plain"]["value"] == pytest.approx((2 + 3 + 1 + 1) / 4)
+    assert found["negated"]["value"] == pytest.approx((1 + 4 + 0 + 2) / 4)

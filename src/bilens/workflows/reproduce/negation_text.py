@@ -47,8 +47,9 @@ class NegationTextStudy(OneModelStudy):
 
     def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:  # noqa: ARG002 - of the interface
         """Return what the model does, and what was found in each block."""
+        behaviour = cells["behaviour"]
         return {
-            "behaviour": cells["behaviour"],
+            "behaviour": {**behaviour, "all": {**behaviour["all"], **margins(behaviour)}},
             "blocks": [record for name, record in cells.items() if name != "behaviour"],
         }
 
@@ -93,6 +94,18 @@ def measure_behaviour(options: StudyOptions, context: CellContext) -> Record:
             for row, name in enumerate(FRAMES)
         ],
         "all": both(flip.mean(dim=0), shift.mean(dim=0)),
+    }
+
+
+def margins(behaviour: Record) -> Record:
+    """Return by how much a word leans to its own side, without a negator and behind one."""
+    leaning = torch.tensor([row["words"] for row in behaviour["frames"]], dtype=torch.float64)
+    half = leaning.shape[1] // 2
+    own = torch.cat([leaning[:, :half], -leaning[:, half:]], dim=1).mean(dim=0)
+    generator = torch.Generator().manual_seed(0)
+    return {
+        name: asdict(over_words(own[:, side], generator))
+        for side, name in enumerate(("plain", "negated"))
     }
 
 

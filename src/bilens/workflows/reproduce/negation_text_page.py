@@ -18,13 +18,15 @@ from bilens.workflows.reproduce.study import Record
 def negation_page(result: Record) -> str:
     """Return what the model does first, and then what the blocks hold."""
     behaviour, blocks = result["behaviour"], result["blocks"]
-    flip = behaviour["all"]["flip"]
+    found = behaviour["all"]
     lines = [
-        f"**{verdict(flip)}** Over all {behaviour['num_pairs']} minimal pairs the flip is "
-        f"{logits(flip)} logits, and the shift {logits(behaviour['all']['shift'])}.",
+        f"**{verdict(found)}** Over all {behaviour['num_pairs']} minimal pairs a sentiment word "
+        f"leans to its own side by {logits(found['plain'])} logits, and behind a *not* by "
+        f"{logits(found['negated'])}: the flip is {logits(found['flip'])}, and turning around "
+        f"would take {2 * found['plain']['value']:.2f}. The shift is {logits(found['shift'])}.",
         "",
         "*Leaning*: log odds of positive against negative next words. *Flip*: how far a *not* "
-        "turns the leaning of a word around, averaged over words of both polarities. *Shift*: "
+        "moves a word away from its own side, averaged over words of both polarities. *Shift*: "
         "how far it moves the leaning to the negative whatever the word.",
         "",
         "| frame | happy …, plain | with *not* | sad …, plain | with *not* | flip | shift |",
@@ -91,13 +93,13 @@ def negation_page(result: Record) -> str:
     return "\n".join(lines)
 
 
-def verdict(flip: Record) -> str:
+def verdict(found: Record) -> str:
     """Return in a sentence whether the model knows the rule."""
-    if flip["low"] > 0:
+    if found["negated"]["high"] < 0:
         return "A *not* turns the sentiment around in this model."
-    if flip["high"] < 0:
-        return "A *not* turns no sentiment around in this model: the flip is below zero."
-    return "A *not* turns no sentiment around in this model: the flip is not told from zero."
+    if found["flip"]["low"] > 0:
+        return "A *not* weakens what a sentiment word says in this model; it turns nothing around."
+    return "A *not* does nothing to what a sentiment word says in this model."
 
 
 def logits(interval: Record) -> str:
