@@ -100,6 +100,22 @@ def test_flip_and_shift_are_those_of_the_logits(model: Path) -> None:
     assert float((pairs.leaning(torch.zeros_like) - leaning).abs().max()) > 1e-4
 
 
+def test_behind_a_negator_the_mlp_reads_what_it_reads_without(model: Path) -> None:
+    layer = open_layer(model, 0)
+    words = TruthWords.of(layer.tokenizer)
+    pairs = NegationPairs.of(layer.module, layer.hook("mlp_in"), layer.tokenizer, words)
+    x = pairs.tokens[..., None].double()  # a stream that is the token itself
+    edited = pairs.unheard()(x)[..., 0].long()
+    negator = layer.tokenizer.encode("not")[0]
+    assert torch.equal(edited[::2], pairs.tokens[::2])
+    for plain, negated, row in zip(
+        pairs.tokens[::2], pairs.tokens[1::2], edited[1::2], strict=True
+    ):
+        assert torch.equal(row, negated)  # the same tokens, each from one place before
+        at = negated.tolist().index(negator)
+        assert torch.equal(row[at + 1 :], plain[at:-1])
+
+
 def test_intervals_resample_words_of_both_halves() -> None:
     values = torch.tensor([1.0, 1, 1, -3, -3, -3])
     found = over_words(values, torch.Generator().manual_seed(0))
@@ -147,7 +163,8 @@ def test_the_study_says_what_the_model_does_and_what_its_blocks_hold(
         for name in ("flip", "shift"):
             assert circuit[name] is None or circuit[name]["before"]["value"] > 0
     assert verdict(found) in page
-    assert page.count("| … ") == len(FRAMES)
+    assert page.count(" … |") == len(FRAMES)
+    assert [row["block"] for row in result["mlps"]] == [0]
 
 
 def test_verdicts_follow_the_intervals() -> None:

@@ -120,6 +120,26 @@ class NegationPairs:
         leaning = self.leaning(edit)
         return leaning[..., 0] - leaning[..., 1]
 
+    def unheard(self) -> Edit:
+        """Return an edit by which the MLP reads, behind a negator, what it reads without one.
+
+        What a negator does through this MLP is gone, whatever the directions: the most that
+        ablating any circuit of it can remove. The negator itself is read as it is.
+        """
+        plain, negated = self.tokens[::2], self.tokens[1::2]
+        at = (plain != negated).int().argmax(dim=1)[:, None]
+        position = torch.arange(self.tokens.shape[1])[None]
+        source = torch.where(position > at, position - 1, position)[..., None]
+        itself = (position == at)[..., None]
+
+        def edit(x: Tensor) -> Tensor:
+            without = x[::2].gather(1, source.expand_as(x[::2]))
+            edited = x.clone()
+            edited[1::2] = torch.where(itself, x[1::2], without)
+            return edited
+
+        return edit
+
 
 def over_words(values: Tensor, generator: torch.Generator) -> Interval:
     """Return the mean over words, with a 95 % interval of resampled words.

@@ -42,6 +42,7 @@ class NegationTextStudy(OneModelStudy):
         blocks = range(open_layer(model_of(options), 0).module.config.n_layer)
         return {
             "behaviour": partial(measure_behaviour, options),
+            "mlps": partial(measure_mlps, options),
             **{f"block-{index}": partial(measure, options, index) for index in reversed(blocks)},
         }
 
@@ -50,7 +51,8 @@ class NegationTextStudy(OneModelStudy):
         behaviour = cells["behaviour"]
         return {
             "behaviour": {**behaviour, "all": {**behaviour["all"], **margins(behaviour)}},
-            "blocks": [record for name, record in cells.items() if name != "behaviour"],
+            "mlps": cells["mlps"]["blocks"],
+            "blocks": [record for name, record in cells.items() if name.startswith("block-")],
         }
 
     def figures(self, document: Record) -> Mapping[str, str]:  # noqa: ARG002 - of the interface
@@ -95,6 +97,29 @@ def measure_behaviour(options: StudyOptions, context: CellContext) -> Record:
         ],
         "all": both(flip.mean(dim=0), shift.mean(dim=0)),
     }
+
+
+def measure_mlps(options: StudyOptions, context: CellContext) -> Record:
+    """Return how much of flip and shift goes through each MLP, whatever the directions."""
+    first = open_layer(model_of(options), 0)
+    words = TruthWords.of(first.tokenizer)
+    generator = torch.Generator().manual_seed(0)
+    blocks = []
+    for index in range(first.module.config.n_layer):
+        hook = f"blocks.{index}.mlp_in"
+        pairs = NegationPairs.of(first.module, hook, first.tokenizer, words)
+        edit = pairs.unheard()
+        flip = (pairs.flip() - pairs.flip(edit)).mean(dim=0)
+        shift = (pairs.shift() - pairs.shift(edit)).mean(dim=0)
+        context.say(f"through block {index}: {float(shift.mean()):+.2f} logits of the shift.")
+        blocks.append(
+            {
+                "block": index,
+                "flip": asdict(over_words(flip, generator)),
+                "shift": asdict(over_words(shift, generator)),
+            }
+        )
+    return {"blocks": blocks}
 
 
 def margins(behaviour: Record) -> Record:

@@ -33,6 +33,17 @@ def negation_page(result: Record) -> str:
         "|---|---|---|---|---|---|---|",
         *(frame_row(row) for row in behaviour["frames"]),
         "",
+        "What goes through the MLP of a block, whatever the directions (it is given what it reads "
+        "without the *not*, at all tokens behind it), is the most that ablating a circuit of "
+        "it can remove:",
+        "",
+        "| block | of the flip, logits | of the shift |",
+        "|---|---|---|",
+        *(
+            f"| {row['block']} | {logits(row['flip'])} | {logits(row['shift'])} |"
+            for row in result["mlps"]
+        ),
+        "",
         "## What the weights hold",
         "",
         "First place in the ranking of an output latent, and of a pair, among whose "
@@ -61,7 +72,8 @@ def negation_page(result: Record) -> str:
         ),
         "",
         "Brackets: 95 % intervals, of resampled words for what was done, of the draws for "
-        "random directions. A dash: the model has no such effect to remove.",
+        "random directions. A dash: on these prompts there is no such effect, told from zero, "
+        "to remove.",
         "",
         "| block | latents | promote | are strongest at | an interaction of the two kinds |",
         "|---|---|---|---|---|",
@@ -71,7 +83,7 @@ def negation_page(result: Record) -> str:
         "",
         f"* **Minimal pairs.** {', '.join(f'*{word}*' for word in WORDS[1])} and "
         f"{', '.join(f'*{word}*' for word in WORDS[-1])} in "
-        + ", ".join(f'"{frame}"' for frame in FRAMES.values())
+        + ", ".join(f"“{shown(frame)}”" for frame in FRAMES.values())
         + f", {len(SUBJECTS)} names, {len(OPENERS)} sentences before. Intervals resample the "
         "words of each polarity.",
         f"* **Autoencoders.** {blocks[0]['num_latents']:,} latents, {blocks[0]['k']} an input, "
@@ -111,10 +123,15 @@ def frame_row(row: Record) -> str:
     """Return what a negator does in one frame."""
     cells = [*row["leaning_positive"], *row["leaning_negative"]]
     return (
-        f"| … {row['text'].format('he', 'He', word='…', **{'not': ' (not)'})} "
+        f"| {shown(row['text'])} … "
         f"| {' | '.join(f'{cell:+.2f}' for cell in cells)} "
         f"| {logits(row['flip'])} | {logits(row['shift'])} |"
     )
+
+
+def shown(frame: str) -> str:
+    """Return a frame as an example."""
+    return frame.format("Tim", "He", word="happy", **{"not": " (not)"})
 
 
 def block_row(block: Record) -> str:
@@ -139,15 +156,20 @@ def place_cell(found: Record, kind: str) -> str:
 def circuit_row(block: Record, number: int, circuit: Record) -> str:
     """Return what ablating one circuit does."""
     flip, shift = circuit["flip"], circuit["shift"]
-    random = "–" if shift is None else percent(shift["random_share"])
+    random = percent(shift["random_share"]) if is_told(shift) else "–"
     before, after = circuit["loss_before"], circuit["loss_after"]
     return (
         f"| {block['block']} | {'first' if number == 0 else 'most shift'} "
         f"| {', '.join(map(str, circuit['latents']))} | {circuit['place']} "
-        f"| {circuit['num_directions']} | {'–' if flip is None else percent(flip['share'])} "
-        f"| {'–' if shift is None else percent(shift['share'])} | {random} "
+        f"| {circuit['num_directions']} | {percent(flip['share']) if is_told(flip) else '–'} "
+        f"| {percent(shift['share']) if is_told(shift) else '–'} | {random} "
         f"| {before:.4f}, {after / before - 1:+.2%} |"
     )
+
+
+def is_told(check: Record | None) -> bool:
+    """Return whether there was an effect to remove: one that is told from zero."""
+    return check is not None and bool(check["before"]["low"] > 0)
 
 
 def reading_row(block: Record, circuit: Record) -> str:
