@@ -123,8 +123,8 @@ class NegationPairs:
     def unheard(self) -> Edit:
         """Return an edit by which the MLP reads, behind a negator, what it reads without one.
 
-        What a negator does through this MLP is gone, whatever the directions: the most that
-        ablating any circuit of it can remove. The negator itself is read as it is.
+        What this MLP makes of a negator at the tokens behind it is gone, whatever the directions;
+        the negator itself is read as it is.
         """
         plain, negated = self.tokens[::2], self.tokens[1::2]
         at = (plain != negated).int().argmax(dim=1)[:, None]

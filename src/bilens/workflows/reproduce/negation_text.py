@@ -100,7 +100,7 @@ def measure_behaviour(options: StudyOptions, context: CellContext) -> Record:
 
 
 def measure_mlps(options: StudyOptions, context: CellContext) -> Record:
-    """Return how much of flip and shift goes through each MLP, whatever the directions."""
+    """Return how much of flip and shift each MLP makes behind the negator, in any direction."""
     first = open_layer(model_of(options), 0)
     words = TruthWords.of(first.tokenizer)
     generator = torch.Generator().manual_seed(0)
@@ -111,7 +111,7 @@ def measure_mlps(options: StudyOptions, context: CellContext) -> Record:
         edit = pairs.unheard()
         flip = (pairs.flip() - pairs.flip(edit)).mean(dim=0)
         shift = (pairs.shift() - pairs.shift(edit)).mean(dim=0)
-        context.say(f"through block {index}: {float(shift.mean()):+.2f} logits of the shift.")
+        context.say(f"block {index} makes {float(shift.mean()):+.2f} logits of the shift.")
         blocks.append(
             {
                 "block": index,
