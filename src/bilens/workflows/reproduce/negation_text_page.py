@@ -33,9 +33,9 @@ def negation_page(result: Record) -> str:
         "|---|---|---|---|---|---|---|",
         *(frame_row(row) for row in behaviour["frames"]),
         "",
-        "What the MLP of a block makes of a *not* at the tokens behind it, whatever the directions: "
-        "it is given what it reads there without the *not*. What it does at the *not* itself is "
-        "not in these numbers, nor what attention does.",
+        "What the MLP of a block makes of a *not* at the tokens behind it, whatever the "
+        "directions: it is given what it reads there without the *not*. What it does at the "
+        "*not* itself is not in these numbers, nor what attention does.",
         "",
         "| block | of the flip, logits | of the shift |",
         "|---|---|---|",
