@@ -25,6 +25,7 @@ from bench import (
     masks,
     quadratic_fit,
     sae_steps,
+    tables,
     tracing,
     training,
 )
@@ -40,6 +41,7 @@ BENCHMARKS = {
     "quadratic_fit": quadratic_fit.page,
     "language_throughput": language_throughput.page,
     "sae_steps": sae_steps.page,
+    "tables": tables.page,
     "tracing": tracing.page,
 }
 
