@@ -130,7 +130,9 @@ def test_directions_are_orthonormal_and_have_slices_of_that_length(
     assert bool((largest > 0).all())
 
 
-@pytest.mark.parametrize("make", [graded_outputs, nearly_opposite_units], ids=str)
+@pytest.mark.parametrize(
+    "make", [graded_outputs, nearly_opposite_units], ids=lambda make: make.__name__
+)
 def test_small_slices_are_orthogonal_to_the_large_ones(
     make: Callable[[], BilinearTensor],
 ) -> None:
@@ -166,7 +168,7 @@ def counting(mode: OutputMode, calls: list[str]) -> OutputMode:
         (few_units, ["factors", "factors"]),
         (nearly_opposite_units, ["factors", f"{OUT - 3} slices"]),
     ],
-    ids=str,
+    ids=lambda value: value.__name__ if callable(value) else str(value),
 )
 def test_slices_are_built_only_where_units_cancel(
     make: Callable[[], BilinearTensor], routes: list[str]
