@@ -23,6 +23,7 @@ from bench import (
     guarantees,
     language_throughput,
     masks,
+    pretrained,
     quadratic_fit,
     sae_steps,
     tables,
@@ -43,6 +44,7 @@ BENCHMARKS = {
     "sae_steps": sae_steps.page,
     "tables": tables.page,
     "tracing": tracing.page,
+    "smollm2": pretrained.page,
 }
 
 
