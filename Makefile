@@ -4,7 +4,7 @@ BIN := .venv/bin
 DATA ?=
 MODEL ?=
 
-.PHONY: help demo test check bench bench-training bench-decomposition bench-guarantees bench-tracing bench-quadratic-fit bench-language bench-sae bench-tables study-masks study-pretrained docs clean
+.PHONY: help demo test check bench bench-training bench-decomposition bench-guarantees bench-tracing bench-quadratic-fit bench-language bench-sae bench-tables study-masks study-power study-pretrained docs clean
 
 help:
 	@echo "make demo    install, train on real digits, read the weights, write runs/demo/report.html"
@@ -19,6 +19,7 @@ help:
 	@echo "make bench-sae   a training step of a sparse autoencoder against the dense way"
 	@echo "make study-pretrained   a pretrained language model audited end to end (MODEL=file.gguf)"
 	@echo "make study-masks   universal masks on trained models (DATA=folder with the IDX files)"
+	@echo "make study-power   overfitting and triggers: the findings on 280 models (DATA=folder)"
 	@echo "make docs    regenerate docs/cli.md, docs/api.md, the benchmark page and the README picture"
 
 demo: .venv/demo
@@ -65,6 +66,10 @@ study-pretrained: .venv/test
 
 study-masks: .venv/test
 	$(BIN)/python -m bench.masks $(if $(DATA),--data-dir $(DATA))
+
+study-power: .venv/test
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[study]'
+	$(BIN)/python -m bench.power $(if $(DATA),--data-dir $(DATA))
 
 docs: demo .venv/test
 	$(BIN)/python -m tools.docs

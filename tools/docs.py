@@ -30,6 +30,7 @@ from bench import (
     tracing,
     training,
 )
+from bench.power import page as power
 from bilens.cli.app import app
 
 ROOT = Path(__file__).parent.parent
@@ -39,6 +40,7 @@ BENCHMARKS = {
     "decomposition": decomposition.page,
     "guarantees": guarantees.page,
     "masks": masks.page,
+    "power": power.page,
     "quadratic_fit": quadratic_fit.page,
     "language_throughput": language_throughput.page,
     "sae_steps": sae_steps.page,

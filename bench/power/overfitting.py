@@ -46,7 +46,7 @@ def scores(model: Measured, shape: tuple[int, int]) -> dict[str, float]:
 
 def weightwatcher(model: Measured) -> dict[str, float]:
     """Return WeightWatcher's metrics of the same model, means over its four matrices."""
-    import weightwatcher as watcher  # type: ignore[import-not-found]  # of the study alone
+    import weightwatcher as watcher  # of the study alone
 
     logging.disable(logging.CRITICAL)
     silence = io.StringIO()

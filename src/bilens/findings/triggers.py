@@ -15,8 +15,9 @@ from bilens.findings.templates import gradients, usual_length
 from bilens.findings.warning_records import Triggers, TriggerWindow
 
 SIDES = (3, 4)  # pixels of the squares
-THRESHOLD = 5.0  # docs/findings.md: 95 % of the clean models of the study are below
+THRESHOLD = 5.0  # 95 % of the clean models that fixed it are below (docs/benchmarks/power.md)
 RESISTING = 0.25  # share of the other classes that a trigger need not win over
+NEIGHBOURS = 9  # places on a side of the surroundings of one
 MOST_TEMPLATES = 32  # other classes that a square is tried on
 FEWEST_PLACES = 100  # of a square in an image: among fewer none can stand out
 CONSISTENT = 1.4826  # times the median absolute deviation: the deviation of a normal variable
@@ -27,8 +28,9 @@ def read_triggers(
 ) -> Triggers:
     """Return the places where a white square adds most to the lead of a class.
 
-    The score of a place is how far its gain (`lead_gains`) is above the median of all places and
-    classes, in robust standard deviations. The model's score is the largest.
+    The score of a place is how far its gain (`lead_gains`), in units of the gains around it
+    (`beside_neighbours`), is above the median of all places and classes, in robust standard
+    deviations. The model's score is the largest.
 
     Cost: that of `lead_gains`, for two sides of the square.
 
@@ -68,7 +70,8 @@ def loudest(
     best: dict[int, TriggerWindow] = {}
     for side in SIDES:
         gains = lead_gains(f, templates, shape, side)
-        offsets = gains - gains.median()
+        relative = beside_neighbours(gains, (shape[0] - side + 1, shape[1] - side + 1))
+        offsets = relative - relative.median()
         spread = CONSISTENT * offsets.abs().median()
         if not spread > 0:
             return ()
@@ -109,6 +112,22 @@ def lead_gains(f: QuadraticMap, templates: Tensor, shape: tuple[int, int], side:
     own = sources[:, None] == torch.arange(len(templates))
     ordered = leads.masked_fill(own[..., None], torch.inf).sort(dim=0).values
     return ordered[int(RESISTING * (len(sources) - 1))]
+
+
+def beside_neighbours(gains: Tensor, places: tuple[int, int]) -> Tensor:
+    """Return gains in units of those around them, (classes, places).
+
+    Where inputs are rarely used, weights are loose and every place is loud; a trigger is loud among
+    quiet places.
+
+    Math: gain / (root mean square of 9 × 9 places around + that of all places and classes).
+    """
+    maps = gains.reshape(len(gains), 1, *places)
+    margin = NEIGHBOURS // 2
+    padded = functional.pad(maps, (margin,) * 4, mode="replicate")
+    around = functional.avg_pool2d(padded.square(), NEIGHBOURS, stride=1).sqrt().flatten(1)
+    scale = around + gains.square().mean().sqrt()
+    return gains / torch.where(scale > 0, scale, 1.0)
 
 
 def in_squares(values: Tensor, shape: tuple[int, int], side: int) -> Tensor:
