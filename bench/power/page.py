@@ -28,10 +28,10 @@ WORKING = 0.5  # success rate of an attack that works
 Row = dict[str, Any]
 LIMITS = (
     "## What was tried, what was not reached, and why\n\n"
-    "The aims were a rank correlation of 0.8 on the judged half, an area of 0.97 under the ROC, and "
-    "85 % of the working attacks found. The judged half stays below each of them by a little, while "
+    "The aims were a rank correlation of 0.8 on the judged half, an area of 0.97 under the ROC and "
+    "85 % of the working attacks found. The judged half stays a little below each of them, and "
     "the half that fixed is above: what was gained by choosing there is partly luck.\n\n"
-    "Overfitting: among the formulas of three readings this one was best by leave-one-out on the "
+    "Overfitting: of the formulas of three readings this one was best by leave-one-out on the "
     "half that fixed. One of five readings (with the similarity of the templates of two classes, "
     "and the share of high frequencies in the slopes at the templates) reached 0.81 on the judged "
     "half at a second look, and is not in the audit. Mixed settings are hard for every score: an "
