@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -240,7 +240,7 @@ def loud(rows: list[Row]) -> str:
     return share(rows, sum(score > LOUD for score in scores_of(rows)))
 
 
-TRIGGER_CELLS = {
+TRIGGER_CELLS: dict[str, Callable[[list[Row]], str]] = {
     "attacks that work": lambda rows: share(
         [*split(rows)[1], *split(rows)[2]], len(split(rows)[1])
     ),
