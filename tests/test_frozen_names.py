@@ -482,7 +482,7 @@ def parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
 
 
 def test_public_names_are_a_promise() -> None:
-    assert sorted(bilens.__all__) == sorted(PUBLIC)
+    assert sorted(bilens.__all__) == sorted(set(PUBLIC) - {"sklearn"})  # it needs an extra
     assert sorted(bilens.sklearn.__all__) == sorted(PUBLIC_ESTIMATORS)
     assert sorted(bilens.nn.__all__) == sorted(PUBLIC_MODULES)
     assert sorted(bilens.certify.__all__) == sorted(PUBLIC_CERTIFICATES)

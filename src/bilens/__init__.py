@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from bilens.version import VERSION
 
 if TYPE_CHECKING:
-    from bilens import certify, nn, sklearn
+    from bilens import certify, nn
+    from bilens import sklearn as sklearn
     from bilens.algebra.attribution import attribute, attribute_to_background
     from bilens.algebra.bilinear_tensor import BilinearTensor
     from bilens.algebra.closest.activation import Activation
@@ -171,6 +172,7 @@ _HOMES = {
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
+# Without `sklearn`: `from bilens import *` must not need an extra.
 __all__ = [
     "HOSVD",
     "Activation",
@@ -236,7 +238,6 @@ __all__ = [
     "rotation_null",
     "save",
     "similarity",
-    "sklearn",
     "top_interactions",
     "trace",
     "whiten",

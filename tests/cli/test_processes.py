@@ -76,13 +76,21 @@ def test_help_is_there_in_half_a_second_without_torch() -> None:
     assert statistics.median(times) < 0.5 * PATIENCE
 
 
-def test_importing_bilens_adds_little_to_importing_torch() -> None:
-    """All public names together, and the modules that they stand for."""
+def test_importing_bilens_adds_little_to_importing_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All public names together, and the modules that they stand for, compiled as installed.
+
+    Broken once: `from scipy.stats import …` at the head of a finding; 0.7 s more.
+    """
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path))
     code = (
         "import time, torch; began = time.process_time(); import bilens; "
         "[getattr(bilens, name) for name in bilens.__all__]; print(time.process_time() - began)"
     )
-    assert float(run_code(code)) < 0.3 * PATIENCE
+    run_code(code)  # compiles
+    assert min(float(run_code(code)) for _ in range(3)) < 0.3 * PATIENCE
 
 
 def test_importing_bilens_alone_does_not_load_torch() -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import squareform
 from torch import Tensor
 
 from bilens.algebra.gram.inner_products import output_gram
@@ -70,6 +68,9 @@ def cluster_latents(
 
 def groups(similarity: Tensor, threshold: float) -> tuple[tuple[int, ...], ...]:
     """Return positions that belong together, largest group first, then by first member."""
+    from scipy.cluster.hierarchy import fcluster, linkage  # slow to import, needed only here
+    from scipy.spatial.distance import squareform
+
     num = len(similarity)
     if num == 1:
         return ((0,),)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from scipy.stats import beta
 from torch import Tensor
 
 from bilens.algebra.closest.layer_weights import GLUWeights, Layer
@@ -92,11 +91,13 @@ def overlap_by_chance(units: int, d_in: int, num_branches: int) -> float:
     Math: cos² of two random unit vectors is Beta(½, (in − 1)/2), and the branches are independent:
         pairs · P(cos² > t²)^branches = 1.
     """
+    from scipy.special import betainccinv  # slow to import, needed only here
+
     pairs = units * (units - 1) / 2
     if pairs < 1 or d_in < 2:
         return 1.0
     share = pairs ** (-1 / num_branches)
-    return math.sqrt(float(beta.isf(share, 0.5, (d_in - 1) / 2)))
+    return math.sqrt(float(betainccinv(0.5, (d_in - 1) / 2, share)))
 
 
 def unused_columns(layer: Layer) -> tuple[int, ...]:
