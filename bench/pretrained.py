@@ -99,7 +99,8 @@ def page(result: dict[str, Any]) -> str:
         f"{' → '.join(map(str, layers[0]['sizes']))}, {layers[0]['activation']}.",
         "## Time and memory",
         cost_table(result["runs"]),
-        f"The goal: under {LIMIT_SECONDS} s and {LIMIT_GIB:g} GiB on two cores. {result['note']}".rstrip(),
+        f"The goal: under {LIMIT_SECONDS} s and {LIMIT_GIB:g} GiB on two cores. "
+        f"{result['note']}".rstrip(),
         "## How quadratic the layers are",
         f"Under a standard normal input the closest quadratic map explains {min(values):.3f} to "
         f"{max(values):.3f} of the variance of a layer, {median(values):.3f} in the median, of "
