@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from statistics import mean
 from typing import Any
@@ -100,7 +100,7 @@ class GateStudy(Study):
     def page(self, document: Record) -> str:
         """Return the table of losses."""
         result = document["result"]
-        best = result["rows"][0]
+        bilinear = result["rows"][0]
         lines = [
             f"Corpus: {result['corpus']}. Held-out loss in nats per token, beside the published "
             "one (TinyStories, a larger model, another tokenizer: only differences compare).",
@@ -111,15 +111,27 @@ class GateStudy(Study):
         ]
         for row in result["rows"]:
             steps, time = row[EQUAL_STEPS], row[EQUAL_TIME]
-            change = steps["held_out_loss"] / best[EQUAL_STEPS]["held_out_loss"] - 1
             published = row["published"]
             lines.append(
                 f"| {row['kind']} | {result['num_weights'][row['kind']]:,} "
-                f"| {steps['held_out_loss']:.4f} | {change:+.2%} | {time['held_out_loss']:.4f} "
+                f"| {steps['held_out_loss']:.4f} "
+                f"| {against(steps['losses'], bilinear[EQUAL_STEPS]["losses"])} "
+                f"| {time['held_out_loss']:.4f} "
                 f"| {time['steps']:,} | {1000 * result['seconds_per_step'][row['kind']]:.0f} "
                 f"| {'–' if published is None else f'{published[0]} / {published[1]}'} |"
             )
         return "\n".join([*lines, "", f"![Held-out loss by step]({CURVES_NAME})"])
+
+
+def against(losses: Sequence[float], others: Sequence[float]) -> str:
+    """Return by how much losses differ from others of the same seeds: mean, and from what to what.
+
+    Math: ℓ / ℓ' − 1, seed by seed.
+    """
+    changes = [mine / other - 1 for mine, other in zip(losses, others, strict=True)]
+    if len(changes) == 1:
+        return f"{changes[0]:+.2%}"
+    return f"{mean(changes):+.2%} ({min(changes):+.2%} to {max(changes):+.2%})"
 
 
 def cell_name(budget: str, kind: str, seed: int) -> str:
