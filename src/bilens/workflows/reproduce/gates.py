@@ -115,7 +115,7 @@ class GateStudy(Study):
             lines.append(
                 f"| {row['kind']} | {result['num_weights'][row['kind']]:,} "
                 f"| {steps['held_out_loss']:.4f} "
-                f"| {against(steps['losses'], bilinear[EQUAL_STEPS]["losses"])} "
+                f"| {against(steps['losses'], bilinear[EQUAL_STEPS]['losses'])} "
                 f"| {time['held_out_loss']:.4f} "
                 f"| {time['steps']:,} | {1000 * result['seconds_per_step'][row['kind']]:.0f} "
                 f"| {'–' if published is None else f'{published[0]} / {published[1]}'} |"
