@@ -66,6 +66,13 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "mt5": T5_SIZES,
     "umt5": T5_SIZES,
     "mixtral": {"num_local_experts": 3, "num_experts_per_tok": 2},
+    "qwen2_moe": {
+        "num_experts": 3,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 6,
+        "shared_expert_intermediate_size": 10,
+        "mlp_only_layers": [0],
+    },
     "qwen3_moe": {
         "num_experts": 3,
         "num_experts_per_tok": 2,

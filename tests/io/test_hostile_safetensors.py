@@ -27,7 +27,7 @@ NAN = struct.pack("<f", float("nan"))
 INF = struct.pack("<f", float("inf"))
 DUPLICATE = f'{{"a": {json.dumps(entry([1], 0, 4))}, "a": {json.dumps(entry([1], 4, 8))}}}'
 HOSTILE: dict[str, tuple[bytes, type[BilensError], str]] = {
-    "empty file": (b"", CheckpointError, "is not a readable safetensors file"),
+    "empty file": (b"", CheckpointError, r"is empty \(0 bytes\)"),
     "seven bytes": (b"\x00" * 7, CheckpointError, "is not a readable safetensors file"),
     "a text": (b"these are not weights\n" * 9, CheckpointError, "the file is what its name says"),
     "truncated data": (official()[:-1], CheckpointError, "check that the download is complete"),

@@ -309,6 +309,24 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+def test_a_pickle_beside_the_configuration_is_called_one(tmp_path: Path) -> None:
+    (exported(tmp_path) / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"as a pickle \(pytorch_model.bin\)"):
+        load(tmp_path)
+
+
+def test_of_mixed_dtypes_the_layers_are_read(tmp_path: Path) -> None:
+    path = exported(tmp_path) / "model.safetensors"
+    tensors = load_file(path)
+    name = "model.layers.0.mlp.up_proj.weight"
+    tensors[name] = tensors[name].bfloat16()
+    save_file(tensors, path)
+    loaded = load(tmp_path)
+    assert loaded.module is None
+    assert loaded.provenance["read"].endswith("its tensors are of several dtypes")
+    assert loaded.exactness.layer == "layers.0.mlp and layers.1.mlp"
+
+
 def test_a_folder_without_weights_says_which_file_it_lacks(tmp_path: Path) -> None:
     (exported(tmp_path) / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"model.safetensors: no such file"):

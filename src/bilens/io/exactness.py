@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -16,10 +16,10 @@ TOLERANCE = 1e-6  # of the largest output; what is wrong is off by far more, rou
 
 @dataclass(frozen=True)
 class Exactness:
-    """One layer as it was read against its source, in float64.
+    """One layer, or several, as they were read against their source, in float64.
 
     Attributes:
-        layer: its name.
+        layer: its name; the names of all.
         source: what it was compared with, in words.
         rows: random inputs that both were run on.
         max_error: the largest difference of an output.
@@ -37,6 +37,18 @@ class Exactness:
             f"{self.layer} as read against {self.source} on {self.rows} random inputs: largest "
             f"error {self.max_error:.1e}, {self.relative_error:.1e} of the largest output."
         )
+
+
+def together(found: Iterable[Exactness]) -> Exactness:
+    """Return several comparisons as one: all names, and the largest errors."""
+    found = [*found]
+    return Exactness(
+        " and ".join(item.layer for item in found),
+        " and ".join(dict.fromkeys(item.source for item in found)),
+        found[0].rows,
+        max(item.max_error for item in found),
+        max(item.relative_error for item in found),
+    )
 
 
 @torch.no_grad()

@@ -57,7 +57,7 @@ def parse_llama_config(path: Path, content: Mapping[str, Any]) -> LlamaConfig:
         CheckpointError: If it describes anything that is not a plain Llama.
         LayersAloneError: If it is a Llama, but not one that a transformer of ours can be.
     """
-    refuse_others(path, content)
+    check_is_ours(content)
     missing = [name for name in SIZES if name not in content]
     if missing:
         raise CheckpointError(f"{path}: lacks {', '.join(missing)}: restore the file.")
@@ -93,26 +93,13 @@ def parse_llama_config(path: Path, content: Mapping[str, Any]) -> LlamaConfig:
     return LlamaConfig(ours, n_kv_head)
 
 
-def refuse_others(path: Path, content: Mapping[str, Any]) -> None:
-    """Refuse the configuration of anything but a plain Llama, saying why.
+def check_is_ours(content: Mapping[str, Any]) -> None:
+    """Refuse a Llama with an activation or biases that a transformer of ours does not have.
 
     Raises:
-        CheckpointError: If it is no Llama, or one that cannot be read at all.
         LayersAloneError: If its MLPs alone can be read.
     """
-    kind, activation = content.get("model_type"), content.get("hidden_act", "silu")
-    reasons = {
-        "needs code of its own (auto_map), which is never run": bool(content.get("auto_map")),
-        f"is of the type {kind!r}; of Hugging Face's models, Llama ('llama') is read": (
-            kind != "llama"
-        ),
-        "is quantised (quantization_config): save it in floating point": bool(
-            content.get("quantization_config")
-        ),
-    }
-    for reason, applies in reasons.items():
-        if applies:
-            raise CheckpointError(f"{path}: the model {reason}.")
+    activation = content.get("hidden_act", "silu")
     if not isinstance(activation, str) or activation not in GATES:
         raise LayersAloneError(f"it has the activation {activation!r}")
     if content.get("attention_bias"):

@@ -32,7 +32,9 @@ from bilens.io.sae_formats.sparsify import is_sparsify, read_sparsify
 from bilens.io.stored.gguf import read_gguf
 from bilens.io.stored.huggingface import comparison_of_llama, read_layers
 from bilens.io.stored.llama2c import is_pickled, read_llama2c
-from bilens.io.tensors import file_sha256, read_safetensors, refuse_pickle
+from bilens.io.stored.refusals import refuse_config
+from bilens.io.stored.safetensors_folder import refuse_pickles
+from bilens.io.tensors import MixedDtypesError, file_sha256, read_safetensors, refuse_pickle
 from bilens.nn import TopKSAE
 from bilens.nn.hooks import NAME as HOOK_NAME
 
@@ -221,12 +223,16 @@ def _transformer_of_others(
         module = build_official_language(folder, content, tensors)
         sha256, kind = file_sha256(folder / WEIGHTS_NAME), "transformer of the paper's official"
         return LoadedModel(module, str(folder), sha256, provenance={"format": f"{kind} repository"})
+    refuse_config(folder / CONFIG_NAME, content)
+    refuse_pickles(folder)
     if content.get("model_type") != "llama":
         return read_layers(folder)
     try:
         module, sha256 = read_llama(folder)
     except LayersAloneError as error:
         return read_layers(folder, str(error))
+    except MixedDtypesError:
+        return read_layers(folder, "its tensors are of several dtypes")
     except MemoryLimitError as error:
         return read_layers(folder, f"it does not fit into memory as a whole ({error})")
     about, measure = {"format": "Hugging Face Llama"}, comparison_of_llama(folder, module)

@@ -33,8 +33,8 @@ class LoadedModel:
         input_scale: standard deviation of each input there; None if nothing says.
         views: the layers, where there is no module.
         reading: what was taken for what, and how exactly, where something had to be found out.
-        compare: compares the first layer, as it was read, with its source; None where the module
-            is the source.
+        compare: compares the first and the last layer, as they were read, with their source; None
+            where the module is the source.
     """
 
     module: Module | None
@@ -64,10 +64,11 @@ class LoadedModel:
 
     @cached_property
     def exactness(self) -> Exactness:
-        """How far a layer, as it was read, computes what its source does.
+        """How far layers, as they were read, compute what their source does.
 
-        The first layer, measured when it is first asked for, on random inputs in float64; where
-        all layers were compared while they were found, the worst of them.
+        The first and the last layer of a file of others, and the first one of a module of ours,
+        measured when it is first asked for, on random inputs in float64; where all layers were
+        compared while they were found, the worst of them.
 
         Raises:
             NumericalError: If it is another function.

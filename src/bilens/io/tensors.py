@@ -23,6 +23,10 @@ DTYPES = {
 MAX_TENSORS = 100_000
 
 
+class MixedDtypesError(CheckpointError):
+    """A model whose tensors are not all of one dtype, as those of one module of ours are."""
+
+
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
@@ -92,6 +96,8 @@ def check_is_file(path: Path) -> Path:
         raise CheckpointError(f"{path}: no such file; expected the weights of a model there.")
     if not path.is_file():
         raise CheckpointError(f"{path}: is not a regular file; expected the weights of a model.")
+    if path.stat().st_size == 0:
+        raise CheckpointError(f"{path}: is empty (0 bytes): download or save it again.")
     return path
 
 
@@ -142,7 +148,7 @@ def check_shapes(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[st
             )
     dtypes = {tensor.dtype for tensor in tensors.values()}
     if len(dtypes) > 1:
-        raise CheckpointError(
+        raise MixedDtypesError(
             f"{path}: mixes the dtypes {', '.join(sorted(map(str, dtypes)))}; one was expected: "
             "convert the weights."
         )

@@ -100,7 +100,7 @@ def glu(gate: Tensor, value: Tensor, down: Tensor, phi: Any = functional.silu) -
     return found
 
 
-FUSED, MIXED = {"glm4", "phi3"}, {"deepseek2", "olmoe", "qwen3moe"}
+FUSED, MIXED = {"glm4", "phi3"}, {"deepseek2", "olmoe", "qwen2moe", "qwen3moe"}
 
 
 @pytest.mark.parametrize("arch", sorted({*module.ARCHITECTURES} - FUSED - MIXED))
@@ -167,6 +167,34 @@ def test_experts_are_read_one_at_a_time(tmp_path: Path) -> None:
     torch.testing.assert_close(found, glu(*shared))
 
 
+def apart(prefix: str) -> dict[str, Any]:
+    """A mixture as old converters wrote it: tensors for each expert."""
+    sizes = {"gate": (H, D), "up": (H, D), "down": (D, H)}
+    return {f"{prefix}ffn_gate_inp.weight": matrix(3, D)} | {
+        f"{prefix}ffn_{role}.{n}.weight": matrix(*size)
+        for n in range(3)
+        for role, size in sizes.items()
+    }
+
+
+def test_experts_with_tensors_of_their_own_are_read(tmp_path: Path) -> None:
+    meant = write(tmp_path / "m.gguf", "llama", apart, "Q8_0")
+    model = load(tmp_path / "m.gguf")
+    assert [*model.layers] == [f"layers.{i}.mlp.experts.{n}" for i in range(2) for n in range(3)]
+    parts = (meant[f"blk.1.ffn_{role}.2.weight"] for role in ("gate", "up", "down"))
+    found = model.layers["layers.1.mlp.experts.2"].weights(torch.float64)(X)
+    torch.testing.assert_close(found, glu(*parts))
+
+
+def test_the_experts_of_qwen_2_have_a_router_of_the_shared_one(tmp_path: Path) -> None:
+    def routed(prefix: str) -> dict[str, Any]:
+        tensors = mixture(prefix) | {f"{prefix}ffn_gate_inp_shexp.weight": matrix(D)}
+        return {name: t for name, t in tensors.items() if "exp_probs_b" not in name}
+
+    write(tmp_path / "m.gguf", "qwen2moe", routed)
+    assert "layers.1.mlp.shared_experts" in load(tmp_path / "m.gguf").layers
+
+
 def rest_of_a_llama(tensors: dict[str, Any]) -> None:
     """Put in what transformers needs for a whole model."""
     for index in range(LAYERS):
@@ -227,6 +255,12 @@ DAMAGE: dict[str, tuple[dict[str, Any], Callable[[Path], object], str]] = {
     "more blocks": ({"blocks": 3}, bool, "missing 'ffn_down.weight', 'ffn_gate.weight', 'ffn_up"),
     "a million blocks": ({"blocks": 10**6}, bool, "claims 1000000 blocks"),
     "a part of a model": ({"split_count": 2}, bool, "is one of 2 parts of a model: merge them"),
+    "a later part": ({"arch": "", "split_count": 3}, bool, "is one of 3 parts of a model"),
+    "an expert that lacks a part": (
+        {"make": apart, "change": lambda t: t.pop("blk.1.ffn_up.1.weight")},
+        bool,
+        "missing 'ffn_up.1.weight'",
+    ),
     "a missing tensor": (
         {"change": lambda t: t.pop("blk.1.ffn_up.weight")},
         bool,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bilens.algebra.closest.layer_weights import in_float64
-from bilens.io.exactness import Exactness, compare
+from bilens.io.exactness import Exactness, compare, together
 from bilens.io.stored.families import FAMILIES
 from bilens.io.stored.gated_tensors import GatedTensors, Layout
 from bilens.io.stored.places import Place
@@ -155,6 +155,21 @@ def one_expert(module: Any, layout: Layout, raw: Mapping[str, Tensor]) -> Run:
         return found
 
     return run
+
+
+def compare_ends(layers: Mapping[str, GatedTensors], model_type: str) -> Exactness:
+    """Return how far the first and the last MLP out of another format are what they stand for.
+
+    Args:
+        layers: of the model, in order.
+        model_type: of Hugging Face.
+
+    Raises:
+        NumericalError: If one is another function.
+    """
+    names = [*layers]
+    ends = dict.fromkeys((names[0], names[-1]))
+    return together(compare_with_family(name, layers[name], model_type) for name in ends)
 
 
 def compare_with_family(name: str, tensors: GatedTensors, model_type: str) -> Exactness:

@@ -89,6 +89,7 @@ GEMMA = Family(
 )
 T5_FAMILY = Family(T5, RMS, "feed_forward_proj", "relu", is_t5=True)
 MANY = Experts(("num_experts", "num_local_experts"))
+WITH_IMAGES = {"gemma3": "gemma3_text"}  # whose `text_config` is a language model of the table
 FAMILIES: dict[str, Family] = {
     "llama": Family(bias_key="mlp_bias"),
     "mistral": Family(),
@@ -114,6 +115,13 @@ FAMILIES: dict[str, Family] = {
     "mt5": T5_FAMILY,
     "umt5": T5_FAMILY,
     "mixtral": Family(experts=Experts(("num_local_experts",), MIXTRAL, "block_sparse_moe")),
+    "qwen2_moe": Family(
+        experts=Experts(
+            ("num_experts", "num_local_experts"),
+            shared="shared_expert",
+            others=("gate.weight", "shared_expert_gate.weight"),
+        )
+    ),
     "qwen3_moe": Family(experts=MANY),
     "olmoe": Family(experts=MANY),
     "deepseek_v3": Family(

@@ -14,7 +14,7 @@ from torch import Tensor
 from bilens.algebra.closest.activation import Activation, ActivationName
 from bilens.errors import CheckpointError, MissingExtraError
 from bilens.io.loaded_model import LoadedModel
-from bilens.io.stored.comparison import compare_with_family
+from bilens.io.stored.comparison import compare_ends
 from bilens.io.stored.families import AFTER, FAMILIES, LAYER, PLAIN, RMS
 from bilens.io.stored.gated_tensors import GatedTensors, Layout, wrong_shape
 from bilens.io.stored.gguf_header import GGUFHeader, TensorPlace, read_header
@@ -25,7 +25,7 @@ SEPARATE = Layout("ffn_gate", "ffn_up", "ffn_down")
 FUSED = Layout("ffn_up", "ffn_up", "ffn_down")  # gate first
 EXPERTS = Layout("ffn_gate_exps", "ffn_up_exps", "ffn_down_exps")  # stacks of all experts
 SHARED = Layout("ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp")
-ROUTERS = ("ffn_gate_inp.weight", "exp_probs_b.bias")
+ROUTERS = ("ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight", "exp_probs_b.bias")
 NORMS = ("ffn_norm", "ffn_post_norm", "post_ffw_norm")  # beside the MLP, not in it
 
 
@@ -49,6 +49,7 @@ class Architecture:
 ARCHITECTURES = {
     **{name: Architecture(name) for name in ("llama", "qwen2", "qwen3", "smollm3", "olmoe")},
     "granite": Architecture("granite", FAMILIES["granite"].about_input),
+    "qwen2moe": Architecture("qwen2_moe"),
     "qwen3moe": Architecture("qwen3_moe"),
     "deepseek2": Architecture("deepseek_v3"),
     "olmo": Architecture("olmo", PLAIN),
@@ -72,17 +73,17 @@ def read_gguf(path: Path) -> LoadedModel:
     """
     quantisation()  # a missing package is said before any work
     header = read_header(path)
+    if number(header, "split.count") > 1:  # of which the first part alone says what it is
+        raise CheckpointError(
+            f"{path}: is one of {number(header, 'split.count')} parts of a model: merge them with "
+            "`llama-gguf-split --merge`, and load the merged file."
+        )
     name = header.values.get("general.architecture")
     found = ARCHITECTURES.get(name) if isinstance(name, str) else None
     if found is None:
         raise CheckpointError(
             f"{path}: is of the architecture {name!r}; gated MLPs are read of "
             f"{', '.join(sorted(ARCHITECTURES))}."
-        )
-    if number(header, "split.count") > 1:
-        raise CheckpointError(
-            f"{path}: is one of {number(header, 'split.count')} parts of a model: merge them with "
-            "llama-gguf-split --merge."
         )
     blocks = number(header, f"{name}.block_count")
     if not 0 < blocks <= len(header.tensors):
@@ -94,7 +95,6 @@ def read_gguf(path: Path) -> LoadedModel:
     layers: dict[str, GatedTensors] = {}
     for index in range(blocks):
         layers |= mlps_of_block(path, store, index, found)
-    first = next(iter(layers))
     return LoadedModel(
         None,
         str(path),
@@ -106,7 +106,7 @@ def read_gguf(path: Path) -> LoadedModel:
             "mlp_input": found.about_input,
         },
         views={key: tensors.view(found.about_input) for key, tensors in layers.items()},
-        compare=partial(compare_with_family, first, layers[first], found.model_type),
+        compare=partial(compare_ends, layers, found.model_type),
     )
 
 
@@ -122,6 +122,14 @@ def mlps_of_block(
     names = {key.removeprefix(prefix) for key in store if key.startswith(prefix)}
     names -= {f"{norm}{end}" for norm in NORMS for end in (".weight", ".bias")}
     phi = Activation(found.activation)
+    if "ffn_gate.0.weight" in names:  # before experts were stacked
+        ones = [Layout(f"ffn_gate.{n}", f"ffn_up.{n}", f"ffn_down.{n}") for n in range(len(names))]
+        ones = [one for one in ones if f"{one.gate}.weight" in names]
+        check_names(path, names - {*ROUTERS}, [key for one in ones for key in one.names(False)])
+        return {
+            f"{name}.experts.{n}": GatedTensors.of(store, prefix, one, phi, False)
+            for n, one in enumerate(ones)
+        }
     if f"{EXPERTS.gate}.weight" not in names:
         bias = any(key.endswith(".bias") for key in names)
         check_names(path, names, found.layout.names(bias))

@@ -12,13 +12,13 @@ from bilens.algebra.closest.activation import Activation
 from bilens.algebra.closest.layer_weights import in_float64
 from bilens.errors import CheckpointError
 from bilens.io.config import read_json
-from bilens.io.exactness import Exactness
+from bilens.io.exactness import Exactness, together
 from bilens.io.loaded_model import LoadedModel
 from bilens.io.stored.comparison import Run, compare_with_source
-from bilens.io.stored.families import ACTIVATIONS, FAMILIES, SEPARATE, Family
+from bilens.io.stored.families import ACTIVATIONS, FAMILIES, SEPARATE, WITH_IMAGES, Family
 from bilens.io.stored.gated_tensors import GatedTensors, halves, wrong_shape
 from bilens.io.stored.places import Place, belongs_to_an_mlp, dropped, places_of
-from bilens.io.stored.refusals import refuse_config, unknown_model
+from bilens.io.stored.refusals import unknown_model
 from bilens.io.stored.safetensors_folder import folder_sha256, names_in, open_folder
 from bilens.io.stored.tensor import Store
 from bilens.io.tensors import check_names
@@ -40,8 +40,10 @@ def read_layers(folder: Path, why: str = "") -> LoadedModel:
     """
     path = folder / CONFIG_NAME
     content = read_json(path)
-    refuse_config(path, content)
     kind = content.get("model_type")
+    if isinstance(kind, str) and kind in WITH_IMAGES:
+        content = text_config(path, content, WITH_IMAGES[kind])
+        kind = content["model_type"]
     family = FAMILIES.get(kind) if isinstance(kind, str) else None
     if family is None:
         raise unknown_model(path, kind, names_in(folder))
@@ -64,22 +66,44 @@ def read_layers(folder: Path, why: str = "") -> LoadedModel:
         "read": "the gated MLPs alone" + (f": {why}" if why else ""),
         "mlp_input": family.about_input,
     }
-    first = places[0]
+
+    def measure() -> Exactness:
+        return together(
+            compare_with_source(
+                content,
+                store,
+                place,
+                activation.name,
+                partial(in_float64_of, layers[place.name]),
+            )
+            for place in dict.fromkeys((places[0], places[-1]))
+        )
+
     return LoadedModel(
         None,
         str(folder),
         folder_sha256(folder),
         provenance=about,
         views={name: tensors.view(family.about_input) for name, tensors in layers.items()},
-        compare=partial(
-            compare_with_source,
-            content,
-            store,
-            first,
-            activation.name,
-            lambda: in_float64(layers[first.name].read()),
-        ),
+        compare=measure,
     )
+
+
+def in_float64_of(tensors: GatedTensors) -> Run:
+    """Return an MLP, as it is read, as a function."""
+    return in_float64(tensors.read())
+
+
+def text_config(path: Path, content: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """Return the configuration of the language model inside one that reads images as well.
+
+    Raises:
+        CheckpointError: If it is missing.
+    """
+    inner = content.get("text_config")
+    if not isinstance(inner, dict):
+        raise CheckpointError(f"{path}: lacks text_config, an object: restore the file.")
+    return {**inner, "model_type": kind}
 
 
 def activation_of(path: Path, content: Mapping[str, Any], family: Family) -> Activation:
@@ -124,19 +148,20 @@ def tensors_of(store: Store, place: Place, activation: Activation) -> GatedTenso
 
 
 def comparison_of_llama(folder: Path, module: BilinearTransformer) -> Callable[[], Exactness]:
-    """Return what compares the first MLP of a Llama that was read as a whole with its source."""
+    """Return what compares MLPs of a Llama that was read as a whole with their source."""
     content = read_json(folder / CONFIG_NAME)
-    prefix, gate = "model.layers.0.", module.config.gate
-    place = Place("layers.0.mlp", f"{prefix}mlp.", SEPARATE, module.config.bias)
-    norm = f"{prefix}post_attention_layernorm.weight"
+    config = module.config
 
-    def measure() -> Exactness:
+    def compared(index: int) -> Exactness:
+        prefix = f"model.layers.{index}."
+        place = Place(f"layers.{index}.mlp", f"{prefix}mlp.", SEPARATE, config.bias)
+        norm = f"{prefix}post_attention_layernorm.weight"
         store = open_folder(folder, {norm, *place.tensors()}.__contains__)
-        gain, activation = store[norm].read().double(), gate or "identity"
+        gain, activation = store[norm].read().double(), config.gate or "identity"
 
         def read() -> Run:
-            return copy.deepcopy(module.mlps[0]).double()
+            return copy.deepcopy(module.mlps[index]).double()
 
         return compare_with_source(content, store, place, activation, read, gain)
 
-    return measure
+    return lambda: together(map(compared, sorted({0, config.n_layer - 1})))

@@ -18,7 +18,7 @@ from torch import Tensor
 from bilens.algebra.closest.activation import Activation
 from bilens.errors import CheckpointError
 from bilens.io.loaded_model import LoadedModel
-from bilens.io.stored.comparison import compare_with_family
+from bilens.io.stored.comparison import compare_ends
 from bilens.io.stored.families import RMS
 from bilens.io.stored.gated_tensors import GatedTensors
 from bilens.io.stored.tensor import Place, StoredTensor, Unchanged
@@ -177,7 +177,6 @@ def read_llama2c(path: Path) -> LoadedModel:
         )
         for index in range(header.layers)
     }
-    first = next(iter(layers))
     return LoadedModel(
         None,
         str(path),
@@ -188,7 +187,7 @@ def read_llama2c(path: Path) -> LoadedModel:
             "mlp_input": RMS,
         },
         views={name: tensors.view(RMS) for name, tensors in layers.items()},
-        compare=partial(compare_with_family, first, layers[first], "llama"),
+        compare=partial(compare_ends, layers, "llama"),
     )
 
 

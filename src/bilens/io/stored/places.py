@@ -13,7 +13,9 @@ from bilens.errors import CheckpointError
 from bilens.io.stored.families import FUSED, Experts, Family
 from bilens.io.stored.gated_tensors import Layout
 
-IN_A_STACK = re.compile(r"(?:model\.)?layers\.(\d+)\.(?:mlp|block_sparse_moe)\.")
+IN_A_STACK = re.compile(
+    r"(model\.language_model\.|language_model\.model\.|model\.|)layers\.(\d+)\.(?:mlp|block_sparse_moe)\."
+)
 IN_T5 = re.compile(r"(?:encoder|decoder)\.block\.\d+\.layer\.\d+\.DenseReluDense\.")
 MAX_EXPERTS = 10_000
 
@@ -63,7 +65,8 @@ def places_of(
     """
     if family.is_t5:
         return list(places_in_t5(path, content, family, names)), []
-    root = "model." if any(name.startswith("model.") for name in names) else ""
+    found = (IN_A_STACK.match(name) for name in sorted(names))
+    root = next((match[1] for match in found if match), "")
     bias = family.bias_key is not None and bool(content.get(family.bias_key, False))
     places: list[Place] = []
     beside: list[str] = []
@@ -117,7 +120,7 @@ def dropped(content: Mapping[str, Any], names: Collection[str]) -> set[str]:
     last = as_integer(content.get("num_hidden_layers")) or 0
     more = as_integer(content.get("num_nextn_predict_layers")) or 0
     found = {name: IN_A_STACK.match(name) for name in names}
-    return {name for name, match in found.items() if match and last <= int(match[1]) < last + more}
+    return {name for name, match in found.items() if match and last <= int(match[2]) < last + more}
 
 
 def count(path: Path, content: Mapping[str, Any], keys: tuple[str, ...], most: int) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bilens.errors import CheckpointError
-from bilens.io.stored.families import FAMILIES
+from bilens.io.stored.families import FAMILIES, WITH_IMAGES
 
 ONE_BRANCH = (
     "its MLPs have one branch ({}) and no gate: such a layer is no product of two linear maps"
@@ -83,4 +83,4 @@ def reason_by_names(names: Collection[str]) -> str | None:
 
 def what_is_read() -> str:
     """Return the types that are read, for a message."""
-    return f"Gated MLPs are read of the types {', '.join(sorted(FAMILIES))}."
+    return f"Gated MLPs are read of the types {', '.join(sorted({*FAMILIES, *WITH_IMAGES}))}."

@@ -59,8 +59,6 @@ def folder_sha256(folder: Path) -> str:
 def shards(folder: Path) -> dict[str, str] | None:
     """Return tensor → file where the weights are in shards; None where one file holds them."""
     whole, index = folder / WEIGHTS_NAME, folder / INDEX_NAME
-    if not whole.exists() and not index.exists():
-        refuse_pickles(folder)
     return read_index(index) if index.exists() and not whole.exists() else None
 
 
@@ -72,6 +70,8 @@ def files_of(folder: Path, placed: dict[str, str] | None) -> list[Path]:
 
 def refuse_pickles(folder: Path) -> None:
     """Refuse a folder whose weights are pickled, saying so instead of that a file is missing."""
+    if (folder / WEIGHTS_NAME).exists() or (folder / INDEX_NAME).exists():
+        return
     found = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
     if found:
         raise CheckpointError(
