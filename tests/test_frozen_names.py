@@ -200,10 +200,10 @@ SIGNATURES = {
     "similarity": "f, g, measure='frobenius'",
     "sklearn.BilinearClassifier": "alpha=3.0, quadratic_scale=0.3, n_components=None, "
     "class_weight=None, max_iter=100, tol=1e-08, early_stopping=False, validation_fraction=0.1, "
-    "n_iter_no_change=2, random_state=None",
+    "n_iter_no_change=2, random_state=None, verbose=False",
     "sklearn.BilinearRegressor": "alpha=3.0, quadratic_scale=0.3, n_components=None, "
     "max_iter=100, tol=1e-08, early_stopping=False, validation_fraction=0.1, n_iter_no_change=2, "
-    "random_state=None",
+    "random_state=None, verbose=False",
     "whiten": "f, covariance, mean=None",
     "load": "path, *, residual=None, allow_pickle=False, roles=None, activation=None, "
     "transposed=None",

@@ -96,6 +96,14 @@ REFUSED: list[tuple[str, dict[str, Any], type[BilensError], str]] = [
     ("x,y\n1,a\n2,a\n", {}, DataError, "holds one class, 'a'"),
     ("x,y\n1,a\n2,b\n", {}, DataError, "2 different values in 2 rows"),
     ("x,y\n1,a\n2,3\n", {"task": "regression"}, DataError, "row 0 has 'a' in the target"),
+    ("x,y\n1,a\n2,b\n", {}, DataError, "too many for classes: choose another target"),
+    ("x,y\n1,0\n2,1\n", {}, DataError, "too many for classes: use --task regression, or choose"),
+    ("x,y\n1,2.5\n2,2.5\n", {}, DataError, "the target 'y' is 2.5 in every row"),
+    ("x,y\n1,2\n2,1e400\n", {}, DataError, "row 1 has '1e400' in column 'y'; expected a num"),
+    ("x,y\n1,a\ninf,b\n2,b\n3,a\n", {}, DataError, "row 1 has 'inf' in column 'x'; expected a"),
+    ("x,y\n1,a\n1e200,b\n2,b\n3,a\n", {}, DataError, r"of at most 1e\+100: .* --drop 'x'"),
+    ("x;y\n1;a\n", {}, DataError, "has no column 'y'; it has x;y. .* separated by ';'"),
+    ("x;y\n1,5;2\n", {}, DataError, "row 0 has 2 cells; .* separated by ';'"),
     (MANY, {}, DataError, r"column 'c' is text \('t0' in row 0\) with 30 different values"),
 ]
 

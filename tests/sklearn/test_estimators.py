@@ -21,11 +21,12 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import bilens as bl
-from bilens.errors import MissingExtraError
+from bilens.errors import MissingExtraError, UsageError
 
 WINE = load_wine(as_frame=True)
 DIABETES = load_diabetes(as_frame=True)
@@ -175,6 +176,32 @@ def test_what_cannot_be_fitted_is_refused() -> None:
         bl.sklearn.BilinearRegressor().fit([[1.0], [2.0]], [1.0, 2.0], sample_weight=[0, 0])
     with pytest.raises(ValueError, match="cannot be split"):
         bl.sklearn.BilinearClassifier(early_stopping=True).fit([[1.0], [2.0]], ["a", "b"])
+
+    for kind in (bl.sklearn.BilinearClassifier, bl.sklearn.BilinearRegressor):
+        with pytest.raises(ValueError, match=r"y has 2 columns; .* fit one estimator for each"):
+            kind().fit([[1.0], [2.0]], [[0, 1], [1, 0]])
+
+
+def test_a_verbose_fit_says_where_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    model = wine(verbose=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == model.n_iter_
+    assert lines[0].startswith("alpha 3, iteration 1: loss 1.0986123, gradient ")
+    wine()
+    assert capsys.readouterr().out == ""
+
+
+def test_an_estimator_is_audited_as_the_model_that_it_saves(tmp_path: Path) -> None:
+    model = wine()
+    here = bl.audit(model, fail_on=["exact"])
+    there = bl.audit(bl.load(model.save(tmp_path / "wine")), fail_on=["exact"])
+    assert here.passed
+    assert here.to_dict()["outputs"] == there.to_dict()["outputs"]
+    assert bl.quadratic_fit(model).exact
+    with pytest.raises(UsageError, match=r"estimator.report\(X, y\)"):
+        bl.audit(model, (WINE.data, WINE.target))
+    with pytest.raises(UsageError, match=r"pass it alone, pipeline\[-1\]"):
+        bl.audit(make_pipeline(StandardScaler(), bl.sklearn.BilinearClassifier()))
 
 
 def test_constant_columns_take_no_part() -> None:

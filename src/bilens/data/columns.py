@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bilens.data.csv_table import read_lines
+from bilens.data.csv_table import other_separator, read_lines
 from bilens.errors import DataError
 
 
@@ -53,7 +53,7 @@ def read_columns(path: Path, names: Sequence[str]) -> NamedRows:
         raise DataError(
             f"{path}: has no column, or two, of the name {', '.join(map(repr, missing[:4]))}; the "
             f"model reads {len(names)} columns and the table has {', '.join(header[:8])}"
-            f"{', …' if len(header) > 8 else ''}."
+            f"{', …' if len(header) > 8 else ''}.{other_separator(header)}"
         )
     known: dict[str, set[str]] = {}
     for column, level in texts.values():

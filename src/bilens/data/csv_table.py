@@ -42,6 +42,12 @@ class CsvTable:
         return text.getvalue()
 
 
+def other_separator(names: Sequence[str]) -> str:
+    """Return a hint where the first line is one name that other separators would cut."""
+    found = [mark for mark in (";", "\t", "|") if len(names) == 1 and mark in names[0]]
+    return f" Its columns seem to be separated by {found[0]!r}: use commas." if found else ""
+
+
 def is_missing(cell: str) -> bool:
     """Tell whether a cell says that there is no value: empty, NA, NaN, null, none or ?."""
     return cell.lower() in MISSING
@@ -94,6 +100,6 @@ def read_table(path: Path) -> CsvTable:
         if len(line) != len(names):
             raise DataError(
                 f"{path}: row {number} has {len(line)} cells; the first line names {len(names)} "
-                "columns: repair the row."
+                f"columns: repair the row.{other_separator(names)}"
             )
     return CsvTable(path, names, tuple(tuple(cell.strip() for cell in line) for line in rest))

@@ -10,13 +10,14 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from bilens.data.csv_table import CsvTable, is_missing
+from bilens.data.csv_table import CsvTable, is_missing, other_separator
 from bilens.errors import DataError, UsageError
 
 Task = Literal["auto", "classification", "regression"]
 Missing = Literal["refuse", "mean", "drop"]
 MOST_LEVELS = 20  # texts of a column that become an indicator each
 MOST_CLASSES = 10  # whole numbers of a target that are taken for classes
+LARGEST = 1e100  # of a number: the square of one beyond 1e154 is none in float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +74,7 @@ def training_table(
             raise (DataError if name == target else UsageError)(
                 f"{table.path}: has no column {name!r}; it has "
                 f"{', '.join(table.names[:8])}{', …' if len(table.names) > 8 else ''}."
+                f"{other_separator(table.names)}"
             )
     if target in drop:
         raise UsageError(f"{target!r} is the target and cannot be dropped.")
@@ -108,16 +110,16 @@ def training_table(
 
 
 def as_number(cell: str) -> float | None:
-    """Return the finite number in a cell, or None."""
+    """Return the number in a cell, or None where there is none that can be squared."""
     try:
         value = float(cell)
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    return value if abs(value) <= LARGEST else None
 
 
 def is_numeric(cells: list[str]) -> bool:
-    """Tell whether every cell that says something is a finite number."""
+    """Tell whether every cell that says something is a number that can be squared."""
     return all(is_missing(cell) or as_number(cell) is not None for cell in cells)
 
 
@@ -135,6 +137,7 @@ def as_inputs(table: CsvTable, name: str) -> dict[str, list[float]]:
     cells = table.column(name)
     if is_numeric(cells):
         return {name: [math.nan if is_missing(cell) else float(cell) for cell in cells]}
+    refuse_numbers_out_of_range(table, name, cells)
     levels = sorted({cell for cell in cells if not is_missing(cell)})
     if len(levels) > MOST_LEVELS:
         row = next(r for r, c in enumerate(cells) if not is_missing(c) and as_number(c) is None)
@@ -149,6 +152,25 @@ def as_inputs(table: CsvTable, name: str) -> dict[str, list[float]]:
     }
 
 
+def refuse_numbers_out_of_range(table: CsvTable, name: str, cells: list[str]) -> None:
+    """Refuse what is a number to Python and none that can be computed with.
+
+    Raises:
+        DataError: Naming the first one.
+    """
+    for row, cell in enumerate(cells):
+        try:
+            size = abs(float(cell))
+        except ValueError:
+            continue
+        if size > LARGEST:
+            raise DataError(
+                f"{table.path}: row {row} has {cell[:40]!r} in column {name!r}; expected a number "
+                f"of at most {LARGEST:g}: repair the cell, rescale the column, or leave it out "
+                f"with --drop {name!r}."
+            )
+
+
 def as_target(table: CsvTable, name: str, task: Task) -> tuple[Tensor, tuple[str, ...] | None]:
     """Return the target as classes with their names, or as numbers and None.
 
@@ -156,6 +178,7 @@ def as_target(table: CsvTable, name: str, task: Task) -> tuple[Tensor, tuple[str
         DataError: If there is one class, or a text where a number is needed.
     """
     cells = table.column(name)
+    refuse_numbers_out_of_range(table, name, cells)
     if task == "auto":
         whole = is_numeric(cells) and all(float(cell).is_integer() for cell in cells)
         few = len(set(cells)) <= MOST_CLASSES
@@ -167,7 +190,13 @@ def as_target(table: CsvTable, name: str, task: Task) -> tuple[Tensor, tuple[str
                     f"{table.path}: row {row} has {cell[:40]!r} in the target {name!r}; a "
                     "regression expects a finite number: use --task classification for classes."
                 )
-        return torch.tensor([float(cell) for cell in cells], dtype=torch.float64), None
+        numbers = [float(cell) for cell in cells]
+        if not varies(numbers):
+            raise DataError(
+                f"{table.path}: the target {name!r} is {cells[0]} in every row, so that there is "
+                "nothing to predict: choose another target."
+            )
+        return torch.tensor(numbers, dtype=torch.float64), None
     names = sorted(set(cells), key=lambda cell: (as_number(cell) is None, as_number(cell), cell))
     if len(names) < 2:
         raise DataError(
@@ -175,9 +204,10 @@ def as_target(table: CsvTable, name: str, task: Task) -> tuple[Tensor, tuple[str
             "needs at least 2: choose another target."
         )
     if len(names) > len(cells) / 2:
+        other = "use --task regression, or " if is_numeric(cells) else ""
         raise DataError(
             f"{table.path}: the target {name!r} has {len(names)} different values in "
-            f"{len(cells)} rows, too many for classes: use --task regression, or another target."
+            f"{len(cells)} rows, too many for classes: {other}choose another target."
         )
     place = {cell: index for index, cell in enumerate(names)}
     return torch.tensor([place[cell] for cell in cells]), tuple(names)

@@ -37,10 +37,12 @@ def from_sklearn(estimator: object) -> LoadedModel:
     estimator's pair of probabilities. `model.reading.head` names the output activation. Steps of a
     pipeline before the MLP become part of its first layer if they are affine, as scalers are.
 
+    A fitted estimator of `bl.sklearn` is its own exact model, with the names of its columns.
+
     `bl.quadratic_fit(model)` reads the network end to end, `model.layers` layer by layer.
 
     Args:
-        estimator: the object itself, never a pickle of it, or a `Pipeline` that ends in one.
+        estimator: the object itself, never a pickle of it, or a `Pipeline` that ends in an MLP.
 
     Returns:
         A model without `module`, with the names of inputs and classes that the estimator has;
@@ -52,6 +54,9 @@ def from_sklearn(estimator: object) -> LoadedModel:
         NumericalError: If the layers do not give the estimator's outputs.
     """
     whole: Any = estimator
+    if hasattr(whole, "loaded_model") and not isinstance(whole, type):  # one of ours
+        ours: LoadedModel = whole.loaded_model()
+        return ours
     steps = list(whole.named_steps.values()) if type(whole).__name__ == "Pipeline" else [whole]
     kind, fitted = check_estimator(steps[-1]), steps[-1]
     layers = layers_of(fitted)
@@ -107,6 +112,8 @@ def check_estimator(estimator: object) -> str:
     )
     if kind is None:
         inner = ": pass its best_estimator_." if hasattr(estimator, "best_estimator_") else "."
+        if hasattr(estimator, "loaded_model"):
+            inner = ": pass it alone, pipeline[-1]; it reads the columns as it receives them."
         raise UsageError(
             f"a {type(estimator).__name__} is no MLP of scikit-learn; expected a fitted "
             f"{' or '.join(ESTIMATORS)}, or a Pipeline that ends in one{inner}"

@@ -26,6 +26,7 @@ from bilens.nn.exact_classifier import classifier_of_map
 from bilens.report.table_report import TableReport
 from bilens.train.table.fit import TableFit, fit_table
 from bilens.train.table.losses import Loss
+from bilens.train.table.newton import Step
 from bilens.train.table.recipe import TableRecipe
 from bilens.train.table.split import held_out_rows
 from bilens.workflows.table_audit import audit_table
@@ -46,6 +47,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
+        "verbose": ["verbose"],
     }
 
     def _recipe(self) -> TableRecipe:
@@ -67,7 +69,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
             seed = int(check_random_state(self.random_state).randint(2**31))
             generator = torch.Generator().manual_seed(seed)
             held_out = held_out_rows(labels, self.validation_fraction, generator)
-        fit = fit_table(as_tensor(x), loss, as_tensor(weights), self._recipe(), held_out)
+        fit = fit_table(as_tensor(x), loss, as_tensor(weights), self._recipe(), held_out, self._say)
         if not fit.converged:
             warnings.warn(
                 f"Newton's method did not converge in {self.max_iter} iterations: raise max_iter "
@@ -80,6 +82,14 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         self.loss_curve_ = [step.objective for step in fit.steps]
         self.validation_curve_ = [(point.alpha, point.validation_loss) for point in fit.path]
         return fit
+
+    def _say(self, alpha: float, number: int, step: Step) -> None:
+        if self.verbose:
+            print(  # noqa: T201 - what `verbose` asks for
+                f"alpha {alpha:g}, iteration {number}: loss {step.objective:.8g}, "
+                f"gradient {step.gradient:.1e}",
+                flush=True,
+            )
 
     def _rows(self, X: Any) -> Tensor:
         check_is_fitted(self)
@@ -201,7 +211,16 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
             if y is None:
                 raise ValueError("report(X) needs the targets of its rows, too: report(X, y).")
             rows = (self._rows(X), self._targets(y))
-        model = LoadedModel(
+        command = f"{type(self).__name__}.report()"
+        return audit_table(self.loaded_model(), rows, command=command)
+
+    def loaded_model(self) -> LoadedModel:
+        """Return the fitted model as `bl.load` returns it once it is saved; so does `from_sklearn`.
+
+        It has no file, so that its source and its SHA-256 are empty.
+        """
+        check_is_fitted(self)
+        return LoadedModel(
             classifier_of_map(self.standard_map_, as_tensor(self.mean_), as_tensor(self.scale_)),
             "",
             "",
@@ -210,7 +229,6 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
             input_mean=tuple(self.mean_.tolist()),
             input_scale=tuple(self.scale_.tolist()),
         )
-        return audit_table(model, rows, command=f"{type(self).__name__}.report()")
 
     def _effects(self) -> tuple[OutputEffects, ...]:
         check_is_fitted(self)
@@ -232,6 +250,16 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
 def as_tensor(values: np.ndarray) -> Tensor:
     """Return a float64 copy: what came may be read-only."""
     return torch.from_numpy(np.array(values, dtype=np.float64))
+
+
+def check_one_target(estimator: object, y: Any) -> None:
+    """Refuse several targets, saying what to do."""
+    shape = np.asarray(y).shape
+    if len(shape) == 2 and shape[1] > 1:
+        raise ValueError(
+            f"y has {shape[1]} columns; a {type(estimator).__name__} has one target, y of shape "
+            "(rows,): fit one estimator for each column, as sklearn.multioutput does."
+        )
 
 
 def row_weights(sample_weight: Any, X: np.ndarray) -> np.ndarray:

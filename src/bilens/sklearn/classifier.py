@@ -11,7 +11,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
-from bilens.sklearn.base import TableEstimator, row_weights
+from bilens.sklearn.base import TableEstimator, check_one_target, row_weights
 from bilens.train.table.losses import CrossEntropy
 
 
@@ -37,6 +37,7 @@ class BilinearClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]
         validation_fraction: that share.
         n_iter_no_change: how many penalties in a row may bring nothing before the path is left.
         random_state: of the rows that are held out; nothing else is random.
+        verbose: whether each iteration prints its loss and gradient.
 
     Attributes:
         classes_: the classes, sorted.
@@ -67,6 +68,7 @@ class BilinearClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 2,
         random_state: Any = None,
+        verbose: bool = False,
     ) -> None:
         self.alpha = alpha
         self.quadratic_scale = quadratic_scale
@@ -78,6 +80,7 @@ class BilinearClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.random_state = random_state
+        self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -88,6 +91,7 @@ class BilinearClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]
             y: (rows,), the classes.
             sample_weight: (rows,); a weight of 2 is the same as the row twice, 0 as none.
         """
+        check_one_target(self, y)
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
         weights = row_weights(sample_weight, X)
@@ -96,7 +100,7 @@ class BilinearClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]
         self.classes_, labels = np.unique(y[counted], return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
-                f"y holds one class, {self.classes_[0]!r}; a classifier needs at least 2 classes."
+                f"y holds one class, {_plain(self.classes_[0])!r}; a classifier needs at least 2 classes."
             )
         weights = weights * self._weight_of_class(labels, weights)[labels]
         target = torch.nn.functional.one_hot(torch.from_numpy(labels), len(self.classes_))

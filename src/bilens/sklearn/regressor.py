@@ -9,7 +9,7 @@ import torch
 from sklearn.base import RegressorMixin, _fit_context
 from sklearn.utils.validation import column_or_1d, validate_data
 
-from bilens.sklearn.base import TableEstimator, as_tensor, row_weights
+from bilens.sklearn.base import TableEstimator, as_tensor, check_one_target, row_weights
 from bilens.train.table.losses import SquaredError
 from bilens.train.table.target import in_units, scaled_target
 
@@ -35,6 +35,7 @@ class BilinearRegressor(RegressorMixin, TableEstimator):  # type: ignore[misc]
         validation_fraction: that share.
         n_iter_no_change: how many penalties in a row may bring nothing before the path is left.
         random_state: of the rows that are held out; nothing else is random.
+        verbose: whether each iteration prints its loss and gradient.
 
     Attributes:
         n_features_in_, feature_names_in_: the columns seen in `fit`; names where it had names.
@@ -59,6 +60,7 @@ class BilinearRegressor(RegressorMixin, TableEstimator):  # type: ignore[misc]
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 2,
         random_state: Any = None,
+        verbose: bool = False,
     ) -> None:
         self.alpha = alpha
         self.quadratic_scale = quadratic_scale
@@ -69,6 +71,7 @@ class BilinearRegressor(RegressorMixin, TableEstimator):  # type: ignore[misc]
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.random_state = random_state
+        self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -79,6 +82,7 @@ class BilinearRegressor(RegressorMixin, TableEstimator):  # type: ignore[misc]
             y: (rows,), the target, in any unit.
             sample_weight: (rows,); a weight of 2 is the same as the row twice, 0 as none.
         """
+        check_one_target(self, y)
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
         weights = row_weights(sample_weight, X)
         target, mean, deviation = scaled_target(as_tensor(y), as_tensor(weights))

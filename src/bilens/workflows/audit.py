@@ -126,12 +126,12 @@ def readable(model: object) -> LoadedModel | nn.Module:
     """
     if isinstance(model, LoadedModel | nn.Module):
         return model
-    if hasattr(model, "coefs_"):
+    if hasattr(model, "get_params"):
         return from_sklearn(model)
     given_model(model, "an audit", "bl.audit({})")  # says so where it is a path
     raise UsageError(
         f"an audit reads a model, got a {type(model).__name__}: pass what bl.load returned, a "
-        "torch.nn.Module, or a fitted MLP of scikit-learn."
+        "torch.nn.Module, a fitted estimator of bl.sklearn, or a fitted MLP of scikit-learn."
     )
 
 

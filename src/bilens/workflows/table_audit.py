@@ -87,6 +87,11 @@ def read_rows(
     if data is None:
         return None, None
     if not isinstance(data, Path):
+        if not isinstance(data, tuple) or [isinstance(x, Tensor) for x in data] != [True, True]:
+            raise UsageError(
+                f"data is a {type(data).__name__}; expected a pair of tensors (rows, targets), or "
+                "the Path of a CSV file. Arrays and DataFrames: estimator.report(X, y)."
+            )
         values, target = data
         return LabelledRows(values.detach().double(), target), describe_data(data)
     values = read_columns(data, names).values

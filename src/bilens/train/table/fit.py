@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -19,8 +19,13 @@ from bilens.train.table.newton import Problem, Solution, Step, minimise
 from bilens.train.table.recipe import TableRecipe
 from bilens.train.table.standardise import standardisation
 
+Report = Callable[[float, int, Step], object]  # penalty, iteration, where it began
 PATH_TOLERANCE = 1e-3  # of the gradient: the validation loss is right to about its square
 PATH = tuple(10.0 ** (2 - step / 2) for step in range(9))  # penalties, as multiples of alpha
+
+
+def silent(alpha: float, number: int, step: Step) -> None:
+    """Say nothing of an iteration."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ def fit_table(
     weights: Tensor,
     recipe: TableRecipe,
     held_out: Tensor | None = None,
+    report: Report = silent,
 ) -> TableFit:
     """Return the quadratic map that minimises a penalised loss; the solution is the only one.
 
@@ -83,6 +89,7 @@ def fit_table(
         weights: (rows,), at least 0.
         recipe: the problem.
         held_out: (rows,) bool, the rows that choose the penalty; needed for `early_stopping`.
+        report: called with the penalty, the number of an iteration and where it began.
 
     Raises:
         UsageError: If no row has a weight, or n_components exceeds the columns.
@@ -101,10 +108,10 @@ def fit_table(
         if recipe.early_stopping:
             assert held_out is not None, "the caller splits"
             known, judged = positive & ~held_out, positive & held_out
-            path = tuple(_path(x, loss, weights, recipe, known, judged))
+            path = tuple(_path(x, loss, weights, recipe, known, judged, report))
             alpha = min(path, key=lambda point: point.validation_loss).alpha
         prepared = _prepare(x, loss, weights, recipe, positive)
-        solution = prepared.solve(alpha, recipe)
+        solution = prepared.solve(alpha, recipe, report=report)
         return TableFit(
             prepared.map_of(solution),
             prepared.mean,
@@ -117,7 +124,13 @@ def fit_table(
 
 
 def _path(
-    x: Tensor, loss: Loss, weights: Tensor, recipe: TableRecipe, known: Tensor, judged: Tensor
+    x: Tensor,
+    loss: Loss,
+    weights: Tensor,
+    recipe: TableRecipe,
+    known: Tensor,
+    judged: Tensor,
+    report: Report,
 ) -> Iterator[PathPoint]:
     """Yield the penalties of the path until they no longer improve what was held out."""
     prepared = _prepare(x, loss, weights, recipe, known)
@@ -126,7 +139,7 @@ def _path(
     best, since, start = float("inf"), 0, None
     rough = replace(recipe, tol=max(recipe.tol, PATH_TOLERANCE))
     for multiple in PATH:
-        solution = prepared.solve(multiple * recipe.alpha, rough, start)
+        solution = prepared.solve(multiple * recipe.alpha, rough, start, report)
         start = solution.coefficients
         score = float(weights[judged] @ judge.values(prepared.map_of(solution)(z)) / total)
         yield PathPoint(multiple * recipe.alpha, score, len(solution.steps))
@@ -145,12 +158,18 @@ class _Prepared:
     loss: Loss
     weights: Tensor
 
-    def solve(self, alpha: float, recipe: TableRecipe, start: Tensor | None = None) -> Solution:
+    def solve(
+        self,
+        alpha: float,
+        recipe: TableRecipe,
+        start: Tensor | None = None,
+        report: Report = silent,
+    ) -> Solution:
         features = self.expansion.features
         problem = Problem(features, self.weights, self.loss, alpha)
         if start is None:
             start = features.new_zeros(features.shape[1] + 1, self.loss.target.shape[1])
-        return minimise(problem, start, recipe.max_iter, recipe.tol)
+        return minimise(problem, start, recipe.max_iter, recipe.tol, partial(report, alpha))
 
     def map_of(self, solution: Solution) -> QuadraticMap:
         parts = self.expansion.unfold(solution.coefficients)

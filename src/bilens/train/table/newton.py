@@ -92,7 +92,17 @@ class Solution:
     converged: bool
 
 
-def minimise(problem: Problem, start: Tensor, max_iter: int, tol: float) -> Solution:
+def silent(number: int, step: Step) -> None:
+    """Say nothing of an iteration."""
+
+
+def minimise(
+    problem: Problem,
+    start: Tensor,
+    max_iter: int,
+    tol: float,
+    report: Callable[[int, Step], object] = silent,
+) -> Solution:
     """Return the coefficients at the minimum.
 
     The trajectory depends on the function that the features span and not on their basis, and a
@@ -110,6 +120,7 @@ def minimise(problem: Problem, start: Tensor, max_iter: int, tol: float) -> Solu
         start: (features + 1, outputs).
         max_iter: of Newton's method.
         tol: of the gradient.
+        report: called with the number of each iteration, from 1, and where it began.
     """
     total = problem.weights.sum()
     theta, steps = start, []
@@ -123,6 +134,7 @@ def minimise(problem: Problem, start: Tensor, max_iter: int, tol: float) -> Solu
         gradient = problem.pulled_back(problem.loss.gradient(outputs), theta)
         size = float(((gradient * precondition(gradient)).sum() / total).sqrt())
         steps.append(Step(float(value / total), size))
+        report(len(steps), steps[-1])
         refresh = size > SETTLED and not problem.loss.is_quadratic
         if size <= tol:
             return Solution(theta, tuple(steps), True)
