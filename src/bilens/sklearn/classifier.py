@@ -100,7 +100,8 @@ class BilinearClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]
         self.classes_, labels = np.unique(y[counted], return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
-                f"y holds one class, {_plain(self.classes_[0])!r}; a classifier needs at least 2 classes."
+                f"y holds one class, {_plain(self.classes_[0])!r}; a classifier needs at least 2 "
+                "classes."
             )
         weights = weights * self._weight_of_class(labels, weights)[labels]
         target = torch.nn.functional.one_hot(torch.from_numpy(labels), len(self.classes_))
