@@ -74,7 +74,16 @@ def test_a_condition_fails_a_build(bilens: Shell, deep: Path) -> None:
     assert result.code == 1
     assert "Failed: r2<0.9999" in result.err
     assert "non_finite" not in result.err
+    assert "Nothing to judge" not in result.err
     assert bilens("audit", deep, *FEW, "--fail-on", "non_finite").code == 0
+
+
+def test_what_was_not_searched_for_is_said(bilens: Shell, deep: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    result = bilens("audit", deep, *FEW, "--fail-on", "trigger", "--html", page)
+    assert result.code == 1
+    assert "Nothing to judge in this model, so counted as failed: trigger" in result.err
+    assert "No trigger and no overfitting is searched for" in page.read_text("utf-8")
 
 
 def test_a_baseline_says_what_changed(bilens: Shell, pair: tuple[Path, Path]) -> None:

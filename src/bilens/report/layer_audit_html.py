@@ -22,7 +22,7 @@ from bilens.report.sections.verdict import (
 )
 
 SECTIONS = ("verdict", "charts", "table", "directions", "difference", "reproduce", "scope")
-LIMITS = ("layer", "fit", "norm", "chance", "meaning")
+LIMITS = ("layer", "fit", "norm", "chance", "meaning", "triggers")
 
 
 def render_layer_audit(document: Document, lang: str = "en") -> str:

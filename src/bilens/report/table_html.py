@@ -17,7 +17,7 @@ from bilens.report.sections.verdict import ICONS, overall_outcome, overall_sente
 
 SECTIONS = ("verdict", "columns", "rows", "reproduce", "scope")
 CONVENTIONS = ("unit", "centring", "size", "baseline")
-LIMITS = ("meaning", "correlated", "indicator", "outside")
+LIMITS = ("meaning", "correlated", "indicator", "outside", "triggers")
 
 
 def render_table(document: Document, lang: str = "en") -> str:

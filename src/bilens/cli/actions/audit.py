@@ -81,5 +81,9 @@ def run_audit_command(
             output.result.print(f"Report: {path}", highlight=False)
     if report.failed_rules:
         output.say(f"Failed: {', '.join(report.failed_rules)}")
+    asked = report.to_dict()["conditions"] or []
+    unjudged = [item["condition"] for item in asked if item["value"] is None]
+    if unjudged:
+        output.say(f"Nothing to judge in this model, so counted as failed: {', '.join(unjudged)}")
     if not report.passed:
         raise typer.Exit(FAILED)
