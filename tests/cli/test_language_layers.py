@@ -15,7 +15,10 @@ import tiny_language_models as tiny
 from commands import Shell
 
 pytest.importorskip("transformers")
-LINE = "layers.0.mlp as read against transformers' MistralMLP on 16 random inputs: largest error "
+LINE = (
+    "layers.0.mlp and layers.1.mlp as read against transformers' MistralMLP on 16 random inputs: "
+    "largest error "
+)
 COMMAND = ("decompose", "--top", 1, "--outputs", 0)
 
 

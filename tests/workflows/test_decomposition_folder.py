@@ -26,7 +26,7 @@ from bilens.workflows.decompose import decompose, run_job
 from bilens.workflows.decomposition_folder import decompose_layers
 from bilens.workflows.decomposition_request import Request
 from bilens.workflows.input_moments import moments_of
-from bilens.workflows.layer_job import LayerJob
+from bilens.workflows.layer_job import LayerJob, prepare
 
 TWO = replace(tiny.loaded(tiny.classifier(n_layers=2)), weights_sha256="a")
 REQUEST = Request(top=3)
@@ -68,6 +68,23 @@ def test_a_layer_that_is_done_is_not_done_again(
     monkeypatch.setattr(decomposition_folder, "run_job", watched)
     assert json.dumps(run(tmp_path)) == json.dumps(first)
     assert done == ["layers.1"]
+
+
+@pytest.mark.parametrize(("kept", "times"), [(4, 1), (10**12, 2)])
+def test_a_map_that_fits_into_memory_is_made_once(
+    monkeypatch: pytest.MonkeyPatch, kept: int, times: int
+) -> None:
+    """Broken once: maps made ahead of all work forgotten; every one was fitted twice."""
+    made: list[str] = []
+
+    def watched(model: Any, request: Any, name: str, *options: Any) -> LayerJob:
+        made.append(name)
+        return prepare(model, request, name, *options)
+
+    monkeypatch.setattr(decomposition_folder, "KEPT", kept)
+    monkeypatch.setattr(decomposition_folder, "prepare", watched)
+    assert len(run(None)) == 2
+    assert made == times * ["layers.0", "layers.1"]
 
 
 @pytest.mark.parametrize("kind", ["junk", "of another run"])

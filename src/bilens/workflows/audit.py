@@ -100,7 +100,8 @@ def audit(
     if isinstance(data, Path):
         raise UsageError(
             f"data is the path {str(data)!r}; rows of a table judge a model of one exact layer "
-            "that names its inputs: pass test images as an ImageDataset or a pair of tensors."
+            "that names its inputs, without a baseline: leave them out (--table), or pass test "
+            "images as an ImageDataset or a pair of tensors."
         )
     if is_one_exact_layer(model) and not has_columns(model):
         samples = CLASS_SAMPLES if null_samples is None else null_samples

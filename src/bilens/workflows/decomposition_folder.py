@@ -20,7 +20,7 @@ from bilens.version import VERSION
 from bilens.workflows.decompose import Decomposition, Progress, run_job, silent
 from bilens.workflows.decomposition_request import Request
 from bilens.workflows.input_moments import InputMoments
-from bilens.workflows.layer_job import prepare
+from bilens.workflows.layer_job import LayerJob, prepare
 from bilens.workflows.layer_map import choose_layer
 from bilens.workflows.provenance import describe_run
 
@@ -39,6 +39,7 @@ class LayerFiles:
 
 
 MAX_RECORD_BYTES = 1 << 30
+KEPT = 4  # maps that were made ahead stay if they fit into this part of the memory allowed
 
 
 def decompose_layers(
@@ -88,11 +89,12 @@ def decompose_layers(
     }
     done = {} if folder is None else read_all_done(folder, names, identity, overwrite)
     left = [name for name in names if name not in done]
-    ahead = None
+    ahead: dict[str, LayerJob] = {}
     for name in left:  # what cannot be done for one layer is said before any work is done
-        ahead = prepare(model, request, name, inputs, memory_limit)
-    if len(left) > 1:
-        ahead = None  # the memory of one layer at a time
+        job = prepare(model, request, name, inputs, memory_limit)
+        room = job.plan.limit_bytes // KEPT - sum(kept.map_bytes for kept in ahead.values())
+        if len(left) == 1 or job.map_bytes <= room:
+            ahead[name] = job
     about = {
         "data": None if inputs is None else inputs.about,
         "exactness": None if model.compare is None else asdict(model.exactness),
@@ -100,7 +102,7 @@ def decompose_layers(
     }
     try:
         for name in left:
-            job = ahead or prepare(model, request, name, inputs, memory_limit)
+            job = ahead.pop(name, None) or prepare(model, request, name, inputs, memory_limit)
             result = run_job(job, memory_limit, progress)
             record = {**result.record.to_dict(), **identity, **about}
             with interruptible() as interrupted:  # a first Ctrl-C waits for both files

@@ -50,6 +50,13 @@ class LayerJob:
         """How many pairs of each form are computed; None for all of them."""
         return None if self.whole else min(self.request.top, self.layer.f.sizes.d_in)
 
+    @property
+    def map_bytes(self) -> int:
+        """Memory of the map."""
+        f = self.layer.f
+        parts = (f.tensor.down, f.tensor.left, f.tensor.right, f.linear)
+        return sum(part.nbytes for part in parts if part is not None)
+
     def plan_record(self) -> dict[str, Any]:
         """Return the plan as JSON values: sizes, method, memory in bytes, and why."""
         sizes, plan, said = self.layer.f.sizes, self.plan, self.layer.approximation
