@@ -204,6 +204,24 @@ def test_an_estimator_is_audited_as_the_model_that_it_saves(tmp_path: Path) -> N
         bl.audit(make_pipeline(StandardScaler(), bl.sklearn.BilinearClassifier()))
 
 
+def test_what_changed_does_not_depend_on_the_units_of_the_columns() -> None:
+    """Broken once: layers read in the units of the columns; the smallest one dominated."""
+
+    def compared(data: Any) -> Any:
+        old, new = (
+            bl.sklearn.BilinearClassifier(alpha=alpha).fit(data, WINE.target) for alpha in (3, 4)
+        )
+        document = bl.audit(new, baseline=old, null_samples=3).to_dict()
+        return document["layers"][0]["inputs"], document["difference"]["layers"][0]
+
+    (inputs, change), (same, again) = (
+        compared(data) for data in (WINE.data, WINE.data.assign(hue=1000 * WINE.data["hue"]))
+    )
+    assert inputs["dominant"] == same["dominant"]
+    assert inputs["share"] == pytest.approx(same["share"])
+    assert change["change"] == pytest.approx(again["change"])
+
+
 def test_constant_columns_take_no_part() -> None:
     data = WINE.data.assign(constant=1e6 / 3)
     model = bl.sklearn.BilinearClassifier().fit(data, WINE.target)

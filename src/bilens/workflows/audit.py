@@ -30,7 +30,7 @@ from bilens.workflows.given_model import given_model
 from bilens.workflows.layer_audit import audit_model_layers, is_one_exact_layer
 from bilens.workflows.layer_subjects import layer_subjects
 from bilens.workflows.provenance import describe_data, describe_run, describe_source
-from bilens.workflows.table_audit import audit_table, has_columns
+from bilens.workflows.table_audit import audit_table, has_columns, in_units_of
 
 CLASS_SAMPLES = 99  # rotations for the classes of a classifier
 
@@ -93,7 +93,10 @@ def audit(
     baseline = None if baseline is None else readable(baseline)
     given = {"data": data is not None, "baseline": baseline is not None}
     conditions = parse_conditions(fail_on, **given)
-    if has_columns(model) and is_one_exact_layer(model) and baseline is None:
+    columns = has_columns(model) and is_one_exact_layer(model)
+    if columns and baseline is not None:
+        model, baseline = in_units_of(model, model), in_units_of(model, baseline)
+    elif columns:
         assert isinstance(model, LoadedModel), "only it has names"
         rows = (data.test_images, data.test_labels) if isinstance(data, ImageDataset) else data
         return audit_table(model, rows, seed, command, conditions)

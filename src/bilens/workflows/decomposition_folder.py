@@ -102,7 +102,11 @@ def decompose_layers(
     }
     try:
         for name in left:
-            job = ahead.pop(name, None) or prepare(model, request, name, inputs, memory_limit)
+            job = (
+                ahead.pop(name)
+                if name in ahead
+                else prepare(model, request, name, inputs, memory_limit)
+            )
             result = run_job(job, memory_limit, progress)
             record = {**result.record.to_dict(), **identity, **about}
             with interruptible() as interrupted:  # a first Ctrl-C waits for both files

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from bilens.findings.table_audit import LabelledRows, NamedColumns, audit_column
 from bilens.io.load import LoadedModel
 from bilens.io.tensors import file_sha256
 from bilens.nn import BilinearClassifier
+from bilens.nn.exact_classifier import in_standard_units
 from bilens.report.table_report import TableReport
 from bilens.workflows.comparison import outcome_document
+from bilens.workflows.layer_audit import is_one_exact_layer
 from bilens.workflows.provenance import describe_data, describe_run, describe_source
 
 
@@ -70,6 +73,25 @@ def audit_table(
             "reproduce": describe_run(command, seed),
         }
     )
+
+
+def in_units_of(
+    columns: LoadedModel | nn.Module, model: LoadedModel | nn.Module
+) -> LoadedModel | nn.Module:
+    """Return a model as a function of the columns of a table's model in standard units.
+
+    In their own units the column with the smallest numbers would have the largest coefficients. A
+    model comes back as it is where the units are not known, or it has other inputs.
+    """
+    mean, scale = (numbers(getattr(columns, name, None)) for name in ("input_mean", "input_scale"))
+    module = model.module if isinstance(model, LoadedModel) else model
+    if mean is None or scale is None or not is_one_exact_layer(model):
+        return model
+    assert isinstance(module, BilinearClassifier), "it is one exact layer"
+    if module.embed.in_features != len(mean):
+        return model
+    standard = in_standard_units(module, mean, scale)
+    return replace(model, module=standard) if isinstance(model, LoadedModel) else standard
 
 
 def numbers(values: tuple[float, ...] | None) -> Tensor | None:
