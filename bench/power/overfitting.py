@@ -40,7 +40,7 @@ def scores(model: Measured, shape: tuple[int, int]) -> dict[str, float]:
         **found,
         "effective_rank": float(ranks.mean()),
         "norm": math.log(float(f.tensor.norm())),
-        "score": FORMULA.gap(found["steepness"], found["edge_mass"], found["roughness"]),
+        "score": FORMULA.gap(found),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ from bilens.algebra.gram.input_gram import input_gram
 from bilens.algebra.localisation import localisation
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.findings.chance import chance
-from bilens.findings.templates import gradients, usual_length
+from bilens.findings.templates import gradients, moved, spot, usual_length
 from bilens.findings.warning_records import Overfitting, Score
 
 LEADING = 10  # eigenvectors of each class, by |λ|
@@ -26,26 +26,37 @@ STILL = 0.01  # of the range of all inputs: an input whose deviation is less is 
 
 @dataclass(frozen=True)
 class Formula:
-    """The recommended score: a gap of accuracy, from three readings.
+    """The recommended score: a gap of accuracy, from four readings.
 
-    Math: gap = exp(intercept + steepness · ln s + edge · ln(e + 10⁻⁵) + roughness · r) − 0.02.
+    Math: gap = exp(intercept + steepness · ln s + edge · ln(e + 10⁻⁵) + roughness · r
+        + shifted · t) − 0.02, at least 0, with the readings s, e, r and t of those names.
     """
 
     intercept: float
     steepness: float
     edge: float
     roughness: float
+    shifted: float
 
-    def gap(self, steepness: float, edge_mass: float, rough: float) -> float:
-        """Return the gap that models with such readings had, at least 0."""
-        scale = self.steepness * math.log(max(steepness, 1e-300))
-        exponent = self.intercept + scale + self.edge * math.log(edge_mass + FLOOR)
-        return max(math.exp(min(exponent + self.roughness * rough, 1.0)) - OFFSET, 0.0)
+    def gap(self, found: Mapping[str, float]) -> float:
+        """Return the gap that models with such readings had.
+
+        Args:
+            found: of `readings`, of an image.
+        """
+        exponent = (
+            self.intercept
+            + self.steepness * math.log(max(found["steepness"], 1e-300))
+            + self.edge * math.log(found["edge_mass"] + FLOOR)
+            + self.roughness * found["roughness"]
+            + self.shifted * found["shifted"]
+        )
+        return max(math.exp(min(exponent, 1.0)) - OFFSET, 0.0)
 
 
 FLOOR, OFFSET = 1e-5, 0.02
 THRESHOLD = 0.05  # a gap of five percentage points
-FORMULA = Formula(intercept=-11.49, steepness=0.45, edge=-1.02, roughness=10.41)
+FORMULA = Formula(intercept=-6.2, steepness=0.365, edge=-0.578, roughness=4.9, shifted=-2.62)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +100,7 @@ def read_overfitting(
     if min(subject.shape) < FEWEST:
         reason = "not_an_image" if min(subject.shape) == 1 else "too_small"
         return Overfitting(None, None, tuple(parts), reason)
-    gap = FORMULA.gap(observed["steepness"], observed["edge_mass"], observed["roughness"])
-    return Overfitting(gap, THRESHOLD, tuple(parts), "")
+    return Overfitting(FORMULA.gap(observed), THRESHOLD, tuple(parts), "")
 
 
 def readings_by_chance(
@@ -127,19 +137,32 @@ def readings(
     if min(subject.shape) > 1:
         found["edge_mass"] = float(energy[at_edge(subject.shape)].sum())
         found["roughness"] = float(roughness(leading, subject.shape).mean())
-        found["steepness"] = steepness(f, subject.templates)
+        found["steepness"] = steepness(f, subject.shape)
+        found["shifted"] = recognised_shifted(f, subject.templates, subject.shape)
     return found
 
 
-def steepness(f: QuadraticMap, templates: Tensor) -> float:
-    """Return how fast one class overtakes another at a template, in logits per unit of input.
+def steepness(f: QuadraticMap, shape: tuple[int, int]) -> float:
+    """Return how fast one class overtakes another at a spot of ink, in logits per unit of input.
 
-    Math: the median over classes s and t of ‖∇(f_s − f_t)(ρ m_s)‖.
-    Cost: O(classes² · hidden · in).
+    Math: the median over pairs of classes s and t of ‖∇(f_s − f_t)(ρ m)‖, m of `spot`.
+    Cost: O(classes · hidden · in + classes² · in).
     """
-    slopes = gradients(f, usual_length(f.sizes.d_in) * templates)
-    between = (slopes.diagonal().T[:, None] - slopes).norm(dim=2)
-    return float(between[~torch.eye(len(templates), dtype=torch.bool)].median())
+    slopes = gradients(f, usual_length(f.sizes.d_in) * spot(shape)[None])[0]
+    between = torch.pdist(slopes)
+    return float(between.median()) if len(between) else 0.0
+
+
+def recognised_shifted(f: QuadraticMap, templates: Tensor, shape: tuple[int, int]) -> float:
+    """Return the share of shifted templates that are still recognised.
+
+    Math: the share of `moved` templates m of each class s with f_s(ρ m) > f_t(ρ m) for all t ≠ s.
+    Cost: O(classes · hidden · (in + classes)).
+    """
+    logits = f(usual_length(f.sizes.d_in) * moved(templates, shape))  # (move, class, class)
+    own = torch.eye(len(templates), dtype=torch.bool)
+    others = logits.masked_fill(own, -math.inf).amax(dim=2)
+    return float((logits[:, own] > others).double().mean())
 
 
 def at_edge(shape: tuple[int, int]) -> Tensor:

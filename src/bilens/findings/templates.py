@@ -38,6 +38,41 @@ def class_templates(eigs: EigenDecomposition) -> Tensor:
     return pattern / torch.where(length > 0, length, 1.0)
 
 
+def spot(shape: tuple[int, int]) -> Tensor:
+    """Return a round spot of ink in the middle of an image, (in,), of unit length.
+
+    Math: ∝ exp(−8 ((r − r₀) / rows)² − 8 ((c − c₀) / columns)²), with (r₀, c₀) the middle: a
+        Gaussian whose standard deviation is a quarter of each side.
+    Cost: O(in).
+    """
+    down, across = (
+        torch.exp(-8 * ((torch.arange(side, dtype=torch.float64) + 0.5) / side - 0.5).square())
+        for side in shape
+    )
+    ink = torch.outer(down, across).flatten()
+    return ink / ink.norm()
+
+
+def moved(templates: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Return each template a tenth of a side up, down, left and right, (4, classes, in).
+
+    What leaves the image is lost, and the length is one again. A template of zeros stays one.
+
+    Math: a tenth of a side is rounded, and at least one pixel.
+    Cost: O(classes · in).
+    """
+    images = templates.reshape(-1, *shape)
+    rows, columns = (max(1, round(side / 10)) for side in shape)
+    turned = torch.zeros(4, *images.shape, dtype=images.dtype)
+    turned[0, :, :-rows] = images[:, rows:]
+    turned[1, :, rows:] = images[:, :-rows]
+    turned[2, :, :, :-columns] = images[:, :, columns:]
+    turned[3, :, :, columns:] = images[:, :, :-columns]
+    flat = turned.flatten(2)
+    length = flat.norm(dim=2, keepdim=True)
+    return flat / torch.where(length > 0, length, 1.0)
+
+
 def usual_length(d_input: int) -> float:
     """Return the length ρ of an image whose mean square is `INK`; a digit of MNIST has 9.2."""
     return float((INK * d_input) ** 0.5)
