@@ -86,7 +86,7 @@ def make_warnings(shape: tuple[int, int], *, data: bool) -> dict[str, Any]:
     """Overfitting and triggers, of images or of inputs in a row."""
     image = shape[0] > 1
     names = ["localisation", *(["constant_mass"] if data else [])]
-    names += ["edge_mass", "roughness", "steepness"] if image else []
+    names += ["edge_mass", "roughness", "steepness", "shift_tolerance"] if image else []
     chance = {"median": 0.25, "low": 0.125, "high": 0.5}
     parts = [{"name": name, "value": 0.375, "chance": chance} for name in names]
     parts.append({"name": "tail_mass", "value": 0.0625, "chance": None})

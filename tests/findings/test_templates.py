@@ -1,17 +1,21 @@
 """Templates of classes: what a trained model's own classes look like, without data.
 
 Broken once: eigenvectors not turned upright; the template of a level stroke was empty there.
+Rows that leave an image came in again on the other side; a moved template had too much ink.
 """
 
 from __future__ import annotations
 
+import math
+
+import pytest
 import torch
 
 import tiny
 from bilens.algebra.directions import centred_directions
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.findings.audit import class_centred
-from bilens.findings.templates import class_templates, gradients
+from bilens.findings.templates import class_templates, gradients, moved, spot
 from builders import randn
 
 
@@ -43,6 +47,27 @@ def test_nothing_speaks_for_a_class_of_zeros() -> None:
     with torch.no_grad():
         model.head.weight.zero_()
     assert not class_templates(class_centred(model)).any()
+
+
+def test_a_spot_is_round_and_in_the_middle() -> None:
+    ink = spot((8, 4)).reshape(8, 4)
+    assert torch.allclose(ink, ink.flip(0))
+    assert torch.allclose(ink, ink.flip(1))
+    assert float(ink.norm()) == pytest.approx(1)
+    assert float(ink[3, 1] / ink[1, 1]) == pytest.approx(math.exp(8 * (2.5**2 - 0.5**2) / 64))
+
+
+def test_templates_are_moved_a_tenth_of_a_side_to_each_of_four_sides() -> None:
+    shape = (28, 12)  # three rows, one column
+    templates = torch.zeros(2, *shape, dtype=torch.float64)
+    templates[0, 10, 5], templates[0, 1, 5] = 0.8, 0.6  # the second is lost on the way up
+    found = moved(templates.flatten(1), shape).reshape(4, 2, *shape)
+    assert found[0, 0].nonzero().tolist() == [[7, 5]]
+    assert found[1, 0].nonzero().tolist() == [[4, 5], [13, 5]]
+    assert found[2, 0].nonzero().tolist() == [[1, 4], [10, 4]]
+    assert found[3, 0].nonzero().tolist() == [[1, 6], [10, 6]]
+    assert torch.allclose(found[:, 0].flatten(1).norm(dim=1), torch.ones(4).double())
+    assert not found[:, 1].any()
 
 
 def test_gradients_are_those_of_autograd() -> None:

@@ -29,14 +29,15 @@ class Formula:
     """The recommended score: a gap of accuracy, from four readings.
 
     Math: gap = exp(intercept + steepness · ln s + edge · ln(e + 10⁻⁵) + roughness · r
-        + shifted · t) − 0.02, at least 0, with the readings s, e, r and t of those names.
+        + shift · t) − 0.02, at least 0, with steepness s, edge mass e, roughness r and shift
+        tolerance t.
     """
 
     intercept: float
     steepness: float
     edge: float
     roughness: float
-    shifted: float
+    shift: float
 
     def gap(self, found: Mapping[str, float]) -> float:
         """Return the gap that models with such readings had.
@@ -49,14 +50,14 @@ class Formula:
             + self.steepness * math.log(max(found["steepness"], 1e-300))
             + self.edge * math.log(found["edge_mass"] + FLOOR)
             + self.roughness * found["roughness"]
-            + self.shifted * found["shifted"]
+            + self.shift * found["shift_tolerance"]
         )
         return max(math.exp(min(exponent, 1.0)) - OFFSET, 0.0)
 
 
 FLOOR, OFFSET = 1e-5, 0.02
 THRESHOLD = 0.05  # a gap of five percentage points
-FORMULA = Formula(intercept=-6.2, steepness=0.365, edge=-0.578, roughness=4.9, shifted=-2.62)
+FORMULA = Formula(intercept=-6.2, steepness=0.365, edge=-0.578, roughness=4.9, shift=-2.62)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +139,7 @@ def readings(
         found["edge_mass"] = float(energy[at_edge(subject.shape)].sum())
         found["roughness"] = float(roughness(leading, subject.shape).mean())
         found["steepness"] = steepness(f, subject.shape)
-        found["shifted"] = recognised_shifted(f, subject.templates, subject.shape)
+        found["shift_tolerance"] = shift_tolerance(f, subject.templates, subject.shape)
     return found
 
 
@@ -153,7 +154,7 @@ def steepness(f: QuadraticMap, shape: tuple[int, int]) -> float:
     return float(between.median()) if len(between) else 0.0
 
 
-def recognised_shifted(f: QuadraticMap, templates: Tensor, shape: tuple[int, int]) -> float:
+def shift_tolerance(f: QuadraticMap, templates: Tensor, shape: tuple[int, int]) -> float:
     """Return the share of shifted templates that are still recognised.
 
     Math: the share of `moved` templates m of each class s with f_s(ρ m) > f_t(ρ m) for all t ≠ s.
