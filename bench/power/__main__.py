@@ -1,6 +1,6 @@
 """Runs the study of the findings' power; see `bench.power.page` for what it writes.
 
-`make study-power DATA=folder` trains 120 models that overfit more or less, and 80 clean and 80
+`make study-power DATA=folder` trains 180 models that overfit more or less, and 80 clean and 80
 poisoned ones, into the folder of --models, and takes from there those that it holds.
 """
 
@@ -18,7 +18,7 @@ from bench.power.triggers import trigger_row
 from bilens.data.images import ImageDataset, load_images
 from bilens.workflows.provenance import describe_run
 
-HALF = 60  # models that overfit more or less: so many fix the score, so many judge it
+FIX, JUDGE = 120, 60  # models that overfit more or less: they fix the score, and judge it
 TRIGGER_HALF = 40  # clean models, and poisoned ones: likewise
 CLEAN, POISONED = 1000, 2000  # first seeds
 
@@ -27,11 +27,11 @@ def measure(data: ImageDataset, folder: Path) -> dict[str, Any]:
     """Return the numbers of all models as JSON values."""
     folder.mkdir(parents=True, exist_ok=True)
     overfitting = []
-    for seed in range(2 * HALF):
+    for seed in range(FIX + JUDGE):
         model = measured("over", overfitting_setting(seed), data, folder)
         own = scores(model, data.image_shape)
         others = weightwatcher(model)
-        half = "fix" if seed < HALF else "judge"
+        half = "fix" if seed < FIX else "judge"
         overfitting.append({**model.numbers, "half": half, "scores": own, "weightwatcher": others})
         print("overfitting", seed, own["score"], model.numbers["gap"], flush=True)
     triggers = []

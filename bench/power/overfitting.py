@@ -9,17 +9,18 @@ import math
 import warnings
 
 import torch
+from torch import Tensor
 
 from bench.power.models import Measured
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.findings.overfitting import FORMULA, LEADING, Subject, readings
+from bilens.findings.overfitting import FLOOR, FORMULA, LEADING, Subject, readings
 from bilens.findings.subject import in_float64
-from bilens.findings.templates import class_templates
+from bilens.findings.templates import class_templates, gradients, usual_length
 from bilens.findings.warnings import centred_map
 
-SKETCHED = ("effective_rank", "norm")  # single scores of an earlier sketch
+EARLIER = (-11.49, 0.45, -1.02, 10.41)  # constants of the formula before this one
 
 
 def spectra(f: QuadraticMap) -> EigenDecomposition:
@@ -34,14 +35,31 @@ def scores(model: Measured, shape: tuple[int, int]) -> dict[str, float]:
     nowhere = torch.zeros_like(eigs.eigenvalues, dtype=torch.bool)
     subject = Subject(f, eigs, nowhere, class_templates(eigs), shape)
     found = readings(subject, f, eigs.eigenvectors[:, :LEADING], None)
+    slope = template_steepness(f, subject.templates)
     size = eigs.eigenvalues.abs()
     ranks = size.sum(dim=1).square() / size.square().sum(dim=1)
     return {
         **found,
         "effective_rank": float(ranks.mean()),
         "norm": math.log(float(f.tensor.norm())),
+        "steepness_at_templates": slope,
+        "earlier_formula": earlier_formula(slope, found["edge_mass"], found["roughness"]),
         "score": FORMULA.gap(found),
     }
+
+
+def template_steepness(f: QuadraticMap, templates: Tensor) -> float:
+    """Return the median over classes s and t of ‖∇(f_s − f_t)(ρ m_s)‖, m_s the template of s."""
+    slopes = gradients(f, usual_length(f.sizes.d_in) * templates)
+    between = (slopes.diagonal().T[:, None] - slopes).norm(dim=2)
+    return float(between[~torch.eye(len(templates), dtype=torch.bool)].median())
+
+
+def earlier_formula(steepness: float, edge_mass: float, rough: float) -> float:
+    """Return the exponent of the formula of three readings that the present one replaced."""
+    constant, slope, edge, frequency = EARLIER
+    loud = slope * math.log(steepness)
+    return constant + loud + edge * math.log(edge_mass + FLOOR) + frequency * rough
 
 
 def weightwatcher(model: Measured) -> dict[str, float]:
