@@ -19,7 +19,7 @@ help:
 	@echo "make bench-sae   a training step of a sparse autoencoder against the dense way"
 	@echo "make study-pretrained   a pretrained language model audited end to end (MODEL=file.gguf)"
 	@echo "make study-masks   universal masks on trained models (DATA=folder with the IDX files)"
-	@echo "make study-power   overfitting and triggers: the findings on 280 models (DATA=folder)"
+	@echo "make study-power   overfitting and triggers: the findings on hundreds of models (DATA=folder)"
 	@echo "make docs    regenerate docs/cli.md, docs/api.md, the benchmark page and the README picture"
 
 demo: .venv/demo

@@ -50,7 +50,8 @@ def spot(shape: tuple[int, int]) -> Tensor:
         for side in shape
     )
     ink = torch.outer(down, across).flatten()
-    return ink / ink.norm()
+    unit: Tensor = ink / ink.norm()
+    return unit
 
 
 def moved(templates: Tensor, shape: tuple[int, int]) -> Tensor:
