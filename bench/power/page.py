@@ -37,11 +37,11 @@ OVERFITTING_LIMITS = (
     "it is, while templates are as good or as bad as the model. What helped less: the similarity "
     "of the templates of two classes (0.82, left one out, beside the three earlier readings), the "
     "share of high frequencies in the slopes (0.85 with both), margins at the templates and their "
-    "ratio to the slopes, the tail of the spectra, norms and singular values of the four matrices. Formulas "
-    "that also read the norm at low frequencies, or the width of the model, reached 0.88 to 0.89, "
-    "left one out, within chance of this one. The width has but two values here; the other was "
-    "left out to keep the formula short. Mixed settings are hard for every score: an unfinished "
-    "training, strong noise and few images change the same weights."
+    "ratio to the slopes, the tail of the spectra, norms and singular values of the four "
+    "matrices. Formulas that also read the norm at low frequencies, or the width of the model, "
+    "reached 0.88 to 0.89, left one out, within chance of this one. The width has but two values "
+    "here; the other was left out to keep the formula short. Mixed settings are hard for every "
+    "score: an unfinished training, strong noise and few images change the same weights."
 )
 LIMITS = (
     "## What was tried, what was not reached, and why\n\n"
