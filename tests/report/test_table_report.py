@@ -45,6 +45,14 @@ def test_the_strongest_columns_and_pairs_stand_in_the_page() -> None:
     assert f"Row no. {first['index']}" in page
 
 
+def test_the_loudest_values_stand_in_the_page_where_units_are_known() -> None:
+    two = DOCUMENT["loudest"][1]["two"]
+    page = TableReport(DOCUMENT).page("en")
+    assert "What one or two values can do" in page
+    assert f"column {two['columns'][0]} at " in page
+    assert "What one or two values can do" not in TableReport(variants()["raw"]).page("en")
+
+
 def test_names_are_shown_as_they_are_and_never_as_markup(tmp_path: Path) -> None:
     document = copy.deepcopy(DOCUMENT)
     document["model"]["input_names"][1] = "<b>bold</b> & co"
@@ -82,6 +90,9 @@ def edited(change: Any) -> dict[str, Any]:
         lambda d: d["outputs"].pop(),
         lambda d: d["outputs"][0]["columns"][0].update(column=99),
         lambda d: d["outputs"][0]["pairs"][0].update(second=99),
+        lambda d: d["loudest"].pop(),
+        lambda d: d["loudest"][0]["one"].update(columns=[99]),
+        lambda d: d["loudest"][0]["one"].update(z=[]),
         lambda d: d["rows"][0].update(predicted=3),
         lambda d: d["rows"][0]["scores"].pop(),
         lambda d: d["rows"][0]["attributions"][0]["values"].pop(),

@@ -20,6 +20,7 @@ from bilens.findings.effects import OutputEffects, gauge_free, output_effects
 from bilens.findings.exactness import TOLERANCES, read_densely
 from bilens.findings.explanation import choose_examples
 from bilens.findings.input_attribution import attribute_prediction
+from bilens.findings.loudest_values import loudest_values
 from bilens.findings.records import Exactness, Finding
 from bilens.findings.table_records import RowReading, TableFindings, TableModel, TableScore
 from bilens.nn import BilinearClassifier
@@ -87,6 +88,8 @@ def audit_columns(
         f = in_standard_units(module, mean, scale).quadratic_map().detach()
         exactness = compare(module, f, mean, scale, seed)
         effects = output_effects(gauge_free(f), columns.outputs, LISTED_PAIRS)
+        known = columns.mean is not None and columns.scale is not None
+        loudest = loudest_values(gauge_free(f)) if known else ()
         score: TableScore | None = None
         readings: tuple[RowReading, ...] = ()
         if rows is not None:
@@ -107,12 +110,12 @@ def audit_columns(
         d_output,
         sum(parameter.numel() for parameter in module.parameters()),
         str(module.embed.weight.dtype).removeprefix("torch."),
-        columns.mean is not None and columns.scale is not None,
+        known,
         columns.outputs,
         columns.inputs,
     )
     verdict = judge(exactness, effects, score, rows is not None and rows.seen)
-    return TableFindings(model, exactness, score, effects, readings, verdict, seed)
+    return TableFindings(model, exactness, score, effects, loudest, readings, verdict, seed)
 
 
 def compare(

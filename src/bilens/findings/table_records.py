@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from bilens.findings.effects import OutputEffects
 from bilens.findings.input_attribution import InputAttribution
+from bilens.findings.loudest_values import LoudestValues
 from bilens.findings.records import SCHEMA_VERSION, Exactness, Finding
 
 Task = Literal["classification", "regression"]
@@ -62,6 +63,7 @@ class TableFindings:
     exactness: tuple[Exactness, ...]
     score: TableScore | None
     outputs: tuple[OutputEffects, ...]
+    loudest: tuple[LoudestValues, ...]  # none where the units of the columns are not known
     rows: tuple[RowReading, ...]
     verdict: tuple[Finding, ...]
     seed: int

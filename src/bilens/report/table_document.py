@@ -40,6 +40,7 @@ RULE_VALUES: Final[dict[str, dict[str, str]]] = {
     "shares": {"linear": NUMBER, "square": NUMBER, "pair": NUMBER},
 }
 PAIR: Final[dict[str, Any]] = {"first": COUNT, "second": COUNT}
+VALUES: Final[dict[str, Any]] = {"columns": [COUNT], "z": [NUMBER], "effect": NUMBER}
 SHAPE: Final[dict[str, Any]] = {
     "schema_version": COUNT,
     "kind": TEXT,
@@ -81,6 +82,7 @@ SHAPE: Final[dict[str, Any]] = {
             "pair_share": NUMBER,
         }
     ],
+    "loudest": [{"output": COUNT, "one": VALUES, "two": Optional(VALUES)}],
     "rows": [
         {
             "kind": TEXT,
@@ -134,13 +136,18 @@ def check_places(document: Document) -> None:
     require(len(document["outputs"]) == count == model["d_output"] > 0, "outputs differ in number")
     require((model["task"] == "regression") == (count == 1), "the task does not fit the outputs")
     require(len(document["exactness"]) > 0, "exactness is empty")
-    columns = [one["column"] for item in document["outputs"] for one in item["columns"]]
+    loudest = [item[key] for item in document["loudest"] for key in ("one", "two") if item[key]]
+    require(len(document["loudest"]) in (0, count), "the loudest values differ in number")
+    require(all(len(v["columns"]) == len(v["z"]) > 0 for v in loudest), "a value has no column")
+    columns = [column for values in loudest for column in values["columns"]]
+    columns += [one["column"] for item in document["outputs"] for one in item["columns"]]
     pairs = [pair for item in document["outputs"] for pair in item["pairs"]]
     parts = [part for row in document["rows"] for part in row["attributions"]]
     pairs += [pair for part in parts for pair in part["pairs"]]
     columns += [pair[key] for pair in pairs for key in ("first", "second")]
     require(all(column < width for column in columns), "a column is not there")
     places = [row["predicted"] for row in document["rows"]]
+    places += [item["output"] for item in document["loudest"]]
     places += [row["label"] for row in document["rows"] if row["label"] is not None]
     places += [place for part in parts for place in (part["output"], part["rival"]) if place]
     require(all(place < count for place in places), "an output is not there")

@@ -10,7 +10,7 @@ from bilens.report.html import embedded_json, environment
 from bilens.report.numbers import whole
 from bilens.report.sections import reproduction
 from bilens.report.sections.conditions import condition_lines
-from bilens.report.sections.table_columns import output_cards
+from bilens.report.sections.table_columns import loudest_lines, output_cards
 from bilens.report.sections.table_rows import row_cards
 from bilens.report.sections.table_verdict import table_findings
 from bilens.report.sections.verdict import ICONS, overall_outcome, overall_sentence
@@ -56,6 +56,7 @@ def page_values(t: Catalogue, original: Document) -> dict[str, Any]:
         "unit": t(f"table.unit.{unit}"),
         "scale": t(f"table.scale.{task}"),
         "cards": output_cards(t, document),
+        "loudest": loudest_lines(t, document),
         "rows": row_cards(t, document),
         "rows_lead": t(f"table.rows.lead_{unit}"),
         "steps": reproduction.steps(t, document, original),

@@ -109,6 +109,37 @@ def output_card(
     )
 
 
+@dataclass(frozen=True)
+class LoudLine:
+    """What raises one output most."""
+
+    name: str
+    one: str
+    one_effect: str
+    two: str
+    two_effect: str
+
+
+def loudest_lines(t: Catalogue, document: Document) -> list[LoudLine]:
+    """Return one line for each output; none where the units of the columns are not known."""
+    names, columns = output_names(document), column_names(document)
+
+    def words(values: dict[str, Any] | None) -> tuple[str, str]:
+        if values is None:
+            return "–", "–"
+        parts = zip(values["columns"], values["z"], strict=True)
+        text = ", ".join(
+            t("table.loudest.value", name=columns[column], z=signed_quantity(z))
+            for column, z in parts
+        )
+        return text, signed_quantity(values["effect"])
+
+    return [
+        LoudLine(names[item["output"]], *words(item["one"]), *words(item["two"]))
+        for item in document["loudest"]
+    ]
+
+
 def ranked(rows: Any) -> list[tuple[str, float]]:
     """Return rows by falling size."""
     return sorted(rows, key=lambda row: -abs(row[1]))
