@@ -102,6 +102,14 @@ def test_outputs_that_cannot_be_written_are_refused_first(
         assert words in result.error()
 
 
+def test_graphs_without_autoencoders_are_refused(
+    bilens: Shell, folders: Folders, tmp_path: Path
+) -> None:
+    result = bilens("--quiet", "trace", folders[0], "--layer", 0, "--graph", tmp_path / "graphs")
+    assert result.code == 2
+    assert "give --input-sae and --output-sae" in result.error()
+
+
 def test_a_gated_layer_is_refused(bilens: Shell, tmp_path: Path) -> None:
     gated = traced_models.write_model(tmp_path / "gated", gate="relu")
     result = bilens("--quiet", "trace", gated, "--layer", 0)

@@ -89,7 +89,7 @@ BAD: dict[str, tuple[Any, int, list[str]]] = {
     ),
     "a context that is too long": (
         lambda _folder: [*SMALL, "--context-length", 9000],
-        *(FILE, ["one block of 9001", "a smaller n_ctx"]),
+        *(FILE, ["one block of 9001", "make the context shorter"]),
     ),
     "a batch that is too large": (
         lambda _folder: [*SMALL, "--batch-size", 9000],

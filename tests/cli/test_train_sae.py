@@ -90,7 +90,7 @@ def test_another_corpus_may_be_read(bilens: Shell, model: Path, tmp_path: Path) 
     shutil.copytree(model, tmp_path / "bare")
     (tmp_path / "bare" / "corpus.json").unlink()
     line = ["--quiet", "train", "sae", tmp_path / "bare", *ONE, "--out", tmp_path / "sae"]
-    assert_one_line(bilens(*line), FILE, ["corpus.json"])
+    assert_one_line(bilens(*line), USAGE, ["does not say which text", "--corpus"])
     assert bilens(*line, "--corpus", "grammar", "--limit", 80).code == 0
     said = load(tmp_path / "sae").provenance["data_source"]
     assert said.startswith("the story grammar, seed 0: 80 documents")

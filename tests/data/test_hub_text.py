@@ -10,6 +10,7 @@ Broken once: `only_text_column` returning the first column, and the rows read ou
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -56,7 +57,7 @@ def test_a_column_can_be_chosen(tmp_path: Path) -> None:
 
 def test_where_two_columns_are_text_one_has_to_be_chosen(tmp_path: Path) -> None:
     path = table(tmp_path / "a.jsonl", {"story": "one", "summary": "short"})
-    with pytest.raises(UsageError, match=r"columns of text \['story', 'summary'\].*with column"):
+    with pytest.raises(UsageError, match=r"2 columns of text \(story, summary\).*--column"):
         texts(path)
 
 
@@ -75,7 +76,28 @@ def test_a_column_of_numbers_is_refused(tmp_path: Path) -> None:
 def test_a_damaged_table_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "one"}\n{"text": ', encoding="utf-8")
-    with pytest.raises(DataError, match=r"a\.jsonl cannot be read \("):
+    logged = Recorder()
+    logging.getLogger("datasets").addHandler(logged)
+    with pytest.raises(DataError, match=r"a\.jsonl cannot be read \(.*check the file"):
+        texts(path)
+    logging.getLogger("datasets").removeHandler(logged)
+    assert logged.messages == []  # one error, and nothing beside it
+
+
+class Recorder(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+def test_a_row_without_text_is_told_from_a_table_without_a_column(tmp_path: Path) -> None:
+    path = table(tmp_path / "a.jsonl", {"text": None}, {"text": "one"})
+    with pytest.raises(DataError, match="a row whose 'text' is a NoneType; text was expected"):
         texts(path)
 
 

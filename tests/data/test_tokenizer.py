@@ -241,6 +241,12 @@ def test_a_tokenizer_of_another_size_does_not_fit(vocab_size: int) -> None:
         check_tokenizer_fits(BYTE_BPE, vocab_size)
 
 
+def test_another_tokenizer_of_the_same_size_does_not_fit() -> None:
+    check_tokenizer_fits(BYTE_BPE, 330, BYTE_BPE.sha256)
+    with pytest.raises(UsageError, match="is not the one that the model was trained with"):
+        check_tokenizer_fits(BYTE_BPE, 330, "0" * 64)
+
+
 def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'bilens\[language\]'"):

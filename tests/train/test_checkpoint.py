@@ -150,7 +150,7 @@ def test_a_place_that_was_damaged_is_saved_anew(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     interrupt(folder, runs.RECIPE, 9)
     flip_a_byte(folder / "checkpoints" / "ckpt-000001-000003")
-    interrupt(folder, runs.RECIPE, 9, resume=True)
+    interrupt(folder, runs.RECIPE, 3, resume=True)  # from the end of the first epoch
     said: list[str] = []
     runs.go(folder, resume=True, say=said.append)
     assert said == [f"Continuing {folder} after epoch 1, step 3."]

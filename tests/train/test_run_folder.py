@@ -242,7 +242,7 @@ def test_ctrl_c_while_training_saves_and_says_how_to_go_on(folder: Path) -> None
             on_epoch=lambda line: signal.raise_signal(signal.SIGINT) if line.epoch == 2 else None,
         )
     assert caught.value.exit_code == 130
-    assert runs.checkpoints(folder) == ["ckpt-000002-000001"]
+    assert runs.checkpoints(folder) == ["ckpt-000001-000000", "ckpt-000002-000001"]
     assert not (folder / ".lock").exists()
     runs.go(folder, resume=True)
     runs.assert_as_uninterrupted(folder)

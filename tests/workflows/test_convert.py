@@ -12,7 +12,7 @@ import torch
 
 import bilens as bl
 import tiny
-from bilens.data.tokenizer import train_tokenizer
+from bilens.data.tokenizer import load_tokenizer, train_tokenizer
 from bilens.errors import OutputExistsError, UsageError
 from bilens.nn import BilinearTransformer, TopKSAE
 from bilens.workflows.convert import convert_model
@@ -26,7 +26,13 @@ def test_a_language_model_goes_to_hugging_face_and_back_with_its_tokenizer(tmp_p
     written = convert_model(bl.load(folder), "huggingface", tmp_path / "llama")
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(written)
     back = convert_model(bl.load(tmp_path / "llama"), "bilens", tmp_path / "back")
-    assert back == ["config.json", "model.safetensors"]
+    assert back == ["config.json", "model.safetensors", "tokenizer.json"]
+    found_tokenizer = load_tokenizer(tmp_path / "back" / "tokenizer.json")
+    assert found_tokenizer.sha256 == tokenizer.sha256
+    (tmp_path / "other").mkdir()
+    tokenizer.save(tmp_path / "other" / "tokenizer.json")
+    with pytest.raises(OutputExistsError, match=r"already holds a tokenizer\.json"):
+        convert_model(bl.load(tmp_path / "llama"), "bilens", tmp_path / "other")
     tokens = torch.arange(6)[None]
     with torch.no_grad():
         found = bl.load(tmp_path / "back").module(tokens)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,8 @@ def read_table(path: Path, column: str | None) -> Iterator[Document]:
     """Yield the documents of one column of a local .json, .jsonl, .csv or .parquet file."""
     files = {"train": str(path)}
     load = datasets_library(f"Reading {path}").load_dataset
-    with reading(str(path)):
+    advice = "check the file, or pass a text file or a folder of .txt files."
+    with reading(str(path), advice):
         table = load(BUILDERS[path.suffix], data_files=files, split="train", streaming=True)
         yield from read_column(table, str(path), column)
 
@@ -46,7 +48,11 @@ def read_hub(name: str, split: str, column: str | None, stream: bool) -> Iterato
             "the network, pass a text file or a folder of .txt files, or set HF_HUB_OFFLINE=1 if "
             "the data set was downloaded before."
         )
-    with reading(name):
+    advice = (
+        "check the name, the configuration and the split, or pass a text file or a folder of .txt "
+        "files."
+    )
+    with reading(name, advice):
         rows = library.load_dataset(
             place, name=configuration or None, split=split, streaming=stream
         )
@@ -63,18 +69,20 @@ def datasets_library(purpose: str) -> Any:
 
 
 @contextmanager
-def reading(title: str) -> Iterator[None]:
+def reading(title: str, advice: str) -> Iterator[None]:
     """Turn whatever the library raises, of many kinds, into one error with the reason."""
+    logger = logging.getLogger("datasets")  # it logs, too, what it raises
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
     try:
         yield
     except BilensError:
         raise
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise DataError(
-            f"{title} cannot be read ({reason}): check the name, the configuration and the split, "
-            "or pass a text file or a folder of .txt files."
-        ) from None
+        raise DataError(f"{title} cannot be read ({reason}): {advice}") from None
+    finally:
+        logger.setLevel(level)
 
 
 def read_column(
@@ -98,12 +106,12 @@ def read_column(
 
 def only_text_column(row: Mapping[str, object], title: str) -> str:
     """Return "text", or the one column that holds text."""
-    names = [name for name, value in row.items() if isinstance(value, str)]
-    if "text" in names:
+    if "text" in row:
         return "text"
+    names = [name for name, value in row.items() if isinstance(value, str)]
     if len(names) != 1:
         raise UsageError(
-            f"{title} has the columns of text {names or 'none'}; one was expected, or one called "
-            "'text': say which with column."
+            f"{title} has {len(names)} columns of text ({', '.join(names) or 'none'}); one was "
+            "expected, or one called 'text': say which with column (--column)."
         )
     return names[0]

@@ -57,7 +57,7 @@ def pack_documents(tokenizer: Tokenizer, documents: Sequence[str], n_ctx: int) -
     if num_blocks == 0:
         raise DataError(
             f"{len(documents):,} documents have {len(stream):,} tokens together; at least one "
-            f"block of {n_ctx} was expected: pass more text, or a smaller n_ctx."
+            f"block of {n_ctx} was expected: pass more text, or make the context shorter."
         )
     blocks = stream[: num_blocks * n_ctx].view(num_blocks, n_ctx)
     return TokenBlocks(blocks, len(stream), len(documents))

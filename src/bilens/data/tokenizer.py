@@ -300,19 +300,29 @@ def load_tokenizer(path: Path) -> Tokenizer:
         raise DataError(f"{path}: {error}") from None
 
 
-def check_tokenizer_fits(tokenizer: Tokenizer, vocab_size: int) -> None:
+def check_tokenizer_fits(tokenizer: Tokenizer, vocab_size: int, sha256: str | None = None) -> None:
     """Refuse a tokenizer that does not belong to a model with vocab_size tokens.
 
     A model may have up to 1 % more rows than there are tokens: many round them up.
 
+    Args:
+        tokenizer: what was found beside the model.
+        vocab_size: rows of the model's embedding.
+        sha256: of the tokenizer that the model was trained with; None if that is not known.
+
     Raises:
-        UsageError: If the numbers of tokens do not fit.
+        UsageError: If the numbers of tokens do not fit, or it is another tokenizer.
     """
     largest = tokenizer.vocab_size * (1 + PADDING_SHARE)
     if not tokenizer.vocab_size <= vocab_size <= largest:
         raise UsageError(
             f"the tokenizer has {tokenizer.vocab_size:,} tokens and the model {vocab_size:,}; "
             "they do not belong together: pass the tokenizer.json that the model was trained with."
+        )
+    if sha256 is not None and tokenizer.sha256 != sha256:
+        raise UsageError(
+            f"the tokenizer is not the one that the model was trained with (SHA-256 "
+            f"{tokenizer.sha256[:12]}…, {sha256[:12]}… was expected): pass that tokenizer.json."
         )
 
 

@@ -35,7 +35,7 @@ def write_huggingface(
     if present and not overwrite:
         raise OutputExistsError(
             f"{folder} already holds {', '.join(present)}: choose another folder, or pass "
-            "overwrite=True to replace it."
+            "overwrite=True (--overwrite) to replace it."
         )
     write_files({folder / name: content for name, content in files.items()})
     return folder

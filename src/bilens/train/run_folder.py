@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import threading
 import time
@@ -118,7 +119,8 @@ class _Saver:
         self, folder: Path, job: TrainingJob[Any, Any], interrupted: threading.Event
     ) -> None:
         self.folder, self.job, self.interrupted = folder, job, interrupted
-        self.last = time.monotonic()
+        begun = found_checkpoints(folder / CHECKPOINTS)
+        self.last = time.monotonic() if begun else -math.inf  # the first epoch is kept at once
         self.saved = -1  # epochs in the newest checkpoint written here
 
     def after_step(self, run: TrainingRun[Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, get_args
 
+from bilens.atomic import write_file
 from bilens.errors import OutputExistsError, UsageError
 from bilens.io.load import LoadedModel
 from bilens.io.model_folder import save
@@ -43,7 +44,14 @@ def convert_model(
         raise OutputExistsError(f"{folder} is a file; expected a folder.")
     before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*")}
     module, provenance = model.whole("a conversion"), model.provenance
+    tokenizer = Path(model.source) / TOKENIZER_NAME
+    has_tokenizer = isinstance(module, BilinearTransformer) and tokenizer.is_file()
     if target == "bilens":
+        if has_tokenizer and (folder / TOKENIZER_NAME).exists() and not overwrite:
+            raise OutputExistsError(
+                f"{folder} already holds a {TOKENIZER_NAME}: choose another folder, or pass "
+                "overwrite=True (--overwrite) to replace it."
+            )
         save(
             module,
             folder,
@@ -55,13 +63,14 @@ def convert_model(
             input_mean=model.input_mean,
             input_scale=model.input_scale,
         )
+        if has_tokenizer:
+            write_file(folder / TOKENIZER_NAME, tokenizer.read_bytes())
     elif target == "huggingface":
         if not isinstance(module, BilinearTransformer):
             raise UsageError(refusal(model, "a language model", "huggingface"))
-        tokenizer = Path(model.source) / TOKENIZER_NAME
         module.save_huggingface(
             folder,
-            tokenizer=tokenizer if tokenizer.is_file() else None,
+            tokenizer=tokenizer if has_tokenizer else None,
             provenance=provenance,
             overwrite=overwrite,
         )

@@ -102,7 +102,9 @@ def open_layer(
     f = module.layer_map(layer).detach().to(torch.float64)
     if tokenizer is None:
         tokenizer = load_tokenizer(Path(loaded.source) / TOKENIZER_NAME)
-    check_tokenizer_fits(tokenizer, module.config.vocab_size)
+    check_tokenizer_fits(
+        tokenizer, module.config.vocab_size, loaded.provenance.get("tokenizer_sha256")
+    )
     return TracedLayer(loaded, module, tokenizer, int(layer), f)
 
 

@@ -15,7 +15,7 @@ from bilens.io.load import load
 from bilens.nn.transformer import BilinearTransformer
 from bilens.train.device import Device, find_device
 from bilens.train.language.corpus import CorpusDescription, CorpusOptions
-from bilens.train.run_files import TOKENIZER_NAME
+from bilens.train.run_files import CORPUS_NAME, TOKENIZER_NAME
 from bilens.train.run_folder import run_in_folder
 from bilens.train.sae.job import ReadModel, SAEJob
 from bilens.train.sae.loop import SAELine
@@ -129,9 +129,18 @@ def read_model(folder: Path, corpus: CorpusOptions | None, say: Callable[[str], 
             "example one that `bilens train language` wrote."
         )
     tokenizer = load_tokenizer(folder / TOKENIZER_NAME)
-    check_tokenizer_fits(tokenizer, module.config.vocab_size)
+    check_tokenizer_fits(
+        tokenizer, module.config.vocab_size, loaded.provenance.get("tokenizer_sha256")
+    )
     text: TextCorpus
-    text = CorpusDescription.read(folder).load(report=say) if corpus is None else corpus.load(say)
+    if corpus is not None:
+        text = corpus.load(say)
+    elif (folder / CORPUS_NAME).exists():
+        text = CorpusDescription.read(folder).load(report=say)
+    else:
+        raise UsageError(
+            f"{folder} does not say which text the model was trained on: give one with --corpus."
+        )
     n_ctx = module.config.n_ctx
     texts, held_out = (
         pack_documents(tokenizer, documents, n_ctx).tokens

@@ -91,6 +91,32 @@ def test_a_loss_that_is_no_longer_finite_keeps_the_state_before_it(
     assert tiny.same_weights(open_language_run(tmp_path).model, uninterrupted()[0])
 
 
+def test_a_short_run_keeps_its_first_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time between checkpoints is not up when the loss stops being a number."""
+    step = loop.train_step
+
+    def bad(run: Any, texts: Any, recipe: Any, number: int) -> None:
+        if number == 8:
+            raise NumericalError("not finite.")
+        step(run, texts, recipe, number)
+
+    monkeypatch.setattr(loop, "train_step", bad)
+    with pytest.raises(NumericalError, match=r"state before it is kept: .*ckpt-000001-000000"):
+        language_runs.go(tmp_path)
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
+    language_runs.go(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    content = json.loads(path.read_text())
+    words = sorted(content["model"]["vocab"], key=content["model"]["vocab"].get)
+    words[-1], words[-2] = words[-2], words[-1]
+    content["model"]["vocab"] = {word: place for place, word in enumerate(words)}
+    path.write_text(json.dumps(content))
+    with pytest.raises(UsageError, match="is not the one that the model was trained with"):
+        open_language_run(tmp_path)
+
+
 def test_a_finished_folder_holds_all_that_later_commands_need(tmp_path: Path) -> None:
     language_runs.go(tmp_path, provenance={"command": "here"})
     opened = open_language_run(tmp_path)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from bilens.data import text
+from bilens.errors import DataError
 from bilens.train.language.loop import LanguageMetrics
 from bilens.workflows.reproduce import gates
 from bilens.workflows.reproduce.gates import EQUAL_STEPS, EQUAL_TIME, GATES, GateStudy
@@ -60,6 +61,15 @@ def test_a_slower_model_makes_fewer_steps_in_equal_time(
     page = (tmp_path / "study.md").read_text()
     assert "| SwiGLU | 10 | 0.2500 | +0.00% | 0.5000 | 2 | 2000 | 1.321 / 1.336 |" in page
     assert (tmp_path / "gates.svg").read_text().count("<circle") == 5
+
+
+def test_a_corpus_that_cannot_be_read_is_refused_before_anything_is_measured(
+    tmp_path: Path,
+) -> None:
+    options = StudyOptions(corpus=str(tmp_path / "nowhere.txt"))
+    with pytest.raises(DataError, match="does not exist"):
+        run_study(GateStudy(), tmp_path / "study", options)
+    assert not list((tmp_path / "study").rglob("*.json"))
 
 
 def test_every_kind_has_as_many_weights_and_its_own_time(

@@ -9,7 +9,7 @@ from bilens.cli.actions.shared import refuse_existing
 from bilens.cli.actions.train_sae import Text, corpus_options
 from bilens.cli.console import Output
 from bilens.cli.tables.trace import trace_tables
-from bilens.errors import FileError, OutputExistsError
+from bilens.errors import FileError, OutputExistsError, UsageError
 from bilens.workflows.trace import trace
 
 
@@ -28,6 +28,11 @@ def run_trace_command(
     json: bool,
 ) -> None:
     """`bilens trace`."""
+    if graph is not None and saes == (None, None):
+        raise UsageError(
+            "--graph writes circuits, which are made of latents: give --input-sae and "
+            "--output-sae, or leave it out."
+        )
     refuse_existing(html, overwrite)
     refuse_filled(graph, overwrite)
     with output.progress() as progress:

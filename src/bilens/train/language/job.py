@@ -113,12 +113,15 @@ def open_language_run(folder: Path) -> LanguageRun:
         DataError: If the tokenizer is missing or damaged.
         UsageError: If the model is no language model, or the tokenizer does not fit it.
     """
-    model = load(folder).module
+    loaded = load(folder)
+    model = loaded.module
     if not isinstance(model, BilinearTransformer):
         raise UsageError(
             f"{folder} holds a {type(model).__name__}; expected a language model, for example one "
             "that `bilens train language` wrote."
         )
     tokenizer = load_tokenizer(folder / TOKENIZER_NAME)
-    check_tokenizer_fits(tokenizer, model.config.vocab_size)
+    check_tokenizer_fits(
+        tokenizer, model.config.vocab_size, loaded.provenance.get("tokenizer_sha256")
+    )
     return LanguageRun(folder, model, tokenizer, CorpusDescription.read(folder))

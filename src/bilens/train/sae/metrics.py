@@ -81,8 +81,8 @@ class SAEMetrics:
 
 
 def recovered(ablated: float, patched: float, clean: float) -> float | None:
-    """Return (ablated − patched) / (ablated − clean); None where ablation costs nothing."""
-    return (ablated - patched) / (ablated - clean) if ablated != clean else None
+    """Return (ablated − patched) / (ablated − clean); None where ablation does no harm."""
+    return (ablated - patched) / (ablated - clean) if ablated > clean else None
 
 
 @torch.no_grad()

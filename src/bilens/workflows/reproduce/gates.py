@@ -174,6 +174,8 @@ def seconds_per_step(options: StudyOptions, context: CellContext) -> Record:
 
     On a processor they are those that it works for this process, however busy the machine is.
     """
+    assert options.corpus is not None, "checked before"
+    CorpusOptions(options.corpus).load(context.say)  # what cannot be read is refused first
     device = find_device("auto")
     recipes = {kind: recipe_of(options, kind, 0).resolved(device) for kind in GATES}
     vocab_size = recipes["bilinear"].vocab_size or WORDS_OF_THE_GRAMMAR
