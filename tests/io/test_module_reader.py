@@ -61,6 +61,35 @@ def test_an_example_that_does_not_run_is_refused(example: Any) -> None:
         bl.from_module(Scattered(False), example)
 
 
+def test_the_error_of_a_module_is_told_on_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Scattered, x: Tensor) -> Tensor:
+        raise RuntimeError(f"{x.ndim} axes:\n  no")
+
+    monkeypatch.setattr(Scattered, "forward", fail)
+    with pytest.raises(UsageError, match=r"\(RuntimeError: 2 axes: no\)"):
+        bl.from_module(Scattered(False), randn(2, 4))
+
+
+class Noisy(nn.Module):
+    """Adds noise whether it is trained or not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(4, 6), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.fc2(torch.relu(self.fc1(x) + torch.randn(6)))
+        return y
+
+
+def test_noise_is_not_taken_for_a_bias() -> None:
+    """Broken once: the noise of the run that was traced stood in the layer as its bias."""
+    with pytest.raises(UsageError, match="no MLP is found in the Noisy"):
+        bl.from_module(Noisy())
+    with pytest.raises(UsageError, match="no MLP is found in the Noisy"):
+        bl.from_module(Noisy(), randn(3, 4))
+
+
 def language_model(kind: str) -> nn.Module:
     transformers = pytest.importorskip("transformers")
     sizes = {"vocab_size": 9, "num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 8}

@@ -306,7 +306,7 @@ def test_what_does_not_fit_is_refused(name: str, tmp_path: Path) -> None:
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, pair())
     whole = path.read_bytes()
-    for content in (b"", whole[:-5], whole[:20], b"\x80\x04K\x01."):
+    for content in (whole[:-5], whole[:20], b"\x80\x04K\x01."):
         path.write_bytes(content)
         with pytest.raises(CheckpointError, match="not a readable safetensors file"):
             bl.load(path, activation="relu")

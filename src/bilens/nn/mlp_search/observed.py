@@ -65,9 +65,10 @@ def watch(module: nn.Module, example: object) -> list[Watched]:
             return watch_once(module, runner, in_dtype(example, dtype))
         except Exception as error:
             failure = error
+    said = " ".join(str(failure).split())  # on one line
     raise UsageError(
         f"the example does not run through the {type(module).__name__} "
-        f"({type(failure).__name__}: {failure}): pass an input, a tuple of arguments or a mapping."
+        f"({type(failure).__name__}: {said}): pass an input, a tuple of arguments or a mapping."
     ) from failure
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import torch
 from torch import fx, nn
 
 from bilens.errors import UsageError
@@ -26,15 +27,18 @@ class Tracer(fx.Tracer):
 def traced(module: nn.Module) -> fx.Graph | None:
     """Return the graph of a module; None where it cannot be traced.
 
-    A transformer layer of torch is traced in the method that is its MLP.
+    A transformer layer of torch is traced in the method that is its MLP. What draws random numbers
+    of its own cannot be traced: those of this one run would stand in the graph as constants.
     """
     tracer = Tracer()
     if isinstance(module, TORCH_LAYERS):
         tracer.traced_func_name = FEED_FORWARD
+    before = torch.get_rng_state()
     try:
-        return tracer.trace(module)
+        graph = tracer.trace(module)
     except Exception:  # somebody else's code, run on values that are no tensors
         return None
+    return graph if torch.equal(torch.get_rng_state(), before) else None
 
 
 def is_transposed_linear(module: nn.Module) -> bool:
