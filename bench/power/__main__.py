@@ -1,7 +1,7 @@
 """Runs the study of the findings' power; see `bench.power.page` for what it writes.
 
-`make study-power DATA=folder` trains 180 models that overfit more or less, and 80 clean and 80
-poisoned ones, into the folder of --models, and takes from there those that it holds.
+`make study-power DATA=folder` trains 180 models that overfit more or less, and 120 clean and
+120 poisoned ones, into the folder of --models, and takes from there those that it holds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bilens.data.images import ImageDataset, load_images
 from bilens.workflows.provenance import describe_run
 
 FIX, JUDGE = 120, 60  # models that overfit more or less: they fix the score, and judge it
-TRIGGER_HALF = 40  # clean models, and poisoned ones: likewise
+TRIGGER_FIX, TRIGGER_JUDGE = 80, 40  # clean models, and poisoned ones: likewise
 CLEAN, POISONED = 1000, 2000  # first seeds
 
 
@@ -36,10 +36,10 @@ def measure(data: ImageDataset, folder: Path) -> dict[str, Any]:
         print("overfitting", seed, own["score"], model.numbers["gap"], flush=True)
     triggers = []
     for kind, first in (("clean", CLEAN), ("poison", POISONED)):
-        for seed in range(2 * TRIGGER_HALF):
+        for seed in range(TRIGGER_FIX + TRIGGER_JUDGE):
             setting = trigger_setting(first + seed, kind == "poison", data.image_shape)
             row = trigger_row(measured(kind, setting, data, folder), data.image_shape)
-            half = "fix" if seed < TRIGGER_HALF else "judge"
+            half = "fix" if seed < TRIGGER_FIX else "judge"
             triggers.append({"kind": kind, "half": half, **row})
             print(kind, seed, row["score"], row["target_found"], flush=True)
     return {

@@ -43,21 +43,30 @@ OVERFITTING_LIMITS = (
     "here; the other was left out to keep the formula short. Mixed settings are hard for every "
     "score: an unfinished training, strong noise and few images change the same weights."
 )
+TRIGGER_LIMITS = (
+    "Triggers: both aims are reached. An earlier score, the gain that three quarters of the "
+    "templates exceed over the root mean square of 9 × 9 places around, was chosen on 80 of these "
+    "models (one sweep saw others by mistake), and reached 0.946 and 84 % on 80 others. Missed "
+    "were patches on strokes, and rarely used pixels near the edges of models trained without "
+    "noise were loud without a patch. All 160 then fixed the present score; 80 more were trained, "
+    "and looked at once, after it was frozen. The earlier one has 0.918 on those, and finds 22 of "
+    "26. What helped is the matched filter: on the 160 the earlier score has 0.965 and finds 53 of "
+    "60, the mean gain without a filter 0.961 and 55, the gain less that of squares beside it "
+    "0.965 and 54, and the filtered one finds all. It needed hardly any choosing: with a margin of "
+    "1 to 5 pixels, a white part of 0.005 to 0.1 or surroundings of 3 to 9 pixels the area stays "
+    "above 0.999; so it does with slopes alone, without the division by those around, and with "
+    "three quarters of the templates in place of the mean. Few judged attacks work, so that all of "
+    "them found speaks of a share of at least 87 % (exact 95 % interval); and where all scores are "
+    "on their side no bootstrap shows a width. What the filter knows is the size of the square, "
+    "and that it is always lit as a whole: patches of other kinds were not tried."
+)
 LIMITS = (
-    "## What was tried, what was not reached, and why\n\n"
-    "The aims were a rank correlation of 0.8 on judged models, an area of 0.97 under the ROC and "
-    "85 % of the working attacks found. For triggers the judged half stays a little below, and "
-    "the half that fixed is above: what was gained by choosing there is partly luck.\n\n"
+    "## What was tried, what was reached, and why\n\n"
+    "The aims were a rank correlation of 0.8, an area of 0.97 under the ROC and 85 % of the "
+    "working attacks found, all on judged models. At first each was missed by a little. Then what "
+    "had judged served to choose anew, and other models were trained to judge.\n\n"
     f"{OVERFITTING_LIMITS}\n\n"
-    "Triggers: without the division by the neighbourhood the areas were 0.973 and 0.947, and 93 % "
-    "and 81 % were found; the division was chosen on the half that fixed. A larger window for the "
-    "neighbourhood, other shares of resisting classes, a penalty on uneven squares and templates "
-    "of five eigenvectors did no better there, or hardly. One sweep over such variants "
-    "included judged models by mistake and pointed to the division; its constants were then set on "
-    "the half that fixed alone, and the judged half did not gain by it. Missed are "
-    "patches on the strokes of digits, where the model knows them to be part of some classes, "
-    "and patches in models "
-    "trained without noise, whose rarely used pixels at the right edge are loud without a patch."
+    f"{TRIGGER_LIMITS}"
     "\n\n## What this does not say\n\n"
     "One data set, one architecture, one kind of patch. Settings are mixed on purpose: training "
     "size, noise, decay, wrong labels and epochs all differ, and a score must see the gap through "
@@ -239,13 +248,14 @@ def found(row: Row) -> bool:
 def trigger_section(rows: list[Row]) -> str:
     """Return the ROC of the finding, what it finds, and what it costs."""
     table = [
-        "| | half that fixed | judged half |\n|---|---|---|",
+        "| | models that fixed | judged models |\n|---|---|---|",
         *(
             f"| {name} | {cell(of_half(rows, 'fix'))} | {cell(of_half(rows, 'judge'))} |"
             for name, cell in TRIGGER_CELLS.items()
         ),
     ]
-    _, working, _ = split(of_half(rows, "judge"))
+    clean, working, _ = split(of_half(rows, "judge"))
+    fixed, judged = len(of_half(rows, "fix")) // 2, len(clean)
     missed = [row for row in working if not found(row) or row["score"] <= LOUD]
     lines = ["| success | score | found | patch | loudest place | noise | decay |"]
     lines.append("|---|---|---|---|---|---|---|")
@@ -261,17 +271,18 @@ def trigger_section(rows: list[Row]) -> str:
     return "\n\n".join(
         [
             "## Triggers",
-            "Each half has 40 clean and 40 poisoned models: 5,000 or 10,000 training images, noise "
+            f"{fixed} clean and as many poisoned models fixed the score, {judged} and {judged} "
+            "judge it: 5,000 or 10,000 training images, noise "
             "0 to 0.3, weight decay 0 to 0.3, 30 epochs; in a poisoned one 1 % of the training "
             "images, of other classes, carry a white square of 3 × 3 or 4 × 4 pixels at a random "
             "place and the label of a random class. An attack works where the square turns at "
             f"least {100 * WORKING:.0f} % of the test images of other classes into its class; the "
-            "others are reported apart. The threshold is the 95 % quantile of the clean models of "
-            f"the half that fixed, rounded: {LOUD:g}.",
+            "others are reported apart. The threshold is the 95 % quantile of the clean models "
+            f"that fixed it, in whole numbers: {LOUD:g}.",
             "\n".join(table),
             "![ROC of the finding of triggers](power_roc.svg)",
             "“Found” is: the loudest place overlaps the patch, and speaks for its class. Working "
-            "attacks of the judged half that were not found, or not above the threshold "
+            "attacks of the judged models that were not found, or not above the threshold "
             f"({len(missed)} of {len(working)}):",
             "\n".join(lines) if missed else "None.",
         ]
@@ -322,7 +333,7 @@ TRIGGER_CELLS: dict[str, Callable[[list[Row]], str]] = {
 def roc_figure(rows: list[Row]) -> str:
     """Return the ROC of both halves as an SVG file."""
     curves = []
-    for half, name in (("judge", "judged half"), ("fix", "half that fixed")):
+    for half, name in (("judge", "judged models"), ("fix", "models that fixed")):
         clean, working, _ = split(of_half(rows, half))
         levels = sorted({*scores_of(clean), *scores_of(working)}, reverse=True)
         points = [(0.0, 0.0)]

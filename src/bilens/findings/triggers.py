@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.findings.chance import chance
+from bilens.findings.matched_filter import correlate, local_scale, matched_filter
 from bilens.findings.templates import gradients, usual_length
 from bilens.findings.warning_records import Triggers, TriggerWindow
 
 SIDES = (3, 4)  # pixels of the squares
-THRESHOLD = 5.0  # 95 % of the clean models that fixed it are below (docs/benchmarks/power.md)
-RESISTING = 0.25  # share of the other classes that a trigger need not win over
-NEIGHBOURS = 9  # places on a side of the surroundings of one
+THRESHOLD = 7.0  # 95 % of the clean models that fixed it are below (docs/benchmarks/power.md)
 MOST_TEMPLATES = 32  # other classes that a square is tried on
 FEWEST_PLACES = 100  # of a square in an image: among fewer none can stand out
-CONSISTENT = 1.4826  # times the median absolute deviation: the deviation of a normal variable
 
 
 def read_triggers(
@@ -28,11 +28,10 @@ def read_triggers(
 ) -> Triggers:
     """Return the places where a white square adds most to the lead of a class.
 
-    The score of a place is how far its gain (`lead_gains`), in units of the gains around it
-    (`beside_neighbours`), is above the median of all places and classes, in robust standard
-    deviations. The model's score is the largest.
+    The score of a place is its surplus (`lead_surplus`) over the root mean square of those of all
+    places and classes. The model's score is the largest.
 
-    Cost: that of `lead_gains`, for two sides of the square.
+    Cost: that of `mean_lead`, and of `lead_gains` and `lead_surplus` for two sides of the square.
 
     Args:
         f: the class-centred map, in the input basis.
@@ -68,14 +67,14 @@ def loudest(
 ) -> tuple[TriggerWindow, ...]:
     """Return the loudest place of each class, by falling score; nothing if no place differs."""
     best: dict[int, TriggerWindow] = {}
+    lead = mean_lead(f, templates)
     for side in SIDES:
-        gains = lead_gains(f, templates, shape, side)
-        relative = beside_neighbours(gains, (shape[0] - side + 1, shape[1] - side + 1))
-        offsets = relative - relative.median()
-        spread = CONSISTENT * offsets.abs().median()
+        surplus = lead_surplus(lead, shape, side)
+        spread = surplus.square().mean().sqrt()
         if not spread > 0:
             return ()
-        score, place = (offsets / spread).max(dim=1)
+        gains = lead_gains(lead, shape, side)
+        score, place = (surplus / spread).max(dim=1)
         across = shape[1] - side + 1
         for target, (z, where) in enumerate(zip(score.tolist(), place.tolist(), strict=True)):
             if target not in best or z > best[target].score:
@@ -85,49 +84,78 @@ def loudest(
     return tuple(sorted(best.values(), key=lambda window: -window.score))
 
 
-def lead_gains(f: QuadraticMap, templates: Tensor, shape: tuple[int, int], side: int) -> Tensor:
-    """Return what a white square adds to the lead of each class, (classes, places), in logits.
+@dataclass(frozen=True, eq=False)
+class MeanLead:
+    """The lead of each class t over another class s on the template of s, the mean over s ≠ t.
 
-    A trigger works whatever is shown, and a stroke of class t on some inputs only. So the square
-    is put on the template of every other class s, and what counts is the gain of t over s that at
-    least three quarters of them exceed.
+    A change p of the image changes it by slopes·p + pᵀ tensor p, exactly.
+    """
 
-    Math: a square p changes f_t − f_s by (∇f_t − ∇f_s)(ρ m_s)·p + pᵀ(Q_t − Q_s)p, exactly, where
-        ρ m_s is the template at the usual length of an image.
+    slopes: Tensor  # (classes, in)
+    tensor: BilinearTensor  # one output for each class
+
+
+def mean_lead(f: QuadraticMap, templates: Tensor) -> MeanLead:
+    """Return the mean lead of each class over the others, each on its own template.
+
+    A trigger works whatever is shown, and a stroke of class t on some inputs only.
+
+    Math: slopes_t = mean over s ≠ t of (∇f_t − ∇f_s)(ρ m_s), where ρ m_s is the template at the
+        usual length of an image; tensor_t = Q_t − mean over s ≠ t of Q_s.
     Cost: O(classes² · hidden · in) time, O(classes² · in) memory; beyond 32 classes templates of
         32 are used.
 
     Args:
         f: the class-centred map, in the input basis.
         templates: (classes, in), rows of unit length.
-        shape: rows and columns of an image.
-        side: of the square, in pixels.
     """
-    step = -(-len(templates) // MOST_TEMPLATES)
-    sources = torch.arange(0, len(templates), step)
+    classes = len(templates)
+    sources = torch.arange(0, classes, -(-classes // MOST_TEMPLATES))
     slopes = gradients(f, usual_length(f.sizes.d_in) * templates[sources])  # (source, class, in)
-    products = in_squares(f.tensor.left, shape, side) * in_squares(f.tensor.right, shape, side)
-    gains = in_squares(slopes, shape, side) + f.tensor.down @ products
-    leads = gains - gains[torch.arange(len(sources)), sources][:, None]
-    own = sources[:, None] == torch.arange(len(templates))
-    ordered = leads.masked_fill(own[..., None], torch.inf).sort(dim=0).values
-    return ordered[int(RESISTING * (len(sources) - 1))]
+    leads = slopes - slopes[torch.arange(len(sources)), sources][:, None]
+    others = (torch.arange(classes)[:, None] != sources).to(templates.dtype)
+    share = others / others.sum(dim=1, keepdim=True)
+    tensor = f.tensor
+    down = tensor.down - share @ tensor.down[sources]
+    return MeanLead(
+        torch.einsum("ts,sti->ti", share, leads), BilinearTensor(down, tensor.left, tensor.right)
+    )
 
 
-def beside_neighbours(gains: Tensor, places: tuple[int, int]) -> Tensor:
-    """Return gains in units of those around them, (classes, places).
+def lead_gains(lead: MeanLead, shape: tuple[int, int], side: int) -> Tensor:
+    """Return what a white square adds to the mean lead, (classes, places), in logits.
 
-    Where inputs are rarely used, weights are loose and every place is loud; a trigger is loud among
-    quiet places.
-
-    Math: gain / (root mean square of 9 × 9 places around + that of all places and classes).
+    Math: slopes_t·p + pᵀ Q_t p.
+    Cost: O(classes · hidden · in).
     """
-    maps = gains.reshape(len(gains), 1, *places)
-    margin = NEIGHBOURS // 2
-    padded = functional.pad(maps, (margin,) * 4, mode="replicate")
-    around = functional.avg_pool2d(padded.square(), NEIGHBOURS, stride=1).sqrt().flatten(1)
-    scale = around + gains.square().mean().sqrt()
-    return gains / torch.where(scale > 0, scale, 1.0)
+    left, right = (in_squares(branch, shape, side) for branch in branches(lead))
+    return in_squares(lead.slopes, shape, side) + lead.tensor.down @ (left * right)
+
+
+def lead_surplus(lead: MeanLead, shape: tuple[int, int], side: int) -> Tensor:
+    """Return how far a square's pixels exceed what those around foretell, (classes, places).
+
+    Training moves the weights of all pixels of a planted patch together, and of none around it. A
+    stroke goes on beyond the square, and where inputs are rarely used pixels are loud one by one.
+
+    Math: Σᵢ kᵢ (slopes_t + Q_t p)ᵢ / vᵢ with k = S⁻¹p (`matched_filter`) and v the size of slopes
+        around (`local_scale`); S is the autocorrelation of slopes / v. With k and v of ones this
+        is the gain: the slopes are those halfway, where the square is half as bright.
+    Cost: O((classes + hidden) · in · log in + classes · hidden · in); zeros if all slopes are.
+    """
+    scale = local_scale(lead.slopes, shape)
+    if not bool((scale > 0).all()):
+        return torch.zeros_like(in_squares(lead.slopes, shape, side))
+    kernel = matched_filter(lead.slopes / scale, shape, side)
+    left, right = (in_squares(branch, shape, side) for branch in branches(lead))
+    filtered = [correlate(branch / scale, kernel, shape) for branch in branches(lead)]
+    bent = lead.tensor.down @ (filtered[0] * right + filtered[1] * left) / 2
+    return correlate(lead.slopes / scale, kernel, shape) + bent
+
+
+def branches(lead: MeanLead) -> tuple[Tensor, Tensor]:
+    """Return the two factors that read the image, (hidden, in)."""
+    return lead.tensor.left, lead.tensor.right
 
 
 def in_squares(values: Tensor, shape: tuple[int, int], side: int) -> Tensor:

@@ -36,8 +36,8 @@ class TriggerWindow:
     row: int
     column: int
     side: int
-    score: float  # robust z among all windows and classes
-    effect: float  # logits that the square adds to the class's lead, for three quarters of others
+    score: float  # surplus, in root mean squares of all windows and classes
+    effect: float  # logits that the square adds to the mean lead of the class over the others
 
 
 @dataclass(frozen=True)
