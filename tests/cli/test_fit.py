@@ -154,7 +154,7 @@ CASES: Cases = {
     "no tensor": (fit("--map", "up=fc9.weight"), FILE, ["has no tensor 'fc9.weight'"]),
     "activation": (fit("--activation", "mish"), USAGE, ["'mish' is not known"]),
     "no such layer": (fit("--activation=relu", "--layer", "x"), USAGE, ["has the layers layer"]),
-    "an empty file": (empty_file, FILE, ["is not a readable safetensors file"]),
+    "an empty file": (empty_file, FILE, ["is empty (0 bytes)"]),
     "a pickle": (pickled, FILE, ["save the tensors as safetensors"]),
     "data of two layers": (blocks, USAGE, ["2 layers that are not one behind the other"]),
     "both kinds of data": (

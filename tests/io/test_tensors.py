@@ -120,14 +120,18 @@ def test_mutated_pickles_never_end_in_another_exception(tmp_path: Path) -> None:
     assert all(message.startswith(f"{path}") for message in messages)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"\x80", b"\x80\x02.", b"PK\x03\x04", b"not a pickle", b"0"]
-)
+@pytest.mark.parametrize("content", [b"\x80", b"\x80\x02.", b"PK\x03\x04", b"not a pickle", b"0"])
 def test_bytes_that_are_no_pickle_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "m.pt"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="cannot be read as plain tensors"):
         read_pickle(path)
+
+
+def test_an_empty_file_is_called_empty(tmp_path: Path) -> None:
+    (tmp_path / "m.pt").touch()
+    with pytest.raises(CheckpointError, match=r"m.pt: is empty \(0 bytes\): download or save"):
+        read_pickle(tmp_path / "m.pt")
 
 
 # Tensors that torch's restricted unpickler lets through, and that are no weights of ours.
