@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bilens.errors import UsageError
-from bilens.report.line_figure import HEIGHT, WIDTH, Curve, line_figure, round_ticks
+from bilens.report.line_figure import HEIGHT, START, WIDTH, Curve, line_figure, round_ticks
 from bilens.report.loss_figure import loss_figure
 
 LINES = [
@@ -55,6 +55,14 @@ def test_points_lie_on_a_linear_scale_inside_the_drawing() -> None:
         assert 0 < x < WIDTH
         assert 0 < y < HEIGHT
     assert svg.count("<circle") == 1
+
+
+def test_a_long_legend_does_not_begin_before_the_title() -> None:
+    names = ["1 eigenvector", "2 eigenvectors", "8 eigenvectors", "published, other model"]
+    svg = line_figure("title", "x", "y", [Curve(n, ((0.0, 1.0), (1.0, 2.0))) for n in names])
+    keys = [float(x) for x in re.findall(r'<polyline points="([^",]*),52', svg)]
+    assert len(keys) == len(names)
+    assert min(keys) >= START
 
 
 def test_the_file_is_one_drawing_that_needs_nothing_else() -> None:

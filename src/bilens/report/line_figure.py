@@ -12,7 +12,8 @@ from bilens.report.svg import Axis, element, label, line, polyline, text_width
 
 WIDTH, HEIGHT = 720.0, 420.0
 LEFT, RIGHT, TOP, BOTTOM = 64.0, 24.0, 84.0, 56.0
-LEGEND_SIZE, KEY, BETWEEN = 13.0, 26.0, 22.0  # of its letters; a piece of line; a gap
+START = 24.0  # of title, legend and the name of the axis upwards
+LEGEND_SIZE, KEY, SPACE, BETWEEN = 13.0, 26.0, 6.0, 16.0  # of its letters; a piece of line; gaps
 MOST_TICKS = 6
 COLOURS = ("#0b4f94", "#c2410c", "#15803d", "#7e22ce", "#475569", "#a16207")
 STYLE = (
@@ -62,10 +63,10 @@ def line_figure(
         element("desc", description or f"{y_name} / {x_name}"),
         element("style", Markup(STYLE)),  # noqa: S704 - a constant
         element("rect", width=WIDTH, height=HEIGHT, fill="#ffffff"),
-        label(24, 34, title, "title"),
+        label(START, 34, title, "title"),
         *grid(x, y, x_ticks, y_ticks),
         label((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 14, x_name, "tick", "middle"),
-        label(24, TOP - 12, y_name, "tick"),
+        label(START, TOP - 12, y_name, "tick"),
         *legend(curves),
         *(drawn(curve, index, x, y) for index, curve in enumerate(curves)),
         xmlns="http://www.w3.org/2000/svg",
@@ -99,19 +100,25 @@ def grid(x: Axis, y: Axis, x_ticks: Sequence[float], y_ticks: Sequence[float]) -
 
 
 def legend(curves: Sequence[Curve]) -> list[Markup]:
-    """Return the names of the curves beside pieces of their lines, from right to left."""
+    """Return the names of the curves beside pieces of their lines, from right to left.
+
+    Where many names would reach beyond the start of the title, the gaps between them shrink.
+    """
     parts: list[Markup] = []
     right = WIDTH - RIGHT
+    widths = [text_width(curve.name, LEGEND_SIZE) for curve in curves]
+    room = right - START - sum(widths) - len(curves) * (KEY + SPACE)
+    between = min(BETWEEN, max(room, 0.0) / max(len(curves) - 1, 1))
     for index, curve in reversed([*enumerate(curves)]):
-        start = right - text_width(curve.name, LEGEND_SIZE)
+        start = right - widths[index]
         colour = COLOURS[index % len(COLOURS)]
         dashes = "6 4" if curve.dashed else None
-        piece = polyline([(start - KEY - 6, 52), (start - 6, 52)], "curve")
+        piece = polyline([(start - KEY - SPACE, 52), (start - SPACE, 52)], "curve")
         parts += [
             element("g", piece, stroke=colour, stroke_dasharray=dashes),
             label(start, 56, curve.name, "key"),
         ]
-        right = start - KEY - BETWEEN
+        right = start - KEY - SPACE - between
     return parts
 
 

@@ -38,7 +38,9 @@ def train_sae(
     sign: Annotated[
         Sign, typer.Option(help="raw: negative activations too, as the paper's code does.")
     ] = "relu",
-    tokens: Annotated[int, typer.Option(help="Activations to train on.", min=1)] = 2_000_000,
+    tokens: Annotated[
+        int, typer.Option(help="Activations to train on, rounded up to whole buffers.", min=1)
+    ] = 2_000_000,
     batch_size: Annotated[int, typer.Option(help="Activations a step.", min=1)] = 1024,
     buffer_size: Annotated[
         int, typer.Option(help="Activations that are shuffled together.", min=1)
