@@ -70,4 +70,4 @@ def test_text_of_other_languages_is_not_corrupted(text: str) -> None:
 def test_the_description_names_only_what_was_left_out() -> None:
     assert cleaned("a", "b").describe() == "2 documents"
     mixed = [Document("a"), Document("a"), Document("\x07"), Document("b", is_whole=False)]
-    assert clean(mixed).describe() == "1 documents (without 1 cut, 1 duplicate, 1 corrupted)"
+    assert clean(mixed).describe() == "1 document (without 1 cut, 1 duplicate, 1 corrupted)"

@@ -88,7 +88,7 @@ def reading(title: str, advice: str) -> Iterator[None]:
 def read_column(
     rows: Iterable[Mapping[str, object]], title: str, column: str | None
 ) -> Iterator[Document]:
-    """Yield one column of a table, row by row."""
+    """Yield one column of a table, row by row; an empty cell is a document without text."""
     for row in rows:
         column = column or only_text_column(row, title)
         if column not in row:
@@ -96,6 +96,8 @@ def read_column(
                 f"{title} has no column {column!r}: choose one of {', '.join(map(repr, row))}."
             )
         text = row[column]
+        if text is None:
+            text = ""
         if not isinstance(text, str):
             raise DataError(
                 f"{title} has a row whose {column!r} is a {type(text).__name__}; text was "

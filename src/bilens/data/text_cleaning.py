@@ -41,7 +41,8 @@ class CleanText:
             "corrupted": self.num_corrupted,
         }
         left_out = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
-        return f"{len(self.documents):,} documents" + (f" (without {left_out})" if left_out else "")
+        noun = "document" if len(self.documents) == 1 else "documents"
+        return f"{len(self.documents):,} {noun}" + (f" (without {left_out})" if left_out else "")
 
 
 def clean(documents: Iterable[Document]) -> CleanText:
