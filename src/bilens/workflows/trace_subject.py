@@ -12,15 +12,15 @@ from torch import Tensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.checks import check_count
 from bilens.data.token_blocks import pack_documents
-from bilens.data.tokenizer import Tokenizer, check_tokenizer_fits, load_tokenizer
+from bilens.data.tokenizer import Tokenizer
 from bilens.errors import DataError, UsageError
 from bilens.io.load import LoadedModel, load
 from bilens.io.sae_for_hook import sae_for_hook
 from bilens.nn.tokens import check_tokens
 from bilens.nn.topk_sae import TopKSAE
 from bilens.nn.transformer import BilinearTransformer
-from bilens.train.language.corpus import CorpusDescription, CorpusOptions
-from bilens.train.run_files import CORPUS_NAME, TOKENIZER_NAME
+from bilens.train.language.belongings import language_model, text_of, tokenizer_of
+from bilens.train.language.corpus import CorpusOptions
 
 SHORTEST = 3  # tokens of a text: the first is left out, and the second predicts the third
 
@@ -93,19 +93,9 @@ def open_layer(
         NotQuadraticError: If the MLP is gated or an ordinary one.
     """
     loaded = model if isinstance(model, LoadedModel) else load(model)
-    module = loaded.whole("a trace")
-    if not isinstance(module, BilinearTransformer):
-        raise UsageError(
-            f"{loaded.source} holds a {type(module).__name__}; expected a language model, for "
-            "example one that `bilens train language` wrote."
-        )
+    module = language_model(loaded, "a trace")
     f = module.layer_map(layer).detach().to(torch.float64)
-    if tokenizer is None:
-        tokenizer = load_tokenizer(Path(loaded.source) / TOKENIZER_NAME)
-    check_tokenizer_fits(
-        tokenizer, module.config.vocab_size, loaded.provenance.get("tokenizer_sha256")
-    )
-    return TracedLayer(loaded, module, tokenizer, int(layer), f)
+    return TracedLayer(loaded, module, tokenizer_of(loaded, module, tokenizer), int(layer), f)
 
 
 def open_sae(given: str | Path | LoadedModel, layer: TracedLayer, point: str) -> TracedSAE:
@@ -149,17 +139,8 @@ def held_out_text(
             )
         blocks = corpus.cpu()[: max(tokens // length, 1)]
         return TracedText(blocks, "", "tokens passed by the caller", "")
-    folder = Path(layer.loaded.source)
-    if corpus is not None:
-        options = corpus if isinstance(corpus, CorpusOptions) else CorpusOptions(str(corpus))
-        text = options.load(report)
-    elif (folder / CORPUS_NAME).exists():
-        text = CorpusDescription.read(folder).load(report=report)
-    else:
-        raise UsageError(
-            f"{layer.loaded.source} does not say which text the model was trained on: give one "
-            "with --corpus."
-        )
+    options = CorpusOptions(str(corpus)) if isinstance(corpus, str | Path) else corpus
+    text = text_of(layer.loaded, options, report)
     try:
         blocks = pack_documents(layer.tokenizer, text.held_out, config.n_ctx).tokens
     except DataError as error:

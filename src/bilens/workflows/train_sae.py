@@ -7,15 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bilens.data.text import TextCorpus
 from bilens.data.token_blocks import pack_documents
-from bilens.data.tokenizer import check_tokenizer_fits, load_tokenizer
-from bilens.errors import UsageError
 from bilens.io.load import load
-from bilens.nn.transformer import BilinearTransformer
 from bilens.train.device import Device, find_device
-from bilens.train.language.corpus import CorpusDescription, CorpusOptions
-from bilens.train.run_files import CORPUS_NAME, TOKENIZER_NAME
+from bilens.train.language.belongings import language_model, text_of, tokenizer_of
+from bilens.train.language.corpus import CorpusOptions
 from bilens.train.run_folder import run_in_folder
 from bilens.train.sae.job import ReadModel, SAEJob
 from bilens.train.sae.loop import SAELine
@@ -122,25 +118,8 @@ def read_model(folder: Path, corpus: CorpusOptions | None, say: Callable[[str], 
         DataError: If tokenizer or corpus are missing or damaged, or the corpus is too small.
     """
     loaded = load(folder)
-    module = loaded.whole("a sparse autoencoder's training")
-    if not isinstance(module, BilinearTransformer):
-        raise UsageError(
-            f"{folder} holds a {type(module).__name__}; expected a language model, for "
-            "example one that `bilens train language` wrote."
-        )
-    tokenizer = load_tokenizer(folder / TOKENIZER_NAME)
-    check_tokenizer_fits(
-        tokenizer, module.config.vocab_size, loaded.provenance.get("tokenizer_sha256")
-    )
-    text: TextCorpus
-    if corpus is not None:
-        text = corpus.load(say)
-    elif (folder / CORPUS_NAME).exists():
-        text = CorpusDescription.read(folder).load(report=say)
-    else:
-        raise UsageError(
-            f"{folder} does not say which text the model was trained on: give one with --corpus."
-        )
+    module = language_model(loaded, "a sparse autoencoder's training")
+    tokenizer, text = tokenizer_of(loaded, module), text_of(loaded, corpus, say)
     n_ctx = module.config.n_ctx
     texts, held_out = (
         pack_documents(tokenizer, documents, n_ctx).tokens

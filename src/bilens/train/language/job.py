@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from bilens.data.tokenizer import Tokenizer, check_tokenizer_fits, load_tokenizer
-from bilens.errors import UsageError
+from bilens.data.tokenizer import Tokenizer
 from bilens.io.load import load
 from bilens.io.model_folder import save
 from bilens.nn.transformer import BilinearTransformer
 from bilens.train.job import TrainingJob
+from bilens.train.language.belongings import language_model, tokenizer_of
 from bilens.train.language.corpus import CorpusDescription
 from bilens.train.language.loop import LanguageMetrics, Run, num_lines, start_run, train
 from bilens.train.language.recipe import CPU, LanguageRecipe
@@ -114,14 +114,5 @@ def open_language_run(folder: Path) -> LanguageRun:
         UsageError: If the model is no language model, or the tokenizer does not fit it.
     """
     loaded = load(folder)
-    model = loaded.module
-    if not isinstance(model, BilinearTransformer):
-        raise UsageError(
-            f"{folder} holds a {type(model).__name__}; expected a language model, for example one "
-            "that `bilens train language` wrote."
-        )
-    tokenizer = load_tokenizer(folder / TOKENIZER_NAME)
-    check_tokenizer_fits(
-        tokenizer, model.config.vocab_size, loaded.provenance.get("tokenizer_sha256")
-    )
-    return LanguageRun(folder, model, tokenizer, CorpusDescription.read(folder))
+    model = language_model(loaded, "writing text")
+    return LanguageRun(folder, model, tokenizer_of(loaded, model), CorpusDescription.read(folder))

@@ -54,6 +54,12 @@ class GateStudy(Study):
     uses = frozenset({"corpus", "seeds", "steps"})
     needs = frozenset({"corpus"})
 
+    def check(self, options: StudyOptions) -> None:
+        """Refuse what any study refuses, and a corpus that cannot be read."""
+        super().check(options)
+        assert options.corpus is not None, "it is needed"
+        CorpusOptions(options.corpus).load()
+
     def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
         """Return two trainings for each kind and seed; those of equal time come last."""
         kinds = [(kind, seed) for seed in range(options.seeds or 1) for kind in GATES]
@@ -174,8 +180,6 @@ def seconds_per_step(options: StudyOptions, context: CellContext) -> Record:
 
     On a processor they are those that it works for this process, however busy the machine is.
     """
-    assert options.corpus is not None, "checked before"
-    CorpusOptions(options.corpus).load(context.say)  # what cannot be read is refused first
     device = find_device("auto")
     recipes = {kind: recipe_of(options, kind, 0).resolved(device) for kind in GATES}
     vocab_size = recipes["bilinear"].vocab_size or WORDS_OF_THE_GRAMMAR
