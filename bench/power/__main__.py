@@ -13,7 +13,8 @@ from typing import Any
 
 from bench.power.models import measured, overfitting_setting, trigger_setting
 from bench.power.overfitting import scores, weightwatcher
-from bench.power.page import PAGE, page, roc_figure
+from bench.power.page import PAGE, page
+from bench.power.trigger_section import roc_figure
 from bench.power.triggers import trigger_row
 from bilens.data.images import ImageDataset, load_images
 from bilens.workflows.provenance import describe_run
