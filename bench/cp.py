@@ -28,7 +28,7 @@ from bilens.algebra.cp.factors import Model
 from bilens.algebra.cp.starts import random_start
 from bilens.algebra.cp.target import Target
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.workflows.provenance import describe_run
+from bilens.api.provenance import describe_run
 
 RIDGE = 1e-12
 TARGET_RATIO = 50.0

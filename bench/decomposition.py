@@ -16,9 +16,8 @@ import scipy
 
 from bench import cp
 from bench.eigen import KINDS, SIZES, TARGETS, measure_large, measure_methods, measure_size
-from bench.hosvd import KINDS as HOSVD_KINDS
-from bench.hosvd import measure_hosvd
-from bilens.workflows.provenance import describe_run
+from bench.hosvd import KINDS as HOSVD_KINDS, measure_hosvd
+from bilens.api.provenance import describe_run
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
 METHOD_SIZES = (  # in, hidden, outputs, pairs, weights

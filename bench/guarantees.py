@@ -16,11 +16,11 @@ from typing import Any
 import torch
 
 from bench import attributions, radii
+from bilens.api.provenance import describe_run
 from bilens.data.images import ImageDataset, load_images
 from bilens.nn import BilinearClassifier
 from bilens.train.loop import accuracy, start_run, train
 from bilens.train.recipe import Recipe
-from bilens.workflows.provenance import describe_run
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
 DIGITS = 1000  # test digits for radii and attacks

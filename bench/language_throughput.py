@@ -27,6 +27,7 @@ from bench.plain_language_model import (
     plain_evaluation,
     plain_steps,
 )
+from bilens.api.provenance import describe_run
 from bilens.data.text import load_text
 from bilens.train.language.loop import (
     EVALUATION_TOKENS,
@@ -43,7 +44,6 @@ from bilens.train.language.tokens import (
     tokens_of,
     windows,
 )
-from bilens.workflows.provenance import describe_run
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
 TARGET = 1.3

@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from bilens.api.provenance import describe_run
 from bilens.data.images import ImageDataset, load_images
 from bilens.findings.attacks.attack import attack_classifier
 from bilens.findings.attacks.records import TOLERANCE, AttackFindings
@@ -22,7 +23,6 @@ from bilens.findings.subject import LabelledImages
 from bilens.nn import BilinearClassifier
 from bilens.train.loop import accuracy, start_run, train
 from bilens.train.recipe import Recipe
-from bilens.workflows.provenance import describe_run
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
 SEEDS = (0, 1, 2)

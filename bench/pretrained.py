@@ -19,9 +19,9 @@ from typing import Any
 
 import torch
 
+from bilens.api.provenance import describe_run
 from bilens.findings.layers.audit import NULL_SAMPLES
 from bilens.report.layer_audit_report import LayerAuditReport
-from bilens.workflows.provenance import describe_run
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
 NAME = "smollm2"

@@ -24,16 +24,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bilens.algebra.closest.activation import ActivationName
-from bilens.algebra.closest.gaussian_input import GaussianInput
-from bilens.algebra.closest.layer_fit import closest_to_layer
-from bilens.algebra.closest.layer_weights import GLUWeights, Layer, MLPWeights
-from bilens.algebra.closest.scores import RSquared, r_squared
+from bilens.algebra.approximation.activation import ActivationName
+from bilens.algebra.approximation.gaussian_input import GaussianInput
+from bilens.algebra.approximation.layer_fit import closest_to_layer
+from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights
+from bilens.algebra.approximation.scores import RSquared, r_squared
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.api.provenance import describe_run
+from bilens.api.quadratic_fit import quadratic_fit
 from bilens.data.images import ImageDataset, load_images
 from bilens.train.recipe import Recipe
-from bilens.workflows.provenance import describe_run
-from bilens.workflows.quadratic_fit import quadratic_fit
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
 LAYERS, SAMPLES, BLOCK = 20, 1_000_000, 50_000

@@ -25,8 +25,8 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from bilens.api.provenance import describe_run
 from bilens.sklearn import BilinearClassifier, BilinearRegressor
-from bilens.workflows.provenance import describe_run
 from sklearn import datasets
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"

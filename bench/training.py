@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
+from bilens.api.provenance import describe_run
 from bilens.data.images import ImageDataset, load_images
 from bilens.nn import BilinearClassifier
 from bilens.train.loop import accuracy, start_run, train
 from bilens.train.recipe import Recipe
-from bilens.workflows.provenance import describe_run
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
 TARGET = 0.55

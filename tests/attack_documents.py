@@ -8,8 +8,8 @@ from functools import cache
 from typing import Any
 
 import tiny
+from bilens.api.attack import attack_model
 from bilens.data.images import ImageDataset
-from bilens.workflows.attack import attack_model
 
 EPSILONS = (0.0, 1.0, 4.0)
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 import tiny
+from bilens.api.audit import audit
 from bilens.nn import BilinearTransformer
-from bilens.workflows.audit import audit
 
 DRAWS = 3
 VALUES: dict[str, dict[str, Any]] = {

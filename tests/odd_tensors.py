@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bilens.errors import BilensError, NonFiniteError, ShapeError
+from bilens.base.errors import BilensError, NonFiniteError, ShapeError
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
+from bilens.api.table_audit import audit_table
 from bilens.io.loaded_model import LoadedModel
 from bilens.nn.exact_classifier import classifier_of_map
 from bilens.train.table.fit import fit_table
 from bilens.train.table.losses import CrossEntropy, Loss, SquaredError
 from bilens.train.table.recipe import TableRecipe
-from bilens.workflows.table_audit import audit_table
 
 
 def rows(count: int = 60, width: int = 13) -> torch.Tensor:

@@ -520,3 +520,25 @@ def test_every_public_signature_is_frozen() -> None:
     assert {f"nn.{name}" for name in PUBLIC_MODULES} <= {*SIGNATURES}
     certificates = {*PUBLIC_CERTIFICATES} - records
     assert {f"certify.{name}" for name in certificates} <= {*SIGNATURES}
+
+
+def public_objects() -> list[tuple[str, object]]:
+    """Every public function and class, and the public methods of the classes."""
+    homes = {"bl": bilens, "bl.certify": bilens.certify, "bl.nn": bilens.nn}
+    found = []
+    for home, module in homes.items():
+        for name in module.__all__:
+            item = getattr(module, name)
+            if inspect.isclass(item):
+                methods = {k: v for k, v in vars(item).items() if inspect.isfunction(v)}
+                found += [
+                    (f"{home}.{name}.{k}", v) for k, v in methods.items() if not k.startswith("_")
+                ]
+            if inspect.isclass(item) or inspect.isfunction(item):
+                found.append((f"{home}.{name}", item))
+    return found
+
+
+def test_every_public_name_says_what_it_is() -> None:
+    silent = [name for name, item in public_objects() if not inspect.getdoc(item)]
+    assert not silent

@@ -16,8 +16,8 @@ from bench.power.overfitting import scores, weightwatcher
 from bench.power.page import PAGE, page
 from bench.power.trigger_section import roc_figure
 from bench.power.triggers import trigger_row
+from bilens.api.provenance import describe_run
 from bilens.data.images import ImageDataset, load_images
-from bilens.workflows.provenance import describe_run
 
 FIX, JUDGE = 120, 60  # models that overfit more or less: they fix the score, and judge it
 TRIGGER_FIX, TRIGGER_JUDGE = 80, 40  # clean models, and poisoned ones: likewise

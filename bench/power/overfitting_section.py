@@ -16,8 +16,7 @@ from bench.power.statistics import (
     least_squares,
     rank_correlation,
 )
-from bilens.findings.overfitting import FLOOR, OFFSET
-from bilens.findings.overfitting import THRESHOLD as GAP
+from bilens.findings.overfitting import FLOOR, OFFSET, THRESHOLD as GAP
 
 OVERFITTING_LIMITS = (
     "Overfitting: the aim is reached. An earlier formula of three readings (`earlier formula` in "

@@ -20,7 +20,7 @@ import bilens.algebra.attribution as attribution
 from bilens.algebra.attribution import attribute, attribute_to_background
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.errors import MemoryLimitError, NonFiniteError, ShapeError, UsageError
+from bilens.base.errors import MemoryLimitError, NonFiniteError, ShapeError, UsageError
 from builders import randn, random_map
 from strategies import maps_with_inputs
 

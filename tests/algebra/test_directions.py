@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bilens.algebra.directions import centred_directions, contrast_direction, raw_directions
-from bilens.errors import UsageError
+from bilens.base.errors import UsageError
 from builders import randn
 
 

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from torch.testing import assert_close
 
 import oracles
 from bilens.algebra.directions import centred_directions
 from bilens.algebra.dual_directions import dual_expression
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.errors import ShapeError, UsageError
+from bilens.base.errors import ShapeError, UsageError
 from builders import D_IN, D_OUT, randn, random_map, random_tensor
 from odd_tensors import LOW_PRECISION, REFUSED, Odd
 from peak_memory import Largest

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 import oracles
 from bilens.algebra.effective_rank import effective_rank
-from bilens.errors import ShapeError
+from bilens.base.errors import ShapeError
 from builders import randn, vector
 from odd_tensors import NOT_DENSE_FLOAT, NOT_FINITE, SOUND, Odd
 from strategies import SCALES, entries

@@ -12,14 +12,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from torch import Tensor
 
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose, eigendecompose_all
 from bilens.algebra.eigenvector_matching import match_eigenvectors, mean_cosine
-from bilens.errors import ShapeError, UsageError
+from bilens.base.errors import ShapeError, UsageError
 from builders import form_from_pairs, randn, random_map, rotation, vector
 from strategies import rotations
 

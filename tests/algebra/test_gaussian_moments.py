@@ -14,7 +14,7 @@ import torch
 import oracles
 from bilens.algebra.gaussian_moments import gaussian_moments
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.errors import ShapeError, UsageError
+from bilens.base.errors import ShapeError, UsageError
 from builders import randn, random_map
 
 

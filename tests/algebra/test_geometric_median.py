@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.geometric_median import geometric_median
-from bilens.errors import NonFiniteError, ShapeError
+from bilens.base.errors import NonFiniteError, ShapeError
 
 
 def drawn(rows: int, n: int, seed: int = 0) -> Tensor:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from torch import Tensor
 
 import oracles
@@ -17,7 +16,7 @@ from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.hosvd import hosvd
 from bilens.algebra.hosvd_memory import check_mode_memory
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.errors import MemoryLimitError, NonFiniteError, UsageError
+from bilens.base.errors import MemoryLimitError, NonFiniteError, UsageError
 from builders import D_HIDDEN, D_IN, D_OUT, randn, random_map, random_tensor, rotation
 from odd_tensors import LOW_PRECISION, SOUND, Odd
 from strategies import SCALES, maps, rotations

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import oracles
 from bilens.algebra.interaction import InteractionMatrix
-from bilens.errors import MemoryLimitError, ShapeError
+from bilens.base.errors import MemoryLimitError, ShapeError
 from builders import D_HIDDEN, D_IN, randn
 from odd_tensors import LOW_PRECISION, REFUSED, SOUND, Odd
 

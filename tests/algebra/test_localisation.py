@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from torch import Tensor
 
 from bilens.algebra.localisation import localisation, subspace_localisation
-from bilens.errors import ShapeError
+from bilens.base.errors import ShapeError
 from builders import randn, rotation, vector
 from odd_tensors import LOW_PRECISION, NOT_DENSE_FLOAT, NOT_FINITE, SOUND, Odd
 from strategies import SCALES, entries, rotations

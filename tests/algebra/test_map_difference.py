@@ -15,7 +15,7 @@ from bilens.algebra.directions import centred_basis, centred_directions
 from bilens.algebra.map_difference import map_difference
 from bilens.algebra.noise_change import noise_change, noise_draw
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.errors import ShapeError, UsageError
+from bilens.base.errors import ShapeError, UsageError
 from builders import randn, random_map
 
 

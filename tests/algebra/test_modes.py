@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from torch import Tensor
 
 import oracles
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.modes import Factors, InputMode, OutputMode
-from bilens.errors import NonFiniteError
+from bilens.base.errors import NonFiniteError
 from builders import D_IN, D_OUT, randn, random_tensor
 from strategies import entries, tensors
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import oracles
 from bilens.algebra.quadratic_form import QuadraticForm
-from bilens.errors import ShapeError, UsageError
+from bilens.base.errors import ShapeError, UsageError
 from builders import D_IN, form_of, randn, random_map
 from odd_tensors import LOW_PRECISION, NOT_DENSE_FLOAT, NOT_FINITE, SOUND, WRONG_AXES, Odd
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import oracles
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.errors import NonFiniteError, ShapeError, UsageError
+from bilens.base.errors import NonFiniteError, ShapeError, UsageError
 from builders import D_HIDDEN, D_IN, D_OUT, randn, random_map, random_tensor
 from odd_tensors import LOW_PRECISION, NOT_DENSE_FLOAT, NOT_FINITE, REFUSED, SOUND, WRONG_AXES, Odd
 

@@ -11,7 +11,7 @@ import torch
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.quantise import quantise
-from bilens.errors import UsageError
+from bilens.base.errors import UsageError
 from builders import randn, random_map
 
 

@@ -14,8 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bilens.algebra import null_spectra
-from bilens.algebra import rotation_null as module
+from bilens.algebra import null_spectra, rotation_null as module
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.directions import centred_directions, raw_directions
 from bilens.algebra.effective_rank import effective_rank
@@ -31,8 +30,8 @@ from bilens.algebra.rotation_null import (
     rotation_null,
 )
 from bilens.algebra.status import Status
-from bilens.checks import check_finite
-from bilens.errors import MemoryLimitError, ShapeError, UsageError
+from bilens.base.checks import check_finite
+from bilens.base.errors import MemoryLimitError, ShapeError, UsageError
 from builders import D_IN, D_OUT, randn, random_map, rotation, vector
 from odd_tensors import NOT_DENSE_FLOAT, WRONG_AXES, Odd
 

@@ -14,7 +14,7 @@ import torch
 
 from bilens.algebra.rotation_null import RotationNull
 from bilens.algebra.status import Status
-from bilens.errors import NumericalError, ShapeError, UsageError
+from bilens.base.errors import NumericalError, ShapeError, UsageError
 from builders import vector
 
 KNOWN = RotationNull(

@@ -15,7 +15,7 @@ from torch import Tensor
 import bilens.algebra.shapley_interactions as shapley_interactions
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.shapley_interactions import pairwise_interactions, top_interactions
-from bilens.errors import MemoryLimitError, NonFiniteError, ShapeError, UsageError
+from bilens.base.errors import MemoryLimitError, NonFiniteError, ShapeError, UsageError
 from builders import randn, random_map
 
 

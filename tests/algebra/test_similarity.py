@@ -11,8 +11,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import assume, given
-from hypothesis import strategies as st
+from hypothesis import assume, given, strategies as st
 from torch import Tensor
 
 import oracles
@@ -21,7 +20,7 @@ from bilens.algebra.directions import centred_directions
 from bilens.algebra.gram import inner_products, kernel, squared_norms
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.similarity import Measure, similarity
-from bilens.errors import NonFiniteError, ShapeError, UsageError
+from bilens.base.errors import NonFiniteError, ShapeError, UsageError
 from builders import D_HIDDEN, D_IN, D_OUT, randn, random_map, random_tensor, rotation, vector
 from odd_tensors import LOW_PRECISION, SOUND, Odd
 from peak_memory import Largest

@@ -17,7 +17,7 @@ from bilens.algebra.hosvd import hosvd
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.whiten import whiten
-from bilens.errors import NonFiniteError, ShapeError, UsageError
+from bilens.base.errors import NonFiniteError, ShapeError, UsageError
 from builders import D_IN, randn, random_map
 
 ROOT = randn(D_IN, D_IN, seed=3)

@@ -12,8 +12,8 @@ from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.directions import centred_directions
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.errors import NonFiniteError, NumericalError, ShapeError, UsageError
 from bilens.certify.agreement import certified_agreement
-from bilens.errors import NonFiniteError, NumericalError, ShapeError, UsageError
 from builders import randn, random_map
 
 

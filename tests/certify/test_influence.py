@@ -14,8 +14,8 @@ import torch
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.errors import NonFiniteError, ShapeError, UsageError
 from bilens.certify.influence import influence_range
-from bilens.errors import NonFiniteError, ShapeError, UsageError
 from builders import randn, random_map, vector
 
 

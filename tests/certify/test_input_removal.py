@@ -12,9 +12,9 @@ from torch import Tensor
 
 import oracles
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.errors import MemoryLimitError, ShapeError, UsageError
 from bilens.certify.input_removal import remove_inputs
 from bilens.certify.input_use import unused_inputs
-from bilens.errors import MemoryLimitError, ShapeError, UsageError
 from builders import randn, random_map
 
 SETS = [[0], [3, 1], [0, 1, 2, 3, 4], list(range(8))]

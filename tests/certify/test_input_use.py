@@ -13,8 +13,8 @@ import torch
 import oracles
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.errors import NonFiniteError, UsageError
 from bilens.certify.input_use import unused_inputs
-from bilens.errors import NonFiniteError, UsageError
 from builders import randn, random_map, vector
 
 

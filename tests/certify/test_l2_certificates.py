@@ -9,17 +9,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from scipy.optimize import minimize
 from torch import Tensor
 
 from bilens import certify
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.errors import MemoryLimitError, ShapeError, UsageError
 from bilens.certify.l2_record import L2Radius
 from bilens.certify.status import RadiusStatus
-from bilens.errors import MemoryLimitError, ShapeError, UsageError
 from builders import randn, random_map
 from strategies import maps
 

@@ -9,16 +9,15 @@ from itertools import product
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
 from bilens import certify
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.errors import MemoryLimitError, UsageError
 from bilens.certify.linf_certificates import LinfRadius
 from bilens.certify.status import RadiusStatus
-from bilens.errors import MemoryLimitError, UsageError
 from builders import randn, random_map
 from strategies import maps
 

@@ -16,8 +16,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from bilens.base.errors import NonFiniteError, ShapeError
 from bilens.certify.quadric_distance import distance_to_quadric
-from bilens.errors import NonFiniteError, ShapeError
 from builders import randn, vector
 from certify.hostile_margins import FAMILIES, Margin, mp, true_distance
 

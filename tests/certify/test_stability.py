@@ -18,8 +18,8 @@ from torch import Tensor
 import bilens.certify.stability as stability
 import oracles
 from bilens.algebra.quadratic_form import QuadraticForm
+from bilens.base.errors import ShapeError, UsageError
 from bilens.certify.stability import quantisation_stability, spectrum_stability
-from bilens.errors import ShapeError, UsageError
 from builders import form_from_pairs, form_of, randn, random_map, rotation, vector
 from hostile_forms import FAMILIES, Dice
 

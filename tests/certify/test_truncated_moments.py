@@ -12,8 +12,8 @@ from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.eigen.eigendecompose import eigendecompose, eigendecompose_all
 from bilens.algebra.gaussian_moments import gaussian_moments
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.errors import ShapeError, UsageError
 from bilens.certify.truncated_moments import truncation_moments
-from bilens.errors import ShapeError, UsageError
 from builders import form_of, randn, random_map
 
 

@@ -21,8 +21,8 @@ from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose, eigendecompose_all
 from bilens.algebra.interaction import InteractionMatrix
 from bilens.algebra.quadratic_form import QuadraticForm
+from bilens.base.errors import NonFiniteError, NumericalError, ShapeError, UsageError
 from bilens.certify.truncation import smallest_k, truncated_input_bound, truncation_error
-from bilens.errors import NonFiniteError, NumericalError, ShapeError, UsageError
 from builders import form_from_pairs, form_of, randn, random_map, rotation, vector
 from hostile_forms import FAMILIES, Dice
 

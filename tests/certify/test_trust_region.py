@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
+from bilens.base.errors import NonFiniteError, ShapeError, UsageError
 from bilens.certify.trust_region import solve_trust_region
-from bilens.errors import NonFiniteError, ShapeError, UsageError
 from builders import randn, vector
 from certify.hostile_margins import FAMILIES, mp, true_minimum
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bilens import certify
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.errors import NonFiniteError, ShapeError, UsageError
+from bilens.base.errors import NonFiniteError, ShapeError, UsageError
 from builders import randn, random_map
 
 RADII = [0.0, 1e-3, 0.5, 2.0, 50.0]

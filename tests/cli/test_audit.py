@@ -12,7 +12,7 @@ import torch
 
 import bilens as bl
 import tiny
-from bilens.errors import NonFiniteError
+from bilens.base.errors import NonFiniteError
 from commands import USAGE, Shell, assert_one_line, model_folder
 from layer_audit_documents import transformer
 

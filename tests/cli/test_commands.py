@@ -17,8 +17,8 @@ from safetensors import safe_open
 
 import bilens as bl
 import tiny
+from bilens.api import judging_data
 from bilens.cli.actions import demo as demo_action
-from bilens.workflows import judging_data
 from commands import DATA, TRAINING, Shell, model_folder
 
 SCHEMAS: dict[str, list[str]] = {  # kind -> the keys that a program may rely on

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 import tiny
-from bilens import errors
-from bilens.cli.actions import decompose as decompose_action
-from bilens.cli.actions import demo as demo_action
+from bilens.base import errors
+from bilens.cli.actions import decompose as decompose_action, demo as demo_action
 from bilens.findings import exactness
 from commands import Shell, model_folder
 

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 import typer
 
-from bilens.cli import actions
-from bilens.cli import commands as options
+from bilens.cli import actions, commands as options
 from bilens.cli.app import app
 from bilens.train.recipe import Recipe
 from bilens.version import VERSION

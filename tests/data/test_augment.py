@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from bilens.base.errors import ShapeError, UsageError
 from bilens.data.augment import (
     Augmentation,
     Blur,
@@ -24,7 +25,6 @@ from bilens.data.augment import (
     parse_augmentation,
 )
 from bilens.data.resample import blur, warp
-from bilens.errors import ShapeError, UsageError
 
 SHAPE = (9, 12)  # not square, so that rows and columns cannot be confused
 ALL = [

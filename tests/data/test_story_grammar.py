@@ -14,6 +14,7 @@ from itertools import product
 
 import pytest
 
+from bilens.base.errors import UsageError
 from bilens.data import story_grammar
 from bilens.data.story_grammar import (
     FEELINGS,
@@ -24,7 +25,6 @@ from bilens.data.story_grammar import (
     StoryGrammar,
 )
 from bilens.data.tokenizer import train_tokenizer
-from bilens.errors import UsageError
 
 GRAMMAR = StoryGrammar()
 STORIES = GRAMMAR.generate(4000, seed=0)

@@ -14,9 +14,9 @@ from typing import Any
 import datasets
 import pytest
 
+from bilens.base.errors import DataError, UsageError
 from bilens.data import hub_text
 from bilens.data.text import TextCorpus, load_text
-from bilens.errors import DataError, UsageError
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 SAMPLE = Path(

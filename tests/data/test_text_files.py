@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from bilens.base.errors import DataError
 from bilens.data.text_cleaning import Document
 from bilens.data.text_files import read_documents
-from bilens.errors import DataError
 
 
 def documents(path: Path, content: bytes | str) -> list[Document]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
+from bilens.base.errors import DataError, UsageError
 from bilens.data import token_blocks
 from bilens.data.story_grammar import StoryGrammar
 from bilens.data.token_blocks import pack_documents
 from bilens.data.tokenizer import train_tokenizer
-from bilens.errors import DataError, UsageError
 
 STORIES = StoryGrammar().generate(50, seed=0)
 TOKENIZER = train_tokenizer(STORIES, None, "word")

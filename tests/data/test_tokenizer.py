@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 import tokenizers
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
+from bilens.base.errors import DataError, MissingExtraError, UsageError
 from bilens.data.story_grammar import StoryGrammar
 from bilens.data.tokenizer import (
     KINDS,
@@ -28,7 +28,6 @@ from bilens.data.tokenizer import (
     load_tokenizer,
     train_tokenizer,
 )
-from bilens.errors import DataError, MissingExtraError, UsageError
 
 STORIES = StoryGrammar().generate(300, seed=0)
 SIZES: dict[TokenizerKind, int] = {"byte-bpe": 330, "wordpiece-lower": 150, "word": 60}

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
+from bilens.base.errors import BilensError, DataError, UsageError
 from bilens.data.columns import read_columns
 from bilens.data.csv_table import read_table
 from bilens.data.training_table import TrainingTable, training_table
-from bilens.errors import BilensError, DataError, UsageError
 
 GOOD = "size,colour,same,y\n1.5,red,7,a\n2,blue,7,b\n-3,red,7,a\n4,blue,7,b\n"
 

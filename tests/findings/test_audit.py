@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import tiny
-from bilens.errors import (
+from bilens.base.errors import (
     BilensError,
     MemoryLimitError,
     NonFiniteError,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from bilens.errors import UsageError
+from bilens.base.errors import UsageError
 from bilens.findings.conditions import RULES, judge_conditions, parse_conditions
 from bilens.findings.records import Finding
 

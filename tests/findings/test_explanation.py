@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import tiny
-from bilens.errors import NumericalError
+from bilens.base.errors import NumericalError
 from bilens.findings.audit import class_centred
 from bilens.findings.explanation import choose_examples, explain
 from bilens.findings.records import ClassScore

@@ -13,7 +13,7 @@ import pytest
 from torch import Tensor
 
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.errors import NumericalError
+from bilens.base.errors import NumericalError
 from bilens.findings import input_attribution
 from bilens.findings.input_attribution import attribute_prediction
 from builders import D_IN, randn, random_map

@@ -13,7 +13,7 @@ from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.effective_rank import effective_rank
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.errors import NumericalError
+from bilens.base.errors import NumericalError
 from bilens.findings.chance import Chance
 from bilens.findings.rank_chance import rank_chances
 from builders import random_map

@@ -11,7 +11,7 @@ import dataclasses
 import pytest
 import torch
 
-from bilens.errors import NonFiniteError, ShapeError
+from bilens.base.errors import NonFiniteError, ShapeError
 from bilens.findings.table_audit import LabelledRows, NamedColumns, audit_columns
 from bilens.nn import BilinearClassifier
 from table_documents import fitted

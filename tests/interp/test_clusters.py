@@ -11,7 +11,7 @@ import torch
 import oracles
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.errors import MemoryLimitError, UsageError
+from bilens.base.errors import MemoryLimitError, UsageError
 from bilens.interp.clusters import cluster_latents
 from builders import randn, random_map
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bilens.errors import NonFiniteError, ShapeError, UsageError
+from bilens.base.errors import NonFiniteError, ShapeError, UsageError
 from bilens.interp.contexts import top_contexts
 
 TOKENS = torch.arange(24).view(2, 12)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.errors import MemoryLimitError, ShapeError, UsageError
+from bilens.base.errors import MemoryLimitError, ShapeError, UsageError
 from bilens.interp.causal import ablation, causal_check, steering
 from bilens.interp.contrasts import contrast_directions, rank_contrasts, weighted_space
 from bilens.interp.records import InputDirections

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.errors import ShapeError, UsageError
+from bilens.base.errors import ShapeError, UsageError
 from bilens.interp.contrasts import contrast_directions, opposed_directions, weighted_space
 from bilens.interp.exchange import contrast_exchange
 from builders import randn

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bilens.errors import ShapeError, UsageError
+from bilens.base.errors import ShapeError, UsageError
 from bilens.interp.chosen_latents import check_latents
 from bilens.interp.latent_map import latent_map
 from bilens.interp.nearest_latents import nearest_latents

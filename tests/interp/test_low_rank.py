@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
-from bilens.errors import ShapeError, UsageError
+from bilens.base.errors import ShapeError, UsageError
 from bilens.interp.low_rank import low_rank_fit
 from bilens.interp.records import LowRankFit
 from builders import D_IN, D_OUT, randn, random_map

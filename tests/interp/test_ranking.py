@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.errors import ShapeError
+from bilens.base.errors import ShapeError
 from bilens.interp.ranking import interaction_share, rank_latents
 from bilens.interp.tracer import trace_layer
 from builders import randn

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bilens.algebra.eigen.eigendecompose import eigendecompose, eigendecompose_all
-from bilens.errors import ShapeError, UsageError
+from bilens.base.errors import ShapeError, UsageError
 from bilens.interp.token_reading import eigenvector_tokens, output_tokens
 from builders import D_IN, form_from_pairs, randn, random_map, vector
 

@@ -12,7 +12,7 @@ import torch
 import oracles
 from bilens.algebra.direct.direct_interactions import direct_interactions
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
-from bilens.errors import ShapeError, UsageError
+from bilens.base.errors import ShapeError, UsageError
 from bilens.interp.circuits import find_circuit
 from bilens.interp.tracer import trace_layer
 from builders import D_IN, D_OUT, randn, random_map

@@ -17,8 +17,8 @@ from typing import Any
 
 from torch import nn
 
-from bilens import atomic
-from bilens.errors import BilensError
+from bilens.base import atomic
+from bilens.base.errors import BilensError
 from bilens.io.load import load
 from bilens.io.model_folder import save
 from models import make, same_weights

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bilens.errors import CheckpointError
+from bilens.base.errors import CheckpointError
 from bilens.io.config import ModelConfig, config_of, parse_config, read_json
 from models import CLASSIFIER_CONFIG, make
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import bilens as bl
-from bilens.errors import NonFiniteError, UsageError
+from bilens.base.errors import NonFiniteError, UsageError
 
 network = pytest.importorskip("sklearn.neural_network")
 ROWS, D_IN = 60, 4

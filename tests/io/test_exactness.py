@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bilens.errors import NumericalError, UsageError
+from bilens.base.errors import NumericalError, UsageError
 from bilens.io.exactness import ROWS, compare
 from bilens.io.load import load
 from bilens.io.model_folder import save

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bilens.errors import BilensError, CheckpointError, NonFiniteError
+from bilens.base.errors import BilensError, CheckpointError, NonFiniteError
 from bilens.io.load import load
 from checkpoints import Header, entry, official, safetensors
 

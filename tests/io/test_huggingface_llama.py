@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import bilens
-from bilens.errors import CheckpointError, NonFiniteError, UsageError
+from bilens.base.errors import CheckpointError, NonFiniteError, UsageError
 from bilens.io import huggingface_llama as module
 from bilens.io.load import load
 from bilens.io.tensors import file_sha256

@@ -15,8 +15,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bilens.algebra.closest.layer_weights import GLUWeights
-from bilens.errors import CheckpointError, NonFiniteError, UsageError
+from bilens.algebra.approximation.layer_weights import GLUWeights
+from bilens.base.errors import CheckpointError, NonFiniteError, UsageError
 from bilens.io import load as module
 from bilens.io.load import load
 from bilens.io.model_folder import save

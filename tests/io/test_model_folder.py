@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 import bilens
-from bilens.errors import CheckpointError, NonFiniteError, OutputExistsError, UsageError
+from bilens.base.errors import CheckpointError, NonFiniteError, OutputExistsError, UsageError
 from bilens.io.load import load
 from bilens.io.model_folder import save
 from bilens.nn import BilinearClassifier, BilinearLayer, BilinearMLP

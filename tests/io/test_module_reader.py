@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import bilens as bl
-from bilens.errors import UsageError
+from bilens.base.errors import UsageError
 from builders import randn
 
 

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bilens.errors import CheckpointError, NonFiniteError, UsageError
+from bilens.base.errors import CheckpointError, NonFiniteError, UsageError
 from bilens.io.load import load
 from checkpoints import official_logits, official_state
 

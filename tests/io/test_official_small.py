@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import bilens as bl
-from bilens.errors import CheckpointError, NonFiniteError, UsageError
+from bilens.base.errors import CheckpointError, NonFiniteError, UsageError
 from builders import randn
 from io_mapped import poisoned, write
 

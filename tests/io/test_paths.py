@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bilens.errors import UsageError
+from bilens.base.errors import UsageError
 from bilens.io.paths import check_path
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import sae_runs
-from bilens.errors import UsageError
+from bilens.base.errors import UsageError
 from bilens.io.load import LoadedModel, load
 from bilens.io.model_folder import save
 from bilens.io.sae_for_hook import sae_for_hook

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import bilens
-from bilens.errors import CheckpointError, NonFiniteError, OutputExistsError, UsageError
+from bilens.base.errors import CheckpointError, NonFiniteError, OutputExistsError, UsageError
 from bilens.io.load import load
 from bilens.nn import TopKSAE
 

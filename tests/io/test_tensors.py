@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from bilens.errors import BilensError, CheckpointError, MemoryLimitError
+from bilens.base.errors import BilensError, CheckpointError, MemoryLimitError
 from bilens.io import tensors as module
 from bilens.io.load import load
 from bilens.io.tensors import (

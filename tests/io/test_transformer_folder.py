@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from bilens.errors import CheckpointError, UsageError
+from bilens.base.errors import CheckpointError, UsageError
 from bilens.io.load import load
 from bilens.io.model_folder import save
 from bilens.nn import BilinearMLP, BilinearTransformer

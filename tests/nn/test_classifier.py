@@ -14,7 +14,7 @@ from torch import Tensor
 
 import oracles
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
-from bilens.errors import NotQuadraticError, UsageError
+from bilens.base.errors import NotQuadraticError, UsageError
 from bilens.nn import BilinearClassifier
 from builders import randn
 

@@ -10,7 +10,7 @@ import torch
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.errors import ShapeError
+from bilens.base.errors import ShapeError
 from bilens.nn import BilinearClassifier
 from bilens.nn.exact_classifier import classifier_of_map, in_standard_units
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bilens.errors import UsageError
+from bilens.base.errors import UsageError
 from bilens.nn import BilinearTransformer
 from bilens.nn.generation import Sampler
 from transformers_by_hand import KINDS, make, some_tokens

@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from bilens.errors import NonFiniteError, OutputExistsError, UsageError
+from bilens.base.errors import NonFiniteError, OutputExistsError, UsageError
 from bilens.io.load import load
 from bilens.nn import BilinearMLP
 from transformers_by_hand import KINDS, make, some_tokens

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import oracles
-from bilens.errors import NotQuadraticError, ShapeError, UsageError
+from bilens.base.errors import NotQuadraticError, ShapeError, UsageError
 from bilens.nn import BilinearLayer, BilinearMLP
 from builders import randn
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from bilens.errors import UsageError
+from bilens.base.errors import UsageError
 from bilens.nn import MLP, BilinearClassifier, BilinearLayer, BilinearMLP
 from bilens.nn.network_weights import network_weights
 from builders import randn

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bilens.errors import CheckpointError, NonFiniteError, ShapeError, UsageError
+from bilens.base.errors import CheckpointError, NonFiniteError, ShapeError, UsageError
 from bilens.io.load import load
 from bilens.io.model_folder import save
 from bilens.nn import TopKSAE

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bilens.errors import NotQuadraticError, ShapeError, UsageError
-from bilens.nn import BilinearMLP, BilinearTransformer
-from bilens.nn import cross_entropy as cross_entropy_module
+from bilens.base.errors import NotQuadraticError, ShapeError, UsageError
+from bilens.nn import BilinearMLP, BilinearTransformer, cross_entropy as cross_entropy_module
 from transformers_by_hand import KINDS, SIZES, logits_by_hand, make, some_tokens
 
 POINTS = ["resid_pre", "attn_out", "resid_mid", "mlp_in", "mlp_out", "resid_post"]

@@ -16,7 +16,7 @@ import pytest
 
 import bilens as bl
 from attack_documents import make_attack, variants
-from bilens.errors import CheckpointError, NonFiniteError, UsageError
+from bilens.base.errors import CheckpointError, NonFiniteError, UsageError
 from bilens.findings.records import SCHEMA_VERSION
 from bilens.report import attack_document
 from bilens.report.charts.attack import margin_axis

@@ -12,9 +12,9 @@ from xml.etree import ElementTree
 import pytest
 
 import tiny
+from bilens.api.explain import explain_image
 from bilens.report.attribution_plate import attribution_plate
 from bilens.report.catalogue import LANGUAGES
-from bilens.workflows.explain import explain_image
 
 DATA = tiny.images()
 

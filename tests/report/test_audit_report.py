@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bilens.errors import BilensError, CheckpointError, FileError, NonFiniteError, UsageError
+from bilens.base.errors import BilensError, CheckpointError, FileError, NonFiniteError, UsageError
 from bilens.report import saved_report
 from bilens.report.audit_report import AuditReport
 from report_documents import make_document, variants

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import bilens as bl
-from bilens.errors import CheckpointError, NonFiniteError, UsageError
+from bilens.base.errors import CheckpointError, NonFiniteError, UsageError
 from bilens.findings.guarantees.certificate_record import SCHEMA_VERSION
 from bilens.report import certificate_document
 from bilens.report.catalogue import LANGUAGES, load_catalogue

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from bilens.errors import NonFiniteError, UsageError
+from bilens.base.errors import NonFiniteError, UsageError
 from bilens.findings.records import SCHEMA_VERSION
 from bilens.report import document as documents
 from bilens.report.document import SHAPE, check_document, displayable, json_text

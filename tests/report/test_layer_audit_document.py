@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bilens.errors import NonFiniteError, UsageError
+from bilens.base.errors import NonFiniteError, UsageError
 from bilens.findings.conditions import RULES
 from bilens.findings.records import SCHEMA_VERSION
 from bilens.report import layer_audit_document as documents

@@ -10,10 +10,9 @@ import xml.etree.ElementTree as ET
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from bilens.errors import UsageError
+from bilens.base.errors import UsageError
 from bilens.report.line_figure import HEIGHT, START, WIDTH, Curve, line_figure, round_ticks
 from bilens.report.loss_figure import loss_figure
 

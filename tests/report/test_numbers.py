@@ -6,8 +6,7 @@ Damage seen to fail: `signed` without the sign of a positive number.
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from bilens.report import numbers
 

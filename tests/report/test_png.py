@@ -10,8 +10,7 @@ import struct
 import zlib
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from bilens.report.colours import (
     DIVERGING,

@@ -18,7 +18,8 @@ import layer_audit_documents
 import table_documents
 import tiny
 import trace_documents
-from bilens.errors import UsageError
+from bilens.api.explain import explain_image
+from bilens.base.errors import UsageError
 from bilens.report import catalogue
 from bilens.report.attack_document import check_attack
 from bilens.report.attack_html import render_attack
@@ -38,7 +39,6 @@ from bilens.report.table_html import render_table
 from bilens.report.terminal import audit_table, summary_lines
 from bilens.report.trace_document import check_trace
 from bilens.report.trace_html import render_trace
-from bilens.workflows.explain import explain_image
 from report_documents import make_document, variants
 
 CATALOGUES = {

@@ -9,8 +9,7 @@ import itertools
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from bilens.report.catalogue import load_catalogue
 from bilens.report.charts import spectrum

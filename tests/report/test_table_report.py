@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bilens.errors import NonFiniteError, UsageError
+from bilens.base.errors import NonFiniteError, UsageError
 from bilens.findings.records import SCHEMA_VERSION
 from bilens.report import table_document
 from bilens.report.sections.table_columns import pair_label, value_label

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from bilens.errors import CheckpointError, NonFiniteError, UsageError
+from bilens.base.errors import CheckpointError, NonFiniteError, UsageError
 from bilens.report.charts.heat_map import colour
 from bilens.report.charts.plane import padded, ticks
 from bilens.report.charts.scatter import overlap

@@ -26,7 +26,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import bilens as bl
-from bilens.errors import MissingExtraError, UsageError
+from bilens.base.errors import MissingExtraError, UsageError
 
 WINE = load_wine(as_frame=True)
 DIABETES = load_diabetes(as_frame=True)

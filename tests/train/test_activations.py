@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import sae_runs
-from bilens.errors import MemoryLimitError, NonFiniteError, UsageError
+from bilens.base.errors import MemoryLimitError, NonFiniteError, UsageError
 from bilens.train.activations import ActivationStream, activations_of
 
 HOOK = "blocks.1.mlp_out"

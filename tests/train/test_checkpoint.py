@@ -16,7 +16,7 @@ import pytest
 
 import runs
 import tiny
-from bilens.errors import InterruptedRunError
+from bilens.base.errors import InterruptedRunError
 from bilens.train.recipe import Recipe
 
 

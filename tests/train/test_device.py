@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from bilens.errors import UsageError
+from bilens.base.errors import UsageError
 from bilens.train import device
 from bilens.train.device import best_precision, find_device
 

@@ -16,7 +16,7 @@ import pytest
 
 import runs
 import tiny
-from bilens.errors import CheckpointError, DiskError
+from bilens.base.errors import CheckpointError, DiskError
 from bilens.train.run_files import RUN_NAME
 
 KILLS = 50
@@ -24,7 +24,7 @@ KILLER = """
 import os, random, signal, sys, time
 from pathlib import Path
 import runs
-from bilens.errors import CheckpointError
+from bilens.base.errors import CheckpointError
 from bilens.train import run_folder
 
 # One process imports torch; each attempt is a fork of it that is killed after a random while.

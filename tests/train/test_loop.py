@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import tiny
-from bilens.errors import NumericalError, UsageError
+from bilens.base.errors import NumericalError, UsageError
 from bilens.nn import BilinearClassifier
 from bilens.train.loop import EpochMetrics, Run, accuracy, start_run, steps_per_epoch, train
 from bilens.train.randomness import ORDER, stream

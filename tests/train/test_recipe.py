@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from bilens.errors import UsageError
+from bilens.base.errors import UsageError
 from bilens.train.recipe import Recipe
 
 SIZES = ("d_hidden", "n_layers", "epochs", "batch_size")

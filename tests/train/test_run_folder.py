@@ -20,7 +20,7 @@ import pytest
 
 import runs
 import tiny
-from bilens.errors import (
+from bilens.base.errors import (
     BilensError,
     CheckpointError,
     DiskError,

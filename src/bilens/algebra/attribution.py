@@ -9,15 +9,15 @@ from torch import Tensor
 
 from bilens.algebra.covariance import checked_covariance
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import (
+from bilens.base.checks import (
     as_integer,
     check_finite,
     check_float_tensor,
     check_memory,
     check_type,
+    memory_limit as bytes_allowed,
 )
-from bilens.checks import memory_limit as bytes_allowed
-from bilens.errors import ShapeError, UsageError
+from bilens.base.errors import ShapeError, UsageError
 
 WORK_BYTES = 128 * 2**20  # what the rows at work may take beside the result
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bilens.checks import check_float_tensor
-from bilens.errors import ShapeError, UsageError
+from bilens.base.checks import check_float_tensor
+from bilens.base.errors import ShapeError, UsageError
 
 EPS = torch.finfo(torch.float64).eps
 SYMMETRY = 1e-6  # of the largest entry: what a covariance may deviate by, and be negative by

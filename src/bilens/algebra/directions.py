@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bilens.checks import as_integer, check_count
-from bilens.errors import UsageError
+from bilens.base.checks import as_integer, check_count
+from bilens.base.errors import UsageError
 
 
 def raw_directions(d_out: int) -> Tensor:

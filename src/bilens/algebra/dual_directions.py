@@ -10,8 +10,8 @@ from torch import Tensor
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import check_float_tensor, check_type
-from bilens.errors import ShapeError, UsageError
+from bilens.base.checks import check_float_tensor, check_type
+from bilens.base.errors import ShapeError, UsageError
 
 EPS = torch.finfo(torch.float64).eps
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from bilens.checks import check_float_tensor
-from bilens.errors import ShapeError
+from bilens.base.checks import check_float_tensor
+from bilens.base.errors import ShapeError
 
 
 def effective_rank(eigenvalues: Tensor) -> Tensor:

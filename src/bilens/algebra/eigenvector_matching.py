@@ -11,8 +11,8 @@ from torch import Tensor
 
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.rotation_null import random_frame
-from bilens.checks import check_count, check_type
-from bilens.errors import ShapeError, UsageError
+from bilens.base.checks import check_count, check_type
+from bilens.base.errors import ShapeError, UsageError
 
 Method = Literal["assignment", "subspace"]
 TIE = 1e-9  # relative: scores that agree to this are equal, so that rounding decides nothing

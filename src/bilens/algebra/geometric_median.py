@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bilens.checks import check_float_tensor
-from bilens.errors import ShapeError
+from bilens.base.checks import check_float_tensor
+from bilens.base.errors import ShapeError
 
 MOST_STEPS = 200
 TOLERANCE = 1e-6  # of the mean distance to the rows

@@ -15,9 +15,8 @@ from bilens.algebra.modes import Factors, InputMode, OutputMode
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.tucker_error import TuckerError, squared_outside
-from bilens.checks import check_count, check_type
-from bilens.checks import memory_limit as allowed_memory
-from bilens.errors import UsageError
+from bilens.base.checks import check_count, check_type, memory_limit as allowed_memory
+from bilens.base.errors import UsageError
 
 TINY = 1e-300  # keeps 0 / 0 from a division
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.algebra.gram.blocks import block_bytes
-from bilens.checks import check_memory
+from bilens.base.checks import check_memory
 
 ARRAYS = 8  # (n, n) float64 arrays alive at once: found, left over, the Gram matrix, its vectors
 STAGES = 3  # (hidden, n) float64 arrays alive at once while slices are combined

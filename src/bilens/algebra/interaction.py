@@ -9,8 +9,8 @@ from torch import Tensor
 
 from bilens.algebra.gram.inner_products import output_gram, outputs_traces
 from bilens.algebra.gram.squared_norms import no_negative
-from bilens.checks import check_float_tensor, check_memory, check_type
-from bilens.errors import ShapeError
+from bilens.base.checks import check_float_tensor, check_memory, check_type
+from bilens.base.errors import ShapeError
 
 
 @dataclass(frozen=True, eq=False)

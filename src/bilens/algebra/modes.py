@@ -12,7 +12,7 @@ from bilens.algebra.gram.inner_products import output_gram
 from bilens.algebra.gram.input_gram import input_gram
 from bilens.algebra.gram.squared_norms import EPS
 from bilens.algebra.unit_rows import unit_rows
-from bilens.checks import check_finite
+from bilens.base.checks import check_finite
 
 
 class Mode(Protocol):

@@ -11,7 +11,7 @@ from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.map_difference import map_difference
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.similarity import check_comparable
-from bilens.errors import ShapeError
+from bilens.base.errors import ShapeError
 
 
 @dataclass(frozen=True, eq=False)

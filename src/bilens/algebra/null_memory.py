@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bilens.algebra.bilinear_tensor import FactorSizes
-from bilens.checks import check_memory
-from bilens.checks import memory_limit as allowed_memory
+from bilens.base.checks import check_memory, memory_limit as allowed_memory
 
 CHUNK_BYTES = 256 * 2**20  # more of them together are no faster
 

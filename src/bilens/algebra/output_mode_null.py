@@ -15,7 +15,7 @@ from bilens.algebra.modes import Factors
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null import random_frame
 from bilens.algebra.unit_rows import unit_rows
-from bilens.checks import check_count, check_type
+from bilens.base.checks import check_count, check_type
 
 Null = Literal["rotation", "directions"]
 

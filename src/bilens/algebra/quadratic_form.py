@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.interaction import InteractionMatrix
-from bilens.checks import DTYPES, check_float_tensor, check_type
-from bilens.errors import ShapeError
+from bilens.base.checks import DTYPES, check_float_tensor, check_type
+from bilens.base.errors import ShapeError
 
 
 def check_inputs(x: Tensor, d_in: int, dtype: torch.dtype) -> Tensor:

@@ -11,8 +11,8 @@ from torch import Tensor
 from bilens.algebra.bilinear_tensor import BilinearTensor, FactorSizes
 from bilens.algebra.interaction import InteractionMatrix
 from bilens.algebra.quadratic_form import QuadraticForm, check_inputs
-from bilens.checks import check_finite, check_float_tensor, check_type
-from bilens.errors import ShapeError, UsageError
+from bilens.base.checks import check_finite, check_float_tensor, check_type
+from bilens.base.errors import ShapeError, UsageError
 
 
 def add(first: Tensor | None, second: Tensor | None) -> Tensor | None:

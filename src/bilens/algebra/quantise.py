@@ -9,8 +9,8 @@ from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import check_type
-from bilens.errors import UsageError
+from bilens.base.checks import check_type
+from bilens.base.errors import UsageError
 
 Kind = Literal["float16", "bfloat16", "int8"]
 DTYPES: dict[str, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16}

@@ -12,8 +12,8 @@ from bilens.algebra.null_spectra import Ends, read_ends
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null_record import RotationNull as RotationNull  # its public place
 from bilens.algebra.status import Status
-from bilens.checks import check_count, check_dense_tensor, check_float_tensor, check_type
-from bilens.errors import ShapeError
+from bilens.base.checks import check_count, check_dense_tensor, check_float_tensor, check_type
+from bilens.base.errors import ShapeError
 
 
 def rotation_null(

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.status import Status
-from bilens.checks import check_dense_tensor
-from bilens.errors import NumericalError, ShapeError, UsageError
+from bilens.base.checks import check_dense_tensor
+from bilens.base.errors import NumericalError, ShapeError, UsageError
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,8 +9,14 @@ from torch import Tensor
 
 from bilens.algebra.direct.running_top import RunningTop
 from bilens.algebra.quadratic_form import QuadraticForm
-from bilens.checks import check_count, check_finite, check_float_tensor, check_memory, check_type
-from bilens.errors import ShapeError
+from bilens.base.checks import (
+    check_count,
+    check_finite,
+    check_float_tensor,
+    check_memory,
+    check_type,
+)
+from bilens.base.errors import ShapeError
 
 BLOCK_BYTES = 64 * 2**20  # a block of the matrix that is streamed
 

@@ -12,8 +12,8 @@ from bilens.algebra.gram.inner_products import outputs_traces, paired_inner
 from bilens.algebra.gram.kernel import Branches, nonzero
 from bilens.algebra.gram.squared_norms import EPS, masses, squared_norm_rounding, squared_norms
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import check_type
-from bilens.errors import ShapeError, UsageError
+from bilens.base.checks import check_type
+from bilens.base.errors import ShapeError, UsageError
 
 Measure = Literal["frobenius", "gaussian"]
 MARGIN = 100  # times its rounding: a squared length above that keeps two digits at least

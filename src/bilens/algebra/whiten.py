@@ -7,8 +7,8 @@ from torch import Tensor
 
 from bilens.algebra.covariance import symmetric_root
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import check_float_tensor, check_type
-from bilens.errors import ShapeError
+from bilens.base.checks import check_float_tensor, check_type
+from bilens.base.errors import ShapeError
 
 
 def whiten(f: QuadraticMap, covariance: Tensor, mean: Tensor | None = None) -> QuadraticMap:

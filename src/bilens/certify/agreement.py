@@ -10,11 +10,11 @@ from torch import Tensor
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.checks import check_type
+from bilens.base.errors import NumericalError, ShapeError, UsageError
 from bilens.certify.arguments import checked_inputs
 from bilens.certify.remainder import EPS, checked_k
 from bilens.certify.truncation import truncated_input_bound
-from bilens.checks import check_type
-from bilens.errors import NumericalError, ShapeError, UsageError
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,8 +8,8 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from bilens.checks import check_float_tensor
-from bilens.errors import ShapeError, UsageError
+from bilens.base.checks import check_float_tensor
+from bilens.base.errors import ShapeError, UsageError
 
 
 def checked_number(name: str, value: object) -> float:

@@ -13,9 +13,9 @@ from bilens.algebra.directions import contrast_direction
 from bilens.algebra.eigen.decomposition import Status
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.checks import check_memory, check_type
+from bilens.base.errors import NumericalError, UsageError
 from bilens.certify.secular import EPS
-from bilens.checks import check_memory, check_type
-from bilens.errors import NumericalError, UsageError
 
 STEP = 32  # eigenvalues of a pair are kept in multiples of it
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bilens.checks import check_float_tensor
-from bilens.errors import ShapeError
+from bilens.base.checks import check_float_tensor
+from bilens.base.errors import ShapeError
 
 
 def checked_problems(values: Tensor, linear: Tensor) -> tuple[Tensor, Tensor]:

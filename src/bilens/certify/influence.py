@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.errors import UsageError
 from bilens.certify.arguments import checked_vector
 from bilens.certify.input_rows import EPS, InputRows, checked_map, checked_places, linear_part
-from bilens.errors import UsageError
 
 Box = tuple[Tensor, Tensor]
 

@@ -11,11 +11,11 @@ from torch import Tensor
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.gaussian_moments import GaussianMoments, gaussian_moments
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.checks import check_memory
+from bilens.base.errors import UsageError
 from bilens.certify.arguments import checked_number
 from bilens.certify.input_rows import EPS, InputRows, checked_map, checked_places, linear_part
 from bilens.certify.trust_region import solve_trust_region
-from bilens.checks import check_memory
-from bilens.errors import UsageError
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.unit_rows import unit_rows
+from bilens.base.checks import as_integer, check_finite, check_type
+from bilens.base.errors import UsageError
 from bilens.certify.secular import shifted
-from bilens.checks import as_integer, check_finite, check_type
-from bilens.errors import UsageError
 
 EPS = torch.finfo(torch.float64).eps
 TINY = torch.finfo(torch.float64).tiny  # what a product that underflows can lose

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.checks import check_memory, check_type
+from bilens.base.errors import UsageError
 from bilens.certify.contrast import Contrast, PairSpectra, contrast_of
 from bilens.certify.crossing import crossed
 from bilens.certify.l2_record import L2Radius
@@ -16,8 +18,6 @@ from bilens.certify.quadric_distance import QuadricDistance, distance_to_quadric
 from bilens.certify.samples import Samples, samples_of
 from bilens.certify.secular import EPS
 from bilens.certify.status import statuses
-from bilens.checks import check_memory, check_type
-from bilens.errors import UsageError
 
 CHUNK = 2**18  # numbers in one array of a chunk of rows: several of them stay in the cache
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.checks import check_type
+from bilens.base.errors import UsageError
 from bilens.certify.crossing import margins
 from bilens.certify.status import RadiusStatus
-from bilens.checks import check_type
-from bilens.errors import UsageError
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from bilens.algebra.directions import contrast_direction
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.checks import check_count, check_memory, check_type
 from bilens.certify.crossing import crossed, crossing, margins
 from bilens.certify.samples import Samples, samples_of
 from bilens.certify.secular import EPS
 from bilens.certify.status import RadiusStatus, statuses
-from bilens.checks import check_count, check_memory, check_type
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bilens.base.checks import check_float_tensor
+from bilens.base.errors import ShapeError
 from bilens.certify.dual_bound import LARGEST, DualBound, Errors
 from bilens.certify.eigenbasis import checked_problems
 from bilens.certify.secular import (
@@ -21,8 +23,6 @@ from bilens.certify.secular import (
     shifted,
     vanishing,
 )
-from bilens.checks import check_float_tensor
-from bilens.errors import ShapeError
 
 POOR = 1e-8  # of ‖δ‖²: larger gaps are worth a search for a better multiplier,
 CANCELLED = 1e-2  # where the bound is a small difference of numbers of the size of the constant

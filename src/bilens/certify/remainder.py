@@ -12,8 +12,8 @@ from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof
 from bilens.algebra.eigen.ranking import TIE
 from bilens.algebra.interaction import InteractionMatrix
 from bilens.algebra.quadratic_form import QuadraticForm
-from bilens.checks import check_count, check_type
-from bilens.errors import NumericalError, ShapeError, UsageError
+from bilens.base.checks import check_count, check_type
+from bilens.base.errors import NumericalError, ShapeError, UsageError
 
 EPS = torch.finfo(torch.float64).eps
 NOTHING = (torch.inf, -torch.inf)  # the interval that holds no number

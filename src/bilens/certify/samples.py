@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.checks import check_dense_tensor
+from bilens.base.errors import ShapeError, UsageError
 from bilens.certify.crossing import margins
 from bilens.certify.secular import EPS
-from bilens.checks import check_dense_tensor
-from bilens.errors import ShapeError, UsageError
 
 
 @dataclass(frozen=True, eq=False)

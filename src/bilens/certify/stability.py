@@ -15,10 +15,10 @@ from bilens.algebra.interaction import InteractionMatrix
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.quantise import Kind, quantise
+from bilens.base.checks import check_type
+from bilens.base.errors import MemoryLimitError, ShapeError, UsageError
 from bilens.certify.remainder import judged
 from bilens.certify.truncation import frobenius_bound, truncation_error
-from bilens.checks import check_type
-from bilens.errors import MemoryLimitError, ShapeError, UsageError
 
 WIDEST_ARRAY = 4096  # inputs up to which an array settles ‖Δ‖₂ where an iteration does not
 Norm = Literal["spectral", "frobenius"]

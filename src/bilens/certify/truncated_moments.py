@@ -8,9 +8,9 @@ from torch import Tensor
 from bilens.algebra.covariance import symmetric_root
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.gaussian_moments import GaussianMoments
+from bilens.base.errors import UsageError
 from bilens.certify.arguments import checked_vector
 from bilens.certify.remainder import checked_k, each_form
-from bilens.errors import UsageError
 
 
 def truncation_moments(

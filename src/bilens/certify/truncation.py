@@ -10,6 +10,8 @@ from torch import Tensor
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Status
 from bilens.algebra.gram.squared_norms import squared_norm_rounding, squared_norms
 from bilens.algebra.quadratic_form import QuadraticForm
+from bilens.base.checks import check_type
+from bilens.base.errors import ShapeError, UsageError
 from bilens.certify.arguments import checked_inputs, checked_number
 from bilens.certify.remainder import (
     Remainder,
@@ -19,8 +21,6 @@ from bilens.certify.remainder import (
     judged,
     rest_of_form,
 )
-from bilens.checks import check_type
-from bilens.errors import ShapeError, UsageError
 
 REACHED = 1e-6  # relative: a bound that an input reaches to this is called attained
 NOT_PROVEN = (

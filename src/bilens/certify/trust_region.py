@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bilens.base.checks import check_float_tensor
+from bilens.base.errors import ShapeError, UsageError
 from bilens.certify.eigenbasis import checked_problems
 from bilens.certify.secular import (
     EPS,
@@ -19,8 +21,6 @@ from bilens.certify.secular import (
     shifted,
     vanishing,
 )
-from bilens.checks import check_float_tensor
-from bilens.errors import ShapeError, UsageError
 
 
 @dataclass(frozen=True, eq=False)

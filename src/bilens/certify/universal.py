@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.checks import check_type
+from bilens.base.errors import UsageError
 from bilens.certify.arguments import checked_vector
 from bilens.certify.contrast import contrast_of
 from bilens.certify.secular import EPS
 from bilens.certify.trust_region import solve_trust_region
-from bilens.checks import check_type
-from bilens.errors import UsageError
 
 
 @dataclass(frozen=True, eq=False)

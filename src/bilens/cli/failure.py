@@ -8,7 +8,7 @@ from typing import NoReturn, TextIO
 
 import typer
 
-from bilens.errors import BilensError
+from bilens.base.errors import BilensError
 
 LIMIT, UNEXPECTED, INTERRUPTED = 5, 70, 130  # 70 is EX_SOFTWARE of sysexits.h
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bilens.base.errors import DataError
 from bilens.data.csv_table import read_lines
 from bilens.data.training_table import as_number
-from bilens.errors import DataError
 
 
 def read_answers(path: Path, column: str | None, outputs: Sequence[str]) -> Tensor | None:

@@ -14,8 +14,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from bilens.base.errors import ShapeError, UsageError
 from bilens.data.resample import blur, warp
-from bilens.errors import ShapeError, UsageError
 
 ImageShape: TypeAlias = tuple[int, int]
 SHORTEST_LENGTH = 0.01  # pixels; noise is white long before, and 0 / 0 is avoided

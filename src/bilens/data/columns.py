@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bilens.base.errors import DataError
 from bilens.data.csv_table import other_separator, read_lines
-from bilens.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)

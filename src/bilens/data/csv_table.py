@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bilens.errors import DataError
+from bilens.base.errors import DataError
 
 MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}
 

@@ -13,8 +13,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.error import HTTPError
 
+from bilens.base.errors import DataError, MissingExtraError
 from bilens.data.folder import SUBFOLDERS, read_folder
-from bilens.errors import DataError, MissingExtraError
 
 SILENCE_SECONDS = 10.0  # a connection that is silent for so long is given up
 PROBE_SECONDS = 6.0  # with the import of torchvision, an offline machine gives up within 10 s

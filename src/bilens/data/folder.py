@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from bilens.base.errors import DataError
 from bilens.data.idx import ByteArray, read_images, read_labels
-from bilens.errors import DataError
 
 FILES = (
     "train-images-idx3-ubyte",

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bilens.base.errors import BilensError, DataError, MissingExtraError, UsageError
 from bilens.data.download import PROBE_SECONDS, is_reachable
 from bilens.data.text_cleaning import Document
-from bilens.errors import BilensError, DataError, MissingExtraError, UsageError
 
 BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 

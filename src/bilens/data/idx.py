@@ -16,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from bilens.errors import DataError
+from bilens.base.errors import DataError
 
 ByteArray: TypeAlias = NDArray[np.uint8]
 

@@ -14,12 +14,12 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from bilens.checks import check_finite
+from bilens.base.checks import check_finite
+from bilens.base.errors import DataError, MissingExtraError, ShapeError, UsageError
 from bilens.data.download import download
 from bilens.data.embedded import read_embedded
 from bilens.data.folder import FILES, SUBFOLDERS, RawSplits, read_folder
 from bilens.data.idx import ByteArray
-from bilens.errors import DataError, MissingExtraError, ShapeError, UsageError
 
 SourceKind: TypeAlias = Literal["data-dir", "cache", "download", "embedded"]
 

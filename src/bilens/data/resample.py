@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bilens.errors import ShapeError
+from bilens.base.errors import ShapeError
 
 SMALLEST_SIGMA = 1e-3  # pixels; so weak a blur is the identity, and 0 / 0 is avoided
 

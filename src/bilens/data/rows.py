@@ -11,9 +11,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from bilens.checks import check_memory
+from bilens.base.checks import check_memory
+from bilens.base.errors import DataError, UsageError
 from bilens.data.columns import read_columns
-from bilens.errors import DataError, UsageError
 
 KINDS = (".csv", ".npy", ".safetensors")
 

@@ -20,7 +20,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from bilens.checks import check_count
+from bilens.base.checks import check_count
 
 T = TypeVar("T")
 

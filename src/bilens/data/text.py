@@ -11,12 +11,12 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
-from bilens.checks import check_count
+from bilens.base.checks import check_count
+from bilens.base.errors import DataError, UsageError
 from bilens.data.hub_text import BUILDERS, read_hub, read_table
 from bilens.data.story_grammar import StoryGrammar
 from bilens.data.text_cleaning import END_OF_TEXT, Document, clean
 from bilens.data.text_files import read_documents
-from bilens.errors import DataError, UsageError
 
 GRAMMAR = "grammar"
 GRAMMAR_STORIES = 20_000

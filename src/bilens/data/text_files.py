@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from bilens.base.errors import DataError
 from bilens.data.text_cleaning import END_OF_TEXT, Document
-from bilens.errors import DataError
 
 SEPARATOR = END_OF_TEXT.encode()
 BLANK_LINES = re.compile(rb"(?:\r?\n[ \t]*){2,}")

@@ -9,9 +9,9 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from bilens.checks import check_count
+from bilens.base.checks import check_count
+from bilens.base.errors import DataError
 from bilens.data.tokenizer import Tokenizer
-from bilens.errors import DataError
 
 GROUP = 4096  # documents that are lists of Python integers at a time
 

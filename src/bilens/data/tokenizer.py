@@ -12,10 +12,10 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from bilens.atomic import write_file
-from bilens.checks import check_count
+from bilens.base.atomic import write_file
+from bilens.base.checks import check_count
+from bilens.base.errors import DataError, MissingExtraError, UsageError
 from bilens.data.text_cleaning import END_OF_TEXT
-from bilens.errors import DataError, MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     import tokenizers

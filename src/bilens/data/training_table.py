@@ -10,8 +10,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from bilens.base.errors import DataError, UsageError
 from bilens.data.csv_table import CsvTable, is_missing, other_separator
-from bilens.errors import DataError, UsageError
 
 Task = Literal["auto", "classification", "regression"]
 Missing = Literal["refuse", "mean", "drop"]

@@ -10,8 +10,8 @@ from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.rotation_null import rotation_null
 from bilens.algebra.status import Status
-from bilens.checks import check_count
-from bilens.errors import UsageError
+from bilens.base.checks import check_count
+from bilens.base.errors import UsageError
 from bilens.findings.accuracy import share_right, truncation_curve
 from bilens.findings.chance import MINIMUM_SAMPLES
 from bilens.findings.effects import gauge_free

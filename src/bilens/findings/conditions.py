@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from bilens.errors import UsageError
+from bilens.base.errors import UsageError
 from bilens.findings.records import Finding
 
 COMPARED: Final[dict[str, Callable[[float, float], bool]]] = {

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bilens.algebra.closest.quadratic_fit import QuadraticFit
+from bilens.algebra.approximation.quadratic_fit import QuadraticFit
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof, Status
 from bilens.findings.records import SCHEMA_VERSION, Chance
 

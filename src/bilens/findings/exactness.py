@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import check_finite
-from bilens.errors import NonFiniteError
+from bilens.base.checks import check_finite
+from bilens.base.errors import NonFiniteError
 from bilens.findings.records import Exactness
 from bilens.nn import BilinearClassifier
 

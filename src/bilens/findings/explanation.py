@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.eigen.decomposition import Contributions, EigenDecomposition
-from bilens.errors import NumericalError
+from bilens.base.errors import NumericalError
 from bilens.findings.records import ClassScore, Contribution, Explanation, drawn
 
 SHOWN = 4  # contributions of each class

@@ -12,7 +12,7 @@ from bilens.algebra.attribution import attribute
 from bilens.algebra.directions import centred_directions, contrast_direction
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.shapley_interactions import top_interactions
-from bilens.errors import NumericalError
+from bilens.base.errors import NumericalError
 
 PAIRS = 5
 GAP_TOLERANCE = 1e-10  # of the sum of all parts in size

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from bilens.checks import check_float_tensor
-from bilens.errors import ShapeError
+from bilens.base.checks import check_float_tensor
+from bilens.base.errors import ShapeError
 from bilens.findings.records import ModelSummary
 from bilens.nn import BilinearClassifier
 

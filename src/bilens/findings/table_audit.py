@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import check_finite
-from bilens.errors import ShapeError
+from bilens.base.checks import check_finite
+from bilens.base.errors import ShapeError
 from bilens.findings.accuracy import share_right
 from bilens.findings.effects import OutputEffects, gauge_free, output_effects
 from bilens.findings.exactness import TOLERANCES, read_densely

@@ -8,8 +8,8 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from bilens.checks import check_float_tensor
-from bilens.errors import ShapeError, UsageError
+from bilens.base.checks import check_float_tensor
+from bilens.base.errors import ShapeError, UsageError
 from bilens.interp.records import CausalCheck, InputDirections, Interval
 
 Kind: TypeAlias = Literal["ablate", "steer", "exchange"]

@@ -8,8 +8,8 @@ from torch import Tensor
 from bilens.algebra.direct.exact_entries import check_dictionary, interaction_submatrix
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import check_count, check_float_tensor
-from bilens.errors import ShapeError, UsageError
+from bilens.base.checks import check_count, check_float_tensor
+from bilens.base.errors import ShapeError, UsageError
 from bilens.interp.low_rank import Agreement
 from bilens.interp.records import Circuit
 

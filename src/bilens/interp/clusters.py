@@ -8,8 +8,8 @@ from torch import Tensor
 
 from bilens.algebra.gram.inner_products import output_gram
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import check_memory, check_type
-from bilens.errors import UsageError
+from bilens.base.checks import check_memory, check_type
+from bilens.base.errors import UsageError
 from bilens.interp.chosen_latents import check_latents
 from bilens.interp.records import Clusters
 

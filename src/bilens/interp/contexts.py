@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bilens.checks import check_count, check_float_tensor
-from bilens.errors import ShapeError
+from bilens.base.checks import check_count, check_float_tensor
+from bilens.base.errors import ShapeError
 from bilens.interp.records import Context, LatentContexts
 
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from bilens.algebra.covariance import symmetric_root
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null import random_frame
-from bilens.checks import check_count, check_float_tensor, check_memory, check_type
-from bilens.errors import ShapeError, UsageError
+from bilens.base.checks import check_count, check_float_tensor, check_memory, check_type
+from bilens.base.errors import ShapeError, UsageError
 from bilens.interp.records import ContrastRanking, InputDirections
 
 NEGLIGIBLE = 1e-9  # of the largest eigenvalue: rounding

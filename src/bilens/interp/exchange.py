@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.errors import ShapeError, UsageError
+from bilens.base.errors import ShapeError, UsageError
 from bilens.interp.causal import Edit, Where
 from bilens.interp.records import InputDirections
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import check_dense_tensor, check_type
-from bilens.errors import ShapeError
+from bilens.base.checks import check_dense_tensor, check_type
+from bilens.base.errors import ShapeError
 
 
 def latent_map(f: QuadraticMap, encoder: Tensor, offset: Tensor | None = None) -> QuadraticMap:

@@ -11,8 +11,8 @@ from torch import Tensor
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null import random_frame
-from bilens.checks import check_count, check_float_tensor, check_type
-from bilens.errors import ShapeError, UsageError
+from bilens.base.checks import check_count, check_float_tensor, check_type
+from bilens.base.errors import ShapeError, UsageError
 from bilens.interp.chosen_latents import check_latents
 from bilens.interp.records import LowRankFit
 from bilens.interp.tracer import only

@@ -8,7 +8,7 @@ from torch import Tensor
 from bilens.algebra.direct.exact_entries import check_dictionary
 from bilens.algebra.gram.blocks import blocks
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import check_count
+from bilens.base.checks import check_count
 from bilens.interp.records import NearestLatents
 
 ROWS = 4096  # eigenvectors compared at a time: (ROWS, features) cosines are held

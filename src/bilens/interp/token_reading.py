@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.eigen.decomposition import EigenDecomposition
-from bilens.checks import check_count, check_float_tensor
-from bilens.errors import ShapeError
+from bilens.base.checks import check_count, check_float_tensor
+from bilens.base.errors import ShapeError
 from bilens.interp.records import EigenvectorTokens, TokenEffect, TokenScore
 
 NORM = (

@@ -12,7 +12,7 @@ from bilens.algebra.direct.listed_interactions import listed_interactions
 from bilens.algebra.eigen.cost import Precision
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import check_type
+from bilens.base.checks import check_type
 from bilens.interp.chosen_latents import check_latents
 from bilens.interp.nearest_latents import nearest_latents
 from bilens.interp.records import LayerTrace

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from bilens.errors import CheckpointError, UsageError
+from bilens.base.errors import CheckpointError, UsageError
 from bilens.io.tensors import shortened
 from bilens.nn import (
     BilinearClassifier,

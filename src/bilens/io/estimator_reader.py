@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bilens.algebra.approximation.activation import Activation, ActivationName
+from bilens.algebra.approximation.layer_weights import Layer, MLPWeights
 from bilens.algebra.bilinear_tensor import FactorSizes
-from bilens.algebra.closest.activation import Activation, ActivationName
-from bilens.algebra.closest.layer_weights import Layer, MLPWeights
-from bilens.checks import check_finite
-from bilens.errors import UsageError
+from bilens.base.checks import check_finite
+from bilens.base.errors import UsageError
 from bilens.io.layer_view import LayerView
 from bilens.io.loaded_model import LoadedModel
 from bilens.io.reading import Reading

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bilens.errors import NumericalError
+from bilens.base.errors import NumericalError
 
 ROWS = 16
 TOLERANCE = 1e-6  # of the largest output; what is wrong is off by far more, rounding by far less

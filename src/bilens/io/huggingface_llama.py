@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bilens.checks import check_memory
-from bilens.errors import CheckpointError
+from bilens.base.checks import check_memory
+from bilens.base.errors import CheckpointError
 from bilens.io.build_transformer import build_transformer
 from bilens.io.config import is_list_of, read_json
 from bilens.io.llama_config import LlamaConfig, parse_llama_config

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bilens.checks import check_count
-from bilens.errors import CheckpointError, UsageError
+from bilens.base.checks import check_count
+from bilens.base.errors import CheckpointError, UsageError
 from bilens.nn.layer import Gate
 from bilens.nn.transformer_config import TransformerConfig
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from bilens.errors import CheckpointError, MemoryLimitError, UsageError
+from bilens.base.errors import CheckpointError, MemoryLimitError, UsageError
 from bilens.io.config import FORMAT, read_json
 from bilens.io.huggingface_llama import read_llama
 from bilens.io.layer_view import LayerView

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from bilens.errors import UsageError
+from bilens.base.errors import UsageError
 from bilens.io.exactness import Exactness
 from bilens.io.layer_view import LayerView
 from bilens.io.module_layers import Module, compare_with_module, layer_views

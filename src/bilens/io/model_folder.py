@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from bilens.atomic import write_files
-from bilens.errors import CheckpointError, OutputExistsError, UsageError
+from bilens.base.atomic import write_files
+from bilens.base.errors import CheckpointError, OutputExistsError, UsageError
 from bilens.io.config import (
     FORMAT_VERSION,
     ModelConfig,

@@ -9,10 +9,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from bilens.algebra.approximation.activation import Activation
+from bilens.algebra.approximation.layer_weights import Layer
 from bilens.algebra.bilinear_tensor import FactorSizes
-from bilens.algebra.closest.activation import Activation
-from bilens.algebra.closest.layer_weights import Layer
-from bilens.errors import UsageError
+from bilens.base.errors import UsageError
 from bilens.io.exactness import Exactness, compare
 from bilens.io.layer_view import LayerView, Reads
 from bilens.nn import MLP, BilinearClassifier, BilinearLayer, BilinearTransformer, TopKSAE

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from bilens.errors import CheckpointError, UsageError
+from bilens.base.errors import CheckpointError, UsageError
 from bilens.io.tensors import check_all_finite, check_kinds, check_names, read_pickle
 from bilens.nn import BilinearClassifier
 

@@ -15,7 +15,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from bilens.errors import CheckpointError, UsageError
+from bilens.base.errors import CheckpointError, UsageError
 from bilens.io.build_transformer import build_transformer
 from bilens.io.tensors import check_names, check_shapes
 from bilens.nn import BilinearTransformer

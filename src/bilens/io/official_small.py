@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bilens.errors import CheckpointError
+from bilens.base.errors import CheckpointError
 from bilens.io.tensors import check_all_finite
 from bilens.nn import BilinearMLP
 

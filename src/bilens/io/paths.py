@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from bilens.errors import UsageError
+from bilens.base.errors import UsageError
 
 
 def check_path(name: str, value: str | os.PathLike[str]) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bilens.errors import UsageError
+from bilens.base.errors import UsageError
 from bilens.io.load import LoadedModel
 from bilens.nn.hooks import hook_layer
 from bilens.nn.topk_sae import TopKSAE

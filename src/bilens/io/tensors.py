@@ -11,8 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from bilens.checks import check_finite, check_memory
-from bilens.errors import CheckpointError, NonFiniteError
+from bilens.base.checks import check_finite, check_memory
+from bilens.base.errors import CheckpointError, NonFiniteError
 
 DTYPES = {
     "F64": torch.float64,

@@ -8,8 +8,8 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import as_integer, check_count
-from bilens.errors import NotQuadraticError, UsageError
+from bilens.base.checks import as_integer, check_count
+from bilens.base.errors import NotQuadraticError, UsageError
 from bilens.nn.layer import BilinearLayer, Gate
 
 Basis = Literal["input", "embedding"]

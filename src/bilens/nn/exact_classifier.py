@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import check_float_tensor
-from bilens.errors import ShapeError
+from bilens.base.checks import check_float_tensor
+from bilens.base.errors import ShapeError
 from bilens.nn.classifier import BilinearClassifier
 from bilens.nn.layer import BilinearLayer
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bilens.checks import check_count
-from bilens.errors import UsageError
+from bilens.base.checks import check_count
+from bilens.base.errors import UsageError
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from bilens.errors import ShapeError, UsageError
+from bilens.base.errors import ShapeError, UsageError
 
 POINTS = ("resid_pre", "attn_out", "resid_mid", "mlp_in", "mlp_out", "resid_post")
 NAME = re.compile(rf"blocks\.(0|[1-9]\d*)\.({'|'.join(POINTS)})", re.ASCII)

@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import check_count
-from bilens.errors import NotQuadraticError, UsageError
+from bilens.base.checks import check_count
+from bilens.base.errors import NotQuadraticError, UsageError
 
 Gate = Literal["relu", "gelu", "silu"]
 GATES: dict[str, Callable[[Tensor], Tensor]] = {

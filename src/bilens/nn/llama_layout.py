@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bilens.errors import UsageError
+from bilens.base.errors import UsageError
 from bilens.nn.layer import Gate
 from bilens.nn.transformer_config import TransformerConfig
 

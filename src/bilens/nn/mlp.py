@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import check_count
+from bilens.base.checks import check_count
 from bilens.nn.layer import BilinearLayer, Gate
 
 

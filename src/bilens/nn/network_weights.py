@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from bilens.algebra.closest.activation import Activation
-from bilens.algebra.closest.layer_weights import GLUWeights, Layer, MLPWeights, in_float64
-from bilens.errors import UsageError
+from bilens.algebra.approximation.activation import Activation
+from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights, in_float64
+from bilens.base.errors import UsageError
 from bilens.nn.classifier import BilinearClassifier
 from bilens.nn.layer import BilinearLayer
 from bilens.nn.mlp import BilinearMLP

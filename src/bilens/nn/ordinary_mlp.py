@@ -7,8 +7,8 @@ from typing import NoReturn
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bilens.checks import check_count
-from bilens.errors import NotQuadraticError
+from bilens.base.checks import check_count
+from bilens.base.errors import NotQuadraticError
 
 
 class MLP(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bilens.errors import ShapeError, UsageError
+from bilens.base.errors import ShapeError, UsageError
 
 
 def check_tokens(

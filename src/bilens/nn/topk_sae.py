@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bilens.checks import check_count, check_finite
-from bilens.errors import NonFiniteError, ShapeError, UsageError
+from bilens.base.checks import check_count, check_finite
+from bilens.base.errors import NonFiniteError, ShapeError, UsageError
 from bilens.nn.sparse_product import chosen_pre_activations, code_times
 
 Sign = Literal["relu", "raw"]

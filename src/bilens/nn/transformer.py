@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import as_integer, check_count
-from bilens.errors import UsageError
+from bilens.base.checks import as_integer, check_count
+from bilens.base.errors import UsageError
 from bilens.nn.attention import KeyValueCache, Positions, visible_keys
 from bilens.nn.block import Block
 from bilens.nn.cross_entropy import mean_cross_entropy

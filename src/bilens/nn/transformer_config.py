@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from bilens.checks import check_count
-from bilens.errors import UsageError
+from bilens.base.checks import check_count
+from bilens.base.errors import UsageError
 from bilens.nn.layer import Gate
 
 MLPType = Literal["gated", "ordinary"]

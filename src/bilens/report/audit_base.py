@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bilens.atomic import write_file
+from bilens.base.atomic import write_file
 from bilens.report.markdown import audit_markdown
 from bilens.report.saved_report import SavedReport
 

@@ -7,7 +7,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
-from bilens.errors import UsageError
+from bilens.base.errors import UsageError
 
 LANGUAGES: Final = ("en", "ja")
 

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Self
 
 from markupsafe import escape
 
-from bilens.atomic import write_file
-from bilens.errors import BilensError, CheckpointError
+from bilens.base.atomic import write_file
+from bilens.base.errors import BilensError, CheckpointError
 from bilens.report.document import Document
 from bilens.report.shape import json_text
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from bilens.errors import NonFiniteError, UsageError
+from bilens.base.errors import NonFiniteError, UsageError
 
 Document = dict[str, Any]  # JSON values only
 

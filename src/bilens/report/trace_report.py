@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from bilens.atomic import write_files
+from bilens.base.atomic import write_files
 from bilens.report.circuit_graph import circuit_graph, graph_name
 from bilens.report.document import Document
 from bilens.report.saved_report import SavedReport

@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-from bilens.errors import MissingExtraError
+from bilens.base.errors import MissingExtraError
 
 for package, module in (("scikit-learn", "sklearn"), ("pandas", "pandas")):
     if find_spec(module) is None:

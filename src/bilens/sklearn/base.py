@@ -19,6 +19,7 @@ from torch import Tensor
 
 from bilens.algebra.attribution import attribute
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.api.table_audit import audit_table
 from bilens.findings.effects import OutputEffects, gauge_free, output_effects
 from bilens.io.loaded_model import LoadedModel
 from bilens.io.model_folder import save
@@ -29,7 +30,6 @@ from bilens.train.table.losses import Loss
 from bilens.train.table.newton import Step
 from bilens.train.table.recipe import TableRecipe
 from bilens.train.table.split import held_out_rows
-from bilens.workflows.table_audit import audit_table
 
 STRONGEST_PAIRS = 100  # rows of `interactions_` for each output
 

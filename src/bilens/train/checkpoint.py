@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save as to_safetensors
 
-from bilens.atomic import new_folder, write_file
-from bilens.errors import CheckpointError, NonFiniteError
+from bilens.base.atomic import new_folder, write_file
+from bilens.base.errors import CheckpointError, NonFiniteError
 from bilens.io.config import read_json
 from bilens.io.tensors import check_names, file_sha256, read_safetensors
 from bilens.train.job import Model, TrainingRun

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 import torch
 
-from bilens.errors import UsageError
+from bilens.base.errors import UsageError
 from bilens.train.recipe import Precision, has_native_bfloat16
 
 Device = Literal["auto", "cpu", "cuda"]

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bilens.checks import check_memory
+from bilens.base.checks import check_memory
+from bilens.base.errors import NumericalError, UsageError
 from bilens.data.images import ImageDataset
-from bilens.errors import NumericalError, UsageError
 from bilens.nn import BilinearClassifier
 from bilens.train.job import TrainingRun
 from bilens.train.noise import ActivationNoise, NoisePool, activation_noise

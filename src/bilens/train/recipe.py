@@ -9,9 +9,9 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from bilens.checks import check_count
+from bilens.base.checks import check_count
+from bilens.base.errors import UsageError
 from bilens.data.augment import Augmentation, parse_augmentation
-from bilens.errors import UsageError
 from bilens.nn.layer import Gate
 
 Precision = Literal["auto", "float32", "bfloat16"]

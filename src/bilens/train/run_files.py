@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bilens.atomic import write_error
-from bilens.errors import InterruptedRunError
+from bilens.base.atomic import write_error
+from bilens.base.errors import InterruptedRunError
 from bilens.io.model_folder import CONFIG_NAME, WEIGHTS_NAME
 from bilens.nn.hooks import NAME as HOOK_NAME
 from bilens.train.checkpoint import FOLDER as CHECKPOINTS

@@ -16,8 +16,8 @@ from typing import Any, Generic
 
 from filelock import FileLock, Timeout
 
-from bilens.atomic import write_error, write_file
-from bilens.errors import (
+from bilens.base.atomic import write_error, write_file
+from bilens.base.errors import (
     CheckpointError,
     InterruptedRunError,
     NumericalError,
@@ -26,8 +26,12 @@ from bilens.errors import (
 )
 from bilens.io.config import read_json
 from bilens.io.model_folder import CONFIG_NAME
-from bilens.train.checkpoint import FOLDER as CHECKPOINTS
-from bilens.train.checkpoint import found_checkpoints, load_checkpoint, save_checkpoint
+from bilens.train.checkpoint import (
+    FOLDER as CHECKPOINTS,
+    found_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
 from bilens.train.job import Line, LineT, Model, TrainingJob, TrainingRun
 from bilens.train.run_files import (
     EARLIER_NAME,

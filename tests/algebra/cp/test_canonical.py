@@ -6,8 +6,7 @@ Broken once: `down * left_sign * right_sign` -> `down`; the sum changed.
 from __future__ import annotations
 
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from torch.testing import assert_close
 
 import oracles

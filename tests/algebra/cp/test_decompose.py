@@ -9,8 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from torch.testing import assert_close
 
 import oracles
@@ -20,7 +19,7 @@ from bilens.algebra.cp.factors import Model
 from bilens.algebra.cp.memory_need import fit_bytes
 from bilens.algebra.cp.multi_start import Method
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.errors import MemoryLimitError, UsageError
+from bilens.base.errors import MemoryLimitError, UsageError
 from builders import D_HIDDEN, random_map, random_tensor, rotation
 from odd_tensors import LOW_PRECISION
 from planted import dense_of, planted_map

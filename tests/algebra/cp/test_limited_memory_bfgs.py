@@ -24,7 +24,7 @@ from bilens.algebra.cp.limited_memory_bfgs import (
 )
 from bilens.algebra.cp.starts import random_start
 from bilens.algebra.cp.target import Target
-from bilens.errors import NumericalError
+from bilens.base.errors import NumericalError
 from builders import D_IN, D_OUT, randn, random_tensor
 from planted import dense_of, planted_map
 

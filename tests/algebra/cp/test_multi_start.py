@@ -15,7 +15,7 @@ from bilens.algebra.cp import multi_start
 from bilens.algebra.cp.alternating_least_squares import fit
 from bilens.algebra.cp.multi_start import STRONG_RIDGE, Options, best_attempt, run_starts
 from bilens.algebra.cp.target import Target
-from bilens.errors import NumericalError
+from bilens.base.errors import NumericalError
 from builders import random_tensor, vector
 
 TARGET = Target.of(random_tensor(1, d_hidden=6))

@@ -13,7 +13,7 @@ import oracles
 from bilens.algebra.cp import residual
 from bilens.algebra.cp.residual import accurate_norm, slab_norm, slab_products
 from bilens.algebra.unit_rows import unit_rows
-from bilens.errors import NumericalError
+from bilens.base.errors import NumericalError
 from builders import randn
 
 

@@ -15,7 +15,7 @@ import oracles
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.cp.factors import Factors, squared_sizes
 from bilens.algebra.cp.target import Target
-from bilens.errors import NonFiniteError
+from bilens.base.errors import NonFiniteError
 from builders import D_IN, D_OUT, randn, random_tensor
 
 TENSOR = random_tensor(seed=1)

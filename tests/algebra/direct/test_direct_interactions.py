@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from scipy import stats
 from torch import Tensor
 
@@ -28,8 +27,8 @@ from bilens.algebra.directions import raw_directions
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.status import Status
-from bilens.checks import MEMORY_LIMIT_VARIABLE
-from bilens.errors import MemoryLimitError, NonFiniteError, ShapeError, UsageError
+from bilens.base.checks import MEMORY_LIMIT_VARIABLE
+from bilens.base.errors import MemoryLimitError, NonFiniteError, ShapeError, UsageError
 from builders import D_HIDDEN, D_IN, D_OUT, randn, random_map, vector
 from odd_tensors import LOW_PRECISION, NOT_DENSE_FLOAT, NOT_FINITE, SOUND, Odd, poisoned
 from peak_memory import Largest

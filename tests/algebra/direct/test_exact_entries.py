@@ -11,8 +11,8 @@ import torch
 
 import oracles
 from bilens.algebra.direct.exact_entries import interaction_submatrix
-from bilens.checks import MEMORY_LIMIT_VARIABLE
-from bilens.errors import MemoryLimitError, NonFiniteError, ShapeError, UsageError
+from bilens.base.checks import MEMORY_LIMIT_VARIABLE
+from bilens.base.errors import MemoryLimitError, NonFiniteError, ShapeError, UsageError
 from builders import D_OUT, randn, random_map, vector
 from odd_tensors import LOW_PRECISION, NOT_DENSE_FLOAT, SOUND, Odd, poisoned
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.direct.feature_factors import FeatureFactors

@@ -10,8 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from torch import Tensor
 
 import oracles
@@ -23,7 +22,7 @@ from bilens.algebra.direct.histogram import (
     rounded_up,
     symmetric_edges,
 )
-from bilens.errors import NonFiniteError, ShapeError, UsageError
+from bilens.base.errors import NonFiniteError, ShapeError, UsageError
 from builders import randn, vector
 
 CPU = torch.device("cpu")

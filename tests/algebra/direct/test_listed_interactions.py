@@ -21,7 +21,7 @@ from bilens.algebra.direct.packed_forms import PackedForms
 from bilens.algebra.direct.screening import Rounded, Screen, integer_product
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.status import Status
-from bilens.errors import MemoryLimitError, NonFiniteError, ShapeError, UsageError
+from bilens.base.errors import MemoryLimitError, NonFiniteError, ShapeError, UsageError
 from builders import D_IN, D_OUT, randn, random_map
 
 F = random_map()

@@ -11,7 +11,7 @@ import torch
 
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.algebra.direct.memory_plan import BLOCK, Demand, MemoryPlan, plan_memory
-from bilens.errors import MemoryLimitError
+from bilens.base.errors import MemoryLimitError
 from peak_memory import OVERHEAD, peak_of
 
 DEMAND = Demand(FactorSizes(3, 64, 32), 5000, 2, 52, torch.float64)

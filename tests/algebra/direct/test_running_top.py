@@ -6,8 +6,7 @@ Broken once: `>=` -> `>` where values meet the last one kept; ties in a later pi
 from __future__ import annotations
 
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from torch import Tensor
 
 from bilens.algebra.direct.running_top import RunningTop

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Status, Subspace
 from bilens.algebra.eigen.eigendecompose import eigendecompose, eigendecompose_all
-from bilens.errors import NumericalError, ShapeError, UsageError
+from bilens.base.errors import NumericalError, ShapeError, UsageError
 from builders import D_IN, D_OUT, form_from_pairs, form_of, randn, random_map, rotation, vector
 
 WHICH = ("magnitude", "largest", "smallest", "both")

@@ -18,7 +18,7 @@ from bilens.algebra.eigen.decomposition import Status
 from bilens.algebra.eigen.eigendecompose import eigendecompose, eigendecompose_all
 from bilens.algebra.interaction import InteractionMatrix
 from bilens.algebra.quadratic_form import QuadraticForm
-from bilens.errors import (
+from bilens.base.errors import (
     MemoryLimitError,
     NonFiniteError,
     NumericalError,

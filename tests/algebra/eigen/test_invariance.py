@@ -10,8 +10,7 @@ from itertools import count
 import mpmath
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor

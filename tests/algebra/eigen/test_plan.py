@@ -25,7 +25,7 @@ from bilens.algebra.eigen.cost import (
 )
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all, plan_eigendecomposition
 from bilens.algebra.eigen.plan import make_plan
-from bilens.errors import MemoryLimitError, TruncationWarning, UsageError
+from bilens.base.errors import MemoryLimitError, TruncationWarning, UsageError
 from builders import randn, random_map
 
 GIB = 2**30

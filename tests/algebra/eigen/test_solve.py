@@ -14,8 +14,7 @@ from torch import Tensor
 
 import oracles
 from bilens.algebra.bilinear_tensor import BilinearTensor
-from bilens.algebra.eigen import iterative
-from bilens.algebra.eigen import lanczos as lanczos_module
+from bilens.algebra.eigen import iterative, lanczos as lanczos_module
 from bilens.algebra.eigen.balance import balance_all
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof, Status
 from bilens.algebra.eigen.eigendecompose import (
@@ -26,7 +25,7 @@ from bilens.algebra.eigen.eigendecompose import (
 from bilens.algebra.eigen.lanczos import RitzPairs
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.errors import MemoryLimitError, NumericalError
+from bilens.base.errors import MemoryLimitError, NumericalError
 from builders import form_from_pairs, form_of, randn, random_map, rotation, vector
 from odd_tensors import LOW_PRECISION, SOUND, Odd
 

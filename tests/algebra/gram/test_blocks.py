@@ -6,8 +6,7 @@ Broken once: `start` ignored by `blocks`; the covering failed.
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from bilens.algebra.gram.blocks import WORK_BYTES, block_size, blocks, rows_within
 

@@ -6,8 +6,7 @@ Broken once: the halving of diagonal blocks lost (8 → 4); everything failed.
 from __future__ import annotations
 
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 import oracles
 from bilens.algebra.bilinear_tensor import BilinearTensor

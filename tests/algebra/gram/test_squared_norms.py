@@ -9,14 +9,13 @@ from fractions import Fraction
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from torch import Tensor
 
 import oracles
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.gram.squared_norms import no_negative, squared_norm_rounding, squared_norms
-from bilens.errors import NonFiniteError, ShapeError
+from bilens.base.errors import NonFiniteError, ShapeError
 from builders import randn
 from odd_tensors import REFUSED, SOUND, Odd
 from strategies import SCALES, entries, rotations, tensors

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import tiny
-from bilens.errors import NonFiniteError, NotQuadraticError, ShapeError, UsageError
+from bilens.base.errors import NonFiniteError, NotQuadraticError, ShapeError, UsageError
 from bilens.findings.attacks import maker as subject
 from bilens.findings.attacks.attack import attack_classifier
 from bilens.findings.attacks.masks import READS

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import tiny
-from bilens.errors import UsageError
+from bilens.base.errors import UsageError
 from bilens.findings.attacks.class_means import ClassMeans
 from bilens.findings.attacks.objective import objective_of
 from bilens.nn import BilinearClassifier

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 import tiny
-from bilens.algebra.closest.layer_weights import GLUWeights
-from bilens.errors import UsageError
+from bilens.algebra.approximation.layer_weights import GLUWeights
+from bilens.api.layer_subjects import layer_subjects
+from bilens.base.errors import UsageError
 from bilens.findings.difference.layer import compare_layers
 from bilens.findings.difference.pairing import check_pairs
 from bilens.findings.difference.records import LayerDifference
@@ -22,7 +23,6 @@ from bilens.findings.difference.verdict import judge_difference
 from bilens.findings.layers.audit import audit_layers, compare_with
 from bilens.findings.layers.reading import Extent, open_layer
 from bilens.findings.layers.subject import LayerSubject
-from bilens.workflows.layer_subjects import layer_subjects
 from builders import randn
 from layer_audit_documents import transformer
 

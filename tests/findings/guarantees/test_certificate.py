@@ -17,7 +17,7 @@ from torch import Tensor
 
 import bilens as bl
 import tiny
-from bilens.errors import (
+from bilens.base.errors import (
     NonFiniteError,
     NotQuadraticError,
     NumericalError,

@@ -12,15 +12,15 @@ import pytest
 import torch
 
 import layer_audit_documents as made
-from bilens.algebra.closest.layer_weights import GLUWeights, MLPWeights
+from bilens.algebra.approximation.layer_weights import GLUWeights, MLPWeights
 from bilens.algebra.effective_rank import effective_rank
-from bilens.errors import UsageError
+from bilens.api.layer_subjects import layer_subjects
+from bilens.base.errors import UsageError
 from bilens.findings.layers.audit import LayerAudit, audit_layers
 from bilens.findings.layers.inputs import gram_shares
 from bilens.findings.layers.records import LayerReading
 from bilens.findings.layers.subject import LayerSubject
 from bilens.findings.layers.units import overlap_by_chance, read_units, unused_columns
-from bilens.workflows.layer_subjects import layer_subjects
 from builders import randn
 
 D_IN, HIDDEN, D_OUT = 6, 9, 4

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import bilens as bl
-from bilens.errors import CheckpointError, NonFiniteError, UsageError
+from bilens.base.errors import CheckpointError, NonFiniteError, UsageError
 from bilens.io.load import LoadedModel
 from builders import randn
 from io_mapped import chain, gated, pair, poisoned, turned, write

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bilens.errors import CheckpointError, MissingExtraError
+from bilens.base.errors import CheckpointError, MissingExtraError
 from bilens.io.load import load
 from bilens.io.stored import gguf as module
 

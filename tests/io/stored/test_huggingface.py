@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import functional
 
 import tiny_language_models as tiny
-from bilens.algebra.closest.layer_weights import GLUWeights
-from bilens.errors import CheckpointError, NonFiniteError, NumericalError, UsageError
+from bilens.algebra.approximation.layer_weights import GLUWeights
+from bilens.base.errors import CheckpointError, NonFiniteError, NumericalError, UsageError
 from bilens.io.huggingface_llama import INDEX_NAME, WEIGHTS_NAME
 from bilens.io.load import load
 from bilens.io.stored import comparison

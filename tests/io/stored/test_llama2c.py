@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bilens.errors import CheckpointError, UsageError
+from bilens.base.errors import CheckpointError, UsageError
 from bilens.io.load import load
 from bilens.io.stored.llama2c import Header
 

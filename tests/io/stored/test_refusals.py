@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bilens.errors import CheckpointError
+from bilens.base.errors import CheckpointError
 from bilens.io.load import load
 from bilens.io.stored.families import FAMILIES
 from bilens.io.stored.refusals import REFUSED

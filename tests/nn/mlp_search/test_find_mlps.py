@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bilens.errors import NonFiniteError, UsageError
+from bilens.base.errors import NonFiniteError, UsageError
 from bilens.nn.mlp_search.find_mlps import find_mlps
 from builders import randn
 

@@ -18,7 +18,7 @@ import torch
 import language_runs
 import runs
 import tiny
-from bilens.errors import (
+from bilens.base.errors import (
     CheckpointError,
     DataError,
     InterruptedRunError,

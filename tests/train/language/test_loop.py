@@ -14,7 +14,7 @@ from torch.nn import functional
 
 import language_runs
 import tiny
-from bilens.errors import MemoryLimitError, NumericalError
+from bilens.base.errors import MemoryLimitError, NumericalError
 from bilens.nn.transformer import BilinearTransformer
 from bilens.train.language.loop import BETAS, held_out_loss, rate_at, start_run, train_step
 from bilens.train.language.recipe import LanguageRecipe

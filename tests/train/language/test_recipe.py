@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import language_runs
-from bilens.errors import UsageError
+from bilens.base.errors import UsageError
 from bilens.train.language.recipe import (
     GRAMMAR_RECIPE,
     TEXT_RECIPE,

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import language_runs
+from bilens.base.errors import DataError, UsageError
 from bilens.data.text import TextCorpus
-from bilens.errors import DataError, UsageError
 from bilens.train.language.tokens import Batches, tokens_of, windows
 
 RECIPE = language_runs.RECIPE

@@ -18,7 +18,7 @@ import torch
 import runs
 import sae_runs
 import tiny
-from bilens.errors import CheckpointError, InterruptedRunError, NumericalError, UsageError
+from bilens.base.errors import CheckpointError, InterruptedRunError, NumericalError, UsageError
 from bilens.io.load import load
 from bilens.nn import TopKSAE
 from bilens.train.sae import loop

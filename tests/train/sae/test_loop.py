@@ -13,7 +13,7 @@ import torch
 
 import sae_runs
 from bilens.algebra.geometric_median import geometric_median
-from bilens.errors import NumericalError, UsageError
+from bilens.base.errors import NumericalError, UsageError
 from bilens.nn import TopKSAE
 from bilens.train.activations import ActivationBuffer
 from bilens.train.sae import loop

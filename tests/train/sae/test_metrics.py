@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 import sae_runs
-from bilens.errors import NumericalError, UsageError
+from bilens.base.errors import NumericalError, UsageError
 from bilens.nn import TopKSAE
 from bilens.train.sae.metrics import SAEMetrics, measure_sae
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bilens.errors import UsageError
+from bilens.base.errors import UsageError
 from bilens.train.sae.recipe import SAERecipe
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {

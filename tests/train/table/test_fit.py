@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bilens.errors import MemoryLimitError, NonFiniteError, UsageError
+from bilens.base.errors import MemoryLimitError, NonFiniteError, UsageError
 from bilens.train.table.expansion import expand
 from bilens.train.table.fit import fit_table
 from bilens.train.table.losses import CrossEntropy, Loss, SquaredError

@@ -17,8 +17,8 @@ from bilens.algebra.cp.multi_start import Method, Options, best_attempt, run_sta
 from bilens.algebra.cp.target import Target
 from bilens.algebra.cp.uniqueness import check_uniqueness
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import check_count, check_memory, check_type
-from bilens.errors import UsageError
+from bilens.base.checks import check_count, check_memory, check_type
+from bilens.base.errors import UsageError
 
 
 def cp_decompose(

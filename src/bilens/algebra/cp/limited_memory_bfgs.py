@@ -11,7 +11,7 @@ from bilens.algebra.cp.alternating_least_squares import begin
 from bilens.algebra.cp.factors import Factors, Model, down_gram, normal_product, pair_gram
 from bilens.algebra.cp.fitted import Fitted
 from bilens.algebra.cp.target import Target
-from bilens.errors import NumericalError
+from bilens.base.errors import NumericalError
 
 MEMORY = 20  # past gradients; the factors of a CP model are badly scaled against each other
 STRICTER = 1e-3  # one small step of L-BFGS is no sign of convergence; one small sweep of ALS is

@@ -15,7 +15,7 @@ from bilens.algebra.cp.fit_error import fit_error
 from bilens.algebra.cp.fitted import Fitted
 from bilens.algebra.cp.starts import random_start, strongest_start
 from bilens.algebra.cp.target import Target
-from bilens.errors import NonFiniteError, NumericalError
+from bilens.base.errors import NonFiniteError, NumericalError
 
 Method = Literal["als", "gradient"]
 FITS = {"als": alternating_least_squares.fit, "gradient": limited_memory_bfgs.fit}

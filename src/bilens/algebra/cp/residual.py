@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.gram.squared_norms import squared_norms
-from bilens.errors import NumericalError
+from bilens.base.errors import NumericalError
 
 EPS = torch.finfo(torch.float64).eps
 SAFE = 1e6 * EPS  # a squared norm above this share of its terms keeps six digits

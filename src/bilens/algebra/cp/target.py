@@ -11,7 +11,7 @@ from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.cp.factors import Factors, down_gram, pair_gram
 from bilens.algebra.cp.residual import accurate_norm
 from bilens.algebra.unit_rows import unit_rows
-from bilens.checks import check_finite
+from bilens.base.checks import check_finite
 
 Projection = tuple[Tensor, Tensor]  # on the left and on the right rows, twice (rank, hidden)
 

@@ -21,8 +21,8 @@ from bilens.algebra.directions import raw_directions
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.status import Status
-from bilens.checks import check_count, check_dense_tensor, check_finite, check_float_tensor
-from bilens.errors import NonFiniteError, ShapeError, UsageError
+from bilens.base.checks import check_count, check_dense_tensor, check_finite, check_float_tensor
+from bilens.base.errors import NonFiniteError, ShapeError, UsageError
 
 Progress = Callable[[int, int], None]
 PRECISIONS = (torch.float64, torch.float32)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from bilens.algebra.direct.feature_factors import FeatureFactors
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import check_dense_tensor, check_finite, check_memory, check_type
-from bilens.errors import ShapeError, UsageError
+from bilens.base.checks import check_dense_tensor, check_finite, check_memory, check_type
+from bilens.base.errors import ShapeError, UsageError
 
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 

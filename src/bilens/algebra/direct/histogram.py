@@ -9,8 +9,8 @@ from decimal import ROUND_CEILING, Context
 import torch
 from torch import Tensor
 
-from bilens.checks import check_count, check_float_tensor
-from bilens.errors import ShapeError, UsageError
+from bilens.base.checks import check_count, check_float_tensor
+from bilens.base.errors import ShapeError, UsageError
 
 MARGIN = 1 + 1e-9  # above rounding, so that a round number is on the same side however it came
 

@@ -19,8 +19,12 @@ from bilens.algebra.direct.screening import PRODUCT_BYTES, ROWS, Screen
 from bilens.algebra.gram.blocks import blocks
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.status import Status
-from bilens.checks import check_count, check_finite, check_memory
-from bilens.checks import memory_limit as allowed_memory
+from bilens.base.checks import (
+    check_count,
+    check_finite,
+    check_memory,
+    memory_limit as allowed_memory,
+)
 
 CHUNK = 64  # directions whose dense forms are held at a time
 MOST_CANCELLING = 2.0**10  # terms over the result, where float32 keeps four digits of the result

@@ -9,7 +9,7 @@ import torch
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.algebra.direct.pieces import STRIP
 from bilens.algebra.gram.blocks import block_bytes
-from bilens.checks import check_memory, memory_limit
+from bilens.base.checks import check_memory, memory_limit
 
 BLOCK = 1024  # wide enough for full speed of the product, small beside the features
 ARRAYS_STRIP = 6  # of a strip: its entries, their sizes, powers, places

@@ -12,7 +12,7 @@ from torch import Tensor
 from bilens.algebra.direct.histogram import Histogram
 from bilens.algebra.direct.moments import Moments, no_moments
 from bilens.algebra.status import Status
-from bilens.errors import ShapeError
+from bilens.base.errors import ShapeError
 
 Kind = Literal["self", "cross"]
 MULTIPLICITY: dict[Kind, int] = {"self": 1, "cross": 2}  # how often S holds the entry

@@ -14,8 +14,8 @@ from bilens.algebra.interaction import InteractionMatrix
 from bilens.algebra.quadratic_form import QuadraticForm, check_inputs
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.status import Status as Status  # re-exported
-from bilens.checks import check_count
-from bilens.errors import NumericalError, ShapeError, UsageError
+from bilens.base.checks import check_count
+from bilens.base.errors import NumericalError, ShapeError, UsageError
 
 
 class Proof(Enum):

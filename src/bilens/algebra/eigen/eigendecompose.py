@@ -18,8 +18,8 @@ from bilens.algebra.eigen.ranking import Which
 from bilens.algebra.eigen.solve import solve
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import check_count, check_dense_tensor, check_type
-from bilens.errors import NumericalError, ShapeError, TruncationWarning, UsageError
+from bilens.base.checks import check_count, check_dense_tensor, check_type
+from bilens.base.errors import NumericalError, ShapeError, TruncationWarning, UsageError
 
 Progress = Callable[[int, int], None]
 

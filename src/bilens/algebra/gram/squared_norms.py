@@ -7,8 +7,8 @@ from torch import Tensor
 
 from bilens.algebra.gram.blocks import block_size, blocks, rows_within
 from bilens.algebra.gram.kernel import Branches, kernel_row, nonzero
-from bilens.checks import check_float_tensor
-from bilens.errors import NonFiniteError, ShapeError
+from bilens.base.checks import check_float_tensor
+from bilens.base.errors import NonFiniteError, ShapeError
 
 EPS = torch.finfo(torch.float64).eps
 

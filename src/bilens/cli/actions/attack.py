@@ -7,12 +7,12 @@ from typing import Any
 
 import typer
 
+from bilens.api.attack import attack_model
+from bilens.api.judging_data import find_test_data
+from bilens.base.errors import UsageError
 from bilens.cli.actions.shared import FAILED, Source, open_model, refuse_existing
 from bilens.cli.console import Output
 from bilens.cli.tables.attack import attack_lines, attack_tables
-from bilens.errors import UsageError
-from bilens.workflows.attack import attack_model
-from bilens.workflows.judging_data import find_test_data
 
 
 def run_attack_command(

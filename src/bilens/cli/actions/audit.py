@@ -6,6 +6,9 @@ from pathlib import Path
 
 import typer
 
+from bilens.api.audit import audit
+from bilens.api.judging_data import find_test_data
+from bilens.base.errors import UsageError
 from bilens.cli.actions.shared import (
     FAILED,
     Said,
@@ -16,10 +19,7 @@ from bilens.cli.actions.shared import (
 )
 from bilens.cli.console import Output
 from bilens.data.images import ImageDataset
-from bilens.errors import UsageError
 from bilens.findings.conditions import parse_conditions
-from bilens.workflows.audit import audit
-from bilens.workflows.judging_data import find_test_data
 
 
 def run_audit_command(

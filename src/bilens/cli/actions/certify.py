@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bilens.api.certify import certify_model
+from bilens.api.judging_data import find_test_data
 from bilens.cli.actions.shared import Source, open_model, refuse_existing
 from bilens.cli.console import Output
 from bilens.cli.tables.certificate import certificate_lines, truncation_table
-from bilens.workflows.certify import certify_model
-from bilens.workflows.judging_data import find_test_data
 
 
 def run_certify_command(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bilens.api.convert import Target, convert_model
 from bilens.cli.actions.shared import Source, open_model, say_how_it_was_read
 from bilens.cli.console import Output
-from bilens.workflows.convert import Target, convert_model
 
 
 def run_convert_command(

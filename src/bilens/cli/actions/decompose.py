@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from bilens.algebra.eigen.decomposition import Status
+from bilens.api.decomposition_folder import decompose_layers
+from bilens.api.decomposition_request import Request
+from bilens.api.input_moments import find_moments
+from bilens.api.layer_job import plan_layers
+from bilens.base.errors import NumericalError, UsageError
 from bilens.cli.actions.shared import Said, Source, open_model
 from bilens.cli.console import Output, after
 from bilens.cli.tables.decomposition import decomposition_table, lines_before
 from bilens.cli.tables.plan import plan_reasons, plan_table
-from bilens.errors import NumericalError, UsageError
 from bilens.findings.records import SCHEMA_VERSION
-from bilens.workflows.decomposition_folder import decompose_layers
-from bilens.workflows.decomposition_request import Request
-from bilens.workflows.input_moments import find_moments
-from bilens.workflows.layer_job import plan_layers
 
 PATIENCE = 2.0  # seconds before a decomposition reports its progress
 

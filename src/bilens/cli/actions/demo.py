@@ -6,11 +6,11 @@ from pathlib import Path
 
 import typer
 
+from bilens.api.demo import DEMO_RECIPE, REPORT_NAME, run_demo
 from bilens.cli.actions.shared import FAILED, print_audit, training_progress
 from bilens.cli.console import Output
 from bilens.data.images import embedded_digits, load_images
 from bilens.train.recipe import Recipe
-from bilens.workflows.demo import DEMO_RECIPE, REPORT_NAME, run_demo
 
 
 def run_demo_command(

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from bilens.atomic import write_file
+from bilens.api.explain import Baseline, explain_image, explain_rows
+from bilens.api.judging_data import find_test_data
+from bilens.base.atomic import write_file
+from bilens.base.errors import UsageError
 from bilens.cli.actions.shared import Source, open_model, refuse_existing
 from bilens.cli.console import Output
 from bilens.cli.tables.explanation import attribution_tables, explanation_tables
-from bilens.errors import UsageError
 from bilens.report.attribution_plate import attribution_plate
-from bilens.workflows.explain import Baseline, explain_image, explain_rows
-from bilens.workflows.judging_data import find_test_data
 
 
 def run_explain_command(

@@ -8,14 +8,14 @@ from pathlib import Path
 import typer
 from torch import Tensor
 
+from bilens.api.fit_layers import fit_layers_of
+from bilens.api.judging_data import find_test_data
+from bilens.base.errors import UsageError
 from bilens.cli.actions.shared import FAILED, Said, Source, open_model
 from bilens.cli.console import Output
 from bilens.cli.tables.fit import fit_lines, fit_table
 from bilens.data.rows import read_rows
-from bilens.errors import UsageError
 from bilens.io.load import LoadedModel
-from bilens.workflows.fit_layers import fit_layers_of
-from bilens.workflows.judging_data import find_test_data
 
 
 def run_fit_command(

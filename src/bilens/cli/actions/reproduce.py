@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from bilens.cli.console import Output
-from bilens.workflows.reproduce.registry import find_study
-from bilens.workflows.reproduce.runner import PAGE_NAME, run_study
-from bilens.workflows.reproduce.study import StudyOptions
+from bilens.studies.registry import find_study
+from bilens.studies.runner import PAGE_NAME, run_study
+from bilens.studies.study import StudyOptions
 
 
 def run_reproduce_command(

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bilens.base.errors import OutputExistsError, UsageError
 from bilens.cli.console import Output, Reporter
 from bilens.cli.tables.layer_audit import layer_audit_table, layer_lines
 from bilens.cli.tables.table_audit import column_lines, column_table
-from bilens.errors import OutputExistsError, UsageError
 from bilens.io.load import LoadedModel, load
 from bilens.report.audit_report import AuditReport
 from bilens.report.layer_audit_report import LayerAuditReport

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from bilens.api.trace import trace
+from bilens.base.errors import FileError, OutputExistsError, UsageError
 from bilens.cli.actions.shared import refuse_existing
 from bilens.cli.actions.train_sae import Text, corpus_options
 from bilens.cli.console import Output
 from bilens.cli.tables.trace import trace_tables
-from bilens.errors import FileError, OutputExistsError, UsageError
-from bilens.workflows.trace import trace
 
 
 def run_trace_command(

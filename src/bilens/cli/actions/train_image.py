@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from bilens.api.provenance import this_command, versions
 from bilens.cli.actions.shared import training_progress
 from bilens.cli.console import Output
 from bilens.data.images import load_images
 from bilens.train.image_job import train_in_folder
 from bilens.train.recipe import Recipe
-from bilens.workflows.provenance import this_command, versions
 
 
 def run_train_image_command(

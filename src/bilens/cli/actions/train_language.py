@@ -6,12 +6,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from bilens.api.train_language import train_language
 from bilens.cli.console import Output
 from bilens.train.device import Device
 from bilens.train.language.corpus import CorpusOptions
 from bilens.train.language.loop import LanguageMetrics
 from bilens.train.language.recipe import default_recipe
-from bilens.workflows.train_language import train_language
 
 
 def run_train_language_command(

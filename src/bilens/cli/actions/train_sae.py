@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from bilens.api.train_sae import train_sae
+from bilens.base.errors import UsageError
 from bilens.cli.console import Output
-from bilens.errors import UsageError
 from bilens.train.device import Device
 from bilens.train.language.corpus import CorpusOptions
 from bilens.train.sae.loop import SAELine
 from bilens.train.sae.recipe import SAERecipe
-from bilens.workflows.train_sae import train_sae
 
 Text = tuple[str | None, str | None, int | None]  # corpus, column, limit
 

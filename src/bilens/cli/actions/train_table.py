@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from bilens.api.provenance import this_command, versions
 from bilens.cli.console import Output
 from bilens.data.csv_table import read_table
 from bilens.data.training_table import Missing, Task, training_table
@@ -14,7 +15,6 @@ from bilens.io.tensors import file_sha256
 from bilens.train.run_files import TEST_NAME
 from bilens.train.table.recipe import TableRecipe
 from bilens.train.table.table_run import train_table_in_folder
-from bilens.workflows.provenance import this_command, versions
 
 
 def run_train_table_command(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.errors import UsageError
+from bilens.base.errors import UsageError
 from bilens.findings.attacks.class_means import ClassMeans
 from bilens.findings.attacks.judge import Judge
 from bilens.findings.attacks.maker import MaskMaker

@@ -10,8 +10,8 @@ from torch import Tensor
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.directions import raw_directions
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import as_integer
-from bilens.errors import UsageError
+from bilens.base.checks import as_integer
+from bilens.base.errors import UsageError
 from bilens.findings.attacks.class_means import ClassMeans
 
 

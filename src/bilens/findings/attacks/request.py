@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import check_count
-from bilens.errors import UsageError
+from bilens.base.checks import check_count
+from bilens.base.errors import UsageError
 from bilens.findings.attacks.class_means import ClassMeans
 from bilens.findings.attacks.objective import Objective, objective_of
 from bilens.findings.subject import SEED_LIMIT

@@ -8,7 +8,7 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
-from bilens.algebra.closest.layer_weights import Layer
+from bilens.algebra.approximation.layer_weights import Layer
 from bilens.algebra.effective_rank import effective_rank
 from bilens.algebra.eigen.eigendecompose import eigendecompose
 from bilens.algebra.hosvd import HOSVD, hosvd
@@ -16,7 +16,7 @@ from bilens.algebra.localisation import localisation
 from bilens.algebra.map_difference import map_difference
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.similarity import Measure, similarity
-from bilens.errors import NumericalError, UsageError
+from bilens.base.errors import NumericalError, UsageError
 from bilens.findings.difference.chance import ModeChance, chance_of_change
 from bilens.findings.difference.records import LayerDifference, ModeChange, Trigger
 from bilens.findings.layers.outputs import MASS, directions_holding, largest_parts

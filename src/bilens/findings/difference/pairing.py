@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bilens.errors import UsageError
+from bilens.base.errors import UsageError
 from bilens.findings.layers.subject import LayerSubject
 
 NAMED = 8  # layers that the message names

@@ -11,8 +11,8 @@ from torch import Tensor
 from bilens.algebra.directions import centred_directions
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.quantise import Kind, rounded
+from bilens.base.errors import UsageError
 from bilens.certify.stability import spectrum_stability
-from bilens.errors import UsageError
 from bilens.findings.guarantees.records import RoundedClass, RoundingStability
 from bilens.nn import BilinearClassifier
 

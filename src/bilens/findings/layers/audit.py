@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bilens.algebra.closest.quadratic_fit import THRESHOLD
-from bilens.checks import check_count
-from bilens.errors import NonFiniteError, UsageError
+from bilens.algebra.approximation.quadratic_fit import THRESHOLD
+from bilens.base.checks import check_count
+from bilens.base.errors import NonFiniteError, UsageError
 from bilens.findings.difference.layer import compare_layers
 from bilens.findings.difference.pairing import check_pairs
 from bilens.findings.difference.records import LayerDifference

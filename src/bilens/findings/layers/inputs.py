@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bilens.algebra.closest.layer_weights import Layer
+from bilens.algebra.approximation.layer_weights import Layer
 from bilens.algebra.gram.input_gram import input_gram
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null import random_frame

@@ -8,10 +8,10 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from bilens.algebra.closest.gaussian_input import GaussianInput
-from bilens.algebra.closest.layer_fit import closest_to_layer
-from bilens.algebra.closest.layer_weights import Layer, in_float64
-from bilens.algebra.closest.quadratic_fit import THRESHOLD, QuadraticFit, fit_layers
+from bilens.algebra.approximation.gaussian_input import GaussianInput
+from bilens.algebra.approximation.layer_fit import closest_to_layer
+from bilens.algebra.approximation.layer_weights import Layer, in_float64
+from bilens.algebra.approximation.quadratic_fit import THRESHOLD, QuadraticFit, fit_layers
 from bilens.algebra.directions import centred_basis
 from bilens.algebra.eigen.eigendecompose import eigendecompose
 from bilens.algebra.hosvd import HOSVD, hosvd
@@ -19,8 +19,8 @@ from bilens.algebra.output_mode_null import output_mode_null
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.quantise import Kind
+from bilens.base.errors import BilensError, NonFiniteError
 from bilens.certify.stability import spectrum_stability
-from bilens.errors import BilensError, NonFiniteError
 from bilens.findings.layers.inputs import read_inputs
 from bilens.findings.layers.outputs import read_outputs
 from bilens.findings.layers.records import Fit, LayerReading, OutputSpectrum, Stability

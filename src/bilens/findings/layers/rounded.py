@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 
 from torch import Tensor
 
-from bilens.algebra.closest.layer_weights import Layer
+from bilens.algebra.approximation.layer_weights import Layer
 from bilens.algebra.quantise import Kind, rounded
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from bilens.algebra.closest.layer_weights import Layer
+from bilens.algebra.approximation.layer_weights import Layer
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from bilens.algebra.closest.layer_weights import GLUWeights, Layer
+from bilens.algebra.approximation.layer_weights import GLUWeights, Layer
 from bilens.algebra.gram.blocks import blocks, rows_within
 from bilens.algebra.unit_rows import unit_rows
 from bilens.findings.layers.records import Units

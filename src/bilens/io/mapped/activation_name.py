@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import get_args
 
-from bilens.algebra.closest.activation import Activation, ActivationName
-from bilens.errors import UsageError
+from bilens.algebra.approximation.activation import Activation, ActivationName
+from bilens.base.errors import UsageError
 
 OTHER_NAMES: dict[str, ActivationName] = {
     "linear": "identity",

@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
-from bilens.errors import CheckpointError, UsageError
+from bilens.base.errors import CheckpointError, UsageError
 from bilens.io.mapped.orientation import Shapes, misfit
 from bilens.io.mapped.roles import GRAMMAR, LayerRoles
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from bilens.errors import CheckpointError, UsageError
+from bilens.base.errors import CheckpointError, UsageError
 from bilens.io.mapped.roles import LayerRoles, is_network
 
 Shapes = Mapping[str, tuple[int, ...]]

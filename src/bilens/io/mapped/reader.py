@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bilens.algebra.approximation.activation import Activation
+from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights, in_float64
 from bilens.algebra.bilinear_tensor import FactorSizes
-from bilens.algebra.closest.activation import Activation
-from bilens.algebra.closest.layer_weights import GLUWeights, Layer, MLPWeights, in_float64
-from bilens.errors import CheckpointError, UsageError
+from bilens.base.errors import CheckpointError, UsageError
 from bilens.io.layer_view import Gives, LayerView, Reads
 from bilens.io.loaded_model import LoadedModel
 from bilens.io.mapped.activation_name import activation_named

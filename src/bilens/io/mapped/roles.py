@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
 
-from bilens.errors import CheckpointError, UsageError
+from bilens.base.errors import CheckpointError, UsageError
 
 ROLE = re.compile(r"(up|gate|down)(_bias)?(?:\.(\d{1,4}))?", re.ASCII)
 GRAMMAR = (

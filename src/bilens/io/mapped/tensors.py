@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bilens.errors import CheckpointError
+from bilens.base.errors import CheckpointError
 from bilens.io.huggingface_llama import INDEX_NAME
 from bilens.io.stored.safetensors_folder import folder_sha256, header, names_in, open_folder
 from bilens.io.stored.tensor import Store, StoredTensor

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
-from bilens.atomic import write_files
-from bilens.checks import check_type
-from bilens.errors import OutputExistsError, UsageError
+from bilens.base.atomic import write_files
+from bilens.base.checks import check_type
+from bilens.base.errors import OutputExistsError, UsageError
 from bilens.io.paths import check_path
 from bilens.io.sae_formats.official import official_files
 from bilens.io.sae_formats.saelens import saelens_files

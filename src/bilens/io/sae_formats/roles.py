@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bilens.checks import as_integer
-from bilens.errors import CheckpointError, UsageError
+from bilens.base.checks import as_integer
+from bilens.base.errors import CheckpointError, UsageError
 from bilens.io.tensors import shortened
 from bilens.nn.topk_sae import Sign, TopKSAE
 

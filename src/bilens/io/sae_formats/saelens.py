@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from bilens.errors import CheckpointError, UsageError
+from bilens.base.errors import CheckpointError, UsageError
 from bilens.io.config import read_json
 from bilens.io.sae_formats.hook_names import from_transformer_lens, to_transformer_lens
 from bilens.io.sae_formats.roles import (

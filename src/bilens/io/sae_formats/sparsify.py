@@ -9,7 +9,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 from torch.nn import functional
 
-from bilens.errors import UsageError
+from bilens.base.errors import UsageError
 from bilens.io.config import read_json
 from bilens.io.sae_formats.roles import (
     ForeignSAE,

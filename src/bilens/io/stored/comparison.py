@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bilens.algebra.closest.layer_weights import in_float64
+from bilens.algebra.approximation.layer_weights import in_float64
 from bilens.io.exactness import Exactness, compare, together
 from bilens.io.stored.families import FAMILIES
 from bilens.io.stored.gated_tensors import GatedTensors, Layout

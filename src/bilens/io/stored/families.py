@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bilens.algebra.closest.activation import ActivationName
+from bilens.algebra.approximation.activation import ActivationName
 from bilens.io.stored.gated_tensors import Layout
 
 SEPARATE = Layout("gate_proj", "up_proj", "down_proj")

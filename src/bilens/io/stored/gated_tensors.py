@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bilens.algebra.approximation.activation import Activation
+from bilens.algebra.approximation.layer_weights import GLUWeights
 from bilens.algebra.bilinear_tensor import FactorSizes
-from bilens.algebra.closest.activation import Activation
-from bilens.algebra.closest.layer_weights import GLUWeights
-from bilens.checks import check_memory
-from bilens.errors import CheckpointError
+from bilens.base.checks import check_memory
+from bilens.base.errors import CheckpointError
 from bilens.io.layer_view import LayerView
 from bilens.io.stored.tensor import Store, StoredTensor
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bilens.algebra.closest.activation import Activation, ActivationName
-from bilens.errors import CheckpointError, MissingExtraError
+from bilens.algebra.approximation.activation import Activation, ActivationName
+from bilens.base.errors import CheckpointError, MissingExtraError
 from bilens.io.loaded_model import LoadedModel
 from bilens.io.stored.comparison import compare_ends
 from bilens.io.stored.families import AFTER, FAMILIES, LAYER, PLAIN, RMS

@@ -12,7 +12,7 @@ from io import BufferedReader
 from math import prod
 from pathlib import Path
 
-from bilens.errors import CheckpointError
+from bilens.base.errors import CheckpointError
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bilens.algebra.closest.activation import Activation
-from bilens.algebra.closest.layer_weights import in_float64
-from bilens.errors import CheckpointError
+from bilens.algebra.approximation.activation import Activation
+from bilens.algebra.approximation.layer_weights import in_float64
+from bilens.base.errors import CheckpointError
 from bilens.io.config import read_json
 from bilens.io.exactness import Exactness, together
 from bilens.io.loaded_model import LoadedModel

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bilens.algebra.closest.activation import Activation
-from bilens.errors import CheckpointError
+from bilens.algebra.approximation.activation import Activation
+from bilens.base.errors import CheckpointError
 from bilens.io.loaded_model import LoadedModel
 from bilens.io.stored.comparison import compare_ends
 from bilens.io.stored.families import RMS

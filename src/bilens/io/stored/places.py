@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bilens.checks import as_integer
-from bilens.errors import CheckpointError
+from bilens.base.checks import as_integer
+from bilens.base.errors import CheckpointError
 from bilens.io.stored.families import FUSED, Experts, Family
 from bilens.io.stored.gated_tensors import Layout
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from bilens.errors import CheckpointError
+from bilens.base.errors import CheckpointError
 from bilens.io.stored.families import FAMILIES, WITH_IMAGES
 
 ONE_BRANCH = (

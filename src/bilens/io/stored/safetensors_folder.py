@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from bilens.errors import CheckpointError
+from bilens.base.errors import CheckpointError
 from bilens.io.huggingface_llama import INDEX_NAME, WEIGHTS_NAME, read_index
 from bilens.io.stored.tensor import Place, Store, StoredTensor, Unchanged
 from bilens.io.tensors import DTYPES, MAX_TENSORS, check_is_file, check_names, file_sha256

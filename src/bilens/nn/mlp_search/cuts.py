@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch.fx.node import Node
 
-from bilens.algebra.closest.activation import Activation
+from bilens.algebra.approximation.activation import Activation
 from bilens.nn.mlp_search.expression import Applied, Neurons, Tree
 from bilens.nn.mlp_search.graph_reader import GraphReader, Value
 from bilens.nn.mlp_search.node_values import arguments, first_value

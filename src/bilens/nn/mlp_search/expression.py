@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from bilens.algebra.closest.activation import Activation
+from bilens.algebra.approximation.activation import Activation
 
 Fetch = Callable[[], Tensor]
 

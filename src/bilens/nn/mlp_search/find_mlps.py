@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from bilens.checks import check_type
-from bilens.errors import UsageError
+from bilens.base.checks import check_type
+from bilens.base.errors import UsageError
 from bilens.nn.mlp_search.expression import Neurons
 from bilens.nn.mlp_search.found_layer import FoundLayer
 from bilens.nn.mlp_search.layer_check import LayerCheck, check_layers

@@ -8,8 +8,8 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights
 from bilens.algebra.bilinear_tensor import FactorSizes
-from bilens.algebra.closest.layer_weights import GLUWeights, Layer, MLPWeights
 from bilens.nn.mlp_search.expression import Neurons, Source, Tree, steps, width_of, width_read
 from bilens.nn.mlp_search.written import Written, written
 

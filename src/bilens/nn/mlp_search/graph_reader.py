@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import fx, nn
 from torch.fx.node import Argument, Node, map_arg
 
-from bilens.algebra.closest.activation import Activation
+from bilens.algebra.approximation.activation import Activation
 from bilens.nn.mlp_search.expression import (
     Applied,
     Neurons,

@@ -9,7 +9,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from bilens.algebra.closest.activation import Activation, ActivationName
+from bilens.algebra.approximation.activation import Activation, ActivationName
 
 POINTS = torch.cat([torch.linspace(-8, 8, 161), torch.tensor([-40.0, -20.0, 20.0, 40.0])]).double()
 INNER_SCALES = (1.0, 1.702)  # the second is that of the quick GELU

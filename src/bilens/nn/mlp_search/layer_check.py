@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import Node
 
-from bilens.algebra.closest.layer_weights import in_float64
-from bilens.checks import check_finite, check_memory
-from bilens.errors import NumericalError
+from bilens.algebra.approximation.layer_weights import in_float64
+from bilens.base.checks import check_finite, check_memory
+from bilens.base.errors import NumericalError
 from bilens.nn.mlp_search.expression import steps
 from bilens.nn.mlp_search.found_layer import FoundLayer
 

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bilens.algebra.closest.activation import Activation
-from bilens.algebra.closest.layer_weights import in_float64
-from bilens.checks import check_memory
-from bilens.errors import UsageError
+from bilens.algebra.approximation.activation import Activation
+from bilens.algebra.approximation.layer_weights import in_float64
+from bilens.base.checks import check_memory
+from bilens.base.errors import UsageError
 from bilens.nn.mlp_search.expression import Applied, Neurons, Source, Step, Tree
 from bilens.nn.mlp_search.found_layer import FoundLayer
 from bilens.nn.mlp_search.known_activation import activation_through, candidates

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import fx, nn
 
-from bilens.errors import UsageError
+from bilens.base.errors import UsageError
 
 FEED_FORWARD = "_ff_block"  # the method of torch's transformer layers that is their MLP
 TORCH_LAYERS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)

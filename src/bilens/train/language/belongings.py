@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from bilens.base.errors import UsageError
 from bilens.data.text import TextCorpus
 from bilens.data.tokenizer import Tokenizer, check_tokenizer_fits, load_tokenizer
-from bilens.errors import UsageError
 from bilens.io.loaded_model import LoadedModel
 from bilens.nn.transformer import BilinearTransformer
 from bilens.train.language.corpus import CorpusDescription, CorpusOptions

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bilens.atomic import write_file
+from bilens.base.atomic import write_file
+from bilens.base.errors import CheckpointError, DataError
 from bilens.data.text import GRAMMAR, TextCorpus, load_text
-from bilens.errors import CheckpointError, DataError
 from bilens.io.config import read_json
 from bilens.train.run_files import CORPUS_NAME
 

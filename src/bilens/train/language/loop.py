@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from bilens.checks import check_memory
-from bilens.errors import NumericalError
+from bilens.base.checks import check_memory
+from bilens.base.errors import NumericalError
 from bilens.nn.block import Block
 from bilens.nn.transformer import BilinearTransformer
 from bilens.train.job import TrainingRun

@@ -9,10 +9,10 @@ from typing import Any, get_args
 
 import torch
 
-from bilens.checks import check_count
+from bilens.base.checks import check_count
+from bilens.base.errors import UsageError
 from bilens.data.text import GRAMMAR
 from bilens.data.tokenizer import TokenizerKind
-from bilens.errors import UsageError
 from bilens.nn.layer import Gate
 from bilens.nn.transformer_config import MLPType
 from bilens.train.device import best_precision

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bilens.base.errors import UsageError
 from bilens.data.text import TextCorpus
 from bilens.data.token_blocks import pack_documents
 from bilens.data.tokenizer import Tokenizer, train_tokenizer
-from bilens.errors import UsageError
 from bilens.train.language.recipe import LanguageRecipe
 from bilens.train.randomness import ORDER, stream
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bilens.algebra.geometric_median import geometric_median
-from bilens.checks import check_memory
-from bilens.errors import NumericalError, UsageError
+from bilens.base.checks import check_memory
+from bilens.base.errors import NumericalError, UsageError
 from bilens.nn.sparse_product import chosen_pre_activations, code_times
 from bilens.nn.topk_sae import TopKSAE
 from bilens.train.activations import ActivationBuffer

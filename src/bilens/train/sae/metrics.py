@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bilens.errors import NumericalError, UsageError
+from bilens.base.errors import NumericalError, UsageError
 from bilens.nn.hooks import Edit, hook_layer
 from bilens.nn.topk_sae import TopKSAE
 from bilens.nn.transformer import BilinearTransformer

@@ -7,8 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from bilens.checks import check_count
-from bilens.errors import UsageError
+from bilens.base.checks import check_count
+from bilens.base.errors import UsageError
 from bilens.nn.topk_sae import Sign
 from bilens.train.schedule import Schedule
 

@@ -14,8 +14,8 @@ import torch
 from scipy.linalg import lapack
 from torch import Tensor
 
-from bilens.checks import check_memory
-from bilens.errors import NumericalError, UsageError
+from bilens.base.checks import check_memory
+from bilens.base.errors import NumericalError, UsageError
 
 UNKNOWNS = 6000  # of one output, at most, where nothing else is asked for
 RANK_TOLERANCE = 1e-13  # of the largest diagonal entry of the kernel

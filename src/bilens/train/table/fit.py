@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.checks import check_float_tensor
-from bilens.errors import UsageError
+from bilens.base.checks import check_float_tensor
+from bilens.base.errors import UsageError
 from bilens.train.table.expansion import Expansion, chosen_directions, expand
 from bilens.train.table.factors import map_of
 from bilens.train.table.losses import Loss

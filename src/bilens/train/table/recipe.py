@@ -6,8 +6,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bilens.checks import check_count
-from bilens.errors import UsageError
+from bilens.base.checks import check_count
+from bilens.base.errors import UsageError
 
 
 @dataclass(frozen=True)

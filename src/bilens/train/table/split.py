@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bilens.errors import UsageError
+from bilens.base.errors import UsageError
 
 
 def held_out_rows(labels: Tensor, fraction: float, generator: torch.Generator) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bilens.checks import check_finite
+from bilens.base.checks import check_finite
 
 CONSTANT = 1e-12  # of the largest value: less spread than that is rounding
 

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from bilens.atomic import write_files
+from bilens.base.atomic import write_files
+from bilens.base.errors import DataError, NumericalError
 from bilens.data.training_table import TrainingTable
-from bilens.errors import DataError, NumericalError
 from bilens.io.model_folder import save
 from bilens.nn.exact_classifier import classifier_of_map
 from bilens.train.run_files import (

@@ -1,0 +1,84 @@
+from . import certify as certify, nn as nn, sklearn as sklearn
+from .algebra.approximation.activation import Activation as Activation
+from .algebra.approximation.activation_moments import activation_moments as activation_moments
+from .algebra.approximation.layer_weights import GLUWeights as GLUWeights, MLPWeights as MLPWeights
+from .algebra.approximation.quadratic_fit import QuadraticFit as QuadraticFit
+from .algebra.approximation.refit import LeastSquaresFit as LeastSquaresFit
+from .algebra.approximation.scores import FitScores as FitScores, RSquared as RSquared
+from .algebra.attribution import (
+    attribute as attribute,
+    attribute_to_background as attribute_to_background,
+)
+from .algebra.bilinear_tensor import BilinearTensor as BilinearTensor
+from .algebra.cp.decompose import cp_decompose as cp_decompose
+from .algebra.cp.decomposition import CPDecomposition as CPDecomposition
+from .algebra.direct.direct_interactions import direct_interactions as direct_interactions
+from .algebra.direct.exact_entries import interaction_submatrix as interaction_submatrix
+from .algebra.direct.record import DirectInteractions as DirectInteractions
+from .algebra.directions import (
+    centred_directions as centred_directions,
+    contrast_direction as contrast_direction,
+    raw_directions as raw_directions,
+)
+from .algebra.dual_directions import (
+    DualExpression as DualExpression,
+    dual_expression as dual_expression,
+)
+from .algebra.effective_rank import effective_rank as effective_rank
+from .algebra.eigen.decomposition import (
+    Contributions as Contributions,
+    EigenDecomposition as EigenDecomposition,
+    Proof as Proof,
+    Subspace as Subspace,
+)
+from .algebra.eigen.eigendecompose import (
+    eigendecompose as eigendecompose,
+    eigendecompose_all as eigendecompose_all,
+    plan_eigendecomposition as plan_eigendecomposition,
+)
+from .algebra.eigen.plan import EigenPlan as EigenPlan
+from .algebra.eigenvector_matching import (
+    EigenvectorMatch as EigenvectorMatch,
+    match_eigenvectors as match_eigenvectors,
+)
+from .algebra.gaussian_moments import (
+    GaussianMoments as GaussianMoments,
+    gaussian_moments as gaussian_moments,
+)
+from .algebra.hosvd import HOSVD as HOSVD, hosvd as hosvd
+from .algebra.interaction import InteractionMatrix as InteractionMatrix
+from .algebra.localisation import localisation as localisation
+from .algebra.quadratic_form import QuadraticForm as QuadraticForm
+from .algebra.quadratic_map import QuadraticMap as QuadraticMap
+from .algebra.quantise import quantise as quantise
+from .algebra.rotation_null import rotation_null as rotation_null
+from .algebra.rotation_null_record import (
+    RotationNull as RotationNull,
+    SignificantEigenvalues as SignificantEigenvalues,
+)
+from .algebra.shapley_interactions import (
+    TopInteractions as TopInteractions,
+    pairwise_interactions as pairwise_interactions,
+    top_interactions as top_interactions,
+)
+from .algebra.similarity import similarity as similarity
+from .algebra.status import Status as Status
+from .algebra.whiten import whiten as whiten
+from .api.attack import attack_model as attack_model
+from .api.audit import audit as audit
+from .api.certify import certify_model as certify_model
+from .api.quadratic_fit import quadratic_fit as quadratic_fit
+from .api.trace import trace as trace
+from .io.estimator_reader import from_sklearn as from_sklearn
+from .io.load import load as load
+from .io.model_folder import save as save
+from .io.module_reader import from_module as from_module
+from .io.sae_formats.export import export_sae as export_sae
+from .report.attack_report import AttackReport as AttackReport
+from .report.audit_report import AuditReport as AuditReport
+from .report.certificate_report import CertificateReport as CertificateReport
+from .report.layer_audit_report import LayerAuditReport as LayerAuditReport
+from .report.trace_report import TraceReport as TraceReport
+
+__version__: str
+__all__: list[str]

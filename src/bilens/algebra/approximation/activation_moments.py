@@ -1,0 +1,138 @@
+"""Moments of an activation and of its derivatives under a normal input of any mean and width."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.approximation.activation import (
+    DERIVATIVES,
+    Activation,
+    ActivationName,
+    Derivatives,
+    as_activation,
+    density,
+    gelu_derivatives,
+    identity_derivatives,
+    normal_derivatives,
+)
+from bilens.algebra.approximation.closed_moments import (
+    gelu_moments,
+    leaky_moments,
+    normal_moments,
+    squared_relu_moments,
+)
+from bilens.base.checks import check_float_tensor
+from bilens.base.errors import ShapeError, UsageError
+
+NODES = 256  # steps stay below a fifth of the distance of the nearest pole, whatever m and s
+DEVIATIONS = 9.0  # beyond them lies 2e-19 of the mass
+BLOCK = 4096  # inputs at a time: 10 MB an array
+
+
+def activation_moments(
+    activation: Activation | ActivationName, mean: Tensor, deviation: Tensor
+) -> Tensor:
+    """Return e_k = E φ⁽ᵏ⁾(t), t ~ N(m, s²), for k = 0 … 3.
+
+    Math: closed forms for identity, the ReLUs and GELU. tanh, sigmoid, SiLU and the tanh form of
+        GELU are a function with a closed form (Φ or t·Φ) and a rest that falls off
+        exponentially; the trapezoidal rule on the rest converges exponentially in the number of
+        nodes, which therefore need not grow with s. A jump of φ' or φ'' counts, as the limit of
+        smooth ones; for s = 0 there is none to be seen.
+    Cost: O(1) an input, with 256 nodes for the four without a closed form.
+    Accuracy: rounding, 1e-14 of the size of the terms; the tests compare with adaptive quadrature.
+
+    Args:
+        activation: φ, or its name.
+        mean: m, any shape.
+        deviation: s, of the same shape, not negative.
+
+    Returns:
+        (4, …) float64.
+
+    Raises:
+        UsageError: If there is no such activation, or a deviation is negative.
+        ShapeError: If the shapes differ.
+        NonFiniteError: If one holds NaN or infinity.
+
+    Source: L. N. Trefethen, J. A. C. Weideman, The exponentially convergent trapezoidal rule,
+        SIAM Review 56 (2014), for the rule.
+    """
+    phi = as_activation(activation)
+    shape = check_float_tensor("mean", mean)
+    if check_float_tensor("deviation", deviation) != shape:
+        raise ShapeError(
+            f"mean has shape {shape} and deviation {tuple(deviation.shape)}; expected the same."
+        )
+    if bool((deviation < 0).any()):
+        raise UsageError("deviation has a negative entry: pass standard deviations.")
+    m, s = mean.detach().double(), deviation.detach().double()
+    if phi.name == "identity":
+        return torch.stack(identity_derivatives(m))
+    if phi.name in ("relu", "leaky_relu"):
+        return torch.stack(leaky_moments(m, s, phi.leak))
+    if phi.name == "squared_relu":
+        return torch.stack(squared_relu_moments(m, s))
+    if phi.name == "gelu":
+        return torch.stack(gelu_moments(m, s))
+    split = SPLITS[phi.name]
+    closed = torch.stack(split.near_moments(m, s))
+    rest = torch.cat(
+        [
+            rest_moments(phi.name, split, *part)
+            for part in zip(blocks_of(m), blocks_of(s), strict=True)
+        ],
+        dim=1,
+    )
+    return closed + rest.reshape(closed.shape)
+
+
+def blocks_of(values: Tensor) -> tuple[Tensor, ...]:
+    """Return the entries of a tensor, so many at a time."""
+    return torch.split(values.reshape(-1), BLOCK)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """φ = near + rest, where near has closed moments and rest is below 1e-17 beyond `reach`."""
+
+    near: Callable[[Tensor], Derivatives]
+    near_moments: Callable[[Tensor, Tensor], Derivatives]
+    reach: float
+
+
+def twice_less_one(of: Derivatives) -> Derivatives:
+    """Return 2g − 1 and its derivatives from those of g."""
+    g, first, second, third = of
+    return 2 * g - 1, 2 * first, 2 * second, 2 * third
+
+
+SPLITS = {
+    "tanh": Split(
+        lambda t: twice_less_one(normal_derivatives(t)),
+        lambda m, s: twice_less_one(normal_moments(m, s)),
+        20.0,
+    ),
+    "sigmoid": Split(normal_derivatives, normal_moments, 40.0),
+    "silu": Split(gelu_derivatives, gelu_moments, 45.0),
+    "gelu_tanh": Split(gelu_derivatives, gelu_moments, 12.0),
+}
+
+
+def rest_moments(name: str, split: Split, mean: Tensor, deviation: Tensor) -> Tensor:
+    """Return the moments of φ − near by the trapezoidal rule, (inputs,) twice → (4, inputs)."""
+    m, s = mean[:, None], torch.where(deviation > 0, deviation, 1.0)[:, None]
+    low = ((-split.reach - m) / s).clamp(-DEVIATIONS, DEVIATIONS)
+    high = ((split.reach - m) / s).clamp(-DEVIATIONS, DEVIATIONS)
+    width = (high - low) / (NODES - 1)
+    z = low + width * torch.arange(NODES, dtype=m.dtype, device=m.device)
+    weight = width * density(z)
+    still = (deviation == 0)[:, None]
+    t = torch.where(still, m, m + s * z)
+    weight = torch.where(still, 1 / NODES, weight)
+    values = zip(DERIVATIVES[name](t), split.near(t), strict=True)
+    return torch.stack([((phi - near) * weight).sum(dim=1) for phi, near in values])

@@ -1,0 +1,208 @@
+"""Plain weights of the two kinds of MLP: one branch with an activation, or two and a product."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.approximation.activation import Activation, ActivationName, as_activation
+from bilens.base.checks import check_float_tensor
+from bilens.base.errors import ShapeError
+
+
+def check_parts(tensors: dict[str, tuple[Tensor | None, tuple[int, ...]]], like: Tensor) -> None:
+    """Refuse parts of a layer that do not fit together.
+
+    Args:
+        tensors: name → part and the shape expected; None for a part that is not there.
+        like: whose dtype and device all share.
+
+    Raises:
+        ShapeError: If one has another shape, dtype or device.
+        NonFiniteError: If one holds NaN or infinity.
+    """
+    for name, (part, expected) in tensors.items():
+        if part is None:
+            continue
+        shape = check_float_tensor(name, part, num_axes=len(expected), like=like)
+        if shape != expected:
+            raise ShapeError(f"{name} has shape {shape}; expected {expected} to fit the others.")
+
+
+class LayerWeights(ABC):
+    """What both kinds share: a linear path and a constant beside the hidden neurons.
+
+    Attributes:
+        down: (out, hidden).
+        activation: φ.
+        linear: (out, in); None is zero.
+        constant: (out,); None is zero.
+    """
+
+    down: Tensor
+    activation: Activation | ActivationName
+    linear: Tensor | None
+    constant: Tensor | None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the output for inputs along the last axis, (…, in) → (…, out)."""
+        y = self.hidden(x) @ self.down.T
+        if self.linear is not None:
+            y = y + x @ self.linear.T
+        return y if self.constant is None else y + self.constant
+
+    @abstractmethod
+    def hidden(self, x: Tensor) -> Tensor:
+        """Return what the neurons compute, (…, in) → (…, hidden)."""
+
+    @property
+    @abstractmethod
+    def d_in(self) -> int:
+        """Width of the input."""
+
+    @property
+    def phi(self) -> Activation:
+        """The activation, also where it was given by name."""
+        return as_activation(self.activation)
+
+
+@dataclass(frozen=True, eq=False)
+class MLPWeights(LayerWeights):
+    """f(x) = down φ(up x + up_bias) + linear x + constant.
+
+    Attributes:
+        down: (out, hidden).
+        up: (hidden, in).
+        activation: φ, or its name.
+        up_bias: (hidden,); None is zero.
+        linear: (out, in), a path past the neurons; None is zero.
+        constant: (out,), the output bias; None is zero.
+
+    Raises:
+        ShapeError: If the parts do not fit together.
+        NonFiniteError: If one holds NaN or infinity.
+        UsageError: If there is no such activation.
+    """
+
+    down: Tensor
+    up: Tensor
+    activation: Activation | ActivationName
+    up_bias: Tensor | None = None
+    linear: Tensor | None = None
+    constant: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        as_activation(self.activation)
+        d_out, d_hidden = check_matrix("down", self.down)
+        _, d_in = check_matrix("up", self.up)
+        parts = {
+            "up": (self.up, (d_hidden, d_in)),
+            "up_bias": (self.up_bias, (d_hidden,)),
+            "linear": (self.linear, (d_out, d_in)),
+            "constant": (self.constant, (d_out,)),
+        }
+        check_parts(parts, self.down)
+
+    @property
+    def d_in(self) -> int:
+        """Width of the input."""
+        return self.up.shape[1]
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """Return φ(up x + up_bias)."""
+        return self.phi(branch(x, self.up, self.up_bias))
+
+
+@dataclass(frozen=True, eq=False)
+class GLUWeights(LayerWeights):
+    """f(x) = down [φ(gate x + gate_bias) ∘ (value x + value_bias)] + linear x + constant.
+
+    Attributes:
+        down: (out, hidden).
+        gate: (hidden, in), the branch with the activation.
+        value: (hidden, in).
+        activation: φ, or its name; "identity" is a bilinear layer.
+        gate_bias: (hidden,); None is zero.
+        value_bias: (hidden,); None is zero.
+        linear: (out, in), a path past the neurons; None is zero.
+        constant: (out,), the output bias; None is zero.
+
+    Raises:
+        ShapeError: If the parts do not fit together.
+        NonFiniteError: If one holds NaN or infinity.
+        UsageError: If there is no such activation.
+    """
+
+    down: Tensor
+    gate: Tensor
+    value: Tensor
+    activation: Activation | ActivationName
+    gate_bias: Tensor | None = None
+    value_bias: Tensor | None = None
+    linear: Tensor | None = None
+    constant: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        as_activation(self.activation)
+        d_out, d_hidden = check_matrix("down", self.down)
+        _, d_in = check_matrix("gate", self.gate)
+        parts = {
+            "gate": (self.gate, (d_hidden, d_in)),
+            "value": (self.value, (d_hidden, d_in)),
+            "gate_bias": (self.gate_bias, (d_hidden,)),
+            "value_bias": (self.value_bias, (d_hidden,)),
+            "linear": (self.linear, (d_out, d_in)),
+            "constant": (self.constant, (d_out,)),
+        }
+        check_parts(parts, self.down)
+
+    @property
+    def d_in(self) -> int:
+        """Width of the input."""
+        return self.gate.shape[1]
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """Return φ(gate x + gate_bias) ∘ (value x + value_bias)."""
+        gate = self.phi(branch(x, self.gate, self.gate_bias))
+        return gate * branch(x, self.value, self.value_bias)
+
+
+Layer = MLPWeights | GLUWeights
+
+
+def in_dtype(layer: Layer, dtype: torch.dtype) -> Layer:
+    """Return a layer in another dtype, on the CPU and cut from the graph of gradients."""
+    parts = {field.name: getattr(layer, field.name) for field in fields(layer)}
+    converted = {
+        name: part.detach().cpu().to(dtype)
+        for name, part in parts.items()
+        if isinstance(part, Tensor)
+    }
+    return replace(layer, **converted)  # type: ignore[arg-type]
+
+
+def in_float64(layer: Layer) -> Layer:
+    """Return a layer in float64 on the CPU, cut from the graph of gradients."""
+    return in_dtype(layer, torch.float64)
+
+
+def branch(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return weight x + bias along the last axis."""
+    y = x @ weight.T
+    return y if bias is None else y + bias
+
+
+def check_matrix(name: str, matrix: Tensor) -> tuple[int, int]:
+    """Return the sizes of a matrix with an entry.
+
+    Raises:
+        ShapeError: If it is no matrix, or an axis is empty.
+        NonFiniteError: If it holds NaN or infinity.
+    """
+    rows, columns = check_float_tensor(name, matrix, num_axes=2)
+    if 0 in (rows, columns):
+        raise ShapeError(f"{name} has shape {(rows, columns)}: every axis needs an entry.")
+    return rows, columns

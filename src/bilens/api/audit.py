@@ -1,0 +1,196 @@
+"""`bl.audit`: a model and, if given, test images, to a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from bilens.algebra.approximation.quadratic_fit import THRESHOLD
+from bilens.api.comparison import difference_document, outcome_document
+from bilens.api.given_model import given_model
+from bilens.api.layer_audit import audit_model_layers, is_one_exact_layer
+from bilens.api.layer_subjects import layer_subjects
+from bilens.api.provenance import describe_data, describe_run, describe_source
+from bilens.api.table_audit import audit_table, has_columns, in_units_of
+from bilens.base.errors import UsageError
+from bilens.data.images import ImageDataset
+from bilens.findings.audit import audit_classifier
+from bilens.findings.conditions import Condition, parse_conditions
+from bilens.findings.difference.pairing import check_pairs
+from bilens.findings.difference.verdict import judge_difference
+from bilens.findings.layers.audit import NULL_SAMPLES as LAYER_SAMPLES, checked_extent, compare_with
+from bilens.findings.layers.one_layer import judge_one_layer
+from bilens.findings.layers.reading import Extent, open_layer
+from bilens.findings.subject import LabelledImages, Progress, silent
+from bilens.io.estimator_reader import from_sklearn
+from bilens.io.load import LoadedModel
+from bilens.report.audit_report import AuditReport
+from bilens.report.layer_audit_report import LayerAuditReport
+from bilens.report.table_report import TableReport
+
+CLASS_SAMPLES = 99  # rotations for the classes of a classifier
+
+
+def audit(
+    model: LoadedModel | nn.Module,
+    data: ImageDataset | tuple[Tensor, Tensor] | Path | None = None,
+    *,
+    null_samples: int | None = None,
+    seed: int = 0,
+    command: str | None = None,
+    progress: Progress = silent,
+    baseline: LoadedModel | nn.Module | None = None,
+    fail_on: Sequence[str] = (),
+    threshold: float = THRESHOLD,
+) -> AuditReport | LayerAuditReport | TableReport:
+    """Read a model and report what its weights say.
+
+    A model of one bilinear layer that names its inputs, such as one that `bilens train table` or an
+    estimator of `bl.sklearn` saved, is read column by column, and pair by pair. Another classifier
+    of one bilinear layer is read class by class, exactly. Every other model, a
+    transformer, a deep or gated classifier or an ordinary MLP, is read layer by layer; a layer that
+    is not quadratic through its closest quadratic map, with R² first.
+
+    Cost: of a classifier classes · O(in³) for the spectra and null_samples · classes ·
+    O(min(in, 2·hidden)³) for the level of chance: about half a minute for 784 pixels, 256 hidden
+    units and 10 classes. Of layers null_samples · O(hidden² · (in + out) + in³ + out³) each, and
+    the memory of one.
+
+    Args:
+        model: what `bl.load` returned, or a module; it is not changed.
+        data: test images of a classifier, an `ImageDataset` or (images (batch, in), labels
+            (batch,)), or rows of a table as (rows (batch, columns), targets (batch,)) or the path
+            of a CSV file; without them nothing is said about accuracy or single predictions.
+        null_samples: draws for the level of chance; None for 99 rotations of a classifier (at least
+            39), and 19 of each of many layers (at least 3).
+        seed: of the draws and of the random inputs.
+        command: how to reproduce this, for the report; None takes the process's command line.
+        progress: called with (stage, done, total).
+        baseline: the model that this one was made from, to report what changed: similarity, the
+            spectrum of the difference, its directions, layer by layer.
+        fail_on: conditions that fail the audit, each a rule ("unused_inputs") or a rule with a
+            limit ("r2<0.9", "similarity<0.99"); docs/auditing.md lists the rules.
+        threshold: R² from which the closest map of a layer is read; below, claims are refused.
+
+    Returns:
+        A report: `to_dict()`, `to_json(path)`, `to_html(path, lang="en" | "ja")`,
+        `to_markdown(path)`, `passed`.
+
+    Raises:
+        UsageError: If the model has no layers that can be read, data are given for one that is no
+            classifier, the baseline has other layers, a condition is none, or a number is out of
+            range.
+        ShapeError: If the data do not fit the model.
+        NonFiniteError: If a weight of a classifier of one layer is NaN or infinite, or they exceed
+            float32's range.
+        MemoryLimitError: If the dense matrices would not fit.
+    """
+    model = readable(model)
+    baseline = None if baseline is None else readable(baseline)
+    given = {"data": data is not None, "baseline": baseline is not None}
+    conditions = parse_conditions(fail_on, **given)
+    columns = has_columns(model) and is_one_exact_layer(model)
+    if columns and baseline is not None:
+        model, baseline = in_units_of(model, model), in_units_of(model, baseline)
+    elif columns:
+        assert isinstance(model, LoadedModel), "only it has names"
+        rows = (data.test_images, data.test_labels) if isinstance(data, ImageDataset) else data
+        return audit_table(model, rows, seed, command, conditions)
+    if isinstance(data, Path):
+        raise UsageError(
+            f"data is the path {str(data)!r}; rows of a table judge a model of one exact layer "
+            "that names its inputs, without a baseline: leave them out (--table), or pass test "
+            "images as an ImageDataset or a pair of tensors."
+        )
+    if is_one_exact_layer(model) and not has_columns(model):
+        samples = CLASS_SAMPLES if null_samples is None else null_samples
+        return audit_one_layer(model, data, samples, seed, command, progress, baseline, conditions)
+    samples = LAYER_SAMPLES if null_samples is None else null_samples
+    return audit_model_layers(
+        model,
+        labelled(data),
+        describe_data(data),
+        checked_extent(samples, seed, threshold),
+        command,
+        progress,
+        baseline,
+        conditions,
+    )
+
+
+def readable(model: object) -> LoadedModel | nn.Module:
+    """Return a model as it can be read; an MLP of scikit-learn as its layers.
+
+    Raises:
+        UsageError: If it is something else.
+    """
+    if isinstance(model, LoadedModel | nn.Module):
+        return model
+    if hasattr(model, "get_params"):
+        return from_sklearn(model)
+    given_model(model, "an audit", "bl.audit({})")  # says so where it is a path
+    raise UsageError(
+        f"an audit reads a model, got a {type(model).__name__}: pass what bl.load returned, a "
+        "torch.nn.Module, a fitted estimator of bl.sklearn, or a fitted MLP of scikit-learn."
+    )
+
+
+def audit_one_layer(
+    model: LoadedModel | nn.Module,
+    data: ImageDataset | tuple[Tensor, Tensor] | None = None,
+    null_samples: int = CLASS_SAMPLES,
+    seed: int = 0,
+    command: str | None = None,
+    progress: Progress = silent,
+    baseline: LoadedModel | nn.Module | None = None,
+    conditions: Sequence[Condition] = (),
+) -> AuditReport:
+    """Read a classifier of one bilinear layer; arguments and errors are those of `audit`."""
+    module, loaded = given_model(model, "an audit", "bl.audit({})")
+    (subject,), before = layer_subjects(model), None
+    if baseline is not None:
+        before = layer_subjects(baseline)
+        check_pairs([subject], before)
+    findings = audit_classifier(
+        module,
+        labelled(data),
+        input_shape=loaded.input_shape if loaded is not None else None,
+        output_names=loaded.output_names if loaded is not None else None,
+        input_names=loaded.input_names if loaded is not None else None,
+        null_samples=null_samples,
+        seed=seed,
+        progress=progress,
+    )
+    opened = open_layer(subject, seed)
+    verdict = findings.verdict + judge_one_layer(subject, opened, seed)
+    difference = None
+    if before is not None:
+        difference = (compare_with(before[0], opened, Extent(0, seed), vectors=True),)
+        verdict += judge_difference(difference)
+    findings = replace(findings, verdict=verdict)
+    document = {
+        **findings.to_dict(),
+        **outcome_document(conditions, verdict, findings.passed),
+        "difference": difference_document(difference, baseline),
+        "source": describe_source(loaded),
+        "data": describe_data(data),
+        "reproduce": describe_run(command, seed),
+    }
+    return AuditReport(document)
+
+
+def labelled(data: ImageDataset | tuple[Tensor, Tensor] | None) -> LabelledImages | None:
+    """Return the test images of what a caller may pass as data."""
+    if data is None:
+        return None
+    if isinstance(data, ImageDataset):
+        return LabelledImages(data.test_images, data.test_labels)
+    if isinstance(data, tuple) and len(data) == 2 and all(isinstance(t, Tensor) for t in data):
+        return LabelledImages(*data)
+    raise UsageError(
+        f"data is a {type(data).__name__}; expected an ImageDataset or a pair of tensors "
+        "(images, labels)."
+    )

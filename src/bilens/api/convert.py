@@ -1,0 +1,92 @@
+"""A model in the layout of another library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, get_args
+
+from bilens.base.atomic import write_file
+from bilens.base.errors import OutputExistsError, UsageError
+from bilens.io.load import LoadedModel
+from bilens.io.model_folder import save
+from bilens.io.sae_formats.export import Layout, export_sae
+from bilens.nn import BilinearTransformer, TopKSAE
+
+Target = Literal["bilens", "huggingface", "saelens", "sparsify", "official"]
+TOKENIZER_NAME = "tokenizer.json"
+
+
+def convert_model(
+    model: LoadedModel, target: Target, folder: Path, *, overwrite: bool = False
+) -> list[str]:
+    """Write a loaded model in another layout; return the names of the files written.
+
+    A tokenizer.json beside a language model goes with it.
+
+    Args:
+        model: what `bl.load` returned.
+        target: "huggingface" for language models, "saelens", "sparsify" or "official" for sparse
+            autoencoders, "bilens" for a model folder of any of them.
+        folder: where to; other files in it are left alone.
+        overwrite: whether files of those names may be replaced.
+
+    Raises:
+        UsageError: If the layout does not exist or holds another kind of model, or the layers of
+            the model alone were read.
+        OutputExistsError: If such files are there and `overwrite` is off.
+        NonFiniteError: If a weight is NaN or infinite.
+        DiskError: If the disk is full.
+        FileError: If the folder cannot be written to.
+    """
+    if target not in get_args(Target):
+        raise UsageError(f"layout {target!r} is not known: use {', '.join(get_args(Target))}.")
+    if folder.exists() and not folder.is_dir():
+        raise OutputExistsError(f"{folder} is a file; expected a folder.")
+    before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*")}
+    module, provenance = model.whole("a conversion"), model.provenance
+    tokenizer = Path(model.source) / TOKENIZER_NAME
+    has_tokenizer = isinstance(module, BilinearTransformer) and tokenizer.is_file()
+    if target == "bilens":
+        if has_tokenizer and (folder / TOKENIZER_NAME).exists() and not overwrite:
+            raise OutputExistsError(
+                f"{folder} already holds a {TOKENIZER_NAME}: choose another folder, or pass "
+                "overwrite=True (--overwrite) to replace it."
+            )
+        save(
+            module,
+            folder,
+            input_shape=model.input_shape,
+            output_names=model.output_names,
+            provenance=provenance,
+            overwrite=overwrite,
+            input_names=model.input_names,
+            input_mean=model.input_mean,
+            input_scale=model.input_scale,
+        )
+        if has_tokenizer:
+            write_file(folder / TOKENIZER_NAME, tokenizer.read_bytes())
+    elif target == "huggingface":
+        if not isinstance(module, BilinearTransformer):
+            raise UsageError(refusal(model, "a language model", "huggingface"))
+        module.save_huggingface(
+            folder,
+            tokenizer=tokenizer if has_tokenizer else None,
+            provenance=provenance,
+            overwrite=overwrite,
+        )
+    else:
+        if not isinstance(module, TopKSAE):
+            raise UsageError(refusal(model, "a sparse autoencoder", target))
+        layout: Layout = target
+        export_sae(module, folder, layout, provenance=provenance, overwrite=overwrite)
+    return sorted(
+        path.name for path in folder.glob("*") if before.get(path.name) != path.stat().st_mtime_ns
+    )
+
+
+def refusal(model: LoadedModel, expected: str, target: str) -> str:
+    """Return why a model does not fit a layout, and what to do."""
+    return (
+        f"{model.source} is a {type(model.module).__name__}; the layout {target!r} holds "
+        f"{expected}: use --to bilens for a model folder."
+    )

@@ -1,0 +1,213 @@
+"""A folder with one decomposition a layer, which can be gone on with where it was left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_safetensors
+
+from bilens.api.decompose import Decomposition, Progress, run_job, silent
+from bilens.api.decomposition_request import Request
+from bilens.api.input_moments import InputMoments
+from bilens.api.layer_job import LayerJob, prepare
+from bilens.api.layer_map import choose_layer
+from bilens.api.provenance import describe_run
+from bilens.base.atomic import write_files
+from bilens.base.errors import CheckpointError, InterruptedRunError, OutputExistsError
+from bilens.io.config import read_json
+from bilens.io.load import LoadedModel
+from bilens.train.run_folder import interruptible
+from bilens.version import VERSION
+
+
+@dataclass(frozen=True)
+class LayerFiles:
+    """The two files of one layer."""
+
+    pairs: Path  # safetensors
+    record: Path  # JSON, written first: a layer is done where both are there
+
+    @classmethod
+    def of(cls, folder: Path, layer: str) -> LayerFiles:
+        """Return the files of a layer in a folder."""
+        return cls(folder / f"{layer}.safetensors", folder / f"{layer}.json")
+
+
+MAX_RECORD_BYTES = 1 << 30
+KEPT = 4  # maps that were made ahead stay if they fit into this part of the memory allowed
+
+
+def decompose_layers(
+    model: LoadedModel,
+    request: Request,
+    *,
+    layers: Sequence[str] = (),
+    folder: Path | None = None,
+    overwrite: bool = False,
+    inputs: InputMoments | None = None,
+    memory_limit: int | str | None = None,
+    command: str | None = None,
+    progress: Progress = silent,
+) -> list[dict[str, Any]]:
+    """Return the record of each layer of a model, computing those that a folder does not hold.
+
+    Args:
+        model: what `bl.load` returned.
+        request: what is wanted of each layer.
+        layers: their names; none for all layers.
+        folder: where each layer leaves `<layer>.safetensors` with the tensors of its
+            `EigenDecomposition`, eigenvectors (outputs, top, in) and so on, and
+            `<layer>.json` with its record. A layer whose record is there, of the
+            same weights, request and inputs, is not computed again.
+        overwrite: replace what other weights or another request left there.
+        inputs: for the basis "whitened".
+        memory_limit: as in `eigendecompose_all`.
+        command: how to reproduce this, for the record; None takes the process's command line.
+        progress: as in `run_job`.
+
+    Raises:
+        UsageError: If there is no such layer, output, basis or reading, or a reading of classes is
+            asked of neurons.
+        OutputExistsError: If the folder holds another decomposition of a layer.
+        NotQuadraticError: If a layer is not quadratic and the closest map explains too little.
+        MemoryLimitError: If no method, or the level of chance, fits into the memory allowed.
+        InterruptedRunError: On Ctrl-C; the layers done are in the folder, if there is one.
+        DiskError: If the disk is full.
+        FileError: If the folder cannot be written to.
+    """
+    names = [choose_layer(model, name) for name in layers] or list(model.layers)
+    identity = {
+        "weights_sha256": model.weights_sha256,
+        "request": request.to_dict(),
+        "bilens": VERSION,
+        "data_sha256": None if inputs is None else inputs.about["sha256"],
+    }
+    done = {} if folder is None else read_all_done(folder, names, identity, overwrite)
+    left = [name for name in names if name not in done]
+    ahead: dict[str, LayerJob] = {}
+    for name in left:  # what cannot be done for one layer is said before any work is done
+        job = prepare(model, request, name, inputs, memory_limit)
+        room = job.plan.limit_bytes // KEPT - sum(kept.map_bytes for kept in ahead.values())
+        if len(left) == 1 or job.map_bytes <= room:
+            ahead[name] = job
+    about = {
+        "data": None if inputs is None else inputs.about,
+        "exactness": None if model.compare is None else asdict(model.exactness),
+        "reproduce": describe_run(command, request.seed),
+    }
+    try:
+        for name in left:
+            job = (
+                ahead.pop(name)
+                if name in ahead
+                else prepare(model, request, name, inputs, memory_limit)
+            )
+            result = run_job(job, memory_limit, progress)
+            record = {**result.record.to_dict(), **identity, **about}
+            with interruptible() as interrupted:  # a first Ctrl-C waits for both files
+                if folder is not None:
+                    save(LayerFiles.of(folder, name), result, record)
+                done[name] = record
+            if interrupted.is_set():
+                raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        raise InterruptedRunError(what_is_kept(names, list(done), folder)) from None
+    return [done[name] for name in names]
+
+
+def what_is_kept(layers: Sequence[str], done: Sequence[str], folder: Path | None) -> str:
+    """Return what a person should know after Ctrl-C."""
+    if folder is None:
+        return "Interrupted: nothing is kept, since no folder for it was named with --out."
+    missing = [layer for layer in layers if layer not in done]
+    kept = "no layer was done"
+    if done:
+        kept = f"{', '.join(done)} {'is' if len(done) == 1 else 'are'} kept in {folder}"
+    goes_on = f"goes on with {missing[0]}" if missing else "shows them"
+    return f"Interrupted: {kept}; the same command {goes_on}."
+
+
+def read_all_done(
+    folder: Path, layers: Sequence[str], identity: dict[str, Any], overwrite: bool
+) -> dict[str, dict[str, Any]]:
+    """Return the records of the layers that are done already.
+
+    Raises:
+        OutputExistsError: If the folder holds something else under the name of a layer.
+    """
+    found = {layer: read_done(folder, layer, identity, overwrite) for layer in layers}
+    return {layer: record for layer, record in found.items() if record is not None}
+
+
+def read_done(
+    folder: Path, layer: str, identity: dict[str, Any], overwrite: bool
+) -> dict[str, Any] | None:
+    """Return the record of a layer that is done already; None if it has to be computed."""
+    files = LayerFiles.of(folder, layer)
+    if folder.exists() and not folder.is_dir():
+        raise OutputExistsError(f"{folder} is a file; expected a folder for the decompositions.")
+    if not files.record.exists():
+        if files.pairs.exists() and not overwrite:
+            raise OutputExistsError(
+                f"{files.pairs} is there without {files.record.name}, so it is something else: "
+                "choose another folder, or replace it with --overwrite."
+            )
+        return None
+    try:
+        found = read_json(files.record, MAX_RECORD_BYTES)
+    except CheckpointError:
+        found = {}
+    same = all(found.get(key) == value for key, value in identity.items())
+    if same and inner_record(files.pairs) == found:
+        return found
+    if not overwrite and not same:
+        raise OutputExistsError(
+            f"{files.record} holds a decomposition of other weights, or with other options or "
+            "data: choose another folder, or replace it with --overwrite."
+        )
+    return None
+
+
+def inner_record(path: Path) -> dict[str, Any] | None:
+    """Return the record inside a file of pairs; None if it is missing or is no whole file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            record: dict[str, Any] = json.loads(file.metadata()["bilens"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return None
+    return record
+
+
+def save(files: LayerFiles, result: Decomposition, record: dict[str, Any]) -> None:
+    """Write the pairs as safetensors, with the record inside, and the record as JSON.
+
+    Raises:
+        DiskError: If the disk is full.
+        FileError: If the folder cannot be written to.
+    """
+    pairs = result.pairs
+    tensors = {
+        name: getattr(pairs, name)
+        for name in (
+            "eigenvalues",
+            "eigenvectors",
+            "residuals",
+            "converged",
+            "complete",
+            "cluster",
+            "cluster_size",
+            "noise",
+            "norm",
+            "linear",
+            "constant",
+        )
+    }
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    data = to_safetensors(tensors, {"format": "pt", "bilens": json.dumps(record)})
+    write_files({files.record: text.encode(), files.pairs: data})

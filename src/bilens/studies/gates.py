@@ -1,0 +1,207 @@
+"""What leaving out the gate costs a language model: App. I of the paper.
+
+Five kinds of MLP with equally many weights: bilinear, ReGLU, SwiGLU, GeGLU, and the ordinary one
+with GELU. Each is trained for equally many steps, and then again for as many as it can do in the
+time that the bilinear one takes for its own. How long a step takes is measured for all of them in
+turns, in the processor's own time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from statistics import mean
+from typing import Any
+
+import torch
+
+from bilens.api.train_language import train_language
+from bilens.report.line_figure import Curve, line_figure
+from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
+from bilens.train.device import find_device
+from bilens.train.language.corpus import CorpusOptions
+from bilens.train.language.loop import start_run, train_step
+from bilens.train.language.recipe import LanguageRecipe, default_recipe
+
+GATES: dict[str, dict[str, Any]] = {  # name -> what differs in the recipe
+    "bilinear": {},
+    "ReGLU": {"gate": "relu"},
+    "SwiGLU": {"gate": "silu"},
+    "GeGLU": {"gate": "gelu"},
+    "GELU MLP": {"mlp_type": "ordinary"},
+}
+PUBLISHED = {  # TinyStories, 6 layers, d_model 512 (arXiv:2410.08417, App. I): epochs, time
+    "bilinear": (1.337, 1.337),
+    "ReGLU": (1.332, 1.337),
+    "SwiGLU": (1.321, 1.336),
+}
+EQUAL_STEPS, EQUAL_TIME = "equal steps", "equal time"
+CURVES_NAME = "gates.svg"
+SPEED = "seconds-per-step"
+TIMED_ROUNDS = 12
+WORDS_OF_THE_GRAMMAR = 100  # about; the tokenizer is not trained to measure time
+SAME = 0.02  # share of steps: timings repeat to about so much, and a second run would say no more
+
+
+class GateStudy(Study):
+    """Held-out loss by kind of MLP, at equal steps and at equal time."""
+
+    name = "language/gates"
+    title = "Loss of bilinear and gated language models"
+    uses = frozenset({"corpus", "seeds", "steps"})
+    needs = frozenset({"corpus"})
+
+    def check(self, options: StudyOptions) -> None:
+        """Refuse what any study refuses, and a corpus that cannot be read."""
+        super().check(options)
+        assert options.corpus is not None, "it is needed"
+        CorpusOptions(options.corpus).load()
+
+    def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
+        """Return two trainings for each kind and seed; those of equal time come last."""
+        kinds = [(kind, seed) for seed in range(options.seeds or 1) for kind in GATES]
+        speed: dict[str, Measure] = {SPEED: partial(seconds_per_step, options)}
+        return speed | {
+            cell_name(budget, kind, seed): partial(measure, options, budget, kind, seed)
+            for budget in (EQUAL_STEPS, EQUAL_TIME)
+            for kind, seed in kinds
+        }
+
+    def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
+        """Return the losses by kind, and the histories that were measured at equal steps."""
+        seeds = range(options.seeds or 1)
+        rows = []
+        for kind in GATES:
+            row: Record = {"kind": kind, "published": PUBLISHED.get(kind)}
+            for budget in (EQUAL_STEPS, EQUAL_TIME):
+                found = [cells[cell_name(budget, kind, seed)] for seed in seeds]
+                losses = [cell["held_out_loss"] for cell in found]
+                row[budget] = {
+                    "held_out_loss": mean(losses),
+                    "losses": losses,
+                    "steps": found[0]["step"],
+                }
+            rows.append(row)
+        first = {kind: cells[cell_name(EQUAL_STEPS, kind, 0)] for kind in GATES}
+        return {
+            "rows": rows,
+            "num_weights": {kind: cell["num_weights"] for kind, cell in first.items()},
+            "seconds_per_step": cells[SPEED],
+            "recipe": first["bilinear"]["recipe"],
+            "corpus": first["bilinear"]["corpus"],
+            "histories": {kind: cell["history"] for kind, cell in first.items()},
+        }
+
+    def figures(self, document: Record) -> Mapping[str, str]:
+        """Return the held-out losses of all kinds, step by step."""
+        curves = [
+            Curve(kind, tuple((line["step"], line["held_out_loss"]) for line in lines))
+            for kind, lines in document["result"]["histories"].items()
+        ]
+        return {CURVES_NAME: line_figure(self.title, "steps", "nats per token", curves)}
+
+    def page(self, document: Record) -> str:
+        """Return the table of losses."""
+        result = document["result"]
+        bilinear = result["rows"][0]
+        lines = [
+            f"Corpus: {result['corpus']}. Held-out loss in nats per token, beside the published "
+            "one (TinyStories, a larger model, another tokenizer: only differences compare).",
+            "",
+            "| MLP | weights | equal steps | against bilinear | equal time | steps then "
+            "| ms a step | published, epochs / time |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        for row in result["rows"]:
+            steps, time = row[EQUAL_STEPS], row[EQUAL_TIME]
+            published = row["published"]
+            lines.append(
+                f"| {row['kind']} | {result['num_weights'][row['kind']]:,} "
+                f"| {steps['held_out_loss']:.4f} "
+                f"| {against(steps['losses'], bilinear[EQUAL_STEPS]['losses'])} "
+                f"| {time['held_out_loss']:.4f} "
+                f"| {time['steps']:,} | {1000 * result['seconds_per_step'][row['kind']]:.0f} "
+                f"| {'–' if published is None else f'{published[0]} / {published[1]}'} |"
+            )
+        return "\n".join([*lines, "", f"![Held-out loss by step]({CURVES_NAME})"])
+
+
+def against(losses: Sequence[float], others: Sequence[float]) -> str:
+    """Return by how much losses differ from others of the same seeds: mean, and from what to what.
+
+    Math: ℓ / ℓ' − 1, seed by seed.
+    """
+    changes = [mine / other - 1 for mine, other in zip(losses, others, strict=True)]
+    if len(changes) == 1:
+        return f"{changes[0]:+.2%}"
+    return f"{mean(changes):+.2%} ({min(changes):+.2%} to {max(changes):+.2%})"
+
+
+def cell_name(budget: str, kind: str, seed: int) -> str:
+    """Return the name of a cell, which is a file name too."""
+    return f"{budget} {kind} seed {seed}".replace(" ", "-")
+
+
+def measure(
+    options: StudyOptions, budget: str, kind: str, seed: int, context: CellContext
+) -> Record:
+    """Train one model, or take the one of equal steps where it did as many."""
+    assert options.corpus is not None, "checked before"
+    recipe = recipe_of(options, kind, seed)
+    if budget == EQUAL_TIME:
+        at_equal_steps = context.done[cell_name(EQUAL_STEPS, kind, seed)]
+        share = context.done[SPEED]["bilinear"] / context.done[SPEED][kind]
+        if abs(share - 1) < SAME:
+            return at_equal_steps
+        recipe = dataclasses.replace(recipe, steps=max(1, round(at_equal_steps["step"] * share)))
+    resume = (context.folder / "run.json").exists()
+    result = train_language(
+        context.folder, CorpusOptions(options.corpus), recipe, resume=resume, say=context.say
+    )
+    document = result.to_dict()
+    return {
+        "kind": kind,
+        "seed": seed,
+        "held_out_loss": document["held_out_loss"],
+        "held_out_bits_per_byte": document["held_out_bits_per_byte"],
+        "step": document["step"],
+        "num_weights": result.num_weights,
+        "recipe": recipe.to_dict(),
+        "corpus": result.source,
+        "history": [line.to_dict() for line in result.history],
+    }
+
+
+def seconds_per_step(options: StudyOptions, context: CellContext) -> Record:
+    """Return the seconds that a training step of each kind takes: the least of some, in turns.
+
+    On a processor they are those that it works for this process, however busy the machine is.
+    """
+    device = find_device("auto")
+    recipes = {kind: recipe_of(options, kind, 0).resolved(device) for kind in GATES}
+    vocab_size = recipes["bilinear"].vocab_size or WORDS_OF_THE_GRAMMAR
+    runs = {kind: start_run(recipe, vocab_size, device) for kind, recipe in recipes.items()}
+    shape = (recipes["bilinear"].batch_size, recipes["bilinear"].n_ctx + 1)
+    texts = torch.randint(vocab_size, shape, generator=torch.Generator().manual_seed(0))
+    texts = texts.to(device)
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    least = dict.fromkeys(GATES, math.inf)
+    for _ in range(TIMED_ROUNDS):
+        for kind, run in runs.items():
+            began = clock()
+            train_step(run, texts, recipes[kind], 0)
+            least[kind] = min(least[kind], clock() - began)
+    context.say("seconds a step: " + ", ".join(f"{k} {v:.3f}" for k, v in least.items()))
+    return least
+
+
+def recipe_of(options: StudyOptions, kind: str, seed: int) -> LanguageRecipe:
+    """Return the default recipe of the corpus with one kind of MLP."""
+    assert options.corpus is not None, "checked before"
+    recipe = default_recipe(options.corpus)
+    return dataclasses.replace(
+        recipe, seed=seed, steps=options.steps or recipe.steps, **GATES[kind]
+    )

@@ -1,0 +1,110 @@
+"""Running a study in a folder: a cell that was measured is not measured again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from bilens.api.provenance import this_command, versions
+from bilens.base.atomic import write_file, write_files
+from bilens.base.errors import CheckpointError, InterruptedRunError, OutputExistsError
+from bilens.io.config import read_json
+from bilens.studies.study import CellContext, Record, Say, Study, StudyOptions
+from bilens.train.run_folder import locked
+
+CELLS_FOLDER, WORK_FOLDER = "cells", "work"
+DOCUMENT_NAME, PAGE_NAME = "study.json", "study.md"
+MAX_BYTES = 1 << 26  # of a document
+
+
+def run_study(
+    study: Study,
+    out: Path,
+    options: StudyOptions,
+    *,
+    on_cell: Callable[[str, int, int], None] = lambda _name, _done, _total: None,
+    say: Say = lambda _text: None,
+) -> Record:
+    """Measure what is not measured yet, and write document, figures and page.
+
+    Args:
+        study: what to measure.
+        out: gets `cells/`, `work/` (what cells leave for themselves), `study.json`, `study.md`
+            and the figures. A folder with cells of the same options is gone on with.
+        options: of the study.
+        on_cell: called before each cell with its name, how many are done, and how many there are.
+        say: told what a person should know.
+
+    Returns:
+        The document.
+
+    Raises:
+        UsageError: If the study does not know an option, or lacks one.
+        OutputExistsError: If the folder holds another study, or the same with other options.
+        InterruptedRunError: After Ctrl-C in a training.
+        BilensError: What the measurements raise.
+    """
+    study.check(options)
+    about = {"study": study.name, "options": options.given()}
+    check_study_folder(out, about)
+    done: dict[str, Record] = {}
+    with locked(out):
+        cells = study.cells(options)
+        for index, (name, measure) in enumerate(cells.items()):
+            on_cell(name, index, len(cells))
+            path = out / CELLS_FOLDER / f"{name}.json"
+            if path.exists():
+                done[name] = read_json(path, MAX_BYTES)["record"]
+                continue
+            try:
+                record = measure(CellContext(out / WORK_FOLDER / name, done, say))
+            except InterruptedRunError:
+                raise InterruptedRunError(
+                    f"Interrupted in {name}; {out} keeps what was measured: repeat the same "
+                    "command to go on."
+                ) from None
+            write_json(path, {**about, "cell": name, "record": record})
+            done[name] = record
+        document = {
+            "schema_version": 1,
+            "kind": "study",
+            **about,
+            "title": study.title,
+            "command": this_command(),
+            "versions": versions(),
+            "result": study.document(options, done),
+        }
+        files = {out / name: svg.encode() for name, svg in study.figures(document).items()}
+        page = f"# {study.title}\n\n{study.page(document).strip()}\n"
+        write_files({**files, out / PAGE_NAME: page.encode()})
+        write_json(out / DOCUMENT_NAME, document)
+    return document
+
+
+def check_study_folder(out: Path, about: Record) -> None:
+    """Refuse a folder that holds anything but cells of this study with these options."""
+    if out.exists() and not out.is_dir():
+        raise OutputExistsError(f"{out} is a file; expected a folder for the study.")
+    names = {item.name for item in out.iterdir()} if out.exists() else set()
+    cells = sorted((out / CELLS_FOLDER).glob("*.json"))
+    if not names & {CELLS_FOLDER, WORK_FOLDER, DOCUMENT_NAME} and names - {".lock"}:
+        raise OutputExistsError(
+            f"{out} holds something else than a study ({', '.join(sorted(names)[:4])}): choose "
+            "another folder."
+        )
+    for path in cells:
+        before = read_json(path, MAX_BYTES)
+        if not {"study", "options", "record"} <= set(before):
+            raise CheckpointError(f"{path}: is damaged: remove it, and it is measured again.")
+        if {name: before[name] for name in about} != json.loads(json.dumps(about)):
+            raise OutputExistsError(
+                f"{out} holds cells of {before['study']} with the options {before['options']}; "
+                f"this is {about['study']} with {about['options']}: choose another folder."
+            )
+
+
+def write_json(path: Path, document: Record) -> None:
+    """Write a document, whole or not at all."""
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+    write_file(path, f"{text}\n".encode())

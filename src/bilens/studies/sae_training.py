@@ -1,0 +1,265 @@
+"""How autoencoders and what is read through them get better with training: App. H of the paper.
+
+Autoencoders before and behind one MLP are trained from the same start for 1, 2, 4, 8 and 16 times
+as long. Each output latent is a quadratic form of the MLP's input; the better the autoencoder, the
+fewer eigenvectors of the form say where the latent is active, and how much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from bilens.algebra.eigen.eigendecompose import eigendecompose_all
+from bilens.api.trace_ranking import LEAST_ACTIVE
+from bilens.api.trace_subject import (
+    TracedLayer,
+    TracedSAE,
+    held_out_text,
+    open_layer,
+    open_sae,
+)
+from bilens.api.train_sae import train_sae
+from bilens.base.errors import NumericalError, UsageError
+from bilens.interp.latent_map import latent_map
+from bilens.interp.low_rank import low_rank_fit
+from bilens.interp.tracer import only
+from bilens.report.line_figure import Curve, line_figure
+from bilens.studies.one_model import OneModelStudy, model_of
+from bilens.studies.study import CellContext, Measure, Record, StudyOptions
+from bilens.train.activations import activations_of
+from bilens.train.sae.recipe import SAERecipe
+
+STEPS = 1024  # of the longest training
+DOUBLINGS = 4
+BATCH = 1024
+BUFFER_STEPS = 64  # at most
+MOST_RANK = 32  # eigenpairs of a form
+NUM_RANDOM = 5  # random forms
+FIT_TOKENS = 8192
+RANKS_OVER_TIME = (1, 2, 8)
+BY_RANK_NAME, OVER_TIME_NAME = "sae_training_ranks.svg", "sae_training_steps.svg"
+PUBLISHED: Record = {
+    "source": "arXiv:2410.08417, App. H: 16 layers, 335 M weights, layer 12; 16 times as many "
+    "latents as dimensions",
+    "steps": [2**13, 2**14, 2**15, 2**16, 2**17],
+    "nmse": [0.17, 0.16, 0.16, 0.15, 0.15],
+    "recovered": [0.60, 0.61, 0.65, 0.65, 0.66],
+    "correlation": [0.17, 0.28, 0.42, 0.52, 0.59],
+}
+
+
+class SAETrainingStudy(OneModelStudy):
+    """Reconstruction, and agreement of latents with few eigenvectors, by length of training."""
+
+    name = "language/sae-training"
+    title = "Sparse autoencoders over training time"
+
+    def check(self, options: StudyOptions) -> None:
+        """Refuse trainings that are too short to be halved.
+
+        Raises:
+            UsageError: If the longest one has fewer updates than the shortest is shorter by.
+        """
+        super().check(options)
+        if options.steps is not None and options.steps < 2**DOUBLINGS:
+            raise UsageError(
+                f"--steps {options.steps}: the longest training is halved {DOUBLINGS} times; "
+                f"expected at least {2**DOUBLINGS}."
+            )
+
+    def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
+        """Return a training for each length, the shortest first."""
+        lengths = lengths_of(options)
+        return {f"steps-{steps}": partial(measure, options, steps) for steps in lengths}
+
+    def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:  # noqa: ARG002 - of the interface
+        """Return what was found at each length, and the published numbers."""
+        return {"rows": list(cells.values()), "published": PUBLISHED}
+
+    def figures(self, document: Record) -> Mapping[str, str]:
+        """Return the correlation by number of eigenvectors, and over training time."""
+        result = document["result"]
+        rows, published = result["rows"], result["published"]["correlation"]
+        by_rank = [Curve(f"{row['tokens']:,}", points_of(row, "correlation")) for row in rows]
+        null = Curve("random", points_of(rows[-1], "null"), dashed=True)
+        over_time = [
+            Curve(
+                "1 eigenvector" if rank == 1 else f"{rank} eigenvectors",
+                tuple(
+                    (place, dict(points_of(row, "correlation"))[rank])
+                    for place, row in enumerate(rows)
+                ),
+            )
+            for rank in RANKS_OVER_TIME
+            if rank in rows[0]["fit"]["ranks"]
+        ]
+        other = Curve("published, other model", tuple(enumerate(published)), dashed=True)
+        return {
+            BY_RANK_NAME: line_figure(
+                "By tokens of training", "eigenvectors", "correlation", [*by_rank, null]
+            ),
+            OVER_TIME_NAME: line_figure(
+                self.title, "doublings of the training", "correlation", [*over_time, other]
+            ),
+        }
+
+    def page(self, document: Record) -> str:
+        """Return the tables."""
+        result = document["result"]
+        rows, published = result["rows"], result["published"]
+        first, ranks = rows[0], rows[0]["fit"]["ranks"]
+        lines = [
+            f"Autoencoders at mlp_in and mlp_out of block {first['layer']} (from 0) of a model of "
+            f"{first['num_layers']}, {first['num_latents']:,} latents, {first['k']} an input, each "
+            "trained from the same start with its own schedule.",
+            "",
+            "| steps | tokens | nmse in | nmse out | dead in | dead out | recovered in "
+            "| recovered out | latents compared |",
+            "|---|---|---|---|---|---|---|---|---|",
+            *(quality_row(row) for row in rows),
+            "",
+            "Mean correlation of the output latents with their k leading eigenvectors, where they "
+            "are active; in brackets that of as many random directions:",
+            "",
+            f"| steps | {' | '.join(f'k = {rank}' for rank in ranks)} |",
+            f"|---|{'---|' * len(ranks)}",
+            *(correlation_row(row) for row in rows),
+            "",
+            f"![Correlation by number of eigenvectors]({BY_RANK_NAME})",
+            "",
+            f"![Correlation over training time]({OVER_TIME_NAME})",
+            "",
+            f"Published for another, larger model ({published['source']}; only the direction of "
+            "change compares):",
+            "",
+            "| steps | nmse | recovered | correlation |",
+            "|---|---|---|---|",
+            *(
+                f"| {steps:,} | {nmse:.2f} | {recovered:.2f} | {correlation:.2f} |"
+                for steps, nmse, recovered, correlation in zip(
+                    *(published[name] for name in ("steps", "nmse", "recovered", "correlation")),
+                    strict=True,
+                )
+            ),
+            "",
+            "## How",
+            "",
+            "* **nmse**, **dead** and **recovered** (share of the loss between zeros in the place "
+            "of the activation and the model as it is) on held-out texts, without the first token "
+            "of each.",
+            "* **Correlation**: Pearson, of an output latent's activation with Σ λ_i (v_i·x)² over "
+            "its k leading eigenpairs by |λ| plus the linear and constant terms, over the tokens "
+            f"where the latent is above zero, of {first['fit']['num_inputs']:,}; the mean over "
+            f"latents that are active at {LEAST_ACTIVE} or more. Random directions are orthonormal "
+            f"and keep the eigenvalues, {first['fit']['num_random']} draws.",
+            "* **Block**: three quarters up, as the paper's layer 12 of 16. The input's "
+            "autoencoder does not enter the correlation.",
+        ]
+        return "\n".join(lines)
+
+
+def lengths_of(options: StudyOptions) -> list[int]:
+    """Return the updates of each training, the shortest first."""
+    longest = options.steps or STEPS
+    return [longest >> halvings for halvings in range(DOUBLINGS, -1, -1)]
+
+
+def measure(options: StudyOptions, steps: int, context: CellContext) -> Record:
+    """Train both autoencoders for so many updates, and compare the latents with eigenvectors."""
+    model = model_of(options)
+    layer = upper_layer(model)
+    hooks = layer.hook("mlp_in"), layer.hook("mlp_out")
+    buffer_steps = min(BUFFER_STEPS, lengths_of(options)[0])
+    recipe = SAERecipe(
+        hooks=hooks,
+        tokens=steps * BATCH,
+        batch_size=BATCH,
+        buffer_size=buffer_steps * BATCH + layer.module.config.n_ctx,  # of whole texts
+    )
+    resume = (context.folder / "run.json").exists()
+    result = train_sae(context.folder, model, recipe, resume=resume, say=context.say)
+    behind = open_sae(result.folders[hooks[1]], layer, "mlp_out")
+    return {
+        "steps": result.history[-1].step,
+        "tokens": result.history[-1].tokens,
+        "model": model.name,
+        "model_sha256": layer.loaded.weights_sha256,
+        "layer": layer.index,
+        "num_layers": layer.module.config.n_layer,
+        "num_latents": behind.sae.num_latents,
+        "k": behind.sae.k,
+        "recipe": recipe.to_dict(),
+        "metrics": {
+            place: result.metrics[hook].to_dict()
+            for place, hook in zip(("in", "out"), hooks, strict=True)
+        },
+        "fit": agreement(layer, behind, context),
+    }
+
+
+def upper_layer(model: Path) -> TracedLayer:
+    """Return the block three quarters up, which is the paper's layer 12 of 16."""
+    first = open_layer(model, 0)
+    return open_layer(first.loaded, 3 * first.module.config.n_layer // 4, first.tokenizer)
+
+
+def agreement(layer: TracedLayer, behind: TracedSAE, context: CellContext) -> Record:
+    """Return the mean correlation of output latents with their leading eigenvectors."""
+    text = held_out_text(layer, None, FIT_TOKENS, context.say)
+    hooks = layer.hook("mlp_in"), behind.hook
+    read = activations_of(layer.module, text.blocks, hooks)
+    with torch.no_grad():
+        active = behind.sae.encode(read[behind.hook].double()) > 0
+    alive = (active.sum(dim=0) >= LEAST_ACTIVE).nonzero()[:, 0]
+    if len(alive) == 0:
+        raise NumericalError(
+            f"no latent at {behind.hook} is active at {LEAST_ACTIVE} of {len(active)} held-out "
+            "tokens, so there is nothing to compare: train for more --steps."
+        )
+    g = only(latent_map(layer.f, behind.sae.encoder, behind.sae.offset), alive)
+    fit = low_rank_fit(
+        g,
+        eigendecompose_all(g, k=min(MOST_RANK, g.sizes.d_in)),
+        read[hooks[0]].double(),
+        active[:, alive],
+        torch.Generator().manual_seed(0),
+        num_random=NUM_RANDOM,
+    )
+    return {
+        "ranks": fit.ranks.tolist(),
+        "correlation": fit.correlation_active.nanmean(dim=0).tolist(),
+        "null": fit.null_correlation_active.nanmean(dim=0).tolist(),
+        "num_latents": len(alive),
+        "num_inputs": fit.num_inputs,
+        "num_random": fit.num_random,
+    }
+
+
+def points_of(row: Record, name: str) -> tuple[tuple[float, float], ...]:
+    """Return (number of eigenvectors, mean correlation)."""
+    return tuple(zip(row["fit"]["ranks"], row["fit"][name], strict=True))
+
+
+def quality_row(row: Record) -> str:
+    """Return what the autoencoders of one length reconstruct."""
+    before, behind = row["metrics"]["in"], row["metrics"]["out"]
+    return (
+        f"| {row['steps']:,} | {row['tokens']:,} | {before['nmse']:.3f} | {behind['nmse']:.3f} "
+        f"| {before['dead']:.1%} | {behind['dead']:.1%} | {share(before['recovered_from_zero'])} "
+        f"| {share(behind['recovered_from_zero'])} | {row['fit']['num_latents']:,} |"
+    )
+
+
+def correlation_row(row: Record) -> str:
+    """Return the correlations of one length, each with that of random directions."""
+    pairs = zip(row["fit"]["correlation"], row["fit"]["null"], strict=True)
+    return f"| {row['steps']:,} | {' | '.join(f'{r:.2f} ({null:.2f})' for r, null in pairs)} |"
+
+
+def share(value: float | None) -> str:
+    """Return a share of the loss; there is none where zeros cost nothing."""
+    return "–" if value is None else f"{value:.1%}"

@@ -1,0 +1,108 @@
+"""What a study is: measurements that stand alone, and how they are told."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from bilens.base.errors import UsageError
+
+Record: TypeAlias = dict[str, Any]  # JSON values
+Say: TypeAlias = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """What a study may be asked; None is what the study takes by itself.
+
+    Attributes:
+        corpus: a corpus, as for `bilens train language`.
+        models: run folders of language models.
+        seeds: how many seeds, counted from 0.
+        steps: updates of each training.
+    """
+
+    corpus: str | None = None
+    models: tuple[str, ...] | None = None
+    seeds: int | None = None
+    steps: int | None = None
+
+    def given(self) -> Record:
+        """Return the options that were given, as JSON values."""
+        values = dataclasses.asdict(self)
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class CellContext:
+    """What a measurement is given.
+
+    Attributes:
+        folder: its own; what it leaves there is found again when the study goes on.
+        done: the records of the cells before it.
+        say: told what a person should know.
+    """
+
+    folder: Path
+    done: Mapping[str, Record]
+    say: Say
+
+
+Measure: TypeAlias = Callable[[CellContext], Record]
+
+
+class Study(ABC):
+    """One study.
+
+    Attributes:
+        name: as `bilens reproduce` knows it: "language/gates".
+        title: what it measures, one line.
+        uses: names of the `StudyOptions` that it reads; the others are refused.
+        needs: those of them without which it cannot begin.
+    """
+
+    name: str
+    title: str
+    uses: frozenset[str]
+    needs: frozenset[str] = frozenset()
+
+    @abstractmethod
+    def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
+        """Return the measurements by name, in order; each may read those before it."""
+
+    @abstractmethod
+    def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
+        """Return the result of the study as one JSON object, from the records of all cells."""
+
+    @abstractmethod
+    def page(self, document: Record) -> str:
+        """Return the page about the result, in Markdown; it may show the figures by name."""
+
+    @abstractmethod
+    def figures(self, document: Record) -> Mapping[str, str]:
+        """Return the drawings, file name → SVG; {} if there are none."""
+
+    def check(self, options: StudyOptions) -> None:
+        """Refuse options that the study does not read, or lacks.
+
+        Raises:
+            UsageError: If there are any.
+        """
+        given = set(options.given())
+        if unused := sorted(given - self.uses):
+            known = ", ".join(map(spelling, sorted(self.uses))) or "none"
+            raise UsageError(
+                f"{self.name} does not use {', '.join(map(spelling, unused))}: its "
+                f"options are {known}."
+            )
+        if missing := sorted(self.needs - given):
+            raise UsageError(f"{self.name} needs {', '.join(map(spelling, missing))}: add it.")
+
+
+def spelling(field: str) -> str:
+    """Return how the command line spells an option; --model is repeated for several."""
+    return "--model" if field == "models" else f"--{field}"

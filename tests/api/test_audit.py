@@ -1,0 +1,206 @@
+"""`bl.audit`: what may be passed in, and what the document says of where it comes from.
+
+Broken once: `describe_data` of the training images; the number of images was 200, not 60.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import bilens as bl
+import tiny
+from bilens.api.audit import audit
+from bilens.api.provenance import this_command
+from bilens.base.errors import ShapeError, UsageError
+from bilens.findings.audit import audit_classifier
+from bilens.report.audit_report import AuditReport
+from bilens.version import VERSION
+
+DATA = tiny.images()
+KEYS = [
+    "schema_version",
+    "kind",
+    "passed",
+    "model",
+    "exactness",
+    "accuracy",
+    "classes",
+    "truncation",
+    "explanations",
+    "verdict",
+    "guarantees",
+    "overfitting",
+    "triggers",
+    "null_samples",
+    "seed",
+    "conditions",
+    "difference",
+    "source",
+    "data",
+    "reproduce",
+]
+
+
+def document(*arguments: Any, **options: Any) -> dict[str, Any]:
+    return audit(*arguments, null_samples=tiny.ROTATIONS, **options).to_dict()
+
+
+def test_the_document_has_these_keys_in_this_order() -> None:
+    assert list(document(tiny.classifier())) == KEYS
+
+
+def test_a_module_has_no_file() -> None:
+    found = document(tiny.classifier())
+    assert found["source"] == {"path": "", "weights_sha256": "", "provenance": {}}
+    assert found["model"]["input_shape_assumed"]
+    assert found["model"]["output_names"] == ["0", "1", "2"]
+    assert found["data"] is None
+    assert found["accuracy"] is None
+
+
+def test_a_loaded_model_brings_shape_names_and_provenance(tmp_path: Path) -> None:
+    bl.save(
+        tiny.classifier(),
+        tmp_path / "model",
+        input_shape=(4, 9),
+        output_names=DATA.class_names,
+        provenance={"seed": "3"},
+    )
+    loaded = bl.load(tmp_path / "model")
+    found = document(loaded)
+    assert found["source"] == {
+        "path": str(tmp_path / "model"),
+        "weights_sha256": loaded.weights_sha256,
+        "provenance": {"seed": "3"},
+    }
+    assert found["model"]["input_shape"] == [4, 9]
+    assert not found["model"]["input_shape_assumed"]
+    assert [reading["name"] for reading in found["classes"]] == list(DATA.class_names)
+
+
+def test_the_test_images_of_a_data_set_are_judged() -> None:
+    found = document(tiny.trained(), DATA)
+    assert found["data"] == {
+        "name": "tiny",
+        "source": "strokes drawn for a test",
+        "source_kind": "data-dir",
+        "num_images": tiny.NUM_TEST,
+        "sha256": DATA.fingerprint,
+    }
+    assert found["accuracy"]["total"] == tiny.NUM_TEST
+    assert found["accuracy"]["value"] > 0.9
+
+
+def test_a_pair_of_tensors_is_judged_alike() -> None:
+    pair = document(tiny.trained(), (DATA.test_images, DATA.test_labels))
+    whole = document(tiny.trained(), DATA)
+    for key in ("accuracy", "truncation", "explanations", "classes", "verdict"):
+        assert pair[key] == whole[key]
+    assert pair["data"]["source_kind"] == "tensors"
+    assert (pair["data"]["name"], pair["data"]["sha256"]) == ("", "")
+
+
+def test_findings_are_those_of_the_layer_below() -> None:
+    found = document(tiny.classifier(), seed=5)
+    findings = json.loads(
+        json.dumps(
+            audit_classifier(tiny.classifier(), null_samples=tiny.ROTATIONS, seed=5).to_dict()
+        )
+    )
+    added = found.pop("verdict")[len(findings["verdict"]) :]
+    verdict = findings.pop("verdict")
+    assert {key: found[key] for key in findings} == findings
+    assert [finding["rule"] for finding in verdict][:2] == ["exact", "complete"]
+    assert [finding["rule"] for finding in added] == [
+        "dead_units",
+        "duplicate_units",
+        "unused_inputs",
+        "dominant_inputs",
+        "unstable_directions",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            [DATA.test_images, DATA.test_labels],
+            "data is a list; expected an ImageDataset or a pair",
+        ),
+        ((DATA.test_images,), "data is a tuple"),
+        ((DATA.test_images, [0] * 60), "data is a tuple"),
+        (DATA.test_images, "data is a Tensor"),
+    ],
+)
+def test_other_data_are_refused(data: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        audit(tiny.classifier(), data)
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_path_is_to_be_loaded_first(kind: type) -> None:
+    message = "an audit reads a model, got the path 'runs/one': use bl.audit(bl.load('runs/one'))."
+    with pytest.raises(UsageError, match=re.escape(message)):
+        audit(kind("runs/one"))
+
+
+def test_what_cannot_be_audited_is_refused_with_the_message_of_the_findings() -> None:
+    with pytest.raises(UsageError, match="no MLP is found in the Linear"):
+        audit(torch.nn.Linear(2, 2))
+    with pytest.raises(ShapeError, match="the model reads 9 inputs"):
+        audit(tiny.classifier(d_input=9), DATA)
+
+
+def test_the_document_says_how_to_make_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = document(tiny.classifier(), seed=4, command="my notebook, cell 3")["reproduce"]
+    assert (found["command"], found["seed"]) == ("my notebook, cell 3", 4)
+    assert found["versions"]["bilens"] == VERSION
+    assert found["versions"]["torch"] == torch.__version__
+    assert set(found["versions"]) == {"bilens", "python", "torch", "numpy"}
+    assert found["hardware"].endswith(" threads")
+    assert len(found["date"].split("-")) == 3
+    monkeypatch.setattr("sys.argv", ["/somewhere/bin/bilens", "audit", "my run", "--seed", "4"])
+    found = document(tiny.classifier())["reproduce"]
+    assert found["command"] == "bilens audit 'my run' --seed 4"
+
+
+def test_the_command_line_is_quoted_and_names_no_folder_of_the_program() -> None:
+    assert this_command(["/usr/bin/bilens", "demo", "--out", "a b"]) == "bilens demo --out 'a b'"
+    assert this_command([""]) == "python"
+
+
+def test_the_report_can_be_written_in_both_languages(tmp_path: Path) -> None:
+    report = audit(tiny.loaded(tiny.trained()), DATA, null_samples=tiny.ROTATIONS)
+    assert isinstance(report, AuditReport)
+    assert report.passed
+    report.to_json(tmp_path / "report.json")
+    assert json.loads((tmp_path / "report.json").read_text()) == report.to_dict()
+    for lang in ("en", "ja"):
+        report.to_html(tmp_path / f"{lang}.html", lang=lang)
+        assert f'lang="{lang}"' in (tmp_path / f"{lang}.html").read_text()
+
+
+def test_progress_is_passed_on() -> None:
+    stages: list[str] = []
+    audit(
+        tiny.classifier(),
+        DATA,
+        null_samples=tiny.ROTATIONS,
+        progress=lambda stage, _done, _total: stages.append(stage),
+    )
+    assert list(dict.fromkeys(stages)) == [
+        "exactness",
+        "spectra",
+        "chance",
+        "data",
+        "warnings",
+        "radii",
+        "truncation",
+        "use of inputs",
+    ]

@@ -1,0 +1,133 @@
+"""Single predictions as a document.
+
+Broken once: the training image of the index explained in place of the test image; columns taken in
+the order of the table.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import tiny
+from bilens.api.explain import explain_image, explain_rows
+from bilens.base.errors import DataError, NotQuadraticError, ShapeError, UsageError
+from bilens.io.load import LoadedModel
+from bilens.nn import BilinearMLP
+
+DATA = tiny.images()
+
+
+def test_each_index_is_explained_in_the_order_asked_for() -> None:
+    model = tiny.trained()
+    document = explain_image(tiny.loaded(model), DATA, [7, 0, 7], command="here")
+    assert list(document) == [
+        "schema_version",
+        "kind",
+        "model",
+        "baseline",
+        "explanations",
+        "source",
+        "data",
+        "reproduce",
+    ]
+    assert (document["schema_version"], document["kind"]) == (1, "explanation")
+    assert document["reproduce"]["command"] == "here"
+    assert document["data"]["sha256"] == DATA.fingerprint
+    assert [item["index"] for item in document["explanations"]] == [7, 0, 7]
+    for item in document["explanations"]:
+        logits = model(DATA.test_images[item["index"]].double()).detach()
+        assert item["scores"] == pytest.approx((logits - logits.mean()).tolist(), rel=1e-10)
+        assert item["label"] == int(DATA.test_labels[item["index"]])
+        assert item["kind"] == "asked"
+    json.dumps(document, allow_nan=False)
+
+
+REFUSED: list[tuple[LoadedModel, list[int], type[Exception], str]] = [
+    (tiny.loaded(tiny.classifier()), [60], UsageError, "no test image 60: there are 60"),
+    (tiny.loaded(tiny.classifier()), [0, -1], UsageError, "no test image -1"),
+    (LoadedModel(BilinearMLP(4, 3), "an/mlp", ""), [0], UsageError, "an/mlp is a BilinearMLP"),
+    (tiny.loaded(tiny.classifier(gate="relu")), [0], NotQuadraticError, "gate 'relu'"),
+    (tiny.loaded(tiny.classifier(n_layers=2)), [0], NotQuadraticError, "2 layers"),
+    (tiny.loaded(tiny.classifier(d_input=9)), [0], ShapeError, "the model reads 9 inputs"),
+    (tiny.loaded(tiny.classifier(d_output=2)), [0], ShapeError, "the model has 2 classes"),
+]
+
+
+@pytest.mark.parametrize(("model", "indices", "error", "message"), REFUSED)
+def test_what_cannot_be_explained_is_refused(
+    model: LoadedModel, indices: list[int], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        explain_image(model, DATA, indices)
+
+
+def test_the_baseline_is_zero_or_the_mean_of_the_training_images() -> None:
+    model = tiny.trained()
+    mean = DATA.train_images.double().mean(dim=0)
+    for baseline, start in (("zeros", 0 * mean), ("mean", mean)):
+        document = explain_image(tiny.loaded(model), DATA, [4], baseline=baseline)  # type: ignore[arg-type]
+        logits = model(start).detach()
+        part = document["explanations"][0]["attributions"][0]
+        assert document["baseline"] == baseline
+        expected = float((logits - logits.mean())[part["output"]])
+        assert part["score_at_baseline"] == pytest.approx(expected, abs=1e-12)
+        assert part["score"] == pytest.approx(max(document["explanations"][0]["scores"]))
+        assert sum(part["values"]) == pytest.approx(part["score"] - part["score_at_baseline"])
+    with pytest.raises(UsageError, match='use "zeros" or "mean"'):
+        explain_image(tiny.loaded(model), DATA, [4], baseline="black")  # type: ignore[arg-type]
+
+
+def test_no_index_is_no_explanation() -> None:
+    document: dict[str, Any] = explain_image(tiny.loaded(tiny.classifier()), DATA, [])
+    assert document["explanations"] == []
+
+
+NAMED = replace(
+    tiny.loaded(tiny.classifier(d_input=3)), input_names=("age", "income", "zip"), input_shape=None
+)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.csv"
+    path.write_text("zip,name,age,income\n3,x,1,2\n30,y,10,20\n")
+    return path
+
+
+def test_rows_are_explained_by_their_columns_whatever_the_order_of_the_table(table: Path) -> None:
+    document = explain_rows(NAMED, table, [1, 0], command="here")
+    assert document["model"]["input_names"] == ("age", "income", "zip")
+    assert (document["model"]["input_shape"], document["data"]["source_kind"]) == ((1, 3), "table")
+    rows = ([10.0, 20.0, 30.0], [1.0, 2.0, 3.0])
+    for item, x in zip(document["explanations"], rows, strict=True):
+        logits = NAMED.module(torch.tensor(x, dtype=torch.float64)).detach()
+        part = item["attributions"][0]
+        assert part["score"] == pytest.approx(float((logits - logits.mean()).max()), rel=1e-10)
+        total = part["score"] - part["score_at_baseline"]
+        assert sum(part["values"]) == pytest.approx(total, rel=1e-10)
+        assert item["label"] is None
+    json.dumps(document, allow_nan=False)
+
+
+def test_the_mean_of_the_table_is_a_baseline(table: Path) -> None:
+    start = torch.tensor([5.5, 11.0, 16.5], dtype=torch.float64)
+    logits = NAMED.module(start).detach()
+    document = explain_rows(NAMED, table, [0], baseline="mean")
+    part = document["explanations"][0]["attributions"][0]
+    centred = (logits - logits.mean())[part["output"]]
+    assert part["score_at_baseline"] == pytest.approx(float(centred), rel=1e-10)
+
+
+def test_rows_that_cannot_be_explained_are_refused(table: Path) -> None:
+    with pytest.raises(UsageError, match="no row 2: there are 2"):
+        explain_rows(NAMED, table, [2])
+    with pytest.raises(UsageError, match=r"does not name its inputs.*input_names"):
+        explain_rows(replace(NAMED, input_names=None), table, [0])
+    with pytest.raises(DataError, match="has no column, or two, of the name 'weight'"):
+        explain_rows(replace(NAMED, input_names=("age", "weight", "zip")), table, [0])

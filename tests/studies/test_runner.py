@@ -1,0 +1,134 @@
+"""Running a study: each cell once, whatever happens in between; other options are refused.
+
+Broken once: the record of a cell written before the cell was done; a failed cell counted as
+measured.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from bilens.base.errors import (
+    CheckpointError,
+    InterruptedRunError,
+    NumericalError,
+    OutputExistsError,
+    UsageError,
+)
+from bilens.studies.registry import STUDIES, find_study
+from bilens.studies.runner import run_study
+from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
+
+
+class Squares(Study):
+    """A study of three numbers; it can be made to fail at one of them."""
+
+    name, title = "test/squares", "Squares"
+    uses, needs = frozenset({"seeds", "corpus"}), frozenset({"seeds"})
+
+    def __init__(self) -> None:
+        self.measured: list[str] = []
+        self.fault: Exception | None = None
+
+    def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
+        assert options.seeds is not None
+
+        def measure(number: int) -> Measure:
+            def square(context: CellContext) -> Record:
+                if number == 1 and self.fault is not None:
+                    raise self.fault
+                self.measured.append(context.folder.name)
+                return {"value": number**2, "before": sorted(context.done)}
+
+            return square
+
+        return {f"square-{number}": measure(number) for number in range(options.seeds)}
+
+    def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
+        assert options.seeds == len(cells)
+        return {"sum": sum(cell["value"] for cell in cells.values()), "last": [*cells.values()][-1]}
+
+    def figures(self, document: Record) -> Mapping[str, str]:
+        return {"squares.svg": f"<svg>{document['result']['sum']}</svg>"}
+
+    def page(self, document: Record) -> str:
+        return f"The sum is {document['result']['sum']}.\n\n![](squares.svg)"
+
+
+THREE = StudyOptions(seeds=3)
+
+
+def test_a_study_leaves_document_page_and_figures(tmp_path: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+    document = run_study(Squares(), tmp_path, THREE, on_cell=lambda *cell: seen.append(cell))
+    assert document["result"]["sum"] == 5
+    assert document["result"]["last"]["before"] == ["square-0", "square-1"]
+    assert document["options"] == {"seeds": 3}
+    assert json.loads((tmp_path / "study.json").read_text()) == document
+    assert (tmp_path / "study.md").read_text() == (
+        "# Squares\n\nThe sum is 5.\n\n![](squares.svg)\n"
+    )
+    assert (tmp_path / "squares.svg").read_text() == "<svg>5</svg>"
+    assert seen == [("square-0", 0, 3), ("square-1", 1, 3), ("square-2", 2, 3)]
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_a_study_that_was_broken_off_measures_what_is_missing(tmp_path: Path) -> None:
+    study = Squares()
+    study.fault = NumericalError("diverged")
+    with pytest.raises(NumericalError, match="diverged"):
+        run_study(study, tmp_path, THREE)
+    assert study.measured == ["square-0"]
+    assert not (tmp_path / "study.json").exists()
+    study.fault = None
+    document = run_study(study, tmp_path, THREE)
+    assert study.measured == ["square-0", "square-1", "square-2"]
+    assert run_study(study, tmp_path, THREE)["result"] == document["result"]
+    assert len(study.measured) == 3
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(tmp_path: Path) -> None:
+    study = Squares()
+    study.fault = InterruptedRunError("repeat with --resume")
+    with pytest.raises(InterruptedRunError, match=r"Interrupted in square-1; .*the same command"):
+        run_study(study, tmp_path, THREE)
+
+
+def test_options_that_a_study_does_not_read_or_lacks_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"does not use --steps: its options are --corpus, --see"):
+        run_study(Squares(), tmp_path / "a", StudyOptions(seeds=1, steps=3))
+    with pytest.raises(UsageError, match=r"test/squares needs --seeds: add it"):
+        run_study(Squares(), tmp_path / "a", StudyOptions())
+    assert not (tmp_path / "a").exists()
+
+
+def test_cells_of_other_options_are_not_mixed(tmp_path: Path) -> None:
+    run_study(Squares(), tmp_path, THREE)
+    with pytest.raises(OutputExistsError, match=r"cells of test/squares with the options"):
+        run_study(Squares(), tmp_path, StudyOptions(seeds=2))
+
+
+def test_a_folder_of_something_else_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(OutputExistsError, match=r"something else than a study \(thesis.tex\)"):
+        run_study(Squares(), tmp_path, THREE)
+    with pytest.raises(OutputExistsError, match="is a file"):
+        run_study(Squares(), tmp_path / "thesis.tex", THREE)
+    assert [item.name for item in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_damaged_cell_is_named(tmp_path: Path) -> None:
+    run_study(Squares(), tmp_path, THREE)
+    (tmp_path / "cells" / "square-1.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"square-1.json: is damaged: remove it"):
+        run_study(Squares(), tmp_path, THREE)
+
+
+def test_a_study_is_found_by_its_name() -> None:
+    assert all(find_study(name).name == name for name in STUDIES)
+    with pytest.raises(UsageError, match="no study 'language/gate': choose one of language/gates"):
+        find_study("language/gate")
