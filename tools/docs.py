@@ -1,7 +1,8 @@
 """Regenerates the pages that are drawn from code and data; `--check` only compares.
 
 `docs/cli.md` from the help of the commands, `docs/api.md` from the public docstrings, the benchmark
-pages from their JSON, and the picture of the README from the demo, where it has been run.
+pages and `docs/measured.md` from their JSON, and the picture of the README from the demo, where it has
+been run.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from bench import (
 )
 from bench.power import page as power
 from bilens.cli.app import app
+from tools import measured
 
 ROOT = Path(__file__).parent.parent
 PLATE = Path("runs/demo/eigenvectors.svg")
@@ -130,6 +132,7 @@ def pages() -> dict[Path, str]:
     return {
         ROOT / "docs/cli.md": command_page(),
         ROOT / "docs/api.md": api_page(),
+        ROOT / "docs/measured.md": measured.page(),
         **benchmark_pages(),
     }
 
