@@ -1,8 +1,8 @@
 """Regenerates the pages that are drawn from code and data; `--check` only compares.
 
-`docs/cli.md` from the help of the commands, `docs/api.md` from the public docstrings, the benchmark
-pages and `docs/measured.md` from their JSON, and the picture of the README from the demo, where it has
-been run.
+`docs/cli.md` from the help of the commands, `docs/api.md` from the public docstrings,
+`docs/measured.md` and the benchmark pages from their JSON, and the picture of the README from the
+demo, where it has been run.
 """
 
 from __future__ import annotations
