@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from bilens import certify
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.certify.l2_record import L2Radius
+from bilens.certify.l2_certificates import L2Radius
 
 TARGET_RATE = 2000.0  # radii a second
 INSIDE = 0.999  # of the radius, where nothing may flip

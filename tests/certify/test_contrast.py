@@ -22,7 +22,7 @@ from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import UsageError
 from bilens.certify import contrast
-from bilens.certify.samples import samples_of
+from bilens.certify.inputs import samples_of
 from builders import randn, random_map, rotation, vector
 from certify.hostile_margins import FAMILIES, distance_of, mp
 

@@ -17,8 +17,8 @@ from bilens import certify
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import MemoryLimitError, ShapeError, UsageError
-from bilens.certify.l2_record import L2Radius
-from bilens.certify.status import RadiusStatus
+from bilens.certify.inputs import RadiusStatus
+from bilens.certify.l2_certificates import L2Radius
 from builders import randn, random_map
 from strategies import maps
 

@@ -16,8 +16,8 @@ from bilens import certify
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import MemoryLimitError, UsageError
+from bilens.certify.inputs import RadiusStatus
 from bilens.certify.linf_certificates import LinfRadius
-from bilens.certify.status import RadiusStatus
 from builders import randn, random_map
 from strategies import maps
 

@@ -12,8 +12,8 @@ from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_type
 from bilens.base.errors import NumericalError, ShapeError, UsageError
-from bilens.certify.arguments import checked_inputs
-from bilens.certify.remainder import EPS, checked_k
+from bilens.certify.inputs import checked_inputs
+from bilens.certify.spectrum_enclosure import EPS, checked_k
 from bilens.certify.truncation import truncated_input_bound
 
 
@@ -124,12 +124,7 @@ def truncated_logits(eigs: EigenDecomposition, k: int, x: Tensor) -> tuple[Tenso
 
 
 def check_own(eigs: EigenDecomposition, f: QuadraticMap) -> EigenDecomposition:
-    """Return a decomposition that can be the one of a map along its outputs.
-
-    Raises:
-        UsageError: If it is none, or has other linear or constant terms, or another basis.
-        ShapeError: If the shapes do not fit.
-    """
+    """Return a decomposition that can be the one of a map along its outputs."""
     check_type("eigs", eigs, EigenDecomposition, "use eigendecompose_all(f)")
     d_out, _, d_in = f.sizes
     if eigs.eigenvectors.ndim != 3 or eigs.linear.shape != (d_out, d_in):

@@ -142,17 +142,7 @@ def prepare(
 def contrast_of(
     f: QuadraticMap, first: int, second: int, memory_limit: int | str | None = None
 ) -> Contrast:
-    """Return one pair of a float64 map.
-
-    Pairs whose eigenvalue is not told from zero are left out: with an embedding narrower than the
-    input they are most of them, and one direction stands for all. The error of A is the noise of
-    the eigensolver, its residuals, the largest eigenvalue left out, and ‖V Vᵀ − I‖ where V is not
-    quite orthonormal; that of b is measured, up to the rounding of the measurement.
-
-    Raises:
-        NumericalError: If it cannot be decomposed to the tolerance.
-        MemoryLimitError: If the work would not fit.
-    """
+    """Return one pair of a float64 map."""
     outputs, hidden, width = f.sizes
     u = contrast_direction(outputs, first, second)
     factored = 2 * hidden < width
@@ -196,21 +186,13 @@ def contrast_of(
 
 
 def told_from_zero(values: Tensor, noise: float) -> int:
-    """Return how many of the values, by falling size, to keep: all that exceed the noise.
-
-    At least one, and a multiple of `STEP` where there are that many: pairs of the same number
-    share one root search.
-    """
+    """Return how many of the values, by falling size, to keep: all that exceed the noise."""
     beyond = max(int((values.abs() > noise).sum()), 1)
     return min(-(-beyond // STEP) * STEP, len(values))
 
 
 def with_outside(values: Tensor, vectors: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the pairs with one more: λ = 0, and the direction of b outside the others.
-
-    Where b has no part outside, the direction is zero: its value still stands for the space on
-    which the form vanishes.
-    """
+    """Return the pairs with one more: λ = 0, and the direction of b outside the others."""
     rest = b
     for _ in range(3):  # what is left of the others is subtracted again
         rest = rest - (vectors @ rest) @ vectors

@@ -11,10 +11,16 @@ from torch import Tensor
 from bilens.algebra.directions import contrast_direction
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_count, check_memory, check_type
-from bilens.certify.crossing import crossed, crossing, margins
-from bilens.certify.samples import Samples, samples_of
+from bilens.certify.inputs import (
+    RadiusStatus,
+    Samples,
+    crossed,
+    crossing,
+    margins,
+    samples_of,
+    statuses,
+)
 from bilens.certify.secular import EPS
-from bilens.certify.status import RadiusStatus, statuses
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,10 +119,7 @@ def lower_bounds(f: QuadraticMap, samples: Samples) -> Tensor:
 
 
 def lower_bound(f: QuadraticMap, samples: Samples, rows: Tensor, own: int, rival: int) -> Tensor:
-    """Return the root of m(0) − ε‖g‖₁ − ε²K for some inputs and one rival, rounded down.
-
-    What was summed to an entry of A is bounded by `sizes`, entry by entry; its rounding with it.
-    """
+    """Return the root of m(0) − ε‖g‖₁ − ε²K for some inputs and one rival, rounded down."""
     _, hidden, width = f.sizes
     form = f.form(contrast_direction(f.sizes.d_out, own, rival))
     matrix, b = form.matrix.dense(), form.linear

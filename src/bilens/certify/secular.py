@@ -1,10 +1,4 @@
-"""The secular equation: one monotone function of a multiplier for each problem of a batch.
-
-Both problems of this folder, the least value in a ball and the distance to a quadric, have
-solutions δ_i = −g_i / (2 p_i) with p_i = λ_i + multiplier. The multiplier is kept as its distance
-τ > 0 to the smallest one allowed, so that every p_i = τ + offset_i is a sum of numbers that are
-not negative: nothing cancels, however near the solution is to the hard case.
-"""
+"""The secular equation: one monotone function of a multiplier for each problem of a batch."""
 
 from __future__ import annotations
 
@@ -13,6 +7,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from bilens.base.checks import check_float_tensor
+from bilens.base.errors import ShapeError
 
 EPS = torch.finfo(torch.float64).eps
 SMALLEST = 2.0**-1022  # below it float64 loses digits
@@ -62,22 +59,12 @@ class Secular:
         return Secular(self.offsets[chosen], self.squares[chosen], self.least[chosen])
 
     def floor(self) -> Tensor:
-        """Return the smallest τ that is told from zero, (rows,).
-
-        Problems whose root lies below it are treated as the hard case, an error of 2⁻⁶⁰.
-        """
+        """Return the smallest τ that is told from zero, (rows,)."""
         return (self.least * 2.0**-60).clamp_min(2.0**-1020)
 
 
 def secular(values: Tensor, linear: Tensor, before: Tensor) -> Secular:
-    """Return the problems of (rows, k) eigenvalues and linear terms, already in safe units.
-
-    Args:
-        values: λ.
-        linear: g.
-        before: g before the change of units: a square that vanished is rounded up, so that bounds
-            which subtract the sums stay bounds.
-    """
+    """Return the problems of (rows, k) eigenvalues and linear terms, already in safe units."""
     least = (-values.amin(dim=1)).clamp_min(0)
     squares = linear.square().mul_(0.25)
     if squares.numel() and float(squares.min()) < SMALLEST:
@@ -90,13 +77,6 @@ def root(problem: Secular, equation: Equation, target: Tensor, high: Tensor) -> 
 
     Math: Newton on equation^−½, which is nearly linear near a pole, inside a bracket; a step that
         leaves it is replaced by the geometric mean of its ends.
-    Cost: about 8 · rows · k operations a step, 5 to 10 steps; rows that are done drop out.
-
-    Args:
-        problem: the rows.
-        equation: a function of the sums that falls with τ.
-        target: (rows,), positive.
-        high: (rows,), where the equation is at most the target.
     """
     low = problem.floor()
     result = low.clone()
@@ -151,10 +131,7 @@ def vanishing(values: Tensor, exponent: Tensor) -> Tensor:
 
 
 def shifted(values: Tensor, exponent: Tensor) -> Tensor:
-    """Return values · 2^exponent, exact unless the result under- or overflows; the two broadcast.
-
-    In two steps: 2^exponent alone may overflow where the result does not.
-    """
+    """Values · 2^exponent, exact unless the result under- or overflows; the two broadcast."""
     exponent = exponent.clamp(-4000, 2046)
     half = exponent // 2
     return values * torch.exp2(half.double()) * torch.exp2((exponent - half).double())
@@ -163,3 +140,17 @@ def shifted(values: Tensor, exponent: Tensor) -> Tensor:
 def rounded_up(values: Tensor, exponent: Tensor) -> Tensor:
     """Return values · 2^exponent for bounds of errors: nothing positive becomes zero."""
     return torch.where(values > 0, shifted(values, exponent).clamp_min(SMALLEST), 0.0)
+
+
+def checked_problems(values: Tensor, linear: Tensor) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues, (k,) or (rows, k), and linear terms, (rows, k), after a check."""
+    rows, width = check_float_tensor("linear", linear, num_axes=2)
+    if linear.dtype != torch.float64:
+        raise ShapeError(f"linear has dtype {linear.dtype}; use linear.double().")
+    shape = check_float_tensor("values", values, like=linear)
+    if width == 0 or shape not in ((width,), (rows, width)):
+        raise ShapeError(
+            f"values has shape {shape} and linear {(rows, width)}; expected (k,) or (rows, k), and "
+            "(rows, k), with k at least 1."
+        )
+    return values, linear

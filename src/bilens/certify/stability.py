@@ -17,7 +17,7 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.quantise import Kind, quantise
 from bilens.base.checks import check_type
 from bilens.base.errors import MemoryLimitError, ShapeError, UsageError
-from bilens.certify.remainder import judged
+from bilens.certify.spectrum_enclosure import enclosed
 from bilens.certify.truncation import frobenius_bound, truncation_error
 
 WIDEST_ARRAY = 4096  # inputs up to which an array settles ‖Δ‖₂ where an iteration does not
@@ -92,7 +92,7 @@ def spectrum_stability(
     """
     difference = difference_of(form, changed)
     eig = eigendecompose(form, k)
-    known = judged(eig)
+    known = enclosed(eig)
     change, norm = norm_bound(difference)
     movement = change + known.slack
     gap = torch.zeros_like(eig.eigenvalues)
@@ -139,10 +139,7 @@ def quantisation_stability(
 
 
 def norm_bound(form: QuadraticForm) -> tuple[float, Norm]:
-    """Return a proven bound on ‖Q‖₂ of a form, and which norm it is.
-
-    Cost: as `spectrum_stability` says.
-    """
+    """Return a proven bound on ‖Q‖₂ of a form, and which norm it is."""
     eig = eigendecompose(form, 1)
     if not bool(eig.complete) and form.d_in <= WIDEST_ARRAY:
         try:
@@ -155,12 +152,7 @@ def norm_bound(form: QuadraticForm) -> tuple[float, Norm]:
 
 
 def difference_of(form: QuadraticForm, changed: QuadraticForm) -> QuadraticForm:
-    """Return the quadratic part of changed − form, float64, the neurons of both side by side.
-
-    Raises:
-        UsageError: If one is no form, or they read different bases.
-        ShapeError: If they differ in width.
-    """
+    """Return the quadratic part of changed − form, float64, the neurons of both side by side."""
     for name, one in (("form", form), ("changed", changed)):
         check_type(name, one, QuadraticForm, "read one output of a map with f.form(u)")
     if form.d_in != changed.d_in:

@@ -7,18 +7,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bilens.algebra.covariance import symmetric_root
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Status
+from bilens.algebra.gaussian_moments import GaussianMoments
 from bilens.algebra.gram.squared_norms import squared_norm_rounding, squared_norms
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.base.checks import check_type
 from bilens.base.errors import ShapeError, UsageError
-from bilens.certify.arguments import checked_inputs, checked_number
-from bilens.certify.remainder import (
-    Remainder,
+from bilens.certify.inputs import checked_inputs, checked_number, checked_vector
+from bilens.certify.spectrum_enclosure import (
+    TruncationResidual,
     check_finite_bound,
     checked_k,
     each_form,
-    judged,
+    enclosed,
     rest_of_form,
 )
 
@@ -118,7 +120,7 @@ def _one_error(
     nothing = eig.linear.new_tensor(torch.inf), eig.linear.new_zeros(()), 0 * eig.linear
     if eig.status is not Status.OK and not single:
         return nothing
-    rest = judged(eig).after(k)
+    rest = enclosed(eig).after(k)
     size = rest.size
     if size == torch.inf and form is not None:
         size = frobenius_bound(rest_of_form(form, eig, k))
@@ -135,7 +137,7 @@ def _one_error(
     )
 
 
-def _example(eig: EigenDecomposition, rest: Remainder, k: int) -> tuple[float, Tensor]:
+def _example(eig: EigenDecomposition, rest: TruncationResidual, k: int) -> tuple[float, Tensor]:
     """Return a unit vector on which |E| is large, and how large it is at least."""
     if len(rest.values) == 0:
         return 0.0, torch.zeros_like(eig.linear)
@@ -173,7 +175,7 @@ def smallest_k(eig: EigenDecomposition, tolerance: float, radius: float) -> Tens
     tolerance, radius = checked_number("tolerance", tolerance), checked_number("radius", radius)
     found = []
     for place, one in enumerate(forms):
-        known = judged(one)
+        known = enclosed(one)
         last = known.after(len(one.eigenvalues))
         tails = one.eigenvalues.abs().flip(0).cummax(dim=0).values.flip(0).tolist()
         beyond = last.size - last.slack
@@ -213,7 +215,7 @@ def truncated_input_bound(eig: EigenDecomposition, k: int, x: Tensor) -> InputBo
     whole = x.square().sum(dim=1)
     found = []
     for one in forms:
-        rest = judged(one).after(k)
+        rest = enclosed(one).after(k)
         if rest.size == torch.inf:
             raise UsageError(f"{NOT_PROVEN}.")
         kept = one.eigenvectors[:k]
@@ -227,12 +229,7 @@ def truncated_input_bound(eig: EigenDecomposition, k: int, x: Tensor) -> InputBo
 
 
 def check_own_form(form: QuadraticForm, eig: EigenDecomposition) -> None:
-    """Refuse a form that cannot be the one that was decomposed.
-
-    Raises:
-        UsageError: If it is no form, or has another linear term or basis.
-        ShapeError: If `eig` is a batch, or the widths differ.
-    """
+    """Refuse a form that cannot be the one that was decomposed."""
     check_type("form", form, QuadraticForm, "pass the form that was decomposed")
     if eig.eigenvalues.ndim != 1 or form.d_in != eig.eigenvectors.shape[-1]:
         raise ShapeError(
@@ -244,3 +241,57 @@ def check_own_form(form: QuadraticForm, eig: EigenDecomposition) -> None:
             "form has another basis or linear term than the decomposition: pass the form that was "
             "decomposed."
         )
+
+
+def truncation_moments(
+    eig: EigenDecomposition, k: int, mean: Tensor, covariance: Tensor
+) -> GaussianMoments:
+    """Return mean and variance of q(x) − q_k(x) for x ~ N(μ, Σ).
+
+    Exact up to rounding if the inputs are Gaussian. For other inputs with the same μ and Σ the
+    mean is exact, the variance is not.
+
+    Math: E = Σ_{i>k} λ_i v_i v_iᵀ; mean tr EΣ + μᵀEμ, variance 2 tr EΣEΣ + 4 μᵀEΣEμ. With
+        G = VΣVᵀ over the pairs cut off: Σ_i λ_i (G_ii + (v_i·μ)²), and
+        Σ_ij λ_i λ_j (2 G_ij² + 4 (v_i·μ) G_ij (v_j·μ)).
+    Cost: O(in³) once, O(pairs · in · (in + pairs)) a form.
+
+    Args:
+        eig: of one form or a batch, with all pairs.
+        k: how many pairs are kept.
+        mean: μ, (in,).
+        covariance: Σ, (in, in), symmetric, no eigenvalue below zero.
+
+    Returns:
+        `mean` and `variance` of shape (...), one a form.
+
+    Raises:
+        UsageError: If k does not fit, pairs are missing, or Σ is no covariance.
+        ShapeError: If μ or Σ does not fit.
+        NonFiniteError: If one holds NaN or infinity.
+        NumericalError: If a form did not pass its checks.
+
+    Source: the moments of a Gaussian quadratic form; docs/math.md.
+    """
+    forms = list(each_form(eig))
+    k, d_in = checked_k(eig, k), eig.eigenvectors.shape[-1]
+    centre = checked_vector("mean", mean, d_in)
+    root = symmetric_root(covariance, d_in)
+    if eig.eigenvalues.shape[-1] < d_in:
+        raise UsageError(
+            f"{eig.eigenvalues.shape[-1]} of {d_in} pairs are at hand: decompose with k=None for "
+            "all of them."
+        )
+    found = []
+    for one in forms:
+        one.check_usable()
+        values, vectors = one.eigenvalues[k:], one.eigenvectors[k:]
+        reached = vectors @ root
+        gram, at_mean = reached @ reached.T, vectors @ centre
+        weighed = 2 * gram.square() + 4 * torch.outer(at_mean, at_mean) * gram
+        found.append((values @ (gram.diagonal() + at_mean.square()), values @ weighed @ values))
+    means, variances = (torch.stack(parts) for parts in zip(*found, strict=True))
+    variances = variances.clamp(min=0.0)  # of rounding
+    if eig.eigenvalues.ndim == 1:
+        return GaussianMoments(means[0], variances[0])
+    return GaussianMoments(means, variances)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bilens.certify.universal import universal_perturbation
+from bilens.certify.perturbation import universal_perturbation
 from bilens.findings.attacks.masks import OPTIMAL, OPTIMAL_EDGE, Mask
 from bilens.findings.attacks.objective import Objective
 

@@ -8,7 +8,7 @@ from bilens.algebra.directions import centred_directions
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.base.checks import check_count, check_memory
 from bilens.base.errors import NotQuadraticError, NumericalError, UsageError
-from bilens.certify.arguments import checked_number
+from bilens.certify.inputs import checked_number
 from bilens.findings.exactness import check_exactness
 from bilens.findings.guarantees.certificate_record import Certificate
 from bilens.findings.guarantees.guarantees import (

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.certify.influence import influence_range
-from bilens.certify.input_rows import InputRows, linear_part
-from bilens.certify.input_use import unused_inputs
+from bilens.certify.input_influence import influence_range
+from bilens.certify.input_use import InputRows, linear_part, unused_inputs
 from bilens.findings.guarantees.records import Box, Influence, InputUse
 
 ROWS = 64  # inputs whose rows are read at a time

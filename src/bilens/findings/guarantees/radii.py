@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.certify.l2_certificates import l2_radius
-from bilens.certify.l2_record import L2Radius, certified_accuracy, projected_margin
+from bilens.certify.inputs import RadiusStatus
+from bilens.certify.l2_certificates import L2Radius, certified_accuracy, l2_radius, projected_margin
 from bilens.certify.linf_certificates import linf_radius
-from bilens.certify.status import RadiusStatus
 from bilens.findings.guarantees.records import (
     Box,
     CurvePoint,

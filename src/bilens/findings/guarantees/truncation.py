@@ -11,8 +11,7 @@ from torch import Tensor
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.certify.agreement import CertifiedAgreement, certified_agreement
-from bilens.certify.truncated_moments import truncation_moments
-from bilens.certify.truncation import truncation_error
+from bilens.certify.truncation import truncation_error, truncation_moments
 from bilens.data.moments import mean_and_covariance
 from bilens.findings.guarantees.records import (
     BallOrigin,

@@ -1,9 +1,10 @@
-"""The nearest map that ignores some inputs, and what ignoring them can change at most."""
+"""What one input can do to an output, and what ignoring some inputs can change at most."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -13,9 +14,112 @@ from bilens.algebra.gaussian_moments import GaussianMoments, gaussian_moments
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_memory
 from bilens.base.errors import UsageError
-from bilens.certify.arguments import checked_number
-from bilens.certify.input_rows import EPS, InputRows, checked_map, checked_places, linear_part
-from bilens.certify.trust_region import solve_trust_region
+from bilens.certify.input_use import EPS, InputRows, checked_map, checked_places, linear_part
+from bilens.certify.inputs import checked_number, checked_vector
+from bilens.certify.perturbation import solve_trust_region
+
+Box = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class InfluenceRange:
+    """max |f(x with x_i = a) − f(x with x_i = a′)| over a box, reached by two of its points.
+
+    Attributes:
+        bound: no change is larger, rounding included.
+        reached: f(upper) − f(lower), the largest change, up to rounding.
+        upper: (in,), a point of the box.
+        lower: (in,), the same but for input i.
+        input: i.
+        output: which output.
+        assumption: what the statement is about.
+    """
+
+    bound: float
+    reached: float
+    upper: Tensor
+    lower: Tensor
+    input: int
+    output: int
+    assumption: str
+
+
+def influence_range(f: QuadraticMap, i: int, box: Box, output: int) -> InfluenceRange:
+    """Return how much one input can change one output, anywhere in a box, exactly.
+
+    With the others fixed (low = high there) it is the range of the output over input i.
+
+    Math: as a function of x_i = t the output is q_ii t² + s t + a constant, with
+        s = b_i + 2 Σ_{j≠i} q_ij x_j in an interval whose ends are corners of the box. The range of
+        it over t is convex in s, so that an end of the interval gives the largest; there t is an
+        end of its own interval or the vertex −s / (2 q_ii).
+    Cost: O(hidden · in) after a copy of the factors.
+
+    Args:
+        f: the map.
+        i: which input.
+        box: low and high, (in,) each: x_j may be anywhere between low_j and high_j.
+        output: which output; a contrast is an output of `f.compose_output`.
+
+    Raises:
+        UsageError: If f is no map, there is no such input or output, or low is above high.
+        ShapeError: If low or high does not fit.
+        NonFiniteError: If one holds NaN or infinity.
+    """
+    d_out, _, d_in = checked_map(f).sizes
+    (place,) = checked_places("i", [i], d_in)
+    (output,) = checked_places("output", [output], d_out)
+    low, high = checked_box(box, d_in)
+    rows = InputRows.of(f)
+    mine = InputRows(rows.down[[output]], rows.left, rows.right)
+    row, terms = mine.read([place])[0, 0], mine.terms([place])[0, 0]
+    slope = float(linear_part(f)[output, place])
+    others = 2 * row.index_fill(0, torch.tensor([place]), 0.0)
+    corners = (
+        torch.where(others > 0, low, high),  # the least slope
+        torch.where(others > 0, high, low),
+    )
+    found = [
+        extremes(
+            float(row[place]), slope + float(others @ x), float(low[place]), float(high[place])
+        )
+        for x in corners
+    ]
+    (reached, top, bottom), corner = max(zip(found, corners, strict=True), key=lambda pair: pair[0])
+    farthest = torch.maximum(low.abs(), high.abs())
+    off = EPS * (f.sizes.d_hidden + d_in + 16) * (2 * terms @ farthest + abs(slope))
+    upper, lower = corner.clone(), corner.clone()
+    upper[place], lower[place] = top, bottom
+    return InfluenceRange(
+        reached + float((high - low)[place] * 2 * off),
+        reached,
+        upper,
+        lower,
+        place,
+        output,
+        f"every input anywhere in the box, one apart from the other, in the {f.basis} basis",
+    )
+
+
+def extremes(curvature: float, slope: float, low: float, high: float) -> tuple[float, float, float]:
+    """Return max − min of curvature t² + slope t over [low, high], and where both are."""
+    points = [low, high]
+    if curvature != 0 and low < -slope / (2 * curvature) < high:
+        points.append(-slope / (2 * curvature))
+    return max(
+        ((t - other) * (curvature * (t + other) + slope), t, other)
+        for t, other in product(points, repeat=2)
+    )
+
+
+def checked_box(box: Box, d_in: int) -> Box:
+    """Return low and high in float64."""
+    if not isinstance(box, (tuple, list)) or len(box) != 2:
+        raise UsageError(f"box is a {type(box).__name__}; expected a pair (low, high) of vectors.")
+    low, high = checked_vector("low", box[0], d_in), checked_vector("high", box[1], d_in)
+    if bool((low > high).any()):
+        raise UsageError(f"low is above high for input {int((low > high).int().argmax())}.")
+    return low, high
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,13 +220,6 @@ def on_few_axes(rows: Tensor, places: list[int]) -> tuple[Tensor, Tensor]:
     """Return orthonormal rows that hold all of E_c, and E_c in their coordinates.
 
     Math: E = [[Q_SS, T], [Tᵀ, 0]]; with T = U σ V (thin) it is [[Q_SS, Uσ], [σUᵀ, 0]] on e_S, V.
-
-    Args:
-        rows: (out, s, in), rows S of every Q_c.
-        places: S.
-
-    Returns:
-        (out, k, in) and (out, k, k) with k ≤ 2s.
     """
     num, d_in = len(places), rows.shape[2]
     own = rows[..., places]
@@ -146,13 +243,7 @@ class LargestChange:
 
 
 def largest_change(small: Tensor, linear: Tensor, radius: float) -> LargestChange:
-    """Return the largest |xᵀEx + b·x| over ‖x‖ ≤ radius, for each output.
-
-    Args:
-        small: E, (out, k, k).
-        linear: the leading entries of b, (out, s).
-        radius: of the ball.
-    """
+    """Return the largest |xᵀEx + b·x| over ‖x‖ ≤ radius, for each output."""
     values, columns = torch.linalg.eigh((small + small.mT) / 2)
     turned = (linear[:, None] @ columns[:, : linear.shape[1]])[:, 0]
     balls = torch.full((2 * len(values),), radius, dtype=values.dtype)

@@ -21,7 +21,7 @@ UNKNOWN = (-torch.inf, torch.inf)
 
 
 @dataclass(frozen=True, eq=False)
-class Remainder:
+class TruncationResidual:
     """One form beside its first k pairs: E = Q − Σ_{i≤k} λ_i v_i v_iᵀ.
 
     For every x, with Πx what is left of x without v_1 … v_k:
@@ -54,14 +54,14 @@ class Remainder:
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class SpectrumEnclosure:
     """A decomposition of one form, with an interval for what it does not hold.
 
     Attributes:
         eig: the decomposition.
-        low: no eigenvalue of Q⊥ (see `Remainder`) is smaller.
+        low: no eigenvalue of Q⊥ (see `TruncationResidual`) is smaller.
         high: none is larger.
-        slack: as in `Remainder`, whatever k is.
+        slack: as in `TruncationResidual`, whatever k is.
     """
 
     eig: EigenDecomposition
@@ -69,21 +69,19 @@ class Judged:
     high: float
     slack: float
 
-    def after(self, k: int) -> Remainder:
+    def after(self, k: int) -> TruncationResidual:
         """Return what is left out by the first k pairs."""
         values, vectors = self.eig.eigenvalues[k:], self.eig.eigenvectors[k:]
         if len(self.eig.eigenvalues) == k and self.low > self.high:  # nothing is left at all
-            return Remainder(values, vectors, 0.0, 0.0, self.slack)
+            return TruncationResidual(values, vectors, 0.0, 0.0, self.slack)
         low = min([self.low, *values.tolist()])
-        return Remainder(values, vectors, low, max([self.high, *values.tolist()]), self.slack)
+        return TruncationResidual(
+            values, vectors, low, max([self.high, *values.tolist()]), self.slack
+        )
 
 
-def judged(eig: EigenDecomposition) -> Judged:
-    """Return the decomposition of one form with what is proven about the rest, O(k² · in).
-
-    Raises:
-        NumericalError: If the form did not pass its checks.
-    """
+def enclosed(eig: EigenDecomposition) -> SpectrumEnclosure:
+    """Return the decomposition of one form with what is proven about the rest, O(k² · in)."""
     eig.check_usable()
     values, vectors = eig.eigenvalues, eig.eigenvectors
     overlap = vectors @ vectors.T
@@ -93,15 +91,13 @@ def judged(eig: EigenDecomposition) -> Judged:
     slack = float(2**0.5 * residual) + float(overlap.norm()) * largest
     slack += EPS * (vectors.shape[1] + len(values) + 16) * largest  # of products with an input
     low, high = left_out(eig)
-    return Judged(eig, -pushed(-low, -values, slack), pushed(high, values, slack), slack)
+    return SpectrumEnclosure(
+        eig, -weyl_shift(-low, -values, slack), weyl_shift(high, values, slack), slack
+    )
 
 
 def left_out(eig: EigenDecomposition) -> tuple[float, float]:
-    """Return the interval that holds every eigenvalue of Q that is not at hand, up to noise.
-
-    `UNKNOWN` where the decomposition does not prove one: it is not complete, or one end of the
-    spectrum was not looked at.
-    """
+    """Return the interval that holds every eigenvalue of Q that is not at hand, up to noise."""
     values = eig.eigenvalues.sort(descending=True).values
     if len(values) == eig.eigenvectors.shape[-1]:
         return NOTHING
@@ -119,11 +115,8 @@ def left_out(eig: EigenDecomposition) -> tuple[float, float]:
     return UNKNOWN
 
 
-def pushed(edge: float, values: Tensor, delta: float) -> float:
-    """Return the largest that an eigenvalue of Q⊥ can be, if those left out are at most `edge`.
-
-    An eigenvalue within delta of a pair at hand may have changed places with it.
-    """
+def weyl_shift(edge: float, values: Tensor, delta: float) -> float:
+    """Return the largest that an eigenvalue of Q⊥ can be, if those left out are at most `edge`."""
     if abs(edge) == torch.inf:
         return edge
     for value in values.sort().values.tolist():
@@ -146,12 +139,7 @@ def rest_of_form(form: QuadraticForm, eig: EigenDecomposition, k: int) -> Quadra
 
 
 def each_form(eig: EigenDecomposition) -> Iterator[EigenDecomposition]:
-    """Yield the decompositions of a batch one by one; a single one alone.
-
-    Raises:
-        UsageError: If it is not a decomposition.
-        ShapeError: If a batch has several leading axes.
-    """
+    """Yield the decompositions of a batch one by one; a single one alone."""
     check_type("eig", eig, EigenDecomposition, "use eigendecompose or eigendecompose_all")
     if eig.eigenvalues.ndim > 2:
         raise ShapeError(f"the batch has shape {tuple(eig.complete.shape)}; expected one axis.")
@@ -163,11 +151,7 @@ def each_form(eig: EigenDecomposition) -> Iterator[EigenDecomposition]:
 
 
 def checked_k(eig: EigenDecomposition, k: int) -> int:
-    """Return k if there are as many pairs.
-
-    Raises:
-        UsageError: If it is no integer, below zero, or more than there are pairs.
-    """
+    """Return k if there are as many pairs."""
     k = check_count("k", k, minimum=0)
     if k > eig.eigenvalues.shape[-1]:
         raise UsageError(
@@ -178,11 +162,7 @@ def checked_k(eig: EigenDecomposition, k: int) -> int:
 
 
 def check_finite_bound(bound: float) -> float:
-    """Return a bound that float64 can hold.
-
-    Raises:
-        NumericalError: If it overflowed.
-    """
+    """Return a bound that float64 can hold."""
     if not abs(bound) < torch.inf:
         raise NumericalError("radius² · |λ| is beyond float64: rescale the form or the radius.")
     return bound
