@@ -9,7 +9,7 @@ import torch
 
 from bilens.api.table_audit import audit_table
 from bilens.io.loaded_model import LoadedModel
-from bilens.nn.exact_classifier import classifier_of_map
+from bilens.nn.classifier import classifier_of_map
 from bilens.train.table.fit import fit_table
 from bilens.train.table.losses import CrossEntropy, Loss, SquaredError
 from bilens.train.table.recipe import TableRecipe

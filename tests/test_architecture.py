@@ -124,7 +124,7 @@ IGNORANT = {
 }
 
 # A language model writes itself in the layout that others load: these files know what a file is.
-EXPORT = {f"nn/{name}.py" for name in ("huggingface_export", "llama_layout", "model_card")}
+EXPORT = {f"nn/{name}.py" for name in ("huggingface_export", "llama_layout")}
 EXPORT |= {"nn/transformer.py"}
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 import bilens
-from bilens.io.exactness import Exactness
 from bilens.io.load import LayerView, LoadedModel
+from bilens.nn.agreement import Agreement
 
 # Names may be added; none may be renamed or removed.
 PUBLIC = [
@@ -463,7 +463,7 @@ ATTRIBUTES: dict[type, list[str]] = {
         "provenance",
         "exactness",
     ],
-    Exactness: ["layer", "source", "rows", "max_error", "relative_error"],
+    Agreement: ["layer", "source", "rows", "max_error", "relative_error"],
 }
 
 

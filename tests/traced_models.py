@@ -9,7 +9,7 @@ import torch
 import bilens as bl
 from bilens.data.tokenizer import train_tokenizer
 from bilens.nn import BilinearTransformer, TopKSAE
-from bilens.nn.layer import Gate
+from bilens.nn.mlp import Gate
 from bilens.train.language.corpus import CorpusDescription, CorpusOptions
 
 WIDTH, LATENTS, K, N_CTX = 8, 12, 3, 16

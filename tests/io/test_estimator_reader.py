@@ -51,8 +51,8 @@ def test_the_layers_are_the_estimator(target: str, activation: str) -> None:
         y = y.softmax(dim=-1) if "classes" in target else y.sigmoid()
         expected = estimator.predict_proba(X)
     np.testing.assert_allclose(y, expected, atol=1e-12)
-    assert model.reading is not None
-    assert model.reading.max_error < 1e-12
+    assert model.load_report is not None
+    assert model.load_report.max_error < 1e-12
     wanted = {"identity": "identity", "logistic": "sigmoid"}.get(activation, activation)
     assert {view.activation.name for view in model.layers.values()} == {wanted}
 
@@ -63,8 +63,8 @@ def test_two_classes_have_two_logits_and_their_names() -> None:
     assert model.output_names == ("no", "yes")
     assert model.network[-1].sizes.d_out == 2
     assert model.network[-1].gives == "logits"
-    assert model.reading is not None
-    assert "z the one logit" in str(model.reading.head)
+    assert model.load_report is not None
+    assert "z the one logit" in str(model.load_report.head)
 
 
 def test_columns_keep_their_names() -> None:
@@ -130,8 +130,8 @@ def test_affine_steps_of_a_pipeline_join_the_first_layer(target: str) -> None:
     y = model.network[0].weights(torch.float64)(torch.tensor(X))
     expected = pipeline.predict_proba(X) if "classes" in target else pipeline.predict(X)
     np.testing.assert_allclose(y.softmax(-1) if "classes" in target else y, expected, atol=1e-9)
-    assert model.reading is not None
-    assert "the Pipeline's own outputs" in model.reading.against
+    assert model.load_report is not None
+    assert "the Pipeline's own outputs" in model.load_report.worst.source
 
 
 def test_a_step_that_is_not_affine_is_refused() -> None:

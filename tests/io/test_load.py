@@ -22,7 +22,7 @@ from bilens.io.load import load
 from bilens.io.model_folder import save
 from bilens.io.tensors import file_sha256
 from bilens.nn import BilinearMLP
-from bilens.nn.layer import Gate
+from bilens.nn.mlp import Gate
 from checkpoints import official, official_state
 from models import MAKERS, edit_config, make
 

@@ -50,9 +50,9 @@ def test_what_cannot_be_traced_is_watched(gated: bool) -> None:
     with torch.no_grad():
         expected = module[1].double()(x)
     torch.testing.assert_close(view.weights(torch.float64)(x), expected)
-    assert model.reading is not None
-    assert model.reading.max_error < 1e-12
-    assert model.reading.left_out == ("0 (LayerNorm)",)
+    assert model.load_report is not None
+    assert model.load_report.max_error < 1e-12
+    assert model.load_report.left_out == ("0 (LayerNorm)",)
 
 
 @pytest.mark.parametrize("example", [torch.zeros(2, 5), (1, 2), {"y": torch.zeros(2, 4)}])
@@ -136,8 +136,8 @@ def test_a_network_is_fitted_end_to_end() -> None:
     )
     model = bl.from_module(module)
     assert [view.gives for view in model.network] == ["neurons", "logits"]
-    assert model.reading is not None
-    assert model.reading.head == "Softmax"
+    assert model.load_report is not None
+    assert model.load_report.head == "Softmax"
     x = randn(500, 4)
     fit = bl.quadratic_fit(model, samples=200, data=x)
     with torch.no_grad():
@@ -148,8 +148,10 @@ def test_a_network_is_fitted_end_to_end() -> None:
     assert fit.on_data.quadratic.overall == pytest.approx(1 - float(rest / spread))
     other = bl.from_module(nn.Sequential(nn.Linear(4, 6), nn.Tanh()))
     assert other.weights_sha256 != model.weights_sha256
-    assert other.reading is not None
-    assert "Largest difference from the module's own operations" in "\n".join(other.reading.lines())
+    assert other.load_report is not None
+    assert "Largest difference from the module's own operations" in "\n".join(
+        other.load_report.lines()
+    )
 
 
 def test_what_needs_a_module_of_ours_is_refused() -> None:

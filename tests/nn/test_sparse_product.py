@@ -1,14 +1,21 @@
-"""Sparse products: those of the dense code, and their gradients.
+"""Sparse products: those of the dense code, and their gradients; the k largest of each row.
 
-Broken once: `code_transposed_times` without the order by latent; rows were added to others.
+Broken once: `code_transposed_times` without the order by latent; rows were added to others. The
+groups of `largest` taken as runs of neighbours while their members were looked up by stride.
 """
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
-from bilens.nn.sparse_product import chosen_pre_activations, code_times, code_transposed_times
+from bilens.nn.sparse_product import (
+    chosen_pre_activations,
+    code_times,
+    code_transposed_times,
+    largest,
+)
 
 ROWS, K, LATENTS, WIDTH = 9, 3, 7, 5
 
@@ -59,3 +66,30 @@ def test_only_what_needs_a_gradient_gets_one() -> None:
     code_times(values, indices, matrix).sum().backward()
     assert values.grad is None
     assert matrix.grad is not None
+
+
+SIZES = [(5, 2), (64, 3), (100, 7), (512, 16), (1024, 31), (1000, 30), (4096, 30), (3, 2)]
+
+
+@pytest.mark.parametrize(("n", "k"), SIZES)
+def test_it_finds_the_values_of_a_full_sort(n: int, k: int) -> None:
+    rows = torch.randn(40, n, generator=torch.Generator().manual_seed(n))
+    values, indices = largest(rows, k)
+    assert torch.equal(values, rows.sort(dim=1, descending=True).values[:, :k])
+    assert torch.equal(rows.gather(1, indices), values)
+
+
+@pytest.mark.parametrize(("n", "k"), SIZES)
+def test_of_equals_it_takes_those_that_come_first(n: int, k: int) -> None:
+    rows = torch.randint(4, (40, n), generator=torch.Generator().manual_seed(n)).float()
+    expected = rows.sort(dim=1, descending=True, stable=True)
+    values, indices = largest(rows, k)
+    assert torch.equal(values, expected.values[:, :k])
+    assert torch.equal(indices, expected.indices[:, :k])
+
+
+def test_negative_rows_and_infinite_ones_are_ranked_too() -> None:
+    rows = torch.tensor([[-3.0, -1.0, -2.0, -torch.inf], [-torch.inf] * 4])
+    values, indices = largest(rows, 2)
+    assert values.tolist() == [[-1.0, -2.0], [-torch.inf] * 2]
+    assert indices.tolist() == [[1, 2], [0, 1]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ def decompose_layers(
             ahead[name] = job
     about = {
         "data": None if inputs is None else inputs.about,
-        "exactness": None if model.compare is None else asdict(model.exactness),
+        "exactness": None if model.compare is None else model.exactness.to_dict(),
         "reproduce": describe_run(command, request.seed),
     }
     try:

@@ -23,7 +23,7 @@ from bilens.findings.subject import LabelledImages, in_float64, summarise
 from bilens.io.load import LoadedModel
 from bilens.io.tensors import file_sha256
 from bilens.nn import BilinearClassifier
-from bilens.nn.exact_classifier import in_standard_units
+from bilens.nn.classifier import in_standard_units
 
 Baseline = Literal["zeros", "mean"]
 

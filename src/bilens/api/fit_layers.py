@@ -16,8 +16,8 @@ from bilens.api.provenance import describe_run, describe_source
 from bilens.api.quadratic_fit import Subject, quadratic_fit
 from bilens.base.errors import UsageError
 from bilens.findings.records import SCHEMA_VERSION
-from bilens.io.layer_view import LayerView
 from bilens.io.load import LoadedModel
+from bilens.nn.layer_view import LayerView
 
 WHOLE = "model"  # what the layers one behind the other are called
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from bilens.findings.layers.subject import LayerSubject
-from bilens.io.layer_view import LayerView
 from bilens.io.load import LoadedModel
-from bilens.io.module_layers import Module, layer_views
 from bilens.io.module_reader import from_module
 from bilens.nn import BilinearClassifier
+from bilens.nn.layer_view import LayerView
+from bilens.nn.module_layers import Module, layer_views
 
 
 def layer_subjects(model: LoadedModel | nn.Module) -> tuple[LayerSubject, ...]:

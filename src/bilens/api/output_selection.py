@@ -11,8 +11,8 @@ from torch import Tensor
 from bilens.algebra.directions import centred_directions, contrast_direction, raw_directions
 from bilens.api.decomposition_request import Request
 from bilens.base.errors import UsageError
-from bilens.io.layer_view import Gives
 from bilens.io.load import LoadedModel
+from bilens.nn.layer_view import Gives
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from bilens.base.errors import ShapeError, UsageError
 from bilens.io.estimator_reader import from_sklearn
 from bilens.io.load import LayerView, LoadedModel
 from bilens.nn import BilinearTransformer
-from bilens.nn.network_weights import network_weights
+from bilens.nn.module_layers import network_weights
 
 Run = Callable[[Tensor], Tensor]
 Subject = nn.Module | LoadedModel | LayerView | Layer | Sequence[Layer]

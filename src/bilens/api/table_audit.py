@@ -21,7 +21,7 @@ from bilens.findings.table_audit import LabelledRows, NamedColumns, audit_column
 from bilens.io.load import LoadedModel
 from bilens.io.tensors import file_sha256
 from bilens.nn import BilinearClassifier
-from bilens.nn.exact_classifier import in_standard_units
+from bilens.nn.classifier import in_standard_units
 from bilens.report.table_report import TableReport
 
 

@@ -24,7 +24,7 @@ from bilens.findings.loudest_values import loudest_values
 from bilens.findings.records import Exactness, Finding
 from bilens.findings.table_records import RowReading, TableFindings, TableModel, TableScore
 from bilens.nn import BilinearClassifier
-from bilens.nn.exact_classifier import in_standard_units
+from bilens.nn.classifier import in_standard_units
 
 NUM_INPUTS = 1000
 LISTED_PAIRS = 20  # of each output

@@ -14,10 +14,9 @@ from bilens.algebra.approximation.layer_weights import Layer, MLPWeights
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.base.checks import check_finite
 from bilens.base.errors import UsageError
-from bilens.io.layer_view import LayerView
-from bilens.io.loaded_model import LoadedModel
-from bilens.io.reading import Reading
-from bilens.nn.mlp_search.layer_check import LayerCheck, compared
+from bilens.io.loaded_model import LoadedModel, LoadReport
+from bilens.nn.agreement import Agreement, agreement, normal_inputs
+from bilens.nn.layer_view import LayerView
 
 ESTIMATORS = ("MLPClassifier", "MLPRegressor")
 ACTIVATIONS: dict[str, ActivationName] = {
@@ -26,7 +25,6 @@ ACTIVATIONS: dict[str, ActivationName] = {
     "tanh": "tanh",
     "relu": "relu",
 }
-ROWS = 16
 
 
 def from_sklearn(estimator: object) -> LoadedModel:
@@ -34,8 +32,8 @@ def from_sklearn(estimator: object) -> LoadedModel:
 
     The layers end where the estimator's output activation begins: at the logits of a classifier.
     Two classes have one logit z there; here they have two, −z/2 and z/2, whose softmax is the
-    estimator's pair of probabilities. `model.reading.head` names the output activation. Steps of a
-    pipeline before the MLP become part of its first layer if they are affine, as scalers are.
+    estimator's pair of probabilities. `model.load_report.head` names the output activation. Steps
+    of a pipeline before the MLP become part of its first layer if they are affine, as scalers are.
 
     A fitted estimator of `bl.sklearn` is its own exact model, with the names of its columns.
 
@@ -46,7 +44,7 @@ def from_sklearn(estimator: object) -> LoadedModel:
 
     Returns:
         A model without `module`, with the names of inputs and classes that the estimator has;
-        `model.reading` says how far its outputs are from the estimator's.
+        `model.load_report` says how far its outputs are from the estimator's.
 
     Raises:
         UsageError: If it is another object, not fitted, or a step before it is not affine.
@@ -73,6 +71,7 @@ def from_sklearn(estimator: object) -> LoadedModel:
             gated=False,
             reads="neurons" if index else "inputs",
             gives="neurons" if index < last else "logits" if is_classifier(fitted) else "outputs",
+            name=name,
         )
         for index, (name, layer) in enumerate(zip(names, layers, strict=True))
     }
@@ -82,8 +81,7 @@ def from_sklearn(estimator: object) -> LoadedModel:
         + (f" → {len(layer.down)}" if index == last else "")
         for index, (name, layer) in enumerate(zip(names, layers, strict=True))
     }
-    against = f"the {type(whole).__name__}'s own outputs"
-    reading = Reading(roles, False, {"output": check}, against, (), head_of(fitted))
+    report = LoadReport(roles, False, {"output": check}, (), head_of(fitted))
     return LoadedModel(
         None,
         f"the {type(whole).__name__}",
@@ -92,7 +90,7 @@ def from_sklearn(estimator: object) -> LoadedModel:
         provenance={"format": f"scikit-learn {kind}"},
         input_names=input_names(whole),
         views=views,
-        reading=reading,
+        load_report=report,
     )
 
 
@@ -158,9 +156,8 @@ def behind(step: Any, layer: MLPWeights) -> MLPWeights:
     units = torch.eye(width, dtype=torch.float64)
     shift = transformed(step, torch.zeros(1, width, dtype=torch.float64))[0]
     matrix = (transformed(step, units) - shift).T
-    generator = torch.Generator().manual_seed(0)
-    x = 10 * torch.randn(ROWS, width, generator=generator, dtype=torch.float64)
-    if not compared(transformed(step, x), x @ matrix.T + shift).passed:
+    x = 10 * normal_inputs(width)
+    if not agreement(name, "", transformed(step, x), x @ matrix.T + shift).passed:
         raise UsageError(
             f"the step {name} before the MLP is not affine: pass the MLP alone, pipeline[-1], with "
             "inputs as it receives them."
@@ -216,7 +213,7 @@ def input_names(estimator: Any) -> tuple[str, ...] | None:
     return None if names is None else tuple(map(str, names))
 
 
-def check_against(whole: Any, estimator: Any, layers: tuple[MLPWeights, ...]) -> LayerCheck:
+def check_against(whole: Any, estimator: Any, layers: tuple[MLPWeights, ...]) -> Agreement:
     """Return how far the layers are from the estimator: probabilities, or outputs of a regressor.
 
     Args:
@@ -227,8 +224,7 @@ def check_against(whole: Any, estimator: Any, layers: tuple[MLPWeights, ...]) ->
     Raises:
         NumericalError: If they are another function.
     """
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(ROWS, layers[0].d_in, generator=generator, dtype=layers[0].up.dtype)
+    x = normal_inputs(layers[0].d_in, dtype=layers[0].up.dtype)
     y: Tensor = x
     for layer in layers:
         y = layer(y.to(layer.up.dtype))
@@ -239,9 +235,10 @@ def check_against(whole: Any, estimator: Any, layers: tuple[MLPWeights, ...]) ->
             several = estimator.out_activation_ == "logistic" and not one_logit(estimator)
             y = torch.sigmoid(y) if several else torch.softmax(y, dim=-1)
         else:
-            expected = whole.predict(x.numpy()).reshape(ROWS, -1)
+            expected = whole.predict(x.numpy()).reshape(len(x), -1)
             y = y.exp() if estimator.out_activation_ == "exp" else y
-    return compared(torch.as_tensor(expected), y).refuse("the estimator")
+    against = f"the {type(whole).__name__}'s own outputs"
+    return agreement("output", against, torch.as_tensor(expected), y).required()
 
 
 def hash_of(layers: tuple[Layer, ...]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from bilens.base.checks import check_count
 from bilens.base.errors import CheckpointError, UsageError
-from bilens.nn.layer import Gate
+from bilens.nn.mlp import Gate
 from bilens.nn.transformer_config import TransformerConfig
 
 GATES: dict[object, Gate | None] = {

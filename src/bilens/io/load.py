@@ -11,12 +11,10 @@ from torch import nn
 from bilens.base.errors import CheckpointError, MemoryLimitError, UsageError
 from bilens.io.config import FORMAT, read_json
 from bilens.io.huggingface_llama import read_llama
-from bilens.io.layer_view import LayerView
 from bilens.io.llama_config import LayersAloneError, is_huggingface
 from bilens.io.loaded_model import LoadedModel
 from bilens.io.mapped.reader import Activations, Said, read_mapped
 from bilens.io.model_folder import CONFIG_NAME, WEIGHTS_NAME, read_model_folder
-from bilens.io.module_layers import Module
 from bilens.io.official_image import (
     build_official_image,
     is_official_image,
@@ -37,6 +35,8 @@ from bilens.io.stored.safetensors_folder import refuse_pickles
 from bilens.io.tensors import MixedDtypesError, file_sha256, read_safetensors, refuse_pickle
 from bilens.nn import TopKSAE
 from bilens.nn.hooks import NAME as HOOK_NAME
+from bilens.nn.layer_view import LayerView
+from bilens.nn.module_layers import Module
 
 __all__ = ["LayerView", "LoadedModel", "load"]
 
@@ -64,9 +64,9 @@ def load(
 
     Of any other safetensors file the ordinary and gated MLPs can be read: `roles` says which tensor
     is what, for example {"up.0": "net.0.weight", "up_bias.0": "net.0.bias", "down.0": …};
-    without it they are guessed from names and shapes, and `model.reading` shows the guess. Layers
-    of which only the last has `down` are one behind the other. Objects in memory are read by
-    `bl.from_module` and `bl.from_sklearn`.
+    without it they are guessed from names and shapes, and `model.load_report` shows the
+    guess. Layers of which only the last has `down` are one behind the other. Objects in memory are
+    read by `bl.from_module` and `bl.from_sklearn`.
 
     Args:
         path: a folder with `config.json` and `model.safetensors` (a Llama's may be in shards), or

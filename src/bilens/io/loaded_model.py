@@ -1,4 +1,4 @@
-"""A model read from disk: its layers, and the module of ours where there is a whole one."""
+"""A model that was read: its layers, the module of ours where there is one, the load report."""
 
 from __future__ import annotations
 
@@ -7,15 +7,66 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from bilens.base.errors import UsageError
-from bilens.io.exactness import Exactness
-from bilens.io.layer_view import LayerView
-from bilens.io.module_layers import Module, compare_with_module, layer_views
-from bilens.io.reading import Reading
+from bilens.nn.agreement import Agreement
+from bilens.nn.layer_view import LayerView
+from bilens.nn.module_layers import Module, compare_with_module, layer_views
+
+LINES = 12  # of a kind that are shown
+
+
+@dataclass(frozen=True, eq=False)
+class LoadReport:
+    """What a reader took for what, said so that it can be looked over.
+
+    Attributes:
+        roles: layer → what it is made of, in words.
+        guessed: whether names and shapes alone decided it.
+        checks: what was compared → how far it is from the source.
+        left_out: what was not read, in words.
+        head: what the source applies behind the last layer; None for nothing.
+    """
+
+    roles: Mapping[str, str]
+    guessed: bool
+    checks: Mapping[str, Agreement]
+    left_out: tuple[str, ...] = ()
+    head: str | None = None
+
+    @property
+    def worst(self) -> Agreement:
+        """The check that came out worst."""
+        return max(self.checks.values(), key=lambda check: check.max_error)
+
+    @property
+    def max_error(self) -> float:
+        """The largest difference of an output from the source, over all checks."""
+        return self.worst.max_error
+
+    def lines(self) -> list[str]:
+        """Return what a person should know before trusting the layers."""
+        how = "Guessed from names and shapes" if self.guessed else "Read"
+        largest = max(check.largest for check in self.checks.values())
+        rows = max(check.rows for check in self.checks.values())
+        said = [f"{how}: {name}: {text}." for name, text in self.roles.items()]
+        return [
+            *shown(said, "layers"),
+            f"Largest difference from {self.worst.source}: {self.max_error:.1e} on {rows} random "
+            f"inputs, where the largest output is {largest:.3g}.",
+            *([f"Behind the last layer: {self.head}, which is not read."] if self.head else []),
+            *shown([f"Not read: {text}." for text in self.left_out], "parts not read"),
+        ]
+
+
+def shown(lines: list[str], what: str) -> list[str]:
+    """Return the first lines of many, and how many more there are."""
+    if len(lines) <= LINES:
+        return lines
+    return [*lines[: LINES - 1], f"… {len(lines) - LINES + 1} more {what}."]
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A model read from disk.
+    """A model read from disk, or from an object in memory.
 
     Attributes:
         module: the PyTorch module, on the CPU, in evaluation mode; None where the layers alone are
@@ -32,7 +83,7 @@ class LoadedModel:
         input_mean: of each input, where the model was trained; None if nothing says.
         input_scale: standard deviation of each input there; None if nothing says.
         views: the layers, where there is no module.
-        reading: what was taken for what, and how exactly, where something had to be found out.
+        load_report: what was taken for what, and how exactly, where that had to be found out.
         compare: compares the first and the last layer, as they were read, with their source; None
             where the module is the source.
     """
@@ -45,8 +96,8 @@ class LoadedModel:
     provenance: Mapping[str, str] = field(default_factory=dict)
     input_names: tuple[str, ...] | None = None
     views: Mapping[str, LayerView] = field(default_factory=dict)
-    reading: Reading | None = None
-    compare: Callable[[], Exactness] | None = None
+    load_report: LoadReport | None = None
+    compare: Callable[[], Agreement] | None = None
     input_mean: tuple[float, ...] | None = None
     input_scale: tuple[float, ...] | None = None
 
@@ -63,7 +114,7 @@ class LoadedModel:
         return views if chained and all(view.reads == "neurons" for view in views[1:]) else ()
 
     @cached_property
-    def exactness(self) -> Exactness:
+    def exactness(self) -> Agreement:
         """How far layers, as they were read, compute what their source does.
 
         The first and the last layer of a file of others, and the first one of a module of ours,
@@ -75,16 +126,13 @@ class LoadedModel:
         """
         if self.compare is not None:
             return self.compare()
-        if self.reading is not None:
-            return self.reading.exactness()
+        if self.load_report is not None:
+            return self.load_report.worst
         assert self.module is not None, "layers alone come with a source"
         return compare_with_module(self.module, self.layers)
 
     def whole(self, reader: str) -> Module:
-        """Return the module.
-
-        Args:
-            reader: who needs it, for the message: "an audit".
+        """Return the module for a reader that needs one ("an audit"), and raise where it is None.
 
         Raises:
             UsageError: If the layers alone were read.

@@ -7,11 +7,8 @@ import hashlib
 import torch
 from torch import nn
 
-from bilens.io.layer_view import Gives, LayerView, Reads
-from bilens.io.loaded_model import LoadedModel
-from bilens.io.reading import Reading
-from bilens.nn.mlp_search.find_mlps import FoundMLPs, find_mlps
-from bilens.nn.mlp_search.found_layer import FoundLayer
+from bilens.io.loaded_model import LoadedModel, LoadReport
+from bilens.nn.mlp_search.find_mlps import find_mlps
 
 
 def from_module(module: nn.Module, example: object = None) -> LoadedModel:
@@ -22,7 +19,7 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
     and batch normalisations become part of a layer. Where that does not reach, an example is
     run and what enters each linear map is compared with what leaves the ones before it. An
     activation is known by its values. Every layer is compared with what the module itself
-    computes there; `model.reading` says how far it is off, and what was not read.
+    computes there; `model.load_report` says how far it is off, and what was not read.
 
     Where the layers one behind the other are the module, `bl.quadratic_fit(model)` reads it end to
     end; otherwise layer by layer, `bl.quadratic_fit(model.layers[name])`.
@@ -50,40 +47,9 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
         f"the {kind}",
         hash_of(module),
         provenance={"format": f"PyTorch module {kind}"},
-        views=views_of(found),
-        reading=Reading(
-            {name: made_of(layer) for name, layer in found.layers.items()},
-            False,
-            found.checks,
-            "the module's own operations",
-            found.left_out,
-            found.head,
-        ),
+        views=found.layers,
+        load_report=LoadReport(found.made_of, False, found.checks, found.left_out, found.head),
     )
-
-
-def views_of(found: FoundMLPs) -> dict[str, LayerView]:
-    """Return a view of each layer that was found."""
-    last = len(found.layers) - 1
-    views = {}
-    for index, (name, layer) in enumerate(found.layers.items()):
-        reads: Reads = "activations"
-        gives: Gives = "outputs"
-        if found.network:
-            reads = "neurons" if index else "inputs"
-            gives = "neurons" if index < last else "logits" if found.head else "outputs"
-        gated = layer.neurons.value is not None
-        activation = layer.neurons.activation
-        views[name] = LayerView(
-            layer.sizes, activation, layer.dtype, layer.read, gated, reads, gives
-        )
-    return views
-
-
-def made_of(layer: FoundLayer) -> str:
-    """Return what a layer was found to be, in words."""
-    kind = "gated" if layer.neurons.value is not None else "ordinary"
-    return f"{kind}, {layer.neurons.activation}, made of {', '.join(layer.paths)}"
 
 
 def hash_of(module: nn.Module) -> str:

@@ -19,8 +19,8 @@ from bilens.base.errors import CheckpointError, UsageError
 from bilens.io.build_transformer import build_transformer
 from bilens.io.tensors import check_names, check_shapes
 from bilens.nn import BilinearTransformer
-from bilens.nn.layer import Gate
-from bilens.nn.rotary import rotary_frequencies
+from bilens.nn.block import rotary_frequencies
+from bilens.nn.mlp import Gate
 from bilens.nn.transformer_config import TransformerConfig
 
 KEYS = {"n_head", "n_layer", "n_ctx", "d_model", "d_hidden"}

@@ -1,15 +1,122 @@
-"""One block of a transformer: attention and an MLP, each adding to the residual stream."""
+"""The parts of a transformer: norm, rotary positions, attention, block, tied head."""
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from dataclasses import dataclass
+from functools import lru_cache
 
-from bilens.nn.attention import Attention, KeyValueCache, Positions
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
 from bilens.nn.hooks import Observer, unobserved
-from bilens.nn.mlp import BilinearMLP
-from bilens.nn.ordinary_mlp import MLP
-from bilens.nn.rms_norm import RMSNorm
+from bilens.nn.mlp import MLP, BilinearMLP
 from bilens.nn.transformer_config import TransformerConfig
+
+
+class RMSNorm(nn.Module):
+    """x / √(mean(x²) + ε), without a gain: a gain belongs to the weights that read the result.
+
+    Source: arXiv:1910.07467, equation 4 with g = 1.
+    """
+
+    def __init__(self, epsilon: float) -> None:
+        super().__init__()
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normalised inputs, (..., d) → (..., d)."""
+        return functional.rms_norm(x, x.shape[-1:], eps=self.epsilon)
+
+
+def rotary_frequencies(d_head: int, base: float, device: torch.device | None = None) -> Tensor:
+    """Return base^(−2i/d_head) for each pair i, (d_head/2,) float32."""
+    return 1.0 / base ** (torch.arange(0, d_head, 2, device=device).float() / d_head)
+
+
+@lru_cache(maxsize=16)
+def rotation_table(
+    num_positions: int, d_head: int, base: float, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return cosines and sines of position · base^(−2i/d_head), each (num_positions, d_head/2)."""
+    with torch.inference_mode(False):  # the table is kept, and training may be next to read it
+        # in float32, as Llama forms them, so that both are the same function
+        positions = torch.arange(num_positions, device=device).float()
+        angles = positions[:, None] * rotary_frequencies(d_head, base, device)
+        return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """Turn the pairs (i, i + d_head/2) of the last axis; Llama and the paper pair them so too."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cosines - second * sines, second * cosines + first * sines], dim=-1)
+
+
+@dataclass(eq=False)
+class KeyValueCache:
+    """Keys and values of the tokens so far: one block's memory of a text in the making."""
+
+    keys: Tensor  # (batch, heads, positions, d_head), filled up to `length`
+    values: Tensor
+    length: int = 0
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        end = self.length + keys.shape[2]
+        self.keys[:, :, self.length : end] = keys
+        self.values[:, :, self.length : end] = values
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+
+@dataclass(frozen=True, eq=False)
+class Positions:
+    """Where the tokens of a batch stand, and which earlier ones each may look at."""
+
+    cosines: Tensor  # broadcast against (batch, tokens, heads, d_head/2)
+    sines: Tensor
+    visible: Tensor | None  # (batch, 1, queries, keys), True where it may look; None is causal
+
+
+class Attention(nn.Module):
+    """out(softmax(q kᵀ / √d_head) v) for each head, (batch, tokens, d_model) → the same."""
+
+    def __init__(self, d_model: int, n_head: int) -> None:
+        super().__init__()
+        self.n_head = n_head
+        # rows of the queries, the keys and the values, head after head in each
+        self.qkv = nn.Linear(d_model, 3 * d_model, bias=False)
+        self.out = nn.Linear(d_model, d_model, bias=False)
+
+    def forward(
+        self, x: Tensor, positions: Positions, cache: KeyValueCache | None = None
+    ) -> Tensor:
+        """Return what the heads add to the residual stream."""
+        batch, tokens, d_model = x.shape
+        turned, v = self.qkv(x).split([2 * d_model, d_model], dim=-1)
+        shape = (batch, tokens, -1, d_model // self.n_head)
+        turned = rotate(turned.view(shape), positions.cosines, positions.sines)
+        q, k = turned.transpose(1, 2).chunk(2, dim=1)
+        v = v.view(shape).transpose(1, 2)
+        if cache is not None:
+            k, v = cache.append(k, v)
+        heads = functional.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=positions.visible,
+            is_causal=positions.visible is None and tokens > 1,
+        )
+        y: Tensor = self.out(heads.transpose(1, 2).reshape(batch, tokens, d_model))
+        return y
+
+
+def visible_keys(real: Tensor) -> Tensor:
+    """Return which tokens each token may look at, (batch, tokens) → (batch, 1, tokens, tokens)."""
+    tokens = real.shape[1]
+    causal = torch.ones(tokens, tokens, dtype=torch.bool, device=real.device).tril()
+    # padding sees itself, so that no row of the softmax is empty; nobody reads what it gives
+    itself = torch.eye(tokens, dtype=torch.bool, device=real.device)
+    return ((causal & real[:, None, :]) | itself)[:, None]
 
 
 class Block(nn.Module):
@@ -40,3 +147,19 @@ class Block(nn.Module):
         x = observe("resid_mid", x)
         x = x + observe("mlp_out", self.mlp(observe("mlp_in", self.mlp_norm(x))))
         return observe("resid_post", x)
+
+
+class TiedHead(nn.Module):
+    """x ↦ embed.weight x. It owns no weight, so that files and optimisers see it once."""
+
+    def __init__(self, embed: nn.Embedding) -> None:
+        super().__init__()
+        self._embed = (embed,)  # in a tuple: a module kept as an attribute would be a child
+
+    @property
+    def weight(self) -> Tensor:
+        return self._embed[0].weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits, (..., d_model) → (..., vocab_size)."""
+        return functional.linear(x, self.weight)

@@ -1,4 +1,4 @@
-"""Named places of a transformer where activations are read or replaced during a run."""
+"""Named points of a transformer where activations are read or replaced during a run."""
 
 from __future__ import annotations
 
@@ -25,25 +25,16 @@ def unobserved(_point: str, value: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Hooks:
-    """What a run captures and what it replaces.
-
-    Attributes:
-        capture: names such as "blocks.0.mlp_out".
-        replace: name → function of the activations there, (batch, tokens, d_model) → the same.
-        captured: name → activations, filled during the run; after the edit where there is one.
-    """
+    """What a run captures and what it replaces."""
 
     capture: frozenset[str]
     replace: Mapping[str, Edit]
+    # filled during the run; after the edit where there is one
     captured: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, capture: Collection[str], replace: Mapping[str, Edit], n_layer: int) -> Hooks:
-        """Return the hooks of a run.
-
-        Raises:
-            UsageError: If a name is no hook point of a model with that many layers.
-        """
+        """Return the hooks of a run."""
         if isinstance(capture, str):
             raise UsageError(f"capture is the text {capture!r}; expected names in a tuple.")
         for name in (*capture, *replace):
@@ -73,11 +64,7 @@ class Hooks:
 
 
 def hook_layer(name: str, n_layer: int) -> int:
-    """Return the layer of a hook point.
-
-    Raises:
-        UsageError: If there is no such point in a model with that many layers.
-    """
+    """Return the layer of a hook point."""
     match = NAME.fullmatch(name) if isinstance(name, str) else None
     if match is None or int(match[1]) >= n_layer:
         raise UsageError(

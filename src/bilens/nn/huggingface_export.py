@@ -14,7 +14,6 @@ from bilens.base.atomic import write_files
 from bilens.base.checks import check_finite
 from bilens.base.errors import OutputExistsError, UsageError
 from bilens.nn.llama_layout import llama_config, llama_shapes, llama_tensors
-from bilens.nn.model_card import model_card
 from bilens.nn.transformer_config import TransformerConfig
 from bilens.version import VERSION
 
@@ -48,19 +47,7 @@ def huggingface_files(
     end_of_text: str,
     provenance: Mapping[str, str],
 ) -> dict[str, bytes]:
-    """Return name → content of every file of the folder.
-
-    Args:
-        config: of the model.
-        state: its state dict.
-        tokenizer: a tokenizer.json; None for none.
-        end_of_text: the token of it that ends a text.
-        provenance: where the weights come from.
-
-    Raises:
-        UsageError: If the model is no Llama, was altered, or the tokenizer does not fit it.
-        NonFiniteError: If a weight is NaN or infinite.
-    """
+    """Return name → content of every file of the folder."""
     for name, tensor in state.items():
         check_finite(f"tensor {name!r}", tensor)
     written = llama_config(config, state["embed.weight"].dtype)
@@ -97,11 +84,7 @@ def as_json(content: Mapping[str, Any]) -> bytes:
 
 
 def read_tokenizer(path: Path) -> dict[str, Any]:
-    """Return the content of a tokenizer.json.
-
-    Raises:
-        UsageError: If there is no such file, or it is not one of the `tokenizers` library.
-    """
+    """Return the content of a tokenizer.json."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -112,11 +95,7 @@ def read_tokenizer(path: Path) -> dict[str, Any]:
 
 
 def end_token(path: Path, tokenizer: Mapping[str, Any], end_of_text: str, vocab_size: int) -> int:
-    """Return the number of the token that ends a text.
-
-    Raises:
-        UsageError: If the tokenizer has no such token, or one that the model does not know.
-    """
+    """Return the number of the token that ends a text."""
     added = {token["content"]: token["id"] for token in tokenizer.get("added_tokens") or []}
     vocab = tokenizer["model"].get("vocab", {})
     numbers = [*(vocab.values() if isinstance(vocab, dict) else range(len(vocab))), *added.values()]
@@ -132,3 +111,55 @@ def end_token(path: Path, tokenizer: Mapping[str, Any], end_of_text: str, vocab_
         )
     number: int = added[end_of_text]
     return number
+
+
+BILINEAR = """# Bilinear transformer
+
+A Llama whose activation is **linear** (`"hidden_act": "linear"` in `config.json`): each MLP is
+`down_proj(gate_proj(x) * up_proj(x))`, with nothing between the projections. Each is an exact
+quadratic map of what it reads, so what it computes can be read from its weights
+([arXiv:2410.08417](https://arxiv.org/abs/2410.08417)).
+
+**A program that hard-codes SiLU runs a different model.** Some loaders of Llama weights never look
+at `hidden_act`; they give other logits, without an error. With the right one
+`model.model.layers[0].mlp.act_fn` is the identity.
+"""
+GATED = """# Gated transformer
+
+A Llama with the activation **{activation}** (`"hidden_act": "{activation}"` in `config.json`):
+each MLP is `down_proj({activation}(gate_proj(x)) * up_proj(x))`. It is not a quadratic map of what
+it reads.
+
+**A program that hard-codes another activation runs a different model**, without an error.
+"""
+USE = """
+```python
+from transformers import AutoModelForCausalLM
+
+model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")
+```
+
+No code of its own is needed (`trust_remote_code` stays off).
+"""
+
+
+def model_card(config: TransformerConfig, provenance: Mapping[str, str]) -> str:
+    """Return the text of the model card."""
+    activation = config.gate or "linear"
+    head = "---\nlibrary_name: transformers\npipeline_tag: text-generation\n"
+    head += "tags:\n- interpretability\n" + "- bilinear\n" * (config.gate is None) + "---\n\n"
+    sizes = (
+        f"{config.n_layer} blocks, width {config.d_model}, {config.d_hidden} products an MLP, "
+        f"{config.n_head} heads, {config.vocab_size} tokens, context {config.n_ctx}"
+    )
+    rows = {"Sizes": sizes, **provenance, "Written by": f"bilens {VERSION}"}
+    table = "\n| | |\n|---|---|\n" + "".join(
+        f"| {cell(k)} | {cell(v)} |\n" for k, v in rows.items()
+    )
+    body = BILINEAR if config.gate is None else GATED.format(activation=activation)
+    return head + body + USE + table
+
+
+def cell(text: str) -> str:
+    """Return a text that cannot end its cell of a Markdown table."""
+    return " ".join(text.replace("|", "\\|").split())

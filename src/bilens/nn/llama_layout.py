@@ -12,15 +12,8 @@ import torch
 from torch import Tensor
 
 from bilens.base.errors import UsageError
-from bilens.nn.layer import Gate
 from bilens.nn.transformer_config import TransformerConfig
 
-ACTIVATIONS: dict[Gate | None, str] = {
-    None: "linear",
-    "relu": "relu",
-    "gelu": "gelu",
-    "silu": "silu",
-}
 EMBED, UNEMBED = "model.embed_tokens.weight", "lm_head.weight"
 FINAL_NORM = "model.norm.weight"
 BRANCHES = {"left": "gate_proj", "right": "up_proj", "down": "down_proj"}
@@ -33,11 +26,7 @@ def layer_prefix(index: int) -> str:
 
 
 def llama_config(config: TransformerConfig, dtype: torch.dtype) -> dict[str, Any]:
-    """Return the content of config.json, in the keys of transformers 4 and 5.
-
-    Raises:
-        UsageError: If the MLPs are ordinary ones, which Llama does not have.
-    """
+    """Return the content of config.json, in the keys of transformers 4 and 5."""
     if config.mlp_type != "gated":
         raise UsageError(
             "a model with ordinary MLPs is no Llama, whose MLPs have two branches: save it as a "
@@ -46,7 +35,7 @@ def llama_config(config: TransformerConfig, dtype: torch.dtype) -> dict[str, Any
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
-        "hidden_act": ACTIVATIONS[config.gate],
+        "hidden_act": config.gate or "linear",
         "vocab_size": config.vocab_size,
         "hidden_size": config.d_model,
         "intermediate_size": config.d_hidden,
@@ -66,12 +55,7 @@ def llama_config(config: TransformerConfig, dtype: torch.dtype) -> dict[str, Any
 
 
 def llama_shapes(config: TransformerConfig, n_kv_head: int) -> dict[str, tuple[int, ...]]:
-    """Return the name and shape of every tensor.
-
-    Args:
-        config: of the model.
-        n_kv_head: heads of keys and values; as many as heads in a model of ours.
-    """
+    """Return the name and shape of every tensor."""
     d, h, kv = config.d_model, config.d_hidden, n_kv_head * config.d_head
     shapes: dict[str, tuple[int, ...]] = {EMBED: (config.vocab_size, d), FINAL_NORM: (d,)}
     if not config.tied:
@@ -114,12 +98,7 @@ def llama_tensors(config: TransformerConfig, ours: Mapping[str, Tensor]) -> dict
 def from_llama_tensors(
     tensors: Mapping[str, Tensor], config: TransformerConfig, n_kv_head: int
 ) -> dict[str, Tensor]:
-    """Return the weights under our names, of the same function.
-
-    Gains of the norms are multiplied into the weights that read them, in float64 and rounded once;
-    keys and values that several heads share are repeated for each of them. Without `lm_head` the
-    unembedding is the embedding; where the last norm has a gain it becomes a matrix of its own.
-    """
+    """Return the weights under our names, of the same function."""
     ours = {"embed.weight": tensors[EMBED]}
     gain = tensors[FINAL_NORM]
     if UNEMBED in tensors or not bool((gain == 1).all()):

@@ -1,12 +1,93 @@
-"""Up, product, down: a drop-in replacement for the MLP block of a transformer."""
+"""Layers of neurons: the bilinear layer, the bilinear MLP, and the ordinary MLP beside them."""
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from collections.abc import Callable
+from typing import Literal, NoReturn, get_args
 
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_count
-from bilens.nn.layer import BilinearLayer, Gate
+from bilens.base.errors import NotQuadraticError, UsageError
+
+Gate = Literal["relu", "gelu", "silu"]
+GATES: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": functional.relu,
+    "gelu": functional.gelu,
+    "silu": functional.silu,
+}
+
+
+class BilinearLayer(nn.Module):
+    """g(x) = gate(left x) ∘ (right x), with an optional bias in each branch.
+
+    `gate=None` is the bilinear layer, exactly quadratic; "relu", "gelu" (erf form) and "silu" make
+    it the hidden part of ReGLU, GEGLU and SwiGLU.
+
+    Args:
+        d_input: width of the input.
+        d_output: width of the product.
+        bias: whether both branches have a bias.
+        gate: the activation on the left branch.
+
+    Raises:
+        UsageError: If a width is not a positive integer, or the gate is not one of the above.
+
+    Source: arXiv:2410.08417, equations 1 and 2.
+    """
+
+    def __init__(
+        self, d_input: int, d_output: int, bias: bool = False, gate: Gate | None = None
+    ) -> None:
+        super().__init__()
+        d_input = check_count("d_input", d_input, minimum=1)
+        d_output = check_count("d_output", d_output, minimum=1)
+        if gate is not None and gate not in get_args(Gate):
+            raise UsageError(
+                f"gate={gate!r} is not known: use None (bilinear), {', '.join(get_args(Gate))}."
+            )
+        self.gate: Gate | None = gate
+        self.has_bias = bias
+        self.left = nn.Linear(d_input, d_output, bias=bias)
+        self.right = nn.Linear(d_input, d_output, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return g(x) for inputs along the last axis, (..., d_input) → (..., d_output)."""
+        left: Tensor = self.left(x)
+        if self.gate is not None:
+            left = GATES[self.gate](left)
+        product: Tensor = left * self.right(x)
+        return product
+
+    def product_map(self, down: Tensor) -> QuadraticMap:
+        """Return x ↦ down·g(x), exact, sharing the weights of this layer.
+
+        Raises:
+            NotQuadraticError: If the layer is gated.
+        """
+        if self.gate is not None:
+            raise NotQuadraticError(
+                f"this layer has the gate {self.gate!r}, so its output is not a quadratic form of "
+                "its input: build or train it with gate=None, or read its weights left, right "
+                "and down yourself."
+            )
+        f = QuadraticMap(BilinearTensor(down, self.left.weight, self.right.weight))
+        return f.with_biases(self.left.bias, self.right.bias) if self.has_bias else f
+
+    def quadratic_map(self) -> QuadraticMap:
+        """Return g as a `QuadraticMap`, exact, biases multiplied out.
+
+        The output axis is the hidden axis, so `down` is an identity: O(d_output²) memory.
+
+        Raises:
+            NotQuadraticError: If the layer is gated.
+        """
+        weight = self.left.weight
+        return self.product_map(torch.eye(len(weight), dtype=weight.dtype, device=weight.device))
 
 
 class BilinearMLP(BilinearLayer):
@@ -53,4 +134,41 @@ class BilinearMLP(BilinearLayer):
         """
         return self.product_map(self.down.weight).plus_affine(
             constant=self.down.bias if self.has_bias else None
+        )
+
+
+class MLP(nn.Module):
+    """f(x) = down(gelu(up x)), (..., d_model) → (..., d_model): what gated blocks are compared to.
+
+    Args:
+        d_model: width of the input and of the output.
+        d_hidden: number of neurons; 3/2 of a gated block's has as many weights.
+        bias: whether up and down have biases.
+
+    Raises:
+        UsageError: If a width is not a positive integer.
+    """
+
+    def __init__(self, d_model: int, d_hidden: int, bias: bool = False) -> None:
+        super().__init__()
+        d_model = check_count("d_model", d_model, minimum=1)
+        d_hidden = check_count("d_hidden", d_hidden, minimum=1)
+        self.has_bias = bias
+        self.up = nn.Linear(d_model, d_hidden, bias=bias)
+        self.down = nn.Linear(d_hidden, d_model, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return f(x) for inputs along the last axis."""
+        y: Tensor = self.down(functional.gelu(self.up(x)))
+        return y
+
+    def quadratic_map(self) -> NoReturn:
+        """Refuse: the activation is no polynomial.
+
+        Raises:
+            NotQuadraticError: Always.
+        """
+        raise NotQuadraticError(
+            "an ordinary MLP with GELU is not a quadratic form of its input: build or train the "
+            'model with mlp_type="gated" and gate=None.'
         )

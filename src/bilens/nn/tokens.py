@@ -1,28 +1,22 @@
-"""What a language model may be given: whole numbers in range, no longer than its context."""
+"""Tokens: what a language model may be given, and the ones that it draws."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from bilens.base.checks import check_count
 from bilens.base.errors import ShapeError, UsageError
 
 
 def check_tokens(
     tokens: Tensor, padding_mask: Tensor | None, vocab_size: int, n_ctx: int
 ) -> tuple[int, int]:
-    """Return (batch, tokens) of a batch of texts.
-
-    Args:
-        tokens: (batch, tokens), int64 or int32.
-        padding_mask: None, or (batch, tokens), True at real tokens.
-        vocab_size: every token is below it.
-        n_ctx: longest text.
-
-    Raises:
-        ShapeError: If the tokens are not such a tensor, or the mask does not fit them.
-        UsageError: If a token is out of range, or the texts are empty or too long.
-    """
+    """Return (batch, tokens) of a batch of texts."""
     integers = isinstance(tokens, Tensor) and tokens.dtype in (torch.int64, torch.int32)
     if not integers or tokens.ndim != 2:
         raise ShapeError(
@@ -56,3 +50,57 @@ def describe(value: object) -> str:
     if isinstance(value, Tensor):
         return f"a tensor of dtype {value.dtype} and shape {tuple(value.shape)}"
     return f"a {type(value).__name__}"
+
+
+@dataclass(frozen=True, eq=False)
+class Sampler:
+    """Draws tokens from logits."""
+
+    temperature: float  # 0 takes the most probable token
+    top_k: int | None
+    generator: torch.Generator | None  # None for torch's own
+
+    def __post_init__(self) -> None:
+        number = isinstance(self.temperature, int | float)
+        if not number or not 0 <= self.temperature < math.inf:
+            raise UsageError(
+                f"temperature must be a number of at least 0, got {self.temperature!r}."
+            )
+        if self.top_k is not None:
+            check_count("top_k", self.top_k, minimum=1)
+
+    def draw(self, logits: Tensor) -> Tensor:
+        """Return a token for each row, (batch, vocab_size) → (batch, 1)."""
+        if self.temperature == 0:
+            return logits.argmax(dim=-1, keepdim=True)
+        logits = logits.double() / self.temperature
+        if self.top_k is not None and self.top_k < logits.shape[-1]:
+            top = logits.topk(self.top_k, dim=-1)
+            drawn = torch.multinomial(top.values.softmax(-1), 1, generator=self.generator)
+            return top.indices.gather(-1, drawn)
+        return torch.multinomial(logits.softmax(dim=-1), 1, generator=self.generator)
+
+
+def continue_texts(
+    next_logits: Callable[[Tensor], Tensor],
+    tokens: Tensor,
+    max_new_tokens: int,
+    sampler: Sampler,
+    end_token: int | None,
+) -> Tensor:
+    """Return texts with up to `max_new_tokens` behind them.
+
+    `next_logits` is given what is new, first the texts and then each token; a text that has drawn
+    `end_token` goes on with it alone.
+    """
+    ended = torch.zeros(len(tokens), 1, dtype=torch.bool, device=tokens.device)
+    text, new = [tokens], tokens
+    for _ in range(max_new_tokens):
+        new = sampler.draw(next_logits(new)).to(tokens.dtype)
+        if end_token is not None:
+            new = new.masked_fill(ended, end_token)
+            ended = ended | (new == end_token)
+        text.append(new)
+        if bool(ended.all()):
+            break
+    return torch.cat(text, dim=1)

@@ -12,19 +12,20 @@ from torch import Tensor, nn
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import as_integer, check_count
 from bilens.base.errors import UsageError
-from bilens.nn.attention import KeyValueCache, Positions, visible_keys
-from bilens.nn.block import Block
+from bilens.nn.block import (
+    Block,
+    KeyValueCache,
+    Positions,
+    RMSNorm,
+    TiedHead,
+    rotation_table,
+    visible_keys,
+)
 from bilens.nn.cross_entropy import mean_cross_entropy
-from bilens.nn.generation import Sampler, continue_texts
 from bilens.nn.hooks import Edit, Hooks, hook_layer, unobserved
 from bilens.nn.huggingface_export import write_huggingface
-from bilens.nn.layer import Gate
-from bilens.nn.mlp import BilinearMLP
-from bilens.nn.ordinary_mlp import MLP
-from bilens.nn.rms_norm import RMSNorm
-from bilens.nn.rotary import rotation_table
-from bilens.nn.tied_head import TiedHead
-from bilens.nn.tokens import check_tokens
+from bilens.nn.mlp import MLP, BilinearMLP, Gate
+from bilens.nn.tokens import Sampler, check_tokens, continue_texts
 from bilens.nn.transformer_config import MLPType, TransformerConfig
 
 START_DEVIATION = 0.02  # of every weight at the start, as in GPT-2

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from bilens.base.checks import check_count
 from bilens.base.errors import UsageError
-from bilens.nn.layer import Gate
+from bilens.nn.mlp import Gate
 
 MLPType = Literal["gated", "ordinary"]
 SIZES = ("vocab_size", "d_model", "d_hidden", "n_layer", "n_head", "n_ctx")
@@ -16,25 +16,7 @@ SIZES = ("vocab_size", "d_model", "d_hidden", "n_layer", "n_head", "n_ctx")
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """The arguments of `BilinearTransformer`, checked.
-
-    Attributes:
-        vocab_size: number of tokens.
-        d_model: width of the residual stream.
-        d_hidden: number of products in each MLP.
-        n_layer: number of blocks.
-        n_head: heads of each attention.
-        n_ctx: longest text, in tokens.
-        gate: None (bilinear), "relu", "gelu" or "silu", on the left branch of each MLP.
-        tied: whether the unembedding is the embedding.
-        bias: whether the MLPs have biases.
-        rotary_base: base of the rotary angles.
-        norm_epsilon: added to the mean square in each norm.
-        mlp_type: "gated" or "ordinary".
-
-    Raises:
-        UsageError: If a size, the gate or the type of MLP is not as above.
-    """
+    """The arguments of `BilinearTransformer`, checked."""
 
     vocab_size: int
     d_model: int
@@ -79,11 +61,7 @@ class TransformerConfig:
 
 
 def check_positive(name: str, value: float) -> float:
-    """Return a positive, finite number.
-
-    Raises:
-        UsageError: If it is not one.
-    """
+    """Return a positive, finite number."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 < value < math.inf:
         raise UsageError(f"{name} must be a positive number, got {value!r}.")

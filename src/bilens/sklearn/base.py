@@ -23,7 +23,7 @@ from bilens.api.table_audit import audit_table
 from bilens.findings.effects import OutputEffects, gauge_free, output_effects
 from bilens.io.loaded_model import LoadedModel
 from bilens.io.model_folder import save
-from bilens.nn.exact_classifier import classifier_of_map
+from bilens.nn.classifier import classifier_of_map
 from bilens.report.table_report import TableReport
 from bilens.train.table.fit import TableFit, fit_table
 from bilens.train.table.losses import Loss

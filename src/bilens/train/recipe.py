@@ -12,7 +12,7 @@ import torch
 from bilens.base.checks import check_count
 from bilens.base.errors import UsageError
 from bilens.data.augment import Augmentation, parse_augmentation
-from bilens.nn.layer import Gate
+from bilens.nn.mlp import Gate
 
 Precision = Literal["auto", "float32", "bfloat16"]
 

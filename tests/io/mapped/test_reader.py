@@ -47,9 +47,9 @@ def test_roles_that_are_said_are_read(tmp_path: Path, turn: bool) -> None:
     x = randn(9, 4)
     hidden = functional.leaky_relu(x @ tensors["a.k"].T + tensors["a.b"], 0.2)
     torch.testing.assert_close(run(model, x), hidden @ tensors["z"].T)
-    assert model.reading is not None
-    assert (model.reading.guessed, model.reading.left_out) == (False, ("tensor other",))
-    assert model.reading.max_error < 1e-12
+    assert model.load_report is not None
+    assert (model.load_report.guessed, model.load_report.left_out) == (False, ("tensor other",))
+    assert model.load_report.max_error < 1e-12
     assert model.input_names is None
 
 
@@ -133,11 +133,11 @@ def test_roles_are_guessed_and_shown(name: str, tmp_path: Path) -> None:
     model = bl.load(write(tmp_path, tensors), activation="relu", **told)
     assert [*model.layers] == layers
     assert bool(model.network) is network
-    assert model.reading is not None
-    assert model.reading.guessed
+    assert model.load_report is not None
+    assert model.load_report.guessed
     gates = {view.gated for view in model.layers.values()}
     assert gates == {name in ("blocks", "square, gated")}
-    shown = "\n".join(model.reading.lines())
+    shown = "\n".join(model.load_report.lines())
     assert "Guessed from names and shapes: layer" in shown
     assert next(iter(tensors)) in shown
     biases = [name for name in tensors if "b" in name.split(".")[-1]]
@@ -323,8 +323,8 @@ def test_other_tensors_of_the_file_are_not_read(tmp_path: Path) -> None:
     odd = {"steps": torch.tensor([3]), "broken": torch.full((2,), torch.nan)}
     path = write(tmp_path, {**pair(), **odd})
     model = bl.load(path, roles=FC, activation="relu")
-    assert model.reading is not None
-    assert "tensor steps" in model.reading.left_out
+    assert model.load_report is not None
+    assert "tensor steps" in model.load_report.left_out
     path.write_bytes(path.read_bytes() + b"\0")
     with pytest.raises(CheckpointError, match="was changed or moved after"):
         model.layers["layer"].weights()

@@ -268,7 +268,7 @@ def test_what_is_another_function_than_its_source_is_refused(
     tiny.write(tmp_path, "mistral")
     monkeypatch.setitem(comparison.NAIVE, "silu", functional.gelu)
     monkeypatch.setattr(comparison, "module_of_transformers", lambda *_: None)
-    with pytest.raises(NumericalError, match=r"another function than the file's: layers\.0\.mlp"):
+    with pytest.raises(NumericalError, match=r"another function than its source: layers\.0\.mlp"):
         _ = load(tmp_path).exactness
 
 

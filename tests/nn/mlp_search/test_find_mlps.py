@@ -124,7 +124,7 @@ def test_an_activation_is_known_however_it_is_written(name: str) -> None:
         found = find_mlps(module)
         assert found.network
         (layer,) = found.layers.values()
-        assert layer.neurons.activation.name == activation
+        assert layer.activation.name == activation
         assert_same(module, [layer.read()])
 
 
@@ -294,7 +294,7 @@ class TwoInputs(Gated):
 def test_branches_of_different_inputs_are_not_multiplied() -> None:
     found = find_mlps(TwoInputs(torch.relu))
     assert [*found.layers] == ["gate"]
-    assert found.layers["gate"].neurons.value is None
+    assert not found.layers["gate"].gated
     assert not found.network
     assert found.left_out == ("up (Linear)", "down (Linear)")
 

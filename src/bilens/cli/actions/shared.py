@@ -57,7 +57,7 @@ def say_how_it_was_read(model: LoadedModel, say: Callable[[str], None]) -> None:
     Raises:
         NumericalError: If what was read is another function.
     """
-    for line in [] if model.reading is None else model.reading.lines():
+    for line in [] if model.load_report is None else model.load_report.lines():
         say(line)
     if model.compare is not None:
         say(str(model.exactness))

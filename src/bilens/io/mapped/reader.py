@@ -15,18 +15,16 @@ from bilens.algebra.approximation.activation import Activation
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights, in_float64
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.base.errors import CheckpointError, UsageError
-from bilens.io.layer_view import Gives, LayerView, Reads
-from bilens.io.loaded_model import LoadedModel
+from bilens.io.loaded_model import LoadedModel, LoadReport
 from bilens.io.mapped.activation_name import activation_named
 from bilens.io.mapped.guess import guess_roles
 from bilens.io.mapped.orientation import check_axes, orientation, sizes
 from bilens.io.mapped.roles import LayerRoles, is_network, parse_roles
 from bilens.io.mapped.tensors import open_tensors
-from bilens.io.reading import Reading
 from bilens.io.stored.tensor import Store
-from bilens.nn.mlp_search.layer_check import LayerCheck, compared
+from bilens.nn.agreement import Agreement, agreement, normal_inputs
+from bilens.nn.layer_view import Gives, LayerView, Reads
 
-ROWS = 16
 Activations = str | Activation | list[str | Activation]
 
 
@@ -81,9 +79,9 @@ def read_mapped(path: Path, said: Said) -> LoadedModel:
     for index, (name, roles, activation) in enumerate(whole):
         read = partial(read_layer, roles, store, activation, transposed)
         layer = read()
-        checks[name] = check_layer(layer, roles, store, activation, transposed)
+        checks[name] = check_layer(name, layer, roles, store, activation, transposed)
         place = places(index, len(layers), is_network(layers))
-        views[name] = view_of(layer, read, *place)
+        views[name] = view_of(name, layer, read, *place)
     used = {tensor for roles in layers for _, tensor in roles.named()}
     way = "matrices are (in, out)" if transposed else "matrices are (out, in)"
     return LoadedModel(
@@ -92,14 +90,13 @@ def read_mapped(path: Path, said: Said) -> LoadedModel:
         opened.sha256,
         provenance={"format": "safetensors file with named roles"},
         views=views,
-        reading=Reading(
+        load_report=LoadReport(
             {
                 name: f"{roles}; {activation}; {way}"
                 for name, roles, activation in zip(names, layers, activations, strict=True)
             },
             said.roles is None,
             checks,
-            "torch.nn.functional on the tensors as they lie in the file",
             tuple(f"tensor {name}" for name in found if name not in used),
         ),
     )
@@ -177,7 +174,9 @@ def places(index: int, count: int, network: bool) -> tuple[Reads, Gives]:
     return "neurons" if index else "inputs", "neurons" if index < count - 1 else "outputs"
 
 
-def view_of(layer: Layer, read: Callable[[], Layer], reads: Reads, gives: Gives) -> LayerView:
+def view_of(
+    name: str, layer: Layer, read: Callable[[], Layer], reads: Reads, gives: Gives
+) -> LayerView:
     """Return a view of a layer, which keeps nothing of it but its sizes."""
     hidden = layer.up if isinstance(layer, MLPWeights) else layer.gate
     return LayerView(
@@ -188,6 +187,7 @@ def view_of(layer: Layer, read: Callable[[], Layer], reads: Reads, gives: Gives)
         isinstance(layer, GLUWeights),
         reads,
         gives,
+        name=name,
     )
 
 
@@ -204,12 +204,13 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def check_layer(
+    name: str,
     layer: Layer,
     roles: LayerRoles,
     store: Store,
     activation: Activation,
     transposed: bool,
-) -> LayerCheck:
+) -> Agreement:
     """Return how far a layer is from the same thing written with torch.nn.functional.
 
     Raises:
@@ -222,8 +223,7 @@ def check_layer(
         return y if bias is None else y + store[bias].read().double()
 
     _, d_in = sizes(store[roles.up].shape, transposed)
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(ROWS, d_in, generator=generator, dtype=torch.float64)
+    x = normal_inputs(d_in)
     up = linear(x, roles.up, roles.up_bias)
     gate = up if roles.gate is None else linear(x, roles.gate, roles.gate_bias)
     if activation.name == "leaky_relu":
@@ -233,4 +233,5 @@ def check_layer(
     y = hidden if roles.gate is None else hidden * up
     if roles.down is not None:
         y = linear(y, roles.down, roles.down_bias)
-    return compared(y, in_float64(layer)(x)).refuse("the tensors in the file")
+    source = "torch.nn.functional on the tensors as they lie in the file"
+    return agreement(name, source, y, in_float64(layer)(x)).required()

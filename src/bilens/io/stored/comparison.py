@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bilens.algebra.approximation.layer_weights import in_float64
-from bilens.io.exactness import Exactness, compare, together
 from bilens.io.stored.families import FAMILIES
 from bilens.io.stored.gated_tensors import GatedTensors, Layout
 from bilens.io.stored.places import Place
 from bilens.io.stored.tensor import Store, StoredTensor
+from bilens.nn.agreement import Agreement, agrees, together
 
 Run = Callable[[Tensor], Tensor]
 FIRST = "layers.0.mlp"
@@ -39,7 +39,7 @@ def compare_with_source(
     activation: str,
     read: Callable[[], Run],
     gain: Tensor | None = None,
-) -> Exactness:
+) -> Agreement:
     """Return how far an MLP, as it was read, is what the model computes.
 
     The source is the module of transformers, filled with the tensors of this layer alone, where
@@ -66,7 +66,7 @@ def compare_with_source(
     if theirs is not None:
         source, run = theirs
     d_in = raw[layout.gate].shape[1]
-    return compare(place.name, source, d_in, read(), lambda x: run(x if gain is None else gain * x))
+    return agrees(place.name, source, d_in, read(), lambda x: run(x if gain is None else gain * x))
 
 
 def read_raw(store: Store, name: str, expert: int | None) -> Tensor:
@@ -157,7 +157,7 @@ def one_expert(module: Any, layout: Layout, raw: Mapping[str, Tensor]) -> Run:
     return run
 
 
-def compare_ends(layers: Mapping[str, GatedTensors], model_type: str) -> Exactness:
+def compare_ends(layers: Mapping[str, GatedTensors], model_type: str) -> Agreement:
     """Return how far the first and the last MLP out of another format are what they stand for.
 
     Args:
@@ -172,7 +172,7 @@ def compare_ends(layers: Mapping[str, GatedTensors], model_type: str) -> Exactne
     return together(compare_with_family(name, layers[name], model_type) for name in ends)
 
 
-def compare_with_family(name: str, tensors: GatedTensors, model_type: str) -> Exactness:
+def compare_with_family(name: str, tensors: GatedTensors, model_type: str) -> Agreement:
     """Return how far an MLP out of another format is what transformers computes with its weights.
 
     The file names neither activation nor order of the branches: both are the library's own, for
@@ -206,7 +206,7 @@ def compare_with_family(name: str, tensors: GatedTensors, model_type: str) -> Ex
         }
         theirs = module_of_transformers(content, Place(FIRST, "", layout), renamed(raw, layout))
         source, run = theirs or (source, run)
-    return compare(name, source, tensors.sizes.d_in, in_float64(tensors.read()), run)
+    return agrees(name, source, tensors.sizes.d_in, in_float64(tensors.read()), run)
 
 
 def renamed(raw: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:

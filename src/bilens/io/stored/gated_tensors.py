@@ -15,8 +15,8 @@ from bilens.algebra.approximation.layer_weights import GLUWeights
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.base.checks import check_memory
 from bilens.base.errors import CheckpointError
-from bilens.io.layer_view import LayerView
 from bilens.io.stored.tensor import Store, StoredTensor
+from bilens.nn.layer_view import LayerView
 
 WORKING_COPIES = 6  # in float64: as stored, widened, and what a map makes of it
 

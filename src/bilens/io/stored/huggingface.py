@@ -12,7 +12,6 @@ from bilens.algebra.approximation.activation import Activation
 from bilens.algebra.approximation.layer_weights import in_float64
 from bilens.base.errors import CheckpointError
 from bilens.io.config import read_json
-from bilens.io.exactness import Exactness, together
 from bilens.io.loaded_model import LoadedModel
 from bilens.io.stored.comparison import Run, compare_with_source
 from bilens.io.stored.families import ACTIVATIONS, FAMILIES, SEPARATE, WITH_IMAGES, Family
@@ -23,6 +22,7 @@ from bilens.io.stored.safetensors_folder import folder_sha256, names_in, open_fo
 from bilens.io.stored.tensor import Store
 from bilens.io.tensors import check_names
 from bilens.nn import BilinearTransformer
+from bilens.nn.agreement import Agreement, together
 
 CONFIG_NAME = "config.json"
 
@@ -67,7 +67,7 @@ def read_layers(folder: Path, why: str = "") -> LoadedModel:
         "mlp_input": family.about_input,
     }
 
-    def measure() -> Exactness:
+    def measure() -> Agreement:
         return together(
             compare_with_source(
                 content,
@@ -147,12 +147,12 @@ def tensors_of(store: Store, place: Place, activation: Activation) -> GatedTenso
     return GatedTensors(gate, value, down.one(place.expert), activation).checked()
 
 
-def comparison_of_llama(folder: Path, module: BilinearTransformer) -> Callable[[], Exactness]:
+def comparison_of_llama(folder: Path, module: BilinearTransformer) -> Callable[[], Agreement]:
     """Return what compares MLPs of a Llama that was read as a whole with their source."""
     content = read_json(folder / CONFIG_NAME)
     config = module.config
 
-    def compared(index: int) -> Exactness:
+    def compared(index: int) -> Agreement:
         prefix = f"model.layers.{index}."
         place = Place(f"layers.{index}.mlp", f"{prefix}mlp.", SEPARATE, config.bias)
         norm = f"{prefix}post_attention_layernorm.weight"

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
 
 from torch import nn
 
 from bilens.base.checks import check_type
 from bilens.base.errors import UsageError
+from bilens.nn.agreement import Agreement
+from bilens.nn.layer_view import Gives, LayerView, Reads
 from bilens.nn.mlp_search.expression import Neurons
 from bilens.nn.mlp_search.found_layer import FoundLayer
-from bilens.nn.mlp_search.layer_check import LayerCheck, check_layers
-from bilens.nn.mlp_search.layer_names import layer_names
 from bilens.nn.mlp_search.observed import observed_layers, watch
 from bilens.nn.mlp_search.operations import read_graph
-from bilens.nn.mlp_search.traced import TORCH_LAYERS, traced, twin
+from bilens.nn.mlp_search.tracing import TORCH_LAYERS, check_layers, evaluation_copy, traced
 
 ADVICE = "If there is one all the same, pass example=..., an input to run the module on."
 
@@ -26,14 +27,16 @@ class FoundMLPs:
 
     Attributes:
         layers: name → layer, in the order in which they run.
+        made_of: name → what it is and of which modules, in words.
         checks: name → how far the layer is from the module's own operations.
         network: whether the layers one behind the other are the module.
         head: what the module applies behind its last layer, such as a softmax; None for nothing.
         left_out: what was not read, and why where that is known, in words.
     """
 
-    layers: Mapping[str, FoundLayer]
-    checks: Mapping[str, LayerCheck]
+    layers: Mapping[str, LayerView]
+    made_of: Mapping[str, str]
+    checks: Mapping[str, Agreement]
     network: bool
     head: str | None
     left_out: tuple[str, ...]
@@ -44,23 +47,14 @@ def find_mlps(module: nn.Module, example: object = None) -> FoundMLPs:
 
     Each module is traced with torch.fx; one that cannot be traced is looked for in its parts. What
     an activation is, is told by its values, and every layer is compared with the operations of
-    the module that it stands for. With an example the module is also run, for what is left.
+    the module that it stands for. With an example (an input, a tuple of arguments or a mapping of
+    keyword arguments) the module is also run, for what is left.
 
     Cost: a trace of each part, and a copy of one traced part at a time in float64 for the check.
-
-    Args:
-        module: any module.
-        example: an input, a tuple of arguments or a mapping of keyword arguments; None for no run.
-
-    Raises:
-        UsageError: If it is no module, cannot be copied, no MLP is found in it, or the example
-            does not run.
-        NonFiniteError: If a weight of a layer is NaN or infinite.
-        MemoryLimitError: If a part in float64 would not fit.
     """
     check_type("module", module, nn.Module, "pass a torch.nn.Module")
     check_has_weights(module)
-    search = Search(twin(module))
+    search = Search(evaluation_copy(module))
     search.visit("")
     if example is not None and not search.network:
         search.watch(example)
@@ -71,15 +65,12 @@ def find_mlps(module: nn.Module, example: object = None) -> FoundMLPs:
             f"activation or a product between them.{in_words(left_out)}"
             + ("" if example is not None else f" {ADVICE}")
         )
-    return FoundMLPs(search.layers, search.checks, search.network, search.head, left_out)
+    made_of = {name: layer.made_of() for name, layer in search.layers.items()}
+    return FoundMLPs(search.views(), made_of, search.checks, search.network, search.head, left_out)
 
 
 def check_has_weights(module: nn.Module) -> None:
-    """Refuse a module whose weights are not there yet.
-
-    Raises:
-        UsageError: With the first of them, and what brings them.
-    """
+    """Refuse a module whose weights are not there yet."""
     for name, parameter in module.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise UsageError(f"{name} has no shape yet: run the module on an input once.")
@@ -101,7 +92,7 @@ class Search:
 
     module: nn.Module
     layers: dict[str, FoundLayer] = field(default_factory=dict)
-    checks: dict[str, LayerCheck] = field(default_factory=dict)
+    checks: dict[str, Agreement] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     network: bool = False
     head: str | None = None
@@ -139,21 +130,34 @@ class Search:
                 del self.layers[name], self.checks[name], self._paths[name]
         self.keep("", layers, [*checks])
 
-    def keep(self, path: str, layers: list[FoundLayer], checks: list[LayerCheck | str]) -> bool:
+    def keep(self, path: str, layers: list[FoundLayer], checks: list[Agreement | str]) -> bool:
         """Keep the layers that are what the module computes, and say whether all are."""
         names = layer_names(path, layers, self.layers)
         everything = True
         for name, layer, check in zip(names, layers, checks, strict=True):
-            if isinstance(check, LayerCheck) and check.passed:
-                self.layers[name], self.checks[name] = layer, check
+            if isinstance(check, Agreement) and check.passed:
+                self.layers[name], self.checks[name] = layer, replace(check, layer=name)
                 self._paths[name] = {below(path, part) for part in layer.paths}
                 continue
             everything = False
             reason = check
-            if isinstance(check, LayerCheck):
+            if isinstance(check, Agreement):
                 reason = f"what was read differs by {check.max_error:.1e} from the module"
             self.notes.append(f"{name}: {reason}")
         return everything
+
+    def views(self) -> dict[str, LayerView]:
+        """Return the layers as those of a model."""
+        last = len(self.layers) - 1
+        views = {}
+        for index, (name, layer) in enumerate(self.layers.items()):
+            reads: Reads = "activations"
+            gives: Gives = "outputs"
+            if self.network:
+                reads = "neurons" if index else "inputs"
+                gives = "neurons" if index < last else "logits" if self.head else "outputs"
+            views[name] = layer.view(name, reads, gives)
+        return views
 
     def unread(self) -> list[str]:
         """Return the modules with weights of their own that no layer contains."""
@@ -170,3 +174,28 @@ class Search:
 def below(path: str, name: str) -> str:
     """Return the path of a part of a part."""
     return f"{path}.{name}" if path and name else path or name
+
+
+def layer_names(path: str, layers: Sequence[FoundLayer], taken: Collection[str]) -> list[str]:
+    """Return a name for each layer of a part of a module.
+
+    It is the path that all of a layer's modules share where no other layer has it, and else that
+    of the first of them.
+    """
+    shared = [common_path(layer.paths) for layer in layers]
+    full = [f"{path}.{name}".strip(".") for name in shared]
+    names: list[str] = []
+    for name, layer in zip(full, layers, strict=True):
+        if not name or full.count(name) > 1 or name in taken:
+            name = f"{path}.{layer.paths[0]}".strip(".")
+        while name in names or name in taken:  # a module that is used twice
+            name += "'"
+        names.append(name)
+    return names
+
+
+def common_path(paths: Sequence[str]) -> str:
+    """Return the path of the module that all of these are in; empty for the whole."""
+    parents = [path.split(".")[:-1] for path in paths]
+    levels = takewhile(lambda level: len({*level}) == 1, zip(*parents, strict=False))
+    return ".".join(level[0] for level in levels)

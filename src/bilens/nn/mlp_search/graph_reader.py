@@ -13,20 +13,21 @@ from bilens.nn.mlp_search.expression import (
     Step,
     Total,
     Tree,
+    Weight,
     leaves,
+    number,
     steps,
     width_of,
     width_read,
 )
 from bilens.nn.mlp_search.found_layer import FoundLayer
-from bilens.nn.mlp_search.known_activation import (
+from bilens.nn.mlp_search.pointwise import (
+    Pointwise,
     ScaledActivation,
     is_square,
     known_activation,
     scaled_activation,
 )
-from bilens.nn.mlp_search.pointwise import Pointwise
-from bilens.nn.mlp_search.steps import Weight, number
 
 Value = Tree | Pointwise | Weight | tuple[Tree, ...] | None
 
@@ -164,9 +165,9 @@ class GraphReader:
         found = leaves(tree)
         neurons = [leaf for leaf in found if isinstance(leaf, Neurons)]
         own = len(neurons) == 1 and {*found} <= {neurons[0], neurons[0].source}
-        if own and source.width is not None and source.place is not None:
+        if own and source.width is not None and source.location is not None:
             before = self._layer_of.get(neurons[0].source)
-            layer = FoundLayer(tree, neurons[0], source.place, before)
+            layer = FoundLayer(tree, neurons[0], source.location, before)
             self.layers.append(layer)
             self._layer_of[source] = layer
         elif isinstance(tree, Total):
@@ -214,6 +215,6 @@ class GraphReader:
         while layer is not None:
             chain.insert(0, layer)
             layer = layer.before
-        first = chain[0].source.place if chain else None
+        first = chain[0].source.location if chain else None
         given = isinstance(first, Node) and first.op == "placeholder"
         return (tuple(chain), head) if given and len(chain) == len(self.layers) else ((), None)

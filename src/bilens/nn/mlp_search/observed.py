@@ -15,11 +15,10 @@ from bilens.algebra.approximation.activation import Activation
 from bilens.algebra.approximation.layer_weights import in_float64
 from bilens.base.checks import check_memory
 from bilens.base.errors import UsageError
-from bilens.nn.mlp_search.expression import Applied, Neurons, Source, Step, Tree
+from bilens.nn.agreement import Agreement, agreement
+from bilens.nn.mlp_search.expression import Applied, Neurons, Source, Step, Tree, linear_step, rows
 from bilens.nn.mlp_search.found_layer import FoundLayer
-from bilens.nn.mlp_search.known_activation import activation_through, candidates
-from bilens.nn.mlp_search.layer_check import LayerCheck, compared
-from bilens.nn.mlp_search.steps import linear_step, rows
+from bilens.nn.mlp_search.pointwise import activation_through, candidates
 
 ROWS = 64  # of a run that are looked at
 REACH = 8  # linear maps back: an MLP is close together
@@ -28,19 +27,12 @@ TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-5}  # of a value
 
 @dataclass(frozen=True, eq=False)
 class Watched:
-    """A linear map as it ran.
-
-    Attributes:
-        path: of the module.
-        step: the map.
-        given: what entered it, (rows, in).
-        made: what left it, (rows, out).
-    """
+    """A linear map as it ran."""
 
     path: str
     step: Step
-    given: Tensor
-    made: Tensor
+    given: Tensor  # what entered it, (rows, in)
+    made: Tensor  # what left it, (rows, out)
 
 
 def watch(module: nn.Module, example: object) -> list[Watched]:
@@ -48,14 +40,6 @@ def watch(module: nn.Module, example: object) -> list[Watched]:
 
     It runs in float64, where GELU and its tanh form are told apart near zero too, or in float32
     where the module does not run in float64.
-
-    Args:
-        module: in evaluation mode; nothing stays in it.
-        example: a tensor, a tuple of arguments, or a mapping of keyword arguments.
-
-    Raises:
-        UsageError: If it does not run.
-        MemoryLimitError: If a copy in float64 would not fit.
     """
     numel = sum(parameter.numel() for parameter in module.parameters())
     check_memory(8 * numel, "a run in float64", "pass a part of the model")
@@ -112,19 +96,20 @@ def first_rows(values: Tensor) -> Tensor:
     return values.detach().reshape(-1, values.shape[-1])[:ROWS].clone()
 
 
-def observed_layers(watched: Sequence[Watched]) -> tuple[list[FoundLayer], list[LayerCheck]]:
+def observed_layers(watched: Sequence[Watched]) -> tuple[list[FoundLayer], list[Agreement]]:
     """Return the layers among linear maps that ran, and how far each is from what ran."""
     layers: list[FoundLayer] = []
-    checks: list[LayerCheck] = []
+    checks: list[Agreement] = []
     for index, last in enumerate(watched):
         before = watched[max(0, index - REACH) : index]
         neurons = ordinary(before, last) or gated(before, last)
         if neurons is None:
             continue
         layer = FoundLayer(Applied(last.step, neurons), neurons, last.path, None)
-        given = next(one for one in before if one.path == str(neurons.source.place)).given
+        given = next(one for one in before if one.path == str(neurons.source.location)).given
         layers.append(layer)
-        checks.append(compared(last.made, in_float64(layer.read())(given.double())))
+        found = in_float64(layer.read())(given.double())
+        checks.append(agreement("", "the module's own operations", last.made, found))
     return layers, checks
 
 

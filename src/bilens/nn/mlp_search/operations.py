@@ -10,19 +10,23 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import Node
 
-from bilens.nn.mlp_search.arithmetic import addition, division, multiplication, subtraction
-from bilens.nn.mlp_search.cuts import chunk, gated_halves, glu, item, split
-from bilens.nn.mlp_search.expression import Applied, Source, Tree
-from bilens.nn.mlp_search.graph_reader import GraphReader, Value
-from bilens.nn.mlp_search.matrix_products import (
-    linear_call,
-    matrix_product,
-    transposed,
-    transposition,
+from bilens.algebra.approximation.activation import Activation
+from bilens.nn.mlp_search.expression import (
+    Applied,
+    Neurons,
+    Source,
+    Step,
+    Total,
+    Tree,
+    Weight,
+    halves,
+    linear_step,
+    loose_step,
+    matrix_step,
+    number,
 )
-from bilens.nn.mlp_search.node_values import first_value
-from bilens.nn.mlp_search.pointwise import Pointwise, by_method, pointwise
-from bilens.nn.mlp_search.steps import Weight, linear_step
+from bilens.nn.mlp_search.graph_reader import GraphReader, Value
+from bilens.nn.mlp_search.pointwise import Pointwise, argument_of, by_method, pointwise
 
 # What changes nothing of rows in evaluation; every layer found is checked by numbers afterwards.
 PASSED_MODULES = (nn.Identity, nn.Flatten, nn.Dropout, nn.AlphaDropout, nn.FeatureAlphaDropout)
@@ -110,6 +114,180 @@ def call_value(reader: GraphReader, node: Node) -> Value:
     if (found := pointwise(node, reader.values, call)) is not None:
         return found
     return reader.taken_as_it_comes(node)
+
+
+def first_value(reader: GraphReader, node: Node) -> Value:
+    """Return the value of the first argument that is one, however it is passed."""
+    return next((reader.values[before] for before in node.all_input_nodes), None)
+
+
+def arguments(reader: GraphReader, node: Node) -> list[object]:
+    """Return the values of the positional arguments, constants as they are."""
+    return [reader.values[part] if isinstance(part, Node) else part for part in node.args]
+
+
+# ---- linear maps written as functions of loose tensors
+
+
+def transposed(value: Value) -> Value:
+    """Return a matrix of the module the other way round."""
+    return Weight(value.path, lambda: value.fetch().T) if isinstance(value, Weight) else None
+
+
+def linear_call(reader: GraphReader, node: Node) -> Value:
+    """Read F.linear(x, weight, bias)."""
+    value, weight, *rest = arguments(reader, node)
+    bias = rest[0] if rest else node.kwargs.get("bias")
+    bias = reader.values[bias] if isinstance(bias, Node) else bias
+    if not isinstance(value, Tree | Pointwise) or not isinstance(weight, Weight):
+        return None
+    shift = bias.fetch if isinstance(bias, Weight) else None
+    return Applied(matrix_step(weight.path, weight.fetch, shift), reader.realised(value))
+
+
+def matrix_product(reader: GraphReader, node: Node) -> Value:
+    """Read x @ weight."""
+    value, weight = arguments(reader, node)
+    if not isinstance(value, Tree | Pointwise) or not isinstance(weight, Weight):
+        return None
+    if weight.fetch().ndim != 2:
+        return None
+    step = matrix_step(weight.path, lambda: weight.fetch().T, None)
+    return Applied(step, reader.realised(value))
+
+
+def transposition(reader: GraphReader, node: Node) -> Value:
+    """Read the transposed matrix of the module."""
+    return transposed(first_value(reader, node))
+
+
+# ---- sums and products
+
+
+def addition(reader: GraphReader, node: Node) -> Value:
+    """Read a sum of values, of a value and a bias, or of a value and a number."""
+    return total(reader, node, 1.0)
+
+
+def subtraction(reader: GraphReader, node: Node) -> Value:
+    """Read a difference."""
+    return total(reader, node, -1.0)
+
+
+def total(reader: GraphReader, node: Node, sign: float) -> Value:
+    """Read first + sign · second."""
+    first, second = arguments(reader, node)[:2]
+    if node.kwargs or depend_on_one(first, second):
+        return None
+    left, right = (shift_or_tree(reader, part) for part in (first, second))
+    if left is None or right is None or (isinstance(left, Step) and isinstance(right, Step)):
+        return None
+    if sign < 0:
+        right = opposite(right)
+    if isinstance(left, Step):
+        return Applied(left, right)  # type: ignore[arg-type]
+    return Applied(right, left) if isinstance(right, Step) else Total((left, right))
+
+
+def shift_or_tree(reader: GraphReader, part: object) -> Step | Tree | None:
+    """Return a bias or a number as the step that adds it, a value as a tree."""
+    if isinstance(part, Tree | Pointwise):
+        return reader.realised(part)
+    if isinstance(part, Weight) and part.fetch().ndim <= 1:
+        return Step(part.path, None, part.fetch)
+    return Step("", None, number(part)) if isinstance(part, int | float) else None
+
+
+def opposite(part: Step | Tree) -> Step | Tree:
+    """Return −x, or the step that subtracts what another one adds."""
+    if not isinstance(part, Step):
+        return Applied(Step("", number(-1)), part)
+    bias = part.bias
+    assert bias is not None, "a shift"
+    return Step(part.path, None, lambda: -bias())
+
+
+def multiplication(reader: GraphReader, node: Node) -> Value:
+    """Read a product of two branches, or of a value and a number or a gain."""
+    first, second = arguments(reader, node)[:2]
+    for value, factor in ((first, second), (second, first)):
+        step = factor_step(factor)
+        if isinstance(value, Tree) and step is not None:
+            return Applied(step, value)
+    if not isinstance(first, Tree | Pointwise) or not isinstance(second, Tree | Pointwise):
+        return None
+    if depend_on_one(first, second):
+        return None
+    return reader.product(first, second)
+
+
+def factor_step(factor: object) -> Step | None:
+    """Return the step that multiplies by a number or a gain."""
+    if isinstance(factor, Weight) and factor.fetch().ndim <= 1:
+        return loose_step(factor.path, factor.fetch)
+    return Step("", number(factor)) if isinstance(factor, int | float) else None
+
+
+def division(reader: GraphReader, node: Node) -> Value:
+    """Read a value divided by a number."""
+    value, divisor = arguments(reader, node)[:2]
+    if isinstance(value, Tree) and isinstance(divisor, int | float) and divisor:
+        return Applied(Step("", number(1 / divisor)), value)
+    return None
+
+
+def depend_on_one(first: object, second: object) -> bool:
+    """Tell whether two values are functions of the same linear value, and one is not linear."""
+    known = [part for part in (first, second) if isinstance(part, Tree | Pointwise)]
+    if not any(isinstance(part, Pointwise) for part in known):
+        return False
+    return len({argument_of(part) for part in known}) == 1
+
+
+# ---- branches
+
+
+def chunk(reader: GraphReader, node: Node) -> Value:
+    """Read equal parts of the outputs of a linear map."""
+    value, parts, *rest = arguments(reader, node)
+    axis = rest[0] if rest else node.kwargs.get("dim", 0)
+    if not isinstance(value, Tree) or not isinstance(parts, int) or axis == 0:
+        return None
+    return halves(value, parts)
+
+
+def split(reader: GraphReader, node: Node) -> Value:
+    """Read parts of one size of the outputs of a linear map."""
+    value, size, *rest = arguments(reader, node)
+    axis = rest[0] if rest else node.kwargs.get("dim", 0)
+    d_out = value.step.d_out if isinstance(value, Applied) else None
+    if not isinstance(value, Tree) or not isinstance(size, int) or axis == 0 or d_out is None:
+        return None
+    return halves(value, d_out // size)
+
+
+def item(reader: GraphReader, node: Node) -> Value:
+    """Read one of several values."""
+    value, (_, index) = first_value(reader, node), arguments(reader, node)
+    if isinstance(value, tuple) and isinstance(index, int) and -len(value) <= index < len(value):
+        return value[index]
+    return None
+
+
+def gated_halves(reader: GraphReader, value: Tree | Pointwise) -> Value:
+    """Read a GLU: its first half times the sigmoid of the second."""
+    parts = halves(reader.realised(value), 2)
+    if parts is None:
+        return None
+    gate, source = reader.linear(parts[1])
+    branch, other = reader.linear(parts[0])
+    return Neurons(Activation("sigmoid"), gate, branch, source) if source is other else None
+
+
+def glu(reader: GraphReader, node: Node) -> Value:
+    """Read F.glu."""
+    value = first_value(reader, node)
+    return gated_halves(reader, value) if isinstance(value, Tree | Pointwise) else None
 
 
 READERS: dict[str, Callable[[GraphReader, Node], Value]] = {

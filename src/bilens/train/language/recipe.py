@@ -13,7 +13,7 @@ from bilens.base.checks import check_count
 from bilens.base.errors import UsageError
 from bilens.data.text import GRAMMAR
 from bilens.data.tokenizer import TokenizerKind
-from bilens.nn.layer import Gate
+from bilens.nn.mlp import Gate
 from bilens.nn.transformer_config import MLPType
 from bilens.train.device import best_precision
 from bilens.train.recipe import Precision

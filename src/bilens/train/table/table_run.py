@@ -15,7 +15,7 @@ from bilens.base.atomic import write_files
 from bilens.base.errors import DataError, NumericalError
 from bilens.data.training_table import TrainingTable
 from bilens.io.model_folder import save
-from bilens.nn.exact_classifier import classifier_of_map
+from bilens.nn.classifier import classifier_of_map
 from bilens.train.run_files import (
     HISTORY_NAME,
     METRICS_NAME,

@@ -1,6 +1,6 @@
 """What was read against its source: the error is measured, and another function is refused.
 
-Broken once: TOLERANCE set to 1; another function passed.
+Broken once: FLOAT64 set to 1; another function passed.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from bilens.base.errors import NumericalError, UsageError
-from bilens.io.exactness import ROWS, compare
 from bilens.io.load import load
 from bilens.io.model_folder import save
 from bilens.nn import BilinearTransformer, TopKSAE
-from bilens.nn.layer import Gate
+from bilens.nn.agreement import ROWS, agrees
+from bilens.nn.mlp import Gate
 from models import MAKERS, make
 
 
@@ -25,7 +25,7 @@ def square(x: Tensor) -> Tensor:
 
 
 def test_the_largest_difference_is_measured() -> None:
-    found = compare("a layer", "its source", 3, lambda x: square(x) + 1e-9, square)
+    found = agrees("a layer", "its source", 3, lambda x: square(x) + 1e-9, square)
     assert (found.layer, found.source, found.rows) == ("a layer", "its source", ROWS)
     assert found.max_error == pytest.approx(1e-9)
     assert 0 < found.relative_error < found.max_error
@@ -34,12 +34,12 @@ def test_the_largest_difference_is_measured() -> None:
 
 @pytest.mark.parametrize("wrong", [0.01, torch.nan])
 def test_another_function_is_refused(wrong: float) -> None:
-    with pytest.raises(NumericalError, match="what was read is another function than the file's"):
-        compare("a layer", "its source", 3, lambda x: square(x) + wrong, square)
+    with pytest.raises(NumericalError, match="what was read is another function than its source"):
+        agrees("a layer", "its source", 3, lambda x: square(x) + wrong, square)
 
 
 def test_nothing_at_all_is_no_division_by_zero() -> None:
-    assert compare("a layer", "its source", 3, torch.zeros_like, torch.zeros_like).max_error == 0
+    assert agrees("a layer", "its source", 3, torch.zeros_like, torch.zeros_like).max_error == 0
 
 
 @pytest.mark.parametrize("gate", [None, "relu"])

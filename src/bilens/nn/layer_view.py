@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 from weakref import ReferenceType, ref
 
 import torch
+from torch import Tensor
 
 from bilens.algebra.approximation.activation import Activation
 from bilens.algebra.approximation.gaussian_input import GaussianInput
@@ -42,6 +43,8 @@ class LayerView:
         gives: what comes out: "logits", "neurons" inside a model, or "outputs" of an MLP.
         about_input: what comes in, in words, as far as it needs some: which norm is before it, and
             whether the weights contain its gain.
+        name: that the model calls it by.
+        embedding: returns E, (width, in), that both branches contain; None where there is none.
     """
 
     sizes: FactorSizes
@@ -52,12 +55,19 @@ class LayerView:
     reads: Reads = "inputs"
     gives: Gives = "outputs"
     about_input: str = ""
+    name: str = ""
+    embedding: Callable[[], Tensor] | None = None
     _alive: dict[str, ReferenceType[Any]] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def exact(self) -> bool:
         """Whether the map is the layer, and not the closest quadratic one."""
         return self.activation.name == "identity"
+
+    @property
+    def classes(self) -> bool:
+        """Whether its outputs are logits, of which only differences matter."""
+        return self.gives == "logits" and self.sizes.d_out > 1
 
     def weights(self, dtype: torch.dtype | None = None) -> Layer:
         """Return the layer as plain weights, `GLUWeights` or `MLPWeights`.

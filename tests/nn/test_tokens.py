@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bilens.base.errors import UsageError
 from bilens.nn import BilinearTransformer
-from bilens.nn.generation import Sampler
+from bilens.nn.tokens import Sampler
 from transformers_by_hand import KINDS, make, some_tokens
 
 

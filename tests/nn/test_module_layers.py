@@ -13,7 +13,7 @@ from torch import nn
 
 from bilens.base.errors import UsageError
 from bilens.nn import MLP, BilinearClassifier, BilinearLayer, BilinearMLP
-from bilens.nn.network_weights import network_weights
+from bilens.nn.module_layers import network_weights
 from builders import randn
 
 D_IN = 5

@@ -1,0 +1,178 @@
+"""The layers of a module: views of those of ours, and plain weights of whatever can be fitted."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from bilens.algebra.approximation.activation import Activation
+from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights, in_float64
+from bilens.algebra.bilinear_tensor import FactorSizes
+from bilens.base.errors import UsageError
+from bilens.nn.agreement import Agreement, agrees
+from bilens.nn.classifier import BilinearClassifier
+from bilens.nn.layer_view import LayerView, Reads
+from bilens.nn.mlp import MLP, BilinearLayer
+from bilens.nn.mlp_search.find_mlps import find_mlps, in_words
+from bilens.nn.topk_sae import TopKSAE
+from bilens.nn.transformer import BilinearTransformer
+
+FOLDED = "the residual stream divided by its root mean square; a gain of the norm is in the weights"
+Module = BilinearClassifier | BilinearLayer | BilinearTransformer | TopKSAE
+
+
+def layer_views(module: Module) -> dict[str, LayerView]:
+    """Return a view of each layer of a module of ours; a sparse autoencoder has none."""
+    if isinstance(module, TopKSAE):
+        raise UsageError(
+            "a TopKSAE is a dictionary for the activations of a layer and has no layers of its "
+            "own: load the model that it was trained on, and give the SAE beside it."
+        )
+    if isinstance(module, BilinearClassifier):
+        views = [view_in_classifier(module, index) for index in range(len(module.layers))]
+    elif isinstance(module, BilinearTransformer):
+        views = [
+            view_of(mlp, f"blocks.{index}.mlp", "residual stream", FOLDED)
+            for index, mlp in enumerate(module.mlps)
+        ]
+    else:
+        views = [view_of(module, "layer", "inputs")]
+    return {view.name: view for view in views}
+
+
+def view_in_classifier(model: BilinearClassifier, index: int) -> LayerView:
+    """Return a view of a layer: the first contains the embedding, the last the head."""
+    layer = model.layers[index]
+    assert isinstance(layer, BilinearLayer), "built in __init__"
+    first, last = index == 0, index == len(model.layers) - 1
+    width = layer.left.out_features
+    return LayerView(
+        FactorSizes(
+            model.head.out_features if last else width,
+            width,
+            model.embed.in_features if first else width,
+        ),
+        activation_of(layer),
+        layer.left.weight.dtype,
+        lambda: layer_of_classifier(model, index),
+        reads="inputs" if first else "neurons",
+        gives="logits" if last else "neurons",
+        name=f"layers.{index}",
+        embedding=(lambda: wide(model.embed.weight)) if first else None,
+    )
+
+
+def view_of(layer: nn.Module, name: str, reads: Reads, about_input: str = "") -> LayerView:
+    """Return a view of a layer or an MLP of ours that is read by itself."""
+    assert isinstance(layer, BilinearLayer | MLP), "of ours"
+    inner = layer.left if isinstance(layer, BilinearLayer) else layer.up
+    outer = getattr(layer, "down", None)
+    hidden = inner.out_features
+    return LayerView(
+        FactorSizes(hidden if outer is None else outer.out_features, hidden, inner.in_features),
+        activation_of(layer),
+        inner.weight.dtype,
+        lambda: plain_weights(layer),
+        isinstance(layer, BilinearLayer),
+        reads,
+        about_input=about_input,
+        name=name,
+    )
+
+
+def activation_of(layer: BilinearLayer | MLP) -> Activation:
+    if isinstance(layer, MLP):
+        return Activation("gelu")
+    return Activation("identity" if layer.gate is None else layer.gate)
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """Return a copy in float64 on the CPU, cut from the graph of gradients."""
+    return tensor.detach().to("cpu", torch.float64, copy=True)
+
+
+def maybe_wide(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else wide(tensor)
+
+
+def layer_of_classifier(model: BilinearClassifier, index: int) -> GLUWeights:
+    """Return one layer in float64, with the embedding before it or the head behind it."""
+    layer = model.layers[index]
+    assert isinstance(layer, BilinearLayer), "built in __init__"
+    left, right = wide(layer.left.weight), wide(layer.right.weight)
+    last = index == len(model.layers) - 1
+    down = wide(model.head.weight) if last else torch.eye(len(left), dtype=torch.float64)
+    linear = down if model.residual else None
+    if index == 0:
+        embed = wide(model.embed.weight)
+        left, right = left @ embed, right @ embed
+        linear = None if linear is None else linear @ embed
+    biases = (maybe_wide(layer.left.bias), maybe_wide(layer.right.bias))
+    return GLUWeights(down, left, right, activation_of(layer), *biases, linear)
+
+
+def plain_weights(layer: BilinearLayer | MLP) -> Layer:
+    """Return a layer or an MLP of ours in float64."""
+    if isinstance(layer, MLP):
+        up, down = layer.up, layer.down
+        return MLPWeights(
+            wide(down.weight),
+            wide(up.weight),
+            activation_of(layer),
+            maybe_wide(up.bias),
+            constant=maybe_wide(down.bias),
+        )
+    outer = getattr(layer, "down", None)
+    left = wide(layer.left.weight)
+    return GLUWeights(
+        torch.eye(len(left), dtype=torch.float64) if outer is None else wide(outer.weight),
+        left,
+        wide(layer.right.weight),
+        activation_of(layer),
+        maybe_wide(layer.left.bias),
+        maybe_wide(layer.right.bias),
+        constant=None if outer is None else maybe_wide(outer.bias),
+    )
+
+
+def network_weights(module: nn.Module) -> tuple[Layer, ...]:
+    """Return the layers of a module, first to last, in float64 and cut from the graph of gradients.
+
+    The module is a layer, MLP or classifier of bilens, or any that is linear maps, activations and
+    products of two branches one behind the other, as `find_mlps` reads it.
+    """
+    if isinstance(module, BilinearClassifier):
+        return tuple(layer_of_classifier(module, index) for index in range(len(module.layers)))
+    if isinstance(module, BilinearLayer | MLP):
+        return (plain_weights(module),)
+    found = find_mlps(copy.deepcopy(module).cpu().double().requires_grad_(False))
+    if not found.network:
+        raise UsageError(
+            f"a {type(module).__name__} is not its MLPs one behind the other: {len(found.layers)} "
+            f"layer(s) found, {', '.join([*found.layers][:4])}.{in_words(found.left_out)} Read "
+            "them one by one: bl.from_module(module).layers."
+        )
+    return tuple(in_float64(layer.read()) for layer in found.layers.values())
+
+
+def compare_with_module(module: Module, layers: Mapping[str, LayerView]) -> Agreement:
+    """Return how far the first layer, as it is read, computes what the module does."""
+    view = next(iter(layers.values()))
+    copied = copy.deepcopy(module).cpu().double().eval()
+
+    def run(x: Tensor) -> Tensor:
+        if isinstance(copied, BilinearTransformer):
+            return cast(Tensor, copied.mlps[0](x))
+        if not isinstance(copied, BilinearClassifier):
+            return cast(Tensor, copied(x))
+        embedded = copied.embed(x)
+        hidden = copied.layers[0](embedded)
+        hidden = hidden + embedded if copied.residual else hidden
+        return cast(Tensor, copied.head(hidden) if len(copied.layers) == 1 else hidden)
+
+    source = f"the module ({type(module).__name__})"
+    return agrees(view.name, source, view.sizes.d_in, view.weights(torch.float64), run)
