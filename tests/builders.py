@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
-from bilens.algebra.interaction import InteractionMatrix
-from bilens.algebra.quadratic_form import QuadraticForm
+from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
 
 D_OUT, D_HIDDEN, D_IN = 3, 4, 5  # all different, so that swapped axes are seen

@@ -27,13 +27,14 @@ def peak_of(code: str) -> int:
     """Return the bytes by which `measure(call)` in the code raises the peak of its process."""
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("the peak memory of a process is read from /proc, as on Linux")
+    paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
         [sys.executable, "-c", f"{PRELUDE}\n{code}"],
         capture_output=True,
         text=True,
         check=False,
         timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)},
     )
     assert done.returncode == 0, done.stderr
     return int(done.stdout)

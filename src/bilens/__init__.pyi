@@ -2,29 +2,27 @@ from . import certify as certify, nn as nn, sklearn as sklearn
 from .algebra.approximation.activation import Activation as Activation
 from .algebra.approximation.activation_moments import activation_moments as activation_moments
 from .algebra.approximation.layer_weights import GLUWeights as GLUWeights, MLPWeights as MLPWeights
+from .algebra.approximation.least_squares import (
+    FitScores as FitScores,
+    LeastSquaresFit as LeastSquaresFit,
+    RSquared as RSquared,
+)
 from .algebra.approximation.quadratic_fit import QuadraticFit as QuadraticFit
-from .algebra.approximation.refit import LeastSquaresFit as LeastSquaresFit
-from .algebra.approximation.scores import FitScores as FitScores, RSquared as RSquared
 from .algebra.attribution import (
     attribute as attribute,
     attribute_to_background as attribute_to_background,
 )
 from .algebra.bilinear_tensor import BilinearTensor as BilinearTensor
+from .algebra.concentration import effective_rank as effective_rank, localisation as localisation
 from .algebra.cp.decompose import cp_decompose as cp_decompose
 from .algebra.cp.decomposition import CPDecomposition as CPDecomposition
-from .algebra.direct.direct_interactions import direct_interactions as direct_interactions
-from .algebra.direct.exact_entries import interaction_submatrix as interaction_submatrix
-from .algebra.direct.record import DirectInteractions as DirectInteractions
 from .algebra.directions import (
+    DualExpression as DualExpression,
     centred_directions as centred_directions,
     contrast_direction as contrast_direction,
+    dual_expression as dual_expression,
     raw_directions as raw_directions,
 )
-from .algebra.dual_directions import (
-    DualExpression as DualExpression,
-    dual_expression as dual_expression,
-)
-from .algebra.effective_rank import effective_rank as effective_rank
 from .algebra.eigen.decomposition import (
     Contributions as Contributions,
     EigenDecomposition as EigenDecomposition,
@@ -41,16 +39,21 @@ from .algebra.eigenvector_matching import (
     EigenvectorMatch as EigenvectorMatch,
     match_eigenvectors as match_eigenvectors,
 )
-from .algebra.gaussian_moments import (
+from .algebra.gaussian import (
     GaussianMoments as GaussianMoments,
     gaussian_moments as gaussian_moments,
+    whiten as whiten,
 )
 from .algebra.hosvd import HOSVD as HOSVD, hosvd as hosvd
-from .algebra.interaction import InteractionMatrix as InteractionMatrix
-from .algebra.localisation import localisation as localisation
-from .algebra.quadratic_form import QuadraticForm as QuadraticForm
+from .algebra.interactions.direct_interactions import direct_interactions as direct_interactions
+from .algebra.interactions.feature_factors import interaction_submatrix as interaction_submatrix
+from .algebra.interactions.record import DirectInteractions as DirectInteractions
+from .algebra.map_changes import quantise as quantise
+from .algebra.quadratic_form import (
+    InteractionMatrix as InteractionMatrix,
+    QuadraticForm as QuadraticForm,
+)
 from .algebra.quadratic_map import QuadraticMap as QuadraticMap
-from .algebra.quantise import quantise as quantise
 from .algebra.rotation_null import rotation_null as rotation_null
 from .algebra.rotation_null_record import (
     RotationNull as RotationNull,
@@ -63,7 +66,6 @@ from .algebra.shapley_interactions import (
 )
 from .algebra.similarity import similarity as similarity
 from .algebra.status import Status as Status
-from .algebra.whiten import whiten as whiten
 from .api.attack import attack_model as attack_model
 from .api.audit import audit as audit
 from .api.certify import certify_model as certify_model

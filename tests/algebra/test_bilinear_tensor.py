@@ -14,7 +14,7 @@ from torch import Tensor
 
 import oracles
 from bilens.algebra.bilinear_tensor import BilinearTensor
-from bilens.algebra.cp.residual import accurate_norm
+from bilens.algebra.cp.target import accurate_norm
 from bilens.base.errors import MemoryLimitError, ShapeError
 from builders import D_HIDDEN, D_IN, D_OUT, randn, random_tensor
 from odd_tensors import LOW_PRECISION, REFUSED, SOUND, Odd

@@ -1,6 +1,9 @@
-"""Directions that people ask for: one output, a class against the mean, one class against another.
+"""Output directions, and a map written through the forms of given ones.
 
 Broken once: `- 1 / d_out` dropped from `centred_directions`; the softmax gauge was not removed.
+
+Broken once: `part - basis.T @ ...` -> `basis.T @ ...`; the errors were those of the other part.
+`full_matrices=True`; an (out, out) array was made.
 """
 
 from __future__ import annotations
@@ -8,10 +11,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, strategies as st
+from torch.testing import assert_close
 
-from bilens.algebra.directions import centred_directions, contrast_direction, raw_directions
-from bilens.base.errors import UsageError
-from builders import randn
+import oracles
+from bilens.algebra.directions import (
+    centred_directions,
+    contrast_direction,
+    dual_expression,
+    raw_directions,
+)
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.errors import ShapeError, UsageError
+from builders import D_IN, D_OUT, randn, random_map, random_tensor
+from odd_tensors import LOW_PRECISION, REFUSED, Odd
+from peak_memory import Largest
+from planted import dense_of
+from strategies import maps
 
 
 @pytest.mark.parametrize("d_out", [1, 2, 10])
@@ -66,3 +82,115 @@ def test_an_index_must_be_an_integer_from_0(index: object) -> None:
 def test_an_integer_of_numpy_is_one() -> None:
     direction = contrast_direction(np.int64(3), np.int32(1), np.uint8(2))
     assert direction.tolist() == [0.0, 1.0, -1.0]
+
+
+MAP = random_map()
+DENSE = dense_of(MAP)
+
+
+@pytest.mark.parametrize("num", range(1, 6))
+def test_the_sum_is_that_of_the_definition(num: int) -> None:
+    """3 outputs: fewer directions lose a part, more are dependent and lose nothing."""
+    u = randn(num, D_OUT, seed=7)
+    found = dual_expression(MAP, u)
+    summed = oracles.dual_sum(DENSE, u)
+    assert_close(dense_of(found.map), summed)
+    assert_close(found.duals, torch.linalg.pinv(u))
+    expected = float(oracles.norm(DENSE - summed) / oracles.norm(DENSE))
+    assert found.relative_error == pytest.approx(expected, abs=1e-12)
+    assert found.rank == min(num, D_OUT)
+    assert found.spans_outputs == (num >= D_OUT)
+    assert found.condition == pytest.approx(float(torch.linalg.cond(u)))
+
+
+@pytest.mark.parametrize("num", [D_OUT, D_OUT + 2])
+def test_directions_that_span_the_outputs_lose_nothing(num: int) -> None:
+    found = dual_expression(MAP, randn(num, D_OUT, seed=3))
+    assert (found.relative_error, found.linear_error, found.constant_error) == (0.0, 0.0, 0.0)
+    x = randn(4, D_IN, seed=9)
+    assert_close(found.map(x), MAP(x))
+    summed = torch.stack([form(x) for form in found.forms], dim=1) @ found.duals.T
+    assert_close(summed, MAP(x))
+
+
+def test_linear_and_constant_terms_are_measured_too() -> None:
+    u = randn(2, D_OUT, seed=4)
+    found = dual_expression(MAP, u)
+    keep = torch.linalg.pinv(u) @ u
+    assert MAP.linear is not None
+    assert MAP.constant is not None
+    for error, part in ((found.linear_error, MAP.linear), (found.constant_error, MAP.constant)):
+        assert error == pytest.approx(float((part - keep @ part).norm() / part.norm()))
+    assert_close(found.map.linear, keep @ MAP.linear)
+    assert_close(found.map.constant, keep @ MAP.constant)
+
+
+@pytest.mark.parametrize(("num", "holds"), [(1, True), (3, True), (4, False)])
+def test_duals_are_biorthogonal_only_to_independent_directions(num: int, holds: bool) -> None:
+    u = randn(num, D_OUT, seed=5)
+    found = dual_expression(MAP, u)
+    assert found.biorthogonal is holds
+    gap = (u @ found.duals - torch.eye(num, dtype=torch.float64)).abs().max()
+    assert (float(gap) < 1e-10) is holds
+
+
+def test_class_centred_directions_lose_the_mean_of_the_outputs() -> None:
+    found = dual_expression(MAP, centred_directions(D_OUT))
+    assert found.rank == D_OUT - 1
+    assert not found.biorthogonal
+    lost = DENSE.mean(dim=0).expand_as(DENSE)
+    assert found.relative_error == pytest.approx(float(lost.norm() / DENSE.norm()))
+
+
+@given(maps(), st.integers(1, 6), st.integers(0, 1000))
+def test_any_map_is_itself_where_the_directions_span_its_outputs(
+    f: QuadraticMap, more: int, seed: int
+) -> None:
+    u = randn(f.sizes.d_out + more, f.sizes.d_out, seed=seed)
+    found = dual_expression(f, u)
+    assert_close(dense_of(found.map), dense_of(f), rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("scale", [1e-250, 1e250])
+def test_the_scale_of_directions_does_not_matter(scale: float) -> None:
+    u = randn(2, D_OUT, seed=4)
+    found = dual_expression(QuadraticMap(random_tensor()), scale * u)
+    assert_close(found.duals * scale, torch.linalg.pinv(u))
+    assert found.rank == 2
+
+
+@pytest.mark.parametrize("dtype", LOW_PRECISION)
+def test_low_precision_maps_are_expressed_in_float64(dtype: torch.dtype) -> None:
+    f = MAP.to(dtype)
+    found = dual_expression(f, randn(2, D_OUT).to(dtype))
+    assert found.map.dtype is torch.float64
+    assert found.duals.dtype is torch.float64
+
+
+@pytest.mark.parametrize("odd", REFUSED, ids=str)
+def test_odd_directions_are_refused_by_name(odd: Odd) -> None:
+    with pytest.raises(odd.error, match=odd.message) as caught:
+        dual_expression(MAP, odd.of(randn(2, D_OUT)))
+    assert str(caught.value).startswith("directions ")
+
+
+def test_directions_that_do_not_fit_or_read_nothing_are_refused() -> None:
+    for shape in ((2, D_OUT + 1), (0, D_OUT)):
+        with pytest.raises(ShapeError, match=rf"expected \(num, {D_OUT}\)"):
+            dual_expression(MAP, torch.zeros(shape, dtype=torch.float64))
+    with pytest.raises(UsageError, match="every direction is zero"):
+        dual_expression(MAP, torch.zeros(2, D_OUT, dtype=torch.float64))
+
+
+def test_there_is_no_array_of_all_pairs_of_outputs() -> None:
+    f = random_map(d_out=300)
+    with Largest() as seen:
+        found = dual_expression(f, randn(2, 300))
+    assert seen.numel <= 300 * D_IN
+    assert 0.9 < found.relative_error < 1.0
+
+
+def test_a_map_that_is_zero_loses_nothing() -> None:
+    zero = random_tensor()
+    f = QuadraticMap(type(zero)(0 * zero.down, zero.left, zero.right))
+    assert dual_expression(f, randn(1, D_OUT)).relative_error == 0.0

@@ -1,7 +1,9 @@
-"""The HOSVD of a map: forms, core, truncation and its exact error, against the dense tensor.
+"""HOSVD against dense arrays, and what it takes in memory.
 
 Broken once: `2 * one_leg` → `one_leg` in the squared error; every truncation along the inputs
 failed. `rows.T @` dropped from `truncate`; its shapes failed.
+
+Broken once: `ARRAYS` 8 → 1; the wide outputs took more than was counted.
 """
 
 from __future__ import annotations
@@ -12,13 +14,13 @@ from hypothesis import given, strategies as st
 from torch import Tensor
 
 import oracles
-from bilens.algebra.bilinear_tensor import BilinearTensor
-from bilens.algebra.hosvd import hosvd
-from bilens.algebra.hosvd_memory import check_mode_memory
+from bilens.algebra.bilinear_tensor import BilinearTensor, FactorSizes
+from bilens.algebra.hosvd import check_mode_memory, hosvd
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import MemoryLimitError, NonFiniteError, UsageError
 from builders import D_HIDDEN, D_IN, D_OUT, randn, random_map, random_tensor, rotation
 from odd_tensors import LOW_PRECISION, SOUND, Odd
+from peak_memory import OVERHEAD, peak_of
 from strategies import SCALES, maps, rotations
 
 LOOSE = {"rtol": 1e-9, "atol": 1e-8}
@@ -276,3 +278,38 @@ def test_a_low_precision_map_counts_its_copy_in_float64() -> None:
     need = check_mode_memory(random_map().sizes, "out", copies=1)
     with pytest.raises(MemoryLimitError):
         hosvd(random_map().to(torch.float32), memory_limit=need)
+
+
+CODE = """
+import torch
+from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.hosvd import hosvd
+from bilens.algebra.quadratic_map import QuadraticMap
+from builders import random_map, random_tensor
+"""
+CANCELLING = """
+b = random_tensor(0, 1500, 32, 64)
+down = torch.cat([b.down, 1e-9 * b.down.roll(1, 0) - b.down], dim=1)
+f = QuadraticMap(BilinearTensor(down, torch.cat([b.left, b.left]), torch.cat([b.right, b.right])))
+"""
+
+
+@pytest.mark.parametrize(
+    ("sizes", "axis", "code"),
+    [
+        ((1500, 64, 64), "out", "f = random_map(0, 1500, 64, 64)\nmeasure(lambda: hosvd(f, 2))"),
+        ((1500, 64, 64), "out", CANCELLING + "measure(lambda: hosvd(f, 2))"),
+        ((8, 64, 1200), "in", "h = hosvd(random_map(0, 8, 64, 1200))\nmeasure(lambda: h.input)"),
+        (
+            (8, 64, 1200),
+            "in",
+            "h = hosvd(random_map(0, 8, 64, 1200), 2)\nh.input\n"
+            "measure(lambda: h.truncation_error(1, 2))",
+        ),
+    ],
+    ids=["outputs", "slices that are built", "inputs", "error"],
+)
+def test_no_more_than_was_counted_is_taken(
+    sizes: tuple[int, int, int], axis: str, code: str
+) -> None:
+    assert peak_of(CODE + code) <= check_mode_memory(FactorSizes(*sizes), axis, 1) + OVERHEAD

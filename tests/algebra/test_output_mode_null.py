@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
-from bilens.algebra.effective_rank import effective_rank
+from bilens.algebra.concentration import effective_rank
 from bilens.algebra.output_mode_null import output_gram_of, output_mode_null, read_sample
 from bilens.algebra.quadratic_map import QuadraticMap
 from builders import randn, random_map, random_tensor, rotation

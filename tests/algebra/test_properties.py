@@ -15,12 +15,11 @@ from torch.testing import assert_close
 
 import oracles
 from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.concentration import effective_rank
 from bilens.algebra.directions import centred_directions
-from bilens.algebra.effective_rank import effective_rank
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose, eigendecompose_all
-from bilens.algebra.interaction import InteractionMatrix
-from bilens.algebra.quadratic_form import QuadraticForm
+from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
 from builders import random_map
 from strategies import SCALES, entries, maps, maps_with_direction, maps_with_inputs, rotations

@@ -1,7 +1,9 @@
-"""The rotation null: exact on random factored maps where the Wigner edge is not.
+"""The rotation null: its samples, its memory.
 
 Broken once: the rotated `corner @ … frame.T` replaced by `f.tensor.right`; every sample was the
 map itself.
+
+Broken once: the 7 copies of the branches → 1; the narrow layer took more than was counted.
 """
 
 from __future__ import annotations
@@ -14,18 +16,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from bilens.algebra import null_spectra, rotation_null as module
-from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra import rotation_null as module
+from bilens.algebra.bilinear_tensor import BilinearTensor, FactorSizes
+from bilens.algebra.concentration import effective_rank, localisation
 from bilens.algebra.directions import centred_directions, raw_directions
-from bilens.algebra.effective_rank import effective_rank
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
-from bilens.algebra.localisation import localisation
-from bilens.algebra.null_memory import Demand
-from bilens.algebra.null_spectra import Ends
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null import (
+    CHUNK_BYTES,
+    Ends,
     RotationNull,
     embedding_parts,
+    null_memory,
     random_frame,
     rotation_null,
 )
@@ -34,6 +36,7 @@ from bilens.base.checks import check_finite
 from bilens.base.errors import MemoryLimitError, ShapeError, UsageError
 from builders import D_IN, D_OUT, randn, random_map, rotation, vector
 from odd_tensors import NOT_DENSE_FLOAT, WRONG_AXES, Odd
+from peak_memory import OVERHEAD, Largest, peak_of
 
 D = 32
 ROWS = torch.ones(1, 1, dtype=torch.float64)
@@ -166,15 +169,15 @@ def test_directions_that_do_not_fit_at_once_are_solved_in_chunks(
 ) -> None:
     f, rows = random_map(d_hidden=d_hidden), randn(7, D_OUT)
     whole = rotation_null(f, rows, seeded(), num_samples=2, localised=localised)
-    counts, make = [], null_spectra._matrices
+    counts, make = [], module._matrices
 
     def spy(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
         counts.append(len(weights))
         return make(left, right, weights)
 
-    monkeypatch.setattr(null_spectra, "_matrices", spy)
-    demand = Demand(f.sizes, 7, 2, None, localised)
-    limit = demand.fixed() + 3 * demand.each() - 1
+    monkeypatch.setattr(module, "_matrices", spy)
+    need = null_memory(f.sizes, 7, 2, None, localised)
+    limit = need.fixed + 3 * need.each - 1
     parts = rotation_null(f, rows, seeded(), num_samples=2, localised=localised, memory_limit=limit)
     assert counts == 2 * [2, 2, 2, 1]
     assert parts.status == whole.status == 7 * (Status.OK,)
@@ -321,7 +324,7 @@ def test_a_direction_that_the_solver_fails_on_is_flagged_alone(
     """In the third of four samples the solver refuses any batch with the second direction."""
     name = "eigh" if localised else "eigvalsh"
     solve, sample = getattr(torch.linalg, name), []
-    monkeypatch.setattr(null_spectra, "_matrices", marked(null_spectra._matrices, sample))
+    monkeypatch.setattr(module, "_matrices", marked(module._matrices, sample))
 
     def failing(matrices: Tensor) -> Any:
         if len(sample) == 3 and any(torch.equal(one, sample[2]) for one in matrices):
@@ -348,8 +351,8 @@ def marked(make: Callable[..., Tensor], seen: list[Tensor]) -> Callable[..., Ten
 @pytest.mark.parametrize("embedded", [False, True])
 def test_a_null_that_does_not_fit_is_refused(embedded: bool) -> None:
     embedding = randn(D_IN, 12) if embedded else None
-    demand = Demand(random_map().sizes, D_OUT, 2, 12 if embedded else None, localised=False)
-    enough = demand.fixed() + demand.each()
+    need = null_memory(random_map().sizes, D_OUT, 2, 12 if embedded else None, localised=False)
+    enough = need.fixed + need.each
 
     def sample(limit: int) -> RotationNull:
         rows = raw_directions(D_OUT)
@@ -466,3 +469,50 @@ def test_the_scale_of_a_direction_changes_no_p_value() -> None:
     plain = rotation_null(f, rows, seeded(), 9).num_significant(values)
     scaled = rotation_null(f, 10 * rows, seeded(), 9).num_significant(10 * values)
     assert torch.equal(plain.p_values, scaled.p_values)
+
+
+CODE = """
+import torch
+from bilens.algebra.rotation_null import rotation_null
+from builders import randn, random_map
+f, rows = random_map(0, 4, {hidden}, {d_in}), torch.eye(4, dtype=torch.float64)
+e = {embedding}
+measure(lambda: rotation_null(
+    f, rows, torch.Generator(), 1, embedding=e, localised={localised}, memory_limit={limit}
+))
+"""
+
+
+@pytest.mark.parametrize(
+    ("hidden", "d_in", "width_before", "localised"),
+    [
+        (64, 40_000, None, True),
+        (1100, 1000, None, True),
+        (64, 900, 3000, True),
+    ],
+    ids=["narrow", "wide", "embedding"],
+)
+def test_no_more_than_was_counted_is_taken(
+    hidden: int, d_in: int, width_before: int | None, localised: bool
+) -> None:
+    need = null_memory(FactorSizes(4, hidden, d_in), 4, 1, width_before, localised)
+    limit = need.fixed + need.each
+    embedding = f"randn({d_in}, {width_before})" if width_before else None
+    code = CODE.format(
+        hidden=hidden, d_in=d_in, embedding=embedding, localised=localised, limit=limit
+    )
+    assert peak_of(code) <= limit + OVERHEAD
+
+
+def test_spectra_are_not_kept() -> None:
+    generator = torch.Generator().manual_seed(0)
+    with Largest() as seen:
+        rotation_null(random_map(), raw_directions(D_OUT), generator, 50)
+    assert seen.numel < 50 * D_OUT * D_IN
+
+
+def test_as_many_directions_as_fit_are_solved_together() -> None:
+    need = null_memory(FactorSizes(3, 64, 32), 10_000, 99, None, localised=False)
+    for num in (1, 2, 17):
+        assert need.at_a_time(10_000, CHUNK_BYTES, "", "", need.fixed + num * need.each) == num
+    assert need.at_a_time(10_000, CHUNK_BYTES, "", "", 2**40) == CHUNK_BYTES // need.each

@@ -21,9 +21,8 @@ import oracles
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose, eigendecompose_all
-from bilens.algebra.gaussian_moments import gaussian_moments
-from bilens.algebra.interaction import InteractionMatrix
-from bilens.algebra.quadratic_form import QuadraticForm
+from bilens.algebra.gaussian import gaussian_moments
+from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import NonFiniteError, NumericalError, ShapeError, UsageError
 from bilens.certify.truncation import (

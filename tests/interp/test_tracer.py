@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import oracles
-from bilens.algebra.direct.direct_interactions import direct_interactions
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
+from bilens.algebra.interactions.direct_interactions import direct_interactions
 from bilens.base.errors import ShapeError, UsageError
 from bilens.interp.circuits import find_circuit
 from bilens.interp.tracer import trace_layer

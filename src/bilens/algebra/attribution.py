@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bilens.algebra.covariance import checked_covariance
+from bilens.algebra.gaussian import checked_covariance
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import (
     as_integer,
@@ -137,10 +137,7 @@ def attribute_to_background(
 
 
 def in_factors(f: QuadraticMap, total: Tensor, rows: int, target: Tensor | None = None) -> Tensor:
-    """Return Q_c s for every row s of `total`, (batch, out, in), from the factors.
-
-    With a target for each row, of that output alone, (batch, 1, in).
-    """
+    """Return Q_c s for every row s of `total`, (batch, out, in), from the factors."""
     down, left, right = factors(f)
     d_out, d_hidden, d_in = f.sizes
     result = total.new_empty(len(total), d_out if target is None else 1, d_in)
@@ -187,11 +184,7 @@ def factors(f: QuadraticMap) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def chosen_outputs(f: QuadraticMap, outputs: Sequence[int] | None) -> QuadraticMap:
-    """Return the map that has some of the outputs only, without a copy of left and right.
-
-    Raises:
-        UsageError: If there are none, or there is no such output.
-    """
+    """Return the map that has some of the outputs only, without a copy of left and right."""
     if outputs is None:
         return f
     places = [as_integer(output) for output in outputs]
@@ -212,12 +205,7 @@ def chosen_outputs(f: QuadraticMap, outputs: Sequence[int] | None) -> QuadraticM
 def as_target(
     target: Tensor | Sequence[int], outputs: Sequence[int] | None, f: QuadraticMap, batch: int
 ) -> Tensor:
-    """Return one output for each input, (batch,) int64.
-
-    Raises:
-        UsageError: If outputs are given as well, there are not as many as inputs, or there is no
-            such output.
-    """
+    """Return one output for each input, (batch,) int64."""
     if outputs is not None:
         raise UsageError("both outputs and target are given: pass one of them.")
     d_out = f.sizes.d_out
@@ -236,12 +224,7 @@ def as_target(
 
 
 def as_inputs(x: Tensor, f: QuadraticMap) -> Tensor:
-    """Return finite (batch, in) inputs in the dtype of the map.
-
-    Raises:
-        ShapeError: If they do not fit.
-        NonFiniteError: If one holds NaN or infinity, or does not fit into the dtype.
-    """
+    """Return finite (batch, in) inputs in the dtype of the map."""
     shape, d_in = check_float_tensor("x", x), f.sizes.d_in
     if len(shape) != 2 or shape[1] != d_in:
         advice = "use x[None]" if shape == (d_in,) else "flatten images to one row of pixels each"
@@ -251,12 +234,7 @@ def as_inputs(x: Tensor, f: QuadraticMap) -> Tensor:
 
 
 def as_baseline(baseline: Tensor, x: Tensor) -> Tensor:
-    """Return the baseline in the dtype of x, (in,) or (batch, in).
-
-    Raises:
-        ShapeError: If it does not fit.
-        NonFiniteError: If it holds NaN or infinity.
-    """
+    """Return the baseline in the dtype of x, (in,) or (batch, in)."""
     shape = check_float_tensor("baseline", baseline)
     if shape not in ((x.shape[1],), tuple(x.shape)):
         raise ShapeError(
@@ -267,11 +245,7 @@ def as_baseline(baseline: Tensor, x: Tensor) -> Tensor:
 
 
 def rows_at_work(f: QuadraticMap, batch: int, d_out: int, limit: int | str | None) -> int:
-    """Return how many inputs to take at a time, after making sure that the result fits.
-
-    Raises:
-        MemoryLimitError: If it does not.
-    """
+    """Return how many inputs to take at a time, after making sure that the result fits."""
     _, d_hidden, d_in = f.sizes
     itemsize = f.tensor.down.element_size()
     result, row = batch * d_out * d_in * itemsize, (d_out + 2) * d_hidden * itemsize

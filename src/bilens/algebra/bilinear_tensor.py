@@ -23,12 +23,7 @@ class FactorSizes(NamedTuple):
 
 
 def check_factors(down: Tensor, left: Tensor, right: Tensor) -> FactorSizes:
-    """Return the sizes of factors that fit together.
-
-    Raises:
-        ShapeError: Wrong number of axes, sizes that differ, an empty axis, mixed dtypes or devices.
-        NonFiniteError: If a factor holds NaN or infinity.
-    """
+    """Return the sizes of factors that fit together."""
     d_out, hidden_down = check_float_tensor("down", down, num_axes=2)
     d_hidden, d_in = check_float_tensor("left", left, num_axes=2)
     hidden_right, in_right = check_float_tensor("right", right, num_axes=2)

@@ -1,12 +1,17 @@
-"""Output directions that people ask for: one output, class-centred outputs, a contrast."""
+"""Output directions: one output, class-centred outputs, a contrast, and duals of given ones."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from bilens.base.checks import as_integer, check_count
-from bilens.base.errors import UsageError
+from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.quadratic_form import QuadraticForm
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.checks import as_integer, check_count, check_float_tensor, check_type
+from bilens.base.errors import ShapeError, UsageError
 
 
 def raw_directions(d_out: int) -> Tensor:
@@ -42,14 +47,127 @@ def contrast_direction(d_out: int, positive: int, negative: int) -> Tensor:
 
 
 def centred_basis(d_out: int) -> Tensor:
-    """Return (out − 1, out) orthonormal float64 rows that span what sums to zero over the outputs.
-
-    They are a basis of the class-centred outputs: lengths and singular values are those of
-    `centred_directions`, and no row depends on the others.
-
-    Math: row k is (e_0 + … + e_k − (k + 1) e_{k+1}) / √((k + 1)(k + 2)) (Helmert).
-    """
+    """Return (out − 1, out) orthonormal rows: a basis of the class-centred outputs."""
+    # Math: row k is (e_0 + … + e_k − (k + 1) e_{k+1}) / √((k + 1)(k + 2)) (Helmert).
     sizes = torch.arange(1, check_count("d_out", d_out, minimum=2), dtype=torch.float64)
     rows = torch.ones(d_out - 1, d_out, dtype=torch.float64).tril()
     rows[:, 1:] -= torch.diag(sizes)
     return rows / (sizes * (sizes + 1)).sqrt()[:, None]
+
+
+EPS = torch.finfo(torch.float64).eps
+
+
+@dataclass(frozen=True, eq=False)
+class DualExpression:
+    """f ≈ Σ_k dual_k q_k with q_k = u_k·f, for given output directions u_k; float64.
+
+    Exact if the directions span the outputs; otherwise it is U⁺U f, the part of f in their span.
+
+    Attributes:
+        directions: U, (num, out), the rows u_k.
+        duals: U⁺, (out, num), the columns u_k⁺.
+        forms: the q_k, with linear and constant terms.
+        relative_error: ‖B − Σ_k u_k⁺ ⊗ Q_{u_k}‖/‖B‖, exactly 0 if the directions span the outputs.
+        linear_error: the same of the linear term; 0 if it is zero.
+        constant_error: the same of the constant; 0 if it is zero.
+        rank: how many of the directions are independent: singular values of U above
+            max(num, out) · eps of the largest.
+        condition: largest over smallest of those singular values: how much the duals amplify an
+            error of the forms.
+        biorthogonal: u_j·u_k⁺ = 1 for j = k and 0 otherwise, so that dual k is seen by direction k
+            alone. That needs independent directions: never with more of them than outputs, although
+            the sum is still exact there.
+        map: the expression as a map of hidden units with the original input factors.
+    """
+
+    directions: Tensor
+    duals: Tensor
+    forms: tuple[QuadraticForm, ...]
+    relative_error: float
+    linear_error: float
+    constant_error: float
+    rank: int
+    condition: float
+    biorthogonal: bool
+    map: QuadraticMap
+
+    @property
+    def spans_outputs(self) -> bool:
+        """The directions span the outputs, so that nothing of the map is lost."""
+        return self.rank == self.directions.shape[1]
+
+
+def dual_expression(f: QuadraticMap, directions: Tensor) -> DualExpression:
+    """Write a map through the forms of the given output directions.
+
+    Math: f → U⁺U f, so B = Σ_k u_k⁺ ⊗ Q_{u_k} where U⁺U = I; U⁺ from the singular value
+        decomposition U = W S Vᵀ. What is lost is f − V Vᵀ f, the part of f along the directions
+        orthogonal to all rows of U.
+    Cost: O(num · out · (min(num, out) + hidden + in)); O(hidden² · (in + out)) more for the error
+        if the directions do not span the outputs. Memory of the order of the arguments and the
+        result, all in float64, and at most 128 MiB: no (out, out) array.
+
+    Args:
+        f: the map, any floating dtype.
+        directions: U, (num, out), one output direction a row, in any scale.
+
+    Raises:
+        ShapeError: If the directions do not have one entry for each output.
+        NonFiniteError: If a direction holds NaN or infinity.
+        UsageError: If every direction is zero, or f is no map.
+
+    Source: arXiv:2410.08417, App. K. Its remark that the duals are biorthogonal holds for
+        independent directions only.
+    """
+    check_type("f", f, QuadraticMap, "one form is read with f.form(u)")
+    shape = check_float_tensor("directions", directions, num_axes=2)
+    d_out = f.sizes.d_out
+    if shape[1] != d_out or shape[0] == 0:
+        raise ShapeError(
+            f"directions has shape {shape}; expected (num, {d_out}), one output direction a row."
+        )
+    f = f.detach().to(torch.float64)
+    rows = directions.detach().double().to(f.tensor.down.device)
+    largest = rows.abs().max()
+    if not largest > 0:
+        raise UsageError("every direction is zero: pass at least one that reads an output.")
+    # In a scale of its own, where the squares of a decomposition are harmless.
+    outer, sizes, inner = torch.linalg.svd(rows / largest, full_matrices=False)
+    rank = int((sizes > max(shape) * EPS * sizes[0]).sum())
+    inner = inner[:rank]  # (rank, out), an orthonormal basis of what is read
+    duals = (inner.T / sizes[:rank]) @ outer[:, :rank].T / largest
+    read = f.compose_output(rows)
+    return DualExpression(
+        directions=rows,
+        duals=duals,
+        forms=tuple(f.form(row) for row in rows),
+        relative_error=_lost_share(f.tensor, inner),
+        linear_error=_lost_part(f.linear, inner),
+        constant_error=_lost_part(f.constant, inner),
+        rank=rank,
+        condition=float(sizes[0] / sizes[rank - 1]),
+        biorthogonal=rank == len(rows),
+        map=read.compose_output(duals),
+    )
+
+
+def _lost_share(tensor: BilinearTensor, basis: Tensor) -> float:
+    """Return the share of ‖B‖ orthogonal to the orthonormal rows of `basis`."""
+    if len(basis) == tensor.sizes.d_out:
+        return 0.0
+    norm = float(tensor.norm())
+    part = BilinearTensor(_orthogonal_part(tensor.down, basis), tensor.left, tensor.right)
+    return float(part.norm()) / norm if norm > 0 else 0.0
+
+
+def _lost_part(part: Tensor | None, basis: Tensor) -> float:
+    """Return the share of the norm of an (out, ...) term orthogonal to the rows of `basis`."""
+    if part is None or len(basis) == len(part) or not bool(part.any()):
+        return 0.0
+    return float(_orthogonal_part(part, basis).norm() / part.norm())
+
+
+def _orthogonal_part(part: Tensor, basis: Tensor) -> Tensor:
+    """Return an (out, ...) term without what lies along the orthonormal rows of `basis`."""
+    return part - basis.T @ (basis @ part)

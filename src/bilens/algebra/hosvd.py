@@ -8,14 +8,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from bilens.algebra.bilinear_tensor import BilinearTensor
-from bilens.algebra.hosvd_memory import check_mode_memory
-from bilens.algebra.mode_spectrum import ModeSpectrum, mode_spectrum
-from bilens.algebra.modes import Factors, InputMode, OutputMode
+from bilens.algebra.bilinear_tensor import BilinearTensor, FactorSizes
+from bilens.algebra.gram.blocks import block_bytes
+from bilens.algebra.gram.squared_norms import no_negative, squared_norms
+from bilens.algebra.mode_spectrum import Factors, InputMode, ModeSpectrum, OutputMode, mode_spectrum
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.algebra.tucker_error import TuckerError, squared_outside
-from bilens.base.checks import check_count, check_type, memory_limit as allowed_memory
+from bilens.base.checks import check_count, check_memory, check_type, memory_limit as allowed_memory
 from bilens.base.errors import UsageError
 
 TINY = 1e-300  # keeps 0 / 0 from a division
@@ -217,14 +216,56 @@ def hosvd(
 
 
 def leading(name: str, count: int, directions: Tensor) -> Tensor:
-    """Return the first `count` directions.
-
-    Raises:
-        UsageError: If there are not so many, or count is not an integer of at least 1.
-    """
+    """Return the first `count` directions."""
     if check_count(name, count, minimum=1) > len(directions):
         raise UsageError(
             f"{name}={count}, but {len(directions)} singular directions of that mode were kept: "
             "ask for fewer, or call hosvd with a larger rank."
         )
     return directions[:count]
+
+
+@dataclass(frozen=True, eq=False)
+class TuckerError:
+    """How far a truncated tensor B' is from B."""
+
+    exact: Tensor  # ‖B − B'‖_F, a float64 scalar
+    # √(Σ σ² of what was left out along the outputs + twice that along the inputs), which needs the
+    # singular values alone; never below `exact`, but for rounding
+    bound: Tensor
+    rounding: Tensor  # estimate of how far `exact` is from its exact value
+
+
+def squared_outside(factors: Factors, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ‖B − B ×₂ VᵀV ×₃ VᵀV‖² for the rows V of `columns`, and its estimated rounding."""
+    complement = torch.linalg.qr(columns.T, mode="complete").Q[:, len(columns) :].T
+    if len(complement) == 0:
+        return columns.new_zeros(()), columns.new_zeros(())
+    one_leg = InputMode(factors).gram(complement).trace()
+    left, right = factors.left @ complement.T, factors.right @ complement.T
+    both_legs = squared_norms(factors.down, left, right).sum()
+    rounding = columns.new_tensor(InputMode(factors).gram_rounding(complement))
+    unit = factors.unit**2
+    return no_negative(2 * one_leg - both_legs) * unit, 2 * rounding * unit
+
+
+ARRAYS = 8  # (n, n) float64 arrays alive at once: found, left over, the Gram matrix, its vectors
+STAGES = 3  # (hidden, n) float64 arrays alive at once while slices are combined
+
+
+def check_mode_memory(
+    sizes: FactorSizes, axis: str, copies: int, limit: int | str | None = None
+) -> int:
+    """Return the bytes that the spectrum of one mode needs at most, beside the map."""
+    d_out, d_hidden, d_in = sizes
+    num, way_out = (d_out, "compose_output") if axis == "out" else (d_in, "compose_input")
+    factors = copies * (d_out + 2 * d_in) * d_hidden
+    blocks = block_bytes(d_hidden, 6 * d_in + 6 * num + 2 * d_out)
+    stages = STAGES * d_hidden * max(num, d_in)
+    return check_memory(
+        8 * (factors + stages + ARRAYS * num**2) + blocks,
+        f"the HOSVD along {num} {axis}puts of a map of {d_hidden} hidden units, "
+        f"with its ({num}, {num}) Gram matrix,",
+        f"bring the map to fewer {axis}puts with {way_out}",
+        limit,
+    )

@@ -2,15 +2,153 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from bilens.algebra.eigen.ranking import ranked
+from bilens.algebra.gram.inner_products import output_gram
+from bilens.algebra.gram.input_gram import input_gram
 from bilens.algebra.gram.squared_norms import EPS, no_negative
-from bilens.algebra.modes import Mode
+from bilens.algebra.rows import unit_rows
+from bilens.base.checks import check_finite
+
+
+class Mode(Protocol):
+    """One axis of a tensor; a row of `rows` is a direction in it, and has a slice of the tensor."""
+
+    @property
+    def size(self) -> int:
+        """Length of the axis."""
+
+    @property
+    def slice_rounding(self) -> float:
+        """Estimated spectral norm of the rounding in all slices of `dense_gram` together."""
+
+    def gram(self, rows: Tensor | None) -> Tensor:
+        """Return the inner products of the slices from the factors: fast; slices are not built."""
+
+    def gram_rounding(self, rows: Tensor | None) -> float:
+        """Estimated spectral norm of the rounding in `gram`; it does not fall with the result."""
+
+    def dense_gram(self, rows: Tensor | None) -> Tensor:
+        """Return the same from slices that are built, so that terms cancel before the square."""
+
+
+def along(rows: Tensor | None, slices: Tensor) -> Tensor:
+    """Return combinations of slices, which lie along the first axis; all as they are for None."""
+    return slices if rows is None else rows @ slices
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """down, left and right in float64, the rows of left and right of unit length."""
+
+    down: Tensor  # (out, hidden), the largest entry 1 in size unless all are zero
+    left: Tensor  # (hidden, in)
+    right: Tensor  # (hidden, in)
+    unit: float  # the tensor is `unit` times that of these factors
+
+    @classmethod
+    def of(cls, down: Tensor, left: Tensor, right: Tensor) -> Factors:
+        """Balance the factors of a tensor, O(hidden · (in + out))."""
+        left, left_length = unit_rows(left.double())
+        right, right_length = unit_rows(right.double())
+        down = down.double() * left_length
+        down *= right_length
+        check_finite("down times the lengths of the rows of left and right", down)
+        unit = max(float(down.max()), -float(down.min())) or 1.0
+        down /= unit
+        return cls(down, left, right, unit)
+
+    @property
+    def growth(self) -> float:
+        """√hidden · eps: a sum of hidden terms of either sign, each rounded."""
+        return EPS * math.sqrt(len(self.left))
+
+
+@dataclass(frozen=True, eq=False)
+class OutputMode:
+    """Slices along output directions u: the interaction matrices Q_u."""
+
+    factors: Factors
+
+    @property
+    def size(self) -> int:
+        """Number of outputs."""
+        return len(self.factors.down)
+
+    @property
+    def slice_rounding(self) -> float:
+        """√hidden · eps · ‖down‖_F: a sum over h is rounded in proportion to its terms."""
+        return self.factors.growth * float(self.factors.down.norm())
+
+    def gram(self, rows: Tensor | None) -> Tensor:
+        """Return all ⟨Q_u, Q_u'⟩, O(hidden² · (in + num)) time; see `output_gram`."""
+        factors, weights = self.factors, along(rows, self.factors.down)
+        return output_gram(
+            weights, factors.left, factors.right, weights, factors.left, factors.right
+        )
+
+    def gram_rounding(self, rows: Tensor | None) -> float:
+        """√hidden · eps · Σ_u ‖downᵀu‖²."""
+        return self.factors.growth * float(along(rows, self.factors.down).square().sum())
+
+    def dense_gram(self, rows: Tensor | None) -> Tensor:
+        """Return all ⟨Q_u, Q_u'⟩ from entries of Q_u, one row of all matrices at a time."""
+        left, right = self.factors.left, self.factors.right
+        weights = along(rows, self.factors.down) / 2
+        total = weights.new_zeros(len(weights), len(weights))
+        for i in range(left.shape[1]):  # Q is symmetric: entries right of the diagonal count twice
+            products = left[:, i, None] * right[:, i:] + right[:, i, None] * left[:, i:]
+            entries = weights @ products
+            entries[:, 1:] *= 2**0.5
+            total += entries @ entries.T
+        return total
+
+
+@dataclass(frozen=True, eq=False)
+class InputMode:
+    """Slices along input directions v: the matrices with rows Q_c v, one for each output c."""
+
+    factors: Factors
+
+    @property
+    def size(self) -> int:
+        """Number of inputs."""
+        return self.factors.left.shape[1]
+
+    @property
+    def slice_rounding(self) -> float:
+        """√hidden · eps · ‖down‖_F, as for the outputs."""
+        return self.factors.growth * float(self.factors.down.norm())
+
+    def gram(self, rows: Tensor | None) -> Tensor:
+        """Return vᵀ (Σ_c Q_c²) v', O(hidden² · (in + num + out)) time; see `input_gram`."""
+        return input_gram(self.factors.down, self.factors.left, self.factors.right, rows)
+
+    def gram_rounding(self, rows: Tensor | None) -> float:
+        """√hidden · eps · ½ Σ_v Σ_h ‖down_h‖² ((left_h·v)² + (right_h·v)²)."""
+        size = self.factors.down.square().sum(dim=0)
+        reach = sum(
+            along(rows, branch.T).square().sum(dim=0)
+            for branch in (self.factors.left, self.factors.right)
+        )
+        return self.factors.growth * float(size @ reach) / 2
+
+    def dense_gram(self, rows: Tensor | None) -> Tensor:
+        """Return the same from the vectors Q_c v, one output at a time."""
+        left, right = self.factors.left, self.factors.right
+        outer_left, outer_right = along(rows, left.T), along(rows, right.T)
+        total = left.new_zeros(len(outer_left), len(outer_left))
+        for weight in self.factors.down / 2:
+            entries = (outer_left * weight) @ right + (outer_right * weight) @ left
+            total += entries @ entries.T
+        return total
+
 
 TARGET = 1e-7  # relative rounding with which a singular value is accepted
 FLOOR = 1e-6  # of the largest: what is smaller is returned with the rounding it has
@@ -21,24 +159,16 @@ CLUSTER_TOLERANCE = 1e-8  # relative: closer singular values are reported as one
 
 @dataclass(frozen=True, eq=False)
 class ModeSpectrum:
-    """The leading singular values of a tensor, flattened along one axis, and their directions.
+    """The leading singular values of a tensor, flattened along one axis, and their directions."""
 
-    Attributes:
-        singular_values: (k,), falling, in the unit of the tensor.
-        directions: (k, n), orthonormal rows; the largest component of each is positive.
-        rounding: (k,), estimate of how far a singular value is from the exact one.
-        cluster: (k,), equal labels for values too close to tell apart: their directions are one
-            basis of many of a common space.
-        cluster_size: (k,), how many of the whole spectrum share the label; 1 stands alone.
-        discarded_squared: the sum of the squares of the singular values beyond k.
-    """
-
-    singular_values: Tensor
-    directions: Tensor
-    rounding: Tensor
+    singular_values: Tensor  # (k,), falling, in the unit of the tensor
+    directions: Tensor  # (k, n), orthonormal rows; the largest component of each is positive
+    rounding: Tensor  # (k,), estimate of how far a singular value is from the exact one
+    # (k,), equal labels for values too close to tell apart: their directions are one basis of many
+    # of a common space
     cluster: Tensor
-    cluster_size: Tensor
-    discarded_squared: Tensor
+    cluster_size: Tensor  # (k,), how many of the whole spectrum share the label; 1 stands alone
+    discarded_squared: Tensor  # the sum of the squares of the singular values beyond k
 
     def tail_squared(self, k: int) -> Tensor:
         """Return the sum of the squares of the singular values beyond the k leading ones."""
@@ -58,23 +188,7 @@ class Stage(NamedTuple):
 
 
 def mode_spectrum(mode: Mode, unit: float, rank: int | None) -> ModeSpectrum:
-    """Return the singular values and directions along a mode.
-
-    A Gram matrix squares the singular values, so its rounding E hides those below √E. What it
-    determines to TARGET is taken from it; the directions taken are projected out, and the rest
-    has a Gram matrix of its own, whose rounding is in proportion to the factors of the rest. Where
-    these do not shrink with the rest, because units cancel each other, its slices are built:
-    then only what their sums round off is lost, and nothing is squared before it has cancelled.
-
-    Cost: one Gram matrix from the factors and O(n³) for each factor of 100 or so between the
-        singular values down to FLOOR; the cost of `dense_gram` where units cancel. Memory: see
-        `check_mode_memory`, which the caller has called.
-
-    Args:
-        mode: the axis.
-        unit: the factor that was taken out of the tensor.
-        rank: how many to return; None for all.
-    """
+    """Return the singular values and directions along a mode."""
     rows, left = None, mode.size  # directions that are left over; at first all of the axis
     dense, last_rounding, largest = False, torch.inf, 0.0
     found: list[Stage] = []

@@ -9,12 +9,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bilens.algebra.effective_rank import effective_rank
+from bilens.algebra.concentration import effective_rank
 from bilens.algebra.gram.blocks import block_size, blocks
-from bilens.algebra.modes import Factors
+from bilens.algebra.mode_spectrum import Factors
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null import random_frame
-from bilens.algebra.unit_rows import unit_rows
+from bilens.algebra.rows import unit_rows
 from bilens.base.checks import check_count, check_type
 
 Null = Literal["rotation", "directions"]
@@ -22,16 +22,11 @@ Null = Literal["rotation", "directions"]
 
 @dataclass(frozen=True, eq=False)
 class OutputModeNull:
-    """The output spectrum of a map under a null, one entry for each sample.
+    """The output spectrum of a map under a null, one entry for each sample."""
 
-    Attributes:
-        effective_rank: (samples,), (Σσ)² / Σσ² of the singular values along the outputs.
-        top_share: (samples,), σ₁² / Σσ².
-        leading_rank: (samples,), (Σ|λ|)² / Σλ² of the form along the leading direction of a sample.
-    """
-
-    effective_rank: Tensor
-    top_share: Tensor
+    effective_rank: Tensor  # (samples,), (Σσ)² / Σσ² of the singular values along the outputs
+    top_share: Tensor  # (samples,), σ₁² / Σσ²
+    # (samples,), (Σ|λ|)² / Σλ² of the form along the leading direction of a sample
     leading_rank: Tensor
 
 
@@ -43,27 +38,9 @@ def output_mode_null(
     embedding: Tensor | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> OutputModeNull:
-    """Sample the singular values along the outputs of a map, with its factors turned at random.
-
-    "rotation" is the null of `rotation_null`: right ← right·O, which destroys how the two branches
-    are aligned and nothing else. Where left and right are the same rows, as in an ordinary MLP,
-    that would destroy what every such layer has; there "directions" turns each row on its own, and
-    left and right with it.
-
-    Math: Gram = D H Dᵀ, H = ½[(LLᵀ)∘(RRᵀ) + M∘Mᵀ], M = L Rᵀ. A rotation of R leaves the first term
-        as it is, and is seen by M alone.
-    Cost: for each sample O(hidden² · (in + out) + in³ + out³) time; O(hidden · in + in² + out²)
-        memory and 128 MiB.
-
-    Args:
-        f: the map, in its input basis.
-        generator: the source of randomness.
-        num_samples: how many.
-        null: "rotation" or "directions".
-        embedding: E, (width, in), in front of the layer; both branches are combinations of its
-            rows, and O turns behind it. None where there is none.
-        progress: called with the number of samples done.
-    """
+    """Sample the singular values along the outputs of a map, with its factors turned at random."""
+    # Math: Gram = D H Dᵀ, H = ½[(LLᵀ)∘(RRᵀ) + M∘Mᵀ], M = L Rᵀ. A rotation of R leaves the first
+    # term as it is, and is seen by M alone.
     check_type("f", f, QuadraticMap, "use the layer's quadratic_map()")
     num_samples = check_count("num_samples", num_samples, minimum=1)
     tensor = f.detach().to(torch.float64).tensor

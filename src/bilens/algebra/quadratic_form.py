@@ -1,4 +1,4 @@
-"""A scalar quadratic function of the input: what one output direction computes."""
+"""A scalar quadratic function of the input, with its interaction matrix kept as factors."""
 
 from __future__ import annotations
 
@@ -7,17 +7,122 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from bilens.algebra.interaction import InteractionMatrix
-from bilens.base.checks import DTYPES, check_float_tensor, check_type
+from bilens.algebra.gram.inner_products import output_gram, outputs_traces
+from bilens.algebra.gram.squared_norms import no_negative
+from bilens.base.checks import DTYPES, check_float_tensor, check_memory, check_type
 from bilens.base.errors import ShapeError
 
 
-def check_inputs(x: Tensor, d_in: int, dtype: torch.dtype) -> Tensor:
-    """Return inputs whose last axis is the input axis of a map, in its dtype.
+@dataclass(frozen=True, eq=False)
+class InteractionMatrix:
+    """Q = ½ Σ_h weight_h (left_h right_hᵀ + right_h left_hᵀ), symmetric by construction.
+
+    Attributes:
+        left: (hidden, in).
+        right: (hidden, in).
+        weight: (hidden,); downᵀu for the output direction u.
 
     Raises:
-        ShapeError: With the shape or dtype that came and the one that was expected.
+        ShapeError: If the factors do not fit together, or an axis is empty.
+        NonFiniteError: If a factor holds NaN or infinity.
+
+    Source: arXiv:2410.08417, §2, with the symmetric form of its "Simplifications due to symmetry".
     """
+
+    left: Tensor
+    right: Tensor
+    weight: Tensor
+
+    def __post_init__(self) -> None:
+        (d_hidden,) = check_float_tensor("weight", self.weight, num_axes=1)
+        left = check_float_tensor("left", self.left, num_axes=2, like=self.weight)
+        right = check_float_tensor("right", self.right, num_axes=2, like=self.weight)
+        if left != right or left[0] != d_hidden or 0 in left:
+            raise ShapeError(
+                f"left {tuple(self.left.shape)}, right {tuple(self.right.shape)} and weight "
+                f"{tuple(self.weight.shape)} do not fit: expected (hidden, in) twice and "
+                "(hidden,), no axis empty."
+            )
+
+    @property
+    def d_in(self) -> int:
+        """Width of the input."""
+        return self.left.shape[1]
+
+    @property
+    def d_hidden(self) -> int:
+        """Number of products; the rank is at most twice this number."""
+        return self.left.shape[0]
+
+    def matvec(self, vectors: Tensor) -> Tensor:
+        """Return Q v for vectors along the last axis, (..., in) → (..., in).
+
+        Math: ½[Lᵀ(s∘Rv) + Rᵀ(s∘Lv)].
+        Cost: O(hidden · in) for each vector.
+        """
+        left = self.weight * (vectors @ self.left.T)
+        right = self.weight * (vectors @ self.right.T)
+        return (left @ self.right + right @ self.left) / 2
+
+    def evaluate(self, x: Tensor) -> Tensor:
+        """Return xᵀQx for inputs along the last axis, (..., in) → (...), in O(hidden · in) each."""
+        return ((x @ self.left.T) * (x @ self.right.T)) @ self.weight
+
+    def trace(self) -> Tensor:
+        """Return tr Q, a float64 scalar, in O(hidden · in)."""
+        return outputs_traces(self.weight[None], self.left, self.right)[0]
+
+    def inner(self, other: InteractionMatrix) -> Tensor:
+        """Return ⟨Q, Q'⟩ = tr(Q Q'), a float64 scalar, in O(hidden · hidden' · in).
+
+        Raises:
+            UsageError: If the other one is not an InteractionMatrix.
+            ShapeError: If the two matrices differ in width.
+        """
+        check_type("other", other, InteractionMatrix, "use the matrix of a form, form.matrix")
+        if other.d_in != self.d_in:
+            raise ShapeError(
+                f"the forms read {self.d_in} and {other.d_in} inputs; "
+                "an inner product needs the same input space."
+            )
+        return output_gram(
+            self.weight[None], self.left, self.right, other.weight[None], other.left, other.right
+        )[0, 0]
+
+    def squared_norm(self) -> Tensor:
+        """Return ‖Q‖_F², a float64 scalar from the factors, in O(hidden² · in).
+
+        Accurate to eps · (Σ|weight_h|‖left_h‖‖right_h‖)²: rounding, where terms cancel below it.
+        """
+        return no_negative(self.inner(self))
+
+    def dense(self) -> Tensor:
+        """Return Q as an (in, in) array.
+
+        Cost: O(hidden · in²) time, O(in²) memory.
+
+        Raises:
+            MemoryLimitError: If the array would not fit; `matvec` needs no array.
+        """
+        check_memory(
+            3 * self.d_in**2 * self.left.element_size(),
+            f"the dense ({self.d_in}, {self.d_in}) interaction matrix",
+            "use matvec, which works on the factors",
+        )
+        half = (self.left.T * self.weight) @ self.right
+        return (half + half.T) / 2
+
+    def to(self, dtype: torch.dtype) -> InteractionMatrix:
+        """Return the same matrix with factors of another dtype."""
+        return InteractionMatrix(self.left.to(dtype), self.right.to(dtype), self.weight.to(dtype))
+
+    def detach(self) -> InteractionMatrix:
+        """Return the same matrix, cut from the graph of gradients."""
+        return InteractionMatrix(self.left.detach(), self.right.detach(), self.weight.detach())
+
+
+def check_inputs(x: Tensor, d_in: int, dtype: torch.dtype) -> Tensor:
+    """Return inputs whose last axis is the input axis of a map, in its dtype."""
     if not isinstance(x, Tensor):
         raise ShapeError(
             f"the input is a {type(x).__name__}; a torch.Tensor was expected: "

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor, FactorSizes
-from bilens.algebra.interaction import InteractionMatrix
-from bilens.algebra.quadratic_form import QuadraticForm, check_inputs
+from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm, check_inputs
 from bilens.base.checks import check_finite, check_float_tensor, check_type
 from bilens.base.errors import ShapeError, UsageError
 

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from bilens.algebra.null_memory import Demand, plan_chunk
-from bilens.algebra.null_spectra import Ends, read_ends
+from bilens.algebra.bilinear_tensor import FactorSizes
+from bilens.algebra.concentration import effective_rank, localisation
+from bilens.algebra.gram.blocks import blocks
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null_record import RotationNull as RotationNull  # its public place
 from bilens.algebra.status import Status
-from bilens.base.checks import check_count, check_dense_tensor, check_float_tensor, check_type
+from bilens.base.checks import (
+    check_count,
+    check_dense_tensor,
+    check_float_tensor,
+    check_type,
+)
 from bilens.base.errors import ShapeError
 
 
@@ -87,8 +94,14 @@ def rotation_null(
     num_samples = check_count("num_samples", num_samples, minimum=1)
     check_embedding(f, embedding)
     width_before = None if embedding is None else embedding.shape[1]
-    demand = Demand(f.sizes, num, num_samples, width_before, localised)
-    chunk = plan_chunk(demand, memory_limit)
+    width = solved_width(f.sizes, f.sizes.d_in if width_before is None else width_before)
+    chunk = null_memory(f.sizes, num, num_samples, width_before, localised).at_a_time(
+        num,
+        CHUNK_BYTES,
+        f"a rotation null of {num} directions of width {width}",
+        "read fewer directions at a time",
+        memory_limit,
+    )
     with torch.no_grad():
         down, left, right = (
             part.double() for part in (f.tensor.down, f.tensor.left, f.tensor.right)
@@ -140,11 +153,7 @@ def check_embedding(f: QuadraticMap, embedding: Tensor | None) -> None:
 
 
 def embedding_parts(embedding: Tensor) -> tuple[Tensor, Tensor]:
-    """Return Yᵀ and Sᵀ of Eᵀ = Y S.
-
-    The nonzero spectra of Eᵀ Q E and S Q Sᵀ agree, and Yᵀ takes vectors of the second to those of
-    the first.
-    """
+    """Return Yᵀ and Sᵀ of Eᵀ = Y S."""
     columns, corner = torch.linalg.qr(embedding.detach().double().T)
     return columns.T, corner.T
 
@@ -156,3 +165,115 @@ def random_frame(d_in: int, rank: int, generator: torch.Generator) -> Tensor:
     signs = torch.where(triangle.diagonal() < 0, -1.0, 1.0)  # makes QR unique, thus Haar
     frame: Tensor = columns * signs
     return frame
+
+
+CHUNK_BYTES = 256 * 2**20  # more of them together are no faster
+
+
+def solved_width(sizes: FactorSizes, d_before: int) -> int:
+    """Return the width of the matrices that are solved."""
+    return min(sizes.d_in, d_before, 2 * sizes.d_hidden)
+
+
+def null_memory(
+    sizes: FactorSizes, num: int, num_samples: int, width_before: int | None, localised: bool
+) -> MemoryEstimate:
+    """Return what a null of `num` directions takes; `width_before` the embedding, if there is one."""
+    d_out, hidden, d_in = sizes
+    d_before = d_in if width_before is None else width_before
+    width = solved_width(sizes, d_before)
+    factors = (d_out + 2 * d_in) * hidden  # in float64
+    weights = num * (d_out + 2 * hidden)
+    frame = d_in * min(hidden, d_in)  # three more while it is drawn
+    branch = hidden * min(d_in, d_before)  # right is turned, both are stacked and factored
+    turned = max(3 * frame, (7 if width == 2 * hidden else 2) * branch)
+    embedding = 0 if width_before is None else branch + 3 * d_in * width_before
+    results = 10 * num_samples * num
+    # (width, hidden) once where a matrix is formed, and (width, width) at most four times.
+    vectors = 4 * (width + d_before) if localised else 0
+    return MemoryEstimate(
+        fixed=8 * (factors + weights + frame + turned + embedding + results),
+        each=8 * (width * hidden + 4 * width**2 + vectors),
+    )
+
+
+Lift = Callable[[Tensor], Tensor]  # vectors along the last axis, to the basis they are read in
+
+
+@dataclass(frozen=True, eq=False)
+class Ends:
+    """What the null keeps of one rotation, for every direction."""
+
+    # (3, directions) or, with localisation, (5, directions): the largest eigenvalue, the smallest
+    # one, the effective rank, the localisation of the largest and of the smallest; NaN where the
+    # status is not OK
+    numbers: Tensor
+    status: tuple[Status, ...]  # one for each direction
+
+
+def read_ends(
+    left: Tensor, right: Tensor, weights: Tensor, chunk: int, localised: Lift | None
+) -> Ends:
+    """Return the ends of the spectra of ½ Σ_h w_h (l_h r_hᵀ + r_h l_hᵀ) for all rows w."""
+    hidden, width = left.shape
+    if 2 * hidden < width:
+        stacked = torch.cat([left, right]).T
+        columns, corner = torch.linalg.qr(stacked, mode="r" if localised is None else "reduced")
+        left, right = corner[:, :hidden].T, corner[:, hidden:].T
+        localised = None if localised is None else _through(columns, localised)
+    parts = [_read(left, right, weights[rows], localised) for rows in blocks(len(weights), chunk)]
+    return Ends(
+        torch.cat([part.numbers for part in parts], dim=1),
+        tuple(status for part in parts for status in part.status),
+    )
+
+
+def _through(columns: Tensor, lift: Lift) -> Lift:
+    """Return the lift of coordinates along (in, width) columns."""
+    return lambda vectors: lift(vectors @ columns.T)
+
+
+def _read(left: Tensor, right: Tensor, weights: Tensor, lift: Lift | None) -> Ends:
+    """Return the ends of a few directions, solved together."""
+    matrices = _matrices(left, right, weights)
+    finite = matrices.isfinite().all(dim=-1).all(dim=-1)
+    matrices[~finite] = 0.0  # NaN must not reach a solver
+    values, columns = _solved(matrices, vectors=lift is not None)
+    solved = values.isfinite().all(dim=-1)
+    values = torch.where(solved[:, None], values, 0.0)
+    numbers = [
+        values[:, -1].clamp(min=0.0),  # eigenvalues ascend
+        values[:, 0].clamp(max=0.0),
+        effective_rank(values),
+    ]
+    if lift is not None:
+        for end, there in ((-1, values[:, -1] > 0), (0, values[:, 0] < 0)):
+            vectors = torch.where(solved[:, None], columns[:, :, end], 0.0)
+            numbers.append(torch.where(there, localisation(lift(vectors)), 0.0))
+    status = [
+        Status.OK if ok else Status.NOT_CONVERGED if came else Status.NOT_FINITE
+        for ok, came in zip((solved & finite).tolist(), finite.tolist(), strict=True)
+    ]
+    return Ends(torch.where(solved & finite, torch.stack(numbers), torch.nan), tuple(status))
+
+
+def _matrices(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
+    """Return ½ Σ_h w_h (l_h r_hᵀ + r_h l_hᵀ) for every row w of weights."""
+    halves = (left.T * weights[:, None, :]) @ right
+    return (halves + halves.mT) / 2
+
+
+def _solved(matrices: Tensor, vectors: bool) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues and eigenvectors (none unless asked for); NaN where the solver fails."""
+    nothing = matrices.new_zeros(len(matrices), 0, 0)
+    try:
+        if vectors:
+            values, columns = torch.linalg.eigh(matrices)
+            return values, columns
+        return torch.linalg.eigvalsh(matrices), nothing
+    except RuntimeError:  # torch.linalg.LinAlgError is one
+        if len(matrices) == 1:
+            gap = torch.full_like(matrices, torch.nan)
+            return gap[:, 0], gap if vectors else nothing
+    halves = [_solved(half, vectors) for half in matrices.tensor_split(2)]
+    return torch.cat([half[0] for half in halves]), torch.cat([half[1] for half in halves])

@@ -201,10 +201,6 @@ def tail(observed: Tensor, null: Tensor) -> Tensor:
 
 
 def check_level(level: float) -> None:
-    """Refuse what is not a probability.
-
-    Raises:
-        UsageError: If it is not between 0 and 1.
-    """
+    """Refuse what is not a probability."""
     if not 0 < level < 1:
         raise UsageError(f"level={level!r}: a number between 0 and 1 was expected.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bilens.algebra.direct.running_top import RunningTop
+from bilens.algebra.interactions.streaming_statistics import RunningTop
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.base.checks import (
     check_count,
@@ -134,12 +134,7 @@ def scaled_factors(
 
 
 def as_row(name: str, row: Tensor, form: QuadraticForm) -> Tensor:
-    """Return one finite input, (in,) float64.
-
-    Raises:
-        ShapeError: If it has another shape.
-        NonFiniteError: If it holds NaN or infinity.
-    """
+    """Return one finite input, (in,) float64."""
     shape = check_float_tensor(name, row)
     if shape != (form.d_in,):
         raise ShapeError(f"{name} has shape {shape}; expected ({form.d_in},), one input: x[i].")

@@ -83,21 +83,13 @@ def similarity(
 
 @dataclass(frozen=True, eq=False)
 class Scaled:
-    """A map in a scale of its own: `down`, `linear` and `constant` float64, the rest as it came.
+    """A map in a scale of its own: `down`, `linear` and `constant` float64, the rest as it came."""
 
-    Attributes:
-        down: (out, hidden).
-        left: (hidden, in).
-        right: (hidden, in).
-        linear: (out, in); None where it is zero or takes no part.
-        constant: (out,); None where it is zero or takes no part.
-    """
-
-    down: Tensor
-    left: Tensor
-    right: Tensor
-    linear: Tensor | None
-    constant: Tensor | None
+    down: Tensor  # (out, hidden)
+    left: Tensor  # (hidden, in)
+    right: Tensor  # (hidden, in)
+    linear: Tensor | None  # (out, in); None where it is zero or takes no part
+    constant: Tensor | None  # (out,); None where it is zero or takes no part
 
 
 def inner(f: Scaled, g: Scaled, gaussian: bool) -> Tensor:
@@ -134,14 +126,7 @@ def mean(f: Scaled) -> Tensor:
 
 
 def rescaled(f: QuadraticMap, gaussian: bool, per_output: bool) -> Scaled:
-    """Return f / a, a > 0, so that no square overflows or vanishes.
-
-    A cosine does not change, also if every output has an `a` of its own where `per_output`. The
-    parts that take no part are left out.
-
-    Raises:
-        NonFiniteError: If products of the factors overflow.
-    """
+    """Return f / a, a > 0, so that no square overflows or vanishes."""
     b = f.tensor
     unit = masses(b.down, Branches.of(b.left, b.right))
     linear = f.linear.double() if gaussian and f.linear is not None else None
@@ -161,12 +146,7 @@ def rescaled(f: QuadraticMap, gaussian: bool, per_output: bool) -> Scaled:
 
 
 def check_comparable(f: QuadraticMap, g: QuadraticMap) -> None:
-    """Refuse what cannot be paired output by output over one input.
-
-    Raises:
-        UsageError: If one is not a QuadraticMap, or they read different bases.
-        ShapeError: If they differ in inputs or outputs.
-    """
+    """Refuse what cannot be paired output by output over one input."""
     for name, one in (("f", f), ("g", g)):
         check_type(name, one, QuadraticMap, "use the layer's quadratic_map()")
     mine, theirs = f.sizes, g.sizes
@@ -184,11 +164,7 @@ def check_comparable(f: QuadraticMap, g: QuadraticMap) -> None:
 
 
 def check_nonzero(name: str, squared: Tensor, rounding: Tensor) -> None:
-    """Refuse the squared length of a whole map that may be nothing but rounding.
-
-    Raises:
-        UsageError: If the map has no direction.
-    """
+    """Refuse the squared length of a whole map that may be nothing but rounding."""
     least = MARGIN * float(rounding)
     if float(squared.detach()) <= least:
         raise UsageError(

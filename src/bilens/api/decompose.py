@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 
-from bilens.algebra.effective_rank import effective_rank
+from bilens.algebra.concentration import effective_rank
 from bilens.algebra.eigen.batches import select
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bilens.algebra.approximation.least_squares import FitScores, LeastSquaresFit, RSquared
 from bilens.algebra.approximation.quadratic_fit import SAMPLES, THRESHOLD, QuadraticFit
-from bilens.algebra.approximation.refit import LeastSquaresFit
-from bilens.algebra.approximation.scores import FitScores, RSquared
 from bilens.api.provenance import describe_run, describe_source
 from bilens.api.quadratic_fit import Subject, quadratic_fit
 from bilens.base.errors import UsageError

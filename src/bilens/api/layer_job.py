@@ -14,7 +14,7 @@ from bilens.api.layer_map import LayerMap, choose_layer, layer_map
 from bilens.api.output_selection import LayerOutputs, OutputReading, read_outputs
 from bilens.base.checks import MEMORY_LIMIT_VARIABLE, readable
 from bilens.base.errors import MemoryLimitError
-from bilens.findings.rank_chance import null_demand
+from bilens.findings.rank_chance import null_bytes
 from bilens.io.load import LoadedModel
 
 WHOLE_WIDTH, WHOLE_OUTPUTS = 1024, 128  # the largest that "auto" reads whole
@@ -136,7 +136,7 @@ def prepare(
     read = read_outputs(outputs, request)
     mapped = layer_map(model, name, request.basis, inputs)
     num, d_in = len(read.directions), mapped.f.sizes.d_in
-    null = null_demand(mapped.behind, mapped.embedding, num, request.null_samples)
+    null = null_bytes(mapped.behind, mapped.embedding, num, request.null_samples)
     work = num * (d_in**3 + request.null_samples * null.width**3)
     small = d_in <= WHOLE_WIDTH and num <= WHOLE_OUTPUTS and work <= WHOLE_WORK
     whole = request.spectrum == "whole" or (request.spectrum == "auto" and small)
@@ -158,5 +158,5 @@ def prepare(
                 f"beside the map, the limit is {readable(plan.limit_bytes)}: allow more with "
                 f"memory_limit or {MEMORY_LIMIT_VARIABLE}, or leave it out with --null-samples 0."
             )
-        peak = max(peak, min(null.peak(), plan.limit_bytes))
+        peak = max(peak, min(null, plan.limit_bytes))
     return LayerJob(request, outputs, read, mapped, whole, samples, plan, peak)

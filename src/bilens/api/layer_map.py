@@ -11,8 +11,8 @@ from torch import Tensor
 from bilens.algebra.approximation.layer_fit import exact_map
 from bilens.algebra.approximation.quadratic_fit import QuadraticFit
 from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.gaussian import whiten
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.algebra.whiten import whiten
 from bilens.api.approximate_reading import offer_of
 from bilens.api.decomposition_request import Basis
 from bilens.api.input_moments import InputMoments

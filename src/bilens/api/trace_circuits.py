@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bilens.algebra.direct.direct_interactions import direct_interactions
+from bilens.algebra.interactions.direct_interactions import direct_interactions
 from bilens.api.trace_behaviour import causal_findings
 from bilens.api.trace_changes import eigen_change
 from bilens.api.trace_ranking import DRAWN_RANK

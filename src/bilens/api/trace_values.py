@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bilens.algebra.direct.record import MULTIPLICITY, Interactions
 from bilens.algebra.eigen.decomposition import EigenDecomposition
+from bilens.algebra.interactions.record import MULTIPLICITY, Interactions
 from bilens.interp.records import (
     Clusters,
     EigenvectorTokens,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
-from bilens.algebra.gaussian_moments import GaussianMoments, gaussian_moments
+from bilens.algebra.gaussian import GaussianMoments, gaussian_moments
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_memory
 from bilens.base.errors import UsageError

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.algebra.unit_rows import unit_rows
+from bilens.algebra.rows import unit_rows
 from bilens.base.checks import as_integer, check_finite, check_type
 from bilens.base.errors import UsageError
 from bilens.certify.inputs import checked_number

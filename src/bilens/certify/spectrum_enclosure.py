@@ -10,8 +10,7 @@ from torch import Tensor
 
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof
 from bilens.algebra.eigen.ranking import TIE
-from bilens.algebra.interaction import InteractionMatrix
-from bilens.algebra.quadratic_form import QuadraticForm
+from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm
 from bilens.base.checks import check_count, check_type
 from bilens.base.errors import NumericalError, ShapeError, UsageError
 

@@ -11,10 +11,9 @@ from torch import Tensor
 from bilens.algebra.directions import raw_directions
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import checked_directions, eigendecompose
-from bilens.algebra.interaction import InteractionMatrix
-from bilens.algebra.quadratic_form import QuadraticForm
+from bilens.algebra.map_changes import Kind, quantise
+from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.algebra.quantise import Kind, quantise
 from bilens.base.checks import check_type
 from bilens.base.errors import MemoryLimitError, ShapeError, UsageError
 from bilens.certify.spectrum_enclosure import enclosed

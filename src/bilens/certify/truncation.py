@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bilens.algebra.covariance import symmetric_root
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Status
-from bilens.algebra.gaussian_moments import GaussianMoments
+from bilens.algebra.gaussian import GaussianMoments, symmetric_root
 from bilens.algebra.gram.squared_norms import squared_norm_rounding, squared_norms
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.base.checks import check_type

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bilens.algebra.direct.running_top import RunningTop
 from bilens.algebra.directions import centred_directions
+from bilens.algebra.interactions.streaming_statistics import RunningTop
 from bilens.algebra.quadratic_map import QuadraticMap
 
 BLOCK_BYTES = 64 * 2**20  # a block of rows of one Q

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bilens.algebra.cosine_transform import roughness
+from bilens.algebra.concentration import localisation, roughness
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.gram.input_gram import input_gram
-from bilens.algebra.localisation import localisation
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.findings.chance import chance
 from bilens.findings.templates import gradients, moved, spot, usual_length

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
-from bilens.algebra.null_memory import Demand
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.algebra.rotation_null import rotation_null
+from bilens.algebra.rotation_null import CHUNK_BYTES, null_memory, rotation_null
 from bilens.findings.chance import Chance, chance
 
 LARGEST_EXPONENT = 1000  # of a scale: 2^±1000 can be written in float64
@@ -31,7 +30,7 @@ def rank_chances(
     neither overflow nor vanish. It is a power of two: nothing is rounded.
 
     Cost: `num_samples` times O(hidden² · width), and O(width³) for each direction, where width is
-    that of `Demand`.
+    that of the matrices solved.
 
     Args:
         f: the layer in the space in which its right branch is rotated.
@@ -67,7 +66,8 @@ def in_unit_scale(factor: Tensor) -> Tensor:
     return factor * factor.new_tensor(2.0 ** -int(exponent))
 
 
-def null_demand(f: QuadraticMap, embedding: Tensor | None, num: int, num_samples: int) -> Demand:
-    """Return what the null of `num` directions takes."""
+def null_bytes(f: QuadraticMap, embedding: Tensor | None, num: int, num_samples: int) -> int:
+    """Return what the null of `num` directions takes in memory at its peak."""
     before = None if embedding is None else embedding.shape[1]
-    return Demand(f.sizes, num, num_samples, before, localised=False)
+    need = null_memory(f.sizes, num, num_samples, before, localised=False)
+    return need.peak(num, CHUNK_BYTES)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bilens.algebra.concentration import effective_rank
 from bilens.algebra.directions import raw_directions
-from bilens.algebra.effective_rank import effective_rank
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap

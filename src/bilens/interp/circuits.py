@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bilens.algebra.direct.exact_entries import check_dictionary, interaction_submatrix
 from bilens.algebra.eigen.decomposition import EigenDecomposition
+from bilens.algebra.interactions.feature_factors import check_dictionary, interaction_submatrix
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_count, check_float_tensor
 from bilens.base.errors import ShapeError, UsageError

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bilens.algebra.covariance import symmetric_root
+from bilens.algebra.gaussian import symmetric_root
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null import random_frame
 from bilens.base.checks import check_count, check_float_tensor, check_memory, check_type

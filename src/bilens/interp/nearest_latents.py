@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bilens.algebra.direct.exact_entries import check_dictionary
 from bilens.algebra.gram.blocks import blocks
+from bilens.algebra.interactions.feature_factors import check_dictionary
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_count
 from bilens.interp.records import NearestLatents

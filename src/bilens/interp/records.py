@@ -13,8 +13,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from bilens.algebra.direct.listed import ListedInteractions
 from bilens.algebra.eigen.decomposition import EigenDecomposition
+from bilens.algebra.interactions.record import ListedInteractions
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bilens.algebra.direct.direct_interactions import Progress, check_directions
-from bilens.algebra.direct.listed_interactions import listed_interactions
 from bilens.algebra.eigen.cost import Precision
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
+from bilens.algebra.interactions.engine import Progress, check_directions
+from bilens.algebra.interactions.listed_interactions import listed_interactions
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_type
 from bilens.interp.chosen_latents import check_latents

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.approximation.activation import Activation
-from bilens.algebra.approximation.gaussian_input import GaussianInput
 from bilens.algebra.approximation.layer_fit import closest_to_layer
 from bilens.algebra.approximation.layer_weights import Layer, in_dtype, in_float64
 from bilens.algebra.approximation.quadratic_fit import QuadraticFit, fit_layers
 from bilens.algebra.bilinear_tensor import FactorSizes
+from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import QuadraticMap
 
 Built = TypeVar("Built")

@@ -9,8 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from bilens.algebra.direct.listed import ListedInteractions
-from bilens.algebra.direct.listed_interactions import listed_interactions
+from bilens.algebra.interactions.listed_interactions import listed_interactions
+from bilens.algebra.interactions.record import ListedInteractions
 from bilens.algebra.rotation_null import random_frame
 from bilens.api.trace_reader import LatentReader
 from bilens.interp.causal import Where

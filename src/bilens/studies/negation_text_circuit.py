@@ -7,7 +7,7 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
-from bilens.algebra.direct.listed import ListedInteractions
+from bilens.algebra.interactions.record import ListedInteractions
 from bilens.api.trace_reader import LatentReader
 from bilens.api.trace_values import known
 from bilens.interp.causal import Edit, ablation, causal_check

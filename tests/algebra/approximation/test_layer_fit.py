@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.approximation.activation import ActivationName
-from bilens.algebra.approximation.gaussian_input import GaussianInput
 from bilens.algebra.approximation.layer_fit import closest_to_layer
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights
+from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import QuadraticMap
 from builders import randn
 

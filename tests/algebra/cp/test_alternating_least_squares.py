@@ -1,7 +1,12 @@
-"""Alternating least squares: no sweep raises the error, and planted components are found.
+"""Alternating least squares, its conjugate gradients and its line search.
 
 Broken once: `step * direction` -> `2 * direction`; the loss of the symmetric model rose. The right
 rows fitted with `current.left` in place of `left_projection`; the loss of the pairs rose.
+
+Broken once: `normal_product` with its arguments `right` and `solution` swapped in the residual;
+the answer was no longer the least-squares one.
+
+Broken once: the 4 of the cubic term taken for 3; the step was no longer the best one.
 """
 
 from __future__ import annotations
@@ -13,11 +18,20 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import oracles
-from bilens.algebra.cp.alternating_least_squares import SWEEPS, begin, fit
+from bilens.algebra.cp import alternating_least_squares
+from bilens.algebra.cp.alternating_least_squares import (
+    SWEEPS,
+    begin,
+    conjugate_gradients,
+    exact_step,
+    fit,
+    quartic_minimum,
+)
 from bilens.algebra.cp.factors import Factors, Model
-from bilens.algebra.cp.starts import random_start
+from bilens.algebra.cp.multi_start import random_start
 from bilens.algebra.cp.target import Target
-from builders import random_tensor
+from bilens.algebra.rows import unit_rows
+from builders import D_IN, D_OUT, randn, random_tensor
 from planted import dense_of, planted_map
 
 MODELS: tuple[Model, ...] = ("pairs", "symmetric")
@@ -90,3 +104,77 @@ def test_a_component_that_is_not_needed_does_no_harm() -> None:
         fitted = fit(target, start, model, 1e-12, max_sweeps=300, tolerance=1e-7)
         assert all(bool(torch.isfinite(part).all()) for part in fitted.factors)
         assert fitted.losses[-1] < 1e-6
+
+
+def problem(seed: int, rank: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """A dense tensor, p, r, the right-hand side 2T, and a start."""
+    tensor = random_tensor(seed, d_hidden=6)
+    dense = oracles.dense_tensor(tensor.down, tensor.left, tensor.right)
+    down = randn(D_OUT, rank, seed=seed + 50)
+    right, _ = unit_rows(randn(rank, D_IN, seed=seed + 60))
+    rhs = 2 * torch.einsum("ca,cij,aj->ai", down, dense, right)
+    return dense, down, right, rhs, randn(rank, D_IN, seed=seed + 70)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_solved_to_the_end_it_is_the_dense_least_squares_answer(
+    rank: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alternating_least_squares, "REDUCTION", 1e-13)
+    for seed in range(4):
+        dense, down, right, rhs, start = problem(seed, rank)
+        found = conjugate_gradients(down.T @ down, right, rhs, start)
+        assert_close(found, oracles.best_left(dense, down, right), rtol=1e-6, atol=1e-6)
+
+
+@given(st.integers(0, 1000), st.integers(1, 6), st.integers(1, 4))
+def test_stopped_at_any_step_it_has_lowered_the_error(seed: int, rank: int, steps: int) -> None:
+    dense, down, right, rhs, start = problem(seed, rank)
+    gram = down.T @ down + 1e-10 * torch.eye(rank, dtype=torch.float64)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(alternating_least_squares, "MAX_STEPS", steps)
+        found = conjugate_gradients(gram, right, rhs, start)
+    before = float(oracles.squared_error(dense, down, start, right))
+    assert float(oracles.squared_error(dense, down, found, right)) < before
+
+
+def test_a_start_that_is_the_answer_stays() -> None:
+    _, down, right, _, left = problem(0, 2)
+    own = oracles.dense_tensor(down, left, right)
+    rhs = 2 * torch.einsum("ca,cij,aj->ai", down, own, right)
+    assert_close(conjugate_gradients(down.T @ down, right, rhs, left), left)
+
+
+@given(*[st.floats(-3, 3) for _ in range(3)], st.floats(0.01, 3))
+def test_the_minimum_of_a_quartic_is_below_all_its_points(
+    first: float, second: float, third: float, fourth: float
+) -> None:
+    def value(t: float) -> float:
+        return first * t + second * t**2 + third * t**3 + fourth * t**4
+
+    least = value(quartic_minimum(first, second, third, fourth))
+    assert least <= 0
+    assert all(least <= value(t / 10) + 1e-9 for t in range(-200, 201))
+
+
+def test_a_quartic_that_is_none_has_no_step() -> None:
+    assert quartic_minimum(-1.0, 1.0, 0.0, 0.0) == 0.0
+    assert quartic_minimum(-1e300, 1e300, 0.0, 1e-300) == 0.0
+
+
+@pytest.mark.parametrize("ridge", [0.0, 0.1])
+def test_the_exact_step_is_the_best_on_its_line(ridge: float) -> None:
+    tensor = random_tensor(5, d_hidden=6)
+    target = Target.of(tensor)
+    unit = oracles.dense_tensor(tensor.down, tensor.left, tensor.right) / target.norm
+    down, rows, direction = randn(D_OUT, 2, seed=7), randn(2, D_IN, seed=8), randn(2, D_IN, seed=9)
+
+    def loss(t: float) -> float:
+        moved = rows + t * direction
+        single = oracles.dense_tensor(torch.eye(2, dtype=torch.float64), moved, moved)
+        sizes = down.square().sum(dim=0) * single.square().sum(dim=(1, 2))
+        return float(oracles.squared_error(unit, down, moved, moved) + ridge * sizes.sum())
+
+    factors = Factors(down, rows, rows)
+    best = loss(exact_step(target, factors, target.project(rows), direction, ridge))
+    assert all(best <= loss(t / 100) + 1e-12 for t in range(-200, 201))

@@ -1,6 +1,8 @@
-"""The way in: fits, the forms of writing a map, odd input, and TensorLy on the dense tensor.
+"""CP decompositions of maps, and what they take in memory.
 
 Broken once: `* target.norm` dropped; every rebuilt map was off by its norm.
+
+Broken once: the history of L-BFGS dropped; the fit by gradients took more than was counted.
 """
 
 from __future__ import annotations
@@ -13,15 +15,15 @@ from hypothesis import given, settings, strategies as st
 from torch.testing import assert_close
 
 import oracles
-from bilens.algebra.bilinear_tensor import BilinearTensor
-from bilens.algebra.cp.decompose import cp_decompose
+from bilens.algebra.bilinear_tensor import BilinearTensor, FactorSizes
+from bilens.algebra.cp.decompose import cp_decompose, fit_bytes
 from bilens.algebra.cp.factors import Model
-from bilens.algebra.cp.memory_need import fit_bytes
 from bilens.algebra.cp.multi_start import Method
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import MemoryLimitError, UsageError
 from builders import D_HIDDEN, random_map, random_tensor, rotation
 from odd_tensors import LOW_PRECISION
+from peak_memory import OVERHEAD, peak_of
 from planted import dense_of, planted_map
 from strategies import maps
 
@@ -209,3 +211,27 @@ def test_a_fit_is_at_least_that_of_tensorly_on_the_dense_tensor(method: Method) 
     ]
     ours = cp_decompose(f, 4, method=method, num_starts=3)
     assert ours.relative_error <= min(float(error) for error in errors)
+
+
+SIZES = FactorSizes(512, 256, 768)
+RANK = 256
+CODE = """
+from bilens.algebra.cp.decompose import cp_decompose
+from builders import random_map
+f = random_map(0, *{sizes})
+scipy.optimize.minimize
+measure(lambda: cp_decompose(f, {rank}, method="{method}", num_starts=1, max_sweeps=25))
+"""
+
+
+@pytest.mark.parametrize("method", ["als", "gradient"])
+def test_a_fit_takes_no_more_than_was_counted(method: str) -> None:
+    peak = peak_of(
+        "import scipy.optimize" + CODE.format(sizes=tuple(SIZES), rank=RANK, method=method)
+    )
+    assert peak <= fit_bytes(SIZES, RANK, method, num_starts=1) + OVERHEAD
+
+
+def test_every_start_keeps_its_model() -> None:
+    one, five = (fit_bytes(SIZES, RANK, "als", num) for num in (1, 5))
+    assert five - one == 4 * 8 * RANK * (512 + 2 * 768)

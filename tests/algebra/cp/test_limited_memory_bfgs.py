@@ -22,7 +22,7 @@ from bilens.algebra.cp.limited_memory_bfgs import (
     share_sizes,
     unflatten,
 )
-from bilens.algebra.cp.starts import random_start
+from bilens.algebra.cp.multi_start import random_start
 from bilens.algebra.cp.target import Target
 from bilens.base.errors import NumericalError
 from builders import D_IN, D_OUT, randn, random_tensor

@@ -1,6 +1,10 @@
-"""The target of a CP fit: scaled to one, read from factors as from the dense tensor.
+"""The target of a CP fit, and how far a model is from it.
 
 Broken once: `/ 2` dropped in `correlate`, then in `apply`; its own test failed each time.
+
+Broken once: `slab_norm` without its symmetric part (`half.square()`); every norm of it failed.
+
+Broken once: `-factors.down` -> `factors.down` in the slabs; a perfect fit had error 2.
 """
 
 from __future__ import annotations
@@ -9,13 +13,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 from torch.testing import assert_close
 
 import oracles
 from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.cp import target as module
 from bilens.algebra.cp.factors import Factors, squared_sizes
-from bilens.algebra.cp.target import Target
-from bilens.base.errors import NonFiniteError
+from bilens.algebra.cp.target import Target, accurate_norm, fit_error, slab_norm, slab_products
+from bilens.algebra.rows import unit_rows
+from bilens.base.errors import NonFiniteError, NumericalError
 from builders import D_IN, D_OUT, randn, random_tensor
 
 TENSOR = random_tensor(seed=1)
@@ -77,3 +84,79 @@ def test_hidden_units_that_cancel_make_a_zero_target() -> None:
 def test_factors_whose_product_overflows_are_refused() -> None:
     with pytest.raises(NonFiniteError, match="the product of the factors holds"):
         Target.of(replace(TENSOR, left=1e200 * TENSOR.left, right=1e200 * TENSOR.right))
+
+
+def unit(d_out: int, d_hidden: int, d_in: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    left, _ = unit_rows(randn(d_hidden, d_in, seed=seed + 1))
+    right, _ = unit_rows(randn(d_hidden, d_in, seed=seed + 2))
+    return randn(d_out, d_hidden, seed=seed), left, right
+
+
+@pytest.mark.parametrize("sizes", [(3, 4, 5), (6, 2, 5), (2, 2, 9), (1, 7, 1)])
+def test_both_ways_give_the_norm_of_the_dense_tensor(sizes: tuple[int, int, int]) -> None:
+    factors = unit(*sizes)
+    expected = float(oracles.norm(oracles.dense_tensor(*factors)))
+    assert slab_norm(*factors) == pytest.approx(expected)
+    assert accurate_norm(*factors) == pytest.approx(expected)
+
+
+def nearly_cancelling(gap: float) -> tuple[tuple[Tensor, Tensor, Tensor], float]:
+    """p ⊗ l rᵀ against −(1 − gap) p ⊗ r lᵀ: gap times the tensor is left."""
+    down, left, right = unit(3, 4, 5)
+    both = torch.cat([down, -(1 - gap) * down], dim=1)
+    left_over = gap * float(oracles.norm(oracles.dense_tensor(down, left, right)))
+    return (both, torch.cat([left, right]), torch.cat([right, left])), left_over
+
+
+@pytest.mark.parametrize("gap", [1e-4, 1e-8, 1e-12])
+def test_what_is_left_of_terms_that_cancel_is_seen(gap: float) -> None:
+    """An error of eps · size ≈ 1e-15 leaves three digits of 1e-12."""
+    factors, left_over = nearly_cancelling(gap)
+    assert accurate_norm(*factors) == pytest.approx(left_over, rel=1e-3)
+
+
+def test_terms_that_cancel_completely_have_norm_zero() -> None:
+    factors, _ = nearly_cancelling(0.0)
+    assert accurate_norm(*factors) == 0.0
+
+
+def test_a_tensor_that_is_too_large_for_slabs_is_refused_rather_than_guessed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "SLAB_PRODUCTS", 10)
+    factors, _ = nearly_cancelling(1e-8)
+    with pytest.raises(NumericalError, match=r"cancel to less than .* merge or drop hidden"):
+        accurate_norm(*factors)
+
+
+def test_the_number_of_products_is_that_of_the_smallest_basis() -> None:
+    assert slab_products(randn(3, 4), randn(4, 5)) == 3 * 4 * 5**2
+    assert slab_products(randn(9, 2), randn(2, 50)) == 2 * 2 * 4**2
+
+
+TARGET = Target.of(random_tensor(seed=1))
+LEFT, RIGHT = TARGET.stacked.chunk(2)
+OWN = Factors(TARGET.down, LEFT, RIGHT)
+
+
+def test_the_error_is_that_of_the_dense_tensors() -> None:
+    model = Factors(randn(D_OUT, 2, seed=5), randn(2, D_IN, seed=6), randn(2, D_IN, seed=7))
+    expected = float(oracles.squared_error(oracles.dense_tensor(*OWN), *model)) ** 0.5
+    found = fit_error(TARGET, model)
+    assert found.relative_error == pytest.approx(expected)
+    assert found.resolution < 1e-12
+
+
+@pytest.mark.parametrize("gap", [1e-3, 1e-6, 1e-9, 1e-12])
+def test_an_error_of_any_size_is_seen(gap: float) -> None:
+    """(1 − gap) B is gap · ‖B‖ from B; Gram matrices alone stop at √eps ≈ 1e-8."""
+    found = fit_error(TARGET, OWN._replace(down=(1 - gap) * OWN.down))
+    assert found.relative_error == pytest.approx(gap, abs=2 * found.resolution)
+    assert found.resolution < 1e-13 + 1e-3 * gap
+
+
+def test_what_would_take_too_long_has_its_resolution_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SLAB_PRODUCTS", 10)
+    found = fit_error(TARGET, OWN._replace(down=(1 - 1e-12) * OWN.down))
+    assert found.resolution > 1e-9
+    assert abs(found.relative_error - 1e-12) <= found.resolution

@@ -13,8 +13,7 @@ from torch import Tensor
 import oracles
 from bilens.algebra.eigen.balance import BalancedForms, balance_all, halved_rows
 from bilens.algebra.eigen.eigendecompose import eigendecompose
-from bilens.algebra.interaction import InteractionMatrix
-from bilens.algebra.quadratic_form import QuadraticForm
+from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
 from builders import randn, random_map, vector
 from strategies import SCALES, maps_with_direction

@@ -16,8 +16,7 @@ import oracles
 from bilens.algebra.directions import centred_directions
 from bilens.algebra.eigen.decomposition import Status
 from bilens.algebra.eigen.eigendecompose import eigendecompose, eigendecompose_all
-from bilens.algebra.interaction import InteractionMatrix
-from bilens.algebra.quadratic_form import QuadraticForm
+from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm
 from bilens.base.errors import (
     MemoryLimitError,
     NonFiniteError,

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.concentration import effective_rank
 from bilens.algebra.directions import centred_directions
-from bilens.algebra.effective_rank import effective_rank
 from bilens.algebra.eigen.decomposition import Proof, Status
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap

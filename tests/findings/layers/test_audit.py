@@ -13,7 +13,7 @@ import torch
 
 import layer_audit_documents as made
 from bilens.algebra.approximation.layer_weights import GLUWeights, MLPWeights
-from bilens.algebra.effective_rank import effective_rank
+from bilens.algebra.concentration import effective_rank
 from bilens.api.layer_subjects import layer_subjects
 from bilens.base.errors import UsageError
 from bilens.findings.layers.audit import LayerAudit, audit_layers

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import sae_runs
-from bilens.algebra.geometric_median import geometric_median
+from bilens.algebra.rows import geometric_median
 from bilens.base.errors import NumericalError, UsageError
 from bilens.nn import TopKSAE
 from bilens.train.activations import ActivationBuffer

@@ -14,16 +14,7 @@ from bilens.base.errors import ShapeError
 
 
 def check_parts(tensors: dict[str, tuple[Tensor | None, tuple[int, ...]]], like: Tensor) -> None:
-    """Refuse parts of a layer that do not fit together.
-
-    Args:
-        tensors: name → part and the shape expected; None for a part that is not there.
-        like: whose dtype and device all share.
-
-    Raises:
-        ShapeError: If one has another shape, dtype or device.
-        NonFiniteError: If one holds NaN or infinity.
-    """
+    """Refuse parts of a layer that do not fit together."""
     for name, (part, expected) in tensors.items():
         if part is None:
             continue
@@ -33,19 +24,12 @@ def check_parts(tensors: dict[str, tuple[Tensor | None, tuple[int, ...]]], like:
 
 
 class LayerWeights(ABC):
-    """What both kinds share: a linear path and a constant beside the hidden neurons.
+    """What both kinds share: a linear path and a constant beside the hidden neurons."""
 
-    Attributes:
-        down: (out, hidden).
-        activation: φ.
-        linear: (out, in); None is zero.
-        constant: (out,); None is zero.
-    """
-
-    down: Tensor
-    activation: Activation | ActivationName
-    linear: Tensor | None
-    constant: Tensor | None
+    down: Tensor  # (out, hidden)
+    activation: Activation | ActivationName  # φ
+    linear: Tensor | None  # (out, in); None is zero
+    constant: Tensor | None  # (out,); None is zero
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the output for inputs along the last axis, (…, in) → (…, out)."""
@@ -196,12 +180,7 @@ def branch(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def check_matrix(name: str, matrix: Tensor) -> tuple[int, int]:
-    """Return the sizes of a matrix with an entry.
-
-    Raises:
-        ShapeError: If it is no matrix, or an axis is empty.
-        NonFiniteError: If it holds NaN or infinity.
-    """
+    """Return the sizes of a matrix with an entry."""
     rows, columns = check_float_tensor(name, matrix, num_axes=2)
     if 0 in (rows, columns):
         raise ShapeError(f"{name} has shape {(rows, columns)}: every axis needs an entry.")

@@ -1,33 +1,27 @@
-"""The closest quadratic map of several layers: moments upwards, compositions downwards."""
+"""The quadratic approximation of several layers: moments upwards, compositions downwards."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from bilens.algebra.approximation.composition import closest_composition, output_moments
-from bilens.algebra.approximation.gaussian_input import GaussianInput
-from bilens.algebra.approximation.layer_fit import closest_to_layer
+import torch
+from torch import Tensor
+
+from bilens.algebra.approximation.layer_fit import (
+    affine_part,
+    closest_to_layer,
+    map_from_expectations,
+)
 from bilens.algebra.approximation.layer_weights import Layer
+from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.checks import check_memory
 
 
 def closest_to_network(layers: Sequence[Layer], assumed: GaussianInput) -> QuadraticMap:
-    """Return the quadratic map closest to layers one behind the other, as far as it is closed.
-
-    One layer: the least-squares map, exact. Two bilinear layers: likewise. Otherwise by closure:
-    the input of each further layer is taken to be normal, with the mean and covariance that the
-    quadratic maps below give it. The top two maps are composed and brought back to degree two, and
-    so on downwards, so that the width of the result grows with the outputs of the last layer alone.
-
-    Cost: that of `closest_composition` for each pair.
-
-    Args:
-        layers: first to last; each reads what the one before gives.
-        assumed: the input of the first.
-
-    Raises:
-        MemoryLimitError: If the factors would not fit.
-    """
+    """Return the quadratic map closest to layers one behind the other, as far as it is closed."""
     fits: list[QuadraticMap] = []
     inputs = [assumed]
     for layer in layers:
@@ -56,3 +50,111 @@ def derivation(layers: Sequence[Layer]) -> str:
 def is_exact(layers: Sequence[Layer]) -> bool:
     """Tell whether the map is the network: one layer, and no activation."""
     return len(layers) == 1 and layers[0].phi.name == "identity"
+
+
+EPS = torch.finfo(torch.float64).eps
+
+
+@dataclass(frozen=True, eq=False)
+class OutputMoments:
+    """Mean and covariance of a map's outputs."""
+
+    mean: Tensor  # (out,)
+    covariance: Tensor  # (out, out)
+
+
+def output_moments(f: QuadraticMap, assumed: GaussianInput) -> OutputMoments:
+    """Return mean and covariance of f(x), x ~ N(μ, Σ), exact for a map of float64."""
+    # Math: Cov(q_i, q_j) = 2 tr(Q_iΣQ_jΣ) + β_iᵀΣβ_j with β = 2Qμ + b.
+    affine = affine_part(f, assumed)
+    tensor = f.tensor
+    spread = BilinearTensor(tensor.down, assumed.spread(tensor.left), assumed.spread(tensor.right))
+    slopes = assumed.spread(affine.slope)
+    return OutputMoments(affine.value, 2 * spread.gram() + slopes @ slopes.T)
+
+
+def closest_composition(
+    outer: QuadraticMap, inner: QuadraticMap, assumed: GaussianInput
+) -> QuadraticMap:
+    """Return the quadratic map closest to outer(inner(x)) under x ~ N(μ, Σ), exact."""
+    # Math: outer sums products of y_l = l·inner(x) and y_r = r·inner(x), quadratics with matrices
+    # Q, means y and mean slopes g. By Wick's theorem E = y_l y_r + 2 tr(Q_lΣQ_rΣ) + g_lᵀΣg_r, E∇ =
+    # y_l g_r + y_r g_l + 2 Q_rΣg_l + 2 Q_lΣg_r and ½ E∇² = y_l Q_r + y_r Q_l + ½(g_l g_rᵀ + g_r
+    # g_lᵀ) + 2(Q_lΣQ_r + Q_rΣQ_l). The last term of an output is FᵀMF with F = [left; right] of
+    # inner, and M the entrywise product of blocks of FΣFᵀ with the sum of all neurons' weights; an
+    # eigendecomposition of the small matrix gives its factors.
+    # Source: L. Isserlis (1918) for the moments; derived in docs/math.md.
+    low, high = inner.tensor, outer.tensor
+    affine, moments = affine_part(inner, assumed), output_moments(inner, assumed)
+    mean_l, mean_r = high.left @ affine.value, high.right @ affine.value
+    slope_l, slope_r = high.left @ affine.slope, high.right @ affine.slope
+    weight_l, weight_r = high.left @ low.down, high.right @ low.down  # of inner's neurons
+
+    value = mean_l * mean_r + ((high.left @ moments.covariance) * high.right).sum(dim=1)
+    mixed = mean_l[:, None] * slope_r + mean_r[:, None] * slope_l
+    turned = curved(low, weight_r, assumed.times_covariance(slope_l))
+    turned = turned + curved(low, weight_l, assumed.times_covariance(slope_r))
+    products = squares_of(product_factors(high.down, weight_l, weight_r, low, assumed))
+    shared = high.down @ (mean_l[:, None] * weight_r + mean_r[:, None] * weight_l)
+    curvature = BilinearTensor(
+        torch.cat([shared, high.down, products.down], dim=1),
+        torch.cat([low.left, slope_l, products.left]),
+        torch.cat([low.right, slope_r, products.right]),
+    )
+    slope = high.down @ (mixed + 2 * turned)
+    fit = map_from_expectations(curvature, slope, high.down @ value, assumed)
+    if outer.linear is not None:
+        fit = fit + inner.compose_output(outer.linear)
+    return fit.plus_affine(constant=outer.constant)
+
+
+def curved(tensor: BilinearTensor, weights: Tensor, vectors: Tensor) -> Tensor:
+    """Return Q_w v for rows w of weights of the neurons and rows v paired one to one."""
+    left, right = tensor.left, tensor.right
+    first, second = weights * (vectors @ right.T), weights * (vectors @ left.T)
+    return (first @ left + second @ right) / 2
+
+
+@dataclass(frozen=True, eq=False)
+class SmallForms:
+    """Matrices BᵀM_cB, one for each output."""
+
+    basis: Tensor  # B, (r, in)
+    matrices: Tensor  # M, (out, r, r), symmetric
+
+
+def product_factors(
+    down: Tensor, weight_l: Tensor, weight_r: Tensor, low: BilinearTensor, assumed: GaussianInput
+) -> SmallForms:
+    """Return 2 Σ_a down_a (Q_lΣQ_r + Q_rΣQ_l) of every output, in an orthonormal basis."""
+    hidden, d_in = low.left.shape
+    rank = min(d_in, 2 * hidden)
+    check_memory(
+        8 * len(down) * (12 * hidden**2 + 3 * rank**2 + 2 * rank * d_in),
+        f"the closest quadratic map of {len(down)} outputs through two layers",
+        "fit the layers one by one",
+    )
+    rows = torch.cat([low.left, low.right])
+    spread = assumed.spread(rows)
+    gram = spread @ spread.T
+    # K of Q = FᵀKF has the weights off its diagonal blocks, so K G K exchanges those of G.
+    exchanged = gram.roll((hidden, hidden), (0, 1)) / 4
+    shares = torch.einsum("ca,ai,aj->cij", down, weight_l, weight_r)
+    matrices = 2 * exchanged * shares.repeat(1, 2, 2)
+    matrices = matrices + matrices.transpose(1, 2)
+    basis, triangle = torch.linalg.qr(rows.T)
+    return SmallForms(basis.T, triangle @ matrices @ triangle.T)
+
+
+def squares_of(forms: SmallForms) -> BilinearTensor:
+    """Return the forms as weighted squares of their own eigenvectors."""
+    num, rank = forms.matrices.shape[:2]
+    values, columns = torch.linalg.eigh(forms.matrices)
+    rows = (columns.transpose(1, 2) @ forms.basis).reshape(num * rank, -1)
+    down = values.new_zeros(num, num, rank)
+    down[torch.arange(num), torch.arange(num)] = values
+    flat = down.reshape(num, num * rank)
+    kept = values.abs() > rank * EPS * values.abs().amax(dim=1, keepdim=True)
+    kept[0, 0] = True  # a tensor needs a neuron
+    chosen = kept.reshape(-1)
+    return BilinearTensor(flat[:, chosen], rows[chosen], rows[chosen])

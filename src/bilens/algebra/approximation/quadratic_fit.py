@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bilens.algebra.approximation.centred_map import affine_part
-from bilens.algebra.approximation.gaussian_input import GaussianInput
+from bilens.algebra.approximation.layer_fit import affine_part
 from bilens.algebra.approximation.layer_weights import Layer
+from bilens.algebra.approximation.least_squares import FitScores, LeastSquaresFit, r_squared, refit
 from bilens.algebra.approximation.network_fit import closest_to_network, derivation, is_exact
-from bilens.algebra.approximation.refit import LeastSquaresFit, refit
-from bilens.algebra.approximation.scores import FitScores, r_squared
+from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_count, check_float_tensor, check_memory, check_type
 from bilens.base.errors import NumericalError, ShapeError, UsageError
@@ -91,24 +90,7 @@ def fit_layers(
     samples: int = SAMPLES,
     threshold: float = THRESHOLD,
 ) -> QuadraticFit:
-    """Return the closest quadratic map of layers one behind the other, with its R².
-
-    Args:
-        layers: first to last, in any floating-point dtype.
-        run: the model itself, (rows, in) float64 → (rows, out); R² is measured on it.
-        mean: μ, (in,); None is zero, or the mean of the data.
-        covariance: Σ, (in, in); None is I, or the covariance of the data where no mean is given.
-        data: (rows, in): R² is also measured on them, and the output weights are refitted.
-        generator: for the samples and the rows held out; None is seed 0.
-        samples: for R², at least 100.
-        threshold: see `QuadraticFit`.
-
-    Raises:
-        UsageError: If the covariance is none, an argument is out of range.
-        ShapeError: If something does not fit the inputs.
-        NonFiniteError: If something holds NaN or infinity.
-        MemoryLimitError: If factors or samples would not fit.
-    """
+    """Return the closest quadratic map of layers one behind the other, with its R²."""
     d_in = layers[0].d_in
     samples = check_count("samples", samples, minimum=100)
     if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
@@ -143,13 +125,7 @@ def fit_layers(
 
 
 def checked_data(data: Tensor, d_in: int) -> Tensor:
-    """Return data in float64.
-
-    Raises:
-        ShapeError: If they are not rows of inputs.
-        NonFiniteError: If they hold NaN or infinity.
-        UsageError: If there are fewer than two rows.
-    """
+    """Return data in float64."""
     shape = check_float_tensor("data", data)
     if len(shape) != 2 or shape[1] != d_in:
         raise ShapeError(f"data have shape {shape}; the model reads {d_in} inputs: (rows, {d_in}).")

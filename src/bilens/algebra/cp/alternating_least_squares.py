@@ -8,51 +8,51 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bilens.algebra.cp import conjugate_gradient
-from bilens.algebra.cp.exact_line_search import exact_step
-from bilens.algebra.cp.factors import Factors, Model, pair_gram, unit_columns
-from bilens.algebra.cp.fitted import Fitted
+from bilens.algebra.cp.factors import (
+    Factors,
+    Model,
+    down_gram,
+    normal_product,
+    pair_gram,
+    unit_columns,
+)
 from bilens.algebra.cp.target import Projection, Target
-from bilens.algebra.unit_rows import unit_rows
+from bilens.algebra.rows import unit_rows
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A model of the target, and how it was reached."""
+
+    factors: Factors  # unit rows in the input factors; `down` is the least-squares answer to them
+    # the loss at the start and after each sweep or iteration; it does not rise
+    losses: tuple[float, ...]
+    converged: bool  # the last sweep lowered the loss by less than the tolerance
+
+    @property
+    def sweeps(self) -> int:
+        """How many sweeps (iterations) were made."""
+        return len(self.losses) - 1
 
 
 @dataclass(frozen=True, eq=False)
 class Iterate:
-    """A model with unit input rows, its projections on B, and its loss.
+    """A model with unit input rows, its projections on B, and its loss."""
 
-    Attributes:
-        factors: `down` is the least-squares answer to `left` and `right`.
-        left: the projection of l on the factors of B.
-        right: that of r.
-        loss: see `Target.loss`.
-    """
-
-    factors: Factors
-    left: Projection
-    right: Projection
-    loss: float
+    factors: Factors  # `down` is the least-squares answer to `left` and `right`
+    left: Projection  # the projection of l on the factors of B
+    right: Projection  # that of r
+    loss: float  # see `Target.loss`
 
 
 def fit(
     target: Target, start: Factors, model: Model, ridge: float, max_sweeps: int, tolerance: float
 ) -> Fitted:
-    """Sweep over the factors until a sweep lowers the loss by less than `tolerance` of itself.
-
-    Math: loss = ‖B − Σ_a p_a ⊗ sym(l_a r_aᵀ)‖² + ridge · Σ_a ‖component_a‖², ‖B‖ = 1; no update
-        raises it.
-    Cost: O(rank · hidden · (in + out) + rank² · (in + out) + rank³) a sweep.
-
-    Args:
-        target: B.
-        start: l and r to start from; p is fitted to them first.
-        model: "pairs" fits l, r, p in turn; "symmetric" keeps l = r.
-        ridge: weight of the penalty.
-        max_sweeps: how many sweeps at most.
-        tolerance: relative decrease at which to stop.
-
-    Source: R. A. Harshman, 1970, UCLA Working Papers in Phonetics 16; J. D. Carroll, J.-J. Chang,
-        1970, Psychometrika 35.
-    """
+    """Sweep over the factors until a sweep lowers the loss by less than `tolerance` of itself."""
+    # Math: loss = ‖B − Σ_a p_a ⊗ sym(l_a r_aᵀ)‖² + ridge · Σ_a ‖component_a‖², ‖B‖ = 1; no update
+    # raises it.
+    # Source: R. A. Harshman, 1970, UCLA Working Papers in Phonetics 16; J. D. Carroll, J.-J. Chang,
+    # 1970, Psychometrika 35.
     sweep = SWEEPS[model]
     current = begin(target, start, ridge)
     losses, converged = [current.loss], False
@@ -87,10 +87,8 @@ def fit_down(
     right_projection: Projection,
     ridge: float,
 ) -> Iterate:
-    """Return the model whose `down` is the least-squares answer to unit rows l and r.
-
-    Math: P (G + ridge · diag G) = C, G_ab = ⟨sym(l_a r_aᵀ), sym(l_b r_bᵀ)⟩, C the same with B_c.
-    """
+    """Return the model whose `down` is the least-squares answer to unit rows l and r."""
+    # Math: P (G + ridge · diag G) = C, G_ab = ⟨sym(l_a r_aᵀ), sym(l_b r_bᵀ)⟩, C the same with B_c.
     gram = pair_gram(left, right, left, right)
     correlation = target.correlate(left_projection, right_projection)
     triangle = torch.linalg.cholesky(gram + ridge * torch.diag(gram.diagonal()))
@@ -101,17 +99,11 @@ def fit_down(
 
 @dataclass(frozen=True, eq=False)
 class OneFactor:
-    """Least squares for one input factor, with unit columns of `down` held fixed.
+    """Least squares for one input factor, with unit columns of `down` held fixed."""
 
-    Attributes:
-        target: B.
-        gram: inner products of the columns, with the ridge, (rank, rank).
-        weights: see `Target.weigh`.
-    """
-
-    target: Target
-    gram: Tensor
-    weights: Tensor
+    target: Target  # B
+    gram: Tensor  # inner products of the columns, with the ridge, (rank, rank)
+    weights: Tensor  # see `Target.weigh`
 
     @classmethod
     def of(cls, target: Target, unit: Tensor, ridge: float) -> OneFactor:
@@ -122,7 +114,7 @@ class OneFactor:
     def fit(self, fixed: Tensor, projection: Projection, start: Tensor) -> Tensor:
         """Return rows near the best ones beside the `fixed` rows of the other factor."""
         rhs = 2 * self.target.apply(self.weights, projection)
-        return conjugate_gradient.solve(self.gram, fixed, rhs, start)
+        return conjugate_gradients(self.gram, fixed, rhs, start)
 
 
 def sweep_pairs(target: Target, current: Iterate, ridge: float) -> Iterate:
@@ -137,12 +129,10 @@ def sweep_pairs(target: Target, current: Iterate, ridge: float) -> Iterate:
 
 
 def sweep_symmetric(target: Target, current: Iterate, ridge: float) -> Iterate:
-    """Move l = r = v along a Gauss–Newton direction to the exact minimum on it; then fit `down`.
-
-    Math: with r = v held fixed the best left factor is L*. To first order v + d in both places is
-        v + 2d in one of them, so d = (L* − v)/2 is the Gauss–Newton direction. Along it the loss
-        is a polynomial of degree four, whose minimum is found exactly: it cannot rise.
-    """
+    """Move l = r = v along a Gauss–Newton direction to the exact minimum on it; then fit `down`."""
+    # Math: with r = v held fixed the best left factor is L*. To first order v + d in both places is
+    # v + 2d in one of them, so d = (L* − v)/2 is the Gauss–Newton direction. Along it the loss is a
+    # polynomial of degree four, whose minimum is found exactly: it cannot rise.
     down, rows, _ = current.factors
     unit, sizes = unit_columns(down)
     best = OneFactor.of(target, unit, ridge).fit(rows, current.left, sizes[:, None] * rows)
@@ -164,3 +154,80 @@ SWEEPS: dict[Model, Callable[[Target, Iterate, float], Iterate]] = {
     "pairs": sweep_pairs,
     "symmetric": sweep_symmetric,
 }
+
+
+MAX_STEPS = 50
+REDUCTION = 1e-3  # of the preconditioned residual; any reduction lowers the objective
+
+
+def conjugate_gradients(gram: Tensor, right: Tensor, rhs: Tensor, start: Tensor) -> Tensor:
+    """Return L near the minimum of ‖Σ_a p_a ⊗ sym(l_a r_aᵀ)‖² − 2⟨B, ·⟩ for fixed p and r."""
+    # Math: the normal equations are W L + (Γ∘(R Lᵀ)) R = 2T with W = Γ∘(R Rᵀ), T_a = Q_{p_a} r_a.
+    # As ‖Σ p_a ⊗ sym(l_a r_aᵀ)‖² and the same with the antisymmetric part are both ≥ 0, the second
+    # term lies between −W and W: preconditioned with W, every eigenvalue is between 0 and 2. Each
+    # step of conjugate gradients lowers the objective, so any of them may be the last.
+    # Source: M. R. Hestenes, E. Stiefel, 1952, J. Res. Nat. Bur. Standards 49.
+    triangle = torch.linalg.cholesky(gram * (right @ right.T))
+    solution = start
+    residual = rhs - normal_product(gram, right, solution)
+    improved = torch.cholesky_solve(residual, triangle)
+    energy = (residual * improved).sum()
+    target = REDUCTION**2 * energy
+    direction = improved
+    for _ in range(MAX_STEPS):
+        if energy <= target:
+            break
+        image = normal_product(gram, right, direction)
+        curvature = (direction * image).sum()
+        if curvature <= 0:  # only rounding is left in this direction
+            break
+        step = energy / curvature
+        solution = solution + step * direction
+        residual = residual - step * image
+        improved = torch.cholesky_solve(residual, triangle)
+        before, energy = energy, (residual * improved).sum()
+        direction = improved + (energy / before) * direction
+    return solution
+
+
+def exact_step(
+    target: Target, factors: Factors, projection: Projection, direction: Tensor, ridge: float
+) -> float:
+    """Return the t that minimises the loss of Σ p_a ⊗ (v_a + t d_a)(v_a + t d_a)ᵀ, a quartic."""
+    # Math: with M₁ = Σ p ⊗ sym(v dᵀ), M₂ = Σ p ⊗ d dᵀ and the residual E = B − model, loss(t) −
+    # loss(0) = −4⟨E, M₁⟩ t + (4‖M₁‖² − 2⟨E, M₂⟩) t² + 4⟨M₁, M₂⟩ t³ + ‖M₂‖² t⁴.
+    down, rows, _ = factors
+    direction_projection = target.project(direction)
+    weights, gram = target.weigh(down), down_gram(down, ridge)
+
+    def inner(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> float:
+        return float((gram * pair_gram(*first, *second)).sum())
+
+    old, mixed, new = (rows, rows), (rows, direction), (direction, direction)
+    with_mixed = target.inner(weights, projection, direction_projection)
+    with_new = target.inner(weights, direction_projection, direction_projection)
+    return quartic_minimum(
+        -4 * (with_mixed - inner(old, mixed)),
+        4 * inner(mixed, mixed) - 2 * (with_new - inner(old, new)),
+        4 * inner(mixed, new),
+        inner(new, new),
+    )
+
+
+def quartic_minimum(first: float, second: float, third: float, fourth: float) -> float:
+    """Return the t with the least first·t + second·t² + third·t³ + fourth·t⁴; fourth ≥ 0."""
+    if not fourth > 0:
+        return 0.0
+    companion = torch.tensor(
+        [
+            [0.0, 0.0, -first / (4 * fourth)],
+            [1.0, 0.0, -second / (2 * fourth)],
+            [0.0, 1.0, -0.75 * third / fourth],
+        ],
+        dtype=torch.float64,
+    )
+    if not bool(torch.isfinite(companion).all()):
+        return 0.0
+    candidates: list[float] = [0.0, *torch.linalg.eigvals(companion).real.tolist()]
+    candidates.sort(key=lambda t: t * (first + t * (second + t * (third + t * fourth))))
+    return candidates[0]

@@ -8,14 +8,12 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from bilens.algebra.cp.canonical import canonical
-from bilens.algebra.cp.decomposition import CPDecomposition, Start
-from bilens.algebra.cp.factors import Factors, Model, squared_sizes
-from bilens.algebra.cp.fit_error import fit_error
-from bilens.algebra.cp.memory_need import fit_bytes
+from bilens.algebra.bilinear_tensor import FactorSizes
+from bilens.algebra.cp.decomposition import CPDecomposition, Start, check_uniqueness
+from bilens.algebra.cp.factors import Factors, Model, canonical, squared_sizes
 from bilens.algebra.cp.multi_start import Method, Options, best_attempt, run_starts
-from bilens.algebra.cp.target import Target
-from bilens.algebra.cp.uniqueness import check_uniqueness
+from bilens.algebra.cp.target import SLAB_PRODUCTS, Target, fit_error
+from bilens.algebra.gram.blocks import block_bytes
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_count, check_memory, check_type
 from bilens.base.errors import UsageError
@@ -165,3 +163,20 @@ def check_rank(f: QuadraticMap, rank: int, model: Model) -> int:
 def double(part: Tensor | None) -> Tensor | None:
     """Return a part of the map in float64, cut from the graph of gradients."""
     return None if part is None else part.detach().double()
+
+
+FACTORS = 3  # float64 copies of the factors of the map alive at once
+PAIRS = 25  # L-BFGS keeps 20 steps and 20 changes of the gradient, each as large as a model
+
+
+def fit_bytes(sizes: FactorSizes, rank: int, method: str, num_starts: int) -> int:
+    """Return the bytes that a fit needs at most, beside the map."""
+    d_out, d_hidden, d_in = sizes
+    factors = FACTORS * (d_out + 2 * d_in) * d_hidden
+    largest_slab = SLAB_PRODUCTS // (d_hidden * min(d_out, d_hidden))  # larger ones are not built
+    slabs = 3 * min(d_in**2, 4 * (d_hidden + rank) ** 2, largest_slab)
+    products = rank * (10 * d_hidden + 16 * d_in + 4 * d_out) + 8 * rank**2
+    model = rank * (d_out + 2 * d_in)
+    history = 2 * PAIRS * model if method == "gradient" else 0
+    norms = block_bytes(d_hidden, 6 * d_in)
+    return 8 * (factors + slabs + products + num_starts * model + history) + norms

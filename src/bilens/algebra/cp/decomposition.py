@@ -1,38 +1,144 @@
-"""The record of a CP decomposition: components, how well they fit, what is known about them."""
+"""The record of a CP decomposition: components, how well they fit, whether they are unique."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import combinations, islice
 
 import torch
 from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
-from bilens.algebra.cp.factors import Model
-from bilens.algebra.cp.uniqueness import Uniqueness
+from bilens.algebra.cp.factors import Factors, Model
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.algebra.rows import unit_rows
+
+TOLERANCE = 1e-8  # smallest singular value of unit vectors that still counts as independent
+MAX_SUBSETS = 20_000
+CHUNK = 1_000
+
+
+@dataclass(frozen=True)
+class KruskalRank:
+    """The largest k such that any k of the vectors are linearly independent."""
+
+    value: int  # k, or a proven lower bound of it
+    exact: bool  # False if `value` is only a lower bound
+
+
+def kruskal_rank(rows: Tensor) -> KruskalRank:
+    """Return the Kruskal rank of the rows of a matrix, (num, in)."""
+    # Math: if all rows are independent, k is their number. Otherwise subsets are tried by growing
+    # size, up to 20,000 in all; past that k ≥ ⌈1/μ⌉ with μ the largest |cosine| (any k rows with (k
+    # − 1) μ < 1 are independent, by Gershgorin's circles).
+    # Source: J. B. Kruskal, 1977, Linear Algebra Appl. 18; bound: D. L. Donoho, M. Elad, 2003, PNAS
+    # 100.
+    unit, lengths = unit_rows(rows.detach().double())
+    num = len(unit)
+    if not bool((lengths > 0).all()):
+        return KruskalRank(0, exact=True)
+    rank = int((torch.linalg.svdvals(unit) > TOLERANCE).sum())
+    if rank == num:
+        return KruskalRank(num, exact=True)
+    if unit.shape[1] > num:  # an orthogonal change of basis keeps singular values
+        unit = torch.linalg.qr(unit.T, mode="r").R.T
+    left = MAX_SUBSETS
+    for size in range(2, rank + 1):
+        left -= math.comb(num, size)
+        if left < 0:
+            return KruskalRank(max(size - 1, coherence_bound(unit)), exact=False)
+        if not all_independent(unit, size):
+            return KruskalRank(size - 1, exact=True)
+    return KruskalRank(rank, exact=True)
+
+
+def all_independent(unit: Tensor, size: int) -> bool:
+    """Return whether all subsets of `size` rows are independent; a chunk of them at a time."""
+    subsets = combinations(range(len(unit)), size)
+    while chunk := list(islice(subsets, CHUNK)):
+        smallest = torch.linalg.svdvals(unit[torch.tensor(chunk)])[:, -1]
+        if not bool((smallest > TOLERANCE).all()):
+            return False
+    return True
+
+
+def coherence_bound(unit: Tensor) -> int:
+    """Return ⌈1/μ⌉, μ the largest |cosine| of two unit rows: any so many are independent."""
+    cosines = (unit @ unit.T).abs().fill_diagonal_(0.0)
+    largest = float(cosines.max())
+    return len(unit) if largest == 0 else min(len(unit), math.ceil((1 - TOLERANCE) / largest))
+
+
+@dataclass(frozen=True)
+class Uniqueness:
+    """What is proven about the components of a fitted function Σ_a p_a ⊗ sym(l_a r_aᵀ)."""
+
+    unique: bool | None  # True or False if proven (numerically, see `tolerance`), None if not
+    reason: str  # the condition that decided, or that failed
+    down: KruskalRank  # Kruskal ranks of the factors
+    left: KruskalRank  # Kruskal ranks of the factors
+    right: KruskalRank  # Kruskal ranks of the factors
+    # k_P + k_L + k_R ≥ 2·rank + 2. Proves uniqueness of the *ordered* tensor Σ p ⊗ l ⊗ r, which is
+    # the function only in the model "symmetric". None if a rank is a lower bound that does not
+    # reach it
+    kruskal: bool | None
+    # the smallest singular value of unit vectors that counts as independent
+    tolerance: float = TOLERANCE
+
+
+def check_uniqueness(factors: Factors, model: Model) -> Uniqueness:
+    """Return what the factors prove about themselves; the cost of three Kruskal ranks."""
+    # Math: "symmetric": Kruskal's condition. "pairs": the l_a and r_a are 2·rank independent
+    # vectors A, and no two p_a are parallel. Then Q_u Q_w⁺ = A diag((u·p_a)/(w·p_a)) A⁺ has one
+    # eigenspace span(l_a, r_a) for each a, and a product of two linear forms factors in one way.
+    # Parallel p_a ∥ p_b disprove: the sum of their two matrices can be split in others.
+    # Source: J. B. Kruskal, 1977, Linear Algebra Appl. 18; for pairs, as terms of rank (2, 2, 1):
+    # L. De Lathauwer, 2008, SIAM J. Matrix Anal. Appl. 30, part II, theorem 4.1.
+    down, left, right = factors
+    ranks = (
+        kruskal_rank(down.T),
+        kruskal_rank(left),
+        kruskal_rank(left if model == "symmetric" else right),
+    )
+    num = len(left)
+    enough = sum(rank.value for rank in ranks) >= 2 * num + 2
+    decided = enough or all(rank.exact for rank in ranks)
+    unique, reason = _decide(factors, model, ranks, enough)
+    return Uniqueness(unique, reason, *ranks, kruskal=enough if decided else None)
+
+
+def _decide(
+    factors: Factors, model: Model, ranks: tuple[KruskalRank, ...], kruskal: bool
+) -> tuple[bool | None, str]:
+    if any(rank.value == 0 for rank in ranks):
+        return False, "a component is zero"
+    if len(factors.left) == 1:
+        return True, "a single component"
+    if ranks[0].value == 1:
+        return False, "two components write to parallel outputs: their sum can be split otherwise"
+    if model == "symmetric":
+        if kruskal:
+            return True, "k_down + 2 k_left ≥ 2 rank + 2 (Kruskal)"
+        return None, "k_down + 2 k_left ≥ 2 rank + 2 (Kruskal) is not shown"
+    rows, _ = unit_rows(torch.cat([factors.left, factors.right]))
+    if len(rows) <= rows.shape[1] and float(torch.linalg.svdvals(rows)[-1]) > TOLERANCE:
+        return True, "left and right rows are independent, and no two output columns parallel"
+    return None, "the left and right rows together are dependent, or more than the inputs"
 
 
 @dataclass(frozen=True)
 class Start:
-    """How the fit from one start ended.
+    """How the fit from one start ended."""
 
-    Attributes:
-        kind: "neurons" for the strongest hidden units, "random" for random rows.
-        fit: 1 − ‖B − B̂‖²/‖B‖²; NaN if it failed.
-        sweeps: sweeps over the factors, or iterations.
-        converged: the last one lowered the squared error by less than the tolerance.
-        degenerate: components grew and cancelled each other, so that the fit went on with a
-            penalty on their sizes.
-        failure: why there is no fit; empty if there is one.
-    """
-
-    kind: str
-    fit: float
-    sweeps: int
-    converged: bool
+    kind: str  # "neurons" for the strongest hidden units, "random" for random rows
+    fit: float  # 1 − ‖B − B̂‖²/‖B‖²; NaN if it failed
+    sweeps: int  # sweeps over the factors, or iterations
+    converged: bool  # the last one lowered the squared error by less than the tolerance
+    # components grew and cancelled each other, so that the fit went on with a penalty on their
+    # sizes
     degenerate: bool
-    failure: str = ""
+    failure: str = ""  # why there is no fit; empty if there is one
 
 
 @dataclass(frozen=True, eq=False)

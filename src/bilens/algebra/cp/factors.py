@@ -1,4 +1,4 @@
-"""The factors of a CP model, and the inner products of its components."""
+"""The factors of a CP model: inner products of its components, and their canonical form."""
 
 from __future__ import annotations
 
@@ -7,71 +7,36 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from bilens.algebra.unit_rows import unit_rows
+from bilens.algebra.rows import unit_rows
 
 Model = Literal["pairs", "symmetric"]
 
 
 class Factors(NamedTuple):
-    """Σ_a down_a ⊗ sym(left_a right_aᵀ), with sym(M) = ½ (M + Mᵀ); float64.
+    """Σ_a down_a ⊗ sym(left_a right_aᵀ), with sym(M) = ½ (M + Mᵀ); float64."""
 
-    Attributes:
-        down: (out, rank).
-        left: (rank, in).
-        right: (rank, in); the same as `left` in the model "symmetric".
-    """
-
-    down: Tensor
-    left: Tensor
-    right: Tensor
+    down: Tensor  # (out, rank)
+    left: Tensor  # (rank, in)
+    right: Tensor  # (rank, in); the same as `left` in the model "symmetric"
 
 
 def pair_gram(left: Tensor, right: Tensor, left2: Tensor, right2: Tensor) -> Tensor:
-    """Return ⟨sym(l_a r_aᵀ), sym(l'_b r'_bᵀ)⟩ = ½[(l_a·l'_b)(r_a·r'_b) + (l_a·r'_b)(r_a·l'_b)].
-
-    Cost: O(rank · rank' · in).
-
-    Args:
-        left: l, (rank, in).
-        right: r, (rank, in).
-        left2: l', (rank', in).
-        right2: r', (rank', in).
-
-    Returns:
-        (rank, rank').
-    """
+    """Return ⟨sym(l_a r_aᵀ), sym(l'_b r'_bᵀ)⟩ = ½[(l_a·l'_b)(r_a·r'_b) + (l_a·r'_b)(r_a·l'_b)]."""
     straight = (left @ left2.T) * (right @ right2.T)
     return (straight + (left @ right2.T) * (right @ left2.T)) / 2
 
 
 def down_gram(down: Tensor, ridge: float) -> Tensor:
-    """Return Γ_ab = (1 + ridge·[a = b]) p_a·p_b, (rank, rank).
-
-    In place of the plain Gram matrix it adds the penalty ridge · Σ_a ‖component_a‖² to every
-    squared norm of the model, Σ_ab Γ_ab ⟨sym(l_a r_aᵀ), sym(l_b r_bᵀ)⟩. Without it a best
-    approximation need not exist: components may grow without bound and cancel.
-
-    Source: V. de Silva, L.-H. Lim, 2008, SIAM J. Matrix Anal. Appl. 30 (ill-posedness).
-    """
+    """Return Γ_ab = (1 + ridge·[a = b]) p_a·p_b, (rank, rank)."""
+    # Source: V. de Silva, L.-H. Lim, 2008, SIAM J. Matrix Anal. Appl. 30 (ill-posedness).
     gram = down.T @ down
     return gram + ridge * torch.diag(gram.diagonal())
 
 
 def normal_product(gram: Tensor, right: Tensor, left: Tensor) -> Tensor:
-    """Return the gradient of Σ_ab Γ_ab ⟨sym(l_a r_aᵀ), sym(l_b r_bᵀ)⟩ with respect to l.
-
-    Math: (Γ∘(R Rᵀ)) L + (Γ∘(R Lᵀ)) R, linear in L. The second term couples l_a with r_b, because
-        sym(l rᵀ) is symmetric.
-    Cost: O(rank² · in).
-
-    Args:
-        gram: Γ, (rank, rank).
-        right: R, (rank, in).
-        left: L, (rank, in).
-
-    Returns:
-        (rank, in).
-    """
+    """Return the gradient of Σ_ab Γ_ab ⟨sym(l_a r_aᵀ), sym(l_b r_bᵀ)⟩ with respect to l."""
+    # Math: (Γ∘(R Rᵀ)) L + (Γ∘(R Lᵀ)) R, linear in L. The second term couples l_a with r_b, because
+    # sym(l rᵀ) is symmetric.
     return (gram * (right @ right.T)) @ left + (gram * (right @ left.T)) @ right
 
 
@@ -87,3 +52,33 @@ def squared_sizes(factors: Factors) -> Tensor:
     lengths = left.square().sum(dim=1) * right.square().sum(dim=1)
     overlap = (left * right).sum(dim=1).square()
     return down.square().sum(dim=0) * (lengths + overlap) / 2
+
+
+TIE = 1e-8  # relative: entries that agree to this are equal, so that rounding decides nothing
+
+
+def canonical(factors: Factors) -> Factors:
+    """Return the same sum by falling component size, with fixed signs and a fixed left row."""
+    down, left, right = factors
+    left_sign, right_sign = leading_signs(left), leading_signs(right)
+    down = down * left_sign * right_sign
+    left, right = in_order(left_sign[:, None] * left, right_sign[:, None] * right)
+    sizes = squared_sizes(Factors(down, left, right))
+    order = torch.argsort(sizes, descending=True, stable=True)
+    return Factors(down[:, order], left[order], right[order])
+
+
+def leading_signs(rows: Tensor) -> Tensor:
+    """Return the sign of the largest entry of each row, (rows,)."""
+    sizes = rows.abs()
+    leading = (sizes >= sizes.amax(dim=1, keepdim=True) * (1 - TIE)).int().argmax(dim=1)
+    return torch.where(rows.gather(1, leading[:, None])[:, 0] < 0, -1.0, 1.0).to(rows)
+
+
+def in_order(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """Return pairs of rows with a rule for which comes first, since sym(l rᵀ) = sym(r lᵀ)."""
+    difference = left - right
+    apart = (difference.abs() > 1e-8).int()
+    leading = difference.gather(1, apart.argmax(dim=1, keepdim=True))
+    swap = (leading < 0) & apart.any(dim=1, keepdim=True)
+    return torch.where(swap, right, left), torch.where(swap, left, right)

@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bilens.algebra.cp.alternating_least_squares import begin
+from bilens.algebra.cp.alternating_least_squares import Fitted, begin
 from bilens.algebra.cp.factors import Factors, Model, down_gram, normal_product, pair_gram
-from bilens.algebra.cp.fitted import Fitted
 from bilens.algebra.cp.target import Target
 from bilens.base.errors import NumericalError
 
@@ -20,25 +19,9 @@ STRICTER = 1e-3  # one small step of L-BFGS is no sign of convergence; one small
 def fit(
     target: Target, start: Factors, model: Model, ridge: float, max_sweeps: int, tolerance: float
 ) -> Fitted:
-    """Minimise the loss of `alternating_least_squares.fit` over all factors together.
-
-    Cost: O(rank · hidden · (in + out) + rank² · (in + out)) for each evaluation.
-
-    Args:
-        target: B.
-        start: l and r to start from; p is fitted to them first.
-        model: "pairs", or "symmetric", which keeps l = r.
-        ridge: weight of the penalty.
-        max_sweeps: how many iterations at most.
-        tolerance: an iteration that lowers the loss by less than a thousandth of it, in units
-            of ‖B‖², is the last.
-
-    Raises:
-        NumericalError: If the loss stops being finite.
-
-    Source: D. C. Liu, J. Nocedal, 1989, Math. Programming 45, as in `scipy.optimize`; gradients
-        of CP models: E. Acar, D. M. Dunlavy, T. G. Kolda, 2011, J. Chemometrics 25.
-    """
+    """Minimise the loss of `alternating_least_squares.fit` over all factors together."""
+    # Source: D. C. Liu, J. Nocedal, 1989, Math. Programming 45, as in `scipy.optimize`; gradients
+    # of CP models: E. Acar, D. M. Dunlavy, T. G. Kolda, 2011, J. Chemometrics 25.
     from scipy.optimize import minimize  # slow to import, needed only here
 
     first = begin(target, start, ridge)
@@ -82,10 +65,8 @@ def fit(
 def loss_and_gradient(
     target: Target, factors: Factors, model: Model, ridge: float
 ) -> tuple[float, tuple[Tensor, ...]]:
-    """Return the loss and its gradient with respect to p, l and r, or p and v where l = r = v.
-
-    Math: ∂p: 2(P G − C); ∂l: (Γ∘RRᵀ)L + (Γ∘RLᵀ)R − 2Q_{p}r; ∂r with l and r swapped.
-    """
+    """Return the loss and its gradient with respect to p, l and r, or p and v where l = r = v."""
+    # Math: ∂p: 2(P G − C); ∂l: (Γ∘RRᵀ)L + (Γ∘RLᵀ)R − 2Q_{p}r; ∂r with l and r swapped.
     down, left, right = factors
     left_projection = target.project(left)
     right_projection = left_projection if model == "symmetric" else target.project(right)

@@ -1,17 +1,61 @@
-"""The tensor that a CP model approximates: scaled to norm one, read through its factors."""
+"""The tensor that a CP model approximates, and how far a model is from it."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.cp.factors import Factors, down_gram, pair_gram
-from bilens.algebra.cp.residual import accurate_norm
-from bilens.algebra.unit_rows import unit_rows
+from bilens.algebra.gram.squared_norms import squared_norms
+from bilens.algebra.rows import unit_rows
 from bilens.base.checks import check_finite
+from bilens.base.errors import NumericalError
+
+EPS = torch.finfo(torch.float64).eps
+SAFE = 1e6 * EPS  # a squared norm above this share of its terms keeps six digits
+SLAB_PRODUCTS = 10**10  # multiplications: seconds on one core
+
+
+def accurate_norm(down: Tensor, left: Tensor, right: Tensor) -> float:
+    """Return ‖Σ_h down_h ⊗ sym(l_h r_hᵀ)‖_F, from Gram matrices or, where they cancel, slabs."""
+    size = float(down.norm(dim=0).sum())  # the rows of left and right have unit length
+    square = float(squared_norms(down, left, right).sum())
+    if square > SAFE * size**2:
+        return math.sqrt(square)
+    if slab_products(down, left) > SLAB_PRODUCTS:
+        raise NumericalError(
+            f"the hidden units cancel to less than {SAFE**0.5:.0e} of their size, where the norm "
+            f"of {tuple(left.shape)} factors is rounding: merge or drop hidden units that cancel."
+        )
+    norm = slab_norm(down, left, right)
+    return norm if norm > len(left) * EPS * size else 0.0
+
+
+def slab_products(down: Tensor, left: Tensor) -> int:
+    """Return how many multiplications `slab_norm` takes."""
+    (d_out, d_hidden), d_in = down.shape, left.shape[1]
+    return min(d_out, d_hidden) * d_hidden * min(d_in, 2 * d_hidden) ** 2
+
+
+def slab_norm(down: Tensor, left: Tensor, right: Tensor) -> float:
+    """Return ‖Σ_h down_h ⊗ sym(l_h r_hᵀ)‖_F from its entries, one output at a time."""
+    d_hidden = len(left)
+    if down.shape[0] > d_hidden:  # an orthogonal change of basis keeps norms
+        down = torch.linalg.qr(down, mode="r").R
+    if left.shape[1] > 2 * d_hidden:
+        corner = torch.linalg.qr(torch.cat([left, right]).T, mode="r").R
+        left, right = corner[:, :d_hidden].T, corner[:, d_hidden:].T
+    total = down.new_zeros(())
+    for weight in down:
+        half = (left.T * weight) @ right
+        total = total + ((half + half.T) / 2).square().sum()
+    return float(total.sqrt())
+
 
 Projection = tuple[Tensor, Tensor]  # on the left and on the right rows, twice (rank, hidden)
 
@@ -23,28 +67,17 @@ def paired(left: Projection, right: Projection) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """B / ‖B‖ with unit rows in the input factors, float64.
+    """B / ‖B‖ with unit rows in the input factors, float64."""
 
-    Attributes:
-        down: (out, hidden).
-        stacked: (2·hidden, in), the left rows above the right ones, so that one product reads both.
-        norm: ‖B‖; 0 if B is zero up to the rounding of its factors.
-        size: Σ_h ‖down_h‖, what the norm would be at most; above 1 by as much as terms cancel.
-    """
-
-    down: Tensor
+    down: Tensor  # (out, hidden)
+    # (2·hidden, in), the left rows above the right ones, so that one product reads both
     stacked: Tensor
-    norm: float
-    size: float
+    norm: float  # ‖B‖; 0 if B is zero up to the rounding of its factors
+    size: float  # Σ_h ‖down_h‖, what the norm would be at most; above 1 by as much as terms cancel
 
     @classmethod
     def of(cls, tensor: BilinearTensor) -> Target:
-        """Return the target of a tensor, in O(hidden² · (in + out)).
-
-        Raises:
-            NonFiniteError: If products of the factors overflow.
-            NumericalError: If its terms cancel so far that the norm cannot be told.
-        """
+        """Return the target of a tensor, in O(hidden² · (in + out))."""
         left, left_size = unit_rows(tensor.left.detach().double())
         right, right_size = unit_rows(tensor.right.detach().double())
         down = tensor.down.detach().double() * left_size * right_size
@@ -74,19 +107,14 @@ class Target:
         return down.T @ self.down
 
     def apply(self, weights: Tensor, right: Projection) -> Tensor:
-        """Return Q_{p_a} r_a, (rank, in), from weights and projections, in O(hidden · in · rank).
-
-        Math: ½[Lᵀ(s∘R r) + Rᵀ(s∘L r)], s the weights.
-        """
+        """Return Q_{p_a} r_a, (rank, in), from weights and projections."""
+        # Math: ½[Lᵀ(s∘R r) + Rᵀ(s∘L r)], s the weights.
         crossed = torch.cat([weights * right[1], weights * right[0]], dim=1)
         return crossed @ self.stacked / 2
 
     def loss(self, factors: Factors, correlation: Tensor, ridge: float) -> float:
-        """Return ‖B − model‖² + ridge · Σ_a ‖component_a‖² in units of ‖B‖².
-
-        Math: 1 − 2⟨B, model⟩ + ‖model‖²; see `rounding` for its accuracy.
-        Cost: O(rank² · (in + out)) once ⟨B_c, sym(l_a r_aᵀ)⟩ is known.
-        """
+        """Return ‖B − model‖² + ridge · Σ_a ‖component_a‖² in units of ‖B‖²."""
+        # Math: 1 − 2⟨B, model⟩ + ‖model‖²; see `rounding` for its accuracy.
         down, left, right = factors
         square = (down_gram(down, ridge) * pair_gram(left, right, left, right)).sum()
         return float(1 - 2 * (down * correlation).sum() + square)
@@ -96,3 +124,28 @@ class Target:
         down, left, right = factors
         sizes = down.norm(dim=0) * left.norm(dim=1) * right.norm(dim=1)
         return torch.finfo(torch.float64).eps * (self.size + float(sizes.sum())) ** 2
+
+
+class FitError(NamedTuple):
+    """‖B − B̂‖ in units of ‖B‖."""
+
+    relative_error: float  # the error
+    resolution: float  # the order of what rounding may have added to it or taken from it
+
+
+def fit_error(target: Target, factors: Factors) -> FitError:
+    """Return ‖B − B̂‖/‖B‖ from Gram matrices, or from slabs where those cancel."""
+    correlation = target.correlate(target.project(factors.left), target.project(factors.right))
+    square, rounding = target.loss(factors, correlation, ridge=0.0), target.rounding(factors)
+    if square <= SAFE / EPS * rounding:
+        left, right = target.stacked.chunk(2)
+        parts = (
+            torch.cat([target.down, -factors.down], dim=1),
+            torch.cat([left, factors.left]),
+            torch.cat([right, factors.right]),
+        )
+        if slab_products(parts[0], parts[1]) <= SLAB_PRODUCTS:
+            size = (rounding / EPS) ** 0.5
+            return FitError(slab_norm(*parts), len(parts[1]) * EPS * size)
+    error = max(square, 0.0) ** 0.5
+    return FitError(error, rounding / max(error, rounding**0.5))

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.eigen.ranking import Which
-from bilens.algebra.interaction import InteractionMatrix
-from bilens.algebra.quadratic_form import QuadraticForm, check_inputs
+from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm, check_inputs
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.status import Status as Status  # re-exported
 from bilens.base.checks import check_count

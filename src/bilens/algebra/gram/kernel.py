@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.gram.blocks import blocks, rows_within
-from bilens.algebra.unit_rows import unit_rows
+from bilens.algebra.rows import unit_rows
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bilens.algebra.effective_rank import effective_rank
+from bilens.algebra.concentration import effective_rank
 from bilens.algebra.gram.inner_products import output_gram
 from bilens.algebra.gram.input_gram import input_gram
-from bilens.algebra.noise_change import noise_change, noise_draw
+from bilens.algebra.map_changes import noise_change, noise_draw
 from bilens.algebra.quadratic_map import QuadraticMap
 
 DRAWS = 5  # of noise, where its mean does not stand for one draw

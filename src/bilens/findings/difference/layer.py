@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.approximation.layer_weights import Layer
-from bilens.algebra.effective_rank import effective_rank
+from bilens.algebra.concentration import effective_rank, localisation
 from bilens.algebra.eigen.eigendecompose import eigendecompose
 from bilens.algebra.hosvd import HOSVD, hosvd
-from bilens.algebra.localisation import localisation
-from bilens.algebra.map_difference import map_difference
+from bilens.algebra.map_changes import map_difference
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.similarity import Measure, similarity
 from bilens.base.errors import NumericalError, UsageError

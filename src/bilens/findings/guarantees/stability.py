@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.directions import centred_directions
+from bilens.algebra.map_changes import Kind, rounded
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.algebra.quantise import Kind, rounded
 from bilens.base.errors import UsageError
 from bilens.certify.stability import spectrum_stability
 from bilens.findings.guarantees.records import RoundedClass, RoundingStability

@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bilens.algebra.effective_rank import effective_rank
+from bilens.algebra.concentration import effective_rank, localisation
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.hosvd import HOSVD
-from bilens.algebra.localisation import localisation
 from bilens.algebra.output_mode_null import OutputModeNull
 from bilens.findings.layers.records import LeadingPair, OutputSpectrum, Part
 from bilens.findings.records import Chance

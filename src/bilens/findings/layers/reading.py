@@ -8,17 +8,17 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from bilens.algebra.approximation.gaussian_input import GaussianInput
 from bilens.algebra.approximation.layer_fit import closest_to_layer
 from bilens.algebra.approximation.layer_weights import Layer, in_float64
 from bilens.algebra.approximation.quadratic_fit import THRESHOLD, QuadraticFit, fit_layers
 from bilens.algebra.directions import centred_basis
 from bilens.algebra.eigen.eigendecompose import eigendecompose
+from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.hosvd import HOSVD, hosvd
+from bilens.algebra.map_changes import Kind
 from bilens.algebra.output_mode_null import output_mode_null
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.algebra.quantise import Kind
 from bilens.base.errors import BilensError, NonFiniteError
 from bilens.certify.stability import spectrum_stability
 from bilens.findings.layers.inputs import read_inputs

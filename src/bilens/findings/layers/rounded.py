@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from torch import Tensor
 
 from bilens.algebra.approximation.layer_weights import Layer
-from bilens.algebra.quantise import Kind, rounded
+from bilens.algebra.map_changes import Kind, rounded
 
 
 def rounded_layer(layer: Layer, kind: Kind) -> Layer:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer
 from bilens.algebra.gram.blocks import blocks, rows_within
-from bilens.algebra.unit_rows import unit_rows
+from bilens.algebra.rows import unit_rows
 from bilens.findings.layers.records import Units
 
 DEAD = 1e-6  # of the size of the median unit

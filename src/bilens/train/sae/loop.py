@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bilens.algebra.geometric_median import geometric_median
+from bilens.algebra.rows import geometric_median
 from bilens.base.checks import check_memory
 from bilens.base.errors import NumericalError, UsageError
 from bilens.nn.sparse_product import chosen_pre_activations, code_times

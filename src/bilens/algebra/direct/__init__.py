@@ -1,1 +1,0 @@
-"""Direct interactions: the matrix of a quadratic map between given features, never held whole."""

@@ -1,0 +1,185 @@
+"""Gaussian inputs: covariances and their roots, whitened maps, moments of a map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.gram.squared_norms import squared_norms
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.checks import check_float_tensor, check_type
+from bilens.base.errors import ShapeError, UsageError
+
+EPS = torch.finfo(torch.float64).eps
+SYMMETRY = 1e-6  # of the largest entry: what a covariance may deviate by, and be negative by
+
+
+def checked_covariance(covariance: Tensor, d_in: int) -> Tensor:
+    """Return a covariance of `d_in` inputs in float64, exactly symmetric."""
+    shape = check_float_tensor("covariance", covariance, num_axes=2)
+    if shape != (d_in, d_in):
+        raise ShapeError(f"covariance has shape {shape}; expected ({d_in}, {d_in}).")
+    covariance = covariance.detach().double()
+    largest = float(covariance.abs().max())
+    if float((covariance - covariance.T).abs().max()) > SYMMETRY * largest:
+        raise UsageError("covariance is not symmetric: pass a covariance matrix of the inputs.")
+    return (covariance + covariance.T) / 2
+
+
+def symmetric_root(covariance: Tensor, d_in: int) -> Tensor:
+    """Return Σ^½, (in, in); eigenvalues up to in · eps of the largest are rounding, and 0."""
+    covariance = checked_covariance(covariance, d_in)
+    values, columns = torch.linalg.eigh(covariance)
+    if float(values.min()) < -SYMMETRY * float(covariance.abs().max()):
+        raise UsageError(
+            f"covariance has the eigenvalue {float(values.min()):.3g}; none below zero was "
+            "expected: pass a covariance matrix of the inputs."
+        )
+    values = torch.where(values > d_in * EPS * values.max(), values, 0.0)
+    root: Tensor = (columns * values.sqrt()) @ columns.T
+    return root
+
+
+def whiten(f: QuadraticMap, covariance: Tensor, mean: Tensor | None = None) -> QuadraticMap:
+    """Return z ↦ f(μ + Σ^½ z), whose spectra are those of Σ^½ Q Σ^½.
+
+    They say how much each direction matters for inputs that vary as Σ says: for z ~ N(0, I), the
+    variance of zᵀQ̃z is 2 Σλ̃². They do not change under an invertible x → Tx, Σ → TΣTᵀ.
+
+    An eigenvector u reads the whitened input, and there are two ways back to x. The covector that
+    reads x is Σ^{-½} u: u·z = (Σ^{-½} u)·(x − μ). The pattern of inputs is Σ^½ u: how x moves when
+    z moves along u, and the covariance of x with u·z.
+
+    Math: Σ^½ is the symmetric root. Directions in which the inputs do not vary vanish: eigenvalues
+        of Σ up to in · eps of the largest are rounding, and zero.
+    Cost: O(in³ + hidden · in²) time. Memory of the order of Σ, the map and the result: about six
+        (in, in) float64 arrays and two float64 copies of the factors.
+
+    Args:
+        f: the map.
+        covariance: Σ, (in, in), symmetric, no eigenvalue below zero.
+        mean: μ, (in,); None is zero.
+
+    Returns:
+        A map of float64 whose basis is "whitened".
+
+    Raises:
+        ShapeError: If Σ or μ does not fit the inputs of the map.
+        NonFiniteError: If Σ or μ holds NaN or infinity.
+        UsageError: If Σ is not symmetric, or has an eigenvalue below zero.
+
+    Source: the metric of a covariance; see docs/math.md.
+    """
+    check_type("f", f, QuadraticMap, "pass a QuadraticMap")
+    d_in = f.sizes.d_in
+    root = symmetric_root(covariance, d_in)
+    if mean is not None:
+        shape = check_float_tensor("mean", mean)
+        if shape != (d_in,):
+            raise ShapeError(f"mean has shape {shape}; expected ({d_in},).")
+        mean = mean.detach().double()
+    return f.detach().to(torch.float64).compose_input(root, mean, basis="whitened")
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianMoments:
+    """Moments of f(x) for x ~ N(μ, Σ), exact up to rounding.
+
+    Attributes:
+        mean: (out,) float64, E f(x).
+        variance: (out,) float64, Var f(x).
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+
+def gaussian_moments(f: QuadraticMap, mean: Tensor, covariance: Tensor) -> GaussianMoments:
+    """Return mean and variance of every output for inputs x ~ N(μ, Σ).
+
+    Math: E q = tr QΣ + μᵀQμ + b·μ + c and Var q = 2 tr(QΣQΣ) + gᵀΣg, g = 2Qμ + b. In whitened
+        coordinates, z ~ N(0, I), these are tr Q̃ + c̃ and 2‖Q̃‖_F² + ‖b̃‖².
+    Cost: that of `whiten`, and O(hidden² · (in + out)).
+
+    Args:
+        f: the map.
+        mean: μ, (in,).
+        covariance: Σ, (in, in), symmetric, no eigenvalue below zero.
+
+    Raises:
+        ShapeError: If μ or Σ does not fit the inputs of the map.
+        NonFiniteError: If one holds NaN or infinity.
+        UsageError: If f is no map, or Σ is no covariance.
+
+    Source: A. M. Mathai, S. B. Provost, Quadratic Forms in Random Variables (1992).
+    """
+    white = whiten(f, covariance, mean)
+    average = white.tensor.traces()
+    if white.constant is not None:
+        average = average + white.constant
+    tensor = white.tensor
+    variance = 2 * squared_norms(tensor.down, tensor.left, tensor.right)
+    if white.linear is not None:
+        variance = variance + white.linear.square().sum(dim=1)
+    return GaussianMoments(average, variance)
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianInput:
+    """x ~ N(μ, Σ)."""
+
+    mean: Tensor  # μ, (in,) float64
+    root: Tensor | None  # Σ^½, (in, in) float64, symmetric; None for Σ = I
+    about: str  # what it is, for people
+
+    @classmethod
+    def of(cls, d_in: int, mean: Tensor | None, covariance: Tensor | None) -> GaussianInput:
+        """Return the input with a given mean (None is zero) and covariance (None is I)."""
+        if mean is not None and (shape := check_float_tensor("mean", mean)) != (d_in,):
+            raise ShapeError(f"mean has shape {shape}; the layer reads {d_in} inputs: ({d_in},).")
+        root = None if covariance is None else symmetric_root(covariance, d_in)
+        centre = torch.zeros(d_in, dtype=torch.float64) if mean is None else mean.detach().double()
+        given = [
+            name for name, part in (("mean", mean), ("covariance", covariance)) if part is not None
+        ]
+        about = f"normal input with the given {' and '.join(given)}" if given else ""
+        return cls(centre, root, f"a {about or 'standard normal input'}")
+
+    @classmethod
+    def of_data(cls, data: Tensor) -> GaussianInput:
+        """Return the input with mean and covariance of data, (rows, in)."""
+        if len(data) < 2:
+            raise UsageError(f"data have {len(data)} row(s): a covariance needs two or more.")
+        wide = data.detach().double()
+        mean = wide.mean(dim=0)
+        covariance = (wide - mean).T @ (wide - mean) / (len(wide) - 1)
+        about = f"a normal input with mean and covariance of {len(wide):,} rows of data"
+        return cls(mean, symmetric_root(covariance, wide.shape[1]), about)
+
+    @property
+    def d_in(self) -> int:
+        """Width of the input."""
+        return len(self.mean)
+
+    def spread(self, rows: Tensor) -> Tensor:
+        """Return rows·Σ^½, whose inner products are covariances of what the rows read."""
+        return rows if self.root is None else rows @ self.root
+
+    def times_covariance(self, rows: Tensor) -> Tensor:
+        """Return rows·Σ."""
+        return rows if self.root is None else rows @ self.root @ self.root
+
+    def deviations(self, rows: Tensor) -> Tensor:
+        """Return the standard deviation of what each row reads; below its rounding it is zero."""
+        size: Tensor = torch.linalg.vector_norm(self.spread(rows), dim=1)
+        if self.root is None:
+            return size
+        rounding = 16 * self.d_in * EPS * float(self.root.norm()) * rows.norm(dim=1)
+        return torch.where(size > rounding, size, 0.0)
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """Return so many inputs, (count, in) float64."""
+        z = torch.randn(count, self.d_in, generator=generator, dtype=torch.float64)
+        return self.mean + self.spread(z)

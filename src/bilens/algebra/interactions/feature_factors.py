@@ -1,0 +1,210 @@
+"""The factors of a map, read in given features: from them come all entries of DᵀQD."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.gram.blocks import blocks
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.checks import check_dense_tensor, check_finite, check_memory, check_type
+from bilens.base.errors import ShapeError, UsageError
+
+EXPONENT_LIMIT = 1000  # 2^±1000 is a normal number, whatever it multiplies was
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureFactors:
+    """P_m = [L d_m, R d_m] for the columns d_m of a dictionary, in a scale of its own."""
+
+    left: Tensor  # (hidden, in), L with largest entries between ½ and 1
+    right: Tensor  # (hidden, in), R likewise
+    dictionary: Tensor  # (in, features), D as it came, of any floating dtype: no copy is made
+    row_exponent: Tensor  # (hidden,), of the power of two taken out of L and R together
+    dictionary_exponent: Tensor  # scalar, of the power of two taken out of D
+    precision: torch.dtype  # dtype of `rows` and of products of them
+    # (features, 2·hidden), the rows of all features; None where they do not fit
+    kept: Tensor | None
+
+    @classmethod
+    def of(
+        cls,
+        f: QuadraticMap,
+        dictionary: Tensor,
+        precision: torch.dtype = torch.float64,
+        block: int = 1,
+        keep: bool = False,
+    ) -> FeatureFactors:
+        """Return the factors of a float64 map in the columns of an (in, features) dictionary."""
+        left, left_exponent = without_power_of_two(f.tensor.left)
+        right, right_exponent = without_power_of_two(f.tensor.right)
+        low, high = dictionary.aminmax()
+        exponent = exponent_of(torch.maximum(-low, high).double())
+        row_exponent = left_exponent + right_exponent
+        factors = cls(left, right, dictionary, row_exponent, exponent, precision, None)
+        if not keep:
+            return factors
+        kept = left.new_empty(factors.num_features, 2 * len(left), dtype=precision)
+        for part in blocks(factors.num_features, block):
+            kept[part] = factors.rows(part)
+        return replace(factors, kept=kept)
+
+    @property
+    def num_features(self) -> int:
+        """Number of columns of the dictionary."""
+        return self.dictionary.shape[1]
+
+    def columns(self, part: slice | int) -> Tensor:
+        """Return some columns of D as contiguous float64 rows, the largest of all below one."""
+        rows = self.dictionary[:, part].T if isinstance(part, slice) else self.dictionary[:, part]
+        # Contiguous, so that all lie alike in memory: the order of a sum may depend on that.
+        return rows.double().contiguous() * torch.exp2(-self.dictionary_exponent)
+
+    def rows(self, part: slice) -> Tensor:
+        """Return P of a range of features, (block, 2·hidden), in `precision`."""
+        if self.kept is not None:
+            return self.kept[part]
+        columns = self.columns(part)
+        both = torch.cat([columns @ self.left.T, columns @ self.right.T], dim=1)
+        return both.to(self.precision)
+
+    def exact_rows(self, features: Tensor) -> Tensor:
+        """Return P of any (num,) features, (num, 2·hidden) float64, one feature at a time."""
+        columns = (self.columns(feature) for feature in features.tolist())
+        return torch.stack(
+            [torch.cat([self.left @ column, self.right @ column]) for column in columns]
+        )
+
+    def corner(self) -> Tensor:
+        """Return C of Dᵀ = Y Cᵀ, Y orthonormal columns, (in, rank), from `in` features a time."""
+        triangle = self.left.new_zeros(0, len(self.dictionary))
+        for part in blocks(self.num_features, len(self.dictionary)):
+            triangle = torch.linalg.qr(torch.cat([triangle, self.columns(part)]), mode="r").R
+        return triangle.T
+
+    def along(self, vector: Tensor, block: int) -> Tensor:
+        """Return Dᵀ v for an (in,) vector, (features,) float64, `block` features at a time."""
+        parts = blocks(self.num_features, block)
+        return torch.cat([vector @ self.dictionary[:, part].double() for part in parts])
+
+    def balanced(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (..., hidden) weights for these factors and (...) units of what they give.
+
+        S = unit · S', S' from these factors and the weights returned, of which the largest lies
+        between ½ and 1. A unit is a power of two; 0 or infinite where float64 does not hold it.
+        """
+        mantissa, exponent = torch.frexp(weight)
+        total = exponent.double() + self.row_exponent
+        largest = total.where(mantissa != 0, -torch.inf).amax(dim=-1)
+        largest = largest.where(largest > -torch.inf, 0.0)
+        shift = (total - largest[..., None]).clamp(max=0)
+        return mantissa * torch.exp2(shift), torch.exp2(largest + 2 * self.dictionary_exponent)
+
+
+def without_power_of_two(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return rows / 2^e and e, (num,) float64, with largest entries between ½ and 1."""
+    exponent = exponent_of(rows.abs().amax(dim=1))
+    return rows * torch.exp2(-exponent)[:, None], exponent
+
+
+def exponent_of(largest: Tensor) -> Tensor:
+    """Return e, float64, for which `largest` / 2^e lies between ½ and 1."""
+    return torch.frexp(largest).exponent.double().clamp(-EXPONENT_LIMIT, EXPONENT_LIMIT)
+
+
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+def interaction_submatrix(
+    f: QuadraticMap,
+    dictionary: Tensor,
+    output_direction: Tensor,
+    features: Tensor | Sequence[int],
+) -> Tensor:
+    """Return the rows and columns of S = DᵀQD that belong to some features, in the order given.
+
+    The off-diagonal entry is half the coefficient of z_m z_n. To see what surrounds the largest
+    entries, pass `result[c].features()` of `direct_interactions`.
+
+    Cost: O(num · hidden · (in + num)) time, O(num · hidden + num²) memory; the dictionary is read
+        in the columns asked for alone.
+
+    Args:
+        f: the map.
+        dictionary: D, (in, features), one feature a column.
+        output_direction: u, (out,).
+        features: (num,) indices of columns; repeated ones are allowed.
+
+    Returns:
+        (num, num) float64, symmetric.
+
+    Raises:
+        ShapeError: If the parts do not fit together.
+        NonFiniteError: If the direction or a column asked for holds NaN or infinity, or an
+            interaction is outside float64.
+        UsageError: If f is no map, an index is no integer, or there is no such feature.
+        MemoryLimitError: If the matrix would not fit.
+
+    Source: arXiv:2410.08417, §5.1 (interactions of SAE features).
+    """
+    check_dictionary(f, dictionary)
+    chosen = check_features(features, dictionary.shape[1]).to(dictionary.device)
+    num, hidden = len(chosen), f.sizes.d_hidden
+    check_memory(
+        8 * (3 * num * num + 6 * num * hidden),
+        f"the interactions of {num} features with each other",
+        "ask for fewer features",
+    )
+    with torch.no_grad():
+        columns = dictionary[:, chosen].detach().to(f.tensor.down.device).double()
+        check_finite("dictionary[:, features]", columns)
+        f = f.detach().to(torch.float64)
+        factors = FeatureFactors.of(f, columns)
+        weight = f.form(output_direction).matrix.weight
+        scaled, unit = factors.balanced(weight)
+        left, right = factors.exact_rows(torch.arange(num)).tensor_split(2, dim=1)
+        half = (left * scaled) @ right.T
+        matrix = (half + half.T) / 2 * unit
+    return check_finite("the matrix of interactions", matrix)
+
+
+def exact_values(factors: FeatureFactors, weight: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Return S'[m, n] for (num,) pairs of features, (num,) float64."""
+    if len(first) == 0:
+        return weight[:0]
+    features, place = torch.unique(torch.cat([first, second]), return_inverse=True)
+    left, right = factors.exact_rows(features).tensor_split(2, dim=1)
+    m, n = place.tensor_split(2)
+    return ((left[m] * right[n] + right[m] * left[n]) * weight).sum(dim=1) / 2
+
+
+def check_dictionary(f: QuadraticMap, dictionary: Tensor) -> int:
+    """Return the number of features of a dictionary that fits a map; entries are not looked at."""
+    check_type("f", f, QuadraticMap, "use the layer's quadratic_map()")
+    rows, num_features = check_dense_tensor("dictionary", dictionary, num_axes=2)
+    if rows != f.sizes.d_in or num_features == 0:
+        raise ShapeError(
+            f"dictionary has shape {tuple(dictionary.shape)}; the map reads {f.sizes.d_in} inputs, "
+            f"so ({f.sizes.d_in}, features) was expected, one feature a column: "
+            "pass the transpose of a decoder that holds one feature a row."
+        )
+    return num_features
+
+
+def check_features(features: Tensor | Sequence[int], num_features: int) -> Tensor:
+    """Return indices of features as an int64 tensor."""
+    indices = torch.as_tensor(features)
+    if indices.dtype not in INTEGERS or indices.ndim != 1 or len(indices) == 0:
+        raise UsageError(
+            f"features holds {indices.dtype} in shape {tuple(indices.shape)}; a list of feature "
+            "numbers was expected."
+        )
+    if int(indices.min()) < 0 or int(indices.max()) >= num_features:
+        raise UsageError(
+            f"features runs from {int(indices.min())} to {int(indices.max())}; the dictionary has "
+            f"features 0 to {num_features - 1}."
+        )
+    return indices.long()

@@ -1,0 +1,270 @@
+"""The largest interactions along many output directions, without all entries of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.gram.blocks import blocks
+from bilens.algebra.interactions.engine import (
+    SPARE,
+    Engine,
+    Progress,
+    check_bias,
+    check_directions,
+)
+from bilens.algebra.interactions.feature_factors import FeatureFactors, check_dictionary
+from bilens.algebra.interactions.record import ListedEntries, ListedInteractions
+from bilens.algebra.interactions.screening import PRODUCT_BYTES, ROWS, Screen
+from bilens.algebra.interactions.streaming_statistics import by_size
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.checks import (
+    check_count,
+    check_finite,
+    check_memory,
+    memory_limit as allowed_memory,
+)
+
+CHUNK = 64  # directions whose dense forms are held at a time
+PACKED_ROWS = 8  # of upper triangles that are formed at a time
+MOST_CANCELLING = 2.0**10  # terms over the result, where float32 keeps four digits of the result
+
+
+def listed_interactions(
+    f: QuadraticMap,
+    dictionary: Tensor,
+    directions: Tensor | None = None,
+    *,
+    bias: Tensor | None = None,
+    top: int = 20,
+    progress: Progress | None = None,
+    memory_limit: int | str | None = None,
+) -> ListedInteractions:
+    """Return the largest interactions of a dictionary along many output directions."""
+    # Math: S = DᵀQD. The diagonal, ‖S‖ and the mean come from the factors, exactly. For the entries
+    # above the diagonal Q is formed in float32, of many directions at once, and QD; DᵀQD itself is
+    # computed in 8 bits, with a bound on the error (`screening`), and what may be among the largest
+    # anew, in float64 from the factors.
+    # Source: arXiv:2410.08417, §5.1 and App. N.
+    features = check_dictionary(f, dictionary)
+    check_finite("dictionary", dictionary)
+    rows = check_directions(directions, f.sizes.d_out)
+    top = check_count("top", top, minimum=1)
+    packed = plan_packed(f, features, len(rows), memory_limit)
+    with torch.no_grad():
+        f = f.detach().to(torch.float64)
+        rows = rows.to(f.tensor.down.device)
+        dictionary = dictionary.detach().to(f.tensor.down.device)
+        factors = FeatureFactors.of(f, dictionary, torch.float64, ROWS, keep=True)
+        engine = Engine.of(f, rows, check_bias(bias, f), factors, rows @ f.tensor.down, ROWS)
+        lister = Lister(
+            engine,
+            factors.columns(slice(None)).float(),
+            shares_of_outputs(engine) if packed else None,
+        )
+        own, cross = lister.own(top), lister.cross(top, progress)
+        totals = engine.totals(own.values, cross.values)
+    return ListedInteractions(
+        without(own, ~totals.known),
+        without(cross, ~totals.known),
+        totals.norm,
+        totals.linear,
+        totals.constant,
+        totals.status,
+    )
+
+
+def plan_packed(f: QuadraticMap, features: int, num: int, limit: int | str | None) -> bool:
+    """Return whether to form the matrices of all outputs first, which more directions share."""
+    d_out, hidden, d_in = f.sizes
+    kept = 8 * 2 * features * hidden + 8 * 3 * hidden * hidden
+    chunk = 4 * CHUNK * d_in * (d_in + 1) // 2 + 8 * d_in**2
+    screen = PRODUCT_BYTES + 4 * features * (4 * ROWS + 5 * d_in)
+    results = 8 * num * (3 * features + 4 * hidden)
+    factors = 8 * 4 * (d_out + 2 * d_in) * hidden
+    need = kept + chunk + screen + results + factors
+    check_memory(
+        need,
+        f"listing interactions of {features} features along {num} directions",
+        "read fewer features or directions, or use direct_interactions",
+        limit,
+    )
+    return num > d_out and need + packed_bytes(*f.sizes) <= allowed_memory(limit)
+
+
+@dataclass(frozen=True, eq=False)
+class Lister:
+    """Lists the largest entries along the directions of an engine, whose rows are kept."""
+
+    engine: Engine
+    columns: Tensor  # (features, in) float32, the features
+    # the forms of all outputs, and (num, out) how much of each a direction takes; None where each
+    # form is made from the factors
+    shared: tuple[PackedForms, Tensor] | None
+
+    @property
+    def halves(self) -> tuple[Tensor, Tensor]:
+        """L and R in the features, (features, hidden) each."""
+        assert self.engine.factors.kept is not None, "asked for in the beginning"
+        left, right = self.engine.factors.kept.tensor_split(2, dim=1)
+        return left, right
+
+    def own(self, top: int) -> ListedEntries:
+        """Return the self-interactions, O(features · hidden) a direction."""
+        left, right = self.halves
+        diagonal = self.engine.weights @ (left * right).T
+        order = diagonal.abs().argsort(dim=1, descending=True, stable=True)[:, :top]
+        return ListedEntries(
+            "self",
+            order,
+            order,
+            diagonal.gather(1, order) * self.engine.units[:, None],
+            diagonal.mean(dim=1) * self.engine.units,
+            diagonal.std(dim=1, correction=0) * self.engine.units,
+            diagonal.shape[1],
+        )
+
+    def cross(self, top: int, progress: Progress | None) -> ListedEntries:
+        """Return the cross-interactions."""
+        features = len(self.columns)
+        count = features * (features - 1) // 2
+        listed = min(top, count)
+        num = len(self.engine.weights)
+        keys = torch.empty(num, listed, dtype=torch.int64, device=self.columns.device)
+        values = self.engine.weights.new_empty(num, listed)
+        screen = Screen(self.columns)
+        reached = torch.empty_like(self.columns)
+        mean, spread = self._moments(count)
+        for part in blocks(num if count > 0 else 0, CHUNK):
+            for row, form in zip(range(num)[part], self._forms(part), strict=True):
+                keys[row], values[row] = self._largest(row, form, screen, reached, listed, count)
+                if progress is not None:
+                    progress(row + 1, num)
+        return ListedEntries(
+            "cross",
+            keys // features,
+            keys % features,
+            values * self.engine.units[:, None],
+            mean * self.engine.units,
+            spread * self.engine.units,
+            count,
+        )
+
+    def _forms(self, part: slice) -> Iterator[Tensor]:
+        """Yield the (in, in) float32 forms of some directions."""
+        if self.shared is not None:
+            forms, shares = self.shared
+            for triangle in forms.along(shares[part]):
+                yield forms.square(triangle)
+            return
+        left, right = self.engine.factors.left.float(), self.engine.factors.right.float()
+        for weight in self.engine.weights[part].float():
+            half = (left.T * (weight / 2)) @ right
+            yield half + half.T
+
+    def _largest(
+        self, row: int, form: Tensor, screen: Screen, reached: Tensor, listed: int, count: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return keys and exact values of the largest entries of one direction."""
+        features, weight = len(self.columns), self.engine.weights[row]
+        spare = min(listed + SPARE, count)
+        if not bool(weight.any()):
+            first, second = torch.triu_indices(min(features, spare + 1), features, 1)[:, :spare]
+        else:
+            torch.mm(self.columns, form, out=reached)
+            first, second = screen.may_be_largest(reached, spare)
+            sizes = (self.columns[first] * reached[second]).sum(dim=1).abs()
+            kept = sizes.topk(spare).indices
+            first, second = first[kept], second[kept]
+        left, right = self.halves
+        products = left[first] * right[second] + right[first] * left[second]
+        exact = products @ weight / 2
+        keys = first * features + second
+        order = by_size(exact, keys)[:listed]
+        return keys[order], exact[order]
+
+    def _moments(self, count: int) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of the entries above the diagonal, (num,) each."""
+        # Math: Σ_{m<n} S = ½ (1ᵀS1 − tr S), and the same for the squares.
+        left, right = self.halves
+        diagonal = self.engine.weights @ (left * right).T
+        everything = self.engine.weights @ (left.sum(dim=0) * right.sum(dim=0))
+        entries = max(count, 1)
+        mean = (everything - diagonal.sum(dim=1)) / 2 / entries
+        square = (self.engine.squares - diagonal.square().sum(dim=1)).clamp(min=0) / 2 / entries
+        return mean, (square - mean.square()).clamp(min=0).sqrt()
+
+
+def shares_of_outputs(engine: Engine) -> tuple[PackedForms, Tensor] | None:
+    """Return the forms of all outputs, and how much of each a direction takes.
+
+    None where the outputs cancel along a direction, so that float32 would be left with rounding.
+    """
+    factors = engine.factors
+    down = engine.f.tensor.down * torch.exp2(factors.row_exponent)
+    largest = down.abs().max()
+    down = down / largest
+    scale = torch.exp2(2 * factors.dictionary_exponent) * largest / engine.units
+    shares = (engine.rows * scale[:, None]).where(engine.usable[:, None], 0.0)
+    if not bool((shares.abs() @ down.abs()).max() < MOST_CANCELLING):  # NaN too
+        return None
+    forms = PackedForms.of(down.float(), factors.left.float(), factors.right.float())
+    return forms, shares.float()
+
+
+def without(entries: ListedEntries, gap: Tensor) -> ListedEntries:
+    """Return the entries with those of some directions taken out."""
+    return replace(
+        entries,
+        first=entries.first.masked_fill(gap[:, None], -1),
+        second=entries.second.masked_fill(gap[:, None], -1),
+        values=entries.values.masked_fill(gap[:, None], torch.nan),
+        mean=entries.mean.masked_fill(gap, torch.nan),
+        std=entries.std.masked_fill(gap, torch.nan),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class PackedForms:
+    """The upper triangles of Q_o for every output o, side by side, in float32."""
+
+    triangles: Tensor  # (out, in·(in + 1)/2), row by row
+    places: Tensor  # (in²,) int64, where each entry of the square is in a triangle
+
+    @classmethod
+    def of(cls, down: Tensor, left: Tensor, right: Tensor) -> PackedForms:
+        """Form all matrices."""
+        # Math: Q_o[i, j] = ½ Σ_h down_oh (left_hi right_hj + right_hi left_hj) for i ≤ j.
+        width = left.shape[1]
+        row, column = torch.triu_indices(width, width).to(left.device)
+        triangles = left.new_empty(len(down), len(row))
+        done = 0
+        half = down / 2
+        for part in blocks(width, PACKED_ROWS):
+            products = [
+                left[:, i, None] * right[:, i:] + right[:, i, None] * left[:, i:]
+                for i in range(part.start, part.stop)
+            ]
+            entries = torch.cat(products, dim=1)
+            triangles[:, done : done + entries.shape[1]] = half @ entries
+            done += entries.shape[1]
+        places = torch.empty(width, width, dtype=torch.int64, device=left.device)
+        places[row, column] = places[column, row] = torch.arange(len(row), device=left.device)
+        return cls(triangles, places.flatten())
+
+    def along(self, directions: Tensor) -> Tensor:
+        """Return the triangles of Σ_o u_o Q_o for (num, out) directions, (num, in·(in + 1)/2)."""
+        return directions @ self.triangles
+
+    def square(self, triangle: Tensor) -> Tensor:
+        """Return one triangle as a symmetric (in, in) matrix."""
+        width = round(len(self.places) ** 0.5)
+        return triangle.index_select(0, self.places).view(width, width)
+
+
+def packed_bytes(d_out: int, d_hidden: int, d_in: int) -> int:
+    """Return the memory of `PackedForms`, and of what it takes to form them."""
+    return 4 * d_out * d_in * (d_in + 1) // 2 + 8 * d_in**2 + 4 * 3 * d_hidden * PACKED_ROWS * d_in

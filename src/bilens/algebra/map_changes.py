@@ -1,0 +1,193 @@
+"""How a map changes: the difference of two maps, what noise would give, rounded weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.algebra.similarity import check_comparable
+from bilens.base.checks import check_type
+from bilens.base.errors import ShapeError, UsageError
+
+
+def map_difference(f: QuadraticMap, g: QuadraticMap) -> QuadraticMap:
+    """Return x ↦ g(x) − f(x) as a map of its own, in float64."""
+    # Math: D'(L'∘R') − D(L∘R) = (D'−D)(L'∘R') + D((L'−L)∘R') + D(L∘(R'−R)), primes for g: up to 3 ·
+    # hidden neurons. Where the numbers of neurons differ, those of both side by side.
+    check_comparable(f, g)
+    old, new = (one.detach().to(torch.float64) for one in (f, g))
+    before, after = old.tensor, new.tensor
+    if before.sizes == after.sizes:
+        parts = [
+            (after.down - before.down, after.left, after.right),
+            (before.down, after.left - before.left, after.right),
+            (before.down, before.left, after.right - before.right),
+        ]
+    else:
+        parts = [
+            (after.down, after.left, after.right),
+            (-before.down, before.left, before.right),
+        ]
+    tensor = side_by_side(
+        [part for down, left, right in parts if (part := alive(down, left, right))]
+    )
+    if tensor is None:
+        tensor = BilinearTensor(
+            before.down.new_zeros(before.sizes.d_out, 1),
+            *[before.left.new_zeros(1, before.sizes.d_in)] * 2,
+        )
+    return QuadraticMap(
+        tensor,
+        minus(new.linear, old.linear),
+        minus(new.constant, old.constant),
+        f.basis,
+    )
+
+
+def alive(down: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Return the neurons that do anything; None where there is none."""
+    kept = (down != 0).any(dim=0) & (left != 0).any(dim=1) & (right != 0).any(dim=1)
+    if not bool(kept.any()):
+        return None
+    return down[:, kept], left[kept], right[kept]
+
+
+def side_by_side(parts: list[tuple[Tensor, Tensor, Tensor]]) -> BilinearTensor | None:
+    """Return the sum of several tensors; None where there is none."""
+    if not parts:
+        return None
+    down, left, right = zip(*parts, strict=True)
+    return BilinearTensor(torch.cat(down, dim=1), torch.cat(left), torch.cat(right))
+
+
+def minus(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    """Return first − second, where None is zero."""
+    if second is None:
+        return first
+    return -second if first is None else first - second
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseChange:
+    """The mean of the two Gram matrices of a change that is independent noise in every weight."""
+
+    output_gram: Tensor  # (out, out), the mean of ⟨ΔQ_i, ΔQ_j⟩
+    input_gram: Tensor  # (in, in), the mean of Σ_c ΔQ_c²
+
+
+def noise_change(f: QuadraticMap, g: QuadraticMap) -> NoiseChange:
+    """Return the level of chance for the change from f to g, in closed form."""
+    # Math: to first order Δ = δD(L∘R) + D(δL∘R) + D(L∘δR), and with variances a, b, c of the
+    # entries E ⟨ΔQ_i, ΔQ_j⟩ = a tr H · 1[i=j] + ½ (in + 1) (D diag(b ‖r_h‖² + c ‖l_h‖²) Dᵀ)_ij, E
+    # Σ_c ΔQ_c² = ¼ a · out [Lᵀ diag‖r_h‖² L + Lᵀ diag(l_h·r_h) R + its transpose + Rᵀ diag‖l_h‖² R]
+    # + ¼ b [Σ_h p_h ‖r_h‖² · I + (in + 2) Rᵀ diag(p_h) R] + the same for c with l in the place of
+    # r; p_h = ‖D e_h‖².
+    # Source: second moments of independent entries; checked against samples in the tests.
+    check_comparable(f, g)
+    if f.sizes != g.sizes:
+        raise ShapeError(
+            f"maps with {f.sizes.d_hidden} and {g.sizes.d_hidden} hidden units have no weights "
+            "that correspond: their change has no level of chance."
+        )
+    old, new = (one.detach().to(torch.float64).tensor for one in (f, g))
+    down, left, right = old.down, old.left, old.right
+    in_down, in_left, in_right = (
+        float((after - before).square().mean())
+        for before, after in ((down, new.down), (left, new.left), (right, new.right))
+    )
+    if torch.equal(left, right):  # an ordinary MLP: one branch, whose change counts on both sides
+        in_left, in_right = 4 * in_left, 0.0
+    d_out, _, d_in = old.sizes
+    lefts, rights = left.square().sum(dim=1), right.square().sum(dim=1)
+    mixed, size = (left * right).sum(dim=1), down.square().sum(dim=0)
+    trace = float(lefts @ rights + mixed @ mixed) / 2  # of H
+    moved = in_left * rights + in_right * lefts
+    one = torch.eye(d_out, dtype=torch.float64)
+    output = in_down * trace * one + (d_in + 1) / 2 * (down * moved) @ down.T
+    crossed = (left.T * mixed) @ right
+    own = (left.T * rights) @ left + crossed + crossed.T + (right.T * lefts) @ right
+    spread = (d_in + 2) * (in_left * (right.T * size) @ right + in_right * (left.T * size) @ left)
+    even = torch.eye(d_in, dtype=torch.float64) * float(size @ moved)
+    return NoiseChange(output, (in_down * d_out * own + spread + even) / 4)
+
+
+def noise_draw(
+    f: QuadraticMap,
+    g: QuadraticMap,
+    generator: torch.Generator,
+    embeddings: tuple[Tensor, Tensor] | None = None,
+) -> QuadraticMap:
+    """Return one draw of the change that `noise_change` has the mean of, to all orders."""
+    check_comparable(f, g)
+    old, new = (one.detach().to(torch.float64).tensor for one in (f, g))
+    before = [old.down, old.left, old.right]
+    after = [new.down, new.left, new.right]
+    if embeddings is not None:
+        e, e_after = (one.detach().double() for one in embeddings)
+        before[1:] = [part @ torch.linalg.pinv(e) for part in before[1:]]
+        after[1:] = [part @ torch.linalg.pinv(e_after) for part in after[1:]]
+        before, after = [*before, e], [*after, e_after]
+    noisy = [noise_like(a, b, generator) for a, b in zip(before, after, strict=True)]
+    if torch.equal(before[1], before[2]):
+        noisy[2] = noisy[1]
+    if embeddings is not None:
+        *noisy, e = noisy
+        noisy[1:] = [part @ e for part in noisy[1:]]
+    return map_difference(f, QuadraticMap(BilinearTensor(*noisy), basis=f.basis))
+
+
+def noise_like(before: Tensor, after: Tensor, generator: torch.Generator) -> Tensor:
+    """Return `before` with independent noise of the mean square of its change."""
+    size = (after - before).square().mean().sqrt()
+    return before + size * torch.randn(before.shape, generator=generator, dtype=torch.float64)
+
+
+Kind = Literal["float16", "bfloat16", "int8"]
+DTYPES: dict[str, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+STEPS = 127  # of int8 on either side of zero, which is one of its values
+
+
+def quantise(f: QuadraticMap, kind: Kind) -> QuadraticMap:
+    """Return the map whose weights are rounded: what a quantised layer computes, in float64.
+
+    Math: "float16" and "bfloat16" round every entry to the nearest; "int8" is symmetric for each
+        row of down, left, right and linear, step max|row| / 127, and leaves the constant alone.
+    Cost: O(hidden · (in + out) + out · in).
+
+    Args:
+        f: the map.
+        kind: "float16", "bfloat16" or "int8".
+
+    Raises:
+        UsageError: If f is no map, the kind is not known, or a weight is beyond float16.
+    """
+    check_type("f", f, QuadraticMap, "use the layer's quadratic_map()")
+    if kind not in get_args(Kind):
+        raise UsageError(f"kind={kind!r} is not known: use one of {', '.join(get_args(Kind))}.")
+    f = f.detach().to(torch.float64)
+    tensor = f.tensor
+    parts = (rounded(part, kind) for part in (tensor.down, tensor.left, tensor.right))
+    return QuadraticMap(
+        BilinearTensor(*parts),
+        None if f.linear is None else rounded(f.linear, kind),
+        f.constant if f.constant is None or kind == "int8" else rounded(f.constant, kind),
+        f.basis,
+    )
+
+
+def rounded(part: Tensor, kind: Kind) -> Tensor:
+    """Return a float64 part of a map, rounded."""
+    if kind == "int8":
+        step = part.abs().amax(dim=-1, keepdim=True) / STEPS
+        safe = torch.where(step > 0, step, 1.0)
+        return (part / safe).round() * safe
+    result = part.to(DTYPES[kind]).double()
+    if not bool(result.isfinite().all()):
+        largest = float(part.abs().max())
+        raise UsageError(f"a weight of size {largest:.3g} is beyond {kind}: use bfloat16 or int8.")
+    return result
