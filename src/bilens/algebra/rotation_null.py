@@ -21,6 +21,7 @@ from bilens.base.checks import (
     check_type,
 )
 from bilens.base.errors import ShapeError
+from bilens.base.memory import MemoryEstimate
 
 
 def rotation_null(
@@ -178,7 +179,7 @@ def solved_width(sizes: FactorSizes, d_before: int) -> int:
 def null_memory(
     sizes: FactorSizes, num: int, num_samples: int, width_before: int | None, localised: bool
 ) -> MemoryEstimate:
-    """Return what a null of `num` directions takes; `width_before` the embedding, if there is one."""
+    """Return what a null of `num` directions takes; `width_before` is that before an embedding."""
     d_out, hidden, d_in = sizes
     d_before = d_in if width_before is None else width_before
     width = solved_width(sizes, d_before)

@@ -8,13 +8,14 @@ from typing import Any
 
 from bilens.algebra.eigen.eigendecompose import plan_eigendecomposition
 from bilens.algebra.eigen.plan import EigenPlan
+from bilens.algebra.rotation_null import CHUNK_BYTES, solved_width
 from bilens.api.decomposition_request import Request
 from bilens.api.input_moments import InputMoments
 from bilens.api.layer_map import LayerMap, choose_layer, layer_map
 from bilens.api.output_selection import LayerOutputs, OutputReading, read_outputs
 from bilens.base.checks import MEMORY_LIMIT_VARIABLE, readable
 from bilens.base.errors import MemoryLimitError
-from bilens.findings.rank_chance import null_bytes
+from bilens.findings.rank_chance import null_estimate
 from bilens.io.load import LoadedModel
 
 WHOLE_WIDTH, WHOLE_OUTPUTS = 1024, 128  # the largest that "auto" reads whole
@@ -136,8 +137,10 @@ def prepare(
     read = read_outputs(outputs, request)
     mapped = layer_map(model, name, request.basis, inputs)
     num, d_in = len(read.directions), mapped.f.sizes.d_in
-    null = null_bytes(mapped.behind, mapped.embedding, num, request.null_samples)
-    work = num * (d_in**3 + request.null_samples * null.width**3)
+    null = null_estimate(mapped.behind, mapped.embedding, num, request.null_samples)
+    d_before = d_in if mapped.embedding is None else mapped.embedding.shape[1]
+    width = solved_width(mapped.behind.sizes, d_before)
+    work = num * (d_in**3 + request.null_samples * width**3)
     small = d_in <= WHOLE_WIDTH and num <= WHOLE_OUTPUTS and work <= WHOLE_WORK
     whole = request.spectrum == "whole" or (request.spectrum == "auto" and small)
     plan = plan_eigendecomposition(
@@ -151,12 +154,12 @@ def prepare(
     samples = request.null_samples if whole else 0
     peak = plan.peak_bytes
     if samples:
-        least = null.fixed() + null.each()
+        least = null.fixed + null.each
         if least > plan.limit_bytes:
             raise MemoryLimitError(
                 f"the level of chance of {num} effective ranks needs at least {readable(least)} "
                 f"beside the map, the limit is {readable(plan.limit_bytes)}: allow more with "
                 f"memory_limit or {MEMORY_LIMIT_VARIABLE}, or leave it out with --null-samples 0."
             )
-        peak = max(peak, min(null, plan.limit_bytes))
+        peak = max(peak, min(null.peak(num, CHUNK_BYTES), plan.limit_bytes))
     return LayerJob(request, outputs, read, mapped, whole, samples, plan, peak)

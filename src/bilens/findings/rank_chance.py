@@ -9,7 +9,8 @@ from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.algebra.rotation_null import CHUNK_BYTES, null_memory, rotation_null
+from bilens.algebra.rotation_null import null_memory, rotation_null
+from bilens.base.memory import MemoryEstimate
 from bilens.findings.chance import Chance, chance
 
 LARGEST_EXPONENT = 1000  # of a scale: 2^±1000 can be written in float64
@@ -66,8 +67,9 @@ def in_unit_scale(factor: Tensor) -> Tensor:
     return factor * factor.new_tensor(2.0 ** -int(exponent))
 
 
-def null_bytes(f: QuadraticMap, embedding: Tensor | None, num: int, num_samples: int) -> int:
-    """Return what the null of `num` directions takes in memory at its peak."""
+def null_estimate(
+    f: QuadraticMap, embedding: Tensor | None, num: int, num_samples: int
+) -> MemoryEstimate:
+    """Return what the null of `num` directions takes in memory."""
     before = None if embedding is None else embedding.shape[1]
-    need = null_memory(f.sizes, num, num_samples, before, localised=False)
-    return need.peak(num, CHUNK_BYTES)
+    return null_memory(f.sizes, num, num_samples, before, localised=False)
