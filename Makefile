@@ -4,7 +4,7 @@ BIN := .venv/bin
 DATA ?=
 MODEL ?=
 
-.PHONY: help demo test check bench bench-training bench-decomposition bench-guarantees bench-tracing bench-quadratic-fit bench-language bench-sae bench-tables study-masks study-power study-pretrained docs clean
+.PHONY: help demo test check bench bench-training bench-decomposition bench-guarantees bench-tracing bench-quadratic-fit bench-language bench-sae bench-startup bench-tables study-masks study-power study-pretrained docs clean
 
 help:
 	@echo "make demo    install, train on real digits, read the weights, write runs/demo/report.html"
@@ -17,6 +17,7 @@ help:
 	@echo "make bench-tracing   tracing all latents of a layer against the dense way"
 	@echo "make bench-tables   the estimators for tables against those of scikit-learn"
 	@echo "make bench-sae   a training step of a sparse autoencoder against the dense way"
+	@echo "make bench-startup   the help and the imports, beside import torch"
 	@echo "make study-pretrained   a pretrained language model audited end to end (MODEL=file.gguf)"
 	@echo "make study-masks   universal masks on trained models (DATA=folder with the IDX files)"
 	@echo "make study-power   overfitting and triggers: the findings on hundreds of models (DATA=folder)"
@@ -60,6 +61,9 @@ bench-tables: .venv/test
 
 bench-sae: .venv/test
 	$(BIN)/python -m bench.sae_steps
+
+bench-startup: .venv/test
+	$(BIN)/python -m bench.startup
 
 study-pretrained: .venv/test
 	$(BIN)/python -m bench.pretrained $(MODEL)

@@ -1,6 +1,6 @@
 """`bilens attack`: the result on stdout, one line for each mistake, the page where asked.
 
-Broken once: `if not report.holds` turned round in the action; the exit codes failed.
+Broken once: `if not report.holds` turned round in the command; the exit codes failed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import tiny
-from bilens.cli.actions import attack as action
+from bilens.api import attack as action
 from bilens.report.attack_report import AttackReport
 from commands import Shell, model_folder
 

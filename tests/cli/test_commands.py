@@ -17,8 +17,8 @@ from safetensors import safe_open
 
 import bilens as bl
 import tiny
-from bilens.api import judging_data
-from bilens.cli.actions import demo as demo_action
+from bilens.api import demo, judging_data
+from bilens.data import images
 from commands import DATA, TRAINING, Shell, model_folder
 
 SCHEMAS: dict[str, list[str]] = {  # kind -> the keys that a program may rely on
@@ -296,8 +296,8 @@ def test_a_demo_of_digits_that_are_at_hand(
     bilens: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The recipe is cut short, and the digits are tiny ones."""
-    monkeypatch.setattr(demo_action, "DEMO_RECIPE", tiny.RECIPE)
-    monkeypatch.setattr(demo_action, "embedded_digits", lambda: DATA)
+    monkeypatch.setattr(demo, "DEMO_RECIPE", tiny.RECIPE)
+    monkeypatch.setattr(images, "embedded_digits", lambda: DATA)
     monkeypatch.setattr(judging_data, "embedded_digits", lambda: DATA)
     out = tmp_path / "demo"
     result = bilens("demo", "--out", out, "--seed", 3)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import tiny
+from bilens.api import decomposition_folder, demo
 from bilens.base import errors
-from bilens.cli.actions import decompose as decompose_action, demo as demo_action
 from bilens.findings import exactness
 from commands import Shell, model_folder
 
@@ -42,7 +42,7 @@ def test_an_error_has_its_code(
     def fail(*_arguments: object, **_options: object) -> None:
         raise raised
 
-    monkeypatch.setattr(decompose_action, "decompose_layers", fail)
+    monkeypatch.setattr(decomposition_folder, "decompose_layers", fail)
     result = bilens("decompose", model)
     assert result.code == TABLE[name]
     assert result.error() == f"error: {raised}"
@@ -85,7 +85,7 @@ def test_1_from_a_demo_that_does_not_pass(
     bilens: Shell, idx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(exactness.TOLERANCES, "float64", 1e-20)
-    monkeypatch.setattr(demo_action, "DEMO_RECIPE", tiny.RECIPE)
+    monkeypatch.setattr(demo, "DEMO_RECIPE", tiny.RECIPE)
     result = bilens("--quiet", "demo", "--out", tmp_path / "demo", "--data-dir", idx)
     assert result.code == 1
     assert (tmp_path / "demo" / "report.html").exists()
@@ -129,7 +129,7 @@ def test_5_when_python_itself_runs_out_of_memory(
     def fail(*_arguments: object, **_options: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(decompose_action, "decompose_layers", fail)
+    monkeypatch.setattr(decomposition_folder, "decompose_layers", fail)
     result = bilens("decompose", model)
     assert result.code == 5
     assert "out of memory" in result.error()
@@ -141,7 +141,7 @@ def test_5_when_torch_runs_out_of_memory(
     def fail(*_arguments: object, **_options: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 TB")
 
-    monkeypatch.setattr(decompose_action, "decompose_layers", fail)
+    monkeypatch.setattr(decomposition_folder, "decompose_layers", fail)
     result = bilens("decompose", model)
     assert result.code == 5
     assert "out of memory" in result.error()
@@ -154,7 +154,7 @@ def test_70_and_a_traceback_when_bilens_itself_is_at_fault(
     def fail(*_arguments: object, **_options: object) -> None:
         raise error
 
-    monkeypatch.setattr(decompose_action, "decompose_layers", fail)
+    monkeypatch.setattr(decomposition_folder, "decompose_layers", fail)
     result = bilens("decompose", model)
     assert (result.code, result.out) == (70, "")
     *lines, cause, last = result.err.splitlines()
@@ -169,7 +169,7 @@ def test_130_when_a_command_that_has_nothing_to_save_is_interrupted(
     def interrupt(*_arguments: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(decompose_action, "decompose_layers", interrupt)
+    monkeypatch.setattr(decomposition_folder, "decompose_layers", interrupt)
     result = bilens("decompose", model)
     assert result.code == 130
     assert result.error() == "error: Interrupted."

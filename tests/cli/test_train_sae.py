@@ -139,8 +139,7 @@ def test_what_is_no_language_model_is_refused(bilens: Shell, model: Path, tmp_pa
 def test_the_defaults_are_those_of_the_recipe() -> None:
     command = typer.main.get_command(app).commands["train"].commands["sae"]  # type: ignore[attr-defined]
     found = {parameter.name: parameter.default for parameter in command.params}
-    renamed = {"num_latents": "latents"}
     recipe = SAERecipe(hooks=("a",)).to_dict()
     for name in ("hooks", "expansion"):
         del recipe[name]
-    assert {name: found[renamed.get(name, name)] for name in recipe} == recipe
+    assert {name: found[name] for name in recipe} == recipe

@@ -1,31 +1,38 @@
-"""The program `bilens`: its commands, and how it runs them."""
+"""The program `bilens`: its commands, how it runs them, and how one that fails ends."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
-from typing import Annotated
+from types import FrameType
+from typing import Annotated, NoReturn, TextIO
 
 import typer
 
-from bilens.cli.commands.attack import attack
-from bilens.cli.commands.audit import audit
-from bilens.cli.commands.certify import certify
-from bilens.cli.commands.convert import convert
-from bilens.cli.commands.decompose import decompose
-from bilens.cli.commands.demo import demo
-from bilens.cli.commands.explain import explain
-from bilens.cli.commands.fit import fit
-from bilens.cli.commands.reproduce import reproduce
-from bilens.cli.commands.trace import trace
-from bilens.cli.commands.train_image import train_image
-from bilens.cli.commands.train_language import train_language
-from bilens.cli.commands.train_sae import train_sae
-from bilens.cli.commands.train_table import train_table
+from bilens.base.errors import BilensError, UsageError
+from bilens.cli.commands import (
+    attack,
+    audit,
+    certify,
+    convert,
+    decompose,
+    demo,
+    explain,
+    fit,
+    reproduce,
+    trace,
+    train_image,
+    train_language,
+    train_sae,
+    train_table,
+)
 from bilens.cli.console import Output
-from bilens.cli.failure import INTERRUPTED, UNEXPECTED, complain, explain_error, fail, nowhere
+from bilens.cli.options import expand
 from bilens.version import VERSION
+
+LIMIT, UNEXPECTED, INTERRUPTED = 5, 70, 130  # 70 is EX_SOFTWARE of sysexits.h
 
 app = typer.Typer(
     name="bilens",
@@ -34,13 +41,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (demo, decompose, fit, audit, certify, attack, explain, trace, convert, reproduce):
-    app.command()(command)
+for function in (
+    demo.demo,
+    decompose.decompose,
+    fit.fit,
+    audit.audit,
+    certify.certify,
+    attack.attack,
+    explain.explain,
+    trace.trace,
+    convert.convert,
+    reproduce.reproduce,
+):
+    app.command()(expand(function))
 train_app = typer.Typer(help="Train a model that can be read exactly.", no_args_is_help=True)
-train_app.command("image")(train_image)
-train_app.command("language")(train_language)
-train_app.command("sae")(train_sae)
-train_app.command("table")(train_table)
+train_app.command("image")(expand(train_image.train_image))
+train_app.command("language")(expand(train_language.train_language))
+train_app.command("sae")(expand(train_sae.train_sae))
+train_app.command("table")(expand(train_table.train_table))
 app.add_typer(train_app, name="train")
 
 
@@ -77,7 +95,13 @@ def main() -> None:
     # once makes a dense eigensolver on a quiet one up to five times slower.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    if (
+        sys.stdout is None
+    ):  # closed, as by `>&-`: a result would be lost, and a file take its number
+        fail("stdout is closed, and the result goes there: leave it open, or to /dev/null.", LIMIT)
     try:
+        interrupt_on_signals()
+        refuse_bytes(sys.argv)
         app(prog_name="bilens")
     except SystemExit as end:  # typer's end of a command, of Ctrl-C too
         if end.code == INTERRUPTED:
@@ -90,3 +114,61 @@ def main() -> None:
         if code == UNEXPECTED:
             complain("".join(traceback.format_exception(error)))
         fail(message, code)
+
+
+def interrupt_on_signals() -> None:
+    """Let a signal to end, or a terminal that goes, do what Ctrl-C does."""
+
+    def interrupt(_number: int, frame: FrameType | None) -> None:
+        handler = signal.getsignal(signal.SIGINT)  # that of a training, while there is one
+        if not callable(handler):
+            raise KeyboardInterrupt
+        handler(signal.SIGINT, frame)
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores it
+            signal.signal(number, interrupt)
+
+
+def refuse_bytes(arguments: list[str]) -> None:
+    """Refuse arguments that are no text: results and provenance name them."""
+    for argument in arguments:
+        try:
+            argument.encode("utf-8")
+        except UnicodeEncodeError:
+            raise UsageError(
+                f"{argument!r} is not UTF-8; results name files and options as text: rename it."
+            ) from None
+
+
+def explain_error(error: Exception) -> tuple[str, int]:
+    """Return the sentence for an error that ends a command, and the exit code."""
+    if isinstance(error, BilensError):
+        return str(error), error.exit_code
+    out_of_memory = isinstance(error, RuntimeError) and "allocate memory" in str(error)  # torch's
+    if out_of_memory or isinstance(error, MemoryError):
+        return "out of memory: use a smaller model or free some memory.", LIMIT
+    if isinstance(error, OSError):
+        reason = error.strerror or error
+        return f"the result cannot be written ({reason}): free some space.", LIMIT
+    return "this is a fault of bilens: please report it with the lines above.", UNEXPECTED
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Print one sentence on stderr and end the process."""
+    complain(f"error: {message}\n")
+    sys.exit(code)
+
+
+def complain(text: str) -> None:
+    """Print a text on stderr; where it is full or closed, the exit code alone must do."""
+    try:
+        typer.echo(text, err=True, nl=False)
+    except OSError:
+        sys.stderr = nowhere()  # Python would try again at the end, and change the exit code
+
+
+def nowhere() -> TextIO:
+    """Return a stream that keeps nothing."""
+    return open(os.devnull, "w")  # noqa: PTH123 - open until the process ends

@@ -14,6 +14,7 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+    from rich.table import Table
 
 LINES = 10  # how many progress lines a job prints where there is no terminal
 
@@ -37,6 +38,16 @@ class Output:
     def say(self, text: str) -> None:
         """Print a message for a person."""
         self.messages.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def lines(self, *texts: str) -> None:
+        """Print lines of a result as they are."""
+        for text in texts:
+            self.result.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def tables(self, *tables: Table) -> None:
+        """Print tables of a result."""
+        for table in tables:
+            self.result.print(table)
 
     def json(self, document: dict[str, Any]) -> None:
         """Print a document as JSON in ASCII, for machines."""

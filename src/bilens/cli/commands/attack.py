@@ -1,53 +1,58 @@
-"""Options of `bilens attack`."""
+"""`bilens attack`."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
+from bilens.base.errors import UsageError
+from bilens.cli.console import Output
 from bilens.cli.options import (
-    AllowPickle,
-    DataDir,
-    DatasetOption,
+    FAILED,
+    HtmlReport,
+    ImageData,
     Json,
-    Lang,
-    ModelPath,
+    ModelFile,
     Overwrite,
-    Residual,
+    refuse_existing,
 )
 
 
-def attack(
-    context: typer.Context,
-    model: ModelPath,
-    dataset: DatasetOption = None,
-    data_dir: DataDir = None,
+@dataclass(frozen=True)
+class AttackOptions:
+    """Which masks are made."""
+
     target: Annotated[
         str | None,
         typer.Option(help="Class that should win, by index or name; each in turn without."),
-    ] = None,
+    ] = None
     source: Annotated[
         str | None, typer.Option(help="Class that should lose; all but the target without.")
-    ] = None,
+    ] = None
     pairs: Annotated[
         bool, typer.Option("--pairs", help="A mask of its own for each source class.")
-    ] = False,
-    epsilon: Annotated[
+    ] = False
+    epsilons: Annotated[
         list[float] | None,
         typer.Option(
+            "--epsilon",
             help="Length ‖δ‖₂ of the masks; may be repeated. Without: 0 to 8.4; 4.2 is the "
-            "paper's std of 0.15 at 784 pixels."
+            "paper's std of 0.15 at 784 pixels.",
         ),
-    ] = None,
-    html: Annotated[Path | None, typer.Option(help="Write the report to this HTML file.")] = None,
-    lang: Annotated[Lang, typer.Option(help="Language of the HTML report.")] = "en",
+    ] = None
     seed: Annotated[
         int, typer.Option(help="Seed of random masks and gradient descents.", min=0)
-    ] = 0,
-    allow_pickle: AllowPickle = False,
-    residual: Residual = None,
+    ] = 0
+
+
+def attack(
+    output: Output,
+    file: ModelFile,
+    images: ImageData,
+    options: AttackOptions,
+    page: HtmlReport,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -55,22 +60,30 @@ def attack(
 
     Example: bilens attack runs/mnist --data-dir data --target 3 --html attack.html
     """
-    from bilens.cli.actions.attack import run_attack_command
+    from bilens.api.attack import attack_model
+    from bilens.cli.tables.attack import attack_lines, attack_tables
 
-    run_attack_command(
-        context.obj,
-        (model, residual, allow_pickle),
-        dataset=dataset,
-        data_dir=data_dir,
-        request={
-            "target": target,
-            "source": source,
-            "pairs": pairs,
-            "seed": seed,
-            "epsilons": epsilon,
-        },
-        html=html,
-        lang=lang,
-        overwrite=overwrite,
-        json=json,
-    )
+    refuse_existing(page.html, overwrite)
+    model = file.open()
+    data = images.find(model, output.say)
+    if data is None:
+        raise UsageError(
+            "an attack needs training and test images: pass --data-dir with the IDX files of the "
+            "data set, and --dataset where the model does not say it."
+        )
+    with output.progress() as progress:
+        report = attack_model(model, data, progress=progress, **vars(options))
+    if page.html is not None:
+        report.to_html(page.html, lang=page.lang)
+    document = report.to_dict()
+    if json:
+        output.json(document)
+    else:
+        for table in attack_tables(document):
+            output.tables(table)
+            output.result.print()
+        output.lines(*attack_lines(document))
+        if page.html is not None:
+            output.lines(f"Report: {page.html}")
+    if not report.holds:
+        raise typer.Exit(FAILED)

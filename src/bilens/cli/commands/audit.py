@@ -1,69 +1,110 @@
-"""Options of `bilens audit`."""
+"""`bilens audit`."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bilens.base.errors import UsageError
+from bilens.cli.console import Output
 from bilens.cli.options import (
-    ActivationName,
-    AllowPickle,
-    DataDir,
-    DatasetOption,
+    FAILED,
+    METHOD_PANEL,
+    ImageData,
     Json,
     Lang,
-    ModelPath,
     Overwrite,
-    Residual,
-    Roles,
-    Transposed,
+    TensorFile,
+    refuse_existing,
 )
 
+if TYPE_CHECKING:
+    from bilens.report.audit_report import AuditReport
+    from bilens.report.layer_audit_report import LayerAuditReport
+    from bilens.report.table_report import TableReport
 
-def audit(
-    context: typer.Context,
-    model: ModelPath,
-    dataset: DatasetOption = None,
-    data_dir: DataDir = None,
+    Report = AuditReport | LayerAuditReport | TableReport
+
+
+@dataclass(frozen=True)
+class AuditOptions:
+    """What an audit is made of and what fails it."""
+
     table: Annotated[
         Path | None,
         typer.Option(help="CSV file with the columns and the target of a table's model."),
-    ] = None,
-    html: Annotated[Path | None, typer.Option(help="Write the report to this HTML file.")] = None,
-    markdown: Annotated[
-        Path | None,
-        typer.Option(help="Write Markdown for a pull request to this file; - for stdout."),
-    ] = None,
-    lang: Annotated[Lang, typer.Option(help="Language of the HTML and Markdown reports.")] = "en",
-    null_samples: Annotated[
-        int | None,
-        typer.Option(help="Draws for the level of chance: 99 of a classifier, 19 of each layer."),
-    ] = None,
+    ] = None
     baseline: Annotated[
         Path | None,
         typer.Option(help="The model that this one was made from: report what changed."),
-    ] = None,
+    ] = None
     fail_on: Annotated[
         list[str] | None,
         typer.Option(
             help="Fail (exit code 1) on a rule, such as unused_inputs, or on a rule with a limit, "
             "such as 'r2<0.9'; may be given again."
         ),
-    ] = None,
+    ] = None
+    null_samples: Annotated[
+        int | None,
+        typer.Option(
+            help="Draws for the level of chance: 99 of a classifier, 19 of each layer.",
+            rich_help_panel=METHOD_PANEL,
+        ),
+    ] = None
     threshold: Annotated[
         float,
         typer.Option(
-            min=0, max=1, help="R² from which a layer that is not quadratic is read at all."
+            min=0,
+            max=1,
+            help="R² from which a layer that is not quadratic is read at all.",
+            rich_help_panel=METHOD_PANEL,
         ),
-    ] = 0.9,
-    seed: Annotated[int, typer.Option(help="Seed of the chance level.", min=0)] = 0,
-    roles: Roles = None,
-    activation: ActivationName = None,
-    transposed: Transposed = None,
-    allow_pickle: AllowPickle = False,
-    residual: Residual = None,
+    ] = 0.9
+    seed: Annotated[
+        int, typer.Option(help="Seed of the chance level.", min=0, rich_help_panel=METHOD_PANEL)
+    ] = 0
+
+
+@dataclass(frozen=True)
+class AuditPages:
+    """The pages that are written about an audit."""
+
+    html: Annotated[Path | None, typer.Option(help="Write the report to this HTML file.")] = None
+    markdown: Annotated[
+        Path | None,
+        typer.Option(help="Write Markdown for a pull request to this file; - for stdout."),
+    ] = None
+    lang: Annotated[Lang, typer.Option(help="Language of the HTML and Markdown reports.")] = "en"
+
+    @property
+    def on_stdout(self) -> bool:
+        """Whether Markdown takes the place of the result."""
+        return str(self.markdown) == "-"
+
+    @property
+    def files(self) -> list[Path]:
+        """The files, HTML first."""
+        named = [self.html, None if self.on_stdout else self.markdown]
+        return [path for path in named if path is not None]
+
+    def write(self, report: Report) -> None:
+        """Write the files."""
+        if self.html is not None:
+            report.to_html(self.html, lang=self.lang)
+        if self.markdown is not None and not self.on_stdout:
+            report.to_markdown(self.markdown, lang=self.lang)
+
+
+def audit(
+    output: Output,
+    source: TensorFile,
+    images: ImageData,
+    options: AuditOptions,
+    pages: AuditPages,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -71,23 +112,74 @@ def audit(
 
     Example: bilens audit runs/mnist --data-dir data --html report.html --lang ja
     """
-    from bilens.cli.actions.audit import run_audit_command
+    if pages.on_stdout and json:
+        raise UsageError(
+            "--json and --markdown - both print on stdout: write one of them to a file."
+        )
+    for path in pages.files:
+        refuse_existing(path, overwrite)
+    report = read_and_judge(output, source, images, options)
+    pages.write(report)
+    if pages.on_stdout:
+        output.result.out(report.to_markdown(lang=pages.lang), highlight=False, end="")
+    else:
+        print_audit(output, report, json)
+    if not json and not pages.on_stdout:
+        output.lines(*(f"Report: {path}" for path in pages.files))
+    if report.failed_rules:
+        output.say(f"Failed: {', '.join(report.failed_rules)}")
+    asked = report.to_dict()["conditions"] or []
+    unjudged = [item["condition"] for item in asked if item["value"] is None]
+    if unjudged:
+        output.say(f"Nothing to judge in this model, so counted as failed: {', '.join(unjudged)}")
+    if not report.passed:
+        raise typer.Exit(FAILED)
 
-    run_audit_command(
-        context.obj,
-        (model, residual, allow_pickle),
-        (roles, activation, transposed),
-        dataset=dataset,
-        data_dir=data_dir,
-        table=table,
-        html=html,
-        markdown=markdown,
-        lang=lang,
-        null_samples=null_samples,
-        baseline=baseline,
-        fail_on=tuple(fail_on or ()),
-        threshold=threshold,
-        seed=seed,
-        overwrite=overwrite,
-        json=json,
-    )
+
+def read_and_judge(
+    output: Output, source: TensorFile, images: ImageData, options: AuditOptions
+) -> Report:
+    """Return the audit of the model that the options name."""
+    from bilens.api.audit import audit as audit_model
+    from bilens.findings.conditions import parse_conditions
+
+    rules = tuple(options.fail_on or ())
+    parse_conditions(rules, data=True, baseline=options.baseline is not None)  # before any reading
+    model = source.open(output.say)
+    if options.table is not None:
+        images.refuse_beside("--table")
+    data = options.table or images.find(model, output.say)
+    before = None if options.baseline is None else source.open_another(options.baseline)
+    with output.progress() as progress:
+        return audit_model(
+            model,
+            data,
+            null_samples=options.null_samples,
+            seed=options.seed,
+            progress=progress,
+            baseline=before,
+            fail_on=rules,
+            threshold=options.threshold,
+        )
+
+
+def print_audit(output: Output, report: Report, json: bool) -> None:
+    """Print the result of an audit: JSON, or a short table and the verdict."""
+    from bilens.cli.tables.layer_audit import layer_audit_table, layer_lines
+    from bilens.cli.tables.table_audit import column_lines, column_table
+    from bilens.report.audit_report import AuditReport
+    from bilens.report.table_report import TableReport
+    from bilens.report.terminal import audit_table, summary_lines
+
+    document = report.to_dict()
+    if json:
+        output.json(document)
+    elif isinstance(report, TableReport):
+        output.tables(column_table(document))
+        output.lines(*column_lines(document))
+    elif isinstance(report, AuditReport):
+        output.tables(audit_table(document))
+        output.lines(*summary_lines(document))
+    else:
+        output.tables(layer_audit_table(document))
+        output.lines(*layer_lines(document))

@@ -1,32 +1,23 @@
-"""Options of `bilens certify`."""
+"""`bilens certify`."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
-from bilens.cli.options import (
-    AllowPickle,
-    DataDir,
-    DatasetOption,
-    Json,
-    Lang,
-    ModelPath,
-    Overwrite,
-    Residual,
-)
+from bilens.cli.console import Output
+from bilens.cli.options import HtmlReport, ImageData, Json, ModelFile, Overwrite, refuse_existing
 
 
-def certify(
-    context: typer.Context,
-    model: ModelPath,
-    dataset: DatasetOption = None,
-    data_dir: DataDir = None,
+@dataclass(frozen=True)
+class CertifyOptions:
+    """What is certified."""
+
     samples: Annotated[
         int, typer.Option(help="The first so many test images get a certified radius.")
-    ] = 1000,
+    ] = 1000
     truncate: Annotated[
         int | None,
         typer.Option(
@@ -34,7 +25,7 @@ def certify(
             help="Eigenpairs kept of each class; without it, as many as provably keep 99 % of "
             "the predictions.",
         ),
-    ] = None,
+    ] = None
     radius: Annotated[
         float | None,
         typer.Option(
@@ -42,14 +33,18 @@ def certify(
             help="Truncation is bounded over inputs of at most this length; without it, that of "
             "the longest image, or of the box [0, 1]ⁿ.",
         ),
-    ] = None,
-    html: Annotated[Path | None, typer.Option(help="Write the report to this HTML file.")] = None,
-    lang: Annotated[Lang, typer.Option(help="Language of the HTML report.")] = "en",
+    ] = None
     seed: Annotated[
         int, typer.Option(help="Seed of the attack that bounds ℓ∞ distances.", min=0)
-    ] = 0,
-    allow_pickle: AllowPickle = False,
-    residual: Residual = None,
+    ] = 0
+
+
+def certify(
+    output: Output,
+    source: ModelFile,
+    images: ImageData,
+    options: CertifyOptions,
+    page: HtmlReport,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -57,19 +52,21 @@ def certify(
 
     Example: bilens certify runs/mnist --data-dir data --html certificate.html --lang ja
     """
-    from bilens.cli.actions.certify import run_certify_command
+    from bilens.api.certify import certify_model
+    from bilens.cli.tables.certificate import certificate_lines, truncation_table
 
-    run_certify_command(
-        context.obj,
-        (model, residual, allow_pickle),
-        dataset=dataset,
-        data_dir=data_dir,
-        samples=samples,
-        truncate=truncate,
-        radius=radius,
-        html=html,
-        lang=lang,
-        seed=seed,
-        overwrite=overwrite,
-        json=json,
-    )
+    refuse_existing(page.html, overwrite)
+    model = source.open()
+    data = images.find(model, output.say)
+    with output.progress() as progress:
+        report = certify_model(model, data, progress=progress, **vars(options))
+    if page.html is not None:
+        report.to_html(page.html, lang=page.lang)
+    document = report.to_dict()
+    if json:
+        output.json(document)
+        return
+    output.tables(truncation_table(document))
+    output.lines(*certificate_lines(document))
+    if page.html is not None:
+        output.lines(f"Report: {page.html}")

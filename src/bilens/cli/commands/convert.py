@@ -1,30 +1,35 @@
-"""Options of `bilens convert`."""
+"""`bilens convert`."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from bilens.cli.options import AllowPickle, Json, ModelPath, Overwrite, Residual
+from bilens.cli.console import Output
+from bilens.cli.options import Json, ModelFile, Overwrite, say_how_it_was_read
 
-Target = Literal["bilens", "huggingface", "saelens", "sparsify", "official"]
 
+@dataclass(frozen=True)
+class ConvertOptions:
+    """Into what, and where to."""
 
-def convert(
-    context: typer.Context,
-    model: ModelPath,
     to: Annotated[
-        Target,
+        Literal["bilens", "huggingface", "saelens", "sparsify", "official"],
         typer.Option(
             help="huggingface: a language model as Llama; saelens, sparsify, official: a sparse "
             "autoencoder; bilens: a model folder of anything that is read."
         ),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for it.")],
-    allow_pickle: AllowPickle = False,
-    residual: Residual = None,
+    ]
+    out: Annotated[Path, typer.Option(help="Folder for it.")]
+
+
+def convert(
+    output: Output,
+    source: ModelFile,
+    options: ConvertOptions,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -32,8 +37,23 @@ def convert(
 
     Example: bilens convert runs/stories --to huggingface --out exports/stories
     """
-    from bilens.cli.actions.convert import run_convert_command
+    from bilens.api.convert import convert_model
 
-    run_convert_command(
-        context.obj, (model, residual, allow_pickle), to, out, overwrite=overwrite, json=json
+    model = source.open()
+    if model.module is not None:  # what cannot be converted is refused first
+        say_how_it_was_read(model, output.say)
+    written = convert_model(model, options.to, options.out, overwrite=overwrite)
+    if not json:
+        output.lines(f"Written to {options.out}: {', '.join(written)}")
+        return
+    output.json(
+        {
+            "schema_version": 1,
+            "kind": "conversion",
+            "source": model.source,
+            "weights_sha256": model.weights_sha256,
+            "layout": options.to,
+            "folder": str(options.out),
+            "files": written,
+        }
     )

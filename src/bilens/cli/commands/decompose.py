@@ -1,118 +1,136 @@
-"""Options of `bilens decompose`."""
+"""`bilens decompose`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from bilens.cli.options import (
-    ActivationName,
-    AllowPickle,
-    DataDir,
-    DatasetOption,
-    Json,
-    ModelPath,
-    Overwrite,
-    Residual,
-    Roles,
-    Transposed,
-)
+from bilens.base.errors import NumericalError, UsageError
+from bilens.cli.console import Output, after
+from bilens.cli.options import METHOD_PANEL, ImageData, Json, Overwrite, TensorFile
 
-Basis = Literal["input", "embedding", "whitened"]
-Reading = Literal["centred", "raw"]
-Which = Literal["magnitude", "largest", "smallest", "both"]
-Spectrum = Literal["auto", "whole", "top"]
-Method = Literal["auto", "dense", "lanczos", "factored"]
-SolverPrecision = Literal["float32", "float64"]
+PATIENCE = 2.0  # seconds before a decomposition reports its progress
 
 
-def decompose(
-    context: typer.Context,
-    model: ModelPath,
-    top: Annotated[int, typer.Option(help="Eigenpairs of each output.", min=1)] = 5,
-    layer: Annotated[
-        list[str] | None, typer.Option(help="Layer; may be repeated. All layers without.")
-    ] = None,
+@dataclass(frozen=True)
+class Wanted:
+    """What is read of each layer: fields of `Request`."""
+
+    top: Annotated[int, typer.Option(help="Eigenpairs of each output.", min=1)] = 5
     outputs: Annotated[
         str | None,
         typer.Option(
             help="Outputs such as 0,3,7-9; of the logits by name, too. All without. In a layer "
             "inside the model, indices are neurons."
         ),
-    ] = None,
+    ] = None
     basis: Annotated[
-        Basis,
+        Literal["input", "embedding", "whitened"],
         typer.Option(
             help="Basis of the input; 'embedding' is the paper's; 'whitened' gives the training "
             "images unit covariance (first layer only, see --data-dir)."
         ),
-    ] = "input",
-    dataset: DatasetOption = None,
-    data_dir: DataDir = None,
+    ] = "input"
     reading: Annotated[
-        Reading | None,
+        Literal["centred", "raw"] | None,
         typer.Option(help="Class-centred (logits only, where it is the default) or raw outputs."),
-    ] = None,
+    ] = None
     contrast: Annotated[
         tuple[str, str] | None,
         typer.Option(
             help="Read one class against another, by index or name: 4 9. Logits only: with "
             "--layer where the model has several layers."
         ),
-    ] = None,
+    ] = None
     which: Annotated[
-        Which, typer.Option(help="Largest |λ|, largest λ, smallest λ, or half from both ends.")
-    ] = "magnitude",
+        Literal["magnitude", "largest", "smallest", "both"],
+        typer.Option(help="Largest |λ|, largest λ, smallest λ, or half from both ends."),
+    ] = "magnitude"
     spectrum: Annotated[
-        Spectrum,
+        Literal["auto", "whole", "top"],
         typer.Option(
             help="whole spectra give effective ranks; top computes the leading pairs alone. "
             "auto: whole up to 1,024 inputs and 128 outputs, where that takes about a minute at "
-            "most."
+            "most.",
+            rich_help_panel=METHOD_PANEL,
         ),
-    ] = "auto",
+    ] = "auto"
     null_samples: Annotated[
         int,
         typer.Option(
             help="Random rotations for the level of chance of effective ranks, 39 or more; 0 "
-            "for none. Each "
-            "costs about as much as the eigenvalues of all outputs."
+            "for none. Each costs about as much as the eigenvalues of all outputs.",
+            rich_help_panel=METHOD_PANEL,
         ),
-    ] = 99,
+    ] = 99
     method: Annotated[
-        Method, typer.Option(help="Solver; auto takes the cheapest that fits into memory.")
-    ] = "auto",
+        Literal["auto", "dense", "lanczos", "factored"],
+        typer.Option(
+            help="Solver; auto takes the cheapest that fits into memory.",
+            rich_help_panel=METHOD_PANEL,
+        ),
+    ] = "auto"
     precision: Annotated[
-        SolverPrecision,
-        typer.Option(help="Residuals within 1e-11 or, in a third of the time, 1e-6 of ‖Q‖."),
-    ] = "float64",
+        Literal["float32", "float64"],
+        typer.Option(
+            help="Residuals within 1e-11 or, in a third of the time, 1e-6 of ‖Q‖.",
+            rich_help_panel=METHOD_PANEL,
+        ),
+    ] = "float64"
     verify: Annotated[
-        bool, typer.Option("--verify", help="Settle what is not proven with a dense solver.")
-    ] = False,
-    memory_limit: Annotated[
-        str | None, typer.Option(help="Memory beside the model, such as 800M or 4GiB.")
-    ] = None,
+        bool,
+        typer.Option(
+            "--verify",
+            help="Settle what is not proven with a dense solver.",
+            rich_help_panel=METHOD_PANEL,
+        ),
+    ] = False
     seed: Annotated[
-        int, typer.Option(help="Seed of the solver's first vector and of the rotations.", min=0)
-    ] = 0,
+        int,
+        typer.Option(
+            help="Seed of the solver's first vector and of the rotations.",
+            min=0,
+            rich_help_panel=METHOD_PANEL,
+        ),
+    ] = 0
+
+
+@dataclass(frozen=True)
+class Doing:
+    """Which layers, within what, and where to."""
+
+    layer: Annotated[
+        list[str] | None, typer.Option(help="Layer; may be repeated. All layers without.")
+    ] = None
+    memory_limit: Annotated[
+        str | None,
+        typer.Option(
+            help="Memory beside the model, such as 800M or 4GiB.", rich_help_panel=METHOD_PANEL
+        ),
+    ] = None
     out: Annotated[
         Path | None,
         typer.Option(
             help="Folder for <layer>.safetensors and <layer>.json; layers that are there already "
             "are not computed again."
         ),
-    ] = None,
+    ] = None
     plan: Annotated[
         bool,
         typer.Option("--plan", help="Only say what would be done: method, memory, and why."),
-    ] = False,
-    roles: Roles = None,
-    activation: ActivationName = None,
-    transposed: Transposed = None,
-    allow_pickle: AllowPickle = False,
-    residual: Residual = None,
+    ] = False
+
+
+def decompose(
+    output: Output,
+    source: TensorFile,
+    wanted: Wanted,
+    images: ImageData,
+    doing: Doing,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -120,33 +138,68 @@ def decompose(
 
     Example: bilens decompose runs/demo --top 5 --contrast 4 9
     """
-    from bilens.cli.actions.decompose import run_decompose_command
+    from bilens.api import decomposition_folder
+    from bilens.api.decomposition_request import Request
+    from bilens.api.input_moments import find_moments
+    from bilens.api.layer_job import plan_layers
+    from bilens.cli.tables.decomposition import decomposition_table, lines_before
+    from bilens.findings.records import SCHEMA_VERSION
 
-    request = {
-        "top": top,
-        "outputs": outputs,
-        "basis": basis,
-        "reading": reading,
-        "contrast": contrast,
-        "which": which,
-        "spectrum": spectrum,
-        "null_samples": null_samples,
-        "method": method,
-        "precision": precision,
-        "verify": verify,
-        "seed": seed,
-    }
-    run_decompose_command(
-        context.obj,
-        (model, residual, allow_pickle),
-        (roles, activation, transposed),
-        request,
-        layers=layer or [],
-        dataset=dataset,
-        data_dir=data_dir,
-        memory_limit=memory_limit,
-        out=out,
-        plan=plan,
-        overwrite=overwrite,
-        json=json,
-    )
+    asked = Request(**vars(wanted))
+    if asked.basis != "whitened" and images.given:
+        raise UsageError("only --basis whitened reads data: leave --dataset and --data-dir out.")
+    model = source.open(output.say)
+    inputs = None
+    if asked.basis == "whitened":
+        inputs = find_moments(model, images.dataset, images.data_dir, output.say)
+    layers, limit = doing.layer or [], doing.memory_limit
+    if doing.plan:
+        plans = plan_layers(model, asked, layers=layers, inputs=inputs, memory_limit=limit)
+        print_plan(output, plans, json)
+        return
+    with output.progress() as progress:
+        records = decomposition_folder.decompose_layers(
+            model,
+            asked,
+            layers=layers,
+            folder=doing.out,
+            overwrite=overwrite,
+            inputs=inputs,
+            memory_limit=limit,
+            progress=after(PATIENCE, progress),
+        )
+    if json:
+        output.json({"schema_version": SCHEMA_VERSION, "kind": "decomposition", "layers": records})
+    else:
+        for record in records:
+            output.lines(*lines_before(record))
+            output.tables(decomposition_table(record))
+    if doing.out is not None:
+        output.say(f"Pairs and records: {doing.out}")
+    check_decomposed(records)
+
+
+def print_plan(output: Output, plans: Sequence[dict[str, Any]], json: bool) -> None:
+    """Print what would be done: JSON, or a table and the reasons."""
+    from bilens.cli.tables.plan import plan_reasons, plan_table
+    from bilens.findings.records import SCHEMA_VERSION
+
+    if json:
+        document = {"schema_version": SCHEMA_VERSION, "kind": "decomposition plan"}
+        output.json({**document, "layers": [*plans]})
+        return
+    output.tables(plan_table(plans))
+    output.lines(*plan_reasons(plans))
+
+
+def check_decomposed(records: Sequence[dict[str, Any]]) -> None:
+    """Refuse to end as if all were well where outputs were not decomposed."""
+    from bilens.algebra.status import Status
+
+    outputs = [item for record in records for item in record["outputs"]]
+    failed = [item for item in outputs if item["status"] != Status.OK.value]
+    if failed:
+        raise NumericalError(
+            f"{len(failed)} of {len(outputs)} outputs were not decomposed: "
+            "rescale the weights, or read the outputs that are complete."
+        )

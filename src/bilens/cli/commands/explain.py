@@ -1,47 +1,49 @@
-"""Options of `bilens explain`."""
+"""`bilens explain`."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from bilens.cli.options import (
-    AllowPickle,
-    DataDir,
-    DatasetOption,
-    Json,
-    Lang,
-    ModelPath,
-    Overwrite,
-    Residual,
-)
+from bilens.base.atomic import write_file
+from bilens.base.errors import UsageError
+from bilens.cli.console import Output
+from bilens.cli.options import ImageData, Json, Lang, ModelFile, Overwrite, refuse_existing
+
+if TYPE_CHECKING:
+    from bilens.io.load import LoadedModel
 
 
-def explain(
-    context: typer.Context,
-    model: ModelPath,
-    index: Annotated[list[int], typer.Option(help="Test image or row, from 0; may be repeated.")],
+@dataclass(frozen=True)
+class ExplainOptions:
+    """Which predictions are taken apart, and how that is drawn."""
+
+    index: Annotated[list[int], typer.Option(help="Test image or row, from 0; may be repeated.")]
     table: Annotated[
         Path | None,
         typer.Option(help="CSV file with a column for each input, in place of images."),
-    ] = None,
-    dataset: DatasetOption = None,
-    data_dir: DataDir = None,
+    ] = None
     baseline: Annotated[
         Literal["zeros", "mean"] | None,
         typer.Option(
             help="What an absent input is: 0, or the mean of training images or rows; the mean "
             "where the model knows it, and else 0."
         ),
-    ] = None,
+    ] = None
     plate: Annotated[
         Path | None, typer.Option(help="Draw what each pixel adds into this SVG file.")
-    ] = None,
-    lang: Annotated[Lang, typer.Option(help="Language of the drawing.")] = "en",
-    allow_pickle: AllowPickle = False,
-    residual: Residual = None,
+    ] = None
+    lang: Annotated[Lang, typer.Option(help="Language of the drawing.")] = "en"
+
+
+def explain(
+    output: Output,
+    source: ModelFile,
+    options: ExplainOptions,
+    images: ImageData,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -49,18 +51,42 @@ def explain(
 
     Example: bilens explain runs/demo --index 0 --index 7 --plate pixels.svg
     """
-    from bilens.cli.actions.explain import run_explain_command
+    from bilens.cli.tables.explanation import attribution_tables, explanation_tables
+    from bilens.report.attribution_plate import attribution_plate
 
-    run_explain_command(
-        context.obj,
-        (model, residual, allow_pickle),
-        index,
-        table=table,
-        dataset=dataset,
-        data_dir=data_dir,
-        baseline=baseline,
-        plate=plate,
-        lang=lang,
-        overwrite=overwrite,
-        json=json,
-    )
+    plate = options.plate
+    refuse_existing(plate, overwrite)
+    document = explained(output, source.open(), source.model, options, images)
+    if plate is not None:
+        write_file(plate, attribution_plate(document, options.lang).encode("utf-8"))
+    if json:
+        output.json(document)
+        return
+    for shown in (*explanation_tables(document), *attribution_tables(document)):
+        output.result.print(shown)
+    if plate is not None:
+        output.lines(f"Drawing: {plate}")
+
+
+def explained(
+    output: Output, model: LoadedModel, path: Path, options: ExplainOptions, images: ImageData
+) -> dict[str, Any]:
+    """Return the explanations of the images or rows that the options name."""
+    from bilens.api.explain import explain_image, explain_rows
+
+    table, baseline = options.table, options.baseline
+    if table is not None:
+        images.refuse_beside("--table")
+        if options.plate is not None:
+            raise UsageError(
+                "--plate draws the pixels of images; what the columns of a row add is drawn by "
+                f"bilens audit {path} --table {table} --html page.html."
+            )
+        return explain_rows(model, table, options.index, baseline=baseline)
+    data = images.find(model, output.say)
+    if data is None:
+        raise UsageError(
+            "an explanation needs inputs: pass --data-dir with the IDX files of the data set, "
+            "and --dataset where the model does not say it, or --table with a CSV file."
+        )
+    return explain_image(model, data, options.index, baseline=baseline or "zeros")

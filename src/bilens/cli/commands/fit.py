@@ -1,53 +1,51 @@
-"""Options of `bilens fit`."""
+"""`bilens fit`."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bilens.cli.options import (
-    ActivationName,
-    AllowPickle,
-    DataDir,
-    DatasetOption,
-    Json,
-    ModelPath,
-    Residual,
-    Roles,
-    Transposed,
-)
+from bilens.cli.console import Output
+from bilens.cli.options import FAILED, ImageData, Json, TensorFile
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bilens.io.load import LoadedModel
 
 
-def fit(
-    context: typer.Context,
-    model: ModelPath,
+@dataclass(frozen=True)
+class FitOptions:
+    """What is fitted, on what, and when it is good enough."""
+
     layer: Annotated[
         list[str] | None,
         typer.Option(help="Fit this layer alone; can be repeated. Without it the whole and all."),
-    ] = None,
+    ] = None
     data: Annotated[
         Path | None,
         typer.Option(
             help="Inputs of the model: a .csv table, a .npy array or a .safetensors file."
         ),
-    ] = None,
-    dataset: DatasetOption = None,
-    data_dir: DataDir = None,
-    roles: Roles = None,
-    activation: ActivationName = None,
-    transposed: Transposed = None,
+    ] = None
     samples: Annotated[
         int, typer.Option(help="Random inputs that R² is measured on, 100 or more.", min=100)
-    ] = 10_000,
+    ] = 10_000
     threshold: Annotated[
         float,
         typer.Option(help="R² from which a map stands for the model.", min=0.0, max=1.0),
-    ] = 0.9,
-    seed: Annotated[int, typer.Option(help="Seed of the random inputs.", min=0)] = 0,
-    allow_pickle: AllowPickle = False,
-    residual: Residual = None,
+    ] = 0.9
+    seed: Annotated[int, typer.Option(help="Seed of the random inputs.", min=0)] = 0
+
+
+def fit(
+    output: Output,
+    source: TensorFile,
+    options: FitOptions,
+    images: ImageData,
     json: Json = False,
 ) -> None:
     """Say how close the closest quadratic map comes: R² by degree, assumed input and data.
@@ -56,18 +54,39 @@ def fit(
 
     Example: bilens fit mlp.safetensors --map up=fc1.weight --map down=fc2.weight --activation relu
     """
-    from bilens.cli.actions.fit import run_fit_command
+    from bilens.api.fit_layers import fit_layers_of
+    from bilens.cli.tables.fit import fit_lines, fit_table
 
-    run_fit_command(
-        context.obj,
-        (model, residual, allow_pickle),
-        (roles, activation, transposed),
-        layers=layer or [],
-        data=data,
-        dataset=dataset,
-        data_dir=data_dir,
-        samples=samples,
-        threshold=threshold,
-        seed=seed,
-        json=json,
+    if options.data is not None:
+        images.refuse_beside("--data")
+    model = source.open(output.say)
+    document = fit_layers_of(
+        model,
+        find_rows(output, model, options, images),
+        layers=options.layer or [],
+        samples=options.samples,
+        threshold=options.threshold,
+        seed=options.seed,
     )
+    if json:
+        output.json(document)
+    else:
+        output.tables(fit_table(document))
+        output.lines(*fit_lines(document))
+    if not all(fit["usable"] for fit in document["fits"]):
+        raise typer.Exit(FAILED)
+
+
+def find_rows(
+    output: Output, model: LoadedModel, options: FitOptions, images: ImageData
+) -> Tensor | None:
+    """Return the inputs that the options name; None where they name none."""
+    from bilens.data.rows import read_rows
+
+    if options.data is None:
+        found = images.find(model, output.say)
+        return None if found is None else found.test_images
+    first = next(iter(model.layers))
+    if not model.network and options.layer and options.layer[0] in model.layers:
+        first = options.layer[0]
+    return read_rows(options.data, model.layers[first].sizes.d_in, model.input_names)

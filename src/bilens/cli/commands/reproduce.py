@@ -1,34 +1,54 @@
-"""Options of `bilens reproduce`."""
+"""`bilens reproduce`."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from bilens.cli.console import Output
 from bilens.cli.options import Json
 
 
-def reproduce(
-    context: typer.Context,
-    study: Annotated[str, typer.Argument(help="Name of the study, such as language/gates.")],
-    out: Annotated[Path, typer.Option(help="Folder for the study; an interrupted one goes on.")],
-    corpus: Annotated[
-        str | None, typer.Option(help="Corpus, as for `bilens train language`.")
-    ] = None,
+@dataclass(frozen=True)
+class ReproduceOptions:
+    """Fields of `StudyOptions`."""
+
+    corpus: Annotated[str | None, typer.Option(help="Corpus, as for `bilens train language`.")] = (
+        None
+    )
     model: Annotated[
         list[Path] | None, typer.Option(help="Run folder of a language model; may be repeated.")
-    ] = None,
-    seeds: Annotated[int | None, typer.Option(help="How many seeds.", min=1)] = None,
-    steps: Annotated[int | None, typer.Option(help="Updates of each training.", min=1)] = None,
+    ] = None
+    seeds: Annotated[int | None, typer.Option(help="How many seeds.", min=1)] = None
+    steps: Annotated[int | None, typer.Option(help="Updates of each training.", min=1)] = None
+
+
+def reproduce(
+    output: Output,
+    study: Annotated[str, typer.Argument(help="Name of the study, such as language/gates.")],
+    out: Annotated[Path, typer.Option(help="Folder for the study; an interrupted one goes on.")],
+    options: ReproduceOptions,
     json: Json = False,
 ) -> None:
     """Repeat a published measurement; cells that are measured already are kept.
 
     Example: bilens reproduce language/gates --corpus stories.txt --out runs/gates
     """
-    from bilens.cli.actions.reproduce import run_reproduce_command
+    from bilens.studies.registry import find_study
+    from bilens.studies.runner import PAGE_NAME, run_study
+    from bilens.studies.study import StudyOptions
 
-    models = None if not model else tuple(str(folder) for folder in model)
-    run_reproduce_command(context.obj, study, out, corpus, models, seeds, steps, json)
+    models = tuple(map(str, options.model)) if options.model else None
+    asked = StudyOptions(options.corpus, models, options.seeds, options.steps)
+
+    def show(cell: str, done: int, total: int) -> None:
+        output.say(f"{cell} ({done + 1} of {total})")
+
+    document = run_study(find_study(study), out, asked, on_cell=show, say=output.say)
+    if json:
+        output.json(document)
+    else:
+        output.lines((out / PAGE_NAME).read_text(encoding="utf-8"), f"Study: {out}")

@@ -1,39 +1,46 @@
-"""Options of `bilens trace`."""
+"""`bilens trace`."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bilens.cli.options import Json, Lang, Overwrite
+from bilens.base.errors import FileError, OutputExistsError, UsageError
+from bilens.cli.console import Output
+from bilens.cli.options import HtmlReport, Json, LanguageModel, Overwrite, Text, refuse_existing
 
 
-def trace(
-    context: typer.Context,
-    model: Annotated[Path, typer.Argument(help="Folder of the language model.")],
-    layer: Annotated[int, typer.Option(help="The block whose MLP is traced, from 0.", min=0)],
+@dataclass(frozen=True)
+class TracedLayerOptions:
+    """The layer, and the autoencoders around it."""
+
+    model: LanguageModel
+    layer: Annotated[int, typer.Option(help="The block whose MLP is traced, from 0.", min=0)]
     input_sae: Annotated[
         Path | None, typer.Option(help="Folder of the autoencoder at mlp_in of that block.")
-    ] = None,
+    ] = None
     output_sae: Annotated[
         Path | None,
         typer.Option(
             help="Folder of the autoencoder at mlp_out. Without both, output directions are read "
             "straight as tokens."
         ),
-    ] = None,
-    corpus: Annotated[
-        str | None, typer.Option(help="As for `train language`; left out: the model's own.")
-    ] = None,
-    column: Annotated[str | None, typer.Option(help="Column of --corpus with the text.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Documents of --corpus to read.", min=2)] = None,
-    tokens: Annotated[int, typer.Option(help="Held-out tokens to read.", min=1)] = 16_384,
-    latent: Annotated[
+    ] = None
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What is listed and drawn: arguments of `bl.trace`."""
+
+    latents: Annotated[
         list[int] | None,
-        typer.Option(help="An output latent to draw; may be repeated. Left out: the first ones."),
-    ] = None,
+        typer.Option(
+            "--latent", help="An output latent to draw; may be repeated. Left out: the first ones."
+        ),
+    ] = None
     toward: Annotated[
         list[str] | None,
         typer.Option(
@@ -41,20 +48,27 @@ def trace(
             help="Without autoencoders: read the direction that raises this token; may be "
             "repeated. Left out: the leading singular directions.",
         ),
-    ] = None,
-    outputs: Annotated[int, typer.Option(help="How many outputs to draw.", min=1)] = 5,
-    pairs: Annotated[int, typer.Option(help="Eigenpairs of each output.", min=1)] = 8,
-    features: Annotated[int, typer.Option(help="Input latents of a circuit.", min=1)] = 8,
-    top: Annotated[int, typer.Option(help="Interactions listed of each kind.", min=1)] = 20,
-    html: Annotated[Path | None, typer.Option(help="Write the report to this HTML file.")] = None,
-    lang: Annotated[Lang, typer.Option(help="Language of the HTML report.")] = "en",
+    ] = None
+    outputs: Annotated[int, typer.Option(help="How many outputs to draw.", min=1)] = 5
+    pairs: Annotated[int, typer.Option(help="Eigenpairs of each output.", min=1)] = 8
+    features: Annotated[int, typer.Option(help="Input latents of a circuit.", min=1)] = 8
+    top: Annotated[int, typer.Option(help="Interactions listed of each kind.", min=1)] = 20
+    tokens: Annotated[int, typer.Option(help="Held-out tokens to read.", min=1)] = 16_384
+    seed: Annotated[int, typer.Option(help="Seed of random directions.", min=0)] = 0
+
+
+def trace(
+    output: Output,
+    subject: TracedLayerOptions,
+    text: Text,
+    listed: Listed,
+    page: HtmlReport,
     graph: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER", help="Write each circuit as a graph of circuit-tracer's layout."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of random directions.", min=0)] = 0,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -63,27 +77,43 @@ def trace(
     Example: bilens trace runs/stories --layer 0 --input-sae runs/sae/blocks.0.mlp_in
     --output-sae runs/sae/blocks.0.mlp_out --html trace.html
     """
-    from bilens.cli.actions.trace import run_trace_command
+    from bilens.api.trace import trace as trace_model
+    from bilens.cli.tables.trace import trace_tables
 
-    run_trace_command(
-        context.obj,
-        model,
-        layer,
-        (input_sae, output_sae),
-        (corpus, column, limit),
-        {
-            "latents": latent or None,
-            "toward": tuple(toward or ()),
-            "outputs": outputs,
-            "pairs": pairs,
-            "features": features,
-            "top": top,
-            "tokens": tokens,
-            "seed": seed,
-        },
-        html=html,
-        lang=lang,
-        graph=graph,
-        overwrite=overwrite,
-        json=json,
-    )
+    if graph is not None and subject.input_sae is None and subject.output_sae is None:
+        raise UsageError(
+            "--graph writes circuits, which are made of latents: give --input-sae and "
+            "--output-sae, or leave it out."
+        )
+    refuse_existing(page.html, overwrite)
+    refuse_filled(graph, overwrite)
+    with output.progress() as progress:
+        report = trace_model(
+            **vars(subject),
+            corpus=text.options(),
+            progress=progress,
+            say=output.say,
+            **{**vars(listed), "latents": listed.latents or None, "toward": listed.toward or ()},
+        )
+    if page.html is not None:
+        report.to_html(page.html, lang=page.lang)
+    graphs = report.to_graphs(graph) if graph is not None else []
+    if json:
+        output.json(report.to_dict())
+        return
+    output.tables(*trace_tables(report.to_dict()))
+    if page.html is not None:
+        output.lines(f"Report: {page.html}")
+    output.lines(*(f"Graph: {file}" for file in graphs))
+
+
+def refuse_filled(folder: Path | None, overwrite: bool) -> None:
+    """Refuse to write graphs beside what a folder holds already, before any work is done."""
+    if folder is None or not folder.exists():
+        return
+    if not folder.is_dir():
+        raise FileError(f"{folder} is a file; expected a folder for the graphs: choose another.")
+    if any(folder.iterdir()) and not overwrite:
+        raise OutputExistsError(
+            f"{folder} is not empty: choose another folder, or write into it with --overwrite."
+        )

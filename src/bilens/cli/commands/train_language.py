@@ -1,65 +1,121 @@
-"""Options of `bilens train language`."""
+"""`bilens train language`."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
 
-from bilens.cli.options import Gate, Json, Overwrite, Precision, Resume
+from bilens.cli.console import Output
+from bilens.cli.options import (
+    MODEL_PANEL,
+    TRAINING_PANEL,
+    DeviceOption,
+    Gate,
+    Json,
+    Overwrite,
+    PrecisionOption,
+    Resume,
+    RunFolder,
+    Schedule,
+)
 
-TokenizerKind = Literal["byte-bpe", "wordpiece-lower", "word"]
-MLPType = Literal["gated", "ordinary"]
-Schedule = Literal["linear", "cosine"]
-Device = Literal["auto", "cpu", "cuda"]
+if TYPE_CHECKING:
+    from bilens.train.language.corpus import CorpusOptions
+    from bilens.train.language.loop import LanguageMetrics
 
 
-def train_language(
-    context: typer.Context,
+@dataclass(frozen=True)
+class Corpus:
+    """Fields of `CorpusOptions`."""
+
+    PANEL: ClassVar = "Corpus"
+
     corpus: Annotated[
         str,
         typer.Option(
             help="A text file, a folder of .txt files, a table (.json, .csv, .parquet), 'grammar' "
             "for stories with a known rule, or a Hugging Face data set."
         ),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for the run.")],
-    column: Annotated[str | None, typer.Option(help="Column of a table with the text.")] = None,
-    split: Annotated[str, typer.Option(help="Split of a Hugging Face data set.")] = "train",
-    limit: Annotated[int | None, typer.Option(help="Documents to read at most.", min=2)] = None,
-    stream: Annotated[bool, typer.Option("--stream", help="Do not download all of it.")] = False,
-    held_out: Annotated[float, typer.Option(help="Share of documents to judge on.")] = 0.05,
-    corpus_seed: Annotated[int, typer.Option(help="Which documents those are.", min=0)] = 0,
-    tokenizer: Annotated[TokenizerKind | None, typer.Option(help="Kind of tokenizer.")] = None,
-    vocabulary: Annotated[int | None, typer.Option(help="Tokens in it.", min=3)] = None,
-    model_width: Annotated[int | None, typer.Option(help="Residual stream.", min=2)] = None,
-    hidden: Annotated[int | None, typer.Option(help="Products in each MLP.", min=1)] = None,
-    layers: Annotated[int | None, typer.Option(help="Blocks.", min=1)] = None,
-    heads: Annotated[int | None, typer.Option(help="Attention heads.", min=1)] = None,
-    context_length: Annotated[int | None, typer.Option(help="Tokens in sight.", min=2)] = None,
-    gate: Annotated[Gate, typer.Option(help="Activation on the left branch.")] = "none",
-    mlp: Annotated[
-        MLPType, typer.Option(help="ordinary: GELU, one branch, equally many weights.")
-    ] = "gated",
-    tied: Annotated[bool, typer.Option("--tied", help="Unembed with the embedding.")] = False,
-    epochs: Annotated[float | None, typer.Option(help="Passes over the corpus.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Updates, in place of epochs.", min=1)] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Texts a step.", min=1)] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Of AdamW, at its top.")] = None,
-    schedule: Annotated[Schedule | None, typer.Option(help="How it falls to zero.")] = None,
-    warmup: Annotated[float | None, typer.Option(help="Share of steps it rises in.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Of AdamW.")] = None,
-    clip: Annotated[float | None, typer.Option(help="Greatest norm of a gradient.")] = None,
-    dropout: Annotated[float | None, typer.Option(help="On what the blocks add.")] = None,
+    ]
+    column: Annotated[str | None, typer.Option(help="Column of a table with the text.")] = None
+    split: Annotated[str, typer.Option(help="Split of a Hugging Face data set.")] = "train"
+    limit: Annotated[int | None, typer.Option(help="Documents to read at most.", min=2)] = None
+    stream: Annotated[bool, typer.Option("--stream", help="Do not download all of it.")] = False
+    held_out: Annotated[float, typer.Option(help="Share of documents to judge on.")] = 0.05
+    corpus_seed: Annotated[int, typer.Option(help="Which documents those are.", min=0)] = 0
+
+    def options(self) -> CorpusOptions:
+        """Return the corpus."""
+        from bilens.train.language.corpus import CorpusOptions
+
+        given = dict(vars(self))
+        return CorpusOptions(seed=given.pop("corpus_seed"), **given)
+
+
+@dataclass(frozen=True)
+class Model:
+    """Fields of `LanguageRecipe`; None is what fits the corpus."""
+
+    PANEL: ClassVar = MODEL_PANEL
+
+    tokenizer: Annotated[
+        Literal["byte-bpe", "wordpiece-lower", "word"] | None,
+        typer.Option(help="Kind of tokenizer."),
+    ] = None
+    vocab_size: Annotated[int | None, typer.Option("--vocabulary", help="Tokens in it.", min=3)] = (
+        None
+    )
+    d_model: Annotated[
+        int | None, typer.Option("--model-width", help="Residual stream.", min=2)
+    ] = None
+    d_hidden: Annotated[
+        int | None, typer.Option("--hidden", help="Products in each MLP.", min=1)
+    ] = None
+    n_layer: Annotated[int | None, typer.Option("--layers", help="Blocks.", min=1)] = None
+    n_head: Annotated[int | None, typer.Option("--heads", help="Attention heads.", min=1)] = None
+    n_ctx: Annotated[
+        int | None, typer.Option("--context-length", help="Tokens in sight.", min=2)
+    ] = None
+    gate: Annotated[Gate, typer.Option(help="Activation on the left branch.")] = "none"
+    mlp_type: Annotated[
+        Literal["gated", "ordinary"],
+        typer.Option("--mlp", help="ordinary: GELU, one branch, equally many weights."),
+    ] = "gated"
+    tied: Annotated[bool, typer.Option("--tied", help="Unembed with the embedding.")] = False
+
+
+@dataclass(frozen=True)
+class Training:
+    """Fields of `LanguageRecipe`; None is what fits the corpus."""
+
+    PANEL: ClassVar = TRAINING_PANEL
+
+    epochs: Annotated[float | None, typer.Option(help="Passes over the corpus.")] = None
+    steps: Annotated[int | None, typer.Option(help="Updates, in place of epochs.", min=1)] = None
+    batch_size: Annotated[int | None, typer.Option(help="Texts a step.", min=1)] = None
+    learning_rate: Annotated[float | None, typer.Option(help="Of AdamW, at its top.")] = None
+    schedule: Annotated[Schedule | None, typer.Option(help="How it falls to zero.")] = None
+    warmup: Annotated[float | None, typer.Option(help="Share of steps it rises in.")] = None
+    weight_decay: Annotated[float | None, typer.Option(help="Of AdamW.")] = None
+    clip: Annotated[float | None, typer.Option(help="Greatest norm of a gradient.")] = None
+    dropout: Annotated[float | None, typer.Option(help="On what the blocks add.")] = None
     evaluations: Annotated[
         int | None, typer.Option(help="How often the held-out loss is measured.", min=1)
-    ] = None,
-    precision: Annotated[
-        Precision, typer.Option(help="auto: bfloat16 where the processor has it.")
-    ] = "auto",
-    device: Annotated[Device, typer.Option(help="auto: a GPU where there is one.")] = "auto",
-    seed: Annotated[int, typer.Option(help="Seed of weights and order.", min=0)] = 0,
+    ] = None
+    precision: PrecisionOption = "auto"
+    seed: Annotated[int, typer.Option(help="Seed of weights and order.", min=0)] = 0
+
+
+def train_language(
+    output: Output,
+    corpus: Corpus,
+    out: RunFolder,
+    model: Model,
+    training: Training,
+    device: DeviceOption = "auto",
     resume: Resume = False,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -71,32 +127,39 @@ def train_language(
 
     Example: bilens train language --corpus stories.txt --out runs/stories
     """
-    from bilens.cli.actions.train_language import run_train_language_command
-    from bilens.train.language.corpus import CorpusOptions
+    from bilens.api import train_language as job
+    from bilens.train.language.recipe import default_recipe
 
-    source = CorpusOptions(corpus, column, split, held_out, limit, corpus_seed, stream)
-    recipe = {
-        "tokenizer": tokenizer,
-        "vocab_size": vocabulary,
-        "d_model": model_width,
-        "d_hidden": hidden,
-        "n_layer": layers,
-        "n_head": heads,
-        "n_ctx": context_length,
-        "gate": None if gate == "none" else gate,
-        "mlp_type": mlp,
-        "tied": tied,
-        "epochs": epochs,
-        "steps": steps,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "schedule": schedule,
-        "warmup": warmup,
-        "weight_decay": weight_decay,
-        "clip": clip,
-        "dropout": dropout,
-        "evaluations": evaluations,
-        "precision": precision,
-        "seed": seed,
-    }
-    run_train_language_command(context.obj, out, source, recipe, device, resume, overwrite, json)
+    wanted = {**vars(model), "gate": None if model.gate == "none" else model.gate, **vars(training)}
+    given = {name: value for name, value in wanted.items() if value is not None}
+    recipe = dataclasses.replace(default_recipe(corpus.corpus), **given)
+    with output.progress() as progress:
+
+        def show(line: LanguageMetrics, lines: int) -> None:
+            text = (
+                f"step {line.step}, loss {line.train_loss:.3f}, held out {line.held_out_loss:.3f}, "
+                f"{line.tokens_per_second:,.0f} tokens/s"
+            )
+            progress("training", line.epoch, lines, text)
+
+        result = job.train_language(
+            out,
+            corpus.options(),
+            recipe,
+            resume=resume,
+            overwrite=overwrite,
+            device=device,
+            on_line=show,
+            say=output.say,
+        )
+    document = result.to_dict()
+    if json:
+        output.json(document)
+        return
+    output.lines(
+        f"Held-out loss {document['held_out_loss']:.4f} nats per token "
+        f"({document['held_out_bits_per_byte']:.4f} bits per byte, "
+        f"{document['held_out_bits_per_character']:.4f} per character) after "
+        f"{document['step']:,} steps in {document['total_seconds']:.0f} s.\n\n"
+        f"{result.sample}\n\nModel: {out}"
+    )

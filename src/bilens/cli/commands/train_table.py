@@ -1,48 +1,86 @@
-"""Options of `bilens train table`."""
+"""`bilens train table`."""
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
 
-from bilens.cli.options import Json, Overwrite
+from bilens.cli.console import Output
+from bilens.cli.options import TRAINING_PANEL, Json, Overwrite, RunFolder
+
+if TYPE_CHECKING:
+    from bilens.data.training_table import TrainingTable
 
 
-def train_table(
-    context: typer.Context,
-    data: Annotated[Path, typer.Argument(help="CSV file; the first line names the columns.")],
-    target: Annotated[str, typer.Option(help="The column to predict.")],
-    out: Annotated[Path, typer.Option(help="Folder for the run.")],
+@dataclass(frozen=True)
+class TableData:
+    """The table, and what is predicted from it."""
+
+    data: Annotated[Path, typer.Argument(help="CSV file; the first line names the columns.")]
+    target: Annotated[str, typer.Option(help="The column to predict.")]
     task: Annotated[
         Literal["auto", "classification", "regression"],
         typer.Option(help="auto: texts, and at most 10 different whole numbers, are classes."),
-    ] = "auto",
+    ] = "auto"
     drop: Annotated[
         list[str] | None, typer.Option(help="A column to leave out; may be repeated.")
-    ] = None,
+    ] = None
     missing: Annotated[
         Literal["refuse", "mean", "drop"],
         typer.Option(help="Cells without a value: an error, the column's mean, or drop the row."),
-    ] = "refuse",
-    alpha: Annotated[float, typer.Option(help="Penalty of all coefficients.")] = 3.0,
+    ] = "refuse"
+    test: Annotated[float, typer.Option(help="Share of rows for the test.", min=0.0, max=0.9)] = 0.2
+
+    def read(self) -> TrainingTable:
+        """Read the table."""
+        from bilens.data.csv_table import read_table
+        from bilens.data.training_table import training_table
+
+        return training_table(
+            read_table(self.data),
+            self.target,
+            task=self.task,
+            drop=self.drop or [],
+            missing=self.missing,
+        )
+
+
+@dataclass(frozen=True)
+class Training:
+    """Fields of `TableRecipe`."""
+
+    PANEL: ClassVar = TRAINING_PANEL
+
+    alpha: Annotated[float, typer.Option(help="Penalty of all coefficients.")] = 3.0
     quadratic_scale: Annotated[
         float,
         typer.Option(help="Squares and pairs beside the linear part, a ratio of variances; 0: no."),
-    ] = 0.3,
-    components: Annotated[
+    ] = 0.3
+    n_components: Annotated[
         int | None,
-        typer.Option(help="Pairs of so many principal directions, not of all columns.", min=1),
-    ] = None,
+        typer.Option(
+            "--components",
+            help="Pairs of so many principal directions, not of all columns.",
+            min=1,
+        ),
+    ] = None
     early_stopping: Annotated[
         bool, typer.Option("--early-stopping", help="Let held-out rows choose the penalty.")
-    ] = False,
-    validation: Annotated[float, typer.Option(help="Share of rows that do.")] = 0.1,
-    test: Annotated[
-        float, typer.Option(help="Share of rows for the test.", min=0.0, max=0.9)
-    ] = 0.2,
-    seed: Annotated[int, typer.Option(help="Seed of the splits.", min=0)] = 0,
+    ] = False
+    validation_fraction: Annotated[
+        float, typer.Option("--validation", help="Share of rows that do.")
+    ] = 0.1
+    seed: Annotated[int, typer.Option(help="Seed of the splits.", min=0)] = 0
+
+
+def train_table(
+    output: Output,
+    source: TableData,
+    out: RunFolder,
+    training: Training,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -53,26 +91,56 @@ def train_table(
 
     Example: bilens train table wine.csv --target cultivar --out runs/wine
     """
-    from bilens.cli.actions.train_table import run_train_table_command
+    from bilens.api.provenance import this_command, versions
+    from bilens.io.tensors import file_sha256
+    from bilens.train.run_files import TEST_NAME
+    from bilens.train.table.recipe import TableRecipe
+    from bilens.train.table.table_run import train_table_in_folder
 
-    recipe = {
-        "alpha": alpha,
-        "quadratic_scale": quadratic_scale,
-        "n_components": components,
-        "early_stopping": early_stopping,
-        "validation_fraction": validation,
-        "seed": seed,
-    }
-    run_train_table_command(
-        context.obj,
-        data,
-        target,
+    recipe, table = TableRecipe(**vars(training)), source.read()
+    for note in table.notes:
+        output.say(note)
+    classes = table.class_names
+    kind = "numbers" if classes is None else f"{len(classes)} classes"
+    output.say(
+        f"{len(table.values)} rows, {len(table.names)} inputs; {source.target!r} holds {kind}."
+    )
+    name, sha256 = str(source.data), file_sha256(source.data)
+    metrics = train_table_in_folder(
         out,
+        table,
         recipe,
-        task=task,
-        drop=drop or [],
-        missing=missing,
-        test=test,
+        target_name=source.target,
+        test_fraction=source.test,
+        about_data={
+            "source": name,
+            "sha256": sha256,
+            "target": source.target,
+            "missing": source.missing,
+        },
+        provenance={
+            "command": this_command(),
+            **versions(),
+            "data_source": name,
+            "data_table_sha256": sha256,
+        },
         overwrite=overwrite,
-        json=json,
+    )
+    if json:
+        output.json(
+            {"schema_version": 1, "kind": "table training", "folder": str(out), **asdict(metrics)}
+        )
+        return
+    judged = (
+        f"{metrics.score} {metrics.train_score:.4f} on the {metrics.train_rows} training rows"
+        if metrics.test_score is None
+        else f"Test {metrics.score} {metrics.test_score:.4f} on {metrics.test_rows} rows"
+    )
+    rows = source.data if metrics.test_score is None else out / TEST_NAME
+    plain = "the mean" if classes is None else "the most frequent class"
+    chance = "" if metrics.chance_score is None else f" ({plain}: {metrics.chance_score:.4f})"
+    output.lines(
+        f"{judged}{chance}.",
+        f"Model: {out}",
+        f"Next:  bilens audit {out} --table {rows} --html report.html",
     )
