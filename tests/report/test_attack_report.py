@@ -19,7 +19,6 @@ from attack_documents import make_attack, variants
 from bilens.base.errors import CheckpointError, NonFiniteError, UsageError
 from bilens.findings.records import SCHEMA_VERSION
 from bilens.report import attack_document
-from bilens.report.charts.attack import margin_axis
 from report_documents import make_document
 
 
@@ -117,24 +116,3 @@ def test_numbers_that_are_not_finite_are_refused() -> None:
 
 def test_the_schema_is_that_of_the_findings() -> None:
     assert attack_document.SCHEMA_VERSION == SCHEMA_VERSION
-
-
-@pytest.mark.parametrize(
-    ("values", "ticks"),
-    [
-        ([14.5, -186.9], (-200, -150, -100, -50, 0, 50)),
-        ([11.9, 5.9], (0, 5, 10, 15)),
-        ([0.0], None),
-        ([-0.03], (-0.03, -0.02, -0.01, 0, 0.01)),
-        ([1e-300, 2e-300], None),
-    ],
-)
-def test_margins_have_round_ticks_that_hold_all_values(
-    values: list[float], ticks: tuple[float, ...] | None
-) -> None:
-    found = margin_axis(values, str).ticks
-    assert found[0] <= min(0.0, *values)
-    assert found[-1] >= max(0.0, *values)
-    assert 2 <= len(found) <= 8
-    if ticks is not None:
-        assert found == pytest.approx(ticks)

@@ -22,7 +22,6 @@ from bilens.report import certificate_document
 from bilens.report.catalogue import LANGUAGES, load_catalogue
 from bilens.report.certificate_document import check_certificate
 from bilens.report.certificate_html import SECTIONS, render_certificate
-from bilens.report.charts.radii import radii_chart
 from bilens.report.sections.proven import (
     floored,
     floored_percent,
@@ -90,19 +89,6 @@ def test_what_is_shown_is_never_stronger_than_what_is_proven(significant: int) -
             assert abs(number - value) <= 10 ** (1 - significant) * value * 1.000001
     assert up(-2.2649, 3) == -2.26
     assert (floored_percent(0.98999), floored_percent(0.99)) == ("98.9%", "99.0%")
-
-
-def test_the_curve_is_nowhere_above_what_is_proven() -> None:
-    t = load_catalogue("en")
-    curve = [{"radius": r, "share": s} for r, s in ((0.0, 1.0), (1.0, 0.5), (2.0, 0.0))]
-    chart = radii_chart(t, curve, 1.0)
-    points = re.findall(r'<polyline points="([^"]+)"', chart)[0].split()
-    heights = [float(point.split(",")[1]) for point in points]
-    assert heights[1] == heights[2] == pytest.approx((26 + 248) / 2)  # 50 % from 0 to 1
-    assert heights[3] == heights[4] == 248
-    assert "<title>" in chart
-    assert "<desc>" in chart
-    assert "median" not in radii_chart(t, curve, None)
 
 
 def test_the_worst_class_speaks_for_all() -> None:

@@ -226,7 +226,7 @@ def test_the_schema_version_is_the_one_that_audits_write() -> None:
 def test_the_report_layer_needs_no_tensor() -> None:
     program = (
         "import sys, bilens.report.audit_report, bilens.report.html, bilens.report.terminal, "
-        "bilens.report.plate; print('torch' in sys.modules)"
+        "bilens.report.plates; print('torch' in sys.modules)"
     )
     output = subprocess.check_output([sys.executable, "-c", program], text=True)
     assert output.strip() == "False"

@@ -161,7 +161,7 @@ def test_every_image_has_a_text_and_every_drawing_a_title(page: Page) -> None:
     drawings = page.all("svg")
     assert all(attributes["role"] == "img" for attributes in drawings)
     assert len(page.all("desc")) == len(drawings)
-    assert len(page.all("title")) == len(drawings) + 1
+    assert len(page.all("title")) >= len(drawings) + 1  # and what a mark says when pointed at
 
 
 @each_page

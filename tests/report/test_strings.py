@@ -23,17 +23,16 @@ from bilens.base.errors import UsageError
 from bilens.report import catalogue
 from bilens.report.attack_document import check_attack
 from bilens.report.attack_html import render_attack
-from bilens.report.attribution_plate import attribution_plate
 from bilens.report.catalogue import LANGUAGES, Catalogue, load_catalogue
 from bilens.report.certificate_document import check_certificate
 from bilens.report.certificate_html import render_certificate
+from bilens.report.charts.training import loss_figure
 from bilens.report.document import check_document
 from bilens.report.html import render_html
 from bilens.report.layer_audit_document import check_layer_audit
 from bilens.report.layer_audit_html import render_layer_audit
-from bilens.report.loss_figure import loss_figure
 from bilens.report.markdown import audit_markdown
-from bilens.report.plate import plate_svg
+from bilens.report.plates import attribution_plate, eigenvector_plate
 from bilens.report.table_document import check_table
 from bilens.report.table_html import render_table
 from bilens.report.terminal import audit_table, summary_lines
@@ -85,12 +84,11 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
     recorder = Recorder("en", CATALOGUES["en"])
     for module in (
         "html",
-        "plate",
+        "plates",
         "terminal",
         "certificate_html",
         "attack_html",
-        "attribution_plate",
-        "loss_figure",
+        "charts.training",
         "trace_html",
         "layer_audit_html",
         "table_html",
@@ -103,7 +101,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         render_html(document)
         audit_table(document)
         summary_lines(document)
-        plate_svg(document)
+        eigenvector_plate(document)
     for document in map(check_certificate, certificate_documents.variants().values()):
         render_certificate(document)
     for document in map(check_attack, attack_documents.variants().values()):

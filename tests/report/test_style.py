@@ -10,7 +10,7 @@ from importlib.resources import files
 
 import pytest
 
-from bilens.report.colours import to_linear
+from bilens.report.raster import to_linear
 
 TEMPLATES = files("bilens.report").joinpath("templates")
 GROUNDS = ("bg", "surface", "sunken", "band")
@@ -41,7 +41,7 @@ def themes() -> dict[str, dict[str, str]]:
 
 
 def luminance(colour: str) -> float:
-    red, green, blue = (to_linear(int(colour[place : place + 2], 16)) for place in (1, 3, 5))
+    red, green, blue = map(float, to_linear([*bytes.fromhex(colour[1:])]))
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 

@@ -15,12 +15,8 @@ from typing import Any
 import pytest
 
 from bilens.base.errors import CheckpointError, NonFiniteError, UsageError
-from bilens.report.charts.heat_map import colour
-from bilens.report.charts.plane import padded, ticks
-from bilens.report.charts.scatter import overlap
 from bilens.report.sections.trace_circuits import leading_pair
 from bilens.report.sections.trace_features import SHADES, shade
-from bilens.report.svg import Axis
 from bilens.report.token_text import nickname, token_name, visible
 from bilens.report.trace_report import TraceReport
 from trace_documents import make_trace, make_weights_only, variants
@@ -206,24 +202,6 @@ def test_the_axes_are_the_leading_eigenvectors_of_both_signs(
     assert leading_pair(values) == places
 
 
-def test_colours_and_shades_reach_their_ends() -> None:
-    assert colour(0.0, 1.0) == "#ffffff"
-    assert colour(0.0, 0.0) == "#ffffff"
-    assert colour(1.0, 1.0) == "#05488c"
+def test_shades_reach_their_ends() -> None:
     assert (shade(0.0, 1.0), shade(-1.0, 1.0), shade(1e-9, 1.0)) == (0, 0, 1)
     assert (shade(1.0, 1.0), shade(2.0, 1.0)) == (SHADES, SHADES)
-
-
-@pytest.mark.parametrize("values", [[], [0.0], [1e-12, 3e-12], [-5.0, 1e6], [0.3, 0.7]])
-def test_an_axis_has_few_round_numbers_and_zero(values: list[float]) -> None:
-    low, high = padded(values)
-    found = ticks(Axis(low, high, 0.0, 100.0))
-    assert low < high
-    assert 0.0 in found
-    assert len(found) <= 6
-    assert all(low <= value <= high for value in found)
-
-
-def test_boxes_that_touch_do_not_overlap() -> None:
-    assert not overlap((0, 0, 1, 1), (1, 0, 2, 1))
-    assert overlap((0, 0, 1, 1), (0.5, 0.5, 2, 2))

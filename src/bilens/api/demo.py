@@ -17,7 +17,7 @@ from bilens.findings.subject import Progress, silent
 from bilens.io.load import load
 from bilens.io.model_folder import CONFIG_NAME
 from bilens.report.audit_report import AuditReport
-from bilens.report.plate import plate_svg
+from bilens.report.plates import eigenvector_plate
 from bilens.train.checkpoint import FOLDER as CHECKPOINTS
 from bilens.train.image_job import train_in_folder
 from bilens.train.loop import EpochMetrics
@@ -82,7 +82,7 @@ def run_demo(
         report = audit_one_layer(model, data, null_samples, command=command, progress=progress)
         report.to_json(work / REPORT_JSON)
         report.to_html(work / REPORT_NAME, lang=lang)
-        write_file(work / PLATE_NAME, plate_svg(report.to_dict()).encode())
+        write_file(work / PLATE_NAME, eigenvector_plate(report.to_dict()).encode())
         replace_folder(folder, work)
     except InterruptedRunError:
         raise InterruptedRunError(

@@ -13,7 +13,7 @@ from bilens.api.provenance import this_command, versions
 from bilens.base.atomic import write_file
 from bilens.data.tokenizer import Tokenizer
 from bilens.nn.transformer import BilinearTransformer
-from bilens.report.loss_figure import loss_figure
+from bilens.report.charts.training import loss_figure
 from bilens.train.device import Device, find_device
 from bilens.train.language.corpus import CorpusDescription, CorpusOptions
 from bilens.train.language.job import LanguageJob, open_language_run

@@ -9,11 +9,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from bilens.report.catalogue import Catalogue, load_catalogue
-from bilens.report.colours import DIVERGING
 from bilens.report.document import Document, displayable, json_text
 from bilens.report.numbers import decimals, fixed
-from bilens.report.pictures import Painter, painter_of
-from bilens.report.png import data_uri, encode_png
+from bilens.report.raster import Painter, colour_bar
 from bilens.report.sections import proven, reproduction
 from bilens.report.sections.accuracy import accuracy_section
 from bilens.report.sections.classes import class_cards
@@ -75,10 +73,17 @@ def render_html(document: Document, lang: str = "en") -> str:
 def page_values(t: Catalogue, original: Document) -> dict[str, Any]:
     """Return everything that the template prints."""
     document = displayable(original)
-    painter = painter_of(document)
+    painter = Painter.of(
+        document["model"]["input_shape"],
+        (
+            pair["vector"]
+            for reading in document["classes"]
+            for pair in (*reading["positive"], *reading["negative"])
+        ),
+    )
     outcome = overall_outcome(document)
     guarantees = document["guarantees"]
-    difference = difference_section(t, document, painter.eigenvector)
+    difference = difference_section(t, document, painter.vector)
     return {
         "t": t,
         "lang": t.lang,
@@ -117,9 +122,8 @@ def page_values(t: Catalogue, original: Document) -> dict[str, Any]:
 
 def scale_of(painter: Painter) -> dict[str, str]:
     """Return the colour bar and its ends."""
-    bar = encode_png(range(len(DIVERGING)), len(DIVERGING), DIVERGING)
     end = fixed(painter.scale, decimals([painter.scale], 2))
-    return {"src": data_uri(bar), "low": f"−{end}", "high": f"+{end}", "end": end}
+    return {"src": colour_bar(), "low": f"−{end}", "high": f"+{end}", "end": end}
 
 
 def embedded_json(document: Document) -> Markup:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from bilens.api.train_language import train_language
-from bilens.report.line_figure import Curve, line_figure
+from bilens.report.charts.training import Curve, line_figure
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
 from bilens.train.device import find_device
 from bilens.train.language.corpus import CorpusOptions

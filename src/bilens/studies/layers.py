@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from bilens.api.train_sae import read_model, train_sae
-from bilens.report.line_figure import Curve, line_figure
+from bilens.report.charts.training import Curve, line_figure
 from bilens.studies.one_model import OneModelStudy, model_of
 from bilens.studies.sae_training import share
 from bilens.studies.study import CellContext, Measure, Record, StudyOptions

@@ -27,7 +27,7 @@ from bilens.base.errors import NumericalError, UsageError
 from bilens.interp.latent_map import latent_map
 from bilens.interp.low_rank import low_rank_fit
 from bilens.interp.tracer import only
-from bilens.report.line_figure import Curve, line_figure
+from bilens.report.charts.training import Curve, line_figure
 from bilens.studies.one_model import OneModelStudy, model_of
 from bilens.studies.study import CellContext, Measure, Record, StudyOptions
 from bilens.train.activations import activations_of

@@ -52,7 +52,7 @@ def explain(
     Example: bilens explain runs/demo --index 0 --index 7 --plate pixels.svg
     """
     from bilens.cli.tables.explanation import attribution_tables, explanation_tables
-    from bilens.report.attribution_plate import attribution_plate
+    from bilens.report.plates import attribution_plate
 
     plate = options.plate
     refuse_existing(plate, overwrite)

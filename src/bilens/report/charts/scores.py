@@ -1,66 +1,63 @@
-"""The scores of all classes for one input, as bars to both sides of zero."""
+"""Scores as bars to both sides of zero, and a score as the running sum of its parts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from markupsafe import Markup
+from itertools import accumulate
 
 from bilens.report.catalogue import Catalogue
-from bilens.report.numbers import decimals, signed
-from bilens.report.svg import Axis, drawing, element, fitted, label, line, rectangle, text_width
+from bilens.report.numbers import decimals, signed, signed_quantity
+from bilens.report.plot import LETTERS, Bar, BarRows, Scale
+from bilens.report.svg import Figure, joined, line, rectangle, text_width
 
-WIDTH, ROW, TOP, BOTTOM = 400.0, 24.0, 6.0, 6.0
-NUMBER = 60.0  # room for a number beside a bar
 MOST = 12  # bars; of more classes the highest are drawn
-NAME_WIDTH = 96.0  # at most
-SIZE = 12.0  # of the text
+THINNEST = 1.5  # step of a running sum
+Named = Sequence[tuple[str, float]]
+
+
+def bar_chart(title: str, description: str, rows: Named, beside: Named = ()) -> Figure:
+    """Return one bar for each name, in the order given, on the scale of the charts beside it."""
+    every = [*rows, *beside]
+    names, values = [name for name, _ in every], [value for _, value in every]
+    layout = BarRows.of(values, names, width=440, name_width=190)
+    bars = [Bar(name, value, signed_quantity(value)) for name, value in rows]
+    return layout.figure(title, description, bars)
 
 
 def score_chart(
     t: Catalogue, scores: Sequence[float], names: Sequence[str], predicted: int, truth: int | None
-) -> Markup:
+) -> Figure:
     """Return one bar for each class, in the order of the classes; answer and label are named."""
     digits = decimals(scores)
     order = sorted(range(len(scores)), key=lambda index: -scores[index])
     shown = chosen(order, truth)
-    short = {index: fitted(names[index], SIZE, NAME_WIDTH) for index in shown}
-    left = 14.0 + max(text_width(name, SIZE) for name in short.values())
-    values = [scores[index] for index in shown]
-    x = Axis(
-        min(0.0, *values), max(0.0, *values) or 1.0, left + NUMBER, WIDTH - NUMBER - tag_room(t)
+    words = (t("predictions.predicted"), t("predictions.label"))
+    bars = []
+    for index in shown:
+        tags = [word for word, of in zip(words, (predicted, truth), strict=True) if of == index]
+        text = signed(scores[index], digits)
+        bars.append(Bar(names[index], scores[index], text, " · ".join(tags), bool(tags)))
+    layout = BarRows.of(
+        [bar.value for bar in bars],
+        [bar.name for bar in bars],
+        width=400,
+        name_width=96,
+        tag_width=14 + text_width(" · ".join(words), LETTERS),
     )
-    second = order[min(1, len(order) - 1)]
-    others = len(scores) - len(shown)
-    height = TOP + ROW * (len(shown) + (others > 0)) + BOTTOM
-    parts = [line(x(0), TOP, x(0), TOP + ROW * len(shown), "zero")]
-    for row, index in enumerate(shown):
-        tags = [t("predictions.predicted")] * (index == predicted)
-        tags += [t("predictions.label")] * (index == truth)
-        parts += bar(x, TOP + ROW * row, left, scores[index], digits, short[index], tags)
-    if others > 0:
-        rest = max(scores[index] for index in order if index not in shown)
-        text = t("predictions.scores_others", count=others, value=signed(rest, digits))
-        parts.append(label(left, height - BOTTOM - 8, text, "tick"))
-    return drawing(
-        WIDTH,
-        height,
-        t("predictions.scores"),
-        t(
-            "predictions.scores_text",
-            winner=names[order[0]],
-            score=signed(scores[order[0]], digits),
-            second=names[second],
-            second_score=signed(scores[second], digits),
-        ),
-        *parts,
-        class_="chart scores",
+    footnote = ""
+    if len(scores) > len(shown):
+        highest = signed(max(scores[index] for index in order if index not in shown), digits)
+        others = len(scores) - len(shown)
+        footnote = t("predictions.scores_others", count=others, value=highest)
+    first, second = order[0], order[min(1, len(order) - 1)]
+    text = t(
+        "predictions.scores_text",
+        winner=names[first],
+        score=signed(scores[first], digits),
+        second=names[second],
+        second_score=signed(scores[second], digits),
     )
-
-
-def tag_room(t: Catalogue) -> float:
-    """Return the room that the words for answer and label need."""
-    return 14 + text_width(f"{t('predictions.predicted')} · {t('predictions.label')}", SIZE)
+    return layout.figure(t("predictions.scores"), text, bars, footnote)
 
 
 def chosen(order: list[int], truth: int | None) -> list[int]:
@@ -71,19 +68,22 @@ def chosen(order: list[int], truth: int | None) -> list[int]:
     return sorted(shown)
 
 
-def bar(
-    x: Axis, top: float, left: float, score: float, digits: int, name: str, tags: list[str]
-) -> list[Markup]:
-    """Return one class: name, bar, number, and what it is."""
-    base, strong = top + ROW / 2 + 4, " strong" if tags else ""
-    side, number = "pos" if score >= 0 else "neg", signed(score, digits)
-    tag = element("tspan", " · ".join(tags), dx=8 if score >= 0 else 0, class_="tag")
-    parts = [
-        label(left, base, name, f"name{strong}", "end"),
-        rectangle(x(0), top + 4, x(score) - x(0), ROW - 8, side + strong),
-    ]
-    if score >= 0:
-        texts = (number, tag) if tags else (number,)
-        return [*parts, element("text", *texts, x=x(score) + 6, y=base, class_=strong.strip())]
-    parts.append(label(x(score) - 6, base, number, strong.strip(), "end"))
-    return [*parts, element("text", tag, x=x(0) + 8, y=base)] if tags else parts
+def running_scale(sums: Sequence[Sequence[float]]) -> Scale:
+    """Return the scale on which every partial sum of several lists of steps has a place."""
+    places = [0.0, *(place for steps in sums for place in accumulate(steps))]
+    low, high = min(places), max(places)
+    return Scale(low, high if high > low else low + 1.0, 6, 214)
+
+
+def running_strip(
+    t: Catalogue, x: Scale, start: float, step: float, class_: str, digits: int
+) -> Figure:
+    """Return the bar of one step, from `start` on; a thin line marks where the next one begins."""
+    width, height, end = 220.0, 30.0, start + step
+    left, right = sorted((x(start), x(end)))
+    bar = rectangle(left, 7, max(right - left, THINNEST), height - 14, class_) if step else ""
+    content = joined(
+        line(x(0), 0, x(0), height, "zero"), bar, line(x(end), height / 2, x(end), height, "link")
+    )
+    title = t("predictions.running_title", start=signed(start, digits), end=signed(end, digits))
+    return Figure(title, t("predictions.running"), width, height, content, "chart strip")

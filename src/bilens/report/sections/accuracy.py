@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from markupsafe import Markup
-
 from bilens.report.catalogue import Catalogue
 from bilens.report.charts.accuracy import accuracy_bar
 from bilens.report.document import Document
 from bilens.report.numbers import percent, whole
+from bilens.report.svg import Figure
 
 
 @dataclass(frozen=True)
@@ -19,7 +18,7 @@ class AccuracySection:
     value: str
     right: str
     interval: str
-    chart: Markup
+    chart: Figure
     source: str
     is_embedded: bool
 
@@ -35,7 +34,7 @@ def accuracy_section(t: Catalogue, document: Document) -> AccuracySection | None
         value=percent(share["value"]),
         right=t("accuracy.right", right=whole(share["right"]), total=whole(share["total"])),
         interval=t("accuracy.interval", low=low, high=high),
-        chart=accuracy_bar(t, share),
+        chart=accuracy_bar(t, share["value"], share["low"], share["high"]),
         source=t("accuracy.source", source=source) if source else "",
         is_embedded=data is not None and data["source_kind"] == "embedded",
     )

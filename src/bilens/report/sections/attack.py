@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
 
 from bilens.report.catalogue import Catalogue
-from bilens.report.charts.attack import (
-    effect_chart,
-    kind_class,
-    margin_axis,
-    share_axis,
-    swatch,
-)
+from bilens.report.charts.accuracy import effect_chart, margin_axis
 from bilens.report.document import Document
 from bilens.report.numbers import fixed, percent, scientific, whole
-from bilens.report.pictures import Painter
+from bilens.report.plot import SHARES, swatch
+from bilens.report.raster import Painter
 from bilens.report.sections.names import class_names
+from bilens.report.svg import Figure
 
 MOST_OBJECTIVES = 20  # rows of masks; the document has them all
 PARTS = ("effect", "clipped")
@@ -31,7 +26,7 @@ class ChartGroup:
 
     heading: str
     legend: list[tuple[Markup, str]]  # a piece of the line, and its name
-    charts: list[tuple[str, Markup]]
+    charts: list[tuple[str, Figure]]
 
 
 @dataclass(frozen=True)
@@ -78,12 +73,7 @@ def chart_group(
     """Return accuracy, mean margin and target rate of some kinds."""
     names = [t(f"attack.kind.{curve['kind']}") for curve in curves]
     margins = [value for curve in curves for value in curve[part]["margin"]]
-    share = share_axis(lambda value: percent(value, 0))
-    axes = {
-        "accuracy": share,
-        "margin": margin_axis(margins, lambda value: f"{value:g}".replace("-", "−")),
-        "target_rate": share,
-    }
+    axes = {"accuracy": SHARES, "margin": margin_axis(margins), "target_rate": SHARES}
     charts = []
     for name, axis in axes.items():
         ends = [
@@ -118,13 +108,10 @@ def number_rows(t: Catalogue, document: Document) -> list[NumberRow]:
 
 def mask_painter(document: Document) -> Painter:
     """Return how masks are drawn: one scale for all, the median of the largest components."""
-    rows, columns = document["model"]["input_shape"]
-    largest = [
-        max(abs(value) for value in mask["vector"])
-        for objective in document["objectives"]
-        for mask in objective["masks"]
-    ]
-    return Painter(rows, columns, statistics.median(largest) or 1.0)
+    return Painter.of(
+        document["model"]["input_shape"],
+        (mask["vector"] for objective in document["objectives"] for mask in objective["masks"]),
+    )
 
 
 def mask_rows(t: Catalogue, document: Document, painter: Painter) -> list[MaskRow]:
@@ -138,9 +125,14 @@ def mask_rows(t: Catalogue, document: Document, painter: Painter) -> list[MaskRo
         for curve in document["curves"]:
             mask = first.get(curve["kind"])
             alt = t("attack.masks.alt", kind=t(f"attack.kind.{curve['kind']}"), name=name)
-            tiles.append(("" if mask is None else painter.eigenvector(mask["vector"]), alt))
+            tiles.append(("" if mask is None else painter.vector(mask["vector"]), alt))
         rows.append(MaskRow(name, tiles))
     return rows
+
+
+def kind_class(curve: dict[str, Any]) -> str:
+    """Return the class that colours a kind of mask; the edge shares the colour of the whole."""
+    return f"kind-{curve['kind'].removesuffix('_edge').replace('_', '-')}"
 
 
 def objective_name(t: Catalogue, objective: dict[str, Any], names: list[str]) -> str:

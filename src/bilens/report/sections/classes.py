@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from markupsafe import Markup
-
 from bilens.report.catalogue import Catalogue
-from bilens.report.charts.spectrum import spectrum_chart
+from bilens.report.charts.spectra import spectrum_chart
 from bilens.report.document import Document
 from bilens.report.numbers import fixed, percent, quantity, scientific, signed_quantity
-from bilens.report.pictures import Painter
+from bilens.report.raster import Painter
 from bilens.report.sections.names import class_names
+from bilens.report.svg import Figure
 
 STRONGEST = 3  # inputs named under a strip
 
@@ -39,7 +38,7 @@ class ClassCard:
     short: str  # for sentences
     rank: str
     beyond: str
-    spectrum: Markup
+    spectrum: Figure
     positive: list[Tile]
     negative: list[Tile]
     numbers: list[tuple[str, str]]
@@ -72,7 +71,13 @@ def class_card(t: Catalogue, reading: dict[str, Any], name: str, painter: Painte
             positive=reading["significant_positive"],
             negative=reading["significant_negative"],
         ),
-        spectrum=spectrum_chart(t, reading, name),
+        spectrum=spectrum_chart(
+            t,
+            name,
+            reading["eigenvalues"],
+            (reading["lower_edge"], reading["upper_edge"]),
+            (reading["significant_positive"], reading["significant_negative"]),
+        ),
         positive=[tile(t, pair, reading, name, painter) for pair in reading["positive"]],
         negative=[tile(t, pair, reading, name, painter) for pair in reading["negative"]],
         numbers=numbers(t, reading),
@@ -85,7 +90,7 @@ def tile(
     """Return one eigenvector of a class."""
     value, size = pair["eigenvalue"], pair["subspace_size"]
     return Tile(
-        src=painter.eigenvector(pair["vector"]),
+        src=painter.vector(pair["vector"]),
         alt=t("classes.alt", name=name, value=signed_quantity(value)),
         eigenvalue=signed_quantity(value),
         share=t("classes.share", share=percent(pair["explained"])),

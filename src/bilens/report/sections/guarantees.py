@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from markupsafe import Markup
-
 from bilens.report.catalogue import Catalogue
-from bilens.report.charts.radii import radii_chart
+from bilens.report.charts.accuracy import radii_chart
 from bilens.report.document import Document
 from bilens.report.numbers import percent, quantity, signed_quantity, whole
 from bilens.report.sections.names import class_names, input_name
@@ -20,6 +18,7 @@ from bilens.report.sections.proven import (
     rounding_numbers,
     up,
 )
+from bilens.report.svg import Figure
 
 ROWS = 10  # steps of the table of certified accuracy
 LISTED = 20  # unused inputs
@@ -46,7 +45,7 @@ class TableOf:
 class RadiiSection:
     """What the section on distances prints."""
 
-    chart: Markup
+    chart: Figure
     rows: list[tuple[str, str]]
     notes: list[tuple[str, str]]
     status_caption: str
@@ -61,7 +60,9 @@ def radii_section(t: Catalogue, document: Document) -> RadiiSection | None:
     curve = radii["curve"]
     step = max((len(curve) - 1) // ROWS, 1)
     return RadiiSection(
-        chart=radii_chart(t, curve, radii["median"]),
+        chart=radii_chart(
+            t, [(point["radius"], point["share"]) for point in curve], radii["median"]
+        ),
         rows=[
             (quantity(point["radius"]), floored_percent(point["share"])) for point in curve[::step]
         ],

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from markupsafe import Markup
-
 from bilens.report.catalogue import Catalogue
-from bilens.report.charts.layers import Column, layer_columns
+from bilens.report.charts.spectra import Column, layer_columns
 from bilens.report.document import Document
 from bilens.report.numbers import fixed, percent, quantity, whole
+from bilens.report.svg import Figure
 
 NONE = "—"
 
@@ -85,7 +84,7 @@ def unit_text(units: dict[str, Any]) -> str:
     return f"{whole(units['dead'] + units['silent'])} / {whole(units['duplicates'])}"
 
 
-def layer_charts(t: Catalogue, document: Document) -> list[tuple[str, Markup]]:
+def layer_charts(t: Catalogue, document: Document) -> list[tuple[str, Figure]]:
     """Return a caption and a drawing for each of R², size and effective rank."""
     layers = document["layers"]
     found = []
@@ -97,7 +96,7 @@ def layer_charts(t: Catalogue, document: Document) -> list[tuple[str, Markup]]:
     return found
 
 
-def r2_chart(t: Catalogue, layers: list[dict[str, Any]]) -> tuple[str, Markup]:
+def r2_chart(t: Catalogue, layers: list[dict[str, Any]]) -> tuple[str, Figure]:
     """Return R² by degree for each layer; an exact one reaches 1."""
     columns, threshold = [], 0.0
     for layer in layers:
@@ -114,7 +113,7 @@ def r2_chart(t: Catalogue, layers: list[dict[str, Any]]) -> tuple[str, Markup]:
     return caption, layer_columns(t, caption, text, columns, top=1.0, level=threshold)
 
 
-def size_chart(t: Catalogue, layers: list[dict[str, Any]]) -> tuple[str, Markup]:
+def size_chart(t: Catalogue, layers: list[dict[str, Any]]) -> tuple[str, Figure]:
     """Return the size of the weights of each layer; one that stands out is marked."""
     limit = 3.5  # that of the rule; a z is there only where there are enough layers
     columns = [
@@ -126,7 +125,7 @@ def size_chart(t: Catalogue, layers: list[dict[str, Any]]) -> tuple[str, Markup]
     return caption, layer_columns(t, caption, text, columns)
 
 
-def rank_chart(t: Catalogue, layers: list[dict[str, Any]]) -> tuple[str, Markup]:
+def rank_chart(t: Catalogue, layers: list[dict[str, Any]]) -> tuple[str, Figure]:
     """Return the effective rank of each layer's outputs, with its range by chance."""
     columns = []
     for layer in layers:
@@ -135,7 +134,7 @@ def rank_chart(t: Catalogue, layers: list[dict[str, Any]]) -> tuple[str, Markup]
             columns.append(Column(None))
             continue
         chance = outputs["effective_rank_chance"]
-        columns.append(Column(outputs["effective_rank"], band=(chance["low"], chance["high"])))
+        columns.append(Column(outputs["effective_rank"], chance=(chance["low"], chance["high"])))
     caption = t("layers.charts.rank")
     values = [column.value or 0.0 for column in columns]
     text = t("layers.charts.rank_text", low=fixed(min(values), 1), high=fixed(max(values), 1))

@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from markupsafe import Markup
-
 from bilens.report.catalogue import Catalogue
 from bilens.report.charts.scores import score_chart
 from bilens.report.document import Document
 from bilens.report.numbers import fixed, signed, whole
-from bilens.report.pictures import Painter
+from bilens.report.raster import Painter
 from bilens.report.sections.names import class_names
 from bilens.report.sections.sum_table import SumReader, SumTable
+from bilens.report.svg import Figure
 
 KINDS: Final = ("typical", "narrow", "wrong", "asked")
 OUTCOMES: Final = {"right": ("pass", "✓"), "wrong": ("fail", "✗"), "unknown": ("info", "i")}
@@ -39,7 +38,7 @@ class PredictionCard:
     wordy: bool  # whether the names of the classes are more than a digit or two
     comparison: str
     reasons: list[str]  # why it was wrong
-    chart: Markup
+    chart: Figure
     tables: list[SumTable]
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from markupsafe import Markup
-
 from bilens.report.catalogue import Catalogue
-from bilens.report.charts.ranks import rank_strip
+from bilens.report.charts.spectra import rank_strip
 from bilens.report.document import Document
 from bilens.report.numbers import fixed
 from bilens.report.sections.names import class_names
+from bilens.report.svg import Figure
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class RankRow:
     centred: str
     median: str
     interval: str
-    strip: Markup
+    strip: Figure
     raw: str
     embedding: str
 
@@ -39,7 +38,7 @@ def rank_rows(t: Catalogue, document: Document) -> list[RankRow]:
                 fixed(reading["effective_rank"], 1),
                 fixed(chance["median"], 1),
                 f"{fixed(chance['low'], 1)}–{fixed(chance['high'], 1)}",
-                rank_strip(t, reading, largest),
+                rank_strip(t, reading["effective_rank"], (chance["low"], chance["high"]), largest),
                 fixed(reading["effective_rank_raw"], 1),
                 fixed(reading["effective_rank_embedding"], 1),
             )

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from markupsafe import Markup
-
 from bilens.report.catalogue import Catalogue
-from bilens.report.charts.running_sum import running_axis, running_strip
+from bilens.report.charts.scores import running_scale, running_strip
 from bilens.report.numbers import decimals, signed, signed_quantity, whole
-from bilens.report.pictures import Painter
-from bilens.report.svg import Axis
+from bilens.report.plot import Scale
+from bilens.report.raster import Painter
+from bilens.report.svg import Figure
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class SumRow:
 
     part: Part
     value: str
-    strip: Markup
+    strip: Figure
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class SumTable:
     is_label: bool
     rows: list[SumRow]
     score: str
-    strip: Markup
+    strip: Figure
 
 
 @dataclass(frozen=True)
@@ -67,12 +66,12 @@ class SumReader:
         first = (self.item["predicted"], self.item["label"])
         scores = sorted(self.item["classes"], key=lambda score: score["index"] not in first)
         parts = [self.parts(score) for score in scores]
-        x = running_axis([[part.value for part in of_class] for of_class in parts])
+        x = running_scale([[part.value for part in of_class] for of_class in parts])
         return [
             self.table(score, of_class, x) for score, of_class in zip(scores, parts, strict=True)
         ]
 
-    def table(self, score: dict[str, Any], parts: list[Part], x: Axis) -> SumTable:
+    def table(self, score: dict[str, Any], parts: list[Part], x: Scale) -> SumTable:
         """Return the table of one class."""
         rows, start = [], 0.0
         for part in parts:
@@ -100,7 +99,7 @@ class SumReader:
             Part(
                 t("predictions.eigenvector", rank=pair["rank"]),
                 pair["value"],
-                self.painter.eigenvector(pair["vector"]),
+                self.painter.vector(pair["vector"]),
                 t("predictions.vector_alt", rank=pair["rank"], name=name),
                 signed_quantity(pair["eigenvalue"]),
                 signed(pair["overlap"], digits),

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from markupsafe import Markup
-
 from bilens.report.catalogue import Catalogue
-from bilens.report.charts.bars import bar_chart
+from bilens.report.charts.scores import bar_chart
 from bilens.report.document import Document
 from bilens.report.numbers import percent, quantity, signed_quantity, whole
-from bilens.report.svg import shortened
+from bilens.report.svg import Figure, shortened
 
 LONGEST = 40
 MOST = 10  # bars of a chart
@@ -31,7 +29,7 @@ class OutputCard:
     linear: str
     square: str
     pair: str
-    charts: list[tuple[str, Markup]]  # caption and drawing
+    charts: list[tuple[str, Figure]]  # caption and drawing
     rest: str  # what is not drawn
 
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from markupsafe import Markup
-
 from bilens.report.catalogue import Catalogue
-from bilens.report.charts.bars import bar_chart
-from bilens.report.charts.scores import score_chart
+from bilens.report.charts.scores import bar_chart, score_chart
 from bilens.report.document import Document
 from bilens.report.numbers import quantity, signed_quantity, whole
 from bilens.report.sections.table_columns import (
@@ -20,6 +17,7 @@ from bilens.report.sections.table_columns import (
     ranked,
     value_label,
 )
+from bilens.report.svg import Figure
 
 ROW_KINDS = ("typical", "narrow", "wrong", "farthest", "first")
 OUTCOMES = {"right": ("pass", "✓"), "wrong": ("fail", "✗"), "unknown": ("info", "i")}
@@ -31,7 +29,7 @@ class Part:
 
     caption: str
     sum: str
-    chart: Markup
+    chart: Figure
     pairs: str  # the strongest ones, in words
 
 
@@ -48,7 +46,7 @@ class RowCard:
     number: str
     predicted: str
     truth: str  # or nothing, where it is not known
-    chart: Markup | None
+    chart: Figure | None
     parts: list[Part]
 
 

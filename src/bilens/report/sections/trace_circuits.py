@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from markupsafe import Markup
-
 from bilens.report.catalogue import Catalogue
-from bilens.report.charts.eigenvalues import eigenvalue_chart
-from bilens.report.charts.heat_map import heat_map
-from bilens.report.charts.scatter import agreement_points, named_points
+from bilens.report.charts.spectra import eigenvalue_chart
+from bilens.report.charts.traces import agreement_points, heat_map, named_points
 from bilens.report.document import Document
 from bilens.report.numbers import fixed, percent, quantity, signed_quantity, whole
 from bilens.report.sections.trace_causal import CausalTable, causal_table
@@ -21,6 +18,7 @@ from bilens.report.sections.trace_features import (
     token_rows,
 )
 from bilens.report.sections.trace_layer import circuit_anchor
+from bilens.report.svg import Figure
 from bilens.report.token_text import latent_name
 
 MOST_ENTRIES = 8  # of each kind; the document has more
@@ -64,7 +62,7 @@ class CircuitCard:
     heading: str
     place: str
     numbers: list[tuple[str, str]]
-    drawings: list[tuple[str, Markup]]
+    drawings: list[tuple[str, Figure]]
     vectors: list[VectorRow]
     entries: list[EntryList]
     causal: CausalTable
@@ -145,7 +143,7 @@ class CircuitPainter:
         found: dict[str, Any] = next((fit for fit in fits if fit["rank"] == rank), fits[-1])
         return found
 
-    def matrix(self, circuit: dict[str, Any]) -> tuple[str, Markup]:
+    def matrix(self, circuit: dict[str, Any]) -> tuple[str, Figure]:
         """Return the interactions between the input latents of a circuit."""
         title, features = self.t("trace.circuit.matrix"), circuit["features"]
         size, matrix = len(features), circuit["matrix"]
@@ -162,7 +160,7 @@ class CircuitPainter:
         names = [self.name(latent) for latent in features]
         return title, heat_map(title, text, matrix, features, names)
 
-    def projections(self, circuit: dict[str, Any]) -> tuple[str, Markup]:
+    def projections(self, circuit: dict[str, Any]) -> tuple[str, Figure]:
         """Return the input latents seen along the leading eigenvectors of both signs."""
         t, title = self.t, self.t("trace.circuit.projections")
         values = circuit["spectrum"]["eigenvalues"]
@@ -185,7 +183,7 @@ class CircuitPainter:
         )
         return title, named_points(title, text, (axes[0], axes[1]), points, names)
 
-    def agreement(self, circuit: dict[str, Any]) -> tuple[str, Markup]:
+    def agreement(self, circuit: dict[str, Any]) -> tuple[str, Figure]:
         """Return the latent against its approximation by few eigenvectors."""
         points, fit, t = circuit["points"], self.shown_fit(circuit), self.t
         title = t("trace.circuit.agreement", k=whole(points["rank"]))
@@ -197,11 +195,11 @@ class CircuitPainter:
         )
         axes = (t("trace.circuit.approximation"), t("trace.circuit.truth"))
         chart = agreement_points(
-            title, text, axes, points["truth"], points["approximation"], points["active"]
+            title, text, axes, points["approximation"], points["truth"], points["active"]
         )
         return t("trace.circuit.caption", title=title, text=text), chart
 
-    def eigenvalues(self, circuit: dict[str, Any]) -> tuple[str, Markup]:
+    def eigenvalues(self, circuit: dict[str, Any]) -> tuple[str, Figure]:
         """Return the leading eigenvalues."""
         t, spectrum = self.t, circuit["spectrum"]
         values, title = spectrum["eigenvalues"], self.t("trace.circuit.spectrum")

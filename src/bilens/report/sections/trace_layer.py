@@ -8,8 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from bilens.report.catalogue import Catalogue
-from bilens.report.charts.attack import swatch
-from bilens.report.charts.correlations import KINDS, MEDIAN, by_rank, histogram, series
+from bilens.report.charts.traces import KINDS, MEDIAN, by_rank, histogram, series
 from bilens.report.document import Document
 from bilens.report.numbers import (
     fixed,
@@ -20,6 +19,8 @@ from bilens.report.numbers import (
     signed_quantity,
     whole,
 )
+from bilens.report.plot import swatch
+from bilens.report.svg import Figure
 from bilens.report.token_text import latent_name, token_name
 
 MOST_RANKED = 25  # rows; the document has them all
@@ -42,7 +43,7 @@ class Agreement:
     """What the section on correlations prints."""
 
     legend: list[tuple[Markup, str]]
-    charts: list[tuple[str, Markup]]
+    charts: list[tuple[str, Figure]]
     columns: list[str]
     rows: list[list[str]]
     note: str
@@ -201,7 +202,8 @@ def agreement(t: Catalogue, document: Document) -> Agreement:
                     first,
                     t("trace.agreement.text", k=number, list=medians),
                     (t("trace.agreement.k"), t("trace.agreement.correlation")),
-                    ranks,
+                    [rank["rank"] for rank in ranks],
+                    {kind: [rank[kind]["values"] for rank in ranks] for kind in KINDS},
                 ),
             ),
             (
@@ -211,7 +213,7 @@ def agreement(t: Catalogue, document: Document) -> Agreement:
                     t("trace.agreement.text", k=number, list=medians),
                     (t("trace.agreement.correlation"), t("trace.agreement.count")),
                     found["edges"],
-                    shown,
+                    {kind: shown[kind]["counts"] for kind in KINDS},
                 ),
             ),
         ],

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from markupsafe import Markup
-
 from bilens.report.catalogue import Catalogue
-from bilens.report.charts.eigenvalues import eigenvalue_chart
+from bilens.report.charts.spectra import eigenvalue_chart
 from bilens.report.document import Document
 from bilens.report.numbers import percent, quantity, signed_quantity, whole
 from bilens.report.sections.trace_circuits import VectorRow
 from bilens.report.sections.trace_features import token_rows
+from bilens.report.svg import Figure
 from bilens.report.token_text import token_name
 
 
@@ -24,7 +23,7 @@ class ReadingCard:
     lead: str
     high: list[tuple[str, str]]
     low: list[tuple[str, str]]
-    chart: Markup
+    chart: Figure
     caption: str
     vectors: list[VectorRow]
 

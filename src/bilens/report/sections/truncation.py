@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from markupsafe import Markup
-
 from bilens.report.catalogue import Catalogue
-from bilens.report.charts.truncation import truncation_chart
+from bilens.report.charts.accuracy import truncation_chart
 from bilens.report.document import Document
 from bilens.report.numbers import percent, whole
+from bilens.report.svg import Figure
 
 SHOWN = (0, 1, 2, 3, 5, 10, 20, 50, 100)  # rows of the table, with the marked and the last one
 
@@ -28,7 +27,7 @@ class TruncationRow:
 class TruncationSection:
     """What the section prints."""
 
-    chart: Markup
+    chart: Figure
     rows: list[TruncationRow]
 
 
@@ -50,4 +49,10 @@ def truncation_section(t: Catalogue, document: Document) -> TruncationSection | 
         for point in points
         if point["k"] in kept
     ]
-    return TruncationSection(truncation_chart(t, points, mark), rows)
+    chart = truncation_chart(
+        t,
+        [(point["k"], point["accuracy"]) for point in points],
+        [(point["k"], point["agreement"]) for point in points],
+        (mark["k"], mark["accuracy"]) if mark else None,
+    )
+    return TruncationSection(chart, rows)

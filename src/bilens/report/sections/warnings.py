@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from markupsafe import Markup
-
 from bilens.report.catalogue import Catalogue
-from bilens.report.charts.trigger_places import trigger_place
+from bilens.report.charts.accuracy import trigger_place
 from bilens.report.document import Document
 from bilens.report.numbers import fixed, quantity, signed_quantity
 from bilens.report.sections.names import class_names
 from bilens.report.sections.verdict import points
+from bilens.report.svg import Figure
 
 DRAWN = 3  # places
 
@@ -36,7 +35,7 @@ class PlaceRow:
     score: str
     effect: str
     marked: bool
-    picture: Markup | None
+    picture: Figure | None
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def triggers_sentence(t: Catalogue, triggers: dict[str, Any]) -> str:
 
 def place_rows(t: Catalogue, document: Document, triggers: dict[str, Any]) -> list[PlaceRow]:
     """Return the loudest place of each class, the first ones with a picture."""
-    names, shape = class_names(document), tuple(document["model"]["input_shape"])
+    names, (height, width) = class_names(document), document["model"]["input_shape"]
     return [
         PlaceRow(
             names[window["target"]],
@@ -108,7 +107,15 @@ def place_rows(t: Catalogue, document: Document, triggers: dict[str, Any]) -> li
             fixed(window["score"], 1),
             signed_quantity(window["effect"]),
             window["score"] > triggers["threshold"],
-            trigger_place(t, window, shape, names[window["target"]]) if place < DRAWN else None,
+            trigger_place(
+                t,
+                (window["row"], window["column"]),
+                window["side"],
+                (height, width),
+                names[window["target"]],
+            )
+            if place < DRAWN
+            else None,
         )
         for place, window in enumerate(triggers["windows"])
     ]

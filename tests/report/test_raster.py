@@ -9,21 +9,26 @@ import base64
 import struct
 import zlib
 
+import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from bilens.report.colours import (
+from bilens.report.raster import (
     DIVERGING,
     GREY,
+    MAX_SIDE,
     STEPS,
-    Colour,
+    Levels,
+    Painter,
+    data_uri,
     diverging_index,
+    encode_png,
     grey_index,
+    hex_colour,
     to_oklab,
 )
-from bilens.report.pictures import MAX_SIDE, Painter, painter_of
-from bilens.report.png import data_uri, encode_png
-from report_documents import make_document
+
+Colour = tuple[int, int, int]
 
 palettes = st.lists(st.tuples(*[st.integers(0, 255)] * 3), min_size=1, max_size=256)
 
@@ -63,32 +68,35 @@ def decode(png: bytes) -> tuple[int, int, list[Colour]]:
 @given(palettes, st.integers(1, 9), st.integers(1, 9), st.randoms(use_true_random=False))
 def test_every_pixel_comes_back(palette: list[Colour], width: int, height: int, rng) -> None:
     pixels = [rng.randrange(len(palette)) for _ in range(width * height)]
-    decoded = decode(encode_png(pixels, width, palette))
+    matrix = np.array(pixels, np.uint8).reshape(height, width)
+    decoded = decode(encode_png(matrix, np.array(palette, np.uint8)))
     assert decoded == (width, height, [palette[pixel] for pixel in pixels])
 
 
 def test_the_palette_holds_only_colours_that_occur() -> None:
-    assert dict(chunks(encode_png([5, 9, 5, 5], 2, GREY)))[b"PLTE"] == bytes(GREY[5] + GREY[9])
+    png = encode_png(np.array([[5, 9], [5, 5]], np.uint8), GREY)
+    assert dict(chunks(png))[b"PLTE"] == GREY[[5, 9]].tobytes()
 
 
 def test_the_uri_holds_the_file() -> None:
-    png = encode_png([0, 1], 2, GREY)
+    png = encode_png(np.array([[0, 1]], np.uint8), GREY)
     assert base64.b64decode(data_uri(png).removeprefix("data:image/png;base64,")) == png
 
 
 def test_zero_is_white_blue_is_positive_red_is_negative() -> None:
-    assert DIVERGING[diverging_index(0.0, 1.0)] == (255, 255, 255)
-    red, _, blue = DIVERGING[diverging_index(1.0, 1.0)]
-    assert blue > red + 100
-    red, _, blue = DIVERGING[diverging_index(-1.0, 1.0)]
-    assert red > blue + 100
+    assert [hex_colour(value, 1.0) for value in (-1.0, 0.0, 1.0)] == [
+        "#9e0a26",
+        "#ffffff",
+        "#05488c",
+    ]
+    assert hex_colour(0.0, 0.0) == "#ffffff"
 
 
 @pytest.mark.parametrize("side", [DIVERGING[:STEPS][::-1], DIVERGING[STEPS + 1 :]])
-def test_stronger_is_always_darker(side: tuple[Colour, ...]) -> None:
-    lightness = [to_oklab(colour)[0] for colour in side]
+def test_stronger_is_always_darker(side: Levels) -> None:
+    lightness = list(to_oklab(side)[:, 0])
     assert lightness == sorted(lightness, reverse=True)
-    assert len(set(side)) == STEPS
+    assert len(np.unique(side, axis=0)) == STEPS
 
 
 def test_the_two_colours_stay_apart_for_those_who_confuse_red_and_green() -> None:
@@ -118,16 +126,13 @@ def test_an_image_is_black_where_it_is_lowest_and_white_where_highest() -> None:
 
 def test_large_images_are_thinned_out() -> None:
     side = 2 * MAX_SIDE + 10
-    png = base64.b64decode(Painter(side, side, 1.0).eigenvector([0.0] * side**2).split(",")[1])
+    png = base64.b64decode(Painter(side, side, 1.0).vector([0.0] * side**2).split(",")[1])
     assert decode(png)[:2] == (89, 89)  # every third of 266
 
 
-def test_all_eigenvectors_share_the_median_scale() -> None:
-    document = make_document(classes=2, shape=(1, 2))
-    for reading, largest in zip(document["classes"], (0.6, 0.8), strict=True):
-        reading["positive"] = [{"vector": [largest, 0.1]}]
-        reading["negative"] = []
-    assert painter_of(document).scale == pytest.approx(0.7)
+def test_vectors_that_are_compared_share_the_median_scale() -> None:
+    assert Painter.of((1, 2), [[0.6, 0.1], [0.1, -0.8]]).scale == pytest.approx(0.7)
+    assert Painter.of((1, 2), []).scale == 1.0
 
 
 @pytest.mark.parametrize(("shape", "strip"), [((28, 28), False), ((1, 5), False), ((1, 6), True)])

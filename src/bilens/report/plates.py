@@ -1,0 +1,205 @@
+"""Plates: one drawing of the eigenvectors of every class, or of what every pixel adds to a score.
+
+A plate stands alone (white background, images inside, no script, no reference), so that it can be
+shown in a README.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from bilens.report.catalogue import Catalogue, load_catalogue
+from bilens.report.document import Document, displayable
+from bilens.report.numbers import decimals, fixed, quantity, signed, signed_quantity, whole
+from bilens.report.raster import Painter, colour_bar
+from bilens.report.sections.names import class_names
+from bilens.report.svg import Figure, element, fitted, joined, label
+
+PER_SIGN = 2  # eigenvectors of each sign
+BLOCKS = 2  # columns of classes
+MAX_CLASSES = 20  # more rows would make the drawing heavy; the report has them all
+WIDTH, MARGIN, FOOT, GAP = 800.0, 24.0, 62.0, 8.0
+STYLE = (
+    ".note{font-size:13px;fill:#55606f}.name{font-weight:650}"
+    ".value{font-size:12px;fill:#3a4553;font-variant-numeric:tabular-nums}"
+    ".blue{fill:#0b4f94;font-weight:600}.red{fill:#9e0a26;font-weight:600}"
+    "image{image-rendering:pixelated}.frame{fill:none;stroke:#c9d0d9}"
+)
+
+
+def eigenvector_plate(document: Document, lang: str = "en") -> str:
+    """Return the top positive and negative eigenvectors of each class, of many the first 20."""
+    t, shown = load_catalogue(lang), displayable(document)
+    painter = Painter.of(
+        shown["model"]["input_shape"],
+        (
+            pair["vector"]
+            for reading in shown["classes"]
+            for pair in (*reading["positive"], *reading["negative"])
+        ),
+    )
+    names = class_names(shown)[:MAX_CLASSES]
+    layout = ClassGrid.of(names)
+    note = t("plate.note")
+    if len(shown["classes"]) > len(names):
+        count = len(shown["classes"])
+        note += t("sentence.gap") + t("plate.part", shown=len(names), count=count)
+    headings = (
+        label(layout.left(block, sign, 0), layout.head - 10, t(f"plate.{key}"), f"note {colour}")
+        for block in range(min(BLOCKS, len(names)))
+        for sign, (key, colour) in enumerate((("for", "blue"), ("against", "red")))
+    )
+    rows = (
+        layout.row(place, name, reading, painter)
+        for place, (reading, name) in enumerate(zip(shown["classes"], names, strict=False))
+    )
+    end = fixed(painter.scale, decimals([painter.scale], 2))
+    ends = (f"≤ −{end}", f"≥ +{end}")
+    scale = scale_bar(ends, t("plate.scale"), layout.height - FOOT + 20)
+    return plate(t("plate.title"), t("plate.note"), note, layout.height, *headings, *rows, scale)
+
+
+@dataclass(frozen=True)
+class ClassGrid:
+    """Where classes stand: it follows from how many there are and how long their names are."""
+
+    count: int
+    letters: float  # size of the names
+    name_width: float
+
+    head, caption, between = 96.0, 20.0, 30.0  # above all; under an image; between the blocks
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> ClassGrid:
+        """Return the layout for classes of these names."""
+        short = all(len(name) <= 2 for name in names)
+        return cls(len(names), 26.0 if short else 14.0, 44.0 if short else 92.0)
+
+    @property
+    def rows(self) -> int:
+        """Classes in a block."""
+        return -(-self.count // BLOCKS)
+
+    @property
+    def side(self) -> float:
+        """The side of an image."""
+        block = (WIDTH - 2 * MARGIN - self.between) / BLOCKS
+        return (block - self.name_width - 2 * PER_SIGN * GAP) / (2 * PER_SIGN)
+
+    @property
+    def height(self) -> float:
+        """The height of the drawing."""
+        return self.top(self.rows) + FOOT
+
+    def block(self, index: int) -> float:
+        """Return where a block begins."""
+        return MARGIN + index * (WIDTH - 2 * MARGIN + self.between) / BLOCKS
+
+    def left(self, block: int, sign: int, index: int) -> float:
+        """Return where an image begins; sign 0 is positive, 1 negative."""
+        across = sign * PER_SIGN + index
+        return self.block(block) + self.name_width + across * (self.side + GAP) + sign * GAP
+
+    def top(self, row: int) -> float:
+        """Return where a row begins."""
+        return self.head + row * (self.side + self.caption + GAP)
+
+    def row(self, place: int, name: str, reading: dict[str, Any], painter: Painter) -> Markup:
+        """Return one class: its name and its images."""
+        block, row = divmod(place, self.rows)
+        top, side = self.top(row), self.side
+        height = side * min(1.0, 3 * painter.rows / painter.columns) if painter.is_strip else side
+        parts = [
+            element(
+                "text",
+                fitted(name, self.letters, self.name_width - GAP),
+                x=self.block(block),
+                y=top + side / 2 + self.letters / 3,
+                class_="name",
+                font_size=self.letters,
+            )
+        ]
+        for sign, pairs in enumerate((reading["positive"], reading["negative"])):
+            for index, pair in enumerate(pairs[:PER_SIGN]):
+                left, value = self.left(block, sign, index), pair["eigenvalue"]
+                image = painter.vector(pair["vector"])
+                text = f"λ = {signed(value, decimals([value], 2))}"
+                parts += [
+                    framed(image, left, top + (side - height) / 2, side, height, painter.is_strip),
+                    label(left + side / 2, top + side + 14, text, "value", "middle"),
+                ]
+        return element("g", *parts)
+
+
+def attribution_plate(document: Document, lang: str = "en") -> str:
+    """Return each explained input beside what every pixel adds to its scores, on one scale."""
+    t, shown = load_catalogue(lang), displayable(document)
+    items, names = shown["explanations"], class_names(shown)
+    values = [abs(v) for item in items for part in item["attributions"] for v in part["values"]]
+    rows, columns = shown["model"]["input_shape"]
+    painter = Painter(rows, columns, max(values, default=0.0) or 1.0)
+    side = (WIDTH - 2 * MARGIN - 4 * GAP) / 3  # the input, the class, the contrast
+    tall = side * (0.3 if painter.is_strip else min(painter.rows / painter.columns, 2.0))
+    parts, top = [], 76.0
+    for item in items:
+        lines = (
+            t("attribution.input", index=whole(item["index"])),
+            t("attribution.says", name=names[item["predicted"]]),
+        )
+        tiles = [(painter.image(item["image"]), lines)]
+        tiles += [
+            (painter.vector(part["values"]), attribution_lines(t, part, names))
+            for part in item["attributions"]
+        ]
+        for place, (image, lines) in enumerate(tiles):
+            left = MARGIN + place * (side + 2 * GAP)
+            parts.append(framed(image, left, top, side, tall, stretched=True))
+            parts += [
+                label(left, top + tall + 16 * row, fitted(text, 12, side), "value")
+                for row, text in enumerate(lines, start=1)
+            ]
+        top += tall + 44
+    end, note = quantity(painter.scale, 2), t("attribution.note")
+    scale = scale_bar((f"−{end}", f"+{end}"), t("attribution.scale"), top + 18)
+    return plate(t("attribution.title"), note, note, top + FOOT, *parts, scale)
+
+
+def attribution_lines(t: Catalogue, part: dict[str, Any], names: list[str]) -> tuple[str, str]:
+    """Return which score it is, and the sum of all that the inputs add."""
+    rival = "" if part["rival"] is None else names[part["rival"]]
+    change = signed_quantity(part["score"] - part["score_at_baseline"])
+    score = t(f"attribution.{part['kind']}", name=names[part["output"]], rival=rival)
+    return score, t("attribution.sum", value=change)
+
+
+def plate(title: str, description: str, note: str, height: float, *parts: str) -> str:
+    """Return a drawing with a title and a note above it."""
+    head = (label(MARGIN, 34, title, "title"), label(MARGIN, 56, note, "note"))
+    return Figure(title, description, WIDTH, height, joined(*head, *parts)).file(STYLE)
+
+
+def framed(image: str, x: float, y: float, width: float, height: float, stretched: bool) -> Markup:
+    """Return an image with a thin frame."""
+    ratio = "none" if stretched else "xMidYMid"
+    box = {"x": x, "y": y, "width": width, "height": height}
+    return joined(
+        element("image", href=image, preserveAspectRatio=ratio, **box),
+        element("rect", class_="frame", **box),
+    )
+
+
+def scale_bar(ends: tuple[str, str], text: str, y: float) -> Markup:
+    """Return the colour scale, with its ends named."""
+    width, x = 200.0, MARGIN + 60
+    return element(
+        "g",
+        label(x - 8, y + 11, ends[0], "value", "end"),
+        framed(colour_bar(), x, y, width, 14, stretched=True),
+        label(x + width / 2, y + 29, "0", "value", "middle"),
+        label(x + width + 8, y + 11, ends[1], "value"),
+        label(x + width + 84, y + 11, text, "note"),
+    )

@@ -1,0 +1,354 @@
+"""The grammar of charts: scales, axes with ticks, marks on a plane, bars in rows.
+
+A chart is a `Plot` of two axes and the marks drawn on it, or rows of bars around zero; both end
+as a `Figure`. Colours and dashes come from classes: `pos`, `neg`, `strong`, `curve`, `band`, ….
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from markupsafe import Markup
+
+from bilens.report.numbers import MINUS, percent
+from bilens.report.svg import (
+    Figure,
+    circle,
+    element,
+    fitted,
+    joined,
+    label,
+    line,
+    polyline,
+    rectangle,
+    text_width,
+)
+
+Points = Sequence[tuple[float, float]]
+LETTERS = 12.0  # size of a text
+MOST_TICKS = 8
+PADDING = 0.07  # of the range, beyond the first and the last value
+
+
+def plain(value: float) -> str:
+    """Return a round number without needless digits."""
+    return f"{value:g}".replace("-", MINUS)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A map from values to places in a drawing, linear after `warp`."""
+
+    low: float
+    high: float
+    start: float  # the place of `low`
+    end: float  # the place of `high`
+    warp: Callable[[float], float] = float
+
+    def __call__(self, value: float) -> float:
+        """Return the place of a value."""
+        low, high = self.warp(self.low), self.warp(self.high)
+        share = (self.warp(value) - low) / (high - low) if high != low else 0.5
+        return self.start + share * (self.end - self.start)
+
+
+def tick_step(span: float, most: int) -> float:
+    """Return the least of 1, 2, 5 times a power of ten that a span holds at most so many times."""
+    unit = 10.0 ** math.floor(math.log10(span / most))
+    return next(unit * n for n in (1, 2, 5, 10) if span <= most * unit * n)
+
+
+def multiples(step: float, first: int, last: int) -> tuple[float, ...]:
+    """Return multiples of a step without the noise of their last digits."""
+    return tuple(float(f"{step * place:.12g}") for place in range(first, last + 1))
+
+
+Range = tuple[float, float, tuple[float, ...]]  # the first three fields of an axis
+
+
+def within(low: float, high: float, most: int = MOST_TICKS) -> Range:
+    """Return a range with few round ticks inside it."""
+    step = tick_step(high - low, most)
+    return low, high, multiples(step, math.ceil(low / step), math.floor(high / step))
+
+
+def padded(values: Iterable[float], most: int = MOST_TICKS) -> Range:
+    """Return a range that holds all values and zero, with some room; never an empty one."""
+    known = [0.0, *values]
+    low, high = min(known), max(known)
+    room = PADDING * ((high - low) or 1.0)
+    return within(low - room, high + room, most)
+
+
+def rounded(values: Iterable[float]) -> Range:
+    """Return a range that holds all values and begins and ends at round ticks."""
+    known = [*values]
+    low, high = min(known), max(known)
+    step = tick_step((high - low) or abs(high) or 1.0, 6)
+    first = math.floor(low / step)
+    ticks = multiples(step, first, max(math.ceil(high / step), first + 1))
+    return ticks[0], ticks[-1], ticks
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A range of values, its ticks, how they are written, and its name."""
+
+    low: float
+    high: float
+    ticks: Sequence[float] = ()
+    text: Callable[[float], str] = plain
+    name: str = ""
+    lines: Literal["across", "short", "none"] = "across"  # how a tick is marked beside its number
+    warp: Callable[[float], float] = float
+
+
+SHARES = Axis(0, 1, (0, 0.25, 0.5, 0.75, 1), lambda share: percent(share, 0))
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plane with two axes; every mark takes values and returns what is drawn."""
+
+    x: Axis
+    y: Axis
+    width: float
+    height: float
+    class_: str = "chart"
+    letters: float = LETTERS  # size of the numbers where they are largest, on a narrow page
+    top: float = 14.0
+    right: float = 14.0
+
+    @property
+    def left(self) -> float:
+        """Where the plane begins: beside the name and the numbers of the vertical axis."""
+        texts = [text_width(self.y.text(value), self.letters) for value in self.y.ticks]
+        return (22 if self.y.name else 2) + 8 + max(texts, default=0.0)
+
+    @property
+    def end(self) -> float:
+        """Where the plane ends on the right."""
+        return self.width - self.right
+
+    @property
+    def base(self) -> float:
+        """The height of the lower edge."""
+        return self.height - (46 if self.x.name else 28)
+
+    @property
+    def across(self) -> Scale:
+        """From values to places from left to right."""
+        return Scale(self.x.low, self.x.high, self.left, self.end, self.x.warp)
+
+    @property
+    def upwards(self) -> Scale:
+        """From values to heights."""
+        return Scale(self.y.low, self.y.high, self.base, self.top, self.y.warp)
+
+    def figure(
+        self, title: str, description: str, *marks: str, behind: str = "", around: str = ""
+    ) -> Figure:
+        """Return axes and marks; `behind` is drawn before them, and texts around them after."""
+        content = joined(behind, self.frame(), *marks, around)
+        return Figure(title, description, self.width, self.height, content, self.class_)
+
+    def frame(self) -> Markup:
+        """Return the ticks, the numbers and the names of both axes."""
+        x, y, parts = self.across, self.upwards, []
+        for value in self.x.ticks:
+            kind = "zero" if value == 0 else "grid"
+            if self.x.lines == "across":
+                parts.append(line(x(value), self.top, x(value), self.base, kind))
+            elif self.x.lines == "short":
+                parts.append(line(x(value), self.base, x(value), self.base + 5, "axis"))
+            parts.append(label(x(value), self.base + 17, self.x.text(value), "tick", "middle"))
+        for value in self.y.ticks:
+            kind = "zero" if value == 0 else "grid"
+            if self.y.lines == "across" or value == 0:
+                parts.append(line(self.left, y(value), self.end, y(value), kind))
+            if self.y.lines == "short":
+                parts.append(line(self.left - 3, y(value), self.left, y(value), "axis"))
+            parts.append(label(self.left - 7, y(value) + 4, self.y.text(value), "tick", "end"))
+        if self.x.name:
+            middle = (self.left + self.end) / 2
+            parts.append(label(middle, self.height - 8, self.x.name, "tick", "middle"))
+        if self.y.name:
+            parts.append(upright(12, (self.top + self.base) / 2, self.y.name))
+        return joined(*parts)
+
+    def line(self, points: Points, class_: str = "curve") -> Markup:
+        """Return a line through points."""
+        x, y = self.across, self.upwards
+        return polyline([(x(a), y(b)) for a, b in points], class_)
+
+    def steps(self, points: Points, class_: str = "curve") -> Markup:
+        """Return a line that has, between two points, the height of the right one."""
+        corners = [points[0]]
+        for (before, _), (after, height) in pairwise(points):
+            corners += [(before, height), (after, height)]
+        return self.line(corners, class_)
+
+    def dots(self, points: Points, class_: str = "dot", radius: float = 3.0) -> Markup:
+        """Return a dot at each point."""
+        x, y = self.across, self.upwards
+        return joined(*(circle(x(a), y(b), radius, class_) for a, b in points))
+
+    def stem(self, place: float, value: float, class_: str, radius: float = 4.0) -> Markup:
+        """Return a dot on a line from zero, in the colour of its sign."""
+        x, y, side = self.across(place), self.upwards, sign_class(value)
+        class_ = f"{side} {class_}".strip()
+        return joined(
+            line(x, y(0), x, y(value), f"stem {class_}"), circle(x, y(value), radius, class_)
+        )
+
+    def column(self, place: float, value: float, width: float, class_: str) -> Markup:
+        """Return a bar from zero upwards, `width` wide in the drawing."""
+        x, y = self.across(place), self.upwards
+        return rectangle(x - width / 2, y(value), width, y(0) - y(value), class_)
+
+    def whisker(self, place: float, low: float, high: float, class_: str) -> Markup:
+        """Return an interval as an upright line."""
+        x, y = self.across(place), self.upwards
+        return line(x, y(low), x, y(high), class_)
+
+    def level(self, value: float, class_: str = "edge") -> Markup:
+        """Return a line across."""
+        return line(self.left, self.upwards(value), self.end, self.upwards(value), class_)
+
+    def band(self, low: float, high: float) -> Markup:
+        """Return an interval across, with its edges."""
+        y = self.upwards
+        area = rectangle(self.left, y(high), self.end - self.left, y(low) - y(high), "band")
+        return joined(area, self.level(high), self.level(low))
+
+    def pointer(self, place: float, value: float, text: str) -> Markup:
+        """Return a ring around a point, a line down to the axis, and words where there is room."""
+        x, y = self.across(place), self.upwards(value)
+        side, anchor = (14, "start") if x < 0.6 * self.width else (-14, "end")
+        return joined(
+            line(x, y + 7, x, self.base, "pointer"),
+            circle(x, y, 7.0, "ring"),
+            label(x + side, y + 26, text, "strong", anchor),
+        )
+
+    def legend(self, x: float, y: float, entries: Sequence[tuple[str, str]]) -> Markup:
+        """Return class and name of curves below each other, from a place in the drawing on."""
+        parts = []
+        for row, (class_, name) in enumerate(entries):
+            base = y + 22 * row
+            parts += [
+                line(x, base - 4, x + 28, base - 4, class_),
+                label(x + 36, base, name, "note"),
+            ]
+        return joined(*parts)
+
+
+def sign_class(value: float) -> str:
+    """Return the class that colours a sign: blue from zero on, red below."""
+    return "pos" if value >= 0 else "neg"
+
+
+def upright(x: float, y: float, text: str) -> Markup:
+    """Return a text that runs upwards."""
+    turn = f"rotate(-90 {x:g} {y:g})"
+    return element("text", text, x=x, y=y, class_="tick", text_anchor="middle", transform=turn)
+
+
+def swatch(class_: str) -> Markup:
+    """Return a short piece of a line, for a legend; the words stand beside it."""
+    return element(
+        "svg",
+        line(1, 6, 33, 6, f"kind {class_}"),
+        circle(17, 6, 2.5, f"dot {class_}"),
+        class_="chart swatch",
+        viewBox="0 0 34 12",
+        width=34,
+        height=12,
+        aria_hidden="true",
+    )
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A named number."""
+
+    name: str
+    value: float
+    text: str  # the number as it is written
+    tags: str = ""  # what it is, beside the number
+    strong: bool = True  # in full colour
+
+
+@dataclass(frozen=True)
+class BarRows:
+    """How bars to both sides of zero are laid out, one a row; one layout may serve many charts."""
+
+    scale: Scale
+    width: float
+    left: float  # where names end
+    name_width: float
+    row: float = 24.0
+    pad: float = 6.0
+
+    @classmethod
+    def of(
+        cls,
+        values: Iterable[float],
+        names: Iterable[str],
+        *,
+        width: float,
+        name_width: float,
+        tag_width: float = 0.0,
+    ) -> BarRows:
+        """Return a layout with room for these values and names, and for tags on the right."""
+        known = [0.0, *values]
+        low, high = min(known), max(known) or (1.0 if min(known) == 0 else 0.0)
+        left = 14 + max(text_width(fitted(name, LETTERS, name_width), LETTERS) for name in names)
+        number = 76.0
+        start = left + (number if low < 0 else 8.0)
+        end = width - tag_width - (number if high > 0 else 8.0)
+        return cls(Scale(low, high, start, end), width, left, name_width)
+
+    def figure(
+        self, title: str, description: str, bars: Sequence[Bar], footnote: str = ""
+    ) -> Figure:
+        """Return one bar for each name, in the order given; its tooltip is the whole name."""
+        zero, length = self.scale(0), self.row * len(bars)
+        parts = [line(zero, self.pad, zero, self.pad + length, "zero")]
+        parts += [self.drawn(bar, self.pad + self.row * place) for place, bar in enumerate(bars)]
+        height = 2 * self.pad + length
+        if footnote:
+            height += self.row
+            parts.append(label(self.left, height - self.pad - 8, footnote, "tick"))
+        return Figure(title, description, self.width, height, joined(*parts), "chart scores")
+
+    def drawn(self, bar: Bar, top: float) -> Markup:
+        """Return one bar with its name, its number and its tags."""
+        base, zero, end = top + self.row / 2 + 4, self.scale(0), self.scale(bar.value)
+        strong = " strong" if bar.strong else ""
+        weight = "strong" if bar.tags else ""
+        name = element(
+            "text",
+            element("title", bar.name),
+            fitted(bar.name, LETTERS, self.name_width),
+            x=self.left,
+            y=base,
+            class_=f"name {weight}".strip(),
+            text_anchor="end",
+        )
+        parts = [
+            name,
+            rectangle(zero, top + 4.5, end - zero, self.row - 9, sign_class(bar.value) + strong),
+        ]
+        if bar.value < 0:
+            parts.append(label(end - 6, base, bar.text, weight, "end"))
+            if bar.tags:
+                parts.append(label(zero + 8, base, bar.tags, "tag"))
+        else:
+            tag = element("tspan", bar.tags, dx=8, class_="tag") if bar.tags else ""
+            parts.append(element("text", bar.text, tag, x=end + 6, y=base, class_=weight or None))
+        return joined(*parts)
