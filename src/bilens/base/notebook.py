@@ -1,0 +1,121 @@
+"""How results look in a notebook: a short table of shapes, key numbers and what is proven."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import Enum
+from html import escape
+from operator import attrgetter
+from typing import Protocol, runtime_checkable
+
+MOST = 6  # numbers or names that are listed
+LONGEST = 120  # characters of a text
+
+
+@runtime_checkable
+class ArrayLike(Protocol):
+    """A tensor or an array, known by what it can do: torch is not loaded to ask."""
+
+    shape: Sequence[int]
+    dtype: object
+
+    def tolist(self) -> object:
+        """Return the numbers as nested lists."""
+
+
+def shown(*names: str, **renamed: str) -> Callable[[object], str]:
+    """Return a `_repr_html_` that lists attributes of a result; all fields of a record for none.
+
+    A name may reach into a part (`fit.r_squared`); `label="name"` gives it another label.
+    """
+
+    def _repr_html_(self: object) -> str:
+        known = names or tuple(renamed) or public_fields(self)
+        labels = {name: name for name in known if name not in renamed} | renamed
+        rows = {label: attrgetter(name)(self) for label, name in labels.items()}
+        return html_table(type(self).__name__, rows)
+
+    return _repr_html_
+
+
+def public_fields(record: object) -> tuple[str, ...]:
+    """Return the names of the fields of a dataclass; none of anything else."""
+    if not dataclasses.is_dataclass(record):
+        return ()
+    return tuple(f.name for f in dataclasses.fields(record) if not f.name.startswith("_"))
+
+
+def html_table(title: str, rows: Mapping[str, object]) -> str:
+    """Return a heading and one row for each label; whatever is in it stays text."""
+    left = 'style="text-align:left"'
+    body = "".join(
+        f"<tr><th {left}>{escape(label.replace('_', ' '))}</th>"
+        f"<td {left}>{escape(described(value))}</td></tr>"
+        for label, value in rows.items()
+    )
+    return f"<div><strong>{escape(title)}</strong><table>{body}</table></div>"
+
+
+def described(value: object) -> str:
+    """Return a value in a few words: a number, a shape, the first of many names."""
+    if value is None:
+        return "—"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Enum):
+        return value.name.lower().replace("_", " ")
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, ArrayLike):
+        return described_array(value)
+    if isinstance(value, Mapping):
+        return described([*value])
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return described_sequence(value)
+    if dataclasses.is_dataclass(value):
+        return described_record(value)
+    text = str(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+def described_array(array: ArrayLike) -> str:
+    """Return few numbers as they are, of many the shape and type; of yes and no, how many yes."""
+    shape, kind = tuple(array.shape), str(array.dtype).removeprefix("torch.")
+    count = math.prod(shape)
+    if "bool" in kind and count > 1:
+        return f"{sum(map(bool, flat(array.tolist())))} of {count}"
+    if count <= MOST and len(shape) <= 1:
+        return ", ".join(map(described, flat(array.tolist()))) or "none"
+    return f"{' × '.join(map(str, shape))}, {kind}"
+
+
+def described_sequence(values: Sequence[object]) -> str:
+    """Return the first values, and how many there are; of states, how many of each."""
+    if len(values) > 1 and all(isinstance(value, Enum) for value in values):
+        counts = Counter(map(described, values))
+        return ", ".join(f"{name}: {count}" for name, count in counts.items())
+    listed = ", ".join(map(described, values[:MOST])) or "none"
+    return listed if len(values) <= MOST else f"{listed}, … ({len(values)})"
+
+
+def described_record(record: object) -> str:
+    """Return the numbers of a part of a result, or its name where it has none."""
+    fields = {name: getattr(record, name) for name in public_fields(record)}
+    numbers = [
+        f"{name.replace('_', ' ')} {described(value)}"
+        for name, value in fields.items()
+        if isinstance(value, bool | int | float)
+    ]
+    return ", ".join(numbers) or type(record).__name__
+
+
+def flat(values: object) -> Iterator[object]:
+    """Yield the values of nested lists."""
+    if isinstance(values, list):
+        for item in values:
+            yield from flat(item)
+    else:
+        yield values
