@@ -6,7 +6,7 @@ from collections.abc import Callable
 from statistics import median
 
 import numpy as np
-from bilens.report.line_figure import Curve, line_figure
+from bilens.report.charts.training import Curve, line_figure
 
 from bench.power.rows import Row, of_half
 from bench.power.statistics import (
