@@ -6,7 +6,6 @@ from collections.abc import Callable
 from statistics import median
 
 import numpy as np
-from bilens.report.charts.training import Curve, line_figure
 
 from bench.power.rows import Row, of_half
 from bench.power.statistics import (
@@ -14,6 +13,7 @@ from bench.power.statistics import (
     interval,
 )
 from bilens.findings.triggers import THRESHOLD as LOUD
+from bilens.report.charts.training import Curve, line_figure
 
 WORKING = 0.5  # success rate of an attack that works
 TRIGGER_LIMITS = (
