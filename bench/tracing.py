@@ -20,7 +20,7 @@ from torch.nn.functional import normalize
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.api.provenance import describe_run
-from bilens.interp.tracer import trace_layer
+from bilens.interp.layer_trace import trace_layer
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
 D_IN, D_HIDDEN, FEATURES = 512, 2048, 2048

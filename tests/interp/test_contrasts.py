@@ -13,9 +13,8 @@ from torch import Tensor
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import MemoryLimitError, ShapeError, UsageError
-from bilens.interp.causal import ablation, causal_check, steering
 from bilens.interp.contrasts import contrast_directions, rank_contrasts, weighted_space
-from bilens.interp.records import InputDirections
+from bilens.interp.interventions import InputDirections, ablation, causal_check, steering
 from builders import randn
 
 EYE = torch.eye(5).double()

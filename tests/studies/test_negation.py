@@ -16,7 +16,7 @@ from bilens.base.errors import UsageError
 from bilens.data.story_grammar import FEELINGS, StoryGrammar
 from bilens.data.text import load_text
 from bilens.data.tokenizer import Tokenizer, train_tokenizer
-from bilens.interp.records import InputDirections
+from bilens.interp.interventions import InputDirections
 from bilens.io.model_folder import save
 from bilens.nn.topk_sae import TopKSAE
 from bilens.nn.transformer import BilinearTransformer

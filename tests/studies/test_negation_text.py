@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from bilens.api.trace_subject import open_layer
 from bilens.base.errors import UsageError
 from bilens.data.tokenizer import train_tokenizer
+from bilens.interp.traced_layer import open_layer
 from bilens.studies import negation_text, negation_text_circuit
 from bilens.studies.negation_pairs import FRAMES, OPENERS, NegationPairs, over_words
 from bilens.studies.negation_text import NegationTextStudy, margins

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from bilens.api.trace_subject import held_out_text
 from bilens.base.errors import NotQuadraticError, NumericalError, UsageError
+from bilens.interp.traced_layer import held_out_text
 from bilens.io.load import load
 from bilens.nn.mlp import BilinearMLP
 from bilens.nn.topk_sae import TopKSAE

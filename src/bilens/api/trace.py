@@ -11,12 +11,17 @@ from torch import Tensor
 
 from bilens.api.provenance import describe_run, describe_source
 from bilens.api.trace_latents import latent_findings
-from bilens.api.trace_reader import LatentWishes
-from bilens.api.trace_subject import TracedLayer, held_out_text, open_layer, open_sae
 from bilens.api.trace_weights import weight_readings
 from bilens.base.errors import UsageError
 from bilens.data.tokenizer import Tokenizer
 from bilens.findings.subject import Progress, silent
+from bilens.interp.traced_layer import (
+    TracedLayer,
+    TraceOptions,
+    held_out_text,
+    open_layer,
+    open_sae,
+)
 from bilens.io.load import LoadedModel
 from bilens.report.trace_document import KIND, SCHEMA_VERSION
 from bilens.report.trace_report import TraceReport
@@ -108,10 +113,10 @@ def trace(
             raise UsageError("toward is for a trace without autoencoders: leave it out.")
         saes = open_sae(input_sae, subject, "mlp_in"), open_sae(output_sae, subject, "mlp_out")
         text = held_out_text(subject, corpus, tokens, say)
-        wishes = LatentWishes(
+        options = TraceOptions(
             None if latents is None else tuple(latents), outputs, pairs, features, top, seed
         )
-        found = latent_findings(subject, saes, text, wishes, progress)
+        found = latent_findings(subject, saes, text, options, progress)
     else:
         if latents is not None or corpus is not None:
             raise UsageError("latents and corpus are for a trace with autoencoders: give both.")

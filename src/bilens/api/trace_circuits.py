@@ -8,22 +8,25 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.interactions.direct_interactions import direct_interactions
-from bilens.api.trace_behaviour import causal_findings
-from bilens.api.trace_changes import eigen_change
 from bilens.api.trace_ranking import DRAWN_RANK
-from bilens.api.trace_reader import LatentReader
 from bilens.api.trace_values import (
     SHOWN_EIGENVECTORS,
+    causal_values,
     ends,
     entry_values,
     fit_values,
     known,
+    latent_values,
     short,
     spectrum_values,
 )
-from bilens.interp.circuits import find_circuit
-from bilens.interp.records import Circuit, LayerTrace, LowRankFit, Ranking
-from bilens.interp.token_reading import eigenvector_tokens, output_tokens
+from bilens.interp.behaviour import causal_effect, eigen_change
+from bilens.interp.circuits import Circuit, find_circuit
+from bilens.interp.latent_readings import eigenvector_tokens, output_tokens
+from bilens.interp.layer_trace import LayerTrace
+from bilens.interp.low_rank import LowRankFit
+from bilens.interp.ranking import Ranking
+from bilens.interp.traced_layer import LatentReader
 
 LISTED_TOKENS = 8  # at each end of a direction
 DRAWN_POINTS = 400  # of the latent against its approximation
@@ -39,7 +42,7 @@ def circuit_values(
         reader.dictionary,
         unit(reader.g.sizes.d_out, latent)[None],
         bias=reader.bias,
-        top=reader.wishes.top,
+        top=reader.options.top,
     )[0]
     embed = reader.layer.module.embed.weight.detach()
     unembed = reader.layer.module.unembed.weight.detach()
@@ -49,12 +52,13 @@ def circuit_values(
         latent,
         pairs,
         bias=reader.bias,
-        num_features=min(reader.wishes.features, reader.before.sae.num_latents),
+        num_features=min(reader.options.features, reader.before.sae.num_latents),
         activations=reader.z,
     )
     effect = output_tokens(reader.behind.sae.decoder[latent], unembed, LISTED_TOKENS)
     tokens = ends(effect.promoted, effect.suppressed, reader.name)
-    output = reader.latent(latent, reader.activations, tokens)
+    contexts = reader.contexts(latent, reader.activations)
+    output = latent_values(contexts, tokens, reader.name)
     readings = eigenvector_tokens(pairs, embed, LISTED_TOKENS)[:SHOWN_EIGENVECTORS]
     features: list[int] = circuit.features.tolist()
     return {
@@ -76,11 +80,14 @@ def circuit_values(
         "example": example(reader, output, features),
         "fits": fit_values(fit, latent),
         "points": points(reader, trace, latent),
-        "causal": causal_findings(
-            reader,
-            effect,
-            (latent, None),
-            lambda generator: eigen_change(pairs, reader.inputs, generator),
+        "causal": causal_values(
+            causal_effect(
+                reader,
+                effect,
+                (latent, None),
+                lambda generator: eigen_change(pairs, reader.inputs, generator),
+            ),
+            reader.name,
         ),
     }
 
@@ -125,4 +132,5 @@ def input_latent_values(reader: LatentReader, latent: int) -> dict[str, Any]:
     """Return one input latent; its tokens are those whose embeddings it resembles."""
     embed = reader.layer.module.embed.weight.detach()
     found = output_tokens(reader.dictionary[:, latent], embed, LISTED_TOKENS)
-    return reader.latent(latent, reader.z, ends(found.promoted, found.suppressed, reader.name))
+    tokens = ends(found.promoted, found.suppressed, reader.name)
+    return latent_values(reader.contexts(latent, reader.z), tokens, reader.name)

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bilens.api.trace_behaviour import causal_findings
-from bilens.api.trace_changes import Change, contrast_change
-from bilens.api.trace_reader import LatentReader
+from bilens.api.trace_values import causal_values
+from bilens.interp.behaviour import Change, causal_effect, contrast_change
 from bilens.interp.contrasts import rank_contrasts
-from bilens.interp.records import LowRankFit, Ranking
-from bilens.interp.tracer import only
+from bilens.interp.layer_trace import only
+from bilens.interp.low_rank import LowRankFit
+from bilens.interp.ranking import Ranking
+from bilens.interp.traced_layer import LatentReader
 
 LEAST_COMPARED = 50  # tokens at which an output latent is active, to be compared with others
 CONTRAST_BUDGET = 30_000_000_000  # operations: pairs of latents · d_model³
@@ -65,4 +66,4 @@ def contrast_check(reader: LatentReader, pair: tuple[int, int]) -> dict[str, Any
         read = (reader.inputs, reader.activations)
         return contrast_change(reader.g, pair, *read, active, generator)
 
-    return causal_findings(reader, None, pair, change)
+    return causal_values(causal_effect(reader, None, pair, change), reader.name)

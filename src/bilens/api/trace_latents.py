@@ -7,14 +7,19 @@ from typing import Any
 from bilens.api.trace_circuits import circuit_values, input_latent_values
 from bilens.api.trace_contrasts import contrast_values
 from bilens.api.trace_ranking import chosen_latents, ranking_values
-from bilens.api.trace_reader import LatentWishes, check_latents, read_text
-from bilens.api.trace_subject import TracedLayer, TracedSAE, TracedText
 from bilens.api.trace_values import cluster_values, correlation_values
 from bilens.findings.subject import Progress
 from bilens.interp.clusters import cluster_latents
+from bilens.interp.layer_trace import trace_layer
 from bilens.interp.low_rank import low_rank_fit
 from bilens.interp.ranking import rank_latents
-from bilens.interp.tracer import trace_layer
+from bilens.interp.traced_layer import (
+    TracedLayer,
+    TracedSAE,
+    TracedText,
+    TraceOptions,
+    read_text,
+)
 from bilens.train.sae.metrics import measure_sae
 
 THRESHOLD = 0.5  # cosine above which output latents are grouped
@@ -24,7 +29,7 @@ def latent_findings(
     layer: TracedLayer,
     saes: tuple[TracedSAE, TracedSAE],
     text: TracedText,
-    wishes: LatentWishes,
+    options: TraceOptions,
     progress: Progress,
 ) -> dict[str, Any]:
     """Return ranking, agreement, circuits and latents of a layer as JSON values.
@@ -35,19 +40,19 @@ def latent_findings(
         NonFiniteError: If an activation is NaN or infinite.
     """
     before, behind = saes
-    check_latents(wishes.latents, behind)
+    options.check_latents(behind)
     metrics = []
     for place, side in enumerate(saes):
         progress("measuring autoencoders", place, len(saes))
         sae = side.loaded.module
         metrics.append(measure_sae(layer.module, sae, side.hook, text.blocks))  # type: ignore[arg-type]
-    reader = read_text(layer, before, behind, text, wishes)
+    reader = read_text(layer, before, behind, text, options)
     trace = trace_layer(
         reader.g,
         reader.dictionary,
         bias=reader.bias,
-        top=wishes.top,
-        k=min(wishes.pairs, layer.module.config.d_model),
+        top=options.top,
+        k=min(options.pairs, layer.module.config.d_model),
         progress=lambda done, total: progress("interactions", done, total),
     )
     progress("agreement on text", 0, 1)

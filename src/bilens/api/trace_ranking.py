@@ -6,10 +6,13 @@ from typing import Any
 
 import torch
 
-from bilens.api.trace_reader import LatentReader
 from bilens.api.trace_values import known, short
 from bilens.base.errors import UsageError
-from bilens.interp.records import Clusters, LayerTrace, LowRankFit, Ranking
+from bilens.interp.clusters import Clusters
+from bilens.interp.layer_trace import LayerTrace
+from bilens.interp.low_rank import LowRankFit
+from bilens.interp.ranking import Ranking
+from bilens.interp.traced_layer import LatentReader
 
 DRAWN_RANK = 2  # eigenpairs of an approximation, the paper's choice
 LEAST_ACTIVE = 10  # tokens at which an output latent is active, to be drawn without being named
@@ -21,9 +24,9 @@ def chosen_latents(reader: LatentReader, ranking: Ranking, fit: LowRankFit) -> l
     Raises:
         UsageError: If none is active on the text.
     """
-    wishes = reader.wishes
-    if wishes.latents is not None:
-        return list(dict.fromkeys(wishes.latents))
+    options = reader.options
+    if options.latents is not None:
+        return list(dict.fromkeys(options.latents))
     order = [int(ranking.latents[place]) for place in ranking.order]
     alive = [latent for latent in order if int(fit.num_active[latent]) >= LEAST_ACTIVE]
     if not alive:
@@ -31,7 +34,7 @@ def chosen_latents(reader: LatentReader, ranking: Ranking, fit: LowRankFit) -> l
             f"no output latent is active at {LEAST_ACTIVE} of {len(reader.inputs)} tokens: read "
             "more tokens, or name latents."
         )
-    return alive[: wishes.outputs]
+    return alive[: options.outputs]
 
 
 def ranking_values(

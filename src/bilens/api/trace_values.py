@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -11,14 +12,11 @@ from torch import Tensor
 
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.interactions.record import MULTIPLICITY, Interactions
-from bilens.interp.records import (
-    Clusters,
-    EigenvectorTokens,
-    LatentContexts,
-    LowRankFit,
-    NearestLatents,
-    TokenScore,
-)
+from bilens.interp.behaviour import CausalEffect
+from bilens.interp.clusters import Clusters
+from bilens.interp.latent_readings import EigenvectorTokens, LatentContexts, TokenScore
+from bilens.interp.layer_trace import NearestLatents
+from bilens.interp.low_rank import LowRankFit
 
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 BINS = 40  # of the distribution of correlations, from -1 to 1
@@ -70,6 +68,18 @@ def latent_values(contexts: LatentContexts, tokens: dict[str, Any], name: Naming
             for context in contexts.contexts
         ],
         "tokens": tokens,
+    }
+
+
+def causal_values(effect: CausalEffect, name: Naming) -> dict[str, Any]:
+    """Return whether directions cause what goes with a latent."""
+    tokens = {
+        "high": [name(token) for token in effect.high],
+        "low": [name(token) for token in effect.low],
+    }
+    return {
+        "behaviour": tokens if effect.checks else None,
+        "checks": [asdict(check) for check in effect.checks],
     }
 
 

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.hosvd import hosvd
-from bilens.api.trace_subject import TracedLayer
 from bilens.api.trace_values import SHOWN_EIGENVECTORS, ends, spectrum_values
 from bilens.base.checks import check_count
 from bilens.base.errors import UsageError
-from bilens.interp.token_reading import eigenvector_tokens, output_tokens
+from bilens.interp.latent_readings import eigenvector_tokens, output_tokens
+from bilens.interp.traced_layer import TracedLayer
 
 LISTED_TOKENS = 8  # at each end of a direction
 

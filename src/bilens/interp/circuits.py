@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -11,7 +13,23 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_count, check_float_tensor
 from bilens.base.errors import ShapeError, UsageError
 from bilens.interp.low_rank import Agreement
-from bilens.interp.records import Circuit
+
+
+@dataclass(frozen=True, eq=False)
+class Circuit:
+    """An output latent, few input latents, and how these build it."""
+
+    output: int
+    features: Tensor  # (n,) int64, input latents by falling share
+    matrix: Tensor  # (n, n), S[m, n] between them; the coefficient of z_m z_n is twice the entry
+    linear: Tensor  # (n,), coefficient of z_m, from the decoder's bias
+    constant: float
+    eigenvalues: Tensor  # (k,), of the whole form in the input basis, by falling size
+    projections: Tensor  # (n, k), v_i·d_m: column i is the input latents seen along eigenvector i
+    share_of_norm: float  # of ‖S‖_F²
+    share_of_variance: float | None  # of the latent at Dz + b, over data
+    correlation: float | None
+    num_inputs: int
 
 
 def find_circuit(
@@ -26,26 +44,9 @@ def find_circuit(
 ) -> Circuit:
     """Return the input latents that matter most for an output latent, and how they build it.
 
-    Math: with x = Dz + b the latent is zᵀSz + linear·z + constant. A feature's share is the mass
-        of its row, Σ_n S[m, n]² = ‖row m of S‖², or with data the mean of |z_m (Sz + linear)_m|:
-        what it adds where it is active. The circuit keeps the terms of its own features alone.
-    Cost: O(in² · features + hidden · in²) without data, and O(inputs · in · (features + in)) with;
-        O(in² + in · features) memory beside the activations.
-
-    Args:
-        g: `latent_map`.
-        dictionary: D, (in, features).
-        output: which output of g.
-        eigenpairs: of this output, in the basis of the inputs.
-        bias: b, (in,); None is zero.
-        num_features: how many features; fewer where there are fewer.
-        activations: z, (num_inputs, features); None for a circuit from weights alone.
-
-    Raises:
-        ShapeError: If the parts do not fit together.
-        NonFiniteError: If one of them holds NaN or infinity.
-        UsageError: If there is no such output, or a number is out of range.
-        MemoryLimitError: If the dense form of one output would not fit.
+    Math: with x = Dz + b the latent is zᵀSz + linear·z + constant. A feature's share is ‖row m of
+        S‖², or with data the mean of |z_m (Sz + linear)_m|: what it adds where it is active. The
+        circuit keeps the terms of its own features alone.
     """
     features = check_dictionary(g, dictionary)
     num = min(check_count("num_features", num_features, minimum=1), features)
@@ -65,13 +66,13 @@ def find_circuit(
         constant = float(form(shift))
         matrix = form.dense()
         if activations is None:
-            importance = row_masses(matrix, columns)
+            importance = row_norms(matrix, columns)
         else:
             z = check_activations(activations, features)
             importance = mean_effects(matrix, columns, linear, z)
         order = importance.argsort(descending=True, stable=True)[:num]
         block = interaction_submatrix(g, dictionary, direction, order)
-        whole = row_masses(matrix, columns).sum()
+        whole = row_norms(matrix, columns).sum()
         agreement = None
         if activations is not None:
             truth = form(z @ columns.T + shift)
@@ -93,7 +94,7 @@ def find_circuit(
     )
 
 
-def row_masses(matrix: Tensor, columns: Tensor) -> Tensor:
+def row_norms(matrix: Tensor, columns: Tensor) -> Tensor:
     """Return ‖row m of DᵀQD‖² for every feature, (features,), without the matrix of features.
 
     Math: d_mᵀ Q (D Dᵀ) Q d_m.
@@ -116,12 +117,7 @@ def explained(truth: Tensor, found: Tensor) -> tuple[float, float]:
 
 
 def check_activations(activations: Tensor, features: int) -> Tensor:
-    """Return activations in float64.
-
-    Raises:
-        ShapeError: If there is not one for each feature.
-        NonFiniteError: If one is NaN or infinite.
-    """
+    """Return activations in float64."""
     _, width = check_float_tensor("activations", activations, num_axes=2)
     if width != features:
         raise ShapeError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,10 +12,20 @@ from bilens.algebra.gram.inner_products import output_gram
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_memory, check_type
 from bilens.base.errors import UsageError
-from bilens.interp.chosen_latents import check_latents
-from bilens.interp.records import Clusters
+from bilens.interp.layer_trace import check_latents
 
 ROUNDING = 1e-12  # of the largest squared norm: a form below it has no direction
+
+
+@dataclass(frozen=True, eq=False)
+class Clusters:
+    """Groups of output latents whose quadratic forms point the same way."""
+
+    latents: Tensor  # (num,) int64
+    similarity: Tensor  # (num, num), cosine ⟨Q_i, Q_j⟩ / ‖Q_i‖‖Q_j‖, −1 … 1; NaN for a form of zero
+    threshold: float  # cosine above which groups were joined (average linkage)
+    labels: Tensor  # (num,) int64, cluster of each latent, 0 is the largest cluster
+    members: tuple[tuple[int, ...], ...]
 
 
 def cluster_latents(
@@ -28,18 +40,6 @@ def cluster_latents(
     Math: cosine ⟨Q_i, Q_j⟩ / ‖Q_i‖‖Q_j‖ from the factors; average linkage on 1 − cosine, cut where
         the mean cosine between two groups falls below `threshold`. Two latents of opposite sign
         (cosine −1) are *not* joined.
-    Cost: O(hidden² · (in + num) + num² · hidden) time, O(num²) memory.
-
-    Args:
-        g: `latent_map`, or any map.
-        latents: (num,) which outputs; None for all.
-        threshold: cosine between −1 and 1.
-        memory_limit: bytes, or a text such as "4GiB"; None for $BILENS_MEMORY_LIMIT or 75 % of
-            the memory at hand.
-
-    Raises:
-        UsageError: If the threshold is out of range, or there is no such latent.
-        MemoryLimitError: If the similarities would not fit.
     """
     check_type("g", g, QuadraticMap, "use latent_map(f, encoder, offset)")
     if not -1 < threshold < 1:

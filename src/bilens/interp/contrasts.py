@@ -17,10 +17,21 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null import random_frame
 from bilens.base.checks import check_count, check_float_tensor, check_memory, check_type
 from bilens.base.errors import ShapeError, UsageError
-from bilens.interp.records import ContrastRanking, InputDirections
+from bilens.interp.interventions import InputDirections
 
 NEGLIGIBLE = 1e-9  # of the largest eigenvalue: rounding
 LEAST_VARIANCE = 1e-6  # of the largest: directions in which inputs hardly vary have no reader
+
+
+@dataclass(frozen=True, eq=False)
+class ContrastRanking:
+    """Pairs of output latents by how much of the difference between them is one product."""
+
+    first: Tensor  # (num,) int64, best pair first
+    second: Tensor  # (num,) int64, another output latent
+    score: Tensor  # (num,), 0 … 1, falling; the product of the two shares
+    nonlinear_share: Tensor
+    pair_share: Tensor  # (num,), (λ₊² + λ₋²) / ‖Q‖² of the difference, whitened over these inputs
 
 
 def rank_contrasts(
@@ -37,22 +48,6 @@ def rank_contrasts(
         share is 1 − R² of the best linear function of x, and the pair share is that of the
         largest positive and the most negative eigenvalue of Σ^½ (Q_a − Q_b) Σ^½ in its squared
         norm. A feature that decides alone is linear; "a unless b" is not.
-    Cost: O(latents · inputs · in · (in + latents) + latents² · in³) time and O(latents · in²)
-        memory.
-
-    Args:
-        g: `latent_map`, without a linear part, or with one.
-        inputs: (num_inputs, in), what the MLP read.
-        activations: (num_inputs, latents), of the output latents.
-        least_active: a latent that fewer inputs activate is left out.
-        memory_limit: bytes, or a text such as "4GiB"; None for $BILENS_MEMORY_LIMIT or 75 % of
-            the memory at hand.
-
-    Raises:
-        ShapeError: If the parts do not fit together.
-        NonFiniteError: If a number is NaN or infinite.
-        UsageError: If fewer than two latents are active often enough.
-        MemoryLimitError: If the moments would not fit.
     """
     least_active = check_count("least_active", least_active, minimum=2)
     x, z = check_data(g, inputs, activations)
@@ -101,20 +96,6 @@ def contrast_directions(
 
     Math: the eigenpairs of Σ^½ (Q_a − Q_b) Σ^½ by falling size, Σ over the weighted inputs of
         `rank_contrasts`: readers Σ^{-½} v, patterns Σ^½ v.
-    Cost: O(inputs · in² + in³).
-
-    Args:
-        g: `latent_map`.
-        first: a.
-        second: b.
-        inputs: (num_inputs, in).
-        activations: (num_inputs, latents).
-        k: how many directions.
-
-    Raises:
-        ShapeError: If the parts do not fit together.
-        NonFiniteError: If a number is NaN or infinite.
-        UsageError: If one of the latents is never active, does not exist, or they are the same.
     """
     space = weighted_space(g, first, second, inputs, activations)
     k = min(check_count("k", k, minimum=1), g.sizes.d_in)
@@ -131,19 +112,6 @@ def opposed_directions(
     Math: of Σ^½ (Q_a − Q_b) Σ^½ as in `contrast_directions`, those of the largest positive
         eigenvalue and of the most negative one, in this order; one of them where the other has
         no size beyond rounding.
-    Cost: O(inputs · in² + in³).
-
-    Args:
-        g: `latent_map`.
-        first: a.
-        second: b.
-        inputs: (num_inputs, in).
-        activations: (num_inputs, latents).
-
-    Raises:
-        ShapeError: If the parts do not fit together.
-        NonFiniteError: If a number is NaN or infinite.
-        UsageError: If one of the latents is never active, does not exist, or they are the same.
     """
     space = weighted_space(g, first, second, inputs, activations)
     values, vectors = _whitened_eigenpairs(g, first, second, space)
@@ -181,13 +149,7 @@ class WeightedSpace:
 def weighted_space(
     g: QuadraticMap, first: int, second: int, inputs: Tensor, activations: Tensor
 ) -> WeightedSpace:
-    """Return mean and covariance of the inputs, weighted by the activations of two latents.
-
-    Raises:
-        ShapeError: If the parts do not fit together.
-        NonFiniteError: If a number is NaN or infinite.
-        UsageError: If one of the latents is never active, does not exist, or they are the same.
-    """
+    """Return mean and covariance of the inputs, weighted by the activations of two latents."""
     x, z = check_data(g, inputs, activations)
     for latent in (first, second):
         if not 0 <= latent < z.shape[1] or float(z[:, latent].sum()) <= 0:
@@ -207,13 +169,7 @@ def weighted_space(
 
 
 def check_data(g: QuadraticMap, inputs: Tensor, activations: Tensor) -> tuple[Tensor, Tensor]:
-    """Return inputs and activations, none below zero, in float64.
-
-    Raises:
-        UsageError: If g is no map.
-        ShapeError: If the parts do not fit together.
-        NonFiniteError: If a number is NaN or infinite.
-    """
+    """Return inputs and activations, none below zero, in float64."""
     check_type("g", g, QuadraticMap, "use latent_map(f, encoder, offset)")
     shape = check_float_tensor("inputs", inputs, num_axes=2)
     check_float_tensor("activations", activations, num_axes=2)

@@ -13,11 +13,34 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null import random_frame
 from bilens.base.checks import check_count, check_float_tensor, check_type
 from bilens.base.errors import ShapeError, UsageError
-from bilens.interp.chosen_latents import check_latents
-from bilens.interp.records import LowRankFit
-from bilens.interp.tracer import only
+from bilens.interp.layer_trace import check_latents, only
 
 EDGE = 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class LowRankFit:
+    """How well the k leading eigenpairs of an output latent predict it, on data.
+
+    The truth is the latent's pre-activation u·f(x) + offset, which its activation equals wherever
+    the latent is active; the approximation keeps k eigenpairs and the linear and constant terms.
+    A number is NaN where fewer than two inputs, or none that differ, enter it.
+    """
+
+    latents: Tensor  # (num,) int64
+    ranks: Tensor  # (r,) int64, the numbers of eigenpairs k
+    num_inputs: int
+    num_active: Tensor  # (num,) int64, how many of them activate the latent
+    correlation: Tensor  # (num, r), Pearson, all inputs
+    correlation_active: Tensor  # (num, r), Pearson, inputs at which the latent is active
+    r_squared: Tensor  # (num, r), 1 − Σ(truth − approximation)² / Σ(truth − mean)², all inputs
+    r_squared_active: Tensor  # (num, r), the same over active inputs
+    slope: Tensor  # (num, r), of the line truth ≈ slope · approximation + intercept
+    intercept: Tensor  # (num, r), in units of the output; 0 is calibrated
+    null_correlation: Tensor  # (num, r), mean over random forms of the same eigenvalues
+    null_correlation_active: Tensor  # (num, r), the same over active inputs
+    null_edge_active: Tensor  # (num, r), 95 % quantile of the latter
+    num_random: int
 
 
 def low_rank_fit(
@@ -36,24 +59,6 @@ def low_rank_fit(
     Math: q_k(x) = Σ_{i≤k} λ_i (v_i·x)² + linear·x + constant against g_a(x). The null keeps the
         eigenvalues and draws orthonormal directions from the Haar measure: inputs are far from
         isotropic, so that random directions correlate, too.
-    Cost: O(inputs · (in · (latents · k + num_random · k) + latents · num_random · k)) time beside
-        the map itself, O(inputs · (in + latents + num_random · k)) memory.
-
-    Args:
-        g: `latent_map`.
-        eigenpairs: a batch, one for each latent, by falling |λ|, in the basis of `inputs`.
-        inputs: (num_inputs, in), what the MLP read.
-        active: (num_inputs, latents) bool, where each latent is active (activation > 0).
-        generator: draws the random directions.
-        latents: (latents,) which outputs of g; None for all.
-        ranks: the k; None for 1, 2, 4, … up to all pairs at hand.
-        num_random: how many random forms.
-
-    Raises:
-        ShapeError: If the parts do not fit together.
-        NonFiniteError: If an input is NaN or infinite.
-        UsageError: If a rank is less than 1 or more than there are pairs, or num_random < 1.
-        NumericalError: If a form was not decomposed.
     """
     check_type("g", g, QuadraticMap, "use latent_map(f, encoder, offset)")
     num_random = check_count("num_random", num_random, minimum=1)
@@ -78,10 +83,10 @@ def low_rank_fit(
         frames = torch.stack(
             [random_frame(width, kept[-1], generator).T for _ in range(num_random)]
         )
-        chance = (x @ frames.flatten(0, 1).T).square().view(num_inputs, num_random, kept[-1])
+        null_squares = (x @ frames.flatten(0, 1).T).square().view(num_inputs, num_random, kept[-1])
         truth = only(g, chosen)(x)
         rows = [
-            _fit_one(truth[:, row], eigenpairs[row], x, active[:, row], kept, chance)
+            fit_one(truth[:, row], eigenpairs[row], x, active[:, row], kept, null_squares)
             for row in range(len(chosen))
         ]
     columns = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
@@ -96,11 +101,7 @@ def low_rank_fit(
 
 
 def check_ranks(ranks: Sequence[int] | None, available: int) -> list[int]:
-    """Return the ranks in rising order.
-
-    Raises:
-        UsageError: If one is less than 1 or more than there are pairs, or there are none.
-    """
+    """Return the ranks in rising order."""
     if ranks is None:
         powers = [2**power for power in range(available.bit_length())]
         return sorted({rank for rank in [*powers, available] if rank <= available})
@@ -113,13 +114,13 @@ def check_ranks(ranks: Sequence[int] | None, available: int) -> list[int]:
     return kept
 
 
-def _fit_one(
+def fit_one(
     truth: Tensor,
     pairs: EigenDecomposition,
     x: Tensor,
     active: Tensor,
     ranks: list[int],
-    chance: Tensor,
+    null_squares: Tensor,
 ) -> dict[str, Tensor]:
     """Return the row of one latent in each column of the record."""
     rest = x @ pairs.linear + pairs.constant
@@ -132,7 +133,7 @@ def _fit_one(
 
     found = approximation((x @ pairs.eigenvectors[: ranks[-1]].T).square())
     whole, part = Agreement.of(truth, found), Agreement.of(truth[active], found[active])
-    random = approximation(chance)
+    random = approximation(null_squares)
     null = Agreement.of(truth, random).correlation.mean(dim=0)
     null_active = Agreement.of(truth[active], random[active]).correlation
     return {

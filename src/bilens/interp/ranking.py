@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from bilens.base.checks import check_float_tensor
 from bilens.base.errors import ShapeError
-from bilens.interp.records import LayerTrace, Ranking
+from bilens.interp.layer_trace import LayerTrace
 
 BINS = 6  # of each feature: two-way tables of 36 cells
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """Output latents by how much of a circuit they look like, the most interesting first."""
+
+    latents: Tensor  # (num,) int64, in the order of the layer trace
+    order: Tensor  # (num,) int64, positions in `latents` by falling score
+    score: Tensor  # (num,), 0 … 1; the product of the parts
+    pair_share: Tensor  # (num,), (λ₊² + λ₋²) / ‖Q‖², the extreme eigenvalues of either sign
+    sign_contrast: Tensor  # (num,), min / max of their sizes
+    interaction_share: Tensor
+    data: bool
 
 
 def rank_latents(trace: LayerTrace, inputs: Tensor | None = None) -> Ranking:
@@ -19,15 +34,6 @@ def rank_latents(trace: LayerTrace, inputs: Tensor | None = None) -> Ranking:
         share of ‖Q‖² in this pair, times min(λ₊, |λ₋|) / max, which is 1 where n and s are
         independent directions and 0 for a square, times, with data, the interaction of n and s
         in the sense of an analysis of variance in bins of equal count.
-    Cost: nothing without data; O(inputs · (in + latents · log inputs)) with.
-
-    Args:
-        trace: of the layer; λ₊ and λ₋ are the extreme ones among its pairs.
-        inputs: (num_inputs, in), what the MLP read; None for a ranking by weights alone.
-
-    Raises:
-        ShapeError: If the inputs have another width.
-        NonFiniteError: If an input is NaN or infinite.
     """
     values, vectors = trace.eigenpairs.eigenvalues, trace.eigenpairs.eigenvectors
     usable = values.isfinite().all(dim=1)
@@ -68,13 +74,6 @@ def interaction_share(first: Tensor, second: Tensor) -> Tensor:
 
     Math: both are cut into BINS bins of equal count; of the variance of the product, the part
         between cells less the part of the best additive fit to the cells, by least squares.
-
-    Args:
-        first: (n,).
-        second: (n,).
-
-    Returns:
-        A scalar, 0 … 1; 0 where the product does not vary.
     """
     product = first * second
     product = product - product.mean()
@@ -85,10 +84,10 @@ def interaction_share(first: Tensor, second: Tensor) -> Tensor:
     cell = row * BINS + column
     count = torch.bincount(cell, minlength=BINS**2).double()
     mean = product.new_zeros(BINS**2).index_add(0, cell, product) / count.clamp(min=1)
-    place = torch.arange(BINS**2)
+    index = torch.arange(BINS**2)
     design = product.new_zeros(BINS**2, 2 * BINS)
-    design[place, place // BINS] = 1.0
-    design[place, BINS + place % BINS] = 1.0
+    design[index, index // BINS] = 1.0
+    design[index, BINS + index % BINS] = 1.0
     weight = count.sqrt()[:, None]
     fit = torch.linalg.lstsq(weight * design, weight * mean[:, None], driver="gelsd").solution
     rest = mean - (design @ fit)[:, 0]

@@ -12,11 +12,10 @@ from torch import Tensor
 from bilens.algebra.interactions.listed_interactions import listed_interactions
 from bilens.algebra.interactions.record import ListedInteractions
 from bilens.algebra.rotation_null import random_frame
-from bilens.api.trace_reader import LatentReader
-from bilens.interp.causal import Where
 from bilens.interp.contrasts import contrast_directions, weighted_space
-from bilens.interp.records import InputDirections
-from bilens.interp.token_reading import output_tokens
+from bilens.interp.interventions import InputDirections, Where
+from bilens.interp.latent_readings import output_tokens
+from bilens.interp.traced_layer import LatentReader
 from bilens.studies.negation_circuit import MOST_DIRECTIONS, fewest
 from bilens.studies.negation_words import InputKinds
 from bilens.studies.study import Record

@@ -10,20 +10,27 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.api.trace_subject import TracedLayer, open_layer
 from bilens.base.errors import UsageError
 from bilens.data.token_blocks import pack_documents
 from bilens.data.tokenizer import Tokenizer
-from bilens.interp.causal import Where, ablation, causal_check, steering
 from bilens.interp.contrasts import (
+    ContrastRanking,
     WeightedSpace,
     contrast_directions,
     rank_contrasts,
     weighted_space,
 )
-from bilens.interp.latent_map import latent_map
-from bilens.interp.records import CausalCheck, ContrastRanking, InputDirections
-from bilens.interp.token_reading import output_tokens
+from bilens.interp.interventions import (
+    CausalCheck,
+    InputDirections,
+    Where,
+    ablation,
+    causal_check,
+    steering,
+)
+from bilens.interp.latent_readings import output_tokens
+from bilens.interp.layer_trace import latent_map
+from bilens.interp.traced_layer import TracedLayer, open_layer
 from bilens.io.load import load
 from bilens.io.sae_for_hook import sae_for_hook
 from bilens.nn.topk_sae import TopKSAE

@@ -11,8 +11,7 @@ from torch.nn import functional
 
 from bilens.base.errors import UsageError
 from bilens.data.tokenizer import Tokenizer
-from bilens.interp.causal import NUM_RESAMPLES, Edit, interval
-from bilens.interp.records import Interval
+from bilens.interp.interventions import NUM_RESAMPLES, Edit, Interval, interval
 from bilens.nn.transformer import BilinearTransformer
 from bilens.studies.negation_words import SENTIMENT, TruthWords
 

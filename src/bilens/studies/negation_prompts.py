@@ -12,7 +12,7 @@ from torch.nn import functional
 from bilens.base.errors import UsageError
 from bilens.data.story_grammar import FEELINGS, StoryGrammar
 from bilens.data.tokenizer import Tokenizer
-from bilens.interp.causal import Edit
+from bilens.interp.interventions import Edit
 from bilens.nn.transformer import BilinearTransformer
 
 

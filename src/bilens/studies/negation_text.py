@@ -14,9 +14,8 @@ from functools import partial
 
 import torch
 
-from bilens.api.trace_reader import LatentWishes, read_text
-from bilens.api.trace_subject import TracedText, open_layer, open_sae
 from bilens.api.train_sae import train_sae
+from bilens.interp.traced_layer import TracedText, TraceOptions, open_layer, open_sae, read_text
 from bilens.studies.negation_candidates import TOP
 from bilens.studies.negation_circuit import corpus_blocks
 from bilens.studies.negation_pairs import FRAMES, OPENERS, NegationPairs, over_words
@@ -153,7 +152,7 @@ def measure(options: StudyOptions, index: int, context: CellContext) -> Record:
     behind = open_sae(result.folders[hooks[1]], layer, "mlp_out")
     blocks, held_out = corpus_blocks(model, layer)
     text = TracedText(blocks, "", "", "")
-    reader = read_text(layer, before, behind, text, LatentWishes(None, 1, 1, 1, TOP, 0))
+    reader = read_text(layer, before, behind, text, TraceOptions(top=TOP))
     words = TruthWords.of(layer.tokenizer)
     choosing, judging = (
         NegationPairs.of(layer.module, hooks[0], layer.tokenizer, words, [opener])

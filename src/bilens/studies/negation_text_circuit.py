@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.interactions.record import ListedInteractions
-from bilens.api.trace_reader import LatentReader
 from bilens.api.trace_values import known
-from bilens.interp.causal import Edit, ablation, causal_check
 from bilens.interp.contrasts import rank_contrasts
+from bilens.interp.interventions import Edit, ablation, causal_check
+from bilens.interp.layer_trace import only, trace_layer
 from bilens.interp.ranking import rank_latents
-from bilens.interp.tracer import only, trace_layer
+from bilens.interp.traced_layer import LatentReader
 from bilens.studies.negation_candidates import (
     TOP,
     Candidate,

@@ -15,18 +15,17 @@ import torch
 
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.api.trace_ranking import LEAST_ACTIVE
-from bilens.api.trace_subject import (
+from bilens.api.train_sae import train_sae
+from bilens.base.errors import NumericalError, UsageError
+from bilens.interp.layer_trace import latent_map, only
+from bilens.interp.low_rank import low_rank_fit
+from bilens.interp.traced_layer import (
     TracedLayer,
     TracedSAE,
     held_out_text,
     open_layer,
     open_sae,
 )
-from bilens.api.train_sae import train_sae
-from bilens.base.errors import NumericalError, UsageError
-from bilens.interp.latent_map import latent_map
-from bilens.interp.low_rank import low_rank_fit
-from bilens.interp.tracer import only
 from bilens.report.charts.training import Curve, line_figure
 from bilens.studies.one_model import OneModelStudy, model_of
 from bilens.studies.study import CellContext, Measure, Record, StudyOptions

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
+from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_float_tensor
 from bilens.base.errors import ShapeError, UsageError
-from bilens.interp.records import CausalCheck, InputDirections, Interval
 
 Kind: TypeAlias = Literal["ablate", "steer", "exchange"]
 Edit: TypeAlias = Callable[[Tensor], Tensor]  # (..., in), what an MLP reads → what it reads instead
@@ -20,15 +21,49 @@ NUM_RESAMPLES = 2000
 LEVELS = (0.025, 0.975)
 
 
+@dataclass(frozen=True)
+class Interval:
+    """A number with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class CausalCheck:
+    """What happens to a behaviour, in logits, when directions of a layer's input are changed."""
+
+    kind: Kind
+    num_directions: int
+    before: Interval
+    after: Interval
+    share: Interval  # ablate: removed, 1 − after / before; else created where it was not
+    random_share: Interval  # the same for random directions, over draws
+    num_random: int
+    loss_before: float | None  # nats per token of text away from the behaviour
+    loss_after: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class InputDirections:
+    """A few directions of the input of an MLP: how they are read, and how inputs move along them.
+
+    The coordinates of x are c = readers (x − mean); x moves by `patterns`ᵀ Δc. Readers and
+    patterns are dual: readers · patternsᵀ = 1. For orthonormal eigenvectors both are the same.
+    """
+
+    readers: Tensor  # (k, in)
+    patterns: Tensor  # (k, in)
+    mean: Tensor  # (in,), of the inputs that the directions come from
+    eigenvalues: Tensor  # (k,), in units of the output, for coordinates of unit variance
+
+
 def ablation(directions: InputDirections, where: Where) -> Edit:
     """Return an edit that sets the coordinates along the directions to their mean.
 
     Math: x ← x − patternsᵀ readers (x − mean). Everything that the MLP computes from these
         coordinates is gone, for every output, not for those that the directions come from alone.
-
-    Args:
-        directions: what to remove.
-        where: which inputs; elsewhere nothing is touched.
     """
 
     def edit(x: Tensor) -> Tensor:
@@ -45,14 +80,6 @@ def steering(directions: InputDirections, shift: Tensor, where: Where) -> Edit:
     """Return an edit that moves the coordinates along the directions.
 
     Math: x ← x + patternsᵀ shift.
-
-    Args:
-        directions: along which to move.
-        shift: (k,), in units of the coordinates.
-        where: which inputs; elsewhere nothing is touched.
-
-    Raises:
-        ShapeError: If there is not one shift for each direction.
     """
     if tuple(shift.shape) != (len(directions.patterns),):
         raise ShapeError(
@@ -81,20 +108,6 @@ def causal_check(
     Math: "ablate": 1 − mean(after) / mean(before); otherwise mean(after) / mean(before). Intervals
         are percentiles of NUM_RESAMPLES bootstrap samples of the prompts, both sides resampled
         together.
-
-    Args:
-        kind: what was done.
-        num_directions: how many directions were changed.
-        before: (prompts,), the size of the behaviour in the unchanged model, in logits.
-        after: (prompts,), "ablate": what is left of it; otherwise what came up of it.
-        random_after: the same for random directions of the same norm, one (prompts,) each draw.
-        generator: draws the resamples.
-        losses: away from the behaviour, in nats a token, before and after.
-
-    Raises:
-        ShapeError: If there is not one number for each prompt.
-        NonFiniteError: If one is NaN or infinite.
-        UsageError: If there is no behaviour to begin with, or no random draw.
     """
     (num,) = check_float_tensor("before", before, num_axes=1)
     for part in (after, *random_after):
@@ -134,3 +147,58 @@ def interval(value: Tensor, draws: Tensor) -> Interval:
     """Return a number with the 2.5 % and 97.5 % quantiles of its draws."""
     low, high = draws.quantile(draws.new_tensor(LEVELS)).tolist()
     return Interval(float(value), low, high)
+
+
+@dataclass(frozen=True, eq=False)
+class SignFlip:
+    """Two directions of opposed eigenvalues; trading their coordinates turns a product around."""
+
+    along: InputDirections
+    centre: Tensor  # (2,), the coordinates at which what they contribute is stationary
+    sign: float  # ±1, of the traded coordinates
+
+    def edit(self, patterns: Tensor, where: Where) -> Edit:
+        """Return an edit after which the directions contribute the opposite.
+
+        Math: with c the coordinates less the centre, λ₊ c₊² − |λ₋| c₋² is turned around by
+            c₊ ← ± √(|λ₋| / λ₊) c₋ and c₋ ← ± √(λ₊ / |λ₋|) c₊: of the two factors
+            √λ₊ c₊ ± √|λ₋| c₋ one changes its sign, and the other stays.
+        """
+        if patterns.shape != self.along.patterns.shape:
+            raise ShapeError(
+                f"patterns have shape {tuple(patterns.shape)}; "
+                f"{tuple(self.along.patterns.shape)} was expected."
+            )
+        ratio = self.sign * (self.along.eigenvalues[1].abs() / self.along.eigenvalues[0]).sqrt()
+
+        def edit(x: Tensor) -> Tensor:
+            readers, mean = self.along.readers.to(x), self.along.mean.to(x)
+            c = (x - mean) @ readers.T - self.centre.to(x)
+            traded = torch.stack([ratio.to(x) * c[..., 1], c[..., 0] / ratio.to(x)], dim=-1)
+            moved = x + (traded - c) @ patterns.to(x)
+            return torch.where(where(x)[..., None], moved, x)
+
+        return edit
+
+
+def sign_flip(g: QuadraticMap, first: int, second: int, along: InputDirections) -> SignFlip:
+    """Return how to turn around what two opposed directions add to g_a − g_b.
+
+    Math: along the patterns, g_a − g_b is Σ λ_i c_i² + slope · c + constant, stationary at
+        c_i = −slope_i / 2λ_i. Of the two signs the one is taken that moves the inputs less that
+        the directions come from; as their coordinates are centred and not correlated, it is that
+        of the product of the two stationary coordinates.
+    """
+    values = along.eigenvalues
+    if len(values) != 2 or not float(values[0]) > 0 > float(values[1]):
+        raise UsageError(
+            f"the directions have the eigenvalues {values.tolist()}; one above zero and then one "
+            "below were expected."
+        )
+    difference = torch.zeros(g.sizes.d_out, dtype=torch.float64)
+    difference[first], difference[second] = 1.0, -1.0
+    with torch.no_grad():
+        form = g.detach().to(torch.float64).form(difference)
+        slope = (form(along.mean + along.patterns) - form(along.mean - along.patterns)) / 2
+    centre = -slope / (2 * values)
+    return SignFlip(along, centre, -1.0 if float(centre.prod()) < 0 else 1.0)

@@ -13,7 +13,7 @@ from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import ShapeError, UsageError
 from bilens.interp.contrasts import contrast_directions, opposed_directions, weighted_space
-from bilens.interp.exchange import contrast_exchange
+from bilens.interp.interventions import sign_flip
 from builders import randn
 
 EYE = torch.eye(5).double()
@@ -36,13 +36,13 @@ def everywhere(x: Tensor) -> Tensor:
 def test_the_difference_is_turned_around_and_nothing_else_moves(linear: float) -> None:
     g = planted(linear)
     along = opposed_directions(g, 0, 1, X, g(X).relu())
-    exchange = contrast_exchange(g, 0, 1, along)
-    edited = exchange.edit(along.patterns, everywhere)(X)
+    flip = sign_flip(g, 0, 1, along)
+    edited = flip.edit(along.patterns, everywhere)(X)
     before, after = (values[:, 0] - values[:, 1] for values in (g(X), g(edited)))
     level = (before + after) / 2  # the stationary value, the same for all inputs
     torch.testing.assert_close(level, level[:1].expand(len(level)))
     assert float(before.std()) > 1
-    back = exchange.edit(along.patterns, everywhere)(edited)
+    back = flip.edit(along.patterns, everywhere)(edited)
     torch.testing.assert_close(back, X)  # a reflection
     others = ((X - along.mean) - (X - along.mean) @ along.readers.T @ along.patterns) - (
         (edited - along.mean) - (edited - along.mean) @ along.readers.T @ along.patterns
@@ -54,21 +54,21 @@ def test_the_sign_that_is_taken_moves_inputs_less() -> None:
     g = planted(1.5)
     z = g(X).relu()
     along = opposed_directions(g, 0, 1, X, z)
-    exchange = contrast_exchange(g, 0, 1, along)
+    flip = sign_flip(g, 0, 1, along)
     weight = (z[:, :2] / z[:, :2].sum(dim=0)).sum(dim=1)
 
     def moved(sign: float) -> float:
-        found = type(exchange)(along, exchange.centre, sign).edit(along.patterns, everywhere)(X)
+        found = type(flip)(along, flip.centre, sign).edit(along.patterns, everywhere)(X)
         step = (found - X) @ along.readers.T
         return float((weight * step.square().sum(dim=1)).sum())
 
-    assert moved(exchange.sign) < moved(-exchange.sign)
+    assert moved(flip.sign) < moved(-flip.sign)
 
 
 def test_only_the_inputs_that_are_named_are_touched_and_dtypes_stay() -> None:
     g = planted(0.0)
     along = opposed_directions(g, 0, 1, X, g(X).relu())
-    edit = contrast_exchange(g, 0, 1, along).edit(along.patterns, lambda x: x[:, 0] > 1)
+    edit = sign_flip(g, 0, 1, along).edit(along.patterns, lambda x: x[:, 0] > 1)
     changed = (edit(X.float()) != X.float()).any(dim=1)
     assert changed.tolist() == (X.float()[:, 0] > 1).tolist()
     assert edit(X.float()).dtype == torch.float32
@@ -87,7 +87,7 @@ def test_opposed_directions_are_the_extreme_eigenpairs() -> None:
     only = opposed_directions(lone, 0, 1, X, X[:, :2].abs())
     assert only.eigenvalues.shape == (1,)
     with pytest.raises(UsageError, match="one above zero"):
-        contrast_exchange(lone, 0, 1, only)
+        sign_flip(lone, 0, 1, only)
 
 
 def test_patterns_of_another_number_are_refused() -> None:
@@ -96,4 +96,4 @@ def test_patterns_of_another_number_are_refused() -> None:
     along = opposed_directions(g, 0, 1, X, z)
     random = weighted_space(g, 0, 1, X, z).random(1, torch.Generator().manual_seed(0))
     with pytest.raises(ShapeError, match="was expected"):
-        contrast_exchange(g, 0, 1, along).edit(random.patterns, everywhere)
+        sign_flip(g, 0, 1, along).edit(random.patterns, everywhere)

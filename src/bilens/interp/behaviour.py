@@ -1,0 +1,269 @@
+"""The behaviour that goes with a latent, and whether directions at the input of an MLP cause it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from bilens.algebra.eigen.decomposition import EigenDecomposition
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.algebra.rotation_null import random_frame
+from bilens.interp.contrasts import opposed_directions, weighted_space
+from bilens.interp.interventions import (
+    CausalCheck,
+    Edit,
+    InputDirections,
+    SignFlip,
+    Where,
+    ablation,
+    causal_check,
+    sign_flip,
+    steering,
+)
+from bilens.interp.latent_readings import TokenEffect
+from bilens.interp.traced_layer import LatentReader
+from bilens.nn.transformer import BilinearTransformer
+
+MOST_POSITIONS = 200  # at which the latent is active, and as many at which it is not
+LEAST_POSITIONS = 10
+DIRECTIONS = 2  # the leading eigenvectors, the paper's choice
+NUM_RANDOM = 20
+MOST_BLOCKS = 64  # texts that are run
+COMPARED_TOKENS = 3  # at each end, whose logits a causal check compares
+
+
+def positions_of_latent(activations: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return where a latent is most active, and as many random positions where it is not."""
+    values = padded(activations)
+    on = strongest(values)[:MOST_POSITIONS]
+    silent = (values == 0).nonzero()[:, 0]
+    off = silent[torch.randperm(len(silent), generator=generator)[: len(on)]]
+    return on[: len(off)], off
+
+
+def positions_of_contrast(first: Tensor, second: Tensor, blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """Return where one latent is most active and another is not, and the other way round.
+
+    Both kinds read the same tokens equally often: what differs between them is the rest of the
+    context, not the token at which a latent is active at all.
+    """
+    one, other = padded(first), padded(second)
+    tokens = blocks.flatten()
+    on = numbered(strongest(one.where(other <= 0, -1.0)), tokens)
+    off = numbered(strongest(other.where(one <= 0, -1.0)), tokens)
+    kept = [key for key in on if key in off][:MOST_POSITIONS]
+    return (
+        torch.tensor([on[key] for key in kept], dtype=torch.long),
+        torch.tensor([off[key] for key in kept], dtype=torch.long),
+    )
+
+
+def padded(activations: Tensor) -> Tensor:
+    """Return activations of all tokens, (texts · length,): below zero at each first one."""
+    return functional.pad(activations, (1, 0), value=-1.0).flatten()
+
+
+def strongest(values: Tensor) -> Tensor:
+    """Return the positions of the values above zero, by falling value."""
+    order = values.argsort(descending=True, stable=True)
+    return order[: int((values > 0).sum())]
+
+
+def numbered(found: Tensor, tokens: Tensor) -> dict[tuple[int, int], int]:
+    """Return (token, how often it came before) → position, in the order of the positions."""
+    seen: Counter[int] = Counter()
+    named = {}
+    for position, token in zip(found.tolist(), tokens[found].tolist(), strict=True):
+        named[token, seen[token]] = position
+        seen[token] += 1
+    return named
+
+
+def separating_tokens(
+    model: BilinearTransformer, blocks: Tensor, on: Tensor, off: Tensor, num: int
+) -> tuple[list[int], list[int]]:
+    """Return the tokens whose mean probability differs most between two kinds of positions."""
+    with torch.no_grad():
+        logits = model(blocks).flatten(0, 1).float()
+    difference = logits[on].softmax(dim=-1).mean(dim=0) - logits[off].softmax(dim=-1).mean(dim=0)
+    num = min(num, len(difference) // 2)
+    return difference.topk(num).indices.tolist(), (-difference).topk(num).indices.tolist()
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """Directions of the input of an MLP that are removed, or along which it is moved."""
+
+    along: InputDirections
+    random: list[InputDirections]
+    where: Where
+    sign_flip: SignFlip | None = None
+
+
+def eigen_change(pairs: EigenDecomposition, inputs: Tensor, generator: torch.Generator) -> Change:
+    """Return the leading eigenvectors of an output, to be changed at every token.
+
+    Math: with rows V: x ← x − Vᵀ V (x − mean). In a random change a frame R takes the place of
+        the outer Vᵀ alone, so that each input moves as far as in the real one.
+    """
+    vectors = pairs.eigenvectors[:DIRECTIONS]
+    mean, values = inputs.mean(dim=0), pairs.eigenvalues[:DIRECTIONS]
+    frames = [random_frame(len(mean), len(vectors), generator).T for _ in range(NUM_RANDOM)]
+    return Change(
+        InputDirections(vectors, vectors, mean, values),
+        [InputDirections(vectors, frame, mean, values) for frame in frames],
+        everywhere,
+    )
+
+
+def contrast_change(
+    g: QuadraticMap,
+    pair: tuple[int, int],
+    inputs: Tensor,
+    activations: Tensor,
+    where: Where,
+    generator: torch.Generator,
+) -> Change:
+    """Return the product that decides between two outputs, to be changed where one is active.
+
+    These are the directions that the score of the contrast counts: of the largest positive
+    eigenvalue and of the most negative one.
+
+    Random directions are orthonormal in the space in which these inputs have unit covariance, as
+    the real ones are.
+    """
+    first, second = pair
+    along = opposed_directions(g, first, second, inputs, activations)
+    space = weighted_space(g, first, second, inputs, activations)
+    random = [space.random(len(along.readers), generator) for _ in range(NUM_RANDOM)]
+    flip = sign_flip(g, first, second, along) if len(along.readers) == 2 else None
+    return Change(along, random, where, flip)
+
+
+def everywhere(x: Tensor) -> Tensor:
+    """Return that every input is changed."""
+    return torch.ones(x.shape[:-1], dtype=torch.bool)
+
+
+@dataclass(frozen=True, eq=False)
+class Behaviour:
+    """A difference of logits, at tokens with the behaviour and at tokens without."""
+
+    model: BilinearTransformer
+    hook: str
+    blocks: Tensor  # (texts, length) that are run
+    high: list[int]
+    low: list[int]
+    on: Tensor  # (n,), positions with the behaviour, among texts · length
+    off: Tensor  # (n,), as many without
+    elsewhere: Tensor  # (texts, length) bool, tokens that have nothing to do with it, for the loss
+
+    def measure(self, edit: Edit | None = None) -> tuple[Tensor, Tensor, float]:
+        """Return the difference of logits at both kinds of positions, and the loss elsewhere."""
+        replace: Mapping[str, Edit] = {} if edit is None else {self.hook: edit}
+        with torch.no_grad():
+            logits, _ = self.model.run(self.blocks, replace=replace)
+        logits = logits.float()
+        difference = logits[..., self.high].mean(dim=-1) - logits[..., self.low].mean(dim=-1)
+        losses = functional.cross_entropy(
+            logits[:, :-1].flatten(0, 1), self.blocks[:, 1:].flatten(), reduction="none"
+        ).view(len(self.blocks), -1)
+        loss = float(losses[self.elsewhere[:, :-1]].double().mean())
+        flat = difference.flatten().double()
+        return flat[self.on], flat[self.off], loss
+
+
+def causal_checks(
+    behaviour: Behaviour, change: Change, inputs: Tensor, generator: torch.Generator
+) -> tuple[CausalCheck, ...]:
+    """Return what happens when directions are removed, and when they are added.
+
+    "ablate" sets coordinates to their mean. "steer" moves them by the mean difference between
+    the positions with the behaviour and those without, and is seen at the latter. Of a product that
+    difference says nothing, as either factor may be the one that differs: "exchange" turns its
+    sign around instead, and is seen there, too.
+    """
+    rows = functional.pad(inputs, (0, 0, 1, 0)).flatten(0, 1)
+    moved = rows[behaviour.on].mean(dim=0) - rows[behaviour.off].mean(dim=0)
+    shift = moved @ change.along.readers.T
+    on, off, loss = behaviour.measure()
+    before = on - off.mean()
+    if float(before.mean()) <= 0:
+        return ()
+
+    def removed(directions: InputDirections) -> tuple[Tensor, float]:
+        left, level, loss_after = behaviour.measure(ablation(directions, change.where))
+        return left - level.mean(), loss_after
+
+    def created(directions: InputDirections) -> Tensor:
+        if change.sign_flip is None:
+            edit = steering(directions, shift, change.where)
+        else:
+            edit = change.sign_flip.edit(directions.patterns, change.where)
+        return behaviour.measure(edit)[1] - off
+
+    after, loss_after = removed(change.along)
+    kind: Literal["steer", "exchange"] = "steer" if change.sign_flip is None else "exchange"
+    size, losses = len(change.along.readers), (loss, loss_after)
+    left = [removed(frame)[0] for frame in change.random]
+    raised = [created(frame) for frame in change.random]
+    return (
+        causal_check("ablate", size, before, after, left, generator, losses),
+        causal_check(kind, size, before, created(change.along), raised, generator),
+    )
+
+
+@dataclass(frozen=True)
+class CausalEffect:
+    """Whether directions cause a difference of logits; no check where there is none."""
+
+    high: list[int]  # tokens whose logits are compared ...
+    low: list[int]  # ... with those of these
+    checks: tuple[CausalCheck, ...] = ()
+
+
+def causal_effect(
+    reader: LatentReader,
+    tokens: TokenEffect | None,
+    latents: tuple[int, int | None],
+    change: Callable[[torch.Generator], Change],
+) -> CausalEffect:
+    """Return whether directions cause the difference of logits that goes with a latent.
+
+    The first latent is active at positions with the behaviour, the second at those without; None
+    is inactivity of the first. No `tokens`: those whose probability differs most are compared.
+    """
+    blocks = reader.text.blocks[:MOST_BLOCKS]
+    length, generator = reader.text.blocks.shape[1] - 1, reader.generator
+
+    def values(latent: int) -> Tensor:
+        return reader.activations[: len(blocks) * length, latent].view(-1, length)
+
+    first = values(latents[0])
+    silent = first <= 0
+    if latents[1] is None:
+        on, off = positions_of_latent(first, generator)
+    else:
+        second = values(latents[1])
+        on, off = positions_of_contrast(first, second, blocks)
+        silent = silent & (second <= 0)
+    if len(on) < LEAST_POSITIONS:
+        return CausalEffect([], [])
+    module = reader.layer.module
+    if tokens is None:
+        high, low = separating_tokens(module, blocks, on, off, COMPARED_TOKENS)
+    else:
+        high, low = (
+            [score.token for score in end[:COMPARED_TOKENS]]
+            for end in (tokens.promoted, tokens.suppressed)
+        )
+    elsewhere = functional.pad(silent, (1, 0), value=False)
+    behaviour = Behaviour(module, reader.before.hook, blocks, high, low, on, off, elsewhere)
+    inputs = reader.inputs.view(-1, length, reader.inputs.shape[1])[: len(blocks)]
+    return CausalEffect(high, low, causal_checks(behaviour, change(generator), inputs, generator))

@@ -1,0 +1,205 @@
+"""What is traced: a layer of a language model, the autoencoders around it, and their text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.checks import check_count, check_memory
+from bilens.base.errors import DataError, UsageError
+from bilens.data.token_blocks import pack_documents
+from bilens.data.tokenizer import Tokenizer
+from bilens.interp.latent_readings import LatentContexts, top_contexts
+from bilens.interp.layer_trace import latent_map
+from bilens.io.load import LoadedModel, load
+from bilens.io.sae_for_hook import sae_for_hook
+from bilens.nn.tokens import check_tokens
+from bilens.nn.topk_sae import TopKSAE
+from bilens.nn.transformer import BilinearTransformer
+from bilens.train.activations import activations_of
+from bilens.train.language.belongings import language_model, text_of, tokenizer_of
+from bilens.train.language.corpus import CorpusOptions
+
+CONTEXTS = 6  # of each latent
+SHORTEST = 3  # tokens of a text: the first is left out, and the second predicts the third
+
+
+@dataclass(frozen=True, eq=False)
+class TracedLayer:
+    """A layer of a language model, with the tokenizer of the model."""
+
+    loaded: LoadedModel
+    module: BilinearTransformer
+    tokenizer: Tokenizer
+    index: int
+    f: QuadraticMap  # what the MLP of the block computes, exact, in float64
+
+    def hook(self, point: str) -> str:
+        """Return the name of a hook point of the block."""
+        return f"blocks.{self.index}.{point}"
+
+
+@dataclass(frozen=True, eq=False)
+class TracedSAE:
+    """An autoencoder beside the layer."""
+
+    loaded: LoadedModel
+    sae: TopKSAE  # the same function in the units of the layer, in float64
+    hook: str
+
+
+@dataclass(frozen=True, eq=False)
+class TracedText:
+    """Text that the layer reads."""
+
+    blocks: Tensor  # (num, length) tokens
+    name: str
+    source: str
+    sha256: str  # of the documents; empty for tokens that a caller passed
+
+
+def open_layer(
+    model: str | Path | LoadedModel, layer: int, tokenizer: Tokenizer | None = None
+) -> TracedLayer:
+    """Return a layer of the language model in a folder."""
+    loaded = model if isinstance(model, LoadedModel) else load(model)
+    module = language_model(loaded, "a trace")
+    f = module.layer_map(layer).detach().to(torch.float64)
+    return TracedLayer(loaded, module, tokenizer_of(loaded, module, tokenizer), int(layer), f)
+
+
+def open_sae(given: str | Path | LoadedModel, layer: TracedLayer, point: str) -> TracedSAE:
+    """Return the autoencoder of a hook point of the layer, in the units of the layer."""
+    loaded = given if isinstance(given, LoadedModel) else load(given)
+    hook = layer.hook(point)
+    return TracedSAE(loaded, sae_for_hook(loaded, layer.loaded, hook).double().eval(), hook)
+
+
+def held_out_text(
+    layer: TracedLayer,
+    corpus: str | Path | CorpusOptions | Tensor | None,
+    tokens: int,
+    report: Callable[[str], None],
+) -> TracedText:
+    """Return held-out text as whole blocks of the model's context."""
+    tokens, config = check_count("tokens", tokens, minimum=1), layer.module.config
+    if isinstance(corpus, Tensor):
+        _, length = check_tokens(corpus, None, config.vocab_size, config.n_ctx)
+        if length < SHORTEST:
+            raise UsageError(
+                f"corpus holds texts of {length} tokens; at least {SHORTEST} were expected: the "
+                "first is left out, and the second predicts the third."
+            )
+        blocks = corpus.cpu()[: max(tokens // length, 1)]
+        return TracedText(blocks, "", "tokens passed by the caller", "")
+    options = CorpusOptions(str(corpus)) if isinstance(corpus, str | Path) else corpus
+    text = text_of(layer.loaded, options, report)
+    try:
+        blocks = pack_documents(layer.tokenizer, text.held_out, config.n_ctx).tokens
+    except DataError as error:
+        raise DataError(f"the held-out part of {text.name} is too short: {error}") from None
+    blocks = blocks[: max(tokens // config.n_ctx, 1)]
+    return TracedText(blocks, text.name, text.source, text.fingerprint)
+
+
+@dataclass(frozen=True)
+class TraceOptions:
+    """What is to be listed and drawn."""
+
+    latents: tuple[int, ...] | None = None  # output latents; None for the first of the ranking
+    outputs: int = 5  # how many of these
+    pairs: int = 8  # eigenpairs of each form
+    features: int = 8  # input latents of a circuit
+    top: int = 20  # interactions listed of each kind
+    seed: int = 0  # of random directions
+
+    def __post_init__(self) -> None:
+        for name in ("outputs", "pairs", "features", "top"):
+            check_count(name, getattr(self, name), minimum=1)
+        check_count("seed", self.seed, minimum=0)
+
+    def check_latents(self, behind: TracedSAE) -> None:
+        """Refuse output latents that do not exist, and a list of none."""
+        if self.latents is not None and not self.latents:
+            raise UsageError(
+                "latents is empty: name one, or leave it out for the first of the ranking."
+            )
+        for latent in self.latents or ():
+            if not 0 <= latent < behind.sae.num_latents:
+                raise UsageError(
+                    f"latent {latent} does not exist: the autoencoder at {behind.hook} has "
+                    f"{behind.sae.num_latents}, counted from 0."
+                )
+
+
+@dataclass(frozen=True, eq=False)
+class LatentReader:
+    """The layer, its autoencoders and what they do on text."""
+
+    layer: TracedLayer
+    before: TracedSAE
+    behind: TracedSAE
+    text: TracedText
+    inputs: Tensor  # (n, d_model) float64, what the MLP read, without each first token
+    z: Tensor  # (n, input latents), their activations
+    activations: Tensor  # (n, output latents), of what the MLP wrote
+    options: TraceOptions
+
+    @cached_property
+    def g(self) -> QuadraticMap:
+        """The pre-activations of the output latents."""
+        return latent_map(self.layer.f, self.behind.sae.encoder, self.behind.sae.offset)
+
+    @cached_property
+    def dictionary(self) -> Tensor:
+        """(d_model, input latents)."""
+        return self.before.sae.decoder.detach().T
+
+    @property
+    def bias(self) -> Tensor:
+        """(d_model,), what the MLP reads where no input latent is active."""
+        return self.before.sae.decoder_bias.detach()
+
+    @property
+    def generator(self) -> torch.Generator:
+        """Draws random directions, the same ones each time."""
+        return torch.Generator().manual_seed(self.options.seed)
+
+    def name(self, token: int) -> str:
+        """Return a token as text."""
+        return self.layer.tokenizer.token(token)
+
+    def contexts(self, latent: int, activations: Tensor) -> LatentContexts:
+        """Return where a latent is active; `activations` are `z` or `activations`."""
+        blocks = self.text.blocks
+        values = activations[:, latent].view(len(blocks), -1)
+        return top_contexts(blocks[:, 1:], values, latent, num=CONTEXTS)
+
+
+def read_text(
+    layer: TracedLayer,
+    before: TracedSAE,
+    behind: TracedSAE,
+    text: TracedText,
+    options: TraceOptions,
+) -> LatentReader:
+    """Return what model and autoencoders do on text, without the first token of each block."""
+    rows = text.blocks.numel() - len(text.blocks)
+    latents = before.sae.num_latents + behind.sae.num_latents
+    check_memory(
+        8 * 2 * rows * (latents + 2 * layer.module.config.d_model),
+        f"the activations of {latents} latents at {rows} tokens",
+        "read fewer tokens",
+    )
+    found = activations_of(layer.module, text.blocks, (before.hook, behind.hook))
+    with torch.no_grad():
+        inputs = found[before.hook].double()
+        z = before.sae.encode(inputs)
+        activations = behind.sae.encode(found[behind.hook].double())
+    return LatentReader(layer, before, behind, text, inputs, z, activations, options)
