@@ -1,0 +1,1 @@
+"""Records what the public interfaces do, and compares two recordings."""
