@@ -138,7 +138,7 @@ CLASSIFIERS = [
     case(
         "audit_language",
         "audit out/train_language/run --null-samples 3 --html OUT/page.html --json "
-        "--fail-on changed_layers",
+        "--fail-on non_finite",
     ),
     case("certify", f"certify {RUN} --data-dir idx --samples 20 --html OUT/page.html --json"),
     case(

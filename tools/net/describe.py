@@ -25,6 +25,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 KEPT_WHOLE = 24  # elements of an array that is written out
+WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt")
+HASH = re.compile(r"\b[0-9a-f]{64}\b")
 DEPTH = 6  # of records inside records
 PRIVATE = {"views", "read", "network", "compare"}  # of a loaded model: said elsewhere
 # Keys whose values depend on the clock, the machine or what is installed.
@@ -43,6 +45,8 @@ VARYING_TEXT = [
         r"\1 VERSION",
     ),
     (re.compile(r"0x[0-9a-f]{6,}"), "ADDRESS"),
+    (re.compile(r"seconds a step: .*"), "seconds a step: VARIES"),
+    (re.compile(r"(\| \d+ )\| \d+ (\| [–\d. /]+ \|)$", re.MULTILINE), r"\1| TIME \2"),
 ]
 
 
@@ -51,11 +55,24 @@ class Describer:
 
     def __init__(self, replacements: Mapping[str, str]) -> None:
         self.replacements = dict(replacements)
+        self.files: dict[str, str] = {}
+
+    def learn(self, root: Path, below: str = ".") -> None:
+        """Know the files of weights below a folder of the root by their SHA-256.
+
+        The format writes what is said beside the tensors in any order, so that the same weights
+        have another hash each time; that a hash is the one of its file is kept.
+        """
+        for path in sorted((root / below).rglob("*")):
+            if path.suffix in WEIGHTS and path.is_file():
+                content = hashlib.sha256(path.read_bytes()).hexdigest()
+                self.files.setdefault(content, f"SHA OF {path.relative_to(root)}")
 
     def text(self, text: str) -> str:
         """The text without what varies."""
         for old, new in self.replacements.items():
             text = text.replace(old, new)
+        text = HASH.sub(lambda found: self.files.get(found[0], found[0]), text)
         for pattern, word in VARYING_TEXT:
             text = pattern.sub(word, text)
         return text
@@ -64,7 +81,7 @@ class Describer:
         """JSON without what varies."""
         if isinstance(value, dict):
             return {
-                key: "VARIES" if key in VARYING else self.document(item)
+                key: "VARIES" if varies(key, item) else self.document(item)
                 for key, item in value.items()
             }
         if isinstance(value, list):
@@ -150,7 +167,7 @@ class Describer:
         if kind in (".html", ".svg"):
             return self.page(path.read_text("utf-8"))
         if kind in (".md", ".txt", ".csv"):
-            return self.text(path.read_text("utf-8"))
+            return HASH.sub("SHA", self.text(path.read_text("utf-8")))
         return {"bytes": path.stat().st_size, "sha256": digest(path.read_bytes())}
 
     def safetensors(self, path: Path) -> Any:
@@ -166,7 +183,7 @@ class Describer:
         reader.feed(source)
         reader.close()
         return {
-            "text": [self.text(line) for line in reader.lines],
+            "text": [HASH.sub("SHA", self.text(line)) for line in reader.lines],
             "labels": [self.text(label) for label in reader.labels],
             "elements": dict(sorted(reader.counts.items())),
             "drawn": {
@@ -223,6 +240,12 @@ class PageReader(HTMLParser):
             self.documents.append(json.loads(data))
         elif not self.inside and (line := " ".join(data.split())):
             self.lines.append(line)
+
+
+def varies(key: str, value: Any) -> bool:
+    """Whether a value depends on the clock, the machine, or on a hash of a file of weights."""
+    is_hash = isinstance(value, str) and HASH.fullmatch(value) is not None
+    return key in VARYING or (key == "data" and is_hash)
 
 
 def is_property(kind: type, name: str) -> bool:

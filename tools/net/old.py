@@ -40,7 +40,7 @@ MADE = [
     "train table tables/classes.csv --target y --out old/table",
     "train table tables/numbers.csv --target y --out old/numbers",
     "decompose old/image --top 3 --out old/pairs",
-    "decompose models/deep --top 2 --null-samples 39 --out old/pairs_deep",
+    "decompose old/models/deep --top 2 --null-samples 39 --out old/pairs_deep",
     "reproduce language/gates --corpus grammar --steps 1 --out old/study",
     *(f"convert models/sae --to {kind} --out old/sae_{kind}" for kind in ("saelens", "sparsify")),
     "convert models/transformer --to huggingface --out old/huggingface",
@@ -132,9 +132,9 @@ def cases() -> Iterator[Case]:
     yield case("old_decompose", "decompose old/image --top 3 --out old/pairs --json")
     yield case(
         "old_decompose_deep",
-        "decompose models/deep --top 2 --null-samples 39 --out old/pairs_deep --json",
+        "decompose old/models/deep --top 2 --null-samples 39 --out old/pairs_deep --json",
     )
-    yield case("old_decompose_other", "decompose models/deep --top 4 --out old/pairs_deep")
+    yield case("old_decompose_other", "decompose old/models/deep --top 4 --out old/pairs_deep")
     yield case("old_trace", f"trace {LANGUAGE} --layer 0 {SAES} {QUICK} --json")
     yield case("old_convert", "convert old/sae_saelens --to sparsify --out OUT/sae --json")
     yield case("old_llama", "convert old/huggingface --to bilens --out OUT/model --json")

@@ -112,10 +112,11 @@ def record_command(case: Case, shell: Shell, describer: Describer) -> dict[str, 
     (shell.folder / out).mkdir(parents=True, exist_ok=True)
     words = [word.replace("OUT", str(out)) for word in case.line]
     ended = shell(words, case.name, **case.environment)
+    written = shell.folder / case.written.replace("OUT", str(out))
+    describer.learn(shell.folder, str(written.relative_to(shell.folder)))
     printed: Any = describer.text(ended.out)
     if "--json" in words and ended.out.startswith("{"):
         printed = describer.document(json.loads(ended.out))
-    written = shell.folder / case.written.replace("OUT", str(out))
     lines = ended.err.splitlines()[-2 if ended.code == FAULT else -LAST_LINES :]
     return {
         "line": " ".join(words),
@@ -147,6 +148,7 @@ def record(target: Path, artefacts: Path | None, only: str = "", quick: bool = F
         words = {str(folder): "FOLDER", str(SOURCE): "SOURCE", str(ROOT): "ROOT"}
         describer = Describer(words)
         prepare(folder, artefacts)
+        describer.learn(folder)
         save(target, "inputs", describe_files(folder / "models", describer))
         with ThreadPoolExecutor(WORKERS) as pool:
             for jobs in stages(shell, describer, target, artefacts is not None):
@@ -206,6 +208,8 @@ def record_calls(group: str, folder: Path, target: Path, describer: Describer) -
     results = json.loads(written.read_text("utf-8")) if written.exists() else {}
     if ended.returncode:
         results["crash"] = ended.stderr.splitlines()[-3:]
+    for name in ("estimator", "sae_saelens", "sae_sparsify", "sae_official", "llama"):
+        describer.learn(folder, f"out/{name}")
     for name, result in results.items():
         save(target, f"call_{group}_{name}", describer.document(result))
 
