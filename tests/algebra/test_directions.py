@@ -19,11 +19,15 @@ from bilens.algebra.directions import (
     centred_directions,
     contrast_direction,
     dual_expression,
+    from_centred_basis,
+    in_centred_basis,
+    output_form,
+    outputs_of,
     raw_directions,
 )
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import ShapeError, UsageError
-from builders import D_IN, D_OUT, randn, random_map, random_tensor
+from builders import D_HIDDEN, D_IN, D_OUT, randn, random_map, random_tensor
 from odd_tensors import LOW_PRECISION, REFUSED, Odd
 from peak_memory import Largest
 from planted import dense_of
@@ -56,6 +60,50 @@ def test_a_contrast_of_many_outputs_needs_no_array_of_all_pairs_of_them() -> Non
 def test_directions_are_float64() -> None:
     made = raw_directions(2), centred_directions(2), contrast_direction(2, 0, 1)
     assert {direction.dtype for direction in made} == {torch.float64}
+
+
+def test_some_rows_of_the_directions_are_those_of_all() -> None:
+    for directions in (raw_directions, centred_directions):
+        assert torch.equal(directions(5, [3, 0]), directions(5)[[3, 0]])
+
+
+@pytest.mark.parametrize("outputs", [None, [2, 0], [1]])
+@pytest.mark.parametrize("centred", [True, False])
+def test_the_map_of_some_outputs_is_that_along_their_directions(
+    outputs: list[int] | None, centred: bool
+) -> None:
+    f = random_map()
+    rows = (centred_directions if centred else raw_directions)(D_OUT, outputs)
+    expected, found = f.compose_output(rows), outputs_of(f, outputs, centred=centred)
+    x = randn(4, D_IN, seed=1)
+    assert_close(found(x), expected(x))
+    form, along = output_form(found, 0), f.form(rows[0])
+    for mine, theirs in ((form(x), along(x)), (form.dense(), along.dense())):
+        assert_close(mine, theirs)
+    assert found.tensor.left is f.tensor.left
+
+
+def test_a_map_without_affine_terms_has_forms_without_them() -> None:
+    form = output_form(QuadraticMap(random_tensor()), 1)
+    assert float(form.linear.norm()) == float(form.constant) == 0
+
+
+def test_the_centred_basis_spans_the_centred_outputs() -> None:
+    eye = QuadraticMap(random_tensor(d_out=5), constant=randn(5, seed=3))
+    rows = from_centred_basis(torch.eye(4, dtype=torch.float64))  # the basis itself
+    assert_close(rows @ rows.T, torch.eye(4, dtype=torch.float64))
+    assert_close(rows.T @ rows, centred_directions(5))
+    x = randn(3, D_IN, seed=2)
+    assert_close(in_centred_basis(eye)(x), eye(x) @ rows.T)
+
+
+def test_no_array_of_outputs_by_outputs_is_made() -> None:
+    wide = random_map(d_out=300)
+    with Largest() as seen:
+        outputs_of(wide, centred=True)
+        outputs_of(wide, [1, 7], centred=True)
+        from_centred_basis(in_centred_basis(wide).constant[None])  # type: ignore[index]
+    assert seen.numel <= 300 * max(D_IN, D_HIDDEN)
 
 
 @pytest.mark.parametrize("d_out", [0, -1, 2.0, True, "3", None])

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
-from bilens.algebra.directions import centred_basis, centred_directions
 from bilens.algebra.map_changes import map_difference, noise_change, noise_draw, quantise
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import ShapeError, UsageError
@@ -121,12 +120,6 @@ def test_a_draw_has_the_size_of_the_change_and_stays_behind_the_embedding() -> N
     assert 0.3 < float(draw.tensor.norm()) / size < 3
     free = noise_draw(f, g, generator)
     assert float((free.tensor.dense() @ rows.T).abs().max()) > 1e-5
-
-
-def test_the_centred_basis_spans_the_centred_outputs() -> None:
-    basis = centred_basis(5)
-    torch.testing.assert_close(basis @ basis.T, torch.eye(4).double())
-    torch.testing.assert_close(basis.T @ basis, centred_directions(5))
 
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])

@@ -22,6 +22,7 @@ from bilens.api.layer_job import prepare
 from bilens.base.errors import MemoryLimitError, NotQuadraticError, UsageError
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearMLP
+from peak_memory import peak_of
 
 ONE = tiny.loaded(tiny.classifier(bias=True))
 TWO = tiny.loaded(tiny.classifier(n_layers=2))
@@ -228,3 +229,31 @@ def test_the_memory_of_the_level_of_chance_counts() -> None:
         prepare(ONE, many, memory_limit=10**7)
     assert prepare(ONE, many, memory_limit=needed - 1).peak_bytes <= needed - 1  # fewer together
     assert prepare(ONE, Request(null_samples=0), memory_limit=10**7).whole
+
+
+MANY = """
+from bilens.api.decompose import decompose
+from bilens.api.decomposition_request import Request
+from bilens.api.layer_job import plan_layers
+import tiny
+from bilens.nn import BilinearClassifier
+model = tiny.loaded(BilinearClassifier(32, 16, {classes}, bias=True, residual=True))
+decompose(tiny.loaded(BilinearClassifier(32, 16, 3)), Request(outputs="0-1"))
+"""
+
+
+def test_a_few_of_many_classes_take_no_array_of_classes_by_classes() -> None:
+    """20,000 of them by 20,000 would be 3.2 GB."""
+    run = 'measure(lambda: decompose(model, Request(outputs="0-9"), memory_limit="500M"))'
+    assert peak_of(MANY.format(classes=20_000) + run) < 100 * 2**20
+
+
+def test_a_plan_counts_every_class() -> None:
+    run = """
+def plan():
+    (record,) = plan_layers(model, Request(spectrum="top"), memory_limit="2G")
+    assert record["num_outputs"] == 100_000
+    assert record["limit_bytes"] > record["peak_bytes"] > 8 * 100_000 * 5 * 32
+measure(plan)
+"""
+    assert peak_of(MANY.format(classes=100_000) + run) < 300 * 2**20

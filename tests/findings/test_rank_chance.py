@@ -13,18 +13,16 @@ from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.concentration import effective_rank
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.errors import NumericalError
 from bilens.findings.chance import Chance
 from bilens.findings.rank_chance import rank_chances
 from builders import random_map
 
 F = random_map(5, d_out=3, d_hidden=6, d_in=8)
-EYE = torch.eye(3, dtype=torch.float64)
 E = torch.randn(8, 20, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
 def chances(f: QuadraticMap, embedding: Tensor | None = None) -> tuple[Chance, ...]:
-    return rank_chances(f, EYE, embedding, 39, 0, lambda _done: None)
+    return rank_chances(f, embedding, 39, 0, lambda _done: None)
 
 
 def scaled(down: float, left: float, right: float) -> QuadraticMap:
@@ -46,21 +44,14 @@ def test_aligned_branches_have_a_lower_rank_than_chance_gives() -> None:
     branch = torch.randn(12, 16, generator=generator, dtype=torch.float64)
     down = torch.eye(3, 12, dtype=torch.float64)  # output c is the square of one product
     f = QuadraticMap(BilinearTensor(down, branch, branch))
-    ranks = effective_rank(eigendecompose_all(f, EYE, k=None).distinct_from_zero)
+    ranks = effective_rank(eigendecompose_all(f, k=None).distinct_from_zero)
     assert ranks.tolist() == pytest.approx([1.0] * 3)
     assert all(level.low > 1.1 for level in chances(f))
 
 
-def test_a_direction_without_a_level_of_chance_is_refused() -> None:
-    rows = EYE.clone()
-    rows[1] = torch.nan
-    with pytest.raises(NumericalError, match=r"direction\(s\) 1 have no level of chance"):
-        rank_chances(F, rows, None, 39, 0, lambda _done: None)
-
-
 def test_each_rotation_is_reported() -> None:
     done: list[int] = []
-    rank_chances(F, EYE, None, 39, 0, done.append)
+    rank_chances(F, None, 39, 0, done.append)
     assert done == [*range(1, 40)]
 
 

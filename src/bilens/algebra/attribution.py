@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bilens.algebra.directions import outputs_of
 from bilens.algebra.gaussian import checked_covariance
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import (
@@ -193,13 +194,7 @@ def chosen_outputs(f: QuadraticMap, outputs: Sequence[int] | None) -> QuadraticM
             f"outputs={list(outputs)!r}; the map has outputs 0 to {f.sizes.d_out - 1}: pass a "
             "list of at least one of them."
         )
-    rows = torch.tensor(places, device=f.tensor.down.device)
-    return QuadraticMap(
-        type(f.tensor)(f.tensor.down[rows], f.tensor.left, f.tensor.right),
-        None if f.linear is None else f.linear[rows],
-        None if f.constant is None else f.constant[rows],
-        f.basis,
-    )
+    return outputs_of(f, [place for place in places if place is not None])
 
 
 def as_target(

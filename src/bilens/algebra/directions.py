@@ -2,30 +2,78 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
-from bilens.algebra.quadratic_form import QuadraticForm
+from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import as_integer, check_count, check_float_tensor, check_type
 from bilens.base.errors import ShapeError, UsageError
 
-
-def raw_directions(d_out: int) -> Tensor:
-    """Return the (out, out) float64 identity: row c reads output c as it is."""
-    return torch.eye(check_count("d_out", d_out, minimum=1), dtype=torch.float64)
+EPS = torch.finfo(torch.float64).eps
 
 
-def centred_directions(d_out: int) -> Tensor:
-    """Return the (out, out) float64 rows e_c − 1/out: row c reads output c against the mean.
+def raw_directions(d_out: int, outputs: Sequence[int] | None = None) -> Tensor:
+    """Return float64 rows of the (out, out) identity: row c reads output c as it is.
+
+    Args:
+        d_out: number of outputs.
+        outputs: which rows, in the order given; None for all of them, (out, out).
+    """
+    chosen = range(check_count("d_out", d_out, minimum=1)) if outputs is None else outputs
+    rows = torch.zeros(len(chosen), d_out, dtype=torch.float64)
+    rows[torch.arange(len(chosen)), torch.tensor(chosen)] = 1.0
+    return rows
+
+
+def centred_directions(d_out: int, outputs: Sequence[int] | None = None) -> Tensor:
+    """Return float64 rows e_c − 1/out of an (out, out) array: output c against the mean.
 
     Adding one form to all classes changes no softmax prediction, so a reading of a class is
     defined only up to that form; the class-centred reading removes it (softmax gauge).
+
+    Args:
+        d_out: number of outputs.
+        outputs: which rows, in the order given; None for all of them, (out, out).
     """
-    return raw_directions(d_out) - 1 / d_out
+    return raw_directions(d_out, outputs) - 1 / d_out
+
+
+def outputs_of(
+    f: QuadraticMap, outputs: Sequence[int] | None = None, *, centred: bool = False
+) -> QuadraticMap:
+    """Return the map of some outputs alone, None for all, or of each against the mean of all.
+
+    The forms are those along `raw_directions` or `centred_directions`, without an (out, out) array;
+    `left` and `right` are not copied.
+    """
+    chosen = None if outputs is None else torch.tensor(outputs, device=f.tensor.down.device)
+
+    def read(part: Tensor) -> Tensor:
+        kept = part if chosen is None else part[chosen]
+        return kept - part.mean(dim=0) if centred else kept
+
+    return QuadraticMap(
+        BilinearTensor(read(f.tensor.down), f.tensor.left, f.tensor.right),
+        None if f.linear is None else read(f.linear),
+        None if f.constant is None else read(f.constant),
+        f.basis,
+    )
+
+
+def output_form(f: QuadraticMap, output: int) -> QuadraticForm:
+    """Return the form of one output as it is."""
+    tensor, zero = f.tensor, f.tensor.down.new_zeros(())
+    return QuadraticForm(
+        InteractionMatrix(tensor.left, tensor.right, tensor.down[output]),
+        zero.expand(f.sizes.d_in) if f.linear is None else f.linear[output],
+        zero if f.constant is None else f.constant[output],
+        f.basis,
+    )
 
 
 def contrast_direction(d_out: int, positive: int, negative: int) -> Tensor:
@@ -46,16 +94,37 @@ def contrast_direction(d_out: int, positive: int, negative: int) -> Tensor:
     return direction
 
 
-def centred_basis(d_out: int) -> Tensor:
-    """Return (out − 1, out) orthonormal rows: a basis of the class-centred outputs."""
-    # Math: row k is (e_0 + … + e_k − (k + 1) e_{k+1}) / √((k + 1)(k + 2)) (Helmert).
-    sizes = torch.arange(1, check_count("d_out", d_out, minimum=2), dtype=torch.float64)
-    rows = torch.ones(d_out - 1, d_out, dtype=torch.float64).tril()
-    rows[:, 1:] -= torch.diag(sizes)
-    return rows / (sizes * (sizes + 1)).sqrt()[:, None]
+def in_centred_basis(f: QuadraticMap) -> QuadraticMap:
+    """Return the out − 1 coordinates of the class-centred outputs in an orthonormal basis.
+
+    Lengths and singular values are those of `outputs_of(f, centred=True)`, and no coordinate
+    depends on the others. Row k of the basis is
+    (e_0 + … + e_k − (k + 1) e_{k+1}) / √((k + 1)(k + 2)) (Helmert); it is not built.
+    """
+    sizes = torch.arange(
+        1, check_count("d_out", f.sizes.d_out, minimum=2), device=f.tensor.down.device
+    )
+
+    def read(part: Tensor) -> Tensor:
+        count = sizes.to(part).view(-1, *[1] * (part.ndim - 1))
+        return (part[:-1].cumsum(dim=0) - count * part[1:]) / (count * (count + 1)).sqrt()
+
+    return QuadraticMap(
+        BilinearTensor(read(f.tensor.down), f.tensor.left, f.tensor.right),
+        None if f.linear is None else read(f.linear),
+        None if f.constant is None else read(f.constant),
+        f.basis,
+    )
 
 
-EPS = torch.finfo(torch.float64).eps
+def from_centred_basis(direction: Tensor) -> Tensor:
+    """Return (..., out − 1) directions of `in_centred_basis` as directions of the outputs."""
+    count = torch.arange(1, direction.shape[-1] + 1).to(direction)
+    share = direction / (count * (count + 1)).sqrt()
+    result = direction.new_zeros(*direction.shape[:-1], direction.shape[-1] + 1)
+    result[..., :-1] = share.flip(-1).cumsum(dim=-1).flip(-1)  # e_j is in every row from j on
+    result[..., 1:] -= count * share
+    return result
 
 
 @dataclass(frozen=True, eq=False)

@@ -107,13 +107,14 @@ def noise_change(f: QuadraticMap, g: QuadraticMap) -> NoiseChange:
     mixed, size = (left * right).sum(dim=1), down.square().sum(dim=0)
     trace = float(lefts @ rights + mixed @ mixed) / 2  # of H
     moved = in_left * rights + in_right * lefts
-    one = torch.eye(d_out, dtype=torch.float64)
-    output = in_down * trace * one + (d_in + 1) / 2 * (down * moved) @ down.T
+    output = (d_in + 1) / 2 * (down * moved) @ down.T
+    output.diagonal().add_(in_down * trace)
     crossed = (left.T * mixed) @ right
     own = (left.T * rights) @ left + crossed + crossed.T + (right.T * lefts) @ right
     spread = (d_in + 2) * (in_left * (right.T * size) @ right + in_right * (left.T * size) @ left)
-    even = torch.eye(d_in, dtype=torch.float64) * float(size @ moved)
-    return NoiseChange(output, (in_down * d_out * own + spread + even) / 4)
+    inputs = in_down * d_out * own + spread
+    inputs.diagonal().add_(size @ moved)
+    return NoiseChange(output, inputs / 4)
 
 
 def noise_draw(

@@ -26,7 +26,7 @@ from bilens.base.memory import MemoryEstimate
 
 def rotation_null(
     f: QuadraticMap,
-    directions: Tensor,
+    directions: Tensor | None,
     generator: torch.Generator,
     num_samples: int = 99,
     embedding: Tensor | None = None,
@@ -62,7 +62,7 @@ def rotation_null(
 
     Args:
         f: the layer, in the space in which its right branch is rotated.
-        directions: (num, out), one output direction a row.
+        directions: (num, out), one output direction a row; None reads every output as it is.
         generator: the source of randomness.
         num_samples: number of rotations; 99 gives p-values down to 0.01.
         embedding: E, (in, in'), in front of the layer; None where there is none.
@@ -86,12 +86,7 @@ def rotation_null(
     """
     check_type("f", f, QuadraticMap, "use the layer's quadratic_map()")
     check_type("generator", generator, torch.Generator, "use torch.Generator().manual_seed(0)")
-    num, d_out = check_dense_tensor("directions", directions, num_axes=2)
-    if d_out != f.sizes.d_out or num == 0:
-        raise ShapeError(
-            f"directions has shape {tuple(directions.shape)}; expected (num, {f.sizes.d_out}), "
-            "one output direction a row."
-        )
+    num = f.sizes.d_out if directions is None else check_directions(f, directions)
     num_samples = check_count("num_samples", num_samples, minimum=1)
     check_embedding(f, embedding)
     width_before = None if embedding is None else embedding.shape[1]
@@ -107,7 +102,7 @@ def rotation_null(
         down, left, right = (
             part.double() for part in (f.tensor.down, f.tensor.left, f.tensor.right)
         )
-        weights = directions.double() @ down
+        weights = down if directions is None else directions.double() @ down
         corner = torch.linalg.qr(right.T, mode="r").R.T  # (hidden, rank): right = corner Vᵀ
         inputs, corner_before = None, None
         if embedding is not None:
@@ -139,6 +134,17 @@ def joined(samples: list[Ends]) -> RotationNull:
     failed = torch.tensor([one is not Status.OK for one in status], device=numbers.device)
     largest, smallest, rank, *localisations = numbers.masked_fill(failed, torch.nan)
     return RotationNull(largest, smallest, rank, status, *localisations)
+
+
+def check_directions(f: QuadraticMap, directions: Tensor) -> int:
+    """Return the number of (num, out) directions; a row that is not finite passes."""
+    num, d_out = check_dense_tensor("directions", directions, num_axes=2)
+    if d_out != f.sizes.d_out or num == 0:
+        raise ShapeError(
+            f"directions has shape {(num, d_out)}; expected (num, {f.sizes.d_out}), "
+            "one output direction a row."
+        )
+    return num
 
 
 def check_embedding(f: QuadraticMap, embedding: Tensor | None) -> None:

@@ -9,6 +9,7 @@ from functools import partial
 import torch
 
 from bilens.algebra.concentration import effective_rank
+from bilens.algebra.directions import outputs_of
 from bilens.algebra.eigen.batches import select
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
@@ -76,10 +77,10 @@ def run_job(
         progress: called with (layer, outputs done, outputs), then, where there is a level of
             chance, with (layer and "chance", rotations done, rotations).
     """
-    request, f, directions = job.request, job.layer.f, job.read.directions
+    request, f, read = job.request, job.layer.f, job.read.of(job.layer.f)
     eigs = eigendecompose_all(
-        f,
-        directions,
+        read,
+        None,
         job.num_pairs,
         request.which,
         request.method,
@@ -95,7 +96,6 @@ def run_job(
         ranks = effective_rank(torch.where(finite, eigs.distinct_from_zero, 0.0))
         eigs = select(eigs, request.top, request.which)
         chances = levels_of_chance(job, finite.all(dim=1), progress)
-    traces = directions @ f.tensor.traces()
     record = LayerDecomposition(
         job.outputs.layer,
         request.basis,
@@ -109,7 +109,7 @@ def run_job(
         f.sizes.d_hidden,
         f.sizes.d_out,
         job.null_samples,
-        summarise_spectra(eigs, job.read.names, traces, ranks, chances),
+        summarise_spectra(eigs, job.read.names, read.tensor.traces(), ranks, chances),
         job.layer.approximation,
         job.layer.about_input,
     )
@@ -131,8 +131,7 @@ def levels_of_chance(
     stage, samples = f"{job.outputs.layer} chance", job.null_samples
     found = iter(
         rank_chances(
-            job.layer.behind,
-            job.read.directions[decomposed],
+            outputs_of(job.read.of(job.layer.behind), decomposed.nonzero()[:, 0].tolist()),
             job.layer.embedding,
             samples,
             job.request.seed,

@@ -136,7 +136,7 @@ def prepare(
     outputs = LayerOutputs.of(model, name)
     read = read_outputs(outputs, request)
     mapped = layer_map(model, name, request.basis, inputs)
-    num, d_in = len(read.directions), mapped.f.sizes.d_in
+    num, d_in = len(read.names), mapped.f.sizes.d_in
     null = null_estimate(mapped.behind, mapped.embedding, num, request.null_samples)
     d_before = d_in if mapped.embedding is None else mapped.embedding.shape[1]
     width = solved_width(mapped.behind.sizes, d_before)
@@ -144,8 +144,8 @@ def prepare(
     small = d_in <= WHOLE_WIDTH and num <= WHOLE_OUTPUTS and work <= WHOLE_WORK
     whole = request.spectrum == "whole" or (request.spectrum == "auto" and small)
     plan = plan_eigendecomposition(
-        mapped.f,
-        read.directions,
+        read.of(mapped.f),
+        None,
         None if whole else min(request.top, d_in),
         request.method,
         precision=request.precision,

@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-from bilens.algebra.directions import centred_directions, contrast_direction, raw_directions
+from bilens.algebra.directions import contrast_direction, outputs_of
+from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.api.decomposition_request import Request
 from bilens.base.errors import UsageError
 from bilens.io.load import LoadedModel
@@ -64,13 +62,20 @@ class OutputReading:
 
     Attributes:
         names: one for each direction.
-        directions: (num, out) float64, one output direction a row.
+        outputs: the output of each direction; of a contrast the positive and the negative one.
         reading: "class-centred", "raw" or "contrast".
     """
 
     names: list[str]
-    directions: Tensor
+    outputs: list[int]
     reading: str
+
+    def of(self, f: QuadraticMap) -> QuadraticMap:
+        """Return what is read of a map with the outputs of the layer, one output a direction."""
+        if self.reading != "contrast":
+            return outputs_of(f, self.outputs, centred=self.reading == "class-centred")
+        row = contrast_direction(f.sizes.d_out, *self.outputs)
+        return f.compose_output(row[None].to(f.tensor.down))
 
 
 def read_outputs(outputs: LayerOutputs, request: Request) -> OutputReading:
@@ -84,16 +89,16 @@ def read_outputs(outputs: LayerOutputs, request: Request) -> OutputReading:
     if request.contrast is not None:
         outputs.refuse_neurons("a contrast reads one class against another")
         first, second = (output_index(value, outputs) for value in request.contrast)
-        row = contrast_direction(d_out, first, second)
-        return OutputReading([f"{names[first]} − {names[second]}"], row[None], "contrast")
+        contrast_direction(d_out, first, second)  # refuses outputs that there are not
+        return OutputReading([f"{names[first]} − {names[second]}"], [first, second], "contrast")
     chosen = select_outputs(request.outputs, outputs)
     if request.reading == "centred":
         outputs.refuse_neurons("a class-centred reading is against the mean of all classes")
     if request.reading == "centred" or (request.reading is None and outputs.kind == "logits"):
-        rows, reading = centred_directions(d_out), "class-centred"
+        reading = "class-centred"
     else:
-        rows, reading = raw_directions(d_out), "raw"
-    return OutputReading([names[index] for index in chosen], rows[torch.tensor(chosen)], reading)
+        reading = "raw"
+    return OutputReading([names[index] for index in chosen], chosen, reading)
 
 
 def output_index(value: int | str, outputs: LayerOutputs) -> int:

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bilens.algebra.directions import raw_directions
+from bilens.algebra.directions import output_form
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import checked_directions, eigendecompose
 from bilens.algebra.map_changes import Kind, quantise
@@ -131,9 +131,13 @@ def quantisation_stability(
     """
     short = quantise(f, kind)
     rows = checked_directions(f, directions)
-    rows = raw_directions(f.sizes.d_out) if rows is None else rows
     whole = f.detach().to(torch.float64)
-    forms = (spectrum_stability(whole.form(row), short.form(row), k) for row in rows)
+    if rows is None:
+        outputs = range(f.sizes.d_out)
+        pairs = ((output_form(whole, output), output_form(short, output)) for output in outputs)
+    else:
+        pairs = ((whole.form(row), short.form(row)) for row in rows)
+    forms = (spectrum_stability(*pair, k) for pair in pairs)
     return QuantisationStability(kind, short, tuple(forms))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bilens.algebra.directions import centred_directions
+from bilens.algebra.directions import outputs_of
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.rotation_null import rotation_null
@@ -93,8 +93,8 @@ def audit_classifier(
     eigs = class_centred(module)
     generator = torch.Generator().manual_seed(seed)
     null = rotation_null(
-        module.quadratic_map("embedding"),
-        centred_directions(summary.d_output),
+        outputs_of(module.quadratic_map("embedding"), centred=True),
+        None,
         generator,
         null_samples,
         embedding=module.embed.weight,
@@ -120,7 +120,7 @@ def audit_classifier(
     verdict += judge_warnings(overfitting, triggers, summary.output_names)
     proven = None
     if provable(exactness, eigs):
-        centred = f.compose_output(centred_directions(summary.d_output))
+        centred = outputs_of(f, centred=True)
         forms = ClassForms(module, f, centred, eigs)
         proven = classifier_guarantees(forms, data, Extent(), progress)
     return AuditFindings(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bilens.algebra.directions import centred_directions
+from bilens.algebra.directions import output_form, outputs_of
 from bilens.algebra.interactions.streaming_statistics import RunningTop
 from bilens.algebra.quadratic_map import QuadraticMap
 
@@ -57,7 +57,7 @@ def gauge_free(f: QuadraticMap) -> QuadraticMap:
     """Return the map that is read: class-centred outputs, or the one output as it is."""
     d_out = f.sizes.d_out
     f = f.to(torch.float64)
-    return f if d_out == 1 else f.compose_output(centred_directions(d_out))
+    return f if d_out == 1 else outputs_of(f, centred=True)
 
 
 def output_effects(
@@ -76,7 +76,7 @@ def output_effects(
 
 
 def _effects(f: QuadraticMap, index: int, name: str, num_pairs: int) -> OutputEffects:
-    form = f.form(torch.eye(f.sizes.d_out, dtype=torch.float64)[index])
+    form = output_form(f, index)
     matrix, linear = form.matrix, form.linear
     squares = (matrix.left * matrix.right * matrix.weight[:, None]).sum(dim=0)
     pairs, pair_variance = _strongest(matrix.left, matrix.right, matrix.weight, num_pairs)

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from bilens.algebra.directions import output_form
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_finite
 from bilens.base.errors import NonFiniteError
@@ -61,7 +62,7 @@ def _compare(
 def read_densely(f: QuadraticMap, x: Tensor) -> Tensor:
     """Return f(x) through the dense matrix of each output, (batch, out)."""
     outputs = []
-    for direction in torch.eye(f.sizes.d_out, dtype=x.dtype):
-        form = f.form(direction)
+    for output in range(f.sizes.d_out):
+        form = output_form(f, output)
         outputs.append(((x @ form.dense()) * x).sum(dim=1) + x @ form.linear + form.constant)
     return torch.stack(outputs, dim=1)

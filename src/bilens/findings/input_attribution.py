@@ -72,7 +72,7 @@ def attribute_prediction(
     if d_out > 1:
         kinds = ("class", "contrast")
         rival = order[1] if label is None or label == winner else label
-        rows = [centred_directions(d_out)[winner], contrast_direction(d_out, winner, rival)]
+        rows = [centred_directions(d_out, [winner])[0], contrast_direction(d_out, winner, rival)]
         read = f.compose_output(torch.stack(rows))
     values = attribute(read, x[None], baseline)[0]
     here, there = read(x[None])[0], read(baseline[None])[0]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bilens.algebra.directions import output_form
 from bilens.algebra.quadratic_map import QuadraticMap
 
 REACH = 3.0  # standard deviations of a column that a value may be from its mean
@@ -51,7 +52,7 @@ def loudest_values(f: QuadraticMap) -> tuple[LoudestValues, ...]:
 
 
 def _of_output(f: QuadraticMap, output: int) -> LoudestValues:
-    form = f.form(torch.eye(f.sizes.d_out, dtype=torch.float64)[output])
+    form = output_form(f, output)
     matrix, linear = form.matrix, form.linear
     left, right = matrix.left, matrix.right
     squares = (left * right * matrix.weight[:, None]).sum(dim=0)

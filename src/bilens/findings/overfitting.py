@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.concentration import localisation, roughness
+from bilens.algebra.directions import outputs_of
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.gram.input_gram import input_gram
@@ -113,8 +114,7 @@ def readings_by_chance(
 
     Cost: O(hidden² · in + in²) and one spectrum.
     """
-    direction = torch.eye(rotated.sizes.d_out, dtype=torch.float64)[output : output + 1]
-    eigs = eigendecompose_all(rotated, direction, k=min(LEADING, rotated.sizes.d_in))
+    eigs = eigendecompose_all(outputs_of(rotated, [output]), k=min(LEADING, rotated.sizes.d_in))
     return readings(subject, rotated, eigs.eigenvectors, images)
 
 

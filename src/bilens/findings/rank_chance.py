@@ -18,24 +18,22 @@ LARGEST_EXPONENT = 1000  # of a scale: 2^±1000 can be written in float64
 
 def rank_chances(
     f: QuadraticMap,
-    directions: Tensor,
     embedding: Tensor | None,
     num_samples: int,
     seed: int,
     progress: Callable[[int], None],
     memory_limit: int | None = None,
 ) -> tuple[Chance, ...]:
-    """Return the effective ranks that the rotation null gives, one level for each direction.
+    """Return the effective ranks that the rotation null gives, one level for each output.
 
     An effective rank has no scale, so the factors are brought to one where products of them
     neither overflow nor vanish. It is a power of two: nothing is rounded.
 
-    Cost: `num_samples` times O(hidden² · width), and O(width³) for each direction, where width is
+    Cost: `num_samples` times O(hidden² · width), and O(width³) for each output, where width is
     that of the matrices solved.
 
     Args:
         f: the layer in the space in which its right branch is rotated.
-        directions: (num, out), one output direction a row.
         embedding: (in, in'), in front of the layer; None where there is none.
         num_samples: rotations, at least 39.
         seed: of the rotations.
@@ -50,7 +48,7 @@ def rank_chances(
     factors = (in_unit_scale(part) for part in (tensor.down, tensor.left, tensor.right))
     null = rotation_null(
         QuadraticMap(BilinearTensor(*factors)),
-        directions,
+        None,
         torch.Generator().manual_seed(seed),
         num_samples,
         embedding=None if embedding is None else in_unit_scale(embedding.detach().double()),

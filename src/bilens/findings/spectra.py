@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.concentration import effective_rank
-from bilens.algebra.directions import raw_directions
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
@@ -69,7 +68,7 @@ def read_classes(
 
 def whole_ranks(f: QuadraticMap) -> Tensor:
     """Return the effective rank of each output's own form, (out,)."""
-    eigs = eigendecompose_all(f, raw_directions(f.sizes.d_out), k=None)
+    eigs = eigendecompose_all(f, k=None)
     eigs.check_usable()
     return effective_rank(eigs.distinct_from_zero)
 

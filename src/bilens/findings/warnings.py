@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
-from bilens.algebra.directions import centred_directions
+from bilens.algebra.directions import outputs_of
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null import RotationNull, random_frame
@@ -58,7 +58,7 @@ def read_warnings(
 def centred_map(module: BilinearClassifier) -> QuadraticMap:
     """Return the map from the inputs to the class-centred logits."""
     f = module.quadratic_map().detach()
-    return f.compose_output(centred_directions(f.sizes.d_out))
+    return outputs_of(f, centred=True)
 
 
 def rotated_maps(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bilens.algebra.directions import outputs_of
 from bilens.algebra.eigen.cost import Precision
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
@@ -141,7 +142,11 @@ def trace_layer(
     check_type("g", g, QuadraticMap, "use latent_map(f, encoder, offset)")
     available = g.sizes.d_out if directions is None else len(directions)
     chosen = check_latents(latents, available)
-    rows = check_directions(directions, g.sizes.d_out)[chosen]
+    rows = check_directions(directions, g.sizes.d_out)
+    if rows is None:
+        g = outputs_of(g, chosen.tolist())
+    else:
+        rows = rows[chosen]
     interactions = listed_interactions(
         g, dictionary, rows, bias=bias, top=top, progress=progress, memory_limit=memory_limit
     )
@@ -155,8 +160,4 @@ def trace_layer(
 
 def only(g: QuadraticMap, latents: Tensor) -> QuadraticMap:
     """Return the map of some outputs alone, in the order given."""
-    if torch.equal(latents, torch.arange(g.sizes.d_out)):
-        return g
-    rows = torch.zeros(len(latents), g.sizes.d_out, dtype=g.dtype, device=g.tensor.down.device)
-    rows[torch.arange(len(latents)), latents] = 1.0
-    return g.compose_output(rows)
+    return outputs_of(g, latents.tolist())

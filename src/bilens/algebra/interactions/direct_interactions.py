@@ -116,24 +116,26 @@ def direct_interactions(
     num_features = check_dictionary(f, dictionary)
     check_finite("dictionary", dictionary)
     rows = check_directions(directions, f.sizes.d_out)
+    num = f.sizes.d_out if rows is None else len(rows)
     own, cross = check_options(num_features, top, bins, bins if self_bins is None else self_bins)
     block = check_choices(block, precision)
     spares = max(own.size, cross.size) + SPARE
-    need = StreamMemory(f.sizes, num_features, len(rows), spares, precision)
+    need = StreamMemory(f.sizes, num_features, num, spares, precision)
     plan = plan_memory(need, block, memory_limit)
     with torch.no_grad():
         f = f.detach().to(torch.float64)
         dictionary = dictionary.detach().to(f.tensor.down.device)
-        rows = rows.to(f.tensor.down.device)
+        rows = None if rows is None else rows.to(f.tensor.down.device)
         factors = FeatureFactors.of(f, dictionary, precision, plan.block, plan.keep)
         # One product for each row, so that no bit depends on the other rows.
-        weights = torch.stack([row @ f.tensor.down for row in rows])
+        down = f.tensor.down
+        weights = down if rows is None else torch.stack([row @ down for row in rows])
         engine = Engine.of(f, rows, check_bias(bias, f), factors, weights, plan.block)
         reader = Reader(factors, own, cross, plan.block)
         found = list(read_each(engine, reader, progress))
         listed = [torch.stack([pair[kind].values for pair in found]) for kind in (0, 1)]
         totals = engine.totals(*listed)
-        gap = reader.nothing(rows.device)
+        gap = reader.nothing(down.device)
         known = zip(found, totals.known.tolist(), strict=True)
         selfs, crosses = zip(*(pair if good else gap for pair, good in known), strict=True)
         return DirectInteractions(

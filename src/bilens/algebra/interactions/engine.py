@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bilens.algebra.directions import raw_directions
 from bilens.algebra.gram.blocks import blocks
 from bilens.algebra.gram.squared_norms import squared_norms
 from bilens.algebra.interactions.feature_factors import FeatureFactors
@@ -30,7 +29,8 @@ class Engine:
     """
 
     f: QuadraticMap  # float64
-    rows: Tensor  # (num, out) float64, the directions; some may not be finite
+    # (num, out) float64, the directions, of which some may not be finite; None for all outputs
+    rows: Tensor | None
     bias: Tensor  # (in,)
     factors: FeatureFactors
     block: int  # features that are read at a time
@@ -43,7 +43,7 @@ class Engine:
     def of(
         cls,
         f: QuadraticMap,
-        rows: Tensor,
+        rows: Tensor | None,
         bias: Tensor,
         factors: FeatureFactors,
         weights: Tensor,
@@ -77,15 +77,19 @@ class Engine:
     def _affine(self) -> tuple[Tensor, Tensor]:
         """Return Dᵀ(2Qb + linear) and u·f(b), (num, features) and (num,)."""
         f, bias, dictionary = self.f, self.bias, self.factors.dictionary
-        weights = self.rows @ f.tensor.down
+        weights = self.read(f.tensor.down)
         left, right = f.tensor.left @ bias, f.tensor.right @ bias
         linear = (weights * right) @ f.tensor.left + (weights * left) @ f.tensor.right
         if f.linear is not None:
-            linear = linear + self.rows @ f.linear
+            linear = linear + self.read(f.linear)
         result = linear.new_empty(len(linear), dictionary.shape[1])
         for part in blocks(dictionary.shape[1], self.block):
             torch.mm(linear, dictionary[:, part].double(), out=result[:, part])
-        return result, self.rows @ f(bias)
+        return result, self.read(f(bias))
+
+    def read(self, part: Tensor) -> Tensor:
+        """Return a part of the map, (out, ...), along the directions."""
+        return part if self.rows is None else self.rows @ part
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,10 +107,10 @@ class Totals:
         return tuple(Status.OK if good else Status.NOT_FINITE for good in self.known.tolist())
 
 
-def check_directions(directions: Tensor | None, d_out: int) -> Tensor:
+def check_directions(directions: Tensor | None, d_out: int) -> Tensor | None:
     """Return the output directions as float64 rows; a row that is not finite passes."""
     if directions is None:
-        return raw_directions(d_out)
+        return None
     num, length = check_dense_tensor("directions", directions, num_axes=2)
     if length != d_out or num == 0:
         raise ShapeError(

@@ -52,18 +52,20 @@ def listed_interactions(
     features = check_dictionary(f, dictionary)
     check_finite("dictionary", dictionary)
     rows = check_directions(directions, f.sizes.d_out)
+    num = f.sizes.d_out if rows is None else len(rows)
     top = check_count("top", top, minimum=1)
-    packed = plan_packed(f, features, len(rows), memory_limit)
+    packed = plan_packed(f, features, num, memory_limit)
     with torch.no_grad():
         f = f.detach().to(torch.float64)
-        rows = rows.to(f.tensor.down.device)
+        rows = None if rows is None else rows.to(f.tensor.down.device)
         dictionary = dictionary.detach().to(f.tensor.down.device)
         factors = FeatureFactors.of(f, dictionary, torch.float64, ROWS, keep=True)
-        engine = Engine.of(f, rows, check_bias(bias, f), factors, rows @ f.tensor.down, ROWS)
+        weights = f.tensor.down if rows is None else rows @ f.tensor.down
+        engine = Engine.of(f, rows, check_bias(bias, f), factors, weights, ROWS)
         lister = Lister(
             engine,
             factors.columns(slice(None)).float(),
-            shares_of_outputs(engine) if packed else None,
+            shares_of_outputs(engine, rows) if packed and rows is not None else None,
         )
         own, cross = lister.own(top), lister.cross(top, progress)
         totals = engine.totals(own.values, cross.values)
@@ -198,7 +200,7 @@ class Lister:
         return mean, (square - mean.square()).clamp(min=0).sqrt()
 
 
-def shares_of_outputs(engine: Engine) -> tuple[PackedForms, Tensor] | None:
+def shares_of_outputs(engine: Engine, rows: Tensor) -> tuple[PackedForms, Tensor] | None:
     """Return the forms of all outputs, and how much of each a direction takes.
 
     None where the outputs cancel along a direction, so that float32 would be left with rounding.
@@ -208,7 +210,7 @@ def shares_of_outputs(engine: Engine) -> tuple[PackedForms, Tensor] | None:
     largest = down.abs().max()
     down = down / largest
     scale = torch.exp2(2 * factors.dictionary_exponent) * largest / engine.units
-    shares = (engine.rows * scale[:, None]).where(engine.usable[:, None], 0.0)
+    shares = (rows * scale[:, None]).where(engine.usable[:, None], 0.0)
     if not bool((shares.abs() @ down.abs()).max() < MOST_CANCELLING):  # NaN too
         return None
     forms = PackedForms.of(down.float(), factors.left.float(), factors.right.float())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
-from bilens.algebra.directions import raw_directions
+from bilens.algebra.directions import output_form
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import as_integer
 from bilens.base.errors import UsageError
@@ -112,5 +112,5 @@ def products_of(f: QuadraticMap, vectors: Tensor) -> Tensor:
 
     Cost: O(num · out · hidden · in).
     """
-    forms = [f.form(direction) for direction in raw_directions(f.sizes.d_out)]
+    forms = [output_form(f, output) for output in range(f.sizes.d_out)]
     return torch.stack([form.matvec(vectors) for form in forms], dim=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bilens.algebra.directions import centred_directions, raw_directions
+from bilens.algebra.directions import outputs_of
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.nn import BilinearClassifier
@@ -27,7 +27,7 @@ def published_keys(module: BilinearClassifier) -> Tensor:
     Source: arXiv:2410.08417, §4.4 and App. M.
     """
     f = module.quadratic_map("embedding").detach()
-    return keys(f, raw_directions(f.sizes.d_out)) @ module.embed.weight.detach()
+    return keys(f) @ module.embed.weight.detach()
 
 
 def mended_keys(module: BilinearClassifier) -> Tensor:
@@ -36,16 +36,16 @@ def mended_keys(module: BilinearClassifier) -> Tensor:
     Math: as `published_keys`, with class-centred forms read in the input basis: V holds pixels.
     """
     f = module.quadratic_map().detach()
-    return keys(f, centred_directions(f.sizes.d_out))
+    return keys(outputs_of(f, centred=True))
 
 
-def keys(f: QuadraticMap, directions: Tensor) -> Tensor:
-    """Return the first columns of the pseudo-inverse for each direction, (num, USED, in).
+def keys(f: QuadraticMap) -> Tensor:
+    """Return the first columns of the pseudo-inverse for each output, (out, USED, in).
 
     Raises:
         NumericalError: If a form could not be decomposed.
     """
-    eigs = eigendecompose_all(f, directions, min(PER_CLASS, f.sizes.d_in), "largest")
+    eigs = eigendecompose_all(f, None, min(PER_CLASS, f.sizes.d_in), "largest")
     eigs.check_usable()
     classes, k, width = eigs.eigenvectors.shape
     inverse: Tensor = torch.linalg.pinv(eigs.eigenvectors.reshape(classes * k, width))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from bilens.algebra.directions import centred_directions
+from bilens.algebra.directions import outputs_of
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.base.checks import check_count, check_memory
 from bilens.base.errors import NotQuadraticError, NumericalError, UsageError
@@ -94,7 +94,7 @@ def certify_classifier(
     exactness = agreeing(check_exactness(module, seed))
     wide = in_float64(module)
     f = wide.quadratic_map().detach()
-    centred = f.compose_output(centred_directions(classes))
+    centred = outputs_of(f, centred=True)
     eigs = eigendecompose_all(centred, k=None)
     eigs.check_usable()
     extent = Extent(samples, truncate, radius, linf_seed=seed, rounding=True)

@@ -6,9 +6,8 @@ import copy
 from typing import get_args
 
 import torch
-from torch import Tensor
 
-from bilens.algebra.directions import centred_directions
+from bilens.algebra.directions import output_form, outputs_of
 from bilens.algebra.map_changes import Kind, rounded
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import UsageError
@@ -39,12 +38,15 @@ def _stability(module: BilinearClassifier, f: QuadraticMap, kind: Kind) -> Round
         short = rounded_copy(module, kind).quadratic_map().detach()
     except UsageError as error:  # a weight beyond float16
         return RoundingStability(kind, str(error), ())
-    rows = centred_directions(f.sizes.d_out)
-    return RoundingStability(kind, None, tuple(_of_class(f, short, row) for row in rows))
+    whole, short = outputs_of(f, centred=True), outputs_of(short, centred=True)
+    classes = range(f.sizes.d_out)
+    return RoundingStability(kind, None, tuple(_of_class(whole, short, one) for one in classes))
 
 
-def _of_class(f: QuadraticMap, short: QuadraticMap, direction: Tensor) -> RoundedClass:
-    found = spectrum_stability(f.form(direction), short.form(direction))  # all pairs prove gaps
+def _of_class(f: QuadraticMap, short: QuadraticMap, output: int) -> RoundedClass:
+    found = spectrum_stability(
+        output_form(f, output), output_form(short, output)
+    )  # all pairs prove gaps
     return RoundedClass(
         change=found.change,
         norm=found.norm,

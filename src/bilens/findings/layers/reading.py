@@ -11,7 +11,7 @@ from torch import Tensor
 from bilens.algebra.approximation.layer_fit import closest_to_layer
 from bilens.algebra.approximation.layer_weights import Layer, in_float64
 from bilens.algebra.approximation.quadratic_fit import THRESHOLD, QuadraticFit, fit_layers
-from bilens.algebra.directions import centred_basis
+from bilens.algebra.directions import from_centred_basis, in_centred_basis
 from bilens.algebra.eigen.eigendecompose import eigendecompose
 from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.hosvd import HOSVD, hosvd
@@ -49,13 +49,13 @@ class Opened:
     Attributes:
         layer: the weights, in float64.
         fit: the map closest to it, with R².
-        basis: (out − 1, out), rows in which logits are read class-centred; None for other outputs.
+        classes: whether the outputs are logits, which are read class-centred, in a basis.
         embedding: E, (width, in), contained in both branches; None where there is none.
     """
 
     layer: Layer
     fit: QuadraticFit
-    basis: Tensor | None
+    classes: bool
     embedding: Tensor | None
 
     @property
@@ -64,11 +64,11 @@ class Opened:
         if not self.fit.usable:
             return None
         f = self.fit.quadratic_map
-        return f if self.basis is None else f.compose_output(self.basis)
+        return in_centred_basis(f) if self.classes else f
 
     def output(self, direction: Tensor) -> Tensor:
         """Return a direction of the map's outputs as one of the layer's."""
-        return direction if self.basis is None else direction @ self.basis
+        return from_centred_basis(direction) if self.classes else direction
 
 
 def open_layer(subject: LayerSubject, seed: int, threshold: float = THRESHOLD) -> Opened:
@@ -84,7 +84,7 @@ def open_layer(subject: LayerSubject, seed: int, threshold: float = THRESHOLD) -
     return Opened(
         layer,
         fit,
-        centred_basis(len(layer.down)) if subject.classes else None,
+        subject.classes,
         None if subject.embedding is None else subject.embedding(),
     )
 
