@@ -294,11 +294,7 @@ def test_a_square_says_its_value_and_has_its_colour() -> None:
     assert [cell.get("fill") for cell in cells[1::2]] == ["#9e0a26", "#ffffff"]
 
 
-LINES = [
-    {"step": 100, "train_loss": 4.0, "held_out_loss": 4.5},
-    {"step": 200, "train_loss": 2.0, "held_out_loss": 3.25},
-    {"step": 300, "train_loss": 1.0, "held_out_loss": 3.5},
-]
+LINES = [(100, 4.0, 4.5), (200, 2.0, 3.25), (300, 1.0, 3.5)]
 Curve = training.Curve
 
 

@@ -115,7 +115,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
     for document in map(check_trace, trace_documents.variants().values()):
         render_trace(document)
     attribution_plate(explain_image(tiny.loaded(tiny.trained()), tiny.images(), [0]))
-    loss_figure([{"step": 1, "train_loss": 2.0, "held_out_loss": 3.0}])
+    loss_figure([(1, 2.0, 3.0)])
     assert sorted(set(CATALOGUES["en"]) - used) == []
 
 

@@ -111,8 +111,8 @@ def train_language(
         on_epoch=lambda line: on_line(line, job.epochs),
         say=say,
     )
-    curve = loss_figure([line.to_dict() for line in result.history])
-    write_file(folder / CURVE_NAME, curve.encode())
+    losses = [(line.step, line.train_loss, line.held_out_loss) for line in result.history]
+    write_file(folder / CURVE_NAME, loss_figure(losses).encode())
     run = open_language_run(folder)
     sample = sample_text(run.model, run.tokenizer, recipe.seed)
     num_weights = sum(weight.numel() for weight in run.model.parameters())

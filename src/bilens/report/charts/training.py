@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup
 
@@ -83,19 +82,15 @@ def legend(curves: Sequence[Curve], right: float) -> Markup:
     return joined(*parts)
 
 
-def loss_figure(lines: Sequence[Mapping[str, Any]], lang: str = "en") -> str:
-    """Return training and held-out loss of a language model, drawn from the lines of its run."""
+def loss_figure(lines: Sequence[tuple[int, float, float]], lang: str = "en") -> str:
+    """Return the losses of a language model as a file; a line is step, training, held-out loss."""
     t = load_catalogue(lang)
-
-    def points(key: str) -> tuple[tuple[float, float], ...]:
-        return tuple((line["step"], line[key]) for line in lines)
-
     curves = [
-        Curve(t("loss.held_out"), points("held_out_loss")),
-        Curve(t("loss.train"), points("train_loss"), dashed=True),
+        Curve(t("loss.held_out"), tuple((step, held_out) for step, _, held_out in lines)),
+        Curve(t("loss.train"), tuple((step, train) for step, train, _ in lines), dashed=True),
     ]
-    best = min(loss for _, loss in curves[0].points)
-    description = t("loss.text", best=f"{best:.4f}", step=f"{lines[-1]['step']:,}")
+    best, last = min(held_out for *_, held_out in lines), lines[-1][0]
+    description = t("loss.text", best=f"{best:.4f}", step=f"{last:,}")
     return line_figure(
         t("loss.title"), t("loss.step"), t("loss.nats"), curves, description=description
     )
