@@ -19,8 +19,7 @@ from bench import attributions, radii
 from bilens.api.provenance import describe_run
 from bilens.data.images import ImageDataset, load_images
 from bilens.nn import BilinearClassifier
-from bilens.train.loop import accuracy, start_run, train
-from bilens.train.recipe import Recipe
+from bilens.train.tasks.image import Recipe, accuracy, train_classifier
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
 DIGITS = 1000  # test digits for radii and attacks
@@ -31,11 +30,7 @@ NOISES = (0.5, 0.0)  # models trained with and without noise on the pixels
 def trained(data: ImageDataset, noise: float) -> BilinearClassifier:
     """Return a model of one bilinear layer, trained on the training images."""
     recipe = Recipe(d_hidden=256, epochs=20, noise=noise, weight_decay=1.0, precision="float32")
-    run = start_run(recipe.resolved(), data.train_images.shape[1], len(data.class_names))
-    for _ in train(run, data, recipe.resolved(), lambda _run: None):
-        pass
-    model: BilinearClassifier = run.model.eval()
-    return model
+    return train_classifier(data, recipe).eval()
 
 
 def measure(data: ImageDataset) -> dict[str, Any]:

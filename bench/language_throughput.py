@@ -29,20 +29,15 @@ from bench.plain_language_model import (
 )
 from bilens.api.provenance import describe_run
 from bilens.data.text import load_text
-from bilens.train.language.loop import (
+from bilens.data.tokenizer import train_tokenizer
+from bilens.train.corpus import Batches, CorpusTokens, tokens_of, windows
+from bilens.train.tasks.language import (
     EVALUATION_TOKENS,
+    LanguageRecipe,
+    default_recipe,
     held_out_loss,
-    num_lines,
     start_run,
     train_step,
-)
-from bilens.train.language.recipe import LanguageRecipe, default_recipe
-from bilens.train.language.tokens import (
-    Batches,
-    CorpusTokens,
-    tokenizer_of,
-    tokens_of,
-    windows,
 )
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
@@ -63,7 +58,7 @@ class Round:
 def our_rounds(data: CorpusTokens, recipe: LanguageRecipe, vocab_size: int) -> Iterator[Round]:
     """Train and evaluate with bilens."""
     run = start_run(recipe, vocab_size)
-    batches, numbers = Batches(data.train, recipe), itertools.count()
+    batches, numbers = batches_of(data, recipe), itertools.count()
 
     def steps() -> None:
         run.model.train()
@@ -71,6 +66,11 @@ def our_rounds(data: CorpusTokens, recipe: LanguageRecipe, vocab_size: int) -> I
             train_step(run, batches.batch(number), recipe, number)
 
     yield from rounds(steps, lambda: held_out_loss(run.model, data.held_out, recipe.n_ctx))
+
+
+def batches_of(data: CorpusTokens, recipe: LanguageRecipe) -> Batches:
+    """Return the batches of a run."""
+    return Batches(data.train, recipe.n_ctx, recipe.batch_size, recipe.seed)
 
 
 def plain_rounds(data: CorpusTokens, recipe: LanguageRecipe, vocab_size: int) -> Iterator[Round]:
@@ -127,8 +127,8 @@ def measure(data: CorpusTokens, recipe: LanguageRecipe, vocab_size: int) -> dict
         for name, loop in loops.items():
             results[name].append(next(loop))
     results = {name: found[1:] for name, found in results.items()}
-    total = Batches(data.train, recipe).total_steps
-    steps = total / num_lines(total, recipe.evaluations)
+    total = batches_of(data, recipe).total_steps(recipe.epochs, recipe.steps)
+    steps = total / min(recipe.evaluations, total)
     medians = {name: summary(found, steps) for name, found in results.items()}
     ratios = {
         name: {
@@ -205,7 +205,7 @@ def prepare(corpus: str) -> tuple[CorpusTokens, LanguageRecipe, int, str]:
     text = load_text(corpus)
     recipe = default_recipe(corpus)
     recipe = replace(recipe, n_ctx=min(recipe.n_ctx, LONGEST - 1), dropout=0.0)
-    tokenizer = tokenizer_of(text, recipe)
+    tokenizer = train_tokenizer(text.documents, recipe.vocab_size, recipe.tokenizer)
     recipe = replace(recipe, vocab_size=tokenizer.vocab_size)
     return tokens_of(text, tokenizer, recipe.n_ctx), recipe, tokenizer.vocab_size, text.name
 

@@ -21,8 +21,7 @@ from bilens.findings.attacks.records import TOLERANCE, AttackFindings
 from bilens.findings.attacks.request import AttackRequest
 from bilens.findings.subject import LabelledImages
 from bilens.nn import BilinearClassifier
-from bilens.train.loop import accuracy, start_run, train
-from bilens.train.recipe import Recipe
+from bilens.train.tasks.image import Recipe, accuracy, train_classifier
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
 SEEDS = (0, 1, 2)
@@ -53,10 +52,7 @@ SETTINGS = (
 
 def trained(recipe: Recipe, data: ImageDataset) -> BilinearClassifier:
     """Return a model at the end of its recipe."""
-    run = start_run(recipe, data.train_images.shape[1], len(data.class_names))
-    for _ in train(run, data, recipe, lambda _run: None):
-        pass
-    return run.model
+    return train_classifier(data, recipe)
 
 
 def attacked(setting: Setting, seed: int, data: ImageDataset) -> dict[str, Any]:

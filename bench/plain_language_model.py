@@ -19,8 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from bilens.nn import BilinearTransformer
 from bilens.nn.transformer_config import TransformerConfig
-from bilens.train.language.loop import BETAS
-from bilens.train.language.recipe import LanguageRecipe
+from bilens.train.tasks.language import BETAS, LanguageRecipe
 
 
 class Norm(nn.Module):

@@ -33,7 +33,7 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.api.provenance import describe_run
 from bilens.api.quadratic_fit import quadratic_fit
 from bilens.data.images import ImageDataset, load_images
-from bilens.train.recipe import Recipe
+from bilens.train.tasks.image import Recipe
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
 LAYERS, SAMPLES, BLOCK = 20, 1_000_000, 50_000

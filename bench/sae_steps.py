@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bilens.api.provenance import describe_run
 from bilens.nn import TopKSAE
-from bilens.train.sae.loop import CLIP, losses, remove_parallel
+from bilens.train.tasks.sae import CLIP, losses, remove_parallel
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
 SIZES = ((128, 512, 30), (192, 768, 30), (512, 2048, 30))  # d_in, latents, k

@@ -26,8 +26,8 @@ from torch.utils.data import DataLoader, Dataset
 from bilens.api.provenance import describe_run
 from bilens.data.images import ImageDataset, load_images
 from bilens.nn import BilinearClassifier
-from bilens.train.loop import accuracy, start_run, train
-from bilens.train.recipe import Recipe
+from bilens.train.loop import train
+from bilens.train.tasks.image import ImageTask, Recipe, accuracy
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
 TARGET = 0.55
@@ -92,8 +92,8 @@ def plain_epochs(data: ImageDataset, recipe: Recipe) -> Iterator[Epoch]:
 def our_epochs(data: ImageDataset, recipe: Recipe) -> Iterator[Epoch]:
     """Train with the loop of bilens; its setting-up counts as part of the first epoch."""
     began = time.perf_counter()
-    run = start_run(recipe, 784, 10)
-    for metrics in train(run, data, recipe, lambda _run: None):
+    task = ImageTask(data, recipe)
+    for metrics in train(task.start(), task):
         seconds = time.perf_counter() - began
         yield Epoch(seconds, metrics.test_accuracy)
         began = time.perf_counter()

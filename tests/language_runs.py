@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from bilens.data.text import TextCorpus
-from bilens.data.tokenizer import Tokenizer
-from bilens.train.job import TrainingRun
-from bilens.train.language.corpus import CorpusDescription, CorpusOptions
-from bilens.train.language.job import LanguageJob
-from bilens.train.language.loop import LanguageMetrics
-from bilens.train.language.recipe import LanguageRecipe
-from bilens.train.language.tokens import CorpusTokens, tokenizer_of, tokens_of
+from bilens.data.tokenizer import Tokenizer, train_tokenizer
+from bilens.train.corpus import (
+    CorpusDescription,
+    CorpusOptions,
+    CorpusTokens,
+    tokens_of,
+)
+from bilens.train.loop import TrainingRun, train
 from bilens.train.run_folder import TrainingResult, run_in_folder
+from bilens.train.tasks.language import LanguageMetrics, LanguageRecipe, LanguageTask
 
 OPTIONS = CorpusOptions("grammar", limit=150, held_out=0.2)
 RECIPE = LanguageRecipe(
@@ -45,7 +47,7 @@ def corpus() -> TextCorpus:
 @cache
 def tokenizer() -> Tokenizer:
     """Of their words."""
-    return tokenizer_of(corpus(), RECIPE)
+    return train_tokenizer(corpus().documents, RECIPE.vocab_size, RECIPE.tokenizer)
 
 
 @cache
@@ -54,17 +56,17 @@ def tokens() -> CorpusTokens:
     return tokens_of(corpus(), tokenizer(), RECIPE.n_ctx)
 
 
-def job(recipe: LanguageRecipe = RECIPE) -> LanguageJob:
+def task(recipe: LanguageRecipe = RECIPE) -> LanguageTask:
     """A training."""
     about = CorpusDescription.of(OPTIONS, corpus())
-    return LanguageJob(recipe, tokens(), tokenizer(), about)
+    return LanguageTask(recipe, tokens(), tokenizer(), about)
 
 
 def go(
     folder: Path, recipe: LanguageRecipe = RECIPE, **options: Any
 ) -> TrainingResult[LanguageMetrics]:
     """Train in a folder."""
-    return run_in_folder(folder, job(recipe), **options)
+    return run_in_folder(folder, task(recipe), **options)
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
@@ -76,9 +78,9 @@ def history(folder: Path) -> list[dict[str, Any]]:
 
 def trained(recipe: LanguageRecipe = RECIPE) -> TrainingRun[Any]:
     """A run at its end, without a folder."""
-    training = job(recipe)
+    training = task(recipe)
     run = training.start()
-    for _ in training.train(run, lambda _run: None):
+    for _ in train(run, training):
         pass
     return run
 

@@ -16,10 +16,8 @@ import tiny
 from bilens.io.load import load
 from bilens.nn import BilinearClassifier
 from bilens.train import run_folder
-from bilens.train.image_job import train_in_folder
-from bilens.train.loop import EpochMetrics
-from bilens.train.recipe import Recipe
 from bilens.train.run_folder import TrainingResult
+from bilens.train.tasks.image import EpochMetrics, Recipe, train_in_folder
 
 DATA = tiny.images()
 RECIPE = dataclasses.replace(tiny.RECIPE, epochs=4, **tiny.EVERYTHING)

@@ -14,9 +14,7 @@ from torch.nn import functional
 from bilens.nn import BilinearTransformer
 from bilens.train.activations import ActivationBuffer
 from bilens.train.run_folder import TrainingResult, run_in_folder
-from bilens.train.sae.job import ReadModel, SAEJob
-from bilens.train.sae.loop import SAELine
-from bilens.train.sae.recipe import SAERecipe
+from bilens.train.tasks.sae import ReadModel, SAELine, SAERecipe, SAESteps, SAETask
 
 VOCABULARY, WIDTH, LAYERS, LENGTH = 11, 8, 2, 12
 HOOKS = ("blocks.0.mlp_in", "blocks.1.mlp_out")
@@ -63,7 +61,7 @@ def changed(**changes: Any) -> SAERecipe:
 def go(folder: Path, recipe: SAERecipe = RECIPE, **options: Any) -> TrainingResult[SAELine]:
     """Train in a folder."""
     read = options.pop("read", None) or read_model()
-    return run_in_folder(folder, SAEJob(recipe, read), **options)
+    return run_in_folder(folder, SAETask(recipe, read), **options)
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
@@ -71,6 +69,14 @@ def history(folder: Path) -> list[dict[str, Any]]:
     lines = (folder / "history.jsonl").read_text().splitlines()
     clock = {"seconds": None, "tokens_per_second": None}
     return [{**json.loads(line), **clock} for line in lines]
+
+
+class Steps(SAESteps):
+    """Autoencoders on activations without a model, which have no folder."""
+
+    def save(self, *_given: object) -> None:
+        """Never asked for."""
+        raise AssertionError
 
 
 class Planted:

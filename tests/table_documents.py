@@ -10,9 +10,8 @@ import torch
 from bilens.api.table_audit import audit_table
 from bilens.io.loaded_model import LoadedModel
 from bilens.nn.classifier import classifier_of_map
-from bilens.train.table.fit import fit_table
-from bilens.train.table.losses import CrossEntropy, Loss, SquaredError
-from bilens.train.table.recipe import TableRecipe
+from bilens.train.newton import CrossEntropy, Loss, SquaredError
+from bilens.train.table_fit import TableRecipe, fit_table
 
 
 def rows(count: int = 60, width: int = 13) -> torch.Tensor:

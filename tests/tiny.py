@@ -14,8 +14,7 @@ from bilens.data.folder import FILES
 from bilens.data.images import ImageDataset
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearClassifier
-from bilens.train.loop import start_run, train
-from bilens.train.recipe import Recipe
+from bilens.train.tasks.image import Recipe, train_classifier
 
 SIDE, CLASSES = 6, 3
 PIXELS = SIDE * SIDE
@@ -136,11 +135,7 @@ def planted(
 @cache
 def trained(recipe: Recipe = RECIPE) -> BilinearClassifier:
     """A model trained without a folder, in float64; always the same object: leave it as it is."""
-    data = images()
-    run = start_run(recipe, PIXELS, CLASSES)
-    for _ in train(run, data, recipe, lambda _run: None):
-        pass
-    return run.model.eval().double()
+    return train_classifier(images(), recipe).eval().double()
 
 
 def loaded(model: BilinearClassifier, **provenance: str) -> LoadedModel:

@@ -10,7 +10,7 @@ import bilens as bl
 from bilens.data.tokenizer import train_tokenizer
 from bilens.nn import BilinearTransformer, TopKSAE
 from bilens.nn.mlp import Gate
-from bilens.train.language.corpus import CorpusDescription, CorpusOptions
+from bilens.train.corpus import CorpusDescription, CorpusOptions
 
 WIDTH, LATENTS, K, N_CTX = 8, 12, 3, 16
 CORPUS = CorpusOptions("grammar", limit=150, held_out=0.4)

@@ -14,8 +14,7 @@ from torch.nn import functional
 
 from bilens.data.images import ImageDataset
 from bilens.nn import BilinearClassifier
-from bilens.train.loop import start_run, train
-from bilens.train.recipe import Recipe
+from bilens.train.tasks.image import Recipe, train_classifier
 
 BATCH_SIZE = 128
 MOST_IMAGES = 600_000  # images times epochs of one model
@@ -138,10 +137,7 @@ def trained(setting: Setting, data: ImageDataset) -> Trained:
         test_images=data.test_images[:WATCHED],
         test_labels=data.test_labels[:WATCHED],
     )
-    run = start_run(recipe, images.shape[1], classes)
-    for _ in train(run, own, recipe, lambda _run: None):
-        pass
-    return Trained(run.model.eval(), images, labels)
+    return Trained(train_classifier(own, recipe).eval(), images, labels)
 
 
 @torch.no_grad()

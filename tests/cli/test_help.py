@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from bilens.cli.app import app
-from bilens.train.recipe import Recipe
+from bilens.train.tasks.image import Recipe
 from bilens.version import VERSION
 from commands import Shell
 
@@ -24,7 +24,7 @@ FROZEN = {
     "train image": (
         "--out --dataset --data-dir --download --no-download --hidden --layers --bias --residual "
         "--gate --epochs --batch-size --learning-rate --weight-decay --noise --model-noise "
-        "--dropout --augment --precision --seed --resume --overwrite --json"
+        "--dropout --augment --precision --device --seed --resume --overwrite --json"
     ),
     "train language": (
         "--corpus --out --column --split --limit --stream --held-out --corpus-seed --tokenizer "
@@ -35,7 +35,7 @@ FROZEN = {
     ),
     "train table": (
         "data --target --out --task --drop --missing --alpha --quadratic-scale --components "
-        "--early-stopping --validation --test --seed --overwrite --json"
+        "--early-stopping --validation --test --device --seed --overwrite --json"
     ),
     "train sae": (
         "model --hook --out --corpus --column --limit --latents --k --sign --tokens --batch-size "

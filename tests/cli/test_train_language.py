@@ -14,8 +14,8 @@ import torch
 
 import runs
 import tiny
-from bilens.train.language.job import open_language_run
-from bilens.train.language.recipe import GRAMMAR_RECIPE
+from bilens.train.model_bundle import open_model_bundle
+from bilens.train.tasks.language import GRAMMAR_RECIPE
 from commands import FILE, NUMERICAL, USAGE, Shell, assert_one_line
 
 SMALL = [
@@ -34,7 +34,7 @@ def test_a_run_leaves_a_model_that_writes(bilens: Shell, tmp_path: Path) -> None
     assert first.startswith("Held-out loss ")
     assert "bits per byte" in first
     assert rest.rstrip().endswith(f"Model: {folder}")
-    opened = open_language_run(folder)
+    opened = open_model_bundle(folder)
     assert opened.model.config.n_ctx == 15
     assert opened.corpus.options.limit == 150
     svg = (folder / "loss.svg").read_text()
@@ -65,7 +65,7 @@ def test_a_run_that_was_interrupted_goes_on(bilens: Shell, tmp_path: Path) -> No
     assert result.error().endswith("repeat the command with --resume to go on.")
     assert bilens(*line, tmp_path / "run", "--resume").code == 0
     assert bilens(*line, tmp_path / "whole").code == 0
-    first, second = (open_language_run(tmp_path / name).model for name in ("run", "whole"))
+    first, second = (open_model_bundle(tmp_path / name).model for name in ("run", "whole"))
     assert tiny.same_weights(first, second)
 
 

@@ -20,7 +20,7 @@ from bilens.cli.app import app
 from bilens.io.load import load
 from bilens.io.model_folder import save
 from bilens.nn import BilinearMLP, TopKSAE
-from bilens.train.sae.recipe import SAERecipe
+from bilens.train.tasks.sae import SAERecipe
 from commands import FILE, NUMERICAL, USAGE, Shell, assert_one_line
 
 HOOKS = ("blocks.0.mlp_in", "blocks.1.mlp_out")

@@ -16,7 +16,7 @@ from bilens.studies import gates
 from bilens.studies.gates import EQUAL_STEPS, EQUAL_TIME, GATES, GateStudy
 from bilens.studies.runner import run_study
 from bilens.studies.study import StudyOptions
-from bilens.train.language.loop import LanguageMetrics
+from bilens.train.tasks.language import LanguageMetrics
 
 OPTIONS = StudyOptions(corpus="grammar", steps=4)
 SPEEDS = {"bilinear": 1.0, "ReGLU": 1.001, "SwiGLU": 2.0, "GeGLU": 4.0, "GELU MLP": 0.5}

@@ -26,7 +26,7 @@ from bilens.studies.negation_circuit import MLP_IN, fewest, measure_circuit
 from bilens.studies.negation_prompts import NegationPrompts, word_tokens
 from bilens.studies.runner import run_study
 from bilens.studies.study import StudyOptions
-from bilens.train.language.corpus import CorpusDescription, CorpusOptions
+from bilens.train.corpus import CorpusDescription, CorpusOptions
 
 OPTIONS = CorpusOptions("grammar", limit=400)
 

@@ -17,7 +17,7 @@ import pytest
 import runs
 import tiny
 from bilens.base.errors import InterruptedRunError
-from bilens.train.recipe import Recipe
+from bilens.train.tasks.image import Recipe
 
 
 def interrupt(folder: Path, recipe: Recipe, steps: int, **options: Any) -> None:

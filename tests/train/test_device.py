@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from bilens.base.errors import UsageError
-from bilens.train import device
 from bilens.train.device import best_precision, find_device
 
 
@@ -46,7 +45,8 @@ def test_a_gpu_that_is_not_there_and_a_name_that_is_none_are_refused(
 def test_the_precision_is_what_the_device_multiplies_natively(
     native: bool, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device, "has_native_bfloat16", lambda: native)
+    found = {"amx_bf16": native}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: not native)
     assert best_precision(torch.device("cpu")) == expected
     assert best_precision(torch.device("cuda")) != expected

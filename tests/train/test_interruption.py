@@ -14,12 +14,14 @@ from pathlib import Path
 
 import pytest
 
+import bilens
 import runs
 import tiny
 from bilens.base.errors import CheckpointError, DiskError
 from bilens.train.run_files import RUN_NAME
 
 KILLS = 50
+PATHS = os.pathsep.join(str(Path(file).parent) for file in (runs.__file__, bilens.__path__[0]))
 KILLER = """
 import os, random, signal, sys, time
 from pathlib import Path
@@ -63,7 +65,7 @@ print(len(folders))
 def test_kill_9_at_random_moments_costs_nothing_but_time(tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-c", KILLER, str(tmp_path), str(KILLS)],
-        env=tiny.environment(PYTHONPATH=str(Path(runs.__file__).parent)),
+        env=tiny.environment(PYTHONPATH=PATHS),
         capture_output=True,
         text=True,
         timeout=120,

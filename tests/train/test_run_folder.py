@@ -30,8 +30,8 @@ from bilens.base.errors import (
     UsageError,
 )
 from bilens.io.load import load
-from bilens.train.image_job import train_in_folder
 from bilens.train.run_folder import interruptible
+from bilens.train.tasks.image import train_in_folder
 
 
 @pytest.fixture

@@ -18,11 +18,8 @@ from bilens.io.load import load
 from bilens.io.model_folder import CONFIG_NAME
 from bilens.report.audit_report import AuditReport
 from bilens.report.plates import eigenvector_plate
-from bilens.train.checkpoint import FOLDER as CHECKPOINTS
-from bilens.train.image_job import train_in_folder
-from bilens.train.loop import EpochMetrics
-from bilens.train.recipe import Recipe
-from bilens.train.run_files import OWN_FILES, RUN_NAME
+from bilens.train.run_files import CHECKPOINTS, OWN_FILES, RUN_NAME
+from bilens.train.tasks.image import EpochMetrics, Recipe, train_in_folder
 
 DEMO_RECIPE = Recipe(  # 150 epochs of 4,000 digits: strokes become visible, in half a minute
     d_hidden=128,

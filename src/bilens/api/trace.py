@@ -25,7 +25,7 @@ from bilens.interp.traced_layer import (
 from bilens.io.load import LoadedModel
 from bilens.report.trace_document import KIND, SCHEMA_VERSION
 from bilens.report.trace_report import TraceReport
-from bilens.train.language.corpus import CorpusOptions
+from bilens.train.corpus import CorpusOptions
 
 CHECKED_INPUTS = 256  # random inputs on which map and module are compared
 TOKENS = 16_384

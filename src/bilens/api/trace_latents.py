@@ -20,7 +20,7 @@ from bilens.interp.traced_layer import (
     TraceOptions,
     read_text,
 )
-from bilens.train.sae.metrics import measure_sae
+from bilens.train.sae_metrics import measure_sae
 
 THRESHOLD = 0.5  # cosine above which output latents are grouped
 

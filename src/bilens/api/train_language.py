@@ -14,14 +14,18 @@ from bilens.base.atomic import write_file
 from bilens.data.tokenizer import Tokenizer
 from bilens.nn.transformer import BilinearTransformer
 from bilens.report.charts.training import loss_figure
+from bilens.train.corpus import (
+    CorpusDescription,
+    CorpusOptions,
+    CorpusTokens,
+    tokenizer_of,
+    tokens_of,
+)
 from bilens.train.device import Device, find_device
-from bilens.train.language.corpus import CorpusDescription, CorpusOptions
-from bilens.train.language.job import LanguageJob, open_language_run
-from bilens.train.language.loop import LanguageMetrics
-from bilens.train.language.recipe import LanguageRecipe
-from bilens.train.language.tokens import CorpusTokens, tokenizer_of, tokens_of
+from bilens.train.model_bundle import open_model_bundle
 from bilens.train.run_files import CURVE_NAME
 from bilens.train.run_folder import run_in_folder
+from bilens.train.tasks.language import LanguageMetrics, LanguageRecipe, LanguageTask
 
 SAMPLE_TOKENS = 160
 SAMPLE_TEMPERATURE, SAMPLE_TOP_K = 0.7, 40
@@ -97,7 +101,7 @@ def train_language(
     text = corpus.load(report=say)
     tokenizer = tokenizer_of(text, recipe)
     tokens = tokens_of(text, tokenizer, recipe.n_ctx)
-    job = LanguageJob(recipe, tokens, tokenizer, CorpusDescription.of(corpus, text), place)
+    job = LanguageTask(recipe, tokens, tokenizer, CorpusDescription.of(corpus, text), place)
     say(
         f"{len(tokens.train):,} tokens to train on, {len(tokens.held_out):,} held out, "
         f"{tokenizer.vocab_size:,} in the vocabulary; {job.total_steps:,} steps."
@@ -113,7 +117,7 @@ def train_language(
     )
     losses = [(line.step, line.train_loss, line.held_out_loss) for line in result.history]
     write_file(folder / CURVE_NAME, loss_figure(losses).encode())
-    run = open_language_run(folder)
+    run = open_model_bundle(folder)
     sample = sample_text(run.model, run.tokenizer, recipe.seed)
     num_weights = sum(weight.numel() for weight in run.model.parameters())
     return LanguageTraining(folder, result.history, tokens, text.source, num_weights, sample)

@@ -10,14 +10,12 @@ from typing import Any
 from bilens.api.provenance import this_command, versions
 from bilens.data.token_blocks import pack_documents
 from bilens.io.load import load
+from bilens.train.corpus import CorpusOptions
 from bilens.train.device import Device, find_device
-from bilens.train.language.belongings import language_model, text_of, tokenizer_of
-from bilens.train.language.corpus import CorpusOptions
+from bilens.train.model_bundle import language_model, text_of, tokenizer_of
 from bilens.train.run_folder import run_in_folder
-from bilens.train.sae.job import ReadModel, SAEJob
-from bilens.train.sae.loop import SAELine
-from bilens.train.sae.metrics import SAEMetrics
-from bilens.train.sae.recipe import SAERecipe
+from bilens.train.sae_metrics import SAEMetrics
+from bilens.train.tasks.sae import ReadModel, SAELine, SAERecipe, SAETask
 
 MEASURED_TOKENS = 65_536  # of the held-out texts, at most
 
@@ -91,7 +89,7 @@ def train_sae(
     place = find_device(device)
     read = read_model(model, corpus, say)
     read.model.to(place)
-    job = SAEJob(recipe, read)
+    job = SAETask(recipe, read)
     say(
         f"{recipe.latents_for(read.model.config.d_model):,} latents, {recipe.k} an input; "
         f"{job.epochs} buffers of {job.activations.rows:,} activations."

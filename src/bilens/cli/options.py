@@ -21,7 +21,7 @@ from bilens.base.errors import OutputExistsError, UsageError
 if TYPE_CHECKING:
     from bilens.data.images import ImageDataset
     from bilens.io.load import LoadedModel
-    from bilens.train.language.corpus import CorpusOptions
+    from bilens.train.corpus import CorpusOptions
 
 Say = Callable[[str], None]
 Command = Callable[..., None]
@@ -261,7 +261,7 @@ class Text:
 
     def options(self) -> CorpusOptions | None:
         """Return the corpus; None for the model's own."""
-        from bilens.train.language.corpus import CorpusOptions
+        from bilens.train.corpus import CorpusOptions
 
         if self.corpus is not None:
             return CorpusOptions(self.corpus, column=self.column, limit=self.limit)

@@ -25,11 +25,8 @@ from bilens.io.loaded_model import LoadedModel
 from bilens.io.model_folder import save
 from bilens.nn.classifier import classifier_of_map
 from bilens.report.table_report import TableReport
-from bilens.train.table.fit import TableFit, fit_table
-from bilens.train.table.losses import Loss
-from bilens.train.table.newton import Step
-from bilens.train.table.recipe import TableRecipe
-from bilens.train.table.split import held_out_rows
+from bilens.train.newton import Loss, NewtonStep
+from bilens.train.table_fit import TableFit, TableRecipe, fit_table, held_out_rows
 
 STRONGEST_PAIRS = 100  # rows of `interactions_` for each output
 
@@ -83,7 +80,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         self.validation_curve_ = [(point.alpha, point.validation_loss) for point in fit.path]
         return fit
 
-    def _say(self, alpha: float, number: int, step: Step) -> None:
+    def _say(self, alpha: float, number: int, step: NewtonStep) -> None:
         if self.verbose:
             print(  # noqa: T201 - what `verbose` asks for
                 f"alpha {alpha:g}, iteration {number}: loss {step.objective:.8g}, "

@@ -12,7 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
 from bilens.sklearn.base import TableEstimator, check_one_target, row_weights
-from bilens.train.table.losses import CrossEntropy
+from bilens.train.newton import CrossEntropy
 
 
 class BilinearClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]

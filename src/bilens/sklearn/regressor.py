@@ -10,8 +10,8 @@ from sklearn.base import RegressorMixin, _fit_context
 from sklearn.utils.validation import column_or_1d, validate_data
 
 from bilens.sklearn.base import TableEstimator, as_tensor, check_one_target, row_weights
-from bilens.train.table.losses import SquaredError
-from bilens.train.table.target import in_units, scaled_target
+from bilens.train.newton import SquaredError
+from bilens.train.table_fit import in_units, scaled_target
 
 
 class BilinearRegressor(RegressorMixin, TableEstimator):  # type: ignore[misc]

@@ -21,10 +21,9 @@ import torch
 from bilens.api.train_language import train_language
 from bilens.report.charts.training import Curve, line_figure
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
+from bilens.train.corpus import CorpusOptions
 from bilens.train.device import find_device
-from bilens.train.language.corpus import CorpusOptions
-from bilens.train.language.loop import start_run, train_step
-from bilens.train.language.recipe import LanguageRecipe, default_recipe
+from bilens.train.tasks.language import LanguageRecipe, default_recipe, start_run, train_step
 
 GATES: dict[str, dict[str, Any]] = {  # name -> what differs in the recipe
     "bilinear": {},

@@ -14,7 +14,7 @@ from bilens.report.charts.training import Curve, line_figure
 from bilens.studies.one_model import OneModelStudy, model_of
 from bilens.studies.sae_training import share
 from bilens.studies.study import CellContext, Measure, Record, StudyOptions
-from bilens.train.sae.recipe import SAERecipe
+from bilens.train.tasks.sae import SAERecipe
 
 STEPS = 512
 BATCH = 1024

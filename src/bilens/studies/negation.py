@@ -18,9 +18,9 @@ from bilens.base.errors import UsageError
 from bilens.data.text import GRAMMAR
 from bilens.studies.negation_circuit import MASS, MLP_OUT, measure_circuit
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
-from bilens.train.language.corpus import CorpusOptions
-from bilens.train.language.recipe import LanguageRecipe, default_recipe
-from bilens.train.sae.recipe import SAERecipe
+from bilens.train.corpus import CorpusOptions
+from bilens.train.tasks.language import LanguageRecipe, default_recipe
+from bilens.train.tasks.sae import SAERecipe
 
 SEEDS = 5
 SAE_RECIPE = SAERecipe(

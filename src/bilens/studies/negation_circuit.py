@@ -37,7 +37,7 @@ from bilens.nn.topk_sae import TopKSAE
 from bilens.studies.negation_prompts import NegationPrompts
 from bilens.studies.study import Record
 from bilens.train.activations import activations_of
-from bilens.train.language.corpus import CorpusDescription
+from bilens.train.corpus import CorpusDescription
 
 MOST_DIRECTIONS = 4
 MASS = 0.85  # of the squared eigenvalues: as few directions as hold it

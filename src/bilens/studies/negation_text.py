@@ -24,7 +24,7 @@ from bilens.studies.negation_text_page import negation_page
 from bilens.studies.negation_words import TruthWords
 from bilens.studies.one_model import OneModelStudy, model_of
 from bilens.studies.study import CellContext, Measure, Record, StudyOptions
-from bilens.train.sae.recipe import SAERecipe
+from bilens.train.tasks.sae import SAERecipe
 
 STEPS, BATCH, K = 384, 1024, 16
 BUFFER_STEPS = 32  # at most

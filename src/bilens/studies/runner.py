@@ -11,7 +11,7 @@ from bilens.base.atomic import write_file, write_files
 from bilens.base.errors import CheckpointError, InterruptedRunError, OutputExistsError
 from bilens.io.config import read_json
 from bilens.studies.study import CellContext, Record, Say, Study, StudyOptions
-from bilens.train.run_folder import locked
+from bilens.train.run_files import locked
 
 CELLS_FOLDER, WORK_FOLDER = "cells", "work"
 DOCUMENT_NAME, PAGE_NAME = "study.json", "study.md"

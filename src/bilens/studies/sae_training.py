@@ -30,7 +30,7 @@ from bilens.report.charts.training import Curve, line_figure
 from bilens.studies.one_model import OneModelStudy, model_of
 from bilens.studies.study import CellContext, Measure, Record, StudyOptions
 from bilens.train.activations import activations_of
-from bilens.train.sae.recipe import SAERecipe
+from bilens.train.tasks.sae import SAERecipe
 
 STEPS = 1024  # of the longest training
 DOUBLINGS = 4

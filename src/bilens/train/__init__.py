@@ -1,1 +1,1 @@
-"""Training: recipes and loops by kind of model; checkpoints and run folders for all of them."""
+"""Training: one loop, one run folder; what is trained is a task."""

@@ -14,6 +14,7 @@ from bilens.base.errors import NonFiniteError, UsageError
 from bilens.nn.hooks import hook_layer
 from bilens.nn.tokens import check_tokens
 from bilens.nn.transformer import BilinearTransformer
+from bilens.train.device import device_of
 from bilens.train.randomness import ORDER, stream
 
 TOKENS_AT_ONCE = 8192  # that run through the model together
@@ -22,15 +23,10 @@ ROWS = 1  # beside ORDER: the order of the rows in a buffer
 
 @dataclass(frozen=True, eq=False)
 class ActivationBuffer:
-    """Activations at the hook points, each in the same shuffled order.
+    """Activations at the hook points, each in the same shuffled order."""
 
-    Attributes:
-        activations: hook point → (rows, d_model), in the order of the texts.
-        order: (rows,), the order in which they are handed out.
-    """
-
-    activations: Mapping[str, Tensor]
-    order: Tensor
+    activations: Mapping[str, Tensor]  # hook point → (rows, d_model), in the order of the texts
+    order: Tensor  # (rows,), in which they are handed out
 
     @cached_property
     def variances(self) -> Mapping[str, float]:
@@ -48,24 +44,11 @@ class ActivationBuffer:
 class ActivationStream:
     """The activations of a model at hook points: each buffer is a function of seed and number.
 
-    Texts are drawn without replacement, pass after pass; a buffer holds as many as fill it, and
-    its rows are shuffled. Because the texts are in random order already, a buffer that is
-    replaced as a whole mixes as well as one that is refilled by halves, and a resumed run
+    Texts (num_texts, n_ctx) are drawn without replacement, pass after pass; a buffer holds as many
+    as fill it, and its rows are shuffled. Because the texts are in random order already, a buffer
+    that is replaced as a whole mixes as well as one that is refilled by halves, and a resumed run
     computes it again instead of storing it. The first token of each text is left out: it attends
     to itself alone, and its activations are of another kind.
-
-    Cost: one run of the model a buffer, up to the last block that is asked for.
-
-    Args:
-        model: in evaluation mode, or as it is to be read.
-        texts: (num_texts, n_ctx) tokens.
-        hooks: hook points.
-        buffer_size: rows of a buffer, at most; a whole number of texts fills it.
-        seed: of the order.
-
-    Raises:
-        UsageError: If there is no such hook point, or the texts do not fit the model.
-        MemoryLimitError: If a buffer would not fit.
     """
 
     def __init__(
@@ -94,40 +77,26 @@ class ActivationStream:
         )
 
     def buffer(self, index: int) -> ActivationBuffer:
-        """Return buffer number `index`.
-
-        Raises:
-            NonFiniteError: If an activation is NaN or infinite.
-        """
-        first = index * self.texts_per_buffer
-        places = range(first, first + self.texts_per_buffer)
-        passes = {place // len(self.texts) for place in places}
+        """Return buffer number `index`, by one run of the model up to the last hook point."""
+        first, num_texts = index * self.texts_per_buffer, len(self.texts)
+        positions = [divmod(first + i, num_texts) for i in range(self.texts_per_buffer)]
         orders = {
-            number: torch.randperm(len(self.texts), generator=stream(self.seed, ORDER, number))
-            for number in passes
+            number: torch.randperm(num_texts, generator=stream(self.seed, ORDER, number))
+            for number in {number for number, _ in positions}
         }
-        chosen = [
-            int(orders[place // len(self.texts)][place % len(self.texts)]) for place in places
-        ]
+        chosen = [int(orders[number][position]) for number, position in positions]
         found = activations_of(self.model, self.texts[chosen], self.hooks)
         generator = stream(self.seed, ORDER, index, ROWS)
         order = torch.randperm(self.rows, generator=generator)
-        return ActivationBuffer(found, order.to(self.model.embed.weight.device))
+        return ActivationBuffer(found, order.to(device_of(self.model)))
 
 
 @torch.no_grad()
 def activations_of(
     model: BilinearTransformer, texts: Tensor, hooks: tuple[str, ...]
 ) -> dict[str, Tensor]:
-    """Return the activations of texts, all but those of each first token, in float32.
-
-    Returns:
-        Hook point → (num_texts · (n_ctx − 1), d_model).
-
-    Raises:
-        NonFiniteError: If one is NaN or infinite.
-    """
-    was_training, device = model.training, model.embed.weight.device
+    """Return hook point → (num_texts · (n_ctx − 1), d_model) float32, without first tokens."""
+    was_training, device = model.training, device_of(model)
     model.eval()
     parts: dict[str, list[Tensor]] = {hook: [] for hook in hooks}
     for some in torch.split(texts, max(1, TOKENS_AT_ONCE // texts.shape[1])):

@@ -15,11 +15,12 @@ from bilens.base.atomic import new_folder, write_file
 from bilens.base.errors import CheckpointError, NonFiniteError
 from bilens.io.config import read_json
 from bilens.io.tensors import check_names, file_sha256, read_safetensors
-from bilens.train.job import Model, TrainingRun
+from bilens.train.loop import Model, TrainingRun
+from bilens.train.run_files import CHECKPOINTS
 
-FOLDER = "checkpoints"
 STATE_NAME, MANIFEST_NAME = "state.safetensors", "manifest.json"
 MANIFEST_FIELDS = {"epoch", "step", "seconds", "sha256"}
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what Adam keeps of a weight
 KEPT = 2  # so that one damaged checkpoint does not end a run
 
 
@@ -27,17 +28,11 @@ def save_checkpoint(run_folder: Path, run: TrainingRun[Model]) -> Path:
     """Write a checkpoint of the run; then remove all but the newest ones up to this place.
 
     One that is there already, at this place or beyond, was damaged and passed over on resuming.
-
     Weights, Adam's moments, the sums of the epoch and what else the run needs go to one
     safetensors file, the place in the run and the file's SHA-256 to a manifest. There is no
     generator to save (see `randomness`).
-
-    Raises:
-        DiskError: If the disk is full.
-        FileError: If the folder cannot be written to.
     """
-    parent = run_folder / FOLDER
-    target = parent / place(run.epoch, run.step)
+    target = run_folder / CHECKPOINTS / place(run.epoch, run.step)
     shutil.rmtree(target, ignore_errors=True)
     data = to_safetensors(state_tensors(run))
     manifest = {
@@ -49,7 +44,7 @@ def save_checkpoint(run_folder: Path, run: TrainingRun[Model]) -> Path:
     with new_folder(target) as folder:
         write_file(folder / STATE_NAME, data)
         write_file(folder / MANIFEST_NAME, json.dumps(manifest, indent=2).encode())
-    found = found_checkpoints(parent)
+    found = found_checkpoints(run_folder)
     kept = [folder for folder in found if folder.name <= target.name][:KEPT]
     for folder in set(found) - set(kept):
         shutil.rmtree(folder, ignore_errors=True)
@@ -67,20 +62,10 @@ def state_tensors(run: TrainingRun[Model]) -> dict[str, torch.Tensor]:
 
 
 def load_checkpoint(run_folder: Path, run: TrainingRun[Model], say: Callable[[str], None]) -> bool:
-    """Put a new run where its newest readable checkpoint left off.
-
-    Args:
-        run_folder: the folder of the run.
-        run: a run at its beginning; changed in place.
-        say: told about each checkpoint that is passed over.
-
-    Returns:
-        Whether there was one; if not, the run starts at the beginning.
-    """
-    parent = run_folder / FOLDER
-    for left_over in parent.glob(".ckpt-*"):  # of a save that was cut off
+    """Put a new run where its newest readable checkpoint left off; tell whether there was one."""
+    for left_over in (run_folder / CHECKPOINTS).glob(".ckpt-*"):  # of a save that was cut off
         shutil.rmtree(left_over, ignore_errors=True)
-    for folder in found_checkpoints(parent):
+    for folder in found_checkpoints(run_folder):
         try:
             _restore(folder, run)
         except (CheckpointError, NonFiniteError, OSError) as error:
@@ -95,9 +80,9 @@ def place(epoch: object, step: object) -> str:
     return f"ckpt-{epoch!s:>06}-{step!s:>06}"
 
 
-def found_checkpoints(parent: Path) -> list[Path]:
+def found_checkpoints(run_folder: Path) -> list[Path]:
     """Return the checkpoints of a run, the newest first."""
-    return sorted(parent.glob("ckpt-*"), reverse=True)
+    return sorted((run_folder / CHECKPOINTS).glob("ckpt-*"), reverse=True)
 
 
 def _restore(folder: Path, run: TrainingRun[Model]) -> None:
@@ -109,21 +94,18 @@ def _restore(folder: Path, run: TrainingRun[Model]) -> None:
     if not path.is_file() or file_sha256(path) != manifest["sha256"]:
         raise CheckpointError(f"{path}: is missing or damaged (its SHA-256 is not the manifest's).")
     tensors, _ = read_safetensors(path)
-    names = dict(run.model.named_parameters())
-    moments = {
-        f"optimizer.{name}.{key}" for name in names for key in ("step", "exp_avg", "exp_avg_sq")
-    }
-    started = any(name.startswith("optimizer.") for name in tensors)
+    parameters = dict(run.model.named_parameters())
     state = [*run.model.state_dict()]
     expected = {f"model.{name}" for name in state} | {f"extra.{name}" for name in run.extra}
-    check_names(path, tensors, expected | {"sums"} | (moments if started else set()))
+    started = any(name.startswith("optimizer.") for name in tensors)
+    if started:
+        expected |= {f"optimizer.{name}.{key}" for name in parameters for key in MOMENTS}
+    check_names(path, tensors, expected | {"sums"})
     run.model.load_state_dict({name: tensors[f"model.{name}"] for name in state}, strict=True)
-    for name, parameter in names.items():
-        if started:
-            run.optimizer.state[parameter] = {
-                key: tensors[f"optimizer.{name}.{key}"].to(parameter.device)
-                for key in ("step", "exp_avg", "exp_avg_sq")
-            }
+    for name, parameter in parameters.items() if started else ():
+        run.optimizer.state[parameter] = {
+            key: tensors[f"optimizer.{name}.{key}"].to(parameter.device) for key in MOMENTS
+        }
     run.epoch, run.step = int(manifest["epoch"]), int(manifest["step"])
     run.seconds = float(manifest["seconds"])
     run.sums = tensors["sums"].to(run.sums.device)

@@ -1,210 +1,165 @@
-"""The training loop: minibatches indexed from tensors in memory, AdamW, cosine schedule."""
+"""The training loop, and what a task gives to it: batches, losses and metrics."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
 
 from bilens.base.checks import check_memory
-from bilens.base.errors import NumericalError, UsageError
-from bilens.data.images import ImageDataset
-from bilens.nn import BilinearClassifier
-from bilens.train.job import TrainingRun
-from bilens.train.noise import ActivationNoise, NoisePool, activation_noise
-from bilens.train.randomness import INITIALISATION, ORDER, STEP, stream
-from bilens.train.recipe import Recipe
+from bilens.base.errors import NumericalError
+from bilens.io.model_folder import CONFIG_NAME, WEIGHTS_NAME
 
-EVALUATION_BATCH = 8192
+Model = TypeVar("Model", bound=nn.Module)
+LineT = TypeVar("LineT", bound="Line")
+Schedule = Literal["linear", "cosine"]
 
 
 @dataclass(frozen=True)
-class EpochMetrics:
-    """One line of the history.
-
-    Attributes:
-        epoch: counted from 1.
-        learning_rate: of this epoch.
-        train_loss: mean cross-entropy over the steps, on the disturbed inputs, in nats.
-        train_accuracy: share of right answers over the steps, on the disturbed inputs.
-        test_accuracy: share of right answers on the clean test set.
-        seconds: wall time of the steps of this epoch, evaluation excluded.
-    """
-
-    epoch: int
-    learning_rate: float
-    train_loss: float
-    train_accuracy: float
-    test_accuracy: float
-    seconds: float
+class Line:
+    """One line of a history: the metrics of an epoch. Fields come with the task."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the line as JSON values."""
         return asdict(self)
 
 
-Run: TypeAlias = TrainingRun[BilinearClassifier]  # sums: loss, right answers, images
+@dataclass(eq=False)
+class TrainingRun(Generic[Model]):
+    """A training run in progress: the one mutable object of this layer.
 
-
-def start_run(recipe: Recipe, d_input: int, d_output: int) -> Run:
-    """Return a run at its beginning, with weights drawn from the seed of the recipe.
-
-    Raises:
-        MemoryLimitError: If weights, gradients and moments would not fit.
+    An epoch is what lies between two lines of the history.
     """
-    layers = 2 * recipe.n_layers * recipe.d_hidden
-    weights = recipe.d_hidden * (d_input + layers + d_output)
-    check_memory(4 * 4 * weights, f"training {weights} weights", "choose a smaller model")
-    with torch.random.fork_rng(devices=[]):  # layers draw from the global generator
-        torch.random.manual_seed(stream(recipe.seed, INITIALISATION).initial_seed())
-        model = BilinearClassifier(
-            d_input,
-            recipe.d_hidden,
-            d_output,
-            n_layers=recipe.n_layers,
-            bias=recipe.bias,
-            residual=recipe.residual,
-            gate=recipe.gate,
-        )
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
-    )
-    return Run(model, optimizer, 0, 0, torch.zeros(3, dtype=torch.float64), 0.0)
+
+    model: Model
+    optimizer: torch.optim.Optimizer  # Adam or AdamW
+    sums: Tensor  # what the task adds up over the current epoch, float64
+    epoch: int = 0  # epochs finished
+    step: int = 0  # steps finished in the current epoch
+    seconds: float = 0.0  # wall time of the current epoch, evaluation excluded
+    extra: dict[str, Tensor] = field(default_factory=dict)  # more that a resumed run needs
 
 
-def steps_per_epoch(recipe: Recipe, num_images: int) -> int:
-    """Return the number of whole batches in an epoch.
+class Task(ABC, Generic[Model, LineT]):
+    """What is trained: the loop and the run folder ask it for everything that is particular.
 
-    Raises:
-        UsageError: If there is not one whole batch.
+    A run is resumed only where `about`, {"recipe": ..., "data": fingerprint}, is the same.
     """
-    steps = num_images // recipe.batch_size
-    if steps == 0:
-        raise UsageError(
-            f"batch_size is {recipe.batch_size}, but there are {num_images} training images and "
-            "only whole batches are used: choose a smaller batch size."
-        )
-    return steps
+
+    epochs: int
+    about: Mapping[str, Any]
+    data_noun = "data"  # for messages: "images"
+    epoch_noun = "epoch"
+    line_type: type[LineT]
+
+    @abstractmethod
+    def start(self) -> TrainingRun[Model]:
+        """Return the run at its beginning; the same one whenever it is called."""
+
+    @abstractmethod
+    def num_steps(self, epoch: int) -> int:
+        """Return how many steps an epoch has."""
+
+    @abstractmethod
+    def learning_rate(self, epoch: int, step: int) -> float:
+        """Return the learning rate of a step, counted from 0 in its epoch."""
+
+    @abstractmethod
+    def open_epoch(self, run: TrainingRun[Model]) -> Callable[[], None]:
+        """Return what takes step `run.step` of the current epoch: update the model, add to `sums`.
+
+        A step is a function of its place, so that a resumed run goes on as if never broken off.
+        """
+
+    @abstractmethod
+    def metrics(self, run: TrainingRun[Model], rate: float) -> LineT:
+        """Return the line of the epoch that has just ended, with the rate of its last step."""
+
+    @abstractmethod
+    def save(self, run: TrainingRun[Model], folder: Path, provenance: Mapping[str, str]) -> None:
+        """Write the finished model into the run folder, over one that may be there."""
+
+    def disturbed(self, run: TrainingRun[Model]) -> AbstractContextManager[None]:  # noqa: ARG002
+        """Return the context in which the model is trained."""
+        return nullcontext()
+
+    def finished(self, folder: Path) -> bool:
+        """Tell whether a run folder holds a finished model."""
+        return (folder / CONFIG_NAME).exists() and (folder / WEIGHTS_NAME).exists()
+
+    def place(self, epoch: int) -> str:
+        """Name an epoch, counted from 1."""
+        return f"{self.epoch_noun} {epoch} of {self.epochs}"
 
 
 def train(
-    run: Run, data: ImageDataset, recipe: Recipe, after_step: Callable[[Run], None]
-) -> Iterator[EpochMetrics]:
-    """Continue a run to the end of its recipe; yields the metrics of each epoch.
+    run: TrainingRun[Model],
+    task: Task[Model, LineT],
+    after_step: Callable[[TrainingRun[Model]], None] = lambda _run: None,
+) -> Iterator[LineT]:
+    """Continue a run to its end; yields a line an epoch.
 
-    Deterministic for a seed at a fixed number of threads, wherever the run was interrupted.
-
-    Args:
-        run: changed in place.
-        data: the images.
-        recipe: with `precision` resolved.
-        after_step: called after each step; what it raises ends the run in a consistent state.
-
-    Raises:
-        NumericalError: If the loss is no longer finite.
-        UsageError: If the training set holds less than one batch.
+    Deterministic for a seed at a fixed number of threads on a CPU, wherever the run was broken
+    off. What `after_step` raises ends the run in a consistent state.
     """
-    steps = steps_per_epoch(recipe, len(data.train_images))
-    dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
-    images = data.train_images.to(dtype)
-    with activation_noise(run.model, recipe.model_noise, recipe.dropout) as disturb:
-        while run.epoch < recipe.epochs:
-            rate = cosine(recipe, run.epoch)
-            for group in run.optimizer.param_groups:
-                group["lr"] = rate
-            epoch = _Epoch(data, images, recipe, run.epoch)
+    with task.disturbed(run):
+        while run.epoch < task.epochs:
+            began = time.perf_counter()
+            num_steps, take_step = task.num_steps(run.epoch), task.open_epoch(run)
             run.model.train()
-            while run.step < steps:
-                began = time.perf_counter()
-                _step(run, epoch, disturb)
+            while run.step < num_steps:
+                rate = task.learning_rate(run.epoch, run.step)
+                for group in run.optimizer.param_groups:
+                    group["lr"] = rate
+                take_step()
+                run.step += 1
                 run.seconds += time.perf_counter() - began
                 after_step(run)
-            yield _finish_epoch(run, data, rate)
+                began = time.perf_counter()
+            line = task.metrics(run, task.learning_rate(run.epoch, num_steps - 1))
+            run.epoch, run.step, run.seconds = run.epoch + 1, 0, 0.0
+            run.sums = torch.zeros_like(run.sums)
+            yield line
 
 
-def cosine(recipe: Recipe, epoch: int) -> float:
-    """Return the learning rate of an epoch: the recipe's, times ½(1 + cos(π · epoch / epochs))."""
-    return recipe.learning_rate * (1 + math.cos(math.pi * epoch / recipe.epochs)) / 2
+def learning_rate(peak: float, schedule: Schedule, warmup: float, step: int, total: int) -> float:
+    """Return the rate of a step: up to the peak over the warm-up, then down towards zero.
+
+    `warmup` is the share of all steps in which the rate rises; steps are counted from 0.
+    """
+    rising = math.ceil(warmup * total)
+    if step < rising:
+        return peak * (step + 1) / rising
+    done, falling = step - rising, total - rising
+    if schedule == "linear":
+        return peak * (1 - done / falling)
+    return peak * (1 + math.cos(math.pi * done / falling)) / 2
 
 
-class _Epoch:
-    """The batches of one epoch: each is a function of the seed, the epoch and the step alone."""
+def clip_gradient(module: nn.Module, loss: Tensor, limit: float, where: str, peak: float) -> float:
+    """Limit the norm of a gradient to `limit`, and return the loss as a number.
 
-    def __init__(self, data: ImageDataset, images: Tensor, recipe: Recipe, index: int) -> None:
-        self.images, self.labels, self.shape = images, data.train_labels, data.image_shape
-        self.recipe, self.index = recipe, index
-        self.augmentations = recipe.parsed_augmentations()
-        self.order = torch.randperm(len(images), generator=stream(recipe.seed, ORDER, index))
-        batch_shape = (recipe.batch_size, images.shape[1])
-        self.pool = (
-            NoisePool.draw(recipe.noise, batch_shape, images.dtype, recipe.seed, index)
-            if recipe.noise > 0
-            else None
-        )
-
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Return disturbed images and their labels."""
-        generator = stream(self.recipe.seed, STEP, self.index, step, 0)
-        size = self.recipe.batch_size
-        chosen = self.order[step * size : (step + 1) * size]
-        x = self.images[chosen]
-        for augment in self.augmentations:
-            x = augment(x, self.shape, generator)
-        if self.pool is not None:
-            x = x + self.pool.batch(generator)
-        return x, self.labels[chosen]
-
-
-def _step(run: Run, epoch: _Epoch, disturb: ActivationNoise) -> None:
-    recipe = epoch.recipe
-    x, y = epoch.batch(run.step)
-    disturb.start_step(recipe.seed, epoch.index, run.step)
-    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-        logits = run.model(x)
-    loss = functional.cross_entropy(logits.float(), y)
-    run.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    run.optimizer.step()
-    with torch.no_grad():  # summed on tensors: reading a number out would wait for it each step
-        right = (logits.argmax(dim=1) == y).sum()
-        run.sums += torch.stack([loss.double() * len(y), right.double(), torch.tensor(len(y))])
-    run.step += 1
-
-
-def _finish_epoch(run: Run, data: ImageDataset, rate: float) -> EpochMetrics:
-    loss, right, count = run.sums.tolist()
-    if not math.isfinite(loss):
+    `where` and the peak learning rate are for the message if one of the two is not finite; the
+    weights are then those before the step.
+    """
+    norm = float(torch.nn.utils.clip_grad_norm_(module.parameters(), limit))
+    value = float(loss.detach())
+    if not math.isfinite(value) or not math.isfinite(norm):
         raise NumericalError(
-            f"the loss is no longer finite in epoch {run.epoch + 1}: lower the learning rate "
-            f"(it is {rate:g}) or the noise."
+            f"the loss {where} (loss {value:g}, gradient {norm:g}): lower the learning rate (it "
+            f"is {peak:g})."
         )
-    metrics = EpochMetrics(
-        run.epoch + 1,
-        rate,
-        loss / count,
-        right / count,
-        accuracy(run.model, data.test_images, data.test_labels),
-        run.seconds,
-    )
-    run.epoch, run.step, run.seconds = run.epoch + 1, 0, 0.0
-    run.sums = torch.zeros_like(run.sums)
-    return metrics
+    return value
 
 
-@torch.no_grad()
-def accuracy(model: BilinearClassifier, images: Tensor, labels: Tensor) -> float:
-    """Return the share of right answers, in float32 and without any noise."""
-    was_training = model.training
-    model.eval()
-    right = 0
-    for start in range(0, len(images), EVALUATION_BATCH):
-        logits = model(images[start : start + EVALUATION_BATCH])
-        right += int((logits.argmax(dim=1) == labels[start : start + EVALUATION_BATCH]).sum())
-    model.train(was_training)
-    return right / len(labels)
+def check_training_memory(num_weights: int, instead: str) -> None:
+    """Refuse a model whose weights, gradients and moments, four float32 each, would not fit."""
+    check_memory(4 * 4 * num_weights, f"training {num_weights} weights", instead)

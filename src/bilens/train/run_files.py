@@ -1,27 +1,126 @@
-"""The files of a run, and how an earlier run is kept while another one takes its place."""
+"""The folder of a run: which files are its own, who may write them, what it overwrites."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from bilens.base.atomic import write_error
-from bilens.base.errors import InterruptedRunError
+from bilens.base.errors import CheckpointError, InterruptedRunError, OutputExistsError, UsageError
+from bilens.io.config import read_json
 from bilens.io.model_folder import CONFIG_NAME, WEIGHTS_NAME
 from bilens.nn.hooks import NAME as HOOK_NAME
-from bilens.train.checkpoint import FOLDER as CHECKPOINTS
 
-RUN_NAME, HISTORY_NAME = "run.json", "history.jsonl"
+RUN_NAME, HISTORY_NAME, CHECKPOINTS = "run.json", "history.jsonl", "checkpoints"
 TOKENIZER_NAME, CORPUS_NAME, CURVE_NAME = "tokenizer.json", "corpus.json", "loss.svg"  # of text
 METRICS_NAME, TEST_NAME = "metrics.json", "test.csv"  # of a table
 OWN_FILES = (
     *(CONFIG_NAME, WEIGHTS_NAME, RUN_NAME, HISTORY_NAME),
     *(TOKENIZER_NAME, CORPUS_NAME, CURVE_NAME, METRICS_NAME, TEST_NAME),
 )
+LOCK_NAME = ".lock"
 EARLIER_NAME = ".earlier"  # the run that is being overwritten, whole
 MOVING_NAME = ".earlier.moving"  # a part of it, on its way there or back
+
+
+def check_folder(
+    folder: Path, about: Mapping[str, Any], resume: bool, overwrite: bool, data_noun: str = "data"
+) -> None:
+    """Refuse a folder that may not be written to; nothing is changed."""
+    if resume and overwrite:
+        raise UsageError("--resume continues a run and --overwrite removes it: give one of them.")
+    if folder.exists() and not folder.is_dir():
+        raise OutputExistsError(f"{folder} is a file; expected a folder for the run.")
+    if resume:
+        check_same_run(folder, about, data_noun)
+        return
+    content = sorted(item.name for item in folder.iterdir()) if folder.exists() else []
+    content = [name for name in content if not is_left_over(name)]
+    if content and not overwrite:
+        raise OutputExistsError(
+            f"{folder} already holds files ({', '.join(content[:4])}): choose another "
+            "folder, continue that run with --resume, or replace it with --overwrite."
+        )
+    if content and not set(content) & {RUN_NAME, CONFIG_NAME, EARLIER_NAME, MOVING_NAME}:
+        raise OutputExistsError(
+            f"{folder} holds files that are not a run of bilens ({', '.join(content[:4])}) "
+            "and is not overwritten: choose another folder."
+        )
+
+
+def check_same_run(folder: Path, about: Mapping[str, Any], data_noun: str) -> None:
+    """Refuse to resume a run of another recipe or other data, naming what differs."""
+    if not (folder / RUN_NAME).exists():
+        raise CheckpointError(
+            f"{folder}: holds no run to resume ({RUN_NAME} is missing): start it without --resume."
+        )
+    before = read_json(folder / RUN_NAME)
+    old, new = before.get("recipe"), about["recipe"]
+    if not isinstance(old, dict):
+        raise CheckpointError(f"{folder / RUN_NAME}: is damaged (it holds no recipe).")
+    differing = [name for name in new if old.get(name) != new[name]]
+    if differing:
+        raise UsageError(
+            f"{folder} was started with "
+            + ", ".join(f"{name}={old.get(name)!r}" for name in differing)
+            + "; this command says "
+            + ", ".join(f"{name}={new[name]!r}" for name in differing)
+            + ": resume with the options it was started with, or choose another folder."
+        )
+    if before.get("data") != about["data"]:
+        raise UsageError(
+            f"{folder} was started on other {data_noun} (the SHA-256 differs): resume with "
+            "those, or choose another folder."
+        )
+
+
+@contextmanager
+def written_by_us(folder: Path, resume: bool = False) -> Iterator[None]:
+    """Hold the lock of a run's folder, and keep an earlier run in it until the new one is done."""
+    with locked(folder), earlier_run_kept(folder, resume):
+        remove_left_overs(folder)
+        yield
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a second process from writing to the same run; the system frees it with the process."""
+    lock = FileLock(folder / LOCK_NAME, timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise UsageError(
+            f"{folder} is being written by another process: wait for it, or choose another folder."
+        ) from None
+    except OSError as error:
+        raise write_error(folder, error) from error
+    try:
+        yield
+    finally:
+        (folder / LOCK_NAME).unlink(missing_ok=True)  # held still, so nobody else can have it
+        lock.release()
+
+
+def is_left_over(name: str) -> bool:
+    """Tell whether a file is a lock, or was staged by a write that a killed process began."""
+    staged = tuple(f".{own}." for own in (*OWN_FILES, LOCK_NAME))
+    return name == LOCK_NAME or name.startswith(staged)
+
+
+def remove_left_overs(folder: Path) -> None:
+    """Remove what killed writes left over."""
+    try:
+        for item in folder.iterdir():
+            if item.name != LOCK_NAME and is_left_over(item.name):
+                item.unlink(missing_ok=True)
+    except OSError as error:
+        raise write_error(folder, error) from error
 
 
 @contextmanager

@@ -14,46 +14,24 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Generic
 
-from filelock import FileLock, Timeout
-
-from bilens.base.atomic import write_error, write_file
-from bilens.base.errors import (
-    CheckpointError,
-    InterruptedRunError,
-    NumericalError,
-    OutputExistsError,
-    UsageError,
-)
-from bilens.io.config import read_json
-from bilens.io.model_folder import CONFIG_NAME
-from bilens.train.checkpoint import (
-    FOLDER as CHECKPOINTS,
-    found_checkpoints,
-    load_checkpoint,
-    save_checkpoint,
-)
-from bilens.train.job import Line, LineT, Model, TrainingJob, TrainingRun
+from bilens.base.atomic import write_file
+from bilens.base.errors import CheckpointError, InterruptedRunError, NumericalError
+from bilens.train.checkpoint import found_checkpoints, load_checkpoint, save_checkpoint
+from bilens.train.loop import Line, LineT, Model, Task, TrainingRun, train
 from bilens.train.run_files import (
     EARLIER_NAME,
     HISTORY_NAME,
-    MOVING_NAME,
-    OWN_FILES,
     RUN_NAME,
-    earlier_run_kept,
+    check_folder,
+    written_by_us,
 )
 
-LOCK_NAME = ".lock"
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingResult(Generic[LineT]):
-    """A finished run.
-
-    Attributes:
-        folder: where the model is.
-        history: the metrics of every epoch.
-    """
+    """A finished run: where the model is, and the metrics of every epoch."""
 
     folder: Path
     history: tuple[LineT, ...]
@@ -61,7 +39,7 @@ class TrainingResult(Generic[LineT]):
 
 def run_in_folder(
     folder: Path,
-    job: TrainingJob[Model, LineT],
+    task: Task[Model, LineT],
     *,
     resume: bool = False,
     overwrite: bool = False,
@@ -69,61 +47,40 @@ def run_in_folder(
     on_epoch: Callable[[LineT], None] = lambda _line: None,
     say: Callable[[str], None] = lambda _text: None,
 ) -> TrainingResult[LineT]:
-    """Train what a job says, and leave its model in a folder.
+    """Train, and leave `run.json`, `history.jsonl`, `checkpoints/` and the model in a folder.
 
     Ctrl-C finishes the current step, writes a checkpoint and raises; the same call with
     `resume=True` goes on to the same weights, bit for bit, at the same number of threads. A run
-    that is finished is left as it is.
-
-    Args:
-        folder: gets `run.json`, `history.jsonl`, `checkpoints/` and, at the end, the model.
-        job: what is trained, on what, and how.
-        resume: whether to continue the run in the folder; recipe and data must be the same.
-        overwrite: whether a run that is already there may be replaced; `.earlier` in the folder
-            keeps it until the new one is done.
-        provenance: saved with the weights, beside recipe and data.
-        on_epoch: called after each epoch, those before a resume excluded.
-        say: told what a person should know.
-
-    Raises:
-        OutputExistsError: If the folder holds something and neither flag is given.
-        UsageError: If the run in the folder has another recipe or other data, or is being written.
-        CheckpointError: If there is no run to resume, or its files do not fit each other.
-        InterruptedRunError: After Ctrl-C.
-        NumericalError: If the loss is no longer finite; the newest checkpoint stays.
-        DiskError: If the disk is full.
-        FileError: If the folder cannot be written to.
+    that is finished is left as it is. With `overwrite`, `.earlier` in the folder keeps the run
+    that was there until the new one is done. `on_epoch` is not called for epochs before a resume.
     """
-    check_folder(folder, job.about, resume, overwrite, job.data_noun)
-    run = job.start()
-    with locked(folder), earlier_run_kept(folder, resume):
-        clear(folder)
-        history = resume_run(folder, job, run, say) if resume else []
-        if run.epoch == job.epochs and job.finished(folder):
+    check_folder(folder, task.about, resume, overwrite, task.data_noun)
+    run = task.start()
+    with written_by_us(folder, resume):
+        history = resume_run(folder, task, run, say) if resume else []
+        if run.epoch == task.epochs and task.finished(folder):
             say(f"{folder} is finished: nothing is left to do.")
             return TrainingResult(folder, tuple(history))
-        write_file(folder / RUN_NAME, json.dumps(dict(job.about), indent=2).encode())
+        write_file(folder / RUN_NAME, json.dumps(dict(task.about), indent=2).encode())
         write_history(folder, history)
         with interruptible() as interrupted, last_state_named(folder):
-            saver = _Saver(folder, job, interrupted)
-            for line in job.train(run, saver.after_step):
+            saver = _Saver(folder, task, interrupted)
+            for line in train(run, task, saver.after_step):
                 history.append(line)
                 write_history(folder, history)
                 on_epoch(line)
                 saver.after_epoch(run)
         saver.finish(run)  # what was trained outlives a model that cannot be saved
-        job.save(run, folder, provenance or {})
+        task.save(run, folder, provenance or {})
     return TrainingResult(folder, tuple(history))
 
 
 class _Saver:
     """Writes checkpoints: now and then, and when the run is interrupted."""
 
-    def __init__(
-        self, folder: Path, job: TrainingJob[Any, Any], interrupted: threading.Event
-    ) -> None:
-        self.folder, self.job, self.interrupted = folder, job, interrupted
-        begun = found_checkpoints(folder / CHECKPOINTS)
+    def __init__(self, folder: Path, task: Task[Any, Any], interrupted: threading.Event) -> None:
+        self.folder, self.task, self.interrupted = folder, task, interrupted
+        begun = found_checkpoints(folder)
         self.last = time.monotonic() if begun else -math.inf  # the first epoch is kept at once
         self.saved = -1  # epochs in the newest checkpoint written here
 
@@ -133,8 +90,8 @@ class _Saver:
             aside = self.folder / EARLIER_NAME
             earlier = f" Until then {aside} keeps the run that it overwrites."
             raise InterruptedRunError(
-                f"Interrupted in {self.job.current(run)}; {self.folder} is saved: repeat the "
-                f"command with --resume to go on.{earlier if aside.exists() else ''}"
+                f"Interrupted in {self.task.place(run.epoch + 1)}; {self.folder} is saved: repeat "
+                f"the command with --resume to go on.{earlier if aside.exists() else ''}"
             )
 
     def after_epoch(self, run: TrainingRun[Any]) -> None:
@@ -153,7 +110,7 @@ def last_state_named(folder: Path) -> Iterator[None]:
     try:
         yield
     except NumericalError as error:
-        found = found_checkpoints(folder / CHECKPOINTS)
+        found = found_checkpoints(folder)
         if not found or (folder / EARLIER_NAME).exists():  # the earlier run takes its place
             raise
         raise NumericalError(f"{error} The state before it is kept: {found[0]}.") from None
@@ -161,20 +118,16 @@ def last_state_named(folder: Path) -> Iterator[None]:
 
 def resume_run(
     folder: Path,
-    job: TrainingJob[Model, LineT],
+    task: Task[Model, LineT],
     run: TrainingRun[Model],
     say: Callable[[str], None],
 ) -> list[LineT]:
-    """Bring a new run to where the one in the folder left off; return the epochs up to there.
-
-    Raises:
-        CheckpointError: If the history lacks some of them.
-    """
+    """Bring a new run to where the one in the folder left off; return the epochs up to there."""
     if load_checkpoint(folder, run, say):
-        say(f"Continuing {folder} after {job.reached(run)}.")
+        say(f"Continuing {folder} after {task.place(run.epoch)}, step {run.step}.")
     else:
         say(f"{folder} has no checkpoint yet: starting at the beginning.")
-    history = read_history(folder, job)[: run.epoch]
+    history = read_history(folder, task)[: run.epoch]
     if len(history) < run.epoch:
         raise CheckpointError(
             f"{folder / HISTORY_NAME}: holds {len(history)} epochs, the checkpoint "
@@ -183,81 +136,13 @@ def resume_run(
     return history
 
 
-def check_folder(
-    folder: Path, about: Mapping[str, Any], resume: bool, overwrite: bool, data_noun: str = "data"
-) -> None:
-    """Refuse a folder that may not be written to; nothing is changed."""
-    if resume and overwrite:
-        raise UsageError("--resume continues a run and --overwrite removes it: give one of them.")
-    if folder.exists() and not folder.is_dir():
-        raise OutputExistsError(f"{folder} is a file; expected a folder for the run.")
-    if resume:
-        check_same_run(folder, about, data_noun)
-        return
-    content = sorted(item.name for item in folder.iterdir()) if folder.exists() else []
-    content = [name for name in content if not is_left_over(name)]
-    if content and not overwrite:
-        raise OutputExistsError(
-            f"{folder} already holds files ({', '.join(content[:4])}): choose another "
-            "folder, continue that run with --resume, or replace it with --overwrite."
-        )
-    if content and not set(content) & {RUN_NAME, CONFIG_NAME, EARLIER_NAME, MOVING_NAME}:
-        raise OutputExistsError(
-            f"{folder} holds files that are not a run of bilens ({', '.join(content[:4])}) "
-            "and is not overwritten: choose another folder."
-        )
-
-
-def is_left_over(name: str) -> bool:
-    """Tell whether a file is a lock, or was staged by a write that a killed process began."""
-    staged = tuple(f".{own}." for own in (*OWN_FILES, LOCK_NAME))
-    return name == LOCK_NAME or name.startswith(staged)
-
-
-def clear(folder: Path) -> None:
-    """Remove what killed writes left over."""
-    try:
-        for item in folder.iterdir():
-            if item.name != LOCK_NAME and is_left_over(item.name):
-                item.unlink(missing_ok=True)
-    except OSError as error:
-        raise write_error(folder, error) from error
-
-
-def check_same_run(folder: Path, about: Mapping[str, Any], data_noun: str) -> None:
-    """Refuse to resume a run of another recipe or other data, naming what differs."""
-    if not (folder / RUN_NAME).exists():
-        raise CheckpointError(
-            f"{folder}: holds no run to resume ({RUN_NAME} is missing): start it without --resume."
-        )
-    before = read_json(folder / RUN_NAME)
-    old, new = before.get("recipe"), about["recipe"]
-    if not isinstance(old, dict):
-        raise CheckpointError(f"{folder / RUN_NAME}: is damaged (it holds no recipe).")
-    differing = [name for name in new if old.get(name) != new[name]]
-    if differing:
-        raise UsageError(
-            f"{folder} was started with "
-            + ", ".join(f"{name}={old.get(name)!r}" for name in differing)
-            + "; this command says "
-            + ", ".join(f"{name}={new[name]!r}" for name in differing)
-            + ": resume with the options it was started with, or choose another folder."
-        )
-    if before.get("data") != about["data"]:
-        raise UsageError(
-            f"{folder} was started on other {data_noun} (the SHA-256 differs): resume with "
-            "those, or choose another folder."
-        )
-
-
-def read_history(folder: Path, job: TrainingJob[Model, LineT]) -> list[LineT]:
+def read_history(folder: Path, task: Task[Model, LineT]) -> list[LineT]:
     """Return the lines of the history; a line that was cut off ends it."""
     path = folder / HISTORY_NAME
-    lines = path.read_text().splitlines() if path.exists() else []
     history = []
-    for line in lines:
+    for line in path.read_text().splitlines() if path.exists() else []:
         try:
-            history.append(job.line(json.loads(line)))
+            history.append(task.line_type(**json.loads(line)))
         except (ValueError, TypeError):
             break
     return history
@@ -287,28 +172,3 @@ def interruptible() -> Iterator[threading.Event]:
         yield event
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep a second process from writing to the same run; the system frees it with the process.
-
-    Raises:
-        UsageError: If another process holds the lock.
-        FileError: If the folder cannot be written to.
-    """
-    lock = FileLock(folder / LOCK_NAME, timeout=0)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        raise UsageError(
-            f"{folder} is being written by another process: wait for it, or choose another folder."
-        ) from None
-    except OSError as error:
-        raise write_error(folder, error) from error
-    try:
-        yield
-    finally:
-        (folder / LOCK_NAME).unlink(missing_ok=True)  # held still, so nobody else can have it
-        lock.release()

@@ -37,7 +37,7 @@ def demo(
     """
     from bilens.api import demo as job
     from bilens.data.images import embedded_digits, load_images
-    from bilens.train.recipe import Recipe
+    from bilens.train.tasks.image import Recipe
 
     folder = options.data_dir
     data = embedded_digits() if folder is None else load_images("mnist", folder)

@@ -13,6 +13,7 @@ from bilens.cli.options import (
     MODEL_PANEL,
     TRAINING_PANEL,
     DataDir,
+    DeviceOption,
     Gate,
     Json,
     Overwrite,
@@ -22,7 +23,7 @@ from bilens.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from bilens.train.loop import EpochMetrics
+    from bilens.train.tasks.image import EpochMetrics
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ def train_image(
     images: ImageOptions,
     model: Model,
     training: Training,
+    device: DeviceOption = "auto",
     resume: Resume = False,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -91,8 +93,8 @@ def train_image(
     """
     from bilens.api.provenance import this_command, versions
     from bilens.data.images import load_images
-    from bilens.train.image_job import train_in_folder
-    from bilens.train.recipe import Recipe
+    from bilens.train.device import find_device
+    from bilens.train.tasks.image import Recipe, train_in_folder
 
     recipe = Recipe.from_dict(
         {
@@ -111,6 +113,7 @@ def train_image(
             out,
             data,
             recipe,
+            find_device(device),
             resume=resume,
             overwrite=overwrite,
             provenance={"command": this_command(), **versions()},

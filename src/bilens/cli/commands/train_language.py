@@ -23,8 +23,8 @@ from bilens.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from bilens.train.language.corpus import CorpusOptions
-    from bilens.train.language.loop import LanguageMetrics
+    from bilens.train.corpus import CorpusOptions
+    from bilens.train.tasks.language import LanguageMetrics
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Corpus:
 
     def options(self) -> CorpusOptions:
         """Return the corpus."""
-        from bilens.train.language.corpus import CorpusOptions
+        from bilens.train.corpus import CorpusOptions
 
         given = dict(vars(self))
         return CorpusOptions(seed=given.pop("corpus_seed"), **given)
@@ -128,7 +128,7 @@ def train_language(
     Example: bilens train language --corpus stories.txt --out runs/stories
     """
     from bilens.api import train_language as job
-    from bilens.train.language.recipe import default_recipe
+    from bilens.train.tasks.language import default_recipe
 
     wanted = {**vars(model), "gate": None if model.gate == "none" else model.gate, **vars(training)}
     given = {name: value for name, value in wanted.items() if value is not None}

@@ -21,7 +21,7 @@ from bilens.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from bilens.train.sae.loop import SAELine
+    from bilens.train.tasks.sae import SAELine
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def train_sae(
     --out runs/stories-sae
     """
     from bilens.api import train_sae as job
-    from bilens.train.sae.recipe import SAERecipe
+    from bilens.train.tasks.sae import SAERecipe
 
     recipe = SAERecipe.from_dict(
         {**vars(dictionary), "hooks": tuple(dictionary.hooks), **vars(training)}

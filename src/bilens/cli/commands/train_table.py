@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import typer
 
 from bilens.cli.console import Output
-from bilens.cli.options import TRAINING_PANEL, Json, Overwrite, RunFolder
+from bilens.cli.options import TRAINING_PANEL, DeviceOption, Json, Overwrite, RunFolder
 
 if TYPE_CHECKING:
     from bilens.data.training_table import TrainingTable
+    from bilens.train.newton import NewtonStep
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def train_table(
     source: TableData,
     out: RunFolder,
     training: Training,
+    device: DeviceOption = "auto",
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -93,11 +95,13 @@ def train_table(
     """
     from bilens.api.provenance import this_command, versions
     from bilens.io.tensors import file_sha256
+    from bilens.train.device import find_device
     from bilens.train.run_files import TEST_NAME
-    from bilens.train.table.recipe import TableRecipe
-    from bilens.train.table.table_run import train_table_in_folder
+    from bilens.train.table_fit import TableRecipe
+    from bilens.train.tasks.table import TableTask, train_table_in_folder
 
-    recipe, table = TableRecipe(**vars(training)), source.read()
+    recipe, found = TableRecipe(**vars(training)), find_device(device)
+    table = source.read()
     for note in table.notes:
         output.say(note)
     classes = table.class_names
@@ -106,26 +110,21 @@ def train_table(
         f"{len(table.values)} rows, {len(table.names)} inputs; {source.target!r} holds {kind}."
     )
     name, sha256 = str(source.data), file_sha256(source.data)
-    metrics = train_table_in_folder(
-        out,
-        table,
-        recipe,
-        target_name=source.target,
-        test_fraction=source.test,
-        about_data={
-            "source": name,
-            "sha256": sha256,
-            "target": source.target,
-            "missing": source.missing,
-        },
-        provenance={
-            "command": this_command(),
-            **versions(),
-            "data_source": name,
-            "data_table_sha256": sha256,
-        },
-        overwrite=overwrite,
-    )
+    about = {"source": name, "sha256": sha256, "target": source.target, "missing": source.missing}
+    provenance = {**versions(), "data_source": name, "data_table_sha256": sha256}
+    with output.progress() as progress:
+
+        def show(alpha: float, number: int, _step: NewtonStep) -> None:
+            progress("fitting", 0, 1, f"penalty {alpha:g}, iteration {number}")
+
+        metrics = train_table_in_folder(
+            out,
+            TableTask(table, recipe, source.target, source.test, found),
+            about_data=about,
+            provenance={"command": this_command(), **provenance},
+            overwrite=overwrite,
+            report=show,
+        )
     if json:
         output.json(
             {"schema_version": 1, "kind": "table training", "folder": str(out), **asdict(metrics)}

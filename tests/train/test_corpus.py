@@ -10,13 +10,19 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
 import language_runs
 from bilens.base.errors import DataError, UsageError
 from bilens.data.text import TextCorpus
-from bilens.train.language.tokens import Batches, tokens_of, windows
+from bilens.train.corpus import Batches, tokens_of, windows
+from bilens.train.tasks.language import LanguageRecipe
 
 RECIPE = language_runs.RECIPE
+
+
+def batches_of(tokens: Tensor, recipe: LanguageRecipe) -> Batches:
+    return Batches(tokens, recipe.n_ctx, recipe.batch_size, recipe.seed)
 
 
 def test_windows_predict_every_token_behind_the_first_once() -> None:
@@ -31,7 +37,7 @@ def test_windows_predict_every_token_behind_the_first_once() -> None:
 
 def test_a_pass_takes_no_text_twice_and_the_next_one_cuts_elsewhere() -> None:
     tokens = torch.arange(2000)
-    batches = Batches(tokens, RECIPE)
+    batches = batches_of(tokens, RECIPE)
     passes = []
     for index in range(2):
         numbers = range(index * batches.steps_per_pass, (index + 1) * batches.steps_per_pass)
@@ -44,24 +50,24 @@ def test_a_pass_takes_no_text_twice_and_the_next_one_cuts_elsewhere() -> None:
 
 
 def test_a_batch_is_a_function_of_its_number() -> None:
-    forward, again = (Batches(language_runs.tokens().train, RECIPE) for _ in range(2))
+    forward, again = (batches_of(language_runs.tokens().train, RECIPE) for _ in range(2))
     expected = [forward.batch(number) for number in range(14)]
     for number in (13, 0, 7, 6):
         assert torch.equal(again.batch(number), expected[number])
-    other = Batches(language_runs.tokens().train, language_runs.changed(seed=1))
+    other = batches_of(language_runs.tokens().train, language_runs.changed(seed=1))
     assert not torch.equal(other.batch(0), expected[0])
 
 
 def test_steps_follow_from_epochs_unless_they_are_given() -> None:
     tokens = language_runs.tokens().train
-    batches = Batches(tokens, language_runs.changed(steps=None, epochs=2.5))
-    assert batches.total_steps == round(2.5 * batches.steps_per_pass)
-    assert Batches(tokens, RECIPE).total_steps == 14
+    batches = batches_of(tokens, RECIPE)
+    assert batches.total_steps(2.5, None) == round(2.5 * batches.steps_per_pass)
+    assert batches.total_steps(2.5, 14) == 14
 
 
 def test_a_corpus_without_one_batch_is_refused() -> None:
     with pytest.raises(UsageError, match="batch_size is 32 and n_ctx 15, but the corpus has 100 "):
-        Batches(torch.arange(100), RECIPE)
+        batches_of(torch.arange(100), RECIPE)
 
 
 def test_a_corpus_shorter_than_the_context_is_refused() -> None:

@@ -2,11 +2,16 @@
 
 Broken once: AdamW given no weight decay, whatever the recipe says; the twin and the test of that
 option failed.
+
+The recipe: refused with a sentence where it makes no sense, equal after a trip through JSON.
+
+Broken once: the check of `dropout` from above dropped; a dropout of 1 came through.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable
 from typing import Any
@@ -20,23 +25,23 @@ from torch.nn import functional
 import tiny
 from bilens.base.errors import NumericalError, UsageError
 from bilens.nn import BilinearClassifier
-from bilens.train.loop import EpochMetrics, Run, accuracy, start_run, steps_per_epoch, train
+from bilens.train.loop import train
 from bilens.train.randomness import ORDER, stream
-from bilens.train.recipe import Recipe
+from bilens.train.tasks.image import EpochMetrics, ImageTask, Recipe, Run, accuracy
 
 QUIET = dataclasses.replace(tiny.RECIPE, noise=0.0)
 DATA = tiny.images()
 
 
 def run_of(recipe: Recipe) -> Run:
-    return start_run(recipe, tiny.PIXELS, tiny.CLASSES)
+    return ImageTask(DATA, recipe).start()
 
 
 def train_all(
     recipe: Recipe, run: Run | None = None, after_step: Callable[[Run], None] = lambda _run: None
 ) -> tuple[BilinearClassifier, list[EpochMetrics]]:
     run = run_of(recipe) if run is None else run
-    history = list(train(run, DATA, recipe, after_step))
+    history = list(train(run, ImageTask(DATA, recipe), after_step))
     return run.model, history
 
 
@@ -168,7 +173,7 @@ def test_the_metrics_are_those_of_the_logits(options: dict[str, Any]) -> None:
     handle = run.model.register_forward_hook(
         lambda module, _inputs, output: logits.append(output.detach()) if module.training else None
     )
-    for epoch, metrics in enumerate(train(run, DATA, recipe, lambda _run: None)):
+    for epoch, metrics in enumerate(train(run, ImageTask(DATA, recipe))):
         order = torch.randperm(tiny.NUM_TRAIN, generator=stream(recipe.seed, ORDER, epoch))
         labels = DATA.train_labels[order[: tiny.STEPS * recipe.batch_size]]
         seen = torch.cat(logits)
@@ -199,7 +204,7 @@ def test_an_epoch_takes_each_image_at_most_once_and_in_a_new_order() -> None:
 def test_accuracy_is_counted_in_pieces_and_leaves_the_mode(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny.classifier(dtype=torch.float32).train()
     whole = accuracy(model, DATA.test_images, DATA.test_labels)
-    monkeypatch.setattr("bilens.train.loop.EVALUATION_BATCH", 7)  # 60 = 8 · 7 + 4
+    monkeypatch.setattr("bilens.train.tasks.image.EVALUATION_BATCH", 7)  # 60 = 8 · 7 + 4
     assert accuracy(model, DATA.test_images, DATA.test_labels) == whole
     assert model.training
 
@@ -236,9 +241,128 @@ def test_a_loss_that_is_not_finite_is_an_error() -> None:
 @pytest.mark.parametrize(("batch_size", "steps"), [(1, 200), (32, 6), (199, 1), (200, 1)])
 def test_only_whole_batches_count(batch_size: int, steps: int) -> None:
     recipe = dataclasses.replace(tiny.RECIPE, batch_size=batch_size)
-    assert steps_per_epoch(recipe, tiny.NUM_TRAIN) == steps
+    assert ImageTask(DATA, recipe).steps == steps
 
 
 def test_a_batch_that_is_larger_than_the_data_is_refused() -> None:
     with pytest.raises(UsageError, match="batch_size is 201, but there are 200 training images"):
         train_all(dataclasses.replace(tiny.RECIPE, batch_size=201))
+
+
+SIZES = ("d_hidden", "n_layers", "epochs", "batch_size")
+AMOUNTS = ("weight_decay", "noise", "model_noise", "dropout", "learning_rate")
+UNUSUAL = Recipe(
+    d_hidden=7,
+    n_layers=2,
+    bias=True,
+    residual=True,
+    gate="silu",
+    epochs=5,
+    batch_size=3,
+    learning_rate=0.25,
+    weight_decay=0.0,
+    noise=0.125,
+    model_noise=0.5,
+    dropout=0.75,
+    augmentations=("blur:0.5", "correlated-noise:0.3:4"),
+    seed=9,
+    precision="bfloat16",
+)
+
+
+def test_the_defaults_are_those_of_the_paper() -> None:
+    """App. C of 2410.08417: AdamW 1e-3, weight decay 1, batch 2048, input noise 0.5, no bias."""
+    recipe = Recipe()
+    assert (recipe.learning_rate, recipe.weight_decay, recipe.batch_size) == (1e-3, 1.0, 2048)
+    assert (recipe.noise, recipe.n_layers, recipe.bias, recipe.residual) == (0.5, 1, False, False)
+    assert (recipe.gate, recipe.model_noise, recipe.dropout) == (None, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("value", [0, -1, 2.0, True, "3", None])
+def test_a_size_is_a_positive_whole_number(name: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=rf"^{name} must be an integer of at least 1, got "):
+        Recipe(**{name: value})
+
+
+def test_integers_of_numpy_can_be_written_as_json() -> None:
+    recipe = Recipe(**{name: np.int64(3) for name in (*SIZES, "seed")})
+    assert json.loads(json.dumps(recipe.to_dict()))["seed"] == 3
+
+
+@pytest.mark.parametrize("value", [-1, 0.5, None])
+def test_a_seed_is_a_whole_number_from_0(value: Any) -> None:
+    with pytest.raises(UsageError, match=r"^seed must be an integer of at least 0, got "):
+        Recipe(seed=value)
+
+
+@pytest.mark.parametrize("name", AMOUNTS)
+@pytest.mark.parametrize("value", [-0.1, math.nan, math.inf, "0.1", None, True])
+def test_an_amount_is_a_finite_number_from_0(name: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=rf"^{name} must be a finite number of at least 0, got "):
+        Recipe(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"learning_rate": 0.0}, r"^learning_rate must be above 0"),
+        ({"dropout": 1.0}, r"^dropout must be below 1, got 1\.0"),
+        ({"precision": "float16"}, r"^precision='float16' .*auto, float32, bfloat16"),
+        ({"gate": "tanh"}, r"^gate='tanh' is not known: use one of None, relu, gelu, silu"),
+        ({"bias": "no"}, r"^bias must be True or False, got 'no'"),
+        ({"residual": 1}, r"^residual must be True or False, got 1"),
+        ({"augmentations": ("spin:3",)}, r"^'spin:3' is not a known augmentation"),
+        ({"augmentations": ("rotation:x",)}, r"^'rotation:x' cannot be read"),
+        ({"augmentations": ("rotation:181",)}, r"^'rotation:181': max_degrees must be"),
+    ],
+)
+def test_a_choice_that_makes_no_sense_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Recipe(**options)
+
+
+def test_a_recipe_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Recipe().seed = 1  # type: ignore[misc]
+
+
+def test_no_field_of_the_unusual_recipe_has_its_default() -> None:
+    """Else the round trip below would prove nothing about that field."""
+    default = Recipe()
+    for field in dataclasses.fields(Recipe):
+        assert getattr(UNUSUAL, field.name) != getattr(default, field.name), field.name
+
+
+@pytest.mark.parametrize("recipe", [Recipe(), UNUSUAL])
+def test_a_recipe_comes_back_from_json_as_it_was(recipe: Recipe) -> None:
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"avx512_bf16": True, "amx_bf16": False}, "bfloat16"),
+        ({"avx512_bf16": False, "amx_bf16": True}, "bfloat16"),
+        ({"avx512_bf16": False, "avx2": True}, "float32"),
+        ({}, "float32"),
+    ],
+)
+def test_auto_is_bfloat16_where_the_processor_multiplies_it(
+    capabilities: dict[str, bool], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    recipe = Recipe(seed=3).resolved()
+    assert recipe.precision == expected
+    assert dataclasses.replace(recipe, precision="auto") == Recipe(seed=3)
+
+
+def test_auto_is_float32_where_torch_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert Recipe().resolved().precision == "float32"
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_precision_that_is_given_stays(precision: Any) -> None:
+    recipe = Recipe(precision=precision)
+    assert recipe.resolved() is recipe

@@ -18,47 +18,36 @@ from bilens.base.checks import check_memory
 from bilens.base.errors import NumericalError, UsageError
 
 UNKNOWNS = 6000  # of one output, at most, where nothing else is asked for
+MANY_COLUMNS = 1000  # from here on, eigenvectors of (columns, columns) take seconds and more
 RANK_TOLERANCE = 1e-13  # of the largest diagonal entry of the kernel
 LESS = "choose a smaller n_components, or fit fewer rows"
 
 
 @dataclass(frozen=True, eq=False)
 class Expansion:
-    """Features of the rows, of weighted mean zero, in which every quadratic map is linear.
+    """Features of the rows, of weighted mean zero, in which every quadratic map is linear."""
 
-    Attributes:
-        features: (rows, features) float64.
-        columns: z, (rows, columns): what the linear part reads.
-        directions: P, (components, columns) with orthonormal rows; the products are of u = P z.
-        scale: s of the products; 0 leaves them out.
-        mean_product: weighted mean of u uᵀ.
-        pivots: the rows that span the features where these come from the kernel, with their
-            triangle; None where the features are the columns and products themselves.
-    """
-
-    features: Tensor
-    columns: Tensor
-    directions: Tensor
-    scale: float
-    mean_product: Tensor
+    features: Tensor  # (rows, features) float64
+    columns: Tensor  # z, (rows, columns): what the linear part reads
+    directions: Tensor  # P, (components, columns), orthonormal rows; the products are of u = P z
+    scale: float  # s of the products; 0 leaves them out
+    mean_product: Tensor  # weighted mean of u uᵀ
     weights: Tensor
+    # the rows that span the features where these come from the kernel, with their triangle; None
+    # where the features are the columns and products themselves
     pivots: tuple[Tensor, Tensor] | None
 
     def unfold(self, coefficients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return Q (outputs, components, components), linear and constant of coefficients.
-
-        Args:
-            coefficients: (features + 1, outputs), the last row is the intercept.
-        """
+        """Return Q (outputs, components, components), linear and constant of coefficients."""
         inner, intercept = coefficients[:-1], coefficients[-1]
         if self.pivots is None:
             width = self.columns.shape[1]
             linear = inner[:width].T.contiguous()
             products = self.scale * _symmetric(inner[width:].T, len(self.directions))
         else:
-            places, triangle = self.pivots
-            duals = torch.zeros(len(self.columns), inner.shape[1], dtype=inner.dtype)
-            duals[places] = torch.linalg.solve_triangular(triangle.T, inner, upper=True)
+            rows, triangle = self.pivots
+            duals = inner.new_zeros(len(self.columns), inner.shape[1])
+            duals[rows] = torch.linalg.solve_triangular(triangle.T, inner, upper=True)
             duals -= self.weights[:, None] / self.weights.sum() * duals.sum(dim=0)
             reduced = self.columns @ self.directions.T
             linear = duals.T @ self.columns
@@ -69,21 +58,10 @@ class Expansion:
 
 
 def expand(z: Tensor, weights: Tensor, directions: Tensor, scale: float) -> Expansion:
-    """Return the features of standardised rows.
+    """Return the features of standardised rows z, (rows, columns) of weighted mean zero.
 
-    Math: φ(z) = (z, s·u_i², s·√2·u_i u_j), so that ½ alpha ‖coefficients‖² is
-        ½ alpha (‖linear‖² + ‖Q‖_F² / s²).
-    Cost: rows · features numbers of memory, or rows² where that is less.
-
-    Args:
-        z: (rows, columns) float64, of weighted mean zero.
-        weights: (rows,).
-        directions: P, (components, columns).
-        scale: s.
-
-    Raises:
-        MemoryLimitError: If they do not fit.
-        NumericalError: If rows are so large that their products overflow.
+    φ(z) = (z, s·u_i², s·√2·u_i u_j), so that ½ alpha ‖coefficients‖² is
+    ½ alpha (‖linear‖² + ‖Q‖_F² / s²). Memory: rows · features numbers, or rows² if that is less.
     """
     rows, width = z.shape
     components = len(directions) if scale > 0 else 0
@@ -94,7 +72,7 @@ def expand(z: Tensor, weights: Tensor, directions: Tensor, scale: float) -> Expa
     u = z @ directions.T
     mean_product = (u.T * weights) @ u / weights.sum()
     if count <= rows:
-        first, second = torch.triu_indices(components, components)
+        first, second = torch.triu_indices(components, components, device=z.device)
         root = torch.where(first == second, 1.0, math.sqrt(2)).double()
         features = torch.cat([z, scale * root * u[:, first] * u[:, second]], dim=1)
         features -= weights @ features / weights.sum()
@@ -110,10 +88,7 @@ def chosen_directions(z: Tensor, weights: Tensor, n_components: int | None) -> T
     """Return the directions whose products are formed, (components, columns), orthonormal rows.
 
     All columns where there is room for all of their products, or as few as `n_components` says:
-    the leading principal directions.
-
-    Raises:
-        UsageError: If there are fewer columns than components.
+    the leading principal directions. There are no more of these than rows.
     """
     rows, width = z.shape
     if n_components is None:
@@ -125,9 +100,13 @@ def chosen_directions(z: Tensor, weights: Tensor, n_components: int | None) -> T
             "as many."
         )
     if n_components == width:
-        return torch.eye(width, dtype=z.dtype)
-    _, vectors = torch.linalg.eigh((z.T * weights) @ z / weights.sum())
-    leading = vectors.T.flip(0)[:n_components]
+        return torch.eye(width, dtype=z.dtype, device=z.device)
+    if rows < width and width > MANY_COLUMNS:
+        weighted = z * weights.sqrt()[:, None]
+        leading = torch.linalg.svd(weighted, full_matrices=False).Vh[:n_components]
+    else:
+        _, vectors = torch.linalg.eigh((z.T * weights) @ z / weights.sum())
+        leading = vectors.T.flip(0)[:n_components]
     largest = leading.gather(1, leading.abs().argmax(dim=1, keepdim=True))
     turned: Tensor = leading * largest.sign()
     return turned
@@ -136,7 +115,7 @@ def chosen_directions(z: Tensor, weights: Tensor, n_components: int | None) -> T
 def _symmetric(upper: Tensor, width: int) -> Tensor:
     """Return the symmetric matrices of upper triangles in the scale of `expand`."""
     matrices = upper.new_zeros(len(upper), width, width)
-    first, second = torch.triu_indices(width, width)
+    first, second = torch.triu_indices(width, width, device=upper.device)
     matrices[:, first, second] = upper * torch.where(first == second, 0.5, 0.5**0.5).double()
     return matrices + matrices.transpose(1, 2)
 
@@ -146,9 +125,9 @@ def _from_kernel(kernel: Tensor, weights: Tensor) -> tuple[Tensor, tuple[Tensor,
     mean = kernel @ weights / weights.sum()
     kernel = kernel - mean - mean[:, None] + weights @ mean / weights.sum()
     tolerance = RANK_TOLERANCE * float(kernel.diagonal().max())
-    factor, pivots, rank, _ = lapack.dpstrf(kernel.numpy(), tol=tolerance, lower=1)
-    places = torch.from_numpy(pivots.astype(np.int64) - 1)
-    lower = torch.from_numpy(np.tril(factor)[:, :rank])
+    factor, pivots, rank, _ = lapack.dpstrf(kernel.cpu().numpy(), tol=tolerance, lower=1)
+    rows = torch.from_numpy(pivots.astype(np.int64) - 1).to(kernel.device)
+    lower = torch.from_numpy(np.tril(factor)[:, :rank]).to(kernel.device)
     features = torch.empty_like(lower)
-    features[places] = lower
-    return features, (places[:rank], lower[:rank].contiguous())
+    features[rows] = lower
+    return features, (rows[:rank], lower[:rank].contiguous())

@@ -15,6 +15,7 @@ from bilens.nn.hooks import Edit, hook_layer
 from bilens.nn.topk_sae import TopKSAE
 from bilens.nn.transformer import BilinearTransformer
 from bilens.train.activations import TOKENS_AT_ONCE
+from bilens.train.device import device_of
 
 LOGITS_AT_ONCE = 1 << 25  # 128 MiB in float32
 
@@ -25,31 +26,18 @@ class SAEMetrics:
 
     The first token of each text is left out everywhere: the autoencoder was not trained on it. A
     replacement leaves the activation there as it is, and its prediction is not counted.
-
-    Attributes:
-        hook: the hook point.
-        tokens: activations that were looked at.
-        fvu: Σ ‖x − x̂‖² / Σ ‖x − mean‖², the fraction of variance unexplained; 0 is perfect, and
-            the mean in the place of x has 1.
-        nmse: Σ ‖x − x̂‖² / Σ ‖x‖², the normalised MSE of the paper's code; never above fvu.
-        l0: mean number of latents other than zero.
-        dead: share of latents that no token keeps.
-        loss: mean cross-entropy of the model as it is, nats per token.
-        loss_patched: with x̂ in the place of x.
-        loss_zero: with zeros in the place of x.
-        loss_mean: with the mean of x in the place of x.
     """
 
     hook: str
-    tokens: int
-    fvu: float
-    nmse: float
-    l0: float
-    dead: float
-    loss: float
-    loss_patched: float
-    loss_zero: float
-    loss_mean: float
+    tokens: int  # activations that were looked at
+    fvu: float  # Σ ‖x − x̂‖² / Σ ‖x − mean‖², fraction of variance unexplained; the mean has 1
+    nmse: float  # Σ ‖x − x̂‖² / Σ ‖x‖², the normalised MSE of the paper's code; at most fvu
+    l0: float  # mean number of latents other than zero
+    dead: float  # share of latents that no token keeps
+    loss: float  # mean cross-entropy of the model as it is, nats per token
+    loss_patched: float  # with x̂ in the place of x
+    loss_zero: float  # with zeros there
+    loss_mean: float  # with the mean of x there
 
     @property
     def loss_added(self) -> float:
@@ -87,21 +75,9 @@ def recovered(ablated: float, patched: float, clean: float) -> float | None:
 
 @torch.no_grad()
 def measure_sae(model: BilinearTransformer, sae: TopKSAE, hook: str, texts: Tensor) -> SAEMetrics:
-    """Return the metrics of an autoencoder at a hook point of a model.
+    """Return the metrics of an autoencoder at a hook point, on texts (num_texts, n_ctx ≥ 3).
 
-    Cost: five runs of the model over the texts, one of them up to the hook point.
-
-    Args:
-        model: the model.
-        sae: the autoencoder, in the units of the model (its `scale` counts).
-        hook: where it stands.
-        texts: (num_texts, n_ctx) tokens that neither was trained on, n_ctx ≥ 3.
-
-    Raises:
-        UsageError: If there is no such hook point, the autoencoder has another width, or the texts
-            do not fit the model.
-        NonFiniteError: If an activation is NaN or infinite.
-        NumericalError: If the activations are all equal.
+    Five runs of the model over the texts, one of them up to the hook point.
     """
     check_fits(model, sae, hook)
     if texts.ndim != 2 or texts.shape[1] < 3:
@@ -111,27 +87,31 @@ def measure_sae(model: BilinearTransformer, sae: TopKSAE, hook: str, texts: Tens
         )
     was_training = model.training
     model.eval()
-    texts = texts.to(model.embed.weight.device)
+    texts = texts.to(device_of(model))
     at_once = min(TOKENS_AT_ONCE, LOGITS_AT_ONCE // model.config.vocab_size)
     parts = torch.split(texts, max(1, at_once // texts.shape[1]))
-    tally = _Tally(sae)
+    statistics = StreamingStatistics(sae)
     for part in parts:
-        tally.add(model.activations(part, (hook,))[hook][:, 1:].flatten(0, 1))
-    mean = tally.mean.to(sae.decoder.dtype)
+        statistics.add(model.activations(part, (hook,))[hook][:, 1:].flatten(0, 1))
+    mean = statistics.mean.to(sae.decoder.dtype)
     losses = [
         mean_loss(model, parts, {} if edit is None else {hook: behind_first(edit)})
         for edit in (None, sae, torch.zeros_like, lambda x: mean.to(x.dtype).expand_as(x))
     ]
     model.train(was_training)
-    return SAEMetrics(hook, tally.count, tally.fvu, tally.nmse, tally.l0, tally.dead, *losses)
+    return SAEMetrics(
+        hook,
+        statistics.count,
+        statistics.fvu,
+        statistics.nmse,
+        statistics.l0,
+        statistics.dead,
+        *losses,
+    )
 
 
 def check_fits(model: BilinearTransformer, sae: TopKSAE, hook: str) -> None:
-    """Refuse an autoencoder that does not have the width of a hook point.
-
-    Raises:
-        UsageError: If the widths differ, or there is no such hook point.
-    """
+    """Refuse an autoencoder that does not have the width of a hook point."""
     hook_layer(hook, model.config.n_layer)
     if sae.d_in != model.config.d_model:
         raise UsageError(
@@ -163,7 +143,7 @@ def mean_loss(
     return total / count
 
 
-class _Tally:
+class StreamingStatistics:
     """Sums over the rows of a text collection, in float64."""
 
     def __init__(self, sae: TopKSAE) -> None:

@@ -2,36 +2,93 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
-
-from bilens.train.table.losses import Loss
 
 CG_STEPS = 500
 SUFFICIENT_DECREASE = 1e-4  # of the one that the slope promises (Armijo)
 ROUNDING = 1e-14  # of the objective: differences below it say nothing
 SHORTEST_STEP = 2.0**-30
-SETTLED = 0.05  # a gradient so small changes the curvature so little that P may stay
-
-# Axes in this file: coefficients (features + 1, outputs), the last row is the intercept.
+SMALL_GRADIENT = 0.05  # it changes the curvature so little that the preconditioner may stay
+LEAST_CURVATURE = 1e-6  # of a row that is as good as certain
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
+class Loss(ABC):
+    """A convex loss of the outputs of each row; axes are (rows, outputs)."""
+
+    target: Tensor  # float64
+    is_quadratic: ClassVar[bool] = False  # whether its curvature is the same everywhere
+
+    @abstractmethod
+    def curvature(self, outputs: Tensor) -> Tensor:
+        """Return the mean second derivative of each row by its outputs, (rows,), above 0."""
+
+    @abstractmethod
+    def values(self, outputs: Tensor) -> Tensor:
+        """Return the loss of each row, (rows,)."""
+
+    @abstractmethod
+    def gradient(self, outputs: Tensor) -> Tensor:
+        """Return the derivative of each row's loss by its outputs."""
+
+    @abstractmethod
+    def hessian_product(self, outputs: Tensor, change: Tensor) -> Tensor:
+        """Return what a change of the outputs does to `gradient`, to first order."""
+
+
+class SquaredError(Loss):
+    """½ (output − target)², summed over the outputs."""
+
+    is_quadratic: ClassVar[bool] = True
+
+    def curvature(self, outputs: Tensor) -> Tensor:
+        return outputs.new_ones(len(outputs))
+
+    def values(self, outputs: Tensor) -> Tensor:
+        return (outputs - self.target).square().sum(dim=1) / 2
+
+    def gradient(self, outputs: Tensor) -> Tensor:
+        return outputs - self.target
+
+    def hessian_product(self, outputs: Tensor, change: Tensor) -> Tensor:  # noqa: ARG002 - constant
+        return change
+
+
+class CrossEntropy(Loss):
+    """−log softmax(outputs) at the target, a row of which is one-hot; in nats."""
+
+    def curvature(self, outputs: Tensor) -> Tensor:
+        # (1 − Σ p²) / (outputs − 1): of the directions that change a softmax
+        spread = 1 - torch.softmax(outputs, dim=1).square().sum(dim=1)
+        return spread.clamp(min=LEAST_CURVATURE) / (outputs.shape[1] - 1)
+
+    def values(self, outputs: Tensor) -> Tensor:
+        return outputs.logsumexp(dim=1) - (outputs * self.target).sum(dim=1)
+
+    def gradient(self, outputs: Tensor) -> Tensor:
+        return torch.softmax(outputs, dim=1) - self.target
+
+    def hessian_product(self, outputs: Tensor, change: Tensor) -> Tensor:
+        weighted = torch.softmax(outputs, dim=1)
+        product = weighted * change
+        return product - weighted * product.sum(dim=1, keepdim=True)
+
+
+@dataclass(frozen=True, eq=False)
+class PenalisedProblem:
     """Σ_rows weight · loss(features · coefficients + intercept) + ½ alpha ‖coefficients‖².
 
-    Attributes:
-        features: (rows, features) float64, of weighted mean zero.
-        weights: (rows,), positive.
-        loss: of the outputs.
-        alpha: the penalty; the intercept has none.
+    Coefficients are (features + 1, outputs); the last row is the intercept, without a penalty.
     """
 
-    features: Tensor
-    weights: Tensor
+    features: Tensor  # (rows, features) float64, of weighted mean zero
+    weights: Tensor  # (rows,), positive
     loss: Loss
     alpha: float
 
@@ -65,62 +122,37 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Step:
-    """One iteration: where it began.
+class NewtonStep:
+    """One iteration: where it began."""
 
-    Attributes:
-        objective: the penalised loss for each unit of weight.
-        gradient: the size of its gradient in the metric of the curvature, by the same unit.
-    """
-
-    objective: float
-    gradient: float
+    objective: float  # the penalised loss for each unit of weight
+    gradient: float  # its size in the metric of the curvature, by the same unit
 
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """Where Newton's method ended.
-
-    Attributes:
-        coefficients: (features + 1, outputs).
-        steps: one for each iteration.
-        converged: whether the gradient met the tolerance, or only rounding was left of it.
-    """
+    """Where Newton's method ended."""
 
     coefficients: Tensor
-    steps: tuple[Step, ...]
-    converged: bool
-
-
-def silent(number: int, step: Step) -> None:
-    """Say nothing of an iteration."""
+    steps: tuple[NewtonStep, ...]
+    converged: bool  # the gradient met the tolerance, or only rounding was left of it
 
 
 def minimise(
-    problem: Problem,
+    problem: PenalisedProblem,
     start: Tensor,
     max_iter: int,
     tol: float,
-    report: Callable[[int, Step], object] = silent,
+    report: Callable[[int, NewtonStep], object] = lambda _number, _step: None,
 ) -> Solution:
-    """Return the coefficients at the minimum.
+    """Return the coefficients at the minimum; `report` gets each iteration, from 1.
 
     The trajectory depends on the function that the features span and not on their basis, and a
     row of weight 2 is the same as two rows: so is the solution, up to rounding.
 
-    Math: each step solves H s = −g by conjugate gradients, preconditioned with the Hessian in
-        which the outputs of a row have one curvature, P = featuresᵀ diag(weights · curvature)
-        features + alpha; for the squared error P is H, and one step is the solution.
-        |g|_P⁻¹ ≤ tol · √Σ weights ends it.
-    Cost: rows · features² + features³ / 3 for each step, and 4 · rows · features · outputs for
-        each product with H.
-
-    Args:
-        problem: what is minimised.
-        start: (features + 1, outputs).
-        max_iter: of Newton's method.
-        tol: of the gradient.
-        report: called with the number of each iteration, from 1, and where it began.
+    Each step solves H s = −g by conjugate gradients, preconditioned with the Hessian in which the
+    outputs of a row have one curvature, P = featuresᵀ diag(weights · curvature) features + alpha;
+    for the squared error P is H, and one step is the solution. |g|_P⁻¹ ≤ tol · √Σ weights ends it.
     """
     total = problem.weights.sum()
     theta, steps = start, []
@@ -133,9 +165,9 @@ def minimise(
             precondition = problem.preconditioner(outputs)
         gradient = problem.pulled_back(problem.loss.gradient(outputs), theta)
         size = float(((gradient * precondition(gradient)).sum() / total).sqrt())
-        steps.append(Step(float(value / total), size))
+        steps.append(NewtonStep(float(value / total), size))
         report(len(steps), steps[-1])
-        refresh = size > SETTLED and not problem.loss.is_quadratic
+        refresh = size > SMALL_GRADIENT and not problem.loss.is_quadratic
         if size <= tol:
             return Solution(theta, tuple(steps), True)
 
@@ -168,10 +200,7 @@ def conjugate_gradients(
     right: Tensor,
     reduction: float,
 ) -> Tensor:
-    """Return s near H s = right, with the preconditioned residual reduced as asked.
-
-    Source: M. R. Hestenes, E. Stiefel, 1952, J. Res. Nat. Bur. Standards 49.
-    """
+    """Return s near H s = right, with the preconditioned residual reduced as asked."""
     solution, residual = torch.zeros_like(right), right
     improved = precondition(residual)
     energy = (residual * improved).sum()

@@ -13,11 +13,9 @@ import torch
 from torch import Tensor
 
 from bilens.base.errors import MemoryLimitError, NonFiniteError, UsageError
-from bilens.train.table.expansion import expand
-from bilens.train.table.fit import fit_table
-from bilens.train.table.losses import CrossEntropy, Loss, SquaredError
-from bilens.train.table.recipe import TableRecipe
-from bilens.train.table.split import held_out_rows
+from bilens.train.expansion import expand
+from bilens.train.newton import CrossEntropy, Loss, SquaredError
+from bilens.train.table_fit import TableRecipe, fit_table, held_out_rows
 
 
 def problem(rows: int, columns: int, classes: int = 3) -> tuple[Tensor, Tensor, Loss]:

@@ -1,25 +1,40 @@
-"""A language model that was read, with what belongs to it: its tokenizer and its text."""
+"""A language model from a folder, with its tokenizer and its text: its bundle."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from bilens.base.errors import UsageError
 from bilens.data.text import TextCorpus
 from bilens.data.tokenizer import Tokenizer, check_tokenizer_fits, load_tokenizer
+from bilens.io.load import load
 from bilens.io.loaded_model import LoadedModel
 from bilens.nn.transformer import BilinearTransformer
-from bilens.train.language.corpus import CorpusDescription, CorpusOptions
+from bilens.train.corpus import CorpusDescription, CorpusOptions
 from bilens.train.run_files import CORPUS_NAME, TOKENIZER_NAME
 
 
-def language_model(loaded: LoadedModel, purpose: str) -> BilinearTransformer:
-    """Return the whole model.
+@dataclass(frozen=True, eq=False)
+class ModelBundle:
+    """What a run folder of a language model holds; `corpus.load()` gives the documents again."""
 
-    Raises:
-        UsageError: If it is no language model, or only its MLPs were read.
-    """
+    folder: Path
+    model: BilinearTransformer  # on the CPU, in evaluation mode
+    tokenizer: Tokenizer
+    corpus: CorpusDescription
+
+
+def open_model_bundle(folder: Path) -> ModelBundle:
+    """Return the model of a run folder, its tokenizer, and the description of its corpus."""
+    loaded = load(folder)
+    model = language_model(loaded, "writing text")
+    return ModelBundle(folder, model, tokenizer_of(loaded, model), CorpusDescription.read(folder))
+
+
+def language_model(loaded: LoadedModel, purpose: str) -> BilinearTransformer:
+    """Return the whole model; refuse what is no language model, or of which only MLPs were read."""
     module = loaded.whole(purpose)
     if not isinstance(module, BilinearTransformer):
         raise UsageError(
@@ -32,15 +47,10 @@ def language_model(loaded: LoadedModel, purpose: str) -> BilinearTransformer:
 def tokenizer_of(
     loaded: LoadedModel, module: BilinearTransformer, tokenizer: Tokenizer | None = None
 ) -> Tokenizer:
-    """Return the tokenizer beside a model, or the one that was passed, if it fits the model.
-
-    Raises:
-        DataError: If it is missing or damaged.
-        UsageError: If it does not fit.
-    """
+    """Return the tokenizer beside a model, or the one that was passed, if it fits the model."""
+    trained_with = loaded.provenance.get("tokenizer_sha256")
     if tokenizer is None:
         tokenizer = load_tokenizer(Path(loaded.source) / TOKENIZER_NAME)
-    trained_with = loaded.provenance.get("tokenizer_sha256")
     check_tokenizer_fits(tokenizer, module.config.vocab_size, trained_with)
     return tokenizer
 
@@ -48,13 +58,7 @@ def tokenizer_of(
 def text_of(
     loaded: LoadedModel, corpus: CorpusOptions | None, report: Callable[[str], None]
 ) -> TextCorpus:
-    """Return a corpus, or the one that a model was trained on where none is given.
-
-    Raises:
-        UsageError: If none is given, and the model does not say what it was trained on.
-        DataError: If the corpus is missing, or not what it was.
-        CheckpointError: If the description of the corpus is damaged.
-    """
+    """Return a corpus, or the one that a model was trained on where none is given."""
     if corpus is not None:
         return corpus.load(report)
     folder = Path(loaded.source)

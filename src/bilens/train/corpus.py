@@ -1,0 +1,183 @@
+"""The text a language model learns from: which documents, their tokens, the batches of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bilens.base.atomic import write_file
+from bilens.base.errors import CheckpointError, DataError, UsageError
+from bilens.data.text import GRAMMAR, TextCorpus, load_text
+from bilens.data.token_blocks import pack_documents
+from bilens.data.tokenizer import Tokenizer
+from bilens.io.config import read_json
+from bilens.train.randomness import ORDER, stream
+from bilens.train.run_files import CORPUS_NAME
+
+HELD_OUT_TOKENS = 1 << 20  # that the held-out loss is measured on, at most
+
+
+@dataclass(frozen=True)
+class CorpusOptions:
+    """The arguments of `load_text`: which documents, and which of them are held out."""
+
+    corpus: str
+    column: str | None = None
+    split: str = "train"
+    held_out: float = 0.05
+    limit: int | None = None
+    seed: int = 0
+    stream: bool = False
+
+    def load(self, report: Callable[[str], None] | None = None) -> TextCorpus:
+        """Return the corpus; errors are those of `load_text`."""
+        return load_text(report=report, **dataclasses.asdict(self))
+
+
+@dataclass(frozen=True)
+class CorpusDescription:
+    """What `corpus.json` in a run folder says: how to load a corpus again, and what it was."""
+
+    options: CorpusOptions  # a path is absolute
+    name: str
+    source: str  # where the documents came from, one sentence
+    fingerprint: str  # SHA-256 of the documents of both parts
+    num_documents: int  # to train on
+    num_held_out: int
+
+    @classmethod
+    def of(cls, options: CorpusOptions, corpus: TextCorpus) -> CorpusDescription:
+        """Return the description of a corpus that was loaded with these options."""
+        path = Path(options.corpus)
+        if options.corpus != GRAMMAR and path.exists():
+            options = dataclasses.replace(options, corpus=str(path.resolve()))
+        return cls(
+            options,
+            corpus.name,
+            corpus.source,
+            corpus.fingerprint,
+            len(corpus.documents),
+            len(corpus.held_out),
+        )
+
+    def load(
+        self, corpus: str | None = None, report: Callable[[str], None] | None = None
+    ) -> TextCorpus:
+        """Return the same documents, split as they were; `corpus` is where they are now."""
+        options = self.options
+        if corpus is not None:
+            options = dataclasses.replace(options, corpus=corpus)
+        found = options.load(report)
+        if found.fingerprint != self.fingerprint:
+            raise DataError(
+                f"{options.corpus} holds other documents than the model was trained on (the "
+                "SHA-256 differs): say with --corpus where those are."
+            )
+        return found
+
+    def write(self, folder: Path) -> None:
+        """Write `corpus.json` into a run folder."""
+        text = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False)
+        write_file(folder / CORPUS_NAME, text.encode())
+
+    @classmethod
+    def read(cls, folder: Path) -> CorpusDescription:
+        """Return what `corpus.json` in a run folder says."""
+        path = folder / CORPUS_NAME
+        content: dict[str, Any] = read_json(path)
+        try:
+            return cls(**{**content, "options": CorpusOptions(**content["options"])})
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{path}: is not the description of a corpus ({error}): restore the file."
+            ) from None
+
+
+@dataclass(frozen=True, eq=False)
+class CorpusTokens:
+    """What a language model is trained and judged on."""
+
+    train: Tensor  # tokens of the documents, joined, (num_tokens,)
+    held_out: Tensor
+    bytes_per_token: float  # of the held-out documents, in UTF-8
+    characters_per_token: float
+    fingerprint: str  # SHA-256 of corpus and tokenizer
+
+    def bits_per_byte(self, nats_per_token: float) -> float:
+        """Return a held-out loss in a unit in which tokenizers compare."""
+        return nats_per_token / math.log(2) / self.bytes_per_token
+
+    def bits_per_character(self, nats_per_token: float) -> float:
+        """Return a held-out loss in bits per character."""
+        return nats_per_token / math.log(2) / self.characters_per_token
+
+
+def tokens_of(corpus: TextCorpus, tokenizer: Tokenizer, n_ctx: int) -> CorpusTokens:
+    """Return a corpus as tokens, each document followed by the end of text."""
+    train, held_out = (
+        pack_documents(tokenizer, documents, n_ctx + 1)
+        for documents in (corpus.documents, corpus.held_out)
+    )
+    text = "".join(corpus.held_out)
+    both = f"{corpus.fingerprint} {tokenizer.sha256}"
+    return CorpusTokens(
+        train=train.tokens.flatten(),
+        held_out=held_out.tokens.flatten()[:HELD_OUT_TOKENS],
+        bytes_per_token=len(text.encode()) / held_out.num_tokens,
+        characters_per_token=len(text) / held_out.num_tokens,
+        fingerprint=hashlib.sha256(both.encode()).hexdigest(),
+    )
+
+
+def windows(tokens: Tensor, n_ctx: int, offset: int = 0) -> Tensor:
+    """Return all texts of n_ctx + 1 tokens from an offset, (texts, n_ctx + 1), without a copy.
+
+    Each begins with the last token of the one before: every token behind the first is predicted
+    once.
+    """
+    return tokens[offset:].unfold(0, n_ctx + 1, n_ctx)
+
+
+class Batches:
+    """The batches of a run: each is a function of the seed and of its number alone.
+
+    The texts of a pass begin at a random token, so that each pass cuts the documents elsewhere.
+    """
+
+    def __init__(self, tokens: Tensor, n_ctx: int, batch_size: int, seed: int) -> None:
+        self.tokens, self.n_ctx, self.batch_size, self.seed = tokens, n_ctx, batch_size, seed
+        texts = (len(tokens) - 1) // n_ctx - 1  # fewer by one than at offset 0
+        self.steps_per_pass = texts // batch_size
+        if self.steps_per_pass == 0:
+            raise UsageError(
+                f"batch_size is {batch_size} and n_ctx {n_ctx}, but the corpus has "
+                f"{len(tokens):,} tokens to train on, which is less than one batch: choose a "
+                "smaller batch size or context, or pass more text."
+            )
+        self.pass_index = -1
+        self.texts, self.order = tokens, tokens
+
+    def total_steps(self, epochs: float, steps: int | None) -> int:
+        """Return the steps of a run: as many as said, or as so many passes have."""
+        return max(1, round(epochs * self.steps_per_pass)) if steps is None else steps
+
+    def batch(self, number: int) -> Tensor:
+        """Return the texts of a step, (batch_size, n_ctx + 1)."""
+        index, position = divmod(number, self.steps_per_pass)
+        if index != self.pass_index:
+            generator = stream(self.seed, ORDER, index)
+            offset = int(torch.randint(self.n_ctx, (1,), generator=generator))
+            self.texts = windows(self.tokens, self.n_ctx, offset)
+            self.order = torch.randperm(len(self.texts), generator=generator)
+            self.pass_index = index
+        chosen = self.order[position * self.batch_size :][: self.batch_size]
+        return self.texts[chosen]

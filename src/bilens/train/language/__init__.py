@@ -1,1 +1,0 @@
-"""Training of language models: recipe, tokens, loop, run folder."""

@@ -1,0 +1,51 @@
+"""The checks that all recipes share; a recipe is everything that decides the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from bilens.base.checks import check_count
+from bilens.base.errors import UsageError
+
+
+def check_fields(
+    recipe: object,
+    *,
+    counts: Mapping[str, int],
+    numbers: Sequence[str],
+    positive: Sequence[str] = (),
+    below_one: Sequence[str] = (),
+    flags: Sequence[str] = (),
+    choices: Mapping[str, Sequence[object]] | None = None,
+) -> None:
+    """Refuse a recipe with a field out of range; counts become int and numbers float.
+
+    `counts` maps a field to its minimum, and None passes where it is the default. `numbers` are
+    finite and at least 0, those in `positive` above 0, those in `below_one` below 1.
+    """
+    for name, minimum in counts.items():
+        value = getattr(recipe, name)
+        if value is not None or getattr(type(recipe), name, None) is not None:
+            object.__setattr__(recipe, name, check_count(name, value, minimum))
+    for name in numbers:
+        value = getattr(recipe, name)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not math.isfinite(value) or value < 0:
+            raise UsageError(f"{name} must be a finite number of at least 0, got {value!r}.")
+        object.__setattr__(recipe, name, float(value))
+    for name in positive:
+        if getattr(recipe, name) == 0:
+            raise UsageError(f"{name} must be above 0.")
+    for name in below_one:
+        if getattr(recipe, name) >= 1:
+            raise UsageError(f"{name} must be below 1, got {getattr(recipe, name)!r}.")
+    for name in flags:
+        if not isinstance(getattr(recipe, name), bool):
+            raise UsageError(f"{name} must be True or False, got {getattr(recipe, name)!r}.")
+    for name, allowed in (choices or {}).items():
+        if getattr(recipe, name) not in allowed:
+            raise UsageError(
+                f"{name}={getattr(recipe, name)!r} is not known: use one of "
+                f"{', '.join(map(str, allowed))}."
+            )

@@ -1,1 +1,0 @@
-"""Training of sparse autoencoders on the activations of a language model."""

@@ -1,1 +1,0 @@
-"""Fitting the quadratic map of a table: a convex problem with one solution, found by Newton."""

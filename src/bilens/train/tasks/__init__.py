@@ -1,0 +1,1 @@
+"""What can be trained: images, language, sparse autoencoders, tables."""

@@ -1,0 +1,250 @@
+"""Training image classifiers: minibatches indexed from tensors in memory, AdamW, cosine."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from bilens.base.errors import NumericalError, UsageError
+from bilens.data.augment import Augmentation, parse_augmentation
+from bilens.data.images import ImageDataset
+from bilens.io.model_folder import save
+from bilens.nn import BilinearClassifier
+from bilens.nn.mlp import Gate
+from bilens.train.device import CPU, Precision, autocast, best_precision, device_of
+from bilens.train.loop import Line, Task, TrainingRun, check_training_memory, learning_rate, train
+from bilens.train.randomness import (
+    ORDER,
+    STEP,
+    ActivationNoise,
+    NoisePool,
+    seeded_initialisation,
+    stream,
+)
+from bilens.train.recipe_checks import check_fields
+from bilens.train.run_folder import TrainingResult, run_in_folder
+
+EVALUATION_BATCH = 8192
+
+Run: TypeAlias = TrainingRun[BilinearClassifier]  # sums: loss, right answers, images
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train an image classifier. The defaults are the paper's (App. C of 2410.08417)."""
+
+    d_hidden: int = 256  # width of the embedding and of every layer
+    n_layers: int = 1
+    bias: bool = False  # in both branches of a layer
+    residual: bool = False  # each layer adds its input
+    gate: Gate | None = None  # None is bilinear
+    epochs: int = 100  # the learning rate falls by a cosine over them
+    batch_size: int = 2048  # the last, smaller batch of an epoch is dropped
+    learning_rate: float = 1e-3  # of AdamW, at the start
+    weight_decay: float = 1.0  # decoupled
+    noise: float = 0.5  # standard deviation of Gaussian noise on every pixel, from 0 to 1
+    model_noise: float = 0.0  # the same on the embedding and layer outputs
+    dropout: float = 0.0  # of entries of the embedding and layer outputs
+    augmentations: tuple[str, ...] = ()  # in the spelling of `parse_augmentation`
+    seed: int = 0  # of initialisation, order, noise and augmentations
+    precision: Precision = "auto"  # of products; weights, gradients and updates are float32
+
+    def __post_init__(self) -> None:
+        check_fields(
+            self,
+            counts={"d_hidden": 1, "n_layers": 1, "epochs": 1, "batch_size": 1, "seed": 0},
+            numbers=("weight_decay", "noise", "model_noise", "dropout", "learning_rate"),
+            positive=("learning_rate",),
+            below_one=("dropout",),
+            flags=("bias", "residual"),
+            choices={"precision": get_args(Precision), "gate": (None, *get_args(Gate))},
+        )
+        self.parsed_augmentations()
+
+    def parsed_augmentations(self) -> tuple[Augmentation, ...]:
+        """Return the augmentations, ready to use."""
+        return tuple(parse_augmentation(text) for text in self.augmentations)
+
+    def resolved(self, device: torch.device = CPU) -> Recipe:
+        """Return the recipe with `precision="auto"` replaced by what it means on a device."""
+        if self.precision != "auto":
+            return self
+        return dataclasses.replace(self, precision=best_precision(device))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as JSON values."""
+        return {**dataclasses.asdict(self), "augmentations": list(self.augmentations)}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Recipe:
+        """Return the recipe of `to_dict`."""
+        return cls(**{**content, "augmentations": tuple(content["augmentations"])})
+
+
+@dataclass(frozen=True)
+class EpochMetrics(Line):
+    """One line of the history; loss and accuracy of training are on the disturbed inputs."""
+
+    epoch: int  # from 1
+    learning_rate: float
+    train_loss: float  # mean cross-entropy over the steps, nats
+    train_accuracy: float
+    test_accuracy: float  # on the clean test set
+    seconds: float  # wall time of the steps
+
+
+class ImageTask(Task[BilinearClassifier, EpochMetrics]):
+    """A classifier, from a recipe and images."""
+
+    data_noun = "images"
+    line_type = EpochMetrics
+
+    def __init__(self, data: ImageDataset, recipe: Recipe, device: torch.device = CPU) -> None:
+        self.data, self.recipe, self.device = data, recipe.resolved(device), device
+        self.epochs = recipe.epochs
+        self.about = {"recipe": self.recipe.to_dict(), "data": data.fingerprint}
+        self.augmentations = recipe.parsed_augmentations()
+        self.noise = ActivationNoise(recipe.model_noise, recipe.dropout)
+        self.steps = len(data.train_images) // recipe.batch_size
+        if self.steps == 0:
+            raise UsageError(
+                f"batch_size is {recipe.batch_size}, but there are {len(data.train_images)} "
+                "training images and only whole batches are used: choose a smaller batch size."
+            )
+        dtype = torch.bfloat16 if self.recipe.precision == "bfloat16" else torch.float32
+        self.images = data.train_images.to(device, dtype)
+        self.labels = data.train_labels.to(device)
+
+    def start(self) -> Run:
+        return start_run(self.recipe, self.images.shape[1], len(self.data.class_names), self.device)
+
+    def num_steps(self, epoch: int) -> int:  # noqa: ARG002 - all the same
+        return self.steps
+
+    def learning_rate(self, epoch: int, step: int) -> float:  # noqa: ARG002 - once an epoch
+        return learning_rate(self.recipe.learning_rate, "cosine", 0.0, epoch, self.epochs)
+
+    def disturbed(self, run: Run) -> AbstractContextManager[None]:
+        return self.noise.added_to((run.model.embed, *run.model.layers))
+
+    def open_epoch(self, run: Run) -> Callable[[], None]:
+        recipe, images = self.recipe, self.images
+        order = torch.randperm(len(images), generator=stream(recipe.seed, ORDER, run.epoch))
+        shape = (recipe.batch_size, images.shape[1])
+        pool = None
+        if recipe.noise > 0:
+            pool = NoisePool.draw(recipe.noise, shape, images, recipe.seed, run.epoch)
+        return partial(self.take_step, run, order.to(images.device), pool)
+
+    def take_step(self, run: Run, order: Tensor, pool: NoisePool | None) -> None:
+        recipe = self.recipe
+        chosen = order[run.step * recipe.batch_size :][: recipe.batch_size]
+        x, y = self.images[chosen], self.labels[chosen]
+        generator = stream(recipe.seed, STEP, run.epoch, run.step, 0)
+        for augment in self.augmentations:
+            x = augment(x, self.data.image_shape, generator)
+        if pool is not None:
+            x = x + pool.batch(generator)
+        self.noise.start_step(recipe.seed, run.epoch, run.step)
+        with autocast(run.model, recipe.precision):
+            logits = run.model(x)
+        loss = functional.cross_entropy(logits.float(), y)
+        run.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        run.optimizer.step()
+        with torch.no_grad():  # summed on tensors: reading a number out would wait for it
+            right = (logits.argmax(dim=1) == y).sum()
+            count = torch.tensor(len(y), device=y.device)
+            run.sums += torch.stack([loss.double() * len(y), right.double(), count])
+
+    def metrics(self, run: Run, rate: float) -> EpochMetrics:
+        loss, right, count = run.sums.tolist()
+        if not math.isfinite(loss):
+            raise NumericalError(
+                f"the loss is no longer finite in epoch {run.epoch + 1}: lower the learning rate "
+                f"(it is {rate:g}) or the noise."
+            )
+        share = accuracy(run.model, self.data.test_images, self.data.test_labels)
+        return EpochMetrics(run.epoch + 1, rate, loss / count, right / count, share, run.seconds)
+
+    def save(self, run: Run, folder: Path, provenance: Mapping[str, str]) -> None:
+        data = self.data
+        details = {"recipe": json.dumps(self.recipe.to_dict()), "data_source": data.source}
+        details |= {"data_sha256": data.fingerprint, "data_name": data.name}
+        save(
+            run.model.cpu(),
+            folder,
+            input_shape=data.image_shape,
+            output_names=data.class_names,
+            provenance={**details, "seed": str(self.recipe.seed), **provenance},
+            overwrite=True,
+        )
+
+    def place(self, epoch: int) -> str:
+        return f"epoch {epoch}"
+
+
+def start_run(recipe: Recipe, d_input: int, d_output: int, device: torch.device = CPU) -> Run:
+    """Return a run at its beginning, with weights drawn from the seed of the recipe."""
+    layers = 2 * recipe.n_layers * recipe.d_hidden
+    check_training_memory(recipe.d_hidden * (d_input + layers + d_output), "choose a smaller model")
+    with seeded_initialisation(recipe.seed):
+        model = BilinearClassifier(
+            d_input,
+            recipe.d_hidden,
+            d_output,
+            n_layers=recipe.n_layers,
+            bias=recipe.bias,
+            residual=recipe.residual,
+            gate=recipe.gate,
+        ).to(device)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+    )
+    return Run(model, optimizer, torch.zeros(3, dtype=torch.float64, device=device))
+
+
+@torch.no_grad()
+def accuracy(model: BilinearClassifier, images: Tensor, labels: Tensor) -> float:
+    """Return the share of right answers, in float32 and without any noise."""
+    was_training, device = model.training, device_of(model)
+    model.eval()
+    right = 0
+    batches = (torch.split(part, EVALUATION_BATCH) for part in (images, labels))
+    for x, y in zip(*batches, strict=True):
+        right += int((model(x.to(device)).argmax(dim=1) == y.to(device)).sum())
+    model.train(was_training)
+    return right / len(labels)
+
+
+def train_classifier(
+    data: ImageDataset, recipe: Recipe, device: torch.device = CPU
+) -> BilinearClassifier:
+    """Return a classifier at the end of its recipe, without a folder."""
+    task = ImageTask(data, recipe, device)
+    run = task.start()
+    for _ in train(run, task):
+        pass
+    return run.model
+
+
+def train_in_folder(
+    folder: Path,
+    data: ImageDataset,
+    recipe: Recipe,
+    device: torch.device = CPU,
+    **options: Any,
+) -> TrainingResult[EpochMetrics]:
+    """Train a classifier and leave a model folder; the options are those of `run_in_folder`."""
+    return run_in_folder(folder, ImageTask(data, recipe, device), **options)

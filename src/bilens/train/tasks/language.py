@@ -1,0 +1,289 @@
+"""Training language models: AdamW with warm-up, clipping, the held-out loss on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias, get_args
+
+import torch
+from torch import Tensor, nn
+
+from bilens.base.errors import NumericalError
+from bilens.data.text import GRAMMAR
+from bilens.data.tokenizer import Tokenizer, TokenizerKind
+from bilens.io.model_folder import save
+from bilens.nn.block import Block
+from bilens.nn.mlp import Gate
+from bilens.nn.transformer import BilinearTransformer
+from bilens.nn.transformer_config import MLPType
+from bilens.train.corpus import Batches, CorpusDescription, CorpusTokens, windows
+from bilens.train.device import CPU, Precision, autocast, best_precision, device_of
+from bilens.train.loop import (
+    Line,
+    Schedule,
+    Task,
+    TrainingRun,
+    check_training_memory,
+    clip_gradient,
+    learning_rate,
+)
+from bilens.train.randomness import ActivationNoise, seeded_initialisation
+from bilens.train.recipe_checks import check_fields
+from bilens.train.run_files import TOKENIZER_NAME
+
+BETAS = (0.9, 0.95)  # the second one is shorter than AdamW's own: runs of few steps
+EVALUATION_TOKENS = 8192  # a batch of the evaluation
+
+Run: TypeAlias = TrainingRun[BilinearTransformer]  # sums: loss × tokens, tokens
+
+
+@dataclass(frozen=True)
+class LanguageRecipe:
+    """How to train a language model. The defaults suit a megabyte of simple stories."""
+
+    d_model: int = 192  # width of the residual stream
+    d_hidden: int = 512  # products in each MLP
+    n_layer: int = 4
+    n_head: int = 3
+    n_ctx: int = 256  # tokens that a prediction can look back on
+    gate: Gate | None = None  # None is bilinear
+    mlp_type: MLPType = "gated"  # or "ordinary": GELU with equally many weights
+    tied: bool = False  # the unembedding is the embedding
+    tokenizer: TokenizerKind = "byte-bpe"  # trained on the corpus
+    vocab_size: int | None = 2048  # None, for "word" alone, is every word
+    epochs: float = 10.0  # passes over the training tokens
+    steps: int | None = None  # in the place of `epochs`
+    batch_size: int = 8  # texts of `n_ctx` tokens
+    learning_rate: float = 3e-3  # of AdamW, at the end of the warm-up
+    schedule: Schedule = "linear"  # how it falls to zero from there
+    warmup: float = 0.05  # share of the steps in which it rises
+    weight_decay: float = 0.1  # decoupled, on every weight
+    clip: float = 1.0  # greatest norm of the gradient of a step
+    dropout: float = 0.1  # of the embedding and of what each attention and MLP adds
+    evaluations: int = 10  # of the held-out loss, evenly over the steps
+    seed: int = 0  # of initialisation, order and dropout
+    precision: Precision = "auto"  # of products; weights, gradients and updates are float32
+
+    def __post_init__(self) -> None:
+        names = ("d_model", "d_hidden", "n_layer", "n_head", "batch_size", "evaluations", "steps")
+        check_fields(
+            self,
+            counts={**dict.fromkeys(names, 1), "n_ctx": 2, "seed": 0},
+            numbers=("epochs", "learning_rate", "warmup", "weight_decay", "clip", "dropout"),
+            positive=("epochs", "learning_rate", "clip"),
+            below_one=("dropout", "warmup"),
+            flags=("tied",),
+            choices={
+                "gate": (None, *get_args(Gate)),
+                "mlp_type": get_args(MLPType),
+                "tokenizer": get_args(TokenizerKind),
+                "schedule": get_args(Schedule),
+                "precision": get_args(Precision),
+            },
+        )
+
+    def resolved(self, device: torch.device = CPU) -> LanguageRecipe:
+        """Return the recipe with `precision="auto"` replaced by what it means on a device."""
+        if self.precision != "auto":
+            return self
+        return dataclasses.replace(self, precision=best_precision(device))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> LanguageRecipe:
+        """Return the recipe of `to_dict`."""
+        return cls(**content)
+
+
+TEXT_RECIPE = LanguageRecipe()
+GRAMMAR_RECIPE = LanguageRecipe(  # one layer: what it computes can be read off one MLP
+    d_model=64,
+    d_hidden=128,
+    n_layer=1,
+    n_head=4,
+    n_ctx=64,
+    tokenizer="word",
+    vocab_size=None,
+    epochs=6.0,
+    batch_size=8,
+    dropout=0.0,
+    evaluations=20,
+    learning_rate=5e-3,  # slower or in larger batches, some seeds learn the rule late or never
+)
+
+
+def default_recipe(corpus: str) -> LanguageRecipe:
+    """Return the recipe for a corpus: a small model for the story grammar, or one for text."""
+    return GRAMMAR_RECIPE if corpus == GRAMMAR else TEXT_RECIPE
+
+
+@dataclass(frozen=True)
+class LanguageMetrics(Line):
+    """One line of the history: what lies between two measurements of the held-out loss."""
+
+    epoch: int  # number of the line, from 1
+    step: int  # updates so far
+    tokens: int  # predictions trained on so far
+    learning_rate: float  # of the last step
+    train_loss: float  # mean cross-entropy over the steps since the last line, nats per token
+    held_out_loss: float  # the same on the held-out documents
+    held_out_bits_per_byte: float
+    tokens_per_second: float  # of the steps since the last line
+    seconds: float  # wall time of these steps
+
+
+class LanguageTask(Task[BilinearTransformer, LanguageMetrics]):
+    """A language model, from a recipe and a corpus with its tokenizer."""
+
+    data_noun, epoch_noun = "text", "part"
+    line_type = LanguageMetrics
+
+    def __init__(
+        self,
+        recipe: LanguageRecipe,
+        tokens: CorpusTokens,
+        tokenizer: Tokenizer,
+        corpus: CorpusDescription,
+        device: torch.device = CPU,
+    ) -> None:
+        self.recipe, self.tokens, self.device = recipe.resolved(device), tokens, device
+        self.tokenizer, self.corpus = tokenizer, corpus
+        self.batches = Batches(tokens.train, recipe.n_ctx, recipe.batch_size, recipe.seed)
+        self.total_steps = self.batches.total_steps(recipe.epochs, recipe.steps)
+        self.epochs = min(recipe.evaluations, self.total_steps)
+        self.about = {"recipe": self.recipe.to_dict(), "data": tokens.fingerprint}
+        self.noise = ActivationNoise(0.0, recipe.dropout)
+
+    def start(self) -> Run:
+        return start_run(self.recipe, self.tokenizer.vocab_size, self.device)
+
+    def first_step(self, epoch: int) -> int:
+        """Return the first step of a line, counted from 0; lines are evenly long."""
+        return epoch * self.total_steps // self.epochs
+
+    def num_steps(self, epoch: int) -> int:
+        return self.first_step(epoch + 1) - self.first_step(epoch)
+
+    def learning_rate(self, epoch: int, step: int) -> float:
+        recipe, done = self.recipe, self.first_step(epoch) + step
+        return learning_rate(
+            recipe.learning_rate, recipe.schedule, recipe.warmup, done, self.total_steps
+        )
+
+    def disturbed(self, run: Run) -> AbstractContextManager[None]:
+        modules: list[nn.Module] = [run.model.embed]
+        for block in run.model.blocks:
+            assert isinstance(block, Block), "built by the model"
+            modules += [block.attention, block.mlp]
+        return self.noise.added_to(modules)
+
+    def open_epoch(self, run: Run) -> Callable[[], None]:
+        return partial(self.take_step, run, self.first_step(run.epoch))
+
+    def take_step(self, run: Run, first: int) -> None:
+        step = first + run.step
+        self.noise.start_step(self.recipe.seed, 0, step)
+        texts = self.batches.batch(step).to(device_of(run.model))
+        train_step(run, texts, self.recipe, step)
+
+    def metrics(self, run: Run, rate: float) -> LanguageMetrics:
+        recipe, step = self.recipe, self.first_step(run.epoch + 1)
+        loss, count = run.sums.tolist()
+        held_out = held_out_loss(run.model, self.tokens.held_out, recipe.n_ctx)
+        if not math.isfinite(held_out):
+            raise NumericalError(
+                f"the held-out loss is no longer finite after step {step}: lower the learning rate "
+                f"(it is {recipe.learning_rate:g})."
+            )
+        return LanguageMetrics(
+            epoch=run.epoch + 1,
+            step=step,
+            tokens=step * recipe.batch_size * recipe.n_ctx,
+            learning_rate=rate,
+            train_loss=loss / count,
+            held_out_loss=held_out,
+            held_out_bits_per_byte=self.tokens.bits_per_byte(held_out),
+            tokens_per_second=count / run.seconds,
+            seconds=run.seconds,
+        )
+
+    def save(self, run: Run, folder: Path, provenance: Mapping[str, str]) -> None:
+        """Write tokenizer, description of the corpus, and the model folder."""
+        self.tokenizer.save(folder / TOKENIZER_NAME)
+        self.corpus.write(folder)
+        details = {
+            "recipe": json.dumps(self.recipe.to_dict()),
+            "seed": str(self.recipe.seed),
+            "data_name": self.corpus.name,
+            "data_source": self.corpus.source,
+            "data_sha256": self.corpus.fingerprint,
+            "tokenizer_sha256": self.tokenizer.sha256,
+        }
+        save(run.model.cpu(), folder, provenance={**details, **provenance}, overwrite=True)
+
+
+def start_run(recipe: LanguageRecipe, vocab_size: int, device: torch.device = CPU) -> Run:
+    """Return a run at its beginning, with weights drawn from the seed of the recipe."""
+    block = 4 * recipe.d_model**2 + 3 * recipe.d_model * recipe.d_hidden
+    weights = recipe.n_layer * block + (2 - recipe.tied) * vocab_size * recipe.d_model
+    check_training_memory(weights, "choose a smaller model")
+    with seeded_initialisation(recipe.seed):
+        model = BilinearTransformer(
+            vocab_size,
+            recipe.d_model,
+            recipe.d_hidden,
+            recipe.n_layer,
+            recipe.n_head,
+            recipe.n_ctx,
+            recipe.gate,
+            tied=recipe.tied,
+            mlp_type=recipe.mlp_type,
+        ).to(device)
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=recipe.learning_rate,
+        betas=BETAS,
+        weight_decay=recipe.weight_decay,
+        fused=True,
+    )
+    return Run(model, optimizer, torch.zeros(2, dtype=torch.float64))
+
+
+def train_step(run: Run, texts: Tensor, recipe: LanguageRecipe, step: int) -> None:
+    """Update the weights once, unless loss or gradient is not finite; `step` is for the message."""
+    with autocast(run.model, recipe.precision):
+        loss = run.model.next_token_loss(texts)
+    run.optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    where = f"is no longer finite at step {step + 1}"
+    value = clip_gradient(run.model, loss, recipe.clip, where, recipe.learning_rate)
+    run.optimizer.step()
+    count = texts[:, 1:].numel()
+    run.sums += torch.tensor([value * count, count], dtype=torch.float64)
+
+
+@torch.no_grad()
+def held_out_loss(model: BilinearTransformer, tokens: Tensor, n_ctx: int) -> float:
+    """Return the mean cross-entropy of tokens in texts of n_ctx, in float32, nats per token.
+
+    A prediction looks back on the tokens before it in its text alone.
+    """
+    was_training = model.training
+    model.eval()
+    texts = windows(tokens, n_ctx)
+    total = 0.0
+    for part in torch.split(texts, max(1, EVALUATION_TOKENS // n_ctx)):
+        loss = model.next_token_loss(part.to(device_of(model)))
+        total += float(loss) * part[:, 1:].numel()
+    model.train(was_training)
+    return total / texts[:, 1:].numel()

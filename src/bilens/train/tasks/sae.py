@@ -1,0 +1,352 @@
+"""Training sparse autoencoders: several at once, on one stream of activations."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bilens.algebra.rows import geometric_median
+from bilens.base.errors import NumericalError, UsageError
+from bilens.io.load import load
+from bilens.io.model_folder import save
+from bilens.nn.sparse_product import chosen_pre_activations, code_times
+from bilens.nn.topk_sae import Sign, TopKSAE
+from bilens.nn.transformer import BilinearTransformer
+from bilens.train.activations import ActivationBuffer, ActivationStream
+from bilens.train.loop import (
+    Line,
+    Schedule,
+    Task,
+    TrainingRun,
+    check_training_memory,
+    clip_gradient,
+    learning_rate,
+)
+from bilens.train.randomness import seeded_initialisation
+from bilens.train.recipe_checks import check_fields
+from bilens.train.sae_metrics import SAEMetrics, measure_sae
+
+CLIP = 1.0  # greatest norm of the gradient of one autoencoder in a step
+MEDIAN_ROWS = 8192  # that the start of decoder_bias is the geometric median of
+ERROR, VARIANCE, ACTIVE, ROWS = range(4)  # columns of `TrainingRun.sums`, a row an autoencoder
+
+Run: TypeAlias = TrainingRun[nn.ModuleList]  # extra: rows since each latent was last kept
+
+
+@dataclass(frozen=True)
+class SAERecipe:
+    """How to train sparse autoencoders. The defaults suit a layer of a few hundred neurons."""
+
+    hooks: tuple[str, ...]  # such as "blocks.0.mlp_out"; one autoencoder each
+    num_latents: int | None = None  # None is `expansion` times the layer's width
+    expansion: int = 4
+    k: int = 30  # latents that an input keeps
+    sign: Sign = "relu"  # "raw" for negative activations as well (see `TopKSAE`)
+    tokens: int = 2_000_000  # activations to train on, rounded up to whole buffers
+    batch_size: int = 1024  # activations a step
+    buffer_size: int = 131_072  # activations that are computed at a time and then shuffled
+    learning_rate: float = 5e-3  # of Adam, at the end of the warm-up
+    schedule: Schedule = "cosine"  # how it falls to zero from there
+    warmup: float = 0.05  # share of the steps in which it rises
+    auxiliary: float = 1 / 32  # weight of the loss by which dead latents learn what is left over
+    dead_after: int = 131_072  # tokens without being kept once, after which a latent is dead
+    seed: int = 0  # of initialisation and order
+
+    def __post_init__(self) -> None:
+        hooks: Any = self.hooks
+        if isinstance(hooks, str) or not hooks:
+            raise UsageError(f"hooks is {hooks!r}; expected one or more hook points in a tuple.")
+        object.__setattr__(self, "hooks", tuple(hooks))
+        if len(set(self.hooks)) < len(self.hooks):
+            raise UsageError(f"hooks {', '.join(self.hooks)}: one of them is given twice.")
+        names = ("expansion", "k", "tokens", "batch_size", "buffer_size", "dead_after")
+        check_fields(
+            self,
+            counts={**dict.fromkeys(names, 1), "seed": 0, "num_latents": 2},
+            numbers=("learning_rate", "warmup", "auxiliary"),
+            positive=("learning_rate",),
+            below_one=("warmup",),
+            choices={"sign": get_args(Sign), "schedule": get_args(Schedule)},
+        )
+
+    def latents_for(self, d_in: int) -> int:
+        """Return the size of the dictionary for activations of a width."""
+        return self.num_latents if self.num_latents is not None else self.expansion * d_in
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as JSON values."""
+        return {**dataclasses.asdict(self), "hooks": list(self.hooks)}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> SAERecipe:
+        """Return the recipe of `to_dict`."""
+        return cls(**{**content, "hooks": tuple(content["hooks"])})
+
+
+class Activations(Protocol):
+    """Where the activations come from: `ActivationStream`, or a substitute in a study."""
+
+    hooks: tuple[str, ...]
+    rows: int  # of a buffer
+
+    def buffer(self, index: int) -> ActivationBuffer:
+        """Return buffer number `index`, always the same one."""
+
+
+@dataclass(frozen=True, eq=False)
+class ReadModel:
+    """The language model whose activations are learnt, and the texts it reads."""
+
+    model: BilinearTransformer
+    source: str
+    weights_sha256: str  # by which an autoencoder knows its model
+    texts: Tensor  # (num_texts, n_ctx) tokens to train on
+    held_out: Tensor
+    corpus: str  # what the texts are, one plain sentence
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 of model and texts."""
+        digest = hashlib.sha256(self.weights_sha256.encode())
+        for texts in (self.texts, self.held_out):
+            digest.update(f"{tuple(texts.shape)}".encode())
+            digest.update(texts.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class SAELine(Line):
+    """One line of the history: a buffer of activations. Mappings are from hook points."""
+
+    epoch: int  # number of the buffer, from 1
+    step: int  # updates so far
+    tokens: int  # activations trained on so far
+    learning_rate: float  # of the last step
+    fvu: Mapping[str, float]  # fraction of variance unexplained, over the steps of this buffer
+    l0: Mapping[str, float]  # mean number of latents other than zero
+    dead: Mapping[str, float]  # share of latents not kept for the last `dead_after` tokens, or ever
+    tokens_per_second: float  # through model and autoencoders, while this buffer was used
+    seconds: float  # wall time of it
+
+
+class SAESteps(Task[nn.ModuleList, SAELine]):
+    """One autoencoder for each hook point, on any source of activations."""
+
+    data_noun, epoch_noun = "activations", "buffer"
+    line_type = SAELine
+
+    def __init__(self, recipe: SAERecipe, activations: Activations) -> None:
+        self.recipe, self.activations = recipe, activations
+        self.steps = activations.rows // recipe.batch_size
+        if self.steps == 0:
+            raise UsageError(
+                f"batch_size is {recipe.batch_size}, but a buffer holds {activations.rows} "
+                "activations and only whole batches are used: choose a smaller batch, a larger "
+                "buffer or more text."
+            )
+        self.epochs = math.ceil(recipe.tokens / (self.steps * recipe.batch_size))
+
+    def start(self) -> Run:
+        """Return the run at its beginning.
+
+        The decoder is random unit rows, the encoder the same rows; `scale` brings the first
+        buffer to a mean squared norm of d_in, and `decoder_bias` is its geometric median.
+        """
+        recipe, first = self.recipe, self.activations.buffer(0)
+        saes, extra = nn.ModuleList(), {}
+        for index, hook in enumerate(self.activations.hooks):
+            rows = first.activations[hook]
+            d_in = rows.shape[1]
+            num_latents = recipe.latents_for(d_in)
+            check_training_memory(2 * d_in * num_latents, "choose fewer latents")
+            with seeded_initialisation(recipe.seed, index):
+                sae = TopKSAE(d_in, num_latents, recipe.k, sign=recipe.sign).to(rows.device)
+            set_scale(sae, hook, rows)
+            some = rows[first.order[:MEDIAN_ROWS]]
+            with torch.no_grad():
+                sae.decoder_bias.copy_(geometric_median(some * sae.scale))
+            saes.append(sae)
+            idle = torch.zeros(num_latents, dtype=torch.float64, device=rows.device)
+            extra[f"idle.{index}"] = idle
+        optimizer = torch.optim.Adam(saes.parameters(), lr=recipe.learning_rate, fused=True)
+        sums = torch.zeros(len(saes), 4, dtype=torch.float64)
+        return Run(saes, optimizer, sums, extra=extra)
+
+    def num_steps(self, epoch: int) -> int:  # noqa: ARG002 - all the same
+        return self.steps
+
+    def learning_rate(self, epoch: int, step: int) -> float:
+        recipe, total = self.recipe, self.epochs * self.steps
+        done = epoch * self.steps + step
+        return learning_rate(recipe.learning_rate, recipe.schedule, recipe.warmup, done, total)
+
+    def open_epoch(self, run: Run) -> Callable[[], None]:
+        return partial(self.take_step, run, self.activations.buffer(run.epoch))
+
+    def take_step(self, run: Run, buffer: ActivationBuffer) -> None:
+        recipe = self.recipe
+        run.optimizer.zero_grad(set_to_none=True)
+        where = f"is no longer finite at step {run.epoch * self.steps + run.step + 1}"
+        sums, kept = [], []
+        for index, (hook, sae) in enumerate(zip(self.activations.hooks, run.model, strict=True)):
+            assert isinstance(sae, TopKSAE), "built in start"
+            x = buffer.batch(hook, run.step, recipe.batch_size)
+            dead = run.extra[f"idle.{index}"] >= recipe.dead_after
+            loss, found, latents = losses(sae, x, buffer.variances[hook], dead, recipe.auxiliary)
+            loss.backward()  # type: ignore[no-untyped-call]
+            assert sae.decoder.grad is not None, "every loss depends on the decoder"
+            remove_parallel(sae.decoder.grad, sae.decoder.detach())
+            clip_gradient(sae, loss, CLIP, f"at {hook} {where}", recipe.learning_rate)
+            sums.append(found)
+            kept.append(latents)
+        run.optimizer.step()
+        for index, (sae, latents) in enumerate(zip(run.model, kept, strict=True)):
+            assert isinstance(sae, TopKSAE), "built in start"
+            sae.normalise_decoder()
+            idle = run.extra[f"idle.{index}"]
+            idle += recipe.batch_size
+            idle[latents] = 0
+        run.sums += torch.stack(sums)
+
+    def metrics(self, run: Run, rate: float) -> SAELine:
+        hooks = self.activations.hooks
+        sums = dict(zip(hooks, run.sums.tolist(), strict=True))
+        step = (run.epoch + 1) * self.steps
+        tokens = step * self.recipe.batch_size
+        least = min(self.recipe.dead_after, tokens)
+        dead = [run.extra[f"idle.{index}"] >= least for index in range(len(hooks))]
+        return SAELine(
+            epoch=run.epoch + 1,
+            step=step,
+            tokens=tokens,
+            learning_rate=rate,
+            fvu={hook: found[ERROR] / found[VARIANCE] for hook, found in sums.items()},
+            l0={hook: found[ACTIVE] / found[ROWS] for hook, found in sums.items()},
+            dead={hook: float(d.double().mean()) for hook, d in zip(hooks, dead, strict=True)},
+            tokens_per_second=run.sums[0, ROWS].item() / run.seconds,
+            seconds=run.seconds,
+        )
+
+
+class SAETask(SAESteps):
+    """Autoencoders on the activations of a language model, in a run folder.
+
+    With one hook point, the run folder is the model folder of its autoencoder; with several,
+    each has a folder of its own in it, named by its hook point.
+    """
+
+    def __init__(self, recipe: SAERecipe, read: ReadModel) -> None:
+        stream = ActivationStream(
+            read.model, read.texts, recipe.hooks, recipe.buffer_size, recipe.seed
+        )
+        width = read.model.config.d_model
+        TopKSAE(width, recipe.latents_for(width), recipe.k)  # its sizes are refused here
+        super().__init__(recipe, stream)
+        self.read = read
+        self.about = {"recipe": recipe.to_dict(), "data": read.fingerprint()}
+
+    def save(self, run: Run, folder: Path, provenance: Mapping[str, str]) -> None:
+        """Measure each autoencoder on the held-out texts, and write its model folder."""
+        details = {
+            "recipe": json.dumps(self.recipe.to_dict()),
+            "seed": str(self.recipe.seed),
+            "model": self.read.source,
+            "model_sha256": self.read.weights_sha256,
+            "data_source": self.read.corpus,
+        }
+        for hook, sae in zip(self.recipe.hooks, run.model, strict=True):
+            assert isinstance(sae, TopKSAE), "built in start"
+            metrics = json.dumps(
+                measure_sae(self.read.model, sae, hook, self.read.held_out).to_dict()
+            )
+            save(
+                sae.cpu(),
+                self.folder_of(hook, folder),
+                provenance={**details, "hook": hook, "metrics": metrics, **provenance},
+                overwrite=True,
+            )
+
+    def measured(self, folder: Path) -> dict[str, SAEMetrics]:
+        """Return the metrics that `save` left with each autoencoder, by hook point."""
+        found = {}
+        for hook in self.recipe.hooks:
+            provenance = load(self.folder_of(hook, folder)).provenance
+            found[hook] = SAEMetrics.from_dict(json.loads(provenance["metrics"]))
+        return found
+
+    def folder_of(self, hook: str, folder: Path) -> Path:
+        """Return where the autoencoder of a hook point is, in a run folder."""
+        return folder if len(self.recipe.hooks) == 1 else folder / hook
+
+    def finished(self, folder: Path) -> bool:
+        folders = [self.folder_of(hook, folder) for hook in self.recipe.hooks]
+        return all(super(SAETask, self).finished(each) for each in folders)
+
+
+def set_scale(sae: TopKSAE, hook: str, rows: Tensor) -> None:
+    """Set the scale that brings activations to a mean squared norm of d_in."""
+    mean_square = float(rows.double().square().sum(dim=1).mean())
+    if mean_square == 0 or not bool((rows != rows[0]).any()):
+        what = "zero" if mean_square == 0 else "equal"
+        raise NumericalError(
+            f"the {len(rows)} activations at {hook} are all {what}, so there is nothing to learn "
+            "from them: choose another hook point, or train the model first."
+        )
+    sae.scale.fill_(math.sqrt(sae.d_in / mean_square))
+
+
+def losses(
+    sae: TopKSAE, x: Tensor, variance: float, dead: Tensor, auxiliary: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the loss of a batch, what it adds to the sums, and which latents were kept.
+
+    mean of ‖x̂ − x‖² / variance + auxiliary · (how badly the dead explain what is left), for x
+    (rows, d_in), the mean of ‖x − mean‖² over the buffer, and dead (num_latents,).
+    """
+    latents = sae.top(x)
+    error = sae.decode_top(latents) - x
+    squared, spread = error.square().sum(), len(x) * variance
+    loss = squared / spread
+    if auxiliary > 0 and bool(dead.any()):
+        left_over = -(error * sae.scale).detach()
+        loss = loss + auxiliary * auxiliary_loss(sae, x, left_over, dead)
+    active = latents.values.detach() != 0
+    found = [float(squared.detach()), spread, float(active.sum()), len(x)]
+    return loss, torch.tensor(found, dtype=torch.float64), latents.indices[active]
+
+
+def auxiliary_loss(sae: TopKSAE, x: Tensor, left_over: Tensor, dead: Tensor) -> Tensor:
+    """Return how badly dead latents alone explain scale · (x − x̂), what the kept leave over.
+
+    Up to d_in / 2 dead latents an input, those with the largest pre-activations. With fewer dead
+    ones in all, the loss counts for less (arXiv:2406.04093, App. A.2).
+    """
+    indices = dead.nonzero().squeeze(1)
+    most = max(sae.d_in // 2, 1)
+    encoder, bias, decoder = sae.encoder[indices], sae.encoder_bias[indices], sae.decoder[indices]
+    centred = sae.centred(x)
+    if len(indices) > most:
+        values, chosen = chosen_pre_activations(centred, encoder, bias, most)
+        values = functional.relu(values) if sae.sign == "relu" else values
+        explained = code_times(values, chosen, decoder)
+    else:
+        values = functional.linear(centred, encoder, bias)
+        explained = (functional.relu(values) if sae.sign == "relu" else values) @ decoder
+    share = min(1.0, len(indices) / most)
+    rest = left_over.square().sum().clamp(min=torch.finfo(left_over.dtype).tiny)
+    return share * (explained - left_over).square().sum() / rest
+
+
+def remove_parallel(grad: Tensor, rows: Tensor) -> None:
+    """Take out of a gradient, in place, what would only change the length of unit rows."""
+    grad -= (grad * rows).sum(dim=1, keepdim=True) * rows

@@ -1,0 +1,211 @@
+"""Training on a table: read, split, fitted by Newton's method, judged, saved in a run folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.atomic import write_files
+from bilens.base.errors import DataError, NumericalError
+from bilens.data.training_table import TrainingTable
+from bilens.io.model_folder import save
+from bilens.nn.classifier import classifier_of_map
+from bilens.train.device import CPU
+from bilens.train.newton import CrossEntropy, Loss, SquaredError
+from bilens.train.run_files import (
+    HISTORY_NAME,
+    METRICS_NAME,
+    RUN_NAME,
+    TEST_NAME,
+    check_folder,
+    written_by_us,
+)
+from bilens.train.table_fit import (
+    Report,
+    TableFit,
+    TableRecipe,
+    fit_table,
+    held_out_rows,
+    in_units,
+    scaled_target,
+    silent,
+)
+
+TEST, VALIDATION = 1, 2  # what a split is for; each has a stream of its own
+
+
+@dataclass(frozen=True)
+class TableMetrics:
+    """How good the model is. Scores on held-out rows are None where there are none."""
+
+    task: Literal["classification", "regression"]
+    score: Literal["accuracy", "R²"]  # R² is the share of variance that is explained
+    train_score: float
+    test_score: float | None
+    chance_score: float | None  # on the test rows, of the most frequent class or of the mean
+    train_rows: int
+    test_rows: int
+    inputs: int  # columns and indicators that it reads
+    hidden: int  # units of the saved model
+    alpha: float
+    iterations: int  # of Newton's method
+
+
+@dataclass(frozen=True, eq=False)
+class TableTask:
+    """A table to fit: its rows split for the test and, to choose a penalty, for validation.
+
+    The solution is one convex problem's and not reached by gradient steps, so there is nothing to
+    interrupt and resume; the run folder is the same.
+    """
+
+    table: TrainingTable
+    recipe: TableRecipe
+    target_name: str  # the name of a regression's output
+    test_fraction: float  # held out, in each class
+    device: torch.device = CPU
+
+    def labels(self) -> Tensor:
+        """Return the classes that a split keeps in their shares; one for all numbers."""
+        target = self.table.target
+        return torch.zeros_like(target, dtype=torch.int64) if self.is_regression else target
+
+    @property
+    def is_regression(self) -> bool:
+        return self.table.class_names is None
+
+    def test_rows(self) -> Tensor:
+        """Return which rows are for the test, (rows,) bool."""
+        rows = len(self.table.values)
+        if self.test_fraction == 0:
+            return torch.zeros(rows, dtype=torch.bool)
+        generator = torch.Generator().manual_seed(2 * self.recipe.seed + TEST)
+        found = held_out_rows(self.labels(), self.test_fraction, generator)
+        if int((~found).sum()) < 2:
+            raise DataError(
+                f"{int((~found).sum())} of {rows} rows are left to fit: use a smaller --test."
+            )
+        return found
+
+    def fitted(
+        self, x: Tensor, known: Tensor, report: Report = silent
+    ) -> tuple[TableFit, QuadraticMap]:
+        """Return the fit to the known rows, and its map to logits, or to the target in its unit."""
+        goal = self.table.target[known]
+        weights = torch.ones(len(goal), dtype=torch.float64)
+        held_out = None
+        if self.recipe.early_stopping:
+            generator = torch.Generator().manual_seed(2 * self.recipe.seed + VALIDATION)
+            fraction = self.recipe.validation_fraction
+            held_out = held_out_rows(self.labels()[known], fraction, generator).to(self.device)
+        mean = deviation = weights
+        if self.table.class_names is None:
+            scaled, mean, deviation = scaled_target(goal, weights)
+            loss: Loss = SquaredError(scaled[:, None].to(self.device))
+        else:
+            hot = torch.nn.functional.one_hot(goal, len(self.table.class_names))
+            loss = CrossEntropy(hot.double().to(self.device))
+        x, weights = x[known].to(self.device), weights.to(self.device)
+        fit = fit_table(x, loss, weights, self.recipe, held_out, report).to(CPU)
+        if not fit.converged:
+            raise NumericalError(
+                f"the fit did not converge in {len(fit.steps)} iterations: raise --alpha."
+            )
+        f = fit.standard_map
+        return fit, in_units(f, mean, deviation) if self.is_regression else f
+
+
+def train_table_in_folder(
+    folder: Path,
+    task: TableTask,
+    *,
+    about_data: Mapping[str, Any],
+    provenance: Mapping[str, str],
+    overwrite: bool = False,
+    report: Report = silent,
+) -> TableMetrics:
+    """Fit a table and leave model, metrics, history and, as they came, the test rows in a folder.
+
+    `about_data` says in `run.json` where the table comes from; `report` gets each iteration.
+    """
+    table, recipe = task.table, task.recipe
+    about = {
+        "recipe": {**recipe.to_dict(), "test_fraction": task.test_fraction},
+        "data": about_data,
+    }
+    check_folder(folder, about, resume=False, overwrite=overwrite)
+    test = task.test_rows()
+    x = filled(table.values, ~test)
+    fit, f = task.fitted(x, ~test, report)
+    module = classifier_of_map(f, fit.mean, fit.scale)
+    outputs = f((x - fit.mean) / fit.scale)
+    scores = [score(outputs, table.target, rows) for rows in (~test, test)]
+    metrics = TableMetrics(
+        task="regression" if task.is_regression else "classification",
+        score="R²" if task.is_regression else "accuracy",
+        train_score=scores[0] or 0.0,
+        test_score=scores[1],
+        chance_score=score(chance_outputs(outputs, table.target, ~test), table.target, test),
+        train_rows=int((~test).sum()),
+        test_rows=int(test.sum()),
+        inputs=len(table.names),
+        hidden=module.embed.out_features,
+        alpha=fit.alpha,
+        iterations=len(fit.steps),
+    )
+    recipe_text = json.dumps(recipe.to_dict())
+    with written_by_us(folder):
+        save(
+            module,
+            folder,
+            input_names=table.names,
+            input_mean=fit.mean.tolist(),
+            input_scale=fit.scale.tolist(),
+            output_names=table.class_names or (task.target_name,),
+            provenance={"target": task.target_name, "recipe": recipe_text, **provenance},
+            overwrite=True,
+        )
+        lines = [*map(asdict, fit.path), *map(asdict, fit.steps)]
+        held_out = test.nonzero().flatten().tolist()
+        judged = {folder / TEST_NAME: table.cells.to_text(held_out).encode()} if held_out else {}
+        write_files(
+            {
+                **judged,
+                folder / RUN_NAME: json.dumps(about, indent=2).encode(),
+                folder / HISTORY_NAME: "".join(json.dumps(x) + "\n" for x in lines).encode(),
+                folder / METRICS_NAME: json.dumps(asdict(metrics), indent=2).encode(),
+            }
+        )
+    return metrics
+
+
+def filled(values: Tensor, known: Tensor) -> Tensor:
+    """Return the inputs with the mean of the known rows where they say nothing."""
+    means = values[known].nanmean(dim=0)
+    return torch.where(values.isnan(), means.nan_to_num(0.0), values)
+
+
+def score(outputs: Tensor, target: Tensor, rows: Tensor) -> float | None:
+    """Return accuracy, or R² for numbers, on some rows; None where there is none to say."""
+    outputs, target = outputs[rows], target[rows]
+    if len(target) == 0:
+        return None
+    if not target.is_floating_point():
+        return float((outputs.argmax(dim=1) == target).double().mean())
+    spread = (target - target.mean()).square().sum()
+    return float(1 - (outputs[:, 0] - target).square().sum() / spread) if spread > 0 else None
+
+
+def chance_outputs(outputs: Tensor, target: Tensor, known: Tensor) -> Tensor:
+    """Return what the most frequent class, or the mean, of the known rows says of every row."""
+    goal = target[known]
+    if target.is_floating_point():
+        return goal.mean().expand(len(outputs), 1)
+    return torch.bincount(goal, minlength=outputs.shape[1]).double().expand(len(outputs), -1)
