@@ -11,14 +11,13 @@ import torch
 
 from bilens.api.provenance import this_command, versions
 from bilens.base.atomic import write_file
-from bilens.data.tokenizer import Tokenizer
+from bilens.data.tokenizer import Tokenizer, train_tokenizer
 from bilens.nn.transformer import BilinearTransformer
 from bilens.report.charts.training import loss_figure
 from bilens.train.corpus import (
     CorpusDescription,
     CorpusOptions,
     CorpusTokens,
-    tokenizer_of,
     tokens_of,
 )
 from bilens.train.device import Device, find_device
@@ -99,7 +98,7 @@ def train_language(
     """
     place = find_device(device)
     text = corpus.load(report=say)
-    tokenizer = tokenizer_of(text, recipe)
+    tokenizer = train_tokenizer(text.documents, recipe.vocab_size, recipe.tokenizer)
     tokens = tokens_of(text, tokenizer, recipe.n_ctx)
     job = LanguageTask(recipe, tokens, tokenizer, CorpusDescription.of(corpus, text), place)
     say(
