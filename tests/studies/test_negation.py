@@ -20,9 +20,9 @@ from bilens.interp.interventions import InputDirections
 from bilens.io.model_folder import save
 from bilens.nn.topk_sae import TopKSAE
 from bilens.nn.transformer import BilinearTransformer
-from bilens.studies import negation
-from bilens.studies.negation import NegationStudy, verdict
-from bilens.studies.negation_circuit import MLP_IN, fewest, measure_circuit
+from bilens.studies import negation_grammar
+from bilens.studies.negation_candidates import fewest
+from bilens.studies.negation_grammar import MLP_IN, NegationStudy, measure_circuit, verdict
 from bilens.studies.negation_prompts import NegationPrompts, word_tokens
 from bilens.studies.runner import run_study
 from bilens.studies.study import StudyOptions
@@ -146,10 +146,14 @@ def test_verdicts_are_counted_and_the_page_says_the_numbers(
     records = [record(0), record(1, removed=0.7)]
     trained: list[str] = []
     monkeypatch.setattr(
-        negation, "train_language", lambda folder, *_, **__: trained.append(folder.name)
+        negation_grammar, "train_language", lambda folder, *_, **__: trained.append(folder.name)
     )
-    monkeypatch.setattr(negation, "train_sae", lambda folder, *_, **__: trained.append(folder.name))
-    monkeypatch.setattr(negation, "measure_circuit", lambda _model, _sae, seed: records[seed])
+    monkeypatch.setattr(
+        negation_grammar, "train_sae", lambda folder, *_, **__: trained.append(folder.name)
+    )
+    monkeypatch.setattr(
+        negation_grammar, "measure_circuit", lambda _model, _sae, seed: records[seed]
+    )
     document = run_study(NegationStudy(), tmp_path, StudyOptions(seeds=2))
     assert trained == ["model", "sae"] * 2
     assert document["result"]["counts"] == {
@@ -170,14 +174,14 @@ def test_verdicts_are_counted_and_the_page_says_the_numbers(
 def test_models_that_are_given_are_not_trained(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(negation, "train_sae", lambda *_, **__: None)
+    monkeypatch.setattr(negation_grammar, "train_sae", lambda *_, **__: None)
     seen: list[Path] = []
 
     def measured(model: Path, _sae: Path, seed: int) -> dict[str, Any]:
         seen.append(model)
         return record(seed)
 
-    monkeypatch.setattr(negation, "measure_circuit", measured)
+    monkeypatch.setattr(negation_grammar, "measure_circuit", measured)
     run_study(NegationStudy(), tmp_path, StudyOptions(models=("a", "b")))
     assert seen == [Path("a"), Path("b")]
     with pytest.raises(UsageError, match="leave one out"):

@@ -15,12 +15,10 @@ import torch
 from bilens.base.errors import UsageError
 from bilens.data.tokenizer import train_tokenizer
 from bilens.interp.traced_layer import open_layer
-from bilens.studies import negation_text, negation_text_circuit
-from bilens.studies.negation_pairs import FRAMES, OPENERS, NegationPairs, over_words
-from bilens.studies.negation_text import NegationTextStudy, margins
-from bilens.studies.negation_text_circuit import held_places, places
-from bilens.studies.negation_text_page import verdict
-from bilens.studies.negation_words import InputKinds, TruthWords
+from bilens.studies import negation_candidates, negation_text
+from bilens.studies.negation_candidates import InputKinds, held_places, places
+from bilens.studies.negation_prompts import FRAMES, OPENERS, NegationPairs, TruthWords, over_words
+from bilens.studies.negation_text import NegationTextStudy, margins, verdict
 from bilens.studies.runner import run_study
 from bilens.studies.study import StudyOptions
 from tests import traced_models
@@ -105,7 +103,7 @@ def test_behind_a_negator_the_mlp_reads_what_it_reads_without(model: Path) -> No
     words = TruthWords.of(layer.tokenizer)
     pairs = NegationPairs.of(layer.module, layer.hook("mlp_in"), layer.tokenizer, words)
     x = pairs.tokens[..., None].double()  # a stream that is the token itself
-    edited = pairs.unheard()(x)[..., 0].long()
+    edited = pairs.negator_ablated()(x)[..., 0].long()
     negator = layer.tokenizer.encode("not")[0]
     assert torch.equal(edited[::2], pairs.tokens[::2])
     for plain, negated, row in zip(
@@ -136,8 +134,8 @@ def study(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[s
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(negation_text, "BATCH", 128)
         patch.setattr(negation_text, "K", 4)
-        patch.setattr(negation_text_circuit, "LEAST_ACTIVE", 5)
-        patch.setattr(negation_text_circuit, "MOST_COMPARED", 4)
+        patch.setattr(negation_candidates, "LEAST_ACTIVE", 5)
+        patch.setattr(negation_candidates, "MOST_COMPARED", 4)
         options = StudyOptions(models=(str(model),), steps=4)
         document = run_study(NegationTextStudy(), out, options)
     return document["result"], (out / "study.md").read_text()

@@ -20,8 +20,7 @@ from bilens.nn.mlp import BilinearMLP
 from bilens.nn.topk_sae import TopKSAE
 from bilens.studies import layers, sae_training
 from bilens.studies.layers import LayerStudy
-from bilens.studies.registry import STUDIES, find_study
-from bilens.studies.runner import run_study
+from bilens.studies.runner import STUDIES, find_study, run_study
 from bilens.studies.sae_training import (
     BY_RANK_NAME,
     OVER_TIME_NAME,

@@ -19,8 +19,7 @@ from bilens.base.errors import (
     OutputExistsError,
     UsageError,
 )
-from bilens.studies.registry import STUDIES, find_study
-from bilens.studies.runner import run_study
+from bilens.studies.runner import STUDIES, find_study, run_study
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
 
 

@@ -60,7 +60,6 @@ class GateStudy(Study):
         CorpusOptions(options.corpus).load()
 
     def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
-        """Return two trainings for each kind and seed; those of equal time come last."""
         kinds = [(kind, seed) for seed in range(options.seeds or 1) for kind in GATES]
         speed: dict[str, Measure] = {SPEED: partial(seconds_per_step, options)}
         return speed | {
@@ -70,7 +69,6 @@ class GateStudy(Study):
         }
 
     def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
-        """Return the losses by kind, and the histories that were measured at equal steps."""
         seeds = range(options.seeds or 1)
         rows = []
         for kind in GATES:
@@ -95,7 +93,6 @@ class GateStudy(Study):
         }
 
     def figures(self, document: Record) -> Mapping[str, str]:
-        """Return the held-out losses of all kinds, step by step."""
         curves = [
             Curve(kind, tuple((line["step"], line["held_out_loss"]) for line in lines))
             for kind, lines in document["result"]["histories"].items()
@@ -103,7 +100,6 @@ class GateStudy(Study):
         return {CURVES_NAME: line_figure(self.title, "steps", "nats per token", curves)}
 
     def page(self, document: Record) -> str:
-        """Return the table of losses."""
         result = document["result"]
         bilinear = result["rows"][0]
         lines = [

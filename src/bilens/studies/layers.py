@@ -11,9 +11,8 @@ from functools import partial
 
 from bilens.api.train_sae import read_model, train_sae
 from bilens.report.charts.training import Curve, line_figure
-from bilens.studies.one_model import OneModelStudy, model_of
 from bilens.studies.sae_training import share
-from bilens.studies.study import CellContext, Measure, Record, StudyOptions
+from bilens.studies.study import CellContext, Measure, OneModelStudy, Record, StudyOptions, model_of
 from bilens.train.tasks.sae import SAERecipe
 
 STEPS = 512
@@ -37,15 +36,12 @@ class LayerStudy(OneModelStudy):
     title = "Sparse autoencoders layer by layer"
 
     def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
-        """Return the one training of all autoencoders."""
         return {"all-layers": partial(measure, options)}
 
     def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:  # noqa: ARG002 - of the interface
-        """Return what was found at each layer, and the published numbers."""
         return {**cells["all-layers"], "published": PUBLISHED}
 
     def figures(self, document: Record) -> Mapping[str, str]:
-        """Return the loss added, layer by layer."""
         result = document["result"]
         curves = [
             Curve(point, tuple(enumerate((row["loss_added"] for row in rows), start=1)))
@@ -62,7 +58,6 @@ class LayerStudy(OneModelStudy):
         }
 
     def page(self, document: Record) -> str:
-        """Return the table of layers."""
         result = document["result"]
         published = result["published"]["loss_added"]
         lines = [

@@ -8,14 +8,36 @@ from pathlib import Path
 
 from bilens.api.provenance import this_command, versions
 from bilens.base.atomic import write_file, write_files
-from bilens.base.errors import CheckpointError, InterruptedRunError, OutputExistsError
+from bilens.base.errors import CheckpointError, InterruptedRunError, OutputExistsError, UsageError
 from bilens.io.config import read_json
+from bilens.studies.gates import GateStudy
+from bilens.studies.layers import LayerStudy
+from bilens.studies.negation_grammar import NegationStudy
+from bilens.studies.negation_text import NegationTextStudy
+from bilens.studies.sae_training import SAETrainingStudy
 from bilens.studies.study import CellContext, Record, Say, Study, StudyOptions
 from bilens.train.run_files import locked
 
 CELLS_FOLDER, WORK_FOLDER = "cells", "work"
 DOCUMENT_NAME, PAGE_NAME = "study.json", "study.md"
 MAX_BYTES = 1 << 26  # of a document
+STUDIES: dict[str, Study] = {
+    study.name: study
+    for study in (
+        GateStudy(),
+        NegationStudy(),
+        NegationTextStudy(),
+        SAETrainingStudy(),
+        LayerStudy(),
+    )
+}
+
+
+def find_study(name: str) -> Study:
+    """Return the study of a name."""
+    if name not in STUDIES:
+        raise UsageError(f"there is no study {name!r}: choose one of {', '.join(STUDIES)}.")
+    return STUDIES[name]
 
 
 def run_study(
@@ -28,22 +50,8 @@ def run_study(
 ) -> Record:
     """Measure what is not measured yet, and write document, figures and page.
 
-    Args:
-        study: what to measure.
-        out: gets `cells/`, `work/` (what cells leave for themselves), `study.json`, `study.md`
-            and the figures. A folder with cells of the same options is gone on with.
-        options: of the study.
-        on_cell: called before each cell with its name, how many are done, and how many there are.
-        say: told what a person should know.
-
-    Returns:
-        The document.
-
-    Raises:
-        UsageError: If the study does not know an option, or lacks one.
-        OutputExistsError: If the folder holds another study, or the same with other options.
-        InterruptedRunError: After Ctrl-C in a training.
-        BilensError: What the measurements raise.
+    `out` gets `cells/`, `work/` (what cells leave for themselves), `study.json`, `study.md` and the
+    figures; a folder with cells of the same options is gone on with.
     """
     study.check(options)
     about = {"study": study.name, "options": options.given()}

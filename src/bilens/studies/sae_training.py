@@ -27,8 +27,7 @@ from bilens.interp.traced_layer import (
     open_sae,
 )
 from bilens.report.charts.training import Curve, line_figure
-from bilens.studies.one_model import OneModelStudy, model_of
-from bilens.studies.study import CellContext, Measure, Record, StudyOptions
+from bilens.studies.study import CellContext, Measure, OneModelStudy, Record, StudyOptions, model_of
 from bilens.train.activations import activations_of
 from bilens.train.tasks.sae import SAERecipe
 
@@ -58,11 +57,7 @@ class SAETrainingStudy(OneModelStudy):
     title = "Sparse autoencoders over training time"
 
     def check(self, options: StudyOptions) -> None:
-        """Refuse trainings that are too short to be halved.
-
-        Raises:
-            UsageError: If the longest one has fewer updates than the shortest is shorter by.
-        """
+        """Refuse trainings that are too short to be halved."""
         super().check(options)
         if options.steps is not None and options.steps < 2**DOUBLINGS:
             raise UsageError(
@@ -71,16 +66,13 @@ class SAETrainingStudy(OneModelStudy):
             )
 
     def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
-        """Return a training for each length, the shortest first."""
         lengths = lengths_of(options)
         return {f"steps-{steps}": partial(measure, options, steps) for steps in lengths}
 
     def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:  # noqa: ARG002 - of the interface
-        """Return what was found at each length, and the published numbers."""
         return {"rows": list(cells.values()), "published": PUBLISHED}
 
     def figures(self, document: Record) -> Mapping[str, str]:
-        """Return the correlation by number of eigenvectors, and over training time."""
         result = document["result"]
         rows, published = result["rows"], result["published"]["correlation"]
         by_rank = [Curve(f"{row['tokens']:,}", points_of(row, "correlation")) for row in rows]
@@ -107,7 +99,6 @@ class SAETrainingStudy(OneModelStudy):
         }
 
     def page(self, document: Record) -> str:
-        """Return the tables."""
         result = document["result"]
         rows, published = result["rows"], result["published"]
         first, ranks = rows[0], rows[0]["fit"]["ranks"]

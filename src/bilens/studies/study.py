@@ -17,19 +17,12 @@ Say: TypeAlias = Callable[[str], None]
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """What a study may be asked; None is what the study takes by itself.
-
-    Attributes:
-        corpus: a corpus, as for `bilens train language`.
-        models: run folders of language models.
-        seeds: how many seeds, counted from 0.
-        steps: updates of each training.
-    """
+    """What a study may be asked; None is what the study takes by itself."""
 
     corpus: str | None = None
-    models: tuple[str, ...] | None = None
-    seeds: int | None = None
-    steps: int | None = None
+    models: tuple[str, ...] | None = None  # run folders of language models
+    seeds: int | None = None  # how many
+    steps: int | None = None  # updates of each training
 
     def given(self) -> Record:
         """Return the options that were given, as JSON values."""
@@ -39,16 +32,10 @@ class StudyOptions:
 
 @dataclass(frozen=True)
 class CellContext:
-    """What a measurement is given.
+    """What a measurement is given."""
 
-    Attributes:
-        folder: its own; what it leaves there is found again when the study goes on.
-        done: the records of the cells before it.
-        say: told what a person should know.
-    """
-
-    folder: Path
-    done: Mapping[str, Record]
+    folder: Path  # its own; what it leaves there is found again when the study goes on
+    done: Mapping[str, Record]  # the records of the cells before it
     say: Say
 
 
@@ -56,19 +43,12 @@ Measure: TypeAlias = Callable[[CellContext], Record]
 
 
 class Study(ABC):
-    """One study.
+    """One study: its cells, and its page."""
 
-    Attributes:
-        name: as `bilens reproduce` knows it: "language/gates".
-        title: what it measures, one line.
-        uses: names of the `StudyOptions` that it reads; the others are refused.
-        needs: those of them without which it cannot begin.
-    """
-
-    name: str
-    title: str
-    uses: frozenset[str]
-    needs: frozenset[str] = frozenset()
+    name: str  # as `bilens reproduce` knows it: "language/gates"
+    title: str  # what it measures, one line
+    uses: frozenset[str]  # names of the `StudyOptions` that it reads; the others are refused
+    needs: frozenset[str] = frozenset()  # those of them without which it cannot begin
 
     @abstractmethod
     def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
@@ -82,16 +62,12 @@ class Study(ABC):
     def page(self, document: Record) -> str:
         """Return the page about the result, in Markdown; it may show the figures by name."""
 
-    @abstractmethod
-    def figures(self, document: Record) -> Mapping[str, str]:
-        """Return the drawings, file name → SVG; {} if there are none."""
+    def figures(self, _document: Record) -> Mapping[str, str]:
+        """Return the drawings, file name → SVG."""
+        return {}
 
     def check(self, options: StudyOptions) -> None:
-        """Refuse options that the study does not read, or lacks.
-
-        Raises:
-            UsageError: If there are any.
-        """
+        """Refuse options that the study does not read, or lacks."""
         given = set(options.given())
         if unused := sorted(given - self.uses):
             known = ", ".join(map(spelling, sorted(self.uses))) or "none"
@@ -106,3 +82,26 @@ class Study(ABC):
 def spelling(field: str) -> str:
     """Return how the command line spells an option; --model is repeated for several."""
     return "--model" if field == "models" else f"--{field}"
+
+
+class OneModelStudy(Study):
+    """A study that trains autoencoders, for --steps updates, on the model of --model."""
+
+    uses = frozenset({"models", "steps"})
+    needs = frozenset({"models"})
+
+    def check(self, options: StudyOptions) -> None:
+        """Refuse several models."""
+        super().check(options)
+        model_of(options)
+
+
+def model_of(options: StudyOptions) -> Path:
+    """Return the run folder of the model."""
+    models = options.models or ()
+    if len(models) != 1:
+        raise UsageError(
+            f"--model was given {len(models)} times; expected one language model: run the study "
+            "once for each, with another --out."
+        )
+    return Path(models[0])

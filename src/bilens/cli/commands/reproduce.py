@@ -37,8 +37,7 @@ def reproduce(
 
     Example: bilens reproduce language/gates --corpus stories.txt --out runs/gates
     """
-    from bilens.studies.registry import find_study
-    from bilens.studies.runner import PAGE_NAME, run_study
+    from bilens.studies.runner import PAGE_NAME, find_study, run_study
     from bilens.studies.study import StudyOptions
 
     models = tuple(map(str, options.model)) if options.model else None

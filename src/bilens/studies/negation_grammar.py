@@ -8,21 +8,53 @@ and steered, beside random directions of the same norm.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
+from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.api.train_language import train_language
 from bilens.api.train_sae import train_sae
 from bilens.base.errors import UsageError
 from bilens.data.text import GRAMMAR
-from bilens.studies.negation_circuit import MASS, MLP_OUT, measure_circuit
+from bilens.data.token_blocks import pack_documents
+from bilens.data.tokenizer import Tokenizer
+from bilens.interp.contrasts import (
+    ContrastRanking,
+    WeightedSpace,
+    contrast_directions,
+    rank_contrasts,
+    weighted_space,
+)
+from bilens.interp.interventions import (
+    CausalCheck,
+    InputDirections,
+    Where,
+    ablation,
+    causal_check,
+    steering,
+)
+from bilens.interp.latent_readings import output_tokens
+from bilens.interp.layer_trace import latent_map
+from bilens.interp.traced_layer import TracedLayer, open_layer
+from bilens.io.load import load
+from bilens.io.sae_for_hook import sae_for_hook
+from bilens.nn.topk_sae import TopKSAE
+from bilens.studies.negation_candidates import KEPT_SHARE, MOST_DIRECTIONS, fewest
+from bilens.studies.negation_prompts import NegationPrompts
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
-from bilens.train.corpus import CorpusOptions
+from bilens.train.activations import activations_of
+from bilens.train.corpus import CorpusDescription, CorpusOptions
 from bilens.train.tasks.language import LanguageRecipe, default_recipe
 from bilens.train.tasks.sae import SAERecipe
 
 SEEDS = 5
+MLP_IN, MLP_OUT = "blocks.0.mlp_in", "blocks.0.mlp_out"
 SAE_RECIPE = SAERecipe(
     hooks=(MLP_OUT,),
     num_latents=64,
@@ -33,6 +65,13 @@ SAE_RECIPE = SAERecipe(
     learning_rate=4e-3,
 )
 LEAST_REMOVED, MOST_LOSS, MOST_RANDOM = 0.8, 0.02, 0.1  # targets
+NUM_PAIRS = 200  # minimal pairs
+LEAST_FLIP = 1.0  # logits: what a model that knows the rule turns around
+NUM_RANDOM = 40  # draws of random directions
+RANKING_TOKENS = 20_000
+HELD_OUT_TOKENS = 20_000
+READS_FEELING = 0.9  # |correlation| of z_first − z_second with the feeling, over the prompts
+LISTED_PAIRS, LISTED_TOKENS = 5, 6
 PUBLISHED = (
     "Published for one hand-picked pair of features of a six-layer model of TinyStories "
     "(arXiv:2410.08417, §5.1): eigenvalues +0.62 and −0.66, decoder cosine −0.975, correlation "
@@ -48,11 +87,7 @@ class NegationStudy(Study):
     uses = frozenset({"models", "seeds", "steps"})
 
     def check(self, options: StudyOptions) -> None:
-        """Refuse options that contradict each other.
-
-        Raises:
-            UsageError: If models are given beside seeds or steps, which are for training them.
-        """
+        """Refuse options that contradict each other."""
         super().check(options)
         if options.models is not None and (options.seeds or options.steps):
             raise UsageError(
@@ -61,12 +96,10 @@ class NegationStudy(Study):
             )
 
     def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
-        """Return one measurement for each model."""
         count = len(options.models) if options.models else options.seeds or SEEDS
         return {f"seed-{seed}": partial(measure, options, seed) for seed in range(count)}
 
     def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
-        """Return all circuits, and how many meet each target."""
         rows = [verdict(record) | record for record in cells.values()]
         names = ("found", "removed", "kept", "random_is_less", "created")
         return {
@@ -76,18 +109,13 @@ class NegationStudy(Study):
                 "least_removed": LEAST_REMOVED,
                 "most_loss": MOST_LOSS,
                 "most_random": MOST_RANDOM,
-                "mass": MASS,
+                "kept_share": KEPT_SHARE,
             },
             "sae_recipe": SAE_RECIPE.to_dict(),
             "trained_here": options.models is None,
         }
 
-    def figures(self, document: Record) -> Mapping[str, str]:  # noqa: ARG002 - of the interface
-        """Return no drawings: all there is to see are a few numbers a model."""
-        return {}
-
     def page(self, document: Record) -> str:
-        """Return the tables."""
         result = document["result"]
         rows, counts = result["rows"], result["counts"]
         lines = [
@@ -129,8 +157,8 @@ class NegationStudy(Study):
             "negative eigenvalue. The rule is the product of two features that decide nothing "
             "alone, so it is nonlinear and has one pair of eigenvalues. Neither prompts nor "
             "feelings take part.",
-            f"* **Directions.** As few leading eigen-directions as hold {MASS:.0%} of the squared "
-            "eigenvalues, four at most.",
+            f"* **Directions.** As few leading eigen-directions as hold {KEPT_SHARE:.0%} of the "
+            "squared eigenvalues, four at most.",
             "* **Ablation.** At tokens that activate one of the two latents, the coordinates of "
             "the MLP's input along the directions are set to their mean; every output of the MLP "
             "reads the changed input. Random directions are orthonormal in the same whitened "
@@ -139,8 +167,8 @@ class NegationStudy(Study):
             "along the directions alone; random directions by the same amount.",
             "* **Place** counts pairs of the ranking until one whose difference correlates with "
             "the feeling by 0.9 or more over the prompts.",
-            f"* **Choices.** The {MASS:.0%} and the weights were settled on models of earlier "
-            "recipes of the grammar, not on these.",
+            f"* **Choices.** The {KEPT_SHARE:.0%} and the weights were settled on models of "
+            "earlier recipes of the grammar, not on these.",
             "",
             PUBLISHED,
         ]
@@ -169,6 +197,160 @@ def recipe_of(options: StudyOptions, seed: int) -> LanguageRecipe:
     """Return the recipe of a model of the grammar."""
     recipe = default_recipe(GRAMMAR)
     return dataclasses.replace(recipe, seed=seed, steps=options.steps or recipe.steps)
+
+
+def measure_circuit(model: Path, sae_folder: Path, seed: int) -> Record:
+    """Rank all pairs of output latents of the first layer, and take the first one apart.
+
+    Nothing that leads to the directions knows of the rule, the prompts or the feelings: text of
+    the model's corpus ranks, and the eigenvalues say how many directions are taken.
+    """
+    layer = open_layer(model, 0)
+    found = load(sae_folder)
+    sae = sae_for_hook(found, layer.loaded, MLP_OUT).eval().requires_grad_(False)
+    prompts = NegationPrompts.of(layer.module, MLP_IN, layer.tokenizer, NUM_PAIRS, seed)
+    flip = float(prompts.flip().mean())
+    if flip < LEAST_FLIP:
+        raise UsageError(
+            f"{model}: a negator turns the feeling around by {flip:.2f} logits; at least "
+            f"{LEAST_FLIP} was expected: this model has not learnt the rule, train it longer or "
+            "with another seed."
+        )
+    g = latent_map(layer.f, sae.encoder, sae.offset)
+    text, held_out = corpus_blocks(model, layer)
+    read = activations_of(layer.module, text, (MLP_IN, MLP_OUT))
+    inputs, z = read[MLP_IN].double(), sae.encode(read[MLP_OUT])
+    ranking = rank_contrasts(g, inputs, z)
+    latents = (int(ranking.first[0]), int(ranking.second[0]))
+    directions = fewest(contrast_directions(g, *latents, inputs, z, MOST_DIRECTIONS + 1))
+    space = weighted_space(g, *latents, inputs, z)
+    where = active_at(sae, layer.module.layer_map(0), latents)
+    checks = [
+        check_ablation(prompts, directions, space, where, held_out, seed),
+        check_steering(prompts, directions, space, where, seed),
+    ]
+    plain, negated = prompts.margins()
+    return {
+        "seed": seed,
+        "model": model.name,
+        "model_sha256": layer.loaded.weights_sha256,
+        "sae": {
+            "num_latents": sae.num_latents,
+            "k": sae.k,
+            "weights_sha256": found.weights_sha256,
+            "metrics": json.loads(found.provenance.get("metrics", "null")),
+        },
+        "margin_plain": float(plain.mean()),
+        "margin_negated": float(negated.mean()),
+        "place": place_of_the_rule(ranking, prompts, sae),
+        "num_pairs_ranked": len(ranking.score),
+        "ranking": ranking_values(ranking),
+        "latents": latents,
+        "promoted": [promoted(sae, layer, latent) for latent in latents],
+        "eigenvalues": directions.eigenvalues.tolist(),
+        "checks": [asdict(check) for check in checks],
+    }
+
+
+def corpus_blocks(model: Path, layer: TracedLayer) -> tuple[Tensor, Tensor]:
+    """Return blocks of the training text and of the held-out text of a model's corpus."""
+    corpus = CorpusDescription.read(model).load()
+    n_ctx = layer.module.config.n_ctx
+
+    def blocks(documents: tuple[str, ...], tokenizer: Tokenizer, tokens: int) -> Tensor:
+        return pack_documents(tokenizer, documents[:tokens], n_ctx).tokens[: tokens // n_ctx]
+
+    return (
+        blocks(corpus.documents, layer.tokenizer, RANKING_TOKENS),
+        blocks(corpus.held_out, layer.tokenizer, HELD_OUT_TOKENS),
+    )
+
+
+def active_at(sae: TopKSAE, f: QuadraticMap, latents: tuple[int, int]) -> Where:
+    """Return which inputs of the MLP activate one of two output latents."""
+    f = f.detach()
+
+    def where(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return (sae.encode(f(x))[..., list(latents)] > 0).any(dim=-1)
+
+    return where
+
+
+def check_ablation(
+    prompts: NegationPrompts,
+    directions: InputDirections,
+    space: WeightedSpace,
+    where: Where,
+    held_out: Tensor,
+    seed: int,
+) -> CausalCheck:
+    """Return how much of the flip goes with the directions, and what happens to other text."""
+    k = len(directions.readers)
+    generator = torch.Generator().manual_seed(seed)
+    edit = ablation(directions, where)
+    random = [prompts.flip(ablation(space.random(k, generator), where)) for _ in range(NUM_RANDOM)]
+    losses = (prompts.loss_elsewhere(held_out), prompts.loss_elsewhere(held_out, edit))
+    return causal_check("ablate", k, prompts.flip(), prompts.flip(edit), random, generator, losses)
+
+
+def check_steering(
+    prompts: NegationPrompts,
+    directions: InputDirections,
+    space: WeightedSpace,
+    where: Where,
+    seed: int,
+) -> CausalCheck:
+    """Return how far plain prompts turn around when they are moved as a negator moves them.
+
+    The move is the mean difference between negated and plain prompts, along the directions alone
+    and the same for all prompts.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    coordinates = prompts.inputs().double() @ directions.readers.T
+    shift = coordinates[1::2].mean(dim=0) - coordinates[::2].mean(dim=0)
+    plain, negated = prompts.margins()
+
+    def created(along: InputDirections) -> Tensor:
+        return plain - prompts.margins(steering(along, shift, where))[0]
+
+    random = [created(space.random(len(shift), generator)) for _ in range(NUM_RANDOM)]
+    return causal_check(
+        "steer", len(shift), plain - negated, created(directions), random, generator
+    )
+
+
+def place_of_the_rule(
+    ranking: ContrastRanking, prompts: NegationPrompts, sae: TopKSAE
+) -> int | None:
+    """Return the place of the first pair that tells the feelings apart, from 1; None for none.
+
+    This is the check of the ranking against the truth; nothing else looks at it.
+    """
+    with torch.no_grad():
+        z = sae.encode(prompts.model.layer_map(0)(prompts.inputs())).double()
+    feelings = prompts.feelings.double()
+    for place, pair in enumerate(zip(ranking.first, ranking.second, strict=True), start=1):
+        difference = z[:, pair[0]] - z[:, pair[1]]
+        if float(difference.std()) == 0:
+            continue
+        both = torch.stack([difference, feelings])
+        if abs(float(torch.corrcoef(both)[0, 1])) >= READS_FEELING:
+            return place
+    return None
+
+
+def ranking_values(ranking: ContrastRanking) -> list[Record]:
+    """Return the first pairs of the ranking."""
+    names = ("first", "second", "score", "nonlinear_share", "pair_share")
+    columns = (getattr(ranking, name)[:LISTED_PAIRS].tolist() for name in names)
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def promoted(sae: TopKSAE, layer: TracedLayer, latent: int) -> list[str]:
+    """Return the tokens that an output latent promotes most."""
+    effect = output_tokens(sae.decoder[latent], layer.module.unembed.weight, LISTED_TOKENS)
+    return [layer.tokenizer.token(score.token) for score in effect.promoted]
 
 
 def verdict(record: Record) -> Record:
