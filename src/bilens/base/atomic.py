@@ -41,10 +41,6 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
     """Write whole files: all are staged beside their targets and synced before any is renamed.
 
     A full disk or a read-only folder is met while staging, when nothing has been replaced yet.
-
-    Raises:
-        DiskError: If the disk is full.
-        FileError: If a folder cannot be written to.
     """
     staged: dict[Path, Path] = {}
     path = Path()
@@ -73,13 +69,7 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
 
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `target` to fill; it becomes `target` when all went well.
-
-    Raises:
-        OutputExistsError: If the target exists.
-        DiskError: If the disk is full.
-        FileError: If the parent folder cannot be written to.
-    """
+    """Give a temporary folder beside `target` to fill; it becomes `target` when all went well."""
     if target.exists():
         raise OutputExistsError(f"{target} exists already: choose another folder.")
     temporary: Path | None = None

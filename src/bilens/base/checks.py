@@ -28,17 +28,7 @@ DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 def check_dense_tensor(
     name: str, tensor: Tensor, num_axes: int | None = None, like: Tensor | None = None
 ) -> tuple[int, ...]:
-    """Return the shape of a dense, real floating-point tensor; its entries are not looked at.
-
-    Args:
-        name: what the message calls the tensor.
-        tensor: what came.
-        num_axes: how many axes it must have; None for any number.
-        like: a tensor whose dtype and device it must share.
-
-    Raises:
-        ShapeError: Not a tensor, sparse, complex, integer, without data, other axes or dtype.
-    """
+    """Return the shape of a dense, real floating-point tensor; its entries are not looked at."""
     if not isinstance(tensor, Tensor):
         raise ShapeError(
             f"{name} is a {type(tensor).__name__}; a torch.Tensor was expected: "
@@ -64,23 +54,14 @@ def check_dense_tensor(
 def check_float_tensor(
     name: str, tensor: Tensor, num_axes: int | None = None, like: Tensor | None = None
 ) -> tuple[int, ...]:
-    """Return the shape of a tensor that passes `check_dense_tensor` and is finite.
-
-    Raises:
-        ShapeError: Not a tensor, sparse, complex, integer, without data, other axes or dtype.
-        NonFiniteError: If an entry is NaN or infinite.
-    """
+    """Return the shape of a tensor that passes `check_dense_tensor` and is finite."""
     shape = check_dense_tensor(name, tensor, num_axes, like)
     check_finite(name, tensor)
     return shape
 
 
 def check_finite(name: str, tensor: Tensor) -> Tensor:
-    """Return the tensor if every entry is finite; NaN must never reach a solver.
-
-    Raises:
-        NonFiniteError: With the number of bad entries and the place of the first one.
-    """
+    """Return the tensor if every entry is finite; NaN must never reach a solver."""
     if tensor.numel() == 0:
         return tensor
     ends = torch.stack(tensor.detach().aminmax())  # NaN passes through; no array of the same size
@@ -102,11 +83,7 @@ def as_integer(value: object) -> int | None:
 
 
 def check_count(name: str, value: int, minimum: int) -> int:
-    """Return an integer of Python or numpy that is at least `minimum`, as an int.
-
-    Raises:
-        UsageError: If it is not an integer (a bool is not one), or smaller.
-    """
+    """Return an integer of Python or numpy that is at least `minimum`, as an int."""
     number = as_integer(value)
     if number is None or number < minimum:
         raise UsageError(f"{name} must be an integer of at least {minimum}, got {value!r}.")
@@ -114,11 +91,7 @@ def check_count(name: str, value: int, minimum: int) -> int:
 
 
 def check_type(name: str, value: object, expected: type, advice: str) -> None:
-    """Refuse an argument of another type.
-
-    Raises:
-        UsageError: With the type that came, the one that was expected, and the advice.
-    """
+    """Refuse an argument of another type."""
     if not isinstance(value, expected):
         raise UsageError(
             f"{name} is a {type(value).__name__}; expected {expected.__name__}: {advice}."
@@ -126,11 +99,7 @@ def check_type(name: str, value: object, expected: type, advice: str) -> None:
 
 
 def parse_bytes(text: str) -> int:
-    """Return the bytes of a size such as "800M", "4GiB" or "4000000000".
-
-    Raises:
-        UsageError: If the text is not a size.
-    """
+    """Return the bytes of a size such as "800M", "4GiB" or "4000000000"."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
     if match is None or not 0 < float(match[1]) < math.inf:
         raise UsageError(
@@ -147,15 +116,7 @@ def readable(num_bytes: int) -> str:
 
 
 def memory_limit(chosen: int | str | None = None) -> int:
-    """Return the bytes one computation may use.
-
-    Args:
-        chosen: bytes, or a text such as "4GiB"; None for $BILENS_MEMORY_LIMIT, or 75 % of
-            `available_memory` where that is not set.
-
-    Raises:
-        UsageError: If it is not a positive size.
-    """
+    """Return the bytes one computation may use."""
     number = as_integer(chosen)
     if number is not None and number > 0:
         return number
@@ -185,18 +146,7 @@ def available_memory() -> int:
 
 
 def check_memory(num_bytes: int, what: str, instead: str, limit: int | str | None = None) -> int:
-    """Return `num_bytes` if it is within the limit.
-
-    Args:
-        num_bytes: what is needed.
-        what: what the message calls the thing that needs it.
-        instead: what to do instead.
-        limit: as `memory_limit` takes it.
-
-    Raises:
-        MemoryLimitError: With the size, the limit and what to do instead.
-        UsageError: If the limit is not a positive size.
-    """
+    """Return `num_bytes` if it is within the limit."""
     allowed = memory_limit(limit)
     if num_bytes > allowed:
         more = f"set {MEMORY_LIMIT_VARIABLE}" if limit is None else "allow a larger memory_limit"

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from bilens.api.train_language import train_language
+from bilens.api.train import train_language
 from bilens.report.charts.training import Curve, line_figure
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
 from bilens.train.corpus import CorpusOptions

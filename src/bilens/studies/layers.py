@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from bilens.api.train_sae import read_model, train_sae
+from bilens.api.train import read_model, train_sae
 from bilens.report.charts.training import Curve, line_figure
 from bilens.studies.sae_training import share
 from bilens.studies.study import CellContext, Measure, OneModelStudy, Record, StudyOptions, model_of

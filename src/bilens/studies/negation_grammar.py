@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.api.train_language import train_language
-from bilens.api.train_sae import train_sae
+from bilens.api.train import train_language, train_sae
 from bilens.base.errors import UsageError
 from bilens.data.text import GRAMMAR
 from bilens.data.token_blocks import pack_documents

@@ -14,7 +14,7 @@ from functools import partial
 
 import torch
 
-from bilens.api.train_sae import train_sae
+from bilens.api.train import train_sae
 from bilens.interp.traced_layer import TracedText, TraceOptions, open_layer, open_sae, read_text
 from bilens.studies.negation_candidates import (
     CHECKED_PAIRS,

@@ -15,7 +15,7 @@ import torch
 
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.api.trace_ranking import LEAST_ACTIVE
-from bilens.api.train_sae import train_sae
+from bilens.api.train import train_sae
 from bilens.base.errors import NumericalError, UsageError
 from bilens.interp.layer_trace import latent_map, only
 from bilens.interp.low_rank import low_rank_fit

@@ -127,7 +127,7 @@ def train_language(
 
     Example: bilens train language --corpus stories.txt --out runs/stories
     """
-    from bilens.api import train_language as job
+    from bilens.api import train as job
     from bilens.train.tasks.language import default_recipe
 
     wanted = {**vars(model), "gate": None if model.gate == "none" else model.gate, **vars(training)}

@@ -88,7 +88,7 @@ def train_sae(
     Example: bilens train sae runs/stories --hook blocks.0.mlp_in --hook blocks.0.mlp_out
     --out runs/stories-sae
     """
-    from bilens.api import train_sae as job
+    from bilens.api import train as job
     from bilens.train.tasks.sae import SAERecipe
 
     recipe = SAERecipe.from_dict(

@@ -1,4 +1,4 @@
-"""Training a language model: from a corpus to a run folder with model, tokenizer and loss curve."""
+"""Training jobs: from a corpus, or a language model and a corpus, to a run folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import torch
 
 from bilens.api.provenance import this_command, versions
 from bilens.base.atomic import write_file
+from bilens.data.token_blocks import pack_documents
 from bilens.data.tokenizer import Tokenizer, train_tokenizer
+from bilens.io.load import load
 from bilens.nn.transformer import BilinearTransformer
 from bilens.report.charts.training import loss_figure
 from bilens.train.corpus import (
@@ -21,27 +23,21 @@ from bilens.train.corpus import (
     tokens_of,
 )
 from bilens.train.device import Device, find_device
-from bilens.train.model_bundle import open_model_bundle
+from bilens.train.model_bundle import language_model, open_model_bundle, text_of, tokenizer_of
 from bilens.train.run_files import CURVE_NAME
 from bilens.train.run_folder import run_in_folder
+from bilens.train.sae_metrics import SAEMetrics
 from bilens.train.tasks.language import LanguageMetrics, LanguageRecipe, LanguageTask
+from bilens.train.tasks.sae import ReadModel, SAELine, SAERecipe, SAETask
 
 SAMPLE_TOKENS = 160
+MEASURED_TOKENS = 65_536  # of the held-out texts, at most
 SAMPLE_TEMPERATURE, SAMPLE_TOP_K = 0.7, 40
 
 
 @dataclass(frozen=True, eq=False)
 class LanguageTraining:
-    """A finished run of a language model.
-
-    Attributes:
-        folder: where it is.
-        history: the metrics of every line.
-        tokens: what it was trained and judged on.
-        source: where these come from, one sentence.
-        num_weights: of the model.
-        sample: a text that the model wrote.
-    """
+    """A finished run of a language model."""
 
     folder: Path
     history: tuple[LanguageMetrics, ...]
@@ -80,21 +76,7 @@ def train_language(
 ) -> LanguageTraining:
     """Train a language model and leave it in a run folder.
 
-    Args:
-        folder: gets the model folder, `tokenizer.json`, `corpus.json`, `history.jsonl` and
-            `loss.svg`.
-        corpus: which documents.
-        recipe: how to train.
-        resume: as in `run_in_folder`.
-        overwrite: as in `run_in_folder`.
-        device: where to compute: "cpu", "cuda", or "auto" for a GPU where there is one.
-        on_line: called after each measurement of the held-out loss, with the number of all.
-        say: told what a person should know.
-
-    Raises:
-        UsageError: If there is no such device.
-        DataError: If the corpus is missing, damaged, or too small for tokenizer or context.
-        BilensError: As in `run_in_folder`.
+    The folder gets the model, `tokenizer.json`, `corpus.json`, `history.jsonl` and `loss.svg`.
     """
     place = find_device(device)
     text = corpus.load(report=say)
@@ -137,3 +119,90 @@ def sample_text(model: BilinearTransformer, tokenizer: Tokenizer, seed: int) -> 
     if tokenizer.end_of_text in ids:
         ids = ids[: ids.index(tokenizer.end_of_text)]
     return tokenizer.decode(ids).strip()
+
+
+@dataclass(frozen=True, eq=False)
+class SAETraining:
+    """A finished run of sparse autoencoders."""
+
+    folders: dict[str, Path]
+    history: tuple[SAELine, ...]
+    metrics: dict[str, SAEMetrics]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as JSON values."""
+        last = self.history[-1]
+        return {
+            "schema_version": 1,
+            "kind": "sae training",
+            "step": last.step,
+            "tokens": last.tokens,
+            "seconds": sum(line.seconds for line in self.history),
+            "saes": [
+                {
+                    "folder": str(self.folders[hook]),
+                    "dead_in_training": last.dead[hook],
+                    **metrics.to_dict(),
+                }
+                for hook, metrics in self.metrics.items()
+            ],
+        }
+
+
+def train_sae(
+    folder: Path,
+    model: Path,
+    recipe: SAERecipe,
+    *,
+    corpus: CorpusOptions | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    device: Device = "auto",
+    on_line: Callable[[SAELine, int], None] = lambda _line, _lines: None,
+    say: Callable[[str], None] = lambda _text: None,
+) -> SAETraining:
+    """Train sparse autoencoders on a language model and leave them in a run folder.
+
+    The folder gets one model folder a hook point (itself, if there is one only) and
+    `history.jsonl`. Without a corpus, they learn on what the model was trained on.
+    """
+    place = find_device(device)
+    read = read_model(model, corpus, say)
+    read.model.to(place)
+    job = SAETask(recipe, read)
+    say(
+        f"{recipe.latents_for(read.model.config.d_model):,} latents, {recipe.k} an input; "
+        f"{job.epochs} buffers of {job.activations.rows:,} activations."
+    )
+    result = run_in_folder(
+        folder,
+        job,
+        resume=resume,
+        overwrite=overwrite,
+        provenance={"command": this_command(), **versions()},
+        on_epoch=lambda line: on_line(line, job.epochs),
+        say=say,
+    )
+    folders = {hook: job.folder_of(hook, folder) for hook in recipe.hooks}
+    return SAETraining(folders, result.history, job.measured(folder))
+
+
+def read_model(folder: Path, corpus: CorpusOptions | None, say: Callable[[str], None]) -> ReadModel:
+    """Return a language model and the texts that it reads while its activations are learnt."""
+    loaded = load(folder)
+    module = language_model(loaded, "a sparse autoencoder's training")
+    tokenizer, text = tokenizer_of(loaded, module), text_of(loaded, corpus, say)
+    n_ctx = module.config.n_ctx
+    texts, held_out = (
+        pack_documents(tokenizer, documents, n_ctx).tokens
+        for documents in (text.documents, text.held_out)
+    )
+    say(f"{texts.numel():,} tokens to train on, {held_out.numel():,} held out.")
+    return ReadModel(
+        model=module,
+        source=loaded.source,
+        weights_sha256=loaded.weights_sha256,
+        texts=texts,
+        held_out=held_out[: max(1, MEASURED_TOKENS // n_ctx)],
+        corpus=text.source,
+    )
