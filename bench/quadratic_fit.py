@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bilens.algebra.approximation.activation import ActivationName
-from bilens.algebra.approximation.layer_fit import closest_to_layer
+from bilens.algebra.approximation.layer_fit import approximate_layer
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights
 from bilens.algebra.approximation.least_squares import RSquared, r_squared
 from bilens.algebra.gaussian import GaussianInput
@@ -69,7 +69,7 @@ def z_scores(layer: Layer, assumed: GaussianInput, generator: torch.Generator) -
     0, 1 and 2 of the whitened input: with the closed form right, each coefficient is zero up to
     its standard error √(Σ r² x_j²) / N (XᵀX is N·I up to sampling, so that rows do not mix).
     """
-    f = closest_to_layer(layer, assumed)
+    f = approximate_layer(layer, assumed)
     width = 1 + D_IN + D_IN * (D_IN + 1) // 2
     gram = torch.zeros(width, width, dtype=torch.float64)
     moment, squares = gram.new_zeros(width, D_OUT), gram.new_zeros(width, D_OUT)

@@ -70,18 +70,18 @@ def attribute(
     with torch.no_grad():
         f = chosen_outputs(f, outputs)
         x = as_inputs(x, f)
-        places = None if target is None else as_target(target, outputs, f, len(x))
-        rows = rows_at_work(f, len(x), 1 if places is not None else f.sizes.d_out, memory_limit)
+        positions = None if target is None else as_target(target, outputs, f, len(x))
+        rows = rows_at_work(f, len(x), 1 if positions is not None else f.sizes.d_out, memory_limit)
         total = delta = x
         if baseline is not None:
             start = as_baseline(baseline, x)
             total, delta = x + start, x - start
-        if places is None and cheaper_through_arrays(f, len(x)):
+        if positions is None and cheaper_through_arrays(f, len(x)):
             result = in_arrays(f, total)
         else:
-            result = in_factors(f, total, rows, places)
+            result = in_factors(f, total, rows, positions)
         if f.linear is not None:
-            result += f.linear if places is None else f.linear[places][:, None]
+            result += f.linear if positions is None else f.linear[positions][:, None]
         result *= delta[:, None]
         return check_finite("the attribution", result)
 
@@ -175,7 +175,7 @@ def cheaper_through_arrays(f: QuadraticMap, batch: int) -> bool:
 
 
 def is_symmetric(f: QuadraticMap) -> bool:
-    """Tell whether left is right, as for the closest map of an ordinary MLP."""
+    """Tell whether left is right, as for the approximation of an ordinary MLP."""
     return torch.equal(f.tensor.left, f.tensor.right)
 
 
@@ -188,13 +188,13 @@ def chosen_outputs(f: QuadraticMap, outputs: Sequence[int] | None) -> QuadraticM
     """Return the map that has some of the outputs only, without a copy of left and right."""
     if outputs is None:
         return f
-    places = [as_integer(output) for output in outputs]
-    if not places or any(place not in range(f.sizes.d_out) for place in places):
+    positions = [as_integer(output) for output in outputs]
+    if not positions or any(position not in range(f.sizes.d_out) for position in positions):
         raise UsageError(
             f"outputs={list(outputs)!r}; the map has outputs 0 to {f.sizes.d_out - 1}: pass a "
             "list of at least one of them."
         )
-    return outputs_of(f, [place for place in places if place is not None])
+    return outputs_of(f, [position for position in positions if position is not None])
 
 
 def as_target(
@@ -205,17 +205,17 @@ def as_target(
         raise UsageError("both outputs and target are given: pass one of them.")
     d_out = f.sizes.d_out
     if isinstance(target, Tensor) and not target.is_floating_point():
-        places = target
+        positions = target
     else:
         given = target.reshape(-1).tolist() if isinstance(target, Tensor) else target
-        whole = [as_integer(place) for place in given]
-        places = torch.tensor([-1 if place is None else place for place in whole])
-    if places.shape != (batch,) or not bool(((places >= 0) & (places < d_out)).all()):
+        whole = [as_integer(position) for position in given]
+        positions = torch.tensor([-1 if position is None else position for position in whole])
+    if positions.shape != (batch,) or not bool(((positions >= 0) & (positions < d_out)).all()):
         raise UsageError(
             f"target must name one of the outputs 0 to {d_out - 1} for each of the {batch} "
             f"inputs, got {str(target)[:80]}."
         )
-    return places.to(device=f.tensor.down.device, dtype=torch.int64)
+    return positions.to(device=f.tensor.down.device, dtype=torch.int64)
 
 
 def as_inputs(x: Tensor, f: QuadraticMap) -> Tensor:

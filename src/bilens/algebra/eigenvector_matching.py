@@ -74,7 +74,7 @@ def match_eigenvectors(
     Args:
         first: the decomposition of one form.
         second: that of another form, in the same basis.
-        generator: the source of randomness for the level of chance.
+        generator: the source of randomness for the null distribution.
         method: "assignment" or "subspace".
         k: how many leading pairs of each to use; None for all that were computed.
         signed: match positive with positive and negative with negative eigenvalues only.

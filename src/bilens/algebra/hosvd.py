@@ -18,6 +18,8 @@ from bilens.base.checks import check_count, check_memory, check_type, memory_lim
 from bilens.base.errors import UsageError
 
 TINY = 1e-300  # keeps 0 / 0 from a division
+ARRAYS = 8  # (n, n) float64 arrays alive at once: found, left over, the Gram matrix, its vectors
+STAGES = 3  # (hidden, n) float64 arrays alive at once while slices are combined
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,10 +249,6 @@ def squared_outside(factors: Factors, columns: Tensor) -> tuple[Tensor, Tensor]:
     rounding = columns.new_tensor(InputMode(factors).gram_rounding(complement))
     unit = factors.unit**2
     return no_negative(2 * one_leg - both_legs) * unit, 2 * rounding * unit
-
-
-ARRAYS = 8  # (n, n) float64 arrays alive at once: found, left over, the Gram matrix, its vectors
-STAGES = 3  # (hidden, n) float64 arrays alive at once while slices are combined
 
 
 def check_mode_memory(

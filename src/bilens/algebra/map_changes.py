@@ -14,6 +14,8 @@ from bilens.algebra.similarity import check_comparable
 from bilens.base.checks import check_type
 from bilens.base.errors import ShapeError, UsageError
 
+STEPS = 127  # of int8 on either side of zero, which is one of its values
+
 
 def map_difference(f: QuadraticMap, g: QuadraticMap) -> QuadraticMap:
     """Return x ↦ g(x) − f(x) as a map of its own, in float64."""
@@ -81,7 +83,7 @@ class NoiseChange:
 
 
 def noise_change(f: QuadraticMap, g: QuadraticMap) -> NoiseChange:
-    """Return the level of chance for the change from f to g, in closed form."""
+    """Return the null expectation of the change from f to g, in closed form."""
     # Math: to first order Δ = δD(L∘R) + D(δL∘R) + D(L∘δR), and with variances a, b, c of the
     # entries E ⟨ΔQ_i, ΔQ_j⟩ = a tr H · 1[i=j] + ½ (in + 1) (D diag(b ‖r_h‖² + c ‖l_h‖²) Dᵀ)_ij, E
     # Σ_c ΔQ_c² = ¼ a · out [Lᵀ diag‖r_h‖² L + Lᵀ diag(l_h·r_h) R + its transpose + Rᵀ diag‖l_h‖² R]
@@ -92,7 +94,7 @@ def noise_change(f: QuadraticMap, g: QuadraticMap) -> NoiseChange:
     if f.sizes != g.sizes:
         raise ShapeError(
             f"maps with {f.sizes.d_hidden} and {g.sizes.d_hidden} hidden units have no weights "
-            "that correspond: their change has no level of chance."
+            "that correspond: their change has no null distribution."
         )
     old, new = (one.detach().to(torch.float64).tensor for one in (f, g))
     down, left, right = old.down, old.left, old.right
@@ -150,7 +152,6 @@ def noise_like(before: Tensor, after: Tensor, generator: torch.Generator) -> Ten
 
 Kind = Literal["float16", "bfloat16", "int8"]
 DTYPES: dict[str, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-STEPS = 127  # of int8 on either side of zero, which is one of its values
 
 
 def quantise(f: QuadraticMap, kind: Kind) -> QuadraticMap:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,26 +16,11 @@ from bilens.algebra.gram.squared_norms import EPS, no_negative
 from bilens.algebra.rows import unit_rows
 from bilens.base.checks import check_finite
 
-
-class Mode(Protocol):
-    """One axis of a tensor; a row of `rows` is a direction in it, and has a slice of the tensor."""
-
-    @property
-    def size(self) -> int:
-        """Length of the axis."""
-
-    @property
-    def slice_rounding(self) -> float:
-        """Estimated spectral norm of the rounding in all slices of `dense_gram` together."""
-
-    def gram(self, rows: Tensor | None) -> Tensor:
-        """Return the inner products of the slices from the factors: fast; slices are not built."""
-
-    def gram_rounding(self, rows: Tensor | None) -> float:
-        """Estimated spectral norm of the rounding in `gram`; it does not fall with the result."""
-
-    def dense_gram(self, rows: Tensor | None) -> Tensor:
-        """Return the same from slices that are built, so that terms cancel before the square."""
+TARGET = 1e-7  # relative rounding with which a singular value is accepted
+FLOOR = 1e-6  # of the largest: what is smaller is returned with the rounding it has
+FALL = 100  # a further Gram matrix from the factors must have so much less rounding to be worth it
+TINY = 1e-300  # keeps 0 / 0 from a division
+CLUSTER_TOLERANCE = 1e-8  # relative: closer singular values are reported as one subspace
 
 
 def along(rows: Tensor | None, slices: Tensor) -> Tensor:
@@ -69,6 +54,11 @@ class Factors:
         """√hidden · eps: a sum of hidden terms of either sign, each rounded."""
         return EPS * math.sqrt(len(self.left))
 
+    @property
+    def slice_rounding(self) -> float:
+        """√hidden · eps · ‖down‖_F, the spectral norm of the rounding in slices that are built."""
+        return self.growth * float(self.down.norm())
+
 
 @dataclass(frozen=True, eq=False)
 class OutputMode:
@@ -80,11 +70,6 @@ class OutputMode:
     def size(self) -> int:
         """Number of outputs."""
         return len(self.factors.down)
-
-    @property
-    def slice_rounding(self) -> float:
-        """√hidden · eps · ‖down‖_F: a sum over h is rounded in proportion to its terms."""
-        return self.factors.growth * float(self.factors.down.norm())
 
     def gram(self, rows: Tensor | None) -> Tensor:
         """Return all ⟨Q_u, Q_u'⟩, O(hidden² · (in + num)) time; see `output_gram`."""
@@ -121,11 +106,6 @@ class InputMode:
         """Number of inputs."""
         return self.factors.left.shape[1]
 
-    @property
-    def slice_rounding(self) -> float:
-        """√hidden · eps · ‖down‖_F, as for the outputs."""
-        return self.factors.growth * float(self.factors.down.norm())
-
     def gram(self, rows: Tensor | None) -> Tensor:
         """Return vᵀ (Σ_c Q_c²) v', O(hidden² · (in + num + out)) time; see `input_gram`."""
         return input_gram(self.factors.down, self.factors.left, self.factors.right, rows)
@@ -150,11 +130,10 @@ class InputMode:
         return total
 
 
-TARGET = 1e-7  # relative rounding with which a singular value is accepted
-FLOOR = 1e-6  # of the largest: what is smaller is returned with the rounding it has
-FALL = 100  # a further Gram matrix from the factors must have so much less rounding to be worth it
-TINY = 1e-300  # keeps 0 / 0 from a division
-CLUSTER_TOLERANCE = 1e-8  # relative: closer singular values are reported as one subspace
+# One axis of the tensor. A row of `rows` is a direction in it, and has a slice of the tensor; None
+# is the axis itself. `gram` takes inner products of slices from the factors, fast, with a rounding
+# that does not fall with the result; `dense_gram` builds the slices: terms cancel before a square.
+Mode = OutputMode | InputMode
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,13 +186,15 @@ def mode_spectrum(mode: Mode, unit: float, rank: int | None) -> ModeSpectrum:
 
 def factored_stage(mode: Mode, rows: Tensor | None, rounding: float) -> Stage:
     """Decompose the Gram matrix that the factors give."""
-    return decomposed(mode.gram(rows), rows, rounding, mode.slice_rounding)
+    return decomposed(mode.gram(rows), rows, rounding, mode.factors.slice_rounding)
 
 
 def dense_stage(mode: Mode, rows: Tensor | None) -> Stage:
     """Decompose the Gram matrix of slices that are built."""
     gram = mode.dense_gram(rows)
-    return decomposed(gram, rows, len(gram) ** 0.5 * EPS * float(gram.trace()), mode.slice_rounding)
+    return decomposed(
+        gram, rows, len(gram) ** 0.5 * EPS * float(gram.trace()), mode.factors.slice_rounding
+    )
 
 
 def decomposed(

@@ -23,6 +23,8 @@ from bilens.base.checks import (
 from bilens.base.errors import ShapeError
 from bilens.base.memory import MemoryEstimate
 
+CHUNK_BYTES = 256 * 2**20  # more of them together are no faster
+
 
 def rotation_null(
     f: QuadraticMap,
@@ -172,9 +174,6 @@ def random_frame(d_in: int, rank: int, generator: torch.Generator) -> Tensor:
     signs = torch.where(triangle.diagonal() < 0, -1.0, 1.0)  # makes QR unique, thus Haar
     frame: Tensor = columns * signs
     return frame
-
-
-CHUNK_BYTES = 256 * 2**20  # more of them together are no faster
 
 
 def solved_width(sizes: FactorSizes, d_before: int) -> int:

@@ -15,7 +15,7 @@ from bilens.base.errors import NumericalError, ShapeError, UsageError
 
 @dataclass(frozen=True, eq=False)
 class RotationNull:
-    """Spectra of a map whose right branch was rotated at random: the level of chance.
+    """Spectra of a map whose right branch was rotated at random: their null distribution.
 
     The hypothesis: the right branch of the layer is distributed the same in every rotated basis,
     whatever the left branch is, as it is where the weights are drawn at random.
@@ -48,12 +48,12 @@ class RotationNull:
         """Refuse a null in which a direction is missing.
 
         Raises:
-            NumericalError: With the directions, and why they have no level of chance.
+            NumericalError: With the directions, and why they have no null distribution.
         """
         bad = [index for index, one in enumerate(self.status) if one is not Status.OK]
         if bad:
             raise NumericalError(
-                f"direction(s) {', '.join(map(str, bad))} have no level of chance: "
+                f"direction(s) {', '.join(map(str, bad))} have no null distribution: "
                 f"{self.status[bad[0]].value}; leave them out, or rescale them or the factors."
             )
 
@@ -179,7 +179,7 @@ class RotationNull:
 
 @dataclass(frozen=True, eq=False)
 class SignificantEigenvalues:
-    """Eigenvalues beyond the level of chance.
+    """Eigenvalues beyond the null distribution.
 
     Attributes:
         positive: (directions,) int64, how many positive eigenvalues are significant.

@@ -8,6 +8,9 @@ from torch import Tensor
 from bilens.base.checks import check_float_tensor
 from bilens.base.errors import ShapeError
 
+MOST_STEPS = 200
+TOLERANCE = 1e-6  # of the mean distance to the rows
+
 
 def unit_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Return rows of unit length, and the lengths they had; a row of zeros stays one."""
@@ -17,10 +20,6 @@ def unit_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
         length = shrunk.norm(dim=1, keepdim=True) * largest
         divisor = torch.where(length > 0, length, 1.0)
     return rows / divisor, length.squeeze(1)
-
-
-MOST_STEPS = 200
-TOLERANCE = 1e-6  # of the mean distance to the rows
 
 
 def geometric_median(x: Tensor) -> Tensor:

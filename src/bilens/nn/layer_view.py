@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.approximation.activation import Activation
-from bilens.algebra.approximation.layer_fit import closest_to_layer
+from bilens.algebra.approximation.layer_fit import approximate_layer
 from bilens.algebra.approximation.layer_weights import Layer, in_dtype, in_float64
 from bilens.algebra.approximation.quadratic_fit import QuadraticFit, fit_layers
 from bilens.algebra.bilinear_tensor import FactorSizes
@@ -100,7 +100,7 @@ class LayerView:
         return None if self.exact else self._kept("fit", self._fitted)
 
     def _closest(self) -> QuadraticMap:
-        f = closest_to_layer(self.read(), GaussianInput.of(self.sizes.d_in, None, None))
+        f = approximate_layer(self.read(), GaussianInput.of(self.sizes.d_in, None, None))
         return f.to(torch.promote_types(self.dtype, torch.float32))
 
     def _fitted(self) -> QuadraticFit:

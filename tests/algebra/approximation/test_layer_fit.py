@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.approximation.activation import ActivationName
-from bilens.algebra.approximation.layer_fit import closest_to_layer
+from bilens.algebra.approximation.layer_fit import approximate_layer
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights
 from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import QuadraticMap
@@ -84,7 +84,7 @@ def test_it_is_least_squares_by_quadrature(
 ) -> None:
     layer = make(name)
     assumed = some_input()
-    assert distance(closest_to_layer(layer, assumed), layer, assumed) < 1e-6
+    assert distance(approximate_layer(layer, assumed), layer, assumed) < 1e-6
 
 
 @pytest.mark.parametrize("make", [mlp, glu])
@@ -98,7 +98,7 @@ def test_it_is_least_squares_on_samples(
         layer, assumed = make(name, seed), some_input(seed + 10)
         z = torch.randn(20_000, D_IN, generator=generator, dtype=torch.float64)
         x = assumed.mean + assumed.spread(z)
-        rest = layer(x) - closest_to_layer(layer, assumed)(x)
+        rest = layer(x) - approximate_layer(layer, assumed)(x)
         products = rest[:, :, None] * monomials(z)[:, None, :]
         found.append(products.mean(dim=0) / (products.std(dim=0) / math.sqrt(len(z))))
     z_scores = torch.stack(found)
@@ -108,13 +108,13 @@ def test_it_is_least_squares_on_samples(
 
 def test_a_bilinear_layer_comes_back_as_it_is() -> None:
     layer, assumed = glu("identity"), some_input()
-    f = closest_to_layer(layer, assumed)
+    f = approximate_layer(layer, assumed)
     torch.testing.assert_close(f.tensor.left, layer.gate, rtol=0, atol=0)
     torch.testing.assert_close(f.tensor.right, layer.value, rtol=0, atol=0)
     x = randn(50, D_IN, seed=3)
     torch.testing.assert_close(f(x), layer(x), rtol=1e-12, atol=1e-12)
     straight = mlp("identity")
-    torch.testing.assert_close(closest_to_layer(straight, assumed)(x), straight(x))
+    torch.testing.assert_close(approximate_layer(straight, assumed)(x), straight(x))
 
 
 def test_the_formula_gives_a_bilinear_layer_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,9 +142,9 @@ def test_where_the_input_does_not_vary_much_it_is_the_layer(
     assumed = GaussianInput.of(D_IN, randn(D_IN, seed=3), half @ half.T)
     layer = make(name)
     x = assumed.draw(100, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(closest_to_layer(layer, assumed)(x), layer(x), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(approximate_layer(layer, assumed)(x), layer(x), atol=1e-5, rtol=1e-5)
     still = GaussianInput.of(D_IN, assumed.mean, torch.zeros(D_IN, D_IN))
-    f = closest_to_layer(layer, still)
+    f = approximate_layer(layer, still)
     torch.testing.assert_close(f(still.mean), layer(still.mean))
 
 
@@ -155,7 +155,7 @@ def test_a_singular_covariance_gives_least_squares_on_its_support(name: Activati
     layer, generator = glu(name), torch.Generator().manual_seed(0)
     x = assumed.draw(40_000, generator)
     z = (x - assumed.mean) @ torch.linalg.pinv(half).T
-    rest = layer(x) - closest_to_layer(layer, assumed)(x)
+    rest = layer(x) - approximate_layer(layer, assumed)(x)
     products = rest[:, :, None] * monomials(z)[:, None, :]
     scores = products.mean(dim=0) / (products.std(dim=0) / math.sqrt(len(z)))
     assert float(scores.abs().max()) < 4
@@ -163,7 +163,10 @@ def test_a_singular_covariance_gives_least_squares_on_its_support(name: Activati
 
 def test_factors_are_the_layers_own() -> None:
     """Never an (in, in) array: as many neurons as the layer has."""
-    f, g = closest_to_layer(mlp("relu"), some_input()), closest_to_layer(glu("silu"), some_input())
+    f, g = (
+        approximate_layer(mlp("relu"), some_input()),
+        approximate_layer(glu("silu"), some_input()),
+    )
     assert f.sizes == g.sizes == (D_OUT, D_HIDDEN, D_IN)
     assert f.tensor.left is f.tensor.right
     torch.testing.assert_close(g.tensor.left, glu("silu").gate)

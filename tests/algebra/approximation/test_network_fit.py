@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.approximation.activation import ActivationName
-from bilens.algebra.approximation.layer_fit import closest_to_layer
+from bilens.algebra.approximation.layer_fit import approximate_layer
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights
 from bilens.algebra.approximation.least_squares import r_squared
 from bilens.algebra.approximation.network_fit import (
-    closest_composition,
-    closest_to_network,
+    approximate_composition,
+    approximate_network,
     derivation,
     is_exact,
     output_moments,
@@ -65,14 +65,14 @@ STANDARD = GaussianInput.of(WIDTHS[0], None, None)
 
 def test_one_layer_is_the_closed_form() -> None:
     layers, x = network("silu", 1), randn(30, WIDTHS[0])
-    expected = closest_to_layer(layers[0], STANDARD)
-    torch.testing.assert_close(closest_to_network(layers, STANDARD)(x), expected(x))
+    expected = approximate_layer(layers[0], STANDARD)
+    torch.testing.assert_close(approximate_network(layers, STANDARD)(x), expected(x))
 
 
 def test_two_bilinear_layers_leave_nothing_that_a_quadratic_could_explain() -> None:
     layers = network("identity", 2, gated=True)
     x = STANDARD.draw(60_000, torch.Generator().manual_seed(0))
-    rest = run(layers, x) - closest_to_network(layers, STANDARD)(x)
+    rest = run(layers, x) - approximate_network(layers, STANDARD)(x)
     for feature in (torch.ones(len(x)).double(), x[:, 0], x[:, 1] * x[:, 2], x[:, 3] ** 2 - 1):
         products = rest * feature[:, None]
         z = products.mean(dim=0) / (products.std(dim=0) / len(x) ** 0.5)
@@ -90,7 +90,7 @@ def test_what_closure_loses_against_least_squares(
     first, second = torch.triu_indices(WIDTHS[0], WIDTHS[0])
     features = torch.cat([torch.ones_like(x[:, :1]), x, x[:, first] * x[:, second]], dim=1)
     best = features @ torch.linalg.lstsq(features, y).solution
-    found = r_squared(y, closest_to_network(layers, STANDARD)(x)).overall
+    found = r_squared(y, approximate_network(layers, STANDARD)(x)).overall
     assert found > r_squared(y, best).overall - loss
     assert found > 0.75
 
@@ -150,7 +150,7 @@ def test_it_is_least_squares_by_quadrature(sizes: tuple[int, int, int, int], nam
     features = torch.cat([torch.ones_like(x[:, :1]), x, x[:, first] * x[:, second]], dim=1)
     y, root = outer(inner(x)), share.sqrt()[:, None]
     best = features @ torch.linalg.pinv(features * root, rtol=1e-10) @ (y * root)
-    found = closest_composition(outer, inner, assumed)(x)
+    found = approximate_composition(outer, inner, assumed)(x)
     assert float(((best - found) * root).norm() / (y * root).norm()) < 1e-9
 
 
@@ -159,7 +159,7 @@ def test_a_straight_outer_map_changes_nothing() -> None:
     zero = BilinearTensor(torch.zeros(2, 1), torch.zeros(1, 4), torch.zeros(1, 4))
     outer = QuadraticMap(zero, torch.ones(2, 4), torch.ones(2)).to(torch.float64)
     x = randn(20, D_IN, seed=8)
-    found = closest_composition(outer, inner, INPUTS["general"])
+    found = approximate_composition(outer, inner, INPUTS["general"])
     torch.testing.assert_close(found(x), outer(inner(x)))
 
 
@@ -167,4 +167,4 @@ def test_factors_that_would_not_fit_are_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("BILENS_MEMORY_LIMIT", "1k")
     inner, outer = maps(SIZES[0])
     with pytest.raises(MemoryLimitError, match="fit the layers one by one"):
-        closest_composition(outer, inner, INPUTS["standard"])
+        approximate_composition(outer, inner, INPUTS["standard"])

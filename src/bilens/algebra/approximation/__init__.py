@@ -1,1 +1,1 @@
-"""The quadratic map closest to a layer that is none, under a Gaussian input."""
+"""The quadratic approximation of a layer that is not quadratic, under a Gaussian input."""

@@ -68,13 +68,13 @@ class Activation:
         """Return φ(t)."""
         if self.name == "leaky_relu":
             return torch.where(t > 0, t, self.leak * t)
-        return VALUES[self.name](t)
+        return ACTIVATIONS[self.name][0](t)
 
     def derivatives(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return φ(t), φ'(t), φ''(t), φ'''(t); at a kink the mean of both sides, jumps left out."""
         if self.name == "leaky_relu":
             return leaky_derivatives(t, self.leak)
-        return DERIVATIVES[self.name](t)
+        return ACTIVATIONS[self.name][1](t)
 
 
 Derivatives = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -156,27 +156,22 @@ def gelu_derivatives(t: Tensor) -> Derivatives:
     return times_argument(normal_derivatives(t), t)
 
 
-DERIVATIVES: dict[str, Callable[[Tensor], Derivatives]] = {
-    "identity": identity_derivatives,
-    "relu": lambda t: leaky_derivatives(t, 0.0),
-    "squared_relu": squared_relu_derivatives,
-    "gelu": gelu_derivatives,
-    "gelu_tanh": lambda t: times_argument(tanh_gate(t), t),
-    "silu": lambda t: times_argument(sigmoid_derivatives(t), t),
-    "tanh": tanh_derivatives,
-    "sigmoid": sigmoid_derivatives,
-}
-
-
-VALUES: dict[str, Callable[[Tensor], Tensor]] = {
-    "identity": lambda t: t,
-    "relu": torch.relu,
-    "squared_relu": lambda t: torch.relu(t).square(),
-    "gelu": lambda t: t * torch.special.ndtr(t),
-    "gelu_tanh": lambda t: t * (1 + torch.tanh(TANH_SCALE * (t + CUBIC * t**3))) / 2,
-    "silu": lambda t: t * torch.sigmoid(t),
-    "tanh": torch.tanh,
-    "sigmoid": torch.sigmoid,
+# φ, and φ with its first three derivatives; the slope of a leaky ReLU is an argument of its own.
+ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Derivatives]]] = {
+    "identity": (lambda t: t, identity_derivatives),
+    "relu": (torch.relu, lambda t: leaky_derivatives(t, 0.0)),
+    "squared_relu": (lambda t: torch.relu(t).square(), squared_relu_derivatives),
+    "gelu": (lambda t: t * torch.special.ndtr(t), gelu_derivatives),
+    "gelu_tanh": (
+        lambda t: t * (1 + torch.tanh(TANH_SCALE * (t + CUBIC * t**3))) / 2,
+        lambda t: times_argument(tanh_gate(t), t),
+    ),
+    "silu": (
+        lambda t: t * torch.sigmoid(t),
+        lambda t: times_argument(sigmoid_derivatives(t), t),
+    ),
+    "tanh": (torch.tanh, tanh_derivatives),
+    "sigmoid": (torch.sigmoid, sigmoid_derivatives),
 }
 
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.approximation.activation import (
-    DERIVATIVES,
     Activation,
     ActivationName,
     Derivatives,
@@ -22,6 +21,10 @@ from bilens.algebra.approximation.activation import (
 )
 from bilens.base.checks import check_float_tensor
 from bilens.base.errors import ShapeError, UsageError
+
+NODES = 256  # steps stay below a fifth of the distance of the nearest pole, whatever m and s
+DEVIATIONS = 9.0  # beyond them lies 2e-19 of the mass
+BLOCK = 4096  # inputs at a time: 10 MB an array
 
 
 def relu_moments(mean: Tensor, deviation: Tensor) -> Derivatives:
@@ -68,11 +71,6 @@ def gelu_moments(mean: Tensor, deviation: Tensor) -> Derivatives:
     )
 
 
-NODES = 256  # steps stay below a fifth of the distance of the nearest pole, whatever m and s
-DEVIATIONS = 9.0  # beyond them lies 2e-19 of the mass
-BLOCK = 4096  # inputs at a time: 10 MB an array
-
-
 def activation_moments(
     activation: Activation | ActivationName, mean: Tensor, deviation: Tensor
 ) -> Tensor:
@@ -111,24 +109,25 @@ def activation_moments(
     if bool((deviation < 0).any()):
         raise UsageError("deviation has a negative entry: pass standard deviations.")
     m, s = mean.detach().double(), deviation.detach().double()
-    if phi.name == "identity":
-        return torch.stack(identity_derivatives(m))
-    if phi.name in ("relu", "leaky_relu"):
-        return torch.stack(leaky_moments(m, s, phi.leak))
-    if phi.name == "squared_relu":
-        return torch.stack(squared_relu_moments(m, s))
-    if phi.name == "gelu":
-        return torch.stack(gelu_moments(m, s))
+    if phi.name in CLOSED:
+        return torch.stack(CLOSED[phi.name](m, s, phi.leak))
     split = SPLITS[phi.name]
     closed = torch.stack(split.near_moments(m, s))
     rest = torch.cat(
-        [
-            rest_moments(phi.name, split, *part)
-            for part in zip(blocks_of(m), blocks_of(s), strict=True)
-        ],
+        [rest_moments(phi, split, *part) for part in zip(blocks_of(m), blocks_of(s), strict=True)],
         dim=1,
     )
     return closed + rest.reshape(closed.shape)
+
+
+# Moments from mean, deviation and the slope of a leaky ReLU.
+CLOSED: dict[str, Callable[[Tensor, Tensor, float], Derivatives]] = {
+    "identity": lambda m, _s, _leak: identity_derivatives(m),
+    "relu": leaky_moments,
+    "leaky_relu": leaky_moments,
+    "squared_relu": lambda m, s, _leak: squared_relu_moments(m, s),
+    "gelu": lambda m, s, _leak: gelu_moments(m, s),
+}
 
 
 def blocks_of(values: Tensor) -> tuple[Tensor, ...]:
@@ -163,7 +162,7 @@ SPLITS = {
 }
 
 
-def rest_moments(name: str, split: Split, mean: Tensor, deviation: Tensor) -> Tensor:
+def rest_moments(phi: Activation, split: Split, mean: Tensor, deviation: Tensor) -> Tensor:
     """Return the moments of φ − near by the trapezoidal rule, (inputs,) twice → (4, inputs)."""
     m, s = mean[:, None], torch.where(deviation > 0, deviation, 1.0)[:, None]
     low = ((-split.reach - m) / s).clamp(-DEVIATIONS, DEVIATIONS)
@@ -174,5 +173,5 @@ def rest_moments(name: str, split: Split, mean: Tensor, deviation: Tensor) -> Te
     still = (deviation == 0)[:, None]
     t = torch.where(still, m, m + s * z)
     weight = torch.where(still, 1 / NODES, weight)
-    values = zip(DERIVATIVES[name](t), split.near(t), strict=True)
-    return torch.stack([((phi - near) * weight).sum(dim=1) for phi, near in values])
+    values = zip(phi.derivatives(t), split.near(t), strict=True)
+    return torch.stack([((whole - near) * weight).sum(dim=1) for whole, near in values])

@@ -13,7 +13,7 @@ from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import QuadraticMap
 
 
-def closest_to_layer(layer: Layer, assumed: GaussianInput) -> QuadraticMap:
+def approximate_layer(layer: Layer, assumed: GaussianInput) -> QuadraticMap:
     """Return the quadratic map with the least squared error under N(μ, Σ), in float64."""
     # Math: with t = w·x + b ~ N(m, s²) and e_k = E φ⁽ᵏ⁾(t), a neuron φ(t) has E = e₀, E∇ = e₁w and
     # E∇² = e₂wwᵀ. For φ(u)v with u = γ·x + b, v = w·x + c, n = E v and k = γᵀΣw, Stein's identity
@@ -75,7 +75,7 @@ def or_zero(bias: Tensor | None, zero: Tensor) -> Tensor:
 def map_from_expectations(
     curvature: BilinearTensor, slope: Tensor, value: Tensor, assumed: GaussianInput
 ) -> QuadraticMap:
-    """Return the closest quadratic map to any f with these expectations under N(μ, Σ)."""
+    """Return the quadratic approximation of any f with these expectations under N(μ, Σ)."""
     # Math: by orthogonality of Hermite polynomials it is c₀ + β·(x − μ) + (x − μ)ᵀQ(x − μ) − tr QΣ
     # with c₀ = E f, β = E ∇f and Q = ½ E ∇²f (Stein's identity for a least-squares fit).
     # Source: arXiv:2502.01032 for closed forms of this kind; C. M. Stein, Estimation of the mean of
@@ -91,7 +91,7 @@ def map_from_expectations(
 
 @dataclass(frozen=True, eq=False)
 class AffinePart:
-    """The closest affine map to a quadratic one: c₀ + β·(x − μ)."""
+    """The affine approximation of a quadratic map: c₀ + β·(x − μ)."""
 
     mean: Tensor  # μ, (in,)
     value: Tensor  # c₀ = E f, (out,)

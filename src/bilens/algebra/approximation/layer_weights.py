@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -13,19 +14,10 @@ from bilens.base.checks import check_float_tensor
 from bilens.base.errors import ShapeError
 
 
-def check_parts(tensors: dict[str, tuple[Tensor | None, tuple[int, ...]]], like: Tensor) -> None:
-    """Refuse parts of a layer that do not fit together."""
-    for name, (part, expected) in tensors.items():
-        if part is None:
-            continue
-        shape = check_float_tensor(name, part, num_axes=len(expected), like=like)
-        if shape != expected:
-            raise ShapeError(f"{name} has shape {shape}; expected {expected} to fit the others.")
-
-
 class LayerWeights(ABC):
     """What both kinds share: a linear path and a constant beside the hidden neurons."""
 
+    branches: ClassVar[tuple[str, ...]]  # fields of (hidden, in), each with a bias of its own
     down: Tensor  # (out, hidden)
     activation: Activation | ActivationName  # φ
     linear: Tensor | None  # (out, in); None is zero
@@ -43,14 +35,30 @@ class LayerWeights(ABC):
         """Return what the neurons compute, (…, in) → (…, hidden)."""
 
     @property
-    @abstractmethod
     def d_in(self) -> int:
         """Width of the input."""
+        first: Tensor = getattr(self, self.branches[0])
+        return first.shape[1]
 
     @property
     def phi(self) -> Activation:
         """The activation, also where it was given by name."""
         return as_activation(self.activation)
+
+    def __post_init__(self) -> None:
+        as_activation(self.activation)
+        d_out, d_hidden = check_matrix("down", self.down)
+        _, d_in = check_matrix(self.branches[0], getattr(self, self.branches[0]))
+        expected: dict[str, tuple[int, ...]] = dict.fromkeys(self.branches, (d_hidden, d_in))
+        expected |= {f"{name}_bias": (d_hidden,) for name in self.branches}
+        expected |= {"linear": (d_out, d_in), "constant": (d_out,)}
+        for name, shape in expected.items():
+            part = getattr(self, name)
+            if part is None:
+                continue
+            found = check_float_tensor(name, part, num_axes=len(shape), like=self.down)
+            if found != shape:
+                raise ShapeError(f"{name} has shape {found}; expected {shape} to fit the others.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,29 +79,13 @@ class MLPWeights(LayerWeights):
         UsageError: If there is no such activation.
     """
 
+    branches = ("up",)
     down: Tensor
     up: Tensor
     activation: Activation | ActivationName
     up_bias: Tensor | None = None
     linear: Tensor | None = None
     constant: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        as_activation(self.activation)
-        d_out, d_hidden = check_matrix("down", self.down)
-        _, d_in = check_matrix("up", self.up)
-        parts = {
-            "up": (self.up, (d_hidden, d_in)),
-            "up_bias": (self.up_bias, (d_hidden,)),
-            "linear": (self.linear, (d_out, d_in)),
-            "constant": (self.constant, (d_out,)),
-        }
-        check_parts(parts, self.down)
-
-    @property
-    def d_in(self) -> int:
-        """Width of the input."""
-        return self.up.shape[1]
 
     def hidden(self, x: Tensor) -> Tensor:
         """Return φ(up x + up_bias)."""
@@ -120,6 +112,7 @@ class GLUWeights(LayerWeights):
         UsageError: If there is no such activation.
     """
 
+    branches = ("gate", "value")
     down: Tensor
     gate: Tensor
     value: Tensor
@@ -128,25 +121,6 @@ class GLUWeights(LayerWeights):
     value_bias: Tensor | None = None
     linear: Tensor | None = None
     constant: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        as_activation(self.activation)
-        d_out, d_hidden = check_matrix("down", self.down)
-        _, d_in = check_matrix("gate", self.gate)
-        parts = {
-            "gate": (self.gate, (d_hidden, d_in)),
-            "value": (self.value, (d_hidden, d_in)),
-            "gate_bias": (self.gate_bias, (d_hidden,)),
-            "value_bias": (self.value_bias, (d_hidden,)),
-            "linear": (self.linear, (d_out, d_in)),
-            "constant": (self.constant, (d_out,)),
-        }
-        check_parts(parts, self.down)
-
-    @property
-    def d_in(self) -> int:
-        """Width of the input."""
-        return self.gate.shape[1]
 
     def hidden(self, x: Tensor) -> Tensor:
         """Return φ(gate x + gate_bias) ∘ (value x + value_bias)."""

@@ -12,6 +12,10 @@ from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 
 ROUNDING = 1e-24  # of the mean square: what is left of the variance of a constant
+HELD_OUT = 0.2  # of the rows
+ROWS_FOR_EACH = 2  # rows of training for each unknown of an output, at least
+CUT = 1e-10  # of the largest eigenvalue: directions that the data do not show are left alone
+BLOCK = 1024  # rows at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,12 +74,6 @@ def ratio(residuals: Tensor, deviations: Tensor, sizes: Tensor) -> tuple[Tensor,
     error = spread / torch.where(still, 1.0, total) / math.sqrt(rows)
     met = torch.where(lost <= ROUNDING * sizes, 1.0, -torch.inf)
     return torch.where(still, met, 1 - share), torch.where(still, 0.0, error)
-
-
-HELD_OUT = 0.2  # of the rows
-ROWS_FOR_EACH = 2  # rows of training for each unknown of an output, at least
-CUT = 1e-10  # of the largest eigenvalue: directions that the data do not show are left alone
-BLOCK = 1024  # rows at a time
 
 
 @dataclass(frozen=True, eq=False)

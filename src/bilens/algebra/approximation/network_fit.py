@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bilens.algebra.approximation.layer_fit import (
     affine_part,
-    closest_to_layer,
+    approximate_layer,
     map_from_expectations,
 )
 from bilens.algebra.approximation.layer_weights import Layer
@@ -19,13 +19,15 @@ from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_memory
 
+EPS = torch.finfo(torch.float64).eps
 
-def closest_to_network(layers: Sequence[Layer], assumed: GaussianInput) -> QuadraticMap:
-    """Return the quadratic map closest to layers one behind the other, as far as it is closed."""
+
+def approximate_network(layers: Sequence[Layer], assumed: GaussianInput) -> QuadraticMap:
+    """Return the quadratic approximation of layers one behind the other, as far as it is closed."""
     fits: list[QuadraticMap] = []
     inputs = [assumed]
     for layer in layers:
-        fits.append(closest_to_layer(layer, inputs[-1]))
+        fits.append(approximate_layer(layer, inputs[-1]))
         if len(fits) < len(layers):
             moments = output_moments(fits[-1], inputs[-1])
             width = len(moments.mean)
@@ -33,12 +35,12 @@ def closest_to_network(layers: Sequence[Layer], assumed: GaussianInput) -> Quadr
     f = fits.pop()
     inputs.pop()
     while fits:
-        f = closest_composition(f, fits.pop(), inputs.pop())
+        f = approximate_composition(f, fits.pop(), inputs.pop())
     return f
 
 
 def derivation(layers: Sequence[Layer]) -> str:
-    """Return how far the map of `closest_to_network` is the closest one, in words."""
+    """Return how far the map of `approximate_network` is the one of least error, in words."""
     bilinear = all(layer.phi.name == "identity" for layer in layers)
     if len(layers) == 1:
         return "exact" if bilinear else "closed form, the least-squares map"
@@ -50,9 +52,6 @@ def derivation(layers: Sequence[Layer]) -> str:
 def is_exact(layers: Sequence[Layer]) -> bool:
     """Tell whether the map is the network: one layer, and no activation."""
     return len(layers) == 1 and layers[0].phi.name == "identity"
-
-
-EPS = torch.finfo(torch.float64).eps
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,10 +72,10 @@ def output_moments(f: QuadraticMap, assumed: GaussianInput) -> OutputMoments:
     return OutputMoments(affine.value, 2 * spread.gram() + slopes @ slopes.T)
 
 
-def closest_composition(
+def approximate_composition(
     outer: QuadraticMap, inner: QuadraticMap, assumed: GaussianInput
 ) -> QuadraticMap:
-    """Return the quadratic map closest to outer(inner(x)) under x ~ N(μ, Σ), exact."""
+    """Return the quadratic approximation of outer(inner(x)) under x ~ N(μ, Σ), exact."""
     # Math: outer sums products of y_l = l·inner(x) and y_r = r·inner(x), quadratics with matrices
     # Q, means y and mean slopes g. By Wick's theorem E = y_l y_r + 2 tr(Q_lΣQ_rΣ) + g_lᵀΣg_r, E∇ =
     # y_l g_r + y_r g_l + 2 Q_rΣg_l + 2 Q_lΣg_r and ½ E∇² = y_l Q_r + y_r Q_l + ½(g_l g_rᵀ + g_r
@@ -131,7 +130,7 @@ def product_factors(
     rank = min(d_in, 2 * hidden)
     check_memory(
         8 * len(down) * (12 * hidden**2 + 3 * rank**2 + 2 * rank * d_in),
-        f"the closest quadratic map of {len(down)} outputs through two layers",
+        f"the quadratic approximation of {len(down)} outputs through two layers",
         "fit the layers one by one",
     )
     rows = torch.cat([low.left, low.right])

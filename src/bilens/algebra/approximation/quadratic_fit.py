@@ -1,4 +1,4 @@
-"""The closest quadratic map with how good it is: fitted in closed form, measured by sampling."""
+"""The quadratic approximation of a model with how good it is: fitted in closed form, measured by sampling."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from bilens.algebra.approximation.layer_fit import affine_part
 from bilens.algebra.approximation.layer_weights import Layer
 from bilens.algebra.approximation.least_squares import FitScores, LeastSquaresFit, r_squared, refit
-from bilens.algebra.approximation.network_fit import closest_to_network, derivation, is_exact
+from bilens.algebra.approximation.network_fit import approximate_network, derivation, is_exact
 from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_count, check_float_tensor, check_memory, check_type
@@ -31,7 +31,7 @@ class QuadraticFit:
     Attributes:
         quadratic_map: the map, float64, with the model's own neurons for factors.
         exact: whether the map is the model: one layer without an activation.
-        derivation: how far it is the closest one, in words.
+        derivation: how far it is the one of least error, in words.
         assumed_input: the distribution it is closest under, in words.
         r_squared: R² by degree on samples of that distribution, of the model as it runs.
         on_data: R² by degree on the data; None without data.
@@ -67,7 +67,7 @@ class QuadraticFit:
         if self.on_data is not None:
             found += f" and {in_words(self.on_data)} on the data"
         raise NumericalError(
-            f"the closest quadratic map explains too little of the model: {found}, and at least "
+            f"the quadratic approximation explains too little of the model: {found}, and at least "
             f"{self.threshold:g} is asked for: make no claim about the model by it, or fit it "
             "under the distribution of the model's own inputs (data=...)."
         )
@@ -90,7 +90,7 @@ def fit_layers(
     samples: int = SAMPLES,
     threshold: float = THRESHOLD,
 ) -> QuadraticFit:
-    """Return the closest quadratic map of layers one behind the other, with its R²."""
+    """Return the quadratic approximation of layers one behind the other, with its R²."""
     d_in = layers[0].d_in
     samples = check_count("samples", samples, minimum=100)
     if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
@@ -102,7 +102,7 @@ def fit_layers(
         assumed = GaussianInput.of(d_in, mean, covariance)
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     check_type("generator", generator, torch.Generator, "use torch.Generator().manual_seed(0)")
-    f = closest_to_network(layers, assumed)
+    f = approximate_network(layers, assumed)
     width = 2 * (d_in + 4 * f.sizes.d_out)
     check_memory(8 * samples * width, f"measuring R² on {samples} samples", "take fewer samples")
     x = assumed.draw(samples, generator)

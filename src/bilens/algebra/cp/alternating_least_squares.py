@@ -19,6 +19,9 @@ from bilens.algebra.cp.factors import (
 from bilens.algebra.cp.target import Projection, Target
 from bilens.algebra.rows import unit_rows
 
+MAX_STEPS = 50
+REDUCTION = 1e-3  # of the preconditioned residual; any reduction lowers the objective
+
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
@@ -154,10 +157,6 @@ SWEEPS: dict[Model, Callable[[Target, Iterate, float], Iterate]] = {
     "pairs": sweep_pairs,
     "symmetric": sweep_symmetric,
 }
-
-
-MAX_STEPS = 50
-REDUCTION = 1e-3  # of the preconditioned residual; any reduction lowers the objective
 
 
 def conjugate_gradients(gram: Tensor, right: Tensor, rhs: Tensor, start: Tensor) -> Tensor:

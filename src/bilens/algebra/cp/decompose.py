@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import get_args
 
-import torch
 from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import FactorSizes
+from bilens.algebra.cp.alternating_least_squares import Fitted
 from bilens.algebra.cp.decomposition import CPDecomposition, Start, check_uniqueness
 from bilens.algebra.cp.factors import Factors, Model, canonical, squared_sizes
-from bilens.algebra.cp.multi_start import Method, Options, best_attempt, run_starts
-from bilens.algebra.cp.target import SLAB_PRODUCTS, Target, fit_error
+from bilens.algebra.cp.multi_start import Attempt, Method, Options, best_attempt, run_starts
+from bilens.algebra.cp.target import SLAB_PRODUCTS, FitError, Target, fit_error
 from bilens.algebra.gram.blocks import block_bytes
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_count, check_memory, check_type
 from bilens.base.errors import UsageError
+
+FACTORS = 3  # float64 copies of the factors of the map alive at once
+PAIRS = 25  # L-BFGS keeps 20 steps and 20 changes of the gradient, each as large as a model
 
 
 def cp_decompose(
@@ -83,12 +86,14 @@ def cp_decompose(
     )
     target = Target.of(f.tensor)
     if target.norm == 0:
-        return zero_decomposition(f, rank, model, method)
-    options = Options(model, method, max_sweeps, tolerance)
-    attempts = run_starts(target, rank, options, num_starts, seed, progress)
-    kept = best_attempt(attempts)
-    factors = canonical(kept.fitted.factors)
-    error = fit_error(target, factors)
+        kept = zero_attempt(target, rank)
+        attempts, error, factors = [kept], FitError(0.0, 0.0), kept.fitted.factors
+    else:
+        options = Options(model, method, max_sweeps, tolerance)
+        attempts = run_starts(target, rank, options, num_starts, seed, progress)
+        kept = best_attempt(attempts)
+        factors = canonical(kept.fitted.factors)
+        error = fit_error(target, factors)
     return CPDecomposition(
         down=factors.down * target.norm,
         left=factors.left,
@@ -110,29 +115,13 @@ def cp_decompose(
     )
 
 
-def zero_decomposition(f: QuadraticMap, rank: int, model: Model, method: str) -> CPDecomposition:
+def zero_attempt(target: Target, rank: int) -> Attempt:
     """Return components of size zero, which fit a tensor that is zero."""
-    d_out, _, d_in = f.sizes
-    rows = f.tensor.left.new_zeros(rank, d_in, dtype=torch.float64)
+    rows = target.down.new_zeros(rank, target.stacked.shape[1])
     rows[:, 0] = 1.0
-    factors = Factors(rows.new_zeros(d_out, rank), rows, rows)
-    return CPDecomposition(
-        *factors,
-        linear=double(f.linear),
-        constant=double(f.constant),
-        fit=1.0,
-        relative_error=0.0,
-        resolution=0.0,
-        cancellation=0.0,
-        ridge=0.0,
-        uniqueness=check_uniqueness(factors, model),
-        starts=(Start("zero", 1.0, sweeps=0, converged=True, degenerate=False),),
-        best=0,
-        losses=(0.0,),
-        model=model,
-        method=method,
-        basis=f.basis,
-    )
+    factors = Factors(rows.new_zeros(len(target.down), rank), rows, rows)
+    start = Start("zero", 1.0, sweeps=0, converged=True, degenerate=False)
+    return Attempt(start, Fitted(factors, (0.0,), converged=True), ridge=0.0)
 
 
 def check_options(model: str, method: str, tolerance: float) -> None:
@@ -163,10 +152,6 @@ def check_rank(f: QuadraticMap, rank: int, model: Model) -> int:
 def double(part: Tensor | None) -> Tensor | None:
     """Return a part of the map in float64, cut from the graph of gradients."""
     return None if part is None else part.detach().double()
-
-
-FACTORS = 3  # float64 copies of the factors of the map alive at once
-PAIRS = 25  # L-BFGS keeps 20 steps and 20 changes of the gradient, each as large as a model
 
 
 def fit_bytes(sizes: FactorSizes, rank: int, method: str, num_starts: int) -> int:

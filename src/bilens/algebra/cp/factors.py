@@ -10,6 +10,7 @@ from torch import Tensor
 from bilens.algebra.rows import unit_rows
 
 Model = Literal["pairs", "symmetric"]
+TIE = 1e-8  # relative: entries that agree to this are equal, so that rounding decides nothing
 
 
 class Factors(NamedTuple):
@@ -52,9 +53,6 @@ def squared_sizes(factors: Factors) -> Tensor:
     lengths = left.square().sum(dim=1) * right.square().sum(dim=1)
     overlap = (left * right).sum(dim=1).square()
     return down.square().sum(dim=0) * (lengths + overlap) / 2
-
-
-TIE = 1e-8  # relative: entries that agree to this are equal, so that rounding decides nothing
 
 
 def canonical(factors: Factors) -> Factors:

@@ -47,7 +47,7 @@ PRECISIONS = (torch.float64, torch.float32)
 RANGE = 8  # automatic edges of cross-interactions, in root mean squares: ≤ 1/64 lie outside
 STRIP = 2**17  # entries: 1 MiB of float64, which stays in the cache for several passes
 BLOCK = 1024  # wide enough for full speed of the product, small beside the features
-ARRAYS_STRIP = 6  # of a strip: its entries, their sizes, powers, places
+ARRAYS_STRIP = 6  # of a strip: its entries, their sizes, powers, positions
 ARRAYS_BLOCK = 2  # (block, block) alive at once: the last product, and the next one
 ARRAYS_ROWS = 5  # (block, 2·hidden): both sides, weighted, in the making, and gaps of the heap
 ARRAYS_COLUMNS = 2  # (block, in): columns of the dictionary in float64, and scaled
@@ -312,10 +312,10 @@ def strips(product: Tensor, top: int, edge: int, num: int) -> Iterator[Chunk]:
 
 
 def locate(
-    places: Tensor | None, top: int, edge: int, width: int, num: int, positions: Tensor
+    kept: Tensor | None, top: int, edge: int, width: int, num: int, positions: Tensor
 ) -> Tensor:
-    """Return the keys of positions in a strip, or in those `places` of it that were kept."""
-    flat = positions if places is None else places[positions]
+    """Return the keys of positions in a strip, or in those of it that were `kept`."""
+    flat = positions if kept is None else kept[positions]
     return (flat // width + top) * num + flat % width + edge
 
 

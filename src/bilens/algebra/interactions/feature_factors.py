@@ -14,6 +14,7 @@ from bilens.base.checks import check_dense_tensor, check_finite, check_memory, c
 from bilens.base.errors import ShapeError, UsageError
 
 EXPONENT_LIMIT = 1000  # 2^±1000 is a normal number, whatever it multiplies was
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,9 +116,6 @@ def exponent_of(largest: Tensor) -> Tensor:
     return torch.frexp(largest).exponent.double().clamp(-EXPONENT_LIMIT, EXPONENT_LIMIT)
 
 
-INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-
-
 def interaction_submatrix(
     f: QuadraticMap,
     dictionary: Tensor,
@@ -175,9 +173,9 @@ def exact_values(factors: FeatureFactors, weight: Tensor, first: Tensor, second:
     """Return S'[m, n] for (num,) pairs of features, (num,) float64."""
     if len(first) == 0:
         return weight[:0]
-    features, place = torch.unique(torch.cat([first, second]), return_inverse=True)
+    features, position = torch.unique(torch.cat([first, second]), return_inverse=True)
     left, right = factors.exact_rows(features).tensor_split(2, dim=1)
-    m, n = place.tensor_split(2)
+    m, n = position.tensor_split(2)
     return ((left[m] * right[n] + right[m] * left[n]) * weight).sum(dim=1) / 2
 
 

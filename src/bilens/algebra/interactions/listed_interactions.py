@@ -234,7 +234,7 @@ class PackedForms:
     """The upper triangles of Q_o for every output o, side by side, in float32."""
 
     triangles: Tensor  # (out, in·(in + 1)/2), row by row
-    places: Tensor  # (in²,) int64, where each entry of the square is in a triangle
+    positions: Tensor  # (in²,) int64, where each entry of the square is in a triangle
 
     @classmethod
     def of(cls, down: Tensor, left: Tensor, right: Tensor) -> PackedForms:
@@ -253,9 +253,9 @@ class PackedForms:
             entries = torch.cat(products, dim=1)
             triangles[:, done : done + entries.shape[1]] = half @ entries
             done += entries.shape[1]
-        places = torch.empty(width, width, dtype=torch.int64, device=left.device)
-        places[row, column] = places[column, row] = torch.arange(len(row), device=left.device)
-        return cls(triangles, places.flatten())
+        positions = torch.empty(width, width, dtype=torch.int64, device=left.device)
+        positions[row, column] = positions[column, row] = torch.arange(len(row), device=left.device)
+        return cls(triangles, positions.flatten())
 
     def along(self, directions: Tensor) -> Tensor:
         """Return the triangles of Σ_o u_o Q_o for (num, out) directions, (num, in·(in + 1)/2)."""
@@ -263,8 +263,8 @@ class PackedForms:
 
     def square(self, triangle: Tensor) -> Tensor:
         """Return one triangle as a symmetric (in, in) matrix."""
-        width = round(len(self.places) ** 0.5)
-        return triangle.index_select(0, self.places).view(width, width)
+        width = round(len(self.positions) ** 0.5)
+        return triangle.index_select(0, self.positions).view(width, width)
 
 
 def packed_bytes(d_out: int, d_hidden: int, d_in: int) -> int:

@@ -75,7 +75,7 @@ class Screen:
         self.space = Workspace.like(rows)
 
     def may_be_largest(self, others: Tensor, num: int) -> tuple[Tensor, Tensor]:
-        """Return places above the diagonal of A · Bᵀ, among them the `num` largest in size."""
+        """Return positions above the diagonal of A · Bᵀ, among them the `num` largest in size."""
         # Math: |a·b − â·b̂| ≤ ‖a − â‖ ‖b‖ + ‖â‖ ‖b − b̂‖. An entry is left out if its rounded size
         # and this bound together do not reach the `num`-th largest of some entries computed in
         # full.

@@ -14,6 +14,7 @@ from bilens.base.checks import check_count, check_float_tensor
 from bilens.base.errors import ShapeError, UsageError
 
 Locate = Callable[[Tensor], Tensor]  # positions in a piece of the stream → keys
+MARGIN = 1 + 1e-9  # above rounding, so that a round number is on the same side however it came
 
 
 def by_size(values: Tensor, keys: Tensor) -> Tensor:
@@ -40,16 +41,16 @@ class RunningTop:
         """Return the top after a further piece of the stream."""
         sizes = values.abs()
         if len(self.values) == self.size:  # equal ones pass: their keys decide
-            places = (sizes >= self.values[-1].abs()).nonzero().squeeze(1)
+            positions = (sizes >= self.values[-1].abs()).nonzero().squeeze(1)
         else:
-            places = torch.arange(len(values), device=values.device)
-        if len(places) > self.size:
-            found = sizes[places]
-            places = places[found >= found.topk(self.size).values[-1]]
-        if len(places) == 0:
+            positions = torch.arange(len(values), device=values.device)
+        if len(positions) > self.size:
+            found = sizes[positions]
+            positions = positions[found >= found.topk(self.size).values[-1]]
+        if len(positions) == 0:
             return self
-        values = torch.cat([self.values, values[places]])
-        keys = torch.cat([self.keys, locate(places)])
+        values = torch.cat([self.values, values[positions]])
+        keys = torch.cat([self.keys, locate(positions)])
         order = by_size(values, keys)[: self.size]
         return RunningTop(self.size, values[order], keys[order])
 
@@ -165,9 +166,6 @@ def no_moments(device: torch.device) -> Moments:
     return Moments(torch.zeros_like(gap, dtype=torch.int64), gap, gap, gap, gap, gap, gap)
 
 
-MARGIN = 1 + 1e-9  # above rounding, so that a round number is on the same side however it came
-
-
 @dataclass(frozen=True, eq=False)
 class Histogram:
     """How many values lie in each bin. Nothing is lost: below + Σ counts + above = all of them."""
@@ -209,8 +207,8 @@ def counts_by_search(values: Tensor, edges: Tensor) -> Tensor:
     """Return how many values lie in each bin, (bins,) int64, on any device."""
     borders = edges.clone()
     borders[-1] = torch.nextafter(edges[-1], edges.new_tensor(torch.inf))  # the last bin holds both
-    places = torch.bucketize(values, borders, right=True)
-    return torch.bincount(places, minlength=len(edges) + 1)[1:-1]
+    positions = torch.bucketize(values, borders, right=True)
+    return torch.bincount(positions, minlength=len(edges) + 1)[1:-1]
 
 
 def check_bins(name: str, bins: int | Tensor) -> int:

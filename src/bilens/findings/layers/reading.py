@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from bilens.algebra.approximation.layer_fit import closest_to_layer
+from bilens.algebra.approximation.layer_fit import approximate_layer
 from bilens.algebra.approximation.layer_weights import Layer, in_float64
 from bilens.algebra.approximation.quadratic_fit import THRESHOLD, QuadraticFit, fit_layers
 from bilens.algebra.directions import from_centred_basis, in_centred_basis
@@ -174,7 +174,7 @@ def stability(opened: Opened, spectrum: HOSVD) -> Stability | None:
 
 def form_of(layer: Layer, direction: Tensor) -> QuadraticForm:
     """Return a layer's map along an output direction."""
-    return closest_to_layer(layer, GaussianInput.of(layer.d_in, None, None)).form(direction)
+    return approximate_layer(layer, GaussianInput.of(layer.d_in, None, None)).form(direction)
 
 
 def fit_record(fit: QuadraticFit) -> Fit:
