@@ -61,7 +61,9 @@ def test_p_values_need_an_eigenvalue_for_each_direction() -> None:
 def test_a_null_that_lacks_a_direction_is_told() -> None:
     KNOWN.check_usable()
     lacking = replace(KNOWN, status=(Status.OK, Status.NOT_FINITE, Status.NOT_CONVERGED))
-    with pytest.raises(NumericalError, match=r"direction\(s\) 1, 2 have no level .*it holds NaN"):
+    with pytest.raises(
+        NumericalError, match=r"direction\(s\) 1, 2 have no null distribution: it holds NaN"
+    ):
         lacking.check_usable()
 
 
