@@ -1,4 +1,4 @@
-"""The quadratic approximation of a model: fitted in closed form, its quality measured by sampling."""
+"""The quadratic approximation of a model: fitted in closed form, measured by sampling."""
 
 from __future__ import annotations
 
