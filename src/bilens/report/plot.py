@@ -225,14 +225,14 @@ class Plot:
         area = rectangle(self.left, y(high), self.end - self.left, y(low) - y(high), "band")
         return joined(area, self.level(high), self.level(low))
 
-    def pointer(self, place: float, value: float, text: str) -> Markup:
+    def pointer(self, place: float, value: float, text: str, *, above: bool = False) -> Markup:
         """Return a ring around a point, a line down to the axis, and words where there is room."""
         x, y = self.across(place), self.upwards(value)
         side, anchor = (14, "start") if x < 0.6 * self.width else (-14, "end")
         return joined(
             line(x, y + 7, x, self.base, "pointer"),
             circle(x, y, 7.0, "ring"),
-            label(x + side, y + 26, text, "strong", anchor),
+            label(x + side, y - 8 if above else y + 26, text, "strong", anchor),
         )
 
     def legend(self, x: float, y: float, entries: Sequence[tuple[str, str]]) -> Markup:

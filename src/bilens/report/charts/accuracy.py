@@ -87,7 +87,9 @@ def radii_chart(t: Catalogue, curve: Points, median: float | None) -> Figure:
     plot = Plot(lengths, SHARES, 560, 300, "chart wide radii", LARGE, top=26, right=20)
     marks = [plot.steps(curve)]
     if median:
-        marks.append(plot.pointer(median, 0.5, t("radii.median", value=quantity(median))))
+        marks.append(
+            plot.pointer(median, 0.5, t("radii.median", value=quantity(median)), above=True)
+        )
     text = t(
         "radii.chart_text",
         first=percent(curve[0][1]),
