@@ -5,13 +5,16 @@ Broken once: a name put in without `escape`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from enum import Enum
+from types import ModuleType
+from typing import NamedTuple
 
 import pytest
 import torch
 
-from bilens.base.notebook import MOST, described, shown
+import bilens
+from bilens.base.notebook import MOST, described, html_summary
 
 
 class State(Enum):
@@ -29,6 +32,13 @@ class Part:
     name: str = "part"
 
 
+class Sizes(NamedTuple):
+    """Two numbers."""
+
+    d_out: int
+    d_in: int
+
+
 @dataclass(frozen=True)
 class Result:
     """A result."""
@@ -38,7 +48,7 @@ class Result:
     part: Part
     _hidden: int = 0
 
-    _repr_html_ = shown()
+    _repr_html_ = html_summary()
 
 
 @dataclass(frozen=True)
@@ -48,7 +58,7 @@ class Chosen:
     name: str
     part: Part
 
-    _repr_html_ = shown("name", number="part.value")
+    _repr_html_ = html_summary("name", number="part.value")
 
 
 @pytest.mark.parametrize(
@@ -71,6 +81,7 @@ class Chosen:
         (tuple(range(9)), "0, 1, 2, 3, 4, 5, … (9)"),
         ({"layer": 1}, "layer"),
         (Part(0.5), "value 0.5"),
+        (Sizes(2, 3), "d out 2, d in 3"),
         ("x" * 200, "x" * 119 + "…"),
     ],
 )
@@ -93,3 +104,19 @@ def test_chosen_rows_have_labels_of_their_own() -> None:
     assert ">name</th>" in page
     assert ">number</th>" in page
     assert ">2</td>" in page
+
+
+@pytest.mark.parametrize("module", [bilens, bilens.certify], ids=["bilens", "certify"])
+def test_every_public_result_has_a_table(module: ModuleType) -> None:
+    public = [getattr(module, name) for name in module.__all__ if name != "sklearn"]
+    results = [thing for thing in public if is_dataclass(thing)]
+    assert len(results) > 10
+    assert not [result.__name__ for result in results if not hasattr(result, "_repr_html_")]
+
+
+def test_the_table_of_a_decomposition_says_what_is_proven() -> None:
+    factors = torch.eye(3), torch.ones(3, 3), torch.ones(3, 3)
+    f = bilens.QuadraticMap(bilens.BilinearTensor(*factors))
+    assert "d out 3, d hidden 3, d in 3" in f._repr_html_()
+    table = bilens.eigendecompose(f.form(torch.ones(3)), k=1)._repr_html_()
+    assert '>complete</th><td style="text-align:left">yes</td>' in table

@@ -12,6 +12,7 @@ from bilens.algebra.gram.inner_products import output_gram, outputs_traces, pair
 from bilens.algebra.gram.squared_norms import squared_norms
 from bilens.base.checks import check_float_tensor, check_memory, check_type
 from bilens.base.errors import ShapeError
+from bilens.base.notebook import html_summary
 
 
 class FactorSizes(NamedTuple):
@@ -69,6 +70,8 @@ class BilinearTensor:
     left: Tensor
     right: Tensor
     sizes: FactorSizes = field(init=False)
+
+    _repr_html_ = html_summary("sizes")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sizes", check_factors(self.down, self.left, self.right))

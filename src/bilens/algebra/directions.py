@@ -13,6 +13,7 @@ from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import as_integer, check_count, check_float_tensor, check_type
 from bilens.base.errors import ShapeError, UsageError
+from bilens.base.notebook import html_summary
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -160,6 +161,8 @@ class DualExpression:
     condition: float
     biorthogonal: bool
     map: QuadraticMap
+
+    _repr_html_ = html_summary()
 
     @property
     def spans_outputs(self) -> bool:

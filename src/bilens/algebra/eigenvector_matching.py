@@ -13,6 +13,7 @@ from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.rotation_null import random_frame
 from bilens.base.checks import check_count, check_type
 from bilens.base.errors import ShapeError, UsageError
+from bilens.base.notebook import html_summary
 
 Method = Literal["assignment", "subspace"]
 TIE = 1e-9  # relative: scores that agree to this are equal, so that rounding decides nothing
@@ -46,6 +47,8 @@ class EigenvectorMatch:
     chance_cosine: float
     p_value: float
     num_samples: int
+
+    _repr_html_ = html_summary("method", "score", "chance", "p_value", "cosines")
 
 
 def match_eigenvectors(

@@ -11,6 +11,7 @@ from bilens.algebra.gram.squared_norms import squared_norms
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_float_tensor, check_type
 from bilens.base.errors import ShapeError, UsageError
+from bilens.base.notebook import html_summary
 
 EPS = torch.finfo(torch.float64).eps
 SYMMETRY = 1e-6  # of the largest entry: what a covariance may deviate by, and be negative by
@@ -94,6 +95,8 @@ class GaussianMoments:
 
     mean: Tensor
     variance: Tensor
+
+    _repr_html_ = html_summary()
 
 
 def gaussian_moments(f: QuadraticMap, mean: Tensor, covariance: Tensor) -> GaussianMoments:

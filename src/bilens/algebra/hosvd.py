@@ -16,6 +16,7 @@ from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_count, check_memory, check_type, memory_limit as allowed_memory
 from bilens.base.errors import UsageError
+from bilens.base.notebook import html_summary
 
 TINY = 1e-300  # keeps 0 / 0 from a division
 ARRAYS = 8  # (n, n) float64 arrays alive at once: found, left over, the Gram matrix, its vectors
@@ -41,6 +42,8 @@ class HOSVD:
     rank: int | None
     output: ModeSpectrum
     limit_bytes: int
+
+    _repr_html_ = html_summary("rank", "singular_values", "output_directions")
 
     @cached_property
     def input(self) -> ModeSpectrum:
@@ -236,6 +239,8 @@ class TuckerError:
     # singular values alone; never below `exact`, but for rounding
     bound: Tensor
     rounding: Tensor  # estimate of how far `exact` is from its exact value
+
+    _repr_html_ = html_summary()
 
 
 def squared_outside(factors: Factors, columns: Tensor) -> tuple[Tensor, Tensor]:

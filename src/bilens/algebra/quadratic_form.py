@@ -11,6 +11,7 @@ from bilens.algebra.gram.inner_products import output_gram, outputs_traces
 from bilens.algebra.gram.squared_norms import no_negative
 from bilens.base.checks import DTYPES, check_float_tensor, check_memory, check_type
 from bilens.base.errors import ShapeError
+from bilens.base.notebook import html_summary
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,8 @@ class InteractionMatrix:
     left: Tensor
     right: Tensor
     weight: Tensor
+
+    _repr_html_ = html_summary("d_in", "d_hidden")
 
     def __post_init__(self) -> None:
         (d_hidden,) = check_float_tensor("weight", self.weight, num_axes=1)
@@ -162,6 +165,8 @@ class QuadraticForm:
     linear: Tensor
     constant: Tensor
     basis: str = "input"
+
+    _repr_html_ = html_summary("d_in", "basis", "linear", "constant")
 
     def __post_init__(self) -> None:
         check_type("matrix", self.matrix, InteractionMatrix, "use QuadraticMap.form(u)")

@@ -12,6 +12,7 @@ from bilens.algebra.bilinear_tensor import BilinearTensor, FactorSizes
 from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm, check_inputs
 from bilens.base.checks import check_finite, check_float_tensor, check_type
 from bilens.base.errors import ShapeError, UsageError
+from bilens.base.notebook import html_summary
 
 
 def add(first: Tensor | None, second: Tensor | None) -> Tensor | None:
@@ -42,6 +43,8 @@ class QuadraticMap:
     linear: Tensor | None = None
     constant: Tensor | None = None
     basis: str = "input"
+
+    _repr_html_ = html_summary("sizes", "dtype", "basis", "linear", "constant")
 
     def __post_init__(self) -> None:
         check_type("tensor", self.tensor, BilinearTensor, "use BilinearTensor(down, left, right)")

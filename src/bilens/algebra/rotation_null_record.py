@@ -11,6 +11,7 @@ from torch import Tensor
 from bilens.algebra.status import Status
 from bilens.base.checks import check_dense_tensor
 from bilens.base.errors import NumericalError, ShapeError, UsageError
+from bilens.base.notebook import html_summary
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +39,8 @@ class RotationNull:
     status: tuple[Status, ...]
     localisation_largest: Tensor | None = None
     localisation_smallest: Tensor | None = None
+
+    _repr_html_ = html_summary("num_samples", "largest", "smallest", "effective_rank", "status")
 
     @property
     def num_samples(self) -> int:
@@ -192,6 +195,8 @@ class SignificantEigenvalues:
     negative: Tensor
     p_values: Tensor
     level: float
+
+    _repr_html_ = html_summary()
 
 
 def tail(observed: Tensor, null: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from bilens.base.checks import (
     check_type,
 )
 from bilens.base.errors import ShapeError
+from bilens.base.notebook import html_summary
 
 BLOCK_BYTES = 64 * 2**20  # a block of the matrix that is streamed
 
@@ -35,6 +36,8 @@ class TopInteractions:
     first: Tensor
     second: Tensor
     values: Tensor
+
+    _repr_html_ = html_summary()
 
 
 def pairwise_interactions(

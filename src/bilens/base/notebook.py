@@ -26,7 +26,7 @@ class ArrayLike(Protocol):
         """Return the numbers as nested lists."""
 
 
-def shown(*names: str, **renamed: str) -> Callable[[object], str]:
+def html_summary(*names: str, **renamed: str) -> Callable[[object], str]:
     """Return a `_repr_html_` that lists attributes of a result; all fields of a record for none.
 
     A name may reach into a part (`fit.r_squared`); `label="name"` gives it another label.
@@ -42,10 +42,10 @@ def shown(*names: str, **renamed: str) -> Callable[[object], str]:
 
 
 def public_fields(record: object) -> tuple[str, ...]:
-    """Return the names of the fields of a dataclass; none of anything else."""
-    if not dataclasses.is_dataclass(record):
-        return ()
-    return tuple(f.name for f in dataclasses.fields(record) if not f.name.startswith("_"))
+    """Return the names of the fields of a dataclass or a named tuple; none of anything else."""
+    if dataclasses.is_dataclass(record):
+        return tuple(f.name for f in dataclasses.fields(record) if not f.name.startswith("_"))
+    return tuple(getattr(record, "_fields", ()))
 
 
 def html_table(title: str, rows: Mapping[str, object]) -> str:
@@ -73,10 +73,10 @@ def described(value: object) -> str:
         return described_array(value)
     if isinstance(value, Mapping):
         return described([*value])
+    if public_fields(value):
+        return described_record(value)
     if isinstance(value, Sequence) and not isinstance(value, str):
         return described_sequence(value)
-    if dataclasses.is_dataclass(value):
-        return described_record(value)
     text = str(value)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
@@ -102,7 +102,7 @@ def described_sequence(values: Sequence[object]) -> str:
 
 
 def described_record(record: object) -> str:
-    """Return the numbers of a part of a result, or its name where it has none."""
+    """Return the numbers of a part of a result, or its type where it has none."""
     fields = {name: getattr(record, name) for name in public_fields(record)}
     numbers = [
         f"{name.replace('_', ' ')} {described(value)}"

@@ -12,6 +12,7 @@ from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_type
 from bilens.base.errors import NumericalError, ShapeError, UsageError
+from bilens.base.notebook import html_summary
 from bilens.certify.inputs import checked_inputs
 from bilens.certify.spectrum_enclosure import EPS, checked_k
 from bilens.certify.truncation import truncated_input_bound
@@ -42,6 +43,8 @@ class CertifiedAgreement:
     k: int
     certified_share: float
     agreeing_share: float
+
+    _repr_html_ = html_summary()
 
 
 def certified_agreement(

@@ -15,6 +15,7 @@ from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_memory, check_type
 from bilens.base.errors import NumericalError, UsageError
+from bilens.base.notebook import html_summary
 from bilens.certify.secular import EPS
 
 STEP = 32  # eigenvalues of a pair are kept in multiples of it
@@ -47,6 +48,8 @@ class Contrast:
     value_error: float
     linear_error: float
     size: float
+
+    _repr_html_ = html_summary()
 
     def turned(self) -> Contrast:
         """Return the same pair with the roles exchanged: −m."""
@@ -85,6 +88,8 @@ class PairSpectra:
 
     f: QuadraticMap
     contrasts: dict[tuple[int, int], Contrast]
+
+    _repr_html_ = html_summary()
 
     def contrast(self, first: int, second: int) -> Contrast:
         """Return m = f_first − f_second.

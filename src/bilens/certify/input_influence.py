@@ -14,6 +14,7 @@ from bilens.algebra.gaussian import GaussianMoments, gaussian_moments
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_memory
 from bilens.base.errors import UsageError
+from bilens.base.notebook import html_summary
 from bilens.certify.input_use import EPS, InputRows, checked_map, checked_places, linear_part
 from bilens.certify.inputs import checked_number, checked_vector
 from bilens.certify.perturbation import solve_trust_region
@@ -42,6 +43,8 @@ class InfluenceRange:
     input: int
     output: int
     assumption: str
+
+    _repr_html_ = html_summary()
 
 
 def influence_range(f: QuadraticMap, i: int, box: Box, output: int) -> InfluenceRange:
@@ -148,6 +151,8 @@ class RemovedInputs:
     inputs: tuple[int, ...]
     radius: float
     assumption: str
+
+    _repr_html_ = html_summary()
 
 
 def remove_inputs(

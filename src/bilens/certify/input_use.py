@@ -12,6 +12,7 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rows import unit_rows
 from bilens.base.checks import as_integer, check_finite, check_type
 from bilens.base.errors import UsageError
+from bilens.base.notebook import html_summary
 from bilens.certify.inputs import checked_number
 from bilens.certify.secular import shifted
 
@@ -133,6 +134,8 @@ class UnusedInputs:
     undecided: Tensor
     tolerance: float
     assumption: str
+
+    _repr_html_ = html_summary()
 
 
 def unused_inputs(f: QuadraticMap, tolerance: float = 0.0) -> UnusedInputs:

@@ -12,6 +12,7 @@ from torch import Tensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_memory, check_type
 from bilens.base.errors import UsageError
+from bilens.base.notebook import html_summary
 from bilens.certify.contrast import Contrast, PairSpectra, contrast_of
 from bilens.certify.inputs import RadiusStatus, Samples, crossed, margins, samples_of, statuses
 from bilens.certify.quadric_distance import QuadricDistance, distance_to_quadric
@@ -46,6 +47,8 @@ class L2Radius:
     margin: Tensor
     label: Tensor
     status: tuple[RadiusStatus, ...]
+
+    _repr_html_ = html_summary()
 
     @property
     def gap(self) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from bilens.algebra.directions import contrast_direction
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_count, check_memory, check_type
+from bilens.base.notebook import html_summary
 from bilens.certify.inputs import (
     RadiusStatus,
     Samples,
@@ -45,6 +46,8 @@ class LinfRadius:
     per_rival: Tensor
     margin: Tensor
     status: tuple[RadiusStatus, ...]
+
+    _repr_html_ = html_summary()
 
 
 def linf_radius(

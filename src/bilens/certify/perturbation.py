@@ -11,6 +11,7 @@ from torch import Tensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_float_tensor, check_type
 from bilens.base.errors import ShapeError, UsageError
+from bilens.base.notebook import html_summary
 from bilens.certify.contrast import contrast_of
 from bilens.certify.inputs import checked_vector
 from bilens.certify.secular import (
@@ -40,6 +41,8 @@ class TrustRegion:
     point: Tensor
     value: Tensor
     lower: Tensor
+
+    _repr_html_ = html_summary()
 
     @property
     def gap(self) -> Tensor:
@@ -138,6 +141,8 @@ class UniversalPerturbation:
     radius: Tensor
     source: int
     target: int
+
+    _repr_html_ = html_summary()
 
     @property
     def gap(self) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bilens.base.checks import check_float_tensor
 from bilens.base.errors import ShapeError
+from bilens.base.notebook import html_summary
 from bilens.certify.secular import (
     EPS,
     SMALLEST,
@@ -141,6 +142,8 @@ class QuadricDistance:
     radius: Tensor
     distance: Tensor
     point: Tensor
+
+    _repr_html_ = html_summary()
 
     @property
     def gap(self) -> Tensor:

@@ -16,6 +16,7 @@ from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_type
 from bilens.base.errors import MemoryLimitError, ShapeError, UsageError
+from bilens.base.notebook import html_summary
 from bilens.certify.spectrum_enclosure import enclosed
 from bilens.certify.truncation import frobenius_bound, truncation_error
 
@@ -49,6 +50,8 @@ class SpectrumStability:
     gap: Tensor
     sine: Tensor
 
+    _repr_html_ = html_summary()
+
 
 @dataclass(frozen=True, eq=False)
 class QuantisationStability:
@@ -63,6 +66,8 @@ class QuantisationStability:
     kind: Kind
     quadratic_map: QuadraticMap
     forms: tuple[SpectrumStability, ...]
+
+    _repr_html_ = html_summary()
 
 
 def spectrum_stability(

@@ -13,6 +13,7 @@ from bilens.algebra.gram.squared_norms import squared_norm_rounding, squared_nor
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.base.checks import check_type
 from bilens.base.errors import ShapeError, UsageError
+from bilens.base.notebook import html_summary
 from bilens.certify.inputs import checked_inputs, checked_number, checked_vector
 from bilens.certify.spectrum_enclosure import (
     TruncationResidual,
@@ -58,6 +59,8 @@ class TruncationError:
     radius: float
     basis: str
 
+    _repr_html_ = html_summary()
+
 
 @dataclass(frozen=True, eq=False)
 class InputBounds:
@@ -74,6 +77,8 @@ class InputBounds:
     high: Tensor
     left: Tensor
     k: int
+
+    _repr_html_ = html_summary()
 
 
 def truncation_error(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from bilens.base.errors import UsageError
+from bilens.base.notebook import html_summary
 from bilens.nn.agreement import Agreement
 from bilens.nn.layer_view import LayerView
 from bilens.nn.module_layers import Module, compare_with_module, layer_views
@@ -31,6 +32,8 @@ class LoadReport:
     checks: Mapping[str, Agreement]
     left_out: tuple[str, ...] = ()
     head: str | None = None
+
+    _repr_html_ = html_summary("guessed", "checks", "left_out")
 
     @property
     def worst(self) -> Agreement:
@@ -100,6 +103,8 @@ class LoadedModel:
     compare: Callable[[], Agreement] | None = None
     input_mean: tuple[float, ...] | None = None
     input_scale: tuple[float, ...] | None = None
+
+    _repr_html_ = html_summary("source", "layers", "input_shape", "output_names", "weights_sha256")
 
     @cached_property
     def layers(self) -> Mapping[str, LayerView]:

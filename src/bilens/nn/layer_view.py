@@ -17,6 +17,7 @@ from bilens.algebra.approximation.quadratic_fit import QuadraticFit, fit_layers
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.notebook import html_summary
 
 Built = TypeVar("Built")
 Reads = Literal["inputs", "neurons", "residual stream", "activations"]
@@ -58,6 +59,8 @@ class LayerView:
     name: str = ""
     embedding: Callable[[], Tensor] | None = None
     _alive: dict[str, ReferenceType[Any]] = field(default_factory=dict, init=False, repr=False)
+
+    _repr_html_ = html_summary("name", "sizes", "activation", "exact", "about_input", "dtype")
 
     @property
     def exact(self) -> bool:

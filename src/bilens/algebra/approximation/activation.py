@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bilens.base.errors import UsageError
+from bilens.base.notebook import html_summary
 
 ActivationName = Literal[
     "identity",
@@ -42,6 +43,8 @@ class Activation:
 
     name: ActivationName
     slope: float | None = None
+
+    _repr_html_ = html_summary()
 
     def __post_init__(self) -> None:
         known = get_args(ActivationName)

@@ -12,6 +12,7 @@ from torch import Tensor
 from bilens.algebra.approximation.activation import Activation, ActivationName, as_activation
 from bilens.base.checks import check_float_tensor
 from bilens.base.errors import ShapeError
+from bilens.base.notebook import html_summary
 
 
 class LayerWeights(ABC):
@@ -87,6 +88,8 @@ class MLPWeights(LayerWeights):
     linear: Tensor | None = None
     constant: Tensor | None = None
 
+    _repr_html_ = html_summary()
+
     def hidden(self, x: Tensor) -> Tensor:
         """Return φ(up x + up_bias)."""
         return self.phi(branch(x, self.up, self.up_bias))
@@ -121,6 +124,8 @@ class GLUWeights(LayerWeights):
     value_bias: Tensor | None = None
     linear: Tensor | None = None
     constant: Tensor | None = None
+
+    _repr_html_ = html_summary()
 
     def hidden(self, x: Tensor) -> Tensor:
         """Return φ(gate x + gate_bias) ∘ (value x + value_bias)."""

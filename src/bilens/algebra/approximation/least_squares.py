@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.notebook import html_summary
 
 ROUNDING = 1e-24  # of the mean square: what is left of the variance of a constant
 HELD_OUT = 0.2  # of the rows
@@ -34,6 +35,8 @@ class RSquared:
     outputs: Tensor
     output_errors: Tensor
 
+    _repr_html_ = html_summary()
+
 
 @dataclass(frozen=True, eq=False)
 class FitScores:
@@ -48,6 +51,8 @@ class FitScores:
     linear: RSquared
     quadratic: RSquared
     rows: int
+
+    _repr_html_ = html_summary()
 
 
 def r_squared(y: Tensor, predicted: Tensor) -> RSquared:
@@ -91,6 +96,8 @@ class LeastSquaresFit:
     held_out: RSquared
     closed_form_held_out: RSquared
     rows: tuple[int, int]
+
+    _repr_html_ = html_summary()
 
 
 def refit(

@@ -16,6 +16,7 @@ from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_count, check_float_tensor, check_memory, check_type
 from bilens.base.errors import NumericalError, ShapeError, UsageError
+from bilens.base.notebook import html_summary
 
 # Below it more than a tenth of the variance is missing, and the correlation with the truth falls
 # below 0.95; small trained MLPs reach 0.94 under a normal input (arXiv:2502.01032).
@@ -48,6 +49,10 @@ class QuadraticFit:
     on_data: FitScores | None
     least_squares: LeastSquaresFit | None
     threshold: float
+
+    _repr_html_ = html_summary(
+        "exact", "r_squared.quadratic", "usable", "threshold", "derivation", "assumed_input"
+    )
 
     @property
     def usable(self) -> bool:

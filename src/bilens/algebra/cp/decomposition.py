@@ -13,6 +13,7 @@ from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.cp.factors import Factors, Model
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rows import unit_rows
+from bilens.base.notebook import html_summary
 
 TOLERANCE = 1e-8  # smallest singular value of unit vectors that still counts as independent
 MAX_SUBSETS = 20_000
@@ -186,6 +187,10 @@ class CPDecomposition:
     model: Model
     method: str
     basis: str = "input"
+
+    _repr_html_ = html_summary(
+        "rank", "fit", "relative_error", "unique", "degenerate", "converged", "method", "basis"
+    )
 
     @property
     def rank(self) -> int:

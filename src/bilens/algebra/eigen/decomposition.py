@@ -15,6 +15,7 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.status import Status as Status  # re-exported
 from bilens.base.checks import check_count
 from bilens.base.errors import NumericalError, ShapeError, UsageError
+from bilens.base.notebook import html_summary
 
 
 class Proof(Enum):
@@ -41,6 +42,8 @@ class Contributions:
     linear: Tensor
     constant: Tensor
 
+    _repr_html_ = html_summary()
+
     def total(self) -> Tensor:
         """Return the sum of all parts, (..., batch)."""
         return self.pairs.sum(dim=-1) + self.linear + self.constant[..., None]
@@ -65,6 +68,8 @@ class Subspace:
     eigenvalue: float
     basis: Tensor
     complete: bool
+
+    _repr_html_ = html_summary()
 
     def projector(self) -> Tensor:
         """Return the (in, in) orthogonal projector, which does not depend on the basis.
@@ -129,6 +134,10 @@ class EigenDecomposition:
     basis: str
     status: Status | tuple[Status, ...]
     proof: Proof | tuple[Proof, ...]
+
+    _repr_html_ = html_summary(
+        "eigenvalues", "explained", "converged", "complete", "method", "which", "basis", "status"
+    )
 
     def __len__(self) -> int:
         if self.eigenvalues.ndim == 1:

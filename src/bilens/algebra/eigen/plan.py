@@ -21,6 +21,7 @@ from bilens.algebra.eigen.cost import (
 )
 from bilens.base.checks import MEMORY_LIMIT_VARIABLE, memory_limit, readable
 from bilens.base.errors import MemoryLimitError
+from bilens.base.notebook import html_summary
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,10 @@ class EigenPlan:
     limit_bytes: int
     reason: str
     costs: Mapping[Solver, Cost]
+
+    _repr_html_ = html_summary(
+        "method", "precision", "batch", "peak_bytes", "limit_bytes", "reason"
+    )
 
 
 def make_plan(

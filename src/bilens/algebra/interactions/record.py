@@ -12,6 +12,7 @@ from torch import Tensor
 from bilens.algebra.interactions.streaming_statistics import Histogram, Moments, no_moments
 from bilens.algebra.status import Status
 from bilens.base.errors import ShapeError
+from bilens.base.notebook import html_summary
 
 Kind = Literal["self", "cross"]
 MULTIPLICITY: dict[Kind, int] = {"self": 1, "cross": 2}  # how often S holds the entry
@@ -62,6 +63,8 @@ class DirectInteractions:
     linear: Tensor
     constant: Tensor
     status: Status | tuple[Status, ...]
+
+    _repr_html_ = html_summary("norm", "self_share", "cross_share", "status")
 
     def __len__(self) -> int:
         if not isinstance(self.status, tuple):
