@@ -1,85 +1,89 @@
 # Two commands do it all on a fresh machine: `make demo` and `make test`.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 DATA ?=
 MODEL ?=
+CORPUS ?=
+IMAGES = $(if $(DATA),--data-dir $(DATA))
 
-.PHONY: help demo test check bench bench-training bench-decomposition bench-guarantees bench-tracing bench-quadratic-fit bench-language bench-sae bench-startup bench-tables study-masks study-power study-pretrained docs clean
+.PHONY: help demo test test-all check coverage mutation docs clean
+.PHONY: bench bench-training bench-decomposition bench-guarantees bench-tracing bench-quadratic-fit
+.PHONY: bench-language bench-sae bench-startup bench-tables study-masks study-power study-pretrained
 
-help:
-	@echo "make demo    install, train on real digits, read the weights, write runs/demo/report.html"
-	@echo "make test    install the test tools, then lint, types and all tests"
-	@echo "make check   lint and types only"
-	@echo "make bench   all benchmarks: training and guarantees (DATA=folder with the IDX files),"
-	@echo "             decomposition"
-	@echo "make bench-quadratic-fit   the closest quadratic map against least squares (DATA=...)"
-	@echo "make bench-language   throughput of a language model's training (CORPUS=file or folder)"
-	@echo "make bench-tracing   tracing all latents of a layer against the dense way"
-	@echo "make bench-tables   the estimators for tables against those of scikit-learn"
-	@echo "make bench-sae   a training step of a sparse autoencoder against the dense way"
-	@echo "make bench-startup   the help and the imports, beside import torch"
-	@echo "make study-pretrained   a pretrained language model audited end to end (MODEL=file.gguf)"
-	@echo "make study-masks   universal masks on trained models (DATA=folder with the IDX files)"
-	@echo "make study-power   overfitting and triggers: the findings on hundreds of models (DATA=folder)"
-	@echo "make docs    regenerate docs/cli.md, docs/api.md, the benchmark page and the README picture"
+help:                            ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 22
+	@echo "DATA=folder with the IDX files, CORPUS=file or folder of text, MODEL=file.gguf"
 
-demo: .venv/demo
+demo: .venv/demo                 ## install, train on real digits, read the weights, runs/demo/report.html
 	$(BIN)/bilens demo --out runs/demo
 
-test: check
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+test: check                      ## install the test tools, then lint, types and the tests
+	$(PYTEST)
 
-check: .venv/test
+test-all: check                  ## the same with the long sweeps
+	$(PYTEST) -m ""
+
+check: .venv/test                ## lint and types only
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: bench-training bench-decomposition bench-guarantees
+coverage: .venv/test             ## the tests with branch coverage of src, at least 92 %
+	$(PIP) -e '.[quality]'
+	$(PYTEST) --cov --cov-report=term:skip-covered --cov-fail-under=92
 
-bench-training: .venv/test
-	$(BIN)/python -m bench.training $(if $(DATA),--data-dir $(DATA))
+mutation: .venv/test             ## 400 small faults in algebra and certify: how many do the tests notice
+	$(PIP) -e '.[quality]'
+	$(BIN)/python -m tools.mutation
 
-bench-decomposition: .venv/test
-	$(BIN)/pip install --quiet --disable-pip-version-check tensorly
-	$(BIN)/python -m bench.decomposition
-
-bench-tracing: .venv/test
-	$(BIN)/python -m bench.tracing
-
-bench-guarantees: .venv/test
-	$(BIN)/pip install --quiet --disable-pip-version-check captum foolbox
-	$(BIN)/python -m bench.guarantees $(if $(DATA),--data-dir $(DATA))
-
-bench-quadratic-fit: .venv/test
-	$(BIN)/python -m bench.quadratic_fit $(if $(DATA),--data-dir $(DATA))
-
-bench-language: .venv/test
-	$(BIN)/python -m bench.language_throughput $(if $(CORPUS),--corpus $(CORPUS))
-
-bench-tables: .venv/test
-	$(BIN)/python -m bench.tables
-
-bench-sae: .venv/test
-	$(BIN)/python -m bench.sae_steps
-
-bench-startup: .venv/test
-	$(BIN)/python -m bench.startup
-
-study-pretrained: .venv/test
-	$(BIN)/python -m bench.pretrained $(MODEL)
-
-study-masks: .venv/test
-	$(BIN)/python -m bench.masks $(if $(DATA),--data-dir $(DATA))
-
-study-power: .venv/test
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[study]'
-	$(BIN)/python -m bench.power $(if $(DATA),--data-dir $(DATA))
-
-docs: demo .venv/test
+docs: demo .venv/test            ## the generated pages, and the picture of the README
 	$(BIN)/python -m tools.docs
 
-clean:
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+bench: bench-training bench-decomposition bench-guarantees   ## three of the benchmarks (DATA)
+
+bench-training: .venv/test       ## an epoch of images against a plain loop (DATA)
+	$(BIN)/python -m bench.training $(IMAGES)
+
+bench-decomposition: .venv/test  ## eigenpairs, HOSVD and CP against the dense ways
+	$(PIP) tensorly
+	$(BIN)/python -m bench.decomposition
+
+bench-tracing: .venv/test        ## all latents of a layer against the dense way
+	$(BIN)/python -m bench.tracing
+
+bench-guarantees: .venv/test     ## radii against attacks, attributions against Captum (DATA)
+	$(PIP) captum foolbox
+	$(BIN)/python -m bench.guarantees $(IMAGES)
+
+bench-quadratic-fit: .venv/test  ## quadratic approximations against least squares (DATA)
+	$(BIN)/python -m bench.quadratic_fit $(IMAGES)
+
+bench-language: .venv/test       ## throughput of a language model's training (CORPUS)
+	$(BIN)/python -m bench.language_throughput $(if $(CORPUS),--corpus $(CORPUS))
+
+bench-startup: .venv/test        ## the help and the imports, beside import torch
+	$(BIN)/python -m bench.startup
+
+bench-tables: .venv/test         ## the estimators for tables against those of scikit-learn
+	$(BIN)/python -m bench.tables
+
+bench-sae: .venv/test            ## a training step of a sparse autoencoder against the dense way
+	$(BIN)/python -m bench.sae_steps
+
+study-pretrained: .venv/test     ## a pretrained language model audited end to end (MODEL)
+	$(BIN)/python -m bench.pretrained $(MODEL)
+
+study-masks: .venv/test          ## universal perturbations on trained models (DATA)
+	$(BIN)/python -m bench.masks $(IMAGES)
+
+study-power: .venv/test          ## overfitting and triggers on hundreds of models (DATA)
+	$(PIP) -e '.[study]'
+	$(BIN)/python -m bench.power $(IMAGES)
+
+clean:                           ## remove what is made here, but not runs
+	rm -rf .venv build dist mutants .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/pip:
 	$(PYTHON) -m venv .venv
@@ -87,9 +91,9 @@ clean:
 
 # A stamp file for each set of packages, made anew when pyproject.toml changes.
 .venv/demo: .venv/pip pyproject.toml
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[demo]'
+	$(PIP) -e '.[demo]'
 	touch $@
 
 .venv/test: .venv/pip pyproject.toml
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
+	$(PIP) -e '.[test]'
 	touch $@
