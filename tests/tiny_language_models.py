@@ -83,12 +83,40 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "olmoe": {"num_experts": 3, "num_experts_per_tok": 2},
     "deepseek_v3": LATENT,
 }
+N_LAYER = {"n_embd": D, "n_inner": H, "n_layer": LAYERS, "n_head": 2}
+IMAGES = {"image_size": 8, "patch_size": 4}
+ORDINARY: dict[str, dict[str, Any]] = {
+    "gpt2": N_LAYER,
+    "gpt_bigcode": N_LAYER,
+    "gpt_neo": {"num_layers": LAYERS, "num_heads": 2, "attention_types": [[["global"], LAYERS]]},
+    "gptj": {**N_LAYER, "rotary_dim": 4},
+    "gpt_neox": {},
+    "falcon": {"ffn_hidden_size": H, "bias": True},
+    "phi": {},
+    "starcoder2": {},
+    "nemotron": {"mlp_bias": True},
+    "opt": {"ffn_dim": H, "word_embed_proj_dim": D},
+    "bert": {},
+    "roberta": {},
+    "xlm-roberta": {},
+    "electra": {},
+    "distilbert": {"dim": D, "hidden_dim": H, "n_layers": LAYERS, "n_heads": 2},
+    "vit": IMAGES,
+    "deit": IMAGES,
+}
+FAMILIES |= ORDINARY
 LINEAR = {  # how each says that there is no activation
     "gemma2": {"hidden_activation": "linear"},
     "gemma3_text": {"hidden_activation": "linear"},
     "modernbert": {"hidden_activation": "linear"},
     **{kind: {"feed_forward_proj": "gated-linear"} for kind in ("t5", "mt5", "umt5")},
+    **{k: {"activation_function": "linear"} for k in ("gpt2", "gpt_bigcode", "gpt_neo", "gptj")},
+    "opt": {"activation_function": "linear"},
+    "falcon": {"activation": "linear"},
+    "distilbert": {"activation": "linear"},
 }
+ENCODERS = ("bert", "roberta", "xlm-roberta", "electra", "distilbert")
+HEADS = ("CausalLM", "Seq2SeqLM", "MaskedLM", "ImageClassification")
 
 
 def make(kind: str, **options: Any) -> Any:
@@ -97,10 +125,11 @@ def make(kind: str, **options: Any) -> Any:
 
     base = {} if "t5" in kind else BASE
     config = transformers.AutoConfig.for_model(kind, **{**base, **FAMILIES[kind], **options})
-    for auto in ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM", "AutoModelForMaskedLM"):
-        known = getattr(transformers, auto)._model_mapping
-        if type(config) in known:
-            model = getattr(transformers, auto).from_config(config)
+    for head in HEADS if kind not in ENCODERS else HEADS[2:]:
+        auto = getattr(transformers, f"AutoModelFor{head}")
+        if type(config) in auto._model_mapping:
+            known = auto._model_mapping[type(config)]
+            model = known[0](config) if isinstance(known, tuple) else auto.from_config(config)
             break
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -119,9 +148,23 @@ def write(folder: Path, kind: str, dtype: torch.dtype = torch.float64, **options
 
 def module_at(model: Any, name: str) -> nn.Module:
     """The module that a layer is named after."""
-    inner = getattr(model, "model", model)
-    found: nn.Module = inner.get_submodule(name)
+    found: nn.Module = model.base_model.get_submodule(name)
     return found
+
+
+def run_mlp(model: Any, name: str, x: Tensor) -> Tensor:
+    """What the MLP of transformers gives; of some, the parts of a layer one behind the other."""
+    kind = model.config.model_type
+    if kind in ("vit", "deit"):
+        name = name.replace("encoder.layer", "layers") + ".mlp"
+    module: Any = module_at(model, name)
+    if kind == "opt":
+        y: Tensor = module.fc2(module.activation_fn(module.fc1(x)))
+    elif kind in ENCODERS and kind != "distilbert":
+        y = module.output.dense(module.intermediate(x))
+    else:
+        y = module(x)
+    return y
 
 
 def inputs(rows: int = 20) -> Tensor:

@@ -71,11 +71,11 @@ from .api.audit import audit as audit
 from .api.certify import certify_model as certify_model
 from .api.quadratic_fit import quadratic_fit as quadratic_fit
 from .api.trace import trace as trace
+from .io.autoencoders import export_sae as export_sae
 from .io.estimator_reader import from_sklearn as from_sklearn
 from .io.load import load as load
 from .io.model_folder import save as save
 from .io.module_reader import from_module as from_module
-from .io.sae_formats.export import export_sae as export_sae
 from .report.attack_report import AttackReport as AttackReport
 from .report.audit_report import AuditReport as AuditReport
 from .report.certificate_report import CertificateReport as CertificateReport

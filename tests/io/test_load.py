@@ -17,10 +17,10 @@ from safetensors.torch import save_file
 
 from bilens.algebra.approximation.layer_weights import GLUWeights
 from bilens.base.errors import CheckpointError, NonFiniteError, UsageError
+from bilens.base.files import file_sha256
 from bilens.io import load as module
 from bilens.io.load import load
 from bilens.io.model_folder import save
-from bilens.io.tensors import file_sha256
 from bilens.nn import BilinearMLP
 from bilens.nn.mlp import Gate
 from checkpoints import official, official_state
@@ -151,7 +151,7 @@ def make_numpy(folder: Path) -> Path:
 
 
 def make_file_for_a_folder(folder: Path) -> Path:
-    (folder / "model").write_text("")
+    (folder / "model").write_text("weights")
     return folder / "model"
 
 
@@ -260,7 +260,7 @@ def test_a_path_without_permission_is_told(tmp_path: Path, monkeypatch: pytest.M
     def denied(*_: object) -> bool:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "exists", denied)
+    monkeypatch.setattr(Path, "stat", denied)
     with pytest.raises(CheckpointError, match=r"cannot be read \(Permission denied\): check the"):
         load(tmp_path)
 

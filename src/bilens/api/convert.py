@@ -7,9 +7,9 @@ from typing import Literal, get_args
 
 from bilens.base.atomic import write_file
 from bilens.base.errors import OutputExistsError, UsageError
+from bilens.io.autoencoders import Layout, export_sae
 from bilens.io.load import LoadedModel
 from bilens.io.model_folder import save
-from bilens.io.sae_formats.export import Layout, export_sae
 from bilens.nn import BilinearTransformer, TopKSAE
 
 Target = Literal["bilens", "huggingface", "saelens", "sparsify", "official"]

@@ -19,7 +19,7 @@ from bilens.api.layer_map import choose_layer
 from bilens.api.provenance import describe_run
 from bilens.base.atomic import write_files
 from bilens.base.errors import CheckpointError, InterruptedRunError, OutputExistsError
-from bilens.io.config import read_json
+from bilens.base.files import read_json
 from bilens.io.load import LoadedModel
 from bilens.train.run_folder import interruptible
 from bilens.version import VERSION

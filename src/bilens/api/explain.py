@@ -13,6 +13,7 @@ from torch import Tensor
 from bilens.api.approximate_reading import offering_a_fit
 from bilens.api.provenance import describe_data, describe_run, describe_source
 from bilens.base.errors import UsageError
+from bilens.base.files import file_sha256
 from bilens.data.columns import read_columns
 from bilens.data.images import ImageDataset
 from bilens.findings.audit import class_centred
@@ -21,7 +22,6 @@ from bilens.findings.input_attribution import attribute_prediction
 from bilens.findings.records import SCHEMA_VERSION, ModelSummary
 from bilens.findings.subject import LabelledImages, in_float64, summarise
 from bilens.io.load import LoadedModel
-from bilens.io.tensors import file_sha256
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import in_standard_units
 

@@ -14,12 +14,12 @@ from bilens.api.comparison import outcome_document
 from bilens.api.layer_audit import is_one_exact_layer
 from bilens.api.provenance import describe_data, describe_run, describe_source
 from bilens.base.errors import UsageError
+from bilens.base.files import file_sha256
 from bilens.data.answers import read_answers
 from bilens.data.columns import read_columns
 from bilens.findings.conditions import Condition
 from bilens.findings.table_audit import LabelledRows, NamedColumns, audit_columns
 from bilens.io.load import LoadedModel
-from bilens.io.tensors import file_sha256
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import in_standard_units
 from bilens.report.table_report import TableReport

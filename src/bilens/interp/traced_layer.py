@@ -17,8 +17,8 @@ from bilens.data.token_blocks import pack_documents
 from bilens.data.tokenizer import Tokenizer
 from bilens.interp.latent_readings import LatentContexts, top_contexts
 from bilens.interp.layer_trace import latent_map
+from bilens.io.autoencoders import sae_for_hook
 from bilens.io.load import LoadedModel, load
-from bilens.io.sae_for_hook import sae_for_hook
 from bilens.nn.tokens import check_tokens
 from bilens.nn.topk_sae import TopKSAE
 from bilens.nn.transformer import BilinearTransformer

@@ -9,22 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bilens.algebra.approximation.activation import Activation, ActivationName
+from bilens.algebra.approximation.activation import Activation
 from bilens.algebra.approximation.layer_weights import Layer, MLPWeights
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.base.checks import check_finite
 from bilens.base.errors import UsageError
+from bilens.io.formats.activations import activation_named
 from bilens.io.loaded_model import LoadedModel, LoadReport
 from bilens.nn.agreement import Agreement, agreement, normal_inputs
 from bilens.nn.layer_view import LayerView
 
 ESTIMATORS = ("MLPClassifier", "MLPRegressor")
-ACTIVATIONS: dict[str, ActivationName] = {
-    "identity": "identity",
-    "logistic": "sigmoid",
-    "tanh": "tanh",
-    "relu": "relu",
-}
 
 
 def from_sklearn(estimator: object) -> LoadedModel:
@@ -95,11 +90,7 @@ def from_sklearn(estimator: object) -> LoadedModel:
 
 
 def check_estimator(estimator: object) -> str:
-    """Return the class of a fitted MLP of scikit-learn.
-
-    Raises:
-        UsageError: If it is anything else.
-    """
+    """Return the class of a fitted MLP of scikit-learn."""
     kind = next(
         (
             base.__name__
@@ -125,7 +116,7 @@ def layers_of(estimator: Any) -> tuple[MLPWeights, ...]:
     """Return the layers of an estimator; the last one reaches to the logits or outputs."""
     weights = [tensor(f"coefs_[{k}]", part).T for k, part in enumerate(estimator.coefs_)]
     biases = [tensor(f"intercepts_[{k}]", part) for k, part in enumerate(estimator.intercepts_)]
-    activation = Activation(ACTIVATIONS[estimator.activation])
+    activation = activation_named(estimator.activation).phi
     if one_logit(estimator):
         half = torch.tensor([[-0.5], [0.5]], dtype=weights[-1].dtype)
         weights[-1], biases[-1] = half @ weights[-1], half @ biases[-1]
@@ -142,13 +133,7 @@ def layers_of(estimator: Any) -> tuple[MLPWeights, ...]:
 
 
 def behind(step: Any, layer: MLPWeights) -> MLPWeights:
-    """Return the first layer reading what a step before it reads.
-
-    The step's matrix and shift are what it makes of the unit vectors and of zero.
-
-    Raises:
-        UsageError: If the step is not fitted, or makes something else of other inputs.
-    """
+    """Return the first layer reading what a step before it reads."""
     name = type(step).__name__
     width = getattr(step, "n_features_in_", None)
     if width is None or not hasattr(step, "transform"):
@@ -176,11 +161,7 @@ def transformed(step: Any, x: Tensor) -> Tensor:
 
 
 def tensor(name: str, array: Any) -> Tensor:
-    """Return a copy of an array of the estimator.
-
-    Raises:
-        NonFiniteError: If it holds NaN or infinity.
-    """
+    """Return a copy of an array of the estimator."""
     return check_finite(name, torch.tensor(array))
 
 
@@ -214,16 +195,7 @@ def input_names(estimator: Any) -> tuple[str, ...] | None:
 
 
 def check_against(whole: Any, estimator: Any, layers: tuple[MLPWeights, ...]) -> Agreement:
-    """Return how far the layers are from the estimator: probabilities, or outputs of a regressor.
-
-    Args:
-        whole: the estimator, or the pipeline that ends in it.
-        estimator: the MLP.
-        layers: of the whole.
-
-    Raises:
-        NumericalError: If they are another function.
-    """
+    """Return how far the layers are from the estimator: probabilities, or a regressor's outputs."""
     x = normal_inputs(layers[0].d_in, dtype=layers[0].up.dtype)
     y: Tensor = x
     for layer in layers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -15,15 +15,22 @@ from torch import Tensor, nn
 
 from bilens.base.atomic import write_files
 from bilens.base.errors import CheckpointError, OutputExistsError, UsageError
-from bilens.io.config import (
+from bilens.base.files import check_path, file_sha256, read_json
+from bilens.io.formats.format import (
+    CONFIG_NAME as CONFIG_NAME,
+    WEIGHTS_NAME as WEIGHTS_NAME,
+    Format,
+    ReadOptions,
+)
+from bilens.io.loaded_model import LoadedModel
+from bilens.io.model_config import (
+    FORMAT,
     FORMAT_VERSION,
     ModelConfig,
     config_of,
     is_list_of,
     parse_config,
-    read_json,
 )
-from bilens.io.paths import check_path
 from bilens.io.tensors import (
     check_all_finite,
     check_kinds,
@@ -31,23 +38,8 @@ from bilens.io.tensors import (
     check_shapes,
     read_safetensors,
 )
-
-CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
-
-
-@dataclass(frozen=True, eq=False)
-class StoredModel:
-    """What a model folder holds.
-
-    Attributes:
-        module: the model, on the CPU, in evaluation mode.
-        config: the content of `config.json`.
-        provenance: where the weights come from, as saved.
-    """
-
-    module: nn.Module
-    config: ModelConfig
-    provenance: Mapping[str, str]
+from bilens.nn import TopKSAE
+from bilens.nn.module_layers import Module
 
 
 def save(
@@ -130,16 +122,20 @@ def save(
     return folder
 
 
-def read_model_folder(folder: Path) -> StoredModel:
-    """Return the model of a folder that `save` wrote.
+def is_model_folder(path: Path) -> bool:
+    """Tell whether a folder has a file of ours; which one is missing is said when it is read."""
+    return any((path / name).exists() for name in (CONFIG_NAME, WEIGHTS_NAME))
 
-    Raises:
-        CheckpointError: If a file is missing, damaged, of a newer version, or does not fit.
-        NonFiniteError: If a weight is NaN or infinite.
-        MemoryLimitError: If the weights would not fit.
-    """
+
+def read_model_folder(folder: Path, options: ReadOptions | None = None) -> LoadedModel:
+    """Return the model of a folder that `save` wrote, on the CPU and in evaluation mode."""
     config_path, weights_path = folder / CONFIG_NAME, folder / WEIGHTS_NAME
-    config = parse_config(config_path, read_json(config_path))
+    content = read_json(config_path)
+    if content.get("format") not in (None, FORMAT):
+        raise CheckpointError(
+            f"{config_path}: has format {content['format']!r}; expected {FORMAT!r}."
+        )
+    config = parse_config(config_path, content)
     tensors, metadata = read_safetensors(weights_path)
     module = blank_module(weights_path, config, tensors)
     if metadata.get("function_sha256") != config.function_sha256():
@@ -153,17 +149,32 @@ def read_model_folder(folder: Path) -> StoredModel:
         raise CheckpointError(f"{config_path}: {error}") from None
     module = module.to(next(iter(tensors.values())).dtype).to_empty(device="cpu")
     module.load_state_dict(tensors, strict=True)
-    return StoredModel(module.eval(), config, parse_provenance(weights_path, metadata))
+    assert isinstance(module, Module), "all of CLASSES are"
+    if isinstance(module, TopKSAE) and not float(module.scale) > 0:
+        raise CheckpointError(
+            f"{weights_path}: the scale is {float(module.scale):g}; expected a positive number: "
+            "restore the file."
+        )
+    residual = config.arguments.get("residual", False)
+    (options or ReadOptions()).agreed_residual(config_path, residual)
+    return LoadedModel(
+        module.eval(),
+        str(folder),
+        file_sha256(weights_path),
+        config.input_shape,
+        config.output_names,
+        parse_provenance(weights_path, metadata),
+        config.input_names,
+        input_mean=config.input_mean,
+        input_scale=config.input_scale,
+    )
+
+
+MODEL_FOLDER = Format("bilens model folder", is_model_folder, read_model_folder)
 
 
 def blank_module(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """Return the module that a configuration describes if exactly these tensors fill it.
-
-    It is on the meta device: whatever sizes the configuration claims, nothing is allocated.
-
-    Raises:
-        CheckpointError: If names, shapes or dtypes do not fit.
-    """
+    """Return the module that a configuration describes if exactly these tensors fill it."""
     n_layers = config.arguments.get("n_layers", config.arguments.get("n_layer"))
     if isinstance(n_layers, int) and n_layers > len(tensors):
         raise CheckpointError(
@@ -174,28 +185,20 @@ def blank_module(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor])
         module = config.build(path.parent / CONFIG_NAME)
     expected = module.state_dict()
     check_names(path, tensors, expected)
-    check_shapes(path, tensors, expected)
+    check_shapes(path, tensors, {name: tuple(part.shape) for name, part in expected.items()})
     return module
 
 
 def check_description(config: ModelConfig, module: nn.Module) -> None:
     """Refuse an input shape or names that do not fit the sizes of the module."""
-    sizes = config.arguments
+    sizes, kind = config.arguments, type(module).__name__
     d_in = sizes.get("d_input", sizes.get("d_model", sizes.get("d_in")))
     d_out = sizes.get("d_output", sizes.get("vocab_size", d_in))
-    shape, names = config.input_shape, config.output_names
+    shape = config.input_shape
     if shape is not None and (not is_list_of(int, [*shape]) or min(shape, default=1) < 1):
         raise UsageError(f"input_shape is {shape}; expected positive integers.")
-    if names is not None and not is_list_of(str, [*names]):
-        raise UsageError(f"output_names is {names}; expected texts, one for each output.")
-    inputs = config.input_names
-    if inputs is not None and not is_list_of(str, [*inputs]):
-        raise UsageError(f"input_names is {inputs}; expected texts, one for each input.")
-    if inputs is not None and (len(inputs) != d_in or len(set(inputs)) != len(inputs)):
-        raise UsageError(
-            f"input_names has {len(inputs)} names, {len(set(inputs))} of them different; the "
-            f"{type(module).__name__} reads {d_in} inputs: one name for each, no two alike."
-        )
+    check_names_of("output", config.output_names, d_out, f"{kind} has {d_out} outputs")
+    check_names_of("input", config.input_names, d_in, f"{kind} reads {d_in} inputs")
     for name, numbers in (("input_mean", config.input_mean), ("input_scale", config.input_scale)):
         if numbers is not None and (len(numbers) != d_in or not all(map(math.isfinite, numbers))):
             raise UsageError(
@@ -204,18 +207,23 @@ def check_description(config: ModelConfig, module: nn.Module) -> None:
     if config.input_scale is not None and min(config.input_scale) <= 0:
         raise UsageError("input_scale holds a number that is not above 0: use 1 for a constant.")
     if shape is not None and "vocab_size" in sizes:
+        raise UsageError(f"input_shape is {shape}; a {kind} reads tokens: leave it out.")
+    if shape is not None and prod(shape) != d_in:
         raise UsageError(
-            f"input_shape is {shape}; a {type(module).__name__} reads tokens: leave it out."
+            f"input_shape {shape} has {prod(shape)} entries; the {kind} reads {d_in} inputs."
         )
-    if config.input_shape is not None and prod(config.input_shape) != d_in:
+
+
+def check_names_of(what: str, names: tuple[str, ...] | None, count: int | None, has: str) -> None:
+    """Refuse names of inputs or outputs that are no texts, not one for each, or alike."""
+    if names is None:
+        return
+    if not is_list_of(str, [*names]):
+        raise UsageError(f"{what}_names is {names}; expected texts, one for each {what}.")
+    if len(names) != count or len({*names}) != len(names):
         raise UsageError(
-            f"input_shape {config.input_shape} has {prod(config.input_shape)} entries; the "
-            f"{type(module).__name__} reads {d_in} inputs."
-        )
-    if config.output_names is not None and len(config.output_names) != d_out:
-        raise UsageError(
-            f"output_names has {len(config.output_names)} names; the {type(module).__name__} has "
-            f"{d_out} outputs."
+            f"{what}_names has {len(names)} names, {len({*names})} of them different; the {has}: "
+            "one name for each, no two alike."
         )
 
 

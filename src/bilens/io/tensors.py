@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bilens.base.checks import check_finite, check_memory
 from bilens.base.errors import CheckpointError, NonFiniteError
+from bilens.base.files import check_regular_file, shortened
 
 DTYPES = {
     "F64": torch.float64,
@@ -21,36 +22,66 @@ DTYPES = {
     "BF16": torch.bfloat16,
 }
 MAX_TENSORS = 100_000
+MAX_HEADER_BYTES = 100_000_000  # the library's own limit
+WEIGHTS = "expected the weights of a model there"
 
 
 class MixedDtypesError(CheckpointError):
     """A model whose tensors are not all of one dtype, as those of one module of ours are."""
 
 
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
+@dataclass(frozen=True)
+class Unchanged:
+    """A file as it was when it was opened: layers are read long after their names were.
+
+    The time of the last change of status cannot be set back, as that of the content can.
+    """
+
+    path: Path
+    size: int
+    state: tuple[int, ...]
+
+    @classmethod
+    def now(cls, path: Path) -> Unchanged:
+        found = path.stat()
+        state = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
+        return cls(path, found.st_size, state)
+
+    def check(self) -> None:
+        """Refuse a file that was changed, moved or removed since."""
+        if not self.path.is_file() or Unchanged.now(self.path) != self:
+            raise CheckpointError(
+                f"{self.path}: was changed or moved after the model was loaded: load it again."
+            )
+
+
+def check_header(path: Path) -> None:
+    """Refuse a safetensors file that lists too many tensors, before the library lists them."""
+    size = check_regular_file(path, WEIGHTS).st_size
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(size, MAX_HEADER_BYTES):  # damaged: the library says how
+            return
+        count = file.read(length).count(b'"data_offsets"')
+    if count > MAX_TENSORS:
+        raise CheckpointError(f"{path}: holds {count} tensors; at most {MAX_TENSORS} are read.")
+
+
+def unreadable(path: Path, error: Exception) -> CheckpointError:
+    """Return what is said of a safetensors file that is damaged."""
+    return CheckpointError(
+        f"{path}: is not a readable safetensors file ({error}): check that the download is "
+        "complete and that the file is what its name says."
+    )
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors and the metadata of a safetensors file.
-
-    Raises:
-        CheckpointError: If the file is missing, is not safetensors, or holds another kind of
-            tensor than floating point.
-        NonFiniteError: If a tensor holds NaN or infinity.
-        MemoryLimitError: If the tensors would not fit.
-    """
-    check_is_file(path)
+    """Return the tensors and the metadata of a safetensors file, all of them finite."""
+    check_header(path)
     check_memory(path.stat().st_size, f"{path}", "load a smaller file")
     try:
         with safe_open(str(path), framework="pt") as file:
             names = list(file.keys())
-            if len(names) > MAX_TENSORS:
-                raise CheckpointError(
-                    f"{path}: holds {len(names)} tensors; at most {MAX_TENSORS} are read."
-                )
             for name in names:
                 kind = file.get_slice(name).get_dtype()
                 if kind not in DTYPES:
@@ -61,22 +92,15 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors = {name: file.get_tensor(name) for name in names}
             metadata = dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path}: is not a readable safetensors file ({error}): check that the download is "
-            "complete and that the file is what its name says."
-        ) from error
+        raise unreadable(path, error) from error
     check_all_finite(path, tensors)
     return tensors, metadata
 
 
 def read_pickle(path: Path, safe_classes: Collection[type] = ()) -> Any:
-    """Return what a `.pt` file holds, with torch's restricted unpickler (weights_only).
-
-    Raises:
-        CheckpointError: If the file is missing or needs more than tensors to be unpickled.
-    """
-    check_is_file(path)
-    check_memory(path.stat().st_size, f"{path}", "load a smaller file")
+    """Return what a `.pt` file holds, with torch's restricted unpickler (weights_only)."""
+    size = check_regular_file(path, WEIGHTS).st_size
+    check_memory(size, f"{path}", "load a smaller file")
     try:
         with torch.serialization.safe_globals(list(safe_classes)):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -90,15 +114,14 @@ def read_pickle(path: Path, safe_classes: Collection[type] = ()) -> Any:
         ) from error
 
 
-def check_is_file(path: Path) -> Path:
-    """Refuse a path that is missing, or not a regular file."""
-    if not path.exists():
-        raise CheckpointError(f"{path}: no such file; expected the weights of a model there.")
-    if not path.is_file():
-        raise CheckpointError(f"{path}: is not a regular file; expected the weights of a model.")
-    if path.stat().st_size == 0:
-        raise CheckpointError(f"{path}: is empty (0 bytes): download or save it again.")
-    return path
+def refuse_pickle(path: Path, allow_pickle: bool) -> None:
+    """Refuse a pickled file unless the caller said that it may be opened."""
+    if not allow_pickle:
+        raise CheckpointError(
+            f"{path}: is a pickle, which can run code when it is opened. Convert it to "
+            "safetensors, or, if you trust where it comes from, pass allow_pickle=True "
+            "(--allow-pickle): it is then read with weights_only."
+        )
 
 
 def check_kinds(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -138,33 +161,19 @@ def check_names(path: Path, found: Collection[str], expected: Collection[str]) -
         )
 
 
-def check_shapes(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+def check_shapes(
+    path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]
+) -> None:
     """Refuse a file with a tensor of another shape than the model's, or with mixed dtypes."""
     for name, tensor in tensors.items():
-        if tensor.shape != expected[name].shape:
+        if tuple(tensor.shape) != expected[name]:
             raise CheckpointError(
                 f"{path}: tensor {name!r} has shape {tuple(tensor.shape)}; config.json says "
-                f"{tuple(expected[name].shape)}: use the two files that were saved together."
+                f"{expected[name]}: use the two files that were saved together."
             )
     dtypes = {tensor.dtype for tensor in tensors.values()}
     if len(dtypes) > 1:
         raise MixedDtypesError(
             f"{path}: mixes the dtypes {', '.join(sorted(map(str, dtypes)))}; one was expected: "
             "convert the weights."
-        )
-
-
-def shortened(names: list[str], limit: int = 4) -> str:
-    """Return names as text, the first few of many."""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(repr(name) for name in names[:limit]) + more
-
-
-def refuse_pickle(path: Path, allow_pickle: bool) -> None:
-    """Refuse a pickled file unless the caller said that it may be opened."""
-    if not allow_pickle:
-        raise CheckpointError(
-            f"{path}: is a pickle, which can run code when it is opened. Convert it to "
-            "safetensors, or, if you trust where it comes from, pass allow_pickle=True "
-            "(--allow-pickle): it is then read with weights_only."
         )

@@ -41,8 +41,8 @@ from bilens.interp.interventions import (
 from bilens.interp.latent_readings import output_tokens
 from bilens.interp.layer_trace import latent_map
 from bilens.interp.traced_layer import TracedLayer, open_layer
+from bilens.io.autoencoders import sae_for_hook
 from bilens.io.load import load
-from bilens.io.sae_for_hook import sae_for_hook
 from bilens.nn.topk_sae import TopKSAE
 from bilens.studies.negation_candidates import KEPT_SHARE, MOST_DIRECTIONS, fewest
 from bilens.studies.negation_prompts import NegationPrompts

@@ -9,7 +9,7 @@ from pathlib import Path
 from bilens.api.provenance import this_command, versions
 from bilens.base.atomic import write_file, write_files
 from bilens.base.errors import CheckpointError, InterruptedRunError, OutputExistsError, UsageError
-from bilens.io.config import read_json
+from bilens.base.files import read_json
 from bilens.studies.gates import GateStudy
 from bilens.studies.layers import LayerStudy
 from bilens.studies.negation_grammar import NegationStudy

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from bilens.base.atomic import write_error
 from bilens.base.errors import CheckpointError, InterruptedRunError, OutputExistsError, UsageError
-from bilens.io.config import read_json
+from bilens.base.files import read_json
 from bilens.io.model_folder import CONFIG_NAME, WEIGHTS_NAME
 from bilens.nn.hooks import NAME as HOOK_NAME
 

@@ -94,7 +94,7 @@ def train_table(
     Example: bilens train table wine.csv --target cultivar --out runs/wine
     """
     from bilens.api.provenance import this_command, versions
-    from bilens.io.tensors import file_sha256
+    from bilens.base.files import file_sha256
     from bilens.train.device import find_device
     from bilens.train.run_files import TEST_NAME
     from bilens.train.table_fit import TableRecipe

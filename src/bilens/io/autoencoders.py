@@ -1,0 +1,115 @@
+"""Sparse autoencoders: written in the layout of another library, and put at a hook point."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, get_args
+
+from bilens.base.atomic import write_files
+from bilens.base.checks import check_type
+from bilens.base.errors import OutputExistsError, UsageError
+from bilens.base.files import check_path
+from bilens.io.formats.official_sae import official_files
+from bilens.io.formats.saelens import saelens_files
+from bilens.io.formats.sparsify import sparsify_files
+from bilens.io.loaded_model import LoadedModel
+from bilens.io.tensors import check_all_finite
+from bilens.nn.hooks import hook_layer
+from bilens.nn.topk_sae import TopKSAE
+from bilens.nn.transformer import BilinearTransformer
+
+Layout = Literal["saelens", "sparsify", "official"]
+
+
+def export_sae(
+    sae: TopKSAE,
+    folder: str | Path,
+    layout: Layout = "saelens",
+    *,
+    provenance: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write a sparse autoencoder in the layout of another library.
+
+    There it computes the same reconstructions. Its latents are in the units of the layer: those of
+    this one divided by its scale.
+
+    Args:
+        sae: the autoencoder.
+        folder: where to; other files in it are left alone.
+        layout: "saelens" (for `SAE.load_from_disk`), "sparsify" (for
+            `SparseCoder.load_from_disk`) or "official", the paper's repository.
+        provenance: what `bl.load` gave; its hook point and model are written where the layout has
+            a place for them.
+        overwrite: whether files of those names may be replaced.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UsageError: If the layout is not known, or cannot express the autoencoder.
+        OutputExistsError: If a file of the layout is there and `overwrite` is off.
+        NonFiniteError: If a weight is NaN or infinite.
+        DiskError: If the disk is full.
+        FileError: If the folder cannot be written to.
+    """
+    check_type("sae", sae, TopKSAE, "pass bl.load(folder).module")
+    folder = check_path("folder", folder)
+    check_all_finite(folder, sae.state_dict())
+    said = dict(provenance or {})
+    if layout == "saelens":
+        files = saelens_files(sae, said)
+    elif layout == "sparsify":
+        files = sparsify_files(sae)
+    elif layout == "official":
+        files = official_files(sae, said)
+    else:
+        raise UsageError(f"layout={layout!r} is not known: use {', '.join(get_args(Layout))}.")
+    present = [name for name in files if (folder / name).exists()]
+    if present and not overwrite:
+        raise OutputExistsError(
+            f"{folder} already holds {', '.join(present)}: choose another folder, or pass "
+            "overwrite=True (--overwrite) to replace them."
+        )
+    write_files({folder / name: content for name, content in files.items()})
+    return folder
+
+
+def sae_for_hook(loaded: LoadedModel, model: LoadedModel, hook: str) -> TopKSAE:
+    """Return a loaded autoencoder in the units of a hook point, if it belongs there.
+
+    What its file does not say is not checked: autoencoders of other libraries do not carry the
+    hash of their model, and some not their hook point.
+    """
+    sae, transformer = loaded.whole("a trace"), model.whole("a trace")
+    if not isinstance(sae, TopKSAE):
+        raise UsageError(
+            f"{loaded.source} holds a {type(sae).__name__}; expected a sparse autoencoder, for "
+            "example one that `bilens train sae` wrote."
+        )
+    if not isinstance(transformer, BilinearTransformer):
+        raise UsageError(
+            f"{model.source} holds a {type(transformer).__name__}; expected a language model, for "
+            "example one that `bilens train language` wrote."
+        )
+    hook_layer(hook, transformer.config.n_layer)
+    if sae.d_in != transformer.config.d_model:
+        raise UsageError(
+            f"{loaded.source} has width {sae.d_in}, and {hook} of {model.source} has width "
+            f"{transformer.config.d_model}: pass the autoencoder that was trained on this model."
+        )
+    trained_at = loaded.provenance.get("hook", hook)
+    if trained_at != hook:
+        raise UsageError(
+            f"{loaded.source} was trained at {trained_at}; {hook} was expected: pass the "
+            "autoencoder of that hook point."
+        )
+    trained_on = loaded.provenance.get("model_sha256", model.weights_sha256)
+    if trained_on != model.weights_sha256:
+        raise UsageError(
+            f"{loaded.source} was trained on another model ({loaded.provenance.get('model')}, with "
+            f"other weights than {model.source}): pass the model that it belongs to, or train it "
+            "again."
+        )
+    return sae.folded()

@@ -1,0 +1,295 @@
+"""The families of models whose MLPs are read: one table, what is refused, and nothing else.
+
+A family is a `model_type` of Hugging Face. Names, order of the branches and the key of the
+activation were compared with transformers 5.24, on a small model of each in the tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bilens.base.errors import CheckpointError
+from bilens.io.stored_mlp import LayerLocation, Layout
+
+# Gated: the branch with the activation first.
+SEPARATE = Layout("gate_proj", "up_proj", "down_proj")
+FUSED = Layout("gate_up_proj", "gate_up_proj", "down_proj")  # gate first
+MODERNBERT = Layout("Wi", "Wi", "Wo")  # the half that the code calls `input` is activated
+T5 = Layout("wi_0", "wi_1", "wo")
+MIXTRAL = Layout("w1", "w3", "w2")
+# Ordinary: one branch.
+T5_ORDINARY = Layout(None, "wi", "wo")
+FC = Layout(None, "fc1", "fc2")
+C_FC = Layout(None, "c_fc", "c_proj")
+TO_4H = Layout(None, "dense_h_to_4h", "dense_4h_to_h")
+
+# What the MLP receives: the weights are as stored, so a gain of the norm before is in the input.
+RMS = "the residual stream behind an RMSNorm, times its gain"
+LAYER = "the residual stream behind a LayerNorm, with its gain and bias"
+PLAIN = "the residual stream behind a LayerNorm without a gain"
+ITSELF = "the residual stream itself"
+AFTER = "; the norm behind the MLP is not part of the layer"
+SHARED = ", which the attention reads too"
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where the MLP of each layer lies.
+
+    Attributes:
+        layout: the names of its linear maps, below `inner`.
+        stack: what holds the layers.
+        inner: what holds the maps in a layer; empty where the layer itself does.
+        modules: what transformers runs one behind the other; none for `inner` alone.
+    """
+
+    layout: Layout = SEPARATE
+    stack: str = "layers"
+    inner: str = "mlp"
+    modules: tuple[str, ...] = ("",)
+
+    def name(self, index: int) -> str:
+        """Return the path of an MLP, which is the name of the layer."""
+        return f"{self.stack}.{index}" + (f".{self.inner}" if self.inner else "")
+
+    def location(self, root: str, index: int, bias: bool) -> LayerLocation:
+        return self.layout.at(self.name(index), f"{root}{self.name(index)}.", bias)
+
+
+@dataclass(frozen=True)
+class Experts:
+    """How the experts of a mixture are named.
+
+    Attributes:
+        counts: the keys that the number of experts may stand under.
+        each: the layout of one expert.
+        module: what holds the experts on the disk, where it is not called `mlp`.
+        shared: an expert that every token passes, if there is one.
+        others: tensors beside the experts, which are not read; a router first.
+    """
+
+    counts: tuple[str, ...]
+    each: Layout = SEPARATE
+    module: str = "mlp"
+    shared: str | None = None
+    others: tuple[str, ...] = ("gate.weight",)
+
+
+@dataclass(frozen=True)
+class Family:
+    """How the MLPs of a family are stored.
+
+    Attributes:
+        homes: where they may lie, on the disk or in memory.
+        about_input: what an MLP receives, in words.
+        activation_key: the key of the activation in `config.json`.
+        activation: what the activation is where the file does not say.
+        legacy: names of activations that mean another one in old files.
+        bias: whether there are biases where the file does not say.
+        bias_key: the key that says it; None where nothing does.
+        root: what the names begin with in a model with a head.
+        sizes: the keys of the number of layers and of the width.
+        experts: of its mixtures, in layers that have one.
+        norm_first: the key that says whether the norm is before the MLP, not behind it.
+        is_t5: whether the layers lie as in T5, in an encoder and a decoder.
+    """
+
+    homes: tuple[Home, ...] = (Home(),)
+    about_input: str = RMS
+    activation_key: str = "hidden_act"
+    activation: str = "silu"
+    legacy: Mapping[str, str] = field(default_factory=dict)
+    bias: bool = False
+    bias_key: str | None = None
+    root: str = "model"
+    sizes: tuple[str, str] = ("num_hidden_layers", "hidden_size")
+    experts: Experts | None = None
+    norm_first: str | None = None
+    is_t5: bool = False
+
+    def input_of(self, content: Mapping[str, Any]) -> str:
+        """Return what an MLP of one model receives, in words."""
+        if self.norm_first is not None and content.get(self.norm_first) is False:
+            return ITSELF + AFTER
+        return self.about_input
+
+    def has_biases(self, content: Mapping[str, Any]) -> bool:
+        return bool(content.get(self.bias_key, self.bias)) if self.bias_key else self.bias
+
+
+def gated(layout: Layout, about: str = RMS, key: str = "hidden_act", **more: Any) -> Family:
+    return Family((Home(layout),), about, key, **more)
+
+
+def ordinary(
+    home: Home, activation: str = "gelu", about: str = LAYER, *, bias: bool = True, **more: Any
+) -> Family:
+    return Family((home,), about, activation=activation, bias=bias, **more)
+
+
+GEMMA = Family(
+    about_input=RMS + AFTER, activation_key="hidden_activation", activation="gelu_pytorch_tanh"
+)
+T5_FAMILY = gated(T5, RMS, "feed_forward_proj", activation="relu", is_t5=True)
+MANY = Experts(("num_experts", "num_local_experts"))
+GPT: dict[str, Any] = {"root": "transformer", "activation_key": "activation_function"}
+N_LAYER = ("n_layer", "n_embd")
+ENCODER = Home(
+    Layout(None, "intermediate.dense", "output.dense"),
+    "encoder.layer",
+    "",
+    ("intermediate", "output.dense"),
+)
+VISION = Family((ENCODER, Home(FC)), LAYER, activation="gelu", bias=True)
+
+
+def encoder(root: str) -> Family:
+    """Return a family like BERT: its norms are behind the attention and behind the MLP."""
+    return ordinary(ENCODER, "gelu", LAYER + AFTER, root=root)
+
+
+def vision(root: str) -> Family:
+    return Family(VISION.homes, LAYER, activation="gelu", bias=True, root=root)
+
+
+WITH_IMAGES = {"gemma3": "gemma3_text"}  # whose `text_config` is a language model of the table
+FAMILIES: dict[str, Family] = {
+    "llama": Family(bias_key="mlp_bias"),
+    "mistral": Family(),
+    "qwen2": Family(),
+    "qwen3": Family(),
+    "olmo": Family(about_input=PLAIN),
+    "olmo2": Family(about_input=ITSELF + AFTER),
+    "smollm3": Family(bias_key="mlp_bias"),
+    "granite": Family(
+        about_input=RMS + "; what the layer gives is multiplied by residual_multiplier afterwards",
+        bias_key="mlp_bias",
+    ),
+    "cohere": Family(about_input=LAYER + SHARED),
+    "stablelm": Family(about_input=LAYER),
+    "gemma": Family(activation="gelu_pytorch_tanh", legacy={"gelu": "gelu_pytorch_tanh"}),
+    "gemma2": GEMMA,
+    "gemma3_text": GEMMA,
+    "phi3": gated(FUSED),
+    "glm": gated(FUSED),
+    "glm4": gated(FUSED, RMS + AFTER),
+    "modernbert": gated(
+        MODERNBERT, LAYER, "hidden_activation", activation="gelu", bias_key="mlp_bias"
+    ),
+    "t5": T5_FAMILY,
+    "mt5": T5_FAMILY,
+    "umt5": T5_FAMILY,
+    "mixtral": Family(experts=Experts(("num_local_experts",), MIXTRAL, "block_sparse_moe")),
+    "qwen2_moe": Family(
+        experts=Experts(
+            ("num_experts", "num_local_experts"),
+            shared="shared_expert",
+            others=("gate.weight", "shared_expert_gate.weight"),
+        )
+    ),
+    "qwen3_moe": Family(experts=MANY),
+    "olmoe": Family(experts=MANY),
+    "deepseek_v3": Family(
+        experts=Experts(
+            ("n_routed_experts", "num_local_experts"),
+            shared="shared_experts",
+            others=("gate.weight", "gate.e_score_correction_bias"),
+        )
+    ),
+    "gpt2": ordinary(
+        Home(Layout(None, "c_fc", "c_proj", transposed=True), "h"),
+        "gelu_new",
+        sizes=N_LAYER,
+        **GPT,
+    ),
+    "gpt_bigcode": ordinary(Home(C_FC, "h"), "gelu_pytorch_tanh", sizes=N_LAYER, **GPT),
+    "gpt_neo": ordinary(Home(C_FC, "h"), "gelu_new", sizes=("num_layers", "hidden_size"), **GPT),
+    "gptj": ordinary(
+        Home(Layout(None, "fc_in", "fc_out"), "h"), "gelu_new", LAYER + SHARED, sizes=N_LAYER, **GPT
+    ),
+    "gpt_neox": ordinary(Home(TO_4H), root="gpt_neox"),
+    "falcon": ordinary(
+        Home(TO_4H, "h"),
+        bias=False,
+        bias_key="bias",
+        root="transformer",
+        activation_key="activation",
+    ),
+    "phi": ordinary(Home(FC), "gelu_new", LAYER + SHARED),
+    "starcoder2": ordinary(Home(C_FC), "gelu_pytorch_tanh", bias_key="use_bias"),
+    "nemotron": ordinary(
+        Home(Layout(None, "up_proj", "down_proj")),
+        "relu2",
+        "the residual stream behind a LayerNorm, with its gain, stored less one, and its bias",
+        bias=False,
+        bias_key="mlp_bias",
+    ),
+    "opt": ordinary(
+        Home(FC, "decoder.layers", "", ("fc1", "activation_fn", "fc2")),
+        "relu",
+        bias_key="enable_bias",
+        activation_key="activation_function",
+        norm_first="do_layer_norm_before",
+    ),
+    "bert": encoder("bert"),
+    "roberta": encoder("roberta"),
+    "xlm-roberta": encoder("roberta"),
+    "electra": encoder("electra"),
+    "distilbert": ordinary(
+        Home(Layout(None, "lin1", "lin2"), "transformer.layer", "ffn"),
+        "gelu",
+        LAYER + AFTER,
+        root="distilbert",
+        activation_key="activation",
+        sizes=("n_layers", "dim"),
+    ),
+    "vit": vision("vit"),
+    "deit": vision("deit"),
+}
+
+REFUSED = {
+    "gpt_oss": "its experts clamp both branches and compute (up + 1) · gate · σ(α · gate), from "
+    "weights that are transposed and interleaved: that is no gated layer of the kind that is read",
+}
+MARKS = {"gpt_oss": "mlp.experts.gate_up_proj_bias"}  # names that give a refused model away
+
+
+def refuse_config(path: Path, content: Mapping[str, Any]) -> None:
+    """Refuse a model for what its `config.json` says."""
+    kind = content.get("model_type")
+    if content.get("auto_map"):
+        raise CheckpointError(
+            f"{path}: the model needs code of its own (auto_map), which is never run: load it "
+            "from a folder that a model class inside transformers has saved."
+        )
+    if content.get("quantization_config"):
+        raise CheckpointError(
+            f"{path}: the model is quantised (quantization_config): save it in floating point."
+        )
+    if isinstance(kind, str) and kind in REFUSED:
+        raise CheckpointError(
+            f"{path}: the model is of the type {kind!r}, and {REFUSED[kind]}. {what_is_read()}"
+        )
+
+
+def unknown_model(path: Path, kind: object, names: Collection[str]) -> CheckpointError:
+    """Return why a model of a type that is not in the table is not read."""
+    for refused, mark in MARKS.items():
+        if any(name.endswith(mark) for name in names):
+            return CheckpointError(
+                f"{path}: the model is of the type {kind!r}, and by the names of its tensors "
+                f"{REFUSED[refused]}. {what_is_read()}"
+            )
+    return CheckpointError(
+        f"{path}: the model is of the type {kind!r}, which is not known: names alone do not say "
+        "which branch has the activation, nor whether there is more to it. Say which tensor is "
+        f"what, with roles= and activation= (--map, --activation). {what_is_read()}"
+    )
+
+
+def what_is_read() -> str:
+    """Return the types that are read, for a message."""
+    return f"MLPs are read of the types {', '.join(sorted({*FAMILIES, *WITH_IMAGES}))}."

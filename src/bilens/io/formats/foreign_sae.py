@@ -1,0 +1,153 @@
+"""What every reader of a foreign sparse autoencoder makes of its file, and checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bilens.base.checks import as_integer
+from bilens.base.errors import CheckpointError, UsageError
+from bilens.base.files import file_sha256, shortened
+from bilens.io.formats.format import ReadOptions
+from bilens.io.loaded_model import LoadedModel
+from bilens.nn.agreement import TOP_K, agreement, normal_inputs
+from bilens.nn.topk_sae import Sign, TopKSAE
+
+CHECKED_ROWS = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Roles:
+    """The tensors of a foreign file, each in the place it has in `TopKSAE`.
+
+    Attributes:
+        encoder: (num_latents, d_in).
+        encoder_bias: (num_latents,).
+        decoder: (num_latents, d_in).
+        decoder_bias: (d_in,).
+        k: latents that an input keeps.
+        sign: what happens to negative activations among them.
+        subtracts: whether decoder_bias is subtracted from the input before it is encoded.
+    """
+
+    encoder: Tensor
+    encoder_bias: Tensor
+    decoder: Tensor
+    decoder_bias: Tensor
+    k: int
+    sign: Sign
+    subtracts: bool = True
+
+
+def build_sae(path: Path, roles: Roles) -> TopKSAE:
+    """Return the autoencoder with these tensors, in evaluation mode."""
+    if roles.encoder.ndim != 2 or 0 in roles.encoder.shape:
+        raise CheckpointError(f"{path}: the encoder has shape {tuple(roles.encoder.shape)}.")
+    num_latents, d_in = roles.encoder.shape
+    expected = {
+        "encoder_bias": (num_latents,),
+        "decoder": (num_latents, d_in),
+        "decoder_bias": (d_in,),
+    }
+    for name, shape in expected.items():
+        found = getattr(roles, name)
+        if tuple(found.shape) != shape:
+            raise CheckpointError(
+                f"{path}: the {name.replace('_', ' ')} has shape {tuple(found.shape)}; an encoder "
+                f"of {num_latents} latents for width {d_in} asks for {shape}."
+            )
+        if found.dtype != roles.encoder.dtype:
+            raise CheckpointError(f"{path}: mixes dtypes; one was expected: convert the weights.")
+    try:
+        sae = TopKSAE(d_in, num_latents, roles.k, sign=roles.sign).to(roles.encoder.dtype)
+    except UsageError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    bias = roles.encoder_bias
+    if not roles.subtracts:  # W x + b = W (x − d) + (b + W d)
+        shift = roles.encoder.double() @ roles.decoder_bias.double()
+        bias = (bias.double() + shift).to(bias.dtype)
+    with torch.no_grad():
+        sae.encoder.copy_(roles.encoder)
+        sae.encoder_bias.copy_(bias)
+        sae.decoder.copy_(roles.decoder)
+        sae.decoder_bias.copy_(roles.decoder_bias)
+    return sae.eval()
+
+
+def load_sae(
+    folder: Path,
+    options: ReadOptions,
+    weights: Path,
+    sae: TopKSAE,
+    original: Callable[[Tensor], Tensor],
+    provenance: Mapping[str, str],
+) -> LoadedModel:
+    """Return an autoencoder as a model, if it computes what the other library does."""
+    options.refuse_residual(folder, "is a sparse autoencoder, without residual")
+    x = normal_inputs(sae.d_in, CHECKED_ROWS)
+    with torch.no_grad():
+        wide = TopKSAE(sae.d_in, sae.num_latents, sae.k, sign=sae.sign).double()
+        wide.load_state_dict(sae.state_dict())
+        found = agreement(f"{weights}", "the other library's formula", original(x), wide(x), TOP_K)
+    error = found.required(CheckpointError).relative_error
+    about = {**provenance, "mapping_error": f"{error:.2g}"}
+    return LoadedModel(sae, str(folder), file_sha256(weights), provenance=about)
+
+
+def kept(pre: Tensor, k: int) -> Tensor:
+    """Return pre-activations with all but the k largest of each row set to zero."""
+    values, indices = pre.topk(k, dim=-1)
+    return torch.zeros_like(pre).scatter(-1, indices, values)
+
+
+def check_keys(
+    path: Path, content: Mapping[str, Any], required: Collection[str], known: Collection[str]
+) -> None:
+    """Refuse a configuration that lacks a key, or has one whose meaning is not known."""
+    missing = sorted({*required} - {*content})
+    unknown = sorted({*content} - {*required} - {*known})
+    if missing or unknown:
+        parts = [f"lacks {shortened(missing)}"] * bool(missing)
+        parts += [f"has the unknown keys {shortened(unknown)}"] * bool(unknown)
+        raise CheckpointError(
+            f"{path}: {' and '.join(parts)}; an unknown key could change what the autoencoder "
+            "computes, so nothing is guessed: export it again with a version that is supported."
+        )
+
+
+def check_values(
+    path: Path, content: Mapping[str, Any], expected: Mapping[str, tuple[Any, ...]]
+) -> None:
+    """Refuse a configuration with a value that would make it another function than a TopKSAE."""
+    for key, values in expected.items():
+        value = content.get(key)
+        if not any(value is allowed or value == allowed for allowed in values):
+            allowed_text = " or ".join(repr(allowed) for allowed in values if allowed is not None)
+            raise CheckpointError(
+                f"{path}: {key} is {value!r}, which a TopKSAE does not compute; expected "
+                f"{allowed_text or 'nothing'}."
+            )
+
+
+def count_in(path: Path, content: Mapping[str, Any], key: str) -> int:
+    """Return a positive integer of a configuration."""
+    value = as_integer(content.get(key))
+    if value is None or value < 1:
+        raise CheckpointError(
+            f"{path}: {key} is {content.get(key)!r}; expected a positive integer."
+        )
+    return value
+
+
+def check_sizes(path: Path, sae: TopKSAE, d_in: int, num_latents: int) -> None:
+    """Refuse weights of other sizes than their configuration says."""
+    if (sae.d_in, sae.num_latents) != (d_in, num_latents):
+        raise CheckpointError(
+            f"{path}: holds {sae.num_latents} latents for width {sae.d_in}; its configuration says "
+            f"{num_latents} for {d_in}: use the two files that were saved together."
+        )

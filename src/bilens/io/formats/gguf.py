@@ -1,0 +1,240 @@
+"""Language models in GGUF, the format of llama.cpp: their gated MLPs, dequantised one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bilens.algebra.approximation.activation import ActivationName
+from bilens.base.errors import CheckpointError, MissingExtraError
+from bilens.base.files import file_sha256
+from bilens.io.formats.activations import activation_named
+from bilens.io.formats.families import AFTER, FAMILIES, LAYER, PLAIN, RMS
+from bilens.io.formats.format import Format, ReadOptions
+from bilens.io.formats.gguf_header import GGUFHeader, TensorEntry, read_header
+from bilens.io.formats.source import compare_with_family
+from bilens.io.loaded_model import LoadedModel
+from bilens.io.stored_mlp import Block, LayerLocation, Layout, Store, StoredMLP, StoredTensor
+from bilens.io.tensors import Unchanged, check_names
+from bilens.nn.agreement import Agreement, together
+
+SEPARATE = Layout("ffn_gate", "ffn_up", "ffn_down")
+FUSED = Layout("ffn_up", "ffn_up", "ffn_down")  # gate first
+EXPERTS = Layout("ffn_gate_exps", "ffn_up_exps", "ffn_down_exps")  # stacks of all experts
+SHARED = Layout("ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp")
+ROUTERS = ("ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight", "exp_probs_b.bias")
+NORMS = ("ffn_norm", "ffn_post_norm", "post_ffw_norm")  # beside the MLP, not in it
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What llama.cpp computes in the MLPs of an architecture; the file does not say it.
+
+    Attributes:
+        model_type: what Hugging Face calls it.
+        about_input: what an MLP receives, in words.
+        activation: φ.
+        layout: the names of its linear maps.
+    """
+
+    model_type: str
+    about_input: str = RMS
+    activation: ActivationName = "silu"
+    layout: Layout = SEPARATE
+
+
+ARCHITECTURES = {
+    **{name: Architecture(name) for name in ("llama", "qwen2", "qwen3", "smollm3", "olmoe")},
+    "granite": Architecture("granite", FAMILIES["granite"].about_input),
+    "qwen2moe": Architecture("qwen2_moe"),
+    "qwen3moe": Architecture("qwen3_moe"),
+    "deepseek2": Architecture("deepseek_v3"),
+    "olmo": Architecture("olmo", PLAIN),
+    "olmo2": Architecture("olmo2", FAMILIES["olmo2"].about_input),
+    "command-r": Architecture("cohere", FAMILIES["cohere"].about_input),
+    "stablelm": Architecture("stablelm", LAYER),
+    "gemma": Architecture("gemma", RMS, "gelu_tanh"),
+    "gemma2": Architecture("gemma2", RMS + AFTER, "gelu_tanh"),
+    "gemma3": Architecture("gemma3_text", RMS + AFTER, "gelu_tanh"),
+    "phi3": Architecture("phi3", layout=FUSED),
+    "glm4": Architecture("glm4", RMS + AFTER, layout=FUSED),
+}
+
+
+def read_gguf(path: Path, options: ReadOptions) -> LoadedModel:
+    """Return the gated MLPs of a GGUF file, each dequantised when it is read."""
+    package = quantisation()  # a missing package is said before any work
+    options.refuse_residual(path, "is a language model, which always has residual paths")
+    unchanged = Unchanged.now(path)
+    header = read_header(path)
+    if number(header, "split.count") > 1:  # of which the first part alone says what it is
+        raise CheckpointError(
+            f"{path}: is one of {number(header, 'split.count')} parts of a model: merge them with "
+            "`llama-gguf-split --merge`, and load the merged file."
+        )
+    name = header.values.get("general.architecture")
+    found = ARCHITECTURES.get(name) if isinstance(name, str) else None
+    if found is None:
+        raise CheckpointError(
+            f"{path}: is of the architecture {name!r}; gated MLPs are read of "
+            f"{', '.join(sorted(ARCHITECTURES))}."
+        )
+    blocks = number(header, f"{name}.block_count")
+    if not 0 < blocks <= len(header.tensors):
+        raise CheckpointError(
+            f"{path}: has {len(header.tensors)} tensors and claims {blocks} blocks: check that "
+            "the download is complete."
+        )
+    store = stored_tensors(header, unchanged)
+    phi = activation_named(found.activation)
+    layers: dict[str, tuple[LayerLocation, StoredMLP]] = {}
+    for index in range(blocks):
+        for location in locations_in_block(path, store, index, found):
+            layers[location.name] = (location, StoredMLP.of(store, location, phi.phi))
+    home = FAMILIES[found.model_type].homes[0]
+
+    def measure() -> Agreement:
+        names = [*layers]
+        return together(
+            compare_with_family(store, *layers[end], phi.function, found.model_type, home)
+            for end in dict.fromkeys((names[0], names[-1]))
+        )
+
+    kinds = {
+        entry.kind
+        for key, entry in header.tensors.items()
+        if ".ffn_" in key and len(entry.shape) > 1
+    }
+    sha256 = file_sha256(path)
+    unchanged.check()
+    return LoadedModel(
+        None,
+        str(path),
+        sha256,
+        provenance={
+            "format": f"GGUF {name}",
+            "read": "the gated MLPs alone, dequantised",
+            "stored_as": ", ".join(sorted(package.GGMLQuantizationType(k).name for k in kinds)),
+            "mlp_input": found.about_input,
+        },
+        views={key: layer.view(found.about_input) for key, (_, layer) in layers.items()},
+        compare=measure,
+    )
+
+
+GGUF = Format("GGUF", lambda path: path.suffix == ".gguf", read_gguf)
+
+
+def locations_in_block(
+    path: Path, store: Store, index: int, found: Architecture
+) -> Iterator[LayerLocation]:
+    """Yield the MLP of a block, or its experts; no tensor is missing or left over."""
+    prefix, name = f"blk.{index}.", f"layers.{index}.mlp"
+    names = {key.removeprefix(prefix) for key in store if key.startswith(prefix)}
+    names -= {f"{norm}{end}" for norm in NORMS for end in (".weight", ".bias")}
+    if "ffn_gate.0.weight" in names:  # before experts were stacked
+        ones = [Layout(f"ffn_gate.{n}", f"ffn_up.{n}", f"ffn_down.{n}") for n in range(len(names))]
+        ones = [one for one in ones if f"{one.gate}.weight" in names]
+        found_at = [one.at(f"{name}.experts.{n}", prefix) for n, one in enumerate(ones)]
+        names -= {*ROUTERS}
+    elif f"{EXPERTS.gate}.weight" in names:
+        number_of = stack_size(store, prefix)
+        found_at = [EXPERTS.at(f"{name}.experts.{n}", prefix, index=n) for n in range(number_of)]
+        if f"{SHARED.gate}.weight" in names:
+            found_at.append(SHARED.at(f"{name}.shared_experts", prefix))
+        names -= {*ROUTERS}
+    else:
+        bias = any(key.endswith(".bias") for key in names)
+        found_at = [found.layout.at(name, prefix, bias)]
+    expected = {tensor.removeprefix(prefix) for one in found_at for tensor in one.tensors()}
+    check_names(path, names, expected)
+    yield from found_at
+
+
+def stack_size(store: Store, prefix: str) -> int:
+    """Return how many experts lie in the stacks of a block, as many in each."""
+    first = EXPERTS.at("", prefix)
+    stacks = [store[name] for name in first.tensors() if name in store]
+    for stack in stacks:
+        if len(stack.shape) != 3 or stack.shape[0] != stacks[0].shape[0] or stack.shape[0] == 0:
+            raise stack.wrong_shape("a stack of as many matrices as there are experts")
+    return stacks[0].shape[0]
+
+
+def stored_tensors(header: GGUFHeader, unchanged: Unchanged) -> Store:
+    """Return the tensors of the MLPs by name; all tensors lie in order, inside the file.
+
+    Offsets that point anywhere else would be other weights under a name.
+    """
+    path, size = unchanged.path, unchanged.size
+    store, end, before = {}, header.start, ""
+    for name, entry in header.tensors.items():
+        if entry.offset % header.alignment != 0 or entry.offset < end:
+            raise CheckpointError(
+                f"{path}: tensor {name!r} begins at byte {entry.offset}, before the end of "
+                f"{before or 'the header'} or off the alignment of {header.alignment}: the file "
+                "is damaged; download it again."
+            )
+        wanted = name.startswith("blk.") and (".ffn_" in name or ".exp_" in name)
+        known = entry.kind in quantisation().GGML_QUANT_SIZES and entry.width > 0
+        row = row_bytes(path, name, entry) if wanted or known else 0
+        end, before = entry.offset + entry.num_elements // max(entry.width, 1) * row, repr(name)
+        if end > size:
+            raise CheckpointError(
+                f"{path}: tensor {name!r} ends behind the end of the file: check that the "
+                "download is complete."
+            )
+        if wanted:
+            fetch = partial(fetch_block, unchanged, entry, row)
+            store[name] = StoredTensor(path, name, entry.shape, torch.float32, fetch)
+    return store
+
+
+def row_bytes(path: Path, name: str, entry: TensorEntry) -> int:
+    """Return the bytes of one row: blocks of a quantised type lie along rows."""
+    sizes = quantisation().GGML_QUANT_SIZES.get(entry.kind)
+    if sizes is None or entry.width == 0 or entry.width % sizes[0] != 0:
+        raise CheckpointError(
+            f"{path}: tensor {name!r} of shape {entry.shape} is of the ggml type {entry.kind}, "
+            "which is not known or does not fit its rows: convert the model again."
+        )
+    return int(entry.width // sizes[0] * sizes[1])
+
+
+def fetch_block(unchanged: Unchanged, entry: TensorEntry, row: int, block: Block) -> Tensor:
+    """Return a block of a tensor, dequantised; no other part of the file is read."""
+    unchanged.check()
+    gguf = quantisation()
+    leading = (*entry.shape[:-1], row)
+    raw: Any = np.memmap(unchanged.path, np.uint8, "r", entry.offset, shape=leading)
+    try:
+        found = gguf.quants.dequantize(np.array(raw[block]), gguf.GGMLQuantizationType(entry.kind))
+    except (NotImplementedError, ValueError) as error:
+        raise CheckpointError(
+            f"{unchanged.path}: holds a quantisation that the package gguf cannot undo ({error}): "
+            "upgrade it with `pip install -U gguf`, or convert the model to F16."
+        ) from error
+    return torch.from_numpy(np.ascontiguousarray(found, dtype=np.float32))
+
+
+def quantisation() -> Any:
+    """Return the package gguf, which knows how each type is quantised."""
+    try:
+        import gguf
+        import gguf.quants
+    except ImportError as error:
+        raise MissingExtraError("gguf", "gguf", "reading a GGUF file") from error
+    return gguf
+
+
+def number(header: GGUFHeader, key: str) -> int:
+    """Return a whole number of the header; 0 where there is none."""
+    value = header.values.get(key, 0)
+    return value if isinstance(value, int) else 0

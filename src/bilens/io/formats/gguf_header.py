@@ -1,0 +1,174 @@
+"""The header of a GGUF file: what it says of itself, and where each tensor lies.
+
+Written out here, since the reader of the gguf package follows whatever lengths a file claims.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from io import BufferedReader
+from math import prod
+from pathlib import Path
+
+from bilens.base.errors import CheckpointError
+
+MAGIC = b"GGUF"
+VERSIONS = (2, 3)
+SCALARS = {  # GGUF's number of a type: how it is packed
+    0: "B",
+    1: "b",
+    2: "H",
+    3: "h",
+    4: "I",
+    5: "i",
+    6: "f",
+    7: "?",
+    10: "Q",
+    11: "q",
+    12: "d",
+}
+STRING, ARRAY = 8, 9
+MAX_COUNT, MAX_NAME, MAX_AXES = 100_000, 65_535, 4
+Value = int | float | bool | str
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """One tensor: its shape, rows first, ggml's number of its type, and its first byte."""
+
+    shape: tuple[int, ...]
+    kind: int
+    offset: int
+
+    @property
+    def num_elements(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def width(self) -> int:
+        """Numbers in a row."""
+        return self.shape[-1] if self.shape else 0
+
+
+@dataclass(frozen=True)
+class GGUFHeader:
+    """What stands before the tensors.
+
+    Attributes:
+        values: numbers and texts by key; arrays, such as the vocabulary, are passed over.
+        tensors: by name, in the order of the file.
+        start: the first byte behind the header.
+        alignment: of every tensor.
+    """
+
+    values: Mapping[str, Value]
+    tensors: Mapping[str, TensorEntry]
+    start: int
+    alignment: int
+
+
+def read_header(path: Path) -> GGUFHeader:
+    """Return the header of a GGUF file."""
+    with path.open("rb") as file:
+        return HeaderReader(path, file, path.stat().st_size).header()
+
+
+@dataclass
+class HeaderReader:
+    """A file that is being read, each claim of which is checked against its size."""
+
+    path: Path
+    file: BufferedReader
+    size: int
+    where: int = field(default=0)
+
+    def header(self) -> GGUFHeader:
+        if self.take(4) != MAGIC:
+            raise self.damaged("does not begin with GGUF")
+        version = self.unpack("I")
+        if version not in VERSIONS:
+            raise CheckpointError(
+                f"{self.path}: is of GGUF version {version}; versions 2 and 3 are read (in little-"
+                "endian order): convert the model again."
+            )
+        num_tensors, num_values = self.count("Q", MAX_COUNT), self.count("Q", MAX_COUNT)
+        values = {}
+        for _ in range(num_values):
+            key = self.text(MAX_NAME)
+            value = self.value(self.unpack("I"))
+            if value is not None:
+                values[key] = value
+        found = {}
+        for _ in range(num_tensors):
+            name = self.text(MAX_NAME)
+            axes = [self.unpack("Q") for _ in range(self.count("I", MAX_AXES))]
+            found[name] = TensorEntry(tuple(reversed(axes)), self.unpack("I"), self.unpack("Q"))
+        if len(found) != num_tensors:
+            raise self.damaged("names a tensor twice")
+        alignment = values.get("general.alignment", 32)
+        if not isinstance(alignment, int) or not 0 < alignment <= MAX_NAME:
+            raise self.damaged(f"has the alignment {alignment!r}")
+        start = -(-self.where // alignment) * alignment
+        tensors = {
+            name: TensorEntry(entry.shape, entry.kind, start + entry.offset)
+            for name, entry in found.items()
+        }
+        return GGUFHeader(values, tensors, start, alignment)
+
+    def value(self, kind: int) -> Value | None:
+        """Return a number or a text; None for an array, which is passed over."""
+        if kind in SCALARS:
+            number: Value = self.unpack(SCALARS[kind])
+            return number
+        if kind == STRING:
+            return self.text(self.size)
+        if kind != ARRAY:
+            raise self.damaged(f"has a value of the unknown type {kind}")
+        inner, length = self.unpack("I"), self.count("Q", self.size)
+        if inner in SCALARS:
+            self.skip(length * struct.calcsize(f"<{SCALARS[inner]}"))
+        elif inner == STRING:
+            for _ in range(length):
+                self.skip(self.count("Q", self.size))
+        else:
+            raise self.damaged(f"has an array of the type {inner}")
+        return None
+
+    def text(self, longest: int) -> str:
+        try:
+            return self.take(self.count("Q", longest)).decode()
+        except UnicodeDecodeError as error:
+            raise self.damaged("has a name that is no text") from error
+
+    def count(self, code: str, most: int) -> int:
+        """Return a length that the file can have."""
+        number: int = self.unpack(code)
+        if number > most:
+            raise self.damaged(f"claims a length of {number}")
+        return number
+
+    def unpack(self, code: str) -> int:
+        """Return one number."""
+        (number,) = struct.unpack(f"<{code}", self.take(struct.calcsize(f"<{code}")))
+        return number  # type: ignore[no-any-return]
+
+    def take(self, length: int) -> bytes:
+        """Return so many bytes."""
+        self.skip(length)
+        self.file.seek(self.where - length)
+        return self.file.read(length)
+
+    def skip(self, length: int) -> None:
+        """Pass over so many bytes."""
+        if self.where + length > self.size:
+            raise self.damaged(f"ends after {self.size} bytes, in the middle of its header")
+        self.where += length
+
+    def damaged(self, how: str) -> CheckpointError:
+        """Return what is said of a damaged file."""
+        return CheckpointError(
+            f"{self.path}: is not a readable GGUF file ({how}): check that the download is "
+            "complete and that the file is what its name says."
+        )

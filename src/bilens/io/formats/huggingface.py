@@ -1,0 +1,303 @@
+"""Folders of Hugging Face, read layer by layer: no module is built and no code in them is run."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bilens.base.checks import as_integer
+from bilens.base.errors import CheckpointError, MemoryLimitError
+from bilens.base.files import read_json
+from bilens.io.formats.activations import SPELLINGS, NamedActivation, activation_named
+from bilens.io.formats.families import (
+    FAMILIES,
+    FUSED,
+    T5,
+    T5_ORDINARY,
+    WITH_IMAGES,
+    Experts,
+    Family,
+    Home,
+    refuse_config,
+    unknown_model,
+)
+from bilens.io.formats.format import CONFIG_NAME, Format, ReadOptions, config_in
+from bilens.io.formats.llama import LayersAloneError, read_llama
+from bilens.io.formats.safetensors_folder import (
+    folder_sha256,
+    names_in,
+    open_folder,
+    refuse_pickles,
+)
+from bilens.io.formats.source import Module, Run, compare_with_source, reading_of
+from bilens.io.loaded_model import LoadedModel
+from bilens.io.stored_mlp import LayerLocation, StoredMLP
+from bilens.io.tensors import MixedDtypesError, check_names
+from bilens.nn import BilinearTransformer
+from bilens.nn.agreement import Agreement, together
+
+ROOTS = ("model.language_model.", "language_model.model.")  # of models that read images too
+IN_T5 = re.compile(r"(?:encoder|decoder)\.block\.\d+\.layer\.\d+\.DenseReluDense\.")
+MAX_EXPERTS = 10_000
+
+
+def is_huggingface(path: Path) -> bool:
+    """Tell whether a `config.json` is one of Hugging Face's, of whatever model."""
+    content = config_in(path)
+    return "format" not in content and bool({"model_type", "architectures"} & {*content})
+
+
+def read_huggingface(folder: Path, options: ReadOptions) -> LoadedModel:
+    """Return a Llama as a whole where a transformer of ours can be one, and MLPs otherwise."""
+    options.refuse_residual(folder, "is a language model, which always has residual paths")
+    content = read_json(folder / CONFIG_NAME)
+    refuse_config(folder / CONFIG_NAME, content)
+    refuse_pickles(folder)
+    if content.get("model_type") != "llama":
+        return read_layers(folder)
+    try:
+        module, sha256 = read_llama(folder)
+    except LayersAloneError as error:
+        return read_layers(folder, str(error))
+    except MixedDtypesError:
+        return read_layers(folder, "its tensors are of several dtypes")
+    except MemoryLimitError as error:
+        return read_layers(folder, f"it does not fit into memory as a whole ({error})")
+    about, measure = {"format": "Hugging Face Llama"}, comparison_of_llama(folder, module)
+    return LoadedModel(module, str(folder), sha256, provenance=about, compare=measure)
+
+
+HUGGINGFACE = Format("Hugging Face", is_huggingface, read_huggingface)
+
+
+def read_layers(folder: Path, why: str = "") -> LoadedModel:
+    """Return the MLPs of a model in a folder; `why` they alone are read, if that needs saying."""
+    path = folder / CONFIG_NAME
+    content = read_json(path)
+    kind = content.get("model_type")
+    if isinstance(kind, str) and kind in WITH_IMAGES:
+        content = text_config(path, content, WITH_IMAGES[kind])
+        kind = content["model_type"]
+    family = FAMILIES.get(kind) if isinstance(kind, str) else None
+    if family is None:
+        raise unknown_model(path, kind, names_in(folder))
+    activation, family = activation_of(path, content, family)
+    store = open_folder(folder, lambda name: in_an_mlp(family, name) is not None)
+    found, beside = locations_of(path, content, family, store)
+    expected = [name for location, _ in found for name in location.tensors()]
+    check_names(folder, {*store} - dropped(content, family, store), [*expected, *beside])
+    width = content.get("d_model" if family.is_t5 else family.sizes[1])
+    layers: dict[str, StoredMLP] = {}
+    for location, _ in found:
+        layer = StoredMLP.of(store, location, activation.phi, activation.scale)
+        if layer.sizes.d_in != width or layer.sizes.d_out != width:
+            wrong = layer.gate or layer.up
+            if layer.sizes.d_in == width and layer.down is not None:
+                wrong = layer.down
+            raise wrong.wrong_shape(f"the width {width!r} that {CONFIG_NAME} says")
+        layers[layer.name] = layer
+    branches = "ordinary" if found[0][0].gate is None else "gated"
+    about = {
+        "format": f"Hugging Face {kind}",
+        "read": f"the {branches} MLPs alone" + (f": {why}" if why else ""),
+        "mlp_input": family.input_of(content),
+    }
+    if activation.scale != 1:
+        about["activation"] = str(activation)
+
+    def measure() -> Agreement:
+        ends = {location.name: (location, modules) for location, modules in (found[0], found[-1])}
+        return together(
+            compare_with_source(
+                store,
+                location,
+                activation.function,
+                content,
+                modules,
+                reading_of(layers[location.name]),
+            )
+            for location, modules in ends.values()
+        )
+
+    return LoadedModel(
+        None,
+        str(folder),
+        folder_sha256(folder),
+        provenance=about,
+        views={name: layer.view(about["mlp_input"]) for name, layer in layers.items()},
+        compare=measure,
+    )
+
+
+def text_config(path: Path, content: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """Return the configuration of the language model inside one that reads images as well."""
+    inner = content.get("text_config")
+    if not isinstance(inner, dict):
+        raise CheckpointError(f"{path}: lacks text_config, an object: restore the file.")
+    return {**inner, "model_type": kind}
+
+
+def activation_of(
+    path: Path, content: Mapping[str, Any], family: Family
+) -> tuple[NamedActivation, Family]:
+    """Return the activation, and the family with the branches that a T5 has."""
+    said = content.get(family.activation_key)
+    said = family.activation if said is None else said
+    if family.is_t5 and isinstance(said, str):
+        is_gated = said.startswith("gated-")
+        family = replace(family, homes=(Home(T5 if is_gated else T5_ORDINARY),))
+        said = said.removeprefix("gated-")
+        said = "gelu_new" if said == "gelu" and is_gated else said
+    said = family.legacy.get(said, said) if isinstance(said, str) else said
+    if not isinstance(said, str) or said not in SPELLINGS:
+        raise CheckpointError(
+            f"{path}: has the activation {said!r} ({family.activation_key}); expected one of "
+            f"{', '.join(SPELLINGS)}."
+        )
+    return activation_named(said), family
+
+
+def in_an_mlp(family: Family, name: str) -> re.Match[str] | None:
+    """Return the root, layer and rest of the name of a tensor in an MLP; None for any other."""
+    if family.is_t5:
+        return IN_T5.match(name)
+    roots = "|".join(map(re.escape, (*ROOTS, f"{family.root}.", "")))
+    for home in family.homes:
+        inner = re.escape(home.inner) + r"\."
+        if family.experts is not None:
+            inner = rf"(?:mlp|{family.experts.module})\."
+        if not home.inner:
+            maps = "|".join(map(re.escape, (home.layout.up, home.layout.down)))
+            inner = rf"(?:{maps})\."
+        found = re.match(rf"({roots}){re.escape(home.stack)}\.(\d+)\.{inner}", name)
+        if found is not None:
+            return found
+    return None
+
+
+def locations_of(
+    path: Path, content: Mapping[str, Any], family: Family, names: Collection[str]
+) -> tuple[list[tuple[LayerLocation, list[Module]]], list[str]]:
+    """Return the MLPs of a configuration with their modules, and the tensors beside them."""
+    if family.is_t5:
+        return list(locations_in_t5(path, content, family, names)), []
+    found = (in_an_mlp(family, name) for name in sorted(names))
+    root = next((match[1] for match in found if match), "")
+    bias = family.has_biases(content)
+    home = home_on_disk(family, root, names)
+    places: list[tuple[LayerLocation, list[Module]]] = []
+    beside: list[str] = []
+    for index in range(count(path, content, (family.sizes[0],), len(names))):
+        experts = home_of_experts(f"{root}{home.stack}.{index}.", family.experts, names)
+        if experts is None or family.experts is None:
+            modules = [(one.name(index), one.layout, one.modules) for one in family.homes]
+            places.append((home.location(root, index, bias), modules))
+            continue
+        name = home.name(index)
+        number = count(path, content, family.experts.counts, MAX_EXPERTS)
+        places += [
+            (location, [(location.name, home.layout, ("",))])
+            for location in locations_of_experts(name, experts, family.experts, number, names)
+        ]
+        beside += [f"{experts}{other}" for other in family.experts.others]
+    return places, beside
+
+
+def home_on_disk(family: Family, root: str, names: Collection[str]) -> Home:
+    """Return the home whose names the files have; the first one where they have none."""
+    for home in family.homes:
+        if any(name.startswith(f"{root}{home.stack}.") for name in names):
+            return home
+    return family.homes[0]
+
+
+def home_of_experts(prefix: str, experts: Experts | None, names: Collection[str]) -> str | None:
+    """Return the prefix of what holds the experts of a layer; None where the layer has none."""
+    if experts is None:
+        return None
+    for module in dict.fromkeys((experts.module, "mlp")):
+        home = f"{prefix}{module}."
+        if any(name.startswith(f"{home}experts.") for name in names):
+            return home
+    return None
+
+
+def locations_of_experts(
+    name: str, home: str, experts: Experts, number: int, names: Collection[str]
+) -> Iterator[LayerLocation]:
+    """Yield each expert, in a stack of all or with tensors of its own, and the shared one."""
+    stacked = f"{home}experts.gate_up_proj" in names
+    for expert in range(number):
+        title = f"{name}.experts.{expert}"
+        if stacked:
+            yield FUSED.at(title, f"{home}experts.", weight="", index=expert)
+        else:
+            yield experts.each.at(title, f"{home}experts.{expert}.")
+    if experts.shared is not None:
+        layout = Home().layout
+        yield layout.at(f"{name}.{experts.shared}", f"{home}{experts.shared}.")
+
+
+def locations_in_t5(
+    path: Path, content: Mapping[str, Any], family: Family, names: Collection[str]
+) -> Iterator[tuple[LayerLocation, list[Module]]]:
+    """Yield the MLPs of the encoder and, where there is one, of the decoder."""
+    layout = family.homes[0].layout
+    before = count(path, content, ("num_layers",), len(names))
+    behind = count(path, content, ("num_decoder_layers", "num_layers"), len(names))
+    for side, inner, blocks in (("encoder", 1, before), ("decoder", 2, behind)):
+        if side == "decoder" and not any(name.startswith("decoder.") for name in names):
+            return  # the encoder alone was saved
+        for index in range(blocks):
+            name = f"{side}.block.{index}.layer.{inner}.DenseReluDense"
+            yield layout.at(name, f"{name}."), [(name, layout, ("",))]
+
+
+def dropped(content: Mapping[str, Any], family: Family, names: Collection[str]) -> set[str]:
+    """Return the names of layers that predict further tokens, which transformers does not run."""
+    more = as_integer(content.get("num_nextn_predict_layers")) or 0
+    if family.is_t5 or more == 0:
+        return set()
+    last = as_integer(content.get("num_hidden_layers")) or 0
+    found = {name: in_an_mlp(family, name) for name in names}
+    return {name for name, match in found.items() if match and last <= int(match[2]) < last + more}
+
+
+def count(path: Path, content: Mapping[str, Any], keys: tuple[str, ...], most: int) -> int:
+    """Return a number of a configuration, from 1 to what there can be."""
+    present = [key for key in keys if content.get(key) is not None]
+    number = as_integer(content[present[0]]) if present else None
+    if number is None or number < 1:
+        found = f"has {present[0]} {content[present[0]]!r}" if present else f"lacks {keys[0]}"
+        raise CheckpointError(f"{path}: {found}; expected a positive integer: restore the file.")
+    if number > most:
+        raise CheckpointError(
+            f"{path}: has {present[0]} {number}, and the files hold {most} tensors of MLPs at "
+            "most: use the files that were saved together."
+        )
+    return number
+
+
+def comparison_of_llama(folder: Path, module: BilinearTransformer) -> Callable[[], Agreement]:
+    """Return what compares MLPs of a Llama that was read as a whole with their source."""
+    content = read_json(folder / CONFIG_NAME)
+    config, home = module.config, Home()
+    function = activation_named(config.gate or "identity").function
+
+    def compared(index: int) -> Agreement:
+        location = home.location("model.", index, config.bias)
+        norm = f"model.layers.{index}.post_attention_layernorm.weight"
+        store = open_folder(folder, {norm, *location.tensors()}.__contains__)
+        modules = [(home.name(index), home.layout, home.modules)]
+
+        def read() -> Run:
+            return copy.deepcopy(module.mlps[index]).double()
+
+        gain = store[norm].read().double()
+        return compare_with_source(store, location, function, content, modules, read, gain)
+
+    return lambda: together(map(compared, sorted({0, config.n_layer - 1})))

@@ -1,0 +1,174 @@
+"""Llama folders of Hugging Face that a transformer of ours holds as a whole; nothing is run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from bilens.base.checks import check_count, check_memory
+from bilens.base.errors import CheckpointError, UsageError
+from bilens.base.files import check_regular_file, read_json
+from bilens.io.formats.format import CONFIG_NAME
+from bilens.io.formats.safetensors_folder import files_of, folder_sha256, shards
+from bilens.io.tensors import WEIGHTS, check_names, check_shapes, read_safetensors
+from bilens.nn import BilinearTransformer
+from bilens.nn.llama_layout import UNEMBED, from_llama_tensors, llama_shapes
+from bilens.nn.mlp import Gate
+from bilens.nn.transformer_config import TransformerConfig
+
+GATES: dict[object, Gate | None] = {
+    "linear": None,
+    **{gate: gate for gate in get_args(Gate)},
+    "swish": "silu",
+}
+SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+)
+OLD_BUFFER = ".rotary_emb.inv_freq"  # in older files; it follows from the configuration
+
+
+class LayersAloneError(CheckpointError):
+    """A Llama that no transformer of ours holds as a whole; its MLPs can still be read."""
+
+
+@dataclass(frozen=True)
+class LlamaConfig:
+    """What `config.json` says: a transformer of ours, and its heads of keys and values."""
+
+    ours: TransformerConfig
+    n_kv_head: int
+
+
+def read_llama(folder: Path) -> tuple[BilinearTransformer, str]:
+    """Return the model in a folder, and the SHA-256 of its weights.
+
+    Gains of the norms are multiplied into the weights that read them. Where these are of half
+    precision and a gain is not one, the model is in float32, in which the products are exact.
+    """
+    config = parse_llama_config(folder / CONFIG_NAME, read_json(folder / CONFIG_NAME))
+    tensors = read_weights(folder)
+    check_llama_tensors(folder, tensors, config)
+    gains = [tensors[name] for name in tensors if name.endswith("norm.weight")]
+    if any(not bool((gain == 1).all()) for gain in gains):
+        wide = torch.promote_types(gains[0].dtype, torch.float32)
+        tensors = {name: tensor.to(wide) for name, tensor in tensors.items()}
+    state = from_llama_tensors(tensors, config.ours, config.n_kv_head)
+    return build_transformer(config.ours, state), folder_sha256(folder)
+
+
+def build_transformer(
+    config: TransformerConfig, state: Mapping[str, Tensor]
+) -> BilinearTransformer:
+    """Return the model in evaluation mode; it is tied where there is no `unembed.weight`."""
+    arguments = {**asdict(config), "tied": "unembed.weight" not in state}
+    with torch.device("meta"):
+        model = BilinearTransformer(**arguments)
+    model = model.to(state["embed.weight"].dtype).to_empty(device="cpu")
+    model.load_state_dict(dict(state), strict=True)
+    return model.eval()
+
+
+def parse_llama_config(path: Path, content: Mapping[str, Any]) -> LlamaConfig:
+    """Return what a `config.json` says of a plain Llama."""
+    check_is_ours(content)
+    missing = [name for name in SIZES if name not in content]
+    if missing:
+        raise CheckpointError(f"{path}: lacks {', '.join(missing)}: restore the file.")
+    n_head = content["num_attention_heads"]
+    try:
+        ours = TransformerConfig(
+            vocab_size=content["vocab_size"],
+            d_model=content["hidden_size"],
+            d_hidden=content["intermediate_size"],
+            n_layer=content["num_hidden_layers"],
+            n_head=n_head,
+            n_ctx=content.get("max_position_embeddings", 2048),
+            gate=GATES[content.get("hidden_act", "silu")],
+            tied=bool(content.get("tie_word_embeddings", False)),
+            bias=bool(content.get("mlp_bias", False)),
+            rotary_base=rotary_base(content),
+            norm_epsilon=content.get("rms_norm_eps", 1e-6),
+            mlp_type="gated",
+        )
+        shared = content.get("num_key_value_heads")
+        n_kv_head = check_count("num_key_value_heads", n_head if shared is None else shared, 1)
+    except UsageError as error:
+        raise CheckpointError(f"{path}: does not describe a Llama of ours: {error}") from error
+    if n_head % n_kv_head != 0:
+        raise CheckpointError(
+            f"{path}: has num_key_value_heads {n_kv_head} at {n_head} heads; expected a divisor of "
+            "the heads: restore the file."
+        )
+    if content.get("head_dim") not in (None, ours.d_head):
+        raise LayersAloneError(
+            f"it has head_dim {content['head_dim']}, and hidden_size / heads is {ours.d_head}"
+        )
+    return LlamaConfig(ours, n_kv_head)
+
+
+def check_is_ours(content: Mapping[str, Any]) -> None:
+    """Refuse a Llama with an activation or biases that a transformer of ours does not have."""
+    activation = content.get("hidden_act", "silu")
+    if not isinstance(activation, str) or activation not in GATES:
+        raise LayersAloneError(f"it has the activation {activation!r}")
+    if content.get("attention_bias"):
+        raise LayersAloneError("it has biases in its attention (attention_bias)")
+
+
+def rotary_base(content: Mapping[str, Any]) -> float:
+    """Return the base of the rotary angles; `rope_parameters` wins over `rope_theta`."""
+    rope = content.get("rope_parameters") or content.get("rope_scaling") or {}
+    kind = rope.get("rope_type", rope.get("type", "default")) if isinstance(rope, dict) else rope
+    partial = rope.get("partial_rotary_factor", 1.0) if isinstance(rope, dict) else 1.0
+    if kind != "default" or partial != 1.0:
+        raise LayersAloneError(
+            f"it has rotary positions of the type {kind!r} with the factor {partial!r}, not of the "
+            "type 'default' over whole heads"
+        )
+    base: float = rope.get("rope_theta", content.get("rope_theta", 10000.0))
+    return base
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Return the tensors of a folder, if they fit into memory twice: as read and as converted."""
+    placed = shards(folder)
+    files = files_of(folder, placed)
+    size = sum(check_regular_file(file, WEIGHTS).st_size for file in files)
+    check_memory(2 * size, f"{folder}: reading and converting it", "load a smaller model")
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        found, _ = read_safetensors(file)
+        if placed is not None:
+            check_names(file, found, [name for name, shard in placed.items() if shard == file.name])
+        tensors |= found
+    return tensors
+
+
+def check_llama_tensors(folder: Path, tensors: dict[str, Tensor], config: LlamaConfig) -> None:
+    """Refuse tensors that are not exactly those of the configuration.
+
+    Those that follow from it are dropped: old files hold the frequencies of the rotary angles,
+    and some hold the unembedding of a tied model, which transformers does not read either.
+    """
+    ours = config.ours
+    if ours.n_layer > len(tensors):
+        raise CheckpointError(
+            f"{folder}: holds {len(tensors)} tensors; {CONFIG_NAME} says {ours.n_layer} layers: "
+            "use the files that were saved together."
+        )
+    for name in [name for name in tensors if name.endswith(OLD_BUFFER)]:
+        del tensors[name]
+    if ours.tied:
+        tensors.pop(UNEMBED, None)
+    shapes = llama_shapes(ours, config.n_kv_head)
+    check_names(folder, tensors, shapes)
+    check_shapes(folder, tensors, shapes)

@@ -1,0 +1,206 @@
+"""Models of llama2.c, the versions 0 and 1 of its `.bin`: SwiGLU layers in float32.
+
+Whatever the header says is checked against the size of the file before anything is read.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bilens.base.errors import CheckpointError
+from bilens.base.files import file_sha256
+from bilens.io.formats.activations import activation_named
+from bilens.io.formats.families import RMS, Home
+from bilens.io.formats.format import Format, ReadOptions
+from bilens.io.formats.source import compare_with_family
+from bilens.io.loaded_model import LoadedModel
+from bilens.io.stored_mlp import Block, LayerLocation, StoredMLP, StoredTensor
+from bilens.io.tensors import Unchanged
+from bilens.nn.agreement import Agreement, together
+
+MAGIC = b"24ka"  # 0x616b3432, little-endian
+LARGEST = 1 << 24  # of a number in the header
+HEADER_V1 = 256
+Shapes = dict[str, tuple[int, ...]]
+PICKLED = (b"PK", b"\x80")  # how files of torch.save begin
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the file says of itself.
+
+    Attributes:
+        version: 0 or 1.
+        shared: whether the unembedding is the embedding.
+        dim: width of the residual stream.
+        hidden: neurons of an MLP.
+        layers: blocks.
+        heads: of queries.
+        kv_heads: of keys and values.
+        vocabulary: tokens.
+        context: positions.
+    """
+
+    version: int
+    shared: bool
+    dim: int
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    vocabulary: int
+    context: int
+
+    def shapes(self) -> Shapes:
+        """Return the shape of each block of numbers in the order of the file."""
+        dim, hidden, layers = self.dim, self.hidden, self.layers
+        kv = self.kv_heads * (dim // self.heads)
+        tokens: Shapes = {"tok_embeddings": (self.vocabulary, dim)}
+        norms: Shapes = {"attention_norm": (layers, dim)}
+        attention: Shapes = {
+            "wq": (layers, dim, dim),
+            "wk": (layers, kv, dim),
+            "wv": (layers, kv, dim),
+            "wo": (layers, dim, dim),
+        }
+        before_mlp: Shapes = {"ffn_norm": (layers, dim)}
+        mlp: Shapes = {
+            "w1": (layers, hidden, dim),
+            "w2": (layers, dim, hidden),
+            "w3": (layers, hidden, dim),
+        }
+        last: Shapes = {"norm": (dim,)}
+        output: Shapes = {} if self.shared else {"output": (self.vocabulary, dim)}
+        if self.version == 1:
+            return norms | before_mlp | last | tokens | attention | mlp | output
+        angles = (self.context, dim // self.heads // 2)
+        rotary: Shapes = {"freqs_cos": angles, "freqs_sin": angles}
+        return tokens | norms | attention | before_mlp | mlp | last | rotary | output
+
+    @property
+    def start(self) -> int:
+        """Bytes before the first block."""
+        return HEADER_V1 if self.version == 1 else 28
+
+    @property
+    def num_bytes(self) -> int:
+        """Size that the file has to have."""
+        return self.start + 4 * sum(prod(shape) for shape in self.shapes().values())
+
+
+def is_pickled(path: Path) -> bool:
+    """Tell whether a file begins as torch.save writes it."""
+    with path.open("rb") as file:
+        return file.read(2).startswith(PICKLED)
+
+
+def read_header(path: Path) -> Header:
+    """Return the header of a file."""
+    with path.open("rb") as file:
+        start = file.read(HEADER_V1)
+    if len(start) < 28:
+        raise CheckpointError(f"{path}: is {len(start)} bytes; too short for a model of llama2.c.")
+    if start[:4] == MAGIC:
+        header = header_of_version_1(path, start)
+    else:
+        sizes = list(struct.unpack("<7i", start[:28]))
+        shared = sizes[5] > 0
+        sizes[5] = abs(sizes[5])
+        header = Header(0, shared, *sizes)
+    numbers = (
+        *(header.dim, header.hidden, header.layers, header.heads, header.kv_heads),
+        *(header.vocabulary, header.context),
+    )
+    if not all(0 < number <= LARGEST for number in numbers) or header.dim % header.heads != 0:
+        raise CheckpointError(
+            f"{path}: is no model of llama2.c (sizes {', '.join(map(str, numbers))}), nor a pickle "
+            "of PyTorch: check that the download is complete and that the file is what its name "
+            "says."
+        )
+    size = path.stat().st_size
+    if size != header.num_bytes:
+        raise CheckpointError(
+            f"{path}: is {size:,} bytes; a model of llama2.c (version {header.version}) of these "
+            f"sizes ({', '.join(map(str, numbers))}) has {header.num_bytes:,}: check that the "
+            "download is complete."
+        )
+    return header
+
+
+def header_of_version_1(path: Path, start: bytes) -> Header:
+    """Return the header behind the magic number."""
+    (version,) = struct.unpack("<i", start[4:8])
+    if version == 2:
+        raise CheckpointError(
+            f"{path}: is of version 2 of llama2.c, quantised in one of two layouts that have the "
+            "same size and cannot be told apart: export the model with version 0 or 1."
+        )
+    if version != 1 or len(start) < HEADER_V1:
+        raise CheckpointError(
+            f"{path}: is of version {version} of llama2.c; versions 0 and 1 are read."
+        )
+    sizes = struct.unpack("<7i", start[8:36])
+    return Header(1, start[36] != 0, *sizes)
+
+
+def read_llama2c(path: Path, options: ReadOptions) -> LoadedModel:
+    """Return the MLPs of a model of llama2.c."""
+    options.refuse_residual(path, "is a language model, which always has residual paths")
+    header = read_header(path)
+    blocks: dict[str, StoredTensor] = {}
+    offset, unchanged = header.start, Unchanged.now(path)
+    for name, shape in header.shapes().items():
+        fetch = partial(fetch_block, unchanged, offset, shape)
+        blocks[name] = StoredTensor(path, name, shape, torch.float32, fetch)
+        offset += 4 * prod(shape)
+    phi = activation_named("silu")
+    locations = [
+        LayerLocation("w3", "w2", "w1", name=f"layers.{index}.mlp", index=index)
+        for index in range(header.layers)
+    ]
+    layers = {one.name: StoredMLP.of(blocks, one, phi.phi) for one in locations}
+
+    def measure() -> Agreement:
+        ends = {one.name: one for one in (locations[0], locations[-1])}
+        return together(
+            compare_with_family(blocks, one, layers[name], phi.function, "llama", Home())
+            for name, one in ends.items()
+        )
+
+    sha256 = file_sha256(path)
+    unchanged.check()
+    return LoadedModel(
+        None,
+        str(path),
+        sha256,
+        provenance={
+            "format": f"llama2.c, version {header.version}",
+            "read": "the gated MLPs alone",
+            "mlp_input": RMS,
+        },
+        views={name: layer.view(RMS) for name, layer in layers.items()},
+        compare=measure,
+    )
+
+
+def is_llama2c(path: Path) -> bool:
+    """Tell whether a `.bin` is a file that torch.save has not written."""
+    return path.suffix == ".bin" and not is_pickled(path)
+
+
+LLAMA2C = Format("llama2.c", is_llama2c, read_llama2c)
+
+
+def fetch_block(unchanged: Unchanged, offset: int, shape: tuple[int, ...], block: Block) -> Tensor:
+    """Return a block of numbers; no other part of the file is read."""
+    unchanged.check()
+    numbers = np.memmap(unchanged.path, "<f4", "r", offset, shape)
+    return torch.from_numpy(np.array(numbers[block], dtype=np.float32))

@@ -1,0 +1,143 @@
+"""The tensors of safetensors files, one file or several shards, left where they lie."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from bilens.base.errors import CheckpointError
+from bilens.base.files import file_sha256, read_json
+from bilens.io.model_config import is_list_of
+from bilens.io.stored_mlp import Block, Store, StoredTensor
+from bilens.io.tensors import DTYPES, Unchanged, check_header, check_names, unreadable
+
+WEIGHTS_NAME, INDEX_NAME = "model.safetensors", "model.safetensors.index.json"
+SHARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.safetensors", re.ASCII)  # no path, no ".."
+MAX_INDEX_BYTES = 16 << 20
+PICKLED = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
+
+
+def open_folder(folder: Path, wanted: Callable[[str], bool]) -> Store:
+    """Return the wanted tensors of a folder by name; headers alone are read."""
+    placed = shards(folder)
+    store: dict[str, StoredTensor] = {}
+    for file in files_of(folder, placed):
+        names = header(file, wanted, store)
+        if placed is not None:
+            check_names(file, names, [name for name, shard in placed.items() if shard == file.name])
+    return store
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return the names of all tensors of a folder."""
+    files = files_of(folder, shards(folder))
+    return [name for file in files for name in header(file, lambda _: False, {})]
+
+
+def folder_sha256(folder: Path) -> str:
+    """Return the SHA-256 of the weights file of a folder, or of the SHA-256 of its shards."""
+    placed = shards(folder)
+    hashes = [file_sha256(file) for file in files_of(folder, placed)]
+    return hashes[0] if placed is None else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def shards(folder: Path) -> dict[str, str] | None:
+    """Return tensor → file where the weights are in shards; None where one file holds them."""
+    whole, index = folder / WEIGHTS_NAME, folder / INDEX_NAME
+    return read_index(index) if index.exists() and not whole.exists() else None
+
+
+def read_index(path: Path) -> dict[str, str]:
+    """Return tensor → file from the index of the shards; the files are plain names."""
+    placed = read_json(path, MAX_INDEX_BYTES).get("weight_map")
+    if not isinstance(placed, dict) or not placed or not is_list_of(str, [*placed.values()]):
+        raise CheckpointError(
+            f"{path}: has no weight_map of tensors to file names: restore the file."
+        )
+    odd = sorted({name for name in placed.values() if not SHARD.fullmatch(name)})
+    if odd:
+        raise CheckpointError(
+            f"{path}: names the file {odd[0]!r}; expected plain names of .safetensors files "
+            "beside it: restore the file."
+        )
+    return placed
+
+
+def files_of(folder: Path, placed: dict[str, str] | None) -> list[Path]:
+    """Return the files of the weights, in order."""
+    names = [WEIGHTS_NAME] if placed is None else sorted({*placed.values()})
+    return [inside(folder, folder / name) for name in names]
+
+
+def inside(folder: Path, file: Path) -> Path:
+    """Return a file of a folder that does not lead out of it.
+
+    A snapshot in the cache of the hub is made of links into `blobs` beside `snapshots`.
+    """
+    home, real = folder.resolve(), file.resolve()
+    allowed = [home]
+    if home.parent.name == "snapshots":
+        allowed.append(home.parent.parent / "blobs")
+    if file.is_symlink() and real.parent not in allowed:
+        raise CheckpointError(
+            f"{file}: is a link to {real}, outside of its folder: put the file itself there."
+        )
+    return file
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Refuse a folder whose weights are pickled, saying so instead of that a file is missing."""
+    if (folder / WEIGHTS_NAME).exists() or (folder / INDEX_NAME).exists():
+        return
+    found = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
+    if found:
+        raise CheckpointError(
+            f"{folder}: holds its weights as a pickle ({found[0]}), which can run code when it is "
+            "opened: save the model as safetensors (save_pretrained of transformers does)."
+        )
+
+
+def header(file: Path, wanted: Callable[[str], bool], store: dict[str, StoredTensor]) -> list[str]:
+    """Put the wanted tensors of a file into a store; return the names of all."""
+    check_header(file)
+    unchanged = Unchanged.now(file)
+    try:
+        with safe_open(str(file), framework="pt") as opened:
+            names = list(opened.keys())
+            for name in filter(wanted, names):
+                part = opened.get_slice(name)
+                dtype = checked_dtype(file, name, part.get_dtype())
+                fetch = partial(fetch_block, unchanged, name)
+                store[name] = StoredTensor(file, name, tuple(part.get_shape()), dtype, fetch)
+    except (SafetensorError, OSError) as error:
+        raise unreadable(file, error) from error
+    return names
+
+
+def checked_dtype(file: Path, name: str, kind: str) -> torch.dtype:
+    """Return the dtype of a header, in floating point of 16 bits or more."""
+    if kind in DTYPES:
+        return DTYPES[kind]
+    what = "8-bit floats, which mean nothing without their scales" if "F8" in kind else kind
+    raise CheckpointError(
+        f"{file}: tensor {name!r} is of {what}; expected one of {', '.join(DTYPES)}: convert the "
+        "weights to 16-bit or 32-bit floating point."
+    )
+
+
+def fetch_block(unchanged: Unchanged, name: str, block: Block) -> Tensor:
+    """Return a block of a tensor."""
+    unchanged.check()
+    try:
+        with safe_open(str(unchanged.path), framework="pt") as opened:
+            found: Tensor = opened.get_slice(name)[block] if block else opened.get_tensor(name)
+            return found.clone()  # not a map of the file, which may be replaced while it is used
+    except (SafetensorError, OSError) as error:
+        raise unreadable(unchanged.path, error) from error

@@ -1,0 +1,218 @@
+"""An MLP as it was read, against transformers' own module or the formula of its family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bilens.algebra.approximation.layer_weights import in_float64
+from bilens.io.formats.families import Home
+from bilens.io.stored_mlp import LayerLocation, Layout, Store, StoredMLP
+from bilens.nn.agreement import Agreement, agrees
+
+Run = Callable[[Tensor], Tensor]
+# The texts of a configuration that an MLP needs.
+TEXTS = (
+    "hidden_act",
+    "hidden_activation",
+    "activation_function",
+    "activation",
+    "feed_forward_proj",
+)
+KINDS_OF_ATTENTION = ("global", "local")  # of GPT-Neo
+Module = tuple[str, Layout, tuple[str, ...]]  # its path, its maps, what is run one behind the other
+
+
+def compare_with_source(
+    store: Store,
+    location: LayerLocation,
+    function: Run,
+    content: Mapping[str, Any],
+    modules: Iterable[Module],
+    read: Callable[[], Run],
+    gain: Tensor | None = None,
+) -> Agreement:
+    """Return how far an MLP, as it was read, is what the model computes.
+
+    The source is the module of transformers, filled with the tensors of this layer alone as they
+    lie in the file, where the package is installed and knows the model; the formula of the family
+    otherwise. `read` makes the function that was read, in float64; `gain` (in,) is in its weights
+    and not in the source's.
+    """
+    raw = raw_tensors(store, location)
+    source, run = "the formula of its family", by_the_formula(location, raw, function)
+    theirs = module_of_transformers(content, location, modules, raw)
+    if theirs is not None:
+        source, run = theirs
+    width = raw["up"].shape[0 if location.transposed else 1]
+    return agrees(
+        location.name, source, width, read(), lambda x: run(x if gain is None else gain * x)
+    )
+
+
+def reading_of(stored: StoredMLP) -> Callable[[], Run]:
+    """Return what makes the function of an MLP as it is read."""
+    return lambda: in_float64(stored.read())
+
+
+def raw_tensors(store: Store, location: LayerLocation) -> dict[str, Tensor]:
+    """Return role → tensor in float64 as it lies in the file, one expert's of a stack.
+
+    Where one tensor holds both branches it is `up`, whole, so that the source cuts it itself.
+    """
+    found = {role: store[name] for role, name in location.named()}
+    if location.fused:
+        found = {role: tensor for role, tensor in found.items() if not role.startswith("gate")}
+    if location.index is not None:
+        found = {role: stack.one(location.index) for role, stack in found.items()}
+    return {role: tensor.read().double() for role, tensor in found.items()}
+
+
+def by_the_formula(location: LayerLocation, raw: Mapping[str, Tensor], function: Run) -> Run:
+    """Return down(φ(gate x) ∘ up x) straight from the tensors; branches are cut as outputs."""
+
+    def linear(role: str, x: Tensor) -> Tensor:
+        y = x @ raw[role] if location.transposed else functional.linear(x, raw[role])
+        bias = raw.get(f"{role}_bias")
+        return y if bias is None else y + bias
+
+    def run(x: Tensor) -> Tensor:
+        up = linear("up", x)
+        if location.gate is None:
+            hidden = function(up)
+        elif location.fused:
+            gate, value = up.chunk(2, dim=-1)
+            hidden = function(gate) * value
+        else:
+            hidden = function(linear("gate", x)) * up
+        return hidden if location.down is None else linear("down", hidden)
+
+    return run
+
+
+def module_of_transformers(
+    content: Mapping[str, Any],
+    location: LayerLocation,
+    modules: Iterable[Module],
+    raw: Mapping[str, Tensor],
+) -> tuple[str, Run] | None:
+    """Return what transformers would run, filled; None where it cannot be had."""
+    width = raw["up"].shape[0 if location.transposed else 1]
+    found = None
+    for module in modules:
+        # another version may not have the package, the model or these names
+        with suppress(Exception):
+            named, run = filled(content, location, module, raw)
+            run(torch.zeros(1, width, dtype=torch.float64))
+            found = named, run
+            break
+    return found
+
+
+def filled(
+    content: Mapping[str, Any], location: LayerLocation, module: Module, raw: Mapping[str, Tensor]
+) -> tuple[str, Run]:
+    """Return the name and the function of a module of transformers with the raw tensors in it."""
+    path, layout, parts = module
+    home, is_expert, _ = path.partition(".experts.")
+    if is_expert:
+        experts = blank_module(content, f"{home}.experts", experts_implementation="eager")
+        return f"transformers' {type(experts).__name__}", one_expert(experts, location, raw)
+    whole = blank_module(content, path)
+    state = renamed(layout, raw)
+    chain = []
+    for part in parts:
+        one = whole.get_submodule(part).eval()
+        start = f"{part}." if part else ""
+        own = {key.removeprefix(start): t for key, t in state.items() if key.startswith(start)}
+        one.load_state_dict(own, strict=True, assign=True)
+        chain.append(one)
+
+    def run(x: Tensor) -> Tensor:
+        for one in chain:
+            x = one(x)
+        return x
+
+    return f"transformers' {type(whole).__name__}", run
+
+
+def renamed(layout: Layout, raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of an MLP under the names of a family."""
+    found: dict[str, Tensor] = {}
+    for end, suffix in (("", ".weight"), ("_bias", ".bias")):
+        if f"up{end}" not in raw:
+            continue
+        names = {"up": layout.up, "down": layout.down}
+        if layout.gate != layout.up and layout.gate is not None:
+            names["gate"] = layout.gate
+        found |= {f"{name}{suffix}": raw[f"{role}{end}"] for role, name in names.items()}
+    return found
+
+
+def blank_module(content: Mapping[str, Any], path: str, **options: str) -> nn.Module:
+    """Return a part of the model that transformers builds, without weights."""
+    from transformers import AutoConfig, AutoModel
+
+    config = AutoConfig.for_model(content["model_type"], **harmless(content))
+    with torch.device("meta"):
+        options["attn_implementation"] = "eager"
+        model: nn.Module = AutoModel.from_config(config, **options)  # type: ignore[no-untyped-call]
+    return model.get_submodule(path)
+
+
+def harmless(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of an untrusted configuration is handed on to transformers: numbers.
+
+    A text can name code, such as a kernel of the hub, which transformers would load and run.
+    """
+
+    def is_harmless(value: object) -> bool:
+        if isinstance(value, list):
+            return all(map(is_harmless, value))
+        return value is None or isinstance(value, int | float) or value in KINDS_OF_ATTENTION
+
+    return {
+        key: value
+        for key, value in content.items()
+        if (key in TEXTS and isinstance(value, str)) or is_harmless(value)
+    }
+
+
+def one_expert(module: Any, location: LayerLocation, raw: Mapping[str, Tensor]) -> Run:
+    """Return the experts of transformers with one expert in the stack, which every input takes."""
+    both = raw["up"] if location.fused else torch.cat([raw["gate"], raw["up"]])
+    module.num_experts = 1
+    module.gate_up_proj = nn.Parameter(both[None])
+    module.down_proj = nn.Parameter(raw["down"][None])
+
+    def run(x: Tensor) -> Tensor:
+        first = torch.zeros(len(x), 1, dtype=torch.long)
+        found: Tensor = module(x, first, torch.ones(len(x), 1, dtype=x.dtype))
+        return found
+
+    return run
+
+
+def compare_with_family(
+    store: Store, location: LayerLocation, stored: StoredMLP, function: Run, kind: str, home: Home
+) -> Agreement:
+    """Return how far an MLP out of another format is what transformers computes with its weights.
+
+    The file names neither activation nor order of the branches: both are the library's own, for
+    the type of model that the format stands for. An expert is compared with the formula.
+    """
+    content = {
+        "model_type": kind,
+        "hidden_size": stored.sizes.d_in,
+        "intermediate_size": stored.sizes.d_hidden,
+        "mlp_bias": stored.up_bias is not None,
+        **dict.fromkeys(("num_hidden_layers", "num_attention_heads", "num_key_value_heads"), 1),
+    }
+    modules = [] if ".experts." in location.name else [(home.name(0), home.layout, home.modules)]
+    read = reading_of(stored)
+    return compare_with_source(store, location, function, content, modules, read)

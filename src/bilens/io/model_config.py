@@ -1,0 +1,217 @@
+"""`config.json` of a model folder: what it may say, and the module it describes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from bilens.base.errors import CheckpointError, UsageError
+from bilens.base.files import shortened
+from bilens.nn import (
+    BilinearClassifier,
+    BilinearLayer,
+    BilinearMLP,
+    BilinearTransformer,
+    TopKSAE,
+)
+
+FORMAT = "bilens-model"
+FORMAT_VERSION = 1
+CLASSES: dict[str, type[nn.Module]] = {
+    "BilinearClassifier": BilinearClassifier,
+    "BilinearLayer": BilinearLayer,
+    "BilinearMLP": BilinearMLP,
+    "BilinearTransformer": BilinearTransformer,
+    "TopKSAE": TopKSAE,
+}
+REQUIRED = ("format", "format_version", "class", "arguments")
+OPTIONAL = ("input_shape", "input_names", "input_mean", "input_scale", "output_names")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The content of `config.json`.
+
+    Attributes:
+        class_name: one of `CLASSES`.
+        arguments: the constructor arguments of that class.
+        input_shape: how an input is laid out, for instance (28, 28); None if nothing was said.
+        output_names: one name for each output; None if nothing was said.
+        input_names: one name for each input, such as a column; None if nothing was said.
+        input_mean: of each input, where the model was trained; None if nothing was said.
+        input_scale: standard deviation of each input there: a reading in these units compares
+            columns of different units. The function itself is of the inputs as they come.
+    """
+
+    class_name: str
+    arguments: Mapping[str, Any]
+    input_shape: tuple[int, ...] | None = None
+    output_names: tuple[str, ...] | None = None
+    input_names: tuple[str, ...] | None = None
+    input_mean: tuple[float, ...] | None = None
+    input_scale: tuple[float, ...] | None = None
+
+    def to_json(self) -> str:
+        """Return the text of the file."""
+        content: dict[str, Any] = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "class": self.class_name,
+            "arguments": dict(self.arguments),
+        }
+        said = {key: getattr(self, key) for key in OPTIONAL}
+        content |= {key: list(value) for key, value in said.items() if value is not None}
+        return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+    def function_sha256(self) -> str:
+        """Return a hash of what, beside the weights, decides the function."""
+        content = json.dumps([self.class_name, dict(self.arguments)], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def build(self, path: Path) -> nn.Module:
+        """Return a new module as the configuration describes it; `path` is for the message."""
+        try:
+            return CLASSES[self.class_name](**self.arguments)
+        except (TypeError, RuntimeError, OverflowError, UsageError) as error:  # for absurd sizes
+            raise CheckpointError(
+                f"{path}: the arguments do not fit {self.class_name} ({error}): restore the file."
+            ) from error
+
+
+def config_of(module: nn.Module) -> ModelConfig:
+    """Return the configuration that rebuilds a module of ours, without names and input shape."""
+    if CLASSES.get(type(module).__name__) is not type(module):  # a subclass may compute differently
+        raise UsageError(
+            f"a {type(module).__name__} cannot be saved as a model folder: expected one of "
+            f"{', '.join(sorted(CLASSES))}."
+        )
+    return ModelConfig(type(module).__name__, arguments_of(module))
+
+
+def arguments_of(module: nn.Module) -> dict[str, Any]:
+    """Return the constructor arguments that rebuild a module of ours."""
+    if isinstance(module, BilinearClassifier):
+        gate, bias = gate_and_bias(module.layers)
+        return {
+            "d_input": module.embed.in_features,
+            "d_hidden": module.embed.out_features,
+            "d_output": module.head.out_features,
+            "n_layers": len(module.layers),
+            "bias": bias,
+            "residual": module.residual,
+            "gate": gate,
+        }
+    if isinstance(module, BilinearTransformer):
+        gate, bias = gate_and_bias(module.mlps)
+        return {**asdict(module.config), "gate": gate, "bias": bias}
+    if isinstance(module, TopKSAE):
+        return {
+            "d_in": module.d_in,
+            "num_latents": module.num_latents,
+            "k": module.k,
+            "sign": module.sign,
+        }
+    if isinstance(module, BilinearMLP):
+        return {
+            "d_model": module.left.in_features,
+            "d_hidden": module.left.out_features,
+            "d_output": module.down.out_features,
+            "bias": module.has_bias,
+            "gate": module.gate,
+        }
+    assert isinstance(module, BilinearLayer), "one of CLASSES"
+    return {
+        "d_input": module.left.in_features,
+        "d_output": module.left.out_features,
+        "bias": module.has_bias,
+        "gate": module.gate,
+    }
+
+
+def gate_and_bias(layers: Iterable[nn.Module]) -> tuple[str | None, bool]:
+    """Return the gate and the bias that all layers share; an ordinary MLP has no gate."""
+    found = {(getattr(layer, "gate", None), bool(layer.has_bias)) for layer in layers}
+    if len(found) > 1:
+        raise UsageError(
+            "the layers differ in gate or bias, which config.json cannot say: build the model "
+            "with one gate for all."
+        )
+    return found.pop()
+
+
+def parse_config(path: Path, content: dict[str, Any]) -> ModelConfig:
+    """Return the configuration in a `config.json`, strictly."""
+    version = content.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: has format version {version}, this bilens reads up to {FORMAT_VERSION}: "
+            "upgrade with `pip install -U bilens`."
+        )
+    missing = [name for name in REQUIRED if name not in content]
+    unknown = sorted({*content} - {*REQUIRED, *OPTIONAL})
+    if missing or unknown:
+        parts = [f"lacks {shortened(missing)}"] * bool(missing)
+        parts += [f"has the unknown fields {shortened(unknown)}"] * bool(unknown)
+        raise CheckpointError(
+            f"{path}: {' and '.join(parts)}; expected {', '.join(REQUIRED)} and optionally "
+            f"{', '.join(OPTIONAL)}: restore the file."
+        )
+    if content["format"] != FORMAT or type(version) is not int or version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: has format {content['format']!r} version {version!r}; expected {FORMAT!r} "
+            f"version {FORMAT_VERSION}."
+        )
+    name, arguments = content["class"], content["arguments"]
+    if not isinstance(name, str) or name not in CLASSES or not isinstance(arguments, dict):
+        raise CheckpointError(
+            f"{path}: describes the class {name!r}; expected one of {', '.join(sorted(CLASSES))} "
+            "with an object of arguments."
+        )
+    shape = content.get("input_shape")
+    if shape is not None and not is_list_of(int, shape):
+        raise CheckpointError(f"{path}: input_shape is {shape!r}; expected a list of integers.")
+    return ModelConfig(
+        name,
+        arguments,
+        None if shape is None else tuple(shape),
+        parse_names(path, content, "output_names"),
+        parse_names(path, content, "input_names"),
+        parse_numbers(path, content, "input_mean"),
+        parse_numbers(path, content, "input_scale"),
+    )
+
+
+def parse_names(path: Path, content: dict[str, Any], key: str) -> tuple[str, ...] | None:
+    """Return the names under a key, None if there are none."""
+    names = content.get(key)
+    if names is not None and not is_list_of(str, names):
+        raise CheckpointError(f"{path}: {key} is {names!r}; expected a list of texts.")
+    return None if names is None else tuple(names)
+
+
+def parse_numbers(path: Path, content: dict[str, Any], key: str) -> tuple[float, ...] | None:
+    """Return the numbers under a key, None if there are none."""
+    numbers = content.get(key)
+    if numbers is None:
+        return None
+    if not isinstance(numbers, list) or not all(is_number(number) for number in numbers):
+        raise CheckpointError(f"{path}: {key} is {numbers!r:.80}; expected finite numbers.")
+    return tuple(float(number) for number in numbers)
+
+
+def is_number(value: object) -> bool:
+    """Tell whether a JSON value is a finite number of moderate size."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def is_list_of(kind: type, value: object) -> bool:
+    """Tell whether a JSON value is a list of one kind of scalar."""
+    return isinstance(value, list) and all(
+        isinstance(item, kind) and not isinstance(item, bool) for item in value
+    )

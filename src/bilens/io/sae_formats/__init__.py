@@ -1,1 +1,0 @@
-"""Sparse autoencoders in the layouts of other libraries, read strictly and written."""

@@ -1,0 +1,388 @@
+"""GGUF files, written with the package of llama.cpp: dequantised as it does, read one by one.
+
+Broken once: the offset of the alignment left out; every tensor was another one.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from bilens.base.errors import CheckpointError, MissingExtraError
+from bilens.io.formats import gguf as module
+from bilens.io.load import load
+
+gguf = pytest.importorskip("gguf")
+quants = pytest.importorskip("gguf.quants")
+D, H, LAYERS = 64, 96, 2
+KINDS = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q5_1")
+X = torch.randn(9, D, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+RANDOM = np.random.default_rng(0)
+
+
+def matrix(*shape: int) -> Any:
+    return (RANDOM.standard_normal(shape) / 8).astype(np.float32)
+
+
+def plain(prefix: str) -> dict[str, Any]:
+    return {
+        f"{prefix}ffn_gate.weight": matrix(H, D),
+        f"{prefix}ffn_up.weight": matrix(H, D),
+        f"{prefix}ffn_down.weight": matrix(D, H),
+    }
+
+
+def fused(prefix: str) -> dict[str, Any]:
+    return {f"{prefix}ffn_up.weight": matrix(2 * H, D), f"{prefix}ffn_down.weight": matrix(D, H)}
+
+
+def mixture(prefix: str) -> dict[str, Any]:
+    return {
+        f"{prefix}ffn_gate_inp.weight": matrix(3, D),
+        f"{prefix}exp_probs_b.bias": matrix(3),
+        f"{prefix}ffn_gate_exps.weight": matrix(3, H, D),
+        f"{prefix}ffn_up_exps.weight": matrix(3, H, D),
+        f"{prefix}ffn_down_exps.weight": matrix(3, D, H),
+        f"{prefix}ffn_gate_shexp.weight": matrix(H, D),
+        f"{prefix}ffn_up_shexp.weight": matrix(H, D),
+        f"{prefix}ffn_down_shexp.weight": matrix(D, H),
+    }
+
+
+def write(
+    path: Path,
+    arch: str = "llama",
+    make: Callable[[str], dict[str, Any]] = plain,
+    kind: str = "F32",
+    change: Callable[[dict[str, Any]], object] = lambda _: None,
+    **values: int,
+) -> dict[str, Tensor]:
+    """A model as llama.cpp converts it; returns what its tensors are when dequantised."""
+    writer = gguf.GGUFWriter(path, arch)
+    writer.add_block_count(values.pop("blocks", LAYERS))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(["a", "b", "longer"])
+    writer.add_token_scores([0.0, 1.0, 2.0])
+    for key, value in values.items():
+        writer.add_uint16(key.replace("__", " ").replace("_", ".").replace(" ", "_"), value)
+    tensors = {"token_embd.weight": matrix(4, D), "output_norm.weight": matrix(D)}
+    for index in range(LAYERS):
+        tensors[f"blk.{index}.attn_q.weight"] = matrix(D, D)
+        tensors[f"blk.{index}.ffn_norm.weight"] = matrix(D)
+        tensors |= make(f"blk.{index}.")
+    change(tensors)
+    meant = {}
+    for name, tensor in tensors.items():
+        wanted = gguf.GGMLQuantizationType["F32" if tensor.ndim < 2 else kind]
+        packed = quants.quantize(tensor, wanted)
+        meant[name] = torch.from_numpy(quants.dequantize(packed, wanted).reshape(tensor.shape))
+        writer.add_tensor(name, packed, raw_dtype=wanted)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return meant
+
+
+def glu(gate: Tensor, value: Tensor, down: Tensor, phi: Any = functional.silu) -> Tensor:
+    gate, value, down = gate.double(), value.double(), down.double()
+    found: Tensor = (phi(X @ gate.T) * (X @ value.T)) @ down.T
+    return found
+
+
+FUSED, MIXED = {"glm4", "phi3"}, {"deepseek2", "olmoe", "qwen2moe", "qwen3moe"}
+
+
+@pytest.mark.parametrize("arch", sorted({*module.ARCHITECTURES} - FUSED - MIXED))
+def test_an_architecture_is_compared_with_its_module_in_transformers(
+    tmp_path: Path, arch: str
+) -> None:
+    """Which brings its own activation: the file does not say it."""
+    pytest.importorskip("transformers")
+    write(tmp_path / "m.gguf", arch)
+    found = load(tmp_path / "m.gguf").exactness
+    assert found.source.startswith("transformers' ")
+    assert found.relative_error < 1e-12
+
+
+@pytest.mark.parametrize("arch", sorted(FUSED))
+def test_fused_branches_are_compared_with_transformers_too(tmp_path: Path, arch: str) -> None:
+    pytest.importorskip("transformers")
+    write(tmp_path / "m.gguf", arch, fused)
+    assert load(tmp_path / "m.gguf").exactness.source.startswith("transformers' ")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_are_dequantised_as_llama_cpp_does(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "m.gguf"
+    meant = write(path, kind=kind)
+    model = load(path)
+    assert [*model.layers] == ["layers.0.mlp", "layers.1.mlp"]
+    assert model.provenance["stored_as"] == kind
+    for index, view in enumerate(model.layers.values()):
+        names = (f"blk.{index}.ffn_{name}.weight" for name in ("gate", "up", "down"))
+        found = view.weights(torch.float64)(X)
+        torch.testing.assert_close(found, glu(*(meant[name] for name in names)))
+        assert view.sizes == (D, H, D)
+    assert model.exactness.relative_error < 1e-12
+
+
+def test_fused_branches_have_the_gate_first(tmp_path: Path) -> None:
+    meant = write(tmp_path / "m.gguf", "phi3", fused, "Q8_0")
+    view = load(tmp_path / "m.gguf").layers["layers.1.mlp"]
+    both, down = (meant[f"blk.1.ffn_{name}.weight"] for name in ("up", "down"))
+    torch.testing.assert_close(view.weights(torch.float64)(X), glu(both[:H], both[H:], down))
+
+
+def test_gemma_has_the_tanh_form(tmp_path: Path) -> None:
+    meant = write(tmp_path / "m.gguf", "gemma2")
+    view = load(tmp_path / "m.gguf").layers["layers.0.mlp"]
+    parts = (meant[f"blk.0.ffn_{name}.weight"] for name in ("gate", "up", "down"))
+    expected = glu(*parts, phi=lambda t: functional.gelu(t, approximate="tanh"))
+    torch.testing.assert_close(view.weights(torch.float64)(X), expected)
+
+
+def test_experts_are_read_one_at_a_time(tmp_path: Path) -> None:
+    meant = write(tmp_path / "m.gguf", "deepseek2", mixture, "Q8_0")
+    model = load(tmp_path / "m.gguf")
+    assert [*model.layers][:4] == [
+        *(f"layers.0.mlp.experts.{n}" for n in range(3)),
+        "layers.0.mlp.shared_experts",
+    ]
+    stacks = [meant[f"blk.1.ffn_{name}_exps.weight"] for name in ("gate", "up", "down")]
+    found = model.layers["layers.1.mlp.experts.2"].weights(torch.float64)(X)
+    torch.testing.assert_close(found, glu(*(stack[2] for stack in stacks)))
+    shared = [meant[f"blk.1.ffn_{name}_shexp.weight"] for name in ("gate", "up", "down")]
+    found = model.layers["layers.1.mlp.shared_experts"].weights(torch.float64)(X)
+    torch.testing.assert_close(found, glu(*shared))
+
+
+def apart(prefix: str) -> dict[str, Any]:
+    """A mixture as old converters wrote it: tensors for each expert."""
+    sizes = {"gate": (H, D), "up": (H, D), "down": (D, H)}
+    return {f"{prefix}ffn_gate_inp.weight": matrix(3, D)} | {
+        f"{prefix}ffn_{role}.{n}.weight": matrix(*size)
+        for n in range(3)
+        for role, size in sizes.items()
+    }
+
+
+def test_experts_with_tensors_of_their_own_are_read(tmp_path: Path) -> None:
+    meant = write(tmp_path / "m.gguf", "llama", apart, "Q8_0")
+    model = load(tmp_path / "m.gguf")
+    assert [*model.layers] == [f"layers.{i}.mlp.experts.{n}" for i in range(2) for n in range(3)]
+    parts = (meant[f"blk.1.ffn_{role}.2.weight"] for role in ("gate", "up", "down"))
+    found = model.layers["layers.1.mlp.experts.2"].weights(torch.float64)(X)
+    torch.testing.assert_close(found, glu(*parts))
+
+
+def test_the_experts_of_qwen_2_have_a_router_of_the_shared_one(tmp_path: Path) -> None:
+    def routed(prefix: str) -> dict[str, Any]:
+        tensors = mixture(prefix) | {f"{prefix}ffn_gate_inp_shexp.weight": matrix(D)}
+        return {name: t for name, t in tensors.items() if "exp_probs_b" not in name}
+
+    write(tmp_path / "m.gguf", "qwen2moe", routed)
+    assert "layers.1.mlp.shared_experts" in load(tmp_path / "m.gguf").layers
+
+
+def rest_of_a_llama(tensors: dict[str, Any]) -> None:
+    """Put in what transformers needs for a whole model."""
+    for index in range(LAYERS):
+        for name in ("q", "k", "v", "output"):
+            tensors[f"blk.{index}.attn_{name}.weight"] = matrix(D, D)
+        tensors[f"blk.{index}.attn_norm.weight"] = matrix(D)
+
+
+def test_it_is_the_mlp_that_transformers_makes_of_the_file(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("transformers.modeling_gguf_pytorch_utils")
+    write(
+        tmp_path / "m.gguf",
+        kind="Q4_0",
+        change=rest_of_a_llama,
+        llama_embedding__length=D,
+        llama_feed__forward__length=H,
+        llama_attention_head__count=4,
+        llama_context__length=8,
+        llama_vocab__size=4,
+    )
+    read = transformers.modeling_gguf_pytorch_utils.load_gguf_checkpoint
+    config = read(str(tmp_path / "m.gguf"))["config"]
+    blank = transformers.LlamaForCausalLM(transformers.LlamaConfig(**config))
+    found = read(str(tmp_path / "m.gguf"), return_tensors=True, model_to_load=blank)["tensors"]
+    blank.load_state_dict(found, strict=False)
+    for name, view in load(tmp_path / "m.gguf").layers.items():
+        theirs = blank.double().model.get_submodule(name)
+        assert torch.equal(theirs.up_proj.weight, found[f"model.{name}.up_proj.weight"].double())
+        torch.testing.assert_close(view.weights(torch.float64)(X), theirs(X))
+
+
+def cut_to(size: int) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(path.read_bytes()[:size])
+
+
+def put(offset: int, new: bytes) -> Callable[[Path], object]:
+    def change(path: Path) -> None:
+        content = bytearray(path.read_bytes())
+        content[offset : offset + len(new)] = new
+        path.write_bytes(content)
+
+    return change
+
+
+HUGE = struct.pack("<Q", 2**62)
+DAMAGE: dict[str, tuple[dict[str, Any], Callable[[Path], object], str]] = {
+    "empty": ({}, cut_to(0), r"is empty \(0 bytes\)"),
+    "cut in the header": ({}, cut_to(200), "ends after 200 bytes, in the middle of its header"),
+    "cut in the tensors": ({}, lambda p: cut_to(p.stat().st_size // 2)(p), "ends behind the end"),
+    "no GGUF": ({}, put(0, b"GGML"), "does not begin with GGUF"),
+    "version 1": ({}, put(4, b"\1"), "is of GGUF version 1; versions 2 and 3 are read"),
+    "big-endian": ({}, put(4, b"\0\0\0\3"), "is of GGUF version 50331648"),
+    "many tensors": ({}, put(8, HUGE), "claims a length of 4611686018427387904"),
+    "many values": ({}, put(16, HUGE), "claims a length of 4611686018427387904"),
+    "a long key": ({}, put(24, HUGE), "claims a length of 4611686018427387904"),
+    "another architecture": ({"arch": "gpt2"}, bool, "is of the architecture 'gpt2'; gated MLPs"),
+    "more blocks": ({"blocks": 3}, bool, "missing 'ffn_down.weight', 'ffn_gate.weight', 'ffn_up"),
+    "a million blocks": ({"blocks": 10**6}, bool, "claims 1000000 blocks"),
+    "a part of a model": ({"split_count": 2}, bool, "is one of 2 parts of a model: merge them"),
+    "a later part": ({"arch": "", "split_count": 3}, bool, "is one of 3 parts of a model"),
+    "an expert that lacks a part": (
+        {"make": apart, "change": lambda t: t.pop("blk.1.ffn_up.1.weight")},
+        bool,
+        "missing 'ffn_up.1.weight'",
+    ),
+    "a missing tensor": (
+        {"change": lambda t: t.pop("blk.1.ffn_up.weight")},
+        bool,
+        "missing 'ffn_up.weight'",
+    ),
+    "an unknown tensor": (
+        {"change": lambda t: t.update({"blk.1.ffn_more.weight": matrix(3, D)})},
+        bool,
+        "unexpected 'ffn_more.weight'",
+    ),
+    "a wrong shape": (
+        {"change": lambda t: t.update({"blk.1.ffn_up.weight": matrix(H, H)})},
+        bool,
+        r"shape \(96, 96\); expected \(96, 64\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_what_is_damaged_is_refused_with_its_reason(tmp_path: Path, name: str) -> None:
+    options, damage, message = DAMAGE[name]
+    path = tmp_path / "m.gguf"
+    write(path, **options)
+    damage(path)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load(path)
+    assert str(caught.value).startswith(str(path))
+
+
+def with_offset(name: str, change: Callable[[int], int]) -> Callable[[Path], object]:
+    """Point a tensor of the header somewhere else."""
+
+    def damage(path: Path) -> None:
+        content = bytearray(path.read_bytes())
+        at = content.index(name.encode()) + len(name)
+        (axes,) = struct.unpack_from("<I", content, at)
+        where = at + 4 + 8 * axes + 4
+        (offset,) = struct.unpack_from("<Q", content, where)
+        struct.pack_into("<Q", content, where, change(offset))
+        path.write_bytes(content)
+
+    return damage
+
+
+OFFSETS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "the offset of another": (
+        with_offset("blk.1.ffn_up.weight", lambda _: 0),
+        "'blk.1.ffn_up.weight' begins at byte .*before the end of 'blk.1.ffn_gate.weight'",
+    ),
+    "overlap": (with_offset("blk.1.ffn_up.weight", lambda n: n - 32), "begins at byte"),
+    "alignment": (with_offset("blk.1.ffn_down.weight", lambda n: n + 4), "off the alignment of 32"),
+    "order": (with_offset("blk.0.ffn_gate.weight", lambda n: n + 2 * 4 * H * D), "begins at byte"),
+    "a gap beyond the end": (
+        with_offset("blk.1.ffn_down.weight", lambda n: n + 32 * 10**6),
+        "ends behind the end",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OFFSETS)
+def test_tensors_out_of_order_or_overlapping_are_refused(tmp_path: Path, name: str) -> None:
+    """Broken once: `entry.offset < end` left out; wrong weights were read without a word."""
+    damage, message = OFFSETS[name]
+    write(tmp_path / "m.gguf")
+    damage(tmp_path / "m.gguf")
+    with pytest.raises(CheckpointError, match=message):
+        load(tmp_path / "m.gguf")
+
+
+def test_a_mixture_of_no_experts_is_refused(tmp_path: Path) -> None:
+    def none(prefix: str) -> dict[str, Any]:
+        made = mixture(prefix).items()
+        return {name: tensor[:0] if "_exps" in name else tensor for name, tensor in made}
+
+    write(tmp_path / "m.gguf", "deepseek2", none)
+    with pytest.raises(CheckpointError, match=r"has shape \(0, 96, 64\); expected a stack of as"):
+        load(tmp_path / "m.gguf")
+
+
+def test_a_file_changed_under_a_kept_size_and_time_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    write(path)
+    view, times = load(path).layers["layers.0.mlp"], path.stat()
+    content = bytearray(path.read_bytes())
+    content[-8:] = bytes(8)
+    path.write_bytes(content)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(CheckpointError, match="was changed or moved after the model was loaded"):
+        view.weights()
+
+
+def test_every_cut_of_a_header_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    write(path)
+    whole = path.read_bytes()
+    for size in range(13, 900, 13):
+        path.write_bytes(whole[:size])
+        with pytest.raises(CheckpointError, match="is not a readable GGUF file"):
+            load(path)
+
+
+def test_a_type_that_is_not_known_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m.gguf"
+    write(path, kind="Q8_0")
+    monkeypatch.delitem(gguf.GGML_QUANT_SIZES, gguf.GGMLQuantizationType.Q8_0)
+    with pytest.raises(CheckpointError, match="is of the ggml type 8, which is not known"):
+        load(path)
+
+
+def test_without_the_package_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "m.gguf")
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'bilens\[gguf\]'"):
+        load(tmp_path / "m.gguf")
+
+
+def test_loading_other_models_does_not_load_the_package() -> None:
+    code = "import sys; from bilens.io.load import load; print('gguf' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
