@@ -119,6 +119,15 @@ def test_help_says_what_it_does_and_goes_to_stdout(name: str, bilens: Shell) -> 
         assert option in result.out
 
 
+def test_what_few_need_stands_in_panels_behind_the_common_options(bilens: Shell) -> None:
+    """Broken once: the panel of the record not handed on by `in_panel`; all stood in one list."""
+    text = bilens("audit", "--help").out
+    panels = [text.index(f"─ {name} ─") for name in ("Options", "How the file is read", "Method")]
+    assert panels == sorted(panels)
+    assert panels[0] < text.rindex("--html") < panels[1] < text.rindex("--map") < panels[2]
+    assert text.rindex("--threshold") > panels[2]
+
+
 @pytest.mark.parametrize("name", RUNNABLE)
 def test_help_shows_an_example_that_parses(name: str, bilens: Shell) -> None:
     text = " ".join(bilens(*name.split(), "--help").out.split())
