@@ -14,15 +14,7 @@ SAMPLES = 2_000  # two digits of R² are enough for an offer
 
 @contextmanager
 def offering_a_fit(subject: Subject, name: str = "model") -> Iterator[None]:
-    """Follow a refusal by what can be had instead: the closest quadratic map and its R².
-
-    Args:
-        subject: what is read within.
-        name: what the caller calls it, for the call that the message names.
-
-    Raises:
-        NotQuadraticError: The one that was raised within, with one sentence more.
-    """
+    """Follow a refusal by what can be had instead: the closest quadratic map and its R²."""
     try:
         yield
     except NotQuadraticError as error:

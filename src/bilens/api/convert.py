@@ -22,21 +22,6 @@ def convert_model(
     """Write a loaded model in another layout; return the names of the files written.
 
     A tokenizer.json beside a language model goes with it.
-
-    Args:
-        model: what `bl.load` returned.
-        target: "huggingface" for language models, "saelens", "sparsify" or "official" for sparse
-            autoencoders, "bilens" for a model folder of any of them.
-        folder: where to; other files in it are left alone.
-        overwrite: whether files of those names may be replaced.
-
-    Raises:
-        UsageError: If the layout does not exist or holds another kind of model, or the layers of
-            the model alone were read.
-        OutputExistsError: If such files are there and `overwrite` is off.
-        NonFiniteError: If a weight is NaN or infinite.
-        DiskError: If the disk is full.
-        FileError: If the folder cannot be written to.
     """
     if target not in get_args(Target):
         raise UsageError(f"layout {target!r} is not known: use {', '.join(get_args(Target))}.")

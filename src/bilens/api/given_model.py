@@ -10,16 +10,7 @@ from bilens.io.load import LoadedModel
 
 
 def given_model(model: object, reader: str, call: str) -> tuple[Any, LoadedModel | None]:
-    """Return the module to read, and the loaded model if it came from one.
-
-    Args:
-        model: what a caller passed.
-        reader: who reads it, for the message: "an audit".
-        call: what to call instead where a path came, with {} for the loaded model.
-
-    Raises:
-        UsageError: If it is a path, or a model of which the layers alone were read.
-    """
+    """Return the module to read, and the loaded model if it came from one."""
     if isinstance(model, str | Path):
         loading = f"bl.load({str(model)!r})"
         raise UsageError(

@@ -21,17 +21,6 @@ def find_test_data(
     With a data set or a folder, those are used. Without, only the embedded digits come into
     question, and only for a model that was trained on the other four fifths of them: they are
     images of MNIST's training set, which a model trained on all of MNIST has seen.
-
-    Args:
-        model: its provenance says what it was trained on.
-        dataset: "mnist" or "fashion-mnist"; None takes what the provenance says.
-        data_dir: a folder with IDX files.
-        say: told what a person should know.
-
-    Raises:
-        UsageError: If a folder is given and nothing says which data set it holds, or only images
-            that the model may have seen can be found.
-        DataError: If the images are missing or damaged.
     """
     trained_on = model.provenance.get("data_sha256")
     name = dataset or model.provenance.get("data_name")

@@ -13,11 +13,7 @@ from bilens.nn.module_layers import Module, layer_views
 
 
 def layer_subjects(model: LoadedModel | nn.Module) -> tuple[LayerSubject, ...]:
-    """Return the layers of a model, first to last; no weight of a loaded one is read.
-
-    Raises:
-        UsageError: If the model has no layers that can be audited.
-    """
+    """Return the layers of a model, first to last; no weight of a loaded one is read."""
     module = model.module if isinstance(model, LoadedModel) else model
     if isinstance(model, LoadedModel):
         views = model.layers

@@ -19,13 +19,6 @@ class LayerOutputs:
 
     Names belong to what the model gives out. A neuron inside it has an index alone: that neuron 3
     stands beside class 3 says nothing.
-
-    Attributes:
-        layer: the name of the layer.
-        kind: "logits" of a classifier, "neurons" of a layer inside one, "outputs" of a layer that
-            stands alone.
-        names: one for each output; its index where nothing says another.
-        logits: the name of the layer whose outputs are the logits; None if the model has none.
     """
 
     layer: str
@@ -44,11 +37,7 @@ class LayerOutputs:
         return cls(layer, view.gives, names, logits[-1] if logits else None)
 
     def refuse_neurons(self, what: str) -> None:
-        """Refuse a reading of classes where the outputs are neurons.
-
-        Raises:
-            UsageError: With the layer to name instead.
-        """
+        """Refuse a reading of classes where the outputs are neurons."""
         if self.kind == "neurons":
             raise UsageError(
                 f"the outputs of {self.layer} are neurons inside the model, not classes, and "
@@ -58,13 +47,7 @@ class LayerOutputs:
 
 @dataclass(frozen=True, eq=False)
 class OutputReading:
-    """What is read of the outputs of a layer.
-
-    Attributes:
-        names: one for each direction.
-        outputs: the output of each direction; of a contrast the positive and the negative one.
-        reading: "class-centred", "raw" or "contrast".
-    """
+    """What is read of the outputs of a layer."""
 
     names: list[str]
     outputs: list[int]
@@ -79,12 +62,7 @@ class OutputReading:
 
 
 def read_outputs(outputs: LayerOutputs, request: Request) -> OutputReading:
-    """Return the directions that a request asks for.
-
-    Raises:
-        UsageError: If it names an output that the layer does not have, or asks for a reading of
-            classes where there are none.
-    """
+    """Return the directions that a request asks for."""
     names, d_out = outputs.names, len(outputs.names)
     if request.contrast is not None:
         outputs.refuse_neurons("a contrast reads one class against another")
@@ -102,11 +80,7 @@ def read_outputs(outputs: LayerOutputs, request: Request) -> OutputReading:
 
 
 def output_index(value: int | str, outputs: LayerOutputs) -> int:
-    """Return the index of an output from its index or name; a text that is a name is taken as one.
-
-    Raises:
-        UsageError: If a text is neither, or the name of several outputs.
-    """
+    """Return the index of an output from its index or name; what is a name is taken as one."""
     if not isinstance(value, str):
         return value
     named = index_of_name(value, outputs)
@@ -118,16 +92,7 @@ def output_index(value: int | str, outputs: LayerOutputs) -> int:
 
 
 def select_outputs(text: str | None, outputs: LayerOutputs) -> list[int]:
-    """Return the indices of the outputs that a text names, each once, in its order.
-
-    Args:
-        text: parts between commas: an index from 0, a range "3-7" with both ends, or a name;
-            None for all outputs. A part that is a name is taken as one.
-        outputs: of the layer.
-
-    Raises:
-        UsageError: If a part names no output or several, or there is no part.
-    """
+    """Return the indices of the outputs that a text names, each once, in its order."""
     number = len(outputs.names)
     if text is None:
         return list(range(number))
@@ -145,11 +110,7 @@ def select_outputs(text: str | None, outputs: LayerOutputs) -> list[int]:
 
 
 def index_of_name(text: str, outputs: LayerOutputs) -> int | None:
-    """Return the index of the output with a name; None if there is none.
-
-    Raises:
-        UsageError: If several outputs have the name.
-    """
+    """Return the index of the output with a name; None if there is none."""
     found = [index for index, name in enumerate(outputs.names) if name == text]
     if len(found) > 1:
         raise UsageError(

@@ -82,13 +82,7 @@ def quadratic_fit(
 
 
 def layers_and_run(subject: Subject) -> tuple[tuple[Layer, ...], Run]:
-    """Return the layers of what was passed, and the function that they are, in float64.
-
-    Raises:
-        UsageError: If it is no MLP.
-        ShapeError: If layers of a sequence do not fit each other.
-        NonFiniteError: If a weight is NaN or infinite.
-    """
+    """Return the layers of what was passed, and the function that they are, in float64."""
     if isinstance(subject, MLPWeights | GLUWeights):
         layers = (in_float64(subject),)
         return layers, layers[0]
@@ -117,11 +111,7 @@ def layers_and_run(subject: Subject) -> tuple[tuple[Layer, ...], Run]:
 
 
 def network_of(model: LoadedModel) -> tuple[Layer, ...]:
-    """Return the layers of a model of which nothing else was read.
-
-    Raises:
-        UsageError: If they are not the whole of it.
-    """
+    """Return the layers of a model of which nothing else was read."""
     if not model.network:
         names = [*model.layers]
         more = f" and {len(names) - 4} more" if len(names) > 4 else ""
