@@ -10,15 +10,9 @@ from torch import Tensor
 from bilens.algebra.directions import outputs_of
 from bilens.algebra.gaussian import checked_covariance
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import (
-    as_integer,
-    check_finite,
-    check_float_tensor,
-    check_memory,
-    check_type,
-    memory_limit as bytes_allowed,
-)
+from bilens.base.checks import as_integer, check_finite, check_float_tensor, check_type
 from bilens.base.errors import ShapeError, UsageError
+from bilens.base.memory import check_memory, memory_limit as bytes_allowed
 
 WORK_BYTES = 128 * 2**20  # what the rows at work may take beside the result
 

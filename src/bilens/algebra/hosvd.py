@@ -14,8 +14,9 @@ from bilens.algebra.gram.squared_norms import no_negative, squared_norms
 from bilens.algebra.mode_spectrum import Factors, InputMode, ModeSpectrum, OutputMode, mode_spectrum
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import check_count, check_memory, check_type, memory_limit as allowed_memory
+from bilens.base.checks import check_count, check_type
 from bilens.base.errors import UsageError
+from bilens.base.memory import check_memory, memory_limit as allowed_memory
 from bilens.base.notebook import html_summary
 
 TINY = 1e-300  # keeps 0 / 0 from a division

@@ -14,12 +14,7 @@ from bilens.algebra.gram.blocks import blocks
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null_record import RotationNull as RotationNull  # its public place
 from bilens.algebra.status import Status
-from bilens.base.checks import (
-    check_count,
-    check_dense_tensor,
-    check_float_tensor,
-    check_type,
-)
+from bilens.base.checks import check_count, check_dense_tensor, check_float_tensor, check_type
 from bilens.base.errors import ShapeError
 from bilens.base.memory import MemoryEstimate
 

@@ -9,14 +9,9 @@ from torch import Tensor
 
 from bilens.algebra.interactions.streaming_statistics import RunningTop
 from bilens.algebra.quadratic_form import QuadraticForm
-from bilens.base.checks import (
-    check_count,
-    check_finite,
-    check_float_tensor,
-    check_memory,
-    check_type,
-)
+from bilens.base.checks import check_count, check_finite, check_float_tensor, check_type
 from bilens.base.errors import ShapeError
+from bilens.base.memory import check_memory
 from bilens.base.notebook import html_summary
 
 BLOCK_BYTES = 64 * 2**20  # a block of the matrix that is streamed

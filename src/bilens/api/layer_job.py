@@ -13,8 +13,8 @@ from bilens.api.decomposition_request import Request
 from bilens.api.input_moments import InputMoments
 from bilens.api.layer_map import LayerMap, choose_layer, layer_map
 from bilens.api.output_selection import LayerOutputs, OutputReading, read_outputs
-from bilens.base.checks import MEMORY_LIMIT_VARIABLE, readable
 from bilens.base.errors import MemoryLimitError
+from bilens.base.memory import MEMORY_LIMIT_VARIABLE, readable
 from bilens.findings.rank_chance import null_estimate
 from bilens.io.load import LoadedModel
 

@@ -1,10 +1,22 @@
-"""What an algorithm takes in memory, estimated from sizes before anything is allocated."""
+"""Memory: what an algorithm takes, estimated before anything is allocated, and what it may take."""
 
 from __future__ import annotations
 
+import math
+import os
+import re
 from dataclasses import dataclass
 
-from bilens.base.checks import check_memory, memory_limit
+from bilens.base.checks import as_integer
+from bilens.base.errors import MemoryLimitError, UsageError
+
+MEMORY_LIMIT_VARIABLE = "BILENS_MEMORY_LIMIT"
+MEMORY_SHARE = 0.75  # of the memory there is, when the variable is not set
+CONTAINER_LIMITS = (  # bytes, or "max"; cgroup v2 and v1
+    "/sys/fs/cgroup/memory.max",
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+)
+UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
 @dataclass(frozen=True)
@@ -25,3 +37,62 @@ class MemoryEstimate:
         check_memory(self.fixed + self.each, what, instead, limit)
         room = min(most, memory_limit(limit) - self.fixed)
         return min(max(room // self.each, 1), num)
+
+
+def parse_bytes(text: str) -> int:
+    """Return the bytes of a size such as "800M", "4GiB" or "4000000000"."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
+    if match is None or not 0 < float(match[1]) < math.inf:
+        raise UsageError(
+            f"{text!r} is not a memory size: write a positive number with an optional unit, "
+            "for example 800M or 4GiB."
+        )
+    return int(float(match[1]) * UNITS[match[2]])
+
+
+def readable(num_bytes: int) -> str:
+    """Return a size for people, in GiB, or in MiB below one."""
+    unit, name = (2**30, "GiB") if num_bytes >= 2**30 else (2**20, "MiB")
+    return f"{num_bytes / unit:.2f} {name}"
+
+
+def memory_limit(chosen: int | str | None = None) -> int:
+    """Return the bytes one computation may use."""
+    number = as_integer(chosen)
+    if number is not None and number > 0:
+        return number
+    if chosen is not None and not isinstance(chosen, str):
+        raise UsageError(
+            f"the memory limit is {chosen!r}; expected a positive number of bytes or a text such "
+            "as 4GiB."
+        )
+    text = chosen if chosen is not None else os.environ.get(MEMORY_LIMIT_VARIABLE)
+    if text or chosen is not None:
+        return parse_bytes(text or "")
+    return int(MEMORY_SHARE * available_memory())
+
+
+def available_memory() -> int:
+    """Return the bytes of physical memory, or of what the container may use where that is less."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in CONTAINER_LIMITS:
+        try:
+            with open(path, encoding="ascii") as file:  # noqa: PTH123 - a fact of the kernel
+                text = file.read().strip()
+        except OSError:  # no such limit on this machine
+            continue
+        if text.isdecimal():
+            limits.append(int(text))
+    return min(limits)
+
+
+def check_memory(num_bytes: int, what: str, instead: str, limit: int | str | None = None) -> int:
+    """Return `num_bytes` if it is within the limit."""
+    allowed = memory_limit(limit)
+    if num_bytes > allowed:
+        more = f"set {MEMORY_LIMIT_VARIABLE}" if limit is None else "allow a larger memory_limit"
+        raise MemoryLimitError(
+            f"{what} needs {readable(num_bytes)}, the limit is {readable(allowed)}: "
+            f"{instead}, or {more}."
+        )
+    return num_bytes

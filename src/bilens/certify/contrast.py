@@ -13,8 +13,9 @@ from bilens.algebra.directions import contrast_direction
 from bilens.algebra.eigen.decomposition import Status
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import check_memory, check_type
+from bilens.base.checks import check_type
 from bilens.base.errors import NumericalError, UsageError
+from bilens.base.memory import check_memory
 from bilens.base.notebook import html_summary
 from bilens.certify.secular import EPS
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.gaussian import GaussianMoments, gaussian_moments
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import check_memory
 from bilens.base.errors import UsageError
+from bilens.base.memory import check_memory
 from bilens.base.notebook import html_summary
 from bilens.certify.input_use import EPS, InputRows, checked_map, checked_places, linear_part
 from bilens.certify.inputs import checked_number, checked_vector

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import check_memory, check_type
+from bilens.base.checks import check_type
 from bilens.base.errors import UsageError
+from bilens.base.memory import check_memory
 from bilens.base.notebook import html_summary
 from bilens.certify.contrast import Contrast, PairSpectra, contrast_of
 from bilens.certify.inputs import RadiusStatus, Samples, crossed, margins, samples_of, statuses

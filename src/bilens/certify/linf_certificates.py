@@ -10,7 +10,8 @@ from torch import Tensor
 
 from bilens.algebra.directions import contrast_direction
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import check_count, check_memory, check_type
+from bilens.base.checks import check_count, check_type
+from bilens.base.memory import check_memory
 from bilens.base.notebook import html_summary
 from bilens.certify.inputs import (
     RadiusStatus,

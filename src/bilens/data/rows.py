@@ -11,8 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from bilens.base.checks import check_memory
 from bilens.base.errors import DataError, UsageError
+from bilens.base.memory import check_memory
 from bilens.data.columns import read_columns
 
 KINDS = (".csv", ".npy", ".safetensors")

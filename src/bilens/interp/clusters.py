@@ -10,8 +10,9 @@ from torch import Tensor
 
 from bilens.algebra.gram.inner_products import output_gram
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import check_memory, check_type
+from bilens.base.checks import check_type
 from bilens.base.errors import UsageError
+from bilens.base.memory import check_memory
 from bilens.interp.layer_trace import check_latents
 
 ROUNDING = 1e-12  # of the largest squared norm: a form below it has no direction

@@ -15,8 +15,9 @@ from torch import Tensor
 from bilens.algebra.gaussian import symmetric_root
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null import random_frame
-from bilens.base.checks import check_count, check_float_tensor, check_memory, check_type
+from bilens.base.checks import check_count, check_float_tensor, check_type
 from bilens.base.errors import ShapeError, UsageError
+from bilens.base.memory import check_memory
 from bilens.interp.interventions import InputDirections
 
 NEGLIGIBLE = 1e-9  # of the largest eigenvalue: rounding

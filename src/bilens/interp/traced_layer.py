@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import check_count, check_memory
+from bilens.base.checks import check_count
 from bilens.base.errors import DataError, UsageError
+from bilens.base.memory import check_memory
 from bilens.data.token_blocks import pack_documents
 from bilens.data.tokenizer import Tokenizer
 from bilens.interp.latent_readings import LatentContexts, top_contexts

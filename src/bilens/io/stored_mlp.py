@@ -14,8 +14,8 @@ from torch import Tensor
 from bilens.algebra.approximation.activation import Activation
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights
 from bilens.algebra.bilinear_tensor import FactorSizes
-from bilens.base.checks import check_memory
 from bilens.base.errors import CheckpointError
+from bilens.base.memory import check_memory
 from bilens.io.tensors import check_all_finite
 from bilens.nn.layer_view import Gives, LayerView, Reads
 

@@ -11,9 +11,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from bilens.base.checks import check_finite, check_memory
+from bilens.base.checks import check_finite
 from bilens.base.errors import CheckpointError, NonFiniteError
 from bilens.base.files import check_regular_file, shortened
+from bilens.base.memory import check_memory
 
 DTYPES = {
     "F64": torch.float64,

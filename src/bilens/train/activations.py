@@ -9,8 +9,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from bilens.base.checks import check_finite, check_memory
+from bilens.base.checks import check_finite
 from bilens.base.errors import NonFiniteError, UsageError
+from bilens.base.memory import check_memory
 from bilens.nn.hooks import hook_layer
 from bilens.nn.tokens import check_tokens
 from bilens.nn.transformer import BilinearTransformer

@@ -14,8 +14,8 @@ import torch
 from scipy.linalg import lapack
 from torch import Tensor
 
-from bilens.base.checks import check_memory
 from bilens.base.errors import NumericalError, UsageError
+from bilens.base.memory import check_memory
 
 UNKNOWNS = 6000  # of one output, at most, where nothing else is asked for
 MANY_COLUMNS = 1000  # from here on, eigenvectors of (columns, columns) take seconds and more

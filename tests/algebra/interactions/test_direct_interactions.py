@@ -42,8 +42,8 @@ from bilens.algebra.interactions.feature_factors import FeatureFactors, interact
 from bilens.algebra.interactions.record import DirectInteractions, Interactions
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.status import Status
-from bilens.base.checks import MEMORY_LIMIT_VARIABLE
 from bilens.base.errors import MemoryLimitError, NonFiniteError, ShapeError, UsageError
+from bilens.base.memory import MEMORY_LIMIT_VARIABLE
 from builders import D_HIDDEN, D_IN, D_OUT, randn, random_map, vector
 from odd_tensors import LOW_PRECISION, NOT_DENSE_FLOAT, NOT_FINITE, SOUND, Odd, poisoned
 from peak_memory import OVERHEAD, Largest, peak_of

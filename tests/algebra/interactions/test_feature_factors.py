@@ -16,8 +16,8 @@ import oracles
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.interactions.feature_factors import FeatureFactors, interaction_submatrix
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import MEMORY_LIMIT_VARIABLE
 from bilens.base.errors import MemoryLimitError, NonFiniteError, ShapeError, UsageError
+from bilens.base.memory import MEMORY_LIMIT_VARIABLE
 from builders import D_OUT, randn, random_map, vector
 from odd_tensors import LOW_PRECISION, NOT_DENSE_FLOAT, SOUND, Odd, poisoned
 

@@ -17,7 +17,7 @@ from bilens.algebra.approximation.layer_weights import Layer
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import check_memory
+from bilens.base.memory import check_memory
 
 EPS = torch.finfo(torch.float64).eps
 

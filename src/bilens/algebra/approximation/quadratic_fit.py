@@ -14,8 +14,9 @@ from bilens.algebra.approximation.least_squares import FitScores, LeastSquaresFi
 from bilens.algebra.approximation.network_fit import approximate_network, derivation, is_exact
 from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import check_count, check_float_tensor, check_memory, check_type
+from bilens.base.checks import check_count, check_float_tensor, check_type
 from bilens.base.errors import NumericalError, ShapeError, UsageError
+from bilens.base.memory import check_memory
 from bilens.base.notebook import html_summary
 
 # Below it more than a tenth of the variance is missing, and the correlation with the truth falls

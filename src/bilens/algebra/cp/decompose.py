@@ -15,8 +15,9 @@ from bilens.algebra.cp.multi_start import Attempt, Method, Options, best_attempt
 from bilens.algebra.cp.target import SLAB_PRODUCTS, FitError, Target, fit_error
 from bilens.algebra.gram.blocks import block_bytes
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import check_count, check_memory, check_type
+from bilens.base.checks import check_count, check_type
 from bilens.base.errors import UsageError
+from bilens.base.memory import check_memory
 
 FACTORS = 3  # float64 copies of the factors of the map alive at once
 PAIRS = 25  # L-BFGS keeps 20 steps and 20 changes of the gradient, each as large as a model

@@ -19,8 +19,8 @@ from bilens.algebra.eigen.cost import (
     solver_costs,
     suitable,
 )
-from bilens.base.checks import MEMORY_LIMIT_VARIABLE, memory_limit, readable
 from bilens.base.errors import MemoryLimitError
+from bilens.base.memory import MEMORY_LIMIT_VARIABLE, memory_limit, readable
 from bilens.base.notebook import html_summary
 
 

@@ -35,13 +35,9 @@ from bilens.algebra.interactions.streaming_statistics import (
     symmetric_edges,
 )
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import (
-    check_count,
-    check_finite,
-    check_memory,
-    memory_limit,
-)
+from bilens.base.checks import check_count, check_finite
 from bilens.base.errors import UsageError
+from bilens.base.memory import check_memory, memory_limit
 
 PRECISIONS = (torch.float64, torch.float32)
 RANGE = 8  # automatic edges of cross-interactions, in root mean squares: ≤ 1/64 lie outside

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from bilens.algebra.gram.blocks import blocks
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import check_dense_tensor, check_finite, check_memory, check_type
+from bilens.base.checks import check_dense_tensor, check_finite, check_type
 from bilens.base.errors import ShapeError, UsageError
+from bilens.base.memory import check_memory
 
 EXPONENT_LIMIT = 1000  # 2^±1000 is a normal number, whatever it multiplies was
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)

@@ -21,12 +21,8 @@ from bilens.algebra.interactions.record import ListedEntries, ListedInteractions
 from bilens.algebra.interactions.screening import PRODUCT_BYTES, ROWS, Screen
 from bilens.algebra.interactions.streaming_statistics import by_size
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import (
-    check_count,
-    check_finite,
-    check_memory,
-    memory_limit as allowed_memory,
-)
+from bilens.base.checks import check_count, check_finite
+from bilens.base.memory import check_memory, memory_limit as allowed_memory
 
 CHUNK = 64  # directions whose dense forms are held at a time
 PACKED_ROWS = 8  # of upper triangles that are formed at a time

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from bilens.base.checks import readable
+from bilens.base.memory import readable
 from bilens.cli.tables.cells import plain
 from bilens.report.document import displayable
 

@@ -6,8 +6,9 @@ from torch import nn
 
 from bilens.algebra.directions import outputs_of
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
-from bilens.base.checks import check_count, check_memory
+from bilens.base.checks import check_count
 from bilens.base.errors import NotQuadraticError, NumericalError, UsageError
+from bilens.base.memory import check_memory
 from bilens.certify.inputs import checked_number
 from bilens.findings.exactness import check_exactness
 from bilens.findings.guarantees.certificate_record import Certificate

@@ -10,9 +10,10 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from bilens.base.checks import check_count, check_memory
+from bilens.base.checks import check_count
 from bilens.base.errors import CheckpointError, UsageError
 from bilens.base.files import check_regular_file, read_json
+from bilens.base.memory import check_memory
 from bilens.io.formats.format import CONFIG_NAME
 from bilens.io.formats.safetensors_folder import files_of, folder_sha256, shards
 from bilens.io.tensors import WEIGHTS, check_names, check_shapes, read_safetensors

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from bilens.algebra.approximation.activation import Activation
 from bilens.algebra.approximation.layer_weights import in_float64
-from bilens.base.checks import check_memory
 from bilens.base.errors import UsageError
+from bilens.base.memory import check_memory
 from bilens.nn.agreement import Agreement, agreement
 from bilens.nn.mlp_search.expression import Applied, Neurons, Source, Step, Tree, linear_step, rows
 from bilens.nn.mlp_search.found_layer import FoundLayer

@@ -9,8 +9,9 @@ from torch import Tensor, fx, nn
 from torch.fx.node import Node
 
 from bilens.algebra.approximation.layer_weights import in_float64
-from bilens.base.checks import check_finite, check_memory
+from bilens.base.checks import check_finite
 from bilens.base.errors import UsageError
+from bilens.base.memory import check_memory
 from bilens.nn.agreement import Agreement, agreement, normal_inputs
 from bilens.nn.mlp_search.expression import is_transposed_linear, steps
 from bilens.nn.mlp_search.found_layer import FoundLayer
