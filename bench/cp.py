@@ -29,6 +29,7 @@ from bilens.algebra.cp.multi_start import random_start
 from bilens.algebra.cp.target import Target
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.api.provenance import describe_run
+from bilens.records.base import to_json
 
 RIDGE = 1e-12
 TARGET_RATIO = 50.0
@@ -153,7 +154,7 @@ def measure_sweep(
 
 def measure() -> dict[str, Any]:
     """Return the result of the benchmark as JSON values."""
-    run = describe_run("python -m bench.cp", seed=0)
+    run: dict[str, Any] = to_json(describe_run("python -m bench.cp", seed=0))
     run["versions"]["tensorly"] = importlib.metadata.version("tensorly")
     return {"fit": measure_fit(), "sweep": measure_sweep(), "run": run}
 

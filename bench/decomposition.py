@@ -18,6 +18,7 @@ from bench import cp
 from bench.eigen import KINDS, SIZES, TARGETS, measure_large, measure_methods, measure_size
 from bench.hosvd import KINDS as HOSVD_KINDS, measure_hosvd
 from bilens.api.provenance import describe_run
+from bilens.records.base import to_json
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
 METHOD_SIZES = (  # in, hidden, outputs, pairs, weights
@@ -45,7 +46,7 @@ LARGE = (("planted", 256), ("random", 32))
 
 def measure() -> dict[str, Any]:
     """Return the result of all parts as JSON values."""
-    run = describe_run("make bench-decomposition", seed=0)
+    run: dict[str, Any] = to_json(describe_run("make bench-decomposition", seed=0))
     run["versions"]["scipy"] = scipy.__version__
     result: dict[str, Any] = {"run": run, "large": [], "eigenpairs": []}
     for kind, directions in LARGE:

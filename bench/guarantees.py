@@ -19,6 +19,7 @@ from bench import attributions, radii
 from bilens.api.provenance import describe_run
 from bilens.data.images import ImageDataset, load_images
 from bilens.nn import BilinearClassifier
+from bilens.records.base import to_json
 from bilens.train.tasks.image import Recipe, accuracy, train_classifier
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
@@ -35,7 +36,7 @@ def trained(data: ImageDataset, noise: float) -> BilinearClassifier:
 
 def measure(data: ImageDataset) -> dict[str, Any]:
     """Return the result of all parts as JSON values."""
-    run = describe_run("make bench-guarantees", seed=0)
+    run: dict[str, Any] = to_json(describe_run("make bench-guarantees", seed=0))
     run["versions"] |= {name: version(name) for name in ("captum", "foolbox")}
     result: dict[str, Any] = {"run": run, "data": data.source_kind, "models": []}
     images, labels = data.test_images[:DIGITS], data.test_labels[:DIGITS]

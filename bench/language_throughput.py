@@ -30,6 +30,7 @@ from bench.plain_language_model import (
 from bilens.api.provenance import describe_run
 from bilens.data.text import load_text
 from bilens.data.tokenizer import train_tokenizer
+from bilens.records.base import to_json
 from bilens.train.corpus import Batches, CorpusTokens, tokens_of, windows
 from bilens.train.tasks.language import (
     EVALUATION_TOKENS,
@@ -216,7 +217,7 @@ def main() -> None:
     parser.add_argument("--corpus", default="grammar")
     data, recipe, vocab_size, name = prepare(parser.parse_args().corpus)
     result = measure(data, recipe, vocab_size)
-    result |= {"corpus": name, "run": describe_run("make bench-language", recipe.seed)}
+    result |= {"corpus": name, "run": to_json(describe_run("make bench-language", recipe.seed))}
     PAGE.mkdir(parents=True, exist_ok=True)
     (PAGE / "language_throughput.json").write_text(json.dumps(result, indent=1) + "\n")
     (PAGE / "language_throughput.md").write_text(page(result))

@@ -16,11 +16,12 @@ from typing import Any
 
 from bilens.api.provenance import describe_run
 from bilens.data.images import ImageDataset, load_images
-from bilens.findings.attacks.attack import attack_classifier
-from bilens.findings.attacks.records import TOLERANCE, AttackFindings
+from bilens.findings.attacks.attack import TOLERANCE, attack_classifier
 from bilens.findings.attacks.request import AttackRequest
 from bilens.findings.subject import LabelledImages
 from bilens.nn import BilinearClassifier
+from bilens.records.attack import Attack
+from bilens.records.base import to_json
 from bilens.train.tasks.image import Recipe, accuracy, train_classifier
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
@@ -66,7 +67,7 @@ def attacked(setting: Setting, seed: int, data: ImageDataset) -> dict[str, Any]:
         AttackRequest(seed=seed),
         input_shape=data.image_shape,
     )
-    content = findings.to_dict()
+    content = to_json(findings)
     return {
         "setting": setting.name,
         "recipe": recipe.to_dict(),
@@ -81,10 +82,10 @@ def attacked(setting: Setting, seed: int, data: ImageDataset) -> dict[str, Any]:
     }
 
 
-def comparisons(findings: AttackFindings) -> int:
+def comparisons(findings: Attack) -> int:
     """Return how often another mask was compared with an optimal one, length 0 left out."""
     lengths = sum(epsilon > 0 for epsilon in findings.epsilons)
-    masks = [mask for objective in findings.objectives for mask in objective.masks]
+    masks = [mask for objective in findings.objectives for mask in objective.perturbations]
     return lengths * sum(not mask.kind.startswith("optimal") for mask in masks)
 
 
@@ -101,7 +102,7 @@ def measure(data: ImageDataset) -> dict[str, Any]:
         "num_test": len(data.test_images),
         "tolerance": TOLERANCE,
         "models": models,
-        "run": describe_run("make study-masks", 0),
+        "run": to_json(describe_run("make study-masks", 0)),
     }
 
 

@@ -21,7 +21,8 @@ import torch
 
 from bilens.api.provenance import describe_run
 from bilens.findings.layers.audit import NULL_SAMPLES
-from bilens.report.layer_audit_report import LayerAuditReport
+from bilens.records.base import to_json
+from bilens.report.reports import LayerAuditReport
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
 NAME = "smollm2"
@@ -73,11 +74,11 @@ def kept(layer: dict[str, Any]) -> dict[str, Any]:
         "overlap": units["largest_overlap"],
         "unused": len(inputs["unused"]),
         "rank": None if outputs is None else outputs["effective_rank"],
-        "chance": None if outputs is None else outputs["effective_rank_chance"],
+        "chance": None if outputs is None else outputs["effective_rank_null"],
         "top_share": None if outputs is None else outputs["top_share"],
         "dominant": inputs["dominant"],
         "share": inputs["share"],
-        "share_chance": inputs["share_chance"],
+        "share_chance": inputs["share_null"],
         "stable": None if layer["stability"] is None else layer["stability"]["guaranteed"],
     }
 
@@ -187,7 +188,7 @@ def main() -> None:
     result = {
         "model": "SmolLM2-135M-Instruct",
         "file": arguments.model.name,
-        "run": describe_run(command, 0),
+        "run": to_json(describe_run(command, 0)),
         "note": arguments.note,
         "runs": [
             audited(arguments.model, threshold, arguments.threads, arguments.draws)

@@ -33,6 +33,7 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.api.provenance import describe_run
 from bilens.api.quadratic_fit import quadratic_fit
 from bilens.data.images import ImageDataset, load_images
+from bilens.records.base import to_json
 from bilens.train.tasks.image import Recipe
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
@@ -296,7 +297,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path)
     folder = parser.parse_args().data_dir
     result = {
-        "run": describe_run("make bench-quadratic-fit", seed=0),
+        "run": to_json(describe_run("make bench-quadratic-fit", seed=0)),
         "layers": [
             measure_activation(kind, name) for kind in KINDS for name in get_args(ActivationName)
         ],

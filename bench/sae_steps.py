@@ -20,6 +20,7 @@ from torch import Tensor
 
 from bilens.api.provenance import describe_run
 from bilens.nn import TopKSAE
+from bilens.records.base import to_json
 from bilens.train.tasks.sae import CLIP, losses, remove_parallel
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
@@ -127,7 +128,7 @@ maxima, and multiplies and goes back through k rows an input.
 def main() -> None:
     """Run the benchmark and write its result and page."""
     cases = [measure(*sizes) for sizes in SIZES]
-    result = {"cases": cases, "run": describe_run("make bench-sae", SEED)}
+    result = {"cases": cases, "run": to_json(describe_run("make bench-sae", SEED))}
     PAGE.mkdir(parents=True, exist_ok=True)
     (PAGE / "sae_steps.json").write_text(json.dumps(result, indent=1) + "\n")
     (PAGE / "sae_steps.md").write_text(page(result))

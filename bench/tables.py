@@ -26,6 +26,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from bilens.api.provenance import describe_run
+from bilens.records.base import to_json
 from bilens.sklearn import BilinearClassifier, BilinearRegressor
 from sklearn import datasets
 
@@ -101,7 +102,7 @@ def measure() -> dict[str, Any]:
         "seed": SEED,
         "results": results,
         "load": busy,
-        "run": describe_run(None, SEED),
+        "run": to_json(describe_run(None, SEED)),
     }
 
 

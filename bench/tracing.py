@@ -21,6 +21,7 @@ from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.api.provenance import describe_run
 from bilens.interp.layer_trace import trace_layer
+from bilens.records.base import to_json
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
 D_IN, D_HIDDEN, FEATURES = 512, 2048, 2048
@@ -192,7 +193,7 @@ def main() -> None:
     """Measure, and write the result and the page."""
     peak = measure_memory()
     result = {
-        "run": describe_run("make bench-tracing", seed=0),
+        "run": to_json(describe_run("make bench-tracing", seed=0)),
         "threads": torch.get_num_threads(),
         "peak_gib": peak,
         "kinds": [measure_kind(kind) for kind in KINDS],

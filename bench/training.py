@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from bilens.api.provenance import describe_run
 from bilens.data.images import ImageDataset, load_images
 from bilens.nn import BilinearClassifier
+from bilens.records.base import to_json
 from bilens.train.loop import train
 from bilens.train.tasks.image import ImageTask, Recipe, accuracy
 
@@ -160,7 +161,7 @@ def measure(data: ImageDataset) -> dict[str, Any]:
         "ours_over_floor": medians["ours"] / floor,
         "float32_floor_over_plain": float32_floor / medians["plain"],
         "epochs": {name: [vars(epoch) for epoch in epochs] for name, epochs in results.items()},
-        "run": describe_run("make bench", RECIPE.seed),
+        "run": to_json(describe_run("make bench", RECIPE.seed)),
     }
 
 

@@ -88,8 +88,8 @@ def make_warnings(shape: tuple[int, int], *, data: bool) -> dict[str, Any]:
     names = ["localisation", *(["constant_mass"] if data else [])]
     names += ["edge_mass", "roughness", "steepness", "shift_tolerance"] if image else []
     chance = {"median": 0.25, "low": 0.125, "high": 0.5}
-    parts = [{"name": name, "value": 0.375, "chance": chance} for name in names]
-    parts.append({"name": "tail_mass", "value": 0.0625, "chance": None})
+    parts = [{"name": name, "value": 0.375, "null_interval": chance} for name in names]
+    parts.append({"name": "tail_mass", "value": 0.0625, "null_interval": None})
     overfitting = {
         "score": 0.012 if image else None,
         "threshold": 0.05 if image else None,
@@ -98,11 +98,16 @@ def make_warnings(shape: tuple[int, int], *, data: bool) -> dict[str, Any]:
     }
     squares = min(shape) > 5
     reason = "" if squares else "too_small" if image else "not_an_image"
-    triggers: dict[str, Any] = {"score": None, "threshold": None, "chance": None, "windows": []}
+    triggers: dict[str, Any] = {
+        "score": None,
+        "threshold": None,
+        "null_interval": None,
+        "patches": [],
+    }
     if squares:
         window = {"target": 0, "row": 1, "column": 2, "side": 3, "score": 3.25, "effect": 4.5}
         windows = [window, {**window, "target": 1, "score": 2.5}]
-        triggers = {"score": 3.25, "threshold": 5.0, "chance": chance, "windows": windows}
+        triggers = {"score": 3.25, "threshold": 5.0, "null_interval": chance, "patches": windows}
     return {"overfitting": overfitting, "triggers": {**triggers, "reason": reason}}
 
 
@@ -204,7 +209,7 @@ def make_reading(rng: random.Random, index: int, name: str, width: int) -> dict[
         "significant_positive": sum(value > 0.5 for value in values),
         "significant_negative": sum(value < -0.5 for value in values),
         "effective_rank": 5.5 + index,
-        "effective_rank_chance": {"median": 9.0, "low": 8.5, "high": 9.5},
+        "effective_rank_null": {"median": 9.0, "low": 8.5, "high": 9.5},
         "effective_rank_raw": 5.25,
         "effective_rank_embedding": 7.75,
         "frobenius_norm": 2.0,
@@ -283,7 +288,7 @@ def make_verdict(curve: list[dict[str, Any]], classes: int) -> list[dict[str, An
         ("complete", "pass", {"residual": 3.9e-15, "classes": classes, "incomplete": ""}),
         ("accuracy", "info", {"value": 0.9, "low": 0.555, "high": 0.9975, "total": 10}),
         ("few_directions", "info", {"k": 3, "of": 36, "accuracy": 0.7, "full": 0.9}),
-        ("beyond_chance", "info", {"median": 3.0, "least": 3, "most": 3, "none": ""}),
+        ("beyond_null", "info", {"median": 3.0, "least": 3, "most": 3, "none": ""}),
         ("overfitting", "info", {"gap": 0.012, "threshold": 0.05}),
         ("trigger", "info", dict(TRIGGER)),
     ]
@@ -313,7 +318,12 @@ def variants() -> dict[str, dict[str, Any]]:
 def small_image(reason: str) -> dict[str, Any]:
     """Images in which no square can stand out."""
     document = make_document(data=False)
-    absent: dict[str, Any] = {"score": None, "threshold": None, "chance": None, "windows": []}
+    absent: dict[str, Any] = {
+        "score": None,
+        "threshold": None,
+        "null_interval": None,
+        "patches": [],
+    }
     document["triggers"] = {**absent, "reason": reason}
     return document
 
@@ -324,10 +334,10 @@ def failed() -> dict[str, Any]:
     document["passed"], document["guarantees"] = False, None
     document["exactness"][0] |= {"passed": False, "relative_error": 0.5}
     document["classes"][1]["complete"] = False
-    outcomes = {"exact": "fail", "complete": "fail", "beyond_chance": "warn"}
+    outcomes = {"exact": "fail", "complete": "fail", "beyond_null": "warn"}
     outcomes |= {"overfitting": "warn", "trigger": "warn"}
     document["triggers"] |= {"score": 9.5}
-    document["triggers"]["windows"][0] |= {"score": 9.5}
+    document["triggers"]["patches"][0] |= {"score": 9.5}
     for finding in document["verdict"]:
         finding["outcome"] = outcomes.get(finding["rule"], finding["outcome"])
         if finding["rule"] == "few_directions":

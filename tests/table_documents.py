@@ -78,7 +78,7 @@ def variants() -> dict[str, dict[str, Any]]:
     found["no better"]["verdict"].append({"rule": "new", "outcome": "odd", "values": {"a": 1}})
     found["numbers, no better"]["verdict"][1]["outcome"] = "warn"
     found["raw"]["model"]["standardised"] = False
-    found["raw"]["loudest"] = []
+    found["raw"]["worst_case_inputs"] = []
     for kind, row in zip(("first", "farthest"), found["raw"]["rows"], strict=False):
         row["kind"], row["label"] = kind, None
     for kind, row in zip(("narrow", "wrong"), found["numbers, no better"]["rows"], strict=True):

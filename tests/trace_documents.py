@@ -7,7 +7,7 @@ import random
 from functools import cache
 from typing import Any
 
-from bilens.report.shape import json_text
+from bilens.records.base import json_text
 
 WORDS = ("The", "cake", "was", "not", "good", ".", "Anna", "felt", "sad", "\n", "<|endoftext|>")
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -70,7 +70,7 @@ def spectrum(draw: random.Random, values: list[float]) -> dict[str, Any]:
         "num_eigenvalues": 8,
         "norm": 1.5,
         "explained": 0.875,
-        "noise": 1e-15,
+        "rounding_bound": 1e-15,
         "complete": True,
         "eigenvectors": [
             {"eigenvalue": value, "nearest": near, "tokens": tokens(draw)} for value in values[:2]
@@ -137,11 +137,11 @@ def circuit(draw: random.Random, number: int, place: int) -> dict[str, Any]:
     truth = [draw.gauss(0, 1) for _ in range(30)]
     return {
         "latent": number,
-        "place": place,
+        "position": place,
         "output": latent(draw, number),
         "spectrum": spectrum(draw, [0.75, -0.7, 0.25]),
-        "self": entries("self"),
-        "cross": entries("cross"),
+        "self_interactions": entries("self"),
+        "cross_interactions": entries("cross"),
         "features": [1, 4, 6],
         "matrix": [[0.0, 0.5, -0.25], [0.5, 0.1, 0.0], [-0.25, 0.0, 0.3]],
         "linear": [0.25, 0.0, -0.5],

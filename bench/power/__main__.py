@@ -18,6 +18,7 @@ from bench.power.trigger_section import roc_figure
 from bench.power.triggers import trigger_row
 from bilens.api.provenance import describe_run
 from bilens.data.images import ImageDataset, load_images
+from bilens.records.base import to_json
 
 FIX, JUDGE = 120, 60  # models that overfit more or less: they fix the score, and judge it
 TRIGGER_FIX, TRIGGER_JUDGE = 80, 40  # clean models, and poisoned ones: likewise
@@ -48,7 +49,7 @@ def measure(data: ImageDataset, folder: Path) -> dict[str, Any]:
         "num_test": len(data.test_images),
         "overfitting": overfitting,
         "triggers": triggers,
-        "run": describe_run("make study-power", 0),
+        "run": to_json(describe_run("make study-power", 0)),
     }
 
 

@@ -10,8 +10,8 @@ from bench.power.overfitting import spectra
 from bilens.findings.subject import in_float64
 from bilens.findings.templates import class_templates
 from bilens.findings.triggers import loudest
-from bilens.findings.warning_records import TriggerWindow
 from bilens.findings.warnings import centred_map
+from bilens.records.audit import Patch as FoundPatch
 
 
 def trigger_row(model: Measured, shape: tuple[int, int]) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def trigger_row(model: Measured, shape: tuple[int, int]) -> dict[str, Any]:
     }
 
 
-def overlap(window: TriggerWindow, patch: Patch) -> float:
+def overlap(window: FoundPatch, patch: Patch) -> float:
     """Return pixels in both squares over pixels in either."""
     both = 1
     for start, first in ((window.row, patch.row), (window.column, patch.column)):

@@ -76,11 +76,13 @@ from .io.estimator_reader import from_sklearn as from_sklearn
 from .io.load import load as load
 from .io.model_folder import save as save
 from .io.module_reader import from_module as from_module
-from .report.attack_report import AttackReport as AttackReport
-from .report.audit_report import AuditReport as AuditReport
-from .report.certificate_report import CertificateReport as CertificateReport
-from .report.layer_audit_report import LayerAuditReport as LayerAuditReport
-from .report.trace_report import TraceReport as TraceReport
+from .report.reports import (
+    AttackReport as AttackReport,
+    AuditReport as AuditReport,
+    CertificateReport as CertificateReport,
+    LayerAuditReport as LayerAuditReport,
+    TraceReport as TraceReport,
+)
 
 __version__: str
 __all__: list[str]

@@ -6,11 +6,11 @@ The embedding left out of the null; the level of chance was another than that of
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from msgspec.structs import replace
 from torch import Tensor
 
 import tiny
@@ -174,14 +174,14 @@ def test_leading_pairs_alone_are_those_of_the_whole_spectrum() -> None:
 
 def levels(result: Any) -> list[tuple[float, float, float]]:
     """Median and interval of chance of each effective rank."""
-    found = [output.effective_rank_chance for output in result.record.outputs]
+    found = [output.effective_rank_null for output in result.record.outputs]
     return [(level.median, level.low, level.high) for level in found]
 
 
 def test_a_rank_stands_beside_the_same_level_of_chance_as_in_the_audit() -> None:
     result = decompose(ONE, Request(null_samples=99, seed=3))
     classes = audit(ONE, null_samples=99, seed=3).to_dict()["classes"]
-    expected = [tuple(item["effective_rank_chance"].values()) for item in classes]
+    expected = [tuple(item["effective_rank_null"].values()) for item in classes]
     assert levels(result) == expected
     assert result.record.null_samples == 99
     chosen = decompose(ONE, Request(null_samples=99, seed=3, outputs="2"))  # the same rotations
@@ -209,7 +209,7 @@ def test_chance_can_be_left_out_and_belongs_to_whole_spectra() -> None:
     for request in (Request(null_samples=0), Request(spectrum="top")):
         record = decompose(ONE, request).record
         assert record.null_samples == 0
-        assert [output.effective_rank_chance for output in record.outputs] == [None] * 3
+        assert [output.effective_rank_null for output in record.outputs] == [None] * 3
 
 
 def test_whole_spectra_are_not_taken_by_themselves_where_chance_would_take_long() -> None:

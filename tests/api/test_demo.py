@@ -19,7 +19,7 @@ from bilens.api import demo as demo_module
 from bilens.api.demo import DEMO_RECIPE, run_demo
 from bilens.base.errors import DiskError, InterruptedRunError, OutputExistsError
 from bilens.io.load import load
-from bilens.report.audit_report import AuditReport
+from bilens.report.reports import AuditReport
 
 FILES = {
     "config.json",

@@ -102,8 +102,8 @@ def table(tmp_path: Path) -> Path:
 
 def test_rows_are_explained_by_their_columns_whatever_the_order_of_the_table(table: Path) -> None:
     document = explain_rows(NAMED, table, [1, 0], command="here")
-    assert document["model"]["input_names"] == ("age", "income", "zip")
-    assert (document["model"]["input_shape"], document["data"]["source_kind"]) == ((1, 3), "table")
+    assert document["model"]["input_names"] == ["age", "income", "zip"]
+    assert (document["model"]["input_shape"], document["data"]["source_kind"]) == ([1, 3], "table")
     rows = ([10.0, 20.0, 30.0], [1.0, 2.0, 3.0])
     for item, x in zip(document["explanations"], rows, strict=True):
         logits = NAMED.module(torch.tensor(x, dtype=torch.float64)).detach()

@@ -64,7 +64,7 @@ def test_the_null_rotates_what_the_layer_reads_behind_the_whitening(model: Loade
     eye = torch.eye(behind.sizes.d_out, dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
     null = rotation_null(behind, eye, generator, num_samples=39, embedding=embedding)
-    found = [output.effective_rank_chance for output in record.outputs]
+    found = [output.effective_rank_null for output in record.outputs]
     medians = null.effective_rank.median(dim=0).values.tolist()
     assert [level.median for level in found if level is not None] == pytest.approx(medians)
 

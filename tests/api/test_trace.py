@@ -19,7 +19,7 @@ from bilens.api.trace import trace
 from bilens.base.errors import CheckpointError, DataError, NotQuadraticError, UsageError
 from bilens.data.tokenizer import load_tokenizer, train_tokenizer
 from bilens.nn import BilinearTransformer, TopKSAE
-from bilens.report.trace_report import TraceReport
+from bilens.report.reports import TraceReport
 
 Folders = tuple[Path, Path, Path]
 QUICK: dict[str, Any] = {"outputs": 2, "pairs": 4, "features": 3, "top": 4, "tokens": 400}
@@ -124,7 +124,7 @@ def test_the_document_says_what_was_read(folders: Folders, report: TraceReport) 
     assert len(document["ranking"]) == traced_models.LATENTS
     assert document["source"]["path"] == str(folders[0])
     assert not document["tokens_carry_spaces"]
-    places = [circuit["place"] for circuit in document["circuits"]]
+    places = [circuit["position"] for circuit in document["circuits"]]
     assert places == sorted(places)
     ranks = [rank["rank"] for rank in document["correlations"]["ranks"]]
     assert ranks == [1, 2, 4]

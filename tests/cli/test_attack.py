@@ -12,7 +12,7 @@ import pytest
 
 import tiny
 from bilens.api import attack as action
-from bilens.report.attack_report import AttackReport
+from bilens.report.reports import AttackReport
 from commands import Shell, model_folder
 
 QUICK = ["--epsilon", 0, "--epsilon", 1.5]

@@ -187,7 +187,7 @@ def test_effective_ranks_stand_beside_their_level_of_chance(bilens: Shell, model
         line = ["decompose", model, "--outputs", "1", "--top", top]
         (record,) = bilens(*line, "--null-samples", 39, "--json").json()["layers"]
         (output,) = record["outputs"]
-        level = output["effective_rank_chance"]
+        level = output["effective_rank_null"]
         text = bilens(*line, "--null-samples", 39).out
         rows = [row.split("│")[1].strip() for row in text.splitlines() if "│" in row]
         assert rows == [

@@ -9,7 +9,7 @@ import pytest
 
 from bilens.base.errors import UsageError
 from bilens.findings.conditions import RULES, judge_conditions, parse_conditions
-from bilens.findings.records import Finding
+from bilens.records.verdict import Finding
 
 VERDICT = [
     Finding("r2", "pass", {"value": 0.95, "threshold": 0.9}),

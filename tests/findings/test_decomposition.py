@@ -6,7 +6,6 @@ Broken once: the effective rank taken from the pairs that are shown; it fell wit
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 
 import pytest
 import torch
@@ -17,13 +16,15 @@ from bilens.algebra.concentration import effective_rank
 from bilens.algebra.eigen.batches import select
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.findings.decomposition import OutputSpectrum, summarise_spectra
+from bilens.findings.decomposition import summarise_spectra
+from bilens.records.base import to_json
+from bilens.records.decomposition import FormSpectrum
 from builders import random_map
 
 F = random_map(2)  # 5 inputs, 3 outputs
 
 
-def outputs(f: QuadraticMap = F, top: int = 3) -> tuple[OutputSpectrum, ...]:
+def outputs(f: QuadraticMap = F, top: int = 3) -> tuple[FormSpectrum, ...]:
     names = tuple("abc")[: f.sizes.d_out]
     whole = eigendecompose_all(f, k=None)
     ranks = effective_rank(whole.distinct_from_zero)
@@ -86,9 +87,9 @@ def test_an_output_that_was_not_decomposed_says_so_and_the_others_stand() -> Non
     directions[1, 0] = torch.nan
     eigs = eigendecompose_all(F, directions, k=None)
     found = summarise_spectra(select(eigs, 2, "magnitude"), "abc", torch.zeros(3), torch.ones(3))
-    first, second, third = (asdict(output) for output in found)
+    first, second, third = (to_json(output) for output in found)
     assert second["status"] == "it holds NaN or infinity, or leaves float64, so there is no result"
-    assert (second["pairs"], second["complete"]) == ((), False)
+    assert (second["pairs"], second["complete"]) == ([], False)
     assert second["effective_rank"] is second["frobenius_norm"] is second["trace"] is None
     assert len(first["pairs"]) == len(third["pairs"]) == 2
     json.dumps([first, second, third], allow_nan=False)

@@ -15,8 +15,8 @@ import tiny
 from bilens.base.errors import NumericalError
 from bilens.findings.audit import class_centred
 from bilens.findings.explanation import choose_examples, explain
-from bilens.findings.records import ClassScore
 from bilens.nn import BilinearClassifier
+from bilens.records.audit import ClassScore
 
 DATA = tiny.images()
 IMAGES = DATA.test_images.double()

@@ -20,6 +20,7 @@ import torch
 import tiny
 from bilens.findings.audit import audit_classifier
 from bilens.findings.subject import LabelledImages
+from bilens.records.base import to_json
 
 GOLDEN = Path(__file__).with_name("golden_audit.json")
 ROUNDING = ("residual", "largest_residual", "largest_error", "relative_error", "float32", "float64")
@@ -35,7 +36,7 @@ def findings() -> dict[str, Any]:
     found = audit_classifier(
         model, LabelledImages(images, labels), null_samples=tiny.ROTATIONS, seed=4
     )
-    content: dict[str, Any] = json.loads(json.dumps(found.to_dict()))
+    content: dict[str, Any] = json.loads(json.dumps(to_json(found)))
     return content
 
 

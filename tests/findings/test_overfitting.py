@@ -27,9 +27,9 @@ from bilens.findings.overfitting import (
 )
 from bilens.findings.subject import in_float64
 from bilens.findings.templates import class_templates, spot, usual_length
-from bilens.findings.warning_records import Overfitting
 from bilens.findings.warnings import centred_map, read_warnings, rotated_maps
 from bilens.nn import BilinearClassifier
+from bilens.records.audit import Overfitting
 
 SHAPE = (tiny.SIDE, tiny.SIDE)
 
@@ -110,11 +110,11 @@ def test_every_reading_stands_beside_chance_and_a_trained_model_is_beyond_it() -
         *("localisation", "edge_mass", "roughness", "steepness", "shift_tolerance", "tail_mass")
     ]
     for part in found.parts[:-1]:
-        assert part.chance is not None
-        assert part.chance.low <= part.chance.median <= part.chance.high
+        assert part.null_interval is not None
+        assert part.null_interval.low <= part.null_interval.median <= part.null_interval.high
     steep = found.parts[3]
-    assert steep.chance is not None
-    assert steep.value > steep.chance.high
+    assert steep.null_interval is not None
+    assert steep.value > steep.null_interval.high
     assert found.score == FORMULA.gap({part.name: part.value for part in found.parts})
 
 
@@ -138,7 +138,11 @@ def test_the_tail_is_what_the_edges_of_chance_hold() -> None:
     null = [readings_by_chance(one, one.f, 0, None)] * tiny.ROTATIONS
     for item, expected in ((one, 0.0), (everything, 1.0)):
         tail = read_overfitting(item, null).parts[-1]
-        assert (tail.name, tail.value, tail.chance) == ("tail_mass", pytest.approx(expected), None)
+        assert (tail.name, tail.value, tail.null_interval) == (
+            "tail_mass",
+            pytest.approx(expected),
+            None,
+        )
     found = read(model).parts[-1].value
     assert 0 < found < 0.5
     assert found < read(tiny.classifier()).parts[-1].value

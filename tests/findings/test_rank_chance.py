@@ -13,15 +13,15 @@ from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.concentration import effective_rank
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.findings.chance import Chance
 from bilens.findings.rank_chance import rank_chances
+from bilens.records.verdict import NullInterval
 from builders import random_map
 
 F = random_map(5, d_out=3, d_hidden=6, d_in=8)
 E = torch.randn(8, 20, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
-def chances(f: QuadraticMap, embedding: Tensor | None = None) -> tuple[Chance, ...]:
+def chances(f: QuadraticMap, embedding: Tensor | None = None) -> tuple[NullInterval, ...]:
     return rank_chances(f, embedding, 39, 0, lambda _done: None)
 
 
@@ -57,4 +57,4 @@ def test_each_rotation_is_reported() -> None:
 
 def test_a_form_of_zeros_has_no_rank_by_chance() -> None:
     zero = scaled(0.0, 1.0, 1.0)
-    assert chances(zero) == (Chance(0.0, 0.0, 0.0),) * 3
+    assert chances(zero) == (NullInterval(0.0, 0.0, 0.0),) * 3

@@ -20,10 +20,10 @@ from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose
 from bilens.algebra.rotation_null import RotationNull, rotation_null
 from bilens.findings.audit import class_centred
-from bilens.findings.chance import chance
-from bilens.findings.records import ClassReading
+from bilens.findings.null_interval import null_interval
 from bilens.findings.spectra import end_of_spectrum, read_classes
 from bilens.nn import BilinearClassifier
+from bilens.records.audit import ClassReading
 from builders import form_of, rotation
 
 NAMES = ("upright", "level", "slanting")
@@ -137,7 +137,7 @@ def test_significant_is_what_lies_beyond_the_edge_of_chance(name: str) -> None:
         assert reading.significant_negative == sum(value < smallest[1] for value in values)
         assert reading.p_upper == (1 + sum(value >= values[0] for value in largest)) / 40
         assert reading.p_lower == (1 + sum(value <= values[-1] for value in smallest)) / 40
-        samples, level = sorted(null.effective_rank[:, c].tolist()), reading.effective_rank_chance
+        samples, level = sorted(null.effective_rank[:, c].tolist()), reading.effective_rank_null
         # ⌊0.025 · 40⌋ = 1: the interval is from the smallest to the largest of them
         assert (level.low, level.median, level.high) == (samples[0], samples[19], samples[-1])
 
@@ -151,7 +151,7 @@ def test_a_trained_model_has_more_than_chance_and_a_random_one_hardly() -> None:
 def test_the_level_of_chance_is_median_and_central_95_per_cent() -> None:
     """Of 0, 1, …, 998 in any order: ⌊0.025 · 1000⌋ = 25, so the 25th from either side."""
     samples = torch.randperm(999, generator=torch.Generator().manual_seed(0)).double()
-    level = chance(samples)
+    level = null_interval(samples)
     assert (level.low, level.median, level.high) == (24, 499, 974)
 
 

@@ -94,13 +94,13 @@ def test_a_planted_square_is_found_with_its_class(side: int) -> None:
     assert found.score is not None
     assert found.threshold is not None
     assert found.score > found.threshold
-    loudest = found.windows[0]
+    loudest = found.patches[0]
     assert (loudest.target, loudest.row, loudest.column) == (TARGET, *PLACE)
     assert loudest.side == side
     assert loudest.score == found.score
-    scores = [window.score for window in found.windows]
+    scores = [window.score for window in found.patches]
     assert scores == sorted(scores, reverse=True)
-    assert sorted(window.target for window in found.windows) == list(range(CLASSES))
+    assert sorted(window.target for window in found.patches) == list(range(CLASSES))
 
 
 def test_a_patch_is_found_among_strokes_and_loose_pixels_with_larger_gains() -> None:
@@ -135,8 +135,8 @@ def test_without_one_the_score_is_far_lower() -> None:
 
 def test_chance_is_that_of_the_scores_given() -> None:
     found = read_triggers(classifier(), templates(), SHAPE, NULL)
-    assert found.chance is not None
-    assert (found.chance.low, found.chance.high) == (min(NULL), max(NULL))
+    assert found.null_interval is not None
+    assert (found.null_interval.low, found.null_interval.high) == (min(NULL), max(NULL))
 
 
 def test_the_score_has_no_unit() -> None:
@@ -166,7 +166,7 @@ def test_a_map_of_zeros_is_flat() -> None:
         *(torch.zeros_like(part) for part in (f.tensor.down, f.tensor.left)), f.tensor.right
     )
     found = read_triggers(QuadraticMap(zero), templates(), SHAPE, NULL)
-    assert (found.score, found.reason, found.windows) == (None, "flat", ())
+    assert (found.score, found.reason, found.patches) == (None, "flat", ())
 
 
 def test_with_many_classes_some_of_them_lend_their_templates() -> None:

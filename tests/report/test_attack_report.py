@@ -17,8 +17,6 @@ import pytest
 import bilens as bl
 from attack_documents import make_attack, variants
 from bilens.base.errors import CheckpointError, NonFiniteError, UsageError
-from bilens.findings.records import SCHEMA_VERSION
-from bilens.report import attack_document
 from report_documents import make_document
 
 
@@ -96,8 +94,8 @@ def changed(place: str, value: Any) -> dict[str, Any]:
         ("epsilons", [], "nothing to draw"),
         ("objectives", [], "objectives is empty"),
         ("curves.0.change", [0.0], "'optimal' does not have one number for each epsilon"),
-        ("objectives.0.masks.1.clipped.margin", [0.0], "one number for each epsilon"),
-        ("objectives.0.masks.0.vector", [1.0], "a mask does not have 36 values"),
+        ("objectives.0.perturbations.1.clipped.margin", [0.0], "one number for each epsilon"),
+        ("objectives.0.perturbations.0.vector", [1.0], "a perturbation does not have 36 values"),
         ("objectives.1.target", 3, "names a class that is not there"),
         ("objectives.1.source", 7, "names a class that is not there"),
         ("model.input_shape", [6, 7], "input_shape"),
@@ -112,7 +110,3 @@ def test_documents_that_do_not_fit_are_refused(place: str, value: Any, words: st
 def test_numbers_that_are_not_finite_are_refused() -> None:
     with pytest.raises(NonFiniteError):
         bl.AttackReport(changed("curves.0.gap.1", math.nan))
-
-
-def test_the_schema_is_that_of_the_findings() -> None:
-    assert attack_document.SCHEMA_VERSION == SCHEMA_VERSION

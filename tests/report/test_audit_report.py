@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from bilens.base.errors import BilensError, CheckpointError, FileError, NonFiniteError, UsageError
-from bilens.report import saved_report
-from bilens.report.audit_report import AuditReport
+from bilens.report import reports
+from bilens.report.reports import AuditReport
 from report_documents import make_document, variants
 
 
@@ -70,7 +70,7 @@ def test_a_failed_write_leaves_the_old_file(
 
 def test_writing_is_left_to_the_one_function_that_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
     written: dict[Path, bytes] = {}
-    monkeypatch.setattr(saved_report, "write_file", written.__setitem__)
+    monkeypatch.setattr(reports, "write_file", written.__setitem__)
     report = AuditReport(make_document())
     report.to_json("a.json")
     report.to_html("a.html")

@@ -18,8 +18,7 @@ from typing import Any
 import pytest
 
 import table_documents
-from bilens.report.audit_report import AuditReport
-from bilens.report.table_report import TableReport
+from bilens.report.reports import AuditReport, TableReport
 from report_documents import make_document, variants
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -10,48 +10,60 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import Struct, convert, field
 
+from bilens.records.base import Count
 from bilens.report.circuit_graph import link_shares
-from bilens.report.shape import COUNT, FLAG, NUMBER, TEXT, Optional, check_shape
-from bilens.report.trace_report import TraceReport
+from bilens.report.reports import TraceReport
 from trace_documents import make_trace, make_weights_only, variants
 
-GRAPH = {  # circuit-tracer 0.5, frontend/graph_models.py
-    "metadata": {
-        "slug": TEXT,
-        "scan": TEXT,
-        "transcoder_list": [TEXT],
-        "prompt_tokens": [TEXT],
-        "prompt": TEXT,
-        "node_threshold": Optional(NUMBER),
-        "schema_version": COUNT,
-    },
-    "qParams": {
-        "pinnedIds": [TEXT],
-        "supernodes": [[TEXT]],
-        "linkType": TEXT,
-        "clickedId": TEXT,
-        "sg_pos": TEXT,
-    },
-    "nodes": [
-        {
-            "node_id": TEXT,
-            "feature": COUNT,
-            "layer": TEXT,
-            "ctx_idx": COUNT,
-            "feature_type": TEXT,
-            "token_prob": NUMBER,
-            "is_target_logit": FLAG,
-            "run_idx": COUNT,
-            "reverse_ctx_idx": COUNT,
-            "jsNodeId": TEXT,
-            "clerp": TEXT,
-            "influence": Optional(NUMBER),
-            "activation": Optional(NUMBER),
-        }
-    ],
-    "links": [{"source": TEXT, "target": TEXT, "weight": NUMBER}],
-}
+
+# circuit-tracer 0.5, frontend/graph_models.py
+class Metadata(Struct):
+    slug: str
+    scan: str
+    transcoder_list: list[str]
+    prompt_tokens: list[str]
+    prompt: str
+    node_threshold: float | None
+    schema_version: Count
+
+
+class Parameters(Struct):
+    supernodes: list[list[str]]
+    sg_pos: str
+    pinned: list[str] = field(name="pinnedIds")
+    link_type: str = field(name="linkType")
+    clicked: str = field(name="clickedId")
+
+
+class Node(Struct):
+    node_id: str
+    feature: Count
+    layer: str
+    ctx_idx: Count
+    feature_type: str
+    token_prob: float
+    is_target_logit: bool
+    run_idx: Count
+    reverse_ctx_idx: Count
+    clerp: str
+    influence: float | None
+    activation: float | None
+    identity: str = field(name="jsNodeId")
+
+
+class Link(Struct):
+    source: str
+    target: str
+    weight: float
+
+
+class Graph(Struct):
+    metadata: Metadata
+    nodes: list[Node]
+    links: list[Link]
+    parameters: Parameters = field(name="qParams")
 
 
 def graphs(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -61,7 +73,7 @@ def graphs(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("name", variants())
 def test_every_graph_has_the_layout(name: str) -> None:
     for graph in graphs(variants()[name]).values():
-        check_shape(graph, GRAPH, "", "graph")
+        convert(graph, Graph)
         nodes = [node["node_id"] for node in graph["nodes"]]
         assert len(set(nodes)) == len(nodes)
         assert {end for link in graph["links"] for end in (link["source"], link["target"])} <= {

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from bilens.report.catalogue import load_catalogue
-from bilens.report.document import check_document
 from bilens.report.html import SECTIONS, embedded_json, render_html
+from bilens.report.reports import AuditReport
 from report_documents import make_document, variants
 
 VOID = {"meta", "link", "img", "br"}
@@ -102,7 +102,7 @@ class Page(HTMLParser):
 
 
 def render(document: dict[str, Any], lang: str = "en") -> Page:
-    return Page(render_html(check_document(document), lang))
+    return Page(render_html(AuditReport(document).to_dict(), lang))
 
 
 PAGES = {
@@ -223,7 +223,7 @@ def test_no_text_of_a_document_becomes_markup(text: str) -> None:
 def test_a_text_is_shown_as_it_was_written(text: str) -> None:
     document = make_document(classes=2, shape=(2, 2))
     document["reproduce"]["command"] = text
-    source = render_html(check_document(document))
+    source = render_html(AuditReport(document).to_dict())
     shown = re.search(r"<pre><code>(.*?)</code></pre>", source, re.DOTALL)
     assert shown is not None
     expected = "".join(c if c == " " or c.isprintable() else "\ufffd" for c in text)
@@ -283,7 +283,7 @@ def test_a_wrong_answer_is_explained() -> None:
 @pytest.mark.parametrize("name", ["healthy", "failed"])
 def test_the_parts_of_a_score_add_up_as_shown(name: str) -> None:
     """What a reader adds up differs from the score by the rounding of each part, not more."""
-    source = render_html(check_document(variants()[name]))
+    source = render_html(AuditReport(variants()[name]).to_dict())
     for table in re.findall(r'<table class="sum">.*?</table>', source, re.DOTALL):
         rows = re.findall(r'<td class="num">([^<]*)</td>\s*<td class="strip-cell">', table)
         *parts, score = (float(text.replace("−", "-").replace(",", "")) for text in rows)
@@ -306,17 +306,17 @@ def test_inputs_that_are_no_images_name_their_strongest_numbers() -> None:
 
 def test_a_page_is_little_more_than_its_document() -> None:
     """The real audit of 784 pixels and 10 classes stays below 1.5 MB."""
-    document = check_document(make_document(classes=10, shape=(28, 28)))
+    document = AuditReport(make_document(classes=10, shape=(28, 28))).to_dict()
     assert len(render_html(document, "ja").encode()) < 1_500_000
 
 
 def test_the_same_document_gives_the_same_page() -> None:
-    document = check_document(make_document())
+    document = AuditReport(make_document()).to_dict()
     assert render_html(document) == render_html(document)
 
 
 def test_templates_and_styles_hold_no_address() -> None:
-    source = render_html(check_document(make_document()))
+    source = render_html(AuditReport(make_document()).to_dict())
     assert "http://" not in source
     assert "https://" not in source
     assert "url(" not in source

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bilens.report.audit_report import AuditReport
-from bilens.report.layer_audit_report import LayerAuditReport
 from bilens.report.markdown import code, escaped
+from bilens.report.reports import AuditReport, LayerAuditReport
 from layer_audit_documents import make_comparison, make_layer_audit, variants
 from report_documents import make_document
 

@@ -15,8 +15,8 @@ import pytest
 import tiny
 from bilens.api.explain import explain_image
 from bilens.report.catalogue import LANGUAGES
-from bilens.report.document import check_document
 from bilens.report.plates import MAX_CLASSES, attribution_plate, eigenvector_plate
+from bilens.report.reports import AuditReport
 from report_documents import make_document, variants
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -33,7 +33,7 @@ def texts(root: ElementTree.Element) -> list[str]:
 @pytest.mark.parametrize("lang", ["en", "ja"])
 @pytest.mark.parametrize("name", variants())
 def test_it_stands_alone(name: str, lang: str) -> None:
-    svg = eigenvector_plate(check_document(variants()[name]), lang)
+    svg = eigenvector_plate(AuditReport(variants()[name]).to_dict(), lang)
     root = parse(svg)
     assert svg.count("http") == 1, "the name of the format, and no address"
     assert {node.tag.removeprefix(SVG) for node in root.iter()} == {
@@ -44,7 +44,7 @@ def test_it_stands_alone(name: str, lang: str) -> None:
 
 
 def test_two_of_each_sign_for_each_class_and_a_colour_bar() -> None:
-    document = check_document(make_document())
+    document = AuditReport(make_document()).to_dict()
     root = parse(eigenvector_plate(document))
     assert len(list(root.iter(f"{SVG}image"))) == 3 * 4 + 1
     values = [text for text in texts(root) if text.startswith("λ")]
@@ -60,7 +60,7 @@ def test_two_of_each_sign_for_each_class_and_a_colour_bar() -> None:
 
 @pytest.mark.parametrize("names", [["0", "1", "2"], ["Ankle boot", "犬" * 30, "x" * 300]])
 def test_nothing_overlaps_or_leaves_the_drawing(names: list[str]) -> None:
-    root = parse(eigenvector_plate(check_document(make_document(names=names))))
+    root = parse(eigenvector_plate(AuditReport(make_document(names=names)).to_dict()))
     width, height = float(root.get("width", 0)), float(root.get("height", 0))
     boxes = [
         tuple(float(node.get(key, 0)) for key in ("x", "y", "width", "height"))
@@ -73,18 +73,20 @@ def test_nothing_overlaps_or_leaves_the_drawing(names: list[str]) -> None:
 
 
 def test_names_are_escaped() -> None:
-    svg = eigenvector_plate(check_document(make_document(names=["<a>&", "</svg>", "\x00\u202e"])))
+    svg = eigenvector_plate(
+        AuditReport(make_document(names=["<a>&", "</svg>", "\x00\u202e"])).to_dict()
+    )
     assert {"<a>&", "</svg>", "\ufffd\ufffd"} <= set(texts(parse(svg)))
 
 
 def test_of_many_classes_the_first_are_drawn_and_that_is_said() -> None:
-    svg = eigenvector_plate(check_document(make_document(classes=30)))
+    svg = eigenvector_plate(AuditReport(make_document(classes=30)).to_dict())
     assert f"The first {MAX_CLASSES} of 30 classes." in svg
     assert svg.count("<image") == 4 * MAX_CLASSES + 1
 
 
 def test_it_is_light_enough_for_a_readme() -> None:
-    document = check_document(make_document(classes=20, shape=(28, 28)))
+    document = AuditReport(make_document(classes=20, shape=(28, 28))).to_dict()
     assert len(eigenvector_plate(document).encode()) < 300_000
 
 

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from bilens.base.errors import UsageError
+from bilens.records.base import displayable
 from bilens.report.catalogue import load_catalogue
 from bilens.report.charts import accuracy, scores, spectra, traces, training
-from bilens.report.document import displayable
 from bilens.report.plot import SHARES, Axis, Plot, Scale, padded, rounded, within
 from bilens.report.svg import Figure, element, fitted, joined, label, shortened, text_width
 

@@ -21,22 +21,24 @@ import trace_documents
 from bilens.api.explain import explain_image
 from bilens.base.errors import UsageError
 from bilens.report import catalogue
-from bilens.report.attack_document import check_attack
 from bilens.report.attack_html import render_attack
 from bilens.report.catalogue import LANGUAGES, Catalogue, load_catalogue
-from bilens.report.certificate_document import check_certificate
 from bilens.report.certificate_html import render_certificate
 from bilens.report.charts.training import loss_figure
-from bilens.report.document import check_document
 from bilens.report.html import render_html
-from bilens.report.layer_audit_document import check_layer_audit
 from bilens.report.layer_audit_html import render_layer_audit
 from bilens.report.markdown import audit_markdown
 from bilens.report.plates import attribution_plate, eigenvector_plate
-from bilens.report.table_document import check_table
+from bilens.report.reports import (
+    AttackReport,
+    AuditReport,
+    CertificateReport,
+    LayerAuditReport,
+    TableReport,
+    TraceReport,
+)
 from bilens.report.table_html import render_table
 from bilens.report.terminal import audit_table, summary_lines
-from bilens.report.trace_document import check_trace
 from bilens.report.trace_html import render_trace
 from report_documents import make_document, variants
 
@@ -97,22 +99,26 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(f"bilens.report.{module}.load_catalogue", lambda _lang: recorder)
     monkeypatch.setattr("bilens.report.markdown.MOST_LAYERS", 1)
     compared = {**make_document(), "difference": layer_audit_documents.drawn_difference(36)}
-    for document in map(check_document, [*variants().values(), compared]):
+    for document in (AuditReport(d).to_dict() for d in [*variants().values(), compared]):
         render_html(document)
         audit_table(document)
         summary_lines(document)
         eigenvector_plate(document)
-    for document in map(check_certificate, certificate_documents.variants().values()):
+    for document in (
+        CertificateReport(d).to_dict() for d in certificate_documents.variants().values()
+    ):
         render_certificate(document)
-    for document in map(check_attack, attack_documents.variants().values()):
+    for document in (AttackReport(d).to_dict() for d in attack_documents.variants().values()):
         render_attack(document)
-    for document in map(check_layer_audit, layer_audit_documents.variants().values()):
+    for document in (
+        LayerAuditReport(d).to_dict() for d in layer_audit_documents.variants().values()
+    ):
         render_layer_audit(document)
         audit_markdown(document)
-    for document in map(check_table, table_documents.variants().values()):
+    for document in (TableReport(d).to_dict() for d in table_documents.variants().values()):
         render_table(document)
         audit_markdown(document)
-    for document in map(check_trace, trace_documents.variants().values()):
+    for document in (TraceReport(d).to_dict() for d in trace_documents.variants().values()):
         render_trace(document)
     attribution_plate(explain_image(tiny.loaded(tiny.trained()), tiny.images(), [0]))
     loss_figure([(1, 2.0, 3.0)])
@@ -129,7 +135,7 @@ def test_another_language_is_refused_with_those_that_there_are(lang: str) -> Non
     with pytest.raises(UsageError, match="choose one of en, ja"):
         catalogue.load_catalogue(lang)
     with pytest.raises(UsageError, match="choose one of en, ja"):
-        render_html(check_document(make_document(data=False)), lang)
+        render_html(AuditReport(make_document(data=False)).to_dict(), lang)
 
 
 @pytest.mark.parametrize(

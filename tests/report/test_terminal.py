@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bilens.report.document import check_document
+from bilens.report.reports import AuditReport
 from bilens.report.terminal import audit_table, summary_lines
 from report_documents import make_document, variants
 
@@ -18,7 +18,7 @@ from report_documents import make_document, variants
 def printed(document: dict[str, Any], lang: str = "en", width: int = 120) -> str:
     console = Console(width=width, no_color=True, record=True, file=None, quiet=False)
     with console.capture() as capture:
-        console.print(audit_table(check_document(document), lang))
+        console.print(audit_table(AuditReport(document).to_dict(), lang))
     return capture.get()
 
 
@@ -33,7 +33,7 @@ def test_one_row_for_each_class_with_both_ends_of_its_spectrum() -> None:
 @pytest.mark.parametrize("lang", ["en", "ja"])
 @pytest.mark.parametrize("name", variants())
 def test_every_document_has_a_table_and_lines(name: str, lang: str) -> None:
-    document = check_document(variants()[name])
+    document = AuditReport(variants()[name]).to_dict()
     assert len(audit_table(document, lang).rows) == len(document["classes"])
     assert all(line.strip() for line in summary_lines(document, lang))
 
@@ -50,17 +50,17 @@ def test_a_name_is_never_read_as_markup(name: str) -> None:
 def test_a_name_cannot_drive_the_terminal() -> None:
     document = make_document(names=["\x1b[2Ja\x07\x9b31m", "b\u202ec"])
     document["verdict"][4] = {
-        "rule": "beyond_chance",
+        "rule": "beyond_null",
         "outcome": "warn",
         "values": {"median": 0, "least": 0, "most": 0, "none": "\x1b]0;title\x07"},
     }
-    text = printed(document) + "".join(summary_lines(check_document(document)))
+    text = printed(document) + "".join(summary_lines(AuditReport(document).to_dict()))
     assert not [character for character in text if ord(character) < 32 and character != "\n"]
     assert not {"\x9b", "\u202e", "\x7f"} & set(text)
 
 
 def test_the_lines_end_with_the_verdict() -> None:
-    *findings, verdict = summary_lines(check_document(make_document()))
+    *findings, verdict = summary_lines(AuditReport(make_document()).to_dict())
     assert verdict.startswith("✓ The reading is exact")
     assert len(findings) == 7
     joined = "\n".join(findings)
@@ -69,11 +69,11 @@ def test_the_lines_end_with_the_verdict() -> None:
 
 
 def test_a_failure_is_said_in_words() -> None:
-    lines = summary_lines(check_document(variants()["failed"]))
+    lines = summary_lines(AuditReport(variants()["failed"]).to_dict())
     assert lines[0].startswith("✗ Failed: Formula and model disagree")
     assert lines[-1].startswith("✗ The reading failed a check")
 
 
 def test_without_data_the_lines_say_so() -> None:
-    lines = summary_lines(check_document(make_document(data=False)))
+    lines = summary_lines(AuditReport(make_document(data=False)).to_dict())
     assert any("No data were given" in line for line in lines)

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from bilens.base.errors import CheckpointError, NonFiniteError, UsageError
+from bilens.report.reports import TraceReport
 from bilens.report.sections.trace_circuits import leading_pair
 from bilens.report.sections.trace_features import SHADES, shade
 from bilens.report.token_text import nickname, token_name, visible
-from bilens.report.trace_report import TraceReport
 from trace_documents import make_trace, make_weights_only, variants
 
 WITH_LATENTS = (
@@ -167,11 +167,11 @@ def changed(place: str, value: Any) -> dict[str, Any]:
         ("circuits.0.projections.0", [0.0], "rows of projections"),
         ("circuits.0.points.truth", [0.0], "points that lack"),
         ("circuits.0.spectrum.eigenvalues", [], "no eigenvalues"),
-        ("circuits.0.self.counts", [1], "bad histogram"),
+        ("circuits.0.self_interactions.counts", [1], "bad histogram"),
         ("circuits.0.fits", [], "no fits"),
         ("circuits.0.output.contexts.0.peak", 9, "one activation for each token"),
         ("input_latents.0.contexts.0.tokens", ["a"], "one activation for each token"),
-        ("correlations.ranks.0.all.counts", [1], "lack a value or a count"),
+        ("correlations.ranks.0.all.counts", [1], "lack a count"),
         ("correlations.ranks", [], "correlations has no ranks"),
         ("contrasts.pairs.0.first", 99, "not ranked"),
         ("layer.index", -1, "at least 0"),

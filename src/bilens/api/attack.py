@@ -9,14 +9,14 @@ from torch import nn
 from bilens.api.approximate_reading import offering_a_fit
 from bilens.api.given_model import given_model
 from bilens.api.output_selection import LayerOutputs, output_index
-from bilens.api.provenance import describe_data, describe_run, describe_source
+from bilens.api.provenance import origin_of
 from bilens.base.errors import UsageError
 from bilens.data.images import ImageDataset
 from bilens.findings.attacks.attack import attack_classifier
 from bilens.findings.attacks.request import EPSILONS, AttackRequest
 from bilens.findings.subject import LabelledImages, Progress, silent
 from bilens.io.load import LoadedModel
-from bilens.report.attack_report import AttackReport
+from bilens.report.reports import AttackReport
 
 
 def attack_model(
@@ -96,14 +96,9 @@ def attack_model(
             input_shape=loaded.input_shape if loaded is not None else data.image_shape,
             output_names=loaded.output_names if loaded is not None else None,
             progress=progress,
+            origin=origin_of(loaded, data, command, seed),
         )
-    document = {
-        **findings.to_dict(),
-        "source": describe_source(loaded),
-        "data": describe_data(data),
-        "reproduce": describe_run(command, seed),
-    }
-    return AttackReport(document)
+    return AttackReport(findings)
 
 
 def class_index(loaded: LoadedModel | None, value: int | str | None) -> int | None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
+from msgspec.structs import replace
 from torch import Tensor, nn
 
 from bilens.algebra.approximation.quadratic_fit import THRESHOLD
-from bilens.api.comparison import difference_document, outcome_document
+from bilens.api.comparison import baseline_source, with_conditions
 from bilens.api.given_model import given_model
 from bilens.api.layer_audit import audit_model_layers, is_one_exact_layer
 from bilens.api.layer_subjects import layer_subjects
-from bilens.api.provenance import describe_data, describe_run, describe_source
+from bilens.api.provenance import describe_data, origin_of
 from bilens.api.table_audit import audit_table, has_columns, in_units_of
 from bilens.base.errors import UsageError
 from bilens.data.images import ImageDataset
@@ -27,9 +27,9 @@ from bilens.findings.layers.reading import Extent, open_layer
 from bilens.findings.subject import LabelledImages, Progress, silent
 from bilens.io.estimator_reader import from_sklearn
 from bilens.io.load import LoadedModel
-from bilens.report.audit_report import AuditReport
-from bilens.report.layer_audit_report import LayerAuditReport
-from bilens.report.table_report import TableReport
+from bilens.records.difference import Difference
+from bilens.records.verdict import passes
+from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
 
 CLASS_SAMPLES = 99  # rotations for the classes of a classifier
 
@@ -163,23 +163,17 @@ def audit_one_layer(
         null_samples=null_samples,
         seed=seed,
         progress=progress,
+        origin=origin_of(loaded, data, command, seed),
     )
     opened = open_layer(subject, seed)
     verdict = findings.verdict + judge_one_layer(subject, opened, seed)
     difference = None
     if before is not None:
-        difference = (compare_with(before[0], opened, Extent(0, seed), vectors=True),)
-        verdict += judge_difference(difference)
-    findings = replace(findings, verdict=verdict)
-    document = {
-        **findings.to_dict(),
-        **outcome_document(conditions, verdict, findings.passed),
-        "difference": difference_document(difference, baseline),
-        "source": describe_source(loaded),
-        "data": describe_data(data),
-        "reproduce": describe_run(command, seed),
-    }
-    return AuditReport(document)
+        changes = (compare_with(before[0], opened, Extent(0, seed), vectors=True),)
+        difference = Difference(baseline_source(baseline), changes)
+        verdict += judge_difference(changes)
+    findings = replace(findings, verdict=verdict, passed=passes(verdict), difference=difference)
+    return AuditReport(with_conditions(findings, conditions))
 
 
 def labelled(data: ImageDataset | tuple[Tensor, Tensor] | None) -> LabelledImages | None:

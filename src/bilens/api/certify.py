@@ -7,13 +7,13 @@ from torch import Tensor, nn
 from bilens.api.approximate_reading import offering_a_fit
 from bilens.api.audit import labelled
 from bilens.api.given_model import given_model
-from bilens.api.provenance import describe_data, describe_run, describe_source
+from bilens.api.provenance import origin_of
 from bilens.data.images import ImageDataset
 from bilens.findings.guarantees.certificate import certify_classifier
 from bilens.findings.guarantees.guarantees import SAMPLES
 from bilens.findings.subject import Progress, silent
 from bilens.io.load import LoadedModel
-from bilens.report.certificate_report import CertificateReport
+from bilens.report.reports import CertificateReport
 
 
 def certify_model(
@@ -73,11 +73,6 @@ def certify_model(
             radius=radius,
             seed=seed,
             progress=progress,
+            origin=origin_of(loaded, data, command, seed),
         )
-    document = {
-        **certificate.to_dict(),
-        "source": describe_source(loaded),
-        "data": describe_data(data),
-        "reproduce": describe_run(command, seed),
-    }
-    return CertificateReport(document)
+    return CertificateReport(certificate)

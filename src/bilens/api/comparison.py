@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from typing import TypeVar
+
+from msgspec.structs import replace
 
 from bilens.api.provenance import describe_source
 from bilens.findings.conditions import Condition, judge_conditions
-from bilens.findings.difference.records import LayerDifference
-from bilens.findings.records import Finding
-from bilens.io.load import LoadedModel
+from bilens.records.audit import Audit
+from bilens.records.difference import BaselineSource
+from bilens.records.layer_audit import LayerAudit
+from bilens.records.table_audit import TableAudit
+
+AnyAudit = TypeVar("AnyAudit", Audit, LayerAudit, TableAudit)
 
 
-def difference_document(
-    layers: Sequence[LayerDifference] | None, baseline: object
-) -> dict[str, Any] | None:
-    """Return the difference as JSON values; None without a baseline."""
-    if layers is None:
-        return None
-    source = describe_source(baseline if isinstance(baseline, LoadedModel) else None)
-    return {
-        "baseline": {key: source[key] for key in ("path", "weights_sha256")},
-        "layers": [asdict(layer) for layer in layers],
-    }
+def baseline_source(baseline: object) -> BaselineSource:
+    """Return where the model comes from that another one is compared with."""
+    source = describe_source(baseline)
+    return BaselineSource(source.path, source.weights_sha256)
 
 
-def outcome_document(
-    conditions: Sequence[Condition], verdict: Sequence[Finding], passed: bool
-) -> dict[str, Any]:
-    """Return whether an audit passed, and how each condition ended; None without conditions."""
-    judged = judge_conditions(conditions, verdict)
-    return {
-        "passed": passed and not any(item.failed for item in judged),
-        "conditions": [asdict(item) for item in judged] or None,
-    }
+def with_conditions(audit: AnyAudit, conditions: Sequence[Condition]) -> AnyAudit:
+    """Return an audit that also fails where a condition does."""
+    judged = judge_conditions(conditions, audit.verdict)
+    passed = audit.passed and not any(item.failed for item in judged)
+    return replace(audit, passed=passed, conditions=judged or None)

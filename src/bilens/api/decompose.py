@@ -16,10 +16,11 @@ from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.api.decomposition_request import Request
 from bilens.api.input_moments import InputMoments
 from bilens.api.layer_job import LayerJob, prepare
-from bilens.findings.chance import Chance
-from bilens.findings.decomposition import LayerDecomposition, summarise_spectra
+from bilens.findings.decomposition import summarise_spectra
 from bilens.findings.rank_chance import rank_chances
 from bilens.io.load import LoadedModel
+from bilens.records.decomposition import LayerDecomposition
+from bilens.records.verdict import NullInterval
 
 Progress = Callable[[str, int, int], None]
 
@@ -97,28 +98,28 @@ def run_job(
         eigs = select(eigs, request.top, request.which)
         chances = levels_of_chance(job, finite.all(dim=1), progress)
     record = LayerDecomposition(
-        job.outputs.layer,
-        request.basis,
-        job.outputs.kind,
-        job.read.reading,
-        request.which,
-        "whole" if job.whole else "top",
-        eigs.method,
-        request.precision,
-        f.sizes.d_in,
-        f.sizes.d_hidden,
-        f.sizes.d_out,
-        job.null_samples,
-        summarise_spectra(eigs, job.read.names, read.tensor.traces(), ranks, chances),
-        job.layer.approximation,
-        job.layer.about_input,
+        layer=job.outputs.layer,
+        basis=request.basis,
+        output_kind=job.outputs.kind,
+        reading=job.read.reading,
+        which=request.which,
+        spectrum="whole" if job.whole else "top",
+        method=eigs.method,
+        precision=request.precision,
+        d_in=f.sizes.d_in,
+        d_hidden=f.sizes.d_hidden,
+        d_out=f.sizes.d_out,
+        null_samples=job.null_samples,
+        outputs=summarise_spectra(eigs, job.read.names, read.tensor.traces(), ranks, chances),
+        approximation=job.layer.approximation,
+        about_input=job.layer.about_input,
     )
     return Decomposition(record, eigs)
 
 
 def levels_of_chance(
     job: LayerJob, decomposed: torch.Tensor, progress: Progress
-) -> Sequence[Chance | None] | None:
+) -> Sequence[NullInterval | None] | None:
     """Return the level of chance of each effective rank; None where an output has no rank.
 
     Args:

@@ -21,6 +21,7 @@ from bilens.base.atomic import write_files
 from bilens.base.errors import CheckpointError, InterruptedRunError, OutputExistsError
 from bilens.base.files import read_json
 from bilens.io.load import LoadedModel
+from bilens.records.base import to_json
 from bilens.train.run_folder import interruptible
 from bilens.version import VERSION
 
@@ -98,7 +99,7 @@ def decompose_layers(
     about = {
         "data": None if inputs is None else inputs.about,
         "exactness": None if model.compare is None else model.exactness.to_dict(),
-        "reproduce": describe_run(command, request.seed),
+        "reproduce": to_json(describe_run(command, request.seed)),
     }
     try:
         for name in left:
@@ -108,7 +109,7 @@ def decompose_layers(
                 else prepare(model, request, name, inputs, memory_limit)
             )
             result = run_job(job, memory_limit, progress)
-            record = {**result.record.to_dict(), **identity, **about}
+            record = {**to_json(result.record), **identity, **about}
             with interruptible() as interrupted:  # a first Ctrl-C waits for both files
                 if folder is not None:
                     save(LayerFiles.of(folder, name), result, record)

@@ -9,7 +9,7 @@ from bilens.algebra.eigen.cost import Method, Precision
 from bilens.algebra.eigen.ranking import Which
 from bilens.base.checks import check_count
 from bilens.base.errors import UsageError
-from bilens.findings.chance import MINIMUM_SAMPLES
+from bilens.findings.null_interval import MINIMUM_SAMPLES
 from bilens.findings.subject import SEED_LIMIT
 
 Basis = Literal["input", "embedding", "whitened"]

@@ -16,8 +16,8 @@ from bilens.data.images import ImageDataset
 from bilens.findings.subject import Progress, silent
 from bilens.io.load import load
 from bilens.io.model_folder import CONFIG_NAME
-from bilens.report.audit_report import AuditReport
 from bilens.report.plates import eigenvector_plate
+from bilens.report.reports import AuditReport
 from bilens.train.run_files import CHECKPOINTS, OWN_FILES, RUN_NAME
 from bilens.train.tasks.image import EpochMetrics, Recipe, train_in_folder
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bilens.api.approximate_reading import offering_a_fit
-from bilens.api.provenance import describe_data, describe_run, describe_source
+from bilens.api.provenance import describe_run, describe_source, image_origin
 from bilens.base.errors import UsageError
 from bilens.base.files import file_sha256
 from bilens.data.columns import read_columns
@@ -19,11 +18,12 @@ from bilens.data.images import ImageDataset
 from bilens.findings.audit import class_centred
 from bilens.findings.explanation import explain
 from bilens.findings.input_attribution import attribute_prediction
-from bilens.findings.records import SCHEMA_VERSION, ModelSummary
 from bilens.findings.subject import LabelledImages, in_float64, summarise
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import in_standard_units
+from bilens.records.base import SCHEMA_VERSION, to_json
+from bilens.records.verdict import ModelSummary
 
 Baseline = Literal["zeros", "mean"]
 
@@ -65,8 +65,8 @@ def explain_image(
     return {
         **explained(model, summary, data.test_images[list(indices)], labels, indices, start),
         "baseline": baseline,
-        "data": describe_data(data),
-        "reproduce": describe_run(command, 0),
+        "data": to_json(image_origin(data)),
+        "reproduce": to_json(describe_run(command, 0)),
     }
 
 
@@ -121,7 +121,7 @@ def explain_rows(
             "num_images": len(rows.values),
             "sha256": file_sha256(table),
         },
-        "reproduce": describe_run(command, 0),
+        "reproduce": to_json(describe_run(command, 0)),
     }
 
 
@@ -180,18 +180,18 @@ def explained(
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": "explanation",
-        "model": asdict(summary),
+        "model": to_json(summary),
         "baseline": "",
         "explanations": [
             {
-                **asdict(item),
+                **to_json(item),
                 "attributions": [
-                    asdict(part) for part in attribute_prediction(f, x, start, item.label)
+                    to_json(part) for part in attribute_prediction(f, x, start, item.label)
                 ],
             }
             for item, x in zip(explanations, inputs, strict=True)
         ],
-        "source": describe_source(model),
+        "source": to_json(describe_source(model)),
     }
 
 

@@ -14,9 +14,9 @@ from bilens.algebra.approximation.quadratic_fit import SAMPLES, THRESHOLD, Quadr
 from bilens.api.provenance import describe_run, describe_source
 from bilens.api.quadratic_fit import Subject, quadratic_fit
 from bilens.base.errors import UsageError
-from bilens.findings.records import SCHEMA_VERSION
 from bilens.io.load import LoadedModel
 from bilens.nn.layer_view import LayerView
+from bilens.records.base import SCHEMA_VERSION, to_json
 
 WHOLE = "model"  # what the layers one behind the other are called
 
@@ -86,10 +86,10 @@ def fit_layers_of(
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": "quadratic fit",
-        "source": describe_source(model),
+        "source": to_json(describe_source(model)),
         "num_rows": None if data is None else len(data),
         "fits": found,
-        "reproduce": describe_run(command, seed),
+        "reproduce": to_json(describe_run(command, seed)),
     }
 
 

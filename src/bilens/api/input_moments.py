@@ -10,11 +10,12 @@ from typing import Any
 from torch import Tensor
 
 from bilens.api.judging_data import find_test_data
-from bilens.api.provenance import describe_data
+from bilens.api.provenance import image_origin
 from bilens.base.errors import UsageError
 from bilens.data.images import ImageDataset
 from bilens.data.moments import mean_and_covariance
 from bilens.io.load import LoadedModel
+from bilens.records.base import to_json
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,10 +35,12 @@ class InputMoments:
 
 def moments_of(data: ImageDataset) -> InputMoments:
     """Return the moments of the training images of a data set."""
-    about = describe_data(data)
-    assert about is not None, "there are data"
-    about = {**about, "split": "training", "num_images": len(data.train_images)}
-    return InputMoments(*mean_and_covariance(data.train_images), about)
+    values = {
+        **to_json(image_origin(data)),
+        "split": "training",
+        "num_images": len(data.train_images),
+    }
+    return InputMoments(*mean_and_covariance(data.train_images), values)
 
 
 def find_moments(

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
 
-from bilens.api.comparison import difference_document, outcome_document
+from bilens.api.comparison import baseline_source, with_conditions
 from bilens.api.layer_subjects import layer_subjects
-from bilens.api.provenance import describe_run, describe_source
+from bilens.api.provenance import origin_of
 from bilens.base.errors import UsageError
 from bilens.findings.accuracy import share_right
 from bilens.findings.conditions import Condition
 from bilens.findings.layers.audit import audit_layers
 from bilens.findings.layers.reading import Extent
-from bilens.findings.records import Share
 from bilens.findings.subject import LabelledImages, Progress
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearClassifier
-from bilens.report.layer_audit_report import LayerAuditReport
+from bilens.records.layer_audit import LayeredModel
+from bilens.records.origin import DataOrigin
+from bilens.records.verdict import Share
+from bilens.report.reports import LayerAuditReport
 
 
 def audit_model_layers(
     model: LoadedModel | nn.Module,
     data: LabelledImages | None,
-    about_data: dict[str, Any] | None,
+    about_data: DataOrigin | None,
     extent: Extent,
     command: str | None,
     progress: Progress,
@@ -57,17 +58,11 @@ def audit_model_layers(
         seed=extent.seed,
         threshold=extent.threshold,
         progress=progress,
+        model=describe_model(model, len(subjects)),
+        against=baseline_source(baseline),
+        origin=origin_of(model, about_data, command, extent.seed),
     )
-    document = {
-        **findings.to_dict(),
-        **outcome_document(conditions, findings.verdict, findings.passed),
-        "difference": difference_document(findings.difference, baseline),
-        "model": describe_model(model, len(subjects)),
-        "source": describe_source(model if isinstance(model, LoadedModel) else None),
-        "data": about_data,
-        "reproduce": describe_run(command, extent.seed),
-    }
-    return LayerAuditReport(document)
+    return LayerAuditReport(with_conditions(findings, conditions))
 
 
 def module_of(model: LoadedModel | nn.Module) -> nn.Module | None:
@@ -102,7 +97,7 @@ def accuracy_of(module: nn.Module | None, data: LabelledImages) -> Share:
     return share_right(scores.argmax(dim=1), data.labels)
 
 
-def describe_model(model: LoadedModel | nn.Module, num_layers: int) -> dict[str, object]:
+def describe_model(model: LoadedModel | nn.Module, num_layers: int) -> LayeredModel:
     """Return what the model is."""
     module = module_of(model)
     if module is not None:
@@ -111,4 +106,4 @@ def describe_model(model: LoadedModel | nn.Module, num_layers: int) -> dict[str,
         assert isinstance(model, LoadedModel), "one of them is there"
         kind = model.provenance.get("format", "layers of another library")
         dtype = next(iter(model.layers.values())).dtype
-    return {"kind": kind, "num_layers": num_layers, "dtype": str(dtype).removeprefix("torch.")}
+    return LayeredModel(kind, num_layers, str(dtype).removeprefix("torch."))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from bilens.algebra.eigen.eigendecompose import plan_eigendecomposition
@@ -17,6 +17,7 @@ from bilens.base.errors import MemoryLimitError
 from bilens.base.memory import MEMORY_LIMIT_VARIABLE, readable
 from bilens.findings.rank_chance import null_estimate
 from bilens.io.load import LoadedModel
+from bilens.records.base import to_json
 
 WHOLE_WIDTH, WHOLE_OUTPUTS = 1024, 128  # the largest that "auto" reads whole
 WHOLE_WORK = 3e11  # outputs · width³, with the rotations: a minute by the costs of the eigensolver
@@ -78,7 +79,7 @@ class LayerJob:
             "peak_bytes": self.peak_bytes,
             "limit_bytes": plan.limit_bytes,
             "reason": plan.reason,
-            "approximation": None if said is None else asdict(said),
+            "approximation": None if said is None else to_json(said),
         }
 
 

@@ -17,9 +17,10 @@ from bilens.api.approximate_reading import offer_of
 from bilens.api.decomposition_request import Basis
 from bilens.api.input_moments import InputMoments
 from bilens.base.errors import NotQuadraticError, UsageError
-from bilens.findings.decomposition import Approximation
+from bilens.findings.decomposition import approximation_quality
 from bilens.io.load import LayerView, LoadedModel
 from bilens.nn import BilinearClassifier
+from bilens.records.decomposition import ApproximationQuality
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +38,7 @@ class LayerMap:
     f: QuadraticMap
     behind: QuadraticMap
     embedding: Tensor | None
-    approximation: Approximation | None = None
+    approximation: ApproximationQuality | None = None
     about_input: str = ""
 
 
@@ -85,7 +86,7 @@ def layer_map(
         raise UsageError(f"{kind_of(model)} has no embedding: use --basis input.")
     if not view.exact:
         fit = stand_in(view, name)
-        said = Approximation.of(fit, view.activation.name)
+        said = approximation_quality(fit, view.activation.name)
         mapped = LayerMap(fit.quadratic_map, fit.quadratic_map, None, said, view.about_input)
     elif isinstance(module, BilinearClassifier):
         mapped = layer_of(module, [*model.layers].index(name), basis)

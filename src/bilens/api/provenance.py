@@ -16,50 +16,52 @@ from torch import Tensor
 
 from bilens.data.images import ImageDataset
 from bilens.io.load import LoadedModel
+from bilens.records.origin import IN_MEMORY, DataOrigin, Origin, Run, Source
 from bilens.version import VERSION
 
 
-def describe_source(loaded: LoadedModel | None) -> dict[str, Any]:
+def origin_of(
+    model: object,
+    data: ImageDataset | tuple[Tensor, Tensor] | DataOrigin | None,
+    command: str | None,
+    seed: int,
+) -> Origin:
+    """Return where weights and data come from, and the run."""
+    described = data if isinstance(data, DataOrigin) else describe_data(data)
+    return Origin(describe_source(model), described, describe_run(command, seed))
+
+
+def describe_source(model: object) -> Source:
     """Return where the weights come from; a module in memory has no file."""
-    if loaded is None:
-        return {"path": "", "weights_sha256": "", "provenance": {}}
-    return {
-        "path": loaded.source,
-        "weights_sha256": loaded.weights_sha256,
-        "provenance": dict(loaded.provenance),
-    }
+    if not isinstance(model, LoadedModel):
+        return IN_MEMORY
+    return Source(model.source, model.weights_sha256, dict(model.provenance))
 
 
-def describe_data(data: ImageDataset | tuple[Tensor, Tensor] | None) -> dict[str, Any] | None:
+def describe_data(data: ImageDataset | tuple[Tensor, Tensor] | None) -> DataOrigin | None:
     """Return which images the accuracy is of."""
     if data is None:
         return None
     if isinstance(data, ImageDataset):
-        return {
-            "name": data.name,
-            "source": data.source,
-            "source_kind": data.source_kind,
-            "num_images": len(data.test_images),
-            "sha256": data.fingerprint,
-        }
-    return {
-        "name": "",
-        "source": "tensors passed by the caller",
-        "source_kind": "tensors",
-        "num_images": len(data[0]),
-        "sha256": "",
-    }
+        return image_origin(data)
+    return DataOrigin("", "tensors passed by the caller", "tensors", len(data[0]), "")
 
 
-def describe_run(command: str | None, seed: int) -> dict[str, Any]:
-    """Return what is needed to run the same again: command, seed, versions, hardware, date."""
-    return {
-        "command": this_command() if command is None else command,
-        "seed": seed,
-        "versions": versions(),
-        "hardware": f"{processor()}, {torch.get_num_threads()} threads",
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-    }
+def image_origin(data: ImageDataset) -> DataOrigin:
+    """Return which images a data set has."""
+    number = len(data.test_images)
+    return DataOrigin(data.name, data.source, data.source_kind, number, data.fingerprint)
+
+
+def describe_run(command: str | None, seed: int) -> Run:
+    """Return what is needed to run the same again."""
+    return Run(
+        command=this_command() if command is None else command,
+        seed=seed,
+        versions=versions(),
+        hardware=f"{processor()}, {torch.get_num_threads()} threads",
+        date=datetime.now(UTC).strftime("%Y-%m-%d"),
+    )
 
 
 def versions() -> dict[str, str]:
@@ -67,7 +69,7 @@ def versions() -> dict[str, str]:
     return {
         "bilens": VERSION,
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "numpy": np.__version__,
     }
 

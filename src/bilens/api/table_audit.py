@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bilens.api.comparison import outcome_document
+from bilens.api.comparison import with_conditions
 from bilens.api.layer_audit import is_one_exact_layer
-from bilens.api.provenance import describe_data, describe_run, describe_source
+from bilens.api.provenance import describe_data, origin_of
 from bilens.base.errors import UsageError
 from bilens.base.files import file_sha256
 from bilens.data.answers import read_answers
@@ -22,7 +21,8 @@ from bilens.findings.table_audit import LabelledRows, NamedColumns, audit_column
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import in_standard_units
-from bilens.report.table_report import TableReport
+from bilens.records.origin import DataOrigin
+from bilens.report.reports import TableReport
 
 
 def has_columns(model: LoadedModel | nn.Module) -> bool:
@@ -63,16 +63,9 @@ def audit_table(
     outputs = model.output_names or tuple(map(str, range(module.head.out_features)))
     columns = NamedColumns(names, outputs, numbers(model.input_mean), numbers(model.input_scale))
     rows, about = read_rows(model, data, names, outputs)
-    findings = audit_columns(module, columns, rows, seed)
-    return TableReport(
-        {
-            **findings.to_dict(),
-            **outcome_document(conditions, findings.verdict, findings.passed),
-            "source": describe_source(model),
-            "data": about,
-            "reproduce": describe_run(command, seed),
-        }
-    )
+    origin = origin_of(model, about, command, seed)
+    findings = audit_columns(module, columns, rows, seed, origin)
+    return TableReport(with_conditions(findings, conditions))
 
 
 def in_units_of(
@@ -104,7 +97,7 @@ def read_rows(
     data: Path | tuple[Tensor, Tensor] | None,
     names: tuple[str, ...],
     outputs: tuple[str, ...],
-) -> tuple[LabelledRows | None, dict[str, Any] | None]:
+) -> tuple[LabelledRows | None, DataOrigin | None]:
     """Return rows with their answers, and where they come from."""
     if data is None:
         return None, None
@@ -121,10 +114,4 @@ def read_rows(
     sha256 = file_sha256(data)
     seen = sha256 == model.provenance.get("data_table_sha256")
     rows = LabelledRows(values, read_answers(data, target_name, outputs), seen)
-    return rows, {
-        "name": data.name,
-        "source": str(data),
-        "source_kind": "table",
-        "num_images": len(values),
-        "sha256": sha256,
-    }
+    return rows, DataOrigin(data.name, str(data), "table", len(values), sha256)

@@ -23,8 +23,8 @@ from bilens.interp.traced_layer import (
     open_sae,
 )
 from bilens.io.load import LoadedModel
-from bilens.report.trace_document import KIND, SCHEMA_VERSION
-from bilens.report.trace_report import TraceReport
+from bilens.records.base import SCHEMA_VERSION, to_json
+from bilens.report.reports import TraceReport
 from bilens.train.corpus import CorpusOptions
 
 CHECKED_INPUTS = 256  # random inputs on which map and module are compared
@@ -141,12 +141,12 @@ def trace(
         }
     document = {
         "schema_version": SCHEMA_VERSION,
-        "kind": KIND,
+        "kind": "trace",
         **describe_layer(subject),
         **found,
         "seed": seed,
-        "source": describe_source(subject.loaded),
-        "reproduce": describe_run(command, seed),
+        "source": to_json(describe_source(subject.loaded)),
+        "reproduce": to_json(describe_run(command, seed)),
     }
     return TraceReport(document)
 

@@ -63,11 +63,15 @@ def circuit_values(
     features: list[int] = circuit.features.tolist()
     return {
         "latent": latent,
-        "place": ranking.order.tolist().index(latent) + 1,
+        "position": ranking.order.tolist().index(latent) + 1,
         "output": output,
         "spectrum": spectrum_values(pairs, readings, trace.nearest, latent, reader.name),
-        "self": entry_values(interactions.self_interactions, float(interactions.self_share)),
-        "cross": entry_values(interactions.cross_interactions, float(interactions.cross_share)),
+        "self_interactions": entry_values(
+            interactions.self_interactions, float(interactions.self_share)
+        ),
+        "cross_interactions": entry_values(
+            interactions.cross_interactions, float(interactions.cross_share)
+        ),
         "features": features,
         "matrix": circuit.matrix.tolist(),
         "linear": circuit.linear.tolist(),

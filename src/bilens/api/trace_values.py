@@ -114,7 +114,7 @@ def spectrum_values(
         "num_eigenvalues": pairs.eigenvectors.shape[-1],
         "norm": float(pairs.norm),
         "explained": float(pairs.explained),
-        "noise": float(pairs.noise),
+        "rounding_bound": float(pairs.noise),
         "complete": bool(pairs.complete),
         "eigenvectors": vectors,
     }

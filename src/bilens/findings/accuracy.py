@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.eigen.decomposition import EigenDecomposition
-from bilens.findings.records import Share, TruncationPoint
+from bilens.records.audit import TruncationPoint
+from bilens.records.verdict import Share
 
 KEPT = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200, 300)
 LEVEL = 0.95

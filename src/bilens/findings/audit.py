@@ -13,12 +13,11 @@ from bilens.algebra.status import Status
 from bilens.base.checks import check_count
 from bilens.base.errors import UsageError
 from bilens.findings.accuracy import share_right, truncation_curve
-from bilens.findings.chance import MINIMUM_SAMPLES
 from bilens.findings.effects import gauge_free
 from bilens.findings.exactness import check_exactness
 from bilens.findings.explanation import choose_examples, explain
 from bilens.findings.guarantees.guarantees import ClassForms, Extent, classifier_guarantees
-from bilens.findings.records import AuditFindings, Exactness, Explanation, TruncationPoint
+from bilens.findings.null_interval import MINIMUM_SAMPLES
 from bilens.findings.spectra import read_classes
 from bilens.findings.subject import (
     SEED_LIMIT,
@@ -31,6 +30,9 @@ from bilens.findings.subject import (
 from bilens.findings.verdict import judge, judge_warnings
 from bilens.findings.warnings import read_warnings
 from bilens.nn import BilinearClassifier
+from bilens.records.audit import Audit, Explanation, TruncationPoint
+from bilens.records.origin import UNKNOWN, Origin
+from bilens.records.verdict import Exactness, passes
 
 
 def audit_classifier(
@@ -43,7 +45,8 @@ def audit_classifier(
     null_samples: int = 99,
     seed: int = 0,
     progress: Progress = silent,
-) -> AuditFindings:
+    origin: Origin = UNKNOWN,
+) -> Audit:
     """Return what the weights of a one-layer bilinear classifier say; the model is not changed.
 
     Cost: classes · O(in³) for the spectra; null_samples · classes · O(min(in, 2·hidden)³) for
@@ -58,6 +61,7 @@ def audit_classifier(
         null_samples: rotations for the level of chance.
         seed: of the rotations and of the random inputs.
         progress: called with (stage, done, total).
+        origin: of weights and data.
 
     Raises:
         UsageError: If the module is not a classifier of ours or has one class only, or
@@ -123,19 +127,23 @@ def audit_classifier(
         centred = outputs_of(f, centred=True)
         forms = ClassForms(module, f, centred, eigs)
         proven = classifier_guarantees(forms, data, Extent(), progress)
-    return AuditFindings(
-        summary,
-        exactness,
-        accuracy,
-        classes,
-        truncation,
-        explanations,
-        verdict,
-        proven,
-        overfitting,
-        triggers,
-        null_samples,
-        seed,
+    return Audit(
+        passed=passes(verdict),
+        model=summary,
+        exactness=exactness,
+        accuracy=accuracy,
+        classes=classes,
+        truncation=truncation,
+        explanations=explanations,
+        verdict=verdict,
+        guarantees=proven,
+        overfitting=overfitting,
+        triggers=triggers,
+        null_samples=null_samples,
+        seed=seed,
+        source=origin.source,
+        data=origin.data,
+        reproduce=origin.reproduce,
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from bilens.base.errors import UsageError
-from bilens.findings.records import Finding
+from bilens.records.verdict import Finding, JudgedCondition
 
 COMPARED: Final[dict[str, Callable[[float, float], bool]]] = {
     "<": operator.lt,
@@ -42,7 +42,7 @@ RULES: Final[dict[str, Rule]] = {
     "accuracy": Rule(needs="data"),
     "few_directions": Rule("k", needs="data"),
     "r_squared": Rule(needs="data"),
-    "beyond_chance": Rule("least"),
+    "beyond_null": Rule("least"),
     "overfitting": Rule("gap", bad=">"),
     "trigger": Rule("score", bad=">"),
     "non_finite": Rule(bad=">"),
@@ -77,16 +77,6 @@ class Condition:
 
     def __str__(self) -> str:
         return self.rule if self.limit is None else f"{self.rule}{self.operator}{self.limit:g}"
-
-
-@dataclass(frozen=True)
-class JudgedCondition:
-    """How a condition ended; it also fails where its rule had nothing to judge (value None)."""
-
-    condition: str
-    rule: str
-    value: float | None
-    failed: bool
 
 
 def parse_conditions(texts: Sequence[str], *, data: bool, baseline: bool) -> tuple[Condition, ...]:

@@ -2,55 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from bilens.algebra.directions import output_form, outputs_of
 from bilens.algebra.interactions.streaming_statistics import RunningTop
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.records.table_audit import ColumnEffect, OutputEffects, PairEffect
 
 BLOCK_BYTES = 64 * 2**20  # a block of rows of one Q
-
-
-@dataclass(frozen=True)
-class ColumnEffect:
-    """A column alone: linear · z + square · z², for each unit of z in units of the output."""
-
-    column: int
-    linear: float
-    square: float  # q_ii
-    size: float  # √(linear² + 2 q_ii²): the standard deviation over a standard normal z
-
-
-@dataclass(frozen=True)
-class PairEffect:
-    """Two columns together: coefficient · z_i z_j."""
-
-    first: int
-    second: int
-    coefficient: float  # 2 q_ij; its size is the standard deviation, too
-
-
-@dataclass(frozen=True)
-class OutputEffects:
-    """One output, taken apart into columns and pairs.
-
-    For independent standard normal columns the parts are uncorrelated, and their squared sizes
-    add up to the variance of the output (the analysis of variance of a quadratic form).
-    """
-
-    index: int
-    name: str
-    constant: float  # of the form: the output at the mean of all columns
-    columns: tuple[ColumnEffect, ...]  # by falling size
-    pairs: tuple[PairEffect, ...]  # the strongest, by falling size
-    num_pairs: int  # pairs there are
-    variance: float
-    linear_share: float  # Σ b_i² / variance
-    square_share: float  # Σ 2 q_ii² / variance
-    pair_share: float  # Σ (2 q_ij)² / variance
 
 
 def gauge_free(f: QuadraticMap) -> QuadraticMap:

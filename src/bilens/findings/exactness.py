@@ -12,11 +12,12 @@ from bilens.algebra.directions import output_form
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_finite
 from bilens.base.errors import NonFiniteError
-from bilens.findings.records import Exactness
 from bilens.nn import BilinearClassifier
+from bilens.records.verdict import Exactness
 
 NUM_INPUTS = 1000
-TOLERANCES: dict[Literal["float32", "float64"], float] = {"float32": 1e-5, "float64": 1e-12}
+Precision = Literal["float32", "float64"]
+TOLERANCES: dict[Precision, float] = {"float32": 1e-5, "float64": 1e-12}
 
 
 def check_exactness(module: BilinearClassifier, seed: int) -> tuple[Exactness, ...]:
@@ -34,9 +35,7 @@ def check_exactness(module: BilinearClassifier, seed: int) -> tuple[Exactness, .
 
 
 @torch.no_grad()
-def _compare(
-    module: BilinearClassifier, precision: Literal["float32", "float64"], seed: int
-) -> Exactness:
+def _compare(module: BilinearClassifier, precision: Precision, seed: int) -> Exactness:
     dtype = torch.float32 if precision == "float32" else torch.float64
     twin = copy.deepcopy(module).to(dtype).eval()
     generator = torch.Generator().manual_seed(seed)
@@ -52,11 +51,14 @@ def _compare(
             f"(±{torch.finfo(dtype).max:.1e}), in which an audit compares the model with its "
             "reading: scale the weights down; a factor on the head's is a factor on every logit."
         ) from None
-    error = float((forward - reading).abs().max())
-    largest = float(forward.abs().max())
-    return Exactness(
-        precision, error, error / largest if largest > 0 else error, TOLERANCES[precision], len(x)
-    )
+    return compared(precision, forward, reading)
+
+
+def compared(precision: Precision, forward: Tensor, reading: Tensor) -> Exactness:
+    """Return how far two results of the same inputs are apart."""
+    error, largest = float((forward - reading).abs().max()), float(forward.abs().max())
+    relative, tolerance = error / largest if largest > 0 else error, TOLERANCES[precision]
+    return Exactness(precision, error, relative, tolerance, len(forward), relative <= tolerance)
 
 
 def read_densely(f: QuadraticMap, x: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from bilens.algebra.eigen.decomposition import Contributions, EigenDecomposition
 from bilens.base.errors import NumericalError
-from bilens.findings.records import ClassScore, Contribution, Explanation, drawn
+from bilens.findings.subject import drawn
+from bilens.records.audit import ClassScore, Contribution, Explanation
 
 SHOWN = 4  # contributions of each class
 GAP_TOLERANCE = 1e-10  # of the sum of all parts in size

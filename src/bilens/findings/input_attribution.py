@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -13,37 +12,11 @@ from bilens.algebra.directions import centred_directions, contrast_direction
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.shapley_interactions import top_interactions
 from bilens.base.errors import NumericalError
+from bilens.records.table_audit import InputAttribution, InputPair
 
 PAIRS = 5
 GAP_TOLERANCE = 1e-10  # of the sum of all parts in size
 Kind = Literal["class", "contrast", "output"]
-
-
-@dataclass(frozen=True)
-class InputPair:
-    """Two inputs and their Shapley interaction 2 q_ij Δ_i Δ_j, in logits."""
-
-    first: int
-    second: int
-    value: float
-
-
-@dataclass(frozen=True)
-class InputAttribution:
-    """A score taken apart by inputs: exact Shapley values, which are the integrated gradients.
-
-    The sum of `values` is score − score_at_baseline, up to `residual`.
-    """
-
-    kind: Kind  # "class": class-centred logit of `output`; "contrast": minus that of `rival`;
-    # "output": the only one there is, as it is
-    output: int
-    rival: int | None
-    score: float
-    score_at_baseline: float
-    residual: float  # of the sum
-    values: tuple[float, ...]  # φ, one for each input, in logits
-    pairs: tuple[InputPair, ...]  # by falling size
 
 
 def attribute_prediction(

@@ -15,9 +15,9 @@ from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.gram.input_gram import input_gram
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.findings.chance import chance
+from bilens.findings.null_interval import null_interval
 from bilens.findings.templates import gradients, moved, spot, usual_length
-from bilens.findings.warning_records import Overfitting, Score
+from bilens.records.audit import Overfitting, OverfittingPart
 
 LEADING = 10  # eigenvectors of each class, by |λ|
 FEWEST = 6  # rows and columns of an image for which there is a score
@@ -94,10 +94,12 @@ def read_overfitting(
     first = subject.eigs.eigenvectors[:, :LEADING]
     observed = readings(subject, subject.f, first, images)
     parts = [
-        Score(name, value, chance(torch.tensor([sample[name] for sample in null]).double()))
+        OverfittingPart(
+            name, value, null_interval(torch.tensor([sample[name] for sample in null]).double())
+        )
         for name, value in observed.items()
     ]
-    parts.append(Score("tail_mass", tail_mass(subject.eigs, subject.within_chance), None))
+    parts.append(OverfittingPart("tail_mass", tail_mass(subject.eigs, subject.within_chance), None))
     if min(subject.shape) < FEWEST:
         reason = "not_an_image" if min(subject.shape) == 1 else "too_small"
         return Overfitting(None, None, tuple(parts), reason)

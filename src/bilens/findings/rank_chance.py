@@ -11,7 +11,8 @@ from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null import null_memory, rotation_null
 from bilens.base.memory import MemoryEstimate
-from bilens.findings.chance import Chance, chance
+from bilens.findings.null_interval import null_interval
+from bilens.records.verdict import NullInterval
 
 LARGEST_EXPONENT = 1000  # of a scale: 2^±1000 can be written in float64
 
@@ -23,7 +24,7 @@ def rank_chances(
     seed: int,
     progress: Callable[[int], None],
     memory_limit: int | None = None,
-) -> tuple[Chance, ...]:
+) -> tuple[NullInterval, ...]:
     """Return the effective ranks that the rotation null gives, one level for each output.
 
     An effective rank has no scale, so the factors are brought to one where products of them
@@ -56,7 +57,7 @@ def rank_chances(
         memory_limit=memory_limit,
     )
     null.check_usable()
-    return tuple(chance(samples) for samples in null.effective_rank.T)
+    return tuple(null_interval(samples) for samples in null.effective_rank.T)
 
 
 def in_unit_scale(factor: Tensor) -> Tensor:

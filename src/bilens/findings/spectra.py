@@ -10,9 +10,10 @@ from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null import RotationNull
-from bilens.findings.chance import LEVEL, chance
-from bilens.findings.records import ClassReading, Eigenvector, drawn
+from bilens.findings.null_interval import LEVEL, null_interval
+from bilens.findings.subject import drawn
 from bilens.nn import BilinearClassifier
+from bilens.records.audit import ClassReading, Eigenvector
 
 SHOWN = 4  # eigenvectors of each sign
 
@@ -53,7 +54,7 @@ def read_classes(
             significant_positive=int((certain[index] > upper[index]).sum()),
             significant_negative=int((certain[index] < lower[index]).sum()),
             effective_rank=float(effective_rank(certain[index])),
-            effective_rank_chance=chance(null.effective_rank[:, index]),
+            effective_rank_null=null_interval(null.effective_rank[:, index]),
             effective_rank_raw=float(raw[index]),
             effective_rank_embedding=float(embedding[index]),
             frobenius_norm=float(eigs.norm[index]),

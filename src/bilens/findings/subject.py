@@ -11,15 +11,21 @@ from torch import Tensor
 
 from bilens.base.checks import check_float_tensor
 from bilens.base.errors import ShapeError
-from bilens.findings.records import ModelSummary
 from bilens.nn import BilinearClassifier
+from bilens.records.verdict import ModelSummary
 
+DRAWN_DIGITS = 5  # decimals of vectors that are only drawn; they have unit length
 SEED_LIMIT = 2**32  # torch's generator uses no more bits of a seed
 Progress = Callable[[str, int, int], None]
 
 
 def silent(_stage: str, _done: int, _total: int) -> None:
     """Report no progress."""
+
+
+def drawn(tensor: Tensor) -> tuple[float, ...]:
+    """Return a vector as numbers that are precise enough to draw it."""
+    return tuple(round(value, DRAWN_DIGITS) for value in tensor.tolist())
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,15 +16,16 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_finite
 from bilens.base.errors import ShapeError
 from bilens.findings.accuracy import share_right
-from bilens.findings.effects import OutputEffects, gauge_free, output_effects
-from bilens.findings.exactness import TOLERANCES, read_densely
+from bilens.findings.effects import gauge_free, output_effects
+from bilens.findings.exactness import TOLERANCES, compared, read_densely
 from bilens.findings.explanation import choose_examples
 from bilens.findings.input_attribution import attribute_prediction
-from bilens.findings.loudest_values import loudest_values
-from bilens.findings.records import Exactness, Finding
-from bilens.findings.table_records import RowReading, TableFindings, TableModel, TableScore
+from bilens.findings.worst_case_inputs import worst_case_inputs
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import in_standard_units
+from bilens.records.origin import UNKNOWN, Origin
+from bilens.records.table_audit import OutputEffects, RowReading, TableAudit, TableModel, TableScore
+from bilens.records.verdict import Exactness, Finding, passes
 
 NUM_INPUTS = 1000
 LISTED_PAIRS = 20  # of each output
@@ -64,8 +65,12 @@ class NamedColumns:
 
 
 def audit_columns(
-    module: BilinearClassifier, columns: NamedColumns, rows: LabelledRows | None, seed: int = 0
-) -> TableFindings:
+    module: BilinearClassifier,
+    columns: NamedColumns,
+    rows: LabelledRows | None,
+    seed: int = 0,
+    origin: Origin = UNKNOWN,
+) -> TableAudit:
     """Return what the weights of a model of a table say; the model is not changed.
 
     Cost: O(hidden · columns²) for each output.
@@ -75,6 +80,7 @@ def audit_columns(
         columns: names, and units.
         rows: to judge and to take apart; None for the weights alone.
         seed: of the random inputs that model and formula are compared on.
+        origin: of weights and rows.
 
     Raises:
         NotQuadraticError: If the model is gated or has more than one layer.
@@ -89,7 +95,7 @@ def audit_columns(
         exactness = compare(module, f, mean, scale, seed)
         effects = output_effects(gauge_free(f), columns.outputs, LISTED_PAIRS)
         known = columns.mean is not None and columns.scale is not None
-        loudest = loudest_values(gauge_free(f)) if known else ()
+        worst = worst_case_inputs(gauge_free(f)) if known else ()
         score: TableScore | None = None
         readings: tuple[RowReading, ...] = ()
         if rows is not None:
@@ -115,7 +121,20 @@ def audit_columns(
         columns.inputs,
     )
     verdict = judge(exactness, effects, score, rows is not None and rows.seen)
-    return TableFindings(model, exactness, score, effects, loudest, readings, verdict, seed)
+    return TableAudit(
+        passed=passes(verdict),
+        model=model,
+        exactness=exactness,
+        score=score,
+        outputs=effects,
+        worst_case_inputs=worst,
+        rows=readings,
+        verdict=verdict,
+        seed=seed,
+        source=origin.source,
+        data=origin.data,
+        reproduce=origin.reproduce,
+    )
 
 
 def compare(
@@ -135,9 +154,7 @@ def compare(
         twin = copy.deepcopy(module).to(dtype)
         forward = check_finite("the forward pass", twin((mean + scale * z).to(dtype))).double()
         formula = check_finite("the reading", read_densely(f, z))
-        error, largest = float((forward - formula).abs().max()), float(forward.abs().max())
-        relative = error / largest if largest > 0 else error
-        found.append(Exactness(precision, error, relative, TOLERANCES[precision], len(z)))
+        found.append(compared(precision, forward, formula))
     return tuple(found)
 
 

@@ -12,10 +12,10 @@ from torch.nn import functional
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.findings.chance import chance
 from bilens.findings.matched_filter import correlate, local_scale, matched_filter
+from bilens.findings.null_interval import null_interval
 from bilens.findings.templates import gradients, usual_length
-from bilens.findings.warning_records import Triggers, TriggerWindow
+from bilens.records.audit import Patch, Triggers
 
 SIDES = (3, 4)  # pixels of the squares
 THRESHOLD = 7.0  # 95 % of the clean models that fixed it are below (docs/benchmarks/power.md)
@@ -44,8 +44,8 @@ def read_triggers(
     found = () if reason else loudest(f, templates, shape)
     if not found:
         return Triggers(None, None, None, (), reason or "flat")
-    by_chance = chance(torch.tensor(null, dtype=torch.float64))
-    return Triggers(found[0].score, THRESHOLD, by_chance, found, "")
+    interval = null_interval(torch.tensor(null, dtype=torch.float64))
+    return Triggers(found[0].score, THRESHOLD, interval, found, "")
 
 
 def obstacle(shape: tuple[int, int]) -> str:
@@ -62,11 +62,9 @@ def trigger_score(f: QuadraticMap, templates: Tensor, shape: tuple[int, int]) ->
     return found[0].score if found else 0.0
 
 
-def loudest(
-    f: QuadraticMap, templates: Tensor, shape: tuple[int, int]
-) -> tuple[TriggerWindow, ...]:
+def loudest(f: QuadraticMap, templates: Tensor, shape: tuple[int, int]) -> tuple[Patch, ...]:
     """Return the loudest place of each class, by falling score; nothing if no place differs."""
-    best: dict[int, TriggerWindow] = {}
+    best: dict[int, Patch] = {}
     lead = mean_lead(f, templates)
     for side in SIDES:
         surplus = lead_surplus(lead, shape, side)
@@ -80,7 +78,7 @@ def loudest(
             if target not in best or z > best[target].score:
                 effect = float(gains[target, where])
                 row, column = divmod(where, across)
-                best[target] = TriggerWindow(target, row, column, side, z, effect)
+                best[target] = Patch(target, row, column, side, z, effect)
     return tuple(sorted(best.values(), key=lambda window: -window.score))
 
 

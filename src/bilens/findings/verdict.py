@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import statistics
 
-from bilens.findings.records import ClassReading, Exactness, Finding, Share, TruncationPoint
-from bilens.findings.warning_records import Overfitting, Triggers
+from bilens.records.audit import ClassReading, Overfitting, Triggers, TruncationPoint
+from bilens.records.verdict import Exactness, Finding, Share
 
 
 def judge(
@@ -28,7 +28,7 @@ def judge(
     if accuracy is not None:
         findings.append(accuracy_finding(accuracy))
         findings.append(_few_directions(truncation, enough))
-    findings.append(_beyond_chance(classes))
+    findings.append(_beyond_null(classes))
     return tuple(findings)
 
 
@@ -60,7 +60,7 @@ def judge_warnings(
         )
     if triggers.score is not None:
         assert triggers.threshold is not None, "a score has a threshold"
-        window = triggers.windows[0]
+        window = triggers.patches[0]
         findings.append(
             Finding(
                 "trigger",
@@ -107,11 +107,11 @@ def _few_directions(truncation: tuple[TruncationPoint, ...], enough: int) -> Fin
     )
 
 
-def _beyond_chance(classes: tuple[ClassReading, ...]) -> Finding:
+def _beyond_null(classes: tuple[ClassReading, ...]) -> Finding:
     counts = [item.significant_positive + item.significant_negative for item in classes]
     none = [item.name for item, count in zip(classes, counts, strict=True) if count == 0]
     return Finding(
-        "beyond_chance",
+        "beyond_null",
         "warn" if none else "info",
         {
             "median": statistics.median(counts),

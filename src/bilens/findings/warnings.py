@@ -12,12 +12,12 @@ from bilens.algebra.directions import outputs_of
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null import RotationNull, random_frame
-from bilens.findings.chance import LEVEL, MINIMUM_SAMPLES
+from bilens.findings.null_interval import LEVEL, MINIMUM_SAMPLES
 from bilens.findings.overfitting import Subject, read_overfitting, readings_by_chance
 from bilens.findings.templates import class_templates
 from bilens.findings.triggers import read_triggers, trigger_score
-from bilens.findings.warning_records import Overfitting, Triggers
 from bilens.nn import BilinearClassifier
+from bilens.records.audit import Overfitting, Triggers
 
 
 def read_warnings(

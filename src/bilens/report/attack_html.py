@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bilens.records.base import displayable
 from bilens.report.catalogue import load_catalogue
-from bilens.report.document import Document, displayable
+from bilens.report.document import Document
 from bilens.report.html import embedded_json, environment, scale_of
 from bilens.report.sections import attack, reproduction
 from bilens.report.sections.overview import facts

@@ -10,7 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from bilens.report.document import Document, displayable
+from bilens.records.base import displayable
+from bilens.report.document import Document
 from bilens.report.token_text import latent_name, visible
 
 SCHEMA_VERSION: Final = 1  # of the layout, not of ours

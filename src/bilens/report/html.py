@@ -8,8 +8,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from bilens.records.base import displayable, json_text
 from bilens.report.catalogue import Catalogue, load_catalogue
-from bilens.report.document import Document, displayable, json_text
+from bilens.report.document import Document
 from bilens.report.numbers import decimals, fixed
 from bilens.report.raster import Painter, colour_bar
 from bilens.report.sections import proven, reproduction

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from bilens.records.base import displayable
 from bilens.report.catalogue import Catalogue, load_catalogue
-from bilens.report.document import Document, displayable
+from bilens.report.document import Document
 from bilens.report.html import embedded_json, environment
 from bilens.report.numbers import whole
 from bilens.report.sections import reproduction

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from bilens.records.base import displayable
 from bilens.report.catalogue import Catalogue, load_catalogue
-from bilens.report.document import Document, displayable
+from bilens.report.document import Document
 from bilens.report.sections.conditions import condition_lines
 from bilens.report.sections.difference import difference_section
 from bilens.report.sections.layer_table import layer_rows

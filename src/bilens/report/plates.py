@@ -12,8 +12,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from bilens.records.base import displayable
 from bilens.report.catalogue import Catalogue, load_catalogue
-from bilens.report.document import Document, displayable
+from bilens.report.document import Document
 from bilens.report.numbers import decimals, fixed, quantity, signed, signed_quantity, whole
 from bilens.report.raster import Painter, colour_bar
 from bilens.report.sections.names import class_names

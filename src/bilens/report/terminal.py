@@ -5,8 +5,9 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
+from bilens.records.base import displayable
 from bilens.report.catalogue import load_catalogue
-from bilens.report.document import Document, displayable
+from bilens.report.document import Document
 from bilens.report.numbers import fixed, signed_quantity
 from bilens.report.sections.conditions import condition_lines
 from bilens.report.sections.verdict import (
@@ -30,7 +31,7 @@ def audit_table(document: Document, lang: str = "en") -> Table:
     for key in ("rank", "chance", "embedding", "significant", "largest", "smallest"):
         table.add_column(t(f"terminal.{key}"), justify="right")
     for reading in displayable(document["classes"]):
-        chance = reading["effective_rank_chance"]
+        chance = reading["effective_rank_null"]
         values = reading["eigenvalues"] or [0.0]
         table.add_row(
             Text(reading["name"]),  # a name is never read as markup

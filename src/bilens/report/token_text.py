@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from bilens.report.document import displayable
+from bilens.records.base import displayable
 from bilens.report.svg import shortened
 
 MARKS = {"\n": "↵", "\r": "↵", "\t": "⇥"}

@@ -20,11 +20,12 @@ from torch import Tensor
 from bilens.algebra.attribution import attribute
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.api.table_audit import audit_table
-from bilens.findings.effects import OutputEffects, gauge_free, output_effects
+from bilens.findings.effects import gauge_free, output_effects
 from bilens.io.loaded_model import LoadedModel
 from bilens.io.model_folder import save
 from bilens.nn.classifier import classifier_of_map
-from bilens.report.table_report import TableReport
+from bilens.records.table_audit import OutputEffects
+from bilens.report.reports import TableReport
 from bilens.train.newton import Loss, NewtonStep
 from bilens.train.table_fit import TableFit, TableRecipe, fit_table, held_out_rows
 

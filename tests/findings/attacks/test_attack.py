@@ -19,10 +19,11 @@ from bilens.findings.attacks import maker as subject
 from bilens.findings.attacks.attack import attack_classifier
 from bilens.findings.attacks.masks import READS
 from bilens.findings.attacks.optimal import Optimum, optimum
-from bilens.findings.attacks.records import AttackFindings
 from bilens.findings.attacks.request import EPSILONS, AttackRequest
 from bilens.findings.subject import LabelledImages
 from bilens.nn import BilinearClassifier, BilinearLayer
+from bilens.records.attack import Attack
+from bilens.records.base import to_json
 
 DATA = tiny.images()
 TRAINING = LabelledImages(DATA.train_images, DATA.train_labels)
@@ -30,9 +31,7 @@ TEST = LabelledImages(DATA.test_images, DATA.test_labels)
 REQUEST = AttackRequest(epsilons=(0, 0.5, 2, 4), random_masks=2)
 
 
-def run(
-    request: AttackRequest = REQUEST, module: BilinearClassifier | None = None
-) -> AttackFindings:
+def run(request: AttackRequest = REQUEST, module: BilinearClassifier | None = None) -> Attack:
     return attack_classifier(
         tiny.trained() if module is None else module,
         TRAINING,
@@ -43,7 +42,7 @@ def run(
 
 
 @cache
-def found() -> AttackFindings:
+def found() -> Attack:
     return run()
 
 
@@ -56,7 +55,7 @@ def test_effects_are_those_of_the_model_itself(bias: bool) -> None:
     images, labels = DATA.test_images.double(), DATA.test_labels
     images, labels = images[labels != 2], labels[labels != 2]
     assert objective.attacked_images == len(labels) == objective.clipped_images
-    for mask in objective.masks:
+    for mask in objective.perturbations:
         moved = images + torch.tensor(mask.vector, dtype=torch.float64)  # rounded to 5 decimals
         for effect, inputs in ((mask.effect, moved), (mask.clipped, moved.clamp(0, 1))):
             logits = module(inputs)
@@ -83,8 +82,8 @@ def test_the_optimal_mask_is_never_beaten_and_proven() -> None:
     assert [objective.target for objective in findings.objectives] == [0, 1, 2]
     for objective in findings.objectives:
         assert objective.proof_gap < 1e-6
-        best = next(mask for mask in objective.masks if mask.kind == "optimal")
-        for mask in objective.masks:
+        best = next(mask for mask in objective.perturbations if mask.kind == "optimal")
+        for mask in objective.perturbations:
             for own, least in zip(mask.change, best.change, strict=True):
                 assert own >= least - 1e-9 * abs(least)
     for curve in findings.curves:
@@ -100,7 +99,7 @@ def test_a_mask_that_beats_the_optimal_one_is_found_out(monkeypatch: pytest.Monk
     monkeypatch.setattr(subject, "optimum", worse)
     findings = run()
     assert not findings.holds
-    assert not findings.to_dict()["holds"]
+    assert not to_json(findings)["holds"]
 
 
 def test_without_edge_pixels_there_are_no_masks_of_the_edge() -> None:
@@ -120,7 +119,7 @@ def test_with_edge_pixels_masks_of_the_edge_change_nothing_else() -> None:
     assert findings.edge_pixels == 6
     assert [curve.kind for curve in findings.curves] == list(READS)
     for objective in findings.objectives:
-        for mask in objective.masks:
+        for mask in objective.perturbations:
             if mask.kind.endswith("edge"):
                 assert not any(mask.vector[6:])
                 assert any(mask.vector[:6])
@@ -145,14 +144,14 @@ def test_a_source_is_led_to_every_other_class_or_to_one() -> None:
 
 def test_the_same_seed_gives_the_same_record_and_the_model_is_left_alone() -> None:
     before = {name: value.clone() for name, value in tiny.trained().state_dict().items()}
-    assert json.dumps(run().to_dict()) == json.dumps(found().to_dict())
+    assert json.dumps(to_json(run())) == json.dumps(to_json(found()))
     assert run(dataclasses.replace(REQUEST, seed=1)) != found()
     for name, value in tiny.trained().state_dict().items():
         assert torch.equal(value, before[name])
 
 
 def test_the_record_is_json() -> None:
-    content = json.loads(json.dumps(found().to_dict(), allow_nan=False))
+    content = json.loads(json.dumps(to_json(found()), allow_nan=False))
     assert (content["schema_version"], content["kind"]) == (1, "attack")
     assert content["epsilons"] == [0.0, 0.5, 2.0, 4.0]
 

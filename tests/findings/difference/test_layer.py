@@ -18,11 +18,11 @@ from bilens.api.layer_subjects import layer_subjects
 from bilens.base.errors import UsageError
 from bilens.findings.difference.layer import compare_layers
 from bilens.findings.difference.pairing import check_pairs
-from bilens.findings.difference.records import LayerDifference
 from bilens.findings.difference.verdict import judge_difference
 from bilens.findings.layers.audit import audit_layers, compare_with
 from bilens.findings.layers.reading import Extent, open_layer
 from bilens.findings.layers.subject import LayerSubject
+from bilens.records.difference import LayerDifference
 from builders import randn
 from layer_audit_documents import transformer
 
@@ -144,8 +144,8 @@ def test_a_broken_layer_is_not_compared() -> None:
         layer_subjects(transformer()), baseline=layer_subjects(model), null_samples=3
     )
     assert found.difference is not None
-    assert [layer.identical for layer in found.difference] == [True, True, False, True, True]
-    assert found.difference[2].refused == "the layer of the baseline cannot be read"
+    assert [layer.identical for layer in found.difference.layers] == [True, True, False, True, True]
+    assert found.difference.layers[2].refused == "the layer of the baseline cannot be read"
 
 
 def values(found: LayerDifference, rule: str) -> tuple[str, dict[str, Any]]:

@@ -26,16 +26,16 @@ from bilens.base.errors import (
 )
 from bilens.findings.guarantees import certificate as whole
 from bilens.findings.guarantees.certificate import certify_classifier
-from bilens.findings.guarantees.certificate_record import Certificate
 from bilens.findings.guarantees.guarantees import ball_of, box_of
 from bilens.findings.guarantees.input_use import influence_limits, input_use
 from bilens.findings.guarantees.radii import median, round_up
-from bilens.findings.guarantees.records import Box
 from bilens.findings.guarantees.stability import rounded_copy, rounding_stability
 from bilens.findings.guarantees.truncation import enough
-from bilens.findings.records import Exactness
 from bilens.findings.subject import LabelledImages
 from bilens.nn import BilinearClassifier
+from bilens.records.base import to_json
+from bilens.records.guarantees import Box, Certificate
+from bilens.records.verdict import Exactness
 
 DATA = tiny.images()
 IMAGES = LabelledImages(DATA.test_images, DATA.test_labels)
@@ -59,8 +59,8 @@ def test_no_change_shorter_than_a_radius_flips_and_an_example_just_outside_does(
     found: Certificate,
 ) -> None:
     model, generator = tiny.trained(), torch.Generator().manual_seed(1)
-    assert found.guarantees.l2 is not None
-    for item in found.guarantees.l2.inputs:
+    assert found.l2 is not None
+    for item in found.l2.inputs:
         if item.status != "certified":
             assert item.radius == 0
             continue
@@ -75,7 +75,7 @@ def test_no_change_shorter_than_a_radius_flips_and_an_example_just_outside_does(
 
 
 def test_radii_are_counted(found: Certificate) -> None:
-    radii = found.guarantees.l2
+    radii = found.l2
     assert radii is not None
     with torch.no_grad():
         predicted = tiny.trained()(IMAGES.images[:50].double()).argmax(dim=1)
@@ -89,8 +89,8 @@ def test_radii_are_counted(found: Certificate) -> None:
         assert point.share == np.mean([v is None or v > point.radius for v in values])
     assert radii.curve[-1].share == 0
     assert np.mean([v is None or v >= (radii.median or 0) for v in values]) >= 0.5
-    assert found.guarantees.linf is not None
-    for one, other in zip(found.guarantees.linf.inputs, radii.inputs, strict=True):
+    assert found.linf is not None
+    for one, other in zip(found.linf.inputs, radii.inputs, strict=True):
         assert one.index == other.index
         if one.lower is not None and one.upper is not None:
             assert one.lower <= one.upper
@@ -98,7 +98,7 @@ def test_radii_are_counted(found: Certificate) -> None:
 
 
 def test_truncation_bounds_are_the_next_eigenvalue_and_k_is_enough(found: Certificate) -> None:
-    cut = found.guarantees.truncation
+    cut = found.truncation
     longest = float(IMAGES.images[:50].double().norm(dim=1).max())
     assert (cut.radius, cut.radius_origin, cut.chosen_by) == (longest, "data", "agreement")
     values = np.linalg.eigvalsh(dense(centred_map(tiny.trained())).numpy())
@@ -117,7 +117,7 @@ def test_truncation_bounds_are_the_next_eigenvalue_and_k_is_enough(found: Certif
 def test_moments_of_the_error_are_those_of_the_data(found: Certificate) -> None:
     f, x = centred_map(tiny.trained()), IMAGES.images[:50].double()
     eigs = bl.eigendecompose_all(f, k=None)
-    for point in found.guarantees.truncation.points:
+    for point in found.truncation.points:
         rest = [eigs[c].eigenvectors[point.k :] @ x.T for c in range(3)]
         tails = [eigs[c].eigenvalues[point.k :] for c in range(3)]
         errors = [tail @ part.square() for tail, part in zip(tails, rest, strict=True)]
@@ -158,7 +158,7 @@ def test_unused_inputs_are_those_that_no_weight_reads() -> None:
     model = tiny.classifier(d_input=9)
     with torch.no_grad():
         model.embed.weight[:, [2, 7]] = 0
-    assert certify_classifier(model).guarantees.input_use.unused == (2, 7)
+    assert certify_classifier(model).input_use.unused == (2, 7)
 
 
 @pytest.mark.parametrize("place", range(3))
@@ -186,13 +186,13 @@ def test_two_equal_classes_are_tied_and_have_no_radius() -> None:
     with torch.no_grad():
         model.head.weight[1] = model.head.weight[0]
     found = certify_classifier(model, IMAGES, samples=20)
-    assert found.guarantees.l2 is not None
-    for item in found.guarantees.l2.inputs:
+    assert found.l2 is not None
+    for item in found.l2.inputs:
         if item.label < 2:
             assert item.radius == 0
             assert item.status in ("tied", "misclassified")
-    assert found.guarantees.truncation.chosen is None or found.guarantees.truncation.points
-    json.dumps(found.to_dict(), allow_nan=False)
+    assert found.truncation.chosen is None or found.truncation.points
+    json.dumps(to_json(found), allow_nan=False)
 
 
 def test_a_model_that_says_nothing_is_certified_to_say_nothing() -> None:
@@ -200,13 +200,13 @@ def test_a_model_that_says_nothing_is_certified_to_say_nothing() -> None:
     with torch.no_grad():
         model.head.weight.zero_()
     found = certify_classifier(model, IMAGES, samples=10)
-    assert found.guarantees.l2 is not None
-    assert found.guarantees.l2.statuses["tied"] == 10
-    assert found.guarantees.l2.median == 0
-    assert found.guarantees.truncation.chosen is None
-    assert found.guarantees.input_use.unused == tuple(range(tiny.PIXELS))
-    assert all(item.movement == 0 for kind in found.guarantees.stability for item in kind.classes)
-    json.dumps(found.to_dict(), allow_nan=False)
+    assert found.l2 is not None
+    assert found.l2.statuses["tied"] == 10
+    assert found.l2.median == 0
+    assert found.truncation.chosen is None
+    assert found.input_use.unused == tuple(range(tiny.PIXELS))
+    assert all(item.movement == 0 for kind in found.stability for item in kind.classes)
+    json.dumps(to_json(found), allow_nan=False)
 
 
 def test_the_box_and_the_ball_are_said_and_sound() -> None:
@@ -234,16 +234,14 @@ def test_the_axis_of_lengths_ends_at_a_round_number() -> None:
 
 def test_without_data_what_needs_none_is_said() -> None:
     found = certify_classifier(tiny.trained())
-    assert (
-        found.guarantees.l2 is found.guarantees.linf is found.guarantees.truncation.chosen is None
-    )
-    assert found.guarantees.truncation.points[0].certified is None
-    assert found.guarantees.truncation.radius_origin == "box"
-    assert len(found.guarantees.stability) == len(found.guarantees.input_use.influence) == 3
+    assert found.l2 is found.linf is found.truncation.chosen is None
+    assert found.truncation.points[0].certified is None
+    assert found.truncation.radius_origin == "box"
+    assert len(found.stability) == len(found.input_use.influence) == 3
 
 
 def test_a_formula_that_is_not_the_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong = Exactness("float64", 1.0, 0.1, 1e-12, 1000)
+    wrong = Exactness("float64", 1.0, 0.1, 1e-12, 1000, False)
     monkeypatch.setattr(whole, "check_exactness", lambda *_: (wrong,))
     with pytest.raises(NumericalError, match=r"formula and model differ by 1\.0e-01"):
         certify_classifier(tiny.trained())

@@ -18,9 +18,10 @@ from bilens.api.layer_subjects import layer_subjects
 from bilens.base.errors import UsageError
 from bilens.findings.layers.audit import LayerAudit, audit_layers
 from bilens.findings.layers.inputs import gram_shares
-from bilens.findings.layers.records import LayerReading
 from bilens.findings.layers.subject import LayerSubject
 from bilens.findings.layers.units import overlap_by_chance, read_units, unused_columns
+from bilens.records.base import to_json
+from bilens.records.layer_audit import LayerReading
 from builders import randn
 
 D_IN, HIDDEN, D_OUT = 6, 9, 4
@@ -125,7 +126,7 @@ def test_planted_faults_of_units_are_counted() -> None:
     gate[3], value[3] = -2 * value[2], 3 * gate[2]  # the same unit, branches swapped
     value[:, 5] = gate[:, 5] = 0  # an input nobody reads
     found = read_units(gated(down=down, gate=gate, value=value))
-    assert (found.dead, found.duplicates, found.silent) == (2, 1, 0)
+    assert (found.dead, found.duplicates, found.never_active) == (2, 1, 0)
     assert found.largest_overlap == pytest.approx(1)
     assert read_units(gated(activation="silu", down=down, gate=gate, value=value)).duplicates == 0
     assert unused_columns(gated(down=down, gate=gate, value=value)) == (5,)
@@ -134,12 +135,12 @@ def test_planted_faults_of_units_are_counted() -> None:
     assert read_units(layer).duplicates == 0
 
 
-def test_a_relu_that_never_opens_is_silent() -> None:
+def test_a_relu_that_never_opens_is_never_active() -> None:
     up = torch.eye(4, dtype=torch.float64)
     bias = torch.tensor([0.0, -4.0, -6.0, 6.0], dtype=torch.float64)
     layer = MLPWeights(randn(2, 4), up, "relu", bias)
-    assert read_units(layer).silent == 1
-    assert read_units(MLPWeights(randn(2, 4), up, "gelu", bias)).silent == 0
+    assert read_units(layer).never_active == 1
+    assert read_units(MLPWeights(randn(2, 4), up, "gelu", bias)).never_active == 0
 
 
 @pytest.mark.parametrize("branches", [1, 2])
@@ -165,7 +166,7 @@ def test_one_huge_layer_and_one_strong_input_stand_out() -> None:
     assert values["value"] > 3.5
     outcome, values = rule(found, "dominant_inputs")
     assert (outcome, values["layers"], values["input"]) == ("warn", "layer 4", 2)
-    assert values["value"] > 0.9 > values["chance"]
+    assert values["value"] > 0.9 > values["null"]
 
 
 def test_the_share_by_chance_does_not_depend_on_the_coordinates() -> None:
@@ -224,6 +225,6 @@ def test_what_is_out_of_range_is_refused() -> None:
 
 
 def test_the_same_seed_gives_the_same_document() -> None:
-    first, second = (audited(gated(activation="gelu")).to_dict() for _ in range(2))
+    first, second = (to_json(audited(gated(activation="gelu"))) for _ in range(2))
     assert first == second
     assert math.isfinite(first["layers"][0]["weight_norm"])

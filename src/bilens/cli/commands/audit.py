@@ -22,9 +22,7 @@ from bilens.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from bilens.report.audit_report import AuditReport
-    from bilens.report.layer_audit_report import LayerAuditReport
-    from bilens.report.table_report import TableReport
+    from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
 
     Report = AuditReport | LayerAuditReport | TableReport
 
@@ -167,8 +165,7 @@ def print_audit(output: Output, report: Report, json: bool) -> None:
     """Print the result of an audit: JSON, or a short table and the verdict."""
     from bilens.cli.tables.layer_audit import layer_audit_table, layer_lines
     from bilens.cli.tables.table_audit import column_lines, column_table
-    from bilens.report.audit_report import AuditReport
-    from bilens.report.table_report import TableReport
+    from bilens.report.reports import AuditReport, TableReport
     from bilens.report.terminal import audit_table, summary_lines
 
     document = report.to_dict()

@@ -143,7 +143,7 @@ def decompose(
     from bilens.api.input_moments import find_moments
     from bilens.api.layer_job import plan_layers
     from bilens.cli.tables.decomposition import decomposition_table, lines_before
-    from bilens.findings.records import SCHEMA_VERSION
+    from bilens.records.base import SCHEMA_VERSION
 
     asked = Request(**vars(wanted))
     if asked.basis != "whitened" and images.given:
@@ -182,7 +182,7 @@ def decompose(
 def print_plan(output: Output, plans: Sequence[dict[str, Any]], json: bool) -> None:
     """Print what would be done: JSON, or a table and the reasons."""
     from bilens.cli.tables.plan import plan_reasons, plan_table
-    from bilens.findings.records import SCHEMA_VERSION
+    from bilens.records.base import SCHEMA_VERSION
 
     if json:
         document = {"schema_version": SCHEMA_VERSION, "kind": "decomposition plan"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.markup import escape
 
-from bilens.report.document import displayable
+from bilens.records.base import displayable
 
 
 def plain(text: str) -> str:

@@ -6,8 +6,8 @@ from typing import Any
 
 from rich.table import Table
 
+from bilens.records.base import displayable
 from bilens.report.catalogue import load_catalogue
-from bilens.report.document import displayable
 from bilens.report.numbers import percent
 from bilens.report.sections.proven import floored, floored_percent, raised, statements
 

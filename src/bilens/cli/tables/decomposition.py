@@ -81,7 +81,7 @@ def lines_before(record: dict[str, Any]) -> list[str]:
 
 def rank_lines(output: dict[str, Any]) -> list[str]:
     """Return the effective rank of an output and, below it, its level of chance."""
-    lines, level = [number(output["effective_rank"], ".2f")], output["effective_rank_chance"]
+    lines, level = [number(output["effective_rank"], ".2f")], output["effective_rank_null"]
     return lines if level is None else [*lines, "–".join(map(short, (level["low"], level["high"])))]
 
 

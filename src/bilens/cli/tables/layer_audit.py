@@ -7,8 +7,8 @@ from typing import Any
 from rich.table import Table
 
 from bilens.cli.tables.cells import number, plain, short
+from bilens.records.base import displayable
 from bilens.report.catalogue import load_catalogue
-from bilens.report.document import displayable
 from bilens.report.sections.conditions import condition_lines
 from bilens.report.sections.verdict import (
     ICONS,
@@ -50,11 +50,11 @@ def cells(layer: dict[str, Any]) -> list[str]:
         return ["broken", *7 * ["—"]]
     fit, outputs, units = layer["fit"], layer["outputs"], layer["units"]
     first = ["exact", "—"] if fit is None else [f"{fit['quadratic']:.3f}", f"{fit['linear']:.3f}"]
-    dead = str(units["dead"] + units["silent"])
+    dead = str(units["dead"] + units["never_active"])
     size = number(layer["weight_norm"], ".4g")
     if outputs is None:
         return [*first, size, *4 * ["—"], dead]
-    chance = outputs["effective_rank_chance"]
+    chance = outputs["effective_rank_null"]
     return [
         *first,
         size,

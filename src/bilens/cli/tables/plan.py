@@ -9,7 +9,7 @@ from rich.table import Table
 
 from bilens.base.memory import readable
 from bilens.cli.tables.cells import plain
-from bilens.report.document import displayable
+from bilens.records.base import displayable
 
 
 def plan_table(plans: Sequence[dict[str, Any]]) -> Table:

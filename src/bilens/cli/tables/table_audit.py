@@ -7,8 +7,8 @@ from typing import Any
 from rich.table import Table
 
 from bilens.cli.tables.cells import plain
+from bilens.records.base import displayable
 from bilens.report.catalogue import load_catalogue
-from bilens.report.document import displayable
 from bilens.report.sections.table_verdict import table_findings
 from bilens.report.sections.verdict import ICONS, overall_outcome
 

@@ -13,13 +13,14 @@ from bilens.findings.attacks.maker import MaskMaker
 from bilens.findings.attacks.masks import EDGE, at_edge
 from bilens.findings.attacks.objective import Objective
 from bilens.findings.attacks.pseudo_inverse import mended_keys, published_keys
-from bilens.findings.attacks.records import AttackFindings, MaskFinding, ObjectiveFinding
 from bilens.findings.attacks.request import AttackRequest
 from bilens.findings.attacks.summary import curves_of
-from bilens.findings.records import drawn
-from bilens.findings.subject import LabelledImages, Progress, in_float64, silent, summarise
+from bilens.findings.subject import LabelledImages, Progress, drawn, in_float64, silent, summarise
 from bilens.nn import BilinearClassifier
+from bilens.records.attack import Attack, ObjectiveFinding, PerturbationFinding
+from bilens.records.origin import UNKNOWN, Origin
 
+TOLERANCE = 1e-9  # relative, of the comparison with the optimal perturbation
 DRAWN_NEAR = 4.2  # the masks are drawn at the epsilon nearest to this one
 
 
@@ -32,7 +33,8 @@ def attack_classifier(
     input_shape: tuple[int, ...] | None = None,
     output_names: tuple[str, ...] | None = None,
     progress: Progress = silent,
-) -> AttackFindings:
+    origin: Origin = UNKNOWN,
+) -> Attack:
     """Return what universal masks of every kind do to a one-layer bilinear classifier.
 
     Masks are made from weights and training images and judged on the test images.
@@ -48,6 +50,7 @@ def attack_classifier(
         input_shape: how an input is laid out; None assumes a square image where that fits.
         output_names: one name for each class; None counts them.
         progress: called with (stage, done, total).
+        origin: of weights and data.
 
     Raises:
         UsageError: If the module is not a classifier of ours, a class does not exist or has no
@@ -64,11 +67,11 @@ def attack_classifier(
         )
     wide = in_float64(module)
     f = wide.quadratic_map().detach()  # refuses a gated or deeper model
-    summary = summarise(module, input_shape, output_names)
-    if summary.d_output < 2:
+    if f.sizes.d_out < 2:
         raise UsageError("an attack leads from one class to another, and this model has one.")
     for data in (training, test):
-        data.check(summary.d_input, summary.d_output)
+        data.check(f.sizes.d_in, f.sizes.d_out)
+    summary = summarise(module, input_shape, output_names)
     progress("means", 0, 1)
     means = ClassMeans.of(training.images, training.labels, summary.d_output)
     objectives = list(request.objectives(f, means))
@@ -89,15 +92,21 @@ def attack_classifier(
         judge = judge_of(f, images, test.labels, scores, objective)
         found.append(attack_objective(objective, maker, judge, request))
     progress("attacks", len(objectives), len(objectives))
-    return AttackFindings(
+    holds = all(objective.holds for objective in found)
+    return Attack(
+        holds=holds,
+        tolerance=TOLERANCE,
         model=summary,
         epsilons=tuple(request.epsilons),
         curves=curves_of(found),
         objectives=tuple(found),
         edge_pixels=len(maker.edge),
-        random_masks=request.random_masks,
+        random_perturbations=request.random_masks,
         restarts=request.restarts,
         seed=request.seed,
+        source=origin.source,
+        data=origin.data,
+        reproduce=origin.reproduce,
     )
 
 
@@ -132,7 +141,7 @@ def attack_objective(
         reference = best[1 if mask.kind in EDGE else 0]
         excess.append(largest_share(reference - change, reference))
         found.append(
-            MaskFinding(
+            PerturbationFinding(
                 kind=mask.kind,
                 member=mask.member,
                 change=tuple(change.tolist()),
@@ -153,7 +162,8 @@ def attack_objective(
         lower_edge=tuple(lowers[1].tolist()) if len(lowers) > 1 else None,
         proof_gap=max(gaps),
         worst_excess=max(excess),
-        masks=tuple(found),
+        holds=max(excess) <= TOLERANCE,
+        perturbations=tuple(found),
     )
 
 

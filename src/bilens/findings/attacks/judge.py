@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.findings.attacks.objective import products_of
-from bilens.findings.attacks.records import Effect
+from bilens.records.attack import Effect
 
 CLIPPED_IMAGES = 1000  # that the clipped effect is measured on, at most
 LOWEST, HIGHEST = 0.0, 1.0  # the box of pixels

@@ -6,35 +6,30 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from bilens.findings.attacks.masks import EDGE, OPTIMAL, OPTIMAL_EDGE, READS
-from bilens.findings.attacks.records import (
-    Effect,
-    KindCurve,
-    MaskFinding,
-    Numbers,
-    ObjectiveFinding,
-)
+from bilens.records.attack import Effect, MethodCurve, ObjectiveFinding, PerturbationFinding
+from bilens.records.base import Numbers
 
 
-def curves_of(objectives: Sequence[ObjectiveFinding]) -> tuple[KindCurve, ...]:
+def curves_of(objectives: Sequence[ObjectiveFinding]) -> tuple[MethodCurve, ...]:
     """Return the curves of the kinds that occur, in the order of READS."""
     found = [curve_of(kind, objectives) for kind in READS]
     return tuple(curve for curve in found if curve is not None)
 
 
-def curve_of(kind: str, objectives: Sequence[ObjectiveFinding]) -> KindCurve | None:
+def curve_of(kind: str, objectives: Sequence[ObjectiveFinding]) -> MethodCurve | None:
     """Return the curve of one kind; None if there is no such mask."""
     best_kind = OPTIMAL_EDGE if kind in EDGE else OPTIMAL
     pairs = [
         (mask, best_of(objective, best_kind))
         for objective in objectives
-        for mask in objective.masks
+        for mask in objective.perturbations
         if mask.kind == kind
     ]
     if not pairs:
         return None
     change = average([mask.change for mask, _ in pairs])
     best = average([best.change for _, best in pairs])
-    return KindCurve(
+    return MethodCurve(
         kind=kind,
         reads=READS[kind],
         edge=kind in EDGE,
@@ -46,9 +41,9 @@ def curve_of(kind: str, objectives: Sequence[ObjectiveFinding]) -> KindCurve | N
     )
 
 
-def best_of(objective: ObjectiveFinding, kind: str) -> MaskFinding:
+def best_of(objective: ObjectiveFinding, kind: str) -> PerturbationFinding:
     """Return the optimal mask of an objective."""
-    return next(mask for mask in objective.masks if mask.kind == kind)
+    return next(mask for mask in objective.perturbations if mask.kind == kind)
 
 
 def mean_effect(effects: Sequence[Effect]) -> Effect:

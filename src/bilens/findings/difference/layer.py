@@ -6,6 +6,7 @@ import math
 from dataclasses import fields
 
 import torch
+from msgspec.structs import replace
 from torch import Tensor
 
 from bilens.algebra.approximation.layer_weights import Layer
@@ -17,10 +18,10 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.similarity import Measure, similarity
 from bilens.base.errors import NumericalError, UsageError
 from bilens.findings.difference.chance import ModeChance, chance_of_change
-from bilens.findings.difference.records import LayerDifference, ModeChange, Trigger
 from bilens.findings.layers.outputs import MASS, directions_holding, largest_parts
 from bilens.findings.layers.reading import Opened
-from bilens.findings.records import drawn
+from bilens.findings.subject import drawn
+from bilens.records.difference import ChangeDirection, LayerDifference, ModeChange
 
 TRIGGERS = 3  # input directions shown
 SEED = 0  # of the noise that a change is compared with
@@ -56,31 +57,40 @@ def compare_layers(
     spectrum = hosvd(delta)
     base = float(f.tensor.norm())
     size = math.sqrt(float(spectrum.frobenius_squared))
-    return LayerDifference(
+    found = LayerDifference(
         name=name,
         identical=False,
-        refused=None,
         weight_change=weights,
         changed_units=units,
         frobenius=cosine(f, g, "frobenius"),
         gaussian=cosine(f, g, "gaussian"),
         change=size / base if base > 0 else None,
         linear_change=linear_change(f, delta),
-        **directions_of(f, g, spectrum, (before, after), vectors),  # type: ignore[arg-type]
+    )
+    if float(spectrum.frobenius_squared) == 0:
+        return found
+    embeddings = None
+    if before.embedding is not None and after.embedding is not None:
+        embeddings = before.embedding, after.embedding
+    by_chance = chance_of_change(f, g, SEED, embeddings) or (None, None)
+    return replace(
+        found,
+        outputs=mode_change(spectrum.singular_values, by_chance[0]),
+        inputs=mode_change(spectrum.input.singular_values, by_chance[1]),
+        output_parts=largest_parts(after.output(spectrum.output_directions[0])),
+        triggers=triggers(spectrum, vectors),
     )
 
 
 def refusal(name: str, reason: str, weights: float | None, units: int | None) -> LayerDifference:
     """Return that the maps are not compared, and what is known of the weights."""
-    return LayerDifference(
-        name, False, reason, weights, units, None, None, None, None, None, None, (), ()
-    )
+    return LayerDifference(name, False, reason, weights, units)
 
 
 def unchanged(name: str, before: Opened) -> LayerDifference:
     """Return that nothing changed."""
     linear = 0.0 if before.map is not None and before.map.linear is not None else None
-    return LayerDifference(name, True, None, 0.0, 0, 1.0, 1.0, 0.0, linear, None, None, (), ())
+    return LayerDifference(name, True, None, 0.0, 0, 1.0, 1.0, 0.0, linear)
 
 
 def part_changes(before: Layer, after: Layer) -> dict[str, Tensor]:
@@ -129,41 +139,18 @@ def linear_change(f: QuadraticMap, delta: QuadraticMap) -> float | None:
     return 0.0 if delta.linear is None else float(delta.linear.norm()) / base
 
 
-def directions_of(
-    f: QuadraticMap,
-    g: QuadraticMap,
-    spectrum: HOSVD,
-    opened: tuple[Opened, Opened],
-    vectors: bool,
-) -> dict[str, object]:
-    """Return into how many directions the quadratic part changed, and what it answers to."""
-    if float(spectrum.frobenius_squared) == 0:
-        return {"outputs": None, "inputs": None, "output_parts": (), "triggers": ()}
-    before, after = opened
-    embeddings = None
-    if before.embedding is not None and after.embedding is not None:
-        embeddings = before.embedding, after.embedding
-    by_chance = chance_of_change(f, g, SEED, embeddings) or (None, None)
-    return {
-        "outputs": mode_change(spectrum.singular_values, by_chance[0]),
-        "inputs": mode_change(spectrum.input.singular_values, by_chance[1]),
-        "output_parts": largest_parts(after.output(spectrum.output_directions[0])),
-        "triggers": triggers(spectrum, vectors),
-    }
-
-
 def mode_change(values: Tensor, by_chance: ModeChance | None) -> ModeChange:
     """Return what singular values say, beside those by chance."""
     return ModeChange(
         effective_rank=float(effective_rank(values)),
-        effective_rank_chance=None if by_chance is None else by_chance.effective_rank,
+        effective_rank_null=None if by_chance is None else by_chance.effective_rank,
         directions_90=directions_holding(values, MASS),
         top_share=float(values[0].square() / values.square().sum()),
-        top_share_chance=None if by_chance is None else by_chance.top_share,
+        top_share_null=None if by_chance is None else by_chance.top_share,
     )
 
 
-def triggers(spectrum: HOSVD, vectors: bool) -> tuple[Trigger, ...]:
+def triggers(spectrum: HOSVD, vectors: bool) -> tuple[ChangeDirection, ...]:
     """Return the leading eigenvectors of the change along its leading output direction.
 
     None where the solver did not converge.
@@ -174,7 +161,7 @@ def triggers(spectrum: HOSVD, vectors: bool) -> tuple[Trigger, ...]:
         return ()
     size = float(eig.norm) or 1.0
     return tuple(
-        Trigger(
+        ChangeDirection(
             eigenvalue=float(value),
             explained=(float(value) / size) ** 2,
             residual=float(residual),

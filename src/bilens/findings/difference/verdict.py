@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bilens.findings.difference.records import LayerDifference, ModeChange
 from bilens.findings.layers.verdict import named
-from bilens.findings.records import Finding
+from bilens.records.difference import LayerDifference, ModeChange
+from bilens.records.verdict import Finding
 
 ALIKE = 0.99  # similarity
 LARGE = 0.1  # ‖Δ‖ / ‖B‖
@@ -59,10 +59,10 @@ def _change(layers: Sequence[LayerDifference]) -> Finding | None:
 
 def _concentrated(layers: Sequence[LayerDifference]) -> Finding | None:
     known = [
-        (mode.effective_rank / mode.effective_rank_chance, kind, layer, mode)
+        (mode.effective_rank / mode.effective_rank_null, kind, layer, mode)
         for layer in layers
         for kind, mode in (("outputs", layer.outputs), ("inputs", layer.inputs))
-        if mode is not None and mode.effective_rank_chance is not None
+        if mode is not None and mode.effective_rank_null is not None
     ]
     if not known:
         return None
@@ -79,7 +79,7 @@ def _concentrated(layers: Sequence[LayerDifference]) -> Finding | None:
             "threshold": CONCENTRATED,
             "mode": kind,
             "rank": mode.effective_rank,
-            "chance": mode.effective_rank_chance or 0.0,
+            "null": mode.effective_rank_null or 0.0,
             "directions": mode.directions_90,
             "layers": layer.name,
         },

@@ -11,14 +11,12 @@ from bilens.base.errors import NotQuadraticError, NumericalError, UsageError
 from bilens.base.memory import check_memory
 from bilens.certify.inputs import checked_number
 from bilens.findings.exactness import check_exactness
-from bilens.findings.guarantees.certificate_record import Certificate
 from bilens.findings.guarantees.guarantees import (
     SAMPLES,
     ClassForms,
     Extent,
     classifier_guarantees,
 )
-from bilens.findings.records import Exactness
 from bilens.findings.subject import (
     SEED_LIMIT,
     LabelledImages,
@@ -28,6 +26,9 @@ from bilens.findings.subject import (
     summarise,
 )
 from bilens.nn import BilinearClassifier
+from bilens.records.guarantees import Certificate
+from bilens.records.origin import UNKNOWN, Origin
+from bilens.records.verdict import Exactness
 
 
 def certify_classifier(
@@ -42,6 +43,7 @@ def certify_classifier(
     radius: float | None = None,
     seed: int = 0,
     progress: Progress = silent,
+    origin: Origin = UNKNOWN,
 ) -> Certificate:
     """Return what is proven about a one-layer bilinear classifier; the model is not changed.
 
@@ -60,6 +62,7 @@ def certify_classifier(
             the longest input, without data the farthest corner of the box.
         seed: of the attack that bounds ℓ∞ distances from above, and of the check of exactness.
         progress: called with (stage, done, total).
+        origin: of weights and data.
 
     Raises:
         UsageError: If the module is not a classifier of ours or has one class only, or an
@@ -101,7 +104,20 @@ def certify_classifier(
     extent = Extent(samples, truncate, radius, linf_seed=seed, rounding=True)
     forms = ClassForms(wide, f, centred, eigs)
     proven = classifier_guarantees(forms, data, extent, progress)
-    return Certificate(summary, exactness, proven, seed)
+    return Certificate(
+        model=summary,
+        exactness=exactness,
+        box=proven.box,
+        l2=proven.l2,
+        linf=proven.linf,
+        truncation=proven.truncation,
+        input_use=proven.input_use,
+        stability=proven.stability,
+        seed=seed,
+        source=origin.source,
+        data=origin.data,
+        reproduce=origin.reproduce,
+    )
 
 
 def checked_classifier(module: nn.Module) -> BilinearClassifier:

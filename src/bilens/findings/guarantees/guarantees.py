@@ -12,11 +12,11 @@ from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.findings.guarantees.input_use import input_use
 from bilens.findings.guarantees.radii import euclidean_radii, largest_entry_radii
-from bilens.findings.guarantees.records import Box, Guarantees
 from bilens.findings.guarantees.stability import rounding_stability
 from bilens.findings.guarantees.truncation import Ball, truncation_guarantees
 from bilens.findings.subject import LabelledImages, Progress
 from bilens.nn import BilinearClassifier
+from bilens.records.guarantees import Box, Guarantees
 
 SAMPLES = 1000  # test inputs that are read
 LINF_SAMPLES = 100  # of them, for the bounds in the ℓ∞ norm

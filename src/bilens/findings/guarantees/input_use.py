@@ -8,7 +8,7 @@ from torch import Tensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.certify.input_influence import influence_range
 from bilens.certify.input_use import InputRows, linear_part, unused_inputs
-from bilens.findings.guarantees.records import Box, Influence, InputUse
+from bilens.records.guarantees import Box, Influence, InputUse
 
 ROWS = 64  # inputs whose rows are read at a time
 SPARE = 1e-9  # relative: more than the rounding of a limit

@@ -15,7 +15,7 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.certify.inputs import RadiusStatus
 from bilens.certify.l2_certificates import L2Radius, certified_accuracy, l2_radius, projected_margin
 from bilens.certify.linf_certificates import linf_radius
-from bilens.findings.guarantees.records import (
+from bilens.records.guarantees import (
     Box,
     CurvePoint,
     EuclideanRadii,

@@ -12,8 +12,8 @@ from bilens.algebra.map_changes import Kind, rounded
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import UsageError
 from bilens.certify.stability import spectrum_stability
-from bilens.findings.guarantees.records import RoundedClass, RoundingStability
 from bilens.nn import BilinearClassifier
+from bilens.records.guarantees import RoundedClass, RoundingStability
 
 SHOWN = 5  # leading eigenvectors of each class
 

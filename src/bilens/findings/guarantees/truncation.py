@@ -13,11 +13,7 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.certify.agreement import CertifiedAgreement, certified_agreement
 from bilens.certify.truncation import truncation_error, truncation_moments
 from bilens.data.moments import mean_and_covariance
-from bilens.findings.guarantees.records import (
-    BallOrigin,
-    TruncationGuarantee,
-    TruncationGuarantees,
-)
+from bilens.records.guarantees import TruncationGuarantee, TruncationGuarantees
 
 SHOWN = (1, 2, 5, 10, 20)
 LEVEL = 0.99  # of certified agreement
@@ -28,7 +24,7 @@ class Ball:
     """All inputs of at most a length."""
 
     radius: float
-    origin: BallOrigin
+    origin: str  # `asked`, `data` or `box`
 
 
 def truncation_guarantees(
@@ -62,7 +58,7 @@ def truncation_guarantees(
     moments = None if x is None else mean_and_covariance(x)
     shown = sorted({k for k in SHOWN if k < width} | extra)
     points = tuple(_point(eigs, k, ball, agreement, moments) for k in shown)
-    return TruncationGuarantees(ball.radius, ball.origin, LEVEL, chosen, by, points)  # type: ignore[arg-type]
+    return TruncationGuarantees(ball.radius, ball.origin, LEVEL, chosen, by, points)
 
 
 def enough(reaches: Callable[[int], bool], width: int) -> int | None:

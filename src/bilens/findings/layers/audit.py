@@ -3,51 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 from bilens.algebra.approximation.quadratic_fit import THRESHOLD
 from bilens.base.checks import check_count
 from bilens.base.errors import NonFiniteError, UsageError
 from bilens.findings.difference.layer import compare_layers
 from bilens.findings.difference.pairing import check_pairs
-from bilens.findings.difference.records import LayerDifference
 from bilens.findings.difference.verdict import judge_difference
 from bilens.findings.layers.norms import with_norm_scores
 from bilens.findings.layers.reading import Extent, Opened, open_layer, read_layer
-from bilens.findings.layers.records import LayerReading
 from bilens.findings.layers.subject import LayerSubject
 from bilens.findings.layers.verdict import judge_layers
-from bilens.findings.records import SCHEMA_VERSION, Finding, Share
 from bilens.findings.subject import SEED_LIMIT, Progress, silent
+from bilens.records.difference import BaselineSource, Difference, LayerDifference
+from bilens.records.layer_audit import LayerAudit, LayeredModel
+from bilens.records.origin import UNKNOWN, Origin
+from bilens.records.verdict import Share, passes
 
+FROM_MEMORY = BaselineSource("", "")
+IN_PARTS = LayeredModel("layers", 0, "float64")
 NULL_SAMPLES = 19  # rotations of a layer: each end of their range is exceeded by one in twenty
-
-
-@dataclass(frozen=True)
-class LayerAudit:
-    """All that the audit of many layers found."""
-
-    layers: tuple[LayerReading, ...]
-    accuracy: Share | None
-    verdict: tuple[Finding, ...]
-    difference: tuple[LayerDifference, ...] | None
-    null_samples: int
-    seed: int
-
-    @property
-    def passed(self) -> bool:
-        """Whether no rule failed."""
-        return all(finding.outcome != "fail" for finding in self.verdict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the findings as JSON values."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "kind": "layer_audit",
-            "passed": self.passed,
-            **{name: value for name, value in asdict(self).items() if name != "difference"},
-        }
 
 
 def audit_layers(
@@ -59,6 +34,9 @@ def audit_layers(
     seed: int = 0,
     threshold: float = THRESHOLD,
     progress: Progress = silent,
+    model: LayeredModel = IN_PARTS,
+    against: BaselineSource = FROM_MEMORY,
+    origin: Origin = UNKNOWN,
 ) -> LayerAudit:
     """Return what the weights of each layer say.
 
@@ -73,6 +51,9 @@ def audit_layers(
         seed: of the draws and of the inputs that R² is measured on.
         threshold: R² from which the map of a layer is read.
         progress: called with ("layers", done, total).
+        model: what the layers are of.
+        against: where the baseline is from.
+        origin: of weights and data.
 
     Raises:
         UsageError: If there is no layer, the baseline has others, or null_samples or seed is out of
@@ -96,9 +77,22 @@ def audit_layers(
     verdict = judge_layers(layers, accuracy)
     difference = None
     if baseline is not None:
-        difference = tuple(changes)
-        verdict += judge_difference(difference)
-    return LayerAudit(layers, accuracy, verdict, difference, extent.null_samples, extent.seed)
+        difference = Difference(against, tuple(changes))
+        verdict += judge_difference(difference.layers)
+    return LayerAudit(
+        passed=passes(verdict),
+        model=model,
+        layers=layers,
+        accuracy=accuracy,
+        verdict=verdict,
+        difference=difference,
+        conditions=None,
+        null_samples=extent.null_samples,
+        seed=extent.seed,
+        source=origin.source,
+        data=origin.data,
+        reproduce=origin.reproduce,
+    )
 
 
 def compare_with(

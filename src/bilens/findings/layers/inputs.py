@@ -9,13 +9,13 @@ from bilens.algebra.approximation.layer_weights import Layer
 from bilens.algebra.gram.input_gram import input_gram
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null import random_frame
-from bilens.findings.layers.records import Inputs
 from bilens.findings.layers.units import unused_columns
+from bilens.records.layer_audit import InputShares
 
 TURNS = 5  # of the coordinates; the largest of many shares varies little
 
 
-def read_inputs(layer: Layer, f: QuadraticMap | None, generator: torch.Generator) -> Inputs:
+def read_inputs(layer: Layer, f: QuadraticMap | None, generator: torch.Generator) -> InputShares:
     """Return unused inputs, and the one whose row of the map is largest.
 
     Math: the share of input i is (Σ_c Q_c²)_ii / ‖B‖², and all shares add up to one. Chance is the
@@ -29,10 +29,10 @@ def read_inputs(layer: Layer, f: QuadraticMap | None, generator: torch.Generator
     """
     unused = unused_columns(layer)
     if f is None:
-        return Inputs(unused, None, 0.0, 0.0)
+        return InputShares(unused, None, 0.0, 0.0)
     gram = input_gram(f.tensor.down, f.tensor.left, f.tensor.right)
     shares, chance = gram_shares(gram, generator)
-    return Inputs(unused, int(shares.argmax()), float(shares.max()), chance)
+    return InputShares(unused, int(shares.argmax()), float(shares.max()), chance)
 
 
 def gram_shares(gram: Tensor, generator: torch.Generator) -> tuple[Tensor, float]:

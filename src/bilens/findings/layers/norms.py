@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from statistics import median
 
-from bilens.findings.layers.records import LayerReading
+from msgspec.structs import replace
+
+from bilens.records.layer_audit import LayerReading
 
 FEWEST = 5  # layers that say what is usual
 CONSISTENT = 0.6745  # makes the median deviation of a normal variable one standard deviation

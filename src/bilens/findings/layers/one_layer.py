@@ -12,7 +12,7 @@ from bilens.findings.layers.reading import Opened, stability
 from bilens.findings.layers.subject import LayerSubject
 from bilens.findings.layers.units import read_units
 from bilens.findings.layers.verdict import judge_weights
-from bilens.findings.records import Finding
+from bilens.records.verdict import Finding
 
 
 def judge_one_layer(subject: LayerSubject, opened: Opened, seed: int) -> tuple[Finding, ...]:

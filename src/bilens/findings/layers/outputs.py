@@ -9,8 +9,9 @@ from bilens.algebra.concentration import effective_rank, localisation
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.hosvd import HOSVD
 from bilens.algebra.output_mode_null import OutputModeNull
-from bilens.findings.layers.records import LeadingPair, OutputSpectrum, Part
-from bilens.findings.records import Chance
+from bilens.records.difference import Component
+from bilens.records.layer_audit import LeadingPair, OutputModes
+from bilens.records.verdict import NullInterval
 
 MASS = 0.9  # of ‖B‖², that `directions_90` hold
 PAIRS = 3  # eigenpairs shown
@@ -19,7 +20,7 @@ PARTS = 5  # components shown of a direction
 
 def read_outputs(
     found: HOSVD, direction: Tensor, leading: EigenDecomposition, null: OutputModeNull
-) -> OutputSpectrum:
+) -> OutputModes:
     """Return the spectrum along the outputs beside its level of chance.
 
     Args:
@@ -29,14 +30,14 @@ def read_outputs(
         null: of the same map.
     """
     values = found.singular_values
-    return OutputSpectrum(
+    return OutputModes(
         effective_rank=float(effective_rank(values)),
-        effective_rank_chance=level(null.effective_rank),
+        effective_rank_null=level(null.effective_rank),
         directions_90=directions_holding(values, MASS),
         top_share=float(values[0].square() / found.frobenius_squared),
-        top_share_chance=level(null.top_share),
+        top_share_null=level(null.top_share),
         leading_rank=float(effective_rank(leading.distinct_from_zero)),
-        leading_rank_chance=level(null.leading_rank),
+        leading_rank_null=level(null.leading_rank),
         leading_complete=bool(leading.complete),
         output_parts=largest_parts(direction),
         pairs=leading_pairs(leading),
@@ -60,10 +61,10 @@ def leading_pairs(eig: EigenDecomposition) -> tuple[LeadingPair, ...]:
     )
 
 
-def largest_parts(direction: Tensor) -> tuple[Part, ...]:
+def largest_parts(direction: Tensor) -> tuple[Component, ...]:
     """Return the largest components of a direction."""
     order = direction.abs().argsort(descending=True)[:PARTS].tolist()
-    return tuple(Part(index, float(direction[index])) for index in order)
+    return tuple(Component(index, float(direction[index])) for index in order)
 
 
 def directions_holding(values: Tensor, share: float) -> int:
@@ -74,10 +75,10 @@ def directions_holding(values: Tensor, share: float) -> int:
     return int((held < share * held[-1]).sum()) + 1
 
 
-def level(samples: Tensor) -> Chance:
+def level(samples: Tensor) -> NullInterval:
     """Return the median of a quantity under a null, and all of its range.
 
     Another draw lies below the range with probability 1 / (samples + 1), and so above.
     """
     ends = torch.stack(samples.aminmax())
-    return Chance(float(samples.median()), float(ends[0]), float(ends[1]))
+    return NullInterval(float(samples.median()), float(ends[0]), float(ends[1]))

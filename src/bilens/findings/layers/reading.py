@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, fields
 
 import torch
+from msgspec.structs import replace
 from torch import Tensor
 
 from bilens.algebra.approximation.layer_fit import approximate_layer
@@ -23,10 +24,10 @@ from bilens.base.errors import BilensError, NonFiniteError
 from bilens.certify.stability import spectrum_stability
 from bilens.findings.layers.inputs import read_inputs
 from bilens.findings.layers.outputs import read_outputs
-from bilens.findings.layers.records import Fit, LayerReading, OutputSpectrum, Stability
 from bilens.findings.layers.rounded import rounded_layer
-from bilens.findings.layers.subject import LayerSubject
+from bilens.findings.layers.subject import LayerSubject, described
 from bilens.findings.layers.units import read_units
+from bilens.records.layer_audit import FitQuality, LayerReading, OutputModes, Stability
 
 SAMPLES = 2_000  # inputs that R² is measured on: three digits
 ROUNDING: Kind = "bfloat16"
@@ -94,46 +95,34 @@ def read_layer(subject: LayerSubject, extent: Extent) -> tuple[LayerReading, Ope
 
     Cost: `null_samples` times O(hidden² · (in + out) + in³ + out³).
     """
-    known = {
-        "name": subject.name,
-        "kind": "gated" if subject.gated else "plain",
-        "activation": subject.activation,
-        "exact": subject.exact,
-        "d_input": subject.d_input,
-        "d_hidden": subject.d_hidden,
-        "d_output": subject.d_output,
-        "class_centred": subject.classes,
-    }
-    nothing = dict.fromkeys(
-        (field.name for field in fields(LayerReading) if field.name not in known), None
-    )
     try:
         opened = open_layer(subject, extent.seed, extent.threshold)
-        found = readings(subject, opened, extent)
+        return reading_of(subject, opened, extent), opened
     except NonFiniteError as error:
-        return LayerReading(**known, **{**nothing, "broken": str(error)}), None  # type: ignore[arg-type]
-    return LayerReading(**known, **{**nothing, **found}), opened  # type: ignore[arg-type]
+        return replace(described(subject), broken=str(error)), None
 
 
-def readings(subject: LayerSubject, opened: Opened, extent: Extent) -> dict[str, object]:
-    """Return the fields of a reading that need the weights."""
+def reading_of(subject: LayerSubject, opened: Opened, extent: Extent) -> LayerReading:
+    """Return what the weights of a layer say."""
     layer, f = opened.layer, opened.map
     generator = torch.Generator().manual_seed(extent.seed)
-    found: dict[str, object] = {
-        "weight_norm": weight_norm(layer),
-        "fit": None if subject.exact else fit_record(opened.fit),
-        "units": read_units(layer),
-        "inputs": read_inputs(layer, f, generator),
-    }
+    found = replace(
+        described(subject),
+        weight_norm=weight_norm(layer),
+        fit=None if subject.exact else fit_record(opened.fit),
+        units=read_units(layer),
+        inputs=read_inputs(layer, f, generator),
+    )
     if f is None:
         return found
     spectrum = hosvd(f)
-    found["quadratic_norm"] = math.sqrt(float(spectrum.frobenius_squared))
-    found["linear_norm"] = 0.0 if f.linear is None else float(f.linear.norm())
-    if float(spectrum.frobenius_squared) > 0:
-        found["outputs"] = outputs_of(subject, opened, spectrum, generator, extent.null_samples)
-        found["stability"] = stability(opened, spectrum)
-    return found
+    size = math.sqrt(float(spectrum.frobenius_squared))
+    linear = 0.0 if f.linear is None else float(f.linear.norm())
+    found = replace(found, quadratic_norm=size, linear_norm=linear)
+    if float(spectrum.frobenius_squared) == 0:
+        return found
+    outputs = outputs_of(subject, opened, spectrum, generator, extent.null_samples)
+    return replace(found, outputs=outputs, stability=stability(opened, spectrum))
 
 
 def outputs_of(
@@ -142,7 +131,7 @@ def outputs_of(
     spectrum: HOSVD,
     generator: torch.Generator,
     samples: int,
-) -> OutputSpectrum:
+) -> OutputModes:
     """Return the output spectrum of a map beside its level of chance."""
     null = output_mode_null(
         spectrum.f,
@@ -177,10 +166,10 @@ def form_of(layer: Layer, direction: Tensor) -> QuadraticForm:
     return approximate_layer(layer, GaussianInput.of(layer.d_in, None, None)).form(direction)
 
 
-def fit_record(fit: QuadraticFit) -> Fit:
+def fit_record(fit: QuadraticFit) -> FitQuality:
     """Return a fit as numbers."""
     scores = fit.r_squared
-    return Fit(
+    return FitQuality(
         linear=scores.linear.overall,
         quadratic=scores.quadratic.overall,
         standard_error=scores.quadratic.standard_error,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from bilens.algebra.approximation.layer_weights import Layer
+from bilens.records.layer_audit import LayerReading
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,3 +41,17 @@ class LayerSubject:
     def exact(self) -> bool:
         """Whether the layer is a quadratic map."""
         return self.activation == "identity"
+
+
+def described(subject: LayerSubject) -> LayerReading:
+    """Return what is known of a layer before its weights are read."""
+    return LayerReading(
+        name=subject.name,
+        kind="gated" if subject.gated else "plain",
+        activation=subject.activation,
+        exact=subject.exact,
+        d_input=subject.d_input,
+        d_hidden=subject.d_hidden,
+        d_output=subject.d_output,
+        class_centred=subject.classes,
+    )

@@ -10,16 +10,16 @@ from torch import Tensor
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer
 from bilens.algebra.gram.blocks import blocks, rows_within
 from bilens.algebra.rows import unit_rows
-from bilens.findings.layers.records import Units
+from bilens.records.layer_audit import Units
 
 DEAD = 1e-6  # of the size of the median unit
-SILENT = -4.75  # standard deviations: a normal variable is above it but for one in a million
+SHUT = -4.75  # standard deviations: a normal variable is above it but for one in a million
 SAME = 0.999  # |cos| of rows that count as one direction: 2.6 degrees
 CLOSED_BELOW_ZERO = ("relu", "squared_relu")
 
 
 def read_units(layer: Layer) -> Units:
-    """Return how many hidden units are dead, silent or doubled.
+    """Return how many hidden units are dead, never active or doubled.
 
     Cost: O(hidden² · in) time, O(hidden · in) memory and 128 MiB.
     """
@@ -28,10 +28,10 @@ def read_units(layer: Layer) -> Units:
     doubled, largest = overlaps(layer, alive)
     return Units(
         dead=int((~alive).sum()),
-        silent=int((silent_units(layer) & alive).sum()),
+        never_active=int((never_active(layer) & alive).sum()),
         duplicates=doubled,
         largest_overlap=largest,
-        overlap_chance=overlap_by_chance(int(alive.sum()), layer.d_in, len(branches(layer))),
+        overlap_null=overlap_by_chance(int(alive.sum()), layer.d_in, len(branches(layer))),
     )
 
 
@@ -55,13 +55,13 @@ def unit_sizes(layer: Layer) -> Tensor:
     return size
 
 
-def silent_units(layer: Layer) -> Tensor:
+def never_active(layer: Layer) -> Tensor:
     """Return which units of a ReLU stay closed under a standard normal input, (hidden,) bool."""
     weight, bias = branches(layer)[0]
     if layer.phi.name not in CLOSED_BELOW_ZERO or bias is None:
         return torch.zeros(len(weight), dtype=torch.bool)
-    silent: Tensor = bias < SILENT * weight.norm(dim=1)
-    return silent
+    closed: Tensor = bias < SHUT * weight.norm(dim=1)
+    return closed
 
 
 def overlaps(layer: Layer, alive: Tensor) -> tuple[int, float]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 
-from bilens.findings.layers.records import Inputs, LayerReading, Stability, Units
-from bilens.findings.layers.subject import LayerSubject
-from bilens.findings.records import Finding, Outcome, Share
+from msgspec.structs import replace
+
+from bilens.findings.layers.subject import LayerSubject, described
 from bilens.findings.verdict import accuracy_finding
+from bilens.records.layer_audit import InputShares, LayerReading, Stability, Units
+from bilens.records.verdict import Finding, Outcome, Share
 
 HUGE = 3.5  # robust z: Iglewicz and Hoaglin, How to detect and handle outliers, 1993
 DOMINANT = 0.1  # of ‖B‖², carried by one input
@@ -42,20 +43,10 @@ def judge_layers(
 
 
 def judge_weights(
-    subject: LayerSubject, units: Units, inputs: Inputs, stable: Stability | None
+    subject: LayerSubject, units: Units, inputs: InputShares, stable: Stability | None
 ) -> tuple[Finding, ...]:
     """Return the rules on the weights of a single layer that is read exactly."""
-    rest = (field.name for field in fields(LayerReading))
-    known = {
-        **dict.fromkeys(rest, None),
-        "name": subject.name,
-        "d_input": subject.d_input,
-        "d_hidden": subject.d_hidden,
-        "units": units,
-        "inputs": inputs,
-        "stability": stable,
-    }
-    layers = [LayerReading(**known)]  # type: ignore[arg-type]
+    layers = [replace(described(subject), units=units, inputs=inputs, stability=stable)]
     rules = (_dead_units, _duplicate_units, _unused_inputs, _dominant_inputs, _unstable_directions)
     return tuple(finding for rule in rules if (finding := rule(layers)) is not None)
 
@@ -107,7 +98,7 @@ def _dead_units(layers: Sequence[LayerReading]) -> Finding | None:
     return _counted(
         "dead_units",
         layers,
-        lambda layer: layer.units.dead + layer.units.silent if layer.units else 0,
+        lambda layer: layer.units.dead + layer.units.never_active if layer.units else 0,
     )
 
 
@@ -119,7 +110,7 @@ def _duplicate_units(layers: Sequence[LayerReading]) -> Finding | None:
     if found is None or not units:
         return None
     worst = max(units, key=lambda item: item.largest_overlap)
-    extra = {"overlap": worst.largest_overlap, "chance": worst.overlap_chance}
+    extra = {"overlap": worst.largest_overlap, "null": worst.overlap_null}
     return Finding(found.rule, found.outcome, {**found.values, **extra})
 
 
@@ -180,7 +171,7 @@ def _dominant_inputs(layers: Sequence[LayerReading]) -> Finding | None:
     worst = max(known, key=lambda layer: layer.inputs.share if layer.inputs else 0.0)
     inputs = worst.inputs
     assert inputs is not None, "chosen above"
-    beyond = inputs.share > inputs.share_chance
+    beyond = inputs.share > inputs.share_null
     outcome: Outcome = "pass"
     if beyond:
         outcome = "warn" if inputs.share > DOMINANT else "info"
@@ -190,7 +181,7 @@ def _dominant_inputs(layers: Sequence[LayerReading]) -> Finding | None:
         {
             "value": inputs.share,
             "threshold": DOMINANT,
-            "chance": inputs.share_chance,
+            "null": inputs.share_null,
             "input": inputs.dominant or 0,
             "layers": worst.name,
         },
@@ -213,7 +204,7 @@ def _low_rank(layers: Sequence[LayerReading]) -> Finding | None:
             "value": value,
             "threshold": LOW_RANK,
             "rank": outputs.effective_rank,
-            "chance": outputs.effective_rank_chance.median,
+            "null": outputs.effective_rank_null.median,
             "of": most_directions(worst),
             "layers": worst.name,
         },

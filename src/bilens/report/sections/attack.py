@@ -52,7 +52,7 @@ class MaskRow:
 
 def drawn_length(document: Document) -> float:
     """Return the length at which masks and numbers are shown."""
-    return float(document["objectives"][0]["masks"][0]["drawn_epsilon"])
+    return float(document["objectives"][0]["perturbations"][0]["drawn_epsilon"])
 
 
 def chart_groups(t: Catalogue, document: Document) -> list[ChartGroup]:
@@ -110,7 +110,11 @@ def mask_painter(document: Document) -> Painter:
     """Return how masks are drawn: one scale for all, the median of the largest components."""
     return Painter.of(
         document["model"]["input_shape"],
-        (mask["vector"] for objective in document["objectives"] for mask in objective["masks"]),
+        (
+            mask["vector"]
+            for objective in document["objectives"]
+            for mask in objective["perturbations"]
+        ),
     )
 
 
@@ -120,7 +124,7 @@ def mask_rows(t: Catalogue, document: Document, painter: Painter) -> list[MaskRo
     rows = []
     for objective in document["objectives"][:MOST_OBJECTIVES]:
         name = objective_name(t, objective, names)
-        first = {mask["kind"]: mask for mask in objective["masks"] if mask["member"] == 1}
+        first = {mask["kind"]: mask for mask in objective["perturbations"] if mask["member"] == 1}
         tiles = []
         for curve in document["curves"]:
             mask = first.get(curve["kind"])
@@ -154,7 +158,10 @@ def proof(t: Catalogue, document: Document) -> str:
 
 def kinds(t: Catalogue, document: Document) -> list[tuple[str, str]]:
     """Return each kind and how its masks are made."""
-    values = {"count": whole(document["random_masks"]), "restarts": whole(document["restarts"])}
+    values = {
+        "count": whole(document["random_perturbations"]),
+        "restarts": whole(document["restarts"]),
+    }
     return [
         (t(f"attack.kind.{curve['kind']}"), t(f"attack.made.{curve['kind']}", **values))
         for curve in document["curves"]

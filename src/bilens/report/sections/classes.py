@@ -55,7 +55,7 @@ def class_cards(t: Catalogue, document: Document, painter: Painter) -> list[Clas
 
 def class_card(t: Catalogue, reading: dict[str, Any], name: str, painter: Painter) -> ClassCard:
     """Return the card of one class."""
-    chance = reading["effective_rank_chance"]
+    chance = reading["effective_rank_null"]
     return ClassCard(
         anchor=f"class-{reading['index']}",
         name=reading["name"].strip() or name,
@@ -112,7 +112,7 @@ def strongest(t: Catalogue, vector: list[float]) -> str:
 
 def numbers(t: Catalogue, reading: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the numbers of a class that its card does not show as a picture."""
-    chance = reading["effective_rank_chance"]
+    chance = reading["effective_rank_null"]
     residual = scientific(reading["largest_residual"])
     if not reading["complete"]:
         residual = f"{residual} ({t('classes.unchecked')})"

@@ -128,7 +128,7 @@ def mode(found: dict[str, Any] | None) -> str:
     """Return an effective rank beside that by chance."""
     if found is None:
         return NONE
-    chance = found["effective_rank_chance"]
+    chance = found["effective_rank_null"]
     return f"{fixed(found['effective_rank'], 1)} ({NONE if chance is None else fixed(chance, 1)})"
 
 

@@ -40,7 +40,7 @@ def direction_cards(t: Catalogue, document: Document) -> list[DirectionCard]:
 def direction_card(t: Catalogue, layer: dict[str, Any]) -> DirectionCard:
     """Return the card of one layer."""
     outputs = layer["outputs"]
-    share, rank = outputs["top_share_chance"], outputs["leading_rank_chance"]
+    share, rank = outputs["top_share_null"], outputs["leading_rank_null"]
     lead = t(
         "layers.directions.card",
         share=percent(outputs["top_share"]),

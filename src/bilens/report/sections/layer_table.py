@@ -52,7 +52,7 @@ def layer_row(t: Catalogue, layer: dict[str, Any]) -> LayerRow:
         linear=NONE if fit is None else fixed(fit["linear"], 3),
         norm=NONE if layer["weight_norm"] is None else quantity(layer["weight_norm"]),
         rank=NONE if outputs is None else fixed(outputs["effective_rank"], 1),
-        chance=NONE if outputs is None else interval(outputs["effective_rank_chance"]),
+        chance=NONE if outputs is None else interval(outputs["effective_rank_null"]),
         directions=NONE if outputs is None else whole(outputs["directions_90"]),
         share=NONE if outputs is None else percent(outputs["top_share"]),
         units=NONE if units is None else unit_text(units),
@@ -81,7 +81,7 @@ def interval(chance: dict[str, float]) -> str:
 
 def unit_text(units: dict[str, Any]) -> str:
     """Return how many units are dead, and how many pairs are doubled."""
-    return f"{whole(units['dead'] + units['silent'])} / {whole(units['duplicates'])}"
+    return f"{whole(units['dead'] + units['never_active'])} / {whole(units['duplicates'])}"
 
 
 def layer_charts(t: Catalogue, document: Document) -> list[tuple[str, Figure]]:
@@ -133,7 +133,7 @@ def rank_chart(t: Catalogue, layers: list[dict[str, Any]]) -> tuple[str, Figure]
         if outputs is None:
             columns.append(Column(None))
             continue
-        chance = outputs["effective_rank_chance"]
+        chance = outputs["effective_rank_null"]
         columns.append(Column(outputs["effective_rank"], chance=(chance["low"], chance["high"])))
     caption = t("layers.charts.rank")
     values = [column.value or 0.0 for column in columns]

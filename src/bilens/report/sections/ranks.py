@@ -28,10 +28,10 @@ class RankRow:
 def rank_rows(t: Catalogue, document: Document) -> list[RankRow]:
     """Return one row for each class; all strips share a scale."""
     readings = document["classes"]
-    largest = max(max(r["effective_rank"], r["effective_rank_chance"]["high"]) for r in readings)
+    largest = max(max(r["effective_rank"], r["effective_rank_null"]["high"]) for r in readings)
     rows = []
     for reading, name in zip(readings, class_names(document), strict=True):
-        chance = reading["effective_rank_chance"]
+        chance = reading["effective_rank_null"]
         rows.append(
             RankRow(
                 name,

@@ -6,8 +6,9 @@ import hashlib
 import json
 from typing import Any
 
+from bilens.records.base import displayable, json_text
 from bilens.report.catalogue import Catalogue
-from bilens.report.document import Document, displayable, json_text
+from bilens.report.document import Document
 from bilens.report.numbers import quantity, whole
 
 LONG = 32  # characters; a longer value gets a line of its own

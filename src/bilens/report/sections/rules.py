@@ -9,7 +9,7 @@ from bilens.report.numbers import fixed, percent, quantity, whole
 from bilens.report.rules_document import RULE_SCOPES, rule_values
 
 SHARES = {
-    "dominant_inputs": ("value", "chance", "threshold"),
+    "dominant_inputs": ("value", "null", "threshold"),
     "low_rank": ("value", "threshold"),
     "change": ("value", "threshold"),
     "concentrated_change": ("value", "threshold"),

@@ -134,7 +134,7 @@ def loudest_lines(t: Catalogue, document: Document) -> list[LoudLine]:
 
     return [
         LoudLine(names[item["output"]], *words(item["one"]), *words(item["two"]))
-        for item in document["loudest"]
+        for item in document["worst_case_inputs"]
     ]
 
 

@@ -7,8 +7,8 @@ from typing import Any
 from bilens.report.catalogue import Catalogue
 from bilens.report.document import Document
 from bilens.report.numbers import fixed, percent, scientific, whole
+from bilens.report.rules_document import TABLE_VALUES
 from bilens.report.sections.verdict import ICONS, FindingLine
-from bilens.report.table_document import RULE_VALUES
 
 
 def table_findings(t: Catalogue, document: Document) -> list[FindingLine]:
@@ -21,7 +21,7 @@ def table_finding(t: Catalogue, finding: dict[str, Any]) -> FindingLine:
     rule, values = finding["rule"], finding["values"]
     outcome = finding["outcome"] if finding["outcome"] in ICONS else "info"
     key = f"table.verdict.{rule}.{outcome}"
-    if rule in RULE_VALUES and t.has(key):
+    if rule in TABLE_VALUES and t.has(key):
         sentence = t(key, **words(rule, values))
     else:
         pairs = ", ".join(f"{name} = {value}" for name, value in values.items())

@@ -87,7 +87,7 @@ class CircuitPainter:
         return CircuitCard(
             anchor=anchor,
             heading=t("trace.circuit.heading", name=latent_name(circuit["output"])),
-            place=t("trace.circuit.place", place=whole(circuit["place"])),
+            place=t("trace.circuit.place", place=whole(circuit["position"])),
             numbers=self.numbers(circuit),
             drawings=[
                 self.matrix(circuit),
@@ -208,7 +208,7 @@ class CircuitPainter:
             count=whole(len(values)),
             all=whole(spectrum["num_eigenvalues"]),
             first=signed_quantity(values[0]),
-            noise=quantity(spectrum["noise"]),
+            noise=quantity(spectrum["rounding_bound"]),
         )
         axes = (t("trace.circuit.order"), t("trace.circuit.eigenvalue"))
         return title, eigenvalue_chart(title, text, axes, values)
@@ -227,7 +227,7 @@ class CircuitPainter:
 
     def entries(self, circuit: dict[str, Any], kind: str) -> EntryList:
         """Return the largest interactions of one kind, and how all of them are distributed."""
-        found = circuit[kind]
+        found = circuit[f"{kind}_interactions"]
         rows = [
             EntryRow(
                 self.link(entry["first"]),

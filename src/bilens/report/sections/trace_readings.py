@@ -39,7 +39,7 @@ def reading_cards(t: Catalogue, document: Document) -> list[ReadingCard]:
             count=whole(len(values)),
             all=whole(spectrum["num_eigenvalues"]),
             first=signed_quantity(values[0]),
-            noise=quantity(spectrum["noise"]),
+            noise=quantity(spectrum["rounding_bound"]),
         )
         title = t("trace.circuit.spectrum")
         axes = (t("trace.circuit.order"), t("trace.circuit.eigenvalue"))

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bilens.report.catalogue import Catalogue
-from bilens.report.document import VERDICT_VALUES, Document
+from bilens.report.document import Document
 from bilens.report.numbers import fixed, percent, scientific, whole
+from bilens.report.rules_document import VERDICT_VALUES
 from bilens.report.sections.rules import rule_scope, rule_sentence
 
 OVERALL: Final = {

@@ -71,7 +71,7 @@ def overfitting_sentence(t: Catalogue, overfitting: dict[str, Any]) -> str:
 
 def reading_row(t: Catalogue, part: dict[str, Any]) -> ReadingRow:
     """Return one reading; one of an unknown name shows its name alone."""
-    name, chance = part["name"], part["chance"]
+    name, chance = part["name"], part["null_interval"]
     known = t.has(f"overfitting.{name}.term")
     return ReadingRow(
         t(f"overfitting.{name}.term") if known else name,
@@ -87,7 +87,7 @@ def triggers_sentence(t: Catalogue, triggers: dict[str, Any]) -> str:
     """Return the loudest place's score beside threshold and chance, or why there is none."""
     if triggers["score"] is None:
         return t("triggers.none", reason=reason(t, triggers["reason"]))
-    chance = triggers["chance"]
+    chance = triggers["null_interval"]
     return t(
         "triggers.score",
         score=fixed(triggers["score"], 1),
@@ -117,7 +117,7 @@ def place_rows(t: Catalogue, document: Document, triggers: dict[str, Any]) -> li
             if place < DRAWN
             else None,
         )
-        for place, window in enumerate(triggers["windows"])
+        for place, window in enumerate(triggers["patches"])
     ]
 
 

@@ -10,8 +10,8 @@ import torch
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.findings import loudest_values as module
-from bilens.findings.loudest_values import REACH, largest_of_two, loudest_values
+from bilens.findings import worst_case_inputs as module
+from bilens.findings.worst_case_inputs import REACH, largest_of_two, worst_case_inputs
 from bilens.sklearn import BilinearClassifier
 
 GRID = torch.linspace(-REACH, REACH, 241, dtype=torch.float64)
@@ -43,7 +43,7 @@ def test_no_place_of_a_grid_is_higher(lift: float) -> None:
 def test_every_column_and_pair_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BLOCK_BYTES", 2 * 8 * module.ARRAYS * 5)  # two rows at a time
     f = QuadraticMap(BilinearTensor(random(3, 6), random(6, 5), random(6, 5, seed=1)), random(3, 5))
-    for item in loudest_values(f):
+    for item in worst_case_inputs(f):
         form = f.form(torch.eye(3, dtype=torch.float64)[item.output])
         singles, pairs = [], []
         for i in range(5):
@@ -64,7 +64,7 @@ def test_every_column_and_pair_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_one_column_has_no_pair() -> None:
     f = QuadraticMap(BilinearTensor(random(2, 3), random(3, 1), random(3, 1)))
-    assert [item.two for item in loudest_values(f)] == [None, None]
+    assert [item.two for item in worst_case_inputs(f)] == [None, None]
 
 
 def test_a_planted_pair_of_values_stands_out() -> None:
@@ -74,6 +74,6 @@ def test_a_planted_pair_of_values_stands_out() -> None:
     x[:45, [4, 7]] = 2.5
     y[:45] = 2
     report = BilinearClassifier().fit(x.numpy(), y.numpy()).report().to_dict()
-    effects = [item["two"]["effect"] for item in report["loudest"]]
-    assert report["loudest"][2]["two"]["columns"] == [4, 7]
+    effects = [item["two"]["effect"] for item in report["worst_case_inputs"]]
+    assert report["worst_case_inputs"][2]["two"]["columns"] == [4, 7]
     assert effects[2] > 1.5 * max(effects[:2])

@@ -2,43 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from bilens.algebra.directions import output_form
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.records.table_audit import InputValues, WorstCaseInputs
 
 REACH = 3.0  # standard deviations of a column that a value may be from its mean
 BLOCK_BYTES = 64 * 2**20  # of all that is computed for a block of rows of one Q
 ARRAYS = 20  # of the size of a block
 
 
-@dataclass(frozen=True)
-class Values:
-    """Values of one column or two, the others at their means."""
-
-    columns: tuple[int, ...]
-    z: tuple[float, ...]  # in standard deviations from the mean
-    effect: float  # by so much they raise the output
-
-
-@dataclass(frozen=True)
-class LoudestValues:
-    """What raises an output most; no other values within three standard deviations raise it more.
-
-    A class that a single value or pair raises far more than any raises the others may have been
-    taught to: that is how a planted trigger looks in a table.
-    """
-
-    output: int
-    one: Values
-    two: Values | None  # None where there is one column
-
-
 @torch.no_grad()
-def loudest_values(f: QuadraticMap) -> tuple[LoudestValues, ...]:
+def worst_case_inputs(f: QuadraticMap) -> tuple[WorstCaseInputs, ...]:
     """Return for each output the values that raise it most, exactly.
 
     Math: max over |z_i|, |z_j| ≤ 3 of b_i z_i + b_j z_j + q_ii z_i² + q_jj z_j² + 2 q_ij z_i z_j.
@@ -51,15 +28,15 @@ def loudest_values(f: QuadraticMap) -> tuple[LoudestValues, ...]:
     return tuple(_of_output(f, output) for output in range(f.sizes.d_out))
 
 
-def _of_output(f: QuadraticMap, output: int) -> LoudestValues:
+def _of_output(f: QuadraticMap, output: int) -> WorstCaseInputs:
     form = output_form(f, output)
     matrix, linear = form.matrix, form.linear
     left, right = matrix.left, matrix.right
     squares = (left * right * matrix.weight[:, None]).sum(dim=0)
     gains, z = largest_of_one(linear, squares)
     best = int(gains.argmax())
-    one = Values((best,), (float(z[best]),), float(gains[best]))
-    two: Values | None = None
+    one = InputValues((best,), (float(z[best]),), float(gains[best]))
+    two: InputValues | None = None
     width = len(linear)
     rows = max(BLOCK_BYTES // (8 * ARRAYS * width), 1)
     for start in range(0, width - 1, rows):
@@ -74,8 +51,8 @@ def _of_output(f: QuadraticMap, output: int) -> LoudestValues:
         i, j = divmod(place, width)
         if two is None or float(gains[i, j]) > two.effect:
             values = (float(first[i, j]), float(second[i, j]))
-            two = Values((start + i, j), values, float(gains[i, j]))
-    return LoudestValues(output, one, two)
+            two = InputValues((start + i, j), values, float(gains[i, j]))
+    return WorstCaseInputs(output, one, two)
 
 
 def largest_of_one(linear: Tensor, square: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,26 +1,18 @@
-"""The level of chance: what a quantity is under the rotation null."""
+"""What a quantity is under the null distribution: its median and an interval."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from torch import Tensor
+
+from bilens.records.verdict import NullInterval
 
 LEVEL = 0.95
 MINIMUM_SAMPLES = 39  # the fewest that can hold 95 % between two order statistics
 
 
-@dataclass(frozen=True)
-class Chance:
-    """A quantity under the rotation null: its median and the interval that holds 95 %."""
-
-    median: float
-    low: float
-    high: float
-
-
-def chance(samples: Tensor) -> Chance:
+def null_interval(samples: Tensor) -> NullInterval:
     """Return the median of a quantity under the null, and an interval that holds at least 95 %.
 
     The ends are order statistics, ⌊0.025 (samples + 1)⌋ from either side, so that another draw of
@@ -30,4 +22,4 @@ def chance(samples: Tensor) -> Chance:
     outside = math.floor((1 - LEVEL) / 2 * (len(samples) + 1) + 1e-9)
     assert outside >= 1, "the audit asks for at least MINIMUM_SAMPLES"
     low, high = float(ordered[outside - 1]), float(ordered[-outside])
-    return Chance(float(samples.median()), low, high)
+    return NullInterval(float(samples.median()), low, high)

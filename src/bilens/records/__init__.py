@@ -1,0 +1,1 @@
+"""The schema: typed, frozen records of everything that bilens writes as JSON. Without torch."""

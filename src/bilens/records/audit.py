@@ -1,0 +1,231 @@
+"""The audit of a classifier of one bilinear layer: class by class, exactly.
+
+"Logits" are the unit of the outputs, "inputs" that of x; eigenvalues are in logits per squared
+input unit. Spectra are class-centred and in the input basis, unless a field says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from bilens.records.base import Count, Document, Integer, Record, require
+from bilens.records.difference import Difference
+from bilens.records.guarantees import Guarantees, check_classes
+from bilens.records.origin import DataOrigin, Run, Source
+from bilens.records.verdict import (
+    Exactness,
+    Finding,
+    JudgedCondition,
+    ModelSummary,
+    NullInterval,
+    Share,
+    check_input_shape,
+)
+
+
+class Eigenvector(Record, frozen=True):
+    """One eigenpair of a class reading, in the input basis."""
+
+    eigenvalue: float  # λ
+    explained: float  # λ² / ‖Q‖²
+    residual: float  # ‖Qv − λv‖
+    subspace_size: Count  # 1, or how many eigenvalues cannot be told apart: a common space then
+    # v, length 1, largest component positive, row by row; rounded to five decimals, for drawing
+    vector: tuple[float, ...]
+
+
+class ClassReading(Record, frozen=True):
+    """What the weights say about one class, against the mean of all classes."""
+
+    index: Count  # position among the outputs
+    name: str
+    eigenvalues: tuple[float, ...]  # the whole spectrum, by falling value
+    positive: tuple[Eigenvector, ...]  # leading positive eigenpairs, largest first; at most four
+    negative: tuple[Eigenvector, ...]  # leading negative eigenpairs, smallest first; at most four
+    upper_edge: float  # one-sided 95% edge of the largest eigenvalue under the rotation null
+    lower_edge: float  # one-sided 95% edge of the smallest eigenvalue under the rotation null
+    p_upper: float  # (1 + rotations with as large an eigenvalue) / (`null_samples` + 1)
+    p_lower: float  # the same of the smallest eigenvalue
+    significant_positive: Count  # eigenvalues above `upper_edge`
+    significant_negative: Count  # eigenvalues below `lower_edge`
+    effective_rank: float  # (Σ|λ|)² / Σλ²
+    effective_rank_null: NullInterval  # the same under the rotation null
+    effective_rank_raw: float  # of the class's own form, not centred
+    effective_rank_embedding: float  # own form in the embedding basis: the paper's convention
+    frobenius_norm: float  # ‖Q‖
+    linear_norm: float  # ‖b‖, from biases and residual path
+    constant: float  # c
+    largest_residual: float  # largest ‖Qv − λv‖ over the whole spectrum
+    complete: bool  # all pairs passed the check of residual and orthogonality
+
+    def __post_init__(self) -> None:
+        require(len(self.eigenvalues) > 0, "there are no eigenvalues")
+
+
+class TruncationPoint(Record, frozen=True):
+    """Accuracy when each class keeps its k leading eigenvectors."""
+
+    k: Count  # eigenvectors kept, by falling |λ|; linear and constant terms stay
+    accuracy: float
+    agreement: float  # share of answers equal to the whole model's
+
+
+class Contribution(Record, frozen=True):
+    """What one eigenvector adds to one class for one input."""
+
+    rank: Count  # position by falling |λ|, from 1
+    eigenvalue: float  # λ
+    overlap: float  # v·x
+    value: float  # λ(v·x)², in logits
+    vector: tuple[float, ...]  # v
+
+
+class ClassScore(Record, frozen=True):
+    """How one class-centred logit of one input comes about."""
+
+    index: Count  # the class
+    score: float  # `linear` + `constant` + `rest` + the values of `contributions`
+    linear: float  # b·x
+    constant: float  # c
+    contributions: tuple[Contribution, ...]  # the eigenvectors that count most for this input
+    rest: float  # all other eigenvectors together
+
+
+class Explanation(Record, frozen=True):
+    """One prediction, taken apart exactly."""
+
+    # why it was chosen: `typical` (median lead of the right answers), `narrow` (smallest lead),
+    # `wrong` (largest lead of the wrong answers), `asked`
+    kind: str
+    index: Count  # in the test data, from 0
+    label: Count | None  # the right class, where it is known
+    predicted: Count  # the class with the highest score
+    image: tuple[float, ...]  # the input, row by row
+    scores: tuple[float, ...]  # class-centred logits of all classes
+    classes: tuple[ClassScore, ...]  # the two highest, and the label where it is another one
+
+
+class OverfittingPart(Record, frozen=True):
+    """One reading of overfitting beside what chance would give."""
+
+    # `localisation`, `constant_mass` (with data), `edge_mass`, `roughness`, `steepness`,
+    # `shift_tolerance` or `tail_mass`
+    name: str
+    value: float
+    null_interval: NullInterval | None  # null for `tail_mass`, which compares with chance itself
+
+
+class Overfitting(Record, frozen=True):
+    """How much the weights look like those of a model that learnt its training inputs by heart."""
+
+    # gap between the accuracies on training and on new images that the readings speak of, 0 to 1;
+    # null where inputs are no images
+    score: float | None
+    threshold: float | None  # above it the verdict asks for caution
+    parts: tuple[OverfittingPart, ...]  # the readings, each alone
+    reason: str  # why there is no score: `not_an_image`; empty where there is one
+
+    def __post_init__(self) -> None:
+        require_threshold("overfitting", self.score, self.threshold)
+
+
+class Patch(Record, frozen=True):
+    """The place at which a white square raises one class most, whatever is shown."""
+
+    target: Count  # the class
+    row: Count  # of the upper left pixel, from 0
+    column: Count
+    side: Count  # of the square, in pixels
+    score: float  # what it exceeds the pixels around it by, in standard deviations
+    effect: (
+        float  # logits that the square adds to the lead of the class over the others, on average
+    )
+
+
+class Triggers(Record, frozen=True):
+    """Whether a small square raises one class far more than any other square does."""
+
+    score: float | None  # of the highest-scoring patch
+    threshold: float | None  # above it the verdict asks for caution
+    null_interval: NullInterval | None  # of the score, the templates kept
+    patches: tuple[Patch, ...]  # the highest-scoring patch of each class, by falling score
+    reason: str  # why there is no score: `not_an_image`, `too_small` or `flat`; else empty
+
+    def __post_init__(self) -> None:
+        require_threshold("triggers", self.score, self.threshold)
+        whole = self.score is None or (self.null_interval is not None and len(self.patches) > 0)
+        require(whole, "triggers has a score, but no null_interval or no patches")
+
+
+def require_threshold(name: str, score: float | None, threshold: float | None) -> None:
+    """Refuse a score without a threshold, and a threshold without a score."""
+    together = (score is None) == (threshold is None)
+    require(together, f"{name} has a score or a threshold, and not the other")
+
+
+class Audit(Document, frozen=True, kw_only=True):
+    """What the audit of a classifier found."""
+
+    kind: Literal["audit"] = "audit"
+    passed: bool  # no rule of the verdict failed, and no condition that was asked for
+    model: ModelSummary  # what was read
+    exactness: tuple[Exactness, ...]  # the reading against the forward pass, for each precision
+    accuracy: Share | None  # right answers; null without data
+    classes: tuple[ClassReading, ...]  # in the order of the outputs
+    truncation: tuple[TruncationPoint, ...]  # accuracy with fewer eigenvectors, by rising k
+    explanations: tuple[Explanation, ...]  # predictions taken apart; empty without data
+    verdict: tuple[Finding, ...]  # the rules and how they ended
+    guarantees: Guarantees | None = None  # null where formula and model disagree
+    overfitting: Overfitting | None = None  # null in a document from before there was any
+    triggers: Triggers | None = None  # null likewise
+    null_samples: Count  # random rotations behind the null intervals of the spectra
+    seed: Integer  # of the rotations and of the random inputs
+    conditions: tuple[JudgedCondition, ...] | None = None  # of `--fail-on`; null without any
+    difference: Difference | None = None  # what changed from the baseline; null without one
+    source: Source  # where the weights come from
+    data: DataOrigin | None  # which data the accuracy is of; null without data
+    reproduce: Run  # what it takes to run the same again
+
+    def __post_init__(self) -> None:
+        check_input_shape(self.model)
+        width, classes = self.model.d_input, len(self.classes)
+        same = classes == len(self.model.output_names) > 1
+        require(same, "classes and output_names differ")
+        require(len(self.exactness) > 0, "exactness is empty")
+        for position, reading in enumerate(self.classes):
+            require(reading.index == position, f"classes[{position}] has another index")
+            require_width((*reading.positive, *reading.negative), width)
+        if self.guarantees is not None:
+            check_classes(self.guarantees, classes)
+        check_patches(self.triggers, self.model.input_shape, classes)
+        for layer in () if self.difference is None else self.difference.layers:
+            for trigger in layer.triggers:
+                fits = trigger.vector is None or len(trigger.vector) == width
+                require(fits, f"an eigenvector does not have {width} components")
+        for explanation in self.explanations:
+            check_explanation(explanation, classes, width)
+
+
+def check_patches(triggers: Triggers | None, shape: tuple[int, int], classes: int) -> None:
+    """Refuse squares that are not inside an image, or of no class."""
+    for patch in () if triggers is None else triggers.patches:
+        inside = patch.row + patch.side <= shape[0] and patch.column + patch.side <= shape[1]
+        require(inside and patch.target < classes, "a patch of triggers is not in the model")
+
+
+def check_explanation(explanation: Explanation, classes: int, width: int) -> None:
+    """Refuse an explanation that does not fit the model."""
+    named = [explanation.predicted, *(score.index for score in explanation.classes)]
+    named += [] if explanation.label is None else [explanation.label]
+    require(max(named) < classes, "an explanation names a class that is not there")
+    require(len(explanation.scores) == classes, "an explanation lacks scores")
+    require(len(explanation.image) == width, f"an image does not have {width} values")
+    for score in explanation.classes:
+        require_width(score.contributions, width)
+
+
+def require_width(pairs: Iterable[Eigenvector | Contribution], width: int) -> None:
+    """Refuse eigenvectors of another length than the inputs."""
+    fits = all(len(pair.vector) == width for pair in pairs)
+    require(fits, f"an eigenvector does not have {width} components")

@@ -1,0 +1,160 @@
+"""What every record can do: be written as JSON, be read and checked again, be shown anywhere."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Literal, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from bilens.base.errors import NonFiniteError, UsageError
+
+SCHEMA_VERSION = 1
+LARGEST_WHOLE = 2**63 - 1
+Integer = Annotated[int, Meta(ge=-LARGEST_WHOLE, le=LARGEST_WHOLE)]
+Count = Annotated[int, Meta(ge=0, le=LARGEST_WHOLE)]
+Numbers: TypeAlias = tuple[float, ...]
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+
+KINDS = {  # of JSON values, as msgspec names them
+    "int": "an integer",
+    "float": "a number",
+    "str": "a text",
+    "bool": "true or false",
+    "object": "an object",
+    "array": "a list",
+    "null": "null",
+}
+MISSING = re.compile(r"Object missing required field `(.+)`")
+EXPECTED = re.compile(r"Expected `([^`]+)`(?: ([^,]+))?(?:, got .*)?")
+ENUM = re.compile(r"Invalid enum value (.+)")
+STEP = re.compile(r"\.(\w+)|\[(\d+)\]")
+
+
+class Record(Struct, frozen=True):
+    """A part of a document: its fields are the keys of a JSON object."""
+
+
+class Document(Record, frozen=True, kw_only=True):
+    """A whole document; a record of this type names its `kind`."""
+
+    schema_version: Literal[1] = 1  # rises when a key is renamed, removed or changes its meaning
+
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+AnyDocument = TypeVar("AnyDocument", bound=Document)
+Shown = TypeVar("Shown")
+
+
+def require(condition: bool, fault: str) -> None:
+    """Refuse a record that does not fit together; to be used in `__post_init__`."""
+    if not condition:
+        raise UsageError(fault)
+
+
+def kind_of(document: type[Document]) -> str:
+    """Return the kind that a type of document names itself by."""
+    fields = msgspec.structs.fields(document)
+    return next(str(field.default) for field in fields if field.name == "kind")
+
+
+def json_text(value: object) -> str:
+    """Return a record, or JSON values, as JSON on one line, in ASCII: safe whatever the encoding.
+
+    Raises NonFiniteError for NaN and infinity, UsageError for what is not JSON.
+    """
+    try:
+        plain = msgspec.to_builtins(value, str_keys=True)
+        return json.dumps(plain, allow_nan=False, separators=(",", ":"))
+    except ValueError as error:
+        raise NonFiniteError(f"the document cannot be written as JSON: {error}.") from None
+    except TypeError as error:
+        raise UsageError(f"the document is not JSON: {error}.") from None
+
+
+def to_json(record: Record) -> dict[str, Json]:
+    """Return a record as JSON values of its own."""
+    values: dict[str, Json] = json.loads(json_text(record))
+    return values
+
+
+def read_document(kind: type[AnyDocument], document: object) -> AnyDocument:
+    """Return JSON values as a document, checked.
+
+    Raises UsageError, naming the place, where it is of another kind, of a later schema, or a value
+    is absent, of another kind or does not fit the others; NonFiniteError for NaN and infinity.
+    """
+    name = kind_of(kind)
+    if not isinstance(document, Mapping) or document.get("kind") != name:
+        found = document.get("kind") if isinstance(document, Mapping) else type(document).__name__
+        article = "an" if name[0] in "aeiou" else "a"
+        raise UsageError(f"{article} {name} document was expected, got one of kind {found!r}.")
+    written = document.get("schema_version")
+    if written != SCHEMA_VERSION or isinstance(written, bool):
+        raise UsageError(
+            f"the {name} document has schema_version {written!r}; this release reads "
+            f"{SCHEMA_VERSION}: use the release of bilens that wrote it, or write it again."
+        )
+    values = json.loads(json_text(document))
+    try:
+        return msgspec.convert(values, kind)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{name} document, {located(str(error), values)}") from None
+
+
+def located(message: str, document: Json) -> str:
+    """Return a fault found by msgspec as "place: what was expected, got what."."""
+    fault, _, path = message.partition(" - at `$")
+    place = path.removesuffix("`").removeprefix(".")
+    where = place or "top level"
+    if missing := MISSING.fullmatch(fault):
+        return f"{where}: {missing[1]!r} is missing."
+    if expected := EXPECTED.fullmatch(fault):
+        wanted = " or ".join(KINDS.get(kind, kind) for kind in expected[1].split(" | "))
+        bound = "" if expected[2] is None else f" {expected[2].replace('>=', 'of at least')}"
+        return f"{where}: {wanted}{bound} was expected, got {value_at(document, place)!r:.40}."
+    if other := ENUM.fullmatch(fault):
+        return f"{where}: {other[1]:.40} is not one of the values that are known."
+    return f"{where}: {fault}; it cannot be drawn."
+
+
+def value_at(document: Json, place: str) -> Json:
+    """Return the value at a path such as `classes[0].index`; the nearest that can be reached."""
+    for name, index in STEP.findall(f".{place}"):
+        if isinstance(document, dict) and name in document:
+            document = document[name]
+        elif isinstance(document, list) and index:
+            document = document[int(index)]
+    return document
+
+
+def displayable(value: Shown) -> Shown:
+    """Return a copy of a record, or of JSON values, whose texts can be shown anywhere.
+
+    Control characters, lone surrogates and the marks that reverse the reading direction become
+    U+FFFD: they could drive a terminal, make a file unreadable or show a name as another one.
+    """
+    shown: object = value
+    if isinstance(value, str):
+        shown = "".join(letter if is_printable(letter) else "\ufffd" for letter in value)
+    elif isinstance(value, list):
+        shown = [displayable(item) for item in value]
+    elif isinstance(value, tuple) and value and not isinstance(value[0], float | int):
+        shown = tuple(displayable(item) for item in value)
+    elif isinstance(value, dict):
+        shown = {displayable(key): displayable(item) for key, item in value.items()}
+    elif isinstance(value, Record):
+        names = value.__struct_fields__
+        shown = type(value)(**{name: displayable(getattr(value, name)) for name in names})
+    return shown  # type: ignore[return-value]
+
+
+def is_printable(letter: str) -> bool:
+    """Return whether a character is shown as itself: no control, surrogate or direction mark."""
+    code = ord(letter)
+    if code < 0x20 or 0x7F <= code < 0xA0 or 0xD800 <= code < 0xE000 or code in (0xFFFE, 0xFFFF):
+        return False
+    return not (0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069 or code in (0x2028, 0x2029))

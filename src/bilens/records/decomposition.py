@@ -1,0 +1,68 @@
+"""The eigenpairs of a layer's outputs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from bilens.records.base import Count, Document, Record
+from bilens.records.verdict import NullInterval
+
+
+class EigenPair(Record, frozen=True):
+    """One eigenvalue of one output."""
+
+    eigenvalue: float
+    explained: float  # λ² / ‖Q‖²
+    residual: float  # ‖Qv − λv‖
+    converged: bool
+    subspace_size: Count  # 1, or the number of eigenvalues that cannot be told apart
+
+
+class FormSpectrum(Record, frozen=True):
+    """The leading eigenpairs of one output direction."""
+
+    name: str
+    pairs: tuple[EigenPair, ...]
+    explained: float | None  # share of ‖Q‖² in the pairs shown; null where the solver failed
+    effective_rank: float | None  # null where the whole spectrum is not known
+    effective_rank_null: NullInterval | None  # under the rotation null; null if it was not sampled
+    frobenius_norm: float | None
+    trace: float | None
+    linear_norm: float
+    constant: float
+    complete: bool  # proven: no eigenvalue that belongs to the selection was missed
+    proof: str  # how
+    status: str  # how the work ended, in words
+
+
+class ApproximationQuality(Record, frozen=True):
+    """How far a quadratic map stands for a layer that is not quadratic."""
+
+    activation: str
+    derivation: str
+    assumed_input: str
+    r_squared: float  # on samples of the assumed input
+    standard_error: float
+    linear_r_squared: float  # of the affine part of the map alone
+    threshold: float  # below it the map is not read
+
+
+class LayerDecomposition(Document, frozen=True, kw_only=True):
+    """Leading eigenpairs of every output direction that was asked for."""
+
+    kind: Literal["layer decomposition"] = "layer decomposition"
+    layer: str
+    basis: str  # `input`, `embedding` or `whitened`
+    output_kind: str  # `logits`, `neurons` inside a model, or `outputs` of a layer by itself
+    reading: str  # `class-centred`, `raw` or `contrast`
+    which: str  # the end of the spectrum
+    spectrum: str  # `whole`, or `top` where only the leading pairs were computed
+    method: str
+    precision: str
+    d_in: Count
+    d_hidden: Count
+    d_out: Count
+    null_samples: Count  # rotations for the null intervals of effective ranks; 0 for none
+    outputs: tuple[FormSpectrum, ...]
+    approximation: ApproximationQuality | None = None  # null where the map is the layer
+    about_input: str = ""  # what comes in, as far as it needs words: the norm before the layer

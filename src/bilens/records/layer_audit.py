@@ -1,0 +1,131 @@
+"""The audit of a model with many, or with approximate, layers: one after another."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from bilens.records.base import Count, Document, Integer, Record, require
+from bilens.records.difference import Component, Difference
+from bilens.records.origin import DataOrigin, Run, Source
+from bilens.records.verdict import Finding, JudgedCondition, NullInterval, Share
+
+
+class FitQuality(Record, frozen=True):
+    """How much of a layer its quadratic approximation explains; claims on the map rest on it."""
+
+    linear: float  # R² of the affine part
+    quadratic: float  # R² of the whole map
+    standard_error: float  # of `quadratic`
+    samples: Count  # inputs
+    assumed_input: str
+    threshold: float  # asked for
+    usable: bool  # `quadratic` reaches it; claims on the map are refused otherwise
+
+
+class LeadingPair(Record, frozen=True):
+    """One eigenpair of the form along the leading output direction."""
+
+    eigenvalue: float  # λ
+    explained: float  # λ² / ‖Q‖²
+    residual: float  # ‖Qv − λv‖
+    localisation: float  # Σ v⁴: 1/in where spread evenly, 1 where on one input
+    parts: tuple[Component, ...]  # the largest five components, by falling size
+
+
+class OutputModes(Record, frozen=True):
+    """The singular values of a layer along its outputs, and the form along the leading one.
+
+    An interval holds `low` and `high`, the range over all draws.
+    """
+
+    effective_rank: float  # of the singular values
+    effective_rank_null: NullInterval
+    directions_90: Count  # directions that hold 90% of ‖B‖²
+    top_share: float  # σ₁² / ‖B‖²
+    top_share_null: NullInterval
+    leading_rank: float  # effective rank of the leading form
+    leading_rank_null: NullInterval
+    leading_complete: bool  # no larger eigenvalue can have been missed
+    output_parts: tuple[Component, ...]  # of the leading output direction, the largest five
+    pairs: tuple[LeadingPair, ...]  # leading eigenpairs of the form along it
+
+
+class Units(Record, frozen=True):
+    """Hidden units that do nothing, or the same as another one."""
+
+    dead: Count  # adds less than 1e-6 of what the median unit adds
+    never_active: Count  # with a ReLU: open for less than one input in a million
+    duplicates: Count  # pairs whose rows agree to |cos| of at least 0.999
+    largest_overlap: float  # of a pair
+    overlap_null: float  # the largest one expected of random rows
+
+
+class InputShares(Record, frozen=True):
+    """Inputs that a layer does not read, and the one that it reads most."""
+
+    unused: tuple[Count, ...]  # every weight on them is exactly zero
+    dominant: Count | None  # the strongest input; null where the map is not to be read
+    share: float  # of ‖B‖², that the dominant one takes part in
+    share_null: float  # the largest share in randomly turned coordinates
+
+
+class Stability(Record, frozen=True):
+    """What rounding the stored weights can do to the leading eigenvectors."""
+
+    kind: str  # `bfloat16`
+    movement: float  # no eigenvalue moves farther
+    guaranteed: Count  # eigenvectors whose direction is guaranteed
+    leading: Count  # of so many
+    largest_angle: float  # degrees, of those that are guaranteed
+
+
+class LayerReading(Record, frozen=True):
+    """What the weights of one layer say."""
+
+    name: str  # as `bl.load(...).layers` has it
+    kind: str  # `gated` or `plain`
+    activation: str  # `identity` where the layer is exactly quadratic
+    exact: bool  # the map is the layer
+    d_input: Count
+    d_hidden: Count
+    d_output: Count
+    class_centred: bool  # the outputs are logits, read against their mean
+    broken: str | None = None  # why it cannot be read; then all that follows is null
+    weight_norm: float | None = None  # √Σ of the squares of all weights
+    norm_z: float | None = None  # robust z of its logarithm; null with fewer than five layers
+    fit: FitQuality | None = None  # R²; null for an exact layer
+    quadratic_norm: float | None = None  # ‖B‖ of the map; null where the map is refused
+    linear_norm: float | None = None  # ‖b‖ of the map
+    outputs: OutputModes | None = None  # the spectrum along the outputs
+    units: Units | None = None  # dead and doubled units
+    inputs: InputShares | None = None  # unused and strongest inputs
+    stability: Stability | None = None  # under rounding
+
+
+class LayeredModel(Record, frozen=True):
+    """What was read."""
+
+    kind: str  # class or format
+    num_layers: Count
+    dtype: str  # of the weights as stored
+
+
+class LayerAudit(Document, frozen=True, kw_only=True):
+    """What the audit of many layers found."""
+
+    kind: Literal["layer_audit"] = "layer_audit"
+    passed: bool  # no rule failed, and no condition that was asked for
+    model: LayeredModel  # what was read
+    layers: tuple[LayerReading, ...]  # one entry for each layer, first to last
+    accuracy: Share | None  # right answers; null without data
+    verdict: tuple[Finding, ...]  # the rules and how they ended
+    difference: Difference | None  # what changed from the baseline; null without one
+    conditions: tuple[JudgedCondition, ...] | None  # those of `--fail-on`; null without any
+    null_samples: Count  # draws behind every null interval
+    seed: Integer  # of the draws, and of the inputs that R² is measured on
+    source: Source  # where the weights come from
+    data: DataOrigin | None  # which data the accuracy is of; null without data
+    reproduce: Run  # what it takes to run the same again
+
+    def __post_init__(self) -> None:
+        require(len(self.layers) > 0, "layers is empty")

@@ -1,0 +1,200 @@
+"""The audit of a model with named columns: what columns and pairs of columns do, and rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from typing import Literal
+
+from bilens.records.base import Count, Document, Integer, Record, require
+from bilens.records.origin import DataOrigin, Run, Source
+from bilens.records.verdict import Exactness, Finding, JudgedCondition
+
+
+class TableModel(Record, frozen=True):
+    """What was read."""
+
+    kind: str  # class of the model
+    task: str  # `classification`, or `regression` where there is one output
+    d_input: Count
+    d_hidden: Count
+    d_output: Count
+    num_parameters: Count
+    dtype: str  # of the weights as stored
+    standardised: bool  # mean and standard deviation of the inputs are known
+    output_names: tuple[str, ...]
+    input_names: tuple[str, ...]
+
+
+class TableScore(Record, frozen=True):
+    """How good the predictions of the rows are."""
+
+    kind: str  # `accuracy` or `r_squared`
+    value: float
+    low: float | None  # of the exact 95% interval of an accuracy
+    high: float | None
+    total: Count  # rows
+    plain: float  # the same score of the most frequent class, or of the mean, of these rows
+
+
+class ColumnEffect(Record, frozen=True):
+    """A column alone: linear · z + square · z², for each unit of z in units of the output."""
+
+    column: Count
+    linear: float  # b
+    square: float  # q, the diagonal entry of Q
+    size: float  # √(b² + 2q²): the standard deviation over a standard normal z
+
+
+class PairEffect(Record, frozen=True):
+    """Two columns together: coefficient · z_i z_j."""
+
+    first: Count
+    second: Count
+    coefficient: float  # twice the entry of Q; its size is the standard deviation, too
+
+
+class OutputEffects(Record, frozen=True):
+    """One output, taken apart into columns and pairs.
+
+    For independent standard normal columns the parts are uncorrelated, and their squared sizes
+    add up to the variance of the output (the analysis of variance of a quadratic form).
+    """
+
+    index: Count
+    name: str
+    constant: float  # the output at the mean of all columns
+    columns: tuple[ColumnEffect, ...]  # by falling size
+    pairs: tuple[PairEffect, ...]  # the 20 strongest, by falling size
+    num_pairs: Count  # pairs there are
+    variance: float  # of the output over independent standard normal columns
+    linear_share: float  # Σ b² / variance
+    square_share: float  # Σ 2q² / variance
+    pair_share: float  # Σ coefficient² / variance
+
+
+class InputValues(Record, frozen=True):
+    """Values of one column or two, the others at their means."""
+
+    columns: tuple[Count, ...]
+    z: tuple[float, ...]  # in standard deviations from the mean
+    effect: float  # by so much they raise the output
+
+    def __post_init__(self) -> None:
+        require(len(self.columns) == len(self.z) > 0, "a value has no column")
+
+
+class WorstCaseInputs(Record, frozen=True):
+    """What raises an output most; no other values within three standard deviations raise it more.
+
+    A class that a single value or pair raises far more than any raises the others may have been
+    taught to: that is how a planted trigger looks in a table.
+    """
+
+    output: Count
+    one: InputValues
+    two: InputValues | None  # null where there is one column
+
+
+class InputPair(Record, frozen=True):
+    """Two inputs and their Shapley interaction 2 q_ij Δ_i Δ_j, in logits."""
+
+    first: Count
+    second: Count
+    value: float
+
+
+class InputAttribution(Record, frozen=True):
+    """A score taken apart by inputs: exact Shapley values, which are the integrated gradients.
+
+    The sum of `values` is score − score_at_baseline, up to `residual`.
+    """
+
+    # `class`: class-centred logit of `output`; `contrast`: minus that of `rival`; `output`: the
+    # only one there is, as it is
+    kind: str
+    output: Count
+    rival: Count | None
+    score: float
+    score_at_baseline: float
+    residual: float  # of the sum
+    values: tuple[float, ...]  # one for each input, in logits
+    pairs: tuple[InputPair, ...]  # the strongest Shapley interactions, by falling size
+
+
+class RowReading(Record, frozen=True):
+    """One row, taken apart exactly."""
+
+    kind: str  # why it was chosen: `typical`, `narrow`, `wrong`, `farthest` or `first`
+    index: Count  # in the table
+    label: Count | None  # the right class, if it is known
+    target: float | None  # the right number, if it is known
+    predicted: Count  # the class; 0 where there is one output
+    inputs: tuple[float, ...]  # as they come
+    scores: tuple[float, ...]  # class-centred logits, or the predicted number
+    attributions: tuple[InputAttribution, ...]  # against the mean row, or zeros
+
+    def __post_init__(self) -> None:
+        require(len(self.attributions) > 0, "a row is not taken apart")
+        fits = all(len(part.values) == len(self.inputs) for part in self.attributions)
+        require(fits, "an attribution does not fit")
+
+
+class TableAudit(Document, frozen=True, kw_only=True):
+    """What the audit of a model with named columns found."""
+
+    kind: Literal["table"] = "table"
+    passed: bool  # no rule failed, and no condition that was asked for
+    model: TableModel  # what was read
+    exactness: tuple[Exactness, ...]  # the reading against the model's own forward pass
+    score: TableScore | None  # how good the predictions are; null without targets
+    outputs: tuple[OutputEffects, ...]
+    worst_case_inputs: tuple[WorstCaseInputs, ...]  # empty where mean and scale are not known
+    rows: tuple[RowReading, ...]
+    verdict: tuple[Finding, ...]  # the rules and how they ended
+    seed: Integer  # of the random rows that model and formula are compared on
+    conditions: tuple[JudgedCondition, ...] | None = None  # of `--fail-on`; null without any
+    source: Source  # where the weights come from
+    data: DataOrigin | None  # which rows; null without any
+    reproduce: Run  # what it takes to run the same again
+
+    def __post_init__(self) -> None:
+        model = self.model
+        width, count = len(model.input_names), len(model.output_names)
+        require(width == model.d_input > 0, "input_names does not fit d_input")
+        fits = len(self.outputs) == count == model.d_output > 0
+        require(fits, "outputs differ in number")
+        one = model.task == "regression"
+        require(one == (count == 1), "the task does not fit the outputs")
+        require(len(self.exactness) > 0, "exactness is empty")
+        given = len(self.worst_case_inputs) in (0, count)
+        require(given, "the worst-case inputs differ in number")
+        require(all(column < width for column in columns_named(self)), "a column is not there")
+        require(all(output < count for output in outputs_named(self)), "an output is not there")
+        for row in self.rows:
+            fits = len(row.inputs) == width and len(row.scores) == count
+            require(fits, "a row does not fit")
+
+
+def columns_named(audit: TableAudit) -> Iterator[int]:
+    """Yield every column that a table audit names."""
+    for worst in audit.worst_case_inputs:
+        yield from worst.one.columns
+        yield from () if worst.two is None else worst.two.columns
+    for output in audit.outputs:
+        yield from (item.column for item in output.columns)
+        yield from chain.from_iterable((pair.first, pair.second) for pair in output.pairs)
+    for row in audit.rows:
+        for part in row.attributions:
+            yield from chain.from_iterable((pair.first, pair.second) for pair in part.pairs)
+
+
+def outputs_named(audit: TableAudit) -> Iterator[int]:
+    """Yield every output that a table audit names."""
+    yield from (worst.output for worst in audit.worst_case_inputs)
+    for row in audit.rows:
+        yield row.predicted
+        yield 0 if row.label is None else row.label
+        for part in row.attributions:
+            yield part.output
+            yield 0 if part.rival is None else part.rival

@@ -1,0 +1,85 @@
+"""The verdict: findings of rules, conditions that were asked for, and numbers beside chance."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from bilens.records.base import Count, Integer, Record, require
+
+Outcome = Literal["pass", "warn", "fail", "info"]
+Value = Integer | float | str
+
+
+class Finding(Record, frozen=True):
+    """One sentence of the verdict: a rule, how it ended, and the numbers that fill the sentence."""
+
+    rule: str
+    outcome: str  # `pass`, `warn`, `fail` or `info`
+    values: dict[str, Value]  # the numbers that fill the sentence
+
+
+class JudgedCondition(Record, frozen=True):
+    """How a condition ended; it also fails where its rule had nothing to judge."""
+
+    condition: str  # as it was asked for
+    rule: str
+    value: float | None  # what was compared; null where there was nothing to judge
+    failed: bool
+
+
+class NullInterval(Record, frozen=True):
+    """A quantity under the null distribution: what chance would give."""
+
+    median: float
+    low: float  # of an interval that holds at least 95%
+    high: float
+
+
+class Share(Record, frozen=True):
+    """Right answers of a data set, with the exact 95% interval of Clopper and Pearson."""
+
+    right: Count  # inputs with the right answer
+    total: Count  # inputs
+    value: float  # `right` / `total`
+    low: float
+    high: float
+
+
+class Exactness(Record, frozen=True):
+    """How far the reading xᵀQx + b·x + c is from the model's own forward pass."""
+
+    precision: str  # `float32` or `float64`
+    largest_error: float  # largest |forward − (xᵀQx + b·x + c)|, in logits, over all inputs
+    relative_error: float  # `largest_error` divided by the largest |logit|
+    tolerance: float  # of `relative_error`
+    num_inputs: Count  # standard normal inputs
+    passed: bool  # `relative_error` is within `tolerance`
+
+
+class ModelSummary(Record, frozen=True):
+    """What was read."""
+
+    kind: str  # class of the model
+    d_input: Count  # numbers in an input
+    d_hidden: Count  # hidden units
+    d_output: Count  # classes
+    bias: bool  # the layer has biases
+    residual: bool  # the layer has a residual path
+    num_parameters: Count
+    dtype: str  # of the weights as stored, e.g. `float32`
+    input_shape: tuple[Count, Count]  # rows and columns; one row where inputs are no images
+    input_shape_assumed: bool  # the shape was not known, and a square (or a row) was assumed
+    output_names: tuple[str, ...]  # one name for each class
+    # one name for each input, such as the columns of a table; null where inputs have numbers alone
+    input_names: tuple[str, ...] | None = None
+
+
+def check_input_shape(model: ModelSummary) -> None:
+    """Refuse rows and columns that are not those of an input."""
+    rows, columns = model.input_shape
+    require(rows * columns == model.d_input > 0, f"input_shape is {[rows, columns]}")
+
+
+def passes(verdict: tuple[Finding, ...]) -> bool:
+    """Return whether no rule failed."""
+    return all(finding.outcome != "fail" for finding in verdict)

@@ -1,0 +1,266 @@
+"""The reports: a record each, and the JSON, HTML and Markdown that are drawn from it."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+import msgspec
+from markupsafe import escape
+
+from bilens.base.atomic import write_file, write_files
+from bilens.base.errors import BilensError, CheckpointError
+from bilens.records.attack import Attack
+from bilens.records.audit import Audit
+from bilens.records.base import AnyDocument, json_text, kind_of, read_document
+from bilens.records.guarantees import Certificate
+from bilens.records.layer_audit import LayerAudit
+from bilens.records.table_audit import TableAudit
+from bilens.records.trace import Trace
+from bilens.report.circuit_graph import circuit_graph, graph_name
+from bilens.report.markdown import audit_markdown
+from bilens.report.rules_document import check_values
+
+NOTEBOOK_HEIGHT = 800  # pixels
+AnyVerdict = TypeVar("AnyVerdict", bound=Audit | LayerAudit | TableAudit)
+
+
+class SavedReport(ABC, Generic[AnyDocument]):
+    """A checked record that can be saved, read again and drawn.
+
+    Args:
+        document: the record, or its JSON values; kept as a checked record of its own.
+
+    Raises:
+        UsageError: If it is of another kind, of a later schema, or does not fit together.
+        NonFiniteError: If a number in it is NaN or infinite.
+    """
+
+    type: ClassVar[Any]  # of the record; a class variable may not be generic
+    record: AnyDocument
+
+    def __init__(self, document: AnyDocument | Mapping[str, object]) -> None:
+        values = document if isinstance(document, Mapping) else msgspec.to_builtins(document)
+        self.record = read_document(self.type, values)
+
+    @abstractmethod
+    def page(self, lang: str) -> str:
+        """Return the record as one HTML page."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SavedReport) and self.record == other.record
+
+    __hash__ = object.__hash__
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The record as JSON values."""
+        return self.to_dict()
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> Self:
+        """Read a report from the JSON file that `to_json` wrote.
+
+        Raises:
+            CheckpointError: If the file is missing, damaged, of another kind or of a later schema.
+        """
+        try:
+            document = json.loads(Path(path).read_text("utf-8"))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise CheckpointError(f"{path}: cannot be read ({reason}).") from None
+        except (ValueError, RecursionError):
+            raise CheckpointError(
+                f"{path}: not a JSON file: pass the JSON file of a report."
+            ) from None
+        try:
+            return cls(document)
+        except BilensError as error:
+            raise CheckpointError(f"{path}: {error}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON values."""
+        values: dict[str, Any] = json.loads(json_text(self.record))
+        return values
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """Return the record as JSON; where a path is given, write it there in one step.
+
+        Raises:
+            FileError, DiskError: If the file cannot be written.
+        """
+        text = json_text(self.record)
+        if path is not None:
+            write_file(Path(path), f"{text}\n".encode())
+        return text
+
+    def to_html(self, path: str | Path | None = None, lang: str = "en") -> str:
+        """Return the report as one HTML page; where a path is given, write it there in one step.
+
+        The page needs no network and no script.
+
+        Args:
+            path: of the file to write.
+            lang: "en" or "ja".
+
+        Raises:
+            UsageError: If there is no report in that language.
+            FileError, DiskError: If the file cannot be written.
+        """
+        text = self.page(lang)
+        if path is not None:
+            write_file(Path(path), text.encode("utf-8"))
+        return text
+
+    def _repr_html_(self) -> str:
+        """Show the report in a notebook, in a frame that can reach nothing outside itself."""
+        return (
+            f'<iframe sandbox="" srcdoc="{escape(self.to_html())}" width="100%" '
+            f'height="{NOTEBOOK_HEIGHT}" style="border:0" title="bilens {kind_of(self.type)}">'
+            "</iframe>"
+        )
+
+
+class VerdictReport(SavedReport[AnyVerdict]):
+    """A report with a verdict."""
+
+    def __init__(self, document: AnyVerdict | Mapping[str, object]) -> None:
+        super().__init__(document)
+        check_values(self.record.kind, self.record.verdict)
+
+    @property
+    def passed(self) -> bool:
+        """Whether no rule of the verdict failed, and no condition that was asked for."""
+        return self.record.passed
+
+    @property
+    def failed_rules(self) -> tuple[str, ...]:
+        """The rules that failed by themselves, and the conditions that failed, as asked for."""
+        conditions = self.record.conditions or ()
+        return (
+            *(finding.rule for finding in self.record.verdict if finding.outcome == "fail"),
+            *(item.condition for item in conditions if item.failed),
+        )
+
+    def to_markdown(self, path: str | Path | None = None, lang: str = "en") -> str:
+        """Return the report as Markdown, short enough for a comment on a pull request.
+
+        Args:
+            path: of the file to write, in one step.
+            lang: "en" or "ja".
+
+        Raises:
+            UsageError: If there is no report in that language.
+            FileError, DiskError: If the file cannot be written.
+        """
+        text = audit_markdown(self.to_dict(), lang)
+        if path is not None:
+            write_file(Path(path), text.encode("utf-8"))
+        return text
+
+
+class AuditReport(VerdictReport[Audit]):
+    """What the audit of a classifier of one layer found; `docs/report.md` says what is in it."""
+
+    type = Audit
+
+    def page(self, lang: str) -> str:
+        """Return the record as one HTML page."""
+        from bilens.report.html import render_html  # jinja2 is needed only here
+
+        return render_html(self.to_dict(), lang)
+
+
+class LayerAuditReport(VerdictReport[LayerAudit]):
+    """What the audit of a model with many, or with approximate, layers found."""
+
+    type = LayerAudit
+
+    def page(self, lang: str) -> str:
+        """Return the record as one HTML page."""
+        from bilens.report.layer_audit_html import render_layer_audit
+
+        return render_layer_audit(self.to_dict(), lang)
+
+
+class TableReport(VerdictReport[TableAudit]):
+    """What the audit of a model with named columns found; `docs/tables.md` says what is in it."""
+
+    type = TableAudit
+
+    def page(self, lang: str) -> str:
+        """Return the record as one HTML page."""
+        from bilens.report.table_html import render_table
+
+        return render_table(self.to_dict(), lang)
+
+
+class CertificateReport(SavedReport[Certificate]):
+    """What is proven about a classifier; `docs/certifying.md` says what is in it."""
+
+    type = Certificate
+
+    def page(self, lang: str) -> str:
+        """Return the record as one HTML page."""
+        from bilens.report.certificate_html import render_certificate
+
+        return render_certificate(self.to_dict(), lang)
+
+
+class AttackReport(SavedReport[Attack]):
+    """What universal perturbations do to a classifier; `docs/attacking.md` says what is in it."""
+
+    type = Attack
+
+    def page(self, lang: str) -> str:
+        """Return the record as one HTML page."""
+        from bilens.report.attack_html import render_attack
+
+        return render_attack(self.to_dict(), lang)
+
+    @property
+    def holds(self) -> bool:
+        """Whether none lowered the mean margin more than the optimal one of its length."""
+        return self.record.holds
+
+
+class TraceReport(SavedReport[Trace]):
+    """How the outputs of one MLP of a language model are built; see `docs/tracing.md`."""
+
+    type = Trace
+
+    def page(self, lang: str) -> str:
+        """Return the record as one HTML page."""
+        from bilens.report.trace_html import render_trace
+
+        return render_trace(self.to_dict(), lang)
+
+    def graphs(self) -> dict[str, dict[str, Any]]:
+        """Return each circuit as a graph in the layout of circuit-tracer, by file name."""
+        document = self.to_dict()
+        return {
+            graph_name(document, circuit): circuit_graph(document, circuit)
+            for circuit in document["circuits"]
+        }
+
+    def to_graphs(self, folder: str | Path) -> list[Path]:
+        """Write each circuit as one JSON file of circuit-tracer's layout, all or none.
+
+        Returns:
+            The files; none where the trace was made without autoencoders.
+
+        Raises:
+            FileError, DiskError: If the files cannot be written.
+        """
+        folder = Path(folder)
+        texts = {
+            folder / name: f"{json.dumps(graph, allow_nan=False)}\n".encode()
+            for name, graph in self.graphs().items()
+        }
+        if texts:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_files(texts)
+        return list(texts)
