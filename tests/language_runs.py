@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from bilens.data.text import TextCorpus
-from bilens.data.tokenizer import Tokenizer, train_tokenizer
+from bilens.data.tokenizer import Tokenizer
+from bilens.data.tokenizer_training import train_tokenizer
 from bilens.train.corpus import (
     CorpusDescription,
     CorpusOptions,

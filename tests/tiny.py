@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bilens.data.folder import FILES
+from bilens.data.idx import FILES
 from bilens.data.images import ImageDataset
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearClassifier

@@ -5,6 +5,8 @@ Broken once: Σ in the place of its root; the variance of the output came out wr
 Broken once: `2 *` of the variance dropped; everything failed.
 
 Broken once: `deviations` without the cut at rounding; a constant row had a width.
+
+Broken once: the last, smaller block of inputs left out; the mean of 10 in blocks of 4 was wrong.
 """
 
 from __future__ import annotations
@@ -17,10 +19,11 @@ import pytest
 import torch
 
 import oracles
+from bilens.algebra import gaussian
 from bilens.algebra.cp.decompose import cp_decompose
 from bilens.algebra.directions import dual_expression
 from bilens.algebra.eigen.eigendecompose import eigendecompose, eigendecompose_all
-from bilens.algebra.gaussian import GaussianInput, gaussian_moments, whiten
+from bilens.algebra.gaussian import GaussianInput, gaussian_moments, mean_and_covariance, whiten
 from bilens.algebra.hosvd import hosvd
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
@@ -236,3 +239,15 @@ def test_what_is_no_distribution_is_refused() -> None:
         GaussianInput.of(2, None, -torch.eye(2))
     with pytest.raises(UsageError, match=r"1 row\(s\)"):
         GaussianInput.of_data(torch.ones(1, 2))
+
+
+@pytest.mark.parametrize("rows", [1, 4, 10, 4096])
+def test_moments_do_not_depend_on_the_blocks(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gaussian, "ROWS", rows)
+    inputs = (randn(10, 3) + torch.tensor([0.0, 5.0, 0.0], dtype=torch.float64)).float()
+    inputs[:, 2] = 0.25
+    mean, covariance = mean_and_covariance(inputs)
+    torch.testing.assert_close(mean, inputs.double().mean(dim=0), rtol=1e-12, atol=0)
+    expected = torch.cov(inputs.double().T, correction=0)
+    torch.testing.assert_close(covariance, expected, rtol=1e-12, atol=1e-15)
+    assert covariance[2].tolist() == [0.0] * 3  # what is constant does not vary

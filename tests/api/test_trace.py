@@ -17,7 +17,8 @@ import bilens as bl
 import traced_models
 from bilens.api.trace import trace
 from bilens.base.errors import CheckpointError, DataError, NotQuadraticError, UsageError
-from bilens.data.tokenizer import load_tokenizer, train_tokenizer
+from bilens.data.tokenizer import load_tokenizer
+from bilens.data.tokenizer_training import train_tokenizer
 from bilens.nn import BilinearTransformer, TopKSAE
 from bilens.report.reports import TraceReport
 
@@ -42,7 +43,7 @@ def run(folders: Folders, **options: Any) -> TraceReport:
 
 def blocks(folders: Folders, document: dict[str, Any]) -> torch.Tensor:
     """The tokens that were read."""
-    from bilens.data.token_blocks import pack_documents
+    from bilens.data.tokenizer import pack_documents
 
     tokenizer = load_tokenizer(folders[0])
     held_out = traced_models.CORPUS.load().held_out

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import tiny
-from bilens.data.folder import FILES
+from bilens.data.idx import FILES
 from commands import (
     FILE,
     USAGE,

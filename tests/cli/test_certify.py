@@ -14,7 +14,7 @@ import pytest
 
 import bilens as bl
 import tiny
-from bilens.data.folder import FILES
+from bilens.data.idx import FILES
 from commands import (
     DATA,
     FILE,

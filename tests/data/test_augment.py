@@ -21,9 +21,10 @@ from bilens.data.augment import (
     Rotation,
     SaltAndPepper,
     Translation,
+    blur,
     parse_augmentation,
+    warp,
 )
-from bilens.data.resample import blur, warp
 
 SHAPE = (9, 12)  # not square, so that rows and columns cannot be confused
 ALL = [

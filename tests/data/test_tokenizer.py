@@ -3,6 +3,11 @@
 Broken once: `MIN_FREQUENCY` 1, the letters left out of the special tokens of the WordPiece
 trainer, and `check_tokenizer_fits` without its upper bound; the tests of a vocabulary that is too
 large, of training again and of the fit failed.
+
+Blocks hold every token of every document once, in order, but for less than one block.
+
+Broken once: the end of text left out behind the last document of a group, and the number of
+blocks rounded up; the tests of the stream and of a corpus that is too small failed.
 """
 
 from __future__ import annotations
@@ -15,19 +20,21 @@ from typing import Any
 
 import pytest
 import tokenizers
+import torch
 from hypothesis import given, strategies as st
 
 from bilens.base.errors import DataError, MissingExtraError, UsageError
+from bilens.data import tokenizer as module
 from bilens.data.story_grammar import StoryGrammar
 from bilens.data.tokenizer import (
-    KINDS,
     Tokenizer,
     TokenizerKind,
     byte_of_letter,
     check_tokenizer_fits,
     load_tokenizer,
-    train_tokenizer,
+    pack_documents,
 )
+from bilens.data.tokenizer_training import KINDS, train_tokenizer
 
 STORIES = StoryGrammar().generate(300, seed=0)
 SIZES: dict[TokenizerKind, int] = {"byte-bpe": 330, "wordpiece-lower": 150, "word": 60}
@@ -198,24 +205,24 @@ def test_nothing_is_trained_on_no_text(documents: list[str]) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"tokenizer\.json does not exist; a tokenizer\.json was"):
+    with pytest.raises(DataError, match=r"no such file; expected a tokenizer\.json"):
         load_tokenizer(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"", "is not a tokenizer.json"),
-        (b"{}", "is not a tokenizer.json"),
-        (b"[1, 2", "is not a tokenizer.json"),
-        (BYTE_BPE_JSON.encode()[:-40], "is not a tokenizer.json"),
-        (b"\xff\xfe{}", "cannot be read"),
+        (b"", ": is empty"),
+        (b"{}", " is not a tokenizer.json"),
+        (b"[1, 2", " is not a tokenizer.json"),
+        (BYTE_BPE_JSON.encode()[:-40], " is not a tokenizer.json"),
+        (b"\xff\xfe{}", " is not a tokenizer.json"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, content: bytes, problem: str) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=rf"tokenizer\.json {problem}"):
+    with pytest.raises(DataError, match=rf"tokenizer\.json{problem}"):
         load_tokenizer(path)
 
 
@@ -250,3 +257,65 @@ def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'bilens\[language\]'"):
         train_tokenizer(STORIES, 300)
+
+
+@pytest.mark.parametrize("number", [-1, 1.5, True, "7", (1 << 24) + 1, 1 << 62])
+@pytest.mark.parametrize("place", ["vocab", "added_tokens"])
+def test_an_id_out_of_range_never_reaches_the_library(
+    number: Any, place: str, tmp_path: Path
+) -> None:
+    """An id of 2 ** 32 - 1 ends the whole process inside the library."""
+    content = json.loads(BYTE_BPE_JSON)
+    if place == "vocab":
+        content["model"]["vocab"]["zz"] = number
+    else:
+        content["added_tokens"][0]["id"] = number
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"not a tokenizer\.json \(a token has the id .*; 0 to"):
+        load_tokenizer(tmp_path)
+
+
+def test_another_hash_and_a_huge_file_never_reach_the_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenizers.Tokenizer, "from_str", None)
+    path = tmp_path / "tokenizer.json"
+    path.write_text(BYTE_BPE_JSON)
+    with pytest.raises(UsageError, match="is not the one that the model was trained with"):
+        load_tokenizer(path, "0" * 64)
+    with path.open("ab") as file:
+        file.truncate(1 << 30)
+    with pytest.raises(DataError, match="is 1,073,741,824 bytes; at most"):
+        load_tokenizer(path)
+
+
+FEW = StoryGrammar().generate(50, seed=0)
+TOKENIZER = train_tokenizer(FEW, None, "word")
+
+
+@given(num=st.integers(1, 50), n_ctx=st.integers(2, 20), group=st.integers(1, 60))
+def test_the_blocks_are_the_documents_with_their_ends_but_for_a_rest(
+    num: int, n_ctx: int, group: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "GROUP", group)
+        packed = pack_documents(TOKENIZER, FEW[:num], n_ctx)
+    stream = [i for text in FEW[:num] for i in (*TOKENIZER.encode(text), TOKENIZER.end_of_text)]
+    assert packed.tokens.dtype == torch.int64
+    assert packed.tokens.shape == (len(stream) // n_ctx, n_ctx)
+    assert packed.tokens.flatten().tolist() == stream[: packed.tokens.numel()]
+    assert (packed.num_tokens, packed.num_documents) == (len(stream), num)
+    assert packed.num_left_over == len(stream) % n_ctx
+
+
+def test_documents_that_do_not_fill_a_block_are_refused() -> None:
+    with pytest.raises(DataError, match=r"^1 documents have \d\d tokens together; at least one"):
+        pack_documents(TOKENIZER, FEW[:1], 64)
+    with pytest.raises(DataError, match=r"^0 documents have 0 tokens"):
+        pack_documents(TOKENIZER, [], 8)
+
+
+@pytest.mark.parametrize("n_ctx", [1, 0, 8.0])
+def test_a_block_has_at_least_two_tokens(n_ctx: int) -> None:
+    with pytest.raises(UsageError, match="n_ctx must be an integer of at least 2"):
+        pack_documents(TOKENIZER, FEW, n_ctx)

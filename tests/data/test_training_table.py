@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from bilens.base.errors import BilensError, DataError, UsageError
-from bilens.data.columns import read_columns
 from bilens.data.csv_table import read_table
+from bilens.data.table_rows import read_columns
 from bilens.data.training_table import TrainingTable, training_table
 
 GOOD = "size,colour,same,y\n1.5,red,7,a\n2,blue,7,b\n-3,red,7,a\n4,blue,7,b\n"
@@ -41,6 +41,18 @@ def test_the_model_reads_the_same_inputs_from_the_file_again(tmp_path: Path) -> 
     (tmp_path / "new.csv").write_text("colour,size\ngreen,1\n")
     with pytest.raises(DataError, match=r"'green' in column 'colour'; the model knows blue, red"):
         read_columns(tmp_path / "new.csv", table.names)
+
+
+def test_a_name_may_hold_an_equals_sign(tmp_path: Path) -> None:
+    text = "a=b,a,c=2,y\nu,b=x,1,p\nv,w,2,q\nu,b=x,3,p\nv,w,5,q\n"
+    table = from_text(tmp_path, text)
+    assert table.names == ("a=b=u", "a=b=v", "a=b=x", "a=w", "c=2")
+    torch.testing.assert_close(read_columns(tmp_path / "t.csv", table.names).values, table.values)
+
+
+def test_a_column_of_texts_with_underscores_is_text(tmp_path: Path) -> None:
+    table = from_text(tmp_path, "x,y\n1_0,a\n2_0,b\n1_0,a\n2_0,b\n")
+    assert table.names == ("x=1_0", "x=2_0")
 
 
 @pytest.mark.parametrize(
@@ -81,7 +93,7 @@ def test_missing_values(tmp_path: Path) -> None:
 
 MANY = "x,c,y\n" + "".join(f"{i},t{i},{i % 2}\n" for i in range(30))
 REFUSED: list[tuple[str, dict[str, Any], type[BilensError], str]] = [
-    ("", {}, DataError, "holds no rows"),
+    ("", {}, DataError, "is empty"),
     ("x,y\n", {}, DataError, "holds no rows"),
     ("x,x,y\n1,2,3\n", {}, DataError, "more than one column of the name 'x'"),
     ("x,,y\n1,2,3\n", {}, DataError, "column 2 of 3 has no name"),
@@ -104,6 +116,23 @@ REFUSED: list[tuple[str, dict[str, Any], type[BilensError], str]] = [
     ("x,y\n1,a\n1e200,b\n2,b\n3,a\n", {}, DataError, r"of at most 1e\+100: .* --drop 'x'"),
     ("x;y\n1;a\n", {}, DataError, "has no column 'y'; it has x;y. .* separated by ';'"),
     ("x;y\n1,5;2\n", {}, DataError, "row 0 has 2 cells; .* separated by ';'"),
+    (
+        "x,y\n1,a\n1_0,b\n2,b\n3,a\n",
+        {},
+        DataError,
+        "row 1 has '1_0' in column 'x'; .* digits",
+    ),
+    ("x,y\n1,a\n٣,b\n2,b\n3,a\n", {}, DataError, "row 1 has '٣' in column 'x'; .* digits"),
+    ("x,y\n٣,a\n٤,b\n٣,b\n٤,a\n", {}, DataError, "row 0 has '٣' in column 'x'; .* digits"),
+    ("x,y\n1,1_0\n2,1\n3,2\n", {}, DataError, "row 0 has '1_0' in column 'y'; .* another target"),
+    (
+        "x,y\n1e-310,a\n0,b\n2e-310,b\n0,a\n",
+        {},
+        DataError,
+        "column 'x' holds numbers of at most",
+    ),
+    ("x,y\n1,1e-310\n2,0\n3,2e-310\n", {}, DataError, "column 'y' holds numbers of .* another tar"),
+    ("c=d,c,y\n1,d,0\n2,e,1\n3,d,0\n4,e,1\n", {}, DataError, "would have the name 'c=d'"),
     (MANY, {}, DataError, r"column 'c' is text \('t0' in row 0\) with 30 different values"),
 ]
 
@@ -117,7 +146,7 @@ def test_what_cannot_be_read_is_refused(
 
 
 def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="no such file; expected a CSV table"):
         read_table(tmp_path / "absent.csv")
     (tmp_path / "latin.csv").write_bytes("x,y\né,1\n".encode("latin-1"))
     with pytest.raises(DataError, match="is not UTF-8"):

@@ -14,7 +14,26 @@ from bilens.base.errors import ShapeError, UsageError
 from bilens.base.notebook import html_summary
 
 EPS = torch.finfo(torch.float64).eps
+ROWS = 4096  # inputs that are widened at a time
 SYMMETRY = 1e-6  # of the largest entry: what a covariance may deviate by, and be negative by
+
+
+def mean_and_covariance(inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Return μ and Σ of inputs, (num, in) → (in,) and (in, in), without a copy of all in float64.
+
+    Σ = 1/num Σ_i (x_i − μ)(x_i − μ)ᵀ, in two passes: what is constant has exactly no variance but
+    for the rounding of its mean.
+    """
+    num, d_in = inputs.shape
+    total = torch.zeros(d_in, dtype=torch.float64)
+    for start in range(0, num, ROWS):
+        total += inputs[start : start + ROWS].double().sum(dim=0)
+    mean = total / num
+    covariance = torch.zeros(d_in, d_in, dtype=torch.float64)
+    for start in range(0, num, ROWS):
+        centred = inputs[start : start + ROWS].double() - mean
+        covariance += centred.T @ centred
+    return mean, covariance / num
 
 
 def checked_covariance(covariance: Tensor, d_in: int) -> Tensor:

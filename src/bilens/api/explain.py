@@ -13,8 +13,8 @@ from bilens.api.approximate_reading import offering_a_fit
 from bilens.api.provenance import describe_run, describe_source, image_origin
 from bilens.base.errors import UsageError
 from bilens.base.files import file_sha256
-from bilens.data.columns import read_columns
 from bilens.data.images import ImageDataset
+from bilens.data.table_rows import read_columns
 from bilens.findings.audit import class_centred
 from bilens.findings.explanation import explain
 from bilens.findings.input_attribution import attribute_prediction

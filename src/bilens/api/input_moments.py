@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import Tensor
 
+from bilens.algebra.gaussian import mean_and_covariance
 from bilens.api.judging_data import find_test_data
 from bilens.api.provenance import image_origin
 from bilens.base.errors import UsageError
 from bilens.data.images import ImageDataset
-from bilens.data.moments import mean_and_covariance
 from bilens.io.load import LoadedModel
 from bilens.records.base import to_json
 

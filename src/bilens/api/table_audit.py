@@ -14,8 +14,7 @@ from bilens.api.layer_audit import is_one_exact_layer
 from bilens.api.provenance import describe_data, origin_of
 from bilens.base.errors import UsageError
 from bilens.base.files import file_sha256
-from bilens.data.answers import read_answers
-from bilens.data.columns import read_columns
+from bilens.data.table_rows import read_columns, read_targets
 from bilens.findings.conditions import Condition
 from bilens.findings.table_audit import LabelledRows, NamedColumns, audit_columns
 from bilens.io.load import LoadedModel
@@ -113,5 +112,5 @@ def read_rows(
     target_name = model.provenance.get("target")
     sha256 = file_sha256(data)
     seen = sha256 == model.provenance.get("data_table_sha256")
-    rows = LabelledRows(values, read_answers(data, target_name, outputs), seen)
+    rows = LabelledRows(values, read_targets(data, target_name, outputs), seen)
     return rows, DataOrigin(data.name, str(data), "table", len(values), sha256)

@@ -11,8 +11,8 @@ import torch
 
 from bilens.api.provenance import this_command, versions
 from bilens.base.atomic import write_file
-from bilens.data.token_blocks import pack_documents
-from bilens.data.tokenizer import Tokenizer, train_tokenizer
+from bilens.data.tokenizer import Tokenizer, pack_documents
+from bilens.data.tokenizer_training import train_tokenizer
 from bilens.io.load import load
 from bilens.nn.transformer import BilinearTransformer
 from bilens.report.charts.training import loss_figure

@@ -1,37 +1,43 @@
-"""A CSV file as names and cells, checked once."""
+"""A CSV file as names and cells, checked once, and what a cell says."""
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from bilens.base.errors import DataError
+from bilens.base.files import check_regular_file
 
 MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+LARGEST = 1e100  # of a number: the square of one beyond 1e154 is none in float64
+SMALLEST = 1e-100  # of the numbers of a column: the square of one below 1e-154 is zero
 
 
 @dataclass(frozen=True)
 class CsvTable:
-    """The cells of a table, as text without spaces around it.
-
-    Attributes:
-        path: of the file.
-        names: of the columns, as the first line says.
-        rows: of equal length, one text for each column.
-    """
+    """The cells of a table, as text without spaces around it; all rows are equally long."""
 
     path: Path
     names: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
+    @cached_property
+    def positions(self) -> dict[str, int]:
+        """Where each column is."""
+        return {name: position for position, name in enumerate(self.names)}
+
     def column(self, name: str) -> list[str]:
         """Return the cells of a column."""
-        place = self.names.index(name)
-        return [row[place] for row in self.rows]
+        position = self.positions[name]
+        return [row[position] for row in self.rows]
 
     def to_text(self, rows: Sequence[int]) -> str:
         """Return some of the rows as the text of a CSV file, the names first."""
@@ -42,10 +48,18 @@ class CsvTable:
         return text.getvalue()
 
 
-def other_separator(names: Sequence[str]) -> str:
-    """Return a hint where the first line is one name that other separators would cut."""
-    found = [mark for mark in (";", "\t", "|") if len(names) == 1 and mark in names[0]]
-    return f" Its columns seem to be separated by {found[0]!r}: use commas." if found else ""
+def plain_number(cell: str) -> float | None:
+    """Return a number in ASCII digits, decimal or scientific; None for anything else.
+
+    Python itself would read "1_0", "٣" and "infinity" as numbers too.
+    """
+    return float(cell) if NUMBER.fullmatch(cell) else None
+
+
+def as_number(cell: str) -> float | None:
+    """Return the number in a cell, or None where there is none that can be squared."""
+    value = plain_number(cell)
+    return value if value is not None and abs(value) <= LARGEST else None
 
 
 def is_missing(cell: str) -> bool:
@@ -53,15 +67,52 @@ def is_missing(cell: str) -> bool:
     return cell.lower() in MISSING
 
 
-def read_lines(path: Path) -> list[list[str]]:
-    """Return the lines of a CSV file, empty ones left out: the names, and one or more rows.
+def other_separator(names: Sequence[str]) -> str:
+    """Return a hint where the first line is one name that other separators would cut."""
+    found = [mark for mark in (";", "\t", "|") if len(names) == 1 and mark in names[0]]
+    return f" Its columns seem to be separated by {found[0]!r}: use commas." if found else ""
 
-    Raises:
-        DataError: If it cannot be read, is no CSV table, or has no rows.
+
+def refuse_other_numbers(path: Path, column: str, cells: Sequence[str], instead: str) -> None:
+    """Refuse cells that are numbers to Python and not to `as_number`, naming the first one.
+
+    Where a whole column is written with underscores, these are texts.
     """
+    has_numbers = any(as_number(cell) is not None for cell in cells)
+    for row, cell in enumerate(cells):
+        if is_missing(cell) or as_number(cell) is not None or ("_" in cell and not has_numbers):
+            continue
+        try:
+            value = float(cell)
+        except ValueError:
+            continue
+        expected = "a number in plain digits, such as 10, -0.5 or 1e-3: repair the cell,"
+        if abs(value) > LARGEST:
+            expected = f"a number of at most {LARGEST:g}: repair the cell, rescale the column,"
+        raise DataError(
+            f"{path}: row {row} has {cell[:40]!r} in column {column!r}; expected {expected} or "
+            f"{instead}."
+        )
+
+
+def refuse_tiny_numbers(path: Path, column: str, numbers: Sequence[float], instead: str) -> None:
+    """Refuse a column of numbers so small that their squares are zero."""
+    largest = max((abs(number) for number in numbers if number == number), default=0.0)
+    if 0 < largest < SMALLEST:
+        raise DataError(
+            f"{path}: column {column!r} holds numbers of at most {largest:g}; expected some of at "
+            f"least {SMALLEST:g}, as smaller ones cannot be computed with: rescale the column, or "
+            f"{instead}."
+        )
+
+
+@contextmanager
+def csv_lines(path: Path) -> Iterator[Iterator[list[str]]]:
+    """Give the lines of a CSV file one by one; what is wrong with it is an error."""
+    check_regular_file(path, "expected a CSV table", DataError)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = list(csv.reader(file, strict=True))
+            yield csv.reader(file, strict=True)
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path}: byte {error.start} is not UTF-8: save the table as UTF-8."
@@ -70,36 +121,44 @@ def read_lines(path: Path) -> list[list[str]]:
         raise DataError(f"{path}: is not a CSV table ({error}).") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
-    lines = [line for line in lines if line]
-    if len(lines) < 2:
+
+
+def read_header(path: Path) -> list[str]:
+    """Return the names of the columns of a table."""
+    with csv_lines(path) as lines:
+        first = next(lines, [])
+    if not first:
         raise DataError(f"{path}: holds no rows; expected a line of column names and rows below.")
-    return lines
+    return [cell.strip() for cell in first]
+
+
+def read_lines(path: Path) -> list[list[str]]:
+    """Return the lines of a CSV file, empty ones left out: the names, and one or more rows."""
+    with csv_lines(path) as lines:
+        found = [[cell.strip() for cell in line] for line in lines if line]
+    if len(found) < 2:
+        raise DataError(f"{path}: holds no rows; expected a line of column names and rows below.")
+    return found
 
 
 def read_table(path: Path) -> CsvTable:
-    """Return a table all of whose columns have a name of their own, and all of whose rows fit.
-
-    Raises:
-        DataError: If it cannot be read, has no rows, a name is empty or there twice, or a row has
-            more or fewer cells than the first line.
-    """
+    """Return a table all of whose columns have a name of their own, and all of whose rows fit."""
     first, *rest = read_lines(path)
-    names = tuple(cell.strip() for cell in first)
-    if not all(names):
+    if not all(first):
         raise DataError(
-            f"{path}: column {names.index('') + 1} of {len(names)} has no name in the first line: "
+            f"{path}: column {first.index('') + 1} of {len(first)} has no name in the first line: "
             "name it, or remove it."
         )
-    twice = [name for name, count in Counter(names).items() if count > 1]
+    twice = [name for name, count in Counter(first).items() if count > 1]
     if twice:
         raise DataError(
             f"{path}: has more than one column of the name {', '.join(map(repr, twice[:4]))}: "
             "rename them."
         )
     for number, line in enumerate(rest):
-        if len(line) != len(names):
+        if len(line) != len(first):
             raise DataError(
-                f"{path}: row {number} has {len(line)} cells; the first line names {len(names)} "
-                f"columns: repair the row.{other_separator(names)}"
+                f"{path}: row {number} has {len(line)} cells; the first line names {len(first)} "
+                f"columns: repair the row.{other_separator(first)}"
             )
-    return CsvTable(path, names, tuple(tuple(cell.strip() for cell in line) for line in rest))
+    return CsvTable(path, tuple(first), tuple(map(tuple, rest)))

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.error import HTTPError
 
 from bilens.base.errors import DataError, MissingExtraError
-from bilens.data.folder import SUBFOLDERS, read_folder
+from bilens.data.idx import SUBFOLDERS, read_folder
 
 SILENCE_SECONDS = 10.0  # a connection that is silent for so long is given up
 PROBE_SECONDS = 6.0  # with the import of torchvision, an offline machine gives up within 10 s
@@ -26,10 +26,6 @@ def download(name: str, cache: Path) -> Path:
     torchvision fetches them and verifies their checksums, inside a temporary folder that is
     removed in any case; a folder that already stands in the way is replaced, and only by a
     complete one.
-
-    Raises:
-        MissingExtraError: If torchvision is not installed.
-        DataError: If the network cannot be reached, the download breaks off or the disk is full.
     """
     title = SUBFOLDERS[name][0]
     try:
@@ -65,12 +61,7 @@ def torchvision_class(title: str) -> Any:
 
 
 def is_reachable(urls: Sequence[str], refusal_counts: bool = False) -> bool:
-    """Say within PROBE_SECONDS whether one of the addresses answers.
-
-    Args:
-        urls: tried in their order.
-        refusal_counts: whether "not found" and the like are an answer too.
-    """
+    """Say within PROBE_SECONDS whether one of the addresses answers."""
     answered = threading.Event()
 
     def probe() -> None:

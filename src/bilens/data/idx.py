@@ -1,4 +1,4 @@
-"""Reading IDX files, the format of MNIST: a short header, then unsigned bytes.
+"""IDX files, the format of MNIST, and the folder of four that makes a data set.
 
 The reader is strict: a file says how many bytes it holds, and exactly these must follow.
 Nothing is allocated or decompressed beyond what the header declares, whatever the file holds.
@@ -11,12 +11,13 @@ import math
 import zlib
 from io import BufferedIOBase
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bilens.base.errors import DataError
+from bilens.base.files import check_regular_file
 
 ByteArray: TypeAlias = NDArray[np.uint8]
 
@@ -27,24 +28,24 @@ IDX_MAGIC = (
 MAX_AXES = 4
 SIZE_LIMIT = 2**30  # bytes; the largest file of MNIST declares 47 million
 CHUNK = 2**20  # bytes read at a time, so that memory follows the content and not the header
+FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+# Data set -> names of its own subfolder; the first one is torchvision's.
+SUBFOLDERS = {"mnist": ("MNIST", "mnist"), "fashion-mnist": ("FashionMNIST", "fashion-mnist")}
 KINDS = {1: "a label file (1 axis)", 3: "an image file (3 axes)"}
 
 
 def read_images(path: Path) -> ByteArray:
-    """Return the images of an IDX file, (images, rows, columns).
-
-    Raises:
-        DataError: If the file is damaged, or holds labels.
-    """
+    """Return the images of an IDX file, (images, rows, columns)."""
     return read_kind(path, num_axes=3)
 
 
 def read_labels(path: Path) -> ByteArray:
-    """Return the labels of an IDX file, one for each image.
-
-    Raises:
-        DataError: If the file is damaged, or holds images.
-    """
+    """Return the labels of an IDX file, one for each image."""
     return read_kind(path, num_axes=1)
 
 
@@ -52,13 +53,9 @@ def read_idx(path: Path) -> ByteArray:
     """Return the array of an IDX file of unsigned bytes, plain or compressed with gzip.
 
     Compression is recognised by the content, not by the name of the file.
-
-    Raises:
-        DataError: If the file is missing, unreadable, of another format, truncated or too long.
     """
+    check_regular_file(path, "expected an IDX file", DataError)
     try:
-        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
-            raise DataError(f"{path} is a folder or device; an IDX file was expected: name a file.")
         with path.open("rb") as file:
             is_compressed = file.read(2) == GZIP_MAGIC
             file.seek(0)
@@ -66,10 +63,6 @@ def read_idx(path: Path) -> ByteArray:
                 return parse(file, path)
             with gzip.GzipFile(fileobj=file) as content:
                 return parse(content, path)
-    except FileNotFoundError:
-        raise DataError(
-            f"{path} does not exist; an IDX file was expected: check the path."
-        ) from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(
             f"{path} is a damaged gzip file ({error}); a complete one was expected: "
@@ -136,3 +129,71 @@ def read_shape(content: BufferedIOBase, path: Path) -> tuple[int, ...]:
             "the file is truncated, download it again."
         )
     return tuple(np.frombuffer(header, dtype=">u4").tolist())
+
+
+class RawSplits(NamedTuple):
+    """The arrays of the four files, as stored."""
+
+    train_images: ByteArray  # (images, rows, columns)
+    train_labels: ByteArray  # (images,)
+    test_images: ByteArray
+    test_labels: ByteArray
+
+
+def read_folder(name: str, folder: Path) -> tuple[Path, RawSplits]:
+    """Return the place inside `folder` that holds the four files, and what they hold."""
+    try:
+        place, (train_images, train_labels, test_images, test_labels) = locate(name, folder)
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be searched ({error.strerror}); a folder with the four IDX files of "
+            f"{name} was expected: check its permissions."
+        ) from None
+    training = read_split(train_images, train_labels)
+    return place, RawSplits(*training, *read_split(test_images, test_labels))
+
+
+def read_split(image_file: Path, label_file: Path) -> tuple[ByteArray, ByteArray]:
+    """Return the images of one file and their labels from another."""
+    images, labels = read_images(image_file), read_labels(label_file)
+    if len(images) != len(labels):
+        raise DataError(
+            f"{image_file} holds {len(images):,} images and {label_file} {len(labels):,} labels; "
+            "one label for each image was expected: check that the two files belong together."
+        )
+    return images, labels
+
+
+def locate(name: str, folder: Path) -> tuple[Path, list[Path]]:
+    """Return the first complete place and the paths of its four files, in the order of FILES.
+
+    The data set's own subfolders come first: a folder may hold MNIST and, inside, FashionMNIST.
+    """
+    if not folder.is_dir():
+        problem = "is not a folder" if folder.exists() else "does not exist"
+        raise DataError(
+            f"{folder} {problem}; a folder with the four IDX files of {name} was expected: "
+            "check the path."
+        )
+    inside = [Path(own, raw) for own in (*SUBFOLDERS[name], "") for raw in ("raw", "")]
+    found = {place: find_files(folder / place) for place in inside}
+    best = max(inside, key=lambda place: len(found[place]))  # the first one of the fullest
+    missing = [file for file in FILES if file not in found[best]]
+    if missing:
+        searched = ", ".join(str(place) for place in inside if place != Path())
+        raise DataError(
+            f"{folder} lacks {', '.join(missing)}; the four IDX files of {name} were expected in "
+            f"it or in one of {searched}: add the missing files, with or without .gz."
+        )
+    return folder / best, [found[best][file] for file in FILES]
+
+
+def find_files(place: Path) -> dict[str, Path]:
+    """Return standard name -> path of those of the four files that are in `place`."""
+    found: dict[str, Path] = {}
+    for file in FILES:
+        for spelling in (file, file.replace("-idx", ".idx")):
+            for path in (place / spelling, place / f"{spelling}.gz"):
+                if path.exists():
+                    found.setdefault(file, path)
+    return found

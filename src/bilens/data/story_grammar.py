@@ -140,13 +140,7 @@ class StoryGrammar:
     """
 
     def generate(self, num_stories: int, seed: int) -> tuple[str, ...]:
-        """Return stories.
-
-        Cost: about 10 µs a story.
-
-        Raises:
-            UsageError: If num_stories is less than 1 or the seed is negative.
-        """
+        """Return stories, at about 10 µs each."""
         return tuple(story.text() for story in draw_stories(num_stories, seed, purpose=0))
 
     def minimal_pairs(self, num: int, seed: int) -> tuple[StoryPrompt, ...]:
@@ -156,9 +150,6 @@ class StoryGrammar:
         sentiment word is positive in every other pair. The stories are other draws than those of
         `generate`. A model that was trained on whole stories expects the end of a text before
         each.
-
-        Raises:
-            UsageError: If num is less than 1 or the seed is negative.
         """
         prompts = []
         for index, drawn in enumerate(draw_stories(num, seed, purpose=1)):
@@ -180,10 +171,10 @@ class StoryGrammar:
     def entropy(self) -> GrammarEntropy:
         """Return the entropy of the stories, exactly.
 
-        Math: a story determines what was drawn for it, so that its entropy is the sum of those of
-            the draws: H = Σ_slots [H(template) + Σ_t p(t) Σ ln(choices of the new words in t)].
-            Stories are independent, so the entropy a token is that of a story over its expected
-            length, the end of the text included.
+        A story determines what was drawn for it, so that its entropy is the sum of those of the
+        draws: H = Σ_slots [H(template) + Σ_t p(t) Σ ln(choices of the new words in t)]. Stories
+        are independent, so the entropy a token is that of a story over its expected length, the
+        end of the text included.
         """
         negator, sentiment = COPULAS[True], SENTIMENTS[1]
         choices = {

@@ -1,11 +1,11 @@
-"""A corpus: documents to train on, documents held out, and where both came from."""
+"""A corpus: documents to train on, documents held out, each whole, once and uncorrupted."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -13,14 +13,26 @@ from pathlib import Path
 
 from bilens.base.checks import check_count
 from bilens.base.errors import DataError, UsageError
-from bilens.data.hub_text import BUILDERS, read_hub, read_table
+from bilens.data.documents import (
+    BUILDERS,
+    END_OF_TEXT,
+    Document,
+    read_documents,
+    read_hub,
+    read_table,
+)
 from bilens.data.story_grammar import StoryGrammar
-from bilens.data.text_cleaning import END_OF_TEXT, Document, clean
-from bilens.data.text_files import read_documents
 
 GRAMMAR = "grammar"
 GRAMMAR_STORIES = 20_000
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")  # owner/name, perhaps :configuration
+# What is left of text that was damaged on its way: U+FFFD, control characters, UTF-8 that was
+# read as Windows-1252 ("â€œ" for “, "Ã©" for é), or the mark between documents inside of one.
+CORRUPTED = re.compile(
+    "[\ufffd\x00-\x08\x0b-\x1f\x7f-\x9f]"
+    "|â€|[ÂÃ][\u0080-\u00bf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]"
+    f"|{re.escape(END_OF_TEXT)}"
+)
 
 
 @dataclass(frozen=True)
@@ -55,28 +67,7 @@ def load_text(
     stream: bool = False,
     report: Callable[[str], None] | None = None,
 ) -> TextCorpus:
-    """Return a corpus, cleaned and split.
-
-    Args:
-        corpus: a text file, a folder of .txt files (how documents are told apart:
-            `read_documents`), a .json, .jsonl, .csv or .parquet file, "grammar" for stories of
-            the `StoryGrammar`, or the name of a Hugging Face data set such as
-            "roneneldan/TinyStories" (or "owner/name:configuration").
-        column: the column with the text, where there are columns.
-        split: of a Hugging Face data set.
-        held_out: share of the documents that is held out, more than 0 and less than 1.
-        limit: how many documents are read; None for all (of "grammar": GRAMMAR_STORIES).
-        seed: which documents are held out, and which stories the grammar tells.
-        stream: read a Hugging Face data set row by row, up to the limit, instead of downloading
-            all of it first.
-        report: gets a line that says what was read and what cleaning left out.
-
-    Raises:
-        UsageError: If an argument is out of range or does nothing for this corpus.
-        DataError: If there is no such corpus, it is damaged, not UTF-8, or has fewer than two
-            documents after cleaning.
-        MissingExtraError: If a data set is asked for and `datasets` is not installed.
-    """
+    """Return a corpus, cleaned and split."""
     if not (math.isfinite(held_out) and 0 < held_out < 1):
         raise UsageError(f"held_out must be more than 0 and less than 1, got {held_out!r}.")
     if limit is not None:
@@ -143,3 +134,53 @@ def split_off(
         name=name,
         source=source,
     )
+
+
+@dataclass(frozen=True)
+class CleanText:
+    """The texts that are kept, in their order, and how many were left out."""
+
+    documents: tuple[str, ...]
+    num_cut: int
+    num_duplicates: int
+    num_corrupted: int
+
+    def describe(self) -> str:
+        """Return what was kept and what was left out, for people."""
+        counts = {
+            "cut": self.num_cut,
+            "duplicate": self.num_duplicates,
+            "corrupted": self.num_corrupted,
+        }
+        left_out = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+        noun = "document" if len(self.documents) == 1 else "documents"
+        return f"{len(self.documents):,} {noun}" + (f" (without {left_out})" if left_out else "")
+
+
+def clean(documents: Iterable[Document]) -> CleanText:
+    """Return the texts of whole documents, each one once, none empty and none corrupted.
+
+    White space at the ends is dropped and line ends are unified first. A duplicate is a text that
+    equals an earlier one; a corrupted text holds U+FFFD, a control character, a trace of UTF-8
+    read as Windows-1252, or "<|endoftext|>".
+
+    Cost: O(characters) time; one table of all texts in memory.
+
+    Source: arXiv:2410.08417, App. G, trains on TinyStories without exact duplicates and corrupted
+        stories; how a corrupted one is told is ours.
+    """
+    kept: dict[str, None] = {}
+    num_cut = num_duplicates = num_corrupted = 0
+    for document in documents:
+        text = document.text.replace("\r\n", "\n").replace("\r", "\n").strip()
+        if not text:
+            continue
+        if not document.is_whole:
+            num_cut += 1
+        elif CORRUPTED.search(text):
+            num_corrupted += 1
+        elif text in kept:
+            num_duplicates += 1
+        else:
+            kept[text] = None
+    return CleanText(tuple(kept), num_cut, num_duplicates, num_corrupted)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -11,34 +11,31 @@ import torch
 from torch import Tensor
 
 from bilens.base.errors import DataError, UsageError
-from bilens.data.csv_table import CsvTable, is_missing, other_separator
+from bilens.data.csv_table import (
+    CsvTable,
+    as_number,
+    is_missing,
+    other_separator,
+    refuse_other_numbers,
+    refuse_tiny_numbers,
+)
 
 Task = Literal["auto", "classification", "regression"]
 Missing = Literal["refuse", "mean", "drop"]
 MOST_LEVELS = 20  # texts of a column that become an indicator each
 MOST_CLASSES = 10  # whole numbers of a target that are taken for classes
-LARGEST = 1e100  # of a number: the square of one beyond 1e154 is none in float64
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingTable:
-    """What a model is trained on.
+    """What a model is trained on."""
 
-    Attributes:
-        values: (rows, inputs) float64; NaN where a mean is to be filled in.
-        names: of the inputs: a column, or `column=text` for an indicator, 1 where it says that.
-        target: (rows,): int64 classes, or float64 numbers.
-        class_names: of the classes; None for numbers.
-        notes: what a person should know.
-        cells: the rows, as they came.
-    """
-
-    values: Tensor
-    names: tuple[str, ...]
-    target: Tensor
-    class_names: tuple[str, ...] | None
-    notes: tuple[str, ...]
-    cells: CsvTable
+    values: Tensor  # (rows, inputs) float64; NaN where a mean is to be filled in
+    names: tuple[str, ...]  # a column, or `column=text` for an indicator, 1 where it says that
+    target: Tensor  # (rows,): int64 classes, or float64 numbers
+    class_names: tuple[str, ...] | None  # None for numbers
+    notes: tuple[str, ...]  # what a person should know
+    cells: CsvTable  # the rows, as they came
 
 
 def training_table(
@@ -55,22 +52,11 @@ def training_table(
     an indicator for each of them; one of more is refused. A column with one value throughout is
     left out. "auto" takes texts, and at most 10 different whole numbers, for classes.
 
-    Args:
-        table: the cells.
-        target: the column to predict.
-        task: what the target is.
-        drop: columns to leave out.
-        missing: what a cell without a value is: refused, the mean of its column, or a reason to
-            leave out its row. A target without a value is no reason to guess: "mean" refuses it.
-
-    Raises:
-        UsageError: If a column to leave out is not there, or is the target.
-        DataError: If the target is not there, holds one class or texts where numbers are needed,
-            a cell is missing or not finite, a text column has too many texts, there is one row, or
-            nothing is left.
+    `missing` says what a cell without a value is: refused, the mean of its column, or a reason to
+    leave out its row. A target without a value is no reason to guess: "mean" refuses it.
     """
     for name in (target, *drop):
-        if name not in table.names:
+        if name not in table.positions:
             raise (DataError if name == target else UsageError)(
                 f"{table.path}: has no column {name!r}; it has "
                 f"{', '.join(table.names[:8])}{', …' if len(table.names) > 8 else ''}."
@@ -80,7 +66,8 @@ def training_table(
         raise UsageError(f"{target!r} is the target and cannot be dropped.")
     if task not in get_args(Task) or missing not in get_args(Missing):
         raise UsageError(f"task={task!r}, missing={missing!r}: one of them is not known.")
-    read = [name for name in table.names if name != target and name not in drop]
+    left_out = {target, *drop}
+    read = [name for name in table.names if name not in left_out]
     if missing == "drop":
         table, notes = without_gaps(table, [*read, target])
     else:
@@ -93,6 +80,12 @@ def training_table(
     for name in read:
         found = as_inputs(table, name)
         varying = {key: column for key, column in found.items() if varies(column)}
+        twice = [key for key in varying if key in inputs]
+        if twice:
+            raise DataError(
+                f"{table.path}: two inputs would have the name {twice[0]!r}, a column and a text "
+                "of another one: rename a column."
+            )
         inputs |= varying
         constant += [name] if not varying else []
     if constant:
@@ -109,35 +102,24 @@ def training_table(
     return TrainingTable(values, tuple(inputs), goal, class_names, tuple(notes), table)
 
 
-def as_number(cell: str) -> float | None:
-    """Return the number in a cell, or None where there is none that can be squared."""
-    try:
-        value = float(cell)
-    except ValueError:
-        return None
-    return value if abs(value) <= LARGEST else None
-
-
-def is_numeric(cells: list[str]) -> bool:
+def is_numeric(cells: Sequence[str]) -> bool:
     """Tell whether every cell that says something is a number that can be squared."""
     return all(is_missing(cell) or as_number(cell) is not None for cell in cells)
 
 
-def varies(column: list[float]) -> bool:
+def varies(column: Sequence[float]) -> bool:
     """Tell whether a column has two different values."""
     return len({value for value in column if not math.isnan(value)}) > 1
 
 
 def as_inputs(table: CsvTable, name: str) -> dict[str, list[float]]:
-    """Return a column as numbers, or as an indicator for each text; NaN where it says nothing.
-
-    Raises:
-        DataError: If it holds too many texts, naming the first cell that is no number.
-    """
-    cells = table.column(name)
+    """Return a column as numbers, or as an indicator for each text; NaN where it says nothing."""
+    cells, instead = table.column(name), f"leave it out with --drop {name!r}"
     if is_numeric(cells):
-        return {name: [math.nan if is_missing(cell) else float(cell) for cell in cells]}
-    refuse_numbers_out_of_range(table, name, cells)
+        found = [math.nan if is_missing(cell) else float(cell) for cell in cells]
+        refuse_tiny_numbers(table.path, name, found, instead)
+        return {name: found}
+    refuse_other_numbers(table.path, name, cells, instead)
     levels = sorted({cell for cell in cells if not is_missing(cell)})
     if len(levels) > MOST_LEVELS:
         row = next(r for r, c in enumerate(cells) if not is_missing(c) and as_number(c) is None)
@@ -152,33 +134,10 @@ def as_inputs(table: CsvTable, name: str) -> dict[str, list[float]]:
     }
 
 
-def refuse_numbers_out_of_range(table: CsvTable, name: str, cells: list[str]) -> None:
-    """Refuse what is a number to Python and none that can be computed with.
-
-    Raises:
-        DataError: Naming the first one.
-    """
-    for row, cell in enumerate(cells):
-        try:
-            size = abs(float(cell))
-        except ValueError:
-            continue
-        if size > LARGEST:
-            raise DataError(
-                f"{table.path}: row {row} has {cell[:40]!r} in column {name!r}; expected a number "
-                f"of at most {LARGEST:g}: repair the cell, rescale the column, or leave it out "
-                f"with --drop {name!r}."
-            )
-
-
 def as_target(table: CsvTable, name: str, task: Task) -> tuple[Tensor, tuple[str, ...] | None]:
-    """Return the target as classes with their names, or as numbers and None.
-
-    Raises:
-        DataError: If there is one class, or a text where a number is needed.
-    """
+    """Return the target as classes with their names, or as numbers and None."""
     cells = table.column(name)
-    refuse_numbers_out_of_range(table, name, cells)
+    refuse_other_numbers(table.path, name, cells, "choose another target")
     if task == "auto":
         whole = is_numeric(cells) and all(float(cell).is_integer() for cell in cells)
         few = len(set(cells)) <= MOST_CLASSES
@@ -191,6 +150,7 @@ def as_target(table: CsvTable, name: str, task: Task) -> tuple[Tensor, tuple[str
                     "regression expects a finite number: use --task classification for classes."
                 )
         numbers = [float(cell) for cell in cells]
+        refuse_tiny_numbers(table.path, name, numbers, "choose another target")
         if not varies(numbers):
             raise DataError(
                 f"{table.path}: the target {name!r} is {cells[0]} in every row, so that there is "
@@ -214,12 +174,8 @@ def as_target(table: CsvTable, name: str, task: Task) -> tuple[Tensor, tuple[str
 
 
 def refuse_gaps(table: CsvTable, names: list[str]) -> None:
-    """Refuse a cell without a value in some columns.
-
-    Raises:
-        DataError: Naming the first one, and how many there are.
-    """
-    places = [table.names.index(name) for name in names]
+    """Refuse a cell without a value in some columns."""
+    places = [table.positions[name] for name in names]
     gaps = [(r, p) for r, row in enumerate(table.rows) for p in places if is_missing(row[p])]
     if gaps:
         row, place = gaps[0]
@@ -230,12 +186,8 @@ def refuse_gaps(table: CsvTable, names: list[str]) -> None:
 
 
 def without_gaps(table: CsvTable, names: list[str]) -> tuple[CsvTable, list[str]]:
-    """Return the rows that have a value in each of some columns, and a note on the others.
-
-    Raises:
-        DataError: If there is none.
-    """
-    places = [table.names.index(name) for name in names]
+    """Return the rows that have a value in each of some columns, and a note on the others."""
+    places = [table.positions[name] for name in names]
     rows = tuple(row for row in table.rows if not any(is_missing(row[place]) for place in places))
     if not rows:
         raise DataError(f"{table.path}: every row lacks a value: use --missing mean, or --drop.")

@@ -14,8 +14,7 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_count
 from bilens.base.errors import DataError, UsageError
 from bilens.base.memory import check_memory
-from bilens.data.token_blocks import pack_documents
-from bilens.data.tokenizer import Tokenizer
+from bilens.data.tokenizer import Tokenizer, pack_documents
 from bilens.interp.latent_readings import LatentContexts, top_contexts
 from bilens.interp.layer_trace import latent_map
 from bilens.io.autoencoders import sae_for_hook

@@ -21,8 +21,7 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.api.train import train_language, train_sae
 from bilens.base.errors import UsageError
 from bilens.data.text import GRAMMAR
-from bilens.data.token_blocks import pack_documents
-from bilens.data.tokenizer import Tokenizer
+from bilens.data.tokenizer import Tokenizer, pack_documents
 from bilens.interp.contrasts import (
     ContrastRanking,
     WeightedSpace,

@@ -18,8 +18,7 @@ from bilens.base.atomic import write_file
 from bilens.base.errors import CheckpointError, DataError, UsageError
 from bilens.base.files import read_json
 from bilens.data.text import GRAMMAR, TextCorpus, load_text
-from bilens.data.token_blocks import pack_documents
-from bilens.data.tokenizer import Tokenizer
+from bilens.data.tokenizer import Tokenizer, pack_documents
 from bilens.train.randomness import ORDER, stream
 from bilens.train.run_files import CORPUS_NAME
 

@@ -50,7 +50,7 @@ def tokenizer_of(
     """Return the tokenizer beside a model, or the one that was passed, if it fits the model."""
     trained_with = loaded.provenance.get("tokenizer_sha256")
     if tokenizer is None:
-        tokenizer = load_tokenizer(Path(loaded.source) / TOKENIZER_NAME)
+        tokenizer = load_tokenizer(Path(loaded.source) / TOKENIZER_NAME, trained_with)
     check_tokenizer_fits(tokenizer, module.config.vocab_size, trained_with)
     return tokenizer
 

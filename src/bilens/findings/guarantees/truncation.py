@@ -9,10 +9,10 @@ from functools import partial
 from torch import Tensor
 
 from bilens.algebra.eigen.decomposition import EigenDecomposition
+from bilens.algebra.gaussian import mean_and_covariance
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.certify.agreement import CertifiedAgreement, certified_agreement
 from bilens.certify.truncation import truncation_error, truncation_moments
-from bilens.data.moments import mean_and_covariance
 from bilens.records.guarantees import TruncationGuarantee, TruncationGuarantees
 
 SHOWN = (1, 2, 5, 10, 20)

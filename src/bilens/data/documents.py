@@ -1,22 +1,99 @@
-"""Documents of Hugging Face data sets, and of local tables that the same library reads."""
+"""Documents of a corpus: from text files, from tables, from Hugging Face data sets."""
 
 from __future__ import annotations
 
 import logging
+import mmap
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bilens.base.errors import BilensError, DataError, MissingExtraError, UsageError
+from bilens.base.files import check_regular_file
 from bilens.data.download import PROBE_SECONDS, is_reachable
-from bilens.data.text_cleaning import Document
 
+END_OF_TEXT = "<|endoftext|>"  # between documents, in files and among tokens
+SEPARATOR = END_OF_TEXT.encode()
+BLANK_LINES = re.compile(rb"(?:\r?\n[ \t]*){2,}")
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
+
+
+class Document(NamedTuple):
+    """One document as it was read."""
+
+    text: str
+    is_whole: bool = True  # False: its end is missing
+
+
+def read_documents(path: Path) -> Iterator[Document]:
+    """Yield the documents of a text file, or of all .txt files in a folder and below it.
+
+    In a file that holds "<|endoftext|>" (the layout of TinyStories) each document ends with it;
+    what follows the last one is not whole. Any other file is split at its blank lines; any other
+    file of a folder is one document.
+    """
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*.txt") if file.is_file())
+        if not files:
+            raise DataError(
+                f"{path} holds no .txt file; a folder of text files was expected: "
+                "name the file itself if it has another ending."
+            )
+        for file in files:
+            yield from read_file(file, split_at_blank_lines=False)
+    else:
+        yield from read_file(path, split_at_blank_lines=True)
+
+
+def read_file(path: Path, split_at_blank_lines: bool) -> Iterator[Document]:
+    """Yield the documents of one file."""
+    check_regular_file(path, "expected a text file or a folder of them", DataError)
+    try:
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
+            for start, end, is_whole in spans(content, split_at_blank_lines):
+                yield Document(decode(content[start:end], start, path), is_whole)
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror or error}): check its permissions."
+        ) from None
+
+
+def spans(content: mmap.mmap, split_at_blank_lines: bool) -> Iterator[tuple[int, int, bool]]:
+    """Yield where the documents of a file begin and end, in bytes, and whether they are whole."""
+    start = len(BYTE_ORDER_MARK) if content[: len(BYTE_ORDER_MARK)] == BYTE_ORDER_MARK else 0
+    if content.find(SEPARATOR) >= 0:
+        while (end := content.find(SEPARATOR, start)) >= 0:
+            yield start, end, True
+            start = end + len(SEPARATOR)
+        yield start, len(content), False
+        return
+    if split_at_blank_lines:
+        for gap in BLANK_LINES.finditer(content, start):
+            yield start, gap.start(), True
+            start = gap.end()
+    yield start, len(content), True
+
+
+def decode(data: bytes, start: int, path: Path) -> str:
+    """Return the text of bytes that begin at `start` of a file."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is not UTF-8: byte {start + error.start:,} is 0x{data[error.start]:02x} "
+            f"({error.reason}); convert the file, for example with iconv -t utf-8."
+        ) from None
 
 
 def read_table(path: Path, column: str | None) -> Iterator[Document]:
     """Yield the documents of one column of a local .json, .jsonl, .csv or .parquet file."""
+    check_regular_file(path, "expected a table with a column of text", DataError)
     files = {"train": str(path)}
     load = datasets_library(f"Reading {path}").load_dataset
     advice = "check the file, or pass a text file or a folder of .txt files."
@@ -26,19 +103,7 @@ def read_table(path: Path, column: str | None) -> Iterator[Document]:
 
 
 def read_hub(name: str, split: str, column: str | None, stream: bool) -> Iterator[Document]:
-    """Yield the documents of one column of a data set of the hub.
-
-    Args:
-        name: As "owner/name", or "owner/name:configuration" where there are several.
-        split: A split of the data set.
-        column: The column with the text; None for "text", or for the only column of texts.
-        stream: Read rows as they come instead of downloading the whole split first.
-
-    Raises:
-        MissingExtraError: If `datasets` is not installed.
-        DataError: If the data set or split cannot be had, or a row is not text.
-        UsageError: If there is no such column, or it is not clear which one is meant.
-    """
+    """Yield the documents of one column of a data set of the hub."""
     place, _, configuration = name.partition(":")
     library = datasets_library(f"Reading {name}")
     endpoint = library.config.HF_ENDPOINT

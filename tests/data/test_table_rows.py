@@ -1,4 +1,8 @@
-"""Rows of inputs from files that hold nothing but numbers; anything else is one sentence.
+"""Named columns of a CSV table.
+
+Broken once: columns taken by their place in the table; the first test failed.
+
+Rows of inputs from files that hold nothing but numbers; anything else is one sentence.
 
 Broken once: `allow_pickle=True`; objects came through. Named columns not asked for; all came.
 """
@@ -14,7 +18,47 @@ import torch
 from safetensors.torch import save_file
 
 from bilens.base.errors import DataError, UsageError
-from bilens.data.rows import read_rows
+from bilens.data.table_rows import read_columns, read_rows
+
+
+def table(folder: Path, content: bytes) -> Path:
+    path = folder / "table.csv"
+    path.write_bytes(content)
+    return path
+
+
+def test_columns_come_in_the_order_of_the_names(tmp_path: Path) -> None:
+    path = table(tmp_path, '\ufeffb, a ,"c, d"\n1,2,x\n\n3,4e0,y\n'.encode())
+    rows = read_columns(path, ["a", "b"])
+    assert rows.values.tolist() == [[2.0, 1.0], [4.0, 3.0]]
+    assert (rows.names, rows.source) == (("a", "b"), str(path))
+
+
+REFUSED = {
+    "empty": (b"", "is empty"),
+    "header alone": (b"a,b\n", "holds no rows"),
+    "text": (b"a,b\n1,x\n", "row 0 has 'x' in column 'b'; expected a finite number"),
+    "missing": (b"a,b\n1,2\n3,\n", "row 1 has '' in column 'b'"),
+    "short": (b"a,b\n1\n", "row 0 has '' in column 'b'"),
+    "infinite": (b"a,b\ninf,2\n", "row 0 has 'inf' in column 'a'"),
+    "an underscore": (b"a,b\n1_0,2\n", "row 0 has '1_0' in column 'a'"),
+    "no column": (b"a,c\n1,2\n", "no column, or two, of the name 'b'; .* the table has a, c"),
+    "two of a name": (b"a,b,b\n1,2,3\n", "of the name 'b'"),
+    "not UTF-8": (b"a,b\n1,\xff\n", "byte 6 is not UTF-8"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_table_that_cannot_be_read_is_refused(name: str, tmp_path: Path) -> None:
+    content, message = REFUSED[name]
+    with pytest.raises(DataError, match=message):
+        read_columns(table(tmp_path, content), ["a", "b"])
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        read_columns(tmp_path / "nothing.csv", ["a"])
+
 
 ROWS = torch.arange(12.0).double().reshape(4, 3)
 TABLE = b"b, a,c\n0,1,2\n3,4,5\n6,7,8\n9,10,11\n"
@@ -52,9 +96,9 @@ BAD: dict[str, tuple[str, Callable[[Path], object], type[Exception], str]] = {
     "three axes": ("x.npy", saved(np.ones((2, 3, 3))), DataError, r"holds \(2, 3, 3\) numbers"),
     "none": ("x.npy", saved(np.ones((0, 3))), DataError, r"holds \(0, 3\) numbers"),
     "NaN": ("x.npy", saved(np.array([[0, 1, np.nan]])), DataError, "row 0 and 0 more hold NaN"),
-    "empty file": ("x.npy", written(b""), DataError, "not an array"),
+    "empty file": ("x.npy", written(b""), DataError, "is empty"),
     "cut file": ("x.safetensors", written(b"\x10"), DataError, "not a readable safetensors file"),
-    "empty table": ("x.csv", written(b""), DataError, "holds no rows"),
+    "empty table": ("x.csv", written(b"\n"), DataError, "holds no rows"),
     "not UTF-8": ("x.csv", written(b"\xff\xfe,\x00"), DataError, "UTF-8"),
     "a word": ("x.csv", written(b"a,b,c\n1,2,x\n"), DataError, "row 0 has 'x' in column 'c'"),
     "two tensors": (
