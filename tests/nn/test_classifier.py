@@ -243,3 +243,13 @@ def test_a_classifier_in_standard_units_is_the_same_function(kind: str) -> None:
     same = in_standard_units(module, mean, scale)
     torch.testing.assert_close(same(z), module(mean + scale * z), rtol=1e-9, atol=1e-9)
     assert torch.equal(module.embed.weight, before)
+
+
+def test_the_map_of_a_layer_may_be_widened_first() -> None:
+    model = make(2, bias=True).float()
+    exact = copy.deepcopy(model).double()
+    for index in (0, 1):
+        found, expected = model.layer_map(index, dtype=torch.float64), exact.layer_map(index)
+        assert torch.equal(found.tensor.left, expected.tensor.left)
+        assert torch.equal(found.tensor.down, expected.tensor.down)
+    assert model.embed.weight.dtype is torch.float32

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from bilens.base.errors import UsageError
-from bilens.nn import MLP, BilinearClassifier, BilinearLayer, BilinearMLP
-from bilens.nn.module_layers import network_weights
+from bilens.nn import MLP, BilinearClassifier, BilinearLayer, BilinearMLP, module_layers
+from bilens.nn.module_layers import layer_views, network_weights
 from builders import randn
 
 D_IN = 5
@@ -85,3 +85,37 @@ def test_what_is_no_mlp_is_refused(name: str) -> None:
     module, words = BAD[name]
     with pytest.raises(UsageError, match=words):
         network_weights(module)
+
+
+def test_a_layer_of_a_deep_classifier_is_read_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken once: the whole model copied for each layer; a walk over 500 of them never ended."""
+    model = BilinearClassifier(D_IN, 4, 3, n_layers=30, bias=True)
+    widened: list[torch.Tensor] = []
+    wide = module_layers.wide
+    monkeypatch.setattr(
+        module_layers, "wide", lambda tensor: widened.append(tensor) or wide(tensor)
+    )
+    monkeypatch.setattr(module_layers.copy, "deepcopy", lambda *_: pytest.fail("copied"))
+    for view in layer_views(model).values():
+        widened.clear()
+        view.read()
+        assert len(widened) <= 5
+
+
+def test_layers_of_ours_say_what_they_are() -> None:
+    model = BilinearClassifier(D_IN, 4, 3, n_layers=2)
+    first, last = layer_views(model).values()
+    assert (first.name, first.reads, first.gives, first.classes) == (
+        "layers.0",
+        "inputs",
+        "neurons",
+        False,
+    )
+    assert (last.name, last.reads, last.classes, last.embedding) == (
+        "layers.1",
+        "neurons",
+        True,
+        None,
+    )
+    assert first.embedding is not None
+    assert torch.equal(first.embedding(), model.embed.weight.double())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -122,12 +121,12 @@ def stand_in(view: LayerView, name: str) -> QuadraticFit:
 
 def layer_of(module: BilinearClassifier, index: int, basis: Basis) -> LayerMap:
     """Return a layer of a classifier as it is, or in the basis behind its embedding."""
-    wide = copy.deepcopy(module).double()
-    f = wide.layer_map(index, "embedding" if basis == "embedding" else "input").detach()
+    dtype = torch.float64
+    f = module.layer_map(index, "embedding" if basis == "embedding" else "input", dtype).detach()
     if index > 0 or basis == "embedding":
         return LayerMap(f, f, None)
-    behind = wide.layer_map(index, "embedding").detach()
-    return LayerMap(f, behind, wide.embed.weight.detach())
+    behind = module.layer_map(index, "embedding", dtype).detach()
+    return LayerMap(f, behind, module.embed.weight.detach().to(dtype))
 
 
 def whitened(layer: LayerMap, name: str, inputs: InputMoments | None) -> LayerMap:

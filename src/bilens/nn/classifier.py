@@ -68,11 +68,14 @@ class BilinearClassifier(nn.Module):
         logits: Tensor = self.head(h)
         return logits
 
-    def layer_map(self, index: int, basis: Basis = "input") -> QuadraticMap:
+    def layer_map(
+        self, index: int, basis: Basis = "input", dtype: torch.dtype | None = None
+    ) -> QuadraticMap:
         """Return what layer `index` computes, exact, residual path and biases included.
 
         The first layer is read from the input (or from the embedding, with
         `basis="embedding"`), the last one to the logits; between them stands the hidden width.
+        With a `dtype` the weights of this layer are converted before they are multiplied.
 
         Cost: O(d_hidden² · d_input) time for the first layer.
 
@@ -88,15 +91,19 @@ class BilinearClassifier(nn.Module):
             raise UsageError(f'basis={basis!r} is not known: use "input" or "embedding".')
         layer = self.layers[index]
         assert isinstance(layer, BilinearLayer), "built in __init__"
+        head, embed = self.head.weight, self.embed.weight
+        if dtype is not None:
+            layer = copy.deepcopy(layer).to(dtype)
+            head, embed = head.to(dtype), embed.to(dtype)
         last = index == len(self.layers) - 1
-        f = layer.product_map(self.head.weight) if last else layer.quadratic_map()
+        f = layer.product_map(head) if last else layer.quadratic_map()
         if self.residual:
             f = f.plus_affine(linear=f.tensor.down)  # what reads the product reads its input too
         if index > 0:
             return f
         if basis == "embedding":
             return replace(f, basis=basis)
-        return f.compose_input(self.embed.weight)
+        return f.compose_input(embed)
 
     def quadratic_map(self, basis: Basis = "input") -> QuadraticMap:
         """Return the whole model, input → logits, as one exact `QuadraticMap`.
