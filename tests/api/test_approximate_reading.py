@@ -21,9 +21,9 @@ from bilens.api.decomposition_request import Request
 from bilens.api.explain import explain_image
 from bilens.api.layer_job import plan_layers
 from bilens.base.errors import BilensError, NotQuadraticError, UsageError
-from bilens.cli.tables.decomposition import approximation_line
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearClassifier
+from bilens.report.terminal_readings import decomposition_lines
 
 DATA = tiny.images()
 READERS: dict[str, Callable[[LoadedModel], object]] = {
@@ -74,17 +74,16 @@ def test_a_gated_layer_that_is_nearly_quadratic_is_read_through_its_closest_map(
     assert record.outputs[0].pairs[0].eigenvalue == pytest.approx(
         float(expected[expected.abs().argmax()])
     )
-    line = approximation_line(record.to_dict())
-    assert line is not None
+    (line,) = decomposition_lines(record)
     assert line.startswith(f"layers.0: R² = {said.r_squared:.3f} ± ")
     (plan,) = plan_layers(model, Request())
-    assert plan["approximation"] == record.to_dict()["approximation"]
+    assert plan.approximation == record.approximation
 
 
 def test_what_is_exact_says_nothing_of_an_approximation() -> None:
-    record = decompose(tiny.loaded(tiny.classifier()), Request(top=1)).record.to_dict()
-    assert record["approximation"] is None
-    assert approximation_line(record) is None
+    record = decompose(tiny.loaded(tiny.classifier()), Request(top=1)).record
+    assert record.approximation is None
+    assert decomposition_lines(record) == []
 
 
 LAYERS_ALONE = LoadedModel(None, "a/folder", "", views=nearly_quadratic().layers)

@@ -252,8 +252,8 @@ def test_a_plan_counts_every_class() -> None:
     run = """
 def plan():
     (record,) = plan_layers(model, Request(spectrum="top"), memory_limit="2G")
-    assert record["num_outputs"] == 100_000
-    assert record["limit_bytes"] > record["peak_bytes"] > 8 * 100_000 * 5 * 32
+    assert record.num_outputs == 100_000
+    assert record.limit_bytes > record.peak_bytes > 8 * 100_000 * 5 * 32
 measure(plan)
 """
     assert peak_of(MANY.format(classes=100_000) + run) < 300 * 2**20

@@ -19,13 +19,14 @@ from bilens.api.explain import explain_image, explain_rows
 from bilens.base.errors import DataError, NotQuadraticError, ShapeError, UsageError
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearMLP
+from bilens.records.base import to_json
 
 DATA = tiny.images()
 
 
 def test_each_index_is_explained_in_the_order_asked_for() -> None:
     model = tiny.trained()
-    document = explain_image(tiny.loaded(model), DATA, [7, 0, 7], command="here")
+    document = to_json(explain_image(tiny.loaded(model), DATA, [7, 0, 7], command="here"))
     assert list(document) == [
         "schema_version",
         "kind",
@@ -71,7 +72,7 @@ def test_the_baseline_is_zero_or_the_mean_of_the_training_images() -> None:
     model = tiny.trained()
     mean = DATA.train_images.double().mean(dim=0)
     for baseline, start in (("zeros", 0 * mean), ("mean", mean)):
-        document = explain_image(tiny.loaded(model), DATA, [4], baseline=baseline)  # type: ignore[arg-type]
+        document = to_json(explain_image(tiny.loaded(model), DATA, [4], baseline=baseline))  # type: ignore[arg-type]
         logits = model(start).detach()
         part = document["explanations"][0]["attributions"][0]
         assert document["baseline"] == baseline
@@ -84,7 +85,7 @@ def test_the_baseline_is_zero_or_the_mean_of_the_training_images() -> None:
 
 
 def test_no_index_is_no_explanation() -> None:
-    document: dict[str, Any] = explain_image(tiny.loaded(tiny.classifier()), DATA, [])
+    document: dict[str, Any] = to_json(explain_image(tiny.loaded(tiny.classifier()), DATA, []))
     assert document["explanations"] == []
 
 
@@ -101,7 +102,7 @@ def table(tmp_path: Path) -> Path:
 
 
 def test_rows_are_explained_by_their_columns_whatever_the_order_of_the_table(table: Path) -> None:
-    document = explain_rows(NAMED, table, [1, 0], command="here")
+    document = to_json(explain_rows(NAMED, table, [1, 0], command="here"))
     assert document["model"]["input_names"] == ["age", "income", "zip"]
     assert (document["model"]["input_shape"], document["data"]["source_kind"]) == ([1, 3], "table")
     rows = ([10.0, 20.0, 30.0], [1.0, 2.0, 3.0])
@@ -118,7 +119,7 @@ def test_rows_are_explained_by_their_columns_whatever_the_order_of_the_table(tab
 def test_the_mean_of_the_table_is_a_baseline(table: Path) -> None:
     start = torch.tensor([5.5, 11.0, 16.5], dtype=torch.float64)
     logits = NAMED.module(start).detach()
-    document = explain_rows(NAMED, table, [0], baseline="mean")
+    document = to_json(explain_rows(NAMED, table, [0], baseline="mean"))
     part = document["explanations"][0]["attributions"][0]
     centred = (logits - logits.mean())[part["output"]]
     assert part["score_at_baseline"] == pytest.approx(float(centred), rel=1e-10)

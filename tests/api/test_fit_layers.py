@@ -17,6 +17,7 @@ import bilens as bl
 import tiny
 from bilens.api.fit_layers import finite, fit_layers_of
 from bilens.base.errors import ShapeError, UsageError
+from bilens.records.base import to_json
 from builders import randn
 
 
@@ -29,7 +30,7 @@ def network() -> nn.Sequential:
 
 def test_data_run_through_the_layers_below() -> None:
     module, data = network(), randn(300, 5) + 1
-    document = fit_layers_of(bl.from_module(module), data, samples=200, command="test")
+    document = to_json(fit_layers_of(bl.from_module(module), data, samples=200, command="test"))
     json.dumps(document, allow_nan=False)
     assert [fit["name"] for fit in document["fits"]] == ["model", "0", "2"]
     with torch.no_grad():
@@ -48,11 +49,11 @@ def test_data_run_through_the_layers_below() -> None:
 
 def test_without_data_each_input_is_standard_normal() -> None:
     model = tiny.loaded(tiny.classifier(gate="gelu", n_layers=2))
-    fits = fit_layers_of(model, samples=200)["fits"]
-    assert [fit["name"] for fit in fits] == ["model", "layers.0", "layers.1"]
-    assert {fit["assumed_input"] for fit in fits} == {"a standard normal input"}
-    assert all(fit["on_data"] is None and fit["least_squares"] is None for fit in fits)
-    (one,) = fit_layers_of(model, layers=["layers.1"], samples=200)["fits"]
+    fits = fit_layers_of(model, samples=200).fits
+    assert [fit.name for fit in fits] == ["model", "layers.0", "layers.1"]
+    assert {fit.assumed_input for fit in fits} == {"a standard normal input"}
+    assert all(fit.on_data is None and fit.least_squares is None for fit in fits)
+    (one,) = fit_layers_of(model, layers=["layers.1"], samples=200).fits
     assert one == fits[2]
 
 
@@ -86,8 +87,9 @@ def test_what_does_not_fit_is_refused(name: str) -> None:
 
 def test_data_of_one_layer_that_is_named_are_its_own() -> None:
     model, data = bl.from_module(Parallel()), randn(50, 4)
-    (fit,) = fit_layers_of(model, data, layers=["b"], samples=200)["fits"]
-    assert fit["on_data"]["rows"] == 50
+    (fit,) = fit_layers_of(model, data, layers=["b"], samples=200).fits
+    assert fit.on_data is not None
+    assert fit.on_data.rows == 50
 
 
 def test_a_number_that_is_none_is_null() -> None:

@@ -38,7 +38,7 @@ from bilens.report.reports import (
     TraceReport,
 )
 from bilens.report.table_html import render_table
-from bilens.report.terminal import audit_table, summary_lines
+from bilens.report.terminal import audit_table, verdict_lines
 from bilens.report.trace_html import render_trace
 from report_documents import make_document, variants
 
@@ -99,11 +99,11 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(f"bilens.report.{module}.load_catalogue", lambda _lang: recorder)
     monkeypatch.setattr("bilens.report.markdown.MOST_LAYERS", 1)
     compared = {**make_document(), "difference": layer_audit_documents.drawn_difference(36)}
-    for document in (AuditReport(d).to_dict() for d in [*variants().values(), compared]):
-        render_html(document)
-        audit_table(document)
-        summary_lines(document)
-        eigenvector_plate(document)
+    for report in map(AuditReport, [*variants().values(), compared]):
+        render_html(report.to_dict())
+        audit_table(report.record)
+        verdict_lines(report.record)
+        eigenvector_plate(report.record)
     for document in (
         CertificateReport(d).to_dict() for d in certificate_documents.variants().values()
     ):

@@ -1,24 +1,77 @@
-"""The report for a terminal.
+"""What commands print: every record has its tables and lines, and no text in it drives a terminal.
 
-Damage seen to fail: a class name given to rich as markup; largest and smallest exchanged.
+Broken once each: a class name given to rich as markup; largest and smallest exchanged.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
+from rich.table import Table
 
-from bilens.report.reports import AuditReport
-from bilens.report.terminal import audit_table, summary_lines
+import tiny
+from attack_documents import make_attack
+from bilens.api.explain import explain_image
+from bilens.records.decomposition import (
+    ApproximationQuality,
+    EigenPair,
+    FormSpectrum,
+    LayerDecomposition,
+    LayerPlan,
+)
+from bilens.records.origin import IN_MEMORY, UNKNOWN
+from bilens.records.quadratic_fits import (
+    DegreeScores,
+    LayerFit,
+    QuadraticFits,
+    RefittedScores,
+    Score,
+)
+from bilens.records.verdict import NullInterval
+from bilens.report.reports import (
+    AttackReport,
+    AuditReport,
+    CertificateReport,
+    LayerAuditReport,
+    TableReport,
+    TraceReport,
+)
+from bilens.report.terminal import (
+    attack_lines,
+    attack_tables,
+    audit_table,
+    certificate_lines,
+    column_table,
+    layer_audit_table,
+    truncation_table,
+    verdict_lines,
+)
+from bilens.report.terminal_readings import (
+    attribution_tables,
+    decomposition_lines,
+    decomposition_table,
+    explanation_tables,
+    fit_lines,
+    fit_table,
+    plan_lines,
+    plan_table,
+    trace_tables,
+)
+from certificate_documents import make_certificate
+from layer_audit_documents import make_layer_audit
 from report_documents import make_document, variants
+from table_documents import make_table
+from trace_documents import make_trace, make_weights_only
 
 
 def printed(document: dict[str, Any], lang: str = "en", width: int = 120) -> str:
     console = Console(width=width, no_color=True, record=True, file=None, quiet=False)
     with console.capture() as capture:
-        console.print(audit_table(AuditReport(document).to_dict(), lang))
+        console.print(audit_table(AuditReport(document).record, lang))
     return capture.get()
 
 
@@ -33,9 +86,9 @@ def test_one_row_for_each_class_with_both_ends_of_its_spectrum() -> None:
 @pytest.mark.parametrize("lang", ["en", "ja"])
 @pytest.mark.parametrize("name", variants())
 def test_every_document_has_a_table_and_lines(name: str, lang: str) -> None:
-    document = AuditReport(variants()[name]).to_dict()
-    assert len(audit_table(document, lang).rows) == len(document["classes"])
-    assert all(line.strip() for line in summary_lines(document, lang))
+    document = AuditReport(variants()[name]).record
+    assert len(audit_table(document, lang).rows) == len(document.classes)
+    assert all(line.strip() for line in verdict_lines(document, lang))
 
 
 def test_it_fits_into_eighty_columns() -> None:
@@ -54,13 +107,13 @@ def test_a_name_cannot_drive_the_terminal() -> None:
         "outcome": "warn",
         "values": {"median": 0, "least": 0, "most": 0, "none": "\x1b]0;title\x07"},
     }
-    text = printed(document) + "".join(summary_lines(AuditReport(document).to_dict()))
+    text = printed(document) + "".join(verdict_lines(AuditReport(document).record))
     assert not [character for character in text if ord(character) < 32 and character != "\n"]
     assert not {"\x9b", "\u202e", "\x7f"} & set(text)
 
 
 def test_the_lines_end_with_the_verdict() -> None:
-    *findings, verdict = summary_lines(AuditReport(make_document()).to_dict())
+    *findings, verdict = verdict_lines(AuditReport(make_document()).record)
     assert verdict.startswith("✓ The reading is exact")
     assert len(findings) == 7
     joined = "\n".join(findings)
@@ -69,11 +122,136 @@ def test_the_lines_end_with_the_verdict() -> None:
 
 
 def test_a_failure_is_said_in_words() -> None:
-    lines = summary_lines(AuditReport(variants()["failed"]).to_dict())
+    lines = verdict_lines(AuditReport(variants()["failed"]).record)
     assert lines[0].startswith("✗ Failed: Formula and model disagree")
     assert lines[-1].startswith("✗ The reading failed a check")
 
 
 def test_without_data_the_lines_say_so() -> None:
-    lines = summary_lines(AuditReport(make_document(data=False)).to_dict())
+    lines = verdict_lines(AuditReport(make_document(data=False)).record)
     assert any("No data were given" in line for line in lines)
+
+
+HOSTILE = "[red]\x1b[2Ja\x07\u202e"
+QUALITY = ApproximationQuality("relu", "closed form", "a normal input", 0.5, 0.01, 0.2, 0.9)
+PAIRS = (EigenPair(2.0, 0.8, 1e-9, True, 2), EigenPair(-1.0, 0.2, 1e-9, False, 1))
+LAYER = LayerDecomposition(
+    layer=HOSTILE,
+    basis="input",
+    output_kind="outputs",
+    reading="raw",
+    which="magnitude",
+    spectrum="whole",
+    method="dense",
+    precision="float64",
+    d_in=4,
+    d_hidden=3,
+    d_out=2,
+    null_samples=100,
+    outputs=(
+        FormSpectrum(
+            HOSTILE, PAIRS, 1.0, 1.8, NullInterval(2, 1, 3), 2.2, 1, 0, 0, True, "norm", "ok"
+        ),
+        FormSpectrum("bad", (), None, None, None, None, None, 0, 0, False, "", "did not converge"),
+    ),
+    approximation=QUALITY,
+    about_input="x after a norm",
+)
+PLAN = LayerPlan(
+    HOSTILE,
+    "input",
+    "outputs",
+    "raw",
+    4,
+    3,
+    2,
+    5,
+    "top",
+    7,
+    "lanczos",
+    "float64",
+    2,
+    10,
+    99,
+    "why",
+    None,
+)
+SCORES = DegreeScores(9, Score(0.25, 0.01), Score(None, None), (None,))
+FITS = QuadraticFits(
+    source=IN_MEMORY,
+    num_rows=9,
+    fits=(
+        LayerFit(
+            *(HOSTILE, "relu", False, 4, 3, 2, False, "closed form", "a normal input", SCORES),
+            *(SCORES, RefittedScores(6, 3, Score(0.5, 0.02), Score(0.4, 0.02)), 0.9, False),
+        ),
+    ),
+    reproduce=UNKNOWN.reproduce,
+)
+
+
+def all_printed() -> dict[str, Callable[[], list[Table | str]]]:
+    """What each command prints, of records that hold what a hostile file would."""
+    layers = make_layer_audit()
+    layers["layers"][0]["name"] = HOSTILE
+    table = make_table()
+    table["model"]["input_names"][0] = table["outputs"][0]["name"] = HOSTILE
+    trace, weights_only = make_trace(), make_weights_only()
+    trace["saes"][0]["hook"] = HOSTILE
+    weights_only["readings"][0]["output"]["high"][0]["text"] = HOSTILE
+    explained = explain_image(tiny.loaded(tiny.trained()), tiny.images(), [0], command="here")
+    model = replace(explained.model, output_names=3 * (HOSTILE,))
+    explained = replace(explained, model=model)
+    certified, attacked = CertificateReport(make_certificate()), AttackReport(make_attack())
+    return {
+        "layers": lambda: both(layer_audit_table, verdict_lines, LayerAuditReport(layers).record),
+        "table": lambda: both(column_table, verdict_lines, TableReport(table).record),
+        "certificate": lambda: both(truncation_table, certificate_lines, certified.record),
+        "attack": lambda: [*attack_tables(attacked.record), *attack_lines(attacked.record)],
+        "trace": lambda: [*trace_tables(TraceReport(trace).record)],
+        "weights": lambda: [*trace_tables(TraceReport(weights_only).record)],
+        "decomposition": lambda: both(decomposition_table, decomposition_lines, LAYER),
+        "plan": lambda: [plan_table([PLAN]), *plan_lines([PLAN])],
+        "fits": lambda: both(fit_table, fit_lines, FITS),
+        "explanation": lambda: [*explanation_tables(explained), *attribution_tables(explained)],
+    }
+
+
+def both(
+    table: Callable[[Any], Table], lines: Callable[[Any], list[str]], record: object
+) -> list[Table | str]:
+    return [table(record), *lines(record)]
+
+
+@pytest.mark.parametrize("name", all_printed())
+def test_nothing_in_a_file_drives_the_terminal(name: str) -> None:
+    console = Console(width=200, no_color=True)
+    with console.capture() as capture:
+        for part in all_printed()[name]():
+            console.print(part, markup=not isinstance(part, str), highlight=False)
+    text = capture.get()
+    assert len(text.splitlines()) > 2
+    assert not [character for character in text if ord(character) < 32 and character != "\n"]
+    assert "\u202e" not in text
+    if name not in ("certificate", "attack"):
+        assert "[red]" in text
+
+
+def test_the_table_of_a_layer_says_what_is_proven_and_what_failed() -> None:
+    console = Console(width=200, no_color=True)
+    with console.capture() as capture:
+        console.print(decomposition_table(LAYER))
+    rows = [[cell.strip() for cell in line.split("│")] for line in capture.get().splitlines()]
+    first = next(row for row in rows if "1*" in row)
+    assert first[1:] == ["1.80", "2.2", "1*", "+2", "80.0%", "1.0e-09", "yes", "yes"]
+    second = next(row for row in rows if "-1" in row)
+    assert second[1:] == ["1.00–3.00", "", "2", "-1", "20.0%", "1.0e-09", "NO", ""]
+    assert any("did not converge" in row for row in rows)
+    assert decomposition_lines(LAYER)[0].startswith(
+        "[red]\ufffd[2Ja\ufffd\ufffd: R² = 0.500 ± 0.010"
+    )
+
+
+def test_a_map_that_explains_too_little_makes_no_claim() -> None:
+    assert fit_lines(FITS)[-1].endswith("it explains less than 0.9.")
+    assert "on 6 rows, judged on 3 others." in fit_lines(FITS)[0]

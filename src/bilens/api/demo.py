@@ -79,7 +79,7 @@ def run_demo(
         report = audit_one_layer(model, data, null_samples, command=command, progress=progress)
         report.to_json(work / REPORT_JSON)
         report.to_html(work / REPORT_NAME, lang=lang)
-        write_file(work / PLATE_NAME, eigenvector_plate(report.to_dict()).encode())
+        write_file(work / PLATE_NAME, eigenvector_plate(report.record).encode())
         replace_folder(folder, work)
     except InterruptedRunError:
         raise InterruptedRunError(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
+from msgspec import structs
 from torch import Tensor
 
 from bilens.api.approximate_reading import offering_a_fit
@@ -22,7 +23,8 @@ from bilens.findings.subject import LabelledImages, in_float64, summarise
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import in_standard_units
-from bilens.records.base import SCHEMA_VERSION, to_json
+from bilens.records.explanation import Explanations, InputExplanation
+from bilens.records.origin import DataOrigin
 from bilens.records.verdict import ModelSummary
 
 Baseline = Literal["zeros", "mean"]
@@ -35,8 +37,8 @@ def explain_image(
     *,
     baseline: Baseline = "zeros",
     command: str | None = None,
-) -> dict[str, Any]:
-    """Return exact explanations of test images, as a document.
+) -> Explanations:
+    """Return exact explanations of test images.
 
     By eigenvectors, and by inputs: the Shapley values, which for a quadratic map are the
     integrated gradients, of the predicted class and of its lead over a rival.
@@ -62,12 +64,15 @@ def explain_image(
         raise UsageError(f'baseline={baseline!r} is not known: use "zeros" or "mean".')
     start = baseline_of(data.train_images, baseline)
     labels = [int(data.test_labels[index]) for index in indices]
-    return {
-        **explained(model, summary, data.test_images[list(indices)], labels, indices, start),
-        "baseline": baseline,
-        "data": to_json(image_origin(data)),
-        "reproduce": to_json(describe_run(command, 0)),
-    }
+    inputs = data.test_images[list(indices)]
+    return Explanations(
+        model=summary,
+        baseline=baseline,
+        explanations=explained(model, inputs, labels, indices, start),
+        source=describe_source(model),
+        data=image_origin(data),
+        reproduce=describe_run(command, 0),
+    )
 
 
 def explain_rows(
@@ -77,8 +82,8 @@ def explain_rows(
     *,
     baseline: Baseline | None = None,
     command: str | None = None,
-) -> dict[str, Any]:
-    """Return exact explanations of rows of a table with named columns, as a document.
+) -> Explanations:
+    """Return exact explanations of rows of a table with named columns.
 
     Args:
         model: what `bl.load` returned, with `input_names`.
@@ -111,18 +116,21 @@ def explain_rows(
     if baseline == "mean" and model.input_mean is not None:
         start = torch.tensor(model.input_mean, dtype=torch.float64)
     labels = [None] * len(indices)
-    return {
-        **explained(model, summary, rows.values[list(indices)], labels, indices, start),
-        "baseline": baseline,
-        "data": {
-            "name": table.name,
-            "source": str(table),
-            "source_kind": "table",
-            "num_images": len(rows.values),
-            "sha256": file_sha256(table),
-        },
-        "reproduce": to_json(describe_run(command, 0)),
-    }
+    inputs = rows.values[list(indices)]
+    return Explanations(
+        model=summary,
+        baseline=baseline,
+        explanations=explained(model, inputs, labels, indices, start),
+        source=describe_source(model),
+        data=DataOrigin(
+            name=table.name,
+            source=str(table),
+            source_kind="table",
+            num_images=len(rows.values),
+            sha256=file_sha256(table),
+        ),
+        reproduce=describe_run(command, 0),
+    )
 
 
 def summary_of(model: LoadedModel) -> ModelSummary:
@@ -152,13 +160,12 @@ def check_indices(indices: Sequence[int], available: int, what: str) -> None:
 
 def explained(
     model: LoadedModel,
-    summary: ModelSummary,
     inputs: Tensor,
     labels: Sequence[int | None],
     indices: Sequence[int],
     start: Tensor,
-) -> dict[str, Any]:
-    """Return the part of the document that says how the scores of some inputs come about.
+) -> tuple[InputExplanation, ...]:
+    """Return how the scores of some inputs come about.
 
     A model that knows mean and standard deviation of its inputs is read in these units: what the
     inputs add is the same, and eigenvectors compare columns of different units.
@@ -177,22 +184,13 @@ def explained(
         explain(eigs, x, scores, label, index)
         for index, x, scores, label in zip(indices, inputs, f(inputs), labels, strict=True)
     ]
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "kind": "explanation",
-        "model": to_json(summary),
-        "baseline": "",
-        "explanations": [
-            {
-                **to_json(item),
-                "attributions": [
-                    to_json(part) for part in attribute_prediction(f, x, start, item.label)
-                ],
-            }
-            for item, x in zip(explanations, inputs, strict=True)
-        ],
-        "source": to_json(describe_source(model)),
-    }
+    return tuple(
+        InputExplanation(
+            **structs.asdict(item),
+            attributions=tuple(attribute_prediction(f, x, start, item.label)),
+        )
+        for item, x in zip(explanations, inputs, strict=True)
+    )
 
 
 def baseline_of(known: Tensor, baseline: Baseline) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +15,13 @@ from bilens.api.quadratic_fit import Subject, quadratic_fit
 from bilens.base.errors import UsageError
 from bilens.io.load import LoadedModel
 from bilens.nn.layer_view import LayerView
-from bilens.records.base import SCHEMA_VERSION, to_json
+from bilens.records.quadratic_fits import (
+    DegreeScores,
+    LayerFit,
+    QuadraticFits,
+    RefittedScores,
+    Score,
+)
 
 WHOLE = "model"  # what the layers one behind the other are called
 
@@ -30,8 +35,8 @@ def fit_layers_of(
     threshold: float = THRESHOLD,
     seed: int = 0,
     command: str | None = None,
-) -> dict[str, Any]:
-    """Return R² by degree of the closest quadratic maps of a model, as a JSON document.
+) -> QuadraticFits:
+    """Return R² by degree of the closest quadratic maps of a model.
 
     A model that is its layers one behind the other is fitted end to end, then layer by layer; of
     any other the layers are fitted. Without data each input is taken to be standard normal. With
@@ -82,15 +87,13 @@ def fit_layers_of(
             generator=torch.Generator().manual_seed(seed),
         )
         view = subject if isinstance(subject, LayerView) else None
-        found.append({"name": name, **described(view), **fit_record(fit)})
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "kind": "quadratic fit",
-        "source": to_json(describe_source(model)),
-        "num_rows": None if data is None else len(data),
-        "fits": found,
-        "reproduce": to_json(describe_run(command, seed)),
-    }
+        found.append(fit_record(name, view, fit))
+    return QuadraticFits(
+        source=describe_source(model),
+        num_rows=None if data is None else len(data),
+        fits=tuple(found),
+        reproduce=describe_run(command, seed),
+    )
 
 
 def inputs_of_layers(model: LoadedModel, data: Tensor | None) -> dict[str, Tensor | None]:
@@ -103,56 +106,41 @@ def inputs_of_layers(model: LoadedModel, data: Tensor | None) -> dict[str, Tenso
     return reached
 
 
-def described(view: LayerView | None) -> dict[str, Any]:
-    """Return what a layer is; nothing of a whole model."""
-    if view is None:
-        return {"activation": None, "gated": None, "d_in": None, "d_hidden": None, "d_out": None}
-    return {
-        "activation": str(view.activation),
-        "gated": view.gated,
-        "d_in": view.sizes.d_in,
-        "d_hidden": view.sizes.d_hidden,
-        "d_out": view.sizes.d_out,
-    }
+def fit_record(name: str, view: LayerView | None, fit: QuadraticFit) -> LayerFit:
+    """Return a fit of a layer, or of a whole model, as a record."""
+    sizes = None if view is None else view.sizes
+    return LayerFit(
+        name=name,
+        activation=None if view is None else str(view.activation),
+        gated=None if view is None else view.gated,
+        d_in=None if sizes is None else sizes.d_in,
+        d_hidden=None if sizes is None else sizes.d_hidden,
+        d_out=None if sizes is None else sizes.d_out,
+        exact=fit.exact,
+        derivation=fit.derivation,
+        assumed_input=fit.assumed_input,
+        assumed=scores(fit.r_squared),
+        on_data=None if fit.on_data is None else scores(fit.on_data),
+        least_squares=None if fit.least_squares is None else refitted(fit.least_squares),
+        threshold=fit.threshold,
+        usable=fit.usable,
+    )
 
 
-def fit_record(fit: QuadraticFit) -> dict[str, Any]:
-    """Return a fit as JSON values."""
-    return {
-        "exact": fit.exact,
-        "derivation": fit.derivation,
-        "assumed_input": fit.assumed_input,
-        "assumed": scores(fit.r_squared),
-        "on_data": None if fit.on_data is None else scores(fit.on_data),
-        "least_squares": None if fit.least_squares is None else refitted(fit.least_squares),
-        "threshold": fit.threshold,
-        "usable": fit.usable,
-    }
+def scores(found: FitScores) -> DegreeScores:
+    """Return R² by degree as a record."""
+    outputs = tuple(finite(value) for value in found.quadratic.outputs.tolist())
+    return DegreeScores(found.rows, score(found.linear), score(found.quadratic), outputs)
 
 
-def scores(found: FitScores) -> dict[str, Any]:
-    """Return R² by degree as JSON values."""
-    return {
-        "rows": found.rows,
-        "linear": numbers(found.linear),
-        "quadratic": numbers(found.quadratic),
-        "outputs": [finite(value) for value in found.quadratic.outputs.tolist()],
-    }
+def refitted(found: LeastSquaresFit) -> RefittedScores:
+    """Return the refit on data as a record."""
+    return RefittedScores(*found.rows, score(found.held_out), score(found.closed_form_held_out))
 
 
-def refitted(found: LeastSquaresFit) -> dict[str, Any]:
-    """Return the refit on data as JSON values."""
-    return {
-        "rows_fitted": found.rows[0],
-        "rows_held_out": found.rows[1],
-        "held_out": numbers(found.held_out),
-        "closed_form_held_out": numbers(found.closed_form_held_out),
-    }
-
-
-def numbers(score: RSquared) -> dict[str, float | None]:
+def score(found: RSquared) -> Score:
     """Return R² and its standard error."""
-    return {"value": finite(score.overall), "standard_error": finite(score.standard_error)}
+    return Score(finite(found.overall), finite(found.standard_error))
 
 
 def finite(value: float) -> float | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from bilens.algebra.eigen.eigendecompose import plan_eigendecomposition
 from bilens.algebra.eigen.plan import EigenPlan
@@ -17,7 +16,7 @@ from bilens.base.errors import MemoryLimitError
 from bilens.base.memory import MEMORY_LIMIT_VARIABLE, readable
 from bilens.findings.rank_chance import null_estimate
 from bilens.io.load import LoadedModel
-from bilens.records.base import to_json
+from bilens.records.decomposition import LayerPlan
 
 WHOLE_WIDTH, WHOLE_OUTPUTS = 1024, 128  # the largest that "auto" reads whole
 WHOLE_WORK = 3e11  # outputs · width³, with the rotations: a minute by the costs of the eigensolver
@@ -59,28 +58,28 @@ class LayerJob:
         parts = (f.tensor.down, f.tensor.left, f.tensor.right, f.linear)
         return sum(part.nbytes for part in parts if part is not None)
 
-    def plan_record(self) -> dict[str, Any]:
-        """Return the plan as JSON values: sizes, method, memory in bytes, and why."""
-        sizes, plan, said = self.layer.f.sizes, self.plan, self.layer.approximation
-        return {
-            "layer": self.outputs.layer,
-            "basis": self.request.basis,
-            "output_kind": self.outputs.kind,
-            "reading": self.read.reading,
-            "d_in": sizes.d_in,
-            "d_hidden": sizes.d_hidden,
-            "num_outputs": len(self.read.names),
-            "num_pairs": sizes.d_in if self.num_pairs is None else self.num_pairs,
-            "spectrum": "whole" if self.whole else "top",
-            "null_samples": self.null_samples,
-            "method": plan.method,
-            "precision": plan.precision,
-            "batch": plan.batch,
-            "peak_bytes": self.peak_bytes,
-            "limit_bytes": plan.limit_bytes,
-            "reason": plan.reason,
-            "approximation": None if said is None else to_json(said),
-        }
+    def plan_record(self) -> LayerPlan:
+        """Return the plan: sizes, method, memory in bytes, and why."""
+        sizes, plan = self.layer.f.sizes, self.plan
+        return LayerPlan(
+            layer=self.outputs.layer,
+            basis=self.request.basis,
+            output_kind=self.outputs.kind,
+            reading=self.read.reading,
+            d_in=sizes.d_in,
+            d_hidden=sizes.d_hidden,
+            num_outputs=len(self.read.names),
+            num_pairs=sizes.d_in if self.num_pairs is None else self.num_pairs,
+            spectrum="whole" if self.whole else "top",
+            null_samples=self.null_samples,
+            method=plan.method,
+            precision=plan.precision,
+            batch=plan.batch,
+            peak_bytes=self.peak_bytes,
+            limit_bytes=plan.limit_bytes,
+            reason=plan.reason,
+            approximation=self.layer.approximation,
+        )
 
 
 def plan_layers(
@@ -90,7 +89,7 @@ def plan_layers(
     layers: Sequence[str] = (),
     inputs: InputMoments | None = None,
     memory_limit: int | str | None = None,
-) -> list[dict[str, Any]]:
+) -> list[LayerPlan]:
     """Return what would be done for each layer of a model, without doing it.
 
     Args:

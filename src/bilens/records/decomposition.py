@@ -66,3 +66,25 @@ class LayerDecomposition(Document, frozen=True, kw_only=True):
     outputs: tuple[FormSpectrum, ...]
     approximation: ApproximationQuality | None = None  # null where the map is the layer
     about_input: str = ""  # what comes in, as far as it needs words: the norm before the layer
+
+
+class LayerPlan(Record, frozen=True):
+    """How a layer would be decomposed, and what that costs."""
+
+    layer: str
+    basis: str  # as of a `LayerDecomposition`
+    output_kind: str
+    reading: str
+    d_in: Count
+    d_hidden: Count
+    num_outputs: Count
+    num_pairs: Count  # of each output
+    spectrum: str  # `whole` or `top`
+    null_samples: Count  # rotations for the null intervals of effective ranks
+    method: str
+    precision: str
+    batch: Count  # outputs worked on together
+    peak_bytes: Count  # beside the model, at most
+    limit_bytes: Count
+    reason: str  # for the method
+    approximation: ApproximationQuality | None  # null where the map is the layer

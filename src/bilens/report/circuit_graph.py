@@ -8,139 +8,140 @@ input latent has its exact share of the circuit there, the Shapley value of a qu
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from bilens.records.base import displayable
-from bilens.report.document import Document
+from bilens.records.base import Json, displayable, to_json
+from bilens.records.trace import Circuit, LatentReading, TokenValue, Trace
 from bilens.report.token_text import latent_name, visible
 
 SCHEMA_VERSION: Final = 1  # of the layout, not of ours
-FEATURE = "cross layer transcoder"  # what viewers call a node that is a latent
+FEATURE: Final = "cross layer transcoder"  # what viewers call a node that is a latent
+Node = dict[str, Json]
 
 
-def graph_name(document: Document, circuit: dict[str, Any]) -> str:
+def graph_name(trace: Trace, circuit: Circuit) -> str:
     """Return the name of the file of a circuit, the slug of its graph and .json."""
-    return f"{slug(document, circuit)}.json"
+    return f"{slug(trace, circuit)}.json"
 
 
-def slug(document: Document, circuit: dict[str, Any]) -> str:
+def slug(trace: Trace, circuit: Circuit) -> str:
     """Return a name of letters, digits and hyphens."""
-    return f"block-{document['layer']['index']}-latent-{circuit['latent']}"
+    return f"block-{trace.layer.index}-latent-{circuit.latent}"
 
 
-def circuit_graph(document: Document, circuit: dict[str, Any]) -> dict[str, Any]:
+def circuit_graph(trace: Trace, circuit: Circuit) -> dict[str, Json]:
     """Return the graph of a circuit at the strongest context of its output latent.
 
-    Math: with z the input latents there, the link of latent m is z_m (Σ_n S[m, n] z_n + linear_m);
-        these and the constant sum to the circuit's value. A link to a token is the activation of
-        the output latent times the change of that token's logit for one unit.
-
-    Args:
-        document: a checked document of a trace.
-        circuit: one of its circuits.
-
-    Returns:
-        JSON values; without links where the output latent is active nowhere.
+    With z the input latents there, the link of latent m is z_m (Σ_n S[m, n] z_n + linear_m); these
+    and the constant sum to the circuit's value. A link to a token is the activation of the output
+    latent times the change of that token's logit for one unit. Without a context there is no link.
     """
-    layer, tokens = document["layer"]["index"], []
-    contexts, position, activation = circuit["output"]["contexts"], 0, 0.0
-    if contexts:
-        position, tokens = contexts[0]["peak"], contexts[0]["tokens"]
-        activation = contexts[0]["activations"][position]
-    described = {item["latent"]: item for item in document["input_latents"]}
+    layer, output = trace.layer.index, circuit.output
+    position, activation, tokens = 0, 0.0, tuple[str, ...]()
+    if output.contexts:
+        position, tokens = output.contexts[0].peak, output.contexts[0].tokens
+        activation = output.contexts[0].activations[position]
+    described = {item.latent: item for item in trace.input_latents}
     shares = link_shares(circuit)
     inputs = [
         latent_node(layer, described[latent], position, value, share)
-        for latent, value, share in zip(
-            circuit["features"], circuit["example"], shares, strict=False
-        )
+        for latent, value, share in zip(circuit.features, circuit.example, shares, strict=False)
     ]
-    output = latent_node(layer + 1, circuit["output"], position, activation, activation)
-    ends, top = circuit["output"]["tokens"], document["model"]["n_layer"] + 1
-    effects: dict[int, dict[str, Any]] = {}
-    for token in (*ends["high"], *ends["low"]):
-        effects.setdefault(token["id"], token)  # of few tokens, one may stand at both ends
+    middle = latent_node(layer + 1, output, position, activation, activation)
+    effects: dict[int, TokenValue] = {}
+    for token in (*output.tokens.high, *output.tokens.low):
+        effects.setdefault(token.id, token)  # of few tokens, one may stand at both ends
     targets = [
-        (token_node(top, token, position, first=place == 0), activation * token["value"])
+        token_node(trace.model.n_layer + 1, token, position, first=place == 0)
         for place, token in enumerate(effects.values())
     ]
-    links = [link(node, output, share) for node, share in zip(inputs, shares, strict=True) if share]
-    links += [link(output, node, effect) for node, effect in targets if effect]
+    links = [link(node, middle, share) for node, share in zip(inputs, shares, strict=True)]
+    links += [
+        link(middle, node, activation * token.value)
+        for node, token in zip(targets, effects.values(), strict=True)
+    ]
+    nodes = [*inputs, middle, *targets]
+    text = ("" if trace.tokens_carry_spaces else " ").join(tokens)
     return {
         "metadata": {
-            "slug": slug(document, circuit),
-            "scan": displayable(Path(document["source"]["path"]).name) or "bilens",
-            "transcoder_list": [displayable(Path(sae["path"]).name) for sae in document["saes"]],
+            "slug": slug(trace, circuit),
+            "scan": displayable(Path(trace.source.path).name) or "bilens",
+            "transcoder_list": [displayable(Path(sae.path).name) for sae in trace.saes],
             "prompt_tokens": [visible(token) for token in tokens],
-            "prompt": visible(
-                "".join(tokens) if document["tokens_carry_spaces"] else " ".join(tokens)
-            ),
+            "prompt": visible(text),
             "node_threshold": None,
             "schema_version": SCHEMA_VERSION,
         },
         "qParams": {
-            "pinnedIds": [node["node_id"] for node in (*inputs, output)],
+            "pinnedIds": [node["node_id"] for node in (*inputs, middle)],
             "supernodes": [],
             "linkType": "both",
-            "clickedId": output["node_id"],
+            "clickedId": middle["node_id"],
             "sg_pos": "",
         },
-        "nodes": [*inputs, output, *(node for node, _ in targets)],
-        "links": links,
+        "nodes": [*nodes],
+        "links": [found for found in links if found["weight"]],
     }
 
 
-def link_shares(circuit: dict[str, Any]) -> list[float]:
+def link_shares(circuit: Circuit) -> list[float]:
     """Return what each input latent adds to the circuit at the strongest context."""
-    z = circuit["example"]
+    z = circuit.example
     return [
         value * (linear + sum(entry * other for entry, other in zip(row, z, strict=True)))
-        for value, row, linear in zip(z, circuit["matrix"], circuit["linear"], strict=False)
+        for value, row, linear in zip(z, circuit.matrix, circuit.linear, strict=False)
     ]
 
 
+def node_of(layer: int, number: int, position: int, name: str, **more: Json) -> Node:
+    """Return what all nodes have in common."""
+    return {
+        "node_id": f"{layer}_{number}_{position}",
+        "layer": str(layer),
+        "ctx_idx": position,
+        "token_prob": 0.0,
+        "run_idx": 0,
+        "reverse_ctx_idx": 0,
+        "clerp": name,
+        **more,
+    }
+
+
 def latent_node(
-    layer: int, item: dict[str, Any], position: int, activation: float, influence: float
-) -> dict[str, Any]:
+    layer: int, item: LatentReading, position: int, activation: float, influence: float
+) -> Node:
     """Return the node of a latent; `feature` is Cantor's pairing of layer and latent."""
-    latent = item["latent"]
-    total = layer + latent
-    return {
-        "node_id": f"{layer}_{latent}_{position}",
-        "feature": total * (total + 1) // 2 + latent,
-        "layer": str(layer),
-        "ctx_idx": position,
-        "feature_type": FEATURE,
-        "token_prob": 0.0,
-        "is_target_logit": False,
-        "run_idx": 0,
-        "reverse_ctx_idx": 0,
-        "jsNodeId": f"{layer}_{latent}-0",
-        "clerp": latent_name(item),
-        "influence": abs(influence),
-        "activation": activation,
-    }
+    latent, total = item.latent, layer + item.latent
+    return node_of(
+        layer,
+        latent,
+        position,
+        latent_name(to_json(item)),
+        feature=total * (total + 1) // 2 + latent,
+        feature_type=FEATURE,
+        is_target_logit=False,
+        jsNodeId=f"{layer}_{latent}-0",
+        influence=abs(influence),
+        activation=activation,
+    )
 
 
-def token_node(layer: int, token: dict[str, Any], position: int, first: bool) -> dict[str, Any]:
+def token_node(layer: int, token: TokenValue, position: int, *, first: bool) -> Node:
     """Return the node of a token whose logit changes; its probability is not known."""
-    return {
-        "node_id": f"{layer}_{token['id']}_{position}",
-        "feature": token["id"],
-        "layer": str(layer),
-        "ctx_idx": position,
-        "feature_type": "logit",
-        "token_prob": 0.0,
-        "is_target_logit": first,
-        "run_idx": 0,
-        "reverse_ctx_idx": 0,
-        "jsNodeId": f"L_{token['id']}-{position}",
-        "clerp": visible(token["text"]),
-        "influence": None,
-        "activation": None,
-    }
+    return node_of(
+        layer,
+        token.id,
+        position,
+        visible(token.text),
+        feature=token.id,
+        feature_type="logit",
+        is_target_logit=first,
+        jsNodeId=f"L_{token.id}-{position}",
+        influence=None,
+        activation=None,
+    )
 
 
-def link(source: dict[str, Any], target: dict[str, Any], weight: float) -> dict[str, Any]:
+def link(source: Node, target: Node, weight: float) -> Node:
     """Return a link between two nodes."""
     return {"source": source["node_id"], "target": target["node_id"], "weight": weight}

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup
 
-from bilens.records.base import displayable
+from bilens.records.audit import Audit, ClassReading
+from bilens.records.base import displayable, to_json
+from bilens.records.explanation import Explanations
+from bilens.records.table_audit import InputAttribution
 from bilens.report.catalogue import Catalogue, load_catalogue
-from bilens.report.document import Document
 from bilens.report.numbers import decimals, fixed, quantity, signed, signed_quantity, whole
 from bilens.report.raster import Painter, colour_bar
 from bilens.report.sections.names import class_names
@@ -32,22 +33,18 @@ STYLE = (
 )
 
 
-def eigenvector_plate(document: Document, lang: str = "en") -> str:
+def eigenvector_plate(record: Audit, lang: str = "en") -> str:
     """Return the top positive and negative eigenvectors of each class, of many the first 20."""
-    t, shown = load_catalogue(lang), displayable(document)
+    t, record = load_catalogue(lang), displayable(record)
     painter = Painter.of(
-        shown["model"]["input_shape"],
-        (
-            pair["vector"]
-            for reading in shown["classes"]
-            for pair in (*reading["positive"], *reading["negative"])
-        ),
+        record.model.input_shape,
+        (pair.vector for item in record.classes for pair in (*item.positive, *item.negative)),
     )
-    names = class_names(shown)[:MAX_CLASSES]
+    names = class_names(to_json(record))[:MAX_CLASSES]
     layout = ClassGrid.of(names)
     note = t("plate.note")
-    if len(shown["classes"]) > len(names):
-        count = len(shown["classes"])
+    count = len(record.classes)
+    if count > len(names):
         note += t("sentence.gap") + t("plate.part", shown=len(names), count=count)
     headings = (
         label(layout.left(block, sign, 0), layout.head - 10, t(f"plate.{key}"), f"note {colour}")
@@ -56,7 +53,7 @@ def eigenvector_plate(document: Document, lang: str = "en") -> str:
     )
     rows = (
         layout.row(place, name, reading, painter)
-        for place, (reading, name) in enumerate(zip(shown["classes"], names, strict=False))
+        for place, (reading, name) in enumerate(zip(record.classes, names, strict=False))
     )
     end = fixed(painter.scale, decimals([painter.scale], 2))
     ends = (f"≤ −{end}", f"≥ +{end}")
@@ -109,7 +106,7 @@ class ClassGrid:
         """Return where a row begins."""
         return self.head + row * (self.side + self.caption + GAP)
 
-    def row(self, place: int, name: str, reading: dict[str, Any], painter: Painter) -> Markup:
+    def row(self, place: int, name: str, reading: ClassReading, painter: Painter) -> Markup:
         """Return one class: its name and its images."""
         block, row = divmod(place, self.rows)
         top, side = self.top(row), self.side
@@ -124,10 +121,10 @@ class ClassGrid:
                 font_size=self.letters,
             )
         ]
-        for sign, pairs in enumerate((reading["positive"], reading["negative"])):
+        for sign, pairs in enumerate((reading.positive, reading.negative)):
             for index, pair in enumerate(pairs[:PER_SIGN]):
-                left, value = self.left(block, sign, index), pair["eigenvalue"]
-                image = painter.vector(pair["vector"])
+                left, value = self.left(block, sign, index), pair.eigenvalue
+                image = painter.vector(pair.vector)
                 text = f"λ = {signed(value, decimals([value], 2))}"
                 parts += [
                     framed(image, left, top + (side - height) / 2, side, height, painter.is_strip),
@@ -136,25 +133,25 @@ class ClassGrid:
         return element("g", *parts)
 
 
-def attribution_plate(document: Document, lang: str = "en") -> str:
+def attribution_plate(record: Explanations, lang: str = "en") -> str:
     """Return each explained input beside what every pixel adds to its scores, on one scale."""
-    t, shown = load_catalogue(lang), displayable(document)
-    items, names = shown["explanations"], class_names(shown)
-    values = [abs(v) for item in items for part in item["attributions"] for v in part["values"]]
-    rows, columns = shown["model"]["input_shape"]
+    t, record = load_catalogue(lang), displayable(record)
+    items, names = record.explanations, class_names(to_json(record))
+    values = [abs(v) for item in items for part in item.attributions for v in part.values]
+    rows, columns = record.model.input_shape
     painter = Painter(rows, columns, max(values, default=0.0) or 1.0)
     side = (WIDTH - 2 * MARGIN - 4 * GAP) / 3  # the input, the class, the contrast
     tall = side * (0.3 if painter.is_strip else min(painter.rows / painter.columns, 2.0))
     parts, top = [], 76.0
     for item in items:
         lines = (
-            t("attribution.input", index=whole(item["index"])),
-            t("attribution.says", name=names[item["predicted"]]),
+            t("attribution.input", index=whole(item.index)),
+            t("attribution.says", name=names[item.predicted]),
         )
-        tiles = [(painter.image(item["image"]), lines)]
+        tiles = [(painter.image(item.image), lines)]
         tiles += [
-            (painter.vector(part["values"]), attribution_lines(t, part, names))
-            for part in item["attributions"]
+            (painter.vector(part.values), attribution_lines(t, part, names))
+            for part in item.attributions
         ]
         for place, (image, lines) in enumerate(tiles):
             left = MARGIN + place * (side + 2 * GAP)
@@ -169,11 +166,13 @@ def attribution_plate(document: Document, lang: str = "en") -> str:
     return plate(t("attribution.title"), note, note, top + FOOT, *parts, scale)
 
 
-def attribution_lines(t: Catalogue, part: dict[str, Any], names: list[str]) -> tuple[str, str]:
+def attribution_lines(
+    t: Catalogue, part: InputAttribution, names: Sequence[str]
+) -> tuple[str, str]:
     """Return which score it is, and the sum of all that the inputs add."""
-    rival = "" if part["rival"] is None else names[part["rival"]]
-    change = signed_quantity(part["score"] - part["score_at_baseline"])
-    score = t(f"attribution.{part['kind']}", name=names[part["output"]], rival=rival)
+    rival = "" if part.rival is None else names[part.rival]
+    change = signed_quantity(part.score - part.score_at_baseline)
+    score = t(f"attribution.{part.kind}", name=names[part.output], rival=rival)
     return score, t("attribution.sum", value=change)
 
 

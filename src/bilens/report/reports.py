@@ -240,10 +240,9 @@ class TraceReport(SavedReport[Trace]):
 
     def graphs(self) -> dict[str, dict[str, Any]]:
         """Return each circuit as a graph in the layout of circuit-tracer, by file name."""
-        document = self.to_dict()
         return {
-            graph_name(document, circuit): circuit_graph(document, circuit)
-            for circuit in document["circuits"]
+            graph_name(self.record, circuit): circuit_graph(self.record, circuit)
+            for circuit in self.record.circuits
         }
 
     def to_graphs(self, folder: str | Path) -> list[Path]:

@@ -1,15 +1,26 @@
-"""The short report for a terminal: one table row for each class, and the lines of the verdict."""
+"""What commands print of audits, certificates and attacks: tables and lines, drawn from records.
+
+Every cell is a `Text`: no name in a file is read as markup, and none can drive the terminal.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.table import Table
 from rich.text import Text
 
-from bilens.records.base import displayable
+from bilens.records.attack import Attack, MethodCurve
+from bilens.records.audit import Audit
+from bilens.records.base import Numbers, displayable, to_json
+from bilens.records.guarantees import Certificate
+from bilens.records.layer_audit import LayerAudit, LayerReading
+from bilens.records.table_audit import ColumnEffect, PairEffect, TableAudit
 from bilens.report.catalogue import load_catalogue
-from bilens.report.document import Document
-from bilens.report.numbers import fixed, signed_quantity
+from bilens.report.numbers import fixed, percent, scientific, signed_quantity
 from bilens.report.sections.conditions import condition_lines
+from bilens.report.sections.proven import floored, floored_percent, raised, statements
+from bilens.report.sections.table_verdict import table_findings
 from bilens.report.sections.verdict import (
     ICONS,
     overall_outcome,
@@ -17,44 +28,208 @@ from bilens.report.sections.verdict import (
     verdict_findings,
 )
 
+NONE = "—"
+MOST_EFFECTS = 4  # columns and pairs of an output
+EFFECTS: tuple[tuple[str, str, Callable[[MethodCurve], Numbers]], ...] = (
+    ("Share that keep their right answer", ".3f", lambda curve: curve.effect.accuracy),
+    ("Mean margin of the label over the target", ".1f", lambda curve: curve.effect.margin),
+    ("Share taken for the target", ".3f", lambda curve: curve.effect.target_rate),
+    (
+        "Share that keep their right answer, pixels clipped to [0, 1]",
+        ".3f",
+        lambda curve: curve.clipped.accuracy,
+    ),
+)
+LAYER_CAPTION = (
+    "R² of the quadratic approximation under a standard normal input; — where a claim is refused "
+    "or the layer cannot be read. Rank: of the output directions, beside its range by chance."
+)
 
-def audit_table(document: Document, lang: str = "en") -> Table:
-    """Return one row for each class: effective ranks beside chance, and both ends of the spectrum.
 
-    Args:
-        document: a checked audit document.
-        lang: "en" or "ja".
-    """
-    t = load_catalogue(lang)
-    table = Table(caption=t("terminal.caption"), caption_justify="left", pad_edge=False)
-    table.add_column(t("terminal.class"), overflow="fold")
-    for key in ("rank", "chance", "embedding", "significant", "largest", "smallest"):
-        table.add_column(t(f"terminal.{key}"), justify="right")
-    for reading in displayable(document["classes"]):
-        chance = reading["effective_rank_null"]
-        values = reading["eigenvalues"] or [0.0]
-        table.add_row(
-            Text(reading["name"]),  # a name is never read as markup
-            fixed(reading["effective_rank"], 1),
-            f"{fixed(chance['low'], 1)}–{fixed(chance['high'], 1)}",
-            fixed(reading["effective_rank_embedding"], 1),
-            f"{reading['significant_positive']} / {reading['significant_negative']}",
-            signed_quantity(max(values)),
-            signed_quantity(min(values)),
+def grid(*columns: str, title: str = "", caption: str = "", frame: bool = True) -> Table:
+    """Return an empty table; a column whose name begins with > holds numbers."""
+    table = Table(
+        title=Text(title) if title else None,
+        caption=Text(caption) if caption else None,
+        title_justify="left",
+        caption_justify="left",
+        pad_edge=False,
+        show_edge=False,
+    )
+    if not frame:
+        table.box, table.padding = None, (0, 2, 0, 0)
+    for name in columns:
+        right = name.startswith(">")
+        table.add_column(
+            Text(name.removeprefix(">")),
+            justify="right" if right else "left",
+            no_wrap=right,
+            overflow="fold",
         )
     return table
 
 
-def summary_lines(document: Document, lang: str = "en") -> list[str]:
-    """Return every finding, with accuracy and exactness among them, and then the verdict.
+def add(table: Table, *cells: str, last: bool = False) -> None:
+    """Add a row of texts as they are; the last one of a group has a line below it."""
+    table.add_row(*map(Text, cells), end_section=last)
 
-    The lines are plain text: print them without reading markup.
-    """
+
+def short(value: float) -> str:
+    """Return a number from 0 to 9999 in at most four digits."""
+    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
+
+
+def optional(value: float | None, form: str) -> str:
+    """Return a number as text, a dash for None."""
+    return NONE if value is None else format(value, form)
+
+
+def audit_table(record: Audit, lang: str = "en") -> Table:
+    """Return one row for each class: effective ranks beside chance, and both ends of spectra."""
     t = load_catalogue(lang)
-    asked = {key: document[key] for key in ("kind", "verdict", "passed", "conditions")}
-    shown = displayable(asked)
-    findings = [*verdict_findings(t, shown), *condition_lines(t, shown)]
-    lines = [f"{finding.icon} {finding.word}: {finding.sentence}" for finding in findings]
-    if document["accuracy"] is None:
+    keys = ("rank", "chance", "embedding", "significant", "largest", "smallest")
+    heads = (t("terminal.class"), *(f">{t(f'terminal.{key}')}" for key in keys))
+    table = grid(*heads, caption=t("terminal.caption"))
+    for reading in displayable(record).classes:
+        null = reading.effective_rank_null
+        add(
+            table,
+            reading.name,
+            fixed(reading.effective_rank, 1),
+            f"{fixed(null.low, 1)}–{fixed(null.high, 1)}",
+            fixed(reading.effective_rank_embedding, 1),
+            f"{reading.significant_positive} / {reading.significant_negative}",
+            signed_quantity(max(reading.eigenvalues)),
+            signed_quantity(min(reading.eigenvalues)),
+        )
+    return table
+
+
+def layer_audit_table(record: LayerAudit) -> Table:
+    """Return one row for each layer, R² first."""
+    heads = ("layer", ">R²", ">linear", ">‖W‖", ">rank", ">chance", ">90%", ">largest λ", ">dead")
+    table = grid(*heads, caption=LAYER_CAPTION)
+    for layer in displayable(record).layers:
+        add(table, layer.name, *layer_cells(layer))
+    return table
+
+
+def layer_cells(layer: LayerReading) -> list[str]:
+    """Return the numbers of one layer."""
+    if layer.broken is not None or layer.units is None:
+        return ["broken", *7 * [NONE]]
+    fit, outputs, units = layer.fit, layer.outputs, layer.units
+    first = ["exact", NONE] if fit is None else [f"{fit.quadratic:.3f}", f"{fit.linear:.3f}"]
+    first.append(optional(layer.weight_norm, ".4g"))
+    dead = str(units.dead + units.never_active)
+    if outputs is None:
+        return [*first, *4 * [NONE], dead]
+    null = outputs.effective_rank_null
+    return [
+        *first,
+        short(outputs.effective_rank),
+        f"{short(null.low)}–{short(null.high)}",
+        str(outputs.directions_90),
+        f"{outputs.pairs[0].eigenvalue:+.3g}",
+        dead,
+    ]
+
+
+def column_table(record: TableAudit) -> Table:
+    """Return the strongest columns and pairs of every output of a table's model."""
+    unit = "standardised columns" if record.model.standardised else "columns as they come"
+    table = grid(
+        "output",
+        "column",
+        ">b",
+        ">q",
+        "pair",
+        ">2q",
+        caption=f"Coefficients of {unit}: b z + q z² for a column, 2q z z′ for a pair; sorted by "
+        "the standard deviation that they bring.",
+    )
+    record = displayable(record)
+    names = record.model.input_names
+    for item in record.outputs:
+        columns = [column_cells(column, names) for column in item.columns[:MOST_EFFECTS]]
+        pairs = [pair_cells(pair, names) for pair in item.pairs[:MOST_EFFECTS]]
+        count = max(len(columns), len(pairs))
+        columns += (count - len(columns)) * [["", "", ""]]
+        pairs += (count - len(pairs)) * [["", ""]]
+        for row, (column, pair) in enumerate(zip(columns, pairs, strict=True)):
+            add(table, "" if row else item.name, *column, *pair, last=row == count - 1)
+    return table
+
+
+def column_cells(item: ColumnEffect, names: Sequence[str]) -> list[str]:
+    """Return a column and its two coefficients."""
+    return [names[item.column], f"{item.linear:+.4g}", f"{item.square:+.4g}"]
+
+
+def pair_cells(item: PairEffect, names: Sequence[str]) -> list[str]:
+    """Return two columns and their coefficient."""
+    return [f"{names[item.first]} × {names[item.second]}", f"{item.coefficient:+.4g}"]
+
+
+def verdict_lines(record: Audit | LayerAudit | TableAudit, lang: str = "en") -> list[str]:
+    """Return every finding, the conditions that were asked for, and then the verdict."""
+    t, document = load_catalogue(lang), to_json(displayable(record))
+    if isinstance(record, TableAudit):
+        found = table_findings(t, document)
+        last = t(f"table.overall.{overall_outcome(document)}")
+    else:
+        found = [*verdict_findings(t, document), *condition_lines(t, document)]
+        last = overall_sentence(t, document)
+    lines = [f"{line.icon} {line.word}: {line.sentence}" for line in found]
+    if isinstance(record, Audit) and record.accuracy is None:
         lines.append(f"{ICONS['info']} {t('terminal.no_accuracy')}")
-    return [*lines, f"{ICONS[overall_outcome(shown)]} {overall_sentence(t, shown)}"]
+    return [*lines, f"{ICONS[overall_outcome(document)]} {last}"]
+
+
+def truncation_table(record: Certificate) -> Table:
+    """Return one row for each number of eigenpairs kept."""
+    cut = record.truncation
+    table = grid(
+        *(">k", ">largest error", ">provably same", ">same answer"),
+        title="Truncation to k eigenpairs of each class",
+        caption=f"Largest error: of any class-centred score over ‖x‖ ≤ {floored(cut.radius)}, "
+        "proven. * = the k that was asked for, or is enough.",
+    )
+    for point in cut.points:
+        add(
+            table,
+            f"{point.k}{'*' * (point.k == cut.chosen)}",
+            raised(max(point.bounds)),
+            NONE if point.certified is None else floored_percent(point.certified),
+            NONE if point.agreement is None else percent(point.agreement),
+        )
+    return table
+
+
+def certificate_lines(record: Certificate) -> list[str]:
+    """Return every proven sentence with its scope."""
+    proven = statements(load_catalogue("en"), to_json(displayable(record)))
+    return [f"• {item.term}: {item.claim} Holds for: {item.scope}" for item in proven]
+
+
+def attack_tables(record: Attack) -> Iterator[Table]:
+    """Return one table for each effect, with a row a method and a column a length."""
+    t = load_catalogue("en")
+    for title, form, of in EFFECTS:
+        heads = (f">{epsilon:g}" for epsilon in record.epsilons)
+        table = grid("perturbation \\ ε", *heads, title=title, frame=False)
+        for curve in record.curves:
+            add(table, t(f"attack.kind.{curve.kind}"), *(format(v, form) for v in of(curve)))
+        yield table
+
+
+def attack_lines(record: Attack) -> Iterator[str]:
+    """Return what is proven, and what is not."""
+    t = load_catalogue("en")
+    yield t(
+        "attack.proof.pass" if record.holds else "attack.proof.fail",
+        excess=scientific(max(item.worst_excess for item in record.objectives)),
+        gap=scientific(max(item.proof_gap for item in record.objectives)),
+    )
+    yield t("attack.proven")
+    yield t("attack.not_proven")

@@ -61,7 +61,7 @@ def attack(
     Example: bilens attack runs/mnist --data-dir data --target 3 --html attack.html
     """
     from bilens.api.attack import attack_model
-    from bilens.cli.tables.attack import attack_lines, attack_tables
+    from bilens.report.terminal import attack_lines, attack_tables
 
     refuse_existing(page.html, overwrite)
     model = file.open()
@@ -75,14 +75,13 @@ def attack(
         report = attack_model(model, data, progress=progress, **vars(options))
     if page.html is not None:
         report.to_html(page.html, lang=page.lang)
-    document = report.to_dict()
     if json:
-        output.json(document)
+        output.json(report.to_dict())
     else:
-        for table in attack_tables(document):
+        for table in attack_tables(report.record):
             output.tables(table)
             output.result.print()
-        output.lines(*attack_lines(document))
+        output.lines(*attack_lines(report.record))
         if page.html is not None:
             output.lines(f"Report: {page.html}")
     if not report.holds:

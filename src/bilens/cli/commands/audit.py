@@ -163,20 +163,21 @@ def read_and_judge(
 
 def print_audit(output: Output, report: Report, json: bool) -> None:
     """Print the result of an audit: JSON, or a short table and the verdict."""
-    from bilens.cli.tables.layer_audit import layer_audit_table, layer_lines
-    from bilens.cli.tables.table_audit import column_lines, column_table
     from bilens.report.reports import AuditReport, TableReport
-    from bilens.report.terminal import audit_table, summary_lines
+    from bilens.report.terminal import (
+        audit_table,
+        column_table,
+        layer_audit_table,
+        verdict_lines,
+    )
 
-    document = report.to_dict()
     if json:
-        output.json(document)
-    elif isinstance(report, TableReport):
-        output.tables(column_table(document))
-        output.lines(*column_lines(document))
+        output.json(report.to_dict())
+        return
+    if isinstance(report, TableReport):
+        output.tables(column_table(report.record))
     elif isinstance(report, AuditReport):
-        output.tables(audit_table(document))
-        output.lines(*summary_lines(document))
+        output.tables(audit_table(report.record))
     else:
-        output.tables(layer_audit_table(document))
-        output.lines(*layer_lines(document))
+        output.tables(layer_audit_table(report.record))
+    output.lines(*verdict_lines(report.record))

@@ -53,7 +53,7 @@ def certify(
     Example: bilens certify runs/mnist --data-dir data --html certificate.html --lang ja
     """
     from bilens.api.certify import certify_model
-    from bilens.cli.tables.certificate import certificate_lines, truncation_table
+    from bilens.report.terminal import certificate_lines, truncation_table
 
     refuse_existing(page.html, overwrite)
     model = source.open()
@@ -62,11 +62,10 @@ def certify(
         report = certify_model(model, data, progress=progress, **vars(options))
     if page.html is not None:
         report.to_html(page.html, lang=page.lang)
-    document = report.to_dict()
     if json:
-        output.json(document)
+        output.json(report.to_dict())
         return
-    output.tables(truncation_table(document))
-    output.lines(*certificate_lines(document))
+    output.tables(truncation_table(report.record))
+    output.lines(*certificate_lines(report.record))
     if page.html is not None:
         output.lines(f"Report: {page.html}")

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from bilens.base.errors import NumericalError, UsageError
 from bilens.cli.console import Output, after
 from bilens.cli.options import METHOD_PANEL, ImageData, Json, Overwrite, TensorFile
+
+if TYPE_CHECKING:
+    from bilens.records.decomposition import LayerPlan
 
 PATIENCE = 2.0  # seconds before a decomposition reports its progress
 
@@ -142,8 +145,9 @@ def decompose(
     from bilens.api.decomposition_request import Request
     from bilens.api.input_moments import find_moments
     from bilens.api.layer_job import plan_layers
-    from bilens.cli.tables.decomposition import decomposition_table, lines_before
-    from bilens.records.base import SCHEMA_VERSION
+    from bilens.records.base import SCHEMA_VERSION, read_document
+    from bilens.records.decomposition import LayerDecomposition
+    from bilens.report.terminal_readings import decomposition_lines, decomposition_table
 
     asked = Request(**vars(wanted))
     if asked.basis != "whitened" and images.given:
@@ -172,24 +176,25 @@ def decompose(
         output.json({"schema_version": SCHEMA_VERSION, "kind": "decomposition", "layers": records})
     else:
         for record in records:
-            output.lines(*lines_before(record))
-            output.tables(decomposition_table(record))
+            found = read_document(LayerDecomposition, record)
+            output.lines(*decomposition_lines(found))
+            output.tables(decomposition_table(found))
     if doing.out is not None:
         output.say(f"Pairs and records: {doing.out}")
     check_decomposed(records)
 
 
-def print_plan(output: Output, plans: Sequence[dict[str, Any]], json: bool) -> None:
+def print_plan(output: Output, plans: Sequence[LayerPlan], json: bool) -> None:
     """Print what would be done: JSON, or a table and the reasons."""
-    from bilens.cli.tables.plan import plan_reasons, plan_table
-    from bilens.records.base import SCHEMA_VERSION
+    from bilens.records.base import SCHEMA_VERSION, to_json
+    from bilens.report.terminal_readings import plan_lines, plan_table
 
     if json:
         document = {"schema_version": SCHEMA_VERSION, "kind": "decomposition plan"}
-        output.json({**document, "layers": [*plans]})
+        output.json({**document, "layers": [*map(to_json, plans)]})
         return
     output.tables(plan_table(plans))
-    output.lines(*plan_reasons(plans))
+    output.lines(*plan_lines(plans))
 
 
 def check_decomposed(records: Sequence[dict[str, Any]]) -> None:

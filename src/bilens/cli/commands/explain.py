@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,6 +15,7 @@ from bilens.cli.options import ImageData, Json, Lang, ModelFile, Overwrite, refu
 
 if TYPE_CHECKING:
     from bilens.io.load import LoadedModel
+    from bilens.records.explanation import Explanations
 
 
 @dataclass(frozen=True)
@@ -51,26 +52,26 @@ def explain(
 
     Example: bilens explain runs/demo --index 0 --index 7 --plate pixels.svg
     """
-    from bilens.cli.tables.explanation import attribution_tables, explanation_tables
+    from bilens.records.base import to_json
     from bilens.report.plates import attribution_plate
+    from bilens.report.terminal_readings import attribution_tables, explanation_tables
 
     plate = options.plate
     refuse_existing(plate, overwrite)
-    document = explained(output, source.open(), source.model, options, images)
+    record = explained(output, source.open(), source.model, options, images)
     if plate is not None:
-        write_file(plate, attribution_plate(document, options.lang).encode("utf-8"))
+        write_file(plate, attribution_plate(record, options.lang).encode("utf-8"))
     if json:
-        output.json(document)
+        output.json(to_json(record))
         return
-    for shown in (*explanation_tables(document), *attribution_tables(document)):
-        output.result.print(shown)
+    output.tables(*explanation_tables(record), *attribution_tables(record))
     if plate is not None:
         output.lines(f"Drawing: {plate}")
 
 
 def explained(
     output: Output, model: LoadedModel, path: Path, options: ExplainOptions, images: ImageData
-) -> dict[str, Any]:
+) -> Explanations:
     """Return the explanations of the images or rows that the options name."""
     from bilens.api.explain import explain_image, explain_rows
 

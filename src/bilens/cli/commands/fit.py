@@ -55,12 +55,13 @@ def fit(
     Example: bilens fit mlp.safetensors --map up=fc1.weight --map down=fc2.weight --activation relu
     """
     from bilens.api.fit_layers import fit_layers_of
-    from bilens.cli.tables.fit import fit_lines, fit_table
+    from bilens.records.base import to_json
+    from bilens.report.terminal_readings import fit_lines, fit_table
 
     if options.data is not None:
         images.refuse_beside("--data")
     model = source.open(output.say)
-    document = fit_layers_of(
+    record = fit_layers_of(
         model,
         find_rows(output, model, options, images),
         layers=options.layer or [],
@@ -69,11 +70,11 @@ def fit(
         seed=options.seed,
     )
     if json:
-        output.json(document)
+        output.json(to_json(record))
     else:
-        output.tables(fit_table(document))
-        output.lines(*fit_lines(document))
-    if not all(fit["usable"] for fit in document["fits"]):
+        output.tables(fit_table(record))
+        output.lines(*fit_lines(record))
+    if not all(fit.usable for fit in record.fits):
         raise typer.Exit(FAILED)
 
 

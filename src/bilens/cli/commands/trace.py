@@ -78,7 +78,7 @@ def trace(
     --output-sae runs/sae/blocks.0.mlp_out --html trace.html
     """
     from bilens.api.trace import trace as trace_model
-    from bilens.cli.tables.trace import trace_tables
+    from bilens.report.terminal_readings import trace_tables
 
     if graph is not None and subject.input_sae is None and subject.output_sae is None:
         raise UsageError(
@@ -101,7 +101,7 @@ def trace(
     if json:
         output.json(report.to_dict())
         return
-    output.tables(*trace_tables(report.to_dict()))
+    output.tables(*trace_tables(report.record))
     if page.html is not None:
         output.lines(f"Report: {page.html}")
     output.lines(*(f"Graph: {file}" for file in graphs))

@@ -1,0 +1,308 @@
+"""What commands print of layers, predictions and traces: tables and lines, drawn from records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.table import Table
+
+from bilens.base.memory import readable
+from bilens.records.base import displayable, to_json
+from bilens.records.decomposition import FormSpectrum, LayerDecomposition, LayerPlan
+from bilens.records.explanation import Explanations, InputExplanation
+from bilens.records.quadratic_fits import LayerFit, QuadraticFits, Score
+from bilens.records.table_audit import InputAttribution
+from bilens.records.trace import DirectionReading, TokenValue, Trace
+from bilens.report.catalogue import load_catalogue
+from bilens.report.numbers import quantity
+from bilens.report.sections.trace_layer import ranking_rows, sae_rows
+from bilens.report.terminal import NONE, add, grid, optional, short
+from bilens.report.token_text import marked, token_name
+
+UNITS = {  # basis -> what else λ is measured in
+    "input": "per squared unit of the input",
+    "embedding": "per squared unit of the embedding",
+    "whitened": "for inputs of unit variance",
+}
+MOST_OUTPUTS = 50  # of a layer
+MOST_LATENTS, MOST_TOKENS = 15, 5
+
+
+def decomposition_table(record: LayerDecomposition) -> Table:
+    """Return a row for each eigenpair of each output of a layer."""
+    record = displayable(record)
+    more = len(record.outputs) - MOST_OUTPUTS
+    table = grid(
+        *("output", ">eff. rank", ">‖Q‖", ">#", ">λ", ">share", ">residual", ">ok", ">all"),
+        title=f"{record.layer}: {record.output_kind}, {record.reading}, {record.basis} basis, "
+        f"{record.d_in} inputs, {record.method}",
+        caption=(f"… and {more} more outputs: see --json or --out. " if more > 0 else "")
+        + f"λ in units of the output {UNITS[record.basis]}; share = λ² / ‖Q‖²; ok = residual "
+        "within the tolerance; all = proven that no eigenvalue of the selection was missed (? = "
+        f"not proven). {rank_note(record)}* = one of several eigenvalues too close to separate: "
+        "only their common space has a meaning.",
+    )
+    for output in record.outputs[:MOST_OUTPUTS]:
+        if not output.pairs:
+            add(table, output.name, "", "", "", output.status, last=True)
+        add_pairs(table, output)
+    return table
+
+
+def add_pairs(table: Table, output: FormSpectrum) -> None:
+    """Add the eigenpairs of one output; below its effective rank stands what chance gives."""
+    ranks, null = [optional(output.effective_rank, ".2f")], output.effective_rank_null
+    if null is not None:
+        ranks.append(f"{short(null.low)}–{short(null.high)}")
+    for row, pair in enumerate(output.pairs):
+        first, last = row == 0, row == len(output.pairs) - 1
+        add(
+            table,
+            output.name if first else "",
+            "\n".join(ranks[row:] if last else ranks[row : row + 1]),
+            optional(output.frobenius_norm, ".4g") if first else "",
+            f"{row + 1}{'*' * (pair.subspace_size > 1)}",
+            f"{pair.eigenvalue:+.5g}",
+            f"{pair.explained:.1%}",
+            f"{pair.residual:.1e}",
+            "yes" if pair.converged else "NO",
+            ("yes" if output.complete else "?") if first else "",
+            last=last,
+        )
+
+
+def rank_note(record: LayerDecomposition) -> str:
+    """Return what stands below the effective ranks of a layer, or that nothing does."""
+    if record.spectrum != "whole":
+        return ""
+    if record.null_samples == 0:
+        return "eff. rank: without its null interval. "
+    return (
+        f"below eff. rank: what chance gives, 95 % of {record.null_samples} random rotations of "
+        "one branch against the other. "
+    )
+
+
+def decomposition_lines(record: LayerDecomposition) -> list[str]:
+    """Return what is said before the table of a layer: R² first, then what comes in."""
+    record, lines = displayable(record), []
+    fit = record.approximation
+    if fit is not None:
+        lines.append(
+            f"{record.layer}: R² = {fit.r_squared:.3f} ± {fit.standard_error:.3f} under "
+            f"{fit.assumed_input}. The layer has the activation {fit.activation} and is not "
+            "quadratic: the table is of its quadratic approximation, and proves nothing of the "
+            "layer."
+        )
+    if record.about_input:
+        lines.append(f"{record.layer} reads {record.about_input}.")
+    return lines
+
+
+def plan_table(plans: Sequence[LayerPlan]) -> Table:
+    """Return what would be done for each layer."""
+    table = grid(
+        *("layer", ">outputs", ">pairs", "method", ">batch", ">memory", ">rotations"),
+        title="What would be done",
+        caption="pairs: of each output; batch: outputs worked on together; memory: beside the "
+        f"model, at most, {readable(plans[0].limit_bytes)} allowed; rotations: for the null "
+        "intervals of effective ranks.",
+    )
+    for plan in map(displayable, plans):
+        counts = (plan.num_outputs, plan.num_pairs, plan.batch, plan.null_samples)
+        outputs, pairs, batch, samples = map(str, counts)
+        memory = readable(plan.peak_bytes)
+        add(table, plan.layer, outputs, pairs, plan.method, batch, memory, samples)
+    return table
+
+
+def plan_lines(plans: Sequence[LayerPlan]) -> Iterator[str]:
+    """Return how each layer would be solved and why."""
+    for plan in map(displayable, plans):
+        yield f"{plan.layer}: {plan.method} in {plan.precision}, {plan.reason}."
+
+
+def fit_table(record: QuadraticFits) -> Table:
+    """Return how close quadratic maps come to the whole of a model and to each layer."""
+    table = grid(
+        *("of", ">linear", ">quadratic", ">on data:\nlinear", ">\nquadratic", ">\nrefitted"),
+        f"\n≥ {record.fits[0].threshold:g}",
+        title="Quadratic approximations",
+        caption="R² is 1 − E‖y − f(x)‖² / E‖y − E y‖², ± its standard error; of the affine part "
+        "of the map, of all of it, and of it with output weights refitted, on rows held out.",
+    )
+    for fit in displayable(record).fits:
+        on_data, refit = fit.on_data, fit.least_squares
+        add(
+            table,
+            f"{fit.name}\n{fitted_kind(fit)}",
+            score_text(fit.assumed.linear),
+            score_text(fit.assumed.quadratic),
+            NONE if on_data is None else score_text(on_data.linear),
+            NONE if on_data is None else score_text(on_data.quadratic),
+            NONE if refit is None else score_text(refit.held_out),
+            "yes" if fit.usable else "no",
+        )
+    return table
+
+
+def fitted_kind(fit: LayerFit) -> str:
+    """Return what was fitted, in few words."""
+    if fit.activation is None:
+        return "end to end"
+    kind = "gated" if fit.gated else "ordinary"
+    return f"{kind} {fit.activation}\n{fit.d_in} → {fit.d_hidden} → {fit.d_out}"
+
+
+def score_text(score: Score) -> str:
+    """Return R² with its standard error."""
+    if score.value is None or score.standard_error is None:
+        return "none"
+    return f"{score.value:.4f}\n± {score.standard_error:.4f}"
+
+
+def fit_lines(record: QuadraticFits) -> list[str]:
+    """Return what each row assumes, and which maps make no claim."""
+    lines = []
+    for fit in (record := displayable(record)).fits:
+        line, refit = f"{fit.name}: {fit.derivation}; under {fit.assumed_input}.", fit.least_squares
+        if refit is not None:
+            line += (
+                f" Output weights by least squares on {refit.rows_fitted:,} rows, judged on "
+                f"{refit.rows_held_out:,} others."
+            )
+        lines.append(line)
+    refused = [fit.name for fit in record.fits if not fit.usable]
+    if refused:
+        lines.append(
+            f"No claim about {', '.join(refused)} can be made by the map: it explains less than "
+            f"{record.fits[0].threshold:g}."
+        )
+    return lines
+
+
+def explanation_tables(record: Explanations) -> Iterator[Table]:
+    """Return one table an input: what the eigenvectors add to each of the scores shown."""
+    record = displayable(record)
+    names = record.model.output_names
+    unit = "Score" if len(names) == 1 else "Class-centred logits; score"
+    for item in record.explanations:
+        table = grid(
+            *("class", ">score", ">eigenvector", ">λ", ">v·x", ">contribution"),
+            title=prediction_title(item, names),
+            caption=f"{unit} = Σ λ(v·x)² + rest + linear + constant, exactly.",
+        )
+        for score in item.classes:
+            parts = [
+                (str(pair.rank), f"{pair.eigenvalue:+.4f}", f"{pair.overlap:+.3f}", pair.value)
+                for pair in score.contributions
+            ]
+            parts.append(("all others", "", "", score.rest))
+            parts.append(("linear + constant", "", "", score.linear + score.constant))
+            heads = [(names[score.index], f"{score.score:+.3f}"), *[("", "")] * len(parts)]
+            for row, ((*cells, value), head) in enumerate(zip(parts, heads, strict=False)):
+                add(table, *head, *cells, f"{value:+.3f}", last=row == len(parts) - 1)
+        yield table
+
+
+def prediction_title(item: InputExplanation, names: Sequence[str]) -> str:
+    """Return which input it is, what was predicted, and whether that is right, if it is known."""
+    if len(names) == 1:
+        return f"Row {item.index}: {names[0]} = {item.scores[0]:.6g}"
+    predicted = f"predicted {names[item.predicted]}"
+    if item.label is None:
+        return f"Row {item.index}: {predicted}"
+    ending = "right" if item.label == item.predicted else "WRONG"
+    return f"Test image {item.index}: label {names[item.label]}, {predicted} ({ending})"
+
+
+def attribution_tables(record: Explanations) -> Iterator[Table]:
+    """Return one table an input: the strongest entries and pairs of entries of each score."""
+    model = (record := displayable(record)).model
+    inputs = model.input_names or tuple(map(str, range(model.d_input)))
+    what = "image" if model.input_names is None else "row"
+    for item in record.explanations:
+        table = grid(
+            *("score", ">f(x) − f(x₀)", ">residual", ">input", ">φ", ">pair", ">interaction"),
+            title=f"What the inputs of {what} {item.index} add, from the baseline "
+            f"({record.baseline})",
+            caption="φ: exact Shapley values, which are the integrated gradients of a quadratic "
+            "map. pair: 2 q_ij Δ_i Δ_j, what two inputs do together beyond each alone. residual: "
+            "of the sum of all φ.",
+        )
+        for part in item.attributions:
+            add_attribution(table, part, model.output_names, inputs)
+        yield table
+
+
+def add_attribution(
+    table: Table, part: InputAttribution, names: Sequence[str], inputs: Sequence[str]
+) -> None:
+    """Add the strongest inputs and pairs of one score."""
+    count = max(len(part.pairs), 1)
+    order = sorted(range(len(part.values)), key=lambda place: -abs(part.values[place]))[:count]
+    name = names[part.output] + ("" if part.rival is None else f" − {names[part.rival]}")
+    head = (name, f"{part.score - part.score_at_baseline:+.3f}", f"{part.residual:.0e}")
+    pairs = [
+        (f"{inputs[pair.first]}, {inputs[pair.second]}", f"{pair.value:+.4f}")
+        for pair in part.pairs
+    ] or [("", "")]
+    for row, (place, pair) in enumerate(zip(order, pairs, strict=False)):
+        cells = (inputs[place], f"{part.values[place]:+.3f}", *pair)
+        add(table, *(head if row == 0 else ("", "", "")), *cells, last=row == len(order) - 1)
+
+
+def trace_tables(record: Trace) -> Iterator[Table]:
+    """Return autoencoders and ranking; without autoencoders the readings as tokens."""
+    if record.readings:
+        yield reading_table(record)
+        return
+    t, document = load_catalogue("en"), marked(to_json(record))
+    hooks = (f">{sae.hook}" for sae in displayable(record.saes))
+    table = grid("", *hooks, title=t("trace.layer.caption"), frame=False)
+    for name, values in sae_rows(t, document):
+        add(table, name, *values)
+    yield table
+    table = grid(
+        *(">", "latent", ">score", ">pair", ">equal", ">both", ">max λ", ">min λ", ">r, k=2"),
+        ">active",
+        title="Output latents that look like a circuit",
+        caption="pair: share of the quadratic part that the leading pair of opposite eigenvalues "
+        "holds; equal: how equal the two are; both: share that needs both features; r: "
+        "correlation with two eigenvectors where active.",
+        frame=False,
+    )
+    for row in ranking_rows(t, document)[:MOST_LATENTS]:
+        add(table, row.place, row.name, *row.cells)
+    yield table
+
+
+def reading_table(record: Trace) -> Table:
+    """Return output directions and their two leading eigenvectors as tokens."""
+    table = grid(
+        *("direction", "promotes", "suppresses", "eigenvectors"),
+        title="Output directions as tokens, from weights alone",
+        caption="promotes, suppresses: through the unembedding; λ: an eigenvalue, with the "
+        "embeddings at one end of its vector / at the other.",
+        frame=False,
+    )
+    for place, reading in enumerate(record.readings, start=1):
+        vectors = (
+            f"λ {quantity(item.eigenvalue)} {words(item.tokens.high)} / {words(item.tokens.low)}"
+            for item in reading.spectrum.eigenvectors[:2]
+        )
+        ends = (words(reading.output.high), words(reading.output.low))
+        add(table, direction_name(place, reading), *ends, "\n".join(vectors))
+    return table
+
+
+def direction_name(place: int, reading: DirectionReading) -> str:
+    """Return the token of a direction, or the number and size of a singular one."""
+    if reading.kind == "token" or reading.singular_value is None:
+        return token_name(reading.name)
+    return f"σ{place} {quantity(reading.singular_value)}"
+
+
+def words(tokens: Sequence[TokenValue]) -> str:
+    """Return the first tokens of a list."""
+    return " ".join(token_name(token.text) for token in tokens[:MOST_TOKENS])
