@@ -41,7 +41,7 @@ def test_a_file_of_unknown_names_is_fitted(bilens: Shell, tmp_path: Path) -> Non
 def test_the_guess_is_printed(bilens: Shell, tmp_path: Path) -> None:
     result = bilens("fit", write(tmp_path, pair()), "--activation", "gelu", "--threshold", 0)
     assert "Guessed from names and shapes: layer: up = fc1.weight, down = fc2.weight" in result.err
-    assert "The closest quadratic map" in result.out
+    assert "Quadratic approximations" in result.out
     assert result.code == 0
     assert bilens("--quiet", "fit", tmp_path, "--activation", "gelu").err == ""
 
