@@ -154,19 +154,16 @@ def behind(step: Any, layer: MLPWeights) -> MLPWeights:
 
 
 def transformed(step: Any, x: Tensor) -> Tensor:
-    """Return what a step makes of inputs, in float64."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # inputs without the names of columns are meant
         return torch.as_tensor(step.transform(x.numpy())).double()
 
 
 def tensor(name: str, array: Any) -> Tensor:
-    """Return a copy of an array of the estimator."""
     return check_finite(name, torch.tensor(array))
 
 
 def is_classifier(estimator: Any) -> bool:
-    """Tell whether the outputs are logits."""
     return hasattr(estimator, "classes_")
 
 
@@ -184,12 +181,10 @@ def head_of(estimator: Any) -> str | None:
 
 
 def class_names(estimator: Any) -> tuple[str, ...] | None:
-    """Return one name for each logit; None for a regressor."""
     return tuple(map(str, estimator.classes_)) if is_classifier(estimator) else None
 
 
 def input_names(estimator: Any) -> tuple[str, ...] | None:
-    """Return the names of the columns that it was fitted to; None where they had none."""
     names = getattr(estimator, "feature_names_in_", None)
     return None if names is None else tuple(map(str, names))
 
@@ -214,7 +209,6 @@ def check_against(whole: Any, estimator: Any, layers: tuple[MLPWeights, ...]) ->
 
 
 def hash_of(layers: tuple[Layer, ...]) -> str:
-    """Return the SHA-256 of the weights."""
     digest = hashlib.sha256()
     for layer in layers:
         for name, part in vars(layer).items():

@@ -61,7 +61,6 @@ class LoadReport:
 
 
 def shown(lines: list[str], what: str) -> list[str]:
-    """Return the first lines of many, and how many more there are."""
     if len(lines) <= LINES:
         return lines
     return [*lines[: LINES - 1], f"… {len(lines) - LINES + 1} more {what}."]

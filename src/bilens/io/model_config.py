@@ -36,29 +36,23 @@ OPTIONAL = ("input_shape", "input_names", "input_mean", "input_scale", "output_n
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The content of `config.json`.
+    """The content of `config.json`."""
 
-    Attributes:
-        class_name: one of `CLASSES`.
-        arguments: the constructor arguments of that class.
-        input_shape: how an input is laid out, for instance (28, 28); None if nothing was said.
-        output_names: one name for each output; None if nothing was said.
-        input_names: one name for each input, such as a column; None if nothing was said.
-        input_mean: of each input, where the model was trained; None if nothing was said.
-        input_scale: standard deviation of each input there: a reading in these units compares
-            columns of different units. The function itself is of the inputs as they come.
-    """
-
-    class_name: str
-    arguments: Mapping[str, Any]
+    class_name: str  # one of `CLASSES`
+    arguments: Mapping[str, Any]  # the constructor arguments of that class
+    # how an input is laid out, for instance (28, 28); None if nothing was said
     input_shape: tuple[int, ...] | None = None
+    # one name for each output; None if nothing was said
     output_names: tuple[str, ...] | None = None
+    # one name for each input, such as a column; None if nothing was said
     input_names: tuple[str, ...] | None = None
+    # of each input, where the model was trained; None if nothing was said
     input_mean: tuple[float, ...] | None = None
+    # standard deviation of each input there: a reading in these units compares columns of different
+    # units. The function itself is of the inputs as they come
     input_scale: tuple[float, ...] | None = None
 
     def to_json(self) -> str:
-        """Return the text of the file."""
         content: dict[str, Any] = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -188,7 +182,6 @@ def parse_config(path: Path, content: dict[str, Any]) -> ModelConfig:
 
 
 def parse_names(path: Path, content: dict[str, Any], key: str) -> tuple[str, ...] | None:
-    """Return the names under a key, None if there are none."""
     names = content.get(key)
     if names is not None and not is_list_of(str, names):
         raise CheckpointError(f"{path}: {key} is {names!r}; expected a list of texts.")
@@ -196,7 +189,6 @@ def parse_names(path: Path, content: dict[str, Any], key: str) -> tuple[str, ...
 
 
 def parse_numbers(path: Path, content: dict[str, Any], key: str) -> tuple[float, ...] | None:
-    """Return the numbers under a key, None if there are none."""
     numbers = content.get(key)
     if numbers is None:
         return None
@@ -206,12 +198,10 @@ def parse_numbers(path: Path, content: dict[str, Any], key: str) -> tuple[float,
 
 
 def is_number(value: object) -> bool:
-    """Tell whether a JSON value is a finite number of moderate size."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def is_list_of(kind: type, value: object) -> bool:
-    """Tell whether a JSON value is a list of one kind of scalar."""
     return isinstance(value, list) and all(
         isinstance(item, kind) and not isinstance(item, bool) for item in value
     )

@@ -41,11 +41,9 @@ class StoredTensor:
         return tensor
 
     def one(self, index: int) -> StoredTensor:
-        """Return one of a stack of tensors."""
         return replace(self, shape=self.shape[1:], block=(*self.block, slice(index, index + 1)))
 
     def rows(self, start: int, stop: int) -> StoredTensor:
-        """Return a block of rows."""
         block = (*self.block, slice(start, stop))
         return replace(self, shape=(stop - start, *self.shape[1:]), block=block)
 
@@ -57,7 +55,6 @@ class StoredTensor:
         return self.rows(0, half), self.rows(half, 2 * half)
 
     def wrong_shape(self, expected: str) -> CheckpointError:
-        """Return what is said of a tensor of the wrong shape."""
         return CheckpointError(
             f"{self.path}: tensor {self.name!r} has shape {self.shape}; expected {expected}: use "
             "the files that were saved together."
@@ -69,30 +66,20 @@ Store = Mapping[str, StoredTensor]
 
 @dataclass(frozen=True)
 class LayerLocation:
-    """The tensors of one MLP, by name.
+    """The tensors of one MLP, by name."""
 
-    Attributes:
-        up: reads the input; of a gated layer the branch without the activation.
-        down: gives the output; None where the neurons themselves do.
-        gate: the branch with the activation; None for an ordinary layer; the name of `up` where
-            one tensor holds both, the gate's rows first.
-        up_bias: added to what `up` reads; None for none.
-        down_bias: added to the output; None for none.
-        gate_bias: added to what `gate` reads; None for none.
-        name: that the layer is called by.
-        index: of the layer in stacks of all experts; None where it has tensors of its own.
-        transposed: whether the matrices are (in, out), as of GPT-2 or JAX.
-    """
-
-    up: str
-    down: str | None = None
+    up: str  # reads the input; of a gated layer the branch without the activation
+    down: str | None = None  # gives the output; None where the neurons themselves do
+    # the branch with the activation; None for an ordinary layer; the name of `up` where one tensor
+    # holds both, the gate's rows first
     gate: str | None = None
-    up_bias: str | None = None
-    down_bias: str | None = None
-    gate_bias: str | None = None
-    name: str = "layer"
+    up_bias: str | None = None  # added to what `up` reads; None for none
+    down_bias: str | None = None  # added to the output; None for none
+    gate_bias: str | None = None  # added to what `gate` reads; None for none
+    name: str = "layer"  # that the layer is called by
+    # of the layer in stacks of all experts; None where it has tensors of its own
     index: int | None = None
-    transposed: bool = False
+    transposed: bool = False  # whether the matrices are (in, out), as of GPT-2 or JAX
 
     @property
     def fused(self) -> bool:
@@ -214,7 +201,6 @@ class StoredMLP:
 
     @property
     def sizes(self) -> FactorSizes:
-        """(d_out, d_hidden, d_in)."""
         way = -1 if self.transposed else 1
         d_hidden, d_in = (self.up if self.gate is None else self.gate).shape[::way]
         return FactorSizes(
@@ -271,7 +257,6 @@ class StoredMLP:
     def view(
         self, about_input: str = "", reads: Reads = "residual stream", gives: Gives = "outputs"
     ) -> LayerView:
-        """Return it as a layer of a model."""
         return LayerView(
             self.sizes,
             self.activation,

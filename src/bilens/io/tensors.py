@@ -69,7 +69,6 @@ def check_header(path: Path) -> None:
 
 
 def unreadable(path: Path, error: Exception) -> CheckpointError:
-    """Return what is said of a safetensors file that is damaged."""
     return CheckpointError(
         f"{path}: is not a readable safetensors file ({error}): check that the download is "
         "complete and that the file is what its name says."

@@ -47,7 +47,6 @@ def huggingface_files(
     end_of_text: str,
     provenance: Mapping[str, str],
 ) -> dict[str, bytes]:
-    """Return name → content of every file of the folder."""
     for name, tensor in state.items():
         check_finite(f"tensor {name!r}", tensor)
     written = llama_config(config, state["embed.weight"].dtype)
@@ -79,12 +78,10 @@ def huggingface_files(
 
 
 def as_json(content: Mapping[str, Any]) -> bytes:
-    """Return the text of a JSON file."""
     return (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode()
 
 
 def read_tokenizer(path: Path) -> dict[str, Any]:
-    """Return the content of a tokenizer.json."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -144,7 +141,6 @@ No code of its own is needed (`trust_remote_code` stays off).
 
 
 def model_card(config: TransformerConfig, provenance: Mapping[str, str]) -> str:
-    """Return the text of the model card."""
     activation = config.gate or "linear"
     head = "---\nlibrary_name: transformers\npipeline_tag: text-generation\n"
     head += "tags:\n- interpretability\n" + "- bilinear\n" * (config.gate is None) + "---\n\n"

@@ -21,7 +21,6 @@ NORMS = ("input_layernorm.weight", "post_attention_layernorm.weight")
 
 
 def layer_prefix(index: int) -> str:
-    """Return what the names of the tensors of a block begin with."""
     return f"model.layers.{index}."
 
 
@@ -55,7 +54,6 @@ def llama_config(config: TransformerConfig, dtype: torch.dtype) -> dict[str, Any
 
 
 def llama_shapes(config: TransformerConfig, n_kv_head: int) -> dict[str, tuple[int, ...]]:
-    """Return the name and shape of every tensor."""
     d, h, kv = config.d_model, config.d_hidden, n_kv_head * config.d_head
     shapes: dict[str, tuple[int, ...]] = {EMBED: (config.vocab_size, d), FINAL_NORM: (d,)}
     if not config.tied:
@@ -121,7 +119,6 @@ def from_llama_tensors(
 
 
 def with_gain(weight: Tensor, gain: Tensor) -> Tensor:
-    """Return weight · diag(gain), rounded once."""
     return (weight.double() * gain.double()).to(weight.dtype)
 
 

@@ -16,7 +16,6 @@ from bilens.base.errors import ShapeError, UsageError
 def check_tokens(
     tokens: Tensor, padding_mask: Tensor | None, vocab_size: int, n_ctx: int
 ) -> tuple[int, int]:
-    """Return (batch, tokens) of a batch of texts."""
     integers = isinstance(tokens, Tensor) and tokens.dtype in (torch.int64, torch.int32)
     if not integers or tokens.ndim != 2:
         raise ShapeError(
@@ -46,7 +45,6 @@ def check_tokens(
 
 
 def describe(value: object) -> str:
-    """Return a value's dtype and shape, or its type, for a message."""
     if isinstance(value, Tensor):
         return f"a tensor of dtype {value.dtype} and shape {tuple(value.shape)}"
     return f"a {type(value).__name__}"

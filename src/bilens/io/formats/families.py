@@ -37,18 +37,12 @@ SHARED = ", which the attention reads too"
 
 @dataclass(frozen=True)
 class Home:
-    """Where the MLP of each layer lies.
+    """Where the MLP of each layer lies."""
 
-    Attributes:
-        layout: the names of its linear maps, below `inner`.
-        stack: what holds the layers.
-        inner: what holds the maps in a layer; empty where the layer itself does.
-        modules: what transformers runs one behind the other; none for `inner` alone.
-    """
-
-    layout: Layout = SEPARATE
-    stack: str = "layers"
-    inner: str = "mlp"
+    layout: Layout = SEPARATE  # the names of its linear maps, below `inner`
+    stack: str = "layers"  # what holds the layers
+    inner: str = "mlp"  # what holds the maps in a layer; empty where the layer itself does
+    # what transformers runs one behind the other; none for `inner` alone
     modules: tuple[str, ...] = ("",)
 
     def name(self, index: int) -> str:
@@ -61,54 +55,35 @@ class Home:
 
 @dataclass(frozen=True)
 class Experts:
-    """How the experts of a mixture are named.
+    """How the experts of a mixture are named."""
 
-    Attributes:
-        counts: the keys that the number of experts may stand under.
-        each: the layout of one expert.
-        module: what holds the experts on the disk, where it is not called `mlp`.
-        shared: an expert that every token passes, if there is one.
-        others: tensors beside the experts, which are not read; a router first.
-    """
-
-    counts: tuple[str, ...]
-    each: Layout = SEPARATE
-    module: str = "mlp"
-    shared: str | None = None
+    counts: tuple[str, ...]  # the keys that the number of experts may stand under
+    each: Layout = SEPARATE  # the layout of one expert
+    module: str = "mlp"  # what holds the experts on the disk, where it is not called `mlp`
+    shared: str | None = None  # an expert that every token passes, if there is one
+    # tensors beside the experts, which are not read; a router first
     others: tuple[str, ...] = ("gate.weight",)
 
 
 @dataclass(frozen=True)
 class Family:
-    """How the MLPs of a family are stored.
+    """How the MLPs of a family are stored."""
 
-    Attributes:
-        homes: where they may lie, on the disk or in memory.
-        about_input: what an MLP receives, in words.
-        activation_key: the key of the activation in `config.json`.
-        activation: what the activation is where the file does not say.
-        legacy: names of activations that mean another one in old files.
-        bias: whether there are biases where the file does not say.
-        bias_key: the key that says it; None where nothing does.
-        root: what the names begin with in a model with a head.
-        sizes: the keys of the number of layers and of the width.
-        experts: of its mixtures, in layers that have one.
-        norm_first: the key that says whether the norm is before the MLP, not behind it.
-        is_t5: whether the layers lie as in T5, in an encoder and a decoder.
-    """
-
-    homes: tuple[Home, ...] = (Home(),)
-    about_input: str = RMS
-    activation_key: str = "hidden_act"
-    activation: str = "silu"
+    homes: tuple[Home, ...] = (Home(),)  # where they may lie, on the disk or in memory
+    about_input: str = RMS  # what an MLP receives, in words
+    activation_key: str = "hidden_act"  # the key of the activation in `config.json`
+    activation: str = "silu"  # what the activation is where the file does not say
+    # names of activations that mean another one in old files
     legacy: Mapping[str, str] = field(default_factory=dict)
-    bias: bool = False
-    bias_key: str | None = None
-    root: str = "model"
+    bias: bool = False  # whether there are biases where the file does not say
+    bias_key: str | None = None  # the key that says it; None where nothing does
+    root: str = "model"  # what the names begin with in a model with a head
+    # the keys of the number of layers and of the width
     sizes: tuple[str, str] = ("num_hidden_layers", "hidden_size")
-    experts: Experts | None = None
+    experts: Experts | None = None  # of its mixtures, in layers that have one
+    # the key that says whether the norm is before the MLP, not behind it
     norm_first: str | None = None
-    is_t5: bool = False
+    is_t5: bool = False  # whether the layers lie as in T5, in an encoder and a decoder
 
     def input_of(self, content: Mapping[str, Any]) -> str:
         """Return what an MLP of one model receives, in words."""
@@ -147,7 +122,6 @@ VISION = Family((ENCODER, Home(FC)), LAYER, activation="gelu", bias=True)
 
 
 def encoder(root: str) -> Family:
-    """Return a family like BERT: its norms are behind the attention and behind the MLP."""
     return ordinary(ENCODER, "gelu", LAYER + AFTER, root=root)
 
 
@@ -291,5 +265,4 @@ def unknown_model(path: Path, kind: object, names: Collection[str]) -> Checkpoin
 
 
 def what_is_read() -> str:
-    """Return the types that are read, for a message."""
     return f"MLPs are read of the types {', '.join(sorted({*FAMILIES, *WITH_IMAGES}))}."

@@ -23,25 +23,15 @@ CHECKED_ROWS = 64
 
 @dataclass(frozen=True, eq=False)
 class Roles:
-    """The tensors of a foreign file, each in the place it has in `TopKSAE`.
+    """The tensors of a foreign file, each in the place it has in `TopKSAE`."""
 
-    Attributes:
-        encoder: (num_latents, d_in).
-        encoder_bias: (num_latents,).
-        decoder: (num_latents, d_in).
-        decoder_bias: (d_in,).
-        k: latents that an input keeps.
-        sign: what happens to negative activations among them.
-        subtracts: whether decoder_bias is subtracted from the input before it is encoded.
-    """
-
-    encoder: Tensor
-    encoder_bias: Tensor
-    decoder: Tensor
-    decoder_bias: Tensor
-    k: int
-    sign: Sign
-    subtracts: bool = True
+    encoder: Tensor  # (num_latents, d_in)
+    encoder_bias: Tensor  # (num_latents,)
+    decoder: Tensor  # (num_latents, d_in)
+    decoder_bias: Tensor  # (d_in,)
+    k: int  # latents that an input keeps
+    sign: Sign  # what happens to negative activations among them
+    subtracts: bool = True  # whether decoder_bias is subtracted from the input before it is encoded
 
 
 def build_sae(path: Path, roles: Roles) -> TopKSAE:
@@ -135,7 +125,6 @@ def check_values(
 
 
 def count_in(path: Path, content: Mapping[str, Any], key: str) -> int:
-    """Return a positive integer of a configuration."""
     value = as_integer(content.get(key))
     if value is None or value < 1:
         raise CheckpointError(

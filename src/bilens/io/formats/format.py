@@ -18,21 +18,14 @@ Activations = str | Activation | list[str | Activation]
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What a caller says about a file; None where it says nothing.
+    """What a caller says about a file; None where it says nothing."""
 
-    Attributes:
-        residual: whether each block adds its input, for official checkpoints that do not say it.
-        allow_pickle: whether a pickle may be opened (with weights_only).
-        roles: role → tensor of a safetensors file of unknown names.
-        activation: of its layers: a name, or one for each.
-        transposed: whether its matrices are (in, out).
-    """
-
+    # whether each block adds its input, for official checkpoints that do not say it
     residual: bool | None = None
-    allow_pickle: bool = False
-    roles: Mapping[str, str] | None = None
-    activation: Activations | None = None
-    transposed: bool | None = None
+    allow_pickle: bool = False  # whether a pickle may be opened (with weights_only)
+    roles: Mapping[str, str] | None = None  # role → tensor of a safetensors file of unknown names
+    activation: Activations | None = None  # of its layers: a name, or one for each
+    transposed: bool | None = None  # whether its matrices are (in, out)
 
     @property
     def name_roles(self) -> bool:

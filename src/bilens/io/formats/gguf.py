@@ -35,19 +35,12 @@ NORMS = ("ffn_norm", "ffn_post_norm", "post_ffw_norm")  # beside the MLP, not in
 
 @dataclass(frozen=True)
 class Architecture:
-    """What llama.cpp computes in the MLPs of an architecture; the file does not say it.
+    """What llama.cpp computes in the MLPs of an architecture; the file does not say it."""
 
-    Attributes:
-        model_type: what Hugging Face calls it.
-        about_input: what an MLP receives, in words.
-        activation: φ.
-        layout: the names of its linear maps.
-    """
-
-    model_type: str
-    about_input: str = RMS
-    activation: ActivationName = "silu"
-    layout: Layout = SEPARATE
+    model_type: str  # what Hugging Face calls it
+    about_input: str = RMS  # what an MLP receives, in words
+    activation: ActivationName = "silu"  # φ
+    layout: Layout = SEPARATE  # the names of its linear maps
 
 
 ARCHITECTURES = {
@@ -235,6 +228,5 @@ def quantisation() -> Any:
 
 
 def number(header: GGUFHeader, key: str) -> int:
-    """Return a whole number of the header; 0 where there is none."""
     value = header.values.get(key, 0)
     return value if isinstance(value, int) else 0

@@ -48,25 +48,18 @@ class TensorEntry:
 
     @property
     def width(self) -> int:
-        """Numbers in a row."""
         return self.shape[-1] if self.shape else 0
 
 
 @dataclass(frozen=True)
 class GGUFHeader:
-    """What stands before the tensors.
+    """What stands before the tensors."""
 
-    Attributes:
-        values: numbers and texts by key; arrays, such as the vocabulary, are passed over.
-        tensors: by name, in the order of the file.
-        start: the first byte behind the header.
-        alignment: of every tensor.
-    """
-
+    # numbers and texts by key; arrays, such as the vocabulary, are passed over
     values: Mapping[str, Value]
-    tensors: Mapping[str, TensorEntry]
-    start: int
-    alignment: int
+    tensors: Mapping[str, TensorEntry]  # by name, in the order of the file
+    start: int  # the first byte behind the header
+    alignment: int  # of every tensor
 
 
 def read_header(path: Path) -> GGUFHeader:
@@ -150,24 +143,20 @@ class HeaderReader:
         return number
 
     def unpack(self, code: str) -> int:
-        """Return one number."""
         (number,) = struct.unpack(f"<{code}", self.take(struct.calcsize(f"<{code}")))
         return number  # type: ignore[no-any-return]
 
     def take(self, length: int) -> bytes:
-        """Return so many bytes."""
         self.skip(length)
         self.file.seek(self.where - length)
         return self.file.read(length)
 
     def skip(self, length: int) -> None:
-        """Pass over so many bytes."""
         if self.where + length > self.size:
             raise self.damaged(f"ends after {self.size} bytes, in the middle of its header")
         self.where += length
 
     def damaged(self, how: str) -> CheckpointError:
-        """Return what is said of a damaged file."""
         return CheckpointError(
             f"{self.path}: is not a readable GGUF file ({how}): check that the download is "
             "complete and that the file is what its name says."

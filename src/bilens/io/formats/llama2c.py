@@ -35,29 +35,17 @@ PICKLED = (b"PK", b"\x80")  # how files of torch.save begin
 
 @dataclass(frozen=True)
 class Header:
-    """What the file says of itself.
+    """What the file says of itself."""
 
-    Attributes:
-        version: 0 or 1.
-        shared: whether the unembedding is the embedding.
-        dim: width of the residual stream.
-        hidden: neurons of an MLP.
-        layers: blocks.
-        heads: of queries.
-        kv_heads: of keys and values.
-        vocabulary: tokens.
-        context: positions.
-    """
-
-    version: int
-    shared: bool
-    dim: int
-    hidden: int
-    layers: int
-    heads: int
-    kv_heads: int
-    vocabulary: int
-    context: int
+    version: int  # 0 or 1
+    shared: bool  # whether the unembedding is the embedding
+    dim: int  # width of the residual stream
+    hidden: int  # neurons of an MLP
+    layers: int  # blocks
+    heads: int  # of queries
+    kv_heads: int  # of keys and values
+    vocabulary: int  # tokens
+    context: int  # positions
 
     def shapes(self) -> Shapes:
         """Return the shape of each block of numbers in the order of the file."""
@@ -87,23 +75,19 @@ class Header:
 
     @property
     def start(self) -> int:
-        """Bytes before the first block."""
         return HEADER_V1 if self.version == 1 else 28
 
     @property
     def num_bytes(self) -> int:
-        """Size that the file has to have."""
         return self.start + 4 * sum(prod(shape) for shape in self.shapes().values())
 
 
 def is_pickled(path: Path) -> bool:
-    """Tell whether a file begins as torch.save writes it."""
     with path.open("rb") as file:
         return file.read(2).startswith(PICKLED)
 
 
 def read_header(path: Path) -> Header:
-    """Return the header of a file."""
     with path.open("rb") as file:
         start = file.read(HEADER_V1)
     if len(start) < 28:
@@ -152,7 +136,6 @@ def header_of_version_1(path: Path, start: bytes) -> Header:
 
 
 def read_llama2c(path: Path, options: ReadOptions) -> LoadedModel:
-    """Return the MLPs of a model of llama2.c."""
     options.refuse_residual(path, "is a language model, which always has residual paths")
     header = read_header(path)
     blocks: dict[str, StoredTensor] = {}
@@ -192,7 +175,6 @@ def read_llama2c(path: Path, options: ReadOptions) -> LoadedModel:
 
 
 def is_llama2c(path: Path) -> bool:
-    """Tell whether a `.bin` is a file that torch.save has not written."""
     return path.suffix == ".bin" and not is_pickled(path)
 
 

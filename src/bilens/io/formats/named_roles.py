@@ -181,7 +181,6 @@ def said_activations(
 
 
 def check_axes(path: Path, layers: list[LayerLocation], shapes: Shapes) -> None:
-    """Refuse matrices without two axes and biases without one, and empty axes."""
     for layer in layers:
         for role, name in layer.named():
             axes = 1 if role.endswith("_bias") else 2
@@ -193,7 +192,6 @@ def check_axes(path: Path, layers: list[LayerLocation], shapes: Shapes) -> None:
 
 
 def check_one_dtype(path: Path, layers: list[LayerLocation], store: Store) -> None:
-    """Refuse layers of mixed dtypes."""
     found = {str(store[name].dtype) for layer in layers for _, name in layer.named()}
     if len(found) > 1:
         raise CheckpointError(

@@ -47,7 +47,6 @@ def read_file(path: Path, options: ReadOptions) -> LoadedModel:
 
 
 def read_pickled(path: Path, options: ReadOptions) -> LoadedModel:
-    """Return the model in a pickled state dict."""
     refuse_pickle(path, options.allow_pickle)
     tensors, said = read_official_pickle(path)
     return model_of(path, path, tensors, options, options.agreed_residual(path, said))
@@ -222,7 +221,6 @@ def build_official_small(path: Path, tensors: Mapping[str, Tensor]) -> BilinearM
 
 
 def check_matrices(path: Path, tensors: Mapping[str, Tensor], names: set[str]) -> None:
-    """Refuse what is no matrix, and tensors of several dtypes."""
     for name in sorted(names):
         if tensors[name].ndim != 2 or 0 in tensors[name].shape:
             raise CheckpointError(

@@ -131,7 +131,6 @@ def parse_official_config(
 
 
 def official_shapes(config: TransformerConfig) -> dict[str, tuple[int, ...]]:
-    """Return the name and shape of every weight."""
     d, h, v = config.d_model, config.d_hidden, config.vocab_size
     shapes: dict[str, tuple[int, ...]] = {EMBED: (v, d), UNEMBED: (v, d)}
     for index in range(config.n_layer):

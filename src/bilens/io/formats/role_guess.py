@@ -90,7 +90,6 @@ def blocks_by_name(shapes: Shapes) -> list[LayerLocation]:
 
 
 def layer_of(names: list[str], biases: list[str | None]) -> LayerLocation:
-    """Return (gate, up, down) or (up, down) as a layer."""
     gate, gate_bias = (names[0], biases[0]) if len(names) == 3 else (None, None)
     return LayerLocation(
         names[-2],
@@ -112,13 +111,11 @@ def prefixes(shapes: Shapes, part: str) -> Iterator[str]:
 
 
 def weight(shapes: Shapes, name: str) -> str | None:
-    """Return the matrix of a part; None where there is none."""
     names = (f"{name}{end}" for end in WEIGHT)
     return next((one for one in names if len(shapes.get(one, ())) == 2), None)
 
 
 def bias(shapes: Shapes, prefix: str, part: str) -> str | None:
-    """Return the bias of a part; None where there is none."""
     names = [f"{prefix}{part}{end}" for end in BIAS]
     names += [f"{prefix}{BIASES[part]}"] if part in BIASES else []
     return next((one for one in names if len(shapes.get(one, ())) == 1), None)
@@ -153,7 +150,6 @@ def in_order(shapes: Shapes, matrices: Sequence[str]) -> list[LayerLocation]:
 
 
 def fits(layers: list[LayerLocation], shapes: Shapes) -> bool:
-    """Tell whether shapes fit, whichever way round the matrices are."""
     return any(misfit(layers, shapes, way) is None for way in (False, True))
 
 
@@ -201,7 +197,6 @@ def misfit(layers: list[LayerLocation], shapes: Shapes, transposed: bool) -> str
 
 
 def sizes(shape: tuple[int, ...], transposed: bool) -> tuple[int, int]:
-    """Return (out, in) of a matrix."""
     first, second = shape
     return (second, first) if transposed else (first, second)
 

@@ -101,7 +101,6 @@ SAELENS = Format("SAELens", lambda path: (path / WEIGHTS_NAME).exists(), read_sa
 
 
 def k_of(path: Path, content: Mapping[str, Any]) -> int:
-    """Return k of a configuration of version 6 or later."""
     check_architecture(path, content.get("architecture"))
     check_keys(path, content, ("architecture", "d_in", "d_sae", "k"), KNOWN)
     return count_in(path, content, "k")
@@ -156,7 +155,6 @@ def scaled(tensor: Tensor, factors: Tensor) -> Tensor:
 
 
 def said_by(content: Mapping[str, Any]) -> dict[str, str]:
-    """Return hook point and model, where they are said."""
     found: dict[str, str] = {}
     name = content.get("hook_name", content.get("hook_point"))
     if isinstance(name, str):

@@ -36,7 +36,6 @@ def open_folder(folder: Path, wanted: Callable[[str], bool]) -> Store:
 
 
 def names_in(folder: Path) -> list[str]:
-    """Return the names of all tensors of a folder."""
     files = files_of(folder, shards(folder))
     return [name for file in files for name in header(file, lambda _: False, {})]
 
@@ -133,7 +132,6 @@ def checked_dtype(file: Path, name: str, kind: str) -> torch.dtype:
 
 
 def fetch_block(unchanged: Unchanged, name: str, block: Block) -> Tensor:
-    """Return a block of a tensor."""
     unchanged.check()
     try:
         with safe_open(str(unchanged.path), framework="pt") as opened:

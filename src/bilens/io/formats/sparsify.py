@@ -41,7 +41,6 @@ UNDERSTOOD = {
 
 
 def read_sparsify(folder: Path, options: ReadOptions) -> LoadedModel:
-    """Return the autoencoder of a folder that sparsify wrote."""
     path, weights = folder / CONFIG_NAME, folder / WEIGHTS_NAME
     content = read_json(path)
     check_keys(path, content, ("d_in", "k"), KNOWN)

@@ -143,7 +143,6 @@ def is_transposed_linear(module: nn.Module) -> bool:
 
 
 def loose(module: nn.Module, name: str) -> Tensor:
-    """Return a parameter of a module of another library."""
     tensor = getattr(module, name)
     assert isinstance(tensor, Tensor), "asked of what has it"
     return tensor
@@ -183,12 +182,10 @@ def loose_step(path: str, fetch: Fetch) -> Step | None:
 
 
 def number(value: float) -> Fetch:
-    """Return how to read a constant of the code."""
     return lambda: torch.tensor(float(value), dtype=torch.float64)
 
 
 def halves(tree: Tree, parts: int) -> tuple[Tree, ...] | None:
-    """Return equal parts of the outputs of a linear map; None where there is no such map."""
     if not isinstance(tree, Applied) or tree.step.d_out is None or tree.step.weight is None:
         return None
     step, size = tree.step, tree.step.d_out // parts
@@ -198,7 +195,6 @@ def halves(tree: Tree, parts: int) -> tuple[Tree, ...] | None:
 
 
 def rows(step: Step, start: int, stop: int) -> Step:
-    """Return some outputs of a linear map."""
     weight, bias = step.weight, step.bias
     assert weight is not None, "asked before"
     return Step(

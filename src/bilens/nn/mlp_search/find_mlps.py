@@ -23,23 +23,15 @@ ADVICE = "If there is one all the same, pass example=..., an input to run the mo
 
 @dataclass(frozen=True, eq=False)
 class FoundMLPs:
-    """What was found in a module.
+    """What was found in a module."""
 
-    Attributes:
-        layers: name → layer, in the order in which they run.
-        made_of: name → what it is and of which modules, in words.
-        checks: name → how far the layer is from the module's own operations.
-        network: whether the layers one behind the other are the module.
-        head: what the module applies behind its last layer, such as a softmax; None for nothing.
-        left_out: what was not read, and why where that is known, in words.
-    """
-
-    layers: Mapping[str, LayerView]
-    made_of: Mapping[str, str]
-    checks: Mapping[str, Agreement]
-    network: bool
+    layers: Mapping[str, LayerView]  # name → layer, in the order in which they run
+    made_of: Mapping[str, str]  # name → what it is and of which modules, in words
+    checks: Mapping[str, Agreement]  # name → how far the layer is from the module's own operations
+    network: bool  # whether the layers one behind the other are the module
+    # what the module applies behind its last layer, such as a softmax; None for nothing
     head: str | None
-    left_out: tuple[str, ...]
+    left_out: tuple[str, ...]  # what was not read, and why where that is known, in words
 
 
 def find_mlps(module: nn.Module, example: object = None) -> FoundMLPs:
@@ -70,7 +62,6 @@ def find_mlps(module: nn.Module, example: object = None) -> FoundMLPs:
 
 
 def check_has_weights(module: nn.Module) -> None:
-    """Refuse a module whose weights are not there yet."""
     for name, parameter in module.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise UsageError(f"{name} has no shape yet: run the module on an input once.")
@@ -147,7 +138,6 @@ class Search:
         return everything
 
     def views(self) -> dict[str, LayerView]:
-        """Return the layers as those of a model."""
         last = len(self.layers) - 1
         views = {}
         for index, (name, layer) in enumerate(self.layers.items()):
@@ -172,7 +162,6 @@ class Search:
 
 
 def below(path: str, name: str) -> str:
-    """Return the path of a part of a part."""
     return f"{path}.{name}" if path and name else path or name
 
 
@@ -195,7 +184,6 @@ def layer_names(path: str, layers: Sequence[FoundLayer], taken: Collection[str])
 
 
 def common_path(paths: Sequence[str]) -> str:
-    """Return the path of the module that all of these are in; empty for the whole."""
     parents = [path.split(".")[:-1] for path in paths]
     levels = takewhile(lambda level: len({*level}) == 1, zip(*parents, strict=False))
     return ".".join(level[0] for level in levels)

@@ -27,19 +27,12 @@ from bilens.nn.mlp_search.expression import (
 
 @dataclass(frozen=True, eq=False)
 class FoundLayer:
-    """One layer of neurons with the linear maps around them.
+    """One layer of neurons with the linear maps around them."""
 
-    Attributes:
-        tree: what it gives: of its neurons and, past them, of what they read.
-        neurons: the leaf of the tree that is no source.
-        location: where in the module its output is, as its reader writes that down.
-        before: the layer whose output it reads; None for anything else.
-    """
-
-    tree: Tree
-    neurons: Neurons
-    location: object
-    before: FoundLayer | None
+    tree: Tree  # what it gives: of its neurons and, past them, of what they read
+    neurons: Neurons  # the leaf of the tree that is no source
+    location: object  # where in the module its output is, as its reader writes that down
+    before: FoundLayer | None  # the layer whose output it reads; None for anything else
 
     @property
     def source(self) -> Source:
@@ -52,7 +45,6 @@ class FoundLayer:
 
     @property
     def sizes(self) -> FactorSizes:
-        """Its widths, known without reading it."""
         d_out, d_hidden = width_of(self.tree), width_of(self.neurons)
         d_in = width_read(self.neurons)
         assert d_out is not None, "asked when it was found"
@@ -62,7 +54,6 @@ class FoundLayer:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The widest dtype of its matrices, as the module has them."""
         weights = [step.weight() for step in steps(self.tree) if step.weight is not None]
         return reduce(torch.promote_types, [one.dtype for one in weights if one.ndim == 2])
 
@@ -99,15 +90,11 @@ class FoundLayer:
 
 @dataclass(frozen=True, eq=False)
 class Linearised:
-    """Σ matrix · leaf + constant: a tree with its linear maps multiplied out.
+    """Σ matrix · leaf + constant: a tree with its linear maps multiplied out."""
 
-    Attributes:
-        matrices: of each leaf: (out, in), a diagonal (out,), one number (), or None, the identity.
-        constant: (out,), one number () for all, or None, zero.
-    """
-
+    # of each leaf: (out, in), a diagonal (out,), one number (), or None, the identity
     matrices: dict[Leaf, Tensor | None]
-    constant: Tensor | None = None
+    constant: Tensor | None = None  # (out,), one number () for all, or None, zero
 
     def matrix(self, leaf: Leaf, width: int) -> Tensor:
         """Return the matrix of a leaf of a width, in full."""

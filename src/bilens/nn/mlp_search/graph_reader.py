@@ -61,7 +61,6 @@ class GraphReader:
             self._nodes.setdefault(value, node)
 
     def words(self, node: Node) -> str:
-        """Return what a node does, for people."""
         if node.op == "call_module":
             return f"{node.target} ({type(self.root.get_submodule(str(node.target))).__name__})"
         return str(getattr(node.target, "__name__", node.target))

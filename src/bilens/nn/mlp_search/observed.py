@@ -81,7 +81,6 @@ def watch_once(module: nn.Module, runner: nn.Module, example: object) -> list[Wa
 
 
 def in_dtype(example: object, dtype: torch.dtype) -> object:
-    """Return an example with its floating-point tensors in a dtype, on the CPU."""
     if isinstance(example, Mapping):
         return {name: in_dtype(part, dtype) for name, part in example.items()}
     if isinstance(example, tuple):
@@ -92,7 +91,6 @@ def in_dtype(example: object, dtype: torch.dtype) -> object:
 
 
 def first_rows(values: Tensor) -> Tensor:
-    """Return the first rows of values, all axes but the last one after another."""
     return values.detach().reshape(-1, values.shape[-1])[:ROWS].clone()
 
 

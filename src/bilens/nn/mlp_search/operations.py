@@ -56,12 +56,10 @@ def read_graph(root: nn.Module, graph: fx.Graph) -> GraphReader:
 
 
 def given_value(_reader: GraphReader, node: Node) -> Value:
-    """Return an argument of the module."""
     return Source(node)
 
 
 def attribute_value(reader: GraphReader, node: Node) -> Value:
-    """Return a tensor of the module itself."""
     path = str(node.target)
     fetch = attrgetter(path)
     if isinstance(fetch(reader.root), Tensor):
@@ -117,7 +115,6 @@ def call_value(reader: GraphReader, node: Node) -> Value:
 
 
 def first_value(reader: GraphReader, node: Node) -> Value:
-    """Return the value of the first argument that is one, however it is passed."""
     return next((reader.values[before] for before in node.all_input_nodes), None)
 
 
@@ -157,7 +154,6 @@ def matrix_product(reader: GraphReader, node: Node) -> Value:
 
 
 def transposition(reader: GraphReader, node: Node) -> Value:
-    """Read the transposed matrix of the module."""
     return transposed(first_value(reader, node))
 
 
@@ -165,12 +161,10 @@ def transposition(reader: GraphReader, node: Node) -> Value:
 
 
 def addition(reader: GraphReader, node: Node) -> Value:
-    """Read a sum of values, of a value and a bias, or of a value and a number."""
     return total(reader, node, 1.0)
 
 
 def subtraction(reader: GraphReader, node: Node) -> Value:
-    """Read a difference."""
     return total(reader, node, -1.0)
 
 
@@ -229,7 +223,6 @@ def factor_step(factor: object) -> Step | None:
 
 
 def division(reader: GraphReader, node: Node) -> Value:
-    """Read a value divided by a number."""
     value, divisor = arguments(reader, node)[:2]
     if isinstance(value, Tree) and isinstance(divisor, int | float) and divisor:
         return Applied(Step("", number(1 / divisor)), value)
@@ -248,7 +241,6 @@ def depend_on_one(first: object, second: object) -> bool:
 
 
 def chunk(reader: GraphReader, node: Node) -> Value:
-    """Read equal parts of the outputs of a linear map."""
     value, parts, *rest = arguments(reader, node)
     axis = rest[0] if rest else node.kwargs.get("dim", 0)
     if not isinstance(value, Tree) or not isinstance(parts, int) or axis == 0:
@@ -267,7 +259,6 @@ def split(reader: GraphReader, node: Node) -> Value:
 
 
 def item(reader: GraphReader, node: Node) -> Value:
-    """Read one of several values."""
     value, (_, index) = first_value(reader, node), arguments(reader, node)
     if isinstance(value, tuple) and isinstance(index, int) and -len(value) <= index < len(value):
         return value[index]
@@ -285,7 +276,6 @@ def gated_halves(reader: GraphReader, value: Tree | Pointwise) -> Value:
 
 
 def glu(reader: GraphReader, node: Node) -> Value:
-    """Read F.glu."""
     value = first_value(reader, node)
     return gated_halves(reader, value) if isinstance(value, Tree | Pointwise) else None
 

@@ -27,17 +27,11 @@ TOLERANCE = 1e-6  # GELU and its tanh form are 5e-4 apart, constants in float32 
 
 @dataclass(frozen=True, eq=False)
 class Pointwise:
-    """function(argument), as the module computes it; whether it acts by entries is not yet known.
+    """function(argument), as the module computes it; perhaps not entry by entry."""
 
-    Attributes:
-        argument: the value that it is a function of.
-        function: what the nodes between compute.
-        node: the last of them.
-    """
-
-    argument: Tree
-    function: Function
-    node: Node
+    argument: Tree  # the value that it is a function of
+    function: Function  # what the nodes between compute
+    node: Node  # the last of them
 
 
 def pointwise(
@@ -93,7 +87,6 @@ def itself(t: Tensor) -> Tensor:
 
 
 def by_method(name: str) -> Callable[..., Tensor]:
-    """Return a method of tensors as a function."""
     return lambda first, *rest, **options: operator.attrgetter(name)(first)(*rest, **options)
 
 
@@ -132,7 +125,6 @@ def scaled_activation(function: Callable[[Tensor], object]) -> ScaledActivation 
 
 
 def is_square(function: Callable[[Tensor], object]) -> bool:
-    """Tell whether a function is t², which is a product of two equal branches."""
     values = values_of(function)
     return values is not None and torch.allclose(values, POINTS.square(), rtol=TOLERANCE)
 
@@ -172,6 +164,5 @@ def candidates(t: Tensor, y: Tensor) -> list[Activation]:
 
 
 def goes_through(activation: Activation, t: Tensor, y: Tensor, tolerance: float) -> bool:
-    """Tell whether φ(t) is y everywhere."""
     expected = activation(t)
     return bool(((y - expected).abs() <= tolerance * (1 + expected.abs())).all())
