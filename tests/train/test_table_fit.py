@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from bilens.base.errors import MemoryLimitError, NonFiniteError, UsageError
+from bilens.train import expansion
 from bilens.train.expansion import expand
 from bilens.train.newton import CrossEntropy, Loss, SquaredError
 from bilens.train.table_fit import TableRecipe, fit_table, held_out_rows
@@ -101,6 +102,35 @@ def test_the_path_is_left_where_it_no_longer_improves() -> None:
     assert all(later < earlier for earlier, later in pairwise(losses[:-1]))
     assert len(losses) < 9
     assert losses[-1] >= losses[-2]
+
+
+def test_a_wide_table_is_fitted_by_way_of_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """3,000 columns took most of a minute, and 100,000 memory without an end."""
+    x, weights, loss = problem(10, 40)
+    recipe = TableRecipe(n_components=5)
+    expected = fit_table(x, loss, weights, recipe).quadratic_map
+    monkeypatch.setattr(expansion, "MANY_COLUMNS", 30)
+    monkeypatch.setattr(torch.linalg, "eigh", lambda a, eigh=torch.linalg.eigh: small(a) or eigh(a))
+    monkeypatch.setattr(torch, "diag", None)  # a matrix of columns by columns
+    found = fit_table(x, loss, weights, recipe).quadratic_map
+    torch.testing.assert_close(found(x), expected(x), rtol=1e-9, atol=1e-9)
+    more = fit_table(x, loss, weights, TableRecipe()).quadratic_map
+    assert more.sizes.d_hidden <= 2 * 10  # there are no more directions than rows
+
+
+def small(matrix: Tensor) -> None:
+    """Fail where a decomposition is of a matrix as wide as the table."""
+    assert matrix.shape[-1] < 40
+
+
+@pytest.mark.parametrize("factor", [5e-324, 1e-310, 1e-120])
+def test_a_column_that_hardly_varies_is_named(factor: float) -> None:
+    x, weights, loss = problem(12, 3)
+    x[:, 1] = factor * torch.arange(12).double()
+    with pytest.raises(
+        UsageError, match=r"column 1 .* varies by .* only; expected at least 1e-100"
+    ):
+        fit_table(x, loss, weights, TableRecipe())
 
 
 def test_every_class_keeps_a_row_when_some_are_held_out() -> None:

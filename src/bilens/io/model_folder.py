@@ -41,6 +41,8 @@ from bilens.io.tensors import (
 from bilens.nn import TopKSAE
 from bilens.nn.module_layers import Module
 
+MAX_CONFIG_BYTES = 1 << 25  # with the names, means and scales of 500,000 inputs
+
 
 def save(
     module: nn.Module,
@@ -130,7 +132,7 @@ def is_model_folder(path: Path) -> bool:
 def read_model_folder(folder: Path, options: ReadOptions | None = None) -> LoadedModel:
     """Return the model of a folder that `save` wrote, on the CPU and in evaluation mode."""
     config_path, weights_path = folder / CONFIG_NAME, folder / WEIGHTS_NAME
-    content = read_json(config_path)
+    content = read_json(config_path, MAX_CONFIG_BYTES)
     if content.get("format") not in (None, FORMAT):
         raise CheckpointError(
             f"{config_path}: has format {content['format']!r}; expected {FORMAT!r}."

@@ -22,6 +22,7 @@ Report = Callable[[float, int, NewtonStep], object]  # penalty, iteration, where
 PATH_TOLERANCE = 1e-3  # of the gradient: the validation loss is right to about its square
 PATH = tuple(10.0 ** (2 - step / 2) for step in range(9))  # penalties, as multiples of alpha
 CONSTANT = 1e-12  # of the largest value of a column: less spread than that is rounding
+SMALLEST = 1e-100  # deviation of a column: the square of its inverse must not overflow
 NEGLIGIBLE = 1e-14  # of the largest eigenvalue: rounding of the ones that are zero
 
 
@@ -95,7 +96,14 @@ class TableFit:
     @cached_property
     def quadratic_map(self) -> QuadraticMap:
         """The same function of the columns as they come: the standardisation is folded in."""
-        return self.standard_map.compose_input(torch.diag(1 / self.scale), -self.mean / self.scale)
+        f, inverse, shift = self.standard_map, 1 / self.scale, -self.mean / self.scale
+        down, left, right = f.tensor.down, f.tensor.left, f.tensor.right
+        assert f.linear is not None, "a fit has a linear part"
+        assert f.constant is not None, "and a constant"
+        # no matrix of columns by columns: there may be 100,000 of them
+        tensor = BilinearTensor(down, left * inverse, right * inverse)
+        scaled = QuadraticMap(tensor, f.linear * inverse, f.constant + f.linear @ shift)
+        return scaled.with_biases(left @ shift, right @ shift)
 
     def to(self, device: torch.device) -> TableFit:
         """Return the same fit on another device."""
@@ -209,6 +217,12 @@ def _prepare(
     """Standardise and expand the chosen rows."""
     x, weights = x[chosen], weights[chosen]
     mean, scale, varies = standardisation(x, weights)
+    tiny = (scale < SMALLEST).nonzero().flatten().tolist()
+    if tiny:
+        raise UsageError(
+            f"column {tiny[0]} (counted from 0) varies by {float(scale[tiny[0]]):g} only; expected "
+            f"at least {SMALLEST:g}, as smaller numbers cannot be computed with: rescale it."
+        )
     z = torch.where(varies, (x - mean) / scale, 0.0)
     columns = max(int(varies.sum()), 1)
     directions = chosen_directions(z, weights, recipe.n_components)
