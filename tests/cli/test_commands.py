@@ -196,7 +196,7 @@ def test_effective_ranks_stand_beside_their_level_of_chance(bilens: Shell, model
         ]
         assert "95 % of 39 random rotations" in " ".join(text.split())
     text = bilens("decompose", model, "--null-samples", 0).out
-    assert "eff. rank: without its level of chance" in " ".join(text.split())
+    assert "eff. rank: without its null interval" in " ".join(text.split())
     assert "chance" not in bilens("decompose", model, "--spectrum", "top").out
 
 
