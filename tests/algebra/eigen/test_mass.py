@@ -75,3 +75,20 @@ def test_shares_of_a_form_that_cancels_are_those_of_a_dense_solver() -> None:
     torch.testing.assert_close(
         lanczos.frobenius_squared, dense.frobenius_squared, rtol=1e-4, atol=0
     )
+
+
+def test_what_the_norm_in_float32_leaves_open_the_norm_in_float64_decides() -> None:
+    """λ = 1, 0.8, 0.79999: ‖Q‖² − 1 − 0.64 is below 0.64 by less than the bound in float32."""
+    turn = torch.linalg.qr(randn(200, 200, seed=1)).Q.float()
+    values = torch.tensor([[1.0, 0.8, 0.79999]] * 3).double()
+    f = QuadraticMap(BilinearTensor(values.float(), turn[:3], turn[:3]))
+    left = torch.cat([f.tensor.left] * 40)  # enough hidden units for the Gram matrix to be cheaper
+    down = torch.cat([f.tensor.down / 40] * 40, dim=1)
+    f = QuadraticMap(BilinearTensor(down.repeat(30, 1), left, left))
+    forms = balance_all(left, left, f.tensor.down.double())
+    rough, error = masses(forms, in_float32=True)
+    fine, exact = masses(forms)
+    assert bool((fine + error - 1 > 2 * 0.64).all())
+    assert bool(((rough - fine).abs() <= error + exact).all())
+    eigs = eigendecompose_all(f, k=2, method="lanczos", precision="float32")
+    assert bool(eigs.complete.all())

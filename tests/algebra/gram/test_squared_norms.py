@@ -14,7 +14,12 @@ from torch import Tensor
 
 import oracles
 from bilens.algebra.bilinear_tensor import BilinearTensor
-from bilens.algebra.gram.squared_norms import no_negative, squared_norm_rounding, squared_norms
+from bilens.algebra.gram.squared_norms import (
+    no_negative,
+    squared_norm_rounding,
+    squared_norms,
+    squared_norms_in_float32,
+)
 from bilens.base.errors import NonFiniteError, ShapeError
 from builders import randn
 from odd_tensors import REFUSED, SOUND, Odd
@@ -153,3 +158,59 @@ def test_arguments_that_do_not_fit_or_are_empty_are_refused(
 def test_a_rounding_error_below_zero_becomes_zero() -> None:
     values = torch.tensor([-1e-17, 0.0, 2.0], dtype=torch.float64)
     assert no_negative(values).tolist() == [0.0, 0.0, 2.0]
+
+
+def balanced_float32(seed: int, num: int, hidden: int, d_in: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights and rows as the solvers hand them over: |w| and lengths at most 1."""
+    generator = torch.Generator().manual_seed(seed)
+    left, right = (torch.randn(2, hidden, d_in, generator=generator)).unbind()
+    left, right = (part / (1.001 * part.norm(dim=1, keepdim=True)) for part in (left, right))
+    weights = torch.randn(num, hidden, generator=generator).double()
+    return weights / weights.abs().amax(), left, right
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 17, 5), (4, 600, 40), (2, 30, 300), (2100, 9, 3)])
+@pytest.mark.parametrize("cancelling", [1.0, 1e-3, 0.0])
+def test_norms_in_float32_are_within_their_bound(
+    shape: tuple[int, int, int], cancelling: float
+) -> None:
+    weights, left, right = balanced_float32(sum(shape), *shape)
+    left, right = torch.cat([left, left]), torch.cat([right, right])
+    weights = torch.cat([weights, (cancelling - 1) * weights], dim=1)
+    found = squared_norms_in_float32(weights, left, right)
+    assert found is not None
+    exact, rounding = (
+        squared_norms(weights, left, right),
+        squared_norm_rounding(weights, left, right),
+    )
+    assert bool(((found[0] - exact).abs() <= found[1] + rounding).all())
+    assert bool((found[1] <= 2e-4 * weights.abs().sum(dim=1).square()).all())
+
+
+def test_the_bound_in_float32_holds_where_every_rounding_goes_one_way() -> None:
+    """Equal rows of positive entries: errors add up instead of cancelling."""
+    row = torch.full((600, 1000), 0.9 / 1000**0.5)
+    weights = torch.full((1, 600), 0.7, dtype=torch.float64)
+    found = squared_norms_in_float32(weights, row, row)
+    assert found is not None
+    norms, bound = found
+    exact = squared_norms(weights, row, row)
+    assert bool(((norms - exact).abs() <= bound).all())
+
+
+def test_products_with_fewer_digits_than_float32_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As an option of torch makes them: rounded to bfloat16 before they are summed."""
+    weights, left, right = balanced_float32(0, 3, 20, 12)
+    exact = Tensor.__matmul__
+
+    def coarse(a: Tensor, b: Tensor) -> Tensor:
+        return (
+            exact(a.bfloat16().float(), b.bfloat16().float())
+            if a.dtype == torch.float32
+            else exact(a, b)
+        )
+
+    monkeypatch.setattr(Tensor, "__matmul__", coarse)
+    assert squared_norms_in_float32(weights, left, right) is None

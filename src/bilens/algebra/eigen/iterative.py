@@ -52,7 +52,8 @@ def solve(
     Cost: see `eigendecompose_all`.
     """
     forms = forms.rows(rows)
-    mass, mass_error = masses(forms)
+    in_float32 = plan.precision == "float32"
+    mass, mass_error = masses(forms, in_float32)
     surely = (mass - mass_error).clamp(min=0.0).sqrt()
     allowed = TOLERANCES[plan.precision] * surely + rounding(forms, mass)
     rounds = (
@@ -75,6 +76,13 @@ def solve(
             settled = passed | (steps == most_steps(k))
             worst = most_rounding(mine) + skew(pairs)
             proven = proven_by_mass(pairs, mass[chosen], mass_error[chosen], which, worst)
+            if in_float32:
+                least = mass[chosen] - mass_error[chosen]
+                open_ = proven_by_mass(pairs, least, 0 * least, which, worst) & ~proven
+                if bool(open_.any()):  # the norm in float64 may prove it
+                    again = chosen[open_]
+                    mass[again], mass_error[again] = masses(forms.rows(again))
+                    proven = proven_by_mass(pairs, mass[chosen], mass_error[chosen], which, worst)
             by_rank = proven_by_rank(pairs, mine, which)
             terms = OtherTerms(problem.linear[places], problem.constant[places], problem.basis)
             result = record(
@@ -106,8 +114,9 @@ def batched_product(left: Tensor, right: Tensor, weights: Tensor) -> Product:
 
     def product(rows: Tensor, vectors: Tensor) -> Tensor:
         mine = halves if len(rows) == len(halves) else halves[rows]
-        result = (vectors @ right.T).mul_(mine) @ left
-        return result.addmm_((vectors @ left.T).mul_(mine), right)
+        different = vectors[:1] if vectors.stride(0) == 0 else vectors  # at first all are one
+        result = (different @ right.T * mine) @ left
+        return result.addmm_(different @ left.T * mine, right)
 
     return product
 

@@ -5,12 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bilens.algebra.gram.blocks import block_size, blocks, rows_within
+from bilens.algebra.gram.blocks import (
+    FEWEST_ROWS,
+    WORK_BYTES,
+    block_size,
+    blocks,
+    rows_within,
+)
 from bilens.algebra.gram.kernel import Branches, kernel_row, nonzero
 from bilens.base.checks import check_float_tensor
 from bilens.base.errors import NonFiniteError, ShapeError
 
 EPS = torch.finfo(torch.float64).eps
+UNIT = 2.0**-24  # u of float32
+PIECE = 128  # terms of a float32 product of rows: its error grows with them, not with the width
 
 
 def squared_norms(weights: Tensor, left: Tensor, right: Tensor) -> Tensor:
@@ -72,6 +80,66 @@ def squared_norm_rounding(weights: Tensor, left: Tensor, right: Tensor) -> Tenso
     check_weighted(weights, left, right)
     hidden, d_in = left.shape
     return EPS * (d_in + hidden + 16) * masses(weights, Branches.of(left, right)).square()
+
+
+@torch.no_grad()
+def squared_norms_in_float32(
+    weights: Tensor, left: Tensor, right: Tensor
+) -> tuple[Tensor, Tensor] | None:
+    """Return ‖Q_w‖_F² by float32 products, and how far each can be off: (num,) float64 each.
+
+    Takes float32 rows of length at most 1 and |weights| at most 1. None where a product of rows
+    is less exact than float32 promises (TF32, bfloat16: an option of torch).
+    """
+    # The proof of the bound; u = 2⁻²⁴, m = PIECE + pieces, b the rows of a block; Higham, §3.1.
+    # A product of two rows, summed piece by piece, is off by at most each = (m + 2) u. Let S be
+    # the sum of the sizes of the four computed products of units h and h'. Then 2H = AB + CD
+    # is off by (each + 2u) S + 2 each² at most: |AB − A'B'| ≤ each (|A| + |B|) + each², and the
+    # rounding of two products and a sum is 3u (|AB| + |CD|) ≤ 2u S. Weights rounded to float32
+    # and the two sums over b units lose (2b + 4) u Σ|w||w'||2H|. Both are sums Σ|w_h||w_h'| M_hh'
+    # over a symmetric M ≥ 0, which 2|w||w'| ≤ w² + w'² bounds by Σ_h w_h² Σ_h' M_hh'. A number
+    # below 2⁻¹²⁶ may be flushed to zero in each step. The factor 1.01 covers terms of higher
+    # order, the sums of the bound, and rows longer than 1 by rounding.
+    (num, hidden), d_in = weights.shape, left.shape[1]
+    size = min(512, hidden, max(FEWEST_ROWS, WORK_BYTES // (32 * d_in)))
+    pieces = list(blocks(d_in, PIECE))
+    each, summing = (PIECE + len(pieces) + 2) * UNIT, (2 * size + 4) * UNIT
+    total, bound = weights.new_zeros(num), weights.new_zeros(hidden)
+    for mine in blocks(hidden, size):
+        here = torch.cat([left[mine], right[mine]])
+        for theirs in blocks(hidden, size, start=mine.start):
+            there = here if theirs == mine else torch.cat([left[theirs], right[theirs]])
+            products = here[:, pieces[0]] @ there[:, pieces[0]].T
+            part = torch.empty_like(products)
+            for piece in pieces[1:]:
+                products += torch.mm(here[:, piece], there[:, piece].T, out=part)
+            half = 0.5 if mine == theirs else 1.0
+            if mine == theirs and not as_exact(products, here, each):
+                return None
+            a, b = mine.stop - mine.start, theirs.stop - theirs.start
+            sizes = torch.abs(products, out=part)
+            bound[mine] += half * (each / 2 + UNIT) * sizes.sum(dim=1).view(2, a).sum(dim=0)
+            bound[theirs] += half * (each / 2 + UNIT) * sizes.sum(dim=0).view(2, b).sum(dim=0)
+            kernel = products[:a, :b].mul_(products[a:, b:])
+            kernel.addcmul_(products[:a, b:], products[a:, :b])
+            sizes = torch.abs(kernel, out=part[:a, :b])
+            bound[mine] += half * summing / 2 * sizes.sum(dim=1)
+            bound[theirs] += half * summing / 2 * sizes.sum(dim=0)
+            for some in blocks(num, 2048):
+                reached = weights[some, mine].float() @ kernel
+                share = torch.linalg.vecdot(reached, weights[some, theirs].float())
+                total[some] += half * share.double()
+    sizes_before = weights.abs().sum(dim=1)
+    flushed = hidden**2 * (2.0 * d_in + 2 * size + 8) * 2.0**-126
+    error = weights.square() @ bound + (each * sizes_before).square()
+    return no_negative(total), 1.01 * error + flushed
+
+
+def as_exact(products: Tensor, rows: Tensor, error: float) -> bool:
+    """Tell whether some products of rows with all, in float32, are within an error."""
+    some = slice(None, None, max(len(rows) // 8, 1))
+    exact = rows[some].double() @ rows.double().T
+    return bool(((products[some] - exact).abs() <= error).all())
 
 
 def masses(weights: Tensor, branches: Branches) -> Tensor:
