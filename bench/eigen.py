@@ -30,9 +30,9 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
-from bilens.algebra.eigen.cost import Method, Precision
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all, plan_eigendecomposition
+from bilens.algebra.eigen.solver import Method, Precision
 from bilens.algebra.quadratic_map import QuadraticMap
 
 KINDS = ("planted", "random")

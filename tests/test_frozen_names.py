@@ -281,7 +281,7 @@ ATTRIBUTES: dict[type, list[str]] = {
         "frobenius_squared",
         "explained",
         "complete",
-        "noise",
+        "rounding_bound",
         "cluster",
         "cluster_size",
         "linear",
@@ -298,7 +298,7 @@ ATTRIBUTES: dict[type, list[str]] = {
     bilens.RotationNull: ["largest", "smallest", "effective_rank", "status", "num_samples"],
     bilens.SignificantEigenvalues: ["positive", "negative", "p_values", "level"],
     bilens.Status: ["OK", "NOT_FINITE", "NOT_CONVERGED", "RESIDUAL_TOO_LARGE"],
-    bilens.Proof: ["NONE", "SPECTRUM", "MASS", "RANK", "COMPARISON"],
+    bilens.Proof: ["NONE", "SPECTRUM", "NORM", "RANK", "COMPARISON"],
     bilens.EigenPlan: ["method", "precision", "batch", "peak_bytes", "limit_bytes", "costs"],
     bilens.HOSVD: [
         "singular_values",

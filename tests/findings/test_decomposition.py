@@ -13,7 +13,7 @@ import torch
 import oracles
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.concentration import effective_rank
-from bilens.algebra.eigen.batches import select
+from bilens.algebra.eigen.decomposition import select
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.findings.decomposition import summarise_spectra

@@ -159,7 +159,7 @@ def by_sign(name: str, eig: EigenDecomposition, k: int | None) -> tuple[tuple[Gr
     negative: list[Group] = []
     for subspace in eig.subspaces():
         group = tuple(index for index in subspace.indices if index < k)
-        if not group or abs(subspace.eigenvalue) <= float(eig.noise):
+        if not group or abs(subspace.eigenvalue) <= float(eig.rounding_bound):
             continue
         if len(group) < subspace.size:
             raise UsageError(

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.eigen.ranking import ranked
-from bilens.algebra.gram.inner_products import output_gram
-from bilens.algebra.gram.input_gram import input_gram
+from bilens.algebra.gram.inner_products import input_gram, output_gram
 from bilens.algebra.gram.squared_norms import EPS, no_negative
 from bilens.algebra.rows import unit_rows
 from bilens.base.checks import check_finite

@@ -10,7 +10,12 @@ from torch import Tensor
 
 from bilens.algebra.gram.inner_products import outputs_traces, paired_inner
 from bilens.algebra.gram.kernel import Branches, nonzero
-from bilens.algebra.gram.squared_norms import EPS, masses, squared_norm_rounding, squared_norms
+from bilens.algebra.gram.squared_norms import (
+    EPS,
+    sizes_before_cancelling,
+    squared_norm_rounding,
+    squared_norms,
+)
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_type
 from bilens.base.errors import ShapeError, UsageError
@@ -110,7 +115,7 @@ def squared_length(f: Scaled, gaussian: bool) -> tuple[Tensor, Tensor]:
     if not gaussian:
         return squared, rounding
     squared = 2 * squared + mean(f).square()
-    size = masses(f.down, Branches.of(f.left, f.right))
+    size = sizes_before_cancelling(f.down, Branches.of(f.left, f.right))
     if f.constant is not None:
         size = size + f.constant.detach().abs()
     mean_rounding = EPS * (sum(f.left.shape) + 16) * size
@@ -128,7 +133,7 @@ def mean(f: Scaled) -> Tensor:
 def rescaled(f: QuadraticMap, gaussian: bool, per_output: bool) -> Scaled:
     """Return f / a, a > 0, so that no square overflows or vanishes."""
     b = f.tensor
-    unit = masses(b.down, Branches.of(b.left, b.right))
+    unit = sizes_before_cancelling(b.down, Branches.of(b.left, b.right))
     linear = f.linear.double() if gaussian and f.linear is not None else None
     constant = f.constant.double() if gaussian and f.constant is not None else None
     if linear is not None:

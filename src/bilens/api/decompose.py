@@ -10,8 +10,7 @@ import torch
 
 from bilens.algebra.concentration import effective_rank
 from bilens.algebra.directions import outputs_of
-from bilens.algebra.eigen.batches import select
-from bilens.algebra.eigen.decomposition import EigenDecomposition
+from bilens.algebra.eigen.decomposition import EigenDecomposition, select
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.api.decomposition_request import Request
 from bilens.api.input_moments import InputMoments

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from bilens.algebra.eigen.cost import Method, Precision
 from bilens.algebra.eigen.ranking import Which
+from bilens.algebra.eigen.solver import Method, Precision
 from bilens.base.checks import check_count
 from bilens.base.errors import UsageError
 from bilens.findings.null_interval import MINIMUM_SAMPLES

@@ -114,7 +114,7 @@ def spectrum_values(
         "num_eigenvalues": pairs.eigenvectors.shape[-1],
         "norm": float(pairs.norm),
         "explained": float(pairs.explained),
-        "rounding_bound": float(pairs.noise),
+        "rounding_bound": float(pairs.rounding_bound),
         "complete": bool(pairs.complete),
         "eigenvectors": vectors,
     }

@@ -164,7 +164,7 @@ def contrast_of(
             f"outputs {first} against {second}: {eigs.status}; no certificate is given."
         )
     values, vectors, b = eigs.eigenvalues, eigs.eigenvectors, eigs.linear
-    kept = told_from_zero(values, float(eigs.noise))
+    kept = told_from_zero(values, float(eigs.rounding_bound))
     left_out = float(values[kept:].abs().max()) if kept < len(values) else 0.0
     values, vectors = values[:kept], vectors[:kept]
     if kept < width:
@@ -182,7 +182,7 @@ def contrast_of(
         values,
         vectors,
         linear,
-        value_error=2 * float(eigs.noise)
+        value_error=2 * float(eigs.rounding_bound)
         + float(eigs.residuals.norm())
         + 3 * skew * top
         + left_out,

@@ -85,7 +85,7 @@ def enclosed(eig: EigenDecomposition) -> SpectrumEnclosure:
     values, vectors = eig.eigenvalues, eig.eigenvectors
     overlap = vectors @ vectors.T
     overlap.diagonal().sub_(1)
-    residual = eig.residuals.norm() + len(values) ** 0.5 * eig.noise
+    residual = eig.residuals.norm() + len(values) ** 0.5 * eig.rounding_bound
     largest = float(values.abs().max())
     slack = float(2**0.5 * residual) + float(overlap.norm()) * largest
     slack += EPS * (vectors.shape[1] + len(values) + 16) * largest  # of products with an input

@@ -146,7 +146,7 @@ def _example(eig: EigenDecomposition, rest: TruncationResidual, k: int) -> tuple
     if len(rest.values) == 0:
         return 0.0, torch.zeros_like(eig.linear)
     worst = int(rest.values.abs().argmax())
-    sure = rest.values[worst].abs() - eig.residuals[k + worst] - eig.noise
+    sure = rest.values[worst].abs() - eig.residuals[k + worst] - eig.rounding_bound
     return max(float(sure), 0.0), rest.vectors[worst]
 
 

@@ -13,7 +13,7 @@ from bilens.algebra.concentration import localisation, roughness
 from bilens.algebra.directions import outputs_of
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
-from bilens.algebra.gram.input_gram import input_gram
+from bilens.algebra.gram.inner_products import input_gram
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.findings.null_interval import null_interval
 from bilens.findings.templates import gradients, moved, spot, usual_length

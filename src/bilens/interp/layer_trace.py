@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.directions import outputs_of
-from bilens.algebra.eigen.cost import Precision
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
+from bilens.algebra.eigen.solver import Precision
 from bilens.algebra.gram.blocks import blocks
 from bilens.algebra.interactions.engine import Progress, check_directions
 from bilens.algebra.interactions.feature_factors import check_dictionary

@@ -1,17 +1,28 @@
 """The record of eigenpairs: parts of a value, truncation, subspaces, batches.
 
 Broken once: `* bool(kept)` dropped from `truncate_map`; k = 0 kept the first pair of each form.
+Broken once: `proof` left out of `take`; it stayed that of the forms before.
 """
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from bilens.algebra.eigen.decomposition import EigenDecomposition, Status, Subspace
+from bilens.algebra.eigen.decomposition import (
+    EigenDecomposition,
+    Proof,
+    Status,
+    Subspace,
+    assemble,
+    stack,
+    take,
+    tensor_fields,
+    tuple_of,
+)
 from bilens.algebra.eigen.eigendecompose import eigendecompose, eigendecompose_all
 from bilens.base.errors import NumericalError, ShapeError, UsageError
 from builders import D_IN, D_OUT, form_from_pairs, form_of, randn, random_map, rotation, vector
@@ -199,13 +210,13 @@ def test_what_is_below_the_noise_is_not_distinct_from_zero() -> None:
     eig = eigendecompose(form_from_pairs(vector(3, -1), rotation(5)[:2]))
     assert (eig.distinct_from_zero != 0).tolist() == [True, True, False, False, False]
     torch.testing.assert_close(eig.distinct_from_zero[:2], vector(3, -1))
-    assert 0 < float(eig.noise) < 1e-11
+    assert 0 < float(eig.rounding_bound) < 1e-11
 
 
 def test_the_noise_has_the_unit_of_the_eigenvalues() -> None:
     q = randn(4, 4)
     small, large = eigendecompose(form_of(q)), eigendecompose(form_of(2.0**30 * q))
-    assert float(large.noise) == 2.0**30 * float(small.noise)
+    assert float(large.rounding_bound) == 2.0**30 * float(small.rounding_bound)
     assert torch.equal(large.eigenvalues, 2.0**30 * small.eigenvalues)
 
 
@@ -220,5 +231,72 @@ def test_a_subspace_says_whether_more_may_belong_to_it() -> None:
     form = form_from_pairs(values, rotation(60))
     met = eigendecompose(form, k=1, method="lanczos").subspaces()[0]
     assert (met.size, met.complete) == (1, False)
-    settled = eigendecompose(form, k=1, method="lanczos", verify=True).subspaces()[0]
-    assert (settled.size, settled.complete) == (2, True)
+    verified = eigendecompose(form, k=1, method="lanczos", verify=True).subspaces()[0]
+    assert (verified.size, verified.complete) == (2, True)
+
+
+NUM = 9
+
+
+@pytest.fixture
+def batch() -> EigenDecomposition:
+    """Nine forms of several statuses and proofs, some of them bad."""
+    rows = randn(NUM, 6)
+    rows[4], rows[7, 1] = 0, torch.nan
+    return eigendecompose_all(random_map(0, 6, 20, 24), rows, k=3, method="lanczos")
+
+
+def assert_equal(found: EigenDecomposition, expected: EigenDecomposition) -> None:
+    for field in fields(expected):
+        here, there = getattr(found, field.name), getattr(expected, field.name)
+        if isinstance(there, Tensor):
+            torch.testing.assert_close(here, there, rtol=0, atol=0, equal_nan=True)
+        else:
+            assert here == there, field.name
+
+
+def test_the_batch_of_the_test_holds_forms_of_many_kinds(batch: EigenDecomposition) -> None:
+    assert set(batch.status) == {Status.OK, Status.NOT_FINITE}
+    assert {Proof.NORM, Proof.NONE} <= set(batch.proof)
+
+
+def test_a_batch_is_the_stack_of_its_forms(batch: EigenDecomposition) -> None:
+    assert_equal(stack([batch[c] for c in range(NUM)]), batch)
+
+
+@pytest.mark.parametrize("chosen", [[0], [8, 0, 3], [7, 4], list(range(NUM)), [2, 2], []], ids=str)
+def test_some_forms_of_a_batch_are_those_at_their_positions(
+    batch: EigenDecomposition, chosen: list[int]
+) -> None:
+    taken = take(batch, torch.tensor(chosen, dtype=torch.int64))
+    assert len(taken) == len(chosen)
+    for position, single in zip(chosen, (taken[i] for i in range(len(chosen))), strict=True):
+        assert_equal(single, batch[position])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_parts_in_any_order_are_put_together_by_their_positions(
+    batch: EigenDecomposition, seed: int
+) -> None:
+    order = torch.randperm(NUM, generator=torch.Generator().manual_seed(seed))
+    parts = [(rows, take(batch, rows)) for rows in torch.split(order, [1, 4, 0, 3, 1])]
+    assert_equal(assemble(parts), batch)
+
+
+def test_every_tensor_of_the_record_is_carried(batch: EigenDecomposition) -> None:
+    names = tensor_fields(batch)
+    assert {field.name for field in fields(batch)} - set(names) == {
+        "method",
+        "which",
+        "basis",
+        "status",
+        "proof",
+    }
+    assert all(len(getattr(batch, name)) == NUM for name in names)
+
+
+def test_a_single_form_is_no_batch(batch: EigenDecomposition) -> None:
+    with pytest.raises(AssertionError, match="a batch has a tuple"):
+        tuple_of(batch[0].status)
+    with pytest.raises(AssertionError, match="a single form has one"):
+        stack([batch, batch])

@@ -14,7 +14,7 @@ from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.eigen.decomposition import Proof, Status
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.eigen.factored import row_space
-from bilens.algebra.eigen.problem import problem_of_map
+from bilens.algebra.eigen.forms import problem_of_map
 from bilens.algebra.quadratic_map import QuadraticMap
 from builders import randn, random_map, vector
 
@@ -62,14 +62,14 @@ def test_vectors_are_orthonormal_eigenvectors_of_the_factors(
         v = single.eigenvectors
         torch.testing.assert_close(v @ v.T, torch.eye(k).double(), atol=1e-13, rtol=0)
         residual = (v @ dense[c] - single.eigenvalues[:, None] * v).norm(dim=1)
-        assert bool((residual <= single.noise + single.residuals).all())
+        assert bool((residual <= single.rounding_bound + single.residuals).all())
         assert bool((v.gather(1, v.abs().argmax(dim=1, keepdim=True)) > 0).all())
 
 
 def test_the_smallest_pairs_of_a_positive_form_are_zeros_outside_the_row_space() -> None:
     f = few_neurons(same=True, positive=True)
     eigs = eigendecompose_all(f, k=5, which="smallest", method="factored")
-    assert bool((eigs.eigenvalues.abs() <= eigs.noise[:, None]).all())
+    assert bool((eigs.eigenvalues.abs() <= eigs.rounding_bound[:, None]).all())
     assert not bool(eigs.distinct_from_zero.any())
     overlap = eigs.eigenvectors @ f.tensor.left.T
     torch.testing.assert_close(overlap, torch.zeros_like(overlap), atol=1e-12, rtol=0)

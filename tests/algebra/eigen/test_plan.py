@@ -13,18 +13,10 @@ from typing import get_args
 import pytest
 import torch
 
-from bilens.algebra.eigen.cost import (
-    BATCH,
-    Precision,
-    Sizes,
-    Solver,
-    later_batch,
-    most_steps,
-    solver_costs,
-    usual_steps,
-)
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all, plan_eigendecomposition
-from bilens.algebra.eigen.plan import make_plan
+from bilens.algebra.eigen.lanczos_solver import BATCH, later_batch, most_steps, usual_steps
+from bilens.algebra.eigen.plan import SOLVERS, make_plan
+from bilens.algebra.eigen.solver import Precision, Sizes, Solver
 from bilens.base.errors import MemoryLimitError, TruncationWarning, UsageError
 from builders import randn, random_map
 
@@ -75,7 +67,7 @@ def test_no_plan_needs_more_than_the_limit(name: str, method: str, limit: int) -
     try:
         plan = make_plan(SIZES[name], method, "float64", limit)
     except MemoryLimitError:
-        costs = solver_costs(SIZES[name], "float64", limit)
+        costs = {key: one.cost(SIZES[name], "float64", limit) for key, one in SOLVERS.items()}
         chosen = costs.values() if method == "auto" else [costs[method]]
         assert min(cost.peak_bytes for cost in chosen) > limit or method == "auto"
     else:
@@ -83,11 +75,11 @@ def test_no_plan_needs_more_than_the_limit(name: str, method: str, limit: int) -
         assert 1 <= plan.batch <= max(BATCH, 1)
 
 
-def test_a_plan_without_a_settler_counts_none() -> None:
+def test_a_plan_without_a_fallback_counts_none() -> None:
     """All outputs of a layer of a language model, in portions: no dense array fits beside them."""
     sizes = Sizes(num=4096, d_hidden=14336, d_in=4096, k=2, factor_bytes=4)
     plan = make_plan(sizes, "auto", "float32", 3 * GIB)
-    assert (plan.method, plan.settler) == ("lanczos", None)
+    assert (plan.method, plan.fallback) == ("lanczos", None)
     assert plan.portion < 4096
     assert plan.peak_bytes == plan.costs["lanczos"].peak_bytes <= 3 * GIB
     with pytest.raises(MemoryLimitError, match="verify=True"):

@@ -1,6 +1,7 @@
 """Which pairs are kept, in which order, with which sign; rounding decides none of it.
 
 Broken once: `-1.0, 1.0` swapped at the end of `ranked`; the sign convention failed.
+Broken once: `mass + mass_error` without the error; a mass within its rounding was called a proof.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from hypothesis import given, strategies as st
 from torch import Tensor
 
 import oracles
-from bilens.algebra.eigen.ranking import by_size_and_sign, ranked
+from bilens.algebra.eigen.ranking import by_size_and_sign, partial_clusters, ranked, same_values
 from builders import rotation, vector
 from strategies import entries
 
@@ -94,3 +95,51 @@ def test_a_chain_of_ties_is_cut_where_it_leaves_the_largest_size() -> None:
 def test_ties_of_zeros_end() -> None:
     assert by_size_and_sign(torch.zeros(2, 4)).tolist() == [[0, 1, 2, 3]] * 2
     assert by_size_and_sign(vector(0, -0.0, 1, 0)).tolist() == [2, 0, 1, 3]
+
+
+NAN = torch.nan
+
+
+@pytest.mark.parametrize(
+    ("found", "which", "expected"),
+    [
+        ((4, -3), "magnitude", True),
+        ((4, 2), "magnitude", False),
+        ((4, 2), "largest", True),
+        ((4, -3), "largest", False),
+        ((-3, 1), "smallest", True),
+        ((4, -3), "both", True),
+        ((4, 2), "both", False),
+        ((4 + 1e-3, -3), "magnitude", True),
+        ((4 + 2e-2, -3), "magnitude", False),
+        ((4, NAN), "magnitude", False),
+    ],
+)
+def test_values_are_compared_with_those_of_the_whole_spectrum(
+    found: tuple[float, ...], which: str, expected: bool
+) -> None:
+    whole = vector(1, -3, 4, 2)[None]
+    assert bool(same_values(vector(*found)[None], whole, which, vector(1e-2))) is expected
+
+
+@pytest.mark.parametrize(
+    ("values", "rivals", "sizes"),
+    [
+        ((3, 2, 1), (NAN, NAN), [1, 1, 1]),
+        ((2, 2, 1), (NAN, NAN), [2, 2, 1]),
+        ((3, 2, 1), (1, 0), [1, 1, 2]),  # k cut through 1 and 1
+        ((3, 2, 2), (2, NAN), [1, 3, 3]),
+        ((3, -3, 2), (2, -3), [1, 2, 2]),  # cut at both ends
+        ((2, 2 + 0.009, 2 + 0.018), (NAN, NAN), [3, 3, 3]),  # a chain of neighbours
+        ((2, -2, 1), (NAN, NAN), [1, 1, 1]),  # equal sizes are not equal eigenvalues
+    ],
+)
+def test_values_that_cannot_be_told_apart_are_one_cluster(
+    values: tuple[float, ...], rivals: tuple[float, ...], sizes: list[int]
+) -> None:
+    labels, found = partial_clusters(vector(*values)[None], vector(*rivals)[None], vector(0.01))
+    assert found[0].tolist() == sizes
+    groups: dict[int, int] = {}
+    for label in labels[0].tolist():
+        groups[label] = groups.get(label, 0) + 1
+    assert all(groups[label] <= size for label, size in zip(labels[0].tolist(), sizes, strict=True))

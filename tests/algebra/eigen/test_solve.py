@@ -1,6 +1,6 @@
-"""A plan carried out: what is bad is flagged, what is doubtful is settled, the rest goes on.
+"""A plan carried out: what is bad is flagged, what is doubtful is verified, the rest goes on.
 
-Broken once: `found.noise` without its axis in `compared`; every call with `verify` raised.
+Broken once: `found.rounding_bound` without its axis in `compared`; every call with `verify` raised.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from torch import Tensor
 
 import oracles
 from bilens.algebra.bilinear_tensor import BilinearTensor
-from bilens.algebra.eigen import iterative, lanczos as lanczos_module
-from bilens.algebra.eigen.balance import balance_all
+from bilens.algebra.eigen import lanczos as lanczos_module, lanczos_solver
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof, Status
 from bilens.algebra.eigen.eigendecompose import (
     eigendecompose,
     eigendecompose_all,
     plan_eigendecomposition,
 )
+from bilens.algebra.eigen.forms import balance_all
 from bilens.algebra.eigen.lanczos import RitzPairs
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
@@ -46,7 +46,7 @@ def diagonal_map(spectra: Tensor, turn: Tensor) -> QuadraticMap:
 
 def assert_same(found: EigenDecomposition, expected: EigenDecomposition) -> None:
     """Equal up to the rounding that the records themselves state."""
-    noise = (found.noise + expected.noise)[:, None]
+    noise = (found.rounding_bound + expected.rounding_bound)[:, None]
     assert bool(((found.eigenvalues - expected.eigenvalues).abs() <= noise).all())
     overlap = (found.eigenvectors * expected.eigenvectors).sum(dim=2)
     torch.testing.assert_close(overlap, torch.ones_like(overlap), atol=1e-9, rtol=0)
@@ -141,7 +141,7 @@ def test_a_comparison_knows_how_many_eigenvalues_are_equal(multiplicity: int) ->
 
 def test_a_pair_that_was_missed_is_found_by_verify() -> None:
     """The start has no part along the largest eigenvector, so only a dense solver meets it."""
-    start = iterative.first_vector(12, 0)
+    start = lanczos_solver.first_vector(12, 0)
     basis = torch.linalg.qr(torch.cat([start[:, None], randn(12, 11)], dim=1)).Q.T
     values = torch.cat([torch.linspace(-1, 2, 11), torch.tensor([5.0])]).double()
     form = form_from_pairs(values, basis)
@@ -182,7 +182,7 @@ def test_garbage_for_one_form_is_settled_by_a_dense_solver(
 ) -> None:
     f, rows = wide_map(), torch.eye(D_OUT, dtype=torch.float64)[:3]
     good = eigendecompose_all(f, rows, method="lanczos", precision=precision)
-    monkeypatch.setattr(iterative, "lanczos", garbage(kind))
+    monkeypatch.setattr(lanczos_solver, "lanczos", garbage(kind))
     eigs = eigendecompose_all(f, rows, method="lanczos", precision=precision)
     assert_same(eigs, good)
     assert torch.equal(eigs.eigenvalues[:2], good.eigenvalues[:2])
@@ -194,8 +194,8 @@ def test_garbage_for_one_form_is_flagged_where_a_dense_solver_does_not_fit(
 ) -> None:
     """Width 48 fits in any memory, so the plan is told otherwise."""
     f, rows = wide_map(), torch.eye(D_OUT, dtype=torch.float64)[:3]
-    monkeypatch.setattr(iterative, "lanczos", garbage(kind))
-    monkeypatch.setattr("bilens.algebra.eigen.solve.settled", lambda *given: given[2])
+    monkeypatch.setattr(lanczos_solver, "lanczos", garbage(kind))
+    monkeypatch.setattr("bilens.algebra.eigen.eigendecompose.verified", lambda *given: given[2])
     eigs = eigendecompose_all(f, rows, method="lanczos")
     assert eigs.status == (Status.OK, Status.OK, Status.RESIDUAL_TOO_LARGE)
     assert not bool(eigs.complete[2])
@@ -290,7 +290,7 @@ def test_what_no_dense_array_fits_for_is_settled_on_the_row_space() -> None:
     f = random_map(0, 2, 8, 6000)
     arguments = {"k": 20, "which": "smallest", "method": "lanczos", "memory_limit": "1GiB"}
     assert (
-        plan_eigendecomposition(f, k=20, method="lanczos", memory_limit="1GiB").settler
+        plan_eigendecomposition(f, k=20, method="lanczos", memory_limit="1GiB").fallback
         == "factored"
     )
     eigs = eigendecompose_all(f, verify=True, **arguments)
@@ -323,7 +323,7 @@ def test_zeros_that_the_rank_makes_certain_are_not_missed(which: str) -> None:
 def test_zeros_that_were_missed_are_said_to_be_where_nobody_settles_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("bilens.algebra.eigen.solve.settled", lambda *given: given[2])
+    monkeypatch.setattr("bilens.algebra.eigen.eigendecompose.verified", lambda *given: given[2])
     form = negative_form()
     eig = eigendecompose(form, k=3, which="largest", method="lanczos", precision="float32")
     assert eig.status is Status.MISSED

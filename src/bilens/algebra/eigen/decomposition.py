@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from enum import Enum
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
-from bilens.algebra.eigen.ranking import Which
+from bilens.algebra.eigen.ranking import Which, chosen_positions
 from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm, check_inputs
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.status import Status as Status  # re-exported
@@ -23,7 +25,7 @@ class Proof(Enum):
 
     NONE = "not proven: a larger eigenvalue may have been missed"
     SPECTRUM = "all eigenpairs were found and checked"
-    MASS = "‖Q‖² − Σλ² leaves no room for an eigenvalue as large as the smallest one returned"
+    NORM = "‖Q‖² − Σλ² leaves no room for an eigenvalue as large as the smallest one returned"
     RANK = "as many eigenvalues that are not zero were found as the neurons can give"
     COMPARISON = "the values agree with those of a dense solver"
 
@@ -98,13 +100,13 @@ class EigenDecomposition:
         residuals: (..., k), ‖Qv − λv‖ from the factors: up to their rounding, an eigenvalue of Q
             lies that close to λ.
         converged: (..., k), residual and orthogonality to the others are within the tolerance.
-        norm: (...), ‖Q‖_F.
+        norm: (...), ‖Q‖_F; to about 1e-6 of it where the iteration ran in float32.
         explained: (...), share Σλ_i² / ‖Q‖_F² of the returned pairs; 1 for a form that is zero.
-        complete: (...), proven up to `noise`, and to ties of 1e-8 in size: no eigenvalue that
-            belongs to the selection `which` was missed. False means that nothing is proven, not
-            that one was missed.
-        noise: (...), the rounding of the factors and the solver: an eigenvalue that is smaller in
-            size cannot be told from zero, nor two that are closer from each other.
+        complete: (...), proven up to `rounding_bound`, and to ties of 1e-8 in size: no eigenvalue
+            that belongs to the selection `which` was missed. False means that nothing is proven,
+            not that one was missed.
+        rounding_bound: (...), of the factors and the solver: an eigenvalue that is smaller in size
+            cannot be told from zero, nor two that are closer from each other.
         cluster: (..., k), equal labels for eigenvalues that are too close to tell apart.
         cluster_size: (..., k), how many of the whole spectrum share the label; 1 stands alone.
         linear: (..., in), the linear term of the form.
@@ -124,7 +126,7 @@ class EigenDecomposition:
     norm: Tensor
     explained: Tensor
     complete: Tensor
-    noise: Tensor
+    rounding_bound: Tensor
     cluster: Tensor
     cluster_size: Tensor
     linear: Tensor
@@ -164,8 +166,8 @@ class EigenDecomposition:
 
     @property
     def distinct_from_zero(self) -> Tensor:
-        """Eigenvalues with those below the noise set to zero, (..., k)."""
-        keep = self.eigenvalues.abs() > self.noise[..., None]
+        """Eigenvalues with those below the rounding bound set to zero, (..., k)."""
+        keep = self.eigenvalues.abs() > self.rounding_bound[..., None]
         return torch.where(keep, self.eigenvalues, torch.zeros_like(self.eigenvalues))
 
     def contributions(self, x: Tensor) -> Contributions:
@@ -284,3 +286,90 @@ class EigenDecomposition:
             )
             for group in groups.values()
         )
+
+
+def stack(singles: Sequence[EigenDecomposition]) -> EigenDecomposition:
+    """Return decompositions of one form each as a batch."""
+    tensors: dict[str, Any] = {
+        name: torch.stack([getattr(single, name) for single in singles])
+        for name in tensor_fields(singles[0])
+    }
+    return replace(
+        singles[0],
+        **tensors,
+        status=tuple(one_of(Status, single.status) for single in singles),
+        proof=tuple(one_of(Proof, single.proof) for single in singles),
+    )
+
+
+def take(batch: EigenDecomposition, chosen: Tensor) -> EigenDecomposition:
+    """Return some forms of a batch, by (num,) positions."""
+    status, proof = tuple_of(batch.status), tuple_of(batch.proof)
+    tensors: dict[str, Any] = {name: getattr(batch, name)[chosen] for name in tensor_fields(batch)}
+    positions = chosen.tolist()
+    return replace(
+        batch,
+        **tensors,
+        status=tuple(status[index] for index in positions),
+        proof=tuple(proof[index] for index in positions),
+    )
+
+
+def select(batch: EigenDecomposition, k: int, which: Which) -> EigenDecomposition:
+    """Return k pairs, or all, of each form of a batch of whole spectra, from another end."""
+    kept = min(k, batch.eigenvalues.shape[1])
+    chosen = torch.stack([chosen_positions(values, kept, which) for values in batch.eigenvalues])
+    pairs = {
+        name: getattr(batch, name).gather(1, chosen)
+        for name in ("eigenvalues", "residuals", "converged", "cluster", "cluster_size")
+    }
+    rows = chosen[:, :, None].expand(-1, -1, batch.eigenvectors.shape[2])
+    everything = batch.eigenvalues.square().sum(dim=1)
+    share = pairs["eigenvalues"].square().sum(dim=1) / torch.where(everything > 0, everything, 1.0)
+    return replace(
+        batch,
+        **pairs,
+        eigenvectors=batch.eigenvectors.gather(1, rows),
+        explained=batch.explained * torch.where(everything > 0, share, 1.0),
+        which=which,
+    )
+
+
+def assemble(parts: Sequence[tuple[Tensor, EigenDecomposition]]) -> EigenDecomposition:
+    """Return one batch of several, in the order of the positions that come with each.
+
+    Together the positions, (num,) for each batch, are 0, 1, … exactly once.
+    """
+    batches = [batch for _, batch in parts]
+    order = torch.cat([positions for positions, _ in parts])
+    joined: dict[str, Any] = {}
+    for name in tensor_fields(batches[0]):
+        whole = getattr(batches[0], name)
+        joined[name] = whole.new_empty(len(order), *whole.shape[1:])
+        for positions, batch in parts:
+            joined[name][positions] = getattr(batch, name)
+    for name in ("status", "proof"):
+        values = [value for batch in batches for value in tuple_of(getattr(batch, name))]
+        joined[name] = tuple(values[index] for index in torch.argsort(order).tolist())
+    return replace(batches[0], **joined)
+
+
+Kind = TypeVar("Kind", Status, Proof)
+
+
+def one_of(kind: type[Kind], value: object) -> Kind:
+    """Return the status or proof of a single form."""
+    assert isinstance(value, kind), "a single form has one"
+    return value
+
+
+def tuple_of(value: Any) -> tuple[Any, ...]:
+    """Return the statuses or proofs of a batch."""
+    assert isinstance(value, tuple), "a batch has a tuple"
+    return value
+
+
+def tensor_fields(record: EigenDecomposition) -> list[str]:
+    """Return the names of the fields that hold a tensor."""
+    names = [field.name for field in fields(record)]
+    return [name for name in names if isinstance(getattr(record, name), Tensor)]

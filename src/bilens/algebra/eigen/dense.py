@@ -1,49 +1,97 @@
-"""The reference solver: a dense symmetric eigensolver in float64."""
+"""The reference solver: a dense symmetric eigensolver in float64, and what its answer must pass."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from bilens.algebra.eigen.balance import BalancedForms
-from bilens.algebra.eigen.checked import (
-    SOLVER_TOLERANCE,
-    Spectrum,
-    Terms,
-    checked_spectrum,
-    failed,
+from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof, Status
+from bilens.algebra.eigen.forms import BalancedForms, OtherTerms, Problem
+from bilens.algebra.eigen.norms import SOLVER_TOLERANCE, rounding_bound
+from bilens.algebra.eigen.ranking import Which, clusters, ranked
+from bilens.algebra.eigen.solver import (
+    EIGH,
+    Cost,
+    OneForm,
+    Precision,
+    Sizes,
+    Solver,
+    WholeSpectrumSolver,
 )
-from bilens.algebra.eigen.decomposition import EigenDecomposition, Status
-from bilens.algebra.eigen.ranking import Which
+from bilens.base.memory import MemoryEstimate
 
-METHOD = "dense"
 PROBES = 4  # random vectors that compare an array with the factors it was formed from
+ARRAYS = 5.5  # (n, n) float64 arrays alive at once: Q, its copy in the solver, vectors, work
+# Measured on two cores, in operations of a large float64 product:
+CHECKS = 5.0  # · n³, residuals and overlaps of all pairs
+FORMING = 2.5  # · hidden · n², forming a matrix from the factors
+CALLS = 1.6e8  # the small operations around it, a form
 
 
-def solve(terms: Terms, form: BalancedForms, k: int, which: Which) -> EigenDecomposition:
-    """Return k eigenpairs of one form, from its whole spectrum.
+class DenseSolver(WholeSpectrumSolver):
+    """Forms each matrix, and takes its whole spectrum."""
 
-    The matrix is formed in a scale of its own, where nothing overflows or vanishes. The residuals
-    of the k pairs come from the factors, so they judge the array as well as the solver.
+    name: ClassVar[Solver] = "dense"
 
-    Cost: 2 · hidden · in² + O(in³) time, O(in²) memory.
+    def suits(self, _sizes: Sizes, /) -> bool:
+        """Always."""
+        return True
 
-    Args:
-        terms: the linear and constant term of the form.
-        form: its matrix in a scale of its own.
-        k: how many pairs.
-        which: the end of the spectrum.
-    """
+    def workspace(self, sizes: Sizes) -> int:
+        """An array and its solver, and a block of the factors in float64."""
+        return array_bytes(sizes.d_in) + sizes.conversion_bytes
+
+    def cost(self, sizes: Sizes, _precision: Precision, allowed: int, /) -> Cost:
+        """Forming and solving, form by form."""
+        balanced = 2 * 2 * sizes.d_hidden * sizes.d_in * sizes.factor_bytes  # and while scaled
+        fixed = sizes.result_bytes + balanced + self.workspace(sizes)
+        work = sizes.num * array_work(sizes, sizes.d_in)
+        memory = MemoryEstimate(fixed, sizes.problem_bytes)
+        return Cost(work, memory, 1, sizes.portion(allowed - fixed))
+
+    def prepared(self, problem: Problem, forms: BalancedForms) -> OneForm:
+        """Return what decomposes one form."""
+        return lambda index, k, which: dense_pairs(problem.terms(index), forms.one(index), k, which)
+
+
+def array_bytes(width: int) -> int:
+    """Return the memory of a dense solver of arrays of some width."""
+    return int(ARRAYS * 8 * width**2)
+
+
+def array_work(sizes: Sizes, width: int) -> float:
+    """Return the operations of one form as an array of some width."""
+    residuals = 8.0 * sizes.d_hidden * sizes.d_in * sizes.k
+    forming = FORMING * width**2 * sizes.d_hidden
+    return forming + residuals + (EIGH + CHECKS) * width**3 + CALLS
+
+
+def dense_pairs(terms: OtherTerms, form: BalancedForms, k: int, which: Which) -> EigenDecomposition:
+    """Return k eigenpairs of one form from its whole spectrum: 2 · hidden · in² + O(in³) time."""
     spectrum = whole_spectrum(form)
     if spectrum is None:
-        return failed(terms, k, which, METHOD, Status.NOT_CONVERGED)
-    return checked_spectrum(terms, form, spectrum, k, which, METHOD)
+        return failed(terms, k, which, DenseSolver.name, Status.NOT_CONVERGED)
+    return checked_spectrum(terms, form, spectrum, k, which, DenseSolver.name)
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """The whole spectrum that a solver found for a form written as an array."""
+
+    values: Tensor  # (n,), in any order
+    vectors: Tensor  # (n, in), rows
+    residuals: Tensor  # (n,), ‖Qv − λv‖ with Q as the array
+    squared_norm: Tensor  # ‖Q‖_F², from the array and not from the values
+    forming_error: Tensor  # how far the array is from the factors, in Frobenius norm
 
 
 def whole_spectrum(form: BalancedForms) -> Spectrum | None:
     """Return all pairs of one form in its balanced unit; None if the solver failed."""
     array = form.dense(0)
-    mass, forming_error = array.square().sum(), distance(array, form)
+    squared_norm, forming_error = array.square().sum(), distance(array, form)
     try:
         values, columns = torch.linalg.eigh(array)
     except RuntimeError:  # torch.linalg.LinAlgError is one
@@ -52,34 +100,7 @@ def whole_spectrum(form: BalancedForms) -> Spectrum | None:
         return None
     columns = orthonormal(columns)
     residuals = torch.addcmul(array @ columns, columns, values, value=-1).norm(dim=0)
-    return Spectrum(values, columns.T, residuals, mass, forming_error)
-
-
-def orthonormal(columns: Tensor) -> Tensor:
-    """Return columns that are nearly orthonormal as those that are to rounding.
-
-    A divide-and-conquer solver loses orthogonality between the vectors of close eigenvalues, on
-    some matrices by more than their residuals tell.
-
-    Math: one Newton–Schulz step, V − ½ V (VᵀV − I), which squares the departure.
-    """
-    overlap = columns.T @ columns
-    overlap.diagonal().sub_(1)
-    if bool(overlap.norm() <= SOLVER_TOLERANCE / 2):
-        return columns
-    return columns.addmm(columns, overlap, alpha=-0.5)
-
-
-def distance(array: Tensor, form: BalancedForms) -> Tensor:
-    """Return an estimate of ‖array − Q‖_F, with products of the factors and a few random vectors.
-
-    Math: E‖Ez‖² = ‖E‖_F² for z with independent entries of unit variance.
-    """
-    generator = torch.Generator().manual_seed(0)
-    probes = torch.randn(PROBES, form.d_in, generator=generator, dtype=torch.float64)
-    difference = probes @ array - form.products(probes[None])[0]
-    size: Tensor = difference.norm() / PROBES**0.5
-    return size
+    return Spectrum(values, columns.T, residuals, squared_norm, forming_error)
 
 
 def spectrum_values(form: BalancedForms) -> Tensor | None:
@@ -90,3 +111,100 @@ def spectrum_values(form: BalancedForms) -> Tensor | None:
     except RuntimeError:
         return None
     return values if bool(torch.isfinite(values).all()) else None
+
+
+def orthonormal(columns: Tensor) -> Tensor:
+    """Return columns that are nearly orthonormal as those that are to rounding.
+
+    A divide-and-conquer solver loses orthogonality between the vectors of close eigenvalues, on
+    some matrices by more than their residuals tell. One Newton–Schulz step, V − ½ V (VᵀV − I),
+    squares the departure.
+    """
+    overlap = columns.T @ columns
+    overlap.diagonal().sub_(1)
+    if bool(overlap.norm() <= SOLVER_TOLERANCE / 2):
+        return columns
+    return columns.addmm(columns, overlap, alpha=-0.5)
+
+
+def distance(array: Tensor, form: BalancedForms) -> Tensor:
+    """Return an estimate of ‖array − Q‖_F: E‖Ez‖² = ‖E‖_F² for z of independent unit entries."""
+    generator = torch.Generator().manual_seed(0)
+    probes = torch.randn(PROBES, form.d_in, generator=generator, dtype=torch.float64)
+    difference = probes @ array - form.products(probes[None])[0]
+    size: Tensor = difference.norm() / PROBES**0.5
+    return size
+
+
+def checked_spectrum(
+    terms: OtherTerms, form: BalancedForms, spectrum: Spectrum, k: int, which: Which, method: str
+) -> EigenDecomposition:
+    """Return k pairs of a *whole* spectrum of one form, after a check of all of its pairs.
+
+    n orthonormal vectors with residuals R leave no room for a missing or wrong eigenvalue: the
+    eigenvalues of Q and the values pair off within ‖R‖_F (Weyl), so `complete` is claimed only if
+    ‖R‖_F, the departure from orthonormality and the error of forming the array are all within the
+    rounding bound, whatever k is. The residuals of the k pairs are measured from the factors, so
+    they check the array as well as the solver.
+    """
+    squared, unit = spectrum.squared_norm, form.units[0]
+    bound = rounding_bound(form, squared)[0]
+    overlap = spectrum.vectors @ spectrum.vectors.T
+    overlap.diagonal().sub_(1)
+    skew = overlap.norm(dim=1)
+    whole = len(spectrum.values) == len(terms.linear) and bool(
+        (spectrum.residuals.norm() <= bound)
+        & (skew.norm() <= SOLVER_TOLERANCE)
+        & (spectrum.forming_error <= bound)
+    )
+    labels, sizes = clusters(spectrum.values, float(bound))
+    values, vectors, chosen = ranked(spectrum.values, spectrum.vectors, k, which)
+    residuals = (form.products(vectors[None])[0] - values[:, None] * vectors).norm(dim=1)
+    converged = (residuals <= bound) & (skew[chosen] <= SOLVER_TOLERANCE)
+    complete = whole and bool(converged.all())
+    return EigenDecomposition(
+        eigenvalues=values * unit,
+        eigenvectors=vectors,
+        residuals=residuals * unit,
+        converged=converged,
+        norm=squared.sqrt() * unit,
+        explained=values.square().sum() / squared if squared > 0 else torch.ones_like(squared),
+        complete=torch.as_tensor(complete),
+        rounding_bound=bound * unit,
+        cluster=labels[chosen],
+        cluster_size=sizes[chosen],
+        linear=terms.linear,
+        constant=terms.constant,
+        method=method,
+        which=which,
+        basis=terms.basis,
+        status=Status.OK if complete else Status.RESIDUAL_TOO_LARGE,
+        proof=Proof.SPECTRUM if complete else Proof.NONE,
+    )
+
+
+def failed(
+    terms: OtherTerms, k: int, which: Which, method: str, status: Status
+) -> EigenDecomposition:
+    """Return the record of a form that could not be decomposed: NaN, and nothing claimed."""
+    gap = terms.linear.new_full((k,), torch.nan)
+    nothing = torch.zeros(k, dtype=torch.int64)
+    return EigenDecomposition(
+        eigenvalues=gap,
+        eigenvectors=gap[:, None].expand(k, len(terms.linear)),
+        residuals=gap,
+        converged=torch.zeros(k, dtype=torch.bool),
+        norm=gap.new_tensor(torch.nan),
+        explained=gap.new_tensor(torch.nan),
+        complete=torch.as_tensor(False),
+        rounding_bound=gap.new_tensor(torch.nan),
+        cluster=nothing,
+        cluster_size=nothing,
+        linear=terms.linear,
+        constant=terms.constant,
+        method=method,
+        which=which,
+        basis=terms.basis,
+        status=status,
+        proof=Proof.NONE,
+    )

@@ -1,21 +1,30 @@
-"""The public way in: eigenpairs of one form, or of a map along many output directions."""
+"""Eigenpairs of one form, or of a map along many output directions."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
 from typing import get_args
 
 import torch
 from torch import Tensor
 
-from bilens.algebra.eigen.batches import assemble
-from bilens.algebra.eigen.cost import Method, Precision, Sizes
-from bilens.algebra.eigen.decomposition import EigenDecomposition, Status
-from bilens.algebra.eigen.plan import EigenPlan, make_plan
-from bilens.algebra.eigen.problem import problem_of_form, problem_of_map
-from bilens.algebra.eigen.ranking import Which
-from bilens.algebra.eigen.solve import solve
+from bilens.algebra.eigen.decomposition import (
+    EigenDecomposition,
+    Proof,
+    Status,
+    assemble,
+    stack,
+    take,
+    tuple_of,
+)
+from bilens.algebra.eigen.dense import failed, spectrum_values
+from bilens.algebra.eigen.forms import BalancedForms, Problem, problem_of_form, problem_of_map
+from bilens.algebra.eigen.plan import SOLVERS, WHOLE_SPECTRUM, EigenPlan, make_plan
+from bilens.algebra.eigen.ranking import Which, clusters, same_values
+from bilens.algebra.eigen.solver import Method, OneForm, Precision, Sizes, Task
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_count, check_dense_tensor, check_type
@@ -76,7 +85,8 @@ def eigendecompose(
     itemsize = problem.left.element_size()
     sizes = Sizes(1, problem.d_hidden, form.d_in, kept, itemsize)
     plan = make_plan(sizes, method, precision, memory_limit, verify)
-    result = solve(problem, kept, which, plan, verify, seed, silent)[0]
+    task = task_of(problem, kept, which, plan, seed)
+    result = solve(task, plan, verify, lambda _done: None)[0]
     if result.status in (Status.NOT_FINITE, Status.NOT_CONVERGED):
         assert isinstance(result.status, Status), "one form has one status"
         raise NumericalError(
@@ -107,7 +117,7 @@ def eigendecompose_all(
         2·hidden < in: O(hidden³) a direction after one QR in O(in · hidden²). "lanczos": about
         15 products of 8 · hidden · in operations a direction where the leading eigenvalues stand
         apart, three to five times as many where there is no gap, k products in float64 to refine
-        and judge them, and O(hidden² · (in + directions)) for the exact norms; no (in, in) array.
+        and check them, and O(hidden² · (in + directions)) for the exact norms; no (in, in) array.
         The result takes O(directions · k · in) memory. `plan_eigendecomposition` says what will
         be done and what it needs, without doing it.
 
@@ -119,9 +129,10 @@ def eigendecompose_all(
         method: "auto" takes the cheapest that fits into the memory allowed; or one of "dense",
             "lanczos", "factored".
         precision: of the iteration of "lanczos". "float64": residuals within 1e-11 ‖Q‖_F;
-            "float32": within 1e-6 ‖Q‖_F, measured in float64, in a third of the time. The error
+            "float32": within 1e-6 ‖Q‖_F, measured in float64, in a third of the time, and norms
+            to about 1e-6, with a proven bound that proofs allow for. The error
             of an eigenvalue is at most its residual, and of the order of its square over the gap.
-        verify: settle with a dense solver, which needs O(in²) memory, what is not proven
+        verify: answer with a dense solver, which needs O(in²) memory, what is not proven
             complete. Without, `complete` says what is proven; a pair can have been missed where
             it is False, for instance the second of two equal eigenvalues.
         memory_limit: bytes, or a text such as "4GiB", that the work may take beside the map;
@@ -148,11 +159,8 @@ def eigendecompose_all(
     num = f.sizes.d_out if rows is None else len(rows)
 
     def some(first: int, last: int) -> tuple[Tensor, EigenDecomposition]:
-        def report(done: int, _total: int) -> None:
-            progress(first + done, num)
-
-        problem = problem_of_map(f, rows, slice(first, last))
-        part = solve(problem, kept, which, plan, verify, seed, report)
+        task = task_of(problem_of_map(f, rows, slice(first, last)), kept, which, plan, seed)
+        part = solve(task, plan, verify, lambda done: progress(first + done, num))
         return torch.arange(first, last), part
 
     starts = range(0, num, plan.portion)  # as many at a time as have room for their weights
@@ -229,3 +237,99 @@ def clip_k(k: int | None, d_in: int) -> int:
             stacklevel=3,
         )
     return min(k, d_in)
+
+
+def task_of(problem: Problem, k: int, which: Which, plan: EigenPlan, seed: int) -> Task:
+    """Return what a solver is to do for the forms of a problem."""
+    return Task(problem, problem.balanced(), k, which, plan.precision, plan.batch, seed)
+
+
+def solve(
+    task: Task, plan: EigenPlan, verify: bool, progress: Callable[[int], None]
+) -> EigenDecomposition:
+    """Return the decompositions of all forms of a task as one batch, in their order."""
+    forms = task.forms
+
+    @cache
+    def fallback() -> OneForm:  # made where it is needed, and only once
+        assert plan.fallback is not None, "looked at before"
+        return WHOLE_SPECTRUM[plan.fallback].prepared(task.problem, forms)
+
+    largest = forms.units * forms.sizes_before_cancelling  # factors may be finite, this not
+    usable = task.problem.usable & largest.isfinite()
+    parts = []
+    for index in (~usable).nonzero()[:, 0].tolist():
+        terms = task.problem.terms(index)
+        refused = failed(terms, task.k, task.which, plan.method, Status.NOT_FINITE)
+        parts.append((torch.tensor([index]), stack([refused])))
+    done = len(parts)
+    if parts:
+        progress(done)
+    for rows, batch in SOLVERS[plan.method].solve(task, usable.nonzero()[:, 0]):
+        if len(rows) == 0:
+            continue
+        if plan.method == "lanczos" and plan.fallback is not None:
+            batch = verified(task, rows, batch, fallback, plan.fallback == "dense", verify)
+        parts.append((rows, batch))
+        done += len(rows)
+        progress(done)
+    return assemble(parts)
+
+
+def verified(
+    task: Task,
+    rows: Tensor,
+    batch: EigenDecomposition,
+    fallback: Callable[[], OneForm],
+    compare: bool,
+    everything: bool,
+) -> EigenDecomposition:
+    """Return a batch in which a solver of whole spectra has answered what was left open.
+
+    That is every form whose pairs did not converge, or are known to lack some, and with
+    `everything` each that is not proven complete. With `compare` eigenvalues alone are cheaper,
+    and enough if they are those found.
+    """
+    doubtful = torch.tensor(
+        [end in (Status.RESIDUAL_TOO_LARGE, Status.MISSED) for end in tuple_of(batch.status)]
+    )
+    if everything:
+        doubtful |= ~batch.complete
+    if not bool(doubtful.any()):
+        return batch
+    done = (~doubtful).nonzero()[:, 0]
+    parts = [(done, take(batch, done))]
+    for position in doubtful.nonzero()[:, 0].tolist():
+        found, index = batch[position], int(rows[position])
+        single = compared(task.forms.one(index), found) if compare else None
+        if single is None:
+            single = fallback()(index, len(found.eigenvalues), found.which)
+            single = replace(single, method=found.method)  # of the batch
+        parts.append((torch.tensor([position]), stack([single])))
+    return assemble(parts)
+
+
+def compared(form: BalancedForms, found: EigenDecomposition) -> EigenDecomposition | None:
+    """Return what was found, proven, if its values are those of a dense solver; else None."""
+    if found.status is not Status.OK:
+        return None
+    values = spectrum_values(form)
+    if values is None:
+        return None
+    whole, bound = values * form.units[0], found.rounding_bound
+    if not bool(same_values(found.eigenvalues[None], whole[None], found.which, bound[None])):
+        return None
+    return agreed(found, whole)
+
+
+def agreed(found: EigenDecomposition, whole: Tensor) -> EigenDecomposition:
+    """Return what was found for one form as proven by its whole spectrum, with its clusters."""
+    labels, sizes = clusters(whole, float(found.rounding_bound))
+    nearest = (found.eigenvalues[:, None] - whole).abs().argmin(dim=1)
+    return replace(
+        found,
+        complete=torch.tensor(True),
+        proof=Proof.COMPARISON,
+        cluster=labels[nearest],
+        cluster_size=sizes[nearest],
+    )

@@ -19,38 +19,56 @@ FIRST_LOOK = 8  # steps before convergence is looked at
 SOON = 0.5  # the share of the matrices that should be done at the next look
 TWICE = 0.01  # of ‖Qv‖: what is smaller after Gram–Schmidt goes through it again
 LEAVE_SHARE = 0.15  # of the matrices that must be done before the others are moved together
-Product = Callable[[Tensor, Tensor], Tensor]
+Product = Callable[[Tensor, Tensor], Tensor]  # (rows, vectors) → the products of those matrices
 
 
 @dataclass(frozen=True, eq=False)
 class RitzPairs:
-    """What the Krylov bases know about k pairs of each matrix.
+    """What the Krylov bases know about k pairs of each matrix."""
 
-    Attributes:
-        vectors: (num, k, in), orthonormal rows up to rounding in the dtype of the bases.
-        rivals: (num, 2) float64, the largest and the smallest Ritz value left out; NaN for none.
-        steps: (num,) int64, products spent.
+    vectors: Tensor  # (num, k, in), orthonormal rows up to rounding in the dtype of the bases
+    rivals: Tensor  # (num, 2) float64, the largest and smallest Ritz value left out; NaN for none
+    steps: Tensor  # (num,) int64, products spent
+
+
+@torch.no_grad()
+def lanczos(
+    product: Product, start: Tensor, tolerance: Tensor, k: int, which: Which, max_steps: int
+) -> RitzPairs:
+    """Return k Ritz pairs of each matrix, at the ends of the spectrum that `which` names.
+
+    A matrix is done when ‖Qv − θv‖ = β|s| of each chosen pair is within its absolute tolerance
+    (num,), and so is that of the best Ritz value left out, if it could still overtake one of
+    them. What the start vector (in,) of unit length does not contain is never seen, nor the second
+    of two equal eigenvalues: that the answer is complete is for others to prove. A basis that
+    reaches `max_steps`, at least k, ends as it is. The work is done in the dtype of the start.
+
+    Cost: a product a step; O(num · steps² · in) time and O(num · steps · in) memory for the bases.
     """
-
-    vectors: Tensor
-    rivals: Tensor
-    steps: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Chosen:
-    """The Ritz pairs at the ends that are asked for, in coordinates of the basis.
-
-    Attributes:
-        coefficients: (num, k, steps), orthonormal rows.
-        rivals: (num, 2), the largest and the smallest Ritz value left out; NaN for none.
-        error: (num,), the largest ‖Qv − θv‖ of the chosen pairs, and of a rival that could
-            still overtake one of them.
-    """
-
-    coefficients: Tensor
-    rivals: Tensor
-    error: Tensor
+    num, limit = len(tolerance), min(max_steps, len(start))
+    state = Recurrence(product, start, num, limit)
+    vectors = start.new_full((num, k, len(start)), torch.nan)
+    rivals = tolerance.new_full((num, 2), torch.nan)
+    steps = torch.zeros(num, dtype=torch.int64)
+    look, pace = min(max(FIRST_LOOK, k + 2), limit), Pace(num)
+    while len(state.rows) > 0:
+        state.advance()
+        if state.steps < look:
+            continue
+        chosen = state.choose(k, which)
+        allowed = tolerance[state.rows]
+        done = (chosen.error <= allowed) | (state.steps == limit)
+        if state.steps < limit and float(done.double().mean()) < LEAVE_SHARE:
+            done = torch.zeros_like(done)  # a later look will find them done as well
+        ready, rest = done.nonzero()[:, 0], (~done).nonzero()[:, 0]
+        if len(ready) > 0:
+            rows = state.rows[ready]
+            vectors[rows] = state.basis.combine(ready, chosen.coefficients[ready])
+            rivals[rows] = chosen.rivals[ready]
+            steps[rows] = state.steps
+            state.keep(rest)
+        look = min(pace.next_look(state.steps, rest, chosen.error / allowed), limit)
+    return RitzPairs(vectors, rivals, steps)
 
 
 class KrylovBasis:
@@ -62,15 +80,15 @@ class KrylovBasis:
 
     def append(self, vectors: Tensor) -> None:
         """Add one vector to each basis, (num, in)."""
-        place = self.size % SEGMENT
-        if place == 0:
+        position = self.size % SEGMENT
+        if position == 0:
             num, d_in = vectors.shape
             self.segments.append(vectors.new_empty(num, SEGMENT, d_in))
-        self.segments[-1][:, place] = vectors
+        self.segments[-1][:, position] = vectors
         self.size += 1
 
     def filled(self) -> list[Tensor]:
-        """Return the segments without their empty places."""
+        """Return the segments without what is still empty."""
         rest = self.size - SEGMENT * (len(self.segments) - 1)
         return [*self.segments[:-1], self.segments[-1][:, :rest]]
 
@@ -91,8 +109,17 @@ class KrylovBasis:
 
     def keep(self, rows: Tensor) -> None:
         """Let go of all matrices but some."""
-        for place, segment in enumerate(self.segments):  # one at a time, so that no two sets live
-            self.segments[place] = segment[rows]
+        for position, segment in enumerate(self.segments):  # so that no two whole sets live
+            self.segments[position] = segment[rows]
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenPairs:
+    """The Ritz pairs at the ends that are asked for, in coordinates of the basis."""
+
+    coefficients: Tensor  # (num, k, steps), orthonormal rows
+    rivals: Tensor  # (num, 2), the largest and the smallest Ritz value left out; NaN for none
+    error: Tensor  # (num,), largest ‖Qv − θv‖ of the chosen, and of a rival that could overtake one
 
 
 class Recurrence:
@@ -150,7 +177,7 @@ class Recurrence:
         new[exhausted] = replaced[exhausted]
         return torch.where(exhausted, 0.0, beta)
 
-    def choose(self, k: int, which: Which) -> Chosen:
+    def choose(self, k: int, which: Which) -> ChosenPairs:
         """Return k Ritz pairs of each matrix.
 
         A rival is left out for good if it has converged itself, or if its whole error interval
@@ -176,7 +203,7 @@ class Recurrence:
             positions.append(chosen)
         position = torch.cat(positions, dim=1)
         coefficients = columns.mT.gather(1, position[:, :, None].expand(-1, -1, steps))
-        return Chosen(coefficients, left_out(values, position), error)
+        return ChosenPairs(coefficients, left_out(values, position), error)
 
     def keep(self, chosen: Tensor) -> None:
         """Let go of all matrices but some."""
@@ -200,11 +227,9 @@ def scores(values: Tensor, k: int, which: Which) -> list[tuple[Tensor, Tensor, i
 
 
 def left_out(values: Tensor, chosen: Tensor) -> Tensor:
-    """Return the largest and the smallest value that was not chosen, (num, 2); NaN for none.
+    """Return the largest and smallest value that was not chosen, (num, 2); NaN for none.
 
-    Args:
-        values: (num, steps).
-        chosen: (num, k), positions.
+    `values` are (num, steps), `chosen` the (num, k) positions.
     """
     rest = values.scatter(1, chosen, torch.nan).sort(dim=1).values  # NaN comes last
     count = values.shape[1] - chosen.shape[1]
@@ -214,53 +239,6 @@ def left_out(values: Tensor, chosen: Tensor) -> Tensor:
     if count > 1:  # not the same one twice
         found[:, 1] = rest[:, 0]
     return found
-
-
-@torch.no_grad()
-def lanczos(
-    product: Product, start: Tensor, tolerance: Tensor, k: int, which: Which, max_steps: int
-) -> RitzPairs:
-    """Return k Ritz pairs of each matrix, at the ends of the spectrum that `which` names.
-
-    A matrix is done when ‖Qv − θv‖ = β|s| of each chosen pair is within the tolerance, and so is
-    that of the best Ritz value left out, if it could still overtake one of them. What the start
-    vector does not contain is never seen, nor the second of two equal eigenvalues: that the
-    answer is complete is for others to prove. A basis that reaches `max_steps` ends as it is.
-
-    Cost: a product a step; O(num · steps² · in) time and O(num · steps · in) memory for the bases.
-
-    Args:
-        product: (rows, vectors (len(rows), in)) → the products of those matrices, a new tensor.
-        start: (in,), of unit length; its dtype is that of all work but the small matrices.
-        tolerance: (num,) float64, absolute.
-        k: how many pairs, at most in.
-        which: the end of the spectrum.
-        max_steps: at least k; no basis grows beyond it, nor beyond `in`.
-    """
-    num, limit = len(tolerance), min(max_steps, len(start))
-    state = Recurrence(product, start, num, limit)
-    vectors = start.new_full((num, k, len(start)), torch.nan)
-    rivals = tolerance.new_full((num, 2), torch.nan)
-    steps = torch.zeros(num, dtype=torch.int64)
-    look, pace = min(max(FIRST_LOOK, k + 2), limit), Pace(num)
-    while len(state.rows) > 0:
-        state.advance()
-        if state.steps < look:
-            continue
-        chosen = state.choose(k, which)
-        allowed = tolerance[state.rows]
-        done = (chosen.error <= allowed) | (state.steps == limit)
-        if state.steps < limit and float(done.double().mean()) < LEAVE_SHARE:
-            done = torch.zeros_like(done)  # a later look will find them done as well
-        ready, rest = done.nonzero()[:, 0], (~done).nonzero()[:, 0]
-        if len(ready) > 0:
-            rows = state.rows[ready]
-            vectors[rows] = state.basis.combine(ready, chosen.coefficients[ready])
-            rivals[rows] = chosen.rivals[ready]
-            steps[rows] = state.steps
-            state.keep(rest)
-        look = min(pace.next_look(state.steps, rest, chosen.error / allowed), limit)
-    return RitzPairs(vectors, rivals, steps)
 
 
 class Pace:
@@ -273,10 +251,8 @@ class Pace:
     def next_look(self, steps: int, rest: Tensor, excess: Tensor) -> int:
         """Return the step at which about half of the rest should be done.
 
-        Args:
-            steps: how many there have been.
-            rest: which of the matrices of the last look go on.
-            excess: error over tolerance, of all of them.
+        `rest` is which of the matrices of the last look go on, `excess` the error over the
+        tolerance of all of them.
         """
         if len(rest) == 0:
             return steps

@@ -1,27 +1,31 @@
-"""Which solver, in which portions: decided before anything runs."""
+"""Which solver, in which portions: decided from sizes alone, before anything runs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bilens.algebra.eigen.cost import (
+from bilens.algebra.eigen.dense import DenseSolver
+from bilens.algebra.eigen.factored import FactoredSolver
+from bilens.algebra.eigen.lanczos_solver import LanczosSolver, resting_bytes
+from bilens.algebra.eigen.solver import (
     Cost,
+    EigenSolver,
     Method,
     Precision,
     Sizes,
     Solver,
-    array_bytes,
-    conversion_bytes,
-    problem_bytes,
-    resting_bytes,
-    row_space_bytes,
-    solver_costs,
-    suitable,
+    WholeSpectrumSolver,
 )
 from bilens.base.errors import MemoryLimitError
 from bilens.base.memory import MEMORY_LIMIT_VARIABLE, memory_limit, readable
 from bilens.base.notebook import html_summary
+
+WHOLE_SPECTRUM: dict[Solver, WholeSpectrumSolver] = {
+    "dense": DenseSolver(),
+    "factored": FactoredSolver(),
+}
+SOLVERS: dict[Solver, EigenSolver] = {**WHOLE_SPECTRUM, "lanczos": LanczosSolver()}
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,8 @@ class EigenPlan:
         precision: of the iteration; values, vectors and residuals are float64 in any case.
         batch: forms worked on at a time.
         portion: forms whose weights are held at a time.
-        settler: who answers what "lanczos" leaves open, the cheaper of those that fit; None if
-            none does.
+        fallback: the solver that answers what "lanczos" leaves open, the cheaper of those that
+            fit; None if none does.
         peak_bytes: memory beside the map, at most.
         limit_bytes: what was allowed.
         reason: why this solver, in one sentence.
@@ -45,7 +49,7 @@ class EigenPlan:
     precision: Precision
     batch: int
     portion: int
-    settler: Solver | None
+    fallback: Solver | None
     peak_bytes: int
     limit_bytes: int
     reason: str
@@ -63,20 +67,16 @@ def make_plan(
     limit: int | str | None = None,
     verify: bool = False,
 ) -> EigenPlan:
-    """Return the cheapest solver that fits into the memory allowed, or the one asked for.
-
-    Raises:
-        MemoryLimitError: If no solver fits, or the one asked for does not, or nobody does who
-            could verify it.
-    """
+    """Return the cheapest solver that fits into the memory allowed, or the one asked for."""
     allowed = memory_limit(limit)
-    costs = solver_costs(sizes, precision, allowed)
-    settler, settling = who_settles(sizes, costs, allowed)
-    candidates: list[Solver] = suitable(sizes) if method == "auto" else [method]
+    costs = {name: solver.cost(sizes, precision, allowed) for name, solver in SOLVERS.items()}
+    fallback, fallback_bytes = fallback_solver(sizes, costs, allowed)
+    candidates = [name for name, solver in SOLVERS.items() if solver.suits(sizes)]
+    candidates = candidates if method == "auto" else [method]
     fitting = [name for name in candidates if costs[name].peak_bytes <= allowed]
-    if verify and settler is None and "lanczos" in fitting:
+    if verify and fallback is None and "lanczos" in fitting:
         raise MemoryLimitError(
-            f"verify=True needs {readable(settling)} beside the map for a solver of all "
+            f"verify=True needs {readable(fallback_bytes)} beside the map for a solver of all "
             f"{sizes.d_in} eigenvalues, the limit is {readable(allowed)}: allow more with "
             f"memory_limit or {MEMORY_LIMIT_VARIABLE}, or read `complete` for what is proven "
             "without."
@@ -99,27 +99,29 @@ def make_plan(
         reason = "the fastest, by a model of measured costs"
     cost = costs[best]
     if best != "lanczos":
-        settler, settling = None, 0
-    peak = cost.peak_bytes if settler is None else max(cost.peak_bytes, settling)
+        fallback, fallback_bytes = None, 0
+    peak = cost.peak_bytes if fallback is None else max(cost.peak_bytes, fallback_bytes)
     return EigenPlan(
-        best, precision, cost.batch, cost.portion, settler, peak, allowed, reason, costs
+        best, precision, cost.batch, cost.portion, fallback, peak, allowed, reason, costs
     )
 
 
-def who_settles(
+def fallback_solver(
     sizes: Sizes, costs: Mapping[Solver, Cost], allowed: int
 ) -> tuple[Solver | None, int]:
-    """Return who can settle what "lanczos" leaves open, and what that takes in all.
+    """Return who can answer what "lanczos" leaves open, and what that takes in all.
 
     The cheapest that fits beside what the iteration keeps between two batches; if none does, None
     and what the smallest would take.
     """
     iteration = costs["lanczos"]
-    kept = resting_bytes(sizes) + iteration.portion * problem_bytes(sizes)
+    kept = resting_bytes(sizes) + iteration.portion * sizes.problem_bytes
     kept += iteration.batch * 6 * 8 * sizes.k * sizes.d_in  # the pairs of the last batch
-    needs: dict[Solver, int] = {"dense": kept + array_bytes(sizes.d_in) + conversion_bytes(sizes)}
-    if 2 * sizes.d_hidden < sizes.d_in:
-        needs["factored"] = kept + row_space_bytes(sizes) + conversion_bytes(sizes)
+    needs = {
+        name: kept + solver.workspace(sizes)
+        for name, solver in WHOLE_SPECTRUM.items()
+        if solver.suits(sizes)
+    }
     fitting = [name for name in needs if needs[name] <= allowed]
     if not fitting:
         return None, min(needs.values())

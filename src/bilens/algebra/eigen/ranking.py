@@ -1,4 +1,4 @@
-"""Which pairs of a spectrum are kept, in which order, with which sign."""
+"""Which pairs of a spectrum are kept, in which order and sign, and which belong together."""
 
 from __future__ import annotations
 
@@ -9,22 +9,14 @@ from torch import Tensor
 
 Which = Literal["magnitude", "largest", "smallest", "both"]
 TIE = 1e-8  # relative: sizes that agree to this are equal, so that rounding decides nothing
+CLUSTER_TOLERANCE = 1e-8  # of the largest |λ|: closer eigenvalues are reported as one subspace
 
 
 def ranked(values: Tensor, vectors: Tensor, k: int, which: Which) -> tuple[Tensor, Tensor, Tensor]:
-    """Choose k pairs of a whole spectrum; fix order and sign. The one place where that is done.
+    """Return k values of a whole spectrum (n,), their vectors (k, in) and positions, in order.
 
-    Args:
-        values: (n,) in any order.
-        vectors: (n, in), rows.
-        k: how many to keep.
-        which: "magnitude" (largest |λ|), "largest", "smallest" (by sign), or "both": half from
-            each end, the extra one from the upper end.
-
-    Returns:
-        (k,) values, (k, in) vectors and (k,) positions in what was given. By falling |λ|; sizes
-        that agree to 1e-8 are equal, and the positive eigenvalue comes first. The largest
-        component of each vector is positive, the first one where sizes agree to 1e-8.
+    By falling |λ|; sizes that agree to 1e-8 are equal, and the positive eigenvalue comes first.
+    The largest component of each vector is positive, the first one where sizes agree to 1e-8.
     """
     positions = chosen_positions(values, k, which)
     return values[positions], with_sign(vectors[positions]), positions
@@ -56,11 +48,7 @@ def with_sign(vectors: Tensor) -> Tensor:
 
 
 def by_size_and_sign(values: Tensor) -> Tensor:
-    """Return the order of falling |λ|, in which rounding does not decide between λ and −λ.
-
-    Args:
-        values: (..., n); each row is put in order.
-    """
+    """Return the order of falling |λ| along the last axis, where rounding decides no sign."""
     order = torch.argsort(values.abs(), dim=-1, descending=True, stable=True)
     ties = starts_of_ties(values.abs().gather(-1, order)).cumsum(dim=-1)
     negative = (values.gather(-1, order) < 0).long()
@@ -68,22 +56,64 @@ def by_size_and_sign(values: Tensor) -> Tensor:
 
 
 def starts_of_ties(sizes: Tensor) -> Tensor:
-    """Tell where sizes begin that do not agree to TIE with those before, (..., n) bool.
+    """Tell where falling sizes begin that do not agree to TIE with those before, (..., n) bool.
 
     All sizes of a tie agree with its largest one: a chain of neighbours that agree, of which the
     ends do not, is cut, so that a tie never hides a size that is larger by more.
-
-    Args:
-        sizes: (..., n), falling.
     """
-    places = torch.arange(sizes.shape[-1]).expand_as(sizes)
-    starts = places == 0
+    positions = torch.arange(sizes.shape[-1]).expand_as(sizes)
+    starts = positions == 0
     starts[..., 1:] |= sizes[..., :-1] - sizes[..., 1:] > TIE * sizes[..., :-1]
     while True:  # once more for each cut of the longest chain
-        largest = sizes.gather(-1, torch.where(starts, places, 0).cummax(dim=-1).values)
+        largest = sizes.gather(-1, torch.where(starts, positions, 0).cummax(dim=-1).values)
         beyond = largest - sizes > TIE * largest
         first = beyond.clone()  # what lies beyond is the rest of a tie
         first[..., 1:] &= ~beyond[..., :-1]
         if not bool(first.any()):
             return starts
         starts = starts | first
+
+
+def clusters(values: Tensor, rounding_bound: float) -> tuple[Tensor, Tensor]:
+    """Return the cluster of each value of a whole spectrum, (n,), and how many share it, (n,).
+
+    Neighbours closer than CLUSTER_TOLERANCE of the largest |λ|, or than the rounding, are one
+    cluster. It is found before any selection, so that a cut through it is seen.
+    """
+    limit = max(CLUSTER_TOLERANCE * float(values.abs().max()), rounding_bound)
+    nothing = values.new_full((1, 0), torch.nan)
+    labels, sizes = partial_clusters(values[None], nothing, values.new_full((1,), limit))
+    return labels[0], sizes[0]
+
+
+def partial_clusters(values: Tensor, rivals: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the cluster of each value, (num, k), and how many share it, as far as it is known.
+
+    Values closer than `limit` (num,) cannot be told apart. One of the rivals (num, any; NaN for
+    none) that was left out and belongs to a cluster counts, so that a cut through it is seen; an
+    eigenvalue that no basis has met does not.
+    """
+    ordered = values.sort(dim=1, descending=True)
+    starts = torch.ones_like(ordered.indices)
+    starts[:, 1:] = (ordered.values[:, :-1] - ordered.values[:, 1:] > limit[:, None]).long()
+    labels = torch.empty_like(starts).scatter_(1, ordered.indices, starts.cumsum(dim=1) - 1)
+    counts = torch.zeros_like(labels).scatter_add_(1, labels, torch.ones_like(labels))
+    for rival in rivals.unbind(dim=1):
+        distance, nearest = (values - rival[:, None]).abs().min(dim=1)
+        joins = (distance <= limit).long()  # NaN is never close
+        counts.scatter_add_(1, labels.gather(1, nearest[:, None]), joins[:, None])
+    return labels, counts.gather(1, labels)
+
+
+def same_values(found: Tensor, whole: Tensor, which: Which, allowed: Tensor) -> Tensor:
+    """Tell for which forms values found, (num, k), are those of the whole spectra, (num, n)."""
+    k = found.shape[1]
+    if which == "magnitude":
+        here = found.abs().sort(dim=1, descending=True).values
+        there = whole.abs().sort(dim=1, descending=True).values[:, :k]
+    else:
+        upper, lower = ends(k, which)
+        here = found.sort(dim=1, descending=True).values
+        there = whole.sort(dim=1, descending=True).values
+        there = torch.cat([there[:, :upper], there[:, whole.shape[1] - lower :]], dim=1)
+    return ((here - there).abs() <= allowed[:, None]).all(dim=1)

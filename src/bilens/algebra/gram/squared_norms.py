@@ -28,32 +28,20 @@ def squared_norms(weights: Tensor, left: Tensor, right: Tensor) -> Tensor:
     Cost: O(hidden² · (in + num)) time, O(num) memory and WORK_BYTES beside the arguments, of
         which no float64 copy is made.
     Accuracy: within `squared_norm_rounding` of the exact value.
-
-    Args:
-        weights: W, (num, hidden); downᵀu in each row, for output directions u.
-        left: L, (hidden, in).
-        right: R, (hidden, in).
-
-    Returns:
-        (num,) float64, none below zero.
-
-    Raises:
-        ShapeError: If the three do not fit together, or an axis is empty.
-        NonFiniteError: If one of them holds NaN or infinity, or their products overflow.
     """
     check_weighted(weights, left, right)
     branches = Branches.of(left, right)
-    mass = masses(weights, branches)
+    size_before = sizes_before_cancelling(weights, branches)
     size = block_size(len(left), 6 * left.shape[1])
-    share = torch.zeros_like(mass)  # of mass²: between 0 and 1, whatever the scale of the factors
+    share = torch.zeros_like(size_before)  # of its square: from 0 to 1, whatever the scale
     for rows in blocks(len(left), size):
         for columns, kernel in kernel_row(branches, branches, rows, size):
             for chosen in blocks(len(weights), size):
-                scale = nonzero(mass[chosen])[:, None]
+                scale = nonzero(size_before[chosen])[:, None]
                 reached = (branches.weigh(weights[chosen], rows) / scale) @ kernel
                 weighed = branches.weigh(weights[chosen], columns) / scale
                 share[chosen] += 2 * (reached * weighed).sum(dim=1)
-    return no_negative(share) * mass.square()
+    return no_negative(share) * size_before.square()
 
 
 def squared_norm_rounding(weights: Tensor, left: Tensor, right: Tensor) -> Tensor:
@@ -66,20 +54,12 @@ def squared_norm_rounding(weights: Tensor, left: Tensor, right: Tensor) -> Tenso
         summation, and for the values in the arguments as they stand, barring underflow.
     Cost: O(hidden · (in + num)).
 
-    Args:
-        weights: (num, hidden).
-        left: (hidden, in).
-        right: (hidden, in).
-
-    Raises:
-        ShapeError: If the three do not fit together, or an axis is empty.
-        NonFiniteError: If one of them holds NaN or infinity, or their products overflow.
-
     Source: N. J. Higham, Accuracy and Stability of Numerical Algorithms, §3.1.
     """
     check_weighted(weights, left, right)
     hidden, d_in = left.shape
-    return EPS * (d_in + hidden + 16) * masses(weights, Branches.of(left, right)).square()
+    size_before = sizes_before_cancelling(weights, Branches.of(left, right))
+    return EPS * (d_in + hidden + 16) * size_before.square()
 
 
 @torch.no_grad()
@@ -130,7 +110,7 @@ def squared_norms_in_float32(
                 share = torch.linalg.vecdot(reached, weights[some, theirs].float())
                 total[some] += half * share.double()
     sizes_before = weights.abs().sum(dim=1)
-    flushed = hidden**2 * (2.0 * d_in + 2 * size + 8) * 2.0**-126
+    flushed = hidden**2 * (4.0 * d_in + 2 * size + 8) * 2.0**-126
     error = weights.square() @ bound + (each * sizes_before).square()
     return no_negative(total), 1.01 * error + flushed
 
@@ -142,24 +122,20 @@ def as_exact(products: Tensor, rows: Tensor, error: float) -> bool:
     return bool(((products[some] - exact).abs() <= error).all())
 
 
-def masses(weights: Tensor, branches: Branches) -> Tensor:
-    """Return Σ_h |w_h|‖l_h‖‖r_h‖ for every row of weights, (num,): ‖Q_w‖_F before cancelling.
-
-    Raises:
-        NonFiniteError: If one overflows.
-    """
+def sizes_before_cancelling(weights: Tensor, branches: Branches) -> Tensor:
+    """Return Σ_h |w_h|‖l_h‖‖r_h‖ for every row of weights, (num,): ‖Q_w‖_F before cancelling."""
     with torch.no_grad():
         parts = [
             branches.weigh(weights, rows).abs().sum(dim=1)
             for rows in blocks(weights.shape[1], rows_within(3 * len(weights)))
         ]
-        mass = torch.stack(parts).sum(dim=0)
-    if not bool(torch.isfinite(mass).all()):
+        sizes = torch.stack(parts).sum(dim=0)
+    if not bool(torch.isfinite(sizes).all()):
         raise NonFiniteError(
-            f"Σ|weight|‖left‖‖right‖ of row {int((~torch.isfinite(mass)).int().argmax())} of "
+            f"Σ|weight|‖left‖‖right‖ of row {int((~torch.isfinite(sizes)).int().argmax())} of "
             f"weights is beyond float64: rescale the factors."
         )
-    return mass
+    return sizes
 
 
 def no_negative(value: Tensor) -> Tensor:
@@ -168,12 +144,7 @@ def no_negative(value: Tensor) -> Tensor:
 
 
 def check_weighted(weights: Tensor, left: Tensor, right: Tensor) -> None:
-    """Refuse weights and branches that do not fit together; their dtypes may differ.
-
-    Raises:
-        ShapeError: Wrong number of axes, sizes that differ, an empty axis.
-        NonFiniteError: If one holds NaN or infinity.
-    """
+    """Refuse weights and branches that do not fit together; their dtypes may differ."""
     shape = check_float_tensor("weights", weights, num_axes=2)
     left_shape = check_float_tensor("left", left, num_axes=2)
     right_shape = check_float_tensor("right", right, num_axes=2)

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.concentration import effective_rank
-from bilens.algebra.gram.inner_products import output_gram
-from bilens.algebra.gram.input_gram import input_gram
+from bilens.algebra.gram.inner_products import input_gram, output_gram
 from bilens.algebra.map_changes import noise_change, noise_draw
 from bilens.algebra.quadratic_map import QuadraticMap
 

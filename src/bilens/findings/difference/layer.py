@@ -172,5 +172,5 @@ def triggers(spectrum: HOSVD, vectors: bool) -> tuple[ChangeDirection, ...]:
         for value, residual, vector in zip(
             eig.eigenvalues, eig.residuals, eig.eigenvectors, strict=True
         )
-        if abs(float(value)) > float(eig.noise)
+        if abs(float(value)) > float(eig.rounding_bound)
     )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.approximation.layer_weights import Layer
-from bilens.algebra.gram.input_gram import input_gram
+from bilens.algebra.gram.inner_products import input_gram
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null import random_frame
 from bilens.findings.layers.units import unused_columns

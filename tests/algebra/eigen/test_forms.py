@@ -1,6 +1,7 @@
 """A matrix in a scale of its own: the same matrix, whatever the sizes of its factors.
 
 Broken once: `exponent - largest` turned into `exponent`; the weights left their interval.
+Broken once: `usable` left out of the weights; a row of NaN stood among the weights of the others.
 """
 
 from __future__ import annotations
@@ -11,11 +12,19 @@ from hypothesis import given, strategies as st
 from torch import Tensor
 
 import oracles
-from bilens.algebra.eigen.balance import BalancedForms, balance_all, halved_rows
 from bilens.algebra.eigen.eigendecompose import eigendecompose
+from bilens.algebra.eigen.forms import (
+    BalancedForms,
+    Problem,
+    balance_all,
+    halved_rows,
+    problem_of_form,
+    problem_of_map,
+    widened,
+)
 from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
-from builders import randn, random_map, vector
+from builders import D_HIDDEN, D_IN, D_OUT, randn, random_map, random_tensor, vector
 from strategies import SCALES, maps_with_direction
 
 
@@ -68,7 +77,7 @@ def test_a_spectrum_does_not_depend_on_how_the_sizes_are_spread(exponent: int) -
     zero = torch.zeros(5, dtype=torch.float64)
     plain, other = (eigendecompose(QuadraticForm(m, zero, zero[0])) for m in (matrix, spread))
     torch.testing.assert_close(other.eigenvalues, plain.eigenvalues)
-    torch.testing.assert_close(other.noise, plain.noise)
+    torch.testing.assert_close(other.rounding_bound, plain.rounding_bound)
 
 
 def test_a_matrix_beyond_float64_has_an_infinite_unit() -> None:
@@ -138,7 +147,7 @@ def test_forms_that_share_their_factors_are_balanced_one_by_one() -> None:
 def test_products_are_those_of_the_matrices_whatever_the_block(
     dtype: torch.dtype, block_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bilens.algebra.eigen.balance.BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr("bilens.algebra.eigen.forms.BLOCK_BYTES", block_bytes)
     left, right = randn(9, 5).to(dtype), randn(9, 5, seed=1).to(dtype)
     forms, vectors = balance_all(left, right, randn(3, 9)), randn(3, 2, 5)
     found = forms.products(vectors)
@@ -147,3 +156,92 @@ def test_products_are_those_of_the_matrices_whatever_the_block(
         torch.testing.assert_close(found[c], vectors[c] @ dense)
     assert forms.to(torch.float64).left.dtype is torch.float64
     assert forms.to(torch.float32).weights.dtype is torch.float64
+
+
+def matrix(problem: Problem, index: int) -> Tensor:
+    left, right = problem.left.double(), problem.right.double()
+    return oracles.dense_weighted(left, right, problem.weights[index])
+
+
+def test_each_row_is_the_form_along_its_direction() -> None:
+    f, rows = random_map(), randn(4, D_OUT)
+    problem = problem_of_map(f, rows)
+    assert (problem.num, problem.d_hidden, problem.d_in) == (4, D_HIDDEN, D_IN)
+    assert bool(problem.usable.all())
+    for c, row in enumerate(rows):
+        form, terms = f.form(row), problem.terms(c)
+        torch.testing.assert_close(matrix(problem, c), form.dense())
+        torch.testing.assert_close(terms.linear, form.linear)
+        torch.testing.assert_close(terms.constant, form.constant)
+        assert terms.basis == form.basis
+        balanced = problem.balanced().one(c)
+        torch.testing.assert_close(balanced.units[0] * balanced.dense(0), form.dense())
+
+
+def test_a_single_form_is_a_batch_of_one() -> None:
+    form = random_map().form(randn(D_OUT))
+    problem = problem_of_form(form)
+    assert problem.num == 1
+    torch.testing.assert_close(matrix(problem, 0), form.dense())
+    assert torch.equal(problem.linear[0], form.linear)
+
+
+def test_terms_that_a_map_does_not_have_are_zero() -> None:
+    problem = problem_of_map(QuadraticMap(random_tensor()), randn(4, D_OUT))
+    assert problem.linear.shape == (4, D_IN)
+    assert problem.constant.shape == (4,)
+    assert not bool(problem.linear.any() or problem.constant.any())
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 1e308])
+def test_a_row_that_cannot_be_used_is_zeros_and_leaves_the_others_alone(value: float) -> None:
+    """1e308 times the factors overflows."""
+    f, rows = random_map().compose_output(10 * torch.eye(D_OUT).double()), randn(3, D_OUT)
+    good = problem_of_map(f, rows)
+    rows[1] = value
+    problem = problem_of_map(f, rows)
+    assert problem.usable.tolist() == [True, False, True]
+    for part in ("weights", "linear", "constant"):
+        assert not bool(getattr(problem, part)[1].any())
+        assert torch.equal(getattr(problem, part)[[0, 2]], getattr(good, part)[[0, 2]])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [
+        (torch.float64, torch.float64),
+        (torch.float32, torch.float32),
+        (torch.float16, torch.float32),
+        (torch.bfloat16, torch.float32),
+    ],
+)
+def test_factors_keep_their_dtype_where_a_solver_can_work_in_it(
+    dtype: torch.dtype, expected: torch.dtype
+) -> None:
+    factor = randn(3, 4).to(dtype)
+    assert widened(factor).dtype is expected
+    assert torch.equal(widened(factor).double(), factor.double())  # nothing is rounded
+
+
+def test_weights_are_float64_whatever_the_dtype_of_the_map() -> None:
+    """A class-centred direction cancels a lot: in float16 nothing of it would be left."""
+    f = random_map().to(torch.float16)
+    problem = problem_of_map(f, randn(2, D_OUT))
+    assert problem.weights.dtype is problem.linear.dtype is problem.constant.dtype is torch.float64
+    torch.testing.assert_close(problem.weights, randn(2, D_OUT) @ f.tensor.down.double())
+
+
+def test_no_gradient_is_kept() -> None:
+    f = random_map().compose_input(torch.eye(D_IN).double().requires_grad_())
+    for problem in (
+        problem_of_map(f, randn(2, D_OUT).requires_grad_()),
+        problem_of_form(f.form(randn(D_OUT))),
+    ):
+        assert not any(p.requires_grad for p in vars(problem).values() if isinstance(p, Tensor))
+
+
+def test_without_directions_every_output_is_read_as_it_is() -> None:
+    f = random_map()
+    plain, along = problem_of_map(f), problem_of_map(f, torch.eye(D_OUT))
+    for part in ("weights", "linear", "constant", "usable"):
+        assert torch.equal(getattr(plain, part), getattr(along, part))

@@ -1,24 +1,42 @@
-"""‖Q‖_F² of balanced forms, with a bound on its rounding that a proof can rest on."""
+"""‖Q‖_F² of balanced forms, and how far it and their products can be off by rounding."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from bilens.algebra.eigen.balance import BLOCK_BYTES, BalancedForms
+from bilens.algebra.eigen.forms import BLOCK_BYTES, BalancedForms
 from bilens.algebra.gram.squared_norms import (
     squared_norm_rounding,
     squared_norms,
     squared_norms_in_float32,
 )
 
-UNCERTAIN = 1e-3  # of ‖Q‖²: a larger rounding bound is worth another look at the form
-UNCERTAIN_IN_FLOAT32 = 0.05  # likewise, of the norms in float32
-COLUMNS = 256  # of Q at a time, where it is looked at
 EPS = torch.finfo(torch.float64).eps
+SOLVER_TOLERANCE = 1000 * EPS  # of ‖Q‖_F, or of a unit vector: what a backward-stable solver keeps
+FACTOR_TOLERANCE = 10 * EPS  # of Σ|s_h|‖l_h‖‖r_h‖: rounding of the factors' own products
+UNCERTAIN = 1e-3  # of ‖Q‖²: a larger rounding bound is worth another look at the form
+UNCERTAIN_IN_FLOAT32 = 0.05
+COLUMNS = 256  # of Q at a time, where it is looked at
 
 
-def masses(forms: BalancedForms, in_float32: bool = False) -> tuple[Tensor, Tensor]:
+def rounding_bound(forms: BalancedForms, squared: Tensor) -> Tensor:
+    """Return what the factors and a solver lose by rounding, (num,), for forms of these ‖Q_c‖²."""
+    return SOLVER_TOLERANCE * squared.sqrt() + FACTOR_TOLERANCE * forms.sizes_before_cancelling
+
+
+def worst_rounding(forms: BalancedForms) -> Tensor:
+    """Return how far Qv of a unit vector, or Q as an array, can be off at worst, (num,)."""
+    return EPS * (len(forms.left) + forms.d_in + 16) * forms.sizes_before_cancelling
+
+
+def summing_error(forms: BalancedForms) -> Tensor:
+    """Return how far Q can be off because its weights are rounded sums of products, (num,)."""
+    lost = forms.sizes_before_cancelling - forms.weights.abs().sum(dim=1)
+    return EPS * (forms.summed + 2) * torch.where(lost > 0, forms.sizes_before_cancelling, 0.0)
+
+
+def norms_with_error(forms: BalancedForms, in_float32: bool = False) -> tuple[Tensor, Tensor]:
     """Return ‖Q_c‖_F² in balanced units and how far each can be off by rounding, (num,) each.
 
     From the Gram matrix of the hidden units, for all forms together. Where neurons cancel, so
@@ -31,23 +49,23 @@ def masses(forms: BalancedForms, in_float32: bool = False) -> tuple[Tensor, Tens
     """
     num, hidden = forms.weights.shape
     if num * norm_by_columns(hidden, forms.d_in) < norms_by_gram(num, hidden, forms.d_in):
-        each = [mass_of_columns(forms.one(index)) for index in range(num)]
-        return torch.stack([mass for mass, _ in each]), torch.stack([error for _, error in each])
+        each = [norm_of_columns(forms.one(index)) for index in range(num)]
+        return torch.stack([squared for squared, _ in each]), torch.stack([e for _, e in each])
     factors = forms.weights, forms.left, forms.right
-    found = None
+    fast = None
     if in_float32 and forms.left.dtype == torch.float32:
-        found = squared_norms_in_float32(*factors)
-    mass, error = found or (squared_norms(*factors), squared_norm_rounding(*factors))
-    summed = summing_error(forms)  # of the weights themselves
-    error = error + 2 * mass.sqrt() * summed + summed.square()
-    if found is not None:
-        doubtful = (error > UNCERTAIN_IN_FLOAT32 * mass).nonzero()[:, 0]
-        if len(doubtful) > 0:
-            mass[doubtful], error[doubtful] = masses(forms.rows(doubtful))
-        return mass, error
-    for index in (error > UNCERTAIN * mass).nonzero()[:, 0].tolist():
-        mass[index], error[index] = mass_of_columns(forms.one(index))
-    return mass, error
+        fast = squared_norms_in_float32(*factors)
+    squared, error = fast or (squared_norms(*factors), squared_norm_rounding(*factors))
+    summed = summing_error(forms)
+    error = error + 2 * squared.sqrt() * summed + summed.square()
+    if fast is not None:
+        again = (error > UNCERTAIN_IN_FLOAT32 * squared).nonzero()[:, 0]
+        if len(again) > 0:
+            squared[again], error[again] = norms_with_error(forms.rows(again))
+        return squared, error
+    for index in (error > UNCERTAIN * squared).nonzero()[:, 0].tolist():
+        squared[index], error[index] = norm_of_columns(forms.one(index))
+    return squared, error
 
 
 def norms_by_gram(num: int, hidden: int, d_in: int) -> float:
@@ -60,7 +78,7 @@ def norm_by_columns(hidden: int, d_in: int) -> float:
     return 2.0 * hidden * d_in**2
 
 
-def mass_of_columns(form: BalancedForms) -> tuple[Tensor, Tensor]:
+def norm_of_columns(form: BalancedForms) -> tuple[Tensor, Tensor]:
     """Return ‖Q‖_F² of one form from its columns, and how far it can be off.
 
     Math: each entry sums 2 · hidden products, so that the array is off by at most
@@ -81,16 +99,5 @@ def mass_of_columns(form: BalancedForms) -> tuple[Tensor, Tensor]:
             strip.addmm_((left[:, columns] * weights).T, right[:, start:])
             strip.addmm_((right[:, columns] * weights).T, left[:, start:])
         total += strip[:, :width].square().sum() + 2 * strip[:, width:].square().sum()
-    off = most_rounding(form)[0] + summing_error(form)[0]
+    off = worst_rounding(form)[0] + summing_error(form)[0]
     return total, 2 * total.sqrt() * off + off.square() + EPS * COLUMNS * d_in * total
-
-
-def most_rounding(forms: BalancedForms) -> Tensor:
-    """Return how far Qv of a unit vector, or Q as an array, can be off at worst, (num,)."""
-    return EPS * (len(forms.left) + forms.d_in + 16) * forms.sizes_before_cancelling
-
-
-def summing_error(forms: BalancedForms) -> Tensor:
-    """Return how far Q can be off because its weights are rounded sums of products, (num,)."""
-    lost = forms.sizes_before_cancelling - forms.weights.abs().sum(dim=1)
-    return EPS * (forms.summed + 2) * torch.where(lost > 0, forms.sizes_before_cancelling, 0.0)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
-from bilens.algebra.eigen.balance import balance_all
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
-from bilens.algebra.eigen.mass import masses
+from bilens.algebra.eigen.forms import balance_all
+from bilens.algebra.eigen.norms import norms_with_error
 from bilens.algebra.gram.squared_norms import squared_norms
 from bilens.algebra.quadratic_map import QuadraticMap
 from builders import randn
@@ -50,7 +50,7 @@ def exact(left: Tensor, right: Tensor, weight: Tensor) -> Fraction:
 @pytest.mark.parametrize("size", [1.0, 1e-4, 1e-8, 1e-10, 1e-13, 0.0])
 def test_the_bound_holds_whatever_cancels(size: float) -> None:
     forms = balance_all(*cancelling(size))
-    mass, error = masses(forms)
+    mass, error = norms_with_error(forms)
     for index in range(3):
         true = exact(forms.left, forms.right, forms.weights[index])
         assert abs(Fraction(float(mass[index])) - true) <= Fraction(float(error[index]))
@@ -61,7 +61,7 @@ def test_a_norm_that_the_gram_matrix_cannot_tell_is_told() -> None:
     true = torch.tensor(
         [float(exact(forms.left, forms.right, weight)) for weight in forms.weights]
     ).double()
-    torch.testing.assert_close(masses(forms)[0], true, rtol=1e-4, atol=0)
+    torch.testing.assert_close(norms_with_error(forms)[0], true, rtol=1e-4, atol=0)
     blind = squared_norms(forms.weights, forms.left, forms.right)
     assert float(((blind - true).abs() / true).min()) > 0.1  # why the second look is needed
 
@@ -86,8 +86,8 @@ def test_what_the_norm_in_float32_leaves_open_the_norm_in_float64_decides() -> N
     down = torch.cat([f.tensor.down / 40] * 40, dim=1)
     f = QuadraticMap(BilinearTensor(down.repeat(30, 1), left, left))
     forms = balance_all(left, left, f.tensor.down.double())
-    rough, error = masses(forms, in_float32=True)
-    fine, exact = masses(forms)
+    rough, error = norms_with_error(forms, in_float32=True)
+    fine, exact = norms_with_error(forms)
     assert bool((fine + error - 1 > 2 * 0.64).all())
     assert bool(((rough - fine).abs() <= error + exact).all())
     eigs = eigendecompose_all(f, k=2, method="lanczos", precision="float32")
