@@ -202,7 +202,7 @@ def save(files: LayerFiles, result: Decomposition, record: dict[str, Any]) -> No
             "complete",
             "cluster",
             "cluster_size",
-            "noise",
+            "rounding_bound",
             "norm",
             "linear",
             "constant",
