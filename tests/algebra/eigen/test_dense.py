@@ -181,7 +181,9 @@ def judged(values: Tensor, vectors: Tensor, k: int = N) -> EigenDecomposition:
     residuals = (vectors @ array - scaled[:, None] * vectors).norm(dim=1)
     mass = array.square().sum()
     spectrum = Spectrum(scaled, vectors, residuals, mass, torch.zeros_like(mass))
-    return checked_spectrum(problem_of_form(make()).terms(0), form, spectrum, k, "magnitude", "by hand")
+    return checked_spectrum(
+        problem_of_form(make()).terms(0), form, spectrum, k, "magnitude", "by hand"
+    )
 
 
 def moved(tensor: Tensor, index: int, value: object) -> Tensor:
