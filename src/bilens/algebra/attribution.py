@@ -44,8 +44,7 @@ def attribute(
         baseline: x₀, (in,) for all inputs or (batch, in); None is zero.
         outputs: which outputs, in the order given; None for all.
         target: (batch,), instead: one output for each input, such as its class.
-        memory_limit: bytes, or a text such as "4GiB", for the result and the work; None for
-            $BILENS_MEMORY_LIMIT or 75 % of the memory at hand.
+        memory_limit: bytes, or "4GiB"; None for $BILENS_MEMORY_LIMIT or 75 % of the memory.
 
     Returns:
         (batch, out, in) in the dtype of the map, in units of the output; (batch, 1, in) with

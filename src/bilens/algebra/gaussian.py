@@ -195,6 +195,7 @@ class GaussianInput:
 
     def deviations(self, rows: Tensor) -> Tensor:
         """Return the standard deviation of what each row reads; below its rounding it is zero."""
+        # What rounding leaves of a constant must not be taken for a very narrow distribution.
         size: Tensor = torch.linalg.vector_norm(self.spread(rows), dim=1)
         if self.root is None:
             return size

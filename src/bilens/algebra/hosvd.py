@@ -200,9 +200,7 @@ def hosvd(
         f: the map, any floating dtype; linear and constant terms take no part, and are kept.
         rank: how many singular values and directions of each mode to keep; None for all. A mode
             that is shorter gives all of its own.
-        memory_limit: bytes, or a text such as "4GiB", that the work may take beside the map, now
-            and when `input` or an error is read; None for $BILENS_MEMORY_LIMIT or 75 % of the
-            memory at hand.
+        memory_limit: bytes, or "4GiB"; None for $BILENS_MEMORY_LIMIT or 75 % of the memory.
 
     Raises:
         UsageError: If f is not a map, or rank is not an integer of at least 1.

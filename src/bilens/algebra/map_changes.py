@@ -19,8 +19,9 @@ STEPS = 127  # of int8 on either side of zero, which is one of its values
 
 def map_difference(f: QuadraticMap, g: QuadraticMap) -> QuadraticMap:
     """Return x ↦ g(x) − f(x) as a map of its own, in float64."""
-    # Math: D'(L'∘R') − D(L∘R) = (D'−D)(L'∘R') + D((L'−L)∘R') + D(L∘(R'−R)), primes for g: up to 3 ·
-    # hidden neurons. Where the numbers of neurons differ, those of both side by side.
+    # Math: D'(L'∘R') − D(L∘R) = (D'−D)(L'∘R') + D((L'−L)∘R') + D(L∘(R'−R)), primes for g. Weights
+    # alone are subtracted, neuron by neuron, so the factors shrink with the difference, and what is
+    # read from them is accurate however small it is. Neurons of other numbers stand side by side.
     check_comparable(f, g)
     old, new = (one.detach().to(torch.float64) for one in (f, g))
     before, after = old.tensor, new.tensor
@@ -84,12 +85,13 @@ class NoiseChange:
 
 def noise_change(f: QuadraticMap, g: QuadraticMap) -> NoiseChange:
     """Return the null expectation of the change from f to g, in closed form."""
-    # Math: to first order Δ = δD(L∘R) + D(δL∘R) + D(L∘δR), and with variances a, b, c of the
-    # entries E ⟨ΔQ_i, ΔQ_j⟩ = a tr H · 1[i=j] + ½ (in + 1) (D diag(b ‖r_h‖² + c ‖l_h‖²) Dᵀ)_ij, E
-    # Σ_c ΔQ_c² = ¼ a · out [Lᵀ diag‖r_h‖² L + Lᵀ diag(l_h·r_h) R + its transpose + Rᵀ diag‖l_h‖² R]
-    # + ¼ b [Σ_h p_h ‖r_h‖² · I + (in + 2) Rᵀ diag(p_h) R] + the same for c with l in the place of
-    # r; p_h = ‖D e_h‖².
-    # Source: second moments of independent entries; checked against samples in the tests.
+    # Each of down, left and right gets independent entries of mean 0 and the mean square of its
+    # change: sizes are kept, and only where the change lies is left to chance.
+    # Math: to first order Δ = δD(L∘R) + D(δL∘R) + D(L∘δR), and with variances a, b, c of entries
+    #   E ⟨ΔQ_i, ΔQ_j⟩ = a tr H · 1[i=j] + ½ (in + 1) (D diag(b ‖r_h‖² + c ‖l_h‖²) Dᵀ)_ij,
+    #   E Σ_c ΔQ_c² = ¼ a · out [Lᵀ diag‖r_h‖² L + Lᵀ diag(l_h·r_h) R + its transpose
+    #   + Rᵀ diag‖l_h‖² R] + ¼ b [Σ_h p_h ‖r_h‖² · I + (in + 2) Rᵀ diag(p_h) R] + the same for c
+    #   with l for r; p_h = ‖D e_h‖².
     check_comparable(f, g)
     if f.sizes != g.sizes:
         raise ShapeError(
@@ -126,6 +128,7 @@ def noise_draw(
     embeddings: tuple[Tensor, Tensor] | None = None,
 ) -> QuadraticMap:
     """Return one draw of the change that `noise_change` has the mean of, to all orders."""
+    # Behind an embedding the noise is in the weights as they are stored, the embedding among them.
     check_comparable(f, g)
     old, new = (one.detach().to(torch.float64).tensor for one in (f, g))
     before = [old.down, old.left, old.right]

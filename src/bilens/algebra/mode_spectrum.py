@@ -167,6 +167,11 @@ class Stage(NamedTuple):
 
 def mode_spectrum(mode: Mode, unit: float, rank: int | None) -> ModeSpectrum:
     """Return the singular values and directions along a mode."""
+    # A Gram matrix squares the singular values, so its rounding E hides those below √E. What it
+    # determines to TARGET is taken from it; the directions taken are projected out, and the rest
+    # has a Gram matrix of its own, with a rounding in proportion to the factors of the rest. Where
+    # these do not shrink with the rest, because units cancel each other, its slices are built: then
+    # only what their sums round off is lost, and nothing is squared before it has cancelled.
     rows, left = None, mode.size  # directions that are left over; at first all of the axis
     dense, last_rounding, largest = False, torch.inf, 0.0
     found: list[Stage] = []

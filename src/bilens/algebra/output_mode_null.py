@@ -39,6 +39,9 @@ def output_mode_null(
     progress: Callable[[int], None] | None = None,
 ) -> OutputModeNull:
     """Sample the singular values along the outputs of a map, with its factors turned at random."""
+    # "rotation" destroys how the two branches are aligned and nothing else. Where left and right
+    # are the same rows, as in an ordinary MLP, that would destroy what every such layer has; there
+    # "directions" turns each row on its own, and left and right with it.
     # Math: Gram = D H Dᵀ, H = ½[(LLᵀ)∘(RRᵀ) + M∘Mᵀ], M = L Rᵀ. A rotation of R leaves the first
     # term as it is, and is seen by M alone.
     check_type("f", f, QuadraticMap, "use the layer's quadratic_map()")

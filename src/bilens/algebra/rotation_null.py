@@ -66,8 +66,7 @@ def rotation_null(
         progress: called with the number of samples done.
         localised: sample the localisation of the extreme eigenvectors, too: about three times
             the time.
-        memory_limit: bytes, or a text such as "4GiB", that the work may take beside the map;
-            None for $BILENS_MEMORY_LIMIT or 75 % of the memory at hand.
+        memory_limit: bytes, or "4GiB"; None for $BILENS_MEMORY_LIMIT or 75 % of the memory.
 
     Returns:
         A direction that is not finite, whose form overflows, or that the solver fails on is

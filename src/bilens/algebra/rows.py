@@ -14,6 +14,7 @@ TOLERANCE = 1e-6  # of the mean distance to the rows
 
 def unit_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Return rows of unit length, and the lengths they had; a row of zeros stays one."""
+    # Constants for gradients: row = unit · length holds for any constant length.
     with torch.no_grad():
         largest = rows.abs().amax(dim=1, keepdim=True)
         shrunk = rows / torch.where(largest > 0, largest, 1.0)  # its squares are harmless

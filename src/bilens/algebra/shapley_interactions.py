@@ -55,8 +55,7 @@ def pairwise_interactions(
         form: one output direction of a map.
         x: (in,), any floating dtype.
         baseline: x₀, (in,); None is zero.
-        memory_limit: bytes, or a text such as "4GiB"; None for $BILENS_MEMORY_LIMIT or 75 % of
-            the memory at hand.
+        memory_limit: bytes, or "4GiB"; None for $BILENS_MEMORY_LIMIT or 75 % of the memory.
 
     Returns:
         (in, in) float64, symmetric.

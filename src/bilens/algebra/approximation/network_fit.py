@@ -24,6 +24,10 @@ EPS = torch.finfo(torch.float64).eps
 
 def approximate_network(layers: Sequence[Layer], assumed: GaussianInput) -> QuadraticMap:
     """Return the quadratic approximation of layers one behind the other, as far as it is closed."""
+    # One layer, or two bilinear ones: the least-squares map, exact. Otherwise the input of each
+    # further layer is taken to be normal, with the moments that the maps below give it. The top two
+    # maps are composed and brought back to degree two, and so on downwards, so that the width of
+    # the result grows with the outputs of the last layer alone.
     fits: list[QuadraticMap] = []
     inputs = [assumed]
     for layer in layers:

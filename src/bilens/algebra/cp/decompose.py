@@ -59,8 +59,7 @@ def cp_decompose(
         tolerance: stop when a sweep lowers the loss by less than this share of it ("gradient":
             when an iteration lowers it by less than a thousandth of this, in units of ‖B‖²).
         progress: called with the number of starts that are done.
-        memory_limit: bytes, or a text such as "4GiB", that the work may take beside the map;
-            None for $BILENS_MEMORY_LIMIT or 75 % of the memory at hand.
+        memory_limit: bytes, or "4GiB"; None for $BILENS_MEMORY_LIMIT or 75 % of the memory.
 
     Returns:
         Components by falling size. A tensor that is zero has components of size zero and fit 1.

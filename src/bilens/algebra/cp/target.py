@@ -135,6 +135,7 @@ class FitError(NamedTuple):
 
 def fit_error(target: Target, factors: Factors) -> FitError:
     """Return ‖B − B̂‖/‖B‖ from Gram matrices, or from slabs where those cancel."""
+    # 1 − 2⟨B, B̂⟩ + ‖B̂‖² loses every digit once the error is below √eps of the terms.
     correlation = target.correlate(target.project(factors.left), target.project(factors.right))
     square, rounding = target.loss(factors, correlation, ridge=0.0), target.rounding(factors)
     if square <= SAFE / EPS * rounding:

@@ -94,8 +94,7 @@ def direct_interactions(
         block: features a block; None for 1024, or fewer where the memory limit is near.
         precision: dtype of the products, float64 or float32.
         progress: called with the number of blocks done, and of all blocks.
-        memory_limit: bytes, or a text such as "4GiB", that the work may take beside the map and
-            the dictionary; None for $BILENS_MEMORY_LIMIT or 75 % of the memory at hand.
+        memory_limit: bytes, or "4GiB"; None for $BILENS_MEMORY_LIMIT or 75 % of the memory.
 
     Returns:
         A batch: `result[c]` are the interactions along row c. A row that is not finite, or whose

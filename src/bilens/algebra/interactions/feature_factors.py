@@ -20,7 +20,12 @@ INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 @dataclass(frozen=True, eq=False)
 class FeatureFactors:
-    """P_m = [L d_m, R d_m] for the columns d_m of a dictionary, in a scale of its own."""
+    """P_m = [L d_m, R d_m] for the columns d_m of a dictionary, in a scale of its own.
+
+    With w the weights of an output direction, S = DᵀQD has the entries
+    S[m, n] = ½ Σ_h w_h [(Ld_m)_h (Rd_n)_h + (Rd_m)_h (Ld_n)_h]. Every row of L and R, and D as a
+    whole, is divided by a power of two, so that nothing overflows and no bit changes.
+    """
 
     left: Tensor  # (hidden, in), L with largest entries between ½ and 1
     right: Tensor  # (hidden, in), R likewise
@@ -75,6 +80,7 @@ class FeatureFactors:
 
     def exact_rows(self, features: Tensor) -> Tensor:
         """Return P of any (num,) features, (num, 2·hidden) float64, one feature at a time."""
+        # Equal features give equal bits, whatever stands beside them: one product does not.
         columns = (self.columns(feature) for feature in features.tolist())
         return torch.stack(
             [torch.cat([self.left @ column, self.right @ column]) for column in columns]
@@ -171,7 +177,7 @@ def interaction_submatrix(
 
 
 def exact_values(factors: FeatureFactors, weight: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Return S'[m, n] for (num,) pairs of features, (num,) float64."""
+    """Return S'[m, n] for (num,) pairs of features, float64; equal columns give equal bits."""
     if len(first) == 0:
         return weight[:0]
     features, position = torch.unique(torch.cat([first, second]), return_inverse=True)

@@ -20,23 +20,33 @@ Record = TypeVar("Record")
 
 
 @dataclass(frozen=True, eq=False)
-class Interactions:
-    """The entries of one kind: self (m = n), or cross (m < n, each pair once)."""
+class Entries:
+    """The largest entries of one kind: self (m = n), or cross (m < n, each pair once).
 
-    kind: Kind  # "self" or "cross"
+    All values are *entries* S[m, n] of the symmetric matrix. With z the feature activations the
+    output is Σ_m S[m, m] z_m² + Σ_{m<n} 2 S[m, n] z_m z_n + ...: the *coefficient* of z_m z_n is
+    the entry for a self-interaction and twice the entry for a cross-interaction.
+    """
+
+    kind: Kind
     first: Tensor  # (..., k) int64, feature m
     second: Tensor  # (..., k) int64, feature n ≥ m
-    # (..., k) float64, the k entries of largest |value|, computed from the factors in float64; the
-    # smaller (m, n) comes first where sizes are equal. In units of the output per squared unit of
-    # the features
+    # (..., k) float64, by falling size, from the factors; the smaller (m, n) first where sizes are
+    # equal. In units of the output per squared unit of the features.
     values: Tensor
-    moments: Moments  # of all entries of this kind
-    histogram: Histogram  # of all entries of this kind
 
     @property
     def coefficients(self) -> Tensor:
         """The coefficient of z_m z_n of each listed entry, (..., k)."""
         return self.values * MULTIPLICITY[self.kind]
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions(Entries):
+    """The largest entries of one kind, and statistics of all of them."""
+
+    moments: Moments
+    histogram: Histogram
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,21 +158,12 @@ def unread(kind: Kind, size: int, bins: int, device: torch.device) -> Interactio
 
 
 @dataclass(frozen=True, eq=False)
-class ListedEntries:
-    """The largest entries of one kind, and mean and spread of all: those of `Interactions`."""
+class ListedEntries(Entries):
+    """The largest entries of one kind, and mean and spread of all of them."""
 
-    kind: Kind  # "self" (m = n) or "cross" (m < n, each pair once)
-    first: Tensor  # (..., k) int64, feature m
-    second: Tensor  # (..., k) int64, feature n ≥ m
-    values: Tensor  # (..., k) float64, entries S[m, n] by falling size
-    mean: Tensor  # (...), over all entries of this kind
+    mean: Tensor  # (...)
     std: Tensor  # (...), divided by their number
-    count: int  # of all entries of this kind
-
-    @property
-    def coefficients(self) -> Tensor:
-        """The coefficient of z_m z_n of each listed entry, (..., k)."""
-        return self.values * MULTIPLICITY[self.kind]
+    count: int
 
 
 @dataclass(frozen=True, eq=False)
