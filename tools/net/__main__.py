@@ -15,9 +15,9 @@ After it:
     python -m tools.net compare net/before net/after --renames renames.tsv
 
 The code that runs is the one that Python imports as `bilens`; `PYTHONPATH=…/src` chooses another.
-`record --only TEXT` runs the cases whose name contains a text; what these read from earlier cases
-is missing then. `record --quick` leaves out the two slowest cases. `compare --partial` compares
-what both recordings hold.
+`record --only PATTERN` runs the cases whose name matches; those that read what others write need
+them, as in `--only "^train_|trace"`. `record --quick` leaves out the two slowest cases. `compare
+--partial` compares what both recordings hold.
 
 Texts, whole numbers and exit codes are compared exactly, other numbers within rounding. Each line
 of the table of renames is an old word, a tab and a new one; it is applied to the first recording,
@@ -42,7 +42,7 @@ def main() -> int:
     recording = commands.add_parser("record", help="run all cases")
     recording.add_argument("folder", type=Path)
     recording.add_argument("--old", type=Path, help="artefacts of an earlier version")
-    recording.add_argument("--only", default="", help="cases whose name contains this")
+    recording.add_argument("--only", default="", help="pattern of the names of cases")
     recording.add_argument("--quick", action="store_true", help="without the two slowest cases")
     comparing = commands.add_parser("compare", help="compare two recordings")
     comparing.add_argument("first", type=Path)

@@ -27,6 +27,8 @@ GROUPS = {
     "old": "tools.net.calls_old",
 }
 
+WRITTEN = ("out", "calls", "printed")  # by the cases themselves
+
 
 def functions(module: Any) -> dict[str, Callable[[], Any]]:
     """The cases of a module: its public functions without parameters, in order."""
@@ -73,6 +75,8 @@ def main(group: str, target: Path) -> None:
     """Run the group and write the file."""
     torch.set_num_threads(1)
     describer = Describer({str(Path.cwd()): "FOLDER"})
+    for folder in sorted(path for path in Path().iterdir() if path.name not in WRITTEN):
+        describer.learn(Path(), str(folder))
     module = importlib.import_module(GROUPS[group])
     found = {name: outcome(call, describer) for name, call in functions(module).items()}
     target.write_text(json.dumps(found, ensure_ascii=False), "utf-8")

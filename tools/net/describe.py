@@ -32,7 +32,7 @@ DEPTH = 6  # of records inside records
 PRIVATE = {"views", "read", "network", "compare"}  # of a loaded model: said elsewhere
 # Keys whose values depend on the clock, the machine or what is installed.
 VARYING = {
-    *("date", "versions", "hardware", "seconds", "tokens_per_second", "seconds_per_step"),
+    *("date", "versions", "hardware", "tokens_per_second", "seconds_per_step"),
     *("images_per_second", "python", "torch", "numpy", "bilens", "milliseconds", "cpu"),
     *("transformers_version", "transformers"),
 }
@@ -40,7 +40,7 @@ VARYING_TEXT = [
     (re.compile(r"\b\d[\d,.]*k? (tokens|activations|images|steps)/s"), r"SPEED \1/s"),
     (re.compile(r"\b\d{4}-\d\d-\d\d\b"), "DATE"),
     (re.compile(r"\b\d+:\d\d(:\d\d)?\b(?= left| elapsed)"), "TIME"),
-    (re.compile(r"\b(took|in|about|after) \d[\d.,]* ?(ms|s|seconds|min|minutes)\b"), r"\1 TIME"),
+    (re.compile(r"\b\d[\d.,]* ?(ms|s|sec|seconds|min|minutes)\b"), "TIME"),
     (
         re.compile(r"\b(bilens|Python|PyTorch|torch|NumPy|numpy|python) \d+(\.\d+)+\S*"),
         r"\1 VERSION",
@@ -248,7 +248,7 @@ class PageReader(HTMLParser):
 def varies(key: str, value: Any) -> bool:
     """Whether a value depends on the clock, the machine, or on a hash of a file of weights."""
     is_hash = isinstance(value, str) and HASH.fullmatch(value) is not None
-    return key in VARYING or (key == "data" and is_hash)
+    return key in VARYING or key.endswith("seconds") or (key == "data" and is_hash)
 
 
 def is_property(kind: type, name: str) -> bool:
