@@ -62,12 +62,14 @@ class Describer:
         """Know the files of weights below a folder of the root by their SHA-256.
 
         The format writes what is said beside the tensors in any order, so that the same weights
-        have another hash each time; that a hash is the one of its file is kept.
+        have one of several hashes; that a hash is the one of its file is kept. Copies have the
+        name of the model that they are copies of.
         """
-        for path in sorted((root / below).rglob("*")):
+        paths = (root / below).rglob("*")
+        for path in sorted(paths, key=lambda path: ("models" not in path.parts, path)):
             if path.suffix in WEIGHTS and path.is_file():
                 content = hashlib.sha256(path.read_bytes()).hexdigest()
-                self.files.setdefault(content, f"SHA OF {path.relative_to(root)}")
+                self.files.setdefault(content, f"SHA OF {path.parent.name}/{path.name}")
 
     def text(self, text: str) -> str:
         """The text without what varies."""
