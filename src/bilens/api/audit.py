@@ -18,12 +18,13 @@ from bilens.api.table_audit import audit_table, has_columns, in_units_of
 from bilens.base.errors import UsageError
 from bilens.data.images import ImageDataset
 from bilens.findings.audit import audit_classifier
-from bilens.findings.conditions import Condition, parse_conditions
 from bilens.findings.difference.pairing import check_pairs
-from bilens.findings.difference.verdict import judge_difference
 from bilens.findings.layers.audit import NULL_SAMPLES as LAYER_SAMPLES, checked_extent, compare_with
 from bilens.findings.layers.one_layer import judge_one_layer
 from bilens.findings.layers.reading import Extent, open_layer
+from bilens.findings.rules.conditions import Condition, parse_conditions
+from bilens.findings.rules.registry import judge
+from bilens.findings.rules.rule import Evidence
 from bilens.findings.subject import LabelledImages, Progress, silent
 from bilens.io.estimator_reader import from_sklearn
 from bilens.io.load import LoadedModel
@@ -171,7 +172,7 @@ def audit_one_layer(
     if before is not None:
         changes = (compare_with(before[0], opened, Extent(0, seed), vectors=True),)
         difference = Difference(baseline_source(baseline), changes)
-        verdict += judge_difference(changes)
+        verdict += judge("audit", Evidence(changes=changes))
     findings = replace(findings, verdict=verdict, passed=passes(verdict), difference=difference)
     return AuditReport(with_conditions(findings, conditions))
 

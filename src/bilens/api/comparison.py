@@ -8,7 +8,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from bilens.api.provenance import describe_source
-from bilens.findings.conditions import Condition, judge_conditions
+from bilens.findings.rules.conditions import Condition, judge_conditions
 from bilens.records.audit import Audit
 from bilens.records.difference import BaselineSource
 from bilens.records.layer_audit import LayerAudit
@@ -25,6 +25,6 @@ def baseline_source(baseline: object) -> BaselineSource:
 
 def with_conditions(audit: AnyAudit, conditions: Sequence[Condition]) -> AnyAudit:
     """Return an audit that also fails where a condition does."""
-    judged = judge_conditions(conditions, audit.verdict)
+    judged = judge_conditions(audit.kind, conditions, audit.verdict)
     passed = audit.passed and not any(item.failed for item in judged)
     return replace(audit, passed=passed, conditions=judged or None)

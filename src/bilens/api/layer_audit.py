@@ -13,9 +13,9 @@ from bilens.api.layer_subjects import layer_subjects
 from bilens.api.provenance import origin_of
 from bilens.base.errors import UsageError
 from bilens.findings.accuracy import share_right
-from bilens.findings.conditions import Condition
 from bilens.findings.layers.audit import audit_layers
 from bilens.findings.layers.reading import Extent
+from bilens.findings.rules.conditions import Condition
 from bilens.findings.subject import LabelledImages, Progress
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearClassifier

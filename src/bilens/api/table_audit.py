@@ -15,7 +15,7 @@ from bilens.api.provenance import describe_data, origin_of
 from bilens.base.errors import UsageError
 from bilens.base.files import file_sha256
 from bilens.data.table_rows import read_columns, read_targets
-from bilens.findings.conditions import Condition
+from bilens.findings.rules.conditions import Condition
 from bilens.findings.table_audit import LabelledRows, NamedColumns, audit_columns
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearClassifier

@@ -18,6 +18,8 @@ from bilens.findings.exactness import check_exactness
 from bilens.findings.explanation import choose_examples, explain
 from bilens.findings.guarantees.guarantees import ClassForms, Extent, classifier_guarantees
 from bilens.findings.null_interval import MINIMUM_SAMPLES
+from bilens.findings.rules.registry import judge
+from bilens.findings.rules.rule import Evidence
 from bilens.findings.spectra import read_classes
 from bilens.findings.subject import (
     SEED_LIMIT,
@@ -27,7 +29,6 @@ from bilens.findings.subject import (
     silent,
     summarise,
 )
-from bilens.findings.verdict import judge, judge_warnings
 from bilens.findings.warnings import read_warnings
 from bilens.nn import BilinearClassifier
 from bilens.records.audit import Audit, Explanation, TruncationPoint
@@ -120,8 +121,19 @@ def audit_classifier(
     overfitting, triggers = read_warnings(
         module, eigs, null, summary.input_shape, None if data is None else data.images, seed
     )
-    verdict = judge(exactness, classes, accuracy, truncation, enough)
-    verdict += judge_warnings(overfitting, triggers, summary.output_names)
+    verdict = judge(
+        "audit",
+        Evidence(
+            exactness=exactness,
+            classes=classes,
+            accuracy=accuracy,
+            truncation=truncation,
+            enough=enough,
+            overfitting=overfitting,
+            triggers=triggers,
+            output_names=summary.output_names,
+        ),
+    )
     proven = None
     if provable(exactness, eigs):
         centred = outputs_of(f, centred=True)

@@ -20,12 +20,14 @@ from bilens.findings.effects import gauge_free, output_effects
 from bilens.findings.exactness import TOLERANCES, compared, read_densely
 from bilens.findings.explanation import choose_examples
 from bilens.findings.input_attribution import attribute_prediction
+from bilens.findings.rules.registry import judge
+from bilens.findings.rules.rule import Evidence
 from bilens.findings.worst_case_inputs import worst_case_inputs
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import in_standard_units
 from bilens.records.origin import UNKNOWN, Origin
-from bilens.records.table_audit import OutputEffects, RowReading, TableAudit, TableModel, TableScore
-from bilens.records.verdict import Exactness, Finding, passes
+from bilens.records.table_audit import RowReading, TableAudit, TableModel, TableScore
+from bilens.records.verdict import Exactness, passes
 
 NUM_INPUTS = 1000
 LISTED_PAIRS = 20  # of each output
@@ -120,7 +122,9 @@ def audit_columns(
         columns.outputs,
         columns.inputs,
     )
-    verdict = judge(exactness, effects, score, rows is not None and rows.seen)
+    seen = rows is not None and rows.seen
+    evidence = Evidence(exactness=exactness, effects=effects, score=score, seen_rows=seen)
+    verdict = judge("table", evidence)
     return TableAudit(
         passed=passes(verdict),
         model=model,
@@ -227,44 +231,3 @@ def reading(f: QuadraticMap, z: Tensor, rows: LabelledRows, index: int, kind: st
         scores=tuple(scores.tolist()),
         attributions=attribute_prediction(f, z, torch.zeros_like(z), label),
     )
-
-
-def judge(
-    exactness: tuple[Exactness, ...],
-    effects: tuple[OutputEffects, ...],
-    score: TableScore | None,
-    seen: bool,
-) -> tuple[Finding, ...]:
-    """Return the rules in the order in which a reader needs them."""
-    worst = max(exactness, key=lambda item: item.relative_error / item.tolerance)
-    found = [
-        Finding(
-            "exact",
-            "pass" if all(item.passed for item in exactness) else "fail",
-            {"error": worst.relative_error, "inputs": worst.num_inputs},
-        )
-    ]
-    if score is not None:
-        better = score.value > score.plain
-        found.append(
-            Finding(
-                score.kind,
-                "info" if better else "warn",
-                {
-                    "value": score.value,
-                    "low": score.value if score.low is None else score.low,
-                    "high": score.value if score.high is None else score.high,
-                    "plain": score.plain,
-                    "total": score.total,
-                },
-            )
-        )
-        if seen:
-            found.append(Finding("seen_rows", "warn", {}))
-    variance = sum(item.variance for item in effects) or 1.0
-    shares = {
-        name: sum(item.variance * getattr(item, f"{name}_share") for item in effects) / variance
-        for name in ("linear", "square", "pair")
-    }
-    found.append(Finding("shares", "info", {**shares}))
-    return tuple(found)

@@ -12,7 +12,6 @@ from bilens.report.sections.conditions import condition_lines
 from bilens.report.sections.difference import difference_section
 from bilens.report.sections.layer_table import layer_rows
 from bilens.report.sections.reproduction import document_sha256
-from bilens.report.sections.table_verdict import table_findings
 from bilens.report.sections.verdict import (
     ICONS,
     FindingLine,
@@ -40,7 +39,7 @@ def audit_markdown(original: Document, lang: str = "en") -> str:
         f"## bilens audit: {escaped(title)}",
         f"{ICONS[outcome]} **{escaped(t(f'outcome.{outcome}'))}** "
         f"{escaped(overall_sentence(t, document))}",
-        finding_table(t, findings(t, document)),
+        finding_table(t, verdict_findings(t, document)),
     ]
     if document.get("conditions"):
         parts += [f"### {t('conditions.heading')}", finding_table(t, condition_lines(t, document))]
@@ -49,13 +48,6 @@ def audit_markdown(original: Document, lang: str = "en") -> str:
         parts.append(layer_part(t, document))
     parts += [f"### {t('reproduce.heading')}", "\n".join(reproduction_lines(t, document, original))]
     return "\n\n".join(parts) + "\n"
-
-
-def findings(t: Catalogue, document: Document) -> list[FindingLine]:
-    """Return the verdict in words."""
-    if document["kind"] == "table":
-        return table_findings(t, document)
-    return verdict_findings(t, document)
 
 
 def escaped(text: str) -> str:

@@ -13,6 +13,7 @@ from markupsafe import escape
 
 from bilens.base.atomic import write_file, write_files
 from bilens.base.errors import BilensError, CheckpointError
+from bilens.findings.rules.registry import check_values
 from bilens.records.attack import Attack
 from bilens.records.audit import Audit
 from bilens.records.base import AnyDocument, json_text, kind_of, read_document
@@ -22,7 +23,6 @@ from bilens.records.table_audit import TableAudit
 from bilens.records.trace import Trace
 from bilens.report.circuit_graph import circuit_graph, graph_name
 from bilens.report.markdown import audit_markdown
-from bilens.report.rules_document import check_values
 
 NOTEBOOK_HEIGHT = 800  # pixels
 AnyVerdict = TypeVar("AnyVerdict", bound=Audit | LayerAudit | TableAudit)

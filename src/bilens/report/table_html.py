@@ -13,8 +13,12 @@ from bilens.report.sections import reproduction
 from bilens.report.sections.conditions import condition_lines
 from bilens.report.sections.table_columns import loudest_lines, output_cards
 from bilens.report.sections.table_rows import row_cards
-from bilens.report.sections.table_verdict import table_findings
-from bilens.report.sections.verdict import ICONS, overall_outcome, overall_sentence
+from bilens.report.sections.verdict import (
+    ICONS,
+    overall_outcome,
+    overall_sentence,
+    verdict_findings,
+)
 
 SECTIONS = ("verdict", "columns", "rows", "reproduce", "scope")
 CONVENTIONS = ("unit", "centring", "size", "baseline")
@@ -53,7 +57,7 @@ def page_values(t: Catalogue, original: Document) -> dict[str, Any]:
         "overall_icon": ICONS[outcome],
         "overall_sentence": overall_sentence(t, document),
         "asked": condition_lines(t, document),
-        "findings": table_findings(t, document),
+        "findings": verdict_findings(t, document),
         "unit": t(f"table.unit.{unit}"),
         "scale": t(f"table.scale.{task}"),
         "cards": output_cards(t, document),

@@ -20,7 +20,6 @@ from bilens.report.catalogue import load_catalogue
 from bilens.report.numbers import fixed, percent, scientific, signed_quantity
 from bilens.report.sections.conditions import condition_lines
 from bilens.report.sections.proven import floored, floored_percent, raised, statements
-from bilens.report.sections.table_verdict import table_findings
 from bilens.report.sections.verdict import (
     ICONS,
     overall_outcome,
@@ -175,7 +174,7 @@ def verdict_lines(record: Audit | LayerAudit | TableAudit, lang: str = "en") -> 
     """Return every finding, the conditions that were asked for, and then the verdict."""
     t, document = load_catalogue(lang), to_json(displayable(record))
     if isinstance(record, TableAudit):
-        found = table_findings(t, document)
+        found = verdict_findings(t, document)
         last = t(f"table.overall.{overall_outcome(document)}")
     else:
         found = [*verdict_findings(t, document), *condition_lines(t, document)]

@@ -18,10 +18,11 @@ from bilens.api.layer_subjects import layer_subjects
 from bilens.base.errors import UsageError
 from bilens.findings.difference.layer import compare_layers
 from bilens.findings.difference.pairing import check_pairs
-from bilens.findings.difference.verdict import judge_difference
 from bilens.findings.layers.audit import audit_layers, compare_with
 from bilens.findings.layers.reading import Extent, open_layer
 from bilens.findings.layers.subject import LayerSubject
+from bilens.findings.rules.registry import judge
+from bilens.findings.rules.rule import Evidence
 from bilens.records.difference import LayerDifference
 from builders import randn
 from layer_audit_documents import transformer
@@ -122,7 +123,7 @@ def test_the_same_layer_is_the_same_bit_for_bit() -> None:
     found = compared(gated(), gated())
     assert found.identical
     assert (found.weight_change, found.change, found.frobenius) == (0, 0, 1)
-    assert [item.outcome for item in judge_difference([found])] == ["pass"] * 3
+    assert [item.outcome for item in judge("audit", Evidence(changes=(found,)))] == ["pass"] * 3
 
 
 def test_a_map_that_is_refused_is_not_compared_but_its_weights_are() -> None:
@@ -131,7 +132,7 @@ def test_a_map_that_is_refused_is_not_compared_but_its_weights_are() -> None:
     assert found.refused is not None
     assert "below 0.9" in found.refused
     assert (found.change, found.changed_units) == (None, 1)
-    assert [item.rule for item in judge_difference([found])] == ["changed_layers"]
+    assert [item.rule for item in judge("audit", Evidence(changes=(found,)))] == ["changed_layers"]
 
 
 def test_a_broken_layer_is_not_compared() -> None:
@@ -149,7 +150,7 @@ def test_a_broken_layer_is_not_compared() -> None:
 
 
 def values(found: LayerDifference, rule: str) -> tuple[str, dict[str, Any]]:
-    (finding,) = [item for item in judge_difference([found]) if item.rule == rule]
+    (finding,) = [item for item in judge("audit", Evidence(changes=(found,))) if item.rule == rule]
     return finding.outcome, finding.values
 
 

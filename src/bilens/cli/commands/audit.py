@@ -20,6 +20,7 @@ from bilens.cli.options import (
     TensorFile,
     refuse_existing,
 )
+from bilens.findings.rules.conditions import condition_help, parse_conditions
 
 if TYPE_CHECKING:
     from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
@@ -42,8 +43,7 @@ class AuditOptions:
     fail_on: Annotated[
         list[str] | None,
         typer.Option(
-            help="Fail (exit code 1) on a rule, such as unused_inputs, or on a rule with a limit, "
-            "such as 'r2<0.9'; may be given again."
+            help=condition_help(),
         ),
     ] = None
     null_samples: Annotated[
@@ -139,7 +139,6 @@ def read_and_judge(
 ) -> Report:
     """Return the audit of the model that the options name."""
     from bilens.api.audit import audit as audit_model
-    from bilens.findings.conditions import parse_conditions
 
     rules = tuple(options.fail_on or ())
     parse_conditions(rules, data=True, baseline=options.baseline is not None)  # before any reading

@@ -9,11 +9,11 @@ from bilens.base.checks import check_count
 from bilens.base.errors import NonFiniteError, UsageError
 from bilens.findings.difference.layer import compare_layers
 from bilens.findings.difference.pairing import check_pairs
-from bilens.findings.difference.verdict import judge_difference
 from bilens.findings.layers.norms import with_norm_scores
 from bilens.findings.layers.reading import Extent, Opened, open_layer, read_layer
 from bilens.findings.layers.subject import LayerSubject
-from bilens.findings.layers.verdict import judge_layers
+from bilens.findings.rules.registry import judge
+from bilens.findings.rules.rule import Evidence
 from bilens.findings.subject import SEED_LIMIT, Progress, silent
 from bilens.records.difference import BaselineSource, Difference, LayerDifference
 from bilens.records.layer_audit import LayerAudit, LayeredModel
@@ -74,11 +74,11 @@ def audit_layers(
             changes.append(compare_with(before[subject.name], opened, extent))
     progress("layers", len(subjects), len(subjects))
     layers = with_norm_scores(found)
-    verdict = judge_layers(layers, accuracy)
+    verdict = judge("layer_audit", Evidence(layers=layers, accuracy=accuracy))
     difference = None
     if baseline is not None:
         difference = Difference(against, tuple(changes))
-        verdict += judge_difference(difference.layers)
+        verdict += judge("layer_audit", Evidence(changes=difference.layers))
     return LayerAudit(
         passed=passes(verdict),
         model=model,

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 
 import torch
+from msgspec.structs import replace
 
 from bilens.algebra.hosvd import hosvd
 from bilens.findings.layers.inputs import read_inputs
 from bilens.findings.layers.reading import Opened, stability
-from bilens.findings.layers.subject import LayerSubject
+from bilens.findings.layers.subject import LayerSubject, described
 from bilens.findings.layers.units import read_units
-from bilens.findings.layers.verdict import judge_weights
+from bilens.findings.rules.registry import judge
+from bilens.findings.rules.rule import Evidence
 from bilens.records.verdict import Finding
 
 
@@ -25,6 +27,10 @@ def judge_one_layer(subject: LayerSubject, opened: Opened, seed: int) -> tuple[F
     inputs = read_inputs(opened.layer, f, torch.Generator().manual_seed(seed))
     spectrum = hosvd(f)
     zero = math.sqrt(float(spectrum.frobenius_squared)) == 0
-    return judge_weights(
-        subject, read_units(opened.layer), inputs, None if zero else stability(opened, spectrum)
+    reading = replace(
+        described(subject),
+        units=read_units(opened.layer),
+        inputs=inputs,
+        stability=None if zero else stability(opened, spectrum),
     )
+    return judge("audit", Evidence(layers=(reading,)))

@@ -1,52 +1,58 @@
-"""The rules on weights, layers and differences, each as one sentence with what it holds for."""
+"""The rules of a verdict as sentences, with what each holds for."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final
 
+from bilens.findings.rules.registry import find_rule
+from bilens.findings.rules.rule import Format
+from bilens.records.verdict import Value
 from bilens.report.catalogue import Catalogue
-from bilens.report.numbers import fixed, percent, quantity, whole
-from bilens.report.rules_document import RULE_SCOPES, rule_values
+from bilens.report.numbers import fixed, percent, quantity, scientific, whole
 
-SHARES = {
-    "dominant_inputs": ("value", "null", "threshold"),
-    "low_rank": ("value", "threshold"),
-    "change": ("value", "threshold"),
-    "concentrated_change": ("value", "threshold"),
+
+def points(share: float) -> str:
+    """Return a share of one in percentage points, without a sign for them."""
+    return fixed(100 * share, 1)
+
+
+FORMATS: Final[dict[Format, Callable[[float], str]]] = {
+    "count": whole,
+    "whole": whole,
+    "percent": percent,
+    "percent0": partial(percent, digits=0),
+    "points": points,
+    "fixed1": partial(fixed, digits=1),
+    "fixed2": fixed,
+    "fixed3": partial(fixed, digits=3),
+    "fixed5": partial(fixed, digits=5),
+    "quantity": quantity,
+    "scientific": scientific,
 }
-THREE = ("r2", "duplicate_units")
-FIVE = ("similarity",)
 
 
-def rule_sentence(t: Catalogue, rule: str, outcome: str, values: dict[str, Any]) -> str | None:
-    """Return a finding in words; None where there are none for it."""
-    names, key = rule_values(rule), f"layers.verdict.{rule}.{outcome}"
-    if names is None:
-        return None
-    if rule == "r2" and values["approximate"] == 0:
-        key += "_exact"
-    if not t.has(key):
-        return None
-    words = {name: shown(rule, name, values[name]) for name in names}
-    if rule == "concentrated_change":
-        mode = f"layers.difference.mode.{values['mode']}"
-        words["mode"] = t(mode) if t.has(mode) else values["mode"]
-    return t(key, **words)
+def rule_sentence(
+    t: Catalogue, kind: str, name: str, outcome: str, values: Mapping[str, Value]
+) -> str:
+    """Return a finding in words; one of an unknown rule as its name and numbers."""
+    rule = find_rule(name, kind)
+    key = "" if rule is None else rule.sentence_key(outcome, values)
+    if rule is None or not t.has(key):
+        return f"{name}: " + ", ".join(f"{number} = {value}" for number, value in values.items())
+    return t(key, **{each: shown(t, form, values[each]) for each, form in rule.values.items()})
 
 
-def rule_scope(t: Catalogue, rule: str) -> str:
+def rule_scope(t: Catalogue, kind: str, name: str) -> str:
     """Return what a rule holds for; empty for a rule that says so itself."""
-    return t(f"layers.scope.{RULE_SCOPES[rule]}") if rule in RULE_SCOPES else ""
+    rule = find_rule(name, kind)
+    return "" if rule is None or not rule.scope else t(f"rule.scope.{rule.scope}")
 
 
-def shown(rule: str, name: str, value: float | str) -> str:
+def shown(t: Catalogue, form: Format, value: Value) -> str:
     """Return one value of a rule as a reader sees it."""
-    if isinstance(value, str):
-        return value
-    if name in SHARES.get(rule, ()):
-        return percent(value)
-    if isinstance(value, int):
-        return whole(value)
-    if rule in FIVE:
-        return fixed(value, 5)
-    return fixed(value, 3) if rule in THREE else quantity(value)
+    if not isinstance(value, str):
+        return FORMATS[form](value)
+    key = f"layers.difference.mode.{value}"
+    return t(key) if form == "mode" and t.has(key) else value

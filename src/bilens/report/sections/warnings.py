@@ -10,7 +10,7 @@ from bilens.report.charts.accuracy import trigger_place
 from bilens.report.document import Document
 from bilens.report.numbers import fixed, quantity, signed_quantity
 from bilens.report.sections.names import class_names
-from bilens.report.sections.verdict import points
+from bilens.report.sections.rules import points
 from bilens.report.svg import Figure
 
 DRAWN = 3  # places

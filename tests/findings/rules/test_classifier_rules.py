@@ -5,10 +5,14 @@ Broken once: `any` in place of `all` in the exactness rule; one precision alone 
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 
-from bilens.findings.verdict import judge, judge_warnings
+from bilens.findings.rules.registry import judge
+from bilens.findings.rules.rule import Evidence
 from bilens.records.audit import ClassReading, Overfitting, Patch, Triggers, TruncationPoint
 from bilens.records.verdict import Exactness, Finding, NullInterval, Share, passes
 
@@ -40,6 +44,7 @@ UNREMARKABLE = Overfitting(0.01, 0.05, (), "")
 WINDOW = Patch(target=1, row=2, column=3, side=4, score=4.0, effect=1.5)
 NO_TRIGGER = Triggers(4.0, 5.0, NullInterval(3.0, 2.0, 4.0), (WINDOW,), "")
 SHARE = Share(9, 10, 0.9, 0.55, 0.9975)
+WARNINGS = ("overfitting", "trigger")
 CURVE = (
     TruncationPoint(0, 0.1, 0.2),
     TruncationPoint(1, 0.885, 0.9),
@@ -57,21 +62,27 @@ def rule(findings: tuple[Finding, ...], name: str) -> Finding:
     return found
 
 
-def judged(
-    exactness: tuple[Exactness, ...] = (SINGLE, DOUBLE),
-    classes: tuple[ClassReading, ...] = (READING, READING),
-    accuracy: Share | None = SHARE,
-    truncation: tuple[TruncationPoint, ...] = CURVE,
-    enough: int = 2,
-) -> tuple[Finding, ...]:
-    return judge(exactness, classes, accuracy, truncation, enough)
+WHOLE = Evidence(
+    exactness=(SINGLE, DOUBLE),
+    classes=(READING, READING),
+    accuracy=SHARE,
+    truncation=CURVE,
+    enough=2,
+    overfitting=UNREMARKABLE,
+    triggers=NO_TRIGGER,
+    output_names=("a", "b"),
+)
+
+
+def judged(**changes: Any) -> tuple[Finding, ...]:
+    return judge("audit", dataclasses.replace(WHOLE, **changes))
 
 
 def test_the_rules_come_in_the_order_in_which_a_reader_needs_them() -> None:
     names = [finding.rule for finding in judged()]
-    assert names == ["exact", "complete", "accuracy", "few_directions", "beyond_null"]
+    assert names == ["exact", "complete", "accuracy", "few_directions", "beyond_null", *WARNINGS]
     names = [finding.rule for finding in judged(accuracy=None, truncation=())]
-    assert names == ["exact", "complete", "beyond_null"]
+    assert names == ["exact", "complete", "beyond_null", *WARNINGS]
 
 
 @pytest.mark.parametrize(
@@ -157,14 +168,14 @@ def test_an_audit_passes_unless_a_rule_failed(outcomes: list[str], passed: bool)
 def test_a_gap_above_its_threshold_is_a_caution() -> None:
     for score, outcome in ((0.05, "info"), (0.051, "warn")):
         overfitting = replace(UNREMARKABLE, score=score)
-        finding = rule(judge_warnings(overfitting, NO_TRIGGER, ("a", "b")), "overfitting")
+        finding = rule(judged(overfitting=overfitting), "overfitting")
         assert (finding.outcome, finding.values) == (outcome, {"gap": score, "threshold": 0.05})
 
 
 def test_a_loud_place_is_a_caution_that_names_class_and_place() -> None:
     for score, outcome in ((5.0, "info"), (5.1, "warn")):
         triggers = replace(NO_TRIGGER, score=score)
-        finding = rule(judge_warnings(UNREMARKABLE, triggers, ("a", "b")), "trigger")
+        finding = rule(judged(triggers=triggers), "trigger")
         assert finding.outcome == outcome
         assert finding.values == {
             "score": score,
@@ -179,4 +190,5 @@ def test_a_loud_place_is_a_caution_that_names_class_and_place() -> None:
 def test_what_does_not_apply_is_no_rule() -> None:
     overfitting = Overfitting(None, None, (), "not_an_image")
     triggers = Triggers(None, None, None, (), "not_an_image")
-    assert judge_warnings(overfitting, triggers, ("a", "b")) == ()
+    names = [finding.rule for finding in judged(overfitting=overfitting, triggers=triggers)]
+    assert not {*names} & {*WARNINGS}

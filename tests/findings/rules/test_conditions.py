@@ -8,7 +8,8 @@ from __future__ import annotations
 import pytest
 
 from bilens.base.errors import UsageError
-from bilens.findings.conditions import RULES, judge_conditions, parse_conditions
+from bilens.findings.rules.conditions import judge_conditions, parse_conditions
+from bilens.findings.rules.registry import rule_names
 from bilens.records.verdict import Finding
 
 VERDICT = [
@@ -21,7 +22,7 @@ VERDICT = [
 
 def failed(*texts: str) -> list[bool]:
     conditions = parse_conditions(texts, data=True, baseline=True)
-    return [item.failed for item in judge_conditions(conditions, VERDICT)]
+    return [item.failed for item in judge_conditions("layer_audit", conditions, VERDICT)]
 
 
 @pytest.mark.parametrize(
@@ -44,16 +45,15 @@ def test_a_condition_holds_or_not(text: str, fails: bool) -> None:
 
 
 def test_what_cannot_be_judged_has_failed() -> None:
-    (item,) = judge_conditions(
-        parse_conditions(["huge_norm>9"], data=False, baseline=False), VERDICT
-    )
+    conditions = parse_conditions(["huge_norm>9"], data=False, baseline=False)
+    (item,) = judge_conditions("layer_audit", conditions, VERDICT)
     assert (item.value, item.failed, item.condition) == (None, True, "huge_norm>9")
 
 
 def test_an_exact_classifier_is_quadratic_and_finite() -> None:
     conditions = parse_conditions(["r2<0.9", "non_finite"], data=False, baseline=False)
     exact = [Finding("exact", "pass", {"float32": 1e-7, "float64": 1e-16, "inputs": 9})]
-    assert [item.failed for item in judge_conditions(conditions, exact)] == [False, False]
+    assert [item.failed for item in judge_conditions("audit", conditions, exact)] == [False, False]
 
 
 @pytest.mark.parametrize(
@@ -83,4 +83,4 @@ def test_one_text_is_not_a_list() -> None:
 
 
 def test_every_rule_can_be_named() -> None:
-    assert len(parse_conditions([*RULES], data=True, baseline=True)) == len(RULES)
+    assert len(parse_conditions(rule_names(), data=True, baseline=True)) == len(rule_names())

@@ -7,9 +7,10 @@ import operator
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from bilens.base.errors import UsageError
+from bilens.findings.rules.registry import find_rule, rule_names, rules_asked_for
 from bilens.records.verdict import Finding, JudgedCondition
 
 COMPARED: Final[dict[str, Callable[[float, float], bool]]] = {
@@ -19,46 +20,6 @@ COMPARED: Final[dict[str, Callable[[float, float], bool]]] = {
     ">=": operator.ge,
 }
 GRAMMAR = re.compile(r"\s*([a-z0-9_]+)\s*(?:(<=|>=|<|>)\s*(\S+?))?\s*")
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What a condition on a rule compares.
-
-    Attributes:
-        number: which of the rule's numbers stands for it.
-        bad: the side of its threshold on which a rule by name fails; None: by its outcome alone.
-        needs: what has to be given for the rule to be judged.
-    """
-
-    number: str = "value"
-    bad: Literal["<", ">"] | None = None
-    needs: Literal["data", "baseline"] | None = None
-
-
-RULES: Final[dict[str, Rule]] = {
-    "exact": Rule("float32"),
-    "complete": Rule("residual"),
-    "accuracy": Rule(needs="data"),
-    "few_directions": Rule("k", needs="data"),
-    "r_squared": Rule(needs="data"),
-    "beyond_null": Rule("least"),
-    "overfitting": Rule("gap", bad=">"),
-    "trigger": Rule("score", bad=">"),
-    "non_finite": Rule(bad=">"),
-    "r2": Rule(bad="<"),
-    "dead_units": Rule(bad=">"),
-    "duplicate_units": Rule(bad=">"),
-    "huge_norm": Rule(bad=">"),
-    "unused_inputs": Rule(bad=">"),
-    "dominant_inputs": Rule(bad=">"),
-    "low_rank": Rule(bad="<"),
-    "unstable_directions": Rule(bad=">"),
-    "changed_layers": Rule(bad=">", needs="baseline"),
-    "similarity": Rule(bad="<", needs="baseline"),
-    "change": Rule(bad=">", needs="baseline"),
-    "concentrated_change": Rule(bad="<", needs="baseline"),
-}
 
 
 IMPLIED: Final = {
@@ -96,7 +57,7 @@ def parse_conditions(texts: Sequence[str], *, data: bool, baseline: bool) -> tup
     how = {"data": "pass data (--data-dir, or --table)", "baseline": "pass a baseline (--baseline)"}
     found = tuple(map(parse_condition, texts))
     for condition in found:
-        needs = RULES[condition.rule].needs
+        needs = rules_asked_for()[condition.rule].needs
         if needs is not None and not given[needs]:
             raise UsageError(f"the rule {condition.rule} needs {needs}: {how[needs]}.")
     return found
@@ -115,8 +76,8 @@ def parse_condition(text: str) -> Condition:
             "limit, such as 'r2<0.9' (<, <=, > or >=)."
         )
     rule, compared, limit = match.groups()
-    if rule not in RULES:
-        raise UsageError(f"there is no rule {rule!r}: choose one of {', '.join(RULES)}.")
+    if rule not in rule_names():
+        raise UsageError(f"there is no rule {rule!r}: choose one of {', '.join(rule_names())}.")
     if compared is None:
         return Condition(rule)
     try:
@@ -128,25 +89,33 @@ def parse_condition(text: str) -> Condition:
     return Condition(rule, compared, number)
 
 
+def condition_help() -> str:
+    """Return what `--fail-on` takes, for its help."""
+    return (
+        "Fail (exit code 1) on a rule, such as unused_inputs, or on a rule with a limit, such as "
+        f"'r2<0.9'; may be given again. Rules: {', '.join(rule_names())}."
+    )
+
+
 def judge_conditions(
-    conditions: Sequence[Condition], verdict: Sequence[Finding]
+    kind: str, conditions: Sequence[Condition], verdict: Sequence[Finding]
 ) -> tuple[JudgedCondition, ...]:
     """Return how each condition ended. What cannot be judged has failed: silence is no pass."""
     findings = {finding.rule: finding for finding in verdict}
     if "exact" in findings:  # a classifier of one layer that is finite and quadratic
         findings = {**IMPLIED, **findings}
-    return tuple(_judge(condition, findings.get(condition.rule)) for condition in conditions)
+    return tuple(judged(kind, item, findings.get(item.rule)) for item in conditions)
 
 
-def _judge(condition: Condition, finding: Finding | None) -> JudgedCondition:
-    values = {} if finding is None else finding.values
-    value = values.get(RULES[condition.rule].number, values.get("error"))  # "error": of a table
+def judged(kind: str, condition: Condition, finding: Finding | None) -> JudgedCondition:
+    rule = find_rule(condition.rule, kind) or rules_asked_for()[condition.rule]
+    value = None if finding is None else finding.values.get(rule.number or "")
     if finding is None or not isinstance(value, int | float):
         return JudgedCondition(str(condition), condition.rule, None, True)
     if condition.operator is not None and condition.limit is not None:
         failed = COMPARED[condition.operator](value, condition.limit)
     else:
-        bad, threshold = RULES[condition.rule].bad, finding.values.get("threshold")
+        bad, threshold = rule.bad, finding.values.get("threshold")
         failed = finding.outcome in ("warn", "fail")
         if bad is not None and isinstance(threshold, int | float):
             failed = failed or COMPARED[bad](value, threshold)

@@ -1,0 +1,101 @@
+"""The registry: what stands in it is judged, asked for, checked, documented and said.
+
+Broken once: `judge` over a copy of the registry; the new rule was in no verdict.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import tiny
+from bilens.api.audit import audit
+from bilens.base.errors import UsageError
+from bilens.findings.rules import registry
+from bilens.findings.rules.conditions import condition_help
+from bilens.findings.rules.registry import REGISTRY, check_values, rule_names
+from bilens.findings.rules.rule import Evidence, Judged, Rule
+from bilens.records.verdict import Finding
+from bilens.report.catalogue import LANGUAGES, load_catalogue
+from bilens.report.reports import LayerAuditReport
+from bilens.report.sections.rules import FORMATS
+
+PAGES = Path(__file__).parents[3] / "docs"
+OUTCOMES = ("pass", "info", "warn", "fail")
+
+
+def wide(evidence: Evidence) -> Judged:
+    widest = max((layer.d_hidden for layer in evidence.layers), default=0)
+    return ("warn" if widest > 4 else "pass"), {"value": widest, "threshold": 4, "of": "layers"}
+
+
+WIDE = Rule(
+    "wide_layers",
+    ("layer_audit",),
+    {"value": "count", "threshold": "count", "of": "text"},
+    wide,
+    bad=">",
+    scope="weights",
+)
+
+
+def test_a_rule_that_is_added_is_judged_asked_for_checked_and_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry, "REGISTRY", (*REGISTRY, WIDE))
+    for lang, sentence in (("en", "Up to {value} {of} units."), ("ja", "最大 {value} {of}。")):
+        monkeypatch.setitem(load_catalogue(lang).sentences, "rule.wide_layers.warn", sentence)
+    assert "wide_layers" in condition_help()
+    report = audit(tiny.classifier(n_layers=2), null_samples=3, fail_on=["wide_layers>5"])
+    assert isinstance(report, LayerAuditReport)
+    hidden = report.record.layers[0].d_hidden
+    values = {"value": hidden, "threshold": 4, "of": "layers"}
+    assert report.record.verdict[-1] == Finding("wide_layers", "warn", values)
+    assert report.failed_rules == ("wide_layers>5",)
+    assert f"Up to {hidden} layers units." in report.to_html()
+    assert f"Up to {hidden} layers units." in report.to_markdown()
+    assert f"最大 {hidden} layers。" in report.to_html(lang="ja")
+    assert f"最大 {hidden} layers。" in report.to_markdown(lang="ja")
+    document = report.to_dict()
+    del document["verdict"][-1]["values"]["of"]
+    with pytest.raises(UsageError, match="verdict of 'wide_layers': 'of' is missing"):
+        LayerAuditReport(document)
+
+
+def test_without_it_there_is_no_such_rule() -> None:
+    assert "wide_layers" not in rule_names()
+    with pytest.raises(UsageError, match="there is no rule 'wide_layers'"):
+        audit(tiny.classifier(n_layers=2), null_samples=3, fail_on=["wide_layers"])
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+@pytest.mark.parametrize("rule", REGISTRY, ids=lambda rule: f"{rule.id}-{rule.documents[0]}")
+def test_every_rule_has_sentences_and_a_scope_in_both_languages(rule: Rule, lang: str) -> None:
+    t = load_catalogue(lang)
+    start = f"rule.{rule.sentences or rule.id}."
+    said = {key.removeprefix(start) for key in t.sentences if key.startswith(start)}
+    assert {name.split("_")[0] for name in said} <= {*OUTCOMES}
+    assert said
+    if rule.scope:
+        assert t.has(f"rule.scope.{rule.scope}")
+    assert {*rule.values.values()} <= {*FORMATS, "text", "mode"}
+    assert rule.number is None or rule.number in rule.values
+
+
+def test_ids_are_told_apart_by_the_kind_of_document() -> None:
+    pairs = [(rule.id, kind) for rule in REGISTRY for kind in rule.documents]
+    assert len(pairs) == len(set(pairs))
+
+
+def test_numbers_of_an_unknown_rule_are_let_in_and_those_of_a_known_one_checked() -> None:
+    check_values("audit", [Finding("later", "warn", {"x": 1})])
+    known = Finding("accuracy", "info", {"value": 0.5, "low": 0.1, "high": 0.9, "total": -1})
+    with pytest.raises(UsageError, match="'total' is -1, not an integer of at least 0"):
+        check_values("audit", [known])
+
+
+def test_the_page_has_every_rule_that_can_be_asked_for() -> None:
+    pages = "".join((PAGES / name).read_text("utf-8") for name in ("auditing.md", "report.md"))
+    pages += (PAGES / "tables.md").read_text("utf-8")
+    assert [name for name in rule_names() if f"`{name}`" not in pages] == []
