@@ -9,12 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bilens.algebra.eigen.eigendecompose import eigendecompose_all
+from bilens.algebra.hosvd import hosvd
 from bilens.api.provenance import describe_run, describe_source
-from bilens.api.trace_latents import latent_findings
-from bilens.api.trace_weights import weight_readings
+from bilens.api.trace_latents import LISTED_TOKENS, SHOWN_EIGENVECTORS, latent_findings
+from bilens.api.trace_records import token_ends, traced_spectrum
+from bilens.base.checks import check_count
 from bilens.base.errors import UsageError
 from bilens.data.tokenizer import Tokenizer
 from bilens.findings.subject import Progress, silent
+from bilens.interp.latent_readings import eigenvector_tokens, output_tokens
 from bilens.interp.traced_layer import (
     TracedLayer,
     TraceOptions,
@@ -23,16 +27,12 @@ from bilens.interp.traced_layer import (
     open_sae,
 )
 from bilens.io.load import LoadedModel
-from bilens.records.base import SCHEMA_VERSION, to_json
+from bilens.records import trace as records
 from bilens.report.reports import TraceReport
 from bilens.train.corpus import CorpusOptions
 
 CHECKED_INPUTS = 256  # random inputs on which map and module are compared
 TOKENS = 16_384
-
-
-def unsaid(_text: str) -> None:
-    """Say nothing."""
 
 
 def trace(
@@ -53,7 +53,7 @@ def trace(
     seed: int = 0,
     command: str | None = None,
     progress: Progress = silent,
-    say: Callable[[str], None] = unsaid,
+    say: Callable[[str], None] = lambda _text: None,
 ) -> TraceReport:
     """Return how the outputs of a bilinear MLP are built from its inputs.
 
@@ -120,58 +120,39 @@ def trace(
     else:
         if latents is not None or corpus is not None:
             raise UsageError("latents and corpus are for a trace with autoencoders: give both.")
-        found = {
-            "saes": [],
-            "ranking": [],
-            "num_outputs": subject.f.sizes.d_out,
-            "clusters": [],
-            "cluster_threshold": 1.0,
-            "contrasts": {"num_compared": 0, "pairs": []},
-            "correlations": None,
-            "circuits": [],
-            "input_latents": [],
-            "data": None,
-            "readings": weight_readings(
-                subject,
-                toward,
-                outputs,
-                pairs,
-                lambda done, total: progress("eigenvectors", done, total),
-            ),
-        }
-    document = {
-        "schema_version": SCHEMA_VERSION,
-        "kind": "trace",
-        **describe_layer(subject),
-        **found,
-        "seed": seed,
-        "source": to_json(describe_source(subject.loaded)),
-        "reproduce": to_json(describe_run(command, seed)),
-    }
-    return TraceReport(document)
+        found = weight_findings(subject, toward, outputs, pairs, progress)
+    return TraceReport(
+        records.Trace(
+            **describe_layer(subject),
+            **found,
+            seed=seed,
+            source=describe_source(subject.loaded),
+            reproduce=describe_run(command, seed),
+        )
+    )
 
 
 def describe_layer(subject: TracedLayer) -> dict[str, Any]:
-    """Return sizes of the model, names of the layer, and how exact its map is."""
-    config, tokenizer = subject.module.config, subject.tokenizer
+    """Return what a `records.Trace` says of the model and the layer, by field."""
+    config, tokenizer, module = subject.module.config, subject.tokenizer, subject.module
     return {
-        "model": {
-            "kind": type(subject.module).__name__,
-            "vocab_size": config.vocab_size,
-            "d_model": config.d_model,
-            "d_hidden": config.d_hidden,
-            "n_layer": config.n_layer,
-            "n_head": config.n_head,
-            "n_ctx": config.n_ctx,
-            "num_parameters": sum(weight.numel() for weight in subject.module.parameters()),
-            "dtype": str(subject.module.embed.weight.dtype).removeprefix("torch."),
-        },
-        "layer": {
-            "index": subject.index,
-            "name": f"blocks.{subject.index}.mlp",
-            "input": subject.hook("mlp_in"),
-            "output": subject.hook("mlp_out"),
-        },
+        "model": records.LanguageModel(
+            kind=type(module).__name__,
+            vocab_size=config.vocab_size,
+            d_model=config.d_model,
+            d_hidden=config.d_hidden,
+            n_layer=config.n_layer,
+            n_head=config.n_head,
+            n_ctx=config.n_ctx,
+            num_parameters=sum(weight.numel() for weight in module.parameters()),
+            dtype=str(module.embed.weight.dtype).removeprefix("torch."),
+        ),
+        "layer": records.LayerLocation(
+            index=subject.index,
+            name=f"blocks.{subject.index}.mlp",
+            input=subject.hook("mlp_in"),
+            output=subject.hook("mlp_out"),
+        ),
         "exactness": compare_with_module(subject),
         "tokens_carry_spaces": any(
             tokenizer.token(number).startswith(" ") for number in range(tokenizer.vocab_size)
@@ -179,7 +160,7 @@ def describe_layer(subject: TracedLayer) -> dict[str, Any]:
     }
 
 
-def compare_with_module(subject: TracedLayer) -> dict[str, Any]:
+def compare_with_module(subject: TracedLayer) -> records.MapError:
     """Return how far map and MLP are apart, on random inputs of root mean square 1."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(CHECKED_INPUTS, subject.f.sizes.d_in, generator=generator, dtype=torch.float64)
@@ -189,8 +170,81 @@ def compare_with_module(subject: TracedLayer) -> dict[str, Any]:
     with torch.no_grad():
         truth = mlp(x.to(dtype)).double()
         error = (subject.f(x) - truth).abs().max()
+    return records.MapError(float(error), float(truth.square().mean().sqrt()), CHECKED_INPUTS)
+
+
+def weight_findings(
+    layer: TracedLayer, toward: Sequence[str], outputs: int, pairs: int, progress: Progress
+) -> dict[str, Any]:
+    """Return what a `records.Trace` says of a layer without autoencoders, by field."""
     return {
-        "largest_error": float(error),
-        "scale": float(truth.square().mean().sqrt()),
-        "num_inputs": CHECKED_INPUTS,
+        "saes": (),
+        "ranking": (),
+        "num_outputs": layer.f.sizes.d_out,
+        "clusters": (),
+        "cluster_threshold": 1.0,
+        "contrasts": records.Contrasts(0, ()),
+        "correlations": None,
+        "circuits": (),
+        "input_latents": (),
+        "data": None,
+        "readings": direction_readings(layer, toward, outputs, pairs, progress),
     }
+
+
+def direction_readings(
+    layer: TracedLayer, toward: Sequence[str], outputs: int, pairs: int, progress: Progress
+) -> tuple[records.DirectionReading, ...]:
+    """Return output directions of the layer, read as tokens.
+
+    They are those that raise the logit of a token over the mean of all, or, if no token is named,
+    the leading singular directions of the layer's tensor.
+    """
+    outputs, pairs = check_count("outputs", outputs, 1), check_count("pairs", pairs, 1)
+    unembed, embed = layer.module.unembed.weight.detach(), layer.module.embed.weight.detach()
+    about: list[tuple[str, str, float | None, float | None]]
+    if toward:
+        rows = unembed[[token_id(layer, text) for text in toward]].double()
+        directions = rows - unembed.double().mean(dim=0)
+        about = [("token", text, None, None) for text in toward]
+    else:
+        found = hosvd(layer.f, min(outputs, layer.f.sizes.d_out))
+        directions = found.output_directions
+        total = float(hosvd(layer.f).singular_values.square().sum())
+        about = [
+            ("hosvd", "", value, value**2 / total if total else 0.0)
+            for value in found.singular_values.tolist()
+        ]
+    units = directions / torch.linalg.vector_norm(directions, dim=1, keepdim=True)
+    eigenpairs = eigendecompose_all(
+        layer.f,
+        units,
+        min(pairs, layer.f.sizes.d_in),
+        progress=lambda done, count: progress("eigenvectors", done, count),
+    )
+    name, readings = layer.tokenizer.token, []
+    for row, (said, direction) in enumerate(zip(about, units, strict=True)):
+        effect = output_tokens(direction, unembed, LISTED_TOKENS)
+        single = eigenpairs[row]
+        vectors = eigenvector_tokens(single, embed, LISTED_TOKENS)[: 2 * SHOWN_EIGENVECTORS]
+        readings.append(
+            records.DirectionReading(
+                *said,
+                output=token_ends(effect.promoted, effect.suppressed, name),
+                spectrum=traced_spectrum(single, vectors, None, row, name),
+            )
+        )
+    return tuple(readings)
+
+
+def token_id(layer: TracedLayer, text: str) -> int:
+    """Return the id of the one token that a text is."""
+    found = layer.tokenizer.encode(text)
+    known = len(found) == 1 and layer.tokenizer.token(found[0]).strip(" ") == text.strip(" ")
+    if not known:
+        pieces = ", ".join(repr(layer.tokenizer.token(number)) for number in found)
+        raise UsageError(
+            f"{text!r} is not one token of the model but {pieces or 'nothing'}: name one token, "
+            "with a space before it where its tokens carry spaces."
+        )
+    return found[0]

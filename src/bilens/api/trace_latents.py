@@ -1,28 +1,60 @@
-"""A layer read through the autoencoders around it: what is found, as JSON values."""
+"""A layer read through the autoencoders around it: ranking, circuits and contrasts of latents."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from bilens.api.trace_circuits import circuit_values, input_latent_values
-from bilens.api.trace_contrasts import contrast_values
-from bilens.api.trace_ranking import chosen_latents, ranking_values
-from bilens.api.trace_values import cluster_values, correlation_values
+import torch
+from torch import Tensor
+
+from bilens.algebra.interactions.direct_interactions import direct_interactions
+from bilens.api.trace_records import (
+    DRAWN_RANK,
+    causal_reading,
+    correlations,
+    interaction_entries,
+    known,
+    latent_groups,
+    latent_reading,
+    numbers,
+    rank_fits,
+    ranked_latents,
+    short,
+    token_ends,
+    traced_sae,
+    traced_spectrum,
+)
+from bilens.base.errors import UsageError
 from bilens.findings.subject import Progress
+from bilens.interp.behaviour import Change, causal_effect, contrast_change, eigen_change
+from bilens.interp.circuits import find_circuit
 from bilens.interp.clusters import cluster_latents
-from bilens.interp.layer_trace import trace_layer
-from bilens.interp.low_rank import low_rank_fit
-from bilens.interp.ranking import rank_latents
+from bilens.interp.contrasts import rank_contrasts
+from bilens.interp.latent_readings import eigenvector_tokens, output_tokens
+from bilens.interp.layer_trace import LayerTrace, only, trace_layer
+from bilens.interp.low_rank import LowRankFit, low_rank_fit
+from bilens.interp.ranking import Ranking, rank_latents
 from bilens.interp.traced_layer import (
+    LatentReader,
     TracedLayer,
     TracedSAE,
     TracedText,
     TraceOptions,
     read_text,
 )
+from bilens.records import trace as records
+from bilens.records.origin import TextOrigin
 from bilens.train.sae_metrics import measure_sae
 
 THRESHOLD = 0.5  # cosine above which output latents are grouped
+LISTED_TOKENS = 8  # at each end of a direction
+SHOWN_EIGENVECTORS = 2  # with their nearest latents and tokens
+LEAST_ACTIVE = 10  # tokens at which an output latent is active, to be drawn without being named
+DRAWN_POINTS = 400  # of the latent against its approximation
+LEAST_COMPARED = 50  # tokens at which an output latent is active, to be compared with others
+CONTRAST_BUDGET = 30_000_000_000  # operations: pairs of latents · d_model³
+LISTED_CONTRASTS, CHECKED_CONTRASTS = 15, 2
 
 
 def latent_findings(
@@ -32,20 +64,14 @@ def latent_findings(
     options: TraceOptions,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Return ranking, agreement, circuits and latents of a layer as JSON values.
-
-    Raises:
-        UsageError: If an output latent does not exist, or none is active.
-        MemoryLimitError: If the work would not fit.
-        NonFiniteError: If an activation is NaN or infinite.
-    """
+    """Return what a `records.Trace` says of the latents of a layer, by field."""
     before, behind = saes
     options.check_latents(behind)
-    metrics = []
-    for place, side in enumerate(saes):
-        progress("measuring autoencoders", place, len(saes))
-        sae = side.loaded.module
-        metrics.append(measure_sae(layer.module, sae, side.hook, text.blocks))  # type: ignore[arg-type]
+    measured = []
+    for index, side in enumerate(saes):
+        progress("measuring autoencoders", index, len(saes))
+        metrics = measure_sae(layer.module, side.stored, side.hook, text.blocks)
+        measured.append(traced_sae(side, metrics))
     reader = read_text(layer, before, behind, text, options)
     trace = trace_layer(
         reader.g,
@@ -57,49 +83,200 @@ def latent_findings(
     )
     progress("agreement on text", 0, 1)
     fit = low_rank_fit(
-        reader.g,
-        trace.eigenpairs,
-        reader.inputs,
-        reader.activations > 0,
-        reader.generator,
+        reader.g, trace.eigenpairs, reader.inputs, reader.activations > 0, reader.generator
     )
     ranking = rank_latents(trace, reader.inputs)
     clusters = cluster_latents(reader.g, threshold=THRESHOLD)
     chosen = chosen_latents(reader, ranking, fit)
     circuits = []
-    for place, latent in enumerate(chosen):
-        progress("circuits", place, len(chosen))
-        circuits.append(circuit_values(reader, trace, fit, ranking, latent))
+    for index, latent in enumerate(chosen):
+        progress("circuits", index, len(chosen))
+        circuits.append(circuit_of(reader, trace, fit, ranking, latent))
     progress("circuits", len(chosen), len(chosen))
     progress("contrasts", 0, 1)
-    contrasts = contrast_values(reader, ranking, fit)
-    named = sorted({feature for circuit in circuits for feature in circuit["features"]})
+    contrasts = contrasts_of(reader, ranking, fit)
+    named = sorted({feature for circuit in circuits for feature in circuit.features})
     return {
-        "saes": [
-            {
-                "hook": side.hook,
-                "path": side.loaded.source,
-                "weights_sha256": side.loaded.weights_sha256,
-                "num_latents": side.sae.num_latents,
-                "k": side.sae.k,
-                "sign": side.sae.sign,
-                "metrics": found.to_dict(),
-            }
-            for side, found in zip(saes, metrics, strict=True)
-        ],
-        "ranking": ranking_values(ranking, trace, fit, clusters, reader),
+        "saes": tuple(measured),
+        "ranking": ranked_latents(ranking, trace, fit, clusters, reader),
         "num_outputs": behind.sae.num_latents,
-        "clusters": cluster_values(clusters),
+        "clusters": latent_groups(clusters),
         "cluster_threshold": THRESHOLD,
         "contrasts": contrasts,
-        "correlations": correlation_values(fit),
-        "circuits": circuits,
-        "input_latents": [input_latent_values(reader, latent) for latent in named],
-        "readings": [],
-        "data": {
-            "name": text.name,
-            "source": text.source,
-            "num_tokens": text.blocks.numel(),
-            "sha256": text.sha256,
-        },
+        "correlations": correlations(fit),
+        "circuits": tuple(circuits),
+        "input_latents": tuple(input_latent(reader, latent) for latent in named),
+        "data": TextOrigin(text.name, text.source, text.blocks.numel(), text.sha256),
+        "readings": (),
     }
+
+
+def chosen_latents(reader: LatentReader, ranking: Ranking, fit: LowRankFit) -> list[int]:
+    """Return the output latents to draw: those that were named, or the first active ones."""
+    options = reader.options
+    if options.latents is not None:
+        return list(dict.fromkeys(options.latents))
+    alive = active_latents(ranking, fit, LEAST_ACTIVE)
+    if not alive:
+        raise UsageError(
+            f"no output latent is active at {LEAST_ACTIVE} of {len(reader.inputs)} tokens: read "
+            "more tokens, or name latents."
+        )
+    return alive[: options.outputs]
+
+
+def active_latents(ranking: Ranking, fit: LowRankFit, least: int) -> list[int]:
+    """Return the output latents that are active often enough, in the order of the ranking."""
+    order = [int(ranking.latents[index]) for index in ranking.order]
+    return [latent for latent in order if int(fit.num_active[latent]) >= least]
+
+
+def circuit_of(
+    reader: LatentReader, trace: LayerTrace, fit: LowRankFit, ranking: Ranking, latent: int
+) -> records.Circuit:
+    """Return one output latent, the input latents that build it, and whether it is a cause."""
+    pairs, module = trace.eigenpairs[latent], reader.layer.module
+    interactions = direct_interactions(
+        reader.g,
+        reader.dictionary,
+        unit(reader.g.sizes.d_out, latent)[None],
+        bias=reader.bias,
+        top=reader.options.top,
+    )[0]
+    found = find_circuit(
+        reader.g,
+        reader.dictionary,
+        latent,
+        pairs,
+        bias=reader.bias,
+        num_features=min(reader.options.features, reader.before.sae.num_latents),
+        activations=reader.z,
+    )
+    direction = reader.behind.sae.decoder[latent]
+    effect = output_tokens(direction, module.unembed.weight.detach(), LISTED_TOKENS)
+    tokens = token_ends(effect.promoted, effect.suppressed, reader.name)
+    output = latent_reading(reader.contexts(latent, reader.activations), tokens, reader.name)
+    embed = module.embed.weight.detach()
+    readings = eigenvector_tokens(pairs, embed, LISTED_TOKENS)[:SHOWN_EIGENVECTORS]
+    features: list[int] = found.features.tolist()
+    causal = causal_effect(
+        reader,
+        effect,
+        (latent, None),
+        lambda generator: eigen_change(pairs, reader.inputs, generator),
+    )
+    return records.Circuit(
+        latent=latent,
+        position=ranking.order.tolist().index(latent) + 1,
+        output=output,
+        spectrum=traced_spectrum(pairs, readings, trace.nearest, latent, reader.name),
+        self_interactions=interaction_entries(
+            interactions.self_interactions, float(interactions.self_share)
+        ),
+        cross_interactions=interaction_entries(
+            interactions.cross_interactions, float(interactions.cross_share)
+        ),
+        features=tuple(features),
+        matrix=tuple(map(numbers, found.matrix)),
+        linear=numbers(found.linear),
+        constant=found.constant,
+        projections=tuple(map(numbers, found.projections)),
+        share_of_norm=found.share_of_norm,
+        share_of_variance=known(found.share_of_variance),
+        correlation=known(found.correlation),
+        num_active=int(fit.num_active[latent]),
+        example=example(reader, output, features),
+        fits=rank_fits(fit, latent),
+        points=points(reader, trace, latent),
+        causal=causal_reading(causal, reader.name),
+    )
+
+
+def example(
+    reader: LatentReader, output: records.LatentReading, features: list[int]
+) -> tuple[float, ...]:
+    """Return the input latents of a circuit at the strongest context of its output latent."""
+    if not output.contexts:
+        return ()
+    first = output.contexts[0]
+    length = reader.text.blocks.shape[1] - 1
+    row = first.sequence * length + first.start + first.peak
+    return tuple(short(value) for value in reader.z[row, features].tolist())
+
+
+def points(reader: LatentReader, trace: LayerTrace, latent: int) -> records.Points:
+    """Return an output latent and its approximation at some tokens, half of them active ones."""
+    pairs = trace.eigenpairs[latent]
+    rank = min(DRAWN_RANK, len(pairs.eigenvalues))
+    active = reader.activations[:, latent] > 0
+    order = torch.randperm(len(active), generator=reader.generator)
+    on, off = order[active[order]], order[~active[order]]
+    half = DRAWN_POINTS // 2
+    rows = torch.cat([on[:half], off[: DRAWN_POINTS - min(len(on), half)]])
+    x = reader.inputs[rows]
+    truth = reader.g.form(unit(reader.g.sizes.d_out, latent))(x)
+    return records.Points(
+        rank,
+        tuple(short(value) for value in truth.tolist()),
+        tuple(short(value) for value in pairs.truncate(rank)(x).tolist()),
+        tuple(active[rows].tolist()),
+    )
+
+
+def unit(size: int, index: int) -> Tensor:
+    """Return the vector that is 1 at one index."""
+    vector = torch.zeros(size, dtype=torch.float64)
+    vector[index] = 1.0
+    return vector
+
+
+def input_latent(reader: LatentReader, latent: int) -> records.LatentReading:
+    """Return one input latent; its tokens are those whose embeddings it resembles."""
+    embed = reader.layer.module.embed.weight.detach()
+    found = output_tokens(reader.dictionary[:, latent], embed, LISTED_TOKENS)
+    tokens = token_ends(found.promoted, found.suppressed, reader.name)
+    return latent_reading(reader.contexts(latent, reader.z), tokens, reader.name)
+
+
+def contrasts_of(reader: LatentReader, ranking: Ranking, fit: LowRankFit) -> records.Contrasts:
+    """Return the pairs of output latents whose difference is most nearly one product.
+
+    Of many latents the first of the ranking are compared, as many as the budget allows.
+    """
+    most = max(2, math.isqrt(2 * CONTRAST_BUDGET // reader.g.sizes.d_in**3))
+    chosen = sorted(active_latents(ranking, fit, LEAST_COMPARED)[:most])
+    if len(chosen) < 2:
+        return records.Contrasts(len(chosen), ())
+    found = rank_contrasts(
+        only(reader.g, torch.tensor(chosen)),
+        reader.inputs,
+        reader.activations[:, chosen],
+        least_active=LEAST_COMPARED,
+    )
+    pairs = []
+    for row in range(min(LISTED_CONTRASTS, len(found.score))):
+        pair = chosen[int(found.first[row])], chosen[int(found.second[row])]
+        pairs.append(
+            records.Contrast(
+                *pair,
+                score=float(found.score[row]),
+                nonlinear_share=float(found.nonlinear_share[row]),
+                pair_share=float(found.pair_share[row]),
+                causal=contrast_check(reader, pair) if row < CHECKED_CONTRASTS else None,
+            )
+        )
+    return records.Contrasts(len(chosen), tuple(pairs))
+
+
+def contrast_check(reader: LatentReader, pair: tuple[int, int]) -> records.CausalReading:
+    """Return whether the product that decides between two output latents does so in the logits."""
+
+    def active(x: Tensor) -> Tensor:
+        z = reader.behind.sae.encode(reader.layer.f(x.double()))
+        return (z[..., list(pair)] > 0).any(dim=-1)
+
+    def change(generator: torch.Generator) -> Change:
+        read = (reader.inputs, reader.activations)
+        return contrast_change(reader.g, pair, *read, active, generator)
+
+    return causal_reading(causal_effect(reader, None, pair, change), reader.name)

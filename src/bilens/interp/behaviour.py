@@ -16,7 +16,6 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null import random_frame
 from bilens.interp.contrasts import opposed_directions, weighted_space
 from bilens.interp.interventions import (
-    CausalCheck,
     Edit,
     InputDirections,
     SignFlip,
@@ -29,6 +28,7 @@ from bilens.interp.interventions import (
 from bilens.interp.latent_readings import TokenEffect
 from bilens.interp.traced_layer import LatentReader
 from bilens.nn.transformer import BilinearTransformer
+from bilens.records.trace import CausalCheck
 
 MOST_POSITIONS = 200  # at which the latent is active, and as many at which it is not
 LEAST_POSITIONS = 10

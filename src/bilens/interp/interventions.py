@@ -12,6 +12,7 @@ from torch import Tensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_float_tensor
 from bilens.base.errors import ShapeError, UsageError
+from bilens.records.trace import CausalCheck, Interval
 
 Kind: TypeAlias = Literal["ablate", "steer", "exchange"]
 Edit: TypeAlias = Callable[[Tensor], Tensor]  # (..., in), what an MLP reads → what it reads instead
@@ -19,30 +20,6 @@ Where: TypeAlias = Callable[[Tensor], Tensor]  # (..., in) → (...) bool, which
 
 NUM_RESAMPLES = 2000
 LEVELS = (0.025, 0.975)
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A number with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class CausalCheck:
-    """What happens to a behaviour, in logits, when directions of a layer's input are changed."""
-
-    kind: Kind
-    num_directions: int
-    before: Interval
-    after: Interval
-    share: Interval  # ablate: removed, 1 − after / before; else created where it was not
-    random_share: Interval  # the same for random directions, over draws
-    num_random: int
-    loss_before: float | None  # nats per token of text away from the behaviour
-    loss_after: float | None
 
 
 @dataclass(frozen=True, eq=False)

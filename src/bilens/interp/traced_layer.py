@@ -53,6 +53,12 @@ class TracedSAE:
     sae: TopKSAE  # the same function in the units of the layer, in float64
     hook: str
 
+    @property
+    def stored(self) -> TopKSAE:
+        """The autoencoder as it was read, in units of its own."""
+        assert isinstance(self.loaded.module, TopKSAE), "checked by `sae_for_hook`"
+        return self.loaded.module
+
 
 @dataclass(frozen=True, eq=False)
 class TracedText:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -12,23 +12,18 @@ from torch import Tensor
 from bilens.algebra.interactions.listed_interactions import listed_interactions
 from bilens.algebra.interactions.record import ListedInteractions
 from bilens.algebra.rotation_null import random_frame
-from bilens.api.trace_values import known
+from bilens.api.trace_records import known
 from bilens.interp.contrasts import (
     contrast_directions,
     rank_contrasts,
     weighted_space,
 )
-from bilens.interp.interventions import (
-    Edit,
-    InputDirections,
-    Where,
-    ablation,
-    causal_check,
-)
+from bilens.interp.interventions import Edit, InputDirections, Where, ablation, causal_check
 from bilens.interp.latent_readings import output_tokens
 from bilens.interp.layer_trace import only, trace_layer
 from bilens.interp.ranking import rank_latents
 from bilens.interp.traced_layer import LatentReader
+from bilens.records.base import to_json
 from bilens.studies.negation_prompts import NegationPairs, TruthWords
 from bilens.studies.study import Record
 
@@ -288,7 +283,7 @@ def effects(
                 generator,
                 losses,
             )
-            checks[name] = asdict(check)
+            checks[name] = to_json(check)
     return {
         "num_directions": size,
         "moved": touched,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -29,20 +28,15 @@ from bilens.interp.contrasts import (
     rank_contrasts,
     weighted_space,
 )
-from bilens.interp.interventions import (
-    CausalCheck,
-    InputDirections,
-    Where,
-    ablation,
-    causal_check,
-    steering,
-)
+from bilens.interp.interventions import InputDirections, Where, ablation, causal_check, steering
 from bilens.interp.latent_readings import output_tokens
 from bilens.interp.layer_trace import latent_map
 from bilens.interp.traced_layer import TracedLayer, open_layer
 from bilens.io.autoencoders import sae_for_hook
 from bilens.io.load import load
 from bilens.nn.topk_sae import TopKSAE
+from bilens.records.base import to_json
+from bilens.records.trace import CausalCheck
 from bilens.studies.negation_candidates import KEPT_SHARE, MOST_DIRECTIONS, fewest
 from bilens.studies.negation_prompts import NegationPrompts
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
@@ -246,7 +240,7 @@ def measure_circuit(model: Path, sae_folder: Path, seed: int) -> Record:
         "latents": latents,
         "promoted": [promoted(sae, layer, latent) for latent in latents],
         "eigenvalues": directions.eigenvalues.tolist(),
-        "checks": [asdict(check) for check in checks],
+        "checks": [to_json(check) for check in checks],
     }
 
 

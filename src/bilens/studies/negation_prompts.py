@@ -15,13 +15,9 @@ from torch.nn import functional
 from bilens.base.errors import UsageError
 from bilens.data.story_grammar import FEELINGS, StoryGrammar
 from bilens.data.tokenizer import Tokenizer
-from bilens.interp.interventions import (
-    NUM_RESAMPLES,
-    Edit,
-    Interval,
-    interval,
-)
+from bilens.interp.interventions import NUM_RESAMPLES, Edit, interval
 from bilens.nn.transformer import BilinearTransformer
+from bilens.records.trace import Interval
 
 NEGATORS = ("not", "never", "no", "didn't", "don't", "couldn't", "wasn't", "can't", "isn't")
 SENTIMENT = {

@@ -9,13 +9,13 @@ negation by words that took no part in the ranking.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import partial
 
 import torch
 
 from bilens.api.train import train_sae
 from bilens.interp.traced_layer import TracedText, TraceOptions, open_layer, open_sae, read_text
+from bilens.records.base import to_json
 from bilens.studies.negation_candidates import (
     CHECKED_PAIRS,
     KEPT_SHARE,
@@ -82,8 +82,8 @@ def measure_behaviour(options: StudyOptions, context: CellContext) -> Record:
 
     def both(rows: torch.Tensor, moved: torch.Tensor) -> Record:
         return {
-            "flip": asdict(over_words(rows, generator)),
-            "shift": asdict(over_words(moved, generator)),
+            "flip": to_json(over_words(rows, generator)),
+            "shift": to_json(over_words(moved, generator)),
         }
 
     return {
@@ -121,8 +121,8 @@ def measure_mlps(options: StudyOptions, context: CellContext) -> Record:
         blocks.append(
             {
                 "block": index,
-                "flip": asdict(over_words(flip, generator)),
-                "shift": asdict(over_words(shift, generator)),
+                "flip": to_json(over_words(flip, generator)),
+                "shift": to_json(over_words(shift, generator)),
             }
         )
     return {"blocks": blocks}
@@ -135,7 +135,7 @@ def margins(behaviour: Record) -> Record:
     own = torch.cat([leaning[:, :half], -leaning[:, half:]], dim=1).mean(dim=0)
     generator = torch.Generator().manual_seed(0)
     return {
-        name: asdict(over_words(own[:, side], generator))
+        name: to_json(over_words(own[:, side], generator))
         for side, name in enumerate(("plain", "negated"))
     }
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
-from bilens.api.trace_ranking import LEAST_ACTIVE
+from bilens.api.trace_latents import LEAST_ACTIVE
 from bilens.api.train import train_sae
 from bilens.base.errors import NumericalError, UsageError
 from bilens.interp.layer_trace import latent_map, only

@@ -1,0 +1,258 @@
+"""What tracing finds as records: numbers of tensors, and tokens as texts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.eigen.decomposition import EigenDecomposition
+from bilens.algebra.interactions.record import MULTIPLICITY, Interactions
+from bilens.interp.behaviour import CausalEffect
+from bilens.interp.clusters import Clusters
+from bilens.interp.latent_readings import EigenvectorTokens, LatentContexts, TokenScore
+from bilens.interp.layer_trace import LayerTrace, NearestLatents
+from bilens.interp.low_rank import LowRankFit
+from bilens.interp.ranking import Ranking
+from bilens.interp.traced_layer import LatentReader, TracedSAE
+from bilens.records import trace as records
+from bilens.train.sae_metrics import SAEMetrics
+
+LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
+BINS = 40  # of the distribution of correlations, from -1 to 1
+DIGITS = 6  # significant, of what is one of many numbers in a list
+DRAWN_RANK = 2  # eigenpairs of an approximation, the paper's choice
+
+Naming = Callable[[int], str]  # a token by its id
+
+
+def short(value: float) -> float:
+    """Return a number with few digits, so that long lists stay small."""
+    return float(f"{value:.{DIGITS}g}")
+
+
+def known(value: float | None) -> float | None:
+    """Return a number; None for NaN, which is no number of JSON."""
+    return None if value is None or math.isnan(value) else value
+
+
+def numbers(tensor: Tensor) -> tuple[float, ...]:
+    return tuple(tensor.tolist())
+
+
+def token_ends(
+    high: Sequence[TokenScore], low: Sequence[TokenScore], name: Naming
+) -> records.TokenEnds:
+    """Return the tokens at both ends of a direction."""
+
+    def values(scores: Sequence[TokenScore]) -> tuple[records.TokenValue, ...]:
+        return tuple(
+            records.TokenValue(score.token, name(score.token), short(score.value))
+            for score in scores
+        )
+
+    return records.TokenEnds(values(high), values(low))
+
+
+def latent_reading(
+    contexts: LatentContexts, tokens: records.TokenEnds, name: Naming
+) -> records.LatentReading:
+    """Return one latent: where it is active, and its tokens."""
+    return records.LatentReading(
+        contexts.latent,
+        contexts.density,
+        short(contexts.largest),
+        tuple(
+            records.ActiveContext(
+                context.sequence,
+                context.start,
+                context.peak,
+                tuple(name(token) for token in context.tokens),
+                tuple(short(value) for value in context.activations),
+            )
+            for context in contexts.contexts
+        ),
+        tokens,
+    )
+
+
+def causal_reading(effect: CausalEffect, name: Naming) -> records.CausalReading:
+    """Return whether directions cause what goes with a latent."""
+    if not effect.checks:
+        return records.CausalReading(None, ())
+    high, low = (tuple(name(token) for token in end) for end in (effect.high, effect.low))
+    return records.CausalReading(records.Behaviour(high, low), effect.checks)
+
+
+def traced_spectrum(
+    pairs: EigenDecomposition,
+    readings: Sequence[EigenvectorTokens],
+    nearest: NearestLatents | None,
+    row: int,
+    name: Naming,
+) -> records.TracedSpectrum:
+    """Return the eigenvalues of one form, and how its leading eigenvectors are read.
+
+    `row` is that of the form in `nearest`, which is None where there is no dictionary.
+    """
+    return records.TracedSpectrum(
+        eigenvalues=numbers(pairs.eigenvalues),
+        num_eigenvalues=pairs.eigenvectors.shape[-1],
+        norm=float(pairs.norm),
+        explained=float(pairs.explained),
+        rounding_bound=float(pairs.rounding_bound),
+        complete=bool(pairs.complete),
+        eigenvectors=tuple(
+            records.ReadEigenvector(
+                reading.eigenvalue,
+                () if nearest is None else near_latents(nearest, row, index),
+                token_ends(reading.positive, reading.negative, name),
+            )
+            for index, reading in enumerate(readings)
+        ),
+    )
+
+
+def near_latents(nearest: NearestLatents, row: int, index: int) -> tuple[records.NearLatent, ...]:
+    """Return the input latents closest to one eigenvector."""
+    parts = (nearest.latents, nearest.cosines, nearest.projections)
+    return tuple(
+        records.NearLatent(latent, short(cosine), short(projection))
+        for latent, cosine, projection in zip(
+            *(part[row, index].tolist() for part in parts), strict=True
+        )
+    )
+
+
+def interaction_entries(found: Interactions, share: float) -> records.InteractionEntries:
+    """Return the largest interactions of one kind for one output, and the distribution of all."""
+    histogram, moments = found.histogram, found.moments
+    times = MULTIPLICITY[found.kind]
+    return records.InteractionEntries(
+        entries=tuple(
+            records.InteractionEntry(first, second, value, times * value)
+            for first, second, value in zip(
+                found.first.tolist(), found.second.tolist(), found.values.tolist(), strict=True
+            )
+        ),
+        count=int(moments.count),
+        mean=float(moments.mean),
+        standard_deviation=float(moments.std),
+        listed_share=share,
+        edges=tuple(short(edge) for edge in histogram.edges.tolist()),
+        counts=tuple(histogram.counts.tolist()),
+        below=int(histogram.below),
+        above=int(histogram.above),
+    )
+
+
+def rank_fits(fit: LowRankFit, row: int) -> tuple[records.RankFit, ...]:
+    """Return how well k eigenpairs predict one output latent, for each k."""
+
+    def value(column: Tensor, index: int) -> float | None:
+        return known(float(column[row, index]))
+
+    return tuple(
+        records.RankFit(
+            rank=rank,
+            correlation=value(fit.correlation, index),
+            correlation_active=value(fit.correlation_active, index),
+            r_squared=value(fit.r_squared, index),
+            r_squared_active=value(fit.r_squared_active, index),
+            slope=value(fit.slope, index),
+            intercept=value(fit.intercept, index),
+            null_correlation=value(fit.null_correlation, index),
+            null_correlation_active=value(fit.null_correlation_active, index),
+            null_edge_active=value(fit.null_edge_active, index),
+        )
+        for index, rank in enumerate(fit.ranks.tolist())
+    )
+
+
+def correlations(fit: LowRankFit) -> records.Correlations:
+    """Return the distribution over output latents of the correlations, for each k."""
+    edges = torch.linspace(-1.0, 1.0, BINS + 1, dtype=torch.float64)
+    return records.Correlations(
+        num_latents=len(fit.latents),
+        num_latents_active=int((~fit.correlation_active[:, 0].isnan()).sum()),
+        num_random=fit.num_random,
+        edges=numbers(edges),
+        ranks=tuple(
+            records.RankCorrelations(
+                rank=rank,
+                all=distribution(fit.correlation[:, index], edges),
+                active=distribution(fit.correlation_active[:, index], edges),
+                null=distribution(fit.null_correlation[:, index], edges),
+                null_active=distribution(fit.null_correlation_active[:, index], edges),
+            )
+            for index, rank in enumerate(fit.ranks.tolist())
+        ),
+    )
+
+
+def distribution(values: Tensor, edges: Tensor) -> records.Distribution:
+    """Return quantiles and a histogram of the values that are numbers."""
+    found = values[~values.isnan()].double().cpu().clamp(float(edges[0]), float(edges[-1]))
+    if len(found) == 0:
+        return records.Distribution((), (), (0,) * (len(edges) - 1))
+    quantiles = found.quantile(torch.tensor(LEVELS, dtype=torch.float64))
+    counts = torch.histogram(found, edges).hist
+    return records.Distribution(
+        LEVELS, numbers(quantiles), tuple(int(count) for count in counts.tolist())
+    )
+
+
+def ranked_latents(
+    ranking: Ranking, trace: LayerTrace, fit: LowRankFit, clusters: Clusters, reader: LatentReader
+) -> tuple[records.RankedLatent, ...]:
+    """Return all output latents by falling score."""
+    values = trace.eigenpairs.eigenvalues
+    rank = torch.arange(values.shape[1]) < DRAWN_RANK
+    norm = trace.eigenpairs.norm.clamp(min=torch.finfo(torch.float64).tiny)
+    two = (values[:, rank] / norm[:, None]).square().sum(dim=1)
+    column = int((fit.ranks - DRAWN_RANK).abs().argmin())
+    density = (reader.activations > 0).double().mean(dim=0)
+    peaks = reader.text.blocks[:, 1:].flatten()[reader.activations.argmax(dim=0)]
+    return tuple(
+        records.RankedLatent(
+            latent=int(ranking.latents[row]),
+            score=float(ranking.score[row]),
+            pair_share=float(ranking.pair_share[row]),
+            sign_contrast=float(ranking.sign_contrast[row]),
+            interaction_share=float(ranking.interaction_share[row]),
+            positive=short(float(values[row].max().clamp(min=0))),
+            negative=short(float(values[row].min().clamp(max=0))),
+            explained_by_two=short(float(two[row])),
+            correlation_active=known(float(fit.correlation_active[row, column])),
+            density=float(density[row]),
+            peak=reader.name(int(peaks[row])) if density[row] > 0 else None,
+            cluster=int(clusters.labels[row]),
+        )
+        for row in ranking.order.tolist()
+    )
+
+
+def latent_groups(clusters: Clusters) -> tuple[tuple[int, ...], ...]:
+    """Return the groups of more than one output latent."""
+    return tuple(
+        tuple(int(clusters.latents[index]) for index in group)
+        for group in clusters.members
+        if len(group) > 1
+    )
+
+
+def traced_sae(side: TracedSAE, found: SAEMetrics) -> records.TracedSAE:
+    """Return an autoencoder, and how well it stands for what it reads."""
+    values = found.to_dict()
+    del values["hook"]
+    return records.TracedSAE(
+        side.hook,
+        side.loaded.source,
+        side.loaded.weights_sha256,
+        side.sae.num_latents,
+        side.sae.k,
+        side.sae.sign,
+        records.SAEMetrics(**values),
+    )
