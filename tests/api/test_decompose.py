@@ -16,9 +16,8 @@ from torch import Tensor
 import tiny
 from bilens.algebra.rotation_null import rotation_null
 from bilens.api.audit import audit
-from bilens.api.decompose import decompose
-from bilens.api.decomposition_request import Request
-from bilens.api.layer_job import prepare
+from bilens.api.decompose import decompose, prepare
+from bilens.api.layer_reading import Request
 from bilens.base.errors import MemoryLimitError, NotQuadraticError, UsageError
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearMLP
@@ -233,8 +232,8 @@ def test_the_memory_of_the_level_of_chance_counts() -> None:
 
 MANY = """
 from bilens.api.decompose import decompose
-from bilens.api.decomposition_request import Request
-from bilens.api.layer_job import plan_layers
+from bilens.api.layer_reading import Request
+from bilens.api.decompose import plan_layers
 import tiny
 from bilens.nn import BilinearClassifier
 model = tiny.loaded(BilinearClassifier(32, 16, {classes}, bias=True, residual=True))

@@ -20,11 +20,9 @@ from safetensors import safe_open
 
 import tiny
 from bilens.api import decomposition_folder
-from bilens.api.decompose import decompose, run_job
+from bilens.api.decompose import LayerJob, decompose, prepare, run_job
 from bilens.api.decomposition_folder import decompose_layers
-from bilens.api.decomposition_request import Request
-from bilens.api.input_moments import moments_of
-from bilens.api.layer_job import LayerJob, prepare
+from bilens.api.layer_reading import Request, moments_of
 from bilens.base.atomic import write_files
 from bilens.base.errors import InterruptedRunError, OutputExistsError, UsageError
 

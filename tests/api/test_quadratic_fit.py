@@ -2,10 +2,15 @@
 
 Broken once: a sequence of layers run from the last to the first; its R² was another. The check of
 every parameter left out stayed green, until a classifier of ours with a NaN was added.
+Broken once: data not run through the layers below; the second layer was fitted under the inputs.
+Broken once: the refusal raised again as it was; no reader offered the closest map.
 """
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +20,23 @@ from torch import nn
 
 import bilens as bl
 import tiny
-from bilens.base.errors import NonFiniteError, ShapeError, UsageError
+from bilens.api import quadratic_fit as fitting
+from bilens.api.convert import convert_model
+from bilens.api.decompose import decompose, plan_layers
+from bilens.api.explain import explain_image
+from bilens.api.layer_reading import Request
+from bilens.api.quadratic_fit import finite, fit_layers_of, offering_a_fit
+from bilens.base.errors import (
+    BilensError,
+    NonFiniteError,
+    NotQuadraticError,
+    ShapeError,
+    UsageError,
+)
+from bilens.io.load import LoadedModel
+from bilens.nn import BilinearClassifier
+from bilens.records.base import to_json
+from bilens.report.terminal_readings import decomposition_lines
 from builders import randn
 
 
@@ -126,3 +147,182 @@ def test_bad_input_is_refused(name: str) -> None:
     subject, options, error, words = BAD[name]
     with pytest.raises(error, match=words):
         bl.quadratic_fit(subject, **options)
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 6), nn.SiLU(), nn.Linear(6, 2)
+    ).double()
+
+
+def test_data_run_through_the_layers_below() -> None:
+    module, data = network(), randn(300, 5) + 1
+    document = to_json(fit_layers_of(bl.from_module(module), data, samples=200, command="test"))
+    json.dumps(document, allow_nan=False)
+    assert [fit["name"] for fit in document["fits"]] == ["model", "0", "2"]
+    with torch.no_grad():
+        reached = module[:2](data)
+        y = module(data)
+    last = document["fits"][2]
+    fit = bl.quadratic_fit(bl.from_module(module).layers["2"], data=reached, samples=200)
+    assert fit.on_data is not None
+    assert last["on_data"]["quadratic"]["value"] == pytest.approx(fit.on_data.quadratic.overall)
+    assert last["on_data"]["rows"] == 300
+    assert last["activation"] == "silu"
+    rest = y - bl.quadratic_fit(module, data=data, samples=200).quadratic_map(data)
+    overall = 1 - float(rest.square().sum() / (y - y.mean(dim=0)).square().sum())
+    assert document["fits"][0]["on_data"]["quadratic"]["value"] == pytest.approx(overall)
+
+
+def test_without_data_each_input_is_standard_normal() -> None:
+    model = tiny.loaded(tiny.classifier(gate="gelu", n_layers=2))
+    fits = fit_layers_of(model, samples=200).fits
+    assert [fit.name for fit in fits] == ["model", "layers.0", "layers.1"]
+    assert {fit.assumed_input for fit in fits} == {"a standard normal input"}
+    assert all(fit.on_data is None and fit.least_squares is None for fit in fits)
+    (one,) = fit_layers_of(model, layers=["layers.1"], samples=200).fits
+    assert one == fits[2]
+
+
+class Parallel(nn.Module):
+    """Two MLPs that are not one behind the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 4))
+        self.b = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 4))
+        self.norm = nn.LayerNorm(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.b(self.norm(self.a(x)))
+        return y
+
+
+BAD_CALLS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
+    "a layer": ({"layers": ["c"]}, UsageError, "has the layers a, b; got 'c'"),
+    "data of both": ({"data": randn(9, 4)}, UsageError, "2 layers that are not one behind"),
+    "another width": ({"data": randn(9, 3), "layers": ["a"]}, ShapeError, "reads 4 inputs"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CALLS)
+def test_what_does_not_fit_is_refused(name: str) -> None:
+    options, error, words = BAD_CALLS[name]
+    with pytest.raises(error, match=words):
+        fit_layers_of(bl.from_module(Parallel()), **{"data": None, **options})
+
+
+def test_data_of_one_layer_that_is_named_are_its_own() -> None:
+    model, data = bl.from_module(Parallel()), randn(50, 4)
+    (fit,) = fit_layers_of(model, data, layers=["b"], samples=200).fits
+    assert fit.on_data is not None
+    assert fit.on_data.rows == 50
+
+
+def test_a_number_that_is_none_is_null() -> None:
+    assert (finite(1.5), finite(-math.inf)) == (1.5, None)
+
+
+DATA = tiny.images()
+READERS: dict[str, Callable[[LoadedModel], object]] = {
+    "certify": bl.certify_model,
+    "explain": lambda model: explain_image(model, DATA, [0]),
+    "attack": lambda model: bl.attack_model(model, DATA),
+}
+OFFER = r"The closest quadratic map under a standard normal input has R² = -?\d\.\d{3} ± 0\.\d{3}"
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_every_refusal_offers_the_closest_map(name: str) -> None:
+    for options in ({"gate": "silu"}, {"n_layers": 2}):
+        model = tiny.loaded(tiny.classifier(**options))  # type: ignore[arg-type]
+        with pytest.raises(NotQuadraticError, match=OFFER) as caught:
+            READERS[name](model)
+        text = str(caught.value)
+        assert "bl.quadratic_fit(model)" in text
+        assert "nothing is proven of the model by it" in text
+        assert "\n" not in text
+        assert caught.value.exit_code == 3
+
+
+def test_decomposing_a_gated_layer_offers_the_layer() -> None:
+    model = tiny.loaded(tiny.classifier(gate="silu"))
+    with pytest.raises(NotQuadraticError, match=rf"gate 'silu'.*{OFFER}") as caught:
+        decompose(model)
+    assert "bl.quadratic_fit(model.layers['layers.0'])" in str(caught.value)
+
+
+def nearly_quadratic() -> LoadedModel:
+    """A gated classifier whose gates hardly leave the range in which SiLU is a parabola."""
+    model = tiny.classifier(gate="silu")
+    with torch.no_grad():
+        model.layers[0].left.weight.mul_(0.01)
+    return tiny.loaded(model)
+
+
+def test_a_gated_layer_that_is_nearly_quadratic_is_read_through_its_closest_map() -> None:
+    model = nearly_quadratic()
+    record = decompose(model, Request(reading="raw", outputs="1")).record
+    view, said = model.layers["layers.0"], record.approximation
+    assert view.fit is not None
+    assert said is not None
+    assert (said.activation, said.r_squared) == ("silu", view.fit.r_squared.quadratic.overall)
+    assert said.r_squared > said.threshold == 0.9
+    expected = torch.linalg.eigvalsh(view.quadratic_map.form(torch.eye(3)[1].double()).dense())
+    assert record.outputs[0].pairs[0].eigenvalue == pytest.approx(
+        float(expected[expected.abs().argmax()])
+    )
+    (line,) = decomposition_lines(record)
+    assert line.startswith(f"layers.0: R² = {said.r_squared:.3f} ± ")
+    (plan,) = plan_layers(model, Request())
+    assert plan.approximation == record.approximation
+
+
+def test_what_is_exact_says_nothing_of_an_approximation() -> None:
+    record = decompose(tiny.loaded(tiny.classifier()), Request(top=1)).record
+    assert record.approximation is None
+    assert decomposition_lines(record) == []
+
+
+LAYERS_ALONE = LoadedModel(None, "a/folder", "", views=nearly_quadratic().layers)
+WHOLE_MODELS: dict[str, Callable[[LoadedModel], object]] = {
+    **READERS,
+    "convert": lambda model: convert_model(model, "bilens", Path("somewhere")),
+    "trace": lambda model: bl.trace(model, 0),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE_MODELS)
+def test_what_runs_a_whole_model_says_what_to_do_with_layers_alone(name: str) -> None:
+    with pytest.raises(UsageError, match=r"runs a whole model, and of a/folder .* layers alone"):
+        WHOLE_MODELS[name](LAYERS_ALONE)
+    assert decompose(LAYERS_ALONE, Request(top=1)).record.layer == "layers.0"
+
+
+def refused(model: BilinearClassifier) -> str:
+    """What a refusal of a reading of a model says."""
+    with pytest.raises(NotQuadraticError) as caught, offering_a_fit(model):
+        raise NotQuadraticError("No.")
+    return str(caught.value)
+
+
+def test_the_number_is_that_of_the_fit_and_its_threshold_is_said() -> None:
+    model = tiny.classifier(gate="silu")
+    fit = bl.quadratic_fit(model, samples=fitting.OFFER_SAMPLES)
+    assert f"R² = {fit.r_squared.quadratic.overall:.3f}" in refused(model)
+    assert ("below the 0.9" in refused(model)) is not fit.usable
+    assert "below the 0.9" in refused(tiny.classifier(n_layers=3))
+
+
+def test_without_a_fit_the_refusal_stands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise BilensError
+
+    monkeypatch.setattr(fitting, "quadratic_fit", fails)
+    assert refused(tiny.classifier(gate="relu")) == "No."
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(ZeroDivisionError), offering_a_fit(tiny.classifier()):
+        raise ZeroDivisionError

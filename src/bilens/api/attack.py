@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from bilens.api.approximate_reading import offering_a_fit
-from bilens.api.given_model import given_model
-from bilens.api.output_selection import LayerOutputs, output_index
+from bilens.api.given import given_model
+from bilens.api.layer_reading import LayerOutputs, output_index
 from bilens.api.provenance import origin_of
+from bilens.api.quadratic_fit import offering_a_fit
 from bilens.base.errors import UsageError
 from bilens.data.images import ImageDataset
 from bilens.findings.attacks.attack import attack_classifier
@@ -102,11 +102,7 @@ def attack_model(
 
 
 def class_index(loaded: LoadedModel | None, value: int | str | None) -> int | None:
-    """Return the index of a class from its index or, of a loaded model, its name.
-
-    Raises:
-        UsageError: If a text names no class.
-    """
+    """Return the index of a class from its index or, of a loaded model, its name."""
     if not isinstance(value, str):
         return value
     if loaded is None:

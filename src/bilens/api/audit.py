@@ -9,12 +9,16 @@ from msgspec.structs import replace
 from torch import Tensor, nn
 
 from bilens.algebra.approximation.quadratic_fit import THRESHOLD
-from bilens.api.comparison import baseline_source, with_conditions
-from bilens.api.given_model import given_model
-from bilens.api.layer_audit import audit_model_layers, is_one_exact_layer
-from bilens.api.layer_subjects import layer_subjects
+from bilens.api.audit_layers import (
+    audit_model_layers,
+    baseline_source,
+    is_one_exact_layer,
+    layer_subjects,
+    with_conditions,
+)
+from bilens.api.audit_table import audit_table, has_columns, in_units_of
+from bilens.api.given import given_model
 from bilens.api.provenance import describe_data, origin_of
-from bilens.api.table_audit import audit_table, has_columns, in_units_of
 from bilens.base.errors import UsageError
 from bilens.data.images import ImageDataset
 from bilens.findings.audit import audit_classifier
@@ -123,11 +127,7 @@ def audit(
 
 
 def readable(model: object) -> LoadedModel | nn.Module:
-    """Return a model as it can be read; an MLP of scikit-learn as its layers.
-
-    Raises:
-        UsageError: If it is something else.
-    """
+    """Return a model as it can be read; an MLP of scikit-learn as its layers."""
     if isinstance(model, LoadedModel | nn.Module):
         return model
     if hasattr(model, "get_params"):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from bilens.api.approximate_reading import offering_a_fit
 from bilens.api.audit import labelled
-from bilens.api.given_model import given_model
+from bilens.api.given import given_model
 from bilens.api.provenance import origin_of
+from bilens.api.quadratic_fit import offering_a_fit
 from bilens.data.images import ImageDataset
 from bilens.findings.guarantees.certificate import certify_classifier
 from bilens.findings.guarantees.guarantees import SAMPLES

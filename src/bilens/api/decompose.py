@@ -1,4 +1,4 @@
-"""Taking the outputs of a layer of a loaded model apart."""
+"""Taking the outputs of a layer of a loaded model apart: the plan, and the work."""
 
 from __future__ import annotations
 
@@ -11,15 +11,135 @@ import torch
 from bilens.algebra.concentration import effective_rank
 from bilens.algebra.directions import outputs_of
 from bilens.algebra.eigen.decomposition import EigenDecomposition, select
-from bilens.algebra.eigen.eigendecompose import eigendecompose_all
-from bilens.api.decomposition_request import Request
-from bilens.api.input_moments import InputMoments
-from bilens.api.layer_job import LayerJob, prepare
+from bilens.algebra.eigen.eigendecompose import eigendecompose_all, plan_eigendecomposition
+from bilens.algebra.eigen.plan import EigenPlan
+from bilens.algebra.rotation_null import CHUNK_BYTES, solved_width
+from bilens.api.layer_reading import (
+    InputMoments,
+    LayerMap,
+    LayerOutputs,
+    OutputReading,
+    Request,
+    choose_layer,
+    layer_map,
+    read_outputs,
+)
+from bilens.base.errors import MemoryLimitError
+from bilens.base.memory import MEMORY_LIMIT_VARIABLE, readable
 from bilens.findings.decomposition import summarise_spectra
-from bilens.findings.rank_chance import rank_chances
+from bilens.findings.rank_chance import null_estimate, rank_chances
 from bilens.io.load import LoadedModel
-from bilens.records.decomposition import LayerDecomposition
+from bilens.records.decomposition import LayerDecomposition, LayerPlan
 from bilens.records.verdict import NullInterval
+
+WHOLE_WIDTH, WHOLE_OUTPUTS = 1024, 128  # the largest that "auto" reads whole
+WHOLE_WORK = 3e11  # outputs · width³, with the rotations: a minute by the costs of the eigensolver
+
+
+@dataclass(frozen=True, eq=False)
+class LayerJob:
+    """What will be done for one layer."""
+
+    request: Request
+    outputs: LayerOutputs
+    read: OutputReading
+    layer: LayerMap
+    whole: bool
+    null_samples: int
+    plan: EigenPlan
+    peak_bytes: int
+
+    @property
+    def num_pairs(self) -> int | None:
+        """How many pairs of each form are computed; None for all of them."""
+        return None if self.whole else min(self.request.top, self.layer.f.sizes.d_in)
+
+    @property
+    def map_bytes(self) -> int:
+        """Memory of the map."""
+        f = self.layer.f
+        parts = (f.tensor.down, f.tensor.left, f.tensor.right, f.linear)
+        return sum(part.nbytes for part in parts if part is not None)
+
+    def plan_record(self) -> LayerPlan:
+        """Return the plan: sizes, method, memory in bytes, and why."""
+        sizes, plan = self.layer.f.sizes, self.plan
+        return LayerPlan(
+            layer=self.outputs.layer,
+            basis=self.request.basis,
+            output_kind=self.outputs.kind,
+            reading=self.read.reading,
+            d_in=sizes.d_in,
+            d_hidden=sizes.d_hidden,
+            num_outputs=len(self.read.names),
+            num_pairs=sizes.d_in if self.num_pairs is None else self.num_pairs,
+            spectrum="whole" if self.whole else "top",
+            null_samples=self.null_samples,
+            method=plan.method,
+            precision=plan.precision,
+            batch=plan.batch,
+            peak_bytes=self.peak_bytes,
+            limit_bytes=plan.limit_bytes,
+            reason=plan.reason,
+            approximation=self.layer.approximation,
+        )
+
+
+def plan_layers(
+    model: LoadedModel,
+    request: Request,
+    *,
+    layers: Sequence[str] = (),
+    inputs: InputMoments | None = None,
+    memory_limit: int | str | None = None,
+) -> list[LayerPlan]:
+    """Return what would be done for each layer of a model, without doing it."""
+    return [
+        prepare(model, request, name, inputs, memory_limit).plan_record()
+        for name in (layers or model.layers)
+    ]
+
+
+def prepare(
+    model: LoadedModel,
+    request: Request,
+    layer: str | None = None,
+    inputs: InputMoments | None = None,
+    memory_limit: int | str | None = None,
+) -> LayerJob:
+    """Return what a request means for one layer."""
+    name = choose_layer(model, layer)
+    outputs = LayerOutputs.of(model, name)
+    read = read_outputs(outputs, request)
+    mapped = layer_map(model, name, request.basis, inputs)
+    num, d_in = len(read.names), mapped.f.sizes.d_in
+    null = null_estimate(mapped.behind, mapped.embedding, num, request.null_samples)
+    d_before = d_in if mapped.embedding is None else mapped.embedding.shape[1]
+    width = solved_width(mapped.behind.sizes, d_before)
+    work = num * (d_in**3 + request.null_samples * width**3)
+    small = d_in <= WHOLE_WIDTH and num <= WHOLE_OUTPUTS and work <= WHOLE_WORK
+    whole = request.spectrum == "whole" or (request.spectrum == "auto" and small)
+    plan = plan_eigendecomposition(
+        read.of(mapped.f),
+        None,
+        None if whole else min(request.top, d_in),
+        request.method,
+        precision=request.precision,
+        memory_limit=memory_limit,
+    )
+    samples = request.null_samples if whole else 0
+    peak = plan.peak_bytes
+    if samples:
+        least = null.fixed + null.each
+        if least > plan.limit_bytes:
+            raise MemoryLimitError(
+                f"the level of chance of {num} effective ranks needs at least {readable(least)} "
+                f"beside the map, the limit is {readable(plan.limit_bytes)}: allow more with "
+                f"memory_limit or {MEMORY_LIMIT_VARIABLE}, or leave it out with --null-samples 0."
+            )
+        peak = max(peak, min(null.peak(num, CHUNK_BYTES), plan.limit_bytes))
+    return LayerJob(request, outputs, read, mapped, whole, samples, plan, peak)
+
 
 Progress = Callable[[str, int, int], None]
 
@@ -45,22 +165,7 @@ def decompose(
     memory_limit: int | str | None = None,
     progress: Progress = silent,
 ) -> Decomposition:
-    """Take the outputs of one layer apart.
-
-    Args:
-        model: what `bl.load` returned.
-        request: what is wanted; None for the five leading pairs of every output.
-        layer: its name; None where the model has one layer.
-        inputs: for the basis "whitened".
-        memory_limit: as in `eigendecompose_all`.
-        progress: as in `run_job`.
-
-    Raises:
-        UsageError: If there is no such layer, output, basis or reading, or a reading of classes is
-            asked of neurons.
-        NotQuadraticError: If the layer is not quadratic and the closest map explains too little.
-        MemoryLimitError: If no method, or the level of chance, fits into the memory allowed.
-    """
+    """Take the outputs of one layer apart."""
     request = Request() if request is None else request
     job = prepare(model, request, layer, inputs, memory_limit)
     return run_job(job, memory_limit, progress)
@@ -69,14 +174,7 @@ def decompose(
 def run_job(
     job: LayerJob, memory_limit: int | str | None = None, progress: Progress = silent
 ) -> Decomposition:
-    """Do what was prepared for a layer.
-
-    Args:
-        job: what `prepare` returned.
-        memory_limit: as it was prepared with.
-        progress: called with (layer, outputs done, outputs), then, where there is a level of
-            chance, with (layer and "chance", rotations done, rotations).
-    """
+    """Do what was prepared for a layer."""
     request, f, read = job.request, job.layer.f, job.read.of(job.layer.f)
     eigs = eigendecompose_all(
         read,
@@ -119,13 +217,7 @@ def run_job(
 def levels_of_chance(
     job: LayerJob, decomposed: torch.Tensor, progress: Progress
 ) -> Sequence[NullInterval | None] | None:
-    """Return the level of chance of each effective rank; None where an output has no rank.
-
-    Args:
-        job: what was prepared.
-        decomposed: (num,), which outputs have a spectrum.
-        progress: as in `run_job`.
-    """
+    """Return the level of chance of each effective rank; None where an output has no rank."""
     if job.null_samples == 0 or not bool(decomposed.any()):
         return None
     stage, samples = f"{job.outputs.layer} chance", job.null_samples

@@ -11,11 +11,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 
-from bilens.api.decompose import Decomposition, Progress, run_job, silent
-from bilens.api.decomposition_request import Request
-from bilens.api.input_moments import InputMoments
-from bilens.api.layer_job import LayerJob, prepare
-from bilens.api.layer_map import choose_layer
+from bilens.api.decompose import Decomposition, LayerJob, Progress, prepare, run_job, silent
+from bilens.api.layer_reading import InputMoments, Request, choose_layer
 from bilens.api.provenance import describe_run
 from bilens.base.atomic import write_files
 from bilens.base.errors import CheckpointError, InterruptedRunError, OutputExistsError
@@ -55,32 +52,7 @@ def decompose_layers(
     command: str | None = None,
     progress: Progress = silent,
 ) -> list[dict[str, Any]]:
-    """Return the record of each layer of a model, computing those that a folder does not hold.
-
-    Args:
-        model: what `bl.load` returned.
-        request: what is wanted of each layer.
-        layers: their names; none for all layers.
-        folder: where each layer leaves `<layer>.safetensors` with the tensors of its
-            `EigenDecomposition`, eigenvectors (outputs, top, in) and so on, and
-            `<layer>.json` with its record. A layer whose record is there, of the
-            same weights, request and inputs, is not computed again.
-        overwrite: replace what other weights or another request left there.
-        inputs: for the basis "whitened".
-        memory_limit: as in `eigendecompose_all`.
-        command: how to reproduce this, for the record; None takes the process's command line.
-        progress: as in `run_job`.
-
-    Raises:
-        UsageError: If there is no such layer, output, basis or reading, or a reading of classes is
-            asked of neurons.
-        OutputExistsError: If the folder holds another decomposition of a layer.
-        NotQuadraticError: If a layer is not quadratic and the closest map explains too little.
-        MemoryLimitError: If no method, or the level of chance, fits into the memory allowed.
-        InterruptedRunError: On Ctrl-C; the layers done are in the folder, if there is one.
-        DiskError: If the disk is full.
-        FileError: If the folder cannot be written to.
-    """
+    """Return the record of each layer of a model, computing those that a folder does not hold."""
     names = [choose_layer(model, name) for name in layers] or list(model.layers)
     identity = {
         "weights_sha256": model.weights_sha256,
@@ -136,11 +108,7 @@ def what_is_kept(layers: Sequence[str], done: Sequence[str], folder: Path | None
 def read_all_done(
     folder: Path, layers: Sequence[str], identity: dict[str, Any], overwrite: bool
 ) -> dict[str, dict[str, Any]]:
-    """Return the records of the layers that are done already.
-
-    Raises:
-        OutputExistsError: If the folder holds something else under the name of a layer.
-    """
+    """Return the records of the layers that are done already."""
     found = {layer: read_done(folder, layer, identity, overwrite) for layer in layers}
     return {layer: record for layer, record in found.items() if record is not None}
 
@@ -185,12 +153,7 @@ def inner_record(path: Path) -> dict[str, Any] | None:
 
 
 def save(files: LayerFiles, result: Decomposition, record: dict[str, Any]) -> None:
-    """Write the pairs as safetensors, with the record inside, and the record as JSON.
-
-    Raises:
-        DiskError: If the disk is full.
-        FileError: If the folder cannot be written to.
-    """
+    """Write the pairs as safetensors, with the record inside, and the record as JSON."""
     pairs = result.pairs
     tensors = {
         name: getattr(pairs, name)

@@ -48,12 +48,6 @@ def run_demo(
 
     Everything is made in a folder beside the target, which is replaced at the very end: a demo
     that fails or is interrupted leaves an earlier one as it was.
-
-    Raises:
-        OutputExistsError: If the folder holds anything but an earlier demo; with `overwrite`, if
-            there is no run of ours in it.
-        DiskError: If the disk is full.
-        FileError: If the folder cannot be written to.
     """
     check_demo_folder(folder, overwrite)
     if folder.exists():

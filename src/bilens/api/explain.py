@@ -10,8 +10,8 @@ import torch
 from msgspec import structs
 from torch import Tensor
 
-from bilens.api.approximate_reading import offering_a_fit
 from bilens.api.provenance import describe_run, describe_source, image_origin
+from bilens.api.quadratic_fit import offering_a_fit
 from bilens.base.errors import UsageError
 from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset
@@ -42,20 +42,6 @@ def explain_image(
 
     By eigenvectors, and by inputs: the Shapley values, which for a quadratic map are the
     integrated gradients, of the predicted class and of its lead over a rival.
-
-    Args:
-        model: what `bl.load` returned.
-        data: the images to take apart are its test images.
-        indices: which of them, from 0.
-        baseline: what an input is set to where it is absent: "zeros", or the "mean" of the
-            training images.
-        command: how to reproduce this; None takes the process's command line.
-
-    Raises:
-        UsageError: If an index is outside the test set, there is no such baseline, or the model
-            is not a classifier.
-        NotQuadraticError: If it is gated or has more than one layer.
-        ShapeError: If the images do not fit the model.
     """
     summary = summary_of(model)
     LabelledImages(data.test_images, data.test_labels).check(summary.d_input, summary.d_output)
@@ -83,23 +69,7 @@ def explain_rows(
     baseline: Baseline | None = None,
     command: str | None = None,
 ) -> Explanations:
-    """Return exact explanations of rows of a table with named columns.
-
-    Args:
-        model: what `bl.load` returned, with `input_names`.
-        table: a CSV file with a column for each input.
-        indices: which rows, from 0.
-        baseline: what an input is set to where it is absent: "zeros", or the "mean" of the rows
-            that the model was trained on where it knows it, and of the table where not. None is
-            "mean" where the model knows it.
-        command: how to reproduce this; None takes the process's command line.
-
-    Raises:
-        UsageError: If there is no such row or baseline, or the model is no classifier or does not
-            name its inputs.
-        DataError: If the table cannot be read, or lacks a column.
-        NotQuadraticError: If the model is gated or has more than one layer.
-    """
+    """Return exact explanations of rows of a table with named columns."""
     summary = summary_of(model)
     if summary.input_names is None:
         raise UsageError(
@@ -134,11 +104,7 @@ def explain_rows(
 
 
 def summary_of(model: LoadedModel) -> ModelSummary:
-    """Return what the model is.
-
-    Raises:
-        UsageError: If it is no classifier.
-    """
+    """Return what the model is."""
     module = model.whole("an explanation")
     if not isinstance(module, BilinearClassifier):
         raise UsageError(
@@ -148,11 +114,7 @@ def summary_of(model: LoadedModel) -> ModelSummary:
 
 
 def check_indices(indices: Sequence[int], available: int, what: str) -> None:
-    """Refuse places that are not there.
-
-    Raises:
-        UsageError: With how many there are.
-    """
+    """Refuse places that are not there."""
     for index in indices:
         if not 0 <= index < available:
             raise UsageError(f"there is no {what} {index}: there are {available}, counted from 0.")

@@ -1,22 +1,43 @@
-"""`bl.quadratic_fit`: the quadratic map closest to a model that is none, with its R²."""
+"""`bl.quadratic_fit`, and `bilens fit` of all layers: quadratic approximations, with their R²."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights, in_float64
-from bilens.algebra.approximation.quadratic_fit import SAMPLES, THRESHOLD, QuadraticFit, fit_layers
-from bilens.api.given_model import given_model
+from bilens.algebra.approximation.least_squares import FitScores, LeastSquaresFit, RSquared
+from bilens.algebra.approximation.quadratic_fit import (
+    SAMPLES,
+    THRESHOLD,
+    QuadraticFit,
+    fit_layers,
+    in_words,
+)
+from bilens.api.given import given_model
+from bilens.api.provenance import describe_run, describe_source
 from bilens.base.checks import check_finite
-from bilens.base.errors import ShapeError, UsageError
+from bilens.base.errors import BilensError, NotQuadraticError, ShapeError, UsageError
 from bilens.io.estimator_reader import from_sklearn
-from bilens.io.load import LayerView, LoadedModel
+from bilens.io.load import LoadedModel
 from bilens.nn import BilinearTransformer
+from bilens.nn.layer_view import LayerView
 from bilens.nn.module_layers import network_weights
+from bilens.records.quadratic_fits import (
+    DegreeScores,
+    LayerFit,
+    QuadraticFits,
+    RefittedScores,
+    Score,
+)
+
+OFFER_SAMPLES = 2_000  # two digits of R² are enough for an offer
+WHOLE = "model"  # what the layers one behind the other are called
 
 Run = Callable[[Tensor], Tensor]
 Subject = nn.Module | LoadedModel | LayerView | Layer | Sequence[Layer]
@@ -142,3 +163,139 @@ def chained(layers: Sequence[Layer]) -> tuple[tuple[Layer, ...], Run]:
         return x
 
     return wide, run
+
+
+def fit_layers_of(
+    model: LoadedModel,
+    data: Tensor | None = None,
+    *,
+    layers: Sequence[str] = (),
+    samples: int = SAMPLES,
+    threshold: float = THRESHOLD,
+    seed: int = 0,
+    command: str | None = None,
+) -> QuadraticFits:
+    """Return R² by degree of the closest quadratic maps of a model.
+
+    A model that is its layers one behind the other is fitted end to end, then layer by layer; of
+    any other the layers are fitted. Without data each input is taken to be standard normal. With
+    data, inputs of the model, each layer is fitted under the mean and covariance of what reaches
+    it when they run through the layers below.
+    """
+    unknown = [name for name in layers if name not in model.layers]
+    if unknown:
+        raise UsageError(
+            f"{model.source} has the layers {', '.join([*model.layers][:8])}; got {unknown[0]!r}: "
+            "name one of them with --layer."
+        )
+    chained = bool(model.network)
+    names = list(layers or model.layers)
+    if data is not None and not chained and len(names) > 1:
+        raise UsageError(
+            f"{model.source} has {len(names)} layers that are not one behind the other, and the "
+            "data can be inputs of one alone: name it with --layer."
+        )
+    entries = []
+    if chained and not layers and len(model.layers) > 1:
+        subject: Subject = model
+        entries.append((WHOLE, subject, data))
+    reached = inputs_of_layers(model, data) if chained else dict.fromkeys(names, data)
+    entries += [(name, model.layers[name], reached[name]) for name in names]
+    found = []
+    for name, subject, rows in entries:
+        fit = quadratic_fit(
+            subject,
+            data=rows,
+            samples=samples,
+            threshold=threshold,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        view = subject if isinstance(subject, LayerView) else None
+        found.append(fit_record(name, view, fit))
+    return QuadraticFits(
+        source=describe_source(model),
+        num_rows=None if data is None else len(data),
+        fits=tuple(found),
+        reproduce=describe_run(command, seed),
+    )
+
+
+def inputs_of_layers(model: LoadedModel, data: Tensor | None) -> dict[str, Tensor | None]:
+    """Return what reaches each layer of a network when data run through the ones below."""
+    reached: dict[str, Tensor | None] = {}
+    for name, view in model.layers.items():
+        reached[name] = data
+        if data is not None:
+            data = view.weights(torch.float64)(data.detach().double())
+    return reached
+
+
+def fit_record(name: str, view: LayerView | None, fit: QuadraticFit) -> LayerFit:
+    """Return a fit of a layer, or of a whole model, as a record."""
+    sizes = None if view is None else view.sizes
+    return LayerFit(
+        name=name,
+        activation=None if view is None else str(view.activation),
+        gated=None if view is None else view.gated,
+        d_in=None if sizes is None else sizes.d_in,
+        d_hidden=None if sizes is None else sizes.d_hidden,
+        d_out=None if sizes is None else sizes.d_out,
+        exact=fit.exact,
+        derivation=fit.derivation,
+        assumed_input=fit.assumed_input,
+        assumed=scores(fit.r_squared),
+        on_data=None if fit.on_data is None else scores(fit.on_data),
+        least_squares=None if fit.least_squares is None else refitted(fit.least_squares),
+        threshold=fit.threshold,
+        usable=fit.usable,
+    )
+
+
+def scores(found: FitScores) -> DegreeScores:
+    """Return R² by degree as a record."""
+    outputs = tuple(finite(value) for value in found.quadratic.outputs.tolist())
+    return DegreeScores(found.rows, score(found.linear), score(found.quadratic), outputs)
+
+
+def refitted(found: LeastSquaresFit) -> RefittedScores:
+    """Return the refit on data as a record."""
+    return RefittedScores(*found.rows, score(found.held_out), score(found.closed_form_held_out))
+
+
+def score(found: RSquared) -> Score:
+    """Return R² and its standard error."""
+    return Score(finite(found.overall), finite(found.standard_error))
+
+
+def finite(value: float) -> float | None:
+    """Return a number; None for −∞, the R² of a constant that is missed."""
+    return value if math.isfinite(value) else None
+
+
+@contextmanager
+def offering_a_fit(subject: Subject, name: str = "model") -> Iterator[None]:
+    """Follow a refusal by what can be had instead: the closest quadratic map and its R²."""
+    try:
+        yield
+    except NotQuadraticError as error:
+        raise NotQuadraticError(f"{error} {offer(subject, name)}".rstrip()) from error
+
+
+def offer(subject: Subject, name: str) -> str:
+    """Return the sentence; empty where there is no fit to offer."""
+    try:
+        fit = quadratic_fit(subject, samples=OFFER_SAMPLES)
+    except BilensError:  # the refusal itself is what has to be said
+        return ""
+    return offer_of(fit, name)
+
+
+def offer_of(fit: QuadraticFit, name: str) -> str:
+    """Return the sentence on a fit: its R², and how to have it."""
+    found = f"The closest quadratic map under {fit.assumed_input} has {in_words(fit.r_squared)}"
+    if not fit.usable:
+        return (
+            f"{found}, below the {fit.threshold:g} at which it would stand for the model; "
+            f"bl.quadratic_fit({name}) has it, and nothing is proven of the model by it."
+        )
+    return f"{found}: read it with bl.quadratic_fit({name}); nothing is proven of the model by it."

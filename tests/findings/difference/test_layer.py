@@ -14,7 +14,7 @@ import torch
 
 import tiny
 from bilens.algebra.approximation.layer_weights import GLUWeights
-from bilens.api.layer_subjects import layer_subjects
+from bilens.api.audit_layers import layer_subjects
 from bilens.base.errors import UsageError
 from bilens.findings.difference.layer import compare_layers
 from bilens.findings.difference.pairing import check_pairs

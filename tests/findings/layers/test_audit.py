@@ -14,7 +14,7 @@ import torch
 import layer_audit_documents as made
 from bilens.algebra.approximation.layer_weights import GLUWeights, MLPWeights
 from bilens.algebra.concentration import effective_rank
-from bilens.api.layer_subjects import layer_subjects
+from bilens.api.audit_layers import layer_subjects
 from bilens.base.errors import UsageError
 from bilens.findings.layers.audit import LayerAudit, audit_layers
 from bilens.findings.layers.inputs import gram_shares

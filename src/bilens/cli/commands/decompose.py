@@ -142,9 +142,8 @@ def decompose(
     Example: bilens decompose runs/demo --top 5 --contrast 4 9
     """
     from bilens.api import decomposition_folder
-    from bilens.api.decomposition_request import Request
-    from bilens.api.input_moments import find_moments
-    from bilens.api.layer_job import plan_layers
+    from bilens.api.decompose import plan_layers
+    from bilens.api.layer_reading import Request, find_moments
     from bilens.records.base import SCHEMA_VERSION, read_document
     from bilens.records.decomposition import LayerDecomposition
     from bilens.report.terminal_readings import decomposition_lines, decomposition_table

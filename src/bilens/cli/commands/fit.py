@@ -54,7 +54,7 @@ def fit(
 
     Example: bilens fit mlp.safetensors --map up=fc1.weight --map down=fc2.weight --activation relu
     """
-    from bilens.api.fit_layers import fit_layers_of
+    from bilens.api.quadratic_fit import fit_layers_of
     from bilens.records.base import to_json
     from bilens.report.terminal_readings import fit_lines, fit_table
 

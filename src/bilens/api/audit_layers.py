@@ -4,25 +4,82 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
-from torch import nn
+from msgspec.structs import replace
+from torch import Tensor, nn
 
-from bilens.api.comparison import baseline_source, with_conditions
-from bilens.api.layer_subjects import layer_subjects
-from bilens.api.provenance import origin_of
+from bilens.api.provenance import describe_source, origin_of
 from bilens.base.errors import UsageError
 from bilens.findings.accuracy import share_right
 from bilens.findings.layers.audit import audit_layers
 from bilens.findings.layers.reading import Extent
-from bilens.findings.rules.conditions import Condition
+from bilens.findings.layers.subject import LayerSubject
+from bilens.findings.rules.conditions import Condition, judge_conditions
 from bilens.findings.subject import LabelledImages, Progress
 from bilens.io.load import LoadedModel
+from bilens.io.module_reader import from_module
 from bilens.nn import BilinearClassifier
-from bilens.records.layer_audit import LayeredModel
+from bilens.nn.layer_view import LayerView
+from bilens.nn.module_layers import Module, layer_views
+from bilens.records.audit import Audit
+from bilens.records.difference import BaselineSource
+from bilens.records.layer_audit import LayerAudit, LayeredModel
 from bilens.records.origin import DataOrigin
+from bilens.records.table_audit import TableAudit
 from bilens.records.verdict import Share
 from bilens.report.reports import LayerAuditReport
+
+AnyAudit = TypeVar("AnyAudit", Audit, LayerAudit, TableAudit)
+
+
+def baseline_source(baseline: object) -> BaselineSource:
+    """Return where the model comes from that another one is compared with."""
+    source = describe_source(baseline)
+    return BaselineSource(source.path, source.weights_sha256)
+
+
+def with_conditions(audit: AnyAudit, conditions: Sequence[Condition]) -> AnyAudit:
+    """Return an audit that also fails where a condition does."""
+    judged = judge_conditions(audit.kind, conditions, audit.verdict)
+    passed = audit.passed and not any(item.failed for item in judged)
+    return replace(audit, passed=passed, conditions=judged or None)
+
+
+def layer_subjects(model: LoadedModel | nn.Module) -> tuple[LayerSubject, ...]:
+    """Return the layers of a model, first to last; no weight of a loaded one is read."""
+    module = model.module if isinstance(model, LoadedModel) else model
+    if isinstance(model, LoadedModel):
+        views = model.layers
+    else:
+        views = layer_views(model) if isinstance(model, Module) else from_module(model).layers
+    return tuple(
+        subject_of_view(name, view, module if place == 0 else None)
+        for place, (name, view) in enumerate(views.items())
+    )
+
+
+def subject_of_view(name: str, view: LayerView, first_of: nn.Module | None) -> LayerSubject:
+    """Return a layer of a model; the first one of a classifier contains its embedding."""
+    embedding = None
+    if isinstance(first_of, BilinearClassifier):
+        classifier = first_of
+
+        def embedding() -> Tensor:
+            return classifier.embed.weight.detach().cpu().double()
+
+    return LayerSubject(
+        name,
+        view.sizes.d_in,
+        view.sizes.d_hidden,
+        view.sizes.d_out,
+        view.gated,
+        view.activation.name,
+        view.read,
+        embedding,
+        view.gives == "logits" and view.sizes.d_out > 1,
+    )
 
 
 def audit_model_layers(
@@ -35,18 +92,7 @@ def audit_model_layers(
     baseline: LoadedModel | nn.Module | None = None,
     conditions: Sequence[Condition] = (),
 ) -> LayerAuditReport:
-    """Read every layer of a model; arguments and errors are those of `audit`.
-
-    Args:
-        model: the model.
-        data: test images of a classifier.
-        about_data: where they come from, for the document.
-        extent: draws for each level of chance, their seed, and the R² asked for.
-        command: how to reproduce this; None takes the process's command line.
-        progress: called with (stage, done, total).
-        baseline: the model to compare with.
-        conditions: that fail the audit.
-    """
+    """Read every layer of a model; arguments and errors are those of `audit`."""
     module = module_of(model)
     accuracy = None if data is None else accuracy_of(module, data)
     subjects = layer_subjects(model)
@@ -79,12 +125,7 @@ def is_one_exact_layer(model: LoadedModel | nn.Module) -> bool:
 
 
 def accuracy_of(module: nn.Module | None, data: LabelledImages) -> Share:
-    """Return how often a classifier of any depth is right.
-
-    Raises:
-        UsageError: If the model is no classifier.
-        ShapeError: If the data do not fit it.
-    """
+    """Return how often a classifier of any depth is right."""
     if not isinstance(module, BilinearClassifier):
         raise UsageError(
             "test images are read for a BilinearClassifier alone: leave the data out "

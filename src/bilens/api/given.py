@@ -1,13 +1,24 @@
-"""Which images a loaded model may be judged on."""
+"""What a job is given: a model or a module, and the images that it may be judged on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from bilens.base.errors import MissingExtraError, UsageError
 from bilens.data.images import ImageDataset, embedded_digits, load_images
 from bilens.io.load import LoadedModel
+
+
+def given_model(model: object, reader: str, call: str) -> tuple[Any, LoadedModel | None]:
+    """Return the module to read, and the loaded model if it came from one."""
+    if isinstance(model, str | Path):
+        loading = f"bl.load({str(model)!r})"
+        raise UsageError(
+            f"{reader} reads a model, got the path {str(model)!r}: use {call.format(loading)}."
+        )
+    return (model.whole(reader), model) if isinstance(model, LoadedModel) else (model, None)
 
 
 def find_test_data(

@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from bilens.api.comparison import with_conditions
-from bilens.api.layer_audit import is_one_exact_layer
+from bilens.api.audit_layers import is_one_exact_layer, with_conditions
 from bilens.api.provenance import describe_data, origin_of
 from bilens.base.errors import UsageError
 from bilens.base.files import file_sha256
@@ -36,23 +35,7 @@ def audit_table(
     command: str | None = None,
     conditions: Sequence[Condition] = (),
 ) -> TableReport:
-    """Read a model whose inputs are columns, and report what columns and pairs of columns do.
-
-    Args:
-        model: of one bilinear layer, with `input_names`.
-        data: rows to judge it on: a CSV file with the columns of the model, and the target where
-            it is known; or (rows (batch, columns), targets (batch,)).
-        seed: of the random rows that model and formula are compared on.
-        command: how to reproduce this; None takes the process's command line.
-        conditions: that fail the audit.
-
-    Raises:
-        UsageError: If the model does not name its inputs.
-        DataError: If the file cannot be read, or lacks a column.
-        ShapeError: If the rows do not fit the model.
-        NotQuadraticError: If the model is gated or has more than one layer.
-        NonFiniteError: If a weight or a value is NaN or infinite.
-    """
+    """Read a model whose inputs are columns, and report what columns and pairs of columns do."""
     names, module = model.input_names, model.module
     if names is None or not isinstance(module, BilinearClassifier):
         raise UsageError(

