@@ -6,7 +6,9 @@ Every cell is a `Text`: no name in a file is read as markup, and none can drive 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -45,18 +47,29 @@ LAYER_CAPTION = (
 )
 
 
-def grid(*columns: str, title: str = "", caption: str = "", frame: bool = True) -> Table:
-    """Return an empty table; a column whose name begins with > holds numbers."""
+Align = Literal["left", "center"]
+
+
+def grid(
+    *columns: str,
+    title: str = "",
+    caption: str = "",
+    look: Literal["framed", "tight", "open", "bare"] = "framed",
+    align: Align = "center",
+) -> Table:
+    """Return an empty table; a column whose name begins with > holds numbers.
+
+    `tight` has no space inside its frame, `open` no frame around it, `bare` no lines at all.
+    """
     table = Table(
         title=Text(title) if title else None,
         caption=Text(caption) if caption else None,
-        title_justify="left",
-        caption_justify="left",
-        pad_edge=False,
-        show_edge=False,
+        title_justify=align,
+        caption_justify=align,
+        box=None if look == "bare" else box.HEAVY_HEAD,
+        show_edge=look != "open",
+        pad_edge=look in ("framed", "bare"),
     )
-    if not frame:
-        table.box, table.padding = None, (0, 2, 0, 0)
     for name in columns:
         right = name.startswith(">")
         table.add_column(
@@ -88,7 +101,7 @@ def audit_table(record: Audit, lang: str = "en") -> Table:
     t = load_catalogue(lang)
     keys = ("rank", "chance", "embedding", "significant", "largest", "smallest")
     heads = (t("terminal.class"), *(f">{t(f'terminal.{key}')}" for key in keys))
-    table = grid(*heads, caption=t("terminal.caption"))
+    table = grid(*heads, caption=t("terminal.caption"), look="tight", align="left")
     for reading in displayable(record).classes:
         null = reading.effective_rank_null
         add(
@@ -107,7 +120,7 @@ def audit_table(record: Audit, lang: str = "en") -> Table:
 def layer_audit_table(record: LayerAudit) -> Table:
     """Return one row for each layer, R² first."""
     heads = ("layer", ">R²", ">linear", ">‖W‖", ">rank", ">chance", ">90%", ">largest λ", ">dead")
-    table = grid(*heads, caption=LAYER_CAPTION)
+    table = grid(*heads, caption=LAYER_CAPTION, look="tight", align="left")
     for layer in displayable(record).layers:
         add(table, layer.name, *layer_cells(layer))
     return table
@@ -146,6 +159,7 @@ def column_table(record: TableAudit) -> Table:
         ">2q",
         caption=f"Coefficients of {unit}: b z + q z² for a column, 2q z z′ for a pair; sorted by "
         "the standard deviation that they bring.",
+        align="left",
     )
     record = displayable(record)
     names = record.model.input_names
@@ -216,7 +230,8 @@ def attack_tables(record: Attack) -> Iterator[Table]:
     t = load_catalogue("en")
     for title, form, of in EFFECTS:
         heads = (f">{epsilon:g}" for epsilon in record.epsilons)
-        table = grid("perturbation \\ ε", *heads, title=title, frame=False)
+        table = grid("perturbation \\ ε", *heads, title=title, look="bare", align="left")
+        table.padding = (0, 1, 0, 0)
         for curve in record.curves:
             add(table, t(f"attack.kind.{curve.kind}"), *(format(v, form) for v in of(curve)))
         yield table

@@ -41,6 +41,7 @@ def decomposition_table(record: LayerDecomposition) -> Table:
         "within the tolerance; all = proven that no eigenvalue of the selection was missed (? = "
         f"not proven). {rank_note(record)}* = one of several eigenvalues too close to separate: "
         "only their common space has a meaning.",
+        look="open",
     )
     for output in record.outputs[:MOST_OUTPUTS]:
         if not output.pairs:
@@ -130,6 +131,7 @@ def fit_table(record: QuadraticFits) -> Table:
         title="Quadratic approximations",
         caption="R² is 1 − E‖y − f(x)‖² / E‖y − E y‖², ± its standard error; of the affine part "
         "of the map, of all of it, and of it with output weights refitted, on rows held out.",
+        look="open",
     )
     for fit in displayable(record).fits:
         on_data, refit = fit.on_data, fit.least_squares
@@ -259,7 +261,7 @@ def trace_tables(record: Trace) -> Iterator[Table]:
         return
     t, document = load_catalogue("en"), marked(to_json(record))
     hooks = (f">{sae.hook}" for sae in displayable(record.saes))
-    table = grid("", *hooks, title=t("trace.layer.caption"), frame=False)
+    table = grid("", *hooks, title=t("trace.layer.caption"), look="bare", align="left")
     for name, values in sae_rows(t, document):
         add(table, name, *values)
     yield table
@@ -270,7 +272,8 @@ def trace_tables(record: Trace) -> Iterator[Table]:
         caption="pair: share of the quadratic part that the leading pair of opposite eigenvalues "
         "holds; equal: how equal the two are; both: share that needs both features; r: "
         "correlation with two eigenvectors where active.",
-        frame=False,
+        look="bare",
+        align="left",
     )
     for row in ranking_rows(t, document)[:MOST_LATENTS]:
         add(table, row.place, row.name, *row.cells)
@@ -284,7 +287,8 @@ def reading_table(record: Trace) -> Table:
         title="Output directions as tokens, from weights alone",
         caption="promotes, suppresses: through the unembedding; λ: an eigenvalue, with the "
         "embeddings at one end of its vector / at the other.",
-        frame=False,
+        look="bare",
+        align="left",
     )
     for place, reading in enumerate(record.readings, start=1):
         vectors = (
