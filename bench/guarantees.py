@@ -20,7 +20,7 @@ from bilens.api.provenance import describe_run
 from bilens.data.images import ImageDataset, load_images
 from bilens.nn import BilinearClassifier
 from bilens.records.base import to_json
-from bilens.train.tasks.image import Recipe, accuracy, train_classifier
+from bilens.train.tasks.image import ImageRecipe, accuracy, train_classifier
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
 DIGITS = 1000  # test digits for radii and attacks
@@ -30,7 +30,9 @@ NOISES = (0.5, 0.0)  # models trained with and without noise on the pixels
 
 def trained(data: ImageDataset, noise: float) -> BilinearClassifier:
     """Return a model of one bilinear layer, trained on the training images."""
-    recipe = Recipe(d_hidden=256, epochs=20, noise=noise, weight_decay=1.0, precision="float32")
+    recipe = ImageRecipe(
+        d_hidden=256, epochs=20, noise=noise, weight_decay=1.0, precision="float32"
+    )
     return train_classifier(data, recipe).eval()
 
 

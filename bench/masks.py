@@ -22,7 +22,7 @@ from bilens.findings.subject import LabelledImages
 from bilens.nn import BilinearClassifier
 from bilens.records.attack import Attack
 from bilens.records.base import to_json
-from bilens.train.tasks.image import Recipe, accuracy, train_classifier
+from bilens.train.tasks.image import ImageRecipe, accuracy, train_classifier
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
 SEEDS = (0, 1, 2)
@@ -34,31 +34,33 @@ class Setting:
     """One way to train."""
 
     name: str
-    recipe: Recipe
+    recipe: ImageRecipe
 
 
 SETTINGS = (
-    Setting("h 256, noise 0.5", Recipe(epochs=20, noise=0.5)),
-    Setting("h 256, no noise", Recipe(epochs=20, noise=0.0)),
+    Setting("h 256, noise 0.5", ImageRecipe(epochs=20, noise=0.5)),
+    Setting("h 256, no noise", ImageRecipe(epochs=20, noise=0.0)),
     Setting(
         "Fig. 7 A: h 512, residual, no decay, noise 0.15",
-        Recipe(d_hidden=512, residual=True, epochs=30, weight_decay=0.0, noise=0.15),
+        ImageRecipe(d_hidden=512, residual=True, epochs=30, weight_decay=0.0, noise=0.15),
     ),
     Setting(
         "Fig. 7 B: h 512, residual, no decay, no noise",
-        Recipe(d_hidden=512, residual=True, epochs=30, weight_decay=0.0, noise=0.0),
+        ImageRecipe(d_hidden=512, residual=True, epochs=30, weight_decay=0.0, noise=0.0),
     ),
 )
 
 
-def trained(recipe: Recipe, data: ImageDataset) -> BilinearClassifier:
+def trained(recipe: ImageRecipe, data: ImageDataset) -> BilinearClassifier:
     """Return a model at the end of its recipe."""
     return train_classifier(data, recipe)
 
 
 def attacked(setting: Setting, seed: int, data: ImageDataset) -> dict[str, Any]:
     """Return one model and what the masks do to it, as JSON values."""
-    recipe = Recipe(**{**setting.recipe.to_dict(), "augmentations": (), "seed": seed}).resolved()
+    recipe = ImageRecipe(
+        **{**setting.recipe.to_dict(), "augmentations": (), "seed": seed}
+    ).resolved()
     module = trained(recipe, data)
     findings = attack_classifier(
         module,

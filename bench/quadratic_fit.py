@@ -34,12 +34,12 @@ from bilens.api.provenance import describe_run
 from bilens.api.quadratic_fit import quadratic_fit
 from bilens.data.images import ImageDataset, load_images
 from bilens.records.base import to_json
-from bilens.train.tasks.image import Recipe
+from bilens.train.tasks.image import ImageRecipe
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
 LAYERS, SAMPLES, BLOCK = 20, 1_000_000, 50_000
 D_IN, D_HIDDEN, D_OUT = 4, 6, 2
-RECIPE = Recipe()  # the paper's: 100 epochs, batches of 2048, weight decay 1, noise 0.5
+RECIPE = ImageRecipe()  # the paper's: 100 epochs, batches of 2048, weight decay 1, noise 0.5
 DEPTHS = (1, 2)
 KINDS = ("ordinary", "gated")
 

@@ -28,11 +28,11 @@ from bilens.data.images import ImageDataset, load_images
 from bilens.nn import BilinearClassifier
 from bilens.records.base import to_json
 from bilens.train.loop import train
-from bilens.train.tasks.image import ImageTask, Recipe, accuracy
+from bilens.train.tasks.image import ImageRecipe, ImageTask, accuracy
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
 TARGET = 0.55
-RECIPE = Recipe(d_hidden=256, epochs=20, batch_size=2048, noise=0.4, weight_decay=1.0)
+RECIPE = ImageRecipe(d_hidden=256, epochs=20, batch_size=2048, noise=0.4, weight_decay=1.0)
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def stack(batch: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     return torch.stack([image for image, _ in batch]), torch.stack([label for _, label in batch])
 
 
-def plain_epochs(data: ImageDataset, recipe: Recipe) -> Iterator[Epoch]:
+def plain_epochs(data: ImageDataset, recipe: ImageRecipe) -> Iterator[Epoch]:
     """Train with the plain loop."""
     torch.manual_seed(recipe.seed)
     model = BilinearClassifier(784, recipe.d_hidden, 10)
@@ -90,7 +90,7 @@ def plain_epochs(data: ImageDataset, recipe: Recipe) -> Iterator[Epoch]:
         yield Epoch(time.perf_counter() - began, share)
 
 
-def our_epochs(data: ImageDataset, recipe: Recipe) -> Iterator[Epoch]:
+def our_epochs(data: ImageDataset, recipe: ImageRecipe) -> Iterator[Epoch]:
     """Train with the loop of bilens; its setting-up counts as part of the first epoch."""
     began = time.perf_counter()
     task = ImageTask(data, recipe)

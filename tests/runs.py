@@ -17,13 +17,13 @@ from bilens.io.load import load
 from bilens.nn import BilinearClassifier
 from bilens.train import run_folder
 from bilens.train.run_folder import TrainingResult
-from bilens.train.tasks.image import EpochMetrics, Recipe, train_in_folder
+from bilens.train.tasks.image import EpochMetrics, ImageRecipe, train_in_folder
 
 DATA = tiny.images()
 RECIPE = dataclasses.replace(tiny.RECIPE, epochs=4, **tiny.EVERYTHING)
 
 
-def go(folder: Path, recipe: Recipe = RECIPE, **options: Any) -> TrainingResult[EpochMetrics]:
+def go(folder: Path, recipe: ImageRecipe = RECIPE, **options: Any) -> TrainingResult[EpochMetrics]:
     """Train in a folder."""
     return train_in_folder(folder, DATA, recipe, **options)
 
@@ -89,7 +89,7 @@ def history(folder: Path) -> list[dict[str, Any]]:
 
 
 @cache
-def uninterrupted(recipe: Recipe = RECIPE) -> tuple[BilinearClassifier, list[dict[str, Any]]]:
+def uninterrupted(recipe: ImageRecipe = RECIPE) -> tuple[BilinearClassifier, list[dict[str, Any]]]:
     """Weights and history of the run that nothing disturbs."""
     import tempfile
 
@@ -98,7 +98,7 @@ def uninterrupted(recipe: Recipe = RECIPE) -> tuple[BilinearClassifier, list[dic
         return weights(result.folder), history(result.folder)
 
 
-def assert_as_uninterrupted(folder: Path, recipe: Recipe = RECIPE) -> None:
+def assert_as_uninterrupted(folder: Path, recipe: ImageRecipe = RECIPE) -> None:
     """Bit-equal weights, equal history, and nothing left behind but what a run consists of."""
     model, lines = uninterrupted(recipe)
     assert tiny.same_weights(weights(folder), model)

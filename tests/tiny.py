@@ -14,12 +14,12 @@ from bilens.data.idx import FILES
 from bilens.data.images import ImageDataset
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearClassifier
-from bilens.train.tasks.image import Recipe, train_classifier
+from bilens.train.tasks.image import ImageRecipe, train_classifier
 
 SIDE, CLASSES = 6, 3
 PIXELS = SIDE * SIDE
 NUM_TRAIN, NUM_TEST = 200, 60
-RECIPE = Recipe(
+RECIPE = ImageRecipe(
     d_hidden=8,
     epochs=3,
     batch_size=32,  # 6 whole batches of 200 images; 8 images are left over
@@ -133,7 +133,7 @@ def planted(
 
 
 @cache
-def trained(recipe: Recipe = RECIPE) -> BilinearClassifier:
+def trained(recipe: ImageRecipe = RECIPE) -> BilinearClassifier:
     """A model trained without a folder, in float64; always the same object: leave it as it is."""
     return train_classifier(images(), recipe).eval().double()
 

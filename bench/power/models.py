@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from bilens.data.images import ImageDataset
 from bilens.nn import BilinearClassifier
-from bilens.train.tasks.image import Recipe, train_classifier
+from bilens.train.tasks.image import ImageRecipe, train_classifier
 
 BATCH_SIZE = 128
 MOST_IMAGES = 600_000  # images times epochs of one model
@@ -121,7 +121,7 @@ def trained(setting: Setting, data: ImageDataset) -> Trained:
         planted = others[: round(setting.patch.share * len(labels))]
         images[planted[:, None], setting.patch.mask(data.image_shape).nonzero().T] = 1.0
         labels[planted] = setting.patch.target
-    recipe = Recipe(
+    recipe = ImageRecipe(
         d_hidden=setting.d_hidden,
         epochs=setting.epochs,
         batch_size=BATCH_SIZE,

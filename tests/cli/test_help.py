@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from bilens.cli.app import app
-from bilens.train.tasks.image import Recipe
+from bilens.train.tasks.image import ImageRecipe
 from bilens.version import VERSION
 from commands import Shell
 
@@ -164,9 +164,9 @@ def test_the_defaults_of_train_are_those_of_the_recipe() -> None:
     fields = {
         parameter.name: parameter.default
         for parameter in commands()["train image"].params
-        if parameter.name in Recipe.__dataclass_fields__
+        if parameter.name in ImageRecipe.__dataclass_fields__
     }
-    expected = {**Recipe().to_dict(), "gate": "none", "augmentations": None}
+    expected = {**ImageRecipe().to_dict(), "gate": "none", "augmentations": None}
     assert fields == expected
 
 

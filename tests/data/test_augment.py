@@ -314,29 +314,18 @@ def test_parameters_out_of_range_are_refused_at_construction(make, message: str)
 
 
 @pytest.mark.parametrize(
-    ("text", "augmentation", "label"),
+    ("text", "augmentation"),
     [
-        ("gaussian-noise:0.4", GaussianNoise(0.4), "gaussian noise, std 0.4"),
-        ("salt-and-pepper:0.1", SaltAndPepper(0.1), "salt and pepper, probability 0.1"),
-        (
-            "correlated-noise:0.3:4",
-            CorrelatedNoise(0.3, 4),
-            "correlated noise, std 0.3, length 4 px",
-        ),
-        ("translation:0.1", Translation(0.1), "translation, at most 0.1 of the side"),
-        (" rotation:15 ", Rotation(15), "rotation, at most 15 degrees"),
-        ("blur:0.5", Blur(0.5, 0.5), "blur, sigma 0.5 px"),
+        ("gaussian-noise:0.4", GaussianNoise(0.4)),
+        ("salt-and-pepper:0.1", SaltAndPepper(0.1)),
+        ("correlated-noise:0.3:4", CorrelatedNoise(0.3, 4)),
+        ("translation:0.1", Translation(0.1)),
+        (" rotation:15 ", Rotation(15)),
+        ("blur:0.5", Blur(0.5, 0.5)),
     ],
 )
-def test_a_spelling_is_read_and_described(
-    text: str, augmentation: Augmentation, label: str
-) -> None:
+def test_a_spelling_is_read(text: str, augmentation: Augmentation) -> None:
     assert parse_augmentation(text) == augmentation
-    assert augmentation.describe() == label
-
-
-def test_a_range_of_sigma_is_described() -> None:
-    assert Blur(0.1, 0.5).describe() == "blur, sigma 0.1 to 0.5 px"
 
 
 @pytest.mark.parametrize("text", ["", "noise:0.4", "Rotation:15", ":3"])

@@ -304,8 +304,7 @@ def test_the_blocks_are_the_documents_with_their_ends_but_for_a_rest(
     assert packed.tokens.dtype == torch.int64
     assert packed.tokens.shape == (len(stream) // n_ctx, n_ctx)
     assert packed.tokens.flatten().tolist() == stream[: packed.tokens.numel()]
-    assert (packed.num_tokens, packed.num_documents) == (len(stream), num)
-    assert packed.num_left_over == len(stream) % n_ctx
+    assert packed.num_tokens == len(stream)
 
 
 def test_documents_that_do_not_fill_a_block_are_refused() -> None:

@@ -17,36 +17,36 @@ import pytest
 import runs
 import tiny
 from bilens.base.errors import InterruptedRunError
-from bilens.train.tasks.image import Recipe
+from bilens.train.tasks.image import ImageRecipe
 
 
-def interrupt(folder: Path, recipe: Recipe, steps: int, **options: Any) -> None:
+def interrupt(folder: Path, recipe: ImageRecipe, steps: int, **options: Any) -> None:
     with runs.interrupted_after(steps), pytest.raises(InterruptedRunError):
         runs.go(folder, recipe, **options)
 
 
-def in_the_middle(folder: Path, recipe: Recipe) -> None:
+def in_the_middle(folder: Path, recipe: ImageRecipe) -> None:
     interrupt(folder, recipe, 9)  # the third of the six steps of the second epoch
 
 
-def at_the_last_step(folder: Path, recipe: Recipe) -> None:
+def at_the_last_step(folder: Path, recipe: ImageRecipe) -> None:
     interrupt(folder, recipe, 12)  # the second epoch is done but not yet finished
 
 
-def between_epochs(folder: Path, recipe: Recipe) -> None:
+def between_epochs(folder: Path, recipe: ImageRecipe) -> None:
     with runs.checkpoint_every_epoch(), pytest.raises(runs.Break):
         runs.go(folder, recipe, on_epoch=runs.break_at(3))
     assert runs.checkpoints(folder) == ["ckpt-000001-000000", "ckpt-000002-000000"]
     assert len(runs.history(folder)) == 3  # one line more than the checkpoint knows of
 
 
-def twice(folder: Path, recipe: Recipe) -> None:
+def twice(folder: Path, recipe: ImageRecipe) -> None:
     interrupt(folder, recipe, 4)
     interrupt(folder, recipe, 4, resume=True)
     assert runs.checkpoints(folder) == ["ckpt-000000-000004", "ckpt-000001-000002"]
 
 
-def before_any_checkpoint(folder: Path, recipe: Recipe) -> None:
+def before_any_checkpoint(folder: Path, recipe: ImageRecipe) -> None:
     with pytest.raises(runs.Break):
         runs.go(folder, recipe, on_epoch=runs.break_at(1))
     assert not (folder / "checkpoints").exists()
@@ -59,7 +59,7 @@ BREAKS = [in_the_middle, at_the_last_step, between_epochs, twice, before_any_che
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_resumed_run_is_the_uninterrupted_one(
-    broken_off: Callable[[Path, Recipe], None], precision: Any, seed: int, tmp_path: Path
+    broken_off: Callable[[Path, ImageRecipe], None], precision: Any, seed: int, tmp_path: Path
 ) -> None:
     """Dropout, noise on activations and augmentations are on."""
     recipe = dataclasses.replace(runs.RECIPE, seed=seed, precision=precision)

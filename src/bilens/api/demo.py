@@ -19,9 +19,9 @@ from bilens.io.model_folder import CONFIG_NAME
 from bilens.report.plates import eigenvector_plate
 from bilens.report.reports import AuditReport
 from bilens.train.run_files import CHECKPOINTS, OWN_FILES, RUN_NAME
-from bilens.train.tasks.image import EpochMetrics, Recipe, train_in_folder
+from bilens.train.tasks.image import EpochMetrics, ImageRecipe, train_in_folder
 
-DEMO_RECIPE = Recipe(  # 150 epochs of 4,000 digits: strokes become visible, in half a minute
+DEMO_RECIPE = ImageRecipe(  # 150 epochs of 4,000 digits: strokes become visible, in half a minute
     d_hidden=128,
     epochs=150,
     batch_size=256,
@@ -36,7 +36,7 @@ def run_demo(
     folder: Path,
     data: ImageDataset,
     *,
-    recipe: Recipe = DEMO_RECIPE,
+    recipe: ImageRecipe = DEMO_RECIPE,
     lang: str = "en",
     overwrite: bool = False,
     null_samples: int = 99,

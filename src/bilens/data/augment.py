@@ -53,10 +53,6 @@ class Augmentation(ABC):
     def change(self, images: Tensor, image_shape: ImageShape, generator: torch.Generator) -> Tensor:
         """Return changed images; the arguments are checked."""
 
-    @abstractmethod
-    def describe(self) -> str:
-        """Return a short label for people."""
-
 
 @dataclass(frozen=True)
 class GaussianNoise(Augmentation):
@@ -70,9 +66,6 @@ class GaussianNoise(Augmentation):
     def change(self, images: Tensor, image_shape: ImageShape, generator: torch.Generator) -> Tensor:  # noqa: ARG002
         # two passes over one new tensor: training does this often
         return normal(images.shape, generator).mul_(self.std).to(images).add_(images)
-
-    def describe(self) -> str:
-        return f"gaussian noise, std {self.std:g}"
 
 
 @dataclass(frozen=True)
@@ -88,9 +81,6 @@ class SaltAndPepper(Augmentation):
         draw = uniform(images.shape, 0, 1, generator).to(images.device)
         half = self.probability / 2
         return images.masked_fill(draw < half, 0).masked_fill_(draw >= 1 - half, 1)
-
-    def describe(self) -> str:
-        return f"salt and pepper, probability {self.probability:g}"
 
 
 @dataclass(frozen=True)
@@ -128,9 +118,6 @@ class CorrelatedNoise(Augmentation):
         kernel = torch.exp(-2 * (distance / self.correlation_length).square())
         return torch.nn.functional.normalize(kernel, dim=1).float()
 
-    def describe(self) -> str:
-        return f"correlated noise, std {self.std:g}, length {self.correlation_length:g} px"
-
 
 @dataclass(frozen=True)
 class Translation(Augmentation):
@@ -151,9 +138,6 @@ class Translation(Augmentation):
             images, image_shape, torch.zeros(len(images)), fraction * fraction.new_tensor([W, H])
         )
 
-    def describe(self) -> str:
-        return f"translation, at most {self.max_fraction:g} of the side"
-
 
 @dataclass(frozen=True)
 class Rotation(Augmentation):
@@ -167,9 +151,6 @@ class Rotation(Augmentation):
     def change(self, images: Tensor, image_shape: ImageShape, generator: torch.Generator) -> Tensor:
         degrees = uniform((len(images),), -self.max_degrees, self.max_degrees, generator)
         return warp(images, image_shape, degrees, torch.zeros(len(images), 2))
-
-    def describe(self) -> str:
-        return f"rotation, at most {self.max_degrees:g} degrees"
 
 
 @dataclass(frozen=True)
@@ -189,11 +170,6 @@ class Blur(Augmentation):
     def change(self, images: Tensor, image_shape: ImageShape, generator: torch.Generator) -> Tensor:
         sigma = uniform((len(images),), self.sigma_min, self.sigma_max, generator)
         return blur(images, image_shape, sigma, self.kernel_size)
-
-    def describe(self) -> str:
-        if self.sigma_min == self.sigma_max:
-            return f"blur, sigma {self.sigma_max:g} px"
-        return f"blur, sigma {self.sigma_min:g} to {self.sigma_max:g} px"
 
 
 SPELLINGS: dict[str, tuple[str, Callable[..., Augmentation]]] = {

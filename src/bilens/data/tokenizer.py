@@ -203,13 +203,7 @@ class TokenBlocks:
     """Blocks of equal length, and what they were cut from."""
 
     tokens: Tensor  # (num_blocks, n_ctx) int64
-    num_tokens: int  # of all documents, ends of text included
-    num_documents: int
-
-    @property
-    def num_left_over(self) -> int:
-        """Tokens at the end that did not fill a block."""
-        return self.num_tokens - self.tokens.numel()
+    num_tokens: int  # of all documents, ends of text and what filled no block included
 
 
 def pack_documents(tokenizer: Tokenizer, documents: Sequence[str], n_ctx: int) -> TokenBlocks:
@@ -234,7 +228,7 @@ def pack_documents(tokenizer: Tokenizer, documents: Sequence[str], n_ctx: int) -
             f"block of {n_ctx} was expected: pass more text, or make the context shorter."
         )
     blocks = stream[: num_blocks * n_ctx].view(num_blocks, n_ctx)
-    return TokenBlocks(blocks, len(stream), len(documents))
+    return TokenBlocks(blocks, len(stream))
 
 
 def tokenizers_library(purpose: str) -> Any:

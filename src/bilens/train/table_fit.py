@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from bilens.base.checks import check_finite, check_float_tensor
 from bilens.base.errors import UsageError
 from bilens.train.expansion import Expansion, chosen_directions, expand
 from bilens.train.newton import Loss, NewtonStep, PenalisedProblem, Solution, minimise
-from bilens.train.recipe_checks import check_fields
+from bilens.train.recipe import Recipe, check_fields
 
 Report = Callable[[float, int, NewtonStep], object]  # penalty, iteration, where it began
 PATH_TOLERANCE = 1e-3  # of the gradient: the validation loss is right to about its square
@@ -27,7 +26,7 @@ NEGLIGIBLE = 1e-14  # of the largest eigenvalue: rounding of the ones that are z
 
 
 @dataclass(frozen=True)
-class TableRecipe:
+class TableRecipe(Recipe):
     """The convex problem of a table, and how it is solved.
 
     The columns are standardised; what is minimised is the loss, summed over the rows, and
@@ -62,10 +61,6 @@ class TableRecipe:
             raise UsageError(
                 f"validation_fraction must lie between 0 and 1, got {self.validation_fraction!r}."
             )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the recipe as JSON values."""
-        return asdict(self)
 
 
 def silent(_alpha: float, _number: int, _step: NewtonStep) -> None:

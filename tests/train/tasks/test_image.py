@@ -27,25 +27,27 @@ from bilens.base.errors import NumericalError, UsageError
 from bilens.nn import BilinearClassifier
 from bilens.train.loop import train
 from bilens.train.randomness import ORDER, stream
-from bilens.train.tasks.image import EpochMetrics, ImageTask, Recipe, Run, accuracy
+from bilens.train.tasks.image import EpochMetrics, ImageRecipe, ImageTask, Run, accuracy
 
 QUIET = dataclasses.replace(tiny.RECIPE, noise=0.0)
 DATA = tiny.images()
 
 
-def run_of(recipe: Recipe) -> Run:
+def run_of(recipe: ImageRecipe) -> Run:
     return ImageTask(DATA, recipe).start()
 
 
 def train_all(
-    recipe: Recipe, run: Run | None = None, after_step: Callable[[Run], None] = lambda _run: None
+    recipe: ImageRecipe,
+    run: Run | None = None,
+    after_step: Callable[[Run], None] = lambda _run: None,
 ) -> tuple[BilinearClassifier, list[EpochMetrics]]:
     run = run_of(recipe) if run is None else run
     history = list(train(run, ImageTask(DATA, recipe), after_step))
     return run.model, history
 
 
-def plain_twin(recipe: Recipe) -> BilinearClassifier:
+def plain_twin(recipe: ImageRecipe) -> BilinearClassifier:
     """The loop for a recipe without noise, with AdamW from its paper (arXiv:1711.05101, alg. 2)."""
     model = run_of(recipe).model
     weights = list(model.parameters())
@@ -97,7 +99,7 @@ CHANGES: dict[str, Any] = {  # another value for each option
 
 
 def test_every_option_is_tried() -> None:
-    assert set(CHANGES) == {field.name for field in dataclasses.fields(Recipe)}
+    assert set(CHANGES) == {field.name for field in dataclasses.fields(ImageRecipe)}
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -251,7 +253,7 @@ def test_a_batch_that_is_larger_than_the_data_is_refused() -> None:
 
 SIZES = ("d_hidden", "n_layers", "epochs", "batch_size")
 AMOUNTS = ("weight_decay", "noise", "model_noise", "dropout", "learning_rate")
-UNUSUAL = Recipe(
+UNUSUAL = ImageRecipe(
     d_hidden=7,
     n_layers=2,
     bias=True,
@@ -272,7 +274,7 @@ UNUSUAL = Recipe(
 
 def test_the_defaults_are_those_of_the_paper() -> None:
     """App. C of 2410.08417: AdamW 1e-3, weight decay 1, batch 2048, input noise 0.5, no bias."""
-    recipe = Recipe()
+    recipe = ImageRecipe()
     assert (recipe.learning_rate, recipe.weight_decay, recipe.batch_size) == (1e-3, 1.0, 2048)
     assert (recipe.noise, recipe.n_layers, recipe.bias, recipe.residual) == (0.5, 1, False, False)
     assert (recipe.gate, recipe.model_noise, recipe.dropout) == (None, 0.0, 0.0)
@@ -282,25 +284,25 @@ def test_the_defaults_are_those_of_the_paper() -> None:
 @pytest.mark.parametrize("value", [0, -1, 2.0, True, "3", None])
 def test_a_size_is_a_positive_whole_number(name: str, value: Any) -> None:
     with pytest.raises(UsageError, match=rf"^{name} must be an integer of at least 1, got "):
-        Recipe(**{name: value})
+        ImageRecipe(**{name: value})
 
 
 def test_integers_of_numpy_can_be_written_as_json() -> None:
-    recipe = Recipe(**{name: np.int64(3) for name in (*SIZES, "seed")})
+    recipe = ImageRecipe(**{name: np.int64(3) for name in (*SIZES, "seed")})
     assert json.loads(json.dumps(recipe.to_dict()))["seed"] == 3
 
 
 @pytest.mark.parametrize("value", [-1, 0.5, None])
 def test_a_seed_is_a_whole_number_from_0(value: Any) -> None:
     with pytest.raises(UsageError, match=r"^seed must be an integer of at least 0, got "):
-        Recipe(seed=value)
+        ImageRecipe(seed=value)
 
 
 @pytest.mark.parametrize("name", AMOUNTS)
 @pytest.mark.parametrize("value", [-0.1, math.nan, math.inf, "0.1", None, True])
 def test_an_amount_is_a_finite_number_from_0(name: str, value: Any) -> None:
     with pytest.raises(UsageError, match=rf"^{name} must be a finite number of at least 0, got "):
-        Recipe(**{name: value})
+        ImageRecipe(**{name: value})
 
 
 @pytest.mark.parametrize(
@@ -319,24 +321,24 @@ def test_an_amount_is_a_finite_number_from_0(name: str, value: Any) -> None:
 )
 def test_a_choice_that_makes_no_sense_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        Recipe(**options)
+        ImageRecipe(**options)
 
 
 def test_a_recipe_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        Recipe().seed = 1  # type: ignore[misc]
+        ImageRecipe().seed = 1  # type: ignore[misc]
 
 
 def test_no_field_of_the_unusual_recipe_has_its_default() -> None:
     """Else the round trip below would prove nothing about that field."""
-    default = Recipe()
-    for field in dataclasses.fields(Recipe):
+    default = ImageRecipe()
+    for field in dataclasses.fields(ImageRecipe):
         assert getattr(UNUSUAL, field.name) != getattr(default, field.name), field.name
 
 
-@pytest.mark.parametrize("recipe", [Recipe(), UNUSUAL])
-def test_a_recipe_comes_back_from_json_as_it_was(recipe: Recipe) -> None:
-    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+@pytest.mark.parametrize("recipe", [ImageRecipe(), UNUSUAL])
+def test_a_recipe_comes_back_from_json_as_it_was(recipe: ImageRecipe) -> None:
+    assert ImageRecipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
 
 
 @pytest.mark.parametrize(
@@ -352,17 +354,17 @@ def test_auto_is_bfloat16_where_the_processor_multiplies_it(
     capabilities: dict[str, bool], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    recipe = Recipe(seed=3).resolved()
+    recipe = ImageRecipe(seed=3).resolved()
     assert recipe.precision == expected
-    assert dataclasses.replace(recipe, precision="auto") == Recipe(seed=3)
+    assert dataclasses.replace(recipe, precision="auto") == ImageRecipe(seed=3)
 
 
 def test_auto_is_float32_where_torch_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert Recipe().resolved().precision == "float32"
+    assert ImageRecipe().resolved().precision == "float32"
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_precision_that_is_given_stays(precision: Any) -> None:
-    recipe = Recipe(precision=precision)
+    recipe = ImageRecipe(precision=precision)
     assert recipe.resolved() is recipe

@@ -37,12 +37,12 @@ def demo(
     """
     from bilens.api import demo as job
     from bilens.data.images import embedded_digits, load_images
-    from bilens.train.tasks.image import Recipe
+    from bilens.train.tasks.image import ImageRecipe
 
     folder = options.data_dir
     data = embedded_digits() if folder is None else load_images("mnist", folder)
     output.say(f"Images: {data.source}")
-    recipe = Recipe.from_dict({**job.DEMO_RECIPE.to_dict(), "seed": options.seed})
+    recipe = ImageRecipe.from_dict({**job.DEMO_RECIPE.to_dict(), "seed": options.seed})
     with output.progress() as progress:
         report = job.run_demo(
             options.out,

@@ -37,7 +37,7 @@ class ImageOptions:
 
 @dataclass(frozen=True)
 class Model:
-    """Fields of `Recipe`."""
+    """Fields of `ImageRecipe`."""
 
     PANEL: ClassVar = MODEL_PANEL
 
@@ -52,7 +52,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Training:
-    """Fields of `Recipe`."""
+    """Fields of `ImageRecipe`."""
 
     PANEL: ClassVar = TRAINING_PANEL
 
@@ -94,9 +94,9 @@ def train_image(
     from bilens.api.provenance import this_command, versions
     from bilens.data.images import load_images
     from bilens.train.device import find_device
-    from bilens.train.tasks.image import Recipe, train_in_folder
+    from bilens.train.tasks.image import ImageRecipe, train_in_folder
 
-    recipe = Recipe.from_dict(
+    recipe = ImageRecipe.from_dict(
         {
             **vars(model),
             "gate": None if model.gate == "none" else model.gate,

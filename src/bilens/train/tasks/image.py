@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -22,7 +21,7 @@ from bilens.data.images import ImageDataset
 from bilens.io.model_folder import save
 from bilens.nn import BilinearClassifier
 from bilens.nn.mlp import Gate
-from bilens.train.device import CPU, Precision, autocast, best_precision, device_of
+from bilens.train.device import CPU, Precision, autocast, device_of
 from bilens.train.loop import Line, Task, TrainingRun, check_training_memory, learning_rate, train
 from bilens.train.randomness import (
     ORDER,
@@ -32,7 +31,7 @@ from bilens.train.randomness import (
     seeded_initialisation,
     stream,
 )
-from bilens.train.recipe_checks import check_fields
+from bilens.train.recipe import Recipe, check_fields
 from bilens.train.run_folder import TrainingResult, run_in_folder
 
 EVALUATION_BATCH = 8192
@@ -41,7 +40,7 @@ Run: TypeAlias = TrainingRun[BilinearClassifier]  # sums: loss, right answers, i
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ImageRecipe(Recipe):
     """How to train an image classifier. The defaults are the paper's (App. C of 2410.08417)."""
 
     d_hidden: int = 256  # width of the embedding and of every layer
@@ -76,21 +75,6 @@ class Recipe:
         """Return the augmentations, ready to use."""
         return tuple(parse_augmentation(text) for text in self.augmentations)
 
-    def resolved(self, device: torch.device = CPU) -> Recipe:
-        """Return the recipe with `precision="auto"` replaced by what it means on a device."""
-        if self.precision != "auto":
-            return self
-        return dataclasses.replace(self, precision=best_precision(device))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the recipe as JSON values."""
-        return {**dataclasses.asdict(self), "augmentations": list(self.augmentations)}
-
-    @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> Recipe:
-        """Return the recipe of `to_dict`."""
-        return cls(**{**content, "augmentations": tuple(content["augmentations"])})
-
 
 @dataclass(frozen=True)
 class EpochMetrics(Line):
@@ -110,7 +94,7 @@ class ImageTask(Task[BilinearClassifier, EpochMetrics]):
     data_noun = "images"
     line_type = EpochMetrics
 
-    def __init__(self, data: ImageDataset, recipe: Recipe, device: torch.device = CPU) -> None:
+    def __init__(self, data: ImageDataset, recipe: ImageRecipe, device: torch.device = CPU) -> None:
         self.data, self.recipe, self.device = data, recipe.resolved(device), device
         self.epochs = recipe.epochs
         self.about = {"recipe": self.recipe.to_dict(), "data": data.fingerprint}
@@ -195,7 +179,7 @@ class ImageTask(Task[BilinearClassifier, EpochMetrics]):
         return f"epoch {epoch}"
 
 
-def start_run(recipe: Recipe, d_input: int, d_output: int, device: torch.device = CPU) -> Run:
+def start_run(recipe: ImageRecipe, d_input: int, d_output: int, device: torch.device = CPU) -> Run:
     """Return a run at its beginning, with weights drawn from the seed of the recipe."""
     layers = 2 * recipe.n_layers * recipe.d_hidden
     check_training_memory(recipe.d_hidden * (d_input + layers + d_output), "choose a smaller model")
@@ -229,7 +213,7 @@ def accuracy(model: BilinearClassifier, images: Tensor, labels: Tensor) -> float
 
 
 def train_classifier(
-    data: ImageDataset, recipe: Recipe, device: torch.device = CPU
+    data: ImageDataset, recipe: ImageRecipe, device: torch.device = CPU
 ) -> BilinearClassifier:
     """Return a classifier at the end of its recipe, without a folder."""
     task = ImageTask(data, recipe, device)
@@ -242,7 +226,7 @@ def train_classifier(
 def train_in_folder(
     folder: Path,
     data: ImageDataset,
-    recipe: Recipe,
+    recipe: ImageRecipe,
     device: torch.device = CPU,
     **options: Any,
 ) -> TrainingResult[EpochMetrics]:

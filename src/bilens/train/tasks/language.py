@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -10,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias, get_args
+from typing import TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +23,7 @@ from bilens.nn.mlp import Gate
 from bilens.nn.transformer import BilinearTransformer
 from bilens.nn.transformer_config import MLPType
 from bilens.train.corpus import Batches, CorpusDescription, CorpusTokens, windows
-from bilens.train.device import CPU, Precision, autocast, best_precision, device_of
+from bilens.train.device import CPU, Precision, autocast, device_of
 from bilens.train.loop import (
     Line,
     Schedule,
@@ -35,7 +34,7 @@ from bilens.train.loop import (
     learning_rate,
 )
 from bilens.train.randomness import ActivationNoise, seeded_initialisation
-from bilens.train.recipe_checks import check_fields
+from bilens.train.recipe import Recipe, check_fields
 from bilens.train.run_files import TOKENIZER_NAME
 
 BETAS = (0.9, 0.95)  # the second one is shorter than AdamW's own: runs of few steps
@@ -45,7 +44,7 @@ Run: TypeAlias = TrainingRun[BilinearTransformer]  # sums: loss × tokens, token
 
 
 @dataclass(frozen=True)
-class LanguageRecipe:
+class LanguageRecipe(Recipe):
     """How to train a language model. The defaults suit a megabyte of simple stories."""
 
     d_model: int = 192  # width of the residual stream
@@ -88,21 +87,6 @@ class LanguageRecipe:
                 "precision": get_args(Precision),
             },
         )
-
-    def resolved(self, device: torch.device = CPU) -> LanguageRecipe:
-        """Return the recipe with `precision="auto"` replaced by what it means on a device."""
-        if self.precision != "auto":
-            return self
-        return dataclasses.replace(self, precision=best_precision(device))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the recipe as JSON values."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> LanguageRecipe:
-        """Return the recipe of `to_dict`."""
-        return cls(**content)
 
 
 TEXT_RECIPE = LanguageRecipe()

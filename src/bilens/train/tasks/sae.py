@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import math
@@ -34,7 +33,7 @@ from bilens.train.loop import (
     learning_rate,
 )
 from bilens.train.randomness import seeded_initialisation
-from bilens.train.recipe_checks import check_fields
+from bilens.train.recipe import Recipe, check_fields
 from bilens.train.sae_metrics import SAEMetrics, measure_sae
 
 CLIP = 1.0  # greatest norm of the gradient of one autoencoder in a step
@@ -45,7 +44,7 @@ Run: TypeAlias = TrainingRun[nn.ModuleList]  # extra: rows since each latent was
 
 
 @dataclass(frozen=True)
-class SAERecipe:
+class SAERecipe(Recipe):
     """How to train sparse autoencoders. The defaults suit a layer of a few hundred neurons."""
 
     hooks: tuple[str, ...]  # such as "blocks.0.mlp_out"; one autoencoder each
@@ -83,15 +82,6 @@ class SAERecipe:
     def latents_for(self, d_in: int) -> int:
         """Return the size of the dictionary for activations of a width."""
         return self.num_latents if self.num_latents is not None else self.expansion * d_in
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the recipe as JSON values."""
-        return {**dataclasses.asdict(self), "hooks": list(self.hooks)}
-
-    @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> SAERecipe:
-        """Return the recipe of `to_dict`."""
-        return cls(**{**content, "hooks": tuple(content["hooks"])})
 
 
 class Activations(Protocol):

@@ -1,12 +1,40 @@
-"""The checks that all recipes share; a recipe is everything that decides the weights."""
+"""What all recipes share: checks, JSON values, and the precision that "auto" stands for."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
+
+import torch
 
 from bilens.base.checks import check_count
 from bilens.base.errors import UsageError
+from bilens.train.device import CPU, best_precision
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the weights of a training, and nothing else."""
+
+    def resolved(self, device: torch.device = CPU) -> Self:
+        """Return the recipe with `precision="auto"` replaced by what it means on a device."""
+        if getattr(self, "precision", None) != "auto":
+            return self
+        changes: dict[str, Any] = {"precision": best_precision(device)}  # not every recipe has one
+        return replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as JSON values."""
+        found = asdict(self)
+        return {name: list(x) if isinstance(x, tuple) else x for name, x in found.items()}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """Return the recipe of `to_dict`."""
+        found = content.items()
+        return cls(**{name: tuple(x) if isinstance(x, list) else x for name, x in found})
 
 
 def check_fields(
