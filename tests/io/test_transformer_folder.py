@@ -88,7 +88,7 @@ def test_layers_that_are_not_exact_have_the_closest_map(tmp_path: Path, kind: st
 def test_names_belong_to_tokens_and_there_is_no_shape_of_an_input(tmp_path: Path) -> None:
     names = [f"token {number}" for number in range(11)]
     assert load(save(make(), tmp_path, output_names=names)).output_names == tuple(names)
-    with pytest.raises(UsageError, match=r"output_names has 2 names, 2 of .* has 11 outputs"):
+    with pytest.raises(UsageError, match=r"output_names has 2 names; .* has 11 outputs"):
         save(make(), tmp_path, output_names=["a", "b"], overwrite=True)
     with pytest.raises(UsageError, match=r"input_shape is \(8,\); .* reads tokens: leave it out"):
         save(make(), tmp_path, input_shape=[8], overwrite=True)

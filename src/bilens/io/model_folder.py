@@ -222,10 +222,11 @@ def check_names_of(what: str, names: tuple[str, ...] | None, count: int | None, 
         return
     if not is_list_of(str, [*names]):
         raise UsageError(f"{what}_names is {names}; expected texts, one for each {what}.")
-    if len(names) != count or len({*names}) != len(names):
+    if len(names) != count:
+        raise UsageError(f"{what}_names has {len(names)} names; the {has}.")
+    if len({*names}) != count:
         raise UsageError(
-            f"{what}_names has {len(names)} names, {len({*names})} of them different; the {has}: "
-            "one name for each, no two alike."
+            f"{what}_names has {count} names, {len({*names})} of them different: no two may be alike."
         )
 
 

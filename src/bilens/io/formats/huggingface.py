@@ -189,22 +189,22 @@ def locations_of(
     root = next((match[1] for match in found if match), "")
     bias = family.has_biases(content)
     home = home_on_disk(family, root, names)
-    places: list[tuple[LayerLocation, list[Module]]] = []
+    located: list[tuple[LayerLocation, list[Module]]] = []
     beside: list[str] = []
     for index in range(count(path, content, (family.sizes[0],), len(names))):
         experts = home_of_experts(f"{root}{home.stack}.{index}.", family.experts, names)
         if experts is None or family.experts is None:
             modules = [(one.name(index), one.layout, one.modules) for one in family.homes]
-            places.append((home.location(root, index, bias), modules))
+            located.append((home.location(root, index, bias), modules))
             continue
         name = home.name(index)
         number = count(path, content, family.experts.counts, MAX_EXPERTS)
-        places += [
+        located += [
             (location, [(location.name, home.layout, ("",))])
             for location in locations_of_experts(name, experts, family.experts, number, names)
         ]
         beside += [f"{experts}{other}" for other in family.experts.others]
-    return places, beside
+    return located, beside
 
 
 def home_on_disk(family: Family, root: str, names: Collection[str]) -> Home:
