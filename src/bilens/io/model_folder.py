@@ -226,7 +226,8 @@ def check_names_of(what: str, names: tuple[str, ...] | None, count: int | None, 
         raise UsageError(f"{what}_names has {len(names)} names; the {has}.")
     if len({*names}) != count:
         raise UsageError(
-            f"{what}_names has {count} names, {len({*names})} of them different: no two may be alike."
+            f"{what}_names has {count} names, {len({*names})} of them different: no two may be "
+            "alike."
         )
 
 

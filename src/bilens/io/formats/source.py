@@ -24,6 +24,8 @@ TEXTS = (
     "activation",
     "feed_forward_proj",
 )
+# Of no use to an MLP, and worth a warning where they do not fit each other.
+TOKENS = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
 KINDS_OF_ATTENTION = ("global", "local")  # of GPT-Neo
 Module = tuple[str, Layout, tuple[str, ...]]  # its path, its maps, what is run one behind the other
 
@@ -179,7 +181,7 @@ def harmless(content: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, value in content.items()
-        if (key in TEXTS and isinstance(value, str)) or is_harmless(value)
+        if key not in TOKENS and ((key in TEXTS and isinstance(value, str)) or is_harmless(value))
     }
 
 
