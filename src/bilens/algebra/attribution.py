@@ -104,8 +104,7 @@ def attribute_to_background(
         outputs: as in `attribute`.
         memory_limit: as in `attribute`.
 
-    Returns:
-        (batch, out, in) in the dtype of the map.
+    Returns: (batch, out, in) in the dtype of the map.
 
     Raises:
         UsageError: If f is no map, there is no such output, or Σ is not symmetric.

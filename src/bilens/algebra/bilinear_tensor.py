@@ -113,8 +113,7 @@ class BilinearTensor:
 
         Cost: O(hidden² · (in + out)) time, O(out) memory beside the factors.
 
-        Raises:
-            NonFiniteError: If products of the factors overflow.
+        Raises: NonFiniteError if products of the factors overflow.
         """
         return squared_norms(self.down, self.left, self.right).sum().sqrt()
 
@@ -135,8 +134,7 @@ class BilinearTensor:
 
         Cost: O(out · hidden · in²) time, O(out · in²) memory.
 
-        Raises:
-            MemoryLimitError: If the array would not fit; read one output with `form(u)` instead.
+        Raises: MemoryLimitError if the array would not fit; read one output with `form(u)` instead.
         """
         d_out, _, d_in = self.sizes
         check_memory(

@@ -80,8 +80,7 @@ def output_form(f: QuadraticMap, output: int) -> QuadraticForm:
 def contrast_direction(d_out: int, positive: int, negative: int) -> Tensor:
     """Return the (out,) float64 direction e_positive − e_negative: one logit against another.
 
-    Raises:
-        UsageError: If an index is no integer or outside the outputs, or both are the same.
+    Raises: UsageError if an index is no integer or outside the outputs, or both are the same.
     """
     outputs = range(check_count("d_out", d_out, minimum=1))
     first, second = as_integer(positive), as_integer(negative)

@@ -82,8 +82,7 @@ def whiten(f: QuadraticMap, covariance: Tensor, mean: Tensor | None = None) -> Q
         covariance: Σ, (in, in), symmetric, no eigenvalue below zero.
         mean: μ, (in,); None is zero.
 
-    Returns:
-        A map of float64 whose basis is "whitened".
+    Returns: A map of float64 whose basis is "whitened".
 
     Raises:
         ShapeError: If Σ or μ does not fit the inputs of the map.

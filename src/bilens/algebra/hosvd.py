@@ -52,8 +52,7 @@ class HOSVD:
 
         Cost: when it is first read, as `hosvd` with (in, in) arrays: O(hidden² · (in + out) + in³).
 
-        Raises:
-            MemoryLimitError: If that needs more memory than was allowed.
+        Raises: MemoryLimitError if that needs more memory than was allowed.
         """
         check_mode_memory(self.f.sizes, "in", 1, self.limit_bytes)
         factors = Factors.of(self.f.tensor.down, self.f.tensor.left, self.f.tensor.right)
@@ -84,8 +83,7 @@ class HOSVD:
 
         It carries the linear and constant terms of the map along u.
 
-        Raises:
-            UsageError: If there is no such direction.
+        Raises: UsageError if there is no such direction.
         """
         if check_count("index", index, minimum=0) >= len(self.output_directions):
             raise UsageError(
@@ -104,8 +102,7 @@ class HOSVD:
 
         Cost: O(output_rank · hidden · input_rank² + hidden · in · input_rank).
 
-        Raises:
-            UsageError: If a rank is not between 1 and the number of directions kept.
+        Raises: UsageError if a rank is not between 1 and the number of directions kept.
         """
         rows = leading("output_rank", output_rank, self.output_directions)
         columns = leading("input_rank", input_rank, self.input_directions)
@@ -125,12 +122,9 @@ class HOSVD:
             ‖B − B'‖_F ‖x‖².
         Cost: O(hidden · (out · output_rank + in · input_rank)).
 
-        Args:
-            output_rank: how many output directions; None keeps the whole mode.
-            input_rank: how many input directions; None keeps the whole mode.
+        A rank of None keeps the whole mode.
 
-        Raises:
-            UsageError: If a rank is not between 1 and the number of directions kept.
+        Raises: UsageError if a rank is not between 1 and the number of directions kept.
         """
         down, left, right = self.f.tensor.down, self.f.tensor.left, self.f.tensor.right
         if output_rank is not None:
@@ -150,10 +144,6 @@ class HOSVD:
             ‖B − B'‖² = Σ_{i > output_rank} σ_i² + 2 ‖ΠB ×₂ V⊥‖² − ‖ΠB ×₂ V⊥ ×₃ V⊥‖².
             The last term is at most half of the one before it: nothing cancels.
         Cost: O(hidden² · (in + out) + in³) time; O(out) where `input_rank` is None.
-
-        Args:
-            output_rank: how many output directions; None keeps the whole mode.
-            input_rank: how many input directions; None keeps the whole mode.
 
         Raises:
             UsageError: If a rank is not between 1 and the number of directions kept.

@@ -168,8 +168,7 @@ def quantise(f: QuadraticMap, kind: Kind) -> QuadraticMap:
         f: the map.
         kind: "float16", "bfloat16" or "int8".
 
-    Raises:
-        UsageError: If f is no map, the kind is not known, or a weight is beyond float16.
+    Raises: UsageError if f is no map, the kind is not known, or a weight is beyond float16.
     """
     check_type("f", f, QuadraticMap, "use the layer's quadratic_map()")
     if kind not in get_args(Kind):

@@ -105,8 +105,7 @@ class InteractionMatrix:
 
         Cost: O(hidden · in²) time, O(in²) memory.
 
-        Raises:
-            MemoryLimitError: If the array would not fit; `matvec` needs no array.
+        Raises: MemoryLimitError if the array would not fit; `matvec` needs no array.
         """
         check_memory(
             3 * self.d_in**2 * self.left.element_size(),
@@ -187,8 +186,7 @@ class QuadraticForm:
     def __call__(self, x: Tensor) -> Tensor:
         """Return q(x) for inputs along the last axis, (..., in) → (...), in O(hidden · in) each.
 
-        Raises:
-            ShapeError: If the inputs have another width or dtype.
+        Raises: ShapeError if the inputs have another width or dtype.
         """
         x = check_inputs(x, self.d_in, self.linear.dtype)
         return self.matrix.evaluate(x) + x @ self.linear + self.constant
@@ -196,8 +194,7 @@ class QuadraticForm:
     def matvec(self, vectors: Tensor) -> Tensor:
         """Return Q v for vectors along the last axis, (..., in) → (..., in), O(hidden · in) each.
 
-        Raises:
-            ShapeError: If the vectors have another width or dtype.
+        Raises: ShapeError if the vectors have another width or dtype.
         """
         return self.matrix.matvec(check_inputs(vectors, self.d_in, self.linear.dtype))
 
@@ -222,8 +219,7 @@ class QuadraticForm:
     def dense(self) -> Tensor:
         """Return Q as an (in, in) array, O(hidden · in²) time and O(in²) memory.
 
-        Raises:
-            MemoryLimitError: If the array would not fit.
+        Raises: MemoryLimitError if the array would not fit.
         """
         return self.matrix.dense()
 

@@ -74,8 +74,7 @@ class QuadraticMap:
 
         Cost: O(hidden · (in + out) + in · out) for each input.
 
-        Raises:
-            ShapeError: If the inputs have another width or dtype.
+        Raises: ShapeError if the inputs have another width or dtype.
         """
         x = check_inputs(x, self.sizes.d_in, self.dtype)
         y = ((x @ self.tensor.left.T) * (x @ self.tensor.right.T)) @ self.tensor.down.T
@@ -84,7 +83,7 @@ class QuadraticMap:
         return y if self.constant is None else y + self.constant
 
     def form(self, output_direction: Tensor) -> QuadraticForm:
-        """Read the map along an output direction u.
+        """Read the map along an output direction u, (out,), in any scale.
 
         Math: q(x) = u·f(x) = xᵀQx + (linearᵀu)·x + constant·u with
             Q = ½ Σ_h (downᵀu)_h (left_h right_hᵀ + right_h left_hᵀ).
@@ -93,12 +92,6 @@ class QuadraticMap:
         Accuracy: downᵀu is summed in float64 and rounded once, to the dtype of the map. Use
             `eigendecompose_all(f, u[None])`, which does not round it, or `f.to(torch.float64)`,
             where float32 or half precision is not enough.
-
-        Args:
-            output_direction: u, (out,), in any scale; a one-hot u reads one logit.
-
-        Returns:
-            q, in units of the output (logits).
 
         Raises:
             ShapeError: If u does not have one entry for each output.
@@ -127,15 +120,12 @@ class QuadraticMap:
     def compose_input(
         self, matrix: Tensor, bias: Tensor | None = None, basis: str = "input"
     ) -> QuadraticMap:
-        """Return z ↦ f(E z + e): the same layer, read in the space before an affine embedding.
+        """Return z ↦ f(E z + e), E (in, in') and e (in,): the layer before an affine embedding.
 
         Math: (L(Ez+e))∘(R(Ez+e)) multiplied out; the cross terms become linear, e alone constant.
         Cost: O(hidden · in · in') time, O((hidden + out) · in') memory.
 
-        Args:
-            matrix: E, (in, in').
-            bias: e, (in,); None is zero.
-            basis: what the space before the embedding is called.
+        The space before it is called `basis`.
 
         Raises:
             ShapeError: If E or e does not fit the inputs of the map.
@@ -161,15 +151,11 @@ class QuadraticMap:
         )
 
     def with_biases(self, left_bias: Tensor, right_bias: Tensor) -> QuadraticMap:
-        """Return the map whose two branches are shifted: down[(left x + b)∘(right x + c)] + ...
+        """Return the map with (hidden,) biases b, c: down[(left x + b)∘(right x + c)] + ...
 
         Math: the cross terms Σ_h down_h (c_h left_h + b_h right_h) join the linear part, and
             Σ_h down_h b_h c_h the constant.
         Cost: O(out · hidden · in) time, O(hidden · in) memory.
-
-        Args:
-            left_bias: b, (hidden,).
-            right_bias: c, (hidden,).
 
         Raises:
             ShapeError: If a bias does not have one entry for each hidden unit.
@@ -189,11 +175,7 @@ class QuadraticMap:
     def plus_affine(
         self, linear: Tensor | None = None, constant: Tensor | None = None
     ) -> QuadraticMap:
-        """Return x ↦ f(x) + linear x + constant, for instance with a residual path.
-
-        Args:
-            linear: (out, in); None is zero.
-            constant: (out,); None is zero.
+        """Return x ↦ f(x) + linear x + constant, (out, in) and (out,), such as a residual path.
 
         Raises:
             ShapeError: If a part does not fit the map.
@@ -207,13 +189,9 @@ class QuadraticMap:
         )
 
     def compose_output(self, matrix: Tensor, bias: Tensor | None = None) -> QuadraticMap:
-        """Return x ↦ U f(x) + p: the map followed by an affine head.
+        """Return x ↦ U f(x) + p, U (out', out) and p (out',): the map followed by an affine head.
 
         Cost: O(out' · out · (hidden + in)) time, O(out' · (hidden + in)) memory.
-
-        Args:
-            matrix: U, (out', out).
-            bias: p, (out',); None is zero.
 
         Raises:
             ShapeError: If U or p does not fit the outputs of the map.

@@ -50,8 +50,7 @@ class RotationNull:
     def check_usable(self) -> None:
         """Refuse a null in which a direction is missing.
 
-        Raises:
-            NumericalError: With the directions, and why they have no null distribution.
+        Raises: NumericalError with the directions, and why they have no null distribution.
         """
         bad = [index for index, one in enumerate(self.status) if one is not Status.OK]
         if bad:
@@ -69,8 +68,7 @@ class RotationNull:
         of its own. With too few samples for the level, the edge is the extreme of the samples
         and the probability 1 / (samples + 1).
 
-        Raises:
-            UsageError: If the level is not between 0 and 1.
+        Raises: UsageError if the level is not between 0 and 1.
         """
         check_level(level)
         rank = min(math.ceil(level * (self.num_samples + 1) - 1e-9), self.num_samples)
@@ -81,13 +79,10 @@ class RotationNull:
     def p_values(self, smallest: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
         """Return one-sided p-values (1 + #{null as extreme}) / (samples + 1) for both ends.
 
-        Args:
-            smallest: (directions,), the smallest eigenvalue observed.
-            largest: (directions,), the largest eigenvalue observed; NaN, from a form that was
-                not decomposed, has the p-value 1.
+        They are of the smallest and largest eigenvalue observed, (directions,) each; NaN, from a
+        form that was not decomposed, has the p-value 1.
 
-        Raises:
-            ShapeError: If there is not one eigenvalue for each direction.
+        Raises: ShapeError if there is not one eigenvalue for each direction.
         """
         return (
             self._tail("smallest", smallest, self.smallest, lower=True),
@@ -138,11 +133,9 @@ class RotationNull:
     def effective_rank_p_values(self, observed: Tensor) -> tuple[Tensor, Tensor]:
         """Return one-sided p-values that a rank is as low, and as high, by chance.
 
-        Args:
-            observed: (directions,), the effective rank of each spectrum; NaN has the p-value 1.
+        `observed` is (directions,); NaN has the p-value 1.
 
-        Raises:
-            ShapeError: If there is not one rank for each direction.
+        Raises: ShapeError if there is not one rank for each direction.
         """
         return (
             self._tail("observed", observed, self.effective_rank, lower=True),
@@ -152,10 +145,8 @@ class RotationNull:
     def localisation_p_values(self, smallest: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
         """Return p-values that the extreme eigenvectors rest on as few inputs by chance.
 
-        Args:
-            smallest: (directions,), `localisation` of the eigenvector of the smallest eigenvalue,
-                in the basis before the embedding; NaN has the p-value 1.
-            largest: (directions,), that of the largest eigenvalue.
+        They are of `localisation` of the eigenvectors of the smallest and the largest eigenvalue,
+        (directions,) each, in the basis before the embedding; NaN has the p-value 1.
 
         Raises:
             ShapeError: If there is not one number for each direction.

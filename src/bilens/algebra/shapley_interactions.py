@@ -57,8 +57,7 @@ def pairwise_interactions(
         baseline: x₀, (in,); None is zero.
         memory_limit: bytes, or "4GiB"; None for $BILENS_MEMORY_LIMIT or 75 % of the memory.
 
-    Returns:
-        (in, in) float64, symmetric.
+    Returns: (in, in) float64, symmetric.
 
     Raises:
         UsageError: If form is no form.

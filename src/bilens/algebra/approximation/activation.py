@@ -37,8 +37,7 @@ class Activation:
         name: one of the names of `ActivationName`.
         slope: of "leaky_relu" below zero; None is 0.01 there, and what it has to be elsewhere.
 
-    Raises:
-        UsageError: If there is no such activation, or a slope that it does not have.
+    Raises: UsageError if there is no such activation, or a slope that it does not have.
     """
 
     name: ActivationName

@@ -89,8 +89,7 @@ def activation_moments(
         mean: m, any shape.
         deviation: s, of the same shape, not negative.
 
-    Returns:
-        (4, …) float64.
+    Returns: (4, …) float64.
 
     Raises:
         UsageError: If there is no such activation, or a deviation is negative.

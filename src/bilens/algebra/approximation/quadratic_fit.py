@@ -64,8 +64,7 @@ class QuadraticFit:
     def check_usable(self) -> None:
         """Refuse to read a map that does not stand for the model.
 
-        Raises:
-            NumericalError: If R² is below the threshold.
+        Raises: NumericalError if R² is below the threshold.
         """
         if self.usable:
             return

@@ -143,8 +143,7 @@ def interaction_submatrix(
         output_direction: u, (out,).
         features: (num,) indices of columns; repeated ones are allowed.
 
-    Returns:
-        (num, num) float64, symmetric.
+    Returns: (num, num) float64, symmetric.
 
     Raises:
         ShapeError: If the parts do not fit together.

@@ -115,8 +115,7 @@ class DirectInteractions:
     def features(self) -> Tensor:
         """Return the features that appear in either list of one direction, rising, int64.
 
-        Raises:
-            ShapeError: If this is a batch; use `result[c].features()`.
+        Raises: ShapeError if this is a batch; use `result[c].features()`.
         """
         if isinstance(self.status, tuple):
             raise ShapeError("features works on one direction: use result[c].features().")
