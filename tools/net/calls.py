@@ -75,7 +75,8 @@ def main(group: str, target: Path) -> None:
     """Run the group and write the file."""
     torch.set_num_threads(1)
     describer = Describer({str(Path.cwd()): "FOLDER"})
-    for folder in sorted(path for path in Path().iterdir() if path.name not in WRITTEN):
+    folders = [path for path in Path().iterdir() if path.name not in WRITTEN]
+    for folder in sorted(folders, key=lambda path: (path.name != "models", path)):
         describer.learn(Path(), str(folder))
     module = importlib.import_module(GROUPS[group])
     found = {name: outcome(call, describer) for name, call in functions(module).items()}
