@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from bilens.api.provenance import describe_run
-from bilens.findings.layers.audit import NULL_SAMPLES
+from bilens.findings.layer_audit import NULL_SAMPLES
 from bilens.records.base import to_json
 from bilens.report.reports import LayerAuditReport
 

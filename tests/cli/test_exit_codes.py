@@ -12,7 +12,7 @@ import pytest
 import tiny
 from bilens.api import decomposition_folder, demo
 from bilens.base import errors
-from bilens.findings import exactness
+from bilens.findings import model_checks as exactness
 from commands import Shell, model_folder
 
 TABLE = {

@@ -26,7 +26,7 @@ from bilens.base.errors import (
 )
 from bilens.findings import audit
 from bilens.findings.audit import audit_classifier
-from bilens.findings.guarantees.certificate import certify_classifier
+from bilens.findings.certificate import certify_classifier
 from bilens.findings.subject import LabelledImages, image_shape
 from bilens.nn import BilinearClassifier, BilinearLayer, BilinearMLP
 from bilens.records.audit import Audit

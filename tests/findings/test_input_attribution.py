@@ -14,8 +14,8 @@ from torch import Tensor
 
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import NumericalError
-from bilens.findings import input_attribution
-from bilens.findings.input_attribution import attribute_prediction
+from bilens.findings import explanation as input_attribution
+from bilens.findings.explanation import attribute_prediction
 from builders import D_IN, randn, random_map
 
 X, START = randn(D_IN, seed=7), randn(D_IN, seed=8)

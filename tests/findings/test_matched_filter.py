@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bilens.findings.matched_filter import (
+from bilens.findings.triggers import (
     AROUND,
     MARGIN,
     WHITE,

@@ -15,7 +15,8 @@ from torch import Tensor
 import tiny
 from bilens.algebra.directions import centred_directions
 from bilens.algebra.rotation_null import rotation_null
-from bilens.findings.audit import class_centred
+from bilens.findings.audit import centred_map, class_centred, read_warnings, rotated_maps
+from bilens.findings.class_templates import class_templates, spot, usual_length
 from bilens.findings.overfitting import (
     FORMULA,
     LEADING,
@@ -26,8 +27,6 @@ from bilens.findings.overfitting import (
     readings_by_chance,
 )
 from bilens.findings.subject import in_float64
-from bilens.findings.templates import class_templates, spot, usual_length
-from bilens.findings.warnings import centred_map, read_warnings, rotated_maps
 from bilens.nn import BilinearClassifier
 from bilens.records.audit import Overfitting
 

@@ -15,13 +15,15 @@ from torch.nn import functional
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.findings.matched_filter import correlate, local_scale, matched_filter
-from bilens.findings.templates import gradients, usual_length
+from bilens.findings.class_templates import gradients, usual_length
 from bilens.findings.triggers import (
     THRESHOLD,
+    correlate,
     lead_gains,
     lead_surplus,
+    local_scale,
     loudest,
+    matched_filter,
     mean_lead,
     read_triggers,
     trigger_score,

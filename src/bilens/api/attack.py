@@ -12,8 +12,8 @@ from bilens.api.provenance import origin_of
 from bilens.api.quadratic_fit import offering_a_fit
 from bilens.base.errors import UsageError
 from bilens.data.images import ImageDataset
-from bilens.findings.attacks.attack import attack_classifier
-from bilens.findings.attacks.request import EPSILONS, AttackRequest
+from bilens.findings.attack import attack_classifier
+from bilens.findings.attack_objective import EPSILONS, AttackRequest
 from bilens.findings.subject import LabelledImages, Progress, silent
 from bilens.io.load import LoadedModel
 from bilens.report.reports import AttackReport

@@ -22,10 +22,14 @@ from bilens.api.provenance import describe_data, origin_of
 from bilens.base.errors import UsageError
 from bilens.data.images import ImageDataset
 from bilens.findings.audit import audit_classifier
-from bilens.findings.difference.pairing import check_pairs
-from bilens.findings.layers.audit import NULL_SAMPLES as LAYER_SAMPLES, checked_extent, compare_with
-from bilens.findings.layers.one_layer import judge_one_layer
-from bilens.findings.layers.reading import Extent, open_layer
+from bilens.findings.difference import check_pairs
+from bilens.findings.layer_audit import (
+    NULL_SAMPLES as LAYER_SAMPLES,
+    checked_options,
+    compare_with,
+    judge_one_layer,
+)
+from bilens.findings.layer_reading import AuditOptions, fit_layer
 from bilens.findings.rules.conditions import Condition, parse_conditions
 from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
@@ -118,7 +122,7 @@ def audit(
         model,
         labelled(data),
         describe_data(data),
-        checked_extent(samples, seed, threshold),
+        checked_options(samples, seed, threshold),
         command,
         progress,
         baseline,
@@ -166,11 +170,11 @@ def audit_one_layer(
         progress=progress,
         origin=origin_of(loaded, data, command, seed),
     )
-    opened = open_layer(subject, seed)
-    verdict = findings.verdict + judge_one_layer(subject, opened, seed)
+    fitted = fit_layer(subject, seed)
+    verdict = findings.verdict + judge_one_layer(subject, fitted, seed)
     difference = None
     if before is not None:
-        changes = (compare_with(before[0], opened, Extent(0, seed), vectors=True),)
+        changes = (compare_with(before[0], fitted, AuditOptions(0, seed), vectors=True),)
         difference = Difference(baseline_source(baseline), changes)
         verdict += judge("audit", Evidence(changes=changes))
     findings = replace(findings, verdict=verdict, passed=passes(verdict), difference=difference)

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from bilens.api.provenance import describe_source, origin_of
 from bilens.base.errors import UsageError
-from bilens.findings.accuracy import share_right
-from bilens.findings.layers.audit import audit_layers
-from bilens.findings.layers.reading import Extent
-from bilens.findings.layers.subject import LayerSubject
+from bilens.findings.layer_audit import audit_layers
+from bilens.findings.layer_reading import AuditOptions, LayerSubject
+from bilens.findings.model_checks import share_right
 from bilens.findings.rules.conditions import Condition, judge_conditions
 from bilens.findings.subject import LabelledImages, Progress
 from bilens.io.load import LoadedModel
@@ -86,7 +85,7 @@ def audit_model_layers(
     model: LoadedModel | nn.Module,
     data: LabelledImages | None,
     about_data: DataOrigin | None,
-    extent: Extent,
+    options: AuditOptions,
     command: str | None,
     progress: Progress,
     baseline: LoadedModel | nn.Module | None = None,
@@ -100,13 +99,13 @@ def audit_model_layers(
         subjects,
         accuracy,
         None if baseline is None else layer_subjects(baseline),
-        null_samples=extent.null_samples,
-        seed=extent.seed,
-        threshold=extent.threshold,
+        null_samples=options.null_samples,
+        seed=options.seed,
+        threshold=options.threshold,
         progress=progress,
         model=describe_model(model, len(subjects)),
         against=baseline_source(baseline),
-        origin=origin_of(model, about_data, command, extent.seed),
+        origin=origin_of(model, about_data, command, options.seed),
     )
     return LayerAuditReport(with_conditions(findings, conditions))
 

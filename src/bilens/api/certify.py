@@ -9,8 +9,7 @@ from bilens.api.given import given_model
 from bilens.api.provenance import origin_of
 from bilens.api.quadratic_fit import offering_a_fit
 from bilens.data.images import ImageDataset
-from bilens.findings.guarantees.certificate import certify_classifier
-from bilens.findings.guarantees.guarantees import SAMPLES
+from bilens.findings.certificate import SAMPLES, certify_classifier
 from bilens.findings.subject import Progress, silent
 from bilens.io.load import LoadedModel
 from bilens.report.reports import CertificateReport

@@ -27,7 +27,7 @@ from bilens.api.layer_reading import (
 from bilens.base.errors import MemoryLimitError
 from bilens.base.memory import MEMORY_LIMIT_VARIABLE, readable
 from bilens.findings.decomposition import summarise_spectra
-from bilens.findings.rank_chance import null_estimate, rank_chances
+from bilens.findings.null_intervals import null_estimate, rank_chances
 from bilens.io.load import LoadedModel
 from bilens.records.decomposition import LayerDecomposition, LayerPlan
 from bilens.records.verdict import NullInterval

@@ -17,8 +17,7 @@ from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset
 from bilens.data.table_rows import read_columns
 from bilens.findings.audit import class_centred
-from bilens.findings.explanation import explain
-from bilens.findings.input_attribution import attribute_prediction
+from bilens.findings.explanation import attribute_prediction, explain
 from bilens.findings.subject import LabelledImages, in_float64, summarise
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearClassifier

@@ -26,7 +26,7 @@ from bilens.base.checks import check_count
 from bilens.base.errors import NotQuadraticError, UsageError
 from bilens.data.images import ImageDataset
 from bilens.findings.decomposition import approximation_quality
-from bilens.findings.null_interval import MINIMUM_SAMPLES
+from bilens.findings.null_intervals import MINIMUM_SAMPLES
 from bilens.findings.subject import SEED_LIMIT
 from bilens.io.load import LayerView, LoadedModel
 from bilens.nn import BilinearClassifier

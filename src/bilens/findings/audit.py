@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
+from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.directions import outputs_of
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
-from bilens.algebra.rotation_null import rotation_null
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.algebra.rotation_null import RotationNull, random_frame, rotation_null
 from bilens.algebra.status import Status
 from bilens.base.checks import check_count
 from bilens.base.errors import UsageError
-from bilens.findings.accuracy import share_right, truncation_curve
-from bilens.findings.effects import gauge_free
-from bilens.findings.exactness import check_exactness
+from bilens.findings.certificate import ClassForms, ProofOptions, classifier_guarantees
+from bilens.findings.class_templates import class_templates
+from bilens.findings.column_effects import gauge_free
 from bilens.findings.explanation import choose_examples, explain
-from bilens.findings.guarantees.guarantees import ClassForms, Extent, classifier_guarantees
-from bilens.findings.null_interval import MINIMUM_SAMPLES
+from bilens.findings.model_checks import check_exactness, share_right, truncation_curve
+from bilens.findings.null_intervals import LEVEL, MINIMUM_SAMPLES
+from bilens.findings.overfitting import Subject, read_overfitting, readings_by_chance
 from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
 from bilens.findings.spectra import read_classes
@@ -29,11 +34,56 @@ from bilens.findings.subject import (
     silent,
     summarise,
 )
-from bilens.findings.warnings import read_warnings
+from bilens.findings.triggers import read_triggers, trigger_score
 from bilens.nn import BilinearClassifier
-from bilens.records.audit import Audit, Explanation, TruncationPoint
+from bilens.records.audit import Audit, Explanation, Overfitting, Triggers, TruncationPoint
 from bilens.records.origin import UNKNOWN, Origin
 from bilens.records.verdict import Exactness, passes
+
+
+def read_warnings(
+    module: BilinearClassifier,
+    eigs: EigenDecomposition,
+    null: RotationNull,
+    shape: tuple[int, int],
+    images: Tensor | None,
+    seed: int,
+) -> tuple[Overfitting, Triggers]:
+    """Return the findings of overfitting and of triggers."""
+    lower, upper = (edge[:, None] for edge in null.edges(LEVEL))
+    within = (eigs.eigenvalues >= lower) & (eigs.eigenvalues <= upper)
+    subject = Subject(centred_map(module), eigs, within, class_templates(eigs), shape)
+    generator = torch.Generator().manual_seed(seed)
+    readings, scores = [], []
+    for place, rotated in enumerate(rotated_maps(module, MINIMUM_SAMPLES, generator)):
+        output = place % subject.f.sizes.d_out
+        readings.append(readings_by_chance(subject, rotated, output, images))
+        scores.append(trigger_score(rotated, subject.templates, shape))
+    return (
+        read_overfitting(subject, readings, images),
+        read_triggers(subject.f, subject.templates, shape, scores),
+    )
+
+
+def centred_map(module: BilinearClassifier) -> QuadraticMap:
+    """Return the map from the inputs to the class-centred logits."""
+    f = module.quadratic_map().detach()
+    return outputs_of(f, centred=True)
+
+
+def rotated_maps(
+    module: BilinearClassifier, num: int, generator: torch.Generator
+) -> Iterator[QuadraticMap]:
+    """Yield the class-centred map with its right branch rotated behind the embedding."""
+    inside = module.quadratic_map("embedding").detach().tensor
+    embedding = module.embed.weight.detach()
+    f = centred_map(module)
+    width = inside.sizes.d_in
+
+    for _ in range(num):
+        right = inside.right @ random_frame(width, width, generator) @ embedding
+        tensor = BilinearTensor(f.tensor.down, f.tensor.left, right)
+        yield QuadraticMap(tensor, f.linear, f.constant)
 
 
 def audit_classifier(
@@ -48,30 +98,7 @@ def audit_classifier(
     progress: Progress = silent,
     origin: Origin = UNKNOWN,
 ) -> Audit:
-    """Return what the weights of a one-layer bilinear classifier say; the model is not changed.
-
-    Cost: classes · O(in³) for the spectra; null_samples · classes · O(min(in, 2·hidden)³) for
-    the level of chance; O(classes · in²) memory.
-
-    Args:
-        module: a `BilinearClassifier` with one layer and no gate.
-        data: test images; without them nothing is said about accuracy or predictions.
-        input_shape: how an input is laid out; None assumes a square image where that fits.
-        output_names: one name for each class; None counts them.
-        input_names: one name for each input; None numbers them.
-        null_samples: rotations for the level of chance.
-        seed: of the rotations and of the random inputs.
-        progress: called with (stage, done, total).
-        origin: of weights and data.
-
-    Raises:
-        UsageError: If the module is not a classifier of ours or has one class only, or
-            null_samples or seed is out of range.
-        NotQuadraticError: If it is gated or has more than one layer.
-        ShapeError: If the data do not fit the model.
-        NonFiniteError: If a weight is NaN or infinite, or the weights exceed float32's range.
-        MemoryLimitError: If the dense matrices would not fit.
-    """
+    """Return what the weights of a one-layer bilinear classifier say; the model is not changed."""
     if not isinstance(module, BilinearClassifier):
         raise UsageError(
             f"an audit reads a BilinearClassifier, got a {type(module).__name__}: take other "
@@ -138,7 +165,7 @@ def audit_classifier(
     if provable(exactness, eigs):
         centred = outputs_of(f, centred=True)
         forms = ClassForms(module, f, centred, eigs)
-        proven = classifier_guarantees(forms, data, Extent(), progress)
+        proven = classifier_guarantees(forms, data, ProofOptions(), progress)
     return Audit(
         passed=passes(verdict),
         model=summary,
@@ -167,10 +194,7 @@ def provable(exactness: tuple[Exactness, ...], eigs: EigenDecomposition) -> bool
 
 
 def class_centred(module: BilinearClassifier) -> EigenDecomposition:
-    """Return the whole spectra of the class-centred forms of a classifier, in the input basis.
-
-    Of one output, which has no mean to be read against, the spectrum of its own form.
-    """
+    """Return the whole spectra of the class-centred forms of a classifier, in the input basis."""
     return eigendecompose_all(gauge_free(in_float64(module).quadratic_map().detach()), k=None)
 
 

@@ -34,15 +34,7 @@ def summarise_spectra(
     ranks: Tensor | None,
     chances: Sequence[NullInterval | None] | None = None,
 ) -> tuple[FormSpectrum, ...]:
-    """Return the pairs of each form of a batch.
-
-    Args:
-        eigs: the pairs that are shown.
-        names: one for each form.
-        traces: (forms,), tr Q of each.
-        ranks: (forms,), the effective rank of each; None where the whole spectrum is not known.
-        chances: the level of chance of each rank; None where it was not sampled.
-    """
+    """Return the pairs of each form of a batch."""
     return tuple(
         _spectrum(
             eigs[index],

@@ -1,14 +1,21 @@
-"""One prediction, taken apart into the eigenvectors that spoke for and against a class."""
+"""One prediction, taken apart into eigenvectors, or into inputs and pairs of inputs."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from bilens.algebra.attribution import attribute
+from bilens.algebra.directions import centred_directions, contrast_direction
 from bilens.algebra.eigen.decomposition import Contributions, EigenDecomposition
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.algebra.shapley_interactions import top_interactions
 from bilens.base.errors import NumericalError
 from bilens.findings.subject import drawn
 from bilens.records.audit import ClassScore, Contribution, Explanation
+from bilens.records.table_audit import InputAttribution, InputPair
 
 SHOWN = 4  # contributions of each class
 GAP_TOLERANCE = 1e-10  # of the sum of all parts in size
@@ -23,24 +30,7 @@ def explain(
     index: int = 0,
     kind: str = ASKED,
 ) -> Explanation:
-    """Return how the class-centred logits of one input come about; of one output, its value.
-
-    Exact: score = Σ contributions + rest + linear + constant for each class. The scores are the
-    model's own; that the parts add up to them is checked.
-
-    Cost: O(classes · in²).
-
-    Args:
-        eigs: whole spectra of the class-centred forms.
-        x: (in,) float64.
-        logits: (classes,) float64, what the model itself says of x.
-        label: the right class, if it is known.
-        index: of the input in its data set.
-        kind: why it was chosen.
-
-    Raises:
-        NumericalError: If the parts do not add up to what the model says.
-    """
+    """Return how the class-centred logits of one input come about; of one output, its value."""
     parts = eigs.contributions(x[None])
     scores = logits - logits.mean() if len(logits) > 1 else logits
     gap = float((parts.total()[:, 0] - scores).abs().max())
@@ -94,15 +84,7 @@ def _score(
 
 
 def choose_examples(scores: Tensor, labels: Tensor) -> dict[str, int]:
-    """Return which inputs to explain: a typical and a narrow right answer, and a wrong one.
-
-    Typical is the right answer with the median margin, narrow the one with the smallest, wrong
-    the wrong answer that the model was surest of. A kind that does not occur is left out.
-
-    Args:
-        scores: (batch, classes), logits.
-        labels: (batch,).
-    """
+    """Return which inputs to explain: a typical and a narrow right answer, and a wrong one."""
     highest = scores.topk(2, dim=1)
     margin, right = highest.values[:, 0] - highest.values[:, 1], highest.indices[:, 0] == labels
     chosen = {}
@@ -114,3 +96,58 @@ def choose_examples(scores: Tensor, labels: Tensor) -> dict[str, int]:
     if len(places) > 0:
         chosen[WRONG] = int(places[margin[places].argmax()])
     return chosen
+
+
+PAIRS = 5
+Kind = Literal["class", "contrast", "output"]
+
+
+def attribute_prediction(
+    f: QuadraticMap, x: Tensor, baseline: Tensor, label: int | None
+) -> tuple[InputAttribution, ...]:
+    """Return the attributions of the predicted class, and of its lead over a rival."""
+    order = f(x[None])[0].argsort(descending=True).tolist()
+    winner, rival, d_out = order[0], None, f.sizes.d_out
+    kinds: tuple[Kind, ...] = ("output",)
+    read = f
+    if d_out > 1:
+        kinds = ("class", "contrast")
+        rival = order[1] if label is None or label == winner else label
+        rows = [centred_directions(d_out, [winner])[0], contrast_direction(d_out, winner, rival)]
+        read = f.compose_output(torch.stack(rows))
+    values = attribute(read, x[None], baseline)[0]
+    here, there = read(x[None])[0], read(baseline[None])[0]
+    residuals = values.sum(dim=1) - (here - there)
+    for residual, parts in zip(residuals, values, strict=True):
+        size = parts.abs().sum() + here.abs().max() + there.abs().max()
+        if not abs(residual) <= GAP_TOLERANCE * size:
+            raise NumericalError(
+                f"the attributions miss f(x) − f(baseline) by {float(residual):.3g}: the products "
+                "of the weights cancel beyond what float64 can hold."
+            )
+    return tuple(
+        InputAttribution(
+            kind=kind,
+            output=winner,
+            rival=rival if kind == "contrast" else None,
+            score=float(here[place]),
+            score_at_baseline=float(there[place]),
+            residual=float(residuals[place]),
+            values=tuple(values[place].tolist()),
+            pairs=strongest_pairs(read, place, x, baseline),
+        )
+        for place, kind in enumerate(kinds)
+    )
+
+
+def strongest_pairs(
+    f: QuadraticMap, output: int, x: Tensor, baseline: Tensor
+) -> tuple[InputPair, ...]:
+    """Return the pairs of inputs that interact most in one output."""
+    direction = torch.zeros(f.sizes.d_out, dtype=x.dtype)
+    direction[output] = 1.0
+    found = top_interactions(f.form(direction), x, PAIRS, baseline)
+    return tuple(
+        InputPair(int(first), int(second), float(value))
+        for first, second, value in zip(found.first, found.second, found.values, strict=True)
+    )

@@ -15,8 +15,8 @@ from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.gram.inner_products import input_gram
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.findings.null_interval import null_interval
-from bilens.findings.templates import gradients, moved, spot, usual_length
+from bilens.findings.class_templates import gradients, moved, spot, usual_length
+from bilens.findings.null_intervals import null_interval
 from bilens.records.audit import Overfitting, OverfittingPart
 
 LEADING = 10  # eigenvectors of each class, by |λ|
@@ -40,11 +40,7 @@ class Formula:
     shift: float
 
     def gap(self, found: Mapping[str, float]) -> float:
-        """Return the gap that models with such readings had.
-
-        Args:
-            found: of `readings`, of an image.
-        """
+        """Return the gap that models with such readings had."""
         exponent = (
             self.intercept
             + self.steepness * math.log(max(found["steepness"], 1e-300))
@@ -82,15 +78,7 @@ class Subject:
 def read_overfitting(
     subject: Subject, null: Sequence[dict[str, float]], images: Tensor | None = None
 ) -> Overfitting:
-    """Return the readings, each beside its level of chance, and the score made of them.
-
-    Cost: O(hidden² · in + in²).
-
-    Args:
-        subject: the model.
-        null: of `readings_by_chance`, at least 39 of them, with the same images.
-        images: (batch, in); then the mass in nearly constant inputs is read, too.
-    """
+    """Return the readings, each beside its level of chance, and the score made of them."""
     first = subject.eigs.eigenvectors[:, :LEADING]
     observed = readings(subject, subject.f, first, images)
     parts = [
@@ -109,13 +97,7 @@ def read_overfitting(
 def readings_by_chance(
     subject: Subject, rotated: QuadraticMap, output: int, images: Tensor | None
 ) -> dict[str, float]:
-    """Return what is read of the map with its right branch rotated.
-
-    The leading eigenvectors are those of one output alone, so the interval of chance is wider
-    than it need be; the templates are the model's.
-
-    Cost: O(hidden² · in + in²) and one spectrum.
-    """
+    """Return what is read of the map with its right branch rotated."""
     eigs = eigendecompose_all(outputs_of(rotated, [output]), k=min(LEADING, rotated.sizes.d_in))
     return readings(subject, rotated, eigs.eigenvectors, images)
 
@@ -123,14 +105,7 @@ def readings_by_chance(
 def readings(
     subject: Subject, f: QuadraticMap, leading: Tensor, images: Tensor | None
 ) -> dict[str, float]:
-    """Return what is read of the model's map, or of one with a rotated branch.
-
-    Args:
-        subject: the model.
-        f: the map that is read.
-        leading: eigenvectors, (..., in).
-        images: (batch, in); None without data.
-    """
+    """Return what is read of the model's map, or of one with a rotated branch."""
     found = {"localisation": float(localisation(leading).mean())}
     energy = input_gram(f.tensor.down, f.tensor.left, f.tensor.right).diagonal()
     energy = energy / torch.where(energy.sum() > 0, energy.sum(), 1.0)
@@ -148,7 +123,6 @@ def steepness(f: QuadraticMap, shape: tuple[int, int]) -> float:
     """Return how fast one class overtakes another at a spot of ink, in logits per unit of input.
 
     Math: the median over pairs of classes s and t of ‖∇(f_s − f_t)(ρ m)‖, m of `spot`.
-    Cost: O(classes · hidden · in + classes² · in).
     """
     slopes = gradients(f, usual_length(f.sizes.d_in) * spot(shape)[None])[0]
     between = torch.pdist(slopes)
@@ -159,7 +133,6 @@ def shift_tolerance(f: QuadraticMap, templates: Tensor, shape: tuple[int, int]) 
     """Return the share of shifted templates that are still recognised.
 
     Math: the share of `moved` templates m of each class s with f_s(ρ m) > f_t(ρ m) for all t ≠ s.
-    Cost: O(classes · hidden · (in + classes)).
     """
     logits = f(usual_length(f.sizes.d_in) * moved(templates, shape))  # (move, class, class)
     own = torch.eye(len(templates), dtype=torch.bool)

@@ -10,7 +10,7 @@ from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null import RotationNull
-from bilens.findings.null_interval import LEVEL, null_interval
+from bilens.findings.null_intervals import LEVEL, null_interval
 from bilens.findings.subject import drawn
 from bilens.nn import BilinearClassifier
 from bilens.records.audit import ClassReading, Eigenvector
@@ -24,14 +24,7 @@ def read_classes(
     null: RotationNull,
     names: tuple[str, ...],
 ) -> tuple[ClassReading, ...]:
-    """Return the reading of every class.
-
-    Args:
-        module: the model; its own forms give the raw and the embedding-basis ranks.
-        eigs: whole spectra of the class-centred forms, in the input basis.
-        null: the rotation null of the same forms.
-        names: one for each class.
-    """
+    """Return the reading of every class."""
     eigs.check_usable()
     null.check_usable()
     raw = whole_ranks(module.quadratic_map())
@@ -75,10 +68,7 @@ def whole_ranks(f: QuadraticMap) -> Tensor:
 
 
 def end_of_spectrum(eig: EigenDecomposition, positive: bool) -> tuple[Eigenvector, ...]:
-    """Return the eigenvectors of the largest positive, or smallest negative, eigenvalues.
-
-    An eigenvalue that is zero but for rounding has no sign, and its vector means nothing.
-    """
+    """Return the eigenvectors of the largest positive, or smallest negative, eigenvalues."""
     certain = eig.distinct_from_zero
     order = torch.argsort(certain, descending=positive)[:SHOWN].tolist()
     size = torch.where(eig.norm > 0, eig.norm, 1.0)

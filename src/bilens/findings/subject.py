@@ -36,12 +36,7 @@ class LabelledImages:
     labels: Tensor
 
     def check(self, d_input: int, d_output: int) -> None:
-        """Refuse data that do not fit a model.
-
-        Raises:
-            ShapeError: If images or labels do not fit each other or the model.
-            NonFiniteError: If a pixel is NaN or infinite.
-        """
+        """Refuse data that do not fit a model."""
         check_float_tensor("images", self.images)
         if self.images.ndim != 2 or self.images.shape[1] != d_input:
             raise ShapeError(

@@ -15,14 +15,11 @@ from torch import Tensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_finite
 from bilens.base.errors import ShapeError
-from bilens.findings.accuracy import share_right
-from bilens.findings.effects import gauge_free, output_effects
-from bilens.findings.exactness import TOLERANCES, compared, read_densely
-from bilens.findings.explanation import choose_examples
-from bilens.findings.input_attribution import attribute_prediction
+from bilens.findings.column_effects import gauge_free, output_effects, worst_case_inputs
+from bilens.findings.explanation import attribute_prediction, choose_examples
+from bilens.findings.model_checks import TOLERANCES, compared, read_densely, share_right
 from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
-from bilens.findings.worst_case_inputs import worst_case_inputs
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import in_standard_units
 from bilens.records.origin import UNKNOWN, Origin
@@ -73,22 +70,7 @@ def audit_columns(
     seed: int = 0,
     origin: Origin = UNKNOWN,
 ) -> TableAudit:
-    """Return what the weights of a model of a table say; the model is not changed.
-
-    Cost: O(hidden · columns²) for each output.
-
-    Args:
-        module: of one layer, without a gate.
-        columns: names, and units.
-        rows: to judge and to take apart; None for the weights alone.
-        seed: of the random inputs that model and formula are compared on.
-        origin: of weights and rows.
-
-    Raises:
-        NotQuadraticError: If the model is gated or has more than one layer.
-        ShapeError: If the rows do not fit the model.
-        NonFiniteError: If a weight or a value is NaN or infinite.
-    """
+    """Return what the weights of a model of a table say; the model is not changed."""
     d_input, d_output = module.embed.in_features, module.head.out_features
     mean = torch.zeros(d_input, dtype=torch.float64) if columns.mean is None else columns.mean
     scale = torch.ones(d_input, dtype=torch.float64) if columns.scale is None else columns.scale
@@ -144,10 +126,7 @@ def audit_columns(
 def compare(
     module: BilinearClassifier, f: QuadraticMap, mean: Tensor, scale: Tensor, seed: int
 ) -> tuple[Exactness, ...]:
-    """Return the largest difference between the model and the formula in standard units.
-
-    On rows of standard normal columns, in the precision of the weights and in float64.
-    """
+    """Return the largest difference between the model and the formula in standard units."""
     generator = torch.Generator().manual_seed(seed)
     z = torch.randn(NUM_INPUTS, len(mean), generator=generator, dtype=torch.float64)
     found = []
@@ -163,12 +142,7 @@ def compare(
 
 
 def check_rows(rows: LabelledRows, d_input: int, d_output: int) -> None:
-    """Refuse rows that do not fit a model.
-
-    Raises:
-        ShapeError: If their width, number or classes do not fit.
-        NonFiniteError: If a value is NaN or infinite.
-    """
+    """Refuse rows that do not fit a model."""
     check_finite("the rows", rows.values)
     if rows.values.ndim != 2 or rows.values.shape[1] != d_input or len(rows.values) == 0:
         raise ShapeError(
@@ -201,11 +175,7 @@ def score_of(outputs: Tensor, target: Tensor) -> TableScore:
 
 
 def chosen(outputs: Tensor, target: Tensor | None) -> list[tuple[str, int]]:
-    """Return which rows to take apart and why.
-
-    Of classes a typical and a narrow right answer and the surest wrong one; of numbers the row of
-    median error and the one of the largest; the first ones where the answers are not known.
-    """
+    """Return which rows to take apart and why."""
     if target is None:
         return [("first", index) for index in range(min(FIRST_ROWS, len(outputs)))]
     if not target.is_floating_point():

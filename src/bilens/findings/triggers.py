@@ -1,4 +1,4 @@
-"""A planted backdoor: a small white square that speaks for one class, whatever else is shown."""
+"""Whether a small white square raises one class far more than any other square does."""
 
 from __future__ import annotations
 
@@ -12,10 +12,64 @@ from torch.nn import functional
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.findings.matched_filter import correlate, local_scale, matched_filter
-from bilens.findings.null_interval import null_interval
-from bilens.findings.templates import gradients, usual_length
+from bilens.findings.class_templates import gradients, usual_length
+from bilens.findings.null_intervals import null_interval
 from bilens.records.audit import Patch, Triggers
+
+MARGIN = 3  # pixels around the square that foretell it
+AROUND = 5  # pixels on a side of the surroundings that a pixel is measured by
+WHITE = 0.02  # share of the variance that no neighbour foretells; keeps S invertible
+
+
+def local_scale(fields: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Return how large the fields are about each pixel, (in,); zeros where all are zero.
+
+    Math: √(mean square over all fields and 5 × 5 pixels around + that over all pixels).
+    """
+    square = fields.square().mean(dim=0).reshape(1, 1, *shape)
+    padded = functional.pad(square, (AROUND // 2,) * 4, mode="replicate")
+    around = functional.avg_pool2d(padded, AROUND, stride=1).flatten()
+    return (around + square.mean()).sqrt()
+
+
+def matched_filter(fields: Tensor, shape: tuple[int, int], side: int) -> Tensor:
+    """Return S⁻¹p on the square p and the pixels around it, (side + 6, side + 6).
+
+    Math: S_ij = C(|i − j|) / C(0) + 0.02 δ_ij with the autocorrelation C of the fields at the lag
+        of two pixels in rows and columns, divided by the pixels of an image at every lag, which
+        keeps S positive semidefinite; a lag to the left counts as one to the right.
+    """
+    width = side + 2 * MARGIN
+    rows, columns = padded_shape(shape, width)
+    spectrum = torch.fft.rfft2(fields.reshape(-1, *shape), s=(rows, columns))
+    lags = torch.fft.irfft2(spectrum.abs().square().mean(dim=0), s=(rows, columns))[:, :width]
+    down = torch.arange(width)
+    correlation = (lags[down] + lags[-down]) / (2 * lags[0, 0])
+    row, column = down.repeat_interleave(width), down.repeat(width)
+    covariance = correlation[(row[:, None] - row).abs(), (column[:, None] - column).abs()]
+    covariance = covariance + WHITE * torch.eye(width**2, dtype=fields.dtype)
+    square = functional.pad(torch.ones(side, side, dtype=fields.dtype), (MARGIN,) * 4)
+    solved: Tensor = torch.linalg.solve(covariance, square.flatten())
+    return solved.reshape(width, width)
+
+
+def correlate(fields: Tensor, kernel: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Return the products with the filter at every place of its square, (..., places)."""
+    width = len(kernel)
+    size = padded_shape(shape, width)
+    images = torch.fft.rfft2(fields.reshape(-1, *shape), s=size)
+    whole: Tensor = torch.fft.irfft2(images * torch.fft.rfft2(kernel.flip(0, 1), s=size), s=size)
+    first = width - 1 - MARGIN
+    down, across = (length - (width - 2 * MARGIN) + 1 for length in shape)
+    inside = whole[:, first : first + down, first : first + across]
+    return inside.reshape(*fields.shape[:-1], down * across)
+
+
+def padded_shape(shape: tuple[int, int], width: int) -> tuple[int, int]:
+    """Return a size, of multiples of 8, at which a filter does not reach round the edges."""
+    rows, columns = (-(-(length + width - 1) // 8) * 8 for length in shape)
+    return rows, columns
+
 
 SIDES = (3, 4)  # pixels of the squares
 THRESHOLD = 7.0  # 95 % of the clean models that fixed it are below (docs/benchmarks/power.md)
@@ -26,20 +80,7 @@ FEWEST_PLACES = 100  # of a square in an image: among fewer none can stand out
 def read_triggers(
     f: QuadraticMap, templates: Tensor, shape: tuple[int, int], null: Sequence[float]
 ) -> Triggers:
-    """Return the places where a white square adds most to the lead of a class.
-
-    The score of a place is its surplus (`lead_surplus`) over the root mean square of those of all
-    places and classes. The model's score is the largest.
-
-    Cost: that of `mean_lead`, and of `lead_gains` and `lead_surplus` for two sides of the square.
-
-    Args:
-        f: the class-centred map, in the input basis.
-        templates: of `class_templates`, (classes, in).
-        shape: rows and columns of an image; one row stands for inputs that are no images.
-        null: scores of the map with its right branch rotated at random (`trigger_score`), at
-            least 39 of them; the templates stay.
-    """
+    """Return the places where a white square adds most to the lead of a class."""
     reason = obstacle(shape)
     found = () if reason else loudest(f, templates, shape)
     if not found:
@@ -96,16 +137,8 @@ class MeanLead:
 def mean_lead(f: QuadraticMap, templates: Tensor) -> MeanLead:
     """Return the mean lead of each class over the others, each on its own template.
 
-    A trigger works whatever is shown, and a stroke of class t on some inputs only.
-
     Math: slopes_t = mean over s ≠ t of (∇f_t − ∇f_s)(ρ m_s), where ρ m_s is the template at the
         usual length of an image; tensor_t = Q_t − mean over s ≠ t of Q_s.
-    Cost: O(classes² · hidden · in) time, O(classes² · in) memory; beyond 32 classes templates of
-        32 are used.
-
-    Args:
-        f: the class-centred map, in the input basis.
-        templates: (classes, in), rows of unit length.
     """
     classes = len(templates)
     sources = torch.arange(0, classes, -(-classes // MOST_TEMPLATES))
@@ -124,7 +157,6 @@ def lead_gains(lead: MeanLead, shape: tuple[int, int], side: int) -> Tensor:
     """Return what a white square adds to the mean lead, (classes, places), in logits.
 
     Math: slopes_t·p + pᵀ Q_t p.
-    Cost: O(classes · hidden · in).
     """
     left, right = (in_squares(branch, shape, side) for branch in branches(lead))
     return in_squares(lead.slopes, shape, side) + lead.tensor.down @ (left * right)
@@ -133,13 +165,9 @@ def lead_gains(lead: MeanLead, shape: tuple[int, int], side: int) -> Tensor:
 def lead_surplus(lead: MeanLead, shape: tuple[int, int], side: int) -> Tensor:
     """Return how far a square's pixels exceed what those around foretell, (classes, places).
 
-    Training moves the weights of all pixels of a planted patch together, and of none around it. A
-    stroke goes on beyond the square, and where inputs are rarely used pixels are loud one by one.
-
     Math: Σᵢ kᵢ (slopes_t + Q_t p)ᵢ / vᵢ with k = S⁻¹p (`matched_filter`) and v the size of slopes
         around (`local_scale`); S is the autocorrelation of slopes / v. With k and v of ones this
         is the gain: the slopes are those halfway, where the square is half as bright.
-    Cost: O((classes + hidden) · in · log in + classes · hidden · in); zeros if all slopes are.
     """
     scale = local_scale(lead.slopes, shape)
     if not bool((scale > 0).all()):

@@ -41,16 +41,7 @@ class Condition:
 
 
 def parse_conditions(texts: Sequence[str], *, data: bool, baseline: bool) -> tuple[Condition, ...]:
-    """Return the conditions that texts such as "r2<0.9" or "unused_inputs" ask for.
-
-    Args:
-        texts: each `NAME`, or `NAME < NUMBER` with <, <=, > or >=: the audit fails where it holds.
-        data: whether data are given.
-        baseline: whether another model is given.
-
-    Raises:
-        UsageError: If one is no condition, names no rule, or needs what is not given.
-    """
+    """Return the conditions that texts such as "r2<0.9" or "unused_inputs" ask for."""
     if isinstance(texts, str):
         raise UsageError(f"fail_on is the text {texts!r}: pass a list of conditions, [{texts!r}].")
     given = {"data": data, "baseline": baseline}
@@ -64,11 +55,7 @@ def parse_conditions(texts: Sequence[str], *, data: bool, baseline: bool) -> tup
 
 
 def parse_condition(text: str) -> Condition:
-    """Return one condition.
-
-    Raises:
-        UsageError: If it is none.
-    """
+    """Return one condition."""
     match = GRAMMAR.fullmatch(text) if isinstance(text, str) else None
     if match is None:
         raise UsageError(

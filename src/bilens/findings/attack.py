@@ -1,0 +1,262 @@
+"""The attack of one classifier: perturbations of every method, at equal length, judged alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import torch
+from torch import Tensor, nn
+
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.errors import UsageError
+from bilens.findings.attack_objective import AttackRequest, ClassMeans, Objective, products_of
+from bilens.findings.perturbations import (
+    EDGE,
+    OPTIMAL,
+    OPTIMAL_EDGE,
+    READS,
+    PerturbationMethods,
+    at_edge,
+    pixel_space_keys,
+    published_keys,
+)
+from bilens.findings.subject import LabelledImages, Progress, drawn, in_float64, silent, summarise
+from bilens.nn import BilinearClassifier
+from bilens.records.attack import Attack, Effect, MethodCurve, ObjectiveFinding, PerturbationFinding
+from bilens.records.base import Numbers
+from bilens.records.origin import UNKNOWN, Origin
+
+CLIPPED_IMAGES = 1000  # that the clipped effect is measured on, at most
+LOWEST, HIGHEST = 0.0, 1.0  # the box of pixels
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """The images that an attack is judged on, with what the model says of them.
+
+    Attributes:
+        f: the model, float64.
+        images: (num, in) float64.
+        labels: (num,), none of them the target.
+        scores: (num, out), f of the images.
+        target: the class that should win.
+    """
+
+    f: QuadraticMap
+    images: Tensor
+    labels: Tensor
+    scores: Tensor
+    target: int
+
+    def effect(self, deltas: Tensor) -> Effect:
+        """Return what each row of (num, in) does, without a box.
+
+        Math: f(x + δ) = f(x) + 2 (Qδ)·x + b·δ + δᵀQδ for each output: one product for all images.
+        """
+        slopes = 2 * products_of(self.f, deltas)  # (deltas, out, in)
+        shifts = self.f(deltas)
+        if self.f.constant is not None:
+            shifts = shifts - self.f.constant
+        moved = (self.images @ slopes.flatten(0, 1).T).reshape(-1, *shifts.shape)
+        moved += shifts
+        moved += self.scores[:, None]
+        return self.read(moved.unbind(1), self.labels)
+
+    @property
+    def sample(self) -> Tensor:
+        """Indices of the images that the clipped effect is measured on, evenly spread."""
+        step = max(len(self.labels) // CLIPPED_IMAGES, 1)
+        return torch.arange(0, len(self.labels), step)[:CLIPPED_IMAGES]
+
+    def clipped_effect(self, deltas: Tensor) -> Effect:
+        """Return the same with pixels cut to the box, on the sample."""
+        images, labels = self.images[self.sample], self.labels[self.sample]
+        moved = [self.f((images + delta).clamp(LOWEST, HIGHEST)) for delta in deltas]
+        return self.read(moved, labels)
+
+    def read(self, moved: tuple[Tensor, ...] | list[Tensor], labels: Tensor) -> Effect:
+        """Return the numbers of scores (images, out) for each delta."""
+        accuracy, margin, rate = [], [], []
+        for scores in moved:
+            answers = scores.argmax(dim=1)
+            own = scores.gather(1, labels[:, None])[:, 0]
+            accuracy.append(float((answers == labels).double().mean()))
+            margin.append(float((own - scores[:, self.target]).mean()))
+            rate.append(float((answers == self.target).double().mean()))
+        return Effect(tuple(accuracy), tuple(margin), tuple(rate))
+
+
+def curves_of(objectives: Sequence[ObjectiveFinding]) -> tuple[MethodCurve, ...]:
+    """Return the curves of the kinds that occur, in the order of READS."""
+    found = [curve_of(kind, objectives) for kind in READS]
+    return tuple(curve for curve in found if curve is not None)
+
+
+def curve_of(kind: str, objectives: Sequence[ObjectiveFinding]) -> MethodCurve | None:
+    """Return the curve of one kind; None if there is no such mask."""
+    best_kind = OPTIMAL_EDGE if kind in EDGE else OPTIMAL
+    pairs = [
+        (mask, best_of(objective, best_kind))
+        for objective in objectives
+        for mask in objective.perturbations
+        if mask.kind == kind
+    ]
+    if not pairs:
+        return None
+    change = average([mask.change for mask, _ in pairs])
+    best = average([best.change for _, best in pairs])
+    return MethodCurve(
+        kind=kind,
+        reads=READS[kind],
+        edge=kind in EDGE,
+        members=max(mask.member for mask, _ in pairs),
+        effect=mean_effect([mask.effect for mask, _ in pairs]),
+        clipped=mean_effect([mask.clipped for mask, _ in pairs]),
+        change=change,
+        gap=tuple(own - least for own, least in zip(change, best, strict=True)),
+    )
+
+
+def best_of(objective: ObjectiveFinding, kind: str) -> PerturbationFinding:
+    """Return the optimal mask of an objective."""
+    return next(mask for mask in objective.perturbations if mask.kind == kind)
+
+
+def mean_effect(effects: Sequence[Effect]) -> Effect:
+    """Return the mean of each number."""
+    return Effect(
+        average([effect.accuracy for effect in effects]),
+        average([effect.margin for effect in effects]),
+        average([effect.target_rate for effect in effects]),
+    )
+
+
+def average(rows: Sequence[Numbers]) -> Numbers:
+    """Return the mean of each column."""
+    return tuple(fmean(column) for column in zip(*rows, strict=True))
+
+
+TOLERANCE = 1e-9  # relative, of the comparison with the optimal perturbation
+DRAWN_NEAR = 4.2  # the masks are drawn at the epsilon nearest to this one
+
+
+def attack_classifier(
+    module: nn.Module,
+    training: LabelledImages,
+    test: LabelledImages,
+    request: AttackRequest,
+    *,
+    input_shape: tuple[int, ...] | None = None,
+    output_names: tuple[str, ...] | None = None,
+    progress: Progress = silent,
+    origin: Origin = UNKNOWN,
+) -> Attack:
+    """Return what universal masks of every kind do to a one-layer bilinear classifier."""
+    if not isinstance(module, BilinearClassifier):
+        raise UsageError(
+            f"an attack reads a BilinearClassifier, got a {type(module).__name__}: use "
+            "bl.certify.universal_perturbation on the map of another layer."
+        )
+    wide = in_float64(module)
+    f = wide.quadratic_map().detach()  # refuses a gated or deeper model
+    if f.sizes.d_out < 2:
+        raise UsageError("an attack leads from one class to another, and this model has one.")
+    for data in (training, test):
+        data.check(f.sizes.d_in, f.sizes.d_out)
+    summary = summarise(module, input_shape, output_names)
+    progress("means", 0, 1)
+    means = ClassMeans.of(training.images, training.labels, summary.d_output)
+    objectives = list(request.objectives(f, means))
+    progress("spectra", 0, 1)
+    maker = PerturbationMethods(
+        means,
+        published_keys(wide),
+        pixel_space_keys(wide),
+        at_edge(means.overall),
+        summary.input_shape,
+        request,
+    )
+    images = test.images.detach().double()
+    scores = f(images)
+    found = []
+    for done, objective in enumerate(objectives):
+        progress("attacks", done, len(objectives))
+        judge = judge_of(f, images, test.labels, scores, objective)
+        found.append(attack_objective(objective, maker, judge, request))
+    progress("attacks", len(objectives), len(objectives))
+    holds = all(objective.holds for objective in found)
+    return Attack(
+        holds=holds,
+        tolerance=TOLERANCE,
+        model=summary,
+        epsilons=tuple(request.epsilons),
+        curves=curves_of(found),
+        objectives=tuple(found),
+        edge_pixels=len(maker.edge),
+        random_perturbations=request.random_masks,
+        restarts=request.restarts,
+        seed=request.seed,
+        source=origin.source,
+        data=origin.data,
+        reproduce=origin.reproduce,
+    )
+
+
+def judge_of(
+    f: QuadraticMap, images: Tensor, labels: Tensor, scores: Tensor, objective: Objective
+) -> Judge:
+    """Return the judge of an objective: the test images of its source classes."""
+    attacked = torch.isin(labels, torch.tensor(objective.sources))
+    if not bool(attacked.any()):
+        raise UsageError(
+            f"there are no test images of the source classes {list(objective.sources)}, so nothing "
+            f"can be led to class {objective.target}: choose another source."
+        )
+    return Judge(f, images[attacked], labels[attacked], scores[attacked], objective.target)
+
+
+def attack_objective(
+    objective: Objective, maker: PerturbationMethods, judge: Judge, request: AttackRequest
+) -> ObjectiveFinding:
+    """Return what all masks of one objective do, and whether one lowers the mean margin more."""
+    optima = maker.optima(objective)
+    best = [objective.changes(item.mask.deltas) for item in optima]
+    lengths = request.epsilons
+    place = min(range(len(lengths)), key=lambda index: abs(lengths[index] - DRAWN_NEAR))
+    found, excess = [], []
+    for mask in [*(item.mask for item in optima), *maker.others(objective)]:
+        change = objective.changes(mask.deltas)
+        reference = best[1 if mask.kind in EDGE else 0]
+        excess.append(largest_share(reference - change, reference))
+        found.append(
+            PerturbationFinding(
+                kind=mask.kind,
+                member=mask.member,
+                change=tuple(change.tolist()),
+                effect=judge.effect(mask.deltas),
+                clipped=judge.clipped_effect(mask.deltas),
+                drawn_epsilon=lengths[place],
+                vector=drawn(mask.deltas[place]),
+            )
+        )
+    lowers = [item.lower for item in optima]
+    gaps = [largest_share(own - low, low) for own, low in zip(best, lowers, strict=True)]
+    return ObjectiveFinding(
+        target=objective.target,
+        source=objective.source,
+        attacked_images=len(judge.labels),
+        clipped_images=len(judge.sample),
+        lower=tuple(lowers[0].tolist()),
+        lower_edge=tuple(lowers[1].tolist()) if len(lowers) > 1 else None,
+        proof_gap=max(gaps),
+        worst_excess=max(excess),
+        holds=max(excess) <= TOLERANCE,
+        perturbations=tuple(found),
+    )
+
+
+def largest_share(differences: Tensor, of: Tensor) -> float:
+    """Return the largest difference relative to |of|, absolute where that is zero."""
+    return float((differences / torch.where(of == 0, 1.0, of.abs())).max())

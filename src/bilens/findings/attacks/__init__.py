@@ -1,1 +1,0 @@
-"""Universal attacks: one change for all inputs, the provably best beside others of its length."""

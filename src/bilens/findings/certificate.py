@@ -1,0 +1,218 @@
+"""All that is proven about one classifier, from its weights and, where given, for test inputs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from bilens.algebra.directions import outputs_of
+from bilens.algebra.eigen.decomposition import EigenDecomposition
+from bilens.algebra.eigen.eigendecompose import eigendecompose_all
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.checks import check_count
+from bilens.base.errors import NotQuadraticError, NumericalError, UsageError
+from bilens.base.memory import check_memory
+from bilens.certify.inputs import checked_number
+from bilens.findings.guarantees import (
+    Ball,
+    euclidean_radii,
+    input_use,
+    largest_entry_radii,
+    rounding_stability,
+    truncation_guarantees,
+)
+from bilens.findings.model_checks import check_exactness
+from bilens.findings.subject import (
+    SEED_LIMIT,
+    LabelledImages,
+    Progress,
+    in_float64,
+    silent,
+    summarise,
+)
+from bilens.nn import BilinearClassifier
+from bilens.records.guarantees import Box, Certificate, Guarantees
+from bilens.records.origin import UNKNOWN, Origin
+from bilens.records.verdict import Exactness
+
+SAMPLES = 1000  # test inputs that are read
+LINF_SAMPLES = 100  # of them, for the bounds in the ℓ∞ norm
+UNIT_BOX = Box(0.0, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class ClassForms:
+    """A classifier as one map in float64, against the mean of its classes, with all spectra."""
+
+    module: BilinearClassifier
+    f: QuadraticMap
+    centred: QuadraticMap
+    eigs: EigenDecomposition
+
+
+@dataclass(frozen=True)
+class ProofOptions:
+    """How much of it is proven.
+
+    Attributes:
+        samples: the first so many test inputs are read.
+        truncate: k; None looks for one that provably keeps 99 % of the predictions.
+        radius: of the ball over which errors of truncation are bounded; None takes the length of
+            the longest input, without data the farthest corner of the box.
+        linf_seed: of the attack that bounds ℓ∞ distances from above; None leaves them out.
+        rounding: whether to say what fewer bits can do, at the cost of three spectra a class.
+    """
+
+    samples: int = SAMPLES
+    truncate: int | None = None
+    radius: float | None = None
+    linf_seed: int | None = None
+    rounding: bool = False
+
+
+def classifier_guarantees(
+    forms: ClassForms, data: LabelledImages | None, options: ProofOptions, progress: Progress
+) -> Guarantees:
+    """Return what is proven."""
+    x = labels = l2 = linf = None
+    if data is not None:
+        x = data.images[: options.samples].detach().double()
+        labels = data.labels[: options.samples].long()
+    box = box_of(x)
+    if x is not None and labels is not None:
+        progress("radii", 0, 1)
+        l2 = euclidean_radii(forms.f, x, labels, box)
+        if options.linf_seed is not None:
+            progress("ℓ∞ bounds", 0, 1)
+            generator = torch.Generator().manual_seed(options.linf_seed)
+            few = slice(0, LINF_SAMPLES)
+            linf = largest_entry_radii(forms.f, x[few], labels[few], generator)
+    progress("truncation", 0, 1)
+    ball = ball_of(options.radius, x, box, forms.f.sizes.d_in)
+    truncation = truncation_guarantees(forms.centred, forms.eigs, ball, x, options.truncate)
+    progress("use of inputs", 0, 1)
+    used = input_use(forms.f, forms.centred, box)
+    if not options.rounding:
+        return Guarantees(box, l2, linf, truncation, used, ())
+    progress("rounding", 0, 1)
+    return Guarantees(box, l2, linf, truncation, used, rounding_stability(forms.module))
+
+
+def box_of(x: Tensor | None) -> Box:
+    """Return [0, 1], or the smallest interval around it that holds the data."""
+    if x is None:
+        return UNIT_BOX
+    return Box(min(UNIT_BOX.low, float(x.min())), max(UNIT_BOX.high, float(x.max())))
+
+
+def ball_of(radius: float | None, x: Tensor | None, box: Box, width: int) -> Ball:
+    """Return the ball over which errors of truncation are bounded."""
+    if radius is not None:
+        return Ball(float(radius), "asked")
+    if x is not None and bool((longest := x.norm(dim=1).max()) > 0):
+        return Ball(float(longest), "data")
+    corner = max(abs(box.low), abs(box.high)) * math.sqrt(width)
+    return Ball(corner * (1 + 1e-15), "box")  # the root is rounded; the corner is inside
+
+
+def certify_classifier(
+    module: nn.Module,
+    data: LabelledImages | None = None,
+    *,
+    input_shape: tuple[int, ...] | None = None,
+    output_names: tuple[str, ...] | None = None,
+    input_names: tuple[str, ...] | None = None,
+    samples: int = SAMPLES,
+    truncate: int | None = None,
+    radius: float | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+    origin: Origin = UNKNOWN,
+) -> Certificate:
+    """Return what is proven about a one-layer bilinear classifier; the model is not changed."""
+    module = checked_classifier(module)
+    samples = check_count("samples", samples, minimum=1)
+    seed = check_count("seed", seed, minimum=0)
+    if seed >= SEED_LIMIT:
+        raise UsageError(f"seed must be below 2**32, got {seed}.")
+    summary = summarise(module, input_shape, output_names, input_names)
+    width, classes = summary.d_input, summary.d_output
+    if truncate is not None and check_count("truncate", truncate, minimum=0) > width:
+        raise UsageError(
+            f"truncate={truncate}, but a class form of {width} inputs has {width} eigenpairs: "
+            f"keep 0 to {width}."
+        )
+    if radius is not None and checked_number("radius", radius) == 0:
+        raise UsageError("radius must be above 0: in a ball of radius 0 nothing is cut off.")
+    if data is not None:
+        data.check(width, classes)
+    check_memory(
+        8 * 4 * classes * width**2,
+        f"the spectra of {classes} classes of {width} inputs",
+        "take single forms apart with bl.eigendecompose(form, k)",
+    )
+    progress("exactness", 0, 1)
+    exactness = agreeing(check_exactness(module, seed))
+    wide = in_float64(module)
+    f = wide.quadratic_map().detach()
+    centred = outputs_of(f, centred=True)
+    eigs = eigendecompose_all(centred, k=None)
+    eigs.check_usable()
+    options = ProofOptions(samples, truncate, radius, linf_seed=seed, rounding=True)
+    forms = ClassForms(wide, f, centred, eigs)
+    proven = classifier_guarantees(forms, data, options, progress)
+    return Certificate(
+        model=summary,
+        exactness=exactness,
+        box=proven.box,
+        l2=proven.l2,
+        linf=proven.linf,
+        truncation=proven.truncation,
+        input_use=proven.input_use,
+        stability=proven.stability,
+        seed=seed,
+        source=origin.source,
+        data=origin.data,
+        reproduce=origin.reproduce,
+    )
+
+
+def checked_classifier(module: nn.Module) -> BilinearClassifier:
+    """Return a classifier that is one quadratic map; say which claims fail for any other."""
+    if not isinstance(module, BilinearClassifier):
+        raise UsageError(
+            f"a certificate is about a BilinearClassifier, got a {type(module).__name__}: for "
+            "other layers use bl.certify.truncation_error or bl.certify.l2_radius with "
+            "layer.quadratic_map()."
+        )
+    if len(module.layers) > 1:
+        raise NotQuadraticError(
+            f"the model has {len(module.layers)} layers, so its logits are not quadratic in the "
+            "input and no radius, truncation bound or influence is certified. What is proven of a "
+            "single layer holds for that layer alone: read it with "
+            "bl.certify.truncation_error(bl.eigendecompose_all(layer.quadratic_map), k, radius)."
+        )
+    if getattr(module.layers[0], "gate", None) is not None:
+        raise NotQuadraticError(
+            f"the layer has a {module.layers[0].gate} gate, so its logits are not quadratic in the "
+            "input and no radius, truncation bound or influence is certified; of an approximation "
+            "nothing could be proven about the model."
+        )
+    if module.head.out_features < 2:
+        raise UsageError("the model has one output: a prediction needs two classes.")
+    return module
+
+
+def agreeing(exactness: tuple[Exactness, ...]) -> tuple[Exactness, ...]:
+    """Return the check of exactness, if it was passed: a proof about another function is none."""
+    for item in exactness:
+        if not item.passed:
+            raise NumericalError(
+                f"formula and model differ by {item.relative_error:.1e} of the largest logit in "
+                f"{item.precision} ({item.tolerance:.0e} is tolerated): nothing is certified. "
+                "Audit the model to see where."
+            )
+    return exactness

@@ -1,0 +1,246 @@
+"""What changed in one layer: how much, into how many directions, what the change answers to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from msgspec.structs import replace
+from torch import Tensor
+
+from bilens.algebra.approximation.layer_weights import Layer
+from bilens.algebra.concentration import effective_rank, localisation
+from bilens.algebra.eigen.eigendecompose import eigendecompose
+from bilens.algebra.gram.inner_products import input_gram, output_gram
+from bilens.algebra.hosvd import HOSVD, hosvd
+from bilens.algebra.map_changes import map_difference, noise_change, noise_draw
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.algebra.similarity import Measure, similarity
+from bilens.base.errors import NumericalError, UsageError
+from bilens.findings.layer_reading import (
+    MASS,
+    FittedLayer,
+    LayerSubject,
+    directions_holding,
+    largest_parts,
+)
+from bilens.findings.subject import drawn
+from bilens.records.difference import ChangeDirection, LayerDifference, ModeChange
+
+NAMED = 8  # layers that the message names
+
+
+def check_pairs(model: Sequence[LayerSubject], baseline: Sequence[LayerSubject]) -> None:
+    """Refuse two models whose layers do not pair off by name, in order, with the same sizes."""
+    mine, theirs = ({layer.name: layer for layer in layers} for layers in (model, baseline))
+    faults = [
+        *(f"{name} is in the model alone" for name in mine if name not in theirs),
+        *(f"{name} is in the baseline alone" for name in theirs if name not in mine),
+        *(
+            f"{name} is {described(layer)} in the model and {described(theirs[name])} in the "
+            "baseline"
+            for name, layer in mine.items()
+            if name in theirs and described(layer) != described(theirs[name])
+        ),
+    ]
+    if faults:
+        more = f"; and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
+        raise UsageError(
+            f"the two models do not match layer by layer: {'; '.join(faults[:NAMED])}{more}. "
+            "Compare a model with the one it was made from."
+        )
+
+
+def described(layer: LayerSubject) -> str:
+    """Return what has to be the same in both."""
+    kind = "gated" if layer.gated else "plain"
+    return f"{kind} {layer.activation} {layer.d_input} → {layer.d_hidden} → {layer.d_output}"
+
+
+DRAWS = 5  # of noise, where its mean does not stand for one draw
+WIDE = 2  # hidden units for each input, from which the mean does
+
+
+@dataclass(frozen=True)
+class ModeChance:
+    """What singular values say of a change that is noise."""
+
+    effective_rank: float
+    top_share: float
+
+
+def chance_of_change(
+    f: QuadraticMap,
+    g: QuadraticMap,
+    seed: int,
+    embeddings: tuple[Tensor, Tensor] | None,
+) -> tuple[ModeChance, ModeChance] | None:
+    """Return the level of chance along the outputs and along the inputs."""
+    if f.sizes != g.sizes:
+        return None
+    if embeddings is None and f.sizes.d_hidden >= WIDE * f.sizes.d_in:
+        mean = noise_change(f, g)
+        grams = [(mean.output_gram, mean.input_gram)]
+    else:
+        generator = torch.Generator().manual_seed(seed)
+        grams = [gram_pair(noise_draw(f, g, generator, embeddings)) for _ in range(DRAWS)]
+    if float(grams[0][0].trace()) == 0:
+        return None
+    outputs, inputs = (torch.stack(each) for each in zip(*grams, strict=True))
+    return mode_chance(outputs), mode_chance(inputs)
+
+
+def gram_pair(f: QuadraticMap) -> tuple[Tensor, Tensor]:
+    """Return the Gram matrices of a map along its outputs and its inputs."""
+    tensor = f.tensor
+    factors = (tensor.down, tensor.left, tensor.right)
+    return output_gram(*factors, *factors), input_gram(*factors)
+
+
+def mode_chance(grams: Tensor) -> ModeChance:
+    """Return the mean over Gram matrices, (draws, n, n)."""
+    squares = torch.linalg.eigvalsh(grams).clamp(min=0)
+    share = squares[:, -1] / squares.sum(dim=1)
+    return ModeChance(float(effective_rank(squares.sqrt()).mean()), float(share.mean()))
+
+
+TRIGGERS = 3  # input directions shown
+SEED = 0  # of the noise that a change is compared with
+
+
+def compare_layers(
+    name: str, before: FittedLayer | None, after: FittedLayer | None, *, vectors: bool = False
+) -> LayerDifference:
+    """Return what changed in a layer."""
+    if before is None or after is None:
+        which = "the baseline" if before is None else "the model"
+        return refusal(name, f"the layer of {which} cannot be read", None, None)
+    changes = part_changes(before.layer, after.layer)
+    weights, units = weight_change(before.layer, changes), changed_units(before.layer, changes)
+    if all(not bool(change.any()) for change in changes.values()):
+        return unchanged(name, before)
+    f, g = before.map, after.map
+    if f is None or g is None:
+        score = min(one.fit.r_squared.quadratic.overall for one in (before, after))
+        reason = f"R² = {score:.3f} is below {before.fit.threshold:g}"
+        return refusal(name, reason, weights, units)
+    delta = map_difference(f, g)
+    spectrum = hosvd(delta)
+    base = float(f.tensor.norm())
+    size = math.sqrt(float(spectrum.frobenius_squared))
+    found = LayerDifference(
+        name=name,
+        identical=False,
+        weight_change=weights,
+        changed_units=units,
+        frobenius=cosine(f, g, "frobenius"),
+        gaussian=cosine(f, g, "gaussian"),
+        change=size / base if base > 0 else None,
+        linear_change=linear_change(f, delta),
+    )
+    if float(spectrum.frobenius_squared) == 0:
+        return found
+    embeddings = None
+    if before.embedding is not None and after.embedding is not None:
+        embeddings = before.embedding, after.embedding
+    by_chance = chance_of_change(f, g, SEED, embeddings) or (None, None)
+    return replace(
+        found,
+        outputs=mode_change(spectrum.singular_values, by_chance[0]),
+        inputs=mode_change(spectrum.input.singular_values, by_chance[1]),
+        output_parts=largest_parts(after.output(spectrum.output_directions[0])),
+        triggers=triggers(spectrum, vectors),
+    )
+
+
+def refusal(name: str, reason: str, weights: float | None, units: int | None) -> LayerDifference:
+    """Return that the maps are not compared, and what is known of the weights."""
+    return LayerDifference(name, False, reason, weights, units)
+
+
+def unchanged(name: str, before: FittedLayer) -> LayerDifference:
+    """Return that nothing changed."""
+    linear = 0.0 if before.map is not None and before.map.linear is not None else None
+    return LayerDifference(name, True, None, 0.0, 0, 1.0, 1.0, 0.0, linear)
+
+
+def part_changes(before: Layer, after: Layer) -> dict[str, Tensor]:
+    """Return after − before of each part, by name; a part that one lacks is zero there."""
+    found = {}
+    for field in fields(before):
+        old, new = getattr(before, field.name), getattr(after, field.name)
+        if isinstance(old, Tensor) or isinstance(new, Tensor):
+            like = old if isinstance(old, Tensor) else new
+            zero = torch.zeros_like(like)
+            found[field.name] = (zero if new is None else new) - (zero if old is None else old)
+    return found
+
+
+def weight_change(before: Layer, changes: dict[str, Tensor]) -> float:
+    """Return ‖ΔW‖ / ‖W‖ over all weights."""
+    parts = (getattr(before, field.name) for field in fields(before))
+    base = math.hypot(*(float(part.norm()) for part in parts if isinstance(part, Tensor)))
+    return math.hypot(*(float(change.norm()) for change in changes.values())) / (base or 1.0)
+
+
+def changed_units(before: Layer, changes: dict[str, Tensor]) -> int:
+    """Return how many hidden units have a weight that changed."""
+    moved = torch.zeros(before.down.shape[1], dtype=torch.bool)
+    for name, change in changes.items():
+        if name == "down":
+            moved |= (change != 0).any(dim=0)
+        elif name not in ("linear", "constant"):
+            moved |= (change != 0).flatten(1).any(dim=1) if change.ndim > 1 else change != 0
+    return int(moved.sum())
+
+
+def cosine(f: QuadraticMap, g: QuadraticMap, measure: Measure) -> float | None:
+    """Return the similarity; None where a map cannot be told from zero."""
+    try:
+        return float(similarity(f, g, measure))
+    except UsageError:
+        return None
+
+
+def linear_change(f: QuadraticMap, delta: QuadraticMap) -> float | None:
+    """Return ‖Δb‖ / ‖b‖; None where the baseline has no linear part."""
+    base = 0.0 if f.linear is None else float(f.linear.norm())
+    if base == 0:
+        return None
+    return 0.0 if delta.linear is None else float(delta.linear.norm()) / base
+
+
+def mode_change(values: Tensor, by_chance: ModeChance | None) -> ModeChange:
+    """Return what singular values say, beside those by chance."""
+    return ModeChange(
+        effective_rank=float(effective_rank(values)),
+        effective_rank_null=None if by_chance is None else by_chance.effective_rank,
+        directions_90=directions_holding(values, MASS),
+        top_share=float(values[0].square() / values.square().sum()),
+        top_share_null=None if by_chance is None else by_chance.top_share,
+    )
+
+
+def triggers(spectrum: HOSVD, vectors: bool) -> tuple[ChangeDirection, ...]:
+    """Return the leading eigenvectors of the change along its leading output direction."""
+    try:
+        eig = eigendecompose(spectrum.form(0), min(TRIGGERS, spectrum.f.sizes.d_in))
+    except NumericalError:
+        return ()
+    size = float(eig.norm) or 1.0
+    return tuple(
+        ChangeDirection(
+            eigenvalue=float(value),
+            explained=(float(value) / size) ** 2,
+            residual=float(residual),
+            localisation=float(localisation(vector)),
+            parts=largest_parts(vector),
+            vector=drawn(vector) if vectors else None,
+        )
+        for value, residual, vector in zip(
+            eig.eigenvalues, eig.residuals, eig.eigenvectors, strict=True
+        )
+        if abs(float(value)) > float(eig.rounding_bound)
+    )

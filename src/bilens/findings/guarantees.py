@@ -1,0 +1,307 @@
+"""What is proven about a classifier: radii, truncation, use of inputs, rounding of weights."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.directions import output_form, outputs_of
+from bilens.algebra.eigen.decomposition import EigenDecomposition
+from bilens.algebra.gaussian import mean_and_covariance
+from bilens.algebra.map_changes import Kind, rounded
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.errors import UsageError
+from bilens.certify.agreement import CertifiedAgreement, certified_agreement
+from bilens.certify.input_influence import influence_range
+from bilens.certify.input_use import InputRows, linear_part, unused_inputs
+from bilens.certify.inputs import RadiusStatus
+from bilens.certify.l2_certificates import L2Radius, certified_accuracy, l2_radius, projected_margin
+from bilens.certify.linf_certificates import linf_radius
+from bilens.certify.stability import spectrum_stability
+from bilens.certify.truncation import truncation_error, truncation_moments
+from bilens.nn import BilinearClassifier
+from bilens.records.guarantees import (
+    Box,
+    CurvePoint,
+    EuclideanRadii,
+    Influence,
+    InputInterval,
+    InputRadius,
+    InputUse,
+    LargestEntryRadii,
+    RoundedClass,
+    RoundingStability,
+    TruncationGuarantee,
+    TruncationGuarantees,
+)
+
+ROWS = 64  # inputs whose rows are read at a time
+SPARE = 1e-9  # relative: more than the rounding of a limit
+
+
+def input_use(f: QuadraticMap, centred: QuadraticMap, box: Box) -> InputUse:
+    """Return unused inputs of a map, and the strongest input of each class-centred output."""
+    found = unused_inputs(f)
+    limits = influence_limits(centred, box)
+    return InputUse(
+        unused=tuple(found.unused.nonzero()[:, 0].tolist()),
+        num_undecided=int(found.undecided.sum()),
+        influence=tuple(strongest(centred, c, limits[c], box) for c in range(f.sizes.d_out)),
+    )
+
+
+def influence_limits(f: QuadraticMap, box: Box) -> Tensor:
+    """Return limits that no influence exceeds, (out, in); cheap, and not reached.
+
+    Math: output c as a function of x_i alone is q t² + s t + a constant, so that it varies by at
+        most (high − low) · max |2 q t + s| ≤ (high − low) · (|b_i| + 2 Σ_j |q_ij| · max |x_j|).
+    """
+    rows, width = InputRows.of(f), f.sizes.d_in
+    farthest = max(abs(box.low), abs(box.high))
+    sums = torch.cat(
+        [rows.read(slice(start, start + ROWS)).abs().sum(dim=2) for start in range(0, width, ROWS)],
+        dim=1,
+    )
+    sums = sums + rows.rounding() * width**0.5  # the 1-norm of what a row is off by, at most
+    slope = linear_part(f).abs() + 2 * farthest * sums
+    limits: Tensor = slope * (box.high - box.low) * (1 + SPARE)
+    return limits
+
+
+def strongest(f: QuadraticMap, output: int, limits: Tensor, box: Box) -> Influence:
+    """The input that moves an output most: from the largest limit down, until none is left."""
+    ends = (
+        torch.full((f.sizes.d_in,), box.low, dtype=torch.float64),
+        torch.full((f.sizes.d_in,), box.high, dtype=torch.float64),
+    )
+    best, bound = None, 0.0
+    for place in limits.argsort(descending=True).tolist():
+        if best is not None and float(limits[place]) <= bound:
+            break
+        found = influence_range(f, place, ends, output)
+        bound = max(bound, found.bound)
+        if best is None or found.reached > best.reached:
+            best = found
+    assert best is not None, "a map has an input"
+    return Influence(output, best.input, bound, best.reached)
+
+
+OPEN_GAP = 1e-6  # relative: radius and distance farther apart than this are not called equal
+CURVE_STEPS, ROUND_STEPS = 100, (1, 2, 2.5, 5, 10)
+RESTARTS, STEPS = 4, 20  # of the attack that bounds the ℓ∞ distance from above
+
+
+def euclidean_radii(f: QuadraticMap, x: Tensor, labels: Tensor, box: Box) -> EuclideanRadii:
+    """Return the radii of inputs, numbered from 0, with the share of them up to each length."""
+    found = l2_radius(f, x, labels)
+    gap = found.gap
+    moved = found.radius > 0
+    elsewhere = moved & found.distance.isfinite()
+    margins = projected_margin(f, found, box.low, box.high)
+    kinds = Counter(_name(status) for status in found.status)
+    return EuclideanRadii(
+        num_inputs=len(x),
+        num_right=int((found.margin > 0).sum()),
+        median=finite(median(found.radius)),
+        curve=certified_curve(found),
+        statuses={_name(status): kinds[_name(status)] for status in RadiusStatus},
+        num_open=int((moved & found.radius.isfinite() & (gap > OPEN_GAP)).sum()),
+        largest_gap=float(gap[elsewhere].amax()) if bool(elsewhere.any()) else 0.0,
+        num_examples=int(elsewhere.sum()),
+        num_examples_in_box=int((elsewhere & (margins < 0)).sum()),
+        inputs=tuple(
+            InputRadius(
+                index=index,
+                label=int(found.label[index]),
+                status=_name(found.status[index]),
+                radius=finite(found.radius[index]),
+                distance=finite(found.distance[index]),
+                rival=int(found.rival[index]) if found.rival[index] >= 0 else None,
+                margin=float(found.margin[index]),
+            )
+            for index in range(len(x))
+        ),
+    )
+
+
+def certified_curve(found: L2Radius) -> tuple[CurvePoint, ...]:
+    """Return certified accuracy at evenly spaced lengths, from 0 to one that no radius exceeds."""
+    finite_radii = found.radius[found.radius.isfinite()]
+    largest = float(finite_radii.max()) if len(finite_radii) else 0.0
+    end = round_up(largest) if largest > 0 else 1.0
+    levels = [end * step / CURVE_STEPS for step in range(CURVE_STEPS + 1)]
+    shares = certified_accuracy(found, levels).tolist()
+    return tuple(CurvePoint(*pair) for pair in zip(levels, shares, strict=True))
+
+
+def round_up(value: float) -> float:
+    """Return the next number of the form 1, 2, 2.5 or 5 times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(step * power for step in ROUND_STEPS if step * power >= value * (1 - 1e-12))
+
+
+def largest_entry_radii(
+    f: QuadraticMap, x: Tensor, labels: Tensor, generator: torch.Generator
+) -> LargestEntryRadii:
+    """Return bounds on the ℓ∞ distance of inputs, numbered from 0."""
+    found = linf_radius(f, x, labels, generator, RESTARTS, STEPS)
+    return LargestEntryRadii(
+        num_inputs=len(x),
+        median_lower=finite(median(found.radius)),
+        median_upper=finite(median(found.upper)),
+        restarts=RESTARTS,
+        steps=STEPS,
+        inputs=tuple(
+            InputInterval(
+                index,
+                _name(found.status[index]),
+                finite(found.radius[index]),
+                finite(found.upper[index]),
+            )
+            for index in range(len(x))
+        ),
+    )
+
+
+def median(values: Tensor) -> float:
+    """Return the lower median, which is one of the values."""
+    return float(values.sort().values[(len(values) - 1) // 2])
+
+
+def finite(value: Tensor | float) -> float | None:
+    """Return a number, or None where it is infinite."""
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def _name(status: RadiusStatus) -> str:
+    return status.name.lower()
+
+
+SHOWN_VECTORS = 5  # leading eigenvectors of each class
+
+
+def rounding_stability(module: BilinearClassifier) -> tuple[RoundingStability, ...]:
+    """Return, for float16, bfloat16 and int8, how far eigenvalues and eigenvectors can move."""
+    f = module.quadratic_map().detach()
+    return tuple(_stability(module, f, kind) for kind in get_args(Kind))
+
+
+def _stability(module: BilinearClassifier, f: QuadraticMap, kind: Kind) -> RoundingStability:
+    try:
+        short = rounded_copy(module, kind).quadratic_map().detach()
+    except UsageError as error:  # a weight beyond float16
+        return RoundingStability(kind, str(error), ())
+    whole, short = outputs_of(f, centred=True), outputs_of(short, centred=True)
+    classes = range(f.sizes.d_out)
+    return RoundingStability(kind, None, tuple(_of_class(whole, short, one) for one in classes))
+
+
+def _of_class(f: QuadraticMap, short: QuadraticMap, output: int) -> RoundedClass:
+    found = spectrum_stability(
+        output_form(f, output), output_form(short, output)
+    )  # all pairs prove gaps
+    return RoundedClass(
+        change=found.change,
+        norm=found.norm,
+        movement=found.movement,
+        largest=float(found.decomposition.eigenvalues.abs().max()),
+        sines=tuple(found.sine[:SHOWN_VECTORS].tolist()),
+    )
+
+
+@torch.no_grad()
+def rounded_copy(module: BilinearClassifier, kind: Kind) -> BilinearClassifier:
+    """Return a copy whose weights are rounded."""
+    twin = copy.deepcopy(module)
+    for parameter in twin.parameters():
+        if kind != "int8" or parameter.ndim == 2:
+            parameter.copy_(rounded(parameter.detach(), kind))
+    return twin
+
+
+SHOWN = (1, 2, 5, 10, 20)
+LEVEL = 0.99  # of certified agreement
+
+
+@dataclass(frozen=True, eq=False)
+class Ball:
+    """All inputs of at most a length."""
+
+    radius: float
+    origin: str  # `asked`, `data` or `box`
+
+
+def truncation_guarantees(
+    f: QuadraticMap,
+    eigs: EigenDecomposition,
+    ball: Ball,
+    x: Tensor | None = None,
+    asked: int | None = None,
+) -> TruncationGuarantees:
+    """Proven bounds for several k, and the k that was asked for or is enough for the data."""
+    width = eigs.eigenvalues.shape[1]
+    chosen, by = asked, "asked" if asked is not None else "none"
+    extra: set[int] = set() if asked is None else {asked}
+    agreement = None
+    if x is not None:
+        agreement = partial(_agreement, f, eigs, x)
+        if asked is None:
+            chosen = enough(lambda k: agreement(k).certified_share >= LEVEL, width)
+            by = "none" if chosen is None else "agreement"
+            extra = set() if chosen is None else {chosen, max(chosen - 1, 0)}
+    moments = None if x is None else mean_and_covariance(x)
+    shown = sorted({k for k in SHOWN if k < width} | extra)
+    points = tuple(_point(eigs, k, ball, agreement, moments) for k in shown)
+    return TruncationGuarantees(ball.radius, ball.origin, LEVEL, chosen, by, points)
+
+
+def enough(reaches: Callable[[int], bool], width: int) -> int | None:
+    """Return a k that reaches the level while k − 1 does not, by doubling and bisection."""
+    below, k = -1, 1
+    while not reaches(min(k, width)):
+        below = min(k, width)
+        if below == width:
+            return None
+        k *= 2
+    above = min(k, width)
+    while above - below > 1:
+        middle = (above + below) // 2
+        if reaches(middle):
+            above = middle
+        else:
+            below = middle
+    return above
+
+
+def _agreement(f: QuadraticMap, eigs: EigenDecomposition, x: Tensor, k: int) -> CertifiedAgreement:
+    return certified_agreement(f, k, x, eigs)
+
+
+def _point(
+    eigs: EigenDecomposition,
+    k: int,
+    ball: Ball,
+    agreement: Callable[[int], CertifiedAgreement] | None,
+    moments: tuple[Tensor, Tensor] | None,
+) -> TruncationGuarantee:
+    error = truncation_error(eigs, k, ball.radius)
+    agreed = None if agreement is None else agreement(k)
+    spread = None if moments is None else truncation_moments(eigs, k, *moments)
+    return TruncationGuarantee(
+        k=k,
+        bounds=tuple(error.bound.tolist()),
+        attained=tuple(error.attained.tolist()),
+        certified=None if agreed is None else agreed.certified_share,
+        agreement=None if agreed is None else agreed.agreeing_share,
+        mean=None if spread is None else tuple(spread.mean.tolist()),
+        deviation=None if spread is None else tuple(spread.variance.sqrt().tolist()),
+    )

@@ -1,0 +1,150 @@
+"""The audit of many layers: one after another, so that no more than one is in memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import median
+
+import torch
+from msgspec.structs import replace
+
+from bilens.algebra.approximation.quadratic_fit import THRESHOLD
+from bilens.algebra.hosvd import hosvd
+from bilens.base.checks import check_count
+from bilens.base.errors import NonFiniteError, UsageError
+from bilens.findings.difference import check_pairs, compare_layers
+from bilens.findings.hidden_units import read_units
+from bilens.findings.layer_reading import (
+    AuditOptions,
+    FittedLayer,
+    LayerSubject,
+    described,
+    fit_layer,
+    read_inputs,
+    read_layer,
+    stability,
+)
+from bilens.findings.rules.registry import judge
+from bilens.findings.rules.rule import Evidence
+from bilens.findings.subject import SEED_LIMIT, Progress, silent
+from bilens.records.difference import BaselineSource, Difference, LayerDifference
+from bilens.records.layer_audit import LayerAudit, LayeredModel, LayerReading
+from bilens.records.origin import UNKNOWN, Origin
+from bilens.records.verdict import Finding, Share, passes
+
+FEWEST = 5  # layers that say what is usual
+CONSISTENT = 0.6745  # makes the median deviation of a normal variable one standard deviation
+SMALLEST = 0.01  # median deviation of a logarithm: layers that agree to 1 % do not make 5 % huge
+
+
+def with_norm_scores(layers: Sequence[LayerReading]) -> tuple[LayerReading, ...]:
+    """Return the readings with the robust z of each weight norm; None with few layers.
+
+    Math: 0.6745 (x − median) / median |x − median|, x = log of the norm; layers whose norm is zero
+        take no part.
+    """
+    sizes = [math.log(norm) for layer in layers if (norm := layer.weight_norm)]
+    if len(sizes) < FEWEST:
+        return tuple(layers)
+    middle = median(sizes)
+    spread = max(median(abs(size - middle) for size in sizes), SMALLEST)
+    return tuple(
+        replace(layer, norm_z=CONSISTENT * (math.log(layer.weight_norm) - middle) / spread)
+        if layer.weight_norm
+        else layer
+        for layer in layers
+    )
+
+
+def judge_one_layer(subject: LayerSubject, fitted: FittedLayer, seed: int) -> tuple[Finding, ...]:
+    """Return dead and doubled units, unused and dominant inputs, unstable directions."""
+    f = fitted.map
+    assert f is not None, "an exact layer is its map"
+    inputs = read_inputs(fitted.layer, f, torch.Generator().manual_seed(seed))
+    spectrum = hosvd(f)
+    zero = math.sqrt(float(spectrum.frobenius_squared)) == 0
+    reading = replace(
+        described(subject),
+        units=read_units(fitted.layer),
+        inputs=inputs,
+        stability=None if zero else stability(fitted, spectrum),
+    )
+    return judge("audit", Evidence(layers=(reading,)))
+
+
+FROM_MEMORY = BaselineSource("", "")
+IN_PARTS = LayeredModel("layers", 0, "float64")
+NULL_SAMPLES = 19  # rotations of a layer: each end of their range is exceeded by one in twenty
+
+
+def audit_layers(
+    subjects: Sequence[LayerSubject],
+    accuracy: Share | None = None,
+    baseline: Sequence[LayerSubject] | None = None,
+    *,
+    null_samples: int = NULL_SAMPLES,
+    seed: int = 0,
+    threshold: float = THRESHOLD,
+    progress: Progress = silent,
+    model: LayeredModel = IN_PARTS,
+    against: BaselineSource = FROM_MEMORY,
+    origin: Origin = UNKNOWN,
+) -> LayerAudit:
+    """Return what the weights of each layer say."""
+    if not subjects:
+        raise UsageError("an audit needs a model with at least one MLP, and this one has none.")
+    options = checked_options(null_samples, seed, threshold)
+    if baseline is not None:
+        check_pairs(subjects, baseline)
+    before = {subject.name: subject for subject in baseline or ()}
+    found, changes = [], []
+    for done, subject in enumerate(subjects):
+        progress("layers", done, len(subjects))
+        reading, fitted = read_layer(subject, options)
+        found.append(reading)
+        if baseline is not None:
+            changes.append(compare_with(before[subject.name], fitted, options))
+    progress("layers", len(subjects), len(subjects))
+    layers = with_norm_scores(found)
+    verdict = judge("layer_audit", Evidence(layers=layers, accuracy=accuracy))
+    difference = None
+    if baseline is not None:
+        difference = Difference(against, tuple(changes))
+        verdict += judge("layer_audit", Evidence(changes=difference.layers))
+    return LayerAudit(
+        passed=passes(verdict),
+        model=model,
+        layers=layers,
+        accuracy=accuracy,
+        verdict=verdict,
+        difference=difference,
+        conditions=None,
+        null_samples=options.null_samples,
+        seed=options.seed,
+        source=origin.source,
+        data=origin.data,
+        reproduce=origin.reproduce,
+    )
+
+
+def compare_with(
+    before: LayerSubject, after: FittedLayer | None, options: AuditOptions, *, vectors: bool = False
+) -> LayerDifference:
+    """Return what changed from a layer of the baseline; see `compare_layers`."""
+    try:
+        base = fit_layer(before, options.seed, options.threshold)
+    except NonFiniteError:
+        base = None
+    return compare_layers(before.name, base, after, vectors=vectors)
+
+
+def checked_options(null_samples: int, seed: int, threshold: float = THRESHOLD) -> AuditOptions:
+    """Return the options of an audit."""
+    null_samples = check_count("null_samples", null_samples, minimum=3)
+    seed = check_count("seed", seed, minimum=0)
+    if seed >= SEED_LIMIT:
+        raise UsageError(f"seed must be below 2**32, got {seed}.")
+    if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+        raise UsageError(f"threshold must be between 0 and 1, got {threshold!r}.")
+    return AuditOptions(null_samples, seed, float(threshold))

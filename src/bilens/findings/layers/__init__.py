@@ -1,1 +1,0 @@
-"""The audit of a model with many layers, or with layers that are no quadratic map."""

@@ -1,0 +1,229 @@
+"""The audit of many layers: readings against dense twins, a broken layer, planted faults.
+
+Broken once: `triu(part.start)` in place of `triu(part.start + 1)`; every unit doubled itself.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+import layer_audit_documents as made
+from bilens.algebra.approximation.layer_weights import GLUWeights, MLPWeights
+from bilens.algebra.concentration import effective_rank
+from bilens.api.audit_layers import layer_subjects
+from bilens.base.errors import UsageError
+from bilens.findings.hidden_units import overlap_by_chance, read_units, unused_columns
+from bilens.findings.layer_audit import LayerAudit, audit_layers
+from bilens.findings.layer_reading import LayerSubject, gram_shares
+from bilens.records.base import to_json
+from bilens.records.layer_audit import LayerReading
+from builders import randn
+
+D_IN, HIDDEN, D_OUT = 6, 9, 4
+
+
+def gated(seed: int = 0, activation: str = "identity", **parts: torch.Tensor) -> GLUWeights:
+    """A layer with standard normal weights, or those given."""
+    weights = {
+        "down": randn(D_OUT, HIDDEN, seed=seed),
+        "gate": randn(HIDDEN, D_IN, seed=seed + 1),
+        "value": randn(HIDDEN, D_IN, seed=seed + 2),
+    }
+    return GLUWeights(**{**weights, **parts}, activation=activation)  # type: ignore[arg-type]
+
+
+def subject(layer: GLUWeights | MLPWeights, name: str = "a") -> LayerSubject:
+    hidden = layer.down.shape[1]
+    is_gated = isinstance(layer, GLUWeights)
+    return LayerSubject(
+        name, layer.d_in, hidden, len(layer.down), is_gated, layer.phi.name, lambda: layer
+    )
+
+
+def audited(*layers: GLUWeights | MLPWeights) -> LayerAudit:
+    subjects = [subject(layer, f"layer {place}") for place, layer in enumerate(layers)]
+    return audit_layers(subjects, null_samples=3)
+
+
+def rule(found: LayerAudit, name: str) -> tuple[str, dict[str, Any]]:
+    (finding,) = [finding for finding in found.verdict if finding.rule == name]
+    return finding.outcome, finding.values
+
+
+def test_the_reading_of_an_exact_layer_is_that_of_the_dense_tensor() -> None:
+    layer = gated()
+    reading = audited(layer).layers[0]
+    half = torch.einsum("oh,hi,hj->oij", layer.down, layer.gate, layer.value)
+    dense = (half + half.mT) / 2
+    assert reading.fit is None
+    assert reading.quadratic_norm == pytest.approx(float(dense.norm()))
+    left, values, _ = torch.linalg.svd(dense.flatten(1), full_matrices=False)
+    outputs = reading.outputs
+    assert outputs is not None
+    assert outputs.effective_rank == pytest.approx(float(effective_rank(values)))
+    assert outputs.top_share == pytest.approx(float(values[0] ** 2 / values.square().sum()))
+    held = values.square().cumsum(0) / values.square().sum()
+    assert outputs.directions_90 == int((held < 0.9).sum()) + 1
+    leading = torch.einsum("o,oij->ij", left[:, 0], dense)
+    eigenvalues = torch.linalg.eigvalsh(leading)
+    largest = eigenvalues[eigenvalues.abs().argmax()]
+    assert abs(outputs.pairs[0].eigenvalue) == pytest.approx(abs(float(largest)))
+    assert outputs.leading_rank == pytest.approx(float(effective_rank(eigenvalues)))
+    inputs = reading.inputs
+    assert inputs is not None
+    rows = dense.square().sum(dim=(0, 2)) / dense.square().sum()
+    assert (inputs.dominant, inputs.share) == (int(rows.argmax()), pytest.approx(float(rows.max())))
+
+
+def test_the_fit_of_an_approximate_layer_is_said_and_decides_what_is_read() -> None:
+    good = audited(gated(activation="silu", gate=0.02 * randn(HIDDEN, D_IN, seed=1))).layers[0]
+    assert good.fit is not None
+    assert good.fit.usable
+    assert good.fit.quadratic > 0.99
+    assert good.outputs is not None
+    poor = audited(gated(activation="relu", gate=9 * randn(HIDDEN, D_IN, seed=1))).layers[0]
+    assert poor.fit is not None
+    assert not poor.fit.usable
+    assert (poor.outputs, poor.quadratic_norm, poor.stability) == (None, None, None)
+    assert poor.units is not None
+    assert poor.inputs is not None
+    assert poor.inputs.dominant is None
+    assert rule(audited(gated(activation="relu", gate=9 * randn(HIDDEN, D_IN, seed=1))), "r2") == (
+        "warn",
+        {
+            "value": poor.fit.quadratic,
+            "threshold": 0.9,
+            "of": 1,
+            "approximate": 1,
+            "refused": 1,
+            "layers": "layer 0",
+        },
+    )
+
+
+def test_a_layer_with_nan_is_broken_and_the_others_are_read() -> None:
+    model = made.transformer()
+    model.mlps[1].left.weight.data[0, 0] = torch.nan
+    found = audit_layers(layer_subjects(model), null_samples=3)
+    assert not found.passed
+    broken = [layer.name for layer in found.layers if layer.broken is not None]
+    assert broken == ["blocks.1.mlp"]
+    assert "non-finite" in str(found.layers[1].broken)
+    assert all(layer.outputs is not None for layer in found.layers if layer.broken is None)
+    assert rule(found, "non_finite")[1]["layers"] == "blocks.1.mlp"
+
+
+def test_planted_faults_of_units_are_counted() -> None:
+    layer = gated()
+    down, gate, value = layer.down.clone(), layer.gate.clone(), layer.value.clone()
+    down[:, 0] = 0  # dead
+    gate[1] = 0  # dead
+    gate[3], value[3] = -2 * value[2], 3 * gate[2]  # the same unit, branches swapped
+    value[:, 5] = gate[:, 5] = 0  # an input nobody reads
+    found = read_units(gated(down=down, gate=gate, value=value))
+    assert (found.dead, found.duplicates, found.never_active) == (2, 1, 0)
+    assert found.largest_overlap == pytest.approx(1)
+    assert read_units(gated(activation="silu", down=down, gate=gate, value=value)).duplicates == 0
+    assert unused_columns(gated(down=down, gate=gate, value=value)) == (5,)
+    assert unused_columns(layer) == ()
+    assert read_units(layer) == read_units(gated())
+    assert read_units(layer).duplicates == 0
+
+
+def test_a_relu_that_never_opens_is_never_active() -> None:
+    up = torch.eye(4, dtype=torch.float64)
+    bias = torch.tensor([0.0, -4.0, -6.0, 6.0], dtype=torch.float64)
+    layer = MLPWeights(randn(2, 4), up, "relu", bias)
+    assert read_units(layer).never_active == 1
+    assert read_units(MLPWeights(randn(2, 4), up, "gelu", bias)).never_active == 0
+
+
+@pytest.mark.parametrize("branches", [1, 2])
+def test_the_overlap_by_chance_is_about_the_largest_one_of_random_rows(branches: int) -> None:
+    largest = []
+    for seed in range(20):
+        rows = [randn(60, 12, seed=7 * seed + b) for b in range(branches)]
+        units = [row / row.norm(dim=1, keepdim=True) for row in rows]
+        overlap = torch.stack([(row @ row.T).abs() for row in units]).amin(dim=0)
+        largest.append(float(overlap.triu(1).max()))
+    chance = overlap_by_chance(60, 12, branches)
+    assert 0.85 < chance / (sum(largest) / len(largest)) < 1.1
+
+
+def test_one_huge_layer_and_one_strong_input_stand_out() -> None:
+    layers = [gated(seed=10 * place) for place in range(6)]
+    gate, value = layers[4].gate.clone(), layers[4].value.clone()
+    gate[:, 2], value[:, 2] = 30 * gate[:, 2], 30 * value[:, 2]
+    layers[4] = gated(seed=40, gate=gate, value=value)
+    found = audited(*layers)
+    outcome, values = rule(found, "huge_norm")
+    assert (outcome, values["layers"]) == ("warn", "layer 4")
+    assert values["value"] > 3.5
+    outcome, values = rule(found, "dominant_inputs")
+    assert (outcome, values["layers"], values["input"]) == ("warn", "layer 4", 2)
+    assert values["value"] > 0.9 > values["null"]
+
+
+def test_the_share_by_chance_does_not_depend_on_the_coordinates() -> None:
+    gram = torch.diag(torch.tensor([4.0, 1, 1, 1, 1], dtype=torch.float64))
+    shares, chance = gram_shares(gram, torch.Generator().manual_seed(0))
+    assert shares.tolist() == [0.5, *[0.125] * 4]
+    assert 1 / 5 < chance < 0.5
+
+
+def test_a_low_rank_layer_is_named() -> None:
+    wide = randn(40, 50, seed=2)
+    weights = {"gate": randn(50, D_IN, seed=3), "value": randn(50, D_IN, seed=4)}
+    few = randn(40, 2, seed=5) @ randn(2, 50, seed=6)  # writes into two directions
+    found = audited(gated(down=wide, **weights), gated(down=few, **weights))
+    outcome, values = rule(found, "low_rank")
+    assert (outcome, values["layers"], values["of"]) == ("info", "layer 1", 21)
+    assert values["rank"] <= 2
+    assert values["value"] == pytest.approx(values["rank"] / 21)
+    assert rule(audited(gated(down=wide, **weights)), "low_rank")[0] == "pass"
+
+
+def test_rounding_that_moves_nothing_leaves_every_direction_stable() -> None:
+    parts = {
+        name: getattr(gated(), name).to(torch.bfloat16).double()
+        for name in ("down", "gate", "value")
+    }
+    stored = audited(gated(**parts)).layers[0].stability
+    moved = audited(gated()).layers[0].stability
+    assert stored is not None
+    assert moved is not None
+    assert (stored.guaranteed, stored.leading) == (5, 5)
+    assert stored.movement < 1e-9 < moved.movement
+
+
+def test_few_layers_have_no_usual_size() -> None:
+    found = audited(gated(), gated(seed=5))
+    assert all(layer.norm_z is None for layer in found.layers)
+    assert "huge_norm" not in [finding.rule for finding in found.verdict]
+
+
+def test_layers_of_zeros_have_no_directions() -> None:
+    found = audited(gated(down=torch.zeros(D_OUT, HIDDEN, dtype=torch.float64)))
+    reading: LayerReading = found.layers[0]
+    assert (reading.outputs, reading.quadratic_norm) == (None, 0)
+    assert reading.units is not None
+    assert reading.units.dead == HIDDEN
+
+
+def test_what_is_out_of_range_is_refused() -> None:
+    with pytest.raises(UsageError, match="at least one MLP"):
+        audit_layers([])
+    with pytest.raises(UsageError, match="null_samples must be an integer of at least 3"):
+        audit_layers([subject(gated())], null_samples=2)
+    with pytest.raises(UsageError, match="seed must be below"):
+        audit_layers([subject(gated())], seed=2**32)
+
+
+def test_the_same_seed_gives_the_same_document() -> None:
+    first, second = (to_json(audited(gated(activation="gelu"))) for _ in range(2))
+    assert first == second
+    assert math.isfinite(first["layers"][0]["weight_norm"])
