@@ -245,7 +245,7 @@ def _made() -> str:
                     "causal": checked,
                 }
                 for second, checked in (
-                    (2, causal("exchange")),
+                    (2, causal("sign_flip")),
                     (5, None),
                     (6, {**causal(), "behaviour": None}),
                 )

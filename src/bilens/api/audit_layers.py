@@ -54,8 +54,8 @@ def layer_subjects(model: LoadedModel | nn.Module) -> tuple[LayerSubject, ...]:
     else:
         views = layer_views(model) if isinstance(model, Module) else from_module(model).layers
     return tuple(
-        subject_of_view(name, view, module if place == 0 else None)
-        for place, (name, view) in enumerate(views.items())
+        subject_of_view(name, view, module if index == 0 else None)
+        for index, (name, view) in enumerate(views.items())
     )
 
 

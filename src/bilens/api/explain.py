@@ -113,7 +113,7 @@ def summary_of(model: LoadedModel) -> ModelSummary:
 
 
 def check_indices(indices: Sequence[int], available: int, what: str) -> None:
-    """Refuse places that are not there."""
+    """Refuse an index that is not there."""
     for index in indices:
         if not 0 <= index < available:
             raise UsageError(f"there is no {what} {index}: there are {available}, counted from 0.")

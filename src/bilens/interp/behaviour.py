@@ -186,7 +186,7 @@ def causal_checks(
 
     "ablate" sets coordinates to their mean. "steer" moves them by the mean difference between
     the positions with the behaviour and those without, and is seen at the latter. Of a product that
-    difference says nothing, as either factor may be the one that differs: "exchange" turns its
+    difference says nothing, as either factor may be the one that differs: "sign_flip" turns its
     sign around instead, and is seen there, too.
     """
     rows = functional.pad(inputs, (0, 0, 1, 0)).flatten(0, 1)
@@ -209,7 +209,7 @@ def causal_checks(
         return behaviour.measure(edit)[1] - off
 
     after, loss_after = removed(change.along)
-    kind: Literal["steer", "exchange"] = "steer" if change.sign_flip is None else "exchange"
+    kind: Literal["steer", "sign_flip"] = "steer" if change.sign_flip is None else "sign_flip"
     size, losses = len(change.along.readers), (loss, loss_after)
     left = [removed(frame)[0] for frame in change.random]
     raised = [created(frame) for frame in change.random]

@@ -14,7 +14,7 @@ from bilens.base.checks import check_float_tensor
 from bilens.base.errors import ShapeError, UsageError
 from bilens.records.trace import CausalCheck, Interval
 
-Kind: TypeAlias = Literal["ablate", "steer", "exchange"]
+Kind: TypeAlias = Literal["ablate", "steer", "sign_flip"]
 Edit: TypeAlias = Callable[[Tensor], Tensor]  # (..., in), what an MLP reads → what it reads instead
 Where: TypeAlias = Callable[[Tensor], Tensor]  # (..., in) → (...) bool, which inputs are changed
 

@@ -114,7 +114,7 @@ class CausalCheck(Record, frozen=True):
     """What happens to a behaviour when a few directions of a layer's input are changed."""
 
     # `ablate`: coordinates are set to their mean; `steer`: moved by the difference of means;
-    # `exchange`: traded so that what they contribute changes its sign
+    # `sign_flip`: traded so that what they contribute changes its sign
     kind: str
     num_directions: Count
     before: Interval  # size of the behaviour in the unchanged model, in logits
