@@ -55,7 +55,7 @@ try:
     main()
 except SystemExit as end:
     assert end.code == 0
-heavy = {"torch", "numpy", "scipy", "jinja2", "safetensors", "msgspec"} & set(sys.modules)
+heavy = {"torch", "numpy", "scipy", "jinja2", "safetensors"} & set(sys.modules)
 print("loaded:", *sorted(heavy))
 """
 

@@ -80,7 +80,7 @@ def written(name: str, content: bytes) -> Any:
 STORIES = "\n\n".join(f"Anna had {number} balls." for number in range(50)).encode()
 BAD: dict[str, tuple[Any, int, list[str]]] = {
     "no such file": (lambda folder: ["--corpus", folder / "no.txt"], FILE, ["no.txt", "not exist"]),
-    "an empty file": (written("a.txt", b""), FILE, ["a.txt is empty"]),
+    "an empty file": (written("a.txt", b""), FILE, ["a.txt: is empty"]),
     "not UTF-8": (written("a.txt", b"Anna \xff."), FILE, ["not UTF-8", "0xff"]),
     "one document": (written("a.txt", b"Anna had a ball."), FILE, ["at least 2 were expected"]),
     "a vocabulary that is too large": (
