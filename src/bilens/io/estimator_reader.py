@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from typing import Any
 
@@ -10,12 +9,13 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.approximation.activation import Activation
-from bilens.algebra.approximation.layer_weights import Layer, MLPWeights
+from bilens.algebra.approximation.layer_weights import MLPWeights
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.base.checks import check_finite
 from bilens.base.errors import UsageError
 from bilens.io.formats.activations import activation_named
 from bilens.io.loaded_model import LoadedModel, LoadReport
+from bilens.io.tensors import tensors_sha256
 from bilens.nn.agreement import Agreement, agreement, normal_inputs
 from bilens.nn.layer_view import LayerView
 
@@ -76,11 +76,13 @@ def from_sklearn(estimator: object) -> LoadedModel:
         + (f" → {len(layer.down)}" if index == last else "")
         for index, (name, layer) in enumerate(zip(names, layers, strict=True))
     }
+    parts = [part for layer in layers for part in vars(layer).items()]
+    tensors = [(role, part) for role, part in parts if isinstance(part, Tensor)]
     report = LoadReport(roles, False, {"output": check}, (), head_of(fitted))
     return LoadedModel(
         None,
         f"the {type(whole).__name__}",
-        hash_of(layers),
+        tensors_sha256(tensors),
         output_names=class_names(fitted),
         provenance={"format": f"scikit-learn {kind}"},
         input_names=input_names(whole),
@@ -206,13 +208,3 @@ def check_against(whole: Any, estimator: Any, layers: tuple[MLPWeights, ...]) ->
             y = y.exp() if estimator.out_activation_ == "exp" else y
     against = f"the {type(whole).__name__}'s own outputs"
     return agreement("output", against, torch.as_tensor(expected), y).required()
-
-
-def hash_of(layers: tuple[Layer, ...]) -> str:
-    digest = hashlib.sha256()
-    for layer in layers:
-        for name, part in vars(layer).items():
-            if isinstance(part, Tensor):
-                digest.update(f"{name} {part.dtype} {tuple(part.shape)}".encode())
-                digest.update(part.contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-
-import torch
 from torch import nn
 
 from bilens.io.loaded_model import LoadedModel, LoadReport
+from bilens.io.tensors import tensors_sha256
 from bilens.nn.mlp_search.find_mlps import find_mlps
 
 
@@ -45,18 +43,8 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
     return LoadedModel(
         None,
         f"the {kind}",
-        hash_of(module),
+        tensors_sha256([*module.named_parameters(), *module.named_buffers()]),
         provenance={"format": f"PyTorch module {kind}"},
         views=found.layers,
         load_report=LoadReport(found.made_of, False, found.checks, found.left_out, found.head),
     )
-
-
-def hash_of(module: nn.Module) -> str:
-    """Return the SHA-256 of the names, kinds and bytes of a module's parameters and buffers."""
-    digest = hashlib.sha256()
-    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import hashlib
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,16 @@ def refuse_pickle(path: Path, allow_pickle: bool) -> None:
             "safetensors, or, if you trust where it comes from, pass allow_pickle=True "
             "(--allow-pickle): it is then read with weights_only."
         )
+
+
+def tensors_sha256(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """Return the SHA-256 of the names, kinds and bytes of tensors in memory."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors:
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def check_kinds(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from bilens.base.checks import as_integer
@@ -93,6 +95,14 @@ def kept(pre: Tensor, k: int) -> Tensor:
     """Return pre-activations with all but the k largest of each row set to zero."""
     values, indices = pre.topk(k, dim=-1)
     return torch.zeros_like(pre).scatter(-1, indices, values)
+
+
+def sae_files(
+    config_name: str, content: Mapping[str, Any], weights_name: str, tensors: dict[str, Tensor]
+) -> dict[str, bytes]:
+    """Return the files of an autoencoder in the layout of a library, name → content."""
+    config = json.dumps(content, indent=2).encode()
+    return {config_name: config, weights_name: to_safetensors(tensors, {"format": "pt"})}
 
 
 def check_keys(

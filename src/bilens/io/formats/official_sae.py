@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.torch import save as to_safetensors
 from torch import Tensor
 from torch.nn import functional
 
@@ -21,6 +19,7 @@ from bilens.io.formats.foreign_sae import (
     count_in,
     kept,
     load_sae,
+    sae_files,
 )
 from bilens.io.formats.format import CONFIG_NAME, WEIGHTS_NAME, Format, ReadOptions, config_in
 from bilens.io.loaded_model import LoadedModel
@@ -127,7 +126,4 @@ def official_files(sae: TopKSAE, provenance: Mapping[str, str]) -> dict[str, byt
     }
     if biased:
         tensors["w_enc.bias"] = folded.encoder_bias.detach()
-    return {
-        CONFIG_NAME: json.dumps(content, indent=2).encode(),
-        WEIGHTS_NAME: to_safetensors(tensors, {"format": "pt"}),
-    }
+    return sae_files(CONFIG_NAME, content, WEIGHTS_NAME, tensors)

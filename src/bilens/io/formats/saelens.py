@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from bilens.base.errors import CheckpointError, UsageError
@@ -23,6 +21,7 @@ from bilens.io.formats.foreign_sae import (
     count_in,
     kept,
     load_sae,
+    sae_files,
 )
 from bilens.io.formats.format import Format, ReadOptions
 from bilens.io.loaded_model import LoadedModel
@@ -198,10 +197,7 @@ def saelens_files(sae: TopKSAE, provenance: Mapping[str, str]) -> dict[str, byte
         "W_dec": folded.decoder.detach(),
         "b_dec": folded.decoder_bias.detach(),
     }
-    return {
-        CONFIG_NAME: json.dumps(content, indent=2).encode(),
-        WEIGHTS_NAME: to_safetensors(tensors, {"format": "pt"}),
-    }
+    return sae_files(CONFIG_NAME, content, WEIGHTS_NAME, tensors)
 
 
 # ---- hook points under the names of TransformerLens, which SAELens uses

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from safetensors.torch import save as to_safetensors
 from torch import Tensor
 from torch.nn import functional
 
@@ -20,6 +18,7 @@ from bilens.io.formats.foreign_sae import (
     count_in,
     kept,
     load_sae,
+    sae_files,
 )
 from bilens.io.formats.format import Format, ReadOptions
 from bilens.io.loaded_model import LoadedModel
@@ -90,7 +89,4 @@ def sparsify_files(sae: TopKSAE) -> dict[str, bytes]:
         "W_dec": folded.decoder.detach(),
         "b_dec": folded.decoder_bias.detach(),
     }
-    return {
-        CONFIG_NAME: json.dumps(content, indent=2).encode(),
-        WEIGHTS_NAME: to_safetensors(tensors, {"format": "pt"}),
-    }
+    return sae_files(CONFIG_NAME, content, WEIGHTS_NAME, tensors)
