@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Mapping
 from typing import Any
+
+from bilens.records.base import kind_of
+from bilens.report.reports import (
+    AttackReport,
+    AuditReport,
+    CertificateReport,
+    LayerAuditReport,
+    TableReport,
+    TraceReport,
+)
 
 SHOWN = 4  # eigenvectors of each sign, and contributions of each class
 TRIGGER = {
@@ -371,3 +382,17 @@ def odd() -> dict[str, Any]:
     document["data"] |= {"name": "", "source_kind": "tensors", "sha256": ""}
     document["reproduce"]["versions"] = {}
     return document
+
+
+def page_of(document: Mapping[str, Any], lang: str = "en") -> str:
+    """The page of a document of any kind."""
+    kinds = (
+        AttackReport,
+        AuditReport,
+        CertificateReport,
+        LayerAuditReport,
+        TableReport,
+        TraceReport,
+    )
+    (report,) = (kind for kind in kinds if kind_of(kind.type) == document["kind"])
+    return report(document).to_html(lang=lang)

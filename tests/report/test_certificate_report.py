@@ -17,8 +17,8 @@ import torch
 
 import bilens as bl
 from bilens.base.errors import CheckpointError, NonFiniteError, UsageError
+from bilens.records.guarantees import RoundedClass, RoundingStability
 from bilens.report.catalogue import LANGUAGES, load_catalogue
-from bilens.report.certificate_html import SECTIONS, render_certificate
 from bilens.report.reports import CertificateReport
 from bilens.report.sections.proven import (
     floored,
@@ -29,8 +29,12 @@ from bilens.report.sections.proven import (
     up,
 )
 from certificate_documents import make_certificate, variants
+from report_documents import page_of
 
 DOCUMENTS = {name: CertificateReport(document).to_dict() for name, document in variants().items()}
+
+
+SECTIONS = ("proven", "radii", "truncation", "inputs", "rounding", "reproduce", "scope")
 
 
 def text_of(page: str) -> str:
@@ -40,7 +44,7 @@ def text_of(page: str) -> str:
 @pytest.mark.parametrize("lang", LANGUAGES)
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_a_page_has_every_section_and_no_script_or_network(name: str, lang: str) -> None:
-    page = render_certificate(DOCUMENTS[name], lang)
+    page = page_of(DOCUMENTS[name], lang)
     for section in SECTIONS:
         assert page.count(f'id="{section}"') == page.count(f'href="#{section}"') - (
             section == SECTIONS[0]
@@ -56,7 +60,8 @@ def test_a_page_has_every_section_and_no_script_or_network(name: str, lang: str)
 @pytest.mark.parametrize("lang", LANGUAGES)
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_every_statement_has_a_number_its_assumptions_and_its_scope(name: str, lang: str) -> None:
-    for item in statements(load_catalogue(lang), DOCUMENTS[name]):
+    record = CertificateReport(DOCUMENTS[name]).record
+    for item in statements(load_catalogue(lang), record.model, record):
         assert re.search(r"\d", item.claim), item
         assert item.assumes
         assert item.scope
@@ -66,7 +71,7 @@ def test_names_from_a_file_do_not_become_markup() -> None:
     document = make_certificate()
     document["model"]["output_names"] = ["<script>alert(1)</script>", "a\u202eb", "</svg>"]
     document["source"]["path"] = '"><img src=x onerror=alert(1)>'
-    page = render_certificate(CertificateReport(document).to_dict())
+    page = page_of(document)
     assert page.count("<script") == 1
     assert "<img src=x" not in page
     assert "\u202e" not in page
@@ -90,16 +95,17 @@ def test_what_is_shown_is_never_stronger_than_what_is_proven(significant: int) -
 
 
 def test_the_worst_class_speaks_for_all() -> None:
-    one = {"change": 1.0, "norm": "spectral", "movement": 2.0, "largest": 4.0, "sines": [0.5, 1.0]}
-    other = {**one, "movement": 1.0, "largest": 0.0, "sines": [0.1, 0.2]}
-    numbers = rounding_numbers({"classes": [one, other]})
+    one = {"change": 1.0, "norm": "spectral", "movement": 2.0, "largest": 4.0, "sines": (0.5, 1.0)}
+    other = {**one, "movement": 1.0, "largest": 0.0, "sines": (0.1, 0.2)}
+    classes = (RoundedClass(**one), RoundedClass(**other))
+    numbers = rounding_numbers(RoundingStability("int8", None, classes))
     assert (numbers.movement, numbers.share, numbers.guaranteed, numbers.total) == (2, 0.5, 3, 4)
     assert numbers.angle == pytest.approx(30)
 
 
 def test_the_claim_of_the_page_is_that_of_the_document() -> None:
     document = make_certificate()
-    page = text_of(render_certificate(document))
+    page = text_of(page_of(document))
     point = next(
         p for p in document["truncation"]["points"] if p["k"] == document["truncation"]["chosen"]
     )

@@ -21,26 +21,16 @@ import trace_documents
 from bilens.api.explain import explain_image
 from bilens.base.errors import UsageError
 from bilens.report import catalogue
-from bilens.report.attack_html import render_attack
 from bilens.report.catalogue import LANGUAGES, Catalogue, load_catalogue
-from bilens.report.certificate_html import render_certificate
 from bilens.report.charts.training import loss_figure
-from bilens.report.html import render_html
-from bilens.report.layer_audit_html import render_layer_audit
-from bilens.report.markdown import audit_markdown
 from bilens.report.plates import attribution_plate, eigenvector_plate
 from bilens.report.reports import (
-    AttackReport,
     AuditReport,
-    CertificateReport,
     LayerAuditReport,
     TableReport,
-    TraceReport,
 )
-from bilens.report.table_html import render_table
 from bilens.report.terminal import audit_table, verdict_lines
-from bilens.report.trace_html import render_trace
-from report_documents import make_document, variants
+from report_documents import make_document, page_of, variants
 
 CATALOGUES = {
     lang: json.loads(files("bilens.report").joinpath("strings", f"{lang}.json").read_text("utf-8"))
@@ -88,38 +78,30 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         "html",
         "plates",
         "terminal",
-        "certificate_html",
-        "attack_html",
         "charts.training",
-        "trace_html",
-        "layer_audit_html",
-        "table_html",
         "markdown",
     ):
         monkeypatch.setattr(f"bilens.report.{module}.load_catalogue", lambda _lang: recorder)
     monkeypatch.setattr("bilens.report.markdown.MOST_LAYERS", 1)
     compared = {**make_document(), "difference": layer_audit_documents.drawn_difference(36)}
     for report in map(AuditReport, [*variants().values(), compared]):
-        render_html(report.to_dict())
+        report.to_html()
         audit_table(report.record)
         verdict_lines(report.record)
         eigenvector_plate(report.record)
-    for document in (
-        CertificateReport(d).to_dict() for d in certificate_documents.variants().values()
+    for module in (
+        certificate_documents,
+        attack_documents,
+        layer_audit_documents,
+        table_documents,
+        trace_documents,
     ):
-        render_certificate(document)
-    for document in (AttackReport(d).to_dict() for d in attack_documents.variants().values()):
-        render_attack(document)
-    for document in (
-        LayerAuditReport(d).to_dict() for d in layer_audit_documents.variants().values()
-    ):
-        render_layer_audit(document)
-        audit_markdown(document)
-    for document in (TableReport(d).to_dict() for d in table_documents.variants().values()):
-        render_table(document)
-        audit_markdown(document)
-    for document in (TraceReport(d).to_dict() for d in trace_documents.variants().values()):
-        render_trace(document)
+        for document in module.variants().values():
+            page_of(document)
+    for document in layer_audit_documents.variants().values():
+        LayerAuditReport(document).to_markdown()
+    for document in table_documents.variants().values():
+        TableReport(document).to_markdown()
     attribution_plate(explain_image(tiny.loaded(tiny.trained()), tiny.images(), [0]))
     loss_figure([(1, 2.0, 3.0)])
     assert sorted(set(CATALOGUES["en"]) - used) == []
@@ -135,7 +117,7 @@ def test_another_language_is_refused_with_those_that_there_are(lang: str) -> Non
     with pytest.raises(UsageError, match="choose one of en, ja"):
         catalogue.load_catalogue(lang)
     with pytest.raises(UsageError, match="choose one of en, ja"):
-        render_html(AuditReport(make_document(data=False)).to_dict(), lang)
+        page_of(make_document(data=False), lang)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from bilens.base.errors import NonFiniteError, UsageError
+from bilens.records.table_audit import PairEffect
 from bilens.report.reports import TableReport
-from bilens.report.sections.table_columns import pair_label, value_label
+from bilens.report.sections.tables import pair_label, value_label
 from table_documents import make_table, variants
 
 DOCUMENT = make_table()
@@ -23,7 +24,7 @@ DOCUMENT = make_table()
 @pytest.mark.parametrize("lang", ["en", "ja"])
 @pytest.mark.parametrize("name", variants())
 def test_every_document_is_drawn(name: str, lang: str) -> None:
-    page = TableReport(variants()[name]).page(lang)
+    page = TableReport(variants()[name]).to_html(lang=lang)
     assert "<img" not in page  # bars, not pictures
     ids = re.findall(r' id="([^"]+)"', page)
     assert len(ids) == len(set(ids))
@@ -31,7 +32,7 @@ def test_every_document_is_drawn(name: str, lang: str) -> None:
 
 
 def test_the_strongest_columns_and_pairs_stand_in_the_page() -> None:
-    page = TableReport(DOCUMENT).page("en")
+    page = TableReport(DOCUMENT).to_html(lang="en")
     for item in DOCUMENT["outputs"]:
         pair = item["pairs"][0]
         assert f"column {pair['first']} × column {pair['second']}" in page
@@ -41,17 +42,17 @@ def test_the_strongest_columns_and_pairs_stand_in_the_page() -> None:
 
 def test_the_loudest_values_stand_in_the_page_where_units_are_known() -> None:
     two = DOCUMENT["worst_case_inputs"][1]["two"]
-    page = TableReport(DOCUMENT).page("en")
+    page = TableReport(DOCUMENT).to_html(lang="en")
     assert "What one or two values can do" in page
     assert f"column {two['columns'][0]} at " in page
-    assert "What one or two values can do" not in TableReport(variants()["raw"]).page("en")
+    assert "What one or two values can do" not in TableReport(variants()["raw"]).to_html(lang="en")
 
 
 def test_names_are_shown_as_they_are_and_never_as_markup(tmp_path: Path) -> None:
     document = copy.deepcopy(DOCUMENT)
     document["model"]["input_names"][1] = "<b>bold</b> & co"
     document["model"]["output_names"][0] = "<script>alert(1)</script>"
-    page = TableReport(document).page("en")
+    page = TableReport(document).to_html(lang="en")
     assert "<script>alert" not in page
     assert "&lt;b&gt;bold" in page
     report = TableReport(document)
@@ -61,9 +62,9 @@ def test_names_are_shown_as_they_are_and_never_as_markup(tmp_path: Path) -> None
 
 def test_labels_fit_beside_a_bar_and_keep_what_matters() -> None:
     names = ["a column of a long name", "b", "another column of a long name"]
-    assert pair_label(names, {"first": 0, "second": 1}) == "a column of a long n… × b"
-    assert pair_label(names, {"first": 1, "second": 0}) == "b × a column of a long n…"
-    assert pair_label(names, {"first": 0, "second": 2}) == "a column o… × another co…"
+    assert pair_label(names, PairEffect(0, 1, 1.0)) == "a column of a long n… × b"
+    assert pair_label(names, PairEffect(1, 0, 1.0)) == "b × a column of a long n…"
+    assert pair_label(names, PairEffect(0, 2, 1.0)) == "a column o… × another co…"
     assert value_label(names[0], 1234.5) == "a column of a lo… = 1,234"
     assert value_label("b", -2.0) == "b = −2.000"
 

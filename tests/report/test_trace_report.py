@@ -16,9 +16,8 @@ import pytest
 
 from bilens.base.errors import CheckpointError, NonFiniteError, UsageError
 from bilens.report.reports import TraceReport
-from bilens.report.sections.trace_circuits import leading_pair
-from bilens.report.sections.trace_features import SHADES, shade
-from bilens.report.token_text import nickname, token_name, visible
+from bilens.report.sections.trace_circuits import SHADES, leading_pair, shade
+from bilens.report.token_text import latent_name, token_name, visible
 from trace_documents import make_trace, make_weights_only, variants
 
 WITH_LATENTS = (
@@ -60,9 +59,9 @@ def test_numbers_of_the_page_are_those_of_the_document() -> None:
 def test_the_latent_a_row_names_is_linked_to_its_circuit() -> None:
     document = make_trace()
     page = TraceReport(document).to_html()
-    name = nickname(document["circuits"][0]["output"])
+    name = latent_name(TraceReport(document).record.circuits[0].output)
     assert (
-        f'<a href="#circuit-7">7 {visible(name)}'.replace("<|", "&lt;|").replace("|>", "|&gt;")
+        f'<a href="#circuit-7">{visible(name)}'.replace("<|", "&lt;|").replace("|>", "|&gt;")
         in page
     )
     assert page.count('href="#input-4"') >= 2

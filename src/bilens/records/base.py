@@ -19,6 +19,9 @@ Count = Annotated[int, Meta(ge=0, le=LARGEST_WHOLE)]
 Numbers: TypeAlias = tuple[float, ...]
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
+LOST = "\ufffd"  # stands for what cannot be shown
+NO_LETTERS: Mapping[str, str] = {}
+
 KINDS = {  # of JSON values, as msgspec names them
     "int": "an integer",
     "float": "a number",
@@ -131,25 +134,29 @@ def value_at(document: Json, place: str) -> Json:
     return document
 
 
-def displayable(value: Shown) -> Shown:
+def displayable(value: Shown, letters: Mapping[str, str] = NO_LETTERS) -> Shown:
     """Return a copy of a record, or of JSON values, whose texts can be shown anywhere.
 
     Control characters, lone surrogates and the marks that reverse the reading direction become
     U+FFFD: they could drive a terminal, make a file unreadable or show a name as another one.
+    `letters` says which of them are shown as something else.
     """
-    shown: object = value
-    if isinstance(value, str):
-        shown = "".join(letter if is_printable(letter) else "\ufffd" for letter in value)
-    elif isinstance(value, list):
-        shown = [displayable(item) for item in value]
-    elif isinstance(value, tuple) and value and not isinstance(value[0], float | int):
-        shown = tuple(displayable(item) for item in value)
-    elif isinstance(value, dict):
-        shown = {displayable(key): displayable(item) for key, item in value.items()}
-    elif isinstance(value, Record):
-        names = value.__struct_fields__
-        shown = type(value)(**{name: displayable(getattr(value, name)) for name in names})
-    return shown  # type: ignore[return-value]
+
+    def shown(item: object) -> object:
+        if isinstance(item, str):
+            return "".join(letters.get(one) or (one if is_printable(one) else LOST) for one in item)
+        if isinstance(item, list):
+            return [shown(part) for part in item]
+        if isinstance(item, tuple) and item and not isinstance(item[0], float | int):
+            return tuple(shown(part) for part in item)
+        if isinstance(item, dict):
+            return {shown(key): shown(part) for key, part in item.items()}
+        if isinstance(item, Record):
+            names = item.__struct_fields__
+            return type(item)(**{name: shown(getattr(item, name)) for name in names})
+        return item
+
+    return shown(value)  # type: ignore[return-value]
 
 
 def is_printable(letter: str) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from bilens.records.base import Json, displayable, to_json
+from bilens.records.base import Json, displayable
 from bilens.records.trace import Circuit, LatentReading, TokenValue, Trace
 from bilens.report.token_text import latent_name, visible
 
@@ -116,7 +116,7 @@ def latent_node(
         layer,
         latent,
         position,
-        latent_name(to_json(item)),
+        latent_name(item),
         feature=total * (total + 1) // 2 + latent,
         feature_type=FEATURE,
         is_target_logit=False,

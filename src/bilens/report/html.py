@@ -1,51 +1,67 @@
-"""The report as one HTML page: no script, no network, everything inside."""
+"""The reports as HTML pages: no script, no network, everything inside."""
 
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from bilens.records.base import displayable, json_text
+from bilens.records.attack import Attack
+from bilens.records.audit import Audit
+from bilens.records.base import NO_LETTERS, Document, displayable, json_text, kind_of
+from bilens.records.guarantees import Certificate
+from bilens.records.layer_audit import LayerAudit
+from bilens.records.table_audit import TableAudit
+from bilens.records.trace import Trace
 from bilens.report.catalogue import Catalogue, load_catalogue
-from bilens.report.document import Document
-from bilens.report.numbers import decimals, fixed
-from bilens.report.raster import Painter, colour_bar
-from bilens.report.sections import proven, reproduction
-from bilens.report.sections.accuracy import accuracy_section
-from bilens.report.sections.classes import class_cards
-from bilens.report.sections.conditions import condition_lines
-from bilens.report.sections.difference import difference_section
-from bilens.report.sections.exactness import exactness_section
-from bilens.report.sections.names import class_names
-from bilens.report.sections.overview import facts
-from bilens.report.sections.predictions import prediction_cards
-from bilens.report.sections.ranks import rank_rows
-from bilens.report.sections.truncation import truncation_section
-from bilens.report.sections.verdict import (
-    ICONS,
-    overall_outcome,
-    overall_sentence,
-    verdict_findings,
-)
-from bilens.report.sections.warnings import warnings_section
+from bilens.report.page import Page
+from bilens.report.sections.attack import attack_page
+from bilens.report.sections.classes import audit_page
+from bilens.report.sections.guarantees import certificate_page
+from bilens.report.sections.layers import layer_audit_page
+from bilens.report.sections.reproduction import AnyReport, reproduce, scope
+from bilens.report.sections.tables import table_page
+from bilens.report.sections.trace import trace_page
+from bilens.report.token_text import MARKS
 
-SECTIONS = (
-    "verdict",
-    "exactness",
-    "accuracy",
-    "classes",
-    "ranks",
-    "truncation",
-    "predictions",
-    "warnings",
-    "proven",
-    "difference",
-    "reproduce",
-    "scope",
-)
+
+def page_of(t: Catalogue, record: AnyReport) -> Page:
+    """Return the page of a record whose texts can be shown."""
+    if isinstance(record, Audit):
+        return audit_page(t, record)
+    if isinstance(record, LayerAudit):
+        return layer_audit_page(t, record)
+    if isinstance(record, TableAudit):
+        return table_page(t, record)
+    if isinstance(record, Certificate):
+        return certificate_page(t, record)
+    if isinstance(record, Attack):
+        return attack_page(t, record)
+    return trace_page(t, record)
+
+
+def render_html(record: Document, lang: str = "en") -> str:
+    """Return a record as one HTML page, with the record itself inside.
+
+    Raises UsageError if there is no catalogue of that language.
+    """
+    assert isinstance(record, AnyReport), "a record that has a page"
+    t = load_catalogue(lang)
+    shown = displayable(record, MARKS if isinstance(record, Trace) else NO_LETTERS)
+    page = page_of(t, shown)
+    parts = [(name, markup) for name, markup in page.parts if markup]
+    parts.append(("reproduce", reproduce(t, shown, record, page.conventions)))
+    parts.append(("scope", scope(t, page.limits)))
+    template = environment().get_template("page.html.j2")
+    return template.render(
+        t=t,
+        page=page,
+        parts=parts,
+        kind=kind_of(type(record)),
+        version=shown.reproduce.versions.get("bilens", ""),
+        document_json=embedded_json(record),
+    )
 
 
 @cache
@@ -60,76 +76,9 @@ def environment() -> Environment:
     )
 
 
-def render_html(document: Document, lang: str = "en") -> str:
-    """Return the page of a checked audit document.
-
-    Raises:
-        UsageError: If there is no catalogue of that language.
-    """
-    t = load_catalogue(lang)
-    template = environment().get_template("audit.html.j2")
-    return template.render(page_values(t, document), document_json=embedded_json(document))
-
-
-def page_values(t: Catalogue, original: Document) -> dict[str, Any]:
-    """Return everything that the template prints."""
-    document = displayable(original)
-    painter = Painter.of(
-        document["model"]["input_shape"],
-        (
-            pair["vector"]
-            for reading in document["classes"]
-            for pair in (*reading["positive"], *reading["negative"])
-        ),
-    )
-    outcome = overall_outcome(document)
-    guarantees = document["guarantees"]
-    difference = difference_section(t, document, painter.vector)
-    return {
-        "t": t,
-        "lang": t.lang,
-        "sections": [name for name in SECTIONS if name != "difference" or difference],
-        "kind": "audit",
-        "keys": "page",
-        "footer": "footer.document",
-        "title": document["source"]["path"] or document["model"]["kind"],
-        "facts": facts(t, document),
-        "num_classes": len(class_names(document)),
-        "overall": outcome,
-        "overall_icon": ICONS[outcome],
-        "overall_sentence": overall_sentence(t, document),
-        "asked": condition_lines(t, document),
-        "difference": difference,
-        "findings": verdict_findings(t, document),
-        "exactness": exactness_section(t, document),
-        "accuracy": accuracy_section(t, document),
-        "cards": class_cards(t, document, painter),
-        "scale": scale_of(painter),
-        "strip": painter.is_strip,
-        "ranks": rank_rows(t, document),
-        "truncation": truncation_section(t, document),
-        "predictions": prediction_cards(t, document, painter),
-        "warnings": warnings_section(t, document),
-        "ground": proven.common_ground(t, document),
-        "statements": proven.statements(t, {**document, **guarantees}) if guarantees else [],
-        "more": t("proven.more" if guarantees else "proven.none"),
-        "steps": reproduction.steps(t, document, original),
-        "provenance": reproduction.provenance(document),
-        "conventions": reproduction.conventions(t, document),
-        "limits": reproduction.limits(t, document),
-        "version": document["reproduce"]["versions"].get("bilens", ""),
-    }
-
-
-def scale_of(painter: Painter) -> dict[str, str]:
-    """Return the colour bar and its ends."""
-    end = fixed(painter.scale, decimals([painter.scale], 2))
-    return {"src": colour_bar(), "low": f"−{end}", "high": f"+{end}", "end": end}
-
-
-def embedded_json(document: Document) -> Markup:
-    """Return the document for a script element: equal under `json.loads`, and it cannot end it."""
-    text = json_text(document)  # ASCII, so U+2028 and U+2029 are escaped already
+def embedded_json(record: AnyReport) -> Markup:
+    """Return a record for a script element: equal under `json.loads`, and it cannot end it."""
+    text = json_text(record)  # ASCII, so U+2028 and U+2029 are escaped already
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)  # noqa: S704 - no character is left that HTML would read

@@ -6,18 +6,21 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from bilens.records.base import displayable
+from bilens.records.difference import Difference
+from bilens.records.layer_audit import LayerAudit
+from bilens.records.table_audit import TableAudit
+from bilens.report.blocks import ICONS
 from bilens.report.catalogue import Catalogue, load_catalogue
-from bilens.report.document import Document
-from bilens.report.sections.conditions import condition_lines
-from bilens.report.sections.difference import difference_section
-from bilens.report.sections.layer_table import layer_rows
+from bilens.report.sections.difference import CHANGES, change_lead, changes, note
+from bilens.report.sections.layers import NUMBERS, layer_numbers
 from bilens.report.sections.reproduction import document_sha256
 from bilens.report.sections.verdict import (
-    ICONS,
     FindingLine,
+    Judged,
+    condition_lines,
+    finding_lines,
     overall_outcome,
     overall_sentence,
-    verdict_findings,
 )
 
 MOST_LAYERS = 40  # rows of a table; a comment has a limit
@@ -26,27 +29,26 @@ ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 BREAK = "\u200b"  # a space of no width: no name becomes a mention, no text a link
 
 
-def audit_markdown(original: Document, lang: str = "en") -> str:
-    """Return a checked audit document, of one layer or of many, as Markdown.
+def audit_markdown(original: Judged, lang: str = "en") -> str:
+    """Return an audit, of one layer or of many, as Markdown.
 
-    Raises:
-        UsageError: If there is no catalogue of that language.
+    Raises UsageError if there is no catalogue of that language.
     """
-    t, document = load_catalogue(lang), displayable(original)
-    outcome = overall_outcome(document)
-    title = document["source"]["path"] or document["model"]["kind"]
+    t, record = load_catalogue(lang), displayable(original)
+    outcome = overall_outcome(record)
     parts = [
-        f"## bilens audit: {escaped(title)}",
+        f"## bilens audit: {escaped(record.source.path or record.model.kind)}",
         f"{ICONS[outcome]} **{escaped(t(f'outcome.{outcome}'))}** "
-        f"{escaped(overall_sentence(t, document))}",
-        finding_table(t, verdict_findings(t, document)),
+        f"{escaped(overall_sentence(t, record))}",
+        finding_table(t, finding_lines(t, record)),
     ]
-    if document.get("conditions"):
-        parts += [f"### {t('conditions.heading')}", finding_table(t, condition_lines(t, document))]
-    parts += difference_parts(t, document)
-    if document["kind"] == "layer_audit":
-        parts.append(layer_part(t, document))
-    parts += [f"### {t('reproduce.heading')}", "\n".join(reproduction_lines(t, document, original))]
+    if record.conditions:
+        parts += [f"### {t('conditions.heading')}", finding_table(t, condition_lines(t, record))]
+    if not isinstance(record, TableAudit) and record.difference is not None:
+        parts += difference_parts(t, record.difference)
+    if isinstance(record, LayerAudit):
+        parts.append(layer_part(t, record))
+    parts += [f"### {t('reproduce.heading')}", "\n".join(reproduction_lines(t, record, original))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -80,58 +82,46 @@ def finding_table(t: Catalogue, findings: Sequence[FindingLine]) -> str:
     return table((t("markdown.outcome"), t("markdown.finding")), rows)
 
 
-def difference_parts(t: Catalogue, document: Document) -> Iterator[str]:
+def difference_parts(t: Catalogue, found: Difference) -> Iterator[str]:
     """Yield what changed from the baseline."""
-    section = difference_section(t, document)
-    if section is None:
-        return
     yield f"### {t('layers.difference.heading')}"
-    yield escaped(section.lead)
+    yield escaped(change_lead(t, found))
     keys = ("change", "frobenius", "gaussian", "outputs", "inputs")
     head = [t("layers.table.layer"), *(t(f"layers.difference.{key}") for key in keys)]
-    changed = [
-        row
-        for row, layer in zip(section.rows, document["difference"]["layers"], strict=True)
-        if not layer["identical"]
-    ]
-    rows = [
-        [escaped(row.name), *(escaped(getattr(row, key)) for key in keys)]
-        if not row.note
-        else [escaped(row.name), escaped(row.note), *[""] * (len(keys) - 1)]
-        for row in changed[:MOST_LAYERS]
-    ]
+    changed, rows = [layer for layer in found.layers if not layer.identical], []
+    for layer in changed[:MOST_LAYERS]:
+        numbers = dict(zip(CHANGES, changes(layer), strict=True))
+        said = note(t, layer)
+        cells = [said, *[""] * (len(keys) - 1)] if said else [numbers[key] for key in keys]
+        rows.append([escaped(layer.name), *map(escaped, cells)])
     if rows:
         yield table([escaped(name) for name in head], rows)
     if len(changed) > MOST_LAYERS:
         yield escaped(t("markdown.more", count=len(changed) - MOST_LAYERS))
 
 
-def layer_part(t: Catalogue, document: Document) -> str:
+def layer_part(t: Catalogue, record: LayerAudit) -> str:
     """Return the layers as a table that is folded away."""
     keys = ("r2", "linear", "norm", "rank", "chance", "units")
     head = [t("layers.table.layer"), *(t(f"layers.table.{key}") for key in keys)]
-    rows = [
-        [escaped(row.name), *(escaped(getattr(row, key)) for key in keys)]
-        for row in layer_rows(t, document)[:MOST_LAYERS]
-    ]
+    rows = []
+    for layer in record.layers[:MOST_LAYERS]:
+        numbers = dict(zip(NUMBERS, layer_numbers(t, layer), strict=True))
+        rows.append([escaped(layer.name), *(escaped(numbers[key]) for key in keys)])
     shown = table([escaped(name) for name in head], rows)
     return f"<details><summary>{t('layers.table.caption')}</summary>\n\n{shown}\n\n</details>"
 
 
-def reproduction_lines(t: Catalogue, document: Document, original: Document) -> Iterator[str]:
+def reproduction_lines(t: Catalogue, record: Judged, original: Judged) -> Iterator[str]:
     """Yield what it takes to run the same again."""
-    run, source = document["reproduce"], document["source"]
-    pairs = [
-        ("reproduce.command", run["command"]),
-        ("reproduce.seed", str(run["seed"])),
-        ("reproduce.weights", source["weights_sha256"]),
-        ("reproduce.document", document_sha256(original)),
-        (
-            "reproduce.versions",
-            ", ".join(f"{key} {value}" for key, value in run["versions"].items()),
-        ),
-        ("reproduce.date", run["date"]),
-    ]
-    for key, value in pairs:
+    run = record.reproduce
+    for key, value in (
+        ("command", run.command),
+        ("seed", str(run.seed)),
+        ("weights", record.source.weights_sha256),
+        ("document", document_sha256(original)),
+        ("versions", ", ".join(f"{name} {version}" for name, version in run.versions.items())),
+        ("date", run.date),
+    ):
         if value:
-            yield f"- {escaped(t(key))}: {code(str(value))}"
+            yield f"- {escaped(t(f'reproduce.{key}'))}: {code(value)}"

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from bilens.records.audit import Audit, ClassReading
-from bilens.records.base import displayable, to_json
+from bilens.records.base import displayable
 from bilens.records.explanation import Explanations
 from bilens.records.table_audit import InputAttribution
 from bilens.report.catalogue import Catalogue, load_catalogue
 from bilens.report.numbers import decimals, fixed, quantity, signed, signed_quantity, whole
 from bilens.report.raster import Painter, colour_bar
-from bilens.report.sections.names import class_names
+from bilens.report.sections.overview import class_names
 from bilens.report.svg import Figure, element, fitted, joined, label
 
 PER_SIGN = 2  # eigenvectors of each sign
@@ -40,7 +40,7 @@ def eigenvector_plate(record: Audit, lang: str = "en") -> str:
         record.model.input_shape,
         (pair.vector for item in record.classes for pair in (*item.positive, *item.negative)),
     )
-    names = class_names(to_json(record))[:MAX_CLASSES]
+    names = class_names(record.model)[:MAX_CLASSES]
     layout = ClassGrid.of(names)
     note = t("plate.note")
     count = len(record.classes)
@@ -136,7 +136,7 @@ class ClassGrid:
 def attribution_plate(record: Explanations, lang: str = "en") -> str:
     """Return each explained input beside what every pixel adds to its scores, on one scale."""
     t, record = load_catalogue(lang), displayable(record)
-    items, names = record.explanations, class_names(to_json(record))
+    items, names = record.explanations, class_names(record.model)
     values = [abs(v) for item in items for part in item.attributions for v in part.values]
     rows, columns = record.model.input_shape
     painter = Painter(rows, columns, max(values, default=0.0) or 1.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
@@ -28,7 +27,7 @@ NOTEBOOK_HEIGHT = 800  # pixels
 AnyVerdict = TypeVar("AnyVerdict", bound=Audit | LayerAudit | TableAudit)
 
 
-class SavedReport(ABC, Generic[AnyDocument]):
+class SavedReport(Generic[AnyDocument]):
     """A checked record that can be saved, read again and drawn.
 
     Args:
@@ -45,10 +44,6 @@ class SavedReport(ABC, Generic[AnyDocument]):
     def __init__(self, document: AnyDocument | Mapping[str, object]) -> None:
         values = document if isinstance(document, Mapping) else msgspec.to_builtins(document)
         self.record = read_document(self.type, values)
-
-    @abstractmethod
-    def page(self, lang: str) -> str:
-        """Return the record as one HTML page."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SavedReport) and self.record == other.record
@@ -110,7 +105,9 @@ class SavedReport(ABC, Generic[AnyDocument]):
             UsageError: If there is no report in that language.
             FileError, DiskError: If the file cannot be written.
         """
-        text = self.page(lang)
+        from bilens.report.html import render_html  # jinja2 is needed only here
+
+        text = render_html(self.record, lang)
         if path is not None:
             write_file(Path(path), text.encode("utf-8"))
         return text
@@ -156,7 +153,7 @@ class VerdictReport(SavedReport[AnyVerdict]):
             UsageError: If there is no report in that language.
             FileError, DiskError: If the file cannot be written.
         """
-        text = audit_markdown(self.to_dict(), lang)
+        text = audit_markdown(self.record, lang)
         if path is not None:
             write_file(Path(path), text.encode("utf-8"))
         return text
@@ -167,23 +164,11 @@ class AuditReport(VerdictReport[Audit]):
 
     type = Audit
 
-    def page(self, lang: str) -> str:
-        """Return the record as one HTML page."""
-        from bilens.report.html import render_html  # jinja2 is needed only here
-
-        return render_html(self.to_dict(), lang)
-
 
 class LayerAuditReport(VerdictReport[LayerAudit]):
     """What the audit of a model with many, or with approximate, layers found."""
 
     type = LayerAudit
-
-    def page(self, lang: str) -> str:
-        """Return the record as one HTML page."""
-        from bilens.report.layer_audit_html import render_layer_audit
-
-        return render_layer_audit(self.to_dict(), lang)
 
 
 class TableReport(VerdictReport[TableAudit]):
@@ -191,35 +176,17 @@ class TableReport(VerdictReport[TableAudit]):
 
     type = TableAudit
 
-    def page(self, lang: str) -> str:
-        """Return the record as one HTML page."""
-        from bilens.report.table_html import render_table
-
-        return render_table(self.to_dict(), lang)
-
 
 class CertificateReport(SavedReport[Certificate]):
     """What is proven about a classifier; `docs/certifying.md` says what is in it."""
 
     type = Certificate
 
-    def page(self, lang: str) -> str:
-        """Return the record as one HTML page."""
-        from bilens.report.certificate_html import render_certificate
-
-        return render_certificate(self.to_dict(), lang)
-
 
 class AttackReport(SavedReport[Attack]):
     """What universal perturbations do to a classifier; `docs/attacking.md` says what is in it."""
 
     type = Attack
-
-    def page(self, lang: str) -> str:
-        """Return the record as one HTML page."""
-        from bilens.report.attack_html import render_attack
-
-        return render_attack(self.to_dict(), lang)
 
     @property
     def holds(self) -> bool:
@@ -231,12 +198,6 @@ class TraceReport(SavedReport[Trace]):
     """How the outputs of one MLP of a language model are built; see `docs/tracing.md`."""
 
     type = Trace
-
-    def page(self, lang: str) -> str:
-        """Return the record as one HTML page."""
-        from bilens.report.trace_html import render_trace
-
-        return render_trace(self.to_dict(), lang)
 
     def graphs(self) -> dict[str, dict[str, Any]]:
         """Return each circuit as a graph in the layout of circuit-tracer, by file name."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from markupsafe import Markup, escape
 
@@ -13,6 +14,12 @@ FONTS = (
     '"Hiragino Sans","Noto Sans CJK JP",sans-serif;fill:#1c2430}'
     ".title{font-size:20px;font-weight:650}"
 )
+
+
+class SupportsHtml(Protocol):
+    """What is markup by itself."""
+
+    def __html__(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class Figure:
         )
 
 
-def element(tag: str, *children: str, **attributes: str | float | None) -> Markup:
+def element(tag: str, *children: str | SupportsHtml, **attributes: str | float | None) -> Markup:
     """Return one element; `stroke_width` is stroke-width, `class_` is class, None is left out."""
     parts = [
         f' {name.rstrip("_").replace("_", "-")}="{escape(_value(value))}"'

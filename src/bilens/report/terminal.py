@@ -14,19 +14,19 @@ from rich.text import Text
 
 from bilens.records.attack import Attack, MethodCurve
 from bilens.records.audit import Audit
-from bilens.records.base import Numbers, displayable, to_json
+from bilens.records.base import Numbers, displayable
 from bilens.records.guarantees import Certificate
 from bilens.records.layer_audit import LayerAudit, LayerReading
 from bilens.records.table_audit import ColumnEffect, PairEffect, TableAudit
+from bilens.report.blocks import ICONS
 from bilens.report.catalogue import load_catalogue
 from bilens.report.numbers import fixed, percent, scientific, signed_quantity
-from bilens.report.sections.conditions import condition_lines
 from bilens.report.sections.proven import floored, floored_percent, raised, statements
 from bilens.report.sections.verdict import (
-    ICONS,
+    condition_lines,
+    finding_lines,
     overall_outcome,
     overall_sentence,
-    verdict_findings,
 )
 
 NONE = "—"
@@ -186,17 +186,17 @@ def pair_cells(item: PairEffect, names: Sequence[str]) -> list[str]:
 
 def verdict_lines(record: Audit | LayerAudit | TableAudit, lang: str = "en") -> list[str]:
     """Return every finding, the conditions that were asked for, and then the verdict."""
-    t, document = load_catalogue(lang), to_json(displayable(record))
-    if isinstance(record, TableAudit):
-        found = verdict_findings(t, document)
-        last = t(f"table.overall.{overall_outcome(document)}")
+    t, shown = load_catalogue(lang), displayable(record)
+    outcome = overall_outcome(shown)
+    if isinstance(shown, TableAudit):
+        found, last = finding_lines(t, shown), t(f"table.overall.{outcome}")
     else:
-        found = [*verdict_findings(t, document), *condition_lines(t, document)]
-        last = overall_sentence(t, document)
+        found = [*finding_lines(t, shown), *condition_lines(t, shown)]
+        last = overall_sentence(t, shown)
     lines = [f"{line.icon} {line.word}: {line.sentence}" for line in found]
     if isinstance(record, Audit) and record.accuracy is None:
         lines.append(f"{ICONS['info']} {t('terminal.no_accuracy')}")
-    return [*lines, f"{ICONS[overall_outcome(document)]} {last}"]
+    return [*lines, f"{ICONS[outcome]} {last}"]
 
 
 def truncation_table(record: Certificate) -> Table:
@@ -221,7 +221,8 @@ def truncation_table(record: Certificate) -> Table:
 
 def certificate_lines(record: Certificate) -> list[str]:
     """Return every proven sentence with its scope."""
-    proven = statements(load_catalogue("en"), to_json(displayable(record)))
+    shown = displayable(record)
+    proven = statements(load_catalogue("en"), shown.model, shown)
     return [f"• {item.term}: {item.claim} Holds for: {item.scope}" for item in proven]
 
 

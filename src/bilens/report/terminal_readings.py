@@ -7,17 +7,17 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 
 from bilens.base.memory import readable
-from bilens.records.base import displayable, to_json
+from bilens.records.base import displayable
 from bilens.records.decomposition import FormSpectrum, LayerDecomposition, LayerPlan
 from bilens.records.explanation import Explanations, InputExplanation
 from bilens.records.quadratic_fits import LayerFit, QuadraticFits, Score
 from bilens.records.table_audit import InputAttribution
 from bilens.records.trace import DirectionReading, TokenValue, Trace
 from bilens.report.catalogue import load_catalogue
-from bilens.report.numbers import quantity
-from bilens.report.sections.trace_layer import ranking_rows, sae_rows
+from bilens.report.numbers import quantity, whole
+from bilens.report.sections.trace import output_names, ranked_numbers, sae_rows
 from bilens.report.terminal import NONE, add, grid, optional, short
-from bilens.report.token_text import marked, token_name
+from bilens.report.token_text import token_name
 
 UNITS = {  # basis -> what else λ is measured in
     "input": "per squared unit of the input",
@@ -259,11 +259,11 @@ def trace_tables(record: Trace) -> Iterator[Table]:
     if record.readings:
         yield reading_table(record)
         return
-    t, document = load_catalogue("en"), marked(to_json(record))
+    t, names = load_catalogue("en"), output_names(record)
     hooks = (f">{sae.hook}" for sae in displayable(record.saes))
     table = grid("", *hooks, title=t("trace.layer.caption"), look="bare", align="left")
-    for name, values in sae_rows(t, document):
-        add(table, name, *values)
+    for cells in sae_rows(t, record.saes):
+        add(table, *cells)
     yield table
     table = grid(
         *(">", "latent", ">score", ">pair", ">equal", ">both", ">max λ", ">min λ", ">r, k=2"),
@@ -275,8 +275,8 @@ def trace_tables(record: Trace) -> Iterator[Table]:
         look="bare",
         align="left",
     )
-    for row in ranking_rows(t, document)[:MOST_LATENTS]:
-        add(table, row.place, row.name, *row.cells)
+    for position, one in enumerate(record.ranking[:MOST_LATENTS], start=1):
+        add(table, whole(position), names[one.latent], *ranked_numbers(t, one))
     yield table
 
 

@@ -2,86 +2,150 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
+from markupsafe import Markup
+
+from bilens.records.audit import Audit, ClassScore, Contribution, Explanation
+from bilens.report.blocks import (
+    Column,
+    badge,
+    figure,
+    paragraph,
+    quiet,
+    section,
+    table,
+    vector_image,
+)
 from bilens.report.catalogue import Catalogue
-from bilens.report.charts.scores import score_chart
-from bilens.report.document import Document
-from bilens.report.numbers import fixed, signed, whole
+from bilens.report.charts.scores import running_scale, running_strip, score_chart
+from bilens.report.numbers import decimals, fixed, signed, signed_quantity, whole
+from bilens.report.plot import Scale
 from bilens.report.raster import Painter
-from bilens.report.sections.names import class_names
-from bilens.report.sections.sum_table import SumReader, SumTable
-from bilens.report.svg import Figure
+from bilens.report.sections.overview import class_names
+from bilens.report.svg import element, joined
 
 KINDS: Final = ("typical", "narrow", "wrong", "asked")
-OUTCOMES: Final = {"right": ("pass", "✓"), "wrong": ("fail", "✗"), "unknown": ("info", "i")}
+BADGES: Final = {"right": "pass", "wrong": "fail", "unknown": "info"}
 NAMED = 2  # eigenvectors named in a sentence
 
 
 @dataclass(frozen=True)
-class PredictionCard:
-    """One input and its prediction."""
+class Part:
+    """One part of a score, before it is drawn."""
 
-    anchor: str
-    outcome: str  # "right", "wrong" or "unknown"
-    badge: str
-    icon: str
-    word: str
-    heading: str
-    why: str
-    number: str
-    src: str
-    alt: str
-    predicted: str
-    truth: str  # or nothing, where it is not known
-    wordy: bool  # whether the names of the classes are more than a digit or two
-    comparison: str
-    reasons: list[str]  # why it was wrong
-    chart: Figure
-    tables: list[SumTable]
+    name: Markup
+    value: float
+    eigenvalue: str = ""
+    overlap: str = ""
 
 
-def prediction_cards(t: Catalogue, document: Document, painter: Painter) -> list[PredictionCard]:
-    """Return one card for each explanation."""
-    names, num_inputs = class_names(document), document["model"]["d_input"]
-    return [
-        prediction_card(SumReader(t, item, names, num_inputs, painter), f"prediction-{position}")
-        for position, item in enumerate(document["explanations"])
+@dataclass(frozen=True)
+class Reader:
+    """What the parts of one card share."""
+
+    t: Catalogue
+    item: Explanation
+    names: list[str]
+    num_inputs: int
+    painter: Painter
+
+    @property
+    def digits(self) -> int:
+        """How many decimals the scores of this prediction are shown with."""
+        return decimals(self.item.scores)
+
+
+def predictions(t: Catalogue, record: Audit, painter: Painter) -> Markup:
+    """Return one card for each explanation; a remark if no data were given."""
+    names, width = class_names(record.model), record.model.d_input
+    cards = [
+        prediction_card(Reader(t, item, names, width, painter), f"prediction-{position}")
+        for position, item in enumerate(record.explanations)
     ]
+    lead = paragraph(t("predictions.lead"))
+    none = paragraph(t("predictions.none"), class_="callout")
+    return section("predictions", t("predictions.heading"), lead if cards else none, *cards)
 
 
-def prediction_card(reader: SumReader, anchor: str) -> PredictionCard:
+def prediction_card(reader: Reader, anchor: str) -> Markup:
     """Return the card of one explanation."""
-    t, item, names = reader.t, reader.item, reader.names
-    kind = item["kind"] if item["kind"] in KINDS else "other"
-    truth, predicted = item["label"], item["predicted"]
-    outcome = "unknown" if truth is None else "right" if truth == predicted else "wrong"
-    badge, icon = OUTCOMES[outcome]
-    return PredictionCard(
-        anchor=anchor,
-        outcome=outcome,
-        badge=badge,
-        icon=icon,
-        word=t(f"predictions.{outcome}_word"),
-        heading=t(f"predictions.{kind}.heading"),
-        why=t(f"predictions.{kind}.why", kind=item["kind"]),
-        number=t("predictions.number", index=whole(item["index"])),
-        src=reader.painter.image(item["image"]),
-        alt=t("predictions.image_alt", index=whole(item["index"])),
-        predicted=names[predicted],
-        truth="" if truth is None else names[truth],
-        wordy=any(len(name) > 3 for name in names),
-        comparison=comparison(reader),
-        reasons=reasons(reader) if outcome == "wrong" else [],
-        chart=score_chart(t, item["scores"], names, predicted, truth),
-        tables=reader.tables(),
+    t, item = reader.t, reader.item
+    kind = item.kind if item.kind in KINDS else "other"
+    outcome = outcome_of(item.predicted, item.label)
+    strip = reader.painter.is_strip
+    image = element(
+        "img",
+        class_="input strip" if strip else "input",
+        src=reader.painter.image(item.image),
+        alt=t("predictions.image_alt", index=whole(item.index)),
+        width=168,
+        height=48 if strip else 168,
+    )
+    number = element("figcaption", t("predictions.number", index=whole(item.index)), class_="quiet")
+    chart = score_chart(t, item.scores, reader.names, item.predicted, item.label)
+    case = (
+        element("figure", image, number, class_="input"),
+        answer(reader, outcome),
+        figure(chart, t("predictions.scores"), "score-figure"),
+    )
+    return prediction_article(
+        anchor,
+        outcome,
+        t(f"predictions.{kind}.heading"),
+        quiet(t(f"predictions.{kind}.why", kind=item.kind)),
+        element("div", *case, class_="case"),
+        reasons(reader) if outcome == "wrong" else "",
+        element("div", *sum_tables(reader), class_="sums"),
     )
 
 
-def comparison(reader: SumReader) -> str:
+def outcome_of(predicted: object, truth: object) -> str:
+    """Return whether an answer is right, where that is known."""
+    return "unknown" if truth is None else "right" if truth == predicted else "wrong"
+
+
+def prediction_article(anchor: str, outcome: str, title: str, *content: str) -> Markup:
+    """Return a card of one prediction, coloured by its outcome."""
+    head = element("h3", title, id=f"{anchor}-heading")
+    attributes = {
+        "class_": f"card prediction {outcome}",
+        "id": anchor,
+        "aria_labelledby": f"{anchor}-heading",
+    }
+    return element("article", head, *content, **attributes)
+
+
+def answer(reader: Reader, outcome: str) -> Markup:
+    """Return what the model says, what is true, and by how much the answer leads."""
+    t, item, names = reader.t, reader.item, reader.names
+    pairs = [(t("predictions.says"), names[item.predicted])]
+    if item.label is not None:
+        pairs.append((t("predictions.truth"), names[item.label]))
+    word = "word" if any(len(name) > 3 for name in names) else None
+    return element(
+        "div",
+        answer_facts(pairs, word),
+        paragraph(badge(t, BADGES[outcome], t(f"predictions.{outcome}_word"))),
+        paragraph(comparison(reader)),
+        class_="answer",
+    )
+
+
+def answer_facts(pairs: Sequence[tuple[str, str]], class_: str | None) -> Markup:
+    """Return answers, large where they are a digit or two."""
+    rows = (
+        element("div", element("dt", term), element("dd", text, class_=class_))
+        for term, text in pairs
+    )
+    return element("dl", *rows)
+
+
+def comparison(reader: Reader) -> str:
     """Return by how much the answer leads."""
-    scores, names, digits = reader.item["scores"], reader.names, reader.digits
+    scores, names, digits = reader.item.scores, reader.names, reader.digits
     first, second = sorted(range(len(scores)), key=lambda index: -scores[index])[:2]
     return reader.t(
         "predictions.lead_over",
@@ -93,35 +157,118 @@ def comparison(reader: SumReader) -> str:
     )
 
 
-def reasons(reader: SumReader) -> list[str]:
+def reasons(reader: Reader) -> Markup:
     """Return which eigenvectors made the model give the wrong answer."""
     t, item, names = reader.t, reader.item, reader.names
-    winner, label = names[item["predicted"]], names[item["label"]]
-    favoured = named_parts(reader, item["predicted"], 1)
-    against = named_parts(reader, item["label"], -1)
-    reached = signed(item["scores"][item["label"]], reader.digits)
-    sentences = []
+    assert item.label is not None, "it is known to be wrong"
+    winner, label = names[item.predicted], names[item.label]
+    favoured, against = named_parts(reader, item.predicted, 1), named_parts(reader, item.label, -1)
+    reached = signed(item.scores[item.label], reader.digits)
+    sentences = [t("predictions.wrong_why.missing", label=label, score=reached)]
     if favoured:
-        sentences.append(
-            t("predictions.wrong_why.favoured", winner=winner, list=t.listing(favoured))
-        )
-    sentences.append(t("predictions.wrong_why.missing", label=label, score=reached))
+        listed = t.listing(favoured)
+        sentences.insert(0, t("predictions.wrong_why.favoured", winner=winner, list=listed))
     if against:
         sentences.append(t("predictions.wrong_why.against", label=label, list=t.listing(against)))
-    return sentences
+    gap = t("sentence.gap")
+    term = element("strong", t("predictions.wrong_why.term"))
+    return paragraph(term, *(gap + sentence for sentence in sentences), class_="callout wrong")
 
 
-def named_parts(reader: SumReader, class_index: int, sign: int) -> list[str]:
+def named_parts(reader: Reader, class_index: int, sign: int) -> list[str]:
     """Return the eigenvectors that added most to a score (sign 1), or took most from it (−1)."""
-    parts: list[dict[str, Any]] = [
+    parts: list[Contribution] = [
         part
-        for score in reader.item["classes"]
-        if score["index"] == class_index
-        for part in score["contributions"]
-        if sign * part["value"] > 0
+        for score in reader.item.classes
+        if score.index == class_index
+        for part in score.contributions
+        if sign * part.value > 0
     ]
-    parts.sort(key=lambda part: -sign * part["value"])
+    parts.sort(key=lambda part: -sign * part.value)
     return [
-        reader.t("predictions.part", rank=part["rank"], value=signed(part["value"], reader.digits))
+        reader.t("predictions.part", rank=part.rank, value=signed(part.value, reader.digits))
         for part in parts[:NAMED]
     ]
+
+
+def sum_tables(reader: Reader) -> list[Markup]:
+    """Return how classes come to their scores: answer and label first, all on one scale."""
+    first = (reader.item.predicted, reader.item.label)
+    scores = sorted(reader.item.classes, key=lambda score: score.index not in first)
+    parts = [parts_of(reader, score) for score in scores]
+    x = running_scale([[part.value for part in of_class] for of_class in parts])
+    return [
+        sum_table(reader, score, of_class, x) for score, of_class in zip(scores, parts, strict=True)
+    ]
+
+
+def sum_table(reader: Reader, score: ClassScore, parts: Sequence[Part], x: Scale) -> Markup:
+    """Return one row for each part of a score, and the running sum beside it."""
+    t, digits, rows, start = reader.t, reader.digits, [], 0.0
+    for part in parts:
+        side = "pos" if part.value >= 0 else "neg"
+        strip = running_strip(t, x, start, part.value, side, digits)
+        value = signed(part.value, digits)
+        rows.append((part.name, part.eigenvalue, part.overlap, value, strip))
+        start += part.value
+    total = signed(score.score, digits)
+    caption = t("predictions.class_caption", name=reader.names[score.index], score=total)
+    tags = (
+        joined(" ", element("span", t(f"predictions.{key}"), class_="tag"))
+        for key, index in (("predicted", reader.item.predicted), ("label", reader.item.label))
+        if index == score.index
+    )
+    foot = element(
+        "tr",
+        element("th", t("predictions.score"), scope="row", colspan=3),
+        element("td", total, class_="num"),
+        element("td", running_strip(t, x, 0.0, score.score, "total", digits), class_="strip-cell"),
+    )
+    columns = [
+        Column(t("predictions.part_heading"), numeric=False),
+        *(Column(t(f"predictions.{key}")) for key in ("eigenvalue", "overlap", "value")),
+        Column(t("predictions.running"), numeric=False, class_="strip-cell"),
+    ]
+    return table(
+        t,
+        joined(caption, *tags),
+        columns,
+        rows,
+        class_="sum",
+        label=caption,
+        below=element("tfoot", foot),
+    )
+
+
+def parts_of(reader: Reader, score: ClassScore) -> list[Part]:
+    """Return the eigenvectors that are shown one by one, and the rest of the sum."""
+    t, name = reader.t, reader.names[score.index]
+    digits = decimals(pair.overlap for pair in score.contributions)
+    shown = []
+    for pair in score.contributions:
+        alt = t("predictions.vector_alt", rank=pair.rank, name=name)
+        image = vector_image(reader.painter, pair.vector, alt, side=44)
+        title = element("span", t("predictions.eigenvector", rank=pair.rank))
+        shown.append(
+            Part(
+                element("span", image, title, class_="part"),
+                pair.value,
+                signed_quantity(pair.eigenvalue),
+                signed(pair.overlap, digits),
+            )
+        )
+    others = reader.num_inputs - len(shown)
+    if others > 0:
+        shown.append(in_words(t("predictions.rest", count=whole(others)), score.rest))
+    if score.linear == 0 and score.constant == 0:
+        return [*shown, in_words(t("predictions.no_terms"), 0.0)]
+    return [
+        *shown,
+        in_words(t("predictions.linear"), score.linear),
+        in_words(t("predictions.constant"), score.constant),
+    ]
+
+
+def in_words(name: str, value: float) -> Part:
+    """Return a part that is no eigenvector."""
+    return Part(element("span", element("span", name, class_="words"), class_="part"), value)

@@ -1,253 +1,375 @@
-"""The card of one circuit: its matrix, its eigenvectors, its agreement, its causal checks."""
+"""Circuits, features and directions of a trace: a card each."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from markupsafe import Markup
+
+from bilens.records.trace import (
+    ActiveContext,
+    CausalReading,
+    Circuit,
+    DirectionReading,
+    InteractionEntries,
+    LatentReading,
+    RankFit,
+    ReadEigenvector,
+    TokenValue,
+    Trace,
+    TracedSpectrum,
+)
+from bilens.report.blocks import (
+    Column,
+    Content,
+    card,
+    drawings,
+    facts,
+    heading,
+    items,
+    link,
+    paragraph,
+    quiet,
+    section,
+    table,
+)
 from bilens.report.catalogue import Catalogue
 from bilens.report.charts.spectra import eigenvalue_chart
 from bilens.report.charts.traces import agreement_points, heat_map, named_points
-from bilens.report.document import Document
 from bilens.report.numbers import fixed, percent, quantity, signed_quantity, whole
-from bilens.report.sections.trace_causal import CausalTable, causal_table
-from bilens.report.sections.trace_features import (
-    FeatureCard,
-    feature_card,
-    input_anchor,
-    token_rows,
-)
-from bilens.report.sections.trace_layer import circuit_anchor
-from bilens.report.svg import Figure
-from bilens.report.token_text import latent_name
+from bilens.report.svg import Figure, element, joined
+from bilens.report.token_text import latent_name, token_name, visible
 
 MOST_ENTRIES = 8  # of each kind; the document has more
-Link = tuple[str, str]  # anchor, or nothing; text
+SHADES = 8  # steps of the colour behind a token
+Drawing = tuple[str, Figure]
 
 
-@dataclass(frozen=True)
-class VectorRow:
-    """One eigenvector: the latents closest to it, and its tokens."""
-
-    name: str
-    eigenvalue: str
-    nearest: list[tuple[Link, str]]
-    high: list[tuple[str, str]]
-    low: list[tuple[str, str]]
+def circuit_anchor(latent: int) -> str:
+    """Return the anchor of the card of an output latent."""
+    return f"circuit-{latent}"
 
 
-@dataclass(frozen=True)
-class EntryRow:
-    """One interaction of two input latents, or of one with itself."""
+def circuits(t: Catalogue, record: Trace, causal: Callable[[CausalReading], Markup]) -> Markup:
+    """Return a card for each circuit; `causal` draws its checks."""
+    names = {item.latent: latent_name(item) for item in record.input_latents}
+    cards = (
+        CircuitCard(t, names, one, record.tokens_carry_spaces).markup(causal(one.causal))
+        for one in record.circuits
+    )
+    lead = paragraph(t("trace.circuits.lead"))
+    return section("circuits", t("trace.circuits.heading"), lead, *cards)
 
-    first: Link
-    second: Link
-    coefficient: str
+
+def features(t: Catalogue, record: Trace) -> Markup:
+    """Return a card for each input latent that circuits name."""
+    cards = (
+        card(
+            [latent_name(item), density(t, item)],
+            passages(t, item, record.tokens_carry_spaces),
+            ends(t, item.tokens.high, item.tokens.low, "like", "unlike"),
+            anchor=f"input-{item.latent}",
+        )
+        for item in record.input_latents
+    )
+    lead = paragraph(t("trace.features.lead"))
+    return section("features", t("trace.features.heading"), lead, *cards)
 
 
-@dataclass(frozen=True)
-class EntryList:
-    """The largest interactions of one kind."""
+def readings(t: Catalogue, found: Sequence[DirectionReading]) -> Markup:
+    """Return a card for each output direction that is read without autoencoders."""
+    cards = (reading_card(t, one, position) for position, one in enumerate(found, start=1))
+    lead = paragraph(t("trace.readings.lead"))
+    return section("readings", t("trace.readings.heading"), lead, *cards)
 
-    caption: str
-    rows: list[EntryRow]
-    note: str
+
+def reading_card(t: Catalogue, one: DirectionReading, position: int) -> Markup:
+    """Return an output direction and its eigenvectors as tokens."""
+    if one.kind == "hosvd":
+        value, share = quantity(one.singular_value or 0.0), percent(one.share or 0.0)
+        title = t("trace.reading.hosvd", place=position)
+        lead = t("trace.reading.hosvd_lead", value=value, share=share)
+    else:
+        title = t("trace.reading.token", token=token_name(one.name))
+        lead = t("trace.reading.token_lead")
+    return card(
+        [title, lead],
+        ends(t, one.output.high, one.output.low, "promotes", "suppresses"),
+        eigenvectors(t, one.spectrum.eigenvectors),
+        drawings([eigenvalues(t, one.spectrum)]),
+        anchor=f"reading-{position}",
+    )
+
+
+def density(t: Catalogue, item: LatentReading) -> str:
+    """Return how often and how strongly a latent is active."""
+    share, largest = percent(item.density, 2), quantity(item.largest)
+    return t("trace.feature.density", share=share, largest=largest)
+
+
+def passages(t: Catalogue, item: LatentReading, spaced: bool) -> Markup:
+    """Return the stretches of text around the strongest activations."""
+    if not item.contexts:
+        return quiet(t("trace.feature.silent"))
+    class_ = "passage" if spaced else "passage apart"
+    rows = (
+        element(
+            "li",
+            element("span", quantity(context.activations[context.peak]), class_="strength"),
+            element("span", *pieces(context, item.largest), class_=class_),
+        )
+        for context in item.contexts
+    )
+    return element("ol", *rows, class_="passages")
+
+
+def pieces(context: ActiveContext, largest: float) -> Iterator[str]:
+    """Yield the tokens of a context, shaded by activation; dots where the text began earlier."""
+    if context.start > 0:
+        yield "…"
+    pairs = zip(context.tokens, context.activations, strict=True)
+    for position, (token, value) in enumerate(pairs):
+        strength = shade(value, largest)
+        peak = " peak" if position == context.peak else ""
+        class_ = f"s{strength}{peak}" if strength else None
+        title = quantity(value, 2) if strength else None
+        yield element("span", visible(token), class_=class_, title=title)
+
+
+def shade(value: float, largest: float) -> int:
+    """Return how strongly a token is coloured: 0 where the latent is not active."""
+    if value <= 0 or largest <= 0:
+        return 0
+    return max(1, min(SHADES, round(SHADES * value / largest)))
+
+
+def tokens(found: Sequence[TokenValue]) -> Markup:
+    """Return tokens with their numbers."""
+    return items(
+        (
+            joined(
+                element("span", token_name(one.text), class_="token"),
+                element("span", signed_quantity(one.value, 2), class_="quiet"),
+            )
+            for one in found
+        ),
+        "token-list",
+    )
+
+
+def ends(
+    t: Catalogue, high: Sequence[TokenValue], low: Sequence[TokenValue], first: str, second: str
+) -> Markup:
+    """Return the tokens at both ends of a direction, side by side."""
+    sides = (
+        element("div", heading(t(f"trace.feature.{key}"), 4), tokens(found))
+        for key, found in ((first, high), (second, low))
+    )
+    return element("div", *sides, class_="pair")
+
+
+def eigenvectors(
+    t: Catalogue,
+    found: Sequence[ReadEigenvector],
+    named: Callable[[int], Markup] | None = None,
+) -> Markup:
+    """Return eigenvectors as tokens, and as the latents closest to them where these are `named`."""
+    columns = [
+        Column(t("trace.circuit.vector_column"), numeric=False),
+        Column("λ"),
+        *([] if named is None else [Column(t("trace.circuit.nearest"), numeric=False)]),
+        Column(t("trace.circuit.one_end"), numeric=False),
+        Column(t("trace.circuit.other_end"), numeric=False),
+    ]
+    rows = []
+    for rank, one in enumerate(found, start=1):
+        cells: list[Content] = [
+            t("trace.circuit.vector", rank=rank),
+            signed_quantity(one.eigenvalue),
+        ]
+        if named is not None:
+            near = (
+                joined(named(item.latent), element("span", fixed(item.cosine, 2), class_="quiet"))
+                for item in one.nearest
+            )
+            cells.append(items(near, "token-list"))
+        rows.append([*cells, tokens(one.tokens.high), tokens(one.tokens.low)])
+    return table(t, t("trace.circuit.vectors"), columns, rows, class_="reading-vectors")
+
+
+def eigenvalues(t: Catalogue, spectrum: TracedSpectrum) -> Drawing:
+    """Return the leading eigenvalues."""
+    values, title = spectrum.eigenvalues, t("trace.circuit.spectrum")
+    text = t(
+        "trace.circuit.spectrum_text",
+        count=whole(len(values)),
+        all=whole(spectrum.num_eigenvalues),
+        first=signed_quantity(values[0]),
+        noise=quantity(spectrum.rounding_bound),
+    )
+    axes = (t("trace.circuit.order"), t("trace.circuit.eigenvalue"))
+    return title, eigenvalue_chart(title, text, axes, values)
 
 
 @dataclass(frozen=True)
 class CircuitCard:
-    """What the card of one output latent prints."""
-
-    anchor: str
-    heading: str
-    place: str
-    numbers: list[tuple[str, str]]
-    drawings: list[tuple[str, Figure]]
-    vectors: list[VectorRow]
-    entries: list[EntryList]
-    causal: CausalTable
-    feature: FeatureCard
-
-
-@dataclass(frozen=True)
-class CircuitPainter:
-    """Draws circuits; knows the input latents by name."""
+    """The card of one circuit; knows the input latents by name."""
 
     t: Catalogue
     names: dict[int, str]
+    circuit: Circuit
+    spaced: bool  # whether tokens may start with a space
 
-    @classmethod
-    def of(cls, t: Catalogue, document: Document) -> CircuitPainter:
-        """Return what draws the circuits of a document."""
-        return cls(t, {item["latent"]: latent_name(item) for item in document["input_latents"]})
-
-    def card(self, circuit: dict[str, Any]) -> CircuitCard:
-        """Return the card of a circuit."""
-        t, anchor = self.t, circuit_anchor(circuit["latent"])
-        return CircuitCard(
-            anchor=anchor,
-            heading=t("trace.circuit.heading", name=latent_name(circuit["output"])),
-            place=t("trace.circuit.place", place=whole(circuit["position"])),
-            numbers=self.numbers(circuit),
-            drawings=[
-                self.matrix(circuit),
-                self.projections(circuit),
-                self.agreement(circuit),
-                self.eigenvalues(circuit),
-            ],
-            vectors=[
-                self.vector(row, place)
-                for place, row in enumerate(circuit["spectrum"]["eigenvectors"], start=1)
-            ],
-            entries=[self.entries(circuit, kind) for kind in ("cross", "self")],
-            causal=causal_table(t, circuit["causal"]),
-            feature=feature_card(t, circuit["output"], f"output-{circuit['latent']}"),
+    def markup(self, causal: Markup) -> Markup:
+        """Return matrix, eigenvectors, agreement, text and causal checks."""
+        t, one, output = self.t, self.circuit, self.circuit.output
+        title = t("trace.circuit.heading", name=latent_name(output))
+        position = t("trace.circuit.place", place=whole(one.position))
+        pictures = [
+            self.matrix(),
+            self.projections(),
+            self.agreement(),
+            eigenvalues(t, one.spectrum),
+        ]
+        lists = (
+            self.entries(kind, found)
+            for kind, found in (
+                ("cross", one.cross_interactions),
+                ("self", one.self_interactions),
+            )
+        )
+        return card(
+            [title, position, density(t, output)],
+            facts(self.numbers(), "numbers"),
+            drawings(pictures),
+            eigenvectors(t, one.spectrum.eigenvectors, self.link),
+            element("div", *lists, class_="pair"),
+            ends(t, output.tokens.high, output.tokens.low, "promotes", "suppresses"),
+            heading(t("trace.feature.contexts"), 4),
+            passages(t, output, self.spaced),
+            causal,
+            anchor=circuit_anchor(one.latent),
         )
 
     def name(self, latent: int) -> str:
         """Return an input latent by its number and, where it is described, its nickname."""
         return self.names.get(latent, str(latent))
 
-    def link(self, latent: int) -> Link:
-        """Return an input latent with the anchor of its card, where it has one."""
-        return (input_anchor(latent) if latent in self.names else "", self.name(latent))
+    def link(self, latent: int) -> Markup:
+        """Return an input latent, linked to its card where it has one."""
+        return link(f"input-{latent}" if latent in self.names else "", self.name(latent))
 
-    def optional(self, value: float | None, digits: int = 2) -> str:
+    def defined(self, value: float | None, show: Callable[[float], str] = fixed) -> str:
         """Return a number, or the word for what is not defined."""
-        return self.t("trace.undefined") if value is None else fixed(value, digits)
+        return self.t("trace.undefined") if value is None else show(value)
 
-    def numbers(self, circuit: dict[str, Any]) -> list[tuple[str, str]]:
-        """Return what the circuit explains, and how well few eigenvectors do."""
-        t, spectrum = self.t, circuit["spectrum"]
-        share = circuit["share_of_variance"]
-        fit = self.shown_fit(circuit)
-        pairs = [
-            ("features", whole(len(circuit["features"]))),
-            ("share_of_norm", percent(circuit["share_of_norm"])),
-            ("share_of_variance", t("trace.undefined") if share is None else percent(share)),
-            ("correlation", self.optional(circuit["correlation"])),
-            ("explained", percent(spectrum["explained"])),
-            ("complete", t(f"trace.circuit.{'proven' if spectrum['complete'] else 'unproven'}")),
-            ("num_active", whole(circuit["num_active"])),
-            ("r_squared", self.optional(fit["r_squared_active"])),
-            ("slope", self.optional(fit["slope"])),
-        ]
-        return [
-            (t(f"trace.circuit.{key}", k=fit["rank"], count=len(spectrum["eigenvalues"])), value)
-            for key, value in pairs
-        ]
-
-    def shown_fit(self, circuit: dict[str, Any]) -> dict[str, Any]:
+    def shown_fit(self) -> RankFit:
         """Return the fit of the number of eigenvectors that the points are drawn for."""
-        rank, fits = circuit["points"]["rank"], circuit["fits"]
-        found: dict[str, Any] = next((fit for fit in fits if fit["rank"] == rank), fits[-1])
-        return found
+        rank, fits = self.circuit.points.rank, self.circuit.fits
+        return next((fit for fit in fits if fit.rank == rank), fits[-1])
 
-    def matrix(self, circuit: dict[str, Any]) -> tuple[str, Figure]:
+    def numbers(self) -> Iterator[tuple[str, str]]:
+        """Yield what the circuit explains, and how well few eigenvectors do."""
+        t, one, fit = self.t, self.circuit, self.shown_fit()
+        proven = "proven" if one.spectrum.complete else "unproven"
+        for key, value in (
+            ("features", whole(len(one.features))),
+            ("share_of_norm", percent(one.share_of_norm)),
+            ("share_of_variance", self.defined(one.share_of_variance, percent)),
+            ("correlation", self.defined(one.correlation)),
+            ("explained", percent(one.spectrum.explained)),
+            ("complete", t(f"trace.circuit.{proven}")),
+            ("num_active", whole(one.num_active)),
+            ("r_squared", self.defined(fit.r_squared_active)),
+            ("slope", self.defined(fit.slope)),
+        ):
+            count = len(one.spectrum.eigenvalues)
+            yield t(f"trace.circuit.{key}", k=fit.rank, count=count), value
+
+    def matrix(self) -> Drawing:
         """Return the interactions between the input latents of a circuit."""
-        title, features = self.t("trace.circuit.matrix"), circuit["features"]
-        size, matrix = len(features), circuit["matrix"]
-        place = max(
-            ((m, n) for m in range(size) for n in range(m + 1)),
+        title, found, matrix = self.t("trace.circuit.matrix"), self.circuit, self.circuit.matrix
+        m, n = max(
+            ((m, n) for m in range(len(matrix)) for n in range(m + 1)),
             key=lambda pair: abs(matrix[pair[0]][pair[1]]),
         )
         text = self.t(
             "trace.circuit.matrix_text",
-            first=self.name(features[place[0]]),
-            second=self.name(features[place[1]]),
-            value=signed_quantity(matrix[place[0]][place[1]]),
+            first=self.name(found.features[m]),
+            second=self.name(found.features[n]),
+            value=signed_quantity(matrix[m][n]),
         )
-        names = [self.name(latent) for latent in features]
-        return title, heat_map(title, text, matrix, features, names)
+        names = [self.name(latent) for latent in found.features]
+        return title, heat_map(title, text, matrix, found.features, names)
 
-    def projections(self, circuit: dict[str, Any]) -> tuple[str, Figure]:
+    def projections(self) -> Drawing:
         """Return the input latents seen along the leading eigenvectors of both signs."""
-        t, title = self.t, self.t("trace.circuit.projections")
-        values = circuit["spectrum"]["eigenvalues"]
-        columns = leading_pair(values[: len(circuit["projections"][0])])
-        points = [
-            (row[columns[0]], row[columns[1]] if len(columns) > 1 else 0.0)
-            for row in circuit["projections"]
-        ]
+        t, title, rows = self.t, self.t("trace.circuit.projections"), self.circuit.projections
+        values = self.circuit.spectrum.eigenvalues
+        columns = leading_pair(values[: len(rows[0])])
+        points = [(row[columns[0]], row[columns[1]] if len(columns) > 1 else 0.0) for row in rows]
         axes = [
             t("trace.circuit.along", rank=column + 1, value=signed_quantity(values[column]))
             for column in columns
         ]
         axes += [""] * (2 - len(axes))
-        names = [self.name(latent) for latent in circuit["features"]]
-        text = t(
-            "trace.circuit.projections_text",
-            name=names[0],
-            x=signed_quantity(points[0][0]),
-            y=signed_quantity(points[0][1]),
-        )
+        names = [self.name(latent) for latent in self.circuit.features]
+        x, y = map(signed_quantity, points[0])
+        text = t("trace.circuit.projections_text", name=names[0], x=x, y=y)
         return title, named_points(title, text, (axes[0], axes[1]), points, names)
 
-    def agreement(self, circuit: dict[str, Any]) -> tuple[str, Figure]:
+    def agreement(self) -> Drawing:
         """Return the latent against its approximation by few eigenvectors."""
-        points, fit, t = circuit["points"], self.shown_fit(circuit), self.t
-        title = t("trace.circuit.agreement", k=whole(points["rank"]))
+        points, fit, t = self.circuit.points, self.shown_fit(), self.t
+        title = t("trace.circuit.agreement", k=whole(points.rank))
         text = t(
             "trace.circuit.agreement_text",
-            whole=self.optional(fit["correlation"]),
-            active=self.optional(fit["correlation_active"]),
-            null=self.optional(fit["null_correlation_active"]),
+            whole=self.defined(fit.correlation),
+            active=self.defined(fit.correlation_active),
+            null=self.defined(fit.null_correlation_active),
         )
         axes = (t("trace.circuit.approximation"), t("trace.circuit.truth"))
         chart = agreement_points(
-            title, text, axes, points["approximation"], points["truth"], points["active"]
+            title, text, axes, points.approximation, points.truth, points.active
         )
         return t("trace.circuit.caption", title=title, text=text), chart
 
-    def eigenvalues(self, circuit: dict[str, Any]) -> tuple[str, Figure]:
-        """Return the leading eigenvalues."""
-        t, spectrum = self.t, circuit["spectrum"]
-        values, title = spectrum["eigenvalues"], self.t("trace.circuit.spectrum")
-        text = t(
-            "trace.circuit.spectrum_text",
-            count=whole(len(values)),
-            all=whole(spectrum["num_eigenvalues"]),
-            first=signed_quantity(values[0]),
-            noise=quantity(spectrum["rounding_bound"]),
-        )
-        axes = (t("trace.circuit.order"), t("trace.circuit.eigenvalue"))
-        return title, eigenvalue_chart(title, text, axes, values)
-
-    def vector(self, row: dict[str, Any], place: int) -> VectorRow:
-        """Return one eigenvector."""
-        return VectorRow(
-            name=self.t("trace.circuit.vector", rank=place),
-            eigenvalue=signed_quantity(row["eigenvalue"]),
-            nearest=[
-                (self.link(near["latent"]), fixed(near["cosine"], 2)) for near in row["nearest"]
-            ],
-            high=token_rows(row["tokens"]["high"]),
-            low=token_rows(row["tokens"]["low"]),
-        )
-
-    def entries(self, circuit: dict[str, Any], kind: str) -> EntryList:
+    def entries(self, kind: str, found: InteractionEntries) -> Markup:
         """Return the largest interactions of one kind, and how all of them are distributed."""
-        found = circuit[f"{kind}_interactions"]
-        rows = [
-            EntryRow(
-                self.link(entry["first"]),
-                self.link(entry["second"]),
-                signed_quantity(entry["coefficient"]),
+        keys = ("first", "second", "coefficient")
+        head = (
+            element("th", self.t(f"trace.circuit.{key}"), scope="col", class_=class_)
+            for key, class_ in zip(keys, (None, None, "num"), strict=True)
+        )
+        rows = (
+            element(
+                "tr",
+                element("td", self.link(entry.first)),
+                element("td", self.link(entry.second)),
+                element("td", signed_quantity(entry.coefficient), class_="num"),
             )
-            for entry in found["entries"][:MOST_ENTRIES]
-        ]
+            for entry in found.entries[:MOST_ENTRIES]
+        )
+        caption = element("span", self.t(f"trace.circuit.{kind}"), class_="caption")
         note = self.t(
             "trace.circuit.entries_note",
-            count=whole(found["count"]),
-            listed=whole(len(found["entries"])),
-            share=percent(found["listed_share"]),
-            mean=signed_quantity(found["mean"], 2),
-            deviation=quantity(found["standard_deviation"], 2),
+            count=whole(found.count),
+            listed=whole(len(found.entries)),
+            share=percent(found.listed_share),
+            mean=signed_quantity(found.mean, 2),
+            deviation=quantity(found.standard_deviation, 2),
         )
-        return EntryList(self.t(f"trace.circuit.{kind}"), rows, note)
+        whole_table = element(
+            "table",
+            element("caption", caption),
+            element("thead", element("tr", *head)),
+            element("tbody", *rows),
+        )
+        return element("div", whole_table, quiet(note))
 
 
-def leading_pair(values: list[float]) -> list[int]:
+def leading_pair(values: Sequence[float]) -> list[int]:
     """Return the places of the leading positive and negative eigenvalue, or of the leading two."""
     positive = next((place for place, value in enumerate(values) if value > 0), None)
     negative = next((place for place, value in enumerate(values) if value < 0), None)

@@ -1,124 +1,119 @@
-"""What may be wrong with the model: readings of overfitting, and places of triggers."""
+"""What may be wrong with a classifier: overfitting and triggers, read without data."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from markupsafe import Markup
 
+from bilens.records.audit import Audit, Overfitting, OverfittingPart, Triggers
+from bilens.report.blocks import (
+    Column,
+    Content,
+    Row,
+    drawings,
+    heading,
+    paragraph,
+    quiet,
+    section,
+    table,
+)
 from bilens.report.catalogue import Catalogue
 from bilens.report.charts.accuracy import trigger_place
-from bilens.report.document import Document
 from bilens.report.numbers import fixed, quantity, signed_quantity
-from bilens.report.sections.names import class_names
+from bilens.report.sections.overview import class_names
 from bilens.report.sections.rules import points
-from bilens.report.svg import Figure
 
-DRAWN = 3  # places
-
-
-@dataclass(frozen=True)
-class ReadingRow:
-    """One reading of overfitting: its name, value, chance, and what it means."""
-
-    name: str
-    value: str
-    chance: str
-    meaning: str
+DRAWN = 3  # patches
 
 
-@dataclass(frozen=True)
-class PlaceRow:
-    """The loudest place of one class."""
-
-    name: str
-    place: str
-    score: str
-    effect: str
-    marked: bool
-    picture: Figure | None
-
-
-@dataclass(frozen=True)
-class WarningsSection:
-    """What the section prints."""
-
-    overfitting: str
-    readings: list[ReadingRow]
-    triggers: str
-    places: list[PlaceRow]
-
-
-def warnings_section(t: Catalogue, document: Document) -> WarningsSection | None:
-    """Return the section; None for a document from before there was one."""
-    overfitting, triggers = document["overfitting"], document["triggers"]
+def warnings(t: Catalogue, record: Audit) -> Markup:
+    """Return the section; a remark for a document from before there was one."""
+    overfitting, triggers = record.overfitting, record.triggers
     if overfitting is None or triggers is None:
-        return None
-    return WarningsSection(
-        overfitting_sentence(t, overfitting),
-        [reading_row(t, part) for part in overfitting["parts"]],
-        triggers_sentence(t, triggers),
-        place_rows(t, document, triggers),
+        older = paragraph(t("warnings.older"))
+        return section("warnings", t("warnings.heading"), older)
+    readings = [reading(t, part) for part in overfitting.parts]
+    columns = [
+        Column(t("overfitting.reading"), numeric=False),
+        Column(t("overfitting.value")),
+        Column(t("ranks.chance"), class_="chance"),
+        Column(t("overfitting.meaning"), numeric=False, class_="meaning"),
+    ]
+    return section(
+        "warnings",
+        t("warnings.heading"),
+        heading(t("overfitting.heading")),
+        paragraph(overfitting_sentence(t, overfitting)),
+        quiet(t("overfitting.scope")),
+        table(t, t("overfitting.caption"), columns, readings),
+        heading(t("triggers.heading")),
+        paragraph(triggers_sentence(t, triggers)),
+        quiet(t("triggers.scope")),
+        *patches(t, record, triggers),
     )
 
 
-def overfitting_sentence(t: Catalogue, overfitting: dict[str, Any]) -> str:
+def overfitting_sentence(t: Catalogue, found: Overfitting) -> str:
     """Return the score with its threshold, or why there is none."""
-    if overfitting["score"] is None:
-        return t("overfitting.none", reason=reason(t, overfitting["reason"]))
-    shares = {key: points(overfitting[key]) for key in ("score", "threshold")}
-    return t("overfitting.score", **shares)
+    if found.score is None or found.threshold is None:
+        return t("overfitting.none", reason=reason(t, found.reason))
+    return t("overfitting.score", score=points(found.score), threshold=points(found.threshold))
 
 
-def reading_row(t: Catalogue, part: dict[str, Any]) -> ReadingRow:
-    """Return one reading; one of an unknown name shows its name alone."""
-    name, chance = part["name"], part["null_interval"]
-    known = t.has(f"overfitting.{name}.term")
-    return ReadingRow(
-        t(f"overfitting.{name}.term") if known else name,
-        quantity(part["value"]),
+def reading(t: Catalogue, part: OverfittingPart) -> tuple[str, str, str, str]:
+    """Return name, value, null interval and meaning; one of an unknown name has its name alone."""
+    null, known = part.null_interval, t.has(f"overfitting.{part.name}.term")
+    return (
+        t(f"overfitting.{part.name}.term") if known else part.name,
+        quantity(part.value),
         t("overfitting.no_chance")
-        if chance is None
-        else f"{quantity(chance['median'])} ({quantity(chance['low'])}–{quantity(chance['high'])})",
-        t(f"overfitting.{name}.text") if known else "",
+        if null is None
+        else f"{quantity(null.median)} ({quantity(null.low)}–{quantity(null.high)})",
+        t(f"overfitting.{part.name}.text") if known else "",
     )
 
 
-def triggers_sentence(t: Catalogue, triggers: dict[str, Any]) -> str:
-    """Return the loudest place's score beside threshold and chance, or why there is none."""
-    if triggers["score"] is None:
-        return t("triggers.none", reason=reason(t, triggers["reason"]))
-    chance = triggers["null_interval"]
+def triggers_sentence(t: Catalogue, found: Triggers) -> str:
+    """Return the highest score beside threshold and null interval, or why there is none."""
+    null = found.null_interval
+    if found.score is None or found.threshold is None or null is None:
+        return t("triggers.none", reason=reason(t, found.reason))
     return t(
         "triggers.score",
-        score=fixed(triggers["score"], 1),
-        threshold=fixed(triggers["threshold"], 1),
-        low=fixed(chance["low"], 1),
-        high=fixed(chance["high"], 1),
+        score=fixed(found.score, 1),
+        threshold=fixed(found.threshold, 1),
+        low=fixed(null.low, 1),
+        high=fixed(null.high, 1),
     )
 
 
-def place_rows(t: Catalogue, document: Document, triggers: dict[str, Any]) -> list[PlaceRow]:
-    """Return the loudest place of each class, the first ones with a picture."""
-    names, (height, width) = class_names(document), document["model"]["input_shape"]
-    return [
-        PlaceRow(
-            names[window["target"]],
-            t("triggers.place", **{key: str(window[key]) for key in ("row", "column", "side")}),
-            fixed(window["score"], 1),
-            signed_quantity(window["effect"]),
-            window["score"] > triggers["threshold"],
-            trigger_place(
-                t,
-                (window["row"], window["column"]),
-                window["side"],
-                (height, width),
-                names[window["target"]],
-            )
-            if place < DRAWN
-            else None,
+def patches(t: Catalogue, record: Audit, found: Triggers) -> list[Markup]:
+    """Return the highest-scoring patch of each class, the first ones with a picture."""
+    if not found.patches:
+        return []
+    names = class_names(record.model)
+    pictures: list[tuple[str, Content]] = []
+    rows = []
+    for patch in found.patches:
+        name = names[patch.target]
+        if len(pictures) < DRAWN:
+            place = (patch.row, patch.column), patch.side, record.model.input_shape
+            picture = trigger_place(t, *place, name)
+            pictures.append((f"{t('ranks.class')} {name}", picture))
+        cells = (
+            name,
+            t("triggers.place", row=patch.row, column=patch.column, side=patch.side),
+            fixed(patch.score, 1),
+            signed_quantity(patch.effect),
         )
-        for place, window in enumerate(triggers["patches"])
+        marked = found.threshold is not None and patch.score > found.threshold
+        rows.append(Row(cells, "marked" if marked else None))
+    columns = [
+        Column(t("ranks.class"), numeric=False),
+        Column(t("triggers.where"), numeric=False),
+        Column(t("triggers.column_score")),
+        Column(t("triggers.effect")),
     ]
+    return [drawings(pictures, "places"), table(t, t("triggers.caption"), columns, rows)]
 
 
 def reason(t: Catalogue, key: str) -> str:

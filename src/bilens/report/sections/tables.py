@@ -1,0 +1,287 @@
+"""The page of a model with named columns: what columns and pairs do, and rows taken apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from markupsafe import Markup
+
+from bilens.records.table_audit import (
+    InputAttribution,
+    InputPair,
+    InputValues,
+    OutputEffects,
+    PairEffect,
+    RowReading,
+    TableAudit,
+)
+from bilens.report.blocks import (
+    Column,
+    badge,
+    card,
+    drawings,
+    figure,
+    link,
+    paragraph,
+    quiet,
+    section,
+    table,
+)
+from bilens.report.catalogue import Catalogue
+from bilens.report.charts.scores import bar_chart, score_chart
+from bilens.report.numbers import percent, quantity, signed_quantity, whole
+from bilens.report.page import Page
+from bilens.report.sections.predictions import (
+    BADGES,
+    answer_facts,
+    outcome_of,
+    prediction_article,
+)
+from bilens.report.sections.verdict import verdict
+from bilens.report.svg import element, joined, shortened
+
+LONGEST = 40  # letters of a name
+BESIDE = 25  # letters beside a bar
+MOST = 10  # bars of a chart
+OPEN = 3  # cards
+ROW_KINDS = ("typical", "narrow", "wrong", "farthest", "first")
+CONVENTIONS = ("unit", "centring", "size", "baseline")
+LIMITS = ("meaning", "correlated", "indicator", "outside", "triggers")
+Bars = list[tuple[str, float]]
+
+
+def table_page(t: Catalogue, record: TableAudit) -> Page:
+    """Return the page of the audit of a model with named columns."""
+    is_class = record.model.task == "classification"
+    kept = [key for key in CONVENTIONS if key != "centring" or is_class]
+    return Page(
+        keys="table.page",
+        footer="table.page.footer",
+        title=record.source.path or record.model.kind,
+        count=len(record.outputs),
+        facts=list(table_facts(t, record)),
+        parts=(
+            ("verdict", verdict(t, record)),
+            ("columns", columns(t, record)),
+            ("rows", rows(t, record)),
+        ),
+        conventions=[
+            (t(f"table.conventions.{key}.term"), t(f"table.conventions.{key}.text")) for key in kept
+        ],
+        limits=[t(f"table.limits.{key}") for key in LIMITS],
+        styles=("layers.css", "table.css"),
+    )
+
+
+def table_facts(t: Catalogue, record: TableAudit) -> Iterator[tuple[str, str]]:
+    """Yield terms and values, in the order in which they are shown."""
+    model, data = record.model, record.data
+    yield t("facts.model"), model.kind
+    if record.source.path:
+        yield t("facts.file"), record.source.path
+    yield t("table.facts.task"), t(f"table.task.{model.task}")
+    yield t("table.facts.columns"), whole(model.d_input)
+    yield t("table.facts.outputs"), whole(model.d_output)
+    yield t("facts.hidden"), whole(model.d_hidden)
+    if data is None:
+        yield t("table.facts.rows"), t("facts.no_data")
+    else:
+        name, count = data.name or t("facts.unnamed_data"), whole(data.num_images)
+        yield t("table.facts.rows"), t("table.facts.rows_value", name=name, count=count)
+
+
+def unit_of(record: TableAudit) -> str:
+    """Return in which units columns are said."""
+    return "standard" if record.model.standardised else "raw"
+
+
+def names_of(names: Sequence[str]) -> list[str]:
+    """Return names that are neither empty nor endless."""
+    return [shortened(name.strip(), LONGEST) or f"#{index}" for index, name in enumerate(names)]
+
+
+def columns(t: Catalogue, record: TableAudit) -> Markup:
+    """Return what columns and pairs of columns do in each output."""
+    names = names_of(record.model.output_names)
+    cells = (
+        (
+            link(f"output-{item.index}", names[item.index]),
+            signed_quantity(item.constant),
+            quantity(item.variance**0.5),
+            percent(item.linear_share, 0),
+            percent(item.square_share, 0),
+            percent(item.pair_share, 0),
+        )
+        for item in record.outputs
+    )
+    keys = ("mean", "deviation", "linear_share", "square_share", "pair_share")
+    head = [
+        Column(t("table.columns.output"), numeric=False),
+        *(Column(t(f"table.columns.{key}")) for key in keys),
+    ]
+    unit, scale = t(f"table.unit.{unit_of(record)}"), t(f"table.scale.{record.model.task}")
+    cards = (
+        output_card(t, record, item, is_open=position < OPEN)
+        for position, item in enumerate(record.outputs)
+    )
+    return section(
+        "columns",
+        t("table.columns.heading"),
+        paragraph(f"{t('table.columns.lead')} {unit} {scale}"),
+        table(t, t("table.columns.caption"), head, cells),
+        worst_case(t, record),
+        *cards,
+    )
+
+
+def worst_case(t: Catalogue, record: TableAudit) -> Markup:
+    """Return what raises each output most; nothing where the units of columns are not known."""
+    if not record.worst_case_inputs:
+        return Markup()
+    names = names_of(record.model.output_names)
+    inputs = names_of(record.model.input_names)
+    cells = (
+        (names[item.output], *words(t, item.one, inputs), *words(t, item.two, inputs))
+        for item in record.worst_case_inputs
+    )
+    head = [
+        Column(t("table.columns.output"), numeric=False),
+        Column(t("table.loudest.one"), numeric=False),
+        Column(t("table.loudest.effect")),
+        Column(t("table.loudest.two"), numeric=False),
+        Column(t("table.loudest.effect")),
+    ]
+    lead = paragraph(t("table.loudest.lead"))
+    return joined(lead, table(t, t("table.loudest.caption"), head, cells))
+
+
+def words(t: Catalogue, found: InputValues | None, names: Sequence[str]) -> tuple[str, str]:
+    """Return values of columns, and by how much they raise an output."""
+    if found is None:
+        return "–", "–"
+    text = ", ".join(
+        t("table.loudest.value", name=names[column], z=signed_quantity(z))
+        for column, z in zip(found.columns, found.z, strict=True)
+    )
+    return text, signed_quantity(found.effect)
+
+
+def output_card(t: Catalogue, record: TableAudit, item: OutputEffects, *, is_open: bool) -> Markup:
+    """Return the card of an output: its strongest columns, squares and pairs."""
+    names = names_of(record.model.input_names)
+    bars = {
+        "linear": ranked((names[one.column], one.linear) for one in item.columns),
+        "square": ranked((names[one.column], one.square) for one in item.columns),
+        "pair": [(pair_label(names, pair), pair.coefficient) for pair in item.pairs],
+    }
+    drawn = {kind: [row for row in found[:MOST] if row[1] != 0] for kind, found in bars.items()}
+    every = [row for shown in drawn.values() for row in shown]
+    charts = []
+    for kind, shown in drawn.items():
+        if shown:
+            caption = t(f"table.columns.{kind}")
+            text = t("table.columns.text", name=shown[0][0], value=signed_quantity(shown[0][1]))
+            charts.append((caption, bar_chart(caption, text, shown, every)))
+    numbers = {"columns": len(names), "pairs": item.num_pairs, "most": MOST}
+    rest = t("table.columns.rest", **{key: whole(value) for key, value in numbers.items()})
+    content = [drawings(charts), quiet(rest)] if charts else [quiet(t("table.columns.none"))]
+    title = names_of(record.model.output_names)[item.index]
+    return card([title], *content, anchor=f"output-{item.index}", is_open=is_open)
+
+
+def ranked(bars: Iterable[tuple[str, float]]) -> Bars:
+    """Return bars by falling size."""
+    return sorted(bars, key=lambda bar: -abs(bar[1]))
+
+
+def pair_label(names: Sequence[str], pair: PairEffect) -> str:
+    """Return two columns as one name that fits beside a bar, each with its share of the room."""
+    first, second = names[pair.first], names[pair.second]
+    room = BESIDE - 3
+    half = max(room // 2, room - min(len(first), len(second)))
+    short = half if len(first) > len(second) else room - half
+    return f"{shortened(first, short)} × {shortened(second, room - short)}"
+
+
+def value_label(name: str, value: float) -> str:
+    """Return a column with its value, whole beside a bar; the name gives way."""
+    text = f" = {quantity(value, 4)}"
+    return shortened(name, max(BESIDE - len(text), 4)) + text
+
+
+def rows(t: Catalogue, record: TableAudit) -> Markup:
+    """Return one card for each row; a remark where no rows were given."""
+    cards = [row_card(t, record, row, f"row-{place}") for place, row in enumerate(record.rows)]
+    lead = paragraph(t(f"table.rows.lead_{unit_of(record)}"))
+    none = paragraph(t("table.rows.none"), class_="callout")
+    return section("rows", t("table.rows.heading"), lead if cards else none, *cards)
+
+
+def row_card(t: Catalogue, record: TableAudit, row: RowReading, anchor: str) -> Markup:
+    """Return the card of a row and its prediction."""
+    names, is_class = names_of(record.model.output_names), record.model.task == "classification"
+    outcome = outcome_of(row.predicted, row.label) if is_class else "unknown"
+    kind = row.kind if row.kind in ROW_KINDS else "first"
+    predicted = names[row.predicted] if is_class else quantity(row.scores[0], 4)
+    pairs = [(t("predictions.says"), predicted)]
+    if row.label is not None:
+        pairs.append((t("table.rows.truth"), names[row.label]))
+    elif row.target is not None:
+        pairs.append((t("table.rows.truth"), quantity(row.target, 4)))
+    answer, chart = answer_facts(pairs, "word"), Markup()
+    if is_class:
+        mark = badge(t, BADGES[outcome], t(f"predictions.{outcome}_word"))
+        answer = joined(answer, paragraph(mark))
+        scores = score_chart(t, row.scores, names, row.predicted, row.label)
+        chart = figure(scores, t("predictions.scores"), "score-figure")
+    parts = (attribution(t, record, row, part) for part in row.attributions)
+    return prediction_article(
+        anchor,
+        outcome,
+        t(f"table.rows.{kind}{'' if is_class else '_number'}"),
+        quiet(t("table.rows.number", index=whole(row.index))),
+        element("div", element("div", answer, class_="answer"), chart, class_="row-case"),
+        element("div", *parts, class_="drawings"),
+    )
+
+
+def attribution(
+    t: Catalogue, record: TableAudit, row: RowReading, part: InputAttribution
+) -> Markup:
+    """Return one score of a row, taken apart by columns."""
+    names, inputs = names_of(record.model.output_names), names_of(record.model.input_names)
+    rival = "" if part.rival is None else names[part.rival]
+    key = part.kind if part.kind in ("class", "contrast") else "output"
+    caption = t(f"table.rows.{key}", name=names[part.output], rival=rival)
+    named = [
+        (value_label(name, value), added)
+        for name, value, added in zip(inputs, row.inputs, part.values, strict=True)
+    ]
+    shown = ranked(named)
+    shown = shown if len(shown) <= MOST + 1 else shown[:MOST]
+    rest = sum(part.values) - sum(value for _, value in shown)
+    if len(named) > len(shown):
+        shown.append((t("table.rows.others", count=whole(len(named) - len(shown))), rest))
+    text = t("table.columns.text", name=shown[0][0], value=signed_quantity(shown[0][1]))
+    numbers = {
+        "score": part.score,
+        "baseline": part.score_at_baseline,
+        "change": part.score - part.score_at_baseline,
+    }
+    shares = {key: signed_quantity(value, 4) for key, value in numbers.items()}
+    return element(
+        "figure",
+        element("figcaption", caption),
+        bar_chart(caption, text, shown),
+        quiet(t("table.rows.sum", **shares)),
+        quiet(strongest_pairs(t, inputs, part.pairs)),
+    )
+
+
+def strongest_pairs(t: Catalogue, names: Sequence[str], pairs: Sequence[InputPair]) -> str:
+    """Return the strongest interactions in words; nothing where there are none."""
+    found = [
+        f"{names[pair.first]} × {names[pair.second]} ({signed_quantity(pair.value)})"
+        for pair in pairs[:3]
+    ]
+    return t("table.rows.pairs", pairs=t.listing(found)) if found else ""
