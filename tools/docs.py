@@ -35,6 +35,7 @@ from bench import (
 from bench.power import page as power
 from bilens.cli.app import app
 from tools import measured
+from tools.schema import schema_pages
 
 ROOT = Path(__file__).parent.parent
 PLATE = Path("runs/demo/eigenvectors.svg")
@@ -136,6 +137,7 @@ def pages() -> dict[Path, str]:
         ROOT / "docs/api.md": api_page(),
         ROOT / "docs/measured.md": measured.page(),
         **benchmark_pages(),
+        **schema_pages(ROOT),
     }
 
 

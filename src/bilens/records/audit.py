@@ -138,9 +138,7 @@ class Patch(Record, frozen=True):
     column: Count
     side: Count  # of the square, in pixels
     score: float  # what it exceeds the pixels around it by, in standard deviations
-    effect: (
-        float  # logits that the square adds to the lead of the class over the others, on average
-    )
+    effect: float  # logits that the square adds to the mean lead of the class over the others
 
 
 class Triggers(Record, frozen=True):

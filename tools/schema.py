@@ -1,0 +1,144 @@
+"""The schema of every document: JSON Schema files and the field tables of the pages, from records.
+
+The line behind a field, or the comment lines above it, says what it means.
+"""
+
+from __future__ import annotations
+
+import inspect
+import io
+import json
+import re
+import tokenize
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from types import UnionType
+from typing import Any
+
+import msgspec
+
+from bilens.records.attack import Attack
+from bilens.records.audit import Audit
+from bilens.records.base import Document, Record, kind_of
+from bilens.records.decomposition import LayerDecomposition
+from bilens.records.guarantees import Certificate
+from bilens.records.layer_audit import LayerAudit
+from bilens.records.table_audit import TableAudit
+from bilens.records.trace import Trace
+
+DOCUMENTS: tuple[type[Document], ...] = (
+    Audit,
+    LayerAudit,
+    TableAudit,
+    Certificate,
+    Attack,
+    Trace,
+    LayerDecomposition,
+)
+WORDS = {int: "integer", float: "number", str: "text", bool: "true or false", type(None): "null"}
+BLOCK = re.compile(r"(<!-- fields of (\w+) -->\n).*?(<!-- end of fields -->)", re.DOTALL)
+
+
+def meanings(record: type[Record]) -> dict[str, str]:
+    """Return what each field of a record, and of those it extends, means."""
+    found: dict[str, str] = {}
+    for base in reversed(record.__mro__):
+        if issubclass(base, Record) and base is not Record:
+            found |= own_meanings(inspect.getsource(base))
+    return found
+
+
+def own_meanings(source: str) -> dict[str, str]:
+    """Return the comments of the fields in the source of a class."""
+    comments: dict[int, str] = {}
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            comments[token.start[0]] = token.string.lstrip("# ")
+    found: dict[str, str] = {}
+    above: list[str] = []
+    for number, line in enumerate(source.splitlines(), 1):
+        field = re.match(r"    (\w+): ", line)
+        if field:
+            found[field[1]] = comments.get(number, " ".join(above))
+            above = []
+        elif line.strip().startswith("#"):
+            above.append(comments[number])
+        else:
+            above = []
+    return found
+
+
+def parts(record: type[Record]) -> Iterator[type[Record]]:
+    """Yield a record and all records inside it, each once, in the order of their fields."""
+    seen: list[type[Record]] = []
+
+    def visit(kind: Any) -> None:
+        if isinstance(kind, type) and issubclass(kind, Record):
+            if kind not in seen:
+                seen.append(kind)
+                for field in msgspec.structs.fields(kind):
+                    visit(field.type)
+        else:
+            for inner in typing.get_args(kind):
+                visit(inner)
+
+    visit(record)
+    yield from seen
+
+
+def words(kind: Any) -> str:
+    """Return a type in words."""
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        return words(inner[0])
+    if origin is typing.Literal:
+        return " or ".join(f"`{json.dumps(value)}`" for value in inner)
+    if origin in (UnionType, typing.Union):
+        return " or ".join(dict.fromkeys(map(words, inner)))
+    if origin is tuple:
+        many = inner[0] if inner[-1] is Ellipsis else None
+        return f"list of {words(many)}" if many else f"list of {len(inner)} {words(inner[0])}"
+    if origin is dict:
+        return f"object of {words(inner[1])}"
+    if isinstance(kind, type) and issubclass(kind, Record):
+        return f"[{kind.__name__}](#{kind.__name__.lower()})"
+    return WORDS[kind]
+
+
+def tables(record: type[Record]) -> str:
+    """Return a table of the fields of a record, and of each record inside it."""
+    found = []
+    for part in parts(record):
+        said = meanings(part)
+        rows = ["| key | kind | meaning |", "|---|---|---|"]
+        for field in msgspec.structs.fields(part):
+            meaning = said.get(field.name, "").replace("|", "\\|")
+            rows.append(f"| `{field.encode_name}` | {words(field.type)} | {meaning} |")
+        about = inspect.cleandoc(part.__doc__ or "").split("\n\n")[0].replace("\n", " ")
+        found.append(f"### {part.__name__}\n\n{about}\n\n" + "\n".join(rows))
+    return "\n\n".join(found)
+
+
+def schema(document: type[Document]) -> str:
+    """Return the JSON Schema of a document, with what each field means."""
+    found = msgspec.json.schema(document)
+    for part in parts(document):
+        properties = found["$defs"][part.__name__]["properties"]
+        for name, meaning in meanings(part).items():
+            if name in properties and meaning:
+                properties[name]["description"] = meaning
+    return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+
+
+def schema_pages(root: Path) -> dict[Path, str]:
+    """Return the schema files, and the pages whose tables of fields are made here."""
+    folder = root / "docs" / "schema"
+    pages = {folder / f"{kind_of(one).replace(' ', '_')}.json": schema(one) for one in DOCUMENTS}
+    names = {one.__name__: one for one in DOCUMENTS}
+    for path in sorted((root / "docs").glob("*.md")):
+        text = path.read_text("utf-8")
+        filled = BLOCK.sub(lambda m: f"{m[1]}\n{tables(names[m[2]])}\n\n{m[3]}", text)
+        if "<!-- fields of " in text:
+            pages[path] = filled
+    return pages
