@@ -14,13 +14,15 @@ import torch
 
 import tiny
 from bilens.algebra.approximation.layer_weights import GLUWeights
-from bilens.api.audit_layers import layer_subjects
+from bilens.algebra.bilinear_tensor import FactorSizes
+from bilens.api.audit_layers import layers_of
 from bilens.base.errors import UsageError
 from bilens.findings.difference import check_pairs, compare_layers
 from bilens.findings.layer_audit import audit_layers, compare_with
-from bilens.findings.layer_reading import AuditOptions, LayerSubject, fit_layer
+from bilens.findings.layer_reading import AuditOptions, fit_layer
 from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
+from bilens.nn.layer_view import LayerView
 from bilens.records.difference import LayerDifference
 from builders import randn
 from layer_audit_documents import transformer
@@ -28,16 +30,14 @@ from layer_audit_documents import transformer
 D_IN, HIDDEN, D_OUT = 6, 9, 4
 
 
-def subject(layer: GLUWeights, name: str = "a", classes: bool = False) -> LayerSubject:
-    return LayerSubject(
-        name,
-        layer.d_in,
-        layer.down.shape[1],
-        len(layer.down),
-        True,
-        layer.phi.name,
+def subject(layer: GLUWeights, name: str = "a", classes: bool = False) -> LayerView:
+    return LayerView(
+        FactorSizes(len(layer.down), layer.down.shape[1], layer.d_in),
+        layer.phi,
+        layer.down.dtype,
         lambda: layer,
-        classes=classes,
+        gives="logits" if classes else "outputs",
+        name=name,
     )
 
 
@@ -139,9 +139,7 @@ def test_a_broken_layer_is_not_compared() -> None:
     assert broken.refused == "the layer of the model cannot be read"
     model = transformer()
     model.mlps[2].down.weight.data[0, 0] = torch.inf
-    found = audit_layers(
-        layer_subjects(transformer()), baseline=layer_subjects(model), null_samples=3
-    )
+    found = audit_layers(layers_of(transformer()), baseline=layers_of(model), null_samples=3)
     assert found.difference is not None
     assert [layer.identical for layer in found.difference.layers] == [True, True, False, True, True]
     assert found.difference.layers[2].refused == "the layer of the baseline cannot be read"
@@ -169,7 +167,7 @@ def test_a_planted_low_rank_edit_stands_out_and_noise_does_not() -> None:
             )
 
     def against_base(model: torch.nn.Module) -> LayerDifference:
-        (old,), (new,) = layer_subjects(base), layer_subjects(model)
+        (old,), (new,) = layers_of(base), layers_of(model)
         return compare_layers("a", fit_layer(old, 0), fit_layer(new, 0), vectors=True)
 
     found = against_base(planted)

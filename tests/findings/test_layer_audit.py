@@ -13,12 +13,14 @@ import torch
 
 import layer_audit_documents as made
 from bilens.algebra.approximation.layer_weights import GLUWeights, MLPWeights
+from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.algebra.concentration import effective_rank
-from bilens.api.audit_layers import layer_subjects
+from bilens.api.audit_layers import layers_of
 from bilens.base.errors import UsageError
 from bilens.findings.hidden_units import overlap_by_chance, read_units, unused_columns
 from bilens.findings.layer_audit import LayerAudit, audit_layers
-from bilens.findings.layer_reading import LayerSubject, gram_shares
+from bilens.findings.layer_reading import gram_shares
+from bilens.nn.layer_view import LayerView
 from bilens.records.base import to_json
 from bilens.records.layer_audit import LayerReading
 from builders import randn
@@ -36,11 +38,14 @@ def gated(seed: int = 0, activation: str = "identity", **parts: torch.Tensor) ->
     return GLUWeights(**{**weights, **parts}, activation=activation)  # type: ignore[arg-type]
 
 
-def subject(layer: GLUWeights | MLPWeights, name: str = "a") -> LayerSubject:
-    hidden = layer.down.shape[1]
-    is_gated = isinstance(layer, GLUWeights)
-    return LayerSubject(
-        name, layer.d_in, hidden, len(layer.down), is_gated, layer.phi.name, lambda: layer
+def subject(layer: GLUWeights | MLPWeights, name: str = "a") -> LayerView:
+    return LayerView(
+        FactorSizes(len(layer.down), layer.down.shape[1], layer.d_in),
+        layer.phi,
+        layer.down.dtype,
+        lambda: layer,
+        isinstance(layer, GLUWeights),
+        name=name,
     )
 
 
@@ -108,7 +113,7 @@ def test_the_fit_of_an_approximate_layer_is_said_and_decides_what_is_read() -> N
 def test_a_layer_with_nan_is_broken_and_the_others_are_read() -> None:
     model = made.transformer()
     model.mlps[1].left.weight.data[0, 0] = torch.nan
-    found = audit_layers(layer_subjects(model), null_samples=3)
+    found = audit_layers(layers_of(model), null_samples=3)
     assert not found.passed
     broken = [layer.name for layer in found.layers if layer.broken is not None]
     assert broken == ["blocks.1.mlp"]

@@ -13,7 +13,7 @@ from bilens.api.audit_layers import (
     audit_model_layers,
     baseline_source,
     is_one_exact_layer,
-    layer_subjects,
+    layers_of,
     with_conditions,
 )
 from bilens.api.audit_table import audit_table, has_columns, in_units_of
@@ -155,9 +155,9 @@ def audit_one_layer(
 ) -> AuditReport:
     """Read a classifier of one bilinear layer; arguments and errors are those of `audit`."""
     module, loaded = given_model(model, "an audit", "bl.audit({})")
-    (subject,), before = layer_subjects(model), None
+    (subject,), before = layers_of(model), None
     if baseline is not None:
-        before = layer_subjects(baseline)
+        before = layers_of(baseline)
         check_pairs([subject], before)
     findings = audit_classifier(
         module,

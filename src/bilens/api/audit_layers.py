@@ -8,12 +8,12 @@ from typing import TypeVar
 
 import torch
 from msgspec.structs import replace
-from torch import Tensor, nn
+from torch import nn
 
 from bilens.api.provenance import describe_source, origin_of
 from bilens.base.errors import UsageError
 from bilens.findings.layer_audit import audit_layers
-from bilens.findings.layer_reading import AuditOptions, LayerSubject
+from bilens.findings.layer_reading import AuditOptions
 from bilens.findings.model_checks import share_right
 from bilens.findings.rules.conditions import Condition, judge_conditions
 from bilens.findings.subject import LabelledImages, Progress
@@ -46,39 +46,12 @@ def with_conditions(audit: AnyAudit, conditions: Sequence[Condition]) -> AnyAudi
     return replace(audit, passed=passed, conditions=judged or None)
 
 
-def layer_subjects(model: LoadedModel | nn.Module) -> tuple[LayerSubject, ...]:
+def layers_of(model: LoadedModel | nn.Module) -> tuple[LayerView, ...]:
     """Return the layers of a model, first to last; no weight of a loaded one is read."""
-    module = model.module if isinstance(model, LoadedModel) else model
     if isinstance(model, LoadedModel):
-        views = model.layers
-    else:
-        views = layer_views(model) if isinstance(model, Module) else from_module(model).layers
-    return tuple(
-        subject_of_view(name, view, module if index == 0 else None)
-        for index, (name, view) in enumerate(views.items())
-    )
-
-
-def subject_of_view(name: str, view: LayerView, first_of: nn.Module | None) -> LayerSubject:
-    """Return a layer of a model; the first one of a classifier contains its embedding."""
-    embedding = None
-    if isinstance(first_of, BilinearClassifier):
-        classifier = first_of
-
-        def embedding() -> Tensor:
-            return classifier.embed.weight.detach().cpu().double()
-
-    return LayerSubject(
-        name,
-        view.sizes.d_in,
-        view.sizes.d_hidden,
-        view.sizes.d_out,
-        view.gated,
-        view.activation.name,
-        view.read,
-        embedding,
-        view.gives == "logits" and view.sizes.d_out > 1,
-    )
+        return tuple(model.layers.values())
+    views = layer_views(model) if isinstance(model, Module) else from_module(model).layers
+    return tuple(views.values())
 
 
 def audit_model_layers(
@@ -94,11 +67,11 @@ def audit_model_layers(
     """Read every layer of a model; arguments and errors are those of `audit`."""
     module = module_of(model)
     accuracy = None if data is None else accuracy_of(module, data)
-    subjects = layer_subjects(model)
+    subjects = layers_of(model)
     findings = audit_layers(
         subjects,
         accuracy,
-        None if baseline is None else layer_subjects(baseline),
+        None if baseline is None else layers_of(baseline),
         null_samples=options.null_samples,
         seed=options.seed,
         threshold=options.threshold,

@@ -22,17 +22,17 @@ from bilens.base.errors import NumericalError, UsageError
 from bilens.findings.layer_reading import (
     MASS,
     FittedLayer,
-    LayerSubject,
     directions_holding,
     largest_parts,
 )
 from bilens.findings.subject import drawn
+from bilens.nn.layer_view import LayerView
 from bilens.records.difference import ChangeDirection, LayerDifference, ModeChange
 
 NAMED = 8  # layers that the message names
 
 
-def check_pairs(model: Sequence[LayerSubject], baseline: Sequence[LayerSubject]) -> None:
+def check_pairs(model: Sequence[LayerView], baseline: Sequence[LayerView]) -> None:
     """Refuse two models whose layers do not pair off by name, in order, with the same sizes."""
     mine, theirs = ({layer.name: layer for layer in layers} for layers in (model, baseline))
     faults = [
@@ -53,10 +53,10 @@ def check_pairs(model: Sequence[LayerSubject], baseline: Sequence[LayerSubject])
         )
 
 
-def described(layer: LayerSubject) -> str:
+def described(layer: LayerView) -> str:
     """Return what has to be the same in both."""
-    kind = "gated" if layer.gated else "plain"
-    return f"{kind} {layer.activation} {layer.d_input} → {layer.d_hidden} → {layer.d_output}"
+    kind, sizes = "gated" if layer.gated else "plain", layer.sizes
+    return f"{kind} {layer.activation.name} {sizes.d_in} → {sizes.d_hidden} → {sizes.d_out}"
 
 
 DRAWS = 5  # of noise, where its mean does not stand for one draw

@@ -18,7 +18,6 @@ from bilens.findings.hidden_units import read_units
 from bilens.findings.layer_reading import (
     AuditOptions,
     FittedLayer,
-    LayerSubject,
     described,
     fit_layer,
     read_inputs,
@@ -28,6 +27,7 @@ from bilens.findings.layer_reading import (
 from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
 from bilens.findings.subject import SEED_LIMIT, Progress, silent
+from bilens.nn.layer_view import LayerView
 from bilens.records.difference import BaselineSource, Difference, LayerDifference
 from bilens.records.layer_audit import LayerAudit, LayeredModel, LayerReading
 from bilens.records.origin import UNKNOWN, Origin
@@ -57,7 +57,7 @@ def with_norm_scores(layers: Sequence[LayerReading]) -> tuple[LayerReading, ...]
     )
 
 
-def judge_one_layer(subject: LayerSubject, fitted: FittedLayer, seed: int) -> tuple[Finding, ...]:
+def judge_one_layer(subject: LayerView, fitted: FittedLayer, seed: int) -> tuple[Finding, ...]:
     """Return dead and doubled units, unused and dominant inputs, unstable directions."""
     f = fitted.map
     assert f is not None, "an exact layer is its map"
@@ -79,9 +79,9 @@ NULL_SAMPLES = 19  # rotations of a layer: each end of their range is exceeded b
 
 
 def audit_layers(
-    subjects: Sequence[LayerSubject],
+    subjects: Sequence[LayerView],
     accuracy: Share | None = None,
-    baseline: Sequence[LayerSubject] | None = None,
+    baseline: Sequence[LayerView] | None = None,
     *,
     null_samples: int = NULL_SAMPLES,
     seed: int = 0,
@@ -129,7 +129,7 @@ def audit_layers(
 
 
 def compare_with(
-    before: LayerSubject, after: FittedLayer | None, options: AuditOptions, *, vectors: bool = False
+    before: LayerView, after: FittedLayer | None, options: AuditOptions, *, vectors: bool = False
 ) -> LayerDifference:
     """Return what changed from a layer of the baseline; see `compare_layers`."""
     try:

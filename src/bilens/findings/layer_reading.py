@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
@@ -29,6 +28,7 @@ from bilens.algebra.rotation_null import random_frame
 from bilens.base.errors import BilensError, NonFiniteError
 from bilens.certify.stability import spectrum_stability
 from bilens.findings.hidden_units import read_units, unused_columns
+from bilens.nn.layer_view import LayerView
 from bilens.records.difference import Component
 from bilens.records.layer_audit import (
     FitQuality,
@@ -41,48 +41,16 @@ from bilens.records.layer_audit import (
 from bilens.records.verdict import NullInterval
 
 
-@dataclass(frozen=True, eq=False)
-class LayerSubject:
-    """One layer of a model.
-
-    Attributes:
-        name: as in `LoadedModel.layers`.
-        d_input: width of its input.
-        d_hidden: hidden units.
-        d_output: width of its output.
-        gated: whether it has two branches.
-        activation: φ, by name; "identity" is exact.
-        read: returns the weights; called once, and nothing keeps them.
-        embedding: returns E, (width, in), contained in both branches; None where there is none.
-        classes: whether its outputs are logits, of which only differences matter.
-    """
-
-    name: str
-    d_input: int
-    d_hidden: int
-    d_output: int
-    gated: bool
-    activation: str
-    read: Callable[[], Layer]
-    embedding: Callable[[], Tensor] | None = None
-    classes: bool = False
-
-    @property
-    def exact(self) -> bool:
-        """Whether the layer is a quadratic map."""
-        return self.activation == "identity"
-
-
-def described(subject: LayerSubject) -> LayerReading:
+def described(subject: LayerView) -> LayerReading:
     """Return what is known of a layer before its weights are read."""
     return LayerReading(
         name=subject.name,
         kind="gated" if subject.gated else "plain",
-        activation=subject.activation,
+        activation=subject.activation.name,
         exact=subject.exact,
-        d_input=subject.d_input,
-        d_hidden=subject.d_hidden,
-        d_output=subject.d_output,
+        d_input=subject.sizes.d_in,
+        d_hidden=subject.sizes.d_hidden,
+        d_output=subject.sizes.d_out,
         class_centred=subject.classes,
     )
 
@@ -229,7 +197,7 @@ class FittedLayer:
         return from_centred_basis(direction) if self.classes else direction
 
 
-def fit_layer(subject: LayerSubject, seed: int, threshold: float = THRESHOLD) -> FittedLayer:
+def fit_layer(subject: LayerView, seed: int, threshold: float = THRESHOLD) -> FittedLayer:
     """Read a layer and fit its map."""
     layer = in_float64(subject.read())
     generator = torch.Generator().manual_seed(seed)
@@ -244,7 +212,7 @@ def fit_layer(subject: LayerSubject, seed: int, threshold: float = THRESHOLD) ->
 
 
 def read_layer(
-    subject: LayerSubject, options: AuditOptions
+    subject: LayerView, options: AuditOptions
 ) -> tuple[LayerReading, FittedLayer | None]:
     """Return what the weights of a layer say, and the layer; a broken one is said to be so."""
     try:
@@ -254,7 +222,7 @@ def read_layer(
         return replace(described(subject), broken=str(error)), None
 
 
-def reading_of(subject: LayerSubject, fitted: FittedLayer, options: AuditOptions) -> LayerReading:
+def reading_of(subject: LayerView, fitted: FittedLayer, options: AuditOptions) -> LayerReading:
     """Return what the weights of a layer say."""
     layer, f = fitted.layer, fitted.map
     generator = torch.Generator().manual_seed(options.seed)
@@ -278,7 +246,7 @@ def reading_of(subject: LayerSubject, fitted: FittedLayer, options: AuditOptions
 
 
 def outputs_of(
-    subject: LayerSubject,
+    subject: LayerView,
     fitted: FittedLayer,
     spectrum: HOSVD,
     generator: torch.Generator,
