@@ -66,10 +66,9 @@ from .algebra.shapley_interactions import (
 )
 from .algebra.similarity import similarity as similarity
 from .algebra.status import Status as Status
-from .api.attack import attack_model as attack_model
 from .api.audit import audit as audit
-from .api.certify import certify_model as certify_model
 from .api.quadratic_fit import quadratic_fit as quadratic_fit
+from .api.robustness import attack_model as attack_model, certify_model as certify_model
 from .api.trace import trace as trace
 from .io.autoencoders import export_sae as export_sae
 from .io.estimator_reader import from_sklearn as from_sklearn

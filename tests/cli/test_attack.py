@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import tiny
-from bilens.api import attack as action
+from bilens.api import robustness as action
 from bilens.report.reports import AttackReport
 from commands import Shell, model_folder
 

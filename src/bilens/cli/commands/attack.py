@@ -60,7 +60,7 @@ def attack(
 
     Example: bilens attack runs/mnist --data-dir data --target 3 --html attack.html
     """
-    from bilens.api.attack import attack_model
+    from bilens.api.robustness import attack_model
     from bilens.report.terminal import attack_lines, attack_tables
 
     refuse_existing(page.html, overwrite)

@@ -52,7 +52,7 @@ def certify(
 
     Example: bilens certify runs/mnist --data-dir data --html certificate.html --lang ja
     """
-    from bilens.api.certify import certify_model
+    from bilens.api.robustness import certify_model
     from bilens.report.terminal import certificate_lines, truncation_table
 
     refuse_existing(page.html, overwrite)
