@@ -39,6 +39,14 @@ def test_the_page_shows_curves_numbers_masks_and_the_proof(name: str, lang: str)
     assert ("callout wrong" in page) == (name == "failed")
 
 
+def test_every_curve_has_a_colour() -> None:
+    page = bl.AttackReport(make_attack()).to_html()
+    style, _, body = page.partition("</style>")
+    kinds = set(re.findall(r'class="(?:dot|kind) (kind-[\w-]+)"', body))
+    assert len(kinds) == 6
+    assert kinds == set(re.findall(r"\.(kind-[\w-]+)", style))
+
+
 def test_numbers_of_the_page_are_those_of_the_document() -> None:
     document = make_attack()
     page = bl.AttackReport(document).to_html()
