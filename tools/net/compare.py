@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import re
@@ -83,6 +84,8 @@ def differences(first: Any, second: Any, place: str = "") -> Iterator[str]:
                 yield f"{inside}: only in B: {short(second[key])}"
             else:
                 yield from differences(first[key], second[key], inside)
+    elif is_text_list(first) and is_text_list(second):
+        yield from line_differences(first, second, place)
     elif isinstance(first, list) and isinstance(second, list):
         if len(first) != len(second):
             yield f"{place}: {len(first)} items in A, {len(second)} in B"
@@ -94,6 +97,23 @@ def differences(first: Any, second: Any, place: str = "") -> Iterator[str]:
         same_number(first, second) if isinstance(first, float) else first == second
     ):
         yield f"{place}: {short(first)} → {short(second)}"
+
+
+def is_text_list(value: Any) -> bool:
+    """Whether it is a list of texts, as the lines of a page are."""
+    return isinstance(value, list) and bool(value) and all(isinstance(x, str) for x in value)
+
+
+def line_differences(first: list[str], second: list[str], place: str) -> Iterator[str]:
+    """Lines that one list has and the other has not, where they belong."""
+    matcher = difflib.SequenceMatcher(None, first, second, autojunk=False)
+    for kind, low, high, start, end in matcher.get_opcodes():
+        if kind == "equal":
+            continue
+        ours, theirs = first[low:high], second[start:end]
+        if len(ours) != len(theirs) or not all(map(same_text, ours, theirs)):
+            parts = [f"      {n} {short(' | '.join(x))}" for n, x in (("A", ours), ("B", theirs))]
+            yield "\n".join([f"{place} line {low + 1}:", *parts])
 
 
 def text_differences(first: str, second: str, place: str) -> Iterator[str]:
@@ -110,6 +130,15 @@ def text_differences(first: str, second: str, place: str) -> Iterator[str]:
     longer = "A" if len(ours) > len(theirs) else "B"
     rest = max(ours, theirs, key=len)[min(len(ours), len(theirs)) :]
     yield f"{place}: {longer} goes on: {short(rest[0] if rest else '')}"
+
+
+def print_keys(found: list[str]) -> None:
+    """Keys that one recording alone has: what a table of renames has to hold."""
+    for side in "AB":
+        pattern = re.compile(rf"/([^/]+): only in {side}:")
+        keys = sorted({match[1] for line in found if (match := pattern.search(line))})
+        if keys:
+            print(f"Keys only in {side}: {', '.join(keys)}")
 
 
 def short(value: Any) -> str:
@@ -131,7 +160,7 @@ def compare(first: Path, second: Path, renames: Path | None = None, partial: boo
             return 2
     old = {renamed(name, table): renamed(case, table) for name, case in recordings[0].items()}
     new = recordings[1]
-    equal = 0
+    equal, everything = 0, list[str]()
     names = sorted({*old} & {*new} if partial else {*old, *new})
     for name in names:
         if name not in old or name not in new:
@@ -141,8 +170,10 @@ def compare(first: Path, second: Path, renames: Path | None = None, partial: boo
         if not found:
             equal += 1
             continue
+        everything += found
         print(f"{name}: {len(found)} differences")
         for line in found[:SHOWN]:
             print(f"    {line}")
+    print_keys(everything)
     print(f"{len(names)} cases, {equal} equal, {len(names) - equal} differing")
     return int(equal < len(names))
