@@ -21,8 +21,9 @@ them, as in `--only "^train_|trace"`. `record --quick` leaves out the two slowes
 
 Texts, whole numbers and exit codes are compared exactly, other numbers within rounding. Each line
 of the table of renames is an old word, a tab and a new one; it is applied to the first recording,
-to keys and to whole words. The exit code is 1 where any case differs. Recordings of two machines
-are not comparable: models that are trained differ in their last digits.
+to keys and to whole words; `circuits[].place` is that key inside `circuits` alone. The exit code
+is 1 where any case differs. Recordings of two machines are not comparable: models that are trained
+differ in their last digits.
 """
 
 from __future__ import annotations

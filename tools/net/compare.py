@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,32 +20,58 @@ PARTS = re.compile(
     r"|[^\w\s]|\w"  # a sign
 )
 WHOLE = re.compile(r"[-−]?\d[\d,]*")
-Renames = list[tuple[re.Pattern[str], str]]
+KEY_PATH = re.compile(r"\w+(\[\])?(\.\w+(\[\])?)+")
+
+
+@dataclass(frozen=True)
+class Renames:
+    """What has another name in the second recording."""
+
+    words: list[tuple[re.Pattern[str], str]]
+    keys: list[tuple[tuple[str, ...], str]]
 
 
 def read_renames(path: Path | None) -> Renames:
-    """The table old<TAB>new; empty lines and lines that start with # are left out."""
-    if path is None:
-        return []
-    pairs = []
-    for line in path.read_text("utf-8").splitlines():
-        if line.strip() and not line.startswith("#"):
-            old, new = line.split("\t")
-            pairs.append((re.compile(rf"(?<!\w){re.escape(old)}(?!\w)"), new))
-    return pairs
+    """The table old<TAB>new; empty lines and lines that start with # are left out.
+
+    A name with points, as in `circuits[].place`, is a key inside others and no word of a text.
+    """
+    renames = Renames([], [])
+    for line in [] if path is None else path.read_text("utf-8").splitlines():
+        if not line.strip() or line.startswith("#"):
+            continue
+        old, new = line.split("\t")
+        if KEY_PATH.fullmatch(old):
+            names = tuple(old.replace("[]", "").split("."))
+            renames.keys.append((names, new.replace("[]", "").split(".")[-1]))
+        else:
+            renames.words.append((re.compile(rf"(?<!\w){re.escape(old)}(?!\w)"), new))
+    return renames
 
 
-def renamed(value: Any, renames: Renames) -> Any:
+def renamed(value: Any, renames: Renames, place: tuple[str, ...] = ()) -> Any:
     """The value with new words in keys and texts."""
     if isinstance(value, str):
-        for pattern, new in renames:
+        for pattern, new in renames.words:
             value = pattern.sub(new.replace("\\", r"\\"), value)
         return value
     if isinstance(value, dict):
-        return {renamed(key, renames): renamed(item, renames) for key, item in value.items()}
+        return {
+            renamed_key(key, renames, (*place, key)): renamed(item, renames, (*place, key))
+            for key, item in value.items()
+        }
     if isinstance(value, list):
-        return [renamed(item, renames) for item in value]
+        return [renamed(item, renames, place) for item in value]
     return value
+
+
+def renamed_key(key: str, renames: Renames, place: tuple[str, ...]) -> str:
+    """The new name of a key; `place` ends with the old one."""
+    for names, new in renames.keys:
+        if place[-len(names) :] == names:
+            return new
+    new_key: str = renamed(key, renames)
+    return new_key
 
 
 def same_number(first: float, second: float) -> bool:
