@@ -104,4 +104,4 @@ def test_a_proof_that_does_not_hold_ends_with_1(
     monkeypatch.setattr(action, "attack_model", wrong)
     result = bilens("attack", model, "--dataset", "mnist", "--data-dir", idx, *QUICK)
     assert result.code == 1
-    assert "FAILED: a mask lowers the mean margin" in result.out
+    assert "FAILED: a perturbation lowers the mean margin" in result.out

@@ -131,10 +131,10 @@ def test_with_data_a_feature_that_is_never_active_comes_last() -> None:
     z = Z.clone()
     u = torch.eye(D_OUT).double()[1]
     dense = oracles.feature_interactions(G.tensor.down, G.tensor.left, G.tensor.right, u, D)
-    loudest = int(dense.square().sum(dim=1).argmax())
-    z[:, loudest] = 0
+    strongest = int(dense.square().sum(dim=1).argmax())
+    z[:, strongest] = 0
     found = find_circuit(G, D, 1, PAIRS[1], num_features=FEATURES - 1, activations=z)
-    assert loudest not in found.features.tolist()
+    assert strongest not in found.features.tolist()
     assert found.share_of_variance == pytest.approx(1)
 
 

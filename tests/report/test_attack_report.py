@@ -22,11 +22,11 @@ from report_documents import make_document
 
 @pytest.mark.parametrize("lang", ["en", "ja"])
 @pytest.mark.parametrize("name", variants())
-def test_the_page_shows_curves_numbers_masks_and_the_proof(name: str, lang: str) -> None:
+def test_the_page_shows_curves_numbers_perturbations_and_the_proof(name: str, lang: str) -> None:
     document = variants()[name]
     page = bl.AttackReport(document).to_html(lang=lang)
     assert f'<html lang="{lang}">' in page
-    for section in ("proof", "curves", "numbers", "masks", "reproduce", "scope"):
+    for section in ("proof", "curves", "numbers", "perturbations", "reproduce", "scope"):
         assert f'<section id="{section}"' in page
         assert f'href="#{section}"' in page
     assert page.count('class="chart wide effect"') == 4 * 3  # all or edge, free or clipped

@@ -279,11 +279,11 @@ def test_without_data_the_page_says_so_in_every_place() -> None:
     assert "Without data, nothing is said" in texts("no data")
 
 
-def test_a_subspace_is_flagged_and_chance_is_named() -> None:
+def test_a_subspace_is_flagged_and_the_null_interval_is_named() -> None:
     assert "One of 3 eigenvalues too close to separate" in texts("odd")
     assert "equal eigenvalues" not in texts("healthy")
-    assert texts("healthy").count("beyond chance: 2 for, 1 against") == 3
-    assert texts("healthy").count("chance (95%): +0.50") == 3
+    assert texts("healthy").count("beyond the null interval: 2 for, 1 against") == 3
+    assert texts("healthy").count("null (95%): +0.50") == 3
 
 
 def test_the_embedding_basis_is_labelled_and_not_to_be_compared() -> None:

@@ -32,7 +32,7 @@ EDGES = [-1.0, -0.5, 0.0, 0.5, 1.0]
 COLUMNS = [
     spectra.Column(1.0, 0.5, marked=True),
     spectra.Column(None),
-    spectra.Column(2.0, chance=(0.5, 1.5)),
+    spectra.Column(2.0, null=(0.5, 1.5)),
 ]
 numbers = st.floats(-1e6, 1e6).map(lambda value: round(value, 3))
 
@@ -52,7 +52,7 @@ CHARTS: dict[str, Figure] = {
     "effect": accuracy.effect_chart(
         "<&>", "text", "ε", [0, 0.01, 1, 4], [("kind-random", [1, 1, 0.5, 0])], SHARES
     ),
-    "trigger": accuracy.trigger_place(EN, (1, 2), 3, (8, 6), "<&>"),
+    "trigger": accuracy.trigger_patch(EN, (1, 2), 3, (8, 6), "<&>"),
     "scores": scores.score_chart(EN, [3.0, -4.0, 1.0], ["<&>", "犬" * 40, "c"], 0, 1),
     "bars": scores.bar_chart("<&>", "text", [("a", -1.0), ("b" * 99, 0.0)]),
     "running sum": scores.running_strip(EN, Scale(0, 3, 6, 214), 1.0, -0.5, "neg", 2),
@@ -162,7 +162,7 @@ def test_axes_have_names_numbers_and_one_zero_line() -> None:
     assert values([dot], "cx") == pytest.approx([(plot.left + plot.end) / 2], abs=0.01)
 
 
-def test_a_spectrum_shows_every_eigenvalue_and_marks_those_beyond_chance() -> None:
+def test_a_spectrum_shows_every_eigenvalue_and_marks_those_beyond_the_null_interval() -> None:
     circles = nodes(CHARTS["spectrum"], "circle")
     assert len(circles) == len(EIGENVALUES)
     marked = [node.get("class") for node in circles if "strong" in node.get("class", "")]
@@ -189,10 +189,10 @@ def test_the_rank_is_where_the_scale_says() -> None:
 
 @pytest.mark.parametrize("count", [1, 30, 200])
 def test_any_number_of_layers_is_drawn_with_few_numbers(count: int) -> None:
-    columns = [spectra.Column(1.0, chance=(0.5, 0.6))] * count
+    columns = [spectra.Column(1.0, null=(0.5, 0.6))] * count
     figure = spectra.layer_columns(EN, "t", "d", columns)
     assert len(nodes(figure, "rect", "pos strong")) == count
-    assert len(nodes(figure, "rect", "chance")) == count
+    assert len(nodes(figure, "rect", "null")) == count
     below = [node for node in nodes(figure, "text") if node.get("text-anchor") == "middle"]
     assert len(below) <= spectra.MOST_NAMES + 1  # and the name of the axis
 

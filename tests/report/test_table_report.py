@@ -40,12 +40,12 @@ def test_the_strongest_columns_and_pairs_stand_in_the_page() -> None:
     assert f"Row no. {first['index']}" in page
 
 
-def test_the_loudest_values_stand_in_the_page_where_units_are_known() -> None:
+def test_the_worst_case_inputs_stand_in_the_page_where_units_are_known() -> None:
     two = DOCUMENT["worst_case_inputs"][1]["two"]
     page = TableReport(DOCUMENT).to_html(lang="en")
-    assert "What one or two values can do" in page
+    assert "Worst-case inputs: what one or two values can do" in page
     assert f"column {two['columns'][0]} at " in page
-    assert "What one or two values can do" not in TableReport(variants()["raw"]).to_html(lang="en")
+    assert "Worst-case inputs" not in TableReport(variants()["raw"]).to_html(lang="en")
 
 
 def test_names_are_shown_as_they_are_and_never_as_markup(tmp_path: Path) -> None:

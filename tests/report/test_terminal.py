@@ -254,4 +254,4 @@ def test_the_table_of_a_layer_says_what_is_proven_and_what_failed() -> None:
 
 def test_a_map_that_explains_too_little_makes_no_claim() -> None:
     assert fit_lines(FITS)[-1].endswith("it explains less than 0.9.")
-    assert "on 6 rows, judged on 3 others." in fit_lines(FITS)[0]
+    assert "on 6 rows, tested on 3 others." in fit_lines(FITS)[0]

@@ -47,7 +47,7 @@ def test_the_page_has_its_sections_and_nothing_from_outside(name: str, lang: str
 def test_numbers_of_the_page_are_those_of_the_document() -> None:
     page = TraceReport(make_trace()).to_html()
     assert "differ by at most 1.0 × 10⁻⁷ on 256 inputs" in page.replace("\u00a0", " ")
-    for words in ("56.2%", "81.2%", "0.94", "place 1 in the ranking", "1.2500 → 1.5000"):
+    for words in ("56.2%", "81.2%", "0.94", "position 1 in the ranking", "1.2500 → 1.5000"):
         assert words in page
     assert "75.0% (62.5% – 87.5%)" in page  # the share removed, with its interval
     assert "mean logit of sad, upset less the mean logit of glad" in page

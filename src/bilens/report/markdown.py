@@ -102,7 +102,7 @@ def difference_parts(t: Catalogue, found: Difference) -> Iterator[str]:
 
 def layer_part(t: Catalogue, record: LayerAudit) -> str:
     """Return the layers as a table that is folded away."""
-    keys = ("r2", "linear", "norm", "rank", "chance", "units")
+    keys = ("r2", "linear", "norm", "rank", "null", "units")
     head = [t("layers.table.layer"), *(t(f"layers.table.{key}") for key in keys)]
     rows = []
     for layer in record.layers[:MOST_LAYERS]:

@@ -43,7 +43,8 @@ EFFECTS: tuple[tuple[str, str, Callable[[MethodCurve], Numbers]], ...] = (
 )
 LAYER_CAPTION = (
     "R² of the quadratic approximation under a standard normal input; — where a claim is refused "
-    "or the layer cannot be read. Rank: of the output directions, beside its range by chance."
+    "or the layer cannot be read. Rank: of the output directions. Null: what chance would "
+    "give, the null interval of the rank."
 )
 
 
@@ -97,9 +98,9 @@ def optional(value: float | None, form: str) -> str:
 
 
 def audit_table(record: Audit, lang: str = "en") -> Table:
-    """Return one row for each class: effective ranks beside chance, and both ends of spectra."""
+    """Return one row for each class: effective ranks beside null intervals, and both ends of spectra."""
     t = load_catalogue(lang)
-    keys = ("rank", "chance", "embedding", "significant", "largest", "smallest")
+    keys = ("rank", "null", "embedding", "significant", "largest", "smallest")
     heads = (t("terminal.class"), *(f">{t(f'terminal.{key}')}" for key in keys))
     table = grid(*heads, caption=t("terminal.caption"), look="tight", align="left")
     for reading in displayable(record).classes:
@@ -119,7 +120,7 @@ def audit_table(record: Audit, lang: str = "en") -> Table:
 
 def layer_audit_table(record: LayerAudit) -> Table:
     """Return one row for each layer, R² first."""
-    heads = ("layer", ">R²", ">linear", ">‖W‖", ">rank", ">chance", ">90%", ">largest λ", ">dead")
+    heads = ("layer", ">R²", ">linear", ">‖W‖", ">rank", ">null", ">90%", ">largest λ", ">dead")
     table = grid(*heads, caption=LAYER_CAPTION, look="tight", align="left")
     for layer in displayable(record).layers:
         add(table, layer.name, *layer_cells(layer))

@@ -51,7 +51,7 @@ def decomposition_table(record: LayerDecomposition) -> Table:
 
 
 def add_pairs(table: Table, output: FormSpectrum) -> None:
-    """Add the eigenpairs of one output; below its effective rank stands what chance gives."""
+    """Add the eigenpairs of one output; below its effective rank stands its null interval."""
     ranks, null = [optional(output.effective_rank, ".2f")], output.effective_rank_null
     if null is not None:
         ranks.append(f"{short(null.low)}–{short(null.high)}")
@@ -79,7 +79,7 @@ def rank_note(record: LayerDecomposition) -> str:
     if record.null_samples == 0:
         return "eff. rank: without its null interval. "
     return (
-        f"below eff. rank: what chance gives, 95 % of {record.null_samples} random rotations of "
+        f"below eff. rank: its null interval, 95 % of {record.null_samples} random rotations of "
         "one branch against the other. "
     )
 
@@ -170,7 +170,7 @@ def fit_lines(record: QuadraticFits) -> list[str]:
         line, refit = f"{fit.name}: {fit.derivation}; under {fit.assumed_input}.", fit.least_squares
         if refit is not None:
             line += (
-                f" Output weights by least squares on {refit.rows_fitted:,} rows, judged on "
+                f" Output weights by least squares on {refit.rows_fitted:,} rows, tested on "
                 f"{refit.rows_held_out:,} others."
             )
         lines.append(line)

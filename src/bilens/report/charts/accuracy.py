@@ -126,7 +126,7 @@ def margin_axis(values: Sequence[float]) -> Axis:
     return Axis(*rounded([0.0, *values]))
 
 
-def trigger_place(
+def trigger_patch(
     t: Catalogue, place: tuple[int, int], side: int, shape: tuple[int, int], name: str
 ) -> Figure:
     """Return the frame of an image with a square in it, one line for each pixel."""
@@ -143,5 +143,5 @@ def trigger_place(
         rectangle(pad + column * pixel, pad + row * pixel, side * pixel, side * pixel, "trigger"),
     )
     title = t("triggers.picture_title", name=name)
-    text = t("triggers.place", row=str(row), column=str(column), side=str(side))
-    return Figure(title, text, width + 2 * pad, height + 2 * pad, content, "chart trigger-place")
+    text = t("triggers.position", row=str(row), column=str(column), side=str(side))
+    return Figure(title, text, width + 2 * pad, height + 2 * pad, content, "chart trigger-patch")

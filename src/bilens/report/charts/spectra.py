@@ -1,4 +1,4 @@
-"""Spectra of classes and directions, effective ranks beside chance, and the layers of a model."""
+"""Spectra of classes and directions, effective ranks beside null intervals, and the layers of a model."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def spectrum_chart(
     t: Catalogue,
     name: str,
     eigenvalues: Sequence[float],
-    chance: tuple[float, float],
+    null: tuple[float, float],
     significant: tuple[int, int],
 ) -> Figure:
-    """Return the eigenvalues of a class by falling value; those beyond chance in full colour.
+    """Return the eigenvalues of a class by falling value; those beyond the null interval in full colour.
 
-    `significant` counts the positive and the negative ones beyond chance.
+    `significant` counts the positive and the negative ones beyond the null interval.
     """
-    low, high = chance
+    low, high = null
     drawn = spectrum_slots(eigenvalues)
     last = max(drawn[-1][0], 1)
     values = Axis(
@@ -40,7 +40,7 @@ def spectrum_chart(
     )
     plot = Plot(Axis(-1, last + 1), values, 440, 264, "chart spectrum", letters=14, right=8)
     x, y = plot.across, plot.upwards
-    upper, lower = (t("spectrum.chance", edge=signed_quantity(edge, 2)) for edge in (high, low))
+    upper, lower = (t("spectrum.null", edge=signed_quantity(edge, 2)) for edge in (high, low))
     return plot.figure(
         t("spectrum.title", name=name),
         t(
@@ -98,16 +98,16 @@ def eigenvalue_chart(
     return plot.figure(title, description, *stems)
 
 
-def rank_strip(t: Catalogue, rank: float, chance: tuple[float, float], largest: float) -> Figure:
-    """Return a dot for an effective rank and a bar for what chance gives, on a scale from 0."""
+def rank_strip(t: Catalogue, rank: float, null: tuple[float, float], largest: float) -> Figure:
+    """Return a dot for an effective rank and a bar for the null interval, on a scale from 0."""
     width, middle = 180.0, 11.0
     x = Scale(0, largest or 1.0, 4, width - 8)
-    start, end = (x(value) for value in chance)
+    start, end = (x(value) for value in null)
     thick = max(end - start, THINNEST)
-    low, high = (fixed(value, 1) for value in chance)
+    low, high = (fixed(value, 1) for value in null)
     content = joined(
         line(x(0), middle, width - 4, middle, "axis"),
-        rectangle((start + end - thick) / 2, 4, thick, 2 * middle - 8, "chance"),
+        rectangle((start + end - thick) / 2, 4, thick, 2 * middle - 8, "null"),
         circle(x(rank), middle, 5.0, "dot"),
     )
     title = t("ranks.picture_title", rank=fixed(rank, 1), low=low, high=high)
@@ -120,7 +120,7 @@ class Column:
 
     value: float | None  # how high; None where there is nothing to say
     inner: float | None = None  # a part of it, in full colour
-    chance: tuple[float, float] | None = None  # what chance gives
+    null: tuple[float, float] | None = None  # what chance would give
     marked: bool = False  # whether it stands out
 
 
@@ -135,7 +135,7 @@ def layer_columns(
 ) -> Figure:
     """Return a column for each layer, numbered from 0, and a threshold as a line across."""
     heights = [level or 0.0, *(column.value or 0.0 for column in columns)]
-    heights += [column.chance[1] for column in columns if column.chance is not None]
+    heights += [column.null[1] for column in columns if column.null is not None]
     count = len(columns)
     numbers = range(0, count, -(-count // MOST_NAMES))
     plot = Plot(
@@ -160,10 +160,10 @@ def column_mark(plot: Plot, place: int, column: Column, width: float) -> Markup:
     colour = "neg" if column.marked else "pos"
     shade = colour if column.inner is not None else f"{colour} strong"
     parts = [plot.column(place, column.value, width, shade)]
-    if column.chance is not None:
-        low, high = (y(value) for value in column.chance)
+    if column.null is not None:
+        low, high = (y(value) for value in column.null)
         thick = max(low - high, THINNEST)
-        parts.append(rectangle(left - 1, (low + high - thick) / 2, width + 2, thick, "chance"))
+        parts.append(rectangle(left - 1, (low + high - thick) / 2, width + 2, thick, "null"))
     if column.inner:
         parts.append(plot.column(place, column.inner, width, "pos strong"))
     return joined(*parts)

@@ -34,7 +34,7 @@ def attack_page(t: Catalogue, record: Attack) -> Page:
             ("proof", proof(t, record)),
             ("curves", curves(t, record)),
             ("numbers", numbers(t, record)),
-            ("masks", perturbations(t, record)),
+            ("perturbations", perturbations(t, record)),
         ),
         conventions=methods(t, record),
         limits=limits(t, record),
@@ -148,13 +148,13 @@ def perturbations(t: Catalogue, record: Attack) -> Markup:
     painter, names = painter_of(record), class_names(record.model)
     shown = record.objectives[:MOST_OBJECTIVES]
     columns = [
-        Column(t("attack.masks.objective"), numeric=False),
+        Column(t("attack.perturbations.objective"), numeric=False),
         *(Column(t(f"attack.kind.{curve.kind}"), numeric=False) for curve in record.curves),
     ]
     rows = [
         (objective_name(t, one, names), *tiles(t, record, one, names, painter)) for one in shown
     ]
-    part = t("attack.masks.part", shown=len(shown), count=len(record.objectives))
+    part = t("attack.perturbations.part", shown=len(shown), count=len(record.objectives))
     end = fixed(painter.scale, decimals([painter.scale], 2))
     scale = (
         element("span", f"−{end}"),
@@ -162,15 +162,15 @@ def perturbations(t: Catalogue, record: Attack) -> Markup:
         element("span", f"+{end}"),
     )
     legend = (
-        paragraph(t("attack.masks.lead"), class_="how"),
+        paragraph(t("attack.perturbations.lead"), class_="how"),
         element("figure", *scale, class_="scale"),
     )
     return section(
-        "masks",
-        t("attack.masks.heading", epsilon=f"{drawn_length(record):g}"),
+        "perturbations",
+        t("attack.perturbations.heading", epsilon=f"{drawn_length(record):g}"),
         element("div", *legend, class_="legend"),
         quiet(part) if len(shown) < len(record.objectives) else "",
-        table(t, "", columns, rows, class_="masks", label=t("nav.masks")),
+        table(t, "", columns, rows, class_="perturbations", label=t("nav.perturbations")),
     )
 
 
@@ -182,7 +182,7 @@ def tiles(
     class_ = "vector strip" if painter.is_strip else "vector"
     for curve in record.curves:
         found, kind = first.get(curve.kind), t(f"attack.kind.{curve.kind}")
-        alt = t("attack.masks.alt", kind=kind, name=objective_name(t, one, names))
+        alt = t("attack.perturbations.alt", kind=kind, name=objective_name(t, one, names))
         if found is None:
             yield "—"
         else:
@@ -208,8 +208,8 @@ def colour_class(curve: MethodCurve) -> str:
 def objective_name(t: Catalogue, objective: ObjectiveFinding, names: list[str]) -> str:
     """Return from which class to which."""
     source = objective.source
-    first = t("attack.masks.all") if source is None else names[source]
-    return t("attack.masks.name", source=first, target=names[objective.target])
+    first = t("attack.perturbations.all") if source is None else names[source]
+    return t("attack.perturbations.name", source=first, target=names[objective.target])
 
 
 def methods(t: Catalogue, record: Attack) -> list[tuple[str, str]]:

@@ -196,14 +196,14 @@ def numbers(t: Catalogue, one: ClassReading) -> Iterator[tuple[str, str]]:
     if not one.complete:
         residual = f"{residual} ({t('classes.unchecked')})"
     edges = f"{signed_quantity(one.upper_edge)} / {signed_quantity(one.lower_edge)}"
-    chance = f"{fixed(null.median, 2)} ({fixed(null.low, 2)}–{fixed(null.high, 2)})"
+    interval = f"{fixed(null.median, 2)} ({fixed(null.low, 2)}–{fixed(null.high, 2)})"
     linear = f"{quantity(one.linear_norm)} / {signed_quantity(one.constant)}"
     for key, value in (
         ("significant", f"{one.significant_positive} / {one.significant_negative}"),
         ("edges", edges),
         ("p", f"{quantity(one.p_upper, 2)} / {quantity(one.p_lower, 2)}"),
         ("rank", fixed(one.effective_rank, 2)),
-        ("rank_chance", chance),
+        ("rank_null", interval),
         ("norm", quantity(one.frobenius_norm)),
         ("linear", linear),
         ("residual", residual),
@@ -231,7 +231,7 @@ def ranks(t: Catalogue, record: Audit) -> Markup:
     columns = [
         Column(t("ranks.class"), numeric=False),
         Column(t("ranks.centred")),
-        Column(t("ranks.chance")),
+        Column(t("ranks.null")),
         Column(t("ranks.picture"), numeric=False),
         Column(t("ranks.raw")),
         Column(t("ranks.embedding"), class_="apart"),

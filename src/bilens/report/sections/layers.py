@@ -34,14 +34,14 @@ NUMBERS = (
     "linear",
     "norm",
     "rank",
-    "chance",
+    "null",
     "directions",
     "share",
     "units",
     "input",
     "stable",
 )
-LIMITS = ("layer", "fit", "norm", "chance", "meaning", "triggers")
+LIMITS = ("layer", "fit", "norm", "null", "meaning", "triggers")
 
 
 def layer_audit_page(t: Catalogue, record: LayerAudit) -> Page:
@@ -123,7 +123,7 @@ def rank_chart(t: Catalogue, layers: Sequence[LayerReading]) -> tuple[str, Figur
             columns.append(Column(None))
             continue
         null = layer.outputs.effective_rank_null
-        columns.append(Column(layer.outputs.effective_rank, chance=(null.low, null.high)))
+        columns.append(Column(layer.outputs.effective_rank, null=(null.low, null.high)))
     caption, values = t("layers.charts.rank"), [column.value or 0.0 for column in columns]
     text = t("layers.charts.rank_text", low=fixed(min(values), 1), high=fixed(max(values), 1))
     return caption, layer_columns(t, caption, text, columns)

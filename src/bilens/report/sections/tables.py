@@ -146,13 +146,13 @@ def worst_case(t: Catalogue, record: TableAudit) -> Markup:
     )
     head = [
         Column(t("table.columns.output"), numeric=False),
-        Column(t("table.loudest.one"), numeric=False),
-        Column(t("table.loudest.effect")),
-        Column(t("table.loudest.two"), numeric=False),
-        Column(t("table.loudest.effect")),
+        Column(t("table.worst_case.one"), numeric=False),
+        Column(t("table.worst_case.effect")),
+        Column(t("table.worst_case.two"), numeric=False),
+        Column(t("table.worst_case.effect")),
     ]
-    lead = paragraph(t("table.loudest.lead"))
-    return joined(lead, table(t, t("table.loudest.caption"), head, cells))
+    lead = paragraph(t("table.worst_case.lead"))
+    return joined(lead, table(t, t("table.worst_case.caption"), head, cells))
 
 
 def words(t: Catalogue, found: InputValues | None, names: Sequence[str]) -> tuple[str, str]:
@@ -160,7 +160,7 @@ def words(t: Catalogue, found: InputValues | None, names: Sequence[str]) -> tupl
     if found is None:
         return "–", "–"
     text = ", ".join(
-        t("table.loudest.value", name=names[column], z=signed_quantity(z))
+        t("table.worst_case.value", name=names[column], z=signed_quantity(z))
         for column, z in zip(found.columns, found.z, strict=True)
     )
     return text, signed_quantity(found.effect)

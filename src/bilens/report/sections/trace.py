@@ -189,7 +189,7 @@ def ranking(t: Catalogue, record: Trace) -> Markup:
         numbers = ranked_numbers(t, one)
         rows.append((whole(position), link(anchor, names[one.latent]), *numbers))
     columns = [
-        Column(t("trace.ranking.place")),
+        Column(t("trace.ranking.position")),
         Column(t("trace.ranking.latent"), numeric=False),
         *(Column(t(f"trace.ranking.{key}")) for key in RANKED),
     ]

@@ -88,7 +88,7 @@ def reading_card(t: Catalogue, one: DirectionReading, position: int) -> Markup:
     """Return an output direction and its eigenvectors as tokens."""
     if one.kind == "hosvd":
         value, share = quantity(one.singular_value or 0.0), percent(one.share or 0.0)
-        title = t("trace.reading.hosvd", place=position)
+        title = t("trace.reading.hosvd", position=position)
         lead = t("trace.reading.hosvd_lead", value=value, share=share)
     else:
         title = t("trace.reading.token", token=token_name(one.name))
@@ -111,7 +111,7 @@ def density(t: Catalogue, item: LatentReading) -> str:
 def passages(t: Catalogue, item: LatentReading, spaced: bool) -> Markup:
     """Return the stretches of text around the strongest activations."""
     if not item.contexts:
-        return quiet(t("trace.feature.silent"))
+        return quiet(t("trace.feature.never_active"))
     class_ = "passage" if spaced else "passage apart"
     rows = (
         element(
@@ -225,7 +225,7 @@ class CircuitCard:
         """Return matrix, eigenvectors, agreement, text and causal checks."""
         t, one, output = self.t, self.circuit, self.circuit.output
         title = t("trace.circuit.heading", name=latent_name(output))
-        position = t("trace.circuit.place", place=whole(one.position))
+        position = t("trace.circuit.position", position=whole(one.position))
         pictures = [
             self.matrix(),
             self.projections(),

@@ -84,7 +84,7 @@ def condition_line(t: Catalogue, item: JudgedCondition) -> FindingLine:
     """Return one condition in words."""
     outcome = "fail" if item.failed else "pass"
     if item.value is None:
-        sentence = t("conditions.unjudged", condition=item.condition)
+        sentence = t("conditions.undecided", condition=item.condition)
     else:
         value = quantity(item.value, 4)
         sentence = t(f"conditions.{outcome}", condition=item.condition, value=value)
@@ -183,7 +183,7 @@ def guide(t: Catalogue) -> Markup:
     """Return how the pictures of an audit are to be read."""
     parts = (
         element("li", element("strong", t(f"guide.{key}.term")), " ", t(f"guide.{key}.text"))
-        for key in ("picture", "match", "sign", "chance", "sum")
+        for key in ("picture", "match", "sign", "null", "sum")
     )
     title = element("h2", t("guide.heading"), id="guide-heading")
     return element(

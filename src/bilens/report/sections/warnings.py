@@ -17,7 +17,7 @@ from bilens.report.blocks import (
     table,
 )
 from bilens.report.catalogue import Catalogue
-from bilens.report.charts.accuracy import trigger_place
+from bilens.report.charts.accuracy import trigger_patch
 from bilens.report.numbers import fixed, quantity, signed_quantity
 from bilens.report.sections.overview import class_names
 from bilens.report.sections.rules import points
@@ -35,7 +35,7 @@ def warnings(t: Catalogue, record: Audit) -> Markup:
     columns = [
         Column(t("overfitting.reading"), numeric=False),
         Column(t("overfitting.value")),
-        Column(t("ranks.chance"), class_="chance"),
+        Column(t("ranks.null"), class_="null"),
         Column(t("overfitting.meaning"), numeric=False, class_="meaning"),
     ]
     return section(
@@ -65,7 +65,7 @@ def reading(t: Catalogue, part: OverfittingPart) -> tuple[str, str, str, str]:
     return (
         t(f"overfitting.{part.name}.term") if known else part.name,
         quantity(part.value),
-        t("overfitting.no_chance")
+        t("overfitting.no_null")
         if null is None
         else f"{quantity(null.median)} ({quantity(null.low)}–{quantity(null.high)})",
         t(f"overfitting.{part.name}.text") if known else "",
@@ -97,11 +97,11 @@ def patches(t: Catalogue, record: Audit, found: Triggers) -> list[Markup]:
         name = names[patch.target]
         if len(pictures) < DRAWN:
             place = (patch.row, patch.column), patch.side, record.model.input_shape
-            picture = trigger_place(t, *place, name)
+            picture = trigger_patch(t, *place, name)
             pictures.append((f"{t('ranks.class')} {name}", picture))
         cells = (
             name,
-            t("triggers.place", row=patch.row, column=patch.column, side=patch.side),
+            t("triggers.position", row=patch.row, column=patch.column, side=patch.side),
             fixed(patch.score, 1),
             signed_quantity(patch.effect),
         )
@@ -113,7 +113,7 @@ def patches(t: Catalogue, record: Audit, found: Triggers) -> list[Markup]:
         Column(t("triggers.column_score")),
         Column(t("triggers.effect")),
     ]
-    return [drawings(pictures, "places"), table(t, t("triggers.caption"), columns, rows)]
+    return [drawings(pictures, "patches"), table(t, t("triggers.caption"), columns, rows)]
 
 
 def reason(t: Catalogue, key: str) -> str:
