@@ -98,7 +98,7 @@ def optional(value: float | None, form: str) -> str:
 
 
 def audit_table(record: Audit, lang: str = "en") -> Table:
-    """Return one row for each class: effective ranks beside null intervals, and both ends of spectra."""
+    """Return one row for each class: ranks beside null intervals, both ends of spectra."""
     t = load_catalogue(lang)
     keys = ("rank", "null", "embedding", "significant", "largest", "smallest")
     heads = (t("terminal.class"), *(f">{t(f'terminal.{key}')}" for key in keys))

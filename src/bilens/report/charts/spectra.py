@@ -1,4 +1,4 @@
-"""Spectra of classes and directions, effective ranks beside null intervals, and the layers of a model."""
+"""Spectra of classes and directions, ranks beside null intervals, and the layers of a model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def spectrum_chart(
     null: tuple[float, float],
     significant: tuple[int, int],
 ) -> Figure:
-    """Return the eigenvalues of a class by falling value; those beyond the null interval in full colour.
+    """Return the eigenvalues of a class by falling value, those beyond the null in full colour.
 
     `significant` counts the positive and the negative ones beyond the null interval.
     """
