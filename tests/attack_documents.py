@@ -1,7 +1,5 @@
 """Documents of attacks for tests, from a tiny model on strokes with dark edges."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import replace
 from functools import cache

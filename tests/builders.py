@@ -1,7 +1,5 @@
 """Maps and forms for tests: seeded random ones, and the form of any symmetric matrix."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Certificate documents for tests: of tiny models, and changed so that every sentence is needed."""
 
-from __future__ import annotations
-
 import copy
 from functools import cache
 from typing import Any

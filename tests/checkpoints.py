@@ -1,7 +1,5 @@
 """Checkpoints of the paper's repository, and safetensors files byte by byte."""
 
-from __future__ import annotations
-
 import json
 import struct
 from collections.abc import Callable

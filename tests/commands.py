@@ -1,7 +1,5 @@
 """The command line in this process: as a shell would see it, without starting Python anew."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What every test shares: no network, one thread, a hypothesis profile, real data."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

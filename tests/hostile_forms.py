@@ -4,8 +4,6 @@ A family makes a map whose outputs are some forms of its kind; everything is dra
 generator. Most are a spectrum of eigenvectors, written as products in one of several ways.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Safetensors files of MLPs under names of other people."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 from pathlib import Path
 

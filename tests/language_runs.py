@@ -1,7 +1,5 @@
 """Language models that are trained in a moment, in folders, broken off where a test wants it."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from functools import cache
@@ -11,12 +9,7 @@ from typing import Any
 from bilens.data.text import TextCorpus
 from bilens.data.tokenizer import Tokenizer
 from bilens.data.tokenizer_training import train_tokenizer
-from bilens.train.corpus import (
-    CorpusDescription,
-    CorpusOptions,
-    CorpusTokens,
-    tokens_of,
-)
+from bilens.train.corpus import CorpusDescription, CorpusOptions, CorpusTokens, tokens_of
 from bilens.train.loop import TrainingRun, train
 from bilens.train.run_folder import TrainingResult, run_in_folder
 from bilens.train.tasks.language import LanguageMetrics, LanguageRecipe, LanguageTask

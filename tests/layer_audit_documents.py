@@ -1,7 +1,5 @@
 """Documents of layer audits for tests: real ones of tiny models, and all endings of all rules."""
 
-from __future__ import annotations
-
 import copy
 from functools import cache
 from typing import Any

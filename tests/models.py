@@ -1,7 +1,5 @@
 """Small models of every kind that can be saved, with weights that are far from their start."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Odd inputs with one defined outcome each: how to make one, and what is said about it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

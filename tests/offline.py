@@ -1,7 +1,5 @@
 """No test leaves this machine: a guard around the two ways a socket connects."""
 
-from __future__ import annotations
-
 import ipaddress
 import socket
 from collections.abc import Callable

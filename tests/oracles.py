@@ -3,8 +3,6 @@
 It imports torch and nothing of ours, so that the two cannot share a mistake.
 """
 
-from __future__ import annotations
-
 from itertools import combinations
 
 import torch

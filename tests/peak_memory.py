@@ -1,7 +1,5 @@
 """The memory that a piece of code takes: at its peak, and in its largest tensor."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Tensors that are a sum of few components, and targets made of them."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 import oracles

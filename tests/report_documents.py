@@ -1,7 +1,5 @@
 """Audit documents for tests: small, seeded, with every sum in them exact."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Mapping
@@ -18,14 +16,7 @@ from bilens.report.reports import (
 )
 
 SHOWN = 4  # eigenvectors of each sign, and contributions of each class
-TRIGGER = {
-    "score": 3.25,
-    "threshold": 5.0,
-    "target": "0",
-    "row": 1,
-    "column": 2,
-    "side": 3,
-}
+TRIGGER = {"score": 3.25, "threshold": 5.0, "target": "0", "row": 1, "column": 2, "side": 3}
 
 
 def make_document(
@@ -135,9 +126,7 @@ def make_guarantees(width: int, classes: int) -> dict[str, Any]:
             "level": 0.99,
             "chosen": None,
             "chosen_by": "none",
-            "points": [
-                {"k": 1, "bounds": [0.7] * classes, "attained": [True] * classes, **point},
-            ],
+            "points": [{"k": 1, "bounds": [0.7] * classes, "attained": [True] * classes, **point}],
         },
         "input_use": {
             "unused": [],

@@ -1,7 +1,5 @@
 """Training runs in folders that are broken off where a test wants them to be."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Iterator

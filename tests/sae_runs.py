@@ -1,7 +1,5 @@
 """Tiny runs of sparse autoencoders: on a transformer with random weights, on a planted truth."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from pathlib import Path

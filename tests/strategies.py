@@ -1,7 +1,5 @@
 """What hypothesis draws: tensors, maps and inputs in float64, small enough to read a failure."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from hypothesis import strategies as st
@@ -27,9 +25,7 @@ def tensors(draw: st.DrawFn, max_size: int = MAX_SIZE) -> BilinearTensor:
     """Any bilinear tensor with axes of 1 to `max_size`."""
     d_out, d_hidden, d_in = (draw(st.integers(1, max_size)) for _ in range(3))
     return BilinearTensor(
-        draw(entries(d_out, d_hidden)),
-        draw(entries(d_hidden, d_in)),
-        draw(entries(d_hidden, d_in)),
+        draw(entries(d_out, d_hidden)), draw(entries(d_hidden, d_in)), draw(entries(d_hidden, d_in))
     )
 
 
@@ -39,9 +35,7 @@ def maps(draw: st.DrawFn, max_size: int = MAX_SIZE) -> QuadraticMap:
     tensor = draw(tensors(max_size))
     d_out, _, d_in = tensor.sizes
     return QuadraticMap(
-        tensor,
-        draw(st.none() | entries(d_out, d_in)),
-        draw(st.none() | entries(d_out)),
+        tensor, draw(st.none() | entries(d_out, d_in)), draw(st.none() | entries(d_out))
     )
 
 

@@ -1,7 +1,5 @@
 """Documents of table audits to draw, made by the audit itself from small fitted models."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

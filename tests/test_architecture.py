@@ -4,8 +4,6 @@ Broken once: `from bilens.io.load import load` put inside a function of `algebra
 the order failed. `import torch` put into `bilens/version.py`; the light import failed.
 """
 
-from __future__ import annotations
-
 import ast
 import subprocess
 import sys

@@ -3,8 +3,6 @@
 Broken once: `--contrast` in the README spelt `--against`; the command line there did not parse.
 """
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Iterator

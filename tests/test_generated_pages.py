@@ -3,8 +3,6 @@
 Broken once: a word of a docstring changed without `make docs`; the page was stale.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

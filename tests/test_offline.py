@@ -3,8 +3,6 @@
 Broken once: `.is_loopback` turned into `.is_private`; the addresses kept for examples went through.
 """
 
-from __future__ import annotations
-
 import socket
 from pathlib import Path
 

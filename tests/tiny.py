@@ -1,7 +1,5 @@
 """Tiny images that can be learnt in a moment, models and runs of them, and commands in process."""
 
-from __future__ import annotations
-
 import os
 import struct
 from functools import cache

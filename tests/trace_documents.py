@@ -1,7 +1,5 @@
 """Documents of traces for tests, written by hand: a few latents, made-up text, known numbers."""
 
-from __future__ import annotations
-
 import copy
 import random
 from functools import cache

@@ -1,7 +1,5 @@
 """A tiny language model with random weights and random autoencoders, as folders for a trace."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

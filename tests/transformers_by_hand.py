@@ -3,8 +3,6 @@
 The second half imports torch alone and nothing of ours, so that the two cannot share a mistake.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

@@ -4,8 +4,6 @@ Broken once: `total` taken as x − baseline; enumeration with a baseline failed
 `in_factors` dropped; everything but the symmetric maps failed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import combinations
 from math import factorial

@@ -3,8 +3,6 @@
 Broken once: `output_gram` without its `/ 2`; norm, inner product and Gram matrix all failed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
 

@@ -8,8 +8,6 @@ failed.
 Broken once: the frequency divided by rows on both axes; a stripe of an oblong grid failed.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -8,8 +8,6 @@ Broken once: `part - basis.T @ ...` -> `basis.T @ ...`; the errors were those of
 `full_matrices=True`; an (out, out) array was made.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

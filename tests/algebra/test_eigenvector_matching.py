@@ -4,8 +4,6 @@ Broken once: `maximize=True` dropped; the planted pairs were not found. The sign
 ignored in `by_sign`; vectors of opposite sign were paired.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from dataclasses import replace

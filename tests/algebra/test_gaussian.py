@@ -9,8 +9,6 @@ Broken once: `deviations` without the cut at rounding; a constant row had a widt
 Broken once: the last, smaller block of inputs left out; the mean of 10 in blocks of 4 was wrong.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import product
 
@@ -134,10 +132,7 @@ def test_an_eigenvector_has_a_pattern_of_inputs_and_a_covector_that_reads_them()
     ],
 )
 def test_what_is_no_covariance_is_refused(
-    covariance: torch.Tensor,
-    mean: torch.Tensor | None,
-    error: type[Exception],
-    message: str,
+    covariance: torch.Tensor, mean: torch.Tensor | None, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
         whiten(F, covariance, mean)

@@ -6,8 +6,6 @@ failed. `rows.T @` dropped from `truncate`; its shapes failed.
 Broken once: `ARRAYS` 8 → 1; the wide outputs took more than was counted.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given, strategies as st

@@ -5,8 +5,6 @@ Broken once: `after.right` of the last term put in place of `after.right - befor
 Broken once: the step of int8 from the whole matrix; a row of small entries was lost.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

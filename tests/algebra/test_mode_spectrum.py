@@ -7,8 +7,6 @@ Broken once: every value of the first Gram matrix accepted (`TARGET = 1e9`); the
 were off by 1e-4 to 1 of themselves. `dense and` dropped from `done`; the units that cancel failed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest
@@ -225,9 +223,7 @@ def test_directions_are_orthonormal_and_have_slices_of_that_length(
 @pytest.mark.parametrize(
     "make", [graded_outputs, nearly_opposite_units], ids=lambda make: make.__name__
 )
-def test_small_slices_are_orthogonal_to_the_large_ones(
-    make: Callable[[], BilinearTensor],
-) -> None:
+def test_small_slices_are_orthogonal_to_the_large_ones(make: Callable[[], BilinearTensor]) -> None:
     """The overlap of two slices is the rounding of the first Gram matrix over their lengths."""
     tensor = make()
     found = spectrum(tensor, 0)

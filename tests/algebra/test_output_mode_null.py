@@ -3,8 +3,6 @@
 Broken once: the crossed term left out of the kernel; the Gram matrix was not the dense one.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -4,8 +4,6 @@ Broken once: `InteractionMatrix.dense` returning `half` without its transpose; t
 right, the antisymmetric part, the reconstruction and the truncation were all seen.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import torch

@@ -5,8 +5,6 @@ Broken once: `right @ self.left` dropped from `matvec`; the product was no longe
 Broken once: `x @ self.linear` dropped from `__call__`; the linear term was missed at once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

@@ -4,8 +4,6 @@ Broken once: `shift = None` in `compose_input`; the composed values differed whe
 linear part and the embedding a bias.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -72,21 +70,13 @@ def test_a_one_hot_direction_reads_one_output(f: QuadraticMap, output: int) -> N
 # name: (the composed map, the function that it must be, its input)
 COMPOSED: dict[str, tuple[Callable[[QuadraticMap], QuadraticMap], Callable[..., Tensor], Tensor]]
 COMPOSED = {
-    "compose_input": (
-        lambda f: f.compose_input(EMBED),
-        lambda f, z: f(z @ EMBED.T),
-        Z,
-    ),
+    "compose_input": (lambda f: f.compose_input(EMBED), lambda f, z: f(z @ EMBED.T), Z),
     "compose_input with bias": (
         lambda f: f.compose_input(EMBED, SHIFT),
         lambda f, z: f(z @ EMBED.T + SHIFT),
         Z,
     ),
-    "compose_output": (
-        lambda f: f.compose_output(HEAD),
-        lambda f, x: f(x) @ HEAD.T,
-        X,
-    ),
+    "compose_output": (lambda f: f.compose_output(HEAD), lambda f, x: f(x) @ HEAD.T, X),
     "compose_output with bias": (
         lambda f: f.compose_output(HEAD, OFFSET),
         lambda f, x: f(x) @ HEAD.T + OFFSET,

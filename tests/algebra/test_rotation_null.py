@@ -6,8 +6,6 @@ map itself.
 Broken once: the 7 copies of the branches → 1; the narrow layer took more than was counted.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any
@@ -485,11 +483,7 @@ measure(lambda: rotation_null(
 
 @pytest.mark.parametrize(
     ("hidden", "d_in", "width_before", "localised"),
-    [
-        (64, 40_000, None, True),
-        (1100, 1000, None, True),
-        (64, 900, 3000, True),
-    ],
+    [(64, 40_000, None, True), (1100, 1000, None, True), (64, 900, 3000, True)],
     ids=["narrow", "wide", "embedding"],
 )
 def test_no_more_than_was_counted_is_taken(

@@ -4,8 +4,6 @@ Broken once: `1 +` dropped from the p-values; an eigenvalue beyond all samples h
 `lower=True` dropped from the ranks; a low rank had the p-value of a high one.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

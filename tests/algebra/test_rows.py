@@ -5,8 +5,6 @@ Broken once: `shrunk.norm` turned into `rows.norm`; the squares of rows of 1e200
 Broken once: rows at the median left with their infinite weight; the iteration gave NaN.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given

@@ -3,8 +3,6 @@
 Broken once: the block of `top_interactions` without its second product; the largest pairs failed.
 """
 
-from __future__ import annotations
-
 from itertools import combinations
 from math import factorial
 

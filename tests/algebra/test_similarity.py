@@ -4,8 +4,6 @@ Broken once: `2 * product` → `product` in the Gaussian inner product; the quad
 The linear term left out of `inner`; the same tests failed.
 """
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import replace
 

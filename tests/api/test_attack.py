@@ -3,8 +3,6 @@
 Broken once: the name of a class read as its index + 1; the attack on a named class failed.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -3,8 +3,6 @@
 Broken once: `describe_data` of the training images; the number of images was 200, not 60.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -3,8 +3,6 @@
 Broken once: the source of a loaded model left out; the path in the document was empty.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 

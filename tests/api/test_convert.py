@@ -3,8 +3,6 @@
 Broken once: the tokenizer left behind; the first test failed.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

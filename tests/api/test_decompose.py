@@ -4,8 +4,6 @@ Broken once: `reading == "centred"` made the default for every layer; the raw fi
 The embedding left out of the null; the level of chance was another than that of the audit.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -4,8 +4,6 @@ Broken once: the weights left out of the identity; the record of other weights w
 `interruptible` put around nothing; Ctrl-C while a layer was written lost it.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import signal

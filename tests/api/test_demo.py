@@ -3,8 +3,6 @@
 Broken once: training straight in the target folder; the earlier demo was gone after a failure.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import shutil

@@ -4,8 +4,6 @@ Broken once: the training image of the index explained in place of the test imag
 the order of the table.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

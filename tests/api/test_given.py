@@ -4,8 +4,6 @@ Broken once: the comparison of fingerprints in `find_test_data` dropped; a model
 judged on the embedded digits.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

@@ -6,8 +6,6 @@ Broken once: `refuse_neurons` made to refuse nothing; class 2 against class 0 wa
 neurons of the first layer. The name looked for after the index; the class "2" became class 2.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

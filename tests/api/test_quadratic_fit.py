@@ -6,8 +6,6 @@ Broken once: data not run through the layers below; the second layer was fitted 
 Broken once: the refusal raised again as it was; no reader offered the closest map.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable

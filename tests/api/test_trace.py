@@ -4,8 +4,6 @@ Broken once: the autoencoders not folded into the units of the layer; densities 
 document were no longer those of the model.
 """
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any

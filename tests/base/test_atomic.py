@@ -3,8 +3,6 @@
 Broken once: the `finally` of `write_files` emptied; temporary files stayed behind.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import resource

@@ -3,8 +3,6 @@
 Broken once: `or tensor.is_meta` dropped from `check_dense_tensor`; the meta tensor came through.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -3,8 +3,6 @@
 Broken once: `exit_code = 3` of `NotQuadraticError` dropped; the table below saw it.
 """
 
-from __future__ import annotations
-
 import inspect
 
 import pytest

@@ -4,8 +4,6 @@ Broken once: the check for regular files left out; reading a pipe waited for eve
 dropped; `None` ended in a TypeError of pathlib.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 Broken once: the variable looked at before the argument; a limit that was passed did not count.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

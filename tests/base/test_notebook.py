@@ -3,8 +3,6 @@
 Broken once: a name put in without `escape`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, is_dataclass
 from enum import Enum
 from types import ModuleType

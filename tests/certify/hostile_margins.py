@@ -4,8 +4,6 @@ The reference bisects the secular equation with 1,000 bits; it shares no formula
 beyond the equation itself.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 Broken once: `limits.high` of the rivals replaced by `limits.low`; false certificates were found.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -4,8 +4,6 @@ Broken once: the direction of b outside the range left out; the gradient was off
 2·hidden < in. The error of A, and that of margins, set to zero; radii above the truth.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from fractions import Fraction
 

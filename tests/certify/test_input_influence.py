@@ -6,8 +6,6 @@ Broken once: the cross term of `change_of` with l_S in place of l_K; the moments
 block of `on_few_axes` halved; the bound was exceeded.
 """
 
-from __future__ import annotations
-
 from fractions import Fraction
 from itertools import product
 

@@ -5,8 +5,6 @@ unused at tolerance 0. Zeros that are underflow read as zeros; three maps that u
 said not to.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 

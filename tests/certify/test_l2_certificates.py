@@ -4,8 +4,6 @@ Broken once: the linear part of the margin left out of `Contrast.gradient`; the 
 flipped just outside and points inside flipped.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

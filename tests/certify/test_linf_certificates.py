@@ -3,8 +3,6 @@
 Broken once: the diagonal of A left out of the curvature; corners inside the radius flipped.
 """
 
-from __future__ import annotations
-
 from itertools import product
 
 import pytest

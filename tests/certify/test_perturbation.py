@@ -7,8 +7,6 @@ Broken once: the gradient taken at 0 instead of at the mean; the mean margin cha
 amount.
 """
 
-from __future__ import annotations
-
 import os
 
 import numpy as np

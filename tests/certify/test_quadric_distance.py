@@ -7,8 +7,6 @@ Broken once: the errors of the values left out of `DualBound.slack`; radii above
 functions within the errors. The step of the hard case taken at every root; distances too large.
 """
 
-from __future__ import annotations
-
 import os
 
 import numpy as np

@@ -7,8 +7,6 @@ Broken once: `room` without the movement, sin θ ≤ ‖Δ‖/gap; the change th
 exceeded.
 """
 
-from __future__ import annotations
-
 import os
 
 import pytest

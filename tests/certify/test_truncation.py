@@ -8,8 +8,6 @@ Broken once: `size` of a remainder without what was not at hand (`self.high` lef
 Broken once: the 4 of the variance made a 2; the comparison with the error's own map failed.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 

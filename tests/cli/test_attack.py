@@ -3,8 +3,6 @@
 Broken once: `if not report.holds` turned round in the command; the exit codes failed.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

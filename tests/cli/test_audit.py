@@ -3,8 +3,6 @@
 Broken once: `raise typer.Exit(FAILED)` left out; a failed condition ended with 0.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -3,8 +3,6 @@
 Broken once: `read_images` reading labels too; swapped files were found only by their lengths.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

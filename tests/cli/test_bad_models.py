@@ -3,8 +3,6 @@
 Broken once: `check_names` ignoring unexpected tensors; the extra tensor came through.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable
@@ -17,16 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import tiny
-from commands import (
-    FILE,
-    NUMERICAL,
-    Cases,
-    Line,
-    Shell,
-    assert_one_line,
-    audit,
-    model_folder,
-)
+from commands import FILE, NUMERICAL, Cases, Line, Shell, assert_one_line, audit, model_folder
 
 
 def no_model(folder: Path) -> Line:

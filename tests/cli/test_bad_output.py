@@ -3,8 +3,6 @@
 Broken once: `refuse_existing` not called by `audit`; the report that was there was written over.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import tempfile

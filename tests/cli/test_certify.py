@@ -3,8 +3,6 @@
 Broken once: the check of `truncate` against the width taken out; the line was another one.
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -15,17 +13,7 @@ import pytest
 import bilens as bl
 import tiny
 from bilens.data.idx import FILES
-from commands import (
-    DATA,
-    FILE,
-    USAGE,
-    Cases,
-    Line,
-    Shell,
-    assert_one_line,
-    model_folder,
-    with_data,
-)
+from commands import DATA, FILE, USAGE, Cases, Line, Shell, assert_one_line, model_folder, with_data
 
 
 def certify(*more: Any, **options: Any) -> Callable[[Path], Line]:

@@ -3,8 +3,6 @@
 Broken once: the message about missing data printed on stdout; `--json` was no JSON any more.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import sys

@@ -3,8 +3,6 @@
 Broken once: `-(-total // LINES)` rounded down; 19 rotations printed 19 lines.
 """
 
-from __future__ import annotations
-
 import io
 import json
 

@@ -3,8 +3,6 @@
 Broken once: `NonFiniteError.exit_code` set to 3; NaN in the weights looked like a bad file.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -3,8 +3,6 @@
 Broken once: `all` of the exit code made `any`; a map that explains too little ended in success.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

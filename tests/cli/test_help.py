@@ -3,8 +3,6 @@
 Broken once: `--null-samples` renamed to `--rotations`; the frozen list failed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -3,8 +3,6 @@
 Broken once: `say_how_it_was_read` left out of `open_model`; nothing was said on stderr.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

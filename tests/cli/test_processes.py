@@ -3,8 +3,6 @@
 Broken once: `import torch` at the head of `cli/console.py`; the help loaded it and took a second.
 """
 
-from __future__ import annotations
-
 import os
 import shlex
 import signal

@@ -3,8 +3,6 @@
 Broken once: `refuse_filled` left out of the action; graphs were written over others.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 Broken once: options that are None handed on to the recipe; the defaults of the corpus were lost.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

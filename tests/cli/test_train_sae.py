@@ -3,8 +3,6 @@
 Broken once: `--corpus` left out of account; an imported model without `corpus.json` was refused.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

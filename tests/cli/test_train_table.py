@@ -3,8 +3,6 @@
 Broken once: the test rows fitted with the others; the target left in its standardised unit.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Broken once: the `* H / W` of `warp` dropped (wrong only for images that are not
 rows of `CorrelatedNoise.smoother` scaled to unit sum; the oracle and the borders failed.
 """
 
-from __future__ import annotations
-
 import math
 
 import pytest

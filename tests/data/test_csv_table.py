@@ -3,8 +3,6 @@
 Broken once: the guard left out of `csv_lines`; a pipe was waited for.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

@@ -12,8 +12,6 @@ Broken once: `only_text_column` returning the first column, and the rows read ou
 `reading`; the tests of two columns and of the broken connection failed.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

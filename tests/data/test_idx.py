@@ -3,8 +3,6 @@
 Broken once: `while len(data) <= expected` -> `<`; trailing bytes after a full chunk went unseen.
 """
 
-from __future__ import annotations
-
 import gzip
 import struct
 import tracemalloc

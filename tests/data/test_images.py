@@ -4,8 +4,6 @@ Broken once: `from_cache` without its `except`, and `data_dir` tried as the firs
 instead of the only one; the tests of a damaged cache and of the broken folder failed.
 """
 
-from __future__ import annotations
-
 import gzip
 import importlib.util
 import os

@@ -5,8 +5,6 @@ entropy, and the outcome of a minimal pair chosen by its negator; the tests of t
 of the entropy and of the pairs failed.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter
@@ -16,14 +14,7 @@ import pytest
 
 from bilens.base.errors import UsageError
 from bilens.data import story_grammar
-from bilens.data.story_grammar import (
-    FEELINGS,
-    NAMES,
-    PLACES,
-    SENTIMENTS,
-    THINGS,
-    StoryGrammar,
-)
+from bilens.data.story_grammar import FEELINGS, NAMES, PLACES, SENTIMENTS, THINGS, StoryGrammar
 from bilens.data.tokenizer_training import train_tokenizer
 
 GRAMMAR = StoryGrammar()

@@ -7,8 +7,6 @@ Rows of inputs from files that hold nothing but numbers; anything else is one se
 Broken once: `allow_pickle=True`; objects came through. Named columns not asked for; all came.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

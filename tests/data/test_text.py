@@ -9,8 +9,6 @@ Broken once: `is_whole` not looked at, and the texts compared before their ends 
 tests of the cut document and of the duplicates failed.
 """
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
 from pathlib import Path

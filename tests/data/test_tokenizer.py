@@ -10,8 +10,6 @@ Broken once: the end of text left out behind the last document of a group, and t
 blocks rounded up; the tests of the stream and of a corpus that is too small failed.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import sys

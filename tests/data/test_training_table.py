@@ -3,8 +3,6 @@
 Broken once: "mean" accepted for a target without a value; the classes in the order of their rows.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -116,21 +114,11 @@ REFUSED: list[tuple[str, dict[str, Any], type[BilensError], str]] = [
     ("x,y\n1,a\n1e200,b\n2,b\n3,a\n", {}, DataError, r"of at most 1e\+100: .* --drop 'x'"),
     ("x;y\n1;a\n", {}, DataError, "has no column 'y'; it has x;y. .* separated by ';'"),
     ("x;y\n1,5;2\n", {}, DataError, "row 0 has 2 cells; .* separated by ';'"),
-    (
-        "x,y\n1,a\n1_0,b\n2,b\n3,a\n",
-        {},
-        DataError,
-        "row 1 has '1_0' in column 'x'; .* digits",
-    ),
+    ("x,y\n1,a\n1_0,b\n2,b\n3,a\n", {}, DataError, "row 1 has '1_0' in column 'x'; .* digits"),
     ("x,y\n1,a\n٣,b\n2,b\n3,a\n", {}, DataError, "row 1 has '٣' in column 'x'; .* digits"),
     ("x,y\n٣,a\n٤,b\n٣,b\n٤,a\n", {}, DataError, "row 0 has '٣' in column 'x'; .* digits"),
     ("x,y\n1,1_0\n2,1\n3,2\n", {}, DataError, "row 0 has '1_0' in column 'y'; .* another target"),
-    (
-        "x,y\n1e-310,a\n0,b\n2e-310,b\n0,a\n",
-        {},
-        DataError,
-        "column 'x' holds numbers of at most",
-    ),
+    ("x,y\n1e-310,a\n0,b\n2e-310,b\n0,a\n", {}, DataError, "column 'x' holds numbers of at most"),
     ("x,y\n1,1e-310\n2,0\n3,2e-310\n", {}, DataError, "column 'y' holds numbers of .* another tar"),
     ("c=d,c,y\n1,d,0\n2,e,1\n3,d,0\n4,e,1\n", {}, DataError, "would have the name 'c=d'"),
     (MANY, {}, DataError, r"column 'c' is text \('t0' in row 0\) with 30 different values"),

@@ -3,8 +3,6 @@
 Broken once: `none` left out of the scores with eigenvectors; the model with biases failed.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

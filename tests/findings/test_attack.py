@@ -4,8 +4,6 @@ Broken once: `shifts` left out in `Judge.effect`; the effects failed. The optima
 0.9 of it in `attack_objective`; `holds` was False. The clamp dropped; the clipped effects failed.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from functools import cache

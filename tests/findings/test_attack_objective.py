@@ -4,8 +4,6 @@ Broken once: `2 *` dropped in `objective_of`; the comparison with images failed.
 the sources taken as equal; the objective of every class failed.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

@@ -4,8 +4,6 @@ Broken once: `centred_directions` in `class_centred` replaced by `raw_directions
 to all classes moved their eigenvalues.
 """
 
-from __future__ import annotations
-
 import copy
 import json
 import math

@@ -5,8 +5,6 @@ distance; weights not rounded in `rounded_copy`; the bound of k + 1 for k; a for
 model not refused.
 """
 
-from __future__ import annotations
-
 import json
 import math
 

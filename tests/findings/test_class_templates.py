@@ -4,8 +4,6 @@ Broken once: eigenvectors not turned upright; the template of a level stroke was
 Rows that leave an image came in again on the other side; a moved template had too much ink.
 """
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -3,8 +3,6 @@
 Broken once: the effective rank taken from the pairs that are shown; it fell with `top`.
 """
 
-from __future__ import annotations
-
 import json
 
 import pytest

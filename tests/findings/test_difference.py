@@ -3,8 +3,6 @@
 Broken once: `map_difference` of (g, f); the candidate triggers had the other sign.
 """
 
-from __future__ import annotations
-
 import copy
 from dataclasses import replace
 from typing import Any

@@ -3,8 +3,6 @@
 Broken once: q_ij taken for 2 q_ij.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -3,8 +3,6 @@
 Broken once: `+ x @ form.linear` dropped from `read_densely`; models with a residual path failed.
 """
 
-from __future__ import annotations
-
 import copy
 from dataclasses import replace
 

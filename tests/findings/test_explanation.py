@@ -3,8 +3,6 @@
 Broken once: `rest` without the subtraction of what is shown; the parts were more than the score.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

@@ -7,8 +7,6 @@ To make the file anew, after a change that is meant to move the numbers:
 Broken once: eigenvalues sorted by rising value; the first list of numbers differed.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

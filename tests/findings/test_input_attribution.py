@@ -4,8 +4,6 @@ Broken once: the baseline left out of `attribute`; the values no longer added up
 The rival of a wrong answer taken to be the runner-up.
 """
 
-from __future__ import annotations
-
 from itertools import combinations
 from math import factorial
 

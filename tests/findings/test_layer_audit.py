@@ -3,8 +3,6 @@
 Broken once: `triu(part.start)` in place of `triu(part.start + 1)`; every unit doubled itself.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

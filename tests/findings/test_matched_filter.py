@@ -3,21 +3,12 @@
 Broken once: `correlate` with the filter not flipped; its naive twin differed at once.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bilens.findings.triggers import (
-    AROUND,
-    MARGIN,
-    WHITE,
-    correlate,
-    local_scale,
-    matched_filter,
-)
+from bilens.findings.triggers import AROUND, MARGIN, WHITE, correlate, local_scale, matched_filter
 from builders import randn
 
 SHAPE = (12, 9)

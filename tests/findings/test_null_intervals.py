@@ -3,8 +3,6 @@
 Broken once: the factors used in the scale that they came in; tiny ones had the rank 0 by chance.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

@@ -4,8 +4,6 @@ Broken once: energies of the dense twin taken along rows of left alone; the mass
 differed. Templates shifted by two pixels; the share that is recognised differed.
 """
 
-from __future__ import annotations
-
 import dataclasses
 
 import pytest

@@ -5,8 +5,6 @@ keys of independent vectors failed. `angle()` of the mask itself in `random_phas
 stayed and the image too, and the test of difference failed.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 

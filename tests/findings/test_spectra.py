@@ -3,8 +3,6 @@
 Broken once: the raw rank taken from `quadratic_map("embedding")`; it was not the dense one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import cache
 

@@ -4,8 +4,6 @@ Broken once: the mean of the columns left out of the standard units; rows that t
 not marked.
 """
 
-from __future__ import annotations
-
 import dataclasses
 
 import pytest

@@ -4,8 +4,6 @@ Broken once: `leads` taken without the source's own gain; the gain of the naive 
 filter replaced by the square alone; a stroke and loose pixels were louder than the patch.
 """
 
-from __future__ import annotations
-
 import dataclasses
 
 import pytest

@@ -3,8 +3,6 @@
 Broken once: the stationary point left out; a hill inside was missed.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -3,8 +3,6 @@
 Broken once: the condition that the token is the same left out; unequal tokens were compared.
 """
 
-from __future__ import annotations
-
 import torch
 
 from bilens.interp.behaviour import positions_of_contrast, positions_of_latent
@@ -26,11 +24,7 @@ def test_positions_of_two_latents_read_the_same_tokens() -> None:
     on, off = positions_of_contrast(first, second, BLOCKS)
     tokens = BLOCKS.flatten()
     assert tokens[on].tolist() == tokens[off].tolist()
-    assert on.tolist() == [
-        2,
-        8,
-        1,
-    ]  # by falling activation; 9, where both are active, left out
+    assert on.tolist() == [2, 8, 1]  # by falling activation; 9, where both are active, left out
     assert off.tolist() == [6, 7, 3]
 
 

@@ -3,8 +3,6 @@
 Broken once: `1 - similarity` -> `1 - similarity.abs()` in `groups`; opposite forms were joined.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 

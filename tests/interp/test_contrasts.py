@@ -4,8 +4,6 @@ Broken once: `- centre[:, :, None] * centre[:, None, :]` left out; the linear pa
 `inverse` and `root` swapped in `WeightedSpace.directions`; readers and patterns were not dual.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

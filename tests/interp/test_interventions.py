@@ -3,8 +3,6 @@
 Broken once: `c` without the centre; with a linear part the difference was not turned around.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

@@ -4,8 +4,6 @@ Broken once: `divmod(place, length)` -> `divmod(place, len(values))`; the peak w
 Broken once: the centring of the effects dropped; what all tokens share ranked the tokens' sizes.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 

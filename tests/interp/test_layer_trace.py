@@ -6,8 +6,6 @@ Broken once: `rows[torch.arange(len(latents)), latents]` with the two swapped; o
 read. `2 * form.matvec(shift)` -> `form.matvec(shift)`; the exact circuit did not agree.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -4,8 +4,6 @@ Broken once: `cumsum` -> `cumprod`; the exact form did not agree. `truth[active]
 the active part; its correlation was that of all inputs.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -4,8 +4,6 @@ Broken once: `torch.minimum(plus, minus)` -> `torch.maximum`; squares and produc
 alike. The additive fit left out of `interaction_share`; a sum of functions had an interaction.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

@@ -4,8 +4,6 @@ Usage: python crash_points.py FOLDER; it prints JSON. The new model has either t
 as the old one, or a residual path that the old one has not.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -3,8 +3,6 @@
 Broken once: the hash of the model not compared; an autoencoder of another seed was used.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Any

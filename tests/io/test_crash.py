@@ -3,8 +3,6 @@
 Broken once: each file renamed as soon as it is staged; more kills fell between the two renames.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -4,8 +4,6 @@ Broken once: the bias of the one logit of two classes not halved; the classes ha
 probabilities. `coefs_` not transposed; no layer was the estimator.
 """
 
-from __future__ import annotations
-
 import warnings
 from typing import Any
 

@@ -4,8 +4,6 @@ Broken once: `except (SafetensorError, OSError)` narrowed to OSError; the format
 came through.
 """
 
-from __future__ import annotations
-
 import json
 import random
 import struct
@@ -86,11 +84,7 @@ HOSTILE: dict[str, tuple[bytes, type[BilensError], str]] = {
         CheckpointError,
         "not a readable",
     ),
-    "duplicate key": (
-        safetensors(DUPLICATE.encode(), bytes(8)),
-        CheckpointError,
-        "not a readable",
-    ),
+    "duplicate key": (safetensors(DUPLICATE.encode(), bytes(8)), CheckpointError, "not a readable"),
     "unknown dtype": (
         official(set_entry("embed.weight", dtype="F7")),
         CheckpointError,

@@ -3,8 +3,6 @@
 Broken once: `exact` returning True; a gated layer called itself exact.
 """
 
-from __future__ import annotations
-
 import gc
 import weakref
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 Broken once: `if missing or unknown` turned into `if missing`; a typo went unseen.
 """
 
-from __future__ import annotations
-
 import copy
 import json
 from collections.abc import Callable

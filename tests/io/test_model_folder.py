@@ -3,8 +3,6 @@
 Broken once: `"gate": layer.gate` turned into None; gated classifiers came back without it.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

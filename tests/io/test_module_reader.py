@@ -6,8 +6,6 @@ Broken once: the two branches of a gate taken the other way round only; a gated 
 Every layer said to read the inputs; a network was none.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -3,8 +3,6 @@
 Broken once: `weights_only=True` turned into False; the payload of the pickles ran.
 """
 
-from __future__ import annotations
-
 import os
 import pickle
 import random

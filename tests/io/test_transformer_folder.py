@@ -3,8 +3,6 @@
 Broken once: `rotary_base` left out of config.json; models with another base came back as others.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 Broken once: FLOAT64 set to 1; another function passed.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -4,8 +4,6 @@ Broken once: `if self.residual:` of `layer_map` never taken; residual models wer
 The constant of `classifier_of_map` written into the right branch.
 """
 
-from __future__ import annotations
-
 import copy
 import re
 

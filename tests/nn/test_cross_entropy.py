@@ -3,8 +3,6 @@
 Broken once: the −1 at the target left out; every gradient was wrong.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch.nn import functional

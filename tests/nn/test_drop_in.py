@@ -3,8 +3,6 @@
 Broken once: `down` always as wide as the input; the swap into torchvision's MLP failed.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor, nn

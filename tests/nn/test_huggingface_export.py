@@ -4,8 +4,6 @@ Broken once: left and right swapped in `BRANCHES`; gated models were others. The
 out of `llama_tensors`; transformers filled it with ones of its own, and the names were incomplete.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 Broken once: the gate applied to `self.right(x)` in place of `self.left(x)`; every gate failed.
 """
 
-from __future__ import annotations
-
 import copy
 
 import pytest

@@ -3,8 +3,6 @@
 Broken once: the residual path of `classifier_layers` left out; residual models were others.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -4,8 +4,6 @@ Broken once: `code_transposed_times` without the order by latent; rows were adde
 groups of `largest` taken as runs of neighbours while their members were looked up by stride.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

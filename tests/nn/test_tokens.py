@@ -3,8 +3,6 @@
 Broken once: `start=` of the cached positions left at 0; greedy texts were others.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -4,8 +4,6 @@ Broken once: `relu` left out for sign "relu"; negative activations came through.
 its rule for equal values; another latent was kept in another batch.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -69,9 +67,7 @@ def test_a_new_one_is_tied_and_has_unit_rows() -> None:
     assert torch.equal(sae.encoder, sae.decoder)
     assert not sae.encoder_bias.any()
     assert not sae.decoder_bias.any()
-    assert {*sae.state_dict()} == {
-        *("encoder", "encoder_bias", "decoder", "decoder_bias", "scale"),
-    }
+    assert {*sae.state_dict()} == {*("encoder", "encoder_bias", "decoder", "decoder_bias", "scale")}
 
 
 def test_folded_is_the_same_function_in_the_units_of_the_layer() -> None:

@@ -4,8 +4,6 @@ Broken once: `is_causal` of the attention always False; a text saw what follows.
 without `real`; padding on the left changed the logits.
 """
 
-from __future__ import annotations
-
 import copy
 import re
 from typing import Any

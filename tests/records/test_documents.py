@@ -4,8 +4,6 @@ Broken once: a cross-check of `Audit.__post_init__` left out; `bool` taken for a
 `kind_of` of another type.
 """
 
-from __future__ import annotations
-
 import copy
 import json
 import math
@@ -248,8 +246,7 @@ def test_json_is_ascii_so_that_no_name_can_break_a_file() -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["\x00", "a\x1b[31mb", "\x7f", "\x9b", "\ud800", "\u202e", "\u2066", "\u2028", "\ufffe"],
+    "text", ["\x00", "a\x1b[31mb", "\x7f", "\x9b", "\ud800", "\u202e", "\u2066", "\u2028", "\ufffe"]
 )
 def test_texts_that_could_do_harm_are_shown_as_a_mark(text: str) -> None:
     shown = displayable({"k": [text, 1, None, True]})["k"]

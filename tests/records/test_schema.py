@@ -3,8 +3,6 @@
 Broken once: comment lines above a field passed over; `Explanation.kind` had no description.
 """
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -4,8 +4,6 @@ Broken once: `check_lengths` left out of `check_attack`; a short curve was drawn
 an objective not escaped (`|safe`); the script of a class was in the page.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

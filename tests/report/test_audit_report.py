@@ -3,8 +3,6 @@
 Damage seen to fail: the file written without `write_file`; NaN let into the JSON text.
 """
 
-from __future__ import annotations
-
 import hashlib
 import html
 import json

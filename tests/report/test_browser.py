@@ -4,8 +4,6 @@ Damage seen to fail: a least width of 50rem for the class index; a style sheet f
 heading level skipped.
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 import re

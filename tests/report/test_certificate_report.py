@@ -4,8 +4,6 @@ Broken once: `up` only rounded; a bound was shown as less than it is. The curve 
 before each step.
 """
 
-from __future__ import annotations
-
 import html
 import json
 import re

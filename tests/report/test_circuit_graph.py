@@ -3,8 +3,6 @@
 Broken once: the linear term left out of `link_shares`; the links no longer summed to the circuit.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

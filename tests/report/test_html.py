@@ -3,8 +3,6 @@
 Damage seen to fail: autoescape off; `<` not escaped in the embedded JSON; a section left out.
 """
 
-from __future__ import annotations
-
 import html
 import itertools
 import json

@@ -3,8 +3,6 @@
 Broken once: `layer.outputs` not looked at.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -3,8 +3,6 @@
 Broken once: `escaped` left out for the names of layers; the hostile name made a link.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

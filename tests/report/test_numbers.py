@@ -3,8 +3,6 @@
 Damage seen to fail: `signed` without the sign of a positive number.
 """
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given, strategies as st
 

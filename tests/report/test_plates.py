@@ -4,8 +4,6 @@ Broken once each: the negative eigenvectors drawn twice; names not escaped; each
 attribution drawn on a scale of its own.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any
 from xml.etree import ElementTree

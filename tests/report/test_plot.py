@@ -4,8 +4,6 @@ Broken once each: texts put in unescaped; the lower end of a spectrum left out; 
 rounded down; a name drawn over another one; a layer without a value drawn as a column.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 from itertools import pairwise

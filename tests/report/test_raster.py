@@ -3,8 +3,6 @@
 Damage seen to fail: rows without their filter byte; red and blue exchanged.
 """
 
-from __future__ import annotations
-
 import base64
 import struct
 import zlib

@@ -3,8 +3,6 @@
 Damage seen to fail: a key taken out of ja.json; a placeholder renamed; a key that nothing uses.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import string
@@ -24,11 +22,7 @@ from bilens.report import catalogue
 from bilens.report.catalogue import LANGUAGES, Catalogue, load_catalogue
 from bilens.report.charts.training import loss_figure
 from bilens.report.plates import attribution_plate, eigenvector_plate
-from bilens.report.reports import (
-    AuditReport,
-    LayerAuditReport,
-    TableReport,
-)
+from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
 from bilens.report.terminal import audit_table, verdict_lines
 from report_documents import make_document, page_of, variants
 
@@ -74,13 +68,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
             return super().__call__(key, **values)
 
     recorder = Recorder("en", CATALOGUES["en"])
-    for module in (
-        "html",
-        "plates",
-        "terminal",
-        "charts.training",
-        "markdown",
-    ):
+    for module in ("html", "plates", "terminal", "charts.training", "markdown"):
         monkeypatch.setattr(f"bilens.report.{module}.load_catalogue", lambda _lang: recorder)
     monkeypatch.setattr("bilens.report.markdown.MOST_LAYERS", 1)
     compared = {**make_document(), "difference": layer_audit_documents.drawn_difference(36)}

@@ -3,8 +3,6 @@
 Damage seen to fail: `--quiet` of the light page made lighter.
 """
 
-from __future__ import annotations
-
 import re
 from importlib.resources import files
 

@@ -3,8 +3,6 @@
 Broken once: the place of a column not compared with their number.
 """
 
-from __future__ import annotations
-
 import copy
 import re
 from pathlib import Path

@@ -3,8 +3,6 @@
 Broken once each: a class name given to rich as markup; largest and smallest exchanged.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -4,8 +4,6 @@ Broken once: `check_circuit` left out of `check_trace`; a matrix with a short ro
 token printed with `|safe`; its script was in the page.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

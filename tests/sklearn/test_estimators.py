@@ -4,8 +4,6 @@ Broken once: predictions taken before the standardisation; `random_state` left o
 the weights of the rows not passed on.
 """
 
-from __future__ import annotations
-
 import importlib
 import pickle
 import sys

@@ -3,8 +3,6 @@
 Broken once: the share of equal time turned upside down; the slower model made more steps.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

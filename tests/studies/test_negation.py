@@ -4,8 +4,6 @@ Broken once: `difference[::2], difference[1::2]` swapped; the flip had the other
 in the verdict on the loss; a circuit that costs too much was kept.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -4,8 +4,6 @@ Broken once: `& ~stop` left out of `negated`; the end of the sentence was behind
 `leaning[..., 0] - leaning[..., 1]` the other way round in `flip`; it had the other sign.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

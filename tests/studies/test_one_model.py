@@ -5,8 +5,6 @@ another. `>> halvings` -> `// (halvings + 1)`; the trainings were not doublings.
 -> `for hook in recipe.hooks[:n]`; both hook points had the rows of the first.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

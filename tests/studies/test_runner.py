@@ -4,8 +4,6 @@ Broken once: the record of a cell written before the cell was done; a failed cel
 measured.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

@@ -3,8 +3,6 @@
 Broken once: the first token of each text kept; the rows were one too many and its own among them.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 

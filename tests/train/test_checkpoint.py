@@ -4,8 +4,6 @@ Broken once: the sums of the epoch left out of `_restore`; the history of a run 
 off in the middle of an epoch differed.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import shutil
 from collections.abc import Callable

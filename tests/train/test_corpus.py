@@ -4,8 +4,6 @@ Broken once: `windows` cutting texts that share no token; the first token of a t
 predicted.
 """
 
-from __future__ import annotations
-
 import math
 
 import pytest

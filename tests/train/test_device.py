@@ -3,8 +3,6 @@
 Broken once: "cpu" answered with the GPU where there is one; the table failed.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -4,8 +4,6 @@ Broken once: `os.fsync` failing was let through in `write_files` (`except OSErro
 disk-full runs ended as if all was well.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import subprocess

@@ -7,8 +7,6 @@ Noise while training: its size and shape, where it acts, and that it is gone aft
 Broken once: `/ (1 - self.dropout)` dropped; the mean of a dropped activation fell by the share.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager

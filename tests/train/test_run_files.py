@@ -3,8 +3,6 @@
 Broken once: `set_aside` moving straight to `.earlier`; a kill between two files lost the others.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

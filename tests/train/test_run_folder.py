@@ -3,8 +3,6 @@
 Broken once: `clear` called before the lock is taken; --overwrite emptied the folder of a live run.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import signal

@@ -3,8 +3,6 @@
 Broken once: the mean of the ablation taken over the texts with their first tokens.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

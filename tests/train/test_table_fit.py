@@ -3,8 +3,6 @@
 Broken once: the root of 2 of mixed products left out; the mean of the kernel not subtracted.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from itertools import pairwise
 

@@ -4,8 +4,6 @@ Broken once: the factor 3 of the chain rule in `tanh_gate` left out; the third d
 another. The tanh form taken for GELU itself; its values were others.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import get_args
 

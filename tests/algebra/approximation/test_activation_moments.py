@@ -4,8 +4,6 @@ Broken once: 32 nodes in place of 256; the tanh form was off. A factor 2 of the 
 left out; it was another.
 """
 
-from __future__ import annotations
-
 import math
 from itertools import pairwise
 from typing import get_args
@@ -21,12 +19,7 @@ from builders import vector
 
 NAMES = get_args(ActivationName)
 KINKED = ("relu", "leaky_relu", "squared_relu")
-HERMITE = (
-    lambda z: z**0,
-    lambda z: z,
-    lambda z: z * z - 1,
-    lambda z: z**3 - 3 * z,
-)
+HERMITE = (lambda z: z**0, lambda z: z, lambda z: z * z - 1, lambda z: z**3 - 3 * z)
 CASES = ((0.0, 1e-3), (-1.3, 0.3), (0.7, 1.0), (3.0, 4.0), (-12.0, 8.0), (5.0, 40.0), (-30.0, 1.0))
 
 

@@ -3,8 +3,6 @@
 Broken once: k·e₃ left out of the bend of a gated layer; every gated fit was another.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from itertools import product

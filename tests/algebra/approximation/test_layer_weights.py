@@ -3,8 +3,6 @@
 Broken once: the gate's bias added to the other branch; the formula of a gated layer failed.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

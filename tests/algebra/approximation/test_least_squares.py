@@ -7,8 +7,6 @@ Broken once: the rows held out fitted to as well; their number was wrong. The ce
 left in the constant; an exact map was not found.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

@@ -5,8 +5,6 @@ Broken once: the second layer fitted under unit covariance; closure lost more th
 Broken once: the factor 2 of the products of matrices left out; no composition was the best one.
 """
 
-from __future__ import annotations
-
 from itertools import product
 
 import numpy as np

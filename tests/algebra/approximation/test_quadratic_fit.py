@@ -3,8 +3,6 @@
 Broken once: `all` of `usable` made `any`; a map that fails on the data was let through.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -9,8 +9,6 @@ the answer was no longer the least-squares one.
 Broken once: the 4 of the cubic term taken for 3; the step was no longer the best one.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given, strategies as st

@@ -5,8 +5,6 @@ Broken once: `* target.norm` dropped; every rebuilt map was off by its norm.
 Broken once: the history of L-BFGS dropped; the fit by gradients took more than was counted.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -8,8 +8,6 @@ it was called unique.
 Broken once: `size - 1` -> `size` on the first dependent subset; ranks were one too large.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import FrozenInstanceError
 

@@ -5,8 +5,6 @@ Broken once: the second term of `normal_product` dropped; the gradient failed.
 Broken once: `down * left_sign * right_sign` -> `down`; the sum changed.
 """
 
-from __future__ import annotations
-
 import torch
 from hypothesis import given, strategies as st
 from torch.testing import assert_close

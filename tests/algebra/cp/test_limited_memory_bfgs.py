@@ -3,8 +3,6 @@
 Broken once: `2 * by_left` -> `by_left` for the symmetric model; its gradient failed.
 """
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

@@ -5,8 +5,6 @@ Broken once: `except` catching BaseException; the interrupt was swallowed.
 Broken once: `descending=True` dropped in `chosen_rows`; the weakest unit was chosen.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -7,8 +7,6 @@ Broken once: `slab_norm` without its symmetric part (`half.square()`); every nor
 Broken once: `-factors.down` -> `factors.down` in the slabs; a perfect fit had error 2.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -10,8 +10,6 @@ Broken once: norms in float32 short by a tenth, with a bound of zero; hidden_at_
 Broken once: `squared + squared_error` without the error; a norm within its rounding was a proof.
 """
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from itertools import product

@@ -4,8 +4,6 @@ Broken once: `* bool(kept)` dropped from `truncate_map`; k = 0 kept the first pa
 Broken once: `proof` left out of `take`; it stayed that of the forms before.
 """
 
-from __future__ import annotations
-
 from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest

@@ -4,8 +4,6 @@ Broken once: `eigenvalues=values * balanced.unit` without its unit; almost every
 Broken once: the orthogonality dropped from `converged`; zeros passed for eigenvectors.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import mpmath

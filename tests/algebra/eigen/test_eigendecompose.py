@@ -4,8 +4,6 @@ Broken once: `except NonFiniteError` of `eigendecompose_all` catching ZeroDivisi
 bad row stopped the sweep.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 import pytest

@@ -3,8 +3,6 @@
 Broken once: the labels of `clusters` taken of the row space alone; the zeros outside were missing.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

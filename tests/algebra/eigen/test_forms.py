@@ -4,8 +4,6 @@ Broken once: `exponent - largest` turned into `exponent`; the weights left their
 Broken once: `usable` left out of the weights; a row of NaN stood among the weights of the others.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given, strategies as st
@@ -58,9 +56,7 @@ def test_neither_the_gauge_nor_the_scale_is_seen(
     """(α left, β right, 10^p s / αβ): the same factors, in a unit 10^p as large."""
     matrix = drawn[0].form(drawn[1]).matrix
     twin = InteractionMatrix(
-        gauge * 1e150 * matrix.left,
-        1e-150 / gauge * matrix.right,
-        matrix.weight * 10.0**power,
+        gauge * 1e150 * matrix.left, 1e-150 / gauge * matrix.right, matrix.weight * 10.0**power
     )
     here, there = balance(matrix), balance(twin)
     torch.testing.assert_close(
@@ -105,8 +101,7 @@ def test_the_weight_of_a_neuron_without_rows_is_nothing(branch: str) -> None:
     assert torch.equal(dead.units[0], gone.units[0])
     assert torch.equal(dead.weights[0], gone.weights[0])
     torch.testing.assert_close(
-        dead.units[0] * dead.dense(0),
-        oracles.dense_weighted(rows["left"], rows["right"], weight),
+        dead.units[0] * dead.dense(0), oracles.dense_weighted(rows["left"], rows["right"], weight)
     )
 
 

@@ -3,8 +3,6 @@
 Broken once: `half` for its symmetric part in `formed`; swapped branches had another spectrum.
 """
 
-from __future__ import annotations
-
 from itertools import count
 
 import mpmath

@@ -3,8 +3,6 @@
 Broken once: the passes of Gram–Schmidt left out; converged pairs came back as copies.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

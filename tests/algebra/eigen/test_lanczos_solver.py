@@ -3,8 +3,6 @@
 Broken once: `products` of the basis before the rotation; the residuals of refined pairs were wrong.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

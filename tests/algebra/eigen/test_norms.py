@@ -3,8 +3,6 @@
 Broken once: the second look left out; the norms of cancelling forms were rounding.
 """
 
-from __future__ import annotations
-
 from fractions import Fraction
 
 import pytest

@@ -3,8 +3,6 @@
 Broken once: `max` for `min` in the choice of the cheapest; the dearest solver ran.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

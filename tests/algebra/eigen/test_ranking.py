@@ -4,8 +4,6 @@ Broken once: `-1.0, 1.0` swapped at the end of `ranked`; the sign convention fai
 Broken once: `mass + mass_error` without the error; a mass within its rounding was called a proof.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given, strategies as st

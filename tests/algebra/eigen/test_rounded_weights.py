@@ -3,8 +3,6 @@
 Broken once: the sizes before summing left out; rounding of a reading that is zero was no noise.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -3,8 +3,6 @@
 Broken once: `found.rounding_bound` without its axis in `compared`; every call with `verify` raised.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

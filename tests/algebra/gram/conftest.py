@@ -1,7 +1,5 @@
 """Blocks of every size, for all that works in blocks."""
 
-from __future__ import annotations
-
 import pytest
 
 from bilens.algebra.gram import inner_products, kernel, squared_norms

@@ -3,8 +3,6 @@
 Broken once: `start` ignored by `blocks`; the covering failed.
 """
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given, strategies as st
 

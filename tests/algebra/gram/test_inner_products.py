@@ -4,8 +4,6 @@ Broken once: the block of the first head with the second transposed; the two hea
 Broken once: the halving of diagonal blocks lost (8 → 4); everything failed.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given, strategies as st

@@ -4,8 +4,6 @@ Broken once: the halving of diagonal blocks lost (4 → 2); every Gram matrix of
 failed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

@@ -3,8 +3,6 @@
 Broken once: the factor 2 of the upper triangle lost; every norm failed.
 """
 
-from __future__ import annotations
-
 from fractions import Fraction
 
 import pytest

@@ -10,8 +10,6 @@ Broken once: `need.blocks(chosen) + need.kept() <= spare` -> `True`; the tight l
 `ARRAYS_ROWS` → 1; many hidden units took more than was counted.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -5,8 +5,6 @@ Broken once: `2 * self.dictionary_exponent` -> `self.dictionary_exponent`; every
 Broken once: `(half + half.T) / 2` -> `half`; the matrix was not symmetric.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

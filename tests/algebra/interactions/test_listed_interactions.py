@@ -6,8 +6,6 @@ left out of the places found; entries of later blocks were others. `/ 2` dropped
 forms; they were not the dense matrices.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -75,9 +73,7 @@ def test_the_same_where_blocks_are_many(monkeypatch: pytest.MonkeyPatch, kept: i
     assert_same(found, f, dictionary, directions, None, 20)
 
 
-def test_forms_from_outputs_and_from_factors_list_the_same(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_forms_from_outputs_and_from_factors_list_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     shared = listed_interactions(F, DICTIONARY, MANY)
     monkeypatch.setattr(module, "MOST_CANCELLING", 0.0)
     single = listed_interactions(F, DICTIONARY, MANY)

@@ -7,8 +7,6 @@ Broken once: `(a - b) / n` -> `(b - a) / n` in the third sum of `merged`; skewne
 Broken once: `values > self.edges[-1]` -> `>=`; a value on the last edge was counted twice.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -3,8 +3,6 @@
 Broken once: `any` in place of `all` in the exactness rule; one precision alone could not fail it.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

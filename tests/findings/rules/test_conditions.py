@@ -3,8 +3,6 @@
 Broken once: `COMPARED["<"]` made `operator.le`; the value at the limit failed.
 """
 
-from __future__ import annotations
-
 import pytest
 
 from bilens.base.errors import UsageError

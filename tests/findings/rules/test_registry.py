@@ -3,8 +3,6 @@
 Broken once: `judge` over a copy of the registry; the new rule was in no verdict.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

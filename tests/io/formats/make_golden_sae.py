@@ -7,8 +7,6 @@ Each folder is what the library saved, and recorded.safetensors: inputs, and the
 reconstructions that the library computed from them.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -3,8 +3,6 @@
 Broken once: the offset of the alignment left out; every tensor was another one.
 """
 
-from __future__ import annotations
-
 import os
 import struct
 import subprocess

@@ -4,8 +4,6 @@ Broken once: `halves` returning the value first; fused families and stacks of ex
 "gelu_new" mapped to "gelu"; T5 failed. The layout of GPT-2 not transposed; it failed.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from contextlib import nullcontext

@@ -4,8 +4,6 @@ Broken once: `with_gain` of the final norm left out; every model with gains was 
 `repeat_interleave` turned into `repeat`; grouped heads read each other's keys.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable
@@ -143,10 +141,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no heads of keys": ({"num_key_value_heads": 0}, "num_key_value_heads must be an integer of"),
     "a width that is a text": ({"hidden_size": "8"}, "d_model must be an integer of at least 1"),
     "no layers": ({"num_hidden_layers": 0}, "n_layer must be an integer of at least 1, got 0"),
-    "another width": (
-        {"hidden_size": 12, "head_dim": 6},
-        r"has shape \(11, 8\); .* \(11, 12\)",
-    ),
+    "another width": ({"hidden_size": 12, "head_dim": 6}, r"has shape \(11, 8\); .* \(11, 12\)"),
     "more layers": ({"num_hidden_layers": 3}, "missing 'model.layers.2.input_layernorm.weight'"),
     "a billion layers": ({"num_hidden_layers": 10**9}, "says 1000000000 layers"),
     "fewer layers": ({"num_hidden_layers": 1}, "unexpected 'model.layers.1.input_layernorm.weig"),

@@ -3,8 +3,6 @@
 Broken once: w2 and w3 swapped in the order of the file; layers were others.
 """
 
-from __future__ import annotations
-
 import struct
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ Broken once: shapes that fit both ways taken as PyTorch has them; square matrice
 Tensors that are in no layer let through by the guess; a file with a norm was read as a network.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

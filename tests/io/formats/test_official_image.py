@@ -4,8 +4,6 @@ Broken once: `right, left = ...chunk(2)`; the logits stay (left and right may be
 the test of the halves saw it.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Callable

@@ -4,8 +4,6 @@ The file is built here by the names and shapes of that repository, and what it c
 from its definition. Broken once: the scale left out of `converted`; the logits were others.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 Broken once: biases left at zero; toy models with biases were others.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

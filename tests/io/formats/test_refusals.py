@@ -3,8 +3,6 @@
 Broken once: "gpt_oss" taken out of REFUSED and MARKS; it was refused without its reason.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from tiny_language_models import BASE
 transformers = pytest.importorskip("transformers")
 ROTARY = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}
 MODELS: dict[str, dict[str, Any]] = {
-    "gpt_oss": {"num_local_experts": 2, "num_experts_per_tok": 1, "head_dim": 4, **ROTARY},
+    "gpt_oss": {"num_local_experts": 2, "num_experts_per_tok": 1, "head_dim": 4, **ROTARY}
 }
 REASONS = {"gpt_oss": r"clamp both branches and compute \(up \+ 1\)"}
 

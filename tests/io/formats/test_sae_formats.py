@@ -7,8 +7,6 @@ Broken once: the decoder read as its transpose, which in the square folder only 
 `rescale_acts_by_decoder_norm` left out of account.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -6,8 +6,6 @@ The result of the check, hooks of the module and the sources of two branches lef
 stayed green, until a test for each was added.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from typing import Any

@@ -8,8 +8,6 @@ The recipe: refused with a sentence where it makes no sense, equal after a trip 
 Broken once: the check of `dropout` from above dropped; a dropout of 1 came through.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math

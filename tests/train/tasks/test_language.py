@@ -12,8 +12,6 @@ The recipe of a language model: what it refuses, and that it survives JSON.
 Broken once: `steps` left out of the checks; zero steps were accepted.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import signal

@@ -13,8 +13,6 @@ The recipe of sparse autoencoders: what it takes, what it refuses, and its JSON 
 Broken once: `warmup >= 1` turned into `> 1`; a run that never falls was accepted.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from functools import cache
@@ -35,14 +33,7 @@ from bilens.train.activations import ActivationBuffer
 from bilens.train.loop import train
 from bilens.train.sae_metrics import measure_sae
 from bilens.train.tasks import sae
-from bilens.train.tasks.sae import (
-    Run,
-    SAELine,
-    SAERecipe,
-    SAETask,
-    auxiliary_loss,
-    remove_parallel,
-)
+from bilens.train.tasks.sae import Run, SAELine, SAERecipe, SAETask, auxiliary_loss, remove_parallel
 
 PLANTED = SAERecipe(
     hooks=("planted",),
