@@ -20,6 +20,7 @@ from bilens.api.audit_table import audit_table, has_columns, in_units_of
 from bilens.api.given import given_model
 from bilens.api.provenance import describe_data, origin_of
 from bilens.base.errors import UsageError
+from bilens.base.progress import Progress, silent
 from bilens.data.images import ImageDataset
 from bilens.findings.audit import audit_classifier
 from bilens.findings.difference import check_pairs
@@ -33,7 +34,7 @@ from bilens.findings.layer_reading import AuditOptions, fit_layer
 from bilens.findings.rules.conditions import Condition, parse_conditions
 from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
-from bilens.findings.subject import LabelledImages, Progress, silent
+from bilens.findings.subject import LabelledImages
 from bilens.io.estimator_reader import from_sklearn
 from bilens.io.load import LoadedModel
 from bilens.records.difference import Difference

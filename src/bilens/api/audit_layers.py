@@ -12,11 +12,12 @@ from torch import nn
 
 from bilens.api.provenance import describe_source, origin_of
 from bilens.base.errors import UsageError
+from bilens.base.progress import Progress
 from bilens.findings.layer_audit import audit_layers
 from bilens.findings.layer_reading import AuditOptions
 from bilens.findings.model_checks import share_right
 from bilens.findings.rules.conditions import Condition, judge_conditions
-from bilens.findings.subject import LabelledImages, Progress
+from bilens.findings.subject import LabelledImages
 from bilens.io.load import LoadedModel
 from bilens.io.module_reader import from_module
 from bilens.nn import BilinearClassifier

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -26,6 +26,7 @@ from bilens.api.layer_reading import (
 )
 from bilens.base.errors import MemoryLimitError
 from bilens.base.memory import MEMORY_LIMIT_VARIABLE, readable
+from bilens.base.progress import Progress, silent
 from bilens.findings.decomposition import summarise_spectra
 from bilens.findings.null_intervals import null_estimate, rank_chances
 from bilens.io.load import LoadedModel
@@ -139,13 +140,6 @@ def prepare(
             )
         peak = max(peak, min(null.peak(num, CHUNK_BYTES), plan.limit_bytes))
     return LayerJob(request, outputs, read, mapped, whole, samples, plan, peak)
-
-
-Progress = Callable[[str, int, int], None]
-
-
-def silent(_stage: str, _done: int, _total: int) -> None:
-    """Report no progress."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,8 @@ from bilens.api.audit import audit_one_layer
 from bilens.api.provenance import this_command, versions
 from bilens.base.atomic import replace_folder, write_error, write_file
 from bilens.base.errors import InterruptedRunError, OutputExistsError
+from bilens.base.progress import Progress, silent
 from bilens.data.images import ImageDataset
-from bilens.findings.subject import Progress, silent
 from bilens.io.load import load
 from bilens.io.model_folder import CONFIG_NAME
 from bilens.report.plates import eigenvector_plate
@@ -40,9 +40,9 @@ def run_demo(
     lang: str = "en",
     overwrite: bool = False,
     null_samples: int = 99,
-    on_epoch: Callable[[EpochMetrics], None] = lambda _metrics: None,
+    on_epoch: Callable[[EpochMetrics], None] = silent,
     progress: Progress = silent,
-    say: Callable[[str], None] = lambda _text: None,
+    say: Callable[[str], None] = silent,
 ) -> AuditReport:
     """Train a classifier, audit it, and leave a folder with the model and its reports.
 

@@ -12,11 +12,12 @@ from bilens.api.layer_reading import LayerOutputs, output_index
 from bilens.api.provenance import origin_of
 from bilens.api.quadratic_fit import offering_a_fit
 from bilens.base.errors import UsageError
+from bilens.base.progress import Progress, silent
 from bilens.data.images import ImageDataset
 from bilens.findings.attack import attack_classifier
 from bilens.findings.attack_objective import EPSILONS, AttackRequest
 from bilens.findings.certificate import SAMPLES, certify_classifier
-from bilens.findings.subject import LabelledImages, Progress, silent
+from bilens.findings.subject import LabelledImages
 from bilens.io.load import LoadedModel
 from bilens.report.reports import AttackReport, CertificateReport
 

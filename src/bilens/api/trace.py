@@ -16,8 +16,8 @@ from bilens.api.trace_latents import LISTED_TOKENS, SHOWN_EIGENVECTORS, latent_f
 from bilens.api.trace_records import token_ends, traced_spectrum
 from bilens.base.checks import check_count
 from bilens.base.errors import UsageError
+from bilens.base.progress import Progress, silent
 from bilens.data.tokenizer import Tokenizer
-from bilens.findings.subject import Progress, silent
 from bilens.interp.latent_readings import eigenvector_tokens, output_tokens
 from bilens.interp.traced_layer import (
     TracedLayer,
@@ -53,7 +53,7 @@ def trace(
     seed: int = 0,
     command: str | None = None,
     progress: Progress = silent,
-    say: Callable[[str], None] = lambda _text: None,
+    say: Callable[[str], None] = silent,
 ) -> TraceReport:
     """Return how the outputs of a bilinear MLP are built from its inputs.
 

@@ -11,6 +11,7 @@ import torch
 
 from bilens.api.provenance import this_command, versions
 from bilens.base.atomic import write_file
+from bilens.base.progress import silent
 from bilens.data.tokenizer import Tokenizer, pack_documents
 from bilens.data.tokenizer_training import train_tokenizer
 from bilens.io.load import load
@@ -72,7 +73,7 @@ def train_language(
     overwrite: bool = False,
     device: Device = "auto",
     on_line: Callable[[LanguageMetrics, int], None] = lambda _line, _lines: None,
-    say: Callable[[str], None] = lambda _text: None,
+    say: Callable[[str], None] = silent,
 ) -> LanguageTraining:
     """Train a language model and leave it in a run folder.
 
@@ -159,7 +160,7 @@ def train_sae(
     overwrite: bool = False,
     device: Device = "auto",
     on_line: Callable[[SAELine, int], None] = lambda _line, _lines: None,
-    say: Callable[[str], None] = lambda _text: None,
+    say: Callable[[str], None] = silent,
 ) -> SAETraining:
     """Train sparse autoencoders on a language model and leave them in a run folder.
 

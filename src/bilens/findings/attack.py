@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import UsageError
+from bilens.base.progress import Progress, silent
 from bilens.findings.attack_objective import AttackRequest, ClassMeans, Objective, products_of
 from bilens.findings.perturbations import (
     EDGE,
@@ -22,7 +23,7 @@ from bilens.findings.perturbations import (
     pixel_space_keys,
     published_keys,
 )
-from bilens.findings.subject import LabelledImages, Progress, drawn, in_float64, silent, summarise
+from bilens.findings.subject import LabelledImages, drawn, in_float64, summarise
 from bilens.nn import BilinearClassifier
 from bilens.records.attack import Attack, Effect, MethodCurve, ObjectiveFinding, PerturbationFinding
 from bilens.records.base import Numbers

@@ -16,6 +16,7 @@ from bilens.algebra.rotation_null import RotationNull, random_frame, rotation_nu
 from bilens.algebra.status import Status
 from bilens.base.checks import check_count
 from bilens.base.errors import UsageError
+from bilens.base.progress import Progress, silent
 from bilens.findings.certificate import ClassForms, ProofOptions, classifier_guarantees
 from bilens.findings.class_templates import class_templates
 from bilens.findings.column_effects import gauge_free
@@ -26,14 +27,7 @@ from bilens.findings.overfitting import Subject, read_overfitting, readings_by_c
 from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
 from bilens.findings.spectra import read_classes
-from bilens.findings.subject import (
-    SEED_LIMIT,
-    LabelledImages,
-    Progress,
-    in_float64,
-    silent,
-    summarise,
-)
+from bilens.findings.subject import SEED_LIMIT, LabelledImages, in_float64, summarise
 from bilens.findings.triggers import read_triggers, trigger_score
 from bilens.nn import BilinearClassifier
 from bilens.records.audit import Audit, Explanation, Overfitting, Triggers, TruncationPoint

@@ -15,6 +15,7 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_count
 from bilens.base.errors import NotQuadraticError, NumericalError, UsageError
 from bilens.base.memory import check_memory
+from bilens.base.progress import Progress, silent
 from bilens.certify.inputs import checked_number
 from bilens.findings.guarantees import (
     Ball,
@@ -25,14 +26,7 @@ from bilens.findings.guarantees import (
     truncation_guarantees,
 )
 from bilens.findings.model_checks import check_exactness
-from bilens.findings.subject import (
-    SEED_LIMIT,
-    LabelledImages,
-    Progress,
-    in_float64,
-    silent,
-    summarise,
-)
+from bilens.findings.subject import SEED_LIMIT, LabelledImages, in_float64, summarise
 from bilens.nn import BilinearClassifier
 from bilens.records.guarantees import Box, Certificate, Guarantees
 from bilens.records.origin import UNKNOWN, Origin

@@ -13,6 +13,7 @@ from bilens.algebra.approximation.quadratic_fit import THRESHOLD
 from bilens.algebra.hosvd import hosvd
 from bilens.base.checks import check_count
 from bilens.base.errors import NonFiniteError, UsageError
+from bilens.base.progress import Progress, silent
 from bilens.findings.difference import check_pairs, compare_layers
 from bilens.findings.hidden_units import read_units
 from bilens.findings.layer_reading import (
@@ -26,7 +27,7 @@ from bilens.findings.layer_reading import (
 )
 from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
-from bilens.findings.subject import SEED_LIMIT, Progress, silent
+from bilens.findings.subject import SEED_LIMIT
 from bilens.nn.layer_view import LayerView
 from bilens.records.difference import BaselineSource, Difference, LayerDifference
 from bilens.records.layer_audit import LayerAudit, LayeredModel, LayerReading

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -16,11 +15,6 @@ from bilens.records.verdict import ModelSummary
 
 DRAWN_DIGITS = 5  # decimals of vectors that are only drawn; they have unit length
 SEED_LIMIT = 2**32  # torch's generator uses no more bits of a seed
-Progress = Callable[[str, int, int], None]
-
-
-def silent(_stage: str, _done: int, _total: int) -> None:
-    """Report no progress."""
 
 
 def drawn(tensor: Tensor) -> tuple[float, ...]:

@@ -10,6 +10,7 @@ from bilens.api.provenance import this_command, versions
 from bilens.base.atomic import write_file, write_files
 from bilens.base.errors import CheckpointError, InterruptedRunError, OutputExistsError, UsageError
 from bilens.base.files import read_json
+from bilens.base.progress import silent
 from bilens.studies.gates import GateStudy
 from bilens.studies.layers import LayerStudy
 from bilens.studies.negation_grammar import NegationStudy
@@ -46,7 +47,7 @@ def run_study(
     options: StudyOptions,
     *,
     on_cell: Callable[[str, int, int], None] = lambda _name, _done, _total: None,
-    say: Say = lambda _text: None,
+    say: Say = silent,
 ) -> Record:
     """Measure what is not measured yet, and write document, figures and page.
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from bilens.base.errors import NumericalError
 from bilens.base.memory import check_memory
+from bilens.base.progress import silent
 from bilens.io.model_folder import CONFIG_NAME, WEIGHTS_NAME
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -103,7 +104,7 @@ class Task(ABC, Generic[Model, LineT]):
 def train(
     run: TrainingRun[Model],
     task: Task[Model, LineT],
-    after_step: Callable[[TrainingRun[Model]], None] = lambda _run: None,
+    after_step: Callable[[TrainingRun[Model]], None] = silent,
 ) -> Iterator[LineT]:
     """Continue a run to its end; yields a line an epoch.
 

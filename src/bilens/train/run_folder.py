@@ -16,6 +16,7 @@ from typing import Any, Generic
 
 from bilens.base.atomic import write_file
 from bilens.base.errors import CheckpointError, InterruptedRunError, NumericalError
+from bilens.base.progress import silent
 from bilens.train.checkpoint import found_checkpoints, load_checkpoint, save_checkpoint
 from bilens.train.loop import Line, LineT, Model, Task, TrainingRun, train
 from bilens.train.run_files import (
@@ -44,8 +45,8 @@ def run_in_folder(
     resume: bool = False,
     overwrite: bool = False,
     provenance: Mapping[str, str] | None = None,
-    on_epoch: Callable[[LineT], None] = lambda _line: None,
-    say: Callable[[str], None] = lambda _text: None,
+    on_epoch: Callable[[LineT], None] = silent,
+    say: Callable[[str], None] = silent,
 ) -> TrainingResult[LineT]:
     """Train, and leave `run.json`, `history.jsonl`, `checkpoints/` and the model in a folder.
 

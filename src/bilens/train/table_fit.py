@@ -13,6 +13,7 @@ from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_finite, check_float_tensor
 from bilens.base.errors import UsageError
+from bilens.base.progress import silent
 from bilens.train.expansion import Expansion, chosen_directions, expand
 from bilens.train.newton import Loss, NewtonStep, PenalisedProblem, Solution, minimise
 from bilens.train.recipe import Recipe, check_fields
@@ -61,10 +62,6 @@ class TableRecipe(Recipe):
             raise UsageError(
                 f"validation_fraction must lie between 0 and 1, got {self.validation_fraction!r}."
             )
-
-
-def silent(_alpha: float, _number: int, _step: NewtonStep) -> None:
-    """Say nothing of an iteration."""
 
 
 @dataclass(frozen=True)

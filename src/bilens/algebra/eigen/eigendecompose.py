@@ -29,12 +29,9 @@ from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_count, check_dense_tensor, check_type
 from bilens.base.errors import NumericalError, ShapeError, TruncationWarning, UsageError
+from bilens.base.progress import silent
 
 Progress = Callable[[int, int], None]
-
-
-def silent(_done: int, _total: int) -> None:
-    """Report nothing."""
 
 
 def eigendecompose(

@@ -14,6 +14,7 @@ from torch import Tensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.atomic import write_files
 from bilens.base.errors import DataError, NumericalError
+from bilens.base.progress import silent
 from bilens.data.training_table import TrainingTable
 from bilens.io.model_folder import save
 from bilens.nn.classifier import classifier_of_map
@@ -35,7 +36,6 @@ from bilens.train.table_fit import (
     held_out_rows,
     in_units,
     scaled_target,
-    silent,
 )
 
 TEST, VALIDATION = 1, 2  # what a split is for; each has a stream of its own
