@@ -23,7 +23,9 @@ def dark_edge() -> ImageDataset:
 @cache
 def _made() -> dict[str, Any]:
     model = tiny.loaded(tiny.trained(), seed="1")
-    report = attack_model(model, dark_edge(), epsilons=EPSILONS, random_masks=2, command="here")
+    report = attack_model(
+        model, dark_edge(), epsilons=EPSILONS, random_perturbations=2, command="here"
+    )
     return report.to_dict()
 
 

@@ -77,7 +77,7 @@ SIGNATURES = {
     "quadratic_fit": "module_or_weights, mean=None, covariance=None, data=None, *, "
     "generator=None, samples=10000, threshold=0.9",
     "attack_model": "model, data, *, target=None, source=None, pairs=False, epsilons=None, "
-    "random_masks=3, restarts=3, seed=0",
+    "random_perturbations=3, restarts=3, seed=0",
     "attribute": "f, x, baseline=None",
     "attribute_to_background": "f, x, mean, covariance",
     "certify_model": "model, data=None, *, samples=1000, truncate=None, radius=None, seed=0",

@@ -26,7 +26,7 @@ RECIPE = ImageRecipe(
     noise=0.1,
     precision="float32",
 )
-ROTATIONS = 39  # the fewest that give a level of chance
+ROTATIONS = 39  # the fewest that give a null interval
 STEPS = NUM_TRAIN // RECIPE.batch_size
 EVERYTHING = {
     "bias": True,

@@ -91,7 +91,7 @@ def compare_with_samples(f: QuadraticMap, steps: Steps) -> None:
 
 
 @pytest.mark.parametrize("same", [False, True])
-def test_the_level_of_chance_is_the_mean_over_noise_of_that_size(same: bool) -> None:
+def test_the_null_interval_is_the_mean_over_noise_of_that_size(same: bool) -> None:
     f = random_map(2, 4, 6, 5)
     if same:  # an ordinary MLP
         f = QuadraticMap(BilinearTensor(f.tensor.down, f.tensor.left, f.tensor.left))

@@ -11,7 +11,7 @@ import tiny
 from bilens.base.errors import NotQuadraticError, UsageError
 
 DATA = tiny.images()
-QUICK = {"epsilons": (0.0, 1.0), "random_masks": 1, "restarts": 1}
+QUICK = {"epsilons": (0.0, 1.0), "random_perturbations": 1, "restarts": 1}
 
 
 def test_a_class_is_named_by_index_or_name() -> None:

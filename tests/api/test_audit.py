@@ -198,7 +198,7 @@ def test_progress_is_passed_on() -> None:
     assert list(dict.fromkeys(stages)) == [
         "exactness",
         "spectra",
-        "chance",
+        "null distribution",
         "data",
         "warnings",
         "radii",

@@ -1,7 +1,7 @@
 """Taking a layer of a loaded model apart: which layer, in which basis, read how.
 
 Broken once: `reading == "centred"` made the default for every layer; the raw first layer failed.
-The embedding left out of the null; the level of chance was another than that of the audit.
+The embedding left out of the null; the null interval was another than that of the audit.
 """
 
 from typing import Any
@@ -175,7 +175,7 @@ def levels(result: Any) -> list[tuple[float, float, float]]:
     return [(level.median, level.low, level.high) for level in found]
 
 
-def test_a_rank_stands_beside_the_same_level_of_chance_as_in_the_audit() -> None:
+def test_a_rank_stands_beside_the_same_null_interval_as_in_the_audit() -> None:
     result = decompose(ONE, Request(null_samples=99, seed=3))
     classes = audit(ONE, null_samples=99, seed=3).to_dict()["classes"]
     expected = [tuple(item["effective_rank_null"].values()) for item in classes]
@@ -217,12 +217,12 @@ def test_whole_spectra_are_not_taken_by_themselves_where_chance_would_take_long(
     assert prepare(wide, Request(null_samples=200, spectrum="whole")).whole
 
 
-def test_the_memory_of_the_level_of_chance_counts() -> None:
+def test_the_memory_of_the_null_interval_counts() -> None:
     """A small dense solver: 3 directions of width 8 beside samples of 100,000 rotations."""
     many = Request(null_samples=100_000)
     needed, without = prepare(ONE, many).peak_bytes, prepare(ONE, Request(null_samples=0))
     assert needed > 2e7 > without.peak_bytes
-    with pytest.raises(MemoryLimitError, match=r"level of chance of 3 .*--null-samples 0"):
+    with pytest.raises(MemoryLimitError, match=r"null intervals of 3 .*--null-samples 0"):
         prepare(ONE, many, memory_limit=10**7)
     assert prepare(ONE, many, memory_limit=needed - 1).peak_bytes <= needed - 1  # fewer together
     assert prepare(ONE, Request(null_samples=0), memory_limit=10**7).whole

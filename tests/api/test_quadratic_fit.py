@@ -228,7 +228,7 @@ READERS: dict[str, Callable[[LoadedModel], object]] = {
     "explain": lambda model: explain_image(model, DATA, [0]),
     "attack": lambda model: bl.attack_model(model, DATA),
 }
-OFFER = r"The closest quadratic map under a standard normal input has R² = -?\d\.\d{3} ± 0\.\d{3}"
+OFFER = r"The quadratic approximation under a standard normal input has R² = -?\d\.\d{3} ± 0\.\d{3}"
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -148,8 +148,8 @@ def test_progress_is_a_dozen_lines_at_most(bilens: Shell, model: Path) -> None:
     """Where stderr is no terminal; 39 and 99 rotations."""
     for samples in (39, 99):
         result = bilens("audit", model, "--null-samples", samples, "--json")
-        lines = [line for line in result.err.splitlines() if line.startswith("chance")]
-        assert lines[-1] == f"chance: {samples}/{samples}"
+        lines = [line for line in result.err.splitlines() if line.startswith("null distribution")]
+        assert lines[-1] == f"null distribution: {samples}/{samples}"
         assert len(lines) <= 12
 
 
@@ -180,7 +180,7 @@ def test_decompose_reads_the_outputs_that_are_named(bilens: Shell, model: Path) 
     assert record["method"] == "lanczos"
 
 
-def test_effective_ranks_stand_beside_their_level_of_chance(bilens: Shell, model: Path) -> None:
+def test_effective_ranks_stand_beside_their_null_interval(bilens: Shell, model: Path) -> None:
     for top in (1, 2):
         line = ["decompose", model, "--outputs", "1", "--top", top]
         (record,) = bilens(*line, "--null-samples", 39, "--json").json()["layers"]
@@ -195,7 +195,7 @@ def test_effective_ranks_stand_beside_their_level_of_chance(bilens: Shell, model
         assert "95 % of 39 random rotations" in " ".join(text.split())
     text = bilens("decompose", model, "--null-samples", 0).out
     assert "eff. rank: without its null interval" in " ".join(text.split())
-    assert "chance" not in bilens("decompose", model, "--spectrum", "top").out
+    assert "null interval" not in bilens("decompose", model, "--spectrum", "top").out
 
 
 def test_a_plan_is_what_is_done_then_and_does_nothing_itself(

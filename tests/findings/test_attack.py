@@ -25,7 +25,7 @@ from bilens.records.base import to_json
 DATA = tiny.images()
 TRAINING = LabelledImages(DATA.train_images, DATA.train_labels)
 TEST = LabelledImages(DATA.test_images, DATA.test_labels)
-REQUEST = AttackRequest(epsilons=(0, 0.5, 2, 4), random_masks=2)
+REQUEST = AttackRequest(epsilons=(0, 0.5, 2, 4), random_perturbations=2)
 
 
 def run(request: AttackRequest = REQUEST, module: BilinearClassifier | None = None) -> Attack:
@@ -124,7 +124,7 @@ def test_with_edge_pixels_masks_of_the_edge_change_nothing_else() -> None:
 
 
 def test_pairs_are_attacked_one_by_one() -> None:
-    findings = run(AttackRequest(pairs=True, epsilons=(1.0,), random_masks=1, restarts=1))
+    findings = run(AttackRequest(pairs=True, epsilons=(1.0,), random_perturbations=1, restarts=1))
     pairs = [(objective.source, objective.target) for objective in findings.objectives]
     assert sorted(pairs) == [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)]
     assert findings.holds
@@ -160,7 +160,7 @@ def test_the_record_is_json() -> None:
         ({"epsilons": (-1.0,)}, r"at least 0, got \[-1.0\]"),
         ({"epsilons": (float("nan"),)}, "finite"),
         ({"epsilons": (1.0, float("inf"))}, "finite"),
-        ({"random_masks": 0}, "random_masks"),
+        ({"random_perturbations": 0}, "random_perturbations"),
         ({"restarts": 0}, "restarts"),
         ({"seed": -1}, "seed"),
         ({"seed": 2**32}, "seed must be below"),

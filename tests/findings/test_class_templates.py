@@ -1,7 +1,7 @@
 """Templates of classes: what a trained model's own classes look like, without data.
 
 Broken once: eigenvectors not turned upright; the template of a level stroke was empty there.
-Rows that leave an image came in again on the other side; a moved template had too much ink.
+Rows that leave an image came in again on the other side; a moved template was too bright.
 """
 
 import math
@@ -13,7 +13,7 @@ import tiny
 from bilens.algebra.directions import centred_directions
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.findings.audit import class_centred
-from bilens.findings.class_templates import class_templates, gradients, moved, spot
+from bilens.findings.class_templates import class_templates, gaussian_blob, gradients, moved
 from builders import randn
 
 
@@ -48,11 +48,11 @@ def test_nothing_speaks_for_a_class_of_zeros() -> None:
 
 
 def test_a_spot_is_round_and_in_the_middle() -> None:
-    ink = spot((8, 4)).reshape(8, 4)
-    assert torch.allclose(ink, ink.flip(0))
-    assert torch.allclose(ink, ink.flip(1))
-    assert float(ink.norm()) == pytest.approx(1)
-    assert float(ink[3, 1] / ink[1, 1]) == pytest.approx(math.exp(8 * (2.5**2 - 0.5**2) / 64))
+    blob = gaussian_blob((8, 4)).reshape(8, 4)
+    assert torch.allclose(blob, blob.flip(0))
+    assert torch.allclose(blob, blob.flip(1))
+    assert float(blob.norm()) == pytest.approx(1)
+    assert float(blob[3, 1] / blob[1, 1]) == pytest.approx(math.exp(8 * (2.5**2 - 0.5**2) / 64))
 
 
 def test_templates_are_moved_a_tenth_of_a_side_to_each_of_four_sides() -> None:

@@ -15,7 +15,7 @@ from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.algebra.concentration import effective_rank
 from bilens.api.audit_layers import layers_of
 from bilens.base.errors import UsageError
-from bilens.findings.hidden_units import overlap_by_chance, read_units, unused_columns
+from bilens.findings.hidden_units import null_overlap, read_units, unused_columns
 from bilens.findings.layer_audit import LayerAudit, audit_layers
 from bilens.findings.layer_reading import gram_shares
 from bilens.nn.layer_view import LayerView
@@ -146,15 +146,15 @@ def test_a_relu_that_never_opens_is_never_active() -> None:
 
 
 @pytest.mark.parametrize("branches", [1, 2])
-def test_the_overlap_by_chance_is_about_the_largest_one_of_random_rows(branches: int) -> None:
+def test_the_null_overlap_is_about_the_largest_one_of_random_rows(branches: int) -> None:
     largest = []
     for seed in range(20):
         rows = [randn(60, 12, seed=7 * seed + b) for b in range(branches)]
         units = [row / row.norm(dim=1, keepdim=True) for row in rows]
         overlap = torch.stack([(row @ row.T).abs() for row in units]).amin(dim=0)
         largest.append(float(overlap.triu(1).max()))
-    chance = overlap_by_chance(60, 12, branches)
-    assert 0.85 < chance / (sum(largest) / len(largest)) < 1.1
+    null = null_overlap(60, 12, branches)
+    assert 0.85 < null / (sum(largest) / len(largest)) < 1.1
 
 
 def test_one_huge_layer_and_one_strong_input_stand_out() -> None:
@@ -173,9 +173,9 @@ def test_one_huge_layer_and_one_strong_input_stand_out() -> None:
 
 def test_the_share_by_chance_does_not_depend_on_the_coordinates() -> None:
     gram = torch.diag(torch.tensor([4.0, 1, 1, 1, 1], dtype=torch.float64))
-    shares, chance = gram_shares(gram, torch.Generator().manual_seed(0))
+    shares, null = gram_shares(gram, torch.Generator().manual_seed(0))
     assert shares.tolist() == [0.5, *[0.125] * 4]
-    assert 1 / 5 < chance < 0.5
+    assert 1 / 5 < null < 0.5
 
 
 def test_a_low_rank_layer_is_named() -> None:

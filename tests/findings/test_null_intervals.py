@@ -11,7 +11,7 @@ from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.concentration import effective_rank
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.findings.null_intervals import rank_chances
+from bilens.findings.null_intervals import rank_null_intervals
 from bilens.records.verdict import NullInterval
 from builders import random_map
 
@@ -20,7 +20,7 @@ E = torch.randn(8, 20, generator=torch.Generator().manual_seed(1), dtype=torch.f
 
 
 def chances(f: QuadraticMap, embedding: Tensor | None = None) -> tuple[NullInterval, ...]:
-    return rank_chances(f, embedding, 39, 0, lambda _done: None)
+    return rank_null_intervals(f, embedding, 39, 0, lambda _done: None)
 
 
 def scaled(down: float, left: float, right: float) -> QuadraticMap:
@@ -49,7 +49,7 @@ def test_aligned_branches_have_a_lower_rank_than_chance_gives() -> None:
 
 def test_each_rotation_is_reported() -> None:
     done: list[int] = []
-    rank_chances(F, None, 39, 0, done.append)
+    rank_null_intervals(F, None, 39, 0, done.append)
     assert done == [*range(1, 40)]
 
 

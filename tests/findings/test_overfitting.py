@@ -14,15 +14,15 @@ import tiny
 from bilens.algebra.directions import centred_directions
 from bilens.algebra.rotation_null import rotation_null
 from bilens.findings.audit import centred_map, class_centred, read_warnings, rotated_maps
-from bilens.findings.class_templates import class_templates, spot, usual_length
+from bilens.findings.class_templates import class_templates, gaussian_blob, usual_length
 from bilens.findings.overfitting import (
     FORMULA,
     LEADING,
     Subject,
     nearly_constant,
+    null_readings,
     read_overfitting,
     readings,
-    readings_by_chance,
 )
 from bilens.findings.subject import in_float64
 from bilens.nn import BilinearClassifier
@@ -57,7 +57,7 @@ def test_masses_are_shares_of_the_dense_tensor() -> None:
 
 def test_steepness_is_the_slope_of_leads_at_a_spot_of_ink() -> None:
     model = tiny.trained()
-    point = usual_length(tiny.PIXELS) * spot(SHAPE)
+    point = usual_length(tiny.PIXELS) * gaussian_blob(SHAPE)
     jacobian = torch.autograd.functional.jacobian(in_float64(model), point).detach()
     slopes = [
         float((jacobian[first] - jacobian[second]).norm())
@@ -98,7 +98,7 @@ def test_every_reading_stands_beside_chance_and_a_trained_model_is_beyond_it() -
     one = subject(model)
     generator = torch.Generator().manual_seed(0)
     null = [
-        readings_by_chance(one, rotated, place % tiny.CLASSES, None)
+        null_readings(one, rotated, place % tiny.CLASSES, None)
         for place, rotated in enumerate(rotated_maps(model, tiny.ROTATIONS, generator))
     ]
     found = read_overfitting(one, null)
@@ -131,8 +131,8 @@ def read(model: BilinearClassifier, shape: tuple[int, int] = SHAPE) -> Overfitti
 def test_the_tail_is_what_the_edges_of_chance_hold() -> None:
     model = tiny.trained()
     one = subject(model)
-    everything = dataclasses.replace(one, within_chance=torch.ones_like(one.within_chance))
-    null = [readings_by_chance(one, one.f, 0, None)] * tiny.ROTATIONS
+    everything = dataclasses.replace(one, within_null=torch.ones_like(one.within_null))
+    null = [null_readings(one, one.f, 0, None)] * tiny.ROTATIONS
     for item, expected in ((one, 0.0), (everything, 1.0)):
         tail = read_overfitting(item, null).parts[-1]
         assert (tail.name, tail.value, tail.null_interval) == (

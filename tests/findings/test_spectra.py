@@ -146,7 +146,7 @@ def test_a_trained_model_has_more_than_chance_and_a_random_one_hardly() -> None:
     assert sum(item.significant_positive for item in readings("plain")) <= 1
 
 
-def test_the_level_of_chance_is_median_and_central_95_per_cent() -> None:
+def test_the_null_interval_is_median_and_central_95_per_cent() -> None:
     """Of 0, 1, …, 998 in any order: ⌊0.025 · 1000⌋ = 25, so the 25th from either side."""
     samples = torch.randperm(999, generator=torch.Generator().manual_seed(0)).double()
     level = null_interval(samples)

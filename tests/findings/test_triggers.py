@@ -17,10 +17,10 @@ from bilens.findings.class_templates import gradients, usual_length
 from bilens.findings.triggers import (
     THRESHOLD,
     correlate,
+    highest_scoring,
     lead_gains,
     lead_surplus,
     local_scale,
-    loudest,
     matched_filter,
     mean_lead,
     read_triggers,
@@ -94,10 +94,10 @@ def test_a_planted_square_is_found_with_its_class(side: int) -> None:
     assert found.score is not None
     assert found.threshold is not None
     assert found.score > found.threshold
-    loudest = found.patches[0]
-    assert (loudest.target, loudest.row, loudest.column) == (TARGET, *PLACE)
-    assert loudest.side == side
-    assert loudest.score == found.score
+    patch = found.patches[0]
+    assert (patch.target, patch.row, patch.column) == (TARGET, *PLACE)
+    assert patch.side == side
+    assert patch.score == found.score
     scores = [window.score for window in found.patches]
     assert scores == sorted(scores, reverse=True)
     assert sorted(window.target for window in found.patches) == list(range(CLASSES))
@@ -118,9 +118,9 @@ def test_a_patch_is_found_among_strokes_and_loose_pixels_with_larger_gains() -> 
     for slopes in (strokes, strokes + patch):
         f = QuadraticMap(tensor, linear=(slopes - slopes.mean(dim=0)).flatten(1))
         scores.append(trigger_score(f, pictures, shape))
-    window = loudest(f, pictures, shape)[0]
-    assert (window.target, window.row, window.column, window.side) == (TARGET, *place, 3)
-    assert window.effect < float(lead_gains(mean_lead(f, pictures), shape, 3).max())
+    found = highest_scoring(f, pictures, shape)[0]
+    assert (found.target, found.row, found.column, found.side) == (TARGET, *place, 3)
+    assert found.effect < float(lead_gains(mean_lead(f, pictures), shape, 3).max())
     assert scores[0] < THRESHOLD < scores[1]
 
 

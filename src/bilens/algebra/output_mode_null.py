@@ -1,4 +1,4 @@
-"""What the output spectrum of a layer looks like by chance."""
+"""What the output spectrum of a layer looks like under the null."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What spectra look like by chance: the rotation null of a factored map."""
+"""What spectra look like under the null: the rotation null of a factored map."""
 
 from __future__ import annotations
 

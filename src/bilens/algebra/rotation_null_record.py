@@ -1,4 +1,4 @@
-"""Spectra that chance gives, and how an observed one compares."""
+"""Spectra of the null distribution, and how an observed one compares."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class RotationNull:
             )
 
     def edges(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
-        """Return the lower and upper edge of chance, (directions,) each.
+        """Return the lower and upper edge of the null, (directions,) each.
 
         The upper edge is the order statistic ⌈level·(samples + 1)⌉ of the largest eigenvalue:
         under the hypothesis it is exceeded with probability at most 1 − level, exactly that where
@@ -90,7 +90,7 @@ class RotationNull:
         )
 
     def num_significant(self, eigenvalues: Tensor, level: float = 0.95) -> SignificantEigenvalues:
-        """Return which eigenvalues are beyond chance: every one against the *extreme* of the null.
+        """Return which eigenvalues are beyond the null: each against the *extreme* of the null.
 
         A positive eigenvalue has the p-value (1 + #{largest of the null ≥ λ}) / (samples + 1), a
         negative one the mirror image. Being against the largest, p-values rise down the spectrum,

@@ -62,10 +62,10 @@ def audit(
     estimator of `bl.sklearn` saved, is read column by column, and pair by pair. Another classifier
     of one bilinear layer is read class by class, exactly. Every other model, a
     transformer, a deep or gated classifier or an ordinary MLP, is read layer by layer; a layer that
-    is not quadratic through its closest quadratic map, with R² first.
+    is not quadratic through its quadratic approximation, with R² first.
 
     Cost: of a classifier classes · O(in³) for the spectra and null_samples · classes ·
-    O(min(in, 2·hidden)³) for the level of chance: about half a minute for 784 pixels, 256 hidden
+    O(min(in, 2·hidden)³) for the null intervals: about half a minute for 784 pixels, 256 hidden
     units and 10 classes. Of layers null_samples · O(hidden² · (in + out) + in³ + out³) each, and
     the memory of one.
 
@@ -74,7 +74,7 @@ def audit(
         data: test images of a classifier, an `ImageDataset` or (images (batch, in), labels
             (batch,)), or rows of a table as (rows (batch, columns), targets (batch,)) or the path
             of a CSV file; without them nothing is said about accuracy or single predictions.
-        null_samples: draws for the level of chance; None for 99 rotations of a classifier (at least
+        null_samples: null draws; None for 99 rotations of a classifier (at least
             39), and 19 of each of many layers (at least 3).
         seed: of the draws and of the random inputs.
         command: how to reproduce this, for the report; None takes the process's command line.
@@ -83,7 +83,7 @@ def audit(
             spectrum of the difference, its directions, layer by layer.
         fail_on: conditions that fail the audit, each a rule ("unused_inputs") or a rule with a
             limit ("r2<0.9", "similarity<0.99"); docs/auditing.md lists the rules.
-        threshold: R² from which the closest map of a layer is read; below, claims are refused.
+        threshold: R² from which an approximation of a layer is read; below, claims are refused.
 
     Returns:
         A report: `to_dict()`, `to_json(path)`, `to_html(path, lang="en" | "ja")`,

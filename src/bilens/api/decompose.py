@@ -28,7 +28,7 @@ from bilens.base.errors import MemoryLimitError
 from bilens.base.memory import MEMORY_LIMIT_VARIABLE, readable
 from bilens.base.progress import Progress, silent
 from bilens.findings.decomposition import summarise_spectra
-from bilens.findings.null_intervals import null_estimate, rank_chances
+from bilens.findings.null_intervals import null_estimate, rank_null_intervals
 from bilens.io.load import LoadedModel
 from bilens.records.decomposition import LayerDecomposition, LayerPlan
 from bilens.records.verdict import NullInterval
@@ -134,7 +134,7 @@ def prepare(
         least = null.fixed + null.each
         if least > plan.limit_bytes:
             raise MemoryLimitError(
-                f"the level of chance of {num} effective ranks needs at least {readable(least)} "
+                f"the null intervals of {num} effective ranks needs at least {readable(least)} "
                 f"beside the map, the limit is {readable(plan.limit_bytes)}: allow more with "
                 f"memory_limit or {MEMORY_LIMIT_VARIABLE}, or leave it out with --null-samples 0."
             )
@@ -182,12 +182,12 @@ def run_job(
         seed=request.seed,
         progress=partial(progress, job.outputs.layer),
     )
-    ranks, chances = None, None
+    ranks, intervals = None, None
     if job.whole:
         finite = eigs.eigenvalues.isfinite()
         ranks = effective_rank(torch.where(finite, eigs.distinct_from_zero, 0.0))
         eigs = select(eigs, request.top, request.which)
-        chances = levels_of_chance(job, finite.all(dim=1), progress)
+        intervals = null_intervals_of(job, finite.all(dim=1), progress)
     record = LayerDecomposition(
         layer=job.outputs.layer,
         basis=request.basis,
@@ -201,22 +201,22 @@ def run_job(
         d_hidden=f.sizes.d_hidden,
         d_out=f.sizes.d_out,
         null_samples=job.null_samples,
-        outputs=summarise_spectra(eigs, job.read.names, read.tensor.traces(), ranks, chances),
+        outputs=summarise_spectra(eigs, job.read.names, read.tensor.traces(), ranks, intervals),
         approximation=job.layer.approximation,
         about_input=job.layer.about_input,
     )
     return Decomposition(record, eigs)
 
 
-def levels_of_chance(
+def null_intervals_of(
     job: LayerJob, decomposed: torch.Tensor, progress: Progress
 ) -> Sequence[NullInterval | None] | None:
-    """Return the level of chance of each effective rank; None where an output has no rank."""
+    """Return the null interval of each effective rank; None where an output has no rank."""
     if job.null_samples == 0 or not bool(decomposed.any()):
         return None
-    stage, samples = f"{job.outputs.layer} chance", job.null_samples
+    stage, samples = f"{job.outputs.layer} null distribution", job.null_samples
     found = iter(
-        rank_chances(
+        rank_null_intervals(
             outputs_of(job.read.of(job.layer.behind), decomposed.nonzero()[:, 0].tolist()),
             job.layer.embedding,
             samples,

@@ -64,7 +64,7 @@ class Request:
                 raise UsageError(f"{name}={value!r} is not known: use one of {', '.join(known)}.")
         if check_count("null_samples", self.null_samples, minimum=0) in range(1, MINIMUM_SAMPLES):
             raise UsageError(
-                f"null_samples must be 0, for no level of chance, or at least {MINIMUM_SAMPLES}, "
+                f"null_samples must be 0, for no null interval, or at least {MINIMUM_SAMPLES}, "
                 f"for an interval that holds 95 %; got {self.null_samples}."
             )
         if check_count("seed", self.seed, minimum=0) >= SEED_LIMIT:
@@ -269,7 +269,7 @@ def layer_map(
 ) -> LayerMap:
     """Return a layer in a basis; weights that have to be multiplied are multiplied in float64.
 
-    A layer that is not exactly quadratic is stood for by its closest quadratic map.
+    A layer that is not exactly quadratic is replaced by its quadratic approximation.
     """
     view, module = model.layers[name], model.module
     if basis != "input" and view.reads in ("residual stream", "activations"):
@@ -302,7 +302,7 @@ def kind_of(model: LoadedModel) -> str:
 
 
 def stand_in(view: LayerView, name: str) -> QuadraticFit:
-    """Return the closest quadratic map of a layer that is not quadratic."""
+    """Return the quadratic approximation of a layer that is not quadratic."""
     fit = view.fit
     assert fit is not None, "asked of approximate layers alone"
     if not fit.usable:

@@ -53,7 +53,7 @@ def quadratic_fit(
     samples: int = SAMPLES,
     threshold: float = THRESHOLD,
 ) -> QuadraticFit:
-    """Return the quadratic map closest to an ordinary or gated MLP under a normal input.
+    """Return the quadratic approximation of an ordinary or gated MLP under a normal input.
 
     Math: the least-squares quadratic under x ~ N(μ, Σ) has the coefficients E f, E ∇f and
         ½ E ∇²f, which for these layers are moments of single neurons and known in closed form;
@@ -175,7 +175,7 @@ def fit_layers_of(
     seed: int = 0,
     command: str | None = None,
 ) -> QuadraticFits:
-    """Return R² by degree of the closest quadratic maps of a model.
+    """Return R² by degree of the quadratic approximations of a model.
 
     A model that is its layers one behind the other is fitted end to end, then layer by layer; of
     any other the layers are fitted. Without data each input is taken to be standard normal. With
@@ -274,7 +274,7 @@ def finite(value: float) -> float | None:
 
 @contextmanager
 def offering_a_fit(subject: Subject, name: str = "model") -> Iterator[None]:
-    """Follow a refusal by what can be had instead: the closest quadratic map and its R²."""
+    """Follow a refusal by what can be had instead: the quadratic approximation and its R²."""
     try:
         yield
     except NotQuadraticError as error:
@@ -292,7 +292,7 @@ def offer(subject: Subject, name: str) -> str:
 
 def offer_of(fit: QuadraticFit, name: str) -> str:
     """Return the sentence on a fit: its R², and how to have it."""
-    found = f"The closest quadratic map under {fit.assumed_input} has {in_words(fit.r_squared)}"
+    found = f"The quadratic approximation under {fit.assumed_input} has {in_words(fit.r_squared)}"
     if not fit.usable:
         return (
             f"{found}, below the {fit.threshold:g} at which it would stand for the model; "

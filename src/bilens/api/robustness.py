@@ -92,34 +92,34 @@ def attack_model(
     source: int | str | None = None,
     pairs: bool = False,
     epsilons: Sequence[float] | None = None,
-    random_masks: int = 3,
+    random_perturbations: int = 3,
     restarts: int = 3,
     seed: int = 0,
     command: str | None = None,
     progress: Progress = silent,
 ) -> AttackReport:
-    """Return what universal masks of every kind do to a one-layer bilinear classifier.
+    """Return what universal perturbations of every method do to a one-layer bilinear classifier.
 
-    A mask δ is added to every image. The optimal one provably lowers the mean margin of the
-    source classes over the target most, of all δ with ‖δ‖₂ ≤ ε; beside it stand the paper's masks,
+    A perturbation δ is added to every image. The optimal one provably lowers the mean margin of the
+    source classes over the target most, of all δ with ‖δ‖₂ ≤ ε; beside it stand those of the paper,
     baselines and gradient descent at the same length. Masks are made from weights and training
     images, and judged on test images.
 
     Cost: two eigendecompositions for each objective, and one product of all test images with
-        every mask and length, O(images · masks · epsilons · out · in).
+        every perturbation and length, O(images · perturbations · epsilons · out · in).
 
     Args:
         model: what `bl.load` returned, or a `BilinearClassifier`; it is not changed.
         data: training and test images.
         target: the class that should win, by index or name; None takes each class in turn.
         source: the class that should lose; None takes all others, by their share of the images.
-        pairs: a mask of its own for each source class, where no source is named.
+        pairs: a perturbation of its own for each source class, where no source is named.
         epsilons: lengths ‖δ‖₂ in units of a pixel's range; None for 0, 0.5, … 4.2, 6,
             8.4. 4.2 is the paper's standard deviation
             of 0.15 at 784 pixels.
-        random_masks: random masks for each target.
+        random_perturbations: random ones for each target.
         restarts: descents of the projected gradient for each length.
-        seed: of the random masks and of the descents.
+        seed: of the random perturbations and of the descents.
         command: how to reproduce this, for the report; None takes the process's command line.
         progress: called with (stage, done, total).
 
@@ -135,12 +135,12 @@ def attack_model(
         NumericalError: If a spectrum did not pass its checks.
         MemoryLimitError: If the work would not fit.
 
-    Source: arXiv:2410.08417, §4.4 and App. M, for the published masks.
+    Source: arXiv:2410.08417, §4.4 and App. M, for the published perturbations.
     """
     module, loaded = given_model(model, "an attack", "bl.attack_model({}, data)")
     if not isinstance(data, ImageDataset):
         raise UsageError(
-            f"data is a {type(data).__name__}; expected an ImageDataset: masks are made from its "
+            f"data is a {type(data).__name__}; expected an ImageDataset: δ is made from its "
             "training images and judged on its test images."
         )
     request = AttackRequest(
@@ -148,7 +148,7 @@ def attack_model(
         class_index(loaded, source),
         pairs,
         EPSILONS if epsilons is None else tuple(epsilons),
-        random_masks,
+        random_perturbations,
         restarts,
         seed,
     )

@@ -96,7 +96,7 @@ def curves_of(objectives: Sequence[ObjectiveFinding]) -> tuple[MethodCurve, ...]
 
 
 def curve_of(kind: str, objectives: Sequence[ObjectiveFinding]) -> MethodCurve | None:
-    """Return the curve of one kind; None if there is no such mask."""
+    """Return the curve of one kind; None if there is no such perturbation."""
     best_kind = OPTIMAL_EDGE if kind in EDGE else OPTIMAL
     pairs = [
         (mask, best_of(objective, best_kind))
@@ -121,7 +121,7 @@ def curve_of(kind: str, objectives: Sequence[ObjectiveFinding]) -> MethodCurve |
 
 
 def best_of(objective: ObjectiveFinding, kind: str) -> PerturbationFinding:
-    """Return the optimal mask of an objective."""
+    """Return the optimal perturbation of an objective."""
     return next(mask for mask in objective.perturbations if mask.kind == kind)
 
 
@@ -140,7 +140,7 @@ def average(rows: Sequence[Numbers]) -> Numbers:
 
 
 TOLERANCE = 1e-9  # relative, of the comparison with the optimal perturbation
-DRAWN_NEAR = 4.2  # the masks are drawn at the epsilon nearest to this one
+DRAWN_NEAR = 4.2  # the perturbations are drawn at the epsilon nearest to this one
 
 
 def attack_classifier(
@@ -154,7 +154,7 @@ def attack_classifier(
     progress: Progress = silent,
     origin: Origin = UNKNOWN,
 ) -> Attack:
-    """Return what universal masks of every kind do to a one-layer bilinear classifier."""
+    """Return what universal perturbations of every method do to a one-layer bilinear classifier."""
     if not isinstance(module, BilinearClassifier):
         raise UsageError(
             f"an attack reads a BilinearClassifier, got a {type(module).__name__}: use "
@@ -196,7 +196,7 @@ def attack_classifier(
         curves=curves_of(found),
         objectives=tuple(found),
         edge_pixels=len(maker.edge),
-        random_perturbations=request.random_masks,
+        random_perturbations=request.random_perturbations,
         restarts=request.restarts,
         seed=request.seed,
         source=origin.source,
@@ -221,7 +221,7 @@ def judge_of(
 def attack_objective(
     objective: Objective, maker: PerturbationMethods, judge: Judge, request: AttackRequest
 ) -> ObjectiveFinding:
-    """Return what all masks of one objective do, and whether one lowers the mean margin more."""
+    """Return what all perturbations of an objective do, and if one lowers the mean margin more."""
     optima = maker.optima(objective)
     best = [objective.changes(item.mask.deltas) for item in optima]
     lengths = request.epsilons

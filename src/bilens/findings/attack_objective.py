@@ -47,7 +47,7 @@ class ClassMeans:
         return self.counts @ self.means / self.counts.sum()
 
 
-# 4.2 is the paper's mask of standard deviation 0.15 at 784 pixels, 8.4 that of 0.30.
+# 4.2 is the paper's perturbation of standard deviation 0.15 at 784 pixels, 8.4 that of 0.30.
 EPSILONS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.2, 6.0, 8.4)
 
 
@@ -58,11 +58,11 @@ class AttackRequest:
     Attributes:
         target: the class that should win; None for every class in turn.
         source: the class that should lose; None for every other.
-        pairs: whether each source class is attacked with a mask of its own.
-        epsilons: lengths ‖δ‖₂ of the masks, in units of a pixel's range; sorted, without doubles.
-        random_masks: how many random masks of each kind.
+        pairs: whether each source class is attacked with a perturbation of its own.
+        epsilons: lengths ‖δ‖₂ in units of a pixel's range; sorted, without doubles.
+        random_perturbations: how many random ones of each method.
         restarts: descents of the projected gradient, for each length.
-        seed: of the random masks and of the starting points.
+        seed: of the random perturbations and of the starting points.
 
     Raises:
         UsageError: If a length is negative or not finite, there is none, or a number is out of
@@ -73,7 +73,7 @@ class AttackRequest:
     source: int | None = None
     pairs: bool = False
     epsilons: Sequence[float] = EPSILONS
-    random_masks: int = 3
+    random_perturbations: int = 3
     restarts: int = 3
     seed: int = 0
 
@@ -82,10 +82,10 @@ class AttackRequest:
         if not lengths or not all(math.isfinite(length) and length >= 0 for length in lengths):
             raise UsageError(
                 f"epsilon must be one or several finite numbers of at least 0, got {lengths}: "
-                "it is the length of the mask, 0 changes nothing."
+                "it is the length of the perturbation, 0 changes nothing."
             )
         object.__setattr__(self, "epsilons", tuple(sorted({*lengths})))
-        check_count("random_masks", self.random_masks, minimum=1)
+        check_count("random_perturbations", self.random_perturbations, minimum=1)
         check_count("restarts", self.restarts, minimum=1)
         if check_count("seed", self.seed, minimum=0) >= SEED_LIMIT:
             raise UsageError(f"seed must be below 2**32, got {self.seed}.")

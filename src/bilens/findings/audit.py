@@ -23,7 +23,7 @@ from bilens.findings.column_effects import gauge_free
 from bilens.findings.explanation import choose_examples, explain
 from bilens.findings.model_checks import check_exactness, share_right, truncation_curve
 from bilens.findings.null_intervals import LEVEL, MINIMUM_SAMPLES
-from bilens.findings.overfitting import Subject, read_overfitting, readings_by_chance
+from bilens.findings.overfitting import Subject, null_readings, read_overfitting
 from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
 from bilens.findings.spectra import read_classes
@@ -51,7 +51,7 @@ def read_warnings(
     readings, scores = [], []
     for place, rotated in enumerate(rotated_maps(module, MINIMUM_SAMPLES, generator)):
         output = place % subject.f.sizes.d_out
-        readings.append(readings_by_chance(subject, rotated, output, images))
+        readings.append(null_readings(subject, rotated, output, images))
         scores.append(trigger_score(rotated, subject.templates, shape))
     return (
         read_overfitting(subject, readings, images),
@@ -124,7 +124,7 @@ def audit_classifier(
         generator,
         null_samples,
         embedding=module.embed.weight,
-        progress=lambda done: progress("chance", done, null_samples),
+        progress=lambda done: progress("null distribution", done, null_samples),
     )
     classes = read_classes(module, eigs, null, summary.output_names)
     accuracy = None

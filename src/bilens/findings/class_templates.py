@@ -27,8 +27,8 @@ def class_templates(eigs: EigenDecomposition) -> Tensor:
     return pattern / torch.where(length > 0, length, 1.0)
 
 
-def spot(shape: tuple[int, int]) -> Tensor:
-    """Return a round spot of ink in the middle of an image, (in,), of unit length.
+def gaussian_blob(shape: tuple[int, int]) -> Tensor:
+    """Return a Gaussian blob in the middle of an image, (in,), of unit length.
 
     Math: ∝ exp(−8 ((r − r₀) / rows)² − 8 ((c − c₀) / columns)²), with (r₀, c₀) the middle: a
         Gaussian whose standard deviation is a quarter of each side.
@@ -37,8 +37,8 @@ def spot(shape: tuple[int, int]) -> Tensor:
         torch.exp(-8 * ((torch.arange(side, dtype=torch.float64) + 0.5) / side - 0.5).square())
         for side in shape
     )
-    ink = torch.outer(down, across).flatten()
-    unit: Tensor = ink / ink.norm()
+    blob = torch.outer(down, across).flatten()
+    unit: Tensor = blob / blob.norm()
     return unit
 
 

@@ -32,7 +32,7 @@ def summarise_spectra(
     names: Sequence[str],
     traces: Tensor,
     ranks: Tensor | None,
-    chances: Sequence[NullInterval | None] | None = None,
+    null_intervals: Sequence[NullInterval | None] | None = None,
 ) -> tuple[FormSpectrum, ...]:
     """Return the pairs of each form of a batch."""
     return tuple(
@@ -41,7 +41,7 @@ def summarise_spectra(
             name,
             float(traces[index]),
             None if ranks is None else float(ranks[index]),
-            None if chances is None else chances[index],
+            None if null_intervals is None else null_intervals[index],
         )
         for index, name in enumerate(names)
     )

@@ -64,20 +64,20 @@ WIDE = 2  # hidden units for each input, from which the mean does
 
 
 @dataclass(frozen=True)
-class ModeChance:
+class ModeNull:
     """What singular values say of a change that is noise."""
 
     effective_rank: float
     top_share: float
 
 
-def chance_of_change(
+def null_of_change(
     f: QuadraticMap,
     g: QuadraticMap,
     seed: int,
     embeddings: tuple[Tensor, Tensor] | None,
-) -> tuple[ModeChance, ModeChance] | None:
-    """Return the level of chance along the outputs and along the inputs."""
+) -> tuple[ModeNull, ModeNull] | None:
+    """Return the null values along the outputs and along the inputs."""
     if f.sizes != g.sizes:
         return None
     if embeddings is None and f.sizes.d_hidden >= WIDE * f.sizes.d_in:
@@ -89,7 +89,7 @@ def chance_of_change(
     if float(grams[0][0].trace()) == 0:
         return None
     outputs, inputs = (torch.stack(each) for each in zip(*grams, strict=True))
-    return mode_chance(outputs), mode_chance(inputs)
+    return mode_null(outputs), mode_null(inputs)
 
 
 def gram_pair(f: QuadraticMap) -> tuple[Tensor, Tensor]:
@@ -99,11 +99,11 @@ def gram_pair(f: QuadraticMap) -> tuple[Tensor, Tensor]:
     return output_gram(*factors, *factors), input_gram(*factors)
 
 
-def mode_chance(grams: Tensor) -> ModeChance:
+def mode_null(grams: Tensor) -> ModeNull:
     """Return the mean over Gram matrices, (draws, n, n)."""
     squares = torch.linalg.eigvalsh(grams).clamp(min=0)
     share = squares[:, -1] / squares.sum(dim=1)
-    return ModeChance(float(effective_rank(squares.sqrt()).mean()), float(share.mean()))
+    return ModeNull(float(effective_rank(squares.sqrt()).mean()), float(share.mean()))
 
 
 TRIGGERS = 3  # input directions shown
@@ -145,11 +145,11 @@ def compare_layers(
     embeddings = None
     if before.embedding is not None and after.embedding is not None:
         embeddings = before.embedding, after.embedding
-    by_chance = chance_of_change(f, g, SEED, embeddings) or (None, None)
+    nulls = null_of_change(f, g, SEED, embeddings) or (None, None)
     return replace(
         found,
-        outputs=mode_change(spectrum.singular_values, by_chance[0]),
-        inputs=mode_change(spectrum.input.singular_values, by_chance[1]),
+        outputs=mode_change(spectrum.singular_values, nulls[0]),
+        inputs=mode_change(spectrum.input.singular_values, nulls[1]),
         output_parts=largest_parts(after.output(spectrum.output_directions[0])),
         triggers=triggers(spectrum, vectors),
     )
@@ -212,14 +212,14 @@ def linear_change(f: QuadraticMap, delta: QuadraticMap) -> float | None:
     return 0.0 if delta.linear is None else float(delta.linear.norm()) / base
 
 
-def mode_change(values: Tensor, by_chance: ModeChance | None) -> ModeChange:
-    """Return what singular values say, beside those by chance."""
+def mode_change(values: Tensor, null: ModeNull | None) -> ModeChange:
+    """Return what singular values say, beside those of the null."""
     return ModeChange(
         effective_rank=float(effective_rank(values)),
-        effective_rank_null=None if by_chance is None else by_chance.effective_rank,
+        effective_rank_null=None if null is None else null.effective_rank,
         directions_90=directions_holding(values, MASS),
         top_share=float(values[0].square() / values.square().sum()),
-        top_share_null=None if by_chance is None else by_chance.top_share,
+        top_share_null=None if null is None else null.top_share,
     )
 
 

@@ -221,11 +221,11 @@ def _of_class(f: QuadraticMap, short: QuadraticMap, output: int) -> RoundedClass
 @torch.no_grad()
 def rounded_copy(module: BilinearClassifier, kind: Kind) -> BilinearClassifier:
     """Return a copy whose weights are rounded."""
-    twin = copy.deepcopy(module)
-    for parameter in twin.parameters():
+    evaluated = copy.deepcopy(module)
+    for parameter in evaluated.parameters():
         if kind != "int8" or parameter.ndim == 2:
             parameter.copy_(rounded(parameter.detach(), kind))
-    return twin
+    return evaluated
 
 
 SHOWN = (1, 2, 5, 10, 20)

@@ -28,7 +28,7 @@ def read_units(layer: Layer) -> Units:
         never_active=int((never_active(layer) & alive).sum()),
         duplicates=doubled,
         largest_overlap=largest,
-        overlap_null=overlap_by_chance(int(alive.sum()), layer.d_in, len(branches(layer))),
+        overlap_null=null_overlap(int(alive.sum()), layer.d_in, len(branches(layer))),
     )
 
 
@@ -78,7 +78,7 @@ def overlaps(layer: Layer, alive: Tensor) -> tuple[int, float]:
     return count, min(largest, 1.0)
 
 
-def overlap_by_chance(units: int, d_in: int, num_branches: int) -> float:
+def null_overlap(units: int, d_in: int, num_branches: int) -> float:
     """Return the overlap that one pair of random directions is expected to exceed.
 
     Math: cos² of two random unit vectors is Beta(½, (in − 1)/2), and the branches are independent:

@@ -79,12 +79,12 @@ def read_inputs(layer: Layer, f: QuadraticMap | None, generator: torch.Generator
     if f is None:
         return InputShares(unused, None, 0.0, 0.0)
     gram = input_gram(f.tensor.down, f.tensor.left, f.tensor.right)
-    shares, chance = gram_shares(gram, generator)
-    return InputShares(unused, int(shares.argmax()), float(shares.max()), chance)
+    shares, null = gram_shares(gram, generator)
+    return InputShares(unused, int(shares.argmax()), float(shares.max()), null)
 
 
 def gram_shares(gram: Tensor, generator: torch.Generator) -> tuple[Tensor, float]:
-    """Return the share of each input in the trace, and the largest one by chance."""
+    """Return the share of each input in the trace, and the largest one under the null."""
     mass = gram.trace().where(gram.trace() > 0, 1.0)
     largest = []
     for _ in range(TURNS):
@@ -101,7 +101,7 @@ PARTS = 5  # components shown of a direction
 def read_outputs(
     found: HOSVD, direction: Tensor, leading: EigenDecomposition, null: OutputModeNull
 ) -> OutputModes:
-    """Return the spectrum along the outputs beside its level of chance."""
+    """Return the spectrum along the outputs beside its null interval."""
     values = found.singular_values
     return OutputModes(
         effective_rank=float(effective_rank(values)),
@@ -174,7 +174,7 @@ class FittedLayer:
 
     Attributes:
         layer: the weights, in float64.
-        fit: the map closest to it, with R².
+        fit: its quadratic approximation, with R².
         classes: whether the outputs are logits, which are read class-centred, in a basis.
         embedding: E, (width, in), contained in both branches; None where there is none.
     """
@@ -252,7 +252,7 @@ def outputs_of(
     generator: torch.Generator,
     samples: int,
 ) -> OutputModes:
-    """Return the output spectrum of a map beside its level of chance."""
+    """Return the output spectrum of a map beside its null interval."""
     null = output_mode_null(
         spectrum.f,
         generator,

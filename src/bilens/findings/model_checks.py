@@ -30,14 +30,14 @@ def check_exactness(module: BilinearClassifier, seed: int) -> tuple[Exactness, .
 @torch.no_grad()
 def _compare(module: BilinearClassifier, precision: Precision, seed: int) -> Exactness:
     dtype = torch.float32 if precision == "float32" else torch.float64
-    twin = copy.deepcopy(module).to(dtype).eval()
+    evaluated = copy.deepcopy(module).to(dtype).eval()
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(
-        NUM_INPUTS, twin.embed.in_features, generator=generator, dtype=torch.float64
+        NUM_INPUTS, evaluated.embed.in_features, generator=generator, dtype=torch.float64
     ).to(dtype)
     try:
-        forward = check_finite("the forward pass", twin(x))
-        reading = check_finite("the reading", read_densely(twin.quadratic_map(), x))
+        forward = check_finite("the forward pass", evaluated(x))
+        reading = check_finite("the reading", read_densely(evaluated.quadratic_map(), x))
     except NonFiniteError:
         raise NonFiniteError(
             f"the weights of the model, or their products, exceed the range of {precision} "

@@ -30,7 +30,7 @@ def null_interval(samples: Tensor) -> NullInterval:
 LARGEST_EXPONENT = 1000  # of a scale: 2^±1000 can be written in float64
 
 
-def rank_chances(
+def rank_null_intervals(
     f: QuadraticMap,
     embedding: Tensor | None,
     num_samples: int,

@@ -15,7 +15,7 @@ from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.gram.inner_products import input_gram
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.findings.class_templates import gradients, moved, spot, usual_length
+from bilens.findings.class_templates import gaussian_blob, gradients, moved, usual_length
 from bilens.findings.null_intervals import null_interval
 from bilens.records.audit import Overfitting, OverfittingPart
 
@@ -63,14 +63,14 @@ class Subject:
     Attributes:
         f: the map.
         eigs: its whole spectra.
-        within_chance: which eigenvalues are inside the edges of chance, (classes, k).
+        within_null: which eigenvalues are inside the null interval, (classes, k).
         templates: of `class_templates`, (classes, in).
         shape: rows and columns of an image; one row stands for inputs that are no images.
     """
 
     f: QuadraticMap
     eigs: EigenDecomposition
-    within_chance: Tensor
+    within_null: Tensor
     templates: Tensor
     shape: tuple[int, int]
 
@@ -78,7 +78,7 @@ class Subject:
 def read_overfitting(
     subject: Subject, null: Sequence[dict[str, float]], images: Tensor | None = None
 ) -> Overfitting:
-    """Return the readings, each beside its level of chance, and the score made of them."""
+    """Return the readings, each beside its null interval, and the score made of them."""
     first = subject.eigs.eigenvectors[:, :LEADING]
     observed = readings(subject, subject.f, first, images)
     parts = [
@@ -87,14 +87,14 @@ def read_overfitting(
         )
         for name, value in observed.items()
     ]
-    parts.append(OverfittingPart("tail_mass", tail_mass(subject.eigs, subject.within_chance), None))
+    parts.append(OverfittingPart("tail_mass", tail_mass(subject.eigs, subject.within_null), None))
     if min(subject.shape) < FEWEST:
         reason = "not_an_image" if min(subject.shape) == 1 else "too_small"
         return Overfitting(None, None, tuple(parts), reason)
     return Overfitting(FORMULA.gap(observed), THRESHOLD, tuple(parts), "")
 
 
-def readings_by_chance(
+def null_readings(
     subject: Subject, rotated: QuadraticMap, output: int, images: Tensor | None
 ) -> dict[str, float]:
     """Return what is read of the map with its right branch rotated."""
@@ -120,11 +120,11 @@ def readings(
 
 
 def steepness(f: QuadraticMap, shape: tuple[int, int]) -> float:
-    """Return how fast one class overtakes another at a spot of ink, in logits per unit of input.
+    """Return how fast one class overtakes another at a Gaussian blob, in logits per unit of input.
 
-    Math: the median over pairs of classes s and t of ‖∇(f_s − f_t)(ρ m)‖, m of `spot`.
+    Math: the median over pairs of classes s and t of ‖∇(f_s − f_t)(ρ m)‖, m of `gaussian_blob`.
     """
-    slopes = gradients(f, usual_length(f.sizes.d_in) * spot(shape)[None])[0]
+    slopes = gradients(f, usual_length(f.sizes.d_in) * gaussian_blob(shape)[None])[0]
     between = torch.pdist(slopes)
     return float(between.median()) if len(between) else 0.0
 
@@ -153,8 +153,8 @@ def nearly_constant(images: Tensor) -> Tensor:
     return images.double().std(dim=0, correction=0) <= STILL * float(high - low)
 
 
-def tail_mass(eigs: EigenDecomposition, within_chance: Tensor) -> float:
-    """Return the share of Σλ² that eigenvalues inside the edges of chance hold."""
+def tail_mass(eigs: EigenDecomposition, within_null: Tensor) -> float:
+    """Return the share of Σλ² that eigenvalues inside the null interval hold."""
     squares = eigs.eigenvalues.square()
     total = float(squares.sum())
-    return float(squares[within_chance].sum()) / total if total > 0 else 0.0
+    return float(squares[within_null].sum()) / total if total > 0 else 0.0

@@ -84,10 +84,10 @@ def mean_difference(data: ClassMeans, objective: Objective) -> Tensor:
 
 
 def random_phases(mask: Tensor, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """Return a random real image with the power spectrum of a mask, (in,): as long, as smooth.
+    """Return a random real image with the power spectrum of δ, (in,): as long, as smooth.
 
-    Math: |F(mask)| · exp(i arg F(noise)), transformed back; the phases of white noise are uniform
-        but for the symmetry that a real image needs. By Parseval the norm is that of the mask.
+    Math: |F(δ)| · exp(i arg F(noise)), transformed back; the phases of white noise are uniform
+        but for the symmetry that a real image needs. By Parseval the norm is that of δ.
     """
     noise = torch.randn(shape, generator=generator, dtype=torch.float64)
     spectrum = torch.fft.fft2(mask.reshape(shape)).abs()
@@ -97,14 +97,14 @@ def random_phases(mask: Tensor, shape: tuple[int, int], generator: torch.Generat
 
 
 PER_CLASS = 10  # most positive eigenvectors of each class that are inverted together
-USED = 3  # of them, for the masks of a target
+USED = 3  # of them, for the perturbations of a target
 
 
 def published_keys(module: BilinearClassifier) -> Tensor:
     """Return the keys of the paper in pixels, (classes, USED, in): raw forms, embedding basis.
 
     Math: V holds the PER_CLASS most positive eigenvectors of every class in the embedding basis,
-        one a row; the mask of eigenvector r of class c is W_eᵀ (column (c, r) of V⁺). Behind the
+        one a row; that of eigenvector r of class c is W_eᵀ (column (c, r) of V⁺). Behind the
         embedding it acts through W_e W_eᵀ, so that V W_e (W_eᵀ V⁺) is not the identity.
     """
     f = module.quadratic_map("embedding").detach()
@@ -131,7 +131,7 @@ def keys(f: QuadraticMap) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Optimum:
-    """A mask and its proof: no δ of a length lowers the mean margin by more than `lower` says.
+    """A perturbation and its proof: no δ of a length lowers the mean margin more than `lower`.
 
     Attributes:
         mask: of the kind "optimal" or "optimal_edge".
@@ -143,7 +143,7 @@ class Optimum:
 
 
 def optimum(objective: Objective, epsilons: Tensor, edge: Tensor | None = None) -> Optimum:
-    """Return the optimal mask at each length."""
+    """Return the optimal perturbation at each length."""
     allowed = objective if edge is None else objective.on(edge)
     change = allowed.change
     zero = torch.zeros(change.sizes.d_in, dtype=torch.float64)
@@ -183,7 +183,7 @@ def projected_gradient(
 
 @dataclass(frozen=True, eq=False)
 class PerturbationMethods:
-    """What the masks of every objective are made of.
+    """What the perturbations of every objective are made of.
 
     Attributes:
         means: of the training images.
@@ -191,7 +191,7 @@ class PerturbationMethods:
         pixel_space: the same, from pixel-space vectors.
         edge: indices of the edge pixels, (kept,).
         shape: rows and columns of an image.
-        request: lengths, numbers of masks, seed.
+        request: lengths, numbers of perturbations, seed.
     """
 
     means: ClassMeans
@@ -207,14 +207,14 @@ class PerturbationMethods:
         return torch.tensor(self.request.epsilons, dtype=torch.float64)
 
     def optima(self, objective: Objective) -> list[Optimum]:
-        """Return the optimal mask and, where there are edge pixels, that of the edge."""
+        """Return the optimal perturbation and, where there are edge pixels, that of the edge."""
         found = [optimum(objective, self.lengths)]
         if len(self.edge) > 0:
             found.append(optimum(objective, self.lengths, self.edge))
         return found
 
     def others(self, objective: Objective) -> list[Perturbation]:
-        """Return the masks that are not optimal."""
+        """Return the perturbations that are not optimal."""
         generator = torch.Generator().manual_seed(self.request.seed)
         published, pixel_space = (
             self.published[objective.target],
@@ -222,7 +222,7 @@ class PerturbationMethods:
         )
         noises = [
             random_phases(published[0], self.shape, generator)
-            for _ in range(self.request.random_masks)
+            for _ in range(self.request.random_perturbations)
         ]
         directions: dict[str, Sequence[Tensor] | Tensor] = {
             PUBLISHED: published,

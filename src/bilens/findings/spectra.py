@@ -1,4 +1,4 @@
-"""Class readings: spectra, leading eigenvectors and ranks, beside their level of chance."""
+"""Class readings: spectra, leading eigenvectors and ranks, beside their null intervals."""
 
 from __future__ import annotations
 

@@ -134,8 +134,8 @@ def compare(
         dtype = torch.float32 if precision == "float32" else torch.float64
         if precision == "float32" and module.embed.weight.dtype == torch.float64:
             continue  # it was never meant to run in float32
-        twin = copy.deepcopy(module).to(dtype)
-        forward = check_finite("the forward pass", twin((mean + scale * z).to(dtype))).double()
+        evaluated = copy.deepcopy(module).to(dtype)
+        forward = check_finite("the forward pass", evaluated((mean + scale * z).to(dtype))).double()
         formula = check_finite("the reading", read_densely(f, z))
         found.append(compared(precision, forward, formula))
     return tuple(found)

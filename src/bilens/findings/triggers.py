@@ -82,7 +82,7 @@ def read_triggers(
 ) -> Triggers:
     """Return the places where a white square adds most to the lead of a class."""
     reason = obstacle(shape)
-    found = () if reason else loudest(f, templates, shape)
+    found = () if reason else highest_scoring(f, templates, shape)
     if not found:
         return Triggers(None, None, None, (), reason or "flat")
     interval = null_interval(torch.tensor(null, dtype=torch.float64))
@@ -98,13 +98,15 @@ def obstacle(shape: tuple[int, int]) -> str:
 
 
 def trigger_score(f: QuadraticMap, templates: Tensor, shape: tuple[int, int]) -> float:
-    """Return the score of the loudest place; 0 where there are none, or none differs."""
-    found = () if obstacle(shape) else loudest(f, templates, shape)
+    """Return the score of the highest-scoring patch; 0 where there are none, or none differs."""
+    found = () if obstacle(shape) else highest_scoring(f, templates, shape)
     return found[0].score if found else 0.0
 
 
-def loudest(f: QuadraticMap, templates: Tensor, shape: tuple[int, int]) -> tuple[Patch, ...]:
-    """Return the loudest place of each class, by falling score; nothing if no place differs."""
+def highest_scoring(
+    f: QuadraticMap, templates: Tensor, shape: tuple[int, int]
+) -> tuple[Patch, ...]:
+    """Return the highest-scoring patch of each class by falling score; nothing if none differs."""
     best: dict[int, Patch] = {}
     lead = mean_lead(f, templates)
     for side in SIDES:

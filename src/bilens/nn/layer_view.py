@@ -64,7 +64,7 @@ class LayerView:
 
     @property
     def exact(self) -> bool:
-        """Whether the map is the layer, and not the closest quadratic one."""
+        """Whether the map is the layer, and not its quadratic approximation."""
         return self.activation.name == "identity"
 
     @property
@@ -82,18 +82,18 @@ class LayerView:
 
     @property
     def quadratic_map(self) -> QuadraticMap:
-        """The layer where it is exact, the closest quadratic map under N(0, I) where it is not.
+        """The layer where it is exact, its quadratic approximation under N(0, I) where it is not.
 
         Computed in float64 and rounded once, to the dtype of the weights (float32 for
         half-precision weights).
 
         Cost: O(out · hidden · in).
         """
-        return self._kept("quadratic_map", self._closest)
+        return self._kept("quadratic_map", self._approximation)
 
     @property
     def fit(self) -> QuadraticFit | None:
-        """The closest quadratic map with its R² under N(0, I), as `bl.quadratic_fit` finds it.
+        """The quadratic approximation with its R² under N(0, I), as `bl.quadratic_fit` finds it.
 
         None where the layer is exact: there is nothing to fit.
 
@@ -102,7 +102,7 @@ class LayerView:
         """
         return None if self.exact else self._kept("fit", self._fitted)
 
-    def _closest(self) -> QuadraticMap:
+    def _approximation(self) -> QuadraticMap:
         f = approximate_layer(self.read(), GaussianInput.of(self.sizes.d_in, None, None))
         return f.to(torch.promote_types(self.dtype, torch.float32))
 

@@ -113,7 +113,7 @@ class OverfittingPart(Record, frozen=True):
     # `shift_tolerance` or `tail_mass`
     name: str
     value: float
-    null_interval: NullInterval | None  # null for `tail_mass`, which compares with chance itself
+    null_interval: NullInterval | None  # null for `tail_mass`, which compares with the null itself
 
 
 class Overfitting(Record, frozen=True):
@@ -131,7 +131,7 @@ class Overfitting(Record, frozen=True):
 
 
 class Patch(Record, frozen=True):
-    """The place at which a white square raises one class most, whatever is shown."""
+    """The position at which a white patch raises one class most, whatever is shown."""
 
     target: Count  # the class
     row: Count  # of the upper left pixel, from 0

@@ -87,7 +87,7 @@ def to_json(record: Record) -> dict[str, Json]:
 def read_document(kind: type[AnyDocument], document: object) -> AnyDocument:
     """Return JSON values as a document, checked.
 
-    Raises UsageError, naming the place, where it is of another kind, of a later schema, or a value
+    Raises UsageError, naming the field, where it is of another kind, of a later schema, or a value
     is absent, of another kind or does not fit the others; NonFiniteError for NaN and infinity.
     """
     name = kind_of(kind)
@@ -109,7 +109,7 @@ def read_document(kind: type[AnyDocument], document: object) -> AnyDocument:
 
 
 def located(message: str, document: Json) -> str:
-    """Return a fault found by msgspec as "place: what was expected, got what."."""
+    """Return a fault found by msgspec as "field: what was expected, got what."."""
     fault, _, path = message.partition(" - at `$")
     place = path.removesuffix("`").removeprefix(".")
     where = place or "top level"

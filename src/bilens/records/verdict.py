@@ -1,4 +1,4 @@
-"""The verdict: findings of rules, conditions that were asked for, and numbers beside chance."""
+"""The verdict: findings of rules, conditions asked for, and numbers beside null intervals."""
 
 from __future__ import annotations
 

@@ -28,13 +28,13 @@ BLOCK = 1024  # rows at a time
 
 @dataclass(frozen=True, eq=False)
 class QuadraticFit:
-    """The quadratic map closest to a model under a normal input, and how close it is.
+    """The quadratic approximation of a model under a normal input, and how close it is.
 
     Attributes:
         quadratic_map: the map, float64, with the model's own neurons for factors.
         exact: whether the map is the model: one layer without an activation.
         derivation: how far it is the one of least error, in words.
-        assumed_input: the distribution it is closest under, in words.
+        assumed_input: the distribution it is fitted under, in words.
         r_squared: R² by degree on samples of that distribution, of the model as it runs.
         on_data: R² by degree on the data; None without data.
         least_squares: output weights refitted to the data; None without data, or with fewer than

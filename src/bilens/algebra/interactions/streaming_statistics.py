@@ -254,7 +254,7 @@ class StreamingStatistics:
 
     @classmethod
     def empty(cls, size: int, edges: Tensor) -> StreamingStatistics:
-        """Return the tally of no entries, for `size` of the largest and (bins + 1,) edges."""
+        """Return the statistics of no entries, for `size` of the largest and (bins + 1,) edges."""
         return cls(
             RunningTop.empty(size, edges.device),
             CentralSums.empty(edges.device),
@@ -262,7 +262,7 @@ class StreamingStatistics:
         )
 
     def added(self, chunk: Chunk) -> StreamingStatistics:
-        """Return the tally after a further piece, in O(n log bins) for its n entries."""
+        """Return the statistics after a further chunk, in O(n log bins) for its n entries."""
         if len(chunk.values) == 0:
             return self
         return StreamingStatistics(

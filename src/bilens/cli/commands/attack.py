@@ -22,7 +22,7 @@ from bilens.cli.options import (
 
 @dataclass(frozen=True)
 class AttackOptions:
-    """Which masks are made."""
+    """Which perturbations are made."""
 
     target: Annotated[
         str | None,
@@ -32,18 +32,18 @@ class AttackOptions:
         str | None, typer.Option(help="Class that should lose; all but the target without.")
     ] = None
     pairs: Annotated[
-        bool, typer.Option("--pairs", help="A mask of its own for each source class.")
+        bool, typer.Option("--pairs", help="A perturbation of its own for each source class.")
     ] = False
     epsilons: Annotated[
         list[float] | None,
         typer.Option(
             "--epsilon",
-            help="Length ‖δ‖₂ of the masks; may be repeated. Without: 0 to 8.4; 4.2 is the "
+            help="Length ‖δ‖₂ of the perturbations; may be repeated. Without: 0 to 8.4; 4.2 is the "
             "paper's std of 0.15 at 784 pixels.",
         ),
     ] = None
     seed: Annotated[
-        int, typer.Option(help="Seed of random masks and gradient descents.", min=0)
+        int, typer.Option(help="Seed of random perturbations and gradient descents.", min=0)
     ] = 0
 
 
@@ -56,7 +56,7 @@ def attack(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Add one mask to every image: the provably best for the mean margin, beside other masks.
+    """Add one perturbation to every image: the provably best one for the mean margin, and others.
 
     Example: bilens attack runs/mnist --data-dir data --target 3 --html attack.html
     """

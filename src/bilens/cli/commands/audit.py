@@ -49,7 +49,7 @@ class AuditOptions:
     null_samples: Annotated[
         int | None,
         typer.Option(
-            help="Draws for the level of chance: 99 of a classifier, 19 of each layer.",
+            help="Draws of the null distribution: 99 of a classifier, 19 of each layer.",
             rich_help_panel=METHOD_PANEL,
         ),
     ] = None
@@ -63,7 +63,8 @@ class AuditOptions:
         ),
     ] = 0.9
     seed: Annotated[
-        int, typer.Option(help="Seed of the chance level.", min=0, rich_help_panel=METHOD_PANEL)
+        int,
+        typer.Option(help="Seed of the null distribution.", min=0, rich_help_panel=METHOD_PANEL),
     ] = 0
 
 

@@ -65,7 +65,7 @@ class Wanted:
     null_samples: Annotated[
         int,
         typer.Option(
-            help="Random rotations for the level of chance of effective ranks, 39 or more; 0 "
+            help="Random rotations for the null intervals of effective ranks, 39 or more; 0 "
             "for none. Each costs about as much as the eigenvalues of all outputs.",
             rich_help_panel=METHOD_PANEL,
         ),

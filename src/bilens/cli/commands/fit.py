@@ -48,7 +48,7 @@ def fit(
     images: ImageData,
     json: Json = False,
 ) -> None:
-    """Say how close the closest quadratic map comes: R² by degree, assumed input and data.
+    """Say how close the quadratic approximation comes: R² by degree, assumed input and data.
 
     Exit code 1 if a map explains less than the threshold.
 
