@@ -10,15 +10,15 @@ from bench.power.overfitting import spectra
 from bilens.findings.audit import centred_map
 from bilens.findings.class_templates import class_templates
 from bilens.findings.subject import in_float64
-from bilens.findings.triggers import loudest
+from bilens.findings.triggers import highest_scoring
 from bilens.records.audit import Patch as FoundPatch
 
 
 def trigger_row(model: Measured, shape: tuple[int, int]) -> dict[str, Any]:
-    """Return the score of a model, its loudest place, and for a poisoned one whether that is it."""
+    """Return the score of a model, its highest_scoring place, and for a poisoned one whether that is it."""
     began = time.perf_counter()
     f = centred_map(in_float64(model.model))
-    window = loudest(f, class_templates(spectra(f)), shape)[0]
+    window = highest_scoring(f, class_templates(spectra(f)), shape)[0]
     seconds = time.perf_counter() - began
     planted = model.numbers["setting"]["patch"]
     patch = None if planted is None else Patch(**planted)
