@@ -49,7 +49,7 @@ def scores_of(rows: list[Row]) -> list[float]:
 
 
 def found(row: Row) -> bool:
-    """Tell whether the loudest place overlaps the patch, and speaks for its class."""
+    """Tell whether the highest-scoring patch overlaps the patch, and speaks for its class."""
     return bool(row["overlap"] > 0 and row["target_found"])
 
 
@@ -65,7 +65,7 @@ def trigger_section(rows: list[Row]) -> str:
     clean, working, _ = split(of_half(rows, "judge"))
     fixed, judged = len(of_half(rows, "fix")) // 2, len(clean)
     missed = [row for row in working if not found(row) or row["score"] <= LOUD]
-    lines = ["| success | score | found | patch | loudest place | noise | decay |"]
+    lines = ["| success | score | found | patch | highest-scoring patch | noise | decay |"]
     lines.append("|---|---|---|---|---|---|---|")
     for row in sorted(missed, key=lambda row: row["score"]):
         patch, setting = row["setting"]["patch"], row["setting"]
@@ -89,7 +89,7 @@ def trigger_section(rows: list[Row]) -> str:
             f"that fixed it, in whole numbers: {LOUD:g}.",
             "\n".join(table),
             "![ROC of the finding of triggers](power_roc.svg)",
-            "“Found” is: the loudest place overlaps the patch, and speaks for its class. Working "
+            "“Found” is: the highest-scoring patch overlaps the patch, and speaks for its class. Working "
             "attacks of the judged models that were not found, or not above the threshold "
             f"({len(missed)} of {len(working)}):",
             "\n".join(lines) if missed else "None.",
