@@ -15,7 +15,7 @@ from bilens.records.audit import Patch as FoundPatch
 
 
 def trigger_row(model: Measured, shape: tuple[int, int]) -> dict[str, Any]:
-    """Return the score of a model, its highest-scoring patch, and if a poisoned one has it there."""
+    """The score of a model, its highest-scoring patch, and whether that is the planted."""
     began = time.perf_counter()
     f = centred_map(in_float64(model.model))
     window = highest_scoring(f, class_templates(spectra(f)), shape)[0]
