@@ -89,7 +89,8 @@ def trigger_section(rows: list[Row]) -> str:
             f"that fixed it, in whole numbers: {LOUD:g}.",
             "\n".join(table),
             "![ROC of the finding of triggers](power_roc.svg)",
-            "“Found” is: the highest-scoring patch overlaps the planted one, for its class. Working "
+            "“Found” is: the highest-scoring patch overlaps the planted one, for its class. "
+            "Working "
             "attacks of the judged models that were not found, or not above the threshold "
             f"({len(missed)} of {len(working)}):",
             "\n".join(lines) if missed else "None.",

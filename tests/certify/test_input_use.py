@@ -16,10 +16,10 @@ from bilens.certify.input_use import unused_inputs
 from builders import randn, random_map, vector
 
 
-def blind_to(places: list[int], seed: int = 1) -> QuadraticMap:
+def blind_to(indices: list[int], seed: int = 1) -> QuadraticMap:
     f = random_map(seed, d_hidden=9, d_in=7)
     mask = torch.ones(7, dtype=torch.float64)
-    mask[places] = 0.0
+    mask[indices] = 0.0
     assert f.linear is not None
     tensor = BilinearTensor(f.tensor.down, f.tensor.left * mask, f.tensor.right * mask)
     return QuadraticMap(tensor, f.linear * mask, f.constant)

@@ -14,7 +14,7 @@ from bilens.base.errors import UsageError
 from bilens.data.tokenizer_training import train_tokenizer
 from bilens.interp.traced_layer import open_layer
 from bilens.studies import negation_candidates, negation_text
-from bilens.studies.negation_candidates import InputKinds, held_places, places
+from bilens.studies.negation_candidates import InputKinds, held_positions, positions
 from bilens.studies.negation_prompts import FRAMES, OPENERS, NegationPairs, TruthWords, over_words
 from bilens.studies.negation_text import NegationTextStudy, margins, verdict
 from bilens.studies.runner import run_study
@@ -62,14 +62,14 @@ def test_latents_are_of_the_kind_that_most_of_their_activation_is() -> None:
     assert one.negate(first, second).tolist() == [True, True, False]
 
 
-def test_places_are_counted_from_one_and_chance_is_the_first_of_a_random_order() -> None:
+def test_positions_are_counted_from_one_and_chance_is_the_first_of_a_random_order() -> None:
     both = torch.tensor([False, False, True, False])
     some = torch.tensor([True, False, True, False])
-    found = places([1, 3, 2, 0], both, some)
+    found = positions([1, 3, 2, 0], both, some)
     assert (found["both"], found["num_both"], found["negation"]) == (3, 1, 3)
     assert found["chance_both"] == pytest.approx(2.5)
-    assert held_places([1, 3, 2, 0], both, some) == [3, 4]
-    assert places([], both, some)["both"] is None
+    assert held_positions([1, 3, 2, 0], both, some) == [3, 4]
+    assert positions([], both, some)["both"] is None
 
 
 def test_flip_and_shift_are_those_of_the_logits(model: Path) -> None:

@@ -87,8 +87,8 @@ def cosine_transform(patterns: Tensor, shape: tuple[int, int]) -> Tensor:
 
 def cosines(length: int, dtype: torch.dtype = torch.float64) -> Tensor:
     """Return the orthonormal cosines of a row of pixels, (length, frequency)."""
-    place = torch.arange(length, dtype=dtype)
-    waves = torch.cos(math.pi / length * (place[:, None] + 0.5) * place)
+    position = torch.arange(length, dtype=dtype)
+    waves = torch.cos(math.pi / length * (position[:, None] + 0.5) * position)
     orthonormal: Tensor = waves / waves.norm(dim=0)
     return orthonormal
 

@@ -79,11 +79,11 @@ def train_language(
 
     The folder gets the model, `tokenizer.json`, `corpus.json`, `history.jsonl` and `loss.svg`.
     """
-    place = find_device(device)
+    chosen_device = find_device(device)
     text = corpus.load(report=say)
     tokenizer = train_tokenizer(text.documents, recipe.vocab_size, recipe.tokenizer)
     tokens = tokens_of(text, tokenizer, recipe.n_ctx)
-    job = LanguageTask(recipe, tokens, tokenizer, CorpusDescription.of(corpus, text), place)
+    job = LanguageTask(recipe, tokens, tokenizer, CorpusDescription.of(corpus, text), chosen_device)
     say(
         f"{len(tokens.train):,} tokens to train on, {len(tokens.held_out):,} held out, "
         f"{tokenizer.vocab_size:,} in the vocabulary; {job.total_steps:,} steps."
@@ -167,9 +167,9 @@ def train_sae(
     The folder gets one model folder a hook point (itself, if there is one only) and
     `history.jsonl`. Without a corpus, they learn on what the model was trained on.
     """
-    place = find_device(device)
+    chosen_device = find_device(device)
     read = read_model(model, corpus, say)
-    read.model.to(place)
+    read.model.to(chosen_device)
     job = SAETask(recipe, read)
     say(
         f"{recipe.latents_for(read.model.config.d_model):,} latents, {recipe.k} an input; "

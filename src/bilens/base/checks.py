@@ -57,10 +57,10 @@ def check_finite(name: str, tensor: Tensor) -> Tensor:
     ends = torch.stack(tensor.detach().aminmax())  # NaN passes through; no array of the same size
     if not bool(torch.isfinite(ends).all()):
         bad = (~torch.isfinite(tensor)).nonzero()
-        place = tuple(bad[0].tolist())
+        position = tuple(bad[0].tolist())
         raise NonFiniteError(
             f"{name} holds {len(bad)} non-finite value(s) (NaN or infinity), the first one at "
-            f"index {place}: every entry must be finite."
+            f"index {position}: every entry must be finite."
         )
     return tensor
 

@@ -15,7 +15,7 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import UsageError
 from bilens.base.memory import check_memory
 from bilens.base.notebook import html_summary
-from bilens.certify.input_use import EPS, InputRows, checked_map, checked_places, linear_part
+from bilens.certify.input_use import EPS, InputRows, checked_map, checked_indices, linear_part
 from bilens.certify.inputs import checked_number, checked_vector
 from bilens.certify.perturbation import solve_trust_region
 
@@ -70,21 +70,21 @@ def influence_range(f: QuadraticMap, i: int, box: Box, output: int) -> Influence
         NonFiniteError: If one holds NaN or infinity.
     """
     d_out, _, d_in = checked_map(f).sizes
-    (place,) = checked_places("i", [i], d_in)
-    (output,) = checked_places("output", [output], d_out)
+    (index,) = checked_indices("i", [i], d_in)
+    (output,) = checked_indices("output", [output], d_out)
     low, high = checked_box(box, d_in)
     rows = InputRows.of(f)
     mine = InputRows(rows.down[[output]], rows.left, rows.right)
-    row, terms = mine.read([place])[0, 0], mine.terms([place])[0, 0]
-    slope = float(linear_part(f)[output, place])
-    others = 2 * row.index_fill(0, torch.tensor([place]), 0.0)
+    row, terms = mine.read([index])[0, 0], mine.terms([index])[0, 0]
+    slope = float(linear_part(f)[output, index])
+    others = 2 * row.index_fill(0, torch.tensor([index]), 0.0)
     corners = (
         torch.where(others > 0, low, high),  # the least slope
         torch.where(others > 0, high, low),
     )
     found = [
         extremes(
-            float(row[place]), slope + float(others @ x), float(low[place]), float(high[place])
+            float(row[index]), slope + float(others @ x), float(low[index]), float(high[index])
         )
         for x in corners
     ]
@@ -92,13 +92,13 @@ def influence_range(f: QuadraticMap, i: int, box: Box, output: int) -> Influence
     farthest = torch.maximum(low.abs(), high.abs())
     off = EPS * (f.sizes.d_hidden + d_in + 16) * (2 * terms @ farthest + abs(slope))
     upper, lower = corner.clone(), corner.clone()
-    upper[place], lower[place] = top, bottom
+    upper[index], lower[index] = top, bottom
     return InfluenceRange(
-        reached + float((high - low)[place] * 2 * off),
+        reached + float((high - low)[index] * 2 * off),
         reached,
         upper,
         lower,
-        place,
+        index,
         output,
         f"every input anywhere in the box, one apart from the other, in the {f.basis} basis",
     )
@@ -186,53 +186,53 @@ def remove_inputs(
         MemoryLimitError: If the rows of the inputs do not fit.
     """
     d_in = checked_map(f).sizes.d_in
-    places = checked_places("inputs", inputs, d_in)
+    indices = checked_indices("inputs", inputs, d_in)
     radius = checked_number("radius", radius)
     if (mean is None) != (covariance is None):
         raise UsageError("pass mean and covariance together, or none of them.")
     f = f.detach()
     check_memory(
-        8 * 8 * f.sizes.d_out * len(places) * (f.sizes.d_hidden + d_in),
-        f"removing {len(places)} inputs from {f.sizes.d_out} outputs",
+        8 * 8 * f.sizes.d_out * len(indices) * (f.sizes.d_hidden + d_in),
+        f"removing {len(indices)} inputs from {f.sizes.d_out} outputs",
         "remove fewer inputs, or take some outputs with compose_output",
     )
     reader = InputRows.of(f)
-    rows, linear = reader.read(places), linear_part(f)[:, places]
-    norm = (2 * rows.square().sum(dim=(1, 2)) - rows[..., places].square().sum(dim=(1, 2))).sqrt()
-    axes, small = on_few_axes(rows, places)
+    rows, linear = reader.read(indices), linear_part(f)[:, indices]
+    norm = (2 * rows.square().sum(dim=(1, 2)) - rows[..., indices].square().sum(dim=(1, 2))).sqrt()
+    axes, small = on_few_axes(rows, indices)
     found = largest_change(small, linear, radius)
     point = (found.point[:, None] @ axes)[:, 0]
     point = point * (radius / point.norm(dim=1).clamp(min=radius))[:, None] if radius else 0 * point
-    off = 2 * reader.rounding()[:, places].norm(dim=1) + 1000 * EPS * norm
+    off = 2 * reader.rounding()[:, indices].norm(dim=1) + 1000 * EPS * norm
     off = radius * off * radius + 4 * EPS * d_in * radius * linear.norm(dim=1)
     moments = None
     if mean is not None and covariance is not None:
-        moments = gaussian_moments(change_of(f, places).to(torch.float64), mean, covariance)
+        moments = gaussian_moments(change_of(f, indices).to(torch.float64), mean, covariance)
     return RemovedInputs(
-        without(f, places),
+        without(f, indices),
         found.bound + off,
-        change_of(f, places).to(torch.float64)(point).diagonal().abs(),
+        change_of(f, indices).to(torch.float64)(point).diagonal().abs(),
         point,
         norm,
         moments,
-        tuple(places),
+        tuple(indices),
         radius,
         f"‖x‖ ≤ radius in the {f.basis} basis, exact arithmetic in both maps",
     )
 
 
-def on_few_axes(rows: Tensor, places: list[int]) -> tuple[Tensor, Tensor]:
+def on_few_axes(rows: Tensor, indices: list[int]) -> tuple[Tensor, Tensor]:
     """Return orthonormal rows that hold all of E_c, and E_c in their coordinates.
 
     Math: E = [[Q_SS, T], [Tᵀ, 0]]; with T = U σ V (thin) it is [[Q_SS, Uσ], [σUᵀ, 0]] on e_S, V.
     """
-    num, d_in = len(places), rows.shape[2]
-    own = rows[..., places]
+    num, d_in = len(indices), rows.shape[2]
+    own = rows[..., indices]
     rest = rows.clone()
-    rest[..., places] = 0.0
+    rest[..., indices] = 0.0
     u, sizes, v = torch.linalg.svd(rest, full_matrices=False)
-    v[..., places] = 0.0  # what belongs to a size of zero is anything
-    own_axes = torch.eye(d_in, dtype=rows.dtype)[places].expand(len(rows), num, d_in)
+    v[..., indices] = 0.0  # what belongs to a size of zero is anything
+    own_axes = torch.eye(d_in, dtype=rows.dtype)[indices].expand(len(rows), num, d_in)
     cross = u * sizes[:, None]
     small = rows.new_zeros(len(rows), num + len(sizes[0]), num + len(sizes[0]))
     small[:, :num, :num], small[:, :num, num:], small[:, num:, :num] = own, cross, cross.mT
@@ -260,25 +260,25 @@ def largest_change(small: Tensor, linear: Tensor, radius: float) -> LargestChang
     return LargestChange(bounds.amax(dim=0), (columns @ point[..., None])[..., 0])
 
 
-def without(f: QuadraticMap, places: list[int]) -> QuadraticMap:
+def without(f: QuadraticMap, indices: list[int]) -> QuadraticMap:
     """Return x ↦ f(x with some inputs set to zero)."""
-    kept = torch.ones_like(f.tensor.left[0]).index_fill(0, torch.tensor(places), 0.0)
+    kept = torch.ones_like(f.tensor.left[0]).index_fill(0, torch.tensor(indices), 0.0)
     tensor = BilinearTensor(f.tensor.down, f.tensor.left * kept, f.tensor.right * kept)
     linear = None if f.linear is None else f.linear * kept
     return QuadraticMap(tensor, linear, f.constant, f.basis)
 
 
-def change_of(f: QuadraticMap, places: list[int]) -> QuadraticMap:
+def change_of(f: QuadraticMap, indices: list[int]) -> QuadraticMap:
     """Return f − `without`, in factors that do not cancel.
 
     Math: with l = l_S + l_K for removed and kept inputs, l rᵀ − l_K r_Kᵀ = l_S rᵀ + l_K r_Sᵀ.
     """
-    short = without(f, places).tensor
+    short = without(f, indices).tensor
     tensor = BilinearTensor(
         torch.cat([f.tensor.down, f.tensor.down], dim=1),
         torch.cat([f.tensor.left - short.left, short.left]),
         torch.cat([f.tensor.right, f.tensor.right - short.right]),
     )
-    kept = without(f, places).linear
+    kept = without(f, indices).linear
     linear = None if f.linear is None or kept is None else f.linear - kept
     return QuadraticMap(tensor, linear, None, f.basis)

@@ -98,13 +98,13 @@ def checked_map(f: QuadraticMap) -> QuadraticMap:
     return f
 
 
-def checked_places(name: str, places: Sequence[int], size: int) -> list[int]:
+def checked_indices(name: str, indices: Sequence[int], size: int) -> list[int]:
     """Return different indices below `size`, in rising order."""
-    found = [as_integer(place) for place in places]
-    known = sorted(place for place in found if place is not None and 0 <= place < size)
+    found = [as_integer(index) for index in indices]
+    known = sorted(index for index in found if index is not None and 0 <= index < size)
     if not found or len(set(known)) != len(found):
         raise UsageError(
-            f"{name}={list(places)!r}; expected different integers between 0 and {size - 1}, at "
+            f"{name}={list(indices)!r}; expected different integers between 0 and {size - 1}, at "
             "least one."
         )
     return known

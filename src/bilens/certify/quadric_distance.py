@@ -102,9 +102,9 @@ class DualBound:
     def at(self, tau: Tensor, slack: Slack) -> Tensor:
         """Return the bound for a multiplier, (rows,): inf where m is positive everywhere."""
         lowered = slack.lowered
-        place = tau + lowered
-        used = self.problem.sums(place).first * (1 + self.rounding)
-        multiplier = self.problem.least + place + lowered
+        shifted = tau + lowered
+        used = self.problem.sums(shifted).first * (1 + self.rounding)
+        multiplier = self.problem.least + shifted + lowered
         squared = (slack.level - used).clamp_min(0) / multiplier * (1 - 16 * EPS)
         squared = squared.nan_to_num(0.0, posinf=LARGEST)
         lowest = self.values.amin(dim=1)

@@ -178,14 +178,14 @@ def smallest_k(eig: EigenDecomposition, tolerance: float, radius: float) -> Tens
     forms = list(each_form(eig))
     tolerance, radius = checked_number("tolerance", tolerance), checked_number("radius", radius)
     found = []
-    for place, one in enumerate(forms):
+    for index, one in enumerate(forms):
         known = enclosed(one)
         last = known.after(len(one.eigenvalues))
         tails = one.eigenvalues.abs().flip(0).cummax(dim=0).values.flip(0).tolist()
         beyond = last.size - last.slack
         bounds = [radius * (max(tail, beyond) + last.slack) * radius for tail in [*tails, 0.0]]
         if not bounds[-1] <= tolerance:
-            name = f"form {place}" if len(forms) > 1 else "the form"
+            name = f"form {index}" if len(forms) > 1 else "the form"
             advice = NOT_PROVEN if last.size == torch.inf else "decompose with a larger k"
             raise UsageError(
                 f"{name} has {len(tails)} pairs, whose bound is {bounds[-1]:.3g} at best; "

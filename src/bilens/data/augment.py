@@ -113,8 +113,8 @@ class CorrelatedNoise(Augmentation):
         Its rows have unit length, not unit sum: a smoothed pixel keeps the variance of white
         noise, also near the border, where part of the kernel is cut off.
         """
-        place = torch.arange(size, dtype=torch.float64)
-        distance = place[:, None] - place
+        position = torch.arange(size, dtype=torch.float64)
+        distance = position[:, None] - position
         kernel = torch.exp(-2 * (distance / self.correlation_length).square())
         return torch.nn.functional.normalize(kernel, dim=1).float()
 

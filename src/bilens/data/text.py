@@ -75,9 +75,9 @@ def load_text(
     if stream and limit is None:
         raise UsageError("stream is set without a limit: say how many documents to read.")
     seed = check_count("seed", seed, 0)
-    name, place, documents = open_corpus(corpus, column, split, stream, limit, seed)
+    name, location, documents = open_corpus(corpus, column, split, stream, limit, seed)
     cleaned = clean(islice(documents, limit))
-    source = f"{place}: {cleaned.describe()}"
+    source = f"{location}: {cleaned.describe()}"
     if report is not None:
         report(source)
     if len(cleaned.documents) < 2:
@@ -91,7 +91,7 @@ def load_text(
 def open_corpus(
     corpus: str | Path, column: str | None, split: str, stream: bool, limit: int | None, seed: int
 ) -> tuple[str, str, Iterator[Document]]:
-    """Return the name of a corpus, its place in words, and its documents."""
+    """Return the name of a corpus, its location in words, and its documents."""
     path = Path(corpus)
     is_table = path.suffix in BUILDERS
     is_local = corpus == GRAMMAR or (corpus != "" and path.exists())  # Path("") is this folder
@@ -106,8 +106,8 @@ def open_corpus(
         documents = read_table(path, column) if is_table else read_documents(path)
         return path.stem, f"the {'folder' if path.is_dir() else 'file'} {path}", documents
     if isinstance(corpus, str) and HUB_NAME.fullmatch(corpus) and path.suffix != ".txt":
-        place = f"the Hugging Face data set {corpus}, split {split}"
-        return corpus, place, read_hub(corpus, split, column, stream)
+        location = f"the Hugging Face data set {corpus}, split {split}"
+        return corpus, location, read_hub(corpus, split, column, stream)
     raise DataError(
         f"{corpus} does not exist; a text file, a folder of .txt files, {GRAMMAR!r} or the name of "
         "a Hugging Face data set (owner/name) was expected: check the path."

@@ -169,26 +169,28 @@ def as_target(table: CsvTable, name: str, task: Task) -> tuple[Tensor, tuple[str
             f"{table.path}: the target {name!r} has {len(names)} different values in "
             f"{len(cells)} rows, too many for classes: {other}choose another target."
         )
-    place = {cell: index for index, cell in enumerate(names)}
-    return torch.tensor([place[cell] for cell in cells]), tuple(names)
+    codes = {cell: index for index, cell in enumerate(names)}
+    return torch.tensor([codes[cell] for cell in cells]), tuple(names)
 
 
 def refuse_gaps(table: CsvTable, names: list[str]) -> None:
     """Refuse a cell without a value in some columns."""
-    places = [table.positions[name] for name in names]
-    gaps = [(r, p) for r, row in enumerate(table.rows) for p in places if is_missing(row[p])]
+    columns = [table.positions[name] for name in names]
+    gaps = [(r, p) for r, row in enumerate(table.rows) for p in columns if is_missing(row[p])]
     if gaps:
-        row, place = gaps[0]
+        row, column = gaps[0]
         raise DataError(
-            f"{table.path}: row {row} has no value in column {table.names[place]!r} "
+            f"{table.path}: row {row} has no value in column {table.names[column]!r} "
             f"({len(gaps)} missing in all): fill it, or use --missing mean or --missing drop."
         )
 
 
 def without_gaps(table: CsvTable, names: list[str]) -> tuple[CsvTable, list[str]]:
     """Return the rows that have a value in each of some columns, and a note on the others."""
-    places = [table.positions[name] for name in names]
-    rows = tuple(row for row in table.rows if not any(is_missing(row[place]) for place in places))
+    columns = [table.positions[name] for name in names]
+    rows = tuple(
+        row for row in table.rows if not any(is_missing(row[column]) for column in columns)
+    )
     if not rows:
         raise DataError(f"{table.path}: every row lacks a value: use --missing mean, or --drop.")
     left_out = len(table.rows) - len(rows)

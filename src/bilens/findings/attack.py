@@ -225,7 +225,7 @@ def attack_objective(
     optima = maker.optima(objective)
     best = [objective.changes(item.mask.deltas) for item in optima]
     lengths = request.epsilons
-    place = min(range(len(lengths)), key=lambda index: abs(lengths[index] - DRAWN_NEAR))
+    position = min(range(len(lengths)), key=lambda index: abs(lengths[index] - DRAWN_NEAR))
     found, excess = [], []
     for mask in [*(item.mask for item in optima), *maker.others(objective)]:
         change = objective.changes(mask.deltas)
@@ -238,8 +238,8 @@ def attack_objective(
                 change=tuple(change.tolist()),
                 effect=judge.effect(mask.deltas),
                 clipped=judge.clipped_effect(mask.deltas),
-                drawn_epsilon=lengths[place],
-                vector=drawn(mask.deltas[place]),
+                drawn_epsilon=lengths[position],
+                vector=drawn(mask.deltas[position]),
             )
         )
     lowers = [item.lower for item in optima]

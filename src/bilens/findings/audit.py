@@ -49,8 +49,8 @@ def read_warnings(
     subject = Subject(centred_map(module), eigs, within, class_templates(eigs), shape)
     generator = torch.Generator().manual_seed(seed)
     readings, scores = [], []
-    for place, rotated in enumerate(rotated_maps(module, MINIMUM_SAMPLES, generator)):
-        output = place % subject.f.sizes.d_out
+    for position, rotated in enumerate(rotated_maps(module, MINIMUM_SAMPLES, generator)):
+        output = position % subject.f.sizes.d_out
         readings.append(null_readings(subject, rotated, output, images))
         scores.append(trigger_score(rotated, subject.templates, shape))
     return (

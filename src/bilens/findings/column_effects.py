@@ -115,8 +115,8 @@ def _of_output(f: QuadraticMap, output: int) -> WorstCaseInputs:
             linear[mine, None], squares[mine, None], linear, squares, cross
         )
         gains = gains.triu(start + 1) + torch.full_like(gains, -torch.inf).tril(start)
-        place = int(gains.argmax())
-        i, j = divmod(place, width)
+        position = int(gains.argmax())
+        i, j = divmod(position, width)
         if two is None or float(gains[i, j]) > two.effect:
             values = (float(first[i, j]), float(second[i, j]))
             two = InputValues((start + i, j), values, float(gains[i, j]))

@@ -59,9 +59,9 @@ def _of_class(parts: Contributions, c: int) -> Contributions:
 
 
 def _score(
-    eig: EigenDecomposition, parts: Contributions, place: tuple[int, float], x: Tensor
+    eig: EigenDecomposition, parts: Contributions, row: tuple[int, float], x: Tensor
 ) -> ClassScore:
-    index, score = place
+    index, score = row
     largest = torch.argsort(parts.pairs.abs(), descending=True)[:SHOWN]
     overlaps = eig.eigenvectors[largest] @ x
     return ClassScore(
@@ -88,13 +88,13 @@ def choose_examples(scores: Tensor, labels: Tensor) -> dict[str, int]:
     highest = scores.topk(2, dim=1)
     margin, right = highest.values[:, 0] - highest.values[:, 1], highest.indices[:, 0] == labels
     chosen = {}
-    places = torch.nonzero(right).flatten()
-    if len(places) > 0:
-        order = places[torch.argsort(margin[places])]
+    rows = torch.nonzero(right).flatten()
+    if len(rows) > 0:
+        order = rows[torch.argsort(margin[rows])]
         chosen = {TYPICAL: int(order[len(order) // 2]), NARROW: int(order[0])}
-    places = torch.nonzero(~right).flatten()
-    if len(places) > 0:
-        chosen[WRONG] = int(places[margin[places].argmax()])
+    rows = torch.nonzero(~right).flatten()
+    if len(rows) > 0:
+        chosen[WRONG] = int(rows[margin[rows].argmax()])
     return chosen
 
 
@@ -130,13 +130,13 @@ def attribute_prediction(
             kind=kind,
             output=winner,
             rival=rival if kind == "contrast" else None,
-            score=float(here[place]),
-            score_at_baseline=float(there[place]),
-            residual=float(residuals[place]),
-            values=tuple(values[place].tolist()),
-            pairs=strongest_pairs(read, place, x, baseline),
+            score=float(here[row]),
+            score_at_baseline=float(there[row]),
+            residual=float(residuals[row]),
+            values=tuple(values[row].tolist()),
+            pairs=strongest_pairs(read, row, x, baseline),
         )
-        for place, kind in enumerate(kinds)
+        for row, kind in enumerate(kinds)
     )
 
 

@@ -83,10 +83,10 @@ def strongest(f: QuadraticMap, output: int, limits: Tensor, box: Box) -> Influen
         torch.full((f.sizes.d_in,), box.high, dtype=torch.float64),
     )
     best, bound = None, 0.0
-    for place in limits.argsort(descending=True).tolist():
-        if best is not None and float(limits[place]) <= bound:
+    for position in limits.argsort(descending=True).tolist():
+        if best is not None and float(limits[position]) <= bound:
             break
-        found = influence_range(f, place, ends, output)
+        found = influence_range(f, position, ends, output)
         bound = max(bound, found.bound)
         if best is None or found.reached > best.reached:
             best = found

@@ -54,7 +54,7 @@ def matched_filter(fields: Tensor, shape: tuple[int, int], side: int) -> Tensor:
 
 
 def correlate(fields: Tensor, kernel: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Return the products with the filter at every place of its square, (..., places)."""
+    """Return the products with the filter at every place of its square, (..., positions)."""
     width = len(kernel)
     size = padded_shape(shape, width)
     images = torch.fft.rfft2(fields.reshape(-1, *shape), s=size)
@@ -74,13 +74,13 @@ def padded_shape(shape: tuple[int, int], width: int) -> tuple[int, int]:
 SIDES = (3, 4)  # pixels of the squares
 THRESHOLD = 7.0  # 95 % of the clean models that fixed it are below (docs/benchmarks/power.md)
 MOST_TEMPLATES = 32  # other classes that a square is tried on
-FEWEST_PLACES = 100  # of a square in an image: among fewer none can stand out
+FEWEST_POSITIONS = 100  # of a square in an image: among fewer none can stand out
 
 
 def read_triggers(
     f: QuadraticMap, templates: Tensor, shape: tuple[int, int], null: Sequence[float]
 ) -> Triggers:
-    """Return the places where a white square adds most to the lead of a class."""
+    """Return the positions where a white square adds most to the lead of a class."""
     reason = obstacle(shape)
     found = () if reason else highest_scoring(f, templates, shape)
     if not found:
@@ -93,8 +93,8 @@ def obstacle(shape: tuple[int, int]) -> str:
     """Return why there are no squares to compare, one of `NOT_APPLICABLE`, or nothing."""
     if min(shape) == 1:
         return "not_an_image"
-    places = math.prod(max(length - SIDES[-1] + 1, 0) for length in shape)
-    return "too_small" if places < FEWEST_PLACES else ""
+    positions = math.prod(max(length - SIDES[-1] + 1, 0) for length in shape)
+    return "too_small" if positions < FEWEST_POSITIONS else ""
 
 
 def trigger_score(f: QuadraticMap, templates: Tensor, shape: tuple[int, int]) -> float:
@@ -115,9 +115,9 @@ def highest_scoring(
         if not spread > 0:
             return ()
         gains = lead_gains(lead, shape, side)
-        score, place = (surplus / spread).max(dim=1)
+        score, position = (surplus / spread).max(dim=1)
         across = shape[1] - side + 1
-        for target, (z, where) in enumerate(zip(score.tolist(), place.tolist(), strict=True)):
+        for target, (z, where) in enumerate(zip(score.tolist(), position.tolist(), strict=True)):
             if target not in best or z > best[target].score:
                 effect = float(gains[target, where])
                 row, column = divmod(where, across)
@@ -156,7 +156,7 @@ def mean_lead(f: QuadraticMap, templates: Tensor) -> MeanLead:
 
 
 def lead_gains(lead: MeanLead, shape: tuple[int, int], side: int) -> Tensor:
-    """Return what a white square adds to the mean lead, (classes, places), in logits.
+    """Return what a white square adds to the mean lead, (classes, positions), in logits.
 
     Math: slopes_t·p + pᵀ Q_t p.
     """
@@ -165,7 +165,7 @@ def lead_gains(lead: MeanLead, shape: tuple[int, int], side: int) -> Tensor:
 
 
 def lead_surplus(lead: MeanLead, shape: tuple[int, int], side: int) -> Tensor:
-    """Return how far a square's pixels exceed what those around foretell, (classes, places).
+    """Return how far a square's pixels exceed what those around foretell, (classes, positions).
 
     Math: Σᵢ kᵢ (slopes_t + Q_t p)ᵢ / vᵢ with k = S⁻¹p (`matched_filter`) and v the size of slopes
         around (`local_scale`); S is the autocorrelation of slopes / v. With k and v of ones this
@@ -187,7 +187,7 @@ def branches(lead: MeanLead) -> tuple[Tensor, Tensor]:
 
 
 def in_squares(values: Tensor, shape: tuple[int, int], side: int) -> Tensor:
-    """Return the sums over all squares of an image, (..., in) → (..., places), row by row."""
+    """Return the sums over all squares of an image, (..., in) → (..., positions), row by row."""
     images = values.reshape(-1, 1, *shape)
     sums = side**2 * functional.avg_pool2d(images, side, stride=1)
     return sums.reshape(*values.shape[:-1], -1)

@@ -230,8 +230,8 @@ class BilinearTransformer(nn.Module):
         if padding_mask is None:
             cosines, sines = (part[None, start : start + length, None] for part in table)
             return Positions(cosines, sines, None)
-        places = (padding_mask.cumsum(dim=1) - 1).clamp(min=0)
-        cosines, sines = (part[places][:, :, None] for part in table)
+        token_positions = (padding_mask.cumsum(dim=1) - 1).clamp(min=0)
+        cosines, sines = (part[token_positions][:, :, None] for part in table)
         return Positions(cosines, sines, visible_keys(padding_mask))
 
     def layer_map(self, index: int) -> QuadraticMap:

@@ -111,22 +111,22 @@ def read_document(kind: type[AnyDocument], document: object) -> AnyDocument:
 def located(message: str, document: Json) -> str:
     """Return a fault found by msgspec as "field: what was expected, got what."."""
     fault, _, path = message.partition(" - at `$")
-    place = path.removesuffix("`").removeprefix(".")
-    where = place or "top level"
+    location = path.removesuffix("`").removeprefix(".")
+    where = location or "top level"
     if missing := MISSING.fullmatch(fault):
         return f"{where}: {missing[1]!r} is missing."
     if expected := EXPECTED.fullmatch(fault):
         wanted = " or ".join(KINDS.get(kind, kind) for kind in expected[1].split(" | "))
         bound = "" if expected[2] is None else f" {expected[2].replace('>=', 'of at least')}"
-        return f"{where}: {wanted}{bound} was expected, got {value_at(document, place)!r:.40}."
+        return f"{where}: {wanted}{bound} was expected, got {value_at(document, location)!r:.40}."
     if other := ENUM.fullmatch(fault):
         return f"{where}: {other[1]:.40} is not one of the values that are known."
     return f"{where}: {fault}; it cannot be drawn."
 
 
-def value_at(document: Json, place: str) -> Json:
+def value_at(document: Json, location: str) -> Json:
     """Return the value at a path such as `classes[0].index`; the nearest that can be reached."""
-    for name, index in STEP.findall(f".{place}"):
+    for name, index in STEP.findall(f".{location}"):
         if isinstance(document, dict) and name in document:
             document = document[name]
         elif isinstance(document, list) and index:

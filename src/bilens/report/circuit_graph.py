@@ -52,8 +52,8 @@ def circuit_graph(trace: Trace, circuit: Circuit) -> dict[str, Json]:
     for token in (*output.tokens.high, *output.tokens.low):
         effects.setdefault(token.id, token)  # of few tokens, one may stand at both ends
     targets = [
-        token_node(trace.model.n_layer + 1, token, position, first=place == 0)
-        for place, token in enumerate(effects.values())
+        token_node(trace.model.n_layer + 1, token, position, first=order == 0)
+        for order, token in enumerate(effects.values())
     ]
     links = [link(node, middle, share) for node, share in zip(inputs, shares, strict=True)]
     links += [

@@ -52,8 +52,8 @@ def eigenvector_plate(record: Audit, lang: str = "en") -> str:
         for sign, (key, colour) in enumerate((("for", "blue"), ("against", "red")))
     )
     rows = (
-        layout.row(place, name, reading, painter)
-        for place, (reading, name) in enumerate(zip(record.classes, names, strict=False))
+        layout.row(position, name, reading, painter)
+        for position, (reading, name) in enumerate(zip(record.classes, names, strict=False))
     )
     end = fixed(painter.scale, decimals([painter.scale], 2))
     ends = (f"≤ −{end}", f"≥ +{end}")
@@ -106,9 +106,9 @@ class ClassGrid:
         """Return where a row begins."""
         return self.head + row * (self.side + self.caption + GAP)
 
-    def row(self, place: int, name: str, reading: ClassReading, painter: Painter) -> Markup:
+    def row(self, position: int, name: str, reading: ClassReading, painter: Painter) -> Markup:
         """Return one class: its name and its images."""
-        block, row = divmod(place, self.rows)
+        block, row = divmod(position, self.rows)
         top, side = self.top(row), self.side
         height = side * min(1.0, 3 * painter.rows / painter.columns) if painter.is_strip else side
         parts = [
@@ -153,8 +153,8 @@ def attribution_plate(record: Explanations, lang: str = "en") -> str:
             (painter.vector(part.values), attribution_lines(t, part, names))
             for part in item.attributions
         ]
-        for place, (image, lines) in enumerate(tiles):
-            left = MARGIN + place * (side + 2 * GAP)
+        for position, (image, lines) in enumerate(tiles):
+            left = MARGIN + position * (side + 2 * GAP)
             parts.append(framed(image, left, top, side, tall, stretched=True))
             parts += [
                 label(left, top + tall + 16 * row, fitted(text, 12, side), "value")

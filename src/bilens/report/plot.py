@@ -41,7 +41,7 @@ def plain(value: float) -> str:
 
 @dataclass(frozen=True)
 class Scale:
-    """A map from values to places in a drawing, linear after `warp`."""
+    """A map from values to positions in a drawing, linear after `warp`."""
 
     low: float
     high: float
@@ -64,7 +64,7 @@ def tick_step(span: float, most: int) -> float:
 
 def multiples(step: float, first: int, last: int) -> tuple[float, ...]:
     """Return multiples of a step without the noise of their last digits."""
-    return tuple(float(f"{step * place:.12g}") for place in range(first, last + 1))
+    return tuple(float(f"{step * position:.12g}") for position in range(first, last + 1))
 
 
 Range = tuple[float, float, tuple[float, ...]]  # the first three fields of an axis
@@ -141,7 +141,7 @@ class Plot:
 
     @property
     def across(self) -> Scale:
-        """From values to places from left to right."""
+        """From values to positions from left to right."""
         return Scale(self.x.low, self.x.high, self.left, self.end, self.x.warp)
 
     @property
@@ -197,22 +197,22 @@ class Plot:
         x, y = self.across, self.upwards
         return joined(*(circle(x(a), y(b), radius, class_) for a, b in points))
 
-    def stem(self, place: float, value: float, class_: str, radius: float = 4.0) -> Markup:
+    def stem(self, position: float, value: float, class_: str, radius: float = 4.0) -> Markup:
         """Return a dot on a line from zero, in the colour of its sign."""
-        x, y, side = self.across(place), self.upwards, sign_class(value)
+        x, y, side = self.across(position), self.upwards, sign_class(value)
         class_ = f"{side} {class_}".strip()
         return joined(
             line(x, y(0), x, y(value), f"stem {class_}"), circle(x, y(value), radius, class_)
         )
 
-    def column(self, place: float, value: float, width: float, class_: str) -> Markup:
+    def column(self, position: float, value: float, width: float, class_: str) -> Markup:
         """Return a bar from zero upwards, `width` wide in the drawing."""
-        x, y = self.across(place), self.upwards
+        x, y = self.across(position), self.upwards
         return rectangle(x - width / 2, y(value), width, y(0) - y(value), class_)
 
-    def whisker(self, place: float, low: float, high: float, class_: str) -> Markup:
+    def whisker(self, position: float, low: float, high: float, class_: str) -> Markup:
         """Return an interval as an upright line."""
-        x, y = self.across(place), self.upwards
+        x, y = self.across(position), self.upwards
         return line(x, y(low), x, y(high), class_)
 
     def level(self, value: float, class_: str = "edge") -> Markup:
@@ -225,9 +225,9 @@ class Plot:
         area = rectangle(self.left, y(high), self.end - self.left, y(low) - y(high), "band")
         return joined(area, self.level(high), self.level(low))
 
-    def pointer(self, place: float, value: float, text: str, *, above: bool = False) -> Markup:
+    def pointer(self, position: float, value: float, text: str, *, above: bool = False) -> Markup:
         """Return a ring around a point, a line down to the axis, and words where there is room."""
-        x, y = self.across(place), self.upwards(value)
+        x, y = self.across(position), self.upwards(value)
         side, anchor = (14, "start") if x < 0.6 * self.width else (-14, "end")
         return joined(
             line(x, y + 7, x, self.base, "pointer"),
@@ -236,7 +236,7 @@ class Plot:
         )
 
     def legend(self, x: float, y: float, entries: Sequence[tuple[str, str]]) -> Markup:
-        """Return class and name of curves below each other, from a place in the drawing on."""
+        """Return class and name of curves below each other, from a position in the drawing on."""
         parts = []
         for row, (class_, name) in enumerate(entries):
             base = y + 22 * row
@@ -319,7 +319,9 @@ class BarRows:
         """Return one bar for each name, in the order given; its tooltip is the whole name."""
         zero, length = self.scale(0), self.row * len(bars)
         parts = [line(zero, self.pad, zero, self.pad + length, "zero")]
-        parts += [self.drawn(bar, self.pad + self.row * place) for place, bar in enumerate(bars)]
+        parts += [
+            self.drawn(bar, self.pad + self.row * position) for position, bar in enumerate(bars)
+        ]
         height = 2 * self.pad + length
         if footnote:
             height += self.row

@@ -26,7 +26,7 @@ STEPS: Final = 63  # shades on each side of white
 GREYS: Final = 64
 STRIP_RATIO = 6  # an input that is so many times wider than high is drawn as a strip
 MAX_SIDE = 128  # pixels; larger images are thinned out
-INDEXED = 3  # PNG colour type: each pixel is a place in the palette
+INDEXED = 3  # PNG colour type: each pixel is a position in the palette
 
 TO_CONES = np.array(
     [
@@ -67,8 +67,8 @@ def from_oklab(lab: Colours) -> Levels:
 def shades(*stops: tuple[int, int, int]) -> Levels:
     """Return `STEPS` colours on the way from white through the stops, white left out."""
     lab = to_oklab([(255, 255, 255), *stops])
-    places = np.linspace(0, len(stops), STEPS + 1)[1:]
-    channels = [np.interp(places, range(len(lab)), channel) for channel in lab.T]
+    positions = np.linspace(0, len(stops), STEPS + 1)[1:]
+    channels = [np.interp(positions, range(len(lab)), channel) for channel in lab.T]
     return from_oklab(np.stack(channels, axis=1))
 
 
@@ -103,9 +103,9 @@ def encode_png(pixels: Levels, palette: Levels) -> bytes:
     The palette is cut down to the colours that occur: in a small image it weighs as much as the
     pixels.
     """
-    used, places = np.unique(pixels, return_inverse=True)
-    places = places.reshape(pixels.shape).astype(np.uint8)
-    rows = np.pad(places, ((0, 0), (1, 0)))  # each row begins with 0: no filter
+    used, positions = np.unique(pixels, return_inverse=True)
+    positions = positions.reshape(pixels.shape).astype(np.uint8)
+    rows = np.pad(positions, ((0, 0), (1, 0)))  # each row begins with 0: no filter
     height, width = pixels.shape
     chunks = (
         (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, INDEXED, 0, 0, 0)),

@@ -242,15 +242,15 @@ def add_attribution(
 ) -> None:
     """Add the strongest inputs and pairs of one score."""
     count = max(len(part.pairs), 1)
-    order = sorted(range(len(part.values)), key=lambda place: -abs(part.values[place]))[:count]
+    order = sorted(range(len(part.values)), key=lambda number: -abs(part.values[number]))[:count]
     name = names[part.output] + ("" if part.rival is None else f" − {names[part.rival]}")
     head = (name, f"{part.score - part.score_at_baseline:+.3f}", f"{part.residual:.0e}")
     pairs = [
         (f"{inputs[pair.first]}, {inputs[pair.second]}", f"{pair.value:+.4f}")
         for pair in part.pairs
     ] or [("", "")]
-    for row, (place, pair) in enumerate(zip(order, pairs, strict=False)):
-        cells = (inputs[place], f"{part.values[place]:+.3f}", *pair)
+    for row, (number, pair) in enumerate(zip(order, pairs, strict=False)):
+        cells = (inputs[number], f"{part.values[number]:+.3f}", *pair)
         add(table, *(head if row == 0 else ("", "", "")), *cells, last=row == len(order) - 1)
 
 
@@ -290,21 +290,21 @@ def reading_table(record: Trace) -> Table:
         look="bare",
         align="left",
     )
-    for place, reading in enumerate(record.readings, start=1):
+    for number, reading in enumerate(record.readings, start=1):
         vectors = (
             f"λ {quantity(item.eigenvalue)} {words(item.tokens.high)} / {words(item.tokens.low)}"
             for item in reading.spectrum.eigenvectors[:2]
         )
         ends = (words(reading.output.high), words(reading.output.low))
-        add(table, direction_name(place, reading), *ends, "\n".join(vectors))
+        add(table, direction_name(number, reading), *ends, "\n".join(vectors))
     return table
 
 
-def direction_name(place: int, reading: DirectionReading) -> str:
+def direction_name(number: int, reading: DirectionReading) -> str:
     """Return the token of a direction, or the number and size of a singular one."""
     if reading.kind == "token" or reading.singular_value is None:
         return token_name(reading.name)
-    return f"σ{place} {quantity(reading.singular_value)}"
+    return f"σ{number} {quantity(reading.singular_value)}"
 
 
 def words(tokens: Sequence[TokenValue]) -> str:

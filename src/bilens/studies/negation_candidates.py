@@ -31,7 +31,7 @@ MOST_DIRECTIONS = 4
 KEPT_SHARE = 0.85  # of the squared eigenvalues: as few directions as hold it
 TOP = 20  # interactions listed of each output latent, or pair
 LISTED_TOKENS, LISTED_INTERACTIONS = 6, 3
-STRONGEST, LOOKED_AT = 4, 200  # texts shown where a latent is strongest, of so many places
+STRONGEST, LOOKED_AT = 4, 200  # texts shown where a latent is strongest, of so many positions
 MOSTLY = 0.5  # of a latent's activation: what makes it one of a kind
 LEAST_ACTIVE = 50  # tokens at which a latent is active, to be ranked or to be of a kind
 MOST_COMPARED = 40  # output latents whose pairs are ranked: the first of the ranking of latents
@@ -76,7 +76,7 @@ class Candidate:
     """One or two output latents, and the directions that stand for them."""
 
     latents: tuple[int, ...]
-    place: int
+    position: int
     along: InputDirections
     where: Where
     random: RandomDraw
@@ -92,7 +92,7 @@ def measure_block(
     """Rank output latents and their pairs, look where negation stands, and ablate it.
 
     Nothing that ranks knows of words: weights and activations on text rank. The words say
-    afterwards which input latents are of negation or sentiment, and which place has both.
+    afterwards which input latents are of negation or sentiment, and which position has both.
     """
     kinds = InputKinds.of(reader.z, reader.text.blocks, words, LEAST_ACTIVE)
     trace = trace_layer(
@@ -107,14 +107,14 @@ def measure_block(
         "num_sentiment": int(kinds.sentiment.sum()),
         "latents": {
             "ranked": len(order),
-            **places(order.tolist(), with_both, with_one),
+            **positions(order.tolist(), with_both, with_one),
         },
-        "pairs": {"ranked": 0, "looked_at": 0, **places([], with_both, with_one)},
+        "pairs": {"ranked": 0, "looked_at": 0, **positions([], with_both, with_one)},
         "circuits": [],
     }
     rows = order.tolist()
-    held = held_places(rows, with_both, with_one)
-    candidates = [latent_candidate(reader, rows[place - 1], place) for place in held]
+    held = held_positions(rows, with_both, with_one)
+    candidates = [latent_candidate(reader, rows[position - 1], position) for position in held]
     chosen = sorted(rows[:MOST_COMPARED])
     if len(chosen) > 1:
         compared = rank_contrasts(
@@ -131,11 +131,11 @@ def measure_block(
         found["pairs"] = {
             "ranked": len(compared.score),
             "looked_at": len(first),
-            **places(at, both, one),
+            **positions(at, both, one),
         }
         candidates += [
-            pair_candidate(reader, (int(first[place - 1]), int(second[place - 1])), place)
-            for place in held_places(at, both, one)
+            pair_candidate(reader, (int(first[position - 1]), int(second[position - 1])), position)
+            for position in held_positions(at, both, one)
         ]
     found["tried"] = len(candidates)
     if candidates:
@@ -150,7 +150,7 @@ def measure_block(
     return found
 
 
-def latent_candidate(reader: LatentReader, latent: int, place: int) -> Candidate:
+def latent_candidate(reader: LatentReader, latent: int, position: int) -> Candidate:
     """Return one output latent with its leading eigenvectors, changed where it is active."""
     direction = torch.zeros(reader.g.sizes.d_out, dtype=torch.float64)
     direction[latent] = 1.0
@@ -164,17 +164,17 @@ def latent_candidate(reader: LatentReader, latent: int, place: int) -> Candidate
         frame = random_frame(len(mean), len(along.readers), generator).T
         return InputDirections(along.readers, frame, mean, along.eigenvalues)
 
-    return Candidate((latent,), place, along, partial(active, reader, (latent,)), random)
+    return Candidate((latent,), position, along, partial(active, reader, (latent,)), random)
 
 
-def pair_candidate(reader: LatentReader, pair: tuple[int, int], place: int) -> Candidate:
+def pair_candidate(reader: LatentReader, pair: tuple[int, int], position: int) -> Candidate:
     """Return a pair with the eigen-directions of its difference, changed where it is active."""
     data = reader.inputs, reader.activations
     along = fewest(contrast_directions(reader.g, *pair, *data, MOST_DIRECTIONS + 1))
     space = weighted_space(reader.g, *pair, *data)
     return Candidate(
         pair,
-        place,
+        position,
         along,
         partial(active, reader, pair),
         lambda generator: space.random(len(along.readers), generator),
@@ -209,11 +209,11 @@ def pair_interactions(reader: LatentReader, first: Tensor, second: Tensor) -> Li
     return listed_interactions(reader.g, reader.dictionary, directions, bias=reader.bias, top=TOP)
 
 
-def held_places(order: list[int], both: Tensor, negation: Tensor) -> list[int]:
-    """Return the first places with negation and sentiment, and then those with negation alone."""
+def held_positions(order: list[int], both: Tensor, negation: Tensor) -> list[int]:
+    """Return the first positions with negation and sentiment, then those with negation alone."""
     numbered = list(enumerate(order, start=1))
-    with_both = [place for place, row in numbered if bool(both[row])]
-    with_one = [place for place, row in numbered if bool(negation[row] & ~both[row])]
+    with_both = [position for position, row in numbered if bool(both[row])]
+    with_one = [position for position, row in numbered if bool(negation[row] & ~both[row])]
     return (with_both + with_one)[:MOST_TRIED]
 
 
@@ -228,14 +228,14 @@ def coupled(interactions: ListedInteractions, kinds: InputKinds) -> tuple[Tensor
     return kinds.couple(cross.first, cross.second), kinds.negate(cross.first, cross.second)
 
 
-def places(order: list[int], both: Tensor, negation: Tensor) -> Record:
-    """Return the first place of each kind, from 1, how many there are, and the place by chance.
+def positions(order: list[int], both: Tensor, negation: Tensor) -> Record:
+    """Return the first position of each kind, from 1, how many there are, and the position by chance.
 
     Math: of K among N in random order the first is expected at (N + 1) / (K + 1).
     """
     record: Record = {}
     for name, mask in (("both", both), ("negation", negation)):
-        at = [place for place, row in enumerate(order, start=1) if bool(mask[row])]
+        at = [position for position, row in enumerate(order, start=1) if bool(mask[row])]
         record[name] = at[0] if at else None
         record[f"num_{name}"] = len(at)
         record[f"chance_{name}"] = (len(order) + 1) / (len(at) + 1) if at else None
@@ -315,7 +315,7 @@ def describe(reader: LatentReader, candidate: Candidate, kinds: InputKinds) -> R
     listed.sort(key=lambda entry: not bool(kinds.sentiment[list(entry[:2])].any()))
     return {
         "latents": list(latents),
-        "place": candidate.place,
+        "place": candidate.position,
         "eigenvalues": candidate.along.eigenvalues.tolist(),
         "promoted": [[reader.name(score.token) for score in effect.promoted] for effect in effects],
         "strongest_at": [strongest_at(reader, reader.activations[:, n]) for n in latents],

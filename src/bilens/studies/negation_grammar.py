@@ -234,7 +234,7 @@ def measure_circuit(model: Path, sae_folder: Path, seed: int) -> Record:
         },
         "margin_plain": float(plain.mean()),
         "margin_negated": float(negated.mean()),
-        "place": place_of_the_rule(ranking, prompts, sae),
+        "place": position_of_the_rule(ranking, prompts, sae),
         "num_pairs_ranked": len(ranking.score),
         "ranking": ranking_values(ranking),
         "latents": latents,
@@ -312,7 +312,7 @@ def check_steering(
     )
 
 
-def place_of_the_rule(
+def position_of_the_rule(
     ranking: ContrastRanking, prompts: NegationPrompts, sae: TopKSAE
 ) -> int | None:
     """Return the place of the first pair that tells the feelings apart, from 1; None for none.

@@ -173,8 +173,8 @@ def measure(options: StudyOptions, index: int, context: CellContext) -> Record:
         "tokens": result.history[-1].tokens,
         "recipe": recipe.to_dict(),
         "metrics": {
-            place: result.metrics[hook].to_dict()
-            for place, hook in zip(("in", "out"), hooks, strict=True)
+            side: result.metrics[hook].to_dict()
+            for side, hook in zip(("in", "out"), hooks, strict=True)
         },
         **measure_block(reader, held_out, choosing, judging, words),
     }
@@ -211,10 +211,10 @@ def negation_page(result: Record) -> str:
         "",
         "## What the weights hold",
         "",
-        "First place in the ranking of an output latent, and of a pair, among whose "
+        "First position in the ranking of an output latent, and of a pair, among whose "
         f"{TOP} largest interactions one is of a negation latent with a sentiment latent, "
         "or with any other; in brackets how many there are among those looked at, and "
-        "the place to be expected by chance.",
+        "the position to be expected by chance.",
         "",
         "| block | nmse in, out | negation, sentiment latents | latents ranked "
         "| negation × sentiment | negation × any | pairs looked at | negation × sentiment "
@@ -227,7 +227,7 @@ def negation_page(result: Record) -> str:
         "Of the latents and pairs that hold negation, the first of the ranking, and the one "
         "whose directions carry most of the shift (chosen on other minimal pairs).",
         "",
-        "| block | chosen | latents | place | directions | flip removed | shift removed "
+        "| block | chosen | latents | position | directions | flip removed | shift removed "
         "| as many random directions | loss elsewhere |",
         "|---|---|---|---|---|---|---|---|---|",
         *(
@@ -312,7 +312,7 @@ def block_row(block: Record) -> str:
 
 
 def place_cell(found: Record, kind: str) -> str:
-    """Return the first place, how many there are, and the place by chance."""
+    """Return the first position, how many there are, and the position by chance."""
     if found[kind] is None:
         return "none"
     return f"{found[kind]} ({found[f'num_{kind}']}; {found[f'chance_{kind}']:.0f})"

@@ -81,8 +81,8 @@ class SAETrainingStudy(OneModelStudy):
             Curve(
                 "1 eigenvector" if rank == 1 else f"{rank} eigenvectors",
                 tuple(
-                    (place, dict(points_of(row, "correlation"))[rank])
-                    for place, row in enumerate(rows)
+                    (order, dict(points_of(row, "correlation"))[rank])
+                    for order, row in enumerate(rows)
                 ),
             )
             for rank in RANKS_OVER_TIME
@@ -184,8 +184,8 @@ def measure(options: StudyOptions, steps: int, context: CellContext) -> Record:
         "k": behind.sae.k,
         "recipe": recipe.to_dict(),
         "metrics": {
-            place: result.metrics[hook].to_dict()
-            for place, hook in zip(("in", "out"), hooks, strict=True)
+            side: result.metrics[hook].to_dict()
+            for side, hook in zip(("in", "out"), hooks, strict=True)
         },
         "fit": agreement(layer, behind, context),
     }

@@ -25,14 +25,14 @@ KEPT = 2  # so that one damaged checkpoint does not end a run
 
 
 def save_checkpoint(run_folder: Path, run: TrainingRun[Model]) -> Path:
-    """Write a checkpoint of the run; then remove all but the newest ones up to this place.
+    """Write a checkpoint of the run; then remove all but the newest ones up to this step.
 
-    One that is there already, at this place or beyond, was damaged and passed over on resuming.
+    One that is there already, at this step or beyond, was damaged and passed over on resuming.
     Weights, Adam's moments, the sums of the epoch and what else the run needs go to one
-    safetensors file, the place in the run and the file's SHA-256 to a manifest. There is no
+    safetensors file, the step in the run and the file's SHA-256 to a manifest. There is no
     generator to save (see `randomness`).
     """
-    target = run_folder / CHECKPOINTS / place(run.epoch, run.step)
+    target = run_folder / CHECKPOINTS / step_name(run.epoch, run.step)
     shutil.rmtree(target, ignore_errors=True)
     data = to_safetensors(state_tensors(run))
     manifest = {
@@ -75,8 +75,8 @@ def load_checkpoint(run_folder: Path, run: TrainingRun[Model], say: Callable[[st
     return False
 
 
-def place(epoch: object, step: object) -> str:
-    """Return the name of the folder for a place in a run; sorted by name is sorted by place."""
+def step_name(epoch: object, step: object) -> str:
+    """Return the name of the folder for a step of a run; sorted by name is sorted by step."""
     return f"ckpt-{epoch!s:>06}-{step!s:>06}"
 
 
@@ -88,7 +88,7 @@ def found_checkpoints(run_folder: Path) -> list[Path]:
 def _restore(folder: Path, run: TrainingRun[Model]) -> None:
     manifest = read_json(folder / MANIFEST_NAME)
     fits = set(manifest) == MANIFEST_FIELDS
-    if not fits or place(manifest["epoch"], manifest["step"]) != folder.name:
+    if not fits or step_name(manifest["epoch"], manifest["step"]) != folder.name:
         raise CheckpointError(f"{folder / MANIFEST_NAME}: is damaged (it does not fit its folder).")
     path = folder / STATE_NAME
     if not path.is_file() or file_sha256(path) != manifest["sha256"]:

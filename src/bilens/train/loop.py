@@ -77,7 +77,7 @@ class Task(ABC, Generic[Model, LineT]):
     def open_epoch(self, run: TrainingRun[Model]) -> Callable[[], None]:
         """Return what takes step `run.step` of the current epoch: update the model, add to `sums`.
 
-        A step is a function of its place, so that a resumed run goes on as if never broken off.
+        A step is a function of its position, so that a resumed run goes on as if never broken off.
         """
 
     @abstractmethod
@@ -96,7 +96,7 @@ class Task(ABC, Generic[Model, LineT]):
         """Tell whether a run folder holds a finished model."""
         return (folder / CONFIG_NAME).exists() and (folder / WEIGHTS_NAME).exists()
 
-    def place(self, epoch: int) -> str:
+    def position(self, epoch: int) -> str:
         """Name an epoch, counted from 1."""
         return f"{self.epoch_noun} {epoch} of {self.epochs}"
 

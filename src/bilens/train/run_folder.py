@@ -91,7 +91,7 @@ class _Saver:
             aside = self.folder / EARLIER_NAME
             earlier = f" Until then {aside} keeps the run that it overwrites."
             raise InterruptedRunError(
-                f"Interrupted in {self.task.place(run.epoch + 1)}; {self.folder} is saved: repeat "
+                f"Interrupted in {self.task.position(run.epoch + 1)}; {self.folder} is saved: repeat "
                 f"the command with --resume to go on.{earlier if aside.exists() else ''}"
             )
 
@@ -125,7 +125,7 @@ def resume_run(
 ) -> list[LineT]:
     """Bring a new run to where the one in the folder left off; return the epochs up to there."""
     if load_checkpoint(folder, run, say):
-        say(f"Continuing {folder} after {task.place(run.epoch)}, step {run.step}.")
+        say(f"Continuing {folder} after {task.position(run.epoch)}, step {run.step}.")
     else:
         say(f"{folder} has no checkpoint yet: starting at the beginning.")
     history = read_history(folder, task)[: run.epoch]

@@ -92,8 +92,8 @@ class Screen:
             least = (float(best[-1]) - bound) / unit if len(best) == num else -1.0
             for part, product, peak in zip(parts, products, peaks, strict=True):
                 near = (peak >= least).nonzero()[:, 0]
-                place = (product[near] >= least).nonzero()
-                found.append(torch.stack([near[place[:, 0]], place[:, 1]]) + part.start)
+                position = (product[near] >= least).nonzero()
+                found.append(torch.stack([near[position[:, 0]], position[:, 1]]) + part.start)
         first, second = torch.cat(found, dim=1)
         above = second > first
         return first[above], second[above]

@@ -42,7 +42,7 @@ def truncation_chart(
 ) -> Figure:
     """Return accuracy and agreement against the number k of eigenvectors kept.
 
-    The axis is log(1 + k), so that 0 has a place. The last point is the whole model; `mark` is
+    The axis is log(1 + k), so that 0 has a corner. The last point is the whole model; `mark` is
     where few directions are enough.
     """
     last, full = accuracy[-1]
@@ -127,10 +127,10 @@ def margin_axis(values: Sequence[float]) -> Axis:
 
 
 def trigger_patch(
-    t: Catalogue, place: tuple[int, int], side: int, shape: tuple[int, int], name: str
+    t: Catalogue, corner: tuple[int, int], side: int, shape: tuple[int, int], name: str
 ) -> Figure:
     """Return the frame of an image with a square in it, one line for each pixel."""
-    (row, column), (rows, columns), pad = place, shape, 2.0
+    (row, column), (rows, columns), pad = corner, shape, 2.0
     pixel = PICTURE / max(shape)
     height, width = rows * pixel, columns * pixel
     content = joined(

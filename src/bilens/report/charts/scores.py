@@ -69,9 +69,9 @@ def chosen(order: list[int], truth: int | None) -> list[int]:
 
 
 def running_scale(sums: Sequence[Sequence[float]]) -> Scale:
-    """Return the scale on which every partial sum of several lists of steps has a place."""
-    places = [0.0, *(place for steps in sums for place in accumulate(steps))]
-    low, high = min(places), max(places)
+    """Return the scale on which every partial sum of several lists of steps has a position."""
+    positions = [0.0, *(position for steps in sums for position in accumulate(steps))]
+    low, high = min(positions), max(positions)
     return Scale(low, high if high > low else low + 1.0, 6, 214)
 
 

@@ -146,24 +146,24 @@ def layer_columns(
         "chart columns",
     )
     width = min(0.72 * (plot.end - plot.left) / count, WIDEST)
-    marks = [column_mark(plot, place, column, width) for place, column in enumerate(columns)]
+    marks = [column_mark(plot, position, column, width) for position, column in enumerate(columns)]
     if level is not None:
         marks.append(plot.level(level))
     return plot.figure(title, description, *marks)
 
 
-def column_mark(plot: Plot, place: int, column: Column, width: float) -> Markup:
+def column_mark(plot: Plot, position: int, column: Column, width: float) -> Markup:
     """Return one column; a dash on the ground where there is nothing to say."""
-    left, y = plot.across(place) - width / 2, plot.upwards
+    left, y = plot.across(position) - width / 2, plot.upwards
     if column.value is None:
         return line(left, y(0) - 1, left + width, y(0) - 1, "axis")
     colour = "neg" if column.marked else "pos"
     shade = colour if column.inner is not None else f"{colour} strong"
-    parts = [plot.column(place, column.value, width, shade)]
+    parts = [plot.column(position, column.value, width, shade)]
     if column.null is not None:
         low, high = (y(value) for value in column.null)
         thick = max(low - high, THINNEST)
         parts.append(rectangle(left - 1, (low + high - thick) / 2, width + 2, thick, "null"))
     if column.inner:
-        parts.append(plot.column(place, column.inner, width, "pos strong"))
+        parts.append(plot.column(position, column.inner, width, "pos strong"))
     return joined(*parts)

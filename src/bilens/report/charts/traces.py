@@ -45,7 +45,7 @@ def by_rank(
     for kind in reversed(KINDS):
         shift, colour = 2 ** (SIDEWAYS.get(kind, 0.0) * last), series(kind)
         known = [(k * shift, five) for k, five in zip(ranks, quantiles[kind], strict=True) if five]
-        medians = [(place, five[MEDIAN]) for place, five in known]
+        medians = [(position, five[MEDIAN]) for position, five in known]
         if kind in SIDEWAYS:
             marks += [plot.whisker(k, q[LOWER], q[UPPER], f"kind {colour}") for k, q in known]
         marks += [plot.line(medians, f"kind {colour}"), plot.dots(medians, f"dot {colour}")]
@@ -66,8 +66,8 @@ def histogram(
     marks = []
     for kind in reversed(KINDS):
         outline = [(edges[0], 0.0)]
-        for place, count in enumerate(counts[kind]):
-            outline += [(edges[place], float(count)), (edges[place + 1], float(count))]
+        for position, count in enumerate(counts[kind]):
+            outline += [(edges[position], float(count)), (edges[position + 1], float(count))]
         marks.append(plot.line([*outline, (edges[-1], 0.0)], f"kind {series(kind)}"))
     return plot.figure(title, description, *marks)
 
@@ -82,17 +82,17 @@ def named_points(
         380,
         300,
     )
-    places = [(plot.across(x), plot.upwards(y)) for x, y in points]
-    taken: list[Box] = [(x - 4, y - 4, x + 4, y + 4) for x, y in places]
+    centres = [(plot.across(x), plot.upwards(y)) for x, y in points]
+    taken: list[Box] = [(x - 4, y - 4, x + 4, y + 4) for x, y in centres]
     marks = []
-    for name, (value, _), (x, y) in zip(names, points, places, strict=True):
+    for name, (value, _), (x, y) in zip(names, points, centres, strict=True):
         marks.append(circle(x, y, 4.0, f"{sign_class(value)} strong", name))
         marks.append(placed_name(fitted(name, LETTERS, NAME_WIDTH), x, y, plot, taken))
     return plot.figure(title, description, *marks)
 
 
 def placed_name(text: str, x: float, y: float, plot: Plot, taken: list[Box]) -> Markup:
-    """Return a name beside its point where nothing else is, and mark the place as taken."""
+    """Return a name beside its point where nothing else is, and mark the position as taken."""
     width = text_width(text, LETTERS)
     for left, base, anchor, at in (
         (x + 7, y + 4, "start", x + 7),

@@ -211,7 +211,7 @@ def value_label(name: str, value: float) -> str:
 
 def rows(t: Catalogue, record: TableAudit) -> Markup:
     """Return one card for each row; a remark where no rows were given."""
-    cards = [row_card(t, record, row, f"row-{place}") for place, row in enumerate(record.rows)]
+    cards = [row_card(t, record, row, f"row-{order}") for order, row in enumerate(record.rows)]
     lead = paragraph(t(f"table.rows.lead_{unit_of(record)}"))
     none = paragraph(t("table.rows.none"), class_="callout")
     return section("rows", t("table.rows.heading"), lead if cards else none, *cards)

@@ -370,9 +370,9 @@ class CircuitCard:
 
 
 def leading_pair(values: Sequence[float]) -> list[int]:
-    """Return the places of the leading positive and negative eigenvalue, or of the leading two."""
-    positive = next((place for place, value in enumerate(values) if value > 0), None)
-    negative = next((place for place, value in enumerate(values) if value < 0), None)
+    """Return the indices of the leading positive and negative eigenvalue, or of the leading two."""
+    positive = next((index for index, value in enumerate(values) if value > 0), None)
+    negative = next((index for index, value in enumerate(values) if value < 0), None)
     if positive is None or negative is None:
         return list(range(min(2, len(values))))
     return [positive, negative]

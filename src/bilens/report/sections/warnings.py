@@ -96,8 +96,8 @@ def patches(t: Catalogue, record: Audit, found: Triggers) -> list[Markup]:
     for patch in found.patches:
         name = names[patch.target]
         if len(pictures) < DRAWN:
-            place = (patch.row, patch.column), patch.side, record.model.input_shape
-            picture = trigger_patch(t, *place, name)
+            corner = (patch.row, patch.column), patch.side, record.model.input_shape
+            picture = trigger_patch(t, *corner, name)
             pictures.append((f"{t('ranks.class')} {name}", picture))
         cells = (
             name,

@@ -175,7 +175,7 @@ class ImageTask(Task[BilinearClassifier, EpochMetrics]):
             overwrite=True,
         )
 
-    def place(self, epoch: int) -> str:
+    def position(self, epoch: int) -> str:
         return f"epoch {epoch}"
 
 
