@@ -229,7 +229,7 @@ def coupled(interactions: ListedInteractions, kinds: InputKinds) -> tuple[Tensor
 
 
 def positions(order: list[int], both: Tensor, negation: Tensor) -> Record:
-    """Return the first position of each kind, from 1, how many there are, and the position by chance.
+    """Return the first position of each kind, from 1, how many there are, and that by chance.
 
     Math: of K among N in random order the first is expected at (N + 1) / (K + 1).
     """

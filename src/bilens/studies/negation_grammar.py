@@ -126,7 +126,7 @@ class NegationStudy(Study):
             f"* Moving plain prompts along them creates at least {LEAST_REMOVED:.0%} of the flip: "
             f"{counts['created']}.",
             "",
-            "| model | place | score, next pair | latents | directions | flip, logits "
+            "| model | position | score, next pair | latents | directions | flip, logits "
             "| removed | as many random directions | loss elsewhere | created | random |",
             "|---|---|---|---|---|---|---|---|---|---|---|",
             *(table_row(row) for row in rows),

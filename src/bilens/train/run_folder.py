@@ -91,8 +91,8 @@ class _Saver:
             aside = self.folder / EARLIER_NAME
             earlier = f" Until then {aside} keeps the run that it overwrites."
             raise InterruptedRunError(
-                f"Interrupted in {self.task.position(run.epoch + 1)}; {self.folder} is saved: repeat "
-                f"the command with --resume to go on.{earlier if aside.exists() else ''}"
+                f"Interrupted in {self.task.position(run.epoch + 1)}; {self.folder} is saved: "
+                f"repeat the command with --resume to go on.{earlier if aside.exists() else ''}"
             )
 
     def after_epoch(self, run: TrainingRun[Any]) -> None:
