@@ -31,6 +31,12 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(params=[0.2, pytest.param(1.0, marks=pytest.mark.slow)])
+def sweep_share(request: pytest.FixtureRequest) -> float:
+    """How much of a long sweep is run: a fifth, and all of it with the slow tests."""
+    return float(request.param)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def ctrl_c() -> None:
     """A shell that starts the tests in the background makes them and their children deaf to it."""
