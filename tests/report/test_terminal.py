@@ -3,6 +3,7 @@
 Broken once each: a class name given to rich as markup; largest and smallest exchanged.
 """
 
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -253,3 +254,10 @@ def test_the_table_of_a_layer_says_what_is_proven_and_what_failed() -> None:
 def test_a_map_that_explains_too_little_makes_no_claim() -> None:
     assert fit_lines(FITS)[-1].endswith("it explains less than 0.9.")
     assert "on 6 rows, tested on 3 others." in fit_lines(FITS)[0]
+
+
+def test_names_have_room_in_a_narrow_terminal() -> None:
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(audit_table(AuditReport(make_document(names=["zero", "one", "two"])).record))
+    text = console.export_text()
+    assert all(name in text for name in ("zero", "one", "two"))

@@ -76,7 +76,6 @@ def grid(
         table.add_column(
             Text(name.removeprefix(">")),
             justify="right" if right else "left",
-            no_wrap=right,
             overflow="fold",
         )
     return table
