@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from bilens.api.audit_table import audit_table
+from bilens.api.audit import audit_table
 from bilens.io.loaded_model import LoadedModel
 from bilens.nn.classifier import classifier_of_map
 from bilens.train.newton import CrossEntropy, Loss, SquaredError

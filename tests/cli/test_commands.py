@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 import bilens as bl
 import tiny
-from bilens.api import demo, given
+from bilens.api import demo, provenance
 from bilens.data import images
 from commands import DATA, TRAINING, Shell, model_folder
 
@@ -296,7 +296,7 @@ def test_a_demo_of_digits_that_are_at_hand(
     """The recipe is cut short, and the digits are tiny ones."""
     monkeypatch.setattr(demo, "DEMO_RECIPE", tiny.RECIPE)
     monkeypatch.setattr(images, "embedded_digits", lambda: DATA)
-    monkeypatch.setattr(given, "embedded_digits", lambda: DATA)
+    monkeypatch.setattr(provenance, "embedded_digits", lambda: DATA)
     out = tmp_path / "demo"
     result = bilens("demo", "--out", out, "--seed", 3)
     assert result.code == 0, result.err

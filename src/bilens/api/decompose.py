@@ -160,8 +160,7 @@ def decompose(
     progress: Progress = silent,
 ) -> Decomposition:
     """Take the outputs of one layer apart."""
-    request = Request() if request is None else request
-    job = prepare(model, request, layer, inputs, memory_limit)
+    job = prepare(model, request or Request(), layer, inputs, memory_limit)
     return run_job(job, memory_limit, progress)
 
 
@@ -215,14 +214,13 @@ def null_intervals_of(
     if job.null_samples == 0 or not bool(decomposed.any()):
         return None
     stage, samples = f"{job.outputs.layer} null distribution", job.null_samples
-    found = iter(
-        rank_null_intervals(
-            outputs_of(job.read.of(job.layer.behind), decomposed.nonzero()[:, 0].tolist()),
-            job.layer.embedding,
-            samples,
-            job.request.seed,
-            lambda done: progress(stage, done, samples),
-            job.plan.limit_bytes,
-        )
+    found = rank_null_intervals(
+        outputs_of(job.read.of(job.layer.behind), decomposed.nonzero()[:, 0].tolist()),
+        job.layer.embedding,
+        samples,
+        job.request.seed,
+        lambda done: progress(stage, done, samples),
+        job.plan.limit_bytes,
     )
-    return [next(found) if has_rank else None for has_rank in decomposed.tolist()]
+    left = iter(found)
+    return [next(left) if has_rank else None for has_rank in decomposed.tolist()]

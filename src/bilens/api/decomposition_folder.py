@@ -38,6 +38,10 @@ class LayerFiles:
 
 
 MAX_RECORD_BYTES = 1 << 30
+PAIR_TENSORS = (
+    *("eigenvalues", "eigenvectors", "residuals", "converged", "complete"),
+    *("cluster", "cluster_size", "rounding_bound", "norm", "linear", "constant"),
+)
 KEPT = 4  # maps that were made ahead stay if they fit into this part of the memory allowed
 
 
@@ -61,7 +65,8 @@ def decompose_layers(
         "bilens": VERSION,
         "data_sha256": None if inputs is None else inputs.about["sha256"],
     }
-    done = {} if folder is None else read_all_done(folder, names, identity, overwrite)
+    found = {} if folder is None else {n: read_done(folder, n, identity, overwrite) for n in names}
+    done = {name: record for name, record in found.items() if record is not None}
     left = [name for name in names if name not in done]
     ahead: dict[str, LayerJob] = {}
     for name in left:  # what cannot be done for one layer is said before any work is done
@@ -76,11 +81,9 @@ def decompose_layers(
     }
     try:
         for name in left:
-            job = (
-                ahead.pop(name)
-                if name in ahead
-                else prepare(model, request, name, inputs, memory_limit)
-            )
+            if name not in ahead:
+                ahead[name] = prepare(model, request, name, inputs, memory_limit)
+            job = ahead.pop(name)
             result = run_job(job, memory_limit, progress)
             record = {**to_json(result.record), **identity, **about}
             with interruptible() as interrupted:  # a first Ctrl-C waits for both files
@@ -104,14 +107,6 @@ def what_is_kept(layers: Sequence[str], done: Sequence[str], folder: Path | None
         kept = f"{', '.join(done)} {'is' if len(done) == 1 else 'are'} kept in {folder}"
     goes_on = f"goes on with {missing[0]}" if missing else "shows them"
     return f"Interrupted: {kept}; the same command {goes_on}."
-
-
-def read_all_done(
-    folder: Path, layers: Sequence[str], identity: dict[str, Any], overwrite: bool
-) -> dict[str, dict[str, Any]]:
-    """Return the records of the layers that are done already."""
-    found = {layer: read_done(folder, layer, identity, overwrite) for layer in layers}
-    return {layer: record for layer, record in found.items() if record is not None}
 
 
 def read_done(
@@ -155,24 +150,7 @@ def inner_record(path: Path) -> dict[str, Any] | None:
 
 def save(files: LayerFiles, result: Decomposition, record: dict[str, Any]) -> None:
     """Write the pairs as safetensors, with the record inside, and the record as JSON."""
-    pairs = result.pairs
-    tensors = {
-        name: getattr(pairs, name)
-        for name in (
-            "eigenvalues",
-            "eigenvectors",
-            "residuals",
-            "converged",
-            "complete",
-            "cluster",
-            "cluster_size",
-            "rounding_bound",
-            "norm",
-            "linear",
-            "constant",
-        )
-    }
-    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    tensors = {name: getattr(result.pairs, name).contiguous() for name in PAIR_TENSORS}
     text = json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     data = to_safetensors(tensors, {"format": "pt", "bilens": json.dumps(record)})
     write_files({files.record: text.encode(), files.pairs: data})

@@ -45,8 +45,6 @@ def explain_image(
     summary = summary_of(model)
     LabelledImages(data.test_images, data.test_labels).check(summary.d_input, summary.d_output)
     check_indices(indices, len(data.test_images), "test image")
-    if baseline not in get_args(Baseline):
-        raise UsageError(f'baseline={baseline!r} is not known: use "zeros" or "mean".')
     start = baseline_of(data.train_images, baseline)
     labels = [int(data.test_labels[index]) for index in indices]
     inputs = data.test_images[list(indices)]
@@ -79,8 +77,6 @@ def explain_rows(
     check_indices(indices, len(rows.values), "row")
     if baseline is None:
         baseline = "zeros" if model.input_mean is None else "mean"
-    if baseline not in get_args(Baseline):
-        raise UsageError(f'baseline={baseline!r} is not known: use "zeros" or "mean".')
     start = baseline_of(rows.values, baseline)
     if baseline == "mean" and model.input_mean is not None:
         start = torch.tensor(model.input_mean, dtype=torch.float64)
@@ -91,13 +87,7 @@ def explain_rows(
         baseline=baseline,
         explanations=explained(model, inputs, labels, indices, start),
         source=describe_source(model),
-        data=DataOrigin(
-            name=table.name,
-            source=str(table),
-            source_kind="table",
-            num_images=len(rows.values),
-            sha256=file_sha256(table),
-        ),
+        data=DataOrigin(table.name, str(table), "table", len(rows.values), file_sha256(table)),
         reproduce=describe_run(command, 0),
     )
 
@@ -156,6 +146,8 @@ def explained(
 
 def baseline_of(known: Tensor, baseline: Baseline) -> Tensor:
     """Return what an absent input is set to, (in,) float64: 0, or the mean of known inputs."""
+    if baseline not in get_args(Baseline):
+        raise UsageError(f'baseline={baseline!r} is not known: use "zeros" or "mean".')
     if baseline == "zeros":
         return torch.zeros(known.shape[1], dtype=torch.float64)
     return known.double().mean(dim=0)

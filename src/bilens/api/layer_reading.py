@@ -19,8 +19,7 @@ from bilens.algebra.eigen.ranking import Which
 from bilens.algebra.eigen.solver import Method, Precision
 from bilens.algebra.gaussian import mean_and_covariance, whiten
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.api.given import find_test_data
-from bilens.api.provenance import image_origin
+from bilens.api.provenance import find_test_data, image_origin
 from bilens.api.quadratic_fit import offer_of
 from bilens.base.checks import check_count
 from bilens.base.errors import NotQuadraticError, UsageError
@@ -91,12 +90,9 @@ class InputMoments:
 
 def moments_of(data: ImageDataset) -> InputMoments:
     """Return the moments of the training images of a data set."""
-    values = {
-        **to_json(image_origin(data)),
-        "split": "training",
-        "num_images": len(data.train_images),
-    }
-    return InputMoments(*mean_and_covariance(data.train_images), values)
+    about = {**to_json(image_origin(data)), "split": "training"}
+    about["num_images"] = len(data.train_images)
+    return InputMoments(*mean_and_covariance(data.train_images), about)
 
 
 def find_moments(
@@ -135,7 +131,7 @@ class LayerOutputs:
         logits = [name for name, one in model.layers.items() if one.gives == "logits"]
         whole = view.gives == "logits" or (view.gives == "outputs" and view.reads == "inputs")
         named = model.output_names if whole else None
-        names = named or counted(view.sizes.d_out)
+        names = named or tuple(map(str, range(view.sizes.d_out)))
         return cls(layer, view.gives, names, logits[-1] if logits else None)
 
     def refuse_neurons(self, what: str) -> None:
@@ -235,11 +231,6 @@ def expected(outputs: LayerOutputs) -> str:
     return f"{indices}as 3-7, or one of the names {', '.join(names[:5])}{more}"
 
 
-def counted(number: int) -> tuple[str, ...]:
-    """Return the indices of outputs, as their names."""
-    return tuple(str(index) for index in range(number))
-
-
 @dataclass(frozen=True, eq=False)
 class LayerMap:
     """A layer in a basis, and what the rotation null of it needs."""
@@ -282,7 +273,8 @@ def layer_map(
             f"with --layer {next(iter(model.layers))}."
         )
     if basis == "embedding" and not isinstance(module, BilinearClassifier):
-        raise UsageError(f"{kind_of(model)} has no embedding: use --basis input.")
+        kind = "model of another library" if module is None else type(module).__name__
+        raise UsageError(f"a {kind} has no embedding: use --basis input.")
     if not view.exact:
         fit = stand_in(view, name)
         said = approximation_quality(fit, view.activation.name)
@@ -293,12 +285,6 @@ def layer_map(
         f = exact_map(view.weights(torch.float64))
         mapped = LayerMap(f, f, None, about_input=view.about_input)
     return mapped if basis != "whitened" else whitened(mapped, name, inputs)
-
-
-def kind_of(model: LoadedModel) -> str:
-    """Return what a model is, for a message."""
-    kind = "model of another library" if model.module is None else type(model.module).__name__
-    return f"a {kind}"
 
 
 def stand_in(view: LayerView, name: str) -> QuadraticFit:

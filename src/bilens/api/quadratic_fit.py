@@ -19,8 +19,7 @@ from bilens.algebra.approximation.quadratic_fit import (
     fit_layers,
     in_words,
 )
-from bilens.api.given import given_model
-from bilens.api.provenance import describe_run, describe_source
+from bilens.api.provenance import describe_run, describe_source, given_model
 from bilens.base.checks import check_finite
 from bilens.base.errors import BilensError, NotQuadraticError, ShapeError, UsageError
 from bilens.io.estimator_reader import from_sklearn

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from bilens.api.audit import labelled
-from bilens.api.given import given_model
 from bilens.api.layer_reading import LayerOutputs, output_index
-from bilens.api.provenance import origin_of
+from bilens.api.provenance import given_model, origin_of
 from bilens.api.quadratic_fit import offering_a_fit
 from bilens.base.errors import UsageError
 from bilens.base.progress import Progress, silent

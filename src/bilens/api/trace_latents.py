@@ -20,7 +20,7 @@ from bilens.api.trace_records import (
     numbers,
     rank_fits,
     ranked_latents,
-    short,
+    shorts,
     token_ends,
     traced_sae,
     traced_spectrum,
@@ -201,7 +201,7 @@ def example(
     first = output.contexts[0]
     length = reader.text.blocks.shape[1] - 1
     row = first.sequence * length + first.start + first.peak
-    return tuple(short(value) for value in reader.z[row, features].tolist())
+    return shorts(reader.z[row, features])
 
 
 def points(reader: LatentReader, trace: LayerTrace, latent: int) -> records.Points:
@@ -217,8 +217,8 @@ def points(reader: LatentReader, trace: LayerTrace, latent: int) -> records.Poin
     truth = reader.g.form(unit(reader.g.sizes.d_out, latent))(x)
     return records.Points(
         rank,
-        tuple(short(value) for value in truth.tolist()),
-        tuple(short(value) for value in pairs.truncate(rank)(x).tolist()),
+        shorts(truth),
+        shorts(pairs.truncate(rank)(x)),
         tuple(active[rows].tolist()),
     )
 

