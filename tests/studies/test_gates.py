@@ -10,7 +10,7 @@ import pytest
 
 from bilens.base.errors import DataError
 from bilens.data import text
-from bilens.studies import gates
+from bilens.studies import gates, study
 from bilens.studies.gates import EQUAL_STEPS, EQUAL_TIME, GATES, GateStudy
 from bilens.studies.runner import run_study
 from bilens.studies.study import StudyOptions
@@ -38,7 +38,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
         calls.append((recipe.gate or recipe.mlp_type, recipe.steps))
         return Result(recipe.steps)
 
-    monkeypatch.setattr(gates, "train_language", train_language)
+    monkeypatch.setattr(study, "train_language", train_language)
     monkeypatch.setattr(gates, "seconds_per_step", lambda _options, _context: SPEEDS)
     return calls
 

@@ -19,7 +19,7 @@ from bilens.interp.interventions import InputDirections
 from bilens.io.model_folder import save
 from bilens.nn.topk_sae import TopKSAE
 from bilens.nn.transformer import BilinearTransformer
-from bilens.studies import negation_grammar
+from bilens.studies import negation_grammar, study
 from bilens.studies.negation_candidates import fewest
 from bilens.studies.negation_grammar import MLP_IN, NegationStudy, measure_circuit, verdict
 from bilens.studies.negation_prompts import NegationPrompts, word_tokens
@@ -145,11 +145,9 @@ def test_verdicts_are_counted_and_the_page_says_the_numbers(
     records = [record(0), record(1, removed=0.7)]
     trained: list[str] = []
     monkeypatch.setattr(
-        negation_grammar, "train_language", lambda folder, *_, **__: trained.append(folder.name)
+        study, "train_language", lambda folder, *_, **__: trained.append(folder.name)
     )
-    monkeypatch.setattr(
-        negation_grammar, "train_sae", lambda folder, *_, **__: trained.append(folder.name)
-    )
+    monkeypatch.setattr(study, "train_sae", lambda folder, *_, **__: trained.append(folder.name))
     monkeypatch.setattr(
         negation_grammar, "measure_circuit", lambda _model, _sae, seed: records[seed]
     )
@@ -173,7 +171,7 @@ def test_verdicts_are_counted_and_the_page_says_the_numbers(
 def test_models_that_are_given_are_not_trained(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(negation_grammar, "train_sae", lambda *_, **__: None)
+    monkeypatch.setattr(study, "train_sae", lambda *_, **__: None)
     seen: list[Path] = []
 
     def measured(model: Path, _sae: Path, seed: int) -> dict[str, Any]:

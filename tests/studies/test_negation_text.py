@@ -13,7 +13,7 @@ import torch
 from bilens.base.errors import UsageError
 from bilens.data.tokenizer_training import train_tokenizer
 from bilens.interp.traced_layer import open_layer
-from bilens.studies import negation_candidates, negation_text
+from bilens.studies import negation_candidates, negation_text, study as study_module
 from bilens.studies.negation_candidates import InputKinds, held_positions, positions
 from bilens.studies.negation_prompts import FRAMES, OPENERS, NegationPairs, TruthWords, over_words
 from bilens.studies.negation_text import NegationTextStudy, margins, verdict
@@ -130,7 +130,7 @@ def test_a_tokenizer_without_the_words_is_refused(model: Path) -> None:
 def study(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
     out = tmp_path_factory.mktemp("negation-text") / "study"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(negation_text, "BATCH", 128)
+        patch.setattr(study_module, "BATCH", 128)
         patch.setattr(negation_text, "K", 4)
         patch.setattr(negation_candidates, "LEAST_ACTIVE", 5)
         patch.setattr(negation_candidates, "MOST_COMPARED", 4)

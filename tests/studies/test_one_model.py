@@ -16,7 +16,7 @@ from bilens.interp.traced_layer import held_out_text
 from bilens.io.load import load
 from bilens.nn.mlp import BilinearMLP
 from bilens.nn.topk_sae import TopKSAE
-from bilens.studies import layers, sae_training
+from bilens.studies import sae_training, study as study_module
 from bilens.studies.layers import LayerStudy
 from bilens.studies.runner import STUDIES, find_study, run_study
 from bilens.studies.sae_training import (
@@ -44,7 +44,7 @@ def asked(model: Path, steps: int) -> StudyOptions:
 def trained(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     out = tmp_path_factory.mktemp("sae-training") / "study"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sae_training, "BATCH", 128)
+        patch.setattr(study_module, "BATCH", 128)
         patch.setattr(sae_training, "FIT_TOKENS", 512)
         return out, run_study(SAETrainingStudy(), out, asked(model, 16))["result"]
 
@@ -125,7 +125,7 @@ def test_the_page_sets_measured_numbers_beside_published_ones(
 def test_latents_that_are_never_active_leave_nothing_to_compare(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sae_training, "BATCH", 128)
+    monkeypatch.setattr(study_module, "BATCH", 128)
     monkeypatch.setattr(sae_training, "LEAST_ACTIVE", 10**6)
     with pytest.raises(NumericalError, match="nothing to compare"):
         run_study(SAETrainingStudy(), tmp_path / "study", asked(model, 16))
@@ -134,7 +134,7 @@ def test_latents_that_are_never_active_leave_nothing_to_compare(
 def test_every_layer_has_a_row_at_both_hook_points(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(layers, "BATCH", 128)
+    monkeypatch.setattr(study_module, "BATCH", 128)
     result = run_study(LayerStudy(), tmp_path / "study", asked(model, 2))["result"]
     assert {point: [row["hook"] for row in rows] for point, rows in result["points"].items()} == {
         "mlp_out": ["blocks.0.mlp_out", "blocks.1.mlp_out"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -270,13 +271,17 @@ def contrasts_of(reader: LatentReader, ranking: Ranking, fit: LowRankFit) -> rec
 
 def contrast_check(reader: LatentReader, pair: tuple[int, int]) -> records.CausalReading:
     """Return whether the product that decides between two output latents does so in the logits."""
-
-    def active(x: Tensor) -> Tensor:
-        z = reader.behind.sae.encode(reader.layer.f(x.double()))
-        return (z[..., list(pair)] > 0).any(dim=-1)
+    where = partial(active, reader, pair)
 
     def change(generator: torch.Generator) -> Change:
         read = (reader.inputs, reader.activations)
-        return contrast_change(reader.g, pair, *read, active, generator)
+        return contrast_change(reader.g, pair, *read, where, generator)
 
     return causal_reading(causal_effect(reader, None, pair, change), reader.name)
+
+
+def active(reader: LatentReader, latents: tuple[int, ...], x: Tensor) -> Tensor:
+    """Return which inputs of the MLP activate one of some output latents."""
+    with torch.no_grad():
+        z = reader.behind.sae.encode(reader.layer.f(x.double()))
+    return (z[..., list(latents)] > 0).any(dim=-1)

@@ -18,9 +18,8 @@ from typing import Any
 
 import torch
 
-from bilens.api.train import train_language
 from bilens.report.charts.training import Curve, line_figure
-from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
+from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions, table
 from bilens.train.corpus import CorpusOptions
 from bilens.train.device import find_device
 from bilens.train.tasks.language import LanguageRecipe, default_recipe, start_run, train_step
@@ -37,7 +36,7 @@ PUBLISHED = {  # TinyStories, 6 layers, d_model 512 (arXiv:2410.08417, App. I): 
     "ReGLU": (1.332, 1.337),
     "SwiGLU": (1.321, 1.336),
 }
-EQUAL_STEPS, EQUAL_TIME = "equal steps", "equal time"
+BUDGETS = EQUAL_STEPS, EQUAL_TIME = "equal steps", "equal time"
 CURVES_NAME = "gates.svg"
 SPEED = "seconds-per-step"
 TIMED_ROUNDS = 12
@@ -64,7 +63,7 @@ class GateStudy(Study):
         speed: dict[str, Measure] = {SPEED: partial(seconds_per_step, options)}
         return speed | {
             cell_name(budget, kind, seed): partial(measure, options, budget, kind, seed)
-            for budget in (EQUAL_STEPS, EQUAL_TIME)
+            for budget in BUDGETS
             for kind, seed in kinds
         }
 
@@ -73,7 +72,7 @@ class GateStudy(Study):
         rows = []
         for kind in GATES:
             row: Record = {"kind": kind, "published": PUBLISHED.get(kind)}
-            for budget in (EQUAL_STEPS, EQUAL_TIME):
+            for budget in BUDGETS:
                 found = [cells[cell_name(budget, kind, seed)] for seed in seeds]
                 losses = [cell["held_out_loss"] for cell in found]
                 row[budget] = {
@@ -101,27 +100,34 @@ class GateStudy(Study):
 
     def page(self, document: Record) -> str:
         result = document["result"]
-        bilinear = result["rows"][0]
         lines = [
             f"Corpus: {result['corpus']}. Held-out loss in nats per token, beside the published "
             "one (TinyStories, a larger model, another tokenizer: only differences compare).",
             "",
-            "| MLP | weights | equal steps | against bilinear | equal time | steps then "
-            "| ms a step | published, epochs / time |",
-            "|---|---|---|---|---|---|---|---|",
+            table(
+                "MLP | weights | equal steps | against bilinear | equal time | steps then "
+                "| ms a step | published, epochs / time",
+                (table_row(result, row) for row in result["rows"]),
+            ),
+            "",
+            f"![Held-out loss by step]({CURVES_NAME})",
         ]
-        for row in result["rows"]:
-            steps, time = row[EQUAL_STEPS], row[EQUAL_TIME]
-            published = row["published"]
-            lines.append(
-                f"| {row['kind']} | {result['num_weights'][row['kind']]:,} "
-                f"| {steps['held_out_loss']:.4f} "
-                f"| {against(steps['losses'], bilinear[EQUAL_STEPS]['losses'])} "
-                f"| {time['held_out_loss']:.4f} "
-                f"| {time['steps']:,} | {1000 * result['seconds_per_step'][row['kind']]:.0f} "
-                f"| {'–' if published is None else f'{published[0]} / {published[1]}'} |"
-            )
-        return "\n".join([*lines, "", f"![Held-out loss by step]({CURVES_NAME})"])
+        return "\n".join(lines)
+
+
+def table_row(result: Record, row: Record) -> list[str]:
+    """Return the numbers of one kind of MLP."""
+    kind, steps, time, published = (row[key] for key in ("kind", *BUDGETS, "published"))
+    return [
+        kind,
+        f"{result['num_weights'][kind]:,}",
+        f"{steps['held_out_loss']:.4f}",
+        against(steps["losses"], result["rows"][0][EQUAL_STEPS]["losses"]),
+        f"{time['held_out_loss']:.4f}",
+        f"{time['steps']:,}",
+        f"{1000 * result['seconds_per_step'][kind]:.0f}",
+        "–" if published is None else f"{published[0]} / {published[1]}",
+    ]
 
 
 def against(losses: Sequence[float], others: Sequence[float]) -> str:
@@ -152,17 +158,12 @@ def measure(
         if abs(share - 1) < SAME:
             return at_equal_steps
         recipe = dataclasses.replace(recipe, steps=max(1, round(at_equal_steps["step"] * share)))
-    resume = (context.folder / "run.json").exists()
-    result = train_language(
-        context.folder, CorpusOptions(options.corpus), recipe, resume=resume, say=context.say
-    )
+    result = context.train_language(options.corpus, recipe)
     document = result.to_dict()
     return {
         "kind": kind,
         "seed": seed,
-        "held_out_loss": document["held_out_loss"],
-        "held_out_bits_per_byte": document["held_out_bits_per_byte"],
-        "step": document["step"],
+        **{name: document[name] for name in ("held_out_loss", "held_out_bits_per_byte", "step")},
         "num_weights": result.num_weights,
         "recipe": recipe.to_dict(),
         "corpus": result.source,

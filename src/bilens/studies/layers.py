@@ -9,14 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from bilens.api.train import read_model, train_sae
+from bilens.api.train import read_model
 from bilens.report.charts.training import Curve, line_figure
-from bilens.studies.sae_training import share
-from bilens.studies.study import CellContext, Measure, OneModelStudy, Record, StudyOptions, model_of
-from bilens.train.tasks.sae import SAERecipe
+from bilens.studies.study import (
+    CellContext,
+    Measure,
+    OneModelStudy,
+    Record,
+    StudyOptions,
+    model_of,
+    sae_recipe,
+    share,
+    table,
+)
 
 STEPS = 512
-BATCH = 1024
 BUFFER_STEPS = 16  # at most: a buffer holds the activations of all hook points
 POINTS = ("mlp_out", "resid_mid")
 FIGURE_NAME = "layers.svg"
@@ -65,13 +72,14 @@ class LayerStudy(OneModelStudy):
             f"{result['num_latents']:,} latents and {result['k']} an input at every hook point, "
             f"all trained together on {result['tokens']:,} tokens ({result['steps']:,} steps).",
             "",
-            "| layer | hook point | loss added | fvu | dead | recovered, from zeros "
-            "| from the mean |",
-            "|---|---|---|---|---|---|---|",
-            *(
-                table_row(number, row)
-                for rows in result["points"].values()
-                for number, row in enumerate(rows, start=1)
+            table(
+                "layer | hook point | loss added | fvu | dead | recovered, from zeros "
+                "| from the mean",
+                (
+                    table_row(number, row)
+                    for rows in result["points"].values()
+                    for number, row in enumerate(rows, start=1)
+                ),
             ),
             "",
             f"![Loss added by layer]({FIGURE_NAME})",
@@ -83,11 +91,12 @@ class LayerStudy(OneModelStudy):
             f"Published for another, larger model ({result['published']['source']}; only the "
             "order compares):",
             "",
-            f"| layer | {' | '.join(published)} |",
-            f"|---|{'---|' * len(published)}",
-            *(
-                f"| {number} | {' | '.join(f'{loss:.4f}' for loss in losses)} |"
-                for number, losses in enumerate(zip(*published.values(), strict=True), start=1)
+            table(
+                f"layer | {' | '.join(published)}",
+                (
+                    (number, *(f"{loss:.4f}" for loss in losses))
+                    for number, losses in enumerate(zip(*published.values(), strict=True), start=1)
+                ),
             ),
         ]
         return "\n".join(lines)
@@ -99,15 +108,12 @@ def measure(options: StudyOptions, context: CellContext) -> Record:
     read = read_model(model, None, context.say)
     config = read.model.config
     steps = options.steps or STEPS
-    hooks = {point: hooks_at(point, config.n_layer) for point in POINTS}
-    recipe = SAERecipe(
-        hooks=tuple(hook for names in hooks.values() for hook in names),
-        tokens=steps * BATCH,
-        batch_size=BATCH,
-        buffer_size=min(BUFFER_STEPS, steps) * BATCH + config.n_ctx,  # of whole texts
-    )
-    resume = (context.folder / "run.json").exists()
-    result = train_sae(context.folder, model, recipe, resume=resume, say=context.say)
+    hooks = {
+        point: [f"blocks.{index}.{point}" for index in range(config.n_layer)] for point in POINTS
+    }
+    everywhere = [hook for names in hooks.values() for hook in names]
+    recipe = sae_recipe(everywhere, steps, min(BUFFER_STEPS, steps), config.n_ctx)
+    result = context.train_sae(model, recipe)
     last = result.history[-1]
     return {
         "model": model.name,
@@ -127,15 +133,8 @@ def measure(options: StudyOptions, context: CellContext) -> Record:
     }
 
 
-def hooks_at(point: str, num_layers: int) -> list[str]:
-    """Return the hook points of one kind, from the first block to the last."""
-    return [f"blocks.{index}.{point}" for index in range(num_layers)]
-
-
-def table_row(number: int, row: Record) -> str:
+def table_row(number: int, row: Record) -> tuple[object, ...]:
     """Return the numbers of one autoencoder."""
-    return (
-        f"| {number} | {row['hook']} | {row['loss_added']:.4f} | {row['fvu']:.3f} "
-        f"| {row['dead']:.1%} | {share(row['recovered_from_zero'])} "
-        f"| {share(row['recovered_from_mean'])} |"
-    )
+    errors = f"{row['loss_added']:.4f}", f"{row['fvu']:.3f}", f"{row['dead']:.1%}"
+    recovered = share(row["recovered_from_zero"]), share(row["recovered_from_mean"])
+    return (number, row["hook"], *errors, *recovered)

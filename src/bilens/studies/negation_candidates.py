@@ -12,13 +12,14 @@ from torch import Tensor
 from bilens.algebra.interactions.listed_interactions import listed_interactions
 from bilens.algebra.interactions.record import ListedInteractions
 from bilens.algebra.rotation_null import random_frame
+from bilens.api.trace_latents import active, unit
 from bilens.api.trace_records import known
 from bilens.interp.contrasts import (
     contrast_directions,
     rank_contrasts,
     weighted_space,
 )
-from bilens.interp.interventions import Edit, InputDirections, Where, ablation, causal_check
+from bilens.interp.interventions import InputDirections, Where, ablation, causal_check
 from bilens.interp.latent_readings import output_tokens
 from bilens.interp.layer_trace import only, trace_layer
 from bilens.interp.ranking import rank_latents
@@ -105,10 +106,7 @@ def measure_block(
     found: Record = {
         "num_negation": int(kinds.negation.sum()),
         "num_sentiment": int(kinds.sentiment.sum()),
-        "latents": {
-            "ranked": len(order),
-            **positions(order.tolist(), with_both, with_one),
-        },
+        "latents": {"ranked": len(order), **positions(order.tolist(), with_both, with_one)},
         "pairs": {"ranked": 0, "looked_at": 0, **positions([], with_both, with_one)},
         "circuits": [],
     }
@@ -128,18 +126,19 @@ def measure_block(
         )
         both, one = coupled(pair_interactions(reader, first, second), kinds)
         at = list(range(len(first)))
-        found["pairs"] = {
-            "ranked": len(compared.score),
-            "looked_at": len(first),
-            **positions(at, both, one),
-        }
+        counted = {"ranked": len(compared.score), "looked_at": len(first)}
+        found["pairs"] = {**counted, **positions(at, both, one)}
         candidates += [
             pair_candidate(reader, (int(first[position - 1]), int(second[position - 1])), position)
             for position in held_positions(at, both, one)
         ]
     found["tried"] = len(candidates)
     if candidates:
-        best = min(candidates, key=lambda each: shift_left(each, choosing))
+
+        def shift_left(candidate: Candidate) -> float:  # behind a negator, in logits
+            return float(choosing.shift(ablation(candidate.along, candidate.where)).mean())
+
+        best = min(candidates, key=shift_left)
         found["circuits"] = [
             {
                 **describe(reader, candidate, kinds),
@@ -152,9 +151,8 @@ def measure_block(
 
 def latent_candidate(reader: LatentReader, latent: int, position: int) -> Candidate:
     """Return one output latent with its leading eigenvectors, changed where it is active."""
-    direction = torch.zeros(reader.g.sizes.d_out, dtype=torch.float64)
-    direction[latent] = 1.0
-    values, vectors = torch.linalg.eigh(reader.g.form(direction).dense())
+    form = reader.g.form(unit(reader.g.sizes.d_out, latent))
+    values, vectors = torch.linalg.eigh(form.dense())
     leading = values.abs().argsort(descending=True)[: MOST_DIRECTIONS + 1]
     mean = reader.inputs.mean(dim=0)
     rows = vectors[:, leading].T
@@ -179,13 +177,6 @@ def pair_candidate(reader: LatentReader, pair: tuple[int, int], position: int) -
         partial(active, reader, pair),
         lambda generator: space.random(len(along.readers), generator),
     )
-
-
-def active(reader: LatentReader, latents: tuple[int, ...], x: Tensor) -> Tensor:
-    """Return which inputs of the MLP activate one of some output latents."""
-    with torch.no_grad():
-        z = reader.behind.sae.encode(reader.layer.f(x.double()))
-    return (z[..., list(latents)] > 0).any(dim=-1)
 
 
 def fewest(directions: InputDirections) -> InputDirections:
@@ -215,11 +206,6 @@ def held_positions(order: list[int], both: Tensor, negation: Tensor) -> list[int
     with_both = [position for position, row in numbered if bool(both[row])]
     with_one = [position for position, row in numbered if bool(negation[row] & ~both[row])]
     return (with_both + with_one)[:MOST_TRIED]
-
-
-def shift_left(candidate: Candidate, pairs: NegationPairs) -> float:
-    """Return what is left of a negator's shift without the directions of a candidate, in logits."""
-    return float(pairs.shift(ablation(candidate.along, candidate.where)).mean())
 
 
 def coupled(interactions: ListedInteractions, kinds: InputKinds) -> tuple[Tensor, Tensor]:
@@ -256,11 +242,9 @@ def effects(
     edit = ablation(candidate.along, candidate.where)
     draws = [ablation(candidate.random(generator), candidate.where) for _ in range(NUM_RANDOM)]
     negated = words.negated(held_out)
-
-    def loss(change: Edit | None) -> float:
-        return pairs.loss_elsewhere(held_out, negated, change)
-
-    losses = loss(None), loss(edit)
+    before_loss, after_loss = (
+        pairs.loss_elsewhere(held_out, negated, change) for change in (None, edit)
+    )
     size = len(candidate.along.readers)
     plain, changed = pairs.leaning(), pairs.leaning(edit)
     random = [pairs.leaning(draw) for draw in draws]
@@ -281,14 +265,14 @@ def effects(
                 effect(changed),
                 [effect(each) for each in random],
                 generator,
-                losses,
+                (before_loss, after_loss),
             )
             checks[name] = to_json(check)
     return {
         "num_directions": size,
         "moved": touched,
-        "loss_before": losses[0],
-        "loss_after": losses[1],
+        "loss_before": before_loss,
+        "loss_after": after_loss,
         **checks,
     }
 
@@ -298,10 +282,8 @@ def describe(reader: LatentReader, candidate: Candidate, kinds: InputKinds) -> R
     unembed = reader.layer.module.unembed.weight.detach()
     latents = candidate.latents
     effects = [output_tokens(reader.behind.sae.decoder[n], unembed, LISTED_TOKENS) for n in latents]
-    direction = torch.zeros(1, reader.g.sizes.d_out, dtype=torch.float64)
-    direction[0, latents[0]] = 1.0
-    if len(latents) > 1:
-        direction[0, latents[1]] = -1.0
+    first, *others = (unit(reader.g.sizes.d_out, latent) for latent in latents)
+    direction = (first - others[0] if others else first)[None]
     cross = listed_interactions(
         reader.g, reader.dictionary, direction, bias=reader.bias, top=TOP
     ).cross_interactions
@@ -313,6 +295,10 @@ def describe(reader: LatentReader, candidate: Candidate, kinds: InputKinds) -> R
         if bool(kinds.negation[entry[0]] ^ kinds.negation[entry[1]])
     ]
     listed.sort(key=lambda entry: not bool(kinds.sentiment[list(entry[:2])].any()))
+
+    def input_latent(latent: int) -> Record:
+        return {"latent": latent, "strongest_at": strongest_at(reader, reader.z[:, latent])}
+
     return {
         "latents": list(latents),
         "place": candidate.position,
@@ -320,18 +306,8 @@ def describe(reader: LatentReader, candidate: Candidate, kinds: InputKinds) -> R
         "promoted": [[reader.name(score.token) for score in effect.promoted] for effect in effects],
         "strongest_at": [strongest_at(reader, reader.activations[:, n]) for n in latents],
         "interactions": [
-            {
-                "value": value,
-                "first": {
-                    "latent": first,
-                    "strongest_at": strongest_at(reader, reader.z[:, first]),
-                },
-                "second": {
-                    "latent": second,
-                    "strongest_at": strongest_at(reader, reader.z[:, second]),
-                },
-            }
-            for first, second, value in listed[:LISTED_INTERACTIONS]
+            {"value": value, "first": input_latent(one), "second": input_latent(other)}
+            for one, other, value in listed[:LISTED_INTERACTIONS]
         ],
     }
 

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.api.train import train_language, train_sae
 from bilens.base.errors import UsageError
 from bilens.data.text import GRAMMAR
 from bilens.data.tokenizer import Tokenizer, pack_documents
@@ -39,10 +38,10 @@ from bilens.records.base import to_json
 from bilens.records.trace import CausalCheck
 from bilens.studies.negation_candidates import KEPT_SHARE, MOST_DIRECTIONS, fewest
 from bilens.studies.negation_prompts import NegationPrompts
-from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
+from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions, percent, table
 from bilens.train.activations import activations_of
-from bilens.train.corpus import CorpusDescription, CorpusOptions
-from bilens.train.tasks.language import LanguageRecipe, default_recipe
+from bilens.train.corpus import CorpusDescription
+from bilens.train.tasks.language import default_recipe
 from bilens.train.tasks.sae import SAERecipe
 
 SEEDS = 5
@@ -126,19 +125,21 @@ class NegationStudy(Study):
             f"* Moving plain prompts along them creates at least {LEAST_REMOVED:.0%} of the flip: "
             f"{counts['created']}.",
             "",
-            "| model | position | score, next pair | latents | directions | flip, logits "
-            "| removed | as many random directions | loss elsewhere | created | random |",
-            "|---|---|---|---|---|---|---|---|---|---|---|",
-            *(table_row(row) for row in rows),
+            table(
+                "model | position | score, next pair | latents | directions | flip, logits "
+                "| removed | as many random directions | loss elsewhere | created | random",
+                map(table_row, rows),
+            ),
             "",
             "Brackets: 95 % intervals, of the prompts for what was done (bootstrap), of the draws "
             "for random directions.",
             "",
             "## What the first pair says",
             "",
-            "| model | one latent promotes | the other promotes | eigenvalues |",
-            "|---|---|---|---|",
-            *(reading_row(row) for row in rows),
+            table(
+                "model | one latent promotes | the other promotes | eigenvalues",
+                map(reading_row, rows),
+            ),
             "",
             "## How",
             "",
@@ -172,23 +173,12 @@ def measure(options: StudyOptions, seed: int, context: CellContext) -> Record:
     if options.models:
         model = Path(options.models[seed])
     else:
+        recipe = default_recipe(GRAMMAR)
+        recipe = dataclasses.replace(recipe, seed=seed, steps=options.steps or recipe.steps)
         model = context.folder / "model"
-        train_language(
-            model,
-            CorpusOptions(GRAMMAR),
-            recipe_of(options, seed),
-            resume=(model / "run.json").exists(),
-            say=context.say,
-        )
-    sae = context.folder / "sae"
-    train_sae(sae, model, SAE_RECIPE, resume=(sae / "run.json").exists(), say=context.say)
-    return measure_circuit(model, sae, seed)
-
-
-def recipe_of(options: StudyOptions, seed: int) -> LanguageRecipe:
-    """Return the recipe of a model of the grammar."""
-    recipe = default_recipe(GRAMMAR)
-    return dataclasses.replace(recipe, seed=seed, steps=options.steps or recipe.steps)
+        context.train_language(GRAMMAR, recipe, "model")
+    context.train_sae(model, SAE_RECIPE, "sae")
+    return measure_circuit(model, context.folder / "sae", seed)
 
 
 def measure_circuit(model: Path, sae_folder: Path, seed: int) -> Record:
@@ -359,29 +349,27 @@ def verdict(record: Record) -> Record:
     }
 
 
-def table_row(row: Record) -> str:
+def table_row(row: Record) -> list[object]:
     """Return the numbers of one model."""
     ablate, steer = row["checks"]
     scores = [pair["score"] for pair in row["ranking"]]
     change = ablate["loss_after"] / ablate["loss_before"] - 1
     following = f"{scores[1]:.2f}" if len(scores) > 1 else "–"
-    return (
-        f"| {row['seed']} | {row['place'] or 'none'} of {row['num_pairs_ranked']:,} "
-        f"| {scores[0]:.2f}, {following} | {row['latents'][0]}, {row['latents'][1]} "
-        f"| {ablate['num_directions']} | {ablate['before']['value']:.1f} "
-        f"| {percent(ablate['share'])} | {percent(ablate['random_share'])} "
-        f"| {ablate['loss_before']:.4f}, {change:+.1%} "
-        f"| {percent(steer['share'])} | {percent(steer['random_share'])} |"
-    )
+    return [
+        row["seed"],
+        f"{row['place'] or 'none'} of {row['num_pairs_ranked']:,}",
+        f"{scores[0]:.2f}, {following}",
+        f"{row['latents'][0]}, {row['latents'][1]}",
+        ablate["num_directions"],
+        f"{ablate['before']['value']:.1f}",
+        *(percent(ablate["share"]), percent(ablate["random_share"])),
+        f"{ablate['loss_before']:.4f}, {change:+.1%}",
+        *(percent(steer["share"]), percent(steer["random_share"])),
+    ]
 
 
-def reading_row(row: Record) -> str:
+def reading_row(row: Record) -> tuple[object, ...]:
     """Return what the latents of one model promote."""
     first, second = (" ".join(words) for words in row["promoted"])
     values = ", ".join(f"{value:+.2f}" for value in row["eigenvalues"])
-    return f"| {row['seed']} | {first} | {second} | {values} |"
-
-
-def percent(interval: Record) -> str:
-    """Return a share with its interval."""
-    return f"{interval['value']:.1%} [{interval['low']:.1%}, {interval['high']:.1%}]"
+    return row["seed"], first, second, values

@@ -230,8 +230,7 @@ class NegationPairs(MinimalPairs):
         Math: polarity · (plain − negated): above zero where *not happy* leans to the negative by
             as much as *not sad* leans to the positive.
         """
-        leaning = self.leaning(edit)
-        return self.polarity * (leaning[..., 0] - leaning[..., 1])
+        return self.polarity * self.shift(edit)
 
     def shift(self, edit: Edit | None = None) -> Tensor:
         """Return how far a negator moves everything to the negative, (frames, words), in logits."""

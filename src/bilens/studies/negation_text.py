@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from functools import partial
 
 import torch
+from torch import Tensor
 
-from bilens.api.train import train_sae
 from bilens.interp.traced_layer import TracedText, TraceOptions, open_layer, open_sae, read_text
 from bilens.records.base import to_json
 from bilens.studies.negation_candidates import (
@@ -26,7 +26,7 @@ from bilens.studies.negation_candidates import (
     TOP,
     measure_block,
 )
-from bilens.studies.negation_grammar import PUBLISHED, corpus_blocks, percent
+from bilens.studies.negation_grammar import PUBLISHED, corpus_blocks
 from bilens.studies.negation_prompts import (
     FRAMES,
     OPENERS,
@@ -37,10 +37,20 @@ from bilens.studies.negation_prompts import (
     TruthWords,
     over_words,
 )
-from bilens.studies.study import CellContext, Measure, OneModelStudy, Record, StudyOptions, model_of
-from bilens.train.tasks.sae import SAERecipe
+from bilens.studies.study import (
+    CellContext,
+    Measure,
+    OneModelStudy,
+    Record,
+    StudyOptions,
+    metrics_around,
+    model_of,
+    percent,
+    sae_recipe,
+    table,
+)
 
-STEPS, BATCH, K = 384, 1024, 16
+STEPS, K = 384, 16
 BUFFER_STEPS = 32  # at most
 
 
@@ -80,12 +90,6 @@ def measure_behaviour(options: StudyOptions, context: CellContext) -> Record:
     half = len(pairs.polarity) // 2
     context.say(f"flip {float(flip.mean()):+.2f} logits, shift {float(shift.mean()):+.2f}.")
 
-    def both(rows: torch.Tensor, moved: torch.Tensor) -> Record:
-        return {
-            "flip": to_json(over_words(rows, generator)),
-            "shift": to_json(over_words(moved, generator)),
-        }
-
     return {
         "model": model_of(options).name,
         "model_sha256": layer.loaded.weights_sha256,
@@ -97,11 +101,11 @@ def measure_behaviour(options: StudyOptions, context: CellContext) -> Record:
                 "leaning_positive": leaning[row, :half].mean(dim=0).tolist(),
                 "leaning_negative": leaning[row, half:].mean(dim=0).tolist(),
                 "words": leaning[row].tolist(),
-                **both(flip[row], shift[row]),
+                **flip_and_shift(flip[row], shift[row], generator),
             }
             for row, name in enumerate(FRAMES)
         ],
-        "all": both(flip.mean(dim=0), shift.mean(dim=0)),
+        "all": flip_and_shift(flip.mean(dim=0), shift.mean(dim=0), generator),
     }
 
 
@@ -118,14 +122,16 @@ def measure_mlps(options: StudyOptions, context: CellContext) -> Record:
         flip = (pairs.flip() - pairs.flip(edit)).mean(dim=0)
         shift = (pairs.shift() - pairs.shift(edit)).mean(dim=0)
         context.say(f"block {index} makes {float(shift.mean()):+.2f} logits of the shift.")
-        blocks.append(
-            {
-                "block": index,
-                "flip": to_json(over_words(flip, generator)),
-                "shift": to_json(over_words(shift, generator)),
-            }
-        )
+        blocks.append({"block": index, **flip_and_shift(flip, shift, generator)})
     return {"blocks": blocks}
+
+
+def flip_and_shift(flip: Tensor, shift: Tensor, generator: torch.Generator) -> Record:
+    """Return the means of both over words, (words,) each, with their intervals."""
+    return {
+        "flip": to_json(over_words(flip, generator)),
+        "shift": to_json(over_words(shift, generator)),
+    }
 
 
 def margins(behaviour: Record) -> Record:
@@ -146,15 +152,8 @@ def measure(options: StudyOptions, index: int, context: CellContext) -> Record:
     layer = open_layer(model, index)
     hooks = layer.hook("mlp_in"), layer.hook("mlp_out")
     steps = options.steps or STEPS
-    recipe = SAERecipe(
-        hooks=hooks,
-        k=K,
-        tokens=steps * BATCH,
-        batch_size=BATCH,
-        buffer_size=min(BUFFER_STEPS, steps) * BATCH + layer.module.config.n_ctx,  # whole texts
-    )
-    resume = (context.folder / "run.json").exists()
-    result = train_sae(context.folder, model, recipe, resume=resume, say=context.say)
+    recipe = sae_recipe(hooks, steps, min(BUFFER_STEPS, steps), layer.module.config.n_ctx, K)
+    result = context.train_sae(model, recipe)
     before = open_sae(result.folders[hooks[0]], layer, "mlp_in")
     behind = open_sae(result.folders[hooks[1]], layer, "mlp_out")
     blocks, held_out = corpus_blocks(model, layer)
@@ -172,10 +171,7 @@ def measure(options: StudyOptions, index: int, context: CellContext) -> Record:
         "steps": result.history[-1].step,
         "tokens": result.history[-1].tokens,
         "recipe": recipe.to_dict(),
-        "metrics": {
-            side: result.metrics[hook].to_dict()
-            for side, hook in zip(("in", "out"), hooks, strict=True)
-        },
+        "metrics": metrics_around(result, hooks),
         **measure_block(reader, held_out, choosing, judging, words),
     }
 
@@ -194,19 +190,18 @@ def negation_page(result: Record) -> str:
         "moves a word away from its own side, averaged over words of both polarities. *Shift*: "
         "how far it moves the leaning to the negative whatever the word.",
         "",
-        "| frame | happy …, plain | with *not* | sad …, plain | with *not* | flip | shift |",
-        "|---|---|---|---|---|---|---|",
-        *(frame_row(row) for row in behaviour["frames"]),
+        table(
+            "frame | happy …, plain | with *not* | sad …, plain | with *not* | flip | shift",
+            map(frame_row, behaviour["frames"]),
+        ),
         "",
         "What the MLP of a block makes of a *not* at the tokens behind it, whatever the "
         "directions: it is given what it reads there without the *not*. What it does at the "
         "*not* itself is not in these numbers, nor what attention does.",
         "",
-        "| block | of the flip, logits | of the shift |",
-        "|---|---|---|",
-        *(
-            f"| {row['block']} | {logits(row['flip'])} | {logits(row['shift'])} |"
-            for row in result["mlps"]
+        table(
+            "block | of the flip, logits | of the shift",
+            ((row["block"], logits(row["flip"]), logits(row["shift"])) for row in result["mlps"]),
         ),
         "",
         "## What the weights hold",
@@ -216,33 +211,36 @@ def negation_page(result: Record) -> str:
         "or with any other; in brackets how many there are among those looked at, and "
         "the position to be expected by chance.",
         "",
-        "| block | nmse in, out | negation, sentiment latents | latents ranked "
-        "| negation × sentiment | negation × any | pairs looked at | negation × sentiment "
-        "| negation × any |",
-        "|---|---|---|---|---|---|---|---|---|",
-        *(block_row(block) for block in blocks),
+        table(
+            "block | nmse in, out | negation, sentiment latents | latents ranked "
+            "| negation × sentiment | negation × any | pairs looked at | negation × sentiment "
+            "| negation × any",
+            map(block_row, blocks),
+        ),
         "",
         "## What ablating them does",
         "",
         "Of the latents and pairs that hold negation, the first of the ranking, and the one "
         "whose directions carry most of the shift (chosen on other minimal pairs).",
         "",
-        "| block | chosen | latents | position | directions | flip removed | shift removed "
-        "| as many random directions | loss elsewhere |",
-        "|---|---|---|---|---|---|---|---|---|",
-        *(
-            circuit_row(block, number, circuit)
-            for block in blocks
-            for number, circuit in enumerate(block["circuits"])
+        table(
+            "block | chosen | latents | position | directions | flip removed | shift removed "
+            "| as many random directions | loss elsewhere",
+            (
+                circuit_row(block, number, circuit)
+                for block in blocks
+                for number, circuit in enumerate(block["circuits"])
+            ),
         ),
         "",
         "Brackets: 95 % intervals, of resampled words for what was done, of the draws for "
         "random directions. A dash: on these prompts there is no such effect, told from zero, "
         "to remove.",
         "",
-        "| block | latents | promote | are strongest at | an interaction of the two kinds |",
-        "|---|---|---|---|---|",
-        *(reading_row(block, circuit) for block in blocks for circuit in block["circuits"]),
+        table(
+            "block | latents | promote | are strongest at | an interaction of the two kinds",
+            (reading_row(block, circuit) for block in blocks for circuit in block["circuits"]),
+        ),
         "",
         "## How",
         "",
@@ -284,14 +282,10 @@ def logits(interval: Record) -> str:
     return f"{interval['value']:+.2f} [{interval['low']:+.2f}, {interval['high']:+.2f}]"
 
 
-def frame_row(row: Record) -> str:
+def frame_row(row: Record) -> tuple[str, ...]:
     """Return what a negator does in one frame."""
-    cells = [*row["leaning_positive"], *row["leaning_negative"]]
-    return (
-        f"| {shown(row['text'])} … "
-        f"| {' | '.join(f'{cell:+.2f}' for cell in cells)} "
-        f"| {logits(row['flip'])} | {logits(row['shift'])} |"
-    )
+    leaning = (f"{cell:+.2f}" for cell in [*row["leaning_positive"], *row["leaning_negative"]])
+    return (f"{shown(row['text'])} …", *leaning, logits(row["flip"]), logits(row["shift"]))
 
 
 def shown(frame: str) -> str:
@@ -299,16 +293,18 @@ def shown(frame: str) -> str:
     return frame.format("Tim", "He", word="happy", **{"not": " (not)"})
 
 
-def block_row(block: Record) -> str:
+def block_row(block: Record) -> list[object]:
     """Return what the ranking of one block holds."""
     latents, pairs, metrics = block["latents"], block["pairs"], block["metrics"]
-    return (
-        f"| {block['block']} | {metrics['in']['nmse']:.3f}, {metrics['out']['nmse']:.3f} "
-        f"| {block['num_negation']}, {block['num_sentiment']} | {latents['ranked']} "
-        f"| {place_cell(latents, 'both')} | {place_cell(latents, 'negation')} "
-        f"| {pairs['looked_at']} of {pairs['ranked']:,} "
-        f"| {place_cell(pairs, 'both')} | {place_cell(pairs, 'negation')} |"
-    )
+    return [
+        block["block"],
+        f"{metrics['in']['nmse']:.3f}, {metrics['out']['nmse']:.3f}",
+        f"{block['num_negation']}, {block['num_sentiment']}",
+        latents["ranked"],
+        *(place_cell(latents, kind) for kind in ("both", "negation")),
+        f"{pairs['looked_at']} of {pairs['ranked']:,}",
+        *(place_cell(pairs, kind) for kind in ("both", "negation")),
+    ]
 
 
 def place_cell(found: Record, kind: str) -> str:
@@ -318,26 +314,28 @@ def place_cell(found: Record, kind: str) -> str:
     return f"{found[kind]} ({found[f'num_{kind}']}; {found[f'chance_{kind}']:.0f})"
 
 
-def circuit_row(block: Record, number: int, circuit: Record) -> str:
+def circuit_row(block: Record, number: int, circuit: Record) -> list[object]:
     """Return what ablating one circuit does."""
     flip, shift = circuit["flip"], circuit["shift"]
-    random = percent(shift["random_share"]) if is_told(shift) else "–"
     before, after = circuit["loss_before"], circuit["loss_after"]
-    return (
-        f"| {block['block']} | {'first' if number == 0 else 'most shift'} "
-        f"| {', '.join(map(str, circuit['latents']))} | {circuit['place']} "
-        f"| {circuit['num_directions']} | {percent(flip['share']) if is_told(flip) else '–'} "
-        f"| {percent(shift['share']) if is_told(shift) else '–'} | {random} "
-        f"| {before:.4f}, {after / before - 1:+.2%} |"
-    )
+    return [
+        block["block"],
+        "first" if number == 0 else "most shift",
+        ", ".join(map(str, circuit["latents"])),
+        circuit["place"],
+        circuit["num_directions"],
+        *(removed(flip, "share"), removed(shift, "share"), removed(shift, "random_share")),
+        f"{before:.4f}, {after / before - 1:+.2%}",
+    ]
 
 
-def is_told(check: Record | None) -> bool:
-    """Return whether there was an effect to remove: one that is told from zero."""
-    return check is not None and bool(check["before"]["low"] > 0)
+def removed(check: Record | None, name: str) -> str:
+    """Return a share of an effect; none where the effect is not told from zero."""
+    is_told = check is not None and check["before"]["low"] > 0
+    return percent(check[name]) if check is not None and is_told else "–"
 
 
-def reading_row(block: Record, circuit: Record) -> str:
+def reading_row(block: Record, circuit: Record) -> tuple[object, ...]:
     """Return what the latents of one circuit stand for."""
     promoted = " / ".join(quoted(words) for words in circuit["promoted"])
     at = " / ".join(quoted(words) for words in circuit["strongest_at"])
@@ -346,10 +344,7 @@ def reading_row(block: Record, circuit: Record) -> str:
     if entries:
         first, second = (quoted(entries[0][side]["strongest_at"]) for side in ("first", "second"))
         told = f"{first} × {second}: {entries[0]['value']:+.3f}"
-    return (
-        f"| {block['block']} | {', '.join(map(str, circuit['latents']))} "
-        f"| {promoted} | {at} | {told} |"
-    )
+    return block["block"], ", ".join(map(str, circuit["latents"])), promoted, at, told
 
 
 def quoted(words: list[str]) -> str:

@@ -15,7 +15,6 @@ import torch
 
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.api.trace_latents import LEAST_ACTIVE
-from bilens.api.train import train_sae
 from bilens.base.errors import NumericalError, UsageError
 from bilens.interp.layer_trace import latent_map, only
 from bilens.interp.low_rank import low_rank_fit
@@ -27,19 +26,29 @@ from bilens.interp.traced_layer import (
     open_sae,
 )
 from bilens.report.charts.training import Curve, line_figure
-from bilens.studies.study import CellContext, Measure, OneModelStudy, Record, StudyOptions, model_of
+from bilens.studies.study import (
+    CellContext,
+    Measure,
+    OneModelStudy,
+    Record,
+    StudyOptions,
+    metrics_around,
+    model_of,
+    sae_recipe,
+    share,
+    table,
+)
 from bilens.train.activations import activations_of
-from bilens.train.tasks.sae import SAERecipe
 
 STEPS = 1024  # of the longest training
 DOUBLINGS = 4
-BATCH = 1024
 BUFFER_STEPS = 64  # at most
 MOST_RANK = 32  # eigenpairs of a form
 NUM_RANDOM = 5  # random forms
 FIT_TOKENS = 8192
 RANKS_OVER_TIME = (1, 2, 8)
 BY_RANK_NAME, OVER_TIME_NAME = "sae_training_ranks.svg", "sae_training_steps.svg"
+PUBLISHED_NUMBERS = ("nmse", "recovered", "correlation")
 PUBLISHED: Record = {
     "source": "arXiv:2410.08417, App. H: 16 layers, 335 M weights, layer 12; 16 times as many "
     "latents as dimensions",
@@ -107,17 +116,19 @@ class SAETrainingStudy(OneModelStudy):
             f"{first['num_layers']}, {first['num_latents']:,} latents, {first['k']} an input, each "
             "trained from the same start with its own schedule.",
             "",
-            "| steps | tokens | nmse in | nmse out | dead in | dead out | recovered in "
-            "| recovered out | latents compared |",
-            "|---|---|---|---|---|---|---|---|---|",
-            *(quality_row(row) for row in rows),
+            table(
+                "steps | tokens | nmse in | nmse out | dead in | dead out | recovered in "
+                "| recovered out | latents compared",
+                map(quality_row, rows),
+            ),
             "",
             "Mean correlation of the output latents with their k leading eigenvectors, where they "
             "are active; in brackets that of as many random directions:",
             "",
-            f"| steps | {' | '.join(f'k = {rank}' for rank in ranks)} |",
-            f"|---|{'---|' * len(ranks)}",
-            *(correlation_row(row) for row in rows),
+            table(
+                f"steps | {' | '.join(f'k = {rank}' for rank in ranks)}",
+                map(correlation_row, rows),
+            ),
             "",
             f"![Correlation by number of eigenvectors]({BY_RANK_NAME})",
             "",
@@ -126,14 +137,12 @@ class SAETrainingStudy(OneModelStudy):
             f"Published for another, larger model ({published['source']}; only the direction of "
             "change compares):",
             "",
-            "| steps | nmse | recovered | correlation |",
-            "|---|---|---|---|",
-            *(
-                f"| {steps:,} | {nmse:.2f} | {recovered:.2f} | {correlation:.2f} |"
-                for steps, nmse, recovered, correlation in zip(
-                    *(published[name] for name in ("steps", "nmse", "recovered", "correlation")),
-                    strict=True,
-                )
+            table(
+                "steps | nmse | recovered | correlation",
+                (
+                    (f"{steps:,}", *(f"{published[name][row]:.2f}" for name in PUBLISHED_NUMBERS))
+                    for row, steps in enumerate(published["steps"])
+                ),
             ),
             "",
             "## How",
@@ -164,14 +173,8 @@ def measure(options: StudyOptions, steps: int, context: CellContext) -> Record:
     layer = upper_layer(model)
     hooks = layer.hook("mlp_in"), layer.hook("mlp_out")
     buffer_steps = min(BUFFER_STEPS, lengths_of(options)[0])
-    recipe = SAERecipe(
-        hooks=hooks,
-        tokens=steps * BATCH,
-        batch_size=BATCH,
-        buffer_size=buffer_steps * BATCH + layer.module.config.n_ctx,  # of whole texts
-    )
-    resume = (context.folder / "run.json").exists()
-    result = train_sae(context.folder, model, recipe, resume=resume, say=context.say)
+    recipe = sae_recipe(hooks, steps, buffer_steps, layer.module.config.n_ctx)
+    result = context.train_sae(model, recipe)
     behind = open_sae(result.folders[hooks[1]], layer, "mlp_out")
     return {
         "steps": result.history[-1].step,
@@ -183,10 +186,7 @@ def measure(options: StudyOptions, steps: int, context: CellContext) -> Record:
         "num_latents": behind.sae.num_latents,
         "k": behind.sae.k,
         "recipe": recipe.to_dict(),
-        "metrics": {
-            side: result.metrics[hook].to_dict()
-            for side, hook in zip(("in", "out"), hooks, strict=True)
-        },
+        "metrics": metrics_around(result, hooks),
         "fit": agreement(layer, behind, context),
     }
 
@@ -234,22 +234,19 @@ def points_of(row: Record, name: str) -> tuple[tuple[float, float], ...]:
     return tuple(zip(row["fit"]["ranks"], row["fit"][name], strict=True))
 
 
-def quality_row(row: Record) -> str:
+def quality_row(row: Record) -> list[str]:
     """Return what the autoencoders of one length reconstruct."""
-    before, behind = row["metrics"]["in"], row["metrics"]["out"]
-    return (
-        f"| {row['steps']:,} | {row['tokens']:,} | {before['nmse']:.3f} | {behind['nmse']:.3f} "
-        f"| {before['dead']:.1%} | {behind['dead']:.1%} | {share(before['recovered_from_zero'])} "
-        f"| {share(behind['recovered_from_zero'])} | {row['fit']['num_latents']:,} |"
-    )
+    both = row["metrics"]["in"], row["metrics"]["out"]
+    return [
+        *(f"{row['steps']:,}", f"{row['tokens']:,}"),
+        *(f"{side['nmse']:.3f}" for side in both),
+        *(f"{side['dead']:.1%}" for side in both),
+        *(share(side["recovered_from_zero"]) for side in both),
+        f"{row['fit']['num_latents']:,}",
+    ]
 
 
-def correlation_row(row: Record) -> str:
+def correlation_row(row: Record) -> list[str]:
     """Return the correlations of one length, each with that of random directions."""
     pairs = zip(row["fit"]["correlation"], row["fit"]["null"], strict=True)
-    return f"| {row['steps']:,} | {' | '.join(f'{r:.2f} ({null:.2f})' for r, null in pairs)} |"
-
-
-def share(value: float | None) -> str:
-    """Return a share of the loss; there is none where zeros cost nothing."""
-    return "–" if value is None else f"{value:.1%}"
+    return [f"{row['steps']:,}", *(f"{r:.2f} ({null:.2f})" for r, null in pairs)]

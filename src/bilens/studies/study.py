@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from bilens.api.train import LanguageTraining, SAETraining, train_language, train_sae
 from bilens.base.errors import UsageError
+from bilens.train.corpus import CorpusOptions
+from bilens.train.run_files import RUN_NAME
+from bilens.train.tasks.language import LanguageRecipe
+from bilens.train.tasks.sae import SAERecipe
 
 Record: TypeAlias = dict[str, Any]  # JSON values
 Say: TypeAlias = Callable[[str], None]
+
+BATCH = 1024  # activations a step of autoencoders
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,19 @@ class CellContext:
     folder: Path  # its own; what it leaves there is found again when the study goes on
     done: Mapping[str, Record]  # the records of the cells before it
     say: Say
+
+    def train_language(
+        self, corpus: str, recipe: LanguageRecipe, name: str = ""
+    ) -> LanguageTraining:
+        """Train a language model in the folder, or a folder in it; go on with what is there."""
+        folder = self.folder / name
+        resume = (folder / RUN_NAME).exists()
+        return train_language(folder, CorpusOptions(corpus), recipe, resume=resume, say=self.say)
+
+    def train_sae(self, model: Path, recipe: SAERecipe, name: str = "") -> SAETraining:
+        """Train autoencoders likewise."""
+        folder = self.folder / name
+        return train_sae(folder, model, recipe, resume=(folder / RUN_NAME).exists(), say=self.say)
 
 
 Measure: TypeAlias = Callable[[CellContext], Record]
@@ -105,3 +125,40 @@ def model_of(options: StudyOptions) -> Path:
             "once for each, with another --out."
         )
     return Path(models[0])
+
+
+def sae_recipe(
+    hooks: Sequence[str], steps: int, buffer_steps: int, n_ctx: int, k: int = SAERecipe.k
+) -> SAERecipe:
+    """Return the recipe for so many steps; a buffer holds whole texts."""
+    return SAERecipe(
+        hooks=tuple(hooks),
+        k=k,
+        tokens=steps * BATCH,
+        batch_size=BATCH,
+        buffer_size=buffer_steps * BATCH + n_ctx,
+    )
+
+
+def metrics_around(training: SAETraining, hooks: Sequence[str]) -> Record:
+    """Return how good the autoencoders before and behind an MLP are."""
+    return {
+        place: training.metrics[hook].to_dict()
+        for place, hook in zip(("in", "out"), hooks, strict=True)
+    }
+
+
+def table(heads: str, rows: Iterable[Sequence[object]]) -> str:
+    """Return a table in Markdown; heads are split at their bars."""
+    body = [f"| {' | '.join(map(str, row))} |" for row in rows]
+    return "\n".join([f"| {heads} |", f"|{'---|' * len(heads.split(' | '))}", *body])
+
+
+def share(value: float | None) -> str:
+    """Return a share of the loss; there is none where zeros cost nothing."""
+    return "–" if value is None else f"{value:.1%}"
+
+
+def percent(interval: Record) -> str:
+    """Return a share with its interval."""
+    return f"{interval['value']:.1%} [{interval['low']:.1%}, {interval['high']:.1%}]"
