@@ -191,7 +191,6 @@ def audit_one_layer(
 
 
 def has_columns(model: LoadedModel | nn.Module) -> bool:
-    """Tell whether a model names its inputs."""
     return isinstance(model, LoadedModel) and model.input_names is not None
 
 
@@ -237,7 +236,6 @@ def in_units_of(
 
 
 def numbers(values: tuple[float, ...] | None) -> Tensor | None:
-    """Return numbers as a float64 tensor."""
     return None if values is None else torch.tensor(values, dtype=torch.float64)
 
 
@@ -267,7 +265,6 @@ def labelled_rows(
 
 
 def labelled(data: ImageDataset | tuple[Tensor, Tensor] | None) -> LabelledImages | None:
-    """Return the test images of what a caller may pass as data."""
     if data is None:
         return None
     if isinstance(data, ImageDataset):

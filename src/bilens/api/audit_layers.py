@@ -35,7 +35,6 @@ AnyAudit = TypeVar("AnyAudit", Audit, LayerAudit, TableAudit)
 
 
 def baseline_source(baseline: object) -> BaselineSource:
-    """Return where the model comes from that another one is compared with."""
     source = describe_source(baseline)
     return BaselineSource(source.path, source.weights_sha256)
 
@@ -85,7 +84,6 @@ def audit_model_layers(
 
 
 def module_of(model: LoadedModel | nn.Module) -> nn.Module | None:
-    """Return the module; None where the layers alone were read."""
     return model.module if isinstance(model, LoadedModel) else model
 
 
@@ -98,7 +96,6 @@ def is_one_exact_layer(model: LoadedModel | nn.Module) -> bool:
 
 
 def accuracy_of(module: nn.Module | None, data: LabelledImages) -> Share:
-    """Return how often a classifier of any depth is right."""
     if not isinstance(module, BilinearClassifier):
         raise UsageError(
             "test images are read for a BilinearClassifier alone: leave the data out "
@@ -112,7 +109,6 @@ def accuracy_of(module: nn.Module | None, data: LabelledImages) -> Share:
 
 
 def describe_model(model: LoadedModel | nn.Module, num_layers: int) -> LayeredModel:
-    """Return what the model is."""
     module = module_of(model)
     if module is not None:
         kind, dtype = type(module).__name__, next(module.parameters()).dtype

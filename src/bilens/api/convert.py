@@ -70,7 +70,6 @@ def convert_model(
 
 
 def refusal(model: LoadedModel, expected: str, target: str) -> str:
-    """Return why a model does not fit a layout, and what to do."""
     return (
         f"{model.source} is a {type(model.module).__name__}; the layout {target!r} holds "
         f"{expected}: use --to bilens for a model folder."

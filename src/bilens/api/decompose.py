@@ -39,8 +39,6 @@ WHOLE_WORK = 3e11  # outputs · width³, with the rotations: a minute by the cos
 
 @dataclass(frozen=True, eq=False)
 class LayerJob:
-    """What will be done for one layer."""
-
     request: Request
     outputs: LayerOutputs
     read: OutputReading
@@ -57,7 +55,6 @@ class LayerJob:
 
     @property
     def map_bytes(self) -> int:
-        """Memory of the map."""
         f = self.layer.f
         parts = (f.tensor.down, f.tensor.left, f.tensor.right, f.linear)
         return sum(part.nbytes for part in parts if part is not None)
@@ -94,7 +91,6 @@ def plan_layers(
     inputs: InputMoments | None = None,
     memory_limit: int | str | None = None,
 ) -> list[LayerPlan]:
-    """Return what would be done for each layer of a model, without doing it."""
     return [
         prepare(model, request, name, inputs, memory_limit).plan_record()
         for name in (layers or model.layers)
@@ -159,7 +155,6 @@ def decompose(
     memory_limit: int | str | None = None,
     progress: Progress = silent,
 ) -> Decomposition:
-    """Take the outputs of one layer apart."""
     job = prepare(model, request or Request(), layer, inputs, memory_limit)
     return run_job(job, memory_limit, progress)
 

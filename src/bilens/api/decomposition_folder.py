@@ -26,14 +26,11 @@ from bilens.version import VERSION
 
 @dataclass(frozen=True)
 class LayerFiles:
-    """The two files of one layer."""
-
     pairs: Path  # safetensors
     record: Path  # JSON, written first: a layer is done where both are there
 
     @classmethod
     def of(cls, folder: Path, layer: str) -> LayerFiles:
-        """Return the files of a layer in a folder."""
         return cls(folder / f"{layer}.safetensors", folder / f"{layer}.json")
 
 
@@ -98,7 +95,6 @@ def decompose_layers(
 
 
 def what_is_kept(layers: Sequence[str], done: Sequence[str], folder: Path | None) -> str:
-    """Return what a person should know after Ctrl-C."""
     if folder is None:
         return "Interrupted: nothing is kept, since no folder for it was named with --out."
     missing = [layer for layer in layers if layer not in done]

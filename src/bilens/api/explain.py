@@ -93,7 +93,6 @@ def explain_rows(
 
 
 def summary_of(model: LoadedModel) -> ModelSummary:
-    """Return what the model is."""
     module = model.whole("an explanation")
     if not isinstance(module, BilinearClassifier):
         raise UsageError(
@@ -103,7 +102,6 @@ def summary_of(model: LoadedModel) -> ModelSummary:
 
 
 def check_indices(indices: Sequence[int], available: int, what: str) -> None:
-    """Refuse an index that is not there."""
     for index in indices:
         if not 0 <= index < available:
             raise UsageError(f"there is no {what} {index}: there are {available}, counted from 0.")

@@ -74,22 +74,18 @@ class Request:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the request as JSON values."""
         document = asdict(self)
         return {**document, "contrast": None if self.contrast is None else [*self.contrast]}
 
 
 @dataclass(frozen=True, eq=False)
 class InputMoments:
-    """Mean and covariance of inputs."""
-
     mean: Tensor  # μ, (in,) float64
     covariance: Tensor  # Σ, (in, in) float64
     about: dict[str, Any]
 
 
 def moments_of(data: ImageDataset) -> InputMoments:
-    """Return the moments of the training images of a data set."""
     about = {**to_json(image_origin(data)), "split": "training"}
     about["num_images"] = len(data.train_images)
     return InputMoments(*mean_and_covariance(data.train_images), about)
@@ -126,7 +122,6 @@ class LayerOutputs:
 
     @classmethod
     def of(cls, model: LoadedModel, layer: str) -> LayerOutputs:
-        """Return the outputs of a layer of a model."""
         view = model.layers[layer]
         logits = [name for name, one in model.layers.items() if one.gives == "logits"]
         whole = view.gives == "logits" or (view.gives == "outputs" and view.reads == "inputs")
@@ -145,14 +140,11 @@ class LayerOutputs:
 
 @dataclass(frozen=True, eq=False)
 class OutputReading:
-    """What is read of the outputs of a layer."""
-
     names: list[str]
     outputs: list[int]  # of a contrast the positive and the negative one
     reading: str  # "class-centred", "raw" or "contrast"
 
     def of(self, f: QuadraticMap) -> QuadraticMap:
-        """Return what is read of a map with the outputs of the layer, one output a direction."""
         if self.reading != "contrast":
             return outputs_of(f, self.outputs, centred=self.reading == "class-centred")
         row = contrast_direction(f.sizes.d_out, *self.outputs)
@@ -160,7 +152,6 @@ class OutputReading:
 
 
 def read_outputs(outputs: LayerOutputs, request: Request) -> OutputReading:
-    """Return the directions that a request asks for."""
     names, d_out = outputs.names, len(outputs.names)
     if request.contrast is not None:
         outputs.refuse_neurons("a contrast reads one class against another")
@@ -208,7 +199,6 @@ def select_outputs(text: str | None, outputs: LayerOutputs) -> list[int]:
 
 
 def index_of_name(text: str, outputs: LayerOutputs) -> int | None:
-    """Return the index of the output with a name; None if there is none."""
     found = [index for index, name in enumerate(outputs.names) if name == text]
     if len(found) > 1:
         raise UsageError(
@@ -243,7 +233,6 @@ class LayerMap:
 
 
 def choose_layer(model: LoadedModel, layer: str | None) -> str:
-    """Return the name of the layer that is meant."""
     known = list(model.layers)
     if layer is None and len(known) == 1:
         return known[0]

@@ -77,20 +77,17 @@ def origin_of(
     command: str | None,
     seed: int,
 ) -> Origin:
-    """Return where weights and data come from, and the run."""
     described = data if isinstance(data, DataOrigin) else describe_data(data)
     return Origin(describe_source(model), described, describe_run(command, seed))
 
 
 def describe_source(model: object) -> Source:
-    """Return where the weights come from; a module in memory has no file."""
     if not isinstance(model, LoadedModel):
         return IN_MEMORY
     return Source(model.source, model.weights_sha256, dict(model.provenance))
 
 
 def describe_data(data: ImageDataset | tuple[Tensor, Tensor] | None) -> DataOrigin | None:
-    """Return which images the accuracy is of."""
     if data is None:
         return None
     if isinstance(data, ImageDataset):
@@ -99,13 +96,11 @@ def describe_data(data: ImageDataset | tuple[Tensor, Tensor] | None) -> DataOrig
 
 
 def image_origin(data: ImageDataset) -> DataOrigin:
-    """Return which images a data set has."""
     number = len(data.test_images)
     return DataOrigin(data.name, data.source, data.source_kind, number, data.fingerprint)
 
 
 def describe_run(command: str | None, seed: int) -> Run:
-    """Return what is needed to run the same again."""
     return Run(
         command=this_command() if command is None else command,
         seed=seed,
@@ -116,7 +111,6 @@ def describe_run(command: str | None, seed: int) -> Run:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that decide numbers."""
     return {
         "bilens": VERSION,
         "python": platform.python_version(),

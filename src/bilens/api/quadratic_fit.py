@@ -230,7 +230,6 @@ def inputs_of_layers(model: LoadedModel, data: Tensor | None) -> dict[str, Tenso
 
 
 def fit_record(name: str, view: LayerView | None, fit: QuadraticFit) -> LayerFit:
-    """Return a fit of a layer, or of a whole model, as a record."""
     sizes = None if view is None else view.sizes
     return LayerFit(
         name=name,
@@ -251,18 +250,15 @@ def fit_record(name: str, view: LayerView | None, fit: QuadraticFit) -> LayerFit
 
 
 def scores(found: FitScores) -> DegreeScores:
-    """Return R² by degree as a record."""
     outputs = tuple(finite(value) for value in found.quadratic.outputs.tolist())
     return DegreeScores(found.rows, score(found.linear), score(found.quadratic), outputs)
 
 
 def refitted(found: LeastSquaresFit) -> RefittedScores:
-    """Return the refit on data as a record."""
     return RefittedScores(*found.rows, score(found.held_out), score(found.closed_form_held_out))
 
 
 def score(found: RSquared) -> Score:
-    """Return R² and its standard error."""
     return Score(finite(found.overall), finite(found.standard_error))
 
 

@@ -166,7 +166,6 @@ def attack_model(
 
 
 def class_index(loaded: LoadedModel | None, value: int | str | None) -> int | None:
-    """Return the index of a class from its index or, of a loaded model, its name."""
     if not isinstance(value, str):
         return value
     if loaded is None:

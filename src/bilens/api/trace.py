@@ -133,7 +133,6 @@ def trace(
 
 
 def describe_layer(subject: TracedLayer) -> dict[str, Any]:
-    """Return what a `records.Trace` says of the model and the layer, by field."""
     config, tokenizer, module = subject.module.config, subject.tokenizer, subject.module
     return {
         "model": records.LanguageModel(
@@ -238,7 +237,6 @@ def direction_readings(
 
 
 def token_id(layer: TracedLayer, text: str) -> int:
-    """Return the id of the one token that a text is."""
     found = layer.tokenizer.encode(text)
     known = len(found) == 1 and layer.tokenizer.token(found[0]).strip(" ") == text.strip(" ")
     if not known:

@@ -127,7 +127,6 @@ def chosen_latents(reader: LatentReader, ranking: Ranking, fit: LowRankFit) -> l
 
 
 def active_latents(ranking: Ranking, fit: LowRankFit, least: int) -> list[int]:
-    """Return the output latents that are active often enough, in the order of the ranking."""
     order = [int(ranking.latents[index]) for index in ranking.order]
     return [latent for latent in order if int(fit.num_active[latent]) >= least]
 
@@ -225,14 +224,12 @@ def points(reader: LatentReader, trace: LayerTrace, latent: int) -> records.Poin
 
 
 def unit(size: int, index: int) -> Tensor:
-    """Return the vector that is 1 at one index."""
     vector = torch.zeros(size, dtype=torch.float64)
     vector[index] = 1.0
     return vector
 
 
 def input_latent(reader: LatentReader, latent: int) -> records.LatentReading:
-    """Return one input latent; its tokens are those whose embeddings it resembles."""
     embed = reader.layer.module.embed.weight.detach()
     found = output_tokens(reader.dictionary[:, latent], embed, LISTED_TOKENS)
     tokens = token_ends(found.promoted, found.suppressed, reader.name)

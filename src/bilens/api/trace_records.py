@@ -50,7 +50,6 @@ def shorts(tensor: Tensor) -> tuple[float, ...]:
 def token_ends(
     high: Sequence[TokenScore], low: Sequence[TokenScore], name: Naming
 ) -> records.TokenEnds:
-    """Return the tokens at both ends of a direction."""
 
     def values(scores: Sequence[TokenScore]) -> tuple[records.TokenValue, ...]:
         return tuple(
@@ -64,7 +63,6 @@ def token_ends(
 def latent_reading(
     contexts: LatentContexts, tokens: records.TokenEnds, name: Naming
 ) -> records.LatentReading:
-    """Return one latent: where it is active, and its tokens."""
     return records.LatentReading(
         contexts.latent,
         contexts.density,
@@ -121,7 +119,6 @@ def traced_spectrum(
 
 
 def near_latents(nearest: NearestLatents, row: int, index: int) -> tuple[records.NearLatent, ...]:
-    """Return the input latents closest to one eigenvector."""
     parts = (nearest.latents, nearest.cosines, nearest.projections)
     return tuple(
         records.NearLatent(latent, short(cosine), short(projection))
@@ -197,7 +194,6 @@ def distribution(values: Tensor, edges: Tensor) -> records.Distribution:
 def ranked_latents(
     ranking: Ranking, trace: LayerTrace, fit: LowRankFit, clusters: Clusters, reader: LatentReader
 ) -> tuple[records.RankedLatent, ...]:
-    """Return all output latents by falling score."""
     values = trace.eigenpairs.eigenvalues
     rank = torch.arange(values.shape[1]) < DRAWN_RANK
     norm = trace.eigenpairs.norm.clamp(min=torch.finfo(torch.float64).tiny)
@@ -225,7 +221,6 @@ def ranked_latents(
 
 
 def latent_groups(clusters: Clusters) -> tuple[tuple[int, ...], ...]:
-    """Return the groups of more than one output latent."""
     return tuple(
         tuple(int(clusters.latents[i]) for i in group)
         for group in clusters.members

@@ -38,8 +38,6 @@ SAMPLE_TEMPERATURE, SAMPLE_TOP_K = 0.7, 40
 
 @dataclass(frozen=True, eq=False)
 class LanguageTraining:
-    """A finished run of a language model."""
-
     folder: Path
     history: tuple[LanguageMetrics, ...]
     tokens: CorpusTokens
@@ -48,7 +46,6 @@ class LanguageTraining:
     sample: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the result as JSON values."""
         last = self.history[-1]
         return {
             "schema_version": 1,
@@ -124,14 +121,11 @@ def sample_text(model: BilinearTransformer, tokenizer: Tokenizer, seed: int) -> 
 
 @dataclass(frozen=True, eq=False)
 class SAETraining:
-    """A finished run of sparse autoencoders."""
-
     folders: dict[str, Path]
     history: tuple[SAELine, ...]
     metrics: dict[str, SAEMetrics]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the result as JSON values."""
         last = self.history[-1]
         return {
             "schema_version": 1,

@@ -63,7 +63,6 @@ app.add_typer(train_app, name="train")
 
 
 def version_callback(value: bool) -> None:
-    """Print the version and stop."""
     if value:
         typer.echo(f"bilens {VERSION}")
         raise typer.Exit
@@ -156,7 +155,6 @@ def explain_error(error: Exception) -> tuple[str, int]:
 
 
 def fail(message: str, code: int) -> NoReturn:
-    """Print one sentence on stderr and end the process."""
     complain(f"error: {message}\n")
     sys.exit(code)
 
@@ -170,5 +168,4 @@ def complain(text: str) -> None:
 
 
 def nowhere() -> TextIO:
-    """Return a stream that keeps nothing."""
     return open(os.devnull, "w")  # noqa: PTH123 - open until the process ends

@@ -36,16 +36,13 @@ class Output:
         self.messages = Console(stderr=True, quiet=quiet)
 
     def say(self, text: str) -> None:
-        """Print a message for a person."""
         self.messages.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def lines(self, *texts: str) -> None:
-        """Print lines of a result as they are."""
         for text in texts:
             self.result.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def tables(self, *tables: Table) -> None:
-        """Print tables of a result."""
         for table in tables:
             self.result.print(table)
 

@@ -21,6 +21,7 @@ from bilens.base.errors import OutputExistsError, UsageError
 if TYPE_CHECKING:
     from bilens.data.images import ImageDataset
     from bilens.io.load import LoadedModel
+    from bilens.report.reports import AttackReport, CertificateReport, TraceReport
     from bilens.train.corpus import CorpusOptions
 
 Say = Callable[[str], None]
@@ -110,6 +111,15 @@ DataDir = Annotated[
 
 
 @dataclass(frozen=True)
+class Running:
+    """Where a training runs, and what becomes of an earlier one."""
+
+    device: DeviceOption = "auto"
+    resume: Resume = False
+    overwrite: Overwrite = False
+
+
+@dataclass(frozen=True)
 class ModelFile:
     """A model, and what a checkpoint does not say by itself."""
 
@@ -148,7 +158,6 @@ class ModelFile:
         return {}
 
     def open_another(self, path: Path) -> LoadedModel:
-        """Read a second model in the same way."""
         return replace(self, model=path).open()
 
 
@@ -200,7 +209,6 @@ def say_how_it_was_read(model: LoadedModel, say: Say) -> None:
 
 
 def parse_roles(texts: list[str]) -> dict[str, str]:
-    """Return role → tensor from ROLE=TENSOR."""
     roles: dict[str, str] = {}
     for text in texts:
         role, equals, tensor = text.partition("=")
@@ -224,11 +232,9 @@ class ImageData:
 
     @property
     def given(self) -> bool:
-        """Whether an option names any."""
         return self.dataset is not None or self.data_dir is not None
 
     def find(self, model: LoadedModel, say: Say) -> ImageDataset | None:
-        """Return the images; None where nothing names any."""
         from bilens.api.provenance import find_test_data
 
         return find_test_data(model, self.dataset, self.data_dir, say)
@@ -248,6 +254,13 @@ class HtmlReport:
     html: Annotated[Path | None, typer.Option(help="Write the report to this HTML file.")] = None
     lang: Annotated[Lang, typer.Option(help="Language of the HTML report.")] = "en"
 
+    def write(self, report: AttackReport | CertificateReport | TraceReport) -> list[str]:
+        """Write the page if one is asked for; return the line about it."""
+        if self.html is None:
+            return []
+        report.to_html(self.html, lang=self.lang)
+        return [f"Report: {self.html}"]
+
 
 @dataclass(frozen=True)
 class Text:
@@ -260,7 +273,6 @@ class Text:
     limit: Annotated[int | None, typer.Option(help="Documents of --corpus to read.", min=2)] = None
 
     def options(self) -> CorpusOptions | None:
-        """Return the corpus; None for the model's own."""
         from bilens.train.corpus import CorpusOptions
 
         if self.corpus is not None:

@@ -116,7 +116,6 @@ class GateStudy(Study):
 
 
 def table_row(result: Record, row: Record) -> list[str]:
-    """Return the numbers of one kind of MLP."""
     kind, steps, time, published = (row[key] for key in ("kind", *BUDGETS, "published"))
     return [
         kind,
@@ -195,7 +194,6 @@ def seconds_per_step(options: StudyOptions, context: CellContext) -> Record:
 
 
 def recipe_of(options: StudyOptions, kind: str, seed: int) -> LanguageRecipe:
-    """Return the default recipe of the corpus with one kind of MLP."""
     assert options.corpus is not None, "checked before"
     recipe = default_recipe(options.corpus)
     return dataclasses.replace(

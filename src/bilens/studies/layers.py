@@ -103,7 +103,6 @@ class LayerStudy(OneModelStudy):
 
 
 def measure(options: StudyOptions, context: CellContext) -> Record:
-    """Train the autoencoders of all layers on one pass over the text."""
     model = model_of(options)
     read = read_model(model, None, context.say)
     config = read.model.config
@@ -134,7 +133,6 @@ def measure(options: StudyOptions, context: CellContext) -> Record:
 
 
 def table_row(number: int, row: Record) -> tuple[object, ...]:
-    """Return the numbers of one autoencoder."""
     errors = f"{row['loss_added']:.4f}", f"{row['fvu']:.3f}", f"{row['dead']:.1%}"
     recovered = share(row["recovered_from_zero"]), share(row["recovered_from_mean"])
     return (number, row["hook"], *errors, *recovered)

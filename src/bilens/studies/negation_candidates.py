@@ -52,7 +52,6 @@ class InputKinds:
 
     @classmethod
     def of(cls, z: Tensor, blocks: Tensor, words: TruthWords, least_active: int) -> InputKinds:
-        """Return the kinds of all latents."""
         often = (z > 0).sum(dim=0) >= least_active
 
         def mostly(mask: Tensor) -> Tensor:
@@ -150,7 +149,6 @@ def measure_block(
 
 
 def latent_candidate(reader: LatentReader, latent: int, position: int) -> Candidate:
-    """Return one output latent with its leading eigenvectors, changed where it is active."""
     form = reader.g.form(unit(reader.g.sizes.d_out, latent))
     values, vectors = torch.linalg.eigh(form.dense())
     leading = values.abs().argsort(descending=True)[: MOST_DIRECTIONS + 1]
@@ -193,7 +191,6 @@ def fewest(directions: InputDirections) -> InputDirections:
 
 
 def pair_interactions(reader: LatentReader, first: Tensor, second: Tensor) -> ListedInteractions:
-    """Return the largest interactions in the differences of pairs of output latents."""
     rows = torch.arange(len(first))
     directions = torch.zeros(len(first), reader.g.sizes.d_out, dtype=torch.float64)
     directions[rows, first], directions[rows, second] = 1.0, -1.0
@@ -278,7 +275,6 @@ def effects(
 
 
 def describe(reader: LatentReader, candidate: Candidate, kinds: InputKinds) -> Record:
-    """Return what the latents promote, where they are strongest, and the interactions of one."""
     unembed = reader.layer.module.unembed.weight.detach()
     latents = candidate.latents
     effects = [output_tokens(reader.behind.sae.decoder[n], unembed, LISTED_TOKENS) for n in latents]

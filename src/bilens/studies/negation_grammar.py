@@ -323,14 +323,12 @@ def position_of_the_rule(
 
 
 def ranking_values(ranking: ContrastRanking) -> list[Record]:
-    """Return the first pairs of the ranking."""
     names = ("first", "second", "score", "nonlinear_share", "pair_share")
     columns = (getattr(ranking, name)[:LISTED_PAIRS].tolist() for name in names)
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def promoted(sae: TopKSAE, layer: TracedLayer, latent: int) -> list[str]:
-    """Return the tokens that an output latent promotes most."""
     effect = output_tokens(sae.decoder[latent], layer.module.unembed.weight, LISTED_TOKENS)
     return [layer.tokenizer.token(score.token) for score in effect.promoted]
 
@@ -350,7 +348,6 @@ def verdict(record: Record) -> Record:
 
 
 def table_row(row: Record) -> list[object]:
-    """Return the numbers of one model."""
     ablate, steer = row["checks"]
     scores = [pair["score"] for pair in row["ranking"]]
     change = ablate["loss_after"] / ablate["loss_before"] - 1

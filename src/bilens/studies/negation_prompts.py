@@ -91,7 +91,6 @@ class NegationPrompts(MinimalPairs):
     def of(
         cls, model: BilinearTransformer, hook: str, tokenizer: Tokenizer, num: int, seed: int
     ) -> NegationPrompts:
-        """Return `num` minimal pairs of a seed."""
         prompts = StoryGrammar().minimal_pairs(num, seed)
         return cls(
             model,
@@ -118,7 +117,6 @@ class NegationPrompts(MinimalPairs):
         return plain - negated
 
     def inputs(self) -> Tensor:
-        """Return what the MLP reads at the end of each prompt, (2 · pairs, d_model)."""
         with torch.no_grad():
             found = self.model.activations(self.tokens, (self.hook,))[self.hook]
         return found[torch.arange(len(found)), self.last]
@@ -130,7 +128,6 @@ class NegationPrompts(MinimalPairs):
 
 
 def word_tokens(tokenizer: Tokenizer, words: Sequence[str]) -> Tensor:
-    """Return the tokens of words that are one token each."""
     found = []
     for word in words:
         ids = tokenizer.encode(word)
@@ -154,7 +151,6 @@ class TruthWords:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> TruthWords:
-        """Return the words in a tokenizer."""
 
         def single(words: tuple[str, ...]) -> Tensor:
             ids = [tokenizer.encode(f" {word}") for word in words]
@@ -179,7 +175,6 @@ class TruthWords:
         return found
 
     def sentiment(self, blocks: Tensor) -> Tensor:
-        """Return which tokens are a sentiment word, (texts, length)."""
         return torch.isin(blocks, torch.cat([self.positive, self.negative]))
 
 
@@ -195,7 +190,6 @@ class NegationPairs(MinimalPairs):
         words: TruthWords,
         openers: Sequence[str] = OPENERS,
     ) -> NegationPairs:
-        """Return the pairs behind some openers."""
         if min(len(words.positive), len(words.negative)) == 0:
             raise UsageError(
                 "the tokenizer of this model has no token for one of "

@@ -127,7 +127,6 @@ def measure_mlps(options: StudyOptions, context: CellContext) -> Record:
 
 
 def flip_and_shift(flip: Tensor, shift: Tensor, generator: torch.Generator) -> Record:
-    """Return the means of both over words, (words,) each, with their intervals."""
     return {
         "flip": to_json(over_words(flip, generator)),
         "shift": to_json(over_words(shift, generator)),
@@ -177,7 +176,6 @@ def measure(options: StudyOptions, index: int, context: CellContext) -> Record:
 
 
 def negation_page(result: Record) -> str:
-    """Return what the model does first, and then what the blocks hold."""
     behaviour, blocks = result["behaviour"], result["blocks"]
     found = behaviour["all"]
     lines = [
@@ -283,7 +281,6 @@ def logits(interval: Record) -> str:
 
 
 def frame_row(row: Record) -> tuple[str, ...]:
-    """Return what a negator does in one frame."""
     leaning = (f"{cell:+.2f}" for cell in [*row["leaning_positive"], *row["leaning_negative"]])
     return (f"{shown(row['text'])} …", *leaning, logits(row["flip"]), logits(row["shift"]))
 
@@ -294,7 +291,6 @@ def shown(frame: str) -> str:
 
 
 def block_row(block: Record) -> list[object]:
-    """Return what the ranking of one block holds."""
     latents, pairs, metrics = block["latents"], block["pairs"], block["metrics"]
     return [
         block["block"],
@@ -315,7 +311,6 @@ def place_cell(found: Record, kind: str) -> str:
 
 
 def circuit_row(block: Record, number: int, circuit: Record) -> list[object]:
-    """Return what ablating one circuit does."""
     flip, shift = circuit["flip"], circuit["shift"]
     before, after = circuit["loss_before"], circuit["loss_after"]
     return [
@@ -336,7 +331,6 @@ def removed(check: Record | None, name: str) -> str:
 
 
 def reading_row(block: Record, circuit: Record) -> tuple[object, ...]:
-    """Return what the latents of one circuit stand for."""
     promoted = " / ".join(quoted(words) for words in circuit["promoted"])
     at = " / ".join(quoted(words) for words in circuit["strongest_at"])
     entries = circuit["interactions"]

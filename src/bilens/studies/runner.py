@@ -35,7 +35,6 @@ STUDIES: dict[str, Study] = {
 
 
 def find_study(name: str) -> Study:
-    """Return the study of a name."""
     if name not in STUDIES:
         raise UsageError(f"there is no study {name!r}: choose one of {', '.join(STUDIES)}.")
     return STUDIES[name]

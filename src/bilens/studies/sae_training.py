@@ -162,7 +162,6 @@ class SAETrainingStudy(OneModelStudy):
 
 
 def lengths_of(options: StudyOptions) -> list[int]:
-    """Return the updates of each training, the shortest first."""
     longest = options.steps or STEPS
     return [longest >> halvings for halvings in range(DOUBLINGS, -1, -1)]
 
@@ -198,7 +197,6 @@ def upper_layer(model: Path) -> TracedLayer:
 
 
 def agreement(layer: TracedLayer, behind: TracedSAE, context: CellContext) -> Record:
-    """Return the mean correlation of output latents with their leading eigenvectors."""
     text = held_out_text(layer, None, FIT_TOKENS, context.say)
     hooks = layer.hook("mlp_in"), behind.hook
     read = activations_of(layer.module, text.blocks, hooks)
@@ -230,12 +228,10 @@ def agreement(layer: TracedLayer, behind: TracedSAE, context: CellContext) -> Re
 
 
 def points_of(row: Record, name: str) -> tuple[tuple[float, float], ...]:
-    """Return (number of eigenvectors, mean correlation)."""
     return tuple(zip(row["fit"]["ranks"], row["fit"][name], strict=True))
 
 
 def quality_row(row: Record) -> list[str]:
-    """Return what the autoencoders of one length reconstruct."""
     both = row["metrics"]["in"], row["metrics"]["out"]
     return [
         *(f"{row['steps']:,}", f"{row['tokens']:,}"),

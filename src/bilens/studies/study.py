@@ -32,7 +32,6 @@ class StudyOptions:
     steps: int | None = None  # updates of each training
 
     def given(self) -> Record:
-        """Return the options that were given, as JSON values."""
         values = dataclasses.asdict(self)
         return {name: value for name, value in values.items() if value is not None}
 
@@ -54,7 +53,6 @@ class CellContext:
         return train_language(folder, CorpusOptions(corpus), recipe, resume=resume, say=self.say)
 
     def train_sae(self, model: Path, recipe: SAERecipe, name: str = "") -> SAETraining:
-        """Train autoencoders likewise."""
         folder = self.folder / name
         return train_sae(folder, model, recipe, resume=(folder / RUN_NAME).exists(), say=self.say)
 
@@ -117,7 +115,6 @@ class OneModelStudy(Study):
 
 
 def model_of(options: StudyOptions) -> Path:
-    """Return the run folder of the model."""
     models = options.models or ()
     if len(models) != 1:
         raise UsageError(
@@ -143,8 +140,8 @@ def sae_recipe(
 def metrics_around(training: SAETraining, hooks: Sequence[str]) -> Record:
     """Return how good the autoencoders before and behind an MLP are."""
     return {
-        place: training.metrics[hook].to_dict()
-        for place, hook in zip(("in", "out"), hooks, strict=True)
+        side: training.metrics[hook].to_dict()
+        for side, hook in zip(("in", "out"), hooks, strict=True)
     }
 
 
@@ -160,5 +157,4 @@ def share(value: float | None) -> str:
 
 
 def percent(interval: Record) -> str:
-    """Return a share with its interval."""
     return f"{interval['value']:.1%} [{interval['low']:.1%}, {interval['high']:.1%}]"

@@ -73,16 +73,13 @@ def attack(
         )
     with output.progress() as progress:
         report = attack_model(model, data, progress=progress, **vars(options))
-    if page.html is not None:
-        report.to_html(page.html, lang=page.lang)
+    written = page.write(report)
     if json:
         output.json(report.to_dict())
     else:
         for table in attack_tables(report.record):
             output.tables(table)
             output.result.print()
-        output.lines(*attack_lines(report.record))
-        if page.html is not None:
-            output.lines(f"Report: {page.html}")
+        output.lines(*attack_lines(report.record), *written)
     if not report.holds:
         raise typer.Exit(FAILED)

@@ -81,17 +81,14 @@ class AuditPages:
 
     @property
     def on_stdout(self) -> bool:
-        """Whether Markdown takes the place of the result."""
         return str(self.markdown) == "-"
 
     @property
     def files(self) -> list[Path]:
-        """The files, HTML first."""
         named = [self.html, None if self.on_stdout else self.markdown]
         return [path for path in named if path is not None]
 
     def write(self, report: Report) -> None:
-        """Write the files."""
         if self.html is not None:
             report.to_html(self.html, lang=self.lang)
         if self.markdown is not None and not self.on_stdout:
@@ -138,7 +135,6 @@ def audit(
 def read_and_judge(
     output: Output, source: TensorFile, images: ImageData, options: AuditOptions
 ) -> Report:
-    """Return the audit of the model that the options name."""
     from bilens.api.audit import audit as audit_model
 
     rules = tuple(options.fail_on or ())

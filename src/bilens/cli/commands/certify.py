@@ -60,12 +60,9 @@ def certify(
     data = images.find(model, output.say)
     with output.progress() as progress:
         report = certify_model(model, data, progress=progress, **vars(options))
-    if page.html is not None:
-        report.to_html(page.html, lang=page.lang)
+    written = page.write(report)
     if json:
         output.json(report.to_dict())
         return
     output.tables(truncation_table(report.record))
-    output.lines(*certificate_lines(report.record))
-    if page.html is not None:
-        output.lines(f"Report: {page.html}")
+    output.lines(*certificate_lines(report.record), *written)

@@ -184,7 +184,6 @@ def decompose(
 
 
 def print_plan(output: Output, plans: Sequence[LayerPlan], json: bool) -> None:
-    """Print what would be done: JSON, or a table and the reasons."""
     from bilens.records.base import SCHEMA_VERSION, to_json
     from bilens.report.terminal_readings import plan_lines, plan_table
 

@@ -72,7 +72,6 @@ def explain(
 def explained(
     output: Output, model: LoadedModel, path: Path, options: ExplainOptions, images: ImageData
 ) -> Explanations:
-    """Return the explanations of the images or rows that the options name."""
     from bilens.api.explain import explain_image, explain_rows
 
     table, baseline = options.table, options.baseline

@@ -95,16 +95,13 @@ def trace(
             say=output.say,
             **{**vars(listed), "latents": listed.latents or None, "toward": listed.toward or ()},
         )
-    if page.html is not None:
-        report.to_html(page.html, lang=page.lang)
+    written = page.write(report)
     graphs = report.to_graphs(graph) if graph is not None else []
     if json:
         output.json(report.to_dict())
         return
     output.tables(*trace_tables(report.record))
-    if page.html is not None:
-        output.lines(f"Report: {page.html}")
-    output.lines(*(f"Graph: {file}" for file in graphs))
+    output.lines(*written, *(f"Graph: {file}" for file in graphs))
 
 
 def refuse_filled(folder: Path | None, overwrite: bool) -> None:

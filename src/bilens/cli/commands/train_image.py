@@ -13,13 +13,11 @@ from bilens.cli.options import (
     MODEL_PANEL,
     TRAINING_PANEL,
     DataDir,
-    DeviceOption,
     Gate,
     Json,
-    Overwrite,
     PrecisionOption,
-    Resume,
     RunFolder,
+    Running,
 )
 
 if TYPE_CHECKING:
@@ -81,9 +79,7 @@ def train_image(
     images: ImageOptions,
     model: Model,
     training: Training,
-    device: DeviceOption = "auto",
-    resume: Resume = False,
-    overwrite: Overwrite = False,
+    running: Running,
     json: Json = False,
 ) -> None:
     """Train an image classifier; Ctrl-C saves it, the same command with --resume goes on.
@@ -113,9 +109,9 @@ def train_image(
             out,
             data,
             recipe,
-            find_device(device),
-            resume=resume,
-            overwrite=overwrite,
+            find_device(running.device),
+            resume=running.resume,
+            overwrite=running.overwrite,
             provenance={"command": this_command(), **versions()},
             on_epoch=training_progress(progress, recipe.epochs),
             say=output.say,
@@ -135,7 +131,6 @@ def train_image(
 
 
 def training_progress(progress: Reporter, epochs: int) -> Callable[[EpochMetrics], None]:
-    """Return a callback that shows each epoch."""
 
     def show(metrics: EpochMetrics) -> None:
         text = f"loss {metrics.train_loss:.4f}, test accuracy {metrics.test_accuracy:.4f}"

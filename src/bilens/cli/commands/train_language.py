@@ -12,13 +12,11 @@ from bilens.cli.console import Output
 from bilens.cli.options import (
     MODEL_PANEL,
     TRAINING_PANEL,
-    DeviceOption,
     Gate,
     Json,
-    Overwrite,
     PrecisionOption,
-    Resume,
     RunFolder,
+    Running,
     Schedule,
 )
 
@@ -48,7 +46,6 @@ class Corpus:
     corpus_seed: Annotated[int, typer.Option(help="Which documents those are.", min=0)] = 0
 
     def options(self) -> CorpusOptions:
-        """Return the corpus."""
         from bilens.train.corpus import CorpusOptions
 
         given = dict(vars(self))
@@ -115,9 +112,7 @@ def train_language(
     out: RunFolder,
     model: Model,
     training: Training,
-    device: DeviceOption = "auto",
-    resume: Resume = False,
-    overwrite: Overwrite = False,
+    running: Running,
     json: Json = False,
 ) -> None:
     """Train a language model; Ctrl-C saves it, the same command with --resume goes on.
@@ -146,11 +141,9 @@ def train_language(
             out,
             corpus.options(),
             recipe,
-            resume=resume,
-            overwrite=overwrite,
-            device=device,
             on_line=show,
             say=output.say,
+            **vars(running),
         )
     document = result.to_dict()
     if json:

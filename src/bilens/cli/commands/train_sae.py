@@ -10,12 +10,10 @@ import typer
 from bilens.cli.console import Output
 from bilens.cli.options import (
     TRAINING_PANEL,
-    DeviceOption,
     Json,
     LanguageModel,
-    Overwrite,
-    Resume,
     RunFolder,
+    Running,
     Schedule,
     Text,
 )
@@ -78,9 +76,7 @@ def train_sae(
     out: RunFolder,
     text: Text,
     training: Training,
-    device: DeviceOption = "auto",
-    resume: Resume = False,
-    overwrite: Overwrite = False,
+    running: Running,
     json: Json = False,
 ) -> None:
     """Train sparse autoencoders on a layer; Ctrl-C saves them, --resume goes on.
@@ -109,11 +105,9 @@ def train_sae(
             model,
             recipe,
             corpus=text.options(),
-            resume=resume,
-            overwrite=overwrite,
-            device=device,
             on_line=show,
             say=output.say,
+            **vars(running),
         )
     document = result.to_dict()
     if json:
@@ -123,7 +117,6 @@ def train_sae(
 
 
 def sae_lines(sae: dict[str, Any]) -> str:
-    """Return what a person reads about one autoencoder."""
     return (
         f"{sae['hook']}: normalised MSE {sae['nmse']:.4f}, of the variance {sae['fvu']:.4f}, "
         f"L0 {sae['l0']:.1f}, dead "
@@ -139,5 +132,4 @@ def sae_lines(sae: dict[str, Any]) -> str:
 
 
 def share(value: float | None) -> str:
-    """Return a share in per cent; none where there is none."""
     return "undefined" if value is None else f"{value:.1%}"
