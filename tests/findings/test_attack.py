@@ -1,6 +1,6 @@
 """The attack of a classifier: effects against the model's own answers, proofs, refusals.
 
-Broken once: `shifts` left out in `Judge.effect`; the effects failed. The optimal mask replaced by
+Broken once: `shifts` left out in `Judge.effect`; the effects failed. The optimal one replaced by
 0.9 of it in `attack_objective`; `holds` was False. The clamp dropped; the clipped effects failed.
 """
 
@@ -52,9 +52,14 @@ def test_effects_are_those_of_the_model_itself(bias: bool) -> None:
     images, labels = DATA.test_images.double(), DATA.test_labels
     images, labels = images[labels != 2], labels[labels != 2]
     assert objective.attacked_images == len(labels) == objective.clipped_images
-    for mask in objective.perturbations:
-        moved = images + torch.tensor(mask.vector, dtype=torch.float64)  # rounded to 5 decimals
-        for effect, inputs in ((mask.effect, moved), (mask.clipped, moved.clamp(0, 1))):
+    for perturbation in objective.perturbations:
+        moved = images + torch.tensor(
+            perturbation.vector, dtype=torch.float64
+        )  # rounded to 5 decimals
+        for effect, inputs in (
+            (perturbation.effect, moved),
+            (perturbation.clipped, moved.clamp(0, 1)),
+        ):
             logits = module(inputs)
             own = logits[torch.arange(len(labels)), labels]
             margin = float((own - logits[:, 2]).mean())
@@ -79,9 +84,13 @@ def test_the_optimal_mask_is_never_beaten_and_proven() -> None:
     assert [objective.target for objective in findings.objectives] == [0, 1, 2]
     for objective in findings.objectives:
         assert objective.proof_gap < 1e-6
-        best = next(mask for mask in objective.perturbations if mask.kind == "optimal")
-        for mask in objective.perturbations:
-            for own, least in zip(mask.change, best.change, strict=True):
+        best = next(
+            perturbation
+            for perturbation in objective.perturbations
+            if perturbation.kind == "optimal"
+        )
+        for perturbation in objective.perturbations:
+            for own, least in zip(perturbation.change, best.change, strict=True):
                 assert own >= least - 1e-9 * abs(least)
     for curve in findings.curves:
         assert min(curve.gap) >= -1e-9
@@ -90,8 +99,10 @@ def test_the_optimal_mask_is_never_beaten_and_proven() -> None:
 def test_a_mask_that_beats_the_optimal_one_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     def worse(*arguments: object) -> Optimum:
         right = optimum(*arguments)  # type: ignore[arg-type]
-        mask = dataclasses.replace(right.mask, deltas=0.5 * right.mask.deltas)
-        return Optimum(mask, right.lower)
+        perturbation = dataclasses.replace(
+            right.perturbation, deltas=0.5 * right.perturbation.deltas
+        )
+        return Optimum(perturbation, right.lower)
 
     monkeypatch.setattr(subject, "optimum", worse)
     findings = run()
@@ -116,10 +127,10 @@ def test_with_edge_pixels_masks_of_the_edge_change_nothing_else() -> None:
     assert findings.edge_pixels == 6
     assert [curve.kind for curve in findings.curves] == list(READS)
     for objective in findings.objectives:
-        for mask in objective.perturbations:
-            if mask.kind.endswith("edge"):
-                assert not any(mask.vector[6:])
-                assert any(mask.vector[:6])
+        for perturbation in objective.perturbations:
+            if perturbation.kind.endswith("edge"):
+                assert not any(perturbation.vector[6:])
+                assert any(perturbation.vector[:6])
     assert findings.holds
 
 

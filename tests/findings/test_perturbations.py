@@ -1,7 +1,7 @@
-"""What each mask is made of, against its definition.
+"""What each perturbation is made of, against its definition.
 
 Broken once: the sign in `scaled` turned round; the sign test failed. `.T` dropped in `keys`; the
-keys of independent vectors failed. `angle()` of the mask itself in `random_phases`; the spectrum
+keys of independent vectors failed. `angle()` of δ itself in `random_phases`; the spectrum
 stayed and the image too, and the test of difference failed.
 """
 
@@ -36,10 +36,10 @@ def test_masks_have_the_length_asked_for_and_the_sign_that_lowers_more() -> None
     goal = objective()
     direction = torch.randn(tiny.PIXELS, generator=torch.Generator().manual_seed(0)).double()
     for sign in (1, -1):
-        mask = scaled("random", 1, sign * 3.7 * direction, goal, LENGTHS)
-        assert mask is not None
-        torch.testing.assert_close(mask.deltas.norm(dim=1), LENGTHS)
-        assert bool((goal.changes(mask.deltas) <= goal.changes(-mask.deltas)).all())
+        perturbation = scaled("random", 1, sign * 3.7 * direction, goal, LENGTHS)
+        assert perturbation is not None
+        torch.testing.assert_close(perturbation.deltas.norm(dim=1), LENGTHS)
+        assert bool((goal.changes(perturbation.deltas) <= goal.changes(-perturbation.deltas)).all())
     assert scaled("random", 1, 0 * direction, goal, LENGTHS) is None
 
 
@@ -87,14 +87,17 @@ def test_keys_of_a_model_with_few_directions() -> None:
 @pytest.mark.parametrize("shape", [(6, 6), (4, 9), (1, 36), (5, 5)])
 def test_random_phases_keep_spectrum_and_length_and_are_real(shape: tuple[int, int]) -> None:
     generator = torch.Generator().manual_seed(4)
-    mask = torch.randn(shape, generator=generator, dtype=torch.float64).flatten()
-    found = random_phases(mask, shape, generator)
-    assert float(found.norm()) == pytest.approx(float(mask.norm()), rel=1e-12)
+    perturbation = torch.randn(shape, generator=generator, dtype=torch.float64).flatten()
+    found = random_phases(perturbation, shape, generator)
+    assert float(found.norm()) == pytest.approx(float(perturbation.norm()), rel=1e-12)
     torch.testing.assert_close(
-        torch.fft.fft2(found.reshape(shape)).abs(), torch.fft.fft2(mask.reshape(shape)).abs()
+        torch.fft.fft2(found.reshape(shape)).abs(),
+        torch.fft.fft2(perturbation.reshape(shape)).abs(),
     )
-    assert abs(float(found @ mask)) < 0.9 * float(mask @ mask)  # another image
-    assert not torch.equal(found, random_phases(mask, shape, generator))
+    assert abs(float(found @ perturbation)) < 0.9 * float(
+        perturbation @ perturbation
+    )  # another image
+    assert not torch.equal(found, random_phases(perturbation, shape, generator))
 
 
 def test_the_difference_of_means() -> None:
@@ -117,20 +120,20 @@ def test_no_mask_lowers_the_mean_margin_more_than_the_optimal_one(source: int | 
     edge = torch.arange(10)
     for inputs in (None, edge):
         best = optimum(goal, LENGTHS, inputs)
-        change = goal.changes(best.mask.deltas)
+        change = goal.changes(best.perturbation.deltas)
         assert bool((best.lower <= change).all())
         assert float(change[0]) == 0.0
-        assert bool((best.mask.deltas.norm(dim=1) <= LENGTHS).all())
+        assert bool((best.perturbation.deltas.norm(dim=1) <= LENGTHS).all())
         for _ in range(200):
             noise = torch.randn(tiny.PIXELS, generator=generator).double()
             direction = noise if inputs is None else only(noise, inputs)
-            mask = scaled("random", 1, direction, goal, LENGTHS)
-            assert mask is not None
-            assert bool((goal.changes(mask.deltas) >= best.lower).all())
+            perturbation = scaled("random", 1, direction, goal, LENGTHS)
+            assert perturbation is not None
+            assert bool((goal.changes(perturbation.deltas) >= best.lower).all())
         if inputs is not None:
-            assert bool((best.mask.deltas[:, 10:] == 0).all())
+            assert bool((best.perturbation.deltas[:, 10:] == 0).all())
     descent = goal.changes(projected_gradient(goal, LENGTHS, generator, 3))
-    change = goal.changes(optimum(goal, LENGTHS).mask.deltas)
+    change = goal.changes(optimum(goal, LENGTHS).perturbation.deltas)
     assert bool((descent >= change - 1e-9 * change.abs()).all())
     assert bool((descent <= (1 - 1e-4) * change).all())  # two ways to the same optimum
 

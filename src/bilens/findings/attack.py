@@ -99,22 +99,22 @@ def curve_of(kind: str, objectives: Sequence[ObjectiveFinding]) -> MethodCurve |
     """Return the curve of one kind; None if there is no such perturbation."""
     best_kind = OPTIMAL_EDGE if kind in EDGE else OPTIMAL
     pairs = [
-        (mask, best_of(objective, best_kind))
+        (perturbation, best_of(objective, best_kind))
         for objective in objectives
-        for mask in objective.perturbations
-        if mask.kind == kind
+        for perturbation in objective.perturbations
+        if perturbation.kind == kind
     ]
     if not pairs:
         return None
-    change = average([mask.change for mask, _ in pairs])
+    change = average([perturbation.change for perturbation, _ in pairs])
     best = average([best.change for _, best in pairs])
     return MethodCurve(
         kind=kind,
         reads=READS[kind],
         edge=kind in EDGE,
-        members=max(mask.member for mask, _ in pairs),
-        effect=mean_effect([mask.effect for mask, _ in pairs]),
-        clipped=mean_effect([mask.clipped for mask, _ in pairs]),
+        members=max(perturbation.member for perturbation, _ in pairs),
+        effect=mean_effect([perturbation.effect for perturbation, _ in pairs]),
+        clipped=mean_effect([perturbation.clipped for perturbation, _ in pairs]),
         change=change,
         gap=tuple(own - least for own, least in zip(change, best, strict=True)),
     )
@@ -122,7 +122,9 @@ def curve_of(kind: str, objectives: Sequence[ObjectiveFinding]) -> MethodCurve |
 
 def best_of(objective: ObjectiveFinding, kind: str) -> PerturbationFinding:
     """Return the optimal perturbation of an objective."""
-    return next(mask for mask in objective.perturbations if mask.kind == kind)
+    return next(
+        perturbation for perturbation in objective.perturbations if perturbation.kind == kind
+    )
 
 
 def mean_effect(effects: Sequence[Effect]) -> Effect:
@@ -171,7 +173,7 @@ def attack_classifier(
     means = ClassMeans.of(training.images, training.labels, summary.d_output)
     objectives = list(request.objectives(f, means))
     progress("spectra", 0, 1)
-    maker = PerturbationMethods(
+    methods = PerturbationMethods(
         means,
         published_keys(wide),
         pixel_space_keys(wide),
@@ -185,7 +187,7 @@ def attack_classifier(
     for done, objective in enumerate(objectives):
         progress("attacks", done, len(objectives))
         judge = judge_of(f, images, test.labels, scores, objective)
-        found.append(attack_objective(objective, maker, judge, request))
+        found.append(attack_objective(objective, methods, judge, request))
     progress("attacks", len(objectives), len(objectives))
     holds = all(objective.holds for objective in found)
     return Attack(
@@ -195,7 +197,7 @@ def attack_classifier(
         epsilons=tuple(request.epsilons),
         curves=curves_of(found),
         objectives=tuple(found),
-        edge_pixels=len(maker.edge),
+        edge_pixels=len(methods.edge),
         random_perturbations=request.random_perturbations,
         restarts=request.restarts,
         seed=request.seed,
@@ -219,27 +221,27 @@ def judge_of(
 
 
 def attack_objective(
-    objective: Objective, maker: PerturbationMethods, judge: Judge, request: AttackRequest
+    objective: Objective, methods: PerturbationMethods, judge: Judge, request: AttackRequest
 ) -> ObjectiveFinding:
     """Return what all perturbations of an objective do, and if one lowers the mean margin more."""
-    optima = maker.optima(objective)
-    best = [objective.changes(item.mask.deltas) for item in optima]
+    optima = methods.optima(objective)
+    best = [objective.changes(item.perturbation.deltas) for item in optima]
     lengths = request.epsilons
     position = min(range(len(lengths)), key=lambda index: abs(lengths[index] - DRAWN_NEAR))
     found, excess = [], []
-    for mask in [*(item.mask for item in optima), *maker.others(objective)]:
-        change = objective.changes(mask.deltas)
-        reference = best[1 if mask.kind in EDGE else 0]
+    for perturbation in [*(item.perturbation for item in optima), *methods.others(objective)]:
+        change = objective.changes(perturbation.deltas)
+        reference = best[1 if perturbation.kind in EDGE else 0]
         excess.append(largest_share(reference - change, reference))
         found.append(
             PerturbationFinding(
-                kind=mask.kind,
-                member=mask.member,
+                kind=perturbation.kind,
+                member=perturbation.member,
                 change=tuple(change.tolist()),
-                effect=judge.effect(mask.deltas),
-                clipped=judge.clipped_effect(mask.deltas),
+                effect=judge.effect(perturbation.deltas),
+                clipped=judge.clipped_effect(perturbation.deltas),
                 drawn_epsilon=lengths[position],
-                vector=drawn(mask.deltas[position]),
+                vector=drawn(perturbation.deltas[position]),
             )
         )
     lowers = [item.lower for item in optima]

@@ -83,14 +83,16 @@ def mean_difference(data: ClassMeans, objective: Objective) -> Tensor:
     return data.means[objective.target] - weights @ data.means[sources]
 
 
-def random_phases(mask: Tensor, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+def random_phases(
+    perturbation: Tensor, shape: tuple[int, int], generator: torch.Generator
+) -> Tensor:
     """Return a random real image with the power spectrum of δ, (in,): as long, as smooth.
 
     Math: |F(δ)| · exp(i arg F(noise)), transformed back; the phases of white noise are uniform
         but for the symmetry that a real image needs. By Parseval the norm is that of δ.
     """
     noise = torch.randn(shape, generator=generator, dtype=torch.float64)
-    spectrum = torch.fft.fft2(mask.reshape(shape)).abs()
+    spectrum = torch.fft.fft2(perturbation.reshape(shape)).abs()
     phases = torch.fft.fft2(noise).angle()
     image: Tensor = torch.fft.ifft2(torch.polar(spectrum, phases)).real
     return image.flatten()
@@ -134,11 +136,11 @@ class Optimum:
     """A perturbation and its proof: no δ of a length lowers the mean margin more than `lower`.
 
     Attributes:
-        mask: of the kind "optimal" or "optimal_edge".
+        perturbation: of the kind "optimal" or "optimal_edge".
         lower: (epsilons,), the proven bound of the change, not positive.
     """
 
-    mask: Perturbation
+    perturbation: Perturbation
     lower: Tensor
 
 
@@ -233,10 +235,13 @@ class PerturbationMethods:
             PIXEL_SPACE_EDGE: [only(key, self.edge) for key in pixel_space],
             RANDOM_EDGE: [only(noise, self.edge) for noise in noises],
         }
-        masks = [
+        perturbations = [
             scaled(kind, member, direction, objective, self.lengths)
             for kind, members in directions.items()
             for member, direction in enumerate(members, 1)
         ]
         descent = projected_gradient(objective, self.lengths, generator, self.request.restarts)
-        return [*(mask for mask in masks if mask), Perturbation(PROJECTED_GRADIENT, 1, descent)]
+        return [
+            *(perturbation for perturbation in perturbations if perturbation),
+            Perturbation(PROJECTED_GRADIENT, 1, descent),
+        ]

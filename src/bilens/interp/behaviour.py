@@ -42,8 +42,8 @@ def positions_of_latent(activations: Tensor, generator: torch.Generator) -> tupl
     """Return where a latent is most active, and as many random positions where it is not."""
     values = padded(activations)
     on = strongest(values)[:MOST_POSITIONS]
-    silent = (values == 0).nonzero()[:, 0]
-    off = silent[torch.randperm(len(silent), generator=generator)[: len(on)]]
+    inactive = (values == 0).nonzero()[:, 0]
+    off = inactive[torch.randperm(len(inactive), generator=generator)[: len(on)]]
     return on[: len(off)], off
 
 
@@ -246,13 +246,13 @@ def causal_effect(
         return reader.activations[: len(blocks) * length, latent].view(-1, length)
 
     first = values(latents[0])
-    silent = first <= 0
+    inactive = first <= 0
     if latents[1] is None:
         on, off = positions_of_latent(first, generator)
     else:
         second = values(latents[1])
         on, off = positions_of_contrast(first, second, blocks)
-        silent = silent & (second <= 0)
+        inactive = inactive & (second <= 0)
     if len(on) < LEAST_POSITIONS:
         return CausalEffect([], [])
     module = reader.layer.module
@@ -263,7 +263,7 @@ def causal_effect(
             [score.token for score in end[:COMPARED_TOKENS]]
             for end in (tokens.promoted, tokens.suppressed)
         )
-    elsewhere = functional.pad(silent, (1, 0), value=False)
+    elsewhere = functional.pad(inactive, (1, 0), value=False)
     behaviour = Behaviour(module, reader.before.hook, blocks, high, low, on, off, elsewhere)
     inputs = reader.inputs.view(-1, length, reader.inputs.shape[1])[: len(blocks)]
     return CausalEffect(high, low, causal_checks(behaviour, change(generator), inputs, generator))

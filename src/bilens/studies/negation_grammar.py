@@ -305,20 +305,20 @@ def check_steering(
 def position_of_the_rule(
     ranking: ContrastRanking, prompts: NegationPrompts, sae: TopKSAE
 ) -> int | None:
-    """Return the place of the first pair that tells the feelings apart, from 1; None for none.
+    """Return the position of the first pair that tells the feelings apart, from 1; None for none.
 
     This is the check of the ranking against the truth; nothing else looks at it.
     """
     with torch.no_grad():
         z = sae.encode(prompts.model.layer_map(0)(prompts.inputs())).double()
     feelings = prompts.feelings.double()
-    for place, pair in enumerate(zip(ranking.first, ranking.second, strict=True), start=1):
+    for position, pair in enumerate(zip(ranking.first, ranking.second, strict=True), start=1):
         difference = z[:, pair[0]] - z[:, pair[1]]
         if float(difference.std()) == 0:
             continue
         both = torch.stack([difference, feelings])
         if abs(float(torch.corrcoef(both)[0, 1])) >= READS_FEELING:
-            return place
+            return position
     return None
 
 

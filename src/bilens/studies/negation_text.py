@@ -297,13 +297,13 @@ def block_row(block: Record) -> list[object]:
         f"{metrics['in']['nmse']:.3f}, {metrics['out']['nmse']:.3f}",
         f"{block['num_negation']}, {block['num_sentiment']}",
         latents["ranked"],
-        *(place_cell(latents, kind) for kind in ("both", "negation")),
+        *(position_cell(latents, kind) for kind in ("both", "negation")),
         f"{pairs['looked_at']} of {pairs['ranked']:,}",
-        *(place_cell(pairs, kind) for kind in ("both", "negation")),
+        *(position_cell(pairs, kind) for kind in ("both", "negation")),
     ]
 
 
-def place_cell(found: Record, kind: str) -> str:
+def position_cell(found: Record, kind: str) -> str:
     """Return the first position, how many there are, and the position by chance."""
     if found[kind] is None:
         return "none"
