@@ -13,7 +13,7 @@ from bilens.base.errors import NumericalError, UsageError
 from bilens.io.load import load
 from bilens.io.model_folder import save
 from bilens.nn import BilinearTransformer, TopKSAE
-from bilens.nn.agreement import ROWS, agrees
+from bilens.nn.agreement import ROWS, agreement, agrees, together
 from bilens.nn.mlp import Gate
 from models import MAKERS, make
 
@@ -34,6 +34,15 @@ def test_the_largest_difference_is_measured() -> None:
 def test_another_function_is_refused(wrong: float) -> None:
     with pytest.raises(NumericalError, match="what was read is another function than its source"):
         agrees("a layer", "its source", 3, lambda x: square(x) + wrong, square)
+
+
+@pytest.mark.parametrize("order", [slice(None), slice(None, None, -1)])
+def test_a_layer_that_gives_nan_is_not_hidden_behind_one_that_agrees(order: slice) -> None:
+    ones = torch.ones(2, 3)
+    fine = agreement("a", "its source", ones, ones)
+    broken = agreement("b", "its source", ones, ones * torch.nan)
+    assert together([fine, fine]).passed
+    assert not together([fine, broken][order]).passed
 
 
 def test_nothing_at_all_is_no_division_by_zero() -> None:

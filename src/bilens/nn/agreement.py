@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -107,8 +108,13 @@ def together(found: Iterable[Agreement]) -> Agreement:
         " and ".join(one.layer for one in found),
         " and ".join(dict.fromkeys(one.source for one in found)),
         found[0].rows,
-        max(one.max_error for one in found),
-        max(one.relative_error for one in found),
-        max(one.largest for one in found),
-        found[0].tolerance,
+        largest(one.max_error for one in found),
+        largest(one.relative_error for one in found),
+        largest(one.largest for one in found),
+        min(one.tolerance for one in found),
     )
+
+
+def largest(values: Iterable[float]) -> float:
+    """Return the largest value; NaN where there is any, which `max` passes over."""
+    return max(values, key=lambda value: (math.isnan(value), value))
