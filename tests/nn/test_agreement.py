@@ -68,3 +68,9 @@ def test_of_a_language_model_the_first_mlp_is_compared(tmp_path: Path) -> None:
 def test_an_autoencoder_has_no_layers_to_compare(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has no layers of its own"):
         _ = load(save(TopKSAE(4, 8, 2), tmp_path)).exactness
+
+
+def test_an_autoencoder_without_layers_is_shown_in_a_notebook(tmp_path: Path) -> None:
+    page = load(save(TopKSAE(4, 8, 2), tmp_path))._repr_html_()
+    assert "weights sha256" in page
+    assert ">layers<" not in page

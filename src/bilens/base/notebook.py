@@ -6,10 +6,13 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from enum import Enum
 from html import escape
 from operator import attrgetter
 from typing import Protocol, runtime_checkable
+
+from bilens.base.errors import UsageError
 
 MOST = 6  # numbers or names that are listed
 LONGEST = 120  # characters of a text
@@ -35,7 +38,10 @@ def html_summary(*names: str, **renamed: str) -> Callable[[object], str]:
     def _repr_html_(self: object) -> str:
         known = names or tuple(renamed) or public_fields(self)
         labels = {name: name for name in known if name not in renamed} | renamed
-        rows = {label: attrgetter(name)(self) for label, name in labels.items()}
+        rows = {}
+        for label, name in labels.items():
+            with suppress(UsageError):  # what this one does not have, as an autoencoder has no layers
+                rows[label] = attrgetter(name)(self)
         return html_table(type(self).__name__, rows)
 
     return _repr_html_
