@@ -40,7 +40,9 @@ def html_summary(*names: str, **renamed: str) -> Callable[[object], str]:
         labels = {name: name for name in known if name not in renamed} | renamed
         rows = {}
         for label, name in labels.items():
-            with suppress(UsageError):  # what this one does not have, as an autoencoder has no layers
+            with suppress(
+                UsageError
+            ):  # what this one does not have, as an autoencoder has no layers
                 rows[label] = attrgetter(name)(self)
         return html_table(type(self).__name__, rows)
 
