@@ -76,7 +76,7 @@ def test_a_network_is_fitted_end_to_end_and_layer_by_layer_on_data(
         )
     shown = bilens("fit", path, "--activation", "tanh", "--data", data)
     assert "end to end" in shown.out
-    assert "judged on 40 others" in shown.out
+    assert "tested on 40 others" in shown.out
 
 
 def test_a_map_that_explains_too_little_makes_no_claim(bilens: Shell, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ PARTS = re.compile(
     r"|[^\w\s]|\w"  # a sign
 )
 WHOLE = re.compile(r"[-−]?\d[\d,]*")
+LETTER = re.compile(r"\w", re.ASCII)  # of a script with spaces between words
 KEY_PATH = re.compile(r"\w+(\[\])?(\.\w+(\[\])?)+")
 
 
@@ -45,7 +46,9 @@ def read_renames(path: Path | None) -> Renames:
             names = tuple(old.replace("[]", "").split("."))
             renames.keys.append((names, new.replace("[]", "").split(".")[-1]))
         else:
-            renames.words.append((re.compile(rf"(?<!\w){re.escape(old)}(?!\w)"), new))
+            start = r"(?<!\w)" if LETTER.match(old[0]) else ""
+            end = r"(?!\w)" if LETTER.match(old[-1]) else ""
+            renames.words.append((re.compile(start + re.escape(old) + end), new))
     return renames
 
 

@@ -140,7 +140,7 @@ def test_few_directions_tells_the_point_that_is_enough(enough: int, accuracy: fl
     [
         # counts of both ends are added for each class: 2, 3 and 5
         (((1, 1), (3, 0), (1, 4)), "info", {"median": 3, "least": 2, "most": 5, "none": ""}),
-        # 0, 1 and 0: two classes have nothing beyond chance
+        # 0, 1 and 0: two classes have nothing beyond the null interval
         (((0, 0), (0, 1), (0, 0)), "warn", {"median": 0, "least": 0, "most": 1, "none": "a, c"}),
     ],
 )
@@ -170,7 +170,7 @@ def test_a_gap_above_its_threshold_is_a_caution() -> None:
         assert (finding.outcome, finding.values) == (outcome, {"gap": score, "threshold": 0.05})
 
 
-def test_a_loud_place_is_a_caution_that_names_class_and_place() -> None:
+def test_a_high_scoring_patch_is_a_caution_that_names_class_and_position() -> None:
     for score, outcome in ((5.0, "info"), (5.1, "warn")):
         triggers = replace(NO_TRIGGER, score=score)
         finding = rule(judged(triggers=triggers), "trigger")
