@@ -169,16 +169,25 @@ print(json.dumps([resident("VmHWM") - before, plan.peak_bytes]))
     ("sizes", "arguments"),
     [
         ((32, 2048, 1024), {"method": "lanczos", "precision": "float32", "k": 2}),
-        ((32, 2048, 1024), {"method": "lanczos", "precision": "float64", "k": 2}),
+        pytest.param(
+            (32, 2048, 1024),
+            {"method": "lanczos", "precision": "float64", "k": 2},
+            marks=pytest.mark.slow,
+        ),
         ((64, 512, 1024), {"method": "lanczos", "k": 2, "memory_limit": "500MiB"}),
-        ((40, 0, 512), {"method": "lanczos", "k": 2}),
+        pytest.param((40, 0, 512), {"method": "lanczos", "k": 2}, marks=pytest.mark.slow),
         ((8, 256, 1024), {"method": "lanczos", "precision": "float32", "k": 128}),
         ((8, 512, 1024), {"method": "lanczos", "k": 2, "verify": True}),
-        ((600, 20_000, 16), {"method": "dense", "k": 1, "memory_limit": "200MiB"}),
-        ((1, 1024, 1024), {"method": "dense", "k": 2}),
+        pytest.param(
+            (600, 20_000, 16),
+            {"method": "dense", "k": 1, "memory_limit": "200MiB"},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param((1, 1024, 1024), {"method": "dense", "k": 2}, marks=pytest.mark.slow),
         ((1, 4096, 512), {"method": "dense", "k": 2}),
         ((4, 200, 2048), {"method": "factored", "k": 2}),
-        ((2000, 4, 1500), {"method": "factored", "k": 3}),  # most of it is the result
+        # Most of it is the result.
+        pytest.param((2000, 4, 1500), {"method": "factored", "k": 3}, marks=pytest.mark.slow),
         ((8000, 4, 20), {"method": "dense", "k": 1}),  # many outputs, and no (out, out) array
     ],
     ids=str,
