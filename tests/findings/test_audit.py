@@ -210,7 +210,7 @@ def test_progress_tells_each_stage_and_each_rotation() -> None:
         *(
             "exactness",
             "spectra",
-            "chance",
+            "null distribution",
             "data",
             "warnings",
             "radii",
@@ -218,7 +218,7 @@ def test_progress_tells_each_stage_and_each_rotation() -> None:
             "use of inputs",
         )
     ]
-    assert [done for stage, done, _ in calls if stage == "chance"] == list(
+    assert [done for stage, done, _ in calls if stage == "null distribution"] == list(
         range(1, tiny.ROTATIONS + 1)
     )
 
