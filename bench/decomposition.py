@@ -47,7 +47,7 @@ ROUTES = """* **What limits it** (steps counted at these seeds; shares on an AMD
   planted weights take 15 products a form at (1024, 4096) and (2048, 8192), random ones 63 and
   78, which alone is 3.1 and 3.9 floors: with one random start vector hardly a polynomial in Q
   of a smaller degree reaches the residual. Beside the products stand the refinement in
-  float64 (0.2 floors, two products at half the speed), the norms in float32 (0.16; 0.3 in
+  float64 (0.2 floors, two products at half the speed), the norms in float32 (about 0.2; 0.3 in
   float64) and Gram-Schmidt (0.4 for random weights at width 1024, 0.25 at 2048).
 * **Routes tried.** (1) Norms from float32 products with a proven bound, summed in pieces of
   128, in half the time; kept, and float64 decides where the bound leaves a proof open. (2)
