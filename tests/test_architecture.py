@@ -1,8 +1,4 @@
-"""Imports point strictly down, in no circle, and `import bilens` loads next to nothing.
-
-Broken once: `from bilens.io.load import load` put inside a function of `algebra/gram/kernel.py`;
-the order failed. `import torch` put into `bilens/version.py`; the light import failed.
-"""
+"""Imports point strictly down, in no circle, and `import bilens` loads next to nothing."""
 
 import ast
 import subprocess
@@ -169,7 +165,6 @@ def test_a_public_name_is_loaded_when_it_is_used_and_only_what_it_needs() -> Non
 
 
 def test_all_public_names_together_load_nothing_slow_beside_torch() -> None:
-    """Broken once: `from scipy.stats import …` at the head of a finding; 0.7 s more."""
     every = "import bilens; [getattr(bilens, name) for name in bilens.__all__]"
     slow = {"matplotlib", "transformers", "pandas", "sklearn", "torchvision", "mlxtend", "typer"}
     slow |= {"scipy.stats", "scipy.cluster", "scipy.optimize", "datasets", "tokenizers", "gguf"}

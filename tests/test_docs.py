@@ -1,7 +1,4 @@
-"""The pages are executed: Python blocks run, commands parse, links lead somewhere.
-
-Broken once: `--contrast` in the README spelt `--against`; the command line there did not parse.
-"""
+"""The pages are executed: Python blocks run, commands parse, links lead somewhere."""
 
 import re
 import shlex

@@ -1,7 +1,4 @@
-"""Public names and signatures that others rely on: to break one is a decision, made here.
-
-Broken once: `k` of `eigendecompose_all` renamed to `count`; the signature failed.
-"""
+"""Public names and signatures that others rely on: to break one is a decision, made here."""
 
 import dataclasses
 import inspect

@@ -1,7 +1,4 @@
-"""The pages that are drawn from code and data say what the code and the data say.
-
-Broken once: a word of a docstring changed without `make docs`; the page was stale.
-"""
+"""The pages that are drawn from code and data say what the code and the data say."""
 
 from pathlib import Path
 

@@ -1,7 +1,4 @@
-"""The guard that keeps every test offline, and the folder with real data.
-
-Broken once: `.is_loopback` turned into `.is_private`; the addresses kept for examples went through.
-"""
+"""The guard that keeps every test offline, and the folder with real data."""
 
 import socket
 from pathlib import Path

@@ -1,8 +1,4 @@
-"""Attributions are the Shapley values, by enumeration, and the integrated gradients, by quadrature.
-
-Broken once: `total` taken as x − baseline; enumeration with a baseline failed. The factor ½ of
-`in_factors` dropped; everything but the symmetric maps failed.
-"""
+"""Attributions are the Shapley values, by enumeration, and the integrated gradients, by quadrature."""
 
 from collections.abc import Callable
 from itertools import combinations

@@ -1,7 +1,4 @@
-"""The bilinear tensor: everything read from factors equals the dense definition, gradients too.
-
-Broken once: `output_gram` without its `/ 2`; norm, inner product and Gram matrix all failed.
-"""
+"""The bilinear tensor: everything read from factors equals the dense definition, gradients too."""
 
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace

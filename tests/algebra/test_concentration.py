@@ -1,12 +1,4 @@
-"""Effective rank, localisation and roughness.
-
-Broken once: `.abs()` dropped; the signed spectrum (1, −1) had rank 0 instead of 2.
-
-Broken once: `mass = share.sum(dim=-1)` without its square; every value but that of unit vectors
-failed.
-
-Broken once: the frequency divided by rows on both axes; a stripe of an oblong grid failed.
-"""
+"""Effective rank, localisation and roughness."""
 
 import numpy as np
 import pytest

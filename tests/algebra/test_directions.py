@@ -1,12 +1,4 @@
-"""Output directions, and a map written through the forms of given ones.
-
-Broken once: `- 1 / d_out` dropped from `centred_directions`; the softmax gauge was not removed.
-`part.mean` -> `part.sum` in `outputs_of`; the map of some outputs failed. An (out, out) array made
-there; the largest tensor, and the peak of a decomposition of 20,000 classes, failed.
-
-Broken once: `part - basis.T @ ...` -> `basis.T @ ...`; the errors were those of the other part.
-`full_matrices=True`; an (out, out) array was made.
-"""
+"""Output directions, and a map written through the forms of given ones."""
 
 import numpy as np
 import pytest

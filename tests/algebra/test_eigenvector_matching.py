@@ -1,8 +1,4 @@
-"""Which eigenvectors correspond: assignment, principal angles, and the null interval.
-
-Broken once: `maximize=True` dropped; the planted pairs were not found. The sign of an eigenvalue
-ignored in `by_sign`; vectors of opposite sign were paired.
-"""
+"""Which eigenvectors correspond: assignment, principal angles, and the null interval."""
 
 import itertools
 import math

@@ -1,13 +1,4 @@
-"""Gaussian inputs: whitened maps, moments of a map, the assumed input of a fit.
-
-Broken once: Σ in the place of its root; the variance of the output came out wrong.
-
-Broken once: `2 *` of the variance dropped; everything failed.
-
-Broken once: `deviations` without the cut at rounding; a constant row had a width.
-
-Broken once: the last, smaller block of inputs left out; the mean of 10 in blocks of 4 was wrong.
-"""
+"""Gaussian inputs: whitened maps, moments of a map, the assumed input of a fit."""
 
 from collections.abc import Callable
 from itertools import product

@@ -1,10 +1,4 @@
-"""HOSVD against dense arrays, and what it takes in memory.
-
-Broken once: `2 * one_leg` → `one_leg` in the squared error; every truncation along the inputs
-failed. `rows.T @` dropped from `truncate`; its shapes failed.
-
-Broken once: `ARRAYS` 8 → 1; the wide outputs took more than was counted.
-"""
+"""HOSVD against dense arrays, and what it takes in memory."""
 
 import pytest
 import torch

@@ -1,9 +1,4 @@
-"""The difference of two maps, noise in its place, and rounded weights.
-
-Broken once: `after.right` of the last term put in place of `after.right - before.right`.
-
-Broken once: the step of int8 from the whole matrix; a row of small entries was lost.
-"""
+"""The difference of two maps, noise in its place, and rounded weights."""
 
 from collections.abc import Callable
 

@@ -1,11 +1,4 @@
-"""Singular values along one axis, and the Gram matrices that they come from.
-
-Broken once: the `2**0.5` of the entries right of the diagonal lost; `dense_gram` of the outputs
-failed.
-
-Broken once: every value of the first Gram matrix accepted (`TARGET = 1e9`); the graded spectra
-were off by 1e-4 to 1 of themselves. `dense and` dropped from `done`; the units that cancel failed.
-"""
+"""Singular values along one axis, and the Gram matrices that they come from."""
 
 from collections.abc import Callable
 

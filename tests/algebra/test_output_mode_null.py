@@ -1,7 +1,4 @@
-"""The null of output spectra: against rotated dense tensors, and what it leaves as it is.
-
-Broken once: the crossed term left out of the kernel; the Gram matrix was not the dense one.
-"""
+"""The null of output spectra: against rotated dense tensors, and what it leaves as it is."""
 
 import pytest
 import torch

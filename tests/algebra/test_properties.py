@@ -1,8 +1,4 @@
-"""The identities of the theory, drawn by hypothesis and compared with the dense definition.
-
-Broken once: `InteractionMatrix.dense` returning `half` without its transpose; the swap of left and
-right, the antisymmetric part, the reconstruction and the truncation were all seen.
-"""
+"""The identities of the theory, drawn by hypothesis and compared with the dense definition."""
 
 from dataclasses import replace
 

@@ -1,9 +1,4 @@
-"""Interaction matrices and quadratic forms.
-
-Broken once: `right @ self.left` dropped from `matvec`; the product was no longer symmetric.
-
-Broken once: `x @ self.linear` dropped from `__call__`; the linear term was missed at once.
-"""
+"""Interaction matrices and quadratic forms."""
 
 from collections.abc import Callable
 from dataclasses import replace

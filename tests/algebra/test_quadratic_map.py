@@ -1,8 +1,4 @@
-"""The quadratic map: evaluation, forms, and every way of composing it with affine maps.
-
-Broken once: `shift = None` in `compose_input`; the composed values differed wherever the map had a
-linear part and the embedding a bias.
-"""
+"""The quadratic map: evaluation, forms, and every way of composing it with affine maps."""
 
 from collections.abc import Callable
 from dataclasses import replace

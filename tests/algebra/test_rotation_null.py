@@ -1,10 +1,4 @@
-"""The rotation null: its samples, its memory.
-
-Broken once: the rotated `corner @ … frame.T` replaced by `f.tensor.right`; every sample was the
-map itself.
-
-Broken once: the 7 copies of the branches → 1; the narrow layer took more than was counted.
-"""
+"""The rotation null: its samples, its memory."""
 
 import math
 from collections.abc import Callable

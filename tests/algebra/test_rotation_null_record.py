@@ -1,8 +1,4 @@
-"""Edges and p-values of a null whose samples are known numbers.
-
-Broken once: `1 +` dropped from the p-values; an eigenvalue beyond all samples had p = 0.
-`lower=True` dropped from the ranks; a low rank had the p-value of a high one.
-"""
+"""Edges and p-values of a null whose samples are known numbers."""
 
 import math
 from dataclasses import replace

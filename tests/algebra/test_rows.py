@@ -1,9 +1,4 @@
-"""Unit rows and the geometric median.
-
-Broken once: `shrunk.norm` turned into `rows.norm`; the squares of rows of 1e200 overflowed.
-
-Broken once: rows at the median left with their infinite weight; the iteration gave NaN.
-"""
+"""Unit rows and the geometric median."""
 
 import pytest
 import torch

@@ -1,7 +1,4 @@
-"""Pairwise interactions against the definition: second differences averaged over coalitions.
-
-Broken once: the block of `top_interactions` without its second product; the largest pairs failed.
-"""
+"""Pairwise interactions against the definition: second differences averaged over coalitions."""
 
 from itertools import combinations
 from math import factorial

@@ -1,8 +1,4 @@
-"""Cosines between maps: those of the dense tensors, and of the expectation over a Gaussian.
-
-Broken once: `2 * product` → `product` in the Gaussian inner product; the quadrature disagreed.
-The linear term left out of `inner`; the same tests failed.
-"""
+"""Cosines between maps: those of the dense tensors, and of the expectation over a Gaussian."""
 
 import itertools
 from dataclasses import replace

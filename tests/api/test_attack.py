@@ -1,7 +1,4 @@
-"""`bl.attack_model`: classes by name, provenance, refusals.
-
-Broken once: the name of a class read as its index + 1; the attack on a named class failed.
-"""
+"""`bl.attack_model`: classes by name, provenance, refusals."""
 
 import pytest
 import torch

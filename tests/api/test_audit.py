@@ -1,7 +1,4 @@
-"""`bl.audit`: what may be passed in, and what the document says of where it comes from.
-
-Broken once: `describe_data` of the training images; the number of images was 200, not 60.
-"""
+"""`bl.audit`: what may be passed in, and what the document says of where it comes from."""
 
 import json
 import re

@@ -1,7 +1,4 @@
-"""`bl.certify_model`: what may be passed in, and what the document says of where it comes from.
-
-Broken once: the source of a loaded model left out; the path in the document was empty.
-"""
+"""`bl.certify_model`: what may be passed in, and what the document says of where it comes from."""
 
 import pytest
 import torch

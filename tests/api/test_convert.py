@@ -1,7 +1,4 @@
-"""A model in the layout of another library comes back as the same function.
-
-Broken once: the tokenizer left behind; the first test failed.
-"""
+"""A model in the layout of another library comes back as the same function."""
 
 from pathlib import Path
 

@@ -1,8 +1,4 @@
-"""Taking a layer of a loaded model apart: which layer, in which basis, read how.
-
-Broken once: `reading == "centred"` made the default for every layer; the raw first layer failed.
-The embedding left out of the null; the null interval was another than that of the audit.
-"""
+"""Taking a layer of a loaded model apart: which layer, in which basis, read how."""
 
 from typing import Any
 

@@ -1,8 +1,4 @@
-"""One decomposition a layer in a folder: whole files, nothing lost, gone on with where it stopped.
-
-Broken once: the weights left out of the identity; the record of other weights was handed out.
-`interruptible` put around nothing; Ctrl-C while a layer was written lost it.
-"""
+"""One decomposition a layer in a folder: whole files, nothing lost, gone on with where it stopped."""
 
 import json
 import re
@@ -70,7 +66,6 @@ def test_a_layer_that_is_done_is_not_done_again(
 def test_a_map_that_fits_into_memory_is_made_once(
     monkeypatch: pytest.MonkeyPatch, kept: int, times: int
 ) -> None:
-    """Broken once: maps made ahead of all work forgotten; every one was fitted twice."""
     made: list[str] = []
 
     def watched(model: Any, request: Any, name: str, *options: Any) -> LayerJob:

@@ -1,7 +1,4 @@
-"""The demo: all its files or none, and an earlier one stays until the new one is whole.
-
-Broken once: training straight in the target folder; the earlier demo was gone after a failure.
-"""
+"""The demo: all its files or none, and an earlier one stays until the new one is whole."""
 
 import dataclasses
 import json

@@ -1,8 +1,4 @@
-"""Single predictions as a document.
-
-Broken once: the training image of the index explained in place of the test image; columns taken in
-the order of the table.
-"""
+"""Single predictions as a document."""
 
 import json
 from dataclasses import replace

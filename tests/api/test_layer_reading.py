@@ -1,10 +1,4 @@
-"""A layer in whitened coordinates: the same function, the spectra of Σ^½ Q Σ^½, and its own null.
-
-Broken once: the mean left out of `whiten`; the logits were others. The null rotated behind the
-embedding alone; the null interval was another.
-Broken once: `refuse_neurons` made to refuse nothing; class 2 against class 0 was read of the
-neurons of the first layer. The name looked for after the index; the class "2" became class 2.
-"""
+"""A layer in whitened coordinates: the same function, the spectra of Σ^½ Q Σ^½, and its own null."""
 
 from typing import Any
 

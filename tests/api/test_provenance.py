@@ -1,8 +1,4 @@
-"""Which images a model may be judged on: never on ones that it may have been trained on.
-
-Broken once: the comparison of fingerprints in `find_test_data` dropped; a model of other images was
-judged on the embedded digits.
-"""
+"""Which images a model may be judged on: never on ones that it may have been trained on."""
 
 import dataclasses
 from pathlib import Path

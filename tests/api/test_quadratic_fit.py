@@ -1,10 +1,4 @@
-"""`bl.quadratic_fit`: whatever can be passed is read, and R² is that of the thing itself.
-
-Broken once: a sequence of layers run from the last to the first; its R² was another. The check of
-every parameter left out stayed green, until a classifier of ours with a NaN was added.
-Broken once: data not run through the layers below; the second layer was fitted under the inputs.
-Broken once: the refusal raised again as it was; no reader offered the closest map.
-"""
+"""`bl.quadratic_fit`: whatever can be passed is read, and R² is that of the thing itself."""
 
 import json
 import math

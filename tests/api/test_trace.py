@@ -1,8 +1,4 @@
-"""`bl.trace`: every number of the document against the model itself, and each mistake refused.
-
-Broken once: the autoencoders not folded into the units of the layer; densities and contexts of the
-document were no longer those of the model.
-"""
+"""`bl.trace`: every number of the document against the model itself, and each mistake refused."""
 
 import shutil
 from pathlib import Path

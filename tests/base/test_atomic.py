@@ -1,7 +1,4 @@
-"""Writes that fail: the old state stays whole, nothing is left behind, the message says what to do.
-
-Broken once: the `finally` of `write_files` emptied; temporary files stayed behind.
-"""
+"""Writes that fail: the old state stays whole, nothing is left behind, the message says what to do."""
 
 import errno
 import os

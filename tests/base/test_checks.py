@@ -1,7 +1,4 @@
-"""The shared checks: every refusal names what came, what was expected and what to do.
-
-Broken once: `or tensor.is_meta` dropped from `check_dense_tensor`; the meta tensor came through.
-"""
+"""The shared checks: every refusal names what came, what was expected and what to do."""
 
 import numpy as np
 import pytest

@@ -1,7 +1,4 @@
-"""The exceptions: their exit codes and the built-in kinds they can be caught as.
-
-Broken once: `exit_code = 3` of `NotQuadraticError` dropped; the table below saw it.
-"""
+"""The exceptions: their exit codes and the built-in kinds they can be caught as."""
 
 import inspect
 

@@ -1,8 +1,4 @@
-"""Files of others: what is no regular file is never opened, and each refusal says why.
-
-Broken once: the check for regular files left out; reading a pipe waited for ever. `check_path`
-dropped; `None` ended in a TypeError of pathlib.
-"""
+"""Files of others: what is no regular file is never opened, and each refusal says why."""
 
 import os
 from pathlib import Path
@@ -44,7 +40,6 @@ def test_what_is_no_file_with_content_is_refused_without_opening_it(tmp_path: Pa
 def test_a_file_without_permission_is_not_called_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Broken once: opened by the library alone, which calls it missing."""
     path = tmp_path / "m.safetensors"
     path.write_bytes(b"abc")
 

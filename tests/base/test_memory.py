@@ -1,7 +1,4 @@
-"""Memory: sizes as texts, the limit and where it comes from, refusals that name the way out.
-
-Broken once: the variable looked at before the argument; a limit that was passed did not count.
-"""
+"""Memory: sizes as texts, the limit and where it comes from, refusals that name the way out."""
 
 from pathlib import Path
 

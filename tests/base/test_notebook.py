@@ -1,7 +1,4 @@
-"""Results in a notebook: every public result has a short table, and texts in it stay texts.
-
-Broken once: a name put in without `escape`.
-"""
+"""Results in a notebook: every public result has a short table, and texts in it stay texts."""
 
 from dataclasses import dataclass, is_dataclass
 from enum import Enum

@@ -1,7 +1,4 @@
-"""A certified prediction is that of the whole map: no false certificate, and some true ones.
-
-Broken once: `limits.high` of the rivals replaced by `limits.low`; false certificates were found.
-"""
+"""A certified prediction is that of the whole map: no false certificate, and some true ones."""
 
 import pytest
 import torch

@@ -1,8 +1,4 @@
-"""A pair of outputs in its eigenbasis: the margin again, within the errors that it states.
-
-Broken once: the direction of b outside the range left out; the gradient was off where
-2·hidden < in. The error of A, and that of margins, set to zero; radii above the truth.
-"""
+"""A pair of outputs in its eigenbasis: the margin again, within the errors that it states."""
 
 from dataclasses import replace
 from fractions import Fraction

@@ -1,10 +1,4 @@
-"""The influence of an input is never exceeded in its box, and reached by the points returned.
-
-Broken once: the vertex left out of `extremes`; a grid found more. Extremes picked by their values,
-which cancel in a narrow box far from zero: 958 of 3,000 bounds were too small.
-Broken once: the cross term of `change_of` with l_S in place of l_K; the moments failed. The cross
-block of `on_few_axes` halved; the bound was exceeded.
-"""
+"""The influence of an input is never exceeded in its box, and reached by the points returned."""
 
 from fractions import Fraction
 from itertools import product

@@ -1,8 +1,4 @@
-"""Certified radii of maps: no flip inside, a flip just outside, one defined outcome for odd input.
-
-Broken once: the linear part of the margin left out of `Contrast.gradient`; the examples no longer
-flipped just outside and points inside flipped.
-"""
+"""Certified radii of maps: no flip inside, a flip just outside, one defined outcome for odd input."""
 
 import numpy as np
 import pytest

@@ -1,7 +1,4 @@
-"""Bounds in the ℓ∞ norm: nothing flips inside, the attack's example flips, both in their order.
-
-Broken once: the diagonal of A left out of the curvature; corners inside the radius flipped.
-"""
+"""Bounds in the ℓ∞ norm: nothing flips inside, the attack's example flips, both in their order."""
 
 from itertools import product
 

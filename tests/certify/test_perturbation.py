@@ -1,11 +1,6 @@
 """The least value in a ball: global, enclosed from both sides, against multiple precision.
 
-BILENS_TEST_MARGINS sets how many functions there are in all (default 260).
-
-Broken once: the step of the hard case left out; values above the minimum.
-Broken once: the gradient taken at 0 instead of at the mean; the mean margin changed by another
-amount.
-"""
+BILENS_TEST_MARGINS sets how many functions there are in all (default 260)."""
 
 import os
 

@@ -1,11 +1,7 @@
 """Distances to quadrics: enclosed from both sides, against multiple precision.
 
 BILENS_TEST_MARGINS sets how many functions there are in all (default 520); 10,000 take about two
-minutes.
-
-Broken once: the errors of the values left out of `DualBound.slack`; radii above the truth of worse
-functions within the errors. The step of the hard case taken at every root; distances too large.
-"""
+minutes."""
 
 import os
 

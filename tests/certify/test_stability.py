@@ -1,11 +1,7 @@
 """Eigenvalues and spaces never move by more than guaranteed: random changes and the worst ones.
 
 The spectra after the change come from a dense solver. BILENS_TEST_CHANGES sets how many changes
-there are (default 400, each with all of its eigenvalues and spaces).
-
-Broken once: `room` without the movement, sin θ ≤ ‖Δ‖/gap; the change that turns diag(1, 0) was
-exceeded.
-"""
+there are (default 400, each with all of its eigenvalues and spaces)."""
 
 import os
 

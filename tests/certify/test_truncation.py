@@ -1,12 +1,7 @@
 """Truncation bounds: never exceeded, reached where they say so, refused where nothing is proven.
 
 E = Q − Q_k is formed as an array from the factors and the kept pairs. BILENS_TEST_INPUTS sets how
-many inputs each form sees (default 1,000,000).
-
-Broken once: `size` of a remainder without what was not at hand (`self.high` left out of
-`SpectrumEnclosure.after`); the bound of a partial decomposition was exceeded by its dense twin.
-Broken once: the 4 of the variance made a 2; the comparison with the error's own map failed.
-"""
+many inputs each form sees (default 1,000,000)."""
 
 import os
 from collections.abc import Callable

@@ -1,7 +1,4 @@
-"""`bilens attack`: the result on stdout, one line for each mistake, the page where asked.
-
-Broken once: `if not report.holds` turned round in the command; the exit codes failed.
-"""
+"""`bilens attack`: the result on stdout, one line for each mistake, the page where asked."""
 
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,4 @@
-"""`bilens audit` beyond one classifier: layers, a baseline, conditions, Markdown.
-
-Broken once: `raise typer.Exit(FAILED)` left out; a failed condition ended with 0.
-"""
+"""`bilens audit` beyond one classifier: layers, a baseline, conditions, Markdown."""
 
 from pathlib import Path
 

@@ -1,7 +1,4 @@
-"""Image data that are missing, damaged or of something else end in one line that helps.
-
-Broken once: `read_images` reading labels too; swapped files were found only by their lengths.
-"""
+"""Image data that are missing, damaged or of something else end in one line that helps."""
 
 from collections.abc import Callable
 from pathlib import Path

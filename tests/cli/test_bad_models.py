@@ -1,7 +1,4 @@
-"""Models that are missing, damaged or not quadratic end in one line that helps.
-
-Broken once: `check_names` ignoring unexpected tensors; the extra tensor came through.
-"""
+"""Models that are missing, damaged or not quadratic end in one line that helps."""
 
 import json
 import math

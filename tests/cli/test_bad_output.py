@@ -1,7 +1,4 @@
-"""Options that make no sense and output that cannot be written end in one line that helps.
-
-Broken once: `refuse_existing` not called by `audit`; the report that was there was written over.
-"""
+"""Options that make no sense and output that cannot be written end in one line that helps."""
 
 import errno
 import os

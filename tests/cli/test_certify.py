@@ -1,7 +1,4 @@
-"""`bilens certify`: what it prints and writes, and one line for what cannot be certified.
-
-Broken once: the check of `truncate` against the width taken out; the line was another one.
-"""
+"""`bilens certify`: what it prints and writes, and one line for what cannot be certified."""
 
 import struct
 from collections.abc import Callable

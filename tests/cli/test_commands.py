@@ -1,7 +1,4 @@
-"""What the commands do: the result on stdout and nothing else, one JSON document with --json.
-
-Broken once: the message about missing data printed on stdout; `--json` was no JSON any more.
-"""
+"""What the commands do: the result on stdout and nothing else, one JSON document with --json."""
 
 import json
 import re

@@ -1,7 +1,4 @@
-"""The two streams and the progress of a job, on a terminal and without one.
-
-Broken once: `-(-total // LINES)` rounded down; 19 rotations printed 19 lines.
-"""
+"""The two streams and the progress of a job, on a terminal and without one."""
 
 import io
 import json

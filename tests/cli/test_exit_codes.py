@@ -1,7 +1,4 @@
-"""The exit codes, one by one; what a script around bilens relies on.
-
-Broken once: `NonFiniteError.exit_code` set to 3; NaN in the weights looked like a bad file.
-"""
+"""The exit codes, one by one; what a script around bilens relies on."""
 
 from pathlib import Path
 

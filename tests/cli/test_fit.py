@@ -1,7 +1,4 @@
-"""`bilens fit`: R² by degree of any model on a shell, and `--map` wherever weights are read.
-
-Broken once: `all` of the exit code made `any`; a map that explains too little ended in success.
-"""
+"""`bilens fit`: R² by degree of any model on a shell, and `--map` wherever weights are read."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,4 @@
-"""Commands, options and help: a promise, and the same defaults as the library.
-
-Broken once: `--null-samples` renamed to `--rotations`; the frozen list failed.
-"""
+"""Commands, options and help: a promise, and the same defaults as the library."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -118,7 +115,6 @@ def test_help_says_what_it_does_and_goes_to_stdout(name: str, bilens: Shell) -> 
 
 
 def test_what_few_need_stands_in_panels_behind_the_common_options(bilens: Shell) -> None:
-    """Broken once: the panel of the record not handed on by `in_panel`; all stood in one list."""
     text = bilens("audit", "--help").out
     panels = [text.index(f"─ {name} ─") for name in ("Options", "How the file is read", "Method")]
     assert panels == sorted(panels)

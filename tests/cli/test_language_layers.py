@@ -1,7 +1,4 @@
-"""Layers of other people's language models on the command line: exact, approximate, refused.
-
-Broken once: `say_how_it_was_read` left out of `open_model`; nothing was said on stderr.
-"""
+"""Layers of other people's language models on the command line: exact, approximate, refused."""
 
 from pathlib import Path
 from typing import Any

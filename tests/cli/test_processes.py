@@ -1,7 +1,4 @@
-"""What only a process of its own can show: imports, closed pipes, signals.
-
-Broken once: `import torch` at the head of `cli/console.py`; the help loaded it and took a second.
-"""
+"""What only a process of its own can show: imports, closed pipes, signals."""
 
 import os
 import shlex

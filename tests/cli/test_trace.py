@@ -1,7 +1,4 @@
-"""`bilens trace`: the result on stdout, one line for each mistake, pages and graphs where asked.
-
-Broken once: `refuse_filled` left out of the action; graphs were written over others.
-"""
+"""`bilens trace`: the result on stdout, one line for each mistake, pages and graphs where asked."""
 
 import json
 from pathlib import Path

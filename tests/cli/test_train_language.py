@@ -1,7 +1,4 @@
-"""`bilens train language`: from a corpus to a folder that other commands open, and bad input.
-
-Broken once: options that are None handed on to the recipe; the defaults of the corpus were lost.
-"""
+"""`bilens train language`: from a corpus to a folder that other commands open, and bad input."""
 
 import json
 from pathlib import Path

@@ -1,7 +1,4 @@
-"""`bilens train sae`: from a language model to folders that other commands open, and bad input.
-
-Broken once: `--corpus` left out of account; an imported model without `corpus.json` was refused.
-"""
+"""`bilens train sae`: from a language model to folders that other commands open, and bad input."""
 
 import json
 import shutil

@@ -1,7 +1,4 @@
-"""`bilens train table`, and the commands that read what it leaves.
-
-Broken once: the test rows fitted with the others; the target left in its standardised unit.
-"""
+"""`bilens train table`, and the commands that read what it leaves."""
 
 import json
 from pathlib import Path

@@ -1,8 +1,4 @@
-"""Augmentations: their statistics, torchvision as the oracle of the geometry, and the spellings.
-
-Broken once: the `* H / W` of `warp` dropped (wrong only for images that are not square), and the
-rows of `CorrelatedNoise.smoother` scaled to unit sum; the oracle and the borders failed.
-"""
+"""Augmentations: their statistics, torchvision as the oracle of the geometry, and the spellings."""
 
 import math
 

@@ -1,7 +1,4 @@
-"""What a reader of data refuses: files without an end, and cells that only Python calls numbers.
-
-Broken once: the guard left out of `csv_lines`; a pipe was waited for.
-"""
+"""What a reader of data refuses: files without an end, and cells that only Python calls numbers."""
 
 import os
 from collections.abc import Callable

@@ -1,16 +1,4 @@
-"""How documents are told apart in files and folders, and what is wrong with a file that has none.
-
-Broken once: the offset of a bad byte counted from the document instead of the file, and the last
-piece of a separated file called whole; the tests of both failed.
-
-Rows of Hugging Face data sets and of local tables, read by the library `datasets` itself.
-
-The network is never used: local files go through the library's own builders, and its
-`load_dataset` is replaced where a data set of the hub is meant.
-
-Broken once: `only_text_column` returning the first column, and the rows read outside of
-`reading`; the tests of two columns and of the broken connection failed.
-"""
+"""How documents are told apart in files and folders, and what is wrong with a file that has none."""
 
 import json
 import logging

@@ -1,7 +1,4 @@
-"""The IDX reader: exact on good files, one clear sentence on every bad one.
-
-Broken once: `while len(data) <= expected` -> `<`; trailing bytes after a full chunk went unseen.
-"""
+"""The IDX reader: exact on good files, one clear sentence on every bad one."""
 
 import gzip
 import struct

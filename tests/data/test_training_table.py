@@ -1,7 +1,4 @@
-"""A table to train on: one outcome for whatever a file may hold.
-
-Broken once: "mean" accepted for a target without a value; the classes in the order of their rows.
-"""
+"""A table to train on: one outcome for whatever a file may hold."""
 
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,4 @@
-"""Accuracy with its interval, and accuracy against the number of eigenvectors kept.
-
-Broken once: `none` left out of the scores with eigenvectors; the model with biases failed.
-"""
+"""Accuracy with its interval, and accuracy against the number of eigenvectors kept."""
 
 from dataclasses import replace
 

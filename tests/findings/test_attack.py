@@ -1,8 +1,4 @@
-"""The attack of a classifier: effects against the model's own answers, proofs, refusals.
-
-Broken once: `shifts` left out in `Judge.effect`; the effects failed. The optimal one replaced by
-0.9 of it in `attack_objective`; `holds` was False. The clamp dropped; the clipped effects failed.
-"""
+"""The attack of a classifier: effects against the model's own answers, proofs, refusals."""
 
 import dataclasses
 import json

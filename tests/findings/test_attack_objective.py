@@ -1,8 +1,4 @@
-"""The mean margin against the model's own forward pass; refusals name the class.
-
-Broken once: `2 *` dropped in `objective_of`; the comparison with images failed. The weights of
-the sources taken as equal; the objective of every class failed.
-"""
+"""The mean margin against the model's own forward pass; refusals name the class."""
 
 import pytest
 import torch

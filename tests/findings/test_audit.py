@@ -1,8 +1,4 @@
-"""The audit as a whole: planted truths, gauges that may change nothing, what it refuses.
-
-Broken once: `centred_directions` in `class_centred` replaced by `raw_directions`; adding one form
-to all classes moved their eigenvalues.
-"""
+"""The audit as a whole: planted truths, gauges that may change nothing, what it refuses."""
 
 import copy
 import json

@@ -1,9 +1,4 @@
-"""What a certificate says, against random search, dense matrices and hand-made models.
-
-Broken once, each seen red: the limits of the influence multiplied by 0.3; a radius of 1.1 times the
-distance; weights not rounded in `rounded_copy`; the bound of k + 1 for k; a formula that is not the
-model not refused.
-"""
+"""What a certificate says, against random search, dense matrices and hand-made models."""
 
 import json
 import math

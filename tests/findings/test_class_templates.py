@@ -1,8 +1,4 @@
-"""Templates of classes: what a trained model's own classes look like, without data.
-
-Broken once: eigenvectors not turned upright; the template of a level stroke was empty there.
-Rows that leave an image came in again on the other side; a moved template was too bright.
-"""
+"""Templates of classes: what a trained model's own classes look like, without data."""
 
 import math
 

@@ -1,7 +1,4 @@
-"""The record of a layer's spectra: shares, sizes of subspaces, what is said of the whole spectrum.
-
-Broken once: the effective rank taken from the pairs that are shown; it fell with `top`.
-"""
+"""The record of a layer's spectra: shares, sizes of subspaces, what is said of the whole spectrum."""
 
 import json
 

@@ -1,7 +1,4 @@
-"""What changed between two layers: against dense twins, and a planted edit that stands out.
-
-Broken once: `map_difference` of (g, f); the candidate triggers had the other sign.
-"""
+"""What changed between two layers: against dense twins, and a planted edit that stands out."""
 
 import copy
 from dataclasses import replace

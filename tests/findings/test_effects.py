@@ -1,7 +1,4 @@
-"""Columns and pairs of a map, against the dense matrix and against sampled variances.
-
-Broken once: q_ij taken for 2 q_ij.
-"""
+"""Columns and pairs of a map, against the dense matrix and against sampled variances."""
 
 import pytest
 import torch

@@ -1,7 +1,4 @@
-"""The reading against the model's own forward pass: rounding apart, there is no difference.
-
-Broken once: `+ x @ form.linear` dropped from `read_densely`; models with a residual path failed.
-"""
+"""The reading against the model's own forward pass: rounding apart, there is no difference."""
 
 import copy
 from dataclasses import replace

@@ -1,7 +1,4 @@
-"""One prediction taken apart: the parts are all there, and the examples are the ones defined.
-
-Broken once: `rest` without the subtraction of what is shown; the parts were more than the score.
-"""
+"""One prediction taken apart: the parts are all there, and the examples are the ones defined."""
 
 from collections.abc import Callable
 

@@ -2,10 +2,7 @@
 
 To make the file anew, after a change that is meant to move the numbers:
 
-    BILENS_UPDATE_GOLDEN=1 python -m pytest tests/findings/test_golden_audit.py
-
-Broken once: eigenvalues sorted by rising value; the first list of numbers differed.
-"""
+    BILENS_UPDATE_GOLDEN=1 python -m pytest tests/findings/test_golden_audit.py"""
 
 import json
 import os

@@ -1,8 +1,4 @@
-"""What each input adds, against Shapley's definition over all coalitions and a path integral.
-
-Broken once: the baseline left out of `attribute`; the values no longer added up, and were refused.
-The rival of a wrong answer taken to be the runner-up.
-"""
+"""What each input adds, against Shapley's definition over all coalitions and a path integral."""
 
 from itertools import combinations
 from math import factorial

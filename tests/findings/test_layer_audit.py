@@ -1,7 +1,4 @@
-"""The audit of many layers: readings against dense twins, a broken layer, planted faults.
-
-Broken once: `triu(part.start)` in place of `triu(part.start + 1)`; every unit doubled itself.
-"""
+"""The audit of many layers: readings against dense twins, a broken layer, planted faults."""
 
 import math
 from typing import Any

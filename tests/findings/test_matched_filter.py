@@ -1,7 +1,4 @@
-"""The matched filter: its products, its covariance, and what it lets through.
-
-Broken once: `correlate` with the filter not flipped; its naive twin differed at once.
-"""
+"""The matched filter: its products, its covariance, and what it lets through."""
 
 import pytest
 import torch

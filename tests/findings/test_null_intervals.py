@@ -1,7 +1,4 @@
-"""Effective ranks by chance: no scale, and what is aligned lies below them.
-
-Broken once: the factors used in the scale that they came in; tiny ones had the rank 0 by chance.
-"""
+"""Effective ranks by chance: no scale, and what is aligned lies below them."""
 
 import pytest
 import torch

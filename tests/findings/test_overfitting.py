@@ -1,8 +1,4 @@
-"""Overfitting: each reading against a dense twin, and what the score does with them.
-
-Broken once: energies of the dense twin taken along rows of left alone; the mass at the edge
-differed. Templates shifted by two pixels; the share that is recognised differed.
-"""
+"""Overfitting: each reading against a dense twin, and what the score does with them."""
 
 import dataclasses
 

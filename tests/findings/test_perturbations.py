@@ -1,9 +1,4 @@
-"""What each perturbation is made of, against its definition.
-
-Broken once: the sign in `scaled` turned round; the sign test failed. `.T` dropped in `keys`; the
-keys of independent vectors failed. `angle()` of δ itself in `random_phases`; the spectrum
-stayed and the image too, and the test of difference failed.
-"""
+"""What each perturbation is made of, against its definition."""
 
 import pytest
 import torch

@@ -1,7 +1,4 @@
-"""Class readings against dense matrices in numpy, in all three conventions of the rank.
-
-Broken once: the raw rank taken from `quadratic_map("embedding")`; it was not the dense one.
-"""
+"""Class readings against dense matrices in numpy, in all three conventions of the rank."""
 
 from collections.abc import Callable
 from functools import cache

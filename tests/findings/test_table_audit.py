@@ -1,8 +1,4 @@
-"""The audit of a model with named columns: right whatever the units of the columns are.
-
-Broken once: the mean of the columns left out of the standard units; rows that the model has seen
-not marked.
-"""
+"""The audit of a model with named columns: right whatever the units of the columns are."""
 
 import dataclasses
 

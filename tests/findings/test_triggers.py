@@ -1,8 +1,4 @@
-"""Triggers: a planted square is found, and its gain is what the model itself says.
-
-Broken once: `leads` taken without the source's own gain; the gain of the naive twin differed. The
-filter replaced by the square alone; a stroke and loose pixels were louder than the patch.
-"""
+"""Triggers: a planted square is found, and its gain is what the model itself says."""
 
 import dataclasses
 

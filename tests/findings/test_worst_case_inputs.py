@@ -1,7 +1,4 @@
-"""The loudest values of a table, against a fine grid, and a trigger that was planted in one.
-
-Broken once: the stationary point left out; a hill inside was missed.
-"""
+"""The loudest values of a table, against a fine grid, and a trigger that was planted in one."""
 
 import pytest
 import torch

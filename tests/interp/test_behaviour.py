@@ -1,7 +1,4 @@
-"""Where a latent is active: beside silent positions, and beside another latent's at equal tokens.
-
-Broken once: the condition that the token is the same left out; unequal tokens were compared.
-"""
+"""Where a latent is active: beside silent positions, and beside another latent's at equal tokens."""
 
 import torch
 

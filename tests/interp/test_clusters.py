@@ -1,7 +1,4 @@
-"""Clusters of forms against forms whose similarity is known.
-
-Broken once: `1 - similarity` -> `1 - similarity.abs()` in `groups`; opposite forms were joined.
-"""
+"""Clusters of forms against forms whose similarity is known."""
 
 import pytest
 import torch

@@ -1,8 +1,4 @@
-"""Pairs of latents whose difference is a planted product, and directions that carry it.
-
-Broken once: `- centre[:, :, None] * centre[:, None, :]` left out; the linear pair came first.
-`inverse` and `root` swapped in `WeightedSpace.directions`; readers and patterns were not dual.
-"""
+"""Pairs of latents whose difference is a planted product, and directions that carry it."""
 
 import pytest
 import torch

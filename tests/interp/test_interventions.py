@@ -1,7 +1,4 @@
-"""A planted product is turned around by trading the coordinates of its two eigenvectors.
-
-Broken once: `c` without the centre; with a linear part the difference was not turned around.
-"""
+"""A planted product is turned around by trading the coordinates of its two eigenvectors."""
 
 import pytest
 import torch

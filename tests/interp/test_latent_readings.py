@@ -1,8 +1,4 @@
-"""The strongest stretches of text, on activations made by hand.
-
-Broken once: `divmod(place, length)` -> `divmod(place, len(values))`; the peak was elsewhere.
-Broken once: the centring of the effects dropped; what all tokens share ranked the tokens' sizes.
-"""
+"""The strongest stretches of text, on activations made by hand."""
 
 import pytest
 import torch

@@ -1,10 +1,4 @@
-"""The map of pre-activations against an SAE's own, and eigenvectors against their definition.
-
-Broken once: the offset left out of `latent_map`; the pre-activations differed. `.abs()` dropped in
-`nearest_latents`; the opposite column was not found.
-Broken once: `rows[torch.arange(len(latents)), latents]` with the two swapped; other latents were
-read. `2 * form.matvec(shift)` -> `form.matvec(shift)`; the exact circuit did not agree.
-"""
+"""The map of pre-activations against an SAE's own, and eigenvectors against their definition."""
 
 import pytest
 import torch

@@ -1,8 +1,4 @@
-"""Agreement of a few eigenpairs with the whole form, against numpy's own statistics.
-
-Broken once: `cumsum` -> `cumprod`; the exact form did not agree. `truth[active]` -> `truth` in
-the active part; its correlation was that of all inputs.
-"""
+"""Agreement of a few eigenpairs with the whole form, against numpy's own statistics."""
 
 import numpy as np
 import pytest

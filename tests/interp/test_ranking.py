@@ -1,8 +1,4 @@
-"""Planted products come first, squares last.
-
-Broken once: `torch.minimum(plus, minus)` -> `torch.maximum`; squares and products were ranked
-alike. The additive fit left out of `interaction_share`; a sum of functions had an interaction.
-"""
+"""Planted products come first, squares last."""
 
 import pytest
 import torch

@@ -1,7 +1,4 @@
-"""An autoencoder stands only where it belongs: width, hook point and model.
-
-Broken once: the hash of the model not compared; an autoencoder of another seed was used.
-"""
+"""An autoencoder stands only where it belongs: width, hook point and model."""
 
 import dataclasses
 from pathlib import Path

@@ -1,7 +1,4 @@
-"""kill -9 at every line of a save: a reader finds the old model or the new one, never half of one.
-
-Broken once: each file renamed as soon as it is staged; more kills fell between the two renames.
-"""
+"""kill -9 at every line of a save: a reader finds the old model or the new one, never half of one."""
 
 import json
 import os

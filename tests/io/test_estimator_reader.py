@@ -1,8 +1,4 @@
-"""Fitted MLPs of scikit-learn: the same outputs, with the names that the estimator has.
-
-Broken once: the bias of the one logit of two classes not halved; the classes had other
-probabilities. `coefs_` not transposed; no layer was the estimator.
-"""
+"""Fitted MLPs of scikit-learn: the same outputs, with the names that the estimator has."""
 
 import warnings
 from typing import Any

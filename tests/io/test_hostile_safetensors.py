@@ -1,8 +1,4 @@
-"""Safetensors files that lie about themselves: each ends in an error of ours, and in no other.
-
-Broken once: `except (SafetensorError, OSError)` narrowed to OSError; the format's own errors
-came through.
-"""
+"""Safetensors files that lie about themselves: each ends in an error of ours, and in no other."""
 
 import json
 import random

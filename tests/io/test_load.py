@@ -1,7 +1,4 @@
-"""`bl.load`: what a path may be, what comes back, and how each layer is read.
-
-Broken once: `exact` returning True; a gated layer called itself exact.
-"""
+"""`bl.load`: what a path may be, what comes back, and how each layer is read."""
 
 import gc
 import weakref

@@ -1,7 +1,4 @@
-"""`config.json`: read strictly, every refusal names the file and what was expected.
-
-Broken once: `if missing or unknown` turned into `if missing`; a typo went unseen.
-"""
+"""`config.json`: read strictly, every refusal names the file and what was expected."""
 
 import copy
 import json

@@ -1,7 +1,4 @@
-"""Model folders: what is saved comes back bit for bit, and what could not come back is not saved.
-
-Broken once: `"gate": layer.gate` turned into None; gated classifiers came back without it.
-"""
+"""Model folders: what is saved comes back bit for bit, and what could not come back is not saved."""
 
 import json
 from collections.abc import Callable

@@ -1,10 +1,6 @@
 """Modules of other people become models whose layers are theirs, and say how exactly.
 
-Whole models of transformers are read by name of the library alone: nothing is downloaded.
-
-Broken once: the two branches of a gate taken the other way round only; a gated layer was not found.
-Every layer said to read the inputs; a network was none.
-"""
+Whole models of transformers are read by name of the library alone: nothing is downloaded."""
 
 from typing import Any
 
@@ -81,7 +77,6 @@ class Noisy(nn.Module):
 
 
 def test_noise_is_not_taken_for_a_bias() -> None:
-    """Broken once: the noise of the run that was traced stood in the layer as its bias."""
     with pytest.raises(UsageError, match="no MLP is found in the Noisy"):
         bl.from_module(Noisy())
     with pytest.raises(UsageError, match="no MLP is found in the Noisy"):

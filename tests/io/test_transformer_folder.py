@@ -1,7 +1,4 @@
-"""Transformers in model folders: what is saved comes back bit for bit, the tie and the rest.
-
-Broken once: `rotary_base` left out of config.json; models with another base came back as others.
-"""
+"""Transformers in model folders: what is saved comes back bit for bit, the tie and the rest."""
 
 import json
 from pathlib import Path

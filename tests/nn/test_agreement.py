@@ -1,7 +1,4 @@
-"""What was read against its source: the error is measured, and another function is refused.
-
-Broken once: FLOAT64 set to 1; another function passed.
-"""
+"""What was read against its source: the error is measured, and another function is refused."""
 
 from pathlib import Path
 

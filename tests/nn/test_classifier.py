@@ -1,8 +1,4 @@
-"""Embedding, layers, head: the logits, their maps in both bases, and what is not quadratic.
-
-Broken once: `if self.residual:` of `layer_map` never taken; residual models were not their maps.
-The constant of `classifier_of_map` written into the right branch.
-"""
+"""Embedding, layers, head: the logits, their maps in both bases, and what is not quadratic."""
 
 import copy
 import re

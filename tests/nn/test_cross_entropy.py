@@ -1,7 +1,4 @@
-"""Cross-entropy in pieces: values and gradients of torch's own, whatever the size of a piece.
-
-Broken once: the −1 at the target left out; every gradient was wrong.
-"""
+"""Cross-entropy in pieces: values and gradients of torch's own, whatever the size of a piece."""
 
 import pytest
 import torch

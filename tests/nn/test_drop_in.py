@@ -1,7 +1,4 @@
-"""The block in the place of an MLP in models of others: shapes agree, gradients arrive.
-
-Broken once: `down` always as wide as the input; the swap into torchvision's MLP failed.
-"""
+"""The block in the place of an MLP in models of others: shapes agree, gradients arrive."""
 
 import pytest
 import torch

@@ -1,8 +1,4 @@
-"""Folders for Hugging Face: plain transformers loads them and gives the same logits.
-
-Broken once: left and right swapped in `BRANCHES`; gated models were others. The final norm left
-out of `llama_tensors`; transformers filled it with ones of its own, and the names were incomplete.
-"""
+"""Folders for Hugging Face: plain transformers loads them and gives the same logits."""
 
 import json
 from pathlib import Path

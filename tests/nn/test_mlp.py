@@ -1,7 +1,4 @@
-"""The product layer and the MLP block: forward = formula, and the map = the module, exactly.
-
-Broken once: the gate applied to `self.right(x)` in place of `self.left(x)`; every gate failed.
-"""
+"""The product layer and the MLP block: forward = formula, and the map = the module, exactly."""
 
 import copy
 

@@ -1,7 +1,4 @@
-"""The layers read from a module are the module, for every kind that can be read.
-
-Broken once: the residual path of `classifier_layers` left out; residual models were others.
-"""
+"""The layers read from a module are the module, for every kind that can be read."""
 
 from typing import Any
 
@@ -86,7 +83,6 @@ def test_what_is_no_mlp_is_refused(name: str) -> None:
 
 
 def test_a_layer_of_a_deep_classifier_is_read_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Broken once: the whole model copied for each layer; a walk over 500 of them never ended."""
     model = BilinearClassifier(D_IN, 4, 3, n_layers=30, bias=True)
     widened: list[torch.Tensor] = []
     wide = module_layers.wide

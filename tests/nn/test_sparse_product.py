@@ -1,8 +1,4 @@
-"""Sparse products: those of the dense code, and their gradients; the k largest of each row.
-
-Broken once: `code_transposed_times` without the order by latent; rows were added to others. The
-groups of `largest` taken as runs of neighbours while their members were looked up by stride.
-"""
+"""Sparse products: those of the dense code, and their gradients; the k largest of each row."""
 
 import pytest
 import torch

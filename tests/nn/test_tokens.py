@@ -1,7 +1,4 @@
-"""Generation: the cache changes nothing, draws follow the logits, a text ends where it ends.
-
-Broken once: `start=` of the cached positions left at 0; greedy texts were others.
-"""
+"""Generation: the cache changes nothing, draws follow the logits, a text ends where it ends."""
 
 from typing import Any
 

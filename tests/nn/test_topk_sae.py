@@ -1,8 +1,4 @@
-"""TopKSAE: the formula, which latents are kept, units, gradients, and what is refused.
-
-Broken once: `relu` left out for sign "relu"; negative activations came through. `largest` without
-its rule for equal values; another latent was kept in another batch.
-"""
+"""TopKSAE: the formula, which latents are kept, units, gradients, and what is refused."""
 
 from pathlib import Path
 

@@ -1,8 +1,4 @@
-"""The transformer: its logits from the definitions, padding, hook points, maps, loss, refusals.
-
-Broken once: `is_causal` of the attention always False; a text saw what follows. `visible_keys`
-without `real`; padding on the left changed the logits.
-"""
+"""The transformer: its logits from the definitions, padding, hook points, maps, loss, refusals."""
 
 import copy
 import re

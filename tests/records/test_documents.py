@@ -1,8 +1,4 @@
-"""Documents: what is drawable is let in, everything else is refused with its place.
-
-Broken once: a cross-check of `Audit.__post_init__` left out; `bool` taken for a whole number;
-`kind_of` of another type.
-"""
+"""Documents: what is drawable is let in, everything else is refused with its place."""
 
 import copy
 import json

@@ -1,7 +1,4 @@
-"""The schema files: every key of a document is in its schema, and fields say what they mean.
-
-Broken once: comment lines above a field passed over; `Explanation.kind` had no description.
-"""
+"""The schema files: every key of a document is in its schema, and fields say what they mean."""
 
 import json
 

@@ -1,8 +1,4 @@
-"""The report of an attack: a checked document, and a page that shows all of it and nothing else.
-
-Broken once: `check_lengths` left out of `check_attack`; a short curve was drawn. The name of
-an objective not escaped (`|safe`); the script of a class was in the page.
-"""
+"""The report of an attack: a checked document, and a page that shows all of it and nothing else."""
 
 import json
 import math

@@ -1,8 +1,4 @@
-"""The page of a certificate: what is shown is never stronger than what is proven.
-
-Broken once: `up` only rounded; a bound was shown as less than it is. The curve drawn at the share
-before each step.
-"""
+"""The page of a certificate: what is shown is never stronger than what is proven."""
 
 import html
 import json

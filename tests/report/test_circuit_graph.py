@@ -1,7 +1,4 @@
-"""A circuit as a graph of circuit-tracer's layout: every key, the kinds of values, exact shares.
-
-Broken once: the linear term left out of `link_shares`; the links no longer summed to the circuit.
-"""
+"""A circuit as a graph of circuit-tracer's layout: every key, the kinds of values, exact shares."""
 
 import json
 from pathlib import Path

@@ -1,7 +1,4 @@
-"""The charts and rows of layers: what is drawn, what is left out, and what stands out.
-
-Broken once: `layer.outputs` not looked at.
-"""
+"""The charts and rows of layers: what is drawn, what is left out, and what stands out."""
 
 import re
 from typing import Any

@@ -1,7 +1,4 @@
-"""Markdown for a pull request: what it says, and that no text of a model acts in it.
-
-Broken once: `escaped` left out for the names of layers; the hostile name made a link.
-"""
+"""Markdown for a pull request: what it says, and that no text of a model acts in it."""
 
 from pathlib import Path
 

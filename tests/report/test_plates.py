@@ -1,8 +1,4 @@
-"""The plates of eigenvectors and of attributions: drawings that stand alone, on one colour scale.
-
-Broken once each: the negative eigenvectors drawn twice; names not escaped; each tile of an
-attribution drawn on a scale of its own.
-"""
+"""The plates of eigenvectors and of attributions: drawings that stand alone, on one colour scale."""
 
 import re
 from typing import Any

@@ -1,8 +1,4 @@
-"""Pictures: escaping, ticks, and charts on which every mark is where its value says.
-
-Broken once each: texts put in unescaped; the lower end of a spectrum left out; the last tick
-rounded down; a name drawn over another one; a layer without a value drawn as a column.
-"""
+"""Pictures: escaping, ticks, and charts on which every mark is where its value says."""
 
 import itertools
 import re

@@ -1,7 +1,4 @@
-"""The report of a table: a document that is checked, and a page of bars with the columns' names.
-
-Broken once: the place of a column not compared with their number.
-"""
+"""The report of a table: a document that is checked, and a page of bars with the columns' names."""
 
 import copy
 import re

@@ -1,7 +1,4 @@
-"""What commands print: every record has its tables and lines, and no text in it drives a terminal.
-
-Broken once each: a class name given to rich as markup; largest and smallest exchanged.
-"""
+"""What commands print: every record has its tables and lines, and no text in it drives a terminal."""
 
 import io
 from collections.abc import Callable

@@ -1,8 +1,4 @@
-"""The report of a trace: a checked document, and a page that shows all of it and nothing else.
-
-Broken once: `check_circuit` left out of `check_trace`; a matrix with a short row was drawn. A
-token printed with `|safe`; its script was in the page.
-"""
+"""The report of a trace: a checked document, and a page that shows all of it and nothing else."""
 
 import json
 import math

@@ -1,8 +1,4 @@
-"""The estimators, as scikit-learn and its users meet them.
-
-Broken once: predictions taken before the standardisation; `random_state` left out of the split;
-the weights of the rows not passed on.
-"""
+"""The estimators, as scikit-learn and its users meet them."""
 
 import importlib
 import pickle
@@ -203,7 +199,6 @@ def test_an_estimator_is_audited_as_the_model_that_it_saves(tmp_path: Path) -> N
 
 
 def test_what_changed_does_not_depend_on_the_units_of_the_columns() -> None:
-    """Broken once: layers read in the units of the columns; the smallest one dominated."""
 
     def compared(data: Any) -> Any:
         old, new = (

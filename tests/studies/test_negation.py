@@ -1,8 +1,4 @@
-"""The negation study: its numbers on a model made by hand, its verdicts on records made by hand.
-
-Broken once: `difference[::2], difference[1::2]` swapped; the flip had the other sign. `<=` -> `>=`
-in the verdict on the loss; a circuit that costs too much was kept.
-"""
+"""The negation study: its numbers on a model made by hand, its verdicts on records made by hand."""
 
 from pathlib import Path
 from typing import Any

@@ -1,8 +1,4 @@
-"""Negation in running text: word masks and margins by hand, the study on a random tiny model.
-
-Broken once: `& ~stop` left out of `negated`; the end of the sentence was behind its negator.
-`leaning[..., 0] - leaning[..., 1]` the other way round in `flip`; it had the other sign.
-"""
+"""Negation in running text: word masks and margins by hand, the study on a random tiny model."""
 
 from pathlib import Path
 from typing import Any

@@ -1,9 +1,4 @@
-"""The studies of one model's layers, on a random model of two blocks: documents, pages, refusals.
-
-Broken once: `> 0` -> `>= 0` in what is active; every token counted, and the correlation was
-another. `>> halvings` -> `// (halvings + 1)`; the trainings were not doublings. `for hook in names`
--> `for hook in recipe.hooks[:n]`; both hook points had the rows of the first.
-"""
+"""The studies of one model's layers, on a random model of two blocks: documents, pages, refusals."""
 
 from pathlib import Path
 from typing import Any

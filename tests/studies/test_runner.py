@@ -1,8 +1,4 @@
-"""Running a study: each cell once, whatever happens in between; other options are refused.
-
-Broken once: the record of a cell written before the cell was done; a failed cell counted as
-measured.
-"""
+"""Running a study: each cell once, whatever happens in between; other options are refused."""
 
 import json
 from collections.abc import Mapping

@@ -1,7 +1,4 @@
-"""The stream of activations: what a buffer holds, in which order, and that it is a function.
-
-Broken once: the first token of each text kept; the rows were one too many and its own among them.
-"""
+"""The stream of activations: what a buffer holds, in which order, and that it is a function."""
 
 import pytest
 import torch

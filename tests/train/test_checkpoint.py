@@ -1,8 +1,4 @@
-"""Checkpoints: a resumed run is the uninterrupted one, bit for bit, also after a damage.
-
-Broken once: the sums of the epoch left out of `_restore`; the history of a run that was broken
-off in the middle of an epoch differed.
-"""
+"""Checkpoints: a resumed run is the uninterrupted one, bit for bit, also after a damage."""
 
 import dataclasses
 import shutil

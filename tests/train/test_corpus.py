@@ -1,8 +1,4 @@
-"""Batches: every token is predicted once a pass, and a batch depends on its number alone.
-
-Broken once: `windows` cutting texts that share no token; the first token of a text was never
-predicted.
-"""
+"""Batches: every token is predicted once a pass, and a batch depends on its number alone."""
 
 import math
 

@@ -1,7 +1,4 @@
-"""Where a training computes, with and without a GPU.
-
-Broken once: "cpu" answered with the GPU where there is one; the table failed.
-"""
+"""Where a training computes, with and without a GPU."""
 
 from typing import Any
 

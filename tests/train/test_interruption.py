@@ -1,8 +1,4 @@
-"""What cannot be caught: kill -9 at random moments, and a disk that is full at every write.
-
-Broken once: `os.fsync` failing was let through in `write_files` (`except OSError: pass`); the
-disk-full runs ended as if all was well.
-"""
+"""What cannot be caught: kill -9 at random moments, and a disk that is full at every write."""
 
 import errno
 import os

@@ -1,11 +1,4 @@
-"""Named random streams: a function of the place in the run, and of nothing else.
-
-Broken once: `spawn_key` cut to its first two numbers; the steps of an epoch shared a stream.
-
-Noise while training: its size and shape, where it acts, and that it is gone afterwards.
-
-Broken once: `/ (1 - self.dropout)` dropped; the mean of a dropped activation fell by the share.
-"""
+"""Named random streams: a function of the place in the run, and of nothing else."""
 
 import math
 from collections.abc import Iterator

@@ -1,7 +1,4 @@
-"""An earlier run while another one takes its place: wherever the process dies, nothing is lost.
-
-Broken once: `set_aside` moving straight to `.earlier`; a kill between two files lost the others.
-"""
+"""An earlier run while another one takes its place: wherever the process dies, nothing is lost."""
 
 from collections.abc import Callable
 from pathlib import Path

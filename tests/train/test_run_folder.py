@@ -1,7 +1,4 @@
-"""The folder of a run: what it refuses, what it leaves behind, and that one process writes to it.
-
-Broken once: `clear` called before the lock is taken; --overwrite emptied the folder of a live run.
-"""
+"""The folder of a run: what it refuses, what it leaves behind, and that one process writes to it."""
 
 import dataclasses
 import json

@@ -1,7 +1,4 @@
-"""Metrics of an autoencoder in its place: beside their definitions written out.
-
-Broken once: the mean of the ablation taken over the texts with their first tokens.
-"""
+"""Metrics of an autoencoder in its place: beside their definitions written out."""
 
 from dataclasses import replace
 

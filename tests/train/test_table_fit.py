@@ -1,7 +1,4 @@
-"""The fit of a table: the minimum of what is said to be minimised, whichever way it is found.
-
-Broken once: the root of 2 of mixed products left out; the mean of the kernel not subtracted.
-"""
+"""The fit of a table: the minimum of what is said to be minimised, whichever way it is found."""
 
 from dataclasses import replace
 from itertools import pairwise

@@ -1,8 +1,4 @@
-"""Activations against torch's own, and their derivatives against automatic differentiation.
-
-Broken once: the factor 3 of the chain rule in `tanh_gate` left out; the third derivative was
-another. The tanh form taken for GELU itself; its values were others.
-"""
+"""Activations against torch's own, and their derivatives against automatic differentiation."""
 
 from collections.abc import Callable
 from typing import get_args

@@ -1,8 +1,4 @@
-"""Moments of activations against adaptive quadrature, piece by piece, at every width.
-
-Broken once: 32 nodes in place of 256; the tanh form was off. A factor 2 of the third moment of GELU
-left out; it was another.
-"""
+"""Moments of activations against adaptive quadrature, piece by piece, at every width."""
 
 import math
 from itertools import pairwise

@@ -1,7 +1,4 @@
-"""The closed form against least squares, by quadrature where that is exact, and sampled.
-
-Broken once: k·e₃ left out of the bend of a gated layer; every gated fit was another.
-"""
+"""The closed form against least squares, by quadrature where that is exact, and sampled."""
 
 import math
 from collections.abc import Callable

@@ -1,7 +1,4 @@
-"""Plain weights: the function that they are, and parts that do not fit.
-
-Broken once: the gate's bias added to the other branch; the formula of a gated layer failed.
-"""
+"""Plain weights: the function that they are, and parts that do not fit."""
 
 from typing import Any
 

@@ -1,11 +1,4 @@
-"""R² with its standard error, and output weights refitted to data.
-
-Broken once: deviations not from the mean; R² was another. The spread of residuals alone for the
-standard error stayed green, until the test of an error in proportion to the spread was added.
-
-Broken once: the rows held out fitted to as well; their number was wrong. The centre of the features
-left in the constant; an exact map was not found.
-"""
+"""R² with its standard error, and output weights refitted to data."""
 
 import math
 from dataclasses import replace

@@ -1,9 +1,4 @@
-"""Several layers against samples and exact compositions.
-
-Broken once: the second layer fitted under unit covariance; closure lost more than it may.
-
-Broken once: the factor 2 of the products of matrices left out; no composition was the best one.
-"""
+"""Several layers against samples and exact compositions."""
 
 from itertools import product
 

@@ -1,7 +1,4 @@
-"""The record: R² measured on the model, a threshold that refuses, data looked at apart.
-
-Broken once: `all` of `usable` made `any`; a map that fails on the data was let through.
-"""
+"""The record: R² measured on the model, a threshold that refuses, data looked at apart."""
 
 import pytest
 import torch

@@ -1,13 +1,4 @@
-"""Alternating least squares, its conjugate gradients and its line search.
-
-Broken once: `step * direction` -> `2 * direction`; the loss of the symmetric model rose. The right
-rows fitted with `current.left` in place of `left_projection`; the loss of the pairs rose.
-
-Broken once: `normal_product` with its arguments `right` and `solution` swapped in the residual;
-the answer was no longer the least-squares one.
-
-Broken once: the 4 of the cubic term taken for 3; the step was no longer the best one.
-"""
+"""Alternating least squares, its conjugate gradients and its line search."""
 
 import pytest
 import torch

@@ -1,9 +1,4 @@
-"""CP decompositions of maps, and what they take in memory.
-
-Broken once: `* target.norm` dropped; every rebuilt map was off by its norm.
-
-Broken once: the history of L-BFGS dropped; the fit by gradients took more than was counted.
-"""
+"""CP decompositions of maps, and what they take in memory."""
 
 from dataclasses import replace
 

@@ -1,12 +1,4 @@
-"""The record of a CP decomposition, and what is proven about its components.
-
-Broken once: `signs` of `eigenpairs` swapped; the matrices were rebuilt with the wrong sign.
-
-Broken once: the test of independent left and right rows dropped; a sum with a second way of writing
-it was called unique.
-
-Broken once: `size - 1` -> `size` on the first dependent subset; ranks were one too large.
-"""
+"""The record of a CP decomposition, and what is proven about its components."""
 
 import math
 from dataclasses import FrozenInstanceError

@@ -1,9 +1,4 @@
-"""Inner products of components, and their canonical form.
-
-Broken once: the second term of `normal_product` dropped; the gradient failed.
-
-Broken once: `down * left_sign * right_sign` -> `down`; the sum changed.
-"""
+"""Inner products of components, and their canonical form."""
 
 import torch
 from hypothesis import given, strategies as st

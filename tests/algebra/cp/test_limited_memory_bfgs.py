@@ -1,7 +1,4 @@
-"""L-BFGS on all factors: the gradient is that of the dense loss, planted components are found.
-
-Broken once: `2 * by_left` -> `by_left` for the symmetric model; its gradient failed.
-"""
+"""L-BFGS on all factors: the gradient is that of the dense loss, planted components are found."""
 
 from types import SimpleNamespace
 from typing import Any

@@ -1,9 +1,4 @@
-"""Several starts: where they begin, and one that fails.
-
-Broken once: `except` catching BaseException; the interrupt was swallowed.
-
-Broken once: `descending=True` dropped in `chosen_rows`; the weakest unit was chosen.
-"""
+"""Several starts: where they begin, and one that fails."""
 
 from typing import Any
 

@@ -1,11 +1,4 @@
-"""The target of a CP fit, and how far a model is from it.
-
-Broken once: `/ 2` dropped in `correlate`, then in `apply`; its own test failed each time.
-
-Broken once: `slab_norm` without its symmetric part (`half.square()`); every norm of it failed.
-
-Broken once: `-factors.down` -> `factors.down` in the slabs; a perfect fit had error 2.
-"""
+"""The target of a CP fit, and how far a model is from it."""
 
 from dataclasses import replace
 

@@ -2,13 +2,7 @@
 
 Every claim is checked against matrices formed in extended precision and a dense solver, with the
 rounding of both as the only allowance. BILENS_TEST_FORMS sets how many forms there are in all
-(default 2,000, a fifth of them without the slow tests); 10,000 take about a minute.
-
-Broken once: cut ties let go on in a chain (`starts_of_ties` without its loop); tiny_gaps claimed
-too much.
-Broken once: norms in float32 short by a tenth, with a bound of zero; hidden_at_the_edge claimed it.
-Broken once: `squared + squared_error` without the error; a norm within its rounding was a proof.
-"""
+(default 2,000, a fifth of them without the slow tests); 10,000 take about a minute."""
 
 import os
 from collections import Counter

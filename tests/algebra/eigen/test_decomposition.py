@@ -1,8 +1,4 @@
-"""The record of eigenpairs: parts of a value, truncation, subspaces, batches.
-
-Broken once: `* bool(kept)` dropped from `truncate_map`; k = 0 kept the first pair of each form.
-Broken once: `proof` left out of `take`; it stayed that of the forms before.
-"""
+"""The record of eigenpairs: parts of a value, truncation, subspaces, batches."""
 
 from dataclasses import FrozenInstanceError, fields, replace
 

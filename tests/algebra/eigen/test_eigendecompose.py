@@ -1,8 +1,4 @@
-"""The way in: choices, batches, odd inputs, and a solver that fails in every way it can.
-
-Broken once: `except NonFiniteError` of `eigendecompose_all` catching ZeroDivisionError instead; one
-bad row stopped the sweep.
-"""
+"""The way in: choices, batches, odd inputs, and a solver that fails in every way it can."""
 
 from collections.abc import Callable, Iterator
 

@@ -1,7 +1,4 @@
-"""Forms with few products: the spectrum of the row space, and zeros on all the rest.
-
-Broken once: the labels of `clusters` taken of the row space alone; the zeros outside were missing.
-"""
+"""Forms with few products: the spectrum of the row space, and zeros on all the rest."""
 
 import pytest
 import torch

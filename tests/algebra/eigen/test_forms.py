@@ -1,8 +1,4 @@
-"""A matrix in a scale of its own: the same matrix, whatever the sizes of its factors.
-
-Broken once: `exponent - largest` turned into `exponent`; the weights left their interval.
-Broken once: `usable` left out of the weights; a row of NaN stood among the weights of the others.
-"""
+"""A matrix in a scale of its own: the same matrix, whatever the sizes of its factors."""
 
 import pytest
 import torch

@@ -1,7 +1,4 @@
-"""What a spectrum does not depend on: how a layer is written, and the axes of its input.
-
-Broken once: `half` for its symmetric part in `formed`; swapped branches had another spectrum.
-"""
+"""What a spectrum does not depend on: how a layer is written, and the axes of its input."""
 
 from itertools import count
 

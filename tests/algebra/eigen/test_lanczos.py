@@ -1,7 +1,4 @@
-"""Lanczos' method alone, on symmetric matrices that are given by their products.
-
-Broken once: the passes of Gram–Schmidt left out; converged pairs came back as copies.
-"""
+"""Lanczos' method alone, on symmetric matrices that are given by their products."""
 
 import pytest
 import torch

@@ -1,7 +1,4 @@
-"""Pairs of an iteration, refined in float64, and how close two of them may be.
-
-Broken once: `products` of the basis before the rotation; the residuals of refined pairs were wrong.
-"""
+"""Pairs of an iteration, refined in float64, and how close two of them may be."""
 
 import pytest
 import torch

@@ -1,7 +1,4 @@
-"""‖Q‖² of forms whose neurons cancel, and a bound that holds.
-
-Broken once: the second look left out; the norms of cancelling forms were rounding.
-"""
+"""‖Q‖² of forms whose neurons cancel, and a bound that holds."""
 
 from fractions import Fraction
 

@@ -1,7 +1,4 @@
-"""Which solver runs, in which portions: the cheapest that fits, and never more memory than it says.
-
-Broken once: `max` for `min` in the choice of the cheapest; the dearest solver ran.
-"""
+"""Which solver runs, in which portions: the cheapest that fits, and never more memory than it says."""
 
 import json
 import subprocess

@@ -1,8 +1,4 @@
-"""Which pairs are kept, in which order, with which sign; rounding decides none of it.
-
-Broken once: `-1.0, 1.0` swapped at the end of `ranked`; the sign convention failed.
-Broken once: `mass + mass_error` without the error; a mass within its rounding was called a proof.
-"""
+"""Which pairs are kept, in which order, with which sign; rounding decides none of it."""
 
 import pytest
 import torch

@@ -1,7 +1,4 @@
-"""Weights that are sums: what cancels in them is rounding, and dead neurons have no size.
-
-Broken once: the sizes before summing left out; rounding of a reading that is zero was no noise.
-"""
+"""Weights that are sums: what cancels in them is rounding, and dead neurons have no size."""
 
 import pytest
 import torch

@@ -1,7 +1,4 @@
-"""A plan carried out: what is bad is flagged, what is doubtful is verified, the rest goes on.
-
-Broken once: `found.rounding_bound` without its axis in `compared`; every call with `verify` raised.
-"""
+"""A plan carried out: what is bad is flagged, what is doubtful is verified, the rest goes on."""
 
 from collections.abc import Callable
 from dataclasses import replace

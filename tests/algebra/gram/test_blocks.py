@@ -1,7 +1,4 @@
-"""Blocks cover everything, stay within their budget, and save half of a symmetric product.
-
-Broken once: `start` ignored by `blocks`; the covering failed.
-"""
+"""Blocks cover everything, stay within their budget, and save half of a symmetric product."""
 
 import pytest
 from hypothesis import given, strategies as st

@@ -1,8 +1,4 @@
-"""Inner products of all pairs of outputs, whichever tensors they belong to.
-
-Broken once: the block of the first head with the second transposed; the two heads failed.
-Broken once: the halving of diagonal blocks lost (8 → 4); everything failed.
-"""
+"""Inner products of all pairs of outputs, whichever tensors they belong to."""
 
 import pytest
 import torch

@@ -1,8 +1,4 @@
-"""The kernel of the hidden units, block by block: every block once, half of them by symmetry.
-
-Broken once: the halving of diagonal blocks lost (4 → 2); every Gram matrix of a layer with itself
-failed.
-"""
+"""The kernel of the hidden units, block by block: every block once, half of them by symmetry."""
 
 from collections.abc import Callable
 

@@ -1,7 +1,4 @@
-"""Squared norms in any scale and way of writing, and their rounding within its bound.
-
-Broken once: the factor 2 of the upper triangle lost; every norm failed.
-"""
+"""Squared norms in any scale and way of writing, and their rounding within its bound."""
 
 from fractions import Fraction
 

@@ -1,14 +1,4 @@
-"""All entries, streamed in blocks: against dense matrices.
-
-Broken once: the dictionary copied to float64 in `FeatureFactors.of`; the largest tensor failed.
-`2 * target.form.matvec(bias)` -> `target.form.matvec(bias)`; the linear term failed.
-`start=rows.start` dropped from `cross_chunks`; counts, lists and norms failed.
-
-Broken once: `triu(1 + rows.start)` -> `triu(1)`; strips below the first row brought the diagonal.
-
-Broken once: `need.blocks(chosen) + need.kept() <= spare` -> `True`; the tight limits failed.
-`ARRAYS_ROWS` → 1; many hidden units took more than was counted.
-"""
+"""All entries, streamed in blocks: against dense matrices."""
 
 from typing import Any
 

@@ -1,9 +1,4 @@
-"""Factors in features, and exact entries from them.
-
-Broken once: `2 * self.dictionary_exponent` -> `self.dictionary_exponent`; every scale failed.
-
-Broken once: `(half + half.T) / 2` -> `half`; the matrix was not symmetric.
-"""
+"""Factors in features, and exact entries from them."""
 
 import numpy as np
 import pytest

@@ -1,10 +1,4 @@
-"""The largest interactions of many directions: those of all entries.
-
-Broken once: the bound left out of `least`; an entry among the largest was lost. `+ part.start`
-left out of the places found; entries of later blocks were others. `/ 2` dropped in
-`_moments`; the mean was twice as large. `right[:, i, None] * left[:, i:]` left out of the packed
-forms; they were not the dense matrices.
-"""
+"""The largest interactions of many directions: those of all entries."""
 
 import pytest
 import torch

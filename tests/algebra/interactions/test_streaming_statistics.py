@@ -1,11 +1,4 @@
-"""Statistics of a stream: the largest, moments, histograms.
-
-Broken once: `>=` -> `>` where values meet the last one kept; ties in a later piece were lost.
-
-Broken once: `(a - b) / n` -> `(b - a) / n` in the third sum of `merged`; skewness failed.
-
-Broken once: `values > self.edges[-1]` -> `>=`; a value on the last edge was counted twice.
-"""
+"""Statistics of a stream: the largest, moments, histograms."""
 
 from collections.abc import Callable
 

@@ -1,7 +1,4 @@
-"""The verdict: each rule, each way it can end, and the numbers that go with it.
-
-Broken once: `any` in place of `all` in the exactness rule; one precision alone could not fail it.
-"""
+"""The verdict: each rule, each way it can end, and the numbers that go with it."""
 
 import dataclasses
 from typing import Any

@@ -1,7 +1,4 @@
-"""Conditions: what can be written, what it compares, and that nothing passes in silence.
-
-Broken once: `COMPARED["<"]` made `operator.le`; the value at the limit failed.
-"""
+"""Conditions: what can be written, what it compares, and that nothing passes in silence."""
 
 import pytest
 

@@ -1,7 +1,4 @@
-"""The registry: what stands in it is judged, asked for, checked, documented and said.
-
-Broken once: `judge` over a copy of the registry; the new rule was in no verdict.
-"""
+"""The registry: what stands in it is judged, asked for, checked, documented and said."""
 
 from pathlib import Path
 

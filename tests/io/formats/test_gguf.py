@@ -1,7 +1,4 @@
-"""GGUF files, written with the package of llama.cpp: dequantised as it does, read one by one.
-
-Broken once: the offset of the alignment left out; every tensor was another one.
-"""
+"""GGUF files, written with the package of llama.cpp: dequantised as it does, read one by one."""
 
 import os
 import struct
@@ -321,7 +318,6 @@ OFFSETS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("name", OFFSETS)
 def test_tensors_out_of_order_or_overlapping_are_refused(tmp_path: Path, name: str) -> None:
-    """Broken once: `entry.offset < end` left out; wrong weights were read without a word."""
     damage, message = OFFSETS[name]
     write(tmp_path / "m.gguf")
     damage(tmp_path / "m.gguf")

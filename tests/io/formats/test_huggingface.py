@@ -1,8 +1,4 @@
-"""MLPs of every family, against the modules of transformers that saved them.
-
-Broken once: `halves` returning the value first; fused families and stacks of experts failed.
-"gelu_new" mapped to "gelu"; T5 failed. The layout of GPT-2 not transposed; it failed.
-"""
+"""MLPs of every family, against the modules of transformers that saved them."""
 
 import json
 from collections.abc import Callable
@@ -120,7 +116,6 @@ def test_experts_in_one_stack_are_the_same_layers(tmp_path: Path, kind: str) -> 
 def test_of_a_gemma_3_that_reads_images_the_language_model_is_read(
     tmp_path: Path, old_names: bool
 ) -> None:
-    """Broken once: the prefix of the language model taken for `model.`; its MLPs were missing."""
     transformers = pytest.importorskip("transformers")
     images = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "image_size": 28}
     config = transformers.Gemma3Config(
@@ -332,7 +327,6 @@ measure(walk)
 
 
 def test_a_walk_over_the_layers_needs_the_memory_of_one(tmp_path: Path) -> None:
-    """Broken once: a view that held its map; four layers more took four layers more."""
     d, h = 768, 3072
     one = {"gate_proj": (h, d), "up_proj": (h, d), "down_proj": (d, h)}
     in_float64 = 8 * 3 * d * h
@@ -504,7 +498,6 @@ def test_a_t5_without_a_gate_has_ordinary_mlps(tmp_path: Path) -> None:
 
 
 def test_the_quick_gelu_is_read_with_its_number_in_the_weights(tmp_path: Path) -> None:
-    """Broken once: the division by 1.702 left out; every output was 1.7 times too large."""
     theirs = tiny.write(tmp_path, "vit", torch.float32, hidden_act="quick_gelu")
     model = load(tmp_path)
     assert model.provenance["activation"] == "silu with 1.702 in the weights (quick GELU)"
@@ -554,7 +547,6 @@ def test_a_layer_is_gated_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", ["intermediate_size", "vocab_size", "hidden_size"])
 @pytest.mark.parametrize("kind", ["llama", "mistral", "gpt2"])
 def test_absurd_sizes_are_refused_or_not_looked_at(tmp_path: Path, kind: str, key: str) -> None:
-    """Broken once: shapes compared through tensors on the meta device, which overflow."""
     tiny.write(tmp_path, kind, **({"attention_bias": False} if kind == "llama" else {}))
     key = "n_embd" if (kind, key) == ("gpt2", "hidden_size") else key
     edit_config(tmp_path, lambda content: content.update({key: 2**70}))
@@ -572,7 +564,6 @@ def linked(folder: Path, home: Path) -> None:
 
 
 def test_weights_that_are_a_link_out_of_their_folder_are_refused(tmp_path: Path) -> None:
-    """Broken once: `inside` returning whatever it was given; the link was followed."""
     tiny.write(tmp_path / "model", "mistral")
     linked(tmp_path / "model", tmp_path / "elsewhere")
     with pytest.raises(CheckpointError, match=r"is a link to .*elsewhere/weights, outside"):

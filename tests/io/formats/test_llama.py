@@ -1,8 +1,4 @@
-"""Llama folders: models of transformers come in as the same function, everything else is refused.
-
-Broken once: `with_gain` of the final norm left out; every model with gains was another one.
-`repeat_interleave` turned into `repeat`; grouped heads read each other's keys.
-"""
+"""Llama folders: models of transformers come in as the same function, everything else is refused."""
 
 import json
 import re

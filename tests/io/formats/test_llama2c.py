@@ -1,7 +1,4 @@
-"""Files of llama2.c: written here by the layout of its export, read back weight for weight.
-
-Broken once: w2 and w3 swapped in the order of the file; layers were others.
-"""
+"""Files of llama2.c: written here by the layout of its export, read back weight for weight."""
 
 import struct
 from pathlib import Path

@@ -1,8 +1,4 @@
-"""MLPs of any safetensors file: by roles that are said, or guessed and shown, or refused.
-
-Broken once: shapes that fit both ways taken as PyTorch has them; square matrices were not refused.
-Tensors that are in no layer let through by the guess; a file with a norm was read as a network.
-"""
+"""MLPs of any safetensors file: by roles that are said, or guessed and shown, or refused."""
 
 import json
 from pathlib import Path

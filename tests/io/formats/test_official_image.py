@@ -1,8 +1,4 @@
-"""Image checkpoints of the paper's repository: the logits of the official layout, exactly.
-
-Broken once: `right, left = ...chunk(2)`; the logits stay (left and right may be swapped), and only
-the test of the halves saw it.
-"""
+"""Image checkpoints of the paper's repository: the logits of the official layout, exactly."""
 
 import json
 import sys

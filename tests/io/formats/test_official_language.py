@@ -1,8 +1,7 @@
 """Transformers of the official repository: the same function, the scale of attention folded in.
 
 The file is built here by the names and shapes of that repository, and what it computes is written
-from its definition. Broken once: the scale left out of `converted`; the logits were others.
-"""
+from its definition."""
 
 import json
 import math

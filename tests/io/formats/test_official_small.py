@@ -1,7 +1,4 @@
-"""Surrogates and toy models of the paper's repository are the bilinear MLPs that they describe.
-
-Broken once: biases left at zero; toy models with biases were others.
-"""
+"""Surrogates and toy models of the paper's repository are the bilinear MLPs that they describe."""
 
 from pathlib import Path
 

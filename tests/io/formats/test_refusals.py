@@ -1,7 +1,4 @@
-"""Models that are not read are refused with the reason, by their type and by their tensors.
-
-Broken once: "gpt_oss" taken out of REFUSED and MARKS; it was refused without its reason.
-"""
+"""Models that are not read are refused with the reason, by their type and by their tensors."""
 
 from pathlib import Path
 from typing import Any

@@ -1,11 +1,7 @@
 """Sparse autoencoders of other libraries: what they computed is what is computed here.
 
 The folders golden_sae_* were saved by the libraries themselves (make_golden_sae.py), with the
-activations that they computed beside them.
-
-Broken once: the decoder read as its transpose, which in the square folder only numbers tell; and
-`rescale_acts_by_decoder_norm` left out of account.
-"""
+activations that they computed beside them."""
 
 import json
 import shutil

@@ -1,12 +1,4 @@
-"""The training loop: a plain twin, every option at work, bit-equal weights for a seed.
-
-Broken once: AdamW given no weight decay, whatever the recipe says; the twin and the test of that
-option failed.
-
-The recipe: refused with a sentence where it makes no sense, equal after a trip through JSON.
-
-Broken once: the check of `dropout` from above dropped; a dropout of 1 came through.
-"""
+"""The training loop: a plain twin, every option at work, bit-equal weights for a seed."""
 
 import dataclasses
 import json

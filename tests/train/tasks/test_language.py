@@ -1,16 +1,4 @@
-"""The loop of language models: a plain twin, every option at work, bit-equal weights for a seed.
-
-Broken once: gradients not clipped, whatever the recipe says; the twin failed.
-
-A language model in a run folder: resumed bit for bit, opened again, with all that it needs.
-
-Broken once: `disturb.start_step` left out; a resumed run dropped other entries than the
-uninterrupted one.
-
-The recipe of a language model: what it refuses, and that it survives JSON.
-
-Broken once: `steps` left out of the checks; zero steps were accepted.
-"""
+"""The loop of language models: a plain twin, every option at work, bit-equal weights for a seed."""
 
 import json
 import math

@@ -1,17 +1,4 @@
-"""Training of sparse autoencoders: a planted dictionary is found, and each promise of a step.
-
-Broken once: the idle counter never set back; all latents died, and the auxiliary loss took over.
-
-Autoencoders in a run folder: several in one pass, resumed bit for bit, set aside as a whole.
-
-Broken once: the folders of the hook points left out of `own_folders`; --overwrite lost the earlier
-autoencoders. And the learning rate taken from the last step done: a run that was broken off at the
-end of a buffer could not go on.
-
-The recipe of sparse autoencoders: what it takes, what it refuses, and its JSON values.
-
-Broken once: `warmup >= 1` turned into `> 1`; a run that never falls was accepted.
-"""
+"""Training of sparse autoencoders: a planted dictionary is found, and each promise of a step."""
 
 import json
 import math
