@@ -1,4 +1,4 @@
-"""Attributions are the Shapley values, by enumeration, and the integrated gradients, by quadrature."""
+"""Attributions are the Shapley values, by enumeration and integrated gradients."""
 
 from collections.abc import Callable
 from itertools import combinations

@@ -1,4 +1,4 @@
-"""One decomposition a layer in a folder: whole files, nothing lost, gone on with where it stopped."""
+"""One decomposition a layer: whole files, and going on where it stopped."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""A layer in whitened coordinates: the same function, the spectra of Σ^½ Q Σ^½, and its own null."""
+"""A layer in whitened coordinates: the same function, the spectra of Σ^½ Q Σ^½, its null."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Writes that fail: the old state stays whole, nothing is left behind, the message says what to do."""
+"""Writes that fail: the old state stays whole, nothing is left, the message helps."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Certified radii of maps: no flip inside, a flip just outside, one defined outcome for odd input."""
+"""Certified radii of maps: no flip inside, a flip just outside, odd input."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""How documents are told apart in files and folders, and what is wrong with a file that has none."""
+"""How documents are told apart in files and folders, and files that have none."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""The one rule holds in every story, nothing else predicts the feeling, and the entropy is exact."""
+"""The one rule holds in every story, nothing else predicts the feeling; the entropy is exact."""
 
 import math
 import re

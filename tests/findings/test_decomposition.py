@@ -1,4 +1,4 @@
-"""The record of a layer's spectra: shares, sizes of subspaces, what is said of the whole spectrum."""
+"""The record of a layer's spectra: shares, subspaces, the whole spectrum."""
 
 import json
 

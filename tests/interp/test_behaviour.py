@@ -1,4 +1,4 @@
-"""Where a latent is active: beside silent positions, and beside another latent's at equal tokens."""
+"""Where a latent is active: beside silent positions, and beside another latent."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""kill -9 at every line of a save: a reader finds the old model or the new one, never half of one."""
+"""kill -9 at every line of a save: the old model or the new, never half of one."""
 
 import json
 import os

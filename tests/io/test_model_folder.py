@@ -1,4 +1,4 @@
-"""Model folders: what is saved comes back bit for bit, and what could not come back is not saved."""
+"""Model folders: what is saved comes back bit for bit, or is not saved."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The plates of eigenvectors and of attributions: drawings that stand alone, on one colour scale."""
+"""The plates of eigenvectors and of attributions: they stand alone, on one colour scale."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""What commands print: every record has its tables and lines, and no text in it drives a terminal."""
+"""What commands print: every record has its tables and lines; no text drives a terminal."""
 
 import io
 from collections.abc import Callable

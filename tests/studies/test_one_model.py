@@ -1,4 +1,4 @@
-"""The studies of one model's layers, on a random model of two blocks: documents, pages, refusals."""
+"""The studies of one model's layers: documents, pages, refusals."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The folder of a run: what it refuses, what it leaves behind, and that one process writes to it."""
+"""The folder of a run: what it refuses, what it leaves, one writer."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Which solver runs, in which portions: the cheapest that fits, and never more memory than it says."""
+"""Which solver runs, in which portions: the cheapest that fits, within its memory."""
 
 import json
 import subprocess

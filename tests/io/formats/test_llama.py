@@ -1,4 +1,4 @@
-"""Llama folders: models of transformers come in as the same function, everything else is refused."""
+"""Llama folders: models of transformers come in as the same function, the rest is refused."""
 
 import json
 import re
