@@ -17,8 +17,8 @@ from bilens.api import decomposition_folder
 from bilens.api.decompose import LayerJob, decompose, prepare, run_job
 from bilens.api.decomposition_folder import decompose_layers
 from bilens.api.layer_reading import Request, moments_of
-from bilens.base.atomic import write_files
 from bilens.base.errors import InterruptedRunError, OutputExistsError, UsageError
+from bilens.base.files import write_files
 
 TWO = replace(tiny.loaded(tiny.classifier(n_layers=2)), weights_sha256="a")
 REQUEST = Request(top=3)

@@ -19,9 +19,9 @@ from bilens.api.audit_layers import (
     with_conditions,
 )
 from bilens.api.provenance import describe_data, given_model, origin_of
+from bilens.base import Progress, silent
 from bilens.base.errors import UsageError
 from bilens.base.files import file_sha256
-from bilens.base.progress import Progress, silent
 from bilens.data.images import ImageDataset
 from bilens.data.table_rows import read_columns, read_targets
 from bilens.findings.audit import audit_classifier

@@ -11,8 +11,8 @@ from msgspec.structs import replace
 from torch import nn
 
 from bilens.api.provenance import describe_source, origin_of
+from bilens.base import Progress
 from bilens.base.errors import UsageError
-from bilens.base.progress import Progress
 from bilens.findings.layer_audit import audit_layers
 from bilens.findings.layer_reading import AuditOptions
 from bilens.findings.model_checks import share_right

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, get_args
 
-from bilens.base.atomic import write_file
 from bilens.base.errors import OutputExistsError, UsageError
+from bilens.base.files import write_file
 from bilens.io.autoencoders import Layout, export_sae
 from bilens.io.load import LoadedModel
 from bilens.io.model_folder import save

@@ -24,9 +24,9 @@ from bilens.api.layer_reading import (
     layer_map,
     read_outputs,
 )
+from bilens.base import Progress, silent
 from bilens.base.errors import MemoryLimitError
 from bilens.base.memory import MEMORY_LIMIT_VARIABLE, readable
-from bilens.base.progress import Progress, silent
 from bilens.findings.decomposition import summarise_spectra
 from bilens.findings.null_intervals import null_estimate, rank_null_intervals
 from bilens.io.load import LoadedModel

@@ -14,10 +14,9 @@ from safetensors.torch import save as to_safetensors
 from bilens.api.decompose import Decomposition, LayerJob, prepare, run_job
 from bilens.api.layer_reading import InputMoments, Request, choose_layer
 from bilens.api.provenance import describe_run
-from bilens.base.atomic import write_files
+from bilens.base import Progress, silent
 from bilens.base.errors import CheckpointError, InterruptedRunError, OutputExistsError
-from bilens.base.files import read_json
-from bilens.base.progress import Progress, silent
+from bilens.base.files import read_json, write_files
 from bilens.io.load import LoadedModel
 from bilens.records.base import to_json
 from bilens.train.run_folder import interruptible

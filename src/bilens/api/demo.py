@@ -10,9 +10,9 @@ from pathlib import Path
 
 from bilens.api.audit import audit_one_layer
 from bilens.api.provenance import this_command, versions
-from bilens.base.atomic import replace_folder, write_error, write_file
+from bilens.base import Progress, silent
 from bilens.base.errors import InterruptedRunError, OutputExistsError
-from bilens.base.progress import Progress, silent
+from bilens.base.files import replace_folder, write_error, write_file
 from bilens.data.images import ImageDataset
 from bilens.io.load import load
 from bilens.io.model_folder import CONFIG_NAME

@@ -10,8 +10,8 @@ from bilens.api.audit import labelled
 from bilens.api.layer_reading import LayerOutputs, output_index
 from bilens.api.provenance import given_model, origin_of
 from bilens.api.quadratic_fit import offering_a_fit
+from bilens.base import Progress, silent
 from bilens.base.errors import UsageError
-from bilens.base.progress import Progress, silent
 from bilens.data.images import ImageDataset
 from bilens.findings.attack import attack_classifier
 from bilens.findings.attack_objective import EPSILONS, AttackRequest

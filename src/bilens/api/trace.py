@@ -14,9 +14,9 @@ from bilens.algebra.hosvd import hosvd
 from bilens.api.provenance import describe_run, describe_source
 from bilens.api.trace_latents import LISTED_TOKENS, SHOWN_EIGENVECTORS, latent_findings
 from bilens.api.trace_records import token_ends, traced_spectrum
+from bilens.base import Progress, silent
 from bilens.base.checks import check_count
 from bilens.base.errors import UsageError
-from bilens.base.progress import Progress, silent
 from bilens.data.tokenizer import Tokenizer
 from bilens.interp.latent_readings import eigenvector_tokens, output_tokens
 from bilens.interp.traced_layer import (

@@ -26,8 +26,8 @@ from bilens.api.trace_records import (
     traced_sae,
     traced_spectrum,
 )
+from bilens.base import Progress
 from bilens.base.errors import UsageError
-from bilens.base.progress import Progress
 from bilens.interp.behaviour import Change, causal_effect, contrast_change, eigen_change
 from bilens.interp.circuits import find_circuit
 from bilens.interp.clusters import cluster_latents

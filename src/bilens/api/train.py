@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from bilens.api.provenance import this_command, versions
-from bilens.base.atomic import write_file
-from bilens.base.progress import silent
+from bilens.base import silent
+from bilens.base.files import write_file
 from bilens.data.tokenizer import Tokenizer, pack_documents
 from bilens.data.tokenizer_training import train_tokenizer
 from bilens.io.load import load

@@ -1,1 +1,11 @@
-"""What everything stands on: errors, checks and atomic files."""
+"""What everything stands on: errors, checks, files, memory, and the progress of long work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Progress = Callable[[str, int, int], None]  # stage, done, total
+
+
+def silent(*_: object) -> None:
+    """Report nothing."""

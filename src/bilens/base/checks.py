@@ -81,7 +81,6 @@ def check_count(name: str, value: int, minimum: int) -> int:
 
 
 def check_type(name: str, value: object, expected: type, advice: str) -> None:
-    """Refuse an argument of another type."""
     if not isinstance(value, expected):
         raise UsageError(
             f"{name} is a {type(value).__name__}; expected {expected.__name__}: {advice}."

@@ -15,8 +15,6 @@ class BilensError(Exception):
 class UsageError(BilensError, ValueError):
     """An argument or option that cannot be honoured."""
 
-    exit_code = 2
-
 
 class ShapeError(UsageError):
     """A tensor whose shape, dtype or device does not fit the others."""

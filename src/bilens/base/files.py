@@ -1,21 +1,33 @@
-"""Files that others wrote: one guard before any is opened, their hash, and small JSON files."""
+"""Files: one guard before any is opened, and writes that leave the old state or the new one."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 import stat
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from bilens.base.errors import CheckpointError, FileError, UsageError
+from bilens.base.errors import (
+    BilensError,
+    CheckpointError,
+    DiskError,
+    FileError,
+    OutputExistsError,
+    UsageError,
+)
 
 MAX_JSON_BYTES = 1 << 20
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def check_path(name: str, value: str | os.PathLike[str]) -> Path:
-    """Return a text or a path as a path."""
     if not isinstance(value, str | os.PathLike):
         raise UsageError(f"{name} is a {type(value).__name__}; expected a text or a Path.")
     return Path(value)
@@ -26,8 +38,7 @@ def check_regular_file(
 ) -> os.stat_result:
     """Return the status of a file with content that may be read.
 
-    Everything that reads a file asks here first: to open a pipe waits for ever, and a device
-    such as /dev/zero never ends.
+    To open a pipe waits for ever, and a device such as /dev/zero never ends.
     """
     try:
         status = path.stat()
@@ -47,13 +58,11 @@ def check_regular_file(
 
 
 def why_unreadable(problem: Exception) -> str:
-    """Return why the system would not open a file, and what to do."""
     reason = getattr(problem, "strerror", None) or str(problem)
     return f"cannot be read ({reason}): check the path and its permissions."
 
 
 def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -78,3 +87,102 @@ def shortened(names: list[str], limit: int = 4) -> str:
     """Return names as text, the first few of many."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(repr(name) for name in names[:limit]) + more
+
+
+def write_error(path: Path, error: OSError, replaced: Collection[Path] = ()) -> BilensError:
+    reason = error.strerror or str(error)
+    state = "What was there before is unchanged."
+    if replaced:
+        state = f"Replaced already: {', '.join(map(str, replaced))}; write all files again."
+    kind: type[BilensError] = FileError
+    advice = "choose an output folder that you may write to"
+    if error.errno in FULL:
+        kind, advice = DiskError, "free some space or choose another output folder"
+    return kind(f"{path}: cannot be written ({reason}): {advice}. {state}")
+
+
+def write_file(path: Path, data: bytes) -> None:
+    write_files({path: data})
+
+
+def write_files(contents: Mapping[Path, bytes]) -> None:
+    """Write whole files: all are staged beside their targets and synced before any is renamed.
+
+    A full disk or a read-only folder is met while staging, when nothing has been replaced yet.
+    """
+    staged: dict[Path, Path] = {}
+    path = Path()
+    try:
+        for path, data in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+            staged[path] = Path(name)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            staged[path].chmod(0o666 & ~current_umask())  # mkstemp makes files private
+        for path, temporary in staged.items():
+            temporary.replace(path)
+        for folder in {path.parent for path in contents}:
+            sync_folder(folder)
+    except OSError as error:
+        replaced = [target for target, temporary in staged.items() if not temporary.exists()]
+        raise write_error(path, error, replaced) from error
+    finally:
+        for temporary in staged.values():
+            with suppress(OSError):  # gone where the rename worked; stuck on a read-only disk
+                temporary.unlink()
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `target` to fill; it becomes `target` when all went well."""
+    if target.exists():
+        raise OutputExistsError(f"{target} exists already: choose another folder.")
+    temporary: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        temporary.chmod(0o777 & ~current_umask())
+        yield temporary
+        temporary.replace(target)
+        sync_folder(target.parent)
+    except OSError as error:
+        if isinstance(error, BilensError):
+            raise
+        raise write_error(target, error) from error
+    finally:
+        if temporary is not None and temporary.exists():
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def replace_folder(target: Path, source: Path) -> None:
+    """Put `source` in the place of `target`; what was there is removed only after the switch."""
+    aside = target.with_name(f".{target.name}.old-{os.getpid()}")
+    try:
+        if target.exists():
+            target.replace(aside)
+        source.replace(target)
+        sync_folder(target.parent)
+    except OSError as error:
+        if aside.exists() and not target.exists():
+            aside.replace(target)
+        raise write_error(target, error) from error
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def current_umask() -> int:
+    """Return the process's umask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -57,7 +57,6 @@ def readable(num_bytes: int) -> str:
 
 
 def memory_limit(chosen: int | str | None = None) -> int:
-    """Return the bytes one computation may use."""
     number = as_integer(chosen)
     if number is not None and number > 0:
         return number
@@ -87,7 +86,6 @@ def available_memory() -> int:
 
 
 def check_memory(num_bytes: int, what: str, instead: str, limit: int | str | None = None) -> int:
-    """Return `num_bytes` if it is within the limit."""
     allowed = memory_limit(limit)
     if num_bytes > allowed:
         more = f"set {MEMORY_LIMIT_VARIABLE}" if limit is None else "allow a larger memory_limit"

@@ -36,13 +36,10 @@ def html_summary(*names: str, **renamed: str) -> Callable[[object], str]:
     """
 
     def _repr_html_(self: object) -> str:
-        known = names or tuple(renamed) or public_fields(self)
-        labels = {name: name for name in known if name not in renamed} | renamed
+        known = names or (() if renamed else public_fields(self))
         rows = {}
-        for label, name in labels.items():
-            with suppress(
-                UsageError
-            ):  # what this one does not have, as an autoencoder has no layers
+        for label, name in ({name: name for name in known} | renamed).items():
+            with suppress(UsageError):  # this one does not have it: an autoencoder has no layers
                 rows[label] = attrgetter(name)(self)
         return html_table(type(self).__name__, rows)
 
@@ -50,7 +47,6 @@ def html_summary(*names: str, **renamed: str) -> Callable[[object], str]:
 
 
 def public_fields(record: object) -> tuple[str, ...]:
-    """Return the names of the fields of a dataclass or a named tuple; none of anything else."""
     if dataclasses.is_dataclass(record):
         return tuple(f.name for f in dataclasses.fields(record) if not f.name.startswith("_"))
     return tuple(getattr(record, "_fields", ()))
@@ -68,7 +64,6 @@ def html_table(title: str, rows: Mapping[str, object]) -> str:
 
 
 def described(value: object) -> str:
-    """Return a value in a few words: a number, a shape, the first of many names."""
     if value is None:
         return "—"
     if isinstance(value, bool):
@@ -111,17 +106,15 @@ def described_sequence(values: Sequence[object]) -> str:
 
 def described_record(record: object) -> str:
     """Return the numbers of a part of a result, or its type where it has none."""
-    fields = {name: getattr(record, name) for name in public_fields(record)}
     numbers = [
         f"{name.replace('_', ' ')} {described(value)}"
-        for name, value in fields.items()
-        if isinstance(value, bool | int | float)
+        for name in public_fields(record)
+        if isinstance(value := getattr(record, name), bool | int | float)
     ]
     return ", ".join(numbers) or type(record).__name__
 
 
 def flat(values: object) -> Iterator[object]:
-    """Yield the values of nested lists."""
     if isinstance(values, list):
         for item in values:
             yield from flat(item)

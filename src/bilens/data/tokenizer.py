@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from bilens.base.atomic import write_file
 from bilens.base.checks import check_count
 from bilens.base.errors import DataError, MissingExtraError, UsageError
-from bilens.base.files import check_regular_file
+from bilens.base.files import check_regular_file, write_file
 from bilens.data.documents import END_OF_TEXT
 
 if TYPE_CHECKING:

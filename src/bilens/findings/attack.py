@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base import Progress, silent
 from bilens.base.errors import UsageError
-from bilens.base.progress import Progress, silent
 from bilens.findings.attack_objective import AttackRequest, ClassMeans, Objective, products_of
 from bilens.findings.perturbations import (
     EDGE,

@@ -14,9 +14,9 @@ from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null import RotationNull, random_frame, rotation_null
 from bilens.algebra.status import Status
+from bilens.base import Progress, silent
 from bilens.base.checks import check_count
 from bilens.base.errors import UsageError
-from bilens.base.progress import Progress, silent
 from bilens.findings.certificate import ClassForms, ProofOptions, classifier_guarantees
 from bilens.findings.class_templates import class_templates
 from bilens.findings.column_effects import gauge_free

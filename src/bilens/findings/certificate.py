@@ -12,10 +12,10 @@ from bilens.algebra.directions import outputs_of
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base import Progress, silent
 from bilens.base.checks import check_count
 from bilens.base.errors import NotQuadraticError, NumericalError, UsageError
 from bilens.base.memory import check_memory
-from bilens.base.progress import Progress, silent
 from bilens.certify.inputs import checked_number
 from bilens.findings.guarantees import (
     Ball,

@@ -11,9 +11,9 @@ from msgspec.structs import replace
 
 from bilens.algebra.approximation.quadratic_fit import THRESHOLD
 from bilens.algebra.hosvd import hosvd
+from bilens.base import Progress, silent
 from bilens.base.checks import check_count
 from bilens.base.errors import NonFiniteError, UsageError
-from bilens.base.progress import Progress, silent
 from bilens.findings.difference import check_pairs, compare_layers
 from bilens.findings.hidden_units import read_units
 from bilens.findings.layer_reading import (

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
-from bilens.base.atomic import write_files
 from bilens.base.checks import check_type
 from bilens.base.errors import OutputExistsError, UsageError
-from bilens.base.files import check_path
+from bilens.base.files import check_path, write_files
 from bilens.io.formats.official_sae import official_files
 from bilens.io.formats.saelens import saelens_files
 from bilens.io.formats.sparsify import sparsify_files

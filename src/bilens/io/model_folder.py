@@ -13,9 +13,8 @@ import torch
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from bilens.base.atomic import write_files
 from bilens.base.errors import CheckpointError, OutputExistsError, UsageError
-from bilens.base.files import check_path, file_sha256, read_json
+from bilens.base.files import check_path, file_sha256, read_json, write_files
 from bilens.io.formats.format import (
     CONFIG_NAME as CONFIG_NAME,
     WEIGHTS_NAME as WEIGHTS_NAME,

@@ -10,9 +10,9 @@ from typing import Any
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from bilens.base.atomic import write_files
 from bilens.base.checks import check_finite
 from bilens.base.errors import OutputExistsError, UsageError
+from bilens.base.files import write_files
 from bilens.nn.llama_layout import llama_config, llama_shapes, llama_tensors
 from bilens.nn.transformer_config import TransformerConfig
 from bilens.version import VERSION

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bilens.api.provenance import this_command, versions
-from bilens.base.atomic import write_file, write_files
+from bilens.base import silent
 from bilens.base.errors import CheckpointError, InterruptedRunError, OutputExistsError, UsageError
-from bilens.base.files import read_json
-from bilens.base.progress import silent
+from bilens.base.files import read_json, write_file, write_files
 from bilens.studies.gates import GateStudy
 from bilens.studies.layers import LayerStudy
 from bilens.studies.negation_grammar import NegationStudy

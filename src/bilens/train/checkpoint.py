@@ -11,9 +11,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save as to_safetensors
 
-from bilens.base.atomic import new_folder, write_file
 from bilens.base.errors import CheckpointError, NonFiniteError
-from bilens.base.files import file_sha256, read_json
+from bilens.base.files import file_sha256, new_folder, read_json, write_file
 from bilens.io.tensors import check_names, read_safetensors
 from bilens.train.loop import Model, TrainingRun
 from bilens.train.run_files import CHECKPOINTS

@@ -14,9 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bilens.base.atomic import write_file
 from bilens.base.errors import CheckpointError, DataError, UsageError
-from bilens.base.files import read_json
+from bilens.base.files import read_json, write_file
 from bilens.data.text import GRAMMAR, TextCorpus, load_text
 from bilens.data.tokenizer import Tokenizer, pack_documents
 from bilens.train.randomness import ORDER, stream

@@ -14,9 +14,9 @@ from typing import Any, Generic, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from bilens.base import silent
 from bilens.base.errors import NumericalError
 from bilens.base.memory import check_memory
-from bilens.base.progress import silent
 from bilens.io.model_folder import CONFIG_NAME, WEIGHTS_NAME
 
 Model = TypeVar("Model", bound=nn.Module)

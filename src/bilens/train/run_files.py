@@ -10,9 +10,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from bilens.base.atomic import write_error
 from bilens.base.errors import CheckpointError, InterruptedRunError, OutputExistsError, UsageError
-from bilens.base.files import read_json
+from bilens.base.files import read_json, write_error
 from bilens.io.model_folder import CONFIG_NAME, WEIGHTS_NAME
 from bilens.nn.hooks import NAME as HOOK_NAME
 

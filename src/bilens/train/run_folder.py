@@ -14,9 +14,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Generic
 
-from bilens.base.atomic import write_file
+from bilens.base import silent
 from bilens.base.errors import CheckpointError, InterruptedRunError, NumericalError
-from bilens.base.progress import silent
+from bilens.base.files import write_file
 from bilens.train.checkpoint import found_checkpoints, load_checkpoint, save_checkpoint
 from bilens.train.loop import Line, LineT, Model, Task, TrainingRun, train
 from bilens.train.run_files import (

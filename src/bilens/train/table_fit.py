@@ -11,9 +11,9 @@ from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base import silent
 from bilens.base.checks import check_finite, check_float_tensor
 from bilens.base.errors import UsageError
-from bilens.base.progress import silent
 from bilens.train.expansion import Expansion, chosen_directions, expand
 from bilens.train.newton import Loss, NewtonStep, PenalisedProblem, Solution, minimise
 from bilens.train.recipe import Recipe, check_fields

@@ -27,9 +27,9 @@ from bilens.algebra.eigen.ranking import Which, clusters, same_values
 from bilens.algebra.eigen.solver import Method, OneForm, Precision, Sizes, Task
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base import silent
 from bilens.base.checks import check_count, check_dense_tensor, check_type
 from bilens.base.errors import NumericalError, ShapeError, TruncationWarning, UsageError
-from bilens.base.progress import silent
 
 Progress = Callable[[int, int], None]
 

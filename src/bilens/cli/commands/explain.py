@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from bilens.base.atomic import write_file
 from bilens.base.errors import UsageError
+from bilens.base.files import write_file
 from bilens.cli.console import Output
 from bilens.cli.options import ImageData, Json, Lang, ModelFile, Overwrite, refuse_existing
 

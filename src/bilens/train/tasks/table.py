@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.atomic import write_files
+from bilens.base import silent
 from bilens.base.errors import DataError, NumericalError
-from bilens.base.progress import silent
+from bilens.base.files import write_files
 from bilens.data.training_table import TrainingTable
 from bilens.io.model_folder import save
 from bilens.nn.classifier import classifier_of_map
