@@ -219,11 +219,7 @@ def audit_table(
 def in_units_of(
     columns: LoadedModel | nn.Module, model: LoadedModel | nn.Module
 ) -> LoadedModel | nn.Module:
-    """Return a model as a function of the columns of a table's model in standard units.
-
-    In their own units the column with the smallest numbers would have the largest coefficients. A
-    model comes back as it is where the units are not known, or it has other inputs.
-    """
+    """Return a model as a function of the columns of a table's model in standard units."""
     mean, scale = (numbers(getattr(columns, name, None)) for name in ("input_mean", "input_scale"))
     module = model.module if isinstance(model, LoadedModel) else model
     if mean is None or scale is None or not is_one_exact_layer(model):

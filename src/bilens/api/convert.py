@@ -19,10 +19,7 @@ TOKENIZER_NAME = "tokenizer.json"
 def convert_model(
     model: LoadedModel, target: Target, folder: Path, *, overwrite: bool = False
 ) -> list[str]:
-    """Write a loaded model in another layout; return the names of the files written.
-
-    A tokenizer.json beside a language model goes with it.
-    """
+    """Write a loaded model in another layout; return the names of the files written."""
     if target not in get_args(Target):
         raise UsageError(f"layout {target!r} is not known: use {', '.join(get_args(Target))}.")
     if folder.exists() and not folder.is_dir():

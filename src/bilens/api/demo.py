@@ -44,11 +44,7 @@ def run_demo(
     progress: Progress = silent,
     say: Callable[[str], None] = silent,
 ) -> AuditReport:
-    """Train a classifier, audit it, and leave a folder with the model and its reports.
-
-    Everything is made in a folder beside the target, which is replaced at the very end: a demo
-    that fails or is interrupted leaves an earlier one as it was.
-    """
+    """Train a classifier, audit it, and leave a folder with the model and its reports."""
     check_demo_folder(folder, overwrite)
     if folder.exists():
         say(f"{folder} holds an earlier demo: it is replaced when this one is done.")
@@ -85,10 +81,7 @@ def run_demo(
 
 
 def check_demo_folder(folder: Path, overwrite: bool) -> None:
-    """Refuse a folder with anything but an earlier demo: all that is in it will be gone.
-
-    With `overwrite`, a run of ours with more beside it is replaced too.
-    """
+    """Refuse a folder with anything but an earlier demo: all that is in it will be gone."""
     if not folder.exists():
         return
     if not folder.is_dir():

@@ -37,11 +37,7 @@ def explain_image(
     baseline: Baseline = "zeros",
     command: str | None = None,
 ) -> Explanations:
-    """Return exact explanations of test images.
-
-    By eigenvectors, and by inputs: the Shapley values, which for a quadratic map are the
-    integrated gradients, of the predicted class and of its lead over a rival.
-    """
+    """Return exact explanations of test images."""
     summary = summary_of(model)
     LabelledImages(data.test_images, data.test_labels).check(summary.d_input, summary.d_output)
     check_indices(indices, len(data.test_images), "test image")
@@ -114,11 +110,7 @@ def explained(
     indices: Sequence[int],
     start: Tensor,
 ) -> tuple[InputExplanation, ...]:
-    """Return how the scores of some inputs come about.
-
-    A model that knows mean and standard deviation of its inputs is read in these units: what the
-    inputs add is the same, and eigenvectors compare columns of different units.
-    """
+    """Return how the scores of some inputs come about."""
     module = model.module
     assert isinstance(module, BilinearClassifier), "checked by summary_of"
     inputs = inputs.double()

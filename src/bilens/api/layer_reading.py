@@ -109,11 +109,7 @@ def find_moments(
 
 @dataclass(frozen=True)
 class LayerOutputs:
-    """What the outputs of a layer are, and how they are called.
-
-    Names belong to what the model gives out. A neuron inside it has an index alone: that neuron 3
-    stands beside class 3 says nothing.
-    """
+    """What the outputs of a layer are, and how they are called."""
 
     layer: str
     kind: Gives
@@ -247,10 +243,7 @@ def choose_layer(model: LoadedModel, layer: str | None) -> str:
 def layer_map(
     model: LoadedModel, name: str, basis: Basis, inputs: InputMoments | None = None
 ) -> LayerMap:
-    """Return a layer in a basis; weights that have to be multiplied are multiplied in float64.
-
-    A layer that is not exactly quadratic is replaced by its quadratic approximation.
-    """
+    """Return a layer in a basis; weights that have to be multiplied are multiplied in float64."""
     view, module = model.layers[name], model.module
     if basis != "input" and view.reads in ("residual stream", "activations"):
         normalised = "a normalised " if view.reads == "residual stream" else ""
@@ -301,10 +294,7 @@ def layer_of(module: BilinearClassifier, index: int, basis: Basis) -> LayerMap:
 
 
 def whitened(layer: LayerMap, name: str, inputs: InputMoments | None) -> LayerMap:
-    """Return a layer in coordinates in which its inputs have unit covariance.
-
-    Its embedding becomes E Σ^½: what whitened inputs pass on the way to the right branch.
-    """
+    """Return a layer in coordinates in which its inputs have unit covariance."""
     if inputs is None:
         raise UsageError('the basis "whitened" needs inputs: pass their moments (--data-dir).')
     d_in = layer.f.sizes.d_in

@@ -37,12 +37,7 @@ def find_test_data(
     data_dir: Path | None,
     say: Callable[[str], None],
 ) -> ImageDataset | None:
-    """Return the images to judge a model on, or None if none can be named.
-
-    With a data set or a folder, those are used. Without, only the embedded digits come into
-    question, and only for a model that was trained on the other four fifths of them: they are
-    images of MNIST's training set, which a model trained on all of MNIST has seen.
-    """
+    """Return the images to judge a model on, or None if none can be named."""
     trained_on = model.provenance.get("data_sha256")
     name = dataset or model.provenance.get("data_name")
     if dataset is None and data_dir is None:

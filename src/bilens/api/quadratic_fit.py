@@ -174,13 +174,7 @@ def fit_layers_of(
     seed: int = 0,
     command: str | None = None,
 ) -> QuadraticFits:
-    """Return R² by degree of the quadratic approximations of a model.
-
-    A model that is its layers one behind the other is fitted end to end, then layer by layer; of
-    any other the layers are fitted. Without data each input is taken to be standard normal. With
-    data, inputs of the model, each layer is fitted under the mean and covariance of what reaches
-    it when they run through the layers below.
-    """
+    """Return R² by degree of the quadratic approximations of a model."""
     unknown = [name for name in layers if name not in model.layers]
     if unknown:
         raise UsageError(

@@ -194,11 +194,7 @@ def weight_findings(
 def direction_readings(
     layer: TracedLayer, toward: Sequence[str], outputs: int, pairs: int, progress: Progress
 ) -> tuple[records.DirectionReading, ...]:
-    """Return output directions of the layer, read as tokens.
-
-    They are those that raise the logit of a token over the mean of all, or, if no token is named,
-    the leading singular directions of the layer's tensor.
-    """
+    """Return output directions of the layer, read as tokens."""
     outputs, pairs = check_count("outputs", outputs, 1), check_count("pairs", pairs, 1)
     unembed, embed = layer.module.unembed.weight.detach(), layer.module.embed.weight.detach()
     about: list[tuple[str, str, float | None, float | None]]

@@ -237,10 +237,7 @@ def input_latent(reader: LatentReader, latent: int) -> records.LatentReading:
 
 
 def contrasts_of(reader: LatentReader, ranking: Ranking, fit: LowRankFit) -> records.Contrasts:
-    """Return the pairs of output latents whose difference is most nearly one product.
-
-    Of many latents the first of the ranking are compared, as many as the budget allows.
-    """
+    """Return the pairs of output latents whose difference is most nearly one product."""
     most = max(2, math.isqrt(2 * CONTRAST_BUDGET // reader.g.sizes.d_in**3))
     chosen = sorted(active_latents(ranking, fit, LEAST_COMPARED)[:most])
     if len(chosen) < 2:

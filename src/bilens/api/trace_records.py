@@ -96,10 +96,7 @@ def traced_spectrum(
     row: int,
     name: Naming,
 ) -> records.TracedSpectrum:
-    """Return the eigenvalues of one form, and how its leading eigenvectors are read.
-
-    `row` is that of the form in `nearest`, which is None where there is no dictionary.
-    """
+    """Return the eigenvalues of one form, and how its leading eigenvectors are read."""
     return records.TracedSpectrum(
         eigenvalues=numbers(pairs.eigenvalues),
         num_eigenvalues=pairs.eigenvectors.shape[-1],

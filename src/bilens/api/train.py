@@ -72,10 +72,7 @@ def train_language(
     on_line: Callable[[LanguageMetrics, int], None] = lambda _line, _lines: None,
     say: Callable[[str], None] = silent,
 ) -> LanguageTraining:
-    """Train a language model and leave it in a run folder.
-
-    The folder gets the model, `tokenizer.json`, `corpus.json`, `history.jsonl` and `loss.svg`.
-    """
+    """Train a language model and leave it in a run folder."""
     chosen_device = find_device(device)
     text = corpus.load(report=say)
     tokenizer = train_tokenizer(text.documents, recipe.vocab_size, recipe.tokenizer)
@@ -156,11 +153,7 @@ def train_sae(
     on_line: Callable[[SAELine, int], None] = lambda _line, _lines: None,
     say: Callable[[str], None] = silent,
 ) -> SAETraining:
-    """Train sparse autoencoders on a language model and leave them in a run folder.
-
-    The folder gets one model folder a hook point (itself, if there is one only) and
-    `history.jsonl`. Without a corpus, they learn on what the model was trained on.
-    """
+    """Train sparse autoencoders on a language model and leave them in a run folder."""
     chosen_device = find_device(device)
     read = read_model(model, corpus, say)
     read.model.to(chosen_device)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 
 class BilensError(Exception):
-    """Base of every error that bilens raises on purpose.
-
-    `exit_code` is what the command line returns when the error ends a command.
-    """
+    """Base of every error that bilens raises on purpose."""
 
     exit_code = 2
 

@@ -36,10 +36,7 @@ def check_path(name: str, value: str | os.PathLike[str]) -> Path:
 def check_regular_file(
     path: Path, hint: str, error: type[FileError] = CheckpointError
 ) -> os.stat_result:
-    """Return the status of a file with content that may be read.
-
-    To open a pipe waits for ever, and a device such as /dev/zero never ends.
-    """
+    """Return the status of a file with content that may be read."""
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -106,10 +103,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def write_files(contents: Mapping[Path, bytes]) -> None:
-    """Write whole files: all are staged beside their targets and synced before any is renamed.
-
-    A full disk or a read-only folder is met while staging, when nothing has been replaced yet.
-    """
+    """Write whole files: all are staged beside their targets and synced before any is renamed."""
     staged: dict[Path, Path] = {}
     path = Path()
     try:

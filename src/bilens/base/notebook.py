@@ -30,10 +30,7 @@ class ArrayLike(Protocol):
 
 
 def html_summary(*names: str, **renamed: str) -> Callable[[object], str]:
-    """Return a `_repr_html_` that lists attributes of a result; all fields of a record for none.
-
-    A name may reach into a part (`fit.r_squared`); `label="name"` gives it another label.
-    """
+    """Return a `_repr_html_` that lists attributes of a result; all fields of a record for none."""
 
     def _repr_html_(self: object) -> str:
         known = names or (() if renamed else public_fields(self))

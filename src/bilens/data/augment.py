@@ -26,11 +26,7 @@ SHORTEST_LENGTH = 0.01  # pixels; noise is white long before, and 0 / 0 is avoid
 
 
 class Augmentation(ABC):
-    """A random change of a batch of images.
-
-    Promise: all randomness comes from the generator, the input is not modified, and the output
-    has its shape, dtype and device. Draws and geometry are computed in float32.
-    """
+    """A random change of a batch of images."""
 
     def __call__(
         self, images: Tensor, image_shape: ImageShape, generator: torch.Generator
@@ -85,12 +81,7 @@ class SaltAndPepper(Augmentation):
 
 @dataclass(frozen=True)
 class CorrelatedNoise(Augmentation):
-    """Adds normal noise that is alike in neighbouring pixels.
-
-    Math: white noise, smoothed by a Gaussian kernel of standard deviation L / 2 pixels and
-        rescaled pixel by pixel: each pixel has exactly the standard deviation `std`, borders
-        included, and away from them pixels at distance d have the correlation exp(-(d / L)^2).
-    """
+    """Adds normal noise that is alike in neighbouring pixels."""
 
     std: float  # absolute, in units of a pixel
     correlation_length: float  # L, in pixels: where the correlation has fallen to 1 / e
@@ -108,11 +99,7 @@ class CorrelatedNoise(Augmentation):
         return noise.mul_(self.std).flatten(1).to(images).add_(images)
 
     def smoother(self, size: int) -> Tensor:
-        """Return the matrix (size, size) that smooths an axis.
-
-        Its rows have unit length, not unit sum: a smoothed pixel keeps the variance of white
-        noise, also near the border, where part of the kernel is cut off.
-        """
+        """Return the matrix (size, size) that smooths an axis."""
         position = torch.arange(size, dtype=torch.float64)
         distance = position[:, None] - position
         kernel = torch.exp(-2 * (distance / self.correlation_length).square())
@@ -121,10 +108,7 @@ class CorrelatedNoise(Augmentation):
 
 @dataclass(frozen=True)
 class Translation(Augmentation):
-    """Shifts each image by a uniform draw, at most `max_fraction` of its width and height.
-
-    Shifts are fractions of pixels too (bilinear), so that a small strength does something.
-    """
+    """Shifts each image by a uniform draw, at most `max_fraction` of its width and height."""
 
     max_fraction: float
 
@@ -204,11 +188,7 @@ def parse_augmentation(text: str) -> Augmentation:
 
 
 def warp(images: Tensor, image_shape: tuple[int, int], degrees: Tensor, shift: Tensor) -> Tensor:
-    """Return images turned clockwise about their centre, then shifted.
-
-    Math: the output at p is the input at R^-1 (p - shift), p measured from the centre, bilinear;
-        0 outside. affine_grid wants p in units of half the width and half the height.
-    """
+    """Return images turned clockwise about their centre, then shifted."""
     H, W = image_shape
     angle, shift = degrees.to(images.device).deg2rad(), shift.to(images.device)
     cos, sin = angle.cos(), angle.sin()

@@ -49,10 +49,7 @@ class CsvTable:
 
 
 def plain_number(cell: str) -> float | None:
-    """Return a number in ASCII digits, decimal or scientific; None for anything else.
-
-    Python itself would read "1_0", "٣" and "infinity" as numbers too.
-    """
+    """Return a number in ASCII digits, decimal or scientific; None for anything else."""
     return float(cell) if NUMBER.fullmatch(cell) else None
 
 
@@ -74,10 +71,7 @@ def other_separator(names: Sequence[str]) -> str:
 
 
 def refuse_other_numbers(path: Path, column: str, cells: Sequence[str], instead: str) -> None:
-    """Refuse cells that are numbers to Python and not to `as_number`, naming the first one.
-
-    Where a whole column is written with underscores, these are texts.
-    """
+    """Refuse cells that are numbers to Python and not to `as_number`, naming the first one."""
     has_numbers = any(as_number(cell) is not None for cell in cells)
     for row, cell in enumerate(cells):
         if is_missing(cell) or as_number(cell) is not None or ("_" in cell and not has_numbers):

@@ -29,12 +29,7 @@ class Document(NamedTuple):
 
 
 def read_documents(path: Path) -> Iterator[Document]:
-    """Yield the documents of a text file, or of all .txt files in a folder and below it.
-
-    In a file that holds "<|endoftext|>" (the layout of TinyStories) each document ends with it;
-    what follows the last one is not whole. Any other file is split at its blank lines; any other
-    file of a folder is one document.
-    """
+    """Yield the documents of a text file, or of all .txt files in a folder and below it."""
     if path.is_dir():
         files = sorted(file for file in path.rglob("*.txt") if file.is_file())
         if not files:

@@ -21,12 +21,7 @@ PROBE_SECONDS = 6.0  # with the import of torchvision, an offline machine gives 
 
 
 def download(name: str, cache: Path) -> Path:
-    """Return the folder cache/name, filled with the four files of a data set.
-
-    torchvision fetches them and verifies their checksums, inside a temporary folder that is
-    removed in any case; a folder that already stands in the way is replaced, and only by a
-    complete one.
-    """
+    """Return the folder cache/name, filled with the four files of a data set."""
     title = SUBFOLDERS[name][0]
     try:
         source = torchvision_class(title)

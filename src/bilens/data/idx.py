@@ -50,10 +50,7 @@ def read_labels(path: Path) -> ByteArray:
 
 
 def read_idx(path: Path) -> ByteArray:
-    """Return the array of an IDX file of unsigned bytes, plain or compressed with gzip.
-
-    Compression is recognised by the content, not by the name of the file.
-    """
+    """Return the array of an IDX file of unsigned bytes, plain or compressed with gzip."""
     check_regular_file(path, "expected an IDX file", DataError)
     try:
         with path.open("rb") as file:
@@ -165,10 +162,7 @@ def read_split(image_file: Path, label_file: Path) -> tuple[ByteArray, ByteArray
 
 
 def locate(name: str, folder: Path) -> tuple[Path, list[Path]]:
-    """Return the first complete location and the paths of its four files, in the order of FILES.
-
-    The data set's own subfolders come first: a folder may hold MNIST and, inside, FashionMNIST.
-    """
+    """Return the first complete location and the paths of its four files, in the order of FILES."""
     if not folder.is_dir():
         problem = "is not a folder" if folder.exists() else "does not exist"
         raise DataError(

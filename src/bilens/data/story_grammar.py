@@ -133,24 +133,14 @@ class Story:
 
 
 class StoryGrammar:
-    """Tells stories, and prompts on which the rule can be measured.
-
-    A story with a number has the same text however many are asked for: generate(10, seed) are
-    the first ten of generate(100, seed).
-    """
+    """Tells stories, and prompts on which the rule can be measured."""
 
     def generate(self, num_stories: int, seed: int) -> tuple[str, ...]:
         """Return stories, at about 10 µs each."""
         return tuple(story.text() for story in draw_stories(num_stories, seed, purpose=0))
 
     def minimal_pairs(self, num: int, seed: int) -> tuple[StoryPrompt, ...]:
-        """Return 2 num prompts: 2 i without a negator, 2 i + 1 with one, otherwise the same.
-
-        The two have one sentiment word, equally many words, and differ in one of them. The
-        sentiment word is positive in every other pair. The stories are other draws than those of
-        `generate`. A model that was trained on whole stories expects the end of a text before
-        each.
-        """
+        """Return 2 num prompts: 2 i without a negator, 2 i + 1 with one, otherwise the same."""
         prompts = []
         for index, drawn in enumerate(draw_stories(num, seed, purpose=1)):
             for negated in (False, True):
@@ -169,13 +159,7 @@ class StoryGrammar:
         return tuple(prompts)
 
     def entropy(self) -> GrammarEntropy:
-        """Return the entropy of the stories, exactly.
-
-        A story determines what was drawn for it, so that its entropy is the sum of those of the
-        draws: H = Σ_slots [H(template) + Σ_t p(t) Σ ln(choices of the new words in t)]. Stories
-        are independent, so the entropy a token is that of a story over its expected length, the
-        end of the text included.
-        """
+        """Return the entropy of the stories, exactly."""
         negator, sentiment = COPULAS[True], SENTIMENTS[1]
         choices = {
             "place": len(PLACES),

@@ -31,11 +31,7 @@ class NamedRows:
 
 
 def read_columns(path: Path, names: Sequence[str]) -> NamedRows:
-    """Return the columns of a CSV file that a model reads, in its order; others are ignored.
-
-    An input of the name `column=text` that is no column itself is 1 where the column holds that
-    text, and 0 where it holds another one that the model knows.
-    """
+    """Return the columns of a CSV file that a model reads, in its order; others are ignored."""
     header, *lines = read_lines(path)
     positions = {name: position for position, name in enumerate(header)}
     once = {name for name, count in Counter(header).items() if count == 1}
@@ -65,11 +61,7 @@ def read_columns(path: Path, names: Sequence[str]) -> NamedRows:
 def origin_of(
     name: str, positions: dict[str, int], lines: Sequence[Sequence[str]]
 ) -> tuple[str, str | None]:
-    """Return the column of an input, and the text that it indicates; None for numbers.
-
-    A column may have "=" in its name: where several splits are columns, the one whose cells hold
-    the text is meant.
-    """
+    """Return the column of an input, and the text that it indicates; None for numbers."""
     if name.strip() in positions:
         return name.strip(), None
     splits = [(name[:at], name[at + 1 :]) for at, mark in enumerate(name) if mark == "="]
@@ -111,10 +103,7 @@ def texts(path: Path, column: str, cells: Sequence[str], known: Sequence[str]) -
 
 
 def read_targets(path: Path, column: str | None, outputs: Sequence[str]) -> Tensor | None:
-    """Return the target of every row: int64 classes, or float64 numbers where there is one output.
-
-    None where no column is named, or the table has none of that name.
-    """
+    """Return the target of every row: int64 classes, or float64 numbers for one output."""
     header, *lines = read_lines(path)
     if column is None or header.count(column) != 1:
         return None
@@ -132,10 +121,7 @@ def read_targets(path: Path, column: str | None, outputs: Sequence[str]) -> Tens
 
 
 def read_rows(path: Path, d_in: int, names: Sequence[str] | None = None) -> Tensor:
-    """Return the rows of a file, (rows, d_in) float64: CSV with a header, .npy or .safetensors.
-
-    `names` are the columns to take from a table, in order; None takes all of them.
-    """
+    """Return the rows of a file, (rows, d_in) float64: CSV with a header, .npy or .safetensors."""
     if path.suffix not in KINDS:
         raise UsageError(
             f"{path}: is no file of rows; expected a {', '.join(KINDS[:-1])} or {KINDS[-1]} file."

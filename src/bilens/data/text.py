@@ -117,11 +117,7 @@ def open_corpus(
 def split_off(
     documents: Sequence[str], name: str, source: str, held_out: float, seed: int
 ) -> TextCorpus:
-    """Return documents in two parts: those with the smallest hash are held out.
-
-    The hash is of the seed and the text alone, so that neither order nor growth of a corpus
-    moves more documents from one part to the other than the share asks for.
-    """
+    """Return documents in two parts: those with the smallest hash are held out."""
 
     def key(index: int) -> bytes:
         return hashlib.sha256(f"{seed} {documents[index]}".encode()).digest()
@@ -158,17 +154,7 @@ class CleanText:
 
 
 def clean(documents: Iterable[Document]) -> CleanText:
-    """Return the texts of whole documents, each one once, none empty and none corrupted.
-
-    White space at the ends is dropped and line ends are unified first. A duplicate is a text that
-    equals an earlier one; a corrupted text holds U+FFFD, a control character, a trace of UTF-8
-    read as Windows-1252, or "<|endoftext|>".
-
-    Cost: O(characters) time; one table of all texts in memory.
-
-    Source: arXiv:2410.08417, App. G, trains on TinyStories without exact duplicates and corrupted
-        stories; how a corrupted one is told is ours.
-    """
+    """Return the texts of whole documents, each one once, none empty and none corrupted."""
     kept: dict[str, None] = {}
     num_cut = num_duplicates = num_corrupted = 0
     for document in documents:

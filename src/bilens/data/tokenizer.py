@@ -42,11 +42,7 @@ PADDING_SHARE = 0.01  # models round the height of their embedding up by less th
 
 
 class Tokenizer:
-    """Turns text into tokens and tokens into text.
-
-    Promise: no special token is added, nothing is cut or padded. The text of a special token,
-    such as "<|endoftext|>", becomes that token.
-    """
+    """Turns text into tokens and tokens into text."""
 
     def __init__(self, inner: tokenizers.Tokenizer) -> None:
         self._inner = type(inner).from_str(inner.to_str())
@@ -125,12 +121,7 @@ class Tokenizer:
 
 @cache
 def byte_of_letter() -> dict[str, int]:
-    """Return printable letter -> byte, the table by which a byte-level BPE writes bytes.
-
-    Bytes that are printable in Latin-1 stand for themselves, the others follow from U+0100 on.
-
-    Source: Radford et al., 2019 (GPT-2), `bytes_to_unicode`.
-    """
+    """Return printable letter -> byte, the table by which a byte-level BPE writes bytes."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     table = {chr(byte): byte for byte in printable}
@@ -138,11 +129,7 @@ def byte_of_letter() -> dict[str, int]:
 
 
 def load_tokenizer(path: Path, sha256: str | None = None) -> Tokenizer:
-    """Return the tokenizer of a tokenizer.json, or of the folder that it is in.
-
-    The library is given nothing that was not looked at: a file of a sensible size, whose SHA-256
-    is the one that is asked for, with token ids in range. A huge id would end the process.
-    """
+    """Return the tokenizer of a tokenizer.json, or of the folder that it is in."""
     library = tokenizers_library(f"Reading {path}")
     if path.is_dir():
         path = path / FILE_NAME
@@ -183,10 +170,7 @@ def not_a_tokenizer(path: Path, reason: object) -> DataError:
 
 
 def check_tokenizer_fits(tokenizer: Tokenizer, vocab_size: int, sha256: str | None = None) -> None:
-    """Refuse a tokenizer that does not belong to a model with vocab_size tokens.
-
-    A model may have up to 1 % more rows than there are tokens: many round them up.
-    """
+    """Refuse a tokenizer that does not belong to a model with vocab_size tokens."""
     largest = tokenizer.vocab_size * (1 + PADDING_SHARE)
     if not tokenizer.vocab_size <= vocab_size <= largest:
         raise UsageError(
@@ -206,13 +190,7 @@ class TokenBlocks:
 
 
 def pack_documents(tokenizer: Tokenizer, documents: Sequence[str], n_ctx: int) -> TokenBlocks:
-    """Return documents, each followed by the end of text, joined and cut into whole blocks.
-
-    A document may begin in one block and end in the next; what is left over at the end is less
-    than one block. A model predicts tokens[:, 1:] from tokens[:, :-1].
-
-    Cost: about 1 µs a token to encode; 16 bytes a token in memory while the parts are joined.
-    """
+    """Return documents, each followed by the end of text, joined and cut into whole blocks."""
     n_ctx = check_count("n_ctx", n_ctx, 2)
     parts = [torch.empty(0, dtype=torch.int64)]
     for start in range(0, len(documents), GROUP):

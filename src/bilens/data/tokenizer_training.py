@@ -17,14 +17,7 @@ MIN_FREQUENCY = 2  # a pair of pieces that occurs once is chance, and is not joi
 def train_tokenizer(
     documents: Sequence[str], vocab_size: int | None, kind: TokenizerKind = "byte-bpe"
 ) -> Tokenizer:
-    """Return a tokenizer trained on documents.
-
-    * "byte-bpe": byte pair encoding over bytes. Any text comes back as it was.
-    * "wordpiece-lower": pieces of lower-case words, "play" "##ing"; case and white space are
-      lost. Letters that were not seen become [UNK].
-    * "word": each word and each punctuation mark is one token, the frequent ones first; words
-      outside the vocabulary become [UNK], and white space is lost.
-    """
+    """Return a tokenizer trained on documents."""
     library = tokenizers_library("Training a tokenizer")
     if kind not in KINDS:
         raise UsageError(f"{kind!r} is not a kind of tokenizer: use one of {', '.join(KINDS)}.")
@@ -66,12 +59,7 @@ def train_byte_bpe(library: Any, documents: Sequence[str], size: int) -> Any:
 
 
 def train_wordpiece_lower(library: Any, documents: Sequence[str], size: int) -> Any:
-    """Return a lower-case WordPiece tokenizer.
-
-    The trainer numbers the letters inside words in the order of a hash table, which is another
-    one each time, and settles equally frequent pairs by these numbers. So it is given the letters
-    as if they were special tokens, in alphabetical order; the result has only the real ones.
-    """
+    """Return a lower-case WordPiece tokenizer."""
     inner = untrained_wordpiece(library, library.models.WordPiece(unk_token=UNKNOWN))
     words = pieces_between_gaps(inner, documents)
     letters = sorted(set("".join(words)))

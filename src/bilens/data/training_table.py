@@ -46,15 +46,7 @@ def training_table(
     drop: Collection[str] = (),
     missing: Missing = "refuse",
 ) -> TrainingTable:
-    """Return the inputs and the target of a table.
-
-    A column all of whose cells are numbers is an input; one of at most 20 different texts becomes
-    an indicator for each of them; one of more is refused. A column with one value throughout is
-    left out. "auto" takes texts, and at most 10 different whole numbers, for classes.
-
-    `missing` says what a cell without a value is: refused, the mean of its column, or a reason to
-    leave out its row. A target without a value is no reason to guess: "mean" refuses it.
-    """
+    """Return the inputs and the target of a table."""
     for name in (target, *drop):
         if name not in table.positions:
             raise (DataError if name == target else UsageError)(

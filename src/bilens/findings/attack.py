@@ -35,15 +35,7 @@ LOWEST, HIGHEST = 0.0, 1.0  # the box of pixels
 
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """The images that an attack is judged on, with what the model says of them.
-
-    Attributes:
-        f: the model, float64.
-        images: (num, in) float64.
-        labels: (num,), none of them the target.
-        scores: (num, out), f of the images.
-        target: the class that should win.
-    """
+    """The images that an attack is judged on, with what the model says of them."""
 
     f: QuadraticMap
     images: Tensor
@@ -52,10 +44,7 @@ class Judge:
     target: int
 
     def effect(self, deltas: Tensor) -> Effect:
-        """Return what each row of (num, in) does, without a box.
-
-        Math: f(x + δ) = f(x) + 2 (Qδ)·x + b·δ + δᵀQδ for each output: one product for all images.
-        """
+        """Return what each row of (num, in) does, without a box."""
         slopes = 2 * products_of(self.f, deltas)  # (deltas, out, in)
         shifts = self.f(deltas)
         if self.f.constant is not None:

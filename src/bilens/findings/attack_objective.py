@@ -21,12 +21,7 @@ ROWS = 4096  # inputs that are widened at a time
 
 @dataclass(frozen=True, eq=False)
 class ClassMeans:
-    """Mean and number of the training inputs of each class.
-
-    Attributes:
-        means: (classes, in) float64; zeros for a class without inputs.
-        counts: (classes,) float64.
-    """
+    """Mean and number of the training inputs of each class."""
 
     means: Tensor
     counts: Tensor
@@ -53,21 +48,7 @@ EPSILONS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.2, 6.0, 8.4)
 
 @dataclass(frozen=True)
 class AttackRequest:
-    """What is attacked, and how.
-
-    Attributes:
-        target: the class that should win; None for every class in turn.
-        source: the class that should lose; None for every other.
-        pairs: whether each source class is attacked with a perturbation of its own.
-        epsilons: lengths ‖δ‖₂ in units of a pixel's range; sorted, without doubles.
-        random_perturbations: how many random ones of each method.
-        restarts: descents of the projected gradient, for each length.
-        seed: of the random perturbations and of the starting points.
-
-    Raises:
-        UsageError: If a length is negative or not finite, there is none, or a number is out of
-            range.
-    """
+    """What is attacked, and how."""
 
     target: int | None = None
     source: int | None = None
@@ -106,14 +87,7 @@ class AttackRequest:
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """The change of the mean margin by one δ added to every input, as a map of δ.
-
-    Attributes:
-        target: the class that should win.
-        source: the class that should lose; None for every other class.
-        sources: the classes that should lose.
-        change: δ ↦ (δᵀĀδ + ḡ·δ, 0), (in) → (2): output 0 is the change, output 1 is zero.
-    """
+    """The change of the mean margin by one δ added to every input, as a map of δ."""
 
     target: int
     source: int | None
@@ -142,12 +116,7 @@ class Objective:
 def objective_of(
     f: QuadraticMap, data: ClassMeans, target: int, source: int | None = None
 ) -> Objective:
-    """Return the objective of one source class, or of every other class.
-
-    Math: over the inputs x of the source classes y, E[m_y(x + δ) − m_y(x)] = δᵀĀδ + ḡ·δ with
-        m_y = f_y − f_target, Ā = Σ_y w_y (Q_y − Q_target) and ḡ = Σ_y w_y (2 (Q_y − Q_target) μ_y
-        + b_y − b_target), w_y the share of class y among them: quadratic again, whatever the data.
-    """
+    """Return the objective of one source class, or of every other class."""
     d_out = f.sizes.d_out
     for role, chosen in (("target", target), ("source", source)):
         if chosen is not None and as_integer(chosen) not in range(d_out):

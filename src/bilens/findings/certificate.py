@@ -49,16 +49,7 @@ class ClassForms:
 
 @dataclass(frozen=True)
 class ProofOptions:
-    """How much of it is proven.
-
-    Attributes:
-        samples: the first so many test inputs are read.
-        truncate: k; None looks for one that provably keeps 99 % of the predictions.
-        radius: of the ball over which errors of truncation are bounded; None takes the length of
-            the longest input, without data the farthest corner of the box.
-        linf_seed: of the attack that bounds ℓ∞ distances from above; None leaves them out.
-        rounding: whether to say what fewer bits can do, at the cost of three spectra a class.
-    """
+    """How much of it is proven."""
 
     samples: int = SAMPLES
     truncate: int | None = None

@@ -13,10 +13,7 @@ INK = 0.1  # mean square of an image's pixels that the length of a template stan
 
 
 def class_templates(eigs: EigenDecomposition) -> Tensor:
-    """Return an image for each class that its own score answers to, (classes, in), unit length.
-
-    Math: relu(Σ_{i ≤ 3} λ_i v_i + b / 2ρ), over the largest λ_i > 0, Σ v_i ≥ 0.
-    """
+    """Return an image for each class that its own score answers to, (classes, in), unit length."""
     largest = eigs.distinct_from_zero.clamp(min=0).topk(min(LEADING, eigs.eigenvalues.shape[1]))
     chosen = largest.indices[..., None].expand(-1, -1, eigs.eigenvectors.shape[2])
     vectors = eigs.eigenvectors.gather(1, chosen)
@@ -28,11 +25,7 @@ def class_templates(eigs: EigenDecomposition) -> Tensor:
 
 
 def gaussian_blob(shape: tuple[int, int]) -> Tensor:
-    """Return a Gaussian blob in the middle of an image, (in,), of unit length.
-
-    Math: ∝ exp(−8 ((r − r₀) / rows)² − 8 ((c − c₀) / columns)²), with (r₀, c₀) the middle: a
-        Gaussian whose standard deviation is a quarter of each side.
-    """
+    """Return a Gaussian blob in the middle of an image, (in,), of unit length."""
     down, across = (
         torch.exp(-8 * ((torch.arange(side, dtype=torch.float64) + 0.5) / side - 0.5).square())
         for side in shape
@@ -43,10 +36,7 @@ def gaussian_blob(shape: tuple[int, int]) -> Tensor:
 
 
 def moved(templates: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Return each template a tenth of a side up, down, left and right, (4, classes, in).
-
-    Math: a tenth of a side is rounded, and at least one pixel.
-    """
+    """Return each template a tenth of a side up, down, left and right, (4, classes, in)."""
     images = templates.reshape(-1, *shape)
     rows, columns = (max(1, round(side / 10)) for side in shape)
     turned = torch.zeros(4, *images.shape, dtype=images.dtype)
@@ -65,10 +55,7 @@ def usual_length(d_input: int) -> float:
 
 
 def gradients(f: QuadraticMap, x: Tensor) -> Tensor:
-    """Return the gradient of every output at every point, (points, out, in).
-
-    Math: 2 Q_c x + b_c.
-    """
+    """Return the gradient of every output at every point, (points, out, in)."""
     down, left, right = f.tensor.down, f.tensor.left, f.tensor.right
     slopes = (x @ right.T)[:, None] * down @ left + (x @ left.T)[:, None] * down @ right
     return slopes if f.linear is None else slopes + f.linear

@@ -88,11 +88,7 @@ ARRAYS = 20  # of the size of a block
 
 @torch.no_grad()
 def worst_case_inputs(f: QuadraticMap) -> tuple[WorstCaseInputs, ...]:
-    """Return for each output the values that raise it most, exactly.
-
-    Math: max over |z_i|, |z_j| ≤ 3 of b_i z_i + b_j z_j + q_ii z_i² + q_jj z_j² + 2 q_ij z_i z_j.
-        A quadratic is largest at its stationary point, or on an edge, at the edge's own largest.
-    """
+    """Return for each output the values that raise it most, exactly."""
     return tuple(_of_output(f, output) for output in range(f.sizes.d_out))
 
 

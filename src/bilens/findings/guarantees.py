@@ -59,11 +59,7 @@ def input_use(f: QuadraticMap, centred: QuadraticMap, box: Box) -> InputUse:
 
 
 def influence_limits(f: QuadraticMap, box: Box) -> Tensor:
-    """Return limits that no influence exceeds, (out, in); cheap, and not reached.
-
-    Math: output c as a function of x_i alone is q t² + s t + a constant, so that it varies by at
-        most (high − low) · max |2 q t + s| ≤ (high − low) · (|b_i| + 2 Σ_j |q_ij| · max |x_j|).
-    """
+    """Return limits that no influence exceeds, (out, in); cheap, and not reached."""
     rows, width = InputRows.of(f), f.sizes.d_in
     farthest = max(abs(box.low), abs(box.high))
     sums = torch.cat(

@@ -79,11 +79,7 @@ def overlaps(layer: Layer, alive: Tensor) -> tuple[int, float]:
 
 
 def null_overlap(units: int, d_in: int, num_branches: int) -> float:
-    """Return the overlap that one pair of random directions is expected to exceed.
-
-    Math: cos² of two random unit vectors is Beta(½, (in − 1)/2), and the branches are independent:
-        pairs · P(cos² > t²)^branches = 1.
-    """
+    """Return the overlap that one pair of random directions is expected to exceed."""
     from scipy.special import betainccinv  # slow to import, needed only here
 
     pairs = units * (units - 1) / 2

@@ -40,11 +40,7 @@ SMALLEST = 0.01  # median deviation of a logarithm: layers that agree to 1 % do 
 
 
 def with_norm_scores(layers: Sequence[LayerReading]) -> tuple[LayerReading, ...]:
-    """Return the readings with the robust z of each weight norm; None with few layers.
-
-    Math: 0.6745 (x − median) / median |x − median|, x = log of the norm; layers whose norm is zero
-        take no part.
-    """
+    """Return the readings with the robust z of each weight norm; None with few layers."""
     sizes = [math.log(norm) for layer in layers if (norm := layer.weight_norm)]
     if len(sizes) < FEWEST:
         return tuple(layers)

@@ -70,11 +70,7 @@ TURNS = 5  # of the coordinates; the largest of many shares varies little
 
 
 def read_inputs(layer: Layer, f: QuadraticMap | None, generator: torch.Generator) -> InputShares:
-    """Return unused inputs, and the one whose row of the map is largest.
-
-    Math: the share of input i is (Σ_c Q_c²)_ii / ‖B‖², and all shares add up to one. Chance is the
-        largest share in coordinates that are turned at random.
-    """
+    """Return unused inputs, and the one whose row of the map is largest."""
     unused = unused_columns(layer)
     if f is None:
         return InputShares(unused, None, 0.0, 0.0)
@@ -170,14 +166,7 @@ class AuditOptions:
 
 @dataclass(frozen=True, eq=False)
 class FittedLayer:
-    """A layer with its weights and its map; neither is kept in a reading.
-
-    Attributes:
-        layer: the weights, in float64.
-        fit: its quadratic approximation, with R².
-        classes: whether the outputs are logits, which are read class-centred, in a basis.
-        embedding: E, (width, in), contained in both branches; None where there is none.
-    """
+    """A layer with its weights and its map; neither is kept in a reading."""
 
     layer: Layer
     fit: QuadraticFit

@@ -26,12 +26,7 @@ STILL = 0.01  # of the range of all inputs: an input whose deviation is less is 
 
 @dataclass(frozen=True)
 class Formula:
-    """The recommended score: a gap of accuracy, from four readings.
-
-    Math: gap = exp(intercept + steepness · ln s + edge · ln(e + 10⁻⁵) + roughness · r
-        + shift · t) − 0.02, at least 0, with steepness s, edge mass e, roughness r and shift
-        tolerance t.
-    """
+    """The recommended score: a gap of accuracy, from four readings."""
 
     intercept: float
     steepness: float
@@ -58,15 +53,7 @@ FORMULA = Formula(intercept=-6.2, steepness=0.365, edge=-0.578, roughness=4.9, s
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """What is read: the class-centred map of a classifier, in the input basis.
-
-    Attributes:
-        f: the map.
-        eigs: its whole spectra.
-        within_null: which eigenvalues are inside the null interval, (classes, k).
-        templates: of `class_templates`, (classes, in).
-        shape: rows and columns of an image; one row stands for inputs that are no images.
-    """
+    """What is read: the class-centred map of a classifier, in the input basis."""
 
     f: QuadraticMap
     eigs: EigenDecomposition
@@ -120,20 +107,14 @@ def readings(
 
 
 def steepness(f: QuadraticMap, shape: tuple[int, int]) -> float:
-    """Return how fast one class overtakes another at a Gaussian blob, in logits per unit of input.
-
-    Math: the median over pairs of classes s and t of ‖∇(f_s − f_t)(ρ m)‖, m of `gaussian_blob`.
-    """
+    """Return how fast one class overtakes another at a Gaussian blob, in logits per unit."""
     slopes = gradients(f, usual_length(f.sizes.d_in) * gaussian_blob(shape)[None])[0]
     between = torch.pdist(slopes)
     return float(between.median()) if len(between) else 0.0
 
 
 def shift_tolerance(f: QuadraticMap, templates: Tensor, shape: tuple[int, int]) -> float:
-    """Return the share of shifted templates that are still recognised.
-
-    Math: the share of `moved` templates m of each class s with f_s(ρ m) > f_t(ρ m) for all t ≠ s.
-    """
+    """Return the share of shifted templates that are still recognised."""
     logits = f(usual_length(f.sizes.d_in) * moved(templates, shape))  # (move, class, class)
     own = torch.eye(len(templates), dtype=torch.bool)
     others = logits.masked_fill(own, -math.inf).amax(dim=2)

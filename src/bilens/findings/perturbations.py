@@ -40,13 +40,7 @@ EDGE_INTENSITY = 0.01  # mean of a pixel over the training images below which it
 
 @dataclass(frozen=True, eq=False)
 class Perturbation:
-    """One attack.
-
-    Attributes:
-        kind: one of READS.
-        member: counted from 1 within its kind: the eigenvector, or the random draw.
-        deltas: (epsilons, in), what is added to every input; ‖deltas[i]‖ ≤ epsilons[i].
-    """
+    """One attack."""
 
     kind: str
     member: int
@@ -86,11 +80,7 @@ def mean_difference(data: ClassMeans, objective: Objective) -> Tensor:
 def random_phases(
     perturbation: Tensor, shape: tuple[int, int], generator: torch.Generator
 ) -> Tensor:
-    """Return a random real image with the power spectrum of δ, (in,): as long, as smooth.
-
-    Math: |F(δ)| · exp(i arg F(noise)), transformed back; the phases of white noise are uniform
-        but for the symmetry that a real image needs. By Parseval the norm is that of δ.
-    """
+    """Return a random real image with the power spectrum of δ, (in,): as long, as smooth."""
     noise = torch.randn(shape, generator=generator, dtype=torch.float64)
     spectrum = torch.fft.fft2(perturbation.reshape(shape)).abs()
     phases = torch.fft.fft2(noise).angle()
@@ -103,21 +93,13 @@ USED = 3  # of them, for the perturbations of a target
 
 
 def published_keys(module: BilinearClassifier) -> Tensor:
-    """Return the keys of the paper in pixels, (classes, USED, in): raw forms, embedding basis.
-
-    Math: V holds the PER_CLASS most positive eigenvectors of every class in the embedding basis,
-        one a row; that of eigenvector r of class c is W_eᵀ (column (c, r) of V⁺). Behind the
-        embedding it acts through W_e W_eᵀ, so that V W_e (W_eᵀ V⁺) is not the identity.
-    """
+    """Return the keys of the paper in pixels, (classes, USED, in): raw forms, embedding basis."""
     f = module.quadratic_map("embedding").detach()
     return keys(f) @ module.embed.weight.detach()
 
 
 def pixel_space_keys(module: BilinearClassifier) -> Tensor:
-    """Return keys in pixels, (classes, USED, in), that keep V V⁺ = 1 where V has full row rank.
-
-    Math: as `published_keys`, with class-centred forms read in the input basis: V holds pixels.
-    """
+    """Return keys in pixels, (classes, USED, in), that keep V V⁺ = 1 where V has full row rank."""
     f = module.quadratic_map().detach()
     return keys(outputs_of(f, centred=True))
 
@@ -133,12 +115,7 @@ def keys(f: QuadraticMap) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Optimum:
-    """A perturbation and its proof: no δ of a length lowers the mean margin more than `lower`.
-
-    Attributes:
-        perturbation: of the kind "optimal" or "optimal_edge".
-        lower: (epsilons,), the proven bound of the change, not positive.
-    """
+    """A perturbation and its proof: no δ of a length lowers the mean margin more than `lower`."""
 
     perturbation: Perturbation
     lower: Tensor
@@ -185,16 +162,7 @@ def projected_gradient(
 
 @dataclass(frozen=True, eq=False)
 class PerturbationMethods:
-    """What the perturbations of every objective are made of.
-
-    Attributes:
-        means: of the training images.
-        published: keys in pixels, (classes, used, in).
-        pixel_space: the same, from pixel-space vectors.
-        edge: indices of the edge pixels, (kept,).
-        shape: rows and columns of an image.
-        request: lengths, numbers of perturbations, seed.
-    """
+    """What the perturbations of every objective are made of."""
 
     means: ClassMeans
     published: Tensor

@@ -33,13 +33,7 @@ FIRST_ROWS = 3  # taken apart where the right answers are not known
 
 @dataclass(frozen=True, eq=False)
 class LabelledRows:
-    """Rows of a table with their right answers.
-
-    Attributes:
-        values: (rows, columns) float64, as they come.
-        target: (rows,), int64 classes or float64 numbers; None where they are not known.
-        seen: whether the model was trained on some of them.
-    """
+    """Rows of a table with their right answers."""
 
     values: Tensor
     target: Tensor | None
@@ -48,14 +42,7 @@ class LabelledRows:
 
 @dataclass(frozen=True, eq=False)
 class NamedColumns:
-    """What a model knows of its columns and outputs.
-
-    Attributes:
-        inputs: one name for each column.
-        outputs: one name for each output.
-        mean: (columns,) float64, of the rows it was trained on; None where it is not known.
-        scale: (columns,) float64, their standard deviation; None where it is not known.
-    """
+    """What a model knows of its columns and outputs."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]

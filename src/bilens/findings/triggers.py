@@ -22,10 +22,7 @@ WHITE = 0.02  # share of the variance that no neighbour foretells; keeps S inver
 
 
 def local_scale(fields: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Return how large the fields are about each pixel, (in,); zeros where all are zero.
-
-    Math: √(mean square over all fields and 5 × 5 pixels around + that over all pixels).
-    """
+    """Return how large the fields are about each pixel, (in,); zeros where all are zero."""
     square = fields.square().mean(dim=0).reshape(1, 1, *shape)
     padded = functional.pad(square, (AROUND // 2,) * 4, mode="replicate")
     around = functional.avg_pool2d(padded, AROUND, stride=1).flatten()
@@ -33,12 +30,7 @@ def local_scale(fields: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def matched_filter(fields: Tensor, shape: tuple[int, int], side: int) -> Tensor:
-    """Return S⁻¹p on the square p and the pixels around it, (side + 6, side + 6).
-
-    Math: S_ij = C(|i − j|) / C(0) + 0.02 δ_ij with the autocorrelation C of the fields at the lag
-        of two pixels in rows and columns, divided by the pixels of an image at every lag, which
-        keeps S positive semidefinite; a lag to the left counts as one to the right.
-    """
+    """Return S⁻¹p on the square p and the pixels around it, (side + 6, side + 6)."""
     width = side + 2 * MARGIN
     rows, columns = padded_shape(shape, width)
     spectrum = torch.fft.rfft2(fields.reshape(-1, *shape), s=(rows, columns))
@@ -127,21 +119,14 @@ def highest_scoring(
 
 @dataclass(frozen=True, eq=False)
 class MeanLead:
-    """The lead of each class t over another class s on the template of s, the mean over s ≠ t.
-
-    A change p of the image changes it by slopes·p + pᵀ tensor p, exactly.
-    """
+    """The lead of each class t over another class s on the template of s, the mean over s ≠ t."""
 
     slopes: Tensor  # (classes, in)
     tensor: BilinearTensor  # one output for each class
 
 
 def mean_lead(f: QuadraticMap, templates: Tensor) -> MeanLead:
-    """Return the mean lead of each class over the others, each on its own template.
-
-    Math: slopes_t = mean over s ≠ t of (∇f_t − ∇f_s)(ρ m_s), where ρ m_s is the template at the
-        usual length of an image; tensor_t = Q_t − mean over s ≠ t of Q_s.
-    """
+    """Return the mean lead of each class over the others, each on its own template."""
     classes = len(templates)
     sources = torch.arange(0, classes, -(-classes // MOST_TEMPLATES))
     slopes = gradients(f, usual_length(f.sizes.d_in) * templates[sources])  # (source, class, in)
@@ -156,21 +141,13 @@ def mean_lead(f: QuadraticMap, templates: Tensor) -> MeanLead:
 
 
 def lead_gains(lead: MeanLead, shape: tuple[int, int], side: int) -> Tensor:
-    """Return what a white square adds to the mean lead, (classes, positions), in logits.
-
-    Math: slopes_t·p + pᵀ Q_t p.
-    """
+    """Return what a white square adds to the mean lead, (classes, positions), in logits."""
     left, right = (in_squares(branch, shape, side) for branch in branches(lead))
     return in_squares(lead.slopes, shape, side) + lead.tensor.down @ (left * right)
 
 
 def lead_surplus(lead: MeanLead, shape: tuple[int, int], side: int) -> Tensor:
-    """Return how far a square's pixels exceed what those around foretell, (classes, positions).
-
-    Math: Σᵢ kᵢ (slopes_t + Q_t p)ᵢ / vᵢ with k = S⁻¹p (`matched_filter`) and v the size of slopes
-        around (`local_scale`); S is the autocorrelation of slopes / v. With k and v of ones this
-        is the gain: the slopes are those halfway, where the square is half as bright.
-    """
+    """Return how far a square's pixels exceed what those around foretell, (classes, positions)."""
     scale = local_scale(lead.slopes, shape)
     if not bool((scale > 0).all()):
         return torch.zeros_like(in_squares(lead.slopes, shape, side))

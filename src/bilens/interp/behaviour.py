@@ -48,11 +48,7 @@ def positions_of_latent(activations: Tensor, generator: torch.Generator) -> tupl
 
 
 def positions_of_contrast(first: Tensor, second: Tensor, blocks: Tensor) -> tuple[Tensor, Tensor]:
-    """Return where one latent is most active and another is not, and the other way round.
-
-    Both kinds read the same tokens equally often: what differs between them is the rest of the
-    context, not the token at which a latent is active at all.
-    """
+    """Return where one latent is most active and another is not, and the other way round."""
     one, other = padded(first), padded(second)
     tokens = blocks.flatten()
     on = numbered(strongest(one.where(other <= 0, -1.0)), tokens)
@@ -107,11 +103,7 @@ class Change:
 
 
 def eigen_change(pairs: EigenDecomposition, inputs: Tensor, generator: torch.Generator) -> Change:
-    """Return the leading eigenvectors of an output, to be changed at every token.
-
-    Math: with rows V: x ← x − Vᵀ V (x − mean). In a random change a frame R takes the place of
-        the outer Vᵀ alone, so that each input moves as far as in the real one.
-    """
+    """Return the leading eigenvectors of an output, to be changed at every token."""
     vectors = pairs.eigenvectors[:DIRECTIONS]
     mean, values = inputs.mean(dim=0), pairs.eigenvalues[:DIRECTIONS]
     frames = [random_frame(len(mean), len(vectors), generator).T for _ in range(NUM_RANDOM)]
@@ -130,14 +122,7 @@ def contrast_change(
     where: Where,
     generator: torch.Generator,
 ) -> Change:
-    """Return the product that decides between two outputs, to be changed where one is active.
-
-    These are the directions that the score of the contrast counts: of the largest positive
-    eigenvalue and of the most negative one.
-
-    Random directions are orthonormal in the space in which these inputs have unit covariance, as
-    the real ones are.
-    """
+    """Return the product that decides between two outputs, to be changed where one is active."""
     first, second = pair
     along = opposed_directions(g, first, second, inputs, activations)
     space = weighted_space(g, first, second, inputs, activations)
@@ -182,13 +167,7 @@ class Behaviour:
 def causal_checks(
     behaviour: Behaviour, change: Change, inputs: Tensor, generator: torch.Generator
 ) -> tuple[CausalCheck, ...]:
-    """Return what happens when directions are removed, and when they are added.
-
-    "ablate" sets coordinates to their mean. "steer" moves them by the mean difference between
-    the positions with the behaviour and those without, and is seen at the latter. Of a product that
-    difference says nothing, as either factor may be the one that differs: "sign_flip" turns its
-    sign around instead, and is seen there, too.
-    """
+    """Return what happens when directions are removed, and when they are added."""
     rows = functional.pad(inputs, (0, 0, 1, 0)).flatten(0, 1)
     moved = rows[behaviour.on].mean(dim=0) - rows[behaviour.off].mean(dim=0)
     shift = moved @ change.along.readers.T
@@ -234,11 +213,7 @@ def causal_effect(
     latents: tuple[int, int | None],
     change: Callable[[torch.Generator], Change],
 ) -> CausalEffect:
-    """Return whether directions cause the difference of logits that goes with a latent.
-
-    The first latent is active at positions with the behaviour, the second at those without; None
-    is inactivity of the first. No `tokens`: those whose probability differs most are compared.
-    """
+    """Return whether directions cause the difference of logits that goes with a latent."""
     blocks = reader.text.blocks[:MOST_BLOCKS]
     length, generator = reader.text.blocks.shape[1] - 1, reader.generator
 

@@ -42,12 +42,7 @@ def find_circuit(
     num_features: int = 10,
     activations: Tensor | None = None,
 ) -> Circuit:
-    """Return the input latents that matter most for an output latent, and how they build it.
-
-    Math: with x = Dz + b the latent is zᵀSz + linear·z + constant. A feature's share is ‖row m of
-        S‖², or with data the mean of |z_m (Sz + linear)_m|: what it adds where it is active. The
-        circuit keeps the terms of its own features alone.
-    """
+    """Return the input latents that matter most for an output latent, and how they build it."""
     features = check_dictionary(g, dictionary)
     num = min(check_count("num_features", num_features, minimum=1), features)
     if not 0 <= output < g.sizes.d_out:
@@ -95,10 +90,7 @@ def find_circuit(
 
 
 def row_norms(matrix: Tensor, columns: Tensor) -> Tensor:
-    """Return ‖row m of DᵀQD‖² for every feature, (features,), without the matrix of features.
-
-    Math: d_mᵀ Q (D Dᵀ) Q d_m.
-    """
+    """Return ‖row m of DᵀQD‖² for every feature, (features,), without the matrix of features."""
     reached = matrix @ columns
     return ((columns @ columns.T @ reached) * reached).sum(dim=0)
 

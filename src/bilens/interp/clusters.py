@@ -36,12 +36,7 @@ def cluster_latents(
     threshold: float = 0.5,
     memory_limit: int | str | None = None,
 ) -> Clusters:
-    """Group output latents by the cosine between their forms, without looking at data.
-
-    Math: cosine ⟨Q_i, Q_j⟩ / ‖Q_i‖‖Q_j‖ from the factors; average linkage on 1 − cosine, cut where
-        the mean cosine between two groups falls below `threshold`. Two latents of opposite sign
-        (cosine −1) are *not* joined.
-    """
+    """Group output latents by the cosine between their forms, without looking at data."""
     check_type("g", g, QuadraticMap, "use latent_map(f, encoder, offset)")
     if not -1 < threshold < 1:
         raise UsageError(f"threshold={threshold!r}; a cosine between −1 and 1 was expected.")

@@ -43,13 +43,7 @@ def rank_contrasts(
     least_active: int = 50,
     memory_limit: int | str | None = None,
 ) -> ContrastRanking:
-    """Order all pairs of output latents by how much of their difference is one product.
-
-    Math: inputs are weighted by z_a / Σz_a + z_b / Σz_b. With y = g_a − g_b there, the nonlinear
-        share is 1 − R² of the best linear function of x, and the pair share is that of the
-        largest positive and the most negative eigenvalue of Σ^½ (Q_a − Q_b) Σ^½ in its squared
-        norm. A feature that decides alone is linear; "a unless b" is not.
-    """
+    """Order all pairs of output latents by how much of their difference is one product."""
     least_active = check_count("least_active", least_active, minimum=2)
     x, z = check_data(g, inputs, activations)
     alive = ((z > 0).sum(dim=0) >= least_active).nonzero()[:, 0]
@@ -93,11 +87,7 @@ def contrast_directions(
     activations: Tensor,
     k: int = 4,
 ) -> InputDirections:
-    """Return the leading eigen-directions of the difference between two output latents.
-
-    Math: the eigenpairs of Σ^½ (Q_a − Q_b) Σ^½ by falling size, Σ over the weighted inputs of
-        `rank_contrasts`: readers Σ^{-½} v, patterns Σ^½ v.
-    """
+    """Return the leading eigen-directions of the difference between two output latents."""
     space = weighted_space(g, first, second, inputs, activations)
     k = min(check_count("k", k, minimum=1), g.sizes.d_in)
     values, vectors = _whitened_eigenpairs(g, first, second, space)
@@ -108,12 +98,7 @@ def contrast_directions(
 def opposed_directions(
     g: QuadraticMap, first: int, second: int, inputs: Tensor, activations: Tensor
 ) -> InputDirections:
-    """Return the eigen-directions that the pair share of `rank_contrasts` counts.
-
-    Math: of Σ^½ (Q_a − Q_b) Σ^½ as in `contrast_directions`, those of the largest positive
-        eigenvalue and of the most negative one, in this order; one of them where the other has
-        no size beyond rounding.
-    """
+    """Return the eigen-directions that the pair share of `rank_contrasts` counts."""
     space = weighted_space(g, first, second, inputs, activations)
     values, vectors = _whitened_eigenpairs(g, first, second, space)
     floor = NEGLIGIBLE * values.abs().max()
@@ -136,11 +121,7 @@ class WeightedSpace:
         )
 
     def random(self, k: int, generator: torch.Generator) -> InputDirections:
-        """Return k random orthonormal directions of the whitened space: of the same norm there.
-
-        They are drawn among the directions in which inputs vary, so that each carries as much of
-        the variance as an eigen-direction does.
-        """
+        """Return k random orthonormal directions of the whitened space: of the same norm there."""
         support = torch.linalg.matrix_rank(self.inverse, hermitian=True)
         basis = torch.linalg.eigh(self.root).eigenvectors[:, -int(support) :]
         frame = random_frame(int(support), min(k, int(support)), generator)

@@ -24,11 +24,7 @@ LEVELS = (0.025, 0.975)
 
 @dataclass(frozen=True, eq=False)
 class InputDirections:
-    """A few directions of the input of an MLP: how they are read, and how inputs move along them.
-
-    The coordinates of x are c = readers (x − mean); x moves by `patterns`ᵀ Δc. Readers and
-    patterns are dual: readers · patternsᵀ = 1. For orthonormal eigenvectors both are the same.
-    """
+    """A few directions of the input of an MLP: how they are read, how inputs move along them."""
 
     readers: Tensor  # (k, in)
     patterns: Tensor  # (k, in)
@@ -37,11 +33,7 @@ class InputDirections:
 
 
 def ablation(directions: InputDirections, where: Where) -> Edit:
-    """Return an edit that sets the coordinates along the directions to their mean.
-
-    Math: x ← x − patternsᵀ readers (x − mean). Everything that the MLP computes from these
-        coordinates is gone, for every output, not for those that the directions come from alone.
-    """
+    """Return an edit that sets the coordinates along the directions to their mean."""
 
     def edit(x: Tensor) -> Tensor:
         readers, patterns, mean = (
@@ -54,10 +46,7 @@ def ablation(directions: InputDirections, where: Where) -> Edit:
 
 
 def steering(directions: InputDirections, shift: Tensor, where: Where) -> Edit:
-    """Return an edit that moves the coordinates along the directions.
-
-    Math: x ← x + patternsᵀ shift.
-    """
+    """Return an edit that moves the coordinates along the directions."""
     if tuple(shift.shape) != (len(directions.patterns),):
         raise ShapeError(
             f"shift has shape {tuple(shift.shape)}; one number for each of the "
@@ -80,12 +69,7 @@ def causal_check(
     generator: torch.Generator,
     losses: tuple[float, float] | None = None,
 ) -> CausalCheck:
-    """Return the share of a behaviour that was removed or created, beside random directions.
-
-    Math: "ablate": 1 − mean(after) / mean(before); otherwise mean(after) / mean(before). Intervals
-        are percentiles of NUM_RESAMPLES bootstrap samples of the prompts, both sides resampled
-        together.
-    """
+    """Return the share of a behaviour that was removed or created, beside random directions."""
     (num,) = check_float_tensor("before", before, num_axes=1)
     for part in (after, *random_after):
         if check_float_tensor("after", part, num_axes=1) != (num,):
@@ -135,12 +119,7 @@ class SignFlip:
     sign: float  # ±1, of the traded coordinates
 
     def edit(self, patterns: Tensor, where: Where) -> Edit:
-        """Return an edit after which the directions contribute the opposite.
-
-        Math: with c the coordinates less the centre, λ₊ c₊² − |λ₋| c₋² is turned around by
-            c₊ ← ± √(|λ₋| / λ₊) c₋ and c₋ ← ± √(λ₊ / |λ₋|) c₊: of the two factors
-            √λ₊ c₊ ± √|λ₋| c₋ one changes its sign, and the other stays.
-        """
+        """Return an edit after which the directions contribute the opposite."""
         if patterns.shape != self.along.patterns.shape:
             raise ShapeError(
                 f"patterns have shape {tuple(patterns.shape)}; "
@@ -159,13 +138,7 @@ class SignFlip:
 
 
 def sign_flip(g: QuadraticMap, first: int, second: int, along: InputDirections) -> SignFlip:
-    """Return how to turn around what two opposed directions add to g_a − g_b.
-
-    Math: along the patterns, g_a − g_b is Σ λ_i c_i² + slope · c + constant, stationary at
-        c_i = −slope_i / 2λ_i. Of the two signs the one is taken that moves the inputs less that
-        the directions come from; as their coordinates are centred and not correlated, it is that
-        of the product of the two stationary coordinates.
-    """
+    """Return how to turn around what two opposed directions add to g_a − g_b."""
     values = along.eigenvalues
     if len(values) != 2 or not float(values[0]) > 0 > float(values[1]):
         raise UsageError(

@@ -47,10 +47,7 @@ def top_contexts(
     before: int = 20,
     after: int = 5,
 ) -> LatentContexts:
-    """Return where a latent is most active, with the text around.
-
-    A stretch that overlaps a stronger one is left out, so that one passage is shown once.
-    """
+    """Return where a latent is most active, with the text around."""
     num = check_count("num", num, minimum=1)
     before, after = check_count("before", before, 0), check_count("after", after, 0)
     shape = check_float_tensor("activations", activations, num_axes=2)
@@ -115,11 +112,7 @@ class EigenvectorTokens:
 
 
 def output_tokens(direction: Tensor, unembed: Tensor, num: int = 10) -> TokenEffect:
-    """Return which tokens a direction of the residual stream promotes and suppresses.
-
-    Math: W_U d, centred over the vocabulary, which changes no probability. The effect is the
-        direct one, past all later blocks; gains of the final norm are taken to be folded into W_U.
-    """
+    """Return which tokens a direction of the residual stream promotes and suppresses."""
     num = check_count("num", num, minimum=1)
     effects = check_pair("direction", direction, "unembed", unembed)
     effects = effects - effects.mean()
@@ -129,11 +122,7 @@ def output_tokens(direction: Tensor, unembed: Tensor, num: int = 10) -> TokenEff
 def eigenvector_tokens(
     eigenpairs: EigenDecomposition, embed: Tensor, num: int = 10
 ) -> tuple[EigenvectorTokens, ...]:
-    """Return the tokens whose embeddings lie along each eigenvector, without any SAE.
-
-    A quadratic form does not tell v from −v, so both ends are listed. Cosines are with the
-    embedding less its mean over the vocabulary: what tokens share says nothing about one.
-    """
+    """Return the tokens whose embeddings lie along each eigenvector, without any SAE."""
     num = check_count("num", num, minimum=1)
     if eigenpairs.eigenvalues.ndim != 1:
         raise ShapeError("eigenvector_tokens works on one form: pass eigenpairs[c].")

@@ -71,13 +71,7 @@ def check_latents(latents: Tensor | Sequence[int] | None, available: int) -> Ten
 
 
 def latent_map(f: QuadraticMap, encoder: Tensor, offset: Tensor | None = None) -> QuadraticMap:
-    """Return g, whose output a is the pre-activation of output latent a.
-
-    Math: g_a(x) = encoder_a · f(x) + offset_a, for an SAE with
-        pre = encoder (y − decoder_bias) + encoder_bias:
-        offset = encoder_bias − encoder · decoder_bias, which `TopKSAE.offset` gives.
-    Source: arXiv:2410.08417, §5.1; the offsets, which it leaves out, are exact here.
-    """
+    """Return g, whose output a is the pre-activation of output latent a."""
     check_type("f", f, QuadraticMap, "use model.layer_map(i)")
     latents, width = check_dense_tensor("encoder", encoder, num_axes=2)
     if width != f.sizes.d_out or latents == 0:
@@ -135,10 +129,7 @@ def trace_layer(
     progress: Progress | None = None,
     memory_limit: int | str | None = None,
 ) -> LayerTrace:
-    """Return interactions, eigenpairs and the input latents nearest to them, for output latents.
-
-    Source: arXiv:2410.08417, §5 and App. N.
-    """
+    """Return interactions, eigenpairs and the input latents nearest to them, for output latents."""
     check_type("g", g, QuadraticMap, "use latent_map(f, encoder, offset)")
     available = g.sizes.d_out if directions is None else len(directions)
     chosen = check_latents(latents, available)

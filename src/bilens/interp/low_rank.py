@@ -20,12 +20,7 @@ EDGE = 0.95
 
 @dataclass(frozen=True, eq=False)
 class LowRankFit:
-    """How well the k leading eigenpairs of an output latent predict it, on data.
-
-    The truth is the latent's pre-activation u·f(x) + offset, which its activation equals wherever
-    the latent is active; the approximation keeps k eigenpairs and the linear and constant terms.
-    A number is NaN where fewer than two inputs, or none that differ, enter it.
-    """
+    """How well the k leading eigenpairs of an output latent predict it, on data."""
 
     latents: Tensor  # (num,) int64
     ranks: Tensor  # (r,) int64, the numbers of eigenpairs k
@@ -54,12 +49,7 @@ def low_rank_fit(
     ranks: Sequence[int] | None = None,
     num_random: int = 20,
 ) -> LowRankFit:
-    """Compare output latents with their k leading eigenpairs, for several k.
-
-    Math: q_k(x) = Σ_{i≤k} λ_i (v_i·x)² + linear·x + constant against g_a(x). The null keeps the
-        eigenvalues and draws orthonormal directions from the Haar measure: inputs are far from
-        isotropic, so that random directions correlate, too.
-    """
+    """Compare output latents with their k leading eigenpairs, for several k."""
     check_type("g", g, QuadraticMap, "use latent_map(f, encoder, offset)")
     num_random = check_count("num_random", num_random, minimum=1)
     chosen = check_latents(latents, g.sizes.d_out)

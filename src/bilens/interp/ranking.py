@@ -28,13 +28,7 @@ class Ranking:
 
 
 def rank_latents(trace: LayerTrace, inputs: Tensor | None = None) -> Ranking:
-    """Order output latents by how nearly they are one product of two different features.
-
-    Math: λ₊ (v₊·x)² − |λ₋| (v₋·x)² = n s with n, s = √λ₊ v₊·x ± √|λ₋| v₋·x. The score is the
-        share of ‖Q‖² in this pair, times min(λ₊, |λ₋|) / max, which is 1 where n and s are
-        independent directions and 0 for a square, times, with data, the interaction of n and s
-        in the sense of an analysis of variance in bins of equal count.
-    """
+    """Order output latents by how nearly they are one product of two different features."""
     values, vectors = trace.eigenpairs.eigenvalues, trace.eigenpairs.eigenvectors
     usable = values.isfinite().all(dim=1)
     values = values.where(usable[:, None], 0.0)
@@ -70,11 +64,7 @@ def rank_latents(trace: LayerTrace, inputs: Tensor | None = None) -> Ranking:
 
 
 def interaction_share(first: Tensor, second: Tensor) -> Tensor:
-    """Return the share of the variance of a product that no sum f(first) + g(second) explains.
-
-    Math: both are cut into BINS bins of equal count; of the variance of the product, the part
-        between cells less the part of the best additive fit to the cells, by least squares.
-    """
+    """Return the share of the variance of a product that no sum f(first) + g(second) explains."""
     product = first * second
     product = product - product.mean()
     total = product.square().sum()

@@ -76,11 +76,7 @@ def export_sae(
 
 
 def sae_for_hook(loaded: LoadedModel, model: LoadedModel, hook: str) -> TopKSAE:
-    """Return a loaded autoencoder in the units of a hook point, if it belongs there.
-
-    What its file does not say is not checked: autoencoders of other libraries do not carry the
-    hash of their model, and some not their hook point.
-    """
+    """Return a loaded autoencoder in the units of a hook point, if it belongs there."""
     sae, transformer = loaded.whole("a trace"), model.whole("a trace")
     if not isinstance(sae, TopKSAE):
         raise UsageError(

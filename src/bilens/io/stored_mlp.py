@@ -137,11 +137,7 @@ class Layout:
 
 @dataclass(frozen=True, eq=False)
 class StoredMLP:
-    """f(x) = down [φ(gate x + gate_bias) ∘ (up x + up_bias)] + down_bias; without a gate φ(up x …).
-
-    Where `scale` is not 1, φ(t) stands for φ(scale · t) / scale, and the numbers go into the
-    weights. Matrices are (out, in), or (in, out) where they are `transposed`.
-    """
+    """f(x) = down [φ(gate x + gate_bias) ∘ (up x + up_bias)] + down_bias; or φ(up x …) alone."""
 
     name: str
     up: StoredTensor

@@ -34,10 +34,7 @@ class MixedDtypesError(CheckpointError):
 
 @dataclass(frozen=True)
 class Unchanged:
-    """A file as it was when it was opened: layers are read long after their names were.
-
-    The time of the last change of status cannot be set back, as that of the content can.
-    """
+    """A file as it was when it was opened: layers are read long after their names were."""
 
     path: Path
     size: int

@@ -15,10 +15,7 @@ from bilens.nn.transformer_config import TransformerConfig
 
 
 class RMSNorm(nn.Module):
-    """x / √(mean(x²) + ε), without a gain: a gain belongs to the weights that read the result.
-
-    Source: arXiv:1910.07467, equation 4 with g = 1.
-    """
+    """x / √(mean(x²) + ε), without a gain: a gain belongs to the weights that read the result."""
 
     def __init__(self, epsilon: float) -> None:
         super().__init__()

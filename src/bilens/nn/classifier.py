@@ -126,20 +126,7 @@ class BilinearClassifier(nn.Module):
 def classifier_of_map(
     f: QuadraticMap, mean: Tensor | None = None, scale: Tensor | None = None
 ) -> BilinearClassifier:
-    """Return a one-layer classifier with logits f((x − mean) / scale), exactly.
-
-    Each product of f becomes a hidden unit, and so does each output that has a linear or constant
-    term: (A_c z + k_c) · 1. The shift by the mean goes into the biases, where nothing cancels.
-
-    Args:
-        f: any map; outputs may be anything, not only logits.
-        mean: (in,); None is 0.
-        scale: (in,), no zeros; None is 1.
-
-    Raises:
-        ShapeError: If mean or scale does not fit the map.
-        NonFiniteError: If one holds NaN or infinity, or a weight overflows.
-    """
+    """Return a one-layer classifier with logits f((x − mean) / scale), exactly."""
     d_out, d_hidden, d_in = f.sizes
     down, left, right = (part.detach() for part in (f.tensor.down, f.tensor.left, f.tensor.right))
     mean = left.new_zeros(d_in) if mean is None else mean
@@ -177,16 +164,7 @@ def classifier_of_map(
 def in_standard_units(
     module: BilinearClassifier, mean: Tensor, scale: Tensor
 ) -> BilinearClassifier:
-    """Return a classifier of one layer as a function of z, with x = mean + scale · z, in float64.
-
-    Args:
-        module: it is not changed.
-        mean: (in,) float64.
-        scale: (in,) float64.
-
-    Raises:
-        NotQuadraticError: If it is gated or has more than one layer.
-    """
+    """Return a classifier of one layer as a function of z, x = mean + scale · z, in float64."""
     module = copy.deepcopy(module).double()
     f = module.quadratic_map().detach()
     layer = module.layers[0]

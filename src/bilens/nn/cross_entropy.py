@@ -19,18 +19,7 @@ FEWEST_ROWS = 256  # fewer make the products slow
 
 
 def mean_cross_entropy(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean of −log softmax(weight x)[target] over the rows, in nats.
-
-    Products are of the dtype of autocast where it is on; the rest is float32 (or float64).
-
-    Args:
-        x: (rows, d).
-        weight: (classes, d).
-        targets: (rows,) int64, below the number of classes.
-
-    Cost: 6 · rows · classes · d FLOP with gradients; memory for max(256, 2²⁰/classes) rows of
-        logits on a processor, 2⁶ times as many on an accelerator.
-    """
+    """Return the mean of −log softmax(weight x)[target] over the rows, in nats."""
     device = x.device.type
     cast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
     with torch.autocast(device, enabled=False):  # it would widen the logits by a copy

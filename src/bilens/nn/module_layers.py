@@ -140,11 +140,7 @@ def plain_weights(layer: BilinearLayer | MLP) -> Layer:
 
 
 def network_weights(module: nn.Module) -> tuple[Layer, ...]:
-    """Return the layers of a module, first to last, in float64 and cut from the graph of gradients.
-
-    The module is a layer, MLP or classifier of bilens, or any that is linear maps, activations and
-    products of two branches one behind the other, as `find_mlps` reads it.
-    """
+    """Return the layers of a module, first to last, in float64 and detached."""
     if isinstance(module, BilinearClassifier):
         return tuple(layer_of_classifier(module, index) for index in range(len(module.layers)))
     if isinstance(module, BilinearLayer | MLP):

@@ -103,11 +103,7 @@ GROUPS_PER_VALUE = 4  # with fewer groups, nearly all of them hold one of the la
 
 @torch.no_grad()
 def largest(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the k largest of the last axis, falling, and where; of equals, those that come first.
-
-    `torch.topk` leaves open which of equal values it takes. One value more than is asked for
-    tells whether the choice was free; only such rows are sorted.
-    """
+    """Return the k largest of the last axis, falling, and where; of equals, the first."""
     values, indices = _any_largest(rows, k + 1)
     tied = (values[..., 1:] == values[..., :-1]).any(dim=-1)
     values, indices = values[..., :k], indices[..., :k]
@@ -119,11 +115,7 @@ def largest(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _any_largest(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the k largest, falling, and where; of equals, any.
-
-    They lie in the k groups with the largest maxima. Group j is every (n / size)-th entry from j
-    on, so that the maxima of a row are taken of whole vectors: half the time of `torch.topk`.
-    """
+    """Return the k largest, falling, and where; of equals, any."""
     n = rows.shape[-1]
     size = next((s for s in GROUP_SIZES if n % s == 0 and n // s >= GROUPS_PER_VALUE * k), 1)
     if size == 1 or rows.device.type != "cpu":

@@ -86,11 +86,7 @@ def continue_texts(
     sampler: Sampler,
     end_token: int | None,
 ) -> Tensor:
-    """Return texts with up to `max_new_tokens` behind them.
-
-    `next_logits` is given what is new, first the texts and then each token; a text that has drawn
-    `end_token` goes on with it alone.
-    """
+    """Return texts with up to `max_new_tokens` behind them."""
     ended = torch.zeros(len(tokens), 1, dtype=torch.bool, device=tokens.device)
     text, new = [tokens], tokens
     for _ in range(max_new_tokens):

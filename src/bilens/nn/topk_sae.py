@@ -16,12 +16,7 @@ Sign = Literal["relu", "raw"]
 
 
 class TopLatents(NamedTuple):
-    """The latents that an input keeps: the sparse form of `TopKSAE.encode`.
-
-    Attributes:
-        values: (..., k), falling; with `sign="relu"` some may be zero.
-        indices: (..., k), which latent each of them is.
-    """
+    """The latents that an input keeps: the sparse form of `TopKSAE.encode`."""
 
     values: Tensor
     indices: Tensor

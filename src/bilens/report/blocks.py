@@ -123,11 +123,7 @@ def table(
     above: Content = "",
     below: Content = "",
 ) -> Markup:
-    """Return a table that scrolls sideways where the page is narrow.
-
-    The cells at `named` say what a row is. `label` names the table where the caption is
-    empty or long; `above` is a further row of the head, `below` the foot.
-    """
+    """Return a table that scrolls sideways where the page is narrow."""
     head = element("tr", *map(_head, columns))
     body = (_row(columns, row if isinstance(row, Row) else Row(row), named) for row in rows)
     title = element("caption", element("span", caption, class_="caption")) if caption else Markup()

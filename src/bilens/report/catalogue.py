@@ -36,11 +36,7 @@ class Catalogue:
 
 @cache
 def load_catalogue(lang: str) -> Catalogue:
-    """Return the catalogue of a language.
-
-    Raises:
-        UsageError: If there is none, naming those that there are.
-    """
+    """Return the catalogue of a language."""
     if lang not in LANGUAGES:
         raise UsageError(f"there is no report in {lang!r}: choose one of {', '.join(LANGUAGES)}.")
     text = files("bilens.report").joinpath("strings", f"{lang}.json").read_text("utf-8")

@@ -30,12 +30,7 @@ def slug(trace: Trace, circuit: Circuit) -> str:
 
 
 def circuit_graph(trace: Trace, circuit: Circuit) -> dict[str, Json]:
-    """Return the graph of a circuit at the strongest context of its output latent.
-
-    With z the input latents there, the link of latent m is z_m (Σ_n S[m, n] z_n + linear_m); these
-    and the constant sum to the circuit's value. A link to a token is the activation of the output
-    latent times the change of that token's logit for one unit. Without a context there is no link.
-    """
+    """Return the graph of a circuit at the strongest context of its output latent."""
     layer, output = trace.layer.index, circuit.output
     position, activation, tokens = 0, 0.0, tuple[str, ...]()
     if output.contexts:

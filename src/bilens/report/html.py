@@ -42,10 +42,7 @@ def page_of(t: Catalogue, record: AnyReport) -> Page:
 
 
 def render_html(record: Document, lang: str = "en") -> str:
-    """Return a record as one HTML page, with the record itself inside.
-
-    Raises UsageError if there is no catalogue of that language.
-    """
+    """Return a record as one HTML page, with the record itself inside."""
     assert isinstance(record, AnyReport), "a record that has a page"
     t = load_catalogue(lang)
     shown = displayable(record, MARKS if isinstance(record, Trace) else NO_LETTERS)

@@ -30,10 +30,7 @@ BREAK = "\u200b"  # a space of no width: no name becomes a mention, no text a li
 
 
 def audit_markdown(original: Judged, lang: str = "en") -> str:
-    """Return an audit, of one layer or of many, as Markdown.
-
-    Raises UsageError if there is no catalogue of that language.
-    """
+    """Return an audit, of one layer or of many, as Markdown."""
     t, record = load_catalogue(lang), displayable(original)
     outcome = overall_outcome(record)
     parts = [

@@ -98,11 +98,7 @@ def hex_colour(value: float, scale: float) -> str:
 
 
 def encode_png(pixels: Levels, palette: Levels) -> bytes:
-    """Return a PNG file of a matrix of palette indices.
-
-    The palette is cut down to the colours that occur: in a small image it weighs as much as the
-    pixels.
-    """
+    """Return a PNG file of a matrix of palette indices."""
     used, positions = np.unique(pixels, return_inverse=True)
     positions = positions.reshape(pixels.shape).astype(np.uint8)
     rows = np.pad(positions, ((0, 0), (1, 0)))  # each row begins with 0: no filter
@@ -142,11 +138,7 @@ class Painter:
 
     @classmethod
     def of(cls, shape: Sequence[int], vectors: Iterable[Sequence[float]]) -> Painter:
-        """Return the painter of vectors that are compared: the scale is that of their median.
-
-        The scale is the median of the largest components, so that the few vectors with one extreme
-        pixel do not make the others pale.
-        """
+        """Return the painter of vectors that are compared: the scale is that of their median."""
         largest = [max(abs(component) for component in vector) for vector in vectors]
         return cls(shape[0], shape[1], statistics.median(largest) if largest else 1.0)
 

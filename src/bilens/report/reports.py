@@ -143,16 +143,7 @@ class VerdictReport(SavedReport[AnyVerdict]):
         )
 
     def to_markdown(self, path: str | Path | None = None, lang: str = "en") -> str:
-        """Return the report as Markdown, short enough for a comment on a pull request.
-
-        Args:
-            path: of the file to write, in one step.
-            lang: "en" or "ja".
-
-        Raises:
-            UsageError: If there is no report in that language.
-            FileError, DiskError: If the file cannot be written.
-        """
+        """Return the report as Markdown, short enough for a comment on a pull request."""
         text = audit_markdown(self.record, lang)
         if path is not None:
             write_file(Path(path), text.encode("utf-8"))

@@ -58,10 +58,7 @@ def grid(
     look: Literal["framed", "tight", "open", "bare"] = "framed",
     align: Align = "center",
 ) -> Table:
-    """Return an empty table; a column whose name begins with > holds numbers.
-
-    `tight` has no space inside its frame, `open` no frame around it, `bare` no lines at all.
-    """
+    """Return an empty table; a column whose name begins with > holds numbers."""
     table = Table(
         title=Text(title) if title else None,
         caption=Text(caption) if caption else None,

@@ -130,10 +130,7 @@ def table_row(result: Record, row: Record) -> list[str]:
 
 
 def against(losses: Sequence[float], others: Sequence[float]) -> str:
-    """Return by how much losses differ from others of the same seeds: mean, and from what to what.
-
-    Math: ℓ / ℓ' − 1, seed by seed.
-    """
+    """Return by how much losses differ from others of the same seeds: mean and range."""
     changes = [mine / other - 1 for mine, other in zip(losses, others, strict=True)]
     if len(changes) == 1:
         return f"{changes[0]:+.2%}"
@@ -171,10 +168,7 @@ def measure(
 
 
 def seconds_per_step(options: StudyOptions, context: CellContext) -> Record:
-    """Return the seconds that a training step of each kind takes: the least of some, in turns.
-
-    On a processor they are those that it works for this process, however busy the machine is.
-    """
+    """Return the seconds that a training step of each kind takes: the least of some, in turns."""
     device = find_device("auto")
     recipes = {kind: recipe_of(options, kind, 0).resolved(device) for kind in GATES}
     vocab_size = recipes["bilinear"].vocab_size or WORDS_OF_THE_GRAMMAR

@@ -89,11 +89,7 @@ def measure_block(
     pairs: NegationPairs,
     words: TruthWords,
 ) -> Record:
-    """Rank output latents and their pairs, look where negation stands, and ablate it.
-
-    Nothing that ranks knows of words: weights and activations on text rank. The words say
-    afterwards which input latents are of negation or sentiment, and which position has both.
-    """
+    """Rank output latents and their pairs, look where negation stands, and ablate it."""
     kinds = InputKinds.of(reader.z, reader.text.blocks, words, LEAST_ACTIVE)
     trace = trace_layer(
         reader.g, reader.dictionary, bias=reader.bias, top=TOP, k=MOST_DIRECTIONS + 1
@@ -212,10 +208,7 @@ def coupled(interactions: ListedInteractions, kinds: InputKinds) -> tuple[Tensor
 
 
 def positions(order: list[int], both: Tensor, negation: Tensor) -> Record:
-    """Return the first position of each kind, from 1, how many there are, and that by chance.
-
-    Math: of K among N in random order the first is expected at (N + 1) / (K + 1).
-    """
+    """Return the first position of each kind, from 1, how many there are, and that by chance."""
     record: Record = {}
     for name, mask in (("both", both), ("negation", negation)):
         at = [position for position, row in enumerate(order, start=1) if bool(mask[row])]
@@ -232,10 +225,7 @@ def effects(
     words: TruthWords,
     generator: torch.Generator,
 ) -> Record:
-    """Return what is left of a negator's flip and shift when the directions are ablated.
-
-    The check of an effect that is not above zero is null: there is nothing to remove.
-    """
+    """Return what is left of a negator's flip and shift when the directions are ablated."""
     edit = ablation(candidate.along, candidate.where)
     draws = [ablation(candidate.random(generator), candidate.where) for _ in range(NUM_RANDOM)]
     negated = words.negated(held_out)

@@ -182,11 +182,7 @@ def measure(options: StudyOptions, seed: int, context: CellContext) -> Record:
 
 
 def measure_circuit(model: Path, sae_folder: Path, seed: int) -> Record:
-    """Rank all pairs of output latents of the first layer, and take the first one apart.
-
-    Nothing that leads to the directions knows of the rule, the prompts or the feelings: text of
-    the model's corpus ranks, and the eigenvalues say how many directions are taken.
-    """
+    """Rank all pairs of output latents of the first layer, and take the first one apart."""
     layer = open_layer(model, 0)
     found = load(sae_folder)
     sae = sae_for_hook(found, layer.loaded, MLP_OUT).eval().requires_grad_(False)
@@ -283,11 +279,7 @@ def check_steering(
     where: Where,
     seed: int,
 ) -> CausalCheck:
-    """Return how far plain prompts turn around when they are moved as a negator moves them.
-
-    The move is the mean difference between negated and plain prompts, along the directions alone
-    and the same for all prompts.
-    """
+    """Return how far plain prompts turn around when they are moved as a negator moves them."""
     generator = torch.Generator().manual_seed(seed)
     coordinates = prompts.inputs().double() @ directions.readers.T
     shift = coordinates[1::2].mean(dim=0) - coordinates[::2].mean(dim=0)
@@ -305,10 +297,7 @@ def check_steering(
 def position_of_the_rule(
     ranking: ContrastRanking, prompts: NegationPrompts, sae: TopKSAE
 ) -> int | None:
-    """Return the position of the first pair that tells the feelings apart, from 1; None for none.
-
-    This is the check of the ranking against the truth; nothing else looks at it.
-    """
+    """Return the first position that tells the feelings apart, from 1; None for none."""
     with torch.no_grad():
         z = sae.encode(prompts.model.layer_map(0)(prompts.inputs())).double()
     feelings = prompts.feelings.double()

@@ -51,10 +51,7 @@ class MinimalPairs:
     negative: Tensor
 
     def odds(self, edit: Edit | None = None) -> Tensor:
-        """Return log odds of positive against negative next words, (prompts,).
-
-        The logit of a list of words is the logarithm of the sum of their exponentials.
-        """
+        """Return log odds of positive against negative next words, (prompts,)."""
         logits = self.logits(self.tokens, edit)
         logits = logits[torch.arange(len(logits)), self.last].double()
         return logits[:, self.positive].logsumexp(1) - logits[:, self.negative].logsumexp(1)
@@ -219,11 +216,7 @@ class NegationPairs(MinimalPairs):
         return self.odds(edit).view(len(FRAMES), len(self.polarity), -1, 2).mean(dim=2)
 
     def flip(self, edit: Edit | None = None) -> Tensor:
-        """Return what a negator turns around, (frames, words), in logits.
-
-        Math: polarity · (plain − negated): above zero where *not happy* leans to the negative by
-            as much as *not sad* leans to the positive.
-        """
+        """Return what a negator turns around, (frames, words), in logits."""
         return self.polarity * self.shift(edit)
 
     def shift(self, edit: Edit | None = None) -> Tensor:
@@ -232,11 +225,7 @@ class NegationPairs(MinimalPairs):
         return leaning[..., 0] - leaning[..., 1]
 
     def negator_ablated(self) -> Edit:
-        """Return an edit by which the MLP reads, behind a negator, what it reads without one.
-
-        What this MLP makes of a negator at the tokens behind it is gone, whatever the directions;
-        the negator itself is read as it is.
-        """
+        """Return an edit by which the MLP reads, behind a negator, what it reads without one."""
         plain, negated = self.tokens[::2], self.tokens[1::2]
         at = (plain != negated).int().argmax(dim=1)[:, None]
         position = torch.arange(self.tokens.shape[1])[None]
@@ -257,10 +246,7 @@ class NegationPairs(MinimalPairs):
 
 
 def over_words(values: Tensor, generator: torch.Generator) -> Interval:
-    """Return the mean over words, with a 95 % interval of resampled words.
-
-    Words are drawn within each half of the list, so that both polarities stay equally many.
-    """
+    """Return the mean over words, with a 95 % interval of resampled words."""
     half = len(values) // 2
     picks = torch.randint(half, (NUM_RESAMPLES, 2, half), generator=generator)
     parts = torch.stack([values[:half], values[half:]])

@@ -47,11 +47,7 @@ def run_study(
     on_cell: Callable[[str, int, int], None] = lambda _name, _done, _total: None,
     say: Say = silent,
 ) -> Record:
-    """Measure what is not measured yet, and write document, figures and page.
-
-    `out` gets `cells/`, `work/` (what cells leave for themselves), `study.json`, `study.md` and the
-    figures; a folder with cells of the same options is gone on with.
-    """
+    """Measure what is not measured yet, and write document, figures and page."""
     study.check(options)
     about = {"study": study.name, "options": options.given()}
     check_study_folder(out, about)

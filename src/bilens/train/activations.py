@@ -43,14 +43,7 @@ class ActivationBuffer:
 
 
 class ActivationStream:
-    """The activations of a model at hook points: each buffer is a function of seed and number.
-
-    Texts (num_texts, n_ctx) are drawn without replacement, pass after pass; a buffer holds as many
-    as fill it, and its rows are shuffled. Because the texts are in random order already, a buffer
-    that is replaced as a whole mixes as well as one that is refilled by halves, and a resumed run
-    computes it again instead of storing it. The first token of each text is left out: it attends
-    to itself alone, and its activations are of another kind.
-    """
+    """The activations of a model at hook points: each buffer is a function of seed and number."""
 
     def __init__(
         self,

@@ -24,13 +24,7 @@ KEPT = 2  # so that one damaged checkpoint does not end a run
 
 
 def save_checkpoint(run_folder: Path, run: TrainingRun[Model]) -> Path:
-    """Write a checkpoint of the run; then remove all but the newest ones up to this step.
-
-    One that is there already, at this step or beyond, was damaged and passed over on resuming.
-    Weights, Adam's moments, the sums of the epoch and what else the run needs go to one
-    safetensors file, the step in the run and the file's SHA-256 to a manifest. There is no
-    generator to save (see `randomness`).
-    """
+    """Write a checkpoint of the run; then remove all but the newest ones up to this step."""
     target = run_folder / CHECKPOINTS / step_name(run.epoch, run.step)
     shutil.rmtree(target, ignore_errors=True)
     data = to_safetensors(state_tensors(run))

@@ -137,19 +137,12 @@ def tokens_of(corpus: TextCorpus, tokenizer: Tokenizer, n_ctx: int) -> CorpusTok
 
 
 def windows(tokens: Tensor, n_ctx: int, offset: int = 0) -> Tensor:
-    """Return all texts of n_ctx + 1 tokens from an offset, (texts, n_ctx + 1), without a copy.
-
-    Each begins with the last token of the one before: every token behind the first is predicted
-    once.
-    """
+    """Return all texts of n_ctx + 1 tokens from an offset, (texts, n_ctx + 1), without a copy."""
     return tokens[offset:].unfold(0, n_ctx + 1, n_ctx)
 
 
 class Batches:
-    """The batches of a run: each is a function of the seed and of its number alone.
-
-    The texts of a pass begin at a random token, so that each pass cuts the documents elsewhere.
-    """
+    """The batches of a run: each is a function of the seed and of its number alone."""
 
     def __init__(self, tokens: Tensor, n_ctx: int, batch_size: int, seed: int) -> None:
         self.tokens, self.n_ctx, self.batch_size, self.seed = tokens, n_ctx, batch_size, seed

@@ -58,11 +58,7 @@ class Expansion:
 
 
 def expand(z: Tensor, weights: Tensor, directions: Tensor, scale: float) -> Expansion:
-    """Return the features of standardised rows z, (rows, columns) of weighted mean zero.
-
-    φ(z) = (z, s·u_i², s·√2·u_i u_j), so that ½ alpha ‖coefficients‖² is
-    ½ alpha (‖linear‖² + ‖Q‖_F² / s²). Memory: rows · features numbers, or rows² if that is less.
-    """
+    """Return the features of standardised rows z, (rows, columns) of weighted mean zero."""
     rows, width = z.shape
     components = len(directions) if scale > 0 else 0
     directions = directions[:components]
@@ -85,11 +81,7 @@ def expand(z: Tensor, weights: Tensor, directions: Tensor, scale: float) -> Expa
 
 
 def chosen_directions(z: Tensor, weights: Tensor, n_components: int | None) -> Tensor:
-    """Return the directions whose products are formed, (components, columns), orthonormal rows.
-
-    All columns where there is room for all of their products, or as few as `n_components` says:
-    the leading principal directions. There are no more of these than rows.
-    """
+    """Return the directions whose products are formed, (components, columns), orthonormal rows."""
     rows, width = z.shape
     if n_components is None:
         room = UNKNOWNS - width if rows > UNKNOWNS else rows * rows

@@ -35,10 +35,7 @@ class Line:
 
 @dataclass(eq=False)
 class TrainingRun(Generic[Model]):
-    """A training run in progress: the one mutable object of this layer.
-
-    An epoch is what lies between two lines of the history.
-    """
+    """A training run in progress: the one mutable object of this layer."""
 
     model: Model
     optimizer: torch.optim.Optimizer  # Adam or AdamW
@@ -50,10 +47,7 @@ class TrainingRun(Generic[Model]):
 
 
 class Task(ABC, Generic[Model, LineT]):
-    """What is trained: the loop and the run folder ask it for everything that is particular.
-
-    A run is resumed only where `about`, {"recipe": ..., "data": fingerprint}, is the same.
-    """
+    """What is trained: the loop and the run folder ask it for everything that is particular."""
 
     epochs: int
     about: Mapping[str, Any]
@@ -75,10 +69,7 @@ class Task(ABC, Generic[Model, LineT]):
 
     @abstractmethod
     def open_epoch(self, run: TrainingRun[Model]) -> Callable[[], None]:
-        """Return what takes step `run.step` of the current epoch: update the model, add to `sums`.
-
-        A step is a function of its position, so that a resumed run goes on as if never broken off.
-        """
+        """Return what takes step `run.step` of the epoch: update the model, add to `sums`."""
 
     @abstractmethod
     def metrics(self, run: TrainingRun[Model], rate: float) -> LineT:
@@ -106,11 +97,7 @@ def train(
     task: Task[Model, LineT],
     after_step: Callable[[TrainingRun[Model]], None] = silent,
 ) -> Iterator[LineT]:
-    """Continue a run to its end; yields a line an epoch.
-
-    Deterministic for a seed at a fixed number of threads on a CPU, wherever the run was broken
-    off. What `after_step` raises ends the run in a consistent state.
-    """
+    """Continue a run to its end; yields a line an epoch."""
     with task.disturbed(run):
         while run.epoch < task.epochs:
             began = time.perf_counter()
@@ -132,10 +119,7 @@ def train(
 
 
 def learning_rate(peak: float, schedule: Schedule, warmup: float, step: int, total: int) -> float:
-    """Return the rate of a step: up to the peak over the warm-up, then down towards zero.
-
-    `warmup` is the share of all steps in which the rate rises; steps are counted from 0.
-    """
+    """Return the rate of a step: up to the peak over the warm-up, then down towards zero."""
     rising = math.ceil(warmup * total)
     if step < rising:
         return peak * (step + 1) / rising
@@ -146,11 +130,7 @@ def learning_rate(peak: float, schedule: Schedule, warmup: float, step: int, tot
 
 
 def clip_gradient(module: nn.Module, loss: Tensor, limit: float, where: str, peak: float) -> float:
-    """Limit the norm of a gradient to `limit`, and return the loss as a number.
-
-    `where` and the peak learning rate are for the message if one of the two is not finite; the
-    weights are then those before the step.
-    """
+    """Limit the norm of a gradient to `limit`, and return the loss as a number."""
     norm = float(torch.nn.utils.clip_grad_norm_(module.parameters(), limit))
     value = float(loss.detach())
     if not math.isfinite(value) or not math.isfinite(norm):

@@ -82,10 +82,7 @@ class CrossEntropy(Loss):
 
 @dataclass(frozen=True, eq=False)
 class PenalisedProblem:
-    """Σ_rows weight · loss(features · coefficients + intercept) + ½ alpha ‖coefficients‖².
-
-    Coefficients are (features + 1, outputs); the last row is the intercept, without a penalty.
-    """
+    """Σ_rows weight · loss(features · coefficients + intercept) + ½ alpha ‖coefficients‖²."""
 
     features: Tensor  # (rows, features) float64, of weighted mean zero
     weights: Tensor  # (rows,), positive
@@ -145,15 +142,7 @@ def minimise(
     tol: float,
     report: Callable[[int, NewtonStep], object] = lambda _number, _step: None,
 ) -> Solution:
-    """Return the coefficients at the minimum; `report` gets each iteration, from 1.
-
-    The trajectory depends on the function that the features span and not on their basis, and a
-    row of weight 2 is the same as two rows: so is the solution, up to rounding.
-
-    Each step solves H s = −g by conjugate gradients, preconditioned with the Hessian in which the
-    outputs of a row have one curvature, P = featuresᵀ diag(weights · curvature) features + alpha;
-    for the squared error P is H, and one step is the solution. |g|_P⁻¹ ≤ tol · √Σ weights ends it.
-    """
+    """Return the coefficients at the minimum; `report` gets each iteration, from 1."""
     total = problem.weights.sum()
     theta, steps = start, []
     outputs = problem.outputs(theta)

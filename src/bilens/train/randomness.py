@@ -34,11 +34,7 @@ def seeded_initialisation(seed: int, *path: int) -> Iterator[None]:
 
 @dataclass(frozen=True, eq=False)
 class NoisePool:
-    """Gaussian noise of one epoch, drawn once; each step reads it from another random place.
-
-    Drawing fresh normals for every pixel costs about as much as the forward pass. Within a
-    batch all values are independent; between the steps of an epoch they are shifted copies.
-    """
+    """Gaussian noise of one epoch, drawn once; each step reads it from another random place."""
 
     values: Tensor
     batch_shape: tuple[int, int]

@@ -47,11 +47,7 @@ def check_fields(
     flags: Sequence[str] = (),
     choices: Mapping[str, Sequence[object]] | None = None,
 ) -> None:
-    """Refuse a recipe with a field out of range; counts become int and numbers float.
-
-    `counts` maps a field to its minimum, and None passes where it is the default. `numbers` are
-    finite and at least 0, those in `positive` above 0, those in `below_one` below 1.
-    """
+    """Refuse a recipe with a field out of range; counts become int and numbers float."""
     for name, minimum in counts.items():
         value = getattr(recipe, name)
         if value is not None or getattr(type(recipe), name, None) is not None:

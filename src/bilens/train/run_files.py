@@ -124,12 +124,7 @@ def remove_left_overs(folder: Path) -> None:
 
 @contextmanager
 def earlier_run_kept(folder: Path, resume: bool) -> Iterator[None]:
-    """Set the run in the folder aside until the new one is done; a failure brings it back.
-
-    After Ctrl-C it stays aside: the new run can be resumed, and removes it when it is done.
-    Wherever the process is killed, each file of the earlier run is in one of the three folders,
-    and the next run that overwrites puts them together.
-    """
+    """Set the run in the folder aside until the new one is done; a failure brings it back."""
     try:
         if not resume:
             set_aside(folder)

@@ -48,13 +48,7 @@ def run_in_folder(
     on_epoch: Callable[[LineT], None] = silent,
     say: Callable[[str], None] = silent,
 ) -> TrainingResult[LineT]:
-    """Train, and leave `run.json`, `history.jsonl`, `checkpoints/` and the model in a folder.
-
-    Ctrl-C finishes the current step, writes a checkpoint and raises; the same call with
-    `resume=True` goes on to the same weights, bit for bit, at the same number of threads. A run
-    that is finished is left as it is. With `overwrite`, `.earlier` in the folder keeps the run
-    that was there until the new one is done. `on_epoch` is not called for epochs before a resume.
-    """
+    """Train, and leave `run.json`, `history.jsonl`, `checkpoints/` and the model in a folder."""
     check_folder(folder, task.about, resume, overwrite, task.data_noun)
     run = task.start()
     with written_by_us(folder, resume):

@@ -22,11 +22,7 @@ LOGITS_AT_ONCE = 1 << 25  # 128 MiB in float32
 
 @dataclass(frozen=True)
 class SAEMetrics:
-    """An autoencoder at a hook point, on texts that it was not trained on.
-
-    The first token of each text is left out everywhere: the autoencoder was not trained on it. A
-    replacement leaves the activation there as it is, and its prediction is not counted.
-    """
+    """An autoencoder at a hook point, on texts that it was not trained on."""
 
     hook: str
     tokens: int  # activations that were looked at
@@ -75,10 +71,7 @@ def recovered(ablated: float, patched: float, clean: float) -> float | None:
 
 @torch.no_grad()
 def measure_sae(model: BilinearTransformer, sae: TopKSAE, hook: str, texts: Tensor) -> SAEMetrics:
-    """Return the metrics of an autoencoder at a hook point, on texts (num_texts, n_ctx ≥ 3).
-
-    Five runs of the model over the texts, one of them up to the hook point.
-    """
+    """Return the metrics of an autoencoder at a hook point, on texts (num_texts, n_ctx ≥ 3)."""
     check_fits(model, sae, hook)
     if texts.ndim != 2 or texts.shape[1] < 3:
         raise UsageError(

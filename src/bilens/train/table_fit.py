@@ -28,11 +28,7 @@ NEGLIGIBLE = 1e-14  # of the largest eigenvalue: rounding of the ones that are z
 
 @dataclass(frozen=True)
 class TableRecipe(Recipe):
-    """The convex problem of a table, and how it is solved.
-
-    The columns are standardised; what is minimised is the loss, summed over the rows, and
-    ½ alpha (‖linear‖² + columns / quadratic_scale · ‖Q‖_F²).
-    """
+    """The convex problem of a table, and how it is solved."""
 
     alpha: float = 3.0  # the penalty, above 0
     # how large the quadratic part of a typical row is expected to be, as a variance beside that of
@@ -119,11 +115,7 @@ def fit_table(
     held_out: Tensor | None = None,
     report: Report = silent,
 ) -> TableFit:
-    """Return the quadratic map that minimises a penalised loss; the solution is the only one.
-
-    Nothing is random. A row of weight 2 counts as two rows, one of weight 0 as none. x is (rows,
-    columns) float64; `held_out`, (rows,) bool, are the rows that choose the penalty.
-    """
+    """Return the quadratic map that minimises a penalised loss; the solution is the only one."""
     check_float_tensor("x", x, num_axes=2)
     check_float_tensor("weights", weights, num_axes=1)
     positive = weights > 0
@@ -235,15 +227,7 @@ def standardisation(x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]
 
 
 def map_of(products: Tensor, linear: Tensor, constant: Tensor, directions: Tensor) -> QuadraticMap:
-    """Return x ↦ u(x)ᵀ Q_c u(x) + linear x + constant with u = directions · x, exactly.
-
-    Outputs that are combinations of others need no units of their own: class-centred forms of m
-    classes span m − 1 matrices, those of two classes one.
-
-    Q_c = Σ_k a_ck T_k with ⟨T_k, T_l⟩ = 0 for k ≠ l, from the outputs' Gram matrix, and T_k =
-    Σ_i λ_ki v_ki v_kiᵀ: a unit is left = right = v_ki, with down = a_ck λ_ki. `products` is Q,
-    (outputs, components, components), symmetric; `directions` (components, in).
-    """
+    """Return x ↦ u(x)ᵀ Q_c u(x) + linear x + constant with u = directions · x, exactly."""
     flat = products.flatten(1)
     size = float(flat.abs().max()) if flat.numel() else 0.0
     if size == 0:
@@ -274,10 +258,7 @@ def in_units(f: QuadraticMap, mean: Tensor, deviation: Tensor) -> QuadraticMap:
 
 
 def held_out_rows(labels: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
-    """Return which rows are held out, (rows,) bool: a share of each class, and never all of it.
-
-    `labels` are all the same where there are no classes; the fraction is rounded in each class.
-    """
+    """Return which rows are held out, (rows,) bool: a share of each class, and never all of it."""
     order = torch.randperm(len(labels), generator=generator)
     held_out = torch.zeros(len(labels), dtype=torch.bool)
     counts = torch.bincount(labels)

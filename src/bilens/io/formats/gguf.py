@@ -162,10 +162,7 @@ def stack_size(store: Store, prefix: str) -> int:
 
 
 def stored_tensors(header: GGUFHeader, unchanged: Unchanged) -> Store:
-    """Return the tensors of the MLPs by name; all tensors lie in order, inside the file.
-
-    Offsets that point anywhere else would be other weights under a name.
-    """
+    """Return the tensors of the MLPs by name; all tensors lie in order, inside the file."""
     path, size = unchanged.path, unchanged.size
     store, end, before = {}, header.start, ""
     for name, entry in header.tensors.items():

@@ -50,11 +50,7 @@ class LlamaConfig:
 
 
 def read_llama(folder: Path) -> tuple[BilinearTransformer, str]:
-    """Return the model in a folder, and the SHA-256 of its weights.
-
-    Gains of the norms are multiplied into the weights that read them. Where these are of half
-    precision and a gain is not one, the model is in float32, in which the products are exact.
-    """
+    """Return the model in a folder, and the SHA-256 of its weights."""
     config = parse_llama_config(folder / CONFIG_NAME, read_json(folder / CONFIG_NAME))
     tensors = read_weights(folder)
     check_llama_tensors(folder, tensors, config)
@@ -155,11 +151,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def check_llama_tensors(folder: Path, tensors: dict[str, Tensor], config: LlamaConfig) -> None:
-    """Refuse tensors that are not exactly those of the configuration.
-
-    Those that follow from it are dropped: old files hold the frequencies of the rotary angles,
-    and some hold the unembedding of a tied model, which transformers does not read either.
-    """
+    """Refuse tensors that are not exactly those of the configuration."""
     ours = config.ours
     if ours.n_layer > len(tensors):
         raise CheckpointError(

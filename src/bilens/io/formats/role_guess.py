@@ -52,13 +52,7 @@ BIASES = {
 
 
 def guess_roles(path: Path, shapes: Shapes) -> list[LayerLocation]:
-    """Return the layers of a file that says nothing but names and shapes.
-
-    MLPs with names in wide use are what their names say. Where there are none, or an ordinary one
-    and more (fc1, fc2, fc3), and every tensor is a matrix that reads what the one before gives or
-    the bias of one, they are a network: in the order of their names, or else in the only order in
-    which the shapes fit.
-    """
+    """Return the layers of a file that says nothing but names and shapes."""
     blocks = blocks_by_name(shapes)
     plain = len(blocks) == 1 and blocks[0].gate is None
     whole = {name for layer in blocks for _, name in layer.named()} == {*shapes}

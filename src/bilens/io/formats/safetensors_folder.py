@@ -76,10 +76,7 @@ def files_of(folder: Path, placed: dict[str, str] | None) -> list[Path]:
 
 
 def inside(folder: Path, file: Path) -> Path:
-    """Return a file of a folder that does not lead out of it.
-
-    A snapshot in the cache of the hub is made of links into `blobs` beside `snapshots`.
-    """
+    """Return a file of a folder that does not lead out of it."""
     home, real = folder.resolve(), file.resolve()
     allowed = [home]
     if home.parent.name == "snapshots":

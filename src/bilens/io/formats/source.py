@@ -39,13 +39,7 @@ def compare_with_source(
     read: Callable[[], Run],
     gain: Tensor | None = None,
 ) -> Agreement:
-    """Return how far an MLP, as it was read, is what the model computes.
-
-    The source is the module of transformers, filled with the tensors of this layer alone as they
-    lie in the file, where the package is installed and knows the model; the formula of the family
-    otherwise. `read` makes the function that was read, in float64; `gain` (in,) is in its weights
-    and not in the source's.
-    """
+    """Return how far an MLP, as it was read, is what the model computes."""
     raw = raw_tensors(store, location)
     source, run = "the formula of its family", by_the_formula(location, raw, function)
     theirs = module_of_transformers(content, location, modules, raw)
@@ -63,10 +57,7 @@ def reading_of(stored: StoredMLP) -> Callable[[], Run]:
 
 
 def raw_tensors(store: Store, location: LayerLocation) -> dict[str, Tensor]:
-    """Return role → tensor in float64 as it lies in the file, one expert's of a stack.
-
-    Where one tensor holds both branches it is `up`, whole, so that the source cuts it itself.
-    """
+    """Return role → tensor in float64 as it lies in the file, one expert's of a stack."""
     found = {role: store[name] for role, name in location.named()}
     if location.fused:
         found = {role: tensor for role, tensor in found.items() if not role.startswith("gate")}
@@ -168,10 +159,7 @@ def blank_module(content: Mapping[str, Any], path: str, **options: str) -> nn.Mo
 
 
 def harmless(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of an untrusted configuration is handed on to transformers: numbers.
-
-    A text can name code, such as a kernel of the hub, which transformers would load and run.
-    """
+    """Return what of an untrusted configuration is handed on to transformers: numbers."""
 
     def is_harmless(value: object) -> bool:
         if isinstance(value, list):
@@ -203,11 +191,7 @@ def one_expert(module: Any, location: LayerLocation, raw: Mapping[str, Tensor]) 
 def compare_with_family(
     store: Store, location: LayerLocation, stored: StoredMLP, function: Run, kind: str, home: Home
 ) -> Agreement:
-    """Return how far an MLP out of another format is what transformers computes with its weights.
-
-    The file names neither activation nor order of the branches: both are the library's own, for
-    the type of model that the format stands for. An expert is compared with the formula.
-    """
+    """Return how far an MLP of another format is what transformers computes with its weights."""
     content = {
         "model_type": kind,
         "hidden_size": stored.sizes.d_in,

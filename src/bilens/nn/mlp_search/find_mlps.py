@@ -35,15 +35,7 @@ class FoundMLPs:
 
 
 def find_mlps(module: nn.Module, example: object = None) -> FoundMLPs:
-    """Return the MLPs of a module; it is not changed, and its weights are not copied.
-
-    Each module is traced with torch.fx; one that cannot be traced is looked for in its parts. What
-    an activation is, is told by its values, and every layer is compared with the operations of
-    the module that it stands for. With an example (an input, a tuple of arguments or a mapping of
-    keyword arguments) the module is also run, for what is left.
-
-    Cost: a trace of each part, and a copy of one traced part at a time in float64 for the check.
-    """
+    """Return the MLPs of a module; it is not changed, and its weights are not copied."""
     check_type("module", module, nn.Module, "pass a torch.nn.Module")
     check_has_weights(module)
     search = Search(evaluation_copy(module))
@@ -166,11 +158,7 @@ def below(path: str, name: str) -> str:
 
 
 def layer_names(path: str, layers: Sequence[FoundLayer], taken: Collection[str]) -> list[str]:
-    """Return a name for each layer of a part of a module.
-
-    It is the path that all of a layer's modules share where no other layer has it, and else that
-    of the first of them.
-    """
+    """Return a name for each layer of a part of a module."""
     shared = [common_path(layer.paths) for layer in layers]
     full = [f"{path}.{name}".strip(".") for name in shared]
     names: list[str] = []

@@ -33,13 +33,7 @@ Value = Tree | Pointwise | Weight | tuple[Tree, ...] | None
 
 
 class GraphReader:
-    """Gives each node of a graph its value, and closes layers where they end.
-
-    Attributes:
-        layers: found so far, in the order in which they run.
-        inside: modules that were taken as they come, and may hold layers themselves.
-        unknown: what stands where an activation might, in words.
-    """
+    """Gives each node of a graph its value, and closes layers where they end."""
 
     def __init__(self, root: nn.Module, graph: fx.Graph) -> None:
         self.root, self.graph = root, graph

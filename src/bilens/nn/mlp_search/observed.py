@@ -36,11 +36,7 @@ class Watched:
 
 
 def watch(module: nn.Module, example: object) -> list[Watched]:
-    """Return the linear maps of a module in the order in which an example runs through them.
-
-    It runs in float64, where GELU and its tanh form are told apart near zero too, or in float32
-    where the module does not run in float64.
-    """
+    """Return the linear maps of a module in the order in which an example runs through them."""
     numel = sum(parameter.numel() for parameter in module.parameters())
     check_memory(8 * numel, "a run in float64", "pass a part of the model")
     for dtype in (torch.float64, torch.float32):

@@ -32,11 +32,7 @@ class Tracer(fx.Tracer):
 
 
 def traced(module: nn.Module) -> fx.Graph | None:
-    """Return the graph of a module; None where it cannot be traced.
-
-    A transformer layer of torch is traced in the method that is its MLP. What draws random numbers
-    of its own cannot be traced: those of this one run would stand in the graph as constants.
-    """
+    """Return the graph of a module; None where it cannot be traced."""
     tracer = Tracer()
     if isinstance(module, TORCH_LAYERS):
         tracer.traced_func_name = FEED_FORWARD
@@ -68,10 +64,7 @@ def evaluation_copy(module: nn.Module) -> nn.Module:
 def check_layers(
     root: nn.Module, graph: fx.Graph, layers: list[FoundLayer]
 ) -> list[Agreement | str]:
-    """Compare each layer with the operations of its module, or say why it cannot be.
-
-    Cost: one copy of the module in float64, and ROWS rows through each layer.
-    """
+    """Compare each layer with the operations of its module, or say why it cannot be."""
     for layer in layers:
         for step in steps(layer.tree):
             for kind, fetch in (("weight", step.weight), ("bias", step.bias)):

@@ -40,11 +40,7 @@ def accuracy_bar(t: Catalogue, value: float, low: float, high: float) -> Figure:
 def truncation_chart(
     t: Catalogue, accuracy: Points, agreement: Points, mark: tuple[int, float] | None
 ) -> Figure:
-    """Return accuracy and agreement against the number k of eigenvectors kept.
-
-    The axis is log(1 + k), so that 0 has a corner. The last point is the whole model; `mark` is
-    where few directions are enough.
-    """
+    """Return accuracy and agreement against the number k of eigenvectors kept."""
     last, full = accuracy[-1]
     room = (1 - CLOSEST) * math.log1p(last)
     ticks = [*(k for k in KEPT if math.log1p(k) < room), last]
@@ -77,10 +73,7 @@ def truncation_chart(
 
 
 def radii_chart(t: Catalogue, curve: Points, median: float | None) -> Figure:
-    """Return certified accuracy against the length of a change, rising from 0.
-
-    Between two lengths the share at the larger one is drawn: a lower bound everywhere.
-    """
+    """Return certified accuracy against the length of a change, rising from 0."""
     end = curve[-1][0]
     ticks = [end * part / 5 for part in range(6)]
     lengths = Axis(0, end, ticks, lambda value: quantity(value, 2), t("radii.x"), "short")

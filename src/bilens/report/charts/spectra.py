@@ -26,10 +26,7 @@ def spectrum_chart(
     null: tuple[float, float],
     significant: tuple[int, int],
 ) -> Figure:
-    """Return the eigenvalues of a class by falling value, those beyond the null in full colour.
-
-    `significant` counts the positive and the negative ones beyond the null interval.
-    """
+    """Return the eigenvalues of a class by falling value, those beyond the null in full colour."""
     low, high = null
     drawn = spectrum_slots(eigenvalues)
     last = max(drawn[-1][0], 1)

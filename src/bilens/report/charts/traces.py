@@ -32,10 +32,7 @@ def by_rank(
     ranks: Sequence[int],
     quantiles: Mapping[str, Sequence[Sequence[float]]],
 ) -> Figure:
-    """Return the median correlation against the number of eigenvectors, with the middle half.
-
-    `quantiles` holds, for each kind, five of them for each rank, or none where nothing is known.
-    """
+    """Return the median correlation against the number of eigenvectors, with the middle half."""
     last = math.log2(ranks[-1]) or 1.0
     lows = [five[LOWER] for kind in KINDS for five in quantiles[kind] if five]
     low = math.floor(4 * min(0.0, *lows, 0.0)) / 4

@@ -49,10 +49,7 @@ def difference(
     names: Sequence[str] | None = None,
     painter: Painter | None = None,
 ) -> Markup:
-    """Return what changed; nothing where there was no baseline.
-
-    `names` are those of the outputs where they are classes; `painter` draws input directions.
-    """
+    """Return what changed; nothing where there was no baseline."""
     if found is None:
         return Markup()
     columns = [

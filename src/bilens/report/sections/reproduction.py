@@ -82,10 +82,7 @@ def document_sha256(record: AnyReport) -> str:
 
 
 def provenance(record: AnyReport) -> list[tuple[str, str, str | None]]:
-    """Return name, value and the class of a long value, as the file of the weights says them.
-
-    A recipe in JSON is shown with each of its settings.
-    """
+    """Return name, value and the class of a long value, as the file of the weights says them."""
     rows: list[tuple[str, str]] = []
     for name, value in record.source.provenance.items():
         settings = parsed_object(value)

@@ -169,10 +169,7 @@ def defined(t: Catalogue, value: float | None, show: Callable[[float], str]) -> 
 
 
 def output_names(record: Trace) -> dict[int, str]:
-    """Return each output latent's number with the token at which it is strongest.
-
-    Of a latent that is drawn, that is the most frequent one among its contexts.
-    """
+    """Return each output latent's number with the token at which it is strongest."""
     names = {
         one.latent: str(one.latent) if one.peak is None else f"{one.latent} {token_name(one.peak)}"
         for one in record.ranking

@@ -258,10 +258,7 @@ def train_step(run: Run, texts: Tensor, recipe: LanguageRecipe, step: int) -> No
 
 @torch.no_grad()
 def held_out_loss(model: BilinearTransformer, tokens: Tensor, n_ctx: int) -> float:
-    """Return the mean cross-entropy of tokens in texts of n_ctx, in float32, nats per token.
-
-    A prediction looks back on the tokens before it in its text alone.
-    """
+    """Return the mean cross-entropy of tokens in texts of n_ctx, in float32, nats per token."""
     was_training = model.training
     model.eval()
     texts = windows(tokens, n_ctx)

@@ -147,11 +147,7 @@ class SAESteps(Task[nn.ModuleList, SAELine]):
         self.epochs = math.ceil(recipe.tokens / (self.steps * recipe.batch_size))
 
     def start(self) -> Run:
-        """Return the run at its beginning.
-
-        The decoder is random unit rows, the encoder the same rows; `scale` brings the first
-        buffer to a mean squared norm of d_in, and `decoder_bias` is its geometric median.
-        """
+        """Return the run at its beginning."""
         recipe, first = self.recipe, self.activations.buffer(0)
         saes, extra = nn.ModuleList(), {}
         for index, hook in enumerate(self.activations.hooks):
@@ -229,11 +225,7 @@ class SAESteps(Task[nn.ModuleList, SAELine]):
 
 
 class SAETask(SAESteps):
-    """Autoencoders on the activations of a language model, in a run folder.
-
-    With one hook point, the run folder is the model folder of its autoencoder; with several,
-    each has a folder of its own in it, named by its hook point.
-    """
+    """Autoencoders on the activations of a language model, in a run folder."""
 
     def __init__(self, recipe: SAERecipe, read: ReadModel) -> None:
         stream = ActivationStream(
@@ -298,11 +290,7 @@ def set_scale(sae: TopKSAE, hook: str, rows: Tensor) -> None:
 def losses(
     sae: TopKSAE, x: Tensor, variance: float, dead: Tensor, auxiliary: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the loss of a batch, what it adds to the sums, and which latents were kept.
-
-    mean of ‖x̂ − x‖² / variance + auxiliary · (how badly the dead explain what is left), for x
-    (rows, d_in), the mean of ‖x − mean‖² over the buffer, and dead (num_latents,).
-    """
+    """Return the loss of a batch, what it adds to the sums, and which latents were kept."""
     latents = sae.top(x)
     error = sae.decode_top(latents) - x
     squared, spread = error.square().sum(), len(x) * variance
@@ -316,11 +304,7 @@ def losses(
 
 
 def auxiliary_loss(sae: TopKSAE, x: Tensor, left_over: Tensor, dead: Tensor) -> Tensor:
-    """Return how badly dead latents alone explain scale · (x − x̂), what the kept leave over.
-
-    Up to d_in / 2 dead latents an input, those with the largest pre-activations. With fewer dead
-    ones in all, the loss counts for less (arXiv:2406.04093, App. A.2).
-    """
+    """Return how badly dead latents alone explain scale · (x − x̂), what the kept leave over."""
     indices = dead.nonzero().squeeze(1)
     most = max(sae.d_in // 2, 1)
     encoder, bias, decoder = sae.encoder[indices], sae.encoder_bias[indices], sae.decoder[indices]

@@ -60,11 +60,7 @@ class TableMetrics:
 
 @dataclass(frozen=True, eq=False)
 class TableTask:
-    """A table to fit: its rows split for the test and, to choose a penalty, for validation.
-
-    The solution is one convex problem's and not reached by gradient steps, so there is nothing to
-    interrupt and resume; the run folder is the same.
-    """
+    """A table to fit: its rows split for the test and, to choose a penalty, for validation."""
 
     table: TrainingTable
     recipe: TableRecipe
@@ -131,10 +127,7 @@ def train_table_in_folder(
     overwrite: bool = False,
     report: Report = silent,
 ) -> TableMetrics:
-    """Fit a table and leave model, metrics, history and, as they came, the test rows in a folder.
-
-    `about_data` says in `run.json` where the table comes from; `report` gets each iteration.
-    """
+    """Fit a table and leave model, metrics, history and the test rows as they came in a folder."""
     table, recipe = task.table, task.recipe
     about = {
         "recipe": {**recipe.to_dict(), "test_fraction": task.test_fraction},
