@@ -22,11 +22,9 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
-from bilens.algebra.cp.alternating_least_squares import SWEEPS, begin
-from bilens.algebra.cp.decompose import cp_decompose
-from bilens.algebra.cp.factors import Model
-from bilens.algebra.cp.multi_start import random_start
-from bilens.algebra.cp.target import Target
+from bilens.algebra.cp.decompose import cp_decompose, random_start
+from bilens.algebra.cp.optimisers import SWEEPS, begin
+from bilens.algebra.cp.target import Model, Target
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.api.provenance import describe_run
 from bilens.records.base import to_json

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bilens.algebra.approximation.activation import ActivationName
-from bilens.algebra.approximation.layer_fit import approximate_layer
+from bilens.algebra.approximation.closed_form import approximate_layer
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights
-from bilens.algebra.approximation.least_squares import RSquared, r_squared
+from bilens.algebra.approximation.quadratic_fit import RSquared, r_squared
 from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.api.provenance import describe_run

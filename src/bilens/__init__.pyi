@@ -1,16 +1,21 @@
 from . import certify as certify, nn as nn, sklearn as sklearn
-from .algebra.approximation.activation import Activation as Activation
-from .algebra.approximation.activation_moments import activation_moments as activation_moments
+from .algebra.approximation.activation import (
+    Activation as Activation,
+    activation_moments as activation_moments,
+)
 from .algebra.approximation.layer_weights import GLUWeights as GLUWeights, MLPWeights as MLPWeights
-from .algebra.approximation.least_squares import (
+from .algebra.approximation.quadratic_fit import (
     FitScores as FitScores,
     LeastSquaresFit as LeastSquaresFit,
+    QuadraticFit as QuadraticFit,
     RSquared as RSquared,
 )
-from .algebra.approximation.quadratic_fit import QuadraticFit as QuadraticFit
 from .algebra.attribution import (
+    TopInteractions as TopInteractions,
     attribute as attribute,
     attribute_to_background as attribute_to_background,
+    pairwise_interactions as pairwise_interactions,
+    top_interactions as top_interactions,
 )
 from .algebra.bilinear_tensor import BilinearTensor as BilinearTensor
 from .algebra.concentration import effective_rank as effective_rank, localisation as localisation
@@ -27,6 +32,7 @@ from .algebra.eigen.decomposition import (
     Contributions as Contributions,
     EigenDecomposition as EigenDecomposition,
     Proof as Proof,
+    Status as Status,
     Subspace as Subspace,
 )
 from .algebra.eigen.eigendecompose import (
@@ -48,24 +54,17 @@ from .algebra.hosvd import HOSVD as HOSVD, hosvd as hosvd
 from .algebra.interactions.direct_interactions import direct_interactions as direct_interactions
 from .algebra.interactions.feature_factors import interaction_submatrix as interaction_submatrix
 from .algebra.interactions.record import DirectInteractions as DirectInteractions
-from .algebra.map_changes import quantise as quantise
+from .algebra.map_comparison import quantise as quantise, similarity as similarity
 from .algebra.quadratic_form import (
     InteractionMatrix as InteractionMatrix,
     QuadraticForm as QuadraticForm,
 )
 from .algebra.quadratic_map import QuadraticMap as QuadraticMap
-from .algebra.rotation_null import rotation_null as rotation_null
-from .algebra.rotation_null_record import (
+from .algebra.rotation_null import (
     RotationNull as RotationNull,
     SignificantEigenvalues as SignificantEigenvalues,
+    rotation_null as rotation_null,
 )
-from .algebra.shapley_interactions import (
-    TopInteractions as TopInteractions,
-    pairwise_interactions as pairwise_interactions,
-    top_interactions as top_interactions,
-)
-from .algebra.similarity import similarity as similarity
-from .algebra.status import Status as Status
 from .api.audit import audit as audit
 from .api.quadratic_fit import quadratic_fit as quadratic_fit
 from .api.robustness import attack_model as attack_model, certify_model as certify_model

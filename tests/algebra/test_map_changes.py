@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
-from bilens.algebra.map_changes import map_difference, noise_change, noise_draw, quantise
+from bilens.algebra.map_comparison import map_difference, noise_change, noise_draw, quantise
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import ShapeError, UsageError
 from builders import randn, random_map

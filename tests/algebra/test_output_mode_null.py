@@ -5,8 +5,8 @@ import torch
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.concentration import effective_rank
-from bilens.algebra.output_mode_null import output_gram_of, output_mode_null, read_sample
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.algebra.random_rotations import output_gram_of, output_mode_null, read_sample
 from builders import randn, random_map, random_tensor, rotation
 
 

@@ -8,22 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from bilens.algebra import rotation_null as module
+from bilens.algebra import random_rotations, rotation_null as module
 from bilens.algebra.bilinear_tensor import BilinearTensor, FactorSizes
 from bilens.algebra.concentration import effective_rank, localisation
 from bilens.algebra.directions import centred_directions, raw_directions
+from bilens.algebra.eigen.decomposition import Status
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.algebra.rotation_null import (
-    CHUNK_BYTES,
-    Ends,
-    RotationNull,
-    embedding_parts,
-    null_memory,
-    random_frame,
-    rotation_null,
-)
-from bilens.algebra.status import Status
+from bilens.algebra.random_rotations import Ends, embedding_parts, null_memory, random_frame
+from bilens.algebra.rotation_null import CHUNK_BYTES, RotationNull, rotation_null
 from bilens.base.checks import check_finite
 from bilens.base.errors import MemoryLimitError, ShapeError, UsageError
 from builders import D_IN, D_OUT, randn, random_map, rotation, vector
@@ -161,13 +154,13 @@ def test_directions_that_do_not_fit_at_once_are_solved_in_chunks(
 ) -> None:
     f, rows = random_map(d_hidden=d_hidden), randn(7, D_OUT)
     whole = rotation_null(f, rows, seeded(), num_samples=2, localised=localised)
-    counts, make = [], module._matrices
+    counts, make = [], random_rotations._matrices
 
     def spy(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
         counts.append(len(weights))
         return make(left, right, weights)
 
-    monkeypatch.setattr(module, "_matrices", spy)
+    monkeypatch.setattr(random_rotations, "_matrices", spy)
     need = null_memory(f.sizes, 7, 2, None, localised)
     limit = need.fixed + 3 * need.each - 1
     parts = rotation_null(f, rows, seeded(), num_samples=2, localised=localised, memory_limit=limit)
@@ -316,7 +309,7 @@ def test_a_direction_that_the_solver_fails_on_is_flagged_alone(
     """In the third of four samples the solver refuses any batch with the second direction."""
     name = "eigh" if localised else "eigvalsh"
     solve, sample = getattr(torch.linalg, name), []
-    monkeypatch.setattr(module, "_matrices", marked(module._matrices, sample))
+    monkeypatch.setattr(random_rotations, "_matrices", marked(random_rotations._matrices, sample))
 
     def failing(matrices: Tensor) -> Any:
         if len(sample) == 3 and any(torch.equal(one, sample[2]) for one in matrices):
@@ -465,7 +458,7 @@ def test_the_scale_of_a_direction_changes_no_p_value() -> None:
 
 CODE = """
 import torch
-from bilens.algebra.rotation_null import rotation_null
+from bilens.algebra.rotation_null import (rotation_null)
 from builders import randn, random_map
 f, rows = random_map(0, 4, {hidden}, {d_in}), torch.eye(4, dtype=torch.float64)
 e = {embedding}

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from bilens.algebra.eigen.decomposition import Status
 from bilens.algebra.rotation_null import RotationNull
-from bilens.algebra.status import Status
 from bilens.base.errors import NumericalError, ShapeError, UsageError
 from builders import vector
 

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from torch import Tensor
 
-from bilens.algebra.rows import geometric_median, unit_rows
+from bilens.algebra.gaussian import geometric_median
+from bilens.algebra.gram.kernel import unit_rows
 from bilens.base.errors import NonFiniteError, ShapeError
 from builders import randn, vector
 from strategies import entries

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import bilens.algebra.shapley_interactions as shapley_interactions
+import bilens.algebra.attribution as shapley_interactions
+from bilens.algebra.attribution import pairwise_interactions, top_interactions
 from bilens.algebra.quadratic_form import QuadraticForm
-from bilens.algebra.shapley_interactions import pairwise_interactions, top_interactions
 from bilens.base.errors import MemoryLimitError, NonFiniteError, ShapeError, UsageError
 from builders import randn, random_map
 

@@ -11,9 +11,9 @@ from torch import Tensor
 import oracles
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.directions import centred_directions
-from bilens.algebra.gram import inner_products, kernel, squared_norms
+from bilens.algebra.gram import inner_products, kernel
+from bilens.algebra.map_comparison import Measure, similarity
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.algebra.similarity import Measure, similarity
 from bilens.base.errors import NonFiniteError, ShapeError, UsageError
 from builders import D_HIDDEN, D_IN, D_OUT, randn, random_map, random_tensor, rotation, vector
 from odd_tensors import LOW_PRECISION, SOUND, Odd
@@ -129,7 +129,7 @@ def test_a_form_that_is_added_to_all_classes_is_seen_unless_they_are_centred(
 
 def test_left_and_right_are_read_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 200 inputs, 16 hidden units at a time; no copy in float64 is made."""
-    for part in (kernel, inner_products, squared_norms):
+    for part in (kernel, inner_products):
         monkeypatch.setattr(part, "rows_within", lambda _: 16)
     f = random_map(d_hidden=64, d_in=200).to(torch.float32)
     f = QuadraticMap(f.tensor)

@@ -8,7 +8,7 @@ from bilens.algebra.directions import centred_directions
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import NonFiniteError, NumericalError, ShapeError, UsageError
-from bilens.certify.agreement import certified_agreement
+from bilens.certify.truncation import certified_agreement
 from builders import randn, random_map
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from bilens import certify
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import NonFiniteError, ShapeError, UsageError
-from bilens.certify.perturbation import solve_trust_region
+from bilens.certify.trust_region import solve_trust_region
 from builders import randn, random_map, vector
 from certify.hostile_margins import FAMILIES, mp, true_minimum
 

@@ -8,8 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bilens.algebra.gram.inner_products import output_gram, outputs_traces, paired_inner
-from bilens.algebra.gram.squared_norms import squared_norms
+from bilens.algebra.gram.inner_products import (
+    output_gram,
+    outputs_traces,
+    paired_inner,
+    squared_norms,
+)
 from bilens.base.checks import check_float_tensor, check_type
 from bilens.base.errors import ShapeError
 from bilens.base.memory import check_memory

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.eigen.decomposition import EigenDecomposition
-from bilens.algebra.rotation_null import random_frame
+from bilens.algebra.random_rotations import random_frame
 from bilens.base.checks import check_count, check_type
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.notebook import html_summary

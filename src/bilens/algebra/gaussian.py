@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bilens.algebra.gram.squared_norms import squared_norms
+from bilens.algebra.gram.inner_products import squared_norms
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_float_tensor, check_type
 from bilens.base.errors import ShapeError, UsageError
@@ -15,6 +15,8 @@ from bilens.base.notebook import html_summary
 
 EPS = torch.finfo(torch.float64).eps
 ROWS = 4096  # inputs that are widened at a time
+MOST_STEPS = 200  # of a median
+TOLERANCE = 1e-6  # of a median, in mean distances to the rows
 SYMMETRY = 1e-6  # of the largest entry: what a covariance may deviate by, and be negative by
 
 
@@ -34,6 +36,33 @@ def mean_and_covariance(inputs: Tensor) -> tuple[Tensor, Tensor]:
         centred = inputs[start : start + ROWS].double() - mean
         covariance += centred.T @ centred
     return mean, covariance / num
+
+
+def geometric_median(x: Tensor) -> Tensor:
+    """Return argmin_m Σ ‖x_b − m‖, (rows, n) → (n,), to about 10⁻⁶ of the mean distance."""
+    # Math: Weiszfeld's iteration, the mean of the rows weighted by 1 / ‖x_b − m‖. A row at m has no
+    # weight; it holds m back by the share that its own subgradient takes of the step.
+    # Source: Vardi and Zhang, PNAS 97 (2000), 1423.
+    num_rows, _ = check_float_tensor("x", x, num_axes=2)
+    if num_rows == 0:
+        raise ShapeError("x has no rows; a median needs at least one.")
+    wide = x.detach().double()
+    median = wide.mean(dim=0)
+    for _ in range(MOST_STEPS):
+        distances = (wide - median).norm(dim=1)
+        scale = distances.mean()
+        apart = distances > TOLERANCE * scale
+        if not bool(apart.any()):
+            break
+        weights = torch.where(apart, 1 / distances.clamp(min=1e-300), 0)
+        towards = weights @ wide / weights.sum()
+        pull = weights.sum() * (towards - median).norm()
+        held = min(1.0, float((~apart).sum()) / float(pull)) if bool(pull > 0) else 1.0
+        step = (1 - held) * (towards - median)
+        median = median + step
+        if bool(step.norm() <= TOLERANCE * scale):
+            break
+    return median.to(x.dtype)
 
 
 def checked_covariance(covariance: Tensor, d_in: int) -> Tensor:

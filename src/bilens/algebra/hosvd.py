@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor, FactorSizes
-from bilens.algebra.gram.blocks import block_bytes
-from bilens.algebra.gram.squared_norms import no_negative, squared_norms
+from bilens.algebra.gram.inner_products import no_negative, squared_norms
+from bilens.algebra.gram.kernel import block_bytes
 from bilens.algebra.mode_spectrum import Factors, InputMode, ModeSpectrum, OutputMode, mode_spectrum
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap

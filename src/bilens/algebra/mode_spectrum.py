@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.eigen.ranking import ranked
-from bilens.algebra.gram.inner_products import input_gram, output_gram
-from bilens.algebra.gram.squared_norms import EPS, no_negative
-from bilens.algebra.rows import unit_rows
+from bilens.algebra.gram.inner_products import EPS, input_gram, no_negative, output_gram
+from bilens.algebra.gram.kernel import unit_rows
 from bilens.base.checks import check_finite
 
 TARGET = 1e-7  # relative rounding with which a singular value is accepted

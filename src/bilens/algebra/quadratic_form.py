@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from bilens.algebra.gram.inner_products import output_gram, outputs_traces
-from bilens.algebra.gram.squared_norms import no_negative
+from bilens.algebra.gram.inner_products import no_negative, output_gram, outputs_traces
 from bilens.base.checks import DTYPES, check_float_tensor, check_type
 from bilens.base.errors import ShapeError
 from bilens.base.memory import check_memory

@@ -1,24 +1,217 @@
-"""What spectra look like under the null: the rotation null of a factored map."""
+"""The rotation null: what spectra chance gives, and how an observed one compares."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from bilens.algebra.bilinear_tensor import FactorSizes
-from bilens.algebra.concentration import effective_rank, localisation
-from bilens.algebra.gram.blocks import blocks
+from bilens.algebra.eigen.decomposition import Status
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.algebra.rotation_null_record import RotationNull as RotationNull  # its public place
-from bilens.algebra.status import Status
+from bilens.algebra.random_rotations import (
+    Ends,
+    embedding_parts,
+    null_memory,
+    random_frame,
+    read_ends,
+    solved_width,
+)
 from bilens.base.checks import check_count, check_dense_tensor, check_float_tensor, check_type
-from bilens.base.errors import ShapeError
-from bilens.base.memory import MemoryEstimate
+from bilens.base.errors import NumericalError, ShapeError, UsageError
+from bilens.base.notebook import html_summary
 
 CHUNK_BYTES = 256 * 2**20  # more of them together are no faster
+
+
+@dataclass(frozen=True, eq=False)
+class RotationNull:
+    """Spectra of a map whose right branch was rotated at random: their null distribution.
+
+    The hypothesis: the right branch of the layer is distributed the same in every rotated basis,
+    whatever the left branch is, as it is where the weights are drawn at random.
+
+    Attributes:
+        largest: (samples, directions), the largest eigenvalue (0 if none is positive).
+        smallest: (samples, directions), the smallest eigenvalue (0 if none is negative).
+        effective_rank: (samples, directions).
+        status: one for each direction. Where it is not OK all numbers are NaN: so are its edges,
+            and its p-values are 1.
+        localisation_largest: (samples, directions), `localisation` of the eigenvector of the
+            largest eigenvalue, in the basis before the embedding; 0 if none is positive. None
+            unless it was asked for.
+        localisation_smallest: the same of the smallest eigenvalue; 0 if none is negative.
+    """
+
+    largest: Tensor
+    smallest: Tensor
+    effective_rank: Tensor
+    status: tuple[Status, ...]
+    localisation_largest: Tensor | None = None
+    localisation_smallest: Tensor | None = None
+
+    _repr_html_ = html_summary("num_samples", "largest", "smallest", "effective_rank", "status")
+
+    @property
+    def num_samples(self) -> int:
+        """Number of random rotations."""
+        return len(self.largest)
+
+    def check_usable(self) -> None:
+        """Refuse a null in which a direction is missing.
+
+        Raises: NumericalError with the directions, and why they have no null distribution.
+        """
+        bad = [index for index, one in enumerate(self.status) if one is not Status.OK]
+        if bad:
+            raise NumericalError(
+                f"direction(s) {', '.join(map(str, bad))} have no null distribution: "
+                f"{self.status[bad[0]].value}; leave them out, or rescale them or the factors."
+            )
+
+    def edges(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
+        """Return the lower and upper edge of the null, (directions,) each.
+
+        The upper edge is the order statistic ⌈level·(samples + 1)⌉ of the largest eigenvalue:
+        under the hypothesis it is exceeded with probability at most 1 − level, exactly that where
+        (1 − level)(samples + 1) is a whole number. The lower edge is the mirror image, at a level
+        of its own. With too few samples for the level, the edge is the extreme of the samples
+        and the probability 1 / (samples + 1).
+
+        Raises: UsageError if the level is not between 0 and 1.
+        """
+        check_level(level)
+        rank = min(math.ceil(level * (self.num_samples + 1) - 1e-9), self.num_samples)
+        upper = self.largest.sort(dim=0).values[rank - 1]
+        lower = self.smallest.sort(dim=0, descending=True).values[rank - 1]
+        return lower, upper
+
+    def p_values(self, smallest: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
+        """Return one-sided p-values (1 + #{null as extreme}) / (samples + 1) for both ends.
+
+        They are of the smallest and largest eigenvalue observed, (directions,) each; NaN, from a
+        form that was not decomposed, has the p-value 1.
+
+        Raises: ShapeError if there is not one eigenvalue for each direction.
+        """
+        return (
+            self._tail("smallest", smallest, self.smallest, lower=True),
+            self._tail("largest", largest, self.largest),
+        )
+
+    def num_significant(self, eigenvalues: Tensor, level: float = 0.95) -> SignificantEigenvalues:
+        """Return which eigenvalues are beyond the null: each against the *extreme* of the null.
+
+        A positive eigenvalue has the p-value (1 + #{largest of the null ≥ λ}) / (samples + 1), a
+        negative one the mirror image. Being against the largest, p-values rise down the spectrum,
+        so stepping down from the largest eigenvalue and stopping at the first that is not
+        significant gives the same count: under the hypothesis the probability that *any* of a
+        direction's positive eigenvalues is declared is at most 1 − level (family-wise), and so
+        for the negative ones. Compared with the k-th of the null instead, the k-th eigenvalue
+        would have that level alone, and many of them together a larger one. What else stands out
+        raises the null, whose factors have the same lengths: counts err on the low side then.
+
+        Args:
+            eigenvalues: (directions, k) in any order, with the extreme ones among them; the p-value
+                of zero, and of NaN from a form that was not decomposed, is 1.
+            level: 1 − the probability of declaring anything by chance, for each sign. With fewer
+                than 1 / (1 − level) − 1 samples nothing can be declared.
+
+        Raises:
+            ShapeError: If there is not one row for each direction.
+            UsageError: If the level is not between 0 and 1.
+        """
+        check_level(level)
+        shape = check_dense_tensor("eigenvalues", eigenvalues, num_axes=2)
+        if shape[0] != self.largest.shape[1]:
+            raise ShapeError(
+                f"eigenvalues has {shape[0]} rows; expected one for each of the "
+                f"{self.largest.shape[1]} directions."
+            )
+        upper = tail(eigenvalues.T, self.largest[:, None]).T
+        lower = tail(-eigenvalues.T, -self.smallest[:, None]).T
+        one = torch.ones_like(upper)
+        p_values = torch.where(eigenvalues > 0, upper, torch.where(eigenvalues < 0, lower, one))
+        declared = p_values <= 1 - level + 1e-12
+        return SignificantEigenvalues(
+            positive=(declared & (eigenvalues > 0)).sum(dim=1),
+            negative=(declared & (eigenvalues < 0)).sum(dim=1),
+            p_values=p_values,
+            level=level,
+        )
+
+    def effective_rank_p_values(self, observed: Tensor) -> tuple[Tensor, Tensor]:
+        """Return one-sided p-values that a rank is as low, and as high, by chance.
+
+        `observed` is (directions,); NaN has the p-value 1.
+
+        Raises: ShapeError if there is not one rank for each direction.
+        """
+        return (
+            self._tail("observed", observed, self.effective_rank, lower=True),
+            self._tail("observed", observed, self.effective_rank),
+        )
+
+    def localisation_p_values(self, smallest: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
+        """Return p-values that the extreme eigenvectors rest on as few inputs by chance.
+
+        They are of `localisation` of the eigenvectors of the smallest and the largest eigenvalue,
+        (directions,) each, in the basis before the embedding; NaN has the p-value 1.
+
+        Raises:
+            ShapeError: If there is not one number for each direction.
+            UsageError: If the null was sampled without `localised=True`.
+        """
+        if self.localisation_largest is None or self.localisation_smallest is None:
+            raise UsageError(
+                "this null has no localisation: sample it with rotation_null(..., localised=True)."
+            )
+        return (
+            self._tail("smallest", smallest, self.localisation_smallest),
+            self._tail("largest", largest, self.localisation_largest),
+        )
+
+    def _tail(self, name: str, observed: Tensor, null: Tensor, lower: bool = False) -> Tensor:
+        """Return the p-value that each direction's number is as high, or as low, (directions,)."""
+        if check_dense_tensor(name, observed, num_axes=1) != null.shape[1:]:
+            raise ShapeError(
+                f"{name} has {len(observed)} entries; expected one for each of the "
+                f"{null.shape[1]} directions."
+            )
+        return tail(-observed, -null) if lower else tail(observed, null)
+
+
+@dataclass(frozen=True, eq=False)
+class SignificantEigenvalues:
+    """Eigenvalues beyond the null distribution.
+
+    Attributes:
+        positive: (directions,) int64, how many positive eigenvalues are significant.
+        negative: (directions,) int64.
+        p_values: (directions, k), of every eigenvalue, for the end of its sign.
+        level: 1 − the probability of a wrong count above zero, for each direction and sign.
+    """
+
+    positive: Tensor
+    negative: Tensor
+    p_values: Tensor
+    level: float
+
+    _repr_html_ = html_summary()
+
+
+def tail(observed: Tensor, null: Tensor) -> Tensor:
+    """Return (1 + #{null ≥ observed}) / (samples + 1), samples along the first axis of `null`."""
+    beyond = (~(null < observed)).sum(dim=0).double()  # NaN counts as within
+    return (1 + beyond) / (len(null) + 1)
+
+
+def check_level(level: float) -> None:
+    """Refuse what is not a probability."""
+    if not 0 < level < 1:
+        raise UsageError(f"level={level!r}: a number between 0 and 1 was expected.")
 
 
 def rotation_null(
@@ -153,127 +346,3 @@ def check_embedding(f: QuadraticMap, embedding: Tensor | None) -> None:
             f"embedding has shape {tuple(embedding.shape)}; the layer reads {f.sizes.d_in} "
             f"inputs, so ({f.sizes.d_in}, in') was expected."
         )
-
-
-def embedding_parts(embedding: Tensor) -> tuple[Tensor, Tensor]:
-    """Return Yᵀ and Sᵀ of Eᵀ = Y S."""
-    columns, corner = torch.linalg.qr(embedding.detach().double().T)
-    return columns.T, corner.T
-
-
-def random_frame(d_in: int, rank: int, generator: torch.Generator) -> Tensor:
-    """Return `rank` orthonormal columns, (in, rank), distributed as the columns of a Haar O."""
-    gauss = torch.randn(d_in, rank, generator=generator, dtype=torch.float64)
-    columns, triangle = torch.linalg.qr(gauss)
-    signs = torch.where(triangle.diagonal() < 0, -1.0, 1.0)  # makes QR unique, thus Haar
-    frame: Tensor = columns * signs
-    return frame
-
-
-def solved_width(sizes: FactorSizes, d_before: int) -> int:
-    """Return the width of the matrices that are solved."""
-    return min(sizes.d_in, d_before, 2 * sizes.d_hidden)
-
-
-def null_memory(
-    sizes: FactorSizes, num: int, num_samples: int, width_before: int | None, localised: bool
-) -> MemoryEstimate:
-    """Return what a null of `num` directions takes; `width_before` is that before an embedding."""
-    d_out, hidden, d_in = sizes
-    d_before = d_in if width_before is None else width_before
-    width = solved_width(sizes, d_before)
-    factors = (d_out + 2 * d_in) * hidden  # in float64
-    weights = num * (d_out + 2 * hidden)
-    frame = d_in * min(hidden, d_in)  # three more while it is drawn
-    branch = hidden * min(d_in, d_before)  # right is turned, both are stacked and factored
-    turned = max(3 * frame, (7 if width == 2 * hidden else 2) * branch)
-    embedding = 0 if width_before is None else branch + 3 * d_in * width_before
-    results = 10 * num_samples * num
-    # (width, hidden) once where a matrix is formed, and (width, width) at most four times.
-    vectors = 4 * (width + d_before) if localised else 0
-    return MemoryEstimate(
-        fixed=8 * (factors + weights + frame + turned + embedding + results),
-        each=8 * (width * hidden + 4 * width**2 + vectors),
-    )
-
-
-Lift = Callable[[Tensor], Tensor]  # vectors along the last axis, to the basis they are read in
-
-
-@dataclass(frozen=True, eq=False)
-class Ends:
-    """What the null keeps of one rotation, for every direction."""
-
-    # (3, directions) or, with localisation, (5, directions): the largest eigenvalue, the smallest
-    # one, the effective rank, the localisation of the largest and of the smallest; NaN where the
-    # status is not OK
-    numbers: Tensor
-    status: tuple[Status, ...]  # one for each direction
-
-
-def read_ends(
-    left: Tensor, right: Tensor, weights: Tensor, chunk: int, localised: Lift | None
-) -> Ends:
-    """Return the ends of the spectra of ½ Σ_h w_h (l_h r_hᵀ + r_h l_hᵀ) for all rows w."""
-    hidden, width = left.shape
-    if 2 * hidden < width:
-        stacked = torch.cat([left, right]).T
-        columns, corner = torch.linalg.qr(stacked, mode="r" if localised is None else "reduced")
-        left, right = corner[:, :hidden].T, corner[:, hidden:].T
-        localised = None if localised is None else _through(columns, localised)
-    parts = [_read(left, right, weights[rows], localised) for rows in blocks(len(weights), chunk)]
-    return Ends(
-        torch.cat([part.numbers for part in parts], dim=1),
-        tuple(status for part in parts for status in part.status),
-    )
-
-
-def _through(columns: Tensor, lift: Lift) -> Lift:
-    """Return the lift of coordinates along (in, width) columns."""
-    return lambda vectors: lift(vectors @ columns.T)
-
-
-def _read(left: Tensor, right: Tensor, weights: Tensor, lift: Lift | None) -> Ends:
-    """Return the ends of a few directions, solved together."""
-    matrices = _matrices(left, right, weights)
-    finite = matrices.isfinite().all(dim=-1).all(dim=-1)
-    matrices[~finite] = 0.0  # NaN must not reach a solver
-    values, columns = _solved(matrices, vectors=lift is not None)
-    solved = values.isfinite().all(dim=-1)
-    values = torch.where(solved[:, None], values, 0.0)
-    numbers = [
-        values[:, -1].clamp(min=0.0),  # eigenvalues ascend
-        values[:, 0].clamp(max=0.0),
-        effective_rank(values),
-    ]
-    if lift is not None:
-        for end, there in ((-1, values[:, -1] > 0), (0, values[:, 0] < 0)):
-            vectors = torch.where(solved[:, None], columns[:, :, end], 0.0)
-            numbers.append(torch.where(there, localisation(lift(vectors)), 0.0))
-    status = [
-        Status.OK if ok else Status.NOT_CONVERGED if came else Status.NOT_FINITE
-        for ok, came in zip((solved & finite).tolist(), finite.tolist(), strict=True)
-    ]
-    return Ends(torch.where(solved & finite, torch.stack(numbers), torch.nan), tuple(status))
-
-
-def _matrices(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
-    """Return ½ Σ_h w_h (l_h r_hᵀ + r_h l_hᵀ) for every row w of weights."""
-    halves = (left.T * weights[:, None, :]) @ right
-    return (halves + halves.mT) / 2
-
-
-def _solved(matrices: Tensor, vectors: bool) -> tuple[Tensor, Tensor]:
-    """Return eigenvalues and eigenvectors (none unless asked for); NaN where the solver fails."""
-    nothing = matrices.new_zeros(len(matrices), 0, 0)
-    try:
-        if vectors:
-            values, columns = torch.linalg.eigh(matrices)
-            return values, columns
-        return torch.linalg.eigvalsh(matrices), nothing
-    except RuntimeError:  # torch.linalg.LinAlgError is one
-        if len(matrices) == 1:
-            gap = torch.full_like(matrices, torch.nan)
-            return gap[:, 0], gap if vectors else nothing
-    halves = [_solved(half, vectors) for half in matrices.tensor_split(2)]
-    return torch.cat([half[0] for half in halves]), torch.cat([half[1] for half in halves])

@@ -13,7 +13,8 @@ from bilens.algebra.directions import outputs_of
 from bilens.algebra.eigen.decomposition import EigenDecomposition, select
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all, plan_eigendecomposition
 from bilens.algebra.eigen.plan import EigenPlan
-from bilens.algebra.rotation_null import CHUNK_BYTES, solved_width
+from bilens.algebra.random_rotations import solved_width
+from bilens.algebra.rotation_null import CHUNK_BYTES
 from bilens.api.layer_reading import (
     InputMoments,
     LayerMap,

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from bilens.algebra.approximation.layer_fit import exact_map
+from bilens.algebra.approximation.closed_form import exact_map
 from bilens.algebra.approximation.quadratic_fit import QuadraticFit
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.directions import contrast_direction, outputs_of

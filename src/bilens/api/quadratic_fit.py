@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights, in_float64
-from bilens.algebra.approximation.least_squares import FitScores, LeastSquaresFit, RSquared
 from bilens.algebra.approximation.quadratic_fit import (
     SAMPLES,
     THRESHOLD,
+    FitScores,
+    LeastSquaresFit,
     QuadraticFit,
+    RSquared,
     fit_layers,
     in_words,
 )

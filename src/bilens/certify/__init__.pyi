@@ -1,8 +1,10 @@
-from .agreement import (
-    CertifiedAgreement as CertifiedAgreement,
-    certified_agreement as certified_agreement,
+from .contrast import (
+    Contrast as Contrast,
+    PairSpectra as PairSpectra,
+    UniversalPerturbation as UniversalPerturbation,
+    prepare as prepare,
+    universal_perturbation as universal_perturbation,
 )
-from .contrast import Contrast as Contrast, PairSpectra as PairSpectra, prepare as prepare
 from .input_influence import (
     InfluenceRange as InfluenceRange,
     RemovedInputs as RemovedInputs,
@@ -18,12 +20,6 @@ from .l2_certificates import (
     projected_margin as projected_margin,
 )
 from .linf_certificates import LinfRadius as LinfRadius, linf_radius as linf_radius
-from .perturbation import (
-    TrustRegion as TrustRegion,
-    UniversalPerturbation as UniversalPerturbation,
-    solve_trust_region as solve_trust_region,
-    universal_perturbation as universal_perturbation,
-)
 from .quadric_distance import (
     QuadricDistance as QuadricDistance,
     distance_to_quadric as distance_to_quadric,
@@ -35,12 +31,15 @@ from .stability import (
     spectrum_stability as spectrum_stability,
 )
 from .truncation import (
+    CertifiedAgreement as CertifiedAgreement,
     InputBounds as InputBounds,
     TruncationError as TruncationError,
+    certified_agreement as certified_agreement,
     smallest_k as smallest_k,
     truncated_input_bound as truncated_input_bound,
     truncation_error as truncation_error,
     truncation_moments as truncation_moments,
 )
+from .trust_region import TrustRegion as TrustRegion, solve_trust_region as solve_trust_region
 
 __all__: list[str]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -17,7 +17,8 @@ from bilens.base.checks import check_type
 from bilens.base.errors import NumericalError, UsageError
 from bilens.base.memory import check_memory
 from bilens.base.notebook import html_summary
-from bilens.certify.secular import EPS
+from bilens.certify.inputs import checked_vector
+from bilens.certify.trust_region import EPS, solve_trust_region
 
 STEP = 32  # eigenvalues of a pair are kept in multiples of it
 
@@ -206,3 +207,92 @@ def with_outside(values: Tensor, vectors: Tensor, b: Tensor) -> tuple[Tensor, Te
     tiny = length <= 1e-12 * b.norm()
     direction = torch.zeros_like(rest) if bool(tiny) else rest / length
     return torch.cat([values, values.new_zeros(1)]), torch.cat([vectors, direction[None]])
+
+
+@dataclass(frozen=True, eq=False)
+class UniversalPerturbation:
+    """The change of input that lowers the mean margin most, for each length allowed.
+
+    Attributes:
+        delta: (num, in), or (in,) where one radius was given; ‖delta‖ ≤ radius.
+        change: (num,) or (), the mean margin with delta minus that without, not positive.
+        lower: (num,) or (), no delta within the radius changes the mean margin by less than this.
+        radius: (num,) or ().
+        source: the output that should lose.
+        target: the output that should win.
+    """
+
+    delta: Tensor
+    change: Tensor
+    lower: Tensor
+    radius: Tensor
+    source: int
+    target: int
+
+    _repr_html_ = html_summary()
+
+    @property
+    def gap(self) -> Tensor:
+        """(change − lower) / |lower|: 0 is a proof that nothing does better."""
+        return torch.where(self.lower == 0, 0.0, (self.change - self.lower) / -self.lower)
+
+
+def universal_perturbation(
+    f: QuadraticMap,
+    mean: Tensor,
+    source: int,
+    target: int,
+    radius: float | Sequence[float] | Tensor,
+    *,
+    memory_limit: int | str | None = None,
+) -> UniversalPerturbation:
+    """Return the δ that lowers the mean of f_source − f_target most, with its proof.
+
+    Math: over any data with mean μ, E[m(x + δ) − m(x)] = (2Aμ + b)·δ + δᵀAδ, A = Q_source −
+        Q_target: one trust-region problem. It is optimal for the *mean margin*, not for the share
+        of inputs that flip. `lower` is its dual bound, less what rounding may do.
+    Cost: one eigendecomposition, O(hidden · in² + in³), whatever the number of radii; then
+        O(in²) a radius.
+
+    Args:
+        f: the map, any floating dtype; it is read in float64.
+        mean: μ, (in,).
+        source: the output that should lose.
+        target: the output that should win.
+        radius: how long δ may be, in units of the input; one or several.
+        memory_limit: bytes, or a text such as "4GiB"; None for $BILENS_MEMORY_LIMIT or 75 % of the
+            memory at hand.
+
+    Raises:
+        ShapeError: If the mean has another width.
+        NonFiniteError: If the mean or a radius is not finite.
+        UsageError: If source and target are not two outputs, or a radius is negative.
+        NumericalError: If the pair cannot be decomposed to the tolerance.
+        MemoryLimitError: If the work would not fit.
+
+    Source: J. Moré and D. Sorensen, Computing a trust region step, SIAM J. Sci. Stat. Comput. 4
+        (1983).
+    """
+    check_type("f", f, QuadraticMap, "pass the map of a module, module.quadratic_map()")
+    mu = checked_vector("mean", mean, f.sizes.d_in)
+    radii = torch.as_tensor(radius, dtype=torch.float64).detach()
+    if radii.ndim > 1 or bool((radii < 0).any()):
+        raise UsageError(f"radius must be one or several numbers of at least 0, got {radius!r}.")
+    exact = f.detach().to(torch.float64)
+    contrast = contrast_of(exact, source, target, memory_limit)
+    levels = radii.reshape(-1)
+    gradient = contrast.gradient(mu[None]).expand(len(levels), -1)
+    found = solve_trust_region(contrast.values, gradient, levels)
+    delta = found.point @ contrast.vectors
+    length = delta.norm(dim=1) * (1 + (f.sizes.d_in + 8) * EPS)
+    delta = delta * torch.where(length > levels, levels / length, 1.0)[:, None]
+    error = contrast.gradient_error(mu.norm()[None]) * levels + contrast.value_error * levels**2
+    shape = radii.shape
+    return UniversalPerturbation(
+        delta.reshape(*shape, -1),
+        found.value.reshape(shape),
+        (found.lower - error).reshape(shape),
+        radii,
+        contrast.first,
+        contrast.second,
+    )

@@ -17,7 +17,7 @@ from bilens.base.memory import check_memory
 from bilens.base.notebook import html_summary
 from bilens.certify.input_use import EPS, InputRows, checked_indices, checked_map, linear_part
 from bilens.certify.inputs import checked_number, checked_vector
-from bilens.certify.perturbation import solve_trust_region
+from bilens.certify.trust_region import solve_trust_region
 
 Box = tuple[Tensor, Tensor]
 

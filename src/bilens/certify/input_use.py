@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bilens.algebra.gram.kernel import unit_rows
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.algebra.rows import unit_rows
 from bilens.base.checks import as_integer, check_finite, check_type
 from bilens.base.errors import UsageError
 from bilens.base.notebook import html_summary
 from bilens.certify.inputs import checked_number
-from bilens.certify.secular import shifted
+from bilens.certify.trust_region import shifted
 
 EPS = torch.finfo(torch.float64).eps
 TINY = torch.finfo(torch.float64).tiny  # what a product that underflows can lose

@@ -14,7 +14,7 @@ from torch import Tensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_dense_tensor, check_float_tensor
 from bilens.base.errors import ShapeError, UsageError
-from bilens.certify.secular import EPS
+from bilens.certify.trust_region import EPS
 
 
 def checked_number(name: str, value: object) -> float:

@@ -17,7 +17,7 @@ from bilens.base.notebook import html_summary
 from bilens.certify.contrast import Contrast, PairSpectra, contrast_of
 from bilens.certify.inputs import RadiusStatus, Samples, crossed, margins, samples_of, statuses
 from bilens.certify.quadric_distance import QuadricDistance, distance_to_quadric
-from bilens.certify.secular import EPS
+from bilens.certify.trust_region import EPS
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ from bilens.certify.inputs import (
     samples_of,
     statuses,
 )
-from bilens.certify.secular import EPS
+from bilens.certify.trust_region import EPS
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from torch import Tensor
 from bilens.base.checks import check_float_tensor
 from bilens.base.errors import ShapeError
 from bilens.base.notebook import html_summary
-from bilens.certify.secular import (
+from bilens.certify.trust_region import (
     EPS,
     SMALLEST,
     Secular,

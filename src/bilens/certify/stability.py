@@ -11,7 +11,7 @@ from torch import Tensor
 from bilens.algebra.directions import output_form
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import checked_directions, eigendecompose
-from bilens.algebra.map_changes import Kind, quantise
+from bilens.algebra.map_comparison import Kind, quantise
 from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_type

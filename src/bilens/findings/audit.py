@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.directions import outputs_of
-from bilens.algebra.eigen.decomposition import EigenDecomposition
+from bilens.algebra.eigen.decomposition import EigenDecomposition, Status
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.algebra.rotation_null import RotationNull, random_frame, rotation_null
-from bilens.algebra.status import Status
+from bilens.algebra.random_rotations import random_frame
+from bilens.algebra.rotation_null import RotationNull, rotation_null
 from bilens.base import Progress, silent
 from bilens.base.checks import check_count
 from bilens.base.errors import UsageError

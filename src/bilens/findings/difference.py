@@ -15,9 +15,14 @@ from bilens.algebra.concentration import effective_rank, localisation
 from bilens.algebra.eigen.eigendecompose import eigendecompose
 from bilens.algebra.gram.inner_products import input_gram, output_gram
 from bilens.algebra.hosvd import HOSVD, hosvd
-from bilens.algebra.map_changes import map_difference, noise_change, noise_draw
+from bilens.algebra.map_comparison import (
+    Measure,
+    map_difference,
+    noise_change,
+    noise_draw,
+    similarity,
+)
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.algebra.similarity import Measure, similarity
 from bilens.base.errors import NumericalError, UsageError
 from bilens.findings.layer_reading import (
     MASS,

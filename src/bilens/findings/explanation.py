@@ -7,11 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bilens.algebra.attribution import attribute
+from bilens.algebra.attribution import attribute, top_interactions
 from bilens.algebra.directions import centred_directions, contrast_direction
 from bilens.algebra.eigen.decomposition import Contributions, EigenDecomposition
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.algebra.shapley_interactions import top_interactions
 from bilens.base.errors import NumericalError
 from bilens.findings.subject import drawn
 from bilens.records.audit import ClassScore, Contribution, Explanation

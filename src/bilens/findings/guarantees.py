@@ -16,17 +16,21 @@ from torch import Tensor
 from bilens.algebra.directions import output_form, outputs_of
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.gaussian import mean_and_covariance
-from bilens.algebra.map_changes import Kind, rounded
+from bilens.algebra.map_comparison import Kind, rounded
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import UsageError
-from bilens.certify.agreement import CertifiedAgreement, certified_agreement
 from bilens.certify.input_influence import influence_range
 from bilens.certify.input_use import InputRows, linear_part, unused_inputs
 from bilens.certify.inputs import RadiusStatus
 from bilens.certify.l2_certificates import L2Radius, certified_accuracy, l2_radius, projected_margin
 from bilens.certify.linf_certificates import linf_radius
 from bilens.certify.stability import spectrum_stability
-from bilens.certify.truncation import truncation_error, truncation_moments
+from bilens.certify.truncation import (
+    CertifiedAgreement,
+    certified_agreement,
+    truncation_error,
+    truncation_moments,
+)
 from bilens.nn import BilinearClassifier
 from bilens.records.guarantees import (
     Box,

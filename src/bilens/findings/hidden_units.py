@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer
-from bilens.algebra.gram.blocks import blocks, rows_within
-from bilens.algebra.rows import unit_rows
+from bilens.algebra.gram.kernel import blocks, rows_within, unit_rows
 from bilens.records.layer_audit import Units
 
 DEAD = 1e-6  # of the size of the median unit

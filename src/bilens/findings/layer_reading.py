@@ -10,7 +10,7 @@ import torch
 from msgspec.structs import replace
 from torch import Tensor
 
-from bilens.algebra.approximation.layer_fit import approximate_layer
+from bilens.algebra.approximation.closed_form import approximate_layer
 from bilens.algebra.approximation.layer_weights import Layer, in_float64
 from bilens.algebra.approximation.quadratic_fit import THRESHOLD, QuadraticFit, fit_layers
 from bilens.algebra.concentration import effective_rank, localisation
@@ -20,11 +20,10 @@ from bilens.algebra.eigen.eigendecompose import eigendecompose
 from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.gram.inner_products import input_gram
 from bilens.algebra.hosvd import HOSVD, hosvd
-from bilens.algebra.map_changes import Kind, rounded
-from bilens.algebra.output_mode_null import OutputModeNull, output_mode_null
+from bilens.algebra.map_comparison import Kind, rounded
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.algebra.rotation_null import random_frame
+from bilens.algebra.random_rotations import OutputModeNull, output_mode_null, random_frame
 from bilens.base.errors import BilensError, NonFiniteError
 from bilens.certify.stability import spectrum_stability
 from bilens.findings.hidden_units import read_units, unused_columns

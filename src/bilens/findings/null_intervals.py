@@ -10,7 +10,8 @@ from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.algebra.rotation_null import null_memory, rotation_null
+from bilens.algebra.random_rotations import null_memory
+from bilens.algebra.rotation_null import rotation_null
 from bilens.base.memory import MemoryEstimate
 from bilens.records.verdict import NullInterval
 

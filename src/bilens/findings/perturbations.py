@@ -11,7 +11,7 @@ from torch import Tensor
 from bilens.algebra.directions import outputs_of
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.certify.perturbation import universal_perturbation
+from bilens.certify.contrast import universal_perturbation
 from bilens.findings.attack_objective import AttackRequest, ClassMeans, Objective
 from bilens.nn import BilinearClassifier
 

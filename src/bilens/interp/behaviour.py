@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.algebra.rotation_null import random_frame
+from bilens.algebra.random_rotations import random_frame
 from bilens.interp.contrasts import opposed_directions, weighted_space
 from bilens.interp.interventions import (
     Edit,

@@ -17,9 +17,8 @@ from bilens.algebra.directions import outputs_of
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.eigen.solver import Precision
-from bilens.algebra.gram.blocks import blocks
-from bilens.algebra.interactions.engine import Progress, check_directions
-from bilens.algebra.interactions.feature_factors import check_dictionary
+from bilens.algebra.gram.kernel import blocks
+from bilens.algebra.interactions.feature_factors import Progress, check_dictionary, check_directions
 from bilens.algebra.interactions.listed_interactions import listed_interactions
 from bilens.algebra.interactions.record import ListedInteractions
 from bilens.algebra.quadratic_map import QuadraticMap

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.algebra.rotation_null import random_frame
+from bilens.algebra.random_rotations import random_frame
 from bilens.base.checks import check_count, check_float_tensor, check_type
 from bilens.base.errors import ShapeError, UsageError
 from bilens.interp.layer_trace import check_latents, only

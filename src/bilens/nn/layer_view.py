@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.approximation.activation import Activation
-from bilens.algebra.approximation.layer_fit import approximate_layer
+from bilens.algebra.approximation.closed_form import approximate_layer
 from bilens.algebra.approximation.layer_weights import Layer, in_dtype, in_float64
 from bilens.algebra.approximation.quadratic_fit import QuadraticFit, fit_layers
 from bilens.algebra.bilinear_tensor import FactorSizes

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bilens.algebra.interactions.listed_interactions import listed_interactions
 from bilens.algebra.interactions.record import ListedInteractions
-from bilens.algebra.rotation_null import random_frame
+from bilens.algebra.random_rotations import random_frame
 from bilens.api.trace_latents import active, unit
 from bilens.api.trace_records import known
 from bilens.interp.contrasts import (

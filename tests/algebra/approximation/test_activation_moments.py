@@ -8,8 +8,7 @@ import pytest
 import torch
 from scipy.integrate import quad
 
-from bilens.algebra.approximation.activation import Activation, ActivationName
-from bilens.algebra.approximation.activation_moments import activation_moments
+from bilens.algebra.approximation.activation import Activation, ActivationName, activation_moments
 from bilens.base.errors import NonFiniteError, ShapeError, UsageError
 from builders import vector
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.approximation.activation import ActivationName
-from bilens.algebra.approximation.layer_fit import approximate_layer
+from bilens.algebra.approximation.closed_form import approximate_layer
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights
 from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import QuadraticMap
@@ -115,8 +115,8 @@ def test_a_bilinear_layer_comes_back_as_it_is() -> None:
 def test_the_formula_gives_a_bilinear_layer_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not by looking at the name alone: e₀ = m, e₁ = 1, e₂ = e₃ = 0."""
     layer, x = glu("identity"), randn(50, D_IN, seed=3)
-    monkeypatch.setattr("bilens.algebra.approximation.layer_fit.exact_map", never)
-    from bilens.algebra.approximation.layer_fit import glu_fit
+    monkeypatch.setattr("bilens.algebra.approximation.closed_form.exact_map", never)
+    from bilens.algebra.approximation.closed_form import glu_fit
 
     f = glu_fit(layer, some_input()).plus_affine(layer.linear, layer.constant)
     torch.testing.assert_close(f(x), layer(x), rtol=1e-12, atol=1e-12)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bilens.algebra.approximation.least_squares import features, r_squared, refit
+from bilens.algebra.approximation.quadratic_fit import features, r_squared, refit
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from builders import randn, random_map
 

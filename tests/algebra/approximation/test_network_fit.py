@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.approximation.activation import ActivationName
-from bilens.algebra.approximation.layer_fit import approximate_layer
-from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights
-from bilens.algebra.approximation.least_squares import r_squared
-from bilens.algebra.approximation.network_fit import (
+from bilens.algebra.approximation.closed_form import (
     approximate_composition,
+    approximate_layer,
     approximate_network,
     derivation,
     is_exact,
     output_moments,
 )
+from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights
+from bilens.algebra.approximation.quadratic_fit import r_squared
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import QuadraticMap

@@ -7,19 +7,18 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import oracles
-from bilens.algebra.cp import alternating_least_squares
-from bilens.algebra.cp.alternating_least_squares import (
+from bilens.algebra.cp import optimisers
+from bilens.algebra.cp.decompose import random_start
+from bilens.algebra.cp.optimisers import (
     SWEEPS,
+    alternating_least_squares,
     begin,
     conjugate_gradients,
     exact_step,
-    fit,
     quartic_minimum,
 )
-from bilens.algebra.cp.factors import Factors, Model
-from bilens.algebra.cp.multi_start import random_start
-from bilens.algebra.cp.target import Target
-from bilens.algebra.rows import unit_rows
+from bilens.algebra.cp.target import Factors, Model, Target
+from bilens.algebra.gram.kernel import unit_rows
 from builders import D_IN, D_OUT, randn, random_tensor
 from planted import dense_of, planted_map
 
@@ -65,7 +64,10 @@ def test_planted_components_are_found(rank: int, model: Model) -> None:
     f = planted_map(seed=rank, rank=rank, model=model)
     target = Target.of(f.tensor)
     starts = [random_start(target, rank, model, seeded(seed)) for seed in range(3)]
-    fits = [fit(target, start, model, 1e-12, 300, tolerance=1e-7) for start in starts]
+    fits = [
+        alternating_least_squares(target, start, model, 1e-12, 300, tolerance=1e-7)
+        for start in starts
+    ]
     best = min(fits, key=lambda fitted: fitted.losses[-1])  # some starts end in local minima
     assert best.converged
     found = target.norm * oracles.dense_tensor(*best.factors)
@@ -76,7 +78,7 @@ def test_planted_components_are_found(rank: int, model: Model) -> None:
 def test_the_losses_are_those_of_the_start_and_of_every_sweep(model: Model) -> None:
     target = Target.of(random_tensor(3, d_hidden=6))
     start = random_start(target, 2, model, seeded(0))
-    fitted = fit(target, start, model, 1e-12, max_sweeps=3, tolerance=1e-15)
+    fitted = alternating_least_squares(target, start, model, 1e-12, max_sweeps=3, tolerance=1e-15)
     assert len(fitted.losses) == 4
     assert fitted.sweeps == 3
     assert not fitted.converged
@@ -90,7 +92,9 @@ def test_a_component_that_is_not_needed_does_no_harm() -> None:
     target = Target.of(f.tensor)
     for model in MODELS:
         start = random_start(target, 3, model, seeded(0))
-        fitted = fit(target, start, model, 1e-12, max_sweeps=300, tolerance=1e-7)
+        fitted = alternating_least_squares(
+            target, start, model, 1e-12, max_sweeps=300, tolerance=1e-7
+        )
         assert all(bool(torch.isfinite(part).all()) for part in fitted.factors)
         assert fitted.losses[-1] < 1e-6
 
@@ -109,7 +113,7 @@ def problem(seed: int, rank: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tenso
 def test_solved_to_the_end_it_is_the_dense_least_squares_answer(
     rank: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(alternating_least_squares, "REDUCTION", 1e-13)
+    monkeypatch.setattr(optimisers, "REDUCTION", 1e-13)
     for seed in range(4):
         dense, down, right, rhs, start = problem(seed, rank)
         found = conjugate_gradients(down.T @ down, right, rhs, start)
@@ -121,7 +125,7 @@ def test_stopped_at_any_step_it_has_lowered_the_error(seed: int, rank: int, step
     dense, down, right, rhs, start = problem(seed, rank)
     gram = down.T @ down + 1e-10 * torch.eye(rank, dtype=torch.float64)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(alternating_least_squares, "MAX_STEPS", steps)
+        patch.setattr(optimisers, "MAX_STEPS", steps)
         found = conjugate_gradients(gram, right, rhs, start)
     before = float(oracles.squared_error(dense, down, start, right))
     assert float(oracles.squared_error(dense, down, found, right)) < before

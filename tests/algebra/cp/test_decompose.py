@@ -9,9 +9,8 @@ from torch.testing import assert_close
 
 import oracles
 from bilens.algebra.bilinear_tensor import BilinearTensor, FactorSizes
-from bilens.algebra.cp.decompose import cp_decompose, fit_bytes
-from bilens.algebra.cp.factors import Model
-from bilens.algebra.cp.multi_start import Method
+from bilens.algebra.cp.decompose import Method, cp_decompose, fit_bytes
+from bilens.algebra.cp.target import Model
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import MemoryLimitError, UsageError
 from builders import D_HIDDEN, random_map, random_tensor, rotation

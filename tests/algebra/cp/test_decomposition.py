@@ -18,8 +18,8 @@ from bilens.algebra.cp.decomposition import (
     coherence_bound,
     kruskal_rank,
 )
-from bilens.algebra.cp.factors import Factors
-from bilens.algebra.rows import unit_rows
+from bilens.algebra.cp.target import Factors
+from bilens.algebra.gram.kernel import unit_rows
 from builders import D_IN, randn, random_map, rotation, vector
 from planted import dense_of
 from strategies import entries

@@ -5,7 +5,7 @@ from hypothesis import given, strategies as st
 from torch.testing import assert_close
 
 import oracles
-from bilens.algebra.cp.factors import (
+from bilens.algebra.cp.target import (
     Factors,
     canonical,
     down_gram,
@@ -15,7 +15,7 @@ from bilens.algebra.cp.factors import (
     squared_sizes,
     unit_columns,
 )
-from bilens.algebra.rows import unit_rows
+from bilens.algebra.gram.kernel import unit_rows
 from builders import randn
 
 DOWN, LEFT, RIGHT = randn(3, 4, seed=1), randn(4, 5, seed=2), randn(4, 5, seed=3)

@@ -9,16 +9,15 @@ import torch
 from torch.testing import assert_close
 
 import oracles
-from bilens.algebra.cp.factors import Factors, Model
-from bilens.algebra.cp.limited_memory_bfgs import (
-    fit,
+from bilens.algebra.cp.decompose import random_start
+from bilens.algebra.cp.optimisers import (
     flatten,
+    limited_memory_bfgs,
     loss_and_gradient,
     share_sizes,
     unflatten,
 )
-from bilens.algebra.cp.multi_start import random_start
-from bilens.algebra.cp.target import Target
+from bilens.algebra.cp.target import Factors, Model, Target
 from bilens.base.errors import NumericalError
 from builders import D_IN, D_OUT, randn, random_tensor
 from planted import dense_of, planted_map
@@ -56,7 +55,7 @@ def test_planted_components_are_found(rank: int, model: Model) -> None:
     f = planted_map(seed=rank, rank=rank, model=model)
     target = Target.of(f.tensor)
     start = random_start(target, rank, model, torch.Generator().manual_seed(1))
-    fitted = fit(target, start, model, 1e-12, max_sweeps=1000, tolerance=1e-10)
+    fitted = limited_memory_bfgs(target, start, model, 1e-12, max_sweeps=1000, tolerance=1e-10)
     assert fitted.converged
     found = target.norm * oracles.dense_tensor(*fitted.factors)
     assert_close(found, dense_of(f), rtol=1e-4, atol=1e-4)
@@ -65,7 +64,7 @@ def test_planted_components_are_found(rank: int, model: Model) -> None:
 def test_the_losses_do_not_rise_and_iterations_are_limited() -> None:
     target = Target.of(random_tensor(3, d_hidden=6))
     start = random_start(target, 2, "pairs", torch.Generator().manual_seed(0))
-    fitted = fit(target, start, "pairs", 1e-12, max_sweeps=3, tolerance=1e-7)
+    fitted = limited_memory_bfgs(target, start, "pairs", 1e-12, max_sweeps=3, tolerance=1e-7)
     assert fitted.sweeps == 3
     assert not fitted.converged
     assert list(fitted.losses) == sorted(fitted.losses, reverse=True)
@@ -93,4 +92,4 @@ def test_a_solver_that_leaves_the_finite_numbers_is_an_error(
     target = Target.of(random_tensor(3))
     start = random_start(target, 2, "pairs", torch.Generator().manual_seed(0))
     with pytest.raises(NumericalError, match="left the finite numbers: lost"):
-        fit(target, start, "pairs", 1e-12, max_sweeps=3, tolerance=1e-7)
+        limited_memory_bfgs(target, start, "pairs", 1e-12, max_sweeps=3, tolerance=1e-7)

@@ -8,10 +8,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
-from bilens.algebra.cp import multi_start
-from bilens.algebra.cp.alternating_least_squares import fit
-from bilens.algebra.cp.factors import Factors, Model
-from bilens.algebra.cp.multi_start import (
+from bilens.algebra.cp import decompose
+from bilens.algebra.cp.decompose import (
     STRONG_RIDGE,
     Options,
     best_attempt,
@@ -20,8 +18,9 @@ from bilens.algebra.cp.multi_start import (
     run_starts,
     strongest_start,
 )
-from bilens.algebra.cp.target import Target
-from bilens.algebra.rows import unit_rows
+from bilens.algebra.cp.optimisers import alternating_least_squares
+from bilens.algebra.cp.target import Factors, Model, Target
+from bilens.algebra.gram.kernel import unit_rows
 from bilens.base.errors import NumericalError
 from builders import randn, random_tensor, vector
 
@@ -36,9 +35,9 @@ def failing_at(monkeypatch: pytest.MonkeyPatch, calls: set[int], error: BaseExce
     def sometimes(*arguments: Any) -> Any:
         if next(made) in calls:
             raise error
-        return fit(*arguments)
+        return alternating_least_squares(*arguments)
 
-    monkeypatch.setitem(multi_start.FITS, "als", sometimes)
+    monkeypatch.setitem(decompose.FITS, "als", sometimes)
 
 
 def test_the_strongest_hidden_units_come_first_and_progress_is_told() -> None:

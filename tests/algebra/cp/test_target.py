@@ -10,9 +10,16 @@ from torch.testing import assert_close
 import oracles
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.cp import target as module
-from bilens.algebra.cp.factors import Factors, squared_sizes
-from bilens.algebra.cp.target import Target, accurate_norm, fit_error, slab_norm, slab_products
-from bilens.algebra.rows import unit_rows
+from bilens.algebra.cp.target import (
+    Factors,
+    Target,
+    accurate_norm,
+    fit_error,
+    slab_norm,
+    slab_products,
+    squared_sizes,
+)
+from bilens.algebra.gram.kernel import unit_rows
 from bilens.base.errors import NonFiniteError, NumericalError
 from builders import D_IN, D_OUT, randn, random_tensor
 

@@ -15,10 +15,10 @@ from torch import Tensor
 
 import oracles
 from bilens.algebra.directions import centred_directions
-from bilens.algebra.eigen.completeness import RefinedPairs, innermost, proven_by_norm
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof, Status
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.eigen.lanczos_solver import first_vector
+from bilens.algebra.eigen.proofs import RefinedPairs, innermost, proven_by_norm
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import NonFiniteError
 from builders import vector
@@ -176,7 +176,7 @@ def test_norms_in_float32_prove_nothing_that_is_wrong(
 ) -> None:
     """Weights in float32, and norms from the Gram matrix however few the forms are."""
     num_batches = max(round(sweep_share * BATCHES), 1)
-    monkeypatch.setattr("bilens.algebra.eigen.norms.norm_by_columns", lambda *_: torch.inf)
+    monkeypatch.setattr("bilens.algebra.eigen.proofs.norm_by_columns", lambda *_: torch.inf)
     wrong = []
     for batch in range(num_batches):
         dice, f = draw(family, batch)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Status
-from bilens.algebra.eigen.dense import Spectrum, checked_spectrum, failed
 from bilens.algebra.eigen.eigendecompose import eigendecompose
-from bilens.algebra.eigen.forms import balance_all, problem_of_form
 from bilens.algebra.eigen.ranking import clusters
+from bilens.algebra.eigen.solver import balance_all, problem_of_form
+from bilens.algebra.eigen.whole_spectrum import Spectrum, checked_spectrum, failed
 from bilens.algebra.quadratic_form import QuadraticForm
 from builders import D_IN, form_from_pairs, form_of, randn, random_map, rotation, vector
 

@@ -8,8 +8,8 @@ import oracles
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.eigen.decomposition import Proof, Status
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
-from bilens.algebra.eigen.factored import row_space
-from bilens.algebra.eigen.forms import problem_of_map
+from bilens.algebra.eigen.solver import problem_of_map
+from bilens.algebra.eigen.whole_spectrum import row_space
 from bilens.algebra.quadratic_map import QuadraticMap
 from builders import randn, random_map, vector
 

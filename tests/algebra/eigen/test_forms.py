@@ -7,7 +7,7 @@ from torch import Tensor
 
 import oracles
 from bilens.algebra.eigen.eigendecompose import eigendecompose
-from bilens.algebra.eigen.forms import (
+from bilens.algebra.eigen.solver import (
     BalancedForms,
     Problem,
     balance_all,
@@ -138,7 +138,7 @@ def test_forms_that_share_their_factors_are_balanced_one_by_one() -> None:
 def test_products_are_those_of_the_matrices_whatever_the_block(
     dtype: torch.dtype, block_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bilens.algebra.eigen.forms.BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr("bilens.algebra.eigen.solver.BLOCK_BYTES", block_bytes)
     left, right = randn(9, 5).to(dtype), randn(9, 5, seed=1).to(dtype)
     forms, vectors = balance_all(left, right, randn(3, 9)), randn(3, 2, 5)
     found = forms.products(vectors)

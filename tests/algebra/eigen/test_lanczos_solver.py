@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from bilens.algebra.eigen.completeness import RefinedPairs, proven_by_norm
-from bilens.algebra.eigen.forms import balance_all
 from bilens.algebra.eigen.lanczos_solver import cluster_limit, refine
+from bilens.algebra.eigen.proofs import RefinedPairs, proven_by_norm
+from bilens.algebra.eigen.solver import balance_all
 from builders import randn, rotation, vector
 
 NAN = torch.nan

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
-from bilens.algebra.eigen.forms import balance_all
-from bilens.algebra.eigen.norms import norms_with_error
-from bilens.algebra.gram.squared_norms import squared_norms
+from bilens.algebra.eigen.proofs import norms_with_error
+from bilens.algebra.eigen.solver import balance_all
+from bilens.algebra.gram.inner_products import squared_norms
 from bilens.algebra.quadratic_map import QuadraticMap
 from builders import randn
 

@@ -16,8 +16,8 @@ from bilens.algebra.eigen.eigendecompose import (
     eigendecompose_all,
     plan_eigendecomposition,
 )
-from bilens.algebra.eigen.forms import balance_all
 from bilens.algebra.eigen.lanczos import RitzPairs
+from bilens.algebra.eigen.solver import balance_all
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import MemoryLimitError, NumericalError

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, strategies as st
 
-from bilens.algebra.gram.blocks import WORK_BYTES, block_size, blocks, rows_within
+from bilens.algebra.gram.kernel import WORK_BYTES, block_size, blocks, rows_within
 
 
 @pytest.mark.parametrize("width", [1, 100, 5_000, 30_000, 100_000])

@@ -7,8 +7,13 @@ import torch
 from torch import Tensor
 
 import oracles
-from bilens.algebra.gram.inner_products import input_gram, output_gram, outputs_traces, paired_inner
-from bilens.algebra.gram.squared_norms import squared_norms
+from bilens.algebra.gram.inner_products import (
+    input_gram,
+    output_gram,
+    outputs_traces,
+    paired_inner,
+    squared_norms,
+)
 from builders import randn
 from odd_tensors import LOW_PRECISION
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import oracles
 from bilens.algebra.bilinear_tensor import BilinearTensor
-from bilens.algebra.gram.squared_norms import (
+from bilens.algebra.gram.inner_products import (
     no_negative,
     squared_norm_rounding,
     squared_norms,

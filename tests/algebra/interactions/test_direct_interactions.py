@@ -13,6 +13,7 @@ import bilens
 import oracles
 from bilens.algebra.bilinear_tensor import BilinearTensor, FactorSizes
 from bilens.algebra.directions import raw_directions
+from bilens.algebra.eigen.decomposition import Status
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.interactions import direct_interactions as module
 from bilens.algebra.interactions.direct_interactions import (
@@ -29,7 +30,6 @@ from bilens.algebra.interactions.direct_interactions import (
 from bilens.algebra.interactions.feature_factors import FeatureFactors, interaction_submatrix
 from bilens.algebra.interactions.record import DirectInteractions, Interactions
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.algebra.status import Status
 from bilens.base.errors import MemoryLimitError, NonFiniteError, ShapeError, UsageError
 from bilens.base.memory import MEMORY_LIMIT_VARIABLE
 from builders import D_HIDDEN, D_IN, D_OUT, randn, random_map, vector

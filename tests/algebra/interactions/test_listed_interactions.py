@@ -5,13 +5,18 @@ import torch
 
 import oracles
 from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.eigen.decomposition import Status
 from bilens.algebra.interactions import listed_interactions as module
 from bilens.algebra.interactions.direct_interactions import direct_interactions
-from bilens.algebra.interactions.listed_interactions import PackedForms, listed_interactions
+from bilens.algebra.interactions.listed_interactions import (
+    PackedForms,
+    Rounded,
+    Screen,
+    integer_product,
+    listed_interactions,
+)
 from bilens.algebra.interactions.record import ListedInteractions
-from bilens.algebra.interactions.screening import Rounded, Screen, integer_product
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.algebra.status import Status
 from bilens.base.errors import MemoryLimitError, NonFiniteError, ShapeError, UsageError
 from builders import D_IN, D_OUT, randn, random_map
 
@@ -59,8 +64,8 @@ def test_lists_and_moments_are_those_of_the_stream(
 
 @pytest.mark.parametrize("kept", [1, 40 * 4 * 150, 2**20], ids=["block", "strips", "whole"])
 def test_the_same_where_blocks_are_many(monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
-    monkeypatch.setattr("bilens.algebra.interactions.screening.ROWS", 16)
-    monkeypatch.setattr("bilens.algebra.interactions.screening.PRODUCT_BYTES", kept)
+    monkeypatch.setattr("bilens.algebra.interactions.listed_interactions.ROWS", 16)
+    monkeypatch.setattr("bilens.algebra.interactions.listed_interactions.PRODUCT_BYTES", kept)
     f = random_map(1, d_out=4, d_hidden=30, d_in=20)
     dictionary, directions = randn(20, 150, seed=3), randn(6, 4, seed=4)
     found = listed_interactions(f, dictionary, directions, top=20)

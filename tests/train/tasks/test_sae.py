@@ -12,7 +12,7 @@ import torch
 import runs
 import sae_runs
 import tiny
-from bilens.algebra.rows import geometric_median
+from bilens.algebra.gaussian import geometric_median
 from bilens.base.errors import CheckpointError, InterruptedRunError, NumericalError, UsageError
 from bilens.io.load import load
 from bilens.nn import TopKSAE

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
-from bilens.algebra.cp.factors import Factors, Model
+from bilens.algebra.cp.target import Factors, Model
+from bilens.algebra.gram.kernel import unit_rows
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.algebra.rows import unit_rows
 from bilens.base.notebook import html_summary
 
 TOLERANCE = 1e-8  # smallest singular value of unit vectors that still counts as independent

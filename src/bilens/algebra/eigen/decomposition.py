@@ -14,10 +14,19 @@ from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.eigen.ranking import Which, chosen_positions
 from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm, check_inputs
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.algebra.status import Status as Status  # re-exported
 from bilens.base.checks import check_count
 from bilens.base.errors import NumericalError, ShapeError, UsageError
 from bilens.base.notebook import html_summary
+
+
+class Status(Enum):
+    """How the work on one form, or along one output direction, ended."""
+
+    OK = "every check passed"
+    NOT_FINITE = "it holds NaN or infinity, or leaves float64, so there is no result"
+    NOT_CONVERGED = "the solver did not converge"
+    RESIDUAL_TOO_LARGE = "a residual, or the orthogonality of the vectors, is outside the tolerance"
+    MISSED = "zero is an eigenvalue more often, by the rank of the form, than was found"
 
 
 class Proof(Enum):

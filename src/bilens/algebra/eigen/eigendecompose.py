@@ -20,11 +20,20 @@ from bilens.algebra.eigen.decomposition import (
     take,
     tuple_of,
 )
-from bilens.algebra.eigen.dense import failed, spectrum_values
-from bilens.algebra.eigen.forms import BalancedForms, Problem, problem_of_form, problem_of_map
 from bilens.algebra.eigen.plan import SOLVERS, WHOLE_SPECTRUM, EigenPlan, make_plan
 from bilens.algebra.eigen.ranking import Which, clusters, same_values
-from bilens.algebra.eigen.solver import Method, OneForm, Precision, Sizes, Task
+from bilens.algebra.eigen.solver import (
+    BalancedForms,
+    Method,
+    OneForm,
+    Precision,
+    Problem,
+    Sizes,
+    Task,
+    problem_of_form,
+    problem_of_map,
+)
+from bilens.algebra.eigen.whole_spectrum import failed, spectrum_values
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base import silent

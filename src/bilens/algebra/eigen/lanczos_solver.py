@@ -8,22 +8,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from bilens.algebra.eigen.completeness import (
-    RefinedPairs,
-    proven_by_norm,
-    proven_by_rank,
-    skew,
-    zeros_missed,
-)
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof, Status, take
-from bilens.algebra.eigen.forms import BalancedForms
 from bilens.algebra.eigen.lanczos import Product, lanczos
-from bilens.algebra.eigen.norms import (
+from bilens.algebra.eigen.proofs import (
+    RefinedPairs,
     norm_by_columns,
     norms_by_gram,
     norms_with_error,
+    proven_by_norm,
+    proven_by_rank,
     rounding_bound,
+    skew,
     worst_rounding,
+    zeros_missed,
 )
 from bilens.algebra.eigen.ranking import (
     CLUSTER_TOLERANCE,
@@ -34,6 +31,7 @@ from bilens.algebra.eigen.ranking import (
 from bilens.algebra.eigen.solver import (
     CONVERSION_BYTES,
     EIGH,
+    BalancedForms,
     Cost,
     EigenSolver,
     Precision,
@@ -41,7 +39,7 @@ from bilens.algebra.eigen.solver import (
     Solver,
     Task,
 )
-from bilens.algebra.gram.blocks import WORK_BYTES
+from bilens.algebra.gram.kernel import WORK_BYTES
 from bilens.base.memory import MemoryEstimate
 
 DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bilens.algebra.eigen.dense import DenseSolver
-from bilens.algebra.eigen.factored import FactoredSolver
 from bilens.algebra.eigen.lanczos_solver import LanczosSolver, resting_bytes
 from bilens.algebra.eigen.solver import (
     Cost,
@@ -17,6 +15,7 @@ from bilens.algebra.eigen.solver import (
     Solver,
     WholeSpectrumSolver,
 )
+from bilens.algebra.eigen.whole_spectrum import DenseSolver, FactoredSolver
 from bilens.base.errors import MemoryLimitError
 from bilens.base.memory import MEMORY_LIMIT_VARIABLE, memory_limit, readable
 from bilens.base.notebook import html_summary

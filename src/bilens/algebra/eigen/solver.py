@@ -1,18 +1,230 @@
-"""The contract that every eigensolver keeps: what it needs, and how it is run."""
+"""What eigensolvers are given, in a scale where nothing overflows, and the contract they keep."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from bilens.algebra.eigen.decomposition import EigenDecomposition, stack
-from bilens.algebra.eigen.forms import BalancedForms, Problem
 from bilens.algebra.eigen.ranking import Which
+from bilens.algebra.quadratic_form import QuadraticForm
+from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.memory import MemoryEstimate
+
+BLOCK_BYTES = 64 * 2**20  # rows of the factors that are converted at a time
+EVERY = slice(None)
+
+
+@dataclass(frozen=True, eq=False)
+class BalancedForms:
+    """Q_c = units_c · Σ_h weights_ch sym(left_h right_hᵀ): forms that share their factors.
+
+    Rows and units are scaled by powers of two, so that the scaling itself rounds nothing. The
+    same for every way (α l, β r, s / αβ) of writing a neuron, up to a factor of two a row.
+    """
+
+    left: Tensor  # (hidden, in), rows of length ½ to 1 or zero, in the dtype of the map
+    right: Tensor
+    weights: Tensor  # (num, hidden) float64; the largest |weight| of a form lies from ½ to 1
+    units: Tensor  # (num,) powers of two; infinite if Q itself cannot be written in float64
+    # (num,), at least Σ|weights_ch| ≥ ‖Q_c‖/unit_c, counted before anything cancelled: how large
+    # the rounding of Q_c is, in units of eps
+    sizes_before_cancelling: Tensor
+    summed: int = 0  # how many products were summed to each weight
+
+    @property
+    def d_in(self) -> int:
+        """Width of the input."""
+        return self.left.shape[1]
+
+    def rows(self, chosen: Tensor | slice) -> BalancedForms:
+        """Return some of the forms."""
+        return replace(
+            self,
+            weights=self.weights[chosen],
+            units=self.units[chosen],
+            sizes_before_cancelling=self.sizes_before_cancelling[chosen],
+        )
+
+    def to(self, dtype: torch.dtype) -> BalancedForms:
+        """Return the forms with factors of another dtype; weights and units stay float64."""
+        return replace(self, left=self.left.to(dtype), right=self.right.to(dtype))
+
+    def one(self, index: int) -> BalancedForms:
+        """Return a single form, with its leading axis."""
+        return self.rows(slice(index, index + 1))
+
+    def dense(self, index: int) -> Tensor:
+        """Return Q_c / unit_c of one form, (in, in) float64, in 2 · hidden · in² operations."""
+        half = torch.zeros(self.d_in, self.d_in, dtype=torch.float64)
+        block = max(BLOCK_BYTES // (24 * self.d_in), 1)
+        for start in range(0, len(self.left), block):
+            rows = slice(start, start + block)
+            left = self.left[rows].double() * self.weights[index, rows, None]
+            half.addmm_(left.T, self.right[rows].double())
+        return half.add(half.T).div_(2)
+
+    def products(self, vectors: Tensor) -> Tensor:
+        """Return Q_c v / unit_c in float64, (num, k, in) → (num, k, in): 8 · hidden · in each."""
+        num, k, d_in = vectors.shape
+        flat = vectors.reshape(num * k, d_in).double()
+        result = torch.zeros_like(flat)
+        block = max(BLOCK_BYTES // (16 * (d_in + num * k)), 1)
+        for start in range(0, len(self.left), block):
+            rows = slice(start, start + block)
+            left, right = self.left[rows].double(), self.right[rows].double()
+            weights = self.weights[:, rows].repeat_interleave(k, dim=0) / 2
+            result.addmm_((flat @ right.T).mul_(weights), left)
+            result.addmm_((flat @ left.T).mul_(weights), right)
+        return result.view(num, k, d_in)
+
+
+def balance_all(
+    left: Tensor,
+    right: Tensor,
+    weights: Tensor,
+    before: Tensor | None = None,
+    summed: int = 0,
+) -> BalancedForms:
+    """Return forms with shared factors in a scale of their own, O(hidden · (in + num)).
+
+    `before` is (num, hidden), the sizes of what was summed to the weights; None for |weights|.
+    """
+    left, left_exponent = halved_rows(left)
+    right, right_exponent = halved_rows(right)
+    alive = left.any(dim=1) & right.any(dim=1)  # a row of zeros has no size: its weight is nothing
+    mantissa, exponent = torch.frexp(torch.where(alive, weights, 0.0))
+    exponent += left_exponent + right_exponent  # the product itself may overflow
+    lowest = torch.iinfo(exponent.dtype).min
+    largest = exponent.masked_fill(mantissa == 0, lowest).amax(dim=1)
+    largest = torch.where(largest > lowest, largest, 0).double()
+    shift = exponent.double().sub_(largest[:, None]).clamp_(max=0.0)  # above 0 only for zeros
+    scaled = shift.exp2_().mul_(mantissa)
+    sizes = scaled.abs().sum(dim=1)
+    if before is not None:
+        rows = (left_exponent + right_exponent).double()
+        parts = torch.where(alive, before, 0.0) * torch.exp2(rows - largest[:, None])
+        sizes = sizes.maximum(parts.nan_to_num(torch.inf, posinf=torch.inf).sum(dim=1))
+    return BalancedForms(left, right, scaled, torch.exp2(largest), sizes, summed)
+
+
+def halved_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return rows times a power of two, of length between ½ and 1, and the exponents they had."""
+    entry = torch.frexp(rows.abs().amax(dim=1)).exponent
+    # Two steps: 2^-entry alone may overflow where the row does not.
+    half = torch.div(entry, 2, rounding_mode="floor")
+    rows = torch.ldexp(torch.ldexp(rows, -half[:, None]), -(entry - half)[:, None])
+    length = torch.frexp(rows.norm(dim=1)).exponent  # of entries up to 1: it cannot overflow
+    return torch.ldexp(rows, -length[:, None]), entry + length
+
+
+@dataclass(frozen=True, eq=False)
+class OtherTerms:
+    """What one form adds to its quadratic part."""
+
+    linear: Tensor
+    constant: Tensor
+    basis: str
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Q_c = Σ_h weights_ch sym(left_h right_hᵀ) for each form c, with its other terms."""
+
+    left: Tensor  # (hidden, in), float32 or float64
+    right: Tensor
+    weights: Tensor  # (num, hidden) float64; zeros for a form that is not usable
+    linear: Tensor  # (num, in) float64
+    constant: Tensor  # (num,) float64
+    # (num,) bool; False where an entry of the direction, or its product with the factors, is not
+    # finite
+    usable: Tensor
+    basis: str
+    before: Tensor | None = None  # (num, hidden), Σ_c |direction_c| |down_ch|; None: nothing summed
+    summed: int = 0  # how many products were summed to each weight
+
+    @property
+    def num(self) -> int:
+        """How many forms there are."""
+        return len(self.weights)
+
+    @property
+    def d_in(self) -> int:
+        """Width of the input."""
+        return self.left.shape[1]
+
+    @property
+    def d_hidden(self) -> int:
+        """Number of products in each form."""
+        return self.left.shape[0]
+
+    def terms(self, index: int) -> OtherTerms:
+        """Return the linear and constant term of one form."""
+        return OtherTerms(self.linear[index], self.constant[index], self.basis)
+
+    def balanced(self) -> BalancedForms:
+        """Return the forms in a scale of their own."""
+        return balance_all(self.left, self.right, self.weights, self.before, self.summed)
+
+
+def problem_of_form(form: QuadraticForm) -> Problem:
+    """Return a single form as a batch of one, cut from the graph of gradients."""
+    form = form.detach()
+    matrix = form.matrix
+    return Problem(
+        widened(matrix.left),
+        widened(matrix.right),
+        matrix.weight.double()[None],
+        form.linear.double()[None],
+        form.constant.double()[None],
+        torch.ones(1, dtype=torch.bool),
+        form.basis,
+    )
+
+
+def problem_of_map(
+    f: QuadraticMap, directions: Tensor | None = None, chosen: slice = EVERY
+) -> Problem:
+    """Return the forms of a map along (num, out) directions, some of which may be unusable.
+
+    `directions=None` reads every output as it is, without an (out, out) array.
+    """
+    f = f.detach()
+    rows = None if directions is None else directions[chosen].detach().double()
+
+    def read(part: Tensor) -> Tensor:
+        return part[chosen].double() if rows is None else rows @ part.double()
+
+    weights = read(f.tensor.down)
+    zero = weights.new_zeros(())
+    linear, constant = zero.expand(len(weights), f.sizes.d_in), zero.expand(len(weights))
+    if f.linear is not None:
+        linear = read(f.linear)
+    if f.constant is not None:
+        constant = read(f.constant)
+    before = None if rows is None else rows.abs() @ f.tensor.down.double().abs()
+    usable = weights.isfinite().all(dim=1) & linear.isfinite().all(dim=1) & constant.isfinite()
+    return Problem(
+        widened(f.tensor.left),
+        widened(f.tensor.right),
+        torch.where(usable[:, None], weights, zero),
+        torch.where(usable[:, None], linear, zero),
+        torch.where(usable, constant, zero),
+        usable,
+        f.basis,
+        None if before is None else torch.where(usable[:, None], before, zero),
+        0 if before is None else f.sizes.d_out,
+    )
+
+
+def widened(factor: Tensor) -> Tensor:
+    """Return a factor in its own dtype if a solver can work in it, else in float32, exactly."""
+    return factor if factor.dtype in (torch.float32, torch.float64) else factor.float()
+
 
 Method = Literal["auto", "dense", "lanczos", "factored"]
 Solver = Literal["dense", "lanczos", "factored"]

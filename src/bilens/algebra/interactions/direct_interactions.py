@@ -12,18 +12,16 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import FactorSizes
-from bilens.algebra.gram.blocks import block_bytes, blocks
-from bilens.algebra.gram.squared_norms import no_negative
-from bilens.algebra.interactions.engine import (
+from bilens.algebra.gram.inner_products import no_negative
+from bilens.algebra.gram.kernel import block_bytes, blocks
+from bilens.algebra.interactions.feature_factors import (
     SPARE,
     Engine,
+    FeatureFactors,
     Progress,
     check_bias,
-    check_directions,
-)
-from bilens.algebra.interactions.feature_factors import (
-    FeatureFactors,
     check_dictionary,
+    check_directions,
     exact_values,
 )
 from bilens.algebra.interactions.record import DirectInteractions, Interactions, Kind, stack, unread

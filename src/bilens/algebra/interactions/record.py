@@ -9,8 +9,8 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
+from bilens.algebra.eigen.decomposition import Status
 from bilens.algebra.interactions.streaming_statistics import Histogram, Moments, no_moments
-from bilens.algebra.status import Status
 from bilens.base.errors import ShapeError
 from bilens.base.notebook import html_summary
 

@@ -197,7 +197,7 @@ def print_plan(output: Output, plans: Sequence[LayerPlan], json: bool) -> None:
 
 def check_decomposed(records: Sequence[dict[str, Any]]) -> None:
     """Refuse to end as if all were well where outputs were not decomposed."""
-    from bilens.algebra.status import Status
+    from bilens.algebra.eigen.decomposition import Status
 
     outputs = [item for record in records for item in record["outputs"]]
     failed = [item for item in outputs if item["status"] != Status.OK.value]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bilens.algebra.rows import geometric_median
+from bilens.algebra.gaussian import geometric_median
 from bilens.base.errors import NumericalError, UsageError
 from bilens.io.load import load
 from bilens.io.model_folder import save

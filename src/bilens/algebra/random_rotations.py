@@ -1,0 +1,238 @@
+"""Spectra of factored maps whose branches were turned at random: the samples of a null."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.bilinear_tensor import FactorSizes
+from bilens.algebra.concentration import effective_rank, localisation
+from bilens.algebra.eigen.decomposition import Status
+from bilens.algebra.gram.kernel import block_size, blocks, unit_rows
+from bilens.algebra.mode_spectrum import Factors
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.checks import check_count, check_type
+from bilens.base.memory import MemoryEstimate
+
+Lift = Callable[[Tensor], Tensor]  # vectors along the last axis, to the basis they are read in
+Null = Literal["rotation", "directions"]
+
+
+def random_frame(d_in: int, rank: int, generator: torch.Generator) -> Tensor:
+    """Return `rank` orthonormal columns, (in, rank), distributed as the columns of a Haar O."""
+    gauss = torch.randn(d_in, rank, generator=generator, dtype=torch.float64)
+    columns, triangle = torch.linalg.qr(gauss)
+    signs = torch.where(triangle.diagonal() < 0, -1.0, 1.0)  # makes QR unique, thus Haar
+    frame: Tensor = columns * signs
+    return frame
+
+
+def embedding_parts(embedding: Tensor) -> tuple[Tensor, Tensor]:
+    """Return Yᵀ and Sᵀ of Eᵀ = Y S."""
+    columns, corner = torch.linalg.qr(embedding.detach().double().T)
+    return columns.T, corner.T
+
+
+def solved_width(sizes: FactorSizes, d_before: int) -> int:
+    """Return the width of the matrices that are solved."""
+    return min(sizes.d_in, d_before, 2 * sizes.d_hidden)
+
+
+def null_memory(
+    sizes: FactorSizes, num: int, num_samples: int, width_before: int | None, localised: bool
+) -> MemoryEstimate:
+    """Return what a null of `num` directions takes; `width_before` is that before an embedding."""
+    d_out, hidden, d_in = sizes
+    d_before = d_in if width_before is None else width_before
+    width = solved_width(sizes, d_before)
+    factors = (d_out + 2 * d_in) * hidden  # in float64
+    weights = num * (d_out + 2 * hidden)
+    frame = d_in * min(hidden, d_in)  # three more while it is drawn
+    branch = hidden * min(d_in, d_before)  # right is turned, both are stacked and factored
+    turned = max(3 * frame, (7 if width == 2 * hidden else 2) * branch)
+    embedding = 0 if width_before is None else branch + 3 * d_in * width_before
+    results = 10 * num_samples * num
+    # (width, hidden) once where a matrix is formed, and (width, width) at most four times.
+    vectors = 4 * (width + d_before) if localised else 0
+    return MemoryEstimate(
+        fixed=8 * (factors + weights + frame + turned + embedding + results),
+        each=8 * (width * hidden + 4 * width**2 + vectors),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Ends:
+    """What the null keeps of one rotation, for every direction."""
+
+    # (3, directions) or, with localisation, (5, directions): the largest eigenvalue, the smallest
+    # one, the effective rank, the localisation of the largest and of the smallest; NaN where the
+    # status is not OK
+    numbers: Tensor
+    status: tuple[Status, ...]  # one for each direction
+
+
+def read_ends(
+    left: Tensor, right: Tensor, weights: Tensor, chunk: int, localised: Lift | None
+) -> Ends:
+    """Return the ends of the spectra of ½ Σ_h w_h (l_h r_hᵀ + r_h l_hᵀ) for all rows w."""
+    hidden, width = left.shape
+    if 2 * hidden < width:
+        stacked = torch.cat([left, right]).T
+        columns, corner = torch.linalg.qr(stacked, mode="r" if localised is None else "reduced")
+        left, right = corner[:, :hidden].T, corner[:, hidden:].T
+        localised = None if localised is None else _through(columns, localised)
+    parts = [_read(left, right, weights[rows], localised) for rows in blocks(len(weights), chunk)]
+    return Ends(
+        torch.cat([part.numbers for part in parts], dim=1),
+        tuple(status for part in parts for status in part.status),
+    )
+
+
+def _through(columns: Tensor, lift: Lift) -> Lift:
+    """Return the lift of coordinates along (in, width) columns."""
+    return lambda vectors: lift(vectors @ columns.T)
+
+
+def _read(left: Tensor, right: Tensor, weights: Tensor, lift: Lift | None) -> Ends:
+    """Return the ends of a few directions, solved together."""
+    matrices = _matrices(left, right, weights)
+    finite = matrices.isfinite().all(dim=-1).all(dim=-1)
+    matrices[~finite] = 0.0  # NaN must not reach a solver
+    values, columns = _solved(matrices, vectors=lift is not None)
+    solved = values.isfinite().all(dim=-1)
+    values = torch.where(solved[:, None], values, 0.0)
+    numbers = [
+        values[:, -1].clamp(min=0.0),  # eigenvalues ascend
+        values[:, 0].clamp(max=0.0),
+        effective_rank(values),
+    ]
+    if lift is not None:
+        for end, there in ((-1, values[:, -1] > 0), (0, values[:, 0] < 0)):
+            vectors = torch.where(solved[:, None], columns[:, :, end], 0.0)
+            numbers.append(torch.where(there, localisation(lift(vectors)), 0.0))
+    status = [
+        Status.OK if ok else Status.NOT_CONVERGED if came else Status.NOT_FINITE
+        for ok, came in zip((solved & finite).tolist(), finite.tolist(), strict=True)
+    ]
+    return Ends(torch.where(solved & finite, torch.stack(numbers), torch.nan), tuple(status))
+
+
+def _matrices(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
+    """Return ½ Σ_h w_h (l_h r_hᵀ + r_h l_hᵀ) for every row w of weights."""
+    halves = (left.T * weights[:, None, :]) @ right
+    return (halves + halves.mT) / 2
+
+
+def _solved(matrices: Tensor, vectors: bool) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues and eigenvectors (none unless asked for); NaN where the solver fails."""
+    nothing = matrices.new_zeros(len(matrices), 0, 0)
+    try:
+        if vectors:
+            values, columns = torch.linalg.eigh(matrices)
+            return values, columns
+        return torch.linalg.eigvalsh(matrices), nothing
+    except RuntimeError:  # torch.linalg.LinAlgError is one
+        if len(matrices) == 1:
+            gap = torch.full_like(matrices, torch.nan)
+            return gap[:, 0], gap if vectors else nothing
+    halves = [_solved(half, vectors) for half in matrices.tensor_split(2)]
+    return torch.cat([half[0] for half in halves]), torch.cat([half[1] for half in halves])
+
+
+@dataclass(frozen=True, eq=False)
+class OutputModeNull:
+    """The output spectrum of a map under a null, one entry for each sample."""
+
+    effective_rank: Tensor  # (samples,), (Σσ)² / Σσ² of the singular values along the outputs
+    top_share: Tensor  # (samples,), σ₁² / Σσ²
+    # (samples,), (Σ|λ|)² / Σλ² of the form along the leading direction of a sample
+    leading_rank: Tensor
+
+
+def output_mode_null(
+    f: QuadraticMap,
+    generator: torch.Generator,
+    num_samples: int,
+    null: Null = "rotation",
+    embedding: Tensor | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> OutputModeNull:
+    """Sample the singular values along the outputs of a map, with its factors turned at random."""
+    # "rotation" destroys how the two branches are aligned and nothing else. Where left and right
+    # are the same rows, as in an ordinary MLP, that would destroy what every such layer has; there
+    # "directions" turns each row on its own, and left and right with it.
+    # Math: Gram = D H Dᵀ, H = ½[(LLᵀ)∘(RRᵀ) + M∘Mᵀ], M = L Rᵀ. A rotation of R leaves the first
+    # term as it is, and is seen by M alone.
+    check_type("f", f, QuadraticMap, "use the layer's quadratic_map()")
+    num_samples = check_count("num_samples", num_samples, minimum=1)
+    tensor = f.detach().to(torch.float64).tensor
+    factors = Factors.of(tensor.down, tensor.left, tensor.right)
+    turn = turner(factors, generator, null, embedding)
+    samples = []
+    for done in range(num_samples):
+        left, right = turn()
+        samples.append(read_sample(factors.down, left, right))
+        if progress is not None:
+            progress(done + 1)
+    return OutputModeNull(*torch.stack(samples, dim=1))
+
+
+def turner(
+    factors: Factors, generator: torch.Generator, null: Null, embedding: Tensor | None
+) -> Callable[[], tuple[Tensor, Tensor]]:
+    """Return what draws left and right of a sample, both in the input basis."""
+    left, right = factors.left, factors.right
+    hidden, d_in = left.shape
+    if null == "directions":
+
+        def directions() -> tuple[Tensor, Tensor]:
+            gauss = torch.randn(hidden, d_in, generator=generator, dtype=torch.float64)
+            rows = unit_rows(gauss)[0]
+            return rows, rows
+
+        return directions
+    after = None if embedding is None else embedding.detach().double()
+    behind = right if after is None else right @ torch.linalg.pinv(after)
+    corner = torch.linalg.qr(behind.T, mode="r").R.T  # (hidden, rank): behind = corner Vᵀ
+
+    def rotated() -> tuple[Tensor, Tensor]:
+        frame = random_frame(behind.shape[1], corner.shape[1], generator)
+        turned = corner @ frame.T
+        return left, turned if after is None else turned @ after
+
+    return rotated
+
+
+def read_sample(down: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """Return effective rank and top share of the outputs, and the rank of the leading form."""
+    squares, columns = torch.linalg.eigh(output_gram_of(down, left, right))
+    values = squares.clamp(min=0).sqrt()
+    leading = columns[:, -1] @ down
+    half = (left.T * leading) @ right
+    spectrum = torch.linalg.eigvalsh(half + half.T)
+    mass = values.square().sum()
+    share = values[-1].square() / mass.where(mass > 0, 1.0)
+    return torch.stack([effective_rank(values), share, effective_rank(spectrum)])
+
+
+def output_gram_of(down: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """Return D H Dᵀ, up to a factor, from blocks on and above the diagonal of H."""
+    size = block_size(len(left), 6 * left.shape[1] + 3 * len(down))
+    total = down.new_zeros(len(down), len(down))
+    same = right is left
+    for rows in blocks(len(left), size):
+        reached = down.new_zeros(rows.stop - rows.start, len(down))
+        for columns in blocks(len(left), size, start=rows.start):
+            straight = left[rows] @ left[columns].T
+            if same:
+                kernel = 2 * straight.square()
+            else:
+                crossed = (left[rows] @ right[columns].T) * (right[rows] @ left[columns].T)
+                kernel = torch.addcmul(crossed, straight, right[rows] @ right[columns].T)
+            reached += (kernel / 2 if columns == rows else kernel) @ down[:, columns].T
+        total += down[:, rows] @ reached
+    return total + total.T
