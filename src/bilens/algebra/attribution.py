@@ -39,8 +39,8 @@ def attribute(
         Q_c s = ½ Σ_h P_ch [(R s)_h l_h + (L s)_h r_h].
     Cost: 4 · batch · out · hidden · in operations in two large products, half of it where left is
         right; or 2 · out · in² · (hidden + batch), through one (in, in) array at a time, where
-        that is less; 8 · batch · hidden · in for one `target` of each input. The result,
-        batch · out · in, and 128 MiB at most beside it.
+        that is less; 8 · batch · hidden · in for one `target` of each input. The result and
+        128 MiB at most beside it.
 
     Args:
         f: the map.
@@ -50,16 +50,11 @@ def attribute(
         target: (batch,), instead: one output for each input, such as its class.
         memory_limit: bytes, or "4GiB"; None for $BILENS_MEMORY_LIMIT or 75 % of the memory.
 
-    Returns:
-        (batch, out, in) in the dtype of the map, in units of the output; (batch, 1, in) with
+    Returns: (batch, out, in) in the dtype of the map, in units of the output; (batch, 1, in) with
         `target`.
-
-    Raises:
-        UsageError: If f is no map, there is no such output, or both outputs and target are given.
-        ShapeError: If x or the baseline does not fit.
-        NonFiniteError: If one holds NaN or infinity, or a value overflows.
-        MemoryLimitError: If the result does not fit.
-
+    Raises: UsageError if f is no map, there is no such output, or both outputs and target are
+        given; ShapeError if x or the baseline does not fit; NonFiniteError if one is not finite
+        or a value overflows; MemoryLimitError if the result does not fit.
     Source: M. Sundararajan, A. Taly, Q. Yan, Axiomatic Attribution for Deep Networks (2017), and
         L. S. Shapley (1953), in the closed form of a quadratic.
     """
@@ -109,13 +104,7 @@ def attribute_to_background(
         memory_limit: as in `attribute`.
 
     Returns: (batch, out, in) in the dtype of the map.
-
-    Raises:
-        UsageError: If f is no map, there is no such output, or Σ is not symmetric.
-        ShapeError: If a part does not fit.
-        NonFiniteError: If one holds NaN or infinity, or a value overflows.
-        MemoryLimitError: If the result does not fit.
-
+    Raises: as `attribute`, and UsageError if Σ is not symmetric.
     Source: D. Janzing, L. Minorics, P. Blöbaum, Feature relevance quantification in explainable
         AI: a causal problem (2020), in the closed form of a quadratic.
     """
@@ -153,7 +142,7 @@ def in_factors(f: QuadraticMap, total: Tensor, rows: int, target: Tensor | None 
 
 
 def in_arrays(f: QuadraticMap, total: Tensor) -> Tensor:
-    """Return Q_c s for every row s of `total`, (batch, out, in), one (in, in) array at a time."""
+    """The same, one (in, in) array at a time."""
     down, left, right = factors(f)
     result = total.new_empty(len(total), f.sizes.d_out, f.sizes.d_in)
     for output, weight in enumerate(down):
@@ -196,7 +185,6 @@ def chosen_outputs(f: QuadraticMap, outputs: Sequence[int] | None) -> QuadraticM
 def as_target(
     target: Tensor | Sequence[int], outputs: Sequence[int] | None, f: QuadraticMap, batch: int
 ) -> Tensor:
-    """Return one output for each input, (batch,) int64."""
     if outputs is not None:
         raise UsageError("both outputs and target are given: pass one of them.")
     d_out = f.sizes.d_out
@@ -215,7 +203,6 @@ def as_target(
 
 
 def as_inputs(x: Tensor, f: QuadraticMap) -> Tensor:
-    """Return finite (batch, in) inputs in the dtype of the map."""
     shape, d_in = check_float_tensor("x", x), f.sizes.d_in
     if len(shape) != 2 or shape[1] != d_in:
         advice = "use x[None]" if shape == (d_in,) else "flatten images to one row of pixels each"
@@ -225,7 +212,6 @@ def as_inputs(x: Tensor, f: QuadraticMap) -> Tensor:
 
 
 def as_baseline(baseline: Tensor, x: Tensor) -> Tensor:
-    """Return the baseline in the dtype of x, (in,) or (batch, in)."""
     shape = check_float_tensor("baseline", baseline)
     if shape not in ((x.shape[1],), tuple(x.shape)):
         raise ShapeError(
@@ -283,8 +269,7 @@ def pairwise_interactions(
     inputs are, f(both) − f(first) − f(second) + f(neither) is the same.
 
     Math: I_ij = 2 q_ij Δ_i Δ_j for i ≠ j, Δ = x − x₀; zeros on the diagonal.
-    Cost: 2 · hidden · in² operations, 4 · in² numbers of memory. `top_interactions` builds no
-        array.
+    Cost: 2 · hidden · in² operations, 4 · in² numbers; `top_interactions` builds no array.
 
     Args:
         form: one output direction of a map.
@@ -293,13 +278,9 @@ def pairwise_interactions(
         memory_limit: bytes, or "4GiB"; None for $BILENS_MEMORY_LIMIT or 75 % of the memory.
 
     Returns: (in, in) float64, symmetric.
-
-    Raises:
-        UsageError: If form is no form.
-        ShapeError: If x or the baseline does not fit.
-        NonFiniteError: If one holds NaN or infinity, or a value overflows.
-        MemoryLimitError: If the array does not fit.
-
+    Raises: UsageError if form is no form; ShapeError if x or the baseline does not fit;
+        NonFiniteError if one is not finite or a value overflows; MemoryLimitError if the array
+        does not fit.
     Source: M. Grabisch, M. Roubens, An axiomatic approach to the concept of interaction (1999).
     """
     left, right, weight = scaled_factors(form, x, baseline)
@@ -320,19 +301,11 @@ def top_interactions(
 ) -> TopInteractions:
     """Return the k pairs of inputs with the largest Shapley interaction index, exactly.
 
-    Math: as `pairwise_interactions`; the upper triangle is streamed in blocks of rows.
+    Fewer where there are fewer. Arguments and errors otherwise as `pairwise_interactions`; the
+    upper triangle is streamed in blocks of rows.
+
     Cost: 2 · hidden · in² operations; memory of a float64 copy of the factors and 64 MiB.
-
-    Args:
-        form: one output direction of a map.
-        x: (in,), any floating dtype.
-        k: how many pairs; fewer where there are fewer.
-        baseline: x₀, (in,); None is zero.
-
-    Raises:
-        UsageError: If form is no form, or k no positive integer.
-        ShapeError: If x or the baseline does not fit.
-        NonFiniteError: If one holds NaN or infinity, or a value overflows.
+    Raises: UsageError, too, if k is no positive integer.
     """
     k = check_count("k", k, minimum=1)
     left, right, weight = scaled_factors(form, x, baseline)
@@ -365,7 +338,6 @@ def scaled_factors(
 
 
 def as_row(name: str, row: Tensor, form: QuadraticForm) -> Tensor:
-    """Return one finite input, (in,) float64."""
     shape = check_float_tensor(name, row)
     if shape != (form.d_in,):
         raise ShapeError(f"{name} has shape {shape}; expected ({form.d_in},), one input: x[i].")

@@ -29,7 +29,6 @@ class FactorSizes(NamedTuple):
 
 
 def check_factors(down: Tensor, left: Tensor, right: Tensor) -> FactorSizes:
-    """Return the sizes of factors that fit together."""
     d_out, hidden_down = check_float_tensor("down", down, num_axes=2)
     d_hidden, d_in = check_float_tensor("left", left, num_axes=2)
     hidden_right, in_right = check_float_tensor("right", right, num_axes=2)
@@ -64,10 +63,8 @@ class BilinearTensor:
         right: (hidden, in); the paper's V.
         sizes: (d_out, d_hidden, d_in).
 
-    Raises:
-        ShapeError: If the factors do not fit together.
-        NonFiniteError: If a factor holds NaN or infinity.
-
+    Raises: ShapeError if the factors do not fit together; NonFiniteError if one holds NaN or
+        infinity.
     Source: arXiv:2410.08417, §2 ("Interaction matrices and the bilinear tensor").
     """
 
@@ -85,10 +82,7 @@ class BilinearTensor:
         """Return ⟨Q_i, Q'_j⟩ for every pair of outputs, (out, out') float64.
 
         Cost: O(hidden · hidden' · in) time, O(hidden' + out · out') memory beside the factors.
-
-        Raises:
-            UsageError: If the other one is not a BilinearTensor.
-            ShapeError: If the two tensors read inputs of different width.
+        Raises: UsageError for what is no BilinearTensor; ShapeError for inputs of different width.
         """
         other = self if other is None else other
         self._check_inputs_of(other)
@@ -98,10 +92,7 @@ class BilinearTensor:
         """Return ⟨B, B'⟩ = Σ_c ⟨Q_c, Q'_c⟩, a float64 scalar.
 
         Cost: O(hidden · hidden' · (in + out)) time, O(out) memory beside the factors.
-
-        Raises:
-            UsageError: If the other one is not a BilinearTensor.
-            ShapeError: If the two tensors differ in inputs or outputs.
+        Raises: as `gram`; ShapeError if the outputs differ, too.
         """
         self._check_inputs_of(other)
         if other.sizes.d_out != self.sizes.d_out:
@@ -116,7 +107,6 @@ class BilinearTensor:
         """Return ‖B‖_F of the symmetric part, a float64 scalar.
 
         Cost: O(hidden² · (in + out)) time, O(out) memory beside the factors.
-
         Raises: NonFiniteError if products of the factors overflow.
         """
         return squared_norms(self.down, self.left, self.right).sum().sqrt()
@@ -137,7 +127,6 @@ class BilinearTensor:
         """Return the symmetric (out, in, in) array: for small layers and for tests.
 
         Cost: O(out · hidden · in²) time, O(out · in²) memory.
-
         Raises: MemoryLimitError if the array would not fit; read one output with `form(u)` instead.
         """
         d_out, _, d_in = self.sizes

@@ -12,18 +12,14 @@ from bilens.base.errors import ShapeError
 
 
 def effective_rank(eigenvalues: Tensor) -> Tensor:
-    """Return the effective rank (Σ|λ|)² / Σλ² of whole spectra, (..., n) → (...) float64.
+    """Return the effective rank (Σ|λ|)² / Σλ² of whole spectra, (..., n) → (...) float64, in O(n).
 
     No unit and no scale; between 1 and the rank, 0 for a spectrum of zeros. It needs the *whole*
     spectrum (zeros may be left out), and it depends on the basis of the input: compare models in
     the input basis only, and read it beside its level under a null (`rotation_null`).
 
-    Cost: O(n) for each spectrum.
-
-    Raises:
-        ShapeError: If there is no axis of eigenvalues, or it is empty.
-        NonFiniteError: If an eigenvalue is NaN or infinite.
-
+    Raises: ShapeError if there is no axis of eigenvalues, or it is empty; NonFiniteError if an
+        eigenvalue is NaN or infinite.
     Source: arXiv:2410.08417, App. E ((L₁/L₂)² of the eigenvalues).
     """
     shape = check_float_tensor("eigenvalues", eigenvalues)
@@ -37,7 +33,7 @@ def effective_rank(eigenvalues: Tensor) -> Tensor:
 
 
 def localisation(vectors: Tensor) -> Tensor:
-    """Return the inverse participation ratio of directions, (..., n) → (...) float64.
+    """Return the inverse participation ratio of directions, (..., n) → (...) float64, in O(n).
 
     Between 1/n, spread evenly over all inputs, and 1, one input alone; its inverse is the
     effective number of inputs. A random direction has about 3 / (n + 2). No unit and no scale,
@@ -45,12 +41,8 @@ def localisation(vectors: Tensor) -> Tensor:
     its level under a null (`rotation_null`). 0 for a vector of zeros.
 
     Math: Σ_i v_i⁴ / (Σ_i v_i²)².
-    Cost: O(n) for each vector.
-
-    Raises:
-        ShapeError: If there is no axis of inputs, or it is empty.
-        NonFiniteError: If a component is NaN or infinite.
-
+    Raises: ShapeError if there is no axis of inputs, or it is empty; NonFiniteError if a
+        component is NaN or infinite.
     Source: D. J. Thouless, Physics Reports 13, 1974 (inverse participation ratio).
     """
     return subspace_localisation(_checked(vectors, 1)[..., None, :])

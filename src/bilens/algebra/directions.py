@@ -21,9 +21,7 @@ EPS = torch.finfo(torch.float64).eps
 def raw_directions(d_out: int, outputs: Sequence[int] | None = None) -> Tensor:
     """Return float64 rows of the (out, out) identity: row c reads output c as it is.
 
-    Args:
-        d_out: number of outputs.
-        outputs: which rows, in the order given; None for all of them, (out, out).
+    `outputs` are the rows to return, in the order given; None for all of them.
     """
     chosen = range(check_count("d_out", d_out, minimum=1)) if outputs is None else outputs
     rows = torch.zeros(len(chosen), d_out, dtype=torch.float64)
@@ -36,10 +34,7 @@ def centred_directions(d_out: int, outputs: Sequence[int] | None = None) -> Tens
 
     Adding one form to all classes changes no softmax prediction, so a reading of a class is
     defined only up to that form; the class-centred reading removes it (softmax gauge).
-
-    Args:
-        d_out: number of outputs.
-        outputs: which rows, in the order given; None for all of them, (out, out).
+    `outputs` as in `raw_directions`.
     """
     return raw_directions(d_out, outputs) - 1 / d_out
 
@@ -47,11 +42,7 @@ def centred_directions(d_out: int, outputs: Sequence[int] | None = None) -> Tens
 def outputs_of(
     f: QuadraticMap, outputs: Sequence[int] | None = None, *, centred: bool = False
 ) -> QuadraticMap:
-    """Return the map of some outputs alone, None for all, or of each against the mean of all.
-
-    The forms are those along `raw_directions` or `centred_directions`, without an (out, out) array;
-    `left` and `right` are not copied.
-    """
+    """Return the map of some outputs, or of each against the mean of all; factors are shared."""
     chosen = None if outputs is None else torch.tensor(outputs, device=f.tensor.down.device)
 
     def read(part: Tensor) -> Tensor:
@@ -95,12 +86,10 @@ def contrast_direction(d_out: int, positive: int, negative: int) -> Tensor:
 
 
 def in_centred_basis(f: QuadraticMap) -> QuadraticMap:
-    """Return the out − 1 coordinates of the class-centred outputs in an orthonormal basis.
-
-    Lengths and singular values are those of `outputs_of(f, centred=True)`, and no coordinate
-    depends on the others. Row k of the basis is
-    (e_0 + … + e_k − (k + 1) e_{k+1}) / √((k + 1)(k + 2)) (Helmert); it is not built.
-    """
+    """Return the out − 1 coordinates of class-centred outputs in an orthonormal basis."""
+    # Lengths and singular values are those of `outputs_of(f, centred=True)`, and no coordinate
+    # depends on the others. Row k of the basis, which is not built, is (e_0 + … + e_k − (k + 1)
+    # e_{k+1}) / √((k + 1)(k + 2)) (Helmert).
     sizes = torch.arange(
         1, check_count("d_out", f.sizes.d_out, minimum=2), device=f.tensor.down.device
     )
@@ -144,9 +133,8 @@ class DualExpression:
             max(num, out) · eps of the largest.
         condition: largest over smallest of those singular values: how much the duals amplify an
             error of the forms.
-        biorthogonal: u_j·u_k⁺ = 1 for j = k and 0 otherwise, so that dual k is seen by direction k
-            alone. That needs independent directions: never with more of them than outputs, although
-            the sum is still exact there.
+        biorthogonal: u_j·u_k⁺ = 1 for j = k and 0 otherwise: dual k is seen by direction k alone.
+            That needs independent directions: never with more of them than outputs.
         map: the expression as a map of hidden units with the original input factors.
     """
 
@@ -183,11 +171,8 @@ def dual_expression(f: QuadraticMap, directions: Tensor) -> DualExpression:
         f: the map, any floating dtype.
         directions: U, (num, out), one output direction a row, in any scale.
 
-    Raises:
-        ShapeError: If the directions do not have one entry for each output.
-        NonFiniteError: If a direction holds NaN or infinity.
-        UsageError: If every direction is zero, or f is no map.
-
+    Raises: ShapeError if the directions do not have one entry for each output; NonFiniteError if
+        one holds NaN or infinity; UsageError if every direction is zero, or f is no map.
     Source: arXiv:2410.08417, App. K. Its remark that the duals are biorthogonal holds for
         independent directions only.
     """

@@ -83,11 +83,9 @@ def match_eigenvectors(
         signed: match positive with positive and negative with negative eigenvalues only.
         num_samples: number of random frames; 99 gives p-values down to 0.01.
 
-    Raises:
-        ShapeError: If one is a batch, or they differ in inputs.
-        UsageError: If an argument is not one of the above, the bases differ, k cuts through
-            eigenvalues that cannot be told apart, or nothing is left to match.
-        NumericalError: If a decomposition did not pass its checks.
+    Raises: ShapeError if one is a batch, or they differ in inputs; UsageError for an argument that
+        is not one of the above, other bases, a k that cuts through eigenvalues that cannot be told
+        apart, or where nothing is left to match; NumericalError for one that failed its checks.
     """
     if method not in get_args(Method):
         raise UsageError(
@@ -140,13 +138,7 @@ def match_eigenvectors(
 
 
 def by_sign(name: str, eig: EigenDecomposition, k: int | None) -> tuple[tuple[Group, ...], ...]:
-    """Return the groups of leading eigenvalues, (positive ones, negative ones).
-
-    Raises:
-        ShapeError: If this is a batch.
-        UsageError: If k is no count of the pairs, or cuts through a group.
-        NumericalError: If the decomposition did not pass its checks.
-    """
+    """Return the groups of leading eigenvalues, (positive ones, negative ones)."""
     if eig.eigenvalues.ndim != 1:
         raise ShapeError(f"the {name} decomposition is a batch: match eigs[c] with another one.")
     k = len(eig.eigenvalues) if k is None else check_count("k", k, minimum=1)
@@ -186,7 +178,6 @@ def compare(
 def assignment(
     cosines: Tensor, first: tuple[Group, ...], second: tuple[Group, ...]
 ) -> tuple[list[tuple[Group, Group]], Tensor]:
-    """Pair groups for the largest sum of overlaps."""
     from scipy.optimize import linear_sum_assignment  # slow to import, needed only here
 
     rows, columns = indicator(first, len(cosines)), indicator(second, cosines.shape[1])
@@ -200,7 +191,6 @@ def assignment(
 def subspace(
     cosines: Tensor, first: tuple[Group, ...], second: tuple[Group, ...]
 ) -> tuple[list[tuple[Group, Group]], Tensor]:
-    """Take all groups together, and their principal angles."""
     rows, columns = (tuple(sorted(sum(groups, ()))) for groups in (first, second))
     return [(rows, columns)], torch.linalg.svdvals(cosines[list(rows)][:, list(columns)])
 

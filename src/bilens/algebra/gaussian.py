@@ -21,11 +21,8 @@ SYMMETRY = 1e-6  # of the largest entry: what a covariance may deviate by, and b
 
 
 def mean_and_covariance(inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Return μ and Σ of inputs, (num, in) → (in,) and (in, in), without a copy of all in float64.
-
-    Σ = 1/num Σ_i (x_i − μ)(x_i − μ)ᵀ, in two passes: what is constant has exactly no variance but
-    for the rounding of its mean.
-    """
+    """Return μ and Σ of inputs, (num, in) → (in,) and (in, in), with no copy of all in float64."""
+    # In two passes: what is constant has exactly no variance but for the rounding of its mean.
     num, d_in = inputs.shape
     total = torch.zeros(d_in, dtype=torch.float64)
     for start in range(0, num, ROWS):
@@ -111,13 +108,9 @@ def whiten(f: QuadraticMap, covariance: Tensor, mean: Tensor | None = None) -> Q
         covariance: Σ, (in, in), symmetric, no eigenvalue below zero.
         mean: μ, (in,); None is zero.
 
-    Returns: A map of float64 whose basis is "whitened".
-
-    Raises:
-        ShapeError: If Σ or μ does not fit the inputs of the map.
-        NonFiniteError: If Σ or μ holds NaN or infinity.
-        UsageError: If Σ is not symmetric, or has an eigenvalue below zero.
-
+    Returns: a map of float64 whose basis is "whitened".
+    Raises: ShapeError if Σ or μ does not fit the inputs; NonFiniteError if one holds NaN or
+        infinity; UsageError if Σ is not symmetric, or has an eigenvalue below zero.
     Source: the metric of a covariance; see docs/math.md.
     """
     check_type("f", f, QuadraticMap, "pass a QuadraticMap")
@@ -147,22 +140,12 @@ class GaussianMoments:
 
 
 def gaussian_moments(f: QuadraticMap, mean: Tensor, covariance: Tensor) -> GaussianMoments:
-    """Return mean and variance of every output for inputs x ~ N(μ, Σ).
+    """Return mean and variance of every output for inputs x ~ N(μ, Σ); arguments as in `whiten`.
 
     Math: E q = tr QΣ + μᵀQμ + b·μ + c and Var q = 2 tr(QΣQΣ) + gᵀΣg, g = 2Qμ + b. In whitened
         coordinates, z ~ N(0, I), these are tr Q̃ + c̃ and 2‖Q̃‖_F² + ‖b̃‖².
     Cost: that of `whiten`, and O(hidden² · (in + out)).
-
-    Args:
-        f: the map.
-        mean: μ, (in,).
-        covariance: Σ, (in, in), symmetric, no eigenvalue below zero.
-
-    Raises:
-        ShapeError: If μ or Σ does not fit the inputs of the map.
-        NonFiniteError: If one holds NaN or infinity.
-        UsageError: If f is no map, or Σ is no covariance.
-
+    Raises: as `whiten`.
     Source: A. M. Mathai, S. B. Provost, Quadratic Forms in Random Variables (1992).
     """
     white = whiten(f, covariance, mean)
@@ -210,7 +193,6 @@ class GaussianInput:
 
     @property
     def d_in(self) -> int:
-        """Width of the input."""
         return len(self.mean)
 
     def spread(self, rows: Tensor) -> Tensor:
@@ -218,7 +200,6 @@ class GaussianInput:
         return rows if self.root is None else rows @ self.root
 
     def times_covariance(self, rows: Tensor) -> Tensor:
-        """Return rows·Σ."""
         return rows if self.root is None else rows @ self.root @ self.root
 
     def deviations(self, rows: Tensor) -> Tensor:

@@ -51,7 +51,6 @@ class HOSVD:
         """Singular values and directions along the inputs, shared by all outputs.
 
         Cost: when it is first read, as `hosvd` with (in, in) arrays: O(hidden² · (in + out) + in³).
-
         Raises: MemoryLimitError if that needs more memory than was allowed.
         """
         check_mode_memory(self.f.sizes, "in", 1, self.limit_bytes)
@@ -79,9 +78,7 @@ class HOSVD:
         return self.output.tail_squared(0)
 
     def form(self, index: int) -> QuadraticForm:
-        """Return the form along singular direction `index`: u·f, with ‖Q‖_F = σ.
-
-        It carries the linear and constant terms of the map along u.
+        """Return u·f along singular direction `index`, with linear terms and ‖Q‖_F = σ.
 
         Raises: UsageError if there is no such direction.
         """
@@ -101,7 +98,6 @@ class HOSVD:
         """Return B in leading singular directions, (output_rank, input_rank, input_rank).
 
         Cost: O(output_rank · hidden · input_rank² + hidden · in · input_rank).
-
         Raises: UsageError if a rank is not between 1 and the number of directions kept.
         """
         rows = leading("output_rank", output_rank, self.output_directions)
@@ -115,15 +111,13 @@ class HOSVD:
     ) -> QuadraticMap:
         """Return the map whose quadratic part keeps leading directions of each mode (Tucker).
 
-        Math: B' = B ×₁ UᵀU ×₂ VᵀV ×₃ VᵀV, U and V the leading directions: the same hidden units,
-            with down ← UᵀU down, left ← left VᵀV, right ← right VᵀV.
-            The linear and constant terms are not part of the tensor and stay as they are, for all
-            outputs and inputs: f − f' is purely quadratic, and ‖f(x) − f'(x)‖ at most
-            ‖B − B'‖_F ‖x‖².
-        Cost: O(hidden · (out · output_rank + in · input_rank)).
-
         A rank of None keeps the whole mode.
 
+        Math: B' = B ×₁ UᵀU ×₂ VᵀV ×₃ VᵀV, U and V the leading directions: the same hidden units,
+            with down ← UᵀU down, left ← left VᵀV, right ← right VᵀV.
+            The linear and constant terms stay as they are, for all outputs and inputs: f − f' is
+            purely quadratic, and ‖f(x) − f'(x)‖ at most ‖B − B'‖_F ‖x‖².
+        Cost: O(hidden · (out · output_rank + in · input_rank)).
         Raises: UsageError if a rank is not between 1 and the number of directions kept.
         """
         down, left, right = self.f.tensor.down, self.f.tensor.left, self.f.tensor.right
@@ -144,11 +138,7 @@ class HOSVD:
             ‖B − B'‖² = Σ_{i > output_rank} σ_i² + 2 ‖ΠB ×₂ V⊥‖² − ‖ΠB ×₂ V⊥ ×₃ V⊥‖².
             The last term is at most half of the one before it: nothing cancels.
         Cost: O(hidden² · (in + out) + in³) time; O(out) where `input_rank` is None.
-
-        Raises:
-            UsageError: If a rank is not between 1 and the number of directions kept.
-            MemoryLimitError: If (in, in) arrays need more memory than was allowed.
-
+        Raises: as `truncate`; MemoryLimitError if (in, in) arrays need more memory than allowed.
         Source: De Lathauwer, De Moor, Vandewalle, A multilinear singular value decomposition,
             SIAM J. Matrix Anal. Appl. 21, 2000, property 10 (the bound).
         """
@@ -175,14 +165,13 @@ def hosvd(
     """Return the higher-order singular value decomposition of the quadratic part of a map.
 
     Math: B flattened to (out, in²) is Σ_i σ_i u_i vec(Q_{u_i} / σ_i)ᵀ: σ_i² are the eigenvalues of
-        down H downᵀ (see `output_gram`), without the array. Flattened along an input axis, the
+        down H downᵀ (see docs/math.md), without the array. Flattened along an input axis, the
         same with Σ_c Q_c².
     Cost: O(hidden² · (in + out) + out³) time for the outputs; the inputs follow when `input` is
         first read. Memory beside the map: two float64 copies of the factors (one if they are
         float64), eight (out, out) arrays, a few (hidden, in) or (hidden, out) ones, and at most
         128 MiB. All directions are computed, whatever `rank` is. Several times that where the
-        singular values span several orders of magnitude, and O(out · hidden · in²) in the worst
-        case; see `mode_spectrum`.
+        singular values span several orders of magnitude; O(out · hidden · in²) in the worst case.
     Accuracy: values above 10⁻⁶ of the largest agree with those of a dense SVD to 10⁻⁶ of
         themselves; `rounding` says how much better each one is, by an estimate.
 
@@ -192,11 +181,9 @@ def hosvd(
             that is shorter gives all of its own.
         memory_limit: bytes, or "4GiB"; None for $BILENS_MEMORY_LIMIT or 75 % of the memory.
 
-    Raises:
-        UsageError: If f is not a map, or rank is not an integer of at least 1.
-        NonFiniteError: If products of the factors overflow.
-        MemoryLimitError: If that needs more memory than allowed; nothing was begun.
-
+    Raises: UsageError if f is not a map, or rank no integer of at least 1; NonFiniteError if
+        products of the factors overflow; MemoryLimitError, before anything is begun, if that needs
+        more memory than allowed.
     Source: arXiv:2410.08417, §3.3 and App. D (SVD of the flattened tensor).
     """
     check_type("f", f, QuadraticMap, "use the layer's quadratic_map()")
@@ -210,7 +197,6 @@ def hosvd(
 
 
 def leading(name: str, count: int, directions: Tensor) -> Tensor:
-    """Return the first `count` directions."""
     if check_count(name, count, minimum=1) > len(directions):
         raise UsageError(
             f"{name}={count}, but {len(directions)} singular directions of that mode were kept: "
@@ -221,8 +207,6 @@ def leading(name: str, count: int, directions: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class TuckerError:
-    """How far a truncated tensor B' is from B."""
-
     exact: Tensor  # ‖B − B'‖_F, a float64 scalar
     # √(Σ σ² of what was left out along the outputs + twice that along the inputs), which needs the
     # singular values alone; never below `exact`, but for rounding

@@ -54,17 +54,12 @@ def similarity(
         measure: "frobenius" or "gaussian".
         per_output: one cosine for each output, instead of one for the maps as a whole.
 
-    Returns:
-        A scalar, or (out,) where `per_output`. There an output has NaN if it is zero in one of the
-        maps, or cannot be told from zero because all of it may be rounding of terms that cancel:
-        it has no direction, so there is no cosine. Gradients pass.
-
-    Raises:
-        ShapeError: If the maps differ in inputs or outputs.
-        UsageError: If the measure is not known, the maps read different bases, or, unless
-            `per_output`, a map as a whole cannot be told from zero.
-        NonFiniteError: If products of the factors overflow.
-
+    Returns: a scalar, or (out,) where `per_output`; there NaN for an output that is zero in one of
+        the maps, or cannot be told from zero because all of it may be rounding of terms that
+        cancel: it has no direction. Gradients pass.
+    Raises: ShapeError if the maps differ in inputs or outputs; UsageError if the measure is not
+        known, the maps read different bases, or, unless `per_output`, a map as a whole cannot be
+        told from zero; NonFiniteError if products of the factors overflow.
     Source: arXiv:2605.15183 (Gaussian tensor similarity), with the linear and constant terms.
     """
     check_comparable(f, g)
@@ -153,7 +148,6 @@ def rescaled(f: QuadraticMap, gaussian: bool, per_output: bool) -> Scaled:
 
 
 def check_comparable(f: QuadraticMap, g: QuadraticMap) -> None:
-    """Refuse what cannot be paired output by output over one input."""
     for name, one in (("f", f), ("g", g)):
         check_type(name, one, QuadraticMap, "use the layer's quadratic_map()")
     mine, theirs = f.sizes, g.sizes
@@ -227,7 +221,6 @@ def alive(down: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Te
 
 
 def side_by_side(parts: list[tuple[Tensor, Tensor, Tensor]]) -> BilinearTensor | None:
-    """Return the sum of several tensors; None where there is none."""
     if not parts:
         return None
     down, left, right = zip(*parts, strict=True)
@@ -235,7 +228,6 @@ def side_by_side(parts: list[tuple[Tensor, Tensor, Tensor]]) -> BilinearTensor |
 
 
 def minus(first: Tensor | None, second: Tensor | None) -> Tensor | None:
-    """Return first − second, where None is zero."""
     if second is None:
         return first
     return -second if first is None else first - second
@@ -329,11 +321,6 @@ def quantise(f: QuadraticMap, kind: Kind) -> QuadraticMap:
     Math: "float16" and "bfloat16" round every entry to the nearest; "int8" is symmetric for each
         row of down, left, right and linear, step max|row| / 127, and leaves the constant alone.
     Cost: O(hidden · (in + out) + out · in).
-
-    Args:
-        f: the map.
-        kind: "float16", "bfloat16" or "int8".
-
     Raises: UsageError if f is no map, the kind is not known, or a weight is beyond float16.
     """
     check_type("f", f, QuadraticMap, "use the layer's quadratic_map()")
@@ -351,7 +338,6 @@ def quantise(f: QuadraticMap, kind: Kind) -> QuadraticMap:
 
 
 def rounded(part: Tensor, kind: Kind) -> Tensor:
-    """Return a float64 part of a map, rounded."""
     if kind == "int8":
         step = part.abs().amax(dim=-1, keepdim=True) / STEPS
         safe = torch.where(step > 0, step, 1.0)

@@ -66,7 +66,6 @@ class OutputMode:
 
     @property
     def size(self) -> int:
-        """Number of outputs."""
         return len(self.factors.down)
 
     def gram(self, rows: Tensor | None) -> Tensor:
@@ -101,7 +100,6 @@ class InputMode:
 
     @property
     def size(self) -> int:
-        """Number of inputs."""
         return self.factors.left.shape[1]
 
     def gram(self, rows: Tensor | None) -> Tensor:
@@ -188,12 +186,10 @@ def mode_spectrum(mode: Mode, unit: float, rank: int | None) -> ModeSpectrum:
 
 
 def factored_stage(mode: Mode, rows: Tensor | None, rounding: float) -> Stage:
-    """Decompose the Gram matrix that the factors give."""
     return decomposed(mode.gram(rows), rows, rounding, mode.factors.slice_rounding)
 
 
 def dense_stage(mode: Mode, rows: Tensor | None) -> Stage:
-    """Decompose the Gram matrix of slices that are built."""
     gram = mode.dense_gram(rows)
     return decomposed(
         gram, rows, len(gram) ** 0.5 * EPS * float(gram.trace()), mode.factors.slice_rounding

@@ -23,10 +23,8 @@ class InteractionMatrix:
         right: (hidden, in).
         weight: (hidden,); downᵀu for the output direction u.
 
-    Raises:
-        ShapeError: If the factors do not fit together, or an axis is empty.
-        NonFiniteError: If a factor holds NaN or infinity.
-
+    Raises: ShapeError if the factors do not fit together, or an axis is empty; NonFiniteError if
+        one holds NaN or infinity.
     Source: arXiv:2410.08417, §2, with the symmetric form of its "Simplifications due to symmetry".
     """
 
@@ -58,11 +56,7 @@ class InteractionMatrix:
         return self.left.shape[0]
 
     def matvec(self, vectors: Tensor) -> Tensor:
-        """Return Q v for vectors along the last axis, (..., in) → (..., in).
-
-        Math: ½[Lᵀ(s∘Rv) + Rᵀ(s∘Lv)].
-        Cost: O(hidden · in) for each vector.
-        """
+        """Return Q v = ½[Lᵀ(s∘Rv) + Rᵀ(s∘Lv)], (..., in) → (..., in), in O(hidden · in) each."""
         left = self.weight * (vectors @ self.left.T)
         right = self.weight * (vectors @ self.right.T)
         return (left @ self.right + right @ self.left) / 2
@@ -78,9 +72,7 @@ class InteractionMatrix:
     def inner(self, other: InteractionMatrix) -> Tensor:
         """Return ⟨Q, Q'⟩ = tr(Q Q'), a float64 scalar, in O(hidden · hidden' · in).
 
-        Raises:
-            UsageError: If the other one is not an InteractionMatrix.
-            ShapeError: If the two matrices differ in width.
+        Raises: UsageError for what is no InteractionMatrix; ShapeError for another width.
         """
         check_type("other", other, InteractionMatrix, "use the matrix of a form, form.matrix")
         if other.d_in != self.d_in:
@@ -100,9 +92,7 @@ class InteractionMatrix:
         return no_negative(self.inner(self))
 
     def dense(self) -> Tensor:
-        """Return Q as an (in, in) array.
-
-        Cost: O(hidden · in²) time, O(in²) memory.
+        """Return Q as an (in, in) array, O(hidden · in²) time and O(in²) memory.
 
         Raises: MemoryLimitError if the array would not fit; `matvec` needs no array.
         """
@@ -154,10 +144,8 @@ class QuadraticForm:
         constant: a scalar tensor.
         basis: the name of the basis that inputs are written in.
 
-    Raises:
-        UsageError: If the matrix is not an InteractionMatrix.
-        ShapeError: If the parts do not fit together.
-        NonFiniteError: If a part holds NaN or infinity.
+    Raises: UsageError if the matrix is not an InteractionMatrix; ShapeError if the parts do not
+        fit together; NonFiniteError if one holds NaN or infinity.
     """
 
     matrix: InteractionMatrix
@@ -208,9 +196,7 @@ class QuadraticForm:
     def inner(self, other: QuadraticForm) -> Tensor:
         """Return ⟨Q, Q'⟩ = tr(Q Q'), a float64 scalar, in O(hidden · hidden' · in).
 
-        Raises:
-            UsageError: If the other one is not a QuadraticForm.
-            ShapeError: If the two forms read inputs of different width.
+        Raises: UsageError for what is no QuadraticForm; ShapeError for another width.
         """
         check_type("other", other, QuadraticForm, "use QuadraticMap.form(u)")
         return self.matrix.inner(other.matrix)

@@ -31,11 +31,8 @@ class QuadraticMap:
         linear: (out, in), the residual path and the biases multiplied out; None is zero.
         constant: (out,); None is zero.
 
-    Raises:
-        UsageError: If the tensor is not a BilinearTensor.
-        ShapeError: If the parts do not fit together.
-        NonFiniteError: If a part holds NaN or infinity.
-
+    Raises: UsageError if the tensor is not a BilinearTensor; ShapeError if the parts do not fit
+        together; NonFiniteError if one holds NaN or infinity.
     Source: arXiv:2410.08417, §2 (biases as an augmented input, here multiplied out).
     """
 
@@ -70,9 +67,7 @@ class QuadraticMap:
         return self.tensor.down.dtype
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return f(x) for inputs along the last axis, (..., in) → (..., out).
-
-        Cost: O(hidden · (in + out) + in · out) for each input.
+        """Return f(x), (..., in) → (..., out), in O(hidden · (in + out) + in · out) for each input.
 
         Raises: ShapeError if the inputs have another width or dtype.
         """
@@ -87,16 +82,12 @@ class QuadraticMap:
 
         Math: q(x) = u·f(x) = xᵀQx + (linearᵀu)·x + constant·u with
             Q = ½ Σ_h (downᵀu)_h (left_h right_hᵀ + right_h left_hᵀ).
-        Cost: O(out · (hidden + in) + hidden · in) time; Q stays factored, no (in, in) array is
-            built.
+        Cost: O(out · (hidden + in) + hidden · in) time; Q stays factored.
         Accuracy: downᵀu is summed in float64 and rounded once, to the dtype of the map. Use
             `eigendecompose_all(f, u[None])`, which does not round it, or `f.to(torch.float64)`,
             where float32 or half precision is not enough.
-
-        Raises:
-            ShapeError: If u does not have one entry for each output.
-            NonFiniteError: If u holds NaN or infinity.
-
+        Raises: ShapeError if u does not have one entry for each output; NonFiniteError if it
+            holds NaN or infinity.
         Source: arXiv:2410.08417, §3.2.
         """
         d_out, _, d_in = self.sizes
@@ -127,9 +118,7 @@ class QuadraticMap:
 
         The space before it is called `basis`.
 
-        Raises:
-            ShapeError: If E or e does not fit the inputs of the map.
-            NonFiniteError: If E or e holds NaN or infinity.
+        Raises: ShapeError if E or e does not fit the map; NonFiniteError for NaN or infinity.
         """
         d_in = self.sizes.d_in
         rows, _ = check_float_tensor("matrix", matrix, num_axes=2, like=self.tensor.down)
@@ -156,11 +145,7 @@ class QuadraticMap:
         Math: the cross terms Σ_h down_h (c_h left_h + b_h right_h) join the linear part, and
             Σ_h down_h b_h c_h the constant.
         Cost: O(out · hidden · in) time, O(hidden · in) memory.
-
-        Raises:
-            ShapeError: If a bias does not have one entry for each hidden unit.
-            NonFiniteError: If a bias holds NaN or infinity.
-
+        Raises: ShapeError if a bias does not fit the map; NonFiniteError for NaN or infinity.
         Source: arXiv:2410.08417, §2 ("Incorporating biases").
         """
         down, left, right = self._factors()
@@ -177,9 +162,7 @@ class QuadraticMap:
     ) -> QuadraticMap:
         """Return x ↦ f(x) + linear x + constant, (out, in) and (out,), such as a residual path.
 
-        Raises:
-            ShapeError: If a part does not fit the map.
-            NonFiniteError: If a part holds NaN or infinity.
+        Raises: ShapeError if a part does not fit the map; NonFiniteError for NaN or infinity.
         """
         affine = QuadraticMap(self.tensor, linear, constant)  # checks the parts before adding
         return replace(
@@ -192,10 +175,7 @@ class QuadraticMap:
         """Return x ↦ U f(x) + p, U (out', out) and p (out',): the map followed by an affine head.
 
         Cost: O(out' · out · (hidden + in)) time, O(out' · (hidden + in)) memory.
-
-        Raises:
-            ShapeError: If U or p does not fit the outputs of the map.
-            NonFiniteError: If U or p holds NaN or infinity.
+        Raises: ShapeError if U or p does not fit the map; NonFiniteError for NaN or infinity.
         """
         _, columns = check_float_tensor("matrix", matrix, num_axes=2, like=self.tensor.down)
         if columns != self.sizes.d_out:
@@ -211,9 +191,7 @@ class QuadraticMap:
     def __add__(self, other: QuadraticMap) -> QuadraticMap:
         """Return x ↦ f(x) + g(x); the hidden units of both stand side by side.
 
-        Raises:
-            ShapeError: If the maps differ in inputs, outputs or dtype.
-            UsageError: If they read different bases.
+        Raises: ShapeError if the maps differ in inputs, outputs or dtype; UsageError in bases.
         """
         if not isinstance(other, QuadraticMap):
             return NotImplemented

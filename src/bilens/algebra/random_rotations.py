@@ -32,13 +32,11 @@ def random_frame(d_in: int, rank: int, generator: torch.Generator) -> Tensor:
 
 
 def embedding_parts(embedding: Tensor) -> tuple[Tensor, Tensor]:
-    """Return Yᵀ and Sᵀ of Eᵀ = Y S."""
     columns, corner = torch.linalg.qr(embedding.detach().double().T)
     return columns.T, corner.T
 
 
 def solved_width(sizes: FactorSizes, d_before: int) -> int:
-    """Return the width of the matrices that are solved."""
     return min(sizes.d_in, d_before, 2 * sizes.d_hidden)
 
 
@@ -93,12 +91,10 @@ def read_ends(
 
 
 def _through(columns: Tensor, lift: Lift) -> Lift:
-    """Return the lift of coordinates along (in, width) columns."""
     return lambda vectors: lift(vectors @ columns.T)
 
 
 def _read(left: Tensor, right: Tensor, weights: Tensor, lift: Lift | None) -> Ends:
-    """Return the ends of a few directions, solved together."""
     matrices = _matrices(left, right, weights)
     finite = matrices.isfinite().all(dim=-1).all(dim=-1)
     matrices[~finite] = 0.0  # NaN must not reach a solver
@@ -184,7 +180,6 @@ def output_mode_null(
 def turner(
     factors: Factors, generator: torch.Generator, null: Null, embedding: Tensor | None
 ) -> Callable[[], tuple[Tensor, Tensor]]:
-    """Return what draws left and right of a sample, both in the input basis."""
     left, right = factors.left, factors.right
     hidden, d_in = left.shape
     if null == "directions":

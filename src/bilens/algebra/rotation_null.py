@@ -60,10 +60,7 @@ class RotationNull:
         return len(self.largest)
 
     def check_usable(self) -> None:
-        """Refuse a null in which a direction is missing.
-
-        Raises: NumericalError with the directions, and why they have no null distribution.
-        """
+        """Raise NumericalError, with the reason, if a direction has no null distribution."""
         bad = [index for index, one in enumerate(self.status) if one is not Status.OK]
         if bad:
             raise NumericalError(
@@ -109,9 +106,9 @@ class RotationNull:
         so stepping down from the largest eigenvalue and stopping at the first that is not
         significant gives the same count: under the hypothesis the probability that *any* of a
         direction's positive eigenvalues is declared is at most 1 − level (family-wise), and so
-        for the negative ones. Compared with the k-th of the null instead, the k-th eigenvalue
-        would have that level alone, and many of them together a larger one. What else stands out
-        raises the null, whose factors have the same lengths: counts err on the low side then.
+        for the negative ones. Against the k-th of the null, the k-th eigenvalue would have that
+        level alone, and many of them together a larger one. What else stands out raises the
+        null, whose factors have the same lengths: counts err on the low side then.
 
         Args:
             eigenvalues: (directions, k) in any order, with the extreme ones among them; the p-value
@@ -119,9 +116,8 @@ class RotationNull:
             level: 1 − the probability of declaring anything by chance, for each sign. With fewer
                 than 1 / (1 − level) − 1 samples nothing can be declared.
 
-        Raises:
-            ShapeError: If there is not one row for each direction.
-            UsageError: If the level is not between 0 and 1.
+        Raises: ShapeError if there is not one row for each direction; UsageError if the level is
+            not between 0 and 1.
         """
         check_level(level)
         shape = check_dense_tensor("eigenvalues", eigenvalues, num_axes=2)
@@ -143,9 +139,7 @@ class RotationNull:
         )
 
     def effective_rank_p_values(self, observed: Tensor) -> tuple[Tensor, Tensor]:
-        """Return one-sided p-values that a rank is as low, and as high, by chance.
-
-        `observed` is (directions,); NaN has the p-value 1.
+        """Return one-sided p-values that a rank is as low, and as high, by chance; 1 for NaN.
 
         Raises: ShapeError if there is not one rank for each direction.
         """
@@ -160,9 +154,8 @@ class RotationNull:
         They are of `localisation` of the eigenvectors of the smallest and the largest eigenvalue,
         (directions,) each, in the basis before the embedding; NaN has the p-value 1.
 
-        Raises:
-            ShapeError: If there is not one number for each direction.
-            UsageError: If the null was sampled without `localised=True`.
+        Raises: ShapeError if there is not one number for each direction; UsageError if the null was
+            sampled without `localised=True`.
         """
         if self.localisation_largest is None or self.localisation_smallest is None:
             raise UsageError(
@@ -174,7 +167,6 @@ class RotationNull:
         )
 
     def _tail(self, name: str, observed: Tensor, null: Tensor, lower: bool = False) -> Tensor:
-        """Return the p-value that each direction's number is as high, or as low, (directions,)."""
         if check_dense_tensor(name, observed, num_axes=1) != null.shape[1:]:
             raise ShapeError(
                 f"{name} has {len(observed)} entries; expected one for each of the "
@@ -209,7 +201,6 @@ def tail(observed: Tensor, null: Tensor) -> Tensor:
 
 
 def check_level(level: float) -> None:
-    """Refuse what is not a probability."""
     if not 0 < level < 1:
         raise UsageError(f"level={level!r}: a number between 0 and 1 was expected.")
 
@@ -261,16 +252,11 @@ def rotation_null(
             the time.
         memory_limit: bytes, or "4GiB"; None for $BILENS_MEMORY_LIMIT or 75 % of the memory.
 
-    Returns:
-        A direction that is not finite, whose form overflows, or that the solver fails on is
+    Returns: a direction that is not finite, whose form overflows, or that the solver fails on is
         flagged in `status` and holds NaN; the others are not affected.
-
-    Raises:
-        ShapeError: If directions or embedding do not fit the map.
-        NonFiniteError: If the embedding holds NaN or infinity.
-        UsageError: If num_samples is less than 1, or f or generator is something else.
-        MemoryLimitError: If not even one direction at a time fits into the memory allowed.
-
+    Raises: ShapeError if directions or embedding do not fit; NonFiniteError if the embedding holds
+        NaN or infinity; UsageError if num_samples is less than 1, or f or generator is something
+        else; MemoryLimitError if not even one direction at a time fits into the memory allowed.
     Source: the null follows the gauge freedom of the factors; see docs/math.md.
     """
     check_type("f", f, QuadraticMap, "use the layer's quadratic_map()")
@@ -337,7 +323,6 @@ def check_directions(f: QuadraticMap, directions: Tensor) -> int:
 
 
 def check_embedding(f: QuadraticMap, embedding: Tensor | None) -> None:
-    """Refuse an embedding that does not end where the layer begins."""
     if embedding is None:
         return
     rows, _ = check_float_tensor("embedding", embedding, num_axes=2)

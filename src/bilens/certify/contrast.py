@@ -94,10 +94,9 @@ class PairSpectra:
     _repr_html_ = html_summary()
 
     def contrast(self, first: int, second: int) -> Contrast:
-        """Return m = f_first − f_second.
+        """Return m = f_first − f_second, in either order.
 
-        Raises:
-            UsageError: If the pair was not prepared.
+        Raises: UsageError if the pair was not prepared.
         """
         found = self.contrasts.get((min(first, second), max(first, second)))
         if found is None:
@@ -122,13 +121,10 @@ def prepare(
     Args:
         f: the map, any floating dtype.
         pairs: pairs of outputs in any order; None for all of them, 45 for ten outputs.
-        memory_limit: bytes, or a text such as "4GiB"; None for $BILENS_MEMORY_LIMIT or 75 % of the
-            memory at hand.
+        memory_limit: bytes, or "4GiB"; None for $BILENS_MEMORY_LIMIT or 75 % of the memory.
 
-    Raises:
-        UsageError: If an output does not exist, or there is only one.
-        NumericalError: If a pair cannot be decomposed to the tolerance.
-        MemoryLimitError: If the result or the work would not fit.
+    Raises: UsageError if an output does not exist, or there is only one; NumericalError if a pair
+        cannot be decomposed to the tolerance; MemoryLimitError if result or work would not fit.
     """
     check_type("f", f, QuadraticMap, "pass the map of a module, module.quadratic_map()")
     outputs, hidden, width = f.sizes
@@ -260,18 +256,12 @@ def universal_perturbation(
         source: the output that should lose.
         target: the output that should win.
         radius: how long δ may be, in units of the input; one or several.
-        memory_limit: bytes, or a text such as "4GiB"; None for $BILENS_MEMORY_LIMIT or 75 % of the
-            memory at hand.
+        memory_limit: bytes, or "4GiB"; None for $BILENS_MEMORY_LIMIT or 75 % of the memory.
 
-    Raises:
-        ShapeError: If the mean has another width.
-        NonFiniteError: If the mean or a radius is not finite.
-        UsageError: If source and target are not two outputs, or a radius is negative.
-        NumericalError: If the pair cannot be decomposed to the tolerance.
-        MemoryLimitError: If the work would not fit.
-
-    Source: J. Moré and D. Sorensen, Computing a trust region step, SIAM J. Sci. Stat. Comput. 4
-        (1983).
+    Raises: ShapeError if the mean has another width; NonFiniteError if it, or a radius, is not
+        finite; UsageError if source and target are not two outputs, or a radius is negative;
+        NumericalError and MemoryLimitError as `prepare`.
+    Source: as `solve_trust_region`.
     """
     check_type("f", f, QuadraticMap, "pass the map of a module, module.quadratic_map()")
     mu = checked_vector("mean", mean, f.sizes.d_in)

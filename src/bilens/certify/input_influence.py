@@ -64,10 +64,8 @@ def influence_range(f: QuadraticMap, i: int, box: Box, output: int) -> Influence
         box: low and high, (in,) each: x_j may be anywhere between low_j and high_j.
         output: which output; a contrast is an output of `f.compose_output`.
 
-    Raises:
-        UsageError: If f is no map, there is no such input or output, or low is above high.
-        ShapeError: If low or high does not fit.
-        NonFiniteError: If one holds NaN or infinity.
+    Raises: UsageError if f is no map, there is no such input or output, or low is above high;
+        ShapeError if low or high does not fit; NonFiniteError if one holds NaN or infinity.
     """
     d_out, _, d_in = checked_map(f).sizes
     (index,) = checked_indices("i", [i], d_in)
@@ -116,7 +114,6 @@ def extremes(curvature: float, slope: float, low: float, high: float) -> tuple[f
 
 
 def checked_box(box: Box, d_in: int) -> Box:
-    """Return low and high in float64."""
     if not isinstance(box, (tuple, list)) or len(box) != 2:
         raise UsageError(f"box is a {type(box).__name__}; expected a pair (low, high) of vectors.")
     low, high = checked_vector("low", box[0], d_in), checked_vector("high", box[1], d_in)
@@ -179,11 +176,9 @@ def remove_inputs(
         mean: μ of a Gaussian for the moments, (in,); with `covariance` only.
         covariance: Σ, (in, in); with `mean` only.
 
-    Raises:
-        UsageError: If f is no map, an input or the radius is not one, or Σ is no covariance.
-        ShapeError: If μ or Σ does not fit.
-        NonFiniteError: If one holds NaN or infinity, or a weight is beyond float64.
-        MemoryLimitError: If the rows of the inputs do not fit.
+    Raises: UsageError if f is no map, an input or the radius is not one, or Σ is no covariance;
+        ShapeError if μ or Σ does not fit; NonFiniteError if one is not finite, or a weight is
+        beyond float64; MemoryLimitError if the rows of the inputs do not fit.
     """
     d_in = checked_map(f).sizes.d_in
     indices = checked_indices("inputs", inputs, d_in)
@@ -222,10 +217,8 @@ def remove_inputs(
 
 
 def on_few_axes(rows: Tensor, indices: list[int]) -> tuple[Tensor, Tensor]:
-    """Return orthonormal rows that hold all of E_c, and E_c in their coordinates.
-
-    Math: E = [[Q_SS, T], [Tᵀ, 0]]; with T = U σ V (thin) it is [[Q_SS, Uσ], [σUᵀ, 0]] on e_S, V.
-    """
+    """Return orthonormal rows that hold all of E_c, and E_c in their coordinates."""
+    # Math: E = [[Q_SS, T], [Tᵀ, 0]]; with T = U σ V (thin) it is [[Q_SS, Uσ], [σUᵀ, 0]] on e_S, V.
     num, d_in = len(indices), rows.shape[2]
     own = rows[..., indices]
     rest = rows.clone()
@@ -261,7 +254,6 @@ def largest_change(small: Tensor, linear: Tensor, radius: float) -> LargestChang
 
 
 def without(f: QuadraticMap, indices: list[int]) -> QuadraticMap:
-    """Return x ↦ f(x with some inputs set to zero)."""
     kept = torch.ones_like(f.tensor.left[0]).index_fill(0, torch.tensor(indices), 0.0)
     tensor = BilinearTensor(f.tensor.down, f.tensor.left * kept, f.tensor.right * kept)
     linear = None if f.linear is None else f.linear * kept
@@ -269,10 +261,8 @@ def without(f: QuadraticMap, indices: list[int]) -> QuadraticMap:
 
 
 def change_of(f: QuadraticMap, indices: list[int]) -> QuadraticMap:
-    """Return f − `without`, in factors that do not cancel.
-
-    Math: with l = l_S + l_K for removed and kept inputs, l rᵀ − l_K r_Kᵀ = l_S rᵀ + l_K r_Sᵀ.
-    """
+    """Return f − `without`, in factors that do not cancel."""
+    # Math: with l = l_S + l_K for removed and kept inputs, l rᵀ − l_K r_Kᵀ = l_S rᵀ + l_K r_Sᵀ.
     short = without(f, indices).tensor
     tensor = BilinearTensor(
         torch.cat([f.tensor.down, f.tensor.down], dim=1),

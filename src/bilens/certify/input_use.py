@@ -23,17 +23,11 @@ LEAST = 2.0**-1074  # stands for what underflowed: zero alone is a proof
 
 @dataclass(frozen=True, eq=False)
 class InputRows:
-    """The factors of a map with rows of unit length, from which rows Q_c e_i are read.
+    """The factors of a map with rows of unit length, from which rows Q_c e_i are read."""
 
-    Attributes:
-        down: (out, hidden) float64, with the lengths of the rows moved in.
-        left: (hidden, in), rows of unit length, or zero.
-        right: (hidden, in).
-    """
-
-    down: Tensor
-    left: Tensor
-    right: Tensor
+    down: Tensor  # (out, hidden) float64, with the lengths of the rows moved in
+    left: Tensor  # (hidden, in), rows of unit length, or zero
+    right: Tensor  # (hidden, in)
 
     @classmethod
     def of(cls, f: QuadraticMap) -> InputRows:
@@ -56,11 +50,9 @@ class InputRows:
         return InputRows(self.down.abs(), self.left.abs(), self.right.abs()).read(inputs)
 
     def rounding(self) -> Tensor:
-        """Return how far a row as read can be off in length, (out, in), O(out · hidden · in).
-
-        Math: (hidden + 8) eps · ½ Σ_h |P_ch| (|l_hi| ‖r_h‖ + |r_hi| ‖l_h‖), and what underflows;
-            0 where every term is exactly zero.
-        """
+        """Return how far a row as read can be off in length, (out, in), O(out · hidden · in)."""
+        # Math: (hidden + 8) eps · ½ Σ_h |P_ch| (|l_hi| ‖r_h‖ + |r_hi| ‖l_h‖), and what underflows;
+        # 0 where every term is exactly zero.
         alive_left, alive_right = self.left.any(dim=1), self.right.any(dim=1)
         by_left, by_right = (
             torch.where(rows != 0, rows.abs().clamp_min(TINY), 0.0)
@@ -86,20 +78,17 @@ def product(down: Tensor, left_length: Tensor, right_length: Tensor) -> Tensor:
 
 
 def linear_part(f: QuadraticMap) -> Tensor:
-    """Return the linear part of a map, (out, in) float64; zeros where there is none."""
     if f.linear is None:
         return torch.zeros(f.sizes.d_out, f.sizes.d_in, dtype=torch.float64)
     return f.linear.detach().double()
 
 
 def checked_map(f: QuadraticMap) -> QuadraticMap:
-    """Refuse what is not a map."""
     check_type("f", f, QuadraticMap, "use the layer's quadratic_map()")
     return f
 
 
 def checked_indices(name: str, indices: Sequence[int], size: int) -> list[int]:
-    """Return different indices below `size`, in rising order."""
     found = [as_integer(index) for index in indices]
     known = sorted(index for index in found if index is not None and 0 <= index < size)
     if not found or len(set(known)) != len(found):
@@ -156,9 +145,8 @@ def unused_inputs(f: QuadraticMap, tolerance: float = 0.0) -> UnusedInputs:
         tolerance: of ‖Q_c e_i‖ and of |b_ci|, in units of the output per (squared) unit of the
             input.
 
-    Raises:
-        UsageError: If f is no map, or the tolerance no finite number of at least 0.
-        NonFiniteError: If a weight with its lengths is beyond float64.
+    Raises: UsageError if f is no map, or the tolerance no finite number of at least 0;
+        NonFiniteError if a weight with its lengths is beyond float64.
     """
     checked_map(f)
     tolerance = checked_number("tolerance", tolerance)

@@ -30,7 +30,6 @@ def checked_number(name: str, value: object) -> float:
 
 
 def checked_vector(name: str, vector: Tensor, d_in: int) -> Tensor:
-    """Return a finite (in,) vector as float64."""
     shape = check_float_tensor(name, vector)
     if shape != (d_in,):
         raise ShapeError(f"{name} has shape {shape}; expected ({d_in},), one entry an input.")
@@ -56,11 +55,9 @@ def margins(f: QuadraticMap, x: Tensor, label: Tensor) -> Tensor:
 
 
 def crossing(f: QuadraticMap, x: Tensor, direction: Tensor, label: Tensor) -> Tensor:
-    """Return the smallest t > 0 at which an output overtakes that of the label, at x + t·direction.
-
-    Math: each margin is m + t·slope + t²·bend; 2m / (√(slope² − 4·m·bend) − slope) is its first
-        positive root, where there is one.
-    """
+    """Return the smallest t > 0 at which an output overtakes the label's, at x + t·direction."""
+    # Math: each margin is m + t·slope + t²·bend; 2m / (√(slope² − 4·m·bend) − slope) is its first
+    # positive root, where there is one.
     down, left, right = f.tensor.down, f.tensor.left, f.tensor.right
     at_left, at_right = x @ left.T, x @ right.T
     by_left, by_right = direction @ left.T, direction @ right.T
@@ -144,7 +141,6 @@ def samples_of(f: QuadraticMap, x: Tensor, label: Tensor | Sequence[int]) -> Sam
 
 
 def checked_labels(label: Tensor | Sequence[int], rows: int, outputs: int) -> Tensor:
-    """Return int64 labels, one a row, each an output of the map."""
     labels = label if isinstance(label, Tensor) else torch.as_tensor(label)
     if labels.numel() == 0:
         labels = labels.long()
@@ -164,12 +160,9 @@ def checked_labels(label: Tensor | Sequence[int], rows: int, outputs: int) -> Te
 
 
 def rounding(f: QuadraticMap, x: Tensor, lengths: Tensor) -> Tensor:
-    """Return bounds on |computed f_c(x) − f_c(x)|, (rows, out).
-
-    Math: a sum of l products, in any order, errs by at most l·eps/2 of the sum of their sizes; so
-        left_h·x errs by (in + 8)·eps/2·‖left_h‖‖x‖, and an output by what that does to the
-        products.
-    """
+    """Return bounds on |computed f_c(x) − f_c(x)|, (rows, out)."""
+    # Math: a sum of l products, in any order, errs by at most l·eps/2 of the sum of their sizes; so
+    # left_h·x errs by (in + 8)·eps/2·‖left_h‖‖x‖, and an output by what that does to the products.
     down, left, right = f.tensor.down.abs(), f.tensor.left, f.tensor.right
     _, hidden, width = f.sizes
     inner = (width + 8) * EPS * lengths[:, None]

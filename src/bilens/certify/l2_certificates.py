@@ -63,8 +63,7 @@ def certified_accuracy(record: L2Radius, radii: Tensor | Sequence[float]) -> Ten
 
     Inputs that are misclassified, tied or not finite count as not certified.
 
-    Raises:
-        UsageError: If there is no input, or a radius is negative or NaN.
+    Raises: UsageError if there is no input, or a radius is negative or NaN.
     """
     check_type("record", record, L2Radius, "pass what l2_radius returned")
     if len(record.radius) == 0:
@@ -80,14 +79,11 @@ def projected_margin(
 ) -> Tensor:
     """Return the margin of each example after it is clamped to the box [low, high]ⁿ, (rows,).
 
-    The radius ignores the box and is a lower bound inside it. Where this margin is negative, the
-    clamped example is a counterexample in the box; where it is positive, the box helped.
+    The radius ignores the box and is a lower bound inside it. Where this margin, f_label − the
+    largest other output, is negative, the clamped example is a counterexample in the box; where
+    it is positive, the box helped. NaN where there is no example.
 
-    Returns:
-        f_label − the largest other output at the clamped example; NaN where there is no example.
-
-    Raises:
-        UsageError: If low is not below high.
+    Raises: UsageError if low is not below high.
     """
     check_type("record", record, L2Radius, "pass what l2_radius returned")
     if not low < high:
@@ -121,19 +117,12 @@ def l2_radius(
         x: (rows, in), any floating dtype. Rows that are not finite are flagged.
         label: (rows,), the output that should win.
         spectra: of the same map, from `prepare(f)`; None decomposes the pairs that occur.
-        memory_limit: bytes, or a text such as "4GiB"; None for $BILENS_MEMORY_LIMIT or 75 % of the
-            memory at hand.
+        memory_limit: bytes, or "4GiB"; None for $BILENS_MEMORY_LIMIT or 75 % of the memory.
 
-    Returns:
-        The radius of each input with an example just outside, and a status.
-
-    Raises:
-        ShapeError: If x or label has another shape or dtype.
-        UsageError: If a label is not an output, the map has one output, or `spectra` is of
-            another map.
-        NumericalError: If a pair cannot be decomposed to the tolerance.
-        MemoryLimitError: If the work would not fit.
-
+    Returns: the radius of each input with an example just outside, and a status.
+    Raises: ShapeError if x or label has another shape or dtype; UsageError if a label is not an
+        output, the map has one output, or `spectra` is of another map; NumericalError if a pair
+        cannot be decomposed to the tolerance; MemoryLimitError if the work would not fit.
     Source: reduction to a secular equation: J. Moré, Optim. Methods Softw. 2 (1993).
     """
     check_type("f", f, QuadraticMap, "pass the map of a module, module.quadratic_map()")
@@ -167,7 +156,6 @@ def l2_radius(
 
 
 def checked_map(f: QuadraticMap, spectra: PairSpectra | None) -> QuadraticMap:
-    """Return the map in float64; spectra of another map are refused."""
     exact = f.detach().to(torch.float64)
     if spectra is None:
         return exact
@@ -181,7 +169,6 @@ def checked_map(f: QuadraticMap, spectra: PairSpectra | None) -> QuadraticMap:
 
 
 def parts_of(f: QuadraticMap) -> list[Tensor]:
-    """Return the tensors of a map; zeros for what it does not have."""
     outputs, _, width = f.sizes
     zero = f.tensor.down.new_zeros(())
     linear = zero.expand(outputs, width) if f.linear is None else f.linear

@@ -78,14 +78,10 @@ def linf_radius(
         generator: of the signs that the attack starts from.
         restarts: how many starts the attack has, the first one along the slope at x.
         steps: of the attack from each start.
-        memory_limit: bytes, or a text such as "4GiB"; None for $BILENS_MEMORY_LIMIT or 75 % of the
-            memory at hand.
+        memory_limit: bytes, or "4GiB"; None for $BILENS_MEMORY_LIMIT or 75 % of the memory.
 
-    Raises:
-        ShapeError: If x or label has another shape or dtype.
-        UsageError: If a label is not an output, the map has one output, or a count is below 1.
-        MemoryLimitError: If the work would not fit.
-
+    Raises: ShapeError if x or label has another shape or dtype; UsageError if a label is not an
+        output, the map has one output, or a count is below 1; MemoryLimitError if it would not fit.
     Source: the bound: triangle inequality; the attack: projected gradient descent after A. Madry
         et al., arXiv:1706.06083.
     """
@@ -179,7 +175,6 @@ def downhill(f: QuadraticMap, x: Tensor, label: Tensor, signs: Tensor) -> Tensor
 
 
 def record_of(samples: Samples, per_rival: Tensor, example: Tensor, upper: Tensor) -> LinfRadius:
-    """Return the record with one status for each input."""
     radius, bad = per_rival.amin(dim=1), ~samples.usable
     return LinfRadius(
         radius.masked_fill(bad, torch.nan),

@@ -40,33 +40,24 @@ class Errors:
 
 @dataclass(frozen=True, eq=False)
 class Slack:
-    """The errors as a part of the eigenvalues and a part of the constant, (rows,) each.
+    """The errors as a part of the eigenvalues and a part of the constant, (rows,) each."""
 
-    An error γ of g costs γ‖δ‖ ≤ γ (ρ + ‖δ‖²/ρ) / 2, for every ρ > 0.
-    """
+    # An error γ of g costs γ‖δ‖ ≤ γ (ρ + ‖δ‖²/ρ) / 2, for every ρ > 0.
 
     lowered: Tensor
     level: Tensor
 
     def rows(self, chosen: Tensor) -> Slack:
-        """Return some of the rows."""
         return Slack(self.lowered[chosen], self.level[chosen])
 
 
 @dataclass(frozen=True, eq=False)
 class DualBound:
-    """What ‖δ‖² cannot be below, for all problems within the errors.
-
-    Attributes:
-        problem: the secular equation.
-        values: λ, (rows, k).
-        constant: m(0), (rows,), positive.
-        errors: of the three parts.
-    """
+    """What ‖δ‖² cannot be below, for all problems within the errors."""
 
     problem: Secular
-    values: Tensor
-    constant: Tensor
+    values: Tensor  # λ, (rows, k)
+    constant: Tensor  # m(0), (rows,), positive
     errors: Errors
 
     @property
@@ -75,7 +66,6 @@ class DualBound:
         return (self.values.shape[1] + 16) * EPS
 
     def rows(self, chosen: Tensor) -> DualBound:
-        """Return some of the rows."""
         return DualBound(
             self.problem.rows(chosen),
             self.values[chosen],
@@ -183,10 +173,8 @@ def distance_to_quadric(
         linear_error: (rows,), likewise for g, in the Euclidean norm.
         constant_error: (rows,), likewise for the constant.
 
-    Raises:
-        ShapeError: If the shapes do not fit, or a tensor is not float64.
-        NonFiniteError: If an entry is NaN or infinite.
-
+    Raises: ShapeError if the shapes do not fit, or a tensor is not float64; NonFiniteError if an
+        entry is NaN or infinite.
     Source: J. Moré, Generalizations of the trust region problem, Optim. Methods Softw. 2 (1993).
     """
     values, linear = checked_problems(values, linear)

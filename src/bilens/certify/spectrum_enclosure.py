@@ -21,30 +21,20 @@ UNKNOWN = (-torch.inf, torch.inf)
 
 @dataclass(frozen=True, eq=False)
 class TruncationResidual:
-    """One form beside its first k pairs: E = Q − Σ_{i≤k} λ_i v_i v_iᵀ.
+    """One form beside its first k pairs: E = Q − Σ_{i≤k} λ_i v_i v_iᵀ."""
 
-    For every x, with Πx what is left of x without v_1 … v_k:
-    low ‖Πx‖² − slack ‖x‖² ≤ xᵀEx ≤ high ‖Πx‖² + slack ‖x‖².
+    # For every x, with Πx what is left of x without v_1 … v_k: low ‖Πx‖² − slack ‖x‖² ≤ xᵀEx ≤ high
+    # ‖Πx‖² + slack ‖x‖². Math: let V be the m pairs at hand, QVᵀ = VᵀΘ + R. In the basis of V and
+    # its complement, Q is block diagonal, Θ beside Q⊥, plus a symmetric matrix of norm √2 ‖R‖_F at
+    # most. The eigenvalues of Q and of the two blocks pair off within δ = that norm (Weyl), so that
+    # one of Q⊥ lies outside the interval of what was left out by less than δ, unless it has taken
+    # the place of a pair at hand as close as that.
 
-    Math: let V be the m pairs at hand, QVᵀ = VᵀΘ + R. In the basis of V and its complement, Q is
-        block diagonal, Θ beside Q⊥, plus a symmetric matrix of norm √2 ‖R‖_F at most. The
-        eigenvalues of Q and of the two blocks pair off within δ = that norm (Weyl), so that one of
-        Q⊥ lies outside the interval of what was left out by less than δ, unless it has taken the
-        place of a pair at hand as close as that.
-
-    Attributes:
-        values: (m − k,), the eigenvalues at hand that were cut off.
-        vectors: (m − k, in).
-        low: no eigenvalue of E on the complement is smaller; −∞ if nothing is proven.
-        high: none is larger; +∞ if nothing is proven.
-        slack: residuals, rounding, and what the vectors fail to be orthonormal.
-    """
-
-    values: Tensor
-    vectors: Tensor
-    low: float
-    high: float
-    slack: float
+    values: Tensor  # (m − k,), the eigenvalues at hand that were cut off
+    vectors: Tensor  # (m − k, in)
+    low: float  # no eigenvalue of E on the complement is smaller; −∞ if nothing is proven
+    high: float  # none is larger; +∞ if nothing is proven
+    slack: float  # residuals, rounding, and what the vectors fail to be orthonormal
 
     @property
     def size(self) -> float:
@@ -54,19 +44,12 @@ class TruncationResidual:
 
 @dataclass(frozen=True, eq=False)
 class SpectrumEnclosure:
-    """A decomposition of one form, with an interval for what it does not hold.
-
-    Attributes:
-        eig: the decomposition.
-        low: no eigenvalue of Q⊥ (see `TruncationResidual`) is smaller.
-        high: none is larger.
-        slack: as in `TruncationResidual`, whatever k is.
-    """
+    """A decomposition of one form, with an interval for what it does not hold."""
 
     eig: EigenDecomposition
-    low: float
-    high: float
-    slack: float
+    low: float  # no eigenvalue of Q⊥ (see `TruncationResidual`) is smaller
+    high: float  # none is larger
+    slack: float  # as in `TruncationResidual`, whatever k is
 
     def after(self, k: int) -> TruncationResidual:
         """Return what is left out by the first k pairs."""
@@ -150,7 +133,6 @@ def each_form(eig: EigenDecomposition) -> Iterator[EigenDecomposition]:
 
 
 def checked_k(eig: EigenDecomposition, k: int) -> int:
-    """Return k if there are as many pairs."""
     k = check_count("k", k, minimum=0)
     if k > eig.eigenvalues.shape[-1]:
         raise UsageError(
@@ -161,7 +143,6 @@ def checked_k(eig: EigenDecomposition, k: int) -> int:
 
 
 def check_finite_bound(bound: float) -> float:
-    """Return a bound that float64 can hold."""
     if not abs(bound) < torch.inf:
         raise NumericalError("radius² · |λ| is beyond float64: rescale the form or the radius.")
     return bound

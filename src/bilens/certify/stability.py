@@ -86,11 +86,8 @@ def spectrum_stability(
         changed: as it is; hidden sizes may differ.
         k: how many pairs of the form, by falling |λ|; None for all.
 
-    Raises:
-        UsageError: If one is no form, or they read different bases.
-        ShapeError: If they differ in width.
-        NumericalError: If a form did not pass its checks.
-
+    Raises: UsageError if one is no form, or they read different bases; ShapeError if they differ
+        in width; NumericalError if a form did not pass its checks.
     Source: H. Weyl (1912); C. Davis, W. Kahan, The rotation of eigenvectors by a perturbation III
         (1970).
     """
@@ -128,11 +125,9 @@ def quantisation_stability(
         directions: (num, out), one output direction a row; None reads every output as it is.
         k: how many pairs of each form; None for all.
 
-    Raises:
-        UsageError: If f is no map, the kind is not known, or a weight does not fit.
-        ShapeError: If the directions do not fit.
-        NonFiniteError: If a direction holds NaN or infinity.
-        NumericalError: If a form did not pass its checks.
+    Raises: UsageError if f is no map, the kind is not known, or a weight does not fit; ShapeError
+        if the directions do not fit; NonFiniteError if one holds NaN or infinity; NumericalError
+        if a form did not pass its checks.
     """
     short = quantise(f, kind)
     rows = checked_directions(f, directions)

@@ -101,10 +101,8 @@ def truncation_error(
         radius: of the ball, in units of the input.
         form: the form that was decomposed, where `eig` is of one form and not complete.
 
-    Raises:
-        UsageError: If k or radius does not fit, or, for one form, nothing is proven.
-        NumericalError: If a single form did not pass its checks, or the bound overflows.
-
+    Raises: UsageError if k or radius does not fit, or, for one form, nothing is proven;
+        NumericalError if a single form did not pass its checks, or the bound overflows.
     Source: Eckart–Young; docs/math.md, "Truncation".
     """
     forms = list(each_form(eig))
@@ -123,7 +121,6 @@ def truncation_error(
 def _one_error(
     eig: EigenDecomposition, k: int, radius: float, form: QuadraticForm | None, single: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return bound, reached and example of one form."""
     nothing = eig.linear.new_tensor(torch.inf), eig.linear.new_zeros(()), 0 * eig.linear
     if eig.status is not Status.OK and not single:
         return nothing
@@ -162,7 +159,7 @@ def frobenius_bound(form: QuadraticForm) -> float:
 
 
 def smallest_k(eig: EigenDecomposition, tolerance: float, radius: float) -> Tensor:
-    """Return the smallest k whose bound in `truncation_error` is within a tolerance.
+    """Return the smallest k whose bound in `truncation_error` is within a tolerance, (...) int64.
 
     Cost: O(pairs² · in) a form.
 
@@ -171,12 +168,8 @@ def smallest_k(eig: EigenDecomposition, tolerance: float, radius: float) -> Tens
         tolerance: in units of the output.
         radius: of the ball, in units of the input.
 
-    Returns:
-        (...) int64, one k a form.
-
-    Raises:
-        UsageError: If the pairs at hand do not do, or nothing is proven about the others.
-        NumericalError: If a form did not pass its checks.
+    Raises: UsageError if the pairs at hand do not do, or nothing is proven about the others;
+        NumericalError if a form did not pass its checks.
     """
     forms = list(each_form(eig))
     tolerance, radius = checked_number("tolerance", tolerance), checked_number("radius", radius)
@@ -211,11 +204,9 @@ def truncated_input_bound(eig: EigenDecomposition, k: int, x: Tensor) -> InputBo
         k: how many pairs are kept.
         x: (batch, in), any floating dtype.
 
-    Raises:
-        UsageError: If k does not fit, or nothing is proven about the eigenvalues left out.
-        ShapeError: If x does not fit.
-        NonFiniteError: If x holds NaN or infinity.
-        NumericalError: If a form did not pass its checks.
+    Raises: UsageError if k does not fit, or nothing is proven about the eigenvalues left out;
+        ShapeError if x does not fit; NonFiniteError if it holds NaN or infinity; NumericalError if
+        a form did not pass its checks.
     """
     forms = list(each_form(eig))
     k, x = checked_k(eig, k), checked_inputs(x, eig.eigenvectors.shape[-1])
@@ -236,7 +227,6 @@ def truncated_input_bound(eig: EigenDecomposition, k: int, x: Tensor) -> InputBo
 
 
 def check_own_form(form: QuadraticForm, eig: EigenDecomposition) -> None:
-    """Refuse a form that cannot be the one that was decomposed."""
     check_type("form", form, QuadraticForm, "pass the form that was decomposed")
     if eig.eigenvalues.ndim != 1 or form.d_in != eig.eigenvectors.shape[-1]:
         raise ShapeError(
@@ -253,7 +243,7 @@ def check_own_form(form: QuadraticForm, eig: EigenDecomposition) -> None:
 def truncation_moments(
     eig: EigenDecomposition, k: int, mean: Tensor, covariance: Tensor
 ) -> GaussianMoments:
-    """Return mean and variance of q(x) − q_k(x) for x ~ N(μ, Σ).
+    """Return mean and variance of q(x) − q_k(x) for x ~ N(μ, Σ), (...) each.
 
     Exact up to rounding if the inputs are Gaussian. For other inputs with the same μ and Σ the
     mean is exact, the variance is not.
@@ -269,15 +259,9 @@ def truncation_moments(
         mean: μ, (in,).
         covariance: Σ, (in, in), symmetric, no eigenvalue below zero.
 
-    Returns:
-        `mean` and `variance` of shape (...), one a form.
-
-    Raises:
-        UsageError: If k does not fit, pairs are missing, or Σ is no covariance.
-        ShapeError: If μ or Σ does not fit.
-        NonFiniteError: If one holds NaN or infinity.
-        NumericalError: If a form did not pass its checks.
-
+    Raises: UsageError if k does not fit, pairs are missing, or Σ is no covariance; ShapeError if μ
+        or Σ does not fit; NonFiniteError if one holds NaN or infinity; NumericalError if a form did
+        not pass its checks.
     Source: the moments of a Gaussian quadratic form; docs/math.md.
     """
     forms = list(each_form(eig))
@@ -351,13 +335,8 @@ def certified_agreement(
             work; for class-centred forms pass the map `f.compose_output(centred_directions(m))`
             and its decomposition.
 
-    Raises:
-        UsageError: If k does not fit, there is no input, `eigs` is not of f, or nothing is proven
-            about the eigenvalues left out.
-        ShapeError: If x or eigs does not fit.
-        NonFiniteError: If x holds NaN or infinity.
-        NumericalError: If a form did not pass its checks, or a certified class is not that of f.
-
+    Raises: as `truncated_input_bound`; UsageError, too, if there is no input, or `eigs` is not of
+        f; NumericalError if a certified class is not that of f.
     Source: docs/math.md, "Guarantees".
     """
     check_type("f", f, QuadraticMap, "use the layer's quadratic_map()")
@@ -396,10 +375,8 @@ def certified_agreement(
 
 
 def truncated_logits(eigs: EigenDecomposition, k: int, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the logits of the truncated forms and a bound on their rounding, (out, batch) each.
-
-    Math: a product of n terms is off by n · eps of the lengths that go into it.
-    """
+    """Return the logits of the truncated forms and a bound on their rounding, (out, batch) each."""
+    # Math: a product of n terms is off by n · eps of the lengths that go into it.
     length = x.norm(dim=1)
     pairs, sizes = [], []
     for values, vectors in zip(eigs.eigenvalues[:, :k], eigs.eigenvectors[:, :k], strict=True):
@@ -413,7 +390,6 @@ def truncated_logits(eigs: EigenDecomposition, k: int, x: Tensor) -> tuple[Tenso
 
 
 def check_own(eigs: EigenDecomposition, f: QuadraticMap) -> EigenDecomposition:
-    """Return a decomposition that can be the one of a map along its outputs."""
     check_type("eigs", eigs, EigenDecomposition, "use eigendecompose_all(f)")
     d_out, _, d_in = f.sizes
     if eigs.eigenvectors.ndim != 3 or eigs.linear.shape != (d_out, d_in):

@@ -34,17 +34,11 @@ class Sums:
 
 @dataclass(frozen=True, eq=False)
 class Secular:
-    """One problem a row, in units where nothing overflows.
+    """One problem a row, in units where nothing overflows."""
 
-    Attributes:
-        offsets: (rows, k), λ_i + least ≥ 0.
-        squares: (rows, k), g_i² / 4, rounded up to the smallest number where it vanishes.
-        least: (rows,), the smallest multiplier allowed, max(0, −λ_min).
-    """
-
-    offsets: Tensor
-    squares: Tensor
-    least: Tensor
+    offsets: Tensor  # (rows, k), λ_i + least ≥ 0
+    squares: Tensor  # (rows, k), g_i² / 4, rounded up to the smallest number where it vanishes
+    least: Tensor  # (rows,), the smallest multiplier allowed, max(0, −λ_min)
 
     def sums(self, tau: Tensor) -> Sums:
         """Return the sums at multiplier least + τ; relative error at most (k + 8) eps each."""
@@ -56,7 +50,6 @@ class Secular:
         return Sums(first, second, terms.mul_(inverse).sum(dim=1), self.least + tau)
 
     def rows(self, chosen: Tensor) -> Secular:
-        """Return some of the problems."""
         return Secular(self.offsets[chosen], self.squares[chosen], self.least[chosen])
 
     def floor(self) -> Tensor:
@@ -74,11 +67,9 @@ def secular(values: Tensor, linear: Tensor, before: Tensor) -> Secular:
 
 
 def root(problem: Secular, equation: Equation, target: Tensor, high: Tensor) -> Tensor:
-    """Return τ with equation(τ) = target for each row, or the floor where there is none above it.
-
-    Math: Newton on equation^−½, which is nearly linear near a pole, inside a bracket; a step that
-        leaves it is replaced by the geometric mean of its ends.
-    """
+    """Return τ with equation(τ) = target for each row, or the floor where none is above it."""
+    # Math: Newton on equation^−½, which is nearly linear near a pole, inside a bracket; a step that
+    # leaves it is replaced by the geometric mean of its ends.
     low = problem.floor()
     result = low.clone()
     value, _ = equation(problem.sums(low))
@@ -107,7 +98,6 @@ def root(problem: Secular, equation: Equation, target: Tensor, high: Tensor) -> 
 
 
 def start_of(problem: Secular, low: Tensor, high: Tensor) -> Tensor:
-    """Return a first τ inside the bracket."""
     mass = problem.squares.sum(dim=1)
     mean = (problem.squares * problem.offsets).sum(dim=1) / mass
     start = high - mean.nan_to_num(0.0)  # exact where all offsets are equal
@@ -196,11 +186,8 @@ def solve_trust_region(values: Tensor, linear: Tensor, radius: Tensor) -> TrustR
             low rank is one more coordinate, with λ = 0.
         radius: (rows,), not negative.
 
-    Raises:
-        ShapeError: If the shapes do not fit, or a tensor is not float64.
-        NonFiniteError: If an entry is NaN or infinite.
-        UsageError: If a radius is negative.
-
+    Raises: ShapeError if the shapes do not fit, or a tensor is not float64; NonFiniteError if an
+        entry is NaN or infinite; UsageError if a radius is negative.
     Source: J. Moré and D. Sorensen, Computing a trust region step, SIAM J. Sci. Stat. Comput. 4
         (1983).
     """

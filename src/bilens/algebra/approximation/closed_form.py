@@ -32,7 +32,6 @@ def approximate_layer(layer: Layer, assumed: GaussianInput) -> QuadraticMap:
 
 
 def exact_map(layer: Layer) -> QuadraticMap:
-    """Return what a layer without an activation is."""
     if isinstance(layer, MLPWeights):
         none = layer.down.new_zeros(len(layer.down), 1), layer.up[:1], layer.up[:1]
         straight = None if layer.up_bias is None else layer.down @ layer.up_bias
@@ -71,7 +70,6 @@ def glu_fit(layer: GLUWeights, assumed: GaussianInput) -> QuadraticMap:
 
 
 def or_zero(bias: Tensor | None, zero: Tensor) -> Tensor:
-    """Return a bias, or zeros for none."""
     return zero if bias is None else bias
 
 
@@ -101,7 +99,6 @@ class AffinePart:
     slope: Tensor  # β = E ∇f, (out, in)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return its values, (rows, in) → (rows, out)."""
         return self.value + (x - self.mean) @ self.slope.T
 
 
@@ -151,14 +148,11 @@ def derivation(layers: Sequence[Layer]) -> str:
 
 
 def is_exact(layers: Sequence[Layer]) -> bool:
-    """Tell whether the map is the network: one layer, and no activation."""
     return len(layers) == 1 and layers[0].phi.name == "identity"
 
 
 @dataclass(frozen=True, eq=False)
 class OutputMoments:
-    """Mean and covariance of a map's outputs."""
-
     mean: Tensor  # (out,)
     covariance: Tensor  # (out, out)
 

@@ -25,7 +25,6 @@ class LayerWeights(ABC):
     constant: Tensor | None  # (out,); None is zero
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return the output for inputs along the last axis, (…, in) → (…, out)."""
         y = self.hidden(x) @ self.down.T
         if self.linear is not None:
             y = y + x @ self.linear.T
@@ -37,13 +36,11 @@ class LayerWeights(ABC):
 
     @property
     def d_in(self) -> int:
-        """Width of the input."""
         first: Tensor = getattr(self, self.branches[0])
         return first.shape[1]
 
     @property
     def phi(self) -> Activation:
-        """The activation, also where it was given by name."""
         return as_activation(self.activation)
 
     def __post_init__(self) -> None:
@@ -70,14 +67,12 @@ class MLPWeights(LayerWeights):
         down: (out, hidden).
         up: (hidden, in).
         activation: φ, or its name.
-        up_bias: (hidden,); None is zero.
-        linear: (out, in), a path past the neurons; None is zero.
-        constant: (out,), the output bias; None is zero.
+        up_bias: (hidden,); None is zero, as for `linear` and `constant`.
+        linear: (out, in), a path past the neurons.
+        constant: (out,), the output bias.
 
-    Raises:
-        ShapeError: If the parts do not fit together.
-        NonFiniteError: If one holds NaN or infinity.
-        UsageError: If there is no such activation.
+    Raises: ShapeError if the parts do not fit together; NonFiniteError if one holds NaN or
+        infinity; UsageError if there is no such activation.
     """
 
     branches = ("up",)
@@ -91,7 +86,6 @@ class MLPWeights(LayerWeights):
     _repr_html_ = html_summary()
 
     def hidden(self, x: Tensor) -> Tensor:
-        """Return φ(up x + up_bias)."""
         return self.phi(branch(x, self.up, self.up_bias))
 
 
@@ -104,15 +98,12 @@ class GLUWeights(LayerWeights):
         gate: (hidden, in), the branch with the activation.
         value: (hidden, in).
         activation: φ, or its name; "identity" is a bilinear layer.
-        gate_bias: (hidden,); None is zero.
-        value_bias: (hidden,); None is zero.
-        linear: (out, in), a path past the neurons; None is zero.
-        constant: (out,), the output bias; None is zero.
+        gate_bias: (hidden,); None is zero, as for the parts below.
+        value_bias: (hidden,).
+        linear: (out, in), a path past the neurons.
+        constant: (out,), the output bias.
 
-    Raises:
-        ShapeError: If the parts do not fit together.
-        NonFiniteError: If one holds NaN or infinity.
-        UsageError: If there is no such activation.
+    Raises: as `MLPWeights`.
     """
 
     branches = ("gate", "value")
@@ -128,7 +119,6 @@ class GLUWeights(LayerWeights):
     _repr_html_ = html_summary()
 
     def hidden(self, x: Tensor) -> Tensor:
-        """Return φ(gate x + gate_bias) ∘ (value x + value_bias)."""
         gate = self.phi(branch(x, self.gate, self.gate_bias))
         return gate * branch(x, self.value, self.value_bias)
 
@@ -137,7 +127,6 @@ Layer = MLPWeights | GLUWeights
 
 
 def in_dtype(layer: Layer, dtype: torch.dtype) -> Layer:
-    """Return a layer in another dtype, on the CPU and cut from the graph of gradients."""
     parts = {field.name: getattr(layer, field.name) for field in fields(layer)}
     converted = {
         name: part.detach().cpu().to(dtype)
@@ -153,13 +142,11 @@ def in_float64(layer: Layer) -> Layer:
 
 
 def branch(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return weight x + bias along the last axis."""
     y = x @ weight.T
     return y if bias is None else y + bias
 
 
 def check_matrix(name: str, matrix: Tensor) -> tuple[int, int]:
-    """Return the sizes of a matrix with an entry."""
     rows, columns = check_float_tensor(name, matrix, num_axes=2)
     if 0 in (rows, columns):
         raise ShapeError(f"{name} has shape {(rows, columns)}: every axis needs an entry.")

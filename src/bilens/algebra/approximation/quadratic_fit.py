@@ -84,7 +84,6 @@ class QuadraticFit:
 
 
 def in_words(scores: FitScores) -> str:
-    """Return the R² of a map with its standard error, for people."""
     found = scores.quadratic
     return f"R² = {found.overall:.3f} ± {found.standard_error:.3f}"
 
@@ -135,7 +134,6 @@ def fit_layers(
 
 
 def checked_data(data: Tensor, d_in: int) -> Tensor:
-    """Return data in float64."""
     shape = check_float_tensor("data", data)
     if len(shape) != 2 or shape[1] != d_in:
         raise ShapeError(f"data have shape {shape}; the model reads {d_in} inputs: (rows, {d_in}).")

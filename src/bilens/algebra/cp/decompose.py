@@ -71,15 +71,10 @@ def cp_decompose(
         progress: called with the number of starts that are done.
         memory_limit: bytes, or "4GiB"; None for $BILENS_MEMORY_LIMIT or 75 % of the memory.
 
-    Returns:
-        Components by falling size. A tensor that is zero has components of size zero and fit 1.
-
-    Raises:
-        UsageError: If an argument is not one of the above.
-        NonFiniteError: If products of the factors overflow.
-        NumericalError: If every start fails.
-        MemoryLimitError: If the fit needs more memory than allowed; nothing was begun.
-
+    Returns: components by falling size; of size zero, with fit 1, for a tensor that is zero.
+    Raises: UsageError for an argument that is not one of the above; NonFiniteError if products of
+        the factors overflow; NumericalError if every start fails; MemoryLimitError, before
+        anything is begun, if the fit needs more memory than allowed.
     Source: T. G. Kolda, B. W. Bader, 2009, SIAM Review 51, §3.
     """
     check_type("f", f, QuadraticMap, "one form alone is taken apart exactly by eigendecompose")
@@ -135,7 +130,6 @@ def zero_attempt(target: Target, rank: int) -> Attempt:
 
 
 def check_options(model: str, method: str, tolerance: float) -> None:
-    """Refuse a name that is not one of the choices, or a tolerance that is none."""
     for name, value, allowed in (
         ("model", model, get_args(Model)),
         ("method", method, get_args(Method)),
@@ -147,7 +141,6 @@ def check_options(model: str, method: str, tolerance: float) -> None:
 
 
 def check_rank(f: QuadraticMap, rank: int, model: Model) -> int:
-    """Return a rank that is at most what the hidden units themselves need."""
     rank = check_count("rank", rank, minimum=1)
     d_hidden = f.sizes.d_hidden
     most = d_hidden if model == "pairs" else 2 * d_hidden
@@ -160,7 +153,6 @@ def check_rank(f: QuadraticMap, rank: int, model: Model) -> int:
 
 
 def double(part: Tensor | None) -> Tensor | None:
-    """Return a part of the map in float64, cut from the graph of gradients."""
     return None if part is None else part.detach().double()
 
 
@@ -240,7 +232,6 @@ def attempt(target: Target, kind: str, begin: Factors, options: Options) -> Atte
 
 
 def run(target: Target, begin: Factors, ridge: float, options: Options) -> Fitted:
-    """Fit from one start with one penalty."""
     model, method, max_sweeps, tolerance = options
     fitted = FITS[method](target, begin, model, ridge, max_sweeps, tolerance)
     if not math.isfinite(fitted.losses[-1]):

@@ -37,7 +37,6 @@ class Fitted:
 
     @property
     def sweeps(self) -> int:
-        """How many sweeps (iterations) were made."""
         return len(self.losses) - 1
 
 
@@ -113,7 +112,6 @@ class OneFactor:
 
     @classmethod
     def of(cls, target: Target, unit: Tensor, ridge: float) -> OneFactor:
-        """Return the problem for (out, rank) unit columns."""
         identity = torch.eye(unit.shape[1], dtype=unit.dtype, device=unit.device)
         return cls(target, unit.T @ unit + ridge * identity, target.weigh(unit))
 
@@ -316,12 +314,10 @@ def share_sizes(factors: Factors) -> Factors:
 
 
 def flatten(parts: tuple[Tensor, ...]) -> Tensor:
-    """Return all entries in one row, on the processor."""
     return torch.cat([part.reshape(-1) for part in parts]).cpu()
 
 
 def unflatten(flat: Tensor, parts: tuple[Tensor, ...], model: Model) -> Factors:
-    """Return factors of the shapes of `parts` from one row of entries."""
     pieces = torch.split(flat, [part.numel() for part in parts])
     down, left, *rest = (
         piece.reshape(part.shape) for piece, part in zip(pieces, parts, strict=True)

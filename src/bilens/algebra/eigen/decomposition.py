@@ -85,8 +85,7 @@ class Subspace:
     def projector(self) -> Tensor:
         """Return the (in, in) orthogonal projector, which does not depend on the basis.
 
-        Raises:
-            UsageError: If k cut through the subspace, so that a part of it is missing.
+        Raises: UsageError if k cut through the subspace, so that a part of it is missing.
         """
         if self.size > len(self.indices):
             raise UsageError(
@@ -180,17 +179,12 @@ class EigenDecomposition:
         return torch.where(keep, self.eigenvalues, torch.zeros_like(self.eigenvalues))
 
     def contributions(self, x: Tensor) -> Contributions:
-        """Return what each pair, the linear term and the constant add to q(x).
+        """Return what each pair, the linear term and the constant add to q(x), x (batch, in).
 
         Math: λ_i (v_i·x)², b·x and c; they sum to q(x) when all pairs are kept.
         Cost: O(batch · k · in) for each form.
-
-        Args:
-            x: (batch, in), float64.
-
-        Raises:
-            ShapeError: If the inputs have another width or dtype.
-            NumericalError: If a form did not pass its checks; index the others, `eigs[c]`.
+        Raises: ShapeError if the inputs have another width or dtype; NumericalError if a form
+            did not pass its checks: index the others, `eigs[c]`.
         """
         self.check_usable()
         x = check_inputs(x, self.eigenvectors.shape[-1], self.eigenvectors.dtype)
@@ -208,9 +202,8 @@ class EigenDecomposition:
         With `which="magnitude"` it is a best approximation of rank k in Frobenius and spectral
         norm (Eckart–Young) in the metric of this basis; the only one if |λ_k| > |λ_{k+1}|.
 
-        Raises:
-            UsageError: If k is negative or more than there are pairs.
-            ShapeError: If this is a batch; use `eigs[c].truncate(k)` or `truncate_map`.
+        Raises: UsageError if k is negative or more than there are pairs; ShapeError for a batch:
+            use `eigs[c].truncate(k)` or `truncate_map`.
         """
         if self.eigenvalues.ndim != 1:
             raise ShapeError(
@@ -229,10 +222,7 @@ class EigenDecomposition:
         """Return the map whose output c keeps the k leading pairs of form c.
 
         Cost: O(forms² · k + forms · k · in) memory.
-
-        Raises:
-            UsageError: If k is negative or more than there are pairs.
-            ShapeError: If this is not a batch of forms with one leading axis.
+        Raises: as `truncate`; ShapeError where this is not a batch of one leading axis.
         """
         if self.eigenvalues.ndim != 2:
             raise ShapeError("truncate_map works on a batch of forms; use truncate for one form.")
@@ -257,27 +247,20 @@ class EigenDecomposition:
         return k
 
     def check_usable(self) -> None:
-        """Refuse to build on a decomposition that did not pass its checks.
-
-        Raises:
-            NumericalError: With the reason.
-        """
+        """Raise NumericalError, with the reason, if the decomposition did not pass its checks."""
         statuses = self.status if isinstance(self.status, tuple) else (self.status,)
         bad = [status.value for status in statuses if status is not Status.OK]
         if bad:
             raise NumericalError(f"nothing can be built on these eigenpairs: {bad[0]}.")
 
     def subspaces(self) -> tuple[Subspace, ...]:
-        """Group the pairs whose eigenvalues cannot be told apart; single ones stand alone.
+        """Group the pairs whose eigenvalues cannot be told apart, in O(k · in); others stand alone.
 
         Within a group the individual vectors are an accident of rounding (Davis–Kahan: their
         error is of the order of eps · ‖Q‖ / gap); report the projector.
 
-        Cost: O(k · in).
-
-        Raises:
-            ShapeError: If this is a batch; use `eigs[c].subspaces()`.
-            NumericalError: If the form did not pass its checks.
+        Raises: ShapeError for a batch: use `eigs[c].subspaces()`; NumericalError if the form did
+            not pass its checks.
         """
         if self.eigenvalues.ndim != 1:
             raise ShapeError("subspaces works on one form: use eigs[c].subspaces().")
@@ -345,10 +328,7 @@ def select(batch: EigenDecomposition, k: int, which: Which) -> EigenDecompositio
 
 
 def assemble(parts: Sequence[tuple[Tensor, EigenDecomposition]]) -> EigenDecomposition:
-    """Return one batch of several, in the order of the positions that come with each.
-
-    Together the positions, (num,) for each batch, are 0, 1, … exactly once.
-    """
+    """Return one batch of several, in the order of the positions, together 0, 1, … exactly once."""
     batches = [batch for _, batch in parts]
     order = torch.cat([positions for positions, _ in parts])
     joined: dict[str, Any] = {}
@@ -367,18 +347,15 @@ Kind = TypeVar("Kind", Status, Proof)
 
 
 def one_of(kind: type[Kind], value: object) -> Kind:
-    """Return the status or proof of a single form."""
     assert isinstance(value, kind), "a single form has one"
     return value
 
 
 def tuple_of(value: Any) -> tuple[Any, ...]:
-    """Return the statuses or proofs of a batch."""
     assert isinstance(value, tuple), "a batch has a tuple"
     return value
 
 
 def tensor_fields(record: EigenDecomposition) -> list[str]:
-    """Return the names of the fields that hold a tensor."""
     names = [field.name for field in fields(record)]
     return [name for name in names if isinstance(getattr(record, name), Tensor)]

@@ -56,28 +56,12 @@ def eigendecompose(
 ) -> EigenDecomposition:
     """Return eigenpairs of the Q of a form, by falling |eigenvalue|.
 
+    Cost and arguments are those of `eigendecompose_all` for one direction; all pairs for k = None.
+    Eigenvalues are in units of the output per squared unit of the input.
+
     Math: Q = Σ_i λ_i v_i v_iᵀ, so q(x) = Σ_i λ_i (v_i·x)² + linear·x + constant.
-    Cost: as `eigendecompose_all` for one direction.
-
-    Args:
-        form: the form to take apart, any floating dtype.
-        k: how many pairs; None for all `in` of them.
-        which: "magnitude" (largest |λ|), "largest", "smallest" (by sign), or "both": half from
-            each end, the extra one from the upper end.
-        method: as in `eigendecompose_all`.
-        precision: as in `eigendecompose_all`.
-        verify: as in `eigendecompose_all`.
-        memory_limit: as in `eigendecompose_all`.
-        seed: as in `eigendecompose_all`.
-
-    Returns:
-        Pairs with residuals; eigenvalues in units of the output per squared unit of the input.
-
-    Raises:
-        UsageError: If an argument is not one of the above.
-        NumericalError: If products of the factors overflow, or the solver does not converge.
-        MemoryLimitError: If no method fits into the memory allowed.
-
+    Raises: UsageError for an argument that is not one of those; NumericalError if products of the
+        factors overflow, or the solver does not converge; MemoryLimitError if no method fits.
     Source: arXiv:2410.08417, §3.2, equations 3 and 4.
     """
     check_choices(which, method, precision)
@@ -131,31 +115,27 @@ def eigendecompose_all(
         f: the map.
         directions: (num, out), one output direction a row; None reads every output as it is.
         k: how many pairs of each form; None for all `in` of them.
-        which: as in `eigendecompose`.
+        which: "magnitude" (largest |λ|), "largest", "smallest" (by sign), or "both": half from
+            each end, the extra one from the upper end.
         method: "auto" takes the cheapest that fits into the memory allowed; or one of "dense",
             "lanczos", "factored".
         precision: of the iteration of "lanczos". "float64": residuals within 1e-11 ‖Q‖_F;
             "float32": within 1e-6 ‖Q‖_F, measured in float64, in a third of the time, and norms
-            to about 1e-6, with a proven bound that proofs allow for. The error
-            of an eigenvalue is at most its residual, and of the order of its square over the gap.
+            to about 1e-6, with a proven bound that proofs allow for. The error of an eigenvalue is
+            at most its residual, and of the order of its square over the gap.
         verify: answer with a dense solver, which needs O(in²) memory, what is not proven
-            complete. Without, `complete` says what is proven; a pair can have been missed where
-            it is False, for instance the second of two equal eigenvalues.
+            complete. Without, a pair can have been missed where `complete` is False, for instance
+            the second of two equal eigenvalues.
         memory_limit: bytes, or a text such as "4GiB", that the work may take beside the map;
             None for $BILENS_MEMORY_LIMIT or 75 % of the memory at hand.
         seed: of the vector that the iteration starts from.
         progress: called with (directions done, directions).
 
-    Returns:
-        A batch: `eigs[c]` is the decomposition along row c. A row that is not finite, overflows,
-        or that the solver fails on is flagged in `status` and holds NaN, or its best pairs; the
-        others are not affected.
-
-    Raises:
-        ShapeError: If the directions do not have one entry for each output.
-        UsageError: If an argument is not one of the above.
-        MemoryLimitError: If no method fits into the memory allowed.
-
+    Returns: a batch: `eigs[c]` is the decomposition along row c. A row that is not finite,
+        overflows, or that the solver fails on is flagged in `status` and holds NaN, or its best
+        pairs; the others are not affected.
+    Raises: ShapeError if the directions do not have one entry for each output; UsageError for an
+        argument that is not one of the above; MemoryLimitError if no method fits.
     Source: arXiv:2410.08417, §3.2; the iteration: C. Lanczos, J. Res. Natl. Bur. Stand. 45 (1950).
     """
     check_choices(which, method, precision)
@@ -189,10 +169,7 @@ def plan_eigendecomposition(
     `verify` takes part in what must fit, not in the choice: how many forms a proof will be missing
     for is not known before.
 
-    Raises:
-        ShapeError: If the directions do not have one entry for each output.
-        UsageError: If an argument is not one of those that `eigendecompose_all` takes.
-        MemoryLimitError: If no method fits into the memory allowed.
+    Raises: as `eigendecompose_all`.
     """
     check_choices("magnitude", method, precision)
     rows = checked_directions(f, directions)
@@ -201,7 +178,6 @@ def plan_eigendecomposition(
 
 
 def sizes_of(f: QuadraticMap, directions: Tensor | None, k: int) -> Sizes:
-    """Return what the cost of a decomposition depends on."""
     itemsize = 8 if f.dtype == torch.float64 else 4
     num = f.sizes.d_out if directions is None else len(directions)
     return Sizes(num, f.sizes.d_hidden, f.sizes.d_in, k, itemsize)
@@ -222,7 +198,6 @@ def checked_directions(f: QuadraticMap, directions: Tensor | None) -> Tensor | N
 
 
 def check_choices(which: str, method: str, precision: str) -> None:
-    """Refuse a name that is not one of the choices."""
     for name, value, allowed in (
         ("which", which, get_args(Which)),
         ("method", method, get_args(Method)),
@@ -233,7 +208,6 @@ def check_choices(which: str, method: str, precision: str) -> None:
 
 
 def clip_k(k: int | None, d_in: int) -> int:
-    """Return how many pairs to compute: k, or all of them."""
     if k is None:
         return d_in
     if check_count("k", k, minimum=1) > d_in:
@@ -246,7 +220,6 @@ def clip_k(k: int | None, d_in: int) -> int:
 
 
 def task_of(problem: Problem, k: int, which: Which, plan: EigenPlan, seed: int) -> Task:
-    """Return what a solver is to do for the forms of a problem."""
     return Task(problem, problem.balanced(), k, which, plan.precision, plan.batch, seed)
 
 
@@ -290,12 +263,10 @@ def verified(
     compare: bool,
     everything: bool,
 ) -> EigenDecomposition:
-    """Return a batch in which a solver of whole spectra has answered what was left open.
-
-    That is every form whose pairs did not converge, or are known to lack some, and with
-    `everything` each that is not proven complete. With `compare` eigenvalues alone are cheaper,
-    and enough if they are those found.
-    """
+    """Return a batch in which a solver of whole spectra has answered what was left open."""
+    # That is every form whose pairs did not converge, or are known to lack some, and with
+    # `everything` each that is not proven complete. With `compare` eigenvalues alone are cheaper,
+    # and enough if they are those found.
     doubtful = torch.tensor(
         [end in (Status.RESIDUAL_TOO_LARGE, Status.MISSED) for end in tuple_of(batch.status)]
     )
@@ -329,7 +300,6 @@ def compared(form: BalancedForms, found: EigenDecomposition) -> EigenDecompositi
 
 
 def agreed(found: EigenDecomposition, whole: Tensor) -> EigenDecomposition:
-    """Return what was found for one form as proven by its whole spectrum, with its clusters."""
     labels, sizes = clusters(whole, float(found.rounding_bound))
     nearest = (found.eigenvalues[:, None] - whole).abs().argmin(dim=1)
     return replace(

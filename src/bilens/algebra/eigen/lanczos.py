@@ -35,16 +35,14 @@ class RitzPairs:
 def lanczos(
     product: Product, start: Tensor, tolerance: Tensor, k: int, which: Which, max_steps: int
 ) -> RitzPairs:
-    """Return k Ritz pairs of each matrix, at the ends of the spectrum that `which` names.
-
-    A matrix is done when ‖Qv − θv‖ = β|s| of each chosen pair is within its absolute tolerance
-    (num,), and so is that of the best Ritz value left out, if it could still overtake one of
-    them. What the start vector (in,) of unit length does not contain is never seen, nor the second
-    of two equal eigenvalues: that the answer is complete is for others to prove. A basis that
-    reaches `max_steps`, at least k, ends as it is. The work is done in the dtype of the start.
-
-    Cost: a product a step; O(num · steps² · in) time and O(num · steps · in) memory for the bases.
-    """
+    """Return k Ritz pairs of each matrix, at the ends of the spectrum that `which` names."""
+    # A matrix is done when ‖Qv − θv‖ = β|s| of each chosen pair is within its absolute tolerance
+    # (num,), and so is that of the best Ritz value left out, if it could still overtake one of
+    # them. What the start vector (in,) of unit length does not contain is never seen, nor the
+    # second of two equal eigenvalues: that the answer is complete is for others to prove. A basis
+    # that reaches `max_steps`, at least k, ends as it is. The work is done in the dtype of the
+    # start, with a product a step, O(num · steps² · in) time and O(num · steps · in) memory for the
+    # bases.
     num, limit = len(tolerance), min(max_steps, len(start))
     state = Recurrence(product, start, num, limit)
     vectors = start.new_full((num, k, len(start)), torch.nan)
@@ -79,7 +77,6 @@ class KrylovBasis:
         self.size = 0
 
     def append(self, vectors: Tensor) -> None:
-        """Add one vector to each basis, (num, in)."""
         position = self.size % SEGMENT
         if position == 0:
             num, d_in = vectors.shape
@@ -88,7 +85,6 @@ class KrylovBasis:
         self.size += 1
 
     def filled(self) -> list[Tensor]:
-        """Return the segments without what is still empty."""
         rest = self.size - SEGMENT * (len(self.segments) - 1)
         return [*self.segments[:-1], self.segments[-1][:, :rest]]
 
@@ -108,7 +104,6 @@ class KrylovBasis:
         return total
 
     def keep(self, rows: Tensor) -> None:
-        """Let go of all matrices but some."""
         for position, segment in enumerate(self.segments):  # so that no two whole sets live
             self.segments[position] = segment[rows]
 
@@ -136,15 +131,12 @@ class Recurrence:
 
     @property
     def steps(self) -> int:
-        """How many products each matrix has had."""
         return self.basis.size
 
     def advance(self) -> None:
-        """Add one vector to each basis and one row to each tridiagonal matrix.
-
-        The two terms of the recurrence come off before the basis does, so that a single pass of
-        Gram–Schmidt leaves an overlap of the size of rounding.
-        """
+        """Add one vector to each basis and one row to each tridiagonal matrix."""
+        # The two terms of the recurrence come off before the basis does, so that a single pass of
+        # Gram–Schmidt leaves an overlap of the size of rounding.
         current, step = self.next, self.steps
         self.basis.append(current)
         new = self.product(self.rows, current)
@@ -178,11 +170,9 @@ class Recurrence:
         return torch.where(exhausted, 0.0, beta)
 
     def choose(self, k: int, which: Which) -> ChosenPairs:
-        """Return k Ritz pairs of each matrix.
-
-        A rival is left out for good if it has converged itself, or if its whole error interval
-        lies below the chosen ones.
-        """
+        """Return k Ritz pairs of each matrix."""
+        # A rival is left out for good if it has converged itself, or if its whole error interval
+        # lies below the chosen ones.
         steps = self.steps
         inner = self.beside[:, : steps - 1]
         tridiagonal = torch.diag_embed(self.diagonal[:, :steps])
@@ -206,7 +196,6 @@ class Recurrence:
         return ChosenPairs(coefficients, left_out(values, position), error)
 
     def keep(self, chosen: Tensor) -> None:
-        """Let go of all matrices but some."""
         self.rows, self.next, self.previous = (
             part[chosen] for part in (self.rows, self.next, self.previous)
         )
@@ -227,10 +216,7 @@ def scores(values: Tensor, k: int, which: Which) -> list[tuple[Tensor, Tensor, i
 
 
 def left_out(values: Tensor, chosen: Tensor) -> Tensor:
-    """Return the largest and smallest value that was not chosen, (num, 2); NaN for none.
-
-    `values` are (num, steps), `chosen` the (num, k) positions.
-    """
+    """Return the largest and smallest of (num, steps) values not chosen, (num, 2); NaN for none."""
     rest = values.scatter(1, chosen, torch.nan).sort(dim=1).values  # NaN comes last
     count = values.shape[1] - chosen.shape[1]
     found = values.new_full((len(values), 2), torch.nan)
@@ -249,11 +235,9 @@ class Pace:
         self.far = torch.full((num,), torch.nan, dtype=torch.float64)
 
     def next_look(self, steps: int, rest: Tensor, excess: Tensor) -> int:
-        """Return the step at which about half of the rest should be done.
-
-        `rest` is which of the matrices of the last look go on, `excess` the error over the
-        tolerance of all of them.
-        """
+        """Return the step at which about half of the rest should be done."""
+        # `rest` is which of the matrices of the last look go on, `excess` the error over the
+        # tolerance of all.
         if len(rest) == 0:
             return steps
         far = excess.nan_to_num(nan=1.0).clamp(min=1.0, max=1e300).log()  # 0/0: a form of zeros

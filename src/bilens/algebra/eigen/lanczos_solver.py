@@ -61,11 +61,9 @@ class LanczosSolver(EigenSolver):
     name: ClassVar[Solver] = "lanczos"
 
     def suits(self, sizes: Sizes, /) -> bool:
-        """Where the bases do not fill the space."""
         return 2 * sizes.k + STEPS["float32"][0] < sizes.d_in
 
     def cost(self, sizes: Sizes, precision: Precision, allowed: int, /) -> Cost:
-        """Iterating, norms and refinement; memory for as many forms together as fit."""
         num, hidden, d_in, k = sizes.num, sizes.d_hidden, sizes.d_in, sizes.k
         first, each = STEPS[precision]
         steps = min((first + each * k) * max(d_in / 512, 1) ** 0.25, d_in)
@@ -92,12 +90,10 @@ class LanczosSolver(EigenSolver):
         return Cost(work, memory, batch, portion)
 
     def solve(self, task: Task, rows: Tensor) -> Iterator[tuple[Tensor, EigenDecomposition]]:
-        """Yield k eigenpairs of some forms, in batches.
-
-        Forms that do not pass at first, because they need more steps than usual or more digits
-        than float32 has, are done again in float64 with room for more steps. Those that fail then
-        as well come with their best pairs, flagged.
-        """
+        """Yield k eigenpairs of some forms, in batches."""
+        # Forms that do not pass at first, because they need more steps than usual or more digits
+        # than float32 has, are done again in float64 with room for more steps. Those that fail then
+        # as well come with their best pairs, flagged.
         forms, k = task.forms.rows(rows), task.k
         squared, squared_error = norms_with_error(forms, task.precision == "float32")
         surely = (squared - squared_error).clamp(min=0.0).sqrt()
@@ -179,11 +175,9 @@ def first_vector(d_in: int, seed: int) -> Tensor:
 
 @torch.no_grad()
 def refine(forms: BalancedForms, vectors: Tensor, squared: Tensor) -> RefinedPairs:
-    """Return the Rayleigh–Ritz pairs of the space of some vectors, (num, k, in), in float64.
-
-    A Rayleigh quotient errs by the square of its vector's error, so that vectors from float32
-    give eigenvalues to nearly all digits of float64. Vectors that are not finite give NaN.
-    """
+    """Return the Rayleigh–Ritz pairs of the space of some vectors, (num, k, in), in float64."""
+    # A Rayleigh quotient errs by the square of its vector's error, so that vectors from float32
+    # give eigenvalues to nearly all digits of float64. Vectors that are not finite give NaN.
     broken = ~vectors.isfinite().all(dim=(1, 2))
     vectors = torch.where(broken[:, None, None], 0.0, vectors)
     basis = torch.linalg.qr(vectors.double().mT).Q.mT
@@ -208,10 +202,7 @@ def record(
     allowed: Tensor,
     rivals: Tensor,
 ) -> EigenDecomposition:
-    """Return pairs of some forms in balanced units as a decomposition, in units of the output.
-
-    `norms` are ‖Q_c‖_F² and how far each can be off.
-    """
+    """Return pairs in balanced units as a decomposition; `norms` are ‖Q_c‖_F² and their error."""
     forms, which = task.forms.rows(rows), task.which
     by_norm, squared = proven_and_norm(task, forms, pairs, norms)
     by_rank = proven_by_rank(pairs, forms, which)

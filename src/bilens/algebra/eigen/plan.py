@@ -108,11 +108,9 @@ def make_plan(
 def fallback_solver(
     sizes: Sizes, costs: Mapping[Solver, Cost], allowed: int
 ) -> tuple[Solver | None, int]:
-    """Return who can answer what "lanczos" leaves open, and what that takes in all.
-
-    The cheapest that fits beside what the iteration keeps between two batches; if none does, None
-    and what the smallest would take.
-    """
+    """Return the cheapest that fits to answer what "lanczos" leaves open, if any, and its bytes."""
+    # It must fit beside what the iteration keeps between two batches. Where none does, the bytes
+    # are those of the smallest.
     iteration = costs["lanczos"]
     kept = resting_bytes(sizes) + iteration.portion * sizes.problem_bytes
     kept += iteration.batch * 6 * 8 * sizes.k * sizes.d_in  # the pairs of the last batch

@@ -40,16 +40,12 @@ def summing_error(forms: BalancedForms) -> Tensor:
 
 
 def norms_with_error(forms: BalancedForms, in_float32: bool = False) -> tuple[Tensor, Tensor]:
-    """Return ‖Q_c‖_F² in balanced units and how far each can be off by rounding, (num,) each.
-
-    From the Gram matrix of the hidden units, for all forms together. Where neurons cancel, so
-    that Q is far smaller than its terms, that is rounding; such a form is measured column by
-    column instead, where only the square root of the cancelling is lost; so are a few forms, for
-    which that is less work. In float32 the bound is about a percent of ‖Q‖², the error 1e-6.
-
-    Cost: 4 · hidden² · (in + num) operations, or 2 · hidden · in² for each form that cancels;
-        no (in, in) array.
-    """
+    """Return ‖Q_c‖_F² in balanced units and how far each can be off by rounding, (num,) each."""
+    # From the Gram matrix of the hidden units, for all forms together: 4 · hidden² · (in + num)
+    # operations. Where neurons cancel, so that Q is far smaller than its terms, that is rounding;
+    # such a form is measured column by column, where only the square root of the cancelling is
+    # lost, in 2 · hidden · in²; so are a few forms, for which that is less work. In float32 the
+    # bound is about a percent of ‖Q‖², the error 1e-6.
     num, hidden = forms.weights.shape
     if num * norm_by_columns(hidden, forms.d_in) < norms_by_gram(num, hidden, forms.d_in):
         each = [norm_of_columns(forms.one(index)) for index in range(num)]
@@ -72,23 +68,18 @@ def norms_with_error(forms: BalancedForms, in_float32: bool = False) -> tuple[Te
 
 
 def norms_by_gram(num: int, hidden: int, d_in: int) -> float:
-    """Return the operations of all norms from the Gram matrix of the hidden units."""
     return 4.0 * hidden**2 * (d_in + num)
 
 
 def norm_by_columns(hidden: int, d_in: int) -> float:
-    """Return the operations of the norm of one form from its columns."""
     return 2.0 * hidden * d_in**2
 
 
 def norm_of_columns(form: BalancedForms) -> tuple[Tensor, Tensor]:
-    """Return ‖Q‖_F² of one form from its columns, and how far it can be off.
-
-    Math: each entry sums 2 · hidden products, so that the array is off by at most
-        e = eps · (hidden + in + 16) · Σ|w| in Frobenius norm, and its square by 2‖Q‖e + e²;
-        adding the squares up is off by eps · in of them at most.
-    Cost: 2 · hidden · in² operations, O(in) memory and a block of the factors.
-    """
+    """Return ‖Q‖_F² of one form from its columns, and how far it can be off; O(in) memory."""
+    # Math: each entry sums 2 · hidden products, so that the array is off by at most e = eps ·
+    # (hidden + in + 16) · Σ|w| in Frobenius norm, and its square by 2‖Q‖e + e²; adding the squares
+    # up is off by eps · in of them at most.
     d_in, hidden = form.d_in, len(form.left)
     total = form.weights.new_zeros(())
     block = max(BLOCK_BYTES // (24 * d_in), 1)
@@ -128,17 +119,13 @@ def proven_by_norm(
     which: Which,
     worst_rounding: Tensor | float = 0.0,
 ) -> Tensor:
-    """Tell for which forms ‖Q‖² leaves no room for a pair that was missed, (num,) bool.
-
-    Math: with orthonormal vectors and residuals R, k eigenvalues of Q pair off with the values
-        within δ = ‖R‖_F (Kahan), so all others together have Σλ² ≤ ‖Q‖² − Σ(|θ| − δ)². If that
-        is less than (|θ_k| − δ)², none of them is as large as the smallest one at hand. For an
-        end of the spectrum, θ_k is the innermost value at that end, if it lies on that side of
-        zero. What is smaller than the rounding cannot be told from zero and cannot be missed.
-
-    `squared` is ‖Q_c‖_F² up to `squared_error`; `worst_rounding` is how far Qv as computed, and a
-    vector from being orthogonal to the others, can be off at worst.
-    """
+    """Tell for which forms ‖Q‖² leaves no room for a pair that was missed, (num,) bool."""
+    # Math: with orthonormal vectors and residuals R, k eigenvalues of Q pair off with the values θ
+    # within δ = ‖R‖_F (Kahan), so all others together have Σλ² ≤ ‖Q‖² − Σ(|θ| − δ)². If that is
+    # less than (|θ_k| − δ)², none is as large as the smallest one at hand; for an end of the
+    # spectrum θ_k is the innermost value there, on its side of zero. What is below the rounding
+    # cannot be missed. `worst_rounding` is how far Qv, or a vector from being orthogonal to the
+    # others, can be off.
     k = pairs.values.shape[1]
     slack = pairs.slack() + k**0.5 * worst_rounding
     sizes = (pairs.values.abs() - slack[:, None]).clamp(min=0.0)
@@ -149,12 +136,10 @@ def proven_by_norm(
 
 
 def proven_by_rank(pairs: RefinedPairs, forms: BalancedForms, which: Which) -> Tensor:
-    """Tell for which forms every eigenvalue that is not zero is at hand, (num,) bool.
-
-    Math: a form of r neurons has at most 2r eigenvalues that are not zero. If that many are at
-        hand, each surely not zero (Kahan, as in `proven_by_norm`), all others are zero, and none
-        of them belongs to the selection unless that holds something on the far side of zero.
-    """
+    """Tell for which forms every eigenvalue that is not zero is at hand, (num,) bool."""
+    # Math: r neurons give at most 2r eigenvalues that are not zero. If that many are at hand, each
+    # surely not zero (Kahan), all others are zero, and none of them belongs to the selection unless
+    # that holds something on the far side of zero.
     held = (pairs.values.abs() > pairs.slack()[:, None]).sum(dim=1)
     most = 2 * (forms.weights != 0).sum(dim=1)
     sure: Tensor = (held >= most) & (innermost(pairs.values, which) >= -pairs.rounding_bound)
@@ -162,12 +147,10 @@ def proven_by_rank(pairs: RefinedPairs, forms: BalancedForms, which: Which) -> T
 
 
 def zeros_missed(pairs: RefinedPairs, forms: BalancedForms, which: Which) -> Tensor:
-    """Tell for which forms the rank shows that an end of the spectrum was missed, (num,) bool.
-
-    Math: a form of r neurons has the eigenvalue zero at least in − 2r times, so of the u largest
-        eigenvalues min(u, in − 2r) or more are not negative, and of the smallest not positive. An
-        iteration meets a repeated eigenvalue once, and can take smaller ones for its repetitions.
-    """
+    """Tell for which forms the rank shows that an end of the spectrum was missed, (num,) bool."""
+    # Math: r neurons give zero at least in − 2r times, so of the u largest eigenvalues min(u, in −
+    # 2r) or more are not negative, and of the smallest not positive. An iteration meets a repeated
+    # eigenvalue once, and can take smaller ones for its repetitions.
     if which == "magnitude":
         return torch.zeros(len(pairs.values), dtype=torch.bool)
     upper, lower = ends(pairs.values.shape[1], which)

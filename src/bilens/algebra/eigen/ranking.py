@@ -13,11 +13,9 @@ CLUSTER_TOLERANCE = 1e-8  # of the largest |λ|: closer eigenvalues are reported
 
 
 def ranked(values: Tensor, vectors: Tensor, k: int, which: Which) -> tuple[Tensor, Tensor, Tensor]:
-    """Return k values of a whole spectrum (n,), their vectors (k, in) and positions, in order.
-
-    By falling |λ|; sizes that agree to 1e-8 are equal, and the positive eigenvalue comes first.
-    The largest component of each vector is positive, the first one where sizes agree to 1e-8.
-    """
+    """Return k values of a whole spectrum (n,), their vectors (k, in) and positions, in order."""
+    # By falling |λ|; sizes that agree to 1e-8 are equal, and the positive eigenvalue comes first.
+    # The largest component of each vector is positive, the first one where sizes agree to 1e-8.
     positions = chosen_positions(values, k, which)
     return values[positions], with_sign(vectors[positions]), positions
 
@@ -56,11 +54,9 @@ def by_size_and_sign(values: Tensor) -> Tensor:
 
 
 def starts_of_ties(sizes: Tensor) -> Tensor:
-    """Tell where falling sizes begin that do not agree to TIE with those before, (..., n) bool.
-
-    All sizes of a tie agree with its largest one: a chain of neighbours that agree, of which the
-    ends do not, is cut, so that a tie never hides a size that is larger by more.
-    """
+    """Tell where falling sizes begin that do not agree to TIE with those before, (..., n) bool."""
+    # All sizes of a tie agree with its largest one: a chain of neighbours that agree, of which the
+    # ends do not, is cut, so that a tie never hides a size that is larger by more.
     positions = torch.arange(sizes.shape[-1]).expand_as(sizes)
     starts = positions == 0
     starts[..., 1:] |= sizes[..., :-1] - sizes[..., 1:] > TIE * sizes[..., :-1]
@@ -75,11 +71,9 @@ def starts_of_ties(sizes: Tensor) -> Tensor:
 
 
 def clusters(values: Tensor, rounding_bound: float) -> tuple[Tensor, Tensor]:
-    """Return the cluster of each value of a whole spectrum, (n,), and how many share it, (n,).
-
-    Neighbours closer than CLUSTER_TOLERANCE of the largest |λ|, or than the rounding, are one
-    cluster. It is found before any selection, so that a cut through it is seen.
-    """
+    """Return the cluster of each value of a whole spectrum, (n,), and how many share it, (n,)."""
+    # Neighbours closer than CLUSTER_TOLERANCE of the largest |λ|, or than the rounding, are one
+    # cluster. It is found before any selection, so that a cut through it is seen.
     limit = max(CLUSTER_TOLERANCE * float(values.abs().max()), rounding_bound)
     nothing = values.new_full((1, 0), torch.nan)
     labels, sizes = partial_clusters(values[None], nothing, values.new_full((1,), limit))
@@ -87,12 +81,10 @@ def clusters(values: Tensor, rounding_bound: float) -> tuple[Tensor, Tensor]:
 
 
 def partial_clusters(values: Tensor, rivals: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the cluster of each value, (num, k), and how many share it, as far as it is known.
-
-    Values closer than `limit` (num,) cannot be told apart. One of the rivals (num, any; NaN for
-    none) that was left out and belongs to a cluster counts, so that a cut through it is seen; an
-    eigenvalue that no basis has met does not.
-    """
+    """Return the cluster of each value, (num, k), and how many share it, as far as it is known."""
+    # Values closer than `limit` (num,) cannot be told apart. One of the rivals (num, any; NaN for
+    # none) that was left out and belongs to a cluster counts; an eigenvalue no basis has met does
+    # not.
     ordered = values.sort(dim=1, descending=True)
     starts = torch.ones_like(ordered.indices)
     starts[:, 1:] = (ordered.values[:, :-1] - ordered.values[:, 1:] > limit[:, None]).long()

@@ -21,11 +21,10 @@ EVERY = slice(None)
 
 @dataclass(frozen=True, eq=False)
 class BalancedForms:
-    """Q_c = units_c · Σ_h weights_ch sym(left_h right_hᵀ): forms that share their factors.
+    """Q_c = units_c · Σ_h weights_ch sym(left_h right_hᵀ): forms that share their factors."""
 
-    Rows and units are scaled by powers of two, so that the scaling itself rounds nothing. The
-    same for every way (α l, β r, s / αβ) of writing a neuron, up to a factor of two a row.
-    """
+    # Rows and units are scaled by powers of two, so that the scaling itself rounds nothing. The
+    # same for every way (α l, β r, s / αβ) of writing a neuron, up to a factor of two a row.
 
     left: Tensor  # (hidden, in), rows of length ½ to 1 or zero, in the dtype of the map
     right: Tensor
@@ -38,11 +37,9 @@ class BalancedForms:
 
     @property
     def d_in(self) -> int:
-        """Width of the input."""
         return self.left.shape[1]
 
     def rows(self, chosen: Tensor | slice) -> BalancedForms:
-        """Return some of the forms."""
         return replace(
             self,
             weights=self.weights[chosen],
@@ -51,11 +48,9 @@ class BalancedForms:
         )
 
     def to(self, dtype: torch.dtype) -> BalancedForms:
-        """Return the forms with factors of another dtype; weights and units stay float64."""
         return replace(self, left=self.left.to(dtype), right=self.right.to(dtype))
 
     def one(self, index: int) -> BalancedForms:
-        """Return a single form, with its leading axis."""
         return self.rows(slice(index, index + 1))
 
     def dense(self, index: int) -> Tensor:
@@ -90,10 +85,8 @@ def balance_all(
     before: Tensor | None = None,
     summed: int = 0,
 ) -> BalancedForms:
-    """Return forms with shared factors in a scale of their own, O(hidden · (in + num)).
-
-    `before` is (num, hidden), the sizes of what was summed to the weights; None for |weights|.
-    """
+    """Return forms with shared factors in a scale of their own, O(hidden · (in + num))."""
+    # `before` is (num, hidden), the sizes of what was summed to the weights; None for |weights|.
     left, left_exponent = halved_rows(left)
     right, right_exponent = halved_rows(right)
     alive = left.any(dim=1) & right.any(dim=1)  # a row of zeros has no size: its weight is nothing
@@ -124,8 +117,6 @@ def halved_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class OtherTerms:
-    """What one form adds to its quadratic part."""
-
     linear: Tensor
     constant: Tensor
     basis: str
@@ -149,30 +140,24 @@ class Problem:
 
     @property
     def num(self) -> int:
-        """How many forms there are."""
         return len(self.weights)
 
     @property
     def d_in(self) -> int:
-        """Width of the input."""
         return self.left.shape[1]
 
     @property
     def d_hidden(self) -> int:
-        """Number of products in each form."""
         return self.left.shape[0]
 
     def terms(self, index: int) -> OtherTerms:
-        """Return the linear and constant term of one form."""
         return OtherTerms(self.linear[index], self.constant[index], self.basis)
 
     def balanced(self) -> BalancedForms:
-        """Return the forms in a scale of their own."""
         return balance_all(self.left, self.right, self.weights, self.before, self.summed)
 
 
 def problem_of_form(form: QuadraticForm) -> Problem:
-    """Return a single form as a batch of one, cut from the graph of gradients."""
     form = form.detach()
     matrix = form.matrix
     return Problem(
@@ -189,10 +174,8 @@ def problem_of_form(form: QuadraticForm) -> Problem:
 def problem_of_map(
     f: QuadraticMap, directions: Tensor | None = None, chosen: slice = EVERY
 ) -> Problem:
-    """Return the forms of a map along (num, out) directions, some of which may be unusable.
-
-    `directions=None` reads every output as it is, without an (out, out) array.
-    """
+    """Return the forms of a map along (num, out) directions; some may be unusable."""
+    # None reads every output as it is, without an (out, out) array.
     f = f.detach()
     rows = None if directions is None else directions[chosen].detach().double()
 
@@ -239,8 +222,6 @@ EIGH = 20.0  # · n³, a dense eigensolver with vectors
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the cost of a decomposition depends on."""
-
     num: int
     d_hidden: int
     d_in: int
@@ -259,18 +240,14 @@ class Sizes:
 
     @property
     def conversion_bytes(self) -> int:
-        """The memory of a block of the factors in float64, and the products with it."""
         return min(CONVERSION_BYTES, 48 * self.d_hidden * (self.d_in + max(self.k, 8)))
 
     def portion(self, room: int) -> int:
-        """Return how many forms may be taken in at a time."""
         return int(max(min(room // self.problem_bytes, self.num), 1))
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one solver would need."""
-
     work: float  # multiplications and additions in float64, or what takes as long
     memory: MemoryEstimate  # beside the map: in any case, and for each form taken in
     batch: int  # forms worked on at a time
@@ -278,14 +255,11 @@ class Cost:
 
     @property
     def peak_bytes(self) -> int:
-        """The memory beside the map, at most."""
         return self.memory.fixed + self.portion * self.memory.each
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What a solver is to do for all forms of a problem."""
-
     problem: Problem
     forms: BalancedForms
     k: int
@@ -325,7 +299,6 @@ class WholeSpectrumSolver(EigenSolver, Protocol):
         ...
 
     def solve(self, task: Task, rows: Tensor) -> Iterator[tuple[Tensor, EigenDecomposition]]:
-        """Yield one decomposition after the other."""
         one = self.prepared(task.problem, task.forms)
         for index in rows.tolist():
             yield torch.tensor([index]), stack([one(index, task.k, task.which)])

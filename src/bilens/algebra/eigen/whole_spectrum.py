@@ -39,7 +39,6 @@ class DenseSolver(WholeSpectrumSolver):
     name: ClassVar[Solver] = "dense"
 
     def suits(self, _sizes: Sizes, /) -> bool:
-        """Always."""
         return True
 
     def workspace(self, sizes: Sizes) -> int:
@@ -47,7 +46,6 @@ class DenseSolver(WholeSpectrumSolver):
         return array_bytes(sizes.d_in) + sizes.conversion_bytes
 
     def cost(self, sizes: Sizes, _precision: Precision, allowed: int, /) -> Cost:
-        """Forming and solving, form by form."""
         balanced = 2 * 2 * sizes.d_hidden * sizes.d_in * sizes.factor_bytes  # and while scaled
         fixed = sizes.result_bytes + balanced + self.workspace(sizes)
         work = sizes.num * array_work(sizes, sizes.d_in)
@@ -55,17 +53,14 @@ class DenseSolver(WholeSpectrumSolver):
         return Cost(work, memory, 1, sizes.portion(allowed - fixed))
 
     def prepared(self, problem: Problem, forms: BalancedForms) -> OneForm:
-        """Return what decomposes one form."""
         return lambda index, k, which: dense_pairs(problem.terms(index), forms.one(index), k, which)
 
 
 def array_bytes(width: int) -> int:
-    """Return the memory of a dense solver of arrays of some width."""
     return int(ARRAYS * 8 * width**2)
 
 
 def array_work(sizes: Sizes, width: int) -> float:
-    """Return the operations of one form as an array of some width."""
     residuals = 8.0 * sizes.d_hidden * sizes.d_in * sizes.k
     forming = FORMING * width**2 * sizes.d_hidden
     return forming + residuals + (EIGH + CHECKS) * width**3 + CALLS
@@ -116,12 +111,10 @@ def spectrum_values(form: BalancedForms) -> Tensor | None:
 
 
 def orthonormal(columns: Tensor) -> Tensor:
-    """Return columns that are nearly orthonormal as those that are to rounding.
-
-    A divide-and-conquer solver loses orthogonality between the vectors of close eigenvalues, on
-    some matrices by more than their residuals tell. One Newton–Schulz step, V − ½ V (VᵀV − I),
-    squares the departure.
-    """
+    """Return columns that are nearly orthonormal as those that are to rounding."""
+    # A divide-and-conquer solver loses orthogonality between the vectors of close eigenvalues, on
+    # some matrices by more than their residuals tell. One Newton–Schulz step, V − ½ V (VᵀV − I),
+    # squares it.
     overlap = columns.T @ columns
     overlap.diagonal().sub_(1)
     if bool(overlap.norm() <= SOLVER_TOLERANCE / 2):
@@ -141,14 +134,12 @@ def distance(array: Tensor, form: BalancedForms) -> Tensor:
 def checked_spectrum(
     terms: OtherTerms, form: BalancedForms, spectrum: Spectrum, k: int, which: Which, method: str
 ) -> EigenDecomposition:
-    """Return k pairs of a *whole* spectrum of one form, after a check of all of its pairs.
-
-    n orthonormal vectors with residuals R leave no room for a missing or wrong eigenvalue: the
-    eigenvalues of Q and the values pair off within ‖R‖_F (Weyl), so `complete` is claimed only if
-    ‖R‖_F, the departure from orthonormality and the error of forming the array are all within the
-    rounding bound, whatever k is. The residuals of the k pairs are measured from the factors, so
-    they check the array as well as the solver.
-    """
+    """Return k pairs of a *whole* spectrum of one form, after a check of all of its pairs."""
+    # n orthonormal vectors with residuals R leave no room for a missing or wrong eigenvalue: the
+    # eigenvalues of Q and the values pair off within ‖R‖_F (Weyl), so `complete` is claimed only if
+    # ‖R‖_F, the departure from orthonormality and the error of forming the array are all within the
+    # rounding bound, whatever k is. The residuals of the k pairs are measured from the factors, so
+    # they check the array as well as the solver.
     squared, unit = spectrum.squared_norm, form.units[0]
     bound = rounding_bound(form, squared)[0]
     overlap = spectrum.vectors @ spectrum.vectors.T
@@ -218,7 +209,6 @@ class FactoredSolver(WholeSpectrumSolver):
     name: ClassVar[Solver] = "factored"
 
     def suits(self, sizes: Sizes, /) -> bool:
-        """Where the branches together are less wide than the input."""
         return 2 * sizes.d_hidden < sizes.d_in
 
     def workspace(self, sizes: Sizes) -> int:
@@ -227,11 +217,9 @@ class FactoredSolver(WholeSpectrumSolver):
         return 6 * 8 * branches + array_bytes(self.width(sizes)) + sizes.conversion_bytes
 
     def width(self, sizes: Sizes) -> int:
-        """Return the width of the row space."""
         return min(2 * sizes.d_hidden, sizes.d_in)
 
     def cost(self, sizes: Sizes, _precision: Precision, allowed: int, /) -> Cost:
-        """The QR for each portion, then arrays, form by form."""
         width = self.width(sizes)
         fixed = sizes.result_bytes + self.workspace(sizes)
         portion = sizes.portion(allowed - fixed)
@@ -241,7 +229,6 @@ class FactoredSolver(WholeSpectrumSolver):
         return Cost(work, MemoryEstimate(fixed, sizes.problem_bytes), 1, portion)
 
     def prepared(self, problem: Problem, forms: BalancedForms) -> OneForm:
-        """Return what decomposes one form, after the QR."""
         space = row_space(problem, forms)
         small = space.balanced(forms)
         return lambda index, k, which: factored_pairs(
@@ -257,10 +244,8 @@ class RowSpace:
     basis: Tensor  # Y, (in, width), orthonormal columns
 
     def balanced(self, forms: BalancedForms) -> BalancedForms:
-        """Return the forms on the row space in a scale of their own, their units those of Q_c.
-
-        `forms` are the same on the whole input space, for what cancelled in their weights.
-        """
+        """Return the forms on the row space in a scale of their own, their units those of Q_c."""
+        # `forms` are the same on the whole input space, for what cancelled in their weights.
         small = self.small.balanced()
         sizes = forms.sizes_before_cancelling / small.units
         return replace(
@@ -270,7 +255,6 @@ class RowSpace:
         )
 
     def lift(self, vectors: Tensor) -> Tensor:
-        """Return vectors of the input space, (..., width) → (..., in)."""
         return vectors @ self.basis.T
 
     def outside(self, count: int) -> Tensor:
@@ -284,10 +268,8 @@ class RowSpace:
 
 
 def row_space(problem: Problem, forms: BalancedForms) -> RowSpace:
-    """Return the forms on the row space of their factors: 4 · in · (2 · hidden)² operations.
-
-    Math: [L; R]ᵀ = Y T (one thin QR), so L = T_Lᵀ Yᵀ and R = T_Rᵀ Yᵀ.
-    """
+    """Return the forms on the row space of their factors: 4 · in · (2 · hidden)² operations."""
+    # Math: [L; R]ᵀ = Y T (one thin QR), so L = T_Lᵀ Yᵀ and R = T_Rᵀ Yᵀ.
     hidden = problem.d_hidden
     stacked = torch.cat([forms.left, forms.right]).double()
     basis, triangle = torch.linalg.qr(stacked.T)
@@ -309,11 +291,9 @@ def factored_pairs(
     k: int,
     which: Which,
 ) -> EigenDecomposition:
-    """Return k eigenpairs of one form from its whole spectrum on the row space.
-
-    The rest of the spectrum, in − width eigenvalues, is exactly zero. All pairs are checked on
-    the row space; the residuals of the k pairs come from the factors themselves.
-    """
+    """Return k eigenpairs of one form from its whole spectrum on the row space."""
+    # The rest of the spectrum, in − width eigenvalues, is exactly zero. All pairs are checked on
+    # the row space; the residuals of the k pairs come from the factors themselves.
     name = FactoredSolver.name
     spectrum = whole_spectrum(small)
     if spectrum is None:

@@ -22,17 +22,13 @@ from bilens.base.errors import NonFiniteError, ShapeError
 def output_gram(
     down: Tensor, left: Tensor, right: Tensor, down2: Tensor, left2: Tensor, right2: Tensor
 ) -> Tensor:
-    """Return all inner products ⟨Q_i, Q'_j⟩ between the interaction matrices of two tensors.
-
-    Math: P H P'ᵀ with H = ½[(L L'ᵀ)∘(R R'ᵀ) + (L R'ᵀ)∘(R L'ᵀ)], in float64.
-    Cost: O(hidden · hidden' · (in + out')) time, half of it where left2 is left and right2 is
-        right; O(out · out') memory and WORK_BYTES beside the factors, of which no float64 copy
-        is made. (A graph of gradients keeps every block.)
-    Accuracy: eps · Σ|P_h|‖l_h‖‖r_h‖ · Σ|P'_h|‖l'_h‖‖r'_h‖ absolute. Where terms cancel, so that a
-        matrix is far smaller than its terms, a squared norm taken from here is rounding.
-
-    Source: arXiv:2410.08417, §3.3 (the Gram matrix of the flattened tensor), from factors.
-    """
+    """Return ⟨Q_i, Q'_j⟩ between all interaction matrices of two tensors, P H P'ᵀ in float64."""
+    # Math: H = ½[(L L'ᵀ)∘(R R'ᵀ) + (L R'ᵀ)∘(R L'ᵀ)] (arXiv:2410.08417, §3.3, from factors).
+    # O(hidden · hidden' · (in + out')) time, half of it where left2 is left and right2 is right;
+    # O(out · out') memory and WORK_BYTES beside the factors, of which no float64 copy is made. (A
+    # graph of gradients keeps every block.) Accurate to eps · Σ|P_h|‖l_h‖‖r_h‖ ·
+    # Σ|P'_h|‖l'_h‖‖r'_h‖: where terms cancel, so that a matrix is far smaller than its terms, a
+    # squared norm from here is rounding.
     first = Branches.of(left, right)
     if left2 is not left or right2 is not right:
         return _kernel_between(down, first, down2, Branches.of(left2, right2))
@@ -58,12 +54,7 @@ def _kernel_between(down: Tensor, first: Branches, down2: Tensor, second: Branch
 def paired_inner(
     weights: Tensor, left: Tensor, right: Tensor, weights2: Tensor, left2: Tensor, right2: Tensor
 ) -> Tensor:
-    """Return ⟨Q_i, Q'_i⟩ for the rows of weights paired one to one: the diagonal of `output_gram`.
-
-    Cost: O(hidden · hidden' · (in + num)) time, O(num) memory and WORK_BYTES beside the
-        arguments, of which no float64 copy is made.
-    Accuracy: as `output_gram`.
-    """
+    """Return ⟨Q_i, Q'_i⟩ for rows of weights paired one to one: the diagonal of `output_gram`."""
     first, second = Branches.of(left, right), Branches.of(left2, right2)
     size = rows_within(6 * left.shape[1])
     total = first.left_length.new_zeros(len(weights))
@@ -88,15 +79,11 @@ def outputs_traces(down: Tensor, left: Tensor, right: Tensor) -> Tensor:
 
 
 def input_gram(down: Tensor, left: Tensor, right: Tensor, rows: Tensor | None = None) -> Tensor:
-    """Return V (Σ_c Q_c²) Vᵀ, the Gram matrix of the tensor's slices along input directions.
-
-    Math: Σ_c Q_c² = ¼[Lᵀ(Γ∘RRᵀ)L + Lᵀ(Γ∘RLᵀ)R + Rᵀ(Γ∘LRᵀ)L + Rᵀ(Γ∘LLᵀ)R] with Γ = PᵀP; with
-        directions V the outer L and R are L Vᵀ and R Vᵀ. Its eigenvectors are the shared input
-        directions of all outputs.
-    Cost: O(hidden² · (in + num + out)) time, O(num² + hidden · num) memory and WORK_BYTES beside
-        the factors, of which no float64 copy is made.
-    Accuracy: as `output_gram`, in the lengths of the rows of L Vᵀ and R Vᵀ.
-    """
+    """Return V (Σ_c Q_c²) Vᵀ, the Gram matrix of the tensor's slices along input directions."""
+    # Math: Σ_c Q_c² = ¼[Lᵀ(Γ∘RRᵀ)L + Lᵀ(Γ∘RLᵀ)R + Rᵀ(Γ∘LRᵀ)L + Rᵀ(Γ∘LLᵀ)R] with Γ = PᵀP; with
+    # directions V the outer L and R are L Vᵀ and R Vᵀ. Its eigenvectors are the shared input
+    # directions of all outputs. O(hidden² · (in + num + out)) time, O(num² + hidden · num) memory
+    # and WORK_BYTES. Accuracy as `output_gram`, in the lengths of the rows of L Vᵀ and R Vᵀ.
     branches = Branches.of(left, right)
     num = left.shape[1] if rows is None else len(rows)
     size = block_size(len(left), 4 * left.shape[1] + 6 * num + 2 * len(down))
@@ -129,13 +116,9 @@ PIECE = 128  # terms of a float32 product of rows: its error grows with them, no
 
 
 def squared_norms(weights: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """Return ‖Q_w‖_F² of Q_w = ½ Σ_h w_h (l_h r_hᵀ + r_h l_hᵀ), for every row w of `weights`.
-
-    Math: the diagonal of W H Wᵀ, without the matrix; see `output_gram` for H.
-    Cost: O(hidden² · (in + num)) time, O(num) memory and WORK_BYTES beside the arguments, of
-        which no float64 copy is made.
-    Accuracy: within `squared_norm_rounding` of the exact value.
-    """
+    """Return ‖Q_w‖_F² of Q_w = ½ Σ_h w_h (l_h r_hᵀ + r_h l_hᵀ), for every row w of `weights`."""
+    # Math: the diagonal of W H Wᵀ without the matrix, H as in `output_gram`; O(hidden² · (in +
+    # num)) time, O(num) memory and WORK_BYTES. Within `squared_norm_rounding` of the exact value.
     check_weighted(weights, left, right)
     branches = Branches.of(left, right)
     size_before = sizes_before_cancelling(weights, branches)
@@ -152,17 +135,13 @@ def squared_norms(weights: Tensor, left: Tensor, right: Tensor) -> Tensor:
 
 
 def squared_norm_rounding(weights: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """Return how far `squared_norms` can be from the exact ‖Q_w‖_F² by rounding, (num,) float64.
-
-    Math: eps · (in + hidden + 16) · (Σ_h |w_h|‖l_h‖‖r_h‖)². With unit rows a product of two rows
-        is off by at most (in + 2) u, u = eps/2, so an entry of H by (2 in + 7) u; the two sums
-        over h add 2 hidden · u, and moving the lengths into the weights 8 u. The rest of the 16
-        covers terms of second order and the rounding of this bound. It holds for any order of
-        summation, and for the values in the arguments as they stand, barring underflow.
-    Cost: O(hidden · (in + num)).
-
-    Source: N. J. Higham, Accuracy and Stability of Numerical Algorithms, §3.1.
-    """
+    """Return how far `squared_norms` can be from the exact ‖Q_w‖_F² by rounding, (num,) float64."""
+    # Math: eps · (in + hidden + 16) · (Σ_h |w_h|‖l_h‖‖r_h‖)². With unit rows a product of two rows
+    # is off by at most (in + 2) u, u = eps/2, so an entry of H by (2 in + 7) u; the two sums over h
+    # add 2 hidden · u, and moving the lengths into the weights 8 u. The rest of the 16 covers terms
+    # of second order and the rounding of this bound. It holds for any order of summation, and for
+    # the values in the arguments as they stand, barring underflow. Source: N. J. Higham, Accuracy
+    # and Stability of Numerical Algorithms, §3.1.
     check_weighted(weights, left, right)
     hidden, d_in = left.shape
     size_before = sizes_before_cancelling(weights, Branches.of(left, right))
@@ -173,11 +152,9 @@ def squared_norm_rounding(weights: Tensor, left: Tensor, right: Tensor) -> Tenso
 def squared_norms_in_float32(
     weights: Tensor, left: Tensor, right: Tensor
 ) -> tuple[Tensor, Tensor] | None:
-    """Return ‖Q_w‖_F² by float32 products, and how far each can be off: (num,) float64 each.
-
-    Takes float32 rows of length at most 1 and |weights| at most 1. None where a product of rows
-    is less exact than float32 promises (TF32, bfloat16: an option of torch).
-    """
+    """Return ‖Q_w‖_F² by float32 products, and how far each can be off: (num,) float64 each."""
+    # Takes float32 rows of length at most 1 and |weights| at most 1. None where a product of rows
+    # is less exact than float32 promises (TF32, bfloat16: an option of torch).
     # The proof of the bound; u = 2⁻²⁴, m = PIECE + pieces, b the rows of a block; Higham, §3.1.
     # A product of two rows, summed piece by piece, is off by at most each = (m + 2) u. Let S be
     # the sum of the sizes of the four computed products of units h and h'. Then 2H = AB + CD
@@ -251,7 +228,6 @@ def no_negative(value: Tensor) -> Tensor:
 
 
 def check_weighted(weights: Tensor, left: Tensor, right: Tensor) -> None:
-    """Refuse weights and branches that do not fit together; their dtypes may differ."""
     shape = check_float_tensor("weights", weights, num_axes=2)
     left_shape = check_float_tensor("left", left, num_axes=2)
     right_shape = check_float_tensor("right", right, num_axes=2)

@@ -31,32 +31,21 @@ def block_bytes(hidden: int, width: int) -> int:
 
 
 def blocks(length: int, size: int, start: int = 0) -> Iterator[slice]:
-    """Yield slices of at most `size` that cover start … length in order."""
     for first in range(start, length, size):
         yield slice(first, min(first + size, length))
 
 
 @dataclass(frozen=True, eq=False)
 class Branches:
-    """The two branches of a layer, read as float64 rows of unit length, a block at a time.
+    """The two branches of a layer, read as float64 rows of unit length, a block at a time."""
 
-    Unit rows keep products of rows from overflowing and vanishing; a row of zeros stays one.
-
-    Attributes:
-        left: (hidden, in), any floating dtype.
-        right: (hidden, in).
-        left_length: (hidden,) float64, constants for gradients (see `unit_rows`).
-        right_length: (hidden,) float64.
-    """
-
-    left: Tensor
-    right: Tensor
-    left_length: Tensor
-    right_length: Tensor
+    left: Tensor  # (hidden, in), any floating dtype
+    right: Tensor  # (hidden, in)
+    left_length: Tensor  # (hidden,) float64, constants for gradients (see `unit_rows`)
+    right_length: Tensor  # likewise
 
     @classmethod
     def of(cls, left: Tensor, right: Tensor) -> Branches:
-        """Measure the rows of both branches, O(hidden · in)."""
         return cls(left, right, row_lengths(left), row_lengths(right))
 
     def read(self, rows: slice) -> tuple[Tensor, Tensor]:
@@ -74,13 +63,9 @@ class Branches:
 def kernel_row(
     first: Branches, second: Branches, rows: slice, size: int
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Yield the columns and values of H = ½[(L L'ᵀ)∘(R R'ᵀ) + (L R'ᵀ)∘(R L'ᵀ)] in some rows.
-
-    H of a layer with itself (`second is first`) is symmetric: only the blocks on and above the
-    diagonal come, those on it halved, so that all of them and their transposes add up to H.
-
-    Cost: 8 · hidden · hidden' · in operations for all rows, half of it for a layer with itself.
-    """
+    """Yield the columns and values of H = ½[(L L'ᵀ)∘(R R'ᵀ) + (L R'ᵀ)∘(R L'ᵀ)] in some rows."""
+    # H of a layer with itself (`second is first`) is symmetric: only the blocks on and above the
+    # diagonal come, those on it halved, so that all of them and their transposes add up to H.
     itself = second is first
     left, right = first.read(rows)
     for columns in blocks(len(second.left), size, start=rows.start if itself else 0):

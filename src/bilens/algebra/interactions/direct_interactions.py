@@ -94,16 +94,11 @@ def direct_interactions(
         progress: called with the number of blocks done, and of all blocks.
         memory_limit: bytes, or "4GiB"; None for $BILENS_MEMORY_LIMIT or 75 % of the memory.
 
-    Returns:
-        A batch: `result[c]` are the interactions along row c. A row that is not finite, or whose
-        interactions are outside float64, is flagged in `status`; the others are not affected.
-
-    Raises:
-        ShapeError: If dictionary, directions, bias or edges do not fit.
-        NonFiniteError: If dictionary, bias or edges hold NaN or infinity.
-        UsageError: If f is no map, or top, bins, block or precision is not one of the above.
-        MemoryLimitError: If the block, or even one of a single feature, does not fit.
-
+    Returns: a batch: `result[c]` are the interactions along row c. A row that is not finite, or
+        whose interactions are outside float64, is flagged in `status`; the others are not affected.
+    Raises: ShapeError if dictionary, directions, bias or edges do not fit; NonFiniteError if one
+        holds NaN or infinity; UsageError if f is no map, or an argument not one of the above;
+        MemoryLimitError if the block, or even one of a single feature, does not fit.
     Source: arXiv:2410.08417, §5.1 and App. N, which leave out the decoder's bias.
     """
     num_features = check_dictionary(f, dictionary)
@@ -164,7 +159,6 @@ def read_each(
 def check_options(
     num_features: int, top: int, bins: int | Tensor, self_bins: int | Tensor
 ) -> tuple[KindOptions, KindOptions]:
-    """Return what to keep of self- and of cross-interactions."""
     top = check_count("top", top, minimum=1)
     pairs = num_features * (num_features - 1) // 2
 
@@ -180,7 +174,6 @@ def check_options(
 
 
 def check_choices(block: int | None, precision: torch.dtype) -> int | None:
-    """Return the block, after refusing one, or a precision, that is not among the choices."""
     if precision not in PRECISIONS:
         raise UsageError(
             f"precision={precision!r} is not known: use torch.float64 or torch.float32."
@@ -190,8 +183,6 @@ def check_choices(block: int | None, precision: torch.dtype) -> int | None:
 
 @dataclass(frozen=True, eq=False)
 class KindOptions:
-    """What to keep of the interactions of one kind."""
-
     kind: Kind  # "self" or "cross"
     size: int  # how many entries to list
     bins: int  # number of bins of the histogram
@@ -210,7 +201,6 @@ class Reader:
     def read(
         self, weight: Tensor, unit: Tensor, square: Tensor, tick: Callable[[], None]
     ) -> tuple[Interactions, Interactions]:
-        """Return the self- and the cross-interactions along one direction."""
         num = self.factors.num_features
         diagonal = self_values(self.factors, weight, self.block)
         own = self._empty(self.own, float(diagonal.abs().max()), unit)
@@ -228,7 +218,6 @@ class Reader:
         )
 
     def nothing(self, device: torch.device) -> tuple[Interactions, Interactions]:
-        """Return the records of a direction that could not be read."""
         own, cross = (
             unread(options.kind, options.size, options.bins, device)
             for options in (self.own, self.cross)
@@ -286,7 +275,6 @@ def cross_chunks(factors: FeatureFactors, weight: Tensor, block: int) -> Iterato
 
 
 def num_blocks(num_features: int, block: int) -> int:
-    """Return how many blocks `cross_chunks` yields."""
     side = -(-num_features // block)
     return side * (side + 1) // 2
 
@@ -342,7 +330,6 @@ class StreamMemory:
         return 8 * (factors + corner + targets + listed + results) + norms
 
     def blocks(self, block: int) -> int:
-        """Return the bytes that blocks of one size take."""
         rows = block * (ARRAYS_ROWS * 2 * self.sizes.d_hidden + ARRAYS_COLUMNS * self.sizes.d_in)
         return 8 * (ARRAYS_BLOCK * block**2 + ARRAYS_STRIP * min(STRIP, block**2) + rows)
 

@@ -22,12 +22,11 @@ INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 @dataclass(frozen=True, eq=False)
 class FeatureFactors:
-    """P_m = [L d_m, R d_m] for the columns d_m of a dictionary, in a scale of its own.
+    """P_m = [L d_m, R d_m] for the columns d_m of a dictionary, in a scale of its own."""
 
-    With w the weights of an output direction, S = DᵀQD has the entries
-    S[m, n] = ½ Σ_h w_h [(Ld_m)_h (Rd_n)_h + (Rd_m)_h (Ld_n)_h]. Every row of L and R, and D as a
-    whole, is divided by a power of two, so that nothing overflows and no bit changes.
-    """
+    # With w the weights of an output direction, S = DᵀQD has the entries S[m, n] = ½ Σ_h w_h
+    # [(Ld_m)_h (Rd_n)_h + (Rd_m)_h (Ld_n)_h]. Every row of L and R, and D as a whole, is divided by
+    # a power of two, so that nothing overflows and no bit changes.
 
     left: Tensor  # (hidden, in), L with largest entries between ½ and 1
     right: Tensor  # (hidden, in), R likewise
@@ -63,7 +62,6 @@ class FeatureFactors:
 
     @property
     def num_features(self) -> int:
-        """Number of columns of the dictionary."""
         return self.dictionary.shape[1]
 
     def columns(self, part: slice | int) -> Tensor:
@@ -101,11 +99,10 @@ class FeatureFactors:
         return torch.cat([vector @ self.dictionary[:, part].double() for part in parts])
 
     def balanced(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (..., hidden) weights for these factors and (...) units of what they give.
-
-        S = unit · S', S' from these factors and the weights returned, of which the largest lies
-        between ½ and 1. A unit is a power of two; 0 or infinite where float64 does not hold it.
-        """
+        """Return (..., hidden) weights, the largest from ½ to 1, and units with S = unit · S'."""
+        # A unit is a power of two; 0 or infinite where float64 does not hold it.
+        # (..., hidden) and (...). A unit is a power of two; 0 or infinite where float64 does not
+        # hold it.
         mantissa, exponent = torch.frexp(weight)
         total = exponent.double() + self.row_exponent
         largest = total.where(mantissa != 0, -torch.inf).amax(dim=-1)
@@ -146,14 +143,9 @@ def interaction_submatrix(
         features: (num,) indices of columns; repeated ones are allowed.
 
     Returns: (num, num) float64, symmetric.
-
-    Raises:
-        ShapeError: If the parts do not fit together.
-        NonFiniteError: If the direction or a column asked for holds NaN or infinity, or an
-            interaction is outside float64.
-        UsageError: If f is no map, an index is no integer, or there is no such feature.
-        MemoryLimitError: If the matrix would not fit.
-
+    Raises: ShapeError if the parts do not fit together; NonFiniteError if the direction or a column
+        asked for is not finite, or an interaction is outside float64; UsageError if f is no map, or
+        there is no such feature; MemoryLimitError if the matrix would not fit.
     Source: arXiv:2410.08417, §5.1 (interactions of SAE features).
     """
     check_dictionary(f, dictionary)
@@ -201,7 +193,6 @@ def check_dictionary(f: QuadraticMap, dictionary: Tensor) -> int:
 
 
 def check_features(features: Tensor | Sequence[int], num_features: int) -> Tensor:
-    """Return indices of features as an int64 tensor."""
     indices = torch.as_tensor(features)
     if indices.dtype not in INTEGERS or indices.ndim != 1 or len(indices) == 0:
         raise UsageError(
@@ -222,11 +213,7 @@ SPARE = 32  # candidates beyond those asked for: rounding must not decide who is
 
 @dataclass(frozen=True, eq=False)
 class Engine:
-    """S = unit · S' along many directions, S' in the scale of the feature factors.
-
-    Entries are read from it in one of two ways: all of them, streamed in blocks
-    (`direct_interactions`), or those alone that may be among the largest (`listed_interactions`).
-    """
+    """S = unit · S' along many directions, S' in the scale of the feature factors."""
 
     f: QuadraticMap  # float64
     # (num, out) float64, the directions, of which some may not be finite; None for all outputs
@@ -288,7 +275,6 @@ class Engine:
         return result, self.read(f(bias))
 
     def read(self, part: Tensor) -> Tensor:
-        """Return a part of the map, (out, ...), along the directions."""
         return part if self.rows is None else self.rows @ part
 
 
@@ -303,7 +289,6 @@ class Totals:
 
     @property
     def status(self) -> tuple[Status, ...]:
-        """One for each direction."""
         return tuple(Status.OK if good else Status.NOT_FINITE for good in self.known.tolist())
 
 

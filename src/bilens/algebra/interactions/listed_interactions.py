@@ -126,7 +126,6 @@ class Lister:
         )
 
     def cross(self, top: int, progress: Progress | None) -> ListedEntries:
-        """Return the cross-interactions."""
         features = len(self.columns)
         count = features * (features - 1) // 2
         listed = min(top, count)
@@ -152,7 +151,6 @@ class Lister:
         )
 
     def _forms(self, part: slice) -> Iterator[Tensor]:
-        """Yield the (in, in) float32 forms of some directions."""
         if self.shared is not None:
             forms, shares = self.shared
             for triangle in forms.along(shares[part]):
@@ -197,10 +195,8 @@ class Lister:
 
 
 def shares_of_outputs(engine: Engine, rows: Tensor) -> tuple[PackedForms, Tensor] | None:
-    """Return the forms of all outputs, and how much of each a direction takes.
-
-    None where the outputs cancel along a direction, so that float32 would be left with rounding.
-    """
+    """Return the forms of all outputs, and how much of each a direction takes."""
+    # None where the outputs cancel along a direction, so that float32 would be left with rounding.
     factors = engine.factors
     down = engine.f.tensor.down * torch.exp2(factors.row_exponent)
     largest = down.abs().max()
@@ -214,7 +210,6 @@ def shares_of_outputs(engine: Engine, rows: Tensor) -> tuple[PackedForms, Tensor
 
 
 def without(entries: ListedEntries, gap: Tensor) -> ListedEntries:
-    """Return the entries with those of some directions taken out."""
     return replace(
         entries,
         first=entries.first.masked_fill(gap[:, None], -1),
@@ -234,7 +229,6 @@ class PackedForms:
 
     @classmethod
     def of(cls, down: Tensor, left: Tensor, right: Tensor) -> PackedForms:
-        """Form all matrices."""
         # Math: Q_o[i, j] = ½ Σ_h down_oh (left_hi right_hj + right_hi left_hj) for i ≤ j.
         width = left.shape[1]
         row, column = torch.triu_indices(width, width).to(left.device)
@@ -286,7 +280,6 @@ class Rounded:
 
     @classmethod
     def of(cls, rows: Tensor, space: Workspace | None = None) -> Rounded:
-        """Round (num, width) float32 rows to a common unit."""
         space = Workspace.like(rows) if space is None else space
         low, high = rows.aminmax()
         unit = float(torch.maximum(-low, high)) / STEPS
@@ -311,7 +304,6 @@ class Workspace:
 
     @classmethod
     def like(cls, rows: Tensor) -> Workspace:
-        """Return memory for rows of this size."""
         return cls(
             torch.empty_like(rows),
             torch.empty_like(rows),

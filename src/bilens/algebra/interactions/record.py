@@ -21,12 +21,11 @@ Record = TypeVar("Record")
 
 @dataclass(frozen=True, eq=False)
 class Entries:
-    """The largest entries of one kind: self (m = n), or cross (m < n, each pair once).
+    """The largest entries of one kind: self (m = n), or cross (m < n, each pair once)."""
 
-    All values are *entries* S[m, n] of the symmetric matrix. With z the feature activations the
-    output is Σ_m S[m, m] z_m² + Σ_{m<n} 2 S[m, n] z_m z_n + ...: the *coefficient* of z_m z_n is
-    the entry for a self-interaction and twice the entry for a cross-interaction.
-    """
+    # Values are *entries* S[m, n] of the symmetric matrix. With z the feature activations the
+    # output is Σ_m S[m, m] z_m² + Σ_{m<n} 2 S[m, n] z_m z_n + ...: the *coefficient* of z_m z_n is
+    # the entry for a self-interaction and twice the entry for a cross-interaction.
 
     kind: Kind
     first: Tensor  # (..., k) int64, feature m
@@ -37,7 +36,6 @@ class Entries:
 
     @property
     def coefficients(self) -> Tensor:
-        """The coefficient of z_m z_n of each listed entry, (..., k)."""
         return self.values * MULTIPLICITY[self.kind]
 
 
@@ -82,7 +80,6 @@ class DirectInteractions:
         return len(self.status)
 
     def __getitem__(self, index: int) -> DirectInteractions:
-        """Return the interactions of one direction of a batch."""
         if not isinstance(self.status, tuple):
             raise ShapeError("these are the interactions of one direction; a batch has an index.")
         single = _each([self], lambda tensors: tensors[0][index])
@@ -95,10 +92,7 @@ class DirectInteractions:
 
     @property
     def cross_share(self) -> Tensor:
-        """2 Σ S[m, n]² over the listed cross-interactions / ‖S‖_F², (...); 0 if S is zero.
-
-        Twice, because S holds the entry at (m, n) and at (n, m).
-        """
+        """2 Σ S[m, n]² over the listed cross-interactions / ‖S‖_F², (...); 0 if S is zero."""
         return self._share(self.cross_interactions)
 
     @property
@@ -131,7 +125,6 @@ class DirectInteractions:
 
 
 def stack(results: Sequence[Interactions]) -> Interactions:
-    """Return the interactions of single directions as one batch."""
     return _each(results, torch.stack)
 
 

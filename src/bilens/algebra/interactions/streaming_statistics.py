@@ -33,7 +33,6 @@ class RunningTop:
 
     @classmethod
     def empty(cls, size: int, device: torch.device) -> RunningTop:
-        """Return a top that has seen nothing."""
         values = torch.empty(0, dtype=torch.float64, device=device)
         return cls(size, values, values.long())
 
@@ -71,12 +70,10 @@ class Moments:
 
     @property
     def variance(self) -> Tensor:
-        """Σ(x − mean)² / count, (...)."""
         return self.std.square()
 
     @property
     def root_mean_square(self) -> Tensor:
-        """√(Σx² / count), (...)."""
         return torch.hypot(self.mean, self.std)
 
 
@@ -94,7 +91,6 @@ class CentralSums:
 
     @classmethod
     def empty(cls, device: torch.device) -> CentralSums:
-        """Return the sums of no values."""
         zero = torch.zeros((), dtype=torch.float64, device=device)
         return cls(0, zero, zero, zero, zero, zero + torch.inf, zero - torch.inf)
 
@@ -161,7 +157,6 @@ class CentralSums:
 
 
 def no_moments(device: torch.device) -> Moments:
-    """Return the moments of no values: NaN, and a count of 0."""
     gap = torch.full((), torch.nan, dtype=torch.float64, device=device)
     return Moments(torch.zeros_like(gap, dtype=torch.int64), gap, gap, gap, gap, gap, gap)
 
@@ -179,7 +174,6 @@ class Histogram:
 
     @classmethod
     def empty(cls, edges: Tensor) -> Histogram:
-        """Return a histogram that has counted nothing between (bins + 1,) edges."""
         zero = torch.zeros((), dtype=torch.int64, device=edges.device)
         return cls(edges, zero.expand(len(edges) - 1), zero, zero)
 
@@ -194,7 +188,6 @@ class Histogram:
         )
 
     def scaled(self, edges: Tensor) -> Histogram:
-        """Return the same counts between edges in another unit."""
         return replace(self, edges=edges)
 
 
@@ -212,7 +205,6 @@ def counts_by_search(values: Tensor, edges: Tensor) -> Tensor:
 
 
 def check_bins(name: str, bins: int | Tensor) -> int:
-    """Return the number of bins, given as such or by their edges."""
     if not isinstance(bins, Tensor):
         return check_count(name, bins, minimum=1)
     (length,) = check_float_tensor(name, bins, num_axes=1)
@@ -238,8 +230,6 @@ def rounded_up(value: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """Some entries, and how to name them."""
-
     values: Tensor  # (n,) float64
     locate: Locate  # positions → keys; the key of the entry (m, n) is m · features + n
 
@@ -254,7 +244,6 @@ class StreamingStatistics:
 
     @classmethod
     def empty(cls, size: int, edges: Tensor) -> StreamingStatistics:
-        """Return the statistics of no entries, for `size` of the largest and (bins + 1,) edges."""
         return cls(
             RunningTop.empty(size, edges.device),
             CentralSums.empty(edges.device),
