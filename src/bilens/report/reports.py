@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import msgspec
 from markupsafe import escape
 
+from bilens.base.atomic import write_file, write_files
 from bilens.base.errors import BilensError, CheckpointError
-from bilens.base.files import write_file, write_files
 from bilens.findings.rules.registry import check_values
 from bilens.records.attack import Attack
 from bilens.records.audit import Audit
@@ -143,7 +143,16 @@ class VerdictReport(SavedReport[AnyVerdict]):
         )
 
     def to_markdown(self, path: str | Path | None = None, lang: str = "en") -> str:
-        """Return the report as Markdown, short enough for a comment on a pull request."""
+        """Return the report as Markdown, short enough for a comment on a pull request.
+
+        Args:
+            path: of the file to write, in one step.
+            lang: "en" or "ja".
+
+        Raises:
+            UsageError: If there is no report in that language.
+            FileError, DiskError: If the file cannot be written.
+        """
         text = audit_markdown(self.record, lang)
         if path is not None:
             write_file(Path(path), text.encode("utf-8"))
