@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import msgspec
 from markupsafe import escape
 
-from bilens.base.atomic import write_file, write_files
 from bilens.base.errors import BilensError, CheckpointError
+from bilens.base.files import write_file, write_files
 from bilens.findings.rules.registry import check_values
 from bilens.records.attack import Attack
 from bilens.records.audit import Audit
