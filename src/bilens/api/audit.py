@@ -33,8 +33,7 @@ from bilens.findings.layer_audit import (
     judge_one_layer,
 )
 from bilens.findings.layer_reading import AuditOptions, fit_layer
-from bilens.findings.rules.conditions import Condition, parse_conditions
-from bilens.findings.rules.registry import judge
+from bilens.findings.rules.registry import Condition, judge, parse_conditions
 from bilens.findings.rules.rule import Evidence
 from bilens.findings.subject import LabelledImages
 from bilens.findings.table_audit import LabelledRows, NamedColumns, audit_columns

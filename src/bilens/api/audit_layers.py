@@ -16,7 +16,7 @@ from bilens.base.errors import UsageError
 from bilens.findings.layer_audit import audit_layers
 from bilens.findings.layer_reading import AuditOptions
 from bilens.findings.model_checks import share_right
-from bilens.findings.rules.conditions import Condition, judge_conditions
+from bilens.findings.rules.registry import Condition, judge_conditions
 from bilens.findings.subject import LabelledImages
 from bilens.io.load import LoadedModel
 from bilens.io.module_reader import from_module

@@ -3,8 +3,7 @@
 import pytest
 
 from bilens.base.errors import UsageError
-from bilens.findings.rules.conditions import judge_conditions, parse_conditions
-from bilens.findings.rules.registry import rule_names
+from bilens.findings.rules.registry import judge_conditions, parse_conditions, rules_asked_for
 from bilens.records.verdict import Finding
 
 VERDICT = [
@@ -78,4 +77,6 @@ def test_one_text_is_not_a_list() -> None:
 
 
 def test_every_rule_can_be_named() -> None:
-    assert len(parse_conditions(rule_names(), data=True, baseline=True)) == len(rule_names())
+    assert len(parse_conditions(rules_asked_for(), data=True, baseline=True)) == len(
+        rules_asked_for()
+    )

@@ -1,5 +1,7 @@
 """The registry: what stands in it is judged, asked for, checked, documented and said."""
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,9 +10,8 @@ import tiny
 from bilens.api.audit import audit
 from bilens.base.errors import UsageError
 from bilens.findings.rules import registry
-from bilens.findings.rules.conditions import condition_help
-from bilens.findings.rules.registry import REGISTRY, check_values, rule_names
-from bilens.findings.rules.rule import Evidence, Judged, Rule
+from bilens.findings.rules.registry import REGISTRY, check_values, condition_help, rules_asked_for
+from bilens.findings.rules.rule import Evidence, Rule, Values, formats
 from bilens.records.verdict import Finding
 from bilens.report.catalogue import LANGUAGES, load_catalogue
 from bilens.report.reports import LayerAuditReport
@@ -20,25 +21,23 @@ PAGES = Path(__file__).parents[3] / "docs"
 OUTCOMES = ("pass", "info", "warn", "fail")
 
 
-def wide(evidence: Evidence) -> Judged:
-    widest = max((layer.d_hidden for layer in evidence.layers), default=0)
-    return ("warn" if widest > 4 else "pass"), {"value": widest, "threshold": 4, "of": "layers"}
-
-
-WIDE = Rule(
+@partial(
+    Rule,
     "wide_layers",
     ("layer_audit",),
-    {"value": "count", "threshold": "count", "of": "text"},
-    wide,
+    formats("value threshold", "count", of="text"),
+    threshold=4,
     bad=">",
     scope="weights",
 )
+def wide(evidence: Evidence) -> Iterator[Values]:
+    yield from ({"value": layer.d_hidden, "of": "layers"} for layer in evidence.layers)
 
 
 def test_a_rule_that_is_added_is_judged_asked_for_checked_and_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(registry, "REGISTRY", (*REGISTRY, WIDE))
+    monkeypatch.setattr(registry, "REGISTRY", (*REGISTRY, wide))
     for lang, sentence in (("en", "Up to {value} {of} units."), ("ja", "最大 {value} {of}。")):
         monkeypatch.setitem(load_catalogue(lang).sentences, "rule.wide_layers.warn", sentence)
     assert "wide_layers" in condition_help()
@@ -59,7 +58,7 @@ def test_a_rule_that_is_added_is_judged_asked_for_checked_and_said(
 
 
 def test_without_it_there_is_no_such_rule() -> None:
-    assert "wide_layers" not in rule_names()
+    assert "wide_layers" not in rules_asked_for()
     with pytest.raises(UsageError, match="there is no rule 'wide_layers'"):
         audit(tiny.classifier(n_layers=2), null_samples=3, fail_on=["wide_layers"])
 
@@ -93,4 +92,4 @@ def test_numbers_of_an_unknown_rule_are_let_in_and_those_of_a_known_one_checked(
 def test_the_page_has_every_rule_that_can_be_asked_for() -> None:
     pages = "".join((PAGES / name).read_text("utf-8") for name in ("auditing.md", "report.md"))
     pages += (PAGES / "tables.md").read_text("utf-8")
-    assert [name for name in rule_names() if f"`{name}`" not in pages] == []
+    assert [name for name in rules_asked_for() if f"`{name}`" not in pages] == []

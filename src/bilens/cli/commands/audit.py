@@ -20,7 +20,7 @@ from bilens.cli.options import (
     TensorFile,
     refuse_existing,
 )
-from bilens.findings.rules.conditions import condition_help, parse_conditions
+from bilens.findings.rules.registry import condition_help, parse_conditions
 
 if TYPE_CHECKING:
     from bilens.report.reports import AuditReport, LayerAuditReport, TableReport

@@ -1,146 +1,168 @@
-"""Rules on the layers of a model: whether they can be read, their fit, weights and maps."""
+"""Rules on layers: whether they can be read, their fit, weights and maps, and what changed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Final
 
-from bilens.findings.rules.rule import Evidence, Judged, Rule, named
+from bilens.findings.rules import models
+from bilens.findings.rules.rule import BOTH, LAYERS, Evidence, Rule, Values, formats
 from bilens.records.layer_audit import LayerReading
-from bilens.records.verdict import Outcome, Value
+from bilens.records.verdict import Value
 
-HUGE = 3.5  # robust z: Iglewicz and Hoaglin, How to detect and handle outliers, 1993
-DOMINANT = 0.1  # of ‖B‖², carried by one input
-LOW_RANK = 0.1  # effective rank, of the output directions that a layer can have
-
-
-def non_finite(evidence: Evidence) -> Judged:
-    layers = evidence.layers
-    if not layers:
-        return None
-    broken = [layer.name for layer in layers if layer.broken is not None]
-    return "fail" if broken else "pass", {
-        "value": len(broken),
-        "threshold": 0,
-        "of": len(layers),
-        "layers": named(broken),
-    }
+COUNTED: Final = formats("value threshold", "whole", of="count", layers="text")
+NAMED = 5  # layers that a sentence names
 
 
-def r2(evidence: Evidence) -> Judged:
-    layers = evidence.whole
-    fits = [(layer, layer.fit) for layer in layers if layer.fit is not None]
-    refused = [layer.name for layer, fit in fits if not fit.usable]
-    if not layers:
-        return None
-    return "warn" if refused else "pass", {
-        "value": min((fit.quadratic for _, fit in fits), default=1.0),
-        "threshold": fits[0][1].threshold if fits else 0.0,
-        "of": len(layers),
-        "approximate": len(fits),
-        "refused": len(refused),
-        "layers": named(refused),
-    }
+def named(names: Sequence[str]) -> str:
+    """Return some names, and how many more there are."""
+    more = [f"+{len(names) - NAMED}"] if len(names) > NAMED else []
+    return ", ".join([*names[:NAMED], *more])
 
 
-def all_exact(values: Mapping[str, Value]) -> str:
-    return "_exact" if values["approximate"] == 0 else ""
+def total(counts: Mapping[str, int], of: int) -> dict[str, Value]:
+    """Return a count over layers, and the layers that have any."""
+    having = [name for name, count in counts.items() if count > 0]
+    return {"value": sum(counts.values()), "of": of, "layers": named(having)}
 
 
-def counted(layers: tuple[LayerReading, ...], count: Callable[[LayerReading], int]) -> Judged:
-    """Return how many units of all layers have a fault."""
-    if not layers:
-        return None
-    having = [layer.name for layer in layers if count(layer) > 0]
-    return "warn" if having else "pass", {
-        "value": sum(map(count, layers)),
-        "threshold": 0,
-        "of": sum(layer.d_hidden for layer in layers),
-        "layers": named(having),
-    }
+@partial(Rule, "non_finite", LAYERS, COUNTED, bad=">", beyond="fail", scope="weights")
+def non_finite(evidence: Evidence) -> Iterator[Values]:
+    if layers := evidence.layers:
+        yield total({layer.name: layer.broken is not None for layer in layers}, len(layers))
 
 
-def dead_units(evidence: Evidence) -> Judged:
-    def count(layer: LayerReading) -> int:
-        return layer.units.dead + layer.units.never_active if layer.units else 0
-
-    return counted(evidence.whole, count)
-
-
-def duplicate_units(evidence: Evidence) -> Judged:
-    found = counted(evidence.whole, lambda layer: layer.units.duplicates if layer.units else 0)
-    units = [layer.units for layer in evidence.whole if layer.units is not None]
-    if found is None or not units:
-        return None
-    outcome, values = found
-    worst = max(units, key=lambda item: item.largest_overlap)
-    return outcome, {**values, "overlap": worst.largest_overlap, "null": worst.overlap_null}
-
-
-def huge_norm(evidence: Evidence) -> Judged:
-    known = [(layer.norm_z, layer) for layer in evidence.whole if layer.norm_z is not None]
-    if not known:
-        return None
-    value, worst = max(known, key=lambda item: item[0])
-    return "warn" if value > HUGE else "pass", {
-        "value": value,
-        "threshold": HUGE,
-        "norm": worst.weight_norm or 0.0,
-        "layers": worst.name,
-    }
+@partial(
+    Rule,
+    "r2",
+    LAYERS,
+    formats("value threshold", "fixed3")
+    | formats("of approximate refused", "count", layers="text"),
+    bad="<",
+    scope="fit",
+    variant=lambda values: "_exact" if values["approximate"] == 0 else "",
+)
+def r2(evidence: Evidence) -> Iterator[Values]:
+    fits = [(layer.name, layer.fit) for layer in evidence.whole if layer.fit is not None]
+    refused = [name for name, fit in fits if not fit.usable]
+    if evidence.whole:
+        yield {
+            "value": min((fit.quadratic for _, fit in fits), default=1.0),
+            "threshold": fits[0][1].threshold if fits else 0.0,
+            "of": len(evidence.whole),
+            "approximate": len(fits),
+            "refused": len(refused),
+            "layers": named(refused),
+            "outcome": "warn" if refused else "pass",
+        }
 
 
-def unused_inputs(evidence: Evidence) -> Judged:
-    known = [(layer, layer.inputs) for layer in evidence.whole if layer.inputs is not None]
-    if not known:
-        return None
-    having = [layer.name for layer, inputs in known if inputs.unused]
-    most, inputs = max(known, key=lambda item: len(item[1].unused))
-    return "info" if having else "pass", {
-        "value": len(inputs.unused),
-        "threshold": 0,
-        "of": most.d_input,
-        "layers": named(having),
-    }
+layered_accuracy = replace(models.accuracy, documents=LAYERS)  # behind R² there
 
 
-def dominant_inputs(evidence: Evidence) -> Judged:
-    known = [
-        (layer, layer.inputs)
-        for layer in evidence.whole
-        if layer.inputs is not None and layer.inputs.dominant is not None
-    ]
-    if not known:
-        return None
-    worst, inputs = max(known, key=lambda item: item[1].share)
-    outcome: Outcome = "pass"
-    if inputs.share > inputs.share_null:
-        outcome = "warn" if inputs.share > DOMINANT else "info"
-    return outcome, {
-        "value": inputs.share,
-        "threshold": DOMINANT,
-        "null": inputs.share_null,
-        "input": inputs.dominant or 0,
-        "layers": worst.name,
-    }
+@partial(Rule, "dead_units", BOTH, COUNTED, bad=">", scope="weights")
+def dead_units(evidence: Evidence) -> Iterator[Values]:
+    units = {layer.name: layer.units for layer in evidence.whole if layer.units is not None}
+    if units:
+        counts = {name: item.dead + item.never_active for name, item in units.items()}
+        yield total(counts, hidden_units(evidence))
 
 
-def low_rank(evidence: Evidence) -> Judged:
-    known = [
-        (outputs.effective_rank / most_directions(layer), layer, outputs)
-        for layer in evidence.whole
-        if (outputs := layer.outputs) is not None
-    ]
-    if not known:
-        return None
-    value, worst, outputs = min(known, key=lambda item: item[0])
-    return "info" if value < LOW_RANK else "pass", {
-        "value": value,
-        "threshold": LOW_RANK,
-        "rank": outputs.effective_rank,
-        "null": outputs.effective_rank_null.median,
-        "of": most_directions(worst),
-        "layers": worst.name,
-    }
+@partial(
+    Rule,
+    "duplicate_units",
+    BOTH,
+    {**COUNTED, "overlap": "fixed3", "null": "fixed3"},
+    bad=">",
+    scope="weights",
+)
+def duplicate_units(evidence: Evidence) -> Iterator[Values]:
+    units = {layer.name: layer.units for layer in evidence.whole if layer.units is not None}
+    if units:
+        counts = {name: item.duplicates for name, item in units.items()}
+        worst = max(units.values(), key=lambda item: item.largest_overlap)
+        overlaps = {"overlap": worst.largest_overlap, "null": worst.overlap_null}
+        yield total(counts, hidden_units(evidence)) | overlaps
+
+
+def hidden_units(evidence: Evidence) -> int:
+    return sum(layer.d_hidden for layer in evidence.whole)
+
+
+@partial(
+    Rule,
+    "huge_norm",
+    LAYERS,
+    formats("value threshold norm", "quantity", layers="text"),
+    threshold=3.5,  # robust z: Iglewicz and Hoaglin, How to detect and handle outliers, 1993
+    bad=">",
+    scope="weights",
+)
+def huge_norm(evidence: Evidence) -> Iterator[Values]:
+    for layer in evidence.whole:
+        if layer.norm_z is not None:
+            norm = layer.weight_norm or 0.0
+            yield {"value": layer.norm_z, "norm": norm, "layers": layer.name}
+
+
+@partial(Rule, "unused_inputs", BOTH, COUNTED, bad=">", beyond="info", scope="weights")
+def unused_inputs(evidence: Evidence) -> Iterator[Values]:
+    unused = {layer: layer.inputs.unused for layer in evidence.whole if layer.inputs is not None}
+    if unused:
+        most = max(unused, key=lambda layer: len(unused[layer]))
+        counts = {layer.name: len(inputs) for layer, inputs in unused.items()}
+        yield total(counts, most.d_input) | {"value": len(unused[most])}
+
+
+@partial(
+    Rule,
+    "dominant_inputs",
+    BOTH,
+    formats("value threshold null", "percent", input="count", layers="text"),
+    threshold=0.1,  # of ‖B‖², carried by one input
+    bad=">",
+    usual="info",
+    scope="map",
+)
+def dominant_inputs(evidence: Evidence) -> Iterator[Values]:
+    for layer in evidence.whole:
+        inputs = layer.inputs
+        if inputs is not None and inputs.dominant is not None:
+            found: dict[str, Value] = {
+                "value": inputs.share,
+                "null": inputs.share_null,
+                "input": inputs.dominant,
+                "layers": layer.name,
+            }
+            if inputs.share <= inputs.share_null:
+                found["outcome"] = "pass"
+            yield found
+
+
+@partial(
+    Rule,
+    "low_rank",
+    LAYERS,
+    formats("value threshold", "percent", rank="quantity", null="quantity", of="count")
+    | {"layers": "text"},
+    threshold=0.1,  # effective rank, of the output directions that a layer can have
+    bad="<",
+    beyond="info",
+    scope="map",
+)
+def low_rank(evidence: Evidence) -> Iterator[Values]:
+    for layer in evidence.whole:
+        if layer.outputs is not None:
+            rank, most = layer.outputs.effective_rank, most_directions(layer)
+            yield {
+                "value": rank / most,
+                "rank": rank,
+                "null": layer.outputs.effective_rank_null.median,
+                "of": most,
+                "layers": layer.name,
+            }
 
 
 def most_directions(layer: LayerReading) -> int:
@@ -149,117 +171,88 @@ def most_directions(layer: LayerReading) -> int:
     return min(d_output, layer.d_hidden, layer.d_input * (layer.d_input + 1) // 2)
 
 
-def unstable_directions(evidence: Evidence) -> Judged:
-    known = [(layer, layer.stability) for layer in evidence.whole if layer.stability is not None]
-    if not known:
-        return None
-    unstable = [layer.name for layer, item in known if item.guaranteed == 0]
-    return "warn" if unstable else "pass", {
-        "value": len(unstable),
-        "threshold": 0,
-        "of": len(known),
-        "kind": known[0][1].kind,
-        "layers": named(unstable),
-    }
-
-
-NON_FINITE = Rule(
-    "non_finite",
-    ("layer_audit",),
-    {"value": "whole", "threshold": "whole", "of": "count", "layers": "text"},
-    non_finite,
-    bad=">",
-    scope="weights",
-)
-R2 = Rule(
-    "r2",
-    ("layer_audit",),
-    {
-        "value": "fixed3",
-        "threshold": "fixed3",
-        "of": "count",
-        "approximate": "count",
-        "refused": "count",
-        "layers": "text",
-    },
-    r2,
-    bad="<",
-    scope="fit",
-    variant=all_exact,
-)
-DEAD_UNITS = Rule(
-    "dead_units",
-    ("audit", "layer_audit"),
-    {"value": "whole", "threshold": "whole", "of": "count", "layers": "text"},
-    dead_units,
-    bad=">",
-    scope="weights",
-)
-DUPLICATE_UNITS = Rule(
-    "duplicate_units",
-    ("audit", "layer_audit"),
-    {
-        "value": "whole",
-        "threshold": "whole",
-        "of": "count",
-        "layers": "text",
-        "overlap": "fixed3",
-        "null": "fixed3",
-    },
-    duplicate_units,
-    bad=">",
-    scope="weights",
-)
-HUGE_NORM = Rule(
-    "huge_norm",
-    ("layer_audit",),
-    {"value": "quantity", "threshold": "quantity", "norm": "quantity", "layers": "text"},
-    huge_norm,
-    bad=">",
-    scope="weights",
-)
-UNUSED_INPUTS = Rule(
-    "unused_inputs",
-    ("audit", "layer_audit"),
-    {"value": "whole", "threshold": "whole", "of": "count", "layers": "text"},
-    unused_inputs,
-    bad=">",
-    scope="weights",
-)
-DOMINANT_INPUTS = Rule(
-    "dominant_inputs",
-    ("audit", "layer_audit"),
-    {
-        "value": "percent",
-        "threshold": "percent",
-        "null": "percent",
-        "input": "count",
-        "layers": "text",
-    },
-    dominant_inputs,
-    bad=">",
-    scope="map",
-)
-LOW_RANK_RULE = Rule(
-    "low_rank",
-    ("layer_audit",),
-    {
-        "value": "percent",
-        "threshold": "percent",
-        "rank": "quantity",
-        "null": "quantity",
-        "of": "count",
-        "layers": "text",
-    },
-    low_rank,
-    bad="<",
-    scope="map",
-)
-UNSTABLE_DIRECTIONS = Rule(
+@partial(
+    Rule,
     "unstable_directions",
-    ("audit", "layer_audit"),
-    {"value": "whole", "threshold": "whole", "of": "count", "kind": "text", "layers": "text"},
-    unstable_directions,
+    BOTH,
+    formats("value threshold", "whole", of="count", kind="text", layers="text"),
     bad=">",
     scope="rounding",
 )
+def unstable_directions(evidence: Evidence) -> Iterator[Values]:
+    known = {layer.name: layer.stability for layer in evidence.whole if layer.stability is not None}
+    if known:
+        unstable = {name: item.guaranteed == 0 for name, item in known.items()}
+        kind = next(iter(known.values())).kind
+        yield total(unstable, len(known)) | {"kind": kind}
+
+
+# What changed from a baseline: how much, and whether it went into few directions.
+
+
+@partial(
+    Rule, "changed_layers", BOTH, COUNTED, bad=">", beyond="info", needs="baseline", scope="weights"
+)
+def changed_layers(evidence: Evidence) -> Iterator[Values]:
+    if layers := evidence.changes:
+        yield total({layer.name: not layer.identical for layer in layers}, len(layers))
+
+
+@partial(
+    Rule,
+    "similarity",
+    BOTH,
+    formats("value threshold", "fixed5", layers="text"),
+    threshold=0.99,
+    bad="<",
+    beyond="info",
+    needs="baseline",
+    scope="map",
+)
+def similarity(evidence: Evidence) -> Iterator[Values]:
+    for layer in sorted(evidence.changes, key=lambda layer: layer.name):
+        for cosine in (layer.frobenius, layer.gaussian):
+            if cosine is not None:
+                yield {"value": cosine, "layers": layer.name}
+
+
+@partial(
+    Rule,
+    "change",
+    BOTH,
+    formats("value threshold", "percent", layers="text"),
+    threshold=0.1,  # ‖Δ‖ / ‖B‖
+    bad=">",
+    beyond="info",
+    needs="baseline",
+    scope="map",
+)
+def change(evidence: Evidence) -> Iterator[Values]:
+    for layer in sorted(evidence.changes, key=lambda layer: layer.name, reverse=True):
+        if layer.change is not None:
+            yield {"value": layer.change, "layers": layer.name}
+
+
+@partial(
+    Rule,
+    "concentrated_change",
+    BOTH,
+    formats("value threshold", "percent", mode="mode", rank="quantity", null="quantity")
+    | {"directions": "count", "layers": "text"},
+    threshold=0.5,  # of the effective rank of noise of the same size
+    bad="<",
+    needs="baseline",
+    scope="map",
+)
+def concentrated_change(evidence: Evidence) -> Iterator[Values]:
+    for layer in evidence.changes:
+        for name, mode in (("outputs", layer.outputs), ("inputs", layer.inputs)):
+            if mode is not None and mode.effective_rank_null is not None:
+                yield {
+                    "value": mode.effective_rank / mode.effective_rank_null,
+                    "mode": name,
+                    "rank": mode.effective_rank,
+                    "null": mode.effective_rank_null,
+                    "directions": mode.directions_90,
+                    "layers": layer.name,
+                }

@@ -1,51 +1,32 @@
-"""The one list of rules: a rule that stands here is judged, shown, and can be asked for."""
+"""All rules of a verdict, and conditions that fail an audit: a rule, or its number and a limit."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+import operator
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from bilens.base.errors import UsageError
-from bilens.findings.rules import classifier, difference, layers, table
+from bilens.findings.rules import layers, models
 from bilens.findings.rules.rule import Evidence, Format, Kind, Rule
-from bilens.records.verdict import Finding, Value
+from bilens.records.verdict import Finding, JudgedCondition, Value
 
-REGISTRY: Final[tuple[Rule, ...]] = (  # in the order of a verdict
-    classifier.EXACT,
-    table.TABLE_EXACT,
-    classifier.COMPLETE,
-    classifier.ACCURACY,
-    table.TABLE_ACCURACY,
-    classifier.FEW_DIRECTIONS,
-    table.R_SQUARED,
-    classifier.BEYOND_NULL,
-    classifier.OVERFITTING,
-    classifier.TRIGGER,
-    layers.NON_FINITE,
-    layers.R2,
-    classifier.LAYERED_ACCURACY,
-    layers.DEAD_UNITS,
-    layers.DUPLICATE_UNITS,
-    layers.HUGE_NORM,
-    layers.UNUSED_INPUTS,
-    layers.DOMINANT_INPUTS,
-    layers.LOW_RANK_RULE,
-    layers.UNSTABLE_DIRECTIONS,
-    difference.CHANGED_LAYERS,
-    difference.SIMILARITY,
-    difference.CHANGE,
-    difference.CONCENTRATED_CHANGE,
-    table.SEEN_ROWS,
-    table.SHARES,
+# In the order of a verdict: that in which they are written.
+REGISTRY: Final[tuple[Rule, ...]] = tuple(
+    found
+    for module in (models, layers)
+    for found in vars(module).values()
+    if isinstance(found, Rule)
 )
 
 
 def judge(kind: Kind, evidence: Evidence) -> tuple[Finding, ...]:
     """Return the findings of all rules of a kind of document; a rule without a case is absent."""
-    found = [(rule.id, rule.judge(evidence)) for rule in REGISTRY if kind in rule.documents]
-    return tuple(
-        Finding(name, judged[0], dict(judged[1])) for name, judged in found if judged is not None
-    )
+    found = [rule.judge(evidence) for rule in REGISTRY if kind in rule.documents]
+    return tuple(finding for finding in found if finding is not None)
 
 
 def find_rule(name: str, kind: str) -> Rule | None:
@@ -54,42 +35,121 @@ def find_rule(name: str, kind: str) -> Rule | None:
 
 
 def rules_asked_for() -> dict[str, Rule]:
-    """Return the rules that a condition may name."""
-    return {rule.id: rule for rule in reversed(REGISTRY) if rule.number is not None}
-
-
-def rule_names() -> tuple[str, ...]:
-    """Return the names that a condition may have, in the order of a verdict."""
-    return tuple(dict.fromkeys(rule.id for rule in REGISTRY if rule.number is not None))
+    """Return the rules that a condition may name, in the order of a verdict."""
+    found: dict[str, Rule] = {}
+    for rule in REGISTRY:
+        if rule.number is not None:
+            found.setdefault(rule.id, rule)
+    return found
 
 
 def check_values(kind: str, verdict: Iterable[Finding]) -> None:
     """Refuse findings that lack a number of their sentence; those of unknown rules are let in."""
     for finding in verdict:
         rule = find_rule(finding.rule, kind)
-        for name, shown in ({} if rule is None else rule.values).items():
+        for name, form in ({} if rule is None else rule.values).items():
             value = finding.values.get(name)
-            if not has_type(value, shown):
-                said = "is missing" if value is None else f"is {value!r:.40}, not {TYPES[shown]}"
+            expected, fits = expected_type(value, form)
+            if not fits:
+                said = "is missing" if value is None else f"is {value!r:.40}, not {expected}"
                 raise UsageError(f"{kind} document, verdict of {finding.rule!r}: {name!r} {said}.")
 
 
-TYPES: Final[dict[Format, str]] = {
-    **dict.fromkeys(
-        ("whole", "percent", "percent0", "points", "fixed1", "fixed2", "fixed3", "fixed5"),
-        "a number",
-    ),
-    "quantity": "a number",
-    "scientific": "a number",
-    "count": "an integer of at least 0",
-    "text": "a text",
-    "mode": "a text",
+def expected_type(value: Value | None, form: Format) -> tuple[str, bool]:
+    if form in ("text", "mode"):
+        return "a text", isinstance(value, str)
+    if form == "count":
+        return "an integer of at least 0", isinstance(value, int) and value >= 0
+    return "a number", isinstance(value, int | float)
+
+
+COMPARED: Final[dict[str, Callable[[float, float], bool]]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+GRAMMAR: Final = re.compile(r"\s*([a-z0-9_]+)\s*(?:(<=|>=|<|>)\s*(\S+?))?\s*")
+IMPLIED: Final = {
+    "r2": Finding("r2", "pass", {"value": 1.0}),
+    "non_finite": Finding("non_finite", "pass", {"value": 0}),
 }
 
 
-def has_type(value: Value | None, shown: Format) -> bool:
-    if shown in ("text", "mode"):
-        return isinstance(value, str)
-    if shown == "count":
-        return isinstance(value, int) and value >= 0
-    return isinstance(value, int | float)
+@dataclass(frozen=True)
+class Condition:
+    """One condition, as it was asked for: `rule`, or `rule operator limit`."""
+
+    rule: str
+    operator: str | None = None
+    limit: float | None = None
+
+    def __str__(self) -> str:
+        return self.rule if self.limit is None else f"{self.rule}{self.operator}{self.limit:g}"
+
+
+def parse_conditions(texts: Sequence[str], *, data: bool, baseline: bool) -> tuple[Condition, ...]:
+    """Return the conditions that texts such as "r2<0.9" or "unused_inputs" ask for."""
+    if isinstance(texts, str):
+        raise UsageError(f"fail_on is the text {texts!r}: pass a list of conditions, [{texts!r}].")
+    given = {"data": data, "baseline": baseline}
+    how = {"data": "pass data (--data-dir, or --table)", "baseline": "pass a baseline (--baseline)"}
+    found = tuple(map(parse_condition, texts))
+    for condition in found:
+        needs = rules_asked_for()[condition.rule].needs
+        if needs is not None and not given[needs]:
+            raise UsageError(f"the rule {condition.rule} needs {needs}: {how[needs]}.")
+    return found
+
+
+def parse_condition(text: str) -> Condition:
+    match = GRAMMAR.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise UsageError(
+            f"{text!r} is no condition: write a rule, such as unused_inputs, or a rule with a "
+            "limit, such as 'r2<0.9' (<, <=, > or >=)."
+        )
+    rule, compared, limit = match.groups()
+    if rule not in rules_asked_for():
+        raise UsageError(
+            f"there is no rule {rule!r}: choose one of {', '.join(rules_asked_for())}."
+        )
+    if compared is None:
+        return Condition(rule)
+    try:
+        number = float(limit)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise UsageError(f"{limit!r} in {text!r} is no finite number: write for example {rule}<1.")
+    return Condition(rule, compared, number)
+
+
+def condition_help() -> str:
+    """Return what `--fail-on` takes, for its help."""
+    return (
+        "Fail (exit code 1) on a rule, such as unused_inputs, or on a rule with a limit, such as "
+        f"'r2<0.9'; may be given again. Rules: {', '.join(rules_asked_for())}."
+    )
+
+
+def judge_conditions(
+    kind: str, conditions: Sequence[Condition], verdict: Sequence[Finding]
+) -> tuple[JudgedCondition, ...]:
+    """Return how each condition ended. What cannot be judged has failed: silence is no pass."""
+    findings = {finding.rule: finding for finding in verdict}
+    if "exact" in findings:  # a classifier of one layer that is finite and quadratic
+        findings = {**IMPLIED, **findings}
+    return tuple(judged(kind, item, findings.get(item.rule)) for item in conditions)
+
+
+def judged(kind: str, condition: Condition, finding: Finding | None) -> JudgedCondition:
+    rule = find_rule(condition.rule, kind) or rules_asked_for()[condition.rule]
+    value = None if finding is None else finding.values.get(rule.number or "")
+    if finding is None or not isinstance(value, int | float):
+        return JudgedCondition(str(condition), condition.rule, None, True)
+    if condition.operator is not None and condition.limit is not None:
+        failed = COMPARED[condition.operator](value, condition.limit)
+    else:
+        failed = finding.outcome in ("warn", "fail") or rule.is_beyond(finding.values)
+    return JudgedCondition(str(condition), condition.rule, float(value), failed)

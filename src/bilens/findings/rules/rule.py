@@ -1,16 +1,17 @@
-"""What a rule is: what it judges, on which evidence, and how its numbers are shown."""
+"""What a rule is: what it measures, on which evidence, how it ends, how its numbers are shown."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Literal, TypeAlias
 
 from bilens.records.audit import ClassReading, Overfitting, Triggers, TruncationPoint
 from bilens.records.difference import LayerDifference
 from bilens.records.layer_audit import LayerReading
 from bilens.records.table_audit import OutputEffects, TableScore
-from bilens.records.verdict import Exactness, Outcome, Share, Value
+from bilens.records.verdict import Exactness, Finding, Outcome, Share, Value
 
 Kind = Literal["audit", "layer_audit", "table"]
 Scope = Literal["", "weights", "fit", "map", "rounding"]
@@ -31,8 +32,11 @@ Format = Literal[
     "quantity",
     "scientific",
 ]
-Judged: TypeAlias = "tuple[Outcome, Mapping[str, Value]] | None"
-NAMED = 5  # layers that a sentence names
+Values: TypeAlias = "Mapping[str, Value]"
+AUDIT: tuple[Kind, ...] = ("audit",)
+LAYERS: tuple[Kind, ...] = ("layer_audit",)
+BOTH: tuple[Kind, ...] = ("audit", "layer_audit")
+TABLE: tuple[Kind, ...] = ("table",)
 
 
 @dataclass(frozen=True)
@@ -59,10 +63,6 @@ class Evidence:
         return tuple(layer for layer in self.layers if layer.broken is None)
 
 
-def no_variant(_values: Mapping[str, Value]) -> str:
-    return ""
-
-
 @dataclass(frozen=True)
 class Rule:
     """One rule of a verdict; its sentences are in the catalogue as rule.SENTENCES.OUTCOME."""
@@ -70,19 +70,41 @@ class Rule:
     id: str
     documents: tuple[Kind, ...]  # in whose verdicts it stands
     values: Mapping[str, Format]  # the numbers of its sentence
-    judge: Callable[[Evidence], Judged]  # None where there is nothing to judge
+    # Yields the numbers of each case, nothing where there is nothing to judge; the worst is told.
+    # A case may have a `threshold` of its own, and an `outcome` where no threshold decides it.
+    measure: Callable[[Evidence], Iterable[Values]]
     number: str | None = "value"  # which of them conditions compare; None: none can be asked for
+    threshold: float = 0
     bad: Literal["<", ">"] | None = None  # the side of `threshold` on which it fails by name
+    usual: Outcome = "pass"  # how it ends
+    beyond: Outcome = "warn"  # how it ends on the bad side
     needs: Literal["data", "baseline"] | None = None
     scope: Scope = ""  # what it holds for; "" where the sentence says so itself
     sentences: str = ""  # key of its sentences where another rule has its id
-    variant: Callable[[Mapping[str, Value]], str] = no_variant  # behind the key of a sentence
+    variant: Callable[[Values], str] = lambda _values: ""  # behind the key of a sentence
 
-    def sentence_key(self, outcome: str, values: Mapping[str, Value]) -> str:
+    def judge(self, evidence: Evidence) -> Finding | None:
+        cases = [{"threshold": self.threshold, **case} for case in self.measure(evidence)]
+        if not cases:
+            return None
+        worst = min if self.bad == "<" else max
+        case = cases[0] if self.bad is None else worst(cases, key=itemgetter(self.number))
+        outcome = case.get("outcome", self.beyond if self.is_beyond(case) else self.usual)
+        return Finding(
+            self.id, str(outcome), {name: case[name] for name in self.values if name in case}
+        )
+
+    def is_beyond(self, values: Values) -> bool:
+        """Return whether the number is on the bad side of the threshold."""
+        value, threshold = values.get(self.number or ""), values.get("threshold")
+        if not isinstance(value, int | float) or not isinstance(threshold, int | float):
+            return False
+        return value < threshold if self.bad == "<" else self.bad == ">" and value > threshold
+
+    def sentence_key(self, outcome: str, values: Values) -> str:
         return f"rule.{self.sentences or self.id}.{outcome}{self.variant(values)}"
 
 
-def named(names: Sequence[str]) -> str:
-    """Return some names, and how many more there are."""
-    more = [f"+{len(names) - NAMED}"] if len(names) > NAMED else []
-    return ", ".join([*names[:NAMED], *more])
+def formats(names: str, form: Format, **more: Format) -> dict[str, Format]:
+    """Return the formats of the numbers of a rule: one for all names, and those of the others."""
+    return {**dict.fromkeys(names.split(), form), **more}

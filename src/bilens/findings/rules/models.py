@@ -1,0 +1,191 @@
+"""Rules on a model: whether it is read exactly, how good it is, what it may hide."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from functools import partial
+
+from bilens.findings.rules.rule import AUDIT, TABLE, Evidence, Rule, Values, formats
+
+
+@partial(
+    Rule, "exact", AUDIT, formats("float32 float64", "scientific", inputs="count"), number="float32"
+)
+def exact(evidence: Evidence) -> Iterator[Values]:
+    if found := evidence.exactness:
+        errors = {item.precision: item.relative_error for item in found}
+        outcome = "pass" if all(item.passed for item in found) else "fail"
+        yield {**errors, "inputs": found[0].num_inputs, "outcome": outcome}
+
+
+@partial(
+    Rule,
+    "exact",
+    TABLE,
+    {"error": "scientific", "inputs": "count"},
+    number="error",
+    sentences="table_exact",
+)
+def table_exact(evidence: Evidence) -> Iterator[Values]:
+    if found := evidence.exactness:
+        worst = max(found, key=lambda item: item.relative_error / item.tolerance)
+        outcome = "pass" if all(item.passed for item in found) else "fail"
+        yield {"error": worst.relative_error, "inputs": worst.num_inputs, "outcome": outcome}
+
+
+@partial(
+    Rule,
+    "complete",
+    AUDIT,
+    {"residual": "scientific", "classes": "count", "incomplete": "text"},
+    number="residual",
+)
+def complete(evidence: Evidence) -> Iterator[Values]:
+    if classes := evidence.classes:
+        incomplete = [reading.name for reading in classes if not reading.complete]
+        yield {
+            "residual": max(reading.largest_residual for reading in classes),
+            "classes": len(classes),
+            "incomplete": ", ".join(incomplete),
+            "outcome": "fail" if incomplete else "pass",
+        }
+
+
+@partial(
+    Rule,
+    "accuracy",
+    AUDIT,
+    formats("value low high", "percent", total="count"),
+    usual="info",
+    needs="data",
+)
+def accuracy(evidence: Evidence) -> Iterator[Values]:
+    if share := evidence.accuracy:
+        yield {"value": share.value, "low": share.low, "high": share.high, "total": share.total}
+
+
+def score(kind: str, evidence: Evidence) -> Iterator[Values]:
+    found = evidence.score
+    if found is not None and found.kind == kind:
+        yield {
+            "value": found.value,
+            "low": found.value if found.low is None else found.low,
+            "high": found.value if found.high is None else found.high,
+            "plain": found.plain,
+            "total": found.total,
+            "outcome": "info" if found.value > found.plain else "warn",
+        }
+
+
+table_accuracy = Rule(
+    "accuracy",
+    TABLE,
+    formats("value low high plain", "percent", total="count"),
+    partial(score, "accuracy"),
+    needs="data",
+    sentences="table_accuracy",
+)
+
+
+@partial(
+    Rule,
+    "few_directions",
+    AUDIT,
+    {"k": "count", "of": "count", "accuracy": "percent", "full": "percent"},
+    number="k",
+    usual="info",
+    needs="data",
+    variant=lambda values: {0: "_none", values["of"]: "_all"}.get(values["k"], ""),
+)
+def few_directions(evidence: Evidence) -> Iterator[Values]:
+    if evidence.truncation:
+        full, enough = evidence.truncation[-1], evidence.enough
+        point = next(point for point in evidence.truncation if point.k == enough)
+        yield {"k": enough, "of": full.k, "accuracy": point.accuracy, "full": full.accuracy}
+
+
+r_squared = Rule(
+    "r_squared",
+    TABLE,
+    formats("value low high plain", "fixed2", total="count"),
+    partial(score, "r_squared"),
+    needs="data",
+)
+
+
+@partial(Rule, "seen_rows", TABLE, {}, number=None, usual="warn")
+def seen_rows(evidence: Evidence) -> Iterator[Values]:
+    if evidence.score is not None and evidence.seen_rows:
+        yield {}
+
+
+@partial(
+    Rule, "shares", TABLE, formats("linear square pair", "percent0"), number=None, usual="info"
+)
+def shares(evidence: Evidence) -> Iterator[Values]:
+    if effects := evidence.effects:
+        variance = sum(item.variance for item in effects) or 1.0
+        yield {
+            "linear": sum(item.variance * item.linear_share for item in effects) / variance,
+            "square": sum(item.variance * item.square_share for item in effects) / variance,
+            "pair": sum(item.variance * item.pair_share for item in effects) / variance,
+        }
+
+
+@partial(
+    Rule,
+    "beyond_null",
+    AUDIT,
+    {"median": "whole", "least": "count", "most": "count", "none": "text"},
+    number="least",
+)
+def beyond_null(evidence: Evidence) -> Iterator[Values]:
+    if classes := evidence.classes:
+        counts = [item.significant_positive + item.significant_negative for item in classes]
+        none = [item.name for item, count in zip(classes, counts, strict=True) if count == 0]
+        yield {
+            "median": statistics.median(counts),
+            "least": min(counts),
+            "most": max(counts),
+            "none": ", ".join(none),
+            "outcome": "warn" if none else "info",
+        }
+
+
+@partial(
+    Rule,
+    "overfitting",
+    AUDIT,
+    formats("gap threshold", "points"),
+    number="gap",
+    bad=">",
+    usual="info",
+)
+def overfitting(evidence: Evidence) -> Iterator[Values]:
+    found = evidence.overfitting
+    if found is not None and found.score is not None and found.threshold is not None:
+        yield {"gap": found.score, "threshold": found.threshold}
+
+
+@partial(
+    Rule,
+    "trigger",
+    AUDIT,
+    formats("score threshold", "fixed1", target="text", row="count", column="count", side="count"),
+    number="score",
+    bad=">",
+    usual="info",
+)
+def trigger(evidence: Evidence) -> Iterator[Values]:
+    found = evidence.triggers
+    if found is not None and found.score is not None and found.threshold is not None:
+        patch = found.patches[0]
+        yield {
+            "score": found.score,
+            "threshold": found.threshold,
+            "target": evidence.output_names[patch.target],
+            "row": patch.row,
+            "column": patch.column,
+            "side": patch.side,
+        }
