@@ -25,7 +25,7 @@ from bilens.findings.subject import LabelledImages, image_shape
 from bilens.nn import BilinearClassifier, BilinearLayer, BilinearMLP
 from bilens.records.audit import Audit
 from bilens.records.base import to_json
-from bilens.records.verdict import Exactness
+from bilens.records.common import Exactness
 from builders import randn
 
 DATA = tiny.images()

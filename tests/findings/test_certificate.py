@@ -31,8 +31,8 @@ from bilens.findings.guarantees import (
 from bilens.findings.subject import LabelledImages
 from bilens.nn import BilinearClassifier
 from bilens.records.base import to_json
+from bilens.records.common import Exactness
 from bilens.records.guarantees import Box, Certificate
-from bilens.records.verdict import Exactness
 
 DATA = tiny.images()
 IMAGES = LabelledImages(DATA.test_images, DATA.test_labels)

@@ -18,7 +18,7 @@ from bilens.findings.layer_reading import AuditOptions, fit_layer
 from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
 from bilens.nn.layer_view import LayerView
-from bilens.records.difference import LayerDifference
+from bilens.records.layer_audit import LayerDifference
 from builders import randn
 from layer_audit_documents import transformer
 

@@ -9,7 +9,7 @@ from bilens.algebra.concentration import effective_rank
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.findings.null_intervals import rank_null_intervals
-from bilens.records.verdict import NullInterval
+from bilens.records.common import NullInterval
 from builders import random_map
 
 F = random_map(5, d_out=3, d_hidden=6, d_in=8)

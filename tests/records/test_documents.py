@@ -22,9 +22,9 @@ from bilens.base.errors import NonFiniteError, UsageError
 from bilens.records.attack import Attack
 from bilens.records.audit import Audit
 from bilens.records.base import Document, displayable, json_text, kind_of, read_document, to_json
+from bilens.records.common import Source
 from bilens.records.guarantees import Certificate
 from bilens.records.layer_audit import LayerAudit
-from bilens.records.origin import Source
 from bilens.records.table_audit import TableAudit
 from bilens.records.trace import Trace
 from bilens.report.reports import AuditReport, LayerAuditReport

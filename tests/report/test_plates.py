@@ -8,8 +8,8 @@ import pytest
 
 import tiny
 from bilens.api.explain import explain_image
+from bilens.records.audit import Explanations
 from bilens.records.base import read_document, to_json
-from bilens.records.explanation import Explanations
 from bilens.report.catalogue import LANGUAGES
 from bilens.report.plates import MAX_CLASSES, attribution_plate, eigenvector_plate
 from bilens.report.reports import AuditReport

@@ -12,22 +12,19 @@ from rich.table import Table
 import tiny
 from attack_documents import make_attack
 from bilens.api.explain import explain_image
+from bilens.records.common import IN_MEMORY, UNKNOWN, NullInterval
 from bilens.records.decomposition import (
     ApproximationQuality,
+    DegreeScores,
     EigenPair,
     FormSpectrum,
     LayerDecomposition,
-    LayerPlan,
-)
-from bilens.records.origin import IN_MEMORY, UNKNOWN
-from bilens.records.quadratic_fits import (
-    DegreeScores,
     LayerFit,
+    LayerPlan,
     QuadraticFits,
     RefittedScores,
     Score,
 )
-from bilens.records.verdict import NullInterval
 from bilens.report.reports import (
     AttackReport,
     AuditReport,

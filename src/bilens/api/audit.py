@@ -41,9 +41,8 @@ from bilens.io.estimator_reader import from_sklearn
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import in_standard_units
-from bilens.records.difference import Difference
-from bilens.records.origin import DataOrigin
-from bilens.records.verdict import passes
+from bilens.records.common import DataOrigin, passes
+from bilens.records.layer_audit import Difference
 from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
 
 CLASS_SAMPLES = 99  # rotations for the classes of a classifier

@@ -24,11 +24,9 @@ from bilens.nn import BilinearClassifier
 from bilens.nn.layer_view import LayerView
 from bilens.nn.module_layers import Module, layer_views
 from bilens.records.audit import Audit
-from bilens.records.difference import BaselineSource
-from bilens.records.layer_audit import LayerAudit, LayeredModel
-from bilens.records.origin import DataOrigin
+from bilens.records.common import DataOrigin, Share
+from bilens.records.layer_audit import BaselineSource, LayerAudit, LayeredModel
 from bilens.records.table_audit import TableAudit
-from bilens.records.verdict import Share
 from bilens.report.reports import LayerAuditReport
 
 AnyAudit = TypeVar("AnyAudit", Audit, LayerAudit, TableAudit)

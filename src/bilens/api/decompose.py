@@ -31,8 +31,8 @@ from bilens.base.memory import MEMORY_LIMIT_VARIABLE, readable
 from bilens.findings.decomposition import summarise_spectra
 from bilens.findings.null_intervals import null_estimate, rank_null_intervals
 from bilens.io.load import LoadedModel
+from bilens.records.common import NullInterval
 from bilens.records.decomposition import LayerDecomposition, LayerPlan
-from bilens.records.verdict import NullInterval
 
 WHOLE_WIDTH, WHOLE_OUTPUTS = 1024, 128  # the largest that "auto" reads whole
 WHOLE_WORK = 3e11  # outputs · width³, with the rotations: a minute by the costs of the eigensolver

@@ -22,9 +22,8 @@ from bilens.findings.subject import LabelledImages, in_float64, summarise
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import in_standard_units
-from bilens.records.explanation import Explanations, InputExplanation
-from bilens.records.origin import DataOrigin
-from bilens.records.verdict import ModelSummary
+from bilens.records.audit import Explanations, InputExplanation
+from bilens.records.common import DataOrigin, ModelSummary
 
 Baseline = Literal["zeros", "mean"]
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from bilens.base.errors import MissingExtraError, UsageError
 from bilens.data.images import ImageDataset, embedded_digits, load_images
 from bilens.io.load import LoadedModel
-from bilens.records.origin import IN_MEMORY, DataOrigin, Origin, Run, Source
+from bilens.records.common import IN_MEMORY, DataOrigin, Origin, Run, Source
 from bilens.version import VERSION
 
 

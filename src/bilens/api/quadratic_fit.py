@@ -29,7 +29,7 @@ from bilens.io.load import LoadedModel
 from bilens.nn import BilinearTransformer
 from bilens.nn.layer_view import LayerView
 from bilens.nn.module_layers import network_weights
-from bilens.records.quadratic_fits import (
+from bilens.records.decomposition import (
     DegreeScores,
     LayerFit,
     QuadraticFits,

@@ -45,7 +45,7 @@ from bilens.interp.traced_layer import (
     read_text,
 )
 from bilens.records import trace as records
-from bilens.records.origin import TextOrigin
+from bilens.records.common import TextOrigin
 from bilens.train.sae_metrics import measure_sae
 
 THRESHOLD = 0.5  # cosine above which output latents are grouped

@@ -27,7 +27,7 @@ from bilens.findings.subject import LabelledImages, drawn, in_float64, summarise
 from bilens.nn import BilinearClassifier
 from bilens.records.attack import Attack, Effect, MethodCurve, ObjectiveFinding, PerturbationFinding
 from bilens.records.base import Numbers
-from bilens.records.origin import UNKNOWN, Origin
+from bilens.records.common import UNKNOWN, Origin
 
 CLIPPED_IMAGES = 1000  # that the clipped effect is measured on, at most
 LOWEST, HIGHEST = 0.0, 1.0  # the box of pixels

@@ -31,8 +31,7 @@ from bilens.findings.subject import SEED_LIMIT, LabelledImages, in_float64, summ
 from bilens.findings.triggers import read_triggers, trigger_score
 from bilens.nn import BilinearClassifier
 from bilens.records.audit import Audit, Explanation, Overfitting, Triggers, TruncationPoint
-from bilens.records.origin import UNKNOWN, Origin
-from bilens.records.verdict import Exactness, passes
+from bilens.records.common import UNKNOWN, Exactness, Origin, passes
 
 
 def read_warnings(

@@ -28,9 +28,8 @@ from bilens.findings.guarantees import (
 from bilens.findings.model_checks import check_exactness
 from bilens.findings.subject import SEED_LIMIT, LabelledImages, in_float64, summarise
 from bilens.nn import BilinearClassifier
+from bilens.records.common import UNKNOWN, Exactness, Origin
 from bilens.records.guarantees import Box, Certificate, Guarantees
-from bilens.records.origin import UNKNOWN, Origin
-from bilens.records.verdict import Exactness
 
 SAMPLES = 1000  # test inputs that are read
 LINF_SAMPLES = 100  # of them, for the bounds in the ℓ∞ norm

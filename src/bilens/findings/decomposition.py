@@ -9,8 +9,8 @@ from torch import Tensor
 
 from bilens.algebra.approximation.quadratic_fit import QuadraticFit
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof, Status
+from bilens.records.common import NullInterval
 from bilens.records.decomposition import ApproximationQuality, EigenPair, FormSpectrum
-from bilens.records.verdict import NullInterval
 
 
 def approximation_quality(fit: QuadraticFit, activation: str) -> ApproximationQuality:

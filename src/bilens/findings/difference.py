@@ -32,7 +32,7 @@ from bilens.findings.layer_reading import (
 )
 from bilens.findings.subject import drawn
 from bilens.nn.layer_view import LayerView
-from bilens.records.difference import ChangeDirection, LayerDifference, ModeChange
+from bilens.records.layer_audit import ChangeDirection, LayerDifference, ModeChange
 
 NAMED = 8  # layers that the message names
 

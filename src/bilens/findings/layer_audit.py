@@ -29,10 +29,15 @@ from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
 from bilens.findings.subject import SEED_LIMIT
 from bilens.nn.layer_view import LayerView
-from bilens.records.difference import BaselineSource, Difference, LayerDifference
-from bilens.records.layer_audit import LayerAudit, LayeredModel, LayerReading
-from bilens.records.origin import UNKNOWN, Origin
-from bilens.records.verdict import Finding, Share, passes
+from bilens.records.common import UNKNOWN, Finding, Origin, Share, passes
+from bilens.records.layer_audit import (
+    BaselineSource,
+    Difference,
+    LayerAudit,
+    LayerDifference,
+    LayeredModel,
+    LayerReading,
+)
 
 FEWEST = 5  # layers that say what is usual
 CONSISTENT = 0.6745  # makes the median deviation of a normal variable one standard deviation

@@ -28,8 +28,9 @@ from bilens.base.errors import BilensError, NonFiniteError
 from bilens.certify.stability import spectrum_stability
 from bilens.findings.hidden_units import read_units, unused_columns
 from bilens.nn.layer_view import LayerView
-from bilens.records.difference import Component
+from bilens.records.common import NullInterval
 from bilens.records.layer_audit import (
+    Component,
     FitQuality,
     InputShares,
     LayerReading,
@@ -37,7 +38,6 @@ from bilens.records.layer_audit import (
     OutputModes,
     Stability,
 )
-from bilens.records.verdict import NullInterval
 
 
 def described(subject: LayerView) -> LayerReading:

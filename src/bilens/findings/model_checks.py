@@ -15,7 +15,7 @@ from bilens.base.checks import check_finite
 from bilens.base.errors import NonFiniteError
 from bilens.nn import BilinearClassifier
 from bilens.records.audit import TruncationPoint
-from bilens.records.verdict import Exactness, Share
+from bilens.records.common import Exactness, Share
 
 NUM_INPUTS = 1000
 Precision = Literal["float32", "float64"]

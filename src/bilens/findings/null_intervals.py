@@ -13,7 +13,7 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.random_rotations import null_memory
 from bilens.algebra.rotation_null import rotation_null
 from bilens.base.memory import MemoryEstimate
-from bilens.records.verdict import NullInterval
+from bilens.records.common import NullInterval
 
 LEVEL = 0.95
 MINIMUM_SAMPLES = 39  # the fewest that can hold 95 % between two order statistics

@@ -11,7 +11,7 @@ from torch import Tensor
 from bilens.base.checks import check_float_tensor
 from bilens.base.errors import ShapeError
 from bilens.nn import BilinearClassifier
-from bilens.records.verdict import ModelSummary
+from bilens.records.common import ModelSummary
 
 DRAWN_DIGITS = 5  # decimals of vectors that are only drawn; they have unit length
 SEED_LIMIT = 2**32  # torch's generator uses no more bits of a seed

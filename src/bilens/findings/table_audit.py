@@ -22,9 +22,8 @@ from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import in_standard_units
-from bilens.records.origin import UNKNOWN, Origin
+from bilens.records.common import UNKNOWN, Exactness, Origin, passes
 from bilens.records.table_audit import RowReading, TableAudit, TableModel, TableScore
-from bilens.records.verdict import Exactness, passes
 
 NUM_INPUTS = 1000
 LISTED_PAIRS = 20  # of each output

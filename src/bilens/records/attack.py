@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from bilens.records.base import Count, Document, Integer, Numbers, Record, require
-from bilens.records.origin import DataOrigin, Run, Source
-from bilens.records.verdict import ModelSummary, check_input_shape
+from bilens.records.common import DataOrigin, ModelSummary, Run, Source, check_input_shape
 
 
 class Effect(Record, frozen=True):

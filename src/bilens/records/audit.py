@@ -10,18 +10,21 @@ from collections.abc import Iterable
 from typing import Literal
 
 from bilens.records.base import Count, Document, Integer, Record, require
-from bilens.records.difference import Difference
-from bilens.records.guarantees import Guarantees, check_classes
-from bilens.records.origin import DataOrigin, Run, Source
-from bilens.records.verdict import (
+from bilens.records.common import (
+    DataOrigin,
     Exactness,
     Finding,
     JudgedCondition,
     ModelSummary,
     NullInterval,
+    Run,
     Share,
+    Source,
     check_input_shape,
 )
+from bilens.records.guarantees import Guarantees, check_classes
+from bilens.records.layer_audit import Difference
+from bilens.records.table_audit import InputAttribution
 
 
 class Eigenvector(Record, frozen=True):
@@ -227,3 +230,25 @@ def require_width(pairs: Iterable[Eigenvector | Contribution], width: int) -> No
     """Refuse eigenvectors of another length than the inputs."""
     fits = all(len(pair.vector) == width for pair in pairs)
     require(fits, f"an eigenvector does not have {width} components")
+
+
+class InputExplanation(Explanation, frozen=True):
+    """One prediction, taken apart exactly both ways."""
+
+    attributions: tuple[InputAttribution, ...]  # of the predicted class, and of its lead
+
+
+class Explanations(Document, frozen=True, kw_only=True):
+    """What eigenvectors and inputs add to the scores of some inputs."""
+
+    kind: Literal["explanation"] = "explanation"
+    model: ModelSummary  # what was read
+    baseline: str  # `zeros` or `mean`: what an input is set to where it is absent
+    explanations: tuple[InputExplanation, ...]
+    source: Source  # where the weights come from
+    data: DataOrigin  # where the inputs come from
+    reproduce: Run  # what it takes to run the same again
+
+    def __post_init__(self) -> None:
+        for item in self.explanations:
+            check_explanation(item, self.model.d_output, self.model.d_input)

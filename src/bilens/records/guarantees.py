@@ -8,8 +8,14 @@ from __future__ import annotations
 from typing import Literal
 
 from bilens.records.base import Count, Document, Integer, Record, require
-from bilens.records.origin import DataOrigin, Run, Source
-from bilens.records.verdict import Exactness, ModelSummary, check_input_shape
+from bilens.records.common import (
+    DataOrigin,
+    Exactness,
+    ModelSummary,
+    Run,
+    Source,
+    check_input_shape,
+)
 
 
 class Box(Record, frozen=True):

@@ -7,8 +7,7 @@ from itertools import chain
 from typing import Literal
 
 from bilens.records.base import Count, Document, Integer, Record, require
-from bilens.records.origin import DataOrigin, Run, Source
-from bilens.records.verdict import Exactness, Finding, JudgedCondition
+from bilens.records.common import DataOrigin, Exactness, Finding, JudgedCondition, Run, Source
 
 
 class TableModel(Record, frozen=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from bilens.records.base import Count, Document, Integer, Numbers, Record, require
-from bilens.records.origin import Run, Source, TextOrigin
+from bilens.records.common import Run, Source, TextOrigin
 
 
 class TokenValue(Record, frozen=True):

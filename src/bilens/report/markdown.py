@@ -6,8 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from bilens.records.base import displayable
-from bilens.records.difference import Difference
-from bilens.records.layer_audit import LayerAudit
+from bilens.records.layer_audit import Difference, LayerAudit
 from bilens.records.table_audit import TableAudit
 from bilens.report.blocks import ICONS
 from bilens.report.catalogue import Catalogue, load_catalogue

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from bilens.records.audit import Audit, ClassReading
+from bilens.records.audit import Audit, ClassReading, Explanations
 from bilens.records.base import displayable
-from bilens.records.explanation import Explanations
 from bilens.records.table_audit import InputAttribution
 from bilens.report.catalogue import Catalogue, load_catalogue
 from bilens.report.numbers import decimals, fixed, quantity, signed, signed_quantity, whole

@@ -7,10 +7,16 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 
 from bilens.base.memory import readable
+from bilens.records.audit import Explanations, InputExplanation
 from bilens.records.base import displayable
-from bilens.records.decomposition import FormSpectrum, LayerDecomposition, LayerPlan
-from bilens.records.explanation import Explanations, InputExplanation
-from bilens.records.quadratic_fits import LayerFit, QuadraticFits, Score
+from bilens.records.decomposition import (
+    FormSpectrum,
+    LayerDecomposition,
+    LayerFit,
+    LayerPlan,
+    QuadraticFits,
+    Score,
+)
 from bilens.records.table_audit import InputAttribution
 from bilens.records.trace import DirectionReading, TokenValue, Trace
 from bilens.report.catalogue import load_catalogue

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
 from bilens.records.audit import ClassReading, Overfitting, Patch, Triggers, TruncationPoint
-from bilens.records.verdict import Exactness, Finding, NullInterval, Share, passes
+from bilens.records.common import Exactness, Finding, NullInterval, Share, passes
 
 SINGLE = Exactness("float32", 1e-6, 2e-7, 1e-5, 1000, True)
 DOUBLE = Exactness("float64", 1e-15, 3e-16, 1e-12, 1000, True)

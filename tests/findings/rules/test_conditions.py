@@ -4,7 +4,7 @@ import pytest
 
 from bilens.base.errors import UsageError
 from bilens.findings.rules.registry import judge_conditions, parse_conditions, rules_asked_for
-from bilens.records.verdict import Finding
+from bilens.records.common import Finding
 
 VERDICT = [
     Finding("r2", "pass", {"value": 0.95, "threshold": 0.9}),

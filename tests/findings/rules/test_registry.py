@@ -12,7 +12,7 @@ from bilens.base.errors import UsageError
 from bilens.findings.rules import registry
 from bilens.findings.rules.registry import REGISTRY, check_values, condition_help, rules_asked_for
 from bilens.findings.rules.rule import Evidence, Rule, Values, formats
-from bilens.records.verdict import Finding
+from bilens.records.common import Finding
 from bilens.report.catalogue import LANGUAGES, load_catalogue
 from bilens.report.reports import LayerAuditReport
 from bilens.report.sections.rules import FORMATS

@@ -15,7 +15,7 @@ from bilens.cli.options import ImageData, Json, Lang, ModelFile, Overwrite, refu
 
 if TYPE_CHECKING:
     from bilens.io.load import LoadedModel
-    from bilens.records.explanation import Explanations
+    from bilens.records.audit import Explanations
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Final
 
 from bilens.findings.rules import models
 from bilens.findings.rules.rule import BOTH, LAYERS, Evidence, Rule, Values, formats
+from bilens.records.common import Value
 from bilens.records.layer_audit import LayerReading
-from bilens.records.verdict import Value
 
 COUNTED: Final = formats("value threshold", "whole", of="count", layers="text")
 NAMED = 5  # layers that a sentence names

@@ -12,7 +12,7 @@ from typing import Final
 from bilens.base.errors import UsageError
 from bilens.findings.rules import layers, models
 from bilens.findings.rules.rule import Evidence, Format, Kind, Rule
-from bilens.records.verdict import Finding, JudgedCondition, Value
+from bilens.records.common import Finding, JudgedCondition, Value
 
 # In the order of a verdict: that in which they are written.
 REGISTRY: Final[tuple[Rule, ...]] = tuple(

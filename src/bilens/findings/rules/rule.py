@@ -8,10 +8,9 @@ from operator import itemgetter
 from typing import Literal, TypeAlias
 
 from bilens.records.audit import ClassReading, Overfitting, Triggers, TruncationPoint
-from bilens.records.difference import LayerDifference
-from bilens.records.layer_audit import LayerReading
+from bilens.records.common import Exactness, Finding, Outcome, Share, Value
+from bilens.records.layer_audit import LayerDifference, LayerReading
 from bilens.records.table_audit import OutputEffects, TableScore
-from bilens.records.verdict import Exactness, Finding, Outcome, Share, Value
 
 Kind = Literal["audit", "layer_audit", "table"]
 Scope = Literal["", "weights", "fit", "map", "rounding"]

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from bilens.records.difference import (
+from bilens.records.layer_audit import (
     ChangeDirection,
     Component,
     Difference,
     LayerDifference,
+    LeadingPair,
     ModeChange,
 )
-from bilens.records.layer_audit import LeadingPair
 from bilens.report.blocks import (
     Column,
     Content,

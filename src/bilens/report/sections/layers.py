@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from markupsafe import Markup
 
+from bilens.records.common import NullInterval
 from bilens.records.layer_audit import LayerAudit, LayerReading, Units
-from bilens.records.verdict import NullInterval
 from bilens.report.blocks import (
     Column as TableColumn,
     Content,

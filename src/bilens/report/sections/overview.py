@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 from bilens.records.attack import Attack
 from bilens.records.audit import Audit
+from bilens.records.common import DataOrigin, ModelSummary
 from bilens.records.guarantees import Certificate
-from bilens.records.origin import DataOrigin
-from bilens.records.verdict import ModelSummary
 from bilens.report.catalogue import Catalogue
 from bilens.report.numbers import whole
 from bilens.report.svg import shortened

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from bilens.records.common import Exactness, ModelSummary
 from bilens.records.guarantees import (
     Certificate,
     Guarantees,
@@ -16,7 +17,6 @@ from bilens.records.guarantees import (
     TruncationGuarantee,
     TruncationGuarantees,
 )
-from bilens.records.verdict import Exactness, ModelSummary
 from bilens.report.blocks import facts, heading, paragraph, section
 from bilens.report.catalogue import Catalogue
 from bilens.report.numbers import MINUS, percent, quantity, scientific, whole

@@ -8,7 +8,7 @@ from typing import Final
 
 from bilens.findings.rules.registry import find_rule
 from bilens.findings.rules.rule import Format
-from bilens.records.verdict import Value
+from bilens.records.common import Value
 from bilens.report.catalogue import Catalogue
 from bilens.report.numbers import fixed, percent, quantity, scientific, whole
 

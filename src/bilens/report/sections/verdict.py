@@ -9,9 +9,9 @@ from typing import TypeAlias
 from markupsafe import Markup
 
 from bilens.records.audit import Audit
+from bilens.records.common import Finding, JudgedCondition
 from bilens.records.layer_audit import LayerAudit
 from bilens.records.table_audit import TableAudit
-from bilens.records.verdict import Finding, JudgedCondition
 from bilens.report.blocks import (
     ICONS,
     Column,
