@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from bilens.nn import BilinearTransformer
-from bilens.nn.transformer_config import TransformerConfig
+from bilens.nn.block import TransformerConfig
 from bilens.train.tasks.language import BETAS, LanguageRecipe
 
 

@@ -70,10 +70,9 @@ from .api.quadratic_fit import quadratic_fit as quadratic_fit
 from .api.robustness import attack_model as attack_model, certify_model as certify_model
 from .api.trace import trace as trace
 from .io.autoencoders import export_sae as export_sae
-from .io.estimator_reader import from_sklearn as from_sklearn
+from .io.in_memory import from_module as from_module, from_sklearn as from_sklearn
 from .io.load import load as load
 from .io.model_folder import save as save
-from .io.module_reader import from_module as from_module
 from .report.reports import (
     AttackReport as AttackReport,
     AuditReport as AuditReport,

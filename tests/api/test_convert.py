@@ -61,7 +61,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         convert_model(classifier, "saelens", tmp_path / "out")
     with pytest.raises(UsageError, match="layout 'onnx' is not known"):
         convert_model(classifier, "onnx", tmp_path / "out")  # type: ignore[arg-type]
-    with pytest.raises(OutputExistsError, match="already holds a model"):
+    with pytest.raises(OutputExistsError, match="already holds model"):
         convert_model(classifier, "bilens", tmp_path / "model")
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputExistsError, match="is a file; expected a folder"):

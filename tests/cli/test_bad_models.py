@@ -125,7 +125,7 @@ CASES: Cases = {
     "a config with an unknown field": (
         reconfigured(dropout=0.5),
         FILE,
-        ["config.json", "has the unknown fields 'dropout'; expected", "restore the file"],
+        ["config.json", "unexpected 'dropout'; expected", "restore the file"],
     ),
     "a config of the future": (
         reconfigured(format_version=2),

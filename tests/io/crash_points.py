@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from bilens.base import atomic
+from bilens.base import files
 from bilens.base.errors import BilensError
 from bilens.io.load import load
 from bilens.io.model_folder import save
@@ -34,7 +34,7 @@ def kill_at_line(count: int) -> None:
         return each_line
 
     def each_call(frame: FrameType, _: str, __: Any) -> Any:
-        return each_line if frame.f_code.co_filename == atomic.__file__ else None
+        return each_line if frame.f_code.co_filename == files.__file__ else None
 
     sys.settrace(each_call)
 

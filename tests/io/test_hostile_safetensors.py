@@ -113,7 +113,7 @@ HOSTILE: dict[str, tuple[bytes, type[BilensError], str]] = {
             bytes(48),
         ),
         CheckpointError,
-        "has an empty axis",
+        "expected two axes with entries",
     ),
     "no tensors": (safetensors({}, b""), CheckpointError, r"its tensors \(none\) are not those"),
 }

@@ -105,7 +105,7 @@ def test_the_hash_of_a_function_is_a_promise(tmp_path: Path) -> None:
 def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     save(make(seed=1), tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(OutputExistsError, match=r"already holds a model \(config.json, model.saf"):
+    with pytest.raises(OutputExistsError, match=r"already holds model.safetensors, config.json"):
         save(make(seed=2), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     save(make(seed=2), tmp_path, overwrite=True)
@@ -115,7 +115,7 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_half_a_model_is_not_overwritten_either(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("mine")
-    with pytest.raises(OutputExistsError, match=rf"\({name}\).*overwrite=True \(--overwrite\)"):
+    with pytest.raises(OutputExistsError, match=rf"holds {name}:.*overwrite=True \(--overwrite\)"):
         save(make(), tmp_path)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bilens.base.errors import NotQuadraticError, ShapeError, UsageError
-from bilens.nn import BilinearMLP, BilinearTransformer, cross_entropy as cross_entropy_module
+from bilens.nn import BilinearMLP, BilinearTransformer, tokens as tokens_module
 from transformers_by_hand import KINDS, SIZES, logits_by_hand, make, some_tokens
 
 POINTS = ["resid_pre", "attn_out", "resid_mid", "mlp_in", "mlp_out", "resid_post"]
@@ -198,8 +198,8 @@ def reference_loss(model: BilinearTransformer, texts: Tensor) -> Tensor:
 def test_the_loss_and_its_gradients_are_those_of_the_logits(
     monkeypatch: pytest.MonkeyPatch, rows: int, dtype: torch.dtype, tied: bool
 ) -> None:
-    monkeypatch.setattr(cross_entropy_module, "CACHED_LOGITS", 0)
-    monkeypatch.setattr(cross_entropy_module, "FEWEST_ROWS", rows)
+    monkeypatch.setattr(tokens_module, "CACHED_LOGITS", 0)
+    monkeypatch.setattr(tokens_module, "FEWEST_ROWS", rows)
     model, texts = make(tied=tied, dtype=dtype), some_tokens(3, 8)
     ours, theirs = model.next_token_loss(texts), reference_loss(model, texts)
     assert ours.dtype is dtype

@@ -37,7 +37,7 @@ from bilens.findings.rules.registry import Condition, judge, parse_conditions
 from bilens.findings.rules.rule import Evidence
 from bilens.findings.subject import LabelledImages
 from bilens.findings.table_audit import LabelledRows, NamedColumns, audit_columns
-from bilens.io.estimator_reader import from_sklearn
+from bilens.io.in_memory import from_sklearn
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import in_standard_units

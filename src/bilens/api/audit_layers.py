@@ -18,8 +18,8 @@ from bilens.findings.layer_reading import AuditOptions
 from bilens.findings.model_checks import share_right
 from bilens.findings.rules.registry import Condition, judge_conditions
 from bilens.findings.subject import LabelledImages
+from bilens.io.in_memory import from_module
 from bilens.io.load import LoadedModel
-from bilens.io.module_reader import from_module
 from bilens.nn import BilinearClassifier
 from bilens.nn.layer_view import LayerView
 from bilens.nn.module_layers import Module, layer_views

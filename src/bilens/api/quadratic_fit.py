@@ -24,7 +24,7 @@ from bilens.algebra.approximation.quadratic_fit import (
 from bilens.api.provenance import describe_run, describe_source, given_model
 from bilens.base.checks import check_finite
 from bilens.base.errors import BilensError, NotQuadraticError, ShapeError, UsageError
-from bilens.io.estimator_reader import from_sklearn
+from bilens.io.in_memory import from_sklearn
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearTransformer
 from bilens.nn.layer_view import LayerView

@@ -129,6 +129,17 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
                 temporary.unlink()
 
 
+def write_new_files(folder: Path, files: Mapping[str, bytes], overwrite: bool) -> None:
+    """Write files into a folder whole; where one is there already only if it may be replaced."""
+    present = [name for name in files if (folder / name).exists()]
+    if present and not overwrite:
+        raise OutputExistsError(
+            f"{folder} already holds {', '.join(present)}: choose another folder, or pass "
+            "overwrite=True (--overwrite) to replace what is there."
+        )
+    write_files({folder / name: content for name, content in files.items()})
+
+
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
     """Give a temporary folder beside `target` to fill; it becomes `target` when all went well."""

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from bilens.base.checks import check_type
-from bilens.base.errors import OutputExistsError, UsageError
-from bilens.base.files import check_path, write_files
-from bilens.io.formats.official_sae import official_files
-from bilens.io.formats.saelens import saelens_files
-from bilens.io.formats.sparsify import sparsify_files
+from bilens.base.errors import UsageError
+from bilens.base.files import check_path, write_new_files
+from bilens.io.formats.sae_layouts import official_files, saelens_files, sparsify_files
 from bilens.io.loaded_model import LoadedModel
 from bilens.io.tensors import check_all_finite
 from bilens.nn.hooks import hook_layer
@@ -65,13 +63,7 @@ def export_sae(
         files = official_files(sae, said)
     else:
         raise UsageError(f"layout={layout!r} is not known: use {', '.join(get_args(Layout))}.")
-    present = [name for name in files if (folder / name).exists()]
-    if present and not overwrite:
-        raise OutputExistsError(
-            f"{folder} already holds {', '.join(present)}: choose another folder, or pass "
-            "overwrite=True (--overwrite) to replace them."
-        )
-    write_files({folder / name: content for name, content in files.items()})
+    write_new_files(folder, files, overwrite)
     return folder
 
 

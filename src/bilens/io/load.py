@@ -14,11 +14,14 @@ from bilens.io.formats.gguf import GGUF
 from bilens.io.formats.huggingface import HUGGINGFACE
 from bilens.io.formats.llama2c import LLAMA2C
 from bilens.io.formats.named_roles import read_named_roles
-from bilens.io.formats.official import IMAGE_FOLDER, PICKLE, PICKLES, SAFETENSORS
-from bilens.io.formats.official_language import LANGUAGE_FOLDER
-from bilens.io.formats.official_sae import OFFICIAL_SAE
-from bilens.io.formats.saelens import SAELENS
-from bilens.io.formats.sparsify import SPARSIFY
+from bilens.io.formats.official import (
+    IMAGE_FOLDER,
+    LANGUAGE_FOLDER,
+    PICKLE,
+    PICKLES,
+    SAFETENSORS,
+)
+from bilens.io.formats.sae_layouts import OFFICIAL_SAE, SAELENS, SPARSIFY
 from bilens.io.loaded_model import LoadedModel
 from bilens.io.model_folder import MODEL_FOLDER
 from bilens.nn.hooks import NAME as HOOK_NAME

@@ -7,12 +7,12 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
 from bilens.base.errors import CheckpointError, UsageError
-from bilens.base.files import shortened
+from bilens.io.tensors import check_names
 from bilens.nn import (
     BilinearClassifier,
     BilinearLayer,
@@ -21,6 +21,7 @@ from bilens.nn import (
     TopKSAE,
 )
 
+Item = TypeVar("Item")
 FORMAT = "bilens-model"
 FORMAT_VERSION = 1
 CLASSES: dict[str, type[nn.Module]] = {
@@ -40,17 +41,12 @@ class ModelConfig:
 
     class_name: str  # one of `CLASSES`
     arguments: Mapping[str, Any]  # the constructor arguments of that class
-    # how an input is laid out, for instance (28, 28); None if nothing was said
-    input_shape: tuple[int, ...] | None = None
-    # one name for each output; None if nothing was said
+    # None where nothing was said
+    input_shape: tuple[int, ...] | None = None  # how an input is laid out, for instance (28, 28)
     output_names: tuple[str, ...] | None = None
-    # one name for each input, such as a column; None if nothing was said
     input_names: tuple[str, ...] | None = None
-    # of each input, where the model was trained; None if nothing was said
-    input_mean: tuple[float, ...] | None = None
-    # standard deviation of each input there: a reading in these units compares columns of different
-    # units. The function itself is of the inputs as they come
-    input_scale: tuple[float, ...] | None = None
+    input_mean: tuple[float, ...] | None = None  # where the model was trained
+    input_scale: tuple[float, ...] | None = None  # the standard deviations there
 
     def to_json(self) -> str:
         content: dict[str, Any] = {
@@ -90,6 +86,11 @@ def config_of(module: nn.Module) -> ModelConfig:
 
 def arguments_of(module: nn.Module) -> dict[str, Any]:
     """Return the constructor arguments that rebuild a module of ours."""
+    if isinstance(module, TopKSAE):
+        return {name: getattr(module, name) for name in ("d_in", "num_latents", "k", "sign")}
+    if isinstance(module, BilinearTransformer):
+        gate, bias = gate_and_bias(module.mlps)
+        return {**asdict(module.config), "gate": gate, "bias": bias}
     if isinstance(module, BilinearClassifier):
         gate, bias = gate_and_bias(module.layers)
         return {
@@ -101,31 +102,12 @@ def arguments_of(module: nn.Module) -> dict[str, Any]:
             "residual": module.residual,
             "gate": gate,
         }
-    if isinstance(module, BilinearTransformer):
-        gate, bias = gate_and_bias(module.mlps)
-        return {**asdict(module.config), "gate": gate, "bias": bias}
-    if isinstance(module, TopKSAE):
-        return {
-            "d_in": module.d_in,
-            "num_latents": module.num_latents,
-            "k": module.k,
-            "sign": module.sign,
-        }
-    if isinstance(module, BilinearMLP):
-        return {
-            "d_model": module.left.in_features,
-            "d_hidden": module.left.out_features,
-            "d_output": module.down.out_features,
-            "bias": module.has_bias,
-            "gate": module.gate,
-        }
     assert isinstance(module, BilinearLayer), "one of CLASSES"
-    return {
-        "d_input": module.left.in_features,
-        "d_output": module.left.out_features,
-        "bias": module.has_bias,
-        "gate": module.gate,
-    }
+    width, products = module.left.in_features, module.left.out_features
+    sizes = {"d_input": width, "d_output": products}
+    if isinstance(module, BilinearMLP):
+        sizes = {"d_model": width, "d_hidden": products, "d_output": module.down.out_features}
+    return {**sizes, "bias": module.has_bias, "gate": module.gate}
 
 
 def gate_and_bias(layers: Iterable[nn.Module]) -> tuple[str | None, bool]:
@@ -147,15 +129,10 @@ def parse_config(path: Path, content: dict[str, Any]) -> ModelConfig:
             f"{path}: has format version {version}, this bilens reads up to {FORMAT_VERSION}: "
             "upgrade with `pip install -U bilens`."
         )
-    missing = [name for name in REQUIRED if name not in content]
-    unknown = sorted({*content} - {*REQUIRED, *OPTIONAL})
-    if missing or unknown:
-        parts = [f"lacks {shortened(missing)}"] * bool(missing)
-        parts += [f"has the unknown fields {shortened(unknown)}"] * bool(unknown)
-        raise CheckpointError(
-            f"{path}: {' and '.join(parts)}; expected {', '.join(REQUIRED)} and optionally "
-            f"{', '.join(OPTIONAL)}: restore the file."
-        )
+    advice = (
+        f"; expected {', '.join(REQUIRED)} and optionally {', '.join(OPTIONAL)}: restore the file."
+    )
+    check_names(path, content, REQUIRED, OPTIONAL, advice)
     if content["format"] != FORMAT or type(version) is not int or version != FORMAT_VERSION:
         raise CheckpointError(
             f"{path}: has format {content['format']!r} version {version!r}; expected {FORMAT!r} "
@@ -167,34 +144,33 @@ def parse_config(path: Path, content: dict[str, Any]) -> ModelConfig:
             f"{path}: describes the class {name!r}; expected one of {', '.join(sorted(CLASSES))} "
             "with an object of arguments."
         )
-    shape = content.get("input_shape")
-    if shape is not None and not is_list_of(int, shape):
-        raise CheckpointError(f"{path}: input_shape is {shape!r}; expected a list of integers.")
     return ModelConfig(
         name,
         arguments,
-        None if shape is None else tuple(shape),
-        parse_names(path, content, "output_names"),
-        parse_names(path, content, "input_names"),
+        parse_list(path, content, "input_shape", int, "a list of integers"),
+        parse_list(path, content, "output_names", str, "a list of texts"),
+        parse_list(path, content, "input_names", str, "a list of texts"),
         parse_numbers(path, content, "input_mean"),
         parse_numbers(path, content, "input_scale"),
     )
 
 
-def parse_names(path: Path, content: dict[str, Any], key: str) -> tuple[str, ...] | None:
-    names = content.get(key)
-    if names is not None and not is_list_of(str, names):
-        raise CheckpointError(f"{path}: {key} is {names!r}; expected a list of texts.")
-    return None if names is None else tuple(names)
+def parse_list(
+    path: Path, content: dict[str, Any], key: str, kind: type[Item], expected: str
+) -> tuple[Item, ...] | None:
+    found = content.get(key)
+    if found is not None and not is_list_of(kind, found):
+        raise CheckpointError(f"{path}: {key} is {found!r}; expected {expected}.")
+    return None if found is None else tuple(found)
 
 
 def parse_numbers(path: Path, content: dict[str, Any], key: str) -> tuple[float, ...] | None:
     numbers = content.get(key)
     if numbers is None:
         return None
-    if not isinstance(numbers, list) or not all(is_number(number) for number in numbers):
+    if not isinstance(numbers, list) or not all(map(is_number, numbers)):
         raise CheckpointError(f"{path}: {key} is {numbers!r:.80}; expected finite numbers.")
-    return tuple(float(number) for number in numbers)
+    return tuple(map(float, numbers))
 
 
 def is_number(value: object) -> bool:

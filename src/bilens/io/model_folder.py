@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from bilens.base.errors import CheckpointError, OutputExistsError, UsageError
-from bilens.base.files import check_path, file_sha256, read_json, write_files
+from bilens.base.errors import CheckpointError, UsageError
+from bilens.base.files import check_path, file_sha256, read_json, write_new_files
 from bilens.io.formats.format import (
     CONFIG_NAME as CONFIG_NAME,
     WEIGHTS_NAME as WEIGHTS_NAME,
@@ -102,24 +102,14 @@ def save(
         for name, tensor in state.items()
     }
     check_all_finite(folder, tensors)
-    present = [name for name in (CONFIG_NAME, WEIGHTS_NAME) if (folder / name).exists()]
-    if present and not overwrite:
-        raise OutputExistsError(
-            f"{folder} already holds a model ({', '.join(present)}): choose another folder, or "
-            "pass overwrite=True (--overwrite) to replace it."
-        )
     metadata = {
         "format": "pt",
         "bilens_format_version": str(FORMAT_VERSION),
         "function_sha256": config.function_sha256(),
         "provenance": json.dumps(dict(provenance or {}), ensure_ascii=False, sort_keys=True),
     }
-    write_files(
-        {
-            folder / WEIGHTS_NAME: to_safetensors(tensors, metadata),
-            folder / CONFIG_NAME: config.to_json().encode(),
-        }
-    )
+    weights, about = to_safetensors(tensors, metadata), config.to_json().encode()
+    write_new_files(folder, {WEIGHTS_NAME: weights, CONFIG_NAME: about}, overwrite)
     return folder
 
 

@@ -157,31 +157,51 @@ def check_all_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
             ) from None
 
 
-def check_names(path: Path, found: Collection[str], expected: Collection[str]) -> None:
-    """Refuse a file whose tensors are not exactly the model's; nothing is skipped in silence."""
-    missing, unexpected = sorted({*expected} - {*found}), sorted({*found} - {*expected})
+def check_names(
+    path: Path,
+    found: Collection[str],
+    required: Collection[str],
+    optional: Collection[str] = (),
+    advice: str = ". The tensors must be exactly those of the model that config.json describes: "
+    "use the two files that were saved together.",
+) -> None:
+    """Refuse a file that lacks a name or has one of its own; nothing is skipped in silence."""
+    missing = sorted({*required} - {*found})
+    unexpected = sorted({*found} - {*required, *optional})
     if missing or unexpected:
         parts = [f"missing {shortened(missing)}"] * bool(missing)
         parts += [f"unexpected {shortened(unexpected)}"] * bool(unexpected)
-        raise CheckpointError(
-            f"{path}: {', '.join(parts)}. The tensors must be exactly those of the model that "
-            "config.json describes: use the two files that were saved together."
-        )
+        raise CheckpointError(f"{path}: {', '.join(parts)}{advice}")
+
+
+def check_matrices(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.ndim != 2 or 0 in tensor.shape:
+            raise CheckpointError(
+                f"{path}: tensor {name!r} has shape {tuple(tensor.shape)}; expected two axes with "
+                "entries."
+            )
 
 
 def check_shapes(
-    path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    expected: Mapping[str, tuple[int, ...]],
+    said: str = "config.json says",
 ) -> None:
-    """Refuse a file with a tensor of another shape than the model's, or with mixed dtypes."""
+    """Refuse tensors of other shapes than the model's, or of mixed dtypes."""
     for name, tensor in tensors.items():
         if tuple(tensor.shape) != expected[name]:
             raise CheckpointError(
-                f"{path}: tensor {name!r} has shape {tuple(tensor.shape)}; config.json says "
-                f"{expected[name]}: use the two files that were saved together."
+                f"{path}: tensor {name!r} has shape {tuple(tensor.shape)}; {said} "
+                f"{expected[name]}: use the files that were saved together."
             )
-    dtypes = {tensor.dtype for tensor in tensors.values()}
-    if len(dtypes) > 1:
+    check_one_dtype(path, (tensor.dtype for tensor in tensors.values()))
+
+
+def check_one_dtype(path: Path, dtypes: Iterable[torch.dtype]) -> None:
+    found = sorted({str(dtype) for dtype in dtypes})
+    if len(found) > 1:
         raise MixedDtypesError(
-            f"{path}: mixes the dtypes {', '.join(sorted(map(str, dtypes)))}; one was expected: "
-            "convert the weights."
+            f"{path}: mixes the dtypes {', '.join(found)}; one was expected: convert the weights."
         )

@@ -1,17 +1,68 @@
-"""The parts of a transformer: norm, rotary positions, attention, block, tied head."""
+"""The parts of a transformer: sizes, norm, rotary positions, attention, block, tied head."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bilens.base.checks import check_count
+from bilens.base.errors import UsageError
 from bilens.nn.hooks import Observer, unobserved
-from bilens.nn.mlp import MLP, BilinearMLP
-from bilens.nn.transformer_config import TransformerConfig
+from bilens.nn.mlp import MLP, BilinearMLP, Gate, check_gate
+
+MLPType = Literal["gated", "ordinary"]
+SIZES = ("vocab_size", "d_model", "d_hidden", "n_layer", "n_head", "n_ctx")
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """The arguments of `BilinearTransformer`, checked."""
+
+    vocab_size: int
+    d_model: int
+    d_hidden: int
+    n_layer: int
+    n_head: int
+    n_ctx: int
+    gate: Gate | None
+    tied: bool
+    bias: bool
+    rotary_base: float
+    norm_epsilon: float
+    mlp_type: MLPType
+
+    def __post_init__(self) -> None:
+        for name in SIZES:  # numpy's integers become Python's, which JSON can hold
+            object.__setattr__(self, name, check_count(name, getattr(self, name), minimum=1))
+        for name in ("rotary_base", "norm_epsilon"):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not 0 < value < math.inf:
+                raise UsageError(f"{name} must be a positive number, got {value!r}.")
+            object.__setattr__(self, name, float(value))
+        if self.d_model % (2 * self.n_head) != 0:
+            raise UsageError(
+                f"d_model is {self.d_model} and n_head is {self.n_head}: each head needs an even "
+                f"width, so d_model must be a multiple of {2 * self.n_head}."
+            )
+        check_gate(self.gate)
+        if self.mlp_type not in get_args(MLPType):
+            raise UsageError(f'mlp_type={self.mlp_type!r} is not known: use "gated" or "ordinary".')
+        if self.mlp_type == "ordinary" and (self.gate is not None or self.d_hidden % 2 == 1):
+            raise UsageError(
+                f"gate={self.gate!r} and d_hidden={self.d_hidden} do not fit an ordinary MLP: it "
+                "has no gate, and 3/2 · d_hidden neurons must be a whole number."
+            )
+
+    @property
+    def d_head(self) -> int:
+        return self.d_model // self.n_head
 
 
 class RMSNorm(nn.Module):

@@ -22,6 +22,14 @@ GATES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+def check_gate(gate: Gate | None) -> Gate | None:
+    if gate is not None and gate not in get_args(Gate):
+        raise UsageError(
+            f"gate={gate!r} is not known: use None (bilinear), {', '.join(get_args(Gate))}."
+        )
+    return gate
+
+
 class BilinearLayer(nn.Module):
     """g(x) = gate(left x) ∘ (right x), with an optional bias in each branch.
 
@@ -46,11 +54,7 @@ class BilinearLayer(nn.Module):
         super().__init__()
         d_input = check_count("d_input", d_input, minimum=1)
         d_output = check_count("d_output", d_output, minimum=1)
-        if gate is not None and gate not in get_args(Gate):
-            raise UsageError(
-                f"gate={gate!r} is not known: use None (bilinear), {', '.join(get_args(Gate))}."
-            )
-        self.gate: Gate | None = gate
+        self.gate = check_gate(gate)
         self.has_bias = bias
         self.left = nn.Linear(d_input, d_output, bias=bias)
         self.right = nn.Linear(d_input, d_output, bias=bias)

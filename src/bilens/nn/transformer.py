@@ -15,18 +15,18 @@ from bilens.base.errors import UsageError
 from bilens.nn.block import (
     Block,
     KeyValueCache,
+    MLPType,
     Positions,
     RMSNorm,
     TiedHead,
+    TransformerConfig,
     rotation_table,
     visible_keys,
 )
-from bilens.nn.cross_entropy import mean_cross_entropy
 from bilens.nn.hooks import Edit, Hooks, hook_layer, unobserved
-from bilens.nn.huggingface_export import write_huggingface
+from bilens.nn.huggingface import write_huggingface
 from bilens.nn.mlp import MLP, BilinearMLP, Gate
-from bilens.nn.tokens import Sampler, check_tokens, continue_texts
-from bilens.nn.transformer_config import MLPType, TransformerConfig
+from bilens.nn.tokens import Sampler, check_tokens, continue_texts, mean_cross_entropy
 
 START_DEVIATION = 0.02  # of every weight at the start, as in GPT-2
 

@@ -217,17 +217,17 @@ DAMAGES: dict[str, tuple[Callable[[State], Any], type[Exception], str]] = {
     "an embedding with three axes": (
         lambda s: s.update({"embed.weight": torch.zeros(4, 6, 1)}),
         CheckpointError,
-        "must have two axes",
+        "expected two axes",
     ),
     "an empty input": (
         lambda s: s.update({"embed.weight": torch.zeros(4, 0)}),
         CheckpointError,
-        "empty axis",
+        "expected two axes with entries",
     ),
     "mixed dtypes": (
         lambda s: s.update({"head.weight": torch.zeros(3, 4).double()}),
         CheckpointError,
-        "mixes dtypes",
+        "mixes the dtypes",
     ),
     "NaN": (
         lambda s: s["embed.weight"].__setitem__((1, 2), torch.nan),

@@ -53,10 +53,18 @@ def test_a_toy_model_is_its_formula(biases: tuple[str, ...], tmp_path: Path) -> 
 
 
 BAD: dict[str, tuple[dict[str, Tensor], type[Exception], str]] = {
-    "another rank": ({**surrogate(), "right": randn(N, R + 1)}, CheckpointError, "'right' has"),
-    "another width": ({**toy(), "head.weight": randn(M, R + 1)}, CheckpointError, "'down' has"),
+    "another rank": (
+        {**surrogate(), "right": randn(N, R + 1)},
+        CheckpointError,
+        "'right.weight'",
+    ),
+    "another width": (
+        {**toy(), "head.weight": randn(M, R + 1)},
+        CheckpointError,
+        "'down.weight'",
+    ),
     "a vector": ({**surrogate(), "down": randn(M)}, CheckpointError, "expected two axes"),
-    "mixed": ({**toy(), "left.weight": randn(R, N).float()}, CheckpointError, "mixes dtypes"),
+    "mixed": ({**toy(), "left.weight": randn(R, N).float()}, CheckpointError, "mixes the dtypes"),
     "a bias": ({**toy(), "head.bias": randn(M + 1)}, CheckpointError, "'down.bias' has"),
     "NaN": (poisoned(surrogate()), NonFiniteError, "holds 1 non-finite"),
 }

@@ -96,10 +96,10 @@ BAD_SAELENS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "jumprelu": (lambda c: c.update(architecture="jumprelu"), "the architecture 'jumprelu'"),
     "transcoder": (lambda c: c.update(architecture="transcoder"), "that are top-k"),
     "no architecture": (lambda c: c.pop("architecture"), "the architecture None"),
-    "no k": (lambda c: c.pop("k"), "lacks 'k'"),
+    "no k": (lambda c: c.pop("k"), "missing 'k'"),
     "k is a text": (lambda c: c.update(k="3"), "k is '3'; expected a positive integer"),
     "as many as latents": (lambda c: c.update(k=16), "k is 16 and num_latents is 16"),
-    "an unknown key": (lambda c: c.update(act_scale=2.0), "unknown keys 'act_scale'; an unknown"),
+    "an unknown key": (lambda c: c.update(act_scale=2.0), "unexpected 'act_scale'; an unknown"),
     "layer norm": (
         lambda c: c.update(normalize_activations="layer_norm"),
         "normalize_activations is 'layer_norm', which a TopKSAE does not compute; expected 'none'",
@@ -137,8 +137,8 @@ BAD_SPARSIFY: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a skip": (lambda c: c.update(skip_connection=True), "skip_connection is True"),
     "a transcoder": (lambda c: c.update(transcode=True), "transcode is True, which a TopKSAE"),
     "signed": (lambda c: c.update(signed=True), "signed is True"),
-    "no width": (lambda c: c.pop("d_in"), "lacks 'd_in'"),
-    "unknown": (lambda c: c.update(gate=1), "has the unknown keys 'gate'"),
+    "no width": (lambda c: c.pop("d_in"), "missing 'd_in'"),
+    "unknown": (lambda c: c.update(gate=1), "unexpected 'gate'"),
     "expansion": (lambda c: c.update(num_latents=0), "says 192 for 6"),
     "no latents": (lambda c: c.update(num_latents=-1), "num_latents is -1"),
 }
@@ -156,15 +156,15 @@ def test_a_sparsify_folder_that_is_something_else_is_refused(tmp_path: Path, nam
 BAD_WEIGHTS: dict[str, tuple[Callable[[dict[str, torch.Tensor]], object], str]] = {
     "one is missing": (lambda t: t.pop("b_enc"), "missing 'b_enc'"),
     "a threshold": (lambda t: t.update(threshold=torch.ones(16)), "unexpected 'threshold'"),
-    "another dtype": (lambda t: t.update(b_enc=t["b_enc"].double()), "mixes dtypes"),
+    "another dtype": (lambda t: t.update(b_enc=t["b_enc"].double()), "mixes the dtypes"),
     "a transposed decoder": (
         lambda t: t.update(W_dec=t["W_dec"].T.contiguous()),
-        r"the decoder has shape \(6, 16\); an encoder of 16 latents for width 6 asks for \(16, 6\)",
+        r"'decoder' has shape \(6, 16\); an encoder of 16 latents for width 6 asks for \(16, 6\)",
     ),
-    "a flat decoder": (lambda t: t.update(W_dec=torch.ones(6)), "two axes expected"),
+    "a flat decoder": (lambda t: t.update(W_dec=torch.ones(6)), "expected two axes"),
     "a flat encoder": (
         lambda t: t.update(W_enc=torch.ones(6)),
-        "W_enc has shape .* two axes expected",
+        "'W_enc' has shape .* two axes",
     ),
 }
 
@@ -248,7 +248,7 @@ BAD_OFFICIAL: dict[str, tuple[dict[str, object], str]] = {
     ),
     "no point": ({"point": None}, r"the point is None; expected \[name, layer\]"),
     "another point": ({"point": ["wherever", 4]}, "the point is"),
-    "unknown": ({"gated": True}, "has the unknown keys 'gated'"),
+    "unknown": ({"gated": True}, "unexpected 'gated'"),
     "a bias that is not there": ({"encoder_bias": True}, "missing 'w_enc.bias'"),
     "another expansion": ({"expansion": 3}, "holds 4 latents for width 2; .* says 6 for 2"),
 }

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from bilens.base.checks import as_integer
 from bilens.base.errors import CheckpointError, UsageError
-from bilens.base.files import file_sha256, shortened
+from bilens.base.files import file_sha256
 from bilens.io.formats.format import ReadOptions
 from bilens.io.loaded_model import LoadedModel
+from bilens.io.tensors import check_matrices, check_names, check_shapes
 from bilens.nn.agreement import TOP_K, agreement, normal_inputs
 from bilens.nn.topk_sae import Sign, TopKSAE
 
@@ -36,51 +37,26 @@ class Roles:
     subtracts: bool = True  # whether decoder_bias is subtracted from the input before it is encoded
 
 
-def build_sae(path: Path, roles: Roles) -> TopKSAE:
-    """Return the autoencoder with these tensors, in evaluation mode."""
-    if roles.encoder.ndim != 2 or 0 in roles.encoder.shape:
-        raise CheckpointError(f"{path}: the encoder has shape {tuple(roles.encoder.shape)}.")
-    num_latents, d_in = roles.encoder.shape
-    expected = {
-        "encoder_bias": (num_latents,),
-        "decoder": (num_latents, d_in),
-        "decoder_bias": (d_in,),
-    }
-    for name, shape in expected.items():
-        found = getattr(roles, name)
-        if tuple(found.shape) != shape:
-            raise CheckpointError(
-                f"{path}: the {name.replace('_', ' ')} has shape {tuple(found.shape)}; an encoder "
-                f"of {num_latents} latents for width {d_in} asks for {shape}."
-            )
-        if found.dtype != roles.encoder.dtype:
-            raise CheckpointError(f"{path}: mixes dtypes; one was expected: convert the weights.")
-    try:
-        sae = TopKSAE(d_in, num_latents, roles.k, sign=roles.sign).to(roles.encoder.dtype)
-    except UsageError as error:
-        raise CheckpointError(f"{path}: {error}") from None
-    bias = roles.encoder_bias
-    if not roles.subtracts:  # W x + b = W (x − d) + (b + W d)
-        shift = roles.encoder.double() @ roles.decoder_bias.double()
-        bias = (bias.double() + shift).to(bias.dtype)
-    with torch.no_grad():
-        sae.encoder.copy_(roles.encoder)
-        sae.encoder_bias.copy_(bias)
-        sae.decoder.copy_(roles.decoder)
-        sae.decoder_bias.copy_(roles.decoder_bias)
-    return sae.eval()
-
-
 def load_sae(
     folder: Path,
     options: ReadOptions,
     weights: Path,
-    sae: TopKSAE,
+    roles: Roles,
+    sizes: tuple[int, int],
     original: Callable[[Tensor], Tensor],
     provenance: Mapping[str, str],
 ) -> LoadedModel:
-    """Return an autoencoder as a model, if it computes what the other library does."""
+    """Return an autoencoder of the sizes (d_in, num_latents) that its configuration says.
+
+    It is refused if it does not compute in float64 what the other library does, `original`.
+    """
     options.refuse_residual(folder, "is a sparse autoencoder, without residual")
+    sae = build_sae(weights, roles)
+    if (sae.d_in, sae.num_latents) != sizes:
+        raise CheckpointError(
+            f"{weights}: holds {sae.num_latents} latents for width {sae.d_in}; its configuration "
+            f"says {sizes[1]} for {sizes[0]}: use the two files that were saved together."
+        )
     x = normal_inputs(sae.d_in, CHECKED_ROWS)
     with torch.no_grad():
         wide = TopKSAE(sae.d_in, sae.num_latents, sae.k, sign=sae.sign).double()
@@ -89,6 +65,30 @@ def load_sae(
     error = found.required(CheckpointError).relative_error
     about = {**provenance, "mapping_error": f"{error:.2g}"}
     return LoadedModel(sae, str(folder), file_sha256(weights), provenance=about)
+
+
+def build_sae(path: Path, roles: Roles) -> TopKSAE:
+    check_matrices(path, {"encoder": roles.encoder})
+    num_latents, d_in = roles.encoder.shape
+    expected = {
+        "encoder": (num_latents, d_in),
+        "encoder_bias": (num_latents,),
+        "decoder": (num_latents, d_in),
+        "decoder_bias": (d_in,),
+    }
+    state: dict[str, Tensor] = {name: getattr(roles, name) for name in expected}
+    asks = f"an encoder of {num_latents} latents for width {d_in} asks for"
+    check_shapes(path, state, expected, asks)
+    if not roles.subtracts:  # W x + b = W (x − d) + (b + W d)
+        shift = roles.encoder.double() @ roles.decoder_bias.double()
+        bias = roles.encoder_bias
+        state["encoder_bias"] = (bias.double() + shift).to(bias.dtype)
+    try:
+        sae = TopKSAE(d_in, num_latents, roles.k, sign=roles.sign).to(roles.encoder.dtype)
+    except UsageError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    sae.load_state_dict({**state, "scale": sae.scale})
+    return sae.eval()
 
 
 def kept(pre: Tensor, k: int) -> Tensor:
@@ -109,15 +109,11 @@ def check_keys(
     path: Path, content: Mapping[str, Any], required: Collection[str], known: Collection[str]
 ) -> None:
     """Refuse a configuration that lacks a key, or has one whose meaning is not known."""
-    missing = sorted({*required} - {*content})
-    unknown = sorted({*content} - {*required} - {*known})
-    if missing or unknown:
-        parts = [f"lacks {shortened(missing)}"] * bool(missing)
-        parts += [f"has the unknown keys {shortened(unknown)}"] * bool(unknown)
-        raise CheckpointError(
-            f"{path}: {' and '.join(parts)}; an unknown key could change what the autoencoder "
-            "computes, so nothing is guessed: export it again with a version that is supported."
-        )
+    advice = (
+        "; an unknown key could change what the autoencoder computes, so nothing is guessed: "
+        "export it again with a version that is supported."
+    )
+    check_names(path, content, required, known, advice)
 
 
 def check_values(
@@ -141,12 +137,3 @@ def count_in(path: Path, content: Mapping[str, Any], key: str) -> int:
             f"{path}: {key} is {content.get(key)!r}; expected a positive integer."
         )
     return value
-
-
-def check_sizes(path: Path, sae: TopKSAE, d_in: int, num_latents: int) -> None:
-    """Refuse weights of other sizes than their configuration says."""
-    if (sae.d_in, sae.num_latents) != (d_in, num_latents):
-        raise CheckpointError(
-            f"{path}: holds {sae.num_latents} latents for width {sae.d_in}; its configuration says "
-            f"{num_latents} for {d_in}: use the two files that were saved together."
-        )

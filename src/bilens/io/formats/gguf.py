@@ -1,10 +1,16 @@
-"""Language models in GGUF, the format of llama.cpp: their gated MLPs, dequantised one by one."""
+"""Language models in GGUF, the format of llama.cpp: their gated MLPs, dequantised one by one.
+
+The header is read here: the gguf package follows whatever lengths a file claims.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
+from io import BufferedReader
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +24,141 @@ from bilens.base.files import file_sha256
 from bilens.io.formats.activations import activation_named
 from bilens.io.formats.families import AFTER, FAMILIES, LAYER, PLAIN, RMS
 from bilens.io.formats.format import Format, ReadOptions
-from bilens.io.formats.gguf_header import GGUFHeader, TensorEntry, read_header
 from bilens.io.formats.source import compare_with_family
 from bilens.io.loaded_model import LoadedModel
 from bilens.io.stored_mlp import Block, LayerLocation, Layout, Store, StoredMLP, StoredTensor
 from bilens.io.tensors import Unchanged, check_names
 from bilens.nn.agreement import Agreement, together
+
+MAGIC = b"GGUF"
+VERSIONS = (2, 3)
+# GGUF's number of a type: how it is packed
+SCALARS = {**dict(enumerate("BbHhIif?")), **dict(enumerate("Qqd", start=10))}
+STRING, ARRAY = 8, 9
+MAX_COUNT, MAX_NAME, MAX_AXES = 100_000, 65_535, 4
+Value = int | float | bool | str
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """One tensor: its shape, rows first, ggml's number of its type, and its first byte."""
+
+    shape: tuple[int, ...]
+    kind: int
+    offset: int
+
+    @property
+    def width(self) -> int:
+        return self.shape[-1] if self.shape else 0
+
+
+@dataclass(frozen=True)
+class GGUFHeader:
+    """What stands before the tensors."""
+
+    # numbers and texts by key; arrays, such as the vocabulary, are passed over
+    values: Mapping[str, Value]
+    tensors: Mapping[str, TensorEntry]  # by name, in the order of the file
+    start: int  # the first byte behind the header
+    alignment: int  # of every tensor
+
+    def number(self, key: str) -> int:
+        value = self.values.get(key, 0)
+        return value if isinstance(value, int) else 0
+
+
+@dataclass
+class HeaderReader:
+    """A file that is being read, each claim of which is checked against its size."""
+
+    path: Path
+    file: BufferedReader
+    size: int
+    where: int = 0
+
+    def header(self) -> GGUFHeader:
+        if self.take(4) != MAGIC:
+            raise self.damaged("does not begin with GGUF")
+        version = self.unpack("I")
+        if version not in VERSIONS:
+            raise CheckpointError(
+                f"{self.path}: is of GGUF version {version}; versions 2 and 3 are read (in little-"
+                "endian order): convert the model again."
+            )
+        num_tensors, num_values = self.count("Q", MAX_COUNT), self.count("Q", MAX_COUNT)
+        values = {}
+        for _ in range(num_values):
+            key = self.text(MAX_NAME)
+            value = self.value(self.unpack("I"))
+            if value is not None:
+                values[key] = value
+        found = {}
+        for _ in range(num_tensors):
+            name = self.text(MAX_NAME)
+            axes = [self.unpack("Q") for _ in range(self.count("I", MAX_AXES))]
+            found[name] = TensorEntry(tuple(axes[::-1]), self.unpack("I"), self.unpack("Q"))
+        if len(found) != num_tensors:
+            raise self.damaged("names a tensor twice")
+        alignment = values.get("general.alignment", 32)
+        if not isinstance(alignment, int) or not 0 < alignment <= MAX_NAME:
+            raise self.damaged(f"has the alignment {alignment!r}")
+        start = -(-self.where // alignment) * alignment
+        tensors = {n: replace(one, offset=start + one.offset) for n, one in found.items()}
+        return GGUFHeader(values, tensors, start, alignment)
+
+    def value(self, kind: int) -> Value | None:
+        """Return a number or a text; None for an array, which is passed over."""
+        if kind in SCALARS:
+            return self.unpack(SCALARS[kind])
+        if kind == STRING:
+            return self.text(self.size)
+        if kind != ARRAY:
+            raise self.damaged(f"has a value of the unknown type {kind}")
+        inner, length = self.unpack("I"), self.count("Q", self.size)
+        if inner in SCALARS:
+            self.skip(length * struct.calcsize(f"<{SCALARS[inner]}"))
+        elif inner == STRING:
+            for _ in range(length):
+                self.skip(self.count("Q", self.size))
+        else:
+            raise self.damaged(f"has an array of the type {inner}")
+        return None
+
+    def text(self, longest: int) -> str:
+        try:
+            return self.take(self.count("Q", longest)).decode()
+        except UnicodeDecodeError as error:
+            raise self.damaged("has a name that is no text") from error
+
+    def count(self, code: str, most: int) -> int:
+        """Return a length that the file can have."""
+        number = self.unpack(code)
+        if number > most:
+            raise self.damaged(f"claims a length of {number}")
+        return number
+
+    def unpack(self, code: str) -> int:
+        (number,) = struct.unpack(f"<{code}", self.take(struct.calcsize(f"<{code}")))
+        return number  # type: ignore[no-any-return]
+
+    def take(self, length: int) -> bytes:
+        self.skip(length)
+        self.file.seek(self.where - length)
+        return self.file.read(length)
+
+    def skip(self, length: int) -> None:
+        if self.where + length > self.size:
+            raise self.damaged(f"ends after {self.size} bytes, in the middle of its header")
+        self.where += length
+
+    def damaged(self, how: str) -> CheckpointError:
+        return CheckpointError(
+            f"{self.path}: is not a readable GGUF file ({how}): check that the download is "
+            "complete and that the file is what its name says."
+        )
+
+
+# ---- the MLPs
 
 SEPARATE = Layout("ffn_gate", "ffn_up", "ffn_down")
 FUSED = Layout("ffn_up", "ffn_up", "ffn_down")  # gate first
@@ -66,10 +201,11 @@ def read_gguf(path: Path, options: ReadOptions) -> LoadedModel:
     package = quantisation()  # a missing package is said before any work
     options.refuse_residual(path, "is a language model, which always has residual paths")
     unchanged = Unchanged.now(path)
-    header = read_header(path)
-    if number(header, "split.count") > 1:  # of which the first part alone says what it is
+    with path.open("rb") as file:
+        header = HeaderReader(path, file, unchanged.size).header()
+    if header.number("split.count") > 1:  # of which the first part alone says what it is
         raise CheckpointError(
-            f"{path}: is one of {number(header, 'split.count')} parts of a model: merge them with "
+            f"{path}: is one of {header.number('split.count')} parts of a model: merge them with "
             "`llama-gguf-split --merge`, and load the merged file."
         )
     name = header.values.get("general.architecture")
@@ -79,7 +215,7 @@ def read_gguf(path: Path, options: ReadOptions) -> LoadedModel:
             f"{path}: is of the architecture {name!r}; gated MLPs are read of "
             f"{', '.join(sorted(ARCHITECTURES))}."
         )
-    blocks = number(header, f"{name}.block_count")
+    blocks = header.number(f"{name}.block_count")
     if not 0 < blocks <= len(header.tensors):
         raise CheckpointError(
             f"{path}: has {len(header.tensors)} tensors and claims {blocks} blocks: check that "
@@ -100,11 +236,8 @@ def read_gguf(path: Path, options: ReadOptions) -> LoadedModel:
             for end in dict.fromkeys((names[0], names[-1]))
         )
 
-    kinds = {
-        entry.kind
-        for key, entry in header.tensors.items()
-        if ".ffn_" in key and len(entry.shape) > 1
-    }
+    entries = [entry for key, entry in header.tensors.items() if ".ffn_" in key]
+    kinds = {entry.kind for entry in entries if len(entry.shape) > 1}
     sha256 = file_sha256(path)
     unchanged.check()
     return LoadedModel(
@@ -127,8 +260,8 @@ GGUF = Format("GGUF", lambda path: path.suffix == ".gguf", read_gguf)
 
 def locations_in_block(
     path: Path, store: Store, index: int, found: Architecture
-) -> Iterator[LayerLocation]:
-    """Yield the MLP of a block, or its experts; no tensor is missing or left over."""
+) -> list[LayerLocation]:
+    """Return the MLP of a block, or its experts; no tensor is missing or left over."""
     prefix, name = f"blk.{index}.", f"layers.{index}.mlp"
     names = {key.removeprefix(prefix) for key in store if key.startswith(prefix)}
     names -= {f"{norm}{end}" for norm in NORMS for end in (".weight", ".bias")}
@@ -148,7 +281,7 @@ def locations_in_block(
         found_at = [found.layout.at(name, prefix, bias)]
     expected = {tensor.removeprefix(prefix) for one in found_at for tensor in one.tensors()}
     check_names(path, names, expected)
-    yield from found_at
+    return found_at
 
 
 def stack_size(store: Store, prefix: str) -> int:
@@ -175,7 +308,7 @@ def stored_tensors(header: GGUFHeader, unchanged: Unchanged) -> Store:
         wanted = name.startswith("blk.") and (".ffn_" in name or ".exp_" in name)
         known = entry.kind in quantisation().GGML_QUANT_SIZES and entry.width > 0
         row = row_bytes(path, name, entry) if wanted or known else 0
-        end, before = entry.offset + entry.num_elements // max(entry.width, 1) * row, repr(name)
+        end, before = entry.offset + prod(entry.shape) // max(entry.width, 1) * row, repr(name)
         if end > size:
             raise CheckpointError(
                 f"{path}: tensor {name!r} ends behind the end of the file: check that the "
@@ -222,8 +355,3 @@ def quantisation() -> Any:
     except ImportError as error:
         raise MissingExtraError("gguf", "gguf", "reading a GGUF file") from error
     return gguf
-
-
-def number(header: GGUFHeader, key: str) -> int:
-    value = header.values.get(key, 0)
-    return value if isinstance(value, int) else 0

@@ -18,9 +18,9 @@ from bilens.io.formats.format import CONFIG_NAME
 from bilens.io.formats.safetensors_folder import files_of, folder_sha256, shards
 from bilens.io.tensors import WEIGHTS, check_names, check_shapes, read_safetensors
 from bilens.nn import BilinearTransformer
-from bilens.nn.llama_layout import UNEMBED, from_llama_tensors, llama_shapes
+from bilens.nn.block import TransformerConfig
+from bilens.nn.huggingface import UNEMBED, from_llama_tensors, llama_shapes
 from bilens.nn.mlp import Gate
-from bilens.nn.transformer_config import TransformerConfig
 
 GATES: dict[object, Gate | None] = {
     "linear": None,

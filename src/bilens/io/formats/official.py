@@ -1,15 +1,19 @@
-"""Image models, surrogates and toy models of the paper's official repository.
+"""Models of the paper's official repository: images, language, surrogates and toy models.
 
 Image checkpoints hold the left half of each block first. Surrogates are
 B[c, i, j] = Σ_r down[c, r] · ½ (left[i, r] right[j, r] + left[j, r] right[i, r]), toy models
-head(left x ∘ right x); both are one bilinear MLP.
+head(left x ∘ right x); both are one bilinear MLP. The attention of transformers is scaled by
+1/√(2 n_layer) where it joins the residual stream; here the scale is part of the weights of
+`attention.out`. Their norms have no gain and add 1e-8.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -17,18 +21,24 @@ from torch import Tensor
 from bilens.base.errors import CheckpointError, UsageError
 from bilens.base.files import file_sha256, read_json
 from bilens.io.formats.format import CONFIG_NAME, WEIGHTS_NAME, Format, ReadOptions, config_in
+from bilens.io.formats.llama import build_transformer
 from bilens.io.formats.named_roles import read_named_roles
 from bilens.io.loaded_model import LoadedModel
 from bilens.io.tensors import (
     check_all_finite,
     check_kinds,
+    check_matrices,
     check_names,
+    check_shapes,
     read_pickle,
     read_safetensors,
     refuse_pickle,
 )
-from bilens.nn import BilinearClassifier, BilinearMLP
+from bilens.nn import BilinearClassifier, BilinearMLP, BilinearTransformer
+from bilens.nn.block import TransformerConfig, rotary_frequencies
+from bilens.nn.mlp import Gate
 
+Shapes = dict[str, tuple[int, ...]]
 PICKLES = {".pt", ".pth", ".bin", ".ckpt"}
 IMAGE = {"embed.weight", "head.weight", "blocks.0.weight"}
 BLOCK = re.compile(r"blocks\.(\d{1,5})\.(weight|bias)")  # up to MAX_TENSORS blocks
@@ -53,7 +63,6 @@ def read_pickled(path: Path, options: ReadOptions) -> LoadedModel:
 
 
 def is_image_folder(path: Path) -> bool:
-    """Tell whether a folder is of the older repository, whose `config.json` has no format."""
     content = config_in(path)
     return "format" not in content and {"d_hidden", "n_layer"} <= {*content}
 
@@ -147,42 +156,22 @@ def build_official_image(
             "reveal it: pass residual=True or residual=False (--residual / --no-residual), as it "
             "was trained."
         )
-    sizes = check_official_shapes(path, tensors, n_layers)
-    model = BilinearClassifier(*sizes, n_layers=n_layers, bias=bias, residual=residual)
-    state = {"embed.weight": tensors["embed.weight"], "head.weight": tensors["head.weight"]}
+    state = {name: tensors[name] for name in ("embed.weight", "head.weight")}
+    check_matrices(path, state)
+    (d_hidden, d_input), d_output = state["embed.weight"].shape, len(state["head.weight"])
+    shapes: Shapes = {"embed.weight": (d_hidden, d_input), "head.weight": (d_output, d_hidden)}
+    of_block: Shapes = {"weight": (2 * d_hidden, d_hidden), "bias": (2 * d_hidden,)}
+    shapes |= {name: of_block[name.rpartition(".")[2]] for name in blocks}
+    check_shapes(path, tensors, shapes, f"embed.weight {(d_hidden, d_input)} asks for")
     for index in range(n_layers):
         for kind in kinds:
             left, right = tensors[f"blocks.{index}.{kind}"].chunk(2, dim=0)
-            state[f"layers.{index}.left.{kind}"] = left
-            state[f"layers.{index}.right.{kind}"] = right
-    model = model.to(tensors["embed.weight"].dtype)
+            state |= {f"layers.{index}.left.{kind}": left, f"layers.{index}.right.{kind}": right}
+    model = BilinearClassifier(
+        d_input, d_hidden, d_output, n_layers=n_layers, bias=bias, residual=residual
+    ).to(state["embed.weight"].dtype)
     model.load_state_dict(state, strict=True)
     return model.eval()
-
-
-def check_official_shapes(
-    path: Path, tensors: Mapping[str, Tensor], n_layers: int
-) -> tuple[int, int, int]:
-    """Return (d_input, d_hidden, d_output) of an official checkpoint whose shapes fit."""
-    if tensors["embed.weight"].ndim != 2 or tensors["head.weight"].ndim != 2:
-        raise CheckpointError(f"{path}: embed.weight and head.weight must have two axes.")
-    d_hidden, d_input = tensors["embed.weight"].shape
-    d_output = tensors["head.weight"].shape[0]
-    if 0 in (d_hidden, d_input, d_output):
-        raise CheckpointError(f"{path}: embed.weight or head.weight has an empty axis.")
-    expected: dict[str, tuple[int, ...]] = {"head.weight": (d_output, d_hidden)}
-    for index in range(n_layers):
-        expected[f"blocks.{index}.weight"] = (2 * d_hidden, d_hidden)
-        expected[f"blocks.{index}.bias"] = (2 * d_hidden,)
-    for name, shape in expected.items():
-        if name in tensors and tuple(tensors[name].shape) != shape:
-            raise CheckpointError(
-                f"{path}: tensor {name!r} has shape {tuple(tensors[name].shape)}; embed.weight "
-                f"{(d_hidden, d_input)} asks for {shape}."
-            )
-    if len({tensor.dtype for tensor in tensors.values()}) > 1:
-        raise CheckpointError(f"{path}: mixes dtypes; one was expected: convert the weights.")
-    return d_input, d_hidden, d_output
 
 
 # ---- surrogates and toy models
@@ -191,50 +180,174 @@ def check_official_shapes(
 def build_official_small(path: Path, tensors: Mapping[str, Tensor]) -> BilinearMLP:
     """Return a surrogate or a toy model as a bilinear MLP."""
     check_all_finite(path, tensors)
-    if {*tensors} == SURROGATE:
-        check_matrices(path, tensors, SURROGATE)
-        weights = {"left": tensors["left"].T, "right": tensors["right"].T, "down": tensors["down"]}
+    names = SURROGATE if {*tensors} == SURROGATE else TOY
+    check_matrices(path, {name: tensors[name] for name in sorted(names)})
+    if names == SURROGATE:
+        state = {f"{name}.weight": tensors[name] for name in ("left", "right", "down")}
+        state |= {name: state[name].T for name in ("left.weight", "right.weight")}
     else:
-        check_matrices(path, tensors, TOY)
-        weights = {part: tensors[f"{part}.weight"] for part in ("left", "right")}
-        weights["down"] = tensors["head.weight"]
-    (d_hidden, d_in), d_out = weights["left"].shape, weights["down"].shape[0]
-    check_fit(path, "right", weights["right"], (d_hidden, d_in))
-    check_fit(path, "down", weights["down"], (d_out, d_hidden))
-    biases = {
-        name.replace("head", "down"): tensor
-        for name, tensor in tensors.items()
-        if name.endswith(".bias")
-    }
+        state = {name.replace("head", "down"): tensor for name, tensor in tensors.items()}
+    (d_hidden, d_in), d_out = state["left.weight"].shape, len(state["down.weight"])
+    shapes = {"left": (d_hidden, d_in), "right": (d_hidden, d_in), "down": (d_out, d_hidden)}
+    bias = any(name.endswith(".bias") for name in state)
+    if bias:
+        zeros = {f"{part}.bias": state["left.weight"].new_zeros(shapes[part][0]) for part in shapes}
+        state = zeros | state
+    expected: Shapes = {f"{part}.weight": shape for part, shape in shapes.items()}
+    expected |= {f"{part}.bias": shape[:1] for part, shape in shapes.items()}
+    check_shapes(path, state, expected, "as (out, in) the other tensors ask for")
     with torch.random.fork_rng(devices=[]):  # its own initialisation is overwritten
-        model = BilinearMLP(d_in, d_hidden, d_out, bias=bool(biases))
-    model = model.to(weights["left"].dtype)
-    state = {f"{name}.weight": weight for name, weight in weights.items()}
-    if biases:
-        sizes = {"left": d_hidden, "right": d_hidden, "down": d_out}
-        zeros = {f"{n}.bias": weights["left"].new_zeros(size) for n, size in sizes.items()}
-        for name, bias in biases.items():
-            check_fit(path, name, bias, tuple(zeros[name].shape))
-        state |= {**zeros, **biases}
+        model = BilinearMLP(d_in, d_hidden, d_out, bias=bias)
+    model = model.to(state["left.weight"].dtype)
     model.load_state_dict(state, strict=True)
     return model.eval()
 
 
-def check_matrices(path: Path, tensors: Mapping[str, Tensor], names: set[str]) -> None:
-    for name in sorted(names):
-        if tensors[name].ndim != 2 or 0 in tensors[name].shape:
-            raise CheckpointError(
-                f"{path}: tensor {name!r} has shape {tuple(tensors[name].shape)}; expected two "
-                "axes with entries."
-            )
-    if len({tensor.dtype for tensor in tensors.values()}) > 1:
-        raise CheckpointError(f"{path}: mixes dtypes; one was expected: convert the weights.")
+# ---- transformers: `config.json` beside safetensors
+
+KEYS = {"n_head", "n_layer", "n_ctx", "d_model", "d_hidden"}
+FREQUENCIES = re.compile(r"transformer\.h\.\d+\.attn\.rotary\.inv_freq", re.ASCII)
+ANNEALED = re.compile(r"\.gate\.c$")
+INTERPOLATED = re.compile(r"(^|\.)(n1|n2|n_f|gate)\.(.*\.)?linear\.weight$")
+ROTARY_BASE, NORM_EPSILON = 10000.0, 1e-8
+EMBED, UNEMBED = "transformer.wte.weight", "lm_head.weight"
 
 
-def check_fit(path: Path, name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
-    """Refuse a tensor that does not fit `left`."""
-    if tuple(tensor.shape) != shape:
+def is_language_folder(path: Path) -> bool:
+    content = config_in(path)
+    return "format" not in content and {*content} >= KEYS
+
+
+def read_language_folder(folder: Path, options: ReadOptions) -> LoadedModel:
+    options.refuse_residual(folder, "is a language model, which always has residual paths")
+    tensors, _ = read_safetensors(folder / WEIGHTS_NAME)
+    module = build_official_language(folder, read_json(folder / CONFIG_NAME), tensors)
+    about = {"format": "transformer of the paper's official repository"}
+    return LoadedModel(module, str(folder), file_sha256(folder / WEIGHTS_NAME), provenance=about)
+
+
+LANGUAGE_FOLDER = Format("the paper's transformer", is_language_folder, read_language_folder)
+
+
+def build_official_language(
+    folder: Path, content: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> BilinearTransformer:
+    """Return the transformer of an official folder."""
+    config = parse_official_config(folder / "config.json", content, tensors)
+    if config.n_layer > len(tensors):
         raise CheckpointError(
-            f"{path}: {name!r} has shape {tuple(tensor.shape)} as (out, in); the other tensors ask "
-            f"for {shape}."
+            f"{folder}: holds {len(tensors)} tensors; config.json says {config.n_layer} layers: "
+            "use the two files that were saved together."
         )
+    refuse_fine_tunes(folder, tensors)
+    frequencies = {name: t for name, t in tensors.items() if FREQUENCIES.fullmatch(name)}
+    weights = {name: t for name, t in tensors.items() if name not in frequencies}
+    shapes = official_shapes(config)
+    check_names(folder, weights, shapes)
+    check_shapes(folder, weights, shapes)
+    check_frequencies(folder, frequencies, config.d_head)
+    wide = torch.promote_types(weights[EMBED].dtype, torch.float32)  # for the scaled weights
+    weights = {name: tensor.to(wide) for name, tensor in weights.items()}
+    return build_transformer(config, converted(weights, config))
+
+
+def refuse_fine_tunes(folder: Path, names: Mapping[str, Any]) -> None:
+    """Refuse models whose gate or norms were changed in steps: the last step is not stored."""
+    for name in names:
+        if ANNEALED.search(name):
+            raise CheckpointError(
+                f"{folder}: tensor {name!r} belongs to a gate that was annealed, c·x·sigmoid((1 − "
+                "alpha)·x). alpha is not stored, and only at alpha = 1 is the model bilinear: "
+                "train it to the end, multiply c/2 into the left branch and save it without gate."
+            )
+        if INTERPOLATED.search(name):
+            raise CheckpointError(
+                f"{folder}: tensor {name!r} belongs to a norm or gate that is mixed with a linear "
+                "map. How much of each is not stored: save the model with the linear map alone, "
+                "multiplied into the weights behind it."
+            )
+
+
+def parse_official_config(
+    path: Path, content: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> TransformerConfig:
+    """Return what an official `config.json` says; the tokenizer decides the number of tokens."""
+    gate, bias = content.get("gate"), content.get("bias", False)
+    reasons = {
+        "is not bilinear (bilinear=false): its MLPs have one branch": (
+            content.get("bilinear", True) is not True
+        ),
+        f"has normalization={content.get('normalization')!r}; expected true, an RMSNorm "
+        "everywhere": content.get("normalization", True) is not True,
+        f"has the gate {gate!r}; expected null, {', '.join(get_args(Gate))}: a gate that was "
+        "annealed is not stored in full": gate is not None and gate not in get_args(Gate),
+        f"has bias={bias!r}; expected true or false": not isinstance(bias, bool),
+        f"holds no tensor {EMBED!r} of two axes": (
+            EMBED not in tensors or tensors[EMBED].ndim != 2
+        ),
+    }
+    for reason, applies in reasons.items():
+        if applies:
+            raise CheckpointError(f"{path}: the model {reason}.")
+    try:
+        return TransformerConfig(
+            vocab_size=tensors[EMBED].shape[0],
+            d_model=content["d_model"],
+            d_hidden=content["d_hidden"],
+            n_layer=content["n_layer"],
+            n_head=content["n_head"],
+            n_ctx=content["n_ctx"],
+            gate=gate,
+            tied=False,
+            bias=bias,
+            rotary_base=ROTARY_BASE,
+            norm_epsilon=NORM_EPSILON,
+            mlp_type="gated",
+        )
+    except UsageError as error:
+        raise CheckpointError(f"{path}: does not describe a transformer: {error}") from error
+
+
+def official_shapes(config: TransformerConfig) -> Shapes:
+    d, h, v = config.d_model, config.d_hidden, config.vocab_size
+    shapes: Shapes = {EMBED: (v, d), UNEMBED: (v, d)}
+    for index in range(config.n_layer):
+        block = f"transformer.h.{index}."
+        shapes[f"{block}attn.qkv.weight"] = (3 * d, d)
+        shapes[f"{block}attn.o.weight"] = (d, d)
+        for kind in ("weight", "bias") if config.bias else ("weight",):
+            shapes[f"{block}mlp.w.{kind}"] = (2 * h, d)[: 2 if kind == "weight" else 1]
+            shapes[f"{block}mlp.p.{kind}"] = (d, h)[: 2 if kind == "weight" else 1]
+    return shapes
+
+
+def check_frequencies(folder: Path, tensors: Mapping[str, Tensor], d_head: int) -> None:
+    """Refuse a file whose rotary frequencies are not those of the base 10000."""
+    expected = rotary_frequencies(d_head, ROTARY_BASE)
+    for name, tensor in tensors.items():
+        close = tensor.shape == expected.shape and torch.allclose(
+            tensor.float(), expected, rtol=1e-2 if tensor.dtype is torch.bfloat16 else 1e-3, atol=0
+        )
+        if not close:
+            raise CheckpointError(
+                f"{folder}: tensor {name!r} does not hold the frequencies of rotary positions with "
+                f"base {ROTARY_BASE:g} and heads of width {d_head}: the model is another one than "
+                "config.json says."
+            )
+
+
+def converted(weights: Mapping[str, Tensor], config: TransformerConfig) -> dict[str, Tensor]:
+    """Return the weights under our names; `w` holds the left half first, as the gate's."""
+    state = {"embed.weight": weights[EMBED], "unembed.weight": weights[UNEMBED]}
+    scale = 1 / math.sqrt(2 * config.n_layer)
+    for index in range(config.n_layer):
+        theirs, ours = f"transformer.h.{index}.", f"blocks.{index}."
+        out = weights[f"{theirs}attn.o.weight"]
+        state[f"{ours}attention.qkv.weight"] = weights[f"{theirs}attn.qkv.weight"]
+        state[f"{ours}attention.out.weight"] = (scale * out.double()).to(out.dtype)
+        for kind in ("weight", "bias") if config.bias else ("weight",):
+            left, right = weights[f"{theirs}mlp.w.{kind}"].chunk(2, dim=0)
+            state[f"{ours}mlp.left.{kind}"] = left
+            state[f"{ours}mlp.right.{kind}"] = right
+            state[f"{ours}mlp.down.{kind}"] = weights[f"{theirs}mlp.p.{kind}"]
+    return state

@@ -2,17 +2,24 @@
 
 Its leaves are values that are taken as they come (`Source`) and neurons (`Neurons`); between them
 are linear maps and sums. Weights are read from the module when they are asked for, not before.
+A layer (`FoundLayer`) is a tree with one leaf of neurons, multiplied out into plain weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import reduce
+from operator import attrgetter
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from bilens.algebra.approximation.activation import Activation
+from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights
+from bilens.algebra.bilinear_tensor import FactorSizes
+from bilens.nn.layer_view import Gives, LayerView, Reads
 
 Fetch = Callable[[], Tensor]
 
@@ -88,29 +95,29 @@ def steps(tree: Tree) -> Iterator[Step]:
             yield from steps(tree.value)
 
 
-def width_of(tree: Tree) -> int | None:
-    """Return the width of a value; None if nothing says."""
-    if isinstance(tree, Source):
-        return tree.width
-    if isinstance(tree, Neurons):
-        return width_of(tree.gate)
-    if isinstance(tree, Applied):
-        return width_of(tree.inner) if tree.step.d_out is None else tree.step.d_out
-    known = (width_of(part) for part in tree.parts)
-    return next((width for width in known if width is not None), None)
+class Widths(NamedTuple):
+    """Widths of the source that a value is linear in and of the value; None if nothing says."""
+
+    read: int | None
+    given: int | None
 
 
-def width_read(tree: Tree) -> int | None:
-    """Return the width of the source that a value is linear in; None if nothing says."""
+def widths(tree: Tree) -> Widths:
     if isinstance(tree, Source):
-        return tree.width
+        return Widths(tree.width, tree.width)
     if isinstance(tree, Neurons):
-        return width_read(tree.gate)
+        return widths(tree.gate)
     if isinstance(tree, Applied):
-        inner = width_read(tree.inner)
-        return tree.step.d_in if inner is None else inner
-    known = (width_read(part) for part in tree.parts)
-    return next((width for width in known if width is not None), None)
+        read, given = widths(tree.inner)
+        step = tree.step
+        return Widths(
+            step.d_in if read is None else read, given if step.d_out is None else step.d_out
+        )
+    known = [widths(part) for part in tree.parts]
+    return Widths(
+        next((one.read for one in known if one.read is not None), None),
+        next((one.given for one in known if one.given is not None), None),
+    )
 
 
 # ---- linear maps of modules and of loose tensors
@@ -127,11 +134,11 @@ class Weight:
 def linear_step(path: str, module: nn.Module) -> Step | None:
     """Return the linear map that a module is in evaluation; None for any other module."""
     if isinstance(module, nn.Linear):
-        return matrix_step(
-            path, lambda: module.weight, None if module.bias is None else (lambda: module.bias)
-        )
+        shift = None if module.bias is None else (lambda: module.bias)
+        return matrix_step(path, lambda: module.weight, shift)
     if is_transposed_linear(module):
-        return matrix_step(path, lambda: loose(module, "weight").T, lambda: loose(module, "bias"))
+        weight, bias = attrgetter("weight"), attrgetter("bias")
+        return matrix_step(path, lambda: weight(module).T, lambda: bias(module))
     if isinstance(module, nn.BatchNorm1d) and module.running_mean is not None:
         return normalisation_step(path, module)
     return None
@@ -140,12 +147,6 @@ def linear_step(path: str, module: nn.Module) -> Step | None:
 def is_transposed_linear(module: nn.Module) -> bool:
     """Tell whether a module is the linear map of GPT-2, (in, out), by its name and its weight."""
     return type(module).__name__ == "Conv1D" and not isinstance(module, nn.Conv1d)
-
-
-def loose(module: nn.Module, name: str) -> Tensor:
-    tensor = getattr(module, name)
-    assert isinstance(tensor, Tensor), "asked of what has it"
-    return tensor
 
 
 def matrix_step(path: str, weight: Fetch, bias: Fetch | None) -> Step:
@@ -171,16 +172,6 @@ def normalisation_step(path: str, module: nn.BatchNorm1d) -> Step:
     return Step(path, scale, shift, module.num_features, module.num_features)
 
 
-def loose_step(path: str, fetch: Fetch) -> Step | None:
-    """Return x ↦ weight x for a loose tensor: a matrix, a diagonal or a number."""
-    shape = fetch().shape
-    if len(shape) == 2:
-        return matrix_step(path, fetch, None)
-    if len(shape) == 1:
-        return Step(path, fetch, None, shape[0], shape[0])
-    return Step(path, fetch) if len(shape) == 0 else None
-
-
 def number(value: float) -> Fetch:
     return lambda: torch.tensor(float(value), dtype=torch.float64)
 
@@ -204,3 +195,147 @@ def rows(step: Step, start: int, stop: int) -> Step:
         stop - start,
         step.d_in,
     )
+
+
+# ---- layers
+
+
+@dataclass(frozen=True, eq=False)
+class FoundLayer:
+    """One layer of neurons with the linear maps around them."""
+
+    tree: Tree  # what it gives: of its neurons and, past them, of what they read
+    neurons: Neurons  # the leaf of the tree that is no source
+    location: object  # where in the module its output is, as its reader writes that down
+    before: FoundLayer | None  # the layer whose output it reads; None for anything else
+
+    @property
+    def source(self) -> Source:
+        return self.neurons.source
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The modules or parameters that it is made of, each once."""
+        return tuple(dict.fromkeys(step.path for step in steps(self.tree) if step.path))
+
+    @property
+    def sizes(self) -> FactorSizes:
+        (d_in, d_hidden), d_out = widths(self.neurons), widths(self.tree).given
+        assert d_in is not None, "asked when it was found"
+        assert d_hidden is not None
+        assert d_out is not None
+        return FactorSizes(d_out, d_hidden, d_in)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        weights = [step.weight() for step in steps(self.tree) if step.weight is not None]
+        return reduce(torch.promote_types, [one.dtype for one in weights if one.ndim == 2])
+
+    def view(self, name: str, reads: Reads, gives: Gives) -> LayerView:
+        """Return it as a layer of a model."""
+        gated, phi = self.neurons.value is not None, self.neurons.activation
+        return LayerView(self.sizes, phi, self.dtype, self.read, gated, reads, gives, name=name)
+
+    def made_of(self) -> str:
+        """Return what it was found to be, in words."""
+        kind = "gated" if self.neurons.value is not None else "ordinary"
+        return f"{kind}, {self.neurons.activation}, made of {', '.join(self.paths)}"
+
+    def read(self) -> Layer:
+        """Return it as plain weights on the CPU; where weights are multiplied, in float64."""
+        d_out, d_hidden, d_in = self.sizes
+        out, gate = linearised(self.tree), linearised(self.neurons.gate)
+        parts: dict[str, Tensor | None] = {
+            "down": out.matrix(self.neurons, d_hidden),
+            "linear": out.matrix(self.source, d_in) if self.source in out.matrices else None,
+            "constant": out.shift(d_out),
+        }
+        if self.neurons.value is None:
+            parts |= {"up": gate.matrix(self.source, d_in), "up_bias": gate.shift(d_hidden)}
+        else:
+            value = linearised(self.neurons.value)
+            parts |= {"gate": gate.matrix(self.source, d_in), "gate_bias": gate.shift(d_hidden)}
+            parts |= {"value": value.matrix(self.source, d_in), "value_bias": value.shift(d_hidden)}
+        dtype = reduce(torch.promote_types, (p.dtype for p in parts.values() if p is not None))
+        kept = {n: None if p is None else p.to(dtype) for n, p in parts.items()}
+        kind = MLPWeights if self.neurons.value is None else GLUWeights
+        return kind(**kept, activation=self.neurons.activation)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, eq=False)
+class Linearised:
+    """Σ matrix · leaf + constant: a tree with its linear maps multiplied out."""
+
+    # of each leaf: (out, in), a diagonal (out,), one number (), or None, the identity
+    matrices: dict[Leaf, Tensor | None]
+    constant: Tensor | None = None  # (out,), one number () for all, or None, zero
+
+    def matrix(self, leaf: Leaf, width: int) -> Tensor:
+        """Return the matrix of a leaf of a width, in full."""
+        found = self.matrices[leaf]
+        if found is None:
+            return torch.eye(width, dtype=torch.float64)
+        if found.ndim == 2:
+            return found
+        return torch.diag(found.double().expand(width))
+
+    def shift(self, width: int) -> Tensor | None:
+        """Return the constant for every output; None for zero."""
+        return None if self.constant is None else self.constant.expand(width)
+
+
+def linearised(tree: Tree) -> Linearised:
+    """Return a tree multiplied out, in float64 where weights are multiplied or added."""
+    if isinstance(tree, Applied):
+        inner, step = linearised(tree.inner), tree.step
+        weight = None if step.weight is None else step.weight().detach().cpu()
+        bias = None if step.bias is None else step.bias().detach().cpu()
+        matrices = {leaf: product(weight, matrix) for leaf, matrix in inner.matrices.items()}
+        moved = None if inner.constant is None else image(weight, inner.constant)
+        return Linearised(matrices, added(moved, bias))
+    if not isinstance(tree, Total):
+        return Linearised({tree: None})
+    matrices, constant = {}, None
+    for part in map(linearised, tree.parts):
+        constant = added(constant, part.constant)
+        for leaf, matrix in part.matrices.items():
+            known = leaf in matrices
+            matrices[leaf] = added_matrices(matrices[leaf], matrix) if known else matrix
+    return Linearised(matrices, constant)
+
+
+def product(left: Tensor | None, right: Tensor | None) -> Tensor | None:
+    """Return the product of two matrices, each in full, a diagonal, a number or the identity."""
+    if left is None or right is None:
+        return right if left is None else left
+    left, right = left.double(), right.double()
+    if left.ndim == 2 and right.ndim == 2:
+        return left @ right
+    return left[:, None] * right if (left.ndim, right.ndim) == (1, 2) else left * right
+
+
+def image(weight: Tensor | None, constant: Tensor) -> Tensor:
+    """Return what a matrix makes of a constant."""
+    if weight is None:
+        return constant
+    weight, constant = weight.double(), constant.double()
+    if weight.ndim == 2:
+        return weight @ constant.expand(weight.shape[1])
+    return weight * constant
+
+
+def added(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return first.double() + second.double()
+
+
+def added_matrices(first: Tensor | None, second: Tensor | None) -> Tensor:
+    """Return the sum of two matrices of a leaf, as far as it can be written without its width."""
+    one = torch.ones((), dtype=torch.float64)
+    left, right = (one if part is None else part.double() for part in (first, second))
+    if left.ndim == 2 and right.ndim < 2:
+        left, right = right, left
+    if right.ndim == 2 and left.ndim < 2:
+        return right + torch.diag(left.expand(len(right)))
+    return left + right

@@ -12,11 +12,16 @@ from bilens.base.checks import check_type
 from bilens.base.errors import UsageError
 from bilens.nn.agreement import Agreement
 from bilens.nn.layer_view import Gives, LayerView, Reads
-from bilens.nn.mlp_search.expression import Neurons
-from bilens.nn.mlp_search.found_layer import FoundLayer
-from bilens.nn.mlp_search.observed import observed_layers, watch
+from bilens.nn.mlp_search.expression import FoundLayer, Neurons
+from bilens.nn.mlp_search.observation import (
+    TORCH_LAYERS,
+    check_layers,
+    evaluation_copy,
+    observed_layers,
+    traced,
+    watch,
+)
 from bilens.nn.mlp_search.operations import read_graph
-from bilens.nn.mlp_search.tracing import TORCH_LAYERS, check_layers, evaluation_copy, traced
 
 ADVICE = "If there is one all the same, pass example=..., an input to run the module on."
 

@@ -8,6 +8,7 @@ from torch.fx.node import Argument, Node, map_arg
 from bilens.algebra.approximation.activation import Activation
 from bilens.nn.mlp_search.expression import (
     Applied,
+    FoundLayer,
     Neurons,
     Source,
     Step,
@@ -17,10 +18,8 @@ from bilens.nn.mlp_search.expression import (
     leaves,
     number,
     steps,
-    width_of,
-    width_read,
+    widths,
 )
-from bilens.nn.mlp_search.found_layer import FoundLayer
 from bilens.nn.mlp_search.pointwise import (
     Pointwise,
     ScaledActivation,
@@ -86,7 +85,7 @@ class GraphReader:
             self.close(value.argument)
             return Source(value.node)
         gate, source = self.linear(value.argument)
-        if width_read(gate) is None or width_of(gate) is None:  # nothing linear stands before it
+        if None in widths(gate):  # nothing linear stands before it
             return Source(value.node)
         if activation is None:
             return Neurons(Activation("identity"), gate, gate, source)
@@ -95,7 +94,7 @@ class GraphReader:
     def _scaled_neurons(self, value: Pointwise, scaled: ScaledActivation) -> Tree:
         """Return scale · φ(inner · t) + shift, numbers put into the maps around the neurons."""
         gate, source = self.linear(Applied(Step("", number(scaled.inner)), value.argument))
-        if width_read(gate) is None or width_of(gate) is None:
+        if None in widths(gate):
             return Source(value.node)
         neurons = Neurons(scaled.activation, gate, None, source)
         return Applied(Step("", number(scaled.scale), number(scaled.shift)), neurons)
@@ -125,7 +124,7 @@ class GraphReader:
             return None
         left, source = self.linear(first)
         right, other = self.linear(second)
-        sized = width_of(left) is not None and width_read(left) is not None
+        sized = None not in widths(left)
         if source is not other or not sized:
             return None
         return Neurons(Activation("identity"), left, right, source)
@@ -153,7 +152,7 @@ class GraphReader:
         return tree
 
     def _close(self, tree: Tree) -> Source:
-        source = Source(self._nodes.get(tree), width_of(tree))
+        source = Source(self._nodes.get(tree), widths(tree).given)
         tree = self.resolved(tree)
         found = leaves(tree)
         neurons = [leaf for leaf in found if isinstance(leaf, Neurons)]

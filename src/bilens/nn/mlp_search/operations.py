@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from operator import attrgetter
 
 import torch
@@ -21,7 +22,6 @@ from bilens.nn.mlp_search.expression import (
     Weight,
     halves,
     linear_step,
-    loose_step,
     matrix_step,
     number,
 )
@@ -31,15 +31,9 @@ from bilens.nn.mlp_search.pointwise import Pointwise, argument_of, by_method, po
 # What changes nothing of rows in evaluation; every layer found is checked by numbers afterwards.
 PASSED_MODULES = (nn.Identity, nn.Flatten, nn.Dropout, nn.AlphaDropout, nn.FeatureAlphaDropout)
 PASSED = {
-    "dropout",
-    "alpha_dropout",
-    "feature_alpha_dropout",
-    "contiguous",
-    "clone",
-    "detach",
-    "to",
+    *("dropout", "alpha_dropout", "feature_alpha_dropout", "contiguous", "clone", "detach"),
+    *("to", "float", "double", "half", "bfloat16", "type_as", "flatten", "view", "reshape"),
 }
-PASSED |= {"float", "double", "half", "bfloat16", "type_as", "flatten", "view", "reshape"}
 NO_VALUES = {"size", "dim", "numel"}
 HEADS = {"softmax", "log_softmax", "Softmax", "LogSoftmax"}
 
@@ -50,21 +44,20 @@ def read_graph(root: nn.Module, graph: fx.Graph) -> GraphReader:
     for node in graph.nodes:
         if node.op == "output":
             reader.finish(node.args[0])
+        elif node.op == "placeholder":
+            reader.keep(node, Source(node))
+        elif node.op == "get_attr":
+            reader.keep(node, attribute_value(reader, str(node.target)))
         else:
-            reader.keep(node, READERS[node.op](reader, node))
+            read = module_value if node.op == "call_module" else call_value
+            reader.keep(node, read(reader, node))
     return reader
 
 
-def given_value(_reader: GraphReader, node: Node) -> Value:
-    return Source(node)
-
-
-def attribute_value(reader: GraphReader, node: Node) -> Value:
-    path = str(node.target)
+def attribute_value(reader: GraphReader, path: str) -> Value:
     fetch = attrgetter(path)
-    if isinstance(fetch(reader.root), Tensor):
-        return Weight(path, lambda: fetch(reader.root))
-    return None
+    is_tensor = isinstance(fetch(reader.root), Tensor)
+    return Weight(path, lambda: fetch(reader.root)) if is_tensor else None
 
 
 def module_value(reader: GraphReader, node: Node) -> Value:
@@ -153,22 +146,10 @@ def matrix_product(reader: GraphReader, node: Node) -> Value:
     return Applied(step, reader.realised(value))
 
 
-def transposition(reader: GraphReader, node: Node) -> Value:
-    return transposed(first_value(reader, node))
-
-
 # ---- sums and products
 
 
-def addition(reader: GraphReader, node: Node) -> Value:
-    return total(reader, node, 1.0)
-
-
-def subtraction(reader: GraphReader, node: Node) -> Value:
-    return total(reader, node, -1.0)
-
-
-def total(reader: GraphReader, node: Node, sign: float) -> Value:
+def total(reader: GraphReader, node: Node, sign: float = 1.0) -> Value:
     """Read first + sign · second."""
     first, second = arguments(reader, node)[:2]
     if node.kwargs or depend_on_one(first, second):
@@ -218,7 +199,8 @@ def multiplication(reader: GraphReader, node: Node) -> Value:
 def factor_step(factor: object) -> Step | None:
     """Return the step that multiplies by a number or a gain."""
     if isinstance(factor, Weight) and factor.fetch().ndim <= 1:
-        return loose_step(factor.path, factor.fetch)
+        shape = factor.fetch().shape
+        return Step(factor.path, factor.fetch, None, *shape, *shape)
     return Step("", number(factor)) if isinstance(factor, int | float) else None
 
 
@@ -240,22 +222,14 @@ def depend_on_one(first: object, second: object) -> bool:
 # ---- branches
 
 
-def chunk(reader: GraphReader, node: Node) -> Value:
-    value, parts, *rest = arguments(reader, node)
+def chunk(reader: GraphReader, node: Node, by_size: bool = False) -> Value:
+    """Read the outputs of a linear map in so many parts, or in parts of one size."""
+    value, count, *rest = arguments(reader, node)
     axis = rest[0] if rest else node.kwargs.get("dim", 0)
-    if not isinstance(value, Tree) or not isinstance(parts, int) or axis == 0:
+    if not isinstance(value, Applied) or not isinstance(count, int) or axis == 0:
         return None
-    return halves(value, parts)
-
-
-def split(reader: GraphReader, node: Node) -> Value:
-    """Read parts of one size of the outputs of a linear map."""
-    value, size, *rest = arguments(reader, node)
-    axis = rest[0] if rest else node.kwargs.get("dim", 0)
-    d_out = value.step.d_out if isinstance(value, Applied) else None
-    if not isinstance(value, Tree) or not isinstance(size, int) or axis == 0 or d_out is None:
-        return None
-    return halves(value, d_out // size)
+    d_out = value.step.d_out
+    return None if d_out is None else halves(value, d_out // count if by_size else count)
 
 
 def item(reader: GraphReader, node: Node) -> Value:
@@ -280,19 +254,13 @@ def glu(reader: GraphReader, node: Node) -> Value:
     return gated_halves(reader, value) if isinstance(value, Tree | Pointwise) else None
 
 
-READERS: dict[str, Callable[[GraphReader, Node], Value]] = {
-    "placeholder": given_value,
-    "get_attr": attribute_value,
-    "call_module": module_value,
-    "call_function": call_value,
-    "call_method": call_value,
-}
+subtraction = partial(total, sign=-1.0)
 OPERATIONS: dict[str, Callable[[GraphReader, Node], Value]] = {
     "linear": linear_call,
     "matmul": matrix_product,
     "mm": matrix_product,
-    "add": addition,
-    "iadd": addition,
+    "add": total,
+    "iadd": total,
     "sub": subtraction,
     "isub": subtraction,
     "mul": multiplication,
@@ -300,8 +268,8 @@ OPERATIONS: dict[str, Callable[[GraphReader, Node], Value]] = {
     "truediv": division,
     "div": division,
     "chunk": chunk,
-    "split": split,
+    "split": partial(chunk, by_size=True),
     "getitem": item,
     "glu": glu,
-    "t": transposition,
+    "t": lambda reader, node: transposed(first_value(reader, node)),
 }

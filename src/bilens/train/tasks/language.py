@@ -18,10 +18,9 @@ from bilens.base.errors import NumericalError
 from bilens.data.text import GRAMMAR
 from bilens.data.tokenizer import Tokenizer, TokenizerKind
 from bilens.io.model_folder import save
-from bilens.nn.block import Block
+from bilens.nn.block import Block, MLPType
 from bilens.nn.mlp import Gate
 from bilens.nn.transformer import BilinearTransformer
-from bilens.nn.transformer_config import MLPType
 from bilens.train.corpus import Batches, CorpusDescription, CorpusTokens, windows
 from bilens.train.device import CPU, Precision, autocast, device_of
 from bilens.train.loop import (

@@ -1,12 +1,13 @@
-"""`bl.from_sklearn`: a fitted MLP of scikit-learn, as layers of a loaded model."""
+"""Models in memory: the MLPs inside any PyTorch module, and a fitted MLP of scikit-learn."""
 
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bilens.algebra.approximation.activation import Activation
 from bilens.algebra.approximation.layer_weights import MLPWeights
@@ -18,8 +19,50 @@ from bilens.io.loaded_model import LoadedModel, LoadReport
 from bilens.io.tensors import tensors_sha256
 from bilens.nn.agreement import Agreement, agreement, normal_inputs
 from bilens.nn.layer_view import LayerView
+from bilens.nn.mlp_search.find_mlps import find_mlps
 
 ESTIMATORS = ("MLPClassifier", "MLPRegressor")
+
+
+def from_module(module: nn.Module, example: object = None) -> LoadedModel:
+    """Read the MLPs inside any PyTorch module as layers; the module is not changed.
+
+    Layers are found by tracing the module, or its parts, with torch.fx: linear maps with an
+    activation between them, ordinary or gated, however they are written; biases, residual paths
+    and batch normalisations become part of a layer. Where that does not reach, an example is
+    run and what enters each linear map is compared with what leaves the ones before it. An
+    activation is known by its values. Every layer is compared with what the module itself
+    computes there; `model.load_report` says how far it is off, and what was not read.
+
+    Where the layers one behind the other are the module, `bl.quadratic_fit(model)` reads it end to
+    end; otherwise layer by layer, `bl.quadratic_fit(model.layers[name])`.
+
+    Cost: a trace of each part and, for the check, a copy in float64 of one traced part at a time.
+
+    Args:
+        module: any module; its weights are read when they are asked for, so that layers of a
+            module that is trained on are those of the moment.
+        example: an input, a tuple of arguments or a mapping of keyword arguments, run once without
+            gradients; None for no run.
+
+    Returns:
+        A model without `module`; `model.layers`: name → `LayerView`.
+
+    Raises:
+        UsageError: If it is no module, cannot be copied, holds no MLP, or the example does not run.
+        NonFiniteError: If a weight of a layer is NaN or infinite.
+        MemoryLimitError: If a part in float64 would not fit.
+    """
+    found = find_mlps(module, example)
+    kind = type(module).__name__
+    return LoadedModel(
+        None,
+        f"the {kind}",
+        tensors_sha256([*module.named_parameters(), *module.named_buffers()]),
+        provenance={"format": f"PyTorch module {kind}"},
+        views=found.layers,
+        load_report=LoadReport(found.made_of, False, found.checks, found.left_out, found.head),
+    )
 
 
 def from_sklearn(estimator: object) -> LoadedModel:
@@ -54,53 +97,42 @@ def from_sklearn(estimator: object) -> LoadedModel:
     kind, fitted = check_estimator(steps[-1]), steps[-1]
     layers = layers_of(fitted)
     for step in steps[-2::-1]:
-        layers = (behind(step, layers[0]), *layers[1:])
-    names = [f"layers.{index}" for index in range(len(layers))]
-    last = len(layers) - 1
-    views = {
-        name: LayerView(
+        layers[0] = behind(step, layers[0])
+    is_classifier, last = hasattr(fitted, "classes_"), len(layers) - 1
+    views, roles = {}, {}
+    for index, layer in enumerate(layers):
+        name = f"layers.{index}"
+        views[name] = LayerView(
             FactorSizes(len(layer.down), len(layer.up), layer.d_in),
             layer.phi,
             layer.up.dtype,
             lambda layer=layer: layer,  # type: ignore[misc]
             gated=False,
             reads="neurons" if index else "inputs",
-            gives="neurons" if index < last else "logits" if is_classifier(fitted) else "outputs",
+            gives="neurons" if index < last else "logits" if is_classifier else "outputs",
             name=name,
         )
-        for index, (name, layer) in enumerate(zip(names, layers, strict=True))
-    }
+        roles[name] = f"ordinary, {layer.phi}, {layer.d_in} → {len(layer.up)}"
+        roles[name] += f" → {len(layer.down)}" if index == last else ""
     check = check_against(whole, fitted, layers)
-    roles = {
-        name: f"ordinary, {layer.phi}, {layer.d_in} → {len(layer.up)}"
-        + (f" → {len(layer.down)}" if index == last else "")
-        for index, (name, layer) in enumerate(zip(names, layers, strict=True))
-    }
     parts = [part for layer in layers for part in vars(layer).items()]
-    tensors = [(role, part) for role, part in parts if isinstance(part, Tensor)]
-    report = LoadReport(roles, False, {"output": check}, (), head_of(fitted))
+    columns = getattr(whole, "feature_names_in_", None)
     return LoadedModel(
         None,
         f"the {type(whole).__name__}",
-        tensors_sha256(tensors),
-        output_names=class_names(fitted),
+        tensors_sha256((role, part) for role, part in parts if isinstance(part, Tensor)),
+        output_names=tuple(map(str, fitted.classes_)) if is_classifier else None,
         provenance={"format": f"scikit-learn {kind}"},
-        input_names=input_names(whole),
+        input_names=None if columns is None else tuple(map(str, columns)),
         views=views,
-        load_report=report,
+        load_report=LoadReport(roles, False, {"output": check}, (), head_of(fitted)),
     )
 
 
 def check_estimator(estimator: object) -> str:
     """Return the class of a fitted MLP of scikit-learn."""
-    kind = next(
-        (
-            base.__name__
-            for base in type(estimator).__mro__
-            if base.__name__ in ESTIMATORS and base.__module__.startswith("sklearn.")
-        ),
-        None,
-    )
+    bases = [base for base in type(estimator).__mro__ if base.__module__.startswith("sklearn.")]
+    kind = next((base.__name__ for base in bases if base.__name__ in ESTIMATORS), None)
     if kind is None:
         inner = ": pass its best_estimator_." if hasattr(estimator, "best_estimator_") else "."
         if hasattr(estimator, "loaded_model"):
@@ -114,7 +146,7 @@ def check_estimator(estimator: object) -> str:
     return kind
 
 
-def layers_of(estimator: Any) -> tuple[MLPWeights, ...]:
+def layers_of(estimator: Any) -> list[MLPWeights]:
     """Return the layers of an estimator; the last one reaches to the logits or outputs."""
     weights = [tensor(f"coefs_[{k}]", part).T for k, part in enumerate(estimator.coefs_)]
     biases = [tensor(f"intercepts_[{k}]", part) for k, part in enumerate(estimator.intercepts_)]
@@ -124,14 +156,14 @@ def layers_of(estimator: Any) -> tuple[MLPWeights, ...]:
         weights[-1], biases[-1] = half @ weights[-1], half @ biases[-1]
     if len(weights) == 1:  # no hidden layer
         wide = torch.eye(weights[0].shape[1], dtype=weights[0].dtype)
-        return (MLPWeights(weights[0], wide, Activation("identity"), constant=biases[0]),)
-    found = []
-    for index, (up, bias) in enumerate(zip(weights[:-1], biases[:-1], strict=True)):
-        last = index == len(weights) - 2
-        down = weights[-1] if last else torch.eye(len(up), dtype=up.dtype)
-        constant = biases[-1] if last else None
-        found.append(MLPWeights(down, up, activation, bias, constant=constant))
-    return tuple(found)
+        return [MLPWeights(weights[0], wide, Activation("identity"), constant=biases[0])]
+    *ups, down = weights
+    layers = [
+        MLPWeights(torch.eye(len(up), dtype=up.dtype), up, activation, bias)
+        for up, bias in zip(ups, biases[:-1], strict=True)
+    ]
+    layers[-1] = replace(layers[-1], down=down, constant=biases[-1])
+    return layers
 
 
 def behind(step: Any, layer: MLPWeights) -> MLPWeights:
@@ -152,7 +184,7 @@ def behind(step: Any, layer: MLPWeights) -> MLPWeights:
     up = layer.up.double()
     bias = up @ shift + (0 if layer.up_bias is None else layer.up_bias.double())
     constant = None if layer.constant is None else layer.constant.double()
-    return MLPWeights(layer.down.double(), up @ matrix, layer.phi, bias, constant=constant)
+    return replace(layer, down=layer.down.double(), up=up @ matrix, up_bias=bias, constant=constant)
 
 
 def transformed(step: Any, x: Tensor) -> Tensor:
@@ -165,13 +197,10 @@ def tensor(name: str, array: Any) -> Tensor:
     return check_finite(name, torch.tensor(array))
 
 
-def is_classifier(estimator: Any) -> bool:
-    return hasattr(estimator, "classes_")
-
-
 def one_logit(estimator: Any) -> bool:
     """Tell whether it is a classifier of two classes with one logit."""
-    return is_classifier(estimator) and estimator.n_outputs_ == 1 and len(estimator.classes_) == 2
+    classes = getattr(estimator, "classes_", ())
+    return len(classes) == 2 and estimator.n_outputs_ == 1
 
 
 def head_of(estimator: Any) -> str | None:
@@ -182,16 +211,7 @@ def head_of(estimator: Any) -> str | None:
     return {"identity": None, "logistic": "sigmoid of each logit"}.get(name, name)
 
 
-def class_names(estimator: Any) -> tuple[str, ...] | None:
-    return tuple(map(str, estimator.classes_)) if is_classifier(estimator) else None
-
-
-def input_names(estimator: Any) -> tuple[str, ...] | None:
-    names = getattr(estimator, "feature_names_in_", None)
-    return None if names is None else tuple(map(str, names))
-
-
-def check_against(whole: Any, estimator: Any, layers: tuple[MLPWeights, ...]) -> Agreement:
+def check_against(whole: Any, estimator: Any, layers: list[MLPWeights]) -> Agreement:
     """Return how far the layers are from the estimator: probabilities, or a regressor's outputs."""
     x = normal_inputs(layers[0].d_in, dtype=layers[0].up.dtype)
     y: Tensor = x
@@ -199,7 +219,7 @@ def check_against(whole: Any, estimator: Any, layers: tuple[MLPWeights, ...]) ->
         y = layer(y.to(layer.up.dtype))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # inputs without the names of columns are meant
-        if is_classifier(estimator):
+        if hasattr(estimator, "classes_"):
             expected = whole.predict_proba(x.numpy())
             several = estimator.out_activation_ == "logistic" and not one_logit(estimator)
             y = torch.sigmoid(y) if several else torch.softmax(y, dim=-1)

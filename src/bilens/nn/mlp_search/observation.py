@@ -1,4 +1,7 @@
-"""Layers known by watching a module run: what enters a linear map is made of what left others."""
+"""Looking at a module: traced with torch.fx without running it, or watched while it runs.
+
+What enters a linear map is made of what left others.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,131 @@ from itertools import combinations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.fx.node import Node
 
 from bilens.algebra.approximation.activation import Activation
 from bilens.algebra.approximation.layer_weights import in_float64
+from bilens.base.checks import check_finite
 from bilens.base.errors import UsageError
 from bilens.base.memory import check_memory
-from bilens.nn.agreement import Agreement, agreement
-from bilens.nn.mlp_search.expression import Applied, Neurons, Source, Step, Tree, linear_step, rows
-from bilens.nn.mlp_search.found_layer import FoundLayer
+from bilens.nn.agreement import Agreement, agreement, normal_inputs
+from bilens.nn.mlp_search.expression import (
+    Applied,
+    FoundLayer,
+    Neurons,
+    Source,
+    Step,
+    is_transposed_linear,
+    linear_step,
+    rows,
+    steps,
+)
 from bilens.nn.mlp_search.pointwise import activation_through, candidates
 
+FEED_FORWARD = "_ff_block"  # the method of torch's transformer layers that is their MLP
+TORCH_LAYERS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 ROWS = 64  # of a run that are looked at
 REACH = 8  # linear maps back: an MLP is close together
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-5}  # of a value
+
+
+class Tracer(fx.Tracer):
+    """Looks into every module that has parts or weights of its own, but for linear maps."""
+
+    def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
+        """Tell whether a module stays one operation."""
+        bare = next(module.children(), None) is None
+        if is_transposed_linear(module) or (bare and next(module.parameters(), None) is None):
+            return True
+        return super().is_leaf_module(module, qualified_name)
+
+
+def traced(module: nn.Module) -> fx.Graph | None:
+    """Return the graph of a module; None where it cannot be traced."""
+    tracer = Tracer()
+    if isinstance(module, TORCH_LAYERS):
+        tracer.traced_func_name = FEED_FORWARD
+    before = torch.get_rng_state()
+    try:
+        graph = tracer.trace(module)
+    except Exception:  # somebody else's code, run on values that are no tensors
+        return None
+    # random numbers drawn in this one run would stand in the graph as constants
+    return graph if torch.equal(torch.get_rng_state(), before) else None
+
+
+def evaluation_copy(module: nn.Module) -> nn.Module:
+    """Return a copy with the same tensors, in evaluation mode and without hooks."""
+    tensors = [*module.parameters(), *module.buffers()]
+    try:
+        copied = copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
+    except Exception as error:
+        raise UsageError(
+            f"a {type(module).__name__} cannot be copied ({error}), and is not to be changed: pass "
+            "the part of the model that is an MLP."
+        ) from error
+    for part in copied.modules():
+        for hooks in (part._forward_hooks, part._forward_pre_hooks):
+            hooks.clear()
+    return copied.eval()
+
+
+@torch.no_grad()
+def check_layers(
+    root: nn.Module, graph: fx.Graph, layers: list[FoundLayer]
+) -> list[Agreement | str]:
+    """Compare each layer with the operations of its module, or say why it cannot be."""
+    for layer in layers:
+        for step in steps(layer.tree):
+            for kind, fetch in (("weight", step.weight), ("bias", step.bias)):
+                if fetch is not None:
+                    check_finite(f"{step.path}.{kind}", fetch())
+    numel = sum(parameter.numel() for parameter in root.parameters())
+    check_memory(8 * numel, "a copy in float64, to check the layers", "pass a part of the model")
+    wide = copy.deepcopy(root).to("cpu", torch.float64)
+    runner = fx.Interpreter(wide, graph=graph, garbage_collect_values=False)
+    order = {node: index for index, node in enumerate(graph.nodes)}
+    return [check_layer(runner, order, layer) for layer in layers]
+
+
+def check_layer(
+    runner: fx.Interpreter, order: dict[Node, int], layer: FoundLayer
+) -> Agreement | str:
+    x = normal_inputs(layer.sizes.d_in)
+    start, end = layer.source.location, layer.location
+    assert isinstance(start, Node), "of this graph"
+    assert isinstance(end, Node)
+    try:
+        expected = evaluated(runner, order, end, {start: x})
+    except Exception as error:  # the module's own code, run apart from the rest
+        return f"its part of the module does not run by itself ({type(error).__name__}: {error})"
+    found = in_float64(layer.read())(x)
+    if expected.shape != found.shape:
+        return f"the module gives {tuple(expected.shape)} where the layer has {tuple(found.shape)}"
+    return agreement("", "the module's own operations", expected, found)
+
+
+def evaluated(
+    runner: fx.Interpreter, order: dict[Node, int], end: Node, values: dict[Node, Tensor]
+) -> Tensor:
+    """Return the value of a node, given those of others that it depends on."""
+    needed, waiting = {end}, [end]
+    while waiting:
+        for before in waiting.pop().all_input_nodes:
+            if before not in values and before not in needed:
+                needed.add(before)
+                waiting.append(before)
+    runner.env = dict(values)
+    for node in sorted(needed, key=order.__getitem__):
+        if node.op == "placeholder":
+            raise LookupError(f"it also reads the argument {node.target!r}")
+        runner.env[node] = runner.run_node(node)
+    result: Tensor = runner.env[end]
+    return result
+
+
+# ---- a module that runs
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,10 +183,8 @@ def watch_once(module: nn.Module, runner: nn.Module, example: object) -> list[Wa
         part.register_forward_hook(keep)
     if isinstance(example, Mapping):
         runner(**example)
-    elif isinstance(example, tuple):
-        runner(*example)
     else:
-        runner(example)
+        runner(*example if isinstance(example, tuple) else (example,))
     return list(seen.values())
 
 
@@ -127,7 +239,7 @@ class Branch:
 
     source: Source
     given: Tensor
-    tree: Tree
+    step: Step
     made: Tensor
 
 
@@ -142,8 +254,8 @@ def gated(before: Sequence[Watched], last: Watched) -> Neurons | None:
             continue
         for gate, value in (pair, pair[::-1]):
             if (found := factor(gate.made, value.made, last.given)) is not None:
-                inner = Applied(value.tree.step, gate.source)  # type: ignore[union-attr]
-                return Neurons(found, gate.tree, inner, gate.source)
+                left, right = (Applied(one.step, gate.source) for one in (gate, value))
+                return Neurons(found, left, right, gate.source)
     return None
 
 
@@ -151,12 +263,12 @@ def branches_of(one: Watched, width: int) -> list[Branch]:
     """Return a map, or the halves of its outputs, where they have a width."""
     source = Source(one.path, one.step.d_in)
     if one.made.shape[1] == width:
-        return [Branch(source, one.given, Applied(one.step, source), one.made)]
+        return [Branch(source, one.given, one.step, one.made)]
     if one.made.shape[1] != 2 * width:
         return []
     parts = ((0, width), (width, 2 * width))
     return [
-        Branch(source, one.given, Applied(rows(one.step, *part), source), one.made[:, slice(*part)])
+        Branch(source, one.given, rows(one.step, *part), one.made[:, slice(*part)])
         for part in parts
     ]
 
