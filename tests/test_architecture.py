@@ -118,8 +118,7 @@ IGNORANT = {
 }
 
 # A language model writes itself in the layout that others load: these files know what a file is.
-EXPORT = {f"nn/{name}.py" for name in ("huggingface_export", "llama_layout")}
-EXPORT |= {"nn/transformer.py"}
+EXPORT = {"nn/huggingface.py", "nn/transformer.py"}
 EXPORT |= {"report/raster.py"}  # the pixels of an image are an array
 
 
