@@ -13,7 +13,7 @@ from bench.power.statistics import (
     interval,
 )
 from bilens.findings.triggers import THRESHOLD as LOUD
-from bilens.report.charts.training import Curve, line_figure
+from bilens.report.charts.curves import Curve, line_figure
 
 WORKING = 0.5  # success rate of an attack that works
 TRIGGER_LIMITS = (

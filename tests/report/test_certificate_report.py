@@ -12,16 +12,9 @@ import torch
 import bilens as bl
 from bilens.base.errors import CheckpointError, NonFiniteError, UsageError
 from bilens.records.guarantees import RoundedClass, RoundingStability
-from bilens.report.catalogue import LANGUAGES, load_catalogue
 from bilens.report.reports import CertificateReport
-from bilens.report.sections.proven import (
-    floored,
-    floored_percent,
-    raised,
-    rounding_numbers,
-    statements,
-    up,
-)
+from bilens.report.sections.guarantees import rounding_numbers, statements
+from bilens.report.text import LANGUAGES, floored, floored_percent, load_catalogue, raised, up
 from certificate_documents import make_certificate, variants
 from report_documents import page_of
 

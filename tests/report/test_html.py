@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from bilens.records.base import to_json
-from bilens.report.catalogue import load_catalogue
 from bilens.report.html import embedded_json
 from bilens.report.reports import AuditReport
+from bilens.report.text import load_catalogue
 from report_documents import make_document, page_of, variants
 
 VOID = {"meta", "link", "img", "br"}

@@ -6,7 +6,7 @@ Damage seen to fail: `signed` without the sign of a positive number.
 import pytest
 from hypothesis import given, strategies as st
 
-from bilens.report import numbers
+from bilens.report import text as numbers
 
 NO_BREAK = "\u00a0×\u00a0"
 

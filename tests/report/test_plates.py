@@ -10,9 +10,9 @@ import tiny
 from bilens.api.explain import explain_image
 from bilens.records.audit import Explanations
 from bilens.records.base import read_document, to_json
-from bilens.report.catalogue import LANGUAGES
 from bilens.report.plates import MAX_CLASSES, attribution_plate, eigenvector_plate
 from bilens.report.reports import AuditReport
+from bilens.report.text import LANGUAGES
 from report_documents import make_document, variants
 
 SVG = "{http://www.w3.org/2000/svg}"

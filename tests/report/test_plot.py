@@ -10,10 +10,10 @@ from hypothesis import given, strategies as st
 
 from bilens.base.errors import UsageError
 from bilens.records.base import displayable
-from bilens.report.catalogue import load_catalogue
-from bilens.report.charts import accuracy, scores, spectra, traces, training
+from bilens.report.charts import curves, scores, spectra, traces
+from bilens.report.markup import Figure, element, joined, label
 from bilens.report.plot import SHARES, Axis, Plot, Scale, padded, rounded, within
-from bilens.report.svg import Figure, element, fitted, joined, label, shortened, text_width
+from bilens.report.text import fitted, load_catalogue, shortened, text_width
 
 EN = load_catalogue("en")
 EIGENVALUES = [0.9, 0.7, *(0.33 - 0.02 * index for index in range(33)), -0.8]
@@ -24,9 +24,9 @@ FIVE = {kind: [[0.0, 0.1, 0.2, 0.3, 0.4], []] for kind in traces.KINDS}
 COUNTS = {kind: [0, 1, 2, 9] for kind in traces.KINDS}
 EDGES = [-1.0, -0.5, 0.0, 0.5, 1.0]
 COLUMNS = [
-    spectra.Column(1.0, 0.5, marked=True),
-    spectra.Column(None),
-    spectra.Column(2.0, null=(0.5, 1.5)),
+    spectra.LayerColumn(1.0, 0.5, marked=True),
+    spectra.LayerColumn(None),
+    spectra.LayerColumn(2.0, null=(0.5, 1.5)),
 ]
 numbers = st.floats(-1e6, 1e6).map(lambda value: round(value, 3))
 
@@ -40,13 +40,13 @@ CHARTS: dict[str, Figure] = {
     "eigenvalues": spectra.eigenvalue_chart("<&>", "text", AXES, [2.0, -1.0, 0.5]),
     "ranks": spectra.rank_strip(EN, 6.5, (8.5, 9.5), 9.5),
     "layers": spectra.layer_columns(EN, "<&>", "text", COLUMNS, level=1.2),
-    "accuracy": accuracy.accuracy_bar(EN, 0.9, 0.555, 0.998),
-    "truncation": accuracy.truncation_chart(EN, KEPT, KEPT, (2, 0.5)),
-    "radii": accuracy.radii_chart(EN, CURVE, 1.0),
-    "effect": accuracy.effect_chart(
+    "accuracy": spectra.accuracy_bar(EN, 0.9, 0.555, 0.998),
+    "truncation": curves.truncation_chart(EN, KEPT, KEPT, (2, 0.5)),
+    "radii": curves.radii_chart(EN, CURVE, 1.0),
+    "effect": curves.effect_chart(
         "<&>", "text", "ε", [0, 0.01, 1, 4], [("kind-random", [1, 1, 0.5, 0])], SHARES
     ),
-    "trigger": accuracy.trigger_patch(EN, (1, 2), 3, (8, 6), "<&>"),
+    "trigger": spectra.trigger_patch(EN, (1, 2), 3, (8, 6), "<&>", "text"),
     "scores": scores.score_chart(EN, [3.0, -4.0, 1.0], ["<&>", "犬" * 40, "c"], 0, 1),
     "bars": scores.bar_chart("<&>", "text", [("a", -1.0), ("b" * 99, 0.0)]),
     "running sum": scores.running_strip(EN, Scale(0, 3, 6, 214), 1.0, -0.5, "neg", 2),
@@ -183,7 +183,7 @@ def test_the_rank_is_where_the_scale_says() -> None:
 
 @pytest.mark.parametrize("count", [1, 30, 200])
 def test_any_number_of_layers_is_drawn_with_few_numbers(count: int) -> None:
-    columns = [spectra.Column(1.0, null=(0.5, 0.6))] * count
+    columns = [spectra.LayerColumn(1.0, null=(0.5, 0.6))] * count
     figure = spectra.layer_columns(EN, "t", "d", columns)
     assert len(nodes(figure, "rect", "pos strong")) == count
     assert len(nodes(figure, "rect", "null")) == count
@@ -192,7 +192,7 @@ def test_any_number_of_layers_is_drawn_with_few_numbers(count: int) -> None:
 
 
 def test_layers_that_say_nothing_are_a_dash() -> None:
-    columns = [spectra.Column(0.0), spectra.Column(None)]
+    columns = [spectra.LayerColumn(0.0), spectra.LayerColumn(None)]
     figure = spectra.layer_columns(EN, "t", "d", columns)
     assert len(nodes(figure, "rect")) == 1
     assert len(nodes(figure, "line", "axis")) == 1
@@ -213,7 +213,7 @@ def test_the_curve_of_radii_is_nowhere_above_what_is_proven() -> None:
     top, base = heights[0], heights[-1]
     assert heights == [top, *2 * [pytest.approx((top + base) / 2)], base, base]
     assert any("median" in text for text in texts(CHARTS["radii"]))
-    assert "median" not in str(accuracy.radii_chart(EN, CURVE, None))
+    assert "median" not in str(curves.radii_chart(EN, CURVE, None))
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_the_curve_of_radii_is_nowhere_above_what_is_proven() -> None:
 def test_the_axis_of_margins_has_round_ticks_and_zero(
     margins: list[float], ticks: list[float]
 ) -> None:
-    assert accuracy.margin_axis(margins).ticks == pytest.approx(ticks, abs=0)
+    assert rounded([0.0, *margins])[2] == pytest.approx(ticks, abs=0)
 
 
 def test_numbers_of_lengths_do_not_cover_each_other() -> None:
@@ -289,7 +289,7 @@ def test_a_square_says_its_value_and_has_its_colour() -> None:
 
 
 LINES = [(100, 4.0, 4.5), (200, 2.0, 3.25), (300, 1.0, 3.5)]
-Curve = training.Curve
+Curve = curves.Curve
 
 
 def curves_of(svg: str) -> list[list[tuple[float, float]]]:
@@ -298,12 +298,12 @@ def curves_of(svg: str) -> list[list[tuple[float, float]]]:
         [(float(x), float(y)) for x, _, y in (pair.partition(",") for pair in text.split())]
         for text in re.findall(r'<polyline points="([^"]*)"', svg)
     ]
-    return [line for line in found if line[0][1] != training.LEGEND]
+    return [line for line in found if line[0][1] != curves.LEGEND]
 
 
 def test_curves_of_a_study_lie_on_linear_scales() -> None:
-    curves = [Curve("one", ((0.0, 1.0), (5.0, 2.0), (10.0, 5.0))), Curve("two", ((2.0, 3.0),))]
-    svg = training.line_figure("title", "x", "y", curves)
+    two = [Curve("one", ((0.0, 1.0), (5.0, 2.0), (10.0, 5.0))), Curve("two", ((2.0, 3.0),))]
+    svg = curves.line_figure("title", "x", "y", two)
     ((start, middle, end),) = curves_of(svg)
     assert middle[0] == pytest.approx((start[0] + end[0]) / 2)
     assert (start[1] - end[1]) / (start[1] - middle[1]) == pytest.approx(4, abs=0.01)
@@ -312,26 +312,26 @@ def test_curves_of_a_study_lie_on_linear_scales() -> None:
 
 def test_a_long_legend_does_not_begin_before_the_title() -> None:
     names = ["1 eigenvector", "2 eigenvectors", "8 eigenvectors", "published, other model"]
-    curves = [Curve(name, ((0.0, 1.0), (1.0, 2.0))) for name in names]
-    svg = training.line_figure("title", "x", "y", curves)
+    two = [Curve(name, ((0.0, 1.0), (1.0, 2.0))) for name in names]
+    svg = curves.line_figure("title", "x", "y", two)
     keys = [float(x) for x in re.findall(r'<polyline points="([^",]*),52', svg)]
     assert len(keys) == len(names)
-    assert min(keys) >= training.START
+    assert min(keys) >= curves.START
 
 
 def test_a_figure_file_needs_nothing_else() -> None:
-    svg = training.line_figure("a < b & c", "x", "y", [Curve('"', ((0.0, 0.0), (1.0, 1.0)))])
+    svg = curves.line_figure("a < b & c", "x", "y", [Curve('"', ((0.0, 0.0), (1.0, 1.0)))])
     assert parse(svg)[0].text == "a < b & c"
     assert "href" not in svg
 
 
 def test_the_loss_of_a_run_shows_both_curves_and_says_the_best() -> None:
-    svg = training.loss_figure(LINES)
+    svg = curves.loss_figure(LINES)
     held_out, train = curves_of(svg)
     assert [x for x, _ in held_out] == [x for x, _ in train]
     assert held_out[1][1] > held_out[2][1] > held_out[0][1]  # lower is further down
     assert svg.count("stroke-dasharray") == 2  # the curve and its key
     assert "within 300 steps is 3.2500 nats" in svg
-    assert "学習中の損失" in training.loss_figure(LINES, "ja")
+    assert "学習中の損失" in curves.loss_figure(LINES, "ja")
     with pytest.raises(UsageError, match="choose one of en, ja"):
-        training.loss_figure(LINES, "de")
+        curves.loss_figure(LINES, "de")

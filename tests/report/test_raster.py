@@ -77,8 +77,9 @@ def test_the_palette_holds_only_colours_that_occur() -> None:
 
 
 def test_the_uri_holds_the_file() -> None:
-    png = encode_png(np.array([[0, 1]], np.uint8), GREY)
-    assert base64.b64decode(data_uri(png).removeprefix("data:image/png;base64,")) == png
+    pixels = np.array([[0, 1]], np.uint8)
+    content = data_uri(pixels, GREY).removeprefix("data:image/png;base64,")
+    assert base64.b64decode(content) == encode_png(pixels, GREY)
 
 
 def test_zero_is_white_blue_is_positive_red_is_negative() -> None:

@@ -18,12 +18,12 @@ import tiny
 import trace_documents
 from bilens.api.explain import explain_image
 from bilens.base.errors import UsageError
-from bilens.report import catalogue
-from bilens.report.catalogue import LANGUAGES, Catalogue, load_catalogue
-from bilens.report.charts.training import loss_figure
+from bilens.report import text as catalogue
+from bilens.report.charts.curves import loss_figure
 from bilens.report.plates import attribution_plate, eigenvector_plate
 from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
 from bilens.report.terminal import audit_table, verdict_lines
+from bilens.report.text import LANGUAGES, Catalogue, load_catalogue
 from report_documents import make_document, page_of, variants
 
 CATALOGUES = {
@@ -68,7 +68,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
             return super().__call__(key, **values)
 
     recorder = Recorder("en", CATALOGUES["en"])
-    for module in ("html", "plates", "terminal", "charts.training", "markdown"):
+    for module in ("html", "plates", "terminal", "charts.curves", "markdown"):
         monkeypatch.setattr(f"bilens.report.{module}.load_catalogue", lambda _lang: recorder)
     monkeypatch.setattr("bilens.report.markdown.MOST_LAYERS", 1)
     compared = {**make_document(), "difference": layer_audit_documents.drawn_difference(36)}

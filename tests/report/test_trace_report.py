@@ -11,7 +11,7 @@ import pytest
 from bilens.base.errors import CheckpointError, NonFiniteError, UsageError
 from bilens.report.reports import TraceReport
 from bilens.report.sections.trace_circuits import SHADES, leading_pair, shade
-from bilens.report.token_text import latent_name, token_name, visible
+from bilens.report.text import latent_name, token_name, visible
 from trace_documents import make_trace, make_weights_only, variants
 
 WITH_LATENTS = (

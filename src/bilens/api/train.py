@@ -16,7 +16,7 @@ from bilens.data.tokenizer import Tokenizer, pack_documents
 from bilens.data.tokenizer_training import train_tokenizer
 from bilens.io.load import load
 from bilens.nn.transformer import BilinearTransformer
-from bilens.report.charts.training import loss_figure
+from bilens.report.charts.curves import loss_figure
 from bilens.train.corpus import (
     CorpusDescription,
     CorpusOptions,

@@ -12,25 +12,22 @@ from typing import Final
 
 from bilens.records.base import Json, displayable
 from bilens.records.trace import Circuit, LatentReading, TokenValue, Trace
-from bilens.report.token_text import latent_name, visible
+from bilens.report.text import latent_name, visible
 
 SCHEMA_VERSION: Final = 1  # of the layout, not of ours
 FEATURE: Final = "cross layer transcoder"  # what viewers call a node that is a latent
 Node = dict[str, Json]
 
 
-def graph_name(trace: Trace, circuit: Circuit) -> str:
-    """Return the name of the file of a circuit, the slug of its graph and .json."""
-    return f"{slug(trace, circuit)}.json"
-
-
-def slug(trace: Trace, circuit: Circuit) -> str:
-    """Return a name of letters, digits and hyphens."""
+def graph_slug(trace: Trace, circuit: Circuit) -> str:
+    """Return the name of a graph, of letters, digits and hyphens."""
     return f"block-{trace.layer.index}-latent-{circuit.latent}"
 
 
 def circuit_graph(trace: Trace, circuit: Circuit) -> dict[str, Json]:
     """Return the graph of a circuit at the strongest context of its output latent."""
+    # A link to a token is the activation of the output latent times the change of that token's
+    # logit for one unit. Without a context there is no link.
     layer, output = trace.layer.index, circuit.output
     position, activation, tokens = 0, 0.0, tuple[str, ...]()
     if output.contexts:
@@ -50,16 +47,15 @@ def circuit_graph(trace: Trace, circuit: Circuit) -> dict[str, Json]:
         token_node(trace.model.n_layer + 1, token, position, first=order == 0)
         for order, token in enumerate(effects.values())
     ]
-    links = [link(node, middle, share) for node, share in zip(inputs, shares, strict=True)]
-    links += [
-        link(middle, node, activation * token.value)
+    ends = [(node, middle, share) for node, share in zip(inputs, shares, strict=True)]
+    ends += [
+        (middle, node, activation * token.value)
         for node, token in zip(targets, effects.values(), strict=True)
     ]
-    nodes = [*inputs, middle, *targets]
     text = ("" if trace.tokens_carry_spaces else " ").join(tokens)
     return {
         "metadata": {
-            "slug": slug(trace, circuit),
+            "slug": graph_slug(trace, circuit),
             "scan": displayable(Path(trace.source.path).name) or "bilens",
             "transcoder_list": [displayable(Path(sae.path).name) for sae in trace.saes],
             "prompt_tokens": [visible(token) for token in tokens],
@@ -74,13 +70,21 @@ def circuit_graph(trace: Trace, circuit: Circuit) -> dict[str, Json]:
             "clickedId": middle["node_id"],
             "sg_pos": "",
         },
-        "nodes": [*nodes],
-        "links": [found for found in links if found["weight"]],
+        "nodes": [*inputs, middle, *targets],
+        "links": [
+            {"source": source["node_id"], "target": target["node_id"], "weight": weight}
+            for source, target, weight in ends
+            if weight
+        ],
     }
 
 
 def link_shares(circuit: Circuit) -> list[float]:
-    """Return what each input latent adds to the circuit at the strongest context."""
+    """Return what each input latent adds to the circuit at the strongest context.
+
+    With z the input latents there, z_m (Σ_n S[m, n] z_n + linear_m); these and the constant sum to
+    the circuit's value.
+    """
     z = circuit.example
     return [
         value * (linear + sum(entry * other for entry, other in zip(row, z, strict=True)))
@@ -89,7 +93,7 @@ def link_shares(circuit: Circuit) -> list[float]:
 
 
 def node_of(layer: int, number: int, position: int, name: str, **more: Json) -> Node:
-    """Return what all nodes have in common."""
+    """Return what all nodes have in common; the probability of a token is not known."""
     return {
         "node_id": f"{layer}_{number}_{position}",
         "layer": str(layer),
@@ -122,7 +126,7 @@ def latent_node(
 
 
 def token_node(layer: int, token: TokenValue, position: int, *, first: bool) -> Node:
-    """Return the node of a token whose logit changes; its probability is not known."""
+    """Return the node of a token whose logit changes."""
     return node_of(
         layer,
         token.id,
@@ -135,8 +139,3 @@ def token_node(layer: int, token: TokenValue, position: int, *, first: bool) -> 
         influence=None,
         activation=None,
     )
-
-
-def link(source: Node, target: Node, weight: float) -> Node:
-    """Return a link between two nodes."""
-    return {"source": source["node_id"], "target": target["node_id"], "weight": weight}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -9,36 +12,39 @@ from markupsafe import Markup
 
 from bilens.records.attack import Attack
 from bilens.records.audit import Audit
-from bilens.records.base import NO_LETTERS, Document, displayable, json_text, kind_of
+from bilens.records.base import NO_LETTERS, Document, Json, displayable, json_text, kind_of
 from bilens.records.guarantees import Certificate
 from bilens.records.layer_audit import LayerAudit
 from bilens.records.table_audit import TableAudit
 from bilens.records.trace import Trace
-from bilens.report.catalogue import Catalogue, load_catalogue
-from bilens.report.page import Page
+from bilens.report.markup import Content, card, element, facts, heading, items, quiet, section
 from bilens.report.sections.attack import attack_page
 from bilens.report.sections.classes import audit_page
 from bilens.report.sections.guarantees import certificate_page
 from bilens.report.sections.layers import layer_audit_page
-from bilens.report.sections.reproduction import AnyReport, reproduce, scope
+from bilens.report.sections.overview import AnyReport, Page, document_sha256
 from bilens.report.sections.tables import table_page
 from bilens.report.sections.trace import trace_page
-from bilens.report.token_text import MARKS
+from bilens.report.text import MARKS, Catalogue, load_catalogue
+
+LONG = 32  # characters; a longer value gets a line of its own
 
 
 def page_of(t: Catalogue, record: AnyReport) -> Page:
     """Return the page of a record whose texts can be shown."""
-    if isinstance(record, Audit):
-        return audit_page(t, record)
-    if isinstance(record, LayerAudit):
-        return layer_audit_page(t, record)
-    if isinstance(record, TableAudit):
-        return table_page(t, record)
-    if isinstance(record, Certificate):
-        return certificate_page(t, record)
-    if isinstance(record, Attack):
-        return attack_page(t, record)
-    return trace_page(t, record)
+    match record:
+        case Audit():
+            return audit_page(t, record)
+        case LayerAudit():
+            return layer_audit_page(t, record)
+        case TableAudit():
+            return table_page(t, record)
+        case Certificate():
+            return certificate_page(t, record)
+        case Attack():
+            return attack_page(t, record)
+        case Trace():
+            return trace_page(t, record)
 
 
 def render_html(record: Document, lang: str = "en") -> str:
@@ -49,15 +55,18 @@ def render_html(record: Document, lang: str = "en") -> str:
     page = page_of(t, shown)
     parts = [(name, markup) for name, markup in page.parts if markup]
     parts.append(("reproduce", reproduce(t, shown, record, page.conventions)))
-    parts.append(("scope", scope(t, page.limits)))
-    template = environment().get_template("page.html.j2")
-    return template.render(
-        t=t,
-        page=page,
-        parts=parts,
-        kind=kind_of(type(record)),
-        version=shown.reproduce.versions.get("bilens", ""),
-        document_json=embedded_json(record),
+    parts.append(("scope", section(t, "scope", items(page.limits, "sentences"))))
+    return (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            t=t,
+            page=page,
+            parts=parts,
+            kind=kind_of(type(record)),
+            version=shown.reproduce.versions.get("bilens", ""),
+            document_json=embedded_json(record),
+        )
     )
 
 
@@ -79,3 +88,66 @@ def embedded_json(record: AnyReport) -> Markup:
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)  # noqa: S704 - no character is left that HTML would read
+
+
+def reproduce(
+    t: Catalogue, record: AnyReport, original: AnyReport, conventions: Sequence[tuple[str, str]]
+) -> Markup:
+    """Return what it takes to run the same again, what the weights' file says, and conventions."""
+    parts = [facts(steps(t, record, original), "steps")]
+    said = [
+        element(
+            "div",
+            element("dt", name),
+            element("dd", value),
+            class_="long" if len(value) > LONG else None,
+        )
+        for name, value in provenance(record)
+    ]
+    if said:
+        parts.append(card([t("reproduce.provenance")], element("dl", *said, class_="numbers")))
+    else:
+        parts.append(quiet(t("reproduce.provenance_none")))
+    if conventions:
+        parts += [heading(t("reproduce.conventions")), facts(conventions, "steps")]
+    return section(t, "reproduce", *parts)
+
+
+def steps(t: Catalogue, record: AnyReport, original: AnyReport) -> Iterator[tuple[str, Content]]:
+    """Yield terms and values; what is not known is left out."""
+    run, source, data = record.reproduce, record.source, record.data
+    versions = ", ".join(f"{name} {value}" for name, value in run.versions.items())
+    if run.command:
+        yield t("reproduce.command"), element("pre", element("code", run.command))
+    for key, value, is_code in (
+        ("seed", str(run.seed), False),
+        ("file", source.path, True),
+        ("weights", source.weights_sha256, True),
+        ("data", "" if data is None else data.sha256, True),
+        ("document", document_sha256(original), True),
+        ("versions", versions, False),
+        ("hardware", run.hardware, False),
+        ("date", run.date, False),
+    ):
+        if value:
+            yield t(f"reproduce.{key}"), element("code", value) if is_code else value
+
+
+def provenance(record: AnyReport) -> Iterator[tuple[str, str]]:
+    """Yield what the file of the weights says; a recipe in JSON with each of its settings."""
+    for name, value in record.source.provenance.items():
+        settings = None
+        with suppress(ValueError, RecursionError):
+            if value.startswith("{"):
+                settings = displayable(json.loads(value))
+        if settings is None:
+            yield name, value
+        else:
+            yield from ((f"{name}.{key}", plain(setting)) for key, setting in settings.items())
+
+
+def plain(value: Json) -> str:
+    """Return a JSON value as a text, a list without its brackets."""
+    if isinstance(value, list):
+        return ", ".join(plain(item) for item in value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -8,19 +8,26 @@ from collections.abc import Iterable, Iterator, Sequence
 from bilens.records.base import displayable
 from bilens.records.layer_audit import Difference, LayerAudit
 from bilens.records.table_audit import TableAudit
-from bilens.report.blocks import ICONS
-from bilens.report.catalogue import Catalogue, load_catalogue
-from bilens.report.sections.difference import CHANGES, change_lead, changes, note
-from bilens.report.sections.layers import NUMBERS, layer_numbers
-from bilens.report.sections.reproduction import document_sha256
+from bilens.report.markup import ICONS
+from bilens.report.sections.layers import (
+    CHANGES,
+    NUMBERS,
+    change_lead,
+    changes,
+    layer_numbers,
+    note,
+)
+from bilens.report.sections.overview import document_sha256
 from bilens.report.sections.verdict import (
     FindingLine,
     Judged,
     condition_lines,
     finding_lines,
+    mark,
     overall_outcome,
     overall_sentence,
 )
+from bilens.report.text import Catalogue, load_catalogue
 
 MOST_LAYERS = 40  # rows of a table; a comment has a limit
 SPECIAL = re.compile(r"([\\`*_\[\]|~])")  # what matters inside a line
@@ -34,8 +41,7 @@ def audit_markdown(original: Judged, lang: str = "en") -> str:
     outcome = overall_outcome(record)
     parts = [
         f"## bilens audit: {escaped(record.source.path or record.model.kind)}",
-        f"{ICONS[outcome]} **{escaped(t(f'outcome.{outcome}'))}** "
-        f"{escaped(overall_sentence(t, record))}",
+        f"{ICONS[outcome]} **{t(f'outcome.{outcome}')}** {escaped(overall_sentence(t, record))}",
         finding_table(t, finding_lines(t, record)),
     ]
     if record.conditions:
@@ -65,16 +71,16 @@ def code(text: str) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table; heads and cells are escaped already."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    """Return a table; heads and cells are escaped here."""
+    first, *lines = ([escaped(cell) for cell in cells] for cells in (head, *rows))
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (first, ["---"] * len(head), *lines))
 
 
 def finding_table(t: Catalogue, findings: Sequence[FindingLine]) -> str:
     """Return one row for each finding, the failed ones first."""
     order = {"fail": 0, "warn": 1, "info": 2, "pass": 3}
     ranked = sorted(findings, key=lambda finding: order[finding.outcome])
-    rows = [(f"{item.icon} {escaped(item.word)}", escaped(item.sentence)) for item in ranked]
+    rows = ((mark(t, item.outcome), item.sentence) for item in ranked)
     return table((t("markdown.outcome"), t("markdown.finding")), rows)
 
 
@@ -83,15 +89,15 @@ def difference_parts(t: Catalogue, found: Difference) -> Iterator[str]:
     yield f"### {t('layers.difference.heading')}"
     yield escaped(change_lead(t, found))
     keys = ("change", "frobenius", "gaussian", "outputs", "inputs")
-    head = [t("layers.table.layer"), *(t(f"layers.difference.{key}") for key in keys)]
+    head = [t("layers.table.layer"), *t.each("layers.difference", keys)]
     changed, rows = [layer for layer in found.layers if not layer.identical], []
     for layer in changed[:MOST_LAYERS]:
         numbers = dict(zip(CHANGES, changes(layer), strict=True))
         said = note(t, layer)
         cells = [said, *[""] * (len(keys) - 1)] if said else [numbers[key] for key in keys]
-        rows.append([escaped(layer.name), *map(escaped, cells)])
+        rows.append([layer.name, *cells])
     if rows:
-        yield table([escaped(name) for name in head], rows)
+        yield table(head, rows)
     if len(changed) > MOST_LAYERS:
         yield escaped(t("markdown.more", count=len(changed) - MOST_LAYERS))
 
@@ -99,12 +105,12 @@ def difference_parts(t: Catalogue, found: Difference) -> Iterator[str]:
 def layer_part(t: Catalogue, record: LayerAudit) -> str:
     """Return the layers as a table that is folded away."""
     keys = ("r2", "linear", "norm", "rank", "null", "units")
-    head = [t("layers.table.layer"), *(t(f"layers.table.{key}") for key in keys)]
+    head = t.each("layers.table", ("layer", *keys))
     rows = []
     for layer in record.layers[:MOST_LAYERS]:
         numbers = dict(zip(NUMBERS, layer_numbers(t, layer), strict=True))
-        rows.append([escaped(layer.name), *(escaped(numbers[key]) for key in keys)])
-    shown = table([escaped(name) for name in head], rows)
+        rows.append([layer.name, *(numbers[key] for key in keys)])
+    shown = table(head, rows)
     return f"<details><summary>{t('layers.table.caption')}</summary>\n\n{shown}\n\n</details>"
 
 

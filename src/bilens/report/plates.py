@@ -14,11 +14,20 @@ from markupsafe import Markup
 from bilens.records.audit import Audit, ClassReading, Explanations
 from bilens.records.base import displayable
 from bilens.records.table_audit import InputAttribution
-from bilens.report.catalogue import Catalogue, load_catalogue
-from bilens.report.numbers import decimals, fixed, quantity, signed, signed_quantity, whole
+from bilens.report.markup import Figure, element, joined, label
 from bilens.report.raster import Painter, colour_bar
-from bilens.report.sections.overview import class_names
-from bilens.report.svg import Figure, element, fitted, joined, label
+from bilens.report.sections.overview import class_painter, clean_names
+from bilens.report.text import (
+    Catalogue,
+    decimals,
+    fitted,
+    fixed,
+    load_catalogue,
+    quantity,
+    signed,
+    signed_quantity,
+    whole,
+)
 
 PER_SIGN = 2  # eigenvectors of each sign
 BLOCKS = 2  # columns of classes
@@ -35,14 +44,9 @@ STYLE = (
 def eigenvector_plate(record: Audit, lang: str = "en") -> str:
     """Return the top positive and negative eigenvectors of each class, of many the first 20."""
     t, record = load_catalogue(lang), displayable(record)
-    painter = Painter.of(
-        record.model.input_shape,
-        (pair.vector for item in record.classes for pair in (*item.positive, *item.negative)),
-    )
-    names = class_names(record.model)[:MAX_CLASSES]
-    layout = ClassGrid.of(names)
-    note = t("plate.note")
-    count = len(record.classes)
+    painter, count = class_painter(record), len(record.classes)
+    names = clean_names(record.model.output_names)[:MAX_CLASSES]
+    layout, note = ClassGrid.of(names), t("plate.note")
     if count > len(names):
         note += t("sentence.gap") + t("plate.part", shown=len(names), count=count)
     headings = (
@@ -72,7 +76,6 @@ class ClassGrid:
 
     @classmethod
     def of(cls, names: Sequence[str]) -> ClassGrid:
-        """Return the layout for classes of these names."""
         short = all(len(name) <= 2 for name in names)
         return cls(len(names), 26.0 if short else 14.0, 44.0 if short else 92.0)
 
@@ -83,13 +86,12 @@ class ClassGrid:
 
     @property
     def side(self) -> float:
-        """The side of an image."""
+        """The side of an image, two of each sign in a block."""
         block = (WIDTH - 2 * MARGIN - self.between) / BLOCKS
         return (block - self.name_width - 2 * PER_SIGN * GAP) / (2 * PER_SIGN)
 
     @property
     def height(self) -> float:
-        """The height of the drawing."""
         return self.top(self.rows) + FOOT
 
     def block(self, index: int) -> float:
@@ -102,7 +104,6 @@ class ClassGrid:
         return self.block(block) + self.name_width + across * (self.side + GAP) + sign * GAP
 
     def top(self, row: int) -> float:
-        """Return where a row begins."""
         return self.head + row * (self.side + self.caption + GAP)
 
     def row(self, position: int, name: str, reading: ClassReading, painter: Painter) -> Markup:
@@ -135,7 +136,7 @@ class ClassGrid:
 def attribution_plate(record: Explanations, lang: str = "en") -> str:
     """Return each explained input beside what every pixel adds to its scores, on one scale."""
     t, record = load_catalogue(lang), displayable(record)
-    items, names = record.explanations, class_names(record.model)
+    items, names = record.explanations, clean_names(record.model.output_names)
     values = [abs(v) for item in items for part in item.attributions for v in part.values]
     rows, columns = record.model.input_shape
     painter = Painter(rows, columns, max(values, default=0.0) or 1.0)

@@ -1,7 +1,7 @@
-"""The grammar of charts: scales, axes with ticks, marks on a plane, bars in rows.
+"""The grammar of charts: scales, axes with ticks, marks on a plane.
 
-A chart is a `Plot` of two axes and the marks drawn on it, or rows of bars around zero; both end
-as a `Figure`. Colours and dashes come from classes: `pos`, `neg`, `strong`, `curve`, `band`, ….
+A chart is a `Plot` of two axes and the marks drawn on it. Colours and dashes come from classes:
+`pos`, `neg`, `strong`, `curve`, `band`, ….
 """
 
 from __future__ import annotations
@@ -14,29 +14,22 @@ from typing import Literal
 
 from markupsafe import Markup
 
-from bilens.report.numbers import MINUS, percent
-from bilens.report.svg import (
+from bilens.report.markup import (
     Figure,
     circle,
     element,
-    fitted,
     joined,
     label,
     line,
     polyline,
     rectangle,
-    text_width,
 )
+from bilens.report.text import MINUS, percent, text_width
 
 Points = Sequence[tuple[float, float]]
 LETTERS = 12.0  # size of a text
 MOST_TICKS = 8
 PADDING = 0.07  # of the range, beyond the first and the last value
-
-
-def plain(value: float) -> str:
-    """Return a round number without needless digits."""
-    return f"{value:g}".replace("-", MINUS)
 
 
 @dataclass(frozen=True)
@@ -50,7 +43,6 @@ class Scale:
     warp: Callable[[float], float] = float
 
     def __call__(self, value: float) -> float:
-        """Return the place of a value."""
         low, high = self.warp(self.low), self.warp(self.high)
         share = (self.warp(value) - low) / (high - low) if high != low else 0.5
         return self.start + share * (self.end - self.start)
@@ -101,7 +93,7 @@ class Axis:
     low: float
     high: float
     ticks: Sequence[float] = ()
-    text: Callable[[float], str] = plain
+    text: Callable[[float], str] = lambda value: f"{value:g}".replace("-", MINUS)
     name: str = ""
     lines: Literal["across", "short", "none"] = "across"  # how a tick is marked beside its number
     warp: Callable[[float], float] = float
@@ -141,12 +133,10 @@ class Plot:
 
     @property
     def across(self) -> Scale:
-        """From values to positions from left to right."""
         return Scale(self.x.low, self.x.high, self.left, self.end, self.x.warp)
 
     @property
     def upwards(self) -> Scale:
-        """From values to heights."""
         return Scale(self.y.low, self.y.high, self.base, self.top, self.y.warp)
 
     def figure(
@@ -177,11 +167,13 @@ class Plot:
             middle = (self.left + self.end) / 2
             parts.append(label(middle, self.height - 8, self.x.name, "tick", "middle"))
         if self.y.name:
-            parts.append(upright(12, (self.top + self.base) / 2, self.y.name))
+            middle = (self.top + self.base) / 2
+            look = {"class_": "tick", "text_anchor": "middle"}
+            turn = f"rotate(-90 12 {middle:g})"
+            parts.append(element("text", self.y.name, x=12, y=middle, **look, transform=turn))
         return joined(*parts)
 
     def line(self, points: Points, class_: str = "curve") -> Markup:
-        """Return a line through points."""
         x, y = self.across, self.upwards
         return polyline([(x(a), y(b)) for a, b in points], class_)
 
@@ -193,7 +185,6 @@ class Plot:
         return self.line(corners, class_)
 
     def dots(self, points: Points, class_: str = "dot", radius: float = 3.0) -> Markup:
-        """Return a dot at each point."""
         x, y = self.across, self.upwards
         return joined(*(circle(x(a), y(b), radius, class_) for a, b in points))
 
@@ -205,18 +196,7 @@ class Plot:
             line(x, y(0), x, y(value), f"stem {class_}"), circle(x, y(value), radius, class_)
         )
 
-    def column(self, position: float, value: float, width: float, class_: str) -> Markup:
-        """Return a bar from zero upwards, `width` wide in the drawing."""
-        x, y = self.across(position), self.upwards
-        return rectangle(x - width / 2, y(value), width, y(0) - y(value), class_)
-
-    def whisker(self, position: float, low: float, high: float, class_: str) -> Markup:
-        """Return an interval as an upright line."""
-        x, y = self.across(position), self.upwards
-        return line(x, y(low), x, y(high), class_)
-
     def level(self, value: float, class_: str = "edge") -> Markup:
-        """Return a line across."""
         return line(self.left, self.upwards(value), self.end, self.upwards(value), class_)
 
     def band(self, low: float, high: float) -> Markup:
@@ -252,105 +232,19 @@ def sign_class(value: float) -> str:
     return "pos" if value >= 0 else "neg"
 
 
-def upright(x: float, y: float, text: str) -> Markup:
-    """Return a text that runs upwards."""
-    turn = f"rotate(-90 {x:g} {y:g})"
-    return element("text", text, x=x, y=y, class_="tick", text_anchor="middle", transform=turn)
-
-
-def swatch(class_: str) -> Markup:
-    """Return a short piece of a line, for a legend; the words stand beside it."""
-    return element(
-        "svg",
-        line(1, 6, 33, 6, f"kind {class_}"),
-        circle(17, 6, 2.5, f"dot {class_}"),
-        class_="chart swatch",
-        viewBox="0 0 34 12",
-        width=34,
-        height=12,
-        aria_hidden="true",
-    )
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A named number."""
-
-    name: str
-    value: float
-    text: str  # the number as it is written
-    tags: str = ""  # what it is, beside the number
-    strong: bool = True  # in full colour
-
-
-@dataclass(frozen=True)
-class BarRows:
-    """How bars to both sides of zero are laid out, one a row; one layout may serve many charts."""
-
-    scale: Scale
-    width: float
-    left: float  # where names end
-    name_width: float
-    row: float = 24.0
-    pad: float = 6.0
-
-    @classmethod
-    def of(
-        cls,
-        values: Iterable[float],
-        names: Iterable[str],
-        *,
-        width: float,
-        name_width: float,
-        tag_width: float = 0.0,
-    ) -> BarRows:
-        """Return a layout with room for these values and names, and for tags on the right."""
-        known = [0.0, *values]
-        low, high = min(known), max(known) or (1.0 if min(known) == 0 else 0.0)
-        left = 14 + max(text_width(fitted(name, LETTERS, name_width), LETTERS) for name in names)
-        number = 76.0
-        start = left + (number if low < 0 else 8.0)
-        end = width - tag_width - (number if high > 0 else 8.0)
-        return cls(Scale(low, high, start, end), width, left, name_width)
-
-    def figure(
-        self, title: str, description: str, bars: Sequence[Bar], footnote: str = ""
-    ) -> Figure:
-        """Return one bar for each name, in the order given; its tooltip is the whole name."""
-        zero, length = self.scale(0), self.row * len(bars)
-        parts = [line(zero, self.pad, zero, self.pad + length, "zero")]
-        parts += [
-            self.drawn(bar, self.pad + self.row * position) for position, bar in enumerate(bars)
-        ]
-        height = 2 * self.pad + length
-        if footnote:
-            height += self.row
-            parts.append(label(self.left, height - self.pad - 8, footnote, "tick"))
-        return Figure(title, description, self.width, height, joined(*parts), "chart scores")
-
-    def drawn(self, bar: Bar, top: float) -> Markup:
-        """Return one bar with its name, its number and its tags."""
-        base, zero, end = top + self.row / 2 + 4, self.scale(0), self.scale(bar.value)
-        strong = " strong" if bar.strong else ""
-        weight = "strong" if bar.tags else ""
-        name = element(
-            "text",
-            element("title", bar.name),
-            fitted(bar.name, LETTERS, self.name_width),
-            x=self.left,
-            y=base,
-            class_=f"name {weight}".strip(),
-            text_anchor="end",
+def key_list(entries: Iterable[tuple[str, str]]) -> Markup:
+    """Return what the curves of several charts are called: class and name, beside a short line."""
+    rows = []
+    for class_, name in entries:
+        swatch = element(
+            "svg",
+            line(1, 6, 33, 6, f"kind {class_}"),
+            circle(17, 6, 2.5, f"dot {class_}"),
+            class_="chart swatch",
+            viewBox="0 0 34 12",
+            width=34,
+            height=12,
+            aria_hidden="true",
         )
-        parts = [
-            name,
-            rectangle(zero, top + 4.5, end - zero, self.row - 9, sign_class(bar.value) + strong),
-        ]
-        if bar.value < 0:
-            parts.append(label(end - 6, base, bar.text, weight, "end"))
-            if bar.tags:
-                parts.append(label(zero + 8, base, bar.tags, "tag"))
-        else:
-            tag = element("tspan", bar.tags, dx=8, class_="tag") if bar.tags else ""
-            parts.append(element("text", bar.text, tag, x=end + 6, y=base, class_=weight or None))
-        return joined(*parts)
+        rows.append(element("li", swatch, element("span", name)))
+    return element("ul", *rows, class_="keys")

@@ -99,6 +99,7 @@ def hex_colour(value: float, scale: float) -> str:
 
 def encode_png(pixels: Levels, palette: Levels) -> bytes:
     """Return a PNG file of a matrix of palette indices."""
+    # In a small image all colours weigh as much as the pixels: only those that occur are kept.
     used, positions = np.unique(pixels, return_inverse=True)
     positions = positions.reshape(pixels.shape).astype(np.uint8)
     rows = np.pad(positions, ((0, 0), (1, 0)))  # each row begins with 0: no filter
@@ -109,23 +110,21 @@ def encode_png(pixels: Levels, palette: Levels) -> bytes:
         (b"IDAT", zlib.compress(rows.tobytes(), 9)),
         (b"IEND", b""),
     )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(content))
-        + kind
-        + content
-        + struct.pack(">I", zlib.crc32(kind + content))
-        for kind, content in chunks
-    )
+    png = b"\x89PNG\r\n\x1a\n"
+    for kind, content in chunks:
+        sum_of_bytes = struct.pack(">I", zlib.crc32(kind + content))
+        png += struct.pack(">I", len(content)) + kind + content + sum_of_bytes
+    return png
 
 
-def data_uri(png: bytes) -> str:
-    """Return a PNG file as a URI that holds the file itself."""
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+def data_uri(pixels: Levels, palette: Levels) -> str:
+    """Return an image as a URI that holds the PNG file itself."""
+    return "data:image/png;base64," + base64.b64encode(encode_png(pixels, palette)).decode("ascii")
 
 
 def colour_bar() -> str:
     """Return all colours of `DIVERGING` as one row, red first."""
-    return data_uri(encode_png(np.arange(len(DIVERGING), dtype=np.uint8)[None], DIVERGING))
+    return data_uri(np.arange(len(DIVERGING), dtype=np.uint8)[None], DIVERGING)
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,8 @@ class Painter:
 
     @classmethod
     def of(cls, shape: Sequence[int], vectors: Iterable[Sequence[float]]) -> Painter:
-        """Return the painter of vectors that are compared: the scale is that of their median."""
+        """Return the painter of vectors that are compared."""
+        # The median, so that the few vectors with one extreme pixel do not make the others pale.
         largest = [max(abs(component) for component in vector) for vector in vectors]
         return cls(shape[0], shape[1], statistics.median(largest) if largest else 1.0)
 
@@ -149,12 +149,12 @@ class Painter:
 
     def vector(self, values: Sequence[float]) -> str:
         """Return a vector as a data URI: blue positive, red negative, white zero."""
-        return data_uri(encode_png(diverging_index(self._thinned(values), self.scale), DIVERGING))
+        return data_uri(diverging_index(self._thinned(values), self.scale), DIVERGING)
 
     def image(self, values: Sequence[float]) -> str:
         """Return an input as a data URI: black its smallest value (or 0), white its largest."""
         low, high = min(0.0, *values), max(values)
-        return data_uri(encode_png(grey_index(self._thinned(values), low, high), GREY))
+        return data_uri(grey_index(self._thinned(values), low, high), GREY)
 
     def _thinned(self, values: Sequence[float]) -> NDArray[np.float64]:
         """Every n-th row and column where there are too many."""

@@ -20,7 +20,7 @@ from bilens.records.guarantees import Certificate
 from bilens.records.layer_audit import LayerAudit
 from bilens.records.table_audit import TableAudit
 from bilens.records.trace import Trace
-from bilens.report.circuit_graph import circuit_graph, graph_name
+from bilens.report.circuit_graph import circuit_graph, graph_slug
 from bilens.report.markdown import audit_markdown
 
 NOTEBOOK_HEIGHT = 800  # pixels
@@ -65,12 +65,9 @@ class SavedReport(Generic[AnyDocument]):
         try:
             document = json.loads(Path(path).read_text("utf-8"))
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise CheckpointError(f"{path}: cannot be read ({reason}).") from None
+            raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}).") from None
         except (ValueError, RecursionError):
-            raise CheckpointError(
-                f"{path}: not a JSON file: pass the JSON file of a report."
-            ) from None
+            raise CheckpointError(f"{path}: not a JSON file: pass that of a report.") from None
         try:
             return cls(document)
         except BilensError as error:
@@ -88,17 +85,14 @@ class SavedReport(Generic[AnyDocument]):
             FileError, DiskError: If the file cannot be written.
         """
         text = json_text(self.record)
-        if path is not None:
-            write_file(Path(path), f"{text}\n".encode())
+        self._written(f"{text}\n", path)
         return text
 
     def to_html(self, path: str | Path | None = None, lang: str = "en") -> str:
-        """Return the report as one HTML page; where a path is given, write it there in one step.
-
-        The page needs no network and no script.
+        """Return the report as one HTML page without script; where a path is given, write it there.
 
         Args:
-            path: of the file to write.
+            path: of the file to write, in one step.
             lang: "en" or "ja".
 
         Raises:
@@ -107,9 +101,11 @@ class SavedReport(Generic[AnyDocument]):
         """
         from bilens.report.html import render_html  # jinja2 is needed only here
 
-        text = render_html(self.record, lang)
+        return self._written(render_html(self.record, lang), path)
+
+    def _written(self, text: str, path: str | Path | None) -> str:
         if path is not None:
-            write_file(Path(path), text.encode("utf-8"))
+            write_file(Path(path), text.encode())
         return text
 
     def _repr_html_(self) -> str:
@@ -145,18 +141,9 @@ class VerdictReport(SavedReport[AnyVerdict]):
     def to_markdown(self, path: str | Path | None = None, lang: str = "en") -> str:
         """Return the report as Markdown, short enough for a comment on a pull request.
 
-        Args:
-            path: of the file to write, in one step.
-            lang: "en" or "ja".
-
-        Raises:
-            UsageError: If there is no report in that language.
-            FileError, DiskError: If the file cannot be written.
+        Arguments and errors are those of `to_html`.
         """
-        text = audit_markdown(self.record, lang)
-        if path is not None:
-            write_file(Path(path), text.encode("utf-8"))
-        return text
+        return self._written(audit_markdown(self.record, lang), path)
 
 
 class AuditReport(VerdictReport[Audit]):
@@ -201,9 +188,10 @@ class TraceReport(SavedReport[Trace]):
 
     def graphs(self) -> dict[str, dict[str, Any]]:
         """Return each circuit as a graph in the layout of circuit-tracer, by file name."""
+        record = self.record
         return {
-            graph_name(self.record, circuit): circuit_graph(self.record, circuit)
-            for circuit in self.record.circuits
+            f"{graph_slug(record, circuit)}.json": circuit_graph(record, circuit)
+            for circuit in record.circuits
         }
 
     def to_graphs(self, folder: str | Path) -> list[Path]:

@@ -5,7 +5,7 @@ Every cell is a `Text`: no name in a file is read as markup, and none can drive 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 from rich import box
@@ -17,19 +17,28 @@ from bilens.records.audit import Audit
 from bilens.records.base import Numbers, displayable
 from bilens.records.guarantees import Certificate
 from bilens.records.layer_audit import LayerAudit, LayerReading
-from bilens.records.table_audit import ColumnEffect, PairEffect, TableAudit
-from bilens.report.blocks import ICONS
-from bilens.report.catalogue import load_catalogue
-from bilens.report.numbers import fixed, percent, scientific, signed_quantity
-from bilens.report.sections.proven import floored, floored_percent, raised, statements
+from bilens.records.table_audit import TableAudit
+from bilens.report.markup import ICONS
+from bilens.report.sections.attack import proof_claim
+from bilens.report.sections.guarantees import statements
 from bilens.report.sections.verdict import (
     condition_lines,
     finding_lines,
+    mark,
     overall_outcome,
     overall_sentence,
 )
+from bilens.report.text import (
+    NONE,
+    fixed,
+    floored,
+    floored_percent,
+    load_catalogue,
+    percent,
+    raised,
+    signed_quantity,
+)
 
-NONE = "—"
 MOST_EFFECTS = 4  # columns and pairs of an output
 EFFECTS: tuple[tuple[str, str, Callable[[MethodCurve], Numbers]], ...] = (
     ("Share that keep their right answer", ".3f", lambda curve: curve.effect.accuracy),
@@ -48,15 +57,12 @@ LAYER_CAPTION = (
 )
 
 
-Align = Literal["left", "center"]
-
-
 def grid(
     *columns: str,
     title: str = "",
     caption: str = "",
     look: Literal["framed", "tight", "open", "bare"] = "framed",
-    align: Align = "center",
+    align: Literal["left", "center"] = "center",
 ) -> Table:
     """Return an empty table; a column whose name begins with > holds numbers."""
     table = Table(
@@ -69,12 +75,8 @@ def grid(
         pad_edge=look in ("framed", "bare"),
     )
     for name in columns:
-        right = name.startswith(">")
-        table.add_column(
-            Text(name.removeprefix(">")),
-            justify="right" if right else "left",
-            overflow="fold",
-        )
+        side: Literal["left", "right"] = "right" if name.startswith(">") else "left"
+        table.add_column(Text(name.removeprefix(">")), justify=side, overflow="fold")
     return table
 
 
@@ -97,7 +99,7 @@ def audit_table(record: Audit, lang: str = "en") -> Table:
     """Return one row for each class: ranks beside null intervals, both ends of spectra."""
     t = load_catalogue(lang)
     keys = ("rank", "null", "embedding", "significant", "largest", "smallest")
-    heads = (t("terminal.class"), *(f">{t(f'terminal.{key}')}" for key in keys))
+    heads = (t("terminal.class"), *(f">{name}" for name in t.each("terminal", keys)))
     table = grid(*heads, caption=t("terminal.caption"), look="tight", align="left")
     for reading in displayable(record).classes:
         null = reading.effective_rank_null
@@ -161,36 +163,30 @@ def column_table(record: TableAudit) -> Table:
     record = displayable(record)
     names = record.model.input_names
     for item in record.outputs:
-        columns = [column_cells(column, names) for column in item.columns[:MOST_EFFECTS]]
-        pairs = [pair_cells(pair, names) for pair in item.pairs[:MOST_EFFECTS]]
+        columns = [
+            (names[one.column], f"{one.linear:+.4g}", f"{one.square:+.4g}")
+            for one in item.columns[:MOST_EFFECTS]
+        ]
+        pairs = [
+            (f"{names[one.first]} × {names[one.second]}", f"{one.coefficient:+.4g}")
+            for one in item.pairs[:MOST_EFFECTS]
+        ]
         count = max(len(columns), len(pairs))
-        columns += (count - len(columns)) * [["", "", ""]]
-        pairs += (count - len(pairs)) * [["", ""]]
+        columns += (count - len(columns)) * [("", "", "")]
+        pairs += (count - len(pairs)) * [("", "")]
         for row, (column, pair) in enumerate(zip(columns, pairs, strict=True)):
             add(table, "" if row else item.name, *column, *pair, last=row == count - 1)
     return table
-
-
-def column_cells(item: ColumnEffect, names: Sequence[str]) -> list[str]:
-    """Return a column and its two coefficients."""
-    return [names[item.column], f"{item.linear:+.4g}", f"{item.square:+.4g}"]
-
-
-def pair_cells(item: PairEffect, names: Sequence[str]) -> list[str]:
-    """Return two columns and their coefficient."""
-    return [f"{names[item.first]} × {names[item.second]}", f"{item.coefficient:+.4g}"]
 
 
 def verdict_lines(record: Audit | LayerAudit | TableAudit, lang: str = "en") -> list[str]:
     """Return every finding, the conditions that were asked for, and then the verdict."""
     t, shown = load_catalogue(lang), displayable(record)
     outcome = overall_outcome(shown)
-    if isinstance(shown, TableAudit):
-        found, last = finding_lines(t, shown), t(f"table.overall.{outcome}")
-    else:
-        found = [*finding_lines(t, shown), *condition_lines(t, shown)]
-        last = overall_sentence(t, shown)
-    lines = [f"{line.icon} {line.word}: {line.sentence}" for line in found]
+    found, last = finding_lines(t, shown), t(f"table.overall.{outcome}")
+    if not isinstance(shown, TableAudit):
+        found, last = [*found, *condition_lines(t, shown)], overall_sentence(t, shown)
+    lines = [f"{mark(t, line.outcome)}: {line.sentence}" for line in found]
     if isinstance(record, Audit) and record.accuracy is None:
         lines.append(f"{ICONS['info']} {t('terminal.no_accuracy')}")
     return [*lines, f"{ICONS[outcome]} {last}"]
@@ -238,10 +234,5 @@ def attack_tables(record: Attack) -> Iterator[Table]:
 def attack_lines(record: Attack) -> Iterator[str]:
     """Return what is proven, and what is not."""
     t = load_catalogue("en")
-    yield t(
-        "attack.proof.pass" if record.holds else "attack.proof.fail",
-        excess=scientific(max(item.worst_excess for item in record.objectives)),
-        gap=scientific(max(item.proof_gap for item in record.objectives)),
-    )
-    yield t("attack.proven")
-    yield t("attack.not_proven")
+    yield proof_claim(t, record)
+    yield from t.each("attack", ("proven", "not_proven"))

@@ -12,18 +12,15 @@ from bilens.records.base import displayable
 from bilens.records.decomposition import (
     FormSpectrum,
     LayerDecomposition,
-    LayerFit,
     LayerPlan,
     QuadraticFits,
     Score,
 )
 from bilens.records.table_audit import InputAttribution
-from bilens.records.trace import DirectionReading, TokenValue, Trace
-from bilens.report.catalogue import load_catalogue
-from bilens.report.numbers import quantity, whole
+from bilens.records.trace import TokenValue, Trace
 from bilens.report.sections.trace import output_names, ranked_numbers, sae_rows
-from bilens.report.terminal import NONE, add, grid, optional, short
-from bilens.report.token_text import token_name
+from bilens.report.terminal import add, grid, optional, short
+from bilens.report.text import NONE, load_catalogue, quantity, token_name, whole
 
 UNITS = {  # basis -> what else λ is measured in
     "input": "per squared unit of the input",
@@ -140,10 +137,13 @@ def fit_table(record: QuadraticFits) -> Table:
         look="open",
     )
     for fit in displayable(record).fits:
-        on_data, refit = fit.on_data, fit.least_squares
+        on_data, refit, kind = fit.on_data, fit.least_squares, "end to end"
+        if fit.activation is not None:
+            kind = f"{'gated' if fit.gated else 'ordinary'} {fit.activation}"
+            kind += f"\n{fit.d_in} → {fit.d_hidden} → {fit.d_out}"
         add(
             table,
-            f"{fit.name}\n{fitted_kind(fit)}",
+            f"{fit.name}\n{kind}",
             score_text(fit.assumed.linear),
             score_text(fit.assumed.quadratic),
             NONE if on_data is None else score_text(on_data.linear),
@@ -152,14 +152,6 @@ def fit_table(record: QuadraticFits) -> Table:
             "yes" if fit.usable else "no",
         )
     return table
-
-
-def fitted_kind(fit: LayerFit) -> str:
-    """Return what was fitted, in few words."""
-    if fit.activation is None:
-        return "end to end"
-    kind = "gated" if fit.gated else "ordinary"
-    return f"{kind} {fit.activation}\n{fit.d_in} → {fit.d_hidden} → {fit.d_out}"
 
 
 def score_text(score: Score) -> str:
@@ -302,15 +294,11 @@ def reading_table(record: Trace) -> Table:
             for item in reading.spectrum.eigenvectors[:2]
         )
         ends = (words(reading.output.high), words(reading.output.low))
-        add(table, direction_name(number, reading), *ends, "\n".join(vectors))
+        name = token_name(reading.name)
+        if reading.kind != "token" and reading.singular_value is not None:
+            name = f"σ{number} {quantity(reading.singular_value)}"
+        add(table, name, *ends, "\n".join(vectors))
     return table
-
-
-def direction_name(number: int, reading: DirectionReading) -> str:
-    """Return the token of a direction, or the number and size of a singular one."""
-    if reading.kind == "token" or reading.singular_value is None:
-        return token_name(reading.name)
-    return f"σ{number} {quantity(reading.singular_value)}"
 
 
 def words(tokens: Sequence[TokenValue]) -> str:

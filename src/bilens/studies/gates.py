@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from bilens.report.charts.training import Curve, line_figure
+from bilens.report.charts.curves import Curve, line_figure
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions, table
 from bilens.train.corpus import CorpusOptions
 from bilens.train.device import find_device

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from bilens.api.train import read_model
-from bilens.report.charts.training import Curve, line_figure
+from bilens.report.charts.curves import Curve, line_figure
 from bilens.studies.study import (
     CellContext,
     Measure,

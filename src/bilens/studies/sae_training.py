@@ -25,7 +25,7 @@ from bilens.interp.traced_layer import (
     open_layer,
     open_sae,
 )
-from bilens.report.charts.training import Curve, line_figure
+from bilens.report.charts.curves import Curve, line_figure
 from bilens.studies.study import (
     CellContext,
     Measure,

@@ -13,9 +13,9 @@ from bilens.findings.rules import registry
 from bilens.findings.rules.registry import REGISTRY, check_values, condition_help, rules_asked_for
 from bilens.findings.rules.rule import Evidence, Rule, Values, formats
 from bilens.records.common import Finding
-from bilens.report.catalogue import LANGUAGES, load_catalogue
 from bilens.report.reports import LayerAuditReport
-from bilens.report.sections.rules import FORMATS
+from bilens.report.sections.verdict import FORMATS
+from bilens.report.text import LANGUAGES, load_catalogue
 
 PAGES = Path(__file__).parents[3] / "docs"
 OUTCOMES = ("pass", "info", "warn", "fail")

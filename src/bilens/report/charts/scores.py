@@ -3,47 +3,111 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 
-from bilens.report.catalogue import Catalogue
-from bilens.report.numbers import decimals, signed, signed_quantity
-from bilens.report.plot import LETTERS, Bar, BarRows, Scale
-from bilens.report.svg import Figure, joined, line, rectangle, text_width
+from markupsafe import Markup
+
+from bilens.report.markup import Figure, element, joined, label, line, rectangle
+from bilens.report.plot import LETTERS, Scale, sign_class
+from bilens.report.text import Catalogue, decimals, fitted, signed, signed_quantity, text_width
 
 MOST = 12  # bars; of more classes the highest are drawn
 THINNEST = 1.5  # step of a running sum
+ROW, PAD = 24.0, 6.0  # height of a bar with its gap; above the first and below the last
+NUMBER = 76.0  # room for the number at the end of a bar
 Named = Sequence[tuple[str, float]]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A named number."""
+
+    name: str
+    value: float
+    text: str  # the number as it is written
+    tags: str = ""  # what it is, beside the number
+    strong: bool = True  # in full colour
+
+
+def bar_rows(
+    texts: tuple[str, str],
+    bars: Sequence[Bar],
+    every: Named,
+    *,
+    width: float,
+    name_width: float,
+    tag_width: float = 0.0,
+    footnote: str = "",
+) -> Figure:
+    """Return one bar for each name, in the order given, with room for `every` name and value.
+
+    `texts` are title and description; `tag_width` is the room for tags on the right.
+    """
+    known = [0.0, *(value for _, value in every)]
+    low, high = min(known), max(known) or (1.0 if min(known) == 0 else 0.0)
+    names = (fitted(name, LETTERS, name_width) for name, _ in every)
+    left = 14 + max(text_width(name, LETTERS) for name in names)  # where names end
+    start = left + (NUMBER if low < 0 else 8.0)
+    scale = Scale(low, high, start, width - tag_width - (NUMBER if high > 0 else 8.0))
+    zero, length = scale(0), ROW * len(bars)
+    parts = [line(zero, PAD, zero, PAD + length, "zero")]
+    for position, bar in enumerate(bars):
+        top = PAD + ROW * position
+        name = element(
+            "text",
+            element("title", bar.name),
+            fitted(bar.name, LETTERS, name_width),
+            x=left,
+            y=top + ROW / 2 + 4,
+            class_="name strong" if bar.tags else "name",
+            text_anchor="end",
+        )
+        parts.append(joined(name, *bar_mark(bar, scale, top)))
+    height = 2 * PAD + length
+    if footnote:
+        height += ROW
+        parts.append(label(left, height - PAD - 8, footnote, "tick"))
+    return Figure(*texts, width, height, joined(*parts), "chart scores")
+
+
+def bar_mark(bar: Bar, scale: Scale, top: float) -> list[Markup]:
+    """Return one bar with its number and its tags."""
+    base, zero, end = top + ROW / 2 + 4, scale(0), scale(bar.value)
+    weight = "strong" if bar.tags else ""
+    colour = sign_class(bar.value) + (" strong" if bar.strong else "")
+    parts = [rectangle(zero, top + 4.5, end - zero, ROW - 9, colour)]
+    if bar.value < 0:
+        parts.append(label(end - 6, base, bar.text, weight, "end"))
+        if bar.tags:
+            parts.append(label(zero + 8, base, bar.tags, "tag"))
+    else:
+        tag = element("tspan", bar.tags, dx=8, class_="tag") if bar.tags else ""
+        parts.append(element("text", bar.text, tag, x=end + 6, y=base, class_=weight or None))
+    return parts
 
 
 def bar_chart(title: str, description: str, rows: Named, beside: Named = ()) -> Figure:
     """Return one bar for each name, in the order given, on the scale of the charts beside it."""
-    every = [*rows, *beside]
-    names, values = [name for name, _ in every], [value for _, value in every]
-    layout = BarRows.of(values, names, width=440, name_width=190)
     bars = [Bar(name, value, signed_quantity(value)) for name, value in rows]
-    return layout.figure(title, description, bars)
+    return bar_rows((title, description), bars, [*rows, *beside], width=440, name_width=190)
 
 
 def score_chart(
     t: Catalogue, scores: Sequence[float], names: Sequence[str], predicted: int, truth: int | None
 ) -> Figure:
-    """Return one bar for each class, in the order of the classes; answer and label are named."""
+    """Return a bar for each class, or for the highest and the label; answer and label are named."""
     digits = decimals(scores)
     order = sorted(range(len(scores)), key=lambda index: -scores[index])
-    shown = chosen(order, truth)
+    shown = order[:MOST]
+    if truth is not None and truth not in shown:
+        shown = [*shown[:-1], truth]
     words = (t("predictions.predicted"), t("predictions.label"))
     bars = []
-    for index in shown:
+    for index in sorted(shown):
         tags = [word for word, of in zip(words, (predicted, truth), strict=True) if of == index]
         text = signed(scores[index], digits)
         bars.append(Bar(names[index], scores[index], text, " · ".join(tags), bool(tags)))
-    layout = BarRows.of(
-        [bar.value for bar in bars],
-        [bar.name for bar in bars],
-        width=400,
-        name_width=96,
-        tag_width=14 + text_width(" · ".join(words), LETTERS),
-    )
     footnote = ""
     if len(scores) > len(shown):
         highest = signed(max(scores[index] for index in order if index not in shown), digits)
@@ -57,15 +121,15 @@ def score_chart(
         second=names[second],
         second_score=signed(scores[second], digits),
     )
-    return layout.figure(t("predictions.scores"), text, bars, footnote)
-
-
-def chosen(order: list[int], truth: int | None) -> list[int]:
-    """Return which classes are drawn: all, or the highest and the label."""
-    shown = order[:MOST]
-    if truth is not None and truth not in shown:
-        shown = [*shown[:-1], truth]
-    return sorted(shown)
+    return bar_rows(
+        (t("predictions.scores"), text),
+        bars,
+        [(bar.name, bar.value) for bar in bars],
+        width=400,
+        name_width=96,
+        tag_width=14 + text_width(" · ".join(words), LETTERS),
+        footnote=footnote,
+    )
 
 
 def running_scale(sums: Sequence[Sequence[float]]) -> Scale:

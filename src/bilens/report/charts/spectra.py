@@ -1,4 +1,4 @@
-"""Spectra of classes and directions, ranks beside null intervals, and the layers of a model."""
+"""What weights say: spectra, ranks, layers, patches; and an accuracy with its interval."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from bilens.report.catalogue import Catalogue
-from bilens.report.numbers import fixed, quantity, signed_quantity
-from bilens.report.plot import Axis, Plot, Scale, padded, within
-from bilens.report.svg import Figure, circle, joined, label, line, rectangle
+from bilens.report.markup import Figure, circle, element, joined, label, line, rectangle
+from bilens.report.plot import SHARES, Axis, Plot, Scale, padded, within
+from bilens.report.text import Catalogue, fixed, percent, quantity, signed_quantity
 
 END = 20  # eigenvalues drawn at each end of a spectrum
 GAP = 4  # slots left free where the middle is not drawn
 MOST_NAMES = 8  # below the columns of layers
 WIDEST = 34.0  # column of a layer
 THINNEST = 3.0  # an interval narrower than this would not be seen
+PICTURE = 120.0  # longer side of an image
 
 
 def spectrum_chart(
@@ -36,7 +36,10 @@ def spectrum_chart(
         lines="short",
     )
     plot = Plot(Axis(-1, last + 1), values, 440, 264, "chart spectrum", letters=14, right=8)
-    x, y = plot.across, plot.upwards
+    stems = []
+    for slot, value in drawn:
+        beyond = value > high or value < low
+        stems.append(plot.stem(slot, value, "strong" if beyond else "", 4.0 if beyond else 2.8))
     upper, lower = (t("spectrum.null", edge=signed_quantity(edge, 2)) for edge in (high, low))
     return plot.figure(
         t("spectrum.title", name=name),
@@ -49,14 +52,10 @@ def spectrum_chart(
             largest=signed_quantity(max(eigenvalues)),
             smallest=signed_quantity(min(eigenvalues)),
         ),
-        *(
-            plot.stem(slot, value, "strong" if beyond else "", 4.0 if beyond else 2.8)
-            for slot, value in drawn
-            for beyond in [value > high or value < low]
-        ),
-        label(plot.end - 4, y(high) + 14, upper, "note", "end"),
-        label(plot.left + 4, y(low) - 5, lower, "note"),
-        slot_names(t, plot, x, len(eigenvalues), len(drawn)),
+        *stems,
+        label(plot.end - 4, plot.upwards(high) + 14, upper, "note", "end"),
+        label(plot.left + 4, plot.upwards(low) - 5, lower, "note"),
+        slot_names(t, plot, len(eigenvalues), len(drawn)),
         behind=plot.band(low, high),
     )
 
@@ -68,9 +67,9 @@ def spectrum_slots(values: Sequence[float]) -> list[tuple[int, float]]:
     return [*enumerate(values[:END]), *enumerate(values[-END:], start=END + GAP)]
 
 
-def slot_names(t: Catalogue, plot: Plot, x: Scale, count: int, drawn: int) -> Markup:
+def slot_names(t: Catalogue, plot: Plot, count: int, drawn: int) -> Markup:
     """Return which eigenvalues stand in the slots."""
-    base = plot.height - 10
+    base, x = plot.height - 10, plot.across
     if count == drawn:
         middle = (plot.left + plot.end) / 2
         return label(middle, base, t("spectrum.all", count=count), "tick", "middle")
@@ -88,9 +87,8 @@ def eigenvalue_chart(
     """Return a stem for each of the leading eigenvalues, in their order."""
     low, high, ticks = within(0, len(values) + 1)
     orders = [tick for tick in ticks if tick.is_integer()]
-    plot = Plot(
-        Axis(low, high, orders, name=axes[0]), Axis(*padded(values), name=axes[1]), 380, 220
-    )
+    x, y = Axis(low, high, orders, name=axes[0]), Axis(*padded(values), name=axes[1])
+    plot = Plot(x, y, 380, 220)
     stems = (plot.stem(order, value, "strong") for order, value in enumerate(values, start=1))
     return plot.figure(title, description, *stems)
 
@@ -99,7 +97,7 @@ def rank_strip(t: Catalogue, rank: float, null: tuple[float, float], largest: fl
     """Return a dot for an effective rank and a bar for the null interval, on a scale from 0."""
     width, middle = 180.0, 11.0
     x = Scale(0, largest or 1.0, 4, width - 8)
-    start, end = (x(value) for value in null)
+    start, end = map(x, null)
     thick = max(end - start, THINNEST)
     low, high = (fixed(value, 1) for value in null)
     content = joined(
@@ -112,8 +110,8 @@ def rank_strip(t: Catalogue, rank: float, null: tuple[float, float], largest: fl
 
 
 @dataclass(frozen=True)
-class Column:
-    """One layer."""
+class LayerColumn:
+    """What is drawn of one layer."""
 
     value: float | None  # how high; None where there is nothing to say
     inner: float | None = None  # a part of it, in full colour
@@ -125,7 +123,7 @@ def layer_columns(
     t: Catalogue,
     title: str,
     description: str,
-    columns: Sequence[Column],
+    columns: Sequence[LayerColumn],
     *,
     top: float | None = None,
     level: float | None = None,
@@ -149,18 +147,65 @@ def layer_columns(
     return plot.figure(title, description, *marks)
 
 
-def column_mark(plot: Plot, position: int, column: Column, width: float) -> Markup:
+def column_mark(plot: Plot, position: int, column: LayerColumn, width: float) -> Markup:
     """Return one column; a dash on the ground where there is nothing to say."""
     left, y = plot.across(position) - width / 2, plot.upwards
+
+    def upto(value: float, class_: str) -> Markup:
+        return rectangle(left, y(value), width, y(0) - y(value), class_)
+
     if column.value is None:
         return line(left, y(0) - 1, left + width, y(0) - 1, "axis")
     colour = "neg" if column.marked else "pos"
-    shade = colour if column.inner is not None else f"{colour} strong"
-    parts = [plot.column(position, column.value, width, shade)]
+    parts = [upto(column.value, colour if column.inner is not None else f"{colour} strong")]
     if column.null is not None:
-        low, high = (y(value) for value in column.null)
+        low, high = map(y, column.null)
         thick = max(low - high, THINNEST)
         parts.append(rectangle(left - 1, (low + high - thick) / 2, width + 2, thick, "null"))
     if column.inner:
-        parts.append(plot.column(position, column.inner, width, "pos strong"))
+        parts.append(upto(column.inner, "pos strong"))
     return joined(*parts)
+
+
+def accuracy_bar(t: Catalogue, value: float, low: float, high: float) -> Figure:
+    """Return a bar up to the accuracy, and the interval over it."""
+    x = Scale(0, 1, 8, 428)
+    texts = {"value": percent(value), "low": percent(low), "high": percent(high)}
+    anchors = ("start", "middle", "middle", "middle", "end")
+    content = joined(
+        rectangle(x(0), 12, x(1) - x(0), 14, "track"),
+        rectangle(x(0), 12, x(value) - x(0), 14, "fill"),
+        line(x(low), 19, x(high), 19, "whisker"),
+        *(line(x(end), 11, x(end), 27, "whisker") for end in (low, high)),
+        circle(x(value), 19, 3.5, "whisker-dot"),
+        *(
+            label(x(tick), 46, SHARES.text(tick), "tick", anchor)
+            for tick, anchor in zip(SHARES.ticks, anchors, strict=True)
+        ),
+    )
+    title, text = t("accuracy.chart"), t("accuracy.chart_text", **texts)
+    return Figure(title, text, 440, 56, content, "chart accuracy-bar")
+
+
+def trigger_patch(
+    t: Catalogue,
+    corner: tuple[int, int],
+    side: int,
+    shape: tuple[int, int],
+    name: str,
+    description: str,
+) -> Figure:
+    """Return the frame of an image with a square in it, one line for each pixel."""
+    (row, column), (rows, columns), pad = corner, shape, 2.0
+    pixel = PICTURE / max(shape)
+    height, width = rows * pixel, columns * pixel
+    across = [pad + x * pixel for x in range(columns)]
+    content = joined(
+        *(line(pad, pad + y * pixel, pad + width, pad + y * pixel, "grid") for y in range(rows)),
+        *(line(x, pad, x, pad + height, "grid") for x in across),
+        element("rect", x=pad, y=pad, width=width, height=height, class_="axis", fill="none"),
+        rectangle(across[column], pad + row * pixel, side * pixel, side * pixel, "trigger"),
+    )
+    size = width + 2 * pad, height + 2 * pad
+    title = t("triggers.picture_title", name=name)
+    return Figure(title, description, *size, content, "chart trigger-patch")

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from bilens.report.numbers import signed_quantity, whole
+from bilens.report.markup import Figure, circle, element, joined, label, line
 from bilens.report.plot import LETTERS, Axis, Plot, Points, padded, sign_class, within
 from bilens.report.raster import hex_colour
-from bilens.report.svg import Figure, circle, element, fitted, joined, label, text_width
+from bilens.report.text import fitted, signed_quantity, text_width, whole
 
 KINDS = ("all", "active", "null", "null_active")  # of correlations
 LOWER, MEDIAN, UPPER = 1, 2, 3  # positions among the quantiles
@@ -38,13 +38,16 @@ def by_rank(
     low = math.floor(4 * min(0.0, *lows, 0.0)) / 4
     numbers = Axis(2 ** (-0.15 * last), 2 ** (1.1 * last), ranks, whole, axes[0], "none", math.log2)
     plot = Plot(numbers, Axis(*within(low - 0.02, 1.02), name=axes[1]), 460, 300)
-    marks = []
+    x, y, marks = plot.across, plot.upwards, []
     for kind in reversed(KINDS):
         shift, colour = 2 ** (SIDEWAYS.get(kind, 0.0) * last), series(kind)
         known = [(k * shift, five) for k, five in zip(ranks, quantiles[kind], strict=True) if five]
         medians = [(position, five[MEDIAN]) for position, five in known]
         if kind in SIDEWAYS:
-            marks += [plot.whisker(k, q[LOWER], q[UPPER], f"kind {colour}") for k, q in known]
+            marks += [
+                line(x(k), y(five[LOWER]), x(k), y(five[UPPER]), f"kind {colour}")
+                for k, five in known
+            ]
         marks += [plot.line(medians, f"kind {colour}"), plot.dots(medians, f"dot {colour}")]
     return plot.figure(title, description, *marks)
 

@@ -6,28 +6,37 @@ from collections.abc import Iterator, Sequence
 
 from markupsafe import Markup
 
-from bilens.records.attack import Attack, MethodCurve, ObjectiveFinding
-from bilens.records.base import Numbers
-from bilens.report.blocks import Column, figure, heading, paragraph, quiet, section, table
-from bilens.report.catalogue import Catalogue
-from bilens.report.charts.accuracy import effect_chart, margin_axis
-from bilens.report.numbers import decimals, fixed, percent, scientific, whole
-from bilens.report.page import Page
-from bilens.report.plot import SHARES, swatch
+from bilens.records.attack import Attack, MethodCurve
+from bilens.report.charts.curves import effect_chart
+from bilens.report.markup import (
+    Column,
+    element,
+    figure,
+    heading,
+    heads,
+    paragraph,
+    quiet,
+    section,
+    table,
+    vector_image,
+)
+from bilens.report.plot import SHARES, Axis, key_list, rounded
 from bilens.report.raster import Painter, colour_bar
-from bilens.report.sections.overview import class_names, model_facts
-from bilens.report.svg import element
+from bilens.report.sections.overview import Page, clean_names, model_facts, title_of
+from bilens.report.text import NONE, Catalogue, decimals, fixed, percent, scientific, whole
 
 MOST_OBJECTIVES = 20  # rows of perturbations; the document has them all
-PARTS = ("effect", "clipped")
+EFFECTS = ("accuracy", "margin", "target_rate")
 
 
 def attack_page(t: Catalogue, record: Attack) -> Page:
     """Return the page of an attack."""
+    made = {"count": whole(record.random_perturbations), "restarts": whole(record.restarts)}
+    kinds = [curve.kind for curve in record.curves]
+    clipped = max(objective.clipped_images for objective in record.objectives)
     return Page(
         keys="attack.page",
-        footer="attack.page.footer",
-        title=record.source.path or record.model.kind,
+        title=title_of(record),
         count=record.model.d_output,
         facts=model_facts(t, record),
         parts=(
@@ -36,25 +45,36 @@ def attack_page(t: Catalogue, record: Attack) -> Page:
             ("numbers", numbers(t, record)),
             ("perturbations", perturbations(t, record)),
         ),
-        conventions=methods(t, record),
-        limits=limits(t, record),
+        conventions=[
+            (t(f"attack.kind.{kind}"), t(f"attack.made.{kind}", **made)) for kind in kinds
+        ],
+        limits=[
+            t("attack.not_proven"),
+            t("attack.limits.mean"),
+            t("attack.limits.clipped", count=whole(clipped)),
+            t("attack.limits.edge", count=whole(record.edge_pixels)),
+            t("attack.limits.layer"),
+        ],
         styles=("attack.css",),
     )
 
 
-def proof(t: Catalogue, record: Attack) -> Markup:
+def proof_claim(t: Catalogue, record: Attack) -> str:
     """Return whether the comparison with the optimal perturbations held, with its numbers."""
-    objectives = record.objectives
-    claim = t(
+    return t(
         f"attack.proof.{'pass' if record.holds else 'fail'}",
-        excess=scientific(max(objective.worst_excess for objective in objectives)),
-        gap=scientific(max(objective.proof_gap for objective in objectives)),
+        excess=scientific(max(objective.worst_excess for objective in record.objectives)),
+        gap=scientific(max(objective.proof_gap for objective in record.objectives)),
     )
+
+
+def proof(t: Catalogue, record: Attack) -> Markup:
+    """Return what is proven, whether it held, and what is not proven."""
     return section(
-        "proof",
-        t("attack.proof.heading"),
+        t,
+        "attack.proof",
         paragraph(t("attack.proven"), class_="overall"),
-        paragraph(claim, class_=None if record.holds else "callout wrong"),
+        paragraph(proof_claim(t, record), class_=None if record.holds else "callout wrong"),
         paragraph(t("attack.not_proven")),
         class_="verdict" if record.holds else "verdict fail",
     )
@@ -63,54 +83,54 @@ def proof(t: Catalogue, record: Attack) -> Markup:
 def curves(t: Catalogue, record: Attack) -> Markup:
     """Return curves of all pixels, of edge pixels, and of both with clipped pixels."""
     groups = []
-    for part in PARTS:
+    for part in ("effect", "clipped"):
         for edge in (False, True):
             chosen = [curve for curve in record.curves if curve.edge == edge]
             if chosen:
                 title = t(f"attack.curves.{part}.{'edge' if edge else 'whole'}")
                 groups.append(chart_group(t, record.epsilons, chosen, part, title))
-    return section(
-        "curves",
-        t("attack.curves.heading"),
-        paragraph(t("attack.curves.lead")),
-        element("div", *groups, class_="groups"),
-    )
+    lead = paragraph(t("attack.curves.lead"))
+    return section(t, "attack.curves", lead, element("div", *groups, class_="groups"))
 
 
 def chart_group(
-    t: Catalogue, epsilons: Numbers, chosen: Sequence[MethodCurve], part: str, title: str
+    t: Catalogue, epsilons: Sequence[float], chosen: Sequence[MethodCurve], part: str, title: str
 ) -> Markup:
     """Return accuracy, mean margin and target rate of some methods, below their legend."""
     effects = [curve.clipped if part == "clipped" else curve.effect for curve in chosen]
-    names = [t(f"attack.kind.{curve.kind}") for curve in chosen]
-    margins = margin_axis([value for effect in effects for value in effect.margin])
+    names = t.each("attack.kind", (curve.kind for curve in chosen))
+    # An edge shares the colour of the whole.
+    kinds = [curve.kind.removesuffix("_edge").replace("_", "-") for curve in chosen]
+    margins = [0.0, *(value for effect in effects for value in effect.margin)]
     drawn = (
-        ("accuracy", [effect.accuracy for effect in effects], SHARES),
-        ("margin", [effect.margin for effect in effects], margins),
-        ("target_rate", [effect.target_rate for effect in effects], SHARES),
+        [effect.accuracy for effect in effects],
+        [effect.margin for effect in effects],
+        [effect.target_rate for effect in effects],
     )
+    axes = (SHARES, Axis(*rounded(margins)), SHARES)
     charts = []
-    for key, values, axis in drawn:
+    for key, values, axis in zip(EFFECTS, drawn, axes, strict=True):
         ends = [
             t("attack.curves.end", name=name, value=axis.text(value[-1]))
             for name, value in zip(names, values, strict=True)
         ]
         last = t("attack.curves.text", epsilon=f"{epsilons[-1]:g}", list=t("list.comma").join(ends))
-        rows = [(colour_class(one), value) for one, value in zip(chosen, values, strict=True)]
+        rows = [(f"kind-{kind}", value) for kind, value in zip(kinds, values, strict=True)]
         caption = t(f"attack.effect.{key}")
         chart = effect_chart(caption, last, t("attack.curves.x"), epsilons, rows, axis)
         charts.append(figure(chart, caption))
-    legend = (
-        element("li", swatch(colour_class(curve)), element("span", name))
-        for curve, name in zip(chosen, names, strict=True)
-    )
     return element(
         "section",
         heading(title),
-        element("ul", *legend, class_="keys"),
+        key_list((f"kind-{kind}", name) for kind, name in zip(kinds, names, strict=True)),
         element("div", *charts, class_="trio"),
         aria_label=title,
     )
+
+
+def drawn_length(record: Attack) -> float:
+    """Return the length at which perturbations and numbers are shown."""
+    return record.objectives[0].perturbations[0].drawn_epsilon
 
 
 def numbers(t: Catalogue, record: Attack) -> Markup:
@@ -125,35 +145,33 @@ def numbers(t: Catalogue, record: Attack) -> Markup:
             percent(curve.effect.target_rate[at]),
             percent(curve.clipped.accuracy[at]),
             fixed(curve.gap[at], 3),
-            t.listing([t(f"attack.reads.{item}") for item in curve.reads]),
+            t.listing(t.each("attack.reads", curve.reads)),
         )
         for curve in record.curves
     )
-    columns = [
-        Column(t("attack.numbers.kind"), numeric=False),
-        *(Column(t(f"attack.effect.{key}")) for key in ("accuracy", "margin", "target_rate")),
-        *(Column(t(f"attack.numbers.{key}")) for key in ("clipped", "gap")),
+    columns = heads(
+        t("attack.numbers.kind"),
+        *t.each("attack.effect", EFFECTS),
+        *t.each("attack.numbers", ("clipped", "gap")),
         Column(t("attack.numbers.reads"), numeric=False),
-    ]
+    )
     return section(
-        "numbers",
-        t("attack.numbers.heading", epsilon=f"{epsilon:g}"),
+        t,
+        "attack.numbers",
         paragraph(t("attack.numbers.lead")),
         table(t, t("attack.numbers.caption"), columns, rows, class_="effects"),
+        epsilon=f"{epsilon:g}",
     )
 
 
 def perturbations(t: Catalogue, record: Attack) -> Markup:
-    """Return the first perturbation of every method, a row for each objective."""
-    painter, names = painter_of(record), class_names(record.model)
+    """Return the first perturbation of every method, a row for each objective, on one scale."""
+    vectors = (item.vector for one in record.objectives for item in one.perturbations)
+    painter = Painter.of(record.model.input_shape, vectors)
     shown = record.objectives[:MOST_OBJECTIVES]
-    columns = [
-        Column(t("attack.perturbations.objective"), numeric=False),
-        *(Column(t(f"attack.kind.{curve.kind}"), numeric=False) for curve in record.curves),
-    ]
-    rows = [
-        (objective_name(t, one, names), *tiles(t, record, one, names, painter)) for one in shown
-    ]
+    kinds = t.each("attack.kind", (curve.kind for curve in record.curves))
+    first = t("attack.perturbations.objective")
+    columns = [Column(name, numeric=False) for name in (first, *kinds)]
     part = t("attack.perturbations.part", shown=len(shown), count=len(record.objectives))
     end = fixed(painter.scale, decimals([painter.scale], 2))
     scale = (
@@ -165,70 +183,28 @@ def perturbations(t: Catalogue, record: Attack) -> Markup:
         paragraph(t("attack.perturbations.lead"), class_="how"),
         element("figure", *scale, class_="scale"),
     )
+    rows = ([*tiles(t, record, place, painter)] for place in range(len(shown)))
     return section(
-        "perturbations",
-        t("attack.perturbations.heading", epsilon=f"{drawn_length(record):g}"),
+        t,
+        "attack.perturbations",
         element("div", *legend, class_="legend"),
         quiet(part) if len(shown) < len(record.objectives) else "",
         table(t, "", columns, rows, class_="perturbations", label=t("nav.perturbations")),
+        epsilon=f"{drawn_length(record):g}",
     )
 
 
-def tiles(
-    t: Catalogue, record: Attack, one: ObjectiveFinding, names: list[str], painter: Painter
-) -> Iterator[Markup | str]:
-    """Yield an image for each method, or a dash where it has no perturbation."""
-    first = {item.kind: item for item in one.perturbations if item.member == 1}
-    class_ = "vector strip" if painter.is_strip else "vector"
+def tiles(t: Catalogue, record: Attack, place: int, painter: Painter) -> Iterator[str]:
+    """Yield from which class to which, and an image for each method that has a perturbation."""
+    one, names = record.objectives[place], clean_names(record.model.output_names)
+    source = t("attack.perturbations.all") if one.source is None else names[one.source]
+    name = t("attack.perturbations.name", source=source, target=names[one.target])
+    yield name
+    first = {item.kind: item.vector for item in one.perturbations if item.member == 1}
     for curve in record.curves:
-        found, kind = first.get(curve.kind), t(f"attack.kind.{curve.kind}")
-        alt = t("attack.perturbations.alt", kind=kind, name=objective_name(t, one, names))
-        if found is None:
-            yield "—"
+        if curve.kind in first:
+            kind = t(f"attack.kind.{curve.kind}")
+            alt = t("attack.perturbations.alt", kind=kind, name=name)
+            yield vector_image(painter, first[curve.kind], alt, side=None)
         else:
-            yield element("img", class_=class_, src=painter.vector(found.vector), alt=alt)
-
-
-def painter_of(record: Attack) -> Painter:
-    """Return how perturbations are drawn: one scale, the median of the largest components."""
-    vectors = (item.vector for one in record.objectives for item in one.perturbations)
-    return Painter.of(record.model.input_shape, vectors)
-
-
-def drawn_length(record: Attack) -> float:
-    """Return the length at which perturbations and numbers are shown."""
-    return record.objectives[0].perturbations[0].drawn_epsilon
-
-
-def colour_class(curve: MethodCurve) -> str:
-    """Return the class that colours a method; the edge shares the colour of the whole."""
-    return f"kind-{curve.kind.removesuffix('_edge').replace('_', '-')}"
-
-
-def objective_name(t: Catalogue, objective: ObjectiveFinding, names: list[str]) -> str:
-    """Return from which class to which."""
-    source = objective.source
-    first = t("attack.perturbations.all") if source is None else names[source]
-    return t("attack.perturbations.name", source=first, target=names[objective.target])
-
-
-def methods(t: Catalogue, record: Attack) -> list[tuple[str, str]]:
-    """Return each method and how its perturbations are made."""
-    values = {
-        "count": whole(record.random_perturbations),
-        "restarts": whole(record.restarts),
-    }
-    kinds = [curve.kind for curve in record.curves]
-    return [(t(f"attack.kind.{kind}"), t(f"attack.made.{kind}", **values)) for kind in kinds]
-
-
-def limits(t: Catalogue, record: Attack) -> list[str]:
-    """Return what the page does not say, one sentence each."""
-    clipped = max(objective.clipped_images for objective in record.objectives)
-    return [
-        t("attack.not_proven"),
-        t("attack.limits.mean"),
-        t("attack.limits.clipped", count=whole(clipped)),
-        t("attack.limits.edge", count=whole(record.edge_pixels)),
-        t("attack.limits.layer"),
-    ]
+            yield NONE

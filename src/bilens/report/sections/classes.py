@@ -1,4 +1,4 @@
-"""The page of a classifier of one layer: its classes, their ranks, and how few directions do."""
+"""The page of a classifier of one layer: its classes, few directions, and what may be wrong."""
 
 from __future__ import annotations
 
@@ -6,72 +6,76 @@ from collections.abc import Iterator
 
 from markupsafe import Markup
 
-from bilens.records.audit import Audit, ClassReading, Eigenvector
-from bilens.report.blocks import (
+from bilens.records.audit import Audit, ClassReading, Eigenvector, Overfitting, Triggers
+from bilens.report.charts.curves import truncation_chart
+from bilens.report.charts.spectra import rank_strip, spectrum_chart, trigger_patch
+from bilens.report.markup import (
     Column,
+    Content,
     Row,
+    boxed,
     callout,
     card,
+    drawings,
+    element,
     facts,
     figure,
+    heading,
+    heads,
+    items,
+    joined,
     link,
     paragraph,
+    quiet,
     section,
     table,
     vector_image,
 )
-from bilens.report.catalogue import Catalogue
-from bilens.report.charts.accuracy import truncation_chart
-from bilens.report.charts.spectra import rank_strip, spectrum_chart
-from bilens.report.numbers import (
+from bilens.report.raster import Painter, colour_bar
+from bilens.report.sections.guarantees import proven
+from bilens.report.sections.layers import difference
+from bilens.report.sections.overview import Page, class_painter, clean_names, model_facts, title_of
+from bilens.report.sections.predictions import predictions
+from bilens.report.sections.verdict import accuracy, exactness, guide, verdict
+from bilens.report.text import (
+    Catalogue,
     decimals,
     fixed,
     percent,
+    points,
     quantity,
     scientific,
     signed_quantity,
     whole,
 )
-from bilens.report.page import Page
-from bilens.report.raster import Painter, colour_bar
-from bilens.report.sections.difference import difference
-from bilens.report.sections.overview import class_names, model_facts
-from bilens.report.sections.predictions import predictions
-from bilens.report.sections.proven import proven
-from bilens.report.sections.verdict import accuracy, exactness, guide, verdict
-from bilens.report.sections.warnings import warnings
-from bilens.report.svg import element, joined
 
 STRONGEST = 3  # inputs named under a strip
 SHOWN = (0, 1, 2, 3, 5, 10, 20, 50, 100)  # rows of the table, with the marked and the last one
+DRAWN = 3  # patches
 CONVENTIONS = ("order", "sign", "basis", "centring", "precision", "null")
 
 
 def audit_page(t: Catalogue, record: Audit) -> Page:
     """Return the page of the audit of a classifier."""
-    painter = Painter.of(
-        record.model.input_shape,
-        (pair.vector for one in record.classes for pair in (*one.positive, *one.negative)),
-    )
-    found = record.guarantees
+    painter = class_painter(record)
+    names, found = clean_names(record.model.output_names), record.guarantees
     more = t("proven.more" if found else "proven.none")
     return Page(
         keys="page",
-        footer="footer.document",
-        title=record.source.path or record.model.kind,
+        title=title_of(record),
         count=len(record.classes),
         facts=model_facts(t, record),
         parts=(
             ("verdict", joined(verdict(t, record), guide(t))),
             ("exactness", exactness(t, record)),
             ("accuracy", accuracy(t, record)),
-            ("classes", classes(t, record, painter)),
-            ("ranks", ranks(t, record)),
+            ("classes", classes(t, record, names, painter)),
+            ("ranks", ranks(t, record, names)),
             ("truncation", truncation(t, record)),
-            ("predictions", predictions(t, record, painter)),
-            ("warnings", warnings(t, record)),
+            ("predictions", predictions(t, record, names, painter)),
+            ("warnings", warnings(t, record, names)),
             ("proven", proven(t, record.exactness, record.model, found, more, "proof")),
-            ("difference", difference(t, record.difference, class_names(record.model), painter)),
+            ("difference", difference(t, record.difference, names, painter)),
         ),
         conventions=conventions(t, record),
         limits=limits(t, record),
@@ -79,32 +83,9 @@ def audit_page(t: Catalogue, record: Audit) -> Page:
     )
 
 
-def classes(t: Catalogue, record: Audit, painter: Painter) -> Markup:
-    """Return one card for each class."""
-    names = class_names(record.model)
-    index = (
-        element("li", link(f"class-{one.index}", name))
-        for one, name in zip(record.classes, names, strict=True)
-    )
-    return section(
-        "classes",
-        t("classes.heading"),
-        paragraph(
-            element("strong", t("classes.centred.term")),
-            t("sentence.gap"),
-            t("classes.centred.text"),
-        ),
-        legend(t, painter),
-        element("nav", element("ul", *index), class_="class-index", aria_label=t("classes.index")),
-        *(
-            class_card(t, one, name, painter)
-            for one, name in zip(record.classes, names, strict=True)
-        ),
-    )
-
-
-def legend(t: Catalogue, painter: Painter) -> Markup:
-    """Return the colour bar with its ends."""
+def classes(t: Catalogue, record: Audit, names: list[str], painter: Painter) -> Markup:
+    """Return the colour bar with its ends, and one card for each class."""
+    named = [*zip(record.classes, names, strict=True)]
     end = fixed(painter.scale, decimals([painter.scale], 2))
     low, high = f"−{end}", f"+{end}"
     alt = t("classes.scale_label", low=low, high=high)
@@ -117,7 +98,16 @@ def legend(t: Catalogue, painter: Painter) -> Markup:
     )
     caption = element("figcaption", t("classes.scale", scale=end), class_="quiet")
     how = paragraph(element("strong", t("classes.how")), class_="how")
-    return element("div", how, element("figure", bar, caption), class_="legend")
+    term, text = t.each("classes.centred", ("term", "text"))
+    index = items(link(f"class-{one.index}", name) for one, name in named)
+    return section(
+        t,
+        "classes",
+        paragraph(element("strong", term), t("sentence.gap"), text),
+        element("div", how, element("figure", bar, caption), class_="legend"),
+        element("nav", index, class_="class-index", aria_label=t("classes.index")),
+        *(class_card(t, one, name, painter) for one, name in named),
+    )
 
 
 def class_card(t: Catalogue, one: ClassReading, name: str, painter: Painter) -> Markup:
@@ -131,63 +121,47 @@ def class_card(t: Catalogue, one: ClassReading, name: str, painter: Painter) -> 
         high=fixed(null.high, 1),
     )
     beyond = t("classes.beyond_short", positive=significant[0], negative=significant[1])
-    sides = (
-        tiles(t, one, one.positive, name, painter, "for"),
-        tiles(t, one, one.negative, name, painter, "against"),
-    )
+    sides = []
+    for key, sign, pairs in (
+        ("for", "positive", one.positive),
+        ("against", "negative", one.negative),
+    ):
+        title = heading(t(f"classes.{key}", name=name), 4)
+        if pairs:
+            content = element("ul", *(tile(t, one, pair, name, painter) for pair in pairs))
+        else:
+            content = quiet(t(f"classes.none_{key}"))
+        sides.append(element("div", title, content, class_=f"tiles {sign}"))
     reading = (
         figure(spectrum_chart(t, name, one.eigenvalues, edges, significant)),
         element("div", *sides, class_="vectors"),
         facts(numbers(t, one), "numbers"),
     )
-    heading = t("classes.class", name=one.name.strip() or name)
+    head = t("classes.class", name=one.name.strip() or name)
     body = element("div", *reading, class_="reading")
-    return card([heading, rank, beyond], body, anchor=f"class-{one.index}")
-
-
-def tiles(
-    t: Catalogue,
-    one: ClassReading,
-    pairs: tuple[Eigenvector, ...],
-    name: str,
-    painter: Painter,
-    side: str,
-) -> Markup:
-    """Return the leading eigenvectors of one sign as images."""
-    title = element("h4", t(f"classes.{side}", name=name))
-    if pairs:
-        content = element("ul", *(tile(t, one, pair, name, painter) for pair in pairs))
-    else:
-        content = paragraph(t(f"classes.none_{side}"), class_="quiet")
-    sign = {"for": "positive", "against": "negative"}[side]
-    return element("div", title, content, class_=f"tiles {sign}")
+    return card([head, rank, beyond], body, anchor=f"class-{one.index}")
 
 
 def tile(t: Catalogue, one: ClassReading, pair: Eigenvector, name: str, painter: Painter) -> Markup:
-    """Return one eigenvector of a class."""
-    value, size = signed_quantity(pair.eigenvalue), pair.subspace_size
+    """Return one eigenvector of a class; of a strip, also the inputs with the largest entries."""
+    value, size, vector = signed_quantity(pair.eigenvalue), pair.subspace_size, pair.vector
     beyond = not one.lower_edge <= pair.eigenvalue <= one.upper_edge
     lines = [
-        vector_image(painter, pair.vector, t("classes.alt", name=name, value=value)),
+        vector_image(painter, vector, t("classes.alt", name=name, value=value)),
         element("span", f"λ = {value}", class_="lambda"),
         element("span", t("classes.share", share=percent(pair.explained)), class_="quiet"),
         element("span", t("classes.beyond" if beyond else "classes.within"), class_="mark"),
     ]
     if painter.is_strip:
-        lines.append(element("span", strongest(t, pair.vector), class_="quiet"))
+        order = sorted(range(len(vector)), key=lambda index: -abs(vector[index]))[:STRONGEST]
+        named = t("list.comma").join(
+            t("classes.strongest_item", index=index + 1, value=signed_quantity(vector[index], 2))
+            for index in order
+        )
+        lines.append(element("span", t("classes.strongest", list=named), class_="quiet"))
     if size > 1:
         lines.append(element("span", t("classes.subspace", count=size), class_="caution"))
     return element("li", *lines, class_="beyond" if beyond else "within")
-
-
-def strongest(t: Catalogue, vector: tuple[float, ...]) -> str:
-    """Return the inputs with the largest components, counted from 1."""
-    order = sorted(range(len(vector)), key=lambda index: -abs(vector[index]))[:STRONGEST]
-    named = [
-        t("classes.strongest_item", index=index + 1, value=signed_quantity(vector[index], 2))
-        for index in order
-    ]
-    return t("classes.strongest", list=t("list.comma").join(named))
 
 
 def numbers(t: Catalogue, one: ClassReading) -> Iterator[tuple[str, str]]:
@@ -195,27 +169,24 @@ def numbers(t: Catalogue, one: ClassReading) -> Iterator[tuple[str, str]]:
     null, residual = one.effective_rank_null, scientific(one.largest_residual)
     if not one.complete:
         residual = f"{residual} ({t('classes.unchecked')})"
-    edges = f"{signed_quantity(one.upper_edge)} / {signed_quantity(one.lower_edge)}"
-    interval = f"{fixed(null.median, 2)} ({fixed(null.low, 2)}–{fixed(null.high, 2)})"
-    linear = f"{quantity(one.linear_norm)} / {signed_quantity(one.constant)}"
     for key, value in (
         ("significant", f"{one.significant_positive} / {one.significant_negative}"),
-        ("edges", edges),
+        ("edges", f"{signed_quantity(one.upper_edge)} / {signed_quantity(one.lower_edge)}"),
         ("p", f"{quantity(one.p_upper, 2)} / {quantity(one.p_lower, 2)}"),
         ("rank", fixed(one.effective_rank, 2)),
-        ("rank_null", interval),
+        ("rank_null", f"{fixed(null.median, 2)} ({fixed(null.low, 2)}–{fixed(null.high, 2)})"),
         ("norm", quantity(one.frobenius_norm)),
-        ("linear", linear),
+        ("linear", f"{quantity(one.linear_norm)} / {signed_quantity(one.constant)}"),
         ("residual", residual),
     ):
         yield t(f"classes.{key}"), value
 
 
-def ranks(t: Catalogue, record: Audit) -> Markup:
+def ranks(t: Catalogue, record: Audit, names: list[str]) -> Markup:
     """Return the table of effective ranks; all strips share a scale."""
     largest = max(max(one.effective_rank, one.effective_rank_null.high) for one in record.classes)
     rows = []
-    for one, name in zip(record.classes, class_names(record.model), strict=True):
+    for one, name in zip(record.classes, names, strict=True):
         null = one.effective_rank_null
         interval = f"({fixed(null.low, 1)}–{fixed(null.high, 1)})"
         rows.append(
@@ -228,14 +199,12 @@ def ranks(t: Catalogue, record: Audit) -> Markup:
                 fixed(one.effective_rank_embedding, 1),
             )
         )
-    columns = [
-        Column(t("ranks.class"), numeric=False),
-        Column(t("ranks.centred")),
-        Column(t("ranks.null")),
+    columns = heads(
+        *t.each("ranks", ("class", "centred", "null")),
         Column(t("ranks.picture"), numeric=False),
-        Column(t("ranks.raw")),
+        t("ranks.raw"),
         Column(t("ranks.embedding"), class_="apart"),
-    ]
+    )
     bases = element(
         "tr",
         element("td", ""),
@@ -245,45 +214,120 @@ def ranks(t: Catalogue, record: Audit) -> Markup:
     caption = t("ranks.caption")
     explained = joined(caption, " ", element("span", f"({t('ranks.legend')})", class_="quiet"))
     return section(
+        t,
         "ranks",
-        t("ranks.heading"),
         paragraph(t("ranks.lead")),
         table(t, explained, columns, rows, class_="ranks", label=caption, above=bases),
-        callout(t, t("ranks.embedding_note.term"), t("ranks.embedding_note.text")),
+        callout(t, "ranks.embedding_note"),
     )
 
 
 def truncation(t: Catalogue, record: Audit) -> Markup:
     """Return how few directions are enough, as curve and table; a remark without data."""
-    points = record.truncation
-    if not points:
-        none = paragraph(t("truncation.none"), class_="callout")
-        return section("truncation", t("truncation.heading"), none)
+    found = record.truncation
+    if not found:
+        return section(t, "truncation", boxed(t("truncation.none")))
     values = next((f.values for f in record.verdict if f.rule == "few_directions"), None)
     mark = None if values is None else (int(values["k"]), float(values["accuracy"]))
-    kept = {*SHOWN, points[-1].k, *([] if mark is None else [mark[0]])}
+    marked = None if mark is None else mark[0]
     rows = (
         Row(
             (whole(point.k), percent(point.accuracy), percent(point.agreement)),
-            "marked" if mark is not None and point.k == mark[0] else None,
+            "marked" if point.k == marked else None,
         )
-        for point in points
-        if point.k in kept
+        for point in found
+        if point.k in {*SHOWN, found[-1].k, marked}
     )
     chart = truncation_chart(
         t,
-        [(point.k, point.accuracy) for point in points],
-        [(point.k, point.agreement) for point in points],
+        [(point.k, point.accuracy) for point in found],
+        [(point.k, point.agreement) for point in found],
         mark,
     )
-    columns = [Column(t(f"truncation.{key}")) for key in ("k", "accuracy", "agreement")]
+    columns = map(Column, t.each("truncation", ("k", "accuracy", "agreement")))
     pair = figure(chart), table(t, t("truncation.caption"), columns, rows)
+    lead = paragraph(t("truncation.lead"))
+    return section(t, "truncation", lead, element("div", *pair, class_="curve-and-table"))
+
+
+def warnings(t: Catalogue, record: Audit, names: list[str]) -> Markup:
+    """Return overfitting and triggers; a remark for a document from before there were any."""
+    overfitting, triggers = record.overfitting, record.triggers
+    if overfitting is None or triggers is None:
+        return section(t, "warnings", paragraph(t("warnings.older")))
     return section(
-        "truncation",
-        t("truncation.heading"),
-        paragraph(t("truncation.lead")),
-        element("div", *pair, class_="curve-and-table"),
+        t,
+        "warnings",
+        heading(t("overfitting.heading")),
+        *overfitting_parts(t, overfitting),
+        heading(t("triggers.heading")),
+        *trigger_parts(t, triggers, names, record.model.input_shape),
     )
+
+
+def overfitting_parts(t: Catalogue, found: Overfitting) -> Iterator[Markup]:
+    """Yield the score with its threshold, or why there is none, and a table of the readings."""
+    if found.score is None or found.threshold is None:
+        sentence = t("overfitting.none", reason=reason(t, found.reason))
+    else:
+        score, threshold = points(found.score), points(found.threshold)
+        sentence = t("overfitting.score", score=score, threshold=threshold)
+    yield paragraph(sentence)
+    yield quiet(t("overfitting.scope"))
+    rows = []
+    for part in found.parts:  # one of an unknown name has its name alone
+        null, name, meaning = part.null_interval, part.name, ""
+        if t.has(f"overfitting.{part.name}.term"):
+            name, meaning = t.each(f"overfitting.{part.name}", ("term", "text"))
+        chance = t("overfitting.no_null")
+        if null is not None:
+            chance = f"{quantity(null.median)} ({quantity(null.low)}–{quantity(null.high)})"
+        rows.append((name, quantity(part.value), chance, meaning))
+    columns = heads(
+        *t.each("overfitting", ("reading", "value")),
+        Column(t("ranks.null"), class_="null"),
+        Column(t("overfitting.meaning"), numeric=False, class_="meaning"),
+    )
+    yield table(t, t("overfitting.caption"), columns, rows)
+
+
+def trigger_parts(
+    t: Catalogue, found: Triggers, names: list[str], shape: tuple[int, int]
+) -> Iterator[Markup]:
+    """Yield the highest score beside threshold and null interval, and the patch of each class."""
+    null = found.null_interval
+    if found.score is None or found.threshold is None or null is None:
+        sentence = t("triggers.none", reason=reason(t, found.reason))
+    else:
+        known = {"score": found.score, "threshold": found.threshold}
+        known |= {"low": null.low, "high": null.high}
+        sentence = t("triggers.score", **{key: fixed(value, 1) for key, value in known.items()})
+    yield paragraph(sentence)
+    yield quiet(t("triggers.scope"))
+    if not found.patches:
+        return
+    rows, pictures = [], list[tuple[str, Content]]()
+    for patch in found.patches:
+        name = names[patch.target]
+        where = t("triggers.position", row=patch.row, column=patch.column, side=patch.side)
+        if len(pictures) < DRAWN:
+            picture = trigger_patch(t, (patch.row, patch.column), patch.side, shape, name, where)
+            pictures.append((f"{t('ranks.class')} {name}", picture))
+        marked = found.threshold is not None and patch.score > found.threshold
+        cells = (name, where, fixed(patch.score, 1), signed_quantity(patch.effect))
+        rows.append(Row(cells, "marked" if marked else None))
+    columns = heads(
+        t("ranks.class"),
+        Column(t("triggers.where"), numeric=False),
+        *t.each("triggers", ("column_score", "effect")),
+    )
+    yield drawings(pictures, "patches")
+    yield table(t, t("triggers.caption"), columns, rows)
+
+
+def reason(t: Catalogue, key: str) -> str:
+    """Return why a score does not apply."""
+    return t(f"warnings.{key}") if t.has(f"warnings.{key}") else key
 
 
 def conventions(t: Catalogue, record: Audit) -> list[tuple[str, str]]:

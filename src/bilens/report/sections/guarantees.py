@@ -1,40 +1,73 @@
-"""The page of a certificate: the tables behind the proven statements."""
+"""What is proven: a statement for each guarantee, and the tables behind them on a page."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from bilens.records.guarantees import Certificate, EuclideanRadii, TruncationGuarantees
-from bilens.report.blocks import Column, Row, callout, figure, paragraph, quiet, section, table
-from bilens.report.catalogue import Catalogue
-from bilens.report.charts.accuracy import radii_chart
-from bilens.report.numbers import percent, quantity, signed_quantity, whole
-from bilens.report.page import Page
-from bilens.report.sections.overview import class_names, input_name, model_facts
-from bilens.report.sections.proven import (
-    box,
+from bilens.records.common import Exactness, ModelSummary
+from bilens.records.guarantees import (
+    Certificate,
+    EuclideanRadii,
+    Guarantees,
+    LargestEntryRadii,
+    RoundingStability,
+    TruncationGuarantees,
+)
+from bilens.report.charts.curves import radii_chart
+from bilens.report.markup import (
+    Column,
+    Row,
+    boxed,
+    callout,
+    element,
+    facts,
+    figure,
+    heading,
+    paragraph,
+    quiet,
+    section,
+    table,
+)
+from bilens.report.sections.overview import Page, clean_names, input_name, model_facts, title_of
+from bilens.report.text import (
+    MINUS,
+    Catalogue,
     floored,
     floored_percent,
-    proven,
+    percent,
+    quantity,
     raised,
-    rounding_numbers,
+    scientific,
+    signed_quantity,
     up,
+    whole,
 )
-from bilens.report.svg import element
 
 ROWS = 10  # steps of the table of certified accuracy
 LISTED = 20  # unused inputs
 LIMITS = ("model", "data", "meaning", "right")
+Proven = Guarantees | Certificate
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One proven sentence."""
+
+    term: str
+    claim: str
+    assumes: str
+    scope: str
 
 
 def certificate_page(t: Catalogue, record: Certificate) -> Page:
     """Return the page of a certificate."""
     return Page(
         keys="certify",
-        footer="certify.footer",
-        title=record.source.path or record.model.kind,
+        title=title_of(record),
         count=len(record.model.output_names),
         facts=model_facts(t, record),
         parts=(
@@ -44,76 +77,247 @@ def certificate_page(t: Catalogue, record: Certificate) -> Page:
             ("inputs", input_use(t, record)),
             ("rounding", rounding(t, record)),
         ),
-        limits=[t(f"limits.certify.{key}") for key in LIMITS],
+        limits=t.each("limits.certify", LIMITS),
     )
 
 
-def columns(names: list[str]) -> list[Column]:
-    """Return columns of numbers behind one of names."""
-    return [Column(name, numeric=index > 0) for index, name in enumerate(names)]
+def proven(
+    t: Catalogue,
+    exactness: Sequence[Exactness],
+    model: ModelSummary,
+    found: Proven | None,
+    more: str,
+    class_: str,
+) -> Markup:
+    """Return what all statements assume, the statements, and what more there is."""
+    parts = []
+    if found is not None:
+        errors = {item.precision: item.relative_error for item in exactness}
+        lead = t(
+            "proven.lead",
+            inputs=whole(exactness[0].num_inputs),
+            float32=scientific(errors.get("float32", 0.0)),
+            float64=scientific(errors.get("float64", 0.0)),
+        )
+        terms = t.each("proven", ("assumes", "scope"))
+        listed = (
+            element(
+                "li",
+                heading(one.term),
+                paragraph(one.claim, class_="claim"),
+                facts(zip(terms, (one.assumes, one.scope), strict=True)),
+            )
+            for one in statements(t, model, found)
+        )
+        parts = [paragraph(lead), element("ol", *listed, class_="statements")]
+    return section(t, "proven", *parts, boxed(more), class_=class_)
+
+
+def statements(t: Catalogue, model: ModelSummary, found: Proven) -> Iterator[Statement]:
+    """Yield the statements, those about test inputs first."""
+    yield from of_radii(t, found)
+    if found.linf is not None:
+        yield of_bounds(t, found.linf)
+    yield from of_truncation(t, model, found)
+    yield from of_inputs(t, model, found)
+    for item in found.stability:
+        yield of_rounding(t, item)
+
+
+def stated(t: Catalogue, key: str, claim: str, **values: str) -> Statement:
+    """Return a statement whose term, assumption and scope stand below its key."""
+    term, assumes, scope = t.each(f"proven.{key}", ("term", "assumes", "scope"), **values)
+    return Statement(term, claim, assumes, scope)
+
+
+def box(found: Proven) -> dict[str, str]:
+    """Return the ends of the interval in which inputs lie."""
+    ends = {"low": found.box.low, "high": found.box.high}
+    return {name: f"{end:g}".replace("-", MINUS) for name, end in ends.items()}
+
+
+def of_radii(t: Catalogue, found: Proven) -> Iterator[Statement]:
+    """Yield how far inputs can move, and that the radii are not too small."""
+    radii, ends = found.l2, box(found)
+    if radii is None:
+        return
+    total = whole(radii.num_inputs)
+    moved = [item for item in radii.inputs if item.radius is None or item.radius > 0]
+    sure = whole(sum(item.status != "not_finite" for item in moved))
+    key = "claim" if radii.median is not None else "unbounded"
+    median = floored(radii.median or 0.0)
+    claim = t(f"proven.radius.{key}", count=sure, total=total, median=median)
+    yield stated(t, "radius", claim, total=total, **ends)
+    if not radii.num_examples:
+        return
+    if radii.num_open:
+        claim = t("proven.exact.some", open=whole(radii.num_open), total=sure)
+    else:
+        gap = scientific(up(radii.largest_gap, 2))
+        claim = t("proven.exact.all", examples=whole(radii.num_examples), gap=gap)
+    yield stated(t, "exact", claim, **ends)
+
+
+def of_bounds(t: Catalogue, bounds: LargestEntryRadii) -> Statement:
+    """Return what is proven where every entry may change."""
+    total, lower = whole(bounds.num_inputs), bounds.median_lower
+    if lower is None:
+        claim = t("proven.linf.unbounded", total=total)
+    else:
+        claim = t("proven.linf.claim", lower=floored(lower), total=total)
+    if bounds.median_upper is not None:
+        upper = raised(bounds.median_upper)
+        claim += t("sentence.gap") + t("proven.linf.attack", upper=upper)
+    return stated(t, "linf", claim, total=total)
+
+
+def of_truncation(t: Catalogue, model: ModelSummary, found: Proven) -> Iterator[Statement]:
+    """Yield what truncation can change, and how many predictions provably survive it."""
+    cut = found.truncation
+    # The truncation that was chosen, or else the mildest one that is shown.
+    point = next((point for point in cut.points if point.k == cut.chosen), cut.points[-1])
+    bounds, attained = point.bounds, sum(point.attained)
+    claim = t(
+        "proven.truncation.claim",
+        k=whole(point.k),
+        of=whole(model.d_input),
+        bound=raised(max(bounds)),
+        lowest=raised(min(bounds)),
+        highest=raised(max(bounds)),
+    )
+    if attained:
+        numbers = {"count": whole(attained), "classes": whole(len(bounds))}
+        claim += t("sentence.gap") + t("proven.truncation.attained", **numbers)
+    term, assumes = t.each("proven.truncation", ("term", "assumes"))
+    radius = floored(cut.radius, 6)
+    scope = t(f"proven.truncation.{cut.radius_origin}", radius=radius, **box(found))
+    yield Statement(term, claim, assumes, scope)
+    if point.certified is None or point.agreement is None or found.l2 is None:
+        return
+    total = whole(found.l2.num_inputs)
+    claim = t(
+        "proven.agreement.claim",
+        k=whole(point.k),
+        certified=floored_percent(point.certified),
+        agreement=percent(point.agreement),
+        total=total,
+    )
+    yield stated(t, "agreement", claim, total=total)
+
+
+def of_inputs(t: Catalogue, model: ModelSummary, found: Proven) -> Iterator[Statement]:
+    """Yield which inputs are unused, and how much a single one can do."""
+    use, total = found.input_use, whole(model.d_input)
+    if use.unused:
+        claim = t("proven.unused.some", count=whole(len(use.unused)), total=total)
+    elif use.num_undecided:
+        undecided = whole(use.num_undecided)
+        claim = t("proven.unused.none", total=total, undecided=undecided)
+    else:
+        claim = t("proven.unused.all", total=total)
+    yield stated(t, "unused", claim)
+    most = max(use.influence, key=lambda item: item.bound)
+    claim = t(
+        "proven.influence.claim",
+        bound=raised(most.bound),
+        reached=floored(most.reached),
+        input=input_name(t, model, most.input),
+        name=clean_names(model.output_names)[most.output],
+    )
+    yield stated(t, "influence", claim, **box(found))
+
+
+@dataclass(frozen=True)
+class RoundingNumbers:
+    """What holds for every class."""
+
+    movement: float
+    share: float  # of the largest eigenvalue of the class; 0 where all are 0
+    guaranteed: int
+    total: int
+    angle: float  # degrees, of those that are guaranteed
+
+
+def rounding_numbers(item: RoundingStability) -> RoundingNumbers:
+    """Return the worst numbers over the classes."""
+    classes = item.classes
+    sines = [sine for one in classes for sine in one.sines]
+    sure = [sine for sine in sines if sine < 1]
+    return RoundingNumbers(
+        max(one.movement for one in classes),
+        max((one.movement / one.largest for one in classes if one.largest > 0), default=0),
+        len(sure),
+        len(sines),
+        math.degrees(math.asin(max(sure, default=0.0))),
+    )
+
+
+def of_rounding(t: Catalogue, item: RoundingStability) -> Statement:
+    """Return what storing the weights in one format can do."""
+    if item.refused is not None:
+        claim, leading = t("proven.rounding.refused", reason=item.refused), "0"
+    else:
+        numbers = rounding_numbers(item)
+        leading = whole(len(item.classes[0].sines))
+        claim = t(
+            "proven.rounding.claim" if numbers.guaranteed else "proven.rounding.none",
+            movement=raised(numbers.movement, 2),
+            share=percent(up(numbers.share, 3), 2),
+            count=whole(numbers.guaranteed),
+            total=whole(numbers.total),
+            angle=raised(numbers.angle, 2),
+        )
+    return stated(t, "rounding", claim, kind=item.kind, leading=leading)
 
 
 def radii(t: Catalogue, record: Certificate) -> Markup:
     """Return curve, tables and notes of the distances; a remark if no data were given."""
     found = record.l2
     if found is None:
-        none = paragraph(t("radii.none"), class_="callout")
-        return section("radii", t("radii.heading"), none)
+        return section(t, "radii", boxed(t("radii.none")))
     step = max((len(found.curve) - 1) // ROWS, 1)
     shares = (
         (quantity(point.radius), floored_percent(point.share)) for point in found.curve[::step]
     )
     curve = [(point.radius, point.share) for point in found.curve]
+    columns = map(Column, t.each("radii", ("size", "share")))
     pair = (
         figure(radii_chart(t, curve, found.median)),
-        table(
-            t,
-            t("radii.caption"),
-            [Column(t("radii.size")), Column(t("radii.share"))],
-            shares,
-        ),
+        table(t, t("radii.caption"), columns, shares),
     )
     statuses = (
         (t(f"radii.{status}") if t.has(f"radii.{status}") else status, whole(count))
         for status, count in found.statuses.items()
         if count
     )
+    caption = t("radii.statuses", total=whole(found.num_inputs))
     return section(
+        t,
         "radii",
-        t("radii.heading"),
         paragraph(t("radii.lead")),
         element("div", *pair, class_="curve-and-table"),
         *radii_notes(t, record, found),
-        table(
-            t,
-            t("radii.statuses", total=whole(found.num_inputs)),
-            columns([t("radii.status"), t("radii.count")]),
-            statuses,
-        ),
+        table(t, caption, t.each("radii", ("status", "count")), statuses),
     )
 
 
 def radii_notes(t: Catalogue, record: Certificate, found: EuclideanRadii) -> Iterator[Markup]:
     """Yield what holds within the range of inputs, and where every entry may change."""
     examples, inside = whole(found.num_examples), whole(found.num_examples_in_box)
-    inside_box = t("radii.box_text", examples=examples, inside=inside)
-    yield callout(t, t("radii.box", **box(record)), inside_box)
+    yield callout(t, "radii.box", examples=examples, inside=inside, **box(record))
     bounds = record.linf
     if bounds is None:
         return
-    medians = ((bounds.median_lower, floored), (bounds.median_upper, raised))
-    lower, upper = (
-        t("radii.unlimited") if value is None else show(value) for value, show in medians
-    )
-    text = t(
-        "radii.linf.text",
+    lower, upper = bounds.median_lower, bounds.median_upper
+    yield callout(
+        t,
+        "radii.linf",
         total=whole(bounds.num_inputs),
-        lower=lower,
-        upper=upper,
+        lower=t("radii.unlimited") if lower is None else floored(lower),
+        upper=t("radii.unlimited") if upper is None else raised(upper),
         restarts=whole(bounds.restarts),
         steps=whole(bounds.steps),
     )
-    yield callout(t, t("radii.linf.term"), text)
 
 
 def truncation(t: Catalogue, cut: TruncationGuarantees) -> Markup:
@@ -139,48 +343,40 @@ def truncation(t: Catalogue, cut: TruncationGuarantees) -> Markup:
                 quantity(max(point.deviation or (0.0,))),
             ]
         rows.append(Row(cells, "marked" if point.k == cut.chosen else None))
-    names = columns([t("truncation.k"), *(t(f"cut.{key}") for key in keys)])
+    columns = [t("truncation.k"), *t.each("cut", keys)]
     return section(
-        "truncation",
-        t("cut.heading"),
+        t,
+        "cut",
         paragraph(t("cut.lead", radius=floored(cut.radius, 6))),
-        table(t, t("cut.caption"), names, rows),
+        table(t, t("cut.caption"), columns, rows),
         *map(quiet, notes),
+        name="truncation",
     )
 
 
 def input_use(t: Catalogue, record: Certificate) -> Markup:
     """Return the inputs that are proven unused, and the strongest input of each class."""
-    names = class_names(record.model)
+    model, unused = record.model, record.input_use.unused
+    names = clean_names(model.output_names)
     rows = (
         (
             names[item.output],
-            input_name(t, record.model, item.input),
+            input_name(t, model, item.input),
             raised(item.bound),
             floored(item.reached),
         )
         for item in record.input_use.influence
     )
-    keys = ("class", "input", "bound", "reached")
-    return section(
-        "inputs",
-        t("use.heading"),
-        paragraph(unused_inputs(t, record)),
-        table(t, t("use.caption"), columns([t(f"use.{key}") for key in keys]), rows),
-    )
-
-
-def unused_inputs(t: Catalogue, record: Certificate) -> str:
-    """Return the inputs that are proven unused, or nothing."""
-    unused, named = record.input_use.unused, record.model.input_names is not None
-    if not unused:
-        return ""
-    names = [
-        input_name(t, record.model, index) if named else whole(index) for index in unused[:LISTED]
+    listed = [
+        whole(index) if model.input_names is None else input_name(t, model, index)
+        for index in unused[:LISTED]
     ]
     if len(unused) > LISTED:
-        names.append(t("use.more", count=whole(len(unused) - LISTED)))
-    return t("use.unused", list=t("list.comma").join(names))
+        listed.append(t("use.more", count=whole(len(unused) - LISTED)))
+    lead = t("use.unused", list=t("list.comma").join(listed)) if unused else ""
+    columns = t.each("use", ("class", "input", "bound", "reached"))
+    body = table(t, t("use.caption"), columns, rows)
+    return section(t, "use", paragraph(lead), body, name="inputs")
 
 
 def rounding(t: Catalogue, record: Certificate) -> Markup:
@@ -201,10 +397,6 @@ def rounding(t: Catalogue, record: Certificate) -> Markup:
                 angle if numbers.guaranteed else nothing,
             ]
         )
-    keys = ("kind", "movement", "share", "guaranteed", "angle")
-    return section(
-        "rounding",
-        t("round.heading"),
-        paragraph(t("round.lead")),
-        table(t, t("round.caption"), columns([t(f"round.{key}") for key in keys]), rows),
-    )
+    columns = t.each("round", ("kind", "movement", "share", "guaranteed", "angle"))
+    body = table(t, t("round.caption"), columns, rows)
+    return section(t, "round", paragraph(t("round.lead")), body, name="rounding")

@@ -1,140 +1,145 @@
-"""The page of many layers: three small charts, a table, and what each layer writes most."""
+"""The page of many layers: charts, a table, what each layer writes most, what changed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from markupsafe import Markup
 
-from bilens.records.common import NullInterval
-from bilens.records.layer_audit import LayerAudit, LayerReading, Units
-from bilens.report.blocks import (
-    Column as TableColumn,
+from bilens.records.layer_audit import (
+    ChangeDirection,
+    Component,
+    Difference,
+    LayerAudit,
+    LayerDifference,
+    LayerReading,
+    LeadingPair,
+    ModeChange,
+)
+from bilens.report.charts.spectra import LayerColumn, layer_columns
+from bilens.report.markup import (
+    Column,
     Content,
+    Figure,
     Row,
     card,
     drawings,
+    element,
+    heading,
+    heads,
+    joined,
     paragraph,
     quiet,
     section,
     table,
+    vector_image,
 )
-from bilens.report.catalogue import Catalogue
-from bilens.report.charts.spectra import Column, layer_columns
-from bilens.report.numbers import fixed, percent, quantity, whole
-from bilens.report.page import Page
-from bilens.report.sections.difference import PAIR, difference, pair_cells, parts_text
-from bilens.report.sections.overview import test_data
+from bilens.report.raster import Painter
+from bilens.report.sections.overview import Page, file_facts, test_data, title_of
 from bilens.report.sections.verdict import verdict
-from bilens.report.svg import Figure, element, joined
-
-NONE = "—"
-NUMBERS = (
-    "r2",
-    "linear",
-    "norm",
-    "rank",
-    "null",
-    "directions",
-    "share",
-    "units",
-    "input",
-    "stable",
+from bilens.report.text import (
+    NONE,
+    Catalogue,
+    fixed,
+    percent,
+    quantity,
+    scientific,
+    signed,
+    signed_quantity,
+    whole,
 )
+
+NUMBERS = (
+    *("r2", "linear", "norm", "rank", "null"),
+    *("directions", "share", "units", "input", "stable"),
+)
+CHANGES = ("weights", "units", "change", "linear", "frobenius", "gaussian", "outputs", "inputs")
 LIMITS = ("layer", "fit", "norm", "null", "meaning", "triggers")
+LARGE_Z = 3.5  # that of the rule; a z is there only where there are enough layers
 
 
 def layer_audit_page(t: Catalogue, record: LayerAudit) -> Page:
     """Return the page of the audit of many layers."""
-    samples = whole(record.null_samples)
     return Page(
         keys="layers.page",
-        footer="layers.page.footer",
-        title=record.source.path or record.model.kind,
+        title=title_of(record),
         count=len(record.layers),
-        facts=list(layer_facts(t, record)),
+        facts=layer_facts(t, record),
         parts=(
             ("verdict", verdict(t, record)),
-            ("charts", charts(t, record)),
+            ("charts", charts(t, record.layers)),
             ("table", layer_table(t, record)),
             ("directions", directions(t, record)),
             ("difference", difference(t, record.difference)),
         ),
-        limits=[t(f"layers.limits.{key}", samples=samples) for key in LIMITS],
+        limits=t.each("layers.limits", LIMITS, samples=whole(record.null_samples)),
         styles=("layers.css",),
     )
 
 
 def layer_facts(t: Catalogue, record: LayerAudit) -> Iterator[tuple[str, str]]:
     """Yield terms and values, in the order in which they are shown."""
-    kinds = list(dict.fromkeys(map(about, record.layers)))
-    yield t("facts.model"), record.model.kind
-    if record.source.path:
-        yield t("facts.file"), record.source.path
+    kinds = {about(layer) for layer in record.layers}
+    yield from file_facts(t, record)
     yield t("layers.facts.layers"), whole(record.model.num_layers)
-    kind = kinds[0] if len(kinds) == 1 else t("layers.facts.several")
-    yield t("layers.facts.kind"), kind
+    yield t("layers.facts.kind"), kinds.pop() if len(kinds) == 1 else t("layers.facts.several")
     yield t("layers.facts.dtype"), record.model.dtype
     yield t("facts.data"), test_data(t, record.data)
 
 
-def charts(t: Catalogue, record: LayerAudit) -> Markup:
-    """Return a drawing for each of R², size and effective rank."""
-    layers = record.layers
-    found = [size_chart(t, layers)]
-    if any(layer.fit is not None for layer in layers):
-        found.insert(0, r2_chart(t, layers))
-    if any(layer.outputs is not None for layer in layers):
-        found.append(rank_chart(t, layers))
-    lead = paragraph(t("layers.charts.lead"))
-    return section("charts", t("layers.charts.heading"), lead, drawings(found))
+def about(layer: LayerReading) -> str:
+    """Return activation and sizes."""
+    sizes = " → ".join(map(whole, (layer.d_input, layer.d_hidden, layer.d_output)))
+    return f"{layer.activation}, {sizes}"
 
 
-def r2_chart(t: Catalogue, layers: Sequence[LayerReading]) -> tuple[str, Figure]:
-    """Return R² by degree for each layer; an exact one reaches 1."""
-    columns, fits = [], [layer.fit for layer in layers if layer.fit is not None]
+def charts(t: Catalogue, layers: Sequence[LayerReading]) -> Markup:
+    """Return a drawing for each of R², size and effective rank, as far as they are known."""
+    fitted, sized, ranked = [], [], []
     for layer in layers:
-        fit = layer.fit
-        if fit is not None:
-            linear = max(fit.linear, 0.0)
-            columns.append(Column(max(fit.quadratic, 0.0), linear, marked=not fit.usable))
+        fit, outputs = layer.fit, layer.outputs
+        sized.append(LayerColumn(layer.weight_norm, marked=(layer.norm_z or 0.0) > LARGE_Z))
+        if fit is None:
+            fitted.append(LayerColumn(None if layer.broken is not None else 1.0))
         else:
-            columns.append(Column(None if layer.broken is not None else 1.0))
-    caption, values = t("layers.charts.r2"), [fit.quadratic for fit in fits]
-    text = t("layers.charts.r2_text", low=fixed(min(values), 3), high=fixed(max(values), 3))
-    level = fits[-1].threshold
-    return caption, layer_columns(t, caption, text, columns, top=1.0, level=level)
+            share, linear = max(fit.quadratic, 0.0), max(fit.linear, 0.0)
+            fitted.append(LayerColumn(share, linear, marked=not fit.usable))
+        if outputs is None:
+            ranked.append(LayerColumn(None))
+        else:
+            null = outputs.effective_rank_null
+            ranked.append(LayerColumn(outputs.effective_rank, null=(null.low, null.high)))
+    drawn = []
+    fits = [layer.fit for layer in layers if layer.fit is not None]
+    if fits:
+        values, level = [fit.quadratic for fit in fits], fits[-1].threshold
+        show = partial(fixed, digits=3)
+        drawn.append(column_chart(t, "r2", fitted, values, show, top=1.0, level=level))
+    norms = [layer.weight_norm or 0.0 for layer in layers]
+    drawn.append(column_chart(t, "norm", sized, norms, quantity))
+    if any(layer.outputs is not None for layer in layers):
+        ranks = [column.value or 0.0 for column in ranked]
+        drawn.append(column_chart(t, "rank", ranked, ranks, partial(fixed, digits=1)))
+    return section(t, "layers.charts", paragraph(t("layers.charts.lead")), drawings(drawn))
 
 
-def size_chart(t: Catalogue, layers: Sequence[LayerReading]) -> tuple[str, Figure]:
-    """Return the size of the weights of each layer; one that stands out is marked."""
-    limit = 3.5  # that of the rule; a z is there only where there are enough layers
-    columns = [Column(layer.weight_norm, marked=(layer.norm_z or 0.0) > limit) for layer in layers]
-    caption, values = t("layers.charts.norm"), [layer.weight_norm or 0.0 for layer in layers]
-    text = t("layers.charts.norm_text", low=quantity(min(values)), high=quantity(max(values)))
-    return caption, layer_columns(t, caption, text, columns)
-
-
-def rank_chart(t: Catalogue, layers: Sequence[LayerReading]) -> tuple[str, Figure]:
-    """Return the effective rank of each layer's outputs, with its null interval."""
-    columns = []
-    for layer in layers:
-        if layer.outputs is None:
-            columns.append(Column(None))
-            continue
-        null = layer.outputs.effective_rank_null
-        columns.append(Column(layer.outputs.effective_rank, null=(null.low, null.high)))
-    caption, values = t("layers.charts.rank"), [column.value or 0.0 for column in columns]
-    text = t("layers.charts.rank_text", low=fixed(min(values), 1), high=fixed(max(values), 1))
-    return caption, layer_columns(t, caption, text, columns)
+def column_chart(
+    t: Catalogue,
+    key: str,
+    columns: Sequence[LayerColumn],
+    values: Sequence[float],
+    show: Callable[[float], str],
+    **scale: float,
+) -> tuple[str, Figure]:
+    """Return a column for each layer below a caption; the text says the range of `values`."""
+    caption = t(f"layers.charts.{key}")
+    text = t(f"layers.charts.{key}_text", low=show(min(values)), high=show(max(values)))
+    return caption, layer_columns(t, caption, text, columns, **scale)
 
 
 def layer_table(t: Catalogue, record: LayerAudit) -> Markup:
     """Return one row for each layer."""
-    columns = [
-        TableColumn(t("layers.table.layer"), numeric=False),
-        *(TableColumn(t(f"layers.table.{key}")) for key in NUMBERS),
-    ]
     rows = []
     for layer in record.layers:
         name = joined(layer.name, " ", element("span", about(layer), class_="quiet"))
@@ -147,84 +152,206 @@ def layer_table(t: Catalogue, record: LayerAudit) -> Markup:
         numbers[rank] = element("strong", numbers[rank])
         refused = layer.fit is not None and not layer.fit.usable
         rows.append(Row((name, *numbers), "refused" if refused else None))
-    lead = paragraph(t("layers.table.lead"))
-    caption = t("layers.table.caption")
-    body = table(t, caption, columns, rows, class_="layers")
-    return section("table", t("layers.table.heading"), lead, body)
+    columns = t.each("layers.table", ("layer", *NUMBERS))
+    body = table(t, t("layers.table.caption"), columns, rows, class_="layers")
+    return section(t, "layers.table", paragraph(t("layers.table.lead")), body)
 
 
 def layer_numbers(t: Catalogue, layer: LayerReading) -> tuple[str, ...]:
     """Return the numbers of a layer, in the order of `NUMBERS`; a dash where a claim is refused."""
-    fit, outputs, inputs, stable = layer.fit, layer.outputs, layer.inputs, layer.stability
+    fit, outputs, inputs, units = layer.fit, layer.outputs, layer.inputs, layer.units
+    fitted = t("layers.table.exact"), NONE
+    if fit is not None:
+        error = fixed(fit.standard_error, 3)
+        fitted = f"{fixed(fit.quadratic, 3)} ± {error}", fixed(fit.linear, 3)
+    read = 4 * (NONE,)
+    if outputs is not None:
+        null = outputs.effective_rank_null
+        read = (
+            fixed(outputs.effective_rank, 1),
+            f"{fixed(null.low, 1)} – {fixed(null.high, 1)}",
+            whole(outputs.directions_90),
+            percent(outputs.top_share),
+        )
+    dead = NONE
+    if units is not None:
+        dead = f"{whole(units.dead + units.never_active)} / {whole(units.duplicates)}"
+    dominant = NONE
+    if inputs is not None and inputs.dominant is not None:
+        dominant = f"{inputs.dominant} ({percent(inputs.share)})"
+    stable = layer.stability
     return (
-        t("layers.table.exact")
-        if fit is None
-        else f"{fixed(fit.quadratic, 3)} ± {fixed(fit.standard_error, 3)}",
-        NONE if fit is None else fixed(fit.linear, 3),
+        *fitted,
         NONE if layer.weight_norm is None else quantity(layer.weight_norm),
-        NONE if outputs is None else fixed(outputs.effective_rank, 1),
-        NONE if outputs is None else interval(outputs.effective_rank_null),
-        NONE if outputs is None else whole(outputs.directions_90),
-        NONE if outputs is None else percent(outputs.top_share),
-        NONE if layer.units is None else unit_text(layer.units),
-        NONE
-        if inputs is None or inputs.dominant is None
-        else f"{inputs.dominant} ({percent(inputs.share)})",
+        *read,
+        dead,
+        dominant,
         NONE if stable is None else f"{stable.guaranteed} / {stable.leading}",
     )
 
 
-def about(layer: LayerReading) -> str:
-    """Return activation and sizes."""
-    sizes = " → ".join(map(whole, (layer.d_input, layer.d_hidden, layer.d_output)))
-    return f"{layer.activation}, {sizes}"
-
-
-def interval(null: NullInterval) -> str:
-    """Return the range of a null distribution."""
-    return f"{fixed(null.low, 1)} – {fixed(null.high, 1)}"
-
-
-def unit_text(units: Units) -> str:
-    """Return how many units are dead, and how many pairs are doubled."""
-    return f"{whole(units.dead + units.never_active)} / {whole(units.duplicates)}"
-
-
 def directions(t: Catalogue, record: LayerAudit) -> Markup:
     """Return a card for each layer whose map is read: what it writes most, and answers to there."""
-    read = [layer for layer in record.layers if layer.outputs is not None]
-    cards = [direction_card(t, layer, is_open=layer is read[0]) for layer in read]
+    cards: list[Markup] = []
+    for layer in record.layers:
+        outputs = layer.outputs
+        if outputs is None:
+            continue
+        share, rank = outputs.top_share_null, outputs.leading_rank_null
+        lead = t(
+            "layers.directions.card",
+            share=percent(outputs.top_share),
+            low=percent(share.low),
+            high=percent(share.high),
+            rank=fixed(outputs.leading_rank, 1),
+            rank_low=fixed(rank.low, 1),
+            rank_high=fixed(rank.high, 1),
+            of=layer.d_input,
+        )
+        parts = parts_text(outputs.output_parts)
+        cards.append(pair_card(t, layer.name, lead, parts, outputs.pairs, is_open=not cards))
     if not cards:
         return Markup()
-    lead = paragraph(t("layers.directions.lead"))
-    return section("directions", t("layers.directions.heading"), lead, *cards)
+    return section(t, "layers.directions", paragraph(t("layers.directions.lead")), *cards)
 
 
-def direction_card(t: Catalogue, layer: LayerReading, *, is_open: bool) -> Markup:
-    """Return the card of one layer."""
-    outputs = layer.outputs
-    assert outputs is not None, "chosen by it"
-    share, rank = outputs.top_share_null, outputs.leading_rank_null
-    lead = t(
-        "layers.directions.card",
-        share=percent(outputs.top_share),
-        low=percent(share.low),
-        high=percent(share.high),
-        rank=fixed(outputs.leading_rank, 1),
-        rank_low=fixed(rank.low, 1),
-        rank_high=fixed(rank.high, 1),
-        of=layer.d_input,
+def pair_card(
+    t: Catalogue,
+    name: str,
+    lead: str,
+    parts: str,
+    pairs: Sequence[LeadingPair | ChangeDirection],
+    painter: Painter | None = None,
+    *,
+    is_open: bool,
+    level: int = 3,
+) -> Markup:
+    """Return the card of a layer with eigenpairs; `painter` draws their vectors."""
+    columns = heads(
+        *map(Column, t.each("layers.directions", ("eigenvalue", "explained", "residual"))),
+        Column(t("layers.directions.inputs"), numeric=False),
     )
-    columns = [
-        *(TableColumn(t(f"layers.directions.{key}")) for key in PAIR),
-        TableColumn(t("layers.directions.inputs"), numeric=False),
+    rows: list[list[Content]] = [
+        [
+            signed_quantity(one.eigenvalue),
+            percent(one.explained),
+            scientific(one.residual),
+            parts_text(one.parts),
+        ]
+        for one in pairs
     ]
-    rows = [pair_cells(pair) for pair in outputs.pairs]
-    label = t("layers.directions.caption", name=layer.name)
+    if painter is not None:
+        columns.insert(0, Column(t("layers.difference.pattern"), numeric=False))
+        for one, cells in zip(pairs, rows, strict=True):
+            vector = one.vector if isinstance(one, ChangeDirection) else None
+            alt = t("layers.difference.picture", value=signed_quantity(one.eigenvalue))
+            cells.insert(0, "" if vector is None else vector_image(painter, vector, alt))
+    label = t("layers.directions.caption", name=name)
     return card(
-        [layer.name],
+        [name],
         paragraph(lead),
-        quiet(t("layers.directions.outputs", parts=parts_text(outputs.output_parts))),
+        quiet(t("layers.directions.outputs", parts=parts)),
         table(t, "", columns, rows, named=(), class_="pairs", label=label),
         is_open=is_open,
+        level=level,
+    )
+
+
+def parts_text(parts: Sequence[Component], names: Sequence[str] | None = None) -> str:
+    """Return coordinates, by number or name, with their components."""
+    return ", ".join(
+        f"{part.index if names is None else names[part.index]} ({signed(part.component)})"
+        for part in parts
+    )
+
+
+def difference(
+    t: Catalogue,
+    found: Difference | None,
+    names: Sequence[str] | None = None,
+    painter: Painter | None = None,
+) -> Markup:
+    """Return what changed; nothing where there was no baseline.
+
+    `names` are those of the outputs where they are classes; `painter` draws input directions.
+    """
+    if found is None:
+        return Markup()
+    rows, cards = [], list[Markup]()
+    for layer in found.layers:
+        said = note(t, layer)
+        cells = (layer.name, said) if said else (layer.name, *changes(layer))
+        rows.append(Row(cells, spans=bool(said)))
+        if not layer.triggers:
+            continue
+        outputs, inputs = layer.outputs, layer.inputs
+        assert outputs is not None, "it has directions"
+        assert inputs is not None, "it has directions"
+        lead = t(
+            "layers.difference.card",
+            outputs=whole(outputs.directions_90),
+            inputs=whole(inputs.directions_90),
+            share=percent(outputs.top_share),
+            input_share=percent(inputs.top_share),
+        )
+        parts, is_open = parts_text(layer.output_parts, names), not cards
+        cards.append(
+            pair_card(t, layer.name, lead, parts, layer.triggers, painter, is_open=is_open, level=4)
+        )
+    if cards:
+        lead_of_cards = paragraph(t("layers.difference.triggers_lead"))
+        cards = [heading(t("layers.difference.triggers")), lead_of_cards, *cards]
+    columns = [t("layers.table.layer"), *t.each("layers.difference", CHANGES)]
+    return section(
+        t,
+        "layers.difference",
+        paragraph(change_lead(t, found), " ", t("layers.difference.how")),
+        table(t, t("layers.difference.caption"), columns, rows, class_="layers"),
+        *cards,
+    )
+
+
+def change_lead(t: Catalogue, found: Difference) -> str:
+    """Return how many layers changed from which baseline."""
+    return t(
+        "layers.difference.lead",
+        changed=whole(sum(not layer.identical for layer in found.layers)),
+        of=whole(len(found.layers)),
+        baseline=found.baseline.path or t("layers.difference.unnamed"),
+    )
+
+
+def note(t: Catalogue, layer: LayerDifference) -> str:
+    """Return what stands in place of the numbers of a layer, if anything."""
+    if layer.identical:
+        return t("layers.difference.identical")
+    if layer.refused is not None:
+        return t("layers.difference.refused", reason=layer.refused)
+    return ""
+
+
+def changes(layer: LayerDifference) -> tuple[str, ...]:
+    """Return the numbers of a layer, in the order of `CHANGES`."""
+
+    def share(value: float | None) -> str:
+        return NONE if value is None else f"{quantity(100 * value, 3)}%"
+
+    def cosine(value: float | None) -> str:
+        return NONE if value is None else fixed(value, 5)
+
+    def rank(found: ModeChange | None) -> str:
+        if found is None:
+            return NONE
+        null = found.effective_rank_null
+        return f"{fixed(found.effective_rank, 1)} ({NONE if null is None else fixed(null, 1)})"
+
+    return (
+        share(layer.weight_change),
+        NONE if layer.changed_units is None else whole(layer.changed_units),
+        share(layer.change),
+        share(layer.linear_change),
+        cosine(layer.frobenius),
+        cosine(layer.gaussian),
+        rank(layer.outputs),
+        rank(layer.inputs),
     )

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from markupsafe import Markup
 
-from bilens.records.audit import Audit, ClassScore, Contribution, Explanation
-from bilens.report.blocks import (
+from bilens.records.audit import Audit, ClassScore, Explanation
+from bilens.report.charts.scores import running_scale, running_strip, score_chart
+from bilens.report.markup import (
     Column,
     badge,
+    boxed,
+    element,
+    facts,
     figure,
+    heads,
+    joined,
     paragraph,
     quiet,
     section,
     table,
     vector_image,
 )
-from bilens.report.catalogue import Catalogue
-from bilens.report.charts.scores import running_scale, running_strip, score_chart
-from bilens.report.numbers import decimals, fixed, signed, signed_quantity, whole
-from bilens.report.plot import Scale
+from bilens.report.plot import Scale, sign_class
 from bilens.report.raster import Painter
-from bilens.report.sections.overview import class_names
-from bilens.report.svg import element, joined
+from bilens.report.text import Catalogue, decimals, fixed, signed, signed_quantity, whole
 
 KINDS: Final = ("typical", "narrow", "wrong", "asked")
 BADGES: Final = {"right": "pass", "wrong": "fail", "unknown": "info"}
@@ -58,19 +60,17 @@ class Reader:
         return decimals(self.item.scores)
 
 
-def predictions(t: Catalogue, record: Audit, painter: Painter) -> Markup:
+def predictions(t: Catalogue, record: Audit, names: list[str], painter: Painter) -> Markup:
     """Return one card for each explanation; a remark if no data were given."""
-    names, width = class_names(record.model), record.model.d_input
     cards = [
-        prediction_card(Reader(t, item, names, width, painter), f"prediction-{position}")
+        prediction_card(Reader(t, item, names, record.model.d_input, painter), position)
         for position, item in enumerate(record.explanations)
     ]
-    lead = paragraph(t("predictions.lead"))
-    none = paragraph(t("predictions.none"), class_="callout")
-    return section("predictions", t("predictions.heading"), lead if cards else none, *cards)
+    lead = paragraph(t("predictions.lead")) if cards else boxed(t("predictions.none"))
+    return section(t, "predictions", lead, *cards)
 
 
-def prediction_card(reader: Reader, anchor: str) -> Markup:
+def prediction_card(reader: Reader, position: int) -> Markup:
     """Return the card of one explanation."""
     t, item = reader.t, reader.item
     kind = item.kind if item.kind in KINDS else "other"
@@ -92,7 +92,7 @@ def prediction_card(reader: Reader, anchor: str) -> Markup:
         figure(chart, t("predictions.scores"), "score-figure"),
     )
     return prediction_article(
-        anchor,
+        f"prediction-{position}",
         outcome,
         t(f"predictions.{kind}.heading"),
         quiet(t(f"predictions.{kind}.why", kind=item.kind)),
@@ -105,6 +105,10 @@ def prediction_card(reader: Reader, anchor: str) -> Markup:
 def outcome_of(predicted: object, truth: object) -> str:
     """Return whether an answer is right, where that is known."""
     return "unknown" if truth is None else "right" if truth == predicted else "wrong"
+
+
+def outcome_badge(t: Catalogue, outcome: str) -> Markup:
+    return paragraph(badge(t, BADGES[outcome], t(f"predictions.{outcome}_word")))
 
 
 def prediction_article(anchor: str, outcome: str, title: str, *content: str) -> Markup:
@@ -120,34 +124,13 @@ def prediction_article(anchor: str, outcome: str, title: str, *content: str) -> 
 
 def answer(reader: Reader, outcome: str) -> Markup:
     """Return what the model says, what is true, and by how much the answer leads."""
-    t, item, names = reader.t, reader.item, reader.names
+    t, item, names, digits = reader.t, reader.item, reader.names, reader.digits
     pairs = [(t("predictions.says"), names[item.predicted])]
     if item.label is not None:
         pairs.append((t("predictions.truth"), names[item.label]))
-    word = "word" if any(len(name) > 3 for name in names) else None
-    return element(
-        "div",
-        answer_facts(pairs, word),
-        paragraph(badge(t, BADGES[outcome], t(f"predictions.{outcome}_word"))),
-        paragraph(comparison(reader)),
-        class_="answer",
-    )
-
-
-def answer_facts(pairs: Sequence[tuple[str, str]], class_: str | None) -> Markup:
-    """Return answers, large where they are a digit or two."""
-    rows = (
-        element("div", element("dt", term), element("dd", text, class_=class_))
-        for term, text in pairs
-    )
-    return element("dl", *rows)
-
-
-def comparison(reader: Reader) -> str:
-    """Return by how much the answer leads."""
-    scores, names, digits = reader.item.scores, reader.names, reader.digits
+    scores = item.scores
     first, second = sorted(range(len(scores)), key=lambda index: -scores[index])[:2]
-    return reader.t(
+    lead = t(
         "predictions.lead_over",
         winner=names[first],
         score=signed(scores[first], digits),
@@ -155,6 +138,9 @@ def comparison(reader: Reader) -> str:
         second_score=signed(scores[second], digits),
         margin=fixed(scores[first] - scores[second], digits),
     )
+    # Answers are large where they are a digit or two.
+    large = facts(pairs, value_class="word" if any(len(name) > 3 for name in names) else None)
+    return element("div", large, outcome_badge(t, outcome), paragraph(lead), class_="answer")
 
 
 def reasons(reader: Reader) -> Markup:
@@ -163,11 +149,12 @@ def reasons(reader: Reader) -> Markup:
     assert item.label is not None, "it is known to be wrong"
     winner, label = names[item.predicted], names[item.label]
     favoured, against = named_parts(reader, item.predicted, 1), named_parts(reader, item.label, -1)
-    reached = signed(item.scores[item.label], reader.digits)
-    sentences = [t("predictions.wrong_why.missing", label=label, score=reached)]
+    sentences = []
     if favoured:
         listed = t.listing(favoured)
-        sentences.insert(0, t("predictions.wrong_why.favoured", winner=winner, list=listed))
+        sentences.append(t("predictions.wrong_why.favoured", winner=winner, list=listed))
+    reached = signed(item.scores[item.label], reader.digits)
+    sentences.append(t("predictions.wrong_why.missing", label=label, score=reached))
     if against:
         sentences.append(t("predictions.wrong_why.against", label=label, list=t.listing(against)))
     gap = t("sentence.gap")
@@ -177,7 +164,7 @@ def reasons(reader: Reader) -> Markup:
 
 def named_parts(reader: Reader, class_index: int, sign: int) -> list[str]:
     """Return the eigenvectors that added most to a score (sign 1), or took most from it (−1)."""
-    parts: list[Contribution] = [
+    parts = [
         part
         for score in reader.item.classes
         if score.index == class_index
@@ -191,23 +178,21 @@ def named_parts(reader: Reader, class_index: int, sign: int) -> list[str]:
     ]
 
 
-def sum_tables(reader: Reader) -> list[Markup]:
-    """Return how classes come to their scores: answer and label first, all on one scale."""
+def sum_tables(reader: Reader) -> Iterator[Markup]:
+    """Yield how classes come to their scores: answer and label first, all on one scale."""
     first = (reader.item.predicted, reader.item.label)
     scores = sorted(reader.item.classes, key=lambda score: score.index not in first)
-    parts = [parts_of(reader, score) for score in scores]
+    parts = [[*parts_of(reader, score)] for score in scores]
     x = running_scale([[part.value for part in of_class] for of_class in parts])
-    return [
-        sum_table(reader, score, of_class, x) for score, of_class in zip(scores, parts, strict=True)
-    ]
+    for score, of_class in zip(scores, parts, strict=True):
+        yield sum_table(reader, score, of_class, x)
 
 
 def sum_table(reader: Reader, score: ClassScore, parts: Sequence[Part], x: Scale) -> Markup:
     """Return one row for each part of a score, and the running sum beside it."""
     t, digits, rows, start = reader.t, reader.digits, [], 0.0
     for part in parts:
-        side = "pos" if part.value >= 0 else "neg"
-        strip = running_strip(t, x, start, part.value, side, digits)
+        strip = running_strip(t, x, start, part.value, sign_class(part.value), digits)
         value = signed(part.value, digits)
         rows.append((part.name, part.eigenvalue, part.overlap, value, strip))
         start += part.value
@@ -224,11 +209,10 @@ def sum_table(reader: Reader, score: ClassScore, parts: Sequence[Part], x: Scale
         element("td", total, class_="num"),
         element("td", running_strip(t, x, 0.0, score.score, "total", digits), class_="strip-cell"),
     )
-    columns = [
-        Column(t("predictions.part_heading"), numeric=False),
-        *(Column(t(f"predictions.{key}")) for key in ("eigenvalue", "overlap", "value")),
+    columns = heads(
+        *t.each("predictions", ("part_heading", "eigenvalue", "overlap", "value")),
         Column(t("predictions.running"), numeric=False, class_="strip-cell"),
-    ]
+    )
     return table(
         t,
         joined(caption, *tags),
@@ -240,35 +224,25 @@ def sum_table(reader: Reader, score: ClassScore, parts: Sequence[Part], x: Scale
     )
 
 
-def parts_of(reader: Reader, score: ClassScore) -> list[Part]:
-    """Return the eigenvectors that are shown one by one, and the rest of the sum."""
+def parts_of(reader: Reader, score: ClassScore) -> Iterator[Part]:
+    """Yield the eigenvectors that are shown one by one, and the rest of the sum."""
     t, name = reader.t, reader.names[score.index]
     digits = decimals(pair.overlap for pair in score.contributions)
-    shown = []
     for pair in score.contributions:
         alt = t("predictions.vector_alt", rank=pair.rank, name=name)
         image = vector_image(reader.painter, pair.vector, alt, side=44)
         title = element("span", t("predictions.eigenvector", rank=pair.rank))
-        shown.append(
-            Part(
-                element("span", image, title, class_="part"),
-                pair.value,
-                signed_quantity(pair.eigenvalue),
-                signed(pair.overlap, digits),
-            )
-        )
-    others = reader.num_inputs - len(shown)
+        drawn = element("span", image, title, class_="part")
+        overlap = signed(pair.overlap, digits)
+        yield Part(drawn, pair.value, signed_quantity(pair.eigenvalue), overlap)
+    others = reader.num_inputs - len(score.contributions)
+    rest = []
     if others > 0:
-        shown.append(in_words(t("predictions.rest", count=whole(others)), score.rest))
+        rest.append((t("predictions.rest", count=whole(others)), score.rest))
     if score.linear == 0 and score.constant == 0:
-        return [*shown, in_words(t("predictions.no_terms"), 0.0)]
-    return [
-        *shown,
-        in_words(t("predictions.linear"), score.linear),
-        in_words(t("predictions.constant"), score.constant),
-    ]
-
-
-def in_words(name: str, value: float) -> Part:
-    """Return a part that is no eigenvector."""
-    return Part(element("span", element("span", name, class_="words"), class_="part"), value)
+        rest.append((t("predictions.no_terms"), 0.0))
+    else:
+        rest.append((t("predictions.linear"), score.linear))
+        rest.append((t("predictions.constant"), score.constant))
+    for words, value in rest:
+        yield Part(element("span", element("span", words, class_="words"), class_="part"), value)

@@ -8,39 +8,34 @@ from markupsafe import Markup
 
 from bilens.records.table_audit import (
     InputAttribution,
-    InputPair,
     InputValues,
     OutputEffects,
     PairEffect,
     RowReading,
     TableAudit,
 )
-from bilens.report.blocks import (
+from bilens.report.charts.scores import bar_chart, score_chart
+from bilens.report.markup import (
     Column,
-    badge,
+    boxed,
     card,
     drawings,
+    element,
+    facts,
     figure,
+    heads,
+    joined,
     link,
     paragraph,
     quiet,
     section,
     table,
 )
-from bilens.report.catalogue import Catalogue
-from bilens.report.charts.scores import bar_chart, score_chart
-from bilens.report.numbers import percent, quantity, signed_quantity, whole
-from bilens.report.page import Page
-from bilens.report.sections.predictions import (
-    BADGES,
-    answer_facts,
-    outcome_of,
-    prediction_article,
-)
+from bilens.report.sections.overview import Page, clean_names, file_facts, title_of
+from bilens.report.sections.predictions import outcome_badge, outcome_of, prediction_article
 from bilens.report.sections.verdict import verdict
-from bilens.report.svg import element, joined, shortened
+from bilens.report.text import Catalogue, percent, quantity, shortened, signed_quantity, whole
 
-LONGEST = 40  # letters of a name
 BESIDE = 25  # letters beside a bar
 MOST = 10  # bars of a chart
 OPEN = 3  # cards
@@ -56,10 +51,9 @@ def table_page(t: Catalogue, record: TableAudit) -> Page:
     kept = [key for key in CONVENTIONS if key != "centring" or is_class]
     return Page(
         keys="table.page",
-        footer="table.page.footer",
-        title=record.source.path or record.model.kind,
+        title=title_of(record),
         count=len(record.outputs),
-        facts=list(table_facts(t, record)),
+        facts=table_facts(t, record),
         parts=(
             ("verdict", verdict(t, record)),
             ("columns", columns(t, record)),
@@ -68,7 +62,7 @@ def table_page(t: Catalogue, record: TableAudit) -> Page:
         conventions=[
             (t(f"table.conventions.{key}.term"), t(f"table.conventions.{key}.text")) for key in kept
         ],
-        limits=[t(f"table.limits.{key}") for key in LIMITS],
+        limits=t.each("table.limits", LIMITS),
         styles=("layers.css", "table.css"),
     )
 
@@ -76,9 +70,7 @@ def table_page(t: Catalogue, record: TableAudit) -> Page:
 def table_facts(t: Catalogue, record: TableAudit) -> Iterator[tuple[str, str]]:
     """Yield terms and values, in the order in which they are shown."""
     model, data = record.model, record.data
-    yield t("facts.model"), model.kind
-    if record.source.path:
-        yield t("facts.file"), record.source.path
+    yield from file_facts(t, record)
     yield t("table.facts.task"), t(f"table.task.{model.task}")
     yield t("table.facts.columns"), whole(model.d_input)
     yield t("table.facts.outputs"), whole(model.d_output)
@@ -95,14 +87,9 @@ def unit_of(record: TableAudit) -> str:
     return "standard" if record.model.standardised else "raw"
 
 
-def names_of(names: Sequence[str]) -> list[str]:
-    """Return names that are neither empty nor endless."""
-    return [shortened(name.strip(), LONGEST) or f"#{index}" for index, name in enumerate(names)]
-
-
 def columns(t: Catalogue, record: TableAudit) -> Markup:
     """Return what columns and pairs of columns do in each output."""
-    names = names_of(record.model.output_names)
+    names = clean_names(record.model.output_names)
     cells = (
         (
             link(f"output-{item.index}", names[item.index]),
@@ -114,19 +101,16 @@ def columns(t: Catalogue, record: TableAudit) -> Markup:
         )
         for item in record.outputs
     )
-    keys = ("mean", "deviation", "linear_share", "square_share", "pair_share")
-    head = [
-        Column(t("table.columns.output"), numeric=False),
-        *(Column(t(f"table.columns.{key}")) for key in keys),
-    ]
+    keys = ("output", "mean", "deviation", "linear_share", "square_share", "pair_share")
+    head = t.each("table.columns", keys)
     unit, scale = t(f"table.unit.{unit_of(record)}"), t(f"table.scale.{record.model.task}")
     cards = (
         output_card(t, record, item, is_open=position < OPEN)
         for position, item in enumerate(record.outputs)
     )
     return section(
-        "columns",
-        t("table.columns.heading"),
+        t,
+        "table.columns",
         paragraph(f"{t('table.columns.lead')} {unit} {scale}"),
         table(t, t("table.columns.caption"), head, cells),
         worst_case(t, record),
@@ -138,37 +122,37 @@ def worst_case(t: Catalogue, record: TableAudit) -> Markup:
     """Return what raises each output most; nothing where the units of columns are not known."""
     if not record.worst_case_inputs:
         return Markup()
-    names = names_of(record.model.output_names)
-    inputs = names_of(record.model.input_names)
+    names = clean_names(record.model.output_names)
+    inputs = clean_names(record.model.input_names)
+
+    def words(found: InputValues | None) -> tuple[str, str]:
+        if found is None:
+            return "–", "–"
+        values = (
+            t("table.worst_case.value", name=inputs[column], z=signed_quantity(z))
+            for column, z in zip(found.columns, found.z, strict=True)
+        )
+        return ", ".join(values), signed_quantity(found.effect)
+
     cells = (
-        (names[item.output], *words(t, item.one, inputs), *words(t, item.two, inputs))
+        (names[item.output], *words(item.one), *words(item.two))
         for item in record.worst_case_inputs
     )
-    head = [
-        Column(t("table.columns.output"), numeric=False),
-        Column(t("table.worst_case.one"), numeric=False),
-        Column(t("table.worst_case.effect")),
-        Column(t("table.worst_case.two"), numeric=False),
-        Column(t("table.worst_case.effect")),
-    ]
+    one, effect, two = t.each("table.worst_case", ("one", "effect", "two"))
+    head = heads(
+        t("table.columns.output"),
+        Column(one, numeric=False),
+        effect,
+        Column(two, numeric=False),
+        effect,
+    )
     lead = paragraph(t("table.worst_case.lead"))
     return joined(lead, table(t, t("table.worst_case.caption"), head, cells))
 
 
-def words(t: Catalogue, found: InputValues | None, names: Sequence[str]) -> tuple[str, str]:
-    """Return values of columns, and by how much they raise an output."""
-    if found is None:
-        return "–", "–"
-    text = ", ".join(
-        t("table.worst_case.value", name=names[column], z=signed_quantity(z))
-        for column, z in zip(found.columns, found.z, strict=True)
-    )
-    return text, signed_quantity(found.effect)
-
-
 def output_card(t: Catalogue, record: TableAudit, item: OutputEffects, *, is_open: bool) -> Markup:
     """Return the card of an output: its strongest columns, squares and pairs."""
-    names = names_of(record.model.input_names)
+    names = clean_names(record.model.input_names)
     bars = {
         "linear": ranked((names[one.column], one.linear) for one in item.columns),
         "square": ranked((names[one.column], one.square) for one in item.columns),
@@ -185,7 +169,7 @@ def output_card(t: Catalogue, record: TableAudit, item: OutputEffects, *, is_ope
     numbers = {"columns": len(names), "pairs": item.num_pairs, "most": MOST}
     rest = t("table.columns.rest", **{key: whole(value) for key, value in numbers.items()})
     content = [drawings(charts), quiet(rest)] if charts else [quiet(t("table.columns.none"))]
-    title = names_of(record.model.output_names)[item.index]
+    title = clean_names(record.model.output_names)[item.index]
     return card([title], *content, anchor=f"output-{item.index}", is_open=is_open)
 
 
@@ -213,13 +197,12 @@ def rows(t: Catalogue, record: TableAudit) -> Markup:
     """Return one card for each row; a remark where no rows were given."""
     cards = [row_card(t, record, row, f"row-{order}") for order, row in enumerate(record.rows)]
     lead = paragraph(t(f"table.rows.lead_{unit_of(record)}"))
-    none = paragraph(t("table.rows.none"), class_="callout")
-    return section("rows", t("table.rows.heading"), lead if cards else none, *cards)
+    return section(t, "table.rows", lead if cards else boxed(t("table.rows.none")), *cards)
 
 
 def row_card(t: Catalogue, record: TableAudit, row: RowReading, anchor: str) -> Markup:
     """Return the card of a row and its prediction."""
-    names, is_class = names_of(record.model.output_names), record.model.task == "classification"
+    names, is_class = clean_names(record.model.output_names), record.model.task == "classification"
     outcome = outcome_of(row.predicted, row.label) if is_class else "unknown"
     kind = row.kind if row.kind in ROW_KINDS else "first"
     predicted = names[row.predicted] if is_class else quantity(row.scores[0], 4)
@@ -228,10 +211,9 @@ def row_card(t: Catalogue, record: TableAudit, row: RowReading, anchor: str) -> 
         pairs.append((t("table.rows.truth"), names[row.label]))
     elif row.target is not None:
         pairs.append((t("table.rows.truth"), quantity(row.target, 4)))
-    answer, chart = answer_facts(pairs, "word"), Markup()
+    answer, chart = facts(pairs, value_class="word"), Markup()
     if is_class:
-        mark = badge(t, BADGES[outcome], t(f"predictions.{outcome}_word"))
-        answer = joined(answer, paragraph(mark))
+        answer = joined(answer, outcome_badge(t, outcome))
         scores = score_chart(t, row.scores, names, row.predicted, row.label)
         chart = figure(scores, t("predictions.scores"), "score-figure")
     parts = (attribution(t, record, row, part) for part in row.attributions)
@@ -249,18 +231,17 @@ def attribution(
     t: Catalogue, record: TableAudit, row: RowReading, part: InputAttribution
 ) -> Markup:
     """Return one score of a row, taken apart by columns."""
-    names, inputs = names_of(record.model.output_names), names_of(record.model.input_names)
+    names, inputs = clean_names(record.model.output_names), clean_names(record.model.input_names)
     rival = "" if part.rival is None else names[part.rival]
     key = part.kind if part.kind in ("class", "contrast") else "output"
     caption = t(f"table.rows.{key}", name=names[part.output], rival=rival)
-    named = [
+    named = ranked(
         (value_label(name, value), added)
         for name, value, added in zip(inputs, row.inputs, part.values, strict=True)
-    ]
-    shown = ranked(named)
-    shown = shown if len(shown) <= MOST + 1 else shown[:MOST]
-    rest = sum(part.values) - sum(value for _, value in shown)
+    )
+    shown = named if len(named) <= MOST + 1 else named[:MOST]
     if len(named) > len(shown):
+        rest = sum(part.values) - sum(value for _, value in shown)
         shown.append((t("table.rows.others", count=whole(len(named) - len(shown))), rest))
     text = t("table.columns.text", name=shown[0][0], value=signed_quantity(shown[0][1]))
     numbers = {
@@ -269,19 +250,15 @@ def attribution(
         "change": part.score - part.score_at_baseline,
     }
     shares = {key: signed_quantity(value, 4) for key, value in numbers.items()}
+    strongest = [
+        f"{inputs[pair.first]} × {inputs[pair.second]} ({signed_quantity(pair.value)})"
+        for pair in part.pairs[:3]
+    ]
+    pairs = t("table.rows.pairs", pairs=t.listing(strongest)) if strongest else ""
     return element(
         "figure",
         element("figcaption", caption),
         bar_chart(caption, text, shown),
         quiet(t("table.rows.sum", **shares)),
-        quiet(strongest_pairs(t, inputs, part.pairs)),
+        quiet(pairs),
     )
-
-
-def strongest_pairs(t: Catalogue, names: Sequence[str], pairs: Sequence[InputPair]) -> str:
-    """Return the strongest interactions in words; nothing where there are none."""
-    found = [
-        f"{names[pair.first]} × {names[pair.second]} ({signed_quantity(pair.value)})"
-        for pair in pairs[:3]
-    ]
-    return t("table.rows.pairs", pairs=t.listing(found)) if found else ""

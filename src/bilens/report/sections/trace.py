@@ -19,10 +19,13 @@ from bilens.records.trace import (
     Trace,
     TracedSAE,
 )
-from bilens.report.blocks import (
+from bilens.report.charts.traces import KINDS, MEDIAN, by_rank, histogram, series
+from bilens.report.markup import (
     Column,
     drawings,
+    element,
     heading,
+    heads,
     items,
     link,
     paragraph,
@@ -30,22 +33,27 @@ from bilens.report.blocks import (
     section,
     table,
 )
-from bilens.report.catalogue import Catalogue
-from bilens.report.charts.traces import KINDS, MEDIAN, by_rank, histogram, series
-from bilens.report.numbers import (
+from bilens.report.plot import key_list
+from bilens.report.sections.overview import Page
+from bilens.report.sections.trace_circuits import (
+    circuit_anchor,
+    circuits,
+    defined,
+    features,
+    readings,
+)
+from bilens.report.text import (
+    Catalogue,
     fixed,
+    latent_name,
     percent,
     quantity,
     scientific,
     signed,
     signed_quantity,
+    token_name,
     whole,
 )
-from bilens.report.page import Page
-from bilens.report.plot import swatch
-from bilens.report.sections.trace_circuits import circuit_anchor, circuits, features, readings
-from bilens.report.svg import element
-from bilens.report.token_text import latent_name, token_name
 
 MOST_RANKED = 25  # rows; the document has them all
 SHOWN_RANK = 2  # eigenvectors, the paper's choice
@@ -66,12 +74,12 @@ RANKED = (
 
 def trace_page(t: Catalogue, record: Trace) -> Page:
     """Return the page of a trace, with autoencoders or from weights alone."""
-    limits = [t(f"trace.limits.{key}") for key in LIMITS]
+    limits = t.each("trace.limits", LIMITS)
     parts = [("layer", layer(t, record))]
     if record.correlations is None:
         parts.append(("readings", readings(t, record.readings)))
     else:
-        limits[1:1] = [t(f"trace.limits.{key}") for key in LATENT_LIMITS]
+        limits[1:1] = t.each("trace.limits", LATENT_LIMITS)
         parts += [
             ("ranking", ranking(t, record)),
             ("agreement", agreement(t, record.correlations)),
@@ -81,7 +89,6 @@ def trace_page(t: Catalogue, record: Trace) -> Page:
         ]
     return Page(
         keys="trace.page",
-        footer="trace.page.footer",
         title=f"{record.layer.name} · {record.source.path}",
         count=record.num_outputs,
         facts=trace_facts(t, record),
@@ -91,8 +98,8 @@ def trace_page(t: Catalogue, record: Trace) -> Page:
     )
 
 
-def trace_facts(t: Catalogue, record: Trace) -> list[tuple[str, str]]:
-    """Return the sizes of the model and what was read."""
+def trace_facts(t: Catalogue, record: Trace) -> Iterator[tuple[str, str]]:
+    """Yield the sizes of the model and what was read."""
     model, data = record.model, record.data
     blocks = t("trace.facts.blocks_value", blocks=model.n_layer, heads=model.n_head)
     count = whole(model.num_parameters)
@@ -100,17 +107,14 @@ def trace_facts(t: Catalogue, record: Trace) -> list[tuple[str, str]]:
     if data is not None:
         name, tokens = data.name or t("trace.facts.unnamed"), whole(data.num_tokens)
         text = t("trace.facts.text_value", name=name, count=tokens)
-    pairs = [
-        ("trace.facts.layer", record.layer.name),
-        ("trace.facts.width", whole(model.d_model)),
-        ("facts.hidden", whole(model.d_hidden)),
-        ("trace.facts.blocks", blocks),
-        ("trace.facts.vocabulary", whole(model.vocab_size)),
-        ("trace.facts.context", whole(model.n_ctx)),
-        ("facts.parameters", t("facts.parameters_value", count=count, dtype=model.dtype)),
-        ("trace.facts.text", text),
-    ]
-    return [(t(key), value) for key, value in pairs]
+    yield t("trace.facts.layer"), record.layer.name
+    yield t("trace.facts.width"), whole(model.d_model)
+    yield t("facts.hidden"), whole(model.d_hidden)
+    yield t("trace.facts.blocks"), blocks
+    yield t("trace.facts.vocabulary"), whole(model.vocab_size)
+    yield t("trace.facts.context"), whole(model.n_ctx)
+    yield t("facts.parameters"), t("facts.parameters_value", count=count, dtype=model.dtype)
+    yield t("trace.facts.text"), text
 
 
 def layer(t: Catalogue, record: Trace) -> Markup:
@@ -123,17 +127,14 @@ def layer(t: Catalogue, record: Trace) -> Markup:
         count=whole(found.num_inputs),
     )
     if record.saes:
-        columns = [
-            Column(t("trace.layer.quantity"), numeric=False),
-            *(Column(hook_name(sae.hook)) for sae in record.saes),
-        ]
-        caption = t("trace.layer.caption")
+        hooks = (Column(hook_name(sae.hook)) for sae in record.saes)
+        columns = heads(t("trace.layer.quantity"), *hooks)
         parts = [
-            table(t, caption, columns, sae_rows(t, record.saes)),
+            table(t, t("trace.layer.caption"), columns, sae_rows(t, record.saes)),
             quiet(t("trace.layer.note")),
         ]
     norm = paragraph(t("trace.layer.norm"))
-    return section("layer", t("trace.layer.heading"), paragraph(error), norm, *parts)
+    return section(t, "trace.layer", paragraph(error), norm, *parts)
 
 
 def hook_name(name: str) -> Markup:
@@ -163,11 +164,6 @@ def sae_rows(t: Catalogue, saes: Sequence[TracedSAE]) -> Iterator[list[str]]:
         yield [t(f"trace.sae.{key}"), *(show(sae.metrics) for sae in saes)]
 
 
-def defined(t: Catalogue, value: float | None, show: Callable[[float], str]) -> str:
-    """Return a number, or the word for what is not defined."""
-    return t("trace.undefined") if value is None else show(value)
-
-
 def output_names(record: Trace) -> dict[int, str]:
     """Return each output latent's number with the token at which it is strongest."""
     names = {
@@ -183,24 +179,23 @@ def ranking(t: Catalogue, record: Trace) -> Markup:
     rows = []
     for position, one in enumerate(record.ranking[:MOST_RANKED], start=1):
         anchor = circuit_anchor(one.latent) if one.latent in drawn else ""
-        numbers = ranked_numbers(t, one)
-        rows.append((whole(position), link(anchor, names[one.latent]), *numbers))
-    columns = [
+        name = link(anchor, names[one.latent])
+        rows.append((whole(position), name, *ranked_numbers(t, one)))
+    columns = heads(
         Column(t("trace.ranking.position")),
         Column(t("trace.ranking.latent"), numeric=False),
-        *(Column(t(f"trace.ranking.{key}")) for key in RANKED),
-    ]
-    title = t("trace.ranking.heading")
+        *t.each("trace.ranking", RANKED),
+    )
     caption = t("trace.ranking.caption", shown=len(rows), count=record.num_outputs)
-    groups = cluster_lines(t, record)
+    label, groups = t("trace.ranking.heading"), cluster_lines(t, record)
     lead = t(
         f"trace.cluster.{'lead' if groups else 'none'}", threshold=f"{record.cluster_threshold:g}"
     )
     return section(
-        "ranking",
-        title,
+        t,
+        "trace.ranking",
         paragraph(t("trace.ranking.lead")),
-        table(t, caption, columns, rows, named=(1,), class_="ranking", label=title),
+        table(t, caption, columns, rows, named=(1,), class_="ranking", label=label),
         heading(t("trace.cluster.heading")),
         paragraph(lead),
         items(groups, "sentences") if groups else "",
@@ -236,59 +231,47 @@ def agreement(t: Catalogue, found: Correlations) -> Markup:
     ranks = found.ranks
     shown = next((rank for rank in ranks if rank.rank == SHOWN_RANK), ranks[-1])
     names = {kind: t(f"trace.agreement.{kind}") for kind in KINDS}
-    medians = t("list.comma").join(
-        t("trace.agreement.median", name=names[kind], value=median(t, distribution(shown, kind)))
-        for kind in KINDS
-    )
+    medians = []
+    for kind, name in names.items():
+        quantiles = distributions(shown)[kind].values
+        value = fixed(quantiles[MEDIAN], 2) if quantiles else t("trace.undefined")
+        medians.append(t("trace.agreement.median", name=name, value=value))
     number = whole(shown.rank)
-    text = t("trace.agreement.text", k=number, list=medians)
+    text = t("trace.agreement.text", k=number, list=t("list.comma").join(medians))
     first, second = t("trace.agreement.by_rank"), t("trace.agreement.histogram", k=number)
-    values = {kind: [distribution(rank, kind).values for rank in ranks] for kind in KINDS}
-    counts = {kind: distribution(shown, kind).counts for kind in KINDS}
-    by = t("trace.agreement.k"), t("trace.agreement.correlation")
-    over = t("trace.agreement.correlation"), t("trace.agreement.count")
+    values = {kind: [distributions(rank)[kind].values for rank in ranks] for kind in KINDS}
+    counts = {kind: one.counts for kind, one in distributions(shown).items()}
+    k, correlation, count = t.each("trace.agreement", ("k", "correlation", "count"))
+    numbers = [rank.rank for rank in ranks]
     charts = [
-        (first, by_rank(first, text, by, [rank.rank for rank in ranks], values)),
-        (second, histogram(second, text, over, found.edges, counts)),
+        (first, by_rank(first, text, (k, correlation), numbers, values)),
+        (second, histogram(second, text, (correlation, count), found.edges, counts)),
     ]
-    legend = (
-        element("li", swatch(series(kind)), element("span", name)) for kind, name in names.items()
-    )
     rows = (
-        [whole(rank.rank), *(middle_half(t, distribution(rank, kind)) for kind in KINDS)]
+        [whole(rank.rank), *(middle_half(t, one) for one in distributions(rank).values())]
         for rank in ranks
     )
-    columns = [Column(t("trace.agreement.k")), *map(Column, names.values())]
     note = t(
         "trace.agreement.note",
         count=whole(found.num_latents),
         active=whole(found.num_latents_active),
         samples=whole(found.num_random),
     )
+    columns = map(Column, (k, *names.values()))
     return section(
-        "agreement",
-        t("trace.agreement.heading"),
+        t,
+        "trace.agreement",
         paragraph(t("trace.agreement.lead")),
-        element("ul", *legend, class_="keys"),
+        key_list((series(kind), name) for kind, name in names.items()),
         drawings(charts),
         table(t, t("trace.agreement.caption"), columns, rows, named=(), class_="by-rank"),
         quiet(note),
     )
 
 
-def distribution(rank: RankCorrelations, kind: str) -> Distribution:
-    """Return the correlations of one kind."""
-    return {
-        "all": rank.all,
-        "active": rank.active,
-        "null": rank.null,
-        "null_active": rank.null_active,
-    }[kind]
-
-
-def median(t: Catalogue, found: Distribution) -> str:
-    """Return the median of a distribution."""
-    return fixed(found.values[MEDIAN], 2) if found.values else t("trace.undefined")
+def distributions(rank: RankCorrelations) -> dict[str, Distribution]:
+    """Return the correlations of each of `KINDS`, in their order."""
+    return dict(zip(KINDS, (rank.all, rank.active, rank.null, rank.null_active), strict=True))
 
 
 def middle_half(t: Catalogue, found: Distribution) -> str:
@@ -301,10 +284,11 @@ def middle_half(t: Catalogue, found: Distribution) -> str:
 
 def contrasts(t: Catalogue, record: Trace) -> Markup:
     """Return the leading pairs, and the checks of the first of them."""
-    title, lead = t("trace.contrast.heading"), paragraph(t("trace.contrast.lead"))
-    pairs, names = record.contrasts.pairs, output_names(record)
+    lead, pairs = paragraph(t("trace.contrast.lead")), record.contrasts.pairs
+    names, checks = output_names(record), []
     if not pairs:
-        return section("contrasts", title, lead, paragraph(t("trace.contrast.none")))
+        none = paragraph(t("trace.contrast.none"))
+        return section(t, "trace.contrast", lead, none, name="contrasts")
     rows = (
         (
             names[pair.first],
@@ -315,29 +299,28 @@ def contrasts(t: Catalogue, record: Trace) -> Markup:
         )
         for pair in pairs
     )
-    columns = [
-        Column(t("trace.contrast.first"), numeric=False),
+    columns = heads(
+        t("trace.contrast.first"),
         Column(t("trace.contrast.second"), numeric=False),
-        Column(t("trace.ranking.score")),
-        Column(t("trace.contrast.nonlinear")),
-        Column(t("trace.ranking.pair_share")),
-    ]
-    checks = []
+        t("trace.ranking.score"),
+        t("trace.contrast.nonlinear"),
+        t("trace.ranking.pair_share"),
+    )
     for pair in pairs:
         if pair.causal is not None and pair.causal.behaviour is not None:
             head = t("trace.contrast.check", first=names[pair.first], second=names[pair.second])
             words = t("trace.contrast.behaviour", **compared(t, pair.causal.behaviour))
             checks.append(element("div", causal(t, head, words, pair.causal.checks), class_="card"))
-    caption = t(
-        "trace.contrast.caption", shown=len(pairs), count=whole(record.contrasts.num_compared)
-    )
+    count, label = whole(record.contrasts.num_compared), t("trace.contrast.heading")
+    caption = t("trace.contrast.caption", shown=len(pairs), count=count)
     return section(
-        "contrasts",
-        title,
+        t,
+        "trace.contrast",
         lead,
-        table(t, caption, columns, rows, named=(0, 1), class_="ranking", label=title),
+        table(t, caption, columns, rows, named=(0, 1), class_="ranking", label=label),
         paragraph(t("trace.contrast.method")) if checks else "",
         *checks,
+        name="contrasts",
     )
 
 
@@ -369,10 +352,7 @@ def causal(t: Catalogue, head: str, behaviour: str, checks: Sequence[CausalCheck
         "directions": lambda check: whole(check.num_directions),
         "loss": lambda check: losses(t, check),
     }
-    columns = [
-        Column("", numeric=False),
-        *(Column(t(f"trace.causal.{check.kind}")) for check in checks),
-    ]
+    columns = ["", *t.each("trace.causal", (check.kind for check in checks))]
     cells = (
         [t(f"trace.causal.{name}"), *(show(check) for check in checks)]
         for name, show in rows.items()

@@ -20,26 +20,37 @@ from bilens.records.trace import (
     Trace,
     TracedSpectrum,
 )
-from bilens.report.blocks import (
+from bilens.report.charts.spectra import eigenvalue_chart
+from bilens.report.charts.traces import agreement_points, heat_map, named_points
+from bilens.report.markup import (
     Column,
     Content,
+    Figure,
     card,
     drawings,
+    element,
     facts,
     heading,
+    heads,
     items,
+    joined,
     link,
     paragraph,
     quiet,
     section,
     table,
 )
-from bilens.report.catalogue import Catalogue
-from bilens.report.charts.spectra import eigenvalue_chart
-from bilens.report.charts.traces import agreement_points, heat_map, named_points
-from bilens.report.numbers import fixed, percent, quantity, signed_quantity, whole
-from bilens.report.svg import Figure, element, joined
-from bilens.report.token_text import latent_name, token_name, visible
+from bilens.report.text import (
+    Catalogue,
+    fixed,
+    latent_name,
+    percent,
+    quantity,
+    signed_quantity,
+    token_name,
+    visible,
+    whole,
+)
 
 MOST_ENTRIES = 8  # of each kind; the document has more
 SHADES = 8  # steps of the colour behind a token
@@ -47,8 +58,12 @@ Drawing = tuple[str, Figure]
 
 
 def circuit_anchor(latent: int) -> str:
-    """Return the anchor of the card of an output latent."""
     return f"circuit-{latent}"
+
+
+def defined(t: Catalogue, value: float | None, show: Callable[[float], str] = fixed) -> str:
+    """Return a number, or the word for what is not defined."""
+    return t("trace.undefined") if value is None else show(value)
 
 
 def circuits(t: Catalogue, record: Trace, causal: Callable[[CausalReading], Markup]) -> Markup:
@@ -58,8 +73,7 @@ def circuits(t: Catalogue, record: Trace, causal: Callable[[CausalReading], Mark
         CircuitCard(t, names, one, record.tokens_carry_spaces).markup(causal(one.causal))
         for one in record.circuits
     )
-    lead = paragraph(t("trace.circuits.lead"))
-    return section("circuits", t("trace.circuits.heading"), lead, *cards)
+    return section(t, "trace.circuits", paragraph(t("trace.circuits.lead")), *cards)
 
 
 def features(t: Catalogue, record: Trace) -> Markup:
@@ -73,15 +87,13 @@ def features(t: Catalogue, record: Trace) -> Markup:
         )
         for item in record.input_latents
     )
-    lead = paragraph(t("trace.features.lead"))
-    return section("features", t("trace.features.heading"), lead, *cards)
+    return section(t, "trace.features", paragraph(t("trace.features.lead")), *cards)
 
 
 def readings(t: Catalogue, found: Sequence[DirectionReading]) -> Markup:
     """Return a card for each output direction that is read without autoencoders."""
     cards = (reading_card(t, one, position) for position, one in enumerate(found, start=1))
-    lead = paragraph(t("trace.readings.lead"))
-    return section("readings", t("trace.readings.heading"), lead, *cards)
+    return section(t, "trace.readings", paragraph(t("trace.readings.lead")), *cards)
 
 
 def reading_card(t: Catalogue, one: DirectionReading, position: int) -> Markup:
@@ -130,10 +142,10 @@ def pieces(context: ActiveContext, largest: float) -> Iterator[str]:
         yield "…"
     pairs = zip(context.tokens, context.activations, strict=True)
     for position, (token, value) in enumerate(pairs):
-        strength = shade(value, largest)
-        peak = " peak" if position == context.peak else ""
-        class_ = f"s{strength}{peak}" if strength else None
-        title = quantity(value, 2) if strength else None
+        class_ = title = None
+        if strength := shade(value, largest):
+            class_ = f"s{strength} peak" if position == context.peak else f"s{strength}"
+            title = quantity(value, 2)
         yield element("span", visible(token), class_=class_, title=title)
 
 
@@ -146,16 +158,14 @@ def shade(value: float, largest: float) -> int:
 
 def tokens(found: Sequence[TokenValue]) -> Markup:
     """Return tokens with their numbers."""
-    return items(
-        (
-            joined(
-                element("span", token_name(one.text), class_="token"),
-                element("span", signed_quantity(one.value, 2), class_="quiet"),
-            )
-            for one in found
-        ),
-        "token-list",
+    rows = (
+        joined(
+            element("span", token_name(one.text), class_="token"),
+            element("span", signed_quantity(one.value, 2), class_="quiet"),
+        )
+        for one in found
     )
+    return items(rows, "token-list")
 
 
 def ends(
@@ -175,13 +185,9 @@ def eigenvectors(
     named: Callable[[int], Markup] | None = None,
 ) -> Markup:
     """Return eigenvectors as tokens, and as the latents closest to them where these are `named`."""
-    columns = [
-        Column(t("trace.circuit.vector_column"), numeric=False),
-        Column("λ"),
-        *([] if named is None else [Column(t("trace.circuit.nearest"), numeric=False)]),
-        Column(t("trace.circuit.one_end"), numeric=False),
-        Column(t("trace.circuit.other_end"), numeric=False),
-    ]
+    keys = ("one_end", "other_end") if named is None else ("nearest", "one_end", "other_end")
+    words = (Column(name, numeric=False) for name in t.each("trace.circuit", keys))
+    columns = heads(t("trace.circuit.vector_column"), "λ", *words)
     rows = []
     for rank, one in enumerate(found, start=1):
         cells: list[Content] = [
@@ -226,18 +232,11 @@ class CircuitCard:
         t, one, output = self.t, self.circuit, self.circuit.output
         title = t("trace.circuit.heading", name=latent_name(output))
         position = t("trace.circuit.position", position=whole(one.position))
-        pictures = [
-            self.matrix(),
-            self.projections(),
-            self.agreement(),
-            eigenvalues(t, one.spectrum),
-        ]
+        spectrum = eigenvalues(t, one.spectrum)
+        pictures = [self.matrix(), self.projections(), self.agreement(), spectrum]
         lists = (
-            self.entries(kind, found)
-            for kind, found in (
-                ("cross", one.cross_interactions),
-                ("self", one.self_interactions),
-            )
+            self.entries("cross", one.cross_interactions),
+            self.entries("self", one.self_interactions),
         )
         return card(
             [title, position, density(t, output)],
@@ -260,10 +259,6 @@ class CircuitCard:
         """Return an input latent, linked to its card where it has one."""
         return link(f"input-{latent}" if latent in self.names else "", self.name(latent))
 
-    def defined(self, value: float | None, show: Callable[[float], str] = fixed) -> str:
-        """Return a number, or the word for what is not defined."""
-        return self.t("trace.undefined") if value is None else show(value)
-
     def shown_fit(self) -> RankFit:
         """Return the fit of the number of eigenvectors that the points are drawn for."""
         rank, fits = self.circuit.points.rank, self.circuit.fits
@@ -276,13 +271,13 @@ class CircuitCard:
         for key, value in (
             ("features", whole(len(one.features))),
             ("share_of_norm", percent(one.share_of_norm)),
-            ("share_of_variance", self.defined(one.share_of_variance, percent)),
-            ("correlation", self.defined(one.correlation)),
+            ("share_of_variance", defined(t, one.share_of_variance, percent)),
+            ("correlation", defined(t, one.correlation)),
             ("explained", percent(one.spectrum.explained)),
             ("complete", t(f"trace.circuit.{proven}")),
             ("num_active", whole(one.num_active)),
-            ("r_squared", self.defined(fit.r_squared_active)),
-            ("slope", self.defined(fit.slope)),
+            ("r_squared", defined(t, fit.r_squared_active)),
+            ("slope", defined(t, fit.slope)),
         ):
             count = len(one.spectrum.eigenvalues)
             yield t(f"trace.circuit.{key}", k=fit.rank, count=count), value
@@ -325,9 +320,9 @@ class CircuitCard:
         title = t("trace.circuit.agreement", k=whole(points.rank))
         text = t(
             "trace.circuit.agreement_text",
-            whole=self.defined(fit.correlation),
-            active=self.defined(fit.correlation_active),
-            null=self.defined(fit.null_correlation_active),
+            whole=defined(t, fit.correlation),
+            active=defined(t, fit.correlation_active),
+            null=defined(t, fit.null_correlation_active),
         )
         axes = (t("trace.circuit.approximation"), t("trace.circuit.truth"))
         chart = agreement_points(
@@ -337,10 +332,10 @@ class CircuitCard:
 
     def entries(self, kind: str, found: InteractionEntries) -> Markup:
         """Return the largest interactions of one kind, and how all of them are distributed."""
-        keys = ("first", "second", "coefficient")
+        t = self.t
         head = (
-            element("th", self.t(f"trace.circuit.{key}"), scope="col", class_=class_)
-            for key, class_ in zip(keys, (None, None, "num"), strict=True)
+            element("th", t(f"trace.circuit.{key}"), scope="col", class_=class_)
+            for key, class_ in (("first", None), ("second", None), ("coefficient", "num"))
         )
         rows = (
             element(
@@ -351,8 +346,14 @@ class CircuitCard:
             )
             for entry in found.entries[:MOST_ENTRIES]
         )
-        caption = element("span", self.t(f"trace.circuit.{kind}"), class_="caption")
-        note = self.t(
+        caption = element("span", t(f"trace.circuit.{kind}"), class_="caption")
+        body = element(
+            "table",
+            element("caption", caption),
+            element("thead", element("tr", *head)),
+            element("tbody", *rows),
+        )
+        note = t(
             "trace.circuit.entries_note",
             count=whole(found.count),
             listed=whole(len(found.entries)),
@@ -360,13 +361,7 @@ class CircuitCard:
             mean=signed_quantity(found.mean, 2),
             deviation=quantity(found.standard_deviation, 2),
         )
-        whole_table = element(
-            "table",
-            element("caption", caption),
-            element("thead", element("tr", *head)),
-            element("tbody", *rows),
-        )
-        return element("div", whole_table, quiet(note))
+        return element("div", body, quiet(note))
 
 
 def leading_pair(values: Sequence[float]) -> list[int]:

@@ -2,49 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import partial
+from typing import Final, TypeAlias
 
 from markupsafe import Markup
 
+from bilens.findings.rules.registry import find_rule
+from bilens.findings.rules.rule import Format
 from bilens.records.audit import Audit
-from bilens.records.common import Finding, JudgedCondition
+from bilens.records.common import Finding, Value
 from bilens.records.layer_audit import LayerAudit
 from bilens.records.table_audit import TableAudit
-from bilens.report.blocks import (
+from bilens.report.charts.spectra import accuracy_bar
+from bilens.report.markup import (
     ICONS,
     Column,
     badge,
+    boxed,
     callout,
+    element,
+    heads,
     paragraph,
     quiet,
     section,
     table,
 )
-from bilens.report.catalogue import Catalogue
-from bilens.report.charts.accuracy import accuracy_bar
-from bilens.report.numbers import percent, quantity, scientific, whole
-from bilens.report.sections.rules import rule_scope, rule_sentence
-from bilens.report.svg import element
+from bilens.report.text import Catalogue, fixed, percent, points, quantity, scientific, whole
 
 Judged: TypeAlias = Audit | LayerAudit | TableAudit
 OVERALL = {"audit": "overall", "layer_audit": "layers.overall", "table": "table.overall"}
+FORMATS: Final[dict[Format, Callable[[float], str]]] = {
+    "count": whole,
+    "whole": whole,
+    "percent": percent,
+    "percent0": partial(percent, digits=0),
+    "points": points,
+    "fixed1": partial(fixed, digits=1),
+    "fixed2": fixed,
+    "fixed3": partial(fixed, digits=3),
+    "fixed5": partial(fixed, digits=5),
+    "quantity": quantity,
+    "scientific": scientific,
+}
 
 
 @dataclass(frozen=True)
 class FindingLine:
-    """One finding, in words."""
+    """One finding, or one condition, in words."""
 
     outcome: str  # one of ICONS
-    word: str
     sentence: str
     scope: str = ""  # what it holds for
 
-    @property
-    def icon(self) -> str:
-        """The mark of the outcome."""
-        return ICONS[self.outcome]
+
+def mark(t: Catalogue, outcome: str) -> str:
+    """Return an outcome as a sign and a word."""
+    return f"{ICONS[outcome]} {t(f'outcome.{outcome}')}"
 
 
 def overall_outcome(record: Judged) -> str:
@@ -68,27 +83,37 @@ def finding_lines(t: Catalogue, record: Judged) -> list[FindingLine]:
 
 
 def finding_line(t: Catalogue, kind: str, finding: Finding) -> FindingLine:
-    """Return one finding in words."""
+    """Return a finding in words; one of an unknown rule as its name and numbers."""
+    rule, values = find_rule(finding.rule, kind), finding.values
     outcome = finding.outcome if finding.outcome in ICONS else "info"
-    sentence = rule_sentence(t, kind, finding.rule, outcome, finding.values)
-    scope = rule_scope(t, kind, finding.rule)
-    return FindingLine(outcome, t(f"outcome.{outcome}"), sentence, scope)
+    key = "" if rule is None else rule.sentence_key(outcome, values)
+    scope = "" if rule is None or not rule.scope else t(f"rule.scope.{rule.scope}")
+    if rule is None or not t.has(key):
+        numbers = ", ".join(f"{number} = {value}" for number, value in values.items())
+        return FindingLine(outcome, f"{finding.rule}: {numbers}", scope)
+    shown = {each: shown_value(t, form, values[each]) for each, form in rule.values.items()}
+    return FindingLine(outcome, t(key, **shown), scope)
+
+
+def shown_value(t: Catalogue, form: Format, value: Value) -> str:
+    """Return one value of a rule as a reader sees it."""
+    if not isinstance(value, str):
+        return FORMATS[form](value)
+    key = f"layers.difference.mode.{value}"
+    return t(key) if form == "mode" and t.has(key) else value
 
 
 def condition_lines(t: Catalogue, record: Judged) -> list[FindingLine]:
     """Return each condition as a finding; none where no condition was asked for."""
-    return [condition_line(t, item) for item in record.conditions or ()]
-
-
-def condition_line(t: Catalogue, item: JudgedCondition) -> FindingLine:
-    """Return one condition in words."""
-    outcome = "fail" if item.failed else "pass"
-    if item.value is None:
-        sentence = t("conditions.undecided", condition=item.condition)
-    else:
-        value = quantity(item.value, 4)
-        sentence = t(f"conditions.{outcome}", condition=item.condition, value=value)
-    return FindingLine(outcome, t(f"outcome.{outcome}"), sentence)
+    lines = []
+    for item in record.conditions or ():
+        outcome = "fail" if item.failed else "pass"
+        key, value = "undecided", ""
+        if item.value is not None:
+            key, value = outcome, quantity(item.value, 4)
+        sentence = t(f"conditions.{key}", condition=item.condition, value=value)
+        lines.append(FindingLine(outcome, sentence))
+    return lines
 
 
 def verdict(t: Catalogue, record: Judged) -> Markup:
@@ -102,7 +127,7 @@ def verdict(t: Catalogue, record: Judged) -> Markup:
     if asked:
         head = element("h3", t("conditions.heading"), class_="asked")
         parts += [head, listed(t, asked)]
-    return section("verdict", t("verdict.heading"), *parts, class_=f"verdict {outcome}")
+    return section(t, "verdict", *parts, class_=f"verdict {outcome}")
 
 
 def listed(t: Catalogue, lines: Sequence[FindingLine]) -> Markup:
@@ -111,7 +136,7 @@ def listed(t: Catalogue, lines: Sequence[FindingLine]) -> Markup:
     for line in lines:
         scope = element("span", line.scope, class_="quiet scope") if line.scope else ""
         sentence = element("span", line.sentence, " " if scope else "", scope, class_="sentence")
-        rows.append(element("li", badge(t, line.outcome, line.word), sentence, class_=line.outcome))
+        rows.append(element("li", badge(t, line.outcome), sentence, class_=line.outcome))
     return element("ul", *rows, class_="findings")
 
 
@@ -129,54 +154,42 @@ def exactness(t: Catalogue, record: Audit) -> Markup:
                 badge(t, "pass" if item.passed else "fail"),
             )
         )
-    columns = [
-        Column(t("exactness.precision"), numeric=False),
-        *(Column(t(f"exactness.{key}")) for key in ("largest", "relative", "tolerance")),
+    columns = heads(
+        *t.each("exactness", ("precision", "largest", "relative", "tolerance")),
         Column(t("exactness.result"), numeric=False),
-    ]
-    return section(
-        "exactness",
-        t("exactness.heading"),
-        paragraph(t("exactness.lead", inputs=whole(record.exactness[0].num_inputs))),
-        table(t, t("exactness.caption"), columns, rows),
-        paragraph(completeness(t, record)),
     )
-
-
-def completeness(t: Catalogue, record: Audit) -> str:
-    """Return the sentence on whether every eigenvalue was found."""
     worst = scientific(max(reading.largest_residual for reading in record.classes))
     names = [reading.name for reading in record.classes if not reading.complete]
     if names:
-        return t("exactness.incomplete", names=t.listing(names), residual=worst)
-    return t("exactness.complete", inputs=whole(record.model.d_input), residual=worst)
+        complete = t("exactness.incomplete", names=t.listing(names), residual=worst)
+    else:
+        complete = t("exactness.complete", inputs=whole(record.model.d_input), residual=worst)
+    return section(
+        t,
+        "exactness",
+        paragraph(t("exactness.lead", inputs=whole(record.exactness[0].num_inputs))),
+        table(t, t("exactness.caption"), columns, rows),
+        paragraph(complete),
+    )
 
 
 def accuracy(t: Catalogue, record: Audit) -> Markup:
     """Return accuracy, interval and source; a remark if no data were given."""
     share, data = record.accuracy, record.data
     if share is None:
-        none = paragraph(t("accuracy.none"), class_="callout")
-        return section("accuracy", t("accuracy.heading"), none)
+        return section(t, "accuracy", boxed(t("accuracy.none")))
     low, high = percent(share.low), percent(share.high)
     right = t("accuracy.right", right=whole(share.right), total=whole(share.total))
     numbers = element("strong", percent(share.value)), " ", element("span", right)
     bar = accuracy_bar(t, share.value, share.low, share.high)
     drawing = element("div", bar, quiet(t("accuracy.interval", low=low, high=high)))
-    parts = [
-        element(
-            "div",
-            paragraph(*numbers, class_="big"),
-            drawing,
-            class_="accuracy",
-        )
-    ]
-    if data is not None and data.source_kind == "embedded":
-        parts.append(callout(t, t("accuracy.embedded.term"), t("accuracy.embedded.text")))
-    source = "" if data is None else data.source.strip().rstrip(".")
-    if source:
-        parts.append(quiet(t("accuracy.source", source=source)))
-    return section("accuracy", t("accuracy.heading"), *parts)
+    parts = [element("div", paragraph(*numbers, class_="big"), drawing, class_="accuracy")]
+    if data is not None:
+        if data.source_kind == "embedded":
+            parts.append(callout(t, "accuracy.embedded"))
+        if source := data.source.strip().rstrip("."):
+            parts.append(quiet(t("accuracy.source", source=source)))
+    return section(t, "accuracy", *parts)
 
 
 def guide(t: Catalogue) -> Markup:

@@ -1,0 +1,178 @@
+"""Texts for people: the sentences of a language, numbers, tokens, and names cut to their room."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Final
+
+from bilens.base.errors import UsageError
+from bilens.records.base import displayable
+from bilens.records.trace import LatentReading
+
+LANGUAGES: Final = ("en", "ja")
+NONE = "—"  # what is not known
+MINUS = "−"
+TIMES = "\u00a0×\u00a0"  # spaces at which no line breaks
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+MARKS = {"\n": "↵", "\r": "↵", "\t": "⇥"}  # white space of tokens
+LONGEST_TOKEN = 18
+WIDE_FROM = 0x1100  # code points from here on are mostly as wide as high
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The sentences of one language, by key; placeholders stand in braces."""
+
+    lang: str
+    sentences: dict[str, str]
+
+    def __call__(self, key: str, **values: object) -> str:
+        """Return a sentence with its placeholders filled; the values are never read as patterns."""
+        return self.sentences[key].format(**values)
+
+    def has(self, key: str) -> bool:
+        return key in self.sentences
+
+    def each(self, prefix: str, keys: Iterable[str], **values: object) -> list[str]:
+        """Return several sentences whose keys begin alike."""
+        return [self(f"{prefix}.{key}", **values) for key in keys]
+
+    def listing(self, items: list[str]) -> str:
+        """Return items as one text: a, b and c."""
+        if len(items) < 2:
+            return "".join(items)
+        return self("list.last", rest=self("list.comma").join(items[:-1]), last=items[-1])
+
+
+@cache
+def load_catalogue(lang: str) -> Catalogue:
+    """Return the catalogue of a language; an unknown one raises UsageError."""
+    if lang not in LANGUAGES:
+        raise UsageError(f"there is no report in {lang!r}: choose one of {', '.join(LANGUAGES)}.")
+    text = files("bilens.report").joinpath("strings", f"{lang}.json").read_text("utf-8")
+    return Catalogue(lang, json.loads(text))
+
+
+def whole(value: float) -> str:
+    """Return a whole number with commas, and at most one decimal where it is not whole."""
+    text = f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
+    return text.replace("-", MINUS)
+
+
+def fixed(value: float, digits: int = 2) -> str:
+    """Return a number with a fixed number of decimals; never a negative zero."""
+    text = f"{value:,.{digits}f}"
+    return text.replace("-", MINUS) if float(text.replace(",", "")) != 0 else text.lstrip("-")
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """Return a number with its sign, also where it is positive; zero has none."""
+    text = fixed(value, digits)
+    return text if text.startswith(MINUS) or float(text.replace(",", "")) == 0 else f"+{text}"
+
+
+def decimals(values: Iterable[float], significant: int = 3) -> int:
+    """Return how many decimals show the largest of some numbers with so many digits, 2 to 8."""
+    largest = max((abs(value) for value in values), default=0.0)
+    if largest == 0:
+        return 2
+    return min(max(significant - 1 - math.floor(math.log10(largest)), 2), 8)
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """Return a share of one as a percentage, 0.973 as 97.3%."""
+    return f"{fixed(100 * share, digits)}%"
+
+
+def points(share: float) -> str:
+    """Return a share of one in percentage points, without a sign for them."""
+    return fixed(100 * share, 1)
+
+
+def scientific(value: float, digits: int = 1) -> str:
+    """Return a number as 2.7 × 10⁻⁷; zero is 0."""
+    if value == 0:
+        return "0"
+    mantissa, exponent = f"{value:.{digits}e}".split("e")
+    power = str(int(exponent)).translate(SUPERSCRIPTS)
+    return f"{mantissa.replace('-', MINUS)}{TIMES}10{power}"
+
+
+def quantity(value: float, significant: int = 3) -> str:
+    """Return a number with so many significant digits, as a power of ten where it is extreme."""
+    if value == 0:
+        return "0"
+    magnitude = math.floor(math.log10(abs(value)))
+    if not -4 < magnitude < 6:
+        return scientific(value, significant - 1)
+    return fixed(value, max(significant - 1 - magnitude, 0))
+
+
+def signed_quantity(value: float, significant: int = 3) -> str:
+    """Return `quantity` with its sign, also where it is positive."""
+    text = quantity(value, significant)
+    return f"+{text}" if value > 0 else text
+
+
+def up(value: float, significant: int) -> float:
+    """Return the smallest number of so many significant digits that is not below a value."""
+    if value == 0:
+        return 0.0
+    shift = significant - 1 - math.floor(math.log10(abs(value)))
+    rounded = round(value, shift)
+    return rounded if rounded >= value else round(rounded + 10.0**-shift, shift)
+
+
+def raised(value: float, significant: int = 3) -> str:
+    """Return a number that is proven from above: what is shown is never less."""
+    return quantity(up(value, significant), significant)
+
+
+def floored(value: float, significant: int = 3) -> str:
+    """Return a number that is proven from below: what is shown is never more."""
+    return quantity(-up(-value, significant), significant)
+
+
+def floored_percent(share: float) -> str:
+    """Return a proven share as a percentage that is never more."""
+    return percent(math.floor(1000 * share + 1e-9) / 1000)
+
+
+def visible(text: str) -> str:
+    """Return a text whose line breaks and tabs can be seen, and that can be shown anywhere."""
+    return displayable(text, MARKS)
+
+
+def token_name(text: str) -> str:
+    """Return a token as a word that stands alone: without the space before it, never empty."""
+    return shortened(visible(text).strip(" ") or "␣", LONGEST_TOKEN)
+
+
+def latent_name(item: LatentReading) -> str:
+    """Return the number of a latent, and the token at which it is strongest most often."""
+    peaks = Counter(token_name(context.tokens[context.peak]) for context in item.contexts)
+    return " ".join([str(item.latent), *(name for name, _ in peaks.most_common(1))])
+
+
+def shortened(text: str, length: int) -> str:
+    """Return a text cut to a length, with an ellipsis where it was cut."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def text_width(text: str, size: float) -> float:
+    """Return about how wide a text is drawn; fonts differ, so leave some room."""
+    return size * sum(1.0 if ord(character) >= WIDE_FROM else 0.62 for character in text)
+
+
+def fitted(text: str, size: float, width: float) -> str:
+    """Return a text cut so that it fits into a width."""
+    length = len(text)
+    while length > 1 and text_width(shortened(text, length), size) > width:
+        length -= 1
+    return shortened(text, length)
