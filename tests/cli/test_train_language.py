@@ -9,7 +9,7 @@ import torch
 
 import runs
 import tiny
-from bilens.train.model_bundle import open_model_bundle
+from bilens.train.corpus import open_model_bundle
 from bilens.train.tasks.language import GRAMMAR_RECIPE
 from commands import FILE, NUMERICAL, USAGE, Shell, assert_one_line
 

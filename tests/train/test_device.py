@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bilens.base.errors import UsageError
-from bilens.train.device import best_precision, find_device
+from bilens.train.recipe import best_precision, find_device
 
 
 @pytest.mark.parametrize(

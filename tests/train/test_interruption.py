@@ -12,7 +12,7 @@ import bilens
 import runs
 import tiny
 from bilens.base.errors import CheckpointError, DiskError
-from bilens.train.run_files import RUN_NAME
+from bilens.train.run_folder import RUN_NAME
 
 KILLS = 50
 PATHS = os.pathsep.join(str(Path(file).parent) for file in (runs.__file__, bilens.__path__[0]))

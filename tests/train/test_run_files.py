@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import runs
-from bilens.train.run_files import CHECKPOINTS, EARLIER_NAME, OWN_FILES, bring_back, set_aside
+from bilens.train.run_folder import CHECKPOINTS, EARLIER_NAME, OWN_FILES, bring_back, set_aside
 
 NAMES = (*OWN_FILES, CHECKPOINTS)
 

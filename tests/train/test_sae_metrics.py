@@ -9,7 +9,7 @@ from torch.nn import functional
 import sae_runs
 from bilens.base.errors import NumericalError, UsageError
 from bilens.nn import TopKSAE
-from bilens.train.sae_metrics import SAEMetrics, measure_sae
+from bilens.train.activations import SAEMetrics, measure_sae
 
 HOOK = "blocks.1.mlp_out"
 
@@ -73,7 +73,7 @@ def test_a_perfect_autoencoder_costs_nothing() -> None:
 def test_they_do_not_depend_on_the_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     model, sae, texts = sae_runs.transformer(), drawn(), sae_runs.texts(9, seed=2)
     whole = measure_sae(model, sae, HOOK, texts)
-    monkeypatch.setattr("bilens.train.sae_metrics.TOKENS_AT_ONCE", 24)
+    monkeypatch.setattr("bilens.train.activations.TOKENS_AT_ONCE", 24)
     parts = measure_sae(model, sae, HOOK, texts)
     for name, value in whole.to_dict().items():
         assert parts.to_dict()[name] == (value if name == "hook" else pytest.approx(value, 1e-4))

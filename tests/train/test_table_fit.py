@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from bilens.base.errors import MemoryLimitError, NonFiniteError, UsageError
-from bilens.train import expansion
-from bilens.train.expansion import expand
+from bilens.train import table_fit
 from bilens.train.newton import CrossEntropy, Loss, SquaredError
-from bilens.train.table_fit import TableRecipe, fit_table, held_out_rows
+from bilens.train.table_fit import TableFit, TableRecipe, expand, fit_table, held_out_rows
 
 
 def problem(rows: int, columns: int, classes: int = 3) -> tuple[Tensor, Tensor, Loss]:
@@ -20,6 +19,10 @@ def problem(rows: int, columns: int, classes: int = 3) -> tuple[Tensor, Tensor, 
     weights = torch.rand(rows, generator=generator, dtype=torch.float64) + 0.5
     labels = torch.randint(classes, (rows,), generator=generator)
     return x, weights, CrossEntropy(torch.nn.functional.one_hot(labels, classes).double())
+
+
+def outputs(fit: TableFit, x: Tensor) -> Tensor:
+    return fit.standard_map((x - fit.mean) / fit.scale)
 
 
 def objective(parts: list[Tensor], z: Tensor, weights: Tensor, loss: Loss) -> Tensor:
@@ -76,14 +79,14 @@ def test_rows_of_no_weight_are_no_rows() -> None:
     all_rows = fit_table(x, loss, weights, TableRecipe())
     some = replace(loss, target=loss.target[kept])
     without = fit_table(x[kept], some, weights[kept], TableRecipe())
-    torch.testing.assert_close(all_rows.outputs(x), without.outputs(x))
+    torch.testing.assert_close(outputs(all_rows, x), outputs(without, x))
 
 
 def test_identical_rows_leave_the_constant() -> None:
     x = torch.ones(6, 3, dtype=torch.float64)
     target = torch.arange(6.0, dtype=torch.float64)[:, None]
     fit = fit_table(x, SquaredError(target), torch.ones(6, dtype=torch.float64), TableRecipe())
-    torch.testing.assert_close(fit.outputs(x), torch.full((6, 1), 2.5, dtype=torch.float64))
+    torch.testing.assert_close(outputs(fit, x), torch.full((6, 1), 2.5, dtype=torch.float64))
 
 
 def test_the_path_is_left_where_it_no_longer_improves() -> None:
@@ -103,13 +106,13 @@ def test_a_wide_table_is_fitted_by_way_of_its_rows(monkeypatch: pytest.MonkeyPat
     """3,000 columns took most of a minute, and 100,000 memory without an end."""
     x, weights, loss = problem(10, 40)
     recipe = TableRecipe(n_components=5)
-    expected = fit_table(x, loss, weights, recipe).quadratic_map
-    monkeypatch.setattr(expansion, "MANY_COLUMNS", 30)
+    expected = outputs(fit_table(x, loss, weights, recipe), x)
+    monkeypatch.setattr(table_fit, "MANY_COLUMNS", 30)
     monkeypatch.setattr(torch.linalg, "eigh", lambda a, eigh=torch.linalg.eigh: small(a) or eigh(a))
     monkeypatch.setattr(torch, "diag", None)  # a matrix of columns by columns
-    found = fit_table(x, loss, weights, recipe).quadratic_map
-    torch.testing.assert_close(found(x), expected(x), rtol=1e-9, atol=1e-9)
-    more = fit_table(x, loss, weights, TableRecipe()).quadratic_map
+    found = outputs(fit_table(x, loss, weights, recipe), x)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    more = fit_table(x, loss, weights, TableRecipe()).standard_map
     assert more.sizes.d_hidden <= 2 * 10  # there are no more directions than rows
 
 

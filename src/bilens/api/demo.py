@@ -18,7 +18,8 @@ from bilens.io.load import load
 from bilens.io.model_folder import CONFIG_NAME
 from bilens.report.plates import eigenvector_plate
 from bilens.report.reports import AuditReport
-from bilens.train.run_files import CHECKPOINTS, OWN_FILES, RUN_NAME
+from bilens.train.loop import CHECKPOINTS
+from bilens.train.run_folder import OWN_FILES, RUN_NAME
 from bilens.train.tasks.image import EpochMetrics, ImageRecipe, train_in_folder
 
 DEMO_RECIPE = ImageRecipe(  # 150 epochs of 4,000 digits: strokes become visible, in half a minute

@@ -46,7 +46,7 @@ from bilens.interp.traced_layer import (
 )
 from bilens.records import trace as records
 from bilens.records.common import TextOrigin
-from bilens.train.sae_metrics import measure_sae
+from bilens.train.activations import measure_sae
 
 THRESHOLD = 0.5  # cosine above which output latents are grouped
 LISTED_TOKENS = 8  # at each end of a direction

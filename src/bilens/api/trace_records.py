@@ -19,7 +19,7 @@ from bilens.interp.low_rank import LowRankFit
 from bilens.interp.ranking import Ranking
 from bilens.interp.traced_layer import LatentReader, TracedSAE
 from bilens.records import trace as records
-from bilens.train.sae_metrics import SAEMetrics
+from bilens.train.activations import SAEMetrics
 
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 BINS = 40  # of the distribution of correlations, from -1 to 1

@@ -17,17 +17,19 @@ from bilens.data.tokenizer_training import train_tokenizer
 from bilens.io.load import load
 from bilens.nn.transformer import BilinearTransformer
 from bilens.report.charts.curves import loss_figure
+from bilens.train.activations import SAEMetrics
 from bilens.train.corpus import (
     CorpusDescription,
     CorpusOptions,
     CorpusTokens,
+    language_model,
+    open_model_bundle,
+    text_of,
+    tokenizer_of,
     tokens_of,
 )
-from bilens.train.device import Device, find_device
-from bilens.train.model_bundle import language_model, open_model_bundle, text_of, tokenizer_of
-from bilens.train.run_files import CURVE_NAME
-from bilens.train.run_folder import run_in_folder
-from bilens.train.sae_metrics import SAEMetrics
+from bilens.train.recipe import Device, find_device
+from bilens.train.run_folder import CURVE_NAME, run_in_folder
 from bilens.train.tasks.language import LanguageMetrics, LanguageRecipe, LanguageTask
 from bilens.train.tasks.sae import ReadModel, SAELine, SAERecipe, SAETask
 

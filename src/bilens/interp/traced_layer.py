@@ -23,8 +23,7 @@ from bilens.nn.tokens import check_tokens
 from bilens.nn.topk_sae import TopKSAE
 from bilens.nn.transformer import BilinearTransformer
 from bilens.train.activations import activations_of
-from bilens.train.corpus import CorpusOptions
-from bilens.train.model_bundle import language_model, text_of, tokenizer_of
+from bilens.train.corpus import CorpusOptions, language_model, text_of, tokenizer_of
 
 CONTEXTS = 6  # of each latent
 SHORTEST = 3  # tokens of a text: the first is left out, and the second predicts the third

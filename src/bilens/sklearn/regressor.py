@@ -11,7 +11,7 @@ from sklearn.utils.validation import column_or_1d, validate_data
 
 from bilens.sklearn.base import TableEstimator, as_tensor, check_one_target, row_weights
 from bilens.train.newton import SquaredError
-from bilens.train.table_fit import in_units, scaled_target
+from bilens.train.table_fit import scaled_target
 
 
 class BilinearRegressor(RegressorMixin, TableEstimator):  # type: ignore[misc]
@@ -90,7 +90,7 @@ class BilinearRegressor(RegressorMixin, TableEstimator):  # type: ignore[misc]
             X, weights, SquaredError(target[:, None]), torch.zeros(len(X), dtype=torch.long)
         )
         self.mean_, self.scale_ = fit.mean.numpy(), fit.scale.numpy()
-        self.standard_map_ = in_units(fit.standard_map, mean, deviation)
+        self.standard_map_ = fit.standard_map.compose_output(torch.diag(deviation), mean)
         return self
 
     def predict(self, X: Any) -> np.ndarray:

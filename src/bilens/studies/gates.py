@@ -21,7 +21,7 @@ import torch
 from bilens.report.charts.curves import Curve, line_figure
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions, table
 from bilens.train.corpus import CorpusOptions
-from bilens.train.device import find_device
+from bilens.train.recipe import find_device
 from bilens.train.tasks.language import LanguageRecipe, default_recipe, start_run, train_step
 
 GATES: dict[str, dict[str, Any]] = {  # name -> what differs in the recipe

@@ -16,7 +16,7 @@ from bilens.studies.negation_grammar import NegationStudy
 from bilens.studies.negation_text import NegationTextStudy
 from bilens.studies.sae_training import SAETrainingStudy
 from bilens.studies.study import CellContext, Record, Say, Study, StudyOptions
-from bilens.train.run_files import locked
+from bilens.train.run_folder import locked
 
 CELLS_FOLDER, WORK_FOLDER = "cells", "work"
 DOCUMENT_NAME, PAGE_NAME = "study.json", "study.md"

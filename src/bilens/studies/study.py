@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from bilens.api.train import LanguageTraining, SAETraining, train_language, train_sae
 from bilens.base.errors import UsageError
 from bilens.train.corpus import CorpusOptions
-from bilens.train.run_files import RUN_NAME
+from bilens.train.run_folder import RUN_NAME
 from bilens.train.tasks.language import LanguageRecipe
 from bilens.train.tasks.sae import SAERecipe
 

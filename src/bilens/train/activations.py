@@ -1,24 +1,28 @@
-"""Activations of a language model as a shuffled stream, a buffer at a time."""
+"""Activations of a language model as a shuffled stream, and how well an autoencoder keeps them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from bilens.base.checks import check_finite
-from bilens.base.errors import NonFiniteError, UsageError
+from bilens.base.errors import NonFiniteError, NumericalError, UsageError
 from bilens.base.memory import check_memory
-from bilens.nn.hooks import hook_layer
+from bilens.nn.hooks import Edit, hook_layer
 from bilens.nn.tokens import check_tokens
+from bilens.nn.topk_sae import TopKSAE
 from bilens.nn.transformer import BilinearTransformer
-from bilens.train.device import device_of
 from bilens.train.randomness import ORDER, stream
+from bilens.train.recipe import device_of
 
 TOKENS_AT_ONCE = 8192  # that run through the model together
+LOGITS_AT_ONCE = 1 << 25  # 128 MiB in float32
 ROWS = 1  # beside ORDER: the order of the rows in a buffer
 
 
@@ -38,7 +42,6 @@ class ActivationBuffer:
         }
 
     def batch(self, hook: str, step: int, size: int) -> Tensor:
-        """Return the rows of a step, (size, d_model)."""
         return self.activations[hook][self.order[step * size : (step + 1) * size]]
 
 
@@ -80,8 +83,7 @@ class ActivationStream:
         }
         chosen = [int(orders[number][position]) for number, position in positions]
         found = activations_of(self.model, self.texts[chosen], self.hooks)
-        generator = stream(self.seed, ORDER, index, ROWS)
-        order = torch.randperm(self.rows, generator=generator)
+        order = torch.randperm(self.rows, generator=stream(self.seed, ORDER, index, ROWS))
         return ActivationBuffer(found, order.to(device_of(self.model)))
 
 
@@ -104,3 +106,138 @@ def activations_of(
         except NonFiniteError as error:
             raise NonFiniteError(f"{error} The model is broken: train it again.") from None
     return found
+
+
+@dataclass(frozen=True)
+class SAEMetrics:
+    """An autoencoder at a hook point, on texts that it was not trained on."""
+
+    hook: str
+    tokens: int  # activations that were looked at
+    fvu: float  # Σ ‖x − x̂‖² / Σ ‖x − mean‖², fraction of variance unexplained; the mean has 1
+    nmse: float  # Σ ‖x − x̂‖² / Σ ‖x‖², the normalised MSE of the paper's code; at most fvu
+    l0: float  # mean number of latents other than zero
+    dead: float  # share of latents that no token keeps
+    loss: float  # mean cross-entropy of the model as it is, nats per token
+    loss_patched: float  # with x̂ in the place of x
+    loss_zero: float  # with zeros there
+    loss_mean: float  # with the mean of x there
+
+    @property
+    def loss_added(self) -> float:
+        """What the replacement costs, nats per token."""
+        return self.loss_patched - self.loss
+
+    @property
+    def recovered_from_zero(self) -> float | None:
+        """Share of the loss between zero-ablation and the model that x̂ brings back."""
+        return recovered(self.loss_zero, self.loss_patched, self.loss)
+
+    @property
+    def recovered_from_mean(self) -> float | None:
+        """Share of the loss between mean-ablation and the model that x̂ brings back."""
+        return recovered(self.loss_mean, self.loss_patched, self.loss)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the metrics as JSON values, the derived ones too."""
+        return asdict(self) | {
+            "loss_added": self.loss_added,
+            "recovered_from_zero": self.recovered_from_zero,
+            "recovered_from_mean": self.recovered_from_mean,
+        }
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> SAEMetrics:
+        return cls(**{field.name: content[field.name] for field in fields(cls)})
+
+
+def recovered(ablated: float, patched: float, clean: float) -> float | None:
+    """Return (ablated − patched) / (ablated − clean); None where ablation does no harm."""
+    return (ablated - patched) / (ablated - clean) if ablated > clean else None
+
+
+@torch.no_grad()
+def measure_sae(model: BilinearTransformer, sae: TopKSAE, hook: str, texts: Tensor) -> SAEMetrics:
+    """Return the metrics of an autoencoder at a hook point, on texts (num_texts, n_ctx ≥ 3)."""
+    check_fits(model, sae, hook)
+    if texts.ndim != 2 or texts.shape[1] < 3:
+        raise UsageError(
+            f"texts have shape {tuple(texts.shape)}; expected (texts, tokens) with at least 3 "
+            "tokens each: the first is left out, and the second predicts the third."
+        )
+    was_training = model.training
+    model.eval()
+    texts = texts.to(device_of(model))
+    at_once = min(TOKENS_AT_ONCE, LOGITS_AT_ONCE // model.config.vocab_size)
+    parts = torch.split(texts, max(1, at_once // texts.shape[1]))
+    rows = (model.activations(part, (hook,))[hook][:, 1:].flatten(0, 1) for part in parts)
+    mean, statistics = code_statistics(sae, rows)
+    losses = [
+        mean_loss(model, parts, {} if edit is None else {hook: behind_first(edit)})
+        for edit in (None, sae, torch.zeros_like, lambda x: mean.to(x.dtype).expand_as(x))
+    ]
+    model.train(was_training)
+    return SAEMetrics(hook, texts[:, 1:].numel(), *statistics, *losses)
+
+
+def check_fits(model: BilinearTransformer, sae: TopKSAE, hook: str) -> None:
+    hook_layer(hook, model.config.n_layer)
+    if sae.d_in != model.config.d_model:
+        raise UsageError(
+            f"the autoencoder has width {sae.d_in}, and {hook} of this model has width "
+            f"{model.config.d_model}: pass the autoencoder that was trained on this model."
+        )
+
+
+def behind_first(edit: Edit) -> Edit:
+    """Return an edit of all activations of a text but the first."""
+
+    def apply(x: Tensor) -> Tensor:
+        return torch.cat([x[:, :1], edit(x[:, 1:]).to(x.dtype)], dim=1)
+
+    return apply
+
+
+def mean_loss(
+    model: BilinearTransformer, parts: tuple[Tensor, ...], replace: Mapping[str, Edit]
+) -> float:
+    """Return the mean cross-entropy of all tokens from the third on, nats per token."""
+    total, count = 0.0, 0
+    for part in parts:
+        logits, _ = model.run(part, replace=replace)
+        targets = part[:, 2:].flatten()
+        predicted = logits[:, 1:-1].flatten(0, 1).float()
+        total += float(functional.cross_entropy(predicted, targets, reduction="sum"))
+        count += len(targets)
+    return total / count
+
+
+def code_statistics(sae: TopKSAE, parts: Iterable[Tensor]) -> tuple[Tensor, tuple[float, ...]]:
+    """Return the mean of rows (rows, d_in), and fvu, nmse, l0 and dead, from sums in float64."""
+    count = active = 0
+    error = square = spread = 0.0
+    total = torch.zeros(sae.d_in, dtype=torch.float64, device=sae.decoder.device)
+    kept = torch.zeros(sae.num_latents, dtype=torch.bool, device=sae.decoder.device)
+    shift = total.clone()
+    for x in parts:
+        latents = sae.top(x)
+        error += float((x - sae.decode_top(latents)).double().square().sum())
+        if count == 0:
+            shift = x.double().mean(dim=0)  # near the mean, so that squares do not cancel
+        centred = x.double() - shift
+        square += float(x.double().square().sum())
+        spread += float(centred.square().sum())
+        total += centred.sum(dim=0)
+        count += len(x)
+        is_active = latents.values != 0
+        active += int(is_active.sum())
+        kept[latents.indices[is_active]] = True
+    variance = spread - float(total.square().sum()) / count
+    if variance <= 0:
+        raise NumericalError(
+            f"the {count} activations are all equal, so there is no variance that could be "
+            "explained: choose another hook point."
+        )
+    mean = (shift + total / count).to(sae.decoder.dtype)
+    dead = 1 - float(kept.double().mean())
+    return mean, (error / variance, error / square, active / count, dead)

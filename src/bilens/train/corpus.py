@@ -1,4 +1,4 @@
-"""The text a language model learns from: which documents, their tokens, the batches of a run."""
+"""The text a language model learns from, its batches, and a run folder read with its text."""
 
 from __future__ import annotations
 
@@ -17,16 +17,24 @@ from torch import Tensor
 from bilens.base.errors import CheckpointError, DataError, UsageError
 from bilens.base.files import read_json, write_file
 from bilens.data.text import GRAMMAR, TextCorpus, load_text
-from bilens.data.tokenizer import Tokenizer, pack_documents
+from bilens.data.tokenizer import (
+    Tokenizer,
+    check_tokenizer_fits,
+    load_tokenizer,
+    pack_documents,
+)
+from bilens.io.load import load
+from bilens.io.loaded_model import LoadedModel
+from bilens.nn.transformer import BilinearTransformer
 from bilens.train.randomness import ORDER, stream
-from bilens.train.run_files import CORPUS_NAME
+from bilens.train.run_folder import CORPUS_NAME, TOKENIZER_NAME
 
 HELD_OUT_TOKENS = 1 << 20  # that the held-out loss is measured on, at most
 
 
 @dataclass(frozen=True)
 class CorpusOptions:
-    """The arguments of `load_text`: which documents, and which of them are held out."""
+    """The arguments of `load_text`."""
 
     corpus: str
     column: str | None = None
@@ -37,7 +45,6 @@ class CorpusOptions:
     stream: bool = False
 
     def load(self, report: Callable[[str], None] | None = None) -> TextCorpus:
-        """Return the corpus; errors are those of `load_text`."""
         return load_text(report=report, **dataclasses.asdict(self))
 
 
@@ -54,7 +61,6 @@ class CorpusDescription:
 
     @classmethod
     def of(cls, options: CorpusOptions, corpus: TextCorpus) -> CorpusDescription:
-        """Return the description of a corpus that was loaded with these options."""
         path = Path(options.corpus)
         if options.corpus != GRAMMAR and path.exists():
             options = dataclasses.replace(options, corpus=str(path.resolve()))
@@ -83,13 +89,11 @@ class CorpusDescription:
         return found
 
     def write(self, folder: Path) -> None:
-        """Write `corpus.json` into a run folder."""
         text = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False)
         write_file(folder / CORPUS_NAME, text.encode())
 
     @classmethod
     def read(cls, folder: Path) -> CorpusDescription:
-        """Return what `corpus.json` in a run folder says."""
         path = folder / CORPUS_NAME
         content: dict[str, Any] = read_json(path)
         try:
@@ -115,7 +119,6 @@ class CorpusTokens:
         return nats_per_token / math.log(2) / self.bytes_per_token
 
     def bits_per_character(self, nats_per_token: float) -> float:
-        """Return a held-out loss in bits per character."""
         return nats_per_token / math.log(2) / self.characters_per_token
 
 
@@ -137,12 +140,12 @@ def tokens_of(corpus: TextCorpus, tokenizer: Tokenizer, n_ctx: int) -> CorpusTok
 
 
 def windows(tokens: Tensor, n_ctx: int, offset: int = 0) -> Tensor:
-    """Return all texts of n_ctx + 1 tokens from an offset, (texts, n_ctx + 1), without a copy."""
+    """Return all texts of n_ctx + 1 tokens, each from the last token of the one before; no copy."""
     return tokens[offset:].unfold(0, n_ctx + 1, n_ctx)
 
 
 class Batches:
-    """The batches of a run: each is a function of the seed and of its number alone."""
+    """The batches of a run; each pass begins at a random token and cuts the documents elsewhere."""
 
     def __init__(self, tokens: Tensor, n_ctx: int, batch_size: int, seed: int) -> None:
         self.tokens, self.n_ctx, self.batch_size, self.seed = tokens, n_ctx, batch_size, seed
@@ -158,7 +161,6 @@ class Batches:
         self.texts, self.order = tokens, tokens
 
     def total_steps(self, epochs: float, steps: int | None) -> int:
-        """Return the steps of a run: as many as said, or as so many passes have."""
         return max(1, round(epochs * self.steps_per_pass)) if steps is None else steps
 
     def batch(self, number: int) -> Tensor:
@@ -172,3 +174,56 @@ class Batches:
             self.pass_index = index
         chosen = self.order[position * self.batch_size :][: self.batch_size]
         return self.texts[chosen]
+
+
+@dataclass(frozen=True, eq=False)
+class ModelBundle:
+    """What a run folder of a language model holds; `corpus.load()` gives the documents again."""
+
+    folder: Path
+    model: BilinearTransformer  # on the CPU, in evaluation mode
+    tokenizer: Tokenizer
+    corpus: CorpusDescription
+
+
+def open_model_bundle(folder: Path) -> ModelBundle:
+    """Return the model of a run folder, its tokenizer, and the description of its corpus."""
+    loaded = load(folder)
+    model = language_model(loaded, "writing text")
+    return ModelBundle(folder, model, tokenizer_of(loaded, model), CorpusDescription.read(folder))
+
+
+def language_model(loaded: LoadedModel, purpose: str) -> BilinearTransformer:
+    """Return the whole model; refuse what is no language model, or of which only MLPs were read."""
+    module = loaded.whole(purpose)
+    if not isinstance(module, BilinearTransformer):
+        raise UsageError(
+            f"{loaded.source} holds a {type(module).__name__}; expected a language model, for "
+            "example one that `bilens train language` wrote."
+        )
+    return module
+
+
+def tokenizer_of(
+    loaded: LoadedModel, module: BilinearTransformer, tokenizer: Tokenizer | None = None
+) -> Tokenizer:
+    """Return the tokenizer beside a model, or the one that was passed, if it fits the model."""
+    trained_with = loaded.provenance.get("tokenizer_sha256")
+    if tokenizer is None:
+        tokenizer = load_tokenizer(Path(loaded.source) / TOKENIZER_NAME, trained_with)
+    check_tokenizer_fits(tokenizer, module.config.vocab_size, trained_with)
+    return tokenizer
+
+
+def text_of(
+    loaded: LoadedModel, corpus: CorpusOptions | None, report: Callable[[str], None]
+) -> TextCorpus:
+    """Return a corpus, or the one that a model was trained on where none is given."""
+    if corpus is not None:
+        return corpus.load(report)
+    folder = Path(loaded.source)
+    if not (folder / CORPUS_NAME).exists():
+        raise UsageError(
+            f"{folder} does not say which text the model was trained on: give one with --corpus."
+        )
+    return CorpusDescription.read(folder).load(report=report)

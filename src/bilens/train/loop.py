@@ -1,8 +1,11 @@
-"""The training loop, and what a task gives to it: batches, losses and metrics."""
+"""The training loop, what a task gives to it, and the checkpoints of a run."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
+import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -12,30 +15,37 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 import torch
+from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from bilens.base import silent
-from bilens.base.errors import NumericalError
+from bilens.base.errors import CheckpointError, NonFiniteError, NumericalError
+from bilens.base.files import file_sha256, new_folder, read_json, write_file
 from bilens.base.memory import check_memory
 from bilens.io.model_folder import CONFIG_NAME, WEIGHTS_NAME
+from bilens.io.tensors import check_names, read_safetensors
 
 Model = TypeVar("Model", bound=nn.Module)
 LineT = TypeVar("LineT", bound="Line")
 Schedule = Literal["linear", "cosine"]
+CHECKPOINTS = "checkpoints"
+STATE_NAME, MANIFEST_NAME = "state.safetensors", "manifest.json"
+MANIFEST_FIELDS = {"epoch", "step", "seconds", "sha256"}
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what Adam keeps of a weight
+KEPT = 2  # so that one damaged checkpoint does not end a run
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a history: the metrics of an epoch. Fields come with the task."""
+    """One line of a history: the metrics of an epoch."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the line as JSON values."""
         return asdict(self)
 
 
 @dataclass(eq=False)
 class TrainingRun(Generic[Model]):
-    """A training run in progress: the one mutable object of this layer."""
+    """A run in progress, mutable; an epoch is what lies between two lines of the history."""
 
     model: Model
     optimizer: torch.optim.Optimizer  # Adam or AdamW
@@ -50,7 +60,7 @@ class Task(ABC, Generic[Model, LineT]):
     """What is trained: the loop and the run folder ask it for everything that is particular."""
 
     epochs: int
-    about: Mapping[str, Any]
+    about: Mapping[str, Any]  # "recipe" and "data", a fingerprint: only the same run is resumed
     data_noun = "data"  # for messages: "images"
     epoch_noun = "epoch"
     line_type: type[LineT]
@@ -84,7 +94,6 @@ class Task(ABC, Generic[Model, LineT]):
         return nullcontext()
 
     def finished(self, folder: Path) -> bool:
-        """Tell whether a run folder holds a finished model."""
         return (folder / CONFIG_NAME).exists() and (folder / WEIGHTS_NAME).exists()
 
     def position(self, epoch: int) -> str:
@@ -119,7 +128,7 @@ def train(
 
 
 def learning_rate(peak: float, schedule: Schedule, warmup: float, step: int, total: int) -> float:
-    """Return the rate of a step: up to the peak over the warm-up, then down towards zero."""
+    """Return the rate of a step: up to the peak in the warm-up, a share, then down to zero."""
     rising = math.ceil(warmup * total)
     if step < rising:
         return peak * (step + 1) / rising
@@ -130,7 +139,7 @@ def learning_rate(peak: float, schedule: Schedule, warmup: float, step: int, tot
 
 
 def clip_gradient(module: nn.Module, loss: Tensor, limit: float, where: str, peak: float) -> float:
-    """Limit the norm of a gradient to `limit`, and return the loss as a number."""
+    """Limit the norm of a gradient and return the loss; refuse the step if one is not finite."""
     norm = float(torch.nn.utils.clip_grad_norm_(module.parameters(), limit))
     value = float(loss.detach())
     if not math.isfinite(value) or not math.isfinite(norm):
@@ -144,3 +153,82 @@ def clip_gradient(module: nn.Module, loss: Tensor, limit: float, where: str, pea
 def check_training_memory(num_weights: int, instead: str) -> None:
     """Refuse a model whose weights, gradients and moments, four float32 each, would not fit."""
     check_memory(4 * 4 * num_weights, f"training {num_weights} weights", instead)
+
+
+def save_checkpoint(run_folder: Path, run: TrainingRun[Model]) -> Path:
+    """Write a checkpoint of the run; then remove all but the newest ones up to this step."""
+    target = run_folder / CHECKPOINTS / step_name(run.epoch, run.step)
+    shutil.rmtree(target, ignore_errors=True)
+    tensors = {f"model.{name}": value for name, value in run.model.state_dict().items()}
+    for name, parameter in run.model.named_parameters():
+        for key, value in run.optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer.{name}.{key}"] = value
+    tensors |= {f"extra.{name}": value for name, value in run.extra.items()} | {"sums": run.sums}
+    data = to_safetensors({name: value.contiguous() for name, value in tensors.items()})
+    manifest = {
+        "epoch": run.epoch,
+        "step": run.step,
+        "seconds": run.seconds,
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    with new_folder(target) as folder:
+        write_file(folder / STATE_NAME, data)
+        write_file(folder / MANIFEST_NAME, json.dumps(manifest, indent=2).encode())
+    found = found_checkpoints(run_folder)
+    kept = [folder for folder in found if folder.name <= target.name][:KEPT]
+    for folder in set(found) - set(kept):
+        shutil.rmtree(folder, ignore_errors=True)
+    return target
+
+
+def step_name(epoch: object, step: object) -> str:
+    """Return the name of a step's folder: sorted by name is sorted by step."""
+    return f"ckpt-{epoch!s:>06}-{step!s:>06}"
+
+
+def found_checkpoints(run_folder: Path) -> list[Path]:
+    """Return the checkpoints of a run, the newest first."""
+    return sorted((run_folder / CHECKPOINTS).glob("ckpt-*"), reverse=True)
+
+
+def load_checkpoint(run_folder: Path, run: TrainingRun[Model], say: Callable[[str], None]) -> bool:
+    """Put a new run where its newest readable checkpoint left off; tell whether there was one."""
+    for left_over in (run_folder / CHECKPOINTS).glob(".ckpt-*"):  # of a save that was cut off
+        shutil.rmtree(left_over, ignore_errors=True)
+    for folder in found_checkpoints(run_folder):
+        try:
+            restore(folder, run)
+        except (CheckpointError, NonFiniteError, OSError) as error:
+            say(f"{error} Trying the checkpoint before it.")
+        else:
+            return True
+    return False
+
+
+def restore(folder: Path, run: TrainingRun[Model]) -> None:
+    manifest = read_json(folder / MANIFEST_NAME)
+    fits = set(manifest) == MANIFEST_FIELDS
+    if not fits or step_name(manifest["epoch"], manifest["step"]) != folder.name:
+        raise CheckpointError(f"{folder / MANIFEST_NAME}: is damaged (it does not fit its folder).")
+    path = folder / STATE_NAME
+    if not path.is_file() or file_sha256(path) != manifest["sha256"]:
+        raise CheckpointError(f"{path}: is missing or damaged (its SHA-256 is not the manifest's).")
+    tensors, _ = read_safetensors(path)
+    parameters = dict(run.model.named_parameters())
+    state = [*run.model.state_dict()]
+    expected = {f"model.{name}" for name in state} | {f"extra.{name}" for name in run.extra}
+    started = any(name.startswith("optimizer.") for name in tensors)
+    if started:
+        expected |= {f"optimizer.{name}.{key}" for name in parameters for key in MOMENTS}
+    check_names(path, tensors, expected | {"sums"})
+    run.model.load_state_dict({name: tensors[f"model.{name}"] for name in state}, strict=True)
+    for name, parameter in parameters.items() if started else ():
+        run.optimizer.state[parameter] = {
+            key: tensors[f"optimizer.{name}.{key}"].to(parameter.device) for key in MOMENTS
+        }
+    run.epoch, run.step = int(manifest["epoch"]), int(manifest["step"])
+    run.seconds = float(manifest["seconds"])
+    run.sums = tensors["sums"].to(run.sums.device)
+    run.extra = {
+        name: tensors[f"extra.{name}"].to(value.device) for name, value in run.extra.items()
+    }

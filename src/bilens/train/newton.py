@@ -75,9 +75,8 @@ class CrossEntropy(Loss):
         return torch.softmax(outputs, dim=1) - self.target
 
     def hessian_product(self, outputs: Tensor, change: Tensor) -> Tensor:
-        weighted = torch.softmax(outputs, dim=1)
-        product = weighted * change
-        return product - weighted * product.sum(dim=1, keepdim=True)
+        p = torch.softmax(outputs, dim=1)
+        return p * change - p * (p * change).sum(dim=1, keepdim=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,11 +89,9 @@ class PenalisedProblem:
     alpha: float
 
     def outputs(self, coefficients: Tensor) -> Tensor:
-        """Return the outputs of every row, (rows, outputs)."""
         return self.features @ coefficients[:-1] + coefficients[-1]
 
     def objective(self, outputs: Tensor, coefficients: Tensor) -> Tensor:
-        """Return the penalised loss, a scalar."""
         penalty = self.alpha * coefficients[:-1].square().sum() / 2
         return self.weights @ self.loss.values(outputs) + penalty
 
@@ -128,8 +125,6 @@ class NewtonStep:
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """Where Newton's method ended."""
-
     coefficients: Tensor
     steps: tuple[NewtonStep, ...]
     converged: bool  # the gradient met the tolerance, or only rounding was left of it
@@ -147,8 +142,7 @@ def minimise(
     theta, steps = start, []
     outputs = problem.outputs(theta)
     value = problem.objective(outputs, theta)
-    precondition = problem.preconditioner(outputs)
-    refresh = False
+    refresh = True
     for _ in range(max_iter):
         if refresh:
             precondition = problem.preconditioner(outputs)
@@ -191,10 +185,9 @@ def conjugate_gradients(
 ) -> Tensor:
     """Return s near H s = right, with the preconditioned residual reduced as asked."""
     solution, residual = torch.zeros_like(right), right
-    improved = precondition(residual)
-    energy = (residual * improved).sum()
+    direction = precondition(residual)
+    energy = (residual * direction).sum()
     target = reduction**2 * energy
-    direction = improved
     for _ in range(CG_STEPS):
         image = product(direction)
         curvature = (direction * image).sum()

@@ -36,6 +36,9 @@ def seeded_initialisation(seed: int, *path: int) -> Iterator[None]:
 class NoisePool:
     """Gaussian noise of one epoch, drawn once; each step reads it from another random place."""
 
+    # fresh normals for every pixel cost about as much as the forward pass; within a batch all
+    # values are independent, and between the steps of an epoch they are shifted copies
+
     values: Tensor
     batch_shape: tuple[int, int]
 
@@ -43,13 +46,11 @@ class NoisePool:
     def draw(
         cls, std: float, batch_shape: tuple[int, int], like: Tensor, seed: int, epoch: int
     ) -> NoisePool:
-        """Return the pool of an epoch, of the dtype and on the device of a tensor."""
         size = batch_shape[0] * batch_shape[1] + POOL_EXTRA
         values = torch.randn(size, generator=stream(seed, NOISE, epoch)) * std
         return cls(values.to(like), batch_shape)
 
     def batch(self, generator: torch.Generator) -> Tensor:
-        """Return noise for one batch."""
         start = int(torch.randint(POOL_EXTRA, (1,), generator=generator))
         size = self.batch_shape[0] * self.batch_shape[1]
         return self.values[start : start + size].view(self.batch_shape)
@@ -63,12 +64,10 @@ class ActivationNoise:
         self.generator = torch.Generator()
 
     def start_step(self, seed: int, epoch: int, step: int) -> None:
-        """Use the stream of this step from here on."""
         self.generator = stream(seed, STEP, epoch, step, 1)
 
     @contextmanager
     def added_to(self, modules: Iterable[nn.Module]) -> Iterator[None]:
-        """Disturb the outputs of modules inside the block."""
         with ExitStack() as stack:
             if self.std > 0 or self.dropout > 0:
                 for module in modules:

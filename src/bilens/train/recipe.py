@@ -1,17 +1,47 @@
-"""What all recipes share: checks, JSON values, and the precision that "auto" stands for."""
+"""What all recipes share, and the device and precision that they are computed with."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 import torch
+from torch import nn
 
 from bilens.base.checks import check_count
 from bilens.base.errors import UsageError
-from bilens.train.device import CPU, best_precision
+
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "float32", "bfloat16"]
+CPU = torch.device("cpu")
+
+
+def find_device(name: Device) -> torch.device:
+    """Return a device by name; "auto" is a GPU where there is one."""
+    if name not in get_args(Device):
+        raise UsageError(f"device={name!r} is not known: use one of {', '.join(get_args(Device))}.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device='cuda', but torch sees no GPU: use 'cpu', or check the driver.")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def device_of(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device
+
+
+def best_precision(device: torch.device) -> Precision:
+    """Return bfloat16 where the device multiplies it natively, else float32."""
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    return "bfloat16" if native else "float32"
+
+
+def autocast(module: nn.Module, precision: Precision) -> torch.autocast:
+    return torch.autocast(device_of(module).type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -19,7 +49,7 @@ class Recipe:
     """Everything that decides the weights of a training, and nothing else."""
 
     def resolved(self, device: torch.device = CPU) -> Self:
-        """Return the recipe with `precision="auto"` replaced by what it means on a device."""
+        """Return the recipe with the precision that "auto" means on a device."""
         if getattr(self, "precision", None) != "auto":
             return self
         changes: dict[str, Any] = {"precision": best_precision(device)}  # not every recipe has one
@@ -27,12 +57,11 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as JSON values."""
-        found = asdict(self)
-        return {name: list(x) if isinstance(x, tuple) else x for name, x in found.items()}
+        found = asdict(self).items()
+        return {name: list(x) if isinstance(x, tuple) else x for name, x in found}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """Return the recipe of `to_dict`."""
         found = content.items()
         return cls(**{name: tuple(x) if isinstance(x, list) else x for name, x in found})
 
@@ -69,7 +98,5 @@ def check_fields(
             raise UsageError(f"{name} must be True or False, got {getattr(recipe, name)!r}.")
     for name, allowed in (choices or {}).items():
         if getattr(recipe, name) not in allowed:
-            raise UsageError(
-                f"{name}={getattr(recipe, name)!r} is not known: use one of "
-                f"{', '.join(map(str, allowed))}."
-            )
+            known = ", ".join(map(str, allowed))
+            raise UsageError(f"{name}={getattr(recipe, name)!r} is not known: use one of {known}.")

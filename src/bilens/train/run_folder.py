@@ -1,9 +1,10 @@
-"""A training run in a folder: what it needs to be interrupted, resumed and read later."""
+"""A training run in a folder: interrupted, resumed and read later, and its files kept apart."""
 
 from __future__ import annotations
 
 import json
 import math
+import shutil
 import signal
 import threading
 import time
@@ -14,19 +15,42 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Generic
 
+from filelock import FileLock, Timeout
+
 from bilens.base import silent
-from bilens.base.errors import CheckpointError, InterruptedRunError, NumericalError
-from bilens.base.files import write_file
-from bilens.train.checkpoint import found_checkpoints, load_checkpoint, save_checkpoint
-from bilens.train.loop import Line, LineT, Model, Task, TrainingRun, train
-from bilens.train.run_files import (
-    EARLIER_NAME,
-    HISTORY_NAME,
-    RUN_NAME,
-    check_folder,
-    written_by_us,
+from bilens.base.errors import (
+    CheckpointError,
+    InterruptedRunError,
+    NumericalError,
+    OutputExistsError,
+    UsageError,
+)
+from bilens.base.files import read_json, write_error, write_file
+from bilens.io.model_folder import CONFIG_NAME, WEIGHTS_NAME
+from bilens.nn.hooks import NAME as HOOK_NAME
+from bilens.train.loop import (
+    CHECKPOINTS,
+    Line,
+    LineT,
+    Model,
+    Task,
+    TrainingRun,
+    found_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+    train,
 )
 
+RUN_NAME, HISTORY_NAME = "run.json", "history.jsonl"
+TOKENIZER_NAME, CORPUS_NAME, CURVE_NAME = "tokenizer.json", "corpus.json", "loss.svg"  # of text
+METRICS_NAME, TEST_NAME = "metrics.json", "test.csv"  # of a table
+OWN_FILES = (
+    *(CONFIG_NAME, WEIGHTS_NAME, RUN_NAME, HISTORY_NAME),
+    *(TOKENIZER_NAME, CORPUS_NAME, CURVE_NAME, METRICS_NAME, TEST_NAME),
+)
+LOCK_NAME = ".lock"
+EARLIER_NAME = ".earlier"  # the run that is being overwritten, whole
+MOVING_NAME = ".earlier.moving"  # a part of it, on its way there or back
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
 
@@ -58,45 +82,31 @@ def run_in_folder(
             return TrainingResult(folder, tuple(history))
         write_file(folder / RUN_NAME, json.dumps(dict(task.about), indent=2).encode())
         write_history(folder, history)
+        # the first epoch is kept at once
+        last, saved = time.monotonic() if found_checkpoints(folder) else -math.inf, -1
         with interruptible() as interrupted, last_state_named(folder):
-            saver = _Saver(folder, task, interrupted)
-            for line in train(run, task, saver.after_step):
+
+            def after_step(run: TrainingRun[Model]) -> None:
+                if interrupted.is_set():
+                    save_checkpoint(folder, run)
+                    aside = folder / EARLIER_NAME
+                    earlier = f" Until then {aside} keeps the run that it overwrites."
+                    raise InterruptedRunError(
+                        f"Interrupted in {task.position(run.epoch + 1)}; {folder} is saved: repeat "
+                        f"the command with --resume to go on.{earlier if aside.exists() else ''}"
+                    )
+
+            for line in train(run, task, after_step):
                 history.append(line)
                 write_history(folder, history)
                 on_epoch(line)
-                saver.after_epoch(run)
-        saver.finish(run)  # what was trained outlives a model that cannot be saved
+                if time.monotonic() - last > SECONDS_BETWEEN_CHECKPOINTS:
+                    save_checkpoint(folder, run)
+                    last, saved = time.monotonic(), run.epoch
+        if saved != run.epoch:  # what was trained outlives a model that cannot be saved
+            save_checkpoint(folder, run)
         task.save(run, folder, provenance or {})
     return TrainingResult(folder, tuple(history))
-
-
-class _Saver:
-    """Writes checkpoints: now and then, and when the run is interrupted."""
-
-    def __init__(self, folder: Path, task: Task[Any, Any], interrupted: threading.Event) -> None:
-        self.folder, self.task, self.interrupted = folder, task, interrupted
-        begun = found_checkpoints(folder)
-        self.last = time.monotonic() if begun else -math.inf  # the first epoch is kept at once
-        self.saved = -1  # epochs in the newest checkpoint written here
-
-    def after_step(self, run: TrainingRun[Any]) -> None:
-        if self.interrupted.is_set():
-            save_checkpoint(self.folder, run)
-            aside = self.folder / EARLIER_NAME
-            earlier = f" Until then {aside} keeps the run that it overwrites."
-            raise InterruptedRunError(
-                f"Interrupted in {self.task.position(run.epoch + 1)}; {self.folder} is saved: "
-                f"repeat the command with --resume to go on.{earlier if aside.exists() else ''}"
-            )
-
-    def after_epoch(self, run: TrainingRun[Any]) -> None:
-        if time.monotonic() - self.last > SECONDS_BETWEEN_CHECKPOINTS:
-            save_checkpoint(self.folder, run)
-            self.last, self.saved = time.monotonic(), run.epoch
-
-    def finish(self, run: TrainingRun[Any]) -> None:
-        if self.saved != run.epoch:
-            save_checkpoint(self.folder, run)
 
 
 @contextmanager
@@ -144,7 +154,6 @@ def read_history(folder: Path, task: Task[Model, LineT]) -> list[LineT]:
 
 
 def write_history(folder: Path, history: Sequence[Line]) -> None:
-    """Write the history as JSON lines, whole."""
     text = "".join(json.dumps(line.to_dict()) + "\n" for line in history)
     write_file(folder / HISTORY_NAME, text.encode())
 
@@ -167,3 +176,157 @@ def interruptible() -> Iterator[threading.Event]:
         yield event
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def check_folder(
+    folder: Path, about: Mapping[str, Any], resume: bool, overwrite: bool, data_noun: str = "data"
+) -> None:
+    """Refuse a folder that may not be written to; nothing is changed."""
+    if resume and overwrite:
+        raise UsageError("--resume continues a run and --overwrite removes it: give one of them.")
+    if folder.exists() and not folder.is_dir():
+        raise OutputExistsError(f"{folder} is a file; expected a folder for the run.")
+    if resume:
+        check_same_run(folder, about, data_noun)
+        return
+    content = sorted(item.name for item in folder.iterdir()) if folder.exists() else []
+    content = [name for name in content if not is_left_over(name)]
+    if content and not overwrite:
+        raise OutputExistsError(
+            f"{folder} already holds files ({', '.join(content[:4])}): choose another "
+            "folder, continue that run with --resume, or replace it with --overwrite."
+        )
+    if content and not set(content) & {RUN_NAME, CONFIG_NAME, EARLIER_NAME, MOVING_NAME}:
+        raise OutputExistsError(
+            f"{folder} holds files that are not a run of bilens ({', '.join(content[:4])}) "
+            "and is not overwritten: choose another folder."
+        )
+
+
+def check_same_run(folder: Path, about: Mapping[str, Any], data_noun: str) -> None:
+    """Refuse to resume a run of another recipe or other data, naming what differs."""
+    if not (folder / RUN_NAME).exists():
+        raise CheckpointError(
+            f"{folder}: holds no run to resume ({RUN_NAME} is missing): start it without --resume."
+        )
+    before = read_json(folder / RUN_NAME)
+    old, new = before.get("recipe"), about["recipe"]
+    if not isinstance(old, dict):
+        raise CheckpointError(f"{folder / RUN_NAME}: is damaged (it holds no recipe).")
+    differing = [name for name in new if old.get(name) != new[name]]
+    if differing:
+        raise UsageError(
+            f"{folder} was started with "
+            + ", ".join(f"{name}={old.get(name)!r}" for name in differing)
+            + "; this command says "
+            + ", ".join(f"{name}={new[name]!r}" for name in differing)
+            + ": resume with the options it was started with, or choose another folder."
+        )
+    if before.get("data") != about["data"]:
+        raise UsageError(
+            f"{folder} was started on other {data_noun} (the SHA-256 differs): resume with "
+            "those, or choose another folder."
+        )
+
+
+@contextmanager
+def written_by_us(folder: Path, resume: bool = False) -> Iterator[None]:
+    """Hold the lock of a run's folder, and keep an earlier run in it until the new one is done."""
+    with locked(folder), earlier_run_kept(folder, resume):
+        try:
+            for item in folder.iterdir():
+                if item.name != LOCK_NAME and is_left_over(item.name):
+                    item.unlink(missing_ok=True)
+        except OSError as error:
+            raise write_error(folder, error) from error
+        yield
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a second process from writing to the same run; the system frees it with the process."""
+    lock = FileLock(folder / LOCK_NAME, timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise UsageError(
+            f"{folder} is being written by another process: wait for it, or choose another folder."
+        ) from None
+    except OSError as error:
+        raise write_error(folder, error) from error
+    try:
+        yield
+    finally:
+        (folder / LOCK_NAME).unlink(missing_ok=True)  # held still, so nobody else can have it
+        lock.release()
+
+
+def is_left_over(name: str) -> bool:
+    """Tell whether a file is a lock, or was staged by a write that a killed process began."""
+    staged = tuple(f".{own}." for own in (*OWN_FILES, LOCK_NAME))
+    return name == LOCK_NAME or name.startswith(staged)
+
+
+@contextmanager
+def earlier_run_kept(folder: Path, resume: bool) -> Iterator[None]:
+    """Set the run in the folder aside until the new one is done; a failure brings it back."""
+    # Ctrl-C leaves it aside, for the new run can be resumed. Wherever the process is killed, each
+    # file of the earlier run is in one of the three folders, and the next run puts them together.
+    try:
+        if not resume:
+            set_aside(folder)
+        yield
+    except InterruptedRunError:
+        raise
+    except BaseException:
+        if not resume:
+            bring_back(folder)
+        raise
+    shutil.rmtree(folder / EARLIER_NAME, ignore_errors=True)
+
+
+def set_aside(folder: Path) -> None:
+    """Move the run in the folder to `.earlier`; what is there already is the one to keep."""
+    aside, moving = folder / EARLIER_NAME, folder / MOVING_NAME
+    if aside.exists():
+        remove_own(folder)  # of an overwriting run that was interrupted
+        return
+    move_own(folder, moving)
+    if moving.exists():
+        moving.replace(aside)
+
+
+def bring_back(folder: Path) -> None:
+    """Put the run in `.earlier`, or on its way there, in the place of the one in the folder."""
+    aside, moving = folder / EARLIER_NAME, folder / MOVING_NAME
+    if aside.exists():
+        remove_own(folder)
+        aside.replace(moving)
+    if moving.exists():
+        move_own(moving, folder)
+        shutil.rmtree(moving, ignore_errors=True)
+
+
+def own_folders(folder: Path) -> list[str]:
+    """Return the names of a run's folders: checkpoints, and one a hook point."""
+    present = sorted(item.name for item in folder.iterdir() if item.is_dir())
+    return [name for name in present if name == CHECKPOINTS or HOOK_NAME.fullmatch(name)]
+
+
+def remove_own(folder: Path) -> None:
+    """Remove the files of a run from a folder, and nothing else."""
+    for name in own_folders(folder):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in OWN_FILES:
+        (folder / name).unlink(missing_ok=True)
+
+
+def move_own(source: Path, target: Path) -> None:
+    present = [name for name in OWN_FILES if (source / name).exists()]
+    try:
+        for name in present + own_folders(source):
+            target.mkdir(exist_ok=True)
+            (source / name).replace(target / name)
+    except OSError as error:
+        raise write_error(target, error) from error

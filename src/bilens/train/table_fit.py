@@ -1,20 +1,27 @@
-"""The quadratic map of a table: standardise, expand, solve, and fold everything back."""
+"""The quadratic map of a table: standardise, expand in products of columns, solve, fold back.
+
+Where there are fewer rows than columns and products, these are replaced by as many features as
+rows that span the same functions of them (the representer theorem): the solution is the same.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 
+import numpy as np
 import torch
+from scipy.linalg import lapack
 from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base import silent
 from bilens.base.checks import check_finite, check_float_tensor
-from bilens.base.errors import UsageError
-from bilens.train.expansion import Expansion, chosen_directions, expand
+from bilens.base.errors import NumericalError, UsageError
+from bilens.base.memory import check_memory
 from bilens.train.newton import Loss, NewtonStep, PenalisedProblem, Solution, minimise
 from bilens.train.recipe import Recipe, check_fields
 
@@ -24,6 +31,10 @@ PATH = tuple(10.0 ** (2 - step / 2) for step in range(9))  # penalties, as multi
 CONSTANT = 1e-12  # of the largest value of a column: less spread than that is rounding
 SMALLEST = 1e-100  # deviation of a column: the square of its inverse must not overflow
 NEGLIGIBLE = 1e-14  # of the largest eigenvalue: rounding of the ones that are zero
+UNKNOWNS = 6000  # of one output, at most, where nothing else is asked for
+MANY_COLUMNS = 1000  # from here on, eigenvectors of (columns, columns) take seconds and more
+RANK_TOLERANCE = 1e-13  # of the largest diagonal entry of the kernel
+LESS = "choose a smaller n_components, or fit fewer rows"
 
 
 @dataclass(frozen=True)
@@ -35,7 +46,7 @@ class TableRecipe(Recipe):
     # the linear part; 0 leaves logistic or ridge regression
     quadratic_scale: float = 0.3
     # the products are of so many leading principal directions; None is all columns, as long as
-    # these are at most `expansion.UNKNOWNS` unknowns an output
+    # these are at most UNKNOWNS unknowns an output
     n_components: int | None = None
     max_iter: int = 100  # of Newton's method
     tol: float = 1e-8  # of the gradient, in the metric of the curvature, for each unit of weight
@@ -71,8 +82,6 @@ class PathPoint:
 
 @dataclass(frozen=True, eq=False)
 class TableFit:
-    """What was fitted."""
-
     standard_map: QuadraticMap  # of standardised columns z = (x − mean) / scale, float64
     mean: Tensor  # (columns,), weighted
     scale: Tensor  # (columns,), the weighted standard deviation; 1 where a column is constant
@@ -81,30 +90,13 @@ class TableFit:
     converged: bool
     path: tuple[PathPoint, ...]  # the penalties tried, where some rows were held out
 
-    @cached_property
-    def quadratic_map(self) -> QuadraticMap:
-        """The same function of the columns as they come: the standardisation is folded in."""
-        f, inverse, shift = self.standard_map, 1 / self.scale, -self.mean / self.scale
-        down, left, right = f.tensor.down, f.tensor.left, f.tensor.right
-        assert f.linear is not None, "a fit has a linear part"
-        assert f.constant is not None, "and a constant"
-        # no matrix of columns by columns: there may be 100,000 of them
-        tensor = BilinearTensor(down, left * inverse, right * inverse)
-        scaled = QuadraticMap(tensor, f.linear * inverse, f.constant + f.linear @ shift)
-        return scaled.with_biases(left @ shift, right @ shift)
-
     def to(self, device: torch.device) -> TableFit:
-        """Return the same fit on another device."""
         f = self.standard_map
         parts = (part.to(device) for part in (f.tensor.down, f.tensor.left, f.tensor.right))
         linear, constant = (None if x is None else x.to(device) for x in (f.linear, f.constant))
         moved = QuadraticMap(BilinearTensor(*parts), linear, constant)
         mean, scale = self.mean.to(device), self.scale.to(device)
         return replace(self, standard_map=moved, mean=mean, scale=scale)
-
-    def outputs(self, x: Tensor) -> Tensor:
-        """Return the outputs of rows in the units of the columns, (rows, outputs)."""
-        return self.standard_map((x - self.mean) / self.scale)
 
 
 def fit_table(
@@ -115,7 +107,7 @@ def fit_table(
     held_out: Tensor | None = None,
     report: Report = silent,
 ) -> TableFit:
-    """Return the quadratic map that minimises a penalised loss; the solution is the only one."""
+    """Return the quadratic map that minimises a penalised loss; nothing is random."""
     check_float_tensor("x", x, num_axes=2)
     check_float_tensor("weights", weights, num_axes=1)
     positive = weights > 0
@@ -126,8 +118,7 @@ def fit_table(
     with torch.no_grad():
         if recipe.early_stopping:
             assert held_out is not None, "the caller splits"
-            known, judged = positive & ~held_out, positive & held_out
-            path = tuple(_path(x, loss, weights, recipe, known, judged, report))
+            path = tuple(_path(x, loss, weights, recipe, positive, held_out, report))
             alpha = min(path, key=lambda point: point.validation_loss).alpha
         prepared = _prepare(x, loss, weights, recipe, positive)
         solution = prepared.solve(alpha, recipe, report=report)
@@ -147,12 +138,12 @@ def _path(
     loss: Loss,
     weights: Tensor,
     recipe: TableRecipe,
-    known: Tensor,
-    judged: Tensor,
+    positive: Tensor,
+    held_out: Tensor,
     report: Report,
 ) -> Iterator[PathPoint]:
     """Yield the penalties of the path until they no longer improve what was held out."""
-    prepared = _prepare(x, loss, weights, recipe, known)
+    prepared, judged = _prepare(x, loss, weights, recipe, positive & ~held_out), positive & held_out
     z = (x[judged] - prepared.mean) / prepared.scale
     judge, total = replace(loss, target=loss.target[judged]), weights[judged].sum()
     best, since, start = float("inf"), 0, None
@@ -169,7 +160,7 @@ def _path(
 
 @dataclass(frozen=True, eq=False)
 class _Prepared:
-    """A table on its way: what does not depend on the penalty."""
+    """What does not depend on the penalty."""
 
     mean: Tensor
     scale: Tensor
@@ -198,7 +189,6 @@ class _Prepared:
 def _prepare(
     x: Tensor, loss: Loss, weights: Tensor, recipe: TableRecipe, chosen: Tensor
 ) -> _Prepared:
-    """Standardise and expand the chosen rows."""
     x, weights = x[chosen], weights[chosen]
     mean, scale, varies = standardisation(x, weights)
     tiny = (scale < SMALLEST).nonzero().flatten().tolist()
@@ -212,6 +202,106 @@ def _prepare(
     directions = chosen_directions(z, weights, recipe.n_components)
     expansion = expand(z, weights, directions, (recipe.quadratic_scale / columns) ** 0.5)
     return _Prepared(mean, scale, expansion, replace(loss, target=loss.target[chosen]), weights)
+
+
+@dataclass(frozen=True, eq=False)
+class Expansion:
+    """Features of the rows, of weighted mean zero, in which every quadratic map is linear."""
+
+    features: Tensor  # (rows, features) float64
+    columns: Tensor  # z, (rows, columns): what the linear part reads
+    directions: Tensor  # P, (components, columns), orthonormal rows; the products are of u = P z
+    scale: float  # s of the products; 0 leaves them out
+    mean_product: Tensor  # weighted mean of u uᵀ
+    weights: Tensor
+    # the rows that span the features where these come from the kernel, with their triangle; None
+    # where the features are the columns and products themselves
+    pivots: tuple[Tensor, Tensor] | None
+
+    def unfold(self, coefficients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return Q (outputs, components, components), linear and constant of coefficients."""
+        inner, intercept = coefficients[:-1], coefficients[-1]
+        if self.pivots is None:
+            width = self.columns.shape[1]
+            linear = inner[:width].T.contiguous()
+            components = len(self.directions)
+            first, second = torch.triu_indices(components, components, device=inner.device)
+            upper = inner.new_zeros(inner.shape[1], components, components)
+            root = torch.where(first == second, 0.5, 0.5**0.5).double()
+            upper[:, first, second] = inner[width:].T * root
+            products = self.scale * (upper + upper.transpose(1, 2))
+        else:
+            rows, triangle = self.pivots
+            duals = inner.new_zeros(len(self.columns), inner.shape[1])
+            duals[rows] = torch.linalg.solve_triangular(triangle.T, inner, upper=True)
+            duals -= self.weights[:, None] / self.weights.sum() * duals.sum(dim=0)
+            reduced = self.columns @ self.directions.T
+            linear = duals.T @ self.columns
+            products = torch.stack([(reduced.T * dual) @ reduced for dual in duals.T])
+            products = self.scale**2 * (products + products.transpose(1, 2)) / 2
+        mean = (products * self.mean_product).sum(dim=(1, 2))
+        return products, linear, intercept - mean
+
+
+def expand(z: Tensor, weights: Tensor, directions: Tensor, scale: float) -> Expansion:
+    """Return the features of standardised rows z, (rows, columns) of weighted mean zero."""
+    # φ(z) = (z, s·u_i², s·√2·u_i u_j): ‖coefficients‖² is ‖linear‖² + ‖Q‖_F² / s²
+    rows, width = z.shape
+    components = len(directions) if scale > 0 else 0
+    directions = directions[:components]
+    count = width + components * (components + 1) // 2
+    size = 8 * min(rows, count) * (2 * rows + 2 * min(rows, count))
+    check_memory(size, f"a table of {rows} rows with {count} columns and pairs", LESS)
+    u = z @ directions.T
+    mean_product = (u.T * weights) @ u / weights.sum()
+    if count <= rows:
+        first, second = torch.triu_indices(components, components, device=z.device)
+        root = torch.where(first == second, 1.0, math.sqrt(2)).double()
+        features = torch.cat([z, scale * root * u[:, first] * u[:, second]], dim=1)
+        features -= weights @ features / weights.sum()
+        pivots = None
+    else:
+        features, pivots = _from_kernel(z @ z.T + scale**2 * (u @ u.T).square(), weights)
+    if not bool(torch.isfinite(features).all()):
+        raise NumericalError("products of the columns overflow: scale the table down.")
+    return Expansion(features, z, directions, scale, mean_product, weights, pivots)
+
+
+def chosen_directions(z: Tensor, weights: Tensor, n_components: int | None) -> Tensor:
+    """Return the directions whose products are formed, (components, columns), orthonormal rows."""
+    rows, width = z.shape
+    if n_components is None:
+        room = UNKNOWNS - width if rows > UNKNOWNS else rows * rows
+        n_components = min(width, max(int((math.sqrt(8 * max(room, 0) + 1) - 1) / 2), 1))
+    if n_components > width:
+        raise UsageError(
+            f"n_components is {n_components}, and the table has {width} columns: ask for at most "
+            "as many."
+        )
+    if n_components == width:
+        return torch.eye(width, dtype=z.dtype, device=z.device)
+    if rows < width and width > MANY_COLUMNS:
+        weighted = z * weights.sqrt()[:, None]
+        leading = torch.linalg.svd(weighted, full_matrices=False).Vh[:n_components]
+    else:
+        _, vectors = torch.linalg.eigh((z.T * weights) @ z / weights.sum())
+        leading = vectors.T.flip(0)[:n_components]
+    largest = leading.gather(1, leading.abs().argmax(dim=1, keepdim=True))
+    turned: Tensor = leading * largest.sign()
+    return turned
+
+
+def _from_kernel(kernel: Tensor, weights: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Return features with this kernel, centred, from a Cholesky factor with pivots."""
+    mean = kernel @ weights / weights.sum()
+    kernel = kernel - mean - mean[:, None] + weights @ mean / weights.sum()
+    tolerance = RANK_TOLERANCE * float(kernel.diagonal().max())
+    factor, pivots, rank, _ = lapack.dpstrf(kernel.cpu().numpy(), tol=tolerance, lower=1)
+    rows = torch.from_numpy(pivots.astype(np.int64) - 1).to(kernel.device)
+    lower = torch.from_numpy(np.tril(factor)[:, :rank]).to(kernel.device)
+    features = torch.empty_like(lower)
+    features[rows] = lower
+    return features, (rows[:rank], lower[:rank].contiguous())
 
 
 def standardisation(x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -228,6 +318,9 @@ def standardisation(x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]
 
 def map_of(products: Tensor, linear: Tensor, constant: Tensor, directions: Tensor) -> QuadraticMap:
     """Return x ↦ u(x)ᵀ Q_c u(x) + linear x + constant with u = directions · x, exactly."""
+    # Q_c = Σ_k a_ck T_k with ⟨T_k, T_l⟩ = 0 for k ≠ l, from the outputs' Gram matrix, so that outputs
+    # which combine others need no units of their own; T_k = Σ_i λ_ki v_ki v_kiᵀ: a unit is
+    # left = right = v_ki, with down = a_ck λ_ki
     flat = products.flatten(1)
     size = float(flat.abs().max()) if flat.numel() else 0.0
     if size == 0:
@@ -252,13 +345,8 @@ def scaled_target(y: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return (y - mean) / deviation, mean, deviation
 
 
-def in_units(f: QuadraticMap, mean: Tensor, deviation: Tensor) -> QuadraticMap:
-    """Return the map to the target in its own unit: the scaling is folded in."""
-    return f.compose_output(torch.diag(deviation), mean)
-
-
 def held_out_rows(labels: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
-    """Return which rows are held out, (rows,) bool: a share of each class, and never all of it."""
+    """Return which rows are held out, (rows,) bool: a share of each class, never all of it."""
     order = torch.randperm(len(labels), generator=generator)
     held_out = torch.zeros(len(labels), dtype=torch.bool)
     counts = torch.bincount(labels)

@@ -23,9 +23,8 @@ from bilens.base.errors import (
     UsageError,
 )
 from bilens.nn.transformer import BilinearTransformer
-from bilens.train.corpus import CorpusDescription
+from bilens.train.corpus import CorpusDescription, open_model_bundle
 from bilens.train.loop import learning_rate, train
-from bilens.train.model_bundle import open_model_bundle
 from bilens.train.tasks import language
 from bilens.train.tasks.language import (
     BETAS,

@@ -16,9 +16,8 @@ from bilens.algebra.gaussian import geometric_median
 from bilens.base.errors import CheckpointError, InterruptedRunError, NumericalError, UsageError
 from bilens.io.load import load
 from bilens.nn import TopKSAE
-from bilens.train.activations import ActivationBuffer
+from bilens.train.activations import ActivationBuffer, measure_sae
 from bilens.train.loop import train
-from bilens.train.sae_metrics import measure_sae
 from bilens.train.tasks import sae
 from bilens.train.tasks.sae import Run, SAELine, SAERecipe, SAETask, auxiliary_loss, remove_parallel
 

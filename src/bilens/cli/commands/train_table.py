@@ -94,8 +94,8 @@ def train_table(
     """
     from bilens.api.provenance import this_command, versions
     from bilens.base.files import file_sha256
-    from bilens.train.device import find_device
-    from bilens.train.run_files import TEST_NAME
+    from bilens.train.recipe import find_device
+    from bilens.train.run_folder import TEST_NAME
     from bilens.train.table_fit import TableRecipe
     from bilens.train.tasks.table import TableTask, train_table_in_folder
 

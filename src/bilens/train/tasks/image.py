@@ -21,7 +21,6 @@ from bilens.data.images import ImageDataset
 from bilens.io.model_folder import save
 from bilens.nn import BilinearClassifier
 from bilens.nn.mlp import Gate
-from bilens.train.device import CPU, Precision, autocast, device_of
 from bilens.train.loop import Line, Task, TrainingRun, check_training_memory, learning_rate, train
 from bilens.train.randomness import (
     ORDER,
@@ -31,7 +30,7 @@ from bilens.train.randomness import (
     seeded_initialisation,
     stream,
 )
-from bilens.train.recipe import Recipe, check_fields
+from bilens.train.recipe import CPU, Precision, Recipe, autocast, check_fields, device_of
 from bilens.train.run_folder import TrainingResult, run_in_folder
 
 EVALUATION_BATCH = 8192
@@ -72,7 +71,6 @@ class ImageRecipe(Recipe):
         self.parsed_augmentations()
 
     def parsed_augmentations(self) -> tuple[Augmentation, ...]:
-        """Return the augmentations, ready to use."""
         return tuple(parse_augmentation(text) for text in self.augmentations)
 
 

@@ -22,7 +22,6 @@ from bilens.nn.block import Block, MLPType
 from bilens.nn.mlp import Gate
 from bilens.nn.transformer import BilinearTransformer
 from bilens.train.corpus import Batches, CorpusDescription, CorpusTokens, windows
-from bilens.train.device import CPU, Precision, autocast, device_of
 from bilens.train.loop import (
     Line,
     Schedule,
@@ -33,8 +32,8 @@ from bilens.train.loop import (
     learning_rate,
 )
 from bilens.train.randomness import ActivationNoise, seeded_initialisation
-from bilens.train.recipe import Recipe, check_fields
-from bilens.train.run_files import TOKENIZER_NAME
+from bilens.train.recipe import CPU, Precision, Recipe, autocast, check_fields, device_of
+from bilens.train.run_folder import TOKENIZER_NAME
 
 BETAS = (0.9, 0.95)  # the second one is shorter than AdamW's own: runs of few steps
 EVALUATION_TOKENS = 8192  # a batch of the evaluation
@@ -106,7 +105,6 @@ GRAMMAR_RECIPE = LanguageRecipe(  # one layer: what it computes can be read off 
 
 
 def default_recipe(corpus: str) -> LanguageRecipe:
-    """Return the recipe for a corpus: a small model for the story grammar, or one for text."""
     return GRAMMAR_RECIPE if corpus == GRAMMAR else TEXT_RECIPE
 
 
@@ -158,10 +156,8 @@ class LanguageTask(Task[BilinearTransformer, LanguageMetrics]):
         return self.first_step(epoch + 1) - self.first_step(epoch)
 
     def learning_rate(self, epoch: int, step: int) -> float:
-        recipe, done = self.recipe, self.first_step(epoch) + step
-        return learning_rate(
-            recipe.learning_rate, recipe.schedule, recipe.warmup, done, self.total_steps
-        )
+        r, done = self.recipe, self.first_step(epoch) + step
+        return learning_rate(r.learning_rate, r.schedule, r.warmup, done, self.total_steps)
 
     def disturbed(self, run: Run) -> AbstractContextManager[None]:
         modules: list[nn.Module] = [run.model.embed]
@@ -171,10 +167,10 @@ class LanguageTask(Task[BilinearTransformer, LanguageMetrics]):
         return self.noise.added_to(modules)
 
     def open_epoch(self, run: Run) -> Callable[[], None]:
-        return partial(self.take_step, run, self.first_step(run.epoch))
+        return partial(self.take_step, run)
 
-    def take_step(self, run: Run, first: int) -> None:
-        step = first + run.step
+    def take_step(self, run: Run) -> None:
+        step = self.first_step(run.epoch) + run.step
         self.noise.start_step(self.recipe.seed, 0, step)
         texts = self.batches.batch(step).to(device_of(run.model))
         train_step(run, texts, self.recipe, step)
@@ -201,7 +197,6 @@ class LanguageTask(Task[BilinearTransformer, LanguageMetrics]):
         )
 
     def save(self, run: Run, folder: Path, provenance: Mapping[str, str]) -> None:
-        """Write tokenizer, description of the corpus, and the model folder."""
         self.tokenizer.save(folder / TOKENIZER_NAME)
         self.corpus.write(folder)
         details = {

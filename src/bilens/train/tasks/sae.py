@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from bilens.io.model_folder import save
 from bilens.nn.sparse_product import chosen_pre_activations, code_times
 from bilens.nn.topk_sae import Sign, TopKSAE
 from bilens.nn.transformer import BilinearTransformer
-from bilens.train.activations import ActivationBuffer, ActivationStream
+from bilens.train.activations import ActivationBuffer, ActivationStream, SAEMetrics, measure_sae
 from bilens.train.loop import (
     Line,
     Schedule,
@@ -34,7 +34,6 @@ from bilens.train.loop import (
 )
 from bilens.train.randomness import seeded_initialisation
 from bilens.train.recipe import Recipe, check_fields
-from bilens.train.sae_metrics import SAEMetrics, measure_sae
 
 CLIP = 1.0  # greatest norm of the gradient of one autoencoder in a step
 MEDIAN_ROWS = 8192  # that the start of decoder_bias is the geometric median of
@@ -106,7 +105,6 @@ class ReadModel:
     corpus: str  # what the texts are, one plain sentence
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 of model and texts."""
         digest = hashlib.sha256(self.weights_sha256.encode())
         for texts in (self.texts, self.held_out):
             digest.update(f"{tuple(texts.shape)}".encode())
@@ -162,19 +160,16 @@ class SAESteps(Task[nn.ModuleList, SAELine]):
             with torch.no_grad():
                 sae.decoder_bias.copy_(geometric_median(some * sae.scale))
             saes.append(sae)
-            idle = torch.zeros(num_latents, dtype=torch.float64, device=rows.device)
-            extra[f"idle.{index}"] = idle
+            extra[f"idle.{index}"] = torch.zeros_like(sae.encoder_bias, dtype=torch.float64)
         optimizer = torch.optim.Adam(saes.parameters(), lr=recipe.learning_rate, fused=True)
-        sums = torch.zeros(len(saes), 4, dtype=torch.float64)
-        return Run(saes, optimizer, sums, extra=extra)
+        return Run(saes, optimizer, torch.zeros(len(saes), 4, dtype=torch.float64), extra=extra)
 
     def num_steps(self, epoch: int) -> int:  # noqa: ARG002 - all the same
         return self.steps
 
     def learning_rate(self, epoch: int, step: int) -> float:
-        recipe, total = self.recipe, self.epochs * self.steps
-        done = epoch * self.steps + step
-        return learning_rate(recipe.learning_rate, recipe.schedule, recipe.warmup, done, total)
+        r, done, total = self.recipe, epoch * self.steps + step, self.epochs * self.steps
+        return learning_rate(r.learning_rate, r.schedule, r.warmup, done, total)
 
     def open_epoch(self, run: Run) -> Callable[[], None]:
         return partial(self.take_step, run, self.activations.buffer(run.epoch))
@@ -184,8 +179,7 @@ class SAESteps(Task[nn.ModuleList, SAELine]):
         run.optimizer.zero_grad(set_to_none=True)
         where = f"is no longer finite at step {run.epoch * self.steps + run.step + 1}"
         sums, kept = [], []
-        for index, (hook, sae) in enumerate(zip(self.activations.hooks, run.model, strict=True)):
-            assert isinstance(sae, TopKSAE), "built in start"
+        for index, (hook, sae) in enumerate(zip(self.activations.hooks, members(run), strict=True)):
             x = buffer.batch(hook, run.step, recipe.batch_size)
             dead = run.extra[f"idle.{index}"] >= recipe.dead_after
             loss, found, latents = losses(sae, x, buffer.variances[hook], dead, recipe.auxiliary)
@@ -196,8 +190,7 @@ class SAESteps(Task[nn.ModuleList, SAELine]):
             sums.append(found)
             kept.append(latents)
         run.optimizer.step()
-        for index, (sae, latents) in enumerate(zip(run.model, kept, strict=True)):
-            assert isinstance(sae, TopKSAE), "built in start"
+        for index, (sae, latents) in enumerate(zip(members(run), kept, strict=True)):
             sae.normalise_decoder()
             idle = run.extra[f"idle.{index}"]
             idle += recipe.batch_size
@@ -225,20 +218,17 @@ class SAESteps(Task[nn.ModuleList, SAELine]):
 
 
 class SAETask(SAESteps):
-    """Autoencoders on the activations of a language model, in a run folder."""
+    """Autoencoders on the activations of a language model, in a run folder or below it."""
 
     def __init__(self, recipe: SAERecipe, read: ReadModel) -> None:
-        stream = ActivationStream(
-            read.model, read.texts, recipe.hooks, recipe.buffer_size, recipe.seed
-        )
-        width = read.model.config.d_model
+        model, width = read.model, read.model.config.d_model
+        stream = ActivationStream(model, read.texts, recipe.hooks, recipe.buffer_size, recipe.seed)
         TopKSAE(width, recipe.latents_for(width), recipe.k)  # its sizes are refused here
         super().__init__(recipe, stream)
         self.read = read
         self.about = {"recipe": recipe.to_dict(), "data": read.fingerprint()}
 
     def save(self, run: Run, folder: Path, provenance: Mapping[str, str]) -> None:
-        """Measure each autoencoder on the held-out texts, and write its model folder."""
         details = {
             "recipe": json.dumps(self.recipe.to_dict()),
             "seed": str(self.recipe.seed),
@@ -246,33 +236,29 @@ class SAETask(SAESteps):
             "model_sha256": self.read.weights_sha256,
             "data_source": self.read.corpus,
         }
-        for hook, sae in zip(self.recipe.hooks, run.model, strict=True):
-            assert isinstance(sae, TopKSAE), "built in start"
-            metrics = json.dumps(
-                measure_sae(self.read.model, sae, hook, self.read.held_out).to_dict()
-            )
-            save(
-                sae.cpu(),
-                self.folder_of(hook, folder),
-                provenance={**details, "hook": hook, "metrics": metrics, **provenance},
-                overwrite=True,
-            )
+        for hook, sae in zip(self.recipe.hooks, members(run), strict=True):
+            metrics = measure_sae(self.read.model, sae, hook, self.read.held_out).to_dict()
+            about = {**details, "hook": hook, "metrics": json.dumps(metrics), **provenance}
+            save(sae.cpu(), self.folder_of(hook, folder), provenance=about, overwrite=True)
 
     def measured(self, folder: Path) -> dict[str, SAEMetrics]:
         """Return the metrics that `save` left with each autoencoder, by hook point."""
-        found = {}
-        for hook in self.recipe.hooks:
-            provenance = load(self.folder_of(hook, folder)).provenance
-            found[hook] = SAEMetrics.from_dict(json.loads(provenance["metrics"]))
-        return found
+        folders = {hook: self.folder_of(hook, folder) for hook in self.recipe.hooks}
+        texts = {hook: load(each).provenance["metrics"] for hook, each in folders.items()}
+        return {hook: SAEMetrics.from_dict(json.loads(text)) for hook, text in texts.items()}
 
     def folder_of(self, hook: str, folder: Path) -> Path:
-        """Return where the autoencoder of a hook point is, in a run folder."""
         return folder if len(self.recipe.hooks) == 1 else folder / hook
 
     def finished(self, folder: Path) -> bool:
         folders = [self.folder_of(hook, folder) for hook in self.recipe.hooks]
         return all(super(SAETask, self).finished(each) for each in folders)
+
+
+def members(run: Run) -> Iterator[TopKSAE]:
+    for sae in run.model:
+        assert isinstance(sae, TopKSAE), "built in start"
+        yield sae
 
 
 def set_scale(sae: TopKSAE, hook: str, rows: Tensor) -> None:

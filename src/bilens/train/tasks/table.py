@@ -18,9 +18,9 @@ from bilens.base.files import write_files
 from bilens.data.training_table import TrainingTable
 from bilens.io.model_folder import save
 from bilens.nn.classifier import classifier_of_map
-from bilens.train.device import CPU
 from bilens.train.newton import CrossEntropy, Loss, SquaredError
-from bilens.train.run_files import (
+from bilens.train.recipe import CPU
+from bilens.train.run_folder import (
     HISTORY_NAME,
     METRICS_NAME,
     RUN_NAME,
@@ -34,7 +34,6 @@ from bilens.train.table_fit import (
     TableRecipe,
     fit_table,
     held_out_rows,
-    in_units,
     scaled_target,
 )
 
@@ -78,7 +77,6 @@ class TableTask:
         return self.table.class_names is None
 
     def test_rows(self) -> Tensor:
-        """Return which rows are for the test, (rows,) bool."""
         rows = len(self.table.values)
         if self.test_fraction == 0:
             return torch.zeros(rows, dtype=torch.bool)
@@ -115,7 +113,9 @@ class TableTask:
                 f"the fit did not converge in {len(fit.steps)} iterations: raise --alpha."
             )
         f = fit.standard_map
-        return fit, in_units(f, mean, deviation) if self.is_regression else f
+        if self.is_regression:
+            f = f.compose_output(torch.diag(deviation), mean)
+        return fit, f
 
 
 def train_table_in_folder(
@@ -153,7 +153,6 @@ def train_table_in_folder(
         alpha=fit.alpha,
         iterations=len(fit.steps),
     )
-    recipe_text = json.dumps(recipe.to_dict())
     with written_by_us(folder):
         save(
             module,
@@ -162,7 +161,11 @@ def train_table_in_folder(
             input_mean=fit.mean.tolist(),
             input_scale=fit.scale.tolist(),
             output_names=table.class_names or (task.target_name,),
-            provenance={"target": task.target_name, "recipe": recipe_text, **provenance},
+            provenance={
+                "target": task.target_name,
+                "recipe": json.dumps(recipe.to_dict()),
+                **provenance,
+            },
             overwrite=True,
         )
         lines = [*map(asdict, fit.path), *map(asdict, fit.steps)]
