@@ -318,9 +318,9 @@ def standardisation(x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]
 
 def map_of(products: Tensor, linear: Tensor, constant: Tensor, directions: Tensor) -> QuadraticMap:
     """Return x ↦ u(x)ᵀ Q_c u(x) + linear x + constant with u = directions · x, exactly."""
-    # Q_c = Σ_k a_ck T_k with ⟨T_k, T_l⟩ = 0 for k ≠ l, from the outputs' Gram matrix, so that outputs
-    # which combine others need no units of their own; T_k = Σ_i λ_ki v_ki v_kiᵀ: a unit is
-    # left = right = v_ki, with down = a_ck λ_ki
+    # Q_c = Σ_k a_ck T_k with ⟨T_k, T_l⟩ = 0 for k ≠ l, from the outputs' Gram matrix: outputs
+    # that combine others need no units of their own. T_k = Σ_i λ_ki v_ki v_kiᵀ: a unit is
+    # left = right = v_ki, with down = a_ck λ_ki.
     flat = products.flatten(1)
     size = float(flat.abs().max()) if flat.numel() else 0.0
     if size == 0:
