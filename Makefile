@@ -83,7 +83,7 @@ study-power: .venv/test          ## overfitting and triggers on hundreds of mode
 	$(BIN)/python -m bench.power $(IMAGES)
 
 clean:                           ## remove what is made here, but not runs
-	rm -rf .venv build dist mutants .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv build dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/pip:
 	$(PYTHON) -m venv .venv

@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import unified_diff
 from itertools import zip_longest
@@ -62,7 +62,11 @@ def empty(node: cst.Return) -> Iterator[cst.Return]:
         yield node.with_changes(value=cst.Name("None"), whitespace_after_return=space)
 
 
-OPERATORS = [*mutation_operators, (cst.If, negated), (cst.Return, empty)]
+OPERATORS: list[tuple[type, Callable[[Any], Iterable[cst.CSTNode]]]] = [
+    *mutation_operators,
+    (cst.If, negated),
+    (cst.Return, empty),
+]
 
 
 class Mutants(MutationVisitor):
@@ -370,14 +374,14 @@ def result_of(
 ) -> dict[str, Any]:
     """Return what is written; what a person wrote about a survivor is kept."""
     data = PAGE.with_suffix(".json")
-    old = json.loads(data.read_text()) if data.exists() else {"survivors": [], "note": ""}
-    known = {survivor["mutant"]: survivor for survivor in old["survivors"]}
+    old: dict[str, Any] = json.loads(data.read_text()) if data.exists() else {}
+    known = {survivor["mutant"]: survivor for survivor in old.get("survivors", ())}
     counts = Counter(ended)
     return {
         "made": made,
         "seed": seed,
         "outcomes": {name: counts[name] for name in OUTCOMES},
-        "note": old["note"],
+        "note": old.get("note", ""),
         "survivors": [
             {"kind": "", "reason": "", **known.get(mutant.label, {})}
             | {"mutant": mutant.label, "outcome": end}

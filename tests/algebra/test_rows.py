@@ -77,6 +77,12 @@ def test_points_on_a_line_give_their_median() -> None:
         torch.testing.assert_close(median, torch.tensor([expected]).double(), atol=1e-4, rtol=0)
 
 
+def test_a_row_that_is_the_median_is_returned_as_it_is() -> None:
+    """The mean is the row in the middle, and the others pull at it with less than its weight."""
+    rows = torch.tensor([[0.0, 0.0], [1.0, 0.0], [-0.5, 1.0], [-0.5, -1.0]]).double()
+    assert geometric_median(rows).tolist() == [0.0, 0.0]
+
+
 def test_it_moves_and_scales_with_the_rows() -> None:
     x = drawn(100, 3)
     moved = geometric_median(1e-7 * x + 3.0)

@@ -177,6 +177,14 @@ def test_an_input_that_is_not_used_costs_nothing() -> None:
     assert single.quadratic_map.dtype == torch.float32
 
 
+def test_a_map_without_a_linear_part_is_left_without_one() -> None:
+    f = QuadraticMap(random_map(8).tensor)
+    found = remove_inputs(f, [1], 1.0, mean=randn(5), covariance=torch.eye(5).double())
+    assert found.quadratic_map.linear is None
+    x = randn(20, 5) * torch.eye(5).double()[0]  # does not use input 1
+    torch.testing.assert_close(found.quadratic_map(x), f(x))
+
+
 def test_rows_that_do_not_fit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BILENS_MEMORY_LIMIT", "1000")
     with pytest.raises(MemoryLimitError, match="removing 2 inputs from 3 outputs"):

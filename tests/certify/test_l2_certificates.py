@@ -191,6 +191,7 @@ def test_inputs_that_are_lost_tied_or_not_finite_are_flagged_and_the_others_retu
     assert record.status[1] is RadiusStatus.NOT_FINITE
     assert bool(record.radius[1].isnan())
     assert float(record.radius[3]) == pytest.approx(float(alone.radius[0]), rel=1e-9)
+    torch.testing.assert_close(record.margin, margin(f, x, label), equal_nan=True)
 
 
 def test_two_equal_outputs_are_tied() -> None:

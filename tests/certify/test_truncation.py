@@ -246,6 +246,12 @@ def test_samples_have_these_moments() -> None:
     assert float(found.variance) == pytest.approx(float(error.var()), rel=0.03)
 
 
+def test_a_form_of_another_width_is_refused() -> None:
+    eig, other = eigendecompose(form_of(randn(5, 5))), form_of(randn(4, 4))
+    with pytest.raises(ShapeError, match=r"form reads 4 inputs, the vectors have shape \(5, 5\)"):
+        truncation_error(eig, 1, 1.0, other)
+
+
 def test_what_does_not_fit_is_refused() -> None:
     f, mean, eye = random_map(seed=2, d_hidden=2, d_in=12), randn(12), torch.eye(12).double()
     whole = eigendecompose_all(f, k=None)

@@ -17,7 +17,11 @@ from bilens.algebra.eigen.decomposition import (
     tensor_fields,
     tuple_of,
 )
-from bilens.algebra.eigen.eigendecompose import eigendecompose, eigendecompose_all
+from bilens.algebra.eigen.eigendecompose import (
+    eigendecompose,
+    eigendecompose_all,
+    plan_eigendecomposition,
+)
 from bilens.base.errors import NumericalError, ShapeError, UsageError
 from builders import D_IN, D_OUT, form_from_pairs, form_of, randn, random_map, rotation, vector
 
@@ -155,6 +159,14 @@ def test_the_explained_share_is_the_share_of_the_squares() -> None:
 
 def indices(spaces: tuple[Subspace, ...]) -> list[tuple[int, ...]]:
     return [space.indices for space in spaces]
+
+
+def test_the_tables_of_a_notebook_name_what_they_show(eigs: EigenDecomposition) -> None:
+    plan = plan_eigendecomposition(random_map())._repr_html_()
+    for name in ("method", "precision", "batch", "peak bytes", "limit bytes", "reason"):
+        assert f">{name}</th>" in plan
+    for name in "eigenvalues explained converged complete method which basis status".split():
+        assert f">{name}</th>" in eigs._repr_html_()
 
 
 def test_equal_eigenvalues_are_one_subspace() -> None:

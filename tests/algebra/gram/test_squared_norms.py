@@ -193,6 +193,17 @@ def test_the_bound_in_float32_holds_where_every_rounding_goes_one_way() -> None:
     assert bool(((norms - exact).abs() <= bound).all())
 
 
+def test_the_bound_in_float32_does_not_depend_on_the_order_of_the_units() -> None:
+    """They are worked on in blocks of 512."""
+    weights, left, right = balanced_float32(1, 2, 1100, 40)
+    weights = weights * torch.logspace(0, -3, 1100).double()
+    found = squared_norms_in_float32(weights, left, right)
+    turned = squared_norms_in_float32(weights.flip(1), left.flip(0), right.flip(0))
+    assert found is not None
+    assert turned is not None
+    torch.testing.assert_close(found[1], turned[1], rtol=1e-3, atol=0)
+
+
 def test_products_with_fewer_digits_than_float32_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

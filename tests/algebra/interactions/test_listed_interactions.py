@@ -101,6 +101,15 @@ def test_a_bad_direction_is_flagged_and_a_zero_one_lists_zeros() -> None:
     )
 
 
+def test_tiny_directions_list_the_same() -> None:
+    found = listed_interactions(F, DICTIONARY, MANY * 2.0**-100)
+    expected = listed_interactions(F, DICTIONARY, MANY)
+    assert torch.equal(found.cross_interactions.first, expected.cross_interactions.first)
+    assert torch.equal(
+        found.cross_interactions.values, expected.cross_interactions.values * 2.0**-100
+    )
+
+
 @pytest.mark.parametrize("power", [-600, 600])
 def test_neither_huge_nor_tiny_factors_matter(power: int) -> None:
     scale = 2.0**power
