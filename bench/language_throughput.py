@@ -29,7 +29,7 @@ from bench.plain_language_model import (
 )
 from bilens.api.provenance import describe_run
 from bilens.data.text import load_text
-from bilens.data.tokenizer_training import train_tokenizer
+from bilens.data.tokenizer import train_tokenizer
 from bilens.records.base import to_json
 from bilens.train.corpus import Batches, CorpusTokens, tokens_of, windows
 from bilens.train.tasks.language import (

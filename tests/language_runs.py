@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bilens.data.text import TextCorpus
-from bilens.data.tokenizer import Tokenizer
-from bilens.data.tokenizer_training import train_tokenizer
+from bilens.data.tokenizer import Tokenizer, train_tokenizer
 from bilens.train.corpus import CorpusDescription, CorpusOptions, CorpusTokens, tokens_of
 from bilens.train.loop import TrainingRun, train
 from bilens.train.run_folder import TrainingResult, run_in_folder

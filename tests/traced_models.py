@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 import bilens as bl
-from bilens.data.tokenizer_training import train_tokenizer
+from bilens.data.tokenizer import train_tokenizer
 from bilens.nn import BilinearTransformer, TopKSAE
 from bilens.nn.mlp import Gate
 from bilens.train.corpus import CorpusDescription, CorpusOptions

@@ -9,8 +9,7 @@ import bilens as bl
 import tiny
 from bilens.api.convert import convert_model
 from bilens.base.errors import OutputExistsError, UsageError
-from bilens.data.tokenizer import load_tokenizer
-from bilens.data.tokenizer_training import train_tokenizer
+from bilens.data.tokenizer import load_tokenizer, train_tokenizer
 from bilens.nn import BilinearTransformer, TopKSAE
 
 

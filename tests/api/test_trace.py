@@ -11,8 +11,7 @@ import bilens as bl
 import traced_models
 from bilens.api.trace import trace
 from bilens.base.errors import CheckpointError, DataError, NotQuadraticError, UsageError
-from bilens.data.tokenizer import load_tokenizer
-from bilens.data.tokenizer_training import train_tokenizer
+from bilens.data.tokenizer import load_tokenizer, train_tokenizer
 from bilens.nn import BilinearTransformer, TopKSAE
 from bilens.report.reports import TraceReport
 

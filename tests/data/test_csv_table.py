@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from bilens.base.errors import DataError
-from bilens.data.csv_table import as_number, read_table
-from bilens.data.documents import read_documents, read_table as read_text_table
 from bilens.data.idx import read_idx
-from bilens.data.table_rows import read_columns, read_rows, read_targets
+from bilens.data.tables import as_number, read_columns, read_rows, read_table, read_targets
+from bilens.data.text import read_documents, read_table as read_text_table
 from bilens.data.tokenizer import load_tokenizer
 
 READERS: dict[str, Callable[[Path], Any]] = {

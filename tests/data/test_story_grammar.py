@@ -10,7 +10,7 @@ import pytest
 from bilens.base.errors import UsageError
 from bilens.data import story_grammar
 from bilens.data.story_grammar import FEELINGS, NAMES, PLACES, SENTIMENTS, THINGS, StoryGrammar
-from bilens.data.tokenizer_training import train_tokenizer
+from bilens.data.tokenizer import train_tokenizer
 
 GRAMMAR = StoryGrammar()
 STORIES = GRAMMAR.generate(4000, seed=0)

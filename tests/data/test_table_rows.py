@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from bilens.base.errors import DataError, UsageError
-from bilens.data.table_rows import read_columns, read_rows
+from bilens.data.tables import read_columns, read_rows
 
 
 def table(folder: Path, content: bytes) -> Path:

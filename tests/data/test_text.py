@@ -9,9 +9,8 @@ import datasets
 import pytest
 
 from bilens.base.errors import DataError, UsageError
-from bilens.data import documents
-from bilens.data.documents import Document
-from bilens.data.text import CleanText, TextCorpus, clean, load_text
+from bilens.data import text as documents
+from bilens.data.text import CleanText, Document, TextCorpus, clean, load_text
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 SAMPLE = Path(

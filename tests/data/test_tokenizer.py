@@ -15,14 +15,15 @@ from bilens.base.errors import DataError, MissingExtraError, UsageError
 from bilens.data import tokenizer as module
 from bilens.data.story_grammar import StoryGrammar
 from bilens.data.tokenizer import (
+    KINDS,
     Tokenizer,
     TokenizerKind,
     byte_of_letter,
     check_tokenizer_fits,
     load_tokenizer,
     pack_documents,
+    train_tokenizer,
 )
-from bilens.data.tokenizer_training import KINDS, train_tokenizer
 
 STORIES = StoryGrammar().generate(300, seed=0)
 SIZES: dict[TokenizerKind, int] = {"byte-bpe": 330, "wordpiece-lower": 150, "word": 60}

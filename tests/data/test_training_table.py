@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from bilens.base.errors import BilensError, DataError, UsageError
-from bilens.data.csv_table import read_table
-from bilens.data.table_rows import read_columns
+from bilens.data.tables import read_columns, read_table
 from bilens.data.training_table import TrainingTable, training_table
 
 GOOD = "size,colour,same,y\n1.5,red,7,a\n2,blue,7,b\n-3,red,7,a\n4,blue,7,b\n"

@@ -9,8 +9,7 @@ import torch
 from bilens.base.errors import UsageError
 from bilens.data.story_grammar import FEELINGS, StoryGrammar
 from bilens.data.text import load_text
-from bilens.data.tokenizer import Tokenizer
-from bilens.data.tokenizer_training import train_tokenizer
+from bilens.data.tokenizer import Tokenizer, train_tokenizer
 from bilens.interp.interventions import InputDirections
 from bilens.io.model_folder import save
 from bilens.nn.topk_sae import TopKSAE

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bilens.base.errors import UsageError
-from bilens.data.tokenizer_training import train_tokenizer
+from bilens.data.tokenizer import train_tokenizer
 from bilens.interp.traced_layer import open_layer
 from bilens.studies import negation_candidates, negation_text, study as study_module
 from bilens.studies.negation_candidates import InputKinds, held_positions, positions

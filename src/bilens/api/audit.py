@@ -23,7 +23,7 @@ from bilens.base import Progress, silent
 from bilens.base.errors import UsageError
 from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset
-from bilens.data.table_rows import read_columns, read_targets
+from bilens.data.tables import read_columns, read_targets
 from bilens.findings.audit import audit_classifier
 from bilens.findings.difference import check_pairs
 from bilens.findings.layer_audit import (

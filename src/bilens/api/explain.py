@@ -15,7 +15,7 @@ from bilens.api.quadratic_fit import offering_a_fit
 from bilens.base.errors import UsageError
 from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset
-from bilens.data.table_rows import read_columns
+from bilens.data.tables import read_columns
 from bilens.findings.audit import class_centred
 from bilens.findings.explanation import attribute_prediction, explain
 from bilens.findings.subject import LabelledImages, in_float64, summarise

@@ -12,8 +12,7 @@ import torch
 from bilens.api.provenance import this_command, versions
 from bilens.base import silent
 from bilens.base.files import write_file
-from bilens.data.tokenizer import Tokenizer, pack_documents
-from bilens.data.tokenizer_training import train_tokenizer
+from bilens.data.tokenizer import Tokenizer, pack_documents, train_tokenizer
 from bilens.io.load import load
 from bilens.nn.transformer import BilinearTransformer
 from bilens.report.charts.curves import loss_figure

@@ -31,7 +31,6 @@ class Augmentation(ABC):
     def __call__(
         self, images: Tensor, image_shape: ImageShape, generator: torch.Generator
     ) -> Tensor:
-        """Return changed images."""
         num_pixels = math.prod(image_shape)
         if images.ndim != 2 or images.shape[1] != num_pixels or images.shape[0] == 0:
             raise ShapeError(
@@ -103,7 +102,7 @@ class CorrelatedNoise(Augmentation):
         position = torch.arange(size, dtype=torch.float64)
         distance = position[:, None] - position
         kernel = torch.exp(-2 * (distance / self.correlation_length).square())
-        return torch.nn.functional.normalize(kernel, dim=1).float()
+        return functional.normalize(kernel, dim=1).float()
 
 
 @dataclass(frozen=True)
@@ -118,9 +117,8 @@ class Translation(Augmentation):
     def change(self, images: Tensor, image_shape: ImageShape, generator: torch.Generator) -> Tensor:
         H, W = image_shape
         fraction = uniform((len(images), 2), -self.max_fraction, self.max_fraction, generator)
-        return warp(
-            images, image_shape, torch.zeros(len(images)), fraction * fraction.new_tensor([W, H])
-        )
+        shift = fraction * fraction.new_tensor([W, H])
+        return warp(images, image_shape, torch.zeros(len(images)), shift)
 
 
 @dataclass(frozen=True)
@@ -197,10 +195,8 @@ def warp(images: Tensor, image_shape: tuple[int, int], degrees: Tensor, shift: T
     to_source_y = torch.stack([-sin * W / H, cos, sin * W / H * right - cos * down], dim=1)
     inverse = torch.stack([to_source_x, to_source_y], dim=1)  # (B, 2, 3)
     grid = functional.affine_grid(inverse, [len(images), 1, H, W], align_corners=False)
-    pixels = images.float().view(-1, 1, H, W)
-    return (
-        functional.grid_sample(pixels, grid, align_corners=False).view(-1, H * W).to(images.dtype)
-    )
+    moved = functional.grid_sample(images.float().view(-1, 1, H, W), grid, align_corners=False)
+    return moved.view(-1, H * W).to(images.dtype)
 
 
 def blur(images: Tensor, image_shape: tuple[int, int], sigma: Tensor, kernel_size: int) -> Tensor:
@@ -224,17 +220,14 @@ def blur(images: Tensor, image_shape: tuple[int, int], sigma: Tensor, kernel_siz
 
 
 def normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Return standard normal draws on the device of the generator."""
     return torch.randn(shape, generator=generator, device=generator.device)
 
 
 def uniform(shape: tuple[int, ...], low: float, high: float, generator: torch.Generator) -> Tensor:
-    """Return draws between two bounds on the device of the generator."""
     return torch.empty(shape, device=generator.device).uniform_(low, high, generator=generator)
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:
-    """Refuse a number that is not finite or not from `low` to `high`."""
     if not (math.isfinite(value) and low <= value <= high):
         bounds = f"of at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
         raise UsageError(f"{name} must be a finite number {bounds}, got {value!r}.")

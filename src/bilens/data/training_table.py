@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bilens.base.errors import DataError, UsageError
-from bilens.data.csv_table import (
+from bilens.data.tables import (
     CsvTable,
     as_number,
     is_missing,
@@ -100,7 +100,6 @@ def is_numeric(cells: Sequence[str]) -> bool:
 
 
 def varies(column: Sequence[float]) -> bool:
-    """Tell whether a column has two different values."""
     return len({value for value in column if not math.isnan(value)}) > 1
 
 
@@ -166,7 +165,6 @@ def as_target(table: CsvTable, name: str, task: Task) -> tuple[Tensor, tuple[str
 
 
 def refuse_gaps(table: CsvTable, names: list[str]) -> None:
-    """Refuse a cell without a value in some columns."""
     columns = [table.positions[name] for name in names]
     gaps = [(r, p) for r, row in enumerate(table.rows) for p in columns if is_missing(row[p])]
     if gaps:
@@ -180,9 +178,7 @@ def refuse_gaps(table: CsvTable, names: list[str]) -> None:
 def without_gaps(table: CsvTable, names: list[str]) -> tuple[CsvTable, list[str]]:
     """Return the rows that have a value in each of some columns, and a note on the others."""
     columns = [table.positions[name] for name in names]
-    rows = tuple(
-        row for row in table.rows if not any(is_missing(row[column]) for column in columns)
-    )
+    rows = tuple(row for row in table.rows if not any(is_missing(row[at]) for at in columns))
     if not rows:
         raise DataError(f"{table.path}: every row lacks a value: use --missing mean, or --drop.")
     left_out = len(table.rows) - len(rows)

@@ -82,7 +82,7 @@ def find_rows(
     output: Output, model: LoadedModel, options: FitOptions, images: ImageData
 ) -> Tensor | None:
     """Return the inputs that the options name; None where they name none."""
-    from bilens.data.table_rows import read_rows
+    from bilens.data.tables import read_rows
 
     if options.data is None:
         found = images.find(model, output.say)

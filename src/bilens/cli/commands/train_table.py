@@ -36,7 +36,7 @@ class TableData:
     test: Annotated[float, typer.Option(help="Share of rows for the test.", min=0.0, max=0.9)] = 0.2
 
     def read(self) -> TrainingTable:
-        from bilens.data.csv_table import read_table
+        from bilens.data.tables import read_table
         from bilens.data.training_table import training_table
 
         return training_table(
