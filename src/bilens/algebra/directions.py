@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,13 @@ from torch import Tensor
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import as_integer, check_count, check_float_tensor, check_type
+from bilens.base.checks import (
+    as_integer,
+    check_count,
+    check_dense_tensor,
+    check_float_tensor,
+    check_type,
+)
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.notebook import html_summary
 
@@ -39,6 +45,27 @@ def centred_directions(d_out: int, outputs: Sequence[int] | None = None) -> Tens
     return raw_directions(d_out, outputs) - 1 / d_out
 
 
+def check_directions(directions: Tensor | None, d_out: int) -> None:
+    """Refuse what are no (num, out) directions; a row that is not finite passes."""
+    if directions is None:
+        return
+    shape = check_dense_tensor("directions", directions, num_axes=2)
+    if shape[1] != d_out or shape[0] == 0:
+        raise ShapeError(
+            f"directions has shape {shape}; expected (num, {d_out}), one output direction a row."
+        )
+
+
+def with_outputs(f: QuadraticMap, read: Callable[[Tensor], Tensor]) -> QuadraticMap:
+    """Return a map whose parts are read along their output axis; factors are shared."""
+    return QuadraticMap(
+        BilinearTensor(read(f.tensor.down), f.tensor.left, f.tensor.right),
+        None if f.linear is None else read(f.linear),
+        None if f.constant is None else read(f.constant),
+        f.basis,
+    )
+
+
 def outputs_of(
     f: QuadraticMap, outputs: Sequence[int] | None = None, *, centred: bool = False
 ) -> QuadraticMap:
@@ -49,12 +76,7 @@ def outputs_of(
         kept = part if chosen is None else part[chosen]
         return kept - part.mean(dim=0) if centred else kept
 
-    return QuadraticMap(
-        BilinearTensor(read(f.tensor.down), f.tensor.left, f.tensor.right),
-        None if f.linear is None else read(f.linear),
-        None if f.constant is None else read(f.constant),
-        f.basis,
-    )
+    return with_outputs(f, read)
 
 
 def output_form(f: QuadraticMap, output: int) -> QuadraticForm:
@@ -98,12 +120,7 @@ def in_centred_basis(f: QuadraticMap) -> QuadraticMap:
         count = sizes.to(part).view(-1, *[1] * (part.ndim - 1))
         return (part[:-1].cumsum(dim=0) - count * part[1:]) / (count * (count + 1)).sqrt()
 
-    return QuadraticMap(
-        BilinearTensor(read(f.tensor.down), f.tensor.left, f.tensor.right),
-        None if f.linear is None else read(f.linear),
-        None if f.constant is None else read(f.constant),
-        f.basis,
-    )
+    return with_outputs(f, read)
 
 
 def from_centred_basis(direction: Tensor) -> Tensor:
@@ -178,11 +195,7 @@ def dual_expression(f: QuadraticMap, directions: Tensor) -> DualExpression:
     """
     check_type("f", f, QuadraticMap, "one form is read with f.form(u)")
     shape = check_float_tensor("directions", directions, num_axes=2)
-    d_out = f.sizes.d_out
-    if shape[1] != d_out or shape[0] == 0:
-        raise ShapeError(
-            f"directions has shape {shape}; expected (num, {d_out}), one output direction a row."
-        )
+    check_directions(directions, f.sizes.d_out)
     f = f.detach().to(torch.float64)
     rows = directions.detach().double().to(f.tensor.down.device)
     largest = rows.abs().max()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.random_rotations import random_frame
-from bilens.base.checks import check_count, check_type
+from bilens.base.checks import check_choice, check_count, check_type
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.notebook import html_summary
 
@@ -87,10 +87,7 @@ def match_eigenvectors(
         is not one of the above, other bases, a k that cuts through eigenvalues that cannot be told
         apart, or where nothing is left to match; NumericalError for one that failed its checks.
     """
-    if method not in get_args(Method):
-        raise UsageError(
-            f"method={method!r} is not known: use one of {', '.join(get_args(Method))}."
-        )
+    check_choice("method", method, get_args(Method))
     check_count("num_samples", num_samples, minimum=1)
     check_type("generator", generator, torch.Generator, "use torch.Generator().manual_seed(0)")
     for name, eig in (("first", first), ("second", second)):

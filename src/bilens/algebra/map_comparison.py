@@ -19,7 +19,7 @@ from bilens.algebra.gram.inner_products import (
 )
 from bilens.algebra.gram.kernel import Branches, nonzero
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import check_type
+from bilens.base.checks import check_choice, check_type
 from bilens.base.errors import ShapeError, UsageError
 
 Measure = Literal["frobenius", "gaussian"]
@@ -63,10 +63,7 @@ def similarity(
     Source: arXiv:2605.15183 (Gaussian tensor similarity), with the linear and constant terms.
     """
     check_comparable(f, g)
-    if measure not in get_args(Measure):
-        raise UsageError(
-            f"measure={measure!r} is not known: use one of {', '.join(get_args(Measure))}."
-        )
+    check_choice("measure", measure, get_args(Measure))
     gaussian = measure == "gaussian"
     first, second = (rescaled(one, gaussian, per_output) for one in (f, g))
     product = inner(first, second, gaussian)
@@ -76,7 +73,12 @@ def similarity(
         squared, rounding = squared_length(one, gaussian)
         if not per_output:
             squared, rounding = squared.sum(), rounding.sum()
-            check_nonzero(name, squared, rounding)
+            least = MARGIN * float(rounding)  # the length of a whole may be nothing but rounding
+            if float(squared.detach()) <= least:
+                raise UsageError(
+                    f"the {name} map cannot be told from zero (length at most {least**0.5:.3g} of "
+                    "its terms before they cancel): a cosine needs two directions."
+                )
         told = squared > MARGIN * rounding
         known = known & told
         cosine = cosine / squared.where(told, 1.0).sqrt()  # NaN would spoil all gradients
@@ -164,16 +166,6 @@ def check_comparable(f: QuadraticMap, g: QuadraticMap) -> None:
         )
 
 
-def check_nonzero(name: str, squared: Tensor, rounding: Tensor) -> None:
-    """Refuse the squared length of a whole map that may be nothing but rounding."""
-    least = MARGIN * float(rounding)
-    if float(squared.detach()) <= least:
-        raise UsageError(
-            f"the {name} map cannot be told from zero (length at most {least**0.5:.3g} of its "
-            "terms before they cancel): a cosine needs two directions."
-        )
-
-
 STEPS = 127  # of int8 on either side of zero, which is one of its values
 
 
@@ -192,23 +184,15 @@ def map_difference(f: QuadraticMap, g: QuadraticMap) -> QuadraticMap:
             (before.down, before.left, after.right - before.right),
         ]
     else:
-        parts = [
-            (after.down, after.left, after.right),
-            (-before.down, before.left, before.right),
-        ]
-    tensor = side_by_side(
-        [part for down, left, right in parts if (part := alive(down, left, right))]
-    )
-    if tensor is None:
-        tensor = BilinearTensor(
-            before.down.new_zeros(before.sizes.d_out, 1),
-            *[before.left.new_zeros(1, before.sizes.d_in)] * 2,
-        )
+        parts = [(after.down, after.left, after.right), (-before.down, before.left, before.right)]
+    living = [part for down, left, right in parts if (part := alive(down, left, right))]
+    if not living:  # a tensor needs a neuron
+        zero = before.left.new_zeros(1, before.sizes.d_in)
+        living = [(before.down.new_zeros(before.sizes.d_out, 1), zero, zero)]
+    down, left, right = zip(*living, strict=True)
+    tensor = BilinearTensor(torch.cat(down, dim=1), torch.cat(left), torch.cat(right))
     return QuadraticMap(
-        tensor,
-        minus(new.linear, old.linear),
-        minus(new.constant, old.constant),
-        f.basis,
+        tensor, minus(new.linear, old.linear), minus(new.constant, old.constant), f.basis
     )
 
 
@@ -218,13 +202,6 @@ def alive(down: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Te
     if not bool(kept.any()):
         return None
     return down[:, kept], left[kept], right[kept]
-
-
-def side_by_side(parts: list[tuple[Tensor, Tensor, Tensor]]) -> BilinearTensor | None:
-    if not parts:
-        return None
-    down, left, right = zip(*parts, strict=True)
-    return BilinearTensor(torch.cat(down, dim=1), torch.cat(left), torch.cat(right))
 
 
 def minus(first: Tensor | None, second: Tensor | None) -> Tensor | None:
@@ -296,19 +273,16 @@ def noise_draw(
         before[1:] = [part @ torch.linalg.pinv(e) for part in before[1:]]
         after[1:] = [part @ torch.linalg.pinv(e_after) for part in after[1:]]
         before, after = [*before, e], [*after, e_after]
-    noisy = [noise_like(a, b, generator) for a, b in zip(before, after, strict=True)]
+    noisy = []
+    for a, b in zip(before, after, strict=True):
+        size = (b - a).square().mean().sqrt()
+        noisy.append(a + size * torch.randn(a.shape, generator=generator, dtype=torch.float64))
     if torch.equal(before[1], before[2]):
         noisy[2] = noisy[1]
     if embeddings is not None:
         *noisy, e = noisy
         noisy[1:] = [part @ e for part in noisy[1:]]
     return map_difference(f, QuadraticMap(BilinearTensor(*noisy), basis=f.basis))
-
-
-def noise_like(before: Tensor, after: Tensor, generator: torch.Generator) -> Tensor:
-    """Return `before` with independent noise of the mean square of its change."""
-    size = (after - before).square().mean().sqrt()
-    return before + size * torch.randn(before.shape, generator=generator, dtype=torch.float64)
 
 
 Kind = Literal["float16", "bfloat16", "int8"]
@@ -324,8 +298,7 @@ def quantise(f: QuadraticMap, kind: Kind) -> QuadraticMap:
     Raises: UsageError if f is no map, the kind is not known, or a weight is beyond float16.
     """
     check_type("f", f, QuadraticMap, "use the layer's quadratic_map()")
-    if kind not in get_args(Kind):
-        raise UsageError(f"kind={kind!r} is not known: use one of {', '.join(get_args(Kind))}.")
+    check_choice("kind", kind, get_args(Kind))
     f = f.detach().to(torch.float64)
     tensor = f.tensor
     parts = (rounded(part, kind) for part in (tensor.down, tensor.left, tensor.right))

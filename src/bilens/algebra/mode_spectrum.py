@@ -175,7 +175,9 @@ def mode_spectrum(mode: Mode, unit: float, rank: int | None) -> ModeSpectrum:
     while left > 0:
         rounding = mode.gram_rounding(rows)
         dense = dense or rounding > last_rounding / FALL
-        stage = dense_stage(mode, rows) if dense else factored_stage(mode, rows, rounding)
+        gram = mode.dense_gram(rows) if dense else mode.gram(rows)
+        lost = len(gram) ** 0.5 * EPS * float(gram.trace()) if dense else rounding
+        stage = decomposed(gram, rows, lost, mode.factors.slice_rounding)
         largest, last_rounding = max(largest, float(stage.values[0])), rounding
         accepted = int((stage.rounding <= TARGET * stage.values).int().cumprod(dim=0).sum())
         done = float(stage.values[0]) <= FLOOR * largest or (dense and accepted == 0)
@@ -183,17 +185,6 @@ def mode_spectrum(mode: Mode, unit: float, rank: int | None) -> ModeSpectrum:
         found.append(stage.take(slice(count)))
         rows, left = stage.rows[count:], left - count
     return selected(Stage(*(torch.cat(parts) for parts in zip(*found, strict=True))), unit, rank)
-
-
-def factored_stage(mode: Mode, rows: Tensor | None, rounding: float) -> Stage:
-    return decomposed(mode.gram(rows), rows, rounding, mode.factors.slice_rounding)
-
-
-def dense_stage(mode: Mode, rows: Tensor | None) -> Stage:
-    gram = mode.dense_gram(rows)
-    return decomposed(
-        gram, rows, len(gram) ** 0.5 * EPS * float(gram.trace()), mode.factors.slice_rounding
-    )
 
 
 def decomposed(

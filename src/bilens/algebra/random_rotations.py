@@ -82,16 +82,13 @@ def read_ends(
         stacked = torch.cat([left, right]).T
         columns, corner = torch.linalg.qr(stacked, mode="r" if localised is None else "reduced")
         left, right = corner[:, :hidden].T, corner[:, hidden:].T
-        localised = None if localised is None else _through(columns, localised)
+        lift = localised
+        localised = None if lift is None else lambda vectors: lift(vectors @ columns.T)
     parts = [_read(left, right, weights[rows], localised) for rows in blocks(len(weights), chunk)]
     return Ends(
         torch.cat([part.numbers for part in parts], dim=1),
         tuple(status for part in parts for status in part.status),
     )
-
-
-def _through(columns: Tensor, lift: Lift) -> Lift:
-    return lambda vectors: lift(vectors @ columns.T)
 
 
 def _read(left: Tensor, right: Tensor, weights: Tensor, lift: Lift | None) -> Ends:

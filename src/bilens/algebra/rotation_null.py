@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bilens.algebra.directions import check_directions
 from bilens.algebra.eigen.decomposition import Status
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.random_rotations import (
@@ -261,9 +262,16 @@ def rotation_null(
     """
     check_type("f", f, QuadraticMap, "use the layer's quadratic_map()")
     check_type("generator", generator, torch.Generator, "use torch.Generator().manual_seed(0)")
-    num = f.sizes.d_out if directions is None else check_directions(f, directions)
+    check_directions(directions, f.sizes.d_out)
+    num = f.sizes.d_out if directions is None else len(directions)
     num_samples = check_count("num_samples", num_samples, minimum=1)
-    check_embedding(f, embedding)
+    if embedding is not None:
+        rows, _ = check_float_tensor("embedding", embedding, num_axes=2)
+        if rows != f.sizes.d_in:
+            raise ShapeError(
+                f"embedding has shape {tuple(embedding.shape)}; the layer reads {f.sizes.d_in} "
+                f"inputs, so ({f.sizes.d_in}, in') was expected."
+            )
     width_before = None if embedding is None else embedding.shape[1]
     width = solved_width(f.sizes, f.sizes.d_in if width_before is None else width_before)
     chunk = null_memory(f.sizes, num, num_samples, width_before, localised).at_a_time(
@@ -309,25 +317,3 @@ def joined(samples: list[Ends]) -> RotationNull:
     failed = torch.tensor([one is not Status.OK for one in status], device=numbers.device)
     largest, smallest, rank, *localisations = numbers.masked_fill(failed, torch.nan)
     return RotationNull(largest, smallest, rank, status, *localisations)
-
-
-def check_directions(f: QuadraticMap, directions: Tensor) -> int:
-    """Return the number of (num, out) directions; a row that is not finite passes."""
-    num, d_out = check_dense_tensor("directions", directions, num_axes=2)
-    if d_out != f.sizes.d_out or num == 0:
-        raise ShapeError(
-            f"directions has shape {(num, d_out)}; expected (num, {f.sizes.d_out}), "
-            "one output direction a row."
-        )
-    return num
-
-
-def check_embedding(f: QuadraticMap, embedding: Tensor | None) -> None:
-    if embedding is None:
-        return
-    rows, _ = check_float_tensor("embedding", embedding, num_axes=2)
-    if rows != f.sizes.d_in:
-        raise ShapeError(
-            f"embedding has shape {tuple(embedding.shape)}; the layer reads {f.sizes.d_in} "
-            f"inputs, so ({f.sizes.d_in}, in') was expected."
-        )

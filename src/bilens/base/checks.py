@@ -5,6 +5,7 @@ A check hands back the fact that it established, so that a caller gains by calli
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Integral
 
 import torch
@@ -70,6 +71,13 @@ def as_integer(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, Integral):
         return None
     return int(value)
+
+
+def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    """Refuse a name that is not one of the choices."""
+    if value not in choices:
+        known = ", ".join(map(str, choices))
+        raise UsageError(f"{name}={value!r} is not known: use one of {known}.")
 
 
 def check_count(name: str, value: int, minimum: int) -> int:

@@ -56,11 +56,7 @@ class Contrast:
     def turned(self) -> Contrast:
         """Return the same pair with the roles exchanged: −m."""
         return replace(
-            self,
-            first=self.second,
-            second=self.first,
-            values=-self.values,
-            linear=-self.linear,
+            self, first=self.second, second=self.first, values=-self.values, linear=-self.linear
         )
 
     def gradient(self, x: Tensor) -> Tensor:

@@ -177,10 +177,7 @@ def parts_of(f: QuadraticMap) -> list[Tensor]:
 
 
 def contrasts_of(
-    f: QuadraticMap,
-    samples: Samples,
-    spectra: PairSpectra | None,
-    memory_limit: int | str | None,
+    f: QuadraticMap, samples: Samples, spectra: PairSpectra | None, memory_limit: int | str | None
 ) -> Iterator[Contrast]:
     """Yield each pair of outputs that occurs, label first; one decomposition for both orders."""
     present = set(samples.label[samples.usable].tolist())

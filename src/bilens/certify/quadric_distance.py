@@ -71,9 +71,7 @@ class DualBound:
             self.values[chosen],
             self.constant[chosen],
             Errors(
-                self.errors.values[chosen],
-                self.errors.linear[chosen],
-                self.errors.constant[chosen],
+                self.errors.values[chosen], self.errors.linear[chosen], self.errors.constant[chosen]
             ),
         )
 

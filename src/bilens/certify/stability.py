@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bilens.algebra.directions import output_form
+from bilens.algebra.directions import check_directions, output_form
 from bilens.algebra.eigen.decomposition import EigenDecomposition
-from bilens.algebra.eigen.eigendecompose import checked_directions, eigendecompose
+from bilens.algebra.eigen.eigendecompose import eigendecompose
 from bilens.algebra.map_comparison import Kind, quantise
 from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
@@ -130,13 +130,13 @@ def quantisation_stability(
         if a form did not pass its checks.
     """
     short = quantise(f, kind)
-    rows = checked_directions(f, directions)
+    check_directions(directions, f.sizes.d_out)
     whole = f.detach().to(torch.float64)
-    if rows is None:
+    if directions is None:
         outputs = range(f.sizes.d_out)
         pairs = ((output_form(whole, output), output_form(short, output)) for output in outputs)
     else:
-        pairs = ((whole.form(row), short.form(row)) for row in rows)
+        pairs = ((whole.form(row), short.form(row)) for row in directions)
     forms = (spectrum_stability(*pair, k) for pair in pairs)
     return QuantisationStability(kind, short, tuple(forms))
 

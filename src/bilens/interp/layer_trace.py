@@ -18,7 +18,7 @@ from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.eigen.solver import Precision
 from bilens.algebra.gram.kernel import blocks
-from bilens.algebra.interactions.feature_factors import Progress, check_dictionary, check_directions
+from bilens.algebra.interactions.feature_factors import Progress, check_dictionary, checked_rows
 from bilens.algebra.interactions.listed_interactions import listed_interactions
 from bilens.algebra.interactions.record import ListedInteractions
 from bilens.algebra.quadratic_map import QuadraticMap
@@ -132,7 +132,7 @@ def trace_layer(
     check_type("g", g, QuadraticMap, "use latent_map(f, encoder, offset)")
     available = g.sizes.d_out if directions is None else len(directions)
     chosen = check_latents(latents, available)
-    rows = check_directions(directions, g.sizes.d_out)
+    rows = checked_rows(directions, g.sizes.d_out)
     if rows is None:
         g = outputs_of(g, chosen.tolist())
     else:

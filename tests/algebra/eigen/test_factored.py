@@ -82,19 +82,28 @@ def test_all_zeros_of_the_spectrum_are_one_cluster() -> None:
 def test_the_row_space_keeps_every_form() -> None:
     """Y Q' Yᵀ = Q, with orthonormal Y, and nothing outside it."""
     f = few_neurons()
-    problem = problem_of_map(f)
-    forms = problem.balanced()
-    space = row_space(problem, forms)
+    space = row_space(problem_of_map(f).forms)
     assert space.basis.shape == (N, 2 * HIDDEN)
     torch.testing.assert_close(space.basis.T @ space.basis, torch.eye(2 * HIDDEN).double())
     dense = oracles.dense_tensor(f.tensor.down, f.tensor.left, f.tensor.right)
     for c in range(NUM):
-        small = space.small.balanced().one(c)
-        q = small.units[0] * small.dense(0) * forms.units[c]
+        small = space.small.one(c)
+        q = small.units[0] * small.dense(0)
         torch.testing.assert_close(space.basis @ q @ space.basis.T, dense[c])
     outside = space.outside(5)
     torch.testing.assert_close(outside @ outside.T, torch.eye(5).double())
     assert float((outside @ space.basis).abs().max()) < 1e-14
+
+
+def test_the_rounding_bound_does_not_know_how_a_neuron_is_written() -> None:
+    """Along directions too, where what was summed to the weights counts."""
+    f, rows = few_neurons(), torch.eye(NUM).double()[:2] - 1 / NUM
+    b = f.tensor
+    same = QuadraticMap(BilinearTensor(b.down * 2.0**40, b.left * 2.0**-20, b.right * 2.0**-20))
+    bounds = [
+        eigendecompose_all(each, rows, method="factored").rounding_bound for each in (f, same)
+    ]
+    assert torch.equal(*bounds)
 
 
 @pytest.mark.parametrize("exponent", [-140, 0, 140])

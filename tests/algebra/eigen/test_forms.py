@@ -150,14 +150,16 @@ def test_products_are_those_of_the_matrices_whatever_the_block(
 
 
 def matrix(problem: Problem, index: int) -> Tensor:
-    left, right = problem.left.double(), problem.right.double()
-    return oracles.dense_weighted(left, right, problem.weights[index])
+    forms = problem.forms
+    q = oracles.dense_weighted(forms.left.double(), forms.right.double(), forms.weights[index])
+    return forms.units[index] * q
 
 
 def test_each_row_is_the_form_along_its_direction() -> None:
     f, rows = random_map(), randn(4, D_OUT)
     problem = problem_of_map(f, rows)
-    assert (problem.num, problem.d_hidden, problem.d_in) == (4, D_HIDDEN, D_IN)
+    assert problem.forms.weights.shape == (4, D_HIDDEN)
+    assert problem.forms.d_in == D_IN
     assert bool(problem.usable.all())
     for c, row in enumerate(rows):
         form, terms = f.form(row), problem.terms(c)
@@ -165,14 +167,14 @@ def test_each_row_is_the_form_along_its_direction() -> None:
         torch.testing.assert_close(terms.linear, form.linear)
         torch.testing.assert_close(terms.constant, form.constant)
         assert terms.basis == form.basis
-        balanced = problem.balanced().one(c)
+        balanced = problem.forms.one(c)
         torch.testing.assert_close(balanced.units[0] * balanced.dense(0), form.dense())
 
 
 def test_a_single_form_is_a_batch_of_one() -> None:
     form = random_map().form(randn(D_OUT))
     problem = problem_of_form(form)
-    assert problem.num == 1
+    assert len(problem.forms.weights) == 1
     torch.testing.assert_close(matrix(problem, 0), form.dense())
     assert torch.equal(problem.linear[0], form.linear)
 
@@ -192,9 +194,13 @@ def test_a_row_that_cannot_be_used_is_zeros_and_leaves_the_others_alone(value: f
     rows[1] = value
     problem = problem_of_map(f, rows)
     assert problem.usable.tolist() == [True, False, True]
-    for part in ("weights", "linear", "constant"):
-        assert not bool(getattr(problem, part)[1].any())
-        assert torch.equal(getattr(problem, part)[[0, 2]], getattr(good, part)[[0, 2]])
+    for found, expected in (
+        (problem.forms.weights, good.forms.weights),
+        (problem.linear, good.linear),
+        (problem.constant, good.constant),
+    ):
+        assert not bool(found[1].any())
+        assert torch.equal(found[[0, 2]], expected[[0, 2]])
 
 
 @pytest.mark.parametrize(
@@ -218,8 +224,10 @@ def test_weights_are_float64_whatever_the_dtype_of_the_map() -> None:
     """A class-centred direction cancels a lot: in float16 nothing of it would be left."""
     f = random_map().to(torch.float16)
     problem = problem_of_map(f, randn(2, D_OUT))
-    assert problem.weights.dtype is problem.linear.dtype is problem.constant.dtype is torch.float64
-    torch.testing.assert_close(problem.weights, randn(2, D_OUT) @ f.tensor.down.double())
+    weights = problem.forms.weights
+    assert weights.dtype is problem.linear.dtype is problem.constant.dtype is torch.float64
+    exact = problem_of_map(f.to(torch.float64), randn(2, D_OUT)).forms
+    torch.testing.assert_close(weights, exact.weights)
 
 
 def test_no_gradient_is_kept() -> None:
@@ -228,11 +236,13 @@ def test_no_gradient_is_kept() -> None:
         problem_of_map(f, randn(2, D_OUT).requires_grad_()),
         problem_of_form(f.form(randn(D_OUT))),
     ):
-        assert not any(p.requires_grad for p in vars(problem).values() if isinstance(p, Tensor))
+        parts = [*vars(problem).values(), *vars(problem.forms).values()]
+        assert not any(part.requires_grad for part in parts if isinstance(part, Tensor))
 
 
 def test_without_directions_every_output_is_read_as_it_is() -> None:
     f = random_map()
     plain, along = problem_of_map(f), problem_of_map(f, torch.eye(D_OUT))
-    for part in ("weights", "linear", "constant", "usable"):
+    assert torch.equal(plain.forms.weights, along.forms.weights)
+    for part in ("linear", "constant", "usable"):
         assert torch.equal(getattr(plain, part), getattr(along, part))

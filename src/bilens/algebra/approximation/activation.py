@@ -15,15 +15,7 @@ from bilens.base.errors import ShapeError, UsageError
 from bilens.base.notebook import html_summary
 
 ActivationName = Literal[
-    "identity",
-    "relu",
-    "leaky_relu",
-    "squared_relu",
-    "gelu",
-    "gelu_tanh",
-    "silu",
-    "tanh",
-    "sigmoid",
+    "identity", "relu", "leaky_relu", "squared_relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid"
 ]
 LEAK = 0.01  # torch's slope of a leaky ReLU
 CUBIC = 0.044715  # of the tanh form of GELU
@@ -161,10 +153,7 @@ ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Deri
         lambda t: t * (1 + torch.tanh(TANH_SCALE * (t + CUBIC * t**3))) / 2,
         lambda t: times_argument(tanh_gate(t), t),
     ),
-    "silu": (
-        lambda t: t * torch.sigmoid(t),
-        lambda t: times_argument(sigmoid_derivatives(t), t),
-    ),
+    "silu": (lambda t: t * torch.sigmoid(t), lambda t: times_argument(sigmoid_derivatives(t), t)),
     "tanh": (torch.tanh, tanh_derivatives),
     "sigmoid": (torch.sigmoid, sigmoid_derivatives),
 }
@@ -261,7 +250,10 @@ def activation_moments(
     split = SPLITS[phi.name]
     closed = torch.stack(split.near_moments(m, s))
     rest = torch.cat(
-        [rest_moments(phi, split, *part) for part in zip(blocks_of(m), blocks_of(s), strict=True)],
+        [
+            rest_moments(phi, split, *part)
+            for part in zip(*(torch.split(x.reshape(-1), BLOCK) for x in (m, s)), strict=True)
+        ],
         dim=1,
     )
     return closed + rest.reshape(closed.shape)
@@ -275,10 +267,6 @@ CLOSED: dict[str, Callable[[Tensor, Tensor, float], Derivatives]] = {
     "squared_relu": lambda m, s, _leak: squared_relu_moments(m, s),
     "gelu": lambda m, s, _leak: gelu_moments(m, s),
 }
-
-
-def blocks_of(values: Tensor) -> tuple[Tensor, ...]:
-    return torch.split(values.reshape(-1), BLOCK)
 
 
 @dataclass(frozen=True, eq=False)

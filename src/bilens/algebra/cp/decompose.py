@@ -25,7 +25,7 @@ from bilens.algebra.cp.target import (
 )
 from bilens.algebra.gram.kernel import block_bytes, unit_rows
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import check_count, check_type
+from bilens.base.checks import check_choice, check_count, check_type
 from bilens.base.errors import NonFiniteError, NumericalError, UsageError
 from bilens.base.memory import check_memory
 
@@ -130,12 +130,8 @@ def zero_attempt(target: Target, rank: int) -> Attempt:
 
 
 def check_options(model: str, method: str, tolerance: float) -> None:
-    for name, value, allowed in (
-        ("model", model, get_args(Model)),
-        ("method", method, get_args(Method)),
-    ):
-        if value not in allowed:
-            raise UsageError(f"{name}={value!r} is not known: use one of {', '.join(allowed)}.")
+    check_choice("model", model, get_args(Model))
+    check_choice("method", method, get_args(Method))
     if not 0 < tolerance < 1:
         raise UsageError(f"tolerance={tolerance!r}: a number between 0 and 1 was expected.")
 

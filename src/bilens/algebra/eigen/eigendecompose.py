@@ -11,6 +11,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from bilens.algebra.directions import check_directions
 from bilens.algebra.eigen.decomposition import (
     EigenDecomposition,
     Proof,
@@ -27,7 +28,6 @@ from bilens.algebra.eigen.solver import (
     Method,
     OneForm,
     Precision,
-    Problem,
     Sizes,
     Task,
     problem_of_form,
@@ -37,8 +37,8 @@ from bilens.algebra.eigen.whole_spectrum import failed, spectrum_values
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base import silent
-from bilens.base.checks import check_count, check_dense_tensor, check_type
-from bilens.base.errors import NumericalError, ShapeError, TruncationWarning, UsageError
+from bilens.base.checks import check_choice, check_count, check_type
+from bilens.base.errors import NumericalError, TruncationWarning, UsageError
 
 Progress = Callable[[int, int], None]
 
@@ -72,10 +72,9 @@ def eigendecompose(
         )
     kept = clip_k(k, form.d_in)
     problem = problem_of_form(form)
-    itemsize = problem.left.element_size()
-    sizes = Sizes(1, problem.d_hidden, form.d_in, kept, itemsize)
+    sizes = Sizes(1, form.matrix.d_hidden, form.d_in, kept, problem.forms.left.element_size())
     plan = make_plan(sizes, method, precision, memory_limit, verify)
-    task = task_of(problem, kept, which, plan, seed)
+    task = Task(problem, kept, which, plan.precision, plan.batch, seed)
     result = solve(task, plan, verify, lambda _done: None)[0]
     if result.status in (Status.NOT_FINITE, Status.NOT_CONVERGED):
         assert isinstance(result.status, Status), "one form has one status"
@@ -139,13 +138,13 @@ def eigendecompose_all(
     Source: arXiv:2410.08417, §3.2; the iteration: C. Lanczos, J. Res. Natl. Bur. Stand. 45 (1950).
     """
     check_choices(which, method, precision)
-    rows = checked_directions(f, directions)
-    kept = clip_k(k, f.sizes.d_in)
-    plan = make_plan(sizes_of(f, rows, kept), method, precision, memory_limit, verify)
-    num = f.sizes.d_out if rows is None else len(rows)
+    sizes = sizes_of(f, directions, k)
+    plan = make_plan(sizes, method, precision, memory_limit, verify)
+    num = sizes.num
 
     def some(first: int, last: int) -> tuple[Tensor, EigenDecomposition]:
-        task = task_of(problem_of_map(f, rows, slice(first, last)), kept, which, plan, seed)
+        problem = problem_of_map(f, directions, slice(first, last))
+        task = Task(problem, sizes.k, which, plan.precision, plan.batch, seed)
         part = solve(task, plan, verify, lambda done: progress(first + done, num))
         return torch.arange(first, last), part
 
@@ -172,67 +171,46 @@ def plan_eigendecomposition(
     Raises: as `eigendecompose_all`.
     """
     check_choices("magnitude", method, precision)
-    rows = checked_directions(f, directions)
-    kept = clip_k(k, f.sizes.d_in)
-    return make_plan(sizes_of(f, rows, kept), method, precision, memory_limit, verify)
+    return make_plan(sizes_of(f, directions, k), method, precision, memory_limit, verify)
 
 
-def sizes_of(f: QuadraticMap, directions: Tensor | None, k: int) -> Sizes:
-    itemsize = 8 if f.dtype == torch.float64 else 4
-    num = f.sizes.d_out if directions is None else len(directions)
-    return Sizes(num, f.sizes.d_hidden, f.sizes.d_in, k, itemsize)
-
-
-def checked_directions(f: QuadraticMap, directions: Tensor | None) -> Tensor | None:
-    """Return (num, out) output directions that fit the map; their entries are not looked at."""
+def sizes_of(f: QuadraticMap, directions: Tensor | None, k: int | None) -> Sizes:
+    """Return what the cost of a decomposition depends on, after a check of its arguments."""
     check_type("f", f, QuadraticMap, "pass a map; one form f.form(u) goes to eigendecompose(form)")
-    if directions is None:
-        return None
-    shape = check_dense_tensor("directions", directions, num_axes=2)
-    if shape[1] != f.sizes.d_out or shape[0] == 0:
-        raise ShapeError(
-            f"directions has shape {shape}; expected (num, {f.sizes.d_out}), one output direction "
-            "a row."
-        )
-    return directions
+    check_directions(directions, f.sizes.d_out)
+    num = f.sizes.d_out if directions is None else len(directions)
+    itemsize = 8 if f.dtype == torch.float64 else 4
+    return Sizes(num, f.sizes.d_hidden, f.sizes.d_in, clip_k(k, f.sizes.d_in, 4), itemsize)
 
 
 def check_choices(which: str, method: str, precision: str) -> None:
-    for name, value, allowed in (
-        ("which", which, get_args(Which)),
-        ("method", method, get_args(Method)),
-        ("precision", precision, get_args(Precision)),
-    ):
-        if value not in allowed:
-            raise UsageError(f"{name}={value!r} is not known: use one of {', '.join(allowed)}.")
+    check_choice("which", which, get_args(Which))
+    check_choice("method", method, get_args(Method))
+    check_choice("precision", precision, get_args(Precision))
 
 
-def clip_k(k: int | None, d_in: int) -> int:
+def clip_k(k: int | None, d_in: int, stacklevel: int = 3) -> int:
     if k is None:
         return d_in
     if check_count("k", k, minimum=1) > d_in:
         warnings.warn(
             f"k={k}, but a form of {d_in} inputs has {d_in} pairs: returning all of them.",
             TruncationWarning,
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
     return min(k, d_in)
-
-
-def task_of(problem: Problem, k: int, which: Which, plan: EigenPlan, seed: int) -> Task:
-    return Task(problem, problem.balanced(), k, which, plan.precision, plan.batch, seed)
 
 
 def solve(
     task: Task, plan: EigenPlan, verify: bool, progress: Callable[[int], None]
 ) -> EigenDecomposition:
     """Return the decompositions of all forms of a task as one batch, in their order."""
-    forms = task.forms
+    forms = task.problem.forms
 
     @cache
     def fallback() -> OneForm:  # made where it is needed, and only once
         assert plan.fallback is not None, "looked at before"
-        return WHOLE_SPECTRUM[plan.fallback].prepared(task.problem, forms)
+        return WHOLE_SPECTRUM[plan.fallback].prepared(task.problem)
 
     largest = forms.units * forms.sizes_before_cancelling  # factors may be finite, this not
     usable = task.problem.usable & largest.isfinite()
@@ -278,7 +256,7 @@ def verified(
     parts = [(done, take(batch, done))]
     for position in doubtful.nonzero()[:, 0].tolist():
         found, index = batch[position], int(rows[position])
-        single = compared(task.forms.one(index), found) if compare else None
+        single = compared(task.problem.forms.one(index), found) if compare else None
         if single is None:
             single = fallback()(index, len(found.eigenvalues), found.which)
             single = replace(single, method=found.method)  # of the batch
@@ -296,10 +274,6 @@ def compared(form: BalancedForms, found: EigenDecomposition) -> EigenDecompositi
     whole, bound = values * form.units[0], found.rounding_bound
     if not bool(same_values(found.eigenvalues[None], whole[None], found.which, bound[None])):
         return None
-    return agreed(found, whole)
-
-
-def agreed(found: EigenDecomposition, whole: Tensor) -> EigenDecomposition:
     labels, sizes = clusters(whole, float(found.rounding_bound))
     nearest = (found.eigenvalues[:, None] - whole).abs().argmin(dim=1)
     return replace(

@@ -94,7 +94,7 @@ class LanczosSolver(EigenSolver):
         # Forms that do not pass at first, because they need more steps than usual or more digits
         # than float32 has, are done again in float64 with room for more steps. Those that fail then
         # as well come with their best pairs, flagged.
-        forms, k = task.forms.rows(rows), task.k
+        forms, k = task.problem.forms.rows(rows), task.k
         squared, squared_error = norms_with_error(forms, task.precision == "float32")
         surely = (squared - squared_error).clamp(min=0.0).sqrt()
         allowed = TOLERANCES[task.precision] * surely + rounding_bound(forms, squared)
@@ -203,7 +203,7 @@ def record(
     rivals: Tensor,
 ) -> EigenDecomposition:
     """Return pairs in balanced units as a decomposition; `norms` are ‖Q_c‖_F² and their error."""
-    forms, which = task.forms.rows(rows), task.which
+    forms, which = task.problem.forms.rows(rows), task.which
     by_norm, squared = proven_and_norm(task, forms, pairs, norms)
     by_rank = proven_by_rank(pairs, forms, which)
     converged = pairs.residuals <= allowed[:, None]

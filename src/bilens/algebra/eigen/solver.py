@@ -79,11 +79,7 @@ class BalancedForms:
 
 
 def balance_all(
-    left: Tensor,
-    right: Tensor,
-    weights: Tensor,
-    before: Tensor | None = None,
-    summed: int = 0,
+    left: Tensor, right: Tensor, weights: Tensor, before: Tensor | None = None, summed: int = 0
 ) -> BalancedForms:
     """Return forms with shared factors in a scale of their own, O(hidden · (in + num))."""
     # `before` is (num, hidden), the sizes of what was summed to the weights; None for |weights|.
@@ -124,46 +120,25 @@ class OtherTerms:
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Q_c = Σ_h weights_ch sym(left_h right_hᵀ) for each form c, with its other terms."""
+    """Forms to take apart, with their other terms."""
 
-    left: Tensor  # (hidden, in), float32 or float64
-    right: Tensor
-    weights: Tensor  # (num, hidden) float64; zeros for a form that is not usable
+    forms: BalancedForms  # of weight zero where one is not usable
     linear: Tensor  # (num, in) float64
     constant: Tensor  # (num,) float64
     # (num,) bool; False where an entry of the direction, or its product with the factors, is not
     # finite
     usable: Tensor
     basis: str
-    before: Tensor | None = None  # (num, hidden), Σ_c |direction_c| |down_ch|; None: nothing summed
-    summed: int = 0  # how many products were summed to each weight
-
-    @property
-    def num(self) -> int:
-        return len(self.weights)
-
-    @property
-    def d_in(self) -> int:
-        return self.left.shape[1]
-
-    @property
-    def d_hidden(self) -> int:
-        return self.left.shape[0]
 
     def terms(self, index: int) -> OtherTerms:
         return OtherTerms(self.linear[index], self.constant[index], self.basis)
 
-    def balanced(self) -> BalancedForms:
-        return balance_all(self.left, self.right, self.weights, self.before, self.summed)
-
 
 def problem_of_form(form: QuadraticForm) -> Problem:
     form = form.detach()
-    matrix = form.matrix
+    matrix, weights = form.matrix, form.matrix.weight.double()[None]
     return Problem(
-        widened(matrix.left),
-        widened(matrix.right),
-        matrix.weight.double()[None],
+        balance_all(widened(matrix.left), widened(matrix.right), weights),
         form.linear.double()[None],
         form.constant.double()[None],
         torch.ones(1, dtype=torch.bool),
@@ -189,18 +164,17 @@ def problem_of_map(
         linear = read(f.linear)
     if f.constant is not None:
         constant = read(f.constant)
-    before = None if rows is None else rows.abs() @ f.tensor.down.double().abs()
     usable = weights.isfinite().all(dim=1) & linear.isfinite().all(dim=1) & constant.isfinite()
+    weights, before, summed = torch.where(usable[:, None], weights, zero), None, 0
+    if rows is not None:  # Σ_c |direction_c| |down_ch|
+        before = torch.where(usable[:, None], rows.abs() @ f.tensor.down.double().abs(), zero)
+        summed = f.sizes.d_out
     return Problem(
-        widened(f.tensor.left),
-        widened(f.tensor.right),
-        torch.where(usable[:, None], weights, zero),
+        balance_all(widened(f.tensor.left), widened(f.tensor.right), weights, before, summed),
         torch.where(usable[:, None], linear, zero),
         torch.where(usable, constant, zero),
         usable,
         f.basis,
-        None if before is None else torch.where(usable[:, None], before, zero),
-        0 if before is None else f.sizes.d_out,
     )
 
 
@@ -261,7 +235,6 @@ class Cost:
 @dataclass(frozen=True, eq=False)
 class Task:
     problem: Problem
-    forms: BalancedForms
     k: int
     which: Which
     precision: Precision
@@ -276,15 +249,12 @@ class EigenSolver(Protocol):
 
     def suits(self, sizes: Sizes, /) -> bool:
         """Tell whether there may be something to gain."""
-        ...
 
     def cost(self, sizes: Sizes, precision: Precision, allowed: int, /) -> Cost:
         """Return what it would need where `allowed` bytes may be taken."""
-        ...
 
     def solve(self, task: Task, rows: Tensor) -> Iterator[tuple[Tensor, EigenDecomposition]]:
         """Yield positions among all forms and their decompositions, until `rows` are done."""
-        ...
 
 
 class WholeSpectrumSolver(EigenSolver, Protocol):
@@ -292,13 +262,11 @@ class WholeSpectrumSolver(EigenSolver, Protocol):
 
     def workspace(self, sizes: Sizes) -> int:
         """Return the bytes that one form takes beside what goes in and comes out."""
-        ...
 
-    def prepared(self, problem: Problem, forms: BalancedForms) -> OneForm:
+    def prepared(self, problem: Problem) -> OneForm:
         """Return what decomposes one form, after the work that all share."""
-        ...
 
     def solve(self, task: Task, rows: Tensor) -> Iterator[tuple[Tensor, EigenDecomposition]]:
-        one = self.prepared(task.problem, task.forms)
+        one = self.prepared(task.problem)
         for index in rows.tolist():
             yield torch.tensor([index]), stack([one(index, task.k, task.which)])

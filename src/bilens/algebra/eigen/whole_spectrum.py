@@ -22,6 +22,7 @@ from bilens.algebra.eigen.solver import (
     Sizes,
     Solver,
     WholeSpectrumSolver,
+    balance_all,
 )
 from bilens.base.memory import MemoryEstimate
 
@@ -52,8 +53,17 @@ class DenseSolver(WholeSpectrumSolver):
         memory = MemoryEstimate(fixed, sizes.problem_bytes)
         return Cost(work, memory, 1, sizes.portion(allowed - fixed))
 
-    def prepared(self, problem: Problem, forms: BalancedForms) -> OneForm:
-        return lambda index, k, which: dense_pairs(problem.terms(index), forms.one(index), k, which)
+    def prepared(self, problem: Problem) -> OneForm:
+        """What follows takes 2 · hidden · in² + O(in³) time a form."""
+
+        def one(index: int, k: int, which: Which) -> EigenDecomposition:
+            terms, form = problem.terms(index), problem.forms.one(index)
+            spectrum = whole_spectrum(form)
+            if spectrum is None:
+                return failed(terms, k, which, self.name, Status.NOT_CONVERGED)
+            return checked_spectrum(terms, form, spectrum, k, which, self.name)
+
+        return one
 
 
 def array_bytes(width: int) -> int:
@@ -64,14 +74,6 @@ def array_work(sizes: Sizes, width: int) -> float:
     residuals = 8.0 * sizes.d_hidden * sizes.d_in * sizes.k
     forming = FORMING * width**2 * sizes.d_hidden
     return forming + residuals + (EIGH + CHECKS) * width**3 + CALLS
-
-
-def dense_pairs(terms: OtherTerms, form: BalancedForms, k: int, which: Which) -> EigenDecomposition:
-    """Return k eigenpairs of one form from its whole spectrum: 2 · hidden · in² + O(in³) time."""
-    spectrum = whole_spectrum(form)
-    if spectrum is None:
-        return failed(terms, k, which, DenseSolver.name, Status.NOT_CONVERGED)
-    return checked_spectrum(terms, form, spectrum, k, which, DenseSolver.name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,34 +230,17 @@ class FactoredSolver(WholeSpectrumSolver):
         work = qr + sizes.num * (array_work(sizes, width) + lift)
         return Cost(work, MemoryEstimate(fixed, sizes.problem_bytes), 1, portion)
 
-    def prepared(self, problem: Problem, forms: BalancedForms) -> OneForm:
-        space = row_space(problem, forms)
-        small = space.balanced(forms)
-        return lambda index, k, which: factored_pairs(
-            problem.terms(index), space, small.one(index), forms.one(index), k, which
-        )
+    def prepared(self, problem: Problem) -> OneForm:
+        space = row_space(problem.forms)
+        return lambda index, k, which: factored_pairs(problem, space, index, k, which)
 
 
 @dataclass(frozen=True, eq=False)
 class RowSpace:
     """Q_c = Y Q'_c Yᵀ: all forms of a problem, on the space that their factors span."""
 
-    small: Problem  # of Q', in balanced units, of width min(2 · hidden, in), without linear terms
+    small: BalancedForms  # Q', of width min(2 · hidden, in), in the units of Q
     basis: Tensor  # Y, (in, width), orthonormal columns
-
-    def balanced(self, forms: BalancedForms) -> BalancedForms:
-        """Return the forms on the row space in a scale of their own, their units those of Q_c."""
-        # `forms` are the same on the whole input space, for what cancelled in their weights.
-        small = self.small.balanced()
-        sizes = forms.sizes_before_cancelling / small.units
-        return replace(
-            small,
-            units=small.units * forms.units,
-            sizes_before_cancelling=small.sizes_before_cancelling.maximum(sizes),
-        )
-
-    def lift(self, vectors: Tensor) -> Tensor:
-        return vectors @ self.basis.T
 
     def outside(self, count: int) -> Tensor:
         """Return orthonormal rows on which every form vanishes, at most in − 2 · hidden of them."""
@@ -267,34 +252,30 @@ class RowSpace:
         return rows.T
 
 
-def row_space(problem: Problem, forms: BalancedForms) -> RowSpace:
+def row_space(forms: BalancedForms) -> RowSpace:
     """Return the forms on the row space of their factors: 4 · in · (2 · hidden)² operations."""
     # Math: [L; R]ᵀ = Y T (one thin QR), so L = T_Lᵀ Yᵀ and R = T_Rᵀ Yᵀ.
-    hidden = problem.d_hidden
     stacked = torch.cat([forms.left, forms.right]).double()
     basis, triangle = torch.linalg.qr(stacked.T)
+    left, right = (part.T.contiguous() for part in triangle.tensor_split(2, dim=1))
+    small = balance_all(left, right, forms.weights)
+    sizes = forms.sizes_before_cancelling / small.units  # what cancelled in the weights
     small = replace(
-        problem,
-        left=triangle[:, :hidden].T.contiguous(),
-        right=triangle[:, hidden:].T.contiguous(),
-        weights=forms.weights,
-        linear=problem.linear.new_zeros(()).expand(problem.num, triangle.shape[0]),
+        small,
+        units=small.units * forms.units,
+        sizes_before_cancelling=small.sizes_before_cancelling.maximum(sizes),
     )
     return RowSpace(small, basis)
 
 
 def factored_pairs(
-    terms: OtherTerms,
-    space: RowSpace,
-    small: BalancedForms,
-    form: BalancedForms,
-    k: int,
-    which: Which,
+    problem: Problem, space: RowSpace, index: int, k: int, which: Which
 ) -> EigenDecomposition:
     """Return k eigenpairs of one form from its whole spectrum on the row space."""
     # The rest of the spectrum, in − width eigenvalues, is exactly zero. All pairs are checked on
     # the row space; the residuals of the k pairs come from the factors themselves.
-    name = FactoredSolver.name
+    name, terms = FactoredSolver.name, problem.terms(index)
+    form, small = problem.forms.one(index), space.small.one(index)
     spectrum = whole_spectrum(small)
     if spectrum is None:
         return failed(terms, k, which, name, Status.NOT_CONVERGED)
@@ -305,7 +286,7 @@ def factored_pairs(
     positions = chosen_positions(values, k, which)
     inside = positions < width
     vectors = values.new_empty(k, d_in)
-    vectors[inside] = space.lift(inner.eigenvectors[positions[inside]])
+    vectors[inside] = inner.eigenvectors[positions[inside]] @ space.basis.T
     vectors[~inside] = space.outside(int((~inside).sum()))
     unit, kept = form.units[0], values[positions]
     residuals = form.products(vectors[None])[0] - (kept / unit)[:, None] * vectors

@@ -21,7 +21,7 @@ from bilens.algebra.interactions.feature_factors import (
     Progress,
     check_bias,
     check_dictionary,
-    check_directions,
+    checked_rows,
     exact_values,
 )
 from bilens.algebra.interactions.record import DirectInteractions, Interactions, Kind, stack, unread
@@ -103,7 +103,7 @@ def direct_interactions(
     """
     num_features = check_dictionary(f, dictionary)
     check_finite("dictionary", dictionary)
-    rows = check_directions(directions, f.sizes.d_out)
+    rows = checked_rows(directions, f.sizes.d_out)
     num = f.sizes.d_out if rows is None else len(rows)
     own, cross = check_options(num_features, top, bins, bins if self_bins is None else self_bins)
     block = check_choices(block, precision)
@@ -127,12 +127,7 @@ def direct_interactions(
         known = zip(found, totals.known.tolist(), strict=True)
         selfs, crosses = zip(*(pair if good else gap for pair, good in known), strict=True)
         return DirectInteractions(
-            stack(selfs),
-            stack(crosses),
-            totals.norm,
-            totals.linear,
-            totals.constant,
-            totals.status,
+            stack(selfs), stack(crosses), totals.norm, totals.linear, totals.constant, totals.status
         )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from bilens.algebra.directions import check_directions
 from bilens.algebra.eigen.decomposition import Status
 from bilens.algebra.gram.inner_products import squared_norms
 from bilens.algebra.gram.kernel import blocks
@@ -123,10 +124,7 @@ def exponent_of(largest: Tensor) -> Tensor:
 
 
 def interaction_submatrix(
-    f: QuadraticMap,
-    dictionary: Tensor,
-    output_direction: Tensor,
-    features: Tensor | Sequence[int],
+    f: QuadraticMap, dictionary: Tensor, output_direction: Tensor, features: Tensor | Sequence[int]
 ) -> Tensor:
     """Return the rows and columns of S = DᵀQD that belong to some features, in the order given.
 
@@ -292,17 +290,10 @@ class Totals:
         return tuple(Status.OK if good else Status.NOT_FINITE for good in self.known.tolist())
 
 
-def check_directions(directions: Tensor | None, d_out: int) -> Tensor | None:
+def checked_rows(directions: Tensor | None, d_out: int) -> Tensor | None:
     """Return the output directions as float64 rows; a row that is not finite passes."""
-    if directions is None:
-        return None
-    num, length = check_dense_tensor("directions", directions, num_axes=2)
-    if length != d_out or num == 0:
-        raise ShapeError(
-            f"directions has shape {(num, length)}; expected (num, {d_out}), one output direction "
-            "a row."
-        )
-    return directions.detach().double()
+    check_directions(directions, d_out)
+    return None if directions is None else directions.detach().double()
 
 
 def check_bias(bias: Tensor | None, f: QuadraticMap) -> Tensor:

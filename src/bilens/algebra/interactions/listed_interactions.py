@@ -16,7 +16,7 @@ from bilens.algebra.interactions.feature_factors import (
     Progress,
     check_bias,
     check_dictionary,
-    check_directions,
+    checked_rows,
 )
 from bilens.algebra.interactions.record import ListedEntries, ListedInteractions
 from bilens.algebra.interactions.streaming_statistics import by_size
@@ -47,7 +47,7 @@ def listed_interactions(
     # Source: arXiv:2410.08417, §5.1 and App. N.
     features = check_dictionary(f, dictionary)
     check_finite("dictionary", dictionary)
-    rows = check_directions(directions, f.sizes.d_out)
+    rows = checked_rows(directions, f.sizes.d_out)
     num = f.sizes.d_out if rows is None else len(rows)
     top = check_count("top", top, minimum=1)
     packed = plan_packed(f, features, num, memory_limit)
@@ -305,9 +305,7 @@ class Workspace:
     @classmethod
     def like(cls, rows: Tensor) -> Workspace:
         return cls(
-            torch.empty_like(rows),
-            torch.empty_like(rows),
-            torch.empty_like(rows, dtype=torch.int8),
+            torch.empty_like(rows), torch.empty_like(rows), torch.empty_like(rows, dtype=torch.int8)
         )
 
 
