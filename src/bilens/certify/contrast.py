@@ -157,7 +157,8 @@ def contrast_of(
             f"outputs {first} against {second}: {eigs.status}; no certificate is given."
         )
     values, vectors, b = eigs.eigenvalues, eigs.eigenvectors, eigs.linear
-    kept = told_from_zero(values, float(eigs.rounding_bound))
+    told = max(int((values.abs() > float(eigs.rounding_bound)).sum()), 1)  # from zero
+    kept = min(-(-told // STEP) * STEP, len(values))
     left_out = float(values[kept:].abs().max()) if kept < len(values) else 0.0
     values, vectors = values[:kept], vectors[:kept]
     if kept < width:
@@ -182,12 +183,6 @@ def contrast_of(
         linear_error=apart + (2 * rounding + 2 * skew) * float(b.norm()),
         size=size,
     )
-
-
-def told_from_zero(values: Tensor, noise: float) -> int:
-    """Return how many of the values, by falling size, to keep: all that exceed the noise."""
-    beyond = max(int((values.abs() > noise).sum()), 1)
-    return min(-(-beyond // STEP) * STEP, len(values))
 
 
 def with_outside(values: Tensor, vectors: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -195,18 +195,18 @@ def remove_inputs(
     rows, linear = reader.read(indices), linear_part(f)[:, indices]
     norm = (2 * rows.square().sum(dim=(1, 2)) - rows[..., indices].square().sum(dim=(1, 2))).sqrt()
     axes, small = on_few_axes(rows, indices)
-    found = largest_change(small, linear, radius)
-    point = (found.point[:, None] @ axes)[:, 0]
+    bound, point = largest_change(small, linear, radius)
+    point = (point[:, None] @ axes)[:, 0]
     point = point * (radius / point.norm(dim=1).clamp(min=radius))[:, None] if radius else 0 * point
     off = 2 * reader.rounding()[:, indices].norm(dim=1) + 1000 * EPS * norm
     off = radius * off * radius + 4 * EPS * d_in * radius * linear.norm(dim=1)
-    moments = None
+    moments, change = None, change_of(f, indices).to(torch.float64)
     if mean is not None and covariance is not None:
-        moments = gaussian_moments(change_of(f, indices).to(torch.float64), mean, covariance)
+        moments = gaussian_moments(change, mean, covariance)
     return RemovedInputs(
         without(f, indices),
-        found.bound + off,
-        change_of(f, indices).to(torch.float64)(point).diagonal().abs(),
+        bound + off,
+        change(point).diagonal().abs(),
         point,
         norm,
         moments,
@@ -232,16 +232,8 @@ def on_few_axes(rows: Tensor, indices: list[int]) -> tuple[Tensor, Tensor]:
     return torch.cat([own_axes, v], dim=1), small
 
 
-@dataclass(frozen=True, eq=False)
-class LargestChange:
-    """The largest |xᵀEx + b·x| in a ball: (out,) proven bound, (out, k) point."""
-
-    bound: Tensor
-    point: Tensor
-
-
-def largest_change(small: Tensor, linear: Tensor, radius: float) -> LargestChange:
-    """Return the largest |xᵀEx + b·x| over ‖x‖ ≤ radius, for each output."""
+def largest_change(small: Tensor, linear: Tensor, radius: float) -> tuple[Tensor, Tensor]:
+    """Return the largest |xᵀEx + b·x| in a ball: (out,) proven bound, (out, k) point."""
     values, columns = torch.linalg.eigh((small + small.mT) / 2)
     turned = (linear[:, None] @ columns[:, : linear.shape[1]])[:, 0]
     balls = torch.full((2 * len(values),), radius, dtype=values.dtype)
@@ -250,7 +242,7 @@ def largest_change(small: Tensor, linear: Tensor, radius: float) -> LargestChang
     bounds, points = -found.lower.view(2, -1), found.point.view(2, *values.shape)
     better = (-found.value).view(2, -1).argmax(dim=0)
     point = points[better, torch.arange(len(values))]
-    return LargestChange(bounds.amax(dim=0), (columns @ point[..., None])[..., 0])
+    return bounds.amax(dim=0), (columns @ point[..., None])[..., 0]
 
 
 def without(f: QuadraticMap, indices: list[int]) -> QuadraticMap:
@@ -263,12 +255,12 @@ def without(f: QuadraticMap, indices: list[int]) -> QuadraticMap:
 def change_of(f: QuadraticMap, indices: list[int]) -> QuadraticMap:
     """Return f − `without`, in factors that do not cancel."""
     # Math: with l = l_S + l_K for removed and kept inputs, l rᵀ − l_K r_Kᵀ = l_S rᵀ + l_K r_Sᵀ.
-    short = without(f, indices).tensor
+    kept = without(f, indices)
+    short = kept.tensor
     tensor = BilinearTensor(
         torch.cat([f.tensor.down, f.tensor.down], dim=1),
         torch.cat([f.tensor.left - short.left, short.left]),
         torch.cat([f.tensor.right, f.tensor.right - short.right]),
     )
-    kept = without(f, indices).linear
-    linear = None if f.linear is None or kept is None else f.linear - kept
+    linear = None if f.linear is None or kept.linear is None else f.linear - kept.linear
     return QuadraticMap(tensor, linear, None, f.basis)

@@ -11,8 +11,8 @@ from torch import Tensor
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof
 from bilens.algebra.eigen.ranking import TIE
 from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm
-from bilens.base.checks import check_count, check_type
-from bilens.base.errors import NumericalError, ShapeError, UsageError
+from bilens.base.checks import check_type
+from bilens.base.errors import NumericalError, ShapeError
 
 EPS = torch.finfo(torch.float64).eps
 NOTHING = (torch.inf, -torch.inf)  # the interval that holds no number
@@ -107,17 +107,16 @@ def weyl_shift(edge: float, values: Tensor, delta: float) -> float:
     return edge + delta
 
 
-def rest_of_form(form: QuadraticForm, eig: EigenDecomposition, k: int) -> QuadraticForm:
-    """Return E = Q − Q_k as a form with factors, without linear and constant term, float64."""
-    matrix = form.detach().to(torch.float64).matrix
-    kept = eig.truncate(k).matrix
+def quadratic_difference(first: QuadraticForm, second: QuadraticForm) -> QuadraticForm:
+    """Return the quadratic part of first − second, float64, the neurons of both side by side."""
+    one, other = (form.detach().to(torch.float64).matrix for form in (first, second))
     factors = InteractionMatrix(
-        torch.cat([matrix.left, kept.left]),
-        torch.cat([matrix.right, kept.right]),
-        torch.cat([matrix.weight, -kept.weight]),
+        torch.cat([one.left, other.left]),
+        torch.cat([one.right, other.right]),
+        torch.cat([one.weight, -other.weight]),
     )
-    zero = matrix.weight.new_zeros(())
-    return QuadraticForm(factors, zero.expand(form.d_in), zero, form.basis)
+    zero = one.weight.new_zeros(())
+    return QuadraticForm(factors, zero.expand(first.d_in), zero, first.basis)
 
 
 def each_form(eig: EigenDecomposition) -> Iterator[EigenDecomposition]:
@@ -130,16 +129,6 @@ def each_form(eig: EigenDecomposition) -> Iterator[EigenDecomposition]:
         return
     for index in range(len(eig)):
         yield eig[index]
-
-
-def checked_k(eig: EigenDecomposition, k: int) -> int:
-    k = check_count("k", k, minimum=0)
-    if k > eig.eigenvalues.shape[-1]:
-        raise UsageError(
-            f"k={k}, but only {eig.eigenvalues.shape[-1]} pairs were computed: "
-            "decompose with a larger k."
-        )
-    return k
 
 
 def check_finite_bound(bound: float) -> float:

@@ -12,12 +12,12 @@ from bilens.algebra.directions import check_directions, output_form
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose
 from bilens.algebra.map_comparison import Kind, quantise
-from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm
+from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_type
 from bilens.base.errors import MemoryLimitError, ShapeError, UsageError
 from bilens.base.notebook import html_summary
-from bilens.certify.spectrum_enclosure import enclosed
+from bilens.certify.spectrum_enclosure import enclosed, quadratic_difference
 from bilens.certify.truncation import frobenius_bound, truncation_error
 
 WIDEST_ARRAY = 4096  # inputs up to which an array settles ‖Δ‖₂ where an iteration does not
@@ -91,7 +91,8 @@ def spectrum_stability(
     Source: H. Weyl (1912); C. Davis, W. Kahan, The rotation of eigenvectors by a perturbation III
         (1970).
     """
-    difference = difference_of(form, changed)
+    check_comparable(form, changed)
+    difference = quadratic_difference(changed, form)
     eig = eigendecompose(form, k)
     known = enclosed(eig)
     change, norm = norm_bound(difference)
@@ -154,8 +155,7 @@ def norm_bound(form: QuadraticForm) -> tuple[float, Norm]:
     return frobenius_bound(form), "frobenius"
 
 
-def difference_of(form: QuadraticForm, changed: QuadraticForm) -> QuadraticForm:
-    """Return the quadratic part of changed − form, float64, the neurons of both side by side."""
+def check_comparable(form: QuadraticForm, changed: QuadraticForm) -> None:
     for name, one in (("form", form), ("changed", changed)):
         check_type(name, one, QuadraticForm, "read one output of a map with f.form(u)")
     if form.d_in != changed.d_in:
@@ -165,11 +165,3 @@ def difference_of(form: QuadraticForm, changed: QuadraticForm) -> QuadraticForm:
             f"the forms read the {form.basis} and the {changed.basis} basis: bring both maps into "
             "one basis with compose_input."
         )
-    old, new = (one.detach().to(torch.float64).matrix for one in (form, changed))
-    matrix = InteractionMatrix(
-        torch.cat([new.left, old.left]),
-        torch.cat([new.right, old.right]),
-        torch.cat([new.weight, -old.weight]),
-    )
-    zero = matrix.weight.new_zeros(())
-    return QuadraticForm(matrix, zero.expand(form.d_in), zero, form.basis)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from bilens.algebra.eigen.decomposition import EigenDecomposition, Status
+from bilens.algebra.eigen.decomposition import EigenDecomposition, Status, checked_k
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.gaussian import GaussianMoments, symmetric_root
 from bilens.algebra.gram.inner_products import squared_norm_rounding, squared_norms
@@ -19,12 +20,10 @@ from bilens.base.notebook import html_summary
 from bilens.certify.inputs import checked_inputs, checked_number, checked_vector
 from bilens.certify.spectrum_enclosure import (
     EPS,
-    TruncationResidual,
     check_finite_bound,
-    checked_k,
     each_form,
     enclosed,
-    rest_of_form,
+    quadratic_difference,
 )
 
 REACHED = 1e-6  # relative: a bound that an input reaches to this is called attained
@@ -111,9 +110,7 @@ def truncation_error(
     if form is not None:
         check_own_form(form, eig)
     found = [_one_error(one, k, radius, form, single) for one in forms]
-    bound, reached, example = (torch.stack(parts) for parts in zip(*found, strict=True))
-    if single:
-        bound, reached, example = bound[0], reached[0], example[0]
+    bound, reached, example = of_each(found, eig)
     attained = (reached >= (1 - REACHED) * bound) & bound.isfinite()
     return TruncationError(bound, reached, example, attained, k, radius, eig.basis)
 
@@ -127,27 +124,22 @@ def _one_error(
     rest = enclosed(eig).after(k)
     size = rest.size
     if size == torch.inf and form is not None:
-        size = frobenius_bound(rest_of_form(form, eig, k))
+        size = frobenius_bound(quadratic_difference(form, eig.truncate(k)))
     if size == torch.inf:
         if single:
             raise UsageError(f"{NOT_PROVEN}, or pass the form itself: form=...")
         return nothing
-    reached, example = _example(eig, rest, k)
+    reached, example = 0.0, torch.zeros_like(eig.linear)  # a unit vector on which |E| is large
+    if len(rest.values) > 0:
+        worst = int(rest.values.abs().argmax())
+        sure = rest.values[worst].abs() - eig.residuals[k + worst] - eig.rounding_bound
+        reached, example = max(float(sure), 0.0), rest.vectors[worst]
     bound = check_finite_bound(radius * size * radius)
     return (
         eig.linear.new_tensor(bound),
         eig.linear.new_tensor(radius * reached * radius),
         example * radius,
     )
-
-
-def _example(eig: EigenDecomposition, rest: TruncationResidual, k: int) -> tuple[float, Tensor]:
-    """Return a unit vector on which |E| is large, and how large it is at least."""
-    if len(rest.values) == 0:
-        return 0.0, torch.zeros_like(eig.linear)
-    worst = int(rest.values.abs().argmax())
-    sure = rest.values[worst].abs() - eig.residuals[k + worst] - eig.rounding_bound
-    return max(float(sure), 0.0), rest.vectors[worst]
 
 
 def frobenius_bound(form: QuadraticForm) -> float:
@@ -220,10 +212,14 @@ def truncated_input_bound(eig: EigenDecomposition, k: int, x: Tensor) -> InputBo
         left = (x - (x @ kept.T) @ kept).square().sum(dim=1)
         spare = rest.slack * whole
         found.append((rest.low * left - spare, rest.high * left + spare, left))
-    low, high, left = (torch.stack(parts) for parts in zip(*found, strict=True))
-    if eig.eigenvalues.ndim == 1:
-        low, high, left = low[0], high[0], left[0]
+    low, high, left = of_each(found, eig)
     return InputBounds(low, high, left, k)
+
+
+def of_each(found: Sequence[Sequence[Tensor]], eig: EigenDecomposition) -> Sequence[Tensor]:
+    """Return what was found of each form as a batch, or of the single one."""
+    batch = [torch.stack(parts) for parts in zip(*found, strict=True)]
+    return batch if eig.eigenvalues.ndim > 1 else [parts[0] for parts in batch]
 
 
 def check_own_form(form: QuadraticForm, eig: EigenDecomposition) -> None:
@@ -281,11 +277,8 @@ def truncation_moments(
         gram, at_mean = reached @ reached.T, vectors @ centre
         weighed = 2 * gram.square() + 4 * torch.outer(at_mean, at_mean) * gram
         found.append((values @ (gram.diagonal() + at_mean.square()), values @ weighed @ values))
-    means, variances = (torch.stack(parts) for parts in zip(*found, strict=True))
-    variances = variances.clamp(min=0.0)  # of rounding
-    if eig.eigenvalues.ndim == 1:
-        return GaussianMoments(means[0], variances[0])
-    return GaussianMoments(means, variances)
+    means, variances = of_each(found, eig)
+    return GaussianMoments(means, variances.clamp(min=0.0))  # below it, rounding
 
 
 @dataclass(frozen=True, eq=False)

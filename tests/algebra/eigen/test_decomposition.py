@@ -15,7 +15,6 @@ from bilens.algebra.eigen.decomposition import (
     stack,
     take,
     tensor_fields,
-    tuple_of,
 )
 from bilens.algebra.eigen.eigendecompose import (
     eigendecompose,
@@ -300,10 +299,3 @@ def test_every_tensor_of_the_record_is_carried(batch: EigenDecomposition) -> Non
         "proof",
     }
     assert all(len(getattr(batch, name)) == NUM for name in names)
-
-
-def test_a_single_form_is_no_batch(batch: EigenDecomposition) -> None:
-    with pytest.raises(AssertionError, match="a batch has a tuple"):
-        tuple_of(batch[0].status)
-    with pytest.raises(AssertionError, match="a single form has one"):
-        stack([batch, batch])

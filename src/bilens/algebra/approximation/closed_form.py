@@ -127,9 +127,8 @@ def approximate_network(layers: Sequence[Layer], assumed: GaussianInput) -> Quad
     for layer in layers:
         fits.append(approximate_layer(layer, inputs[-1]))
         if len(fits) < len(layers):
-            moments = output_moments(fits[-1], inputs[-1])
-            width = len(moments.mean)
-            inputs.append(GaussianInput.of(width, moments.mean, moments.covariance))
+            mean, covariance = output_moments(fits[-1], inputs[-1])
+            inputs.append(GaussianInput.of(len(mean), mean, covariance))
     f = fits.pop()
     inputs.pop()
     while fits:
@@ -147,24 +146,14 @@ def derivation(layers: Sequence[Layer]) -> str:
     return "closed form layer by layer, with the input of each further layer taken to be normal"
 
 
-def is_exact(layers: Sequence[Layer]) -> bool:
-    return len(layers) == 1 and layers[0].phi.name == "identity"
-
-
-@dataclass(frozen=True, eq=False)
-class OutputMoments:
-    mean: Tensor  # (out,)
-    covariance: Tensor  # (out, out)
-
-
-def output_moments(f: QuadraticMap, assumed: GaussianInput) -> OutputMoments:
-    """Return mean and covariance of f(x), x ~ N(μ, Σ), exact for a map of float64."""
+def output_moments(f: QuadraticMap, assumed: GaussianInput) -> tuple[Tensor, Tensor]:
+    """Return mean (out,) and covariance of f(x), x ~ N(μ, Σ), exact for a map of float64."""
     # Math: Cov(q_i, q_j) = 2 tr(Q_iΣQ_jΣ) + β_iᵀΣβ_j with β = 2Qμ + b.
     affine = affine_part(f, assumed)
     tensor = f.tensor
     spread = BilinearTensor(tensor.down, assumed.spread(tensor.left), assumed.spread(tensor.right))
     slopes = assumed.spread(affine.slope)
-    return OutputMoments(affine.value, 2 * spread.gram() + slopes @ slopes.T)
+    return affine.value, 2 * spread.gram() + slopes @ slopes.T
 
 
 def approximate_composition(
@@ -179,16 +168,16 @@ def approximate_composition(
     # eigendecomposition of the small matrix gives its factors.
     # Source: L. Isserlis (1918) for the moments; derived in docs/math.md.
     low, high = inner.tensor, outer.tensor
-    affine, moments = affine_part(inner, assumed), output_moments(inner, assumed)
+    affine, (_, covariance) = affine_part(inner, assumed), output_moments(inner, assumed)
     mean_l, mean_r = high.left @ affine.value, high.right @ affine.value
     slope_l, slope_r = high.left @ affine.slope, high.right @ affine.slope
     weight_l, weight_r = high.left @ low.down, high.right @ low.down  # of inner's neurons
 
-    value = mean_l * mean_r + ((high.left @ moments.covariance) * high.right).sum(dim=1)
+    value = mean_l * mean_r + ((high.left @ covariance) * high.right).sum(dim=1)
     mixed = mean_l[:, None] * slope_r + mean_r[:, None] * slope_l
     turned = curved(low, weight_r, assumed.times_covariance(slope_l))
     turned = turned + curved(low, weight_l, assumed.times_covariance(slope_r))
-    products = squares_of(product_factors(high.down, weight_l, weight_r, low, assumed))
+    products = product_factors(high.down, weight_l, weight_r, low, assumed)
     shared = high.down @ (mean_l[:, None] * weight_r + mean_r[:, None] * weight_l)
     curvature = BilinearTensor(
         torch.cat([shared, high.down, products.down], dim=1),
@@ -209,18 +198,10 @@ def curved(tensor: BilinearTensor, weights: Tensor, vectors: Tensor) -> Tensor:
     return (first @ left + second @ right) / 2
 
 
-@dataclass(frozen=True, eq=False)
-class SmallForms:
-    """Matrices BᵀM_cB, one for each output."""
-
-    basis: Tensor  # B, (r, in)
-    matrices: Tensor  # M, (out, r, r), symmetric
-
-
 def product_factors(
     down: Tensor, weight_l: Tensor, weight_r: Tensor, low: BilinearTensor, assumed: GaussianInput
-) -> SmallForms:
-    """Return 2 Σ_a down_a (Q_lΣQ_r + Q_rΣQ_l) of every output, in an orthonormal basis."""
+) -> BilinearTensor:
+    """Return 2 Σ_a down_a (Q_lΣQ_r + Q_rΣQ_l) of every output, as squares of its eigenvectors."""
     hidden, d_in = low.left.shape
     rank = min(d_in, 2 * hidden)
     check_memory(
@@ -237,14 +218,9 @@ def product_factors(
     matrices = 2 * exchanged * shares.repeat(1, 2, 2)
     matrices = matrices + matrices.transpose(1, 2)
     basis, triangle = torch.linalg.qr(rows.T)
-    return SmallForms(basis.T, triangle @ matrices @ triangle.T)
-
-
-def squares_of(forms: SmallForms) -> BilinearTensor:
-    """Return the forms as weighted squares of their own eigenvectors."""
-    num, rank = forms.matrices.shape[:2]
-    values, columns = torch.linalg.eigh(forms.matrices)
-    rows = (columns.transpose(1, 2) @ forms.basis).reshape(num * rank, -1)
+    num = len(down)
+    values, columns = torch.linalg.eigh(triangle @ matrices @ triangle.T)
+    rows = (columns.transpose(1, 2) @ basis.T).reshape(num * rank, -1)
     down = values.new_zeros(num, num, rank)
     down[torch.arange(num), torch.arange(num)] = values
     flat = down.reshape(num, num * rank)

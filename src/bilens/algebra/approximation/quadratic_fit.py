@@ -13,7 +13,6 @@ from bilens.algebra.approximation.closed_form import (
     affine_part,
     approximate_network,
     derivation,
-    is_exact,
 )
 from bilens.algebra.approximation.layer_weights import Layer
 from bilens.algebra.bilinear_tensor import BilinearTensor
@@ -111,7 +110,7 @@ def fit_layers(
         assumed = GaussianInput.of(d_in, mean, covariance)
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     check_type("generator", generator, torch.Generator, "use torch.Generator().manual_seed(0)")
-    f = approximate_network(layers, assumed)
+    f, derived = approximate_network(layers, assumed), derivation(layers)
     width = 2 * (d_in + 4 * f.sizes.d_out)
     check_memory(8 * samples * width, f"measuring R² on {samples} samples", "take fewer samples")
     x = assumed.draw(samples, generator)
@@ -123,8 +122,8 @@ def fit_layers(
         least_squares = refit(f, rows, y, generator)
     return QuadraticFit(
         f,
-        is_exact(layers),
-        derivation(layers),
+        derived == "exact",
+        derived,
         assumed.about,
         on_samples,
         on_data,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -160,11 +160,7 @@ class EigenDecomposition:
             raise ShapeError("this is the decomposition of one form; only a batch can be indexed.")
         if not -len(self) <= index < len(self):
             raise IndexError(f"form {index} of a batch of {len(self)}")
-        tensors = {
-            field.name: getattr(self, field.name)[index]
-            for field in fields(self)
-            if isinstance(getattr(self, field.name), Tensor)
-        }
+        tensors: dict[str, Any] = {name: getattr(self, name)[index] for name in tensor_fields(self)}
         return replace(self, **tensors, status=self.status[index], proof=self.proof[index])
 
     @property
@@ -209,7 +205,8 @@ class EigenDecomposition:
             raise ShapeError(
                 "truncate works on one form: use eigs[c].truncate(k), or eigs.truncate_map(k)."
             )
-        kept = self._check_k(k)
+        kept = checked_k(self, k)
+        self.check_usable()
         vectors = self.eigenvectors[:kept]
         if kept == 0:  # a form needs one product; a zero weight keeps none of it
             vectors = vectors.new_zeros(1, self.eigenvectors.shape[-1])
@@ -226,7 +223,8 @@ class EigenDecomposition:
         """
         if self.eigenvalues.ndim != 2:
             raise ShapeError("truncate_map works on a batch of forms; use truncate for one form.")
-        kept = self._check_k(k)
+        kept = checked_k(self, k)
+        self.check_usable()
         vectors = self.eigenvectors[:, : max(kept, 1)]
         weight = self.eigenvalues[:, : max(kept, 1)] * bool(kept)
         stacked = vectors.flatten(0, 1)
@@ -236,20 +234,9 @@ class EigenDecomposition:
         tensor = BilinearTensor(down.flatten(1), stacked, stacked)
         return QuadraticMap(tensor, self.linear, self.constant, self.basis)
 
-    def _check_k(self, k: int) -> int:
-        check_count("k", k, minimum=0)
-        if k > self.eigenvalues.shape[-1]:
-            raise UsageError(
-                f"k={k}, but only {self.eigenvalues.shape[-1]} pairs were computed: "
-                "decompose with a larger k."
-            )
-        self.check_usable()
-        return k
-
     def check_usable(self) -> None:
         """Raise NumericalError, with the reason, if the decomposition did not pass its checks."""
-        statuses = self.status if isinstance(self.status, tuple) else (self.status,)
-        bad = [status.value for status in statuses if status is not Status.OK]
+        bad = [status.value for status in tuple_of(self.status) if status is not Status.OK]
         if bad:
             raise NumericalError(f"nothing can be built on these eigenpairs: {bad[0]}.")
 
@@ -289,8 +276,8 @@ def stack(singles: Sequence[EigenDecomposition]) -> EigenDecomposition:
     return replace(
         singles[0],
         **tensors,
-        status=tuple(one_of(Status, single.status) for single in singles),
-        proof=tuple(one_of(Proof, single.proof) for single in singles),
+        status=tuple(one for single in singles for one in tuple_of(single.status)),
+        proof=tuple(one for single in singles for one in tuple_of(single.proof)),
     )
 
 
@@ -343,17 +330,20 @@ def assemble(parts: Sequence[tuple[Tensor, EigenDecomposition]]) -> EigenDecompo
     return replace(batches[0], **joined)
 
 
-Kind = TypeVar("Kind", Status, Proof)
-
-
-def one_of(kind: type[Kind], value: object) -> Kind:
-    assert isinstance(value, kind), "a single form has one"
-    return value
-
-
 def tuple_of(value: Any) -> tuple[Any, ...]:
-    assert isinstance(value, tuple), "a batch has a tuple"
-    return value
+    """Return the statuses or proofs of a batch, or of one form."""
+    return value if isinstance(value, tuple) else (value,)
+
+
+def checked_k(eig: EigenDecomposition, k: int) -> int:
+    """Return k if there are as many pairs."""
+    k = check_count("k", k, minimum=0)
+    if k > eig.eigenvalues.shape[-1]:
+        raise UsageError(
+            f"k={k}, but only {eig.eigenvalues.shape[-1]} pairs were computed: "
+            "decompose with a larger k."
+        )
+    return k
 
 
 def tensor_fields(record: EigenDecomposition) -> list[str]:

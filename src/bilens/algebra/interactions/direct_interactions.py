@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 
@@ -24,7 +24,13 @@ from bilens.algebra.interactions.feature_factors import (
     checked_rows,
     exact_values,
 )
-from bilens.algebra.interactions.record import DirectInteractions, Interactions, Kind, stack, unread
+from bilens.algebra.interactions.record import (
+    DirectInteractions,
+    Interactions,
+    Kind,
+    combined,
+    unread,
+)
 from bilens.algebra.interactions.streaming_statistics import (
     Chunk,
     StreamingStatistics,
@@ -106,7 +112,11 @@ def direct_interactions(
     rows = checked_rows(directions, f.sizes.d_out)
     num = f.sizes.d_out if rows is None else len(rows)
     own, cross = check_options(num_features, top, bins, bins if self_bins is None else self_bins)
-    block = check_choices(block, precision)
+    if precision not in PRECISIONS:
+        raise UsageError(
+            f"precision={precision!r} is not known: use torch.float64 or torch.float32."
+        )
+    block = None if block is None else check_count("block", block, minimum=1)
     spares = max(own.size, cross.size) + SPARE
     need = StreamMemory(f.sizes, num_features, num, spares, precision)
     plan = plan_memory(need, block, memory_limit)
@@ -127,7 +137,12 @@ def direct_interactions(
         known = zip(found, totals.known.tolist(), strict=True)
         selfs, crosses = zip(*(pair if good else gap for pair, good in known), strict=True)
         return DirectInteractions(
-            stack(selfs), stack(crosses), totals.norm, totals.linear, totals.constant, totals.status
+            combined(selfs, torch.stack),
+            combined(crosses, torch.stack),
+            totals.norm,
+            totals.linear,
+            totals.constant,
+            totals.status,
         )
 
 
@@ -166,14 +181,6 @@ def check_options(
         of_kind("self", num_features, "self_bins", self_bins),
         of_kind("cross", pairs, "bins", bins),
     )
-
-
-def check_choices(block: int | None, precision: torch.dtype) -> int | None:
-    if precision not in PRECISIONS:
-        raise UsageError(
-            f"precision={precision!r} is not known: use torch.float64 or torch.float32."
-        )
-    return None if block is None else check_count("block", block, minimum=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,7 +247,7 @@ class Reader:
             second[listed],
             values[listed] * unit,
             statistics.sums.moments(unit),
-            statistics.histogram.scaled(statistics.histogram.edges * unit),
+            replace(statistics.histogram, edges=statistics.histogram.edges * unit),
         )
 
 

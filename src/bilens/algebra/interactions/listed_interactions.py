@@ -90,7 +90,8 @@ def plan_packed(f: QuadraticMap, features: int, num: int, limit: int | str | Non
         "read fewer features or directions, or use direct_interactions",
         limit,
     )
-    return num > d_out and need + packed_bytes(*f.sizes) <= allowed_memory(limit)
+    packed = 4 * d_out * d_in * (d_in + 1) // 2 + 8 * d_in**2 + 4 * 3 * hidden * PACKED_ROWS * d_in
+    return num > d_out and need + packed <= allowed_memory(limit)
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,11 +256,6 @@ class PackedForms:
         """Return one triangle as a symmetric (in, in) matrix."""
         width = round(len(self.positions) ** 0.5)
         return triangle.index_select(0, self.positions).view(width, width)
-
-
-def packed_bytes(d_out: int, d_hidden: int, d_in: int) -> int:
-    """Return the memory of `PackedForms`, and of what it takes to form them."""
-    return 4 * d_out * d_in * (d_in + 1) // 2 + 8 * d_in**2 + 4 * 3 * d_hidden * PACKED_ROWS * d_in
 
 
 STEPS = 127  # of an 8-bit integer, on either side of zero

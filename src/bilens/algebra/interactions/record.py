@@ -82,7 +82,7 @@ class DirectInteractions:
     def __getitem__(self, index: int) -> DirectInteractions:
         if not isinstance(self.status, tuple):
             raise ShapeError("these are the interactions of one direction; a batch has an index.")
-        single = _each([self], lambda tensors: tensors[0][index])
+        single = combined([self], lambda tensors: tensors[0][index])
         return replace(single, status=self.status[index])
 
     @property
@@ -124,11 +124,7 @@ class DirectInteractions:
         return relative.square().sum(dim=-1) * MULTIPLICITY[interactions.kind]
 
 
-def stack(results: Sequence[Interactions]) -> Interactions:
-    return _each(results, torch.stack)
-
-
-def _each(records: Sequence[Record], combine: Callable[[list[Tensor]], Tensor]) -> Record:
+def combined(records: Sequence[Record], combine: Callable[[list[Tensor]], Tensor]) -> Record:
     """Return a record whose tensors, in nested records too, are combined from those given."""
     changes: dict[str, Any] = {}
     for field in fields(records[0]):  # type: ignore[arg-type]
@@ -136,7 +132,7 @@ def _each(records: Sequence[Record], combine: Callable[[list[Tensor]], Tensor]) 
         if isinstance(parts[0], Tensor):
             changes[field.name] = combine(parts)
         elif is_dataclass(parts[0]):
-            changes[field.name] = _each(parts, combine)
+            changes[field.name] = combined(parts, combine)
     return replace(records[0], **changes)  # type: ignore[type-var]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context
 
 import torch
@@ -186,9 +186,6 @@ class Histogram:
             self.below + (values < self.edges[0]).sum(),
             self.above + (values > self.edges[-1]).sum(),
         )
-
-    def scaled(self, edges: Tensor) -> Histogram:
-        return replace(self, edges=edges)
 
 
 def counts_on_cpu(values: Tensor, edges: Tensor) -> Tensor:
