@@ -25,7 +25,6 @@ def graph_slug(trace: Trace, circuit: Circuit) -> str:
 
 
 def circuit_graph(trace: Trace, circuit: Circuit) -> dict[str, Json]:
-    """Return the graph of a circuit at the strongest context of its output latent."""
     # A link to a token is the activation of the output latent times the change of that token's
     # logit for one unit. Without a context there is no link.
     layer, output = trace.layer.index, circuit.output
@@ -126,7 +125,6 @@ def latent_node(
 
 
 def token_node(layer: int, token: TokenValue, position: int, *, first: bool) -> Node:
-    """Return the node of a token whose logit changes."""
     return node_of(
         layer,
         token.id,

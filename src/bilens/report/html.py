@@ -62,6 +62,7 @@ def render_html(record: Document, lang: str = "en") -> str:
         .render(
             t=t,
             page=page,
+            title=page.title or shown.source.path or shown.model.kind,
             parts=parts,
             kind=kind_of(type(record)),
             version=shown.reproduce.versions.get("bilens", ""),

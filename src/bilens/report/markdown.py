@@ -17,11 +17,11 @@ from bilens.report.sections.layers import (
     layer_numbers,
     note,
 )
-from bilens.report.sections.overview import document_sha256
-from bilens.report.sections.verdict import (
+from bilens.report.sections.overview import (
     FindingLine,
     Judged,
     condition_lines,
+    document_sha256,
     finding_lines,
     mark,
     overall_outcome,
@@ -36,7 +36,6 @@ BREAK = "\u200b"  # a space of no width: no name becomes a mention, no text a li
 
 
 def audit_markdown(original: Judged, lang: str = "en") -> str:
-    """Return an audit, of one layer or of many, as Markdown."""
     t, record = load_catalogue(lang), displayable(original)
     outcome = overall_outcome(record)
     parts = [
@@ -85,7 +84,6 @@ def finding_table(t: Catalogue, findings: Sequence[FindingLine]) -> str:
 
 
 def difference_parts(t: Catalogue, found: Difference) -> Iterator[str]:
-    """Yield what changed from the baseline."""
     yield f"### {t('layers.difference.heading')}"
     yield escaped(change_lead(t, found))
     keys = ("change", "frobenius", "gaussian", "outputs", "inputs")
@@ -103,7 +101,6 @@ def difference_parts(t: Catalogue, found: Difference) -> Iterator[str]:
 
 
 def layer_part(t: Catalogue, record: LayerAudit) -> str:
-    """Return the layers as a table that is folded away."""
     keys = ("r2", "linear", "norm", "rank", "null", "units")
     head = t.each("layers.table", ("layer", *keys))
     rows = []

@@ -23,8 +23,6 @@ FONTS = (
 
 
 class SupportsHtml(Protocol):
-    """What is markup by itself."""
-
     def __html__(self) -> str: ...
 
 
@@ -43,7 +41,6 @@ def element(tag: str, *children: str | SupportsHtml, **attributes: str | float |
 
 
 def joined(*parts: str) -> Markup:
-    """Return elements one after the other."""
     return Markup().join(parts)
 
 
@@ -148,7 +145,6 @@ def quiet(*content: Content) -> Markup:
 
 
 def boxed(text: str) -> Markup:
-    """Return a remark in a box."""
     return paragraph(text, class_="callout")
 
 
@@ -159,7 +155,6 @@ def callout(t: Catalogue, key: str, **values: object) -> Markup:
 
 
 def badge(t: Catalogue, outcome: str, word: str = "") -> Markup:
-    """Return an outcome as a mark and a word."""
     icon = element("span", ICONS[outcome], class_="icon", aria_hidden="true")
     return element("span", icon, word or t(f"outcome.{outcome}"), class_=f"badge {outcome}")
 
@@ -170,7 +165,6 @@ def link(anchor: str, text: str) -> Markup:
 
 
 def items(texts: Iterable[Content], class_: str | None = None) -> Markup:
-    """Return a list."""
     return element("ul", *(element("li", text) for text in texts), class_=class_)
 
 
@@ -179,7 +173,6 @@ def facts(
     class_: str | None = None,
     value_class: str | None = None,
 ) -> Markup:
-    """Return terms and what they are."""
     rows = (
         element("div", element("dt", term), element("dd", text, class_=value_class))
         for term, text in pairs
@@ -194,7 +187,6 @@ def figure(drawing: Content, caption: str = "", class_: str | None = None) -> Ma
 
 
 def drawings(pairs: Iterable[tuple[str, Content]], class_: str = "drawings") -> Markup:
-    """Return drawings side by side, each below its caption."""
     return element("div", *(figure(drawing, caption) for caption, drawing in pairs), class_=class_)
 
 
@@ -233,8 +225,6 @@ def heads(*names: Column | str) -> list[Column]:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table."""
-
     cells: Sequence[Content]
     class_: str | None = None
     spans: bool = False  # the last cell runs to the end of the row

@@ -21,7 +21,6 @@ from bilens.report.text import (
     Catalogue,
     decimals,
     fitted,
-    fixed,
     load_catalogue,
     quantity,
     signed,
@@ -50,7 +49,7 @@ def eigenvector_plate(record: Audit, lang: str = "en") -> str:
     if count > len(names):
         note += t("sentence.gap") + t("plate.part", shown=len(names), count=count)
     headings = (
-        label(layout.left(block, sign, 0), layout.head - 10, t(f"plate.{key}"), f"note {colour}")
+        label(layout.left(block, sign, 0), HEAD - 10, t(f"plate.{key}"), f"note {colour}")
         for block in range(min(BLOCKS, len(names)))
         for sign, (key, colour) in enumerate((("for", "blue"), ("against", "red")))
     )
@@ -58,45 +57,34 @@ def eigenvector_plate(record: Audit, lang: str = "en") -> str:
         layout.row(position, name, reading, painter)
         for position, (reading, name) in enumerate(zip(record.classes, names, strict=False))
     )
-    end = fixed(painter.scale, decimals([painter.scale], 2))
-    ends = (f"≤ −{end}", f"≥ +{end}")
-    scale = scale_bar(ends, t("plate.scale"), layout.height - FOOT + 20)
-    return plate(t("plate.title"), t("plate.note"), note, layout.height, *headings, *rows, scale)
+    ends = (f"≤ −{painter.end}", f"≥ +{painter.end}")
+    base = layout.top(layout.rows)
+    scale = scale_bar(ends, t("plate.scale"), base + 20)
+    return plate(t("plate.title"), t("plate.note"), note, base + FOOT, *headings, *rows, scale)
+
+
+HEAD, CAPTION, BETWEEN = 96.0, 20.0, 30.0  # above all; under an image; between the blocks
 
 
 @dataclass(frozen=True)
 class ClassGrid:
     """Where classes stand: it follows from how many there are and how long their names are."""
 
-    count: int
+    rows: int  # classes in a block
     letters: float  # size of the names
     name_width: float
-
-    head, caption, between = 96.0, 20.0, 30.0  # above all; under an image; between the blocks
+    side: float  # of an image, two of each sign in a block
 
     @classmethod
     def of(cls, names: Sequence[str]) -> ClassGrid:
-        short = all(len(name) <= 2 for name in names)
-        return cls(len(names), 26.0 if short else 14.0, 44.0 if short else 92.0)
-
-    @property
-    def rows(self) -> int:
-        """Classes in a block."""
-        return -(-self.count // BLOCKS)
-
-    @property
-    def side(self) -> float:
-        """The side of an image, two of each sign in a block."""
-        block = (WIDTH - 2 * MARGIN - self.between) / BLOCKS
-        return (block - self.name_width - 2 * PER_SIGN * GAP) / (2 * PER_SIGN)
-
-    @property
-    def height(self) -> float:
-        return self.top(self.rows) + FOOT
+        letters, width = (26.0, 44.0) if all(len(name) <= 2 for name in names) else (14.0, 92.0)
+        block = (WIDTH - 2 * MARGIN - BETWEEN) / BLOCKS
+        side = (block - width - 2 * PER_SIGN * GAP) / (2 * PER_SIGN)
+        return cls(-(-len(names) // BLOCKS), letters, width, side)
 
     def block(self, index: int) -> float:
         """Return where a block begins."""
-        return MARGIN + index * (WIDTH - 2 * MARGIN + self.between) / BLOCKS
+        return MARGIN + index * (WIDTH - 2 * MARGIN + BETWEEN) / BLOCKS
 
     def left(self, block: int, sign: int, index: int) -> float:
         """Return where an image begins; sign 0 is positive, 1 negative."""
@@ -104,10 +92,9 @@ class ClassGrid:
         return self.block(block) + self.name_width + across * (self.side + GAP) + sign * GAP
 
     def top(self, row: int) -> float:
-        return self.head + row * (self.side + self.caption + GAP)
+        return HEAD + row * (self.side + CAPTION + GAP)
 
     def row(self, position: int, name: str, reading: ClassReading, painter: Painter) -> Markup:
-        """Return one class: its name and its images."""
         block, row = divmod(position, self.rows)
         top, side = self.top(row), self.side
         height = side * min(1.0, 3 * painter.rows / painter.columns) if painter.is_strip else side
@@ -177,13 +164,11 @@ def attribution_lines(
 
 
 def plate(title: str, description: str, note: str, height: float, *parts: str) -> str:
-    """Return a drawing with a title and a note above it."""
     head = (label(MARGIN, 34, title, "title"), label(MARGIN, 56, note, "note"))
     return Figure(title, description, WIDTH, height, joined(*head, *parts)).file(STYLE)
 
 
 def framed(image: str, x: float, y: float, width: float, height: float, stretched: bool) -> Markup:
-    """Return an image with a thin frame."""
     ratio = "none" if stretched else "xMidYMid"
     box = {"x": x, "y": y, "width": width, "height": height}
     return joined(

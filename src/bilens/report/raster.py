@@ -19,6 +19,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bilens.report.text import decimals, fixed
+
 Colours = NDArray[np.float64]  # (…, 3)
 Levels = NDArray[np.uint8]
 
@@ -123,7 +125,6 @@ def data_uri(pixels: Levels, palette: Levels) -> str:
 
 
 def colour_bar() -> str:
-    """Return all colours of `DIVERGING` as one row, red first."""
     return data_uri(np.arange(len(DIVERGING), dtype=np.uint8)[None], DIVERGING)
 
 
@@ -141,6 +142,11 @@ class Painter:
         # The median, so that the few vectors with one extreme pixel do not make the others pale.
         largest = [max(abs(component) for component in vector) for vector in vectors]
         return cls(shape[0], shape[1], statistics.median(largest) if largest else 1.0)
+
+    @property
+    def end(self) -> str:
+        """The end of the scale as a text, without its sign."""
+        return fixed(self.scale, decimals([self.scale], 2))
 
     @property
     def is_strip(self) -> bool:

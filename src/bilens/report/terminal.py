@@ -21,7 +21,7 @@ from bilens.records.table_audit import TableAudit
 from bilens.report.markup import ICONS
 from bilens.report.sections.attack import proof_claim
 from bilens.report.sections.guarantees import statements
-from bilens.report.sections.verdict import (
+from bilens.report.sections.overview import (
     condition_lines,
     finding_lines,
     mark,
@@ -117,7 +117,6 @@ def audit_table(record: Audit, lang: str = "en") -> Table:
 
 
 def layer_audit_table(record: LayerAudit) -> Table:
-    """Return one row for each layer, R² first."""
     heads = ("layer", ">R²", ">linear", ">‖W‖", ">rank", ">null", ">90%", ">largest λ", ">dead")
     table = grid(*heads, caption=LAYER_CAPTION, look="tight", align="left")
     for layer in displayable(record).layers:
@@ -126,7 +125,6 @@ def layer_audit_table(record: LayerAudit) -> Table:
 
 
 def layer_cells(layer: LayerReading) -> list[str]:
-    """Return the numbers of one layer."""
     if layer.broken is not None or layer.units is None:
         return ["broken", *7 * [NONE]]
     fit, outputs, units = layer.fit, layer.outputs, layer.units
@@ -213,7 +211,6 @@ def truncation_table(record: Certificate) -> Table:
 
 
 def certificate_lines(record: Certificate) -> list[str]:
-    """Return every proven sentence with its scope."""
     shown = displayable(record)
     proven = statements(load_catalogue("en"), shown.model, shown)
     return [f"• {item.term}: {item.claim} Holds for: {item.scope}" for item in proven]
@@ -232,7 +229,6 @@ def attack_tables(record: Attack) -> Iterator[Table]:
 
 
 def attack_lines(record: Attack) -> Iterator[str]:
-    """Return what is proven, and what is not."""
     t = load_catalogue("en")
     yield proof_claim(t, record)
     yield from t.each("attack", ("proven", "not_proven"))

@@ -104,7 +104,6 @@ def decomposition_lines(record: LayerDecomposition) -> list[str]:
 
 
 def plan_table(plans: Sequence[LayerPlan]) -> Table:
-    """Return what would be done for each layer."""
     table = grid(
         *("layer", ">outputs", ">pairs", "method", ">batch", ">memory", ">rotations"),
         title="What would be done",
@@ -121,7 +120,6 @@ def plan_table(plans: Sequence[LayerPlan]) -> Table:
 
 
 def plan_lines(plans: Sequence[LayerPlan]) -> Iterator[str]:
-    """Return how each layer would be solved and why."""
     for plan in map(displayable, plans):
         yield f"{plan.layer}: {plan.method} in {plan.precision}, {plan.reason}."
 
@@ -155,7 +153,6 @@ def fit_table(record: QuadraticFits) -> Table:
 
 
 def score_text(score: Score) -> str:
-    """Return R² with its standard error."""
     if score.value is None or score.standard_error is None:
         return "none"
     return f"{score.value:.4f}\n± {score.standard_error:.4f}"
@@ -302,5 +299,4 @@ def reading_table(record: Trace) -> Table:
 
 
 def words(tokens: Sequence[TokenValue]) -> str:
-    """Return the first tokens of a list."""
     return " ".join(token_name(token.text) for token in tokens[:MOST_TOKENS])

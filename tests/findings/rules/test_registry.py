@@ -14,7 +14,7 @@ from bilens.findings.rules.registry import REGISTRY, check_values, condition_hel
 from bilens.findings.rules.rule import Evidence, Rule, Values, formats
 from bilens.records.common import Finding
 from bilens.report.reports import LayerAuditReport
-from bilens.report.sections.verdict import FORMATS
+from bilens.report.sections.overview import FORMATS
 from bilens.report.text import LANGUAGES, load_catalogue
 
 PAGES = Path(__file__).parents[3] / "docs"

@@ -21,8 +21,6 @@ Named = Sequence[tuple[str, float]]
 
 @dataclass(frozen=True)
 class Bar:
-    """A named number."""
-
     name: str
     value: float
     text: str  # the number as it is written

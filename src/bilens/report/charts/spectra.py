@@ -111,8 +111,6 @@ def rank_strip(t: Catalogue, rank: float, null: tuple[float, float], largest: fl
 
 @dataclass(frozen=True)
 class LayerColumn:
-    """What is drawn of one layer."""
-
     value: float | None  # how high; None where there is nothing to say
     inner: float | None = None  # a part of it, in full colour
     null: tuple[float, float] | None = None  # what chance would give

@@ -110,7 +110,6 @@ def placed_name(text: str, x: float, y: float, plot: Plot, taken: list[Box]) -> 
 
 
 def overlap(first: Box, second: Box) -> bool:
-    """Return whether two boxes have a common point."""
     left, top, right, bottom = first
     return left < second[2] and second[0] < right and top < second[3] and second[1] < bottom
 

@@ -22,21 +22,19 @@ from bilens.report.markup import (
 )
 from bilens.report.plot import SHARES, Axis, key_list, rounded
 from bilens.report.raster import Painter, colour_bar
-from bilens.report.sections.overview import Page, clean_names, model_facts, title_of
-from bilens.report.text import NONE, Catalogue, decimals, fixed, percent, scientific, whole
+from bilens.report.sections.overview import Page, clean_names, model_facts
+from bilens.report.text import NONE, Catalogue, fixed, percent, scientific, whole
 
 MOST_OBJECTIVES = 20  # rows of perturbations; the document has them all
 EFFECTS = ("accuracy", "margin", "target_rate")
 
 
 def attack_page(t: Catalogue, record: Attack) -> Page:
-    """Return the page of an attack."""
     made = {"count": whole(record.random_perturbations), "restarts": whole(record.restarts)}
     kinds = [curve.kind for curve in record.curves]
     clipped = max(objective.clipped_images for objective in record.objectives)
     return Page(
         keys="attack.page",
-        title=title_of(record),
         count=record.model.d_output,
         facts=model_facts(t, record),
         parts=(
@@ -69,7 +67,6 @@ def proof_claim(t: Catalogue, record: Attack) -> str:
 
 
 def proof(t: Catalogue, record: Attack) -> Markup:
-    """Return what is proven, whether it held, and what is not proven."""
     return section(
         t,
         "attack.proof",
@@ -134,7 +131,6 @@ def drawn_length(record: Attack) -> float:
 
 
 def numbers(t: Catalogue, record: Attack) -> Markup:
-    """Return each method at the length that is drawn."""
     epsilon = drawn_length(record)
     at = record.epsilons.index(epsilon)
     rows = (
@@ -173,11 +169,10 @@ def perturbations(t: Catalogue, record: Attack) -> Markup:
     first = t("attack.perturbations.objective")
     columns = [Column(name, numeric=False) for name in (first, *kinds)]
     part = t("attack.perturbations.part", shown=len(shown), count=len(record.objectives))
-    end = fixed(painter.scale, decimals([painter.scale], 2))
     scale = (
-        element("span", f"−{end}"),
+        element("span", f"−{painter.end}"),
         element("img", src=colour_bar(), alt=""),
-        element("span", f"+{end}"),
+        element("span", f"+{painter.end}"),
     )
     legend = (
         paragraph(t("attack.perturbations.lead"), class_="how"),

@@ -34,12 +34,19 @@ from bilens.report.markup import (
 from bilens.report.raster import Painter, colour_bar
 from bilens.report.sections.guarantees import proven
 from bilens.report.sections.layers import difference
-from bilens.report.sections.overview import Page, class_painter, clean_names, model_facts, title_of
+from bilens.report.sections.overview import (
+    Page,
+    accuracy,
+    class_painter,
+    clean_names,
+    exactness,
+    guide,
+    model_facts,
+    verdict,
+)
 from bilens.report.sections.predictions import predictions
-from bilens.report.sections.verdict import accuracy, exactness, guide, verdict
 from bilens.report.text import (
     Catalogue,
-    decimals,
     fixed,
     percent,
     points,
@@ -56,13 +63,11 @@ CONVENTIONS = ("order", "sign", "basis", "centring", "precision", "null")
 
 
 def audit_page(t: Catalogue, record: Audit) -> Page:
-    """Return the page of the audit of a classifier."""
     painter = class_painter(record)
     names, found = clean_names(record.model.output_names), record.guarantees
     more = t("proven.more" if found else "proven.none")
     return Page(
         keys="page",
-        title=title_of(record),
         count=len(record.classes),
         facts=model_facts(t, record),
         parts=(
@@ -86,8 +91,7 @@ def audit_page(t: Catalogue, record: Audit) -> Page:
 def classes(t: Catalogue, record: Audit, names: list[str], painter: Painter) -> Markup:
     """Return the colour bar with its ends, and one card for each class."""
     named = [*zip(record.classes, names, strict=True)]
-    end = fixed(painter.scale, decimals([painter.scale], 2))
-    low, high = f"−{end}", f"+{end}"
+    low, high = f"−{painter.end}", f"+{painter.end}"
     alt = t("classes.scale_label", low=low, high=high)
     bar = element(
         "div",
@@ -96,7 +100,7 @@ def classes(t: Catalogue, record: Audit, names: list[str], painter: Painter) -> 
         element("span", f"≥ {high}"),
         class_="scale",
     )
-    caption = element("figcaption", t("classes.scale", scale=end), class_="quiet")
+    caption = element("figcaption", t("classes.scale", scale=painter.end), class_="quiet")
     how = paragraph(element("strong", t("classes.how")), class_="how")
     term, text = t.each("classes.centred", ("term", "text"))
     index = items(link(f"class-{one.index}", name) for one, name in named)
@@ -111,7 +115,6 @@ def classes(t: Catalogue, record: Audit, names: list[str], painter: Painter) -> 
 
 
 def class_card(t: Catalogue, one: ClassReading, name: str, painter: Painter) -> Markup:
-    """Return the card of one class: spectrum, eigenvectors, numbers."""
     null, edges = one.effective_rank_null, (one.lower_edge, one.upper_edge)
     significant = (one.significant_positive, one.significant_negative)
     rank = t(
@@ -331,7 +334,6 @@ def reason(t: Catalogue, key: str) -> str:
 
 
 def conventions(t: Catalogue, record: Audit) -> list[tuple[str, str]]:
-    """Return the conventions behind the numbers: a word and what it means."""
     samples = record.null_samples
     values = {
         "samples": whole(samples),

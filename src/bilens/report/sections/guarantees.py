@@ -32,7 +32,7 @@ from bilens.report.markup import (
     section,
     table,
 )
-from bilens.report.sections.overview import Page, clean_names, input_name, model_facts, title_of
+from bilens.report.sections.overview import Page, clean_names, input_name, model_facts
 from bilens.report.text import (
     MINUS,
     Catalogue,
@@ -55,8 +55,6 @@ Proven = Guarantees | Certificate
 
 @dataclass(frozen=True)
 class Statement:
-    """One proven sentence."""
-
     term: str
     claim: str
     assumes: str
@@ -64,10 +62,8 @@ class Statement:
 
 
 def certificate_page(t: Catalogue, record: Certificate) -> Page:
-    """Return the page of a certificate."""
     return Page(
         keys="certify",
-        title=title_of(record),
         count=len(record.model.output_names),
         facts=model_facts(t, record),
         parts=(

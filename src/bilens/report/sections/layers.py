@@ -36,8 +36,7 @@ from bilens.report.markup import (
     vector_image,
 )
 from bilens.report.raster import Painter
-from bilens.report.sections.overview import Page, file_facts, test_data, title_of
-from bilens.report.sections.verdict import verdict
+from bilens.report.sections.overview import Page, file_facts, test_data, verdict
 from bilens.report.text import (
     NONE,
     Catalogue,
@@ -60,10 +59,8 @@ LARGE_Z = 3.5  # that of the rule; a z is there only where there are enough laye
 
 
 def layer_audit_page(t: Catalogue, record: LayerAudit) -> Page:
-    """Return the page of the audit of many layers."""
     return Page(
         keys="layers.page",
-        title=title_of(record),
         count=len(record.layers),
         facts=layer_facts(t, record),
         parts=(
@@ -79,7 +76,6 @@ def layer_audit_page(t: Catalogue, record: LayerAudit) -> Page:
 
 
 def layer_facts(t: Catalogue, record: LayerAudit) -> Iterator[tuple[str, str]]:
-    """Yield terms and values, in the order in which they are shown."""
     kinds = {about(layer) for layer in record.layers}
     yield from file_facts(t, record)
     yield t("layers.facts.layers"), whole(record.model.num_layers)
@@ -89,7 +85,6 @@ def layer_facts(t: Catalogue, record: LayerAudit) -> Iterator[tuple[str, str]]:
 
 
 def about(layer: LayerReading) -> str:
-    """Return activation and sizes."""
     sizes = " → ".join(map(whole, (layer.d_input, layer.d_hidden, layer.d_output)))
     return f"{layer.activation}, {sizes}"
 
@@ -139,7 +134,6 @@ def column_chart(
 
 
 def layer_table(t: Catalogue, record: LayerAudit) -> Markup:
-    """Return one row for each layer."""
     rows = []
     for layer in record.layers:
         name = joined(layer.name, " ", element("span", about(layer), class_="quiet"))

@@ -71,7 +71,6 @@ def predictions(t: Catalogue, record: Audit, names: list[str], painter: Painter)
 
 
 def prediction_card(reader: Reader, position: int) -> Markup:
-    """Return the card of one explanation."""
     t, item = reader.t, reader.item
     kind = item.kind if item.kind in KINDS else "other"
     outcome = outcome_of(item.predicted, item.label)

@@ -31,9 +31,8 @@ from bilens.report.markup import (
     section,
     table,
 )
-from bilens.report.sections.overview import Page, clean_names, file_facts, title_of
+from bilens.report.sections.overview import Page, clean_names, file_facts, verdict
 from bilens.report.sections.predictions import outcome_badge, outcome_of, prediction_article
-from bilens.report.sections.verdict import verdict
 from bilens.report.text import Catalogue, percent, quantity, shortened, signed_quantity, whole
 
 BESIDE = 25  # letters beside a bar
@@ -46,12 +45,10 @@ Bars = list[tuple[str, float]]
 
 
 def table_page(t: Catalogue, record: TableAudit) -> Page:
-    """Return the page of the audit of a model with named columns."""
     is_class = record.model.task == "classification"
     kept = [key for key in CONVENTIONS if key != "centring" or is_class]
     return Page(
         keys="table.page",
-        title=title_of(record),
         count=len(record.outputs),
         facts=table_facts(t, record),
         parts=(
@@ -68,7 +65,6 @@ def table_page(t: Catalogue, record: TableAudit) -> Page:
 
 
 def table_facts(t: Catalogue, record: TableAudit) -> Iterator[tuple[str, str]]:
-    """Yield terms and values, in the order in which they are shown."""
     model, data = record.model, record.data
     yield from file_facts(t, record)
     yield t("table.facts.task"), t(f"table.task.{model.task}")
@@ -83,7 +79,6 @@ def table_facts(t: Catalogue, record: TableAudit) -> Iterator[tuple[str, str]]:
 
 
 def unit_of(record: TableAudit) -> str:
-    """Return in which units columns are said."""
     return "standard" if record.model.standardised else "raw"
 
 
@@ -174,7 +169,6 @@ def output_card(t: Catalogue, record: TableAudit, item: OutputEffects, *, is_ope
 
 
 def ranked(bars: Iterable[tuple[str, float]]) -> Bars:
-    """Return bars by falling size."""
     return sorted(bars, key=lambda bar: -abs(bar[1]))
 
 
@@ -201,7 +195,6 @@ def rows(t: Catalogue, record: TableAudit) -> Markup:
 
 
 def row_card(t: Catalogue, record: TableAudit, row: RowReading, anchor: str) -> Markup:
-    """Return the card of a row and its prediction."""
     names, is_class = clean_names(record.model.output_names), record.model.task == "classification"
     outcome = outcome_of(row.predicted, row.label) if is_class else "unknown"
     kind = row.kind if row.kind in ROW_KINDS else "first"

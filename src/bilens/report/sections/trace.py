@@ -73,7 +73,6 @@ RANKED = (
 
 
 def trace_page(t: Catalogue, record: Trace) -> Page:
-    """Return the page of a trace, with autoencoders or from weights alone."""
     limits = t.each("trace.limits", LIMITS)
     parts = [("layer", layer(t, record))]
     if record.correlations is None:
@@ -99,7 +98,6 @@ def trace_page(t: Catalogue, record: Trace) -> Page:
 
 
 def trace_facts(t: Catalogue, record: Trace) -> Iterator[tuple[str, str]]:
-    """Yield the sizes of the model and what was read."""
     model, data = record.model, record.data
     blocks = t("trace.facts.blocks_value", blocks=model.n_layer, heads=model.n_head)
     count = whole(model.num_parameters)
@@ -361,7 +359,6 @@ def causal(t: Catalogue, head: str, behaviour: str, checks: Sequence[CausalCheck
 
 
 def losses(t: Catalogue, check: CausalCheck) -> str:
-    """Return the loss before and after, where it was measured."""
     before, after = check.loss_before, check.loss_after
     if before is None or after is None:
         return t("trace.undefined")
@@ -369,5 +366,4 @@ def losses(t: Catalogue, check: CausalCheck) -> str:
 
 
 def interval(found: Interval, show: Callable[[float], str]) -> str:
-    """Return a number with its interval."""
     return f"{show(found.value)} ({show(found.low)} – {show(found.high)})"

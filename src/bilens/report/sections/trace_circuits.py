@@ -97,7 +97,6 @@ def readings(t: Catalogue, found: Sequence[DirectionReading]) -> Markup:
 
 
 def reading_card(t: Catalogue, one: DirectionReading, position: int) -> Markup:
-    """Return an output direction and its eigenvectors as tokens."""
     if one.kind == "hosvd":
         value, share = quantity(one.singular_value or 0.0), percent(one.share or 0.0)
         title = t("trace.reading.hosvd", position=position)
@@ -157,7 +156,6 @@ def shade(value: float, largest: float) -> int:
 
 
 def tokens(found: Sequence[TokenValue]) -> Markup:
-    """Return tokens with their numbers."""
     rows = (
         joined(
             element("span", token_name(one.text), class_="token"),
@@ -205,7 +203,6 @@ def eigenvectors(
 
 
 def eigenvalues(t: Catalogue, spectrum: TracedSpectrum) -> Drawing:
-    """Return the leading eigenvalues."""
     values, title = spectrum.eigenvalues, t("trace.circuit.spectrum")
     text = t(
         "trace.circuit.spectrum_text",
