@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 import tiny
-from bilens.api.robustness import attack_model
+from bilens.api.classifier import attack_model
 from bilens.data.images import ImageDataset
 
 EPSILONS = (0.0, 1.0, 4.0)

@@ -66,8 +66,8 @@ from .algebra.rotation_null import (
     rotation_null as rotation_null,
 )
 from .api.audit import audit as audit
+from .api.classifier import attack_model as attack_model, certify_model as certify_model
 from .api.quadratic_fit import quadratic_fit as quadratic_fit
-from .api.robustness import attack_model as attack_model, certify_model as certify_model
 from .api.trace import trace as trace
 from .io.autoencoders import export_sae as export_sae
 from .io.in_memory import from_module as from_module, from_sklearn as from_sklearn

@@ -10,7 +10,7 @@ from torch import Tensor
 import tiny
 from bilens.algebra.rotation_null import rotation_null
 from bilens.api.audit import audit
-from bilens.api.decompose import decompose, prepare
+from bilens.api.decompose import Decomposition, prepare, run_job
 from bilens.api.layer_reading import Request
 from bilens.base.errors import MemoryLimitError, NotQuadraticError, UsageError
 from bilens.io.load import LoadedModel
@@ -21,6 +21,12 @@ ONE = tiny.loaded(tiny.classifier(bias=True))
 TWO = tiny.loaded(tiny.classifier(n_layers=2))
 MLP = LoadedModel(BilinearMLP(5, 7, 4).double(), "an/mlp", "")
 X = tiny.images().test_images.double()
+
+
+def decompose(
+    model: LoadedModel, request: Request | None = None, layer: str | None = None
+) -> Decomposition:
+    return run_job(prepare(model, request or Request(), layer))
 
 
 def values(result: Any, x: Tensor) -> Tensor:
@@ -208,9 +214,9 @@ def test_chance_can_be_left_out_and_belongs_to_whole_spectra() -> None:
 def test_whole_spectra_are_not_taken_by_themselves_where_chance_would_take_long() -> None:
     """200 · 120 outputs · 384³ for the rotations."""
     wide = LoadedModel(BilinearMLP(384, 400, 120), "an/mlp", "")
-    assert not prepare(wide, Request(null_samples=200)).whole
-    assert prepare(wide, Request(null_samples=0)).whole
-    assert prepare(wide, Request(null_samples=200, spectrum="whole")).whole
+    assert prepare(wide, Request(null_samples=200)).num_pairs
+    assert prepare(wide, Request(null_samples=0)).num_pairs is None
+    assert prepare(wide, Request(null_samples=200, spectrum="whole")).num_pairs is None
 
 
 def test_the_memory_of_the_null_interval_counts() -> None:
@@ -221,23 +227,26 @@ def test_the_memory_of_the_null_interval_counts() -> None:
     with pytest.raises(MemoryLimitError, match=r"null intervals of 3 .*--null-samples 0"):
         prepare(ONE, many, memory_limit=10**7)
     assert prepare(ONE, many, memory_limit=needed - 1).peak_bytes <= needed - 1  # fewer together
-    assert prepare(ONE, Request(null_samples=0), memory_limit=10**7).whole
+    assert prepare(ONE, Request(null_samples=0), memory_limit=10**7).num_pairs is None
 
 
 MANY = """
-from bilens.api.decompose import decompose
+from bilens.api.decompose import plan_layers, prepare, run_job
 from bilens.api.layer_reading import Request
-from bilens.api.decompose import plan_layers
 import tiny
 from bilens.nn import BilinearClassifier
 model = tiny.loaded(BilinearClassifier(32, 16, {classes}, bias=True, residual=True))
-decompose(tiny.loaded(BilinearClassifier(32, 16, 3)), Request(outputs="0-1"))
+run_job(prepare(tiny.loaded(BilinearClassifier(32, 16, 3)), Request(outputs="0-1")))
 """
 
 
 def test_a_few_of_many_classes_take_no_array_of_classes_by_classes() -> None:
     """20,000 of them by 20,000 would be 3.2 GB."""
-    run = 'measure(lambda: decompose(model, Request(outputs="0-9"), memory_limit="500M"))'
+    run = """
+def decompose():
+    run_job(prepare(model, Request(outputs="0-9"), memory_limit="500M"), "500M")
+measure(decompose)
+"""
     assert peak_of(MANY.format(classes=20_000) + run) < 100 * 2**20
 
 

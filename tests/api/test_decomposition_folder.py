@@ -13,9 +13,8 @@ import torch
 from safetensors import safe_open
 
 import tiny
-from bilens.api import decomposition_folder
-from bilens.api.decompose import LayerJob, decompose, prepare, run_job
-from bilens.api.decomposition_folder import decompose_layers
+from bilens.api import decompose as job
+from bilens.api.decompose import LayerJob, decompose_layers, prepare, run_job
 from bilens.api.layer_reading import Request, moments_of
 from bilens.base.errors import InterruptedRunError, OutputExistsError, UsageError
 from bilens.base.files import write_files
@@ -34,7 +33,7 @@ def test_each_layer_leaves_its_pairs_and_its_record(tmp_path: Path) -> None:
     out = tmp_path / "new" / "out"
     assert sorted(path.name for path in out.iterdir()) == FILES
     for record in records:
-        result = decompose(TWO, REQUEST, layer=record["layer"])
+        result = run_job(prepare(TWO, REQUEST, record["layer"]))
         with safe_open(out / f"{record['layer']}.safetensors", framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             inside = json.loads(file.metadata()["bilens"])
@@ -57,7 +56,7 @@ def test_a_layer_that_is_done_is_not_done_again(
         done.append(job.outputs.layer)
         return run_job(job, *options)
 
-    monkeypatch.setattr(decomposition_folder, "run_job", watched)
+    monkeypatch.setattr(job, "run_job", watched)
     assert json.dumps(run(tmp_path)) == json.dumps(first)
     assert done == ["layers.1"]
 
@@ -72,8 +71,8 @@ def test_a_map_that_fits_into_memory_is_made_once(
         made.append(name)
         return prepare(model, request, name, *options)
 
-    monkeypatch.setattr(decomposition_folder, "KEPT", kept)
-    monkeypatch.setattr(decomposition_folder, "prepare", watched)
+    monkeypatch.setattr(job, "KEPT", kept)
+    monkeypatch.setattr(job, "prepare", watched)
     assert len(run(None)) == 2
     assert made == times * ["layers.0", "layers.1"]
 
@@ -84,7 +83,7 @@ def test_pairs_that_do_not_belong_to_their_record_are_computed_again(
 ) -> None:
     run(tmp_path)
     path = tmp_path / "layers.0.safetensors"
-    good = decomposition_folder.inner_record(path)
+    good = job.inner_record(path)
     assert good is not None
     if kind == "junk":
         path.write_bytes(b"junk")
@@ -92,7 +91,7 @@ def test_pairs_that_do_not_belong_to_their_record_are_computed_again(
         run(tmp_path / "other", Request(top=3, which="largest"))
         path.write_bytes((tmp_path / "other" / path.name).read_bytes())
     run(tmp_path)
-    assert decomposition_folder.inner_record(path) == good
+    assert job.inner_record(path) == good
 
 
 def test_a_record_says_how_to_make_it_again(tmp_path: Path) -> None:
@@ -136,7 +135,7 @@ def test_ctrl_c_while_a_layer_is_written_waits_until_it_is_there(
         signal.raise_signal(signal.SIGINT)
         write_files(contents)
 
-    monkeypatch.setattr(decomposition_folder, "write_files", write)
+    monkeypatch.setattr(job, "write_files", write)
     with pytest.raises(InterruptedRunError, match=r"layers\.0 is kept .* on with layers\.1"):
         run(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == FILES[:2]

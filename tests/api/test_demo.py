@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import tiny
-from bilens.api import demo as demo_module
-from bilens.api.demo import DEMO_RECIPE, run_demo
+from bilens.api import train as demo_module
+from bilens.api.train import DEMO_RECIPE, run_demo
 from bilens.base.errors import DiskError, InterruptedRunError, OutputExistsError
 from bilens.io.load import load
 from bilens.report.reports import AuditReport

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import tiny
-from bilens.api.explain import explain_image, explain_rows
+from bilens.api.classifier import explain_image, explain_rows
 from bilens.base.errors import DataError, NotQuadraticError, ShapeError, UsageError
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearMLP

@@ -9,7 +9,7 @@ from torch import Tensor
 import oracles
 import tiny
 from bilens.algebra.rotation_null import rotation_null
-from bilens.api.decompose import decompose
+from bilens.api.decompose import prepare, run_job
 from bilens.api.layer_reading import (
     InputMoments,
     LayerOutputs,
@@ -39,7 +39,7 @@ def root() -> Tensor:
 
 @pytest.mark.parametrize(("model", "layer"), [(ONE, "layers.0"), (TWO, "layers.0"), (MLP, "layer")])
 def test_whitened_spectra_are_those_of_the_congruent_form(model: LoadedModel, layer: str) -> None:
-    result = decompose(model, WHOLE, layer=layer, inputs=MOMENTS)
+    result = run_job(prepare(model, WHOLE, layer, inputs=MOMENTS))
     assert result.record.basis == result.pairs.basis == "whitened"
     tensor = model.layers[layer].quadratic_map.tensor
     dense = oracles.dense_tensor(tensor.down, tensor.left, tensor.right)
@@ -49,7 +49,7 @@ def test_whitened_spectra_are_those_of_the_congruent_form(model: LoadedModel, la
 
 
 def test_whitened_inputs_give_the_logits() -> None:
-    pairs = decompose(ONE, WHOLE, inputs=MOMENTS).pairs
+    pairs = run_job(prepare(ONE, WHOLE, inputs=MOMENTS)).pairs
     z = torch.randn(5, tiny.PIXELS, generator=torch.Generator().manual_seed(0)).double()
     x = DATA.train_images.double().mean(dim=0) + z @ root()
     torch.testing.assert_close(pairs.contributions(z).total().T, ONE.module(x))
@@ -58,7 +58,7 @@ def test_whitened_inputs_give_the_logits() -> None:
 @pytest.mark.parametrize("model", [ONE, MLP])
 def test_the_null_rotates_what_the_layer_reads_behind_the_whitening(model: LoadedModel) -> None:
     module: Any = model.module
-    record = decompose(model, WHOLE, inputs=MOMENTS).record
+    record = run_job(prepare(model, WHOLE, inputs=MOMENTS)).record
     behind = module.quadratic_map() if model is MLP else module.quadratic_map("embedding")
     embedding = root() if model is MLP else module.embed.weight @ root()
     eye = torch.eye(behind.sizes.d_out, dtype=torch.float64)
@@ -71,12 +71,12 @@ def test_the_null_rotates_what_the_layer_reads_behind_the_whitening(model: Loade
 
 def test_only_a_layer_that_reads_the_images_can_be_whitened() -> None:
     with pytest.raises(UsageError, match=r"layers\.1 has no images .* --layer layers\.0"):
-        decompose(TWO, WHOLE, layer="layers.1", inputs=MOMENTS)
+        run_job(prepare(TWO, WHOLE, "layers.1", inputs=MOMENTS))
     with pytest.raises(UsageError, match="needs inputs: pass their moments"):
-        decompose(ONE, WHOLE)
+        prepare(ONE, WHOLE)
     few = InputMoments(MOMENTS.mean[:9], MOMENTS.covariance[:9, :9], MOMENTS.about)
     with pytest.raises(UsageError, match=r"layers\.0 reads 36 inputs, and tiny has images of 9"):
-        decompose(ONE, WHOLE, inputs=few)
+        run_job(prepare(ONE, WHOLE, inputs=few))
 
 
 def test_moments_say_what_they_are_of() -> None:

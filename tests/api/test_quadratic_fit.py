@@ -13,9 +13,9 @@ from torch import nn
 import bilens as bl
 import tiny
 from bilens.api import quadratic_fit as fitting
+from bilens.api.classifier import explain_image
 from bilens.api.convert import convert_model
-from bilens.api.decompose import decompose, plan_layers
-from bilens.api.explain import explain_image
+from bilens.api.decompose import plan_layers
 from bilens.api.layer_reading import Request
 from bilens.api.quadratic_fit import finite, fit_layers_of, offering_a_fit
 from bilens.base.errors import (
@@ -25,6 +25,7 @@ from bilens.base.errors import (
     ShapeError,
     UsageError,
 )
+from bilens.cli.commands.decompose import decompose
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearClassifier
 from bilens.records.base import to_json

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import tiny
-from bilens.api import robustness as action
+from bilens.api import classifier as action
 from bilens.report.reports import AttackReport
 from commands import Shell, model_folder
 

@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 import bilens as bl
 import tiny
-from bilens.api import demo, provenance
+from bilens.api import provenance, train
 from bilens.data import images
 from commands import DATA, TRAINING, Shell, model_folder
 
@@ -291,7 +291,7 @@ def test_a_demo_of_digits_that_are_at_hand(
     bilens: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The recipe is cut short, and the digits are tiny ones."""
-    monkeypatch.setattr(demo, "DEMO_RECIPE", tiny.RECIPE)
+    monkeypatch.setattr(train, "DEMO_RECIPE", tiny.RECIPE)
     monkeypatch.setattr(images, "embedded_digits", lambda: DATA)
     monkeypatch.setattr(provenance, "embedded_digits", lambda: DATA)
     out = tmp_path / "demo"

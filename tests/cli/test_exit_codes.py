@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import tiny
-from bilens.api import decomposition_folder, demo
+from bilens.api import decompose, train
 from bilens.base import errors
 from bilens.findings import model_checks as exactness
 from commands import Shell, model_folder
@@ -37,7 +37,7 @@ def test_an_error_has_its_code(
     def fail(*_arguments: object, **_options: object) -> None:
         raise raised
 
-    monkeypatch.setattr(decomposition_folder, "decompose_layers", fail)
+    monkeypatch.setattr(decompose, "decompose_layers", fail)
     result = bilens("decompose", model)
     assert result.code == TABLE[name]
     assert result.error() == f"error: {raised}"
@@ -80,7 +80,7 @@ def test_1_from_a_demo_that_does_not_pass(
     bilens: Shell, idx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(exactness.TOLERANCES, "float64", 1e-20)
-    monkeypatch.setattr(demo, "DEMO_RECIPE", tiny.RECIPE)
+    monkeypatch.setattr(train, "DEMO_RECIPE", tiny.RECIPE)
     result = bilens("--quiet", "demo", "--out", tmp_path / "demo", "--data-dir", idx)
     assert result.code == 1
     assert (tmp_path / "demo" / "report.html").exists()
@@ -124,7 +124,7 @@ def test_5_when_python_itself_runs_out_of_memory(
     def fail(*_arguments: object, **_options: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(decomposition_folder, "decompose_layers", fail)
+    monkeypatch.setattr(decompose, "decompose_layers", fail)
     result = bilens("decompose", model)
     assert result.code == 5
     assert "out of memory" in result.error()
@@ -136,7 +136,7 @@ def test_5_when_torch_runs_out_of_memory(
     def fail(*_arguments: object, **_options: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 TB")
 
-    monkeypatch.setattr(decomposition_folder, "decompose_layers", fail)
+    monkeypatch.setattr(decompose, "decompose_layers", fail)
     result = bilens("decompose", model)
     assert result.code == 5
     assert "out of memory" in result.error()
@@ -149,7 +149,7 @@ def test_70_and_a_traceback_when_bilens_itself_is_at_fault(
     def fail(*_arguments: object, **_options: object) -> None:
         raise error
 
-    monkeypatch.setattr(decomposition_folder, "decompose_layers", fail)
+    monkeypatch.setattr(decompose, "decompose_layers", fail)
     result = bilens("decompose", model)
     assert (result.code, result.out) == (70, "")
     *lines, cause, last = result.err.splitlines()
@@ -164,7 +164,7 @@ def test_130_when_a_command_that_has_nothing_to_save_is_interrupted(
     def interrupt(*_arguments: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(decomposition_folder, "decompose_layers", interrupt)
+    monkeypatch.setattr(decompose, "decompose_layers", interrupt)
     result = bilens("decompose", model)
     assert result.code == 130
     assert result.error() == "error: Interrupted."

@@ -10,7 +10,7 @@ import torch
 import tiny
 from bilens.algebra.approximation.layer_weights import GLUWeights
 from bilens.algebra.bilinear_tensor import FactorSizes
-from bilens.api.audit_layers import layers_of
+from bilens.api.audit import layers_of
 from bilens.base.errors import UsageError
 from bilens.findings.difference import check_pairs, compare_layers
 from bilens.findings.layer_audit import audit_layers, compare_with

@@ -10,7 +10,7 @@ import layer_audit_documents as made
 from bilens.algebra.approximation.layer_weights import GLUWeights, MLPWeights
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.algebra.concentration import effective_rank
-from bilens.api.audit_layers import layers_of
+from bilens.api.audit import layers_of
 from bilens.base.errors import UsageError
 from bilens.findings.hidden_units import null_overlap, read_units, unused_columns
 from bilens.findings.layer_audit import LayerAudit, audit_layers

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 import tiny
-from bilens.api.explain import explain_image
+from bilens.api.classifier import explain_image
 from bilens.records.audit import Explanations
 from bilens.records.base import read_document, to_json
 from bilens.report.plates import MAX_CLASSES, attribution_plate, eigenvector_plate

@@ -16,7 +16,7 @@ import layer_audit_documents
 import table_documents
 import tiny
 import trace_documents
-from bilens.api.explain import explain_image
+from bilens.api.classifier import explain_image
 from bilens.base.errors import UsageError
 from bilens.report import text as catalogue
 from bilens.report.charts.curves import loss_figure

@@ -11,7 +11,7 @@ from rich.table import Table
 
 import tiny
 from attack_documents import make_attack
-from bilens.api.explain import explain_image
+from bilens.api.classifier import explain_image
 from bilens.records.common import IN_MEMORY, UNKNOWN, NullInterval
 from bilens.records.decomposition import (
     ApproximationQuality,

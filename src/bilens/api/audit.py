@@ -1,51 +1,73 @@
-"""`bl.audit`: a model and, if given, test images, to a report."""
+"""`bl.audit`: a model and, if given, test images or rows of a table, to a report."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from msgspec import structs
 from torch import Tensor, nn
 
 from bilens.algebra.approximation.quadratic_fit import THRESHOLD
-from bilens.api.audit_layers import (
-    audit_model_layers,
-    baseline_source,
-    is_one_exact_layer,
-    layers_of,
-    with_conditions,
+from bilens.api.provenance import (
+    describe_data,
+    describe_source,
+    given_model,
+    named_inputs,
+    origin_of,
+    table_origin,
 )
-from bilens.api.provenance import describe_data, given_model, origin_of
 from bilens.base import Progress, silent
 from bilens.base.errors import UsageError
-from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset
 from bilens.data.tables import read_columns, read_targets
 from bilens.findings.audit import audit_classifier
 from bilens.findings.difference import check_pairs
 from bilens.findings.layer_audit import (
     NULL_SAMPLES as LAYER_SAMPLES,
+    audit_layers,
     checked_options,
     compare_with,
     judge_one_layer,
 )
 from bilens.findings.layer_reading import AuditOptions, fit_layer
-from bilens.findings.rules.registry import Condition, judge, parse_conditions
+from bilens.findings.model_checks import share_right
+from bilens.findings.rules.registry import Condition, judge, judge_conditions, parse_conditions
 from bilens.findings.rules.rule import Evidence
 from bilens.findings.subject import LabelledImages
 from bilens.findings.table_audit import LabelledRows, NamedColumns, audit_columns
-from bilens.io.in_memory import from_sklearn
+from bilens.io.in_memory import from_module, from_sklearn
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import in_standard_units
-from bilens.records.common import DataOrigin, passes
-from bilens.records.layer_audit import Difference
+from bilens.nn.layer_view import LayerView
+from bilens.nn.module_layers import Module, layer_views
+from bilens.records.audit import Audit
+from bilens.records.common import DataOrigin, Share, passes
+from bilens.records.layer_audit import BaselineSource, Difference, LayerAudit, LayeredModel
+from bilens.records.table_audit import TableAudit
 from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
 
 CLASS_SAMPLES = 99  # rotations for the classes of a classifier
+
+AnyAudit = TypeVar("AnyAudit", Audit, LayerAudit, TableAudit)
+Model = LoadedModel | nn.Module
+Images = ImageDataset | tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What is asked of a model of any kind."""
+
+    seed: int = 0
+    command: str | None = None
+    progress: Progress = silent
+    baseline: Model | None = None
+    conditions: Sequence[Condition] = ()
 
 
 def audit(
@@ -62,11 +84,11 @@ def audit(
 ) -> AuditReport | LayerAuditReport | TableReport:
     """Read a model and report what its weights say.
 
-    A model of one bilinear layer that names its inputs, such as one that `bilens train table` or an
-    estimator of `bl.sklearn` saved, is read column by column, and pair by pair. Another classifier
-    of one bilinear layer is read class by class, exactly. Every other model, a
-    transformer, a deep or gated classifier or an ordinary MLP, is read layer by layer; a layer that
-    is not quadratic through its quadratic approximation, with R² first.
+    A model of one bilinear layer that names its inputs, as `bilens train table` and the estimators
+    of `bl.sklearn` save it, is read by columns and pairs of columns; another classifier of one
+    bilinear layer class by class, exactly. Every other model (transformer, deep or gated
+    classifier, ordinary MLP) is read layer by layer; a layer that is not quadratic through its
+    quadratic approximation, with R² first.
 
     Cost: of a classifier classes · O(in³) for the spectra and null_samples · classes ·
     O(min(in, 2·hidden)³) for the null intervals: about half a minute for 784 pixels, 256 hidden
@@ -76,15 +98,15 @@ def audit(
     Args:
         model: what `bl.load` returned, or a module; it is not changed.
         data: test images of a classifier, an `ImageDataset` or (images (batch, in), labels
-            (batch,)), or rows of a table as (rows (batch, columns), targets (batch,)) or the path
-            of a CSV file; without them nothing is said about accuracy or single predictions.
-        null_samples: null draws; None for 99 rotations of a classifier (at least
-            39), and 19 of each of many layers (at least 3).
+            (batch,)), or rows of a table, (rows (batch, columns), targets (batch,)) or the path of
+            a CSV file; without them nothing is said about accuracy or single predictions.
+        null_samples: null draws; None for 99 rotations of a classifier (at least 39), and 19 of
+            each of many layers (at least 3).
         seed: of the draws and of the random inputs.
         command: how to reproduce this, for the report; None takes the process's command line.
         progress: called with (stage, done, total).
-        baseline: the model that this one was made from, to report what changed: similarity, the
-            spectrum of the difference, its directions, layer by layer.
+        baseline: the model that this one was made from, to report layer by layer what changed:
+            similarity, the spectrum of the difference, its directions.
         fail_on: conditions that fail the audit, each a rule ("unused_inputs") or a rule with a
             limit ("r2<0.9", "similarity<0.99"); docs/auditing.md lists the rules.
         threshold: R² from which an approximation of a layer is read; below, claims are refused.
@@ -104,38 +126,30 @@ def audit(
     """
     model = readable(model)
     baseline = None if baseline is None else readable(baseline)
-    given = {"data": data is not None, "baseline": baseline is not None}
-    conditions = parse_conditions(fail_on, **given)
-    columns = has_columns(model) and is_one_exact_layer(model)
-    if columns and baseline is not None:
-        model, baseline = in_units_of(model, model), in_units_of(model, baseline)
-    elif columns:
+    conditions = parse_conditions(fail_on, data=data is not None, baseline=baseline is not None)
+    asked = Asked(seed, command, progress, baseline, conditions)
+    columns = isinstance(model, LoadedModel) and model.input_names is not None
+    if columns and is_one_exact_layer(model):
         assert isinstance(model, LoadedModel), "only it has names"
-        rows = (data.test_images, data.test_labels) if isinstance(data, ImageDataset) else data
-        return audit_table(model, rows, seed, command, conditions)
+        if baseline is None:
+            rows = (data.test_images, data.test_labels) if isinstance(data, ImageDataset) else data
+            return audit_table(model, rows, asked)
+        asked = replace(asked, baseline=in_units_of(model, baseline))
+        model = in_units_of(model, model)
     if isinstance(data, Path):
         raise UsageError(
             f"data is the path {str(data)!r}; rows of a table judge a model of one exact layer "
             "that names its inputs, without a baseline: leave them out (--table), or pass test "
             "images as an ImageDataset or a pair of tensors."
         )
-    if is_one_exact_layer(model) and not has_columns(model):
+    if is_one_exact_layer(model) and not columns:
         samples = CLASS_SAMPLES if null_samples is None else null_samples
-        return audit_one_layer(model, data, samples, seed, command, progress, baseline, conditions)
+        return audit_one_layer(model, data, samples, asked)
     samples = LAYER_SAMPLES if null_samples is None else null_samples
-    return audit_model_layers(
-        model,
-        labelled(data),
-        describe_data(data),
-        checked_options(samples, seed, threshold),
-        command,
-        progress,
-        baseline,
-        conditions,
-    )
+    return audit_model_layers(model, data, checked_options(samples, seed, threshold), asked)
 
 
-def readable(model: object) -> LoadedModel | nn.Module:
+def readable(model: object) -> Model:
     """Return a model as it can be read; an MLP of scikit-learn as its layers."""
     if isinstance(model, LoadedModel | nn.Module):
         return model
@@ -149,20 +163,13 @@ def readable(model: object) -> LoadedModel | nn.Module:
 
 
 def audit_one_layer(
-    model: LoadedModel | nn.Module,
-    data: ImageDataset | tuple[Tensor, Tensor] | None = None,
-    null_samples: int = CLASS_SAMPLES,
-    seed: int = 0,
-    command: str | None = None,
-    progress: Progress = silent,
-    baseline: LoadedModel | nn.Module | None = None,
-    conditions: Sequence[Condition] = (),
+    model: Model, data: Images | None, null_samples: int, asked: Asked
 ) -> AuditReport:
-    """Read a classifier of one bilinear layer; arguments and errors are those of `audit`."""
+    """Read a classifier of one bilinear layer class by class."""
     module, loaded = given_model(model, "an audit", "bl.audit({})")
     (subject,), before = layers_of(model), None
-    if baseline is not None:
-        before = layers_of(baseline)
+    if asked.baseline is not None:
+        before = layers_of(asked.baseline)
         check_pairs([subject], before)
     findings = audit_classifier(
         module,
@@ -171,57 +178,125 @@ def audit_one_layer(
         output_names=loaded.output_names if loaded is not None else None,
         input_names=loaded.input_names if loaded is not None else None,
         null_samples=null_samples,
-        seed=seed,
-        progress=progress,
-        origin=origin_of(loaded, data, command, seed),
+        seed=asked.seed,
+        progress=asked.progress,
+        origin=origin_of(loaded, data, asked.command, asked.seed),
     )
-    fitted = fit_layer(subject, seed)
-    verdict = findings.verdict + judge_one_layer(subject, fitted, seed)
+    fitted = fit_layer(subject, asked.seed)
+    verdict = findings.verdict + judge_one_layer(subject, fitted, asked.seed)
     difference = None
     if before is not None:
-        changes = (compare_with(before[0], fitted, AuditOptions(0, seed), vectors=True),)
-        difference = Difference(baseline_source(baseline), changes)
+        changes = (compare_with(before[0], fitted, AuditOptions(0, asked.seed), vectors=True),)
+        difference = Difference(baseline_source(asked.baseline), changes)
         verdict += judge("audit", Evidence(changes=changes))
     findings = structs.replace(
         findings, verdict=verdict, passed=passes(verdict), difference=difference
     )
-    return AuditReport(with_conditions(findings, conditions))
+    return AuditReport(with_conditions(findings, asked.conditions))
 
 
-def has_columns(model: LoadedModel | nn.Module) -> bool:
-    return isinstance(model, LoadedModel) and model.input_names is not None
+def audit_model_layers(
+    model: Model, data: Images | None, options: AuditOptions, asked: Asked
+) -> LayerAuditReport:
+    """Read every layer of a model, one after another."""
+    module = module_of(model)
+    images = labelled(data)
+    accuracy = None if images is None else accuracy_of(module, images)
+    subjects = layers_of(model)
+    findings = audit_layers(
+        subjects,
+        accuracy,
+        None if asked.baseline is None else layers_of(asked.baseline),
+        null_samples=options.null_samples,
+        seed=options.seed,
+        threshold=options.threshold,
+        progress=asked.progress,
+        model=describe_model(model, len(subjects)),
+        against=baseline_source(asked.baseline),
+        origin=origin_of(model, data, asked.command, asked.seed),
+    )
+    return LayerAuditReport(with_conditions(findings, asked.conditions))
 
 
 def audit_table(
-    model: LoadedModel,
-    data: Path | tuple[Tensor, Tensor] | None = None,
-    seed: int = 0,
-    command: str | None = None,
-    conditions: Sequence[Condition] = (),
+    model: LoadedModel, data: Path | tuple[Tensor, Tensor] | None, asked: Asked
 ) -> TableReport:
     """Read a model whose inputs are columns, and report what columns and pairs of columns do."""
-    names, module = model.input_names, model.module
-    if names is None or not isinstance(module, BilinearClassifier):
-        raise UsageError(
-            f"{model.source} does not name its inputs, so that columns cannot be told apart: save "
-            "it with bl.save(model, folder, input_names=[...])."
-        )
+    names, module = named_inputs(model), model.module
+    assert isinstance(module, BilinearClassifier), "a model of a table is one exact layer"
     outputs = model.output_names or tuple(map(str, range(module.head.out_features)))
     columns = NamedColumns(names, outputs, numbers(model.input_mean), numbers(model.input_scale))
     rows, about = labelled_rows(model, data, names, outputs)
-    origin = origin_of(model, about, command, seed)
-    findings = audit_columns(module, columns, rows, seed, origin)
-    return TableReport(with_conditions(findings, conditions))
+    origin = origin_of(model, about, asked.command, asked.seed)
+    findings = audit_columns(module, columns, rows, asked.seed, origin)
+    return TableReport(with_conditions(findings, asked.conditions))
 
 
-def in_units_of(
-    columns: LoadedModel | nn.Module, model: LoadedModel | nn.Module
-) -> LoadedModel | nn.Module:
-    """Return a model as a function of the columns of a table's model in standard units."""
-    mean, scale = (numbers(getattr(columns, name, None)) for name in ("input_mean", "input_scale"))
-    module = model.module if isinstance(model, LoadedModel) else model
+def with_conditions(audit: AnyAudit, conditions: Sequence[Condition]) -> AnyAudit:
+    """Return an audit that also fails where a condition does."""
+    judged = judge_conditions(audit.kind, conditions, audit.verdict)
+    passed = audit.passed and not any(item.failed for item in judged)
+    return structs.replace(audit, passed=passed, conditions=judged or None)
+
+
+def baseline_source(baseline: object) -> BaselineSource:
+    source = describe_source(baseline)
+    return BaselineSource(source.path, source.weights_sha256)
+
+
+def module_of(model: Model) -> nn.Module | None:
+    return model.module if isinstance(model, LoadedModel) else model
+
+
+def is_one_exact_layer(model: Model) -> bool:
+    """Tell whether a model is a classifier of one bilinear layer, which is read class by class."""
+    module = module_of(model)
+    if not isinstance(module, BilinearClassifier):
+        return False
+    return len(module.layers) == 1 and getattr(module.layers[0], "gate", None) is None
+
+
+def layers_of(model: Model) -> tuple[LayerView, ...]:
+    """Return the layers of a model, first to last; no weight of a loaded one is read."""
+    if isinstance(model, LoadedModel):
+        return tuple(model.layers.values())
+    views = layer_views(model) if isinstance(model, Module) else from_module(model).layers
+    return tuple(views.values())
+
+
+def describe_model(model: Model, num_layers: int) -> LayeredModel:
+    module = module_of(model)
+    if module is not None:
+        kind, dtype = type(module).__name__, next(module.parameters()).dtype
+    else:
+        assert isinstance(model, LoadedModel), "one of them is there"
+        kind = model.provenance.get("format", "layers of another library")
+        dtype = next(iter(model.layers.values())).dtype
+    return LayeredModel(kind, num_layers, str(dtype).removeprefix("torch."))
+
+
+def accuracy_of(module: nn.Module | None, data: LabelledImages) -> Share:
+    if not isinstance(module, BilinearClassifier):
+        raise UsageError(
+            "test images are read for a BilinearClassifier alone: leave the data out "
+            "(--dataset, --data-dir); an audit needs none."
+        )
+    data.check(module.embed.in_features, module.head.out_features)
+    with torch.no_grad():
+        scores = copy.deepcopy(module).double().eval()(data.images.detach().double())
+    return share_right(scores.argmax(dim=1), data.labels)
+
+
+def in_units_of(columns: LoadedModel, model: Model) -> Model:
+    """Return a model as a function of the columns of a table's model in standard units.
+
+    In their own units the column with the smallest numbers would have the largest coefficients. A
+    model comes back as it is where the units are not known, or it has other inputs.
+    """
+    mean, scale = numbers(columns.input_mean), numbers(columns.input_scale)
     if mean is None or scale is None or not is_one_exact_layer(model):
         return model
+    module = module_of(model)
     assert isinstance(module, BilinearClassifier), "it is one exact layer"
     if module.embed.in_features != len(mean):
         return model
@@ -243,7 +318,7 @@ def labelled_rows(
     if data is None:
         return None, None
     if not isinstance(data, Path):
-        if not isinstance(data, tuple) or [isinstance(x, Tensor) for x in data] != [True, True]:
+        if not is_pair(data):
             raise UsageError(
                 f"data is a {type(data).__name__}; expected a pair of tensors (rows, targets), or "
                 "the Path of a CSV file. Arrays and DataFrames: estimator.report(X, y)."
@@ -251,21 +326,24 @@ def labelled_rows(
         values, target = data
         return LabelledRows(values.detach().double(), target), describe_data(data)
     values = read_columns(data, names).values
-    target_name = model.provenance.get("target")
-    sha256 = file_sha256(data)
-    seen = sha256 == model.provenance.get("data_table_sha256")
-    rows = LabelledRows(values, read_targets(data, target_name, outputs), seen)
-    return rows, DataOrigin(data.name, str(data), "table", len(values), sha256)
+    answers = read_targets(data, model.provenance.get("target"), outputs)
+    origin = table_origin(data, len(values))
+    seen = origin.sha256 == model.provenance.get("data_table_sha256")
+    return LabelledRows(values, answers, seen), origin
 
 
-def labelled(data: ImageDataset | tuple[Tensor, Tensor] | None) -> LabelledImages | None:
+def labelled(data: Images | None) -> LabelledImages | None:
     if data is None:
         return None
     if isinstance(data, ImageDataset):
         return LabelledImages(data.test_images, data.test_labels)
-    if isinstance(data, tuple) and len(data) == 2 and all(isinstance(t, Tensor) for t in data):
+    if is_pair(data):
         return LabelledImages(*data)
     raise UsageError(
         f"data is a {type(data).__name__}; expected an ImageDataset or a pair of tensors "
         "(images, labels)."
     )
+
+
+def is_pair(data: object) -> bool:
+    return isinstance(data, tuple) and [isinstance(x, Tensor) for x in data] == [True, True]

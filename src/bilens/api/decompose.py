@@ -1,12 +1,17 @@
-"""Taking the outputs of a layer of a loaded model apart: the plan, and the work."""
+"""Taking the outputs of the layers of a loaded model apart: the plan, the work, the folder."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_safetensors
 
 from bilens.algebra.concentration import effective_rank
 from bilens.algebra.directions import outputs_of
@@ -25,17 +30,33 @@ from bilens.api.layer_reading import (
     layer_map,
     read_outputs,
 )
+from bilens.api.provenance import describe_run
 from bilens.base import Progress, silent
-from bilens.base.errors import MemoryLimitError
+from bilens.base.errors import (
+    CheckpointError,
+    InterruptedRunError,
+    MemoryLimitError,
+    OutputExistsError,
+)
+from bilens.base.files import read_json, write_files
 from bilens.base.memory import MEMORY_LIMIT_VARIABLE, readable
 from bilens.findings.decomposition import summarise_spectra
 from bilens.findings.null_intervals import null_estimate, rank_null_intervals
 from bilens.io.load import LoadedModel
+from bilens.records.base import to_json
 from bilens.records.common import NullInterval
 from bilens.records.decomposition import LayerDecomposition, LayerPlan
+from bilens.train.run_folder import interruptible
+from bilens.version import VERSION
 
 WHOLE_WIDTH, WHOLE_OUTPUTS = 1024, 128  # the largest that "auto" reads whole
 WHOLE_WORK = 3e11  # outputs · width³, with the rotations: a minute by the costs of the eigensolver
+MAX_RECORD_BYTES = 1 << 30
+PAIR_TENSORS = (
+    *("eigenvalues", "eigenvectors", "residuals", "converged", "complete"),
+    *("cluster", "cluster_size", "rounding_bound", "norm", "linear", "constant"),
+)
+KEPT = 4  # maps that were made ahead stay if they fit into this part of the memory allowed
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,15 +65,10 @@ class LayerJob:
     outputs: LayerOutputs
     read: OutputReading
     layer: LayerMap
-    whole: bool
+    num_pairs: int | None  # of each form; None for the whole spectrum
     null_samples: int
     plan: EigenPlan
     peak_bytes: int
-
-    @property
-    def num_pairs(self) -> int | None:
-        """How many pairs of each form are computed; None for all of them."""
-        return None if self.whole else min(self.request.top, self.layer.f.sizes.d_in)
 
     @property
     def map_bytes(self) -> int:
@@ -61,7 +77,6 @@ class LayerJob:
         return sum(part.nbytes for part in parts if part is not None)
 
     def plan_record(self) -> LayerPlan:
-        """Return the plan: sizes, method, memory in bytes, and why."""
         sizes, plan = self.layer.f.sizes, self.plan
         return LayerPlan(
             layer=self.outputs.layer,
@@ -72,7 +87,7 @@ class LayerJob:
             d_hidden=sizes.d_hidden,
             num_outputs=len(self.read.names),
             num_pairs=sizes.d_in if self.num_pairs is None else self.num_pairs,
-            spectrum="whole" if self.whole else "top",
+            spectrum="whole" if self.num_pairs is None else "top",
             null_samples=self.null_samples,
             method=plan.method,
             precision=plan.precision,
@@ -117,10 +132,11 @@ def prepare(
     work = num * (d_in**3 + request.null_samples * width**3)
     small = d_in <= WHOLE_WIDTH and num <= WHOLE_OUTPUTS and work <= WHOLE_WORK
     whole = request.spectrum == "whole" or (request.spectrum == "auto" and small)
+    num_pairs = None if whole else min(request.top, d_in)
     plan = plan_eigendecomposition(
         read.of(mapped.f),
         None,
-        None if whole else min(request.top, d_in),
+        num_pairs,
         request.method,
         precision=request.precision,
         memory_limit=memory_limit,
@@ -136,28 +152,13 @@ def prepare(
                 f"memory_limit or {MEMORY_LIMIT_VARIABLE}, or leave it out with --null-samples 0."
             )
         peak = max(peak, min(null.peak(num, CHUNK_BYTES), plan.limit_bytes))
-    return LayerJob(request, outputs, read, mapped, whole, samples, plan, peak)
+    return LayerJob(request, outputs, read, mapped, num_pairs, samples, plan, peak)
 
 
 @dataclass(frozen=True, eq=False)
 class Decomposition:
-    """What `decompose` found: the record for people, the pairs that it shows for programs."""
-
     record: LayerDecomposition
-    pairs: EigenDecomposition
-
-
-def decompose(
-    model: LoadedModel,
-    request: Request | None = None,
-    *,
-    layer: str | None = None,
-    inputs: InputMoments | None = None,
-    memory_limit: int | str | None = None,
-    progress: Progress = silent,
-) -> Decomposition:
-    job = prepare(model, request or Request(), layer, inputs, memory_limit)
-    return run_job(job, memory_limit, progress)
+    pairs: EigenDecomposition  # those that the record shows
 
 
 def run_job(
@@ -178,7 +179,7 @@ def run_job(
         progress=partial(progress, job.outputs.layer),
     )
     ranks, intervals = None, None
-    if job.whole:
+    if job.num_pairs is None:
         finite = eigs.eigenvalues.isfinite()
         ranks = effective_rank(torch.where(finite, eigs.distinct_from_zero, 0.0))
         eigs = select(eigs, request.top, request.which)
@@ -189,7 +190,7 @@ def run_job(
         output_kind=job.outputs.kind,
         reading=job.read.reading,
         which=request.which,
-        spectrum="whole" if job.whole else "top",
+        spectrum="whole" if job.num_pairs is None else "top",
         method=eigs.method,
         precision=request.precision,
         d_in=f.sizes.d_in,
@@ -220,3 +221,119 @@ def null_intervals_of(
     )
     left = iter(found)
     return [next(left) if has_rank else None for has_rank in decomposed.tolist()]
+
+
+def decompose_layers(
+    model: LoadedModel,
+    request: Request,
+    *,
+    layers: Sequence[str] = (),
+    folder: Path | None = None,
+    overwrite: bool = False,
+    inputs: InputMoments | None = None,
+    memory_limit: int | str | None = None,
+    command: str | None = None,
+    progress: Progress = silent,
+) -> list[dict[str, Any]]:
+    """Return the record of each layer of a model, computing those that a folder does not hold."""
+    names = [choose_layer(model, name) for name in layers] or list(model.layers)
+    identity = {
+        "weights_sha256": model.weights_sha256,
+        "request": request.to_dict(),
+        "bilens": VERSION,
+        "data_sha256": None if inputs is None else inputs.about["sha256"],
+    }
+    found = {} if folder is None else {n: read_done(folder, n, identity, overwrite) for n in names}
+    done = {name: record for name, record in found.items() if record is not None}
+    left = [name for name in names if name not in done]
+    ahead: dict[str, LayerJob] = {}
+    for name in left:  # what cannot be done for one layer is said before any work is done
+        job = prepare(model, request, name, inputs, memory_limit)
+        room = job.plan.limit_bytes // KEPT - sum(kept.map_bytes for kept in ahead.values())
+        if len(left) == 1 or job.map_bytes <= room:
+            ahead[name] = job
+    about = {
+        "data": None if inputs is None else inputs.about,
+        "exactness": None if model.compare is None else model.exactness.to_dict(),
+        "reproduce": to_json(describe_run(command, request.seed)),
+    }
+    try:
+        for name in left:
+            if name not in ahead:
+                ahead[name] = prepare(model, request, name, inputs, memory_limit)
+            job = ahead.pop(name)
+            result = run_job(job, memory_limit, progress)
+            record = {**to_json(result.record), **identity, **about}
+            with interruptible() as interrupted:  # a first Ctrl-C waits for both files
+                if folder is not None:
+                    save(folder, name, result.pairs, record)
+                done[name] = record
+            if interrupted.is_set():
+                raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        raise InterruptedRunError(what_is_kept(names, list(done), folder)) from None
+    return [done[name] for name in names]
+
+
+def what_is_kept(layers: Sequence[str], done: Sequence[str], folder: Path | None) -> str:
+    if folder is None:
+        return "Interrupted: nothing is kept, since no folder for it was named with --out."
+    missing = [layer for layer in layers if layer not in done]
+    kept = "no layer was done"
+    if done:
+        kept = f"{', '.join(done)} {'is' if len(done) == 1 else 'are'} kept in {folder}"
+    goes_on = f"goes on with {missing[0]}" if missing else "shows them"
+    return f"Interrupted: {kept}; the same command {goes_on}."
+
+
+def files_of(folder: Path, layer: str) -> tuple[Path, Path]:
+    """Return the pairs, safetensors, and the record, JSON; a layer is done where both are there."""
+    return folder / f"{layer}.safetensors", folder / f"{layer}.json"
+
+
+def read_done(
+    folder: Path, layer: str, identity: dict[str, Any], overwrite: bool
+) -> dict[str, Any] | None:
+    """Return the record of a layer that is done already; None if it has to be computed."""
+    pairs_file, record_file = files_of(folder, layer)
+    if folder.exists() and not folder.is_dir():
+        raise OutputExistsError(f"{folder} is a file; expected a folder for the decompositions.")
+    if not record_file.exists():
+        if pairs_file.exists() and not overwrite:
+            raise OutputExistsError(
+                f"{pairs_file} is there without {record_file.name}, so it is something else: "
+                "choose another folder, or replace it with --overwrite."
+            )
+        return None
+    try:
+        found = read_json(record_file, MAX_RECORD_BYTES)
+    except CheckpointError:
+        found = {}
+    same = all(found.get(key) == value for key, value in identity.items())
+    if same and inner_record(pairs_file) == found:
+        return found
+    if not overwrite and not same:
+        raise OutputExistsError(
+            f"{record_file} holds a decomposition of other weights, or with other options or "
+            "data: choose another folder, or replace it with --overwrite."
+        )
+    return None
+
+
+def inner_record(path: Path) -> dict[str, Any] | None:
+    """Return the record inside a file of pairs; None if it is missing or is no whole file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            record: dict[str, Any] = json.loads(file.metadata()["bilens"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return None
+    return record
+
+
+def save(folder: Path, layer: str, pairs: EigenDecomposition, record: dict[str, Any]) -> None:
+    """Write the record as JSON, and then the pairs as safetensors with the record inside."""
+    pairs_file, record_file = files_of(folder, layer)
+    tensors = {name: getattr(pairs, name).contiguous() for name in PAIR_TENSORS}
+    text = json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    data = to_safetensors(tensors, {"format": "pt", "bilens": json.dumps(record)})
+    write_files({record_file: text.encode(), pairs_file: data})

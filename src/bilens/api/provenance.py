@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from bilens.base.errors import MissingExtraError, UsageError
+from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset, embedded_digits, load_images
 from bilens.io.load import LoadedModel
 from bilens.records.common import IN_MEMORY, DataOrigin, Origin, Run, Source
@@ -29,6 +30,15 @@ def given_model(model: object, reader: str, call: str) -> tuple[Any, LoadedModel
             f"{reader} reads a model, got the path {str(model)!r}: use {call.format(loading)}."
         )
     return (model.whole(reader), model) if isinstance(model, LoadedModel) else (model, None)
+
+
+def named_inputs(model: LoadedModel) -> tuple[str, ...]:
+    if model.input_names is None:
+        raise UsageError(
+            f"{model.source} does not name its inputs, so that columns cannot be told apart: save "
+            "it with bl.save(model, folder, input_names=[...])."
+        )
+    return model.input_names
 
 
 def find_test_data(
@@ -93,6 +103,10 @@ def describe_data(data: ImageDataset | tuple[Tensor, Tensor] | None) -> DataOrig
 def image_origin(data: ImageDataset) -> DataOrigin:
     number = len(data.test_images)
     return DataOrigin(data.name, data.source, data.source_kind, number, data.fingerprint)
+
+
+def table_origin(table: Path, num_rows: int) -> DataOrigin:
+    return DataOrigin(table.name, str(table), "table", num_rows, file_sha256(table))
 
 
 def describe_run(command: str | None, seed: int) -> Run:

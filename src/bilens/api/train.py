@@ -1,40 +1,58 @@
-"""Training jobs: from a corpus, or a language model and a corpus, to a run folder."""
+"""Training jobs: from digits, a corpus or a language model to a run folder; and the demo."""
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from bilens.api.audit import audit
 from bilens.api.provenance import this_command, versions
-from bilens.base import silent
-from bilens.base.files import write_file
-from bilens.data.tokenizer import Tokenizer, pack_documents, train_tokenizer
+from bilens.base import Progress, silent
+from bilens.base.errors import InterruptedRunError, OutputExistsError
+from bilens.base.files import replace_folder, write_error, write_file
+from bilens.data.images import ImageDataset
+from bilens.data.tokenizer import Tokenizer, pack_documents
+from bilens.data.tokenizer_training import train_tokenizer
 from bilens.io.load import load
+from bilens.io.model_folder import CONFIG_NAME
 from bilens.nn.transformer import BilinearTransformer
-from bilens.report.charts.curves import loss_figure
-from bilens.train.activations import SAEMetrics
-from bilens.train.corpus import (
-    CorpusDescription,
-    CorpusOptions,
-    CorpusTokens,
-    language_model,
-    open_model_bundle,
-    text_of,
-    tokenizer_of,
-    tokens_of,
-)
-from bilens.train.recipe import Device, find_device
-from bilens.train.run_folder import CURVE_NAME, run_in_folder
+from bilens.report.charts.training import loss_figure
+from bilens.report.plates import eigenvector_plate
+from bilens.report.reports import AuditReport
+from bilens.train.corpus import CorpusDescription, CorpusOptions, CorpusTokens, tokens_of
+from bilens.train.device import Device, find_device
+from bilens.train.model_bundle import language_model, open_model_bundle, text_of, tokenizer_of
+from bilens.train.run_files import CHECKPOINTS, CURVE_NAME, OWN_FILES, RUN_NAME
+from bilens.train.run_folder import run_in_folder
+from bilens.train.sae_metrics import SAEMetrics
+from bilens.train.tasks.image import EpochMetrics, ImageRecipe, train_in_folder
 from bilens.train.tasks.language import LanguageMetrics, LanguageRecipe, LanguageTask
 from bilens.train.tasks.sae import ReadModel, SAELine, SAERecipe, SAETask
 
+DEMO_RECIPE = ImageRecipe(  # 150 epochs of 4,000 digits: strokes become visible, in half a minute
+    d_hidden=128,
+    epochs=150,
+    batch_size=256,
+    noise=0.4,
+    augmentations=("translation:0.04", "rotation:6"),
+)
+REPORT_NAME, REPORT_JSON, PLATE_NAME = "report.html", "report.json", "eigenvectors.svg"
+OWN_NAMES = {*OWN_FILES, CHECKPOINTS, REPORT_NAME, REPORT_JSON, PLATE_NAME}
 SAMPLE_TOKENS = 160
 MEASURED_TOKENS = 65_536  # of the held-out texts, at most
 SAMPLE_TEMPERATURE, SAMPLE_TOP_K = 0.7, 40
+
+
+def provenance() -> dict[str, str]:
+    """Return what a model says of how it was made: command and versions."""
+    return {"command": this_command(), **versions()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +106,7 @@ def train_language(
         job,
         resume=resume,
         overwrite=overwrite,
-        provenance={"command": this_command(), **versions()},
+        provenance=provenance(),
         on_epoch=lambda line: on_line(line, job.epochs),
         say=say,
     )
@@ -102,19 +120,16 @@ def train_language(
 
 def sample_text(model: BilinearTransformer, tokenizer: Tokenizer, seed: int) -> str:
     """Return a text that the model writes, from the beginning of a document to its end."""
-    start = torch.tensor([[tokenizer.end_of_text]])
     written = model.generate(
-        start,
+        torch.tensor([[tokenizer.end_of_text]]),
         min(SAMPLE_TOKENS, model.config.n_ctx - 1),
         temperature=SAMPLE_TEMPERATURE,
         top_k=SAMPLE_TOP_K,
         generator=torch.Generator().manual_seed(seed),
         end_token=tokenizer.end_of_text,
     )
-    ids = written[0, 1:].tolist()
-    if tokenizer.end_of_text in ids:
-        ids = ids[: ids.index(tokenizer.end_of_text)]
-    return tokenizer.decode(ids).strip()
+    ids = takewhile(lambda token: token != tokenizer.end_of_text, written[0, 1:].tolist())
+    return tokenizer.decode(list(ids)).strip()
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +183,7 @@ def train_sae(
         job,
         resume=resume,
         overwrite=overwrite,
-        provenance={"command": this_command(), **versions()},
+        provenance=provenance(),
         on_epoch=lambda line: on_line(line, job.epochs),
         say=say,
     )
@@ -195,3 +210,68 @@ def read_model(folder: Path, corpus: CorpusOptions | None, say: Callable[[str], 
         held_out=held_out[: max(1, MEASURED_TOKENS // n_ctx)],
         corpus=text.source,
     )
+
+
+def run_demo(
+    folder: Path,
+    data: ImageDataset,
+    *,
+    recipe: ImageRecipe = DEMO_RECIPE,
+    lang: str = "en",
+    overwrite: bool = False,
+    null_samples: int = 99,
+    on_epoch: Callable[[EpochMetrics], None] = silent,
+    progress: Progress = silent,
+    say: Callable[[str], None] = silent,
+) -> AuditReport:
+    """Train a classifier, audit it, and leave a folder with the model and its reports.
+
+    Everything is made in a folder beside the target, which is replaced at the very end: a demo
+    that fails or is interrupted leaves an earlier one as it was.
+    """
+    check_demo_folder(folder, overwrite)
+    if folder.exists():
+        say(f"{folder} holds an earlier demo: it is replaced when this one is done.")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise write_error(folder, error) from error
+    try:
+        work.chmod(0o755)
+        train_in_folder(work, data, recipe, provenance=provenance(), on_epoch=on_epoch, say=say)
+        shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)  # a demo starts anew
+        model = replace(load(work), source=str(folder))  # where it will be when all is done
+        report = audit(model, data, null_samples=null_samples, progress=progress)
+        assert isinstance(report, AuditReport), "the recipe trains one layer"
+        report.to_json(work / REPORT_JSON)
+        report.to_html(work / REPORT_NAME, lang=lang)
+        write_file(work / PLATE_NAME, eigenvector_plate(report.record).encode())
+        replace_folder(folder, work)
+    except InterruptedRunError:
+        raise InterruptedRunError(
+            f"Interrupted; {folder} is as it was before. A demo is short and starts anew."
+        ) from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)  # gone already when the demo went well
+    return report
+
+
+def check_demo_folder(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder with anything but an earlier demo: all that is in it will be gone.
+
+    With `overwrite`, a run of ours with more beside it is replaced too.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise OutputExistsError(f"{folder} is a file; expected a folder for the demo.")
+    names = {item.name for item in folder.iterdir()}
+    foreign = sorted(names - OWN_NAMES)
+    is_ours = bool(names & {CONFIG_NAME, RUN_NAME})
+    if names and (not is_ours or (foreign and not overwrite)):
+        raise OutputExistsError(
+            f"{folder} holds something else than an earlier demo "
+            f"({', '.join(foreign[:4] or sorted(names)[:4])}): choose another folder with --out"
+            + (", or replace all of it with --overwrite." if is_ours else ".")
+        )

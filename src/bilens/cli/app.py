@@ -12,22 +12,17 @@ from typing import Annotated, NoReturn, TextIO
 import typer
 
 from bilens.base.errors import BilensError, UsageError
-from bilens.cli.commands import (
-    attack,
-    audit,
-    certify,
-    convert,
-    decompose,
-    demo,
-    explain,
-    fit,
-    reproduce,
-    trace,
-    train_image,
-    train_language,
-    train_sae,
-    train_table,
-)
+from bilens.cli.commands.audit import audit
+from bilens.cli.commands.convert import convert
+from bilens.cli.commands.decompose import decompose
+from bilens.cli.commands.explain import explain
+from bilens.cli.commands.fit import fit
+from bilens.cli.commands.image import demo, train_image
+from bilens.cli.commands.language import train_language, train_sae
+from bilens.cli.commands.reproduce import reproduce
+from bilens.cli.commands.robustness import attack, certify
+from bilens.cli.commands.trace import trace
+from bilens.cli.commands.train_table import train_table
 from bilens.cli.console import Output
 from bilens.cli.options import expand
 from bilens.version import VERSION
@@ -42,23 +37,13 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 for function in (
-    demo.demo,
-    decompose.decompose,
-    fit.fit,
-    audit.audit,
-    certify.certify,
-    attack.attack,
-    explain.explain,
-    trace.trace,
-    convert.convert,
-    reproduce.reproduce,
+    *(demo, decompose, fit, audit, certify),
+    *(attack, explain, trace, convert, reproduce),
 ):
     app.command()(expand(function))
 train_app = typer.Typer(help="Train a model that can be read exactly.", no_args_is_help=True)
-train_app.command("image")(expand(train_image.train_image))
-train_app.command("language")(expand(train_language.train_language))
-train_app.command("sae")(expand(train_sae.train_sae))
-train_app.command("table")(expand(train_table.train_table))
+for training in (train_image, train_language, train_sae, train_table):
+    train_app.command(training.__name__.removeprefix("train_"))(expand(training))
 app.add_typer(train_app, name="train")
 
 
@@ -94,9 +79,8 @@ def main() -> None:
     # once makes a dense eigensolver on a quiet one up to five times slower.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    if (
-        sys.stdout is None
-    ):  # closed, as by `>&-`: a result would be lost, and a file take its number
+    # Closed, as by `>&-`: a result would be lost, and a file take its number.
+    if sys.stdout is None:
         fail("stdout is closed, and the result goes there: leave it open, or to /dev/null.", LIMIT)
     try:
         interrupt_on_signals()

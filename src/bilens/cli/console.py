@@ -38,18 +38,15 @@ class Output:
     def say(self, text: str) -> None:
         self.messages.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def lines(self, *texts: str) -> None:
-        for text in texts:
-            self.result.print(text, highlight=False, markup=False, soft_wrap=True)
-
-    def tables(self, *tables: Table) -> None:
-        for table in tables:
-            self.result.print(table)
-
-    def json(self, document: dict[str, Any]) -> None:
-        """Print a document as JSON in ASCII, for machines."""
-        text = json.dumps(document, allow_nan=False, indent=1)
-        self.result.out(text, highlight=False)
+    def answer(self, as_json: bool, document: dict[str, Any], *parts: Table | str) -> None:
+        """Print a result: as JSON in ASCII for machines, or as tables and lines for people."""
+        if as_json:
+            self.result.out(json.dumps(document, allow_nan=False, indent=1), highlight=False)
+        for part in () if as_json else parts:
+            if isinstance(part, str):
+                self.result.print(part, highlight=False, markup=False, soft_wrap=True)
+            else:
+                self.result.print(part)
 
     @contextmanager
     def progress(self) -> Iterator[Reporter]:
@@ -94,12 +91,7 @@ class Reporter:
             if stage not in self.tasks:
                 self.tasks[stage] = self.bar.add_task(label, total=total)
             self.bar.update(self.tasks[stage], completed=done, description=label)
-            self._finish_others(stage)
+            for other, task in self.tasks.items():
+                if other != stage:
+                    self.bar.update(task, completed=self.bar.tasks[task].total)
         self.stage = stage
-
-    def _finish_others(self, stage: str) -> None:
-        assert self.bar is not None, "called where there is a bar"
-        for other, task in self.tasks.items():
-            if other != stage:
-                total = self.bar.tasks[task].total
-                self.bar.update(task, completed=total)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from copy import copy
-from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, get_type_hints
 
 import typer
 from typer.models import OptionInfo
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from bilens.report.reports import AttackReport, CertificateReport, TraceReport
     from bilens.train.corpus import CorpusOptions
 
+T = TypeVar("T")
 Say = Callable[[str], None]
 Command = Callable[..., None]
 
@@ -41,52 +42,64 @@ def expand(function: Command) -> Command:
     hints = get_type_hints(function, include_extras=True)
     _, *taken = inspect.signature(function).parameters.values()
     records = {each.name: hints[each.name] for each in taken if is_dataclass(hints[each.name])}
-    parameters = [option("context", typer.Context)]
+    parameters = [parameter("context", typer.Context)]
     for each in taken:
         if each.name in records:
             parameters += options_of(records[each.name])
         else:
-            parameters.append(option(each.name, hints[each.name], each.default))
+            parameters.append(parameter(each.name, hints[each.name], each.default))
 
     def run(context: typer.Context, **given: Any) -> None:
         made = {
-            name: record(**{field.name: given.pop(field.name) for field in fields(record)})
+            name: record(**{each.name: given.pop(each.name) for each in fields(record)})
             for name, record in records.items()
         }
         function(context.obj, **made, **given)
 
     run.__name__, run.__doc__ = function.__name__, function.__doc__
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return run
 
 
 def options_of(record: type) -> list[inspect.Parameter]:
-    """Return the fields of a record as options, in the panel of the record."""
+    """Return the fields of a record as options, in the panel of the record or one of their own."""
     hints = get_type_hints(record, include_extras=True)
-    panel = getattr(record, "PANEL", None)
-    return [
-        option(
-            field.name,
-            in_panel(hints[field.name], panel),
-            REQUIRED if field.default is MISSING else field.default,
-        )
-        for field in fields(record)
-    ]
+    found = []
+    for each in fields(record):
+        hint, default = hints[each.name], REQUIRED if each.default is MISSING else each.default
+        if "option" in each.metadata:
+            info = copy(each.metadata["option"])
+            if default is False and info.default is ...:  # typer's place of the first spelling
+                info.default = f"--{each.name.replace('_', '-')}"
+        else:
+            hint, info = hint.__origin__, copy(hint.__metadata__[0])
+        if isinstance(info, OptionInfo):
+            info.rich_help_panel = info.rich_help_panel or getattr(record, "PANEL", None)
+        found.append(parameter(each.name, Annotated[hint, info], default))
+    return found
 
 
-def in_panel(hint: Any, panel: str | None) -> Any:
-    """Return an annotation whose option stands in a panel, unless it names one of its own."""
-    info = copy(hint.__metadata__[0])
-    if isinstance(info, OptionInfo) and info.rich_help_panel is None:
-        info.rich_help_panel = panel
-    return Annotated[hint.__origin__, info]
-
-
-def option(name: str, annotation: Any, default: Any = REQUIRED) -> inspect.Parameter:
+def parameter(name: str, annotation: Any, default: Any = REQUIRED) -> inspect.Parameter:
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
     )
+
+
+def option(
+    default: T,
+    help: str,
+    *spellings: str,
+    panel: str | None = None,
+    metavar: str | None = None,
+    min: float | None = None,
+    max: float | None = None,
+) -> T:
+    """Return a field that is an option with a default; a switch that is off has no `--no-`."""
+    info = typer.Option(
+        *spellings, help=help, rich_help_panel=panel, metavar=metavar, min=min, max=max
+    )
+    return field(default=default, metadata={"option": info})
 
 
 Lang = Literal["en", "ja"]
@@ -131,16 +144,12 @@ class ModelFile:
             help="Model folder, .safetensors or .gguf file, .bin of llama2.c, or .pt file."
         ),
     ]
-    allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Open a .pt file (read with weights_only).")
-    ] = False
-    residual: Annotated[
-        bool | None,
-        typer.Option(
-            "--residual/--no-residual",
-            help="For checkpoints of the paper's repository: whether blocks add their input.",
-        ),
-    ] = None
+    allow_pickle: bool = option(False, "Open a .pt file (read with weights_only).")
+    residual: bool | None = option(
+        None,
+        "For checkpoints of the paper's repository: whether blocks add their input.",
+        "--residual/--no-residual",
+    )
 
     def open(self, say: Say | None = None) -> LoadedModel:
         """Read the model; `say` is told what was taken for what, and how far it is the source."""
@@ -165,32 +174,25 @@ class ModelFile:
 class TensorFile(ModelFile):
     """A model, which may be a .safetensors file with names of its own."""
 
-    roles: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--map",
-            metavar="ROLE=TENSOR",
-            help="What a tensor of a .safetensors file is: up, down or gate, with _bias, and .0, "
-            ".1, … for several layers; repeat it for each. Without it names and shapes are "
-            "guessed from.",
-        ),
-    ] = None
-    activation: Annotated[
-        str | None,
-        typer.Option(
-            "--activation",
-            help="Of the layers of a .safetensors file: relu, gelu, leaky_relu:0.2, …; identity "
-            "for a product without one; gelu,relu is one for each layer.",
-        ),
-    ] = None
-    transposed: Annotated[
-        bool | None,
-        typer.Option(
-            "--transposed/--no-transposed",
-            help="Whether matrices of a .safetensors file are (in, out); needed where shapes leave "
-            "it open.",
-        ),
-    ] = None
+    roles: list[str] | None = option(
+        None,
+        "What a tensor of a .safetensors file is: up, down or gate, with _bias, and .0, "
+        ".1, … for several layers; repeat it for each. Without it names and shapes are "
+        "guessed from.",
+        "--map",
+        metavar="ROLE=TENSOR",
+    )
+    activation: str | None = option(
+        None,
+        "Of the layers of a .safetensors file: relu, gelu, leaky_relu:0.2, …; identity "
+        "for a product without one; gelu,relu is one for each layer.",
+        "--activation",
+    )
+    transposed: bool | None = option(
+        None,
+        "Whether matrices of a .safetensors file are (in, out); needed where shapes leave it open.",
+        "--transposed/--no-transposed",
+    )
 
     def said(self) -> dict[str, Any]:
         return {
@@ -224,10 +226,9 @@ def parse_roles(texts: list[str]) -> dict[str, str]:
 class ImageData:
     """The images that a model is judged on."""
 
-    dataset: Annotated[
-        Literal["mnist", "fashion-mnist"] | None,
-        typer.Option(help="Data set in --data-dir; the model usually says it itself."),
-    ] = None
+    dataset: Literal["mnist", "fashion-mnist"] | None = option(
+        None, "Data set in --data-dir; the model usually says it itself."
+    )
     data_dir: DataDir = None
 
     @property
@@ -251,8 +252,8 @@ class ImageData:
 class HtmlReport:
     """The page that is written about a result."""
 
-    html: Annotated[Path | None, typer.Option(help="Write the report to this HTML file.")] = None
-    lang: Annotated[Lang, typer.Option(help="Language of the HTML report.")] = "en"
+    html: Path | None = option(None, "Write the report to this HTML file.")
+    lang: Lang = option("en", "Language of the HTML report.")
 
     def write(self, report: AttackReport | CertificateReport | TraceReport) -> list[str]:
         """Write the page if one is asked for; return the line about it."""
@@ -266,11 +267,9 @@ class HtmlReport:
 class Text:
     """The text that a language model reads; left out, what it was trained on."""
 
-    corpus: Annotated[
-        str | None, typer.Option(help="As for `train language`; left out: the model's own.")
-    ] = None
-    column: Annotated[str | None, typer.Option(help="Column of --corpus with the text.")] = None
-    limit: Annotated[int | None, typer.Option(help="Documents of --corpus to read.", min=2)] = None
+    corpus: str | None = option(None, "As for `train language`; left out: the model's own.")
+    column: str | None = option(None, "Column of --corpus with the text.")
+    limit: int | None = option(None, "Documents of --corpus to read.", min=2)
 
     def options(self) -> CorpusOptions | None:
         from bilens.train.corpus import CorpusOptions

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bilens.algebra.attribution import attribute
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.api.audit import audit_table
+from bilens.api.audit import Asked, audit_table
 from bilens.findings.column_effects import gauge_free, output_effects
 from bilens.io.loaded_model import LoadedModel
 from bilens.io.model_folder import save
@@ -210,7 +210,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
                 raise ValueError("report(X) needs the targets of its rows, too: report(X, y).")
             rows = (self._rows(X), self._targets(y))
         command = f"{type(self).__name__}.report()"
-        return audit_table(self.loaded_model(), rows, command=command)
+        return audit_table(self.loaded_model(), rows, Asked(command=command))
 
     def loaded_model(self) -> LoadedModel:
         """Return the fitted model as `bl.load` returns it once it is saved; so does `from_sklearn`.

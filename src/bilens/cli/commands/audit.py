@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -18,6 +18,7 @@ from bilens.cli.options import (
     Lang,
     Overwrite,
     TensorFile,
+    option,
     refuse_existing,
 )
 from bilens.findings.rules.registry import condition_help, parse_conditions
@@ -32,52 +33,37 @@ if TYPE_CHECKING:
 class AuditOptions:
     """What an audit is made of and what fails it."""
 
-    table: Annotated[
-        Path | None,
-        typer.Option(help="CSV file with the columns and the target of a table's model."),
-    ] = None
-    baseline: Annotated[
-        Path | None,
-        typer.Option(help="The model that this one was made from: report what changed."),
-    ] = None
-    fail_on: Annotated[
-        list[str] | None,
-        typer.Option(
-            help=condition_help(),
-        ),
-    ] = None
-    null_samples: Annotated[
-        int | None,
-        typer.Option(
-            help="Draws of the null distribution: 99 of a classifier, 19 of each layer.",
-            rich_help_panel=METHOD_PANEL,
-        ),
-    ] = None
-    threshold: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=1,
-            help="R² from which a layer that is not quadratic is read at all.",
-            rich_help_panel=METHOD_PANEL,
-        ),
-    ] = 0.9
-    seed: Annotated[
-        int,
-        typer.Option(help="Seed of the null distribution.", min=0, rich_help_panel=METHOD_PANEL),
-    ] = 0
+    table: Path | None = option(
+        None, "CSV file with the columns and the target of a table's model."
+    )
+    baseline: Path | None = option(
+        None, "The model that this one was made from: report what changed."
+    )
+    fail_on: list[str] | None = option(None, condition_help())
+    null_samples: int | None = option(
+        None,
+        "Draws of the null distribution: 99 of a classifier, 19 of each layer.",
+        panel=METHOD_PANEL,
+    )
+    threshold: float = option(
+        0.9,
+        "R² from which a layer that is not quadratic is read at all.",
+        min=0,
+        max=1,
+        panel=METHOD_PANEL,
+    )
+    seed: int = option(0, "Seed of the null distribution.", min=0, panel=METHOD_PANEL)
 
 
 @dataclass(frozen=True)
 class AuditPages:
     """The pages that are written about an audit."""
 
-    html: Annotated[Path | None, typer.Option(help="Write the report to this HTML file.")] = None
-    markdown: Annotated[
-        Path | None,
-        typer.Option(help="Write Markdown for a pull request to this file; - for stdout."),
-    ] = None
-    lang: Annotated[Lang, typer.Option(help="Language of the HTML and Markdown reports.")] = "en"
+    html: Path | None = option(None, "Write the report to this HTML file.")
+    markdown: Path | None = option(
+        None, "Write Markdown for a pull request to this file; - for stdout."
+    )
+    lang: Lang = option("en", "Language of the HTML and Markdown reports.")
 
     @property
     def on_stdout(self) -> bool:
@@ -119,9 +105,7 @@ def audit(
     if pages.on_stdout:
         output.result.out(report.to_markdown(lang=pages.lang), highlight=False, end="")
     else:
-        print_audit(output, report, json)
-    if not json and not pages.on_stdout:
-        output.lines(*(f"Report: {path}" for path in pages.files))
+        print_audit(output, report, json, *(f"Report: {path}" for path in pages.files))
     if report.failed_rules:
         output.say(f"Failed: {', '.join(report.failed_rules)}")
     asked = report.to_dict()["conditions"] or []
@@ -157,23 +141,15 @@ def read_and_judge(
         )
 
 
-def print_audit(output: Output, report: Report, json: bool) -> None:
-    """Print the result of an audit: JSON, or a short table and the verdict."""
+def print_audit(output: Output, report: Report, json: bool, *more: str) -> None:
+    """Print the result of an audit: JSON, or a short table, the verdict and more."""
     from bilens.report.reports import AuditReport, TableReport
-    from bilens.report.terminal import (
-        audit_table,
-        column_table,
-        layer_audit_table,
-        verdict_lines,
-    )
+    from bilens.report.terminal import audit_table, column_table, layer_audit_table, verdict_lines
 
-    if json:
-        output.json(report.to_dict())
-        return
     if isinstance(report, TableReport):
-        output.tables(column_table(report.record))
+        table = column_table(report.record)
     elif isinstance(report, AuditReport):
-        output.tables(audit_table(report.record))
+        table = audit_table(report.record)
     else:
-        output.tables(layer_audit_table(report.record))
-    output.lines(*verdict_lines(report.record))
+        table = layer_audit_table(report.record)
+    output.answer(json, report.to_dict(), table, *verdict_lines(report.record), *more)

@@ -43,17 +43,13 @@ def convert(
     if model.module is not None:  # what cannot be converted is refused first
         say_how_it_was_read(model, output.say)
     written = convert_model(model, options.to, options.out, overwrite=overwrite)
-    if not json:
-        output.lines(f"Written to {options.out}: {', '.join(written)}")
-        return
-    output.json(
-        {
-            "schema_version": 1,
-            "kind": "conversion",
-            "source": model.source,
-            "weights_sha256": model.weights_sha256,
-            "layout": options.to,
-            "folder": str(options.out),
-            "files": written,
-        }
-    )
+    document = {
+        "schema_version": 1,
+        "kind": "conversion",
+        "source": model.source,
+        "weights_sha256": model.weights_sha256,
+        "layout": options.to,
+        "folder": str(options.out),
+        "files": written,
+    }
+    output.answer(json, document, f"Written to {options.out}: {', '.join(written)}")

@@ -11,7 +11,7 @@ import typer
 from bilens.base.errors import UsageError
 from bilens.base.files import write_file
 from bilens.cli.console import Output
-from bilens.cli.options import ImageData, Json, Lang, ModelFile, Overwrite, refuse_existing
+from bilens.cli.options import ImageData, Json, Lang, ModelFile, Overwrite, option, refuse_existing
 
 if TYPE_CHECKING:
     from bilens.io.load import LoadedModel
@@ -23,21 +23,14 @@ class ExplainOptions:
     """Which predictions are taken apart, and how that is drawn."""
 
     index: Annotated[list[int], typer.Option(help="Test image or row, from 0; may be repeated.")]
-    table: Annotated[
-        Path | None,
-        typer.Option(help="CSV file with a column for each input, in place of images."),
-    ] = None
-    baseline: Annotated[
-        Literal["zeros", "mean"] | None,
-        typer.Option(
-            help="What an absent input is: 0, or the mean of training images or rows; the mean "
-            "where the model knows it, and else 0."
-        ),
-    ] = None
-    plate: Annotated[
-        Path | None, typer.Option(help="Draw what each pixel adds into this SVG file.")
-    ] = None
-    lang: Annotated[Lang, typer.Option(help="Language of the drawing.")] = "en"
+    table: Path | None = option(None, "CSV file with a column for each input, in place of images.")
+    baseline: Literal["zeros", "mean"] | None = option(
+        None,
+        "What an absent input is: 0, or the mean of training images or rows; the mean "
+        "where the model knows it, and else 0.",
+    )
+    plate: Path | None = option(None, "Draw what each pixel adds into this SVG file.")
+    lang: Lang = option("en", "Language of the drawing.")
 
 
 def explain(
@@ -61,18 +54,15 @@ def explain(
     record = explained(output, source.open(), source.model, options, images)
     if plate is not None:
         write_file(plate, attribution_plate(record, options.lang).encode("utf-8"))
-    if json:
-        output.json(to_json(record))
-        return
-    output.tables(*explanation_tables(record), *attribution_tables(record))
-    if plate is not None:
-        output.lines(f"Drawing: {plate}")
+    lines = [] if plate is None else [f"Drawing: {plate}"]
+    tables = *explanation_tables(record), *attribution_tables(record)
+    output.answer(json, to_json(record), *tables, *lines)
 
 
 def explained(
     output: Output, model: LoadedModel, path: Path, options: ExplainOptions, images: ImageData
 ) -> Explanations:
-    from bilens.api.explain import explain_image, explain_rows
+    from bilens.api.classifier import explain_image, explain_rows
 
     table, baseline = options.table, options.baseline
     if table is not None:

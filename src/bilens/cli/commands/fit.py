@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from bilens.cli.console import Output
-from bilens.cli.options import FAILED, ImageData, Json, TensorFile
+from bilens.cli.options import FAILED, ImageData, Json, TensorFile, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,24 +21,15 @@ if TYPE_CHECKING:
 class FitOptions:
     """What is fitted, on what, and when it is good enough."""
 
-    layer: Annotated[
-        list[str] | None,
-        typer.Option(help="Fit this layer alone; can be repeated. Without it the whole and all."),
-    ] = None
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Inputs of the model: a .csv table, a .npy array or a .safetensors file."
-        ),
-    ] = None
-    samples: Annotated[
-        int, typer.Option(help="Random inputs that R² is measured on, 100 or more.", min=100)
-    ] = 10_000
-    threshold: Annotated[
-        float,
-        typer.Option(help="R² from which a map stands for the model.", min=0.0, max=1.0),
-    ] = 0.9
-    seed: Annotated[int, typer.Option(help="Seed of the random inputs.", min=0)] = 0
+    layer: list[str] | None = option(
+        None, "Fit this layer alone; can be repeated. Without it the whole and all."
+    )
+    data: Path | None = option(
+        None, "Inputs of the model: a .csv table, a .npy array or a .safetensors file."
+    )
+    samples: int = option(10_000, "Random inputs that R² is measured on, 100 or more.", min=100)
+    threshold: float = option(0.9, "R² from which a map stands for the model.", min=0.0, max=1.0)
+    seed: int = option(0, "Seed of the random inputs.", min=0)
 
 
 def fit(
@@ -69,11 +60,7 @@ def fit(
         threshold=options.threshold,
         seed=options.seed,
     )
-    if json:
-        output.json(to_json(record))
-    else:
-        output.tables(fit_table(record))
-        output.lines(*fit_lines(record))
+    output.answer(json, to_json(record), fit_table(record), *fit_lines(record))
     if not all(fit.usable for fit in record.fits):
         raise typer.Exit(FAILED)
 

@@ -9,21 +9,17 @@ from typing import Annotated
 import typer
 
 from bilens.cli.console import Output
-from bilens.cli.options import Json
+from bilens.cli.options import Json, option
 
 
 @dataclass(frozen=True)
 class ReproduceOptions:
     """Fields of `StudyOptions`."""
 
-    corpus: Annotated[str | None, typer.Option(help="Corpus, as for `bilens train language`.")] = (
-        None
-    )
-    model: Annotated[
-        list[Path] | None, typer.Option(help="Run folder of a language model; may be repeated.")
-    ] = None
-    seeds: Annotated[int | None, typer.Option(help="How many seeds.", min=1)] = None
-    steps: Annotated[int | None, typer.Option(help="Updates of each training.", min=1)] = None
+    corpus: str | None = option(None, "Corpus, as for `bilens train language`.")
+    model: list[Path] | None = option(None, "Run folder of a language model; may be repeated.")
+    seeds: int | None = option(None, "How many seeds.", min=1)
+    steps: int | None = option(None, "Updates of each training.", min=1)
 
 
 def reproduce(
@@ -47,7 +43,5 @@ def reproduce(
         output.say(f"{cell} ({done + 1} of {total})")
 
     document = run_study(find_study(study), out, asked, on_cell=show, say=output.say)
-    if json:
-        output.json(document)
-    else:
-        output.lines((out / PAGE_NAME).read_text(encoding="utf-8"), f"Study: {out}")
+    page = (out / PAGE_NAME).read_text(encoding="utf-8")
+    output.answer(json, document, page, f"Study: {out}")

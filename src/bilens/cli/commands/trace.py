@@ -10,7 +10,15 @@ import typer
 
 from bilens.base.errors import FileError, OutputExistsError, UsageError
 from bilens.cli.console import Output
-from bilens.cli.options import HtmlReport, Json, LanguageModel, Overwrite, Text, refuse_existing
+from bilens.cli.options import (
+    HtmlReport,
+    Json,
+    LanguageModel,
+    Overwrite,
+    Text,
+    option,
+    refuse_existing,
+)
 
 
 @dataclass(frozen=True)
@@ -19,42 +27,33 @@ class TracedLayerOptions:
 
     model: LanguageModel
     layer: Annotated[int, typer.Option(help="The block whose MLP is traced, from 0.", min=0)]
-    input_sae: Annotated[
-        Path | None, typer.Option(help="Folder of the autoencoder at mlp_in of that block.")
-    ] = None
-    output_sae: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of the autoencoder at mlp_out. Without both, output directions are read "
-            "straight as tokens."
-        ),
-    ] = None
+    input_sae: Path | None = option(None, "Folder of the autoencoder at mlp_in of that block.")
+    output_sae: Path | None = option(
+        None,
+        "Folder of the autoencoder at mlp_out. Without both, output directions are read "
+        "straight as tokens.",
+    )
 
 
 @dataclass(frozen=True)
 class Listed:
     """What is listed and drawn: arguments of `bl.trace`."""
 
-    latents: Annotated[
-        list[int] | None,
-        typer.Option(
-            "--latent", help="An output latent to draw; may be repeated. Left out: the first ones."
-        ),
-    ] = None
-    toward: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="TOKEN",
-            help="Without autoencoders: read the direction that raises this token; may be "
-            "repeated. Left out: the leading singular directions.",
-        ),
-    ] = None
-    outputs: Annotated[int, typer.Option(help="How many outputs to draw.", min=1)] = 5
-    pairs: Annotated[int, typer.Option(help="Eigenpairs of each output.", min=1)] = 8
-    features: Annotated[int, typer.Option(help="Input latents of a circuit.", min=1)] = 8
-    top: Annotated[int, typer.Option(help="Interactions listed of each kind.", min=1)] = 20
-    tokens: Annotated[int, typer.Option(help="Held-out tokens to read.", min=1)] = 16_384
-    seed: Annotated[int, typer.Option(help="Seed of random directions.", min=0)] = 0
+    latents: list[int] | None = option(
+        None, "An output latent to draw; may be repeated. Left out: the first ones.", "--latent"
+    )
+    toward: list[str] | None = option(
+        None,
+        "Without autoencoders: read the direction that raises this token; may be "
+        "repeated. Left out: the leading singular directions.",
+        metavar="TOKEN",
+    )
+    outputs: int = option(5, "How many outputs to draw.", min=1)
+    pairs: int = option(8, "Eigenpairs of each output.", min=1)
+    features: int = option(8, "Input latents of a circuit.", min=1)
+    top: int = option(20, "Interactions listed of each kind.", min=1)
+    tokens: int = option(16_384, "Held-out tokens to read.", min=1)
+    seed: int = option(0, "Seed of random directions.", min=0)
 
 
 def trace(
@@ -95,13 +94,10 @@ def trace(
             say=output.say,
             **{**vars(listed), "latents": listed.latents or None, "toward": listed.toward or ()},
         )
-    written = page.write(report)
-    graphs = report.to_graphs(graph) if graph is not None else []
-    if json:
-        output.json(report.to_dict())
-        return
-    output.tables(*trace_tables(report.record))
-    output.lines(*written, *(f"Graph: {file}" for file in graphs))
+    lines = page.write(report)
+    if graph is not None:
+        lines += [f"Graph: {file}" for file in report.to_graphs(graph)]
+    output.answer(json, report.to_dict(), *trace_tables(report.record), *lines)
 
 
 def refuse_filled(folder: Path | None, overwrite: bool) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import typer
 
 from bilens.cli.console import Output
-from bilens.cli.options import TRAINING_PANEL, DeviceOption, Json, Overwrite, RunFolder
+from bilens.cli.options import TRAINING_PANEL, DeviceOption, Json, Overwrite, RunFolder, option
 
 if TYPE_CHECKING:
     from bilens.data.training_table import TrainingTable
@@ -22,18 +22,14 @@ class TableData:
 
     data: Annotated[Path, typer.Argument(help="CSV file; the first line names the columns.")]
     target: Annotated[str, typer.Option(help="The column to predict.")]
-    task: Annotated[
-        Literal["auto", "classification", "regression"],
-        typer.Option(help="auto: texts, and at most 10 different whole numbers, are classes."),
-    ] = "auto"
-    drop: Annotated[
-        list[str] | None, typer.Option(help="A column to leave out; may be repeated.")
-    ] = None
-    missing: Annotated[
-        Literal["refuse", "mean", "drop"],
-        typer.Option(help="Cells without a value: an error, the column's mean, or drop the row."),
-    ] = "refuse"
-    test: Annotated[float, typer.Option(help="Share of rows for the test.", min=0.0, max=0.9)] = 0.2
+    task: Literal["auto", "classification", "regression"] = option(
+        "auto", "auto: texts, and at most 10 different whole numbers, are classes."
+    )
+    drop: list[str] | None = option(None, "A column to leave out; may be repeated.")
+    missing: Literal["refuse", "mean", "drop"] = option(
+        "refuse", "Cells without a value: an error, the column's mean, or drop the row."
+    )
+    test: float = option(0.2, "Share of rows for the test.", min=0.0, max=0.9)
 
     def read(self) -> TrainingTable:
         from bilens.data.tables import read_table
@@ -54,26 +50,16 @@ class Training:
 
     PANEL: ClassVar = TRAINING_PANEL
 
-    alpha: Annotated[float, typer.Option(help="Penalty of all coefficients.")] = 3.0
-    quadratic_scale: Annotated[
-        float,
-        typer.Option(help="Squares and pairs beside the linear part, a ratio of variances; 0: no."),
-    ] = 0.3
-    n_components: Annotated[
-        int | None,
-        typer.Option(
-            "--components",
-            help="Pairs of so many principal directions, not of all columns.",
-            min=1,
-        ),
-    ] = None
-    early_stopping: Annotated[
-        bool, typer.Option("--early-stopping", help="Let held-out rows choose the penalty.")
-    ] = False
-    validation_fraction: Annotated[
-        float, typer.Option("--validation", help="Share of rows that do.")
-    ] = 0.1
-    seed: Annotated[int, typer.Option(help="Seed of the splits.", min=0)] = 0
+    alpha: float = option(3.0, "Penalty of all coefficients.")
+    quadratic_scale: float = option(
+        0.3, "Squares and pairs beside the linear part, a ratio of variances; 0: no."
+    )
+    n_components: int | None = option(
+        None, "Pairs of so many principal directions, not of all columns.", "--components", min=1
+    )
+    early_stopping: bool = option(False, "Let held-out rows choose the penalty.")
+    validation_fraction: float = option(0.1, "Share of rows that do.", "--validation")
+    seed: int = option(0, "Seed of the splits.", min=0)
 
 
 def train_table(
@@ -124,11 +110,6 @@ def train_table(
             overwrite=overwrite,
             report=show,
         )
-    if json:
-        output.json(
-            {"schema_version": 1, "kind": "table training", "folder": str(out), **asdict(metrics)}
-        )
-        return
     judged = (
         f"{metrics.score} {metrics.train_score:.4f} on the {metrics.train_rows} training rows"
         if metrics.test_score is None
@@ -137,7 +118,9 @@ def train_table(
     rows = source.data if metrics.test_score is None else out / TEST_NAME
     plain = "the mean" if classes is None else "the most frequent class"
     chance = "" if metrics.chance_score is None else f" ({plain}: {metrics.chance_score:.4f})"
-    output.lines(
+    output.answer(
+        json,
+        {"schema_version": 1, "kind": "table training", "folder": str(out), **asdict(metrics)},
         f"{judged}{chance}.",
         f"Model: {out}",
         f"Next:  bilens audit {out} --table {rows} --html report.html",

@@ -1,24 +1,45 @@
-"""What is proven about a one-layer classifier, and what universal perturbations do to it."""
+"""One-layer classifiers: what is proven, what perturbations do to them, why a prediction."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, get_args
 
+import torch
+from msgspec import structs
 from torch import Tensor, nn
 
 from bilens.api.audit import labelled
 from bilens.api.layer_reading import LayerOutputs, output_index
-from bilens.api.provenance import given_model, origin_of
+from bilens.api.provenance import (
+    describe_run,
+    describe_source,
+    given_model,
+    image_origin,
+    named_inputs,
+    origin_of,
+    table_origin,
+)
 from bilens.api.quadratic_fit import offering_a_fit
 from bilens.base import Progress, silent
 from bilens.base.errors import UsageError
 from bilens.data.images import ImageDataset
+from bilens.data.table_rows import read_columns
 from bilens.findings.attack import attack_classifier
 from bilens.findings.attack_objective import EPSILONS, AttackRequest
+from bilens.findings.audit import class_centred
 from bilens.findings.certificate import SAMPLES, certify_classifier
-from bilens.findings.subject import LabelledImages
+from bilens.findings.explanation import attribute_prediction, explain
+from bilens.findings.subject import LabelledImages, in_float64, summarise
 from bilens.io.load import LoadedModel
+from bilens.nn import BilinearClassifier
+from bilens.nn.classifier import in_standard_units
+from bilens.records.audit import Explanations, InputExplanation
+from bilens.records.common import ModelSummary
 from bilens.report.reports import AttackReport, CertificateReport
+
+Baseline = Literal["zeros", "mean"]
 
 
 def certify_model(
@@ -35,21 +56,19 @@ def certify_model(
     """Return what is proven about a one-layer bilinear classifier, and nothing else.
 
     Radii of test inputs, bounds on truncation, unused inputs, the largest influence of one input,
-    and what rounding of the weights can do; `docs/certifying.md` has every claim with what it
-    assumes.
+    and what rounding the weights can do; `docs/certifying.md` has each claim with its assumptions.
 
-    Cost: one eigendecomposition for each pair of classes, O(in³), for the radii; one for each
-    class for the rest.
+    Cost: O(in³) for each pair of classes for the radii, and for each class for the rest.
 
     Args:
         model: what `bl.load` returned, or a `BilinearClassifier`; it is not changed.
         data: test images, an `ImageDataset` or (images (batch, in), labels (batch,)); without
             them nothing is said about radii and predictions.
-        samples: the first so many test images are read.
-        truncate: pairs kept of each class form; None looks for a number that provably keeps 99 %
-            of the predictions.
-        radius: of the ball over which the error of truncation is bounded; None takes the length
-            of the longest image, without data the farthest corner of the box [0, 1]ⁿ.
+        samples: how many of the first test images are read.
+        truncate: pairs kept of each class form; None: as many as provably keep 99 % of the
+            predictions.
+        radius: of the ball over which the error of truncation is bounded; None: the length of the
+            longest image, without data the farthest corner of the box [0, 1]ⁿ.
         seed: of the attack that bounds ℓ∞ distances from above.
         command: how to reproduce this, for the report; None takes the process's command line.
         progress: called with (stage, done, total).
@@ -99,13 +118,13 @@ def attack_model(
 ) -> AttackReport:
     """Return what universal perturbations of every method do to a one-layer bilinear classifier.
 
-    A perturbation δ is added to every image. The optimal one provably lowers the mean margin of the
-    source classes over the target most, of all δ with ‖δ‖₂ ≤ ε; beside it stand those of the paper,
-    baselines and gradient descent at the same length. Masks are made from weights and training
+    A perturbation δ is added to every image. Of all δ with ‖δ‖₂ ≤ ε the optimal one provably lowers
+    the mean margin of the source classes over the target most; beside it stand those of the paper,
+    baselines and gradient descent at the same length. All are made from weights and training
     images, and judged on test images.
 
-    Cost: two eigendecompositions for each objective, and one product of all test images with
-        every perturbation and length, O(images · perturbations · epsilons · out · in).
+    Cost: two eigendecompositions for each objective, and
+        O(images · perturbations · epsilons · out · in) for the test images.
 
     Args:
         model: what `bl.load` returned, or a `BilinearClassifier`; it is not changed.
@@ -113,9 +132,8 @@ def attack_model(
         target: the class that should win, by index or name; None takes each class in turn.
         source: the class that should lose; None takes all others, by their share of the images.
         pairs: a perturbation of its own for each source class, where no source is named.
-        epsilons: lengths ‖δ‖₂ in units of a pixel's range; None for 0, 0.5, … 4.2, 6,
-            8.4. 4.2 is the paper's standard deviation
-            of 0.15 at 784 pixels.
+        epsilons: lengths ‖δ‖₂ in units of a pixel's range; None for 0, 0.5, … 4.2, 6, 8.4. 4.2 is
+            the paper's standard deviation of 0.15 at 784 pixels.
         random_perturbations: random ones for each target.
         restarts: descents of the projected gradient for each length.
         seed: of the random perturbations and of the descents.
@@ -173,3 +191,112 @@ def class_index(loaded: LoadedModel | None, value: int | str | None) -> int | No
             f"{value!r} is a name, and a model in memory has none: pass the index of the class."
         )
     return output_index(value, LayerOutputs.of(loaded, list(loaded.layers)[-1]))
+
+
+def explain_image(
+    model: LoadedModel,
+    data: ImageDataset,
+    indices: Sequence[int],
+    *,
+    baseline: Baseline = "zeros",
+    command: str | None = None,
+) -> Explanations:
+    """Return exact explanations of test images.
+
+    By eigenvectors, and by inputs: the Shapley values, which for a quadratic map are the
+    integrated gradients, of the predicted class and of its lead over a rival.
+    """
+    summary = summary_of(model)
+    LabelledImages(data.test_images, data.test_labels).check(summary.d_input, summary.d_output)
+    check_indices(indices, len(data.test_images), "test image")
+    start = baseline_of(data.train_images, baseline)
+    labels = [int(data.test_labels[index]) for index in indices]
+    return Explanations(
+        model=summary,
+        baseline=baseline,
+        explanations=explained(model, data.test_images, labels, indices, start),
+        source=describe_source(model),
+        data=image_origin(data),
+        reproduce=describe_run(command, 0),
+    )
+
+
+def explain_rows(
+    model: LoadedModel,
+    table: Path,
+    indices: Sequence[int],
+    *,
+    baseline: Baseline | None = None,
+    command: str | None = None,
+) -> Explanations:
+    """Return exact explanations of rows of a table with named columns."""
+    summary = summary_of(model)
+    rows = read_columns(table, named_inputs(model)).values
+    check_indices(indices, len(rows), "row")
+    if baseline is None:
+        baseline = "zeros" if model.input_mean is None else "mean"
+    start = baseline_of(rows, baseline)
+    if baseline == "mean" and model.input_mean is not None:
+        start = torch.tensor(model.input_mean, dtype=torch.float64)
+    return Explanations(
+        model=summary,
+        baseline=baseline,
+        explanations=explained(model, rows, [None] * len(indices), indices, start),
+        source=describe_source(model),
+        data=table_origin(table, len(rows)),
+        reproduce=describe_run(command, 0),
+    )
+
+
+def summary_of(model: LoadedModel) -> ModelSummary:
+    module = model.whole("an explanation")
+    if not isinstance(module, BilinearClassifier):
+        raise UsageError(
+            f"{model.source} is a {type(module).__name__}; expected a BilinearClassifier."
+        )
+    return summarise(module, model.input_shape, model.output_names, model.input_names)
+
+
+def check_indices(indices: Sequence[int], available: int, what: str) -> None:
+    for index in indices:
+        if not 0 <= index < available:
+            raise UsageError(f"there is no {what} {index}: there are {available}, counted from 0.")
+
+
+def explained(
+    model: LoadedModel,
+    inputs: Tensor,
+    labels: Sequence[int | None],
+    indices: Sequence[int],
+    start: Tensor,
+) -> tuple[InputExplanation, ...]:
+    """Return how the scores of some inputs come about.
+
+    A model that knows mean and standard deviation of its inputs is read in these units: what the
+    inputs add is the same, and eigenvectors compare columns of different units.
+    """
+    module = model.module
+    assert isinstance(module, BilinearClassifier), "checked by summary_of"
+    inputs = inputs[list(indices)].double()
+    with offering_a_fit(model):
+        if model.input_mean is not None and model.input_scale is not None:
+            mean, scale = torch.tensor([model.input_mean, model.input_scale], dtype=torch.float64)
+            module = in_standard_units(module, mean, scale)
+            inputs, start = (inputs - mean) / scale, (start - mean) / scale
+        f = in_float64(module).quadratic_map().detach()
+        eigs = class_centred(module)
+    found = []
+    for index, x, scores, label in zip(indices, inputs, f(inputs), labels, strict=True):
+        item = structs.asdict(explain(eigs, x, scores, label, index))
+        attributions = tuple(attribute_prediction(f, x, start, label))
+        found.append(InputExplanation(**item, attributions=attributions))
+    return tuple(found)
+
+
+def baseline_of(known: Tensor, baseline: Baseline) -> Tensor:
+    """Return what an absent input is set to, (in,) float64."""
+    if baseline not in get_args(Baseline):
+        raise UsageError(f'baseline={baseline!r} is not known: use "zeros" or "mean".')
+    if baseline == "zeros":
+        return torch.zeros(known.shape[1], dtype=torch.float64)
+    return known.double().mean(dim=0)

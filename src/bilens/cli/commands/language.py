@@ -1,0 +1,246 @@
+"""`bilens train language` and `bilens train sae`."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import typer
+
+from bilens.cli.console import Output
+from bilens.cli.options import (
+    MODEL_PANEL,
+    TRAINING_PANEL,
+    Gate,
+    Json,
+    LanguageModel,
+    PrecisionOption,
+    RunFolder,
+    Running,
+    Schedule,
+    Text,
+    option,
+)
+
+if TYPE_CHECKING:
+    from bilens.train.corpus import CorpusOptions
+    from bilens.train.tasks.language import LanguageMetrics
+    from bilens.train.tasks.sae import SAELine
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Fields of `CorpusOptions`."""
+
+    PANEL: ClassVar = "Corpus"
+
+    corpus: Annotated[
+        str,
+        typer.Option(
+            help="A text file, a folder of .txt files, a table (.json, .csv, .parquet), 'grammar' "
+            "for stories with a known rule, or a Hugging Face data set."
+        ),
+    ]
+    column: str | None = option(None, "Column of a table with the text.")
+    split: str = option("train", "Split of a Hugging Face data set.")
+    limit: int | None = option(None, "Documents to read at most.", min=2)
+    stream: bool = option(False, "Do not download all of it.")
+    held_out: float = option(0.05, "Share of documents to judge on.")
+    corpus_seed: int = option(0, "Which documents those are.", min=0)
+
+    def options(self) -> CorpusOptions:
+        from bilens.train.corpus import CorpusOptions
+
+        given = dict(vars(self))
+        return CorpusOptions(seed=given.pop("corpus_seed"), **given)
+
+
+@dataclass(frozen=True)
+class Model:
+    """Fields of `LanguageRecipe`; None is what fits the corpus."""
+
+    PANEL: ClassVar = MODEL_PANEL
+
+    tokenizer: Literal["byte-bpe", "wordpiece-lower", "word"] | None = option(
+        None, "Kind of tokenizer."
+    )
+    vocab_size: int | None = option(None, "Tokens in it.", "--vocabulary", min=3)
+    d_model: int | None = option(None, "Residual stream.", "--model-width", min=2)
+    d_hidden: int | None = option(None, "Products in each MLP.", "--hidden", min=1)
+    n_layer: int | None = option(None, "Blocks.", "--layers", min=1)
+    n_head: int | None = option(None, "Attention heads.", "--heads", min=1)
+    n_ctx: int | None = option(None, "Tokens in sight.", "--context-length", min=2)
+    gate: Gate = option("none", "Activation on the left branch.")
+    mlp_type: Literal["gated", "ordinary"] = option(
+        "gated", "ordinary: GELU, one branch, equally many weights.", "--mlp"
+    )
+    tied: bool = option(False, "Unembed with the embedding.")
+
+
+@dataclass(frozen=True)
+class Training:
+    """Fields of `LanguageRecipe`; None is what fits the corpus."""
+
+    PANEL: ClassVar = TRAINING_PANEL
+
+    epochs: float | None = option(None, "Passes over the corpus.")
+    steps: int | None = option(None, "Updates, in place of epochs.", min=1)
+    batch_size: int | None = option(None, "Texts a step.", min=1)
+    learning_rate: float | None = option(None, "Of AdamW, at its top.")
+    schedule: Schedule | None = option(None, "How it falls to zero.")
+    warmup: float | None = option(None, "Share of steps it rises in.")
+    weight_decay: float | None = option(None, "Of AdamW.")
+    clip: float | None = option(None, "Greatest norm of a gradient.")
+    dropout: float | None = option(None, "On what the blocks add.")
+    evaluations: int | None = option(None, "How often the held-out loss is measured.", min=1)
+    precision: PrecisionOption = "auto"
+    seed: int = option(0, "Seed of weights and order.", min=0)
+
+
+def train_language(
+    output: Output,
+    corpus: Corpus,
+    out: RunFolder,
+    model: Model,
+    training: Training,
+    running: Running,
+    json: Json = False,
+) -> None:
+    """Train a language model; Ctrl-C saves it, the same command with --resume goes on.
+
+    Options that are left out fit the corpus: a small model for the story grammar, one that a
+    laptop trains in minutes for text.
+
+    Example: bilens train language --corpus stories.txt --out runs/stories
+    """
+    from bilens.api import train as job
+    from bilens.train.tasks.language import default_recipe
+
+    wanted = {**vars(model), "gate": None if model.gate == "none" else model.gate, **vars(training)}
+    given = {name: value for name, value in wanted.items() if value is not None}
+    recipe = dataclasses.replace(default_recipe(corpus.corpus), **given)
+    with output.progress() as progress:
+
+        def show(line: LanguageMetrics, lines: int) -> None:
+            text = (
+                f"step {line.step}, loss {line.train_loss:.3f}, held out {line.held_out_loss:.3f}, "
+                f"{line.tokens_per_second:,.0f} tokens/s"
+            )
+            progress("training", line.epoch, lines, text)
+
+        result = job.train_language(
+            out, corpus.options(), recipe, on_line=show, say=output.say, **vars(running)
+        )
+    document = result.to_dict()
+    output.answer(
+        json,
+        document,
+        f"Held-out loss {document['held_out_loss']:.4f} nats per token "
+        f"({document['held_out_bits_per_byte']:.4f} bits per byte, "
+        f"{document['held_out_bits_per_character']:.4f} per character) after "
+        f"{document['step']:,} steps in {document['total_seconds']:.0f} s.\n\n"
+        f"{result.sample}\n\nModel: {out}",
+    )
+
+
+@dataclass(frozen=True)
+class Dictionary:
+    """Fields of `SAERecipe`: what is trained."""
+
+    hooks: Annotated[
+        list[str],
+        typer.Option(
+            "--hook",
+            help="Where activations are read, for instance blocks.0.mlp_out; may be repeated: "
+            "several are trained in one pass over the model. Points: resid_pre, attn_out, "
+            "resid_mid, mlp_in, mlp_out, resid_post.",
+        ),
+    ]
+    num_latents: int | None = option(
+        None, "Size of the dictionary; left out: 4 × the width.", "--latents", min=2
+    )
+    k: int = option(30, "Latents that an input keeps.", min=1)
+    sign: Literal["relu", "raw"] = option(
+        "relu", "raw: negative activations too, as the paper's code does."
+    )
+    tokens: int = option(2_000_000, "Activations to train on, rounded up to whole buffers.", min=1)
+
+
+@dataclass(frozen=True)
+class SAETrainingOptions:
+    """Fields of `SAERecipe`: how."""
+
+    PANEL: ClassVar = TRAINING_PANEL
+
+    batch_size: int = option(1024, "Activations a step.", min=1)
+    buffer_size: int = option(131_072, "Activations that are shuffled together.", min=1)
+    learning_rate: float = option(5e-3, "Of Adam, at its top.")
+    schedule: Schedule = option("cosine", "How it falls to zero.")
+    warmup: float = option(0.05, "Share of steps it rises in.")
+    auxiliary: float = option(1 / 32, "Weight of the loss of dead latents.")
+    dead_after: int = option(131_072, "Tokens without being kept that make a latent dead.", min=1)
+    seed: int = option(0, "Seed of weights and order.", min=0)
+
+
+def train_sae(
+    output: Output,
+    model: LanguageModel,
+    dictionary: Dictionary,
+    out: RunFolder,
+    text: Text,
+    training: SAETrainingOptions,
+    running: Running,
+    json: Json = False,
+) -> None:
+    """Train sparse autoencoders on a layer; Ctrl-C saves them, --resume goes on.
+
+    Example: bilens train sae runs/stories --hook blocks.0.mlp_in --hook blocks.0.mlp_out
+    --out runs/stories-sae
+    """
+    from bilens.api import train as job
+    from bilens.train.tasks.sae import SAERecipe
+
+    recipe = SAERecipe.from_dict(
+        {**vars(dictionary), "hooks": tuple(dictionary.hooks), **vars(training)}
+    )
+    with output.progress() as progress:
+
+        def show(line: SAELine, lines: int) -> None:
+            worst = max(line.fvu, key=line.fvu.__getitem__)
+            said = (
+                f"step {line.step}, {line.fvu[worst]:.3f} of the variance left at {worst}, "
+                f"{line.tokens_per_second:,.0f} tokens/s"
+            )
+            progress("training", line.epoch, lines, said)
+
+        result = job.train_sae(
+            out,
+            model,
+            recipe,
+            corpus=text.options(),
+            on_line=show,
+            say=output.say,
+            **vars(running),
+        )
+    document = result.to_dict()
+    output.answer(json, document, *map(sae_lines, document["saes"]))
+
+
+def sae_lines(sae: dict[str, Any]) -> str:
+    return (
+        f"{sae['hook']}: normalised MSE {sae['nmse']:.4f}, of the variance {sae['fvu']:.4f}, "
+        f"L0 {sae['l0']:.1f}, dead "
+        f"{sae['dead_in_training']:.1%} in training, {sae['dead']:.1%} on {sae['tokens']:,} "
+        f"held-out tokens\n"
+        f"  loss {sae['loss']:.4f}, with the SAE in place {sae['loss_patched']:.4f} "
+        f"({sae['loss_added']:+.4f}), zeros {sae['loss_zero']:.4f}, the mean "
+        f"{sae['loss_mean']:.4f}\n"
+        f"  loss recovered {share(sae['recovered_from_zero'])} against zero-ablation, "
+        f"{share(sae['recovered_from_mean'])} against mean-ablation\n"
+        f"  SAE: {sae['folder']}"
+    )
+
+
+def share(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.1%}"

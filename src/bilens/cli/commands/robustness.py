@@ -1,0 +1,116 @@
+"""`bilens certify` and `bilens attack`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import typer
+
+from bilens.base.errors import UsageError
+from bilens.cli.console import Output
+from bilens.cli.options import (
+    FAILED,
+    HtmlReport,
+    ImageData,
+    Json,
+    ModelFile,
+    Overwrite,
+    option,
+    refuse_existing,
+)
+
+
+@dataclass(frozen=True)
+class CertifyOptions:
+    """What is certified."""
+
+    samples: int = option(1000, "The first so many test images get a certified radius.")
+    truncate: int | None = option(
+        None,
+        "Eigenpairs kept of each class; without it, as many as provably keep 99 % of the "
+        "predictions.",
+        metavar="K",
+    )
+    radius: float | None = option(
+        None,
+        "Truncation is bounded over inputs of at most this length; without it, that of the "
+        "longest image, or of the box [0, 1]ⁿ.",
+        metavar="R",
+    )
+    seed: int = option(0, "Seed of the attack that bounds ℓ∞ distances.", min=0)
+
+
+def certify(
+    output: Output,
+    source: ModelFile,
+    images: ImageData,
+    options: CertifyOptions,
+    page: HtmlReport,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """State what is proven about a one-layer classifier: radii, truncation, use of inputs.
+
+    Example: bilens certify runs/mnist --data-dir data --html certificate.html --lang ja
+    """
+    from bilens.api.classifier import certify_model
+    from bilens.report.terminal import certificate_lines, truncation_table
+
+    refuse_existing(page.html, overwrite)
+    model = source.open()
+    data = images.find(model, output.say)
+    with output.progress() as progress:
+        report = certify_model(model, data, progress=progress, **vars(options))
+    lines = [*certificate_lines(report.record), *page.write(report)]
+    output.answer(json, report.to_dict(), truncation_table(report.record), *lines)
+
+
+@dataclass(frozen=True)
+class AttackOptions:
+    """Which perturbations are made."""
+
+    target: str | None = option(
+        None, "Class that should win, by index or name; each in turn without."
+    )
+    source: str | None = option(None, "Class that should lose; all but the target without.")
+    pairs: bool = option(False, "A perturbation of its own for each source class.")
+    epsilons: list[float] | None = option(
+        None,
+        "Length ‖δ‖₂ of the perturbations; may be repeated. Without: 0 to 8.4; 4.2 is the paper's "
+        "std of 0.15 at 784 pixels.",
+        "--epsilon",
+    )
+    seed: int = option(0, "Seed of random perturbations and gradient descents.", min=0)
+
+
+def attack(
+    output: Output,
+    file: ModelFile,
+    images: ImageData,
+    options: AttackOptions,
+    page: HtmlReport,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Add one perturbation to every image: the provably best one for the mean margin, and others.
+
+    Example: bilens attack runs/mnist --data-dir data --target 3 --html attack.html
+    """
+    from bilens.api.classifier import attack_model
+    from bilens.report.terminal import attack_lines, attack_tables
+
+    refuse_existing(page.html, overwrite)
+    model = file.open()
+    data = images.find(model, output.say)
+    if data is None:
+        raise UsageError(
+            "an attack needs training and test images: pass --data-dir with the IDX files of the "
+            "data set, and --dataset where the model does not say it."
+        )
+    with output.progress() as progress:
+        report = attack_model(model, data, progress=progress, **vars(options))
+    tables = [part for table in attack_tables(report.record) for part in (table, "")]
+    lines = [*attack_lines(report.record), *page.write(report)]
+    output.answer(json, report.to_dict(), *tables, *lines)
+    if not report.holds:
+        raise typer.Exit(FAILED)
