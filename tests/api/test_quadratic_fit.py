@@ -15,7 +15,7 @@ import tiny
 from bilens.api import quadratic_fit as fitting
 from bilens.api.classifier import explain_image
 from bilens.api.convert import convert_model
-from bilens.api.decompose import plan_layers
+from bilens.api.decompose import plan_layers, prepare, run_job
 from bilens.api.layer_reading import Request
 from bilens.api.quadratic_fit import finite, fit_layers_of, offering_a_fit
 from bilens.base.errors import (
@@ -25,7 +25,6 @@ from bilens.base.errors import (
     ShapeError,
     UsageError,
 )
-from bilens.cli.commands.decompose import decompose
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearClassifier
 from bilens.records.base import to_json
@@ -242,7 +241,7 @@ def test_every_refusal_offers_the_closest_map(name: str) -> None:
 def test_decomposing_a_gated_layer_offers_the_layer() -> None:
     model = tiny.loaded(tiny.classifier(gate="silu"))
     with pytest.raises(NotQuadraticError, match=rf"gate 'silu'.*{OFFER}") as caught:
-        decompose(model)
+        prepare(model, Request())
     assert "bl.quadratic_fit(model.layers['layers.0'])" in str(caught.value)
 
 
@@ -256,7 +255,7 @@ def nearly_quadratic() -> LoadedModel:
 
 def test_a_gated_layer_that_is_nearly_quadratic_is_read_through_its_closest_map() -> None:
     model = nearly_quadratic()
-    record = decompose(model, Request(reading="raw", outputs="1")).record
+    record = run_job(prepare(model, Request(reading="raw", outputs="1"))).record
     view, said = model.layers["layers.0"], record.approximation
     assert view.fit is not None
     assert said is not None
@@ -273,7 +272,7 @@ def test_a_gated_layer_that_is_nearly_quadratic_is_read_through_its_closest_map(
 
 
 def test_what_is_exact_says_nothing_of_an_approximation() -> None:
-    record = decompose(tiny.loaded(tiny.classifier()), Request(top=1)).record
+    record = run_job(prepare(tiny.loaded(tiny.classifier()), Request(top=1))).record
     assert record.approximation is None
     assert decomposition_lines(record) == []
 
@@ -290,7 +289,7 @@ WHOLE_MODELS: dict[str, Callable[[LoadedModel], object]] = {
 def test_what_runs_a_whole_model_says_what_to_do_with_layers_alone(name: str) -> None:
     with pytest.raises(UsageError, match=r"runs a whole model, and of a/folder .* layers alone"):
         WHOLE_MODELS[name](LAYERS_ALONE)
-    assert decompose(LAYERS_ALONE, Request(top=1)).record.layer == "layers.0"
+    assert run_job(prepare(LAYERS_ALONE, Request(top=1))).record.layer == "layers.0"
 
 
 def refused(model: BilinearClassifier) -> str:
