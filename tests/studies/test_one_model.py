@@ -11,17 +11,17 @@ from bilens.interp.traced_layer import held_out_text
 from bilens.io.load import load
 from bilens.nn.mlp import BilinearMLP
 from bilens.nn.topk_sae import TopKSAE
-from bilens.studies import sae_training, study as study_module
-from bilens.studies.layers import LayerStudy
-from bilens.studies.runner import STUDIES, find_study, run_study
-from bilens.studies.sae_training import (
+from bilens.studies import autoencoders as sae_training, study as study_module
+from bilens.studies.autoencoders import (
     BY_RANK_NAME,
     OVER_TIME_NAME,
     PUBLISHED,
+    LayerStudy,
     SAETrainingStudy,
     lengths_of,
     upper_layer,
 )
+from bilens.studies.runner import STUDIES, find_study, run_study
 from bilens.studies.study import StudyOptions
 from tests import traced_models
 

@@ -98,21 +98,12 @@ class GateStudy(Study):
         ]
         return {CURVES_NAME: line_figure(self.title, "steps", "nats per token", curves)}
 
-    def page(self, document: Record) -> str:
-        result = document["result"]
-        lines = [
-            f"Corpus: {result['corpus']}. Held-out loss in nats per token, beside the published "
-            "one (TinyStories, a larger model, another tokenizer: only differences compare).",
-            "",
-            table(
-                "MLP | weights | equal steps | against bilinear | equal time | steps then "
-                "| ms a step | published, epochs / time",
-                (table_row(result, row) for row in result["rows"]),
-            ),
-            "",
-            f"![Held-out loss by step]({CURVES_NAME})",
-        ]
-        return "\n".join(lines)
+    def parts(self, result: Record) -> Record:
+        heads = (
+            "MLP | weights | equal steps | against bilinear | equal time | steps then | ms a step "
+            "| published, epochs / time"
+        )
+        return {"losses": table(heads, (table_row(result, row) for row in result["rows"]))}
 
 
 def table_row(result: Record, row: Record) -> list[str]:

@@ -14,11 +14,7 @@ from bilens.algebra.interactions.record import ListedInteractions
 from bilens.algebra.random_rotations import random_frame
 from bilens.api.trace_latents import active, unit
 from bilens.api.trace_records import known
-from bilens.interp.contrasts import (
-    contrast_directions,
-    rank_contrasts,
-    weighted_space,
-)
+from bilens.interp.contrasts import contrast_directions, rank_contrasts, weighted_space
 from bilens.interp.interventions import InputDirections, Where, ablation, causal_check
 from bilens.interp.latent_readings import output_tokens
 from bilens.interp.layer_trace import only, trace_layer
@@ -39,8 +35,6 @@ MOST_COMPARED = 40  # output latents whose pairs are ranked: the first of the ra
 CHECKED_PAIRS = 200  # of their ranking, whose interactions are listed
 MOST_TRIED = 12  # of the latents, and of the pairs, that hold negation: the first of their ranking
 NUM_RANDOM = 10
-
-RandomDraw = Callable[[torch.Generator], InputDirections]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +73,7 @@ class Candidate:
     position: int
     along: InputDirections
     where: Where
-    random: RandomDraw
+    random: Callable[[torch.Generator], InputDirections]
 
 
 def measure_block(
@@ -135,10 +129,8 @@ def measure_block(
 
         best = min(candidates, key=shift_left)
         found["circuits"] = [
-            {
-                **describe(reader, candidate, kinds),
-                **effects(candidate, pairs, held_out, words, reader.generator),
-            }
+            describe(reader, candidate, kinds)
+            | effects(candidate, pairs, held_out, words, reader.generator)
             for candidate in dict.fromkeys((candidates[0], best))
         ]
     return found
@@ -235,7 +227,6 @@ def effects(
     size = len(candidate.along.readers)
     plain, changed = pairs.leaning(), pairs.leaning(edit)
     random = [pairs.leaning(draw) for draw in draws]
-    touched = known(float((plain - changed).abs().mean()))
     checks: Record = {}
     for name, weight in (("flip", pairs.polarity.double()), ("shift", torch.ones(1))):
 
@@ -243,7 +234,7 @@ def effects(
             return (weight * (leaning[..., 0] - leaning[..., 1])).mean(dim=0)
 
         before = effect(plain)
-        checks[name] = None
+        checks[name] = None  # nothing to remove
         if float(before.mean()) > 0:
             check = causal_check(
                 "ablate",
@@ -257,7 +248,7 @@ def effects(
             checks[name] = to_json(check)
     return {
         "num_directions": size,
-        "moved": touched,
+        "moved": known(float((plain - changed).abs().mean())),
         "loss_before": before_loss,
         "loss_after": after_loss,
         **checks,

@@ -63,6 +63,7 @@ RANKING_TOKENS = 20_000
 HELD_OUT_TOKENS = 20_000
 READS_FEELING = 0.9  # |correlation| of z_first − z_second with the feeling, over the prompts
 LISTED_PAIRS, LISTED_TOKENS = 5, 6
+LISTED = ("first", "second", "score", "nonlinear_share", "pair_share")
 PUBLISHED = (
     "Published for one hand-picked pair of features of a six-layer model of TinyStories "
     "(arXiv:2410.08417, §5.1): eigenvalues +0.62 and −0.66, decoder cosine −0.975, correlation "
@@ -92,7 +93,7 @@ class NegationStudy(Study):
 
     def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
         rows = [verdict(record) | record for record in cells.values()]
-        names = ("found", "removed", "kept", "random_is_less", "created")
+        names = rows[0]["verdict"]
         return {
             "rows": rows,
             "counts": {name: sum(row["verdict"][name] for row in rows) for name in names},
@@ -106,66 +107,24 @@ class NegationStudy(Study):
             "trained_here": options.models is None,
         }
 
-    def page(self, document: Record) -> str:
-        result = document["result"]
-        rows, counts = result["rows"], result["counts"]
-        lines = [
-            f"{len(rows)} models of one layer; the rule of the grammar: a sentiment word behind "
-            "*not*, *never* or *wasn't* turns the feeling that follows around. The flip is the "
-            "margin (logits of the right feelings less those of the wrong ones, by the sentiment "
-            "word alone) of a plain prompt less that of the same prompt with a negator, over 200 "
-            "minimal pairs.",
-            "",
-            f"* First in the ranking of all pairs of output latents: {counts['found']} of "
-            f"{len(rows)} models.",
-            f"* Ablating its eigen-directions removes at least {LEAST_REMOVED:.0%} of the flip: "
-            f"{counts['removed']}; with the loss on all other words within {MOST_LOSS:.0%}: "
-            f"{counts['kept']}; as random directions remove less than {MOST_RANDOM:.0%}: "
-            f"{counts['random_is_less']}.",
-            f"* Moving plain prompts along them creates at least {LEAST_REMOVED:.0%} of the flip: "
-            f"{counts['created']}.",
-            "",
-            table(
-                "model | position | score, next pair | latents | directions | flip, logits "
-                "| removed | as many random directions | loss elsewhere | created | random",
-                map(table_row, rows),
-            ),
-            "",
-            "Brackets: 95 % intervals, of the prompts for what was done (bootstrap), of the draws "
-            "for random directions.",
-            "",
-            "## What the first pair says",
-            "",
-            table(
-                "model | one latent promotes | the other promotes | eigenvalues",
-                map(reading_row, rows),
-            ),
-            "",
-            "## How",
-            "",
-            "* **Reading.** A pair's difference g_a − g_b is a quadratic form of the MLP's input, "
-            "exact. Inputs are weighted by the activations of the two; the score is the share of "
-            "the variance of the difference that no linear function of the input explains, times "
-            "the share of its whitened squared norm in the largest positive and the most "
-            "negative eigenvalue. The rule is the product of two features that decide nothing "
-            "alone, so it is nonlinear and has one pair of eigenvalues. Neither prompts nor "
-            "feelings take part.",
-            f"* **Directions.** As few leading eigen-directions as hold {KEPT_SHARE:.0%} of the "
-            "squared eigenvalues, four at most.",
-            "* **Ablation.** At tokens that activate one of the two latents, the coordinates of "
-            "the MLP's input along the directions are set to their mean; every output of the MLP "
-            "reads the changed input. Random directions are orthonormal in the same whitened "
-            "space, so that each carries as much variance, and as many.",
-            "* **Steering.** Plain prompts are moved by the mean difference that a negator makes, "
-            "along the directions alone; random directions by the same amount.",
-            "* **Place** counts pairs of the ranking until one whose difference correlates with "
-            "the feeling by 0.9 or more over the prompts.",
-            f"* **Choices.** The {KEPT_SHARE:.0%} and the weights were settled on models of "
-            "earlier recipes of the grammar, not on these.",
-            "",
-            PUBLISHED,
-        ]
-        return "\n".join(lines)
+    def parts(self, result: Record) -> Record:
+        rows = result["rows"]
+        checks = (
+            "model | position | score, next pair | latents | directions | flip, logits | removed "
+            "| as many random directions | loss elsewhere | created | random"
+        )
+        readings = "model | one latent promotes | the other promotes | eigenvalues"
+        return {
+            "num": len(rows),
+            "counts": result["counts"],
+            "removed": LEAST_REMOVED,
+            "loss": MOST_LOSS,
+            "random": MOST_RANDOM,
+            "kept_share": KEPT_SHARE,
+            "checks": table(checks, map(table_row, rows)),
+            "readings": table(readings, map(reading_row, rows)),
+            "published": PUBLISHED,
+        }
 
 
 def measure(options: StudyOptions, seed: int, context: CellContext) -> Record:
@@ -208,6 +167,9 @@ def measure_circuit(model: Path, sae_folder: Path, seed: int) -> Record:
         check_steering(prompts, directions, space, where, seed),
     ]
     plain, negated = prompts.margins()
+    columns = (getattr(ranking, name)[:LISTED_PAIRS].tolist() for name in LISTED)
+    unembed = layer.module.unembed.weight
+    effects = [output_tokens(sae.decoder[latent], unembed, LISTED_TOKENS) for latent in latents]
     return {
         "seed": seed,
         "model": model.name,
@@ -222,9 +184,11 @@ def measure_circuit(model: Path, sae_folder: Path, seed: int) -> Record:
         "margin_negated": float(negated.mean()),
         "place": position_of_the_rule(ranking, prompts, sae),
         "num_pairs_ranked": len(ranking.score),
-        "ranking": ranking_values(ranking),
+        "ranking": [dict(zip(LISTED, row, strict=True)) for row in zip(*columns, strict=True)],
         "latents": latents,
-        "promoted": [promoted(sae, layer, latent) for latent in latents],
+        "promoted": [
+            [layer.tokenizer.token(score.token) for score in effect.promoted] for effect in effects
+        ],
         "eigenvalues": directions.eigenvalues.tolist(),
         "checks": [to_json(check) for check in checks],
     }
@@ -311,17 +275,6 @@ def position_of_the_rule(
     return None
 
 
-def ranking_values(ranking: ContrastRanking) -> list[Record]:
-    names = ("first", "second", "score", "nonlinear_share", "pair_share")
-    columns = (getattr(ranking, name)[:LISTED_PAIRS].tolist() for name in names)
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-
-
-def promoted(sae: TopKSAE, layer: TracedLayer, latent: int) -> list[str]:
-    effect = output_tokens(sae.decoder[latent], layer.module.unembed.weight, LISTED_TOKENS)
-    return [layer.tokenizer.token(score.token) for score in effect.promoted]
-
-
 def verdict(record: Record) -> Record:
     """Return which targets one model meets."""
     ablate, steer = record["checks"]
@@ -355,7 +308,6 @@ def table_row(row: Record) -> list[object]:
 
 
 def reading_row(row: Record) -> tuple[object, ...]:
-    """Return what the latents of one model promote."""
     first, second = (" ".join(words) for words in row["promoted"])
     values = ", ".join(f"{value:+.2f}" for value in row["eigenvalues"])
     return row["seed"], first, second, values

@@ -114,6 +114,7 @@ class NegationPrompts(MinimalPairs):
         return plain - negated
 
     def inputs(self) -> Tensor:
+        """Return what the MLP reads at the last token of each prompt, (2 · pairs, d_model)."""
         with torch.no_grad():
             found = self.model.activations(self.tokens, (self.hook,))[self.hook]
         return found[torch.arange(len(found)), self.last]
@@ -167,7 +168,7 @@ class TruthWords:
         at, stop = torch.isin(blocks, self.negators), torch.isin(blocks, self.stops)
         found, reach = at.clone(), at
         for _ in range(WINDOW):
-            reach = torch.nn.functional.pad(reach[:, :-1], (1, 0), value=False) & ~stop
+            reach = functional.pad(reach[:, :-1], (1, 0), value=False) & ~stop
             found |= reach
         return found
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from itertools import starmap
 
 import torch
 from torch import Tensor
@@ -52,6 +53,16 @@ from bilens.studies.study import (
 
 STEPS, K = 384, 16
 BUFFER_STEPS = 32  # at most
+FRAME_HEADS = "frame | happy …, plain | with *not* | sad …, plain | with *not* | flip | shift"
+BLOCK_HEADS = (
+    "block | nmse in, out | negation, sentiment latents | latents ranked | negation × sentiment "
+    "| negation × any | pairs looked at | negation × sentiment | negation × any"
+)
+CIRCUIT_HEADS = (
+    "block | chosen | latents | position | directions | flip removed | shift removed "
+    "| as many random directions | loss elsewhere"
+)
+READING_HEADS = "block | latents | promote | are strongest at | an interaction of the two kinds"
 
 
 class NegationTextStudy(OneModelStudy):
@@ -76,8 +87,41 @@ class NegationTextStudy(OneModelStudy):
             "blocks": [record for name, record in cells.items() if name.startswith("block-")],
         }
 
-    def page(self, document: Record) -> str:
-        return negation_page(document["result"])
+    def parts(self, result: Record) -> Record:
+        blocks, found = result["blocks"], result["behaviour"]["all"]
+        circuits = [(block, circuit) for block in blocks for circuit in block["circuits"]]
+        numbered = (
+            (block, number, circuit)
+            for block in blocks
+            for number, circuit in enumerate(block["circuits"])
+        )
+        mlps = ((row["block"], logits(row["flip"]), logits(row["shift"])) for row in result["mlps"])
+        positive, negative = (", ".join(f"*{word}*" for word in WORDS[side]) for side in (1, -1))
+        return {
+            "verdict": verdict(found),
+            **{name: logits(found[name]) for name in ("plain", "negated", "flip", "shift")},
+            "turn": 2 * found["plain"]["value"],
+            "frames": table(FRAME_HEADS, map(frame_row, result["behaviour"]["frames"])),
+            "mlps": table("block | of the flip, logits | of the shift", mlps),
+            "blocks": table(BLOCK_HEADS, map(block_row, blocks)),
+            "circuits": table(CIRCUIT_HEADS, starmap(circuit_row, numbered)),
+            "readings": table(READING_HEADS, starmap(reading_row, circuits)),
+            "first": blocks[0],
+            "positive": positive,
+            "negative": negative,
+            "examples": ", ".join(f"“{shown(frame)}”" for frame in FRAMES.values()),
+            "num_names": len(SUBJECTS),
+            "num_openers": len(OPENERS),
+            "top": TOP,
+            "least_active": LEAST_ACTIVE,
+            "checked_pairs": CHECKED_PAIRS,
+            "mostly": MOSTLY,
+            "window": WINDOW,
+            "kept_share": KEPT_SHARE,
+            "most_directions": MOST_DIRECTIONS,
+            "most_tried": MOST_TRIED,
+            "published": PUBLISHED,
+        }
 
 
 def measure_behaviour(options: StudyOptions, context: CellContext) -> Record:
@@ -89,7 +133,6 @@ def measure_behaviour(options: StudyOptions, context: CellContext) -> Record:
     leaning, flip, shift = pairs.leaning(), pairs.flip(), pairs.shift()
     half = len(pairs.polarity) // 2
     context.say(f"flip {float(flip.mean()):+.2f} logits, shift {float(shift.mean()):+.2f}.")
-
     return {
         "model": model_of(options).name,
         "model_sha256": layer.loaded.weights_sha256,
@@ -175,97 +218,6 @@ def measure(options: StudyOptions, index: int, context: CellContext) -> Record:
     }
 
 
-def negation_page(result: Record) -> str:
-    behaviour, blocks = result["behaviour"], result["blocks"]
-    found = behaviour["all"]
-    lines = [
-        f"**{verdict(found)}** Over all {behaviour['num_pairs']} minimal pairs a sentiment word "
-        f"leans to its own side by {logits(found['plain'])} logits, and behind a *not* by "
-        f"{logits(found['negated'])}: the flip is {logits(found['flip'])}, and turning around "
-        f"would take {2 * found['plain']['value']:.2f}. The shift is {logits(found['shift'])}.",
-        "",
-        "*Leaning*: log odds of positive against negative next words. *Flip*: how far a *not* "
-        "moves a word away from its own side, averaged over words of both polarities. *Shift*: "
-        "how far it moves the leaning to the negative whatever the word.",
-        "",
-        table(
-            "frame | happy …, plain | with *not* | sad …, plain | with *not* | flip | shift",
-            map(frame_row, behaviour["frames"]),
-        ),
-        "",
-        "What the MLP of a block makes of a *not* at the tokens behind it, whatever the "
-        "directions: it is given what it reads there without the *not*. What it does at the "
-        "*not* itself is not in these numbers, nor what attention does.",
-        "",
-        table(
-            "block | of the flip, logits | of the shift",
-            ((row["block"], logits(row["flip"]), logits(row["shift"])) for row in result["mlps"]),
-        ),
-        "",
-        "## What the weights hold",
-        "",
-        "First position in the ranking of an output latent, and of a pair, among whose "
-        f"{TOP} largest interactions one is of a negation latent with a sentiment latent, "
-        "or with any other; in brackets how many there are among those looked at, and "
-        "the position to be expected by chance.",
-        "",
-        table(
-            "block | nmse in, out | negation, sentiment latents | latents ranked "
-            "| negation × sentiment | negation × any | pairs looked at | negation × sentiment "
-            "| negation × any",
-            map(block_row, blocks),
-        ),
-        "",
-        "## What ablating them does",
-        "",
-        "Of the latents and pairs that hold negation, the first of the ranking, and the one "
-        "whose directions carry most of the shift (chosen on other minimal pairs).",
-        "",
-        table(
-            "block | chosen | latents | position | directions | flip removed | shift removed "
-            "| as many random directions | loss elsewhere",
-            (
-                circuit_row(block, number, circuit)
-                for block in blocks
-                for number, circuit in enumerate(block["circuits"])
-            ),
-        ),
-        "",
-        "Brackets: 95 % intervals, of resampled words for what was done, of the draws for "
-        "random directions. A dash: on these prompts there is no such effect, told from zero, "
-        "to remove.",
-        "",
-        table(
-            "block | latents | promote | are strongest at | an interaction of the two kinds",
-            (reading_row(block, circuit) for block in blocks for circuit in block["circuits"]),
-        ),
-        "",
-        "## How",
-        "",
-        f"* **Minimal pairs.** {', '.join(f'*{word}*' for word in WORDS[1])} and "
-        f"{', '.join(f'*{word}*' for word in WORDS[-1])} in "
-        + ", ".join(f"“{shown(frame)}”" for frame in FRAMES.values())
-        + f", {len(SUBJECTS)} names, {len(OPENERS)} sentences before. Intervals resample the "
-        "words of each polarity.",
-        f"* **Autoencoders.** {blocks[0]['num_latents']:,} latents, {blocks[0]['k']} an input, "
-        f"at mlp_in and mlp_out of every block, {blocks[0]['tokens']:,} tokens each.",
-        "* **Ranking.** As for the grammar: `rank_latents` of all output latents that "
-        f"{LEAST_ACTIVE} of the tokens read activate; `rank_contrasts` of the pairs among "
-        f"the first of these, whose first {CHECKED_PAIRS} pairs are looked at. Weights and "
-        "activations alone.",
-        "* **Kinds of input latents.** By words, afterwards: at least "
-        f"{MOSTLY:.0%} of a latent's activation lies at a negator or up to {WINDOW} tokens "
-        "behind one in its sentence (negation), or at a sentiment word (sentiment).",
-        f"* **Ablation.** As few eigen-directions as hold {KEPT_SHARE:.0%} of the squared "
-        f"eigenvalues, {MOST_DIRECTIONS} at most, set to their mean where one of the latents "
-        "is active. Loss elsewhere: held-out tokens that no negator stands before. "
-        f"{MOST_TRIED} latents and as many pairs of a block are tried at most.",
-        "",
-        PUBLISHED,
-    ]
-    return "\n".join(lines)
-
-
 def verdict(found: Record) -> str:
     """Return in a sentence whether the model knows the rule."""
     if found["negated"]["high"] < 0:
@@ -276,7 +228,6 @@ def verdict(found: Record) -> str:
 
 
 def logits(interval: Record) -> str:
-    """Return a number of logits with its interval."""
     return f"{interval['value']:+.2f} [{interval['low']:+.2f}, {interval['high']:+.2f}]"
 
 
@@ -304,7 +255,6 @@ def block_row(block: Record) -> list[object]:
 
 
 def position_cell(found: Record, kind: str) -> str:
-    """Return the first position, how many there are, and the position by chance."""
     if found[kind] is None:
         return "none"
     return f"{found[kind]} ({found[f'num_{kind}']}; {found[f'chance_{kind}']:.0f})"

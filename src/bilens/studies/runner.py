@@ -10,11 +10,10 @@ from bilens.api.provenance import this_command, versions
 from bilens.base import silent
 from bilens.base.errors import CheckpointError, InterruptedRunError, OutputExistsError, UsageError
 from bilens.base.files import read_json, write_file, write_files
+from bilens.studies.autoencoders import LayerStudy, SAETrainingStudy
 from bilens.studies.gates import GateStudy
-from bilens.studies.layers import LayerStudy
 from bilens.studies.negation_grammar import NegationStudy
 from bilens.studies.negation_text import NegationTextStudy
-from bilens.studies.sae_training import SAETrainingStudy
 from bilens.studies.study import CellContext, Record, Say, Study, StudyOptions
 from bilens.train.run_folder import locked
 

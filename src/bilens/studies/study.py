@@ -6,6 +6,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -76,9 +77,19 @@ class Study(ABC):
     def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
         """Return the result of the study as one JSON object, from the records of all cells."""
 
-    @abstractmethod
     def page(self, document: Record) -> str:
-        """Return the page about the result, in Markdown; it may show the figures by name."""
+        """Return the page about the result, in Markdown; it may show the figures by name.
+
+        It is a text of `pages/` with `result` and the parts of the page in it.
+        """
+        file = f"{self.name.rpartition('/')[2]}.md"
+        text = files("bilens.studies").joinpath("pages", file).read_text("utf-8")
+        result = document["result"]
+        return text.format(result=result, **self.parts(result))
+
+    def parts(self, _result: Record) -> Record:
+        """Return what stands in the text of the page, by name: tables and numbers."""
+        return {}
 
     def figures(self, _document: Record) -> Mapping[str, str]:
         """Return the drawings, file name → SVG."""
@@ -103,13 +114,13 @@ def spelling(field: str) -> str:
 
 
 class OneModelStudy(Study):
-    """A study that trains autoencoders, for --steps updates, on the model of --model."""
+    """A study that trains autoencoders, for --steps updates, on the one model of --model."""
 
     uses = frozenset({"models", "steps"})
     needs = frozenset({"models"})
 
     def check(self, options: StudyOptions) -> None:
-        """Refuse several models."""
+        """Refuse what any study refuses, and several models."""
         super().check(options)
         model_of(options)
 

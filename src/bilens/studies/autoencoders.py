@@ -1,9 +1,4 @@
-"""How autoencoders and what is read through them get better with training: App. H of the paper.
-
-Autoencoders before and behind one MLP are trained from the same start for 1, 2, 4, 8 and 16 times
-as long. Each output latent is a quadratic form of the MLP's input; the better the autoencoder, the
-fewer eigenvectors of the form say where the latent is active, and how much.
-"""
+"""What autoencoders cost layer by layer, and what training makes of them: App. G and H."""
 
 from __future__ import annotations
 
@@ -15,17 +10,12 @@ import torch
 
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.api.trace_latents import LEAST_ACTIVE
+from bilens.api.train import read_model
 from bilens.base.errors import NumericalError, UsageError
 from bilens.interp.layer_trace import latent_map, only
 from bilens.interp.low_rank import low_rank_fit
-from bilens.interp.traced_layer import (
-    TracedLayer,
-    TracedSAE,
-    held_out_text,
-    open_layer,
-    open_sae,
-)
-from bilens.report.charts.curves import Curve, line_figure
+from bilens.interp.traced_layer import TracedLayer, TracedSAE, held_out_text, open_layer, open_sae
+from bilens.report.charts.training import Curve, line_figure
 from bilens.studies.study import (
     CellContext,
     Measure,
@@ -39,6 +29,106 @@ from bilens.studies.study import (
     table,
 )
 from bilens.train.activations import activations_of
+
+LAYER_STEPS = 512
+LAYER_BUFFER = 16  # steps at most: a buffer holds the activations of all hook points
+POINTS = ("mlp_out", "resid_mid")
+LAYERS_NAME = "layers.svg"
+PUBLISHED_LAYERS: Record = {
+    "source": "arXiv:2410.08417, App. G: TinyStories, 6 layers of width 512, about 150 M tokens",
+    "loss_added": {
+        "mlp_out": [0.0119, 0.0205, 0.0379, 0.0487, 0.0593, 0.0868],
+        "resid_mid": [0.0173, 0.0278, 0.0878, 0.1648, 0.2196, 0.2861],
+    },
+}
+
+
+class LayerStudy(OneModelStudy):
+    """Loss added at every layer of one model: at what MLPs write, and at the stream before them.
+
+    All autoencoders are trained in one pass over the text.
+    """
+
+    name = "language/layers"
+    title = "Sparse autoencoders layer by layer"
+
+    def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
+        return {"all-layers": partial(measure_layers, options)}
+
+    def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:  # noqa: ARG002 - of the interface
+        return {**cells["all-layers"], "published": PUBLISHED_LAYERS}
+
+    def figures(self, document: Record) -> Mapping[str, str]:
+        result = document["result"]
+        curves = [
+            Curve(point, tuple(enumerate((row["loss_added"] for row in rows), start=1)))
+            for point, rows in result["points"].items()
+        ]
+        published = [
+            Curve(f"{point}, published", tuple(enumerate(losses, start=1)), dashed=True)
+            for point, losses in result["published"]["loss_added"].items()
+        ]
+        return {
+            LAYERS_NAME: line_figure(
+                self.title, "layer", "loss added, nats per token", [*curves, *published]
+            )
+        }
+
+    def parts(self, result: Record) -> Record:
+        published = result["published"]["loss_added"]
+        losses = (
+            layer_row(number, row)
+            for rows in result["points"].values()
+            for number, row in enumerate(rows, start=1)
+        )
+        others = (
+            (number, *(f"{loss:.4f}" for loss in losses))
+            for number, losses in enumerate(zip(*published.values(), strict=True), start=1)
+        )
+        heads = (
+            "layer | hook point | loss added | fvu | dead | recovered, from zeros | from the mean"
+        )
+        return {
+            "losses": table(heads, losses),
+            "published": table(f"layer | {' | '.join(published)}", others),
+        }
+
+
+def measure_layers(options: StudyOptions, context: CellContext) -> Record:
+    model = model_of(options)
+    read = read_model(model, None, context.say)
+    config = read.model.config
+    steps = options.steps or LAYER_STEPS
+    hooks = {
+        point: [f"blocks.{index}.{point}" for index in range(config.n_layer)] for point in POINTS
+    }
+    everywhere = [hook for names in hooks.values() for hook in names]
+    recipe = sae_recipe(everywhere, steps, min(LAYER_BUFFER, steps), config.n_ctx)
+    result = context.train_sae(model, recipe)
+    last = result.history[-1]
+    return {
+        "model": model.name,
+        "model_sha256": read.weights_sha256,
+        "num_layers": config.n_layer,
+        "d_model": config.d_model,
+        "num_latents": recipe.latents_for(config.d_model),
+        "k": recipe.k,
+        "steps": last.step,
+        "tokens": last.tokens,
+        "recipe": recipe.to_dict(),
+        "loss": result.metrics[recipe.hooks[0]].loss,
+        "points": {
+            point: [result.metrics[hook].to_dict() for hook in names]
+            for point, names in hooks.items()
+        },
+    }
+
+
+def layer_row(number: int, row: Record) -> tuple[object, ...]:
+    errors = f"{row['loss_added']:.4f}", f"{row['fvu']:.3f}", f"{row['dead']:.1%}"
+    recovered = share(row["recovered_from_zero"]), share(row["recovered_from_mean"])
+    return (number, row["hook"], *errors, *recovered)
+
 
 STEPS = 1024  # of the longest training
 DOUBLINGS = 4
@@ -60,7 +150,12 @@ PUBLISHED: Record = {
 
 
 class SAETrainingStudy(OneModelStudy):
-    """Reconstruction, and agreement of latents with few eigenvectors, by length of training."""
+    """Reconstruction, and agreement of latents with few eigenvectors, by length of training.
+
+    Autoencoders around one MLP are trained from the same start for 1, 2, 4, 8 and 16 times as
+    long. Each output latent is a quadratic form of the MLP's input; the better the autoencoder,
+    the fewer eigenvectors of the form say where the latent is active, and how much.
+    """
 
     name = "language/sae-training"
     title = "Sparse autoencoders over training time"
@@ -107,58 +202,25 @@ class SAETrainingStudy(OneModelStudy):
             ),
         }
 
-    def page(self, document: Record) -> str:
-        result = document["result"]
+    def parts(self, result: Record) -> Record:
         rows, published = result["rows"], result["published"]
-        first, ranks = rows[0], rows[0]["fit"]["ranks"]
-        lines = [
-            f"Autoencoders at mlp_in and mlp_out of block {first['layer']} (from 0) of a model of "
-            f"{first['num_layers']}, {first['num_latents']:,} latents, {first['k']} an input, each "
-            "trained from the same start with its own schedule.",
-            "",
-            table(
-                "steps | tokens | nmse in | nmse out | dead in | dead out | recovered in "
-                "| recovered out | latents compared",
-                map(quality_row, rows),
-            ),
-            "",
-            "Mean correlation of the output latents with their k leading eigenvectors, where they "
-            "are active; in brackets that of as many random directions:",
-            "",
-            table(
-                f"steps | {' | '.join(f'k = {rank}' for rank in ranks)}",
-                map(correlation_row, rows),
-            ),
-            "",
-            f"![Correlation by number of eigenvectors]({BY_RANK_NAME})",
-            "",
-            f"![Correlation over training time]({OVER_TIME_NAME})",
-            "",
-            f"Published for another, larger model ({published['source']}; only the direction of "
-            "change compares):",
-            "",
-            table(
-                "steps | nmse | recovered | correlation",
-                (
-                    (f"{steps:,}", *(f"{published[name][row]:.2f}" for name in PUBLISHED_NUMBERS))
-                    for row, steps in enumerate(published["steps"])
-                ),
-            ),
-            "",
-            "## How",
-            "",
-            "* **nmse**, **dead** and **recovered** (share of the loss between zeros in the place "
-            "of the activation and the model as it is) on held-out texts, without the first token "
-            "of each.",
-            "* **Correlation**: Pearson, of an output latent's activation with Σ λ_i (v_i·x)² over "
-            "its k leading eigenpairs by |λ| plus the linear and constant terms, over the tokens "
-            f"where the latent is above zero, of {first['fit']['num_inputs']:,}; the mean over "
-            f"latents that are active at {LEAST_ACTIVE} or more. Random directions are orthonormal "
-            f"and keep the eigenvalues, {first['fit']['num_random']} draws.",
-            "* **Block**: three quarters up, as the paper's layer 12 of 16. The input's "
-            "autoencoder does not enter the correlation.",
-        ]
-        return "\n".join(lines)
+        first = rows[0]
+        heads = (
+            "steps | tokens | nmse in | nmse out | dead in | dead out | recovered in "
+            "| recovered out | latents compared"
+        )
+        others = (
+            (f"{steps:,}", *(f"{published[name][row]:.2f}" for name in PUBLISHED_NUMBERS))
+            for row, steps in enumerate(published["steps"])
+        )
+        ranks = " | ".join(f"k = {rank}" for rank in first["fit"]["ranks"])
+        return {
+            "first": first,
+            "quality": table(heads, map(quality_row, rows)),
+            "correlations": table(f"steps | {ranks}", map(correlation_row, rows)),
+            "published": table(f"steps | {' | '.join(PUBLISHED_NUMBERS)}", others),
+            "least_active": LEAST_ACTIVE,
+        }
 
 
 def lengths_of(options: StudyOptions) -> list[int]:
@@ -243,6 +305,5 @@ def quality_row(row: Record) -> list[str]:
 
 
 def correlation_row(row: Record) -> list[str]:
-    """Return the correlations of one length, each with that of random directions."""
     pairs = zip(row["fit"]["correlation"], row["fit"]["null"], strict=True)
     return [f"{row['steps']:,}", *(f"{r:.2f} ({null:.2f})" for r, null in pairs)]
