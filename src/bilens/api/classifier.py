@@ -25,7 +25,7 @@ from bilens.api.quadratic_fit import offering_a_fit
 from bilens.base import Progress, silent
 from bilens.base.errors import UsageError
 from bilens.data.images import ImageDataset
-from bilens.data.table_rows import read_columns
+from bilens.data.tables import read_columns
 from bilens.findings.attack import attack_classifier
 from bilens.findings.attack_objective import EPSILONS, AttackRequest
 from bilens.findings.audit import class_centred

@@ -18,20 +18,27 @@ from bilens.base import Progress, silent
 from bilens.base.errors import InterruptedRunError, OutputExistsError
 from bilens.base.files import replace_folder, write_error, write_file
 from bilens.data.images import ImageDataset
-from bilens.data.tokenizer import Tokenizer, pack_documents
-from bilens.data.tokenizer_training import train_tokenizer
+from bilens.data.tokenizer import Tokenizer, pack_documents, train_tokenizer
 from bilens.io.load import load
 from bilens.io.model_folder import CONFIG_NAME
 from bilens.nn.transformer import BilinearTransformer
-from bilens.report.charts.training import loss_figure
+from bilens.report.charts.curves import loss_figure
 from bilens.report.plates import eigenvector_plate
 from bilens.report.reports import AuditReport
-from bilens.train.corpus import CorpusDescription, CorpusOptions, CorpusTokens, tokens_of
-from bilens.train.device import Device, find_device
-from bilens.train.model_bundle import language_model, open_model_bundle, text_of, tokenizer_of
-from bilens.train.run_files import CHECKPOINTS, CURVE_NAME, OWN_FILES, RUN_NAME
-from bilens.train.run_folder import run_in_folder
-from bilens.train.sae_metrics import SAEMetrics
+from bilens.train.activations import SAEMetrics
+from bilens.train.corpus import (
+    CorpusDescription,
+    CorpusOptions,
+    CorpusTokens,
+    language_model,
+    open_model_bundle,
+    text_of,
+    tokenizer_of,
+    tokens_of,
+)
+from bilens.train.loop import CHECKPOINTS
+from bilens.train.recipe import Device, find_device
+from bilens.train.run_folder import CURVE_NAME, OWN_FILES, RUN_NAME, run_in_folder
 from bilens.train.tasks.image import EpochMetrics, ImageRecipe, train_in_folder
 from bilens.train.tasks.language import LanguageMetrics, LanguageRecipe, LanguageTask
 from bilens.train.tasks.sae import ReadModel, SAELine, SAERecipe, SAETask

@@ -91,7 +91,7 @@ def train_image(
     """
     from bilens.api.provenance import this_command, versions
     from bilens.data.images import load_images
-    from bilens.train.device import find_device
+    from bilens.train.recipe import find_device
     from bilens.train.tasks.image import ImageRecipe, train_in_folder
 
     recipe = ImageRecipe.from_dict(
