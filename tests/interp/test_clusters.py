@@ -7,7 +7,7 @@ import oracles
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import MemoryLimitError, UsageError
-from bilens.interp.clusters import cluster_latents
+from bilens.interp.layer_trace import cluster_latents
 from builders import randn, random_map
 
 

@@ -5,7 +5,7 @@ import torch
 
 from bilens.algebra.eigen.eigendecompose import eigendecompose, eigendecompose_all
 from bilens.base.errors import NonFiniteError, ShapeError, UsageError
-from bilens.interp.latent_readings import eigenvector_tokens, output_tokens, top_contexts
+from bilens.interp.traced_layer import eigenvector_tokens, output_tokens, top_contexts
 from builders import D_IN, form_from_pairs, randn, random_map, vector
 
 TOKENS = torch.arange(24).view(2, 12)

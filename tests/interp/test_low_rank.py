@@ -6,7 +6,7 @@ import torch
 
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.base.errors import ShapeError, UsageError
-from bilens.interp.low_rank import LowRankFit, low_rank_fit
+from bilens.interp.circuits import LowRankFit, low_rank_fit
 from builders import D_IN, D_OUT, randn, random_map
 
 G = random_map()

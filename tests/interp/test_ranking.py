@@ -7,8 +7,7 @@ from torch import Tensor
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import ShapeError
-from bilens.interp.layer_trace import trace_layer
-from bilens.interp.ranking import interaction_share, rank_latents
+from bilens.interp.layer_trace import interaction_share, rank_latents, trace_layer
 from builders import randn
 
 EYE = torch.eye(6).double()

@@ -18,13 +18,14 @@ from bilens.base import Progress, silent
 from bilens.base.checks import check_count
 from bilens.base.errors import UsageError
 from bilens.data.tokenizer import Tokenizer
-from bilens.interp.latent_readings import eigenvector_tokens, output_tokens
 from bilens.interp.traced_layer import (
     TracedLayer,
     TraceOptions,
+    eigenvector_tokens,
     held_out_text,
     open_layer,
     open_sae,
+    output_tokens,
 )
 from bilens.io.load import LoadedModel
 from bilens.records import trace as records

@@ -29,19 +29,24 @@ from bilens.api.trace_records import (
 from bilens.base import Progress
 from bilens.base.errors import UsageError
 from bilens.interp.behaviour import Change, causal_effect, contrast_change, eigen_change
-from bilens.interp.circuits import find_circuit
-from bilens.interp.clusters import cluster_latents
+from bilens.interp.circuits import LowRankFit, find_circuit, low_rank_fit
 from bilens.interp.contrasts import rank_contrasts
-from bilens.interp.latent_readings import eigenvector_tokens, output_tokens
-from bilens.interp.layer_trace import LayerTrace, only, trace_layer
-from bilens.interp.low_rank import LowRankFit, low_rank_fit
-from bilens.interp.ranking import Ranking, rank_latents
+from bilens.interp.layer_trace import (
+    LayerTrace,
+    Ranking,
+    cluster_latents,
+    only,
+    rank_latents,
+    trace_layer,
+)
 from bilens.interp.traced_layer import (
     LatentReader,
     TracedLayer,
     TracedSAE,
     TracedText,
     TraceOptions,
+    eigenvector_tokens,
+    output_tokens,
     read_text,
 )
 from bilens.records import trace as records

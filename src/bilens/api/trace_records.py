@@ -12,12 +12,15 @@ from torch import Tensor
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.interactions.record import MULTIPLICITY, Interactions
 from bilens.interp.behaviour import CausalEffect
-from bilens.interp.clusters import Clusters
-from bilens.interp.latent_readings import EigenvectorTokens, LatentContexts, TokenScore
-from bilens.interp.layer_trace import LayerTrace, NearestLatents
-from bilens.interp.low_rank import LowRankFit
-from bilens.interp.ranking import Ranking
-from bilens.interp.traced_layer import LatentReader, TracedSAE
+from bilens.interp.circuits import LowRankFit
+from bilens.interp.layer_trace import Clusters, LayerTrace, NearestLatents, Ranking
+from bilens.interp.traced_layer import (
+    EigenvectorTokens,
+    LatentContexts,
+    LatentReader,
+    TokenScore,
+    TracedSAE,
+)
 from bilens.records import trace as records
 from bilens.train.activations import SAEMetrics
 

@@ -25,8 +25,7 @@ from bilens.interp.interventions import (
     sign_flip,
     steering,
 )
-from bilens.interp.latent_readings import TokenEffect
-from bilens.interp.traced_layer import LatentReader
+from bilens.interp.traced_layer import LatentReader, TokenEffect
 from bilens.nn.transformer import BilinearTransformer
 from bilens.records.trace import CausalCheck
 
@@ -54,10 +53,8 @@ def positions_of_contrast(first: Tensor, second: Tensor, blocks: Tensor) -> tupl
     on = numbered(strongest(one.where(other <= 0, -1.0)), tokens)
     off = numbered(strongest(other.where(one <= 0, -1.0)), tokens)
     kept = [key for key in on if key in off][:MOST_POSITIONS]
-    return (
-        torch.tensor([on[key] for key in kept], dtype=torch.long),
-        torch.tensor([off[key] for key in kept], dtype=torch.long),
-    )
+    found = torch.tensor([(on[key], off[key]) for key in kept], dtype=torch.long).view(-1, 2)
+    return found[:, 0], found[:, 1]
 
 
 def padded(activations: Tensor) -> Tensor:
@@ -132,7 +129,6 @@ def contrast_change(
 
 
 def everywhere(x: Tensor) -> Tensor:
-    """Return that every input is changed."""
     return torch.ones(x.shape[:-1], dtype=torch.bool)
 
 

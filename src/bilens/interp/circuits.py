@@ -1,7 +1,8 @@
-"""An output latent as a few input latents and the interactions between them."""
+"""An output latent as few eigenpairs, or as few input latents, and how far these predict it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,15 +11,170 @@ from torch import Tensor
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.interactions.feature_factors import check_dictionary, interaction_submatrix
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import check_count, check_float_tensor
+from bilens.algebra.random_rotations import random_frame
+from bilens.base.checks import check_count, check_float_tensor, check_type
 from bilens.base.errors import ShapeError, UsageError
-from bilens.interp.low_rank import Agreement
+from bilens.interp.layer_trace import check_latents, only
+
+EDGE = 0.95  # of the random forms
+
+
+@dataclass(frozen=True, eq=False)
+class LowRankFit:
+    """How well the k leading eigenpairs of an output latent predict it, on data."""
+
+    latents: Tensor  # (num,) int64
+    ranks: Tensor  # (r,) int64, the numbers of eigenpairs k
+    num_inputs: int
+    num_active: Tensor  # (num,) int64, how many of them activate the latent
+    correlation: Tensor  # (num, r), Pearson, all inputs
+    correlation_active: Tensor  # (num, r), Pearson, inputs at which the latent is active
+    r_squared: Tensor  # (num, r), 1 − Σ(truth − approximation)² / Σ(truth − mean)², all inputs
+    r_squared_active: Tensor  # (num, r), the same over active inputs
+    slope: Tensor  # (num, r), of the line truth ≈ slope · approximation + intercept
+    intercept: Tensor  # (num, r), in units of the output; 0 is calibrated
+    null_correlation: Tensor  # (num, r), mean over random forms of the same eigenvalues
+    null_correlation_active: Tensor  # (num, r), the same over active inputs
+    null_edge_active: Tensor  # (num, r), 95 % quantile of the latter
+    num_random: int
+
+
+def low_rank_fit(
+    g: QuadraticMap,
+    eigenpairs: EigenDecomposition,
+    inputs: Tensor,
+    active: Tensor,
+    generator: torch.Generator,
+    *,
+    latents: Tensor | Sequence[int] | None = None,
+    ranks: Sequence[int] | None = None,
+    num_random: int = 20,
+) -> LowRankFit:
+    """Compare output latents with their k leading eigenpairs, for several k."""
+    check_type("g", g, QuadraticMap, "use latent_map(f, encoder, offset)")
+    num_random = check_count("num_random", num_random, minimum=1)
+    chosen = check_latents(latents, g.sizes.d_out)
+    num_inputs, width = check_float_tensor("inputs", inputs, num_axes=2)
+    if eigenpairs.eigenvectors.shape[::2] != (len(chosen), width) or width != g.sizes.d_in:
+        raise ShapeError(
+            f"eigenpairs hold vectors of shape {tuple(eigenpairs.eigenvectors.shape)}, inputs have "
+            f"{width} entries and the map reads {g.sizes.d_in}: one form for each of the "
+            f"{len(chosen)} latents, in the basis of the inputs, was expected."
+        )
+    if active.shape != (num_inputs, len(chosen)) or active.dtype != torch.bool:
+        raise ShapeError(
+            f"active holds {active.dtype} in shape {tuple(active.shape)}; expected bool "
+            f"({num_inputs}, {len(chosen)}): activations > 0 of each latent."
+        )
+    eigenpairs.check_usable()
+    kept = check_ranks(ranks, eigenpairs.eigenvalues.shape[-1])
+    with torch.no_grad():
+        x = inputs.detach().double()
+        g = g.detach().to(torch.float64)
+        frames = torch.stack(
+            [random_frame(width, kept[-1], generator).T for _ in range(num_random)]
+        )
+        null_squares = (x @ frames.flatten(0, 1).T).square().view(num_inputs, num_random, kept[-1])
+        truth = only(g, chosen)(x)
+        rows = [
+            fit_one(truth[:, row], eigenpairs[row], x, active[:, row], kept, null_squares)
+            for row in range(len(chosen))
+        ]
+    columns = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+    return LowRankFit(
+        latents=chosen,
+        ranks=torch.tensor(kept),
+        num_inputs=num_inputs,
+        num_active=active.sum(dim=0),
+        num_random=num_random,
+        **columns,
+    )
+
+
+def check_ranks(ranks: Sequence[int] | None, available: int) -> list[int]:
+    if ranks is None:
+        powers = [2**power for power in range(available.bit_length())]
+        return sorted({rank for rank in [*powers, available] if rank <= available})
+    kept = sorted({check_count("a rank", rank, minimum=1) for rank in ranks})
+    if not kept or kept[-1] > available:
+        raise UsageError(
+            f"ranks={list(ranks)}, and {available} eigenpairs are at hand: decompose with a larger "
+            "k, or ask for smaller ranks."
+        )
+    return kept
+
+
+def fit_one(
+    truth: Tensor,
+    pairs: EigenDecomposition,
+    x: Tensor,
+    active: Tensor,
+    ranks: list[int],
+    null_squares: Tensor,
+) -> dict[str, Tensor]:
+    """Return the row of one latent in each column of the record."""
+    rest = x @ pairs.linear + pairs.constant
+    last = torch.tensor(ranks) - 1
+
+    def approximation(squares: Tensor) -> Tensor:  # (inputs, ..., k) → (inputs, ..., ranks)
+        weighted = squares * pairs.eigenvalues[: squares.shape[-1]]
+        sums = weighted.cumsum(dim=-1)[..., last]
+        return sums + rest.view(-1, *[1] * (sums.ndim - 1))
+
+    found = approximation((x @ pairs.eigenvectors[: ranks[-1]].T).square())
+    whole, part = Agreement.of(truth, found), Agreement.of(truth[active], found[active])
+    random = approximation(null_squares)
+    null = Agreement.of(truth, random).correlation.mean(dim=0)
+    null_active = Agreement.of(truth[active], random[active]).correlation
+    return {
+        "correlation": whole.correlation,
+        "correlation_active": part.correlation,
+        "r_squared": whole.r_squared,
+        "r_squared_active": part.r_squared,
+        "slope": whole.slope,
+        "intercept": whole.intercept,
+        "null_correlation": null,
+        "null_correlation_active": null_active.mean(dim=0),
+        "null_edge_active": null_active.quantile(EDGE, dim=0),
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class Agreement:
+    """How one vector of values agrees with several approximations of it, (...) each."""
+
+    correlation: Tensor
+    r_squared: Tensor
+    slope: Tensor
+    intercept: Tensor
+
+    @classmethod
+    def of(cls, truth: Tensor, found: Tensor) -> Agreement:
+        """Compare (n,) values with (n, ...) approximations; NaN where nothing varies."""
+        if len(truth) < 2:
+            gap = found.new_full(found.shape[1:], torch.nan)
+            return cls(gap, gap, gap, gap)
+        aligned = truth.view(-1, *[1] * (found.ndim - 1))
+        centred, moved = aligned - truth.mean(), found - found.mean(dim=0)
+        total, spread = centred.square().sum(dim=0), moved.square().sum(dim=0)
+        together = (centred * moved).sum(dim=0)
+        error = (aligned - found).square().sum(dim=0)
+        slope = together / positive(spread)
+        return cls(
+            together / positive(total * spread).sqrt(),
+            1 - error / positive(total),
+            slope,
+            truth.mean() - slope * found.mean(dim=0),
+        )
+
+
+def positive(values: Tensor) -> Tensor:
+    """Return values, NaN where they are zero: what does not vary has no correlation."""
+    return values.where(values > 0, torch.nan)
 
 
 @dataclass(frozen=True, eq=False)
 class Circuit:
-    """An output latent, few input latents, and how these build it."""
-
     output: int
     features: Tensor  # (n,) int64, input latents by falling share
     matrix: Tensor  # (n, n), S[m, n] between them; the coefficient of z_m z_n is twice the entry
@@ -63,8 +219,15 @@ def find_circuit(
         if activations is None:
             importance = row_norms(matrix, columns)
         else:
-            z = check_activations(activations, features)
-            importance = mean_effects(matrix, columns, linear, z)
+            _, width = check_float_tensor("activations", activations, num_axes=2)
+            if width != features:
+                raise ShapeError(
+                    f"activations has {width} columns; the dictionary has {features} features."
+                )
+            z = activations.detach().double()
+            # the mean of |z_m (Sz + linear)_m|: what a feature adds where it is active
+            field = (z @ columns.T) @ matrix @ columns + linear
+            importance = (z * field).abs().mean(dim=0)
         order = importance.argsort(descending=True, stable=True)[:num]
         block = interaction_submatrix(g, dictionary, direction, order)
         whole = row_norms(matrix, columns).sum()
@@ -90,15 +253,9 @@ def find_circuit(
 
 
 def row_norms(matrix: Tensor, columns: Tensor) -> Tensor:
-    """Return ‖row m of DᵀQD‖² for every feature, (features,), without the matrix of features."""
+    """Return ‖row m of DᵀQD‖², d_mᵀ Q (D Dᵀ) Q d_m, without the matrix of features."""
     reached = matrix @ columns
     return ((columns @ columns.T @ reached) * reached).sum(dim=0)
-
-
-def mean_effects(matrix: Tensor, columns: Tensor, linear: Tensor, z: Tensor) -> Tensor:
-    """Return the mean of |z_m (Sz + linear)_m| over inputs, (features,)."""
-    field = (z @ columns.T) @ matrix @ columns + linear
-    return (z * field).abs().mean(dim=0)
 
 
 def explained(truth: Tensor, found: Tensor) -> tuple[float, float]:
@@ -106,13 +263,3 @@ def explained(truth: Tensor, found: Tensor) -> tuple[float, float]:
     rest, total = (truth - found).var(correction=0), truth.var(correction=0)
     share = 1 - rest / total if float(total) > 0 else torch.tensor(torch.nan)
     return float(share), float(Agreement.of(truth, found).correlation)
-
-
-def check_activations(activations: Tensor, features: int) -> Tensor:
-    """Return activations in float64."""
-    _, width = check_float_tensor("activations", activations, num_axes=2)
-    if width != features:
-        raise ShapeError(
-            f"activations has {width} columns; the dictionary has {features} features."
-        )
-    return activations.detach().double()

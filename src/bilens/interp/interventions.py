@@ -100,7 +100,6 @@ def causal_check(
 
 
 def share_of(kind: Kind, before: Tensor, after: Tensor) -> Tensor:
-    """Return the share that was removed, or created."""
     return 1 - after / before if kind == "ablate" else after / before
 
 

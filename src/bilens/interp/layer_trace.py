@@ -1,4 +1,4 @@
-"""Every output latent of a layer, read from weights alone: interactions, eigenpairs, neighbours.
+"""Every output latent of a layer, from weights alone: how it is built, ranked and grouped.
 
 An *output latent* is one output of a map g, `latent_map(f, encoder, offset)`: what an SAE behind
 the MLP computes before its activation function. An *input latent* is a column of a dictionary D
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,16 +18,20 @@ from bilens.algebra.directions import outputs_of
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.eigen.solver import Precision
+from bilens.algebra.gram.inner_products import output_gram
 from bilens.algebra.gram.kernel import blocks
 from bilens.algebra.interactions.feature_factors import Progress, check_dictionary, checked_rows
 from bilens.algebra.interactions.listed_interactions import listed_interactions
 from bilens.algebra.interactions.record import ListedInteractions
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import check_count, check_dense_tensor, check_type
+from bilens.base.checks import check_count, check_dense_tensor, check_float_tensor, check_type
 from bilens.base.errors import ShapeError, UsageError
+from bilens.base.memory import check_memory
 
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 ROWS = 4096  # eigenvectors compared at a time: (ROWS, features) cosines are held
+BINS = 6  # of each feature: two-way tables of 36 cells
+ROUNDING = 1e-12  # of the largest squared norm: a form below it has no direction
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +45,6 @@ class NearestLatents:
 
 @dataclass(frozen=True, eq=False)
 class LayerTrace:
-    """How every output latent of a layer is built, from weights alone."""
-
     latents: Tensor  # (num,) int64, which outputs of the map; row i of the rest is latents[i]
     interactions: ListedInteractions
     eigenpairs: EigenDecomposition
@@ -149,5 +152,140 @@ def trace_layer(
 
 
 def only(g: QuadraticMap, latents: Tensor) -> QuadraticMap:
-    """Return the map of some outputs alone, in the order given."""
     return outputs_of(g, latents.tolist())
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """Output latents by how much of a circuit they look like, the most interesting first."""
+
+    latents: Tensor  # (num,) int64, in the order of the layer trace
+    order: Tensor  # (num,) int64, positions in `latents` by falling score
+    score: Tensor  # (num,), 0 … 1; the product of the parts
+    pair_share: Tensor  # (num,), (λ₊² + λ₋²) / ‖Q‖², the extreme eigenvalues of either sign
+    sign_contrast: Tensor  # (num,), min / max of their sizes
+    interaction_share: Tensor
+    data: bool
+
+
+def rank_latents(trace: LayerTrace, inputs: Tensor | None = None) -> Ranking:
+    """Order output latents by how nearly they are one product of two different features."""
+    values, vectors = trace.eigenpairs.eigenvalues, trace.eigenpairs.eigenvectors
+    usable = values.isfinite().all(dim=1)
+    values = values.where(usable[:, None], 0.0)
+    plus, high = values.max(dim=1)
+    minus, low = values.min(dim=1)
+    plus, minus = plus.clamp(min=0), -minus.clamp(max=0)
+    norm = trace.eigenpairs.norm.where(usable, 0.0)
+    relative = torch.stack([plus, minus]) / norm.where(norm > 0, torch.inf)
+    pair_share = relative.square().sum(dim=0)
+    contrast = torch.minimum(plus, minus) / torch.maximum(plus, minus).where(norm > 0, torch.inf)
+    interaction = torch.ones_like(contrast)
+    if inputs is not None:
+        _, width = check_float_tensor("inputs", inputs, num_axes=2)
+        if width != vectors.shape[-1]:
+            raise ShapeError(
+                f"inputs have {width} entries; the eigenvectors have {vectors.shape[-1]}."
+            )
+        x, rows = inputs.detach().double(), torch.arange(len(values))
+        for row in (contrast > 0).nonzero()[:, 0].tolist():
+            one = plus[row].sqrt() * (x @ vectors[rows[row], high[row]])
+            other = minus[row].sqrt() * (x @ vectors[rows[row], low[row]])
+            interaction[row] = interaction_share(one + other, one - other)
+    score = pair_share * contrast * interaction
+    return Ranking(
+        trace.latents,
+        score.argsort(descending=True, stable=True),
+        score,
+        pair_share,
+        contrast,
+        interaction,
+        data=inputs is not None,
+    )
+
+
+def interaction_share(first: Tensor, second: Tensor) -> Tensor:
+    """Return the share of the variance of a product that no sum f(first) + g(second) explains."""
+    product = first * second
+    product = product - product.mean()
+    total = product.square().sum()
+    if float(total) == 0:
+        return total
+    row, column = in_bins(first), in_bins(second)
+    cell = row * BINS + column
+    count = torch.bincount(cell, minlength=BINS**2).double()
+    mean = product.new_zeros(BINS**2).index_add(0, cell, product) / count.clamp(min=1)
+    index = torch.arange(BINS**2)
+    design = product.new_zeros(BINS**2, 2 * BINS)
+    design[index, index // BINS] = 1.0
+    design[index, BINS + index % BINS] = 1.0
+    weight = count.sqrt()[:, None]
+    fit = torch.linalg.lstsq(weight * design, weight * mean[:, None], driver="gelsd").solution
+    rest = mean - (design @ fit)[:, 0]
+    share: Tensor = ((count * rest.square()).sum() / total).clamp(0.0, 1.0)
+    return share
+
+
+def in_bins(values: Tensor) -> Tensor:
+    levels = torch.linspace(0, 1, BINS + 1, dtype=values.dtype)[1:-1]
+    ordered = values.sort().values
+    edges = ordered[(levels * (len(values) - 1)).round().long()]
+    return torch.bucketize(values, edges)
+
+
+@dataclass(frozen=True, eq=False)
+class Clusters:
+    latents: Tensor  # (num,) int64
+    similarity: Tensor  # (num, num), cosine ⟨Q_i, Q_j⟩ / ‖Q_i‖‖Q_j‖, −1 … 1; NaN for a form of zero
+    threshold: float  # cosine above which groups were joined (average linkage)
+    labels: Tensor  # (num,) int64, cluster of each latent, 0 is the largest cluster
+    members: tuple[tuple[int, ...], ...]
+
+
+def cluster_latents(
+    g: QuadraticMap,
+    latents: Tensor | None = None,
+    *,
+    threshold: float = 0.5,
+    memory_limit: int | str | None = None,
+) -> Clusters:
+    """Group output latents by the cosine between their forms, without looking at data."""
+    check_type("g", g, QuadraticMap, "use latent_map(f, encoder, offset)")
+    if not -1 < threshold < 1:
+        raise UsageError(f"threshold={threshold!r}; a cosine between −1 and 1 was expected.")
+    chosen = check_latents(latents, g.sizes.d_out)
+    num = len(chosen)
+    what = f"the similarities of {num} output latents"
+    check_memory(8 * 6 * num * num, what, "cluster fewer latents", memory_limit)
+    down, left, right = g.tensor.down[chosen], g.tensor.left, g.tensor.right
+    with torch.no_grad():
+        gram = output_gram(down, left, right, down, left, right).cpu()
+    squared = gram.diagonal()
+    known = squared > ROUNDING * squared.max().clamp(min=torch.finfo(torch.float64).tiny)
+    lengths = torch.where(known, squared, torch.nan).sqrt()
+    similarity = (gram / lengths / lengths[:, None]).clamp(-1.0, 1.0)
+    members = groups(similarity, threshold)
+    labels = torch.empty(num, dtype=torch.int64)
+    for label, group in enumerate(members):
+        labels[list(group)] = label
+    return Clusters(chosen, similarity, threshold, labels, members)
+
+
+def groups(similarity: Tensor, threshold: float) -> tuple[tuple[int, ...], ...]:
+    """Return positions that belong together, largest group first, then by first member."""
+    from scipy.cluster.hierarchy import fcluster, linkage  # slow to import, needed only here
+    from scipy.spatial.distance import squareform
+
+    num = len(similarity)
+    if num == 1:
+        return ((0,),)
+    distance = (1 - similarity).nan_to_num(2.0).numpy().copy()  # a form of zero is like no other
+    np.fill_diagonal(distance, 0.0)
+    tree = linkage(squareform(distance, checks=False), method="average")
+    labels = fcluster(tree, 1 - threshold, criterion="distance")
+    found: dict[int, list[int]] = {}
+    for position, label in enumerate(labels.tolist()):
+        found.setdefault(label, []).append(position)
+    return tuple(
+        tuple(group) for group in sorted(found.values(), key=lambda group: (-len(group), group))
+    )

@@ -1,4 +1,4 @@
-"""What is traced: a layer of a language model, the autoencoders around it, and their text."""
+"""What is traced: a layer, the autoencoders around it, their text, and what latents stand for."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import check_count
-from bilens.base.errors import DataError, UsageError
+from bilens.base.checks import check_count, check_float_tensor
+from bilens.base.errors import DataError, ShapeError, UsageError
 from bilens.base.memory import check_memory
 from bilens.data.tokenizer import Tokenizer, pack_documents
-from bilens.interp.latent_readings import LatentContexts, top_contexts
 from bilens.interp.layer_trace import latent_map
 from bilens.io.autoencoders import sae_for_hook
 from bilens.io.load import LoadedModel, load
@@ -27,6 +27,10 @@ from bilens.train.corpus import CorpusOptions, language_model, text_of, tokenize
 
 CONTEXTS = 6  # of each latent
 SHORTEST = 3  # tokens of a text: the first is left out, and the second predicts the third
+NORM = (
+    "the final RMSNorm divides all logits by one positive number that depends on the text: order "
+    "and sign of the effects are exact, their common size is for a stream of root mean square 1"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,14 +44,11 @@ class TracedLayer:
     f: QuadraticMap  # what the MLP of the block computes, exact, in float64
 
     def hook(self, point: str) -> str:
-        """Return the name of a hook point of the block."""
         return f"blocks.{self.index}.{point}"
 
 
 @dataclass(frozen=True, eq=False)
 class TracedSAE:
-    """An autoencoder beside the layer."""
-
     loaded: LoadedModel
     sae: TopKSAE  # the same function in the units of the layer, in float64
     hook: str
@@ -61,8 +62,6 @@ class TracedSAE:
 
 @dataclass(frozen=True, eq=False)
 class TracedText:
-    """Text that the layer reads."""
-
     blocks: Tensor  # (num, length) tokens
     name: str
     source: str
@@ -72,7 +71,6 @@ class TracedText:
 def open_layer(
     model: str | Path | LoadedModel, layer: int, tokenizer: Tokenizer | None = None
 ) -> TracedLayer:
-    """Return a layer of the language model in a folder."""
     loaded = model if isinstance(model, LoadedModel) else load(model)
     module = language_model(loaded, "a trace")
     f = module.layer_map(layer).detach().to(torch.float64)
@@ -115,8 +113,6 @@ def held_out_text(
 
 @dataclass(frozen=True)
 class TraceOptions:
-    """What is to be listed and drawn."""
-
     latents: tuple[int, ...] | None = None  # output latents; None for the first of the ranking
     outputs: int = 5  # how many of these
     pairs: int = 8  # eigenpairs of each form
@@ -177,7 +173,6 @@ class LatentReader:
         return torch.Generator().manual_seed(self.options.seed)
 
     def name(self, token: int) -> str:
-        """Return a token as text."""
         return self.layer.tokenizer.token(token)
 
     def contexts(self, latent: int, activations: Tensor) -> LatentContexts:
@@ -208,3 +203,130 @@ def read_text(
         z = before.sae.encode(inputs)
         activations = behind.sae.encode(found[behind.hook].double())
     return LatentReader(layer, before, behind, text, inputs, z, activations, options)
+
+
+@dataclass(frozen=True)
+class Context:
+    """A stretch of text around a token at which a latent is strongly active."""
+
+    sequence: int  # row of the tokens that were looked at
+    start: int  # position of the first token in that row
+    peak: int  # of the strongest activation, within the stretch
+    tokens: tuple[int, ...]
+    activations: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class LatentContexts:
+    latent: int
+    contexts: tuple[Context, ...]
+    density: float  # share of tokens at which it is active
+    largest: float
+
+
+def top_contexts(
+    tokens: Tensor,
+    activations: Tensor,
+    latent: int,
+    *,
+    num: int = 10,
+    before: int = 20,
+    after: int = 5,
+) -> LatentContexts:
+    """Return where a latent is most active, with the text around."""
+    num = check_count("num", num, minimum=1)
+    before, after = check_count("before", before, 0), check_count("after", after, 0)
+    shape = check_float_tensor("activations", activations, num_axes=2)
+    if tuple(tokens.shape) != shape or 0 in shape:
+        raise ShapeError(
+            f"tokens has shape {tuple(tokens.shape)} and activations {shape}; one activation for "
+            "each token, (sequences, positions), was expected."
+        )
+    values = activations.detach().cpu()
+    length = shape[1]
+    taken = torch.zeros(shape, dtype=torch.bool)
+    contexts: list[Context] = []
+    for position in values.flatten().argsort(descending=True, stable=True).tolist():
+        row, peak = divmod(position, length)
+        if len(contexts) == num or float(values[row, peak]) <= 0:
+            break
+        start, stop = max(0, peak - before), min(length, peak + after + 1)
+        if bool(taken[row, start:stop].any()):
+            continue
+        taken[row, start:stop] = True
+        parts = (tuple(part[row, start:stop].tolist()) for part in (tokens, values))
+        contexts.append(Context(row, start, peak - start, *parts))
+    density = float((values > 0).double().mean())
+    return LatentContexts(latent, tuple(contexts), density, float(values.max()))
+
+
+@dataclass(frozen=True)
+class TokenScore:
+    """One token id and its number, in the unit that the record around it says."""
+
+    token: int
+    value: float
+
+
+@dataclass(frozen=True)
+class TokenEffect:
+    """Which tokens a direction at the output of a layer promotes."""
+
+    promoted: tuple[TokenScore, ...]
+    suppressed: tuple[TokenScore, ...]
+    norm: str  # how the final norm was treated, in words
+
+
+@dataclass(frozen=True)
+class EigenvectorTokens:
+    """The tokens that a direction at the input of a layer reads, straight from the embedding."""
+
+    eigenvalue: float
+    positive: tuple[TokenScore, ...]  # of largest cosine with the eigenvector
+    negative: tuple[TokenScore, ...]
+
+
+def output_tokens(direction: Tensor, unembed: Tensor, num: int = 10) -> TokenEffect:
+    """Return which tokens a direction of the residual stream promotes and suppresses."""
+    num = check_count("num", num, minimum=1)
+    effects = check_pair("direction", direction, "unembed", unembed)
+    effects = effects - effects.mean()
+    return TokenEffect(strongest(effects, num), strongest(effects, num, lowest=True), NORM)
+
+
+def eigenvector_tokens(
+    eigenpairs: EigenDecomposition, embed: Tensor, num: int = 10
+) -> tuple[EigenvectorTokens, ...]:
+    """Return the tokens whose embeddings lie along each eigenvector, without any SAE."""
+    num = check_count("num", num, minimum=1)
+    if eigenpairs.eigenvalues.ndim != 1:
+        raise ShapeError("eigenvector_tokens works on one form: pass eigenpairs[c].")
+    check_float_tensor("embed", embed, num_axes=2)
+    centred = embed.detach().double()
+    centred = centred - centred.mean(dim=0)
+    lengths = torch.linalg.vector_norm(centred, dim=1, keepdim=True)
+    units = centred / torch.where(lengths > 0, lengths, 1.0)
+    readings = []
+    for value, vector in zip(eigenpairs.eigenvalues, eigenpairs.eigenvectors, strict=True):
+        cosines = check_pair("an eigenvector", vector, "embed", units)
+        ends = strongest(cosines, num), strongest(cosines, num, lowest=True)
+        readings.append(EigenvectorTokens(float(value), *ends))
+    return tuple(readings)
+
+
+def check_pair(name: str, direction: Tensor, of: str, rows: Tensor) -> Tensor:
+    """Return rows · direction in float64, (num rows,)."""
+    (width,) = check_float_tensor(name, direction, num_axes=1)
+    _, expected = check_float_tensor(of, rows, num_axes=2)
+    if width != expected:
+        raise ShapeError(f"{name} has {width} entries; {of} has rows of {expected}.")
+    return rows.detach().double() @ direction.detach().to(rows.device).double()
+
+
+def strongest(values: Tensor, num: int, lowest: bool = False) -> tuple[TokenScore, ...]:
+    """Return the largest values, or the most negative ones, with their positions."""
+    found = values.topk(min(num, len(values)), largest=not lowest)
+    return tuple(
+        TokenScore(token, value)
+        for value, token in zip(found.values.tolist(), found.indices.tolist(), strict=True)
+    )

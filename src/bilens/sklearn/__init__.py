@@ -8,7 +8,9 @@ for package, module in (("scikit-learn", "sklearn"), ("pandas", "pandas")):
     if find_spec(module) is None:
         raise MissingExtraError(package, "sklearn", "bilens.sklearn")
 
-from bilens.sklearn.classifier import BilinearClassifier  # noqa: E402 - both need the packages
-from bilens.sklearn.regressor import BilinearRegressor  # noqa: E402
+from bilens.sklearn.estimators import (  # noqa: E402 - both need the packages
+    BilinearClassifier,
+    BilinearRegressor,
+)
 
 __all__ = ["BilinearClassifier", "BilinearRegressor"]

@@ -27,7 +27,7 @@ from bilens.nn.classifier import classifier_of_map
 from bilens.records.table_audit import OutputEffects
 from bilens.report.reports import TableReport
 from bilens.train.newton import Loss, NewtonStep
-from bilens.train.table_fit import TableFit, TableRecipe, fit_table, held_out_rows
+from bilens.train.table_fit import TableRecipe, fit_table, held_out_rows
 
 STRONGEST_PAIRS = 100  # rows of `interactions_` for each output
 
@@ -48,8 +48,38 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         "verbose": ["verbose"],
     }
 
-    def _recipe(self) -> TableRecipe:
-        return TableRecipe(
+    def __init__(
+        self,
+        alpha: float = 3.0,
+        quadratic_scale: float = 0.3,
+        n_components: int | None = None,
+        max_iter: int = 100,
+        tol: float = 1e-8,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 2,
+        random_state: Any = None,
+        verbose: bool = False,
+    ) -> None:
+        self.alpha = alpha
+        self.quadratic_scale = quadratic_scale
+        self.n_components = n_components
+        self.max_iter = max_iter
+        self.tol = tol
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _fit_map(self, x: np.ndarray, weights: np.ndarray, loss: Loss, labels: Tensor) -> None:
+        """Fit, and set the attributes that both kinds have."""
+        held_out = None
+        if self.early_stopping:
+            seed = int(check_random_state(self.random_state).randint(2**31))
+            generator = torch.Generator().manual_seed(seed)
+            held_out = held_out_rows(labels, self.validation_fraction, generator)
+        recipe = TableRecipe(
             alpha=float(self.alpha),
             quadratic_scale=float(self.quadratic_scale),
             n_components=self.n_components,
@@ -59,15 +89,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
             validation_fraction=float(self.validation_fraction),
             n_iter_no_change=self.n_iter_no_change,
         )
-
-    def _fit_map(self, x: np.ndarray, weights: np.ndarray, loss: Loss, labels: Tensor) -> TableFit:
-        """Fit, and set the attributes that both kinds have."""
-        held_out = None
-        if self.early_stopping:
-            seed = int(check_random_state(self.random_state).randint(2**31))
-            generator = torch.Generator().manual_seed(seed)
-            held_out = held_out_rows(labels, self.validation_fraction, generator)
-        fit = fit_table(as_tensor(x), loss, as_tensor(weights), self._recipe(), held_out, self._say)
+        fit = fit_table(as_tensor(x), loss, as_tensor(weights), recipe, held_out, self._say)
         if not fit.converged:
             warnings.warn(
                 f"Newton's method did not converge in {self.max_iter} iterations: raise max_iter "
@@ -79,7 +101,8 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         self.alpha_ = fit.alpha
         self.loss_curve_ = [step.objective for step in fit.steps]
         self.validation_curve_ = [(point.alpha, point.validation_loss) for point in fit.path]
-        return fit
+        self.mean_, self.scale_ = fit.mean.numpy(), fit.scale.numpy()
+        self.standard_map_ = fit.standard_map
 
     def _say(self, alpha: float, number: int, step: NewtonStep) -> None:
         if self.verbose:
@@ -94,8 +117,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         return as_tensor(validate_data(self, X, reset=False, dtype=np.float64))
 
     def _outputs(self, X: Any) -> Tensor:
-        """Return the outputs of the map for rows in the units of the columns."""
-        z = self._standardised(X)
+        z = self._standardised(X)  # says first if there was no fit
         outputs: Tensor = self.standard_map_(z)
         return outputs
 
@@ -177,18 +199,15 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
             OutputExistsError: If the folder holds a model and `overwrite` is off.
             DiskError, FileError: If it cannot be written.
         """
-        check_is_fitted(self)
-        module = classifier_of_map(
-            self.standard_map_, as_tensor(self.mean_), as_tensor(self.scale_)
-        )
+        model = self.loaded_model()
         parameters = {name: str(value) for name, value in self.get_params().items()}
         return save(
-            module,
+            model.whole("a model folder"),
             folder,
-            input_names=self._names(),
-            output_names=self._output_names(),
-            input_mean=self.mean_.tolist(),
-            input_scale=self.scale_.tolist(),
+            input_names=model.input_names,
+            output_names=model.output_names,
+            input_mean=model.input_mean,
+            input_scale=model.input_scale,
             provenance={"estimator": type(self).__name__, **parameters},
             overwrite=overwrite,
         )
@@ -251,7 +270,6 @@ def as_tensor(values: np.ndarray) -> Tensor:
 
 
 def check_one_target(estimator: object, y: Any) -> None:
-    """Refuse several targets, saying what to do."""
     shape = np.asarray(y).shape
     if len(shape) == 2 and shape[1] > 1:
         raise ValueError(

@@ -12,8 +12,8 @@ from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.api.trace_latents import LEAST_ACTIVE
 from bilens.api.train import read_model
 from bilens.base.errors import NumericalError, UsageError
+from bilens.interp.circuits import low_rank_fit
 from bilens.interp.layer_trace import latent_map, only
-from bilens.interp.low_rank import low_rank_fit
 from bilens.interp.traced_layer import TracedLayer, TracedSAE, held_out_text, open_layer, open_sae
 from bilens.report.charts.curves import Curve, line_figure
 from bilens.studies.study import (

@@ -16,10 +16,8 @@ from bilens.api.trace_latents import active, unit
 from bilens.api.trace_records import known
 from bilens.interp.contrasts import contrast_directions, rank_contrasts, weighted_space
 from bilens.interp.interventions import InputDirections, Where, ablation, causal_check
-from bilens.interp.latent_readings import output_tokens
-from bilens.interp.layer_trace import only, trace_layer
-from bilens.interp.ranking import rank_latents
-from bilens.interp.traced_layer import LatentReader
+from bilens.interp.layer_trace import only, rank_latents, trace_layer
+from bilens.interp.traced_layer import LatentReader, output_tokens
 from bilens.records.base import to_json
 from bilens.studies.negation_prompts import NegationPairs, TruthWords
 from bilens.studies.study import Record

@@ -28,9 +28,8 @@ from bilens.interp.contrasts import (
     weighted_space,
 )
 from bilens.interp.interventions import InputDirections, Where, ablation, causal_check, steering
-from bilens.interp.latent_readings import output_tokens
 from bilens.interp.layer_trace import latent_map
-from bilens.interp.traced_layer import TracedLayer, open_layer
+from bilens.interp.traced_layer import TracedLayer, open_layer, output_tokens
 from bilens.io.autoencoders import sae_for_hook
 from bilens.io.load import load
 from bilens.nn.topk_sae import TopKSAE

@@ -1,4 +1,4 @@
-"""A classifier of tables whose logits are a quadratic map."""
+"""A classifier and a regressor of tables whose outputs are a quadratic map."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from sklearn.base import ClassifierMixin, _fit_context
+from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
-from bilens.sklearn.base import TableEstimator, check_one_target, row_weights
-from bilens.train.newton import CrossEntropy
+from bilens.sklearn.base import TableEstimator, as_tensor, check_one_target, row_weights
+from bilens.train.newton import CrossEntropy, SquaredError
+from bilens.train.table_fit import scaled_target
 
 
 class BilinearClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]
@@ -70,17 +71,20 @@ class BilinearClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]
         random_state: Any = None,
         verbose: bool = False,
     ) -> None:
-        self.alpha = alpha
-        self.quadratic_scale = quadratic_scale
-        self.n_components = n_components
         self.class_weight = class_weight
-        self.max_iter = max_iter
-        self.tol = tol
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.random_state = random_state
-        self.verbose = verbose
+        TableEstimator.__init__(
+            self,
+            alpha=alpha,
+            quadratic_scale=quadratic_scale,
+            n_components=n_components,
+            max_iter=max_iter,
+            tol=tol,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            random_state=random_state,
+            verbose=verbose,
+        )
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -103,21 +107,16 @@ class BilinearClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]
                 f"y holds one class, {_plain(self.classes_[0])!r}; a classifier needs at least 2 "
                 "classes."
             )
-        weights = weights * self._weight_of_class(labels, weights)[labels]
-        target = torch.nn.functional.one_hot(torch.from_numpy(labels), len(self.classes_))
-        fit = self._fit_map(X, weights, CrossEntropy(target.double()), torch.from_numpy(labels))
-        self.mean_, self.scale_ = fit.mean.numpy(), fit.scale.numpy()
-        self.standard_map_ = fit.standard_map
-        return self
-
-    def _weight_of_class(self, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Return what the rows of each class are multiplied with."""
-        count = len(self.classes_)
         if self.class_weight == "balanced":
-            balanced: np.ndarray = weights.sum() / (count * np.bincount(labels, weights))
-            return balanced
-        given = self.class_weight or {}
-        return np.array([float(given.get(_plain(name), 1.0)) for name in self.classes_])
+            counts = np.bincount(labels, weights)
+            of_class = weights.sum() / (len(self.classes_) * counts)
+        else:
+            given = self.class_weight or {}
+            of_class = np.array([float(given.get(_plain(name), 1.0)) for name in self.classes_])
+        weights = weights * of_class[labels]
+        target = torch.nn.functional.one_hot(torch.from_numpy(labels), len(self.classes_))
+        self._fit_map(X, weights, CrossEntropy(target.double()), torch.from_numpy(labels))
+        return self
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the class-centred logits, (rows, classes); for two classes second − first."""
@@ -126,8 +125,7 @@ class BilinearClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probability of each class, (rows, classes)."""
-        logits = self._outputs(X)
-        probabilities: np.ndarray = torch.softmax(logits, dim=1).numpy()
+        probabilities: np.ndarray = torch.softmax(self._outputs(X), dim=1).numpy()
         return probabilities
 
     def predict(self, X: Any) -> np.ndarray:
@@ -145,6 +143,57 @@ class BilinearClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]
         if unknown:
             raise ValueError(f"y holds {unknown[0]!r}, and the classes of fit are {self.classes_}.")
         return torch.from_numpy(np.searchsorted(self.classes_, y))
+
+
+class BilinearRegressor(RegressorMixin, TableEstimator):  # type: ignore[misc]
+    """A prediction that is an exact quadratic form of the columns: singles, squares and pairs.
+
+    Columns and target are standardised, and the penalised squared error is minimised, in closed
+    form: the solution is the only one, whatever the seed. Ridge regression is the special case
+    `quadratic_scale=0`. What is fitted is a bilinear layer, and can be read like one.
+
+    Args:
+        alpha, quadratic_scale, n_components, tol, early_stopping, validation_fraction,
+            n_iter_no_change, random_state, verbose: as of `BilinearClassifier`.
+        max_iter: iterations of Newton's method; one solves it, and the second one checks.
+
+    Attributes:
+        standard_map_: the map of standardised columns, to the target in its own unit.
+        n_features_in_, feature_names_in_, mean_, scale_, alpha_, n_iter_, loss_curve_,
+            validation_curve_: as of `BilinearClassifier`, losses of the standardised target.
+
+    Source: arXiv:2410.08417 for the reading; the fit is kernel ridge regression with the kernel
+        z·z' + scale² (z·z')², whose solution has a bilinear layer's form.
+    """
+
+    @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit the map.
+
+        Args:
+            X: (rows, columns), numbers; a DataFrame gives the columns their names.
+            y: (rows,), the target, in any unit.
+            sample_weight: (rows,); a weight of 2 is the same as the row twice, 0 as none.
+        """
+        check_one_target(self, y)
+        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
+        weights = row_weights(sample_weight, X)
+        target, mean, deviation = scaled_target(as_tensor(y), as_tensor(weights))
+        same = torch.zeros(len(X), dtype=torch.long)
+        self._fit_map(X, weights, SquaredError(target[:, None]), same)
+        self.standard_map_ = self.standard_map_.compose_output(torch.diag(deviation), mean)
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the prediction of each row, in the unit of the target."""
+        outputs: np.ndarray = self._outputs(X)[:, 0].numpy()
+        return outputs
+
+    def _output_names(self) -> tuple[str, ...]:
+        return ("target",)
+
+    def _targets(self, y: Any) -> torch.Tensor:
+        return as_tensor(column_or_1d(y))
 
 
 def _plain(name: Any) -> Any:
