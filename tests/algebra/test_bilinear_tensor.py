@@ -66,7 +66,9 @@ def test_gradients_equal_those_of_the_dense_definition(name: str, slot: str) -> 
 
 
 def test_a_tensor_knows_its_sizes() -> None:
-    sizes = random_tensor().sizes
+    tensor = random_tensor()
+    sizes = tensor.sizes
+    assert ">sizes</th>" in tensor._repr_html_()
     assert (sizes.d_out, sizes.d_hidden, sizes.d_in) == (D_OUT, D_HIDDEN, D_IN)
 
 
