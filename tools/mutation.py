@@ -25,6 +25,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import unified_diff
+from functools import cache
 from itertools import zip_longest
 from pathlib import Path
 from types import CodeType, FunctionType
@@ -43,8 +44,8 @@ PAGE = ROOT / "docs/benchmarks/mutation.md"
 SOURCES = ("src/bilens/algebra", "src/bilens/certify")
 OUTCOMES = ("killed", "timed out", "survived", "not reached")
 TESTS = ("tests/algebra", "tests/certify")
-OPTIONS = ("-p", "no:cacheprovider", "-p", "no:xdist")
-LONGEST = 8.0  # seconds of tests for a mutant, the quickest first
+OPTIONS = ("-p", "no:cacheprovider", "-p", "no:xdist", "--tb=no")
+LONGEST = 3.0  # seconds of tests for a mutant, the quickest first
 MEMORY = 12 << 30  # bytes of addresses that a mutant's tests may ask for
 
 
@@ -265,12 +266,17 @@ class Runner:
         pytest.main([*OPTIONS, *TESTS], plugins=[loop])
         return loop.ended
 
+    @cache
+    def executed(self, path: str) -> dict[int, list[str]]:
+        """Return the tests that execute each line of a file; an empty name is an import."""
+        return self.data.contexts_by_lineno(str(self.copy / path))
+
     def reaching(self, mutant: Mutant) -> tuple[list[str], bool]:
         """Return the tests that execute the lines, and whether an import does too.
 
         What runs at import is all tests' of the file.
         """
-        executed = self.data.contexts_by_lineno(str(self.copy / mutant.path))
+        executed = self.executed(mutant.path)
         lines = range(mutant.line, mutant.last_line + 1)
         own = [name for line in lines for name in executed.get(line, [])]
         imported = "" in own

@@ -102,12 +102,11 @@ def test_a_bad_direction_is_flagged_and_a_zero_one_lists_zeros() -> None:
 
 
 def test_tiny_directions_list_the_same() -> None:
-    found = listed_interactions(F, DICTIONARY, MANY * 2.0**-100)
-    expected = listed_interactions(F, DICTIONARY, MANY)
-    assert torch.equal(found.cross_interactions.first, expected.cross_interactions.first)
-    assert torch.equal(
-        found.cross_interactions.values, expected.cross_interactions.values * 2.0**-100
-    )
+    dictionary, tiny = randn(D_IN, 80, seed=9), 2.0**-100
+    found = listed_interactions(F, dictionary, MANY * tiny, top=5).cross_interactions
+    expected = listed_interactions(F, dictionary, MANY, top=5).cross_interactions
+    assert torch.equal(found.first, expected.first)
+    assert torch.equal(found.values, expected.values * tiny)
 
 
 @pytest.mark.parametrize("power", [-600, 600])
