@@ -25,7 +25,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import unified_diff
-from functools import cache
 from itertools import zip_longest
 from pathlib import Path
 from types import CodeType, FunctionType
@@ -43,7 +42,7 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/benchmarks/mutation.md"
 SOURCES = ("src/bilens/algebra", "src/bilens/certify")
 OUTCOMES = ("killed", "timed out", "survived", "not reached")
-TESTS = ("tests/algebra", "tests/certify")
+TESTS = ("tests/algebra", "tests/certify", "tests/base/test_notebook.py")
 OPTIONS = ("-p", "no:cacheprovider", "-p", "no:xdist", "--tb=no")
 LONGEST = 3.0  # seconds of tests for a mutant, the quickest first
 MEMORY = 12 << 30  # bytes of addresses that a mutant's tests may ask for
@@ -247,6 +246,7 @@ class Runner:
         self.seconds: dict[str, float] = json.loads((self.copy / "seconds.json").read_text())
         self.data = coverage.CoverageData(str(self.copy / "lines.sqlite"))
         self.data.read()
+        self.lines: dict[str, dict[int, list[str]]] = {}
 
     def watch(self) -> int:
         """Run all tests; write who executes what, and how long each takes."""
@@ -266,10 +266,11 @@ class Runner:
         pytest.main([*OPTIONS, *TESTS], plugins=[loop])
         return loop.ended
 
-    @cache
     def executed(self, path: str) -> dict[int, list[str]]:
         """Return the tests that execute each line of a file; an empty name is an import."""
-        return self.data.contexts_by_lineno(str(self.copy / path))
+        if path not in self.lines:
+            self.lines[path] = self.data.contexts_by_lineno(str(self.copy / path))
+        return self.lines[path]
 
     def reaching(self, mutant: Mutant) -> tuple[list[str], bool]:
         """Return the tests that execute the lines, and whether an import does too.

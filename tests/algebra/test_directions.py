@@ -119,6 +119,11 @@ def test_an_index_must_be_an_integer_from_0(index: object) -> None:
         contrast_direction(3, 2, index)
 
 
+def test_the_number_of_outputs_is_named() -> None:
+    with pytest.raises(UsageError, match=r"^d_out must be an integer of at least 1"):
+        contrast_direction(0, 0, 1)
+
+
 def test_an_integer_of_numpy_is_one() -> None:
     direction = contrast_direction(np.int64(3), np.int32(1), np.uint8(2))
     assert direction.tolist() == [0.0, 1.0, -1.0]

@@ -142,6 +142,7 @@ def test_int8_has_127_steps_to_the_largest_entry_of_each_row() -> None:
             torch.testing.assert_close(levels, levels.round(), atol=1e-9, rtol=0)
             assert float(levels.abs().max()) == pytest.approx(127)
     assert torch.equal(found.constant, f.constant)  # type: ignore[arg-type]
+    assert quantise(QuadraticMap(f.tensor), "int8").linear is None
 
 
 def test_what_does_not_fit_is_refused() -> None:

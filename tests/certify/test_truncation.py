@@ -180,6 +180,7 @@ def test_smallest_k_is_the_first_whose_bound_is_within_the_tolerance() -> None:
             if k > 0:
                 assert float(truncation_error(eigs[c], k - 1, 1.5).bound) > tolerance
     assert int(smallest_k(eigs[0], 1e3, 0.0)) == 0
+    assert int(smallest_k(eigs[0], float(truncation_error(eigs[0], 3, 1.5).bound), 1.5)) == 3
     with pytest.raises(UsageError, match=r"form 0 has 2 pairs.*larger k"):
         smallest_k(eigendecompose_all(form_map(), k=2), 1e-3, 1.0)
 

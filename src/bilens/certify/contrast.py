@@ -69,11 +69,6 @@ class Contrast:
         matrix = self.value_error + (width + 8) * EPS * self.size
         return 2 * matrix * lengths + self.linear_error
 
-    @property
-    def num_bytes(self) -> int:
-        """Memory of the vectors."""
-        return self.vectors.numel() * self.vectors.element_size()
-
 
 @dataclass(frozen=True, eq=False)
 class PairSpectra:

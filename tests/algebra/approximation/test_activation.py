@@ -73,6 +73,11 @@ def test_the_usual_slope_of_a_leaky_relu_is_torchs() -> None:
     torch.testing.assert_close(as_activation("leaky_relu")(T), functional.leaky_relu(T))
 
 
+def test_an_activation_is_written_with_the_slope_that_it_has() -> None:
+    assert str(Activation("relu")) == "relu"
+    assert str(Activation("leaky_relu", 0.25)) == "leaky_relu with slope 0.25"
+
+
 def test_what_is_no_activation_is_refused() -> None:
     with pytest.raises(UsageError, match="'swish' is not known: use identity, relu"):
         as_activation("swish")  # type: ignore[arg-type]
