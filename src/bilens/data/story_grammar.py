@@ -34,10 +34,7 @@ SENTIMENTS = {
 }
 FEELINGS = {1: ("cheerful", "glad", "happy", "proud"), -1: ("angry", "gloomy", "sad", "upset")}
 # A negated copula and the one that takes its place in a minimal pair: as many words.
-COPULAS = {
-    True: ("was not", "was never", "wasn't"),
-    False: ("was very", "was really", "was"),
-}
+COPULAS = {True: ("was not", "was never", "wasn't"), False: ("was very", "was really", "was")}
 
 OPENINGS = (
     "{name} found a {thing} near the {place}.",

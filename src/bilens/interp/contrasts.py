@@ -80,12 +80,7 @@ def rank_contrasts(
 
 
 def contrast_directions(
-    g: QuadraticMap,
-    first: int,
-    second: int,
-    inputs: Tensor,
-    activations: Tensor,
-    k: int = 4,
+    g: QuadraticMap, first: int, second: int, inputs: Tensor, activations: Tensor, k: int = 4
 ) -> InputDirections:
     """Return the leading eigen-directions of the difference between two output latents."""
     space = weighted_space(g, first, second, inputs, activations)

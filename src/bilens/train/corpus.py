@@ -17,12 +17,7 @@ from torch import Tensor
 from bilens.base.errors import CheckpointError, DataError, UsageError
 from bilens.base.files import read_json, write_file
 from bilens.data.text import GRAMMAR, TextCorpus, load_text
-from bilens.data.tokenizer import (
-    Tokenizer,
-    check_tokenizer_fits,
-    load_tokenizer,
-    pack_documents,
-)
+from bilens.data.tokenizer import Tokenizer, check_tokenizer_fits, load_tokenizer, pack_documents
 from bilens.io.load import load
 from bilens.io.loaded_model import LoadedModel
 from bilens.nn.transformer import BilinearTransformer

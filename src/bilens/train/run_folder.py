@@ -122,10 +122,7 @@ def last_state_named(folder: Path) -> Iterator[None]:
 
 
 def resume_run(
-    folder: Path,
-    task: Task[Model, LineT],
-    run: TrainingRun[Model],
-    say: Callable[[str], None],
+    folder: Path, task: Task[Model, LineT], run: TrainingRun[Model], say: Callable[[str], None]
 ) -> list[LineT]:
     """Bring a new run to where the one in the folder left off; return the epochs up to there."""
     if load_checkpoint(folder, run, say):
