@@ -83,7 +83,22 @@ def read_kind(path: Path, num_axes: int) -> ByteArray:
 
 
 def parse(content: BufferedIOBase, path: Path) -> ByteArray:
-    shape = read_shape(content, path)
+    magic = content.read(4)
+    if not magic:
+        raise DataError(f"{path} is empty; an IDX file was expected: download it again.")
+    if len(magic) < 4 or magic[:3] != IDX_MAGIC or not 1 <= magic[3] <= MAX_AXES:
+        raise DataError(
+            f"{path} starts with the bytes {magic.hex(' ')}; an IDX file of unsigned bytes with "
+            f"1 to {MAX_AXES} axes was expected, which starts with {IDX_MAGIC.hex(' ')} 01 to "
+            f"{MAX_AXES:02x}: check that this is the right file, or download it again."
+        )
+    header = content.read(4 * magic[3])
+    if len(header) < 4 * magic[3]:
+        raise DataError(
+            f"{path} ends inside its header; the sizes of {magic[3]} axes were expected: "
+            "the file is truncated, download it again."
+        )
+    shape = tuple(np.frombuffer(header, dtype=">u4").tolist())
     expected = math.prod(shape)
     if expected > SIZE_LIMIT:
         raise DataError(
@@ -103,25 +118,6 @@ def parse(content: BufferedIOBase, path: Path) -> ByteArray:
             f"declared shape {shape}: the file is damaged, download it again."
         )
     return np.frombuffer(data, dtype=np.uint8).reshape(shape)
-
-
-def read_shape(content: BufferedIOBase, path: Path) -> tuple[int, ...]:
-    magic = content.read(4)
-    if not magic:
-        raise DataError(f"{path} is empty; an IDX file was expected: download it again.")
-    if len(magic) < 4 or magic[:3] != IDX_MAGIC or not 1 <= magic[3] <= MAX_AXES:
-        raise DataError(
-            f"{path} starts with the bytes {magic.hex(' ')}; an IDX file of unsigned bytes with "
-            f"1 to {MAX_AXES} axes was expected, which starts with {IDX_MAGIC.hex(' ')} 01 to "
-            f"{MAX_AXES:02x}: check that this is the right file, or download it again."
-        )
-    header = content.read(4 * magic[3])
-    if len(header) < 4 * magic[3]:
-        raise DataError(
-            f"{path} ends inside its header; the sizes of {magic[3]} axes were expected: "
-            "the file is truncated, download it again."
-        )
-    return tuple(np.frombuffer(header, dtype=">u4").tolist())
 
 
 class RawSplits(NamedTuple):

@@ -198,13 +198,20 @@ def read_documents(path: Path) -> Iterator[Document]:
 
 def read_file(path: Path, split_at_blank_lines: bool) -> Iterator[Document]:
     check_regular_file(path, "expected a text file or a folder of them", DataError)
+    start = 0
     try:
         with (
             path.open("rb") as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
         ):
             for start, end, is_whole in spans(content, split_at_blank_lines):
-                yield Document(decode(content[start:end], start, path), is_whole)
+                yield Document(content[start:end].decode("utf-8"), is_whole)
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is not UTF-8: byte {start + error.start:,} is "
+            f"0x{error.object[error.start]:02x} ({error.reason}); convert the file, for example "
+            "with iconv -t utf-8."
+        ) from None
     except OSError as error:
         raise DataError(
             f"{path} cannot be read ({error.strerror or error}): check its permissions."
@@ -225,16 +232,6 @@ def spans(content: mmap.mmap, split_at_blank_lines: bool) -> Iterator[tuple[int,
             yield start, gap.start(), True
             start = gap.end()
     yield start, len(content), True
-
-
-def decode(data: bytes, start: int, path: Path) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not UTF-8: byte {start + error.start:,} is 0x{data[error.start]:02x} "
-            f"({error.reason}); convert the file, for example with iconv -t utf-8."
-        ) from None
 
 
 def read_table(path: Path, column: str | None) -> Iterator[Document]:

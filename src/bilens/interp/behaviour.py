@@ -107,7 +107,7 @@ def eigen_change(pairs: EigenDecomposition, inputs: Tensor, generator: torch.Gen
     return Change(
         InputDirections(vectors, vectors, mean, values),
         [InputDirections(vectors, frame, mean, values) for frame in frames],
-        everywhere,
+        lambda x: torch.ones(x.shape[:-1], dtype=torch.bool),
     )
 
 
@@ -126,10 +126,6 @@ def contrast_change(
     random = [space.random(len(along.readers), generator) for _ in range(NUM_RANDOM)]
     flip = sign_flip(g, first, second, along) if len(along.readers) == 2 else None
     return Change(along, random, where, flip)
-
-
-def everywhere(x: Tensor) -> Tensor:
-    return torch.ones(x.shape[:-1], dtype=torch.bool)
 
 
 @dataclass(frozen=True, eq=False)

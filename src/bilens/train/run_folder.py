@@ -129,24 +129,18 @@ def resume_run(
         say(f"Continuing {folder} after {task.position(run.epoch)}, step {run.step}.")
     else:
         say(f"{folder} has no checkpoint yet: starting at the beginning.")
-    history = read_history(folder, task)[: run.epoch]
-    if len(history) < run.epoch:
-        raise CheckpointError(
-            f"{folder / HISTORY_NAME}: holds {len(history)} epochs, the checkpoint "
-            f"{run.epoch}: restore the file, or start again with --overwrite."
-        )
-    return history
-
-
-def read_history(folder: Path, task: Task[Model, LineT]) -> list[LineT]:
-    """Return the lines of the history; a line that was cut off ends it."""
     path = folder / HISTORY_NAME
-    history = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    history: list[LineT] = []
+    for line in path.read_text().splitlines()[: run.epoch] if path.exists() else []:
         try:
             history.append(task.line_type(**json.loads(line)))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError):  # a line that was cut off ends it
             break
+    if len(history) < run.epoch:
+        raise CheckpointError(
+            f"{path}: holds {len(history)} epochs, the checkpoint {run.epoch}: restore the file, "
+            "or start again with --overwrite."
+        )
     return history
 
 

@@ -155,7 +155,14 @@ class SAESteps(Task[nn.ModuleList, SAELine]):
             check_training_memory(2 * d_in * num_latents, "choose fewer latents")
             with seeded_initialisation(recipe.seed, index):
                 sae = TopKSAE(d_in, num_latents, recipe.k, sign=recipe.sign).to(rows.device)
-            set_scale(sae, hook, rows)
+            mean_square = float(rows.double().square().sum(dim=1).mean())
+            if mean_square == 0 or not bool((rows != rows[0]).any()):
+                what = "zero" if mean_square == 0 else "equal"
+                raise NumericalError(
+                    f"the {len(rows)} activations at {hook} are all {what}, so there is nothing to "
+                    "learn from them: choose another hook point, or train the model first."
+                )
+            sae.scale.fill_(math.sqrt(d_in / mean_square))
             some = rows[first.order[:MEDIAN_ROWS]]
             with torch.no_grad():
                 sae.decoder_bias.copy_(geometric_median(some * sae.scale))
@@ -259,18 +266,6 @@ def members(run: Run) -> Iterator[TopKSAE]:
     for sae in run.model:
         assert isinstance(sae, TopKSAE), "built in start"
         yield sae
-
-
-def set_scale(sae: TopKSAE, hook: str, rows: Tensor) -> None:
-    """Set the scale that brings activations to a mean squared norm of d_in."""
-    mean_square = float(rows.double().square().sum(dim=1).mean())
-    if mean_square == 0 or not bool((rows != rows[0]).any()):
-        what = "zero" if mean_square == 0 else "equal"
-        raise NumericalError(
-            f"the {len(rows)} activations at {hook} are all {what}, so there is nothing to learn "
-            "from them: choose another hook point, or train the model first."
-        )
-    sae.scale.fill_(math.sqrt(sae.d_in / mean_square))
 
 
 def losses(

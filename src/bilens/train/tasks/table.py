@@ -135,7 +135,8 @@ def train_table_in_folder(
     }
     check_folder(folder, about, resume=False, overwrite=overwrite)
     test = task.test_rows()
-    x = filled(table.values, ~test)
+    means = table.values[~test].nanmean(dim=0)  # in the place of what says nothing
+    x = torch.where(table.values.isnan(), means.nan_to_num(0.0), table.values)
     fit, f = task.fitted(x, ~test, report)
     module = classifier_of_map(f, fit.mean, fit.scale)
     outputs = f((x - fit.mean) / fit.scale)
@@ -180,12 +181,6 @@ def train_table_in_folder(
             }
         )
     return metrics
-
-
-def filled(values: Tensor, known: Tensor) -> Tensor:
-    """Return the inputs with the mean of the known rows where they say nothing."""
-    means = values[known].nanmean(dim=0)
-    return torch.where(values.isnan(), means.nan_to_num(0.0), values)
 
 
 def score(outputs: Tensor, target: Tensor, rows: Tensor) -> float | None:

@@ -1,4 +1,4 @@
-"""Where a training computes, with and without a GPU."""
+"""What a recipe asks for: where a training computes, with and without a GPU, and how precisely."""
 
 from typing import Any
 
