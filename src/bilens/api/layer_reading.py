@@ -157,10 +157,8 @@ def read_outputs(outputs: LayerOutputs, request: Request) -> OutputReading:
     chosen = select_outputs(request.outputs, outputs)
     if request.reading == "centred":
         outputs.refuse_neurons("a class-centred reading is against the mean of all classes")
-    if request.reading == "centred" or (request.reading is None and outputs.kind == "logits"):
-        reading = "class-centred"
-    else:
-        reading = "raw"
+    centred = request.reading or ("centred" if outputs.kind == "logits" else "raw")
+    reading = "class-centred" if centred == "centred" else "raw"
     return OutputReading([names[index] for index in chosen], chosen, reading)
 
 
@@ -303,9 +301,8 @@ def whitened(layer: LayerMap, name: str, inputs: InputMoments | None) -> LayerMa
             f"{name} reads {d_in} inputs, and {inputs.about['name'] or 'the data'} has images of "
             f"{len(inputs.mean)} pixels: pass the data set that it was trained on."
         )
-    embedding = layer.embedding
-    if embedding is None:
-        embedding = torch.eye(d_in, dtype=torch.float64)
+    identity = torch.eye(d_in, dtype=torch.float64)
+    embedding = identity if layer.embedding is None else layer.embedding
     one = embedding.new_ones(1, len(embedding))
     branches = QuadraticMap(BilinearTensor(one, embedding, embedding))  # carries E through Σ^½
     return LayerMap(

@@ -110,28 +110,20 @@ def table_origin(table: Path, num_rows: int) -> DataOrigin:
 
 
 def describe_run(command: str | None, seed: int) -> Run:
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    processor = capabilities.get("cpu_name") or platform.machine()
     return Run(
         command=this_command() if command is None else command,
         seed=seed,
         versions=versions(),
-        hardware=f"{processor()}, {torch.get_num_threads()} threads",
+        hardware=f"{processor}, {torch.get_num_threads()} threads",
         date=datetime.now(UTC).strftime("%Y-%m-%d"),
     )
 
 
 def versions() -> dict[str, str]:
-    return {
-        "bilens": VERSION,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-    }
-
-
-def processor() -> str:
-    """Return the name of the processor, as far as the system tells it."""
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return str(capabilities.get("cpu_name") or platform.machine())
+    numbers = {"torch": str(torch.__version__), "numpy": np.__version__}
+    return {"bilens": VERSION, "python": platform.python_version(), **numbers}
 
 
 def this_command(arguments: Sequence[str] | None = None) -> str:

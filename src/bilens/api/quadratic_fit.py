@@ -57,18 +57,16 @@ def quadratic_fit(
     """Return the quadratic approximation of an ordinary or gated MLP under a normal input.
 
     Math: the least-squares quadratic under x ~ N(μ, Σ) has the coefficients E f, E ∇f and
-        ½ E ∇²f, which for these layers are moments of single neurons and known in closed form;
-        `docs/math.md` has the formulas. A bilinear layer is returned as it is. Several layers:
-        exact for two bilinear ones, otherwise the input of each further layer is taken to be
-        normal. How good the map is, is always measured on the model itself.
+        ½ E ∇²f, for these layers moments of single neurons in closed form (`docs/math.md`). A
+        bilinear layer is returned as it is. Several layers: exact for two bilinear ones, otherwise
+        the input of each further layer is taken to be normal. R² is measured on the model itself.
     Cost: O(out · hidden · in), O(hidden · in² + in³) for a covariance other than I; for each
         further layer O(out · (in³ + hidden³)); R² is `samples` runs of the model and of the map.
 
     Args:
         module_or_weights: a layer, MLP or classifier of bilens, any module that is linear maps,
             activations and gates one behind the other, a fitted MLP of scikit-learn, a loaded
-            model or one of its layers, `MLPWeights`, `GLUWeights`, or a sequence of them. It is
-            not changed.
+            model or one of its layers, `MLPWeights`, `GLUWeights`, or a sequence of them.
         mean: μ, (in,); None is zero, or the mean of the data.
         covariance: Σ, (in, in), singular or not; None is I, or the covariance of the data. With a
             mean or a covariance the data do not take part in the closed form.
@@ -190,22 +188,21 @@ def fit_layers_of(
             f"{model.source} has {len(names)} layers that are not one behind the other, and the "
             "data can be inputs of one alone: name it with --layer."
         )
-    entries = []
-    if chained and not layers and len(model.layers) > 1:
-        subject: Subject = model
-        entries.append((WHOLE, subject, data))
     reached = inputs_of_layers(model, data) if chained else dict.fromkeys(names, data)
-    entries += [(name, model.layers[name], reached[name]) for name in names]
+    entries: list[tuple[str, LayerView | None, Tensor | None]] = [
+        (name, model.layers[name], reached[name]) for name in names
+    ]
+    if chained and not layers and len(model.layers) > 1:
+        entries.insert(0, (WHOLE, None, data))
     found = []
-    for name, subject, rows in entries:
+    for name, view, rows in entries:
         fit = quadratic_fit(
-            subject,
+            model if view is None else view,
             data=rows,
             samples=samples,
             threshold=threshold,
             generator=torch.Generator().manual_seed(seed),
         )
-        view = subject if isinstance(subject, LayerView) else None
         found.append(fit_record(name, view, fit))
     return QuadraticFits(
         source=describe_source(model),
@@ -269,16 +266,11 @@ def offering_a_fit(subject: Subject, name: str = "model") -> Iterator[None]:
     try:
         yield
     except NotQuadraticError as error:
-        raise NotQuadraticError(f"{error} {offer(subject, name)}".rstrip()) from error
-
-
-def offer(subject: Subject, name: str) -> str:
-    """Return the sentence; empty where there is no fit to offer."""
-    try:
-        fit = quadratic_fit(subject, samples=OFFER_SAMPLES)
-    except BilensError:  # the refusal itself is what has to be said
-        return ""
-    return offer_of(fit, name)
+        try:
+            fit = quadratic_fit(subject, samples=OFFER_SAMPLES)
+        except BilensError:  # the refusal itself is what has to be said
+            raise error from None
+        raise NotQuadraticError(f"{error} {offer_of(fit, name)}") from error
 
 
 def offer_of(fit: QuadraticFit, name: str) -> str:

@@ -62,9 +62,9 @@ def trace(
     input latents, their ranking, and circuits of the leading ones with causal checks. Without:
     output directions and their eigenvectors straight as tokens, from weights alone.
 
-    Cost: an eigendecomposition and one pass over all pairs of input latents for each output
-        latent, O(latents² · hidden) each; five runs of the model over the text for each
-        autoencoder, and some for each causal check.
+    Cost: for each output latent an eigendecomposition and O(latents² · hidden) for all pairs of
+        input latents; five runs of the model over the text for each autoencoder, and some for
+        each causal check.
 
     Args:
         model: the folder of a language model with its tokenizer.json, or what `bl.load` returned.
@@ -121,7 +121,15 @@ def trace(
     else:
         if latents is not None or corpus is not None:
             raise UsageError("latents and corpus are for a trace with autoencoders: give both.")
-        found = weight_findings(subject, toward, outputs, pairs, progress)
+        found = {
+            **dict.fromkeys(("saes", "ranking", "clusters", "circuits", "input_latents"), ()),
+            "num_outputs": subject.f.sizes.d_out,
+            "cluster_threshold": 1.0,
+            "contrasts": records.Contrasts(0, ()),
+            "correlations": None,
+            "data": None,
+            "readings": direction_readings(subject, toward, outputs, pairs, progress),
+        }
     return TraceReport(
         records.Trace(
             **describe_layer(subject),
@@ -135,15 +143,11 @@ def trace(
 
 def describe_layer(subject: TracedLayer) -> dict[str, Any]:
     config, tokenizer, module = subject.module.config, subject.tokenizer, subject.module
+    sizes = ("vocab_size", "d_model", "d_hidden", "n_layer", "n_head", "n_ctx")
     return {
         "model": records.LanguageModel(
             kind=type(module).__name__,
-            vocab_size=config.vocab_size,
-            d_model=config.d_model,
-            d_hidden=config.d_hidden,
-            n_layer=config.n_layer,
-            n_head=config.n_head,
-            n_ctx=config.n_ctx,
+            **{name: getattr(config, name) for name in sizes},
             num_parameters=sum(weight.numel() for weight in module.parameters()),
             dtype=str(module.embed.weight.dtype).removeprefix("torch."),
         ),
@@ -171,25 +175,6 @@ def compare_with_module(subject: TracedLayer) -> records.MapError:
         truth = mlp(x.to(dtype)).double()
         error = (subject.f(x) - truth).abs().max()
     return records.MapError(float(error), float(truth.square().mean().sqrt()), CHECKED_INPUTS)
-
-
-def weight_findings(
-    layer: TracedLayer, toward: Sequence[str], outputs: int, pairs: int, progress: Progress
-) -> dict[str, Any]:
-    """Return what a `records.Trace` says of a layer without autoencoders, by field."""
-    return {
-        "saes": (),
-        "ranking": (),
-        "num_outputs": layer.f.sizes.d_out,
-        "clusters": (),
-        "cluster_threshold": 1.0,
-        "contrasts": records.Contrasts(0, ()),
-        "correlations": None,
-        "circuits": (),
-        "input_latents": (),
-        "data": None,
-        "readings": direction_readings(layer, toward, outputs, pairs, progress),
-    }
 
 
 def direction_readings(

@@ -16,7 +16,6 @@ from bilens.api.trace_records import (
     correlations,
     interaction_entries,
     known,
-    latent_groups,
     latent_reading,
     numbers,
     rank_fits,
@@ -28,8 +27,9 @@ from bilens.api.trace_records import (
 )
 from bilens.base import Progress
 from bilens.base.errors import UsageError
-from bilens.interp.behaviour import Change, causal_effect, contrast_change, eigen_change
-from bilens.interp.circuits import LowRankFit, find_circuit, low_rank_fit
+from bilens.interp.behaviour import causal_effect, contrast_change, eigen_change
+from bilens.interp.circuits import find_circuit
+from bilens.interp.clusters import cluster_latents
 from bilens.interp.contrasts import rank_contrasts
 from bilens.interp.layer_trace import (
     LayerTrace,
@@ -93,6 +93,7 @@ def latent_findings(
     )
     ranking = rank_latents(trace, reader.inputs)
     clusters = cluster_latents(reader.g, threshold=THRESHOLD)
+    groups = (clusters.latents[list(group)] for group in clusters.members if len(group) > 1)
     chosen = chosen_latents(reader, ranking, fit)
     circuits = []
     for index, latent in enumerate(chosen):
@@ -106,7 +107,7 @@ def latent_findings(
         "saes": tuple(measured),
         "ranking": ranked_latents(ranking, trace, fit, clusters, reader),
         "num_outputs": behind.sae.num_latents,
-        "clusters": latent_groups(clusters),
+        "clusters": tuple(tuple(group.tolist()) for group in groups),
         "cluster_threshold": THRESHOLD,
         "contrasts": contrasts,
         "correlations": correlations(fit),
@@ -164,12 +165,8 @@ def circuit_of(
     embed = module.embed.weight.detach()
     readings = eigenvector_tokens(pairs, embed, LISTED_TOKENS)[:SHOWN_EIGENVECTORS]
     features: list[int] = found.features.tolist()
-    causal = causal_effect(
-        reader,
-        effect,
-        (latent, None),
-        lambda generator: eigen_change(pairs, reader.inputs, generator),
-    )
+    change = partial(eigen_change, pairs, reader.inputs)
+    causal = causal_effect(reader, effect, (latent, None), change)
     return records.Circuit(
         latent=latent,
         position=ranking.order.tolist().index(latent) + 1,
@@ -270,12 +267,8 @@ def contrasts_of(reader: LatentReader, ranking: Ranking, fit: LowRankFit) -> rec
 
 def contrast_check(reader: LatentReader, pair: tuple[int, int]) -> records.CausalReading:
     """Return whether the product that decides between two output latents does so in the logits."""
-    where = partial(active, reader, pair)
-
-    def change(generator: torch.Generator) -> Change:
-        read = (reader.inputs, reader.activations)
-        return contrast_change(reader.g, pair, *read, where, generator)
-
+    where, data = partial(active, reader, pair), (reader.inputs, reader.activations)
+    change = partial(contrast_change, reader.g, pair, *data, where)
     return causal_reading(causal_effect(reader, None, pair, change), reader.name)
 
 

@@ -53,34 +53,28 @@ def shorts(tensor: Tensor) -> tuple[float, ...]:
 def token_ends(
     high: Sequence[TokenScore], low: Sequence[TokenScore], name: Naming
 ) -> records.TokenEnds:
-
-    def values(scores: Sequence[TokenScore]) -> tuple[records.TokenValue, ...]:
-        return tuple(
-            records.TokenValue(score.token, name(score.token), short(score.value))
-            for score in scores
-        )
-
-    return records.TokenEnds(values(high), values(low))
+    ends = (
+        tuple(records.TokenValue(one.token, name(one.token), short(one.value)) for one in scores)
+        for scores in (high, low)
+    )
+    return records.TokenEnds(*ends)
 
 
 def latent_reading(
-    contexts: LatentContexts, tokens: records.TokenEnds, name: Naming
+    found: LatentContexts, tokens: records.TokenEnds, name: Naming
 ) -> records.LatentReading:
+    contexts = tuple(
+        records.ActiveContext(
+            context.sequence,
+            context.start,
+            context.peak,
+            tuple(map(name, context.tokens)),
+            tuple(map(short, context.activations)),
+        )
+        for context in found.contexts
+    )
     return records.LatentReading(
-        contexts.latent,
-        contexts.density,
-        short(contexts.largest),
-        tuple(
-            records.ActiveContext(
-                context.sequence,
-                context.start,
-                context.peak,
-                tuple(map(name, context.tokens)),
-                tuple(map(short, context.activations)),
-            )
-            for context in contexts.contexts
-        ),
-        tokens,
+        found.latent, found.density, short(found.largest), contexts, tokens
     )
 
 
@@ -100,6 +94,17 @@ def traced_spectrum(
     name: Naming,
 ) -> records.TracedSpectrum:
     """Return the eigenvalues of one form, and how its leading eigenvectors are read."""
+
+    def near(index: int) -> tuple[records.NearLatent, ...]:
+        if nearest is None:
+            return ()
+        parts = (nearest.latents, nearest.cosines, nearest.projections)
+        rows = zip(*(part[row, index].tolist() for part in parts), strict=True)
+        return tuple(
+            records.NearLatent(latent, short(cosine), short(projection))
+            for latent, cosine, projection in rows
+        )
+
     return records.TracedSpectrum(
         eigenvalues=numbers(pairs.eigenvalues),
         num_eigenvalues=pairs.eigenvectors.shape[-1],
@@ -110,7 +115,7 @@ def traced_spectrum(
         eigenvectors=tuple(
             records.ReadEigenvector(
                 reading.eigenvalue,
-                () if nearest is None else near_latents(nearest, row, index),
+                near(index),
                 token_ends(reading.positive, reading.negative, name),
             )
             for index, reading in enumerate(readings)
@@ -118,26 +123,15 @@ def traced_spectrum(
     )
 
 
-def near_latents(nearest: NearestLatents, row: int, index: int) -> tuple[records.NearLatent, ...]:
-    parts = (nearest.latents, nearest.cosines, nearest.projections)
-    return tuple(
-        records.NearLatent(latent, short(cosine), short(projection))
-        for latent, cosine, projection in zip(
-            *(part[row, index].tolist() for part in parts), strict=True
-        )
-    )
-
-
 def interaction_entries(found: Interactions, share: float) -> records.InteractionEntries:
     """Return the largest interactions of one kind for one output, and the distribution of all."""
     histogram, moments = found.histogram, found.moments
     times = MULTIPLICITY[found.kind]
+    columns = (part.tolist() for part in (found.first, found.second, found.values))
     return records.InteractionEntries(
         entries=tuple(
             records.InteractionEntry(first, second, value, times * value)
-            for first, second, value in zip(
-                found.first.tolist(), found.second.tolist(), found.values.tolist(), strict=True
-            )
+            for first, second, value in zip(*columns, strict=True)
         ),
         count=int(moments.count),
         mean=float(moments.mean),
@@ -217,14 +211,6 @@ def ranked_latents(
             cluster=int(clusters.labels[row]),
         )
         for row in ranking.order.tolist()
-    )
-
-
-def latent_groups(clusters: Clusters) -> tuple[tuple[int, ...], ...]:
-    return tuple(
-        tuple(int(clusters.latents[i]) for i in group)
-        for group in clusters.members
-        if len(group) > 1
     )
 
 

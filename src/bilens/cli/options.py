@@ -176,16 +176,15 @@ class TensorFile(ModelFile):
 
     roles: list[str] | None = option(
         None,
-        "What a tensor of a .safetensors file is: up, down or gate, with _bias, and .0, "
-        ".1, … for several layers; repeat it for each. Without it names and shapes are "
-        "guessed from.",
+        "What a tensor of a .safetensors file is: up, down or gate, with _bias, and .0, .1, … "
+        "for several layers; repeat it for each. Without it names and shapes are guessed from.",
         "--map",
         metavar="ROLE=TENSOR",
     )
     activation: str | None = option(
         None,
-        "Of the layers of a .safetensors file: relu, gelu, leaky_relu:0.2, …; identity "
-        "for a product without one; gelu,relu is one for each layer.",
+        "Of the layers of a .safetensors file: relu, gelu, leaky_relu:0.2, …; identity for a "
+        "product without one; gelu,relu is one for each layer.",
         "--activation",
     )
     transposed: bool | None = option(

@@ -26,36 +26,35 @@ class Wanted:
     top: int = option(5, "Eigenpairs of each output.", min=1)
     outputs: str | None = option(
         None,
-        "Outputs such as 0,3,7-9; of the logits by name, too. All without. In a layer "
-        "inside the model, indices are neurons.",
+        "Outputs such as 0,3,7-9; of the logits by name, too. All without. In a layer inside the "
+        "model, indices are neurons.",
     )
     basis: Literal["input", "embedding", "whitened"] = option(
         "input",
-        "Basis of the input; 'embedding' is the paper's; 'whitened' gives the training "
-        "images unit covariance (first layer only, see --data-dir).",
+        "Basis of the input; 'embedding' is the paper's; 'whitened' gives the training images "
+        "unit covariance (first layer only, see --data-dir).",
     )
     reading: Literal["centred", "raw"] | None = option(
         None, "Class-centred (logits only, where it is the default) or raw outputs."
     )
     contrast: tuple[str, str] | None = option(
         None,
-        "Read one class against another, by index or name: 4 9. Logits only: with "
-        "--layer where the model has several layers.",
+        "Read one class against another, by index or name: 4 9. Logits only: with --layer where "
+        "the model has several layers.",
     )
     which: Literal["magnitude", "largest", "smallest", "both"] = option(
         "magnitude", "Largest |λ|, largest λ, smallest λ, or half from both ends."
     )
     spectrum: Literal["auto", "whole", "top"] = option(
         "auto",
-        "whole spectra give effective ranks; top computes the leading pairs alone. "
-        "auto: whole up to 1,024 inputs and 128 outputs, where that takes about a minute at "
-        "most.",
+        "whole spectra give effective ranks; top computes the leading pairs alone. auto: whole "
+        "up to 1,024 inputs and 128 outputs, where that takes about a minute at most.",
         panel=METHOD_PANEL,
     )
     null_samples: int = option(
         99,
-        "Random rotations for the null intervals of effective ranks, 39 or more; 0 "
-        "for none. Each costs about as much as the eigenvalues of all outputs.",
+        "Random rotations for the null intervals of effective ranks, 39 or more; 0 for none. "
+        "Each costs about as much as the eigenvalues of all outputs.",
         panel=METHOD_PANEL,
     )
     method: Literal["auto", "dense", "lanczos", "factored"] = option(
@@ -84,8 +83,8 @@ class Doing:
     )
     out: Path | None = option(
         None,
-        "Folder for <layer>.safetensors and <layer>.json; layers that are there already "
-        "are not computed again.",
+        "Folder for <layer>.safetensors and <layer>.json; layers that are there already are not "
+        "computed again.",
     )
     plan: bool = option(False, "Only say what would be done: method, memory, and why.")
 

@@ -26,8 +26,8 @@ class ExplainOptions:
     table: Path | None = option(None, "CSV file with a column for each input, in place of images.")
     baseline: Literal["zeros", "mean"] | None = option(
         None,
-        "What an absent input is: 0, or the mean of training images or rows; the mean "
-        "where the model knows it, and else 0.",
+        "What an absent input is: 0, or the mean of training images or rows; the mean where the "
+        "model knows it, and else 0.",
     )
     plate: Path | None = option(None, "Draw what each pixel adds into this SVG file.")
     lang: Lang = option("en", "Language of the drawing.")

@@ -67,8 +67,8 @@ class Training:
     dropout: float = option(0.0, "Dropout of activations.")
     augmentations: list[str] | None = option(
         None,
-        "May be repeated: translation:0.1, rotation:15, blur:0.5, "
-        "salt-and-pepper:0.1, correlated-noise:0.3:4.",
+        "May be repeated: translation:0.1, rotation:15, blur:0.5, salt-and-pepper:0.1, "
+        "correlated-noise:0.3:4.",
         "--augment",
     )
     precision: PrecisionOption = "auto"

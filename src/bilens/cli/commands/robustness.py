@@ -76,8 +76,8 @@ class AttackOptions:
     pairs: bool = option(False, "A perturbation of its own for each source class.")
     epsilons: list[float] | None = option(
         None,
-        "Length ‖δ‖₂ of the perturbations; may be repeated. Without: 0 to 8.4; 4.2 is the paper's "
-        "std of 0.15 at 784 pixels.",
+        "Length ‖δ‖₂ of the perturbations; may be repeated. Without: 0 to 8.4; 4.2 is the "
+        "paper's std of 0.15 at 784 pixels.",
         "--epsilon",
     )
     seed: int = option(0, "Seed of random perturbations and gradient descents.", min=0)

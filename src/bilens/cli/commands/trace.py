@@ -30,8 +30,8 @@ class TracedLayerOptions:
     input_sae: Path | None = option(None, "Folder of the autoencoder at mlp_in of that block.")
     output_sae: Path | None = option(
         None,
-        "Folder of the autoencoder at mlp_out. Without both, output directions are read "
-        "straight as tokens.",
+        "Folder of the autoencoder at mlp_out. Without both, output directions are read straight "
+        "as tokens.",
     )
 
 
@@ -44,8 +44,8 @@ class Listed:
     )
     toward: list[str] | None = option(
         None,
-        "Without autoencoders: read the direction that raises this token; may be "
-        "repeated. Left out: the leading singular directions.",
+        "Without autoencoders: read the direction that raises this token; may be repeated. Left "
+        "out: the leading singular directions.",
         metavar="TOKEN",
     )
     outputs: int = option(5, "How many outputs to draw.", min=1)
