@@ -9,8 +9,7 @@ from bilens.base.errors import DataError
 from bilens.data import text
 from bilens.studies import gates, study
 from bilens.studies.gates import EQUAL_STEPS, EQUAL_TIME, GATES, GateStudy
-from bilens.studies.runner import run_study
-from bilens.studies.study import StudyOptions
+from bilens.studies.study import StudyOptions, run_study
 from bilens.train.tasks.language import LanguageMetrics
 
 OPTIONS = StudyOptions(corpus="grammar", steps=4)

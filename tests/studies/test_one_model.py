@@ -11,7 +11,7 @@ from bilens.interp.traced_layer import held_out_text
 from bilens.io.load import load
 from bilens.nn.mlp import BilinearMLP
 from bilens.nn.topk_sae import TopKSAE
-from bilens.studies import autoencoders as sae_training, study as study_module
+from bilens.studies import STUDIES, autoencoders as sae_training, find_study, study as study_module
 from bilens.studies.autoencoders import (
     BY_RANK_NAME,
     OVER_TIME_NAME,
@@ -21,8 +21,7 @@ from bilens.studies.autoencoders import (
     lengths_of,
     upper_layer,
 )
-from bilens.studies.runner import STUDIES, find_study, run_study
-from bilens.studies.study import StudyOptions
+from bilens.studies.study import StudyOptions, run_study
 from tests import traced_models
 
 

@@ -33,8 +33,8 @@ def reproduce(
 
     Example: bilens reproduce language/gates --corpus stories.txt --out runs/gates
     """
-    from bilens.studies.runner import PAGE_NAME, find_study, run_study
-    from bilens.studies.study import StudyOptions
+    from bilens.studies import find_study
+    from bilens.studies.study import PAGE_NAME, StudyOptions, run_study
 
     models = tuple(map(str, options.model)) if options.model else None
     asked = StudyOptions(options.corpus, models, options.seeds, options.steps)

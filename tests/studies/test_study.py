@@ -13,8 +13,8 @@ from bilens.base.errors import (
     OutputExistsError,
     UsageError,
 )
-from bilens.studies.runner import STUDIES, find_study, run_study
-from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
+from bilens.studies import STUDIES, find_study
+from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions, run_study
 
 
 class Squares(Study):
