@@ -28,8 +28,7 @@ from bilens.api.trace_records import (
 from bilens.base import Progress
 from bilens.base.errors import UsageError
 from bilens.interp.behaviour import causal_effect, contrast_change, eigen_change
-from bilens.interp.circuits import find_circuit
-from bilens.interp.clusters import cluster_latents
+from bilens.interp.circuits import LowRankFit, find_circuit, low_rank_fit
 from bilens.interp.contrasts import rank_contrasts
 from bilens.interp.layer_trace import (
     LayerTrace,
