@@ -17,7 +17,7 @@ from typing import Any
 from bilens.api.provenance import describe_run
 from bilens.data.images import ImageDataset, load_images
 from bilens.findings.attack import TOLERANCE, attack_classifier
-from bilens.findings.attack_objective import AttackRequest
+from bilens.findings.perturbations import AttackRequest
 from bilens.findings.subject import LabelledImages
 from bilens.nn import BilinearClassifier
 from bilens.records.attack import Attack

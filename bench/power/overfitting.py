@@ -16,8 +16,16 @@ from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.findings.audit import centred_map
-from bilens.findings.class_templates import class_templates, gradients, usual_length
-from bilens.findings.overfitting import FLOOR, FORMULA, LEADING, Subject, readings
+from bilens.findings.overfitting import (
+    FLOOR,
+    FORMULA,
+    LEADING,
+    Subject,
+    class_templates,
+    gradients,
+    readings,
+    usual_length,
+)
 from bilens.findings.subject import in_float64
 
 EARLIER = (-11.49, 0.45, -1.02, 10.41)  # constants of the formula before this one

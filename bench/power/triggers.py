@@ -8,7 +8,7 @@ from typing import Any
 from bench.power.models import Measured, Patch
 from bench.power.overfitting import spectra
 from bilens.findings.audit import centred_map
-from bilens.findings.class_templates import class_templates
+from bilens.findings.overfitting import class_templates
 from bilens.findings.subject import in_float64
 from bilens.findings.triggers import highest_scoring
 from bilens.records.audit import Patch as FoundPatch

@@ -7,7 +7,7 @@ import pytest
 import tiny
 from bilens.api import decompose, train
 from bilens.base import errors
-from bilens.findings import model_checks as exactness
+from bilens.findings import subject as exactness
 from commands import Shell, model_folder
 
 TABLE = {

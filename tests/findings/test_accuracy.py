@@ -8,7 +8,7 @@ import torch
 import tiny
 from bilens.algebra.directions import centred_directions
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
-from bilens.findings.model_checks import KEPT, share_right, truncation_curve
+from bilens.findings.subject import KEPT, share_right, truncation_curve
 
 DATA = tiny.images()
 IMAGES, LABELS = DATA.test_images.double(), DATA.test_labels
@@ -67,7 +67,7 @@ def test_the_curve_does_not_depend_on_how_many_images_are_taken_at_once(
         tiny.classifier().quadratic_map(), centred_directions(tiny.CLASSES), k=None
     )
     whole = truncation_curve(eigs, IMAGES, LABELS, LABELS)
-    monkeypatch.setattr("bilens.findings.model_checks.IMAGES_AT_ONCE", 7)  # 60 = 8 · 7 + 4
+    monkeypatch.setattr("bilens.findings.subject.IMAGES_AT_ONCE", 7)  # 60 = 8 · 7 + 4
     assert truncation_curve(eigs, IMAGES, LABELS, LABELS) == whole
 
 

@@ -11,8 +11,7 @@ import tiny
 from bilens.base.errors import NonFiniteError, NotQuadraticError, ShapeError, UsageError
 from bilens.findings import perturbations as subject
 from bilens.findings.attack import attack_classifier
-from bilens.findings.attack_objective import EPSILONS, AttackRequest
-from bilens.findings.perturbations import READS, Optimum, optimum
+from bilens.findings.perturbations import EPSILONS, READS, AttackRequest, Optimum, optimum
 from bilens.findings.subject import LabelledImages
 from bilens.nn import BilinearClassifier, BilinearLayer
 from bilens.records.attack import Attack

@@ -6,7 +6,7 @@ from torch import Tensor
 
 import tiny
 from bilens.base.errors import UsageError
-from bilens.findings.attack_objective import ClassMeans, objective_of
+from bilens.findings.perturbations import ClassMeans, objective_of
 from bilens.nn import BilinearClassifier
 
 DATA = tiny.images()

@@ -9,7 +9,7 @@ import tiny
 from bilens.algebra.directions import centred_directions
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.findings.audit import class_centred
-from bilens.findings.class_templates import class_templates, gaussian_blob, gradients, moved
+from bilens.findings.overfitting import class_templates, gaussian_blob, gradients, moved
 from builders import randn
 
 

@@ -11,7 +11,7 @@ from bilens.algebra.concentration import effective_rank
 from bilens.algebra.eigen.decomposition import select
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.findings.decomposition import summarise_spectra
+from bilens.findings.spectra import summarise_spectra
 from bilens.records.base import to_json
 from bilens.records.decomposition import FormSpectrum
 from builders import random_map

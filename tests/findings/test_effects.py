@@ -5,8 +5,9 @@ import torch
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.findings import column_effects as module
-from bilens.findings.column_effects import gauge_free, output_effects
+from bilens.findings import table_audit as module
+from bilens.findings.subject import gauge_free
+from bilens.findings.table_audit import output_effects
 
 
 def some_map(d_out: int) -> QuadraticMap:

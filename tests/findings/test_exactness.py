@@ -9,7 +9,7 @@ import torch
 import oracles
 import tiny
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.findings.model_checks import TOLERANCES, check_exactness, read_densely
+from bilens.findings.subject import TOLERANCES, check_exactness, read_densely
 from bilens.nn import BilinearClassifier
 from builders import randn, random_map
 

@@ -12,9 +12,8 @@ from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.algebra.concentration import effective_rank
 from bilens.api.audit import layers_of
 from bilens.base.errors import UsageError
-from bilens.findings.hidden_units import null_overlap, read_units, unused_columns
 from bilens.findings.layer_audit import LayerAudit, audit_layers
-from bilens.findings.layer_reading import gram_shares
+from bilens.findings.layer_reading import gram_shares, null_overlap, read_units, unused_columns
 from bilens.nn.layer_view import LayerView
 from bilens.records.base import to_json
 from bilens.records.layer_audit import LayerReading

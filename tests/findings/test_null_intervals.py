@@ -8,7 +8,7 @@ from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.concentration import effective_rank
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.findings.null_intervals import rank_null_intervals
+from bilens.findings.spectra import rank_null_intervals
 from bilens.records.common import NullInterval
 from builders import random_map
 

@@ -10,15 +10,17 @@ import tiny
 from bilens.algebra.directions import centred_directions
 from bilens.algebra.rotation_null import rotation_null
 from bilens.findings.audit import centred_map, class_centred, read_warnings, rotated_maps
-from bilens.findings.class_templates import class_templates, gaussian_blob, usual_length
 from bilens.findings.overfitting import (
     FORMULA,
     LEADING,
     Subject,
+    class_templates,
+    gaussian_blob,
     nearly_constant,
     null_readings,
     read_overfitting,
     readings,
+    usual_length,
 )
 from bilens.findings.subject import in_float64
 from bilens.nn import BilinearClassifier

@@ -4,11 +4,13 @@ import pytest
 import torch
 
 import tiny
-from bilens.findings.attack_objective import ClassMeans, Objective, objective_of
 from bilens.findings.perturbations import (
     USED,
+    ClassMeans,
+    Objective,
     at_edge,
     mean_difference,
+    objective_of,
     only,
     optimum,
     pixel_space_keys,

@@ -15,8 +15,7 @@ from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose
 from bilens.algebra.rotation_null import RotationNull, rotation_null
 from bilens.findings.audit import class_centred
-from bilens.findings.null_intervals import null_interval
-from bilens.findings.spectra import end_of_spectrum, read_classes
+from bilens.findings.spectra import end_of_spectrum, null_interval, read_classes
 from bilens.nn import BilinearClassifier
 from bilens.records.audit import ClassReading
 from builders import form_of, rotation

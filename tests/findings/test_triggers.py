@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.findings.class_templates import gradients, usual_length
+from bilens.findings.overfitting import gradients, usual_length
 from bilens.findings.triggers import (
     THRESHOLD,
     correlate,

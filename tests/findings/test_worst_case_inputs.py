@@ -5,8 +5,8 @@ import torch
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.findings import column_effects as module
-from bilens.findings.column_effects import REACH, largest_of_two, worst_case_inputs
+from bilens.findings import table_audit as module
+from bilens.findings.table_audit import REACH, largest_of_two, worst_case_inputs
 from bilens.sklearn import BilinearClassifier
 
 GRID = torch.linspace(-REACH, REACH, 241, dtype=torch.float64)

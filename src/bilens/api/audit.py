@@ -35,10 +35,9 @@ from bilens.findings.layer_audit import (
     judge_one_layer,
 )
 from bilens.findings.layer_reading import AuditOptions, fit_layer
-from bilens.findings.model_checks import share_right
 from bilens.findings.rules.registry import Condition, judge, judge_conditions, parse_conditions
 from bilens.findings.rules.rule import Evidence
-from bilens.findings.subject import LabelledImages
+from bilens.findings.subject import LabelledImages, share_right
 from bilens.findings.table_audit import LabelledRows, NamedColumns, audit_columns
 from bilens.io.in_memory import from_module, from_sklearn
 from bilens.io.load import LoadedModel

@@ -27,10 +27,10 @@ from bilens.base.errors import UsageError
 from bilens.data.images import ImageDataset
 from bilens.data.tables import read_columns
 from bilens.findings.attack import attack_classifier
-from bilens.findings.attack_objective import EPSILONS, AttackRequest
 from bilens.findings.audit import class_centred
 from bilens.findings.certificate import SAMPLES, certify_classifier
 from bilens.findings.explanation import attribute_prediction, explain
+from bilens.findings.perturbations import EPSILONS, AttackRequest
 from bilens.findings.subject import LabelledImages, in_float64, summarise
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearClassifier

@@ -40,8 +40,7 @@ from bilens.base.errors import (
 )
 from bilens.base.files import read_json, write_files
 from bilens.base.memory import MEMORY_LIMIT_VARIABLE, readable
-from bilens.findings.decomposition import summarise_spectra
-from bilens.findings.null_intervals import null_estimate, rank_null_intervals
+from bilens.findings.spectra import null_estimate, rank_null_intervals, summarise_spectra
 from bilens.io.load import LoadedModel
 from bilens.records.base import to_json
 from bilens.records.common import NullInterval

@@ -24,9 +24,8 @@ from bilens.api.quadratic_fit import offer_of
 from bilens.base.checks import check_count
 from bilens.base.errors import NotQuadraticError, UsageError
 from bilens.data.images import ImageDataset
-from bilens.findings.decomposition import approximation_quality
-from bilens.findings.null_intervals import MINIMUM_SAMPLES
-from bilens.findings.subject import SEED_LIMIT
+from bilens.findings.spectra import MINIMUM_SAMPLES, approximation_quality
+from bilens.findings.subject import check_seed
 from bilens.io.load import LayerView, LoadedModel
 from bilens.nn import BilinearClassifier
 from bilens.nn.layer_view import Gives
@@ -66,8 +65,7 @@ class Request:
                 f"null_samples must be 0, for no null interval, or at least {MINIMUM_SAMPLES}, "
                 f"for an interval that holds 95 %; got {self.null_samples}."
             )
-        if check_count("seed", self.seed, minimum=0) >= SEED_LIMIT:
-            raise UsageError(f"seed must be below 2**32, got {self.seed}.")
+        check_seed(self.seed)
         if self.contrast is not None and (self.reading is not None or self.outputs is not None):
             raise UsageError(
                 "a contrast is a reading of its own, of two outputs: leave reading and outputs out."

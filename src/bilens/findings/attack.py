@@ -12,15 +12,18 @@ from torch import Tensor, nn
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base import Progress, silent
 from bilens.base.errors import UsageError
-from bilens.findings.attack_objective import AttackRequest, ClassMeans, Objective, products_of
 from bilens.findings.perturbations import (
     EDGE,
     OPTIMAL,
     OPTIMAL_EDGE,
     READS,
+    AttackRequest,
+    ClassMeans,
+    Objective,
     PerturbationMethods,
     at_edge,
     pixel_space_keys,
+    products_of,
     published_keys,
 )
 from bilens.findings.subject import LabelledImages, drawn, in_float64, summarise
@@ -35,13 +38,13 @@ LOWEST, HIGHEST = 0.0, 1.0  # the box of pixels
 
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """The images that an attack is judged on, with what the model says of them."""
+    """The images that an attack is judged on, with what the model says of them; float64."""
 
     f: QuadraticMap
-    images: Tensor
-    labels: Tensor
-    scores: Tensor
-    target: int
+    images: Tensor  # (num, in)
+    labels: Tensor  # (num,), none of them the target
+    scores: Tensor  # (num, out), f of the images
+    target: int  # the class that should win
 
     def effect(self, deltas: Tensor) -> Effect:
         """Return what each row of (num, in) does, without a box."""
@@ -80,44 +83,36 @@ class Judge:
 
 def curves_of(objectives: Sequence[ObjectiveFinding]) -> tuple[MethodCurve, ...]:
     """Return the curves of the kinds that occur, in the order of READS."""
-    found = [curve_of(kind, objectives) for kind in READS]
+    found = (curve_of(kind, objectives) for kind in READS)
     return tuple(curve for curve in found if curve is not None)
 
 
 def curve_of(kind: str, objectives: Sequence[ObjectiveFinding]) -> MethodCurve | None:
     """Return the curve of one kind; None if there is no such perturbation."""
     best_kind = OPTIMAL_EDGE if kind in EDGE else OPTIMAL
-    pairs = [
-        (perturbation, best_of(objective, best_kind))
-        for objective in objectives
-        for perturbation in objective.perturbations
-        if perturbation.kind == kind
-    ]
-    if not pairs:
+    found: list[PerturbationFinding] = []
+    optima: list[Numbers] = []
+    for objective in objectives:
+        mine = [item for item in objective.perturbations if item.kind == kind]
+        best = [item.change for item in objective.perturbations if item.kind == best_kind]
+        found += mine
+        optima += best * len(mine)
+    if not found:
         return None
-    change = average([perturbation.change for perturbation, _ in pairs])
-    best = average([best.change for _, best in pairs])
+    change = average([item.change for item in found])
     return MethodCurve(
         kind=kind,
         reads=READS[kind],
         edge=kind in EDGE,
-        members=max(perturbation.member for perturbation, _ in pairs),
-        effect=mean_effect([perturbation.effect for perturbation, _ in pairs]),
-        clipped=mean_effect([perturbation.clipped for perturbation, _ in pairs]),
+        members=max(item.member for item in found),
+        effect=mean_effect([item.effect for item in found]),
+        clipped=mean_effect([item.clipped for item in found]),
         change=change,
-        gap=tuple(own - least for own, least in zip(change, best, strict=True)),
-    )
-
-
-def best_of(objective: ObjectiveFinding, kind: str) -> PerturbationFinding:
-    """Return the optimal perturbation of an objective."""
-    return next(
-        perturbation for perturbation in objective.perturbations if perturbation.kind == kind
+        gap=tuple(own - least for own, least in zip(change, average(optima), strict=True)),
     )
 
 
 def mean_effect(effects: Sequence[Effect]) -> Effect:
-    """Return the mean of each number."""
     return Effect(
         average([effect.accuracy for effect in effects]),
         average([effect.margin for effect in effects]),
@@ -155,8 +150,8 @@ def attack_classifier(
     f = wide.quadratic_map().detach()  # refuses a gated or deeper model
     if f.sizes.d_out < 2:
         raise UsageError("an attack leads from one class to another, and this model has one.")
-    for data in (training, test):
-        data.check(f.sizes.d_in, f.sizes.d_out)
+    training.check(f.sizes.d_in, f.sizes.d_out)
+    test.check(f.sizes.d_in, f.sizes.d_out)
     summary = summarise(module, input_shape, output_names)
     progress("means", 0, 1)
     means = ClassMeans.of(training.images, training.labels, summary.d_output)
@@ -178,9 +173,8 @@ def attack_classifier(
         judge = judge_of(f, images, test.labels, scores, objective)
         found.append(attack_objective(objective, methods, judge, request))
     progress("attacks", len(objectives), len(objectives))
-    holds = all(objective.holds for objective in found)
     return Attack(
-        holds=holds,
+        holds=all(objective.holds for objective in found),
         tolerance=TOLERANCE,
         model=summary,
         epsilons=tuple(request.epsilons),
@@ -199,7 +193,6 @@ def attack_classifier(
 def judge_of(
     f: QuadraticMap, images: Tensor, labels: Tensor, scores: Tensor, objective: Objective
 ) -> Judge:
-    """Return the judge of an objective: the test images of its source classes."""
     attacked = torch.isin(labels, torch.tensor(objective.sources))
     if not bool(attacked.any()):
         raise UsageError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -18,20 +19,25 @@ from bilens.base import Progress, silent
 from bilens.base.checks import check_count
 from bilens.base.errors import UsageError
 from bilens.findings.certificate import ClassForms, ProofOptions, classifier_guarantees
-from bilens.findings.class_templates import class_templates
-from bilens.findings.column_effects import gauge_free
 from bilens.findings.explanation import choose_examples, explain
-from bilens.findings.model_checks import check_exactness, share_right, truncation_curve
-from bilens.findings.null_intervals import LEVEL, MINIMUM_SAMPLES
-from bilens.findings.overfitting import Subject, null_readings, read_overfitting
+from bilens.findings.overfitting import Subject, class_templates, null_readings, read_overfitting
 from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
-from bilens.findings.spectra import read_classes
-from bilens.findings.subject import SEED_LIMIT, LabelledImages, in_float64, summarise
+from bilens.findings.spectra import LEVEL, MINIMUM_SAMPLES, read_classes
+from bilens.findings.subject import (
+    LabelledImages,
+    check_exactness,
+    check_seed,
+    gauge_free,
+    in_float64,
+    share_right,
+    summarise,
+    truncation_curve,
+)
 from bilens.findings.triggers import read_triggers, trigger_score
 from bilens.nn import BilinearClassifier
-from bilens.records.audit import Audit, Explanation, Overfitting, Triggers, TruncationPoint
-from bilens.records.common import UNKNOWN, Exactness, Origin, passes
+from bilens.records.audit import Audit, Explanation, Overfitting, Triggers
+from bilens.records.common import UNKNOWN, Origin, passes
 
 
 def read_warnings(
@@ -60,21 +66,17 @@ def read_warnings(
 
 def centred_map(module: BilinearClassifier) -> QuadraticMap:
     """Return the map from the inputs to the class-centred logits."""
-    f = module.quadratic_map().detach()
-    return outputs_of(f, centred=True)
+    return outputs_of(module.quadratic_map().detach(), centred=True)
 
 
 def rotated_maps(
     module: BilinearClassifier, num: int, generator: torch.Generator
 ) -> Iterator[QuadraticMap]:
     """Yield the class-centred map with its right branch rotated behind the embedding."""
-    inside = module.quadratic_map("embedding").detach().tensor
-    embedding = module.embed.weight.detach()
-    f = centred_map(module)
-    width = inside.sizes.d_in
-
+    inside = module.quadratic_map("embedding").detach().tensor.right
+    f, width = centred_map(module), inside.shape[1]
     for _ in range(num):
-        right = inside.right @ random_frame(width, width, generator) @ embedding
+        right = inside @ random_frame(width, width, generator) @ module.embed.weight.detach()
         tensor = BilinearTensor(f.tensor.down, f.tensor.left, right)
         yield QuadraticMap(tensor, f.linear, f.constant)
 
@@ -98,9 +100,7 @@ def audit_classifier(
             "layers apart with bl.eigendecompose_all(layer.quadratic_map())."
         )
     null_samples = check_count("null_samples", null_samples, minimum=MINIMUM_SAMPLES)
-    seed = check_count("seed", seed, minimum=0)
-    if seed >= SEED_LIMIT:
-        raise UsageError(f"seed must be below 2**32, got {seed}.")
+    seed = check_seed(seed)
     in_float64(module).quadratic_map()  # refuses a gated or deeper model before any work is done
     summary = summarise(module, input_shape, output_names, input_names)
     if summary.d_output < 2:
@@ -126,46 +126,39 @@ def audit_classifier(
         progress=lambda done: progress("null distribution", done, null_samples),
     )
     classes = read_classes(module, eigs, null, summary.output_names)
-    accuracy = None
-    truncation: tuple[TruncationPoint, ...] = ()
-    enough = 0
+    evidence = Evidence(exactness, classes, output_names=summary.output_names)
     explanations: tuple[Explanation, ...] = ()
     if data is not None:
         progress("data", 0, 1)
         images, labels = data.images.detach().double(), data.labels
         scores = f(images)
-        accuracy = share_right(scores.argmax(dim=1), labels)
-        truncation, enough = truncation_curve(eigs, images, labels, scores.argmax(dim=1))
-        explanations = explain_examples(eigs, images, labels, scores)
+        answers = scores.argmax(dim=1)
+        curve, enough = truncation_curve(eigs, images, labels, answers)
+        accuracy = share_right(answers, labels)
+        evidence = replace(evidence, accuracy=accuracy, truncation=curve, enough=enough)
+        explanations = tuple(
+            explain(eigs, images[index], scores[index], int(labels[index]), index, kind)
+            for kind, index in choose_examples(scores, labels).items()
+        )
     progress("warnings", 0, 1)
     overfitting, triggers = read_warnings(
         module, eigs, null, summary.input_shape, None if data is None else data.images, seed
     )
-    verdict = judge(
-        "audit",
-        Evidence(
-            exactness=exactness,
-            classes=classes,
-            accuracy=accuracy,
-            truncation=truncation,
-            enough=enough,
-            overfitting=overfitting,
-            triggers=triggers,
-            output_names=summary.output_names,
-        ),
-    )
+    evidence = replace(evidence, overfitting=overfitting, triggers=triggers)
+    verdict = judge("audit", evidence)
     proven = None
-    if provable(exactness, eigs):
-        centred = outputs_of(f, centred=True)
-        forms = ClassForms(module, f, centred, eigs)
+    assert isinstance(eigs.status, tuple), "a batch has a status for each form"
+    usable = all(status is Status.OK for status in eigs.status)
+    if usable and all(item.passed for item in exactness):  # formula and model agree
+        forms = ClassForms(module, f, outputs_of(f, centred=True), eigs)
         proven = classifier_guarantees(forms, data, ProofOptions(), progress)
     return Audit(
         passed=passes(verdict),
         model=summary,
         exactness=exactness,
-        accuracy=accuracy,
+        accuracy=evidence.accuracy,
         classes=classes,
-        truncation=truncation,
+        truncation=evidence.truncation,
         explanations=explanations,
         verdict=verdict,
         guarantees=proven,
@@ -179,23 +172,6 @@ def audit_classifier(
     )
 
 
-def provable(exactness: tuple[Exactness, ...], eigs: EigenDecomposition) -> bool:
-    """Tell whether anything can be proven: formula and model agree, all spectra are usable."""
-    assert isinstance(eigs.status, tuple), "a batch has a status for each form"
-    whole = all(status is Status.OK for status in eigs.status)
-    return whole and all(item.passed for item in exactness)
-
-
 def class_centred(module: BilinearClassifier) -> EigenDecomposition:
     """Return the whole spectra of the class-centred forms of a classifier, in the input basis."""
     return eigendecompose_all(gauge_free(in_float64(module).quadratic_map().detach()), k=None)
-
-
-def explain_examples(
-    eigs: EigenDecomposition, images: Tensor, labels: Tensor, scores: Tensor
-) -> tuple[Explanation, ...]:
-    """Return the explanations of a typical, a narrow and a wrong prediction."""
-    return tuple(
-        explain(eigs, images[index], scores[index], int(labels[index]), index, kind)
-        for kind, index in choose_examples(scores, labels).items()
-    )

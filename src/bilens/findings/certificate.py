@@ -25,11 +25,16 @@ from bilens.findings.guarantees import (
     rounding_stability,
     truncation_guarantees,
 )
-from bilens.findings.model_checks import check_exactness
-from bilens.findings.subject import SEED_LIMIT, LabelledImages, in_float64, summarise
+from bilens.findings.subject import (
+    LabelledImages,
+    check_exactness,
+    check_seed,
+    in_float64,
+    summarise,
+)
 from bilens.nn import BilinearClassifier
-from bilens.records.common import UNKNOWN, Exactness, Origin
-from bilens.records.guarantees import Box, Certificate, Guarantees
+from bilens.records.common import UNKNOWN, Origin
+from bilens.records.guarantees import Box, Certificate, Guarantees, RoundingStability
 
 SAMPLES = 1000  # test inputs that are read
 LINF_SAMPLES = 100  # of them, for the bounds in the ℓ∞ norm
@@ -50,11 +55,13 @@ class ClassForms:
 class ProofOptions:
     """How much of it is proven."""
 
-    samples: int = SAMPLES
-    truncate: int | None = None
+    samples: int = SAMPLES  # the first so many test inputs are read
+    truncate: int | None = None  # k; None looks for one that provably keeps 99 % of predictions
+    # of the ball over which errors of truncation are bounded; None takes the length of the longest
+    # input, without data the farthest corner of the box
     radius: float | None = None
-    linf_seed: int | None = None
-    rounding: bool = False
+    linf_seed: int | None = None  # of the attack that bounds ℓ∞ from above; None leaves it out
+    rounding: bool = False  # say what fewer bits can do, at the cost of three spectra a class
 
 
 def classifier_guarantees(
@@ -79,10 +86,11 @@ def classifier_guarantees(
     truncation = truncation_guarantees(forms.centred, forms.eigs, ball, x, options.truncate)
     progress("use of inputs", 0, 1)
     used = input_use(forms.f, forms.centred, box)
-    if not options.rounding:
-        return Guarantees(box, l2, linf, truncation, used, ())
-    progress("rounding", 0, 1)
-    return Guarantees(box, l2, linf, truncation, used, rounding_stability(forms.module))
+    stability: tuple[RoundingStability, ...] = ()
+    if options.rounding:
+        progress("rounding", 0, 1)
+        stability = rounding_stability(forms.module)
+    return Guarantees(box, l2, linf, truncation, used, stability)
 
 
 def box_of(x: Tensor | None) -> Box:
@@ -119,9 +127,7 @@ def certify_classifier(
     """Return what is proven about a one-layer bilinear classifier; the model is not changed."""
     module = checked_classifier(module)
     samples = check_count("samples", samples, minimum=1)
-    seed = check_count("seed", seed, minimum=0)
-    if seed >= SEED_LIMIT:
-        raise UsageError(f"seed must be below 2**32, got {seed}.")
+    seed = check_seed(seed)
     summary = summarise(module, input_shape, output_names, input_names)
     width, classes = summary.d_input, summary.d_output
     if truncate is not None and check_count("truncate", truncate, minimum=0) > width:
@@ -139,7 +145,14 @@ def certify_classifier(
         "take single forms apart with bl.eigendecompose(form, k)",
     )
     progress("exactness", 0, 1)
-    exactness = agreeing(check_exactness(module, seed))
+    exactness = check_exactness(module, seed)
+    for item in exactness:  # a proof about another function is none
+        if not item.passed:
+            raise NumericalError(
+                f"formula and model differ by {item.relative_error:.1e} of the largest logit in "
+                f"{item.precision} ({item.tolerance:.0e} is tolerated): nothing is certified. "
+                "Audit the model to see where."
+            )
     wide = in_float64(module)
     f = wide.quadratic_map().detach()
     centred = outputs_of(f, centred=True)
@@ -188,15 +201,3 @@ def checked_classifier(module: nn.Module) -> BilinearClassifier:
     if module.head.out_features < 2:
         raise UsageError("the model has one output: a prediction needs two classes.")
     return module
-
-
-def agreeing(exactness: tuple[Exactness, ...]) -> tuple[Exactness, ...]:
-    """Return the check of exactness, if it was passed: a proof about another function is none."""
-    for item in exactness:
-        if not item.passed:
-            raise NumericalError(
-                f"formula and model differ by {item.relative_error:.1e} of the largest logit in "
-                f"{item.precision} ({item.tolerance:.0e} is tolerated): nothing is certified. "
-                "Audit the model to see where."
-            )
-    return exactness

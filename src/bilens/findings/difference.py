@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from msgspec.structs import replace
@@ -29,6 +29,7 @@ from bilens.findings.layer_reading import (
     FittedLayer,
     directions_holding,
     largest_parts,
+    weights_of,
 )
 from bilens.findings.subject import drawn
 from bilens.nn.layer_view import LayerView
@@ -85,23 +86,20 @@ def null_of_change(
     """Return the null values along the outputs and along the inputs."""
     if f.sizes != g.sizes:
         return None
+    grams = []  # along the outputs and along the inputs
     if embeddings is None and f.sizes.d_hidden >= WIDE * f.sizes.d_in:
         mean = noise_change(f, g)
-        grams = [(mean.output_gram, mean.input_gram)]
+        grams.append((mean.output_gram, mean.input_gram))
     else:
         generator = torch.Generator().manual_seed(seed)
-        grams = [gram_pair(noise_draw(f, g, generator, embeddings)) for _ in range(DRAWS)]
+        for _ in range(DRAWS):
+            tensor = noise_draw(f, g, generator, embeddings).tensor
+            factors = (tensor.down, tensor.left, tensor.right)
+            grams.append((output_gram(*factors, *factors), input_gram(*factors)))
     if float(grams[0][0].trace()) == 0:
         return None
     outputs, inputs = (torch.stack(each) for each in zip(*grams, strict=True))
     return mode_null(outputs), mode_null(inputs)
-
-
-def gram_pair(f: QuadraticMap) -> tuple[Tensor, Tensor]:
-    """Return the Gram matrices of a map along its outputs and its inputs."""
-    tensor = f.tensor
-    factors = (tensor.down, tensor.left, tensor.right)
-    return output_gram(*factors, *factors), input_gram(*factors)
 
 
 def mode_null(grams: Tensor) -> ModeNull:
@@ -121,16 +119,22 @@ def compare_layers(
     """Return what changed in a layer."""
     if before is None or after is None:
         which = "the baseline" if before is None else "the model"
-        return refusal(name, f"the layer of {which} cannot be read", None, None)
-    changes = part_changes(before.layer, after.layer)
-    weights, units = weight_change(before.layer, changes), changed_units(before.layer, changes)
-    if all(not bool(change.any()) for change in changes.values()):
-        return unchanged(name, before)
+        return LayerDifference(name, False, f"the layer of {which} cannot be read")
     f, g = before.map, after.map
+    old, new = weights_of(before.layer), weights_of(after.layer)
+    changes = {  # a part that one lacks is zero there
+        part: new.get(part, torch.zeros_like(like)) - old.get(part, torch.zeros_like(like))
+        for part, like in {**new, **old}.items()
+    }
+    if all(not bool(change.any()) for change in changes.values()):
+        linear = 0.0 if f is not None and f.linear is not None else None
+        return LayerDifference(name, True, None, 0.0, 0, 1.0, 1.0, 0.0, linear)
+    weights = total_norm(changes) / (total_norm(old) or 1.0)
+    units = changed_units(before.layer, changes)
     if f is None or g is None:
         score = min(one.fit.r_squared.quadratic.overall for one in (before, after))
         reason = f"R² = {score:.3f} is below {before.fit.threshold:g}"
-        return refusal(name, reason, weights, units)
+        return LayerDifference(name, False, reason, weights, units)
     delta = map_difference(f, g)
     spectrum = hosvd(delta)
     base = float(f.tensor.norm())
@@ -160,34 +164,8 @@ def compare_layers(
     )
 
 
-def refusal(name: str, reason: str, weights: float | None, units: int | None) -> LayerDifference:
-    """Return that the maps are not compared, and what is known of the weights."""
-    return LayerDifference(name, False, reason, weights, units)
-
-
-def unchanged(name: str, before: FittedLayer) -> LayerDifference:
-    """Return that nothing changed."""
-    linear = 0.0 if before.map is not None and before.map.linear is not None else None
-    return LayerDifference(name, True, None, 0.0, 0, 1.0, 1.0, 0.0, linear)
-
-
-def part_changes(before: Layer, after: Layer) -> dict[str, Tensor]:
-    """Return after − before of each part, by name; a part that one lacks is zero there."""
-    found = {}
-    for field in fields(before):
-        old, new = getattr(before, field.name), getattr(after, field.name)
-        if isinstance(old, Tensor) or isinstance(new, Tensor):
-            like = old if isinstance(old, Tensor) else new
-            zero = torch.zeros_like(like)
-            found[field.name] = (zero if new is None else new) - (zero if old is None else old)
-    return found
-
-
-def weight_change(before: Layer, changes: dict[str, Tensor]) -> float:
-    """Return ‖ΔW‖ / ‖W‖ over all weights."""
-    parts = (getattr(before, field.name) for field in fields(before))
-    base = math.hypot(*(float(part.norm()) for part in parts if isinstance(part, Tensor)))
-    return math.hypot(*(float(change.norm()) for change in changes.values())) / (base or 1.0)
+def total_norm(parts: dict[str, Tensor]) -> float:
+    return math.hypot(*(float(part.norm()) for part in parts.values()))
 
 
 def changed_units(before: Layer, changes: dict[str, Tensor]) -> int:

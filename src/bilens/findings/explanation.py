@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.attribution import attribute, top_interactions
-from bilens.algebra.directions import centred_directions, contrast_direction
+from bilens.algebra.directions import centred_directions, contrast_direction, output_form
 from bilens.algebra.eigen.decomposition import Contributions, EigenDecomposition
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import NumericalError
@@ -47,38 +47,32 @@ def explain(
         predicted=order[0],
         image=drawn(x),
         scores=tuple(scores.tolist()),
-        classes=tuple(
-            _score(eigs[c], _of_class(parts, c), (c, float(scores[c])), x) for c in shown
-        ),
+        classes=tuple(class_score(eigs[c], parts, c, float(scores[c]), x) for c in shown),
     )
 
 
-def _of_class(parts: Contributions, c: int) -> Contributions:
-    return Contributions(parts.pairs[c, 0], parts.linear[c, 0], parts.constant[c])
-
-
-def _score(
-    eig: EigenDecomposition, parts: Contributions, row: tuple[int, float], x: Tensor
+def class_score(
+    eig: EigenDecomposition, parts: Contributions, index: int, score: float, x: Tensor
 ) -> ClassScore:
-    index, score = row
-    largest = torch.argsort(parts.pairs.abs(), descending=True)[:SHOWN]
+    pairs = parts.pairs[index, 0]
+    largest = torch.argsort(pairs.abs(), descending=True)[:SHOWN]
     overlaps = eig.eigenvectors[largest] @ x
     return ClassScore(
         index=index,
         score=score,
-        linear=float(parts.linear),
-        constant=float(parts.constant),
+        linear=float(parts.linear[index, 0]),
+        constant=float(parts.constant[index]),
         contributions=tuple(
             Contribution(
                 rank=position + 1,
                 eigenvalue=float(eig.eigenvalues[position]),
                 overlap=float(overlap),
-                value=float(parts.pairs[position]),
+                value=float(pairs[position]),
                 vector=drawn(eig.eigenvectors[position]),
             )
             for position, overlap in zip(largest.tolist(), overlaps, strict=True)
         ),
-        rest=float(parts.pairs.sum() - parts.pairs[largest].sum()),
+        rest=float(pairs.sum() - pairs[largest].sum()),
     )
 
 
@@ -143,9 +137,7 @@ def strongest_pairs(
     f: QuadraticMap, output: int, x: Tensor, baseline: Tensor
 ) -> tuple[InputPair, ...]:
     """Return the pairs of inputs that interact most in one output."""
-    direction = torch.zeros(f.sizes.d_out, dtype=x.dtype)
-    direction[output] = 1.0
-    found = top_interactions(f.form(direction), x, PAIRS, baseline)
+    found = top_interactions(output_form(f, output), x, PAIRS, baseline)
     return tuple(
         InputPair(int(first), int(second), float(value))
         for first, second, value in zip(found.first, found.second, found.values, strict=True)

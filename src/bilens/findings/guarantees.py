@@ -7,7 +7,6 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import get_args
 
 import torch
@@ -26,7 +25,6 @@ from bilens.certify.l2_certificates import L2Radius, certified_accuracy, l2_radi
 from bilens.certify.linf_certificates import linf_radius
 from bilens.certify.stability import spectrum_stability
 from bilens.certify.truncation import (
-    CertifiedAgreement,
     certified_agreement,
     truncation_error,
     truncation_moments,
@@ -64,6 +62,8 @@ def input_use(f: QuadraticMap, centred: QuadraticMap, box: Box) -> InputUse:
 
 def influence_limits(f: QuadraticMap, box: Box) -> Tensor:
     """Return limits that no influence exceeds, (out, in); cheap, and not reached."""
+    # Output c as a function of x_i alone is q t² + s t + a constant, so that it varies by at most
+    # (high − low) · max |2 q t + s| ≤ (high − low) · (|b_i| + 2 Σ_j |q_ij| · max |x_j|).
     rows, width = InputRows.of(f), f.sizes.d_in
     farthest = max(abs(box.low), abs(box.high))
     sums = torch.cat(
@@ -78,15 +78,14 @@ def influence_limits(f: QuadraticMap, box: Box) -> Tensor:
 
 def strongest(f: QuadraticMap, output: int, limits: Tensor, box: Box) -> Influence:
     """The input that moves an output most: from the largest limit down, until none is left."""
-    ends = (
-        torch.full((f.sizes.d_in,), box.low, dtype=torch.float64),
-        torch.full((f.sizes.d_in,), box.high, dtype=torch.float64),
+    low, high = (
+        torch.full((f.sizes.d_in,), end, dtype=torch.float64) for end in (box.low, box.high)
     )
     best, bound = None, 0.0
     for position in limits.argsort(descending=True).tolist():
         if best is not None and float(limits[position]) <= bound:
             break
-        found = influence_range(f, position, ends, output)
+        found = influence_range(f, position, (low, high), output)
         bound = max(bound, found.bound)
         if best is None or found.reached > best.reached:
             best = found
@@ -102,19 +101,18 @@ RESTARTS, STEPS = 4, 20  # of the attack that bounds the ℓ∞ distance from ab
 def euclidean_radii(f: QuadraticMap, x: Tensor, labels: Tensor, box: Box) -> EuclideanRadii:
     """Return the radii of inputs, numbered from 0, with the share of them up to each length."""
     found = l2_radius(f, x, labels)
-    gap = found.gap
     moved = found.radius > 0
     elsewhere = moved & found.distance.isfinite()
     margins = projected_margin(f, found, box.low, box.high)
-    kinds = Counter(_name(status) for status in found.status)
+    kinds = Counter(found.status)
     return EuclideanRadii(
         num_inputs=len(x),
         num_right=int((found.margin > 0).sum()),
         median=finite(median(found.radius)),
         curve=certified_curve(found),
-        statuses={_name(status): kinds[_name(status)] for status in RadiusStatus},
-        num_open=int((moved & found.radius.isfinite() & (gap > OPEN_GAP)).sum()),
-        largest_gap=float(gap[elsewhere].amax()) if bool(elsewhere.any()) else 0.0,
+        statuses={_name(status): kinds[status] for status in RadiusStatus},
+        num_open=int((moved & found.radius.isfinite() & (found.gap > OPEN_GAP)).sum()),
+        largest_gap=float(found.gap[elsewhere].amax()) if bool(elsewhere.any()) else 0.0,
         num_examples=int(elsewhere.sum()),
         num_examples_in_box=int((elsewhere & (margins < 0)).sum()),
         inputs=tuple(
@@ -134,8 +132,7 @@ def euclidean_radii(f: QuadraticMap, x: Tensor, labels: Tensor, box: Box) -> Euc
 
 def certified_curve(found: L2Radius) -> tuple[CurvePoint, ...]:
     """Return certified accuracy at evenly spaced lengths, from 0 to one that no radius exceeds."""
-    finite_radii = found.radius[found.radius.isfinite()]
-    largest = float(finite_radii.max()) if len(finite_radii) else 0.0
+    largest = max(filter(math.isfinite, found.radius.tolist()), default=0.0)
     end = round_up(largest) if largest > 0 else 1.0
     levels = [end * step / CURVE_STEPS for step in range(CURVE_STEPS + 1)]
     shares = certified_accuracy(found, levels).tolist()
@@ -153,6 +150,7 @@ def largest_entry_radii(
 ) -> LargestEntryRadii:
     """Return bounds on the ℓ∞ distance of inputs, numbered from 0."""
     found = linf_radius(f, x, labels, generator, RESTARTS, STEPS)
+    bounds = zip(found.status, found.radius, found.upper, strict=True)
     return LargestEntryRadii(
         num_inputs=len(x),
         median_lower=finite(median(found.radius)),
@@ -160,13 +158,8 @@ def largest_entry_radii(
         restarts=RESTARTS,
         steps=STEPS,
         inputs=tuple(
-            InputInterval(
-                index,
-                _name(found.status[index]),
-                finite(found.radius[index]),
-                finite(found.upper[index]),
-            )
-            for index in range(len(x))
+            InputInterval(index, _name(status), finite(lower), finite(upper))
+            for index, (status, lower, upper) in enumerate(bounds)
         ),
     )
 
@@ -191,24 +184,22 @@ SHOWN_VECTORS = 5  # leading eigenvectors of each class
 
 def rounding_stability(module: BilinearClassifier) -> tuple[RoundingStability, ...]:
     """Return, for float16, bfloat16 and int8, how far eigenvalues and eigenvectors can move."""
-    f = module.quadratic_map().detach()
-    return tuple(_stability(module, f, kind) for kind in get_args(Kind))
+    f = outputs_of(module.quadratic_map().detach(), centred=True)
+    found = []
+    for kind in get_args(Kind):
+        try:
+            short = outputs_of(rounded_copy(module, kind).quadratic_map().detach(), centred=True)
+        except UsageError as error:  # a weight beyond float16
+            found.append(RoundingStability(kind, str(error), ()))
+        else:
+            classes = tuple(rounded_class(f, short, output) for output in range(f.sizes.d_out))
+            found.append(RoundingStability(kind, None, classes))
+    return tuple(found)
 
 
-def _stability(module: BilinearClassifier, f: QuadraticMap, kind: Kind) -> RoundingStability:
-    try:
-        short = rounded_copy(module, kind).quadratic_map().detach()
-    except UsageError as error:  # a weight beyond float16
-        return RoundingStability(kind, str(error), ())
-    whole, short = outputs_of(f, centred=True), outputs_of(short, centred=True)
-    classes = range(f.sizes.d_out)
-    return RoundingStability(kind, None, tuple(_of_class(whole, short, one) for one in classes))
-
-
-def _of_class(f: QuadraticMap, short: QuadraticMap, output: int) -> RoundedClass:
-    found = spectrum_stability(
-        output_form(f, output), output_form(short, output)
-    )  # all pairs prove gaps
+def rounded_class(f: QuadraticMap, short: QuadraticMap, output: int) -> RoundedClass:
+    # all pairs prove gaps
+    found = spectrum_stability(output_form(f, output), output_form(short, output))
     return RoundedClass(
         change=found.change,
         norm=found.norm,
@@ -249,19 +240,34 @@ def truncation_guarantees(
 ) -> TruncationGuarantees:
     """Proven bounds for several k, and the k that was asked for or is enough for the data."""
     width = eigs.eigenvalues.shape[1]
-    chosen, by = asked, "asked" if asked is not None else "none"
-    extra: set[int] = set() if asked is None else {asked}
-    agreement = None
-    if x is not None:
-        agreement = partial(_agreement, f, eigs, x)
-        if asked is None:
-            chosen = enough(lambda k: agreement(k).certified_share >= LEVEL, width)
-            by = "none" if chosen is None else "agreement"
-            extra = set() if chosen is None else {chosen, max(chosen - 1, 0)}
+    shown = {k for k in SHOWN if k < width}
+    chosen, by = asked, "none"
+    if asked is not None:
+        by, shown = "asked", shown | {asked}
+    elif x is not None:
+        chosen = enough(
+            lambda k: certified_agreement(f, k, x, eigs).certified_share >= LEVEL, width
+        )
+        if chosen is not None:
+            by, shown = "agreement", shown | {chosen, max(chosen - 1, 0)}
     moments = None if x is None else mean_and_covariance(x)
-    shown = sorted({k for k in SHOWN if k < width} | extra)
-    points = tuple(_point(eigs, k, ball, agreement, moments) for k in shown)
-    return TruncationGuarantees(ball.radius, ball.origin, LEVEL, chosen, by, points)
+    points = []
+    for k in sorted(shown):
+        error = truncation_error(eigs, k, ball.radius)
+        agreed = None if x is None else certified_agreement(f, k, x, eigs)
+        spread = None if moments is None else truncation_moments(eigs, k, *moments)
+        points.append(
+            TruncationGuarantee(
+                k=k,
+                bounds=tuple(error.bound.tolist()),
+                attained=tuple(error.attained.tolist()),
+                certified=None if agreed is None else agreed.certified_share,
+                agreement=None if agreed is None else agreed.agreeing_share,
+                mean=None if spread is None else tuple(spread.mean.tolist()),
+                deviation=None if spread is None else tuple(spread.variance.sqrt().tolist()),
+            )
+        )
+    return TruncationGuarantees(ball.radius, ball.origin, LEVEL, chosen, by, tuple(points))
 
 
 def enough(reaches: Callable[[int], bool], width: int) -> int | None:
@@ -280,28 +286,3 @@ def enough(reaches: Callable[[int], bool], width: int) -> int | None:
         else:
             below = middle
     return above
-
-
-def _agreement(f: QuadraticMap, eigs: EigenDecomposition, x: Tensor, k: int) -> CertifiedAgreement:
-    return certified_agreement(f, k, x, eigs)
-
-
-def _point(
-    eigs: EigenDecomposition,
-    k: int,
-    ball: Ball,
-    agreement: Callable[[int], CertifiedAgreement] | None,
-    moments: tuple[Tensor, Tensor] | None,
-) -> TruncationGuarantee:
-    error = truncation_error(eigs, k, ball.radius)
-    agreed = None if agreement is None else agreement(k)
-    spread = None if moments is None else truncation_moments(eigs, k, *moments)
-    return TruncationGuarantee(
-        k=k,
-        bounds=tuple(error.bound.tolist()),
-        attained=tuple(error.attained.tolist()),
-        certified=None if agreed is None else agreed.certified_share,
-        agreement=None if agreed is None else agreed.agreeing_share,
-        mean=None if spread is None else tuple(spread.mean.tolist()),
-        deviation=None if spread is None else tuple(spread.variance.sqrt().tolist()),
-    )

@@ -15,7 +15,6 @@ from bilens.base import Progress, silent
 from bilens.base.checks import check_count
 from bilens.base.errors import NonFiniteError, UsageError
 from bilens.findings.difference import check_pairs, compare_layers
-from bilens.findings.hidden_units import read_units
 from bilens.findings.layer_reading import (
     AuditOptions,
     FittedLayer,
@@ -23,11 +22,12 @@ from bilens.findings.layer_reading import (
     fit_layer,
     read_inputs,
     read_layer,
+    read_units,
     stability,
 )
 from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
-from bilens.findings.subject import SEED_LIMIT
+from bilens.findings.subject import check_seed
 from bilens.nn.layer_view import LayerView
 from bilens.records.common import UNKNOWN, Finding, Origin, Share, passes
 from bilens.records.layer_audit import (
@@ -45,18 +45,14 @@ SMALLEST = 0.01  # median deviation of a logarithm: layers that agree to 1 % do 
 
 
 def with_norm_scores(layers: Sequence[LayerReading]) -> tuple[LayerReading, ...]:
-    """Return the readings with the robust z of each weight norm; None with few layers."""
-    sizes = [math.log(norm) for layer in layers if (norm := layer.weight_norm)]
+    """Return the readings with the robust z of each log weight norm; None with few layers."""
+    sizes = {layer.name: math.log(norm) for layer in layers if (norm := layer.weight_norm)}
     if len(sizes) < FEWEST:
         return tuple(layers)
-    middle = median(sizes)
-    spread = max(median(abs(size - middle) for size in sizes), SMALLEST)
-    return tuple(
-        replace(layer, norm_z=CONSISTENT * (math.log(layer.weight_norm) - middle) / spread)
-        if layer.weight_norm
-        else layer
-        for layer in layers
-    )
+    middle = median(sizes.values())
+    spread = max(median(abs(size - middle) for size in sizes.values()), SMALLEST)
+    scores = {name: CONSISTENT * (size - middle) / spread for name, size in sizes.items()}
+    return tuple(replace(layer, norm_z=scores.get(layer.name)) for layer in layers)
 
 
 def judge_one_layer(subject: LayerView, fitted: FittedLayer, seed: int) -> tuple[Finding, ...]:
@@ -66,12 +62,9 @@ def judge_one_layer(subject: LayerView, fitted: FittedLayer, seed: int) -> tuple
     inputs = read_inputs(fitted.layer, f, torch.Generator().manual_seed(seed))
     spectrum = hosvd(f)
     zero = math.sqrt(float(spectrum.frobenius_squared)) == 0
-    reading = replace(
-        described(subject),
-        units=read_units(fitted.layer),
-        inputs=inputs,
-        stability=None if zero else stability(fitted, spectrum),
-    )
+    stable = None if zero else stability(fitted, spectrum)
+    units = read_units(fitted.layer)
+    reading = replace(described(subject), units=units, inputs=inputs, stability=stable)
     return judge("audit", Evidence(layers=(reading,)))
 
 
@@ -133,7 +126,6 @@ def audit_layers(
 def compare_with(
     before: LayerView, after: FittedLayer | None, options: AuditOptions, *, vectors: bool = False
 ) -> LayerDifference:
-    """Return what changed from a layer of the baseline; see `compare_layers`."""
     try:
         base = fit_layer(before, options.seed, options.threshold)
     except NonFiniteError:
@@ -142,11 +134,8 @@ def compare_with(
 
 
 def checked_options(null_samples: int, seed: int, threshold: float = THRESHOLD) -> AuditOptions:
-    """Return the options of an audit."""
     null_samples = check_count("null_samples", null_samples, minimum=3)
-    seed = check_count("seed", seed, minimum=0)
-    if seed >= SEED_LIMIT:
-        raise UsageError(f"seed must be below 2**32, got {seed}.")
+    seed = check_seed(seed)
     if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
         raise UsageError(f"threshold must be between 0 and 1, got {threshold!r}.")
     return AuditOptions(null_samples, seed, float(threshold))

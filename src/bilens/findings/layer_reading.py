@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from msgspec.structs import replace
 from torch import Tensor
 
 from bilens.algebra.approximation.closed_form import approximate_layer
-from bilens.algebra.approximation.layer_weights import Layer, in_float64
+from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, in_float64
 from bilens.algebra.approximation.quadratic_fit import THRESHOLD, QuadraticFit, fit_layers
 from bilens.algebra.concentration import effective_rank, localisation
 from bilens.algebra.directions import from_centred_basis, in_centred_basis
@@ -19,14 +20,13 @@ from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose
 from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.gram.inner_products import input_gram
+from bilens.algebra.gram.kernel import blocks, rows_within, unit_rows
 from bilens.algebra.hosvd import HOSVD, hosvd
 from bilens.algebra.map_comparison import Kind, rounded
-from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.random_rotations import OutputModeNull, output_mode_null, random_frame
 from bilens.base.errors import BilensError, NonFiniteError
 from bilens.certify.stability import spectrum_stability
-from bilens.findings.hidden_units import read_units, unused_columns
 from bilens.nn.layer_view import LayerView
 from bilens.records.common import NullInterval
 from bilens.records.layer_audit import (
@@ -37,6 +37,7 @@ from bilens.records.layer_audit import (
     LeadingPair,
     OutputModes,
     Stability,
+    Units,
 )
 
 
@@ -54,15 +55,93 @@ def described(subject: LayerView) -> LayerReading:
     )
 
 
-def rounded_layer(layer: Layer, kind: Kind) -> Layer:
-    """Return a float64 layer whose weights are rounded; int8 leaves biases alone."""
-    parts = {field.name: getattr(layer, field.name) for field in fields(layer)}
-    short = {
-        name: rounded(part, kind)
-        for name, part in parts.items()
-        if isinstance(part, Tensor) and (kind != "int8" or part.ndim == 2)
-    }
-    return dataclasses.replace(layer, **short)  # type: ignore[arg-type]
+def weights_of(layer: Layer) -> dict[str, Tensor]:
+    """Return all weights and biases of a layer by name."""
+    parts = {field.name: getattr(layer, field.name) for field in dataclasses.fields(layer)}
+    return {name: part for name, part in parts.items() if isinstance(part, Tensor)}
+
+
+DEAD = 1e-6  # of the size of the median unit
+SHUT = -4.75  # standard deviations: a normal variable is above it but for one in a million
+SAME = 0.999  # |cos| of rows that count as one direction: 2.6 degrees
+CLOSED_BELOW_ZERO = ("relu", "squared_relu")
+
+
+def read_units(layer: Layer) -> Units:
+    """Return how many hidden units are dead, never active or doubled."""
+    size: Tensor = layer.down.norm(dim=0)
+    for branch in branches(layer):  # ‖down_h‖ ∏ ‖row_h‖ does not change with a scale between them
+        size = size * with_bias(*branch).norm(dim=1)
+    alive = size > DEAD * float(size.median())
+    doubled, largest = overlaps(layer, alive)
+    return Units(
+        dead=int((~alive).sum()),
+        never_active=int((never_active(layer) & alive).sum()),
+        duplicates=doubled,
+        largest_overlap=largest,
+        overlap_null=null_overlap(int(alive.sum()), layer.d_in, len(branches(layer))),
+    )
+
+
+def branches(layer: Layer) -> tuple[tuple[Tensor, Tensor | None], ...]:
+    """Return weight and bias of each branch."""
+    if isinstance(layer, GLUWeights):
+        return (layer.gate, layer.gate_bias), (layer.value, layer.value_bias)
+    return ((layer.up, layer.up_bias),)
+
+
+def with_bias(weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return rows of a branch with their biases as a further column."""
+    return weight if bias is None else torch.cat([weight, bias[:, None]], dim=1)
+
+
+def never_active(layer: Layer) -> Tensor:
+    """Return which units of a ReLU stay closed under a standard normal input, (hidden,) bool."""
+    weight, bias = branches(layer)[0]
+    if layer.phi.name not in CLOSED_BELOW_ZERO or bias is None:
+        return torch.zeros(len(weight), dtype=torch.bool)
+    closed: Tensor = bias < SHUT * weight.norm(dim=1)
+    return closed
+
+
+def overlaps(layer: Layer, alive: Tensor) -> tuple[int, float]:
+    """Return how many pairs of units have the same directions, and the largest overlap."""
+    rows = [unit_rows(with_bias(*branch)[alive])[0] for branch in branches(layer)]
+    count, largest = 0, 0.0
+    size = rows_within(4 * rows[0].shape[1] + 2 * len(rows[0]))
+    for part in blocks(len(rows[0]), size):
+        overlap = torch.stack([(row[part] @ row.T).abs() for row in rows]).amin(dim=0)
+        if layer.phi.name == "identity" and len(rows) == 2:
+            left, right = rows
+            swapped = torch.minimum((left[part] @ right.T).abs(), (right[part] @ left.T).abs())
+            overlap = torch.maximum(overlap, swapped)
+        overlap = overlap.triu(part.start + 1)  # each pair once, and none with itself
+        count += int((overlap >= SAME).sum())
+        largest = max(largest, float(overlap.max()))
+    return count, min(largest, 1.0)
+
+
+def null_overlap(units: int, d_in: int, num_branches: int) -> float:
+    """Return the overlap that one pair of random directions is expected to exceed."""
+    # cos² of two random unit vectors is Beta(½, (in − 1)/2), and the branches are independent:
+    # pairs · P(cos² > t²)^branches = 1
+    from scipy.special import betainccinv  # slow to import, needed only here
+
+    pairs = units * (units - 1) / 2
+    if pairs < 1 or d_in < 2:
+        return 1.0
+    share = pairs ** (-1 / num_branches)
+    return math.sqrt(float(betainccinv(0.5, (d_in - 1) / 2, share)))
+
+
+def unused_columns(layer: Layer) -> tuple[int, ...]:
+    """Return the inputs on which every weight is exactly zero."""
+    used = torch.zeros(layer.d_in, dtype=torch.bool)
+    for weight, _ in branches(layer):
+        used |= (weight != 0).any(dim=0)
+    if layer.linear is not None:
+        used |= (layer.linear != 0).any(dim=0)
+    return tuple((~used).nonzero()[:, 0].tolist())
 
 
 TURNS = 5  # of the coordinates; the largest of many shares varies little
@@ -114,7 +193,8 @@ def read_outputs(
 
 def leading_pairs(eig: EigenDecomposition) -> tuple[LeadingPair, ...]:
     """Return the eigenpairs of a form that are shown."""
-    size = float(eig.norm) or 1.0
+    size, shown = float(eig.norm) or 1.0, slice(PAIRS)
+    pairs = zip(eig.eigenvalues[shown], eig.residuals[shown], eig.eigenvectors[shown], strict=True)
     return tuple(
         LeadingPair(
             eigenvalue=float(value),
@@ -123,9 +203,7 @@ def leading_pairs(eig: EigenDecomposition) -> tuple[LeadingPair, ...]:
             localisation=float(localisation(vector)),
             parts=largest_parts(vector),
         )
-        for value, residual, vector in zip(
-            eig.eigenvalues[:PAIRS], eig.residuals[:PAIRS], eig.eigenvectors[:PAIRS], strict=True
-        )
+        for value, residual, vector in pairs
     )
 
 
@@ -145,8 +223,8 @@ def directions_holding(values: Tensor, share: float) -> int:
 
 def level(samples: Tensor) -> NullInterval:
     """Return the median of a quantity under a null, and all of its range."""
-    ends = torch.stack(samples.aminmax())
-    return NullInterval(float(samples.median()), float(ends[0]), float(ends[1]))
+    low, high = samples.aminmax()
+    return NullInterval(float(samples.median()), float(low), float(high))
 
 
 SAMPLES = 2_000  # inputs that R² is measured on: three digits
@@ -167,10 +245,10 @@ class AuditOptions:
 class FittedLayer:
     """A layer with its weights and its map; neither is kept in a reading."""
 
-    layer: Layer
+    layer: Layer  # in float64
     fit: QuadraticFit
-    classes: bool
-    embedding: Tensor | None
+    classes: bool  # the outputs are logits, which are read class-centred, in a basis
+    embedding: Tensor | None  # E, (width, in), contained in both branches; None without one
 
     @property
     def map(self) -> QuadraticMap | None:
@@ -191,12 +269,8 @@ def fit_layer(subject: LayerView, seed: int, threshold: float = THRESHOLD) -> Fi
     generator = torch.Generator().manual_seed(seed)
     samples = 100 if subject.exact else SAMPLES  # an exact one is met by any sample
     fit = fit_layers([layer], layer, generator=generator, samples=samples, threshold=threshold)
-    return FittedLayer(
-        layer,
-        fit,
-        subject.classes,
-        None if subject.embedding is None else subject.embedding(),
-    )
+    embedding = None if subject.embedding is None else subject.embedding()
+    return FittedLayer(layer, fit, subject.classes, embedding)
 
 
 def read_layer(
@@ -216,7 +290,7 @@ def reading_of(subject: LayerView, fitted: FittedLayer, options: AuditOptions) -
     generator = torch.Generator().manual_seed(options.seed)
     found = replace(
         described(subject),
-        weight_norm=weight_norm(layer),
+        weight_norm=math.hypot(*(float(part.norm()) for part in weights_of(layer).values())),
         fit=None if subject.exact else fit_record(fitted.fit),
         units=read_units(layer),
         inputs=read_inputs(layer, f, generator),
@@ -229,34 +303,21 @@ def reading_of(subject: LayerView, fitted: FittedLayer, options: AuditOptions) -
     found = replace(found, quadratic_norm=size, linear_norm=linear)
     if float(spectrum.frobenius_squared) == 0:
         return found
-    outputs = outputs_of(subject, fitted, spectrum, generator, options.null_samples)
-    return replace(found, outputs=outputs, stability=stability(fitted, spectrum))
-
-
-def outputs_of(
-    subject: LayerView,
-    fitted: FittedLayer,
-    spectrum: HOSVD,
-    generator: torch.Generator,
-    samples: int,
-) -> OutputModes:
-    """Return the output spectrum of a map beside its null interval."""
-    null = output_mode_null(
-        spectrum.f,
-        generator,
-        samples,
-        "rotation" if subject.gated else "directions",
-        fitted.embedding,
-    )
+    kind: Literal["rotation", "directions"] = "rotation" if subject.gated else "directions"
+    null = output_mode_null(spectrum.f, generator, options.null_samples, kind, fitted.embedding)
     direction = fitted.output(spectrum.output_directions[0])
-    return read_outputs(spectrum, direction, eigendecompose(spectrum.form(0)), null)
+    outputs = read_outputs(spectrum, direction, eigendecompose(spectrum.form(0)), null)
+    return replace(found, outputs=outputs, stability=stability(fitted, spectrum))
 
 
 def stability(fitted: FittedLayer, spectrum: HOSVD) -> Stability | None:
     """Return what rounding the weights can do along the leading output direction."""
     direction = fitted.output(spectrum.output_directions[0])
+    parts = weights_of(fitted.layer).items()
     try:
-        changed = form_of(rounded_layer(fitted.layer, ROUNDING), direction)
+        short = {name: rounded(part, ROUNDING) for name, part in parts}
+        layer = dataclasses.replace(fitted.layer, **short)  # type: ignore[arg-type]
+        changed = approximate_layer(layer, GaussianInput.of(layer.d_in, None, None)).form(direction)
         found = spectrum_stability(fitted.fit.quadratic_map.form(direction), changed)
     except BilensError:
         return None
@@ -266,13 +327,7 @@ def stability(fitted: FittedLayer, spectrum: HOSVD) -> Stability | None:
     return Stability(ROUNDING, found.movement, len(sure), len(sines), angle)
 
 
-def form_of(layer: Layer, direction: Tensor) -> QuadraticForm:
-    """Return a layer's map along an output direction."""
-    return approximate_layer(layer, GaussianInput.of(layer.d_in, None, None)).form(direction)
-
-
 def fit_record(fit: QuadraticFit) -> FitQuality:
-    """Return a fit as numbers."""
     scores = fit.r_squared
     return FitQuality(
         linear=scores.linear.overall,
@@ -283,9 +338,3 @@ def fit_record(fit: QuadraticFit) -> FitQuality:
         threshold=fit.threshold,
         usable=fit.usable,
     )
-
-
-def weight_norm(layer: Layer) -> float:
-    """Return the root of the sum of squares of all weights and biases."""
-    parts = (getattr(layer, field.name) for field in fields(layer))
-    return math.hypot(*(float(part.norm()) for part in parts if isinstance(part, Tensor)))

@@ -15,9 +15,64 @@ from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.gram.inner_products import input_gram
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.findings.class_templates import gaussian_blob, gradients, moved, usual_length
-from bilens.findings.null_intervals import null_interval
+from bilens.findings.spectra import null_interval
 from bilens.records.audit import Overfitting, OverfittingPart
+
+TEMPLATE_PAIRS = 3  # eigenvectors of a class; more bring in what no input has
+INK = 0.1  # mean square of an image's pixels that the length of a template stands for
+
+
+def class_templates(eigs: EigenDecomposition) -> Tensor:
+    """Return an image for each class that its own score answers to, (classes, in), unit length."""
+    # relu(Σ_{i ≤ 3} λ_i v_i + b / 2ρ), over the largest λ_i > 0, Σ v_i ≥ 0
+    largest = eigs.distinct_from_zero.clamp(min=0).topk(
+        min(TEMPLATE_PAIRS, eigs.eigenvalues.shape[1])
+    )
+    chosen = largest.indices[..., None].expand(-1, -1, eigs.eigenvectors.shape[2])
+    vectors = eigs.eigenvectors.gather(1, chosen)
+    upright = torch.where(vectors.sum(dim=2, keepdim=True) < 0, -vectors, vectors)
+    pattern = (largest.values[..., None] * upright).sum(dim=1)
+    pattern = (pattern + eigs.linear / (2 * usual_length(pattern.shape[1]))).clamp(min=0)
+    length = pattern.norm(dim=1, keepdim=True)
+    return pattern / torch.where(length > 0, length, 1.0)
+
+
+def gaussian_blob(shape: tuple[int, int]) -> Tensor:
+    """Return a Gaussian blob in the middle of an image, (in,), of unit length."""
+    down, across = (
+        torch.exp(-8 * ((torch.arange(side, dtype=torch.float64) + 0.5) / side - 0.5).square())
+        for side in shape
+    )
+    blob = torch.outer(down, across).flatten()
+    unit: Tensor = blob / blob.norm()
+    return unit
+
+
+def moved(templates: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Return each template a tenth of a side up, down, left and right, (4, classes, in)."""
+    images = templates.reshape(-1, *shape)
+    rows, columns = (max(1, round(side / 10)) for side in shape)
+    turned = torch.zeros(4, *images.shape, dtype=images.dtype)
+    turned[0, :, :-rows] = images[:, rows:]
+    turned[1, :, rows:] = images[:, :-rows]
+    turned[2, :, :, :-columns] = images[:, :, columns:]
+    turned[3, :, :, columns:] = images[:, :, :-columns]
+    flat = turned.flatten(2)
+    length = flat.norm(dim=2, keepdim=True)
+    return flat / torch.where(length > 0, length, 1.0)
+
+
+def usual_length(d_input: int) -> float:
+    """Return the length ρ of an image whose mean square is `INK`; a digit of MNIST has 9.2."""
+    return float((INK * d_input) ** 0.5)
+
+
+def gradients(f: QuadraticMap, x: Tensor) -> Tensor:
+    """Return the gradient of every output at every point, (points, out, in)."""
+    down, left, right = f.tensor.down, f.tensor.left, f.tensor.right
+    slopes = (x @ right.T)[:, None] * down @ left + (x @ left.T)[:, None] * down @ right
+    return slopes if f.linear is None else slopes + f.linear
+
 
 LEADING = 10  # eigenvectors of each class, by |λ|
 FEWEST = 6  # rows and columns of an image for which there is a score
@@ -35,7 +90,6 @@ class Formula:
     shift: float
 
     def gap(self, found: Mapping[str, float]) -> float:
-        """Return the gap that models with such readings had."""
         exponent = (
             self.intercept
             + self.steepness * math.log(max(found["steepness"], 1e-300))
@@ -56,25 +110,24 @@ class Subject:
     """What is read: the class-centred map of a classifier, in the input basis."""
 
     f: QuadraticMap
-    eigs: EigenDecomposition
-    within_null: Tensor
-    templates: Tensor
-    shape: tuple[int, int]
+    eigs: EigenDecomposition  # its whole spectra
+    within_null: Tensor  # which eigenvalues are inside the null interval, (classes, k)
+    templates: Tensor  # of `class_templates`, (classes, in)
+    shape: tuple[int, int]  # rows and columns of an image; one row for inputs that are no images
 
 
 def read_overfitting(
     subject: Subject, null: Sequence[dict[str, float]], images: Tensor | None = None
 ) -> Overfitting:
     """Return the readings, each beside its null interval, and the score made of them."""
-    first = subject.eigs.eigenvectors[:, :LEADING]
-    observed = readings(subject, subject.f, first, images)
-    parts = [
-        OverfittingPart(
-            name, value, null_interval(torch.tensor([sample[name] for sample in null]).double())
-        )
-        for name, value in observed.items()
-    ]
-    parts.append(OverfittingPart("tail_mass", tail_mass(subject.eigs, subject.within_null), None))
+    observed = readings(subject, subject.f, subject.eigs.eigenvectors[:, :LEADING], images)
+    parts = []
+    for name, value in observed.items():
+        samples = torch.tensor([sample[name] for sample in null]).double()
+        parts.append(OverfittingPart(name, value, null_interval(samples)))
+    squares = subject.eigs.eigenvalues.square()
+    total, tail = float(squares.sum()), float(squares[subject.within_null].sum())
+    parts.append(OverfittingPart("tail_mass", tail / total if total > 0 else 0.0, None))
     if min(subject.shape) < FEWEST:
         reason = "not_an_image" if min(subject.shape) == 1 else "too_small"
         return Overfitting(None, None, tuple(parts), reason)
@@ -99,7 +152,9 @@ def readings(
     if images is not None:
         found["constant_mass"] = float(energy[nearly_constant(images)].sum())
     if min(subject.shape) > 1:
-        found["edge_mass"] = float(energy[at_edge(subject.shape)].sum())
+        inner = torch.zeros(subject.shape, dtype=torch.bool)
+        inner[1:-1, 1:-1] = True  # at the edge inputs rarely vary
+        found["edge_mass"] = float(energy[~inner.flatten()].sum())
         found["roughness"] = float(roughness(leading, subject.shape).mean())
         found["steepness"] = steepness(f, subject.shape)
         found["shift_tolerance"] = shift_tolerance(f, subject.templates, subject.shape)
@@ -121,21 +176,7 @@ def shift_tolerance(f: QuadraticMap, templates: Tensor, shape: tuple[int, int]) 
     return float((logits[:, own] > others).double().mean())
 
 
-def at_edge(shape: tuple[int, int]) -> Tensor:
-    """Return which pixels are at the edge of an image, (in,): there inputs rarely vary."""
-    inner = torch.zeros(shape, dtype=torch.bool)
-    inner[1:-1, 1:-1] = True
-    return ~inner.flatten()
-
-
 def nearly_constant(images: Tensor) -> Tensor:
     """Return which inputs hardly vary over the data, (in,)."""
     low, high = images.aminmax()
     return images.double().std(dim=0, correction=0) <= STILL * float(high - low)
-
-
-def tail_mass(eigs: EigenDecomposition, within_null: Tensor) -> float:
-    """Return the share of Σλ² that eigenvalues inside the null interval hold."""
-    squares = eigs.eigenvalues.square()
-    total = float(squares.sum())
-    return float(squares[within_null].sum()) / total if total > 0 else 0.0

@@ -1,19 +1,167 @@
-"""Perturbation methods: what an attack adds to every input, at each length of a grid."""
+"""What an attack asks for, the mean margin that it lowers, and what it adds to every input."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from bilens.algebra.directions import outputs_of
+from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.directions import output_form, outputs_of
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.checks import as_integer, check_count
+from bilens.base.errors import UsageError
 from bilens.certify.contrast import universal_perturbation
-from bilens.findings.attack_objective import AttackRequest, ClassMeans, Objective
+from bilens.findings.subject import check_seed
 from bilens.nn import BilinearClassifier
+
+ROWS = 4096  # inputs that are widened at a time
+
+
+@dataclass(frozen=True, eq=False)
+class ClassMeans:
+    """Mean and number of the training inputs of each class; float64."""
+
+    means: Tensor  # (classes, in); zeros for a class without inputs
+    counts: Tensor  # (classes,)
+
+    @classmethod
+    def of(cls, images: Tensor, labels: Tensor, num_classes: int) -> ClassMeans:
+        """Return the means of inputs (num, in) with labels (num,), summed in float64."""
+        sums = torch.zeros(num_classes, images.shape[1], dtype=torch.float64)
+        for start in range(0, len(images), ROWS):
+            rows = slice(start, start + ROWS)
+            sums.index_add_(0, labels[rows], images[rows].double())
+        counts = torch.bincount(labels, minlength=num_classes).double()
+        return cls(sums / counts.clamp(min=1)[:, None], counts)
+
+    @property
+    def overall(self) -> Tensor:
+        """The mean of all inputs, (in,)."""
+        return self.counts @ self.means / self.counts.sum()
+
+
+# 4.2 is the paper's perturbation of standard deviation 0.15 at 784 pixels, 8.4 that of 0.30.
+EPSILONS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.2, 6.0, 8.4)
+
+
+@dataclass(frozen=True)
+class AttackRequest:
+    """What is attacked, and how."""
+
+    target: int | None = None  # the class that should win; None for every class in turn
+    source: int | None = None  # the class that should lose; None for every other
+    pairs: bool = False  # each source class is attacked with a perturbation of its own
+    epsilons: Sequence[float] = EPSILONS  # ‖δ‖₂ in units of a pixel's range; sorted, no doubles
+    random_perturbations: int = 3  # of each method
+    restarts: int = 3  # descents of the projected gradient, for each length
+    seed: int = 0  # of the random perturbations and of the starting points
+
+    def __post_init__(self) -> None:
+        lengths = [float(epsilon) for epsilon in self.epsilons]
+        if not lengths or not all(math.isfinite(length) and length >= 0 for length in lengths):
+            raise UsageError(
+                f"epsilon must be one or several finite numbers of at least 0, got {lengths}: "
+                "it is the length of the perturbation, 0 changes nothing."
+            )
+        object.__setattr__(self, "epsilons", tuple(sorted({*lengths})))
+        check_count("random_perturbations", self.random_perturbations, minimum=1)
+        check_count("restarts", self.restarts, minimum=1)
+        check_seed(self.seed)
+
+    def objectives(self, f: QuadraticMap, means: ClassMeans) -> Iterator[Objective]:
+        """Yield what is asked for, one objective after the other."""
+        classes = range(f.sizes.d_out)
+        one_by_one = self.source is None and self.pairs
+        for target in classes if self.target is None else (self.target,):
+            for source in classes if one_by_one else (self.source,):
+                if source == target and (one_by_one or self.target is None):
+                    continue  # only where both were asked for, it is refused
+                yield objective_of(f, means, target, source)
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """The change of the mean margin by one δ added to every input, as a map of δ."""
+
+    target: int  # the class that should win
+    source: int | None  # the class that should lose; None for every other class
+    sources: tuple[int, ...]  # the classes that should lose
+    change: QuadraticMap  # δ ↦ (δᵀĀδ + ḡ·δ, 0), (in) → (2): the change, and zero
+
+    @property
+    def gradient(self) -> Tensor:
+        """ḡ, (in,): how the mean margin begins to change."""
+        assert self.change.linear is not None, "given in objective_of"
+        return self.change.linear[0]
+
+    def changes(self, deltas: Tensor) -> Tensor:
+        """Return the change of the mean margin for each row, (num, in) → (num,)."""
+        return self.change(deltas)[:, 0]
+
+    def on(self, inputs: Tensor) -> Objective:
+        """Return the same for a δ that is zero outside some inputs, (kept,) indices."""
+        tensor = self.change.tensor
+        narrow = BilinearTensor(tensor.down, tensor.left[:, inputs], tensor.right[:, inputs])
+        assert self.change.linear is not None, "given in objective_of"
+        change = QuadraticMap(narrow, self.change.linear[:, inputs])
+        return replace(self, change=change)
+
+
+def objective_of(
+    f: QuadraticMap, data: ClassMeans, target: int, source: int | None = None
+) -> Objective:
+    """Return the objective of one source class, or of every other class."""
+    # Over the inputs x of the source classes y, E[m_y(x + δ) − m_y(x)] = δᵀĀδ + ḡ·δ with
+    # m_y = f_y − f_target, Ā = Σ_y w_y (Q_y − Q_target) and ḡ = Σ_y w_y (2 (Q_y − Q_target) μ_y
+    # + b_y − b_target), w_y the share of class y among them: quadratic again, whatever the data.
+    d_out = f.sizes.d_out
+    for role, chosen in (("target", target), ("source", source)):
+        if chosen is not None and as_integer(chosen) not in range(d_out):
+            raise UsageError(
+                f"{role} is {chosen!r}; the model has classes 0 to {d_out - 1}: choose one of them."
+            )
+        if chosen is not None and data.counts[chosen] == 0:
+            raise UsageError(
+                f"the {role} class {chosen} has no training images, so its mean is not known: "
+                "choose another class, or data that have it."
+            )
+    if source == target:
+        raise UsageError(
+            f"source and target are both {target}: an attack leads from one class to another."
+        )
+    weights = data.counts.clone() if source is None else torch.zeros_like(data.counts)
+    weights[target] = 0
+    if source is not None:
+        weights[source] = 1
+    if not bool(weights.any()):
+        raise UsageError(f"there are no training images of any class but the target {target}.")
+    weights = weights / weights.sum()
+    direction = weights.clone()
+    direction[target] = -1
+    products = products_of(f, data.means)  # (classes, out, in): Q_c μ_y
+    own = products[torch.arange(d_out), torch.arange(d_out)]
+    gradient = 2 * (weights @ (own - products[:, target]))
+    if f.linear is not None:
+        gradient = gradient + direction @ f.linear
+    down = torch.stack([direction @ f.tensor.down, torch.zeros_like(f.tensor.down[0])])
+    change = QuadraticMap(
+        BilinearTensor(down, f.tensor.left, f.tensor.right),
+        torch.stack([gradient, torch.zeros_like(gradient)]),
+    )
+    sources = tuple(torch.nonzero(weights).flatten().tolist())
+    return Objective(target, source, sources, change)
+
+
+def products_of(f: QuadraticMap, vectors: Tensor) -> Tensor:
+    """Return Q_c v for every output and vector, (num, in) → (num, out, in), float64."""
+    forms = [output_form(f, output) for output in range(f.sizes.d_out)]
+    return torch.stack([form.matvec(vectors) for form in forms], dim=1)
+
 
 OPTIMAL, OPTIMAL_EDGE = "optimal", "optimal_edge"
 PUBLISHED, PUBLISHED_EDGE = "published", "published_edge"
@@ -42,9 +190,9 @@ EDGE_INTENSITY = 0.01  # mean of a pixel over the training images below which it
 class Perturbation:
     """One attack."""
 
-    kind: str
-    member: int
-    deltas: Tensor
+    kind: str  # one of READS
+    member: int  # counted from 1 within its kind: the eigenvector, or the random draw
+    deltas: Tensor  # (epsilons, in), what is added to every input; ‖deltas[i]‖ ≤ epsilons[i]
 
 
 def scaled(
@@ -81,6 +229,8 @@ def random_phases(
     perturbation: Tensor, shape: tuple[int, int], generator: torch.Generator
 ) -> Tensor:
     """Return a random real image with the power spectrum of δ, (in,): as long, as smooth."""
+    # |F(δ)| · exp(i arg F(noise)), transformed back: the phases of white noise are uniform but for
+    # the symmetry that a real image needs. By Parseval the norm is that of δ.
     noise = torch.randn(shape, generator=generator, dtype=torch.float64)
     spectrum = torch.fft.fft2(perturbation.reshape(shape)).abs()
     phases = torch.fft.fft2(noise).angle()
@@ -94,14 +244,15 @@ USED = 3  # of them, for the perturbations of a target
 
 def published_keys(module: BilinearClassifier) -> Tensor:
     """Return the keys of the paper in pixels, (classes, USED, in): raw forms, embedding basis."""
-    f = module.quadratic_map("embedding").detach()
-    return keys(f) @ module.embed.weight.detach()
+    # V holds the PER_CLASS most positive eigenvectors of every class in the embedding basis, one a
+    # row; the key of eigenvector r of class c is W_eᵀ (column (c, r) of V⁺). Behind the embedding
+    # it acts through W_e W_eᵀ, so that V W_e (W_eᵀ V⁺) is not the identity.
+    return keys(module.quadratic_map("embedding").detach()) @ module.embed.weight.detach()
 
 
 def pixel_space_keys(module: BilinearClassifier) -> Tensor:
-    """Return keys in pixels, (classes, USED, in), that keep V V⁺ = 1 where V has full row rank."""
-    f = module.quadratic_map().detach()
-    return keys(outputs_of(f, centred=True))
+    """Return keys of class-centred forms in the input basis: V V⁺ = 1 where V has full row rank."""
+    return keys(outputs_of(module.quadratic_map().detach(), centred=True))
 
 
 def keys(f: QuadraticMap) -> Tensor:
@@ -117,21 +268,20 @@ def keys(f: QuadraticMap) -> Tensor:
 class Optimum:
     """A perturbation and its proof: no δ of a length lowers the mean margin more than `lower`."""
 
-    perturbation: Perturbation
-    lower: Tensor
+    perturbation: Perturbation  # of the kind "optimal" or "optimal_edge"
+    lower: Tensor  # (epsilons,), the proven bound of the change, not positive
 
 
 def optimum(objective: Objective, epsilons: Tensor, edge: Tensor | None = None) -> Optimum:
     """Return the optimal perturbation at each length."""
-    allowed = objective if edge is None else objective.on(edge)
-    change = allowed.change
+    change = objective.change if edge is None else objective.on(edge).change
     zero = torch.zeros(change.sizes.d_in, dtype=torch.float64)
     found = universal_perturbation(change, zero, 0, 1, epsilons)
-    deltas = found.delta
-    if edge is not None:
-        deltas = torch.zeros(len(epsilons), objective.change.sizes.d_in, dtype=torch.float64)
-        deltas[:, edge] = found.delta
-    return Optimum(Perturbation(OPTIMAL if edge is None else OPTIMAL_EDGE, 1, deltas), found.lower)
+    if edge is None:
+        return Optimum(Perturbation(OPTIMAL, 1, found.delta), found.lower)
+    deltas = torch.zeros(len(epsilons), objective.change.sizes.d_in, dtype=torch.float64)
+    deltas[:, edge] = found.delta
+    return Optimum(Perturbation(OPTIMAL_EDGE, 1, deltas), found.lower)
 
 
 STEPS = 200
@@ -164,12 +314,12 @@ def projected_gradient(
 class PerturbationMethods:
     """What the perturbations of every objective are made of."""
 
-    means: ClassMeans
-    published: Tensor
-    pixel_space: Tensor
-    edge: Tensor
-    shape: tuple[int, int]
-    request: AttackRequest
+    means: ClassMeans  # of the training images
+    published: Tensor  # keys in pixels, (classes, used, in)
+    pixel_space: Tensor  # the same, from pixel-space vectors
+    edge: Tensor  # indices of the edge pixels, (kept,)
+    shape: tuple[int, int]  # rows and columns of an image
+    request: AttackRequest  # lengths, numbers of perturbations, seed
 
     @property
     def lengths(self) -> Tensor:
@@ -187,8 +337,7 @@ class PerturbationMethods:
         """Return the perturbations that are not optimal."""
         generator = torch.Generator().manual_seed(self.request.seed)
         published, pixel_space = (
-            self.published[objective.target],
-            self.pixel_space[objective.target],
+            keys[objective.target] for keys in (self.published, self.pixel_space)
         )
         noises = [
             random_phases(published[0], self.shape, generator)
@@ -203,13 +352,10 @@ class PerturbationMethods:
             PIXEL_SPACE_EDGE: [only(key, self.edge) for key in pixel_space],
             RANDOM_EDGE: [only(noise, self.edge) for noise in noises],
         }
-        perturbations = [
+        found = [
             scaled(kind, member, direction, objective, self.lengths)
             for kind, members in directions.items()
             for member, direction in enumerate(members, 1)
         ]
         descent = projected_gradient(objective, self.lengths, generator, self.request.restarts)
-        return [
-            *(perturbation for perturbation in perturbations if perturbation),
-            Perturbation(PROJECTED_GRADIENT, 1, descent),
-        ]
+        return [*filter(None, found), Perturbation(PROJECTED_GRADIENT, 1, descent)]

@@ -1,19 +1,81 @@
-"""Class readings: spectra, leading eigenvectors and ranks, beside their null intervals."""
+"""What spectra say, of classes and of the outputs of a layer, beside their null intervals."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from bilens.algebra.approximation.quadratic_fit import QuadraticFit
+from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.concentration import effective_rank
-from bilens.algebra.eigen.decomposition import EigenDecomposition
+from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof, Status
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.algebra.rotation_null import RotationNull
-from bilens.findings.null_intervals import LEVEL, null_interval
+from bilens.algebra.random_rotations import null_memory
+from bilens.algebra.rotation_null import RotationNull, rotation_null
+from bilens.base.memory import MemoryEstimate
 from bilens.findings.subject import drawn
 from bilens.nn import BilinearClassifier
 from bilens.records.audit import ClassReading, Eigenvector
+from bilens.records.common import NullInterval
+from bilens.records.decomposition import ApproximationQuality, EigenPair, FormSpectrum
+
+LEVEL = 0.95
+MINIMUM_SAMPLES = 39  # the fewest that can hold 95 % between two order statistics
+
+
+def null_interval(samples: Tensor) -> NullInterval:
+    """Return the median of a quantity under the null, and an interval that holds at least 95 %."""
+    ordered = samples.sort().values
+    outside = math.floor((1 - LEVEL) / 2 * (len(samples) + 1) + 1e-9)
+    assert outside >= 1, "the audit asks for at least MINIMUM_SAMPLES"
+    low, high = float(ordered[outside - 1]), float(ordered[-outside])
+    return NullInterval(float(samples.median()), low, high)
+
+
+LARGEST_EXPONENT = 1000  # of a scale: 2^±1000 can be written in float64
+
+
+def rank_null_intervals(
+    f: QuadraticMap,
+    embedding: Tensor | None,
+    num_samples: int,
+    seed: int,
+    progress: Callable[[int], None],
+    memory_limit: int | None = None,
+) -> tuple[NullInterval, ...]:
+    """Return the effective ranks that the rotation null gives, one level for each output."""
+    tensor = f.detach().to(torch.float64).tensor
+    factors = (in_unit_scale(part) for part in (tensor.down, tensor.left, tensor.right))
+    null = rotation_null(
+        QuadraticMap(BilinearTensor(*factors)),
+        None,
+        torch.Generator().manual_seed(seed),
+        num_samples,
+        embedding=None if embedding is None else in_unit_scale(embedding.detach().double()),
+        progress=progress,
+        memory_limit=memory_limit,
+    )
+    null.check_usable()
+    return tuple(null_interval(samples) for samples in null.effective_rank.T)
+
+
+def in_unit_scale(factor: Tensor) -> Tensor:
+    """Return a float64 factor times the power of two that brings its largest entry near one."""
+    exponent = torch.frexp(factor.abs().max()).exponent.clamp(-LARGEST_EXPONENT, LARGEST_EXPONENT)
+    return factor * factor.new_tensor(2.0 ** -int(exponent))
+
+
+def null_estimate(
+    f: QuadraticMap, embedding: Tensor | None, num: int, num_samples: int
+) -> MemoryEstimate:
+    """Return what the null of `num` directions takes in memory."""
+    before = None if embedding is None else embedding.shape[1]
+    return null_memory(f.sizes, num, num_samples, before, localised=False)
+
 
 SHOWN = 4  # eigenvectors of each sign
 
@@ -83,3 +145,63 @@ def end_of_spectrum(eig: EigenDecomposition, positive: bool) -> tuple[Eigenvecto
         for index in order
         if (certain[index] > 0 if positive else certain[index] < 0)
     )
+
+
+def approximation_quality(fit: QuadraticFit, activation: str) -> ApproximationQuality:
+    """Return what a fit says of itself."""
+    scores = fit.r_squared
+    return ApproximationQuality(
+        activation,
+        fit.derivation,
+        fit.assumed_input,
+        scores.quadratic.overall,
+        scores.quadratic.standard_error,
+        scores.linear.overall,
+        fit.threshold,
+    )
+
+
+def summarise_spectra(
+    eigs: EigenDecomposition,
+    names: Sequence[str],
+    traces: Tensor,
+    ranks: Tensor | None,
+    null_intervals: Sequence[NullInterval | None] | None = None,
+) -> tuple[FormSpectrum, ...]:
+    """Return the pairs of each form of a batch."""
+    found = []
+    for index, name in enumerate(names):
+        eig = eigs[index]
+        assert isinstance(eig.status, Status), "one form has one status"
+        assert isinstance(eig.proof, Proof), "one form has one proof"
+        known = bool(eig.eigenvalues.isfinite().all())
+        pairs = eigen_pairs(eig) if known else ()
+        found.append(
+            FormSpectrum(
+                name=name,
+                pairs=pairs,
+                explained=sum(pair.explained for pair in pairs) if known else None,
+                effective_rank=float(ranks[index]) if known and ranks is not None else None,
+                effective_rank_null=null_intervals[index] if known and null_intervals else None,
+                frobenius_norm=float(eig.norm) if known else None,
+                trace=float(traces[index]) if known else None,
+                linear_norm=float(eig.linear.norm()),
+                constant=float(eig.constant),
+                complete=known and bool(eig.complete),
+                proof=eig.proof.value,
+                status=eig.status.value,
+            )
+        )
+    return tuple(found)
+
+
+def eigen_pairs(eig: EigenDecomposition) -> tuple[EigenPair, ...]:
+    size = torch.where(eig.norm > 0, eig.norm, 1.0)  # its square may leave float64
+    columns = (
+        eig.eigenvalues,
+        (eig.eigenvalues / size).square(),
+        eig.residuals,
+        eig.converged,
+        eig.cluster_size,
+    )
+    return tuple(map(EigenPair, *(column.tolist() for column in columns)))

@@ -1,17 +1,23 @@
-"""What is judged: a classifier in float64, what it is, and inputs with their right classes."""
+"""What is judged: a classifier and its data; is the reading exact, is the model right."""
 
 from __future__ import annotations
 
 import copy
 import math
 from dataclasses import dataclass
+from typing import Literal
 
+import torch
 from torch import Tensor
 
-from bilens.base.checks import check_float_tensor
-from bilens.base.errors import ShapeError
+from bilens.algebra.directions import output_form, outputs_of
+from bilens.algebra.eigen.decomposition import EigenDecomposition
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.checks import check_count, check_finite, check_float_tensor
+from bilens.base.errors import NonFiniteError, ShapeError, UsageError
 from bilens.nn import BilinearClassifier
-from bilens.records.common import ModelSummary
+from bilens.records.audit import TruncationPoint
+from bilens.records.common import Exactness, ModelSummary, Share
 
 DRAWN_DIGITS = 5  # decimals of vectors that are only drawn; they have unit length
 SEED_LIMIT = 2**32  # torch's generator uses no more bits of a seed
@@ -56,9 +62,23 @@ class LabelledImages:
             )
 
 
+def check_seed(seed: int) -> int:
+    """Return a seed that torch's generator can tell from every other."""
+    seed = check_count("seed", seed, minimum=0)
+    if seed >= SEED_LIMIT:
+        raise UsageError(f"seed must be below 2**32, got {seed}.")
+    return seed
+
+
 def in_float64(module: BilinearClassifier) -> BilinearClassifier:
     """Return a copy in float64: the products of the weights are rounded there, not in float32."""
     return copy.deepcopy(module).double()
+
+
+def gauge_free(f: QuadraticMap) -> QuadraticMap:
+    """Return the map that is read: class-centred outputs, or the one output as it is."""
+    f = f.to(torch.float64)
+    return f if f.sizes.d_out == 1 else outputs_of(f, centred=True)
 
 
 def summarise(
@@ -92,3 +112,89 @@ def image_shape(d_input: int, input_shape: tuple[int, ...] | None) -> tuple[int,
         return input_shape[0], input_shape[1]
     side = math.isqrt(d_input)
     return (side, side) if input_shape is None and side * side == d_input else (1, d_input)
+
+
+NUM_INPUTS = 1000
+Precision = Literal["float32", "float64"]
+TOLERANCES: dict[Precision, float] = {"float32": 1e-5, "float64": 1e-12}
+DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
+
+
+@torch.no_grad()
+def check_exactness(module: BilinearClassifier, seed: int) -> tuple[Exactness, ...]:
+    """Return the largest |forward − (xᵀQx + b·x + c)|, with Q dense, in float32 and float64."""
+    generator = torch.Generator().manual_seed(seed)
+    size = NUM_INPUTS, module.embed.in_features
+    inputs = torch.randn(size, generator=generator, dtype=torch.float64)
+    found = []
+    for precision, dtype in DTYPES.items():
+        evaluated, x = copy.deepcopy(module).to(dtype).eval(), inputs.to(dtype)
+        try:
+            forward = check_finite("the forward pass", evaluated(x))
+            reading = check_finite("the reading", read_densely(evaluated.quadratic_map(), x))
+        except NonFiniteError:
+            raise NonFiniteError(
+                f"the weights of the model, or their products, exceed the range of {precision} "
+                f"(±{torch.finfo(dtype).max:.1e}), in which an audit compares the model with its "
+                "reading: scale the weights down; a factor on the head's is one on every logit."
+            ) from None
+        found.append(compared(precision, forward, reading))
+    return tuple(found)
+
+
+def compared(precision: Precision, forward: Tensor, reading: Tensor) -> Exactness:
+    """Return how far two results of the same inputs are apart."""
+    error, largest = float((forward - reading).abs().max()), float(forward.abs().max())
+    relative, tolerance = error / largest if largest > 0 else error, TOLERANCES[precision]
+    return Exactness(precision, error, relative, tolerance, len(forward), relative <= tolerance)
+
+
+def read_densely(f: QuadraticMap, x: Tensor) -> Tensor:
+    """Return f(x) through the dense matrix of each output, (batch, out)."""
+    outputs = []
+    for output in range(f.sizes.d_out):
+        form = output_form(f, output)
+        outputs.append(((x @ form.dense()) * x).sum(dim=1) + x @ form.linear + form.constant)
+    return torch.stack(outputs, dim=1)
+
+
+KEPT = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200, 300)
+LEVEL = 0.95
+ACCURACY_DROP = 0.01  # what "as good as the whole model" may lose
+IMAGES_AT_ONCE = 500
+
+
+def share_right(predicted: Tensor, labels: Tensor) -> Share:
+    """Return the share of right answers and its exact 95 % interval (Clopper–Pearson)."""
+    from scipy.stats import binomtest  # slow to import, needed only where data are given
+
+    right, total = int((predicted == labels).sum()), len(labels)
+    interval = binomtest(right, total).proportion_ci(LEVEL, method="exact")
+    return Share(right, total, right / total, float(interval.low), float(interval.high))
+
+
+def truncation_curve(
+    eigs: EigenDecomposition, images: Tensor, labels: Tensor, full: Tensor
+) -> tuple[tuple[TruncationPoint, ...], int]:
+    """Return accuracy and agreement when each class keeps its k leading eigenvectors."""
+    width = eigs.eigenvalues.shape[1]
+    right, agreeing = torch.zeros(width + 1), torch.zeros(width + 1)
+    for start in range(0, len(images), IMAGES_AT_ONCE):
+        rows = slice(start, start + IMAGES_AT_ONCE)
+        predicted = predictions(eigs, images[rows])  # (width + 1, images)
+        right += (predicted == labels[rows]).sum(dim=1)
+        agreeing += (predicted == full[rows]).sum(dim=1)
+    accuracy, agreement = right.double() / len(images), agreeing.double() / len(images)
+    worse = torch.nonzero(accuracy < accuracy[-1] - ACCURACY_DROP - 1e-12).flatten()
+    enough = int(worse[-1]) + 1 if len(worse) > 0 else 0
+    kept = sorted({k for k in KEPT if k < width} | {enough, width})
+    points = (TruncationPoint(k, float(accuracy[k]), float(agreement[k])) for k in kept)
+    return tuple(points), enough
+
+
+def predictions(eigs: EigenDecomposition, images: Tensor) -> Tensor:
+    """Return the predicted class for every number of eigenvectors kept, (in + 1, batch)."""
+    parts = eigs.contributions(images)  # (classes, batch, in)
+    none = (parts.linear + parts.constant[:, None])[..., None]
+    scores = torch.cat([none, none + parts.pairs.cumsum(dim=2)], dim=2)
+    return scores.argmax(dim=0).T

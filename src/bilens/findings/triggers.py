@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.findings.class_templates import gradients, usual_length
-from bilens.findings.null_intervals import null_interval
+from bilens.findings.overfitting import gradients, usual_length
+from bilens.findings.spectra import null_interval
 from bilens.records.audit import Patch, Triggers
 
 MARGIN = 3  # pixels around the square that foretell it
@@ -31,6 +31,8 @@ def local_scale(fields: Tensor, shape: tuple[int, int]) -> Tensor:
 
 def matched_filter(fields: Tensor, shape: tuple[int, int], side: int) -> Tensor:
     """Return S⁻¹p on the square p and the pixels around it, (side + 6, side + 6)."""
+    # S_ij is the autocorrelation at the lag of two pixels, divided by the pixels of an image at
+    # every lag, which keeps S positive semidefinite; a lag to the left counts as one to the right.
     width = side + 2 * MARGIN
     rows, columns = padded_shape(shape, width)
     spectrum = torch.fft.rfft2(fields.reshape(-1, *shape), s=(rows, columns))
@@ -74,7 +76,7 @@ def read_triggers(
 ) -> Triggers:
     """Return the positions where a white square adds most to the lead of a class."""
     reason = obstacle(shape)
-    found = () if reason else highest_scoring(f, templates, shape)
+    found = highest_scoring(f, templates, shape)
     if not found:
         return Triggers(None, None, None, (), reason or "flat")
     interval = null_interval(torch.tensor(null, dtype=torch.float64))
@@ -91,7 +93,7 @@ def obstacle(shape: tuple[int, int]) -> str:
 
 def trigger_score(f: QuadraticMap, templates: Tensor, shape: tuple[int, int]) -> float:
     """Return the score of the highest-scoring patch; 0 where there are none, or none differs."""
-    found = () if obstacle(shape) else highest_scoring(f, templates, shape)
+    found = highest_scoring(f, templates, shape)
     return found[0].score if found else 0.0
 
 
@@ -99,6 +101,8 @@ def highest_scoring(
     f: QuadraticMap, templates: Tensor, shape: tuple[int, int]
 ) -> tuple[Patch, ...]:
     """Return the highest-scoring patch of each class by falling score; nothing if none differs."""
+    if obstacle(shape):
+        return ()
     best: dict[int, Patch] = {}
     lead = mean_lead(f, templates)
     for side in SIDES:
@@ -124,6 +128,11 @@ class MeanLead:
     slopes: Tensor  # (classes, in)
     tensor: BilinearTensor  # one output for each class
 
+    @property
+    def branches(self) -> tuple[Tensor, Tensor]:
+        """The two factors that read the image, (hidden, in)."""
+        return self.tensor.left, self.tensor.right
+
 
 def mean_lead(f: QuadraticMap, templates: Tensor) -> MeanLead:
     """Return the mean lead of each class over the others, each on its own template."""
@@ -133,34 +142,29 @@ def mean_lead(f: QuadraticMap, templates: Tensor) -> MeanLead:
     leads = slopes - slopes[torch.arange(len(sources)), sources][:, None]
     others = (torch.arange(classes)[:, None] != sources).to(templates.dtype)
     share = others / others.sum(dim=1, keepdim=True)
-    tensor = f.tensor
-    down = tensor.down - share @ tensor.down[sources]
-    return MeanLead(
-        torch.einsum("ts,sti->ti", share, leads), BilinearTensor(down, tensor.left, tensor.right)
-    )
+    down = f.tensor.down - share @ f.tensor.down[sources]
+    tensor = BilinearTensor(down, f.tensor.left, f.tensor.right)
+    return MeanLead(torch.einsum("ts,sti->ti", share, leads), tensor)
 
 
 def lead_gains(lead: MeanLead, shape: tuple[int, int], side: int) -> Tensor:
     """Return what a white square adds to the mean lead, (classes, positions), in logits."""
-    left, right = (in_squares(branch, shape, side) for branch in branches(lead))
+    left, right = (in_squares(branch, shape, side) for branch in lead.branches)
     return in_squares(lead.slopes, shape, side) + lead.tensor.down @ (left * right)
 
 
 def lead_surplus(lead: MeanLead, shape: tuple[int, int], side: int) -> Tensor:
     """Return how far a square's pixels exceed what those around foretell, (classes, positions)."""
+    # Σᵢ kᵢ (slopes_t + Q_t p)ᵢ / vᵢ with k = S⁻¹p and v the size of slopes around; with k and v of
+    # ones this is the gain: the slopes are those halfway, where the square is half as bright.
     scale = local_scale(lead.slopes, shape)
     if not bool((scale > 0).all()):
         return torch.zeros_like(in_squares(lead.slopes, shape, side))
     kernel = matched_filter(lead.slopes / scale, shape, side)
-    left, right = (in_squares(branch, shape, side) for branch in branches(lead))
-    filtered = [correlate(branch / scale, kernel, shape) for branch in branches(lead)]
+    left, right = (in_squares(branch, shape, side) for branch in lead.branches)
+    filtered = [correlate(branch / scale, kernel, shape) for branch in lead.branches]
     bent = lead.tensor.down @ (filtered[0] * right + filtered[1] * left) / 2
     return correlate(lead.slopes / scale, kernel, shape) + bent
-
-
-def branches(lead: MeanLead) -> tuple[Tensor, Tensor]:
-    """Return the two factors that read the image, (hidden, in)."""
-    return lead.tensor.left, lead.tensor.right
 
 
 def in_squares(values: Tensor, shape: tuple[int, int], side: int) -> Tensor:

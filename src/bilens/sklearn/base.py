@@ -20,7 +20,8 @@ from torch import Tensor
 from bilens.algebra.attribution import attribute
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.api.audit import Asked, audit_table
-from bilens.findings.column_effects import gauge_free, output_effects
+from bilens.findings.subject import gauge_free
+from bilens.findings.table_audit import output_effects
 from bilens.io.loaded_model import LoadedModel
 from bilens.io.model_folder import save
 from bilens.nn.classifier import classifier_of_map
