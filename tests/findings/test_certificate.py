@@ -210,18 +210,12 @@ def test_the_box_and_the_ball_are_said_and_sound() -> None:
     x = torch.tensor([[0.5, -2.0], [3.0, 0.0]], dtype=torch.float64)
     assert box_of(None) == box_of(torch.rand(2, 2)) == Box(0.0, 1.0)
     assert box_of(x) == Box(-2.0, 3.0)
-    assert (ball_of(0.7, x, Box(0, 1), 2).radius, ball_of(0.7, x, Box(0, 1), 2).origin) == (
-        0.7,
-        "asked",
-    )
-    assert (ball_of(None, x, Box(0, 1), 2).radius, ball_of(None, x, Box(0, 1), 2).origin) == (
-        3.0,
-        "data",
-    )
-    corner = ball_of(None, None, Box(-2.0, 1.0), 3)
-    assert corner.origin == "box"
-    assert corner.radius >= 2 * math.sqrt(3)
-    assert ball_of(None, 0 * x, Box(0, 1), 2).origin == "box"
+    assert ball_of(0.7, x, Box(0, 1), 2) == (0.7, "asked")
+    assert ball_of(None, x, Box(0, 1), 2) == (3.0, "data")
+    radius, origin = ball_of(None, None, Box(-2.0, 1.0), 3)
+    assert origin == "box"
+    assert radius >= 2 * math.sqrt(3)
+    assert ball_of(None, 0 * x, Box(0, 1), 2)[1] == "box"
 
 
 def test_the_axis_of_lengths_ends_at_a_round_number() -> None:

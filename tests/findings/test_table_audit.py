@@ -1,13 +1,26 @@
-"""The audit of a model with named columns: right whatever the units of the columns are."""
+"""Models with named columns: effects, worst-case inputs, and rows, whatever the units are."""
 
 import dataclasses
 
 import pytest
 import torch
 
+from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import NonFiniteError, ShapeError
-from bilens.findings.table_audit import LabelledRows, NamedColumns, audit_columns
+from bilens.findings import table_audit
+from bilens.findings.subject import gauge_free
+from bilens.findings.table_audit import (
+    REACH,
+    LabelledRows,
+    NamedColumns,
+    audit_columns,
+    largest_of_two,
+    output_effects,
+    worst_case_inputs,
+)
 from bilens.nn import BilinearClassifier
+from bilens.sklearn import BilinearClassifier as Estimator
 from table_documents import fitted
 
 
@@ -98,3 +111,115 @@ def test_rows_that_do_not_fit_are_refused() -> None:
             audit_columns(module, columns, rows)
     with pytest.raises(NonFiniteError):
         audit_columns(module, columns, LabelledRows(x / 0, target))
+
+
+def some_map(d_out: int) -> QuadraticMap:
+    generator = torch.Generator().manual_seed(1)
+
+    def factor(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    tensor = BilinearTensor(factor(d_out, 6), factor(6, 5), factor(6, 5))
+    return QuadraticMap(tensor, factor(d_out, 5), factor(d_out))
+
+
+@pytest.mark.parametrize("d_out", [1, 3])
+def test_they_are_the_entries_of_the_form(d_out: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_audit, "BLOCK_BYTES", 2 * 32 * 5)  # two rows at a time
+    f = some_map(d_out)
+    names = tuple("abc"[:d_out])
+    for item in output_effects(gauge_free(f), names, num_pairs=4):
+        direction = torch.full((d_out,), -1 / d_out if d_out > 1 else 0.0, dtype=torch.float64)
+        direction[item.index] += 1
+        form = f.form(direction)
+        dense = form.dense()
+        assert item.constant == pytest.approx(float(form.constant))
+        for one in item.columns:
+            assert one.linear == pytest.approx(float(form.linear[one.column]))
+            assert one.square == pytest.approx(float(dense[one.column, one.column]))
+        found = {(p.first, p.second): p.coefficient for p in item.pairs}
+        every = {(i, j): 2 * float(dense[i, j]) for i in range(5) for j in range(i + 1, 5)}
+        strongest = sorted(every, key=lambda pair: -abs(every[pair]))[:4]
+        assert list(found) == strongest
+        assert found == {pair: pytest.approx(every[pair]) for pair in strongest}
+        assert item.num_pairs == 10
+
+
+def test_the_sizes_add_up_to_the_variance_over_normal_columns() -> None:
+    f = gauge_free(some_map(3))
+    z = torch.randn(400_000, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    sampled = f(z).var(dim=0)
+    for item in output_effects(f, ("a", "b", "c"), num_pairs=10):
+        total = sum(one.size**2 for one in item.columns)
+        total += sum(pair.coefficient**2 for pair in item.pairs)
+        assert item.variance == pytest.approx(total)
+        assert item.variance == pytest.approx(float(sampled[item.index]), rel=0.02)
+        shares = (item.linear_share, item.square_share, item.pair_share)
+        assert sum(shares) == pytest.approx(1.0)
+
+
+GRID = torch.linspace(-REACH, REACH, 241, dtype=torch.float64)
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("lift", [-3.0, 0.0, 3.0])
+def test_no_place_of_a_grid_is_higher(lift: float) -> None:
+    """Hills, saddles and bowls, by what is added to the squares."""
+    linear_i, linear_j, square_i, square_j, cross = random(5, 200)
+    square_i, square_j = square_i + lift, square_j + lift
+    parts = (linear_i, square_i, linear_j, square_j, cross)
+    gain, z_i, z_j = largest_of_two(*parts)
+
+    def value(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return linear_i * x + linear_j * y + square_i * x**2 + square_j * y**2 + 2 * cross * x * y
+
+    torch.testing.assert_close(value(z_i, z_j), gain)
+    x, y = (axis.reshape(-1, 1) for axis in torch.meshgrid(GRID, GRID, indexing="ij"))
+    highest = value(x, y).amax(dim=0)
+    assert bool((gain >= highest - 1e-9).all())
+    torch.testing.assert_close(gain, highest, rtol=0, atol=0.02)
+
+
+def test_every_column_and_pair_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        table_audit, "BLOCK_BYTES", 2 * 8 * table_audit.ARRAYS * 5
+    )  # two rows at a time
+    f = QuadraticMap(BilinearTensor(random(3, 6), random(6, 5), random(6, 5, seed=1)), random(3, 5))
+    for item in worst_case_inputs(f):
+        form = f.form(torch.eye(3, dtype=torch.float64)[item.output])
+        singles, pairs = [], []
+        for i in range(5):
+            x = torch.zeros(len(GRID), 5, dtype=torch.float64)
+            x[:, i] = GRID
+            singles.append(float((form(x) - form.constant).max()))
+            for j in range(i + 1, 5):
+                x = torch.zeros(len(GRID), len(GRID), 5, dtype=torch.float64)
+                x[..., i], x[..., j] = GRID[:, None], GRID
+                pairs.append(float((form(x.reshape(-1, 5)) - form.constant).max()))
+        assert item.two is not None
+        assert item.one.effect == pytest.approx(max(singles), abs=0.02)
+        assert item.two.effect == pytest.approx(max(pairs), abs=0.02)
+        at = torch.zeros(5, dtype=torch.float64)
+        at[[*item.two.columns]] = torch.tensor(item.two.z, dtype=torch.float64)
+        assert float(form(at[None])[0] - form.constant) == pytest.approx(item.two.effect)
+
+
+def test_one_column_has_no_pair() -> None:
+    f = QuadraticMap(BilinearTensor(random(2, 3), random(3, 1), random(3, 1)))
+    assert [item.two for item in worst_case_inputs(f)] == [None, None]
+
+
+def test_a_planted_pair_of_values_stands_out() -> None:
+    """Class 2 wherever columns 4 and 7 are both high, in 3 % of the rows; else by chance."""
+    x = random(1500, 10)
+    y = torch.randint(3, (1500,), generator=torch.Generator().manual_seed(3))
+    x[:45, [4, 7]] = 2.5
+    y[:45] = 2
+    report = Estimator().fit(x.numpy(), y.numpy()).report().to_dict()
+    effects = [item["two"]["effect"] for item in report["worst_case_inputs"]]
+    assert report["worst_case_inputs"][2]["two"]["columns"] == [4, 7]
+    assert effects[2] > 1.5 * max(effects[:2])

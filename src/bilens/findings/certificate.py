@@ -18,7 +18,6 @@ from bilens.base.errors import NotQuadraticError, NumericalError, UsageError
 from bilens.base.memory import check_memory
 from bilens.certify.inputs import checked_number
 from bilens.findings.guarantees import (
-    Ball,
     euclidean_radii,
     input_use,
     largest_entry_radii,
@@ -100,14 +99,14 @@ def box_of(x: Tensor | None) -> Box:
     return Box(min(UNIT_BOX.low, float(x.min())), max(UNIT_BOX.high, float(x.max())))
 
 
-def ball_of(radius: float | None, x: Tensor | None, box: Box, width: int) -> Ball:
-    """Return the ball over which errors of truncation are bounded."""
+def ball_of(radius: float | None, x: Tensor | None, box: Box, width: int) -> tuple[float, str]:
+    """Return the radius of the ball over which errors of truncation are bounded, and its origin."""
     if radius is not None:
-        return Ball(float(radius), "asked")
+        return float(radius), "asked"
     if x is not None and bool((longest := x.norm(dim=1).max()) > 0):
-        return Ball(float(longest), "data")
+        return float(longest), "data"
     corner = max(abs(box.low), abs(box.high)) * math.sqrt(width)
-    return Ball(corner * (1 + 1e-15), "box")  # the root is rounded; the corner is inside
+    return corner * (1 + 1e-15), "box"  # the root is rounded; the corner is inside
 
 
 def certify_classifier(

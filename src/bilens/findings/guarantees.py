@@ -6,7 +6,6 @@ import copy
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import get_args
 
 import torch
@@ -223,22 +222,15 @@ SHOWN = (1, 2, 5, 10, 20)
 LEVEL = 0.99  # of certified agreement
 
 
-@dataclass(frozen=True, eq=False)
-class Ball:
-    """All inputs of at most a length."""
-
-    radius: float
-    origin: str  # `asked`, `data` or `box`
-
-
 def truncation_guarantees(
     f: QuadraticMap,
     eigs: EigenDecomposition,
-    ball: Ball,
+    ball: tuple[float, str],
     x: Tensor | None = None,
     asked: int | None = None,
 ) -> TruncationGuarantees:
     """Proven bounds for several k, and the k that was asked for or is enough for the data."""
+    radius, origin = ball  # of all inputs of at most a length: `asked`, `data` or `box`
     width = eigs.eigenvalues.shape[1]
     shown = {k for k in SHOWN if k < width}
     chosen, by = asked, "none"
@@ -253,7 +245,7 @@ def truncation_guarantees(
     moments = None if x is None else mean_and_covariance(x)
     points = []
     for k in sorted(shown):
-        error = truncation_error(eigs, k, ball.radius)
+        error = truncation_error(eigs, k, radius)
         agreed = None if x is None else certified_agreement(f, k, x, eigs)
         spread = None if moments is None else truncation_moments(eigs, k, *moments)
         points.append(
@@ -267,7 +259,7 @@ def truncation_guarantees(
                 deviation=None if spread is None else tuple(spread.variance.sqrt().tolist()),
             )
         )
-    return TruncationGuarantees(ball.radius, ball.origin, LEVEL, chosen, by, tuple(points))
+    return TruncationGuarantees(radius, origin, LEVEL, chosen, by, tuple(points))
 
 
 def enough(reaches: Callable[[int], bool], width: int) -> int | None:
