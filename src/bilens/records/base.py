@@ -20,6 +20,11 @@ Numbers: TypeAlias = tuple[float, ...]
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 LOST = "\ufffd"  # stands for what cannot be shown
+# Control characters, lone surrogates and the marks that reverse the reading direction could drive
+# a terminal, make a file unreadable or show a name as another one.
+UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u2028\u2029\u202a-\u202e\u2066-\u2069]"
+)
 NO_LETTERS: Mapping[str, str] = {}
 
 KINDS = {  # of JSON values, as msgspec names them
@@ -47,7 +52,6 @@ class Document(Record, frozen=True, kw_only=True):
     schema_version: Literal[1] = 1  # rises when a key is renamed, removed or changes its meaning
 
 
-AnyRecord = TypeVar("AnyRecord", bound=Record)
 AnyDocument = TypeVar("AnyDocument", bound=Document)
 Shown = TypeVar("Shown")
 
@@ -65,10 +69,7 @@ def kind_of(document: type[Document]) -> str:
 
 
 def json_text(value: object) -> str:
-    """Return a record, or JSON values, as JSON on one line, in ASCII: safe whatever the encoding.
-
-    Raises NonFiniteError for NaN and infinity, UsageError for what is not JSON.
-    """
+    """Return a record, or JSON values, as JSON on one line of ASCII: safe whatever the encoding."""
     try:
         plain = msgspec.to_builtins(value, str_keys=True)
         return json.dumps(plain, allow_nan=False, separators=(",", ":"))
@@ -85,11 +86,7 @@ def to_json(record: Record) -> dict[str, Json]:
 
 
 def read_document(kind: type[AnyDocument], document: object) -> AnyDocument:
-    """Return JSON values as a document, checked.
-
-    Raises UsageError, naming the field, where it is of another kind, of a later schema, or a value
-    is absent, of another kind or does not fit the others; NonFiniteError for NaN and infinity.
-    """
+    """Return JSON values as a document, checked; each fault is told with the name of the field."""
     name = kind_of(kind)
     if not isinstance(document, Mapping) or document.get("kind") != name:
         found = document.get("kind") if isinstance(document, Mapping) else type(document).__name__
@@ -135,16 +132,12 @@ def value_at(document: Json, location: str) -> Json:
 
 
 def displayable(value: Shown, letters: Mapping[str, str] = NO_LETTERS) -> Shown:
-    """Return a copy of a record, or of JSON values, whose texts can be shown anywhere.
-
-    Control characters, lone surrogates and the marks that reverse the reading direction become
-    U+FFFD: they could drive a terminal, make a file unreadable or show a name as another one.
-    `letters` says which of them are shown as something else.
-    """
+    """Return a copy of a record, or of JSON values, with letters replaced and no `UNPRINTABLE`."""
+    replaced = str.maketrans(dict(letters))
 
     def shown(item: object) -> object:
         if isinstance(item, str):
-            return "".join(letters.get(one) or (one if is_printable(one) else LOST) for one in item)
+            return UNPRINTABLE.sub(LOST, item.translate(replaced))
         if isinstance(item, list):
             return [shown(part) for part in item]
         if isinstance(item, tuple) and item and not isinstance(item[0], float | int):
@@ -157,11 +150,3 @@ def displayable(value: Shown, letters: Mapping[str, str] = NO_LETTERS) -> Shown:
         return item
 
     return shown(value)  # type: ignore[return-value]
-
-
-def is_printable(letter: str) -> bool:
-    """Return whether a character is shown as itself: no control, surrogate or direction mark."""
-    code = ord(letter)
-    if code < 0x20 or 0x7F <= code < 0xA0 or 0xD800 <= code < 0xE000 or code in (0xFFFE, 0xFFFF):
-        return False
-    return not (0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069 or code in (0x2028, 0x2029))

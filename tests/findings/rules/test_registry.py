@@ -31,8 +31,8 @@ OUTCOMES = ("pass", "info", "warn", "fail")
 @partial(
     Rule,
     "wide_layers",
-    ("layer_audit",),
-    formats("value threshold", "count", of="text"),
+    documents=("layer_audit",),
+    values=formats("value threshold", "count", of="text"),
     threshold=4,
     bad=">",
     scope="weights",

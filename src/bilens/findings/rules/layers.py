@@ -8,12 +8,19 @@ from functools import partial
 from typing import Final
 
 from bilens.findings.rules import models
-from bilens.findings.rules.rule import BOTH, LAYERS, Evidence, Rule, Values, formats
+from bilens.findings.rules.rule import Evidence, Kind, Rule, Values, formats
 from bilens.records.common import Value
 from bilens.records.layer_audit import LayerReading
 
+LAYERS: tuple[Kind, ...] = ("layer_audit",)
+BOTH: tuple[Kind, ...] = ("audit", "layer_audit")
 COUNTED: Final = formats("value threshold", "whole", of="count", layers="text")
 NAMED = 5  # layers that a sentence names
+
+
+# A count over layers that should be zero; what a baseline is needed for.
+counted = partial(Rule, documents=BOTH, values=COUNTED, bad=">", scope="weights")
+changed = partial(Rule, documents=BOTH, needs="baseline", scope="map")
 
 
 def named(names: Sequence[str]) -> str:
@@ -28,7 +35,7 @@ def total(counts: Mapping[str, int], of: int) -> dict[str, Value]:
     return {"value": sum(counts.values()), "of": of, "layers": named(having)}
 
 
-@partial(Rule, "non_finite", LAYERS, COUNTED, bad=">", beyond="fail", scope="weights")
+@partial(counted, "non_finite", documents=LAYERS, beyond="fail")
 def non_finite(evidence: Evidence) -> Iterator[Values]:
     if layers := evidence.layers:
         yield total({layer.name: layer.broken is not None for layer in layers}, len(layers))
@@ -37,8 +44,8 @@ def non_finite(evidence: Evidence) -> Iterator[Values]:
 @partial(
     Rule,
     "r2",
-    LAYERS,
-    formats("value threshold", "fixed3")
+    documents=LAYERS,
+    values=formats("value threshold", "fixed3")
     | formats("of approximate refused", "count", layers="text"),
     bad="<",
     scope="fit",
@@ -62,7 +69,7 @@ def r2(evidence: Evidence) -> Iterator[Values]:
 layered_accuracy = replace(models.accuracy, documents=LAYERS)  # behind R² there
 
 
-@partial(Rule, "dead_units", BOTH, COUNTED, bad=">", scope="weights")
+@partial(counted, "dead_units")
 def dead_units(evidence: Evidence) -> Iterator[Values]:
     units = {layer.name: layer.units for layer in evidence.whole if layer.units is not None}
     if units:
@@ -70,14 +77,7 @@ def dead_units(evidence: Evidence) -> Iterator[Values]:
         yield total(counts, hidden_units(evidence))
 
 
-@partial(
-    Rule,
-    "duplicate_units",
-    BOTH,
-    {**COUNTED, "overlap": "fixed3", "null": "fixed3"},
-    bad=">",
-    scope="weights",
-)
+@partial(counted, "duplicate_units", values={**COUNTED, "overlap": "fixed3", "null": "fixed3"})
 def duplicate_units(evidence: Evidence) -> Iterator[Values]:
     units = {layer.name: layer.units for layer in evidence.whole if layer.units is not None}
     if units:
@@ -94,8 +94,8 @@ def hidden_units(evidence: Evidence) -> int:
 @partial(
     Rule,
     "huge_norm",
-    LAYERS,
-    formats("value threshold norm", "quantity", layers="text"),
+    documents=LAYERS,
+    values=formats("value threshold norm", "quantity", layers="text"),
     threshold=3.5,  # robust z: Iglewicz and Hoaglin, How to detect and handle outliers, 1993
     bad=">",
     scope="weights",
@@ -107,7 +107,7 @@ def huge_norm(evidence: Evidence) -> Iterator[Values]:
             yield {"value": layer.norm_z, "norm": norm, "layers": layer.name}
 
 
-@partial(Rule, "unused_inputs", BOTH, COUNTED, bad=">", beyond="info", scope="weights")
+@partial(counted, "unused_inputs", beyond="info")
 def unused_inputs(evidence: Evidence) -> Iterator[Values]:
     unused = {layer: layer.inputs.unused for layer in evidence.whole if layer.inputs is not None}
     if unused:
@@ -119,8 +119,8 @@ def unused_inputs(evidence: Evidence) -> Iterator[Values]:
 @partial(
     Rule,
     "dominant_inputs",
-    BOTH,
-    formats("value threshold null", "percent", input="count", layers="text"),
+    documents=BOTH,
+    values=formats("value threshold null", "percent", input="count", layers="text"),
     threshold=0.1,  # of ‖B‖², carried by one input
     bad=">",
     usual="info",
@@ -144,8 +144,8 @@ def dominant_inputs(evidence: Evidence) -> Iterator[Values]:
 @partial(
     Rule,
     "low_rank",
-    LAYERS,
-    formats("value threshold", "percent", rank="quantity", null="quantity", of="count")
+    documents=LAYERS,
+    values=formats("value threshold", "percent", rank="quantity", null="quantity", of="count")
     | {"layers": "text"},
     threshold=0.1,  # effective rank, of the output directions that a layer can have
     bad="<",
@@ -174,8 +174,8 @@ def most_directions(layer: LayerReading) -> int:
 @partial(
     Rule,
     "unstable_directions",
-    BOTH,
-    formats("value threshold", "whole", of="count", kind="text", layers="text"),
+    documents=BOTH,
+    values=formats("value threshold", "whole", of="count", kind="text", layers="text"),
     bad=">",
     scope="rounding",
 )
@@ -190,24 +190,19 @@ def unstable_directions(evidence: Evidence) -> Iterator[Values]:
 # What changed from a baseline: how much, and whether it went into few directions.
 
 
-@partial(
-    Rule, "changed_layers", BOTH, COUNTED, bad=">", beyond="info", needs="baseline", scope="weights"
-)
+@partial(counted, "changed_layers", beyond="info", needs="baseline")
 def changed_layers(evidence: Evidence) -> Iterator[Values]:
     if layers := evidence.changes:
         yield total({layer.name: not layer.identical for layer in layers}, len(layers))
 
 
 @partial(
-    Rule,
+    changed,
     "similarity",
-    BOTH,
-    formats("value threshold", "fixed5", layers="text"),
+    values=formats("value threshold", "fixed5", layers="text"),
     threshold=0.99,
     bad="<",
     beyond="info",
-    needs="baseline",
-    scope="map",
 )
 def similarity(evidence: Evidence) -> Iterator[Values]:
     for layer in sorted(evidence.changes, key=lambda layer: layer.name):
@@ -217,15 +212,12 @@ def similarity(evidence: Evidence) -> Iterator[Values]:
 
 
 @partial(
-    Rule,
+    changed,
     "change",
-    BOTH,
-    formats("value threshold", "percent", layers="text"),
+    values=formats("value threshold", "percent", layers="text"),
     threshold=0.1,  # ‖Δ‖ / ‖B‖
     bad=">",
     beyond="info",
-    needs="baseline",
-    scope="map",
 )
 def change(evidence: Evidence) -> Iterator[Values]:
     for layer in sorted(evidence.changes, key=lambda layer: layer.name, reverse=True):
@@ -234,15 +226,12 @@ def change(evidence: Evidence) -> Iterator[Values]:
 
 
 @partial(
-    Rule,
+    changed,
     "concentrated_change",
-    BOTH,
-    formats("value threshold", "percent", mode="mode", rank="quantity", null="quantity")
+    values=formats("value threshold", "percent", mode="mode", rank="quantity", null="quantity")
     | {"directions": "count", "layers": "text"},
     threshold=0.5,  # of the effective rank of noise of the same size
     bad="<",
-    needs="baseline",
-    scope="map",
 )
 def concentrated_change(evidence: Evidence) -> Iterator[Values]:
     for layer in evidence.changes:

@@ -6,11 +6,17 @@ import statistics
 from collections.abc import Iterator
 from functools import partial
 
-from bilens.findings.rules.rule import AUDIT, TABLE, Evidence, Rule, Values, formats
+from bilens.findings.rules.rule import Evidence, Rule, Values, formats
+
+of_classes = partial(Rule, documents=("audit",))
+of_tables = partial(Rule, documents=("table",))
 
 
 @partial(
-    Rule, "exact", AUDIT, formats("float32 float64", "scientific", inputs="count"), number="float32"
+    of_classes,
+    "exact",
+    values=formats("float32 float64", "scientific", inputs="count"),
+    number="float32",
 )
 def exact(evidence: Evidence) -> Iterator[Values]:
     if found := evidence.exactness:
@@ -20,10 +26,9 @@ def exact(evidence: Evidence) -> Iterator[Values]:
 
 
 @partial(
-    Rule,
+    of_tables,
     "exact",
-    TABLE,
-    {"error": "scientific", "inputs": "count"},
+    values={"error": "scientific", "inputs": "count"},
     number="error",
     sentences="table_exact",
 )
@@ -35,10 +40,9 @@ def table_exact(evidence: Evidence) -> Iterator[Values]:
 
 
 @partial(
-    Rule,
+    of_classes,
     "complete",
-    AUDIT,
-    {"residual": "scientific", "classes": "count", "incomplete": "text"},
+    values={"residual": "scientific", "classes": "count", "incomplete": "text"},
     number="residual",
 )
 def complete(evidence: Evidence) -> Iterator[Values]:
@@ -53,10 +57,9 @@ def complete(evidence: Evidence) -> Iterator[Values]:
 
 
 @partial(
-    Rule,
+    of_classes,
     "accuracy",
-    AUDIT,
-    formats("value low high", "percent", total="count"),
+    values=formats("value low high", "percent", total="count"),
     usual="info",
     needs="data",
 )
@@ -78,21 +81,19 @@ def score(kind: str, evidence: Evidence) -> Iterator[Values]:
         }
 
 
-table_accuracy = Rule(
+table_accuracy = of_tables(
     "accuracy",
-    TABLE,
-    formats("value low high plain", "percent", total="count"),
     partial(score, "accuracy"),
+    values=formats("value low high plain", "percent", total="count"),
     needs="data",
     sentences="table_accuracy",
 )
 
 
 @partial(
-    Rule,
+    of_classes,
     "few_directions",
-    AUDIT,
-    {"k": "count", "of": "count", "accuracy": "percent", "full": "percent"},
+    values={"k": "count", "of": "count", "accuracy": "percent", "full": "percent"},
     number="k",
     usual="info",
     needs="data",
@@ -105,23 +106,22 @@ def few_directions(evidence: Evidence) -> Iterator[Values]:
         yield {"k": enough, "of": full.k, "accuracy": point.accuracy, "full": full.accuracy}
 
 
-r_squared = Rule(
+r_squared = of_tables(
     "r_squared",
-    TABLE,
-    formats("value low high plain", "fixed2", total="count"),
     partial(score, "r_squared"),
+    values=formats("value low high plain", "fixed2", total="count"),
     needs="data",
 )
 
 
-@partial(Rule, "seen_rows", TABLE, {}, number=None, usual="warn")
+@partial(of_tables, "seen_rows", values={}, number=None, usual="warn")
 def seen_rows(evidence: Evidence) -> Iterator[Values]:
     if evidence.score is not None and evidence.seen_rows:
         yield {}
 
 
 @partial(
-    Rule, "shares", TABLE, formats("linear square pair", "percent0"), number=None, usual="info"
+    of_tables, "shares", values=formats("linear square pair", "percent0"), number=None, usual="info"
 )
 def shares(evidence: Evidence) -> Iterator[Values]:
     if effects := evidence.effects:
@@ -134,10 +134,9 @@ def shares(evidence: Evidence) -> Iterator[Values]:
 
 
 @partial(
-    Rule,
+    of_classes,
     "beyond_null",
-    AUDIT,
-    {"median": "whole", "least": "count", "most": "count", "none": "text"},
+    values={"median": "whole", "least": "count", "most": "count", "none": "text"},
     number="least",
 )
 def beyond_null(evidence: Evidence) -> Iterator[Values]:
@@ -154,10 +153,9 @@ def beyond_null(evidence: Evidence) -> Iterator[Values]:
 
 
 @partial(
-    Rule,
+    of_classes,
     "overfitting",
-    AUDIT,
-    formats("gap threshold", "points"),
+    values=formats("gap threshold", "points"),
     number="gap",
     bad=">",
     usual="info",
@@ -169,10 +167,11 @@ def overfitting(evidence: Evidence) -> Iterator[Values]:
 
 
 @partial(
-    Rule,
+    of_classes,
     "trigger",
-    AUDIT,
-    formats("score threshold", "fixed1", target="text", row="count", column="count", side="count"),
+    values=formats(
+        "score threshold", "fixed1", target="text", row="count", column="count", side="count"
+    ),
     number="score",
     bad=">",
     usual="info",

@@ -32,10 +32,6 @@ Format = Literal[
     "scientific",
 ]
 Values: TypeAlias = "Mapping[str, Value]"
-AUDIT: tuple[Kind, ...] = ("audit",)
-LAYERS: tuple[Kind, ...] = ("layer_audit",)
-BOTH: tuple[Kind, ...] = ("audit", "layer_audit")
-TABLE: tuple[Kind, ...] = ("table",)
 
 
 @dataclass(frozen=True)
@@ -67,11 +63,11 @@ class Rule:
     """One rule of a verdict; its sentences are in the catalogue as rule.SENTENCES.OUTCOME."""
 
     id: str
-    documents: tuple[Kind, ...]  # in whose verdicts it stands
-    values: Mapping[str, Format]  # the numbers of its sentence
     # Yields the numbers of each case, nothing where there is nothing to judge; the worst is told.
     # A case may have a `threshold` of its own, and an `outcome` where no threshold decides it.
     measure: Callable[[Evidence], Iterable[Values]]
+    documents: tuple[Kind, ...]  # in whose verdicts it stands
+    values: Mapping[str, Format]  # the numbers of its sentence
     number: str | None = "value"  # which of them conditions compare; None: none can be asked for
     threshold: float = 0
     bad: Literal["<", ">"] | None = None  # the side of `threshold` on which it fails by name
