@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 from torch import Tensor
 
 from bilens.algebra.approximation.layer_weights import Layer
-from bilens.algebra.concentration import effective_rank, localisation
+from bilens.algebra.concentration import effective_rank
 from bilens.algebra.eigen.eigendecompose import eigendecompose
 from bilens.algebra.gram.inner_products import input_gram, output_gram
 from bilens.algebra.hosvd import HOSVD, hosvd
@@ -26,9 +26,11 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import NumericalError, UsageError
 from bilens.findings.layer_reading import (
     MASS,
+    PAIRS,
     FittedLayer,
     directions_holding,
     largest_parts,
+    leading_pairs,
     weights_of,
 )
 from bilens.findings.subject import drawn
@@ -109,7 +111,6 @@ def mode_null(grams: Tensor) -> ModeNull:
     return ModeNull(float(effective_rank(squares.sqrt()).mean()), float(share.mean()))
 
 
-TRIGGERS = 3  # input directions shown
 SEED = 0  # of the noise that a change is compared with
 
 
@@ -209,21 +210,11 @@ def mode_change(values: Tensor, null: ModeNull | None) -> ModeChange:
 def triggers(spectrum: HOSVD, vectors: bool) -> tuple[ChangeDirection, ...]:
     """Return the leading eigenvectors of the change along its leading output direction."""
     try:
-        eig = eigendecompose(spectrum.form(0), min(TRIGGERS, spectrum.f.sizes.d_in))
+        eig = eigendecompose(spectrum.form(0), min(PAIRS, spectrum.f.sizes.d_in))
     except NumericalError:
         return ()
-    size = float(eig.norm) or 1.0
     return tuple(
-        ChangeDirection(
-            eigenvalue=float(value),
-            explained=(float(value) / size) ** 2,
-            residual=float(residual),
-            localisation=float(localisation(vector)),
-            parts=largest_parts(vector),
-            vector=drawn(vector) if vectors else None,
-        )
-        for value, residual, vector in zip(
-            eig.eigenvalues, eig.residuals, eig.eigenvectors, strict=True
-        )
-        if abs(float(value)) > float(eig.rounding_bound)
+        ChangeDirection(**asdict(pair), vector=drawn(vector) if vectors else None)
+        for pair, vector in zip(leading_pairs(eig), eig.eigenvectors, strict=True)
+        if abs(pair.eigenvalue) > float(eig.rounding_bound)
     )

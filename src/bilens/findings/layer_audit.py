@@ -102,18 +102,15 @@ def audit_layers(
             changes.append(compare_with(before[subject.name], fitted, options))
     progress("layers", len(subjects), len(subjects))
     layers = with_norm_scores(found)
-    verdict = judge("layer_audit", Evidence(layers=layers, accuracy=accuracy))
-    difference = None
-    if baseline is not None:
-        difference = Difference(against, tuple(changes))
-        verdict += judge("layer_audit", Evidence(changes=difference.layers))
+    evidence = Evidence(layers=layers, accuracy=accuracy, changes=tuple(changes))
+    verdict = judge("layer_audit", evidence)
     return LayerAudit(
         passed=passes(verdict),
         model=model,
         layers=layers,
         accuracy=accuracy,
         verdict=verdict,
-        difference=difference,
+        difference=None if baseline is None else Difference(against, evidence.changes),
         conditions=None,
         null_samples=options.null_samples,
         seed=options.seed,
