@@ -80,10 +80,7 @@ class ModeNull:
 
 
 def null_of_change(
-    f: QuadraticMap,
-    g: QuadraticMap,
-    seed: int,
-    embeddings: tuple[Tensor, Tensor] | None,
+    f: QuadraticMap, g: QuadraticMap, seed: int, embeddings: tuple[Tensor, Tensor] | None
 ) -> tuple[ModeNull, ModeNull] | None:
     """Return the null values along the outputs and along the inputs."""
     if f.sizes != g.sizes:

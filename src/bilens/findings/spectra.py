@@ -81,10 +81,7 @@ SHOWN = 4  # eigenvectors of each sign
 
 
 def read_classes(
-    module: BilinearClassifier,
-    eigs: EigenDecomposition,
-    null: RotationNull,
-    names: tuple[str, ...],
+    module: BilinearClassifier, eigs: EigenDecomposition, null: RotationNull, names: tuple[str, ...]
 ) -> tuple[ClassReading, ...]:
     """Return the reading of every class."""
     eigs.check_usable()
