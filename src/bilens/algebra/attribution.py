@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.directions import outputs_of
-from bilens.algebra.gaussian import checked_covariance
+from bilens.algebra.gaussian import checked_covariance, checked_mean
 from bilens.algebra.interactions.streaming_statistics import RunningTop
-from bilens.algebra.quadratic_form import QuadraticForm
+from bilens.algebra.quadratic_form import QuadraticForm, check_rows
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import as_integer, check_count, check_finite, check_float_tensor, check_type
 from bilens.base.errors import ShapeError, UsageError
@@ -110,8 +110,7 @@ def attribute_to_background(
     """
     check_type("f", f, QuadraticMap, "use the layer's quadratic_map()")
     d_in = f.sizes.d_in
-    if check_float_tensor("mean", mean) != (d_in,):
-        raise ShapeError(f"mean has shape {tuple(mean.shape)}; expected ({d_in},).")
+    checked_mean(mean, d_in)
     covariance = checked_covariance(covariance, d_in)
     result = attribute(f, x, mean, outputs=outputs, memory_limit=memory_limit)
     with torch.no_grad():
@@ -160,12 +159,10 @@ def cheaper_through_arrays(f: QuadraticMap, batch: int) -> bool:
 
 
 def is_symmetric(f: QuadraticMap) -> bool:
-    """Tell whether left is right, as for the approximation of an ordinary MLP."""
     return torch.equal(f.tensor.left, f.tensor.right)
 
 
 def factors(f: QuadraticMap) -> tuple[Tensor, Tensor, Tensor]:
-    """Return down, left and right."""
     return f.tensor.down, f.tensor.left, f.tensor.right
 
 
@@ -203,10 +200,7 @@ def as_target(
 
 
 def as_inputs(x: Tensor, f: QuadraticMap) -> Tensor:
-    shape, d_in = check_float_tensor("x", x), f.sizes.d_in
-    if len(shape) != 2 or shape[1] != d_in:
-        advice = "use x[None]" if shape == (d_in,) else "flatten images to one row of pixels each"
-        raise ShapeError(f"x has shape {shape}; expected (batch, {d_in}): {advice}.")
+    check_rows(x, f.sizes.d_in)
     rows = x.detach().to(f.tensor.down)
     return rows if rows.dtype == x.dtype else check_finite("x in the dtype of the map", rows)
 
@@ -222,7 +216,6 @@ def as_baseline(baseline: Tensor, x: Tensor) -> Tensor:
 
 
 def rows_at_work(f: QuadraticMap, batch: int, d_out: int, limit: int | str | None) -> int:
-    """Return how many inputs to take at a time, after making sure that the result fits."""
     _, d_hidden, d_in = f.sizes
     itemsize = f.tensor.down.element_size()
     result, row = batch * d_out * d_in * itemsize, (d_out + 2) * d_hidden * itemsize

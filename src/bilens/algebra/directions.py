@@ -80,7 +80,6 @@ def outputs_of(
 
 
 def output_form(f: QuadraticMap, output: int) -> QuadraticForm:
-    """Return the form of one output as it is."""
     tensor, zero = f.tensor, f.tensor.down.new_zeros(())
     return QuadraticForm(
         InteractionMatrix(tensor.left, tensor.right, tensor.down[output]),
@@ -238,5 +237,4 @@ def _lost_part(part: Tensor | None, basis: Tensor) -> float:
 
 
 def _orthogonal_part(part: Tensor, basis: Tensor) -> Tensor:
-    """Return an (out, ...) term without what lies along the orthonormal rows of `basis`."""
     return part - basis.T @ (basis @ part)

@@ -204,7 +204,6 @@ def indicator(groups: tuple[Group, ...], num: int) -> Tensor:
 
 
 def score_of(cosines: Tensor, method: Method) -> float:
-    """Return the mean of assigned cosines, or the sum of squares of principal ones."""
     return float(cosines.mean() if method == "assignment" else cosines.square().sum())
 
 

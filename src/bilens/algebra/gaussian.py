@@ -62,6 +62,13 @@ def geometric_median(x: Tensor) -> Tensor:
     return median.to(x.dtype)
 
 
+def checked_mean(mean: Tensor, d_in: int) -> Tensor:
+    """Return a mean of `d_in` inputs in float64."""
+    if (shape := check_float_tensor("mean", mean)) != (d_in,):
+        raise ShapeError(f"mean has shape {shape}; expected ({d_in},).")
+    return mean.detach().double()
+
+
 def checked_covariance(covariance: Tensor, d_in: int) -> Tensor:
     """Return a covariance of `d_in` inputs in float64, exactly symmetric."""
     shape = check_float_tensor("covariance", covariance, num_axes=2)
@@ -117,10 +124,7 @@ def whiten(f: QuadraticMap, covariance: Tensor, mean: Tensor | None = None) -> Q
     d_in = f.sizes.d_in
     root = symmetric_root(covariance, d_in)
     if mean is not None:
-        shape = check_float_tensor("mean", mean)
-        if shape != (d_in,):
-            raise ShapeError(f"mean has shape {shape}; expected ({d_in},).")
-        mean = mean.detach().double()
+        mean = checked_mean(mean, d_in)
     return f.detach().to(torch.float64).compose_input(root, mean, basis="whitened")
 
 
@@ -170,10 +174,10 @@ class GaussianInput:
     @classmethod
     def of(cls, d_in: int, mean: Tensor | None, covariance: Tensor | None) -> GaussianInput:
         """Return the input with a given mean (None is zero) and covariance (None is I)."""
-        if mean is not None and (shape := check_float_tensor("mean", mean)) != (d_in,):
-            raise ShapeError(f"mean has shape {shape}; the layer reads {d_in} inputs: ({d_in},).")
+        centre = torch.zeros(d_in, dtype=torch.float64)
+        if mean is not None:
+            centre = checked_mean(mean, d_in)
         root = None if covariance is None else symmetric_root(covariance, d_in)
-        centre = torch.zeros(d_in, dtype=torch.float64) if mean is None else mean.detach().double()
         given = [
             name for name, part in (("mean", mean), ("covariance", covariance)) if part is not None
         ]
@@ -182,7 +186,6 @@ class GaussianInput:
 
     @classmethod
     def of_data(cls, data: Tensor) -> GaussianInput:
-        """Return the input with mean and covariance of data, (rows, in)."""
         if len(data) < 2:
             raise UsageError(f"data have {len(data)} row(s): a covariance needs two or more.")
         wide = data.detach().double()
@@ -212,6 +215,5 @@ class GaussianInput:
         return torch.where(size > rounding, size, 0.0)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Return so many inputs, (count, in) float64."""
         z = torch.randn(count, self.d_in, generator=generator, dtype=torch.float64)
         return self.mean + self.spread(z)

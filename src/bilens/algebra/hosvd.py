@@ -232,7 +232,6 @@ def squared_outside(factors: Factors, columns: Tensor) -> tuple[Tensor, Tensor]:
 def check_mode_memory(
     sizes: FactorSizes, axis: str, copies: int, limit: int | str | None = None
 ) -> int:
-    """Return the bytes that the spectrum of one mode needs at most, beside the map."""
     d_out, d_hidden, d_in = sizes
     num, way_out = (d_out, "compose_output") if axis == "out" else (d_in, "compose_input")
     factors = copies * (d_out + 2 * d_in) * d_hidden

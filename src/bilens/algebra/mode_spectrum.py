@@ -37,7 +37,6 @@ class Factors:
 
     @classmethod
     def of(cls, down: Tensor, left: Tensor, right: Tensor) -> Factors:
-        """Balance the factors of a tensor, O(hidden · (in + out))."""
         left, left_length = unit_rows(left.double())
         right, right_length = unit_rows(right.double())
         down = down.double() * left_length
@@ -157,13 +156,8 @@ class Stage(NamedTuple):
     rows: Tensor
     rounding: Tensor
 
-    def take(self, part: slice) -> Stage:
-        """Return some of them, without holding on to the others."""
-        return Stage(*(field[part].clone() for field in self))
-
 
 def mode_spectrum(mode: Mode, unit: float, rank: int | None) -> ModeSpectrum:
-    """Return the singular values and directions along a mode."""
     # A Gram matrix squares the singular values, so its rounding E hides those below √E. What it
     # determines to TARGET is taken from it; the directions taken are projected out, and the rest
     # has a Gram matrix of its own, with a rounding in proportion to the factors of the rest. Where
@@ -182,7 +176,7 @@ def mode_spectrum(mode: Mode, unit: float, rank: int | None) -> ModeSpectrum:
         accepted = int((stage.rounding <= TARGET * stage.values).int().cumprod(dim=0).sum())
         done = float(stage.values[0]) <= FLOOR * largest or (dense and accepted == 0)
         count = left if done else accepted
-        found.append(stage.take(slice(count)))
+        found.append(Stage(*(field[:count].clone() for field in stage)))  # lets go of the rest
         rows, left = stage.rows[count:], left - count
     return selected(Stage(*(torch.cat(parts) for parts in zip(*found, strict=True))), unit, rank)
 

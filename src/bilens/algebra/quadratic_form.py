@@ -113,6 +113,14 @@ class InteractionMatrix:
         return InteractionMatrix(self.left.detach(), self.right.detach(), self.weight.detach())
 
 
+def check_rows(x: Tensor, d_in: int) -> None:
+    """Refuse what are no finite (batch, in) inputs."""
+    shape = check_float_tensor("x", x)
+    if len(shape) != 2 or shape[1] != d_in:
+        advice = "use x[None]" if shape == (d_in,) else "flatten images to one row of pixels each"
+        raise ShapeError(f"x has shape {shape}; expected (batch, {d_in}): {advice}.")
+
+
 def check_inputs(x: Tensor, d_in: int, dtype: torch.dtype) -> Tensor:
     """Return inputs whose last axis is the input axis of a map, in its dtype."""
     if not isinstance(x, Tensor):

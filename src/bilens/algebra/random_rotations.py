@@ -138,8 +138,6 @@ def _solved(matrices: Tensor, vectors: bool) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class OutputModeNull:
-    """The output spectrum of a map under a null, one entry for each sample."""
-
     effective_rank: Tensor  # (samples,), (Σσ)² / Σσ² of the singular values along the outputs
     top_share: Tensor  # (samples,), σ₁² / Σσ²
     # (samples,), (Σ|λ|)² / Σλ² of the form along the leading direction of a sample
@@ -178,14 +176,12 @@ def turner(
     factors: Factors, generator: torch.Generator, null: Null, embedding: Tensor | None
 ) -> Callable[[], tuple[Tensor, Tensor]]:
     left, right = factors.left, factors.right
-    hidden, d_in = left.shape
+
+    def directions() -> tuple[Tensor, Tensor]:
+        rows = unit_rows(torch.randn(left.shape, generator=generator, dtype=torch.float64))[0]
+        return rows, rows
+
     if null == "directions":
-
-        def directions() -> tuple[Tensor, Tensor]:
-            gauss = torch.randn(hidden, d_in, generator=generator, dtype=torch.float64)
-            rows = unit_rows(gauss)[0]
-            return rows, rows
-
         return directions
     after = None if embedding is None else embedding.detach().double()
     behind = right if after is None else right @ torch.linalg.pinv(after)

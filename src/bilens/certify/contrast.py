@@ -136,7 +136,6 @@ def prepare(
 def contrast_of(
     f: QuadraticMap, first: int, second: int, memory_limit: int | str | None = None
 ) -> Contrast:
-    """Return one pair of a float64 map."""
     outputs, hidden, width = f.sizes
     u = contrast_direction(outputs, first, second)
     factored = 2 * hidden < width

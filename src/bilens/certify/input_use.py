@@ -31,7 +31,6 @@ class InputRows:
 
     @classmethod
     def of(cls, f: QuadraticMap) -> InputRows:
-        """Return the factors of a map, O((hidden + out) · in)."""
         tensor = f.detach().tensor
         rows = tensor.left.double(), tensor.right.double()
         (left, left_length), (right, right_length) = unit_rows(rows[0]), unit_rows(rows[1])

@@ -11,6 +11,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
+from bilens.algebra.quadratic_form import check_rows
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_dense_tensor, check_float_tensor
 from bilens.base.errors import ShapeError, UsageError
@@ -38,10 +39,7 @@ def checked_vector(name: str, vector: Tensor, d_in: int) -> Tensor:
 
 def checked_inputs(x: Tensor, d_in: int) -> Tensor:
     """Return finite (batch, in) inputs as float64; the conversion is exact."""
-    shape = check_float_tensor("x", x)
-    if len(shape) != 2 or shape[1] != d_in:
-        advice = "use x[None]" if shape == (d_in,) else "flatten images to one row of pixels each"
-        raise ShapeError(f"x has shape {shape}; expected (batch, {d_in}): {advice}.")
+    check_rows(x, d_in)
     return x.detach().to(torch.float64)
 
 
@@ -89,23 +87,14 @@ def crossed(f: QuadraticMap, x: Tensor, direction: Tensor, label: Tensor) -> Ten
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Inputs with their labels and margins, in float64.
+    """Inputs with their labels and margins, in float64."""
 
-    Attributes:
-        x: (rows, in); rows that are not finite hold zeros.
-        label: (rows,), the output that should win.
-        usable: (rows,), False where the input or an output of the map is not finite.
-        margins: (rows, out), f_label − f_j; inf for the label itself.
-        errors: (rows, out), what the rounding of the margins is at most.
-        lengths: (rows,), ‖x‖, rounded up.
-    """
-
-    x: Tensor
-    label: Tensor
-    usable: Tensor
-    margins: Tensor
-    errors: Tensor
-    lengths: Tensor
+    x: Tensor  # (rows, in); rows that are not finite hold zeros
+    label: Tensor  # (rows,), the output that should win
+    usable: Tensor  # (rows,), False where the input or an output of the map is not finite
+    margins: Tensor  # (rows, out), f_label − f_j; inf for the label itself
+    errors: Tensor  # (rows, out), what the rounding of the margins is at most
+    lengths: Tensor  # (rows,), ‖x‖, rounded up
 
     @property
     def lost(self) -> Tensor:
@@ -188,7 +177,6 @@ class RadiusStatus(Enum):
 
 
 def statuses(samples: Samples, radius: Tensor, distance: Tensor) -> tuple[RadiusStatus, ...]:
-    """Return one status for each input, from its radius and the distance of its example."""
     status = [RadiusStatus.CERTIFIED] * len(radius)
     for kind, where in (  # a later one takes precedence
         (RadiusStatus.NO_EXAMPLE, distance.isinf()),

@@ -104,11 +104,19 @@ def linf_radius(
     example = crossed(exact, samples.x, direction.masked_fill(stays, torch.nan), samples.label)
     example = torch.where(stays, samples.x, example)
     upper = (example - samples.x).abs().amax(dim=1) * (1 + 4 * EPS)
-    return record_of(samples, per_rival, example, upper.nan_to_num(torch.inf, posinf=torch.inf))
+    upper = upper.nan_to_num(torch.inf, posinf=torch.inf)
+    radius, bad = per_rival.amin(dim=1), ~samples.usable
+    return LinfRadius(
+        radius.masked_fill(bad, torch.nan),
+        upper.masked_fill(bad, torch.inf),
+        example.masked_fill(bad[:, None], torch.nan),
+        per_rival.masked_fill(bad[:, None], torch.nan),
+        samples.margins.amin(dim=1).masked_fill(bad, torch.nan),
+        statuses(samples, radius, upper),
+    )
 
 
 def lower_bounds(f: QuadraticMap, samples: Samples) -> Tensor:
-    """Return the proven radius against each rival, (rows, out); inf for the label."""
     outputs = f.sizes.d_out
     bounds = torch.full_like(samples.margins, torch.inf)
     for own in sorted(set(samples.label.tolist())):
@@ -172,15 +180,3 @@ def downhill(f: QuadraticMap, x: Tensor, label: Tensor, signs: Tensor) -> Tensor
     if f.linear is not None:
         slope = slope + f.linear[label] - f.linear[rival]
     return torch.where(slope == 0, signs, -slope.sign())
-
-
-def record_of(samples: Samples, per_rival: Tensor, example: Tensor, upper: Tensor) -> LinfRadius:
-    radius, bad = per_rival.amin(dim=1), ~samples.usable
-    return LinfRadius(
-        radius.masked_fill(bad, torch.nan),
-        upper.masked_fill(bad, torch.inf),
-        example.masked_fill(bad[:, None], torch.nan),
-        per_rival.masked_fill(bad[:, None], torch.nan),
-        samples.margins.amin(dim=1).masked_fill(bad, torch.nan),
-        statuses(samples, radius, upper),
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,8 +30,7 @@ LARGEST = torch.finfo(torch.float64).max
 GRID = 64  # multipliers of a search, by factors of two
 
 
-@dataclass(frozen=True, eq=False)
-class Errors:
+class Errors(NamedTuple):
     """How far the true problem may be from the one at hand, (rows,) each, in safe units."""
 
     values: Tensor
@@ -38,17 +38,13 @@ class Errors:
     constant: Tensor
 
 
-@dataclass(frozen=True, eq=False)
-class Slack:
+class Slack(NamedTuple):
     """The errors as a part of the eigenvalues and a part of the constant, (rows,) each."""
 
     # An error γ of g costs γ‖δ‖ ≤ γ (ρ + ‖δ‖²/ρ) / 2, for every ρ > 0.
 
     lowered: Tensor
     level: Tensor
-
-    def rows(self, chosen: Tensor) -> Slack:
-        return Slack(self.lowered[chosen], self.level[chosen])
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,9 +66,7 @@ class DualBound:
             self.problem.rows(chosen),
             self.values[chosen],
             self.constant[chosen],
-            Errors(
-                self.errors.values[chosen], self.errors.linear[chosen], self.errors.constant[chosen]
-            ),
+            Errors._make(part[chosen] for part in self.errors),
         )
 
     def slack(self, missing: Tensor, distance: Tensor) -> Slack:
@@ -224,7 +218,8 @@ def solved(
     cancelled = squared * (problem.least + tau) < CANCELLED * constant
     poor = (cancelled & (squared < distance.square() * (1 - POOR))).nonzero()[:, 0]
     if len(poor):
-        squared[poor] = bound.rows(poor).best(tau[poor], high[poor], slack.rows(poor))
+        theirs = Slack._make(part[poor] for part in slack)
+        squared[poor] = bound.rows(poor).best(tau[poor], high[poor], theirs)
     return QuadricDistance(squared.sqrt() * (1 - 4 * EPS), distance, point)
 
 

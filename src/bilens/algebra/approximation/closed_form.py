@@ -54,7 +54,6 @@ def mlp_fit(layer: MLPWeights, assumed: GaussianInput) -> QuadraticMap:
 
 
 def glu_fit(layer: GLUWeights, assumed: GaussianInput) -> QuadraticMap:
-    """Return the fit of the neurons of a gated layer."""
     gate, value, down = layer.gate, layer.value, layer.down
     zero = gate.new_zeros(len(gate))
     m = gate @ assumed.mean + or_zero(layer.gate_bias, zero)

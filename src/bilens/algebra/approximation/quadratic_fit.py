@@ -142,14 +142,12 @@ def checked_data(data: Tensor, d_in: int) -> Tensor:
 
 
 def scores_of(f: QuadraticMap, assumed: GaussianInput, x: Tensor, y: Tensor) -> FitScores:
-    """Return R² by degree of a map on rows x with the model's outputs y."""
     affine = affine_part(f, assumed)
     return FitScores(r_squared(y, affine(x)), r_squared(y, in_blocks(f, x)), len(x))
 
 
 @torch.no_grad()
 def in_blocks(run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Return run(x) in float64, so many rows at a time."""
     starts = range(0, len(x), BLOCK)
     return torch.cat([run(x[start : start + BLOCK]).double() for start in starts])
 
@@ -264,7 +262,6 @@ def refit(
 
 
 def fitted(f: QuadraticMap, x: Tensor, y: Tensor) -> QuadraticMap:
-    """Return f with down, linear and constant changed so that it fits best."""
     blocks, d_hidden = range(0, len(x), BLOCK), f.sizes.d_hidden
     total = x.new_zeros(d_hidden + f.sizes.d_in)
     squares = torch.zeros_like(total)

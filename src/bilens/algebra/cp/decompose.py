@@ -121,7 +121,6 @@ def cp_decompose(
 
 
 def zero_attempt(target: Target, rank: int) -> Attempt:
-    """Return components of size zero, which fit a tensor that is zero."""
     rows = target.down.new_zeros(rank, target.stacked.shape[1])
     rows[:, 0] = 1.0
     factors = Factors(rows.new_zeros(len(target.down), rank), rows, rows)
@@ -153,7 +152,6 @@ def double(part: Tensor | None) -> Tensor | None:
 
 
 def fit_bytes(sizes: FactorSizes, rank: int, method: str, num_starts: int) -> int:
-    """Return the bytes that a fit needs at most, beside the map."""
     d_out, d_hidden, d_in = sizes
     factors = FACTORS * (d_out + 2 * d_in) * d_hidden
     largest_slab = SLAB_PRODUCTS // (d_hidden * min(d_out, d_hidden))  # larger ones are not built
@@ -174,8 +172,6 @@ STRONG_RIDGE = 1e-6  # at that point a thousandth of ‖B‖²: enough to stop t
 
 
 class Options(NamedTuple):
-    """What every start has in common; see `cp_decompose`."""
-
     model: Model
     method: Method
     max_sweeps: int
@@ -198,7 +194,6 @@ def run_starts(
     seed: int,
     progress: Callable[[int], None] | None,
 ) -> list[Attempt]:
-    """Return every start: the strongest hidden units first, then random rows."""
     generator = torch.Generator().manual_seed(seed)
     attempts = []
     for done in range(num_starts):
@@ -236,7 +231,6 @@ def run(target: Target, begin: Factors, ridge: float, options: Options) -> Fitte
 
 
 def best_attempt(attempts: list[Attempt]) -> Attempt:
-    """Return the attempt with the best fit, the first one of equals."""
     alive = [each for each in attempts if not each.start.failure]
     if not alive:
         raise NumericalError(
@@ -289,5 +283,4 @@ def random_rows(target: Target, rank: int, generator: torch.Generator) -> Tensor
 
 
 def with_zero_down(target: Target, left: Tensor, right: Tensor) -> Factors:
-    """Return factors whose `down` is still to be fitted."""
     return Factors(target.down.new_zeros(len(target.down), len(left)), left, right)

@@ -130,8 +130,6 @@ def _decide(
 
 @dataclass(frozen=True)
 class Start:
-    """How the fit from one start ended."""
-
     kind: str  # "neurons" for the strongest hidden units, "random" for random rows
     fit: float  # 1 − ‖B − B̂‖²/‖B‖²; NaN if it failed
     sweeps: int  # sweeps over the factors, or iterations

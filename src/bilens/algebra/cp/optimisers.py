@@ -28,8 +28,6 @@ REDUCTION = 1e-3  # of the preconditioned residual; any reduction lowers the obj
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A model of the target, and how it was reached."""
-
     factors: Factors  # unit rows in the input factors; `down` is the least-squares answer to them
     # the loss at the start and after each sweep or iteration; it does not rise
     losses: tuple[float, ...]
@@ -75,7 +73,6 @@ def alternating_least_squares(
 
 
 def begin(target: Target, start: Factors, ridge: float) -> Iterate:
-    """Return the iterate of some input factors: unit rows, and the best `down` for them."""
     left, _ = unit_rows(start.left)
     if start.right is start.left:
         projection = target.project(left)

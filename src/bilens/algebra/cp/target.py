@@ -48,7 +48,6 @@ def normal_product(gram: Tensor, right: Tensor, left: Tensor) -> Tensor:
 
 
 def unit_columns(down: Tensor) -> tuple[Tensor, Tensor]:
-    """Return columns of unit length, (out, rank), and the lengths they had, (rank,)."""
     rows, lengths = unit_rows(down.T)
     return rows.T, lengths
 
@@ -73,7 +72,6 @@ def canonical(factors: Factors) -> Factors:
 
 
 def leading_signs(rows: Tensor) -> Tensor:
-    """Return the sign of the largest entry of each row, (rows,)."""
     sizes = rows.abs()
     leading = (sizes >= sizes.amax(dim=1, keepdim=True) * (1 - TIE)).int().argmax(dim=1)
     return torch.where(rows.gather(1, leading[:, None])[:, 0] < 0, -1.0, 1.0).to(rows)
@@ -109,7 +107,6 @@ def accurate_norm(down: Tensor, left: Tensor, right: Tensor) -> float:
 
 
 def slab_products(down: Tensor, left: Tensor) -> int:
-    """Return how many multiplications `slab_norm` takes."""
     (d_out, d_hidden), d_in = down.shape, left.shape[1]
     return min(d_out, d_hidden) * d_hidden * min(d_in, 2 * d_hidden) ** 2
 
@@ -149,7 +146,6 @@ class Target:
 
     @classmethod
     def of(cls, tensor: BilinearTensor) -> Target:
-        """Return the target of a tensor, in O(hidden² · (in + out))."""
         left, left_size = unit_rows(tensor.left.detach().double())
         right, right_size = unit_rows(tensor.right.detach().double())
         down = tensor.down.detach().double() * left_size * right_size

@@ -268,7 +268,6 @@ class EigenDecomposition:
 
 
 def stack(singles: Sequence[EigenDecomposition]) -> EigenDecomposition:
-    """Return decompositions of one form each as a batch."""
     tensors: dict[str, Any] = {
         name: torch.stack([getattr(single, name) for single in singles])
         for name in tensor_fields(singles[0])

@@ -167,7 +167,6 @@ def batched_product(left: Tensor, right: Tensor, weights: Tensor) -> Product:
 
 
 def first_vector(d_in: int, seed: int) -> Tensor:
-    """Return the random unit vector that every basis starts from, (in,) float64."""
     vector = torch.randn(d_in, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     unit: Tensor = vector / vector.norm()
     return unit

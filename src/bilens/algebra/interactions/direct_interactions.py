@@ -149,7 +149,6 @@ def direct_interactions(
 def read_each(
     engine: Engine, reader: Reader, progress: Progress | None
 ) -> Iterator[tuple[Interactions, Interactions]]:
-    """Yield the self- and the cross-interactions along each direction, one after the other."""
     steps, num = num_blocks(reader.factors.num_features, reader.block), len(engine.units)
     done = count(1)
 
@@ -236,7 +235,6 @@ class Reader:
     def _finished(
         self, options: KindOptions, statistics: StreamingStatistics, weight: Tensor, unit: Tensor
     ) -> Interactions:
-        """Return the record of a kind, its list computed anew and put in order."""
         keys = statistics.top.keys
         first, second = keys // self.factors.num_features, keys % self.factors.num_features
         values = exact_values(self.factors, weight, first, second)
@@ -321,7 +319,6 @@ class StreamMemory:
     precision: torch.dtype  # dtype of the rows that are kept
 
     def fixed(self) -> int:
-        """Return the bytes that no choice of block changes."""
         d_out, hidden, d_in = self.sizes
         factors = 2 * (d_out + 2 * d_in) * hidden + d_out * d_in  # in float64, and scaled
         corner = 7 * d_in**2 + 2 * hidden * d_in  # of the dictionary, and the factors in it
@@ -336,7 +333,6 @@ class StreamMemory:
         return 8 * (ARRAYS_BLOCK * block**2 + ARRAYS_STRIP * min(STRIP, block**2) + rows)
 
     def kept(self) -> int:
-        """Return the bytes of the rows of all features."""
         return self.num_features * 2 * self.sizes.d_hidden * self.precision.itemsize
 
 

@@ -94,11 +94,6 @@ class FeatureFactors:
             triangle = torch.linalg.qr(torch.cat([triangle, self.columns(part)]), mode="r").R
         return triangle.T
 
-    def along(self, vector: Tensor, block: int) -> Tensor:
-        """Return Dᵀ v for an (in,) vector, (features,) float64, `block` features at a time."""
-        parts = blocks(self.num_features, block)
-        return torch.cat([vector @ self.dictionary[:, part].double() for part in parts])
-
     def balanced(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Return (..., hidden) weights, the largest from ½ to 1, and units with S = unit · S'."""
         # A unit is a power of two; 0 or infinite where float64 does not hold it.
@@ -297,7 +292,6 @@ def checked_rows(directions: Tensor | None, d_out: int) -> Tensor | None:
 
 
 def check_bias(bias: Tensor | None, f: QuadraticMap) -> Tensor:
-    """Return the decoder's bias in the dtype of the map; zeros for None."""
     d_in = f.sizes.d_in
     if bias is None:
         return f.tensor.down.new_zeros(d_in)

@@ -253,7 +253,6 @@ class PackedForms:
         return directions @ self.triangles
 
     def square(self, triangle: Tensor) -> Tensor:
-        """Return one triangle as a symmetric (in, in) matrix."""
         width = round(len(self.positions) ** 0.5)
         return triangle.index_select(0, self.positions).view(width, width)
 
@@ -338,7 +337,6 @@ class Screen:
         return first[above], second[above]
 
     def _strips(self) -> Iterator[list[slice]]:
-        """Yield ranges of rows whose products are kept together."""
         features = len(self.rows)
         for strip in blocks(features, max(ROWS, PRODUCT_BYTES // (4 * features))):
             yield list(blocks(strip.stop, ROWS, strip.start))
@@ -372,7 +370,6 @@ class Screen:
 
 
 def integer_product(first: Tensor, second: Tensor) -> Tensor:
-    """Return the exact product of int8 matrices."""
     product = getattr(torch, "_int_mm", None)
     if product is not None and first.device.type == "cpu":
         return product(first, second)  # type: ignore[no-any-return]

@@ -37,7 +37,6 @@ class RunningTop:
         return cls(size, values, values.long())
 
     def added(self, values: Tensor, locate: Locate) -> RunningTop:
-        """Return the top after a further piece of the stream."""
         sizes = values.abs()
         if len(self.values) == self.size:  # equal ones pass: their keys decide
             positions = (sizes >= self.values[-1].abs()).nonzero().squeeze(1)
@@ -178,7 +177,6 @@ class Histogram:
         return cls(edges, zero.expand(len(edges) - 1), zero, zero)
 
     def added(self, values: Tensor) -> Histogram:
-        """Return the histogram after further (n,) values, in O(n log bins)."""
         search = counts_on_cpu if values.device.type == "cpu" else counts_by_search
         return Histogram(
             self.edges,
@@ -248,7 +246,6 @@ class StreamingStatistics:
         )
 
     def added(self, chunk: Chunk) -> StreamingStatistics:
-        """Return the statistics after a further chunk, in O(n log bins) for its n entries."""
         if len(chunk.values) == 0:
             return self
         return StreamingStatistics(
