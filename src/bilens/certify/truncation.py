@@ -46,8 +46,7 @@ class TruncationError:
         reached: (...), what |q − q_k| is at `example` at least.
         example: (..., in), radius · v_j, the first pair that was cut off, or one of equal size;
             zeros where no such pair is at hand.
-        attained: (...) bool, `reached` is within 1e-6 of the bound; False also where that is
-            nothing but rounding.
+        attained: (...) bool, `reached` is within 1e-6 of the bound, which is no mere rounding.
         k: how many pairs were kept.
         radius: of the ball, in units of the input.
         basis: in which ‖x‖ is measured.
