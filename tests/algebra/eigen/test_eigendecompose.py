@@ -259,6 +259,14 @@ def test_a_sweep_beyond_the_memory_limit_is_refused(monkeypatch: pytest.MonkeyPa
     assert len(eigendecompose_all(random_map(), memory_limit="1M")) == D_OUT  # the argument counts
 
 
+def test_a_form_that_does_not_fit_is_refused_before_it_is_copied(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bilens.algebra.eigen.eigendecompose.problem_of_form", pytest.fail)
+    with pytest.raises(MemoryLimitError):
+        eigendecompose(random_map().form(randn(D_OUT)), memory_limit=1000)
+
+
 @pytest.mark.parametrize("limit", [0, -1, True, "", "much", 1.5])
 def test_a_limit_that_is_no_size_is_refused(limit: object) -> None:
     with pytest.raises(UsageError, match="memory"):

@@ -71,10 +71,10 @@ def eigendecompose(
             "of a map with f.form(u), or all of them with eigendecompose_all(f)."
         )
     kept = clip_k(k, form.d_in)
-    problem = problem_of_form(form)
-    sizes = Sizes(1, form.matrix.d_hidden, form.d_in, kept, problem.forms.left.element_size())
+    itemsize = 8 if form.matrix.left.dtype == torch.float64 else 4
+    sizes = Sizes(1, form.matrix.d_hidden, form.d_in, kept, itemsize)
     plan = make_plan(sizes, method, precision, memory_limit, verify)
-    task = Task(problem, kept, which, plan.precision, plan.batch, seed)
+    task = Task(problem_of_form(form), kept, which, plan.precision, plan.batch, seed)
     result = solve(task, plan, verify, lambda _done: None)[0]
     if result.status in (Status.NOT_FINITE, Status.NOT_CONVERGED):
         assert isinstance(result.status, Status), "one form has one status"

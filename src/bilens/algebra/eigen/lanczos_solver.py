@@ -94,6 +94,8 @@ class LanczosSolver(EigenSolver):
         # Forms that do not pass at first, because they need more steps than usual or more digits
         # than float32 has, are done again in float64 with room for more steps. Those that fail then
         # as well come with their best pairs, flagged.
+        if len(rows) == 0:
+            return
         forms, k = task.problem.forms.rows(rows), task.k
         squared, squared_error = norms_with_error(forms, task.precision == "float32")
         surely = (squared - squared_error).clamp(min=0.0).sqrt()

@@ -95,8 +95,9 @@ def balance_all(
     scaled = shift.exp2_().mul_(mantissa)
     sizes = scaled.abs().sum(dim=1)
     if before is not None:
-        rows = (left_exponent + right_exponent).double()
-        parts = torch.where(alive, before, 0.0) * torch.exp2(rows - largest[:, None])
+        mantissa, exponent = torch.frexp(torch.where(alive, before, 0.0))
+        shift = exponent.double() + (left_exponent + right_exponent) - largest[:, None]
+        parts = torch.where(mantissa == 0, 0.0, mantissa * shift.exp2_())  # 0 · inf is nothing
         sizes = sizes.maximum(parts.nan_to_num(torch.inf, posinf=torch.inf).sum(dim=1))
     return BalancedForms(left, right, scaled, torch.exp2(largest), sizes, summed)
 
