@@ -2,10 +2,11 @@
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bilens.records.base import kind_of
+from bilens.records import audit as a, common as c, guarantees as g
+from bilens.records.base import kind_of, to_json
 from bilens.report.reports import (
     AttackReport,
     AuditReport,
@@ -15,7 +16,9 @@ from bilens.report.reports import (
     TraceReport,
 )
 
+KINDS = (AttackReport, AuditReport, CertificateReport, LayerAuditReport, TableReport, TraceReport)
 SHOWN = 4  # eigenvectors of each sign, and contributions of each class
+CHANCE = c.NullInterval(0.25, 0.125, 0.5)
 TRIGGER = {"score": 3.25, "threshold": 5.0, "target": "0", "row": 1, "column": 2, "side": 3}
 
 
@@ -27,275 +30,169 @@ def make_document(
     names: list[str] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Return a document as an audit of `classes` classes would write it.
+    """Return a document as an audit of at least 2 classes would write it.
 
-    Args:
-        classes: at least 2.
-        shape: rows and columns of an input; one row stands for inputs that are no images.
-        data: whether test data were given.
-        names: of the classes; None counts them.
-        seed: of everything random.
+    One row stands for inputs that are no images; without `data` no test data were given.
     """
     rng, width = random.Random(seed), shape[0] * shape[1]
     names = names or [str(index) for index in range(classes)]
-    readings = [make_reading(rng, index, name, width) for index, name in enumerate(names)]
+    readings = tuple(make_reading(rng, index, name, width) for index, name in enumerate(names))
     kinds = (("typical", 0, 0), ("narrow", 1, 1), ("wrong", 1, 0)) if data else ()
-    curve = make_curve(width) if data else []
-    return {
-        "schema_version": 1,
-        "kind": "audit",
-        "passed": True,
-        "model": make_model(shape, names),
-        "exactness": [make_exactness("float32", 2.7e-7), make_exactness("float64", 8.2e-16)],
-        "accuracy": {"right": 9, "total": 10, "value": 0.9, "low": 0.555, "high": 0.9975}
-        if data
-        else None,
-        "classes": readings,
-        "truncation": curve,
-        "explanations": [make_explanation(rng, readings, width, *kind) for kind in kinds],
-        "verdict": make_verdict(curve, classes),
-        "guarantees": make_guarantees(width, len(names)),
-        **make_warnings(shape, data=data),
-        "null_samples": 99,
-        "seed": 0,
-        "conditions": None,
-        "difference": None,
-        "source": {
-            "path": "runs/tiny",
-            "weights_sha256": "a" * 64,
-            "provenance": {"recipe": '{"epochs": 2, "augmentations": ["shift:1"]}', "seed": "1"},
-        },
-        "data": {
-            "name": "mnist",
-            "source": "5,000 real digits, every fifth held out",
-            "source_kind": "embedded",
-            "num_images": 10,
-            "sha256": "b" * 64,
-        }
-        if data
-        else None,
-        "reproduce": {
-            "command": "bilens audit runs/tiny",
-            "seed": 0,
-            "versions": {"bilens": "0.1.0", "python": "3.11.7"},
-            "hardware": "a processor, 2 threads",
-            "date": "2026-01-02",
-        },
-    }
+    curve = make_curve(width) if data else ()
+    recipe = {"recipe": '{"epochs": 2, "augmentations": ["shift:1"]}', "seed": "1"}
+    digits = "5,000 real digits, every fifth held out"
+    versions = {"bilens": "0.1.0", "python": "3.11.7"}
+    record = a.Audit(
+        passed=True,
+        model=c.ModelSummary(
+            "BilinearClassifier",
+            *(width, 8, len(names), False, False, 1234, "float32", shape, False, tuple(names)),
+        ),
+        exactness=(
+            c.Exactness("float32", 2.7e-6, 2.7e-7, 1e-5, 1000, True),
+            c.Exactness("float64", 8.2e-15, 8.2e-16, 1e-12, 1000, True),
+        ),
+        accuracy=c.Share(9, 10, 0.9, 0.555, 0.9975) if data else None,
+        classes=readings,
+        truncation=curve,
+        explanations=tuple(make_explanation(rng, readings, width, *kind) for kind in kinds),
+        verdict=make_verdict(classes, data=data),
+        guarantees=make_guarantees(width, len(names)),
+        overfitting=make_overfitting(image=shape[0] > 1, data=data),
+        triggers=make_triggers(shape),
+        null_samples=99,
+        seed=0,
+        source=c.Source("runs/tiny", "a" * 64, recipe),
+        data=c.DataOrigin("mnist", digits, "embedded", 10, "b" * 64) if data else None,
+        reproduce=c.Run(
+            "bilens audit runs/tiny", 0, versions, "a processor, 2 threads", "2026-01-02"
+        ),
+    )
+    return to_json(record)
 
 
-def make_warnings(shape: tuple[int, int], *, data: bool) -> dict[str, Any]:
-    """Overfitting and triggers, of images or of inputs in a row."""
-    image = shape[0] > 1
+def make_overfitting(*, image: bool, data: bool) -> a.Overfitting:
+    """The readings of images, or of inputs in a row."""
     names = ["localisation", *(["constant_mass"] if data else [])]
     names += ["edge_mass", "roughness", "steepness", "shift_tolerance"] if image else []
-    chance = {"median": 0.25, "low": 0.125, "high": 0.5}
-    parts = [{"name": name, "value": 0.375, "null_interval": chance} for name in names]
-    parts.append({"name": "tail_mass", "value": 0.0625, "null_interval": None})
-    overfitting = {
-        "score": 0.012 if image else None,
-        "threshold": 0.05 if image else None,
-        "parts": parts,
-        "reason": "" if image else "not_an_image",
-    }
-    squares = min(shape) > 5
-    reason = "" if squares else "too_small" if image else "not_an_image"
-    triggers: dict[str, Any] = {
-        "score": None,
-        "threshold": None,
-        "null_interval": None,
-        "patches": [],
-    }
-    if squares:
-        window = {"target": 0, "row": 1, "column": 2, "side": 3, "score": 3.25, "effect": 4.5}
-        windows = [window, {**window, "target": 1, "score": 2.5}]
-        triggers = {"score": 3.25, "threshold": 5.0, "null_interval": chance, "patches": windows}
-    return {"overfitting": overfitting, "triggers": {**triggers, "reason": reason}}
+    parts = [a.OverfittingPart(name, 0.375, CHANCE) for name in names]
+    parts.append(a.OverfittingPart("tail_mass", 0.0625, None))
+    known = (0.012, 0.05) if image else (None, None)
+    return a.Overfitting(*known, tuple(parts), "" if image else "not_an_image")
 
 
-def make_guarantees(width: int, classes: int) -> dict[str, Any]:
+def make_triggers(shape: tuple[int, int]) -> a.Triggers:
+    """Two patches, where images are large enough to hold one."""
+    if min(shape) <= 5:
+        return a.Triggers(None, None, None, (), "too_small" if shape[0] > 1 else "not_an_image")
+    patches = tuple(a.Patch(target, 1, 2, 3, score, 4.5) for target, score in ((0, 3.25), (1, 2.5)))
+    return a.Triggers(3.25, 5.0, CHANCE, patches, "")
+
+
+def make_guarantees(width: int, classes: int) -> g.Guarantees:
     """What is proven from the weights alone."""
-    point = dict.fromkeys(("certified", "agreement", "mean", "deviation"))
-    return {
-        "box": {"low": 0.0, "high": 1.0},
-        "l2": None,
-        "linf": None,
-        "truncation": {
-            "radius": math.sqrt(width),
-            "radius_origin": "box",
-            "level": 0.99,
-            "chosen": None,
-            "chosen_by": "none",
-            "points": [{"k": 1, "bounds": [0.7] * classes, "attained": [True] * classes, **point}],
-        },
-        "input_use": {
-            "unused": [],
-            "num_undecided": 0,
-            "influence": [
-                {"output": index, "input": 0, "bound": 1.25, "reached": 1.0}
-                for index in range(classes)
-            ],
-        },
-        "stability": [],
-    }
+    each = range(classes)
+    point = g.TruncationGuarantee(1, (0.7,) * classes, (True,) * classes, None, None, None, None)
+    return g.Guarantees(
+        box=g.Box(0.0, 1.0),
+        l2=None,
+        linf=None,
+        truncation=g.TruncationGuarantees(math.sqrt(width), "box", 0.99, None, "none", (point,)),
+        input_use=g.InputUse((), 0, tuple(g.Influence(index, 0, 1.25, 1.0) for index in each)),
+        stability=(),
+    )
 
 
-def make_model(shape: tuple[int, int], names: list[str]) -> dict[str, Any]:
-    """What was read."""
-    return {
-        "kind": "BilinearClassifier",
-        "d_input": shape[0] * shape[1],
-        "d_hidden": 8,
-        "d_output": len(names),
-        "bias": False,
-        "residual": False,
-        "num_parameters": 1234,
-        "dtype": "float32",
-        "input_shape": list(shape),
-        "input_shape_assumed": False,
-        "output_names": list(names),
-        "input_names": None,
-    }
-
-
-def make_exactness(precision: str, error: float) -> dict[str, Any]:
-    """One precision, well within its tolerance."""
-    return {
-        "precision": precision,
-        "largest_error": 10 * error,
-        "relative_error": error,
-        "tolerance": 1e-5 if precision == "float32" else 1e-12,
-        "num_inputs": 1000,
-        "passed": True,
-    }
-
-
-def unit_vector(rng: random.Random, width: int) -> list[float]:
+def make_vector(rng: random.Random, width: int) -> tuple[float, ...]:
     """A random direction whose largest component is positive."""
     vector = [rng.gauss(0, 1) for _ in range(width)]
-    length = math.sqrt(sum(x * x for x in vector))
-    sign = 1 if max(vector, key=abs) > 0 else -1
-    return [round(sign * x / length, 5) for x in vector]
+    length = math.copysign(math.hypot(*vector), max(vector, key=abs))
+    return tuple(round(x / length, 5) for x in vector)
 
 
-def make_pair(rng: random.Random, value: float, width: int) -> dict[str, Any]:
-    """One eigenpair."""
-    return {
-        "eigenvalue": value,
-        "explained": value * value / 4,
-        "residual": 1e-15,
-        "subspace_size": 1,
-        "vector": unit_vector(rng, width),
-    }
-
-
-def make_reading(rng: random.Random, index: int, name: str, width: int) -> dict[str, Any]:
+def make_reading(rng: random.Random, index: int, name: str, width: int) -> a.ClassReading:
     """One class: two eigenvalues above chance, one below."""
     values = sorted((rng.uniform(-0.4, 0.4) for _ in range(width)), reverse=True)
     if width > 2:
         values[0], values[1], values[-1] = 0.9, 0.7, -0.8
-    positive = [make_pair(rng, value, width) for value in values[:SHOWN] if value > 0]
-    negative = [make_pair(rng, value, width) for value in values[::-1][:SHOWN] if value < 0]
-    return {
-        "index": index,
-        "name": name,
-        "eigenvalues": values,
-        "positive": positive,
-        "negative": negative,
-        "upper_edge": 0.5,
-        "lower_edge": -0.5,
-        "p_upper": 0.01,
-        "p_lower": 0.02,
-        "significant_positive": sum(value > 0.5 for value in values),
-        "significant_negative": sum(value < -0.5 for value in values),
-        "effective_rank": 5.5 + index,
-        "effective_rank_null": {"median": 9.0, "low": 8.5, "high": 9.5},
-        "effective_rank_raw": 5.25,
-        "effective_rank_embedding": 7.75,
-        "frobenius_norm": 2.0,
-        "linear_norm": 0.0,
-        "constant": 0.0,
-        "largest_residual": 3.9e-15,
-        "complete": True,
-    }
+    positive, negative = (
+        tuple(
+            a.Eigenvector(value, value * value / 4, 1e-15, 1, make_vector(rng, width))
+            for value in ends[:SHOWN]
+            if sign * value > 0
+        )
+        for sign, ends in ((1, values), (-1, values[::-1]))
+    )
+    return a.ClassReading(
+        *(index, name, tuple(values), positive, negative),
+        upper_edge=0.5,
+        lower_edge=-0.5,
+        p_upper=0.01,
+        p_lower=0.02,
+        significant_positive=sum(value > 0.5 for value in values),
+        significant_negative=sum(value < -0.5 for value in values),
+        effective_rank=5.5 + index,
+        effective_rank_null=c.NullInterval(9.0, 8.5, 9.5),
+        effective_rank_raw=5.25,
+        effective_rank_embedding=7.75,
+        frobenius_norm=2.0,
+        linear_norm=0.0,
+        constant=0.0,
+        largest_residual=3.9e-15,
+        complete=True,
+    )
 
 
-def make_curve(width: int) -> list[dict[str, Any]]:
+def make_curve(width: int) -> tuple[a.TruncationPoint, ...]:
     """Accuracy that rises with k and stays."""
     kept = [k for k in (0, 1, 2, 3, 5, 10, 20, 50) if k < width] + [width]
-    return [{"k": k, "accuracy": min(0.1 + 0.2 * k, 0.9), "agreement": 1.0} for k in kept]
+    return tuple(a.TruncationPoint(k, min(0.1 + 0.2 * k, 0.9), 1.0) for k in kept)
 
 
 def make_explanation(
     rng: random.Random,
-    readings: list[dict[str, Any]],
+    readings: Sequence[a.ClassReading],
     width: int,
     kind: str,
     label: int,
     predicted: int,
-) -> dict[str, Any]:
+) -> a.Explanation:
     """One prediction whose parts add up to its scores."""
     order = [predicted, *(index for index in range(len(readings)) if index != predicted)]
     shown = order[:2] + ([label] if label not in order[:2] else [])
-    tables = {
+    found = {
         index: make_score(rng, readings[index], width, place) for place, index in enumerate(order)
     }
-    return {
-        "kind": kind,
-        "index": rng.randrange(1000),
-        "label": label,
-        "predicted": predicted,
-        "image": [round(rng.random(), 5) for _ in range(width)],
-        "scores": [tables[index]["score"] for index in range(len(readings))],
-        "classes": [tables[index] for index in shown],
-    }
+    number, image = rng.randrange(1000), tuple(round(rng.random(), 5) for _ in range(width))
+    scores = tuple(found[index].score for index in range(len(readings)))
+    classes = tuple(found[index] for index in shown)
+    return a.Explanation(kind, number, label, predicted, image, scores, classes)
 
 
-def make_score(
-    rng: random.Random, reading: dict[str, Any], width: int, place: int
-) -> dict[str, Any]:
+def make_score(rng: random.Random, reading: a.ClassReading, width: int, place: int) -> a.ClassScore:
     """The parts of one score; the first place has the highest."""
-    pairs = sorted(
-        (*reading["positive"], *reading["negative"]), key=lambda pair: -abs(pair["eigenvalue"])
-    )[:SHOWN]
-    contributions = []
-    for rank, pair in enumerate(pairs, start=1):
-        overlap = rng.uniform(-2, 2)
-        contributions.append(
-            {
-                "rank": rank,
-                "eigenvalue": pair["eigenvalue"],
-                "overlap": overlap,
-                "value": pair["eigenvalue"] * overlap**2,
-                "vector": pair["vector"],
-            }
-        )
-    rest = 10.0 - 5 * place if width > len(pairs) else 0.0
-    return {
-        "index": reading["index"],
-        "score": sum(part["value"] for part in contributions) + rest,
-        "linear": 0.0,
-        "constant": 0.0,
-        "contributions": contributions,
-        "rest": rest,
-    }
+    pairs = (*reading.positive, *reading.negative)
+    parts = []
+    for rank, pair in enumerate(sorted(pairs, key=lambda one: -abs(one.eigenvalue))[:SHOWN], 1):
+        value, overlap = pair.eigenvalue, rng.uniform(-2, 2)
+        parts.append(a.Contribution(rank, value, overlap, value * overlap**2, pair.vector))
+    rest = 10.0 - 5 * place if width > len(parts) else 0.0
+    score = sum(part.value for part in parts) + rest
+    return a.ClassScore(reading.index, score, 0.0, 0.0, tuple(parts), rest)
 
 
-def make_verdict(curve: list[dict[str, Any]], classes: int) -> list[dict[str, Any]]:
+def make_verdict(classes: int, *, data: bool) -> tuple[c.Finding, ...]:
     """Every rule, as it ends for a healthy model."""
     findings = [
-        ("exact", "pass", {"float32": 2.7e-7, "float64": 8.2e-16, "inputs": 1000}),
-        ("complete", "pass", {"residual": 3.9e-15, "classes": classes, "incomplete": ""}),
-        ("accuracy", "info", {"value": 0.9, "low": 0.555, "high": 0.9975, "total": 10}),
-        ("few_directions", "info", {"k": 3, "of": 36, "accuracy": 0.7, "full": 0.9}),
-        ("beyond_null", "info", {"median": 3.0, "least": 3, "most": 3, "none": ""}),
-        ("overfitting", "info", {"gap": 0.012, "threshold": 0.05}),
-        ("trigger", "info", dict(TRIGGER)),
+        c.Finding("exact", "pass", {"float32": 2.7e-7, "float64": 8.2e-16, "inputs": 1000}),
+        c.Finding("complete", "pass", {"residual": 3.9e-15, "classes": classes, "incomplete": ""}),
+        c.Finding("accuracy", "info", {"value": 0.9, "low": 0.555, "high": 0.9975, "total": 10}),
+        c.Finding("few_directions", "info", {"k": 3, "of": 36, "accuracy": 0.7, "full": 0.9}),
+        c.Finding("beyond_null", "info", {"median": 3.0, "least": 3, "most": 3, "none": ""}),
+        c.Finding("overfitting", "info", {"gap": 0.012, "threshold": 0.05}),
+        c.Finding("trigger", "info", dict(TRIGGER)),
     ]
-    rules = [
-        finding for finding in findings if curve or finding[0] not in ("accuracy", "few_directions")
-    ]
-    return [{"rule": rule, "outcome": outcome, "values": values} for rule, outcome, values in rules]
+    return tuple(findings if data else findings[:2] + findings[4:])
 
 
 def variants() -> dict[str, dict[str, Any]]:
@@ -318,13 +215,7 @@ def variants() -> dict[str, dict[str, Any]]:
 def small_image(reason: str) -> dict[str, Any]:
     """Images in which no square can stand out."""
     document = make_document(data=False)
-    absent: dict[str, Any] = {
-        "score": None,
-        "threshold": None,
-        "null_interval": None,
-        "patches": [],
-    }
-    document["triggers"] = {**absent, "reason": reason}
+    document["triggers"] = to_json(a.Triggers(None, None, None, (), reason))
     return document
 
 
@@ -375,13 +266,15 @@ def odd() -> dict[str, Any]:
 
 def page_of(document: Mapping[str, Any], lang: str = "en") -> str:
     """The page of a document of any kind."""
-    kinds = (
-        AttackReport,
-        AuditReport,
-        CertificateReport,
-        LayerAuditReport,
-        TableReport,
-        TraceReport,
-    )
-    (report,) = (kind for kind in kinds if kind_of(kind.type) == document["kind"])
+    (report,) = (kind for kind in KINDS if kind_of(kind.type) == document["kind"])
     return report(document).to_html(lang=lang)
+
+
+def changed(document: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
+    """The document with another value at a place such as `curves.0.gap`."""
+    *parents, last = [int(part) if part.isdigit() else part for part in place.split(".")]
+    item: Any = document
+    for part in parents:
+        item = item[part]
+    item[last] = value
+    return document

@@ -1,289 +1,159 @@
 """Documents of traces for tests, written by hand: a few latents, made-up text, known numbers."""
 
-import copy
+import json
 import random
 from functools import cache
 from typing import Any
 
+from bilens.records import trace as r
 from bilens.records.base import json_text
+from bilens.records.common import Run, Source, TextOrigin
 
 WORDS = ("The", "cake", "was", "not", "good", ".", "Anna", "felt", "sad", "\n", "<|endoftext|>")
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
-ORIGIN = {
-    "source": {"path": "runs/grammar", "weights_sha256": "0" * 64, "provenance": {"seed": "1"}},
-    "reproduce": {
-        "command": "bilens trace runs/grammar --layer 0",
-        "seed": 0,
-        "versions": {"bilens": "0.0"},
-        "hardware": "a machine",
-        "date": "2026-01-01",
-    },
-}
-MODEL = {
-    "kind": "BilinearTransformer",
-    "vocab_size": 90,
-    "d_model": 8,
-    "d_hidden": 16,
-    "n_layer": 1,
-    "n_head": 2,
-    "n_ctx": 16,
-    "num_parameters": 1234,
-    "dtype": "float32",
-}
+LAYER = r.LayerLocation(0, "blocks.0.mlp", "blocks.0.mlp_in", "blocks.0.mlp_out")
+METRICS = r.SAEMetrics(100, 0.125, 0.0625, 2.5, 0.0625, 1.25, 1.5, 3.25, 2.25, 0.25, 0.875, 0.75)
 
 
-def tokens(draw: random.Random, num: int = 3) -> dict[str, Any]:
+def tokens(draw: random.Random, num: int = 3) -> r.TokenEnds:
     """Tokens at both ends of a direction."""
-    chosen = [
-        {"id": place, "text": WORDS[place], "value": draw.uniform(0.1, 1.0)}
-        for place in draw.sample(range(len(WORDS)), 2 * num)
-    ]
-    low = [{**item, "value": -item["value"]} for item in chosen[num:]]
-    return {"high": chosen[:num], "low": low}
+    places = draw.sample(range(len(WORDS)), 2 * num)
+    found = [r.TokenValue(place, WORDS[place], draw.uniform(0.1, 1.0)) for place in places]
+    low = (r.TokenValue(one.id, one.text, -one.value) for one in found[num:])
+    return r.TokenEnds(tuple(found[:num]), tuple(low))
 
 
-def latent(draw: random.Random, number: int, num_contexts: int = 2) -> dict[str, Any]:
-    """One latent with its contexts, the strongest first."""
-    contexts = []
-    for place in range(num_contexts):
-        words = draw.choices(WORDS, k=6)
-        values = [0.0, 0.3, 0.0, 2.0 - place, 0.5, 0.0]
-        contexts.append(
-            {"sequence": place, "start": 4, "peak": 3, "tokens": words, "activations": values}
+def latent(draw: random.Random, number: int) -> r.LatentReading:
+    """One latent with two contexts, the stronger first."""
+    contexts = tuple(
+        r.ActiveContext(
+            place, 4, 3, tuple(draw.choices(WORDS, k=6)), (0.0, 0.3, 0.0, 2.0 - place, 0.5, 0.0)
         )
-    return {
-        "latent": number,
-        "density": 0.125,
-        "largest": 2.0 * bool(num_contexts),
-        "contexts": contexts,
-        "tokens": tokens(draw),
-    }
+        for place in range(2)
+    )
+    return r.LatentReading(number, 0.125, 2.0, contexts, tokens(draw))
 
 
-def spectrum(draw: random.Random, values: list[float]) -> dict[str, Any]:
+def spectrum(draw: random.Random) -> r.TracedSpectrum:
     """The eigenvalues of one form, with two eigenvectors read."""
-    near = [{"latent": number, "cosine": 0.5, "projection": 0.25} for number in (1, 4, 6)]
-    return {
-        "eigenvalues": values,
-        "num_eigenvalues": 8,
-        "norm": 1.5,
-        "explained": 0.875,
-        "rounding_bound": 1e-15,
-        "complete": True,
-        "eigenvectors": [
-            {"eigenvalue": value, "nearest": near, "tokens": tokens(draw)} for value in values[:2]
-        ],
-    }
+    near = tuple(r.NearLatent(number, 0.5, 0.25) for number in (1, 4, 6))
+    vectors = tuple(r.ReadEigenvector(value, near, tokens(draw)) for value in (0.75, -0.7))
+    return r.TracedSpectrum((0.75, -0.7, 0.25), 8, 1.5, 0.875, 1e-15, True, vectors)
 
 
-def entries(kind: str) -> dict[str, Any]:
+def entries(times: int, *pairs: tuple[int, int]) -> r.InteractionEntries:
     """The largest interactions of one kind."""
-    pairs = [(1, 4), (1, 6)] if kind == "cross" else [(4, 4), (6, 6)]
-    times = 2 if kind == "cross" else 1
-    return {
-        "entries": [
-            {"first": m, "second": n, "value": 0.5, "coefficient": times * 0.5} for m, n in pairs
-        ],
-        "count": 28,
-        "mean": -0.001,
-        "standard_deviation": 0.07,
-        "listed_share": 0.625,
-        "edges": [-1.0, 0.0, 1.0],
-        "counts": [15, 13],
-        "below": 0,
-        "above": 0,
-    }
+    listed = tuple(r.InteractionEntry(m, n, 0.5, times * 0.5) for m, n in pairs)
+    return r.InteractionEntries(
+        listed, 28, -0.001, 0.07, 0.625, (-1.0, 0.0, 1.0), (15, 13), below=0, above=0
+    )
 
 
-def interval(value: float) -> dict[str, float]:
-    """A number with its interval."""
-    return {"value": value, "low": value - 0.125, "high": value + 0.125}
+def interval(value: float) -> r.Interval:
+    return r.Interval(value, value - 0.125, value + 0.125)
 
 
-def causal(second: str = "steer") -> dict[str, Any]:
+def causal(second: str = "steer", *, active: bool = True) -> r.CausalReading:
     """Two checks of one behaviour."""
-    check = {
-        "kind": "ablate",
-        "num_directions": 2,
-        "before": interval(3.0),
-        "after": interval(0.5),
-        "share": interval(0.75),
-        "random_share": interval(0.25),
-        "num_random": 20,
-        "loss_before": 1.25,
-        "loss_after": 1.5,
-    }
-    return {
-        "behaviour": {"high": ["sad", "upset"], "low": ["glad"]},
-        "checks": [check, {**check, "kind": second, "loss_before": None, "loss_after": None}],
-    }
+    checks = tuple(
+        r.CausalCheck(kind, 2, *map(interval, (3.0, 0.5, 0.75, 0.25)), 20, *losses)
+        for kind, losses in (("ablate", (1.25, 1.5)), (second, (None, None)))
+    )
+    behaviour = r.Behaviour(("sad", "upset"), ("glad",)) if active else None
+    return r.CausalReading(behaviour, checks)
 
 
-def circuit(draw: random.Random, number: int, place: int) -> dict[str, Any]:
+def circuit(draw: random.Random, number: int, place: int) -> r.Circuit:
     """One circuit of three input latents."""
-    fit = {
-        "correlation": 0.75,
-        "correlation_active": 0.875,
-        "r_squared": 0.5,
-        "r_squared_active": 0.625,
-        "slope": 1.125,
-        "intercept": 0.0625,
-        "null_correlation": 0.0,
-        "null_correlation_active": 0.0625,
-        "null_edge_active": 0.125,
-    }
-    truth = [draw.gauss(0, 1) for _ in range(30)]
-    return {
-        "latent": number,
-        "position": place,
-        "output": latent(draw, number),
-        "spectrum": spectrum(draw, [0.75, -0.7, 0.25]),
-        "self_interactions": entries("self"),
-        "cross_interactions": entries("cross"),
-        "features": [1, 4, 6],
-        "matrix": [[0.0, 0.5, -0.25], [0.5, 0.1, 0.0], [-0.25, 0.0, 0.3]],
-        "linear": [0.25, 0.0, -0.5],
-        "constant": -0.125,
-        "projections": [[0.5, 0.5, 0.1], [0.5, -0.5, 0.2], [-0.4, 0.4, 0.3]],
-        "share_of_norm": 0.5625,
-        "share_of_variance": 0.8125,
-        "correlation": 0.9375,
-        "num_active": 40,
-        "example": [2.0, 1.0, 0.0],
-        "fits": [{"rank": rank, **fit} for rank in (1, 2)],
-        "points": {
-            "rank": 2,
-            "truth": truth,
-            "approximation": [0.9 * value for value in truth],
-            "active": [value > 0 for value in truth],
-        },
-        "causal": causal(),
-    }
+    fit = (0.75, 0.875, 0.5, 0.625, 1.125, 0.0625, 0.0, 0.0625, 0.125)
+    truth = tuple(draw.gauss(0, 1) for _ in range(30))
+    near = tuple(0.9 * value for value in truth)
+    return r.Circuit(
+        number,
+        place,
+        latent(draw, number),
+        spectrum(draw),
+        self_interactions=entries(1, (4, 4), (6, 6)),
+        cross_interactions=entries(2, (1, 4), (1, 6)),
+        features=(1, 4, 6),
+        matrix=((0.0, 0.5, -0.25), (0.5, 0.1, 0.0), (-0.25, 0.0, 0.3)),
+        linear=(0.25, 0.0, -0.5),
+        constant=-0.125,
+        projections=((0.5, 0.5, 0.1), (0.5, -0.5, 0.2), (-0.4, 0.4, 0.3)),
+        share_of_norm=0.5625,
+        share_of_variance=0.8125,
+        correlation=0.9375,
+        num_active=40,
+        example=(2.0, 1.0, 0.0),
+        fits=tuple(r.RankFit(rank, *fit) for rank in (1, 2)),
+        points=r.Points(2, truth, near, tuple(value > 0 for value in truth)),
+        causal=causal(),
+    )
 
 
-def distribution(centre: float) -> dict[str, Any]:
-    """Quantiles and a histogram of four bins."""
-    values = [centre + 0.1 * (place - 2) for place in range(5)]
-    return {"levels": list(LEVELS), "values": values, "counts": [0, 1, 2, 9]}
+def ranked(number: int, place: int) -> r.RankedLatent:
+    shares = (0.5 / place, 0.625, 0.875, 0.75)
+    return r.RankedLatent(number, *shares, 0.75, -0.7, 0.5, 0.875, 0.125, peak="was", cluster=0)
 
 
-def sae(hook: str) -> dict[str, Any]:
-    """One autoencoder and its metrics."""
-    return {
-        "hook": hook,
-        "path": f"runs/{hook}",
-        "weights_sha256": "1" * 64,
-        "num_latents": 12,
-        "k": 3,
-        "sign": "relu",
-        "metrics": {
-            "tokens": 100,
-            "fvu": 0.125,
-            "nmse": 0.0625,
-            "l0": 2.5,
-            "dead": 0.0625,
-            "loss": 1.25,
-            "loss_patched": 1.5,
-            "loss_zero": 3.25,
-            "loss_mean": 2.25,
-            "loss_added": 0.25,
-            "recovered_from_zero": 0.875,
-            "recovered_from_mean": 0.75,
-        },
-    }
+def correlations(rank: int) -> r.RankCorrelations:
+    """Quantiles and a histogram of four bins, of each kind."""
+    return r.RankCorrelations(
+        rank,
+        *(
+            r.Distribution(
+                LEVELS, tuple(centre + 0.1 * (place - 2) for place in range(5)), (0, 1, 2, 9)
+            )
+            for centre in (0.6, 0.7, 0.0, -0.1)
+        ),
+    )
 
 
 @cache
 def _made() -> str:
     draw = random.Random(0)
-    circuits = [circuit(draw, 7, 1), circuit(draw, 2, 2)]
-    ranking = [
-        {
-            "latent": number,
-            "score": 0.5 / place,
-            "pair_share": 0.625,
-            "sign_contrast": 0.875,
-            "interaction_share": 0.75,
-            "positive": 0.75,
-            "negative": -0.7,
-            "explained_by_two": 0.5,
-            "correlation_active": 0.875,
-            "density": 0.125,
-            "peak": "was",
-            "cluster": 0,
-        }
-        for place, number in enumerate((7, 2, *(n for n in range(12) if n not in (2, 7))), start=1)
-    ]
-    document = {
-        "schema_version": 1,
-        "kind": "trace",
-        "model": MODEL,
-        "layer": {
-            "index": 0,
-            "name": "blocks.0.mlp",
-            "input": "blocks.0.mlp_in",
-            "output": "blocks.0.mlp_out",
-        },
-        "exactness": {"largest_error": 1e-7, "scale": 0.5, "num_inputs": 256},
-        "tokens_carry_spaces": False,
-        "saes": [sae("blocks.0.mlp_in"), sae("blocks.0.mlp_out")],
-        "ranking": ranking,
-        "num_outputs": 12,
-        "clusters": [[0, 3], [4, 5, 6]],
-        "cluster_threshold": 0.5,
-        "contrasts": {
-            "num_compared": 11,
-            "pairs": [
-                {
-                    "first": 7,
-                    "second": second,
-                    "score": 0.3125,
-                    "nonlinear_share": 0.4375,
-                    "pair_share": 0.71875,
-                    "causal": checked,
-                }
-                for second, checked in (
-                    (2, causal("sign_flip")),
-                    (5, None),
-                    (6, {**causal(), "behaviour": None}),
-                )
-            ],
-        },
-        "correlations": {
-            "num_latents": 12,
-            "num_latents_active": 11,
-            "num_random": 20,
-            "edges": [-1.0, -0.5, 0.0, 0.5, 1.0],
-            "ranks": [
-                {
-                    "rank": rank,
-                    "all": distribution(0.6),
-                    "active": distribution(0.7),
-                    "null": distribution(0.0),
-                    "null_active": distribution(-0.1),
-                }
-                for rank in (1, 2, 4)
-            ],
-        },
-        "circuits": circuits,
-        "input_latents": [latent(draw, number) for number in (1, 4, 6)],
-        "readings": [],
-        "seed": 0,
-        "data": {
-            "name": "grammar",
-            "source": "the story grammar",
-            "num_tokens": 320,
-            "sha256": "2" * 64,
-        },
-        **ORIGIN,
-    }
-    return json_text(document)
+    circuits = (circuit(draw, 7, 1), circuit(draw, 2, 2))
+    order = (7, 2, *(number for number in range(12) if number not in (2, 7)))
+    checks = ((2, causal("sign_flip")), (5, None), (6, causal(active=False)))
+    pairs = tuple(
+        r.Contrast(7, other, 0.3125, 0.4375, 0.71875, checked) for other, checked in checks
+    )
+    edges = (-1.0, -0.5, 0.0, 0.5, 1.0)
+    return json_text(
+        r.Trace(
+            model=r.LanguageModel("BilinearTransformer", 90, 8, 16, 1, 2, 16, 1234, "float32"),
+            layer=LAYER,
+            exactness=r.MapError(1e-7, 0.5, 256),
+            tokens_carry_spaces=False,
+            saes=tuple(
+                r.TracedSAE(hook, f"runs/{hook}", "1" * 64, 12, 3, "relu", METRICS)
+                for hook in (LAYER.input, LAYER.output)
+            ),
+            ranking=tuple(ranked(number, place) for place, number in enumerate(order, start=1)),
+            num_outputs=12,
+            clusters=((0, 3), (4, 5, 6)),
+            cluster_threshold=0.5,
+            contrasts=r.Contrasts(11, pairs),
+            correlations=r.Correlations(12, 11, 20, edges, tuple(map(correlations, (1, 2, 4)))),
+            circuits=circuits,
+            input_latents=tuple(latent(draw, number) for number in (1, 4, 6)),
+            readings=(),
+            seed=0,
+            data=TextOrigin("grammar", "the story grammar", 320, "2" * 64),
+            source=Source("runs/grammar", "0" * 64, {"seed": "1"}),
+            reproduce=Run(
+                "bilens trace runs/grammar --layer 0",
+                0,
+                {"bilens": "0.0"},
+                "a machine",
+                "2026-01-01",
+            ),
+        )
+    )
 
 
 def make_trace() -> dict[str, Any]:
     """Return a document of a trace with autoencoders, that a test may change."""
-    import json
-
     document: dict[str, Any] = json.loads(_made())
     return document
 
@@ -291,28 +161,15 @@ def make_trace() -> dict[str, Any]:
 def make_weights_only() -> dict[str, Any]:
     """Return a document of a trace without autoencoders."""
     draw = random.Random(1)
-    document = make_trace()
     readings = [
-        {
-            "kind": kind,
-            "name": name,
-            "singular_value": value,
-            "share": value,
-            "output": tokens(draw),
-            "spectrum": spectrum(draw, [0.75, -0.7, 0.25]),
-        }
+        r.DirectionReading(kind, name, value, value, tokens(draw), spectrum(draw))
         for kind, name, value in (("hosvd", "", 0.5), ("token", " sad", None))
     ]
-    document.update(
-        saes=[],
-        ranking=[],
-        clusters=[],
-        correlations=None,
-        contrasts={"num_compared": 0, "pairs": []},
-        circuits=[],
-        input_latents=[],
-        readings=readings,
-        data=None,
+    nothing = dict.fromkeys(("saes", "ranking", "clusters", "circuits", "input_latents"), ())
+    contrasts = {"num_compared": 0, "pairs": ()}
+    changed = {**nothing, "correlations": None, "contrasts": contrasts, "data": None}
+    document: dict[str, Any] = json.loads(
+        json_text({**make_trace(), **changed, "readings": readings})
     )
     return document
 
@@ -341,9 +198,4 @@ def variants() -> dict[str, dict[str, Any]]:
         rank["active"] = {"levels": [], "values": [], "counts": [0, 0, 0, 0]}
     silent["ranking"][0].update(correlation_active=None, peak=None)
     silent["ranking"][5]["peak"] = None
-    return {
-        "plain": make_trace(),
-        "bare": bare,
-        "silent": silent,
-        "weights": copy.deepcopy(make_weights_only()),
-    }
+    return {"plain": make_trace(), "bare": bare, "silent": silent, "weights": make_weights_only()}

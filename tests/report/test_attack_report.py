@@ -1,36 +1,27 @@
 """The report of an attack: a checked document, and a page that shows all of it and nothing else."""
 
-import json
 import math
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import bilens as bl
 from attack_documents import make_attack, variants
-from bilens.base.errors import CheckpointError, NonFiniteError, UsageError
-from report_documents import make_document
+from bilens.base.errors import NonFiniteError, UsageError
+from report_documents import changed
 
 
-@pytest.mark.parametrize("lang", ["en", "ja"])
 @pytest.mark.parametrize("name", variants())
-def test_the_page_shows_curves_numbers_perturbations_and_the_proof(name: str, lang: str) -> None:
+def test_the_page_shows_curves_perturbations_and_the_proof(name: str) -> None:
     document = variants()[name]
-    page = bl.AttackReport(document).to_html(lang=lang)
-    assert f'<html lang="{lang}">' in page
-    for section in ("proof", "curves", "numbers", "perturbations", "reproduce", "scope"):
-        assert f'<section id="{section}"' in page
-        assert f'href="#{section}"' in page
+    page = bl.AttackReport(document).to_html()
     assert page.count('class="chart wide effect"') == 4 * 3  # all or edge, free or clipped
     shown = min(len(document["objectives"]), 20)
-    kinds = len(document["curves"])
-    assert page.count('<img class="vector"') == shown * kinds
+    assert page.count('<img class="vector"') == shown * len(document["curves"])
     assert page.count("<title>") == 1 + 12
-    assert not re.findall(r"<img(?![^>]*alt=)", page)
-    assert not re.search(r"(src|href)=\"(?!data:|#)", page)  # nothing from outside
     assert ("callout wrong" in page) == (name == "failed")
+    assert bl.AttackReport(document).holds == (name != "failed")
 
 
 def test_every_curve_has_a_colour() -> None:
@@ -62,32 +53,6 @@ def test_names_never_become_markup() -> None:
     assert "&lt;script&gt;alert(1)" in page
 
 
-def test_a_report_is_saved_and_read_again(tmp_path: Path) -> None:
-    report = bl.AttackReport(make_attack())
-    report.to_json(tmp_path / "attack.json")
-    assert bl.AttackReport.from_json(tmp_path / "attack.json").to_dict() == report.to_dict()
-    page = report.to_html(tmp_path / "attack.html")
-    match = re.search(r'id="bilens-attack">(.*?)</script>', page)
-    assert match is not None
-    assert json.loads(match[1]) == report.to_dict()
-    assert report.holds
-    assert not bl.AttackReport(variants()["failed"]).holds
-    bl.AttackReport(make_attack()).to_json(tmp_path / "audit.json")
-    (tmp_path / "audit.json").write_text(json.dumps(make_document()))
-    with pytest.raises(CheckpointError, match="an attack document was expected"):
-        bl.AttackReport.from_json(tmp_path / "audit.json")
-
-
-def changed(place: str, value: Any) -> dict[str, Any]:
-    document = make_attack()
-    *parents, last = [int(part) if part.isdigit() else part for part in place.split(".")]
-    item: Any = document
-    for part in parents:
-        item = item[part]
-    item[last] = value
-    return document
-
-
 @pytest.mark.parametrize(
     ("place", "value", "words"),
     [
@@ -106,9 +71,9 @@ def changed(place: str, value: Any) -> dict[str, Any]:
 )
 def test_documents_that_do_not_fit_are_refused(place: str, value: Any, words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        bl.AttackReport(changed(place, value))
+        bl.AttackReport(changed(make_attack(), place, value))
 
 
 def test_numbers_that_are_not_finite_are_refused() -> None:
     with pytest.raises(NonFiniteError):
-        bl.AttackReport(changed("curves.0.gap.1", math.nan))
+        bl.AttackReport(changed(make_attack(), "curves.0.gap.1", math.nan))

@@ -12,19 +12,26 @@ from pathlib import Path
 import pytest
 
 from bilens.base.errors import BilensError, CheckpointError, FileError, NonFiniteError, UsageError
+from bilens.records.base import kind_of
 from bilens.report import reports
 from bilens.report.reports import AuditReport
-from report_documents import make_document, variants
+from every_document import DOCUMENTS
+from report_documents import KINDS, make_document, variants
 
 
-@pytest.mark.parametrize("name", variants())
+@pytest.mark.parametrize("name", DOCUMENTS)
 def test_a_report_survives_a_round_trip(name: str, tmp_path: Path) -> None:
-    report = AuditReport(variants()[name])
-    text = report.to_json(tmp_path / "deep" / "audit.json")
-    again = AuditReport.from_json(tmp_path / "deep" / "audit.json")
+    document = DOCUMENTS[name]
+    (kind,) = (kind for kind in KINDS if kind_of(kind.type) == document["kind"])
+    report = kind(document)
+    text = report.to_json(tmp_path / "deep" / "report.json")
+    again = kind.from_json(tmp_path / "deep" / "report.json")
     assert again == report
-    assert again.to_dict() == report.to_dict() == variants()[name] == json.loads(text)
+    assert again.to_dict() == report.to_dict() == document == json.loads(text)
     assert again.to_html() == report.to_html()
+    (other, *_) = (one for one in KINDS if one is not kind)
+    with pytest.raises(CheckpointError, match=f"an? {kind_of(other.type)} document was expected"):
+        other.from_json(tmp_path / "deep" / "report.json")
 
 
 def test_the_file_is_the_text_and_a_line_end() -> None:
@@ -141,3 +148,4 @@ def test_a_notebook_shows_the_page_in_a_frame_that_can_do_nothing() -> None:
     )
     assert frame is not None
     assert html.unescape(frame[1]) == report.to_html()
+    assert 'title="bilens audit"' in frame[0]

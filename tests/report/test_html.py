@@ -7,6 +7,7 @@ import html
 import itertools
 import json
 import re
+from functools import cache
 from html.parser import HTMLParser
 from typing import Any
 
@@ -15,10 +16,11 @@ import pytest
 from bilens.records.base import to_json
 from bilens.report.html import embedded_json
 from bilens.report.reports import AuditReport
-from bilens.report.text import load_catalogue
+from bilens.report.text import LANGUAGES, load_catalogue
+from every_document import DOCUMENTS
 from report_documents import make_document, page_of, variants
 
-VOID = {"meta", "link", "img", "br"}
+VOID = {"meta", "link", "img", "br", "wbr"}
 XSS = [
     "<script>alert(1)</script>",
     "</script><script>alert(1)</script>",
@@ -104,64 +106,63 @@ def render(document: dict[str, Any], lang: str = "en") -> Page:
     return Page(page_of(document, lang))
 
 
-PAGES = {
-    (name, lang): render(document, lang)
-    for name, document in variants().items()
-    for lang in ("en", "ja")
+@cache
+def opened(name: str, lang: str) -> Page:
+    return render(DOCUMENTS[name], lang)
+
+
+SECTIONS = {
+    "audit": "verdict exactness accuracy classes ranks truncation predictions warnings proven",
+    "attack": "proof curves numbers perturbations",
+    "certificate": "proven radii truncation inputs rounding",
+    "layer_audit": "verdict charts table directions",
+    "table": "verdict columns rows",
+    "trace": "layer ranking agreement contrasts circuits features",
 }
 
 
-SECTIONS = (
-    "verdict",
-    "exactness",
-    "accuracy",
-    "classes",
-    "ranks",
-    "truncation",
-    "predictions",
-    "warnings",
-    "proven",
-    "reproduce",
-    "scope",
-)
-
-
 def each_page(function: Any) -> Any:
-    return pytest.mark.parametrize("page", PAGES.values(), ids=["-".join(key) for key in PAGES])(
-        function
-    )
+    named = pytest.mark.parametrize("name", DOCUMENTS)(function)
+    return pytest.mark.parametrize("lang", LANGUAGES)(named)
 
 
 @each_page
-def test_every_section_is_there_in_order_and_linked(page: Page) -> None:
-    places = [attributes["id"] for attributes in page.all("section")]
-    assert tuple(places) == SECTIONS
-    links = [attributes["href"] for attributes in page.all("a")]
+def test_every_section_is_there_in_order_and_linked(name: str, lang: str) -> None:
+    document, page = DOCUMENTS[name], opened(name, lang)
+    assert page.all("html") == [{"lang": lang}]
+    expected = SECTIONS[document["kind"]].split()
+    if document.get("difference"):
+        expected.append("difference")
+    if document["kind"] == "trace" and not document["circuits"]:
+        expected = ["layer", "readings"]
+    places = [attributes["id"] for attributes in page.all("section") if "id" in attributes]
+    assert places == [*expected, "reproduce", "scope"]
+    links = {attributes["href"] for attributes in page.all("a")}
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
-    assert all(link.startswith("#") and link[1:] in ids for link in links)
+    assert {f"#{place}" for place in places} <= links <= {f"#{name}" for name in ids}
 
 
 @each_page
-def test_one_h1_and_no_level_is_skipped(page: Page) -> None:
-    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+def test_one_h1_and_no_level_is_skipped(name: str, lang: str) -> None:
+    elements = opened(name, lang).elements
+    levels = [int(tag[1]) for tag, _ in elements if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    skipped = [after for before, after in itertools.pairwise(levels) if after > before + 1]
+    # The checks of a contrast look like those of a circuit, without a heading between.
+    assert set(skipped) <= ({4} if DOCUMENTS[name]["kind"] == "trace" else set())
 
 
 @each_page
-def test_nothing_comes_from_elsewhere(page: Page) -> None:
+def test_nothing_comes_from_elsewhere(name: str, lang: str) -> None:
+    page = opened(name, lang)
     for _, attributes in page.elements:
-        for name in {"src", "href", "srcset", "data", "action", "poster"} & set(attributes):
-            assert (attributes[name] or "").startswith(("data:", "#"))
-        assert not [name for name in attributes if name.startswith("on") or name == "style"]
-    assert len(page.all("script")) == 1
-    assert page.all("script")[0] == {"type": "application/json", "id": "bilens-audit"}
-
-
-@each_page
-def test_the_policy_forbids_everything_but_what_the_page_holds(page: Page) -> None:
+        for key in {"src", "href", "srcset", "data", "action", "poster"} & set(attributes):
+            assert (attributes[key] or "").startswith(("data:", "#"))
+        assert not [key for key in attributes if key.startswith("on") or key == "style"]
+    kind = DOCUMENTS[name]["kind"]
+    assert page.all("script") == [{"type": "application/json", "id": f"bilens-{kind}"}]
     (policy,) = (m["content"] for m in page.all("meta") if "http-equiv" in m)
     assert policy is not None
     assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data:")
@@ -170,35 +171,37 @@ def test_the_policy_forbids_everything_but_what_the_page_holds(page: Page) -> No
 
 
 @each_page
-def test_every_image_has_a_text_and_every_drawing_a_title(page: Page) -> None:
-    assert all(attributes["alt"] for attributes in page.all("img"))
-    drawings = page.all("svg")
+def test_every_image_has_a_text_and_every_drawing_a_title(name: str, lang: str) -> None:
+    page = opened(name, lang)
+    pictures = [attributes for attributes in page.all("img") if "class" in attributes]
+    assert all(attributes["alt"] for attributes in pictures)
+    assert all("alt" in attributes for attributes in page.all("img"))
+    drawings = [attributes for attributes in page.all("svg") if "aria-hidden" not in attributes]
     assert all(attributes["role"] == "img" for attributes in drawings)
     assert len(page.all("desc")) == len(drawings)
     assert len(page.all("title")) >= len(drawings) + 1  # and what a mark says when pointed at
 
 
 @each_page
-def test_every_head_of_a_table_says_what_it_heads(page: Page) -> None:
+def test_every_head_of_a_table_says_what_it_heads(name: str, lang: str) -> None:
+    page = opened(name, lang)
     assert {attributes["scope"] for attributes in page.all("th")} <= {"col", "row", "colgroup"}
-    assert len(page.all("caption")) == len(page.all("table"))
+    regions = [attributes["aria-label"] for attributes in page.all("div") if "role" in attributes]
+    assert all(regions)
+    assert len(page.all("table")) <= len(page.all("caption")) + len(regions)
 
 
 @each_page
-def test_no_placeholder_is_left(page: Page) -> None:
-    texts = "".join(page.text)
-    assert not re.search(r"\{\w*\}|None|nan|Undefined", texts)
+def test_no_placeholder_is_left(name: str, lang: str) -> None:
+    texts = "".join(opened(name, lang).text)
+    assert not re.search(r"\{\w*\}|\bnan\b|Undefined", texts)
+    assert lang == "en" or "None" not in texts  # an English sentence may begin so
 
 
-@pytest.mark.parametrize(("name", "lang"), PAGES)
-def test_the_language_is_said(name: str, lang: str) -> None:
-    assert PAGES[name, lang].all("html") == [{"lang": lang}]
-
-
-@pytest.mark.parametrize("name", variants())
+@pytest.mark.parametrize("name", DOCUMENTS)
 def test_the_embedded_json_is_the_document(name: str) -> None:
-    assert json.loads("".join(PAGES[name, "en"].scripts)) == variants()[name]
-    assert "".join(PAGES[name, "en"].scripts) == "".join(PAGES[name, "ja"].scripts)
+    assert json.loads("".join(opened(name, "en").scripts)) == DOCUMENTS[name]
+    assert opened(name, "en").scripts == opened(name, "ja").scripts
 
 
 def poisoned(text: str) -> dict[str, Any]:
@@ -252,7 +255,7 @@ def test_json_for_a_script_element_holds_nothing_that_html_reads() -> None:
 
 
 def texts(name: str, lang: str = "en") -> str:
-    return re.sub(r"\s+", " ", " ".join(PAGES[name, lang].text))
+    return re.sub(r"\s+", " ", " ".join(opened(name, lang).text))
 
 
 def test_the_verdict_comes_first_and_in_words() -> None:
@@ -306,7 +309,7 @@ def test_the_parts_of_a_score_add_up_as_shown(name: str) -> None:
 
 
 def test_many_classes_are_all_there() -> None:
-    page = PAGES["many classes", "en"]
+    page = opened("many classes", "en")
     cards = [part for part in page.all("details") if (part.get("id") or "").startswith("class-")]
     assert len(cards) == 30
 
