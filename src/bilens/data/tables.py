@@ -39,12 +39,10 @@ class CsvTable:
 
     @cached_property
     def positions(self) -> dict[str, int]:
-        """Where each column is."""
         return {name: position for position, name in enumerate(self.names)}
 
     def column(self, name: str) -> list[str]:
-        position = self.positions[name]
-        return [row[position] for row in self.rows]
+        return [row[self.positions[name]] for row in self.rows]
 
     def to_text(self, rows: Sequence[int]) -> str:
         """Return some of the rows as the text of a CSV file, the names first."""

@@ -83,9 +83,8 @@ def contrast_directions(
     g: QuadraticMap, first: int, second: int, inputs: Tensor, activations: Tensor, k: int = 4
 ) -> InputDirections:
     """Return the leading eigen-directions of the difference between two output latents."""
-    space = weighted_space(g, first, second, inputs, activations)
-    k = min(check_count("k", k, minimum=1), g.sizes.d_in)
-    values, vectors = _whitened_eigenpairs(g, first, second, space)
+    k = check_count("k", k, minimum=1)
+    space, values, vectors = _whitened_eigenpairs(g, first, second, inputs, activations)
     leading = values.abs().argsort(descending=True)[:k]
     return space.directions(vectors[:, leading].T, values[leading])
 
@@ -94,8 +93,7 @@ def opposed_directions(
     g: QuadraticMap, first: int, second: int, inputs: Tensor, activations: Tensor
 ) -> InputDirections:
     """Return the eigen-directions that the pair share of `rank_contrasts` counts."""
-    space = weighted_space(g, first, second, inputs, activations)
-    values, vectors = _whitened_eigenpairs(g, first, second, space)
+    space, values, vectors = _whitened_eigenpairs(g, first, second, inputs, activations)
     floor = NEGLIGIBLE * values.abs().max()
     both = [len(values) - 1] * int(values[-1] > floor) + [0] * int(values[0] < -floor)
     return space.directions(vectors[:, both].T, values[both])
@@ -167,14 +165,14 @@ def _dense(g: QuadraticMap, latent: int) -> Tensor:
 
 
 def _whitened_eigenpairs(
-    g: QuadraticMap, first: int, second: int, space: WeightedSpace
-) -> tuple[Tensor, Tensor]:
+    g: QuadraticMap, first: int, second: int, inputs: Tensor, activations: Tensor
+) -> tuple[WeightedSpace, Tensor, Tensor]:
     """Return eigenvalues by rising value, and eigenvectors (columns), of Σ^½ (Q_a − Q_b) Σ^½."""
+    space = weighted_space(g, first, second, inputs, activations)
     with torch.no_grad():
         g = g.detach().to(torch.float64)
         form = _dense(g, first) - _dense(g, second)
-        values, vectors = torch.linalg.eigh(space.root @ form @ space.root)
-    return values, vectors
+        return space, *torch.linalg.eigh(space.root @ form @ space.root)
 
 
 def _against_later(

@@ -73,6 +73,20 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         self.random_state = random_state
         self.verbose = verbose
 
+    def _checked(self, X: Any, y: Any, sample_weight: Any, **options: bool) -> list[np.ndarray]:
+        """Return rows, one target a row, and weights, none below 0."""
+        shape = np.asarray(y).shape
+        if len(shape) == 2 and shape[1] > 1:
+            raise ValueError(
+                f"y has {shape[1]} columns; a {type(self).__name__} has one target, y of shape "
+                "(rows,): fit one estimator for each column, as sklearn.multioutput does."
+            )
+        X, y = validate_data(self, X, y, dtype=np.float64, **options)
+        weights: np.ndarray = _check_sample_weight(sample_weight, X, dtype=np.float64)
+        if weights.min() < 0 or not weights.any():
+            raise ValueError("sample_weight must hold no negative weight, and one above 0.")
+        return [X, y, weights]
+
     def _fit_map(self, x: np.ndarray, weights: np.ndarray, loss: Loss, labels: Tensor) -> None:
         """Fit, and set the attributes that both kinds have."""
         held_out = None
@@ -268,20 +282,3 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
 def as_tensor(values: np.ndarray) -> Tensor:
     """Return a float64 copy: what came may be read-only."""
     return torch.from_numpy(np.array(values, dtype=np.float64))
-
-
-def check_one_target(estimator: object, y: Any) -> None:
-    shape = np.asarray(y).shape
-    if len(shape) == 2 and shape[1] > 1:
-        raise ValueError(
-            f"y has {shape[1]} columns; a {type(estimator).__name__} has one target, y of shape "
-            "(rows,): fit one estimator for each column, as sklearn.multioutput does."
-        )
-
-
-def row_weights(sample_weight: Any, X: np.ndarray) -> np.ndarray:
-    """Return the weights of the rows, float64; none below 0."""
-    weights: np.ndarray = _check_sample_weight(sample_weight, X, dtype=np.float64)
-    if weights.min() < 0 or not weights.any():
-        raise ValueError("sample_weight must hold no negative weight, and one above 0.")
-    return weights

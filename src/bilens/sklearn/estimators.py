@@ -9,9 +9,9 @@ import torch
 from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import column_or_1d, validate_data
+from sklearn.utils.validation import column_or_1d
 
-from bilens.sklearn.base import TableEstimator, as_tensor, check_one_target, row_weights
+from bilens.sklearn.base import TableEstimator, as_tensor
 from bilens.train.newton import CrossEntropy, SquaredError
 from bilens.train.table_fit import scaled_target
 
@@ -32,9 +32,8 @@ class BilinearClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]
         class_weight: None, "balanced", or a dict from class to weight.
         max_iter: iterations of Newton's method; ten are usual.
         tol: of the gradient, in the metric of the curvature, a row.
-        early_stopping: whether a held-out share of the rows chooses the penalty, on a path from
-            100 alpha down to alpha / 100 that is left where it no longer gets better; all rows
-            are fitted with it then.
+        early_stopping: whether a held-out share of the rows chooses the penalty for all of them,
+            on a path from 100 alpha to alpha / 100, left where it no longer gets better.
         validation_fraction: that share.
         n_iter_no_change: how many penalties in a row may bring nothing before the path is left.
         random_state: of the rows that are held out; nothing else is random.
@@ -95,10 +94,8 @@ class BilinearClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]
             y: (rows,), the classes.
             sample_weight: (rows,); a weight of 2 is the same as the row twice, 0 as none.
         """
-        check_one_target(self, y)
-        X, y = validate_data(self, X, y, dtype=np.float64)
+        X, y, weights = self._checked(X, y, sample_weight)
         check_classification_targets(y)
-        weights = row_weights(sample_weight, X)
         counted = weights > 0
         X, weights = X[counted], weights[counted]
         self.classes_, labels = np.unique(y[counted], return_inverse=True)
@@ -175,9 +172,7 @@ class BilinearRegressor(RegressorMixin, TableEstimator):  # type: ignore[misc]
             y: (rows,), the target, in any unit.
             sample_weight: (rows,); a weight of 2 is the same as the row twice, 0 as none.
         """
-        check_one_target(self, y)
-        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
-        weights = row_weights(sample_weight, X)
+        X, y, weights = self._checked(X, y, sample_weight, y_numeric=True)
         target, mean, deviation = scaled_target(as_tensor(y), as_tensor(weights))
         same = torch.zeros(len(X), dtype=torch.long)
         self._fit_map(X, weights, SquaredError(target[:, None]), same)

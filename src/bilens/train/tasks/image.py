@@ -109,7 +109,26 @@ class ImageTask(Task[BilinearClassifier, EpochMetrics]):
         self.labels = data.train_labels.to(device)
 
     def start(self) -> Run:
-        return start_run(self.recipe, self.images.shape[1], len(self.data.class_names), self.device)
+        recipe, d_in, d_out = self.recipe, self.images.shape[1], len(self.data.class_names)
+        layers = 2 * recipe.n_layers * recipe.d_hidden
+        check_training_memory(recipe.d_hidden * (d_in + layers + d_out), "choose a smaller model")
+        with seeded_initialisation(recipe.seed):
+            model = BilinearClassifier(
+                d_in,
+                recipe.d_hidden,
+                d_out,
+                n_layers=recipe.n_layers,
+                bias=recipe.bias,
+                residual=recipe.residual,
+                gate=recipe.gate,
+            ).to(self.device)
+        optimizer = torch.optim.AdamW(
+            model.parameters(),
+            lr=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            fused=True,
+        )
+        return Run(model, optimizer, torch.zeros(3, dtype=torch.float64, device=self.device))
 
     def num_steps(self, epoch: int) -> int:  # noqa: ARG002 - all the same
         return self.steps
@@ -175,26 +194,6 @@ class ImageTask(Task[BilinearClassifier, EpochMetrics]):
 
     def position(self, epoch: int) -> str:
         return f"epoch {epoch}"
-
-
-def start_run(recipe: ImageRecipe, d_input: int, d_output: int, device: torch.device = CPU) -> Run:
-    """Return a run at its beginning, with weights drawn from the seed of the recipe."""
-    layers = 2 * recipe.n_layers * recipe.d_hidden
-    check_training_memory(recipe.d_hidden * (d_input + layers + d_output), "choose a smaller model")
-    with seeded_initialisation(recipe.seed):
-        model = BilinearClassifier(
-            d_input,
-            recipe.d_hidden,
-            d_output,
-            n_layers=recipe.n_layers,
-            bias=recipe.bias,
-            residual=recipe.residual,
-            gate=recipe.gate,
-        ).to(device)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
-    )
-    return Run(model, optimizer, torch.zeros(3, dtype=torch.float64, device=device))
 
 
 @torch.no_grad()
