@@ -132,14 +132,13 @@ class RawSplits(NamedTuple):
 def read_folder(name: str, folder: Path) -> tuple[Path, RawSplits]:
     """Return the location inside `folder` that holds the four files, and what they hold."""
     try:
-        location, (train_images, train_labels, test_images, test_labels) = locate(name, folder)
+        location, files = locate(name, folder)
     except OSError as error:
         raise DataError(
             f"{folder} cannot be searched ({error.strerror}); a folder with the four IDX files of "
             f"{name} was expected: check its permissions."
         ) from None
-    training, test = read_split(train_images, train_labels), read_split(test_images, test_labels)
-    return location, RawSplits(*training, *test)
+    return location, RawSplits(*read_split(*files[:2]), *read_split(*files[2:]))
 
 
 def read_split(image_file: Path, label_file: Path) -> tuple[ByteArray, ByteArray]:

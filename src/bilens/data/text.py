@@ -10,7 +10,7 @@ import logging
 import math
 import mmap
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -91,7 +91,15 @@ def load_text(
             f"{source}; at least 2 were expected, one to train on and one to hold out: pass a "
             f"larger corpus, or set documents apart by {END_OF_TEXT} or blank lines."
         )
-    return split_off(cleaned.documents, name, source, held_out, seed)
+
+    def key(index: int) -> bytes:  # neither order nor growth of a corpus moves more than the share
+        return hashlib.sha256(f"{seed} {cleaned.documents[index]}".encode()).digest()
+
+    num = len(cleaned.documents)
+    count = min(max(1, round(held_out * num)), num - 1)
+    chosen = set(sorted(range(num), key=key)[:count])
+    known = tuple(text for i, text in enumerate(cleaned.documents) if i not in chosen)
+    return TextCorpus(known, tuple(cleaned.documents[i] for i in sorted(chosen)), name, source)
 
 
 def open_corpus(
@@ -117,24 +125,6 @@ def open_corpus(
     raise DataError(
         f"{corpus} does not exist; a text file, a folder of .txt files, {GRAMMAR!r} or the name of "
         "a Hugging Face data set (owner/name) was expected: check the path."
-    )
-
-
-def split_off(
-    documents: Sequence[str], name: str, source: str, held_out: float, seed: int
-) -> TextCorpus:
-    """Return documents in two parts: those with the smallest hash are held out."""
-
-    def key(index: int) -> bytes:
-        return hashlib.sha256(f"{seed} {documents[index]}".encode()).digest()
-
-    count = min(max(1, round(held_out * len(documents))), len(documents) - 1)
-    chosen = set(sorted(range(len(documents)), key=key)[:count])
-    return TextCorpus(
-        documents=tuple(text for i, text in enumerate(documents) if i not in chosen),
-        held_out=tuple(documents[i] for i in sorted(chosen)),
-        name=name,
-        source=source,
     )
 
 
@@ -183,17 +173,16 @@ class Document(NamedTuple):
 
 def read_documents(path: Path) -> Iterator[Document]:
     """Yield the documents of a text file, or of all .txt files in a folder and below it."""
-    if path.is_dir():
+    files, is_folder = [path], path.is_dir()
+    if is_folder:
         files = sorted(file for file in path.rglob("*.txt") if file.is_file())
-        if not files:
-            raise DataError(
-                f"{path} holds no .txt file; a folder of text files was expected: "
-                "name the file itself if it has another ending."
-            )
-        for file in files:
-            yield from read_file(file, split_at_blank_lines=False)
-    else:
-        yield from read_file(path, split_at_blank_lines=True)
+    if not files:
+        raise DataError(
+            f"{path} holds no .txt file; a folder of text files was expected: "
+            "name the file itself if it has another ending."
+        )
+    for file in files:
+        yield from read_file(file, split_at_blank_lines=not is_folder)
 
 
 def read_file(path: Path, split_at_blank_lines: bool) -> Iterator[Document]:

@@ -82,14 +82,9 @@ def latent_map(f: QuadraticMap, encoder: Tensor, offset: Tensor | None = None) -
             f"(latents, {f.sizes.d_out}) was expected: is this the SAE behind this layer?"
         )
     device = f.tensor.down.device
-    return (
-        f.detach()
-        .to(torch.float64)
-        .compose_output(
-            encoder.detach().to(device).double(),
-            None if offset is None else offset.detach().to(device).double(),
-        )
-    )
+    shift = None if offset is None else offset.detach().to(device).double()
+    wide = f.detach().to(torch.float64)
+    return wide.compose_output(encoder.detach().to(device).double(), shift)
 
 
 def nearest_latents(
@@ -109,12 +104,8 @@ def nearest_latents(
         found.append(found_at.masked_fill(missing, -1))
         cosines.append(overlap.gather(1, found_at))
     latents, cosine = torch.cat(found), torch.cat(cosines)
-    shape = (*eigenvectors.shape[:2], num)
-    return NearestLatents(
-        latents.view(shape),
-        cosine.view(shape),
-        (cosine * lengths[latents.clamp(min=0)]).view(shape),
-    )
+    parts = (latents, cosine, cosine * lengths[latents.clamp(min=0)])
+    return NearestLatents(*(part.view(*eigenvectors.shape[:2], num) for part in parts))
 
 
 def trace_layer(
@@ -193,15 +184,8 @@ def rank_latents(trace: LayerTrace, inputs: Tensor | None = None) -> Ranking:
             other = minus[row].sqrt() * (x @ vectors[rows[row], low[row]])
             interaction[row] = interaction_share(one + other, one - other)
     score = pair_share * contrast * interaction
-    return Ranking(
-        trace.latents,
-        score.argsort(descending=True, stable=True),
-        score,
-        pair_share,
-        contrast,
-        interaction,
-        data=inputs is not None,
-    )
+    order, data = score.argsort(descending=True, stable=True), inputs is not None
+    return Ranking(trace.latents, order, score, pair_share, contrast, interaction, data)
 
 
 def interaction_share(first: Tensor, second: Tensor) -> Tensor:

@@ -59,14 +59,8 @@ class CorpusDescription:
         path = Path(options.corpus)
         if options.corpus != GRAMMAR and path.exists():
             options = dataclasses.replace(options, corpus=str(path.resolve()))
-        return cls(
-            options,
-            corpus.name,
-            corpus.source,
-            corpus.fingerprint,
-            len(corpus.documents),
-            len(corpus.held_out),
-        )
+        counts = len(corpus.documents), len(corpus.held_out)
+        return cls(options, corpus.name, corpus.source, corpus.fingerprint, *counts)
 
     def load(
         self, corpus: str | None = None, report: Callable[[str], None] | None = None

@@ -121,16 +121,9 @@ def fit_table(
             path = tuple(_path(x, loss, weights, recipe, positive, held_out, report))
             alpha = min(path, key=lambda point: point.validation_loss).alpha
         prepared = _prepare(x, loss, weights, recipe, positive)
-        solution = prepared.solve(alpha, recipe, report=report)
-        return TableFit(
-            prepared.map_of(solution),
-            prepared.mean,
-            prepared.scale,
-            alpha,
-            solution.steps,
-            solution.converged,
-            path,
-        )
+        found = prepared.solve(alpha, recipe, report=report)
+        scales = prepared.mean, prepared.scale
+        return TableFit(prepared.map_of(found), *scales, alpha, found.steps, found.converged, path)
 
 
 def _path(
