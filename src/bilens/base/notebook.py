@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
 from html import escape
 from operator import attrgetter
-from typing import Protocol, runtime_checkable
+from typing import Protocol, SupportsInt, runtime_checkable
 
 from bilens.base.errors import UsageError
 
@@ -24,6 +24,9 @@ class ArrayLike(Protocol):
 
     shape: Sequence[int]
     dtype: object
+
+    def sum(self) -> SupportsInt:
+        """Return the sum of all numbers."""
 
     def tolist(self) -> object:
         """Return the numbers as nested lists."""
@@ -86,9 +89,10 @@ def described_array(array: ArrayLike) -> str:
     shape, kind = tuple(array.shape), str(array.dtype).removeprefix("torch.")
     count = math.prod(shape)
     if "bool" in kind and count > 1:
-        return f"{sum(map(bool, flat(array.tolist())))} of {count}"
+        return f"{int(array.sum())} of {count}"
     if count <= MOST and len(shape) <= 1:
-        return ", ".join(map(described, flat(array.tolist()))) or "none"
+        values = array.tolist()
+        return described(values if isinstance(values, list) else [values])
     return f"{' × '.join(map(str, shape))}, {kind}"
 
 
@@ -109,11 +113,3 @@ def described_record(record: object) -> str:
         if isinstance(value := getattr(record, name), bool | int | float)
     ]
     return ", ".join(numbers) or type(record).__name__
-
-
-def flat(values: object) -> Iterator[object]:
-    if isinstance(values, list):
-        for item in values:
-            yield from flat(item)
-    else:
-        yield values
