@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from typing import get_args
 
@@ -108,6 +109,9 @@ def test_a_bilinear_layer_comes_back_as_it_is() -> None:
     torch.testing.assert_close(f.tensor.right, layer.value, rtol=0, atol=0)
     x = randn(50, D_IN, seed=3)
     torch.testing.assert_close(f(x), layer(x), rtol=1e-12, atol=1e-12)
+    for missing in ("gate_bias", "value_bias"):
+        half = replace(layer, **{missing: None})
+        torch.testing.assert_close(approximate_layer(half, assumed)(x), half(x))
     straight = mlp("identity")
     torch.testing.assert_close(approximate_layer(straight, assumed)(x), straight(x))
 

@@ -330,6 +330,7 @@ def test_more_outputs_than_have_room_are_taken_in_portions() -> None:
     f = random_map(0, 300, 10_000, 4).to(torch.float32)
     plan = plan_eigendecomposition(f, k=1, method="dense", memory_limit="100MiB")
     assert plan.portion < 200
+    assert plan.peak_bytes <= plan.limit_bytes
     seen: list[int] = []
     eigs = eigendecompose_all(
         f, k=1, method="dense", memory_limit="100MiB", progress=lambda done, _: seen.append(done)
