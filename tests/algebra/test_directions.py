@@ -122,6 +122,8 @@ def test_an_index_must_be_an_integer_from_0(index: object) -> None:
 def test_the_number_of_outputs_is_named() -> None:
     with pytest.raises(UsageError, match=r"^d_out must be an integer of at least 1"):
         contrast_direction(0, 0, 1)
+    with pytest.raises(UsageError, match=r"^d_out must be an integer of at least 2"):
+        in_centred_basis(random_map(d_out=1))
 
 
 def test_an_integer_of_numpy_is_one() -> None:
