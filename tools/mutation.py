@@ -97,14 +97,14 @@ class Mutant:
 
 
 def drawn(count: int, seed: int) -> tuple[int, list[Mutant]]:
-    """Return how many mutants there are, and a sample of them."""
+    """Return how many mutants there are, and a sample without those that change no text."""
     made: list[tuple[Path, MetadataWrapper, Mutation]] = []
     for path in sorted(path for folder in SOURCES for path in (ROOT / folder).rglob("*.py")):
         wrapper, visitor = MetadataWrapper(cst.parse_module(path.read_text())), Mutants()
         wrapper.visit(visitor)
         made += [(path, wrapper, mutation) for mutation in visitor.mutations]
     sample = random.Random(seed).sample(made, count)  # noqa: S311
-    return len(made), [mutant(*chosen) for chosen in sample]
+    return len(made), [found for chosen in sample if (found := mutant(*chosen)).change]
 
 
 def mutant(path: Path, wrapper: MetadataWrapper, mutation: Mutation) -> Mutant:

@@ -93,6 +93,19 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_start() -> 
     assert [start.fit for start in other.starts] != [start.fit for start in first.starts]
 
 
+def test_the_seed_decides_where_the_map_gives_no_start() -> None:
+    """Three of four units are zero; the generator of torch plays no part."""
+    tensor = random_tensor()
+    left = tensor.left * torch.tensor([1.0, 0.0, 0.0, 0.0]).double()[:, None]
+    f, found = QuadraticMap(replace(tensor, left=left)), []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        found.append(cp_decompose(f, 3, num_starts=3, max_sweeps=1))
+    for one, other in zip(*(run.starts for run in found), strict=True):
+        assert one == other
+    assert torch.equal(found[0].left, found[1].left)
+
+
 def test_a_rotation_of_the_input_rotates_the_components() -> None:
     f = planted_map(3, 2, "pairs")
     turn = rotation(f.sizes.d_in)

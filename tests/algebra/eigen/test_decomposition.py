@@ -12,6 +12,7 @@ from bilens.algebra.eigen.decomposition import (
     Status,
     Subspace,
     assemble,
+    select,
     stack,
     take,
     tensor_fields,
@@ -21,10 +22,11 @@ from bilens.algebra.eigen.eigendecompose import (
     eigendecompose_all,
     plan_eigendecomposition,
 )
+from bilens.algebra.eigen.ranking import Which
 from bilens.base.errors import NumericalError, ShapeError, UsageError
 from builders import D_IN, D_OUT, form_from_pairs, form_of, randn, random_map, rotation, vector
 
-WHICH = ("magnitude", "largest", "smallest", "both")
+WHICH: tuple[Which, ...] = ("magnitude", "largest", "smallest", "both")
 X = randn(4, D_IN, seed=3)
 
 
@@ -287,6 +289,16 @@ def test_parts_in_any_order_are_put_together_by_their_positions(
     order = torch.randperm(NUM, generator=torch.Generator().manual_seed(seed))
     parts = [(rows, take(batch, rows)) for rows in torch.split(order, [1, 4, 0, 3, 1])]
     assert_equal(assemble(parts), batch)
+
+
+@pytest.mark.parametrize("which", WHICH)
+def test_pairs_from_another_end_are_those_of_a_decomposition_from_there(which: Which) -> None:
+    found = select(eigendecompose_all(random_map(), k=None), 2, which)
+    expected = eigendecompose_all(random_map(), k=2, which=which)
+    assert found.which == which
+    torch.testing.assert_close(found.eigenvalues, expected.eigenvalues)
+    torch.testing.assert_close(found.eigenvectors, expected.eigenvectors)
+    torch.testing.assert_close(found.explained, expected.explained)
 
 
 def test_every_tensor_of_the_record_is_carried(batch: EigenDecomposition) -> None:
