@@ -1,5 +1,7 @@
 """Output directions, and a map written through the forms of given ones."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -87,6 +89,7 @@ def test_the_centred_basis_spans_the_centred_outputs() -> None:
     assert_close(rows.T @ rows, centred_directions(5))
     x = randn(3, D_IN, seed=2)
     assert_close(in_centred_basis(eye)(x), eye(x) @ rows.T)
+    assert in_centred_basis(replace(eye, basis="embedding")).basis == "embedding"
 
 
 def test_no_array_of_outputs_by_outputs_is_made() -> None:

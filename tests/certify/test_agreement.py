@@ -75,6 +75,8 @@ def test_what_does_not_belong_together_is_refused() -> None:
         certified_agreement(f, 2, x, eigendecompose_all(f, k=None)[0])
     with pytest.raises(UsageError, match="two classes"):
         certified_agreement(random_map(d_out=1), 1, randn(2, 5))
+    with pytest.raises(UsageError, match=r"^f is a QuadraticForm; .*use the layer's quadratic_map"):
+        certified_agreement(f.form(randn(len(f.tensor.down))), 2, x)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="no input"):
         certified_agreement(f, 2, x[:0])
     with pytest.raises(UsageError, match="k=16"):

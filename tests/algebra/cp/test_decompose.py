@@ -187,7 +187,9 @@ def test_an_argument_that_cannot_be_honoured_is_refused(
 
 
 def test_a_form_is_refused_with_what_to_use() -> None:
-    with pytest.raises(UsageError, match=r"expected QuadraticMap: .* eigendecompose"):
+    with pytest.raises(
+        UsageError, match=r"^f is a QuadraticForm; expected QuadraticMap: .* eigendecompose"
+    ):
         cp_decompose(random_map().form(torch.ones(3).double()), 1)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
-from bilens.algebra.eigen.proofs import norms_with_error
+from bilens.algebra.eigen.proofs import norms_with_error, worst_rounding
 from bilens.algebra.eigen.solver import balance_all
 from bilens.algebra.gram.inner_products import squared_norms
 from bilens.algebra.quadratic_map import QuadraticMap
@@ -49,6 +49,13 @@ def test_the_bound_holds_whatever_cancels(size: float) -> None:
     for index in range(3):
         true = exact(forms.left, forms.right, forms.weights[index])
         assert abs(Fraction(float(mass[index])) - true) <= Fraction(float(error[index]))
+
+
+def test_the_worst_rounding_is_what_its_formula_says() -> None:
+    """16 units and 6 inputs: (16 + 6 + 16) ε Σ|s_h|‖l_h‖‖r_h‖."""
+    forms = balance_all(*cancelling(1.0))
+    sizes = forms.weights.abs() @ (forms.left.norm(dim=1) * forms.right.norm(dim=1))
+    torch.testing.assert_close(worst_rounding(forms), 38 * 2.0**-52 * sizes, rtol=1e-12, atol=0)
 
 
 def test_a_norm_that_the_gram_matrix_cannot_tell_is_told() -> None:

@@ -348,7 +348,7 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"bias": randn(4)}, ShapeError, r"bias has 4 entries; .* reads 5 inputs: pass \(5,\)"),
     ({"bias": poisoned(torch.nan)(BIAS)}, NonFiniteError, "bias holds 1 non-finite"),
     ({"top": 0}, UsageError, "top must be an integer of at least 1, got 0"),
-    ({"bins": 0}, UsageError, "bins must be an integer of at least 1, got 0"),
+    ({"bins": 0, "self_bins": 2}, UsageError, "^bins must be an integer of at least 1, got 0"),
     ({"bins": vector(1, 0)}, UsageError, "bins must rise"),
     ({"self_bins": 1.5}, UsageError, "self_bins must be an integer"),
     ({"block": 0}, UsageError, "block must be an integer of at least 1, got 0"),
