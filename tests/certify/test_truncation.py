@@ -5,6 +5,7 @@ many inputs each form sees (default 1,000,000)."""
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from bilens.algebra.gaussian import gaussian_moments
 from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import NonFiniteError, NumericalError, ShapeError, UsageError
+from bilens.certify.spectrum_enclosure import enclosed
 from bilens.certify.truncation import (
     smallest_k,
     truncated_input_bound,
@@ -245,6 +247,14 @@ def test_samples_have_these_moments() -> None:
     found = truncation_moments(eig, 2, torch.ones(5).double(), half @ half.T)
     assert float(found.mean) == pytest.approx(float(error.mean()), rel=0.02)
     assert float(found.variance) == pytest.approx(float(error.var()), rel=0.03)
+
+
+def test_residuals_count_by_the_root_of_two() -> None:
+    """Four residuals of 10⁻³: √2 times their norm of 2 · 10⁻³, and rounding."""
+    eig = eigendecompose(form_of(randn(4, 4)))
+    slack = enclosed(replace(eig, residuals=torch.full((4,), 1e-3).double())).slack
+    assert slack == pytest.approx(2**0.5 * 2e-3, rel=1e-6)
+    assert slack > 2**0.5 * 2e-3
 
 
 def test_a_form_of_another_width_is_refused() -> None:

@@ -54,8 +54,8 @@ def test_the_bound_holds_whatever_cancels(size: float) -> None:
 def test_the_worst_rounding_is_what_its_formula_says() -> None:
     """16 units and 6 inputs: (16 + 6 + 16) ε Σ|s_h|‖l_h‖‖r_h‖."""
     forms = balance_all(*cancelling(1.0))
-    sizes = forms.weights.abs() @ (forms.left.norm(dim=1) * forms.right.norm(dim=1))
-    torch.testing.assert_close(worst_rounding(forms), 38 * 2.0**-52 * sizes, rtol=1e-12, atol=0)
+    expected = 38 * 2.0**-52 * forms.sizes_before_cancelling
+    torch.testing.assert_close(worst_rounding(forms), expected, rtol=1e-12, atol=0)
 
 
 def test_a_norm_that_the_gram_matrix_cannot_tell_is_told() -> None:
