@@ -154,6 +154,7 @@ def test_directions_that_do_not_fit_at_once_are_solved_in_chunks(
 ) -> None:
     f, rows = random_map(d_hidden=d_hidden), randn(7, D_OUT)
     whole = rotation_null(f, rows, seeded(), num_samples=2, localised=localised)
+    assert (whole.localisation_largest is not None) == localised
     counts, make = [], random_rotations._matrices
 
     def spy(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
