@@ -172,6 +172,7 @@ def mode_spectrum(mode: Mode, unit: float, rank: int | None) -> ModeSpectrum:
         gram = mode.dense_gram(rows) if dense else mode.gram(rows)
         lost = len(gram) ** 0.5 * EPS * float(gram.trace()) if dense else rounding
         stage = decomposed(gram, rows, lost, mode.factors.slice_rounding)
+        del gram  # before the next one is made
         largest, last_rounding = max(largest, float(stage.values[0])), rounding
         accepted = int((stage.rounding <= TARGET * stage.values).int().cumprod(dim=0).sum())
         done = float(stage.values[0]) <= FLOOR * largest or (dense and accepted == 0)
