@@ -1,4 +1,4 @@
-"""Single predictions as a document."""
+"""One-layer classifiers, explained, attacked, certified: what comes in, what documents say."""
 
 import json
 from dataclasses import replace
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+import bilens as bl
 import tiny
 from bilens.api.classifier import explain_image, explain_rows
 from bilens.base.errors import DataError, NotQuadraticError, ShapeError, UsageError
@@ -16,6 +17,7 @@ from bilens.nn import BilinearMLP
 from bilens.records.base import to_json
 
 DATA = tiny.images()
+QUICK = {"epsilons": (0.0, 1.0), "random_perturbations": 1, "restarts": 1}
 
 
 def test_each_index_is_explained_in_the_order_asked_for() -> None:
@@ -126,3 +128,74 @@ def test_rows_that_cannot_be_explained_are_refused(table: Path) -> None:
         explain_rows(replace(NAMED, input_names=None), table, [0])
     with pytest.raises(DataError, match="has no column, or two, of the name 'weight'"):
         explain_rows(replace(NAMED, input_names=("age", "weight", "zip")), table, [0])
+
+
+def test_a_class_is_named_by_index_or_name() -> None:
+    loaded = tiny.loaded(tiny.trained())
+    named = bl.attack_model(loaded, DATA, target="level", source="slanting", **QUICK)
+    counted = bl.attack_model(loaded, DATA, target=1, source=2, **QUICK)
+    assert named.document["objectives"] == counted.document["objectives"]
+    (objective,) = named.document["objectives"]
+    assert (objective["source"], objective["target"]) == (2, 1)
+
+
+def test_the_document_says_where_it_comes_from() -> None:
+    loaded = tiny.loaded(tiny.trained(), seed="5")
+    document = bl.attack_model(loaded, DATA, target=0, seed=3, command="bilens attack", **QUICK)
+    content = document.to_dict()
+    assert content["source"]["provenance"] == {"seed": "5"}
+    assert content["data"]["num_images"] == tiny.NUM_TEST
+    assert content["reproduce"]["command"] == "bilens attack"
+    assert (content["seed"], content["reproduce"]["seed"]) == (3, 3)
+    assert content["model"]["output_names"] == ["upright", "level", "slanting"]
+
+
+def test_a_module_in_memory_is_attacked_as_the_loaded_one() -> None:
+    found = bl.attack_model(tiny.trained(), DATA, target=2, **QUICK)
+    expected = bl.attack_model(tiny.loaded(tiny.trained()), DATA, target=2, **QUICK)
+    assert found.document["objectives"] == expected.document["objectives"]
+    with pytest.raises(UsageError, match="pass the index of the class"):
+        bl.attack_model(tiny.trained(), DATA, target="level", **QUICK)
+
+
+def test_what_cannot_be_attacked_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"use bl\.attack_model\(bl\.load"):
+        bl.attack_model("runs/demo", DATA)  # type: ignore[arg-type]
+    pair = (DATA.test_images, DATA.test_labels)
+    with pytest.raises(UsageError, match="data is a tuple; expected an ImageDataset"):
+        bl.attack_model(tiny.trained(), pair)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="'horizontal'"):
+        bl.attack_model(tiny.loaded(tiny.trained()), DATA, target="horizontal")
+    deep = tiny.loaded(tiny.classifier(n_layers=2, dtype=torch.float32))
+    with pytest.raises(NotQuadraticError, match="2 layers"):
+        bl.attack_model(deep, DATA)
+
+
+def test_a_model_in_memory_and_one_from_a_file_have_the_same_guarantees() -> None:
+    model = tiny.trained()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    pair = (DATA.test_images, DATA.test_labels)
+    loaded = bl.certify_model(tiny.loaded(model), DATA, samples=10, command="c").to_dict()
+    memory = bl.certify_model(model, pair, samples=10).to_dict()
+    for key in ("l2", "linf", "truncation", "input_use", "stability"):
+        assert loaded[key] == memory[key]
+    assert loaded["source"]["path"] == "a/folder"
+    assert loaded["data"]["num_images"] == len(DATA.test_images)
+    assert (memory["source"]["path"], loaded["reproduce"]["command"]) == ("", "c")
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+
+
+def test_the_same_seed_gives_the_same_document() -> None:
+    model = tiny.trained()
+    first, again = (bl.certify_model(model, DATA, samples=10, seed=3).to_dict() for _ in range(2))
+    assert first == again
+
+
+def test_a_path_is_no_model() -> None:
+    with pytest.raises(UsageError, match=r"bl\.certify_model\(bl\.load\('a/path'\)\)"):
+        bl.certify_model("a/path")  # type: ignore[arg-type]
+
+
+def test_other_data_are_refused() -> None:
+    with pytest.raises(UsageError, match="data is a list"):
+        bl.certify_model(tiny.trained(), [1, 2])  # type: ignore[arg-type]
