@@ -89,7 +89,7 @@ HOSTILE: dict[str, tuple[bytes, type[BilensError], str]] = {
     "integers": (
         official(set_entry("embed.weight", dtype="I32")),
         CheckpointError,
-        r"'embed.weight' has dtype I32; expected one of F64, F32, F16, BF16: convert",
+        r"'embed.weight' is of I32; expected one of F64, F32, F16, BF16: convert",
     ),
     "NaN": (official(data=NAN + bytes(68)), NonFiniteError, r"'blocks.0.weight' holds 1 non-fin"),
     "infinity": (official(data=bytes(68) + INF), NonFiniteError, r"'head.weight' .*\(1, 1\)"),

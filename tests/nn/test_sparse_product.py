@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bilens.nn.sparse_product import (
+from bilens.nn.topk_sae import (
     chosen_pre_activations,
     code_times,
     code_transposed_times,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -12,11 +12,16 @@ from bilens.base.files import check_path, write_new_files
 from bilens.io.formats.sae_layouts import official_files, saelens_files, sparsify_files
 from bilens.io.loaded_model import LoadedModel
 from bilens.io.tensors import check_all_finite
-from bilens.nn.hooks import hook_layer
+from bilens.nn.block import hook_layer
 from bilens.nn.topk_sae import TopKSAE
 from bilens.nn.transformer import BilinearTransformer
 
 Layout = Literal["saelens", "sparsify", "official"]
+LAYOUTS: dict[Layout, Callable[[TopKSAE, Mapping[str, str]], dict[str, bytes]]] = {
+    "saelens": saelens_files,
+    "sparsify": sparsify_files,
+    "official": official_files,
+}
 
 
 def export_sae(
@@ -29,8 +34,7 @@ def export_sae(
 ) -> Path:
     """Write a sparse autoencoder in the layout of another library.
 
-    There it computes the same reconstructions. Its latents are in the units of the layer: those of
-    this one divided by its scale.
+    There it computes the same reconstructions, its latents those of this one divided by its scale.
 
     Args:
         sae: the autoencoder.
@@ -40,9 +44,6 @@ def export_sae(
         provenance: what `bl.load` gave; its hook point and model are written where the layout has
             a place for them.
         overwrite: whether files of those names may be replaced.
-
-    Returns:
-        The folder.
 
     Raises:
         UsageError: If the layout is not known, or cannot express the autoencoder.
@@ -54,16 +55,9 @@ def export_sae(
     check_type("sae", sae, TopKSAE, "pass bl.load(folder).module")
     folder = check_path("folder", folder)
     check_all_finite(folder, sae.state_dict())
-    said = dict(provenance or {})
-    if layout == "saelens":
-        files = saelens_files(sae, said)
-    elif layout == "sparsify":
-        files = sparsify_files(sae)
-    elif layout == "official":
-        files = official_files(sae, said)
-    else:
-        raise UsageError(f"layout={layout!r} is not known: use {', '.join(get_args(Layout))}.")
-    write_new_files(folder, files, overwrite)
+    if layout not in get_args(Layout):
+        raise UsageError(f"layout={layout!r} is not known: use {', '.join(LAYOUTS)}.")
+    write_new_files(folder, LAYOUTS[layout](sae, dict(provenance or {})), overwrite)
     return folder
 
 
@@ -71,15 +65,9 @@ def sae_for_hook(loaded: LoadedModel, model: LoadedModel, hook: str) -> TopKSAE:
     """Return a loaded autoencoder in the units of a hook point, if it belongs there."""
     sae, transformer = loaded.whole("a trace"), model.whole("a trace")
     if not isinstance(sae, TopKSAE):
-        raise UsageError(
-            f"{loaded.source} holds a {type(sae).__name__}; expected a sparse autoencoder, for "
-            "example one that `bilens train sae` wrote."
-        )
+        raise wrong_kind(loaded.source, sae, "a sparse autoencoder", "sae")
     if not isinstance(transformer, BilinearTransformer):
-        raise UsageError(
-            f"{model.source} holds a {type(transformer).__name__}; expected a language model, for "
-            "example one that `bilens train language` wrote."
-        )
+        raise wrong_kind(model.source, transformer, "a language model", "language")
     hook_layer(hook, transformer.config.n_layer)
     if sae.d_in != transformer.config.d_model:
         raise UsageError(
@@ -100,3 +88,10 @@ def sae_for_hook(loaded: LoadedModel, model: LoadedModel, hook: str) -> TopKSAE:
             "again."
         )
     return sae.folded()
+
+
+def wrong_kind(source: str, found: object, expected: str, command: str) -> UsageError:
+    return UsageError(
+        f"{source} holds a {type(found).__name__}; expected {expected}, for example one that "
+        f"`bilens train {command}` wrote."
+    )

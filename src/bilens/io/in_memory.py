@@ -28,14 +28,14 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
     """Read the MLPs inside any PyTorch module as layers; the module is not changed.
 
     Layers are found by tracing the module, or its parts, with torch.fx: linear maps with an
-    activation between them, ordinary or gated, however they are written; biases, residual paths
-    and batch normalisations become part of a layer. Where that does not reach, an example is
-    run and what enters each linear map is compared with what leaves the ones before it. An
-    activation is known by its values. Every layer is compared with what the module itself
-    computes there; `model.load_report` says how far it is off, and what was not read.
+    activation between them, ordinary or gated; biases, residual paths and batch normalisations
+    become part of a layer, an activation is known by its values. Where that does not reach, an
+    example is run and what enters each linear map is compared with what leaves the ones before.
+    Every layer is compared with what the module computes there; `model.load_report` says how far it
+    is off, and what was not read.
 
-    Where the layers one behind the other are the module, `bl.quadratic_fit(model)` reads it end to
-    end; otherwise layer by layer, `bl.quadratic_fit(model.layers[name])`.
+    `bl.quadratic_fit` reads the model end to end where its layers one behind the other are the
+    module, and `model.layers[name]` one by one.
 
     Cost: a trace of each part and, for the check, a copy in float64 of one traced part at a time.
 
@@ -44,9 +44,6 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
             module that is trained on are those of the moment.
         example: an input, a tuple of arguments or a mapping of keyword arguments, run once without
             gradients; None for no run.
-
-    Returns:
-        A model without `module`; `model.layers`: name → `LayerView`.
 
     Raises:
         UsageError: If it is no module, cannot be copied, holds no MLP, or the example does not run.
@@ -75,14 +72,8 @@ def from_sklearn(estimator: object) -> LoadedModel:
 
     A fitted estimator of `bl.sklearn` is its own exact model, with the names of its columns.
 
-    `bl.quadratic_fit(model)` reads the network end to end, `model.layers` layer by layer.
-
     Args:
         estimator: the object itself, never a pickle of it, or a `Pipeline` that ends in an MLP.
-
-    Returns:
-        A model without `module`, with the names of inputs and classes that the estimator has;
-        `model.load_report` says how far its outputs are from the estimator's.
 
     Raises:
         UsageError: If it is another object, not fitted, or a step before it is not affine.

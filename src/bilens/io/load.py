@@ -9,7 +9,6 @@ from torch import nn
 
 from bilens.base.errors import CheckpointError, UsageError
 from bilens.base.files import check_path, check_regular_file, why_unreadable
-from bilens.io.formats.format import CONFIG_NAME, WEIGHTS_NAME, Activations, Format, ReadOptions
 from bilens.io.formats.gguf import GGUF
 from bilens.io.formats.huggingface import HUGGINGFACE
 from bilens.io.formats.llama2c import LLAMA2C
@@ -22,9 +21,16 @@ from bilens.io.formats.official import (
     SAFETENSORS,
 )
 from bilens.io.formats.sae_layouts import OFFICIAL_SAE, SAELENS, SPARSIFY
-from bilens.io.loaded_model import LoadedModel
+from bilens.io.loaded_model import (
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    Activations,
+    Format,
+    LoadedModel,
+    ReadOptions,
+)
 from bilens.io.model_folder import MODEL_FOLDER
-from bilens.nn.hooks import NAME as HOOK_NAME
+from bilens.nn.block import NAME as HOOK_NAME
 from bilens.nn.layer_view import LayerView
 
 __all__ = ["FORMATS", "LayerView", "LoadedModel", "ReadOptions", "load"]
@@ -56,18 +62,15 @@ def load(
 ) -> LoadedModel:
     """Read a model: a bilens model folder, a folder of Hugging Face, or one of the paper's.
 
-    A Llama comes as a whole where a transformer of ours can be one; of every other model of
-    Hugging Face (`docs/loading.md` lists them) the MLPs and experts come alone, gated or ordinary,
-    as layers that are read from the files one at a time; `module` is then None.
-
-    A sparse autoencoder comes from a bilens model folder, or one of SAELens, of sparsify or of the
-    paper's repository; its `module` is a `TopKSAE`, and it has no layers.
+    A Llama comes as a whole where a transformer of ours can be one; of other models of Hugging Face
+    (`docs/loading.md` lists them) the MLPs and experts come alone, as layers that are read from the
+    files one at a time; `module` is then None. A sparse autoencoder of ours, SAELens, sparsify or
+    the paper's repository comes as a `TopKSAE` without layers.
 
     Of any other safetensors file the ordinary and gated MLPs can be read: `roles` says which tensor
-    is what, for example {"up.0": "net.0.weight", "up_bias.0": "net.0.bias", "down.0": …};
-    without it they are guessed from names and shapes, and `model.load_report` shows the
-    guess. Layers of which only the last has `down` are one behind the other. Objects in memory are
-    read by `bl.from_module` and `bl.from_sklearn`.
+    is what, for example {"up.0": "net.0.weight", "up_bias.0": "net.0.bias", "down.0": …}; without
+    it they are guessed, and `model.load_report` shows the guess. Layers of which only the last has
+    `down` are one behind the other. Objects in memory: `bl.from_module` and `bl.from_sklearn`.
 
     Args:
         path: a folder with `config.json` and `model.safetensors` (those of Hugging Face may be in

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from bilens.base.errors import CheckpointError, UsageError
 from bilens.base.files import check_path, file_sha256, read_json, write_new_files
-from bilens.io.formats.format import (
+from bilens.io.loaded_model import (
     CONFIG_NAME as CONFIG_NAME,
     WEIGHTS_NAME as WEIGHTS_NAME,
     Format,
+    LoadedModel,
     ReadOptions,
 )
-from bilens.io.loaded_model import LoadedModel
 from bilens.io.model_config import (
     FORMAT,
     FORMAT_VERSION,
@@ -33,6 +33,7 @@ from bilens.io.model_config import (
 from bilens.io.tensors import (
     check_all_finite,
     check_kinds,
+    check_layer_count,
     check_names,
     check_shapes,
     read_safetensors,
@@ -69,9 +70,6 @@ def save(
             still reads the inputs as they come.
         provenance: where the weights come from: seed, data, versions.
         overwrite: whether a model that is already there may be replaced.
-
-    Returns:
-        The folder.
 
     Raises:
         OutputExistsError: If the folder holds a model and `overwrite` is off.
@@ -111,11 +109,6 @@ def save(
     weights, about = to_safetensors(tensors, metadata), config.to_json().encode()
     write_new_files(folder, {WEIGHTS_NAME: weights, CONFIG_NAME: about}, overwrite)
     return folder
-
-
-def is_model_folder(path: Path) -> bool:
-    """Tell whether a folder has a file of ours; which one is missing is said when it is read."""
-    return any((path / name).exists() for name in (CONFIG_NAME, WEIGHTS_NAME))
 
 
 def read_model_folder(folder: Path, options: ReadOptions | None = None) -> LoadedModel:
@@ -161,17 +154,18 @@ def read_model_folder(folder: Path, options: ReadOptions | None = None) -> Loade
     )
 
 
-MODEL_FOLDER = Format("bilens model folder", is_model_folder, read_model_folder)
+MODEL_FOLDER = Format(  # which of the two files is missing is said when it is read
+    "bilens model folder",
+    lambda path: any((path / name).exists() for name in (CONFIG_NAME, WEIGHTS_NAME)),
+    read_model_folder,
+)
 
 
 def blank_module(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor]) -> nn.Module:
     """Return the module that a configuration describes if exactly these tensors fill it."""
     n_layers = config.arguments.get("n_layers", config.arguments.get("n_layer"))
-    if isinstance(n_layers, int) and n_layers > len(tensors):
-        raise CheckpointError(
-            f"{path}: holds {len(tensors)} tensors; {CONFIG_NAME} says {n_layers} layers: use the "
-            "two files that were saved together."
-        )
+    if isinstance(n_layers, int):
+        check_layer_count(path, n_layers, tensors)
     with torch.device("meta"):
         module = config.build(path.parent / CONFIG_NAME)
     expected = module.state_dict()

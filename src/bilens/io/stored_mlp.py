@@ -120,8 +120,8 @@ class Layout:
         index: int | None = None,
     ) -> LayerLocation:
         """Return the MLP whose names begin with a prefix."""
-        gate = None if self.gate is None else f"{prefix}{self.gate}"
         up, down = f"{prefix}{self.up}", f"{prefix}{self.down}"
+        gate = None if self.gate is None else f"{prefix}{self.gate}"
         return LayerLocation(
             f"{up}{weight}",
             f"{down}{weight}",
@@ -137,16 +137,15 @@ class Layout:
 
 @dataclass(frozen=True, eq=False)
 class StoredMLP:
-    """f(x) = down [φ(gate x + gate_bias) ∘ (up x + up_bias)] + down_bias; or φ(up x …) alone."""
+    """f(x) = down [φ(gate x + gate_bias) ∘ (up x + up_bias)] + down_bias; without a gate φ(up x …).
+
+    Where `scale` is not 1, φ(t) stands for φ(scale · t) / scale, and the numbers go into the
+    weights. Matrices are (out, in), or (in, out) where they are `transposed`.
+    """
 
     name: str
-    up: StoredTensor
-    down: StoredTensor | None
+    parts: Mapping[str, StoredTensor]  # by role; there is no `down` where the neurons are given
     activation: Activation
-    gate: StoredTensor | None = None
-    up_bias: StoredTensor | None = None
-    down_bias: StoredTensor | None = None
-    gate_bias: StoredTensor | None = None
     transposed: bool = False
     scale: float = 1.0
 
@@ -162,93 +161,68 @@ class StoredMLP:
                     raise stack.wrong_shape(f"a stack of more than {location.index} matrices")
             parts = {role: stack.one(location.index) for role, stack in parts.items()}
         if location.fused:
-            parts["gate"], parts["up"] = parts["up"].halves()
-            if "up_bias" in parts:
-                parts["gate_bias"], parts["up_bias"] = parts["up_bias"].halves()
-        found = cls(
-            name=location.name,
-            activation=activation,
-            transposed=location.transposed,
-            scale=scale,
-            **{"down": None, **parts},  # type: ignore[arg-type]
-        )
+            for end in ("", "_bias"):
+                if f"up{end}" in parts:
+                    parts[f"gate{end}"], parts[f"up{end}"] = parts[f"up{end}"].halves()
+        found = cls(location.name, parts, activation, location.transposed, scale)
         found.check_shapes()
         return found
 
+    @property
+    def first(self) -> StoredTensor:
+        """The matrix that the activation is behind."""
+        return self.parts.get("gate", self.parts["up"])
+
     def check_shapes(self) -> None:
-        first = self.up if self.gate is None else self.gate
-        down = (self.down,) if self.down is not None else ()
-        for matrix, sizes in ((first, "hidden, in"), *((one, "out, hidden") for one in down)):
-            if len(matrix.shape) != 2 or 0 in matrix.shape:
+        for matrix, sizes in ((self.first, "hidden, in"), (self.parts.get("down"), "out, hidden")):
+            if matrix is not None and (len(matrix.shape) != 2 or 0 in matrix.shape):
                 raise matrix.wrong_shape(f"a matrix ({sizes})")
         d_out, d_hidden, d_in = self.sizes
-        expected = {
+        expected: dict[str, tuple[int, ...]] = {
+            "gate": (d_hidden, d_in),
             "up": (d_hidden, d_in),
             "down": (d_out, d_hidden),
             "gate_bias": (d_hidden,),
             "up_bias": (d_hidden,),
             "down_bias": (d_out,),
         }
-        for role, shape in expected.items():
-            tensor: StoredTensor | None = getattr(self, role)
-            shape = shape[::-1] if self.transposed else shape
-            if tensor is not None and tensor.shape != shape:
-                raise tensor.wrong_shape(f"{shape}, beside {first.name!r}")
+        for role, tensor in self.parts.items():
+            shape = expected[role][::-1] if self.transposed else expected[role]
+            if tensor.shape != shape:
+                raise tensor.wrong_shape(f"{shape}, beside {self.first.name!r}")
 
     @property
     def sizes(self) -> FactorSizes:
         way = -1 if self.transposed else 1
-        d_hidden, d_in = (self.up if self.gate is None else self.gate).shape[::way]
-        return FactorSizes(
-            d_hidden if self.down is None else self.down.shape[::way][0], d_hidden, d_in
-        )
+        d_hidden, d_in = self.first.shape[::way]
+        d_out = self.parts["down"].shape[::way][0] if "down" in self.parts else d_hidden
+        return FactorSizes(d_out, d_hidden, d_in)
 
     @property
     def dtype(self) -> torch.dtype:
         """The narrowest dtype that holds all of them exactly."""
-        return reduce(torch.promote_types, [tensor.dtype for tensor in self.parts().values()])
-
-    def parts(self) -> dict[str, StoredTensor]:
-        """Return role → tensor of what there is."""
-        roles = ("gate", "up", "down", "gate_bias", "up_bias", "down_bias")
-        found = {role: getattr(self, role) for role in roles}
-        return {role: tensor for role, tensor in found.items() if tensor is not None}
-
-    def raw(self) -> dict[str, Tensor]:
-        """Return role → tensor in float64, as it lies in the file."""
-        return {role: tensor.read().double() for role, tensor in self.parts().items()}
+        return reduce(torch.promote_types, [tensor.dtype for tensor in self.parts.values()])
 
     def read(self) -> Layer:
         """Return the layer in one dtype; where the activation has a scale, in float64."""
-        elements = sum(prod(tensor.shape) for tensor in self.parts().values())
-        what = f"reading {self.up.name!r} and the rest of its layer in float64"
+        elements = sum(prod(tensor.shape) for tensor in self.parts.values())
+        what = f"reading {self.parts['up'].name!r} and the rest of its layer in float64"
         check_memory(WORKING_COPIES * 8 * elements, what, "use a larger machine")
         dtype = self.dtype if self.scale == 1 else torch.float64
-        parts = {role: tensor.read().to(dtype) for role, tensor in self.parts().items()}
+        parts = {role: tensor.read().to(dtype) for role, tensor in self.parts.items()}
         if self.transposed:
             parts = {role: part.T if part.ndim == 2 else part for role, part in parts.items()}
-        up = parts["up"]
-        down = parts["down"] if "down" in parts else torch.eye(len(up), dtype=dtype)
+        down = parts["down"] if "down" in parts else torch.eye(len(parts["up"]), dtype=dtype)
+        activated = "gate" if "gate" in parts else "up"
         if self.scale != 1:
-            for role in ("up", "up_bias") if self.gate is None else ("gate", "gate_bias"):
-                if role in parts:
-                    parts[role] = self.scale * parts[role]
+            for role in {activated, f"{activated}_bias"} & {*parts}:
+                parts[role] = self.scale * parts[role]
             down = down / self.scale
-        biases = {"up_bias": parts.get("up_bias"), "gate_bias": parts.get("gate_bias")}
-        constant = parts.get("down_bias")
-        if self.gate is None:
-            return MLPWeights(
-                down, parts["up"], self.activation, biases["up_bias"], constant=constant
-            )
-        return GLUWeights(
-            down,
-            parts["gate"],
-            parts["up"],
-            self.activation,
-            biases["gate_bias"],
-            biases["up_bias"],
-            constant=constant,
-        )
+        up, up_bias, constant = parts["up"], parts.get("up_bias"), parts.get("down_bias")
+        if activated == "up":
+            return MLPWeights(down, up, self.activation, up_bias, constant=constant)
+        biases = parts.get("gate_bias"), up_bias
+        return GLUWeights(down, parts["gate"], up, self.activation, *biases, constant=constant)
 
     def view(
         self, about_input: str = "", reads: Reads = "residual stream", gives: Gives = "outputs"
@@ -258,7 +232,7 @@ class StoredMLP:
             self.activation,
             self.dtype,
             self.read,
-            self.gate is not None,
+            "gate" in self.parts,
             reads,
             gives,
             about_input,

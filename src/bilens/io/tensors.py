@@ -81,18 +81,24 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(str(path), framework="pt") as file:
             names = list(file.keys())
             for name in names:
-                kind = file.get_slice(name).get_dtype()
-                if kind not in DTYPES:
-                    raise CheckpointError(
-                        f"{path}: tensor {name!r} has dtype {kind}; expected one of "
-                        f"{', '.join(DTYPES)}: convert the weights to floating point."
-                    )
+                checked_dtype(path, name, file.get_slice(name).get_dtype())
             tensors = {name: file.get_tensor(name) for name in names}
             metadata = dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise unreadable(path, error) from error
     check_all_finite(path, tensors)
     return tensors, metadata
+
+
+def checked_dtype(file: Path, name: str, kind: str) -> torch.dtype:
+    """Return the dtype of a header, in floating point of 16 bits or more."""
+    if kind in DTYPES:
+        return DTYPES[kind]
+    what = "8-bit floats, which mean nothing without their scales" if "F8" in kind else kind
+    raise CheckpointError(
+        f"{file}: tensor {name!r} is of {what}; expected one of {', '.join(DTYPES)}: convert the "
+        "weights to 16-bit or 32-bit floating point."
+    )
 
 
 def read_pickle(path: Path, safe_classes: Collection[type] = ()) -> Any:
@@ -172,6 +178,15 @@ def check_names(
         parts = [f"missing {shortened(missing)}"] * bool(missing)
         parts += [f"unexpected {shortened(unexpected)}"] * bool(unexpected)
         raise CheckpointError(f"{path}: {', '.join(parts)}{advice}")
+
+
+def check_layer_count(path: Path, n_layers: int, tensors: Collection[str]) -> None:
+    """Refuse absurd numbers of layers before a module or its shapes are made."""
+    if n_layers > len(tensors):
+        raise CheckpointError(
+            f"{path}: holds {len(tensors)} tensors; config.json says {n_layers} layers: use the "
+            "files that were saved together."
+        )
 
 
 def check_matrices(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from bilens.base.checks import check_finite
 from bilens.base.errors import UsageError
-from bilens.base.files import write_new_files
 from bilens.nn.block import TransformerConfig
 from bilens.version import VERSION
 
@@ -24,10 +23,6 @@ EMBED, UNEMBED = "model.embed_tokens.weight", "lm_head.weight"
 FINAL_NORM = "model.norm.weight"
 BRANCHES = {"left": "gate_proj", "right": "up_proj", "down": "down_proj"}
 NORMS = ("input_layernorm.weight", "post_attention_layernorm.weight")
-
-
-def layer_prefix(index: int) -> str:
-    return f"model.layers.{index}."
 
 
 def llama_config(config: TransformerConfig, dtype: torch.dtype) -> dict[str, Any]:
@@ -67,7 +62,7 @@ def llama_shapes(config: TransformerConfig, n_kv_head: int) -> dict[str, tuple[i
     attention = {"q": (d, d), "k": (kv, d), "v": (kv, d), "o": (d, d)}
     mlp = {"left": (h, d), "right": (h, d), "down": (d, h)}
     for index in range(config.n_layer):
-        layer = layer_prefix(index)
+        layer = f"model.layers.{index}."
         shapes |= {layer + norm: (d,) for norm in NORMS}
         shapes |= {f"{layer}self_attn.{x}_proj.weight": shape for x, shape in attention.items()}
         for branch, shape in mlp.items():
@@ -84,7 +79,7 @@ def llama_tensors(config: TransformerConfig, ours: Mapping[str, Tensor]) -> dict
     if not config.tied:
         theirs[UNEMBED] = ours["unembed.weight"]
     for index in range(config.n_layer):
-        block, layer = f"blocks.{index}.", layer_prefix(index)
+        block, layer = f"blocks.{index}.", f"model.layers.{index}."
         qkv = ours[f"{block}attention.qkv.weight"].chunk(3, dim=0)
         for letter, rows in zip("qkv", qkv, strict=True):
             theirs[f"{layer}self_attn.{letter}_proj.weight"] = rows
@@ -104,21 +99,21 @@ def from_llama_tensors(
 ) -> dict[str, Tensor]:
     """Return the weights under our names, of the same function."""
     ours = {"embed.weight": tensors[EMBED]}
-    gain = tensors[FINAL_NORM]
+    gain, times = tensors[FINAL_NORM], config.n_head // n_kv_head
     if UNEMBED in tensors or not bool((gain == 1).all()):
         ours["unembed.weight"] = with_gain(tensors.get(UNEMBED, tensors[EMBED]), gain)
     for index in range(config.n_layer):
-        block, layer = f"blocks.{index}.", layer_prefix(index)
+        block, layer = f"blocks.{index}.", f"model.layers.{index}."
         attention_gain, mlp_gain = (tensors[layer + norm] for norm in NORMS)
-        q, k, v = (tensors[f"{layer}self_attn.{letter}_proj.weight"] for letter in "qkv")
-        k, v = (repeated(rows, n_kv_head, config.n_head // n_kv_head) for rows in (k, v))
+        q, *shared = (tensors[f"{layer}self_attn.{letter}_proj.weight"] for letter in "qkv")
+        heads = (rows.view(n_kv_head, -1, rows.shape[1]) for rows in shared)  # one for several of q
+        k, v = (one.repeat_interleave(times, dim=0).flatten(0, 1) for one in heads)
         ours[f"{block}attention.qkv.weight"] = with_gain(torch.cat([q, k, v]), attention_gain)
         ours[f"{block}attention.out.weight"] = tensors[f"{layer}self_attn.o_proj.weight"]
         for branch, projection in BRANCHES.items():
             weight = tensors[f"{layer}mlp.{projection}.weight"]
-            ours[f"{block}mlp.{branch}.weight"] = (
-                weight if branch == "down" else with_gain(weight, mlp_gain)
-            )
+            weight = weight if branch == "down" else with_gain(weight, mlp_gain)
+            ours[f"{block}mlp.{branch}.weight"] = weight
             if config.bias:
                 ours[f"{block}mlp.{branch}.bias"] = tensors[f"{layer}mlp.{projection}.bias"]
     return ours
@@ -128,29 +123,7 @@ def with_gain(weight: Tensor, gain: Tensor) -> Tensor:
     return (weight.double() * gain.double()).to(weight.dtype)
 
 
-def repeated(rows: Tensor, num_heads: int, times: int) -> Tensor:
-    """Return the rows of each head so many times in a row."""
-    heads = rows.view(num_heads, -1, rows.shape[1])
-    return heads.repeat_interleave(times, dim=0).flatten(0, 1)
-
-
 # ---- the files that plain `AutoModelForCausalLM` loads
-
-
-def write_huggingface(
-    folder: Path,
-    config: TransformerConfig,
-    state: Mapping[str, Tensor],
-    *,
-    tokenizer: Path | None,
-    end_of_text: str,
-    provenance: Mapping[str, str],
-    overwrite: bool,
-) -> Path:
-    """Write the folder of a model; see `BilinearTransformer.save_huggingface`."""
-    files = huggingface_files(config, state, tokenizer, end_of_text, provenance)
-    write_new_files(folder, files, overwrite)
-    return folder
 
 
 def huggingface_files(

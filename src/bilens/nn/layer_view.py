@@ -89,7 +89,12 @@ class LayerView:
 
         Cost: O(out · hidden · in).
         """
-        return self._kept("quadratic_map", self._approximation)
+
+        def approximation() -> QuadraticMap:
+            f = approximate_layer(self.read(), GaussianInput.of(self.sizes.d_in, None, None))
+            return f.to(torch.promote_types(self.dtype, torch.float32))
+
+        return self._kept("quadratic_map", approximation)
 
     @property
     def fit(self) -> QuadraticFit | None:
@@ -100,15 +105,12 @@ class LayerView:
         Cost: 10,000 runs of the layer and of the map in float64; `bl.quadratic_fit(view,
         samples=1000)` has two digits of R² for a tenth of that.
         """
-        return None if self.exact else self._kept("fit", self._fitted)
 
-    def _approximation(self) -> QuadraticMap:
-        f = approximate_layer(self.read(), GaussianInput.of(self.sizes.d_in, None, None))
-        return f.to(torch.promote_types(self.dtype, torch.float32))
+        def fitted() -> QuadraticFit:
+            layer = in_float64(self.read())
+            return fit_layers([layer], layer)
 
-    def _fitted(self) -> QuadraticFit:
-        layer = in_float64(self.read())
-        return fit_layers([layer], layer)
+        return None if self.exact else self._kept("fit", fitted)
 
     def _kept(self, name: str, build: Callable[[], Built]) -> Built:
         """Return what was built before if it is still alive, and build it otherwise."""

@@ -46,16 +46,12 @@ def layer_views(module: Module) -> dict[str, LayerView]:
 
 def view_in_classifier(model: BilinearClassifier, index: int) -> LayerView:
     """Return a view of a layer: the first contains the embedding, the last the head."""
-    layer = model.layers[index]
-    assert isinstance(layer, BilinearLayer), "built in __init__"
+    layer = layer_at(model, index)
     first, last = index == 0, index == len(model.layers) - 1
     width = layer.left.out_features
+    d_out = model.head.out_features if last else width
     return LayerView(
-        FactorSizes(
-            model.head.out_features if last else width,
-            width,
-            model.embed.in_features if first else width,
-        ),
+        FactorSizes(d_out, width, model.embed.in_features if first else width),
         activation_of(layer),
         layer.left.weight.dtype,
         lambda: layer_of_classifier(model, index),
@@ -66,14 +62,20 @@ def view_in_classifier(model: BilinearClassifier, index: int) -> LayerView:
     )
 
 
+def layer_at(model: BilinearClassifier, index: int) -> BilinearLayer:
+    layer = model.layers[index]
+    assert isinstance(layer, BilinearLayer), "built in __init__"
+    return layer
+
+
 def view_of(layer: nn.Module, name: str, reads: Reads, about_input: str = "") -> LayerView:
     """Return a view of a layer or an MLP of ours that is read by itself."""
     assert isinstance(layer, BilinearLayer | MLP), "of ours"
     inner = layer.left if isinstance(layer, BilinearLayer) else layer.up
-    outer = getattr(layer, "down", None)
     hidden = inner.out_features
+    d_out = getattr(layer, "down", inner).out_features
     return LayerView(
-        FactorSizes(hidden if outer is None else outer.out_features, hidden, inner.in_features),
+        FactorSizes(d_out, hidden, inner.in_features),
         activation_of(layer),
         inner.weight.dtype,
         lambda: plain_weights(layer),
@@ -95,14 +97,13 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", torch.float64, copy=True)
 
 
-def maybe_wide(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else wide(tensor)
+def wide_bias(layer: nn.Linear) -> Tensor | None:
+    return None if layer.bias is None else wide(layer.bias)
 
 
 def layer_of_classifier(model: BilinearClassifier, index: int) -> GLUWeights:
     """Return one layer in float64, with the embedding before it or the head behind it."""
-    layer = model.layers[index]
-    assert isinstance(layer, BilinearLayer), "built in __init__"
+    layer = layer_at(model, index)
     left, right = wide(layer.left.weight), wide(layer.right.weight)
     last = index == len(model.layers) - 1
     down = wide(model.head.weight) if last else torch.eye(len(left), dtype=torch.float64)
@@ -111,32 +112,21 @@ def layer_of_classifier(model: BilinearClassifier, index: int) -> GLUWeights:
         embed = wide(model.embed.weight)
         left, right = left @ embed, right @ embed
         linear = None if linear is None else linear @ embed
-    biases = (maybe_wide(layer.left.bias), maybe_wide(layer.right.bias))
+    biases = wide_bias(layer.left), wide_bias(layer.right)
     return GLUWeights(down, left, right, activation_of(layer), *biases, linear)
 
 
 def plain_weights(layer: BilinearLayer | MLP) -> Layer:
     """Return a layer or an MLP of ours in float64."""
+    outer, phi = getattr(layer, "down", None), activation_of(layer)
+    constant = None if outer is None else wide_bias(outer)
     if isinstance(layer, MLP):
-        up, down = layer.up, layer.down
-        return MLPWeights(
-            wide(down.weight),
-            wide(up.weight),
-            activation_of(layer),
-            maybe_wide(up.bias),
-            constant=maybe_wide(down.bias),
-        )
-    outer = getattr(layer, "down", None)
-    left = wide(layer.left.weight)
-    return GLUWeights(
-        torch.eye(len(left), dtype=torch.float64) if outer is None else wide(outer.weight),
-        left,
-        wide(layer.right.weight),
-        activation_of(layer),
-        maybe_wide(layer.left.bias),
-        maybe_wide(layer.right.bias),
-        constant=None if outer is None else maybe_wide(outer.bias),
-    )
+        up, down = wide(layer.up.weight), wide(layer.down.weight)
+        return MLPWeights(down, up, phi, wide_bias(layer.up), constant=constant)
+    left, right = wide(layer.left.weight), wide(layer.right.weight)
+    down = torch.eye(len(left), dtype=torch.float64) if outer is None else wide(outer.weight)
+    biases = wide_bias(layer.left), wide_bias(layer.right)
+    return GLUWeights(down, left, right, phi, *biases, constant=constant)
 
 
 def network_weights(module: nn.Module) -> tuple[Layer, ...]:

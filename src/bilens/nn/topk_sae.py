@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,6 @@ from torch.nn import functional
 
 from bilens.base.checks import check_count, check_finite
 from bilens.base.errors import NonFiniteError, ShapeError, UsageError
-from bilens.nn.sparse_product import chosen_pre_activations, code_times
 
 Sign = Literal["relu", "raw"]
 
@@ -70,9 +69,7 @@ class TopKSAE(nn.Module):
         self.sign: Sign = sign
         rows = functional.normalize(torch.randn(self.num_latents, self.d_in), dim=1)
         self.decoder = nn.Parameter(rows)
-        self.encoder = nn.Parameter(
-            rows.detach().clone()
-        )  # tied start: latent i reads what it writes
+        self.encoder = nn.Parameter(rows.detach().clone())  # at first latent i reads what it writes
         self.encoder_bias = nn.Parameter(torch.zeros(self.num_latents))
         self.decoder_bias = nn.Parameter(torch.zeros(self.d_in))
         self.register_buffer("scale", torch.ones(()))
@@ -91,9 +88,7 @@ class TopKSAE(nn.Module):
     def top(self, x: Tensor) -> TopLatents:
         """Return the k latents that each input keeps, (..., d_in) → two of (..., k).
 
-        Raises:
-            ShapeError: If the last axis is not d_in.
-            NonFiniteError: If an entry is NaN or infinite.
+        Raises: as `pre_activations`.
         """
         x = self.centred(x)
         values, indices = chosen_pre_activations(
@@ -110,9 +105,7 @@ class TopKSAE(nn.Module):
     def encode(self, x: Tensor) -> Tensor:
         """Return the activations z, dense, (..., d_in) → (..., num_latents); at most k non-zero.
 
-        Raises:
-            ShapeError: If the last axis is not d_in.
-            NonFiniteError: If an entry is NaN or infinite.
+        Raises: as `pre_activations`.
         """
         values, indices = self.top(x)
         z = values.new_zeros(*values.shape[:-1], self.num_latents)
@@ -155,8 +148,7 @@ class TopKSAE(nn.Module):
 
         Its latents are those of this one divided by `scale`; directions and choices stay.
         """
-        folded = TopKSAE(self.d_in, self.num_latents, self.k, sign=self.sign)
-        folded = folded.to(self.decoder.device, self.decoder.dtype)
+        folded = TopKSAE(self.d_in, self.num_latents, self.k, sign=self.sign).to(self.decoder)
         scale = self.scale.double()
         folded.encoder.copy_(self.encoder)
         folded.decoder.copy_(self.decoder)
@@ -172,9 +164,7 @@ class TopKSAE(nn.Module):
     def centred(self, x: Tensor) -> Tensor:
         """Return scale·x − decoder_bias, what the encoder reads, in float32 or better.
 
-        Raises:
-            ShapeError: If the last axis is not d_in.
-            NonFiniteError: If an entry is NaN or infinite.
+        Raises: as `pre_activations`.
         """
         if x.shape[-1:] != (self.d_in,):
             raise ShapeError(
@@ -192,5 +182,126 @@ class TopKSAE(nn.Module):
         return (total + self.decoder_bias.to(total.dtype)) / self.scale.to(total.dtype)
 
     def extra_repr(self) -> str:
-        """Return the sizes, for `print(sae)`."""
+        """Return the sizes."""
         return f"d_in={self.d_in}, num_latents={self.num_latents}, k={self.k}, sign={self.sign!r}"
+
+
+# ---- products with codes of k non-zero entries a row, without a dense code
+# A code Z (rows × num_latents) is two tensors (rows, k), its values and where they stand. Both
+# directions of training need only Z·D and Zᵀ·X: sums of weighted rows, which `embedding_bag` adds
+# up without storing the summands.
+
+
+def code_times(values: Tensor, indices: Tensor, matrix: Tensor) -> Tensor:
+    """Return Z·matrix, (rows, k) and (num_latents, d) → (rows, d), with gradients."""
+    product: Tensor = _CodeTimes.apply(values, indices, matrix)  # type: ignore[no-untyped-call]
+    return product
+
+
+def code_transposed_times(values: Tensor, indices: Tensor, x: Tensor, num_latents: int) -> Tensor:
+    """Return Zᵀ·x, (rows, k) and (rows, d) → (num_latents, d)."""
+    flat = indices.reshape(-1)
+    order = flat.argsort()
+    counts = torch.bincount(flat, minlength=num_latents)
+    return functional.embedding_bag(
+        order // indices.shape[1],
+        x,
+        counts.cumsum(0) - counts,
+        per_sample_weights=values.reshape(-1)[order],
+        mode="sum",
+    )
+
+
+def chosen_pre_activations(
+    x: Tensor, encoder: Tensor, bias: Tensor, k: int
+) -> tuple[Tensor, Tensor]:
+    """Return the k largest entries of encoder·x + bias of each row, and where, with gradients."""
+    values, indices = _Chosen.apply(x, encoder, bias, k)  # type: ignore[no-untyped-call]
+    return values, indices
+
+
+class _CodeTimes(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, indices: Tensor, matrix: Tensor) -> Tensor:
+        ctx.save_for_backward(values, indices, matrix)
+        return functional.embedding_bag(indices, matrix, per_sample_weights=values, mode="sum")
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
+        values, indices, matrix = ctx.saved_tensors
+        grad_values = grad_matrix = None
+        if ctx.needs_input_grad[0]:
+            grad_values = _row_products(grad, indices, matrix)
+        if ctx.needs_input_grad[2]:
+            grad_matrix = code_transposed_times(values, indices, grad, len(matrix))
+        return grad_values, None, grad_matrix
+
+
+class _Chosen(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, encoder: Tensor, bias: Tensor, k: int
+    ) -> tuple[Tensor, Tensor]:
+        values, indices = largest(functional.linear(x, encoder, bias), k)
+        ctx.save_for_backward(x, encoder, indices)
+        ctx.mark_non_differentiable(indices)
+        return values, indices
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(
+        ctx: Any, grad: Tensor, _no_grad: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        x, encoder, indices = ctx.saved_tensors
+        grad_x = grad_encoder = grad_bias = None
+        if ctx.needs_input_grad[0]:
+            grad_x = functional.embedding_bag(indices, encoder, per_sample_weights=grad, mode="sum")
+        if ctx.needs_input_grad[1]:
+            grad_encoder = code_transposed_times(grad, indices, x, len(encoder))
+        if ctx.needs_input_grad[2]:
+            grad_bias = grad.new_zeros(len(encoder))
+            grad_bias.index_add_(0, indices.reshape(-1), grad.reshape(-1))
+        return grad_x, grad_encoder, grad_bias, None
+
+
+def _row_products(grad: Tensor, indices: Tensor, matrix: Tensor) -> Tensor:
+    """Return grad·matrixᵀ at the entries of the code alone, (rows, d) → (rows, k)."""
+    with torch.enable_grad():  # embedding_bag has a kernel for it, as the gradient of its weights
+        weights = torch.zeros(indices.shape, dtype=grad.dtype, device=grad.device)
+        weights.requires_grad_()
+        product = functional.embedding_bag(indices, matrix, per_sample_weights=weights, mode="sum")
+    (products,) = torch.autograd.grad(product, weights, grad)
+    return products
+
+
+GROUP_SIZES = (8, 4, 2)
+GROUPS_PER_VALUE = 4  # with fewer groups, nearly all of them hold one of the largest values
+
+
+@torch.no_grad()
+def largest(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k largest of the last axis, falling, and where; of equals, the first."""
+    values, indices = _any_largest(rows, k + 1)
+    tied = (values[..., 1:] == values[..., :-1]).any(dim=-1)
+    values, indices = values[..., :k], indices[..., :k]
+    if bool(tied.any()):
+        first = rows[tied].sort(dim=-1, descending=True, stable=True)
+        values, indices = values.clone(), indices.clone()
+        values[tied], indices[tied] = first.values[:, :k], first.indices[:, :k]
+    return values, indices
+
+
+def _any_largest(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k largest, falling, and where; of equals, any."""
+    n = rows.shape[-1]
+    size = next((s for s in GROUP_SIZES if n % s == 0 and n // s >= GROUPS_PER_VALUE * k), 1)
+    if size == 1 or rows.device.type != "cpu":
+        values, indices = rows.topk(k, dim=-1)
+        return values, indices
+    maxima = rows.reshape(*rows.shape[:-1], size, n // size).amax(dim=-2)
+    groups = maxima.topk(k, dim=-1, sorted=False).indices
+    members = torch.arange(0, n, n // size).unsqueeze(1)
+    candidates = (groups.unsqueeze(-2) + members).flatten(-2)
+    values, chosen = rows.gather(-1, candidates).topk(k, dim=-1)
+    return values, candidates.gather(-1, chosen)

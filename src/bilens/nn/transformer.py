@@ -12,19 +12,23 @@ from torch import Tensor, nn
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import as_integer, check_count
 from bilens.base.errors import UsageError
+from bilens.base.files import write_new_files
 from bilens.nn.block import (
     Block,
+    Edit,
+    Hooks,
     KeyValueCache,
     MLPType,
     Positions,
     RMSNorm,
     TiedHead,
     TransformerConfig,
+    hook_layer,
     rotation_table,
+    unobserved,
     visible_keys,
 )
-from bilens.nn.hooks import Edit, Hooks, hook_layer, unobserved
-from bilens.nn.huggingface import write_huggingface
+from bilens.nn.huggingface import huggingface_files
 from bilens.nn.mlp import MLP, BilinearMLP, Gate
 from bilens.nn.tokens import Sampler, check_tokens, continue_texts, mean_cross_entropy
 
@@ -75,19 +79,9 @@ class BilinearTransformer(nn.Module):
         mlp_type: MLPType = "gated",
     ) -> None:
         super().__init__()
+        sizes = (vocab_size, d_model, d_hidden, n_layer, n_head, n_ctx)
         self.config = TransformerConfig(
-            vocab_size=vocab_size,
-            d_model=d_model,
-            d_hidden=d_hidden,
-            n_layer=n_layer,
-            n_head=n_head,
-            n_ctx=n_ctx,
-            gate=gate,
-            tied=tied,
-            bias=bias,
-            rotary_base=rotary_base,
-            norm_epsilon=norm_epsilon,
-            mlp_type=mlp_type,
+            *sizes, gate, tied, bias, rotary_base, norm_epsilon, mlp_type
         )
         self.embed = nn.Embedding(vocab_size, d_model)
         self.blocks = nn.ModuleList(Block(self.config) for _ in range(n_layer))
@@ -95,18 +89,13 @@ class BilinearTransformer(nn.Module):
         self.unembed: nn.Linear | TiedHead = (
             TiedHead(self.embed) if tied else nn.Linear(d_model, vocab_size, bias=False)
         )
-        self._start_weights()
-
-    def _start_weights(self) -> None:
-        """Draw normal weights; what adds to the residual stream is smaller by √(2 n_layer)."""
-        last = {f"{kind}.weight" for kind in ("attention.out", "mlp.down")}
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
-                continue
-            adds = any(name.endswith(suffix) for suffix in last)
-            scale = 1 / math.sqrt(2 * self.config.n_layer) if adds else 1.0
-            nn.init.normal_(parameter, std=START_DEVIATION * scale)
+            else:  # what adds to the residual stream starts smaller
+                adds = name.endswith(("attention.out.weight", "mlp.down.weight"))
+                scale = 1 / math.sqrt(2 * n_layer) if adds else 1.0
+                nn.init.normal_(parameter, std=START_DEVIATION * scale)
 
     @property
     def mlps(self) -> list[BilinearMLP | MLP]:
@@ -114,29 +103,26 @@ class BilinearTransformer(nn.Module):
         return [block.mlp for block in self.blocks if isinstance(block, Block)]
 
     def forward(self, tokens: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """Return the logits of the token that follows each one.
-
-        At real tokens they are those of the same text without the padding, wherever it stands.
+        """Return the logits of the token that follows each one; padding changes none of them.
 
         Args:
             tokens: (batch, tokens), integers below `vocab_size`.
             padding_mask: (batch, tokens), True at real tokens; None if all are.
 
         Raises:
-            UsageError: If the tokens are not integers in range, or more than `n_ctx`.
-            ShapeError: If the mask does not fit the tokens.
+            UsageError: If the tokens are out of range, or more than `n_ctx`.
+            ShapeError: If they are no batch of integers, or the mask does not fit them.
         """
         return self._logits(self.stream(tokens, padding_mask))
 
     def next_token_loss(self, texts: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Return the mean cross-entropy of each token given those before it, in nats.
 
-        The same as from the logits, without holding the logits of all tokens at once.
+        The logits of all tokens are never held at once.
 
         Args:
             texts: (batch, tokens), two to `n_ctx` + 1 tokens.
-            padding_mask: (batch, tokens), True at real tokens; padding is neither read nor
-                predicted. None if all are real.
+            padding_mask: as in `forward`; padding is neither read nor predicted.
 
         Raises:
             UsageError: As in `forward`, or if there is nothing to predict.
@@ -168,10 +154,10 @@ class BilinearTransformer(nn.Module):
         tensors stay in the graph of gradients where one is being built.
 
         Args:
-            tokens: as in `forward`.
+            tokens: as in `forward`, and so is `padding_mask`.
             capture: the names to keep.
             replace: name → function of the activations that returns what takes their place.
-            padding_mask: as in `forward`.
+            padding_mask: True at real tokens.
 
         Raises:
             UsageError: If there is no such point, or as in `forward`.
@@ -223,9 +209,8 @@ class BilinearTransformer(nn.Module):
         """Return the positions of `length` tokens from `start`, padding not counted."""
         weight = self.embed.weight
         d_head = self.config.d_head
-        size = min(
-            self.config.n_ctx, 1 << (start + length - 1).bit_length()
-        )  # few sizes, kept tables
+        # few sizes, so that the tables are kept
+        size = min(self.config.n_ctx, 1 << (start + length - 1).bit_length())
         table = rotation_table(size, d_head, self.config.rotary_base, weight.dtype, weight.device)
         if padding_mask is None:
             cosines, sines = (part[None, start : start + length, None] for part in table)
@@ -257,7 +242,7 @@ class BilinearTransformer(nn.Module):
         generator: torch.Generator | None = None,
         end_token: int | None = None,
     ) -> Tensor:
-        """Return the texts with new tokens behind them; keys and values are computed once.
+        """Return the texts with new tokens behind them, (batch, tokens + new).
 
         Args:
             tokens: (batch, tokens), texts of one length.
@@ -265,11 +250,8 @@ class BilinearTransformer(nn.Module):
             temperature: the logits are divided by it; 0 takes the most probable token.
             top_k: draw among so many most probable tokens; None for all.
             generator: draws the tokens; None for torch's own.
-            end_token: where a text has it as a new token, it goes on with this token alone, and
-                when all have it the run ends; None for never.
-
-        Returns:
-            (batch, tokens + new), new ≤ max_new_tokens.
+            end_token: behind it a text goes on with this token alone, and when all texts have it
+                the run ends; None for never.
 
         Raises:
             UsageError: If a number is out of range, or the texts would outgrow the context.
@@ -322,9 +304,6 @@ class BilinearTransformer(nn.Module):
             provenance: where the weights come from: seed, data, versions.
             overwrite: whether a model that is already there may be replaced.
 
-        Returns:
-            The folder.
-
         Raises:
             UsageError: If the MLPs are ordinary or altered ones, or the tokenizer does not fit.
             OutputExistsError: If the folder holds a model and `overwrite` is off.
@@ -338,12 +317,8 @@ class BilinearTransformer(nn.Module):
                 f"the MLPs have the gates {gates}, and the model was built with "
                 f"{self.config.gate!r}: a Llama has one for all of them."
             )
-        return write_huggingface(
-            Path(folder),
-            self.config,
-            self.state_dict(),
-            tokenizer=None if tokenizer is None else Path(tokenizer),
-            end_of_text=end_of_text,
-            provenance=provenance or {},
-            overwrite=overwrite,
-        )
+        path = None if tokenizer is None else Path(tokenizer)
+        state, said = self.state_dict(), provenance or {}
+        files = huggingface_files(self.config, state, path, end_of_text, said)
+        write_new_files(Path(folder), files, overwrite)
+        return Path(folder)

@@ -14,7 +14,7 @@ from torch.nn import functional
 from bilens.base.checks import check_finite
 from bilens.base.errors import NonFiniteError, NumericalError, UsageError
 from bilens.base.memory import check_memory
-from bilens.nn.hooks import Edit, hook_layer
+from bilens.nn.block import Edit, hook_layer
 from bilens.nn.tokens import check_tokens
 from bilens.nn.topk_sae import TopKSAE
 from bilens.nn.transformer import BilinearTransformer

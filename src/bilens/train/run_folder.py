@@ -27,7 +27,7 @@ from bilens.base.errors import (
 )
 from bilens.base.files import read_json, write_error, write_file
 from bilens.io.model_folder import CONFIG_NAME, WEIGHTS_NAME
-from bilens.nn.hooks import NAME as HOOK_NAME
+from bilens.nn.block import NAME as HOOK_NAME
 from bilens.train.loop import (
     CHECKPOINTS,
     Line,

@@ -7,7 +7,7 @@ activation were compared with transformers 5.24, on a small model of each in the
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,15 +85,6 @@ class Family:
     norm_first: str | None = None
     is_t5: bool = False  # whether the layers lie as in T5, in an encoder and a decoder
 
-    def input_of(self, content: Mapping[str, Any]) -> str:
-        """Return what an MLP of one model receives, in words."""
-        if self.norm_first is not None and content.get(self.norm_first) is False:
-            return ITSELF + AFTER
-        return self.about_input
-
-    def has_biases(self, content: Mapping[str, Any]) -> bool:
-        return bool(content.get(self.bias_key, self.bias)) if self.bias_key else self.bias
-
 
 def gated(layout: Layout, about: str = RMS, key: str = "hidden_act", **more: Any) -> Family:
     return Family((Home(layout),), about, key, **more)
@@ -118,23 +109,14 @@ ENCODER = Home(
     "",
     ("intermediate", "output.dense"),
 )
+BERT = ordinary(ENCODER, "gelu", LAYER + AFTER)
 VISION = Family((ENCODER, Home(FC)), LAYER, activation="gelu", bias=True)
-
-
-def encoder(root: str) -> Family:
-    return ordinary(ENCODER, "gelu", LAYER + AFTER, root=root)
-
-
-def vision(root: str) -> Family:
-    return Family(VISION.homes, LAYER, activation="gelu", bias=True, root=root)
 
 
 WITH_IMAGES = {"gemma3": "gemma3_text"}  # whose `text_config` is a language model of the table
 FAMILIES: dict[str, Family] = {
     "llama": Family(bias_key="mlp_bias"),
-    "mistral": Family(),
-    "qwen2": Family(),
-    "qwen3": Family(),
+    **dict.fromkeys(("mistral", "qwen2", "qwen3"), Family()),
     "olmo": Family(about_input=PLAIN),
     "olmo2": Family(about_input=ITSELF + AFTER),
     "smollm3": Family(bias_key="mlp_bias"),
@@ -153,9 +135,7 @@ FAMILIES: dict[str, Family] = {
     "modernbert": gated(
         MODERNBERT, LAYER, "hidden_activation", activation="gelu", bias_key="mlp_bias"
     ),
-    "t5": T5_FAMILY,
-    "mt5": T5_FAMILY,
-    "umt5": T5_FAMILY,
+    **dict.fromkeys(("t5", "mt5", "umt5"), T5_FAMILY),
     "mixtral": Family(experts=Experts(("num_local_experts",), MIXTRAL, "block_sparse_moe")),
     "qwen2_moe": Family(
         experts=Experts(
@@ -208,10 +188,10 @@ FAMILIES: dict[str, Family] = {
         activation_key="activation_function",
         norm_first="do_layer_norm_before",
     ),
-    "bert": encoder("bert"),
-    "roberta": encoder("roberta"),
-    "xlm-roberta": encoder("roberta"),
-    "electra": encoder("electra"),
+    "bert": replace(BERT, root="bert"),
+    "roberta": replace(BERT, root="roberta"),
+    "xlm-roberta": replace(BERT, root="roberta"),
+    "electra": replace(BERT, root="electra"),
     "distilbert": ordinary(
         Home(Layout(None, "lin1", "lin2"), "transformer.layer", "ffn"),
         "gelu",
@@ -220,8 +200,8 @@ FAMILIES: dict[str, Family] = {
         activation_key="activation",
         sizes=("n_layers", "dim"),
     ),
-    "vit": vision("vit"),
-    "deit": vision("deit"),
+    "vit": replace(VISION, root="vit"),
+    "deit": replace(VISION, root="deit"),
 }
 
 REFUSED = {

@@ -15,8 +15,7 @@ from torch import Tensor
 from bilens.base.checks import as_integer
 from bilens.base.errors import CheckpointError, UsageError
 from bilens.base.files import file_sha256
-from bilens.io.formats.format import ReadOptions
-from bilens.io.loaded_model import LoadedModel
+from bilens.io.loaded_model import LoadedModel, ReadOptions
 from bilens.io.tensors import check_matrices, check_names, check_shapes
 from bilens.nn.agreement import TOP_K, agreement, normal_inputs
 from bilens.nn.topk_sae import Sign, TopKSAE

@@ -23,12 +23,10 @@ from bilens.base.errors import CheckpointError, MissingExtraError
 from bilens.base.files import file_sha256
 from bilens.io.formats.activations import activation_named
 from bilens.io.formats.families import AFTER, FAMILIES, LAYER, PLAIN, RMS
-from bilens.io.formats.format import Format, ReadOptions
-from bilens.io.formats.source import compare_with_family
-from bilens.io.loaded_model import LoadedModel
+from bilens.io.formats.source import compare_ends
+from bilens.io.loaded_model import Format, LoadedModel, ReadOptions
 from bilens.io.stored_mlp import Block, LayerLocation, Layout, Store, StoredMLP, StoredTensor
 from bilens.io.tensors import Unchanged, check_names
-from bilens.nn.agreement import Agreement, together
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -227,15 +225,6 @@ def read_gguf(path: Path, options: ReadOptions) -> LoadedModel:
     for index in range(blocks):
         for location in locations_in_block(path, store, index, found):
             layers[location.name] = (location, StoredMLP.of(store, location, phi.phi))
-    home = FAMILIES[found.model_type].homes[0]
-
-    def measure() -> Agreement:
-        names = [*layers]
-        return together(
-            compare_with_family(store, *layers[end], phi.function, found.model_type, home)
-            for end in dict.fromkeys((names[0], names[-1]))
-        )
-
     entries = [entry for key, entry in header.tensors.items() if ".ffn_" in key]
     kinds = {entry.kind for entry in entries if len(entry.shape) > 1}
     sha256 = file_sha256(path)
@@ -251,7 +240,7 @@ def read_gguf(path: Path, options: ReadOptions) -> LoadedModel:
             "mlp_input": found.about_input,
         },
         views={key: layer.view(found.about_input) for key, (_, layer) in layers.items()},
-        compare=measure,
+        compare=partial(compare_ends, store, layers, phi.function, found.model_type),
     )
 
 
@@ -286,8 +275,7 @@ def locations_in_block(
 
 def stack_size(store: Store, prefix: str) -> int:
     """Return how many experts lie in the stacks of a block, as many in each."""
-    first = EXPERTS.at("", prefix)
-    stacks = [store[name] for name in first.tensors() if name in store]
+    stacks = [store[name] for name in EXPERTS.at("", prefix).tensors() if name in store]
     for stack in stacks:
         if len(stack.shape) != 3 or stack.shape[0] != stacks[0].shape[0] or stack.shape[0] == 0:
             raise stack.wrong_shape("a stack of as many matrices as there are experts")

@@ -9,13 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bilens.algebra.approximation.layer_weights import in_float64
 from bilens.base.checks import as_integer
 from bilens.base.errors import CheckpointError, MemoryLimitError
 from bilens.base.files import read_json
 from bilens.io.formats.activations import SPELLINGS, NamedActivation, activation_named
 from bilens.io.formats.families import (
+    AFTER,
     FAMILIES,
     FUSED,
+    ITSELF,
+    SEPARATE,
     T5,
     T5_ORDINARY,
     WITH_IMAGES,
@@ -25,7 +29,6 @@ from bilens.io.formats.families import (
     refuse_config,
     unknown_model,
 )
-from bilens.io.formats.format import CONFIG_NAME, Format, ReadOptions, config_in
 from bilens.io.formats.llama import LayersAloneError, read_llama
 from bilens.io.formats.safetensors_folder import (
     folder_sha256,
@@ -33,8 +36,8 @@ from bilens.io.formats.safetensors_folder import (
     open_folder,
     refuse_pickles,
 )
-from bilens.io.formats.source import Module, Run, compare_with_source, reading_of
-from bilens.io.loaded_model import LoadedModel
+from bilens.io.formats.source import Module, compare_with_source
+from bilens.io.loaded_model import CONFIG_NAME, Format, LoadedModel, ReadOptions, foreign_keys
 from bilens.io.stored_mlp import LayerLocation, StoredMLP
 from bilens.io.tensors import MixedDtypesError, check_names
 from bilens.nn import BilinearTransformer
@@ -43,12 +46,6 @@ from bilens.nn.agreement import Agreement, together
 ROOTS = ("model.language_model.", "language_model.model.")  # of models that read images too
 IN_T5 = re.compile(r"(?:encoder|decoder)\.block\.\d+\.layer\.\d+\.DenseReluDense\.")
 MAX_EXPERTS = 10_000
-
-
-def is_huggingface(path: Path) -> bool:
-    """Tell whether a `config.json` is one of Hugging Face's, of whatever model."""
-    content = config_in(path)
-    return "format" not in content and bool({"model_type", "architectures"} & {*content})
 
 
 def read_huggingface(folder: Path, options: ReadOptions) -> LoadedModel:
@@ -71,7 +68,11 @@ def read_huggingface(folder: Path, options: ReadOptions) -> LoadedModel:
     return LoadedModel(module, str(folder), sha256, provenance=about, compare=measure)
 
 
-HUGGINGFACE = Format("Hugging Face", is_huggingface, read_huggingface)
+HUGGINGFACE = Format(  # whatever the model
+    "Hugging Face",
+    lambda path: bool(foreign_keys(path) & {"model_type", "architectures"}),
+    read_huggingface,
+)
 
 
 def read_layers(folder: Path, why: str = "") -> LoadedModel:
@@ -80,8 +81,11 @@ def read_layers(folder: Path, why: str = "") -> LoadedModel:
     content = read_json(path)
     kind = content.get("model_type")
     if isinstance(kind, str) and kind in WITH_IMAGES:
-        content = text_config(path, content, WITH_IMAGES[kind])
-        kind = content["model_type"]
+        inner = content.get("text_config")
+        if not isinstance(inner, dict):
+            raise CheckpointError(f"{path}: lacks text_config, an object: restore the file.")
+        kind = WITH_IMAGES[kind]
+        content = {**inner, "model_type": kind}
     family = FAMILIES.get(kind) if isinstance(kind, str) else None
     if family is None:
         raise unknown_model(path, kind, names_in(folder))
@@ -95,32 +99,28 @@ def read_layers(folder: Path, why: str = "") -> LoadedModel:
     for location, _ in found:
         layer = StoredMLP.of(store, location, activation.phi, activation.scale)
         if layer.sizes.d_in != width or layer.sizes.d_out != width:
-            wrong = layer.gate or layer.up
-            if layer.sizes.d_in == width and layer.down is not None:
-                wrong = layer.down
+            wrong = layer.parts.get("down", layer.first)
+            if layer.sizes.d_in != width:
+                wrong = layer.first
             raise wrong.wrong_shape(f"the width {width!r} that {CONFIG_NAME} says")
         layers[layer.name] = layer
+    behind = family.norm_first is not None and content.get(family.norm_first) is False
+    about_input = ITSELF + AFTER if behind else family.about_input
     branches = "ordinary" if found[0][0].gate is None else "gated"
     about = {
         "format": f"Hugging Face {kind}",
         "read": f"the {branches} MLPs alone" + (f": {why}" if why else ""),
-        "mlp_input": family.input_of(content),
+        "mlp_input": about_input,
     }
     if activation.scale != 1:
         about["activation"] = str(activation)
 
     def measure() -> Agreement:
         ends = {location.name: (location, modules) for location, modules in (found[0], found[-1])}
+        phi = activation.function
         return together(
-            compare_with_source(
-                store,
-                location,
-                activation.function,
-                content,
-                modules,
-                reading_of(layers[location.name]),
-            )
-            for location, modules in ends.values()
+            compare_with_source(store, one, phi, content, modules, in_float64(layers[name].read()))
+            for name, (one, modules) in ends.items()
         )
 
     return LoadedModel(
@@ -131,14 +131,6 @@ def read_layers(folder: Path, why: str = "") -> LoadedModel:
         views={name: layer.view(about["mlp_input"]) for name, layer in layers.items()},
         compare=measure,
     )
-
-
-def text_config(path: Path, content: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """Return the configuration of the language model inside one that reads images as well."""
-    inner = content.get("text_config")
-    if not isinstance(inner, dict):
-        raise CheckpointError(f"{path}: lacks text_config, an object: restore the file.")
-    return {**inner, "model_type": kind}
 
 
 def activation_of(
@@ -187,43 +179,34 @@ def locations_of(
         return list(locations_in_t5(path, content, family, names)), []
     found = (in_an_mlp(family, name) for name in sorted(names))
     root = next((match[1] for match in found if match), "")
-    bias = family.has_biases(content)
-    home = home_on_disk(family, root, names)
+    bias = family.bias
+    if family.bias_key is not None:
+        bias = bool(content.get(family.bias_key, bias))
+    homes = (h for h in family.homes if any(n.startswith(f"{root}{h.stack}.") for n in names))
+    home = next(homes, family.homes[0])  # the first one where the files have names of none
     located: list[tuple[LayerLocation, list[Module]]] = []
     beside: list[str] = []
+    mixture = family.experts
     for index in range(count(path, content, (family.sizes[0],), len(names))):
-        experts = home_of_experts(f"{root}{home.stack}.{index}.", family.experts, names)
-        if experts is None or family.experts is None:
+        prefix, name = f"{root}{home.stack}.{index}.", home.name(index)
+        experts = home_of_experts(prefix, mixture, names) if mixture is not None else None
+        if experts is None or mixture is None:
             modules = [(one.name(index), one.layout, one.modules) for one in family.homes]
             located.append((home.location(root, index, bias), modules))
             continue
-        name = home.name(index)
-        number = count(path, content, family.experts.counts, MAX_EXPERTS)
+        number = count(path, content, mixture.counts, MAX_EXPERTS)
         located += [
             (location, [(location.name, home.layout, ("",))])
-            for location in locations_of_experts(name, experts, family.experts, number, names)
+            for location in locations_of_experts(name, experts, mixture, number, names)
         ]
-        beside += [f"{experts}{other}" for other in family.experts.others]
+        beside += [f"{experts}{other}" for other in mixture.others]
     return located, beside
 
 
-def home_on_disk(family: Family, root: str, names: Collection[str]) -> Home:
-    """Return the home whose names the files have; the first one where they have none."""
-    for home in family.homes:
-        if any(name.startswith(f"{root}{home.stack}.") for name in names):
-            return home
-    return family.homes[0]
-
-
-def home_of_experts(prefix: str, experts: Experts | None, names: Collection[str]) -> str | None:
+def home_of_experts(prefix: str, experts: Experts, names: Collection[str]) -> str | None:
     """Return the prefix of what holds the experts of a layer; None where the layer has none."""
-    if experts is None:
-        return None
-    for module in dict.fromkeys((experts.module, "mlp")):
-        home = f"{prefix}{module}."
-        if any(name.startswith(f"{home}experts.") for name in names):
-            return home
-    return None
+    homes = (f"{prefix}{module}." for module in (experts.module, "mlp"))
+    return next((h for h in homes if any(n.startswith(f"{h}experts.") for n in names)), None)
 
 
 def locations_of_experts(
@@ -238,8 +221,7 @@ def locations_of_experts(
         else:
             yield experts.each.at(title, f"{home}experts.{expert}.")
     if experts.shared is not None:
-        layout = Home().layout
-        yield layout.at(f"{name}.{experts.shared}", f"{home}{experts.shared}.")
+        yield SEPARATE.at(f"{name}.{experts.shared}", f"{home}{experts.shared}.")
 
 
 def locations_in_t5(
@@ -293,11 +275,7 @@ def comparison_of_llama(folder: Path, module: BilinearTransformer) -> Callable[[
         norm = f"model.layers.{index}.post_attention_layernorm.weight"
         store = open_folder(folder, {norm, *location.tensors()}.__contains__)
         modules = [(home.name(index), home.layout, home.modules)]
-
-        def read() -> Run:
-            return copy.deepcopy(module.mlps[index]).double()
-
-        gain = store[norm].read().double()
+        read, gain = copy.deepcopy(module.mlps[index]).double(), store[norm].read().double()
         return compare_with_source(store, location, function, content, modules, read, gain)
 
     return lambda: together(map(compared, sorted({0, config.n_layer - 1})))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,9 +14,15 @@ from bilens.base.checks import check_count
 from bilens.base.errors import CheckpointError, UsageError
 from bilens.base.files import check_regular_file, read_json
 from bilens.base.memory import check_memory
-from bilens.io.formats.format import CONFIG_NAME
-from bilens.io.formats.safetensors_folder import files_of, folder_sha256, shards
-from bilens.io.tensors import WEIGHTS, check_names, check_shapes, read_safetensors
+from bilens.io.formats.safetensors_folder import check_shard, files_of, folder_sha256, shards
+from bilens.io.loaded_model import CONFIG_NAME
+from bilens.io.tensors import (
+    WEIGHTS,
+    check_layer_count,
+    check_names,
+    check_shapes,
+    read_safetensors,
+)
 from bilens.nn import BilinearTransformer
 from bilens.nn.block import TransformerConfig
 from bilens.nn.huggingface import UNEMBED, from_llama_tensors, llama_shapes
@@ -27,13 +33,13 @@ GATES: dict[object, Gate | None] = {
     **{gate: gate for gate in get_args(Gate)},
     "swish": "silu",
 }
-SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-)
+SIZES = {  # ours: theirs
+    "vocab_size": "vocab_size",
+    "d_model": "hidden_size",
+    "d_hidden": "intermediate_size",
+    "n_layer": "num_hidden_layers",
+    "n_head": "num_attention_heads",
+}
 OLD_BUFFER = ".rotary_emb.inv_freq"  # in older files; it follows from the configuration
 
 
@@ -41,25 +47,17 @@ class LayersAloneError(CheckpointError):
     """A Llama that no transformer of ours holds as a whole; its MLPs can still be read."""
 
 
-@dataclass(frozen=True)
-class LlamaConfig:
-    """What `config.json` says: a transformer of ours, and its heads of keys and values."""
-
-    ours: TransformerConfig
-    n_kv_head: int
-
-
 def read_llama(folder: Path) -> tuple[BilinearTransformer, str]:
     """Return the model in a folder, and the SHA-256 of its weights."""
-    config = parse_llama_config(folder / CONFIG_NAME, read_json(folder / CONFIG_NAME))
+    config, n_kv_head = parse_llama_config(folder / CONFIG_NAME, read_json(folder / CONFIG_NAME))
     tensors = read_weights(folder)
-    check_llama_tensors(folder, tensors, config)
+    check_llama_tensors(folder, tensors, config, n_kv_head)
     gains = [tensors[name] for name in tensors if name.endswith("norm.weight")]
     if any(not bool((gain == 1).all()) for gain in gains):
         wide = torch.promote_types(gains[0].dtype, torch.float32)
         tensors = {name: tensor.to(wide) for name, tensor in tensors.items()}
-    state = from_llama_tensors(tensors, config.ours, config.n_kv_head)
-    return build_transformer(config.ours, state), folder_sha256(folder)
+    state = from_llama_tensors(tensors, config, n_kv_head)
+    return build_transformer(config, state), folder_sha256(folder)
 
 
 def build_transformer(
@@ -74,22 +72,22 @@ def build_transformer(
     return model.eval()
 
 
-def parse_llama_config(path: Path, content: Mapping[str, Any]) -> LlamaConfig:
-    """Return what a `config.json` says of a plain Llama."""
-    check_is_ours(content)
-    missing = [name for name in SIZES if name not in content]
+def parse_llama_config(path: Path, content: Mapping[str, Any]) -> tuple[TransformerConfig, int]:
+    """Return what a `config.json` says of a plain Llama, and its heads of keys and values."""
+    activation = content.get("hidden_act", "silu")
+    if not isinstance(activation, str) or activation not in GATES:
+        raise LayersAloneError(f"it has the activation {activation!r}")
+    if content.get("attention_bias"):
+        raise LayersAloneError("it has biases in its attention (attention_bias)")
+    missing = [name for name in SIZES.values() if name not in content]
     if missing:
         raise CheckpointError(f"{path}: lacks {', '.join(missing)}: restore the file.")
     n_head = content["num_attention_heads"]
     try:
         ours = TransformerConfig(
-            vocab_size=content["vocab_size"],
-            d_model=content["hidden_size"],
-            d_hidden=content["intermediate_size"],
-            n_layer=content["num_hidden_layers"],
-            n_head=n_head,
+            **{ours: content[theirs] for ours, theirs in SIZES.items()},
             n_ctx=content.get("max_position_embeddings", 2048),
-            gate=GATES[content.get("hidden_act", "silu")],
+            gate=GATES[activation],
             tied=bool(content.get("tie_word_embeddings", False)),
             bias=bool(content.get("mlp_bias", False)),
             rotary_base=rotary_base(content),
@@ -109,16 +107,7 @@ def parse_llama_config(path: Path, content: Mapping[str, Any]) -> LlamaConfig:
         raise LayersAloneError(
             f"it has head_dim {content['head_dim']}, and hidden_size / heads is {ours.d_head}"
         )
-    return LlamaConfig(ours, n_kv_head)
-
-
-def check_is_ours(content: Mapping[str, Any]) -> None:
-    """Refuse a Llama with an activation or biases that a transformer of ours does not have."""
-    activation = content.get("hidden_act", "silu")
-    if not isinstance(activation, str) or activation not in GATES:
-        raise LayersAloneError(f"it has the activation {activation!r}")
-    if content.get("attention_bias"):
-        raise LayersAloneError("it has biases in its attention (attention_bias)")
+    return ours, n_kv_head
 
 
 def rotary_base(content: Mapping[str, Any]) -> float:
@@ -144,24 +133,20 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for file in files:
         found, _ = read_safetensors(file)
-        if placed is not None:
-            check_names(file, found, [name for name, shard in placed.items() if shard == file.name])
+        check_shard(file, found, placed)
         tensors |= found
     return tensors
 
 
-def check_llama_tensors(folder: Path, tensors: dict[str, Tensor], config: LlamaConfig) -> None:
+def check_llama_tensors(
+    folder: Path, tensors: dict[str, Tensor], ours: TransformerConfig, n_kv_head: int
+) -> None:
     """Refuse tensors that are not exactly those of the configuration."""
-    ours = config.ours
-    if ours.n_layer > len(tensors):
-        raise CheckpointError(
-            f"{folder}: holds {len(tensors)} tensors; {CONFIG_NAME} says {ours.n_layer} layers: "
-            "use the files that were saved together."
-        )
+    check_layer_count(folder, ours.n_layer, tensors)
     for name in [name for name in tensors if name.endswith(OLD_BUFFER)]:
         del tensors[name]
     if ours.tied:
         tensors.pop(UNEMBED, None)
-    shapes = llama_shapes(ours, config.n_kv_head)
+    shapes = llama_shapes(ours, n_kv_head)
     check_names(folder, tensors, shapes)
     check_shapes(folder, tensors, shapes)

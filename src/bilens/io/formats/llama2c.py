@@ -6,7 +6,7 @@ Whatever the header says is checked against the size of the file before anything
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -18,13 +18,11 @@ from torch import Tensor
 from bilens.base.errors import CheckpointError
 from bilens.base.files import file_sha256
 from bilens.io.formats.activations import activation_named
-from bilens.io.formats.families import RMS, Home
-from bilens.io.formats.format import Format, ReadOptions
-from bilens.io.formats.source import compare_with_family
-from bilens.io.loaded_model import LoadedModel
+from bilens.io.formats.families import RMS
+from bilens.io.formats.source import compare_ends
+from bilens.io.loaded_model import Format, LoadedModel, ReadOptions
 from bilens.io.stored_mlp import Block, LayerLocation, StoredMLP, StoredTensor
 from bilens.io.tensors import Unchanged
-from bilens.nn.agreement import Agreement, together
 
 MAGIC = b"24ka"  # 0x616b3432, little-endian
 LARGEST = 1 << 24  # of a number in the header
@@ -51,27 +49,25 @@ class Header:
         """Return the shape of each block of numbers in the order of the file."""
         dim, hidden, layers = self.dim, self.hidden, self.layers
         kv = self.kv_heads * (dim // self.heads)
-        tokens: Shapes = {"tok_embeddings": (self.vocabulary, dim)}
-        norms: Shapes = {"attention_norm": (layers, dim)}
-        attention: Shapes = {
+        tokens = {"tok_embeddings": (self.vocabulary, dim)}
+        attention = {
             "wq": (layers, dim, dim),
             "wk": (layers, kv, dim),
             "wv": (layers, kv, dim),
             "wo": (layers, dim, dim),
         }
-        before_mlp: Shapes = {"ffn_norm": (layers, dim)}
-        mlp: Shapes = {
+        mlp = {
             "w1": (layers, hidden, dim),
             "w2": (layers, dim, hidden),
             "w3": (layers, hidden, dim),
         }
+        before, before_mlp = {"attention_norm": (layers, dim)}, {"ffn_norm": (layers, dim)}
         last: Shapes = {"norm": (dim,)}
-        output: Shapes = {} if self.shared else {"output": (self.vocabulary, dim)}
+        output = {} if self.shared else {"output": (self.vocabulary, dim)}
         if self.version == 1:
-            return norms | before_mlp | last | tokens | attention | mlp | output
-        angles = (self.context, dim // self.heads // 2)
-        rotary: Shapes = {"freqs_cos": angles, "freqs_sin": angles}
-        return tokens | norms | attention | before_mlp | mlp | last | rotary | output
+            return before | before_mlp | last | tokens | attention | mlp | output
+        rotary = dict.fromkeys(("freqs_cos", "freqs_sin"), (self.context, dim // self.heads // 2))
+        return tokens | before | attention | before_mlp | mlp | last | rotary | output
 
     @property
     def start(self) -> int:
@@ -82,27 +78,29 @@ class Header:
         return self.start + 4 * sum(prod(shape) for shape in self.shapes().values())
 
 
-def is_pickled(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(2).startswith(PICKLED)
-
-
 def read_header(path: Path) -> Header:
     with path.open("rb") as file:
         start = file.read(HEADER_V1)
     if len(start) < 28:
         raise CheckpointError(f"{path}: is {len(start)} bytes; too short for a model of llama2.c.")
     if start[:4] == MAGIC:
-        header = header_of_version_1(path, start)
+        (version,) = struct.unpack("<i", start[4:8])
+        if version == 2:
+            raise CheckpointError(
+                f"{path}: is of version 2 of llama2.c, quantised in one of two layouts that have "
+                "the same size and cannot be told apart: export the model with version 0 or 1."
+            )
+        if version != 1 or len(start) < HEADER_V1:
+            raise CheckpointError(
+                f"{path}: is of version {version} of llama2.c; versions 0 and 1 are read."
+            )
+        header = Header(1, start[36] != 0, *struct.unpack("<7i", start[8:36]))
     else:
         sizes = list(struct.unpack("<7i", start[:28]))
         shared = sizes[5] > 0
         sizes[5] = abs(sizes[5])
         header = Header(0, shared, *sizes)
-    numbers = (
-        *(header.dim, header.hidden, header.layers, header.heads, header.kv_heads),
-        *(header.vocabulary, header.context),
-    )
+    numbers = astuple(header)[2:]
     if not all(0 < number <= LARGEST for number in numbers) or header.dim % header.heads != 0:
         raise CheckpointError(
             f"{path}: is no model of llama2.c (sizes {', '.join(map(str, numbers))}), nor a pickle "
@@ -119,22 +117,6 @@ def read_header(path: Path) -> Header:
     return header
 
 
-def header_of_version_1(path: Path, start: bytes) -> Header:
-    """Return the header behind the magic number."""
-    (version,) = struct.unpack("<i", start[4:8])
-    if version == 2:
-        raise CheckpointError(
-            f"{path}: is of version 2 of llama2.c, quantised in one of two layouts that have the "
-            "same size and cannot be told apart: export the model with version 0 or 1."
-        )
-    if version != 1 or len(start) < HEADER_V1:
-        raise CheckpointError(
-            f"{path}: is of version {version} of llama2.c; versions 0 and 1 are read."
-        )
-    sizes = struct.unpack("<7i", start[8:36])
-    return Header(1, start[36] != 0, *sizes)
-
-
 def read_llama2c(path: Path, options: ReadOptions) -> LoadedModel:
     options.refuse_residual(path, "is a language model, which always has residual paths")
     header = read_header(path)
@@ -145,19 +127,10 @@ def read_llama2c(path: Path, options: ReadOptions) -> LoadedModel:
         blocks[name] = StoredTensor(path, name, shape, torch.float32, fetch)
         offset += 4 * prod(shape)
     phi = activation_named("silu")
-    locations = [
-        LayerLocation("w3", "w2", "w1", name=f"layers.{index}.mlp", index=index)
-        for index in range(header.layers)
-    ]
-    layers = {one.name: StoredMLP.of(blocks, one, phi.phi) for one in locations}
-
-    def measure() -> Agreement:
-        ends = {one.name: one for one in (locations[0], locations[-1])}
-        return together(
-            compare_with_family(blocks, one, layers[name], phi.function, "llama", Home())
-            for name, one in ends.items()
-        )
-
+    layers = {}
+    for index in range(header.layers):
+        one = LayerLocation("w3", "w2", "w1", name=f"layers.{index}.mlp", index=index)
+        layers[one.name] = one, StoredMLP.of(blocks, one, phi.phi)
     sha256 = file_sha256(path)
     unchanged.check()
     return LoadedModel(
@@ -169,13 +142,16 @@ def read_llama2c(path: Path, options: ReadOptions) -> LoadedModel:
             "read": "the gated MLPs alone",
             "mlp_input": RMS,
         },
-        views={name: layer.view(RMS) for name, layer in layers.items()},
-        compare=measure,
+        views={name: layer.view(RMS) for name, (_, layer) in layers.items()},
+        compare=partial(compare_ends, blocks, layers, phi.function, "llama"),
     )
 
 
 def is_llama2c(path: Path) -> bool:
-    return path.suffix == ".bin" and not is_pickled(path)
+    if path.suffix != ".bin":
+        return False
+    with path.open("rb") as file:
+        return not file.read(2).startswith(PICKLED)
 
 
 LLAMA2C = Format("llama2.c", is_llama2c, read_llama2c)

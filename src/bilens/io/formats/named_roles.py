@@ -9,10 +9,10 @@ from difflib import get_close_matches
 from itertools import permutations
 from pathlib import Path
 
+from bilens.algebra.approximation.layer_weights import in_float64
 from bilens.base.errors import CheckpointError, UsageError
 from bilens.base.files import file_sha256
 from bilens.io.formats.activations import NamedActivation, activation_named
-from bilens.io.formats.format import Activations, ReadOptions
 from bilens.io.formats.safetensors_folder import (
     INDEX_NAME,
     folder_sha256,
@@ -20,8 +20,8 @@ from bilens.io.formats.safetensors_folder import (
     names_in,
     open_folder,
 )
-from bilens.io.formats.source import by_the_formula, raw_tensors, reading_of
-from bilens.io.loaded_model import LoadedModel, LoadReport
+from bilens.io.formats.source import by_the_formula, raw_tensors
+from bilens.io.loaded_model import Activations, LoadedModel, LoadReport, ReadOptions
 from bilens.io.stored_mlp import LayerLocation, Store, StoredMLP, StoredTensor
 from bilens.io.tensors import check_one_dtype
 from bilens.nn.agreement import agreement, normal_inputs
@@ -55,7 +55,7 @@ def read_named_roles(path: Path, options: ReadOptions) -> LoadedModel:
         stored = StoredMLP.of(store, location, activation.phi, activation.scale)
         x = normal_inputs(stored.sizes.d_in)
         expected = by_the_formula(location, raw_tensors(store, location), activation.function)(x)
-        checks[name] = agreement(name, SOURCE, expected, reading_of(stored)()(x)).required()
+        checks[name] = agreement(name, SOURCE, expected, in_float64(stored.read())(x)).required()
         reads: Reads = "activations" if not network else "neurons" if index else "inputs"
         gives: Gives = "neurons" if network and index < len(layers) - 1 else "outputs"
         views[name] = stored.view(reads=reads, gives=gives)

@@ -20,13 +20,20 @@ from torch import Tensor
 
 from bilens.base.errors import CheckpointError, UsageError
 from bilens.base.files import file_sha256, read_json
-from bilens.io.formats.format import CONFIG_NAME, WEIGHTS_NAME, Format, ReadOptions, config_in
 from bilens.io.formats.llama import build_transformer
 from bilens.io.formats.named_roles import read_named_roles
-from bilens.io.loaded_model import LoadedModel
+from bilens.io.loaded_model import (
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    Format,
+    LoadedModel,
+    ReadOptions,
+    foreign_keys,
+)
 from bilens.io.tensors import (
     check_all_finite,
     check_kinds,
+    check_layer_count,
     check_matrices,
     check_names,
     check_shapes,
@@ -34,7 +41,7 @@ from bilens.io.tensors import (
     read_safetensors,
     refuse_pickle,
 )
-from bilens.nn import BilinearClassifier, BilinearMLP, BilinearTransformer
+from bilens.nn import BilinearClassifier, BilinearMLP
 from bilens.nn.block import TransformerConfig, rotary_frequencies
 from bilens.nn.mlp import Gate
 
@@ -62,11 +69,6 @@ def read_pickled(path: Path, options: ReadOptions) -> LoadedModel:
     return model_of(path, path, tensors, options, options.agreed_residual(path, said))
 
 
-def is_image_folder(path: Path) -> bool:
-    content = config_in(path)
-    return "format" not in content and {"d_hidden", "n_layer"} <= {*content}
-
-
 def read_image_folder(folder: Path, options: ReadOptions) -> LoadedModel:
     content, weights = read_json(folder / CONFIG_NAME), folder / WEIGHTS_NAME
     tensors, _ = read_safetensors(weights)
@@ -78,7 +80,11 @@ def read_image_folder(folder: Path, options: ReadOptions) -> LoadedModel:
 
 SAFETENSORS = Format("safetensors", lambda path: path.suffix == ".safetensors", read_file)
 PICKLE = Format("pickle", lambda path: path.suffix in PICKLES, read_pickled)
-IMAGE_FOLDER = Format("the paper's image model", is_image_folder, read_image_folder)
+IMAGE_FOLDER = Format(
+    "the paper's image model",
+    lambda path: foreign_keys(path) >= {"d_hidden", "n_layer"},
+    read_image_folder,
+)
 
 
 def model_of(
@@ -207,39 +213,28 @@ def build_official_small(path: Path, tensors: Mapping[str, Tensor]) -> BilinearM
 
 KEYS = {"n_head", "n_layer", "n_ctx", "d_model", "d_hidden"}
 FREQUENCIES = re.compile(r"transformer\.h\.\d+\.attn\.rotary\.inv_freq", re.ASCII)
-ANNEALED = re.compile(r"\.gate\.c$")
-INTERPOLATED = re.compile(r"(^|\.)(n1|n2|n_f|gate)\.(.*\.)?linear\.weight$")
+FINE_TUNED = {
+    r"\.gate\.c$": "gate that was annealed, c·x·sigmoid((1 − alpha)·x). alpha is not stored, and "
+    "only at alpha = 1 is the model bilinear: train it to the end, multiply c/2 into the left "
+    "branch and save it without gate.",
+    r"(^|\.)(n1|n2|n_f|gate)\.(.*\.)?linear\.weight$": "norm or gate that is mixed with a linear "
+    "map. How much of each is not stored: save the model with the linear map alone, multiplied "
+    "into the weights behind it.",
+}
 ROTARY_BASE, NORM_EPSILON = 10000.0, 1e-8
 EMBED, UNEMBED = "transformer.wte.weight", "lm_head.weight"
 
 
-def is_language_folder(path: Path) -> bool:
-    content = config_in(path)
-    return "format" not in content and {*content} >= KEYS
-
-
 def read_language_folder(folder: Path, options: ReadOptions) -> LoadedModel:
     options.refuse_residual(folder, "is a language model, which always has residual paths")
-    tensors, _ = read_safetensors(folder / WEIGHTS_NAME)
-    module = build_official_language(folder, read_json(folder / CONFIG_NAME), tensors)
-    about = {"format": "transformer of the paper's official repository"}
-    return LoadedModel(module, str(folder), file_sha256(folder / WEIGHTS_NAME), provenance=about)
-
-
-LANGUAGE_FOLDER = Format("the paper's transformer", is_language_folder, read_language_folder)
-
-
-def build_official_language(
-    folder: Path, content: Mapping[str, Any], tensors: Mapping[str, Tensor]
-) -> BilinearTransformer:
-    """Return the transformer of an official folder."""
-    config = parse_official_config(folder / "config.json", content, tensors)
-    if config.n_layer > len(tensors):
-        raise CheckpointError(
-            f"{folder}: holds {len(tensors)} tensors; config.json says {config.n_layer} layers: "
-            "use the two files that were saved together."
-        )
-    refuse_fine_tunes(folder, tensors)
+    path, file = folder / CONFIG_NAME, folder / WEIGHTS_NAME
+    tensors, _ = read_safetensors(file)
+    config = parse_official_config(path, read_json(path), tensors)
+    check_layer_count(folder, config.n_layer, tensors)
+    for name in tensors:  # a gate or norm that was changed in steps: the last one is not stored
+        for pattern, why in FINE_TUNED.items():
+            if re.search(pattern, name):
+                raise CheckpointError(f"{folder}: tensor {name!r} belongs to a {why}")
     frequencies = {name: t for name, t in tensors.items() if FREQUENCIES.fullmatch(name)}
     weights = {name: t for name, t in tensors.items() if name not in frequencies}
     shapes = official_shapes(config)
@@ -248,24 +243,14 @@ def build_official_language(
     check_frequencies(folder, frequencies, config.d_head)
     wide = torch.promote_types(weights[EMBED].dtype, torch.float32)  # for the scaled weights
     weights = {name: tensor.to(wide) for name, tensor in weights.items()}
-    return build_transformer(config, converted(weights, config))
+    module = build_transformer(config, converted(weights, config))
+    about = {"format": "transformer of the paper's official repository"}
+    return LoadedModel(module, str(folder), file_sha256(file), provenance=about)
 
 
-def refuse_fine_tunes(folder: Path, names: Mapping[str, Any]) -> None:
-    """Refuse models whose gate or norms were changed in steps: the last step is not stored."""
-    for name in names:
-        if ANNEALED.search(name):
-            raise CheckpointError(
-                f"{folder}: tensor {name!r} belongs to a gate that was annealed, c·x·sigmoid((1 − "
-                "alpha)·x). alpha is not stored, and only at alpha = 1 is the model bilinear: "
-                "train it to the end, multiply c/2 into the left branch and save it without gate."
-            )
-        if INTERPOLATED.search(name):
-            raise CheckpointError(
-                f"{folder}: tensor {name!r} belongs to a norm or gate that is mixed with a linear "
-                "map. How much of each is not stored: save the model with the linear map alone, "
-                "multiplied into the weights behind it."
-            )
+LANGUAGE_FOLDER = Format(
+    "the paper's transformer", lambda path: foreign_keys(path) >= KEYS, read_language_folder
+)
 
 
 def parse_official_config(
@@ -292,11 +277,7 @@ def parse_official_config(
     try:
         return TransformerConfig(
             vocab_size=tensors[EMBED].shape[0],
-            d_model=content["d_model"],
-            d_hidden=content["d_hidden"],
-            n_layer=content["n_layer"],
-            n_head=content["n_head"],
-            n_ctx=content["n_ctx"],
+            **{key: content[key] for key in KEYS},
             gate=gate,
             tied=False,
             bias=bias,
@@ -311,13 +292,16 @@ def parse_official_config(
 def official_shapes(config: TransformerConfig) -> Shapes:
     d, h, v = config.d_model, config.d_hidden, config.vocab_size
     shapes: Shapes = {EMBED: (v, d), UNEMBED: (v, d)}
+    of_block: Shapes = {
+        "attn.qkv.weight": (3 * d, d),
+        "attn.o.weight": (d, d),
+        "mlp.w.weight": (2 * h, d),
+        "mlp.p.weight": (d, h),
+    }
+    if config.bias:
+        of_block |= {"mlp.w.bias": (2 * h,), "mlp.p.bias": (d,)}
     for index in range(config.n_layer):
-        block = f"transformer.h.{index}."
-        shapes[f"{block}attn.qkv.weight"] = (3 * d, d)
-        shapes[f"{block}attn.o.weight"] = (d, d)
-        for kind in ("weight", "bias") if config.bias else ("weight",):
-            shapes[f"{block}mlp.w.{kind}"] = (2 * h, d)[: 2 if kind == "weight" else 1]
-            shapes[f"{block}mlp.p.{kind}"] = (d, h)[: 2 if kind == "weight" else 1]
+        shapes |= {f"transformer.h.{index}.{name}": shape for name, shape in of_block.items()}
     return shapes
 
 

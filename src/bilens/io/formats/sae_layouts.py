@@ -22,10 +22,16 @@ from bilens.io.formats.foreign_sae import (
     load_sae,
     sae_files,
 )
-from bilens.io.formats.format import CONFIG_NAME, WEIGHTS_NAME, Format, ReadOptions, config_in
-from bilens.io.loaded_model import LoadedModel
+from bilens.io.loaded_model import (
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    Format,
+    LoadedModel,
+    ReadOptions,
+    foreign_keys,
+)
 from bilens.io.tensors import check_matrices, check_names, read_safetensors
-from bilens.nn.hooks import NAME, POINTS
+from bilens.nn.block import NAME, POINTS
 from bilens.nn.topk_sae import TopKSAE
 
 
@@ -250,7 +256,7 @@ def read_sparsify(folder: Path, options: ReadOptions) -> LoadedModel:
 SPARSIFY = Format("sparsify", lambda path: (path / SPARSIFY_WEIGHTS).exists(), read_sparsify)
 
 
-def sparsify_files(sae: TopKSAE) -> dict[str, bytes]:
+def sparsify_files(sae: TopKSAE, _: Mapping[str, str]) -> dict[str, bytes]:
     """Return the files of an autoencoder in the layout of sparsify, name → content."""
     if sae.sign != "relu":
         raise negative_kept("sparsify")
@@ -288,11 +294,6 @@ OFFICIAL_UNDERSTOOD = {
 }
 
 
-def is_official_sae(path: Path) -> bool:
-    content = config_in(path)
-    return "format" not in content and {*content} >= {*REQUIRED}
-
-
 def read_official_sae(folder: Path, options: ReadOptions) -> LoadedModel:
     """Return the autoencoder of an official folder; it keeps negative activations."""
     path, weights = folder / CONFIG_NAME, folder / WEIGHTS_NAME
@@ -323,7 +324,9 @@ def read_official_sae(folder: Path, options: ReadOptions) -> LoadedModel:
     return load_sae(folder, options, weights, roles, sizes, original, provenance)
 
 
-OFFICIAL_SAE = Format("the paper's autoencoder", is_official_sae, read_official_sae)
+OFFICIAL_SAE = Format(
+    "the paper's autoencoder", lambda path: foreign_keys(path) >= {*REQUIRED}, read_official_sae
+)
 
 
 def hook_of(path: Path, point: object) -> str:

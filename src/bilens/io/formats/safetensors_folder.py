@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -16,7 +15,7 @@ from bilens.base.errors import CheckpointError
 from bilens.base.files import file_sha256, read_json
 from bilens.io.model_config import is_list_of
 from bilens.io.stored_mlp import Block, Store, StoredTensor
-from bilens.io.tensors import DTYPES, Unchanged, check_header, check_names, unreadable
+from bilens.io.tensors import Unchanged, check_header, check_names, checked_dtype, unreadable
 
 WEIGHTS_NAME, INDEX_NAME = "model.safetensors", "model.safetensors.index.json"
 SHARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.safetensors", re.ASCII)  # no path, no ".."
@@ -29,10 +28,14 @@ def open_folder(folder: Path, wanted: Callable[[str], bool]) -> Store:
     placed = shards(folder)
     store: dict[str, StoredTensor] = {}
     for file in files_of(folder, placed):
-        names = header(file, wanted, store)
-        if placed is not None:
-            check_names(file, names, [name for name, shard in placed.items() if shard == file.name])
+        check_shard(file, header(file, wanted, store), placed)
     return store
+
+
+def check_shard(file: Path, names: Collection[str], placed: dict[str, str] | None) -> None:
+    """Refuse a shard that does not hold exactly what the index says."""
+    if placed is not None:
+        check_names(file, names, [name for name, shard in placed.items() if shard == file.name])
 
 
 def names_in(folder: Path) -> list[str]:
@@ -115,17 +118,6 @@ def header(file: Path, wanted: Callable[[str], bool], store: dict[str, StoredTen
     except (SafetensorError, OSError) as error:
         raise unreadable(file, error) from error
     return names
-
-
-def checked_dtype(file: Path, name: str, kind: str) -> torch.dtype:
-    """Return the dtype of a header, in floating point of 16 bits or more."""
-    if kind in DTYPES:
-        return DTYPES[kind]
-    what = "8-bit floats, which mean nothing without their scales" if "F8" in kind else kind
-    raise CheckpointError(
-        f"{file}: tensor {name!r} is of {what}; expected one of {', '.join(DTYPES)}: convert the "
-        "weights to 16-bit or 32-bit floating point."
-    )
 
 
 def fetch_block(unchanged: Unchanged, name: str, block: Block) -> Tensor:

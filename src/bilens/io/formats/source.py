@@ -11,19 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bilens.algebra.approximation.layer_weights import in_float64
-from bilens.io.formats.families import Home
+from bilens.io.formats.families import FAMILIES
 from bilens.io.stored_mlp import LayerLocation, Layout, Store, StoredMLP
-from bilens.nn.agreement import Agreement, agrees
+from bilens.nn.agreement import Agreement, agrees, together
 
 Run = Callable[[Tensor], Tensor]
-# The texts of a configuration that an MLP needs.
-TEXTS = (
-    "hidden_act",
-    "hidden_activation",
-    "activation_function",
-    "activation",
-    "feed_forward_proj",
-)
+# The texts of a configuration that an MLP needs: its activation.
+TEXTS = {family.activation_key for family in FAMILIES.values()}
 # Of no use to an MLP, and worth a warning where they do not fit each other.
 TOKENS = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
 KINDS_OF_ATTENTION = ("global", "local")  # of GPT-Neo
@@ -36,7 +30,7 @@ def compare_with_source(
     function: Run,
     content: Mapping[str, Any],
     modules: Iterable[Module],
-    read: Callable[[], Run],
+    read: Run,
     gain: Tensor | None = None,
 ) -> Agreement:
     """Return how far an MLP, as it was read, is what the model computes."""
@@ -47,13 +41,8 @@ def compare_with_source(
         source, run = theirs
     width = raw["up"].shape[0 if location.transposed else 1]
     return agrees(
-        location.name, source, width, read(), lambda x: run(x if gain is None else gain * x)
+        location.name, source, width, read, lambda x: run(x if gain is None else gain * x)
     )
-
-
-def reading_of(stored: StoredMLP) -> Callable[[], Run]:
-    """Return what makes the function of an MLP as it is read."""
-    return lambda: in_float64(stored.read())
 
 
 def raw_tensors(store: Store, location: LayerLocation) -> dict[str, Tensor]:
@@ -96,15 +85,13 @@ def module_of_transformers(
 ) -> tuple[str, Run] | None:
     """Return what transformers would run, filled; None where it cannot be had."""
     width = raw["up"].shape[0 if location.transposed else 1]
-    found = None
     for module in modules:
         # another version may not have the package, the model or these names
         with suppress(Exception):
             named, run = filled(content, location, module, raw)
             run(torch.zeros(1, width, dtype=torch.float64))
-            found = named, run
-            break
-    return found
+            return named, run
+    return None
 
 
 def filled(
@@ -117,7 +104,11 @@ def filled(
         experts = blank_module(content, f"{home}.experts", experts_implementation="eager")
         return f"transformers' {type(experts).__name__}", one_expert(experts, location, raw)
     whole = blank_module(content, path)
-    state = renamed(layout, raw)
+    maps = {"gate": layout.gate, "up": layout.up, "down": layout.down}
+    state = {}
+    for role, tensor in raw.items():
+        matrix = role.removesuffix("_bias")
+        state[f"{maps[matrix]}.{'weight' if matrix == role else 'bias'}"] = tensor
     chain = []
     for part in parts:
         one = whole.get_submodule(part).eval()
@@ -132,19 +123,6 @@ def filled(
         return x
 
     return f"transformers' {type(whole).__name__}", run
-
-
-def renamed(layout: Layout, raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of an MLP under the names of a family."""
-    found: dict[str, Tensor] = {}
-    for end, suffix in (("", ".weight"), ("_bias", ".bias")):
-        if f"up{end}" not in raw:
-            continue
-        names = {"up": layout.up, "down": layout.down}
-        if layout.gate != layout.up and layout.gate is not None:
-            names["gate"] = layout.gate
-        found |= {f"{name}{suffix}": raw[f"{role}{end}"] for role, name in names.items()}
-    return found
 
 
 def blank_module(content: Mapping[str, Any], path: str, **options: str) -> nn.Module:
@@ -188,17 +166,29 @@ def one_expert(module: Any, location: LayerLocation, raw: Mapping[str, Tensor]) 
     return run
 
 
-def compare_with_family(
-    store: Store, location: LayerLocation, stored: StoredMLP, function: Run, kind: str, home: Home
+def compare_ends(
+    store: Store,
+    layers: Mapping[str, tuple[LayerLocation, StoredMLP]],
+    function: Run,
+    kind: str,
 ) -> Agreement:
-    """Return how far an MLP of another format is what transformers computes with its weights."""
-    content = {
-        "model_type": kind,
-        "hidden_size": stored.sizes.d_in,
-        "intermediate_size": stored.sizes.d_hidden,
-        "mlp_bias": stored.up_bias is not None,
-        **dict.fromkeys(("num_hidden_layers", "num_attention_heads", "num_key_value_heads"), 1),
-    }
-    modules = [] if ".experts." in location.name else [(home.name(0), home.layout, home.modules)]
-    read = reading_of(stored)
-    return compare_with_source(store, location, function, content, modules, read)
+    """Return how far the first and the last MLP are what transformers computes in such a model.
+
+    The file names neither activation nor order of the branches: both are the library's own, for
+    the type of model that the format stands for. An expert is compared with the formula.
+    """
+    home, names = FAMILIES[kind].homes[0], [*layers]
+    found = []
+    for location, stored in map(layers.__getitem__, dict.fromkeys((names[0], names[-1]))):
+        content = {
+            "model_type": kind,
+            "hidden_size": stored.sizes.d_in,
+            "intermediate_size": stored.sizes.d_hidden,
+            "mlp_bias": "up_bias" in stored.parts,
+            **dict.fromkeys(("num_hidden_layers", "num_attention_heads", "num_key_value_heads"), 1),
+        }
+        whole = ".experts." not in location.name
+        modules = [(home.name(0), home.layout, home.modules)] if whole else []
+        read = in_float64(stored.read())
+        found.append(compare_with_source(store, location, function, content, modules, read))
+    return together(found)

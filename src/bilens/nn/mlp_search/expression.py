@@ -244,22 +244,23 @@ class FoundLayer:
     def read(self) -> Layer:
         """Return it as plain weights on the CPU; where weights are multiplied, in float64."""
         d_out, d_hidden, d_in = self.sizes
-        out, gate = linearised(self.tree), linearised(self.neurons.gate)
+        neurons, out = self.neurons, linearised(self.tree)
         parts: dict[str, Tensor | None] = {
-            "down": out.matrix(self.neurons, d_hidden),
+            "down": out.matrix(neurons, d_hidden),
             "linear": out.matrix(self.source, d_in) if self.source in out.matrices else None,
             "constant": out.shift(d_out),
         }
-        if self.neurons.value is None:
-            parts |= {"up": gate.matrix(self.source, d_in), "up_bias": gate.shift(d_hidden)}
-        else:
-            value = linearised(self.neurons.value)
-            parts |= {"gate": gate.matrix(self.source, d_in), "gate_bias": gate.shift(d_hidden)}
-            parts |= {"value": value.matrix(self.source, d_in), "value_bias": value.shift(d_hidden)}
+        branches = {"up": neurons.gate}
+        if neurons.value is not None:
+            branches = {"gate": neurons.gate, "value": neurons.value}
+        for role, tree in branches.items():
+            branch = linearised(tree)
+            parts[role] = branch.matrix(self.source, d_in)
+            parts[f"{role}_bias"] = branch.shift(d_hidden)
         dtype = reduce(torch.promote_types, (p.dtype for p in parts.values() if p is not None))
         kept = {n: None if p is None else p.to(dtype) for n, p in parts.items()}
-        kind = MLPWeights if self.neurons.value is None else GLUWeights
-        return kind(**kept, activation=self.neurons.activation)  # type: ignore[arg-type]
+        kind = MLPWeights if neurons.value is None else GLUWeights
+        return kind(**kept, activation=neurons.activation)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False)

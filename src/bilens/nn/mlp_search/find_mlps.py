@@ -42,7 +42,11 @@ class FoundMLPs:
 def find_mlps(module: nn.Module, example: object = None) -> FoundMLPs:
     """Return the MLPs of a module; it is not changed, and its weights are not copied."""
     check_type("module", module, nn.Module, "pass a torch.nn.Module")
-    check_has_weights(module)
+    for name, parameter in module.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise UsageError(f"{name} has no shape yet: run the module on an input once.")
+        if parameter.is_meta:
+            raise UsageError(f"{name} is on the meta device and holds nothing: load the weights.")
     search = Search(evaluation_copy(module))
     search.visit("")
     if example is not None and not search.network:
@@ -56,14 +60,6 @@ def find_mlps(module: nn.Module, example: object = None) -> FoundMLPs:
         )
     made_of = {name: layer.made_of() for name, layer in search.layers.items()}
     return FoundMLPs(search.views(), made_of, search.checks, search.network, search.head, left_out)
-
-
-def check_has_weights(module: nn.Module) -> None:
-    for name, parameter in module.named_parameters():
-        if isinstance(parameter, nn.parameter.UninitializedParameter):
-            raise UsageError(f"{name} has no shape yet: run the module on an input once.")
-        if parameter.is_meta:
-            raise UsageError(f"{name} is on the meta device and holds nothing: load the weights.")
 
 
 def in_words(left_out: tuple[str, ...], limit: int = 6) -> str:
@@ -128,10 +124,9 @@ class Search:
                 self._paths[name] = {below(path, part) for part in layer.paths}
                 continue
             everything = False
-            reason = check
             if isinstance(check, Agreement):
-                reason = f"what was read differs by {check.max_error:.1e} from the module"
-            self.notes.append(f"{name}: {reason}")
+                check = f"what was read differs by {check.max_error:.1e} from the module"
+            self.notes.append(f"{name}: {check}")
         return everything
 
     def views(self) -> dict[str, LayerView]:
@@ -164,7 +159,11 @@ def below(path: str, name: str) -> str:
 
 def layer_names(path: str, layers: Sequence[FoundLayer], taken: Collection[str]) -> list[str]:
     """Return a name for each layer of a part of a module."""
-    shared = [common_path(layer.paths) for layer in layers]
+    shared = []
+    for layer in layers:
+        parents = [part.split(".")[:-1] for part in layer.paths]
+        levels = takewhile(lambda level: len({*level}) == 1, zip(*parents, strict=False))
+        shared.append(".".join(level[0] for level in levels))
     full = [f"{path}.{name}".strip(".") for name in shared]
     names: list[str] = []
     for name, layer in zip(full, layers, strict=True):
@@ -174,9 +173,3 @@ def layer_names(path: str, layers: Sequence[FoundLayer], taken: Collection[str])
             name += "'"
         names.append(name)
     return names
-
-
-def common_path(paths: Sequence[str]) -> str:
-    parents = [path.split(".")[:-1] for path in paths]
-    levels = takewhile(lambda level: len({*level}) == 1, zip(*parents, strict=False))
-    return ".".join(level[0] for level in levels)

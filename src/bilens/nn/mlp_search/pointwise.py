@@ -148,7 +148,11 @@ def activation_through(
 ) -> Activation | None:
     """Return the activation whose graph goes through points; None for none, or for several."""
     t, y = points.double(), values.double()
-    found = [one for one in candidates(t, y) if goes_through(one, t, y, tolerance)]
+    found = []
+    for one in candidates(t, y):
+        expected = one(t)
+        if bool(((y - expected).abs() <= tolerance * (1 + expected.abs())).all()):
+            found.append(one)
     named = [one for one in found if one.name != "leaky_relu"]  # which has ReLU and t as ends
     chosen = named or found
     return chosen[0] if len(chosen) == 1 else None
@@ -161,8 +165,3 @@ def candidates(t: Tensor, y: Tensor) -> list[Activation]:
     if bool(negative.any()):
         known.append(Activation("leaky_relu", float((y[negative] / t[negative]).median())))
     return known
-
-
-def goes_through(activation: Activation, t: Tensor, y: Tensor, tolerance: float) -> bool:
-    expected = activation(t)
-    return bool(((y - expected).abs() <= tolerance * (1 + expected.abs())).all())

@@ -19,8 +19,7 @@ from bilens.algebra.gaussian import geometric_median
 from bilens.base.errors import NumericalError, UsageError
 from bilens.io.load import load
 from bilens.io.model_folder import save
-from bilens.nn.sparse_product import chosen_pre_activations, code_times
-from bilens.nn.topk_sae import Sign, TopKSAE
+from bilens.nn.topk_sae import Sign, TopKSAE, chosen_pre_activations, code_times
 from bilens.nn.transformer import BilinearTransformer
 from bilens.train.activations import ActivationBuffer, ActivationStream, SAEMetrics, measure_sae
 from bilens.train.loop import (
