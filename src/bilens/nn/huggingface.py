@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -136,12 +137,12 @@ def huggingface_files(
     for name, tensor in state.items():
         check_finite(f"tensor {name!r}", tensor)
     written = llama_config(config, state["embed.weight"].dtype)
-    files: dict[str, bytes] = {}
+    found: dict[str, bytes] = {}
     if tokenizer is not None:
         content = read_tokenizer(tokenizer)
         written["eos_token_id"] = end_token(tokenizer, content, end_of_text, config.vocab_size)
-        files["tokenizer.json"] = json.dumps(content, ensure_ascii=False, indent=2).encode()
-        files["tokenizer_config.json"] = as_json(
+        found["tokenizer.json"] = json.dumps(content, ensure_ascii=False, indent=2).encode()
+        found["tokenizer_config.json"] = as_json(
             {
                 "tokenizer_class": "PreTrainedTokenizerFast",
                 "eos_token": end_of_text,
@@ -157,10 +158,10 @@ def huggingface_files(
             "the weights do not have the shapes that the model was built with: build it with the "
             "sizes that it has."
         )
-    files["model.safetensors"] = to_safetensors(tensors, metadata)
-    files["config.json"] = as_json(written)
-    files["README.md"] = model_card(config, provenance).encode()
-    return files
+    found["model.safetensors"] = to_safetensors(tensors, metadata)
+    found["config.json"] = as_json(written)
+    found["README.md"] = model_card(config, provenance).encode()
+    return found
 
 
 def as_json(content: Mapping[str, Any]) -> bytes:
@@ -196,50 +197,16 @@ def end_token(path: Path, tokenizer: Mapping[str, Any], end_of_text: str, vocab_
     return number
 
 
-BILINEAR = """# Bilinear transformer
-
-A Llama whose activation is **linear** (`"hidden_act": "linear"` in `config.json`): each MLP is
-`down_proj(gate_proj(x) * up_proj(x))`, with nothing between the projections. Each is an exact
-quadratic map of what it reads, so what it computes can be read from its weights
-([arXiv:2410.08417](https://arxiv.org/abs/2410.08417)).
-
-**A program that hard-codes SiLU runs a different model.** Some loaders of Llama weights never look
-at `hidden_act`; they give other logits, without an error. With the right one
-`model.model.layers[0].mlp.act_fn` is the identity.
-"""
-GATED = """# Gated transformer
-
-A Llama with the activation **{activation}** (`"hidden_act": "{activation}"` in `config.json`):
-each MLP is `down_proj({activation}(gate_proj(x)) * up_proj(x))`. It is not a quadratic map of what
-it reads.
-
-**A program that hard-codes another activation runs a different model**, without an error.
-"""
-USE = """
-```python
-from transformers import AutoModelForCausalLM
-
-model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")
-```
-
-No code of its own is needed (`trust_remote_code` stays off).
-"""
-
-
 def model_card(config: TransformerConfig, provenance: Mapping[str, str]) -> str:
-    activation = config.gate or "linear"
-    head = "---\nlibrary_name: transformers\npipeline_tag: text-generation\n"
-    head += "tags:\n- interpretability\n" + "- bilinear\n" * (config.gate is None) + "---\n\n"
+    name = "bilinear" if config.gate is None else "gated"
+    card = files("bilens.nn").joinpath("cards", f"{name}.md").read_text("utf-8")
     sizes = (
         f"{config.n_layer} blocks, width {config.d_model}, {config.d_hidden} products an MLP, "
         f"{config.n_head} heads, {config.vocab_size} tokens, context {config.n_ctx}"
     )
-    rows = {"Sizes": sizes, **provenance, "Written by": f"bilens {VERSION}"}
-    table = "\n| | |\n|---|---|\n" + "".join(
-        f"| {cell(k)} | {cell(v)} |\n" for k, v in rows.items()
-    )
-    body = BILINEAR if config.gate is None else GATED.format(activation=activation)
-    return head + body + USE + table
+    said = {"Sizes": sizes, **provenance, "Written by": f"bilens {VERSION}"}
+    rows = "".join(f"| {cell(key)} | {cell(value)} |\n" for key, value in said.items())
+    return card.format(activation=config.gate, rows=rows)
 
 
 def cell(text: str) -> str:
