@@ -110,15 +110,6 @@ BAD_SAELENS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", BAD_SAELENS)
-def test_a_saelens_folder_that_is_something_else_is_refused(tmp_path: Path, name: str) -> None:
-    change, message = BAD_SAELENS[name]
-    folder = copied("saelens", tmp_path / "sae")
-    edit(folder / "cfg.json", change)
-    with pytest.raises(CheckpointError, match=message):
-        load(folder)
-
-
 def test_an_old_relu_autoencoder_is_not_read_as_top_k(tmp_path: Path) -> None:
     folder = copied("saelens", tmp_path / "sae")
     old = {key: value for key, value in BEFORE_6.items() if not key.startswith("activation")}
@@ -144,10 +135,15 @@ BAD_SPARSIFY: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", BAD_SPARSIFY)
-def test_a_sparsify_folder_that_is_something_else_is_refused(tmp_path: Path, name: str) -> None:
-    change, message = BAD_SPARSIFY[name]
-    folder = copied("sparsify", tmp_path / "sae")
+@pytest.mark.parametrize(
+    ("library", "name"),
+    [*(("saelens", name) for name in BAD_SAELENS), *(("sparsify", name) for name in BAD_SPARSIFY)],
+)
+def test_a_folder_that_is_something_else_is_refused(
+    tmp_path: Path, library: str, name: str
+) -> None:
+    change, message = (BAD_SAELENS if library == "saelens" else BAD_SPARSIFY)[name]
+    folder = copied(library, tmp_path / "sae")
     edit(folder / "cfg.json", change)
     with pytest.raises(CheckpointError, match=message):
         load(folder)
