@@ -390,7 +390,7 @@ def result_of(
         "seed": seed,
         "seconds": LONGEST,
         "outcomes": {name: counts[name] for name in OUTCOMES},
-        "note": old.get("note", ""),
+        "note": old.get("note", "") if old.get("made") == made else "",
         "survivors": [
             {"kind": "", "reason": "", **known.get(mutant.label, {})}
             | {"mutant": mutant.label, "outcome": end}
