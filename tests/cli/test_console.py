@@ -67,7 +67,7 @@ def test_a_message_is_printed_as_it_is() -> None:
 
 def test_json_is_ascii_and_never_wrapped_or_styled(capsys: pytest.CaptureFixture[str]) -> None:
     document = {"name": "[red]桁 −\x1b[31m" + "x" * 500, "value": 1e-17, "flag": True}
-    Output().json(document)
+    Output().answer(True, document)
     text = capsys.readouterr().out
     assert text.isascii()
     assert "\x1b" not in text
@@ -76,4 +76,4 @@ def test_json_is_ascii_and_never_wrapped_or_styled(capsys: pytest.CaptureFixture
 
 def test_json_holds_no_nan() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
-        Output().json({"value": float("nan")})
+        Output().answer(True, {"value": float("nan")})
