@@ -21,6 +21,7 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import NonFiniteError, NumericalError, ShapeError, UsageError
 from bilens.certify.spectrum_enclosure import enclosed
 from bilens.certify.truncation import (
+    frobenius_bound,
     smallest_k,
     truncated_input_bound,
     truncation_error,
@@ -272,3 +273,16 @@ def test_what_does_not_fit_is_refused() -> None:
         truncation_moments(whole, 1, mean, randn(12, 12))
     with pytest.raises(ShapeError, match=r"mean has shape \(11,\)"):
         truncation_moments(whole, 1, mean[1:], eye)
+
+
+@pytest.mark.parametrize("exponent", [-600, -540, -280, 0, 260, 400])
+def test_the_bound_of_a_norm_does_not_leave_float64_before_the_norm(exponent: int) -> None:
+    form, unit = random_map().form(randn(3)), 2.0 ** (2 * exponent)
+    norm = float(dense_of(form).norm())
+    matrix = form.matrix
+    rows = (2.0**exponent * part for part in (matrix.left, matrix.right))
+    scaled = InteractionMatrix(*rows, matrix.weight)
+    bound = frobenius_bound(QuadraticForm(scaled, form.linear, form.constant))
+    smallest = 2.0**-1074
+    assert norm * unit <= bound <= norm * unit * (1 + 1e-12) + 20 * smallest
+    assert bound > 0

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Status, checked_k
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
+from bilens.algebra.eigen.proofs import in_units
+from bilens.algebra.eigen.solver import problem_of_form
 from bilens.algebra.gaussian import GaussianMoments, symmetric_root
 from bilens.algebra.gram.inner_products import squared_norm_rounding, squared_norms
 from bilens.algebra.quadratic_form import QuadraticForm
@@ -143,10 +145,10 @@ def _one_error(
 
 def frobenius_bound(form: QuadraticForm) -> float:
     """Return what ‖Q‖_F of a form is at most, rounding included, O(hidden² · in)."""
-    matrix = form.matrix
-    factors = matrix.weight[None], matrix.left, matrix.right
+    forms = problem_of_form(form).forms  # their squares neither overflow nor vanish
+    factors = forms.weights, forms.left, forms.right
     squared = squared_norms(*factors) + squared_norm_rounding(*factors)
-    return float(squared[0].sqrt())
+    return float(in_units(squared.sqrt(), forms)[0])
 
 
 def smallest_k(eig: EigenDecomposition, tolerance: float, radius: float) -> Tensor:

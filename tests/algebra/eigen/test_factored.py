@@ -1,5 +1,7 @@
 """Forms with few products: the spectrum of the row space, and zeros on all the rest."""
 
+from fractions import Fraction
+
 import pytest
 import torch
 from torch import Tensor
@@ -82,13 +84,14 @@ def test_all_zeros_of_the_spectrum_are_one_cluster() -> None:
 def test_the_row_space_keeps_every_form() -> None:
     """Y Q' Yᵀ = Q, with orthonormal Y, and nothing outside it."""
     f = few_neurons()
-    space = row_space(problem_of_map(f).forms)
+    forms = problem_of_map(f).forms
+    space = row_space(forms)
     assert space.basis.shape == (N, 2 * HIDDEN)
     torch.testing.assert_close(space.basis.T @ space.basis, torch.eye(2 * HIDDEN).double())
     dense = oracles.dense_tensor(f.tensor.down, f.tensor.left, f.tensor.right)
     for c in range(NUM):
         small = space.small.one(c)
-        q = small.units[0] * small.dense(0)
+        q = forms.units[c] * small.units[0] * small.dense(0)
         torch.testing.assert_close(space.basis @ q @ space.basis.T, dense[c])
     outside = space.outside(5)
     torch.testing.assert_close(outside @ outside.T, torch.eye(5).double())
@@ -116,6 +119,27 @@ def test_the_scale_of_the_factors_does_not_matter(exponent: int) -> None:
     )
     found, plain = (eigendecompose_all(g, k=3, method="factored") for g in (scaled, f))
     torch.testing.assert_close(found.eigenvalues, plain.eigenvalues)
+
+
+@pytest.mark.parametrize("method", ["dense", "factored", "lanczos"])
+@pytest.mark.parametrize("exponent", [-500, -520, -530, -535, -540, -600])
+def test_what_leaves_float64_downwards_passes_within_its_bound(method: str, exponent: int) -> None:
+    """Q is 2^2e of one in the middle of float64: some digits of it are left, or none."""
+    f = few_neurons()
+    rows = (2.0**exponent * part for part in (f.tensor.left, f.tensor.right))
+    tiny = QuadraticMap(BilinearTensor(f.tensor.down, *rows))
+    found, plain = (
+        eigendecompose_all(g, k=3, method=method)  # type: ignore[arg-type]
+        for g in (tiny, f)
+    )
+    assert found.status == (Status.OK,) * NUM
+    torch.testing.assert_close(found.explained, plain.explained)
+    unit = Fraction(2) ** (2 * exponent)
+    for c in range(NUM):
+        bound = Fraction(float(found.rounding_bound[c]))
+        assert bound >= unit * Fraction(float(plain.rounding_bound[c]))
+        for small, large in zip(found.eigenvalues[c], plain.eigenvalues[c], strict=True):
+            assert abs(Fraction(float(small)) - unit * Fraction(float(large))) <= bound
 
 
 def test_linear_terms_of_the_whole_input_are_kept() -> None:

@@ -12,6 +12,7 @@ from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof, Status
 from bilens.algebra.eigen.lanczos import Product, lanczos
 from bilens.algebra.eigen.proofs import (
     RefinedPairs,
+    in_units,
     norm_by_columns,
     norms_by_gram,
     norms_with_error,
@@ -227,7 +228,7 @@ def record(
         norm=squared.sqrt() * units,
         explained=torch.where(squared > 0, share, 1.0),
         complete=torch.tensor([sure is not Proof.NONE for sure in proof]),
-        rounding_bound=(pairs.rounding_bound + pairs.residuals.amax(dim=1)) * units,
+        rounding_bound=in_units(pairs.rounding_bound + pairs.residuals.amax(dim=1), forms),
         cluster=labels,
         cluster_size=sizes,
         linear=task.problem.linear[rows],

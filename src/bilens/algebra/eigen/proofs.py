@@ -17,6 +17,7 @@ from bilens.algebra.gram.inner_products import (
 
 EPS = torch.finfo(torch.float64).eps
 SOLVER_TOLERANCE = 1000 * EPS  # of ‖Q‖_F, or of a unit vector: what a backward-stable solver keeps
+SMALLEST = 2.0**-1074  # above zero, of float64
 FACTOR_TOLERANCE = 10 * EPS  # of Σ|s_h|‖l_h‖‖r_h‖: rounding of the factors' own products
 UNCERTAIN = 1e-3  # of ‖Q‖²: a larger rounding bound is worth another look at the form
 UNCERTAIN_IN_FLOAT32 = 0.05
@@ -26,6 +27,14 @@ COLUMNS = 256  # of Q at a time, where it is looked at
 def rounding_bound(forms: BalancedForms, squared: Tensor) -> Tensor:
     """Return what the factors and a solver lose by rounding, (num,), for forms of these ‖Q_c‖²."""
     return SOLVER_TOLERANCE * squared.sqrt() + FACTOR_TOLERANCE * forms.sizes_before_cancelling
+
+
+def in_units(bound: Tensor, forms: BalancedForms) -> Tensor:
+    """Return bounds in balanced units, (num,), in those of the forms, rounded up."""
+    # Where the unit, and so Q, is below 2⁻¹⁰²² or nearly so, a product with it keeps few digits or
+    # none: Σ|w| + 1 steps of float64 are more than it loses. Beside other numbers they are nothing.
+    steps = torch.where(bound > 0, forms.sizes_before_cancelling + 1, 0.0)
+    return bound * forms.units + SMALLEST * steps
 
 
 def worst_rounding(forms: BalancedForms) -> Tensor:

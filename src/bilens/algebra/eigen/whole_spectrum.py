@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof, Status
-from bilens.algebra.eigen.proofs import SOLVER_TOLERANCE, rounding_bound
+from bilens.algebra.eigen.proofs import SOLVER_TOLERANCE, in_units, rounding_bound
 from bilens.algebra.eigen.ranking import Which, chosen_positions, clusters, ranked, with_sign
 from bilens.algebra.eigen.solver import (
     EIGH,
@@ -165,7 +165,7 @@ def checked_spectrum(
         norm=squared.sqrt() * unit,
         explained=values.square().sum() / squared if squared > 0 else torch.ones_like(squared),
         complete=torch.as_tensor(complete),
-        rounding_bound=bound * unit,
+        rounding_bound=in_units(bound[None], form)[0],
         cluster=labels[chosen],
         cluster_size=sizes[chosen],
         linear=terms.linear,
@@ -239,7 +239,7 @@ class FactoredSolver(WholeSpectrumSolver):
 class RowSpace:
     """Q_c = Y Q'_c Yᵀ: all forms of a problem, on the space that their factors span."""
 
-    small: BalancedForms  # Q', of width min(2 · hidden, in), in the units of Q
+    small: BalancedForms  # Q', of width min(2 · hidden, in); its units count in those of Q
     basis: Tensor  # Y, (in, width), orthonormal columns
 
     def outside(self, count: int) -> Tensor:
@@ -260,12 +260,8 @@ def row_space(forms: BalancedForms) -> RowSpace:
     left, right = (part.T.contiguous() for part in triangle.tensor_split(2, dim=1))
     small = balance_all(left, right, forms.weights)
     sizes = forms.sizes_before_cancelling / small.units  # what cancelled in the weights
-    small = replace(
-        small,
-        units=small.units * forms.units,
-        sizes_before_cancelling=small.sizes_before_cancelling.maximum(sizes),
-    )
-    return RowSpace(small, basis)
+    sizes = small.sizes_before_cancelling.maximum(sizes)
+    return RowSpace(replace(small, sizes_before_cancelling=sizes), basis)
 
 
 def factored_pairs(
@@ -273,7 +269,8 @@ def factored_pairs(
 ) -> EigenDecomposition:
     """Return k eigenpairs of one form from its whole spectrum on the row space."""
     # The rest of the spectrum, in − width eigenvalues, is exactly zero. All pairs are checked on
-    # the row space; the residuals of the k pairs come from the factors themselves.
+    # the row space; the residuals of the k pairs come from the factors themselves. All in the
+    # balanced unit of the form, which alone may be too small for float64.
     name, terms = FactoredSolver.name, problem.terms(index)
     form, small = problem.forms.one(index), space.small.one(index)
     spectrum = whole_spectrum(small)
@@ -289,8 +286,7 @@ def factored_pairs(
     vectors[inside] = inner.eigenvectors[positions[inside]] @ space.basis.T
     vectors[~inside] = space.outside(int((~inside).sum()))
     unit, kept = form.units[0], values[positions]
-    residuals = form.products(vectors[None])[0] - (kept / unit)[:, None] * vectors
-    residuals = residuals.norm(dim=1) * unit
+    residuals = (form.products(vectors[None])[0] - kept[:, None] * vectors).norm(dim=1)
     outside = torch.ones_like(values[width:], dtype=torch.bool)
     found = torch.cat([inner.converged, outside])[positions]
     converged = found & (residuals <= inner.rounding_bound)
@@ -299,10 +295,12 @@ def factored_pairs(
     nothing = torch.ones_like(inner.norm)
     return replace(
         inner,
-        eigenvalues=kept,
+        eigenvalues=kept * unit,
         eigenvectors=with_sign(vectors),
-        residuals=residuals,
+        residuals=residuals * unit,
         converged=converged,
+        norm=inner.norm * unit,
+        rounding_bound=in_units(inner.rounding_bound[None], form)[0],
         explained=(kept / inner.norm).square().sum() if inner.norm > 0 else nothing,
         complete=complete,
         cluster=labels[positions],
