@@ -140,6 +140,19 @@ def test_the_rounding_of_margins_is_bounded(scale: float) -> None:
     assert largest > 1e-4  # the bound is not idle
 
 
+@pytest.mark.parametrize("power", [-700, -560, 0, 480])
+def test_the_errors_grow_with_the_map_whatever_its_scale(power: int) -> None:
+    """The squares of the map leave float64, the map and what is lost of it by rounding do not."""
+    f = random_map(6, 3, 4, 5)
+    parts = (2.0**power * part for part in (f.tensor.down, f.linear, f.constant))
+    down, linear, constant = parts
+    scaled = QuadraticMap(BilinearTensor(down, f.tensor.left, f.tensor.right), linear, constant)
+    plain, other = (certify.prepare(g, [(1, 0)]).contrast(1, 0) for g in (f, scaled))
+    for name in ("value_error", "linear_error", "size"):
+        expected = 2.0**power * getattr(plain, name)
+        assert getattr(other, name) == pytest.approx(expected, rel=1e-6, abs=0)
+
+
 def test_pairs_that_do_not_exist_are_refused() -> None:
     f = random_map(2, 3, 6, 5)
     with pytest.raises(UsageError, match="two different outputs"):

@@ -18,7 +18,7 @@ from bilens.base.errors import NumericalError, UsageError
 from bilens.base.memory import check_memory
 from bilens.base.notebook import html_summary
 from bilens.certify.inputs import checked_vector
-from bilens.certify.trust_region import EPS, solve_trust_region
+from bilens.certify.trust_region import EPS, norm_of, solve_trust_region
 
 STEP = 32  # eigenvalues of a pair are kept in multiples of it
 
@@ -161,8 +161,8 @@ def contrast_of(
     lengths = vectors.norm(dim=1) > 0
     gram = vectors @ vectors.T - torch.diag(lengths.double())
     skew = float(gram.norm()) + EPS * width * len(values)  # ‖V Vᵀ − I‖, its rounding at worst
-    size, top = float(values.norm()), float(values.abs().max())
-    apart = float((b - linear @ vectors).norm())
+    size, top = float(norm_of(values)), float(values.abs().max())
+    apart = float(norm_of(b - linear @ vectors))
     rounding = EPS * (width + len(values)) * len(values) ** 0.5
     return Contrast(
         first,
@@ -171,10 +171,10 @@ def contrast_of(
         vectors,
         linear,
         value_error=2 * float(eigs.rounding_bound)
-        + float(eigs.residuals.norm())
+        + float(norm_of(eigs.residuals))
         + 3 * skew * top
         + left_out,
-        linear_error=apart + (2 * rounding + 2 * skew) * float(b.norm()),
+        linear_error=apart + (2 * rounding + 2 * skew) * float(norm_of(b)),
         size=size,
     )
 
@@ -184,8 +184,8 @@ def with_outside(values: Tensor, vectors: Tensor, b: Tensor) -> tuple[Tensor, Te
     rest = b
     for _ in range(3):  # what is left of the others is subtracted again
         rest = rest - (vectors @ rest) @ vectors
-    length = rest.norm()
-    tiny = length <= 1e-12 * b.norm()
+    length = norm_of(rest)
+    tiny = length <= 1e-12 * norm_of(b)
     direction = torch.zeros_like(rest) if bool(tiny) else rest / length
     return torch.cat([values, values.new_zeros(1)]), torch.cat([vectors, direction[None]])
 

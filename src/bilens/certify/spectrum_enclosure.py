@@ -13,6 +13,7 @@ from bilens.algebra.eigen.ranking import TIE
 from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm
 from bilens.base.checks import check_type
 from bilens.base.errors import NumericalError, ShapeError
+from bilens.certify.trust_region import norm_of
 
 EPS = torch.finfo(torch.float64).eps
 NOTHING = (torch.inf, -torch.inf)  # the interval that holds no number
@@ -68,7 +69,7 @@ def enclosed(eig: EigenDecomposition) -> SpectrumEnclosure:
     values, vectors = eig.eigenvalues, eig.eigenvectors
     overlap = vectors @ vectors.T
     overlap.diagonal().sub_(1)
-    residual = eig.residuals.norm() + len(values) ** 0.5 * eig.rounding_bound
+    residual = norm_of(eig.residuals) + len(values) ** 0.5 * eig.rounding_bound
     largest = float(values.abs().max())
     slack = float(2**0.5 * residual) + float(overlap.norm()) * largest
     slack += EPS * (vectors.shape[1] + len(values) + 16) * largest  # of products with an input

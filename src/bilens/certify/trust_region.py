@@ -128,6 +128,12 @@ def shifted(values: Tensor, exponent: Tensor) -> Tensor:
     return values * torch.exp2(half.double()) * torch.exp2((exponent - half).double())
 
 
+def norm_of(vector: Tensor) -> Tensor:
+    """Return ‖vector‖, as its norm alone where the squares stay in float64."""
+    exponent = row_exponents(vector)
+    return shifted(shifted(vector, -exponent).norm(), exponent)
+
+
 def rounded_up(values: Tensor, exponent: Tensor) -> Tensor:
     """Return values · 2^exponent for bounds of errors: nothing positive becomes zero."""
     return torch.where(values > 0, shifted(values, exponent).clamp_min(SMALLEST), 0.0)
