@@ -1,4 +1,4 @@
-"""Pairs of latents whose difference is a planted product, and directions that carry it."""
+"""Latents whose difference is a planted product, directions that carry it, and their edits."""
 
 import pytest
 import torch
@@ -7,8 +7,13 @@ from torch import Tensor
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import MemoryLimitError, ShapeError, UsageError
-from bilens.interp.contrasts import contrast_directions, rank_contrasts, weighted_space
-from bilens.interp.interventions import InputDirections, ablation, causal_check, steering
+from bilens.interp.contrasts import (
+    contrast_directions,
+    opposed_directions,
+    rank_contrasts,
+    weighted_space,
+)
+from bilens.interp.interventions import InputDirections, ablation, causal_check, sign_flip, steering
 from builders import randn
 
 EYE = torch.eye(5).double()
@@ -146,3 +151,81 @@ def test_bad_requests_are_refused() -> None:
         causal_check("ablate", 1, -X[:, 3] - 9, X[:, 3], [X[:, 3]], torch.Generator())
     with pytest.raises(ShapeError, match=r"\(3000,\) was expected"):
         causal_check("ablate", 1, X[:, 3] + 9, X[:9, 3], [X[:, 3]], torch.Generator())
+
+
+INPUTS = randn(2000, 5) * torch.tensor([1.0, 0.5, 2.0, 1.0, 1.0]).double() + 0.3
+
+
+def planted_with_linear(linear: float) -> QuadraticMap:
+    """Outputs ±2 n s of inputs 0 and 1 with a linear term in n; a square of input 2."""
+    down = torch.tensor([[2.0, 0], [-2, 0], [0, 1]]).double()
+    slope = torch.zeros(3, 5).double()
+    slope[0, 0] = linear
+    return QuadraticMap(BilinearTensor(down, EYE[[0, 2]], EYE[[1, 2]]), slope)
+
+
+@pytest.mark.parametrize("linear", [0.0, 1.5, -4.0])
+def test_the_difference_is_turned_around_and_nothing_else_moves(linear: float) -> None:
+    g = planted_with_linear(linear)
+    along = opposed_directions(g, 0, 1, INPUTS, g(INPUTS).relu())
+    flip = sign_flip(g, 0, 1, along)
+    edited = flip.edit(along.patterns, everywhere)(INPUTS)
+    before, after = (values[:, 0] - values[:, 1] for values in (g(INPUTS), g(edited)))
+    level = (before + after) / 2  # the stationary value, the same for all inputs
+    torch.testing.assert_close(level, level[:1].expand(len(level)))
+    assert float(before.std()) > 1
+    back = flip.edit(along.patterns, everywhere)(edited)
+    torch.testing.assert_close(back, INPUTS)  # a reflection
+    others = ((INPUTS - along.mean) - (INPUTS - along.mean) @ along.readers.T @ along.patterns) - (
+        (edited - along.mean) - (edited - along.mean) @ along.readers.T @ along.patterns
+    )
+    assert float(others.abs().max()) < 1e-9
+
+
+def test_the_sign_that_is_taken_moves_inputs_less() -> None:
+    g = planted_with_linear(1.5)
+    z = g(INPUTS).relu()
+    along = opposed_directions(g, 0, 1, INPUTS, z)
+    flip = sign_flip(g, 0, 1, along)
+    weight = (z[:, :2] / z[:, :2].sum(dim=0)).sum(dim=1)
+
+    def moved(sign: float) -> float:
+        found = type(flip)(along, flip.centre, sign).edit(along.patterns, everywhere)(INPUTS)
+        step = (found - INPUTS) @ along.readers.T
+        return float((weight * step.square().sum(dim=1)).sum())
+
+    assert moved(flip.sign) < moved(-flip.sign)
+
+
+def test_only_the_inputs_that_are_named_are_touched_and_dtypes_stay() -> None:
+    g = planted_with_linear(0.0)
+    along = opposed_directions(g, 0, 1, INPUTS, g(INPUTS).relu())
+    edit = sign_flip(g, 0, 1, along).edit(along.patterns, lambda x: x[:, 0] > 1)
+    changed = (edit(INPUTS.float()) != INPUTS.float()).any(dim=1)
+    assert changed.tolist() == (INPUTS.float()[:, 0] > 1).tolist()
+    assert edit(INPUTS.float()).dtype == torch.float32
+
+
+def test_opposed_directions_are_the_extreme_eigenpairs() -> None:
+    g = planted_with_linear(0.0)
+    z = g(INPUTS).relu()
+    along = opposed_directions(g, 0, 2, INPUTS, z)
+    every = contrast_directions(g, 0, 2, INPUTS, z, k=5)
+    ends = [float(every.eigenvalues.max()), float(every.eigenvalues.min())]
+    assert along.eigenvalues.tolist() == pytest.approx(ends)
+    torch.testing.assert_close(along.readers @ along.patterns.T, torch.eye(2).double())
+    square = BilinearTensor(torch.tensor([[1.0], [0.0]]).double(), EYE[:1], EYE[:1])
+    lone = QuadraticMap(square)
+    only = opposed_directions(lone, 0, 1, INPUTS, INPUTS[:, :2].abs())
+    assert only.eigenvalues.shape == (1,)
+    with pytest.raises(UsageError, match="one above zero"):
+        sign_flip(lone, 0, 1, only)
+
+
+def test_patterns_of_another_number_are_refused() -> None:
+    g = planted_with_linear(0.0)
+    z = g(INPUTS).relu()
+    along = opposed_directions(g, 0, 1, INPUTS, z)
+    random = weighted_space(g, 0, 1, INPUTS, z).random(1, torch.Generator().manual_seed(0))
+    with pytest.raises(ShapeError, match="was expected"):
+        sign_flip(g, 0, 1, along).edit(random.patterns, everywhere)

@@ -1,14 +1,24 @@
-"""The map of pre-activations against an SAE's own, and eigenvectors against their definition."""
+"""The map of pre-activations, its trace, clusters and ranking against their definitions."""
 
 import pytest
 import torch
+from torch import Tensor
 
 import oracles
+from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.interactions.direct_interactions import direct_interactions
-from bilens.base.errors import ShapeError, UsageError
-from bilens.interp.circuits import find_circuit
-from bilens.interp.layer_trace import check_latents, latent_map, nearest_latents, trace_layer
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.errors import MemoryLimitError, ShapeError, UsageError
+from bilens.interp.layer_trace import (
+    check_latents,
+    cluster_latents,
+    interaction_share,
+    latent_map,
+    nearest_latents,
+    rank_latents,
+    trace_layer,
+)
 from bilens.nn.mlp import BilinearMLP
 from bilens.nn.topk_sae import TopKSAE
 from builders import D_IN, D_OUT, randn, random_map
@@ -64,11 +74,8 @@ def test_all_latents_are_meant_by_none() -> None:
 
 
 G = random_map()
-FEATURES = 8
-D = randn(D_IN, FEATURES, seed=9)
+D = randn(D_IN, 8, seed=9)
 BIAS = randn(D_IN, seed=10)
-Z = randn(50, FEATURES, seed=11).relu()
-PAIRS = eigendecompose_all(G, k=3)
 
 
 def test_a_trace_is_what_its_parts_are() -> None:
@@ -80,7 +87,7 @@ def test_a_trace_is_what_its_parts_are() -> None:
         trace.interactions.cross_interactions.values, parts.cross_interactions.values
     )
     torch.testing.assert_close(trace.interactions.linear, parts.linear)
-    torch.testing.assert_close(trace.eigenpairs.eigenvalues, PAIRS.eigenvalues[:, :2])
+    torch.testing.assert_close(trace.eigenpairs.eigenvalues, eigendecompose_all(G, k=2).eigenvalues)
     assert trace.nearest.latents.shape == (D_OUT, 2, 3)
 
 
@@ -94,48 +101,93 @@ def test_latents_are_those_asked_for_in_their_order() -> None:
         )
 
 
-def test_a_circuit_of_all_features_is_the_latent() -> None:
-    found = find_circuit(G, D, 1, PAIRS[1], bias=BIAS, num_features=20, activations=Z)
-    assert sorted(found.features.tolist()) == list(range(FEATURES))
-    assert found.share_of_norm == pytest.approx(1)
-    assert found.share_of_variance == pytest.approx(1)
-    assert found.correlation == pytest.approx(1)
-    assert found.num_inputs == len(Z)
-    z = Z[:, found.features]
-    value = ((z @ found.matrix) * z).sum(dim=1) + z @ found.linear + found.constant
-    torch.testing.assert_close(value, G(Z @ D.T + BIAS)[:, 1])
-
-
-def test_a_circuit_from_weights_holds_the_features_of_largest_rows() -> None:
-    u = torch.eye(D_OUT).double()[1]
-    dense = oracles.feature_interactions(G.tensor.down, G.tensor.left, G.tensor.right, u, D)
-    found = find_circuit(G, D, 1, PAIRS[1], num_features=3)
-    expected = dense.square().sum(dim=1).argsort(descending=True)[:3]
-    assert found.features.tolist() == expected.tolist()
-    torch.testing.assert_close(found.matrix, dense[expected][:, expected])
-    share = found.matrix.square().sum() / dense.square().sum()
-    assert found.share_of_norm == pytest.approx(float(share))
-    assert (found.share_of_variance, found.correlation, found.num_inputs) == (None, None, 0)
-    torch.testing.assert_close(found.projections, D[:, expected].T @ PAIRS[1].eigenvectors.T)
-
-
-def test_with_data_a_feature_that_is_never_active_comes_last() -> None:
-    z = Z.clone()
-    u = torch.eye(D_OUT).double()[1]
-    dense = oracles.feature_interactions(G.tensor.down, G.tensor.left, G.tensor.right, u, D)
-    strongest = int(dense.square().sum(dim=1).argmax())
-    z[:, strongest] = 0
-    found = find_circuit(G, D, 1, PAIRS[1], num_features=FEATURES - 1, activations=z)
-    assert strongest not in found.features.tolist()
-    assert found.share_of_variance == pytest.approx(1)
-
-
 def test_bad_requests_are_refused() -> None:
-    with pytest.raises(UsageError, match="output 3 does not exist"):
-        find_circuit(G, D, 3, PAIRS[1])
-    with pytest.raises(ShapeError, match="activations has 7 columns"):
-        find_circuit(G, D, 1, PAIRS[1], activations=Z[:, :7])
-    with pytest.raises(ShapeError, match="works on one output"):
-        find_circuit(G, D, 1, PAIRS)
     with pytest.raises(UsageError, match="latents"):
         trace_layer(G, D, latents=[3])
+
+
+def map_with(down: torch.Tensor) -> QuadraticMap:
+    return QuadraticMap(BilinearTensor(down, randn(6, 5, seed=1), randn(6, 5, seed=2)))
+
+
+def test_similarity_is_the_cosine_of_the_dense_matrices() -> None:
+    g = random_map()
+    found = cluster_latents(g)
+    dense = oracles.dense_tensor(g.tensor.down, g.tensor.left, g.tensor.right).flatten(1)
+    units = dense / dense.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(found.similarity, units @ units.T)
+
+
+def test_forms_that_differ_in_scale_alone_are_together_and_opposite_ones_apart() -> None:
+    one, other = randn(6, seed=3), randn(6, seed=4)
+    down = torch.stack([one, other, 2 * one, -one, 0.5 * one])
+    found = cluster_latents(map_with(down), threshold=0.9)
+    assert found.members == ((0, 2, 4), (1,), (3,))
+    assert found.labels.tolist() == [0, 1, 0, 2, 0]
+    assert float(found.similarity[0, 3]) == pytest.approx(-1)
+
+
+def test_a_form_of_zero_is_like_no_other() -> None:
+    down = torch.stack([randn(6, seed=3), torch.zeros(6).double(), torch.zeros(6).double()])
+    found = cluster_latents(map_with(down))
+    assert len(found.members) == 3
+    assert bool(found.similarity[1].isnan().all())
+
+
+def test_one_latent_is_a_cluster_and_latents_are_those_asked_for() -> None:
+    found = cluster_latents(random_map(), torch.tensor([2]))
+    assert found.members == ((0,),)
+    assert found.latents.tolist() == [2]
+
+
+def test_bad_thresholds_are_refused() -> None:
+    with pytest.raises(UsageError, match="threshold"):
+        cluster_latents(random_map(), threshold=1.0)
+    with pytest.raises(MemoryLimitError, match="similarities of 3 output latents"):
+        cluster_latents(random_map(), memory_limit=100)
+
+
+EYE = torch.eye(6).double()
+
+
+def planted() -> QuadraticMap:
+    """Output 0 is x₀², output 1 is x₁ x₂, output 2 is random."""
+    left = torch.cat([EYE[:2], randn(4, 6, seed=1)])
+    right = torch.cat([EYE[[0, 2]], randn(4, 6, seed=2)])
+    down = torch.zeros(3, 6).double()
+    down[0, 0], down[1, 1], down[2, 2:] = 1.0, 1.0, randn(4, seed=3)
+    return QuadraticMap(BilinearTensor(down, left, right))
+
+
+def bits(num: int, width: int) -> Tensor:
+    return torch.randint(0, 2, (num, width), generator=torch.Generator().manual_seed(0)) * 2.0 - 1
+
+
+def test_a_product_is_first_and_a_square_last() -> None:
+    found = rank_latents(trace_layer(planted(), EYE, k=6))
+    assert found.order.tolist() == [1, 2, 0]
+    assert found.score.tolist()[:2] == pytest.approx([0, 1])
+    assert not found.data
+
+
+def test_with_data_a_product_of_independent_signs_is_all_interaction() -> None:
+    x = bits(2000, 6).double()
+    found = rank_latents(trace_layer(planted(), EYE, k=6), x)
+    assert found.data
+    assert float(found.interaction_share[1]) > 0.98
+    x[:, 2] = x[:, 1]  # now the product is a square of one
+    tied = rank_latents(trace_layer(planted(), EYE, k=6), x)
+    assert float(tied.interaction_share[1]) < 0.02
+
+
+def test_an_interaction_is_what_no_sum_of_functions_explains() -> None:
+    first, second = randn(4000, seed=1), randn(4000, seed=2)
+    assert float(interaction_share(first, second)) > 0.7  # the rest is within the bins
+    assert float(interaction_share(first, first)) < 0.05
+    assert float(interaction_share(first, torch.ones(4000).double())) == pytest.approx(0, abs=1e-9)
+    assert float(interaction_share(first * 0, second)) == 0
+
+
+def test_inputs_of_another_width_are_refused() -> None:
+    with pytest.raises(ShapeError, match="inputs have 5 entries"):
+        rank_latents(trace_layer(planted(), EYE, k=6), randn(10, 5))

@@ -1,18 +1,21 @@
-"""The folder of a run: what it refuses, what it leaves, one writer."""
+"""The folder of a run: what it refuses and leaves, and that no kill and no full disk loses it."""
 
 import dataclasses
+import errno
 import json
+import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import bilens
 import runs
 import tiny
 from bilens.base.errors import (
@@ -25,7 +28,15 @@ from bilens.base.errors import (
     UsageError,
 )
 from bilens.io.load import load
-from bilens.train.run_folder import interruptible
+from bilens.train.run_folder import (
+    CHECKPOINTS,
+    EARLIER_NAME,
+    OWN_FILES,
+    RUN_NAME,
+    bring_back,
+    interruptible,
+    set_aside,
+)
 from bilens.train.tasks.image import train_in_folder
 
 
@@ -320,3 +331,205 @@ def test_a_run_that_was_set_aside_is_not_lost_without_overwrite(name: str, folde
         runs.go(folder)
     runs.go(folder, overwrite=True)
     runs.assert_as_uninterrupted(folder)
+
+
+NAMES = (*OWN_FILES, CHECKPOINTS)
+
+
+def run_in(earlier: Path, content: str) -> None:
+    """Something with the files of a run."""
+    (earlier / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+    for name in (*OWN_FILES, f"{CHECKPOINTS}/last"):
+        (earlier / name).write_text(content)
+
+
+def whole_run(earlier: Path) -> set[str]:
+    """What the files of a whole run hold."""
+    assert {item.name for item in earlier.iterdir()} - {"notes.txt"} == set(NAMES)
+    return {(earlier / name).read_text() for name in (*OWN_FILES, f"{CHECKPOINTS}/last")}
+
+
+def killed_before_move(number: int, step: Callable[[Path], None], earlier: Path) -> bool:
+    """Do a step, killed before one of its renames; tell whether it came that far."""
+    moves, rename = 0, Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        nonlocal moves
+        moves += 1
+        if moves == number:
+            raise runs.Break
+        return rename(self, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "replace", replace)
+        try:
+            step(earlier)
+        except runs.Break:
+            return True
+    return False
+
+
+@pytest.fixture
+def earlier(tmp_path: Path) -> Path:
+    """A run and a file of the user's."""
+    run_in(tmp_path, "earlier")
+    (tmp_path / "notes.txt").write_text("mine")
+    return tmp_path
+
+
+def test_a_run_goes_aside_and_comes_back(earlier: Path) -> None:
+    set_aside(earlier)
+    assert whole_run(earlier / EARLIER_NAME) == {"earlier"}
+    assert {item.name for item in earlier.iterdir()} == {EARLIER_NAME, "notes.txt"}
+    run_in(earlier, "new")
+    bring_back(earlier)
+    assert whole_run(earlier) == {"earlier"}
+    assert (earlier / "notes.txt").read_text() == "mine"
+
+
+def test_what_is_aside_already_is_the_one_to_keep(earlier: Path) -> None:
+    set_aside(earlier)
+    run_in(earlier, "interrupted")
+    set_aside(earlier)
+    assert whole_run(earlier / EARLIER_NAME) == {"earlier"}
+    assert {item.name for item in earlier.iterdir()} == {EARLIER_NAME, "notes.txt"}
+
+
+@pytest.mark.parametrize("number", range(1, len(NAMES) + 2))
+@pytest.mark.parametrize("repair", [set_aside, bring_back])
+def test_a_kill_on_the_way_aside_loses_nothing(
+    repair: Callable[[Path], None], number: int, earlier: Path
+) -> None:
+    assert killed_before_move(number, set_aside, earlier)
+    repair(earlier)
+    assert whole_run(earlier / EARLIER_NAME if repair is set_aside else earlier) == {"earlier"}
+
+
+@pytest.mark.parametrize("number", range(1, len(NAMES) + 2))
+@pytest.mark.parametrize("repair", [set_aside, bring_back])
+def test_a_kill_on_the_way_back_loses_nothing(
+    repair: Callable[[Path], None], number: int, earlier: Path
+) -> None:
+    set_aside(earlier)
+    run_in(earlier, "new")
+    assert killed_before_move(number, bring_back, earlier)
+    repair(earlier)
+    assert whole_run(earlier / EARLIER_NAME if repair is set_aside else earlier) == {"earlier"}
+
+
+def test_nothing_is_made_where_there_is_no_run(tmp_path: Path) -> None:
+    set_aside(tmp_path)
+    bring_back(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+KILLS = 50
+PATHS = os.pathsep.join(str(Path(file).parent) for file in (runs.__file__, bilens.__path__[0]))
+KILLER = """
+import os, random, signal, sys, time
+from pathlib import Path
+import runs
+from bilens.base.errors import CheckpointError
+from bilens.train import run_folder
+
+# One process imports torch; each attempt is a fork of it that is killed after a random while.
+# It has one thread: those of a pool would not survive a fork.
+run_folder.SECONDS_BETWEEN_CHECKPOINTS = -1.0
+place, kills, chance = Path(sys.argv[1]), int(sys.argv[2]), random.Random(0)
+runs.go(place / "warm")
+began = time.perf_counter()
+runs.go(place / "warm", overwrite=True)
+whole = time.perf_counter() - began
+folders, killed = [place / "0"], 0
+
+def attempt(folder):
+    child = os.fork()
+    if child == 0:
+        try:
+            runs.go(folder, resume=True)
+        except CheckpointError:  # killed before there was a run
+            runs.go(folder)
+        os._exit(0)
+    return child
+
+while killed < kills:
+    child = attempt(folders[-1])
+    time.sleep(chance.uniform(0.0, whole))
+    os.kill(child, signal.SIGKILL)
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL:
+        killed += 1
+    else:  # it was done before
+        folders.append(place / str(len(folders)))
+assert os.waitpid(attempt(folders[-1]), 0)[1] == 0
+print(len(folders))
+"""
+
+
+def test_kill_9_at_random_moments_costs_nothing_but_time(
+    tmp_path: Path, sweep_share: float
+) -> None:
+    kills = round(sweep_share * KILLS)
+    result = subprocess.run(
+        [sys.executable, "-c", KILLER, str(tmp_path), str(kills)],
+        env=tiny.environment(PYTHONPATH=PATHS),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    for index in range(int(result.stdout)):
+        runs.assert_as_uninterrupted(tmp_path / str(index))
+
+
+def writes_of_a_run(folder: Path, fail_at: int | None = None) -> int:
+    """Run with a checkpoint each epoch; the disk is full from the write `fail_at` on."""
+    calls = 0
+
+    def fsync(_descriptor: int) -> None:
+        nonlocal calls
+        calls += 1
+        if fail_at is not None and calls >= fail_at:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.MonkeyPatch.context() as patch, runs.checkpoint_every_epoch():
+        patch.setattr(os, "fsync", fsync)
+        runs.go(folder)
+    return calls
+
+
+def test_a_full_disk_at_any_write_leaves_a_run_that_goes_on(
+    tmp_path: Path, sweep_share: float
+) -> None:
+    total = writes_of_a_run(tmp_path / "whole")
+    # A file and its folder are synced: run.json 2, history 2; each of four epochs a history 2, two
+    # files of a checkpoint 4 and the folder it is in 1; the two files of the model 2 and 1.
+    assert total == 2 + 2 + 4 * (2 + 4 + 1) + 3
+    for fail_at in range(1, total + 1, 3 if sweep_share == 1 else 7):
+        folder = tmp_path / f"run-{fail_at}"
+        with pytest.raises(DiskError, match=r"No space left on device.*free some space"):
+            writes_of_a_run(folder, fail_at)
+        found = runs.checkpoints(folder)
+        said: list[str] = []
+        if (folder / RUN_NAME).exists():
+            runs.go(folder, resume=True, say=said.append)
+        else:
+            with pytest.raises(CheckpointError, match="start it without --resume"):
+                runs.go(folder, resume=True)
+            runs.go(folder)
+        if found:  # the last one that was there is sound
+            assert said == [f"Continuing {folder} after epoch {int(found[-1][5:11])}, step 0."]
+        runs.assert_as_uninterrupted(folder)
+
+
+def test_a_folder_that_may_not_be_written_to_is_named(tmp_path: Path) -> None:
+    """Permissions do not stop a superuser, so the error is made, not met."""
+
+    def refused(*_arguments: object, **_options: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", refused)
+        with pytest.raises(Exception, match=r"cannot be written \(Permission denied\)") as caught:
+            runs.go(tmp_path / "run")
+    assert str(tmp_path / "run") in str(caught.value)

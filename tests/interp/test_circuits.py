@@ -1,18 +1,23 @@
-"""Agreement of a few eigenpairs with the whole form, against numpy's own statistics."""
+"""Circuits of few features, and a few eigenpairs beside the whole form, against numpy."""
 
 import numpy as np
 import pytest
 import torch
 
+import oracles
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.base.errors import ShapeError, UsageError
-from bilens.interp.circuits import LowRankFit, low_rank_fit
+from bilens.interp.circuits import LowRankFit, find_circuit, low_rank_fit
 from builders import D_IN, D_OUT, randn, random_map
 
 G = random_map()
 PAIRS = eigendecompose_all(G, k=D_IN)
 X = randn(60, D_IN, seed=5)
 ACTIVE = G(X) > 0
+FEATURES = 8
+D = randn(D_IN, FEATURES, seed=9)
+BIAS = randn(D_IN, seed=10)
+Z = randn(50, FEATURES, seed=11).relu()
 
 
 def fit(**changes: object) -> LowRankFit:
@@ -84,3 +89,48 @@ def test_parts_that_do_not_fit_are_refused() -> None:
         fit(latents=[0, 1])
     with pytest.raises(ShapeError, match="expected bool"):
         low_rank_fit(G, PAIRS, X, ACTIVE.double(), torch.Generator())
+
+
+def test_a_circuit_of_all_features_is_the_latent() -> None:
+    found = find_circuit(G, D, 1, PAIRS[1], bias=BIAS, num_features=20, activations=Z)
+    assert sorted(found.features.tolist()) == list(range(FEATURES))
+    assert found.share_of_norm == pytest.approx(1)
+    assert found.share_of_variance == pytest.approx(1)
+    assert found.correlation == pytest.approx(1)
+    assert found.num_inputs == len(Z)
+    z = Z[:, found.features]
+    value = ((z @ found.matrix) * z).sum(dim=1) + z @ found.linear + found.constant
+    torch.testing.assert_close(value, G(Z @ D.T + BIAS)[:, 1])
+
+
+def test_a_circuit_from_weights_holds_the_features_of_largest_rows() -> None:
+    u = torch.eye(D_OUT).double()[1]
+    dense = oracles.feature_interactions(G.tensor.down, G.tensor.left, G.tensor.right, u, D)
+    found = find_circuit(G, D, 1, PAIRS[1], num_features=3)
+    expected = dense.square().sum(dim=1).argsort(descending=True)[:3]
+    assert found.features.tolist() == expected.tolist()
+    torch.testing.assert_close(found.matrix, dense[expected][:, expected])
+    share = found.matrix.square().sum() / dense.square().sum()
+    assert found.share_of_norm == pytest.approx(float(share))
+    assert (found.share_of_variance, found.correlation, found.num_inputs) == (None, None, 0)
+    torch.testing.assert_close(found.projections, D[:, expected].T @ PAIRS[1].eigenvectors.T)
+
+
+def test_with_data_a_feature_that_is_never_active_comes_last() -> None:
+    z = Z.clone()
+    u = torch.eye(D_OUT).double()[1]
+    dense = oracles.feature_interactions(G.tensor.down, G.tensor.left, G.tensor.right, u, D)
+    strongest = int(dense.square().sum(dim=1).argmax())
+    z[:, strongest] = 0
+    found = find_circuit(G, D, 1, PAIRS[1], num_features=FEATURES - 1, activations=z)
+    assert strongest not in found.features.tolist()
+    assert found.share_of_variance == pytest.approx(1)
+
+
+def test_requests_that_fit_no_circuit_are_refused() -> None:
+    with pytest.raises(UsageError, match="output 3 does not exist"):
+        find_circuit(G, D, 3, PAIRS[1])
+    with pytest.raises(ShapeError, match="activations has 7 columns"):
+        find_circuit(G, D, 1, PAIRS[1], activations=Z[:, :7])
+    with pytest.raises(ShapeError, match="works on one output"):
+        find_circuit(G, D, 1, PAIRS)
