@@ -10,10 +10,13 @@ from bilens.algebra.quadratic_map import QuadraticMap
 D_OUT, D_HIDDEN, D_IN = 3, 4, 5  # all different, so that swapped axes are seen
 
 
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
 def randn(*shape: int, seed: int = 0) -> Tensor:
     """Standard normal entries in float64."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
+    return torch.randn(shape, generator=seeded(seed), dtype=torch.float64)
 
 
 def vector(*values: float) -> Tensor:

@@ -74,7 +74,7 @@ def test_a_tensor_knows_its_sizes() -> None:
 
 def test_a_tensor_cannot_be_changed_after_its_checks() -> None:
     with pytest.raises(FrozenInstanceError):
-        random_tensor().left = randn(D_HIDDEN, D_IN)  # type: ignore[misc]
+        random_tensor().left = randn(D_HIDDEN, D_IN)
 
 
 def test_the_norm_of_what_only_rounding_keeps_from_zero_is_no_nan() -> None:
@@ -92,9 +92,8 @@ def test_the_norm_of_what_only_rounding_keeps_from_zero_is_no_nan() -> None:
 @pytest.mark.parametrize("odd", REFUSED, ids=str)
 def test_an_odd_factor_is_refused_by_its_name(odd: Odd, slot: str) -> None:
     tensor = random_tensor()
-    with pytest.raises(odd.error, match=odd.message) as caught:
+    with pytest.raises(odd.error, match=rf"^{slot} .*({odd.message})"):
         replace(tensor, **{slot: odd.of(getattr(tensor, slot))})
-    assert str(caught.value).startswith(f"{slot} ")
 
 
 @pytest.mark.parametrize("slot", SLOTS)

@@ -97,7 +97,7 @@ def test_no_array_of_outputs_by_outputs_is_made() -> None:
     with Largest() as seen:
         outputs_of(wide, centred=True)
         outputs_of(wide, [1, 7], centred=True)
-        from_centred_basis(in_centred_basis(wide).constant[None])  # type: ignore[index]
+        from_centred_basis(in_centred_basis(wide).constant[None])
     assert seen.numel <= 300 * max(D_IN, D_HIDDEN)
 
 
@@ -167,8 +167,6 @@ def test_linear_and_constant_terms_are_measured_too() -> None:
     u = randn(2, D_OUT, seed=4)
     found = dual_expression(MAP, u)
     keep = torch.linalg.pinv(u) @ u
-    assert MAP.linear is not None
-    assert MAP.constant is not None
     for error, part in ((found.linear_error, MAP.linear), (found.constant_error, MAP.constant)):
         assert error == pytest.approx(float((part - keep @ part).norm() / part.norm()))
     assert_close(found.map.linear, keep @ MAP.linear)
@@ -219,9 +217,8 @@ def test_low_precision_maps_are_expressed_in_float64(dtype: torch.dtype) -> None
 
 @pytest.mark.parametrize("odd", REFUSED, ids=str)
 def test_odd_directions_are_refused_by_name(odd: Odd) -> None:
-    with pytest.raises(odd.error, match=odd.message) as caught:
+    with pytest.raises(odd.error, match=rf"^directions .*({odd.message})"):
         dual_expression(MAP, odd.of(randn(2, D_OUT)))
-    assert str(caught.value).startswith("directions ")
 
 
 def test_directions_that_do_not_fit_or_read_nothing_are_refused() -> None:

@@ -1,4 +1,4 @@
-"""Gaussian inputs: whitened maps, moments of a map, the assumed input of a fit."""
+"""Gaussian inputs: whitened maps, moments, the assumed input of a fit; unit rows, the median."""
 
 from collections.abc import Callable
 from itertools import product
@@ -6,18 +6,28 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from torch import Tensor
 
 import oracles
 from bilens.algebra import gaussian
 from bilens.algebra.cp.decompose import cp_decompose
 from bilens.algebra.directions import dual_expression
 from bilens.algebra.eigen.eigendecompose import eigendecompose, eigendecompose_all
-from bilens.algebra.gaussian import GaussianInput, gaussian_moments, mean_and_covariance, whiten
+from bilens.algebra.gaussian import (
+    GaussianInput,
+    gaussian_moments,
+    geometric_median,
+    mean_and_covariance,
+    whiten,
+)
+from bilens.algebra.gram.kernel import unit_rows
 from bilens.algebra.hosvd import hosvd
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import NonFiniteError, ShapeError, UsageError
-from builders import D_IN, randn, random_map
+from builders import D_IN, randn, random_map, seeded, vector
+from strategies import entries
 
 ROOT = randn(D_IN, D_IN, seed=3)
 SIGMA = ROOT @ ROOT.T
@@ -148,8 +158,6 @@ def test_moments_are_those_of_the_formulas() -> None:
     half, mean = randn(6, 2, seed=5), randn(6, seed=6)  # of rank two: singular
     sigma = half @ half.T
     found = gaussian_moments(f.to(torch.float64), mean, sigma)
-    assert f.linear is not None
-    assert f.constant is not None
     for c in range(f.sizes.d_out):
         u = torch.eye(f.sizes.d_out, dtype=torch.float64)[c]
         q = oracles.dense_interaction(f.tensor.down, f.tensor.left, f.tensor.right, u)
@@ -191,7 +199,7 @@ def test_a_row_that_reads_nothing_that_varies_is_constant() -> None:
 
 def test_samples_have_the_moments() -> None:
     half, mean = randn(3, 2), randn(3, seed=1)
-    x = GaussianInput.of(3, mean, half @ half.T).draw(200_000, torch.Generator().manual_seed(0))
+    x = GaussianInput.of(3, mean, half @ half.T).draw(200_000, seeded(0))
     torch.testing.assert_close(x.mean(dim=0), mean, atol=0.02, rtol=0)
     torch.testing.assert_close(x.T.cov(), half @ half.T, atol=0.05, rtol=0)
 
@@ -200,7 +208,6 @@ def test_moments_of_data_are_estimated() -> None:
     data = randn(500, 4) @ randn(4, 4, seed=1) + 3
     assumed = GaussianInput.of_data(data.float())
     torch.testing.assert_close(assumed.mean, data.mean(dim=0), atol=1e-5, rtol=1e-5)
-    assert assumed.root is not None
     torch.testing.assert_close(assumed.root @ assumed.root, data.T.cov(), atol=1e-4, rtol=1e-5)
     assert assumed.about == "a normal input with mean and covariance of 500 rows of data"
 
@@ -237,3 +244,93 @@ def test_moments_do_not_depend_on_the_blocks(rows: int, monkeypatch: pytest.Monk
     expected = torch.cov(inputs.double().T, correction=0)
     torch.testing.assert_close(covariance, expected, rtol=1e-12, atol=1e-15)
     assert covariance[2].tolist() == [0.0] * 3  # what is constant does not vary
+
+
+@given(entries(3, 4))
+def test_a_row_is_its_direction_times_its_length(rows: Tensor) -> None:
+    unit, length = unit_rows(rows)
+    torch.testing.assert_close(unit * length[:, None], rows)
+    nonzero = length > 0
+    torch.testing.assert_close(unit.norm(dim=1)[nonzero], torch.ones_like(length)[nonzero])
+    torch.testing.assert_close(length, rows.norm(dim=1))
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-200, 1e200, 1e300])
+def test_squares_that_would_overflow_or_vanish_do_no_harm(scale: float) -> None:
+    unit, length = unit_rows(scale * torch.tensor([[3.0, 4.0]], dtype=torch.float64))
+    torch.testing.assert_close(unit, torch.tensor([[0.6, 0.8]], dtype=torch.float64))
+    assert float(length / scale) == pytest.approx(5)
+
+
+def test_a_row_of_zeros_stays_one() -> None:
+    unit, length = unit_rows(torch.zeros(2, 3, dtype=torch.float64))
+    assert torch.equal(unit, torch.zeros(2, 3, dtype=torch.float64))
+    assert torch.equal(length, vector(0, 0))
+
+
+def test_the_gradient_of_direction_times_length_is_that_of_the_row() -> None:
+    rows = randn(2, 3).requires_grad_()
+    unit, length = unit_rows(rows)
+    (gradient,) = torch.autograd.grad((unit * length[:, None]).square().sum(), rows)
+    torch.testing.assert_close(gradient, 2 * rows.detach())
+
+
+def drawn(rows: int, n: int, seed: int = 0) -> Tensor:
+    return torch.randn(rows, n, generator=seeded(seed), dtype=torch.float64)
+
+
+def cost(x: Tensor, point: Tensor) -> float:
+    return float((x - point).norm(dim=1).sum())
+
+
+def test_no_step_away_from_it_makes_the_sum_smaller() -> None:
+    x = drawn(200, 4)
+    median = geometric_median(x)
+    for direction in torch.cat([torch.eye(4), -torch.eye(4), drawn(20, 4, seed=1)]):
+        for length in (1e-4, 1e-2, 1.0):
+            assert cost(x, median) <= cost(x, median + length * direction) + 1e-9
+
+
+def test_a_few_huge_rows_do_not_move_it() -> None:
+    x = drawn(1000, 3)
+    x[:50] += 1e6
+    assert geometric_median(x).norm() < 0.5
+    assert x.mean(dim=0).norm() > 1e4
+
+
+def test_points_on_a_line_give_their_median() -> None:
+    """In the second case the iteration starts at a row: the mean is one."""
+    cases = (
+        ([0.0, 1.0, 9.0], 1.0),
+        ([-1.0, 0.0, 1.0], 0.0),
+        ([0.0, 0.0, 0.0, 9.0], 0.0),
+        ([4.0], 4.0),
+    )
+    for values, expected in cases:
+        median = geometric_median(torch.tensor(values).double()[:, None])
+        torch.testing.assert_close(median, torch.tensor([expected]).double(), atol=1e-4, rtol=0)
+
+
+def test_a_row_that_is_the_median_is_returned_as_it_is() -> None:
+    """The mean is the row in the middle, and the others pull at it with less than its weight."""
+    rows = torch.tensor([[0.0, 0.0], [1.0, 0.0], [-0.5, 1.0], [-0.5, -1.0]]).double()
+    assert geometric_median(rows).tolist() == [0.0, 0.0]
+
+
+def test_it_moves_and_scales_with_the_rows() -> None:
+    x = drawn(100, 3)
+    moved = geometric_median(1e-7 * x + 3.0)
+    torch.testing.assert_close((moved - 3.0) / 1e-7, geometric_median(x), atol=1e-4, rtol=0)
+
+
+def test_equal_rows_are_their_own_median() -> None:
+    assert geometric_median(torch.full((5, 2), 0.3)).tolist() == pytest.approx([0.3, 0.3])
+
+
+def test_what_has_no_median_is_refused() -> None:
+    with pytest.raises(ShapeError, match="x has no rows"):
+        geometric_median(torch.zeros(0, 3))
+    with pytest.raises(ShapeError, match="2 axes were expected"):
+        geometric_median(torch.zeros(3))
+    with pytest.raises(NonFiniteError, match="x holds 1 non-finite"):
+        geometric_median(torch.tensor([[1.0], [torch.nan]]))

@@ -13,13 +13,10 @@ from bilens.base.errors import MemoryLimitError, NonFiniteError, UsageError
 from builders import D_HIDDEN, D_IN, D_OUT, randn, random_map, random_tensor, rotation
 from odd_tensors import LOW_PRECISION, SOUND, Odd
 from peak_memory import OVERHEAD, peak_of
+from planted import dense_of
 from strategies import SCALES, maps, rotations
 
 LOOSE = {"rtol": 1e-9, "atol": 1e-8}
-
-
-def dense(f: QuadraticMap) -> Tensor:
-    return oracles.dense_tensor(f.tensor.down, f.tensor.left, f.tensor.right)
 
 
 def projected(b: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -31,7 +28,7 @@ def projected(b: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 @given(maps())
 def test_the_values_of_both_modes_are_those_of_a_dense_svd(f: QuadraticMap) -> None:
     """√ of a Gram matrix's rounding is all that is lost where a value is zero."""
-    found, b = hosvd(f), dense(f)
+    found, b = hosvd(f), dense_of(f)
     for ours, matrix in (
         (found.singular_values, b.flatten(1)),
         (found.input.singular_values, b.movedim(1, 0).flatten(1)),
@@ -85,7 +82,7 @@ def test_a_turned_input_turns_the_input_space(f: QuadraticMap, data: st.DataObje
         **LOOSE,
     )
     torch.testing.assert_close(
-        mass(here.directions, here.singular_values), oracles.input_gram(dense(f)), **LOOSE
+        mass(here.directions, here.singular_values), oracles.input_gram(dense_of(f)), **LOOSE
     )
 
 
@@ -93,7 +90,7 @@ def test_a_turned_input_turns_the_input_space(f: QuadraticMap, data: st.DataObje
 def test_a_truncation_and_its_error_are_those_of_the_dense_tensor(
     f: QuadraticMap, data: st.DataObject
 ) -> None:
-    found, b = hosvd(f), dense(f)
+    found, b = hosvd(f), dense_of(f)
     d_out, _, d_in = f.sizes
     outputs = data.draw(st.none() | st.integers(1, d_out))
     inputs = data.draw(st.none() | st.integers(1, d_in))
@@ -101,7 +98,7 @@ def test_a_truncation_and_its_error_are_those_of_the_dense_tensor(
         b, found.output_directions[: outputs or d_out], found.input_directions[: inputs or d_in]
     )
     truncated = found.truncate(outputs, inputs)
-    torch.testing.assert_close(dense(truncated), expected, **LOOSE)
+    torch.testing.assert_close(dense_of(truncated), expected, **LOOSE)
     error = found.truncation_error(outputs, inputs)
     exact = oracles.norm(b - expected)
     assert abs(float(error.exact) - float(exact)) <= float(error.rounding) + 1e-13 * float(
@@ -117,7 +114,7 @@ def test_an_error_far_below_the_tensor_is_still_exact() -> None:
     f = QuadraticMap(f.tensor).compose_input(torch.diag(small) @ rotation(5))
     found = hosvd(f)
     error = found.truncation_error(input_rank=3)
-    exact = oracles.norm(dense(f) - dense(found.truncate(input_rank=3)))
+    exact = oracles.norm(dense_of(f) - dense_of(found.truncate(input_rank=3)))
     assert 1e-10 < float(error.exact / found.frobenius_squared.sqrt()) < 1e-8
     assert float(error.exact) == pytest.approx(float(exact), rel=1e-6)
 
@@ -154,7 +151,7 @@ def test_the_core_has_the_norm_of_the_tensor_and_rebuilds_it() -> None:
     torch.testing.assert_close(core.square().sum(), found.frobenius_squared)
     torch.testing.assert_close(found.frobenius_squared.sqrt(), f.tensor.norm())
     u, v = found.output_directions, found.input_directions
-    torch.testing.assert_close(torch.einsum("oij,op,ik,jl->pkl", core, u, v, v), dense(f))
+    torch.testing.assert_close(torch.einsum("oij,op,ik,jl->pkl", core, u, v, v), dense_of(f))
 
 
 def test_slices_of_the_core_are_orthogonal_in_every_mode() -> None:

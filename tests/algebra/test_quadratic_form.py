@@ -75,9 +75,8 @@ def test_a_matrix_knows_its_sizes() -> None:
 @pytest.mark.parametrize("slot", SLOTS)
 @pytest.mark.parametrize("odd", REFUSED, ids=str)
 def test_an_odd_factor_is_refused_by_its_name(odd: Odd, slot: str) -> None:
-    with pytest.raises(odd.error, match=odd.message) as caught:
+    with pytest.raises(odd.error, match=rf"^{slot} .*({odd.message})"):
         replace(make(), **{slot: odd.of(getattr(make(), slot))})
-    assert str(caught.value).startswith(f"{slot} ")
 
 
 @pytest.mark.parametrize("slot", SLOTS)
@@ -205,9 +204,8 @@ def test_an_input_without_a_batch_gives_one_number() -> None:
 @pytest.mark.parametrize("part", ["linear", "constant"])
 @pytest.mark.parametrize("odd", [*NOT_FINITE, *NOT_DENSE_FLOAT, WRONG_AXES], ids=str)
 def test_an_odd_part_is_refused_by_its_name(odd: Odd, part: str) -> None:
-    with pytest.raises(odd.error, match=odd.message) as caught:
+    with pytest.raises(odd.error, match=rf"^{part} .*({odd.message})"):
         replace(make_form(), **{part: odd.of(getattr(make_form(), part))})
-    assert str(caught.value).startswith(f"{part} ")
 
 
 @pytest.mark.parametrize("part", ["linear", "constant"])

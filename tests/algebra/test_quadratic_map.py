@@ -130,9 +130,8 @@ def test_composing_leaves_the_map_as_it_was(name: str) -> None:
 @pytest.mark.parametrize("odd", [*NOT_FINITE, *NOT_DENSE_FLOAT, WRONG_AXES], ids=str)
 def test_an_odd_part_is_refused_by_its_name(odd: Odd, part: str) -> None:
     f = random_map()
-    with pytest.raises(odd.error, match=odd.message) as caught:
+    with pytest.raises(odd.error, match=rf"^{part} .*({odd.message})"):
         replace(f, **{part: odd.of(getattr(f, part))})
-    assert str(caught.value).startswith(f"{part} ")
 
 
 # name: (what is called, the good argument, the name in the message)
@@ -153,9 +152,8 @@ ARGUMENTS: dict[str, tuple[Callable[[QuadraticMap, Tensor], object], Tensor, str
 @pytest.mark.parametrize("odd", REFUSED, ids=str)
 def test_an_odd_argument_is_refused_by_its_name(odd: Odd, name: str) -> None:
     call, good, slot = ARGUMENTS[name]
-    with pytest.raises(odd.error, match=odd.message) as caught:
+    with pytest.raises(odd.error, match=rf"^{slot} .*({odd.message})"):
         call(random_map(), odd.of(good))
-    assert str(caught.value).startswith(f"{slot} ")
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)

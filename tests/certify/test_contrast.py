@@ -17,7 +17,7 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import UsageError
 from bilens.certify import contrast
 from bilens.certify.inputs import samples_of
-from builders import randn, random_map, rotation, vector
+from builders import randn, random_map, rotation, seeded, vector
 from certify.hostile_margins import FAMILIES, distance_of, mp
 
 SIZES = [(2, 1, 1), (3, 4, 5), (3, 20, 6), (4, 3, 20)]
@@ -168,7 +168,7 @@ def test_eigenvalues_that_are_zero_are_left_out_and_change_no_radius(
 ) -> None:
     model = tiny.classifier(seed=1, d_input=80, d_hidden=20, bias=True, residual=True)
     f = model.quadratic_map().detach()  # 20 of 80 directions: 40 factors hold 20 eigenvalues
-    x = torch.randn(10, 80, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    x = torch.randn(10, 80, generator=seeded(2), dtype=torch.float64)
     label = f(x).argmax(dim=1)
     few = contrast.prepare(f)
     monkeypatch.setattr(contrast, "STEP", 10**6)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bilens.base.errors import NonFiniteError, ShapeError
 from bilens.certify.quadric_distance import distance_to_quadric
-from builders import randn, vector
+from builders import randn, seeded, vector
 from certify.hostile_margins import FAMILIES, Margin, mp, true_distance
 
 EACH = max(int(os.environ.get("BILENS_TEST_MARGINS", "520")) // len(FAMILIES), 1)
@@ -74,7 +74,7 @@ def test_no_direction_of_a_fine_scan_gets_there_earlier(width: int) -> None:
     values, linear = randn(20, width, seed=1), randn(20, width, seed=2)
     linear[::4, 0] = 0
     values[::4, 0] = -3
-    constant = torch.rand(20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    constant = torch.rand(20, generator=seeded(0), dtype=torch.float64)
     found = distance_to_quadric(values, linear, constant)
     slope, bend = linear @ directions.T, values @ directions.square().T
     rest = slope.square() - 4 * constant[:, None] * bend

@@ -14,7 +14,7 @@ import oracles
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.base.errors import ShapeError, UsageError
 from bilens.certify.stability import quantisation_stability, spectrum_stability
-from builders import form_from_pairs, form_of, randn, random_map, rotation, vector
+from builders import form_from_pairs, form_of, randn, random_map, rotation, seeded, vector
 from hostile_forms import FAMILIES, Dice
 
 CHANGES = int(os.environ.get("BILENS_TEST_CHANGES", "400"))
@@ -77,7 +77,7 @@ def test_the_worst_change_turns_by_what_is_guaranteed_and_not_less() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_hostile_forms_and_changes_in_their_eigenvectors(family: str) -> None:
-    dice = Dice(torch.Generator().manual_seed(len(family)), start=lambda n: randn(n, seed=n))
+    dice = Dice(seeded(len(family)), start=lambda n: randn(n, seed=n))
     f = FAMILIES[family](dice, 3).to(torch.float64)
     for c in range(3):
         form = f.form(torch.eye(3, dtype=torch.float64)[c])
@@ -127,7 +127,7 @@ def test_where_the_spectral_norm_is_not_proven_it_is_the_frobenius_norm(
     original = stability.eigendecompose
 
     def by_iteration(form: QuadraticForm, k: int | None, **options: object) -> object:
-        return original(form, k, method="lanczos" if k == 1 else "auto", **options)  # type: ignore[arg-type]
+        return original(form, k, method="lanczos" if k == 1 else "auto", **options)
 
     monkeypatch.setattr(stability, "eigendecompose", by_iteration)
     found = spectrum_stability(form, changed)
@@ -138,18 +138,18 @@ def test_where_the_spectral_norm_is_not_proven_it_is_the_frobenius_norm(
 def test_rounded_weights_move_nothing_by_more_than_guaranteed(kind: str) -> None:
     f = random_map(seed=3, d_hidden=20, d_in=9)
     directions = randn(2, 3, seed=4)
-    found = quantisation_stability(f, kind, directions)  # type: ignore[arg-type]
+    found = quantisation_stability(f, kind, directions)
     assert found.kind == kind
     for row, one in zip(directions, found.forms, strict=True):
         check(f.form(row), found.quadratic_map.form(row))
         assert 0 < one.change < float(f.form(row).norm())
-    assert len(quantisation_stability(f, kind, k=2).forms) == 3  # type: ignore[arg-type]
+    assert len(quantisation_stability(f, kind, k=2).forms) == 3
 
 
 def test_forms_that_cannot_be_compared_are_refused() -> None:
     form = random_map().form(randn(3))
     with pytest.raises(UsageError, match="changed is a QuadraticMap"):
-        spectrum_stability(form, random_map())  # type: ignore[arg-type]
+        spectrum_stability(form, random_map())
     with pytest.raises(ShapeError, match="5 and 4 inputs"):
         spectrum_stability(form, random_map(d_in=4).form(randn(3)))
     other = random_map().compose_input(torch.eye(5).double(), basis="embedding").form(randn(3))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 import oracles
 from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.directions import centred_directions
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose, eigendecompose_all
 from bilens.algebra.gaussian import gaussian_moments
@@ -21,13 +22,14 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import NonFiniteError, NumericalError, ShapeError, UsageError
 from bilens.certify.spectrum_enclosure import enclosed
 from bilens.certify.truncation import (
+    certified_agreement,
     frobenius_bound,
     smallest_k,
     truncated_input_bound,
     truncation_error,
     truncation_moments,
 )
-from builders import form_from_pairs, form_of, randn, random_map, rotation, vector
+from builders import form_from_pairs, form_of, randn, random_map, rotation, seeded, vector
 from hostile_forms import FAMILIES, Dice
 
 INPUTS = int(os.environ.get("BILENS_TEST_INPUTS", "1000000"))
@@ -74,7 +76,7 @@ def test_no_input_of_a_million_exceeds_the_bounds(name: str) -> None:
     """On the sphere, where the error is largest, and close to the worst direction."""
     form, radius = FORMS[name](), 2.5
     eig = eigendecompose(form)
-    generator = torch.Generator().manual_seed(3)
+    generator = seeded(3)
     for k in (0, 2, 3):
         found, error = truncation_error(eig, k, radius), error_of(form, eig, k)
         for start in range(0, INPUTS // 3, CHUNK):
@@ -98,14 +100,14 @@ def test_no_input_of_a_million_exceeds_the_bounds(name: str) -> None:
 @pytest.mark.parametrize("method", ["lanczos", "auto"])
 def test_a_bound_of_a_hostile_form_is_above_the_dense_norm(family: str, method: str) -> None:
     """Wherever a bound is claimed it holds, in every family, from part of the spectrum too."""
-    dice = Dice(torch.Generator().manual_seed(len(family)), start=lambda n: randn(n, seed=n))
+    dice = Dice(seeded(len(family)), start=lambda n: randn(n, seed=n))
     f = FAMILIES[family](dice, 8)
     for which in ("magnitude", "both", "largest"):
         wanted = min(4, f.sizes.d_in)
-        eigs = eigendecompose_all(f, k=wanted, which=which, method=method)  # type: ignore[arg-type]
+        eigs = eigendecompose_all(f, k=wanted, which=which, method=method)
         for k in range(wanted + 1):
             found = truncation_error(eigs, k, 1.0)
-            for c, one in enumerate(eigs.status):  # type: ignore[arg-type]
+            for c, one in enumerate(eigs.status):
                 if one.name != "OK":
                     assert found.bound[c] == torch.inf
                     continue
@@ -209,9 +211,9 @@ def test_bad_arguments_are_refused_with_what_came() -> None:
         truncation_error(eig, 4, 1.0)
     for radius in (-1.0, torch.nan, torch.inf, True, "1"):
         with pytest.raises(UsageError, match="radius must be a finite number"):
-            truncation_error(eig, 1, radius)  # type: ignore[arg-type]
+            truncation_error(eig, 1, radius)
     with pytest.raises(UsageError, match="eig is a QuadraticForm"):
-        truncation_error(form_from_pairs(vector(1), rotation(1)), 0, 1.0)  # type: ignore[arg-type]
+        truncation_error(form_from_pairs(vector(1), rotation(1)), 0, 1.0)
     with pytest.raises(ShapeError, match=r"x has shape \(3,\).*x\[None\]"):
         truncated_input_bound(eig, 1, randn(3))
     with pytest.raises(NonFiniteError):
@@ -286,3 +288,76 @@ def test_the_bound_of_a_norm_does_not_leave_float64_before_the_norm(exponent: in
     smallest = 2.0**-1074
     assert norm * unit <= bound <= norm * unit * (1 + 1e-12) + 20 * smallest
     assert bound > 0
+
+
+def fading_map(seed: int) -> QuadraticMap:
+    """Five classes whose neurons get smaller, so that truncation is worth something."""
+    f = random_map(seed, d_out=5, d_hidden=12, d_in=15)
+    fading = f.tensor.down * 0.6 ** torch.arange(12, dtype=torch.float64)
+    return QuadraticMap(BilinearTensor(fading, f.tensor.left, f.tensor.right), f.linear, f.constant)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_certificate_is_false(seed: int) -> None:
+    """20,000 inputs and every k; the classes of both maps come from their dense logits."""
+    f, x = fading_map(seed), randn(20_000, 15, seed=seed)
+    eigs = eigendecompose_all(f, k=None)
+    shares = []
+    for k in range(16):
+        found = certified_agreement(f, k, x, eigs)
+        kept = eigs.eigenvectors[:, :k]
+        dense = torch.einsum("ck,cki,ckj->cij", eigs.eigenvalues[:, :k], kept, kept)
+        short = torch.einsum("cij,bi,bj->bc", dense, x, x) + x @ f.linear.T + f.constant
+        classes = f(x).argmax(dim=1)
+        assert torch.equal(found.predicted, short.argmax(dim=1))
+        assert torch.equal(found.agrees, found.predicted == classes)
+        assert not bool((found.certified & (found.predicted != classes)).any())
+        logits = f(x)
+        true_margin = logits.gather(1, found.predicted[:, None])[:, 0] - logits.scatter(
+            1, found.predicted[:, None], -torch.inf
+        ).amax(dim=1)
+        assert bool((found.margin <= true_margin + 1e-9).all())
+        assert found.certified_share <= found.agreeing_share
+        shares.append(found.certified_share)
+    assert shares[-1] == 1.0
+    assert shares == sorted(shares)
+    assert shares[6] > 0.1
+
+
+def test_part_of_the_spectrum_and_centred_forms_certify_too() -> None:
+    f, x = fading_map(7), randn(500, 15)
+    whole = certified_agreement(f, 6, x)
+    part = certified_agreement(f, 6, x, eigendecompose_all(f, k=9, verify=True))
+    assert torch.equal(part.certified, whole.certified)
+    centred = f.compose_output(centred_directions(5))
+    found = certified_agreement(centred, 6, x)
+    assert found.certified_share > 0.1
+    assert torch.equal(f(x).argmax(dim=1)[found.certified], found.predicted[found.certified])
+
+
+def test_single_precision_is_read_exactly() -> None:
+    f, x = fading_map(8).to(torch.float32), randn(100, 15).float()
+    found = certified_agreement(f, 8, x)
+    same = certified_agreement(f.to(torch.float64), 8, x.double())
+    assert torch.equal(found.margin, same.margin)
+
+
+def test_what_does_not_belong_together_is_refused() -> None:
+    f, x = fading_map(9), randn(10, 15)
+    with pytest.raises(UsageError, match="other linear or constant terms"):
+        certified_agreement(f, 2, x, eigendecompose_all(fading_map(10), k=None))
+    other = QuadraticMap(fading_map(10).tensor, f.linear, f.constant)
+    with pytest.raises(NumericalError, match="not those of f"):
+        certified_agreement(f, 15, randn(500, 15), eigendecompose_all(other, k=None))
+    with pytest.raises(ShapeError, match="one form for each output"):
+        certified_agreement(f, 2, x, eigendecompose_all(f, k=None)[0])
+    with pytest.raises(UsageError, match="two classes"):
+        certified_agreement(random_map(d_out=1), 1, randn(2, 5))
+    with pytest.raises(UsageError, match=r"^f is a QuadraticForm; .*use the layer's quadratic_map"):
+        certified_agreement(f.form(randn(len(f.tensor.down))), 2, x)
+    with pytest.raises(UsageError, match="no input"):
+        certified_agreement(f, 2, x[:0])
+    with pytest.raises(UsageError, match="k=16"):
+        certified_agreement(f, 16, x)
+    with pytest.raises(NonFiniteError):
+        certified_agreement(f, 2, x * torch.nan)

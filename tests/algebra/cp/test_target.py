@@ -1,9 +1,10 @@
-"""The target of a CP fit, and how far a model is from it."""
+"""The target of a CP fit, its factors in canonical form, and how far a model is from it."""
 
 from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given, strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -14,10 +15,16 @@ from bilens.algebra.cp.target import (
     Factors,
     Target,
     accurate_norm,
+    canonical,
+    down_gram,
     fit_error,
+    leading_signs,
+    normal_product,
+    pair_gram,
     slab_norm,
     slab_products,
     squared_sizes,
+    unit_columns,
 )
 from bilens.algebra.gram.kernel import unit_rows
 from bilens.base.errors import NonFiniteError, NumericalError
@@ -158,3 +165,85 @@ def test_what_would_take_too_long_has_its_resolution_told(monkeypatch: pytest.Mo
     found = fit_error(TARGET, OWN._replace(down=(1 - 1e-12) * OWN.down))
     assert found.resolution > 1e-9
     assert abs(found.relative_error - 1e-12) <= found.resolution
+
+
+DOWNS, LEFTS, RIGHTS = randn(3, 4, seed=1), randn(4, 5, seed=2), randn(4, 5, seed=3)
+
+
+def test_inner_products_of_pairs_are_those_of_their_symmetric_matrices() -> None:
+    left, right = randn(2, 5, seed=4), randn(2, 5, seed=5)
+    first = oracles.dense_tensor(torch.eye(4, dtype=torch.float64), LEFTS, RIGHTS)
+    second = oracles.dense_tensor(torch.eye(2, dtype=torch.float64), left, right)
+    assert_close(pair_gram(LEFTS, RIGHTS, left, right), torch.einsum("aij,bij->ab", first, second))
+
+
+def test_the_ridge_is_a_penalty_on_the_sizes_of_components() -> None:
+    inputs = pair_gram(LEFTS, RIGHTS, LEFTS, RIGHTS)
+    with_ridge = (down_gram(DOWNS, 0.25) * inputs).sum()
+    plain = oracles.norm(oracles.dense_tensor(DOWNS, LEFTS, RIGHTS)) ** 2
+    sizes = squared_sizes(Factors(DOWNS, LEFTS, RIGHTS))
+    assert_close(with_ridge, plain + 0.25 * sizes.sum())
+
+
+def test_squared_sizes_are_the_squared_norms_of_single_components() -> None:
+    single = [
+        oracles.norm(oracles.dense_tensor(DOWNS[:, a : a + 1], LEFTS[a : a + 1], RIGHTS[a : a + 1]))
+        for a in range(4)
+    ]
+    assert_close(squared_sizes(Factors(DOWNS, LEFTS, RIGHTS)), torch.stack(single) ** 2)
+
+
+def test_the_normal_product_is_the_gradient_of_the_squared_norm() -> None:
+    left = LEFTS.clone().requires_grad_()
+    norm = oracles.inner(*[oracles.dense_tensor(DOWNS, left, RIGHTS)] * 2)
+    (expected,) = torch.autograd.grad(norm, left)
+    assert_close(normal_product(DOWNS.T @ DOWNS, RIGHTS, LEFTS), expected)
+
+
+def test_columns_are_scaled_to_one_and_a_zero_column_stays() -> None:
+    down = torch.cat([DOWNS, DOWNS.new_zeros(3, 1)], dim=1)
+    unit, lengths = unit_columns(down)
+    assert_close(unit * lengths, down)
+    assert_close(unit.norm(dim=0), down.new_tensor([1, 1, 1, 1, 0]))
+
+
+def some_factors(seed: int, rank: int = 4) -> Factors:
+    left, right = randn(rank, 5, seed=3 * seed + 1), randn(rank, 5, seed=3 * seed + 2)
+    return Factors(randn(3, rank, seed=3 * seed), unit_rows(left)[0], unit_rows(right)[0])
+
+
+@given(st.integers(0, 1000))
+def test_the_sum_is_the_same_and_its_parts_are_in_order(seed: int) -> None:
+    factors = some_factors(seed)
+    found = canonical(factors)
+    assert_close(oracles.dense_tensor(*found), oracles.dense_tensor(*factors))
+    sizes = squared_sizes(found)
+    assert bool((sizes[:-1] >= sizes[1:]).all())
+    for rows in (found.left, found.right):
+        assert bool((rows.amax(dim=1) == rows.abs().amax(dim=1)).all())
+
+
+@given(
+    st.integers(0, 1000),
+    st.permutations(range(4)),
+    st.lists(st.booleans(), min_size=12, max_size=12),
+)
+def test_every_way_of_writing_a_sum_ends_in_the_same(
+    seed: int, order: list[int], flips: list[bool]
+) -> None:
+    factors = some_factors(seed)
+    left_sign, right_sign, swap = (1 - 2 * torch.tensor(flips).double()).reshape(3, 4)
+    left, right = left_sign[:, None] * factors.left, right_sign[:, None] * factors.right
+    swapped = (swap < 0)[:, None]
+    other = Factors(
+        (factors.down * left_sign * right_sign)[:, order],
+        torch.where(swapped, right, left)[order],
+        torch.where(swapped, left, right)[order],
+    )
+    for ours, theirs in zip(canonical(factors), canonical(other), strict=True):
+        assert_close(theirs, ours)
+
+
+def test_equal_sizes_do_not_leave_the_sign_to_rounding() -> None:
+    rows = torch.tensor([[1.0, -1.0 - 1e-12], [-1.0, 1.0 + 1e-12]]).double()
+    assert leading_signs(rows).tolist() == [1.0, -1.0]

@@ -21,7 +21,7 @@ from bilens.algebra.eigen.lanczos_solver import first_vector
 from bilens.algebra.eigen.proofs import RefinedPairs, innermost, proven_by_norm
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import NonFiniteError
-from builders import vector
+from builders import seeded, vector
 from hostile_forms import FAMILIES, WIDTHS, Dice
 
 EPS = np.finfo(np.float64).eps
@@ -139,7 +139,7 @@ def draw(
     family: str, batch: int, num: int = BATCH, widths: tuple[int, ...] = WIDTHS
 ) -> tuple[Dice, QuadraticMap]:
     seed = 1000 * list(FAMILIES).index(family) + batch
-    dice = Dice(torch.Generator().manual_seed(seed), lambda n: first_vector(n, 0), widths)
+    dice = Dice(seeded(seed), lambda n: first_vector(n, 0), widths)
     return dice, FAMILIES[family](dice, num)
 
 

@@ -24,7 +24,17 @@ from bilens.algebra.eigen.eigendecompose import (
 )
 from bilens.algebra.eigen.ranking import Which
 from bilens.base.errors import NumericalError, ShapeError, UsageError
-from builders import D_IN, D_OUT, form_from_pairs, form_of, randn, random_map, rotation, vector
+from builders import (
+    D_IN,
+    D_OUT,
+    form_from_pairs,
+    form_of,
+    randn,
+    random_map,
+    rotation,
+    seeded,
+    vector,
+)
 
 WHICH: tuple[Which, ...] = ("magnitude", "largest", "smallest", "both")
 X = randn(4, D_IN, seed=3)
@@ -55,7 +65,7 @@ def test_a_form_outside_the_batch_is_an_index_error(eigs: EigenDecomposition, in
 
 def test_a_record_cannot_be_changed(eigs: EigenDecomposition) -> None:
     with pytest.raises(FrozenInstanceError):
-        eigs.method = "another"  # type: ignore[misc]
+        eigs.method = "another"
 
 
 def test_the_parts_of_a_value_keep_their_places(eigs: EigenDecomposition) -> None:
@@ -286,7 +296,7 @@ def test_some_forms_of_a_batch_are_those_at_their_positions(
 def test_parts_in_any_order_are_put_together_by_their_positions(
     batch: EigenDecomposition, seed: int
 ) -> None:
-    order = torch.randperm(NUM, generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(NUM, generator=seeded(seed))
     parts = [(rows, take(batch, rows)) for rows in torch.split(order, [1, 4, 0, 3, 1])]
     assert_equal(assemble(parts), batch)
 

@@ -270,4 +270,4 @@ def test_a_form_that_does_not_fit_is_refused_before_it_is_copied(
 @pytest.mark.parametrize("limit", [0, -1, True, "", "much", 1.5])
 def test_a_limit_that_is_no_size_is_refused(limit: object) -> None:
     with pytest.raises(UsageError, match="memory"):
-        eigendecompose_all(random_map(), memory_limit=limit)  # type: ignore[arg-type]
+        eigendecompose_all(random_map(), memory_limit=limit)

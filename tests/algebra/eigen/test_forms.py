@@ -1,4 +1,6 @@
-"""A matrix in a scale of its own: the same matrix, whatever the sizes of its factors."""
+"""A matrix in a scale of its own, and weights whose sums cancel or whose neurons are dead."""
+
+from fractions import Fraction
 
 import pytest
 import torch
@@ -6,7 +8,12 @@ from hypothesis import given, strategies as st
 from torch import Tensor
 
 import oracles
-from bilens.algebra.eigen.eigendecompose import eigendecompose
+from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.concentration import effective_rank
+from bilens.algebra.directions import centred_directions
+from bilens.algebra.eigen.decomposition import Proof, Status
+from bilens.algebra.eigen.eigendecompose import eigendecompose, eigendecompose_all
+from bilens.algebra.eigen.proofs import norms_with_error, worst_rounding
 from bilens.algebra.eigen.solver import (
     BalancedForms,
     Problem,
@@ -16,6 +23,7 @@ from bilens.algebra.eigen.solver import (
     problem_of_map,
     widened,
 )
+from bilens.algebra.gram.inner_products import squared_norms
 from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
 from builders import D_HIDDEN, D_IN, D_OUT, randn, random_map, random_tensor, vector
@@ -246,3 +254,156 @@ def test_without_directions_every_output_is_read_as_it_is() -> None:
     assert torch.equal(plain.forms.weights, along.forms.weights)
     for part in ("linear", "constant", "usable"):
         assert torch.equal(getattr(plain, part), getattr(along, part))
+
+
+METHODS = ["dense", "factored", "lanczos"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_equal_outputs_have_nothing_left_when_read_against_their_mean(method: str) -> None:
+    row = randn(1, 40, seed=1)
+    f = QuadraticMap(
+        BilinearTensor(row.expand(3, -1), randn(40, 30, seed=2), randn(40, 30, seed=3))
+    )
+    eigs = eigendecompose_all(f, centred_directions(3), k=5, method=method)
+    assert float(eigs.distinct_from_zero.abs().max()) == 0
+    assert float(effective_rank(eigs.distinct_from_zero).max()) == 0
+
+
+@pytest.mark.parametrize("directions", [None, torch.eye(2).double()], ids=["outputs", "along"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_dead_neuron_with_huge_rows_changes_nothing(
+    method: str, directions: Tensor | None
+) -> None:
+    rows = torch.stack([vector(1, 0, 0), vector(1e180, 0, 0)])
+    f = QuadraticMap(BilinearTensor(torch.stack([vector(1, 0), vector(2, 0)]), rows, rows))
+    eigs = eigendecompose_all(f, directions, k=1, method=method)
+    assert eigs.status == (Status.OK, Status.OK)
+    torch.testing.assert_close(eigs.eigenvalues[:, 0], vector(1, 2))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_neuron_of_tiny_weight_and_huge_rows_is_as_large_along_directions(method: str) -> None:
+    """2⁻¹⁰⁵⁰ of rows of 2⁵²⁵ each: the size of its rows alone is beyond float64."""
+    rows = torch.stack([vector(2.0**525, 0, 0), vector(0, 2.0**525, 0)])
+    f = QuadraticMap(BilinearTensor(2.0**-1050 * torch.eye(2).double(), rows, rows))
+    plain, along = (
+        eigendecompose_all(f, directions, k=1, method=method)
+        for directions in (None, torch.eye(2).double())
+    )
+    assert along.status == (Status.OK, Status.OK)
+    assert torch.equal(along.eigenvalues, vector(1, 1)[:, None])
+    assert torch.equal(along.rounding_bound, plain.rounding_bound)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_directions_of_which_none_can_be_used_are_flagged(method: str) -> None:
+    f = QuadraticMap(BilinearTensor(randn(2, 3), randn(3, 8, seed=1), randn(3, 8, seed=2)))
+    eigs = eigendecompose_all(
+        f,
+        torch.full((2, 2), torch.nan).double(),
+        k=1,
+        method=method,
+    )
+    assert eigs.status == (Status.NOT_FINITE, Status.NOT_FINITE)
+    assert bool(eigs.eigenvalues.isnan().all())
+
+
+def test_a_row_of_nan_beside_huge_ones_stops_nobody() -> None:
+    directions = torch.stack([vector(1, 0), vector(torch.nan, 0), vector(0, 1)])
+    rows = 1e150 * randn(4, 6, seed=1)
+    f = QuadraticMap(BilinearTensor(1e-300 * randn(2, 4, seed=2), rows, rows))
+    eigs = eigendecompose_all(f, directions, k=1, method="lanczos")
+    assert eigs.status == (Status.OK, Status.NOT_FINITE, Status.OK)
+
+
+def test_forms_of_few_neurons_are_proven_by_their_rank() -> None:
+    f = QuadraticMap(BilinearTensor(torch.eye(3).double(), randn(3, 90), randn(3, 90, seed=1)))
+    eigs = eigendecompose_all(f, k=4, method="lanczos")
+    assert bool(eigs.complete.all())
+    assert eigs.proof == (Proof.RANK,) * 3
+    whole = eigendecompose_all(f, k=4, method="dense")
+    assert float((eigs.eigenvalues - whole.eigenvalues).abs().max()) < 1e-9
+    largest = eigendecompose_all(f, k=4, which="largest", method="lanczos")  # zeros belong to it
+    assert not bool((largest.complete & (largest.eigenvalues.amin(dim=1) < -1e-9)).any())
+
+
+def cancelling(size: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Neurons in pairs (l, r, 1) and (3l, r/3, −1 + size · noise): Q is `size` of its terms.
+
+    The factor is no power of two, so that the terms of a pair are not rounded alike.
+    """
+    left, right = randn(8, 6, seed=1), randn(8, 6, seed=2)
+    noise = randn(3, 8, seed=3)
+    weights = torch.cat([torch.ones(3, 8).double(), size * noise - 1], dim=1)
+    return torch.cat([left, 3 * left]), torch.cat([right, right / 3]), weights
+
+
+def exact(left: Tensor, right: Tensor, weight: Tensor) -> Fraction:
+    """‖Q‖² in rational arithmetic, of the numbers as they stand."""
+    rows = [[[Fraction(x) for x in row] for row in part.tolist()] for part in (left, right)]
+    scale = [Fraction(x) for x in weight.tolist()]
+    d_in, hidden = left.shape[1], len(scale)
+    total = Fraction(0)
+    for i in range(d_in):
+        for j in range(d_in):
+            terms = (
+                scale[h] * (rows[0][h][i] * rows[1][h][j] + rows[0][h][j] * rows[1][h][i])
+                for h in range(hidden)
+            )
+            total += (sum(terms, Fraction(0)) / 2) ** 2
+    return total
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-4, 1e-8, 1e-10, 1e-13, 0.0])
+def test_the_bound_holds_whatever_cancels(size: float) -> None:
+    forms = balance_all(*cancelling(size))
+    mass, error = norms_with_error(forms)
+    for index in range(3):
+        true = exact(forms.left, forms.right, forms.weights[index])
+        assert abs(Fraction(float(mass[index])) - true) <= Fraction(float(error[index]))
+
+
+def test_the_worst_rounding_is_what_its_formula_says() -> None:
+    """16 units and 6 inputs: (16 + 6 + 16) ε Σ|s_h|‖l_h‖‖r_h‖."""
+    forms = balance_all(*cancelling(1.0))
+    expected = 38 * 2.0**-52 * forms.sizes_before_cancelling
+    torch.testing.assert_close(worst_rounding(forms), expected, rtol=1e-12, atol=0)
+
+
+def test_a_norm_that_the_gram_matrix_cannot_tell_is_told() -> None:
+    forms = balance_all(*cancelling(1e-10))
+    true = torch.tensor(
+        [float(exact(forms.left, forms.right, weight)) for weight in forms.weights]
+    ).double()
+    torch.testing.assert_close(norms_with_error(forms)[0], true, rtol=1e-4, atol=0)
+    blind = squared_norms(forms.weights, forms.left, forms.right)
+    assert float(((blind - true).abs() / true).min()) > 0.1  # why the second look is needed
+
+
+def test_shares_of_a_form_that_cancels_are_those_of_a_dense_solver() -> None:
+    left, right, weights = cancelling(1e-9)
+    f = QuadraticMap(BilinearTensor(weights, left, right))
+    dense = eigendecompose_all(f, k=2, method="dense")
+    lanczos = eigendecompose_all(f, k=2, method="lanczos")
+    torch.testing.assert_close(lanczos.explained, dense.explained, rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        lanczos.frobenius_squared, dense.frobenius_squared, rtol=1e-4, atol=0
+    )
+
+
+def test_what_the_norm_in_float32_leaves_open_the_norm_in_float64_decides() -> None:
+    """λ = 1, 0.8, 0.79999: ‖Q‖² − 1 − 0.64 is below 0.64 by less than the bound in float32."""
+    turn = torch.linalg.qr(randn(200, 200, seed=1)).Q.float()
+    values = torch.tensor([[1.0, 0.8, 0.79999]] * 3).double()
+    f = QuadraticMap(BilinearTensor(values.float(), turn[:3], turn[:3]))
+    left = torch.cat([f.tensor.left] * 40)  # enough hidden units for the Gram matrix to be cheaper
+    down = torch.cat([f.tensor.down / 40] * 40, dim=1)
+    f = QuadraticMap(BilinearTensor(down.repeat(30, 1), left, left))
+    forms = balance_all(left, left, f.tensor.down.double())
+    rough, error = norms_with_error(forms, in_float32=True)
+    fine, exact = norms_with_error(forms)
+    assert bool((fine + error - 1 > 2 * 0.64).all())
+    assert bool(((rough - fine).abs() <= error + exact).all())
+    eigs = eigendecompose_all(f, k=2, method="lanczos", precision="float32")
+    assert bool(eigs.complete.all())

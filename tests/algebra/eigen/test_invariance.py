@@ -12,6 +12,7 @@ from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.eigen.lanczos_solver import first_vector
 from bilens.algebra.quadratic_map import QuadraticMap
+from builders import seeded
 from hostile_forms import FAMILIES, Dice
 from strategies import entries, rotations, tensors
 
@@ -23,7 +24,7 @@ ALWAYS_WIDE = ("wilkinson", "hidden_at_the_edge")
 def narrow_map(family: str) -> QuadraticMap:
     """The first map of a family that is at most 12 wide."""
     for seed in count():
-        dice = Dice(torch.Generator().manual_seed(seed), lambda n: first_vector(n, 0))
+        dice = Dice(seeded(seed), lambda n: first_vector(n, 0))
         f = FAMILIES[family](dice, 2)
         if f.sizes.d_in <= SIZE:
             return f
@@ -51,7 +52,7 @@ def test_left_and_right_can_be_swapped(tensor: BilinearTensor, method: str) -> N
 @given(tensors(SIZE), METHODS, st.randoms(use_true_random=False))
 def test_neurons_have_no_order(tensor: BilinearTensor, method: str, dice: object) -> None:
     order = list(range(tensor.sizes.d_hidden))
-    dice.shuffle(order)  # type: ignore[attr-defined]
+    dice.shuffle(order)
     shuffled = BilinearTensor(tensor.down[:, order], tensor.left[order], tensor.right[order])
     assert_same_spectra(tensor, shuffled, method)
 

@@ -1,4 +1,4 @@
-"""Lanczos' method alone, on symmetric matrices that are given by their products."""
+"""Lanczos' method on matrices given by products, and its pairs refined in float64."""
 
 import pytest
 import torch
@@ -6,6 +6,9 @@ from torch import Tensor
 
 import oracles
 from bilens.algebra.eigen.lanczos import Product, RitzPairs, lanczos, left_out
+from bilens.algebra.eigen.lanczos_solver import refine
+from bilens.algebra.eigen.proofs import proven_by_norm
+from bilens.algebra.eigen.solver import balance_all
 from builders import randn, rotation, vector
 
 WHICH = ("magnitude", "largest", "smallest", "both")
@@ -203,3 +206,55 @@ def test_the_same_matrices_give_the_same_bytes() -> None:
     first, second = pairs_of(matrices, 3), pairs_of(matrices, 3)
     assert torch.equal(first.vectors, second.vectors)
     assert torch.equal(first.steps, second.steps)
+
+
+NAN = torch.nan
+
+
+SMALL, K = 12, 3
+
+
+def test_refining_gives_the_best_pairs_of_the_space_that_the_vectors_span() -> None:
+    """Rayleigh–Ritz: the eigenvalues of VᵀQV, vectors orthonormal, residuals as they are."""
+    left, right, weights = randn(9, SMALL), randn(9, SMALL), randn(4, 9)
+    forms = balance_all(left, right, weights)
+    vectors = randn(4, K, SMALL)
+    found = refine(forms, vectors, torch.ones(4).double())
+    for c in range(4):
+        q = forms.dense(c)
+        v = found.vectors[c]
+        torch.testing.assert_close(v @ v.T, torch.eye(K).double())
+        torch.testing.assert_close(torch.linalg.matrix_rank(torch.cat([v, vectors[c]])).item(), K)
+        space = torch.linalg.qr(vectors[c].T).Q
+        ritz = torch.linalg.eigvalsh(space.T @ q @ space)
+        torch.testing.assert_close(found.values[c].sort().values, ritz)
+        torch.testing.assert_close(
+            found.residuals[c], (v @ q - found.values[c][:, None] * v).norm(dim=1)
+        )
+        assert found.values[c].abs().tolist() == sorted(found.values[c].abs(), reverse=True)
+
+
+def test_refining_an_invariant_space_gives_eigenpairs_though_the_vectors_are_rough() -> None:
+    """Vectors that are far from orthonormal and hold no eigenvector, in float32."""
+    values, turn = torch.linspace(-1, 2, SMALL).double(), rotation(SMALL)
+    forms = balance_all(turn, turn, values[None])
+    mixed = randn(K, K) @ turn[-K:]
+    found = refine(forms, mixed[None].float(), torch.ones(1).double())
+    torch.testing.assert_close(
+        found.values[0] * forms.units, values[-K:].flip(0), atol=1e-12, rtol=0
+    )
+
+
+@pytest.mark.parametrize("value", [NAN, torch.inf])
+def test_vectors_that_are_not_finite_poison_their_own_form_alone(value: float) -> None:
+    forms = balance_all(randn(9, SMALL), randn(9, SMALL), randn(4, 9))
+    vectors, mass = randn(4, K, SMALL), torch.ones(4).double()
+    good = refine(forms, vectors, mass)
+    vectors[2, 1, 5] = value
+    found = refine(forms, vectors, mass)
+    assert bool(found.values[2].isnan().all())
+    assert bool(found.residuals[2].isnan().all())
+    assert not bool(proven_by_norm(found, 100 * mass, mass, "magnitude")[2])
+    others = torch.tensor([0, 1, 3])
+    assert torch.equal(found.values[others], good.values[others])
+    assert torch.equal(found.vectors[others], good.vectors[others])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all, plan_eigendecomposition
-from bilens.algebra.eigen.lanczos_solver import BATCH, later_batch, most_steps, usual_steps
+from bilens.algebra.eigen.lanczos_solver import BATCH
 from bilens.algebra.eigen.plan import SOLVERS, make_plan
 from bilens.algebra.eigen.solver import Precision, Sizes, Solver
 from bilens.base.errors import MemoryLimitError, TruncationWarning, UsageError
@@ -99,14 +99,6 @@ def test_less_memory_means_smaller_batches_until_nothing_fits() -> None:
         make_plan(WIDE, "lanczos", "float64", 2**27)
     with pytest.raises(MemoryLimitError, match=r"method \w+\), the limit is 1.00 MiB"):
         make_plan(WIDE, "auto", "float64", "1MiB")
-
-
-def test_the_second_round_fits_into_the_memory_of_the_first() -> None:
-    for k in (1, 2, 10, 100):
-        assert most_steps(k) >= 2 * usual_steps(k) >= 2 * k
-        for batch in (1, 7, BATCH):
-            later = later_batch(batch, k)
-            assert later == 1 or later * most_steps(k) <= batch * usual_steps(k)
 
 
 def test_a_plan_says_what_will_be_done_without_doing_it(monkeypatch: pytest.MonkeyPatch) -> None:

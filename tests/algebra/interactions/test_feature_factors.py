@@ -120,9 +120,8 @@ def test_low_precision_is_promoted(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("odd", NOT_DENSE_FLOAT, ids=str)
 def test_an_odd_dictionary_is_refused(odd: Odd) -> None:
-    with pytest.raises(odd.error, match=odd.message) as caught:
+    with pytest.raises(odd.error, match=rf"^dictionary .*({odd.message})"):
         interaction_submatrix(F, odd.of(D), DIRECTION, [0])
-    assert str(caught.value).startswith("dictionary ")
 
 
 @pytest.mark.parametrize(
