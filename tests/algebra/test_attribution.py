@@ -11,7 +11,6 @@ from hypothesis import given
 from torch import Tensor
 
 import bilens.algebra.attribution as attribution
-import bilens.algebra.attribution as shapley_interactions
 from bilens.algebra.attribution import (
     attribute,
     attribute_to_background,
@@ -244,7 +243,7 @@ def test_top_interactions_are_the_largest_of_all(
     rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     n = 23
-    monkeypatch.setattr(shapley_interactions, "BLOCK_BYTES", rows * 32 * n)
+    monkeypatch.setattr(attribution, "BLOCK_BYTES", rows * 32 * n)
     form, x, start = form_of_width(n), randn(n, seed=4), randn(n, seed=5)
     x[3] = start[3]  # an input that does not move interacts with nothing
     dense = pairwise_interactions(form, x, start)

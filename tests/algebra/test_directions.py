@@ -101,28 +101,19 @@ def test_no_array_of_outputs_by_outputs_is_made() -> None:
     assert seen.numel <= 300 * max(D_IN, D_HIDDEN)
 
 
-@pytest.mark.parametrize("d_out", [0, -1, 2.0, True, "3", None])
-def test_the_number_of_outputs_must_be_a_positive_integer(d_out: object) -> None:
-    for directions in (raw_directions, centred_directions):
-        with pytest.raises(UsageError, match="d_out must be an integer of at least 1"):
-            directions(d_out)
-
-
-@pytest.mark.parametrize(("positive", "negative"), [(0, 3), (3, 0), (1, 1)])
-def test_a_contrast_needs_two_different_outputs_of_the_model(positive: int, negative: int) -> None:
-    with pytest.raises(UsageError, match=rf"between 0 and 2, got {positive} and {negative}"):
-        contrast_direction(3, positive, negative)
-
-
-@pytest.mark.parametrize("index", [-1, 1.0, True, "1", None])
-def test_an_index_must_be_an_integer_from_0(index: object) -> None:
-    with pytest.raises(UsageError, match=f"between 0 and 2, got {index!r} and 2"):
-        contrast_direction(3, index, 2)
-    with pytest.raises(UsageError, match=f"between 0 and 2, got 2 and {index!r}"):
-        contrast_direction(3, 2, index)
-
-
-def test_the_number_of_outputs_is_named() -> None:
+def test_bad_numbers_of_outputs_and_indices_are_refused() -> None:
+    for d_out in (0, -1, 2.0, True, "3", None):
+        for directions in (raw_directions, centred_directions):
+            with pytest.raises(UsageError, match="d_out must be an integer of at least 1"):
+                directions(d_out)
+    for positive, negative in ((0, 3), (3, 0), (1, 1)):
+        with pytest.raises(UsageError, match=rf"between 0 and 2, got {positive} and {negative}"):
+            contrast_direction(3, positive, negative)
+    for index in (-1, 1.0, True, "1", None):
+        with pytest.raises(UsageError, match=f"between 0 and 2, got {index!r} and 2"):
+            contrast_direction(3, index, 2)
+        with pytest.raises(UsageError, match=f"between 0 and 2, got 2 and {index!r}"):
+            contrast_direction(3, 2, index)
     with pytest.raises(UsageError, match=r"^d_out must be an integer of at least 1"):
         contrast_direction(0, 0, 1)
     with pytest.raises(UsageError, match=r"^d_out must be an integer of at least 2"):

@@ -205,53 +205,29 @@ def test_a_cut_through_equal_eigenvalues_is_refused() -> None:
         match_eigenvectors(cut, named(2), seeded())
 
 
-def test_where_nothing_is_left_to_match_it_is_said() -> None:
+def test_bad_arguments_are_refused_with_what_to_do() -> None:
     with pytest.raises(UsageError, match=r"nothing to match: .* \(signed=False matches across"):
         match_eigenvectors(named(1), named(-1), seeded())
     with pytest.raises(UsageError, match=r"nothing to match: .* in both\.$"):
         match_eigenvectors(named(1), named(0.0), seeded(), signed=False)
-
-
-def test_more_pairs_than_there_are_are_refused() -> None:
     with pytest.raises(UsageError, match="k=13, but the first decomposition has 12 pairs"):
         match_eigenvectors(named(1), named(1), seeded(), k=13)
-
-
-@pytest.mark.parametrize("k", [0, -1, 1.0, True])
-def test_k_is_a_positive_integer(k: object) -> None:
-    with pytest.raises(UsageError, match="k must be an integer of at least 1"):
-        match_eigenvectors(named(1), named(1), seeded(), k=k)
-
-
-@pytest.mark.parametrize("num_samples", [0, 1.0, True])
-def test_the_number_of_samples_is_a_positive_integer(num_samples: object) -> None:
-    with pytest.raises(UsageError, match="num_samples must be an integer of at least 1"):
-        match_eigenvectors(named(1), named(1), seeded(), num_samples=num_samples)
-
-
-def test_an_unknown_method_is_refused() -> None:
+    for k in (0, -1, 1.0, True):
+        with pytest.raises(UsageError, match="k must be an integer of at least 1"):
+            match_eigenvectors(named(1), named(1), seeded(), k=k)
+    for num_samples in (0, 1.0, True):
+        with pytest.raises(UsageError, match="num_samples must be an integer of at least 1"):
+            match_eigenvectors(named(1), named(1), seeded(), num_samples=num_samples)
     with pytest.raises(UsageError, match="method='greedy' is not known: use one of assignment, su"):
         match_eigenvectors(named(1), named(1), seeded(), method="greedy")
-
-
-def test_a_batch_is_refused() -> None:
     batch = eigendecompose_all(random_map())
     with pytest.raises(ShapeError, match=r"the second decomposition is a batch: match eigs\[c\]"):
         match_eigenvectors(batch[0], batch, seeded())
-
-
-def test_forms_of_other_inputs_are_refused() -> None:
     other = decomposed(vector(1), randn(1, D + 1))
     with pytest.raises(ShapeError, match="the decompositions read 12 and 13 inputs"):
         match_eigenvectors(named(1), other, seeded())
-
-
-def test_decompositions_in_different_bases_are_refused() -> None:
     with pytest.raises(UsageError, match="in the input and the whitened basis: vectors are match"):
         match_eigenvectors(named(1), replace(named(1), basis="whitened"), seeded())
-
-
-def test_what_is_no_decomposition_is_refused() -> None:
     with pytest.raises(UsageError, match="second is a Tensor; expected EigenDecomposition: use ei"):
         match_eigenvectors(named(1), randn(2, D), seeded())
     with pytest.raises(UsageError, match=r"generator is a int; expected Generator: use torch.Gen"):

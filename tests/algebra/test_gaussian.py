@@ -169,7 +169,7 @@ def test_moments_are_those_of_the_formulas() -> None:
     assert float(gaussian_moments(f, mean, torch.zeros(d_in, d_in)).variance.max()) == 0
 
 
-def test_what_is_no_covariance_has_no_moments() -> None:
+def test_what_is_no_distribution_is_refused() -> None:
     f = random_map()
     with pytest.raises(UsageError, match="not symmetric"):
         gaussian_moments(f, randn(5), randn(5, 5))
@@ -177,6 +177,18 @@ def test_what_is_no_covariance_has_no_moments() -> None:
         gaussian_moments(f, randn(5), -torch.eye(5))
     with pytest.raises(ShapeError, match=r"covariance has shape \(4, 4\)"):
         gaussian_moments(f, randn(5), torch.eye(4))
+    with pytest.raises(ShapeError, match=r"mean has shape \(3,\)"):
+        GaussianInput.of(2, torch.ones(3), None)
+    with pytest.raises(NonFiniteError, match="mean holds"):
+        GaussianInput.of(2, torch.full((2,), torch.nan), None)
+    with pytest.raises(ShapeError, match=r"covariance has shape \(3, 3\)"):
+        GaussianInput.of(2, None, torch.eye(3))
+    with pytest.raises(UsageError, match="not symmetric"):
+        GaussianInput.of(2, None, torch.tensor([[1.0, 0.5], [0.0, 1.0]]))
+    with pytest.raises(UsageError, match="eigenvalue -1"):
+        GaussianInput.of(2, None, -torch.eye(2))
+    with pytest.raises(UsageError, match=r"1 row\(s\)"):
+        GaussianInput.of_data(torch.ones(1, 2))
 
 
 def test_rows_read_covariances() -> None:
@@ -217,21 +229,6 @@ def test_it_says_what_it_is() -> None:
     assert GaussianInput.of(2, torch.ones(2), None).about == "a normal input with the given mean"
     both = GaussianInput.of(2, torch.ones(2), torch.eye(2))
     assert both.about == "a normal input with the given mean and covariance"
-
-
-def test_what_is_no_distribution_is_refused() -> None:
-    with pytest.raises(ShapeError, match=r"mean has shape \(3,\)"):
-        GaussianInput.of(2, torch.ones(3), None)
-    with pytest.raises(NonFiniteError, match="mean holds"):
-        GaussianInput.of(2, torch.full((2,), torch.nan), None)
-    with pytest.raises(ShapeError, match=r"covariance has shape \(3, 3\)"):
-        GaussianInput.of(2, None, torch.eye(3))
-    with pytest.raises(UsageError, match="not symmetric"):
-        GaussianInput.of(2, None, torch.tensor([[1.0, 0.5], [0.0, 1.0]]))
-    with pytest.raises(UsageError, match="eigenvalue -1"):
-        GaussianInput.of(2, None, -torch.eye(2))
-    with pytest.raises(UsageError, match=r"1 row\(s\)"):
-        GaussianInput.of_data(torch.ones(1, 2))
 
 
 @pytest.mark.parametrize("rows", [1, 4, 10, 4096])

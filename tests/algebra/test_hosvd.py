@@ -195,19 +195,13 @@ def test_a_map_of_zeros_has_zeros_and_can_be_truncated() -> None:
     assert (float(error.exact), float(error.bound), float(error.rounding)) == (0.0, 0.0, 0.0)
 
 
-@pytest.mark.parametrize("rank", [0, -1, 2.0, True, "2"])
-def test_a_rank_is_a_positive_integer(rank: object) -> None:
-    with pytest.raises(UsageError, match="rank must be an integer of at least 1"):
-        hosvd(random_map(), rank)
-
-
-@pytest.mark.parametrize("what", [random_tensor(), randn(2, 3), None], ids=["tensor", "array", "-"])
-def test_only_a_map_has_an_hosvd(what: object) -> None:
-    with pytest.raises(UsageError, match=r"f is a \w+; expected QuadraticMap: use the layer's"):
-        hosvd(what)
-
-
-def test_ranks_beyond_what_was_kept_are_refused_with_the_way_out() -> None:
+def test_bad_arguments_are_refused() -> None:
+    for rank in (0, -1, 2.0, True, "2"):
+        with pytest.raises(UsageError, match="rank must be an integer of at least 1"):
+            hosvd(random_map(), rank)
+    for what in (random_tensor(), randn(2, 3), None):
+        with pytest.raises(UsageError, match=r"f is a \w+; expected QuadraticMap: use the layer's"):
+            hosvd(what)
     found = hosvd(random_map(), rank=2)
     for call in (found.truncate, found.truncation_error, found.core):
         with pytest.raises(UsageError, match=r"output_rank=3, but 2 singular .* larger rank"):
@@ -220,9 +214,6 @@ def test_ranks_beyond_what_was_kept_are_refused_with_the_way_out() -> None:
         found.form(2)
     with pytest.raises(UsageError, match="index must be an integer of at least 0"):
         found.form(-1)
-
-
-def test_products_that_overflow_are_refused() -> None:
     b = random_tensor()
     with pytest.raises(NonFiniteError, match="down times the lengths of the rows"):
         hosvd(QuadraticMap(BilinearTensor(b.down * 1e150, b.left * 1e150, b.right * 1e150)))

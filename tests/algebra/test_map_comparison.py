@@ -75,15 +75,6 @@ def test_parts_that_one_map_lacks_are_zero() -> None:
     assert map_difference(bare, bare).linear is None
 
 
-def test_maps_that_do_not_pair_are_refused() -> None:
-    with pytest.raises(ShapeError, match="cannot be compared"):
-        map_difference(random_map(0, 4, 6, 5), random_map(0, 3, 6, 5))
-    with pytest.raises(UsageError, match="g is a int"):
-        map_difference(random_map(0), 3)
-    with pytest.raises(ShapeError, match="no weights that correspond"):
-        noise_change(random_map(0, 4, 6, 5), random_map(0, 4, 5, 5))
-
-
 def of_size(shape: torch.Size, size: float, seed: int) -> torch.Tensor:
     draw = randn(*shape, seed=seed)
     return size * draw / draw.square().mean().sqrt()
@@ -376,36 +367,26 @@ def test_a_map_that_only_rounding_keeps_from_zero_has_no_direction() -> None:
         similarity(QuadraticMap(nothing), QuadraticMap(b))
 
 
-@pytest.mark.parametrize(
-    "other", [random_map(d_in=D_IN + 1), random_map(d_out=D_OUT + 1)], ids=["in", "out"]
-)
-def test_maps_of_other_sizes_are_refused(other: QuadraticMap) -> None:
-    with pytest.raises(ShapeError, match=r"maps 5 → 3 and \d → \d cannot be compared"):
-        similarity(F, other)
-
-
-@pytest.mark.parametrize(
-    "other", [random_tensor(), None, randn(2, 2)], ids=["tensor", "-", "array"]
-)
-def test_only_maps_are_compared(other: object) -> None:
-    with pytest.raises(UsageError, match=r"g is a \w+; expected QuadraticMap: use the layer's"):
-        similarity(F, other)
-
-
-def test_maps_that_read_different_bases_are_refused() -> None:
+def test_maps_and_measures_that_do_not_fit_are_refused() -> None:
+    for other in (random_map(d_in=D_IN + 1), random_map(d_out=D_OUT + 1)):
+        with pytest.raises(ShapeError, match=r"maps 5 → 3 and \d → \d cannot be compared"):
+            similarity(F, other)
+    for other in (random_tensor(), None, randn(2, 2)):
+        with pytest.raises(UsageError, match=r"g is a \w+; expected QuadraticMap: use the layer's"):
+            similarity(F, other)
     with pytest.raises(UsageError, match="the input and the embedding basis cannot be compared"):
         similarity(F, replace(G, basis="embedding"))
-
-
-def test_an_unknown_measure_is_refused() -> None:
     with pytest.raises(UsageError, match="measure='cosine' is not known: use one of frobenius, ga"):
         similarity(F, G, "cosine")
-
-
-def test_products_that_overflow_are_refused() -> None:
     b = random_tensor()
     with pytest.raises(NonFiniteError, match="of row 0 of weights is beyond float64"):
         similarity(QuadraticMap(BilinearTensor(b.down * 1e150, b.left * 1e150, b.right * 1e150)), G)
+    with pytest.raises(ShapeError, match="cannot be compared"):
+        map_difference(random_map(0, 4, 6, 5), random_map(0, 3, 6, 5))
+    with pytest.raises(UsageError, match="g is a int"):
+        map_difference(random_map(0), 3)
+    with pytest.raises(ShapeError, match="no weights that correspond"):
+        noise_change(random_map(0, 4, 6, 5), random_map(0, 4, 5, 5))
 
 
 @pytest.mark.parametrize("measure", MEASURES)

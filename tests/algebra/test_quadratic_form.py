@@ -104,15 +104,32 @@ def test_factors_that_do_not_fit_are_refused_with_their_shapes(
     assert all(str(shape) in str(caught.value) for shape in (left, right, weight))
 
 
-@pytest.mark.parametrize("slot", ["left", "right"])
-def test_mixed_dtypes_are_refused(slot: str) -> None:
-    with pytest.raises(ShapeError, match=rf"{slot} has dtype torch.float32.*torch.float64 .*use"):
-        replace(make(), **{slot: getattr(make(), slot).float()})
-
-
-def test_an_inner_product_needs_the_same_width() -> None:
+def test_what_does_not_fit_is_refused() -> None:
+    for slot in ("left", "right"):
+        with pytest.raises(
+            ShapeError, match=rf"{slot} has dtype torch.float32.*torch.float64 .*use"
+        ):
+            replace(make(), **{slot: getattr(make(), slot).float()})
     with pytest.raises(ShapeError, match="the forms read 5 and 6 inputs"):
         make().inner(make(d_in=6))
+    for part in ("linear", "constant"):
+        with pytest.raises(ShapeError, match=rf"{part} has dtype torch.float32 .*torch.float64"):
+            replace(make_form(), **{part: getattr(make_form(), part).float()})
+    with pytest.raises(UsageError, match=r"matrix is a Tensor; expected InteractionMatrix: use"):
+        replace(make_form(), matrix=torch.eye(5))
+    with pytest.raises(ShapeError, match="linear has 6 entries, the matrix reads 5 inputs"):
+        replace(make_form(), linear=randn(6))
+    for other in (1, None, torch.eye(5)):
+        f, form = random_map(), make_form()
+        for read, words in (
+            (form.inner, "expected QuadraticForm: use QuadraticMap.form"),
+            (form.matrix.inner, "expected InteractionMatrix: use the matrix of a form"),
+            (f.tensor.inner, "expected BilinearTensor: use the tensor of a map"),
+        ):
+            with pytest.raises(UsageError, match=rf"^other is a \w+; {words}"):
+                read(other)
+        with pytest.raises(UsageError, match="expected BilinearTensor"):
+            f.tensor.gram(1)
 
 
 @pytest.mark.parametrize("dtype", LOW_PRECISION)
@@ -206,36 +223,6 @@ def test_an_input_without_a_batch_gives_one_number() -> None:
 def test_an_odd_part_is_refused_by_its_name(odd: Odd, part: str) -> None:
     with pytest.raises(odd.error, match=rf"^{part} .*({odd.message})"):
         replace(make_form(), **{part: odd.of(getattr(make_form(), part))})
-
-
-@pytest.mark.parametrize("part", ["linear", "constant"])
-def test_mixed_dtypes_of_a_form_are_refused(part: str) -> None:
-    with pytest.raises(ShapeError, match=rf"{part} has dtype torch.float32 .*torch.float64"):
-        replace(make_form(), **{part: getattr(make_form(), part).float()})
-
-
-def test_a_matrix_that_is_none_of_ours_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"matrix is a Tensor; expected InteractionMatrix: use"):
-        replace(make_form(), matrix=torch.eye(5))
-
-
-@pytest.mark.parametrize("other", [1, None, torch.eye(5)])
-def test_an_inner_product_needs_two_of_a_kind(other: object) -> None:
-    f, form = random_map(), make_form()
-    for read, words in (
-        (form.inner, "expected QuadraticForm: use QuadraticMap.form"),
-        (form.matrix.inner, "expected InteractionMatrix: use the matrix of a form"),
-        (f.tensor.inner, "expected BilinearTensor: use the tensor of a map"),
-    ):
-        with pytest.raises(UsageError, match=rf"^other is a \w+; {words}"):
-            read(other)
-    with pytest.raises(UsageError, match="expected BilinearTensor"):
-        f.tensor.gram(1)
-
-
-def test_a_linear_term_of_another_width_is_refused() -> None:
-    with pytest.raises(ShapeError, match="linear has 6 entries, the matrix reads 5 inputs"):
-        replace(make_form(), linear=randn(6))
 
 
 @pytest.mark.parametrize("method", ["__call__", "matvec"])

@@ -177,27 +177,20 @@ def test_an_argument_of_another_size_is_refused_with_the_expected_one(name: str)
         call(random_map(), torch.cat([good, good], dim=good.ndim - 1).repeat_interleave(2, dim=0))
 
 
-def test_maps_of_different_spaces_cannot_be_added() -> None:
+def test_what_is_no_map_or_overflows_is_refused() -> None:
     with pytest.raises(ShapeError, match=r"maps 5 → 3 .* and 6 → 3 .* cannot be added"):
         random_map() + random_map(d_in=6)
     with pytest.raises(ShapeError, match=r"float64\) and 5 → 3 \(torch.float32"):
         random_map() + random_map().to(torch.float32)
-
-
-@pytest.mark.parametrize("other", [1, 1.0, None, "g", randn(3)])
-def test_only_a_map_can_be_added_to_a_map(other: object) -> None:
-    with pytest.raises(TypeError, match="unsupported operand"):
-        random_map() + other
-
-
-@pytest.mark.parametrize("tensor", [[1], None, randn(3, 5, 5)])
-def test_a_tensor_that_is_none_of_ours_is_refused(tensor: object) -> None:
-    with pytest.raises(UsageError, match=r"^tensor is a \w+; expected BilinearTensor: use Bilin"):
-        QuadraticMap(tensor)
-
-
-def test_a_direction_whose_form_overflows_is_refused() -> None:
-    """1e200 · 1e200 is beyond float64 although both are finite."""
+    for other in (1, 1.0, None, "g", randn(3)):
+        with pytest.raises(TypeError, match="unsupported operand"):
+            random_map() + other
+    for tensor in ([1], None, randn(3, 5, 5)):
+        with pytest.raises(
+            UsageError, match=r"^tensor is a \w+; expected BilinearTensor: use Bilin"
+        ):
+            QuadraticMap(tensor)
+    # 1e200 · 1e200 is beyond float64 although both are finite.
     f = random_map().compose_output(1e200 * torch.eye(D_OUT, dtype=torch.float64))
     with pytest.raises(NonFiniteError, match="weight holds 4 non-finite"):
         f.form(torch.full((D_OUT,), 1e200, dtype=torch.float64))

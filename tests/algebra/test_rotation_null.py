@@ -177,15 +177,12 @@ def test_an_end_without_an_eigenvalue_of_its_sign_is_zero() -> None:
     assert {round(float(v) / value, 9) for v in null.smallest} == {0.0, -1.0}
 
 
-def test_the_same_seed_gives_the_same_null() -> None:
+def test_the_same_seed_gives_the_same_null_and_the_global_one_plays_no_part() -> None:
     f, rows = random_map(), raw_directions(D_OUT)
     first, same, other = (rotation_null(f, rows, seeded(s), num_samples=5) for s in (1, 1, 2))
     assert torch.equal(first.largest, same.largest)
     assert torch.equal(first.effective_rank, same.effective_rank)
     assert not torch.equal(first.largest, other.largest)
-
-
-def test_the_global_seed_plays_no_part() -> None:
     state = torch.get_rng_state()
     rotation_null(random_map(), raw_directions(D_OUT), seeded(), num_samples=2)
     assert torch.equal(torch.get_rng_state(), state)
@@ -254,30 +251,23 @@ def test_odd_directions_are_refused(odd: Odd) -> None:
         rotation_null(random_map(), odd.of(raw_directions(D_OUT)), seeded(), num_samples=1)
 
 
-@pytest.mark.parametrize("shape", [(2, D_OUT + 1), (0, D_OUT)])
-def test_directions_of_another_shape_are_refused(shape: tuple[int, int]) -> None:
-    with pytest.raises(ShapeError, match=r"directions has shape .*; expected \(num, 3\)"):
-        rotation_null(random_map(), randn(*shape), seeded())
-
-
-@pytest.mark.parametrize("num_samples", [0, -1, 9.0, True])
-def test_the_number_of_samples_is_a_positive_integer(num_samples: object) -> None:
-    with pytest.raises(UsageError, match="num_samples must be an integer of at least 1"):
-        rotation_null(random_map(), raw_directions(D_OUT), seeded(), num_samples)
-
-
-@pytest.mark.parametrize("generator", [0, None])
-def test_the_source_of_randomness_is_a_generator(generator: object) -> None:
-    with pytest.raises(
-        UsageError, match=r"^generator is .*Generator: use torch.Generator\(\).manual_se"
-    ):
-        rotation_null(random_map(), raw_directions(D_OUT), generator)
-
-
-def test_only_a_map_can_be_rotated() -> None:
+def test_bad_arguments_are_refused() -> None:
+    for shape in ((2, D_OUT + 1), (0, D_OUT)):
+        with pytest.raises(ShapeError, match=r"directions has shape .*; expected \(num, 3\)"):
+            rotation_null(random_map(), randn(*shape), seeded())
+    for num_samples in (0, -1, 9.0, True):
+        with pytest.raises(UsageError, match="num_samples must be an integer of at least 1"):
+            rotation_null(random_map(), raw_directions(D_OUT), seeded(), num_samples)
+    for generator in (0, None):
+        with pytest.raises(
+            UsageError, match=r"^generator is .*Generator: use torch.Generator\(\).manual_se"
+        ):
+            rotation_null(random_map(), raw_directions(D_OUT), generator)
     form = random_map().form(raw_directions(D_OUT)[0])
     with pytest.raises(UsageError, match="f is a QuadraticForm; expected QuadraticMap"):
         rotation_null(form, raw_directions(D_OUT), seeded())
+    with pytest.raises(ShapeError, match=r"embedding has shape \(4, 9\).*\(5, in'\) was expected"):
+        rotation_null(random_map(), raw_directions(D_OUT), seeded(), embedding=randn(4, 9))
 
 
 @pytest.mark.parametrize("localised", [False, True])
@@ -386,11 +376,6 @@ def test_a_spectrum_behind_an_embedding_is_that_of_the_dense_product() -> None:
         torch.testing.assert_close(
             dense[dense.abs() > 1e-9], reduced, check_dtype=False, rtol=1e-9, atol=1e-9
         )
-
-
-def test_an_embedding_of_another_height_is_refused() -> None:
-    with pytest.raises(ShapeError, match=r"embedding has shape \(4, 9\).*\(5, in'\) was expected"):
-        rotation_null(random_map(), raw_directions(D_OUT), seeded(), embedding=randn(4, 9))
 
 
 @pytest.mark.parametrize("d_hidden", [2, 9])
@@ -517,10 +502,14 @@ def test_an_edge_is_an_order_statistic(level: float, edge: float) -> None:
     assert (float(lower), float(upper)) == (-edge, edge)
 
 
-@pytest.mark.parametrize("level", [0.0, 1.0, 95, -0.5, math.nan])
-def test_a_level_is_a_probability(level: float) -> None:
-    with pytest.raises(UsageError, match="a number between 0 and 1 was expected"):
-        KNOWN.edges(level)
+def test_levels_and_sizes_that_do_not_fit_are_refused() -> None:
+    for level in (0.0, 1.0, 95, -0.5, math.nan):
+        with pytest.raises(UsageError, match="a number between 0 and 1 was expected"):
+            KNOWN.edges(level)
+    with pytest.raises(ShapeError, match=r"smallest has 2 entries; .* each of the 1 directions"):
+        KNOWN.p_values(vector(0, 0), vector(0))
+    with pytest.raises(ShapeError, match="largest has 2 entries"):
+        KNOWN.p_values(vector(0), vector(0, 0))
 
 
 @pytest.mark.parametrize(
@@ -531,13 +520,6 @@ def test_a_p_value_counts_the_samples_that_are_as_extreme(observed: float, p: fl
     """(1 + #{sample ≥ observed}) / 20; what was not computed (NaN) is no evidence."""
     low, high = KNOWN.p_values(vector(-observed), vector(observed))
     assert (float(low), float(high)) == (p, p)
-
-
-def test_p_values_need_an_eigenvalue_for_each_direction() -> None:
-    with pytest.raises(ShapeError, match=r"smallest has 2 entries; .* each of the 1 directions"):
-        KNOWN.p_values(vector(0, 0), vector(0))
-    with pytest.raises(ShapeError, match="largest has 2 entries"):
-        KNOWN.p_values(vector(0), vector(0, 0))
 
 
 def test_a_null_that_lacks_a_direction_is_told() -> None:

@@ -260,13 +260,10 @@ def test_residuals_count_by_the_root_of_two() -> None:
     assert slack > 2**0.5 * 2e-3
 
 
-def test_a_form_of_another_width_is_refused() -> None:
+def test_what_does_not_fit_is_refused() -> None:
     eig, other = eigendecompose(form_of(randn(5, 5))), form_of(randn(4, 4))
     with pytest.raises(ShapeError, match=r"form reads 4 inputs, the vectors have shape \(5, 5\)"):
         truncation_error(eig, 1, 1.0, other)
-
-
-def test_what_does_not_fit_is_refused() -> None:
     f, mean, eye = random_map(seed=2, d_hidden=2, d_in=12), randn(12), torch.eye(12).double()
     whole = eigendecompose_all(f, k=None)
     with pytest.raises(UsageError, match="3 of 12 pairs are at hand"):

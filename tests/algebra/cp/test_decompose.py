@@ -202,20 +202,21 @@ def test_an_argument_that_cannot_be_honoured_is_refused(
         cp_decompose(random_map(), **{"rank": 2, **options})
 
 
-def test_a_form_is_refused_with_what_to_use() -> None:
+def test_forms_and_fits_beyond_the_memory_limit_are_refused() -> None:
     with pytest.raises(
         UsageError, match=r"^f is a QuadraticForm; expected QuadraticMap: .* eigendecompose"
     ):
         cp_decompose(random_map().form(torch.ones(3).double()), 1)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_a_fit_beyond_the_memory_limit_is_refused_and_one_within_is_not(method: Method) -> None:
-    need = fit_bytes(random_map().sizes, 2, method, num_starts=1)
-    with pytest.raises(MemoryLimitError, match=r"a CP fit of rank 2 to 4 hidden .* smaller rank"):
-        cp_decompose(random_map(), 2, method=method, num_starts=1, memory_limit=need - 1)
-    within = cp_decompose(random_map(), 2, method=method, num_starts=1, memory_limit=need)
-    assert torch.equal(within.down, cp_decompose(random_map(), 2, method=method, num_starts=1).down)
+    for method in METHODS:
+        need = fit_bytes(random_map().sizes, 2, method, num_starts=1)
+        with pytest.raises(
+            MemoryLimitError, match=r"a CP fit of rank 2 to 4 hidden .* smaller rank"
+        ):
+            cp_decompose(random_map(), 2, method=method, num_starts=1, memory_limit=need - 1)
+        within = cp_decompose(random_map(), 2, method=method, num_starts=1, memory_limit=need)
+        assert torch.equal(
+            within.down, cp_decompose(random_map(), 2, method=method, num_starts=1).down
+        )
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -57,17 +57,6 @@ def test_a_batch_is_indexed_form_by_form(eigs: EigenDecomposition) -> None:
     assert torch.equal(eigs[-1].eigenvalues, eigs[D_OUT - 1].eigenvalues)
 
 
-@pytest.mark.parametrize("index", [D_OUT, -D_OUT - 1])
-def test_a_form_outside_the_batch_is_an_index_error(eigs: EigenDecomposition, index: int) -> None:
-    with pytest.raises(IndexError, match=f"form {index} of a batch of {D_OUT}"):
-        eigs[index]
-
-
-def test_a_record_cannot_be_changed(eigs: EigenDecomposition) -> None:
-    with pytest.raises(FrozenInstanceError):
-        eigs.method = "another"
-
-
 def test_the_parts_of_a_value_keep_their_places(eigs: EigenDecomposition) -> None:
     """pairs[c, b, i] = λ_ci (v_ci·x_b)², linear[c, b] = b_c·x_b, constant[c]."""
     parts, f = eigs.contributions(X), random_map()
@@ -112,21 +101,11 @@ def test_a_truncated_map_of_contrasts_has_an_output_for_each_contrast() -> None:
     torch.testing.assert_close(truncated(X), f(X)[:, :1] - f(X)[:, 1:2])
 
 
-@pytest.mark.parametrize("k", [-1, 2.0, True, "1", None])
-def test_k_must_be_a_count(eigs: EigenDecomposition, k: object) -> None:
-    for truncate in (eigs[0].truncate, eigs.truncate_map):
-        with pytest.raises(UsageError, match="k must be an integer of at least 0"):
-            truncate(k)
-
-
-def test_more_pairs_than_were_computed_are_refused() -> None:
-    eigs = eigendecompose_all(random_map(), k=2)
-    for truncate in (eigs[0].truncate, eigs.truncate_map):
-        with pytest.raises(UsageError, match="k=3, but only 2 pairs were computed: decompose with"):
-            truncate(3)
-
-
-def test_single_form_and_batch_are_told_apart(eigs: EigenDecomposition) -> None:
+def test_bad_counts_and_a_batch_for_a_form_are_refused(eigs: EigenDecomposition) -> None:
+    for k in (-1, 2.0, True, "1", None):
+        for truncate in (eigs[0].truncate, eigs.truncate_map):
+            with pytest.raises(UsageError, match="k must be an integer of at least 0"):
+                truncate(k)
     with pytest.raises(ShapeError, match=r"use eigs\[c\].truncate\(k\)"):
         eigs.truncate(1)
     with pytest.raises(ShapeError, match="use truncate for one form"):
@@ -137,6 +116,18 @@ def test_single_form_and_batch_are_told_apart(eigs: EigenDecomposition) -> None:
         len(eigs[0])
     with pytest.raises(ShapeError, match="only a batch can be indexed"):
         eigs[0][0]
+    for index in (D_OUT, -D_OUT - 1):
+        with pytest.raises(IndexError, match=f"form {index} of a batch of {D_OUT}"):
+            eigs[index]
+    with pytest.raises(FrozenInstanceError):
+        eigs.method = "another"
+
+
+def test_more_pairs_than_were_computed_are_refused() -> None:
+    eigs = eigendecompose_all(random_map(), k=2)
+    for truncate in (eigs[0].truncate, eigs.truncate_map):
+        with pytest.raises(UsageError, match="k=3, but only 2 pairs were computed: decompose with"):
+            truncate(3)
 
 
 @pytest.mark.parametrize("status", [s for s in Status if s is not Status.OK])

@@ -141,9 +141,18 @@ def test_what_is_no_feature_is_refused(features: object, message: str) -> None:
         interaction_submatrix(F, D, DIRECTION, features)
 
 
-def test_a_dictionary_with_features_in_rows_is_refused() -> None:
+def test_what_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ShapeError, match=r"shape \(8, 5\).*\(5, features\).*transpose"):
         interaction_submatrix(F, D.T, DIRECTION, [0])
+    with pytest.raises(NonFiniteError, match="output_direction holds"):
+        interaction_submatrix(F, D, vector(1, torch.nan, 0), [0])
+    with pytest.raises(ShapeError, match="output_direction has 2 entries"):
+        interaction_submatrix(F, D, vector(1, 0), [0])
+    with pytest.raises(NonFiniteError, match="the matrix of interactions holds"):
+        interaction_submatrix(F, D * 1e200, DIRECTION, [0])
+    monkeypatch.setenv(MEMORY_LIMIT_VARIABLE, "100")
+    with pytest.raises(MemoryLimitError, match=r"interactions of 2 features .*: ask for fewer"):
+        interaction_submatrix(F, D, DIRECTION, [0, 1])
 
 
 def test_only_the_columns_asked_for_are_looked_at() -> None:
@@ -152,21 +161,3 @@ def test_only_the_columns_asked_for_are_looked_at() -> None:
     assert torch.equal(found, interaction_submatrix(F, D, DIRECTION, [1, 7]))
     with pytest.raises(NonFiniteError, match=r"dictionary\[:, features\] holds 1 non-finite"):
         interaction_submatrix(F, damaged, DIRECTION, [0])
-
-
-def test_a_bad_direction_is_refused() -> None:
-    with pytest.raises(NonFiniteError, match="output_direction holds"):
-        interaction_submatrix(F, D, vector(1, torch.nan, 0), [0])
-    with pytest.raises(ShapeError, match="output_direction has 2 entries"):
-        interaction_submatrix(F, D, vector(1, 0), [0])
-
-
-def test_what_float64_cannot_hold_is_refused() -> None:
-    with pytest.raises(NonFiniteError, match="the matrix of interactions holds"):
-        interaction_submatrix(F, D * 1e200, DIRECTION, [0])
-
-
-def test_a_matrix_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(MEMORY_LIMIT_VARIABLE, "100")
-    with pytest.raises(MemoryLimitError, match=r"interactions of 2 features .*: ask for fewer"):
-        interaction_submatrix(F, D, DIRECTION, [0, 1])
