@@ -100,28 +100,34 @@ def test_it_says_how_it_was_derived() -> None:
     assert "taken to be normal" in derivation(network("identity", 3, gated=True))
 
 
-INPUTS = 3
+D_IN, D_HIDDEN, D_OUT = 3, 4, 2
 SIZES = [(4, 5, 6, 2), (1, 2, 3, 2), (2, 1, 1, 1)]  # hidden, out; hidden, out
-HALF = 0.6 * randn(INPUTS, INPUTS, seed=5)
+HALF = 0.6 * randn(D_IN, D_IN, seed=5)
 INPUTS = {
-    "standard": GaussianInput.of(INPUTS, None, None),
-    "general": GaussianInput.of(INPUTS, randn(INPUTS, seed=6), HALF @ HALF.T),
-    "singular": GaussianInput.of(INPUTS, randn(INPUTS, seed=6), HALF[:, :2] @ HALF[:, :2].T),
+    "standard": GaussianInput.of(D_IN, None, None),
+    "general": GaussianInput.of(D_IN, randn(D_IN, seed=6), HALF @ HALF.T),
+    "singular": GaussianInput.of(D_IN, randn(D_IN, seed=6), HALF[:, :2] @ HALF[:, :2].T),
 }
 
 
-def grid(assumed: GaussianInput) -> tuple[Tensor, Tensor]:
-    """Points and weights, exact for polynomials of degree 23 an axis."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(12)
-    z = torch.tensor(list(product(nodes, repeat=INPUTS)), dtype=torch.float64)
-    share = torch.tensor(list(product(weights / weights.sum(), repeat=INPUTS))).prod(dim=1)
+def grid(assumed: GaussianInput, num: int = 12) -> tuple[Tensor, Tensor]:
+    """Points and weights, exact for polynomials of degree 2 num − 1 an axis."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(num)
+    z = torch.tensor(list(product(nodes, repeat=D_IN)), dtype=torch.float64)
+    share = torch.tensor(list(product(weights / weights.sum(), repeat=D_IN))).prod(dim=1)
     return assumed.mean + assumed.spread(z), share
+
+
+def monomials(x: Tensor) -> Tensor:
+    """1, x_i and x_i x_j."""
+    first, second = torch.triu_indices(x.shape[1], x.shape[1])
+    return torch.cat([torch.ones_like(x[:, :1]), x, x[:, first] * x[:, second]], dim=1)
 
 
 def maps(sizes: tuple[int, int, int, int]) -> tuple[QuadraticMap, QuadraticMap]:
     """An inner and an outer map with linear and constant terms."""
     hidden, middle, above, out = sizes
-    return random_map(1, middle, hidden, INPUTS), random_map(2, out, above, middle)
+    return random_map(1, middle, hidden, D_IN), random_map(2, out, above, middle)
 
 
 @pytest.mark.parametrize("name", INPUTS)
@@ -140,8 +146,7 @@ def test_moments_are_those_of_quadrature(name: str) -> None:
 def test_it_is_least_squares_by_quadrature(sizes: tuple[int, int, int, int], name: str) -> None:
     (inner, outer), assumed = maps(sizes), INPUTS[name]
     x, share = grid(assumed)
-    first, second = torch.triu_indices(INPUTS, INPUTS)
-    features = torch.cat([torch.ones_like(x[:, :1]), x, x[:, first] * x[:, second]], dim=1)
+    features = monomials(x)
     y, root = outer(inner(x)), share.sqrt()[:, None]
     best = features @ torch.linalg.pinv(features * root, rtol=1e-10) @ (y * root)
     found = approximate_composition(outer, inner, assumed)(x)
@@ -149,10 +154,10 @@ def test_it_is_least_squares_by_quadrature(sizes: tuple[int, int, int, int], nam
 
 
 def test_a_straight_outer_map_changes_nothing() -> None:
-    inner = random_map(1, 4, 5, INPUTS)
+    inner = random_map(1, 4, 5, D_IN)
     zero = BilinearTensor(torch.zeros(2, 1), torch.zeros(1, 4), torch.zeros(1, 4))
     outer = QuadraticMap(zero, torch.ones(2, 4), torch.ones(2)).to(torch.float64)
-    x = randn(20, INPUTS, seed=8)
+    x = randn(20, D_IN, seed=8)
     found = approximate_composition(outer, inner, INPUTS["general"])
     torch.testing.assert_close(found(x), outer(inner(x)))
 
@@ -166,7 +171,6 @@ def test_factors_that_would_not_fit_are_refused(monkeypatch: pytest.MonkeyPatch)
 
 NAMES = get_args(ActivationName)
 SMOOTH = ("gelu", "gelu_tanh", "silu", "sigmoid", "tanh")
-D_IN, D_HIDDEN, D_OUT = 3, 4, 2
 
 
 def mlp(name: ActivationName, seed: int = 0) -> MLPWeights:
@@ -201,19 +205,10 @@ def some_input(seed: int = 7) -> GaussianInput:
     return GaussianInput.of(D_IN, randn(D_IN, seed=seed + 1), half @ half.T)
 
 
-def monomials(x: Tensor) -> Tensor:
-    """1, x_i and x_i x_j."""
-    first, second = torch.triu_indices(x.shape[1], x.shape[1])
-    return torch.cat([torch.ones_like(x[:, :1]), x, x[:, first] * x[:, second]], dim=1)
-
-
 def distance(f: Callable[[Tensor], Tensor], layer: Layer, assumed: GaussianInput) -> float:
     """How far f is from the least-squares quadratic of a smooth layer, relative to the outputs."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(32)
-    z = torch.tensor(list(product(nodes, repeat=D_IN)), dtype=torch.float64)
-    share = torch.tensor(list(product(weights / weights.sum(), repeat=D_IN))).prod(dim=1)
+    x, share = grid(assumed, 32)
     root = share.sqrt()[:, None]
-    x = assumed.mean + assumed.spread(z)
     features, y = monomials(x), layer(x)
     best = features @ torch.linalg.lstsq(features * root, y * root).solution
     return float(((best - f(x)) * root).norm() / (y * root).norm())
