@@ -487,16 +487,25 @@ def test_rows_are_given_up_before_the_block_and_the_block_before_the_fit() -> No
     enough = NEED.fixed() + NEED.blocks(BLOCK) + NEED.kept()
     for limit, asked, block, keep in (
         (2**40, None, BLOCK, True),
-        (2**40, 10**6, 5000, False),  # no wider than the dictionary
+        (2**40, 10**6, 5000, True),  # no wider than the dictionary
         (enough, None, BLOCK, True),
         (enough - 1, None, BLOCK, False),
-        *((NEED.fixed() + NEED.blocks(b), a, b, False) for b in (1, 64) for a in (None, b)),
+        *(
+            (NEED.fixed() + NEED.blocks(b), a, b, False)
+            for b in (1, 64, BLOCK // 2)
+            for a in (None, b)
+        ),
     ):
         plan = plan_memory(NEED, asked, limit)
-        assert plan.block == block
-        assert asked == 10**6 or plan.keep == keep
-    for asked, message in ((None, "blocks of 1 "), (1, "blocks of 1 "), (64, "smaller block")):
-        with pytest.raises(MemoryLimitError, match=f"reading 5000 features .*{message}"):
+        assert (plan.block, plan.keep) == (block, keep)
+    for asked, message in (
+        (None, "1 needs"),
+        (1, "1 needs"),
+        (64, "64 .*: .* pass a smaller block"),
+    ):
+        with pytest.raises(
+            MemoryLimitError, match=f"reading 5000 features .* in blocks of {message}"
+        ):
             plan_memory(NEED, asked, NEED.fixed() + NEED.blocks(asked or 1) - 1)
 
 
