@@ -1,4 +1,4 @@
-"""The pages are executed: Python blocks run, commands parse, links lead somewhere."""
+"""The pages: what they show runs, and what is drawn from code says what the code says."""
 
 import re
 import shlex
@@ -12,6 +12,7 @@ import typer
 import tiny
 from bilens.cli.app import app
 from bilens.io.model_folder import save
+from tools.docs import ROOT, pages
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")])
@@ -144,3 +145,12 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
         assert REPOSITORY in file.parents, target
         if anchor:
             assert anchor in anchors(file), target
+
+
+DRAWN = pages()
+
+
+@pytest.mark.parametrize("path", DRAWN, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_generated_page_is_fresh(path: Path) -> None:
+    """`make docs` writes it anew."""
+    assert path.read_text() == DRAWN[path]

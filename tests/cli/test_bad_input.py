@@ -30,6 +30,7 @@ from commands import (
     train,
     with_data,
 )
+from raising import raising
 
 
 def missing_data(folder: Path) -> Line:
@@ -397,10 +398,7 @@ def test_a_disk_that_takes_nothing_is_named(
     model_folder(tmp_path / "model")
     words = line(tmp_path)
 
-    def refuse(*_arguments: object, **_options: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(tempfile, "mkstemp", raising(OSError(number, os.strerror(number))))
     expected = [str(tmp_path), os.strerror(number), advice]
     assert_one_line(bilens("--quiet", *words), code, expected)
     left = {"model", "idx"}

@@ -9,6 +9,7 @@ from bilens.api import decompose, train
 from bilens.base import errors
 from bilens.findings import subject as exactness
 from commands import Shell, model_folder
+from raising import raising
 
 TABLE = {
     "UsageError": 2,
@@ -34,10 +35,7 @@ def test_an_error_has_its_code(
     error = getattr(errors, name)
     raised = error("p", "e", "This") if name == "MissingExtraError" else error("What came, why.")
 
-    def fail(*_arguments: object, **_options: object) -> None:
-        raise raised
-
-    monkeypatch.setattr(decompose, "decompose_layers", fail)
+    monkeypatch.setattr(decompose, "decompose_layers", raising(raised))
     result = bilens("decompose", model)
     assert result.code == TABLE[name]
     assert result.error() == f"error: {raised}"
@@ -118,53 +116,39 @@ def test_2_when_the_memory_limit_is_no_size(
     assert "'plenty' is not a memory size" in result.error()
 
 
-def test_5_when_python_itself_runs_out_of_memory(
-    bilens: Shell, model: Path, monkeypatch: pytest.MonkeyPatch
+ALLOCATION = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 TB"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (MemoryError(), 5, "out of memory"),
+        (RuntimeError(ALLOCATION), 5, "out of memory"),
+        (KeyboardInterrupt(), 130, "error: Interrupted."),
+    ],
+)
+def test_5_when_memory_runs_out_and_130_when_there_is_nothing_to_save(
+    error: BaseException,
+    code: int,
+    words: str,
+    bilens: Shell,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fail(*_arguments: object, **_options: object) -> None:
-        raise MemoryError
-
-    monkeypatch.setattr(decompose, "decompose_layers", fail)
+    monkeypatch.setattr(decompose, "decompose_layers", raising(error))
     result = bilens("decompose", model)
-    assert result.code == 5
-    assert "out of memory" in result.error()
-
-
-def test_5_when_torch_runs_out_of_memory(
-    bilens: Shell, model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_arguments: object, **_options: object) -> None:
-        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 TB")
-
-    monkeypatch.setattr(decompose, "decompose_layers", fail)
-    result = bilens("decompose", model)
-    assert result.code == 5
-    assert "out of memory" in result.error()
+    assert result.code == code
+    assert words in result.error()
 
 
 @pytest.mark.parametrize("error", [KeyError("pixels"), RuntimeError("shapes"), AssertionError()])
 def test_70_and_a_traceback_when_bilens_itself_is_at_fault(
     error: Exception, bilens: Shell, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_arguments: object, **_options: object) -> None:
-        raise error
-
-    monkeypatch.setattr(decompose, "decompose_layers", fail)
+    monkeypatch.setattr(decompose, "decompose_layers", raising(error))
     result = bilens("decompose", model)
     assert (result.code, result.out) == (70, "")
     *lines, cause, last = result.err.splitlines()
     assert lines[0] == "Traceback (most recent call last):"
     assert cause.startswith(type(error).__name__)
     assert last == "error: this is a fault of bilens: please report it with the lines above."
-
-
-def test_130_when_a_command_that_has_nothing_to_save_is_interrupted(
-    bilens: Shell, model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupt(*_arguments: object, **_options: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(decompose, "decompose_layers", interrupt)
-    result = bilens("decompose", model)
-    assert result.code == 130
-    assert result.error() == "error: Interrupted."

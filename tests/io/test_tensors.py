@@ -17,6 +17,7 @@ from bilens.io import tensors as module
 from bilens.io.load import load
 from bilens.io.tensors import Unchanged, check_kinds, read_pickle, read_safetensors, refuse_pickle
 from checkpoints import OFFICIAL_SHAPES, Header, entry, official, official_state, safetensors
+from raising import raising
 
 
 def test_too_many_tensors_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,9 +62,7 @@ def test_a_file_that_cannot_be_opened_is_told(
 ) -> None:
     (tmp_path / "m").write_bytes(official())
 
-    def denied(*_: object, **__: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
+    denied = raising(PermissionError(13, "Permission denied"))
     monkeypatch.setattr(module, "safe_open", denied)
     monkeypatch.setattr(torch, "load", denied)
     with pytest.raises(CheckpointError, match="Permission denied"):

@@ -1,4 +1,4 @@
-"""Documents: what is drawable is let in, everything else is refused with its place."""
+"""Documents come back as they were, and their schemas say what every field means."""
 
 import copy
 import json
@@ -20,7 +20,7 @@ import table_documents
 import trace_documents
 from bilens.base.errors import NonFiniteError, UsageError
 from bilens.records.attack import Attack
-from bilens.records.audit import Audit
+from bilens.records.audit import Audit, Explanation
 from bilens.records.base import Document, displayable, json_text, kind_of, read_document, to_json
 from bilens.records.common import Source
 from bilens.records.guarantees import Certificate
@@ -29,6 +29,7 @@ from bilens.records.table_audit import TableAudit
 from bilens.records.trace import Trace
 from bilens.report.reports import AuditReport, LayerAuditReport
 from report_documents import make_document
+from tools.schema import DOCUMENTS, meanings, parts, schema, tables
 
 Values = dict[str, Any]
 Damage = Callable[[Values], Any]
@@ -276,3 +277,18 @@ def test_a_kind_names_itself_and_reading_changes_nothing(kind: type[Document]) -
     before = copy.deepcopy(document)
     read_document(kind, document)
     assert document == before
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_record_of_a_document_is_in_its_schema(document: type[Document]) -> None:
+    found = json.loads(schema(document))["$defs"]
+    assert {part.__name__ for part in parts(document)} == {*found}
+    assert all(f"### {name}\n" in tables(document) for name in found)
+
+
+def test_fields_say_what_they_mean_behind_or_above_them() -> None:
+    properties = json.loads(schema(Audit))["$defs"]["Explanation"]["properties"]
+    assert properties["index"]["description"] == "in the test data, from 0"
+    assert meanings(Explanation)["kind"].startswith("why it was chosen: `typical` (median lead")
+    assert "`asked`" in meanings(Explanation)["kind"]
+    assert {*make_document()} == {*json.loads(schema(Audit))["$defs"]["Audit"]["properties"]}

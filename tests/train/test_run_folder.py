@@ -38,6 +38,7 @@ from bilens.train.run_folder import (
     set_aside,
 )
 from bilens.train.tasks.image import train_in_folder
+from raising import raising
 
 
 @pytest.fixture
@@ -272,11 +273,8 @@ def test_a_failed_overwrite_brings_the_earlier_run_back(fault: Exception, folder
     runs.go(folder)
     before = snapshot(folder)
 
-    def fail(_line: object) -> None:
-        raise fault
-
     with pytest.raises(type(fault)):
-        runs.go(folder, overwrite=True, on_epoch=fail)
+        runs.go(folder, overwrite=True, on_epoch=raising(fault))
     assert snapshot(folder) == before
 
 
@@ -525,9 +523,7 @@ def test_a_full_disk_at_any_write_leaves_a_run_that_goes_on(
 def test_a_folder_that_may_not_be_written_to_is_named(tmp_path: Path) -> None:
     """Permissions do not stop a superuser, so the error is made, not met."""
 
-    def refused(*_arguments: object, **_options: object) -> None:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-
+    refused = raising(PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", refused)
         with pytest.raises(Exception, match=r"cannot be written \(Permission denied\)") as caught:

@@ -1,20 +1,22 @@
-"""Image checkpoints of the paper's repository: the logits of the official layout, exactly."""
+"""Image checkpoints, surrogates and toy models of the paper's repository, as they describe."""
 
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+import bilens as bl
 from bilens.base.errors import CheckpointError, NonFiniteError, UsageError
 from bilens.io.load import load
+from builders import randn
 from checkpoints import official_logits, official_state
+from io_mapped import poisoned, write as write_small
 
 State = dict[str, Tensor]
 X = torch.linspace(-1, 1, 30).reshape(5, 6)
@@ -176,73 +178,35 @@ def test_an_older_folder_that_does_not_say_needs_to_be_told(tmp_path: Path) -> N
     assert load(folder, residual=True).module.residual is True
 
 
-DAMAGES: dict[str, tuple[Callable[[State], Any], type[Exception], str]] = {
-    "no head": (lambda s: s.pop("head.weight"), CheckpointError, "are not those of a model"),
-    "no embedding": (lambda s: s.pop("embed.weight"), CheckpointError, "are not those of a model"),
-    "a missing block": (
-        lambda s: s.update({"blocks.2.weight": torch.zeros(8, 4)}),
-        CheckpointError,
-        "missing 'blocks.1.weight'",
-    ),
+DAMAGES: dict[str, tuple[dict[str, Tensor | None], str]] = {  # None: left out
+    "no head": ({"head.weight": None}, "are not those of a model"),
+    "no embedding": ({"embed.weight": None}, "are not those of a model"),
+    "a missing block": ({"blocks.2.weight": torch.zeros(8, 4)}, "missing 'blocks.1.weight'"),
     "a missing bias": (
-        lambda s: s.update({"blocks.1.weight": torch.zeros(8, 4), "blocks.1.bias": torch.zeros(8)}),
-        CheckpointError,
+        {"blocks.1.weight": torch.zeros(8, 4), "blocks.1.bias": torch.zeros(8)},
         "missing 'blocks.0.bias'",
     ),
-    "a head with bias": (
-        lambda s: s.update({"head.bias": torch.zeros(3)}),
-        CheckpointError,
-        "unexpected 'head.bias'",
-    ),
+    "a head with bias": ({"head.bias": torch.zeros(3)}, "unexpected 'head.bias'"),
     "a block of one half": (
-        lambda s: s.update({"blocks.0.weight": torch.zeros(4, 4)}),
-        CheckpointError,
+        {"blocks.0.weight": torch.zeros(4, 4)},
         r"'blocks.0.weight' has shape \(4, 4\); embed.weight \(4, 6\) asks for \(8, 4\)",
     ),
-    "a block of another width": (
-        lambda s: s.update({"blocks.0.weight": torch.zeros(8, 5)}),
-        CheckpointError,
-        r"has shape \(8, 5\)",
-    ),
-    "a block with one axis": (
-        lambda s: s.update({"blocks.0.weight": torch.zeros(32)}),
-        CheckpointError,
-        r"has shape \(32,\)",
-    ),
+    "a block of another width": ({"blocks.0.weight": torch.zeros(8, 5)}, r"has shape \(8, 5\)"),
+    "a block with one axis": ({"blocks.0.weight": torch.zeros(32)}, r"has shape \(32,\)"),
     "a head of another width": (
-        lambda s: s.update({"head.weight": torch.zeros(3, 5)}),
-        CheckpointError,
+        {"head.weight": torch.zeros(3, 5)},
         r"'head.weight' has shape \(3, 5\)",
     ),
-    "an embedding with three axes": (
-        lambda s: s.update({"embed.weight": torch.zeros(4, 6, 1)}),
-        CheckpointError,
-        "expected two axes",
-    ),
-    "an empty input": (
-        lambda s: s.update({"embed.weight": torch.zeros(4, 0)}),
-        CheckpointError,
-        "expected two axes with entries",
-    ),
-    "mixed dtypes": (
-        lambda s: s.update({"head.weight": torch.zeros(3, 4).double()}),
-        CheckpointError,
-        "mixes the dtypes",
-    ),
-    "NaN": (
-        lambda s: s["embed.weight"].__setitem__((1, 2), torch.nan),
-        NonFiniteError,
-        r"'embed.weight' holds 1 non-finite .* \(1, 2\).* train again",
-    ),
+    "an embedding with three axes": ({"embed.weight": torch.zeros(4, 6, 1)}, "expected two axes"),
+    "an empty input": ({"embed.weight": torch.zeros(4, 0)}, "expected two axes with entries"),
+    "mixed dtypes": ({"head.weight": torch.zeros(3, 4).double()}, "mixes the dtypes"),
     # Indices that would make a list of the blocks longer than any memory.
     "a block of index 10^12": (
-        lambda s: s.update({"blocks.1000000000000.weight": torch.zeros(8, 4)}),
-        CheckpointError,
+        {"blocks.1000000000000.weight": torch.zeros(8, 4)},
         "unexpected 'blocks.1000000000000.weight'",
     ),
     "a block of index with 5000 digits": (
-        lambda s: s.update({f"blocks.{'9' * 5000}.weight": torch.zeros(8, 4)}),
-        CheckpointError,
+        {f"blocks.{'9' * 5000}.weight": torch.zeros(8, 4)},
         "unexpected 'blocks.9999",
     ),
 }
@@ -253,11 +217,24 @@ DAMAGES: dict[str, tuple[Callable[[State], Any], type[Exception], str]] = {
 def test_a_damaged_checkpoint_is_refused(
     tmp_path: Path, write: Callable[[State, Path], Path], name: str
 ) -> None:
-    change, error, message = DAMAGES[name]
+    changes, message = DAMAGES[name]
+    state = official_state() | changes
+    path = write({key: value for key, value in state.items() if value is not None}, tmp_path)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load(path, residual=False, allow_pickle=True)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("write", [as_safetensors, as_state_dict])
+def test_weights_that_are_no_numbers_are_refused(
+    tmp_path: Path, write: Callable[[State, Path], Path]
+) -> None:
     state = official_state()
-    change(state)
+    state["embed.weight"][1, 2] = torch.nan
     path = write(state, tmp_path)
-    with pytest.raises(error, match=message) as caught:
+    with pytest.raises(
+        NonFiniteError, match=r"'embed.weight' holds 1 non-finite .* \(1, 2\).* train again"
+    ) as caught:
         load(path, residual=False, allow_pickle=True)
     assert str(caught.value).startswith(f"{path}: ")
 
@@ -277,3 +254,74 @@ def test_the_flag_is_needed_even_for_a_harmless_pickle(tmp_path: Path) -> None:
         CheckpointError, match=r"is a pickle, .* allow_pickle=True \(--allow-pickle\)"
     ):
         load(path, residual=False)
+
+
+N, R, M = 5, 4, 3
+
+
+def surrogate() -> dict[str, Tensor]:
+    return {"left": randn(N, R), "right": randn(N, R, seed=1), "down": randn(M, R, seed=2)}
+
+
+def toy(*biases: str) -> dict[str, Tensor]:
+    tensors = {f"{part}.weight": randn(R, N, seed=k) for k, part in enumerate(("left", "right"))}
+    tensors["head.weight"] = randn(M, R, seed=2)
+    sizes = {"left": R, "right": R, "head": M}
+    return tensors | {f"{part}.bias": randn(sizes[part], seed=9) for part in biases}
+
+
+def test_a_surrogate_is_its_tensor(tmp_path: Path) -> None:
+    tensors = surrogate()
+    model = bl.load(write_small(tmp_path, tensors))
+    dense = torch.einsum("ir,jr,cr->cij", tensors["left"], tensors["right"], tensors["down"])
+    dense = (dense + dense.transpose(1, 2)) / 2
+    x = randn(9, N)
+    expected = torch.einsum("bi,cij,bj->bc", x, dense, x)
+    f = model.layers["layer"].quadratic_map
+    torch.testing.assert_close(f(x), expected)
+    torch.testing.assert_close(f.tensor.dense(), dense)
+    assert model.layers["layer"].exact
+    assert "surrogate" in model.provenance["format"]
+
+
+@pytest.mark.parametrize("biases", [(), ("head",), ("left", "right", "head")])
+def test_a_toy_model_is_its_formula(biases: tuple[str, ...], tmp_path: Path) -> None:
+    tensors = toy(*biases)
+    x = randn(9, N)
+    left, right = (
+        x @ tensors[f"{part}.weight"].T + tensors.get(f"{part}.bias", 0)
+        for part in ("left", "right")
+    )
+    expected = (left * right) @ tensors["head.weight"].T + tensors.get("head.bias", 0)
+    model = bl.load(write_small(tmp_path, tensors))
+    torch.testing.assert_close(model.layers["layer"].quadratic_map(x), expected)
+
+
+MISFITS: dict[str, tuple[dict[str, Tensor], type[Exception], str]] = {
+    "another rank": (
+        {**surrogate(), "right": randn(N, R + 1)},
+        CheckpointError,
+        "'right.weight'",
+    ),
+    "another width": (
+        {**toy(), "head.weight": randn(M, R + 1)},
+        CheckpointError,
+        "'down.weight'",
+    ),
+    "a vector": ({**surrogate(), "down": randn(M)}, CheckpointError, "expected two axes"),
+    "mixed": ({**toy(), "left.weight": randn(R, N).float()}, CheckpointError, "mixes the dtypes"),
+    "a bias": ({**toy(), "head.bias": randn(M + 1)}, CheckpointError, "'down.bias' has"),
+    "NaN": (poisoned(surrogate()), NonFiniteError, "holds 1 non-finite"),
+}
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_what_does_not_fit_is_refused(name: str, tmp_path: Path) -> None:
+    tensors, error, words = MISFITS[name]
+    with pytest.raises(error, match=words):
+        bl.load(write_small(tmp_path, tensors))
+
+
+def test_there_is_no_residual_path_to_ask_for(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no blocks to be residual"):
+        bl.load(write_small(tmp_path, toy()), residual=True)
