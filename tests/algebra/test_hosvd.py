@@ -283,9 +283,19 @@ f = QuadraticMap(BilinearTensor(down, torch.cat([b.left, b.left]), torch.cat([b.
 @pytest.mark.parametrize(
     ("sizes", "axis", "code"),
     [
-        ((1500, 64, 64), "out", "f = random_map(0, 1500, 64, 64)\nmeasure(lambda: hosvd(f, 2))"),
+        pytest.param(
+            (1500, 64, 64),
+            "out",
+            "f = random_map(0, 1500, 64, 64)\nmeasure(lambda: hosvd(f, 2))",
+            marks=pytest.mark.slow,
+        ),
         ((1500, 64, 64), "out", CANCELLING + "measure(lambda: hosvd(f, 2))"),
-        ((8, 64, 1200), "in", "h = hosvd(random_map(0, 8, 64, 1200))\nmeasure(lambda: h.input)"),
+        pytest.param(
+            (8, 64, 1200),
+            "in",
+            "h = hosvd(random_map(0, 8, 64, 1200))\nmeasure(lambda: h.input)",
+            marks=pytest.mark.slow,
+        ),
         (
             (8, 64, 1200),
             "in",

@@ -176,7 +176,14 @@ def test_an_overwriting_training_that_is_ended_leaves_the_earlier_model(
     assert load(folder).weights_sha256 == earlier.weights_sha256
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_ends_a_training_that_resume_finishes(
     number: signal.Signals, bilens: Shell, idx: Path, tmp_path: Path
 ) -> None:

@@ -283,7 +283,8 @@ def test_a_kind_names_itself_and_reading_changes_nothing(kind: type[Document]) -
 def test_every_record_of_a_document_is_in_its_schema(document: type[Document]) -> None:
     found = json.loads(schema(document))["$defs"]
     assert {part.__name__ for part in parts(document)} == {*found}
-    assert all(f"### {name}\n" in tables(document) for name in found)
+    page = tables(document)
+    assert all(f"### {name}\n" in page for name in found)
 
 
 def test_fields_say_what_they_mean_behind_or_above_them() -> None:

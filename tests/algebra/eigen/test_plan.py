@@ -177,7 +177,8 @@ print(json.dumps([resident("VmHWM") - before, plan.peak_bytes]))
         ((4, 200, 2048), {"method": "factored", "k": 2}),
         # Most of it is the result.
         pytest.param((2000, 4, 1500), {"method": "factored", "k": 3}, marks=pytest.mark.slow),
-        ((8000, 4, 20), {"method": "dense", "k": 1}),  # many outputs, and no (out, out) array
+        # Many outputs, and no (out, out) array.
+        pytest.param((8000, 4, 20), {"method": "dense", "k": 1}, marks=pytest.mark.slow),
     ],
     ids=str,
 )
