@@ -240,11 +240,9 @@ def check_own_form(form: QuadraticForm, eig: EigenDecomposition) -> None:
 def truncation_moments(
     eig: EigenDecomposition, k: int, mean: Tensor, covariance: Tensor
 ) -> GaussianMoments:
-    """Return mean and variance of q(x) − q_k(x) for x ~ N(μ, Σ), (...) each.
+    """Return mean and variance of q(x) − q_k(x) for x ~ N(μ, Σ), (...) each; exact up to rounding.
 
-    Exact up to rounding if the inputs are Gaussian. For other inputs with the same μ and Σ the
-    mean is exact, the variance is not.
-
+    For other inputs with the same μ and Σ the mean is exact, the variance is not.
     Math: E = Σ_{i>k} λ_i v_i v_iᵀ; mean tr EΣ + μᵀEμ, variance 2 tr EΣEΣ + 4 μᵀEΣEμ. With
         G = VΣVᵀ over the pairs cut off: Σ_i λ_i (G_ii + (v_i·μ)²), and
         Σ_ij λ_i λ_j (2 G_ij² + 4 (v_i·μ) G_ij (v_j·μ)).
