@@ -308,7 +308,8 @@ def contrasts(t: Catalogue, record: Trace) -> Markup:
         if pair.causal is not None and pair.causal.behaviour is not None:
             head = t("trace.contrast.check", first=names[pair.first], second=names[pair.second])
             words = t("trace.contrast.behaviour", **compared(t, pair.causal.behaviour))
-            checks.append(element("div", causal(t, head, words, pair.causal.checks), class_="card"))
+            found = causal(t, head, words, pair.causal.checks, level=3)
+            checks.append(element("div", found, class_="card"))
     count, label = whole(record.contrasts.num_compared), t("trace.contrast.heading")
     caption = t("trace.contrast.caption", shown=len(pairs), count=count)
     return section(
@@ -337,9 +338,11 @@ def compared(t: Catalogue, behaviour: Behaviour) -> dict[str, str]:
     return {end: t("list.comma").join(map(token_name, tokens)) for end, tokens in ends.items()}
 
 
-def causal(t: Catalogue, head: str, behaviour: str, checks: Sequence[CausalCheck]) -> Markup:
+def causal(
+    t: Catalogue, head: str, behaviour: str, checks: Sequence[CausalCheck], level: int = 4
+) -> Markup:
     """Return checks side by side, so that a table of few columns fits a small screen."""
-    content = heading(head, 4) + paragraph(behaviour)
+    content = heading(head, level) + paragraph(behaviour)
     if not checks:
         return content
     rows: Mapping[str, Callable[[CausalCheck], str]] = {
