@@ -80,7 +80,7 @@ class Mutants(MutationVisitor):
             return " " in node.value
         if isinstance(node, cst.FunctionDef):
             return False
-        return super()._skip_node_and_children(node)
+        return bool(super()._skip_node_and_children(node))
 
 
 @dataclass(frozen=True)
