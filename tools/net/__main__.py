@@ -55,13 +55,12 @@ def main() -> int:
         from tools.net.compare import compare
 
         return compare(given.first, given.second, given.renames, given.partial)
+    from tools.net import old, run
+
     if given.command == "old":
-        from tools.net.old import make
-
-        return make(given.folder)
-    from tools.net.run import record
-
-    return record(given.folder, given.old, given.only, given.quick)
+        return old.make(given.folder)
+    readers = list(old.cases()) if given.old else []
+    return run.record(given.folder, given.old, readers, given.only, given.quick)
 
 
 if __name__ == "__main__":

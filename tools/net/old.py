@@ -9,8 +9,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from tools.net import run
 from tools.net.commands import (
     GRAMMAR,
     IMAGE,
@@ -63,10 +65,6 @@ INTERRUPTED = {
 
 def make(target: Path) -> int:
     """Write the artefacts with the bilens that is imported here."""
-    from tempfile import TemporaryDirectory
-
-    from tools.net import run
-
     if target.exists():
         shutil.rmtree(target)
     with TemporaryDirectory(prefix="net-") as name:

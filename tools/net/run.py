@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 import bilens
-from tools.net import calls, foreign, inputs, old
+from tools.net import calls, foreign, inputs
 from tools.net.commands import Case, cases
 from tools.net.describe import Describer
 
@@ -138,8 +138,14 @@ def describe_files(folder: Path, describer: Describer, only: str = "**/*") -> di
     }
 
 
-def record(target: Path, artefacts: Path | None, only: str = "", quick: bool = False) -> int:
-    """Record all cases; `only` is a pattern of names."""
+def record(
+    target: Path,
+    artefacts: Path | None,
+    readers: Sequence[Case],
+    only: str = "",
+    quick: bool = False,
+) -> int:
+    """Record all cases, `readers` of artefacts too; `only` is a pattern of names."""
     start = time.monotonic()
     if target.exists():
         shutil.rmtree(target)
@@ -153,7 +159,7 @@ def record(target: Path, artefacts: Path | None, only: str = "", quick: bool = F
         describer.learn(folder)
         save(target, "inputs", describe_files(folder / "models", describer))
         with ThreadPoolExecutor(WORKERS) as pool:
-            for jobs in stages(shell, describer, target, artefacts is not None):
+            for jobs in stages(shell, describer, target, readers):
                 chosen = [
                     job
                     for key, job in jobs.items()
@@ -177,7 +183,7 @@ def prepare(folder: Path, artefacts: Path | None) -> None:
         shutil.copytree(artefacts, folder / "old")
 
 
-def stages(shell: Shell, describer: Describer, target: Path, has_old: bool) -> list[Jobs]:
+def stages(shell: Shell, describer: Describer, target: Path, readers: Sequence[Case]) -> list[Jobs]:
     """Jobs by name; those of a stage may run at once."""
 
     def command(case: Case) -> Callable[[], None]:
@@ -186,13 +192,13 @@ def stages(shell: Shell, describer: Describer, target: Path, has_old: bool) -> l
     def group(name: str) -> Callable[[], None]:
         return lambda: record_calls(name, shell.folder, target, describer)
 
-    lines = [*cases(), *(old.cases() if has_old else ())]
+    lines = [*cases(), *readers]
     lines.sort(key=lambda case: case.stage)
     found = [
         {case.name: command(case) for case in part}
         for _, part in groupby(lines, key=lambda case: case.stage)
     ]
-    groups = {f"calls_{name}": group(name) for name in calls.GROUPS if has_old or name != "old"}
+    groups = {f"calls_{name}": group(name) for name in calls.GROUPS if readers or name != "old"}
     found[-1] = {**groups, **found[-1]}  # the long ones first
     return found
 
