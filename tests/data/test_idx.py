@@ -29,7 +29,7 @@ def idx_bytes(array: np.ndarray) -> bytes:
     )
 
 
-PACKED = gzip.compress(idx_bytes(IMAGES))
+PACKED = gzip.compress(idx_bytes(IMAGES), mtime=0)
 
 
 def error_of(path: Path) -> str:
@@ -136,6 +136,7 @@ class TestGzip:
             (PACKED[:10] + b"\xff" + PACKED[11:], "is a damaged gzip file"),
             (PACKED + b"garbage", "is a damaged gzip file"),
         ],
+        ids=["cut", "cut, with advice", "checksum", "block", "garbage behind"],
     )
     def test_a_damaged_one_is_called_so(self, tmp_path: Path, damaged: bytes, words: str) -> None:
         (tmp_path / "images.gz").write_bytes(damaged)
