@@ -9,6 +9,8 @@ import torch
 import tiny
 from bilens.api.audit import audit
 from bilens.nn import BilinearTransformer
+from bilens.records.base import to_json
+from report_documents import coverage_endings, make_coverage
 
 DRAWS = 3
 VALUES: dict[str, dict[str, Any]] = {
@@ -114,7 +116,8 @@ def every_ending() -> dict[str, Any]:
     document["verdict"].append({"rule": "concentrated_change", "outcome": "warn", "values": inputs})
     exact = {"rule": "r2", "outcome": "pass", "values": {**VALUES["r2"], "approximate": 0}}
     exact["values"] |= {"value": 1.0, "threshold": 0.0}
-    document["verdict"].append(exact)
+    document["verdict"] += [exact, *coverage_endings()]
+    document["coverage"] = to_json(make_coverage(70, "broken", layout="guessed"))
     return document
 
 
@@ -128,6 +131,7 @@ def cautious() -> dict[str, Any]:
             "values": {"value": 0.5, "threshold": 0.9, **VALUES["r2"]},
         }
     ]
+    document["coverage"] = to_json(make_coverage(1, "refused"))
     first = document["layers"][0]
     first["activation"] = "gelu"
     first["fit"] |= {"usable": False, "quadratic": 0.5}

@@ -7,6 +7,7 @@ from typing import Any
 
 from bilens.records import audit as a, common as c, guarantees as g
 from bilens.records.base import kind_of, to_json
+from bilens.records.coverage import Coverage, CoverageGroup
 from bilens.report.reports import (
     AttackReport,
     AuditReport,
@@ -60,6 +61,7 @@ def make_document(
         guarantees=make_guarantees(width, len(names)),
         overfitting=make_overfitting(image=shape[0] > 1, data=data),
         triggers=make_triggers(shape),
+        coverage=make_coverage(),
         null_samples=99,
         seed=0,
         source=c.Source("runs/tiny", "a" * 64, recipe),
@@ -69,6 +71,32 @@ def make_document(
         ),
     )
     return to_json(record)
+
+
+def make_coverage(groups: int = 1, reason: str = "", **more: Any) -> Coverage:
+    """All of a model read, or `groups` of its tensors left out for a reason."""
+    read = 30 if reason else 40
+    parts = [CoverageGroup(f"part.{n}", 1 + n, 100, 60, read, reason) for n in range(groups)]
+    exact, rest = 60 * groups, read * groups
+    unread = 100 * groups - exact - rest
+    known = {"layout": "known", "checked_against": "its forward pass", "error": 1e-7, **more}
+    return Coverage(100 * groups, exact, rest, unread, tuple(parts), **known)
+
+
+def coverage_endings() -> list[dict[str, Any]]:
+    """The rules on coverage in each outcome."""
+    shares = {"exact": 0.5, "approximate": 0.25, "threshold": 0.9}
+    found = [("coverage", "warn", {"value": 0.75, "unread": 25, **shares})]
+    found += [("coverage", "pass", {"value": 1.0, "unread": unread, **shares}) for unread in (0, 1)]
+    found += [
+        (
+            "layout",
+            "warn" if unverified else "pass",
+            {"unverified": unverified, "source": source, "threshold": 0},
+        )
+        for unverified, source in ((1, "guessed"), (1, "said"), (1, "known"), (0, "the module"))
+    ]
+    return [{"rule": rule, "outcome": end, "values": values} for rule, end, values in found]
 
 
 def make_overfitting(*, image: bool, data: bool) -> a.Overfitting:

@@ -37,6 +37,7 @@ KEYS = [
     "seed",
     "conditions",
     "difference",
+    "coverage",
     "source",
     "data",
     "reproduce",
@@ -109,9 +110,10 @@ def test_findings_are_those_of_the_layer_below() -> None:
             to_json(audit_classifier(tiny.classifier(), null_samples=tiny.ROTATIONS, seed=5))
         )
     )
-    added = found.pop("verdict")[len(findings["verdict"]) :]
+    before, added = found["verdict"][:2], found.pop("verdict")[2 + len(findings["verdict"]) :]
+    assert [finding["rule"] for finding in before] == ["coverage", "layout"]
     verdict = findings.pop("verdict")
-    for key in ("source", "data", "reproduce"):
+    for key in ("coverage", "source", "data", "reproduce"):
         findings.pop(key)
     assert {key: found[key] for key in findings} == findings
     assert [finding["rule"] for finding in verdict][:2] == ["exact", "complete"]

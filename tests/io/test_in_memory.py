@@ -45,7 +45,7 @@ def test_what_cannot_be_traced_is_watched(gated: bool) -> None:
         expected = module[1].double()(x)
     torch.testing.assert_close(view.weights(torch.float64)(x), expected)
     assert model.load_report is not None
-    assert model.load_report.max_error < 1e-12
+    assert model.load_report.worst.max_error < 1e-12
     assert model.load_report.left_out == ("0 (LayerNorm)",)
 
 
@@ -192,7 +192,7 @@ def test_the_layers_are_the_estimator(target: str, activation: str) -> None:
         expected = estimator.predict_proba(X)
     np.testing.assert_allclose(y, expected, atol=1e-12)
     assert model.load_report is not None
-    assert model.load_report.max_error < 1e-12
+    assert model.load_report.worst.max_error < 1e-12
     wanted = {"identity": "identity", "logistic": "sigmoid"}.get(activation, activation)
     assert {view.activation.name for view in model.layers.values()} == {wanted}
 

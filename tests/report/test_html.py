@@ -112,11 +112,12 @@ def opened(name: str, lang: str) -> Page:
 
 
 SECTIONS = {
-    "audit": "verdict exactness accuracy classes ranks truncation predictions warnings proven",
+    "audit": "verdict coverage exactness accuracy classes ranks truncation predictions warnings "
+    "proven",
     "attack": "proof curves numbers perturbations",
     "certificate": "proven radii truncation inputs rounding",
-    "layer_audit": "verdict charts table directions",
-    "table": "verdict columns rows",
+    "layer_audit": "verdict coverage charts table directions",
+    "table": "verdict coverage columns rows",
     "trace": "layer ranking agreement contrasts circuits features",
 }
 

@@ -9,7 +9,7 @@ from bilens.base.errors import NonFiniteError, UsageError
 from bilens.records.table_audit import PairEffect
 from bilens.report.reports import TableReport
 from bilens.report.sections.tables import pair_label, value_label
-from table_documents import make_table, variants
+from table_documents import finding_of, make_table, variants
 
 DOCUMENT = make_table()
 
@@ -73,7 +73,7 @@ def edited(change: Any) -> dict[str, Any]:
         lambda d: d["rows"][0]["scores"].pop(),
         lambda d: d["rows"][0]["attributions"][0]["values"].pop(),
         lambda d: d["rows"][0]["attributions"].clear(),
-        lambda d: d["verdict"][0]["values"].pop("error"),
+        lambda d: finding_of(d, "exact")["values"].pop("error"),
         lambda d: d["exactness"].clear(),
     ],
 )

@@ -26,6 +26,7 @@ from bilens.base.errors import UsageError
 from bilens.data.images import ImageDataset
 from bilens.data.tables import read_columns, read_targets
 from bilens.findings.audit import audit_classifier
+from bilens.findings.coverage import how_read, measure_coverage
 from bilens.findings.difference import check_pairs
 from bilens.findings.layer_audit import (
     NULL_SAMPLES as LAYER_SAMPLES,
@@ -42,11 +43,13 @@ from bilens.findings.table_audit import LabelledRows, NamedColumns, audit_column
 from bilens.io.in_memory import from_module, from_sklearn
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearClassifier
+from bilens.nn.agreement import Agreement
 from bilens.nn.classifier import in_standard_units
 from bilens.nn.layer_view import LayerView
-from bilens.nn.module_layers import Module, layer_views
+from bilens.nn.module_layers import Module
 from bilens.records.audit import Audit
 from bilens.records.common import DataOrigin, Share, passes
+from bilens.records.coverage import Coverage
 from bilens.records.layer_audit import BaselineSource, Difference, LayerAudit, LayeredModel
 from bilens.records.table_audit import TableAudit
 from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
@@ -166,7 +169,8 @@ def audit_one_layer(
 ) -> AuditReport:
     """Read a classifier of one bilinear layer class by class."""
     module, loaded = given_model(model, "an audit", "bl.audit({})")
-    (subject,), before = layers_of(model), None
+    whole = opened(model)
+    (subject,), before = whole.layers.values(), None
     if asked.baseline is not None:
         before = layers_of(asked.baseline)
         check_pairs([subject], before)
@@ -191,7 +195,7 @@ def audit_one_layer(
     findings = structs.replace(
         findings, verdict=verdict, passed=passes(verdict), difference=difference
     )
-    return AuditReport(with_conditions(findings, asked.conditions))
+    return AuditReport(finished(findings, whole, asked.conditions))
 
 
 def audit_model_layers(
@@ -201,7 +205,8 @@ def audit_model_layers(
     module = module_of(model)
     images = labelled(data)
     accuracy = None if images is None else accuracy_of(module, images)
-    subjects = layers_of(model)
+    whole = opened(model)
+    subjects = tuple(whole.layers.values())
     findings = audit_layers(
         subjects,
         accuracy,
@@ -214,7 +219,7 @@ def audit_model_layers(
         against=baseline_source(asked.baseline),
         origin=origin_of(model, data, asked.command, asked.seed),
     )
-    return LayerAuditReport(with_conditions(findings, asked.conditions))
+    return LayerAuditReport(finished(findings, whole, asked.conditions))
 
 
 def audit_table(
@@ -228,14 +233,35 @@ def audit_table(
     rows, about = labelled_rows(model, data, names, outputs)
     origin = origin_of(model, about, asked.command, asked.seed)
     findings = audit_columns(module, columns, rows, asked.seed, origin)
-    return TableReport(with_conditions(findings, asked.conditions))
+    return TableReport(finished(findings, model, asked.conditions))
 
 
-def with_conditions(audit: AnyAudit, conditions: Sequence[Condition]) -> AnyAudit:
-    """Return an audit that also fails where a condition does."""
-    judged = judge_conditions(audit.kind, conditions, audit.verdict)
-    passed = audit.passed and not any(item.failed for item in judged)
-    return structs.replace(audit, passed=passed, conditions=judged or None)
+def finished(audit: AnyAudit, model: LoadedModel, conditions: Sequence[Condition]) -> AnyAudit:
+    """Return an audit with what share of the model it read, failed where a condition does."""
+    coverage = coverage_of(audit, model)
+    verdict = judge(audit.kind, Evidence(coverage=coverage)) + audit.verdict
+    judged = judge_conditions(audit.kind, conditions, verdict)
+    passed = passes(verdict) and not any(item.failed for item in judged)
+    return structs.replace(
+        audit, coverage=coverage, verdict=verdict, passed=passed, conditions=judged or None
+    )
+
+
+def coverage_of(audit: Audit | LayerAudit | TableAudit, model: LoadedModel) -> Coverage:
+    """Return how many parameters of a model an audit has read."""
+    views = model.layers.values()
+    if isinstance(audit, LayerAudit):
+        ended, check = {layer.name: how_read(layer) for layer in audit.layers}, model.exactness
+    else:
+        ended = dict.fromkeys(model.layers, "exact")
+        worst = max(audit.exactness, key=lambda item: item.relative_error)
+        errors = worst.largest_error, worst.relative_error
+        check = Agreement("", "its forward pass", worst.num_inputs, *errors, largest=0.0)
+    report = model.load_report
+    guessed = report is not None and report.guessed
+    said = report is not None and not report.verified
+    layout = "guessed" if guessed else "said" if said else "known"
+    return measure_coverage(model.tensors, views, ended, layout, check)
 
 
 def baseline_source(baseline: object) -> BaselineSource:
@@ -257,10 +283,14 @@ def is_one_exact_layer(model: Model) -> bool:
 
 def layers_of(model: Model) -> tuple[LayerView, ...]:
     """Return the layers of a model, first to last; no weight of a loaded one is read."""
+    return tuple(opened(model).layers.values())
+
+
+def opened(model: Model) -> LoadedModel:
+    """Return a model as what a reader gives of it."""
     if isinstance(model, LoadedModel):
-        return tuple(model.layers.values())
-    views = layer_views(model) if isinstance(model, Module) else from_module(model).layers
-    return tuple(views.values())
+        return model
+    return LoadedModel(model, "", "") if isinstance(model, Module) else from_module(model)
 
 
 def describe_model(model: Model, num_layers: int) -> LayeredModel:

@@ -253,7 +253,9 @@ def decompose_layers(
             ahead[name] = job
     about = {
         "data": None if inputs is None else inputs.about,
-        "exactness": None if model.compare is None else model.exactness.to_dict(),
+        "exactness": None
+        if model.compare is None or model.exactness is None
+        else model.exactness.to_dict(),
         "reproduce": to_json(describe_run(command, request.seed)),
     }
     try:

@@ -205,7 +205,7 @@ def say_how_it_was_read(model: LoadedModel, say: Say) -> None:
     """Say what was taken for what, and how the first layer compares with its source."""
     for line in [] if model.load_report is None else model.load_report.lines():
         say(line)
-    if model.compare is not None:
+    if model.compare is not None and model.exactness is not None:
         say(str(model.exactness))
 
 

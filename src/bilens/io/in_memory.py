@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from functools import partial
+from math import prod
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,12 +19,14 @@ from bilens.base.checks import check_finite
 from bilens.base.errors import UsageError
 from bilens.io.formats.activations import activation_named
 from bilens.io.loaded_model import LoadedModel, LoadReport
+from bilens.io.stored_mlp import Store, StoredTensor, block_of, module_tensors
 from bilens.io.tensors import tensors_sha256
 from bilens.nn.agreement import Agreement, agreement, normal_inputs
 from bilens.nn.layer_view import LayerView
 from bilens.nn.mlp_search.find_mlps import find_mlps
 
 ESTIMATORS = ("MLPClassifier", "MLPRegressor")
+FITTED = ("coefs_", "intercepts_")  # the lists of its matrices and biases
 
 
 def from_module(module: nn.Module, example: object = None) -> LoadedModel:
@@ -58,6 +63,7 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
         tensors_sha256([*module.named_parameters(), *module.named_buffers()]),
         provenance={"format": f"PyTorch module {kind}"},
         views=found.layers,
+        stored=module_tensors(module),
         load_report=LoadReport(found.made_of, False, found.checks, found.left_out, found.head),
     )
 
@@ -90,7 +96,8 @@ def from_sklearn(estimator: object) -> LoadedModel:
     for step in steps[-2::-1]:
         layers[0] = behind(step, layers[0])
     is_classifier, last = hasattr(fitted, "classes_"), len(layers) - 1
-    views, roles = {}, {}
+    views, roles, stored = {}, {}, fitted_tensors(fitted)
+    numbers = {name: prod(one.shape) for name, one in stored.items()}
     for index, layer in enumerate(layers):
         name = f"layers.{index}"
         views[name] = LayerView(
@@ -102,6 +109,7 @@ def from_sklearn(estimator: object) -> LoadedModel:
             reads="neurons" if index else "inputs",
             gives="neurons" if index < last else "logits" if is_classifier else "outputs",
             name=name,
+            tensors={f"{part}.{index}": numbers[f"{part}.{index}"] for part in FITTED},
         )
         roles[name] = f"ordinary, {layer.phi}, {layer.d_in} → {len(layer.up)}"
         roles[name] += f" → {len(layer.down)}" if index == last else ""
@@ -117,7 +125,19 @@ def from_sklearn(estimator: object) -> LoadedModel:
         input_names=None if columns is None else tuple(map(str, columns)),
         views=views,
         load_report=LoadReport(roles, False, {"output": check}, (), head_of(fitted)),
+        stored=stored,
     )
+
+
+def fitted_tensors(estimator: Any) -> Store:
+    """Return the matrices and biases of a fitted MLP."""
+    found = {}
+    for part in FITTED:
+        for index, array in enumerate(getattr(estimator, part)):
+            name, one = f"{part}.{index}", torch.as_tensor(array)
+            fetch = partial(block_of, one)
+            found[name] = StoredTensor(Path(part), name, tuple(one.shape), one.dtype, fetch)
+    return found
 
 
 def check_estimator(estimator: object) -> str:

@@ -11,6 +11,7 @@ from bilens.algebra.approximation.activation import Activation
 from bilens.base.errors import CheckpointError, UsageError
 from bilens.base.files import read_json
 from bilens.base.notebook import html_summary
+from bilens.io.stored_mlp import Store, module_tensors
 from bilens.nn.agreement import Agreement
 from bilens.nn.layer_view import LayerView
 from bilens.nn.module_layers import Module, compare_with_module, layer_views
@@ -27,7 +28,8 @@ class LoadReport:
     Attributes:
         roles: layer → what it is made of, in words.
         guessed: whether names and shapes alone decided it.
-        checks: what was compared → how far it is from the source.
+        checks: what was compared → how far it is from the source; empty where nothing is there that
+            does not rest on the same guess, or on what the caller says.
         left_out: what was not read, in words.
         head: what the source applies behind the last layer; None for nothing.
     """
@@ -41,28 +43,41 @@ class LoadReport:
     _repr_html_ = html_summary("guessed", "checks", "left_out")
 
     @property
-    def worst(self) -> Agreement:
-        """The check that came out worst."""
-        return max(self.checks.values(), key=lambda check: check.max_error)
+    def verified(self) -> bool:
+        """Whether the layers were compared with something independent of how they were read."""
+        return bool(self.checks)
 
     @property
-    def max_error(self) -> float:
-        """The largest difference of an output from the source, over all checks."""
-        return self.worst.max_error
+    def worst(self) -> Agreement | None:
+        """The check that came out worst; None without any."""
+        return max(self.checks.values(), key=lambda check: check.max_error, default=None)
 
     def lines(self) -> list[str]:
         """Return what a person should know before trusting the layers."""
         how = "Guessed from names and shapes" if self.guessed else "Read"
-        largest = max(check.largest for check in self.checks.values())
-        rows = max(check.rows for check in self.checks.values())
         said = [f"{how}: {name}: {text}." for name, text in self.roles.items()]
         return [
             *shown(said, "layers"),
-            f"Largest difference from {self.worst.source}: {self.max_error:.1e} on {rows} random "
-            f"inputs, where the largest output is {largest:.3g}.",
+            self.comparison(),
             *([f"Behind the last layer: {self.head}, which is not read."] if self.head else []),
             *shown([f"Not read: {text}." for text in self.left_out], "parts not read"),
         ]
+
+    def comparison(self) -> str:
+        """Return how far the layers are from their source, as far as that was looked at."""
+        worst = self.worst
+        if worst is None:
+            how = "guessed" if self.guessed else "as you said"
+            return (
+                f"Unverified: roles are {how}, the activation is as you said, and the file holds "
+                "nothing to compare them with."
+            )
+        largest = max(check.largest for check in self.checks.values())
+        rows = max(check.rows for check in self.checks.values())
+        return (
+            f"Largest difference from {worst.source}: {worst.max_error:.1e} on {rows} random "
+            f"inputs, where the largest output is {largest:.3g}."
+        )
 
 
 def shown(lines: list[str], what: str) -> list[str]:
@@ -89,7 +104,8 @@ class LoadedModel:
         provenance: where the weights come from, as far as the file says.
         input_mean: of each input, where the model was trained; None if nothing says.
         input_scale: standard deviation of each input there; None if nothing says.
-        views: the layers, where there is no module.
+        stored: the tensors of the source, where it is not the module.
+        views: the layers, where they are not those of the module.
         load_report: what was taken for what, and how exactly, where that had to be found out.
         compare: compares the first and the last layer, as they were read, with their source; None
             where the module is the source.
@@ -107,13 +123,19 @@ class LoadedModel:
     compare: Callable[[], Agreement] | None = None
     input_mean: tuple[float, ...] | None = None
     input_scale: tuple[float, ...] | None = None
+    stored: Store = field(default_factory=dict)
 
     _repr_html_ = html_summary("source", "layers", "input_shape", "output_names", "weights_sha256")
 
     @cached_property
     def layers(self) -> Mapping[str, LayerView]:
         """Name → view of each layer."""
-        return self.views if self.module is None else layer_views(self.module)
+        return self.views if self.module is None or self.views else layer_views(self.module)
+
+    @cached_property
+    def tensors(self) -> Store:
+        """Name → every tensor of the source, read or not: known by its header, read on demand."""
+        return self.stored if self.module is None or self.stored else module_tensors(self.module)
 
     @property
     def network(self) -> tuple[LayerView, ...]:
@@ -123,12 +145,13 @@ class LoadedModel:
         return views if chained and all(view.reads == "neurons" for view in views[1:]) else ()
 
     @cached_property
-    def exactness(self) -> Agreement:
+    def exactness(self) -> Agreement | None:
         """How far layers, as they were read, compute what their source does.
 
         The first and the last layer of a file of others, and the first one of a module of ours,
         measured when it is first asked for, on random inputs in float64; where all layers were
-        compared while they were found, the worst of them.
+        compared while they were found, the worst of them; None where the file says nothing that
+        they could be compared with.
 
         Raises:
             NumericalError: If it is another function.

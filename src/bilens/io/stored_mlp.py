@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from functools import reduce
+from functools import partial, reduce
 from math import prod
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bilens.algebra.approximation.activation import Activation
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights
@@ -62,6 +63,22 @@ class StoredTensor:
 
 
 Store = Mapping[str, StoredTensor]
+
+
+def module_tensors(module: nn.Module) -> Store:
+    """Return every parameter and buffer of a module in memory, one that is shared once."""
+    found: dict[str, StoredTensor] = {}
+    seen: set[int] = set()
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if isinstance(tensor, Tensor) and id(tensor) not in seen:
+            seen.add(id(tensor))
+            path, shape = Path(type(module).__name__), tuple(tensor.shape)
+            found[name] = StoredTensor(path, name, shape, tensor.dtype, partial(block_of, tensor))
+    return found
+
+
+def block_of(tensor: Tensor, block: Block) -> Tensor:
+    return tensor.detach()[block].cpu()
 
 
 @dataclass(frozen=True)
@@ -237,4 +254,12 @@ class StoredMLP:
             gives,
             about_input,
             self.name,
+            tensors=self.num_read(),
         )
+
+    def num_read(self) -> Counter[str]:
+        """Return how many parameters of each tensor it reads."""
+        read: Counter[str] = Counter()
+        for tensor in self.parts.values():
+            read[tensor.name] += prod(tensor.shape)
+        return read

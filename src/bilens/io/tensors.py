@@ -23,6 +23,17 @@ DTYPES = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
 }
+# Of tensors that no layer is made of, such as masks, positions and packed numbers.
+OTHER_DTYPES = {
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
 MAX_TENSORS = 100_000
 MAX_HEADER_BYTES = 100_000_000  # the library's own limit
 WEIGHTS = "expected the weights of a model there"

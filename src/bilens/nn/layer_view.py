@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 from weakref import ReferenceType, ref
@@ -46,6 +46,7 @@ class LayerView:
             whether the weights contain its gain.
         name: that the model calls it by.
         embedding: returns E, (width, in), that both branches contain; None where there is none.
+        tensors: name of a tensor of the source → how many of its parameters the layer reads.
     """
 
     sizes: FactorSizes
@@ -58,6 +59,7 @@ class LayerView:
     about_input: str = ""
     name: str = ""
     embedding: Callable[[], Tensor] | None = None
+    tensors: Mapping[str, int] = field(default_factory=dict)
     _alive: dict[str, ReferenceType[Any]] = field(default_factory=dict, init=False, repr=False)
 
     _repr_html_ = html_summary("name", "sizes", "activation", "exact", "about_input", "dtype")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -36,7 +37,10 @@ def layer_views(module: Module) -> dict[str, LayerView]:
         views = [view_in_classifier(module, index) for index in range(len(module.layers))]
     elif isinstance(module, BilinearTransformer):
         views = [
-            view_of(mlp, f"blocks.{index}.mlp", "residual stream", FOLDED)
+            replace(
+                view_of(mlp, f"blocks.{index}.mlp", "residual stream", FOLDED),
+                tensors=parameters_in(module, f"blocks.{index}.mlp."),
+            )
             for index, mlp in enumerate(module.mlps)
         ]
     else:
@@ -59,7 +63,14 @@ def view_in_classifier(model: BilinearClassifier, index: int) -> LayerView:
         gives="logits" if last else "neurons",
         name=f"layers.{index}",
         embedding=(lambda: wide(model.embed.weight)) if first else None,
+        tensors=parameters_in(model, f"layers.{index}.", *["embed."] * first, *["head."] * last),
     )
+
+
+def parameters_in(module: nn.Module, *prefixes: str) -> dict[str, int]:
+    """Return name → number of the parameters whose names begin with a prefix."""
+    named = module.named_parameters()
+    return {name: one.numel() for name, one in named if name.startswith(prefixes)}
 
 
 def layer_at(model: BilinearClassifier, index: int) -> BilinearLayer:
@@ -83,6 +94,7 @@ def view_of(layer: nn.Module, name: str, reads: Reads, about_input: str = "") ->
         reads,
         about_input=about_input,
         name=name,
+        tensors=parameters_in(layer, ""),
     )
 
 

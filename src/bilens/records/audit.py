@@ -22,6 +22,7 @@ from bilens.records.common import (
     Source,
     check_input_shape,
 )
+from bilens.records.coverage import Coverage
 from bilens.records.guarantees import Guarantees, check_classes
 from bilens.records.layer_audit import Difference
 from bilens.records.table_audit import InputAttribution
@@ -184,6 +185,7 @@ class Audit(Document, frozen=True, kw_only=True):
     seed: Integer  # of the rotations and of the random inputs
     conditions: tuple[JudgedCondition, ...] | None = None  # of `--fail-on`; null without any
     difference: Difference | None = None  # what changed from the baseline; null without one
+    coverage: Coverage | None = None  # what share of the parameters was read
     source: Source  # where the weights come from
     data: DataOrigin | None  # which data the accuracy is of; null without data
     reproduce: Run  # what it takes to run the same again

@@ -14,6 +14,7 @@ from bilens.records.common import (
     Share,
     Source,
 )
+from bilens.records.coverage import Coverage
 
 
 class Component(Record, frozen=True):
@@ -192,6 +193,7 @@ class LayerAudit(Document, frozen=True, kw_only=True):
     source: Source  # where the weights come from
     data: DataOrigin | None  # which data the accuracy is of; null without data
     reproduce: Run  # what it takes to run the same again
+    coverage: Coverage | None = None  # what share of the parameters was read
 
     def __post_init__(self) -> None:
         require(len(self.layers) > 0, "layers is empty")

@@ -8,6 +8,7 @@ from typing import Literal
 
 from bilens.records.base import Count, Document, Integer, Record, require
 from bilens.records.common import DataOrigin, Exactness, Finding, JudgedCondition, Run, Source
+from bilens.records.coverage import Coverage
 
 
 class TableModel(Record, frozen=True):
@@ -152,6 +153,7 @@ class TableAudit(Document, frozen=True, kw_only=True):
     rows: tuple[RowReading, ...]
     verdict: tuple[Finding, ...]  # the rules and how they ended
     seed: Integer  # of the random rows that model and formula are compared on
+    coverage: Coverage | None = None  # what share of the parameters was read
     conditions: tuple[JudgedCondition, ...] | None = None  # of `--fail-on`; null without any
     source: Source  # where the weights come from
     data: DataOrigin | None  # which rows; null without any

@@ -9,6 +9,7 @@ from bilens.records.base import displayable
 from bilens.records.layer_audit import Difference, LayerAudit
 from bilens.records.table_audit import TableAudit
 from bilens.report.markup import ICONS
+from bilens.report.sections.coverage import unread_lines
 from bilens.report.sections.layers import (
     CHANGES,
     NUMBERS,
@@ -43,6 +44,8 @@ def audit_markdown(original: Judged, lang: str = "en") -> str:
         f"{ICONS[outcome]} **{t(f'outcome.{outcome}')}** {escaped(overall_sentence(t, record))}",
         finding_table(t, finding_lines(t, record)),
     ]
+    if unread := [f"- {escaped(line)}" for line in unread_lines(t, record.coverage)]:
+        parts.append("\n".join(unread))
     if record.conditions:
         parts += [f"### {t('conditions.heading')}", finding_table(t, condition_lines(t, record))]
     if not isinstance(record, TableAudit) and record.difference is not None:

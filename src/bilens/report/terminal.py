@@ -20,6 +20,7 @@ from bilens.records.layer_audit import LayerAudit, LayerReading
 from bilens.records.table_audit import TableAudit
 from bilens.report.markup import ICONS
 from bilens.report.sections.attack import proof_claim
+from bilens.report.sections.coverage import unread_lines
 from bilens.report.sections.guarantees import statements
 from bilens.report.sections.overview import (
     condition_lines,
@@ -185,6 +186,7 @@ def verdict_lines(record: Audit | LayerAudit | TableAudit, lang: str = "en") -> 
     if not isinstance(shown, TableAudit):
         found, last = [*found, *condition_lines(t, shown)], overall_sentence(t, shown)
     lines = [f"{mark(t, line.outcome)}: {line.sentence}" for line in found]
+    lines += [f"{ICONS['info']} {line}" for line in unread_lines(t, shown.coverage)]
     if isinstance(record, Audit) and record.accuracy is None:
         lines.append(f"{ICONS['info']} {t('terminal.no_accuracy')}")
     return [*lines, f"{ICONS[outcome]} {last}"]

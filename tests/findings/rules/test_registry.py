@@ -149,7 +149,7 @@ def test_an_exact_classifier_is_quadratic_and_finite() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("speed", "there is no rule 'speed': choose one of exact, complete, "),
+        ("speed", "there is no rule 'speed': choose one of coverage, layout, exact, "),
         ("r2<", "is no condition"),
         ("r2=0.9", "is no condition"),
         ("r2<x", "is no finite number"),

@@ -43,7 +43,7 @@ def test_roles_that_are_said_are_read(tmp_path: Path, turn: bool) -> None:
     torch.testing.assert_close(run(model, x), hidden @ tensors["z"].T)
     assert model.load_report is not None
     assert (model.load_report.guessed, model.load_report.left_out) == (False, ("tensor other",))
-    assert model.load_report.max_error < 1e-12
+    assert not model.load_report.verified
     assert model.input_names is None
 
 

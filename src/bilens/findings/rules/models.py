@@ -10,6 +10,43 @@ from bilens.findings.rules.rule import Evidence, Rule, Values, formats
 
 of_classes = partial(Rule, documents=("audit",))
 of_tables = partial(Rule, documents=("table",))
+of_all = partial(Rule, documents=("audit", "layer_audit", "table"))
+
+
+@partial(
+    of_all,
+    "coverage",
+    values=formats("value threshold", "percent", exact="percent", approximate="percent")
+    | {"unread": "whole"},
+    threshold=0.9,  # of the parameters
+    bad="<",
+    variant=lambda values: "_whole" if values["unread"] == 0 else "",
+)
+def coverage(evidence: Evidence) -> Iterator[Values]:
+    found = evidence.coverage
+    if found is not None and found.parameters:
+        yield {
+            "value": found.share,
+            "exact": found.exact / found.parameters,
+            "approximate": found.approximate / found.parameters,
+            "unread": found.unread,
+        }
+
+
+@partial(
+    of_all,
+    "layout",
+    values={"unverified": "count", "threshold": "count", "source": "text"},
+    number="unverified",
+    bad=">",
+    variant=lambda values: f"_{values['source']}" if values["unverified"] else "",
+)
+def layout(evidence: Evidence) -> Iterator[Values]:
+    found = evidence.coverage
+    if found is not None:
+        unverified = found.layout != "known" or not found.checked_against
+        source = found.checked_against if not unverified else found.layout
+        yield {"unverified": int(unverified), "source": source}
 
 
 @partial(

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 
 from bilens.records.audit import ClassReading, Overfitting, Triggers, TruncationPoint
 from bilens.records.common import Exactness, Finding, Outcome, Share, Value
+from bilens.records.coverage import Coverage
 from bilens.records.layer_audit import LayerDifference, LayerReading
 from bilens.records.table_audit import OutputEffects, TableScore
 
@@ -50,6 +51,7 @@ class Evidence:
     changes: tuple[LayerDifference, ...] = ()
     effects: tuple[OutputEffects, ...] = ()
     score: TableScore | None = None
+    coverage: Coverage | None = None
     seen_rows: bool = False  # the model was trained on the rows
 
     @property

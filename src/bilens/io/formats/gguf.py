@@ -219,7 +219,8 @@ def read_gguf(path: Path, options: ReadOptions) -> LoadedModel:
             f"{path}: has {len(header.tensors)} tensors and claims {blocks} blocks: check that "
             "the download is complete."
         )
-    store = stored_tensors(header, unchanged)
+    whole = stored_tensors(header, unchanged)
+    store = {key: tensor for key, tensor in whole.items() if in_an_mlp(key)}
     phi = activation_named(found.activation)
     layers: dict[str, tuple[LayerLocation, StoredMLP]] = {}
     for index in range(blocks):
@@ -240,6 +241,7 @@ def read_gguf(path: Path, options: ReadOptions) -> LoadedModel:
             "mlp_input": found.about_input,
         },
         views={key: layer.view(found.about_input) for key, (_, layer) in layers.items()},
+        stored=whole,
         compare=partial(compare_ends, store, layers, phi.function, found.model_type),
     )
 
@@ -283,7 +285,7 @@ def stack_size(store: Store, prefix: str) -> int:
 
 
 def stored_tensors(header: GGUFHeader, unchanged: Unchanged) -> Store:
-    """Return the tensors of the MLPs by name; all tensors lie in order, inside the file."""
+    """Return the tensors by name; all of them lie in order, inside the file."""
     path, size = unchanged.path, unchanged.size
     store, end, before = {}, header.start, ""
     for name, entry in header.tensors.items():
@@ -293,19 +295,21 @@ def stored_tensors(header: GGUFHeader, unchanged: Unchanged) -> Store:
                 f"{before or 'the header'} or off the alignment of {header.alignment}: the file "
                 "is damaged; download it again."
             )
-        wanted = name.startswith("blk.") and (".ffn_" in name or ".exp_" in name)
         known = entry.kind in quantisation().GGML_QUANT_SIZES and entry.width > 0
-        row = row_bytes(path, name, entry) if wanted or known else 0
+        row = row_bytes(path, name, entry) if known or in_an_mlp(name) else 0
         end, before = entry.offset + prod(entry.shape) // max(entry.width, 1) * row, repr(name)
         if end > size:
             raise CheckpointError(
                 f"{path}: tensor {name!r} ends behind the end of the file: check that the "
                 "download is complete."
             )
-        if wanted:
-            fetch = partial(fetch_block, unchanged, entry, row)
-            store[name] = StoredTensor(path, name, entry.shape, torch.float32, fetch)
+        fetch = partial(fetch_block, unchanged, entry, row)
+        store[name] = StoredTensor(path, name, entry.shape, torch.float32, fetch)
     return store
+
+
+def in_an_mlp(name: str) -> bool:
+    return name.startswith("blk.") and (".ffn_" in name or ".exp_" in name)
 
 
 def row_bytes(path: Path, name: str, entry: TensorEntry) -> int:

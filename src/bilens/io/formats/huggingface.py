@@ -42,6 +42,8 @@ from bilens.io.stored_mlp import LayerLocation, StoredMLP
 from bilens.io.tensors import MixedDtypesError, check_names
 from bilens.nn import BilinearTransformer
 from bilens.nn.agreement import Agreement, together
+from bilens.nn.layer_view import LayerView
+from bilens.nn.module_layers import layer_views
 
 ROOTS = ("model.language_model.", "language_model.model.")  # of models that read images too
 IN_T5 = re.compile(r"(?:encoder|decoder)\.block\.\d+\.layer\.\d+\.DenseReluDense\.")
@@ -65,7 +67,15 @@ def read_huggingface(folder: Path, options: ReadOptions) -> LoadedModel:
     except MemoryLimitError as error:
         return read_layers(folder, f"it does not fit into memory as a whole ({error})")
     about, measure = {"format": "Hugging Face Llama"}, comparison_of_llama(folder, module)
-    return LoadedModel(module, str(folder), sha256, provenance=about, compare=measure)
+    return LoadedModel(
+        module,
+        str(folder),
+        sha256,
+        provenance=about,
+        views=views_of_llama(module),
+        compare=measure,
+        stored=open_folder(folder, lambda _: False),
+    )
 
 
 HUGGINGFACE = Format(  # whatever the model
@@ -90,7 +100,8 @@ def read_layers(folder: Path, why: str = "") -> LoadedModel:
     if family is None:
         raise unknown_model(path, kind, names_in(folder))
     activation, family = activation_of(path, content, family)
-    store = open_folder(folder, lambda name: in_an_mlp(family, name) is not None)
+    whole = open_folder(folder, lambda name: in_an_mlp(family, name) is not None)
+    store = {name: tensor for name, tensor in whole.items() if in_an_mlp(family, name) is not None}
     found, beside = locations_of(path, content, family, store)
     expected = [name for location, _ in found for name in location.tensors()]
     check_names(folder, {*store} - dropped(content, family, store), [*expected, *beside])
@@ -130,6 +141,7 @@ def read_layers(folder: Path, why: str = "") -> LoadedModel:
         provenance=about,
         views={name: layer.view(about["mlp_input"]) for name, layer in layers.items()},
         compare=measure,
+        stored=whole,
     )
 
 
@@ -264,6 +276,23 @@ def count(path: Path, content: Mapping[str, Any], keys: tuple[str, ...], most: i
     return number
 
 
+def views_of_llama(module: BilinearTransformer) -> dict[str, LayerView]:
+    """Return its layers with the names that their tensors have in the file."""
+    views = {}
+    for index, (name, view) in enumerate(layer_views(module).items()):
+        maps = {"left": "gate_proj", "right": "up_proj", "down": "down_proj"}
+        read = {norm_before(index): module.config.d_model}
+        for ours, count in view.tensors.items():
+            branch, kind = ours.split(".")[-2:]
+            read[f"model.layers.{index}.mlp.{maps[branch]}.{kind}"] = count
+        views[name] = replace(view, tensors=read)
+    return views
+
+
+def norm_before(index: int) -> str:
+    return f"model.layers.{index}.post_attention_layernorm.weight"
+
+
 def comparison_of_llama(folder: Path, module: BilinearTransformer) -> Callable[[], Agreement]:
     """Return what compares MLPs of a Llama that was read as a whole with their source."""
     content = read_json(folder / CONFIG_NAME)
@@ -272,7 +301,7 @@ def comparison_of_llama(folder: Path, module: BilinearTransformer) -> Callable[[
 
     def compared(index: int) -> Agreement:
         location = home.location("model.", index, config.bias)
-        norm = f"model.layers.{index}.post_attention_layernorm.weight"
+        norm = norm_before(index)
         store = open_folder(folder, {norm, *location.tensors()}.__contains__)
         modules = [(home.name(index), home.layout, home.modules)]
         read, gain = copy.deepcopy(module.mlps[index]).double(), store[norm].read().double()

@@ -143,6 +143,7 @@ def read_llama2c(path: Path, options: ReadOptions) -> LoadedModel:
             "mlp_input": RMS,
         },
         views={name: layer.view(RMS) for name, (_, layer) in layers.items()},
+        stored=blocks,
         compare=partial(compare_ends, blocks, layers, phi.function, "llama"),
     )
 

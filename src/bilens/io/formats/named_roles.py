@@ -17,12 +17,11 @@ from bilens.io.formats.safetensors_folder import (
     INDEX_NAME,
     folder_sha256,
     header,
-    names_in,
     open_folder,
 )
 from bilens.io.formats.source import by_the_formula, raw_tensors
 from bilens.io.loaded_model import Activations, LoadedModel, LoadReport, ReadOptions
-from bilens.io.stored_mlp import LayerLocation, Store, StoredMLP, StoredTensor
+from bilens.io.stored_mlp import LayerLocation, Store, StoredMLP
 from bilens.io.tensors import check_one_dtype
 from bilens.nn.agreement import agreement, normal_inputs
 from bilens.nn.layer_view import Gives, Reads
@@ -40,48 +39,49 @@ def read_named_roles(path: Path, options: ReadOptions) -> LoadedModel:
     """Return the MLPs of a safetensors file, or of a folder with one or with shards."""
     roles = options.roles
     named = None if roles is None else {*roles.values()}
-    store, found, sha256 = open_tensors(path, lambda name: named is None or name in named)
+    whole, sha256 = open_tensors(path, lambda name: named is None or name in named)
+    store = {name: tensor for name, tensor in whole.items() if named is None or name in named}
     shapes = {name: stored.shape for name, stored in store.items()}
-    layers = guess_roles(path, shapes) if roles is None else parse_roles(path, roles, found)
+    layers = guess_roles(path, shapes) if roles is None else parse_roles(path, roles, whole)
     check_axes(path, layers, shapes)
     check_one_dtype(path, (store[name].dtype for layer in layers for name in layer.tensors()))
     activations = said_activations(path, layers, options.activation)
     transposed = orientation(path, layers, shapes, options.transposed)
     network = is_network(layers)
-    views, checks, said = {}, {}, {}
+    views, said = {}, {}
     for index, (layer, activation) in enumerate(zip(layers, activations, strict=True)):
         name = "layer" if len(layers) == 1 else f"layers.{index}"
         location = replace(layer, name=name, transposed=transposed)
         stored = StoredMLP.of(store, location, activation.phi, activation.scale)
         x = normal_inputs(stored.sizes.d_in)
         expected = by_the_formula(location, raw_tensors(store, location), activation.function)(x)
-        checks[name] = agreement(name, SOURCE, expected, in_float64(stored.read())(x)).required()
+        # of our arithmetic alone: roles and activation are the same on both sides
+        agreement(name, SOURCE, expected, in_float64(stored.read())(x)).required()
         reads: Reads = "activations" if not network else "neurons" if index else "inputs"
         gives: Gives = "neurons" if network and index < len(layers) - 1 else "outputs"
         views[name] = stored.view(reads=reads, gives=gives)
         way = "matrices are (in, out)" if transposed else "matrices are (out, in)"
         said[name] = f"{layer}; {activation}; {way}"
     used = {tensor for layer in layers for tensor in layer.tensors()}
-    left_out = tuple(f"tensor {name}" for name in found if name not in used)
+    left_out = tuple(f"tensor {name}" for name in whole if name not in used)
     return LoadedModel(
         None,
         str(path),
         sha256,
         provenance={"format": "safetensors file with named roles"},
         views=views,
-        load_report=LoadReport(said, roles is None, checks, left_out),
+        load_report=LoadReport(said, roles is None, {}, left_out),
+        stored=whole,
     )
 
 
-def open_tensors(path: Path, wanted: Callable[[str], bool]) -> tuple[Store, list[str], str]:
-    """Return the wanted tensors of a file or folder, the names of all, and the SHA-256."""
+def open_tensors(path: Path, wanted: Callable[[str], bool]) -> tuple[Store, str]:
+    """Return the tensors of a file or folder, of which some are wanted, and the SHA-256."""
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
     if len(files) == 1 and files[0].suffix == ".safetensors":
-        store: dict[str, StoredTensor] = {}
-        names = header(files[0], wanted, store)
-        return store, names, file_sha256(files[0])
+        return header(files[0], wanted), file_sha256(files[0])
     if path.is_dir() and (path / INDEX_NAME).exists():
-        return open_folder(path, wanted), names_in(path), folder_sha256(path)
+        return open_folder(path, wanted), folder_sha256(path)
     found = f"{len(files)} in this folder" if path.is_dir() else f"this one is {path.suffix!r}"
     raise CheckpointError(
         f"{path}: roles, activation and orientation are said of one .safetensors file, and "

@@ -15,7 +15,14 @@ from bilens.base.errors import CheckpointError
 from bilens.base.files import file_sha256, read_json
 from bilens.io.model_config import is_list_of
 from bilens.io.stored_mlp import Block, Store, StoredTensor
-from bilens.io.tensors import Unchanged, check_header, check_names, checked_dtype, unreadable
+from bilens.io.tensors import (
+    OTHER_DTYPES,
+    Unchanged,
+    check_header,
+    check_names,
+    checked_dtype,
+    unreadable,
+)
 
 WEIGHTS_NAME, INDEX_NAME = "model.safetensors", "model.safetensors.index.json"
 SHARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.safetensors", re.ASCII)  # no path, no ".."
@@ -24,11 +31,13 @@ PICKLED = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
 def open_folder(folder: Path, wanted: Callable[[str], bool]) -> Store:
-    """Return the wanted tensors of a folder by name; headers alone are read."""
+    """Return the tensors of a folder by name, the wanted ones checked; headers alone are read."""
     placed = shards(folder)
     store: dict[str, StoredTensor] = {}
     for file in files_of(folder, placed):
-        check_shard(file, header(file, wanted, store), placed)
+        found = header(file, wanted)
+        check_shard(file, found, placed)
+        store |= found
     return store
 
 
@@ -40,7 +49,7 @@ def check_shard(file: Path, names: Collection[str], placed: dict[str, str] | Non
 
 def names_in(folder: Path) -> list[str]:
     files = files_of(folder, shards(folder))
-    return [name for file in files for name in header(file, lambda _: False, {})]
+    return [name for file in files for name in header(file, lambda _: False)]
 
 
 def folder_sha256(folder: Path) -> str:
@@ -103,21 +112,24 @@ def refuse_pickles(folder: Path) -> None:
         )
 
 
-def header(file: Path, wanted: Callable[[str], bool], store: dict[str, StoredTensor]) -> list[str]:
-    """Put the wanted tensors of a file into a store; return the names of all."""
+def header(file: Path, wanted: Callable[[str], bool]) -> dict[str, StoredTensor]:
+    """Return the tensors of a file; the wanted ones are of a dtype that layers have."""
     check_header(file)
-    unchanged = Unchanged.now(file)
+    unchanged, store = Unchanged.now(file), {}
     try:
         with safe_open(str(file), framework="pt") as opened:
-            names = list(opened.keys())
-            for name in filter(wanted, names):
+            for name in [*opened.keys()]:
                 part = opened.get_slice(name)
-                dtype = checked_dtype(file, name, part.get_dtype())
+                kind = part.get_dtype()
+                if wanted(name) or kind not in OTHER_DTYPES:
+                    dtype = checked_dtype(file, name, kind)
+                else:
+                    dtype = OTHER_DTYPES[kind]
                 fetch = partial(fetch_block, unchanged, name)
                 store[name] = StoredTensor(file, name, tuple(part.get_shape()), dtype, fetch)
     except (SafetensorError, OSError) as error:
         raise unreadable(file, error) from error
-    return names
+    return store
 
 
 def fetch_block(unchanged: Unchanged, name: str, block: Block) -> Tensor:

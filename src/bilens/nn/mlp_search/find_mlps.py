@@ -138,8 +138,17 @@ class Search:
             if self.network:
                 reads = "neurons" if index else "inputs"
                 gives = "neurons" if index < last else "logits" if self.head else "outputs"
-            views[name] = layer.view(name, reads, gives)
+            view = layer.view(name, reads, gives)
+            views[name] = replace(view, tensors=self.num_read(self._paths[name]))
         return views
+
+    def num_read(self, paths: Collection[str]) -> dict[str, int]:
+        """Return name → number of the parameters at paths, each a module or a parameter."""
+        return {
+            name: one.numel()
+            for name, one in self.module.named_parameters()
+            if name in paths or name.rpartition(".")[0] in paths
+        }
 
     def unread(self) -> list[str]:
         """Return the modules with weights of their own that no layer contains."""

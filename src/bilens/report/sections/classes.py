@@ -32,6 +32,7 @@ from bilens.report.markup import (
     vector_image,
 )
 from bilens.report.raster import Painter, colour_bar
+from bilens.report.sections.coverage import coverage
 from bilens.report.sections.guarantees import proven
 from bilens.report.sections.layers import difference
 from bilens.report.sections.overview import (
@@ -72,6 +73,7 @@ def audit_page(t: Catalogue, record: Audit) -> Page:
         facts=model_facts(t, record),
         parts=(
             ("verdict", joined(verdict(t, record), guide(t))),
+            ("coverage", coverage(t, record.coverage)),
             ("exactness", exactness(t, record)),
             ("accuracy", accuracy(t, record)),
             ("classes", classes(t, record, names, painter)),

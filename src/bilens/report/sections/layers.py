@@ -36,6 +36,7 @@ from bilens.report.markup import (
     vector_image,
 )
 from bilens.report.raster import Painter
+from bilens.report.sections.coverage import coverage
 from bilens.report.sections.overview import Page, file_facts, test_data, verdict
 from bilens.report.text import (
     NONE,
@@ -65,6 +66,7 @@ def layer_audit_page(t: Catalogue, record: LayerAudit) -> Page:
         facts=layer_facts(t, record),
         parts=(
             ("verdict", verdict(t, record)),
+            ("coverage", coverage(t, record.coverage)),
             ("charts", charts(t, record.layers)),
             ("table", layer_table(t, record)),
             ("directions", directions(t, record)),

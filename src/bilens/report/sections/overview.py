@@ -162,7 +162,8 @@ def overall_outcome(record: Judged) -> str:
     outcomes = [finding.outcome for finding in record.verdict]
     if not record.passed or "fail" in outcomes:
         return "fail"
-    return "warn" if "warn" in outcomes else "pass"
+    partial = record.coverage is not None and not record.coverage.whole
+    return "warn" if "warn" in outcomes or partial else "pass"
 
 
 def overall_sentence(t: Catalogue, record: Judged) -> str:

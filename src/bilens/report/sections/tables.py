@@ -31,6 +31,7 @@ from bilens.report.markup import (
     section,
     table,
 )
+from bilens.report.sections.coverage import coverage
 from bilens.report.sections.overview import Page, clean_names, file_facts, verdict
 from bilens.report.sections.predictions import outcome_badge, outcome_of, prediction_article
 from bilens.report.text import Catalogue, percent, quantity, shortened, signed_quantity, whole
@@ -53,6 +54,7 @@ def table_page(t: Catalogue, record: TableAudit) -> Page:
         facts=table_facts(t, record),
         parts=(
             ("verdict", verdict(t, record)),
+            ("coverage", coverage(t, record.coverage)),
             ("columns", columns(t, record)),
             ("rows", rows(t, record)),
         ),

@@ -1,0 +1,88 @@
+"""What share of the parameters of a model its readable layers contain."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from math import prod
+
+from bilens.io.stored_mlp import Store, StoredTensor
+from bilens.nn.agreement import Agreement
+from bilens.nn.layer_view import LayerView
+from bilens.records.coverage import Coverage, CoverageGroup
+from bilens.records.layer_audit import LayerReading
+
+# Numbers that follow from a configuration or from data: stored with the weights, never trained.
+BUFFERS = re.compile(r"(^|\.)(inv_freq|masked_bias|running_mean|running_var|num_batches_tracked)$")
+NUMBER = re.compile(r"(?<![^._\[/-])\d+(?![^._\]/-])")
+FEWEST = 3  # tensors that are told as one
+
+
+def is_parameter(name: str, tensor: StoredTensor) -> bool:
+    return tensor.dtype.is_floating_point and BUFFERS.search(name) is None
+
+
+def how_read(reading: LayerReading) -> str:
+    """Return `exact`, `approximate`, or why a layer is not read."""
+    if reading.broken is not None:
+        return "broken"
+    if reading.fit is None:
+        return "exact"
+    return "approximate" if reading.fit.usable else "refused"
+
+
+def measure_coverage(
+    tensors: Store,
+    layers: Iterable[LayerView],
+    ended: Mapping[str, str],
+    layout: str,
+    check: Agreement | None,
+) -> Coverage:
+    """Return how many parameters were read; `ended` says of each layer what `how_read` does."""
+    sizes = {name: prod(one.shape) for name, one in tensors.items() if is_parameter(name, one)}
+    read: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for layer in layers:
+        for name, count in layer.tensors.items():
+            read[name][ended[layer.name]] += count
+    groups = []
+    for name, members in folded(sizes).items():
+        total = sum(sizes[member] for member in members)
+        # a tensor that several layers share is read once, exactly if any of them is
+        exact = sum(min(read[member]["exact"], sizes[member]) for member in members)
+        both = sum(
+            min(read[member]["exact"] + read[member]["approximate"], sizes[member])
+            for member in members
+        )
+        reasons = [why for why in ("broken", "refused") if any(read[one][why] for one in members)]
+        reason = "" if both == total else [*reasons, "unread"][0]
+        groups.append(CoverageGroup(name, len(members), total, exact, both - exact, reason))
+    groups.sort(key=lambda one: one.exact + one.approximate - one.parameters)
+    parameters = sum(sizes.values())
+    exact, approximate = (
+        sum(getattr(one, kind) for one in groups) for kind in ("exact", "approximate")
+    )
+    return Coverage(
+        parameters,
+        exact,
+        approximate,
+        parameters - exact - approximate,
+        tuple(groups),
+        layout,
+        "" if check is None else check.source,
+        None if check is None else check.relative_error,
+    )
+
+
+def folded(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return pattern → names that differ in their numbers alone, where they are several."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(NUMBER.sub("*", name), []).append(name)
+    found: dict[str, list[str]] = {}
+    for pattern, members in alike.items():
+        if len(members) < FEWEST:
+            found |= {name: [name] for name in members}
+        else:
+            found[pattern] = members
+    return found

@@ -1,0 +1,83 @@
+"""What of a model was read and what was not: one table on every page, the same list elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from markupsafe import Markup
+
+from bilens.records.coverage import Coverage, CoverageGroup
+from bilens.report.markup import Column, element, heads, paragraph, quiet, section, table
+from bilens.report.text import Catalogue, percent, shortened, whole
+
+LONGEST = 60  # characters of a name
+MOST = 12  # groups that a terminal or a comment lists
+SHOWN = 60  # rows of the table
+
+
+def coverage(t: Catalogue, found: Coverage | None) -> Markup:
+    """Return the shares of a model that were read, and one row for each group of tensors."""
+    if found is None:
+        return Markup("")
+    columns = heads(
+        Column(t("coverage.table.name"), numeric=False),
+        *t.each("coverage.table", ("parameters", "exact", "approximate", "unread")),
+        Column(t("coverage.table.reason"), numeric=False),
+    )
+    rows = [
+        (
+            element("span", named(t, group), class_="name"),
+            whole(group.parameters),
+            *(
+                percent(count / group.parameters) if group.parameters else "–"
+                for count in (group.exact, group.approximate, left(group))
+            ),
+            t(f"coverage.reason.{group.reason}") if group.reason else "",
+        )
+        for group in found.groups[:SHOWN]
+    ]
+    more = len(found.groups) - SHOWN
+    return section(
+        t,
+        "coverage",
+        paragraph(summary(t, found)),
+        table(t, t("coverage.table.caption"), columns, rows),
+        quiet(t("coverage.more", count=whole(more))) if more > 0 else Markup(""),
+    )
+
+
+def summary(t: Catalogue, found: Coverage) -> str:
+    """Return how many parameters were read exactly, approximately and not at all."""
+    total = found.parameters or 1
+    exact, approximate, unread = (
+        percent(count / total) for count in (found.exact, found.approximate, found.unread)
+    )
+    count = whole(found.parameters)
+    return t("coverage.summary", count=count, exact=exact, approximate=approximate, unread=unread)
+
+
+def unread_lines(t: Catalogue, found: Coverage | None) -> Iterator[str]:
+    """Yield a sentence for each group of tensors that was not read, the largest first."""
+    groups = [] if found is None else [group for group in found.groups if group.reason]
+    for group in groups[:MOST]:
+        yield t(
+            "coverage.line",
+            name=named(t, group),
+            parameters=whole(left(group)),
+            reason=t(f"coverage.reason.{group.reason}"),
+        )
+    if len(groups) > MOST:
+        yield t("coverage.more", count=whole(len(groups) - MOST))
+
+
+def named(t: Catalogue, group: CoverageGroup) -> str:
+    name = shortened(group.name, LONGEST)
+    return (
+        t("coverage.several", name=name, tensors=whole(group.tensors))
+        if group.tensors > 1
+        else name
+    )
+
+
+def left(group: CoverageGroup) -> int:
+    return group.parameters - group.exact - group.approximate

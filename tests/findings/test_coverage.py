@@ -1,0 +1,109 @@
+"""What share of a model was read: against counts made by hand, and never silently in part."""
+
+import pathlib
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+import bilens as bl
+import tiny
+import tiny_language_models as language
+from bilens.findings.coverage import folded
+from bilens.records.coverage import Coverage
+from bilens.report.sections.overview import overall_outcome
+from builders import randn
+
+
+def coverage(model: object, **options: float) -> tuple[Coverage, str]:
+    """Return the coverage of an audit, and how it ended as a whole."""
+    report = bl.audit(model, null_samples=None, **options)  # type: ignore[arg-type]
+    found = report.record.coverage
+    assert found is not None
+    return found, overall_outcome(report.record)
+
+
+def count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_a_classifier_of_one_layer_is_read_whole() -> None:
+    module = tiny.classifier()
+    found, _ = coverage(module)
+    assert found.exact == found.parameters == count(module)
+    assert found.whole
+
+
+def test_a_partial_reading_is_told_and_never_passes(tmp_path: pathlib.Path) -> None:
+    model = language.write(tmp_path, "gpt2", torch.float32)
+    found, outcome = coverage(bl.load(tmp_path), threshold=0.0)
+    inside = sum(count(block.mlp) for block in model.transformer.h)
+    assert (found.exact, found.approximate, found.parameters) == (0, inside, count(model))
+    assert found.unread == count(model) - inside > 0
+    assert outcome == "warn"
+    attention = [group for group in found.groups if "attn.c_attn.weight" in group.name]
+    assert attention[0].reason == "unread"
+
+
+def test_a_refused_fit_is_not_read() -> None:
+    mlp = nn.Sequential(nn.Linear(3, 50), nn.Tanh(), nn.Linear(50, 2)).double()
+    with torch.no_grad():
+        mlp[0].weight.mul_(20)
+    found, outcome = coverage(mlp, threshold=1.0)
+    assert (found.unread, found.parameters) == (count(mlp), count(mlp))
+    assert {group.reason for group in found.groups} == {"refused"}
+    assert outcome == "warn"
+
+
+def test_unread_parts_of_a_module_are_counted() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 4, 3)
+            self.norm = nn.BatchNorm2d(4)
+            self.up, self.down = nn.Linear(4, 6), nn.Linear(6, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            pooled = torch.relu(self.norm(self.conv(x))).amax(dim=(2, 3))
+            return self.down(torch.relu(self.up(pooled)))  # type: ignore[no-any-return]
+
+    net = Net().double().eval()
+    found, outcome = coverage(net, threshold=0.0)
+    assert found.approximate == count(net.up) + count(net.down)
+    assert found.parameters == count(net)  # running means are no parameters
+    assert outcome == "warn"
+
+
+def test_a_guessed_layout_is_unverified(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "mlp.safetensors"
+    save_file({"0.weight": randn(6, 4), "2.weight": randn(3, 6)}, path)
+    for roles, layout in ((None, "guessed"), ({"up": "0.weight", "down": "2.weight"}, "said")):
+        model = bl.load(path, activation="relu", roles=roles)
+        assert model.exactness is None
+        report = bl.audit(model, threshold=0.0, fail_on=["layout"])
+        found = report.record.coverage
+        assert found is not None
+        assert (found.layout, found.checked_against, found.unread) == (layout, "", 0)
+        assert [*report.failed_rules] == ["layout"]
+
+
+def test_a_condition_on_coverage_fails(tmp_path: pathlib.Path) -> None:
+    language.write(tmp_path, "gpt2", torch.float32)
+    model = bl.load(tmp_path)
+    assert not bl.audit(model, fail_on=["coverage"]).passed
+    assert bl.audit(model, fail_on=["coverage<0.01"], threshold=0.0).passed
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["h.0.w", "h.1.w", "h.2.w"], {"h.*.w": ["h.0.w", "h.1.w", "h.2.w"]}),
+        (["0.w", "2.w"], {"0.w": ["0.w"], "2.w": ["2.w"]}),
+        (["fc1.w", "fc2.w", "fc3.w"], {"fc1.w": ["fc1.w"], "fc2.w": ["fc2.w"], "fc3.w": ["fc3.w"]}),
+    ],
+)
+def test_names_that_differ_in_numbers_are_one_group(
+    names: list[str], expected: dict[str, list[str]]
+) -> None:
+    assert folded(names) == expected
