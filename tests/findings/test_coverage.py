@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import bilens as bl
@@ -93,6 +93,25 @@ def test_a_condition_on_coverage_fails(tmp_path: pathlib.Path) -> None:
     model = bl.load(tmp_path)
     assert not bl.audit(model, fail_on=["coverage"]).passed
     assert bl.audit(model, fail_on=["coverage<0.01"], threshold=0.0).passed
+
+
+def test_a_layer_that_is_not_finite_is_told_and_does_not_end_the_audit(
+    tmp_path: pathlib.Path,
+) -> None:
+    language.write(tmp_path, "gpt2", torch.float32)
+    path = tmp_path / "model.safetensors"
+    tensors = load_file(path)
+    name = next(name for name in tensors if "h.1.mlp.c_fc.weight" in name)
+    tensors[name][0, 0] = torch.nan
+    save_file(tensors, path, {"format": "pt"})
+    report = bl.audit(bl.load(tmp_path), threshold=0.0)
+    found = report.record.coverage
+    assert found is not None
+    assert found.checked_against == ""
+    assert [group.reason for group in found.groups if "h.1.mlp.c_fc.weight" in group.name] == [
+        "broken"
+    ]
+    assert [one.rule for one in report.record.verdict if one.outcome == "fail"] == ["non_finite"]
 
 
 @pytest.mark.parametrize(

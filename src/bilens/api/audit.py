@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -22,7 +23,7 @@ from bilens.api.provenance import (
     table_origin,
 )
 from bilens.base import Progress, silent
-from bilens.base.errors import UsageError
+from bilens.base.errors import NonFiniteError, UsageError
 from bilens.data.images import ImageDataset
 from bilens.data.tables import read_columns, read_targets
 from bilens.findings.audit import audit_classifier
@@ -251,7 +252,9 @@ def coverage_of(audit: Audit | LayerAudit | TableAudit, model: LoadedModel) -> C
     """Return how many parameters of a model an audit has read."""
     views = model.layers.values()
     if isinstance(audit, LayerAudit):
-        ended, check = {layer.name: how_read(layer) for layer in audit.layers}, model.exactness
+        ended, check = {layer.name: how_read(layer) for layer in audit.layers}, None
+        with suppress(NonFiniteError):  # the layer says so itself
+            check = model.exactness
     else:
         ended = dict.fromkeys(model.layers, "exact")
         worst = max(audit.exactness, key=lambda item: item.relative_error)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from copy import copy
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, ge
 import typer
 from typer.models import OptionInfo
 
-from bilens.base.errors import OutputExistsError, UsageError
+from bilens.base.errors import NonFiniteError, OutputExistsError, UsageError
 
 if TYPE_CHECKING:
     from bilens.data.images import ImageDataset
@@ -205,8 +206,9 @@ def say_how_it_was_read(model: LoadedModel, say: Say) -> None:
     """Say what was taken for what, and how the first layer compares with its source."""
     for line in [] if model.load_report is None else model.load_report.lines():
         say(line)
-    if model.compare is not None and model.exactness is not None:
-        say(str(model.exactness))
+    with suppress(NonFiniteError):  # told by what reads the layer
+        if model.compare is not None and model.exactness is not None:
+            say(str(model.exactness))
 
 
 def parse_roles(texts: list[str]) -> dict[str, str]:
