@@ -12,14 +12,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from msgspec import structs
 from torch import Tensor
 
 from bilens.base.errors import MissingExtraError, UsageError
 from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset, embedded_digits, load_images
+from bilens.io.formats.safetensors_folder import INDEX_NAME, WEIGHTS_NAME, files_of, shards
 from bilens.io.load import LoadedModel
 from bilens.records.common import IN_MEMORY, DataOrigin, Origin, Run, Source
 from bilens.version import VERSION
+
+WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".npz")  # of folders without model.safetensors
+BESIDE = ("config.json", "cfg.json")  # what weights are read with
 
 
 def given_model(model: object, reader: str, call: str) -> tuple[Any, LoadedModel | None]:
@@ -83,7 +88,29 @@ def origin_of(
     seed: int,
 ) -> Origin:
     described = data if isinstance(data, DataOrigin) else describe_data(data)
-    return Origin(describe_source(model), described, describe_run(command, seed))
+    source = describe_source(model)
+    if isinstance(model, LoadedModel):
+        source = structs.replace(source, files=files_read(model))
+    return Origin(source, described, describe_run(command, seed))
+
+
+def files_read(model: LoadedModel) -> dict[str, str]:
+    """Return the SHA-256 of the files that a model was read from, its weights first."""
+    source = Path(model.source)
+    if source.is_file():
+        return {source.name: model.weights_sha256}
+    if not model.source or not source.is_dir():
+        return {}
+    if any((source / name).exists() for name in (WEIGHTS_NAME, INDEX_NAME)):
+        placed = shards(source)
+        weights = files_of(source, placed) + ([] if placed is None else [source / INDEX_NAME])
+    else:
+        near = (path for path in source.iterdir() if path.suffix in WEIGHTS and path.is_file())
+        weights = [path for path in near if file_sha256(path) == model.weights_sha256]
+    found = {path.name: file_sha256(path) for path in weights if len(weights) > 1}
+    found = found or {path.name: model.weights_sha256 for path in weights}
+    beside = (source / name for name in BESIDE)
+    return found | {path.name: file_sha256(path) for path in beside if path.is_file()}
 
 
 def describe_source(model: object) -> Source:

@@ -131,13 +131,33 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
 
 def write_new_files(folder: Path, files: Mapping[str, bytes], overwrite: bool) -> None:
     """Write files into a folder whole; where one is there already only if it may be replaced."""
-    present = [name for name in files if (folder / name).exists()]
+    check_new_files(folder, files, overwrite)
+    is_new = not folder.exists()
+    try:
+        write_files({folder / name: content for name, content in files.items()})
+    except BilensError:
+        if is_new:
+            with suppress(OSError):  # never made, or not empty
+                folder.rmdir()
+        raise
+
+
+def check_new_files(folder: Path, names: Collection[str], overwrite: bool) -> None:
+    """Refuse a folder that files may not be written into; nothing is written."""
+    try:
+        present = [name for name in names if (folder / name).exists()]
+        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        raise write_error(folder, error) from error
     if present and not overwrite:
         raise OutputExistsError(
             f"{folder} already holds {', '.join(present)}: choose another folder, or pass "
             "overwrite=True (--overwrite) to replace what is there."
         )
-    write_files({folder / name: content for name, content in files.items()})
+    if not nearest.is_dir():
+        raise OutputExistsError(f"{nearest} is a file; expected a folder: choose another name.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise write_error(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from bilens.io.formats.official import (
     PICKLES,
     SAFETENSORS,
 )
+from bilens.io.formats.safetensors_folder import INDEX_NAME
 from bilens.io.formats.sae_layouts import OFFICIAL_SAE, SAELENS, SPARSIFY
 from bilens.io.loaded_model import (
     CONFIG_NAME,
@@ -122,6 +123,17 @@ def load_with(path: Path, options: ReadOptions) -> LoadedModel:
         f"{path}: is not a supported model file; expected a model folder, a .safetensors or .gguf "
         f"file, a .bin of llama2.c, or a pickle ({', '.join(sorted(PICKLES))}) with --allow-pickle."
     )
+
+
+def models_in(folder: Path) -> list[Path]:
+    """Return the models in a folder that is none itself, and otherwise the folder."""
+    if any(format.matches(folder) for format in FORMATS) or (folder / INDEX_NAME).exists() or what_else_is_there(folder):
+        return [folder]
+    try:
+        inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise CheckpointError(f"{folder}: {why_unreadable(error)}") from error
+    return [path for path in inside if any(format.matches(path) for format in FORMATS)] or [folder]
 
 
 def refuse_objects(value: object) -> None:

@@ -91,6 +91,8 @@ class Source(Record, frozen=True):
     path: str  # empty for a model that was passed from memory
     weights_sha256: str  # of the weights file; empty where there is none
     provenance: dict[str, str]  # what the file of the weights says about itself
+    # the files that were read, weights first, and the SHA-256 of each; empty where there is none
+    files: dict[str, str] = {}
 
 
 class DataOrigin(Record, frozen=True):

@@ -14,6 +14,7 @@ from bilens.records.attack import Attack
 from bilens.records.audit import Audit
 from bilens.records.base import NO_LETTERS, Document, Json, displayable, json_text, kind_of
 from bilens.records.guarantees import Certificate
+from bilens.records.index import AuditIndex
 from bilens.records.layer_audit import LayerAudit
 from bilens.records.table_audit import TableAudit
 from bilens.records.trace import Trace
@@ -21,6 +22,7 @@ from bilens.report.markup import Content, card, element, facts, heading, items, 
 from bilens.report.sections.attack import attack_page
 from bilens.report.sections.classes import audit_page
 from bilens.report.sections.guarantees import certificate_page
+from bilens.report.sections.index import index_page
 from bilens.report.sections.layers import layer_audit_page
 from bilens.report.sections.overview import AnyReport, Page, document_sha256
 from bilens.report.sections.tables import table_page
@@ -55,35 +57,54 @@ def render_html(record: Document, lang: str = "en") -> str:
     page = page_of(t, shown)
     parts = [(name, markup) for name, markup in page.parts if markup]
     parts.append(("reproduce", reproduce(t, shown, record, page.conventions)))
+    title = page.title or shown.source.path or shown.model.kind
+    version = shown.reproduce.versions.get("bilens", "")
+    return drawn(t, page, parts, record, title, version)
+
+
+def render_index(index: AuditIndex, lang: str = "en") -> str:
+    """Return the index of many audits as one HTML page that links to their own."""
+    t = load_catalogue(lang)
+    page = index_page(t, displayable(index))
+    return drawn(t, page, [*page.parts], index, page.title, index.version)
+
+
+def drawn(
+    t: Catalogue,
+    page: Page,
+    parts: list[tuple[str, Markup]],
+    record: Document,
+    title: str,
+    version: str,
+) -> str:
     parts.append(("scope", section(t, "scope", items(page.limits, "sentences"))))
-    return (
-        environment()
-        .get_template("page.html.j2")
-        .render(
-            t=t,
-            page=page,
-            title=page.title or shown.source.path or shown.model.kind,
-            parts=parts,
-            kind=kind_of(type(record)),
-            version=shown.reproduce.versions.get("bilens", ""),
-            document_json=embedded_json(record),
-        )
+    template = environment().get_template("page.html.j2")
+    return template.render(
+        t=t,
+        page=page,
+        title=title,
+        parts=parts,
+        kind=kind_of(type(record)),
+        version=version,
+        document_json=embedded_json(record),
     )
 
 
 @cache
 def environment() -> Environment:
     """Return the templates, with every value escaped and every unknown name an error."""
-    return Environment(
+    found = Environment(
         loader=PackageLoader("bilens.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    found.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "allow_nan": False}
+    return found
 
 
-def embedded_json(record: AnyReport) -> Markup:
+def embedded_json(record: Document) -> Markup:
     """Return a record for a script element: equal under `json.loads`, and it cannot end it."""
     text = json_text(record)  # ASCII, so U+2028 and U+2029 are escaped already
     for character in "<>&":

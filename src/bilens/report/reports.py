@@ -11,7 +11,7 @@ import msgspec
 from markupsafe import escape
 
 from bilens.base.errors import BilensError, CheckpointError
-from bilens.base.files import write_file, write_files
+from bilens.base.files import write_file, write_files, write_new_files
 from bilens.findings.rules.registry import check_values
 from bilens.records.attack import Attack
 from bilens.records.audit import Audit
@@ -144,6 +144,33 @@ class VerdictReport(SavedReport[AnyVerdict]):
         Arguments and errors are those of `to_html`.
         """
         return self._written(audit_markdown(self.record, lang), path)
+
+    def to_evidence(
+        self, folder: str | Path, lang: str = "en", overwrite: bool = False
+    ) -> list[Path]:
+        """Write the audit into a folder as the evidence that companies keep, all files or none.
+
+        The document, an in-toto test result, a CycloneDX 1.6 ML-BOM, SARIF 2.1.0, JUnit XML and a
+        section of a Hugging Face model card; `docs/auditing.md` says what is in each.
+
+        Args:
+            folder: to write into; it is made where there is none.
+            lang: of the sentences, "en" or "ja".
+            overwrite: whether files of these names may be replaced.
+
+        Returns:
+            The files.
+
+        Raises:
+            UsageError: If the model was in memory: evidence names files by their SHA-256.
+            OutputExistsError: If there is a file of such a name already.
+            FileError, DiskError: If the files cannot be written.
+        """
+        from bilens.report.evidence import evidence_files  # jinja2 is needed only here
+
+        folder, files = Path(folder), evidence_files(self.record, lang)
+        write_new_files(folder, files, overwrite)
+        return [folder / name for name in files]
 
 
 class AuditReport(VerdictReport[Audit]):

@@ -16,12 +16,14 @@ from bilens.records.attack import Attack, MethodCurve
 from bilens.records.audit import Audit
 from bilens.records.base import Numbers, displayable
 from bilens.records.guarantees import Certificate
+from bilens.records.index import AuditIndex
 from bilens.records.layer_audit import LayerAudit, LayerReading
 from bilens.records.table_audit import TableAudit
 from bilens.report.markup import ICONS
 from bilens.report.sections.attack import proof_claim
 from bilens.report.sections.coverage import unread_lines
 from bilens.report.sections.guarantees import statements
+from bilens.report.sections.index import coverage_text, outcome_word
 from bilens.report.sections.overview import (
     condition_lines,
     finding_lines,
@@ -175,6 +177,17 @@ def column_table(record: TableAudit) -> Table:
         pairs += (count - len(pairs)) * [("", "")]
         for row, (column, pair) in enumerate(zip(columns, pairs, strict=True)):
             add(table, "" if row else item.name, *column, *pair, last=row == count - 1)
+    return table
+
+
+def index_table(index: AuditIndex, lang: str = "en") -> Table:
+    """Return one row for each of many models, the worst first."""
+    t = load_catalogue(lang)
+    heads = t.each("index", ("model", "outcome", "coverage", "risk"))
+    table = grid(*heads, look="tight", align="left")
+    for row in displayable(index).models:
+        said = row.error or row.risk or t("index.no_risk")
+        add(table, row.model, outcome_word(t, row.outcome), coverage_text(row), said, last=True)
     return table
 
 

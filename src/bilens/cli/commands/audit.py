@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bilens.base.errors import UsageError
+from bilens.base.errors import BilensError, MemoryLimitError, UsageError
+from bilens.base.files import check_new_files, write_file
 from bilens.cli.console import Output
 from bilens.cli.options import (
     FAILED,
@@ -22,6 +24,7 @@ from bilens.cli.options import (
     refuse_existing,
 )
 from bilens.findings.rules.registry import condition_help, parse_conditions
+from bilens.version import VERSION
 
 if TYPE_CHECKING:
     from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
@@ -56,12 +59,38 @@ class AuditOptions:
 
 
 @dataclass(frozen=True)
+class AuditedModels(TensorFile):
+    """One model, or many."""
+
+    more: Annotated[
+        list[Path] | None,
+        typer.Argument(help="More models, for one index of all; so does a folder of models."),
+    ] = None
+
+    def each(self) -> list[AuditedModels]:
+        """Return every model by itself; of a folder of models those that are in it."""
+        paths = []
+        for path in (self.model, *(self.more or ())):
+            if path.is_dir() and not any(part is not None for part in self.said().values()):
+                from bilens.io.load import models_in
+
+                paths += models_in(path)
+            else:
+                paths.append(path)
+        return [replace(self, model=path, more=None) for path in paths]
+
+
+@dataclass(frozen=True)
 class AuditPages:
     """The pages that are written about an audit."""
 
     html: Path | None = option(None, "Write the report to this HTML file.")
     markdown: Path | None = option(
         None, "Write Markdown for a pull request to this file; - for stdout."
+    )
+    evidence: Path | None = option(
+        None,
+        "Write in-toto, CycloneDX, SARIF, JUnit and a Hugging Face model card to this folder.",
     )
     lang: Lang = option("en", "Language of the HTML and Markdown reports.")
 
@@ -74,16 +103,35 @@ class AuditPages:
         named = [self.html, None if self.on_stdout else self.markdown]
         return [path for path in named if path is not None]
 
-    def write(self, report: Report) -> None:
+    def check(self, overwrite: bool) -> None:
+        """Refuse what may not be written, before any work is done."""
+        for path in self.files:
+            refuse_existing(path, overwrite)
+        if self.evidence is not None:
+            check_new_files(self.evidence, NAMES, overwrite)
+
+    def of(self, name: str) -> AuditPages:
+        """Return the pages of one of many models: beside the index, evidence in its own folder."""
+        page, evidence = self.html, self.evidence
+        return replace(
+            self,
+            html=None if page is None else page.with_name(f"{name}.html"),
+            markdown=None,
+            evidence=None if evidence is None else evidence / name,
+        )
+
+    def write(self, report: Report, overwrite: bool) -> None:
         if self.html is not None:
             report.to_html(self.html, lang=self.lang)
         if self.markdown is not None and not self.on_stdout:
             report.to_markdown(self.markdown, lang=self.lang)
+        if self.evidence is not None:
+            report.to_evidence(self.evidence, self.lang, overwrite)
 
 
 def audit(
     output: Output,
-    source: TensorFile,
+    source: AuditedModels,
     images: ImageData,
     options: AuditOptions,
     pages: AuditPages,
@@ -92,16 +140,21 @@ def audit(
 ) -> None:
     """Read a model and report what its weights say; exit code 1 if a condition fails.
 
+    Of several models, or a folder of them, one index is written, and the exit code is the highest.
+
     Example: bilens audit runs/mnist --data-dir data --html report.html --lang ja
     """
     if pages.on_stdout and json:
         raise UsageError(
             "--json and --markdown - both print on stdout: write one of them to a file."
         )
-    for path in pages.files:
-        refuse_existing(path, overwrite)
+    source, *others = source.each()
+    if others:
+        audit_many(output, [source, *others], images, options, pages, overwrite, json)
+        return
+    pages.check(overwrite)
     report = read_and_judge(output, source, images, options)
-    pages.write(report)
+    pages.write(report, overwrite)
     if pages.on_stdout:
         output.result.out(report.to_markdown(lang=pages.lang), highlight=False, end="")
     else:
@@ -117,7 +170,7 @@ def audit(
 
 
 def read_and_judge(
-    output: Output, source: TensorFile, images: ImageData, options: AuditOptions
+    output: Output, source: AuditedModels, images: ImageData, options: AuditOptions
 ) -> Report:
     from bilens.api.audit import audit as audit_model
 
@@ -139,6 +192,67 @@ def read_and_judge(
             fail_on=rules,
             threshold=options.threshold,
         )
+
+
+def audit_many(
+    output: Output,
+    sources: list[AuditedModels],
+    images: ImageData,
+    options: AuditOptions,
+    pages: AuditPages,
+    overwrite: bool,
+    json: bool,
+) -> None:
+    """Audit one model after another; one that cannot be audited does not stop the others."""
+    from bilens.records.base import to_json
+    from bilens.records.index import AuditIndex, IndexRow
+    from bilens.report.html import render_index
+    from bilens.report.sections.index import index_row, ranked
+    from bilens.report.terminal import index_table
+
+    if pages.markdown is not None:
+        raise UsageError("--markdown is of one model: leave it out, or audit each alone.")
+    if pages.html is not None and pages.html.suffix not in (".html", ".htm"):
+        pages = replace(pages, html=pages.html / "index.html")
+    names = distinct([source.model for source in sources])
+    for each in [pages, *map(pages.of, names)]:
+        each.check(overwrite)
+    rows, documents = [], {}
+    for number, (source, name) in enumerate(zip(sources, names, strict=True), 1):
+        path, own = str(source.model), pages.of(name)
+        output.say(f"Model {number} of {len(sources)}: {path}")
+        try:
+            report = read_and_judge(output, source, images, options)
+        except (BilensError, MemoryError) as error:
+            output.say(f"error: {error}")
+            code = error.exit_code if isinstance(error, BilensError) else MemoryLimitError.exit_code
+            rows.append(IndexRow(path, "unread", code, None, "", str(error)))
+        else:
+            own.write(report, overwrite)
+            page = "" if own.html is None else own.html.name
+            rows.append(index_row(report.record, path, page, pages.lang))
+            if json:
+                documents[path] = report.to_dict()
+        index = AuditIndex(models=ranked(rows), version=VERSION)
+        if pages.html is not None:  # after each, so that what is there is never lost
+            write_file(pages.html, render_index(index, pages.lang).encode())
+    document = to_json(index)
+    document["models"] = [to_json(row) | {"audit": documents.get(row.model)} for row in index.models]
+    output.answer(json, document, index_table(index, pages.lang))
+    if pages.html is not None and not json:
+        output.answer(json, document, f"Report: {pages.html}")
+    raise typer.Exit(index.exit_code)
+
+
+def distinct(paths: list[Path]) -> list[str]:
+    """Return names of pages: of each model the end of its path, with a number where it is taken."""
+    names: list[str] = []
+    for path in paths:
+        name = path.resolve().name if path.name in ("", "..") else path.name
+        taken = {*names, "index"}
+        more = (f"{name}-{number}" for number in count(2))
+        names.append(name if name not in taken else next(one for one in more if one not in taken))
+    return names
 
 
 def print_audit(output: Output, report: Report, json: bool, *more: str) -> None:

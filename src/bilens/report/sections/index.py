@@ -1,0 +1,85 @@
+"""The index of many audits: a row a model, the worst first."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final
+from urllib.parse import quote
+
+from markupsafe import Markup
+
+from bilens.records.index import AuditIndex, IndexRow
+from bilens.report.markup import Column, badge, element, section, table
+from bilens.report.sections.overview import (
+    Judged,
+    Page,
+    condition_lines,
+    document_sha256,
+    finding_lines,
+    overall_outcome,
+)
+from bilens.report.text import NONE, Catalogue, load_catalogue, percent, whole
+
+SEVERITY: Final = ("unread", "fail", "warn", "pass")
+
+
+def index_row(record: Judged, model: str, page: str, lang: str) -> IndexRow:
+    """Return how an audit ended, in one row."""
+    t = load_catalogue(lang)
+    lines = [*condition_lines(t, record), *finding_lines(t, record)]
+    worst = [line.sentence for kind in SEVERITY[1:3] for line in lines if line.outcome == kind]
+    coverage = None
+    return IndexRow(
+        model,
+        overall_outcome(record),
+        int(not record.passed),
+        coverage,
+        worst[0] if worst else "",
+        page=page,
+        document_sha256=document_sha256(record),
+    )
+
+
+def ranked(rows: Iterable[IndexRow]) -> tuple[IndexRow, ...]:
+    """Return rows with the worst first; those that end alike keep their order."""
+    return tuple(sorted(rows, key=lambda row: SEVERITY.index(row.outcome)))
+
+
+def index_page(t: Catalogue, index: AuditIndex) -> Page:
+    found = Counter(row.outcome for row in index.models)
+    return Page(
+        keys="index",
+        count=len(index.models),
+        facts=[(outcome_word(t, kind), whole(found[kind])) for kind in SEVERITY],
+        parts=(("models", models(t, index)),),
+        limits=[t("index.limits"), t("scope.judgement")],
+        title=whole(len(index.models)),
+        styles=("index.css",),
+    )
+
+
+def models(t: Catalogue, index: AuditIndex) -> Markup:
+    heads = t.each("index", ("model", "outcome", "coverage", "risk"))
+    columns = [Column(name, numeric=False) for name in heads]
+    rows = ([*cells(t, row)] for row in index.models)
+    return section(t, "index.models", table(t, t("index.caption"), columns, rows, class_="index"))
+
+
+def cells(t: Catalogue, row: IndexRow) -> tuple[Markup | str, ...]:
+    link = element("a", row.model, href=quote(row.page)) if row.page else row.model
+    shown = "fail" if row.outcome == "unread" else row.outcome
+    return (
+        link,
+        badge(t, shown, outcome_word(t, row.outcome)),
+        coverage_text(row),
+        row.error or row.risk or t("index.no_risk"),
+    )
+
+
+def coverage_text(row: IndexRow) -> str:
+    return NONE if row.coverage is None else percent(row.coverage)
+
+
+def outcome_word(t: Catalogue, outcome: str) -> str:
+    return t("index.unread" if outcome == "unread" else f"outcome.{outcome}")

@@ -1,0 +1,127 @@
+"""`bilens audit` of many models, and its evidence: one index, one exit code, none stops the others.
+
+Damage seen to fail: an index in the order of the command; the exit code of the last model; a model
+that cannot be read ends the command.
+"""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import bilens as bl
+import tiny
+from bilens.cli.commands.audit import distinct
+from bilens.report.evidence import DOCUMENT
+from commands import FILE, USAGE, Shell, assert_one_line, model_folder
+
+FEW = ("--null-samples", 39)
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A folder with two models, one that cannot be read, and what is no model."""
+    folder = tmp_path / "models"
+    model_folder(folder / "a", tiny.classifier(n_layers=2))
+    model_folder(folder / "b")
+    broken = model_folder(folder / "c")
+    (broken / "model.safetensors").write_bytes(b"damaged")
+    (folder / "notes.txt").write_text("no model")
+    return folder
+
+
+def test_a_folder_of_models_is_one_index(bilens: Shell, models: Path, tmp_path: Path) -> None:
+    index = tmp_path / "pages" / "index.html"
+    result = bilens("audit", models, *FEW, "--html", index, "--fail-on", "r2<0.9", "--json")
+    document = result.json()
+    rows = document["models"]
+    assert document["kind"] == "audit_index"
+    assert [Path(row["model"]).name for row in rows] == ["c", "a", "b"] or [
+        Path(row["model"]).name for row in rows
+    ] == ["c", "b", "a"]
+    assert rows[0]["outcome"] == "unread"
+    assert "model.safetensors" in rows[0]["error"]
+    assert rows[0]["audit"] is None
+    assert result.code == max(row["exit_code"] for row in rows) == FILE
+    assert "Model 2 of 3" in result.err
+    assert "notes" not in result.out
+    page = index.read_text("utf-8")
+    assert re.findall(r'href="(\w+\.html)"', page) == [row["page"] for row in rows[1:]]
+    for row in rows[1:]:
+        text = (index.parent / row["page"]).read_text("utf-8")
+        assert row["document_sha256"] in text
+    assert not (index.parent / "c.html").exists()
+
+
+def test_a_table_is_printed_and_the_exit_code_is_the_worst(bilens: Shell, models: Path) -> None:
+    good = (models / "a", models / "b")
+    result = bilens("audit", *good, *FEW, "--lang", "ja")
+    assert result.code == 0
+    assert "最大のリスク" in result.out
+    assert bilens("audit", *good, *FEW, "--fail-on", "dead_units<1").code == 1
+    assert bilens("audit", *good, models / "nothing", *FEW).code == FILE
+
+
+def test_evidence_of_many_is_a_folder_each(bilens: Shell, models: Path, tmp_path: Path) -> None:
+    evidence = tmp_path / "evidence"
+    line = ("audit", models / "a", models / "b", *FEW, "--evidence", evidence)
+    assert bilens(*line).code == 0
+    for name in "ab":
+        document = json.loads((evidence / name / DOCUMENT).read_text())
+        assert document["source"]["path"] == str(models / name)
+    assert_one_line(bilens("-q", *line), USAGE, ["already holds", "--overwrite"])
+    assert bilens(*line, "--overwrite").code == 0
+
+
+def test_what_may_not_be_written_is_refused_before_any_work(
+    bilens: Shell, models: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    words = ["is a file", "expected a folder"]
+    line = ("audit", models / "b", *FEW, "--evidence", tmp_path / "file")
+    assert_one_line(bilens("-q", *line), USAGE, words)
+    assert_one_line(bilens("-q", *line[:1], models, *line[2:]), USAGE, words)
+    result = bilens("-q", "audit", models, *FEW, "--markdown", tmp_path / "a.md")
+    assert_one_line(result, USAGE, ["--markdown is of one model"])
+
+
+def test_pages_have_names_of_their_own() -> None:
+    paths = [Path("x/index"), Path("x/a"), Path("y/a"), Path("z/a.gguf"), Path("y/../x/a")]
+    assert distinct(paths) == ["index-2", "a", "a-2", "a.gguf", "a-3"]
+
+
+def signing(*arguments: object) -> int:
+    line = [sys.executable, "-m", "model_signing", *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, timeout=60).returncode
+
+
+def test_model_and_evidence_are_signed_and_one_byte_is_noticed(bilens: Shell, model: Path) -> None:
+    pytest.importorskip("model_signing", reason="model-signing is not installed")
+    from cryptography.hazmat.primitives import serialization as to
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+
+    assert bilens("audit", model, *FEW, "--evidence", model / "evidence").code == 0
+    key = generate_private_key(SECP256R1())
+    private, public, signature = (model.parent / name for name in ("key", "key.pub", "model.sig"))
+    private.write_bytes(
+        key.private_bytes(to.Encoding.PEM, to.PrivateFormat.PKCS8, to.NoEncryption())
+    )
+    public.write_bytes(
+        key.public_key().public_bytes(to.Encoding.PEM, to.PublicFormat.SubjectPublicKeyInfo)
+    )
+    sign = ("sign", "key", model, "--private_key", private, "--signature", signature)
+    verify = ("verify", "key", model, "--public_key", public, "--signature", signature)
+    assert signing(*sign) == 0
+    assert signing(*verify) == 0
+    for file in (model / "model.safetensors", model / "evidence" / "test-result.intoto.json"):
+        content = bytearray(file.read_bytes())
+        content[-2] ^= 1
+        file.write_bytes(content)
+        assert signing(*verify) != 0
+        content[-2] ^= 1
+        file.write_bytes(content)
+    assert signing(*verify) == 0

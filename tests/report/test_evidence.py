@@ -1,0 +1,207 @@
+"""Evidence: every file valid against its published schema, and all of them about the same bytes.
+
+Damage seen to fail: a level that SARIF does not know; the digest of another file as a subject; a
+caution counted as passed; a property of a model card in the wrong place.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+import bilens as bl
+import layer_audit_documents
+import table_documents
+import tiny
+from bilens.base.errors import FileError, OutputExistsError, UsageError
+from bilens.report.evidence import DOCUMENT, FORMATS
+from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
+from report_documents import make_document
+
+FILES = {"model.safetensors": "a" * 64, "config.json": "c" * 64}
+ODD = 'a "b" <c> & \\ \n 犬 \x07'
+CONDITIONS = [
+    {"condition": "r2<0.9", "rule": "r2", "value": 0.5, "failed": True},
+    {"condition": "exact", "rule": "exact", "value": 0.1, "failed": False},
+]
+
+
+def with_files(document: dict[str, Any], **more: Any) -> dict[str, Any]:
+    source = {**document["source"], "path": "runs/tiny", "files": FILES, "weights_sha256": "a" * 64}
+    return {**document, "source": source, **more}
+
+
+def reports() -> dict[str, Any]:
+    """One report of each kind, one that failed, and one with every odd letter."""
+    failed = with_files(make_document(), passed=False, conditions=CONDITIONS)
+    odd = with_files(make_document(names=[ODD, "<b>", "犬" * 60]))
+    odd["source"]["path"] = f"runs/{ODD}"
+    return {
+        "classifier": AuditReport(with_files(make_document())),
+        "without data": AuditReport(with_files(make_document(data=False))),
+        "failed": AuditReport(failed),
+        "odd": AuditReport(odd),
+        "layers": LayerAuditReport(with_files(layer_audit_documents.make_comparison())),
+        "table": TableReport(with_files(table_documents.make_table())),
+        "regression": TableReport(with_files(table_documents.make_table(classes=1))),
+    }
+
+
+@pytest.fixture(scope="module", params=["en", "ja"])
+def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Name of a report → its folder."""
+    folder = tmp_path_factory.mktemp("evidence")
+    for name, report in reports().items():
+        report.to_evidence(folder / name, lang=request.param)
+    return {name: (report, folder / name) for name, report in reports().items()}
+
+
+@pytest.fixture(params=list(reports()))
+def one(request: pytest.FixtureRequest, written: Any) -> tuple[Any, Path]:
+    found: tuple[Any, Path] = written[request.param]
+    return found
+
+
+def read(folder: Path, name: str) -> Any:
+    return json.loads((folder / name).read_text("utf-8"))
+
+
+def ended(report: Any, outcome: str) -> list[str]:
+    return [each.rule for each in report.record.verdict if each.outcome == outcome]
+
+
+def test_the_statement_is_in_toto(one: tuple[Any, Path]) -> None:
+    json_format = pytest.importorskip("google.protobuf.json_format")
+    statement = pytest.importorskip("in_toto_attestation.v1.statement")
+    statement_pb2 = pytest.importorskip("in_toto_attestation.v1.statement_pb2")
+    test_result = pytest.importorskip(
+        "in_toto_attestation.predicates.test_result.v0.test_result_pb2"
+    )
+    report, folder = one
+    found = read(folder, "test-result.intoto.json")
+    parsed = json_format.ParseDict(found, statement_pb2.Statement())
+    statement.Statement.copy_from_pb(parsed).validate()
+    result = json_format.ParseDict(found["predicate"], test_result.TestResult())
+    assert {one.name: one.digest["sha256"] for one in parsed.subject} == FILES
+    conditions = report.record.conditions or ()
+    asked = [f"fail-on:{item.condition}" for item in conditions if item.failed]
+    assert list(result.failed_tests) == ended(report, "fail") + asked
+    assert list(result.warned_tests) == ended(report, "warn")
+    assert set(ended(report, "pass")) <= set(result.passed_tests)
+    assert set(ended(report, "info")).isdisjoint(result.passed_tests)
+    assert (result.result == "FAILED") == (not report.passed)
+    (document,) = (each for each in result.configuration if each.name == DOCUMENT)
+    assert document.digest["sha256"] == sha256(folder / DOCUMENT)
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_the_bill_of_materials_is_cyclonedx(one: tuple[Any, Path]) -> None:
+    validation = pytest.importorskip("cyclonedx.validation.json")
+    schema = pytest.importorskip("cyclonedx.schema")
+    report, folder = one
+    text = (folder / "ml-bom.cdx.json").read_text("utf-8")
+    validator = validation.JsonStrictValidator(schema.SchemaVersion.V1_6)
+    assert validator.validate_str(text) is None
+    model = json.loads(text)["metadata"]["component"]
+    hashes = {file["name"]: file["hashes"][0]["content"] for file in model["components"]}
+    assert hashes == FILES
+    metrics = model["modelCard"]["quantitativeAnalysis"]["performanceMetrics"]
+    score = getattr(report.record, "score", None) or getattr(report.record, "accuracy", None)
+    assert [float(metric["value"]) for metric in metrics] == ([score.value] if score else [])
+    cautions = len(ended(report, "warn")) + len(ended(report, "fail"))
+    assert len(model["modelCard"]["considerations"]["technicalLimitations"]) > cautions
+    facts = {each["name"]: each["value"] for each in model["properties"]}
+    assert facts["bilens:sha256:audit.json"] == sha256(folder / DOCUMENT)
+
+
+def test_cautions_and_failures_are_results_of_sarif(one: tuple[Any, Path]) -> None:
+    report, folder = one
+    (run,) = read(folder, "audit.sarif")["runs"]
+    rules = [rule["id"] for rule in run["tool"]["driver"]["rules"]]
+    levels = {result["ruleId"]: result["level"] for result in run["results"]}
+    assert all(rules[result["ruleIndex"]] == result["ruleId"] for result in run["results"])
+    expected = {rule: "warning" for rule in ended(report, "warn")}
+    expected |= {rule: "error" for rule in ended(report, "fail")}
+    assert {k: v for k, v in levels.items() if not k.startswith("fail-on:")} == expected
+    assert {rule for rule in rules} >= {finding.rule for finding in report.record.verdict}
+    assert run["artifacts"][0]["hashes"] == {"sha-256": FILES["model.safetensors"]}
+
+
+def test_a_rule_is_a_case_of_junit(one: tuple[Any, Path]) -> None:
+    report, folder = one
+    root = ElementTree.parse(folder / "junit.xml").getroot()
+    cases = {case.get("name"): case for case in root.iter("testcase")}
+    conditions = report.record.conditions or ()
+    assert len(cases) == len(report.record.verdict) + len(conditions)
+    failed = [name for name, case in cases.items() if case.find("failure") is not None]
+    assert root.get("failures") == str(len(failed))
+    assert failed == ended(report, "fail") + [
+        f"fail-on:{item.condition}" for item in conditions if item.failed
+    ]
+
+
+def test_the_section_is_a_model_card_of_the_hub(one: tuple[Any, Path]) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    report, folder = one
+    card = hub.ModelCard((folder / "model-card.md").read_text("utf-8"))
+    score = getattr(report.record, "score", None) or getattr(report.record, "accuracy", None)
+    found = card.data.eval_results or []
+    assert [each.metric_value for each in found] == ([score.value] if score else [])
+    assert "bilens audit" in card.text
+
+
+def test_digests_are_those_of_the_files_that_were_read(tmp_path: Path) -> None:
+    folder = bl.save(tiny.classifier(), tmp_path / "model")
+    report = bl.audit(bl.load(folder), null_samples=39)
+    assert isinstance(report, AuditReport)
+    names = ["model.safetensors", "config.json"]
+    assert report.record.source.files == {name: sha256(folder / name) for name in names}
+    files = report.to_evidence(tmp_path / "evidence")
+    assert {file.name for file in files} == {DOCUMENT, *FORMATS}
+    assert AuditReport.from_json(tmp_path / "evidence" / DOCUMENT) == report
+
+
+def test_a_model_in_memory_is_refused(tmp_path: Path) -> None:
+    document = make_document()
+    document["source"] |= {"path": "", "weights_sha256": ""}
+    with pytest.raises(UsageError, match=r"in memory.*bl\.save"):
+        AuditReport(document).to_evidence(tmp_path / "evidence")
+    assert not (tmp_path / "evidence").exists()
+
+
+def test_all_files_are_written_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report, folder = AuditReport(with_files(make_document())), tmp_path / "evidence"
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            report.to_evidence(folder)
+    assert [*tmp_path.iterdir()] == []
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UsageError, match="is a file"):
+        report.to_evidence(tmp_path / "file")
+    report.to_evidence(folder)
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    with pytest.raises(OutputExistsError, match="already holds"):
+        report.to_evidence(folder)
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    report.to_evidence(folder, overwrite=True)
+
+
+def test_a_folder_that_may_not_be_written_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked of the system, so that it holds for root, who may write anywhere."""
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(FileError, match=r"cannot be written \(Permission denied\)"):
+        AuditReport(with_files(make_document())).to_evidence(tmp_path / "evidence")
+    assert [*tmp_path.iterdir()] == []
