@@ -6,14 +6,12 @@ that cannot be read ends the command.
 
 import json
 import re
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 
-import bilens as bl
 import tiny
 from bilens.cli.commands.audit import distinct
 from bilens.report.evidence import DOCUMENT
@@ -81,10 +79,10 @@ def test_what_may_not_be_written_is_refused_before_any_work(
     bilens: Shell, models: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("mine")
-    words = ["is a file", "expected a folder"]
+    words = ["Not a directory", "choose an output folder"]
     line = ("audit", models / "b", *FEW, "--evidence", tmp_path / "file")
-    assert_one_line(bilens("-q", *line), USAGE, words)
-    assert_one_line(bilens("-q", *line[:1], models, *line[2:]), USAGE, words)
+    assert_one_line(bilens("-q", *line), FILE, words)
+    assert_one_line(bilens("-q", *line[:1], models, *line[2:]), FILE, words)
     result = bilens("-q", "audit", models, *FEW, "--markdown", tmp_path / "a.md")
     assert_one_line(result, USAGE, ["--markdown is of one model"])
 
@@ -94,12 +92,17 @@ def test_pages_have_names_of_their_own() -> None:
     assert distinct(paths) == ["index-2", "a", "a-2", "a.gguf", "a-3"]
 
 
-def signing(*arguments: object) -> int:
-    line = [sys.executable, "-m", "model_signing", *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, timeout=60).returncode
+def signing(patch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """`model_signing ARGUMENTS`: its exit code."""
+    patch.setattr(sys, "argv", ["model_signing", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("model_signing", run_name="__main__")
+    return int(end.value.code or 0)
 
 
-def test_model_and_evidence_are_signed_and_one_byte_is_noticed(bilens: Shell, model: Path) -> None:
+def test_model_and_evidence_are_signed_and_one_byte_is_noticed(
+    bilens: Shell, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("model_signing", reason="model-signing is not installed")
     from cryptography.hazmat.primitives import serialization as to
     from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
@@ -115,13 +118,13 @@ def test_model_and_evidence_are_signed_and_one_byte_is_noticed(bilens: Shell, mo
     )
     sign = ("sign", "key", model, "--private_key", private, "--signature", signature)
     verify = ("verify", "key", model, "--public_key", public, "--signature", signature)
-    assert signing(*sign) == 0
-    assert signing(*verify) == 0
+    assert signing(monkeypatch, *sign) == 0
+    assert signing(monkeypatch, *verify) == 0
     for file in (model / "model.safetensors", model / "evidence" / "test-result.intoto.json"):
         content = bytearray(file.read_bytes())
         content[-2] ^= 1
         file.write_bytes(content)
-        assert signing(*verify) != 0
+        assert signing(monkeypatch, *verify) != 0
         content[-2] ^= 1
         file.write_bytes(content)
-    assert signing(*verify) == 0
+    assert signing(monkeypatch, *verify) == 0

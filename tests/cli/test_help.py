@@ -48,9 +48,9 @@ FROZEN = {
         "--samples --threshold --seed --allow-pickle --residual --no-residual --json"
     ),
     "audit": (
-        "model --dataset --data-dir --table --html --markdown --lang --null-samples --baseline "
-        "--fail-on --threshold --seed --map --activation --transposed --no-transposed "
-        "--allow-pickle --residual --no-residual --overwrite --json"
+        "model more --dataset --data-dir --table --html --markdown --evidence --lang "
+        "--null-samples --baseline --fail-on --threshold --seed --map --activation --transposed "
+        "--no-transposed --allow-pickle --residual --no-residual --overwrite --json"
     ),
     "attack": (
         "model --dataset --data-dir --target --source --pairs --epsilon --html --lang --seed "

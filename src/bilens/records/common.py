@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+import msgspec
+
 from bilens.records.base import Count, Integer, Record, require
 
 Outcome = Literal["pass", "warn", "fail", "info"]
@@ -92,7 +94,7 @@ class Source(Record, frozen=True):
     weights_sha256: str  # of the weights file; empty where there is none
     provenance: dict[str, str]  # what the file of the weights says about itself
     # the files that were read, weights first, and the SHA-256 of each; empty where there is none
-    files: dict[str, str] = {}
+    files: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class DataOrigin(Record, frozen=True):

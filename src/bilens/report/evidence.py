@@ -1,6 +1,6 @@
 """An audit as the evidence that companies keep: public formats, drawn from the record.
 
-Each format is a template of its name in `templates/`; what templates may say stands in `Audited`.
+Each format is a template of its name in `templates/`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from uuid import NAMESPACE_URL, uuid5
 from bilens.base.errors import UsageError
 from bilens.findings.rules.registry import REGISTRY
 from bilens.records.base import displayable, json_text
-from bilens.records.common import Share, Source
+from bilens.records.common import Source
 from bilens.records.layer_audit import LayerAudit
-from bilens.records.table_audit import TableAudit, TableScore
+from bilens.records.table_audit import TableAudit
 from bilens.report.html import environment, page_of
 from bilens.report.markdown import audit_markdown
 from bilens.report.sections.overview import (
     Judged,
-    Page,
     condition_lines,
     document_sha256,
     finding_lines,
@@ -50,49 +49,32 @@ class Check:
     sentence: str
 
 
-@dataclass(frozen=True)
-class Audited:
-    """What the formats say; every text can be shown."""
-
-    record: Judged
-    outcome: str
-    name: str
-    uri: str  # where the weights lie; relative where the audit was given such a path
-    files: Mapping[str, str]  # the files that were read, weights first, and the SHA-256 of each
-    document: str  # SHA-256 of the document
-    serial: str  # the same for the same document
-    checks: list[Check]
-    rules: dict[str, str]  # name → meaning of every rule of this kind of audit, judged or not
-    score: Share | TableScore | None
-    task: str  # by the hub's name for it
-    page: Page
-    markdown: str
-
-
 def evidence_files(original: Judged, lang: str) -> dict[str, bytes]:
     """Return name → content of the document and of every format."""
     t, record = load_catalogue(lang), displayable(original)
     files, path = files_of(record.source), PurePath(record.source.path)
     weights = path if path.name in files else path / next(iter(files))
     document = document_sha256(original)
-    audited = Audited(
-        record,
-        overall_outcome(record),
-        path.name or record.model.kind,
-        weights.as_uri() if weights.is_absolute() else quote(weights.as_posix()),
-        files,
-        document,
-        uuid5(NAMESPACE_URL, document).urn,
-        checks(t, record),
-        meanings(t, record),
-        record.score if isinstance(record, TableAudit) else record.accuracy,
-        task_of(record),
-        page_of(t, record),
-        audit_markdown(original, lang),
-    )
+    said = {
+        "t": t,
+        "record": record,
+        "outcome": overall_outcome(record),
+        "name": path.name or record.model.kind,
+        # of the weights; relative where the audit was given such a path
+        "uri": weights.as_uri() if weights.is_absolute() else quote(weights.as_posix()),
+        "files": files,  # name → SHA-256 of the files that were read, weights first
+        "document": document,
+        "serial": uuid5(NAMESPACE_URL, document).urn,  # the same for the same document
+        "checks": checks(t, record),
+        "rules": meanings(t, record),  # of all rules of this kind of audit, judged here or not
+        "score": record.score if isinstance(record, TableAudit) else record.accuracy,
+        "task": task_of(record),
+        "page": page_of(t, record),
+        "markdown": audit_markdown(original, lang),
+    }
     texts = {DOCUMENT: json_text(original)}
     for name in FORMATS:
-        text = environment().get_template(f"{name}.j2").render(vars(audited), t=t)
+        text = environment().get_template(f"{name}.j2").render(said)
         is_json = name.endswith(("json", "sarif"))
         texts[name] = json.dumps(json.loads(text), indent=1) if is_json else text
     return {name: f"{text.strip()}\n".encode() for name, text in texts.items()}
@@ -100,14 +82,12 @@ def evidence_files(original: Judged, lang: str) -> dict[str, bytes]:
 
 def files_of(source: Source) -> Mapping[str, str]:
     """Return the audited files; refuse a model in memory, of which there is none."""
-    if source.files:
-        return source.files
-    if source.path and source.weights_sha256:  # a document from before they were listed
-        return {PurePath(source.path).name: source.weights_sha256}
-    raise UsageError(
-        "this report is on a model in memory, and evidence names files by their SHA-256: save the "
-        "model with bl.save(model, folder), and audit bl.load(folder)."
-    )
+    if not source.files:
+        raise UsageError(
+            "this report names no file, as of a model in memory, and evidence is about files: save "
+            "the model with bl.save(model, folder), and audit bl.load(folder)."
+        )
+    return source.files
 
 
 def checks(t: Catalogue, record: Judged) -> list[Check]:

@@ -108,7 +108,9 @@ class AuditPages:
         for path in self.files:
             refuse_existing(path, overwrite)
         if self.evidence is not None:
-            check_new_files(self.evidence, NAMES, overwrite)
+            from bilens.report.evidence import DOCUMENT, FORMATS
+
+            check_new_files(self.evidence, (DOCUMENT, *FORMATS), overwrite)
 
     def of(self, name: str) -> AuditPages:
         """Return the pages of one of many models: beside the index, evidence in its own folder."""
@@ -214,33 +216,33 @@ def audit_many(
         raise UsageError("--markdown is of one model: leave it out, or audit each alone.")
     if pages.html is not None and pages.html.suffix not in (".html", ".htm"):
         pages = replace(pages, html=pages.html / "index.html")
-    names = distinct([source.model for source in sources])
-    for each in [pages, *map(pages.of, names)]:
-        each.check(overwrite)
+    each = [pages.of(name) for name in distinct([source.model for source in sources])]
+    for one in (pages, *each):
+        one.check(overwrite)
     rows, documents = [], {}
-    for number, (source, name) in enumerate(zip(sources, names, strict=True), 1):
-        path, own = str(source.model), pages.of(name)
+    for number, (source, own) in enumerate(zip(sources, each, strict=True), 1):
+        path = str(source.model)
         output.say(f"Model {number} of {len(sources)}: {path}")
         try:
             report = read_and_judge(output, source, images, options)
+            own.write(report, overwrite)
         except (BilensError, MemoryError) as error:
             output.say(f"error: {error}")
-            code = error.exit_code if isinstance(error, BilensError) else MemoryLimitError.exit_code
+            code = getattr(error, "exit_code", MemoryLimitError.exit_code)
             rows.append(IndexRow(path, "unread", code, None, "", str(error)))
         else:
-            own.write(report, overwrite)
             page = "" if own.html is None else own.html.name
             rows.append(index_row(report.record, path, page, pages.lang))
-            if json:
-                documents[path] = report.to_dict()
+            documents[path] = report.to_dict() if json else {}
         index = AuditIndex(models=ranked(rows), version=VERSION)
-        if pages.html is not None:  # after each, so that what is there is never lost
+        if pages.html is not None:  # after each, so that what is done is never lost
             write_file(pages.html, render_index(index, pages.lang).encode())
     document = to_json(index)
-    document["models"] = [to_json(row) | {"audit": documents.get(row.model)} for row in index.models]
-    output.answer(json, document, index_table(index, pages.lang))
-    if pages.html is not None and not json:
-        output.answer(json, document, f"Report: {pages.html}")
+    document["models"] = [
+        to_json(row) | {"audit": documents.get(row.model)} for row in index.models
+    ]
+    more = [] if pages.html is None else [f"Report: {pages.html}"]
+    output.answer(json, document, index_table(index, pages.lang), *more)
     raise typer.Exit(index.exit_code)
 
 

@@ -29,12 +29,11 @@ def index_row(record: Judged, model: str, page: str, lang: str) -> IndexRow:
     t = load_catalogue(lang)
     lines = [*condition_lines(t, record), *finding_lines(t, record)]
     worst = [line.sentence for kind in SEVERITY[1:3] for line in lines if line.outcome == kind]
-    coverage = None
     return IndexRow(
         model,
         overall_outcome(record),
         int(not record.passed),
-        coverage,
+        None if record.coverage is None else record.coverage.share,
         worst[0] if worst else "",
         page=page,
         document_sha256=document_sha256(record),
