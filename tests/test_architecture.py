@@ -166,7 +166,16 @@ def test_a_public_name_is_loaded_when_it_is_used_and_only_what_it_needs() -> Non
 def test_all_public_names_together_load_nothing_slow_beside_torch() -> None:
     every = "import bilens; [getattr(bilens, name) for name in bilens.__all__]"
     slow = {"matplotlib", "transformers", "pandas", "sklearn", "torchvision", "mlxtend", "typer"}
-    slow |= {"scipy.stats", "scipy.cluster", "scipy.optimize", "datasets", "tokenizers", "gguf"}
+    slow |= {
+        "scipy.stats",
+        "scipy.cluster",
+        "scipy.optimize",
+        "datasets",
+        "tokenizers",
+        "gguf",
+        "onnx",
+        "h5py",
+    }
     assert modules_loaded_by(every).isdisjoint(slow)
 
 

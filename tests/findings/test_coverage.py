@@ -65,7 +65,7 @@ def test_unread_parts_of_a_module_are_counted() -> None:
             self.up, self.down = nn.Linear(4, 6), nn.Linear(6, 2)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            pooled = torch.relu(self.norm(self.conv(x))).amax(dim=(2, 3))
+            pooled = torch.sin(self.norm(self.conv(x))).amax(dim=(2, 3))
             return self.down(torch.relu(self.up(pooled)))  # type: ignore[no-any-return]
 
     net = Net().double().eval()

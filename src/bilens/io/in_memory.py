@@ -109,7 +109,8 @@ def from_sklearn(estimator: object) -> LoadedModel:
             reads="neurons" if index else "inputs",
             gives="neurons" if index < last else "logits" if is_classifier else "outputs",
             name=name,
-            tensors={f"{part}.{index}": numbers[f"{part}.{index}"] for part in FITTED},
+            # the last one reaches through two linear maps
+            tensors={n: c for n, c in numbers.items() if min(int(n.split(".")[1]), last) == index},
         )
         roles[name] = f"ordinary, {layer.phi}, {layer.d_in} → {len(layer.up)}"
         roles[name] += f" → {len(layer.down)}" if index == last else ""

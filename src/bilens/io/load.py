@@ -11,6 +11,7 @@ from bilens.base.errors import CheckpointError, UsageError
 from bilens.base.files import check_path, check_regular_file, why_unreadable
 from bilens.io.formats.gguf import GGUF
 from bilens.io.formats.huggingface import HUGGINGFACE
+from bilens.io.formats.keras import KERAS, SAVED_MODEL, WEIGHTS_ALONE
 from bilens.io.formats.llama2c import LLAMA2C
 from bilens.io.formats.named_roles import read_named_roles
 from bilens.io.formats.official import (
@@ -20,6 +21,7 @@ from bilens.io.formats.official import (
     PICKLES,
     SAFETENSORS,
 )
+from bilens.io.formats.onnx import ONNX
 from bilens.io.formats.sae_layouts import OFFICIAL_SAE, SAELENS, SPARSIFY
 from bilens.io.formats.safetensors_folder import INDEX_NAME
 from bilens.io.loaded_model import (
@@ -47,6 +49,9 @@ FORMATS: tuple[Format, ...] = (
     MODEL_FOLDER,
     SAFETENSORS,
     GGUF,
+    ONNX,
+    KERAS,
+    SAVED_MODEL,
     LLAMA2C,
     PICKLE,
 )
@@ -107,7 +112,7 @@ def load_with(path: Path, options: ReadOptions) -> LoadedModel:
             )
         if not path.is_dir():
             check_regular_file(path, "expected a model file")
-        if options.name_roles:
+        if options.name_roles or path.suffix in WEIGHTS_ALONE:
             return read_named_roles(path, options)
         for format in FORMATS:
             if format.matches(path):

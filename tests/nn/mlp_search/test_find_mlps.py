@@ -97,6 +97,10 @@ FUNCTIONS: dict[str, tuple[Function, str]] = {
         lambda t: 0.5 * t * (1 + torch.tanh(0.7978845608 * (t + 0.044715 * t**3))),
         "gelu_tanh",
     ),
+    "multiplied out": (
+        lambda t: 0.5 * t * (1 + torch.tanh(0.7978845608 * (t + 0.044715 * (t * (t * t))))),
+        "gelu_tanh",
+    ),
     "F.silu": (functional.silu, "silu"),
     "swish": (lambda t: t * torch.sigmoid(t), "silu"),
     "leaky": (lambda t: functional.leaky_relu(t, 0.2), "leaky_relu"),

@@ -13,6 +13,7 @@ from bilens.algebra.approximation.layer_weights import in_float64
 from bilens.base.errors import CheckpointError, UsageError
 from bilens.base.files import file_sha256
 from bilens.io.formats.activations import NamedActivation, activation_named
+from bilens.io.formats.keras import WEIGHTS_ALONE, read_hdf5
 from bilens.io.formats.safetensors_folder import (
     INDEX_NAME,
     folder_sha256,
@@ -36,7 +37,7 @@ SOURCE = "torch.nn.functional on the tensors as they lie in the file"
 
 
 def read_named_roles(path: Path, options: ReadOptions) -> LoadedModel:
-    """Return the MLPs of a safetensors file, or of a folder with one or with shards."""
+    """Return the MLPs of a file of named tensors, or of a folder with one or with shards."""
     roles = options.roles
     named = None if roles is None else {*roles.values()}
     whole, sha256 = open_tensors(path, lambda name: named is None or name in named)
@@ -80,6 +81,8 @@ def open_tensors(path: Path, wanted: Callable[[str], bool]) -> tuple[Store, str]
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
     if len(files) == 1 and files[0].suffix == ".safetensors":
         return header(files[0], wanted), file_sha256(files[0])
+    if path.suffix in WEIGHTS_ALONE:
+        return read_hdf5(path), file_sha256(path)
     if path.is_dir() and (path / INDEX_NAME).exists():
         return open_folder(path, wanted), folder_sha256(path)
     found = f"{len(files)} in this folder" if path.is_dir() else f"this one is {path.suffix!r}"
@@ -356,6 +359,7 @@ def bias_beside(shapes: Shapes, name: str) -> str | None:
         r"(?i)w(eight)?(?=[^a-z]*$)", lambda m: {"w": "b", "W": "b"}.get(m[0], "bias"), name
     )
     names = [*(f"{stem}{end}" for end in BIAS), swapped]
+    names.append(re.sub(r"vars/0$", "vars/1", name))  # of Keras
     return next((one for one in names if len(shapes.get(one, ())) == 1), None)
 
 

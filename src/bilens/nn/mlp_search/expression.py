@@ -8,7 +8,7 @@ A layer (`FoundLayer`) is a tree with one leaf of neurons, multiplied out into p
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import attrgetter
 from typing import NamedTuple
@@ -20,6 +20,7 @@ from bilens.algebra.approximation.activation import Activation
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.nn.layer_view import Gives, LayerView, Reads
+from bilens.nn.mlp_search.patches import Patch
 
 Fetch = Callable[[], Tensor]
 
@@ -33,6 +34,7 @@ class Step:
     bias: Fetch | None = None  # (out,) or (); None is zero
     d_out: int | None = None  # None for that of what comes in
     d_in: int | None = None  # None for any
+    bias_path: str = ""  # of the bias, where it is a parameter of its own
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +42,8 @@ class Source:
     """A value that is taken as it comes, at a location that its reader writes down."""
 
     location: object
-    width: int | None = None  # of its last axis; None if nothing says
+    width: int | None = None  # of its last axis, or of a patch; None if nothing says
+    patch: Patch | None = None  # what is taken of each place of an image; None for rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +82,12 @@ def leaves(tree: Tree) -> tuple[Leaf, ...]:
     if isinstance(tree, Total):
         return tuple(dict.fromkeys(leaf for part in tree.parts for leaf in leaves(part)))
     return (tree,)
+
+
+def patch_of(tree: Tree) -> Patch | None:
+    """Return the patch that an image is computed from at each place; None for rows."""
+    first = leaves(tree)[0]
+    return (first.source if isinstance(first, Neurons) else first).patch
 
 
 def steps(tree: Tree) -> Iterator[Step]:
@@ -155,7 +164,7 @@ def matrix_step(path: str, weight: Fetch, bias: Fetch | None) -> Step:
     return Step(path, weight, bias, d_out, d_in)
 
 
-def normalisation_step(path: str, module: nn.BatchNorm1d) -> Step:
+def normalisation_step(path: str, module: nn.modules.batchnorm._BatchNorm) -> Step:
     """Return a batch normalisation with the statistics that it has learnt."""
     mean, variance = module.running_mean, module.running_var
     assert mean is not None, "asked before"
@@ -188,12 +197,11 @@ def halves(tree: Tree, parts: int) -> tuple[Tree, ...] | None:
 def rows(step: Step, start: int, stop: int) -> Step:
     weight, bias = step.weight, step.bias
     assert weight is not None, "asked before"
-    return Step(
-        step.path,
-        lambda: weight()[start:stop],
-        None if bias is None else lambda: bias().expand(step.d_out)[start:stop],  # type: ignore[arg-type]
-        stop - start,
-        step.d_in,
+    return replace(
+        step,
+        weight=lambda: weight()[start:stop],
+        bias=None if bias is None else lambda: bias().expand(step.d_out)[start:stop],  # type: ignore[arg-type]
+        d_out=stop - start,
     )
 
 
@@ -216,7 +224,8 @@ class FoundLayer:
     @property
     def paths(self) -> tuple[str, ...]:
         """The modules or parameters that it is made of, each once."""
-        return tuple(dict.fromkeys(step.path for step in steps(self.tree) if step.path))
+        parts = [part for step in steps(self.tree) for part in (step.path, step.bias_path)]
+        return tuple(dict.fromkeys(filter(None, parts)))
 
     @property
     def sizes(self) -> FactorSizes:
@@ -234,7 +243,9 @@ class FoundLayer:
     def view(self, name: str, reads: Reads, gives: Gives) -> LayerView:
         """Return it as a layer of a model."""
         gated, phi = self.neurons.value is not None, self.neurons.activation
-        return LayerView(self.sizes, phi, self.dtype, self.read, gated, reads, gives, name=name)
+        about = "" if self.source.patch is None else str(self.source.patch)
+        sizes, dtype = self.sizes, self.dtype
+        return LayerView(sizes, phi, dtype, self.read, gated, reads, gives, about, name)
 
     def made_of(self) -> str:
         """Return what it was found to be, in words."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import takewhile
 
-from torch import nn
+from torch import fx, nn
 
 from bilens.base.checks import check_type
 from bilens.base.errors import UsageError
@@ -23,6 +24,7 @@ from bilens.nn.mlp_search.observation import (
 )
 from bilens.nn.mlp_search.operations import read_graph
 
+Check = Callable[[list[FoundLayer]], list[Agreement | str]]
 ADVICE = "If there is one all the same, pass example=..., an input to run the module on."
 
 
@@ -58,8 +60,14 @@ def find_mlps(module: nn.Module, example: object = None) -> FoundMLPs:
             f"activation or a product between them.{in_words(left_out)}"
             + ("" if example is not None else f" {ADVICE}")
         )
-    made_of = {name: layer.made_of() for name, layer in search.layers.items()}
-    return FoundMLPs(search.views(), made_of, search.checks, search.network, search.head, left_out)
+    return search.found(left_out)
+
+
+def mlps_in_graph(root: nn.Module, graph: fx.Graph, check: Check) -> FoundMLPs:
+    """Return the MLPs of a graph over the parameters of a module; `check` compares each."""
+    search = Search(root)
+    search.read("", root, graph, check)
+    return search.found(tuple(search.notes))
 
 
 def in_words(left_out: tuple[str, ...], limit: int = 6) -> str:
@@ -94,14 +102,22 @@ class Search:
             for name, _ in part.named_children():
                 self.visit(below(path, name))
             return
+        for name in self.read(path, part, graph, partial(check_layers, part, graph)):
+            self.visit(below(path, name))
+
+    def read(self, path: str, part: nn.Module, graph: fx.Graph, check: Check) -> list[str]:
+        """Look for layers in a graph; return the modules in it that may hold some."""
         reader = read_graph(part, graph)
-        kept = self.keep(path, reader.layers, check_layers(part, graph, reader.layers))
+        kept = self.keep(path, reader.layers, check(reader.layers))
         self.notes += [below(path, text) for text in reader.unknown]
         chain, head = reader.network
         if path == "" and chain and kept and not isinstance(part, TORCH_LAYERS):
             self.network, self.head = True, head
-        for name in reader.inside:
-            self.visit(below(path, name))
+        return reader.inside
+
+    def found(self, left_out: tuple[str, ...]) -> FoundMLPs:
+        made_of = {name: layer.made_of() for name, layer in self.layers.items()}
+        return FoundMLPs(self.views(), made_of, self.checks, self.network, self.head, left_out)
 
     def watch(self, example: object) -> None:
         """Run the module and look for layers among the linear maps that are in no whole one yet."""

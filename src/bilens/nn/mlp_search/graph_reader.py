@@ -17,9 +17,11 @@ from bilens.nn.mlp_search.expression import (
     Weight,
     leaves,
     number,
+    patch_of,
     steps,
     widths,
 )
+from bilens.nn.mlp_search.patches import Patch
 from bilens.nn.mlp_search.pointwise import (
     Pointwise,
     ScaledActivation,
@@ -43,6 +45,7 @@ class GraphReader:
         self._nodes: dict[Tree, Node] = {}
         self._closed: dict[Tree, Source] = {}
         self._realised: dict[Pointwise, Tree] = {}
+        self._seen_as: dict[tuple[Source, Patch], Source] = {}
         self._layer_of: dict[Source, FoundLayer] = {}
         self._heads: dict[Source, tuple[Source, str]] = {}
         self._ends: list[Source] = []
@@ -69,6 +72,19 @@ class GraphReader:
             self._realised[value] = tree
             self._nodes.setdefault(tree, value.node)
         return self._realised[value]
+
+    def patches(self, value: Tree | Pointwise, patch: Patch) -> Source:
+        """Return the patches of an image, and close what it is made of."""
+        closed = self.close(self.realised(value))
+        if closed.patch == patch:
+            return closed
+        seen = Source(closed.location, patch.width, patch)
+        return self._seen_as.setdefault((closed, patch), seen)
+
+    def at_places(self, value: Tree | Pointwise, point: Patch) -> Tree:
+        """Return an image as it stands at each place."""
+        tree = self.realised(value)
+        return self.patches(tree, point) if patch_of(tree) is None else tree
 
     def _neurons_of(self, value: Pointwise) -> Tree:
         activation = known_activation(value.function)
@@ -152,11 +168,15 @@ class GraphReader:
         return tree
 
     def _close(self, tree: Tree) -> Source:
-        source = Source(self._nodes.get(tree), widths(tree).given)
+        patch, width = patch_of(tree), widths(tree).given
+        if patch is not None and width is not None:
+            patch = Patch.point(width, len(patch.kernel))
+        source = Source(self._nodes.get(tree), width, patch)
         tree = self.resolved(tree)
         found = leaves(tree)
         neurons = [leaf for leaf in found if isinstance(leaf, Neurons)]
         own = len(neurons) == 1 and {*found} <= {neurons[0], neurons[0].source}
+        own = own and any(step.path for step in steps(tree))  # and not a bare activation
         if own and source.width is not None and source.location is not None:
             before = self._layer_of.get(neurons[0].source)
             layer = FoundLayer(tree, neurons[0], source.location, before)
@@ -209,4 +229,5 @@ class GraphReader:
             layer = layer.before
         first = chain[0].source.location if chain else None
         given = isinstance(first, Node) and first.op == "placeholder"
+        given = given and all(one.source.patch is None for one in chain)  # places are many
         return (tuple(chain), head) if given and len(chain) == len(self.layers) else ((), None)

@@ -6,7 +6,7 @@ What enters a linear map is made of what left others.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -32,6 +32,7 @@ from bilens.nn.mlp_search.expression import (
     rows,
     steps,
 )
+from bilens.nn.mlp_search.patches import places
 from bilens.nn.mlp_search.pointwise import activation_through, candidates
 
 FEED_FORWARD = "_ff_block"  # the method of torch's transformer layers that is their MLP
@@ -84,7 +85,10 @@ def evaluation_copy(module: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def check_layers(
-    root: nn.Module, graph: fx.Graph, layers: list[FoundLayer]
+    root: nn.Module,
+    graph: fx.Graph,
+    layers: list[FoundLayer],
+    source: str = "the module's own operations",
 ) -> list[Agreement | str]:
     """Compare each layer with the operations of its module, or say why it cannot be."""
     for layer in layers:
@@ -97,24 +101,34 @@ def check_layers(
     wide = copy.deepcopy(root).to("cpu", torch.float64)
     runner = fx.Interpreter(wide, graph=graph, garbage_collect_values=False)
     order = {node: index for index, node in enumerate(graph.nodes)}
-    return [check_layer(runner, order, layer) for layer in layers]
+
+    def run(start: object, end: object, x: Tensor) -> Tensor:
+        assert isinstance(start, Node), "of this graph"
+        assert isinstance(end, Node)
+        return evaluated(runner, order, end, {start: x})
+
+    return [compared(layer, run, source) for layer in layers]
 
 
-def check_layer(
-    runner: fx.Interpreter, order: dict[Node, int], layer: FoundLayer
+def compared(
+    layer: FoundLayer, run: Callable[[object, object, Tensor], Tensor], source: str
 ) -> Agreement | str:
-    x = normal_inputs(layer.sizes.d_in)
-    start, end = layer.source.location, layer.location
-    assert isinstance(start, Node), "of this graph"
-    assert isinstance(end, Node)
+    """Compare a layer with what runs between its ends, or say why it cannot be."""
+    patch = layer.source.patch
     try:
-        expected = evaluated(runner, order, end, {start: x})
-    except Exception as error:  # the module's own code, run apart from the rest
-        return f"its part of the module does not run by itself ({type(error).__name__}: {error})"
-    found = in_float64(layer.read())(x)
+        given = x = normal_inputs(layer.sizes.d_in)
+        if patch is not None:
+            given = patch.images()
+            check_memory(8 * patch.width * given.numel(), "its patches", "pass a part of the model")
+            x = patch.vectors(given)
+        made = run(layer.source.location, layer.location, given)
+        found = in_float64(layer.read())(x)
+    except Exception as error:  # somebody else's operations, run apart from the rest
+        return f"its part of the source does not run by itself ({type(error).__name__}: {error})"
+    expected = made if patch is None or made.ndim < 3 else places(made)
     if expected.shape != found.shape:
-        return f"the module gives {tuple(expected.shape)} where the layer has {tuple(found.shape)}"
-    return agreement("", "the module's own operations", expected, found)
+        return f"the source gives {tuple(expected.shape)} where the layer has {tuple(found.shape)}"
+    return agreement("", source, expected, found)
 
 
 def evaluated(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 
@@ -12,6 +13,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import Node
 
 from bilens.algebra.approximation.activation import Activation
+from bilens.nn.mlp_search.convolution import convolved, convolved_by, is_image
 from bilens.nn.mlp_search.expression import (
     Applied,
     Neurons,
@@ -34,6 +36,7 @@ PASSED = {
     *("dropout", "alpha_dropout", "feature_alpha_dropout", "contiguous", "clone", "detach"),
     *("to", "float", "double", "half", "bfloat16", "type_as", "flatten", "view", "reshape"),
 }
+RESHAPED = {"flatten", "view", "reshape"}  # which makes other rows of an image
 NO_VALUES = {"size", "dim", "numel"}
 HEADS = {"softmax", "log_softmax", "Softmax", "LogSoftmax"}
 
@@ -67,7 +70,10 @@ def module_value(reader: GraphReader, node: Node) -> Value:
     value = first_value(reader, node)
     if isinstance(value, Tree | Pointwise) and len(node.all_input_nodes) == 1:
         if isinstance(module, PASSED_MODULES):
-            return value
+            mixed = isinstance(module, nn.Flatten) and is_image(value)
+            return reader.taken_as_it_comes(node) if mixed else value
+        if (found := convolved_by(reader, value, path, module)) is not None:
+            return found
         if (step := linear_step(path, module)) is not None:
             return Applied(step, reader.realised(value))
         if isinstance(module, nn.GLU):
@@ -93,7 +99,8 @@ def call_value(reader: GraphReader, node: Node) -> Value:
     if name in NO_VALUES or value is None:
         return None
     if name in PASSED:
-        return value
+        mixed = name in RESHAPED and is_image(value)
+        return reader.taken_as_it_comes(node) if mixed else value
     if name == "getattr":
         return transposed(value) if node.args[1] in ("T", "mT") else None
     if name in HEADS and isinstance(value, Tree | Pointwise):
@@ -131,8 +138,20 @@ def linear_call(reader: GraphReader, node: Node) -> Value:
     bias = reader.values[bias] if isinstance(bias, Node) else bias
     if not isinstance(value, Tree | Pointwise) or not isinstance(weight, Weight):
         return None
-    shift = bias.fetch if isinstance(bias, Weight) else None
-    return Applied(matrix_step(weight.path, weight.fetch, shift), reader.realised(value))
+    step = matrix_step(weight.path, weight.fetch, None)
+    if isinstance(bias, Weight):
+        step = replace(step, bias=bias.fetch, bias_path=bias.path)
+    return Applied(step, reader.realised(value))
+
+
+def convolution_call(reader: GraphReader, node: Node) -> Value:
+    """Read F.conv2d(x, weight, bias, stride, padding, dilation, groups), all of them given."""
+    if len(node.args) != 7:
+        return None
+    value, weight, bias, *sizes, groups = arguments(reader, node)
+    if not isinstance(value, Tree | Pointwise) or not isinstance(weight, Weight):
+        return None
+    return convolved(reader, value, weight, bias, sizes, groups)
 
 
 def matrix_product(reader: GraphReader, node: Node) -> Value:
@@ -168,8 +187,9 @@ def shift_or_tree(reader: GraphReader, part: object) -> Step | Tree | None:
     """Return a bias or a number as the step that adds it, a value as a tree."""
     if isinstance(part, Tree | Pointwise):
         return reader.realised(part)
-    if isinstance(part, Weight) and part.fetch().ndim <= 1:
-        return Step(part.path, None, part.fetch)
+    if isinstance(part, Weight) and max(part.fetch().shape[:-1], default=1) == 1:
+        shape = part.fetch().shape[-1:]
+        return Step(part.path, None, lambda: part.fetch().reshape(shape))
     return Step("", None, number(part)) if isinstance(part, int | float) else None
 
 
@@ -191,15 +211,15 @@ def multiplication(reader: GraphReader, node: Node) -> Value:
             return Applied(step, value)
     if not isinstance(first, Tree | Pointwise) or not isinstance(second, Tree | Pointwise):
         return None
-    if depend_on_one(first, second):
-        return None
+    if first is second or depend_on_one(first, second):
+        return None  # a function of one value, perhaps a square
     return reader.product(first, second)
 
 
 def factor_step(factor: object) -> Step | None:
     """Return the step that multiplies by a number or a gain."""
     if isinstance(factor, Weight) and factor.fetch().ndim <= 1:
-        shape = factor.fetch().shape
+        shape = () if factor.fetch().numel() == 1 else factor.fetch().shape
         return Step(factor.path, factor.fetch, None, *shape, *shape)
     return Step("", number(factor)) if isinstance(factor, int | float) else None
 
@@ -256,6 +276,7 @@ def glu(reader: GraphReader, node: Node) -> Value:
 
 subtraction = partial(total, sign=-1.0)
 OPERATIONS: dict[str, Callable[[GraphReader, Node], Value]] = {
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), convolution_call),
     "linear": linear_call,
     "matmul": matrix_product,
     "mm": matrix_product,

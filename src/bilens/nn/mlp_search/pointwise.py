@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.fx.node import Node, map_arg
 
 from bilens.algebra.approximation.activation import Activation, ActivationName
-from bilens.nn.mlp_search.expression import Applied, Tree
+from bilens.nn.mlp_search.expression import Applied, Tree, patch_of
 
 Function = Callable[[Tensor], Tensor]
 POINTS = torch.cat([torch.linspace(-8, 8, 161), torch.tensor([-40.0, -20.0, 20.0, 40.0])]).double()
@@ -59,7 +59,8 @@ def pointwise(
 
         return call(*map_arg(node.args, at), **map_arg(node.kwargs, at))
 
-    return Pointwise(found[0], function, node)
+    mixed = patch_of(found[0]) is not None and values_of(function) is None  # places of an image
+    return None if mixed else Pointwise(found[0], function, node)
 
 
 def through_numbers(tree: Tree) -> tuple[Function, Tree]:

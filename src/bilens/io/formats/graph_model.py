@@ -1,0 +1,88 @@
+"""A network in a file that lists its operations: a graph of torch's, and the MLPs found in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, fx, nn
+from torch.fx.node import Node
+
+from bilens.base.errors import BilensError, CheckpointError
+from bilens.io.loaded_model import LoadedModel, LoadReport
+from bilens.io.stored_mlp import Store
+from bilens.nn.mlp_search.find_mlps import Check, in_words, mlps_in_graph
+
+
+@contextmanager
+def reading(path: Path, kind: str) -> Iterator[None]:
+    """Refuse in one sentence what is damaged or made up, which leads a library anywhere."""
+    try:
+        yield
+    except BilensError:
+        raise
+    except Exception as error:
+        raise CheckpointError(
+            f"{path}: is not readable as {kind} ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:200]}): check that the download is complete and that "
+            "the file is what its name says."
+        ) from error
+
+
+@dataclass(eq=False)
+class Operations:
+    """A graph in the making, over all tensors of a file; no operation of it is run here."""
+
+    path: Path
+    kind: str  # of the file, in words
+    tensors: Store
+    graph: fx.Graph = field(default_factory=fx.Graph)
+    root: nn.Module = field(default_factory=nn.Module)
+
+    def weight(self, name: str) -> Node:
+        """Return a tensor of the file as a value, and keep it under its name."""
+        *parents, last = name.split(".")
+        home = self.root
+        for part in parents:
+            if part not in home._modules:
+                home.add_module(part, nn.Module())
+            home = home.get_submodule(part)
+        home.register_parameter(last, nn.Parameter(self.tensors[name].read(), False))
+        return self.graph.get_attr(name)
+
+    def call(self, function: Callable[..., Any], *given: Any, **options: Any) -> Node:
+        return self.graph.call_function(function, given, options)
+
+    def unknown(self, kind: str, *given: Any) -> Node:
+        """Return what an operation makes that is not read; it is taken as it comes."""
+
+        def unread(*_: Tensor) -> Tensor:
+            raise NotImplementedError(kind)
+
+        unread.__name__ = kind
+        return self.call(unread, *given)
+
+    def loaded(self, ends: Any, sha256: str, check: Check) -> LoadedModel:
+        """Return the MLPs of the graph with these ends."""
+        self.graph.output(ends)
+        found = mlps_in_graph(self.root, self.graph, check)
+        used = {name for view in found.layers.values() for name in view.tensors}
+        unread = [f"tensor {name}" for name in self.tensors if name not in used]
+        left_out = (*found.left_out, *unread)
+        if not found.layers:
+            raise CheckpointError(
+                f"{self.path}: {self.kind} in which no MLP is found: expected linear maps with a "
+                f"known activation or a product between them.{in_words(left_out)}"
+            )
+        return LoadedModel(
+            None,
+            str(self.path),
+            sha256,
+            provenance={"format": self.kind},
+            views=found.layers,
+            load_report=LoadReport(found.made_of, False, found.checks, left_out, found.head),
+            stored=self.tensors,
+        )

@@ -1,0 +1,175 @@
+"""Files of Keras: the dense layers of a model, by its configuration; no code in it is run."""
+
+from __future__ import annotations
+
+import json
+import operator
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial, reduce
+from io import BytesIO
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from bilens.base.errors import CheckpointError, MissingExtraError
+from bilens.base.files import file_sha256
+from bilens.base.memory import check_memory
+from bilens.io.formats.graph_model import Operations, reading
+from bilens.io.loaded_model import Format, LoadedModel, ReadOptions
+from bilens.io.stored_mlp import Store, StoredTensor
+from bilens.nn.mlp_search.observation import check_layers
+
+WEIGHTS_ALONE = (".h5", ".hdf5")
+OTHERS = {"optimizer", "metrics"}  # groups of weights beside those of the model
+SOURCE = "torch's functions on the tensors, as the configuration says"
+SAVE_AGAIN = "save it with Keras 3, model.save('model.keras'), or convert it to ONNX."
+ALIKE = ("relu", "gelu", "silu", "tanh", "sigmoid")  # in Keras and in torch
+ACTIVATIONS: dict[str, tuple[Any, ...]] = {name: (getattr(functional, name),) for name in ALIKE}
+ACTIVATIONS |= {"swish": (functional.silu,), "softmax": (torch.softmax, -1)}
+ACTIVATIONS |= {"leaky_relu": (functional.leaky_relu, 0.2)}
+PASSED = ("InputLayer", "Dropout", "GaussianNoise", "GaussianDropout", "Identity")
+MERGES = {"Add": operator.add, "Multiply": operator.mul}
+
+
+def read_keras(path: Path, options: ReadOptions) -> LoadedModel:
+    """Return the MLPs of a `.keras` file, an archive of a configuration and weights."""
+    options.refuse_residual(path, "is a file of Keras, which says what is added where")
+    kind = "a Sequential or Functional model of Keras 3"
+    with reading(path, kind), zipfile.ZipFile(path) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+        check_memory(4 * size, f"{path}", "load a smaller file")
+        config, weights = map(archive.read, ("config.json", "model.weights.h5"))
+        reader = KerasReader(Operations(path, kind, read_hdf5(path, weights)))
+        ends = reader.model(json.loads(config)["config"])
+        check = partial(check_layers, reader.to.root, reader.to.graph, source=SOURCE)
+        return reader.to.loaded(ends, file_sha256(path), check)
+
+
+def refuse_saved_model(path: Path, _: ReadOptions) -> LoadedModel:
+    raise CheckpointError(
+        f"{path}: is a SavedModel of TensorFlow, whose graph is not read: {SAVE_AGAIN}"
+    )
+
+
+KERAS = Format("Keras", lambda path: path.suffix == ".keras", read_keras)
+SAVED_MODEL = Format("SavedModel", lambda p: (p / "saved_model.pb").exists(), refuse_saved_model)
+
+
+# ---- weights
+
+
+def read_hdf5(path: Path, content: bytes | None = None) -> Store:
+    """Return the tensors of weights, all in memory; `content` is that of a file inside another."""
+    try:
+        import h5py
+    except ImportError as error:
+        raise MissingExtraError("h5py", "keras", "reading a file of Keras") from error
+    file = path if content is None else BytesIO(content)
+    with reading(path, "an HDF5 file"), h5py.File(file, "r") as opened:
+        if "model_weights" in opened:
+            raise CheckpointError(f"{path}: is a model in the format before Keras 3: {SAVE_AGAIN}")
+        return dict(tensors_in(path, opened, ""))
+
+
+def tensors_in(path: Path, group: Any, prefix: str) -> Iterator[tuple[str, StoredTensor]]:
+    """Yield the tensors below a group; links to other files and places are refused."""
+    for name in group:
+        full, kind = f"{prefix}{name}", type(group.get(name, getlink=True)).__name__
+        one = group[name] if kind == "HardLink" else None
+        if full in OTHERS:
+            continue
+        if one is None or getattr(one, "external", None):
+            raise CheckpointError(f"{path}: {full!r} leads out of the file: save the model again.")
+        if hasattr(one, "keys"):
+            yield from tensors_in(path, one, f"{full}/")
+        elif one.dtype.kind == "f" or (one.dtype.kind in "iu" and one.ndim > 1):
+            check_memory(16 * prod(one.shape), f"{path}", "load a smaller file")
+            wide = one.dtype if one.dtype.name in ("float16", "float64") else np.float32
+            data = torch.from_numpy(np.array(one[()], dtype=wide))
+            shape = tuple(data.shape)
+            yield full, StoredTensor(path, full, shape, data.dtype, data.__getitem__)
+
+
+# ---- the configuration
+
+
+@dataclass(eq=False)
+class KerasReader:
+    """Writes the layers of a configuration as operations of torch."""
+
+    to: Operations
+    _met: Counter[str] = field(default_factory=Counter)
+
+    def model(self, config: Mapping[str, Any]) -> Any:
+        """Return what a Sequential or a Functional model gives."""
+        values: dict[tuple[str, int], Any] = {}
+        is_chain, value = "output_layers" not in config, None
+        for layer in config["layers"]:
+            names = self.variables(layer["class_name"])
+            for number, node in enumerate(layer.get("inbound_nodes") or [None]):
+                read = [values.get(one) or self.to.unknown("later") for one in histories(node)]
+                given = [value] if is_chain and value is not None else read
+                value = self.applied(layer, names, given or [self.to.graph.placeholder("x")])
+                values[layer["config"]["name"], number] = value
+        return value if is_chain else [values[end] for end in histories(config["output_layers"])]
+
+    def variables(self, kind: str) -> list[str]:
+        """Return the tensors of the next layer of a class: Keras counts layers by their class."""
+        kind = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", kind)
+        kind = re.sub("([a-z])([A-Z])", r"\1_\2", kind).lower()
+        place = f"layers/{kind}_{self._met[kind]}/" if self._met[kind] else f"layers/{kind}/"
+        self._met[kind] += 1
+        return sorted(name for name in self.to.tensors if name.startswith(place))
+
+    def applied(self, layer: Mapping[str, Any], names: list[str], given: list[Any]) -> Any:
+        """Return what a layer makes of its inputs; taken as it comes where it is not read."""
+        kind, said, x = layer["class_name"], layer["config"], given[0]
+        if layer.get("module") != "keras.layers" or said.get("lora_rank"):
+            kind = f"own {kind}"
+        if kind in PASSED:
+            return x
+        if kind in MERGES:
+            return reduce(lambda y, one: self.to.call(MERGES[kind], y, one), given)
+        if kind == "Flatten":
+            return self.to.call(torch.flatten, x, 1)
+        if kind in ("Activation", "Softmax"):
+            return self.activated(x, said.get("activation", "softmax"))
+        if (
+            kind in ("ReLU", "LeakyReLU")
+            and not said.get("max_value")
+            and not said.get("threshold")
+        ):
+            return self.to.call(functional.leaky_relu, x, float(said["negative_slope"]))
+        if kind == "Dense" and len(names) == 1 + said["use_bias"]:
+            if self.to.tensors[names[0]].shape[1:] != (said["units"],):
+                raise ValueError(f"{names[0]} is not of {said['units']} units")
+            y = self.to.call(torch.matmul, x, self.to.weight(names[0]))
+            for bias in names[1:]:
+                y = self.to.call(operator.add, y, self.to.weight(bias))
+            return self.activated(y, said["activation"])
+        return self.to.unknown(kind, *given)
+
+    def activated(self, x: Any, name: object) -> Any:
+        """Return an activation of Keras; one that is not known is taken as it comes."""
+        if name in (None, "linear"):
+            return x
+        if (known := ACTIVATIONS.get(str(name))) is None:
+            return self.to.unknown(f"{name}"[:40], x)
+        return self.to.call(known[0], x, *known[1:])
+
+
+def histories(node: object) -> Iterator[tuple[str, int]]:
+    """Yield the layers, and which call of each, that a call reads, in order."""
+    if isinstance(node, list) and [*map(type, node)] == [str, int, int]:
+        yield node[0], node[1]
+    elif isinstance(node, list | dict):
+        for part in node.values() if isinstance(node, dict) else node:
+            yield from histories(part)

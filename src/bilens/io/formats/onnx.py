@@ -1,0 +1,224 @@
+"""ONNX files: the MLPs in their graph, each compared with what onnx's own evaluator computes."""
+
+from __future__ import annotations
+
+import hashlib
+import operator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from bilens.base.errors import CheckpointError, MissingExtraError
+from bilens.base.files import file_sha256
+from bilens.base.memory import check_memory
+from bilens.io.formats.graph_model import Operations, reading
+from bilens.io.formats.safetensors_folder import inside
+from bilens.io.loaded_model import Format, LoadedModel, ReadOptions
+from bilens.io.stored_mlp import StoredTensor
+from bilens.nn.agreement import Agreement
+from bilens.nn.mlp_search.expression import FoundLayer
+from bilens.nn.mlp_search.observation import compared
+
+COPIES = 4  # of the files: their bytes, and the tensors in float64
+# onnx's number of a type → ours; packed numbers of 4 and 8 bits count as weights in float32
+DTYPES = {1: torch.float32, 10: torch.float16, 11: torch.float64}
+DOUBLE, NO_WEIGHTS = 11, {6, 7, 8, 9, 12, 13}  # whole numbers, truth values and texts
+PASSED = ("Identity", "Dropout", "Cast", "CastLike")
+SAME = ("Relu", "Sigmoid", "Tanh", "Erf", "Exp", "Neg", "Abs", "Sqrt", "Pow", "MatMul", "Clip")
+FUNCTIONS: dict[str, Callable[..., Any]] = {name: getattr(torch, name.lower()) for name in SAME}
+FUNCTIONS |= {"Add": operator.add, "Sub": operator.sub}
+FUNCTIONS |= {"Mul": operator.mul, "Div": operator.truediv}
+
+
+def read_onnx(path: Path, options: ReadOptions) -> LoadedModel:
+    """Return the MLPs of an ONNX file; no operation of it is run that is not also read."""
+    options.refuse_residual(path, "is an ONNX file, which says what is added where")
+    onnx, kind = package(), "an ONNX file"
+    with reading(path, kind):
+        check_memory(COPIES * path.stat().st_size, f"{path}", "load a smaller file")
+        model = onnx.load(str(path), load_external_data=False)
+        files = [path, *files_beside(path, model)]
+        onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
+        tensors = dict(stored_tensors(path, model.graph))
+        graph = OnnxGraph(model, Operations(path, kind, tensors))
+        hashes = "".join(map(file_sha256, files))
+        sha256 = hashes if len(files) == 1 else hashlib.sha256(hashes.encode()).hexdigest()
+        return graph.to.loaded(graph.ends, sha256, graph.compare)
+
+
+ONNX = Format("ONNX", lambda path: path.suffix == ".onnx", read_onnx)
+
+
+def package() -> Any:
+    try:
+        import onnx
+        import onnx.reference
+    except ImportError as error:
+        raise MissingExtraError("onnx", "onnx", "reading an ONNX file") from error
+    return onnx
+
+
+def tensors_in(graph: Any) -> Iterator[tuple[str, Any]]:
+    """Yield name and message of every tensor of a graph, its nodes and the graphs inside these."""
+    yield from ((proto.name, proto) for proto in graph.initializer)
+    yield from ((sparse.values.name, sparse.values) for sparse in graph.sparse_initializer)
+    for node in graph.node:
+        for part in node.attribute:
+            name = node.output[0] + ("" if node.op_type == "Constant" else f".{part.name}")
+            if part.t.data_type:
+                yield name, part.t
+            if len(part.floats) > 1:  # the trees and linear models of scikit-learn
+                yield name, package().numpy_helper.from_array(np.array(part.floats, "f4"))
+            for inner in (part.g, *part.graphs):
+                yield from tensors_in(inner)
+
+
+def files_beside(path: Path, model: Any) -> list[Path]:
+    """Return the files that tensors lie in; all of them lie beside the ONNX file."""
+    said = [entry for _, proto in tensors_in(model.graph) for entry in proto.external_data]
+    names = dict.fromkeys(entry.value for entry in said if entry.key == "location")
+    for name in names:
+        if PurePath(name).name != name:
+            raise CheckpointError(
+                f"{path}: keeps tensors in {name!r}, outside of its folder: put them beside it."
+            )
+    files = [inside(path.parent, path.parent / name) for name in names]
+    sizes = sum(file.stat().st_size for file in files)
+    check_memory(COPIES * sizes, f"{path}", "load a smaller file")
+    return files
+
+
+def stored_tensors(path: Path, graph: Any) -> Iterator[tuple[str, StoredTensor]]:
+    """Yield every tensor of weights by name, and widen it in the message to float64."""
+    numpy_helper = package().numpy_helper
+    for name, proto in tensors_in(graph):
+        if proto.data_type in NO_WEIGHTS:
+            continue
+        dtype = DTYPES.get(proto.data_type, torch.float32)
+        array = numpy_helper.to_array(proto).astype(np.float64)
+        if proto.data_type in DTYPES:
+            proto.CopyFrom(numpy_helper.from_array(array, proto.name))
+        if array.ndim:
+            data = torch.from_numpy(array).to(dtype)
+            yield name, StoredTensor(path, name, array.shape, dtype, data.__getitem__)
+
+
+@dataclass(eq=False)
+class OnnxGraph:
+    """The nodes of a graph, written as operations of torch."""
+
+    model: Any
+    to: Operations
+
+    def __post_init__(self) -> None:
+        graph = self.model.graph
+        self.protos = {proto.name: proto for proto in graph.initializer}
+        self.values: dict[str, Any] = {"": None}
+        self.makers: dict[str, Any] = {}  # name → the node that makes it
+        self.read: set[str] = set()  # the first outputs of nodes that torch has too
+        for given in graph.input:
+            if given.name not in self.protos:
+                self.values[given.name] = self.to.graph.placeholder("x")
+        for node in graph.node:
+            self.add(node)
+        self.ends = [self.value(made.name) for made in graph.output]
+        # value → the first name that it has, under which a node makes it
+        self.called = {value: name for name, value in reversed(self.values.items())}
+
+    def value(self, name: str) -> Any:
+        """Return a value of the graph: a node, or a number."""
+        if name not in self.values:
+            self.values[name] = self.constant(name, self.protos[name])
+        return self.values[name]
+
+    def constant(self, name: str, proto: Any) -> Any:
+        """Return a tensor of weights, or a number for one without axes."""
+        if proto.data_type != DOUBLE:
+            return self.to.unknown("Constant")
+        helper = package().numpy_helper
+        return self.to.weight(name) if proto.dims else float(helper.to_array(proto))
+
+    def add(self, node: Any) -> None:
+        """Give the outputs of a node their values."""
+        given, made = [self.value(name) for name in node.input], None
+        with suppress(AttributeError, IndexError, KeyError, TypeError):
+            said = {one.name: package().helper.get_attribute_value(one) for one in node.attribute}
+            made = self.translated(node, said, given) if node.domain in ("", "ai.onnx") else None
+        if made is None:  # not read, or not as onnx says that such a node is
+            made = self.to.unknown(node.op_type, *given)
+        else:
+            self.read.add(node.output[0])
+        parts = made if isinstance(made, tuple) else (made,) * len(node.output)
+        self.values |= dict(zip(node.output, parts, strict=True))
+        self.makers |= dict.fromkeys(node.output, node)
+
+    def translated(self, node: Any, said: dict[str, Any], given: list[Any]) -> Any:
+        """Return a node as operations of torch; None for one that is not read."""
+        kind, call, count = node.op_type, self.to.call, len(node.output)
+        if kind == "Constant":
+            return self.constant(node.output[0], said["value"])
+        x, *more = given
+        if kind in PASSED:
+            for one in node.attribute:
+                one.i = DOUBLE  # of a Cast, when it is compared with
+            return x
+        if kind in FUNCTIONS:
+            return call(FUNCTIONS[kind], *given)
+        if kind == "Gelu":
+            return call(functional.gelu, x, approximate=said.get("approximate", b"none").decode())
+        if kind == "LeakyRelu":
+            return call(functional.leaky_relu, x, said.get("alpha", 0.01))
+        if kind == "Flatten":
+            return call(torch.flatten, x, said.get("axis", 1))
+        if kind in ("Softmax", "LogSoftmax"):
+            return call(torch.softmax, x, said.get("axis", -1))
+        if kind == "Transpose" and x.op == "get_attr" and said.get("perm") == [1, 0]:
+            return call(torch.t, x)
+        weight, bias = [*more, None, None][:2]
+        plain = (said.get("alpha", 1), said.get("beta", 1), said.get("transA", 0)) == (1, 1, 0)
+        if kind == "Gemm" and plain:
+            if said.get("transB", 0):
+                return call(functional.linear, x, weight, bias)
+            y = call(torch.matmul, x, weight)
+            return y if bias is None else call(operator.add, y, bias)
+        if kind == "Conv" and said.get("auto_pad", b"NOTSET") == b"NOTSET":
+            axes = len(said["kernel_shape"])
+            pads = said.get("pads", [0] * 2 * axes)
+            if pads[:axes] != pads[axes:]:
+                return None
+            steps, apart = (said.get(key, [1] * axes) for key in ("strides", "dilations"))
+            function = (functional.conv1d, functional.conv2d, functional.conv3d)[axes - 1]
+            return call(function, x, weight, bias, steps, pads[:axes], apart, said.get("group", 1))
+        if kind == "Split":  # into equal parts: whether they are, the comparison shows
+            parts = call(torch.chunk, x, count, said.get("axis", 0))
+            return tuple(call(operator.getitem, parts, index) for index in range(count))
+        return None
+
+    def compare(self, layers: list[FoundLayer]) -> list[Agreement | str]:
+        return [compared(layer, self.run, "onnx's reference evaluator") for layer in layers]
+
+    def run(self, before: object, behind: object, given: Tensor) -> Tensor:
+        """Return what onnx's evaluator makes of a value at another one, in float64."""
+        helper, start, end = package().helper, self.called[before], self.called[behind]
+        needed, waiting = {start}, [end]
+        while waiting:
+            if (name := waiting.pop()) and name not in needed:
+                needed.add(name)
+                waiting += self.makers[name].input if name in self.makers else ()
+        nodes = [node for node in self.model.graph.node if {*node.output} & needed - {start}]
+        for node in nodes:
+            if node.output[0] not in self.read:
+                raise LookupError(f"it needs a {node.op_type}")
+        weights = [proto for name, proto in self.protos.items() if name in needed]
+        ends = [helper.make_tensor_value_info(name, DOUBLE, None) for name in (start, end)]
+        graph = helper.make_graph(nodes, "part", ends[:1], ends[1:], weights)
+        part = helper.make_model(graph, opset_imports=self.model.opset_import)
+        (made,) = package().reference.ReferenceEvaluator(part).run(None, {start: given.numpy()})
+        return torch.from_numpy(np.asarray(made))

@@ -1,0 +1,79 @@
+"""Convolutions and normalisations of channels: linear maps of what stands at each place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from bilens.nn.mlp_search.expression import (
+    Applied,
+    Step,
+    Tree,
+    Weight,
+    normalisation_step,
+    patch_of,
+)
+from bilens.nn.mlp_search.graph_reader import GraphReader, Value
+from bilens.nn.mlp_search.patches import Patch
+from bilens.nn.mlp_search.pointwise import Pointwise
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+MOST_ENTRIES = 1 << 22  # of the matrix of a grouped convolution, which is mostly zeros
+
+
+def convolved_by(
+    reader: GraphReader, value: Tree | Pointwise, path: str, module: nn.Module
+) -> Value:
+    """Return what a convolution or a normalisation of images makes of a value; None for others."""
+    if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d) and module.running_mean is not None:
+        axes = 2 if isinstance(module, nn.BatchNorm2d) else 3
+        tree = reader.at_places(value, Patch.point(module.num_features, axes))
+        return Applied(normalisation_step(path, module), tree)
+    if not isinstance(module, CONVOLUTIONS) or module.padding_mode != "zeros":
+        return None
+    around = module._reversed_padding_repeated_twice  # whatever `padding` says
+    if around[::2] != around[1::2]:
+        return None
+    weight, bias = (Weight(path, partial(getattr, module, name)) for name in ("weight", "bias"))
+    sizes = (module.stride, around[::-2], module.dilation)
+    shift = None if module.bias is None else bias
+    return convolved(reader, value, weight, shift, sizes, module.groups)
+
+
+def convolved(
+    reader: GraphReader,
+    value: Tree | Pointwise,
+    weight: Weight,
+    bias: object,
+    sizes: Sequence[object],
+    groups: object,
+) -> Value:
+    """Return a convolution of a stride, padding and dilation; None where it is no small matrix."""
+    d_out, inner, *kernel = weight.fetch().shape
+    fit = all(isinstance(one, tuple | list) and len(one) == len(kernel) for one in sizes)
+    if not fit or not isinstance(groups, int) or not isinstance(bias, Weight | None):
+        return None
+    patch = Patch(inner * groups, tuple(kernel), *map(tuple, sizes))  # type: ignore[arg-type]
+    if groups > 1 and d_out * patch.width > MOST_ENTRIES:
+        return None
+
+    def matrix() -> Tensor:
+        blocks = weight.fetch().reshape(groups, d_out // groups, -1)
+        return blocks[0] if groups == 1 else torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
+
+    step = Step(weight.path, matrix, None, d_out, patch.width)
+    if bias is not None:
+        step = replace(step, bias=bias.fetch, bias_path=bias.path)
+    is_point = patch == Patch.point(patch.channels, len(kernel))
+    place = reader.at_places if is_point else reader.patches
+    return Applied(step, place(value, patch))
+
+
+def is_image(value: object) -> bool:
+    """Tell whether a value is an image, whose axes mean something else than rows."""
+    tree = value.argument if isinstance(value, Pointwise) else value
+    return isinstance(tree, Tree) and patch_of(tree) is not None

@@ -1,0 +1,241 @@
+"""ONNX files: every layer is what onnx's own evaluator computes, and the rest is listed."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import bilens as bl
+from bilens.base.errors import CheckpointError, MemoryLimitError, NonFiniteError
+from builders import randn
+
+onnx = pytest.importorskip("onnx")
+from onnx_files import export, matrices, write  # noqa: E402
+
+D, H = 5, 8
+
+
+class Gated(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor], fused: bool = False) -> None:
+        super().__init__()
+        self.function, self.fused = function, fused
+        self.gate = nn.Linear(D, 2 * H if fused else H)
+        self.up, self.down = nn.Linear(D, H, bias=False), nn.Linear(H, D)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.fused:
+            gate, up = self.gate(x).split(H, dim=-1)
+        else:
+            gate, up = self.gate(x), self.up(x)
+        y: Tensor = x + self.down(self.function(gate) * up)
+        return y
+
+
+def mlp(activation: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Linear(D, H), activation, nn.Linear(H, 3))
+
+
+EXPORTED: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "relu": (lambda: mlp(nn.ReLU()), "relu"),
+    "gelu": (lambda: mlp(nn.GELU()), "gelu"),
+    "gelu tanh": (lambda: mlp(nn.GELU("tanh")), "gelu_tanh"),
+    "silu": (lambda: mlp(nn.SiLU()), "silu"),
+    "leaky": (lambda: mlp(nn.LeakyReLU(0.2)), "leaky_relu"),
+    "tanh": (lambda: mlp(nn.Tanh()), "tanh"),
+    "sigmoid": (lambda: mlp(nn.Sigmoid()), "sigmoid"),
+    "dropout": (lambda: mlp(nn.Sequential(nn.ReLU(), nn.Dropout(0.3))), "relu"),
+    "bilinear": (lambda: Gated(lambda t: t), "identity"),
+    "SwiGLU": (lambda: Gated(functional.silu), "silu"),
+    "fused": (lambda: Gated(functional.gelu, fused=True), "gelu"),
+    "GLU": (lambda: nn.Sequential(nn.Linear(D, 8), nn.GLU(), nn.Linear(4, 2)), "sigmoid"),
+}
+
+
+@pytest.mark.parametrize("opset", [13, 20])
+@pytest.mark.parametrize("name", EXPORTED)
+def test_what_torch_exports_is_read(tmp_path: Path, name: str, opset: int) -> None:
+    torch.manual_seed(0)
+    build, activation = EXPORTED[name]
+    module = build()
+    model = bl.load(export(module, randn(2, D).float(), tmp_path / "m.onnx", opset_version=opset))
+    (view,) = model.layers.values()
+    assert view.activation.name == activation
+    assert model.load_report is not None
+    (check,) = model.load_report.checks.values()
+    assert "onnx's reference evaluator" in check.source
+    x = randn(20, D)
+    with torch.no_grad():
+        expected = module.double().eval()(x)
+    torch.testing.assert_close(view.weights(torch.float64)(x), expected, atol=1e-6, rtol=1e-6)
+    assert sum(t.read().numel() for t in model.tensors.values()) == sum(view.tensors.values())
+
+
+def test_a_network_is_read_end_to_end(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Flatten(), nn.Linear(6, 7), nn.ReLU(), nn.Linear(7, 5), nn.Tanh(), nn.Linear(5, 3)
+    )
+    model = bl.load(export(module, randn(2, 2, 3).float(), tmp_path / "m.onnx"))
+    assert len(model.network) == 2
+    x = randn(9, 2, 3)
+    y = x.flatten(1)
+    for view in model.network:
+        y = view.weights(torch.float64)(y)
+    with torch.no_grad():
+        torch.testing.assert_close(y, module.double()(x), atol=1e-6, rtol=1e-6)
+
+
+def test_a_convolutional_network_is_read_in_part(tmp_path: Path) -> None:
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 3, 2, 1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Conv2d(4, 5, 1),
+        nn.MaxPool2d(2),
+        nn.Conv2d(5, 2, 3),
+    )
+    module(randn(9, 3, 16, 16).float())
+    model = bl.load(export(module, randn(1, 3, 16, 16).float(), tmp_path / "m.onnx"))
+    (view,) = model.layers.values()
+    assert view.about_input.startswith("a patch of 3×3×3 at each place in steps of 2")
+    assert model.load_report is not None
+    assert [text for text in model.load_report.left_out if "5.weight" in text]
+
+
+CHAIN = [
+    ("MatMul", "x w0", "a"), ("Add", "a b0", "p"), ("Relu", "p", "h"),
+    ("MatMul", "h w1", "c"), ("Add", "c b1", "y"),
+]  # fmt: skip
+
+
+def test_every_tensor_is_listed_wherever_it_lies(tmp_path: Path) -> None:
+    """Packed numbers, constants, trees and the graphs inside nodes are no silent rest."""
+    inner = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["deep"], ["z"])], "inner", [],
+        [onnx.helper.make_tensor_value_info("z", 1, None)],
+        [onnx.numpy_helper.from_array(np.ones((2, 3), np.float32), "deep")],
+    )  # fmt: skip
+    nodes: list[Any] = [
+        *CHAIN[:-1], ("Add", "c b1", "d"),
+        ("If", "flag", "e", {"then_branch": inner, "else_branch": inner}),
+        ("Constant", "", "k", {"value": onnx.numpy_helper.from_array(np.ones((4, 3), np.float32))}),
+        ("DequantizeLinear", "packed scale", "q"), ("MatMul", "q k", "r"), ("Add", "d r", "y"),
+    ]  # fmt: skip
+    packed = {"packed": np.ones((1, 4), np.int8), "scale": np.float32(0.1), "flag": np.array(True)}
+    model = bl.load(write(tmp_path / "m.onnx", nodes, {**matrices(D, H, 3), **packed}))
+    read = {name for view in model.layers.values() for name in view.tensors}
+    assert read == {"w0", "b0", "w1", "b1"}
+    assert {*model.tensors} == {*read, "packed", "deep", "k"}  # and no numbers without axes
+    assert model.tensors["packed"].dtype.is_floating_point  # counts as weights
+    assert model.load_report is not None
+    assert "tensor packed" in model.load_report.left_out
+
+
+def test_what_only_looks_like_a_layer_is_found_out(tmp_path: Path) -> None:
+    """A reading is compared with the operations of the file, not with our own of them."""
+    from bilens.io.formats import onnx as reader
+
+    good = bl.load(write(tmp_path / "m.onnx", CHAIN, matrices(D, H, 3)))
+    assert len(good.layers) == 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(reader.FUNCTIONS, "Relu", torch.tanh)
+        with pytest.raises(CheckpointError, match=r"what was read differs by .* from the module"):
+            bl.load(tmp_path / "m.onnx")
+
+
+def external(folder: Path, location: str) -> Path:
+    path = write(
+        folder / "m.onnx", CHAIN, matrices(D, H, 3), save_as_external_data=True, location="w.bin",
+        size_threshold=0,
+    )  # fmt: skip
+    model = onnx.load(path, load_external_data=False)
+    for tensor in model.graph.initializer:
+        tensor.external_data[0].value = location
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_tensors_in_a_file_beside_it_are_read(tmp_path: Path) -> None:
+    (view,) = bl.load(external(tmp_path, "w.bin")).layers.values()
+    expected = torch.from_numpy(matrices(D, H, 3)["w0"]).T
+    torch.testing.assert_close(view.weights().up, expected)  # type: ignore[union-attr]
+
+
+def with_nan() -> dict[str, np.ndarray]:
+    found = matrices(D, H, 3)
+    found["w1"][2, 1] = np.nan
+    return found
+
+
+def linked(folder: Path) -> Path:
+    path = external(folder, "link.bin")
+    (folder.parent / "secret.bin").write_bytes(bytes(1000))
+    (folder / "link.bin").symlink_to(folder.parent / "secret.bin")
+    return path
+
+
+def cut(folder: Path, share: float) -> Path:
+    path = write(folder / "m.onnx", CHAIN, matrices(D, H, 3))
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    return path
+
+
+def text(folder: Path, content: bytes) -> Path:
+    (folder / "m.onnx").write_bytes(content)
+    return folder / "m.onnx"
+
+
+def lying(folder: Path) -> Path:
+    """A tensor that claims a terabyte."""
+    path = write(folder / "m.onnx", CHAIN, matrices(D, H, 3))
+    model = onnx.load(path)
+    model.graph.initializer[0].dims[:] = [1 << 20, 1 << 20]
+    return text(folder, model.SerializeToString())
+
+
+BAD: dict[str, tuple[Callable[[Path], Path], type[Exception], str]] = {
+    "empty": (lambda folder: text(folder, b""), CheckpointError, "is empty"),
+    "noise": (lambda folder: text(folder, b"\x93NUMPY" * 99), CheckpointError, "as an ONNX"),
+    "half": (lambda folder: cut(folder, 0.5), CheckpointError, "readable as an ONNX file"),
+    "nearly all": (lambda folder: cut(folder, 0.99), CheckpointError, "readable as an ONNX"),
+    "a lie": (lying, CheckpointError, "readable as an ONNX file"),
+    "NaN": (
+        lambda folder: write(folder / "m.onnx", CHAIN, with_nan()), NonFiniteError, "'w1' holds 1",
+    ),
+    "outside": (lambda folder: external(folder, "../w.bin"), CheckpointError, "outside of its"),
+    "absolute": (lambda folder: external(folder, "/etc/passwd"), CheckpointError, "outside of"),
+    "a link": (linked, CheckpointError, "is a link to .*, outside of its folder"),
+    "missing": (lambda folder: external(folder, "v.bin"), CheckpointError, "FileNotFound.*v.bin"),
+    "no MLP": (
+        lambda folder: write(folder / "m.onnx", [("Conv", "x w0", "y")], matrices(D, H)),
+        CheckpointError, "no MLP is found.*Not read: .*tensor w0",
+    ),
+    "dangling": (
+        lambda folder: write(folder / "m.onnx", [("Relu", "a", "y")], {}),
+        CheckpointError, "KeyError: 'a'",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_files_are_refused_in_one_sentence(tmp_path: Path, name: str) -> None:
+    build, error, words = BAD[name]
+    folder = tmp_path / "inner"
+    folder.mkdir()
+    with pytest.raises(error, match=words) as caught:
+        bl.load(build(folder))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_would_not_fit_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "m.onnx", CHAIN, matrices(D, H, 3))
+    monkeypatch.setenv("BILENS_MEMORY_LIMIT", "1k")
+    with pytest.raises(MemoryLimitError, match="load a smaller file"):
+        bl.load(path)
