@@ -243,9 +243,8 @@ class FoundLayer:
     def view(self, name: str, reads: Reads, gives: Gives) -> LayerView:
         """Return it as a layer of a model."""
         gated, phi = self.neurons.value is not None, self.neurons.activation
-        about = "" if self.source.patch is None else str(self.source.patch)
-        sizes, dtype = self.sizes, self.dtype
-        return LayerView(sizes, phi, dtype, self.read, gated, reads, gives, about, name)
+        about = str(self.source.patch or "")
+        return LayerView(self.sizes, phi, self.dtype, self.read, gated, reads, gives, about, name)
 
     def made_of(self) -> str:
         """Return what it was found to be, in words."""

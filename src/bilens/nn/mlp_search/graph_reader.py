@@ -169,9 +169,8 @@ class GraphReader:
 
     def _close(self, tree: Tree) -> Source:
         patch, width = patch_of(tree), widths(tree).given
-        if patch is not None and width is not None:
-            patch = Patch.point(width, len(patch.kernel))
-        source = Source(self._nodes.get(tree), width, patch)
+        point = None if patch is None else Patch.point(width or 0, len(patch.kernel))
+        source = Source(self._nodes.get(tree), width, point)
         tree = self.resolved(tree)
         found = leaves(tree)
         neurons = [leaf for leaf in found if isinstance(leaf, Neurons)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -101,17 +102,12 @@ def check_layers(
     wide = copy.deepcopy(root).to("cpu", torch.float64)
     runner = fx.Interpreter(wide, graph=graph, garbage_collect_values=False)
     order = {node: index for index, node in enumerate(graph.nodes)}
-
-    def run(start: object, end: object, x: Tensor) -> Tensor:
-        assert isinstance(start, Node), "of this graph"
-        assert isinstance(end, Node)
-        return evaluated(runner, order, end, {start: x})
-
+    run = partial(evaluated, runner, order)
     return [compared(layer, run, source) for layer in layers]
 
 
 def compared(
-    layer: FoundLayer, run: Callable[[object, object, Tensor], Tensor], source: str
+    layer: FoundLayer, run: Callable[[Any, Any, Tensor], Tensor], source: str
 ) -> Agreement | str:
     """Compare a layer with what runs between its ends, or say why it cannot be."""
     patch = layer.source.patch
@@ -132,16 +128,16 @@ def compared(
 
 
 def evaluated(
-    runner: fx.Interpreter, order: dict[Node, int], end: Node, values: dict[Node, Tensor]
+    runner: fx.Interpreter, order: dict[Node, int], start: Node, end: Node, x: Tensor
 ) -> Tensor:
-    """Return the value of a node, given those of others that it depends on."""
+    """Return the value of a node, given that of another one that it depends on."""
     needed, waiting = {end}, [end]
     while waiting:
         for before in waiting.pop().all_input_nodes:
-            if before not in values and before not in needed:
+            if before is not start and before not in needed:
                 needed.add(before)
                 waiting.append(before)
-    runner.env = dict(values)
+    runner.env = {start: x}
     for node in sorted(needed, key=order.__getitem__):
         if node.op == "placeholder":
             raise LookupError(f"it also reads the argument {node.target!r}")
