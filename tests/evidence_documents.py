@@ -40,9 +40,9 @@ def reports() -> dict[str, Any]:
 INDEX = AuditIndex(
     models=(
         IndexRow("runs/broken", "unread", 3, None, "", "runs/broken: no such file."),
-        IndexRow("runs/<b>", "fail", 1, 0.5, "A rule failed.", page="<b>.html"),
-        IndexRow("runs/c", "warn", 0, 0.25, "Look at this.", page="c d.html"),
-        IndexRow("runs/d", "pass", 0, 1.0, "", page="d.html", document_sha256="d" * 64),
+        IndexRow("runs/<b>", "do_not_use", 1, 0.5, "A rule failed.", page="<b>.html"),
+        IndexRow("runs/c", "conditions", 0, 0.25, "Look at this.", page="c d.html"),
+        IndexRow("runs/d", "use", 0, 1.0, "", page="d.html", document_sha256="d" * 64),
     ),
     version="0.1.0",
 )

@@ -237,7 +237,54 @@ def variants() -> dict[str, dict[str, Any]]:
         "older": {**make_document(data=False), "overfitting": None, "triggers": None},
         "failed": failed(),
         "odd": odd(),
+        **{f"decided {answer}": decided(answer, by) for answer, by in ACCEPT.items()},
     }
+
+
+ACCEPT = {
+    "use": "owner",
+    "conditions": "owner_and_risk",
+    "do_not_use": "nobody",
+    "cannot_judge": "nobody",
+}
+REASONS = (
+    "defect guess condition reading coverage refused unseen partial approximate no_data "
+    "caution unheard_of"
+)
+
+
+def decided(answer: str, accepted_by: str) -> dict[str, Any]:
+    """An audit with a decision, every reason, and groups that end in other ways."""
+    document = make_document()
+    condition = {"condition": "r2<0.9", "value": "0.5"}
+    risks = [
+        {"rule": "condition", "outcome": "fail", "values": condition},
+        {"rule": "no_data", "outcome": "warn", "values": {}},
+        {"rule": "new_rule", "outcome": "warn", "values": {"number": 7}},
+    ]
+    document["decision"] = {
+        "answer": answer,
+        "reasons": REASONS.split(),
+        "risks": risks if answer != "conditions" else [],
+        "inputs": 0 if answer == "cannot_judge" else 10,
+        "accepted_by": accepted_by,
+    }
+    if answer == "do_not_use":
+        for finding in document["verdict"]:
+            if finding["rule"] in ("accuracy", "beyond_null"):
+                finding["outcome"] = "fail"
+        del document["verdict"][:2]
+    elif answer == "conditions":
+        document["verdict"] = [one for one in document["verdict"] if one["rule"] == "accuracy"]
+        document["verdict"][0]["outcome"] = "warn"
+    elif answer == "cannot_judge":
+        document["overfitting"] |= {"threshold": None, "reason": "not_measured"}
+        document["triggers"] |= {"threshold": None, "reason": "not_measured"}
+    else:
+        silent = {"score": None, "threshold": None, "reason": "residual"}
+        document["overfitting"] |= silent
+        document["triggers"] |= {**silent, "null_interval": None, "patches": []}
+    return document
 
 
 def small_image(reason: str) -> dict[str, Any]:

@@ -38,6 +38,7 @@ KEYS = [
     "conditions",
     "difference",
     "coverage",
+    "decision",
     "source",
     "data",
     "reproduce",
@@ -54,7 +55,7 @@ def test_the_document_has_these_keys_in_this_order() -> None:
 
 def test_a_module_has_no_file() -> None:
     found = document(tiny.classifier())
-    assert found["source"] == {"path": "", "weights_sha256": "", "provenance": {}}
+    assert found["source"] == {"path": "", "weights_sha256": "", "provenance": {}, "files": {}}
     assert found["model"]["input_shape_assumed"]
     assert found["model"]["output_names"] == ["0", "1", "2"]
     assert found["data"] is None
@@ -75,7 +76,9 @@ def test_a_loaded_model_brings_shape_names_and_provenance(tmp_path: Path) -> Non
         "path": str(tmp_path / "model"),
         "weights_sha256": loaded.weights_sha256,
         "provenance": {"seed": "3"},
+        "files": found["source"]["files"],
     }
+    assert set(found["source"]["files"]) == {"config.json", "model.safetensors"}
     assert found["model"]["input_shape"] == [4, 9]
     assert not found["model"]["input_shape_assumed"]
     assert [reading["name"] for reading in found["classes"]] == list(DATA.class_names)
@@ -113,7 +116,7 @@ def test_findings_are_those_of_the_layer_below() -> None:
     before, added = found["verdict"][:2], found.pop("verdict")[2 + len(findings["verdict"]) :]
     assert [finding["rule"] for finding in before] == ["coverage", "layout"]
     verdict = findings.pop("verdict")
-    for key in ("coverage", "source", "data", "reproduce"):
+    for key in ("coverage", "decision", "source", "data", "reproduce"):
         findings.pop(key)
     assert {key: found[key] for key in findings} == findings
     assert [finding["rule"] for finding in verdict][:2] == ["exact", "complete"]

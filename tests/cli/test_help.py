@@ -13,7 +13,7 @@ from commands import Shell
 
 # Commands and options may be added; none may be renamed or removed.
 FROZEN = {
-    "": "--quiet -q --version",
+    "": "--quiet -q --verbose -v --version --install-completion --show-completion",
     "demo": "--out --data-dir --seed --lang --overwrite --json",
     "train": "",
     "train image": (
@@ -48,7 +48,7 @@ FROZEN = {
         "--samples --threshold --seed --allow-pickle --residual --no-residual --json"
     ),
     "audit": (
-        "model more --dataset --data-dir --table --html --markdown --evidence --lang "
+        "model more --dataset --data-dir --table --html --pdf --markdown --evidence --lang "
         "--null-samples --baseline --fail-on --threshold --seed --map --activation --transposed "
         "--no-transposed --allow-pickle --residual --no-residual --overwrite --json"
     ),
@@ -73,6 +73,8 @@ FROZEN = {
     ),
 }
 RUNNABLE = [name for name in FROZEN if name not in ("", "train")]
+for name in RUNNABLE:
+    FROZEN[name] += " --quiet -q --verbose -v"
 
 
 def commands() -> dict[str, Any]:
@@ -187,3 +189,26 @@ def test_a_line_that_does_not_parse_is_a_usage_error(
     assert result.out == ""
     assert words in result.err
     assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_on_forty_columns_nothing_is_cut(
+    name: str, bilens: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    text = bilens(*name.split(), "--help").out
+    for parameter in commands()[name].params:
+        for part in (*parameter.opts, parameter.help or ""):
+            assert "".join(part.split()) in "".join(text.split())
+
+
+def test_quiet_and_verbose_may_stand_on_either_side(bilens: Shell) -> None:
+    loud = bilens("audit", "missing", "-v")
+    assert "Traceback" in loud.err
+    assert loud.err.splitlines()[-1].startswith("error: ")
+    assert bilens("-v", "audit", "missing").err.count("Traceback") == 1
+    assert bilens("audit", "missing", "-q").code == bilens("-q", "audit", "missing").code == 3
+
+
+def test_a_shell_can_complete(bilens: Shell) -> None:
+    assert "--install-completion" in bilens("--help").out

@@ -164,12 +164,12 @@ def test_the_place_of_a_fault_is_named_with_what_was_expected() -> None:
 
 def test_a_document_from_before_a_key_was_there_is_read() -> None:
     document = make_document()
-    later = ("guarantees", "difference", "conditions", "overfitting", "triggers")
+    later = ("guarantees", "difference", "conditions", "overfitting", "triggers", "decision")
     for name in later:
         del document[name]
     del document["model"]["input_names"]
     record = read_document(Audit, document)
-    assert [getattr(record, name) for name in later] == [None] * 5
+    assert [getattr(record, name) for name in later] == [None] * 6
     assert record.model.input_names is None
 
 

@@ -112,12 +112,12 @@ def opened(name: str, lang: str) -> Page:
 
 
 SECTIONS = {
-    "audit": "verdict coverage exactness accuracy classes ranks truncation predictions warnings "
-    "proven",
+    "audit": "verdict checks coverage exactness accuracy classes ranks truncation predictions "
+    "warnings proven",
     "attack": "proof curves numbers perturbations",
     "certificate": "proven radii truncation inputs rounding",
-    "layer_audit": "verdict coverage charts table directions",
-    "table": "verdict coverage columns rows",
+    "layer_audit": "verdict checks coverage charts table directions",
+    "table": "verdict checks coverage columns rows",
     "trace": "layer ranking agreement contrasts circuits features",
 }
 
@@ -260,12 +260,15 @@ def texts(name: str, lang: str = "en") -> str:
 
 def test_the_verdict_comes_first_and_in_words() -> None:
     text = texts("healthy")
-    assert text.index("The reading is exact") < text.index("How to read this report")
-    assert "✓ Passed" in text
+    order = ("May this model be used?", "Next: ", "Is the reading right?", "All checks")
+    places = [text.index(words) for words in (*order, "How to read this report")]
+    assert places == sorted(places)
+    assert text.index("Who has to accept it") < text.index("Few directions")
+    assert "✓ No issue" in text
     failed = texts("failed")
-    for words in ("✗ Failed", "! Caution", "The reading failed a check", "all 36 directions"):
+    for words in ("✗ Problem", "! Caution", "? Cannot be judged", "all 36 directions"):
         assert words in failed
-    assert "The reading is exact:" not in failed
+    assert "Reading wrong" in failed
 
 
 def test_the_small_data_set_is_called_small() -> None:
@@ -277,6 +280,7 @@ def test_the_small_data_set_is_called_small() -> None:
 
 def test_without_data_the_page_says_so_in_every_place() -> None:
     assert texts("no data").count("No data were given") == 3
+    assert "Answers not measured" in texts("no data")
     assert "Without data, nothing is said" in texts("no data")
 
 
@@ -294,7 +298,8 @@ def test_the_embedding_basis_is_labelled_and_not_to_be_compared() -> None:
 
 def test_a_wrong_answer_is_explained() -> None:
     text = texts("healthy")
-    assert "Why it was wrong. What favoured the wrong class 0: its eigenvector" in text
+    assert "Why it was wrong. What in the input spoke for the wrong class 0: " in text
+    assert "(rows " in text
     assert text.count("Why it was wrong.") == 1
 
 

@@ -33,7 +33,8 @@ def test_a_classifier_has_its_verdict_and_how_to_reproduce_it() -> None:
 def test_the_worst_comes_first_and_conditions_are_named() -> None:
     report = LayerAuditReport(make_comparison())
     text = report.to_markdown()
-    assert text.index("! Caution") < text.index("✓ Passed")
+    assert text.index("Do not use: ") < text.index("Is the reading right?")
+    assert "✓ No issue" in text
     assert "### Conditions asked for" in text
     assert "### What changed from the baseline" in text
     assert not report.passed

@@ -3,6 +3,8 @@
 Damage seen to fail: `signed` without the sign of a positive number.
 """
 
+import math
+
 import pytest
 from hypothesis import given, strategies as st
 
@@ -74,3 +76,16 @@ def test_every_finite_number_can_be_shown(value: float) -> None:
         assert text
         assert "-" not in text, "the sign is a minus, not a hyphen"
         assert "nan" not in text
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=12), st.integers(0, 4))
+def test_rounded_parts_add_up_to_the_rounded_sum(values: list[float], digits: int) -> None:
+    rounded = numbers.adding_up(values, digits)
+    unit = 10.0**-digits
+    assert all(abs(a - b) <= unit * (1 + 1e-6) for a, b in zip(values, rounded, strict=True))
+    assert sum(rounded) == pytest.approx(round(math.fsum(values) / unit) * unit, abs=unit / 10)
+
+
+def test_shares_of_a_whole_make_a_hundred() -> None:
+    assert numbers.percents([1 / 3, 1 / 3, 1 / 3], 0) == ["34%", "33%", "33%"]
+    assert numbers.percents([0.5545, 0.4455, 0.0]) == ["55.5%", "44.5%", "0.0%"]

@@ -16,12 +16,17 @@ import table_documents
 import tiny
 from bilens.api.classifier import explain_image
 from bilens.base.errors import UsageError
+from bilens.findings.rules.registry import ADDED, REGISTRY
+from bilens.findings.rules.rule import Rule
+from bilens.records.common import DataOrigin
 from bilens.report import text as catalogue
 from bilens.report.charts.curves import loss_figure
 from bilens.report.evidence import evidence_files
 from bilens.report.html import render_index
+from bilens.report.places import place
 from bilens.report.plates import attribution_plate, eigenvector_plate
 from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
+from bilens.report.sections.overview import data_source
 from bilens.report.terminal import audit_table, verdict_lines
 from bilens.report.text import LANGUAGES, Catalogue, load_catalogue
 from every_document import DOCUMENTS
@@ -88,7 +93,28 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
     render_index(evidence_documents.INDEX)
     attribution_plate(explain_image(tiny.loaded(tiny.trained()), tiny.images(), [0]))
     loss_figure([(1, 2.0, 3.0)])
-    assert sorted(set(CATALOGUES["en"]) - used) == []
+    for kind in ("embedded", "data-dir", "cache", "download", "tensors", "new"):
+        data_source(recorder, DataOrigin("", "read from the folder data", kind, 9, ""))
+    model = AuditReport(make_document(shape=(9, 9))).record.model
+    for index in range(81):
+        place(recorder, model, [float(each == index) for each in range(81)], brief=index > 0)
+    place(recorder, model, [1.0] * 81, brief=False)
+    unused = set(CATALOGUES["en"]) - used
+    assert sorted(key for key in unused if not key.endswith((".risk", ".next"))) == []
+
+
+@pytest.mark.parametrize("rule", [*REGISTRY, *ADDED], ids=lambda rule: rule.sentences or rule.id)
+def test_every_rule_says_its_risk_and_what_to_do_next(rule: Rule) -> None:
+    for ending in ("risk", "next"):
+        sentence = CATALOGUES["en"][f"rule.{rule.sentences or rule.id}.{ending}"]
+        assert placeholders(sentence) <= set(rule.values)
+
+
+def test_passed_never_stands_alone() -> None:
+    """It would be read as "the model is fine": what passed is named."""
+    for lang, word in (("en", "passed"), ("ja", "合格")):
+        alone = [key for key, text in CATALOGUES[lang].items() if text.lower().strip("。") == word]
+        assert alone == []
 
 
 def test_values_are_never_read_as_patterns() -> None:

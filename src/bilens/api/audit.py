@@ -37,6 +37,7 @@ from bilens.findings.layer_audit import (
     judge_one_layer,
 )
 from bilens.findings.layer_reading import AuditOptions, fit_layer
+from bilens.findings.rules.decision import decide
 from bilens.findings.rules.registry import Condition, judge, judge_conditions, parse_conditions
 from bilens.findings.rules.rule import Evidence
 from bilens.findings.subject import LabelledImages, share_right
@@ -238,14 +239,15 @@ def audit_table(
 
 
 def finished(audit: AnyAudit, model: LoadedModel, conditions: Sequence[Condition]) -> AnyAudit:
-    """Return an audit with what share of the model it read, failed where a condition does."""
+    """Return an audit with what it read and what follows, failed where a condition does."""
     coverage = coverage_of(audit, model)
     verdict = judge(audit.kind, Evidence(coverage=coverage)) + audit.verdict
     judged = judge_conditions(audit.kind, conditions, verdict)
     passed = passes(verdict) and not any(item.failed for item in judged)
-    return structs.replace(
+    whole = structs.replace(
         audit, coverage=coverage, verdict=verdict, passed=passed, conditions=judged or None
     )
+    return structs.replace(whole, decision=decide(whole))
 
 
 def coverage_of(audit: Audit | LayerAudit | TableAudit, model: LoadedModel) -> Coverage:

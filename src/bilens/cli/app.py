@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import traceback
@@ -24,15 +25,15 @@ from bilens.cli.commands.robustness import attack, certify
 from bilens.cli.commands.trace import trace
 from bilens.cli.commands.train_table import train_table
 from bilens.cli.console import Output
-from bilens.cli.options import expand
+from bilens.cli.options import Quiet, Verbose, expand
 from bilens.version import VERSION
 
 LIMIT, UNEXPECTED, INTERRUPTED = 5, 70, 130  # 70 is EX_SOFTWARE of sysexits.h
+NARROW = 72  # columns
 
 app = typer.Typer(
     name="bilens",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
@@ -56,7 +57,8 @@ def version_callback(value: bool) -> None:
 @app.callback()
 def options(
     context: typer.Context,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no messages.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
     _version: Annotated[
         bool, typer.Option("--version", callback=version_callback, is_eager=True, help="Version.")
     ] = False,
@@ -69,7 +71,7 @@ def options(
     3 bad or unsafe file, 4 numerical failure, 5 resource limit,
     70 a fault of bilens, 130 interrupted.
     """
-    context.obj = Output(quiet)
+    context.ensure_object(Output).asked(quiet, verbose)
 
 
 def main() -> None:
@@ -82,10 +84,11 @@ def main() -> None:
     # Closed, as by `>&-`: a result would be lost, and a file take its number.
     if sys.stdout is None:
         fail("stdout is closed, and the result goes there: leave it open, or to /dev/null.", LIMIT)
+    output = Output()
     try:
         interrupt_on_signals()
         refuse_bytes(sys.argv)
-        app(prog_name="bilens")
+        app(prog_name="bilens", obj=output, **narrow())
     except SystemExit as end:  # typer's end of a command, of Ctrl-C too
         if end.code == INTERRUPTED:
             fail("Interrupted.", INTERRUPTED)
@@ -94,9 +97,16 @@ def main() -> None:
         if isinstance(error, OSError):
             sys.stdout = nowhere()  # nothing more can be written
         message, code = explain_error(error)
-        if code == UNEXPECTED:
+        if code == UNEXPECTED or output.verbose:
             complain("".join(traceback.format_exception(error)))
         fail(message, code)
+
+
+def narrow() -> dict[str, int]:
+    """Print no tables of help, which would be cut, on a narrow terminal; return its width."""
+    columns = shutil.get_terminal_size().columns
+    app.rich_markup_mode = "rich" if columns >= NARROW else None
+    return {} if columns >= NARROW else {"terminal_width": columns}
 
 
 def interrupt_on_signals() -> None:

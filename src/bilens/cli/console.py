@@ -31,9 +31,15 @@ class ResultConsole(Console):
 class Output:
     """Prints results and progress; quiet leaves the results only."""
 
-    def __init__(self, quiet: bool = False) -> None:
+    def __init__(self, quiet: bool = False, verbose: bool = False) -> None:
         self.result = ResultConsole()
         self.messages = Console(stderr=True, quiet=quiet)
+        self.verbose = verbose
+
+    def asked(self, quiet: bool, verbose: bool) -> None:
+        """Take what stands before a command, and again what stands behind it."""
+        self.messages.quiet = self.messages.quiet or quiet
+        self.verbose = self.verbose or verbose
 
     def say(self, text: str) -> None:
         self.messages.print(text, markup=False, highlight=False, soft_wrap=True)

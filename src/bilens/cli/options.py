@@ -49,8 +49,10 @@ def expand(function: Command) -> Command:
             parameters += options_of(records[each.name])
         else:
             parameters.append(parameter(each.name, hints[each.name], each.default))
+    parameters += [parameter("quiet", Quiet, False), parameter("verbose", Verbose, False)]
 
-    def run(context: typer.Context, **given: Any) -> None:
+    def run(context: typer.Context, quiet: bool, verbose: bool, **given: Any) -> None:
+        context.obj.asked(quiet, verbose)
         made = {
             name: record(**{each.name: given.pop(each.name) for each in fields(record)})
             for name, record in records.items()
@@ -115,6 +117,8 @@ DeviceOption = Annotated[
     Device, typer.Option(help="auto: a GPU where there is one.", rich_help_panel=RUN_PANEL)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for machines.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no messages.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Where in bilens an error arose.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is already there.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")]
 RunFolder = Annotated[Path, typer.Option(help="Folder for the run.")]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
+from msgspec import structs
 from torch import Tensor, nn
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
@@ -33,6 +34,7 @@ from bilens.findings.subject import (
     share_right,
     summarise,
     truncation_curve,
+    unmeasured,
 )
 from bilens.findings.triggers import read_triggers, trigger_score
 from bilens.nn import BilinearClassifier
@@ -62,6 +64,21 @@ def read_warnings(
         read_overfitting(subject, readings, images),
         read_triggers(subject.f, subject.templates, shape, scores),
     )
+
+
+def without_thresholds(
+    overfitting: Overfitting, triggers: Triggers, reason: str
+) -> tuple[Overfitting, Triggers]:
+    """Return scores that at most rank models; with a residual path they mean nothing."""
+    overfitting = structs.replace(
+        overfitting,
+        score=None if reason == "residual" else overfitting.score,
+        threshold=None,
+        reason=overfitting.reason or reason,
+    )
+    if reason == "residual" or triggers.score is None:
+        return overfitting, Triggers(None, None, None, (), triggers.reason or reason)
+    return overfitting, structs.replace(triggers, threshold=None, reason=reason)
 
 
 def centred_map(module: BilinearClassifier) -> QuadraticMap:
@@ -144,6 +161,8 @@ def audit_classifier(
     overfitting, triggers = read_warnings(
         module, eigs, null, summary.input_shape, None if data is None else data.images, seed
     )
+    if reason := unmeasured(summary, origin.source.provenance):
+        overfitting, triggers = without_thresholds(overfitting, triggers, reason)
     evidence = replace(evidence, overfitting=overfitting, triggers=triggers)
     verdict = judge("audit", evidence)
     proven = None

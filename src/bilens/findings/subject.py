@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -106,6 +107,17 @@ def summarise(
     )
 
 
+MEASURED = "mnist", (28, 28)  # data and shape of the models in docs/benchmarks/power.md
+
+
+def unmeasured(summary: ModelSummary, provenance: Mapping[str, str]) -> str:
+    """Return why overfitting and triggers make no claim; "" where their power was measured."""
+    if summary.residual:
+        return "residual"
+    said = provenance.get("data_name"), summary.input_shape
+    return "" if said == MEASURED else "not_measured"
+
+
 def image_shape(d_input: int, input_shape: tuple[int, ...] | None) -> tuple[int, int]:
     """Return rows and columns for drawing: the shape given, a square, or a single row."""
     if input_shape is not None and len(input_shape) == 2:
@@ -170,7 +182,8 @@ def share_right(predicted: Tensor, labels: Tensor) -> Share:
 
     right, total = int((predicted == labels).sum()), len(labels)
     interval = binomtest(right, total).proportion_ci(LEVEL, method="exact")
-    return Share(right, total, right / total, float(interval.low), float(interval.high))
+    plain = int(torch.bincount(labels).max()) / total
+    return Share(right, total, right / total, float(interval.low), float(interval.high), plain)
 
 
 def truncation_curve(

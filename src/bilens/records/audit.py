@@ -23,6 +23,7 @@ from bilens.records.common import (
     check_input_shape,
 )
 from bilens.records.coverage import Coverage
+from bilens.records.decision import Decision
 from bilens.records.guarantees import Guarantees, check_classes
 from bilens.records.layer_audit import Difference
 from bilens.records.table_audit import InputAttribution
@@ -126,12 +127,16 @@ class Overfitting(Record, frozen=True):
     # gap between the accuracies on training and on new images that the readings speak of, 0 to 1;
     # null where inputs are no images
     score: float | None
-    threshold: float | None  # above it the verdict asks for caution
+    # above it the verdict asks for caution; null where that was not measured: the score then ranks
+    # models of one kind, and no more
+    threshold: float | None
     parts: tuple[OverfittingPart, ...]  # the readings, each alone
-    reason: str  # why there is no score: `not_an_image`; empty where there is one
+    # why there is no score (`not_an_image`, `too_small`, `residual`) or no threshold
+    # (`not_measured`); empty where there are both
+    reason: str
 
     def __post_init__(self) -> None:
-        require_threshold("overfitting", self.score, self.threshold)
+        require_threshold("overfitting", self.score, self.threshold, self.reason)
 
 
 class Patch(Record, frozen=True):
@@ -149,20 +154,22 @@ class Triggers(Record, frozen=True):
     """Whether a small square raises one class far more than any other square does."""
 
     score: float | None  # of the highest-scoring patch
-    threshold: float | None  # above it the verdict asks for caution
+    threshold: float | None  # above it the verdict asks for caution; null where not measured
     null_interval: NullInterval | None  # of the score, the templates kept
     patches: tuple[Patch, ...]  # the highest-scoring patch of each class, by falling score
-    reason: str  # why there is no score: `not_an_image`, `too_small` or `flat`; else empty
+    # why there is no score (`not_an_image`, `too_small`, `flat`, `residual`) or no threshold
+    # (`not_measured`); else empty
+    reason: str
 
     def __post_init__(self) -> None:
-        require_threshold("triggers", self.score, self.threshold)
+        require_threshold("triggers", self.score, self.threshold, self.reason)
         whole = self.score is None or (self.null_interval is not None and len(self.patches) > 0)
         require(whole, "triggers has a score, but no null_interval or no patches")
 
 
-def require_threshold(name: str, score: float | None, threshold: float | None) -> None:
-    """Refuse a score without a threshold, and a threshold without a score."""
-    together = (score is None) == (threshold is None)
+def require_threshold(name: str, score: float | None, threshold: float | None, reason: str) -> None:
+    """Refuse a score without a threshold or a reason, and a threshold without a score."""
+    together = (score is None) == (threshold is None) or (threshold is None and reason != "")
     require(together, f"{name} has a score or a threshold, and not the other")
 
 
@@ -186,6 +193,7 @@ class Audit(Document, frozen=True, kw_only=True):
     conditions: tuple[JudgedCondition, ...] | None = None  # of `--fail-on`; null without any
     difference: Difference | None = None  # what changed from the baseline; null without one
     coverage: Coverage | None = None  # what share of the parameters was read
+    decision: Decision | None = None  # what may be done with it; null in an older document
     source: Source  # where the weights come from
     data: DataOrigin | None  # which data the accuracy is of; null without data
     reproduce: Run  # what it takes to run the same again

@@ -45,6 +45,7 @@ class Share(Record, frozen=True):
     value: float  # `right` / `total`
     low: float
     high: float
+    plain: float | None = None  # the share of the most frequent class; null in an older document
 
 
 class Exactness(Record, frozen=True):

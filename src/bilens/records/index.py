@@ -11,10 +11,10 @@ class IndexRow(Record, frozen=True):
     """How the audit of one model ended."""
 
     model: str  # its path, as it was asked for
-    outcome: str  # `pass`, `warn`, `fail`; `unread` where it could not be audited
+    outcome: str  # the `answer` of its decision; `unread` where it could not be audited
     exit_code: Count  # that the audit of this model alone would end with
     coverage: float | None  # share of its parameters that was read; null where that is not known
-    risk: str  # the first condition or rule that failed, or caution; empty where there is none
+    risk: str  # the largest; empty where the model may be used
     error: str = ""  # why it could not be audited
     page: str = ""  # its own page, beside the index; empty where none was written
     document_sha256: str = ""  # of its document

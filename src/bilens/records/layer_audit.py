@@ -15,6 +15,7 @@ from bilens.records.common import (
     Source,
 )
 from bilens.records.coverage import Coverage
+from bilens.records.decision import Decision
 
 
 class Component(Record, frozen=True):
@@ -188,6 +189,7 @@ class LayerAudit(Document, frozen=True, kw_only=True):
     verdict: tuple[Finding, ...]  # the rules and how they ended
     difference: Difference | None  # what changed from the baseline; null without one
     conditions: tuple[JudgedCondition, ...] | None  # those of `--fail-on`; null without any
+    decision: Decision | None = None  # what may be done with it; null in an older document
     null_samples: Count  # draws behind every null interval
     seed: Integer  # of the draws, and of the inputs that R² is measured on
     source: Source  # where the weights come from

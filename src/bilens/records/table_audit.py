@@ -9,6 +9,7 @@ from typing import Literal
 from bilens.records.base import Count, Document, Integer, Record, require
 from bilens.records.common import DataOrigin, Exactness, Finding, JudgedCondition, Run, Source
 from bilens.records.coverage import Coverage
+from bilens.records.decision import Decision
 
 
 class TableModel(Record, frozen=True):
@@ -155,6 +156,7 @@ class TableAudit(Document, frozen=True, kw_only=True):
     seed: Integer  # of the random rows that model and formula are compared on
     coverage: Coverage | None = None  # what share of the parameters was read
     conditions: tuple[JudgedCondition, ...] | None = None  # of `--fail-on`; null without any
+    decision: Decision | None = None  # what may be done with it; null in an older document
     source: Source  # where the weights come from
     data: DataOrigin | None  # which rows; null without any
     reproduce: Run  # what it takes to run the same again

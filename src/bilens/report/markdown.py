@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from bilens.records.base import displayable
 from bilens.records.layer_audit import Difference, LayerAudit
 from bilens.records.table_audit import TableAudit
-from bilens.report.markup import ICONS
 from bilens.report.sections.coverage import unread_lines
+from bilens.report.sections.decision import decision_lines, group_lines
 from bilens.report.sections.layers import (
     CHANGES,
     NUMBERS,
@@ -23,10 +23,7 @@ from bilens.report.sections.overview import (
     Judged,
     condition_lines,
     document_sha256,
-    finding_lines,
     mark,
-    overall_outcome,
-    overall_sentence,
 )
 from bilens.report.text import Catalogue, load_catalogue
 
@@ -38,12 +35,16 @@ BREAK = "\u200b"  # a space of no width: no name becomes a mention, no text a li
 
 def audit_markdown(original: Judged, lang: str = "en") -> str:
     t, record = load_catalogue(lang), displayable(original)
-    outcome = overall_outcome(record)
     parts = [
         f"## bilens audit: {escaped(record.source.path or record.model.kind)}",
-        f"{ICONS[outcome]} **{t(f'outcome.{outcome}')}** {escaped(overall_sentence(t, record))}",
-        finding_table(t, finding_lines(t, record)),
+        f"### {t('verdict.heading')}",
+        "\n".join(f"- {escaped(line)}" for line in decision_lines(t, record)),
     ]
+    for line in group_lines(t, record):
+        parts.append(f"### {line.question} {line.badge}")
+        parts.append(escaped(line.text))
+        if line.findings:
+            parts.append(finding_table(t, line.findings))
     if unread := [f"- {escaped(line)}" for line in unread_lines(t, record.coverage)]:
         parts.append("\n".join(unread))
     if record.conditions:
@@ -79,10 +80,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def finding_table(t: Catalogue, findings: Sequence[FindingLine]) -> str:
-    """Return one row for each finding, the failed ones first."""
-    order = {"fail": 0, "warn": 1, "info": 2, "pass": 3}
-    ranked = sorted(findings, key=lambda finding: order[finding.outcome])
-    rows = ((mark(t, item.outcome), item.sentence) for item in ranked)
+    """Return one row for each finding."""
+    rows = ((mark(t, item.outcome), item.sentence) for item in findings)
     return table((t("markdown.outcome"), t("markdown.finding")), rows)
 
 

@@ -123,6 +123,8 @@ class VerdictReport(SavedReport[AnyVerdict]):
     def __init__(self, document: AnyVerdict | Mapping[str, object]) -> None:
         super().__init__(document)
         check_values(self.record.kind, self.record.verdict)
+        if self.record.decision is not None:
+            check_values(self.record.kind, self.record.decision.risks)
 
     @property
     def passed(self) -> bool:

@@ -22,15 +22,10 @@ from bilens.records.table_audit import TableAudit
 from bilens.report.markup import ICONS
 from bilens.report.sections.attack import proof_claim
 from bilens.report.sections.coverage import unread_lines
+from bilens.report.sections.decision import decision_lines, group_lines
 from bilens.report.sections.guarantees import statements
 from bilens.report.sections.index import coverage_text, outcome_word
-from bilens.report.sections.overview import (
-    condition_lines,
-    finding_lines,
-    mark,
-    overall_outcome,
-    overall_sentence,
-)
+from bilens.report.sections.overview import condition_lines, mark
 from bilens.report.text import (
     NONE,
     fixed,
@@ -192,17 +187,16 @@ def index_table(index: AuditIndex, lang: str = "en") -> Table:
 
 
 def verdict_lines(record: Audit | LayerAudit | TableAudit, lang: str = "en") -> list[str]:
-    """Return every finding, the conditions that were asked for, and then the verdict."""
+    """Return every finding in its group, the conditions that were asked for, and the decision."""
     t, shown = load_catalogue(lang), displayable(record)
-    outcome = overall_outcome(shown)
-    found, last = finding_lines(t, shown), t(f"table.overall.{outcome}")
-    if not isinstance(shown, TableAudit):
-        found, last = [*found, *condition_lines(t, shown)], overall_sentence(t, shown)
-    lines = [f"{mark(t, line.outcome)}: {line.sentence}" for line in found]
+    lines = []
+    for group in group_lines(t, shown):
+        lines.append(f"{group.question} {ICONS[group.outcome]} {group.badge}. {group.text}")
+        lines += [f"  {mark(t, line.outcome)}: {line.sentence}" for line in group.findings]
     lines += [f"{ICONS['info']} {line}" for line in unread_lines(t, shown.coverage)]
-    if isinstance(record, Audit) and record.accuracy is None:
-        lines.append(f"{ICONS['info']} {t('terminal.no_accuracy')}")
-    return [*lines, f"{ICONS[outcome]} {last}"]
+    lines += [f"{mark(t, line.outcome)}: {line.sentence}" for line in condition_lines(t, shown)]
+    answer, *rest = decision_lines(t, shown)
+    return [*lines, t("verdict.heading"), *rest, answer]
 
 
 def truncation_table(record: Certificate) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -88,6 +88,23 @@ def decimals(values: Iterable[float], significant: int = 3) -> int:
 def percent(share: float, digits: int = 1) -> str:
     """Return a share of one as a percentage, 0.973 as 97.3%."""
     return f"{fixed(100 * share, digits)}%"
+
+
+def adding_up(values: Sequence[float], digits: int) -> list[float]:
+    """Return values rounded so that their sum is the rounded sum (largest remainders)."""
+    unit = 10.0**-digits
+    floors = [math.floor(value / unit) for value in values]
+    missing = round(math.fsum(values) / unit) - sum(floors)
+    order = sorted(range(len(values)), key=lambda each: floors[each] - values[each] / unit)
+    for each in order[: max(missing, 0)]:
+        floors[each] += 1
+    return [floor * unit for floor in floors]
+
+
+def percents(shares: Sequence[float], digits: int = 1) -> list[str]:
+    """Return shares of a whole as percentages that add up to that of their sum."""
+    rounded = adding_up([100 * share for share in shares], digits)
+    return [f"{fixed(value, digits)}%" for value in rounded]
 
 
 def points(share: float) -> str:

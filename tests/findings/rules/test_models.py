@@ -125,6 +125,12 @@ def test_accuracy_is_reported_with_its_interval_and_not_judged() -> None:
     assert finding.values == {"value": 0.9, "low": 0.55, "high": 0.9975, "total": 10}
 
 
+@pytest.mark.parametrize(("plain", "outcome"), [(0.54, "info"), (0.55, "warn"), (None, "info")])
+def test_accuracy_that_may_be_guessing_is_a_caution(plain: float | None, outcome: str) -> None:
+    """The lower end of the interval, 0.55, has to be above the share of the largest class."""
+    assert rule(judged(accuracy=replace(SHARE, plain=plain)), "accuracy").outcome == outcome
+
+
 @pytest.mark.parametrize(("enough", "accuracy"), [(0, 0.1), (2, 0.89), (36, 0.9)])
 def test_few_directions_tells_the_point_that_is_enough(enough: int, accuracy: float) -> None:
     finding = rule(judged(enough=enough), "few_directions")
@@ -185,5 +191,12 @@ def test_a_high_scoring_patch_is_a_caution_that_names_class_and_position() -> No
 def test_what_does_not_apply_is_no_rule() -> None:
     overfitting = Overfitting(None, None, (), "not_an_image")
     triggers = Triggers(None, None, None, (), "not_an_image")
+    names = [finding.rule for finding in judged(overfitting=overfitting, triggers=triggers)]
+    assert not {*names} & {*WARNINGS}
+
+
+def test_a_score_without_a_measured_threshold_is_no_rule() -> None:
+    overfitting = replace(UNREMARKABLE, score=0.5, threshold=None, reason="not_measured")
+    triggers = replace(NO_TRIGGER, score=50.0, threshold=None, reason="not_measured")
     names = [finding.rule for finding in judged(overfitting=overfitting, triggers=triggers)]
     assert not {*names} & {*WARNINGS}

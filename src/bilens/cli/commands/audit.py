@@ -88,11 +88,12 @@ class AuditPages:
     markdown: Path | None = option(
         None, "Write Markdown for a pull request to this file; - for stdout."
     )
+    pdf: Path | None = option(None, "Print the HTML report to this PDF file; needs Chromium.")
     evidence: Path | None = option(
         None,
         "Write in-toto, CycloneDX, SARIF, JUnit and a Hugging Face model card to this folder.",
     )
-    lang: Lang = option("en", "Language of the HTML and Markdown reports.")
+    lang: Lang = option("en", "Language of the HTML, PDF and Markdown reports.")
 
     @property
     def on_stdout(self) -> bool:
@@ -100,13 +101,17 @@ class AuditPages:
 
     @property
     def files(self) -> list[Path]:
-        named = [self.html, None if self.on_stdout else self.markdown]
+        named = [self.html, self.pdf, None if self.on_stdout else self.markdown]
         return [path for path in named if path is not None]
 
     def check(self, overwrite: bool) -> None:
         """Refuse what may not be written, before any work is done."""
         for path in self.files:
             refuse_existing(path, overwrite)
+        if self.pdf is not None:
+            from bilens.report.pdf import find_chromium
+
+            find_chromium()
         if self.evidence is not None:
             from bilens.report.evidence import DOCUMENT, FORMATS
 
@@ -118,6 +123,7 @@ class AuditPages:
         return replace(
             self,
             html=None if page is None else page.with_name(f"{name}.html"),
+            pdf=None if self.pdf is None else self.pdf.with_name(f"{name}.pdf"),
             markdown=None,
             evidence=None if evidence is None else evidence / name,
         )
@@ -125,6 +131,10 @@ class AuditPages:
     def write(self, report: Report, overwrite: bool) -> None:
         if self.html is not None:
             report.to_html(self.html, lang=self.lang)
+        if self.pdf is not None:
+            from bilens.report.pdf import write_pdf
+
+            write_pdf(report.to_html(lang=self.lang), self.pdf)
         if self.markdown is not None and not self.on_stdout:
             report.to_markdown(self.markdown, lang=self.lang)
         if self.evidence is not None:

@@ -19,8 +19,8 @@ NAMED = 5  # layers that a sentence names
 
 
 # A count over layers that should be zero; what a baseline is needed for.
-counted = partial(Rule, documents=BOTH, values=COUNTED, bad=">", scope="weights")
-changed = partial(Rule, documents=BOTH, needs="baseline", scope="map")
+counted = partial(Rule, documents=BOTH, group="model", values=COUNTED, bad=">", scope="weights")
+changed = partial(Rule, documents=BOTH, group="use", needs="baseline", scope="map")
 
 
 def named(names: Sequence[str]) -> str:
@@ -44,6 +44,8 @@ def non_finite(evidence: Evidence) -> Iterator[Values]:
 @partial(
     Rule,
     "r2",
+    group="reading",
+    rank=2,
     documents=LAYERS,
     values=formats("value threshold", "fixed3")
     | formats("of approximate refused", "count", layers="text"),
@@ -94,6 +96,7 @@ def hidden_units(evidence: Evidence) -> int:
 @partial(
     Rule,
     "huge_norm",
+    group="model",
     documents=LAYERS,
     values=formats("value threshold norm", "quantity", layers="text"),
     threshold=3.5,  # robust z: Iglewicz and Hoaglin, How to detect and handle outliers, 1993
@@ -119,6 +122,7 @@ def unused_inputs(evidence: Evidence) -> Iterator[Values]:
 @partial(
     Rule,
     "dominant_inputs",
+    group="model",
     documents=BOTH,
     values=formats("value threshold null", "percent", input="count", layers="text"),
     threshold=0.1,  # of ‖B‖², carried by one input
@@ -144,6 +148,7 @@ def dominant_inputs(evidence: Evidence) -> Iterator[Values]:
 @partial(
     Rule,
     "low_rank",
+    group="model",
     documents=LAYERS,
     values=formats("value threshold", "percent", rank="quantity", null="quantity", of="count")
     | {"layers": "text"},
@@ -174,6 +179,7 @@ def most_directions(layer: LayerReading) -> int:
 @partial(
     Rule,
     "unstable_directions",
+    group="reading",
     documents=BOTH,
     values=formats("value threshold", "whole", of="count", kind="text", layers="text"),
     bad=">",
@@ -190,7 +196,7 @@ def unstable_directions(evidence: Evidence) -> Iterator[Values]:
 # What changed from a baseline: how much, and whether it went into few directions.
 
 
-@partial(counted, "changed_layers", beyond="info", needs="baseline")
+@partial(counted, "changed_layers", group="use", beyond="info", needs="baseline")
 def changed_layers(evidence: Evidence) -> Iterator[Values]:
     if layers := evidence.changes:
         yield total({layer.name: not layer.identical for layer in layers}, len(layers))
@@ -228,10 +234,12 @@ def change(evidence: Evidence) -> Iterator[Values]:
 @partial(
     changed,
     "concentrated_change",
+    group="model",
     values=formats("value threshold", "percent", mode="mode", rank="quantity", null="quantity")
     | {"directions": "count", "layers": "text"},
     threshold=0.5,  # of the effective rank of noise of the same size
     bad="<",
+    rank=4,
 )
 def concentrated_change(evidence: Evidence) -> Iterator[Values]:
     for layer in evidence.changes:

@@ -6,16 +6,18 @@ import statistics
 from collections.abc import Iterator
 from functools import partial
 
-from bilens.findings.rules.rule import Evidence, Rule, Values, formats
+from bilens.findings.rules.rule import GUESS, Evidence, Rule, Values, formats
 
-of_classes = partial(Rule, documents=("audit",))
-of_tables = partial(Rule, documents=("table",))
+of_classes = partial(Rule, documents=("audit",), group="model")
+of_tables = partial(Rule, documents=("table",), group="model")
 of_all = partial(Rule, documents=("audit", "layer_audit", "table"))
 
 
 @partial(
     of_all,
     "coverage",
+    group="reading",
+    rank=2,
     values=formats("value threshold", "percent", exact="percent", approximate="percent")
     | {"unread": "whole"},
     threshold=0.9,  # of the parameters
@@ -36,6 +38,8 @@ def coverage(evidence: Evidence) -> Iterator[Values]:
 @partial(
     of_all,
     "layout",
+    group="reading",
+    rank=2,
     values={"unverified": "count", "threshold": "count", "source": "text"},
     number="unverified",
     bad=">",
@@ -52,6 +56,7 @@ def layout(evidence: Evidence) -> Iterator[Values]:
 @partial(
     of_classes,
     "exact",
+    group="reading",
     values=formats("float32 float64", "scientific", inputs="count"),
     number="float32",
 )
@@ -65,6 +70,7 @@ def exact(evidence: Evidence) -> Iterator[Values]:
 @partial(
     of_tables,
     "exact",
+    group="reading",
     values={"error": "scientific", "inputs": "count"},
     number="error",
     sentences="table_exact",
@@ -79,6 +85,7 @@ def table_exact(evidence: Evidence) -> Iterator[Values]:
 @partial(
     of_classes,
     "complete",
+    group="reading",
     values={"residual": "scientific", "classes": "count", "incomplete": "text"},
     number="residual",
 )
@@ -96,13 +103,21 @@ def complete(evidence: Evidence) -> Iterator[Values]:
 @partial(
     of_classes,
     "accuracy",
+    group="use",
+    rank=GUESS,
     values=formats("value low high", "percent", total="count"),
-    usual="info",
     needs="data",
 )
 def accuracy(evidence: Evidence) -> Iterator[Values]:
     if share := evidence.accuracy:
-        yield {"value": share.value, "low": share.low, "high": share.high, "total": share.total}
+        guess = share.plain is not None and share.low <= share.plain
+        yield {
+            "value": share.value,
+            "low": share.low,
+            "high": share.high,
+            "total": share.total,
+            "outcome": "warn" if guess else "info",
+        }
 
 
 def score(kind: str, evidence: Evidence) -> Iterator[Values]:
@@ -121,6 +136,8 @@ def score(kind: str, evidence: Evidence) -> Iterator[Values]:
 table_accuracy = of_tables(
     "accuracy",
     partial(score, "accuracy"),
+    group="use",
+    rank=GUESS,
     values=formats("value low high plain", "percent", total="count"),
     needs="data",
     sentences="table_accuracy",
@@ -146,19 +163,21 @@ def few_directions(evidence: Evidence) -> Iterator[Values]:
 r_squared = of_tables(
     "r_squared",
     partial(score, "r_squared"),
+    group="use",
+    rank=GUESS,
     values=formats("value low high plain", "fixed2", total="count"),
     needs="data",
 )
 
 
-@partial(of_tables, "seen_rows", values={}, number=None, usual="warn")
+@partial(of_tables, "seen_rows", group="use", values={}, number=None, usual="warn")
 def seen_rows(evidence: Evidence) -> Iterator[Values]:
     if evidence.score is not None and evidence.seen_rows:
         yield {}
 
 
 @partial(
-    of_tables, "shares", values=formats("linear square pair", "percent0"), number=None, usual="info"
+    of_tables, "shares", values=formats("linear square pair", "share"), number=None, usual="info"
 )
 def shares(evidence: Evidence) -> Iterator[Values]:
     if effects := evidence.effects:
@@ -192,6 +211,7 @@ def beyond_null(evidence: Evidence) -> Iterator[Values]:
 @partial(
     of_classes,
     "overfitting",
+    rank=4,
     values=formats("gap threshold", "points"),
     number="gap",
     bad=">",
@@ -206,6 +226,7 @@ def overfitting(evidence: Evidence) -> Iterator[Values]:
 @partial(
     of_classes,
     "trigger",
+    rank=4,
     values=formats(
         "score threshold", "fixed1", target="text", row="count", column="count", side="count"
     ),

@@ -11,7 +11,7 @@ from typing import Final
 
 from bilens.base.errors import UsageError
 from bilens.findings.rules import layers, models
-from bilens.findings.rules.rule import Evidence, Format, Kind, Rule
+from bilens.findings.rules.rule import Evidence, Format, Kind, Rule, formats
 from bilens.records.common import Finding, JudgedCondition, Value
 
 # In the order of a verdict: that in which they are written.
@@ -20,6 +20,14 @@ REGISTRY: Final[tuple[Rule, ...]] = tuple(
     for module in (models, layers)
     for found in vars(module).values()
     if isinstance(found, Rule)
+)
+
+# Risks that no evidence yields: `decision.py` adds them to what the rules found.
+of_any: Final[tuple[Kind, ...]] = ("audit", "layer_audit", "table")
+TEXTS: Final = formats("condition value", "text")
+ADDED: Final = (
+    Rule("no_data", lambda _: (), of_any, {}, "use", number=None, rank=3),
+    Rule("condition", lambda _: (), of_any, TEXTS, "use", number=None),
 )
 
 
@@ -31,7 +39,8 @@ def judge(kind: Kind, evidence: Evidence) -> tuple[Finding, ...]:
 
 def find_rule(name: str, kind: str) -> Rule | None:
     """Return the rule of a finding in a kind of document; None for one that is not known."""
-    return next((rule for rule in REGISTRY if rule.id == name and kind in rule.documents), None)
+    known = (*REGISTRY, *ADDED)
+    return next((rule for rule in known if rule.id == name and kind in rule.documents), None)
 
 
 def rules_asked_for() -> dict[str, Rule]:

@@ -15,15 +15,18 @@ from bilens.records.table_audit import OutputEffects, TableScore
 
 Kind = Literal["audit", "layer_audit", "table"]
 Scope = Literal["", "weights", "fit", "map", "rounding"]
+Group = Literal["reading", "model", "use"]  # is it read rightly, is it sound, what is it good for
+GUESS, USUAL = 1, 5  # rank of a rule whose caution means: do not use; of most rules
 # How a number is shown, and so of which type it is: `count` and `whole` as a whole number, the
-# first one being one; `text` and `mode` as words; `points` in percentage points.
+# first one being one; `text` and `mode` as words; `points` in percentage points; the `share`s of a
+# sentence as percentages that add up.
 Format = Literal[
     "count",
     "whole",
     "text",
     "mode",
     "percent",
-    "percent0",
+    "share",
     "points",
     "fixed1",
     "fixed2",
@@ -62,7 +65,10 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule of a verdict; its sentences are in the catalogue as rule.SENTENCES.OUTCOME."""
+    """One rule of a verdict; its sentences are in the catalogue as rule.SENTENCES.OUTCOME.
+
+    Beside them stand .risk, what it means for who uses the model, and .next, what to do about it.
+    """
 
     id: str
     # Yields the numbers of each case, nothing where there is nothing to judge; the worst is told.
@@ -70,6 +76,7 @@ class Rule:
     measure: Callable[[Evidence], Iterable[Values]]
     documents: tuple[Kind, ...]  # in whose verdicts it stands
     values: Mapping[str, Format]  # the numbers of its sentence
+    group: Group  # which question of a reader it answers
     number: str | None = "value"  # which of them conditions compare; None: none can be asked for
     threshold: float = 0
     bad: Literal["<", ">"] | None = None  # the side of `threshold` on which it fails by name
@@ -79,6 +86,7 @@ class Rule:
     scope: Scope = ""  # what it holds for; "" where the sentence says so itself
     sentences: str = ""  # key of its sentences where another rule has its id
     variant: Callable[[Values], str] = lambda _values: ""  # behind the key of a sentence
+    rank: int = USUAL  # its place among the risks where it ends with caution, the largest first
 
     def judge(self, evidence: Evidence) -> Finding | None:
         cases = [{"threshold": self.threshold, **case} for case in self.measure(evidence)]

@@ -85,9 +85,14 @@ def bar_mark(bar: Bar, scale: Scale, top: float) -> list[Markup]:
     return parts
 
 
-def bar_chart(title: str, description: str, rows: Named, beside: Named = ()) -> Figure:
+def bar_chart(
+    title: str, description: str, rows: Named, beside: Named = (), digits: int | None = None
+) -> Figure:
     """Return one bar for each name, in the order given, on the scale of the charts beside it."""
-    bars = [Bar(name, value, signed_quantity(value)) for name, value in rows]
+    bars = [
+        Bar(name, value, signed_quantity(value) if digits is None else signed(value, digits))
+        for name, value in rows
+    ]
     return bar_rows((title, description), bars, [*rows, *beside], width=440, name_width=190)
 
 

@@ -33,6 +33,7 @@ from bilens.report.markup import (
 )
 from bilens.report.raster import Painter, colour_bar
 from bilens.report.sections.coverage import coverage
+from bilens.report.sections.decision import checks, verdict
 from bilens.report.sections.guarantees import proven
 from bilens.report.sections.layers import difference
 from bilens.report.sections.overview import (
@@ -43,7 +44,6 @@ from bilens.report.sections.overview import (
     exactness,
     guide,
     model_facts,
-    verdict,
 )
 from bilens.report.sections.predictions import predictions
 from bilens.report.text import (
@@ -72,8 +72,9 @@ def audit_page(t: Catalogue, record: Audit) -> Page:
         count=len(record.classes),
         facts=model_facts(t, record),
         parts=(
-            ("verdict", joined(verdict(t, record), guide(t))),
-            ("coverage", coverage(t, record.coverage)),
+            ("verdict", verdict(t, record)),
+            ("checks", checks(t, record)),
+            ("coverage", joined(coverage(t, record.coverage), guide(t))),
             ("exactness", exactness(t, record)),
             ("accuracy", accuracy(t, record)),
             ("classes", classes(t, record, names, painter)),
@@ -272,8 +273,10 @@ def warnings(t: Catalogue, record: Audit, names: list[str]) -> Markup:
 
 def overfitting_parts(t: Catalogue, found: Overfitting) -> Iterator[Markup]:
     """Yield the score with its threshold, or why there is none, and a table of the readings."""
-    if found.score is None or found.threshold is None:
+    if found.score is None:
         sentence = t("overfitting.none", reason=reason(t, found.reason))
+    elif found.threshold is None:
+        sentence = t("overfitting.rank", score=points(found.score))
     else:
         score, threshold = points(found.score), points(found.threshold)
         sentence = t("overfitting.score", score=score, threshold=threshold)
@@ -301,8 +304,10 @@ def trigger_parts(
 ) -> Iterator[Markup]:
     """Yield the highest score beside threshold and null interval, and the patch of each class."""
     null = found.null_interval
-    if found.score is None or found.threshold is None or null is None:
+    if found.score is None or null is None:
         sentence = t("triggers.none", reason=reason(t, found.reason))
+    elif found.threshold is None:
+        sentence = t("triggers.rank", score=fixed(found.score, 1))
     else:
         known = {"score": found.score, "threshold": found.threshold}
         known |= {"low": null.low, "high": null.high}

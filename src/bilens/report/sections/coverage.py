@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from bilens.records.coverage import Coverage, CoverageGroup
 from bilens.report.markup import Column, element, heads, paragraph, quiet, section, table
-from bilens.report.text import Catalogue, percent, shortened, whole
+from bilens.report.text import Catalogue, percent, percents, shortened, whole
 
 LONGEST = 60  # characters of a name
 MOST = 12  # groups that a terminal or a comment lists
@@ -49,8 +49,8 @@ def coverage(t: Catalogue, found: Coverage | None) -> Markup:
 def summary(t: Catalogue, found: Coverage) -> str:
     """Return how many parameters were read exactly, approximately and not at all."""
     total = found.parameters or 1
-    exact, approximate, unread = (
-        percent(count / total) for count in (found.exact, found.approximate, found.unread)
+    exact, approximate, unread = percents(
+        [count / total for count in (found.exact, found.approximate, found.unread)]
     )
     count = whole(found.parameters)
     return t("coverage.summary", count=count, exact=exact, approximate=approximate, unread=unread)

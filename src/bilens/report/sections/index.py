@@ -11,30 +11,24 @@ from markupsafe import Markup
 
 from bilens.records.index import AuditIndex, IndexRow
 from bilens.report.markup import Column, badge, element, section, table
-from bilens.report.sections.overview import (
-    Judged,
-    Page,
-    condition_lines,
-    document_sha256,
-    finding_lines,
-    overall_outcome,
-)
+from bilens.report.sections.decision import LOOKS, decision_of, risk_lines
+from bilens.report.sections.overview import Judged, Page, document_sha256
 from bilens.report.text import NONE, Catalogue, load_catalogue, percent, whole
 
-SEVERITY: Final = ("unread", "fail", "warn", "pass")
+SEVERITY: Final = ("unread", "do_not_use", "cannot_judge", "conditions", "use")
 
 
 def index_row(record: Judged, model: str, page: str, lang: str) -> IndexRow:
     """Return how an audit ended, in one row."""
     t = load_catalogue(lang)
-    lines = [*condition_lines(t, record), *finding_lines(t, record)]
-    worst = [line.sentence for kind in SEVERITY[1:3] for line in lines if line.outcome == kind]
+    found = decision_of(record)
+    risks = [] if found.answer == "use" else [risk for risk, _ in risk_lines(t, record)]
     return IndexRow(
         model,
-        overall_outcome(record),
+        found.answer,
         int(not record.passed),
         None if record.coverage is None else record.coverage.share,
-        worst[0] if worst else "",
+        risks[0] if risks else "",
         page=page,
         document_sha256=document_sha256(record),
     )
@@ -67,7 +61,7 @@ def models(t: Catalogue, index: AuditIndex) -> Markup:
 
 def cells(t: Catalogue, row: IndexRow) -> tuple[Markup | str, ...]:
     link = element("a", row.model, href=quote(row.page)) if row.page else row.model
-    shown = "fail" if row.outcome == "unread" else row.outcome
+    shown = "fail" if row.outcome == "unread" else LOOKS.get(row.outcome, "unknown")
     return (
         link,
         badge(t, shown, outcome_word(t, row.outcome)),
@@ -81,4 +75,4 @@ def coverage_text(row: IndexRow) -> str:
 
 
 def outcome_word(t: Catalogue, outcome: str) -> str:
-    return t("index.unread" if outcome == "unread" else f"outcome.{outcome}")
+    return t("index.unread" if outcome == "unread" else f"decision.{outcome}")

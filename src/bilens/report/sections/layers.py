@@ -37,7 +37,8 @@ from bilens.report.markup import (
 )
 from bilens.report.raster import Painter
 from bilens.report.sections.coverage import coverage
-from bilens.report.sections.overview import Page, file_facts, test_data, verdict
+from bilens.report.sections.decision import checks, verdict
+from bilens.report.sections.overview import Page, file_facts, test_data
 from bilens.report.text import (
     NONE,
     Catalogue,
@@ -66,6 +67,7 @@ def layer_audit_page(t: Catalogue, record: LayerAudit) -> Page:
         facts=layer_facts(t, record),
         parts=(
             ("verdict", verdict(t, record)),
+            ("checks", checks(t, record)),
             ("coverage", coverage(t, record.coverage)),
             ("charts", charts(t, record.layers)),
             ("table", layer_table(t, record)),

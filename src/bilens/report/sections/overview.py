@@ -39,6 +39,7 @@ from bilens.report.text import (
     Catalogue,
     fixed,
     percent,
+    percents,
     points,
     quantity,
     scientific,
@@ -47,14 +48,14 @@ from bilens.report.text import (
 )
 
 LONGEST = 40  # characters of a name
+ENDINGS: Final = ("pass", "warn", "fail", "info")
 AnyReport: TypeAlias = Audit | LayerAudit | TableAudit | Attack | Certificate | Trace
 Judged: TypeAlias = Audit | LayerAudit | TableAudit
-OVERALL = {"audit": "overall", "layer_audit": "layers.overall", "table": "table.overall"}
 FORMATS: Final[dict[Format, Callable[[float], str]]] = {
     "count": whole,
     "whole": whole,
     "percent": percent,
-    "percent0": partial(percent, digits=0),
+    "share": partial(percent, digits=0),
     "points": points,
     "fixed1": partial(fixed, digits=1),
     "fixed2": fixed,
@@ -116,6 +117,16 @@ def test_data(t: Catalogue, data: DataOrigin | None) -> str:
     return t("facts.data_value", name=name, count=count)
 
 
+def data_source(t: Catalogue, data: DataOrigin) -> str:
+    """Return where the data come from, in words; as the record says it where the kind is new."""
+    source = data.source.strip().rstrip(".")
+    key = f"data.source.{data.source_kind}"
+    if not t.has(key):
+        return source
+    name, location = data.name or t("facts.unnamed_data"), source.rpartition(" folder ")[2]
+    return t(key, name=name, count=whole(data.num_images), location=location)
+
+
 def clean_names(names: Sequence[str]) -> list[str]:
     """Return names that are neither empty nor endless."""
     return [shortened(name.strip(), LONGEST) or f"#{index}" for index, name in enumerate(names)]
@@ -150,6 +161,7 @@ class FindingLine:
     outcome: str  # one of ICONS
     sentence: str
     scope: str = ""  # what it holds for
+    group: str = "model"  # that of its rule
 
 
 def mark(t: Catalogue, outcome: str) -> str:
@@ -158,18 +170,12 @@ def mark(t: Catalogue, outcome: str) -> str:
 
 
 def overall_outcome(record: Judged) -> str:
-    """Return "pass", "warn" or "fail" for the record as a whole."""
+    """Return "pass", "warn" or "fail" for the rules as a whole; what is partial is no pass."""
     outcomes = [finding.outcome for finding in record.verdict]
     if not record.passed or "fail" in outcomes:
         return "fail"
     partial = record.coverage is not None and not record.coverage.whole
     return "warn" if "warn" in outcomes or partial else "pass"
-
-
-def overall_sentence(t: Catalogue, record: Judged) -> str:
-    if any(item.failed for item in record.conditions or ()):
-        return t("overall.conditions")
-    return t(f"{OVERALL[record.kind]}.{overall_outcome(record)}")
 
 
 def finding_lines(t: Catalogue, record: Judged) -> list[FindingLine]:
@@ -179,15 +185,28 @@ def finding_lines(t: Catalogue, record: Judged) -> list[FindingLine]:
 
 def finding_line(t: Catalogue, kind: str, finding: Finding) -> FindingLine:
     """Return a finding in words; one of an unknown rule as its name and numbers."""
-    rule, values = find_rule(finding.rule, kind), finding.values
-    outcome = finding.outcome if finding.outcome in ICONS else "info"
-    key = "" if rule is None else rule.sentence_key(outcome, values)
+    rule = find_rule(finding.rule, kind)
+    outcome = finding.outcome if finding.outcome in ENDINGS else "info"
     scope = "" if rule is None or not rule.scope else t(f"rule.scope.{rule.scope}")
+    sentence = rule_text(t, kind, finding, outcome)
+    if not sentence:
+        numbers = ", ".join(f"{number} = {value}" for number, value in finding.values.items())
+        sentence = f"{finding.rule}: {numbers}"
+    return FindingLine(outcome, sentence, scope, "model" if rule is None else rule.group)
+
+
+def rule_text(t: Catalogue, kind: str, finding: Finding, ending: str) -> str:
+    """Return the sentence of a finding for an outcome, `risk` or `next`; "" of an unknown rule."""
+    rule, values = find_rule(finding.rule, kind), finding.values
+    key = "" if rule is None else f"rule.{rule.sentences or rule.id}.{ending}"
+    if rule is not None and ending in ENDINGS:
+        key = rule.sentence_key(ending, values)
     if rule is None or not t.has(key):
-        numbers = ", ".join(f"{number} = {value}" for number, value in values.items())
-        return FindingLine(outcome, f"{finding.rule}: {numbers}", scope)
+        return ""
     shown = {each: shown_value(t, form, values[each]) for each, form in rule.values.items()}
-    return FindingLine(outcome, t(key, **shown), scope)
+    shares = [each for each, form in rule.values.items() if form == "share"]
+    shown |= zip(shares, percents([float(values[each]) for each in shares], 0), strict=True)
+    return t(key, **shown)
 
 
 def shown_value(t: Catalogue, form: Format, value: Value) -> str:
@@ -211,28 +230,6 @@ def condition_lines(t: Catalogue, record: Judged) -> list[FindingLine]:
     return lines
 
 
-def verdict(t: Catalogue, record: Judged) -> Markup:
-    outcome, asked = overall_outcome(record), condition_lines(t, record)
-    whole_sentence = element("strong", overall_sentence(t, record))
-    parts = [
-        paragraph(badge(t, outcome), " ", whole_sentence, class_="overall"),
-        listed(t, finding_lines(t, record)),
-    ]
-    if asked:
-        head = element("h3", t("conditions.heading"), class_="asked")
-        parts += [head, listed(t, asked)]
-    return section(t, "verdict", *parts, class_=f"verdict {outcome}")
-
-
-def listed(t: Catalogue, lines: Sequence[FindingLine]) -> Markup:
-    rows = []
-    for line in lines:
-        scope = element("span", line.scope, class_="quiet scope") if line.scope else ""
-        sentence = element("span", line.sentence, " " if scope else "", scope, class_="sentence")
-        rows.append(element("li", badge(t, line.outcome), sentence, class_=line.outcome))
-    return element("ul", *rows, class_="findings")
-
-
 def exactness(t: Catalogue, record: Audit) -> Markup:
     """Return the differences between model and formula, and whether spectra are complete."""
     rows = []
@@ -244,7 +241,9 @@ def exactness(t: Catalogue, record: Audit) -> Markup:
                 scientific(item.largest_error),
                 scientific(item.relative_error),
                 scientific(item.tolerance, 0),
-                badge(t, "pass" if item.passed else "fail"),
+                badge(t, "pass", t("exactness.agrees"))
+                if item.passed
+                else badge(t, "fail", t("exactness.differs")),
             )
         )
     columns = heads(
@@ -280,7 +279,7 @@ def accuracy(t: Catalogue, record: Audit) -> Markup:
     if data is not None:
         if data.source_kind == "embedded":
             parts.append(callout(t, "accuracy.embedded"))
-        if source := data.source.strip().rstrip("."):
+        if source := data_source(t, data):
             parts.append(quiet(t("accuracy.source", source=source)))
     return section(t, "accuracy", *parts)
 

@@ -1,4 +1,4 @@
-"""Predictions taken apart: what the model answered, and which eigenvectors made it say so."""
+"""Predictions taken apart: what the model answered, and where in the input lies why."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Final
 
 from markupsafe import Markup
 
-from bilens.records.audit import Audit, ClassScore, Explanation
+from bilens.records.audit import Audit, ClassScore, Contribution, Explanation
+from bilens.records.common import ModelSummary
 from bilens.report.charts.scores import running_scale, running_strip, score_chart
 from bilens.report.markup import (
     Column,
@@ -25,9 +26,18 @@ from bilens.report.markup import (
     table,
     vector_image,
 )
+from bilens.report.places import place
 from bilens.report.plot import Scale, sign_class
 from bilens.report.raster import Painter
-from bilens.report.text import Catalogue, decimals, fixed, signed, signed_quantity, whole
+from bilens.report.text import (
+    Catalogue,
+    adding_up,
+    decimals,
+    fixed,
+    signed,
+    signed_quantity,
+    whole,
+)
 
 KINDS: Final = ("typical", "narrow", "wrong", "asked")
 BADGES: Final = {"right": "pass", "wrong": "fail", "unknown": "info"}
@@ -51,7 +61,7 @@ class Reader:
     t: Catalogue
     item: Explanation
     names: list[str]
-    num_inputs: int
+    model: ModelSummary
     painter: Painter
 
     @property
@@ -59,11 +69,16 @@ class Reader:
         """How many decimals the scores of this prediction are shown with."""
         return decimals(self.item.scores)
 
+    def where(self, pair: Contribution, *, brief: bool = False) -> str:
+        """Return where in this input an eigenvector is met, in words."""
+        weights = [a * b for a, b in zip(pair.vector, self.item.image, strict=True)]
+        return place(self.t, self.model, weights, brief=brief)
+
 
 def predictions(t: Catalogue, record: Audit, names: list[str], painter: Painter) -> Markup:
     """Return one card for each explanation; a remark if no data were given."""
     cards = [
-        prediction_card(Reader(t, item, names, record.model.d_input, painter), position)
+        prediction_card(Reader(t, item, names, record.model, painter), position)
         for position, item in enumerate(record.explanations)
     ]
     lead = paragraph(t("predictions.lead")) if cards else boxed(t("predictions.none"))
@@ -139,11 +154,16 @@ def answer(reader: Reader, outcome: str) -> Markup:
     )
     # Answers are large where they are a digit or two.
     large = facts(pairs, value_class="word" if any(len(name) > 3 for name in names) else None)
-    return element("div", large, outcome_badge(t, outcome), paragraph(lead), class_="answer")
+    because = Markup()
+    if outcome != "wrong" and (found := named_parts(reader, item.predicted, 1)):
+        said = t("predictions.because", winner=names[item.predicted], list=t.listing(found))
+        because = paragraph(said)
+    badge_line = outcome_badge(t, outcome)
+    return element("div", large, badge_line, paragraph(lead), because, class_="answer")
 
 
 def reasons(reader: Reader) -> Markup:
-    """Return which eigenvectors made the model give the wrong answer."""
+    """Return what in the input made the model give the wrong answer."""
     t, item, names = reader.t, reader.item, reader.names
     assert item.label is not None, "it is known to be wrong"
     winner, label = names[item.predicted], names[item.label]
@@ -162,7 +182,7 @@ def reasons(reader: Reader) -> Markup:
 
 
 def named_parts(reader: Reader, class_index: int, sign: int) -> list[str]:
-    """Return the eigenvectors that added most to a score (sign 1), or took most from it (−1)."""
+    """Return where what added most to a score lies (sign 1), or what took most from it (−1)."""
     parts = [
         part
         for score in reader.item.classes
@@ -172,7 +192,9 @@ def named_parts(reader: Reader, class_index: int, sign: int) -> list[str]:
     ]
     parts.sort(key=lambda part: -sign * part.value)
     return [
-        reader.t("predictions.part", rank=part.rank, value=signed(part.value, reader.digits))
+        reader.t(
+            "predictions.part", place=reader.where(part), value=signed(part.value, reader.digits)
+        )
         for part in parts[:NAMED]
     ]
 
@@ -190,9 +212,10 @@ def sum_tables(reader: Reader) -> Iterator[Markup]:
 def sum_table(reader: Reader, score: ClassScore, parts: Sequence[Part], x: Scale) -> Markup:
     """Return one row for each part of a score, and the running sum beside it."""
     t, digits, rows, start = reader.t, reader.digits, [], 0.0
-    for part in parts:
+    rounded = adding_up([part.value for part in parts], digits)
+    for part, shown in zip(parts, rounded, strict=True):
         strip = running_strip(t, x, start, part.value, sign_class(part.value), digits)
-        value = signed(part.value, digits)
+        value = signed(shown, digits)
         rows.append((part.name, part.eigenvalue, part.overlap, value, strip))
         start += part.value
     total = signed(score.score, digits)
@@ -230,11 +253,12 @@ def parts_of(reader: Reader, score: ClassScore) -> Iterator[Part]:
     for pair in score.contributions:
         alt = t("predictions.vector_alt", rank=pair.rank, name=name)
         image = vector_image(reader.painter, pair.vector, alt, side=44)
-        title = element("span", t("predictions.eigenvector", rank=pair.rank))
+        where = reader.where(pair, brief=True)
+        title = element("span", t("predictions.eigenvector", rank=pair.rank, place=where))
         drawn = element("span", image, title, class_="part")
         overlap = signed(pair.overlap, digits)
         yield Part(drawn, pair.value, signed_quantity(pair.eigenvalue), overlap)
-    others = reader.num_inputs - len(score.contributions)
+    others = reader.model.d_input - len(score.contributions)
     rest = []
     if others > 0:
         rest.append((t("predictions.rest", count=whole(others)), score.rest))

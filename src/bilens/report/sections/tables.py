@@ -32,9 +32,20 @@ from bilens.report.markup import (
     table,
 )
 from bilens.report.sections.coverage import coverage
-from bilens.report.sections.overview import Page, clean_names, file_facts, verdict
+from bilens.report.sections.decision import checks, verdict
+from bilens.report.sections.overview import Page, clean_names, file_facts
 from bilens.report.sections.predictions import outcome_badge, outcome_of, prediction_article
-from bilens.report.text import Catalogue, percent, quantity, shortened, signed_quantity, whole
+from bilens.report.text import (
+    Catalogue,
+    adding_up,
+    decimals,
+    percents,
+    quantity,
+    shortened,
+    signed,
+    signed_quantity,
+    whole,
+)
 
 BESIDE = 25  # letters beside a bar
 MOST = 10  # bars of a chart
@@ -54,6 +65,7 @@ def table_page(t: Catalogue, record: TableAudit) -> Page:
         facts=table_facts(t, record),
         parts=(
             ("verdict", verdict(t, record)),
+            ("checks", checks(t, record)),
             ("coverage", coverage(t, record.coverage)),
             ("columns", columns(t, record)),
             ("rows", rows(t, record)),
@@ -92,9 +104,7 @@ def columns(t: Catalogue, record: TableAudit) -> Markup:
             link(f"output-{item.index}", names[item.index]),
             signed_quantity(item.constant),
             quantity(item.variance**0.5),
-            percent(item.linear_share, 0),
-            percent(item.square_share, 0),
-            percent(item.pair_share, 0),
+            *percents([item.linear_share, item.square_share, item.pair_share], 0),
         )
         for item in record.outputs
     )
@@ -239,12 +249,12 @@ def attribution(
         rest = sum(part.values) - sum(value for _, value in shown)
         shown.append((t("table.rows.others", count=whole(len(named) - len(shown))), rest))
     text = t("table.columns.text", name=shown[0][0], value=signed_quantity(shown[0][1]))
-    numbers = {
-        "score": part.score,
-        "baseline": part.score_at_baseline,
-        "change": part.score - part.score_at_baseline,
-    }
-    shares = {key: signed_quantity(value, 4) for key, value in numbers.items()}
+    parts = [part.score_at_baseline, *(value for _, value in shown)]
+    digits = decimals([part.score, *parts])
+    baseline, *rounded = adding_up(parts, digits)
+    numbers = {"score": baseline + sum(rounded), "baseline": baseline, "change": sum(rounded)}
+    shares = {key: signed(value, digits) for key, value in numbers.items()}
+    shown = [(name, value) for (name, _), value in zip(shown, rounded, strict=True)]
     strongest = [
         f"{inputs[pair.first]} × {inputs[pair.second]} ({signed_quantity(pair.value)})"
         for pair in part.pairs[:3]
@@ -253,7 +263,7 @@ def attribution(
     return element(
         "figure",
         element("figcaption", caption),
-        bar_chart(caption, text, shown),
+        bar_chart(caption, text, shown, digits=digits),
         quiet(t("table.rows.sum", **shares)),
         quiet(pairs),
     )

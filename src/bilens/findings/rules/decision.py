@@ -1,0 +1,101 @@
+"""May the model be used? One answer, from a verdict, what was read, conditions and data.
+
+A defect, answers no better than guessing or a failed condition: do not use. Else a reading that is
+wrong or covers too little: it cannot be judged. Else anything that asks for care, was not read or
+was not measured: conditions. What is left may be used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from operator import itemgetter
+from typing import Final
+
+from bilens.findings.rules.registry import find_rule
+from bilens.findings.rules.rule import GUESS, USUAL
+from bilens.records.audit import Audit
+from bilens.records.common import Finding, JudgedCondition
+from bilens.records.coverage import Coverage
+from bilens.records.decision import Answer, Decision
+from bilens.records.layer_audit import LayerAudit
+from bilens.records.table_audit import TableAudit
+
+ENOUGH: Final = 0.5  # share of the parameters that has to be read before anything is concluded
+MOST_RISKS: Final = 3
+ORDER: Final[tuple[Answer, ...]] = ("do_not_use", "cannot_judge", "conditions")
+ACCEPTED_BY: Final = {"use": "owner", "conditions": "owner_and_risk"}
+
+
+def decide(record: Audit | LayerAudit | TableAudit) -> Decision:
+    """Return the decision on a model that was audited."""
+    measured = record.score if isinstance(record, TableAudit) else record.accuracy
+    inputs = 0 if measured is None else measured.total
+    return decision(record.kind, record.verdict, record.coverage, record.conditions or (), inputs)
+
+
+def decision(
+    kind: str,
+    verdict: Sequence[Finding],
+    coverage: Coverage | None,
+    conditions: Sequence[JudgedCondition] = (),
+    inputs: int = 0,
+) -> Decision:
+    """Return the decision: a pure function of how rules and conditions ended, and on what."""
+    added = [] if inputs else [Finding("no_data", "warn", {})]
+    for item in conditions:
+        if item.failed:
+            value = "—" if item.value is None else f"{item.value:.4g}"
+            added.append(
+                Finding("condition", "fail", {"condition": item.condition, "value": value})
+            )
+    found = [*of_findings(kind, (*verdict, *added)), *of_reading(coverage, inputs)]
+    answer: Answer = next((each for each in ORDER if each in dict(found)), "use")
+    ranked = [(risk_rank(kind, finding), finding) for finding in (*verdict, *added)]
+    risks = [finding for rank, finding in sorted(ranked, key=itemgetter(0)) if rank < NO_RISK]
+    return Decision(
+        answer,
+        tuple(dict.fromkeys(reason for each, reason in found if each == answer)),
+        tuple(risks[:MOST_RISKS]),
+        inputs,
+        ACCEPTED_BY.get(answer, "nobody"),
+    )
+
+
+def of_findings(kind: str, verdict: Sequence[Finding]) -> Iterator[tuple[Answer, str]]:
+    """Yield what each finding means for the use of the model."""
+    for finding in verdict:
+        rule = find_rule(finding.rule, kind)
+        if finding.rule in ("condition", "no_data"):
+            yield "do_not_use" if finding.outcome == "fail" else "conditions", finding.rule
+        elif finding.outcome == "fail":
+            reads = rule is not None and rule.group == "reading"
+            yield ("cannot_judge", "reading") if reads else ("do_not_use", "defect")
+        elif finding.outcome == "warn":
+            guess = rule is not None and rule.rank == GUESS
+            yield ("do_not_use", "guess") if guess else ("conditions", "caution")
+        if finding.rule == "r2" and finding.values.get("refused") == finding.values.get("of"):
+            yield "cannot_judge", "refused"
+
+
+def of_reading(coverage: Coverage | None, inputs: int) -> Iterator[tuple[Answer, str]]:
+    """Yield what was not read, or not verified."""
+    if coverage is None or not coverage.whole:
+        yield "conditions", "partial"
+        if inputs == 0:  # neither the weights nor the answers vouch for it
+            yield "cannot_judge", "unseen"
+    if coverage is not None and coverage.share < ENOUGH:
+        yield "cannot_judge", "coverage"
+    if coverage is not None and coverage.approximate > 0:
+        yield "conditions", "approximate"
+
+
+NO_RISK: Final = 10
+
+
+def risk_rank(kind: str, finding: Finding) -> int:
+    """Return the place of a finding among risks: the smaller, the larger the risk."""
+    rule = find_rule(finding.rule, kind)
+    rank = USUAL if rule is None else rule.rank
+    if finding.outcome in ("fail", "warn"):
+        return 0 if finding.outcome == "fail" else rank
+    return USUAL + 1 if rank == GUESS else NO_RISK  # the errors that any model makes
