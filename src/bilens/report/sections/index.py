@@ -10,7 +10,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from bilens.records.index import AuditIndex, IndexRow
-from bilens.report.markup import Column, badge, element, section, table
+from bilens.report.markup import Column, badge, element, joined, section, table
 from bilens.report.sections.decision import LOOKS, decision_of, risk_lines
 from bilens.report.sections.overview import Judged, Page, document_sha256
 from bilens.report.text import NONE, Catalogue, load_catalogue, percent, whole
@@ -54,7 +54,7 @@ def index_page(t: Catalogue, index: AuditIndex) -> Page:
 
 def models(t: Catalogue, index: AuditIndex) -> Markup:
     heads = t.each("index", ("model", "outcome", "coverage", "risk"))
-    columns = [Column(name, numeric=False) for name in heads]
+    columns = [Column(name, numeric=position == 2) for position, name in enumerate(heads)]
     rows = ([*cells(t, row)] for row in index.models)
     return section(t, "index.models", table(t, t("index.caption"), columns, rows, class_="index"))
 
@@ -65,7 +65,7 @@ def cells(t: Catalogue, row: IndexRow) -> tuple[Markup | str, ...]:
     return (
         link,
         badge(t, shown, outcome_word(t, row.outcome)),
-        coverage_text(row),
+        joined(element("span", t("index.coverage"), " ", class_="label"), coverage_text(row)),
         row.error or row.risk or t("index.no_risk"),
     )
 
