@@ -23,6 +23,7 @@ from bilens.records.audit import Audit
 from bilens.records.base import Document, Record, kind_of
 from bilens.records.decomposition import LayerDecomposition
 from bilens.records.guarantees import Certificate
+from bilens.records.index import AuditIndex
 from bilens.records.layer_audit import LayerAudit
 from bilens.records.table_audit import TableAudit
 from bilens.records.trace import Trace
@@ -31,6 +32,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
     Audit,
     LayerAudit,
     TableAudit,
+    AuditIndex,
     Certificate,
     Attack,
     Trace,
