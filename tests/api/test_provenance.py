@@ -1,15 +1,20 @@
-"""Which images a model may be judged on: never on ones that it may have been trained on."""
+"""Which images a model may be judged on, never ones that it may have been trained on; its files."""
 
 import dataclasses
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import tiny
 from bilens.api import provenance
-from bilens.api.provenance import find_test_data
+from bilens.api.provenance import files_read, find_test_data
 from bilens.base.errors import DataError, MissingExtraError, UsageError
+from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset
+from bilens.io.formats.safetensors_folder import INDEX_NAME
+from bilens.io.load import LoadedModel
 from raising import raising
 
 DIGITS = dataclasses.replace(tiny.images(name="mnist"), source_kind="embedded")
@@ -109,3 +114,26 @@ def test_a_name_that_no_loader_knows_is_refused(tmp_path: Path) -> None:
 def test_a_folder_without_the_files_is_an_error_and_not_replaced_by_digits(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="lacks train-images-idx3-ubyte"):
         find("mnist", tmp_path)
+
+
+def test_every_file_that_was_read_is_named_with_its_digest(tmp_path: Path) -> None:
+    """Shards with their index, several files of one model, one file, a folder of another kind."""
+    for number in (1, 2):
+        (tmp_path / f"part{number}.safetensors").write_bytes(bytes([number]))
+    index = {"weight_map": {"a": "part1.safetensors", "b": "part2.safetensors"}}
+    (tmp_path / INDEX_NAME).write_text(json.dumps(index))
+    for name in ("config.json", "notes.json", "pytorch_model.bin"):
+        (tmp_path / name).write_text(name)
+    digests = {path.name: file_sha256(path) for path in tmp_path.iterdir()}
+    one, two = (tmp_path / f"part{number}.safetensors" for number in (1, 2))
+    model = LoadedModel(None, str(tmp_path), "of all shards")
+    shards = files_read(model)
+    assert list(shards) == [one.name, two.name, INDEX_NAME, "config.json"]
+    assert shards.items() <= digests.items()
+    assert files_read(replace(model, source=str(one), weights_sha256="f")) == {one.name: "f"}
+    both = files_read(replace(model, source=str(one), files=(one, two)))
+    assert both == {path.name: digests[path.name] for path in (one, two)}
+    (tmp_path / INDEX_NAME).unlink()
+    other = files_read(replace(model, weights_sha256=digests["pytorch_model.bin"]))
+    assert list(other) == ["pytorch_model.bin", "config.json"]
+    assert files_read(model) == files_read(replace(model, source="the Sequential")) == {}

@@ -96,11 +96,11 @@ def origin_of(
 def files_read(model: LoadedModel) -> dict[str, str]:
     """Return the SHA-256 of the files that a model was read from, its weights first."""
     source = Path(model.source)
-    if source.is_file():
-        return {source.name: model.weights_sha256}
-    if not model.source or not source.is_dir():
-        return {}
-    if any((source / name).exists() for name in (WEIGHTS_NAME, INDEX_NAME)):
+    if model.files or source.is_file():
+        weights = [*model.files] or [source]
+    elif not model.source or not source.is_dir():
+        weights = []
+    elif any((source / name).exists() for name in (WEIGHTS_NAME, INDEX_NAME)):
         placed = shards(source)
         weights = files_of(source, placed) + ([] if placed is None else [source / INDEX_NAME])
     else:

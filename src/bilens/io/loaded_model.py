@@ -105,6 +105,7 @@ class LoadedModel:
         input_mean: of each input, where the model was trained; None if nothing says.
         input_scale: standard deviation of each input there; None if nothing says.
         stored: the tensors of the source, where it is not the module.
+        files: the files of the weights, where they are several beside each other.
         views: the layers, where they are not those of the module.
         load_report: what was taken for what, and how exactly, where that had to be found out.
         compare: compares the first and the last layer, as they were read, with their source; None
@@ -124,6 +125,7 @@ class LoadedModel:
     input_mean: tuple[float, ...] | None = None
     input_scale: tuple[float, ...] | None = None
     stored: Store = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
 
     _repr_html_ = html_summary("source", "layers", "input_shape", "output_names", "weights_sha256")
 

@@ -6,7 +6,7 @@ import hashlib
 import operator
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -50,7 +50,7 @@ def read_onnx(path: Path, options: ReadOptions) -> LoadedModel:
         graph = OnnxGraph(model, Operations(path, kind, tensors))
         hashes = "".join(map(file_sha256, files))
         sha256 = hashes if len(files) == 1 else hashlib.sha256(hashes.encode()).hexdigest()
-        return graph.to.loaded(graph.ends, sha256, graph.compare)
+        return replace(graph.to.loaded(graph.ends, sha256, graph.compare), files=tuple(files))
 
 
 ONNX = Format("ONNX", lambda path: path.suffix == ".onnx", read_onnx)
