@@ -45,6 +45,7 @@ def test_what_is_read_from_factors_equals_the_dense_definition(name: str, seed: 
     torch.testing.assert_close(factored(tensor), from_dense(dense(tensor)))
 
 
+@pytest.mark.slow
 def test_norms_and_inner_products_of_many_outputs_need_no_array_of_all_pairs_of_them() -> None:
     """An (out, out) array of 10⁶ outputs would take 8 TB."""
     ones = torch.ones(10**6, 1)

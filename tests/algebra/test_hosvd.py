@@ -291,7 +291,12 @@ f = QuadraticMap(BilinearTensor(down, torch.cat([b.left, b.left]), torch.cat([b.
             "f = random_map(0, 1500, 64, 64)\nmeasure(lambda: hosvd(f, 2))",
             marks=pytest.mark.slow,
         ),
-        ((1500, 64, 64), "out", CANCELLING + "measure(lambda: hosvd(f, 2))"),
+        pytest.param(
+            (1500, 64, 64),
+            "out",
+            CANCELLING + "measure(lambda: hosvd(f, 2))",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             (8, 64, 1200),
             "in",

@@ -455,7 +455,11 @@ measure(lambda: rotation_null(
 
 @pytest.mark.parametrize(
     ("hidden", "d_in", "width_before", "localised"),
-    [(64, 40_000, None, True), (1100, 1000, None, True), (64, 900, 3000, True)],
+    [
+        (64, 40_000, None, True),
+        pytest.param(1100, 1000, None, True, marks=pytest.mark.slow),
+        pytest.param(64, 900, 3000, True, marks=pytest.mark.slow),
+    ],
     ids=["narrow", "wide", "embedding"],
 )
 def test_no_more_than_was_counted_is_taken(

@@ -72,7 +72,7 @@ def test_python_m_bilens_is_the_program() -> None:
     assert (process.returncode, out, err) == (0, f"bilens {VERSION}\n", "")
 
 
-@pytest.mark.parametrize("options", [["--json"], []])
+@pytest.mark.parametrize("options", [["--json"], pytest.param([], marks=pytest.mark.slow)])
 def test_a_reader_that_leaves_is_no_error(options: list[str], model: Path) -> None:
     """As `bilens decompose … | head -c 10`, with a reader that is gone before the first word."""
     process = start("decompose", model, "--top", 36, *options)
@@ -92,7 +92,7 @@ def test_help_for_a_reader_that_leaves_is_quiet() -> None:
     process.wait(timeout=60)
 
 
-@pytest.mark.parametrize("line", [["decompose", "model", "--json"], ["audit", "model"], ["--help"]])
+@pytest.mark.parametrize("line", [["decompose", "model", "--json"], ["--help"]])
 def test_a_result_that_finds_no_space_is_one_line(
     line: list[str], model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,7 +132,7 @@ def test_a_path_that_is_no_text_is_one_line(option: str, model: Path) -> None:
     assert "caf\\udce9.html' is not UTF-8" in line
 
 
-@pytest.mark.parametrize("stderr", ["/dev/full", "&-"])
+@pytest.mark.parametrize("stderr", ["/dev/full", pytest.param("&-", marks=pytest.mark.slow)])
 def test_an_error_that_cannot_be_told_keeps_its_code(stderr: str) -> None:
     command = f"{shlex.join(PROGRAM)} audit nowhere 2>{stderr}"
     result = subprocess.run(["/bin/sh", "-c", command], env=tiny.environment(), check=False)

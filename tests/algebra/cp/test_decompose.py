@@ -248,7 +248,7 @@ measure(lambda: cp_decompose(f, {rank}, method="{method}", num_starts=1, max_swe
 """
 
 
-@pytest.mark.parametrize("method", ["als", "gradient"])
+@pytest.mark.parametrize("method", ["als", pytest.param("gradient", marks=pytest.mark.slow)])
 def test_a_fit_takes_no_more_than_was_counted(method: str) -> None:
     peak = peak_of(
         "import scipy.optimize" + CODE.format(sizes=tuple(SIZES), rank=RANK, method=method)

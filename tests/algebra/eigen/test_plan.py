@@ -163,9 +163,17 @@ print(json.dumps([resident("VmHWM") - before, plan.peak_bytes]))
             {"method": "lanczos", "precision": "float64", "k": 2},
             marks=pytest.mark.slow,
         ),
-        ((64, 512, 1024), {"method": "lanczos", "k": 2, "memory_limit": "500MiB"}),
+        pytest.param(
+            (64, 512, 1024),
+            {"method": "lanczos", "k": 2, "memory_limit": "500MiB"},
+            marks=pytest.mark.slow,
+        ),
         pytest.param((40, 0, 512), {"method": "lanczos", "k": 2}, marks=pytest.mark.slow),
-        ((8, 256, 1024), {"method": "lanczos", "precision": "float32", "k": 128}),
+        pytest.param(
+            (8, 256, 1024),
+            {"method": "lanczos", "precision": "float32", "k": 128},
+            marks=pytest.mark.slow,
+        ),
         ((8, 512, 1024), {"method": "lanczos", "k": 2, "verify": True}),
         pytest.param(
             (600, 20_000, 16),
@@ -173,7 +181,7 @@ print(json.dumps([resident("VmHWM") - before, plan.peak_bytes]))
             marks=pytest.mark.slow,
         ),
         pytest.param((1, 1024, 1024), {"method": "dense", "k": 2}, marks=pytest.mark.slow),
-        ((1, 4096, 512), {"method": "dense", "k": 2}),
+        pytest.param((1, 4096, 512), {"method": "dense", "k": 2}, marks=pytest.mark.slow),
         ((4, 200, 2048), {"method": "factored", "k": 2}),
         # Most of it is the result.
         pytest.param((2000, 4, 1500), {"method": "factored", "k": 3}, marks=pytest.mark.slow),

@@ -512,9 +512,9 @@ def test_rows_are_given_up_before_the_block_and_the_block_before_the_fit() -> No
 @pytest.mark.parametrize(
     ("sizes", "num", "block", "keep"),
     [
-        (FactorSizes(2, 1024, 128), 2048, 1024, False),
+        pytest.param(FactorSizes(2, 1024, 128), 2048, 1024, False, marks=pytest.mark.slow),
         (FactorSizes(1, 16, 64), 2048, 2048, False),
-        (FactorSizes(1, 512, 128), 4096, 64, True),
+        pytest.param(FactorSizes(1, 512, 128), 4096, 64, True, marks=pytest.mark.slow),
     ],
     ids=["many hidden units", "a large block", "kept rows"],
 )
