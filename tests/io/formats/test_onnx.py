@@ -36,6 +36,13 @@ class Gated(nn.Module):
         return y
 
 
+class Sequences(nn.Sequential):
+    """Runs on sequences, whose linear maps are exported as products and sums."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x[:, None])[:, 0]  # type: ignore[no-any-return]
+
+
 def mlp(activation: nn.Module) -> nn.Module:
     return nn.Sequential(nn.Linear(D, H), activation, nn.Linear(H, 3))
 
@@ -52,6 +59,7 @@ EXPORTED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "bilinear": (lambda: Gated(lambda t: t), "identity"),
     "SwiGLU": (lambda: Gated(functional.silu), "silu"),
     "fused": (lambda: Gated(functional.gelu, fused=True), "gelu"),
+    "fused, of sequences": (lambda: Sequences(Gated(functional.silu, fused=True)), "silu"),
     "GLU": (lambda: nn.Sequential(nn.Linear(D, 8), nn.GLU(), nn.Linear(4, 2)), "sigmoid"),
 }
 

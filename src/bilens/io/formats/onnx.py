@@ -184,9 +184,7 @@ class OnnxGraph:
         weight, bias = [*more, None, None][:2]
         plain = (said.get("alpha", 1), said.get("beta", 1), said.get("transA", 0)) == (1, 1, 0)
         if kind == "Gemm" and plain:
-            if said.get("transB", 0):
-                return call(functional.linear, x, weight, bias)
-            y = call(torch.matmul, x, weight)
+            y = call(functional.linear if said.get("transB", 0) else torch.matmul, x, weight)
             return y if bias is None else call(operator.add, y, bias)
         if kind == "Conv" and said.get("auto_pad", b"NOTSET") == b"NOTSET":
             axes = len(said["kernel_shape"])

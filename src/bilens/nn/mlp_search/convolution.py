@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -16,6 +15,7 @@ from bilens.nn.mlp_search.expression import (
     Weight,
     normalisation_step,
     patch_of,
+    shifted,
 )
 from bilens.nn.mlp_search.graph_reader import GraphReader, Value
 from bilens.nn.mlp_search.patches import Patch
@@ -65,12 +65,10 @@ def convolved(
         blocks = weight.fetch().reshape(groups, d_out // groups, -1)
         return blocks[0] if groups == 1 else torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
 
-    step = Step(weight.path, matrix, None, d_out, patch.width)
-    if bias is not None:
-        step = replace(step, bias=bias.fetch, bias_path=bias.path)
     is_point = patch == Patch.point(patch.channels, len(kernel))
-    place = reader.at_places if is_point else reader.patches
-    return Applied(step, place(value, patch))
+    image = (reader.at_places if is_point else reader.patches)(value, patch)
+    found = Applied(Step(weight.path, matrix, None, d_out, patch.width), image)
+    return found if bias is None else shifted(found, Step(bias.path, None, bias.fetch))
 
 
 def is_image(value: object) -> bool:

@@ -185,6 +185,14 @@ def number(value: float) -> Fetch:
     return lambda: torch.tensor(float(value), dtype=torch.float64)
 
 
+def shifted(tree: Tree, step: Step) -> Applied:
+    """Return a value with a vector added, in one step with a map before that adds none."""
+    before = tree.step if isinstance(tree, Applied) and step.path else Step("")
+    if not isinstance(tree, Applied) or before.d_out is None or before.bias is not None:
+        return Applied(step, tree)
+    return Applied(replace(before, bias=step.bias, bias_path=step.path), tree.inner)
+
+
 def halves(tree: Tree, parts: int) -> tuple[Tree, ...] | None:
     if not isinstance(tree, Applied) or tree.step.d_out is None or tree.step.weight is None:
         return None

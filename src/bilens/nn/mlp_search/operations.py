@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 
@@ -26,6 +25,7 @@ from bilens.nn.mlp_search.expression import (
     linear_step,
     matrix_step,
     number,
+    shifted,
 )
 from bilens.nn.mlp_search.graph_reader import GraphReader, Value
 from bilens.nn.mlp_search.pointwise import Pointwise, argument_of, by_method, pointwise
@@ -138,10 +138,8 @@ def linear_call(reader: GraphReader, node: Node) -> Value:
     bias = reader.values[bias] if isinstance(bias, Node) else bias
     if not isinstance(value, Tree | Pointwise) or not isinstance(weight, Weight):
         return None
-    step = matrix_step(weight.path, weight.fetch, None)
-    if isinstance(bias, Weight):
-        step = replace(step, bias=bias.fetch, bias_path=bias.path)
-    return Applied(step, reader.realised(value))
+    found = Applied(matrix_step(weight.path, weight.fetch, None), reader.realised(value))
+    return shifted(found, Step(bias.path, None, bias.fetch)) if isinstance(bias, Weight) else found
 
 
 def convolution_call(reader: GraphReader, node: Node) -> Value:
@@ -179,8 +177,8 @@ def total(reader: GraphReader, node: Node, sign: float = 1.0) -> Value:
     if sign < 0:
         right = opposite(right)
     if isinstance(left, Step):
-        return Applied(left, right)  # type: ignore[arg-type]
-    return Applied(right, left) if isinstance(right, Step) else Total((left, right))
+        return shifted(right, left)  # type: ignore[arg-type]
+    return shifted(left, right) if isinstance(right, Step) else Total((left, right))
 
 
 def shift_or_tree(reader: GraphReader, part: object) -> Step | Tree | None:
