@@ -67,7 +67,9 @@ def test_a_table_is_printed_and_the_exit_code_is_the_worst(bilens: Shell, models
 def test_evidence_of_many_is_a_folder_each(bilens: Shell, models: Path, tmp_path: Path) -> None:
     evidence = tmp_path / "evidence"
     line = ("audit", models / "a", models / "b", *FEW, "--evidence", evidence)
-    assert bilens(*line).code == 0
+    result = bilens(*line)
+    assert result.code == 0
+    assert f"Evidence: {evidence}" in result.out
     for name in "ab":
         document = json.loads((evidence / name / DOCUMENT).read_text())
         assert document["source"]["path"] == str(models / name)

@@ -21,12 +21,12 @@ from bilens.records.layer_audit import LayerAudit
 from bilens.records.table_audit import TableAudit
 from bilens.report.html import environment, page_of
 from bilens.report.markdown import audit_markdown
+from bilens.report.sections.decision import LOOKS, WORST, because, decision_of
 from bilens.report.sections.overview import (
     Judged,
     condition_lines,
     document_sha256,
     finding_lines,
-    overall_outcome,
 )
 from bilens.report.text import Catalogue, load_catalogue
 
@@ -42,9 +42,10 @@ FORMATS: Final = (
 
 @dataclass(frozen=True)
 class Check:
-    """A rule, or a condition that was asked for, and how it ended."""
+    """A rule, a condition that was asked for, or the decision, and how it ended."""
 
     name: str
+    group: str
     outcome: str  # `pass`, `warn`, `fail`, or `info`: a number, and nothing to pass
     sentence: str
 
@@ -54,18 +55,19 @@ def evidence_files(original: Judged, lang: str) -> dict[str, bytes]:
     t, record = load_catalogue(lang), displayable(original)
     files, path = files_of(record.source), PurePath(record.source.path)
     weights = path if path.name in files else path / next(iter(files))
-    document = document_sha256(original)
+    document, found = document_sha256(original), checks(t, record)
     said = {
         "t": t,
         "record": record,
-        "outcome": overall_outcome(record),
+        "outcome": next(x for x in WORST if any(one.outcome == x for one in found)),
+        "answer": decision_of(record).answer,
         "name": path.name or record.model.kind,
         # of the weights; relative where the audit was given such a path
         "uri": weights.as_uri() if weights.is_absolute() else quote(weights.as_posix()),
         "files": files,  # name → SHA-256 of the files that were read, weights first
         "document": document,
         "serial": uuid5(NAMESPACE_URL, document).urn,  # the same for the same document
-        "checks": checks(t, record),
+        "checks": found,
         "rules": meanings(t, record),  # of all rules of this kind of audit, judged here or not
         "score": record.score if isinstance(record, TableAudit) else record.accuracy,
         "task": task_of(record),
@@ -91,17 +93,21 @@ def files_of(source: Source) -> Mapping[str, str]:
 
 
 def checks(t: Catalogue, record: Judged) -> list[Check]:
-    names = [finding.rule for finding in record.verdict]
-    names += [f"fail-on:{item.condition}" for item in record.conditions or ()]
+    found, gap = decision_of(record), t("sentence.gap")
+    answer = t(f"decision.{found.answer}.text"), because(t, found)
+    said = t("decision.line", term=t(f"decision.{found.answer}"), text=gap.join(answer).strip())
     lines = [*finding_lines(t, record), *condition_lines(t, record)]
-    return [
-        Check(name, line.outcome, f"{line.sentence} {line.scope}".strip())
-        for name, line in zip(names, lines, strict=True)
+    names = [(item.rule, line.group) for item, line in zip(record.verdict, lines, strict=False)]
+    names += [(f"fail-on:{item.condition}", "condition") for item in record.conditions or ()]
+    return [Check("decision", "decision", LOOKS.get(found.answer, "warn"), said)] + [
+        Check(name, group, line.outcome, gap.join(filter(None, (line.sentence, line.scope))))
+        for (name, group), line in zip(names, lines, strict=True)
     ]
 
 
 def meanings(t: Catalogue, record: Judged) -> dict[str, str]:
-    found = {finding.rule: finding.rule for finding in record.verdict}
+    found = {"decision": t("about.decision")}
+    found |= {finding.rule: finding.rule for finding in record.verdict}
     for rule in REGISTRY:
         if record.kind in rule.documents:
             key = f"about.{rule.id}"

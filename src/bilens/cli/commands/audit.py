@@ -104,6 +104,11 @@ class AuditPages:
         named = [self.html, self.pdf, None if self.on_stdout else self.markdown]
         return [path for path in named if path is not None]
 
+    def said(self) -> list[str]:
+        """Return the lines about what was written."""
+        evidence = [] if self.evidence is None else [f"Evidence: {self.evidence}"]
+        return [f"Report: {path}" for path in self.files] + evidence
+
     def check(self, overwrite: bool) -> None:
         """Refuse what may not be written, before any work is done."""
         for path in self.files:
@@ -170,7 +175,7 @@ def audit(
     if pages.on_stdout:
         output.result.out(report.to_markdown(lang=pages.lang), highlight=False, end="")
     else:
-        print_audit(output, report, json, *(f"Report: {path}" for path in pages.files))
+        print_audit(output, report, json, *pages.said())
     if report.failed_rules:
         output.say(f"Failed: {', '.join(report.failed_rules)}")
     asked = report.to_dict()["conditions"] or []
@@ -251,8 +256,8 @@ def audit_many(
     document["models"] = [
         to_json(row) | {"audit": documents.get(row.model)} for row in index.models
     ]
-    more = [] if pages.html is None else [f"Report: {pages.html}"]
-    output.answer(json, document, index_table(index, pages.lang), *more)
+    said = replace(pages, pdf=None).said()
+    output.answer(json, document, index_table(index, pages.lang), *said)
     raise typer.Exit(index.exit_code)
 
 
