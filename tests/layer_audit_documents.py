@@ -8,11 +8,14 @@ import torch
 
 import tiny
 from bilens.api.audit import audit
+from bilens.io.tensor_names import KINDS as NAMED_KINDS
 from bilens.nn import BilinearTransformer
 from bilens.records.base import to_json
 from report_documents import coverage_endings, make_coverage
 
 DRAWS = 3
+KINDS = (*NAMED_KINDS, "conv", "other")
+SAME = {"name": "config.json", "state": "same", "keys": []}
 VALUES: dict[str, dict[str, Any]] = {
     "non_finite": {"of": 3, "layers": "a"},
     "r2": {"of": 3, "approximate": 2, "refused": 1, "layers": "a"},
@@ -33,6 +36,13 @@ VALUES: dict[str, dict[str, Any]] = {
         "directions": 2,
         "layers": "a",
     },
+    "changed_tensors": {"of": 9, "alone": 0, "change": 0.5, "kinds": "q, norm"},
+    "changed_files": {"of": 3, "files": "config.json"},
+    "low_rank_change": {"of": 4, "ranks": "2–8", "matrices": "a"},
+}
+VARIANTS = {  # of sentences
+    "changed_tensors": ("info", {"alone": 2, "kinds": "other"}),
+    "low_rank_change": ("pass", {"value": 0, "of": 0}),
 }
 ENDINGS = {
     "non_finite": ("pass", "fail"),
@@ -42,6 +52,8 @@ ENDINGS = {
     "changed_layers": ("pass", "info"),
     "similarity": ("pass", "info"),
     "change": ("pass", "info"),
+    "changed_tensors": ("pass", "info"),
+    "changed_files": ("pass", "info"),
 }
 
 
@@ -93,6 +105,32 @@ def make_comparison() -> dict[str, Any]:
     return document
 
 
+def every_change() -> dict[str, Any]:
+    """Return the difference of two models in which there is every kind of tensor and of change."""
+    sizes = {"change": 0.25, "rank": 2, "full": 3, "top_share": 0.5}
+    one = {"name": "a", "dtype": "bfloat16", "baseline_dtype": "float32", **sizes}
+    states = ("low_rank", "changed", "noise", "rounding", "not_finite")
+    changed = [{**one, "kind": "q", "layer": 1, "state": state} for state in states]
+    changed += [{**one, "kind": kind, "layer": None, "state": "changed"} for kind in KINDS]
+    changed.append(
+        {**one, "kind": "norm", "layer": 30, "state": "changed", "change": None, "full": 0}
+    )
+    files = [{"name": "config.json", "state": "changed", "keys": ["a", "b"]}]
+    files += [
+        {"name": f"{state}.json", "state": state, "keys": []} for state in ("model", "baseline")
+    ]
+    apart = dict.fromkeys(("model_alone", "baseline_alone", "other_shape"), ["a"] * 30)
+    whole = {"tensors": 40, "changed": changed, "files": files, **apart}
+    return {"baseline": {"path": "", "weights_sha256": ""}, "layers": [], "whole": whole}
+
+
+def few_changes(files: list[dict[str, Any]] | None, *changed: dict[str, Any]) -> dict[str, Any]:
+    """Return the difference of two models with how files compare, and some changed tensors."""
+    apart = {key: list[str]() for key in ("model_alone", "baseline_alone", "other_shape")}
+    whole = {"tensors": 40, "changed": [*changed], "files": files, **apart}
+    return {**every_change(), "whole": whole}
+
+
 def drawn_difference(width: int) -> dict[str, Any]:
     """Return what changed in a classifier of one layer, with input directions of a width."""
     difference = make_comparison()["difference"]
@@ -111,6 +149,14 @@ def every_ending() -> dict[str, Any]:
         {"rule": rule, "outcome": outcome, "values": {"value": 1, "threshold": 0.5, **values}}
         for rule, values in VALUES.items()
         for outcome in ENDINGS.get(rule, ("pass", "warn"))
+    ]
+    document["verdict"] += [
+        {
+            "rule": rule,
+            "outcome": outcome,
+            "values": {"value": 1, "threshold": 0, **VALUES[rule], **v},
+        }
+        for rule, (outcome, v) in VARIANTS.items()
     ]
     inputs = {**VALUES["concentrated_change"], "mode": "inputs", "value": 1, "threshold": 0.5}
     document["verdict"].append({"rule": "concentrated_change", "outcome": "warn", "values": inputs})
@@ -148,4 +194,10 @@ def variants() -> dict[str, dict[str, Any]]:
         "endings": every_ending(),
         "cautious": cautious(),
         "comparison": make_comparison(),
+        "every change": {**make_layer_audit(), "difference": every_change()},
+        "identical": {**make_layer_audit(), "difference": few_changes([SAME])},
+        "same files": {
+            **make_layer_audit(),
+            "difference": few_changes([SAME], every_change()["whole"]["changed"][0]),
+        },
     }

@@ -15,7 +15,7 @@ from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.algebra.concentration import effective_rank
 from bilens.api.audit import layers_of
 from bilens.base.errors import UsageError
-from bilens.findings.difference import check_pairs, compare_layers
+from bilens.findings.difference import compare_layers
 from bilens.findings.layer_audit import LayerAudit, audit_layers, compare_with
 from bilens.findings.layer_reading import (
     AuditOptions,
@@ -382,13 +382,9 @@ def test_a_planted_low_rank_edit_stands_out_and_noise_does_not() -> None:
     assert values(against_base(noisy), "concentrated_change")[0] == "pass"
 
 
-def test_models_with_other_layers_are_refused_with_the_list() -> None:
+def test_layers_are_compared_where_name_sizes_and_activation_match() -> None:
     mine = [subject(biased(), "a"), subject(biased(), "b"), subject(biased(activation="silu"), "c")]
     theirs = [subject(biased(), "a"), subject(biased(), "c"), subject(biased(), "d")]
-    with pytest.raises(UsageError) as caught:
-        check_pairs(mine, theirs)
-    text = str(caught.value)
-    assert "b is in the model alone; d is in the baseline alone" in text
-    assert "c is gated silu 6 → 9 → 4 in the model and gated identity" in text
-    with pytest.raises(UsageError, match="and 2 more"):
-        check_pairs([subject(biased(), str(place)) for place in range(10)], [])
+    found = audit_layers(mine, baseline=theirs, null_samples=3).difference
+    assert found is not None
+    assert [(layer.name, layer.identical) for layer in found.layers] == [("a", True)]

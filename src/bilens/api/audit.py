@@ -14,6 +14,7 @@ from msgspec import structs
 from torch import Tensor, nn
 
 from bilens.algebra.approximation.quadratic_fit import THRESHOLD
+from bilens.api.comparison import read_alike, whole_difference
 from bilens.api.provenance import (
     describe_data,
     describe_source,
@@ -28,7 +29,7 @@ from bilens.data.images import ImageDataset
 from bilens.data.tables import read_columns, read_targets
 from bilens.findings.audit import audit_classifier
 from bilens.findings.coverage import how_read, measure_coverage
-from bilens.findings.difference import check_pairs
+from bilens.findings.difference import kind_of_layer
 from bilens.findings.layer_audit import (
     NULL_SAMPLES as LAYER_SAMPLES,
     audit_layers,
@@ -44,6 +45,7 @@ from bilens.findings.subject import LabelledImages, share_right
 from bilens.findings.table_audit import LabelledRows, NamedColumns, audit_columns
 from bilens.io.in_memory import from_module, from_sklearn
 from bilens.io.load import LoadedModel
+from bilens.io.stored_mlp import module_tensors
 from bilens.nn import BilinearClassifier
 from bilens.nn.agreement import Agreement
 from bilens.nn.classifier import in_standard_units
@@ -72,6 +74,7 @@ class Asked:
     progress: Progress = silent
     baseline: Model | None = None
     conditions: Sequence[Condition] = ()
+    difference: Difference | None = None  # what changed from the baseline in all tensors
 
 
 def audit(
@@ -109,8 +112,8 @@ def audit(
         seed: of the draws and of the random inputs.
         command: how to reproduce this, for the report; None takes the process's command line.
         progress: called with (stage, done, total).
-        baseline: the model that this one was made from, to report layer by layer what changed:
-            similarity, the spectrum of the difference, its directions.
+        baseline: the model that this one was made from, to report what changed: size and rank in
+            every tensor, files beside them, and layer by layer the difference of the maps.
         fail_on: conditions that fail the audit, each a rule ("unused_inputs") or a rule with a
             limit ("r2<0.9", "similarity<0.99"); docs/auditing.md lists the rules.
         threshold: R² from which an approximation of a layer is read; below, claims are refused.
@@ -121,8 +124,7 @@ def audit(
 
     Raises:
         UsageError: If the model has no layers that can be read, data are given for one that is no
-            classifier, the baseline has other layers, a condition is none, or a number is out of
-            range.
+            classifier, a condition is none, or a number is out of range.
         ShapeError: If the data do not fit the model.
         NonFiniteError: If a weight of a classifier of one layer is NaN or infinite, or they exceed
             float32's range.
@@ -131,7 +133,12 @@ def audit(
     model = readable(model)
     baseline = None if baseline is None else readable(baseline)
     conditions = parse_conditions(fail_on, data=data is not None, baseline=baseline is not None)
-    asked = Asked(seed, command, progress, baseline, conditions)
+    difference = None
+    if baseline is not None:
+        model, baseline = read_alike(opened(model, bare=True), opened(baseline, bare=True))
+        whole = whole_difference(model, baseline, progress)
+        difference = Difference(baseline_source(baseline), (), whole)
+    asked = Asked(seed, command, progress, baseline, conditions, difference)
     columns = isinstance(model, LoadedModel) and model.input_names is not None
     if columns and is_one_exact_layer(model):
         assert isinstance(model, LoadedModel), "only it has names"
@@ -172,10 +179,7 @@ def audit_one_layer(
     """Read a classifier of one bilinear layer class by class."""
     module, loaded = given_model(model, "an audit", "bl.audit({})")
     whole = opened(model)
-    (subject,), before = whole.layers.values(), None
-    if asked.baseline is not None:
-        before = layers_of(asked.baseline)
-        check_pairs([subject], before)
+    (subject,) = whole.layers.values()
     findings = audit_classifier(
         module,
         labelled(data),
@@ -190,14 +194,18 @@ def audit_one_layer(
     fitted = fit_layer(subject, asked.seed)
     verdict = findings.verdict + judge_one_layer(subject, fitted, asked.seed)
     difference = None
-    if before is not None:
-        changes = (compare_with(before[0], fitted, AuditOptions(0, asked.seed), vectors=True),)
-        difference = Difference(baseline_source(asked.baseline), changes)
-        verdict += judge("audit", Evidence(changes=changes))
+    if asked.baseline is not None:
+        before = opened(asked.baseline).layers.get(subject.name)
+        changes = []
+        if before is not None and kind_of_layer(before) == kind_of_layer(subject):
+            options = AuditOptions(0, asked.seed)
+            changes.append(compare_with(before, fitted, options, vectors=True))
+        difference = Difference(baseline_source(asked.baseline), tuple(changes))
+        verdict += judge("audit", Evidence(changes=difference.layers))
     findings = structs.replace(
         findings, verdict=verdict, passed=passes(verdict), difference=difference
     )
-    return AuditReport(finished(findings, whole, asked.conditions))
+    return AuditReport(finished(findings, whole, asked))
 
 
 def audit_model_layers(
@@ -221,7 +229,7 @@ def audit_model_layers(
         against=baseline_source(asked.baseline),
         origin=origin_of(model, data, asked.command, asked.seed),
     )
-    return LayerAuditReport(finished(findings, whole, asked.conditions))
+    return LayerAuditReport(finished(findings, whole, asked))
 
 
 def audit_table(
@@ -235,14 +243,18 @@ def audit_table(
     rows, about = labelled_rows(model, data, names, outputs)
     origin = origin_of(model, about, asked.command, asked.seed)
     findings = audit_columns(module, columns, rows, asked.seed, origin)
-    return TableReport(finished(findings, model, asked.conditions))
+    return TableReport(finished(findings, model, asked))
 
 
-def finished(audit: AnyAudit, model: LoadedModel, conditions: Sequence[Condition]) -> AnyAudit:
+def finished(audit: AnyAudit, model: LoadedModel, asked: Asked) -> AnyAudit:
     """Return an audit with what it read and what follows, failed where a condition does."""
     coverage = coverage_of(audit, model)
     verdict = judge(audit.kind, Evidence(coverage=coverage)) + audit.verdict
-    judged = judge_conditions(audit.kind, conditions, verdict)
+    if asked.difference is not None and not isinstance(audit, TableAudit):
+        layers = () if audit.difference is None else audit.difference.layers
+        verdict += judge(audit.kind, Evidence(whole_change=asked.difference.whole))
+        audit = structs.replace(audit, difference=structs.replace(asked.difference, layers=layers))
+    judged = judge_conditions(audit.kind, asked.conditions, verdict)
     passed = passes(verdict) and not any(item.failed for item in judged)
     whole = structs.replace(
         audit, coverage=coverage, verdict=verdict, passed=passed, conditions=judged or None
@@ -256,7 +268,7 @@ def coverage_of(audit: Audit | LayerAudit | TableAudit, model: LoadedModel) -> C
     if isinstance(audit, LayerAudit):
         ended, check = {layer.name: how_read(layer) for layer in audit.layers}, None
         with suppress(NonFiniteError):  # the layer says so itself
-            check = model.exactness
+            check = model.exactness if model.layers else None
     else:
         ended = dict.fromkeys(model.layers, "exact")
         worst = max(audit.exactness, key=lambda item: item.relative_error)
@@ -291,11 +303,15 @@ def layers_of(model: Model) -> tuple[LayerView, ...]:
     return tuple(opened(model).layers.values())
 
 
-def opened(model: Model) -> LoadedModel:
-    """Return a model as what a reader gives of it."""
+def opened(model: Model, bare: bool = False) -> LoadedModel:
+    """Return a model as what a reader gives of it; one without an MLP where that will do."""
     if isinstance(model, LoadedModel):
         return model
-    return LoadedModel(model, "", "") if isinstance(model, Module) else from_module(model)
+    if isinstance(model, Module):
+        return LoadedModel(model, "", "")
+    with suppress(*[UsageError] if bare else []):
+        return from_module(model)
+    return LoadedModel(None, "", "", stored=module_tensors(model))
 
 
 def describe_model(model: Model, num_layers: int) -> LayeredModel:
@@ -305,7 +321,8 @@ def describe_model(model: Model, num_layers: int) -> LayeredModel:
     else:
         assert isinstance(model, LoadedModel), "one of them is there"
         kind = model.provenance.get("format", "layers of another library")
-        dtype = next(iter(model.layers.values())).dtype
+        known = [view.dtype for view in model.layers.values()]
+        dtype = [*known, *(one.dtype for one in model.tensors.values()), torch.float64][0]
     return LayeredModel(kind, num_layers, str(dtype).removeprefix("torch."))
 
 

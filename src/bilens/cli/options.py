@@ -171,8 +171,17 @@ class ModelFile:
         """What was said of the tensors of a file with names of its own."""
         return {}
 
-    def open_another(self, path: Path) -> LoadedModel:
-        return replace(self, model=path).open()
+    def open_pair(self, baseline: Path | None, say: Say) -> tuple[LoadedModel, LoadedModel | None]:
+        """Read the model and the one that it was made from, to which an adapter is added."""
+        if baseline is None:
+            return self.open(say), None
+        from bilens.io.load import PEFT, ReadOptions, load_to_compare
+
+        plain = ReadOptions(self.residual, self.allow_pickle, **self.said())
+        base = baseline if PEFT.matches(self.model) else None
+        loaded = load_to_compare(self.model, replace(plain, base=base))
+        say_how_it_was_read(loaded, say)
+        return loaded, load_to_compare(baseline, plain)
 
 
 @dataclass(frozen=True)
@@ -208,6 +217,8 @@ class TensorFile(ModelFile):
 
 def say_how_it_was_read(model: LoadedModel, say: Say) -> None:
     """Say what was taken for what, and how the first layer compares with its source."""
+    if model.below is not None or not model.layers:
+        say(f"{model.source}: {model.provenance['read']}")
     for line in [] if model.load_report is None else model.load_report.lines():
         say(line)
     with suppress(NonFiniteError):  # told by what reads the layer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,31 +36,8 @@ from bilens.findings.subject import drawn
 from bilens.nn.layer_view import LayerView
 from bilens.records.layer_audit import ChangeDirection, LayerDifference, ModeChange
 
-NAMED = 8  # layers that the message names
 
-
-def check_pairs(model: Sequence[LayerView], baseline: Sequence[LayerView]) -> None:
-    """Refuse two models whose layers do not pair off by name, in order, with the same sizes."""
-    mine, theirs = ({layer.name: layer for layer in layers} for layers in (model, baseline))
-    faults = [
-        *(f"{name} is in the model alone" for name in mine if name not in theirs),
-        *(f"{name} is in the baseline alone" for name in theirs if name not in mine),
-        *(
-            f"{name} is {described(layer)} in the model and {described(theirs[name])} in the "
-            "baseline"
-            for name, layer in mine.items()
-            if name in theirs and described(layer) != described(theirs[name])
-        ),
-    ]
-    if faults:
-        more = f"; and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
-        raise UsageError(
-            f"the two models do not match layer by layer: {'; '.join(faults[:NAMED])}{more}. "
-            "Compare a model with the one it was made from."
-        )
-
-
-def described(layer: LayerView) -> str:
+def kind_of_layer(layer: LayerView) -> str:
     """Return what has to be the same in both."""
     kind, sizes = "gated" if layer.gated else "plain", layer.sizes
     return f"{kind} {layer.activation.name} {sizes.d_in} → {sizes.d_hidden} → {sizes.d_out}"

@@ -14,7 +14,7 @@ from bilens.algebra.hosvd import hosvd
 from bilens.base import Progress, silent
 from bilens.base.checks import check_count
 from bilens.base.errors import NonFiniteError, UsageError
-from bilens.findings.difference import check_pairs, compare_layers
+from bilens.findings.difference import compare_layers, kind_of_layer
 from bilens.findings.layer_reading import (
     AuditOptions,
     FittedLayer,
@@ -87,19 +87,18 @@ def audit_layers(
     origin: Origin = UNKNOWN,
 ) -> LayerAudit:
     """Return what the weights of each layer say."""
-    if not subjects:
+    if not subjects and baseline is None:
         raise UsageError("an audit needs a model with at least one MLP, and this one has none.")
     options = checked_options(null_samples, seed, threshold)
-    if baseline is not None:
-        check_pairs(subjects, baseline)
     before = {subject.name: subject for subject in baseline or ()}
     found, changes = [], []
     for done, subject in enumerate(subjects):
         progress("layers", done, len(subjects))
         reading, fitted = read_layer(subject, options)
         found.append(reading)
-        if baseline is not None:
-            changes.append(compare_with(before[subject.name], fitted, options))
+        base = before.get(subject.name)
+        if base is not None and kind_of_layer(base) == kind_of_layer(subject):
+            changes.append(compare_with(base, fitted, options))
     progress("layers", len(subjects), len(subjects))
     layers = with_norm_scores(found)
     evidence = Evidence(layers=layers, accuracy=accuracy, changes=tuple(changes))

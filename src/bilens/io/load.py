@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from torch import nn
@@ -13,7 +14,7 @@ from bilens.io.formats.gguf import GGUF
 from bilens.io.formats.huggingface import HUGGINGFACE
 from bilens.io.formats.keras import KERAS, SAVED_MODEL, WEIGHTS_ALONE
 from bilens.io.formats.llama2c import LLAMA2C
-from bilens.io.formats.named_roles import read_named_roles
+from bilens.io.formats.named_roles import open_tensors, read_named_roles
 from bilens.io.formats.official import (
     IMAGE_FOLDER,
     LANGUAGE_FOLDER,
@@ -22,6 +23,7 @@ from bilens.io.formats.official import (
     SAFETENSORS,
 )
 from bilens.io.formats.onnx import ONNX
+from bilens.io.formats.peft import PEFT
 from bilens.io.formats.sae_layouts import OFFICIAL_SAE, SAELENS, SPARSIFY
 from bilens.io.formats.safetensors_folder import INDEX_NAME
 from bilens.io.loaded_model import (
@@ -36,10 +38,11 @@ from bilens.io.model_folder import MODEL_FOLDER
 from bilens.nn.block import NAME as HOOK_NAME
 from bilens.nn.layer_view import LayerView
 
-__all__ = ["FORMATS", "LayerView", "LoadedModel", "ReadOptions", "load"]
+__all__ = ["FORMATS", "PEFT", "LayerView", "LoadedModel", "ReadOptions", "load"]
 
 # The first that matches a path reads it.
 FORMATS: tuple[Format, ...] = (
+    PEFT,
     SAELENS,
     SPARSIFY,
     OFFICIAL_SAE,
@@ -65,6 +68,7 @@ def load(
     roles: Mapping[str, str] | None = None,
     activation: Activations | None = None,
     transposed: bool | None = None,
+    base: str | Path | None = None,
 ) -> LoadedModel:
     """Read a model: a bilens model folder, a folder of Hugging Face, or one of the paper's.
 
@@ -89,6 +93,7 @@ def load(
         activation: of its layers, "relu", "gelu", "leaky_relu:0.2" and so on, "identity" for none;
             "gelu,relu" or a list is one for each.
         transposed: whether its matrices are (in, out); None where shapes decide it.
+        base: of an adapter of PEFT, the model that it is added to; None for the one it names.
 
     Raises:
         CheckpointError: If the path is missing, damaged, of a newer version or not supported.
@@ -98,7 +103,8 @@ def load(
         MemoryLimitError: If the weights would not fit.
     """
     refuse_objects(path)
-    options = ReadOptions(residual, allow_pickle, roles, activation, transposed)
+    below = None if base is None else check_path("base", base)
+    options = ReadOptions(residual, allow_pickle, roles, activation, transposed, below)
     return load_with(check_path("path", path), options)
 
 
@@ -143,6 +149,20 @@ def models_in(folder: Path) -> list[Path]:
     except OSError as error:
         raise CheckpointError(f"{folder}: {why_unreadable(error)}") from error
     return [path for path in inside if any(format.matches(path) for format in FORMATS)] or [folder]
+
+
+def load_to_compare(path: Path, options: ReadOptions) -> LoadedModel:
+    """Read a model that another one is compared with: its tensors where layers cannot be read."""
+    try:
+        return load_with(path, options)
+    except (CheckpointError, UsageError) as error:
+        if options.name_roles or PEFT.matches(path):
+            raise
+        with suppress(CheckpointError, OSError):
+            stored, sha256 = open_tensors(path, lambda _: False)
+            why = {"read": f"no layers: {error}"}
+            return LoadedModel(None, str(path), sha256, provenance=why, stored=stored)
+        raise
 
 
 def refuse_objects(value: object) -> None:

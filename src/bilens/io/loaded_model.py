@@ -106,6 +106,8 @@ class LoadedModel:
         input_scale: standard deviation of each input there; None if nothing says.
         stored: the tensors of the source, where it is not the module.
         files: the files of the weights, where they are several beside each other.
+        below: the model that an adapter is added to; None for no adapter.
+        alone: reads the layers without the module, as of a model that no module can be.
         views: the layers, where they are not those of the module.
         load_report: what was taken for what, and how exactly, where that had to be found out.
         compare: compares the first and the last layer, as they were read, with their source; None
@@ -126,6 +128,8 @@ class LoadedModel:
     input_scale: tuple[float, ...] | None = None
     stored: Store = field(default_factory=dict)
     files: tuple[Path, ...] = ()
+    below: str | None = None
+    alone: Callable[[], LoadedModel] | None = None
 
     _repr_html_ = html_summary("source", "layers", "input_shape", "output_names", "weights_sha256")
 
@@ -195,6 +199,7 @@ class ReadOptions:
     roles: Mapping[str, str] | None = None  # role → tensor of a safetensors file of unknown names
     activation: Activations | None = None  # of its layers: a name, or one for each
     transposed: bool | None = None  # whether its matrices are (in, out)
+    base: Path | None = None  # the model that an adapter is added to
 
     @property
     def name_roles(self) -> bool:

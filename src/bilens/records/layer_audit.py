@@ -71,11 +71,57 @@ class BaselineSource(Record, frozen=True):
     weights_sha256: str
 
 
+class TensorChange(Record, frozen=True):
+    """What changed in one tensor, with ΔW the difference of what is stored."""
+
+    name: str  # in the model
+    kind: str  # `q`, `down`, `norm`, …; `other` where the name does not say it
+    layer: Count | None  # its number; null for none
+    dtype: str
+    baseline_dtype: str
+    state: str  # `rounding`, `low_rank` (half of `full` or less), `noise`, `changed`, `not_finite`
+    change: float | None = None  # ‖ΔW‖ / ‖W‖; null where W is zero, or not finite
+    rank: Count | None = None  # singular values above those of rounding; null for many
+    full: Count = 0  # rank that the sizes allow; 0 where no matrix
+    top_share: float = 0.0  # σ₁² / ‖ΔW‖²
+
+
+class FileChange(Record, frozen=True):
+    """A file beside the weights: configuration or tokenizer."""
+
+    name: str
+    state: str  # `same`, `changed`, `model` or `baseline`: in that one alone
+    keys: tuple[str, ...] = ()  # of a JSON object, with another value
+
+
+class WholeDifference(Record, frozen=True):
+    """What changed in the model as a whole: every tensor, and the files beside them."""
+
+    tensors: Count  # that both have in the same shape
+    changed: tuple[TensorChange, ...]  # those that are not the same, bit for bit
+    model_alone: tuple[str, ...] = ()  # tensors without a counterpart
+    baseline_alone: tuple[str, ...] = ()
+    other_shape: tuple[str, ...] = ()  # in both, and not compared
+    files: tuple[FileChange, ...] | None = None  # null where one of both is no folder
+
+    @property
+    def apart(self) -> tuple[str, ...]:
+        """Tensors that are not compared."""
+        return self.model_alone + self.baseline_alone + self.other_shape
+
+    @property
+    def identical(self) -> bool:
+        """Whether every tensor and file was compared, and is the same, bit for bit."""
+        same = self.files is not None and all(file.state == "same" for file in self.files)
+        return same and not self.changed and not self.apart
+
+
 class Difference(Record, frozen=True):
     """What changed from the baseline."""
 
     baseline: BaselineSource
-    layers: tuple[LayerDifference, ...]  # one entry for each layer
+    layers: tuple[LayerDifference, ...]  # one entry for each layer that is read in both
+    whole: WholeDifference | None = None  # of all tensors, whether they are read as layers or not
 
 
 class FitQuality(Record, frozen=True):
@@ -198,4 +244,4 @@ class LayerAudit(Document, frozen=True, kw_only=True):
     coverage: Coverage | None = None  # what share of the parameters was read
 
     def __post_init__(self) -> None:
-        require(len(self.layers) > 0, "layers is empty")
+        require(len(self.layers) > 0 or self.difference is not None, "layers is empty")

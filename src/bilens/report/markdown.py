@@ -10,6 +10,7 @@ from bilens.records.layer_audit import Difference, LayerAudit
 from bilens.records.table_audit import TableAudit
 from bilens.report.sections.coverage import unread_lines
 from bilens.report.sections.decision import decision_lines, group_lines
+from bilens.report.sections.difference import COLUMNS, difference_sentences, tensor_rows
 from bilens.report.sections.layers import (
     CHANGES,
     NUMBERS,
@@ -51,7 +52,7 @@ def audit_markdown(original: Judged, lang: str = "en") -> str:
         parts += [f"### {t('conditions.heading')}", finding_table(t, condition_lines(t, record))]
     if not isinstance(record, TableAudit) and record.difference is not None:
         parts += difference_parts(t, record.difference)
-    if isinstance(record, LayerAudit):
+    if isinstance(record, LayerAudit) and record.layers:
         parts.append(layer_part(t, record))
     parts += [f"### {t('reproduce.heading')}", "\n".join(reproduction_lines(t, record, original))]
     return "\n\n".join(parts) + "\n"
@@ -87,7 +88,12 @@ def finding_table(t: Catalogue, findings: Sequence[FindingLine]) -> str:
 
 def difference_parts(t: Catalogue, found: Difference) -> Iterator[str]:
     yield f"### {t('layers.difference.heading')}"
-    yield escaped(change_lead(t, found))
+    if found.whole is not None:
+        yield escaped(t("sentence.gap").join(difference_sentences(t, found.whole)))
+        if rows := tensor_rows(t, found.whole, MOST_LAYERS):
+            yield table(t.each("difference.table", COLUMNS), rows)
+    if found.layers:
+        yield escaped(change_lead(t, found))
     keys = ("change", "frobenius", "gaussian", "outputs", "inputs")
     head = [t("layers.table.layer"), *t.each("layers.difference", keys)]
     changed, rows = [layer for layer in found.layers if not layer.identical], []

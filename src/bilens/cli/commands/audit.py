@@ -193,11 +193,10 @@ def read_and_judge(
 
     rules = tuple(options.fail_on or ())
     parse_conditions(rules, data=True, baseline=options.baseline is not None)  # before any reading
-    model = source.open(output.say)
+    model, before = source.open_pair(options.baseline, output.say)
     if options.table is not None:
         images.refuse_beside("--table")
     data = options.table or images.find(model, output.say)
-    before = None if options.baseline is None else source.open_another(options.baseline)
     with output.progress() as progress:
         return audit_model(
             model,

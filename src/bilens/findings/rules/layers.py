@@ -253,3 +253,53 @@ def concentrated_change(evidence: Evidence) -> Iterator[Values]:
                     "directions": mode.directions_90,
                     "layers": layer.name,
                 }
+
+
+# What changed in the model as a whole: its tensors, its files, the rank of the change.
+whole = partial(Rule, documents=BOTH, group="use", bad=">", needs="baseline")
+CHANGED: Final = formats("value threshold", "whole", of="count")
+
+
+@partial(
+    whole,
+    "changed_tensors",
+    values={**CHANGED, "alone": "count", "change": "quantity", "kinds": "kinds"},
+    beyond="info",
+    variant=lambda values: "_alone" if values["alone"] else "",
+)
+def changed_tensors(evidence: Evidence) -> Iterator[Values]:
+    if found := evidence.whole_change:
+        alone = len(found.apart)
+        yield {
+            "value": len(found.changed) + alone,
+            "of": found.tensors + alone,
+            "alone": alone,
+            "change": max((one.change or 0.0 for one in found.changed), default=0.0),
+            "kinds": ", ".join(dict.fromkeys(one.kind for one in found.changed)) or "other",
+        }
+
+
+@partial(whole, "changed_files", values={**CHANGED, "files": "text"}, beyond="info")
+def changed_files(evidence: Evidence) -> Iterator[Values]:
+    if (found := evidence.whole_change) and found.files:
+        names = [file.name for file in found.files if file.state != "same"]
+        yield {"value": len(names), "of": len(found.files), "files": named(names)}
+
+
+@partial(
+    whole,
+    "low_rank_change",
+    group="model",
+    values={**CHANGED, "ranks": "text", "matrices": "text"},
+    variant=lambda values: "" if values["of"] else "_none",
+)
+def low_rank_change(evidence: Evidence) -> Iterator[Values]:
+    if found := evidence.whole_change:
+        low = [one for one in found.changed if one.state == "low_rank"]
+        ranks = sorted({one.rank or 0 for one in low})
+        yield {
+            "value": len(low),
+            "of": sum(one.full > 0 for one in found.changed),
+            "ranks": "–".join(map(str, dict.fromkeys([*ranks[:1], *ranks[-1:]]))),
+            "matrices": named([one.name for one in low]),
+        }

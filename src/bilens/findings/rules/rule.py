@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 from bilens.records.audit import ClassReading, Overfitting, Triggers, TruncationPoint
 from bilens.records.common import Exactness, Finding, Outcome, Share, Value
 from bilens.records.coverage import Coverage
-from bilens.records.layer_audit import LayerDifference, LayerReading
+from bilens.records.layer_audit import LayerDifference, LayerReading, WholeDifference
 from bilens.records.table_audit import OutputEffects, TableScore
 
 Kind = Literal["audit", "layer_audit", "table"]
@@ -18,13 +18,14 @@ Scope = Literal["", "weights", "fit", "map", "rounding"]
 Group = Literal["reading", "model", "use"]  # is it read rightly, is it sound, what is it good for
 GUESS, USUAL = 1, 5  # rank of a rule whose caution means: do not use; of most rules
 # How a number is shown, and so of which type it is: `count` and `whole` as a whole number, the
-# first one being one; `text` and `mode` as words; `points` in percentage points; the `share`s of a
-# sentence as percentages that add up.
+# first one being one; `text`, `mode` and `kinds` as words; `points` in percentage points; the
+# `share`s of a sentence as percentages that add up.
 Format = Literal[
     "count",
     "whole",
     "text",
     "mode",
+    "kinds",
     "percent",
     "share",
     "points",
@@ -52,6 +53,7 @@ class Evidence:
     output_names: tuple[str, ...] = ()
     layers: tuple[LayerReading, ...] = ()
     changes: tuple[LayerDifference, ...] = ()
+    whole_change: WholeDifference | None = None
     effects: tuple[OutputEffects, ...] = ()
     score: TableScore | None = None
     coverage: Coverage | None = None

@@ -6,6 +6,7 @@ import copy
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from bilens.io.formats.safetensors_folder import (
 )
 from bilens.io.formats.source import Module, compare_with_source
 from bilens.io.loaded_model import CONFIG_NAME, Format, LoadedModel, ReadOptions, foreign_keys
-from bilens.io.stored_mlp import LayerLocation, StoredMLP
+from bilens.io.stored_mlp import LayerLocation, Store, StoredMLP
 from bilens.io.tensors import MixedDtypesError, check_names
 from bilens.nn import BilinearTransformer
 from bilens.nn.agreement import Agreement, together
@@ -75,6 +76,7 @@ def read_huggingface(folder: Path, options: ReadOptions) -> LoadedModel:
         views=views_of_llama(module),
         compare=measure,
         stored=open_folder(folder, lambda _: False),
+        alone=partial(read_layers, folder),
     )
 
 
@@ -85,8 +87,13 @@ HUGGINGFACE = Format(  # whatever the model
 )
 
 
-def read_layers(folder: Path, why: str = "") -> LoadedModel:
-    """Return the MLPs of a model in a folder; `why` they alone are read, if that needs saying."""
+def read_layers(
+    folder: Path, why: str = "", changed: Callable[[Store], Store] = lambda store: store
+) -> LoadedModel:
+    """Return the MLPs of a model in a folder; `why` they alone are read, if that needs saying.
+
+    `changed` returns its tensors as an adapter changes them.
+    """
     path = folder / CONFIG_NAME
     content = read_json(path)
     kind = content.get("model_type")
@@ -100,7 +107,7 @@ def read_layers(folder: Path, why: str = "") -> LoadedModel:
     if family is None:
         raise unknown_model(path, kind, names_in(folder))
     activation, family = activation_of(path, content, family)
-    whole = open_folder(folder, lambda name: in_an_mlp(family, name) is not None)
+    whole = changed(open_folder(folder, lambda name: in_an_mlp(family, name) is not None))
     store = {name: tensor for name, tensor in whole.items() if in_an_mlp(family, name) is not None}
     found, beside = locations_of(path, content, family, store)
     expected = [name for location, _ in found for name in location.tensors()]

@@ -38,6 +38,7 @@ from bilens.report.markup import (
 from bilens.report.raster import Painter
 from bilens.report.sections.coverage import coverage
 from bilens.report.sections.decision import checks, verdict
+from bilens.report.sections.difference import whole_difference
 from bilens.report.sections.overview import Page, file_facts, test_data
 from bilens.report.text import (
     NONE,
@@ -69,8 +70,8 @@ def layer_audit_page(t: Catalogue, record: LayerAudit) -> Page:
             ("verdict", verdict(t, record)),
             ("checks", checks(t, record)),
             ("coverage", coverage(t, record.coverage)),
-            ("charts", charts(t, record.layers)),
-            ("table", layer_table(t, record)),
+            ("charts", charts(t, record.layers) if record.layers else Markup()),
+            ("table", layer_table(t, record) if record.layers else Markup()),
             ("directions", directions(t, record)),
             ("difference", difference(t, record.difference)),
         ),
@@ -299,14 +300,14 @@ def difference(
     if cards:
         lead_of_cards = paragraph(t("layers.difference.triggers_lead"))
         cards = [heading(t("layers.difference.triggers")), lead_of_cards, *cards]
-    columns = [t("layers.table.layer"), *t.each("layers.difference", CHANGES)]
-    return section(
-        t,
-        "layers.difference",
-        paragraph(change_lead(t, found), " ", t("layers.difference.how")),
-        table(t, t("layers.difference.caption"), columns, rows, class_="layers"),
-        *cards,
-    )
+    blocks: list[Content] = [] if found.whole is None else [*whole_difference(t, found.whole)]
+    if rows:
+        columns = [t("layers.table.layer"), *t.each("layers.difference", CHANGES)]
+        blocks += [
+            paragraph(change_lead(t, found), " ", t("layers.difference.how")),
+            table(t, t("layers.difference.caption"), columns, rows, class_="layers"),
+        ]
+    return section(t, "layers.difference", *blocks, *cards)
 
 
 def change_lead(t: Catalogue, found: Difference) -> str:

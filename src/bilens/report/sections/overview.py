@@ -213,6 +213,8 @@ def shown_value(t: Catalogue, form: Format, value: Value) -> str:
     """Return one value of a rule as a reader sees it."""
     if not isinstance(value, str):
         return FORMATS[form](value)
+    if form == "kinds":
+        return t("list.comma").join(t.each("difference.kind", value.split(", ")))
     key = f"layers.difference.mode.{value}"
     return t(key) if form == "mode" and t.has(key) else value
 

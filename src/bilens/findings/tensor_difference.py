@@ -1,0 +1,100 @@
+"""What changed in a model as a whole: every tensor beside the baseline's, read as layer or not."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from msgspec.structs import replace
+from torch import Tensor
+
+from bilens.algebra.matrix_change import is_low, matrix_change
+from bilens.base import Progress, silent
+from bilens.base.errors import NonFiniteError
+from bilens.io.stored_mlp import Store, StoredTensor
+from bilens.io.tensor_names import LAYER, is_stack, kind_of, paired
+from bilens.records.layer_audit import FileChange, TensorChange, WholeDifference
+
+
+def compare_tensors(
+    model: Store,
+    baseline: Store,
+    files: tuple[FileChange, ...] | None = None,
+    *,
+    gguf: bool = False,
+    progress: Progress = silent,
+) -> WholeDifference:
+    """Return what changed from a baseline, one pair of tensors in memory at a time.
+
+    `files` are those beside the weights; of a `gguf` file rows may be in the order of llama.cpp.
+    Cost: of each pair that differs that of `matrix_change`, of the others one look.
+    """
+    names = paired(model, baseline)
+    alike = {n: other for n, other in names.items() if model[n].shape == baseline[other].shape}
+    changes = []
+    for done, (name, other) in enumerate(alike.items()):
+        progress("tensors", done, len(alike))
+        changes.append(compare_pair(baseline[other], model[name], gguf))
+    known = {*names.values()}
+    return WholeDifference(
+        tensors=len(alike),
+        changed=tuple(change for change in changes if change is not None),
+        model_alone=tuple(name for name in model if name not in names),
+        baseline_alone=tuple(name for name in baseline if name not in known),
+        other_shape=tuple(name for name in names if name not in alike),
+        files=files,
+    )
+
+
+def compare_pair(old: StoredTensor, new: StoredTensor, gguf: bool) -> TensorChange | None:
+    """Return what changed; None where all bits are the same."""
+    kind, number = kind_of(new.name, new.shape), LAYER.search(new.name)
+    layer = int(number[1]) if number else None
+    mine, theirs = (str(one.dtype).removeprefix("torch.") for one in (new, old))
+    found = TensorChange(new.name, kind, layer, mine, theirs, "not_finite")
+    try:
+        before, after = old.read(), new.read()
+    except NonFiniteError:
+        return found
+    if gguf and kind in ("q", "k") and before.ndim == 2:
+        after = in_order_of(before, after)
+    bits = (one.contiguous().reshape(-1).view(torch.uint8) for one in (before, after))
+    if before.dtype == after.dtype and torch.equal(*bits):
+        return None
+    before, after = (one if one.is_floating_point() else one.double() for one in (before, after))
+    pairs = [*zip(matrices(new.name, before), matrices(new.name, after), strict=True)]
+    parts = [matrix_change(*pair) for pair in pairs]
+    full = min(pairs[0][0].shape) if before.ndim > 1 else 0
+    ranks = [part.rank for part in parts if part.rank is not None]
+    rank = max(ranks) if len(ranks) == len(parts) else None
+    state = "changed"
+    if rank == 0:
+        state = "rounding"
+    elif full and is_low(rank, full):
+        state = "low_rank"
+    elif full and all(part.is_noise for part in parts):
+        state = "noise"
+    size = float(torch.linalg.vector_norm(before, dtype=torch.float64))
+    change = math.hypot(*(part.norm for part in parts)) / size if size > 0 else None
+    top = max(part.top_share for part in parts)
+    rank = rank if full else None
+    return replace(found, state=state, change=change, rank=rank, full=full, top_share=top)
+
+
+def matrices(name: str, tensor: Tensor) -> list[Tensor]:
+    """Return a tensor as matrices: a stack one by one, a kernel with its outputs as rows."""
+    if is_stack(name, tuple(tensor.shape)):
+        return [*tensor]
+    return [tensor.flatten(1) if tensor.ndim > 1 else tensor.reshape(1, -1)]
+
+
+def in_order_of(before: Tensor, after: Tensor) -> Tensor:
+    """Return rows of queries or keys in the order of another file, where one is of llama.cpp."""
+    # which has rows that are rotated together side by side, Hugging Face half a head apart
+    orders, few = [torch.arange(len(after))], slice(16)  # columns say it
+    for width in range(4, len(after) + 1, 2):
+        if len(after) % width == 0:
+            apart = orders[0].reshape(-1, width // 2, 2).mT.reshape(-1)
+            orders += [apart, apart.argsort()]
+    off = [float((after[order, few].double() - before[:, few]).norm()) for order in orders]
+    return after[orders[off.index(min(off))]]

@@ -1,0 +1,156 @@
+"""Adapters of the library PEFT, LoRA, rsLoRA and DoRA, added to the model they were made for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bilens.base.errors import CheckpointError
+from bilens.base.files import file_sha256, read_json, shortened
+from bilens.io.formats.families import refuse_config
+from bilens.io.formats.huggingface import HUGGINGFACE, read_layers
+from bilens.io.formats.safetensors_folder import WEIGHTS_NAME as MODEL_NAME, header
+from bilens.io.loaded_model import Format, LoadedModel, ReadOptions
+from bilens.io.model_config import is_number
+from bilens.io.stored_mlp import Block, Store, StoredTensor
+from bilens.io.tensor_names import ENDING, paired
+
+CONFIG_NAME, WEIGHTS_NAME = "adapter_config.json", "adapter_model.safetensors"
+PART = re.compile(r"(.+)\.lora_(?:embedding_)?(A|B|magnitude_vector)(?:\.weight)?")
+CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # starts that alter W itself
+OTHERS = (  # what is no W + scale · B A of single matrices
+    *("layer_replication", "target_parameters", "trainable_token_indices", "use_qalora"),
+    *("alora_invocation_tokens", "use_bdlora", "arrow_config", "kasa_config", "lora_bias"),
+)
+PATTERN = re.compile(r"\^?(?:[\w-]|\\?\.|\\d\+|\[0-9\]\+)+\$?")  # of modules, none runs for ever
+
+
+@dataclass(frozen=True, eq=False)
+class Update:
+    """What an adapter does to a tensor W: W + scale · B A; for DoRA then rows of given lengths."""
+
+    parts: Mapping[str, StoredTensor]  # A, B, magnitude_vector; `value` takes the place of W
+    scale: float
+    turned: bool = False  # W is (in, out), as of an embedding: B A is added transposed
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of B A, outputs first, or of what takes the place of W."""
+        if "A" not in self.parts:
+            return self.parts["value"].shape
+        return (self.parts["B"].shape[0], *self.parts["A"].shape[1:])
+
+    def change(self) -> Tensor:
+        """Return scale · B A."""
+        a, b = (self.parts[role].read().double().flatten(1) for role in ("A", "B"))
+        return self.scale * (b @ a)
+
+    def apply(self, base: StoredTensor, block: Block = ()) -> Tensor:
+        """Return what becomes of a tensor, in float64."""
+        found = self.parts.get("value", base).read().double()
+        if "A" in self.parts:
+            found = found + (self.change().T if self.turned else self.change()).reshape(found.shape)
+        if "magnitude_vector" in self.parts:
+            others = [axis for axis in range(found.ndim) if axis != self.turned]
+            lengths = found.square().sum(others, keepdim=True).sqrt()
+            wanted = self.parts["magnitude_vector"].read().double()
+            found = wanted.reshape(lengths.shape) / lengths * found
+        return found[block]
+
+
+def read_adapter(folder: Path, options: ReadOptions) -> LoadedModel:
+    """Return a model with an adapter added: that of the caller, or the one that it names."""
+    config = read_json(folder / CONFIG_NAME)
+    updates = updates_of(folder, config)
+    pairs = [one for one in updates.values() if "A" in one.parts]
+    kind = "DoRA" if config.get("use_dora") else "rsLoRA" if config.get("use_rslora") else "LoRA"
+    ranks = ", ".join(map(str, sorted({one.parts["A"].shape[0] for one in pairs})))
+    about = f"{kind} of rank {ranks} on {len(updates)} tensors"
+    named = str(config.get("base_model_name_or_path"))
+    places = (Path(named), folder / named)
+    base = options.base or next((one for one in places if HUGGINGFACE.matches(one)), None)
+    if base is None or not HUGGINGFACE.matches(base):
+        sizes = [float(one.change().norm()) for one in pairs] or [0.0]
+        raise CheckpointError(
+            f"{folder}: is an adapter ({about}: {shortened([*updates])}; ‖ΔW‖ {min(sizes):.2g} "
+            f"to {max(sizes):.2g}), and {str(base or named)!r} is no folder of Hugging Face here: "
+            "name its model with --baseline, or bl.load(adapter, base=folder)."
+        )
+    below = read_json(base / "config.json")
+    refuse_config(base, below)
+    square = config.get("fan_in_fan_out") is True or below.get("model_type") == "gpt2"
+    change = partial(added, folder, updates, square)
+    found = read_layers(base, f"{about} is added to {base}", change)
+    sources = {**found.provenance, "base_sha256": found.weights_sha256}
+    sha256 = file_sha256(folder / WEIGHTS_NAME)
+    return replace(
+        found, source=str(folder), weights_sha256=sha256, provenance=sources, below=str(base)
+    )
+
+
+PEFT = Format("PEFT adapter", lambda path: (path / CONFIG_NAME).is_file(), read_adapter)
+
+
+def updates_of(folder: Path, config: Mapping[str, Any]) -> dict[str, Update]:
+    """Return what an adapter does, by tensor; refuse one that cannot be added."""
+    start, said = str(config.get("init_lora_weights")).lower(), config.get("alpha_pattern") or {}
+    patterns = said if isinstance(said, dict) else {str(said): None}
+    alphas = {"": config.get("lora_alpha"), **patterns}
+    odd = [key for key in OTHERS if config.get(key)]
+    odd += [start] if start.startswith(CHANGES_BASE) else []
+    odd += [str(config.get("peft_type"))] if config.get("peft_type") != "LORA" else []
+    odd += [f"α of {p or 'all'}" for p, alpha in alphas.items() if not is_number(alpha)]
+    odd += [pattern for pattern in patterns if not PATTERN.fullmatch(pattern)]
+    odd += [MODEL_NAME] if (folder / MODEL_NAME).exists() else []
+    if odd:
+        raise CheckpointError(
+            f"{folder}: the adapter has {shortened(odd)}, which is not read (LoRA, rsLoRA and DoRA "
+            "are): merge it with merge_and_unload() of peft, save that, and load the folder."
+        )
+    found, updates = dict[str, dict[str, StoredTensor]](), dict[str, Update]()
+    for name, stored in header(folder / WEIGHTS_NAME, lambda _: True).items():
+        plain = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
+        part = PART.fullmatch(plain)
+        target, role = (f"{part[1]}.weight", part[2]) if part else (plain, "value")
+        found.setdefault(target, {})[role] = stored
+    for target, parts in found.items():
+        shapes = [parts[role].shape for role in ("A", "B") if role in parts]
+        whole = len(shapes) == 2 if shapes else [*parts] == ["value"]
+        if not whole or "lora_" in target or any(len(one) < 2 or 0 in one for one in shapes):
+            raise CheckpointError(f"{folder}: {target} has no pair of matrices: save it again.")
+        module, scale = ENDING.sub("", target), 1.0
+        if shapes:
+            fits = (p for p in patterns if re.fullmatch(rf"(?:.*\.)?(?:{p})", module))
+            power = 0.5 if config.get("use_rslora") else 1.0
+            scale = alphas[next(fits, "")] / shapes[0][0] ** power
+        updates[target] = Update(parts, scale)
+    return updates
+
+
+def added(folder: Path, updates: Mapping[str, Update], square: bool, store: Store) -> Store:
+    """Return the tensors of a model with what an adapter does to them, in float64 there.
+
+    `square` says that square matrices are (in, out), as of GPT-2, of which adapters may not say it.
+    """
+    partners, merged = paired(updates, store), dict(store)
+    for name, update in updates.items():
+        base = store.get(partners.get(name, ""))
+        if base is None and "A" not in update.parts:
+            merged[name] = update.parts["value"]  # a head of its own
+            continue
+        if base is None or base.shape not in (update.shape, update.shape[::-1]):
+            raise CheckpointError(
+                f"{folder}: changes {name!r}, which the model below does not have in this shape: "
+                "pass the model that the adapter was made for."
+            )
+        turned = update.shape != base.shape or (square and "A" in update.parts)
+        fetch = partial(replace(update, turned=turned).apply, base)
+        merged[base.name] = replace(base, dtype=torch.float64, fetch=fetch)
+    return merged

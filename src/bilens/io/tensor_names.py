@@ -1,0 +1,78 @@
+"""What a tensor is by its name: kind, layer, and which tensor of another file is the same one."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection
+
+ENDING = re.compile(r"\.(?:weight|bias)$")
+LAYER = re.compile(r"(?:^|[._])(\d+)(?=\.|$)")
+KINDS = {  # the first one that is found in a name counts
+    "norm": r"norm|(?:^|[._])(?:ln|bn)_?\d*(?:_?f|$|\.)",
+    "o": r"\bo_proj|out_proj|attn_output|attention\.(?:output\.)?dense|attn\.c_proj"
+    r"|W_O$|attention\.(?:out|wo|out_lin)$|Attention\.o$",
+    "qkv": r"qkv|c_attn|query_key_value|in_proj",
+    "q": r"\bq_(?:[ab]_)?proj|attn_q$|query$|\.q$|W_Q$|\.wq$|q_lin$",
+    "k": r"\bkv?_(?:[ab]_)?proj|attn_k$|key$|\.k$|W_K$|\.wk$|k_lin$",
+    "v": r"\bv_proj|attn_v$|value$|\.v$|W_V$|\.wv$|v_lin$",
+    "gate_up": r"gate_up|mlp\.Wi$",
+    "gate": r"gate|router|\.w1$|wi_0$|\.left$",
+    "down": r"down|fc_?2|c_proj|4h_to_h|output\.dense|\.wo$|\.w2$|lin(?:ear)?2|fc_out|W_out",
+    "up": r"(?:^|[._])up(?:[._]|$)|fc_?1|c_fc|h_to_4h|intermediate|\.w3$|\.wi(?:_1)?$"
+    r"|lin(?:ear)?1|fc_in|W_in|\.right$",
+    "head": r"unembed|W_U|lm_head|(?:^|\.)(?:output|score|classifier|head|fc|cls)\d?(?:\.|$)",
+    "embedding": r"embed|embd|wte$|wpe$|W_E$|W_pos",
+}
+ROOTS = re.compile(  # what a model with a head, or around another one, puts before names
+    r"^(?:(?:module|_orig_mod|base_model\.model|model|transformer|language_model|gpt_neox|bert"
+    r"|roberta|electra|distilbert|vit|deit)\.)+"
+)
+GGUF = re.compile(r"(?:blk\.(\d+)\.)?([^.]+)(.*)")
+GGUF_NAMES = {
+    "token_embd": "embed_tokens",
+    "output_norm": "norm",
+    "output": "lm_head",
+    "attn_norm": "input_layernorm",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate_inp": "mlp.gate",
+    **{f"attn_{letter}": f"self_attn.{letter}_proj" for letter in ("q", "k", "v", "qkv")},
+    **{f"attn_{letter}_norm": f"self_attn.{letter}_norm" for letter in "qk"},
+    **{f"ffn_{part}": f"mlp.{part}_proj" for part in ("gate", "up", "down")},
+}
+
+
+def kind_of(name: str, shape: tuple[int, ...]) -> str:
+    """Return what a tensor does in its model; "other" where its name does not say it."""
+    stem = ENDING.sub("", name)
+    found = next((kind for kind, pattern in KINDS.items() if re.search(pattern, stem)), "other")
+    is_kernel = len(shape) > 2 and not is_stack(name, shape) and found in ("other", "down", "up")
+    return "conv" if is_kernel else found
+
+
+def is_stack(name: str, shape: tuple[int, ...]) -> bool:
+    """Tell whether a tensor holds the matrices of several experts."""
+    return len(shape) == 3 and ("experts" in name or "_exps" in name)
+
+
+def canonical(name: str) -> str:
+    """Return a name as Hugging Face has it, without roots."""
+    found = GGUF.fullmatch(name)
+    if found is not None and found[2] in GGUF_NAMES:
+        layer = f"layers.{found[1]}." if found[1] else ""
+        name = f"{layer}{GGUF_NAMES[found[2]]}{found[3]}"
+    return ROOTS.sub("", name)
+
+
+def paired(model: Collection[str], baseline: Collection[str]) -> dict[str, str]:
+    """Return name in the model → name in the baseline, of tensors that are called the same."""
+    counts = [Counter(map(canonical, names)) for names in (model, baseline)]
+    by_key, pairs = {canonical(name): name for name in baseline}, dict[str, str]()
+    for name in model:
+        key = canonical(name)
+        if name in baseline:
+            pairs[name] = name
+        elif all(count[key] == 1 for count in counts):
+            pairs[name] = by_key[key]
+    return pairs

@@ -1,0 +1,156 @@
+"""Every tensor beside the baseline's: each change is seen, and its rank, in every kind of matrix.
+
+Damage seen to fail: same_bits comparing values; a stack compared as one matrix; kernels not
+flattened; names compared without their roots; rows of llama.cpp left as they are.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from bilens.findings.tensor_difference import compare_tensors, in_order_of
+from bilens.io.stored_mlp import Store, StoredTensor
+from bilens.records.layer_audit import FileChange, TensorChange, WholeDifference
+from builders import randn
+from planted_changes import planted
+
+D, H, VOCAB = 40, 48, 44
+SAME = (FileChange("config.json", "same"),)
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": D,
+    "intermediate_size": H,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "n_embd": D,
+    "n_inner": H,
+    "n_head": 2,
+    "tie_word_embeddings": False,
+}
+
+
+def store(tensors: Mapping[str, Tensor]) -> Store:
+    def held(name: str, tensor: Tensor) -> StoredTensor:
+        fetch = lambda block: tensor[block]  # noqa: E731
+        return StoredTensor(Path("m"), name, tuple(tensor.shape), tensor.dtype, fetch)
+
+    return {name: held(name, tensor) for name, tensor in tensors.items()}
+
+
+@cache
+def model(kind: str, layers: int = 4) -> dict[str, Tensor]:
+    """The tensors of a small model of transformers, all of them random."""
+    transformers = pytest.importorskip("transformers")
+    depth = {"n_layer": layers} if kind == "gpt2" else {"num_hidden_layers": layers}
+    more = {"num_local_experts": 3, "num_experts_per_tok": 2} if kind == "mixtral" else {}
+    config = transformers.AutoConfig.for_model(kind, **SIZES, **depth, **more)
+    state = transformers.AutoModelForCausalLM.from_config(config).state_dict()
+    return {
+        name: randn(*tensor.shape, seed=seed).float() / 6
+        for seed, (name, tensor) in enumerate(state.items())
+    }
+
+
+def compared(
+    old: Mapping[str, Tensor], new: Mapping[str, Tensor], **options: Any
+) -> WholeDifference:
+    return compare_tensors(store(new), store(old), SAME, **options)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_the_rank_of_a_change_is_found_in_every_kind_of_matrix(dtype: torch.dtype) -> None:
+    tensors = {
+        **model("llama", 1),
+        **{f"transformer.{name}": part for name, part in model("gpt2", 1).items()},
+        **model("mixtral", 1),
+        "features.conv.weight": randn(36, 8, 3, 3).float(),
+    }
+    router = "mlp.gate.weight"
+    old = {n: t.to(dtype) for n, t in tensors.items() if t.ndim > 1 and not n.endswith(router)}
+    kinds = set()
+    for rank in range(1, 17):
+        found = compared(old, {name: planted(part, rank, dtype) for name, part in old.items()})
+        assert {one.name: one.rank for one in found.changed} == dict.fromkeys(old, rank)
+        assert {one.state for one in found.changed} == {"low_rank"}
+        kinds |= {one.kind for one in found.changed}
+    assert kinds >= {"q", "k", "v", "o", "gate", "up", "down", "embedding", "head", "qkv", "conv"}
+    assert any("experts" in one.name for one in found.changed)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_every_change_of_a_single_tensor_is_seen(kind: str) -> None:
+    old = model(kind)
+    assert len(old) > 30
+    for name, tensor in old.items():
+        changed = tensor.clone()
+        changed.view(-1)[-1] += 1e-4
+        found = compared(old, {**old, name: changed})
+        assert [one.name for one in found.changed] == [name]
+        assert (found.identical, found.tensors) == (False, len(old))
+
+
+def test_an_unchanged_copy_is_unchanged_and_nothing_less_is() -> None:
+    old = model("llama")
+    copy = {name: tensor.clone() for name, tensor in old.items()}
+    assert compared(old, copy).identical
+    name = "model.layers.1.self_attn.q_proj.weight"
+    for files in (None, (FileChange("tokenizer.json", "changed"),)):
+        assert not compare_tensors(store(copy), store(old), files).identical
+    assert not compared(old, {n: t for n, t in copy.items() if n != name}).identical
+    assert not compared(old, {**copy, name: copy[name][:-1]}).identical
+    assert not compared(old, {**copy, name: copy[name].double()}).identical
+    zero = {"a": torch.zeros(3)}
+    assert not compared(zero, {"a": -torch.zeros(3)}).identical  # not the same bits
+
+
+def only(found: WholeDifference) -> TensorChange:
+    (change,) = found.changed
+    return change
+
+
+def test_what_a_change_is_like_is_said() -> None:
+    old = {"layers.3.fc1.weight": randn(D, H)}
+    name, weight = next(iter(old.items()))
+    noise = only(compared(old, {name: weight + 0.05 * randn(D, H, seed=1)}))
+    assert (noise.state, noise.layer, noise.kind) == ("noise", 3, "up")
+    assert noise.change == pytest.approx(0.05, rel=0.1)
+    rounded = only(compared(old, {name: weight.bfloat16()}))
+    assert (rounded.state, rounded.dtype, rounded.baseline_dtype) == (
+        *("rounding", "bfloat16", "float64"),
+    )
+    left, values, right = torch.linalg.svd(randn(D, H, seed=2), full_matrices=False)
+    falling = left @ torch.diag(values / torch.arange(1, D + 1)) @ right
+    assert only(compared(old, {name: weight + falling})).state == "changed"
+    assert only(compared(old, {name: weight * torch.nan})).state == "not_finite"
+    grown = compared(old, {name: weight[1:], "more": weight})
+    assert (grown.tensors, grown.other_shape) == (0, (name,))
+    assert (grown.model_alone, grown.baseline_alone) == (("more",), ())
+
+
+def test_vectors_scalars_and_integers_are_compared() -> None:
+    old = {"norm.bias": torch.zeros(4), "scale": torch.tensor(2.0), "count": torch.tensor(3)}
+    new = {"norm.bias": torch.ones(4), "scale": torch.tensor(2.5), "count": torch.tensor(4)}
+    found = {one.name: one for one in compared(old, new).changed}
+    assert (found["norm.bias"].change, found["norm.bias"].full) == (None, 0)
+    assert found["scale"].change == pytest.approx(0.25)
+    assert len(found) == 3
+
+
+def test_names_of_other_libraries_are_the_same_tensors() -> None:
+    old = model("llama", 2)
+    new = {f"module._orig_mod.{name.removeprefix('model.')}": t for name, t in old.items()}
+    assert compared(old, new).tensors == len(old)
+    assert compared(old, new).identical
+
+
+def test_rows_in_the_order_of_llama_cpp_are_put_back() -> None:
+    old = randn(D, H)
+    turned = old.reshape(2, 2, D // 4, H).swapaxes(1, 2).reshape(D, H)  # its convert_hf_to_gguf
+    assert torch.equal(in_order_of(old, turned), old)
+    assert torch.equal(in_order_of(turned, old), turned)
+    assert torch.equal(in_order_of(old, old + 1), old + 1)
