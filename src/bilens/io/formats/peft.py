@@ -150,7 +150,7 @@ def added(folder: Path, updates: Mapping[str, Update], square: bool, store: Stor
                 f"{folder}: changes {name!r}, which the model below does not have in this shape: "
                 "pass the model that the adapter was made for."
             )
-        turned = update.shape != base.shape or (square and "A" in update.parts)
+        turned = update.shape != base.shape or (square and base.shape == base.shape[::-1])
         fetch = partial(replace(update, turned=turned).apply, base)
         merged[base.name] = replace(base, dtype=torch.float64, fetch=fetch)
     return merged
