@@ -97,9 +97,9 @@ def spacing(values: Tensor, dtype: torch.dtype) -> Tensor:
 
 def leading_singular_values(matrix: Tensor, count: int) -> Tensor:
     """Return the largest singular values, falling; the state of the random numbers stays."""
-    if count == min(matrix.shape):
-        return torch.linalg.svdvals(matrix)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        values: Tensor = torch.svd_lowrank(matrix, count)[1]
+        whole = count == min(matrix.shape)
+        values: Tensor
+        values = torch.linalg.svdvals(matrix) if whole else torch.svd_lowrank(matrix, count)[1]
     return values
