@@ -69,11 +69,14 @@ def module_tensors(module: nn.Module) -> Store:
     """Return every parameter and buffer of a module in memory, one that is shared once."""
     found: dict[str, StoredTensor] = {}
     seen: set[int] = set()
-    for name, tensor in module.state_dict(keep_vars=True).items():
+    state = module.state_dict(keep_vars=True).items()
+    pairs = [(f"{n}.{k}", one) for n, v in state if type(v) is tuple for k, one in enumerate(v)]
+    for name, tensor in [*state, *pairs]:  # quantised weights stand in pairs with their biases
         if isinstance(tensor, Tensor) and id(tensor) not in seen:
             seen.add(id(tensor))
+            plain = tensor.dequantize() if tensor.is_quantized else tensor
             path, shape = Path(type(module).__name__), tuple(tensor.shape)
-            found[name] = StoredTensor(path, name, shape, tensor.dtype, partial(block_of, tensor))
+            found[name] = StoredTensor(path, name, shape, plain.dtype, partial(block_of, plain))
     return found
 
 

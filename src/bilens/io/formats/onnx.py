@@ -121,7 +121,6 @@ class OnnxGraph:
         graph = self.model.graph
         self.protos = {proto.name: proto for proto in graph.initializer}
         self.values: dict[str, Any] = {"": None}
-        self.makers: dict[str, Any] = {}  # name → the node that makes it
         self.read: set[str] = set()  # the first outputs of nodes that torch has too
         for given in graph.input:
             if given.name not in self.protos:
@@ -157,7 +156,6 @@ class OnnxGraph:
             self.read.add(node.output[0])
         parts = made if isinstance(made, tuple) else (made,) * len(node.output)
         self.values |= dict(zip(node.output, parts, strict=True))
-        self.makers |= dict.fromkeys(node.output, node)
 
     def translated(self, node: Any, said: dict[str, Any], given: list[Any]) -> Any:
         """Return a node as operations of torch; None for one that is not read."""
@@ -205,15 +203,14 @@ class OnnxGraph:
     def run(self, before: object, behind: object, given: Tensor) -> Tensor:
         """Return what onnx's evaluator makes of a value at another one, in float64."""
         helper, start, end = package().helper, self.called[before], self.called[behind]
-        needed, waiting = {start}, [end]
-        while waiting:
-            if (name := waiting.pop()) and name not in needed:
-                needed.add(name)
-                waiting += self.makers[name].input if name in self.makers else ()
-        nodes = [node for node in self.model.graph.node if {*node.output} & needed - {start}]
-        for node in nodes:
-            if node.output[0] not in self.read:
-                raise LookupError(f"it needs a {node.op_type}")
+        nodes: list[Any] = []
+        needed = {end}
+        for node in reversed(self.model.graph.node):
+            if {*node.output} & needed - {start}:
+                if node.output[0] not in self.read:
+                    raise LookupError(f"it needs a {node.op_type}")
+                nodes.insert(0, node)
+                needed |= {*node.input}
         weights = [proto for name, proto in self.protos.items() if name in needed]
         ends = [helper.make_tensor_value_info(name, DOUBLE, None) for name in (start, end)]
         graph = helper.make_graph(nodes, "part", ends[:1], ends[1:], weights)
