@@ -9,10 +9,12 @@ import re
 import runpy
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import tiny
+from bilens.cli.commands import audit
 from bilens.cli.commands.audit import distinct
 from bilens.report.evidence import DOCUMENT
 from commands import FILE, USAGE, Shell, assert_one_line, model_folder
@@ -62,6 +64,26 @@ def test_a_table_is_printed_and_the_exit_code_is_the_worst(bilens: Shell, models
     assert "最大のリスク" in result.out
     assert bilens("audit", *good, *FEW, "--fail-on", "dead_units<1").code == 1
     assert bilens("audit", *good, models / "nothing", *FEW).code == FILE
+
+
+def test_what_looks_like_a_model_is_a_row_and_an_interrupted_run_leaves_the_index(
+    bilens: Shell, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (models / "forest.joblib").write_bytes(b"x")
+    index, read = tmp_path / "index.html", audit.read_and_judge
+
+    def until_b(output: Any, source: Any, *more: Any) -> Any:
+        if source.model.name == "forest.joblib":
+            raise KeyboardInterrupt
+        return read(output, source, *more)
+
+    monkeypatch.setattr(audit, "read_and_judge", until_b)
+    assert bilens("audit", models, *FEW, "--html", index).code == 130
+    text = index.read_text("utf-8")
+    assert [name in text for name in ("models/a", "models/b", "models/c", "forest")] == [
+        *3 * [True],
+        False,
+    ]
 
 
 def test_evidence_of_many_is_a_folder_each(bilens: Shell, models: Path, tmp_path: Path) -> None:

@@ -40,6 +40,8 @@ from bilens.nn.layer_view import LayerView
 
 __all__ = ["FORMATS", "PEFT", "LayerView", "LoadedModel", "ReadOptions", "load"]
 
+# Of models that no format reads: in a folder of models each gets the sentence that says why.
+OTHERS = (*WEIGHTS_ALONE, ".joblib", ".pkl", ".skops", ".ckpt", ".tflite")
 # The first that matches a path reads it.
 FORMATS: tuple[Format, ...] = (
     PEFT,
@@ -138,17 +140,18 @@ def load_with(path: Path, options: ReadOptions) -> LoadedModel:
 
 def models_in(folder: Path) -> list[Path]:
     """Return the models in a folder that is none itself, and otherwise the folder."""
-    if (
-        any(format.matches(folder) for format in FORMATS)
-        or (folder / INDEX_NAME).exists()
-        or what_else_is_there(folder)
-    ):
-        return [folder]
     try:
+        known = looks_like_a_model(folder) or (folder / INDEX_NAME).exists()
+        if known or what_else_is_there(folder):
+            return [folder]
         inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        return list(filter(looks_like_a_model, inside)) or [folder]
     except OSError as error:
         raise CheckpointError(f"{folder}: {why_unreadable(error)}") from error
-    return [path for path in inside if any(format.matches(path) for format in FORMATS)] or [folder]
+
+
+def looks_like_a_model(path: Path) -> bool:
+    return path.suffix in OTHERS or any(format.matches(path) for format in FORMATS)
 
 
 def load_to_compare(path: Path, options: ReadOptions) -> LoadedModel:
