@@ -248,8 +248,8 @@ ACCEPT = {
     "cannot_judge": "nobody",
 }
 REASONS = (
-    "defect guess condition reading coverage refused unseen partial approximate no_data "
-    "caution unheard_of"
+    "defect guess condition reading coverage refused unseen partial approximate few "
+    "no_data caution unheard_of"
 )
 
 

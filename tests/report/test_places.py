@@ -34,33 +34,42 @@ def box(top: int, bottom: int, left: int, right: int, weight: float = 1.0) -> li
 @pytest.mark.parametrize(
     ("corners", "name"),
     [
-        ((0, 2, 0, 3), "upper left"),
-        ((0, 2, 8, 9), "upper middle"),
+        ((0, 3, 0, 5), "upper left"),
+        ((0, 2, 8, 9), "top"),
         ((1, 3, 14, 17), "upper right"),
         ((5, 6, 0, 4), "left"),
         ((4, 7, 7, 10), "centre"),
-        ((0, 11, 13, 17), "right"),
-        ((9, 11, 0, 17), "lower middle"),
+        ((5, 6, 13, 17), "right"),
+        ((9, 11, 1, 4), "lower left"),
+        ((9, 11, 7, 9), "bottom"),
         ((10, 11, 15, 17), "lower right"),
         ((0, 11, 0, 17), "whole image"),
     ],
 )
 def test_a_part_of_an_image_has_its_name(corners: tuple[int, int, int, int], name: str) -> None:
-    assert place(T, model(), box(*corners), brief=True) == name
+    """Faint everywhere, so that the whole image counts, and strong in one place."""
+    weights = [a + 1e-6 for a in box(*corners)]
+    assert place(T, model(), weights, brief=True) == name
 
 
 @pytest.mark.parametrize("weight", [1.0, -2.0])
-def test_rows_and_columns_hold_most_of_the_weight(weight: float) -> None:
-    weights = box(2, 4, 6, 8, weight)
-    weights[-1] = 0.1 * weight  # little, and far away
-    expected = "upper middle (rows 2–4, columns 6–8)"
-    assert place(T, model(), weights, brief=False) == expected
+def test_a_part_is_one_of_what_is_drawn(weight: float) -> None:
+    """A figure of 6 × 9 pixels in the lower right: its own upper left is heaviest."""
+    figure = [0.1 * a for a in box(6, 11, 9, 17, weight)]
+    heavy = box(6, 7, 9, 11, weight)
+    against = [-2 * a for a in box(10, 11, 15, 17, weight)]
+    weights = [a + b + c for a, b, c in zip(figure, heavy, against, strict=True)]
+    expected = "upper left (rows 6–7, columns 9–11)"
+    drawn = [a + b for a, b in zip(figure, heavy, strict=True)]
+    assert place(T, model(), drawn, brief=False) == expected
+    if abs(sum(weights)) > 0 and (sum(weights) > 0) == (weight > 0):
+        assert place(T, model(), weights, brief=False) == expected
 
 
 def test_inputs_with_names_are_named_the_heaviest_first() -> None:
     names = [f"column {index}" for index in range(ROWS * COLUMNS)]
     weights = [0.0] * len(names)
-    weights[3], weights[7], weights[9], weights[11] = 1.0, -5.0, 3.0, 0.5
+    weights[3], weights[7], weights[9], weights[11] = 1.0, 5.0, 3.0, -6.0
     found = place(T, model(input_names=names), weights, brief=False)
     assert found == "column 7, column 9 and column 3"
     assert place(T, model(input_names=names), weights, brief=True) == "column 7"

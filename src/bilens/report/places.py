@@ -1,10 +1,9 @@
-"""Where a weighting of inputs lies, in words: the part of an image, or inputs by their names."""
+"""Where an input meets a pattern, in words: the part of what it shows, or inputs by their names."""
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import product
 from typing import Final
 
 from bilens.records.common import ModelSummary
@@ -12,8 +11,7 @@ from bilens.report.sections.overview import input_name
 from bilens.report.text import Catalogue
 
 MOST_NAMED = 3  # inputs
-TAIL = 0.1  # of the weight at either end that a place leaves out
-WIDE = 2 / 3  # of a side: what spans more has no place along it
+EVEN = 1 / 6  # of the weight: where the heaviest of nine parts has less, it lies everywhere
 NAMES: Final = (
     ("upper_left", "upper", "upper_right"),
     ("left", "centre", "right"),
@@ -22,31 +20,28 @@ NAMES: Final = (
 
 
 def place(t: Catalogue, model: ModelSummary, weights: Sequence[float], *, brief: bool) -> str:
-    """Return where most of the weights lie; their sizes count, not their signs.
+    """Return where the weights with the sign of their sum are heaviest.
 
-    Of an image the part with rows and columns, from 0, unless `brief`; of other inputs the names
-    of the heaviest.
+    Of an image it is one of nine parts of what is not zero, with rows and columns from 0 unless
+    `brief`; of other inputs the names of the heaviest.
     """
-    sizes = [abs(weight) for weight in weights]
-    rows, columns = model.input_shape
+    (rows, columns), sign = model.input_shape, 1 if sum(weights) >= 0 else -1
+    sizes = [max(sign * weight, 0.0) for weight in weights]
     if min(rows, columns) < len(NAMES) or model.input_names is not None:
         order = sorted(range(len(sizes)), key=lambda index: -sizes[index])
         heaviest = order[: 1 if brief else MOST_NAMED]
         return t.listing([input_name(t, model, index) for index in heaviest])
-    ends, parts = [], []
-    for side, start, step in ((rows, columns, 1), (columns, 1, columns)):
-        # the weight of each row, and then of each column
-        lines = (sizes[i * start :: step][: len(sizes) // side] for i in range(side))
-        sums = [*accumulate(map(sum, lines))]
-        first = bisect_right(sums, TAIL * sums[-1]) % side  # 0 where all weights are zero
-        last = max(first, bisect_left(sums, (1 - TAIL) * sums[-1]))
-        ends += [first, last]
-        third = min(int(1.5 * (first + last + 1) / side), 2)
-        parts.append(None if last - first >= WIDE * side or not sums[-1] else third)
-    if parts == [None, None]:
-        name = t("place.whole")
-    else:
-        row, column = (1 if each is None else each for each in parts)
-        name = t(f"place.{NAMES[row][column]}")
+    lit = [divmod(index, columns) for index, weight in enumerate(weights) if weight] or [(0, 0)]
+    boxes = [(min(axis), max(axis) + 1 - min(axis)) for axis in zip(*lit, strict=True)]
+    sums = dict.fromkeys(product(range(3), repeat=2), 0.0)
+    for at in lit:
+        row, column = (3 * (x - low) // length for x, (low, length) in zip(at, boxes, strict=True))
+        sums[row, column] += sizes[at[0] * columns + at[1]]
+    part = max(sums, key=lambda each: sums[each])
+    if sums[part] <= EVEN * sum(sizes):
+        return t("place.whole")
+    name, ends = t(f"place.{NAMES[part[0]][part[1]]}"), list[int]()
+    for third, (low, length) in zip(part, boxes, strict=True):
+        ends += [low - -third * length // 3, low - -(third + 1) * length // 3 - 1]
     box = dict(zip(("top", "bottom", "left", "right"), ends, strict=True))
     return name if brief else t("place.box", name=name, **box)

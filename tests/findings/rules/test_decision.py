@@ -44,6 +44,7 @@ REFUSED = f("r2", "warn", refused=3, of=3)
 CASES: dict[str, tuple[dict[str, Any], tuple[Finding, ...], str, set[str]]] = {
     "all is well": ({}, (), "use", set()),
     "no data": ({"inputs": 0}, (), "conditions", {"no_data"}),
+    "few test inputs": ({"inputs": DATA - 1}, (), "conditions", {"few"}),
     "partial": ({"coverage": read(95, unread=5)}, (), "conditions", {"partial"}),
     "unverified": (
         {"coverage": read(layout="guessed", checked_against="")},
@@ -135,6 +136,8 @@ def test_the_largest_risks_come_first_and_are_three() -> None:
     )
     rules = [risk.rule for risk in made(*findings, inputs=0).risks]
     assert rules == ["no_data", "trigger", "dead_units"]
+    changed = made(f("concentrated_change", "warn"), f("trigger", "warn"), inputs=0)
+    assert [risk.rule for risk in changed.risks] == ["concentrated_change", "no_data", "trigger"]
     worse = made(*findings, f("exact", "fail"), conditions=(failed(0.5),))
     assert [risk.rule for risk in worse.risks] == ["exact", "condition", "trigger"]
     assert worse.risks[1].values == {"condition": "accuracy<0.9", "value": "0.5"}

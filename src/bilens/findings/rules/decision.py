@@ -21,6 +21,7 @@ from bilens.records.layer_audit import LayerAudit
 from bilens.records.table_audit import TableAudit
 
 ENOUGH: Final = 0.5  # share of the parameters that has to be read before anything is concluded
+FEW: Final = 100  # test inputs: of fewer, even no error leaves 4 % open (95 % interval)
 MOST_RISKS: Final = 3
 ORDER: Final[tuple[Answer, ...]] = ("do_not_use", "cannot_judge", "conditions")
 ACCEPTED_BY: Final = {"use": "owner", "conditions": "owner_and_risk"}
@@ -78,11 +79,13 @@ def of_findings(kind: str, verdict: Sequence[Finding]) -> Iterator[tuple[Answer,
 
 
 def of_reading(coverage: Coverage | None, inputs: int) -> Iterator[tuple[Answer, str]]:
-    """Yield what was not read, or not verified."""
+    """Yield what was not read, not verified or hardly measured."""
     if coverage is None or not coverage.whole:
         yield "conditions", "partial"
         if inputs == 0:  # neither the weights nor the answers vouch for it
             yield "cannot_judge", "unseen"
+    if 0 < inputs < FEW:
+        yield "conditions", "few"
     if coverage is not None and coverage.share < ENOUGH:
         yield "cannot_judge", "coverage"
     if coverage is not None and coverage.approximate > 0:

@@ -45,7 +45,7 @@ def non_finite(evidence: Evidence) -> Iterator[Values]:
     Rule,
     "r2",
     group="reading",
-    rank=2,
+    rank=3,
     documents=LAYERS,
     values=formats("value threshold", "fixed3")
     | formats("of approximate refused", "count", layers="text"),
@@ -239,7 +239,7 @@ def change(evidence: Evidence) -> Iterator[Values]:
     | {"directions": "count", "layers": "text"},
     threshold=0.5,  # of the effective rank of noise of the same size
     bad="<",
-    rank=4,
+    rank=3,
 )
 def concentrated_change(evidence: Evidence) -> Iterator[Values]:
     for layer in evidence.changes:

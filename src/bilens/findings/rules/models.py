@@ -17,7 +17,7 @@ of_all = partial(Rule, documents=("audit", "layer_audit", "table"))
     of_all,
     "coverage",
     group="reading",
-    rank=2,
+    rank=3,
     values=formats("value threshold", "percent", exact="percent", approximate="percent")
     | {"unread": "whole"},
     threshold=0.9,  # of the parameters
@@ -211,7 +211,7 @@ def beyond_null(evidence: Evidence) -> Iterator[Values]:
 @partial(
     of_classes,
     "overfitting",
-    rank=4,
+    rank=5,
     values=formats("gap threshold", "points"),
     number="gap",
     bad=">",
@@ -226,7 +226,7 @@ def overfitting(evidence: Evidence) -> Iterator[Values]:
 @partial(
     of_classes,
     "trigger",
-    rank=4,
+    rank=5,
     values=formats(
         "score threshold", "fixed1", target="text", row="count", column="count", side="count"
     ),

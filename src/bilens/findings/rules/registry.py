@@ -26,7 +26,7 @@ REGISTRY: Final[tuple[Rule, ...]] = tuple(
 of_any: Final[tuple[Kind, ...]] = ("audit", "layer_audit", "table")
 TEXTS: Final = formats("condition value", "text")
 ADDED: Final = (
-    Rule("no_data", lambda _: (), of_any, {}, "use", number=None, rank=3),
+    Rule("no_data", lambda _: (), of_any, {}, "use", number=None, rank=4),
     Rule("condition", lambda _: (), of_any, TEXTS, "use", number=None),
 )
 

@@ -16,7 +16,7 @@ from bilens.records.table_audit import OutputEffects, TableScore
 Kind = Literal["audit", "layer_audit", "table"]
 Scope = Literal["", "weights", "fit", "map", "rounding"]
 Group = Literal["reading", "model", "use"]  # is it read rightly, is it sound, what is it good for
-GUESS, USUAL = 1, 5  # rank of a rule whose caution means: do not use; of most rules
+GUESS, USUAL = 1, 6  # rank of a rule whose caution means: do not use; of most rules
 # How a number is shown, and so of which type it is: `count` and `whole` as a whole number, the
 # first one being one; `text`, `mode` and `kinds` as words; `points` in percentage points; the
 # `share`s of a sentence as percentages that add up.

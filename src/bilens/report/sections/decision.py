@@ -15,22 +15,20 @@ from bilens.findings.rules.decision import decide
 from bilens.findings.rules.rule import Group
 from bilens.records.audit import Audit
 from bilens.records.decision import Decision
-from bilens.report.markup import badge, element, facts, heading, items, paragraph, section
-from bilens.report.sections.coverage import named, summary
+from bilens.report.markup import badge, element, facts, heading, items, paragraph, quiet, section
+from bilens.report.sections.coverage import summary
 from bilens.report.sections.overview import (
     FindingLine,
     Judged,
     condition_lines,
-    finding_line,
     finding_lines,
     rule_text,
 )
-from bilens.report.text import Catalogue
+from bilens.report.text import Catalogue, percent, whole
 
 GROUPS: Final[tuple[Group, ...]] = get_args(Group)
 LOOKS: Final = {"use": "pass", "conditions": "warn", "do_not_use": "fail"}  # else unknown
 WORST: Final = ("fail", "warn", "pass", "info")
-UNREAD = 3  # groups of tensors
 
 
 @dataclass(frozen=True)
@@ -49,32 +47,35 @@ def decision_of(record: Judged) -> Decision:
     return decide(record) if record.decision is None else record.decision
 
 
-def because(t: Catalogue, found: Decision) -> str:
+def because(t: Catalogue, record: Judged) -> list[str]:
     """Return why the decision is no better; nothing where it is the best."""
-    known = [f"decision.because.{reason}" for reason in found.reasons]
-    said = t("decision.and").join(t(key) for key in known if t.has(key))
-    return t("decision.because", list=said) if said else ""
+    share = "" if record.coverage is None else percent(record.coverage.share)
+    known = [f"decision.because.{reason}" for reason in decision_of(record).reasons]
+    return [t(key, share=share) for key in known if t.has(key)]
 
 
 def risk_lines(t: Catalogue, record: Judged) -> Iterator[tuple[str, str]]:
     """Yield each of the largest risks in plain words, and what to do next."""
     for finding in decision_of(record).risks:
         risk, then = (rule_text(t, record.kind, finding, ending) for ending in ("risk", "next"))
-        line = risk or finding_line(t, record.kind, finding).sentence
-        yield line, then or t("decision.next_unknown")
+        yield risk or finding.rule, then or t("decision.next_unknown")
 
 
 def looked_lines(t: Catalogue, record: Judged) -> Iterator[tuple[str, list[str]]]:
     """Yield what was looked at, what was not, and who has to accept it."""
-    found, coverage = decision_of(record), record.coverage
+    found, coverage, data = decision_of(record), record.coverage, record.data
     looked = [] if coverage is None else [summary(t, coverage)]
-    groups = () if coverage is None else coverage.groups
-    names = [named(t, group) for group in groups if group.reason][:UNREAD]
-    unseen = [t("decision.not_read", list=t.listing(names))] if names else []
-    measured = t("decision.measured" if found.inputs else "decision.no_data", count=found.inputs)
+    groups = [] if coverage is None else [group.reason for group in coverage.groups]
+    count, unseen = sum(map(bool, groups)), list[str]()
+    if count:
+        unseen.append(t("decision.not_read", count=count, total=len(groups)))
+    name = (data and data.name) or t("facts.unnamed_data")
+    key = "measured" if found.inputs else "no_data"
+    measured = t(f"decision.{key}", count=whole(found.inputs), name=name)
     (looked if found.inputs else unseen).append(measured)
-    if not isinstance(record, Audit) or record.triggers is None or not record.triggers.threshold:
-        unseen.append(t("decision.not_searched"))
+    search = isinstance(record, Audit) and record.triggers and record.triggers.threshold
+    key = "searched" if search else "not_searched"
+    (looked if search else unseen).append(t(f"decision.{key}"))
     if looked:
         yield t("decision.looked"), looked
     yield t("decision.not_looked"), [*unseen, t("decision.never")]
@@ -87,10 +88,11 @@ def group_lines(t: Catalogue, record: Judged) -> Iterator[GroupLine]:
     for group in GROUPS:
         lines = [line for line in every if line.group == group]
         lines.sort(key=lambda line: WORST.index(line.outcome))
-        outcome = "unknown"
-        seen = {"reading": True, "model": found.answer != "cannot_judge", "use": found.inputs > 0}
-        if lines and (lines[0].outcome == "fail" or seen[group]):
-            outcome = "pass" if lines[0].outcome == "info" else lines[0].outcome
+        worst = lines[0].outcome if lines else "unknown"
+        silent = group == "model" and (worst == "info" or found.answer == "cannot_judge")
+        if worst != "fail" and (silent or (group == "use" and not found.inputs)):
+            worst = "unknown"
+        outcome = "pass" if worst == "info" else worst  # a number is neither good nor bad
         words = t.each(f"group.{group}", (outcome, f"{outcome}.text"))
         yield GroupLine(t(f"group.{group}"), outcome, words[0], words[1], lines)
 
@@ -105,7 +107,6 @@ def verdict(t: Catalogue, record: Judged) -> Markup:
         element("li", element("strong", risk), " ", element("span", t("decision.next", text=then)))
         for risk, then in risk_lines(t, record)
     ]
-    looked = ((term, items(texts)) for term, texts in looked_lines(t, record))
     groups = [
         element(
             "div",
@@ -115,15 +116,20 @@ def verdict(t: Catalogue, record: Judged) -> Markup:
         )
         for line in group_lines(t, record)
     ]
+    source = record.source
+    sha256 = source.weights_sha256 and f"SHA-256 {source.weights_sha256[:16]}…"
+    about = (source.path or record.model.kind, sha256, record.reproduce.date)
     return section(
         t,
         "verdict",
+        quiet(" · ".join(filter(None, about))),
         paragraph(answer, " ", said, class_="overall"),
-        paragraph(because(t, found)),
+        *(paragraph(reason, class_="because") for reason in because(t, record)),
         heading(t("decision.risks")),
         element("ol", *risks, class_="risks") if risks else paragraph(t("decision.no_risk")),
-        facts(looked, "looked"),
+        facts(((term, items(texts)) for term, texts in looked_lines(t, record)), "looked"),
         element("div", *groups, class_="groups"),
+        paragraph(t("decision.sign"), class_="sign"),
         class_=f"verdict {look}",
     )
 
@@ -152,7 +158,9 @@ def decision_lines(t: Catalogue, record: Judged) -> list[str]:
     """Return the decision as lines of text, the answer first."""
     found = decision_of(record)
     answer, text = t.each("decision", (found.answer, f"{found.answer}.text"))
-    lines = [t("decision.line", term=answer, text=f"{text} {because(t, found)}".strip())]
+    lines = [
+        t("decision.line", term=answer, text=t("sentence.gap").join([text, *because(t, record)]))
+    ]
     for number, (risk, then) in enumerate(risk_lines(t, record), start=1):
         lines.append(f"{number}. {risk} {t('decision.next', text=then)}")
     for term, texts in looked_lines(t, record):

@@ -234,7 +234,7 @@ def condition_lines(t: Catalogue, record: Judged) -> list[FindingLine]:
 
 def exactness(t: Catalogue, record: Audit) -> Markup:
     """Return the differences between model and formula, and whether spectra are complete."""
-    rows = []
+    rows, (agrees, differs) = [], t.each("exactness", ("agrees", "differs"))
     for item in record.exactness:
         key = f"exactness.{item.precision}"
         rows.append(
@@ -243,9 +243,7 @@ def exactness(t: Catalogue, record: Audit) -> Markup:
                 scientific(item.largest_error),
                 scientific(item.relative_error),
                 scientific(item.tolerance, 0),
-                badge(t, "pass", t("exactness.agrees"))
-                if item.passed
-                else badge(t, "fail", t("exactness.differs")),
+                badge(t, *(("pass", agrees) if item.passed else ("fail", differs))),
             )
         )
     columns = heads(

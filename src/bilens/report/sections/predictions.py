@@ -154,12 +154,10 @@ def answer(reader: Reader, outcome: str) -> Markup:
     )
     # Answers are large where they are a digit or two.
     large = facts(pairs, value_class="word" if any(len(name) > 3 for name in names) else None)
-    because = Markup()
-    if outcome != "wrong" and (found := named_parts(reader, item.predicted, 1)):
-        said = t("predictions.because", winner=names[item.predicted], list=t.listing(found))
-        because = paragraph(said)
-    badge_line = outcome_badge(t, outcome)
-    return element("div", large, badge_line, paragraph(lead), because, class_="answer")
+    found = [] if outcome == "wrong" else named_parts(reader, item.predicted, 1)
+    why = t("predictions.because", winner=names[item.predicted], list=t.listing(found))
+    parts = outcome_badge(t, outcome), paragraph(lead), paragraph(why if found else "")
+    return element("div", large, *parts, class_="answer")
 
 
 def reasons(reader: Reader) -> Markup:
