@@ -21,7 +21,7 @@ from bilens.records.layer_audit import LayerAudit
 from bilens.records.table_audit import TableAudit
 from bilens.report.html import environment, page_of
 from bilens.report.markdown import audit_markdown
-from bilens.report.sections.decision import LOOKS, WORST, because, decision_of
+from bilens.report.sections.decision import LOOKS, WORST, decision_lines, decision_of
 from bilens.report.sections.overview import (
     Judged,
     condition_lines,
@@ -94,8 +94,7 @@ def files_of(source: Source) -> Mapping[str, str]:
 
 def checks(t: Catalogue, record: Judged) -> list[Check]:
     found, gap = decision_of(record), t("sentence.gap")
-    answer = t(f"decision.{found.answer}.text"), because(t, found)
-    said = t("decision.line", term=t(f"decision.{found.answer}"), text=gap.join(answer).strip())
+    said = decision_lines(t, record)[0]
     lines = [*finding_lines(t, record), *condition_lines(t, record)]
     names = [(item.rule, line.group) for item, line in zip(record.verdict, lines, strict=False)]
     names += [(f"fail-on:{item.condition}", "condition") for item in record.conditions or ()]
