@@ -211,6 +211,18 @@ def plain_mlp() -> nn.Module:
     )
 
 
+@row("torch MLP, half of it quantised")
+def half_quantised(_: Path) -> Made:
+    """Packed weights are no parameters for torch, and count all the same."""
+    first, second = scattered(plain_mlp()), nn.Sequential(nn.Linear(3, 8), nn.ReLU())
+    read, rest = count(first), count(second)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        second = torch.ao.quantization.quantize_dynamic(second, {nn.Linear})
+    scale = 1  # a number of torch's own beside them
+    return Made(nn.Sequential(first, second).eval(), read + rest + scale, read)
+
+
 @row("torch transformer encoder")
 def encoder(_: Path) -> Made:
     layer = nn.TransformerEncoderLayer(8, 2, 16, activation="gelu")
@@ -353,6 +365,48 @@ def told_cnn(folder: Path) -> Made:
     return Made(folder / "m.safetensors", count(model), read, {"activation": "relu"})
 
 
+# ---- adapters of PEFT
+
+
+def adapter(folder: Path) -> tuple[Any, Any]:
+    """A base and an adapter of rank 2 with random factors, saved; the model below the adapter."""
+    peft = pytest.importorskip("peft")
+    base = language.make("qwen2").float()
+    base.save_pretrained(folder / "base")
+    total = count(base), named(base, GATED)
+    targets = ["q_proj", "down_proj"]
+    model = peft.get_peft_model(base, peft.LoraConfig(r=2, lora_alpha=8, target_modules=targets))
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for name, part in model.named_parameters():
+            if "lora_" in name:
+                part.copy_(torch.randn(part.shape, generator=generator))
+    model.save_pretrained(folder / "adapter")
+    return model, total
+
+
+@row("PEFT adapter with its base")
+def lora(folder: Path) -> Made:
+    total, read = adapter(folder)[1]
+    return Made(folder / "adapter", total, read, {"base": folder / "base"})
+
+
+@row("PEFT adapter, merged")
+def merged(folder: Path) -> Made:
+    model, (total, read) = adapter(folder)
+    model.merge_and_unload().save_pretrained(folder / "merged")
+    return Made(folder / "merged", total, read)
+
+
+@refused("PEFT adapter alone", "is an adapter.*--baseline")
+def lonely(folder: Path) -> Made:
+    adapter(folder)
+    config = json.loads((folder / "adapter" / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = "someone/model"
+    (folder / "adapter" / "adapter_config.json").write_text(json.dumps(config))
+    return Made(folder / "adapter")
+
+
 # ---- llama.cpp and llama2.c
 
 
@@ -455,7 +509,7 @@ def packed_onnx(folder: Path) -> Made:
     return Made(write(folder / "m.onnx", nodes, {**plain, **packed}), read + 25, read)
 
 
-@refused("ONNX of trees", "no MLP is found.*nodes_values|no MLP is found")
+@refused("ONNX of trees", r"no MLP is found.*tensor y\.nodes_values")
 def onnx_trees(folder: Path) -> Made:
     onnx = pytest.importorskip("onnx")
     helper = onnx.helper
@@ -526,24 +580,12 @@ def saved_model(folder: Path) -> Made:
     return Made(folder)
 
 
-# ---- scikit-learn in memory
-
-
 @row("scikit-learn MLPClassifier")
 def sklearn_mlp(_: Path) -> Made:
     networks = pytest.importorskip("sklearn.neural_network")
     x = np.random.default_rng(0).normal(size=(60, 5))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # it does not converge in three steps
         fitted = networks.MLPClassifier((7, 6), max_iter=3, random_state=0).fit(x, x[:, 0] > 0)
     total = sum(part.size for part in (*fitted.coefs_, *fitted.intercepts_))
     return Made(fitted, total, total)
-
-
-# ---- trees and others, by hand
-
-TEXTS = {
-    "LightGBM, a text file": ("m.txt", b"tree\nversion=v4\nnum_class=1\nnum_leaves=3\n"),
-    "XGBoost, a JSON file": ("m.json", b'{"learner":{"gradient_booster":{"model":{"trees":[]}}}}'),
-    "CatBoost, a binary file": ("m.cbm", b"CBM1" + bytes(64)),
-}

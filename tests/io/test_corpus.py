@@ -5,17 +5,25 @@ coverage, a refusal is one sentence, and no change of a tensor is called no chan
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 import bilens as bl
+import tiny_language_models as language
 from bilens.base.errors import BilensError
 from bilens.findings.coverage import measure_coverage
+from bilens.findings.tensor_difference import compare_tensors
 from bilens.io.loaded_model import LoadedModel
+from bilens.io.stored_mlp import StoredTensor
+from bilens.report.sections.overview import overall_outcome
 from corpus import REFUSED, ROWS, Made
 
+LARGE = 200_000  # parameters
 Keep = Callable[[str], tuple[Made, LoadedModel]]
 
 
@@ -59,6 +67,43 @@ def test_what_is_read_is_what_can_be_read(corpus: Keep, name: str) -> None:
     assert model.load_report is None or model.load_report.verified == (not told)
 
 
+@pytest.mark.parametrize("name", ROWS)
+def test_a_partial_reading_is_no_pass(corpus: Keep, name: str) -> None:
+    made, model = corpus(name)
+    if made.parameters > LARGE:
+        pytest.skip("takes ten seconds")
+    record = bl.audit(model, null_samples=3, threshold=0.0, command="here").record
+    assert record.coverage is not None
+    assert record.coverage.parameters - record.coverage.unread == made.read
+    assert record.decision is not None
+    assert record.decision.answer != "use"  # without data
+    if made.read < made.parameters or "activation" in made.options:
+        assert record.decision.answer == "cannot_judge"
+        assert overall_outcome(record) != "pass"
+
+
+def changed(tensor: StoredTensor) -> StoredTensor:
+    """A tensor of which one entry is another."""
+
+    def fetch(block: Any) -> Tensor:
+        found = tensor.fetch(block).clone()
+        found.view(-1)[-1] += 0.5
+        return found
+
+    return replace(tensor, fetch=fetch)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_no_change_is_called_none(corpus: Keep, name: str) -> None:
+    """One entry of one tensor, read or not, wherever in the model it is."""
+    _, model = corpus(name)
+    assert not compare_tensors(model.tensors, model.tensors).changed
+    names = [one for one, tensor in model.tensors.items() if tensor.dtype.is_floating_point]
+    for one in {names[0], names[len(names) // 2], names[-1]}:
+        other = {**model.tensors, one: changed(model.tensors[one])}
+        assert [found.name for found in compare_tensors(other, model.tensors).changed] == [one]
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_read_is_refused_in_one_sentence(tmp_path: Path, name: str) -> None:
     make, words = REFUSED[name]
@@ -66,3 +111,49 @@ def test_what_cannot_be_read_is_refused_in_one_sentence(tmp_path: Path, name: st
     with pytest.raises(BilensError, match=words) as caught:
         loaded(made)
     assert "\n" not in str(caught.value)
+
+
+# ---- four failures that were met
+
+
+def audited(model: LoadedModel, **options: Any) -> Any:
+    return bl.audit(model, null_samples=3, command="here", **options).record
+
+
+def rules(record: Any) -> dict[str, Any]:
+    return {finding.rule: finding for finding in record.verdict}
+
+
+def test_of_a_random_network_two_layers_are_no_pass(corpus: Keep) -> None:
+    _, model = corpus("torch CNN with an activation that is not known")
+    record = audited(model)
+    assert [*model.layers] == ["fc1"]
+    assert rules(record)["coverage"].outcome == "warn"
+    assert record.decision.answer == "cannot_judge"
+    assert record.coverage.groups[0].name == "conv2.weight"  # what is not read comes first
+
+
+def test_attention_that_changed_is_no_unchanged_model(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    model = language.write(tmp_path / "a", "qwen2", torch.float32).float()
+    with torch.no_grad():
+        model.model.layers[1].self_attn.o_proj.weight.mul_(1.5)
+    model.save_pretrained(tmp_path / "b")
+    record = audited(bl.load(tmp_path / "b"), baseline=bl.load(tmp_path / "a"))
+    whole = record.difference.whole
+    assert not whole.identical
+    (one,) = whole.changed
+    assert (one.kind, one.layer, one.change) == ("o", 1, pytest.approx(0.5))
+    same = audited(bl.load(tmp_path / "a"), baseline=bl.load(tmp_path / "a"))
+    assert same.difference.whole.identical
+
+
+def test_an_adapter_of_rank_two_is_no_noise(tmp_path: Path) -> None:
+    made = ROWS["PEFT adapter, merged"](tmp_path)
+    record = audited(bl.load(made.source), baseline=bl.load(tmp_path / "base"))
+    changed = record.difference.whole.changed
+    assert {(one.kind, one.state, one.rank) for one in changed} == {
+        ("q", "low_rank", 2),
+        ("down", "low_rank", 2),
+    }
+    assert rules(record)["low_rank_change"].outcome == "warn"
