@@ -27,6 +27,12 @@ VALUES: dict[str, dict[str, Any]] = {
     "low_rank": {"rank": 2.5, "null": 5.0, "of": 6, "layers": "a"},
     "unstable_directions": {"of": 3, "kind": "bfloat16", "layers": "a"},
     "changed_layers": {"of": 3, "layers": "a"},
+    "calibration": {"null": 0.25, "brier": 0.5, "total": 9},
+    "worst_class_recall": {
+        **dict.fromkeys(("recall", "low", "high", "accuracy"), 0.5),
+        "total": 9,
+        "name": "cat",
+    },
     "similarity": {"layers": "a"},
     "change": {"layers": "a"},
     "concentrated_change": {
@@ -49,11 +55,24 @@ ENDINGS = {
     "unused_inputs": ("pass", "info"),
     "dominant_inputs": ("pass", "info", "warn"),
     "low_rank": ("pass", "info"),
+    "calibration": ("info",),
     "changed_layers": ("pass", "info"),
     "similarity": ("pass", "info"),
     "change": ("pass", "info"),
     "changed_tensors": ("pass", "info"),
     "changed_files": ("pass", "info"),
+}
+
+
+NOTES: dict[str, dict[str, Any]] = {
+    **{kind: {"count": 2} for kind in ("grey", "rgb")},
+    **{kind: {"name": "cat"} for kind in ("one_logit", "one_class")},
+    **{kind: {} for kind in ("bytes", "reordered", "positions")},
+    "no_labels": {},
+    "assumed_image": {"shape": "3 × 4 × 5"},
+    "target": {"column": "<y>"},
+    "keys": {"inputs": "x", "labels": "y"},
+    "sorted": {"names": "cat, dog"},
 }
 
 
@@ -185,6 +204,41 @@ def cautious() -> dict[str, Any]:
     return document
 
 
+@cache
+def _measured() -> dict[str, Any]:
+    model = tiny.classifier(n_layers=2, d_output=2, gate="relu")
+    labels = tiny.images().test_labels.clamp(max=1)
+    images = tiny.images().test_images.reshape(-1, 6, 6).numpy()
+    asked: dict[str, Any] = {"null_samples": DRAWS, "threshold": 0.0, "command": "here"}
+    return audit(model, (images, labels.numpy()), **asked).to_dict()
+
+
+def make_measured(**changes: Any) -> dict[str, Any]:
+    """Return a document of two classes with images of mistakes, notes, and R² on the data."""
+    document = copy.deepcopy(_measured())
+    document["performance"] |= changes
+    return document
+
+
+def measured() -> dict[str, dict[str, Any]]:
+    """Return documents of every kind of right answer."""
+    notes = [{"kind": kind, "values": values} for kind, values in NOTES.items()]
+    passed = make_layer_audit("exact")
+    passed["verdict"] = [item for item in passed["verdict"] if item["outcome"] != "warn"]
+    row = {"index": 1, "name": "", "target": 0.5, "predicted": 2.0}
+    rows = [{**row, "confidence": None, "image": None}] * 2
+    numbers: dict[str, Any] = {"r_squared": None, "rmse": 1.5, "mae": 1.0, "spread": 0.5}
+    numbers["residuals"] = rows
+    other: dict[str, Any] = {"classification": None, "names": ["y"], "approximation": []}
+    return {
+        "passed": passed,
+        "measured": make_measured(notes=notes),
+        "no mistake": make_measured(mistakes=[]),
+        "numbers": make_measured(**other, regression=numbers, mistakes=rows),
+        "no labels": make_measured(**other, mistakes=[]),
+    }
+
+
 def variants() -> dict[str, dict[str, Any]]:
     """Return documents that together need every sentence."""
     return {
@@ -200,4 +254,5 @@ def variants() -> dict[str, dict[str, Any]]:
             **make_layer_audit(),
             "difference": few_changes([SAME], every_change()["whole"]["changed"][0]),
         },
+        **measured(),
     }

@@ -8,6 +8,7 @@ from typing import Any
 from bilens.records import audit as a, common as c, guarantees as g
 from bilens.records.base import kind_of, to_json
 from bilens.records.coverage import Coverage, CoverageGroup
+from bilens.records.performance import Performance
 from bilens.report.reports import (
     AttackReport,
     AuditReport,
@@ -54,6 +55,7 @@ def make_document(
             c.Exactness("float64", 8.2e-15, 8.2e-16, 1e-12, 1000, True),
         ),
         accuracy=c.Share(9, 10, 0.9, 0.555, 0.9975) if data else None,
+        performance=Performance(10, tuple(names), None, None, None, (), (), ()) if data else None,
         classes=readings,
         truncation=curve,
         explanations=tuple(make_explanation(rng, readings, width, *kind) for kind in kinds),

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from bilens.api.audit import Asked, audit_table
+from bilens.api.audit import audit
 from bilens.io.loaded_model import LoadedModel
 from bilens.nn.classifier import classifier_of_map
 from bilens.train.newton import CrossEntropy, Loss, SquaredError
@@ -51,8 +51,8 @@ def make_table(classes: int = 3, data: bool = True, width: int = 13) -> dict[str
     if classes > 1:
         target = target.clone()
         target[0] = (target[0] + 1) % classes  # one that the model gets wrong
-    asked = Asked(command="bilens audit runs/table")
-    return audit_table(model, (x, target) if data else None, asked).to_dict()
+    rows = (x, target) if data else None
+    return audit(model, rows, command="bilens audit runs/table").to_dict()
 
 
 def finding_of(document: dict[str, Any], rule: str) -> dict[str, Any]:

@@ -39,6 +39,7 @@ KEYS = [
     "difference",
     "coverage",
     "decision",
+    "performance",
     "source",
     "data",
     "reproduce",

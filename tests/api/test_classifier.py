@@ -10,7 +10,7 @@ import torch
 
 import bilens as bl
 import tiny
-from bilens.api.classifier import explain_image, explain_rows
+from bilens.api.classifier import explain_predictions
 from bilens.base.errors import DataError, NotQuadraticError, ShapeError, UsageError
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearMLP
@@ -22,7 +22,7 @@ QUICK = {"epsilons": (0.0, 1.0), "random_perturbations": 1, "restarts": 1}
 
 def test_each_index_is_explained_in_the_order_asked_for() -> None:
     model = tiny.trained()
-    document = to_json(explain_image(tiny.loaded(model), DATA, [7, 0, 7], command="here"))
+    document = to_json(explain_predictions(tiny.loaded(model), DATA, [7, 0, 7], command="here"))
     assert list(document) == [
         "schema_version",
         "kind",
@@ -61,14 +61,14 @@ def test_what_cannot_be_explained_is_refused(
     model: LoadedModel, indices: list[int], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        explain_image(model, DATA, indices)
+        explain_predictions(model, DATA, indices)
 
 
 def test_the_baseline_is_zero_or_the_mean_of_the_training_images() -> None:
     model = tiny.trained()
     mean = DATA.train_images.double().mean(dim=0)
     for baseline, start in (("zeros", 0 * mean), ("mean", mean)):
-        document = to_json(explain_image(tiny.loaded(model), DATA, [4], baseline=baseline))  # type: ignore[arg-type]
+        document = to_json(explain_predictions(tiny.loaded(model), DATA, [4], baseline=baseline))  # type: ignore[arg-type]
         logits = model(start).detach()
         part = document["explanations"][0]["attributions"][0]
         assert document["baseline"] == baseline
@@ -77,11 +77,13 @@ def test_the_baseline_is_zero_or_the_mean_of_the_training_images() -> None:
         assert part["score"] == pytest.approx(max(document["explanations"][0]["scores"]))
         assert sum(part["values"]) == pytest.approx(part["score"] - part["score_at_baseline"])
     with pytest.raises(UsageError, match='use "zeros" or "mean"'):
-        explain_image(tiny.loaded(model), DATA, [4], baseline="black")  # type: ignore[arg-type]
+        explain_predictions(tiny.loaded(model), DATA, [4], baseline="black")  # type: ignore[arg-type]
 
 
 def test_no_index_is_no_explanation() -> None:
-    document: dict[str, Any] = to_json(explain_image(tiny.loaded(tiny.classifier()), DATA, []))
+    document: dict[str, Any] = to_json(
+        explain_predictions(tiny.loaded(tiny.classifier()), DATA, [])
+    )
     assert document["explanations"] == []
 
 
@@ -98,7 +100,7 @@ def table(tmp_path: Path) -> Path:
 
 
 def test_rows_are_explained_by_their_columns_whatever_the_order_of_the_table(table: Path) -> None:
-    document = to_json(explain_rows(NAMED, table, [1, 0], command="here"))
+    document = to_json(explain_predictions(NAMED, table, [1, 0], command="here"))
     assert document["model"]["input_names"] == ["age", "income", "zip"]
     assert (document["model"]["input_shape"], document["data"]["source_kind"]) == ([1, 3], "table")
     rows = ([10.0, 20.0, 30.0], [1.0, 2.0, 3.0])
@@ -115,7 +117,7 @@ def test_rows_are_explained_by_their_columns_whatever_the_order_of_the_table(tab
 def test_the_mean_of_the_table_is_a_baseline(table: Path) -> None:
     start = torch.tensor([5.5, 11.0, 16.5], dtype=torch.float64)
     logits = NAMED.module(start).detach()
-    document = to_json(explain_rows(NAMED, table, [0], baseline="mean"))
+    document = to_json(explain_predictions(NAMED, table, [0], baseline="mean"))
     part = document["explanations"][0]["attributions"][0]
     centred = (logits - logits.mean())[part["output"]]
     assert part["score_at_baseline"] == pytest.approx(float(centred), rel=1e-10)
@@ -123,11 +125,11 @@ def test_the_mean_of_the_table_is_a_baseline(table: Path) -> None:
 
 def test_rows_that_cannot_be_explained_are_refused(table: Path) -> None:
     with pytest.raises(UsageError, match="no row 2: there are 2"):
-        explain_rows(NAMED, table, [2])
-    with pytest.raises(UsageError, match=r"does not name its inputs.*input_names"):
-        explain_rows(replace(NAMED, input_names=None), table, [0])
+        explain_predictions(NAMED, table, [2])
+    with pytest.raises(DataError, match="row 0 has 'x' in column 'name'"):  # by order, unnamed
+        explain_predictions(replace(NAMED, input_names=None), table, [0])
     with pytest.raises(DataError, match="has no column, or two, of the name 'weight'"):
-        explain_rows(replace(NAMED, input_names=("age", "weight", "zip")), table, [0])
+        explain_predictions(replace(NAMED, input_names=("age", "weight", "zip")), table, [0])
 
 
 def test_a_class_is_named_by_index_or_name() -> None:
@@ -161,9 +163,8 @@ def test_a_module_in_memory_is_attacked_as_the_loaded_one() -> None:
 def test_what_cannot_be_attacked_is_refused() -> None:
     with pytest.raises(UsageError, match=r"use bl\.attack_model\(bl\.load"):
         bl.attack_model("runs/demo", DATA)  # type: ignore[arg-type]
-    pair = (DATA.test_images, DATA.test_labels)
-    with pytest.raises(UsageError, match="data is a tuple; expected an ImageDataset"):
-        bl.attack_model(tiny.trained(), pair)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="data is a list; expected an ImageDataset or a pair"):
+        bl.attack_model(tiny.trained(), [DATA.test_images])  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="'horizontal'"):
         bl.attack_model(tiny.loaded(tiny.trained()), DATA, target="horizontal")
     deep = tiny.loaded(tiny.classifier(n_layers=2, dtype=torch.float32))

@@ -13,7 +13,7 @@ from torch import nn
 import bilens as bl
 import tiny
 from bilens.api import quadratic_fit as fitting
-from bilens.api.classifier import explain_image
+from bilens.api.classifier import explain_predictions
 from bilens.api.convert import convert_model
 from bilens.api.decompose import plan_layers, prepare, run_job
 from bilens.api.layer_reading import Request
@@ -220,7 +220,7 @@ def test_a_number_that_is_none_is_null() -> None:
 DATA = tiny.images()
 READERS: dict[str, Callable[[LoadedModel], object]] = {
     "certify": bl.certify_model,
-    "explain": lambda model: explain_image(model, DATA, [0]),
+    "explain": lambda model: explain_predictions(model, DATA, [0]),
     "attack": lambda model: bl.attack_model(model, DATA),
 }
 OFFER = r"The quadratic approximation under a standard normal input has R² = -?\d\.\d{3} ± 0\.\d{3}"

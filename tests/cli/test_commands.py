@@ -242,7 +242,7 @@ def test_a_whitened_decomposition_reads_the_training_images(
     (plan,) = bilens(*line, "--data-dir", idx, "--plan", "--json").json()["layers"]
     assert plan["basis"] == "whitened"
     for options, words in (
-        (line, "need the images that the model was trained on: pass --data-dir"),
+        (line, "need the images that the model was trained on: pass --data"),
         (["decompose", model, "--data-dir", idx], "only --basis whitened reads data"),
         (["decompose", model, "--dataset", "mnist"], "only --basis whitened reads data"),
     ):

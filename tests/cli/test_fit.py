@@ -155,10 +155,10 @@ CASES: Cases = {
     "both kinds of data": (
         fit("--activation=relu", "--data", "x.csv", "--data-dir", "y"),
         USAGE,
-        ["--data takes the place of"],
+        ["--data (--data-dir, --table) is given twice"],
     ),
-    "data of another kind": (with_file("x.txt", b"1"), USAGE, ["is no file of rows"]),
-    "columns": (with_file("x.csv", b"a,b\n1,2\n"), FILE, ["holds (1, 2) numbers"]),
+    "data of another kind": (with_file("x.txt", b"1"), FILE, ["x.txt: holds no rows"]),
+    "columns": (with_file("x.csv", b"a,b\n1,2\n"), FILE, ["has 2 columns"]),
 }
 
 

@@ -41,24 +41,26 @@ FROZEN = {
         "model --top --layer --outputs --basis --dataset --data-dir --reading --contrast --which "
         "--spectrum --null-samples --method --precision --verify --memory-limit --seed --out "
         "--plan --map --activation --transposed --no-transposed --allow-pickle --residual "
-        "--no-residual --overwrite --json"
+        "--no-residual --overwrite --json --data --table --labels"
     ),
     "fit": (
-        "model --layer --data --dataset --data-dir --map --activation --transposed --no-transposed "
-        "--samples --threshold --seed --allow-pickle --residual --no-residual --json"
+        "model --layer --data --table --labels --dataset --data-dir --map --activation "
+        "--transposed --no-transposed --samples --threshold --seed --allow-pickle --residual "
+        "--no-residual --json"
     ),
     "audit": (
         "model more --dataset --data-dir --table --html --pdf --markdown --evidence --lang "
         "--null-samples --baseline --fail-on --threshold --seed --map --activation --transposed "
-        "--no-transposed --allow-pickle --residual --no-residual --overwrite --json"
+        "--no-transposed --allow-pickle --residual --no-residual --overwrite --json "
+        "--data --labels"
     ),
     "attack": (
         "model --dataset --data-dir --target --source --pairs --epsilon --html --lang --seed "
-        "--allow-pickle --residual --no-residual --overwrite --json"
+        "--allow-pickle --residual --no-residual --overwrite --json --data --table --labels"
     ),
     "certify": (
         "model --dataset --data-dir --samples --truncate --radius --html --lang --seed "
-        "--allow-pickle --residual --no-residual --overwrite --json"
+        "--allow-pickle --residual --no-residual --overwrite --json --data --table --labels"
     ),
     "trace": (
         "model --layer --input-sae --output-sae --corpus --column --limit --tokens --latent "
@@ -69,7 +71,7 @@ FROZEN = {
     "reproduce": "study --out --corpus --model --seeds --steps --json",
     "explain": (
         "model --index --table --dataset --data-dir --baseline --plate --lang --allow-pickle "
-        "--residual --no-residual --overwrite --json"
+        "--residual --no-residual --overwrite --json --data --labels"
     ),
 }
 RUNNABLE = [name for name in FROZEN if name not in ("", "train")]

@@ -83,7 +83,7 @@ def test_without_images_or_with_a_deep_model_the_reason_is_said(
 ) -> None:
     result = bilens("--quiet", "attack", model)
     assert result.code == 2
-    assert "an attack needs training and test images: pass --data-dir" in result.error()
+    assert "an attack needs training and test images: pass --data" in result.error()
     deep = model_folder(tmp_path / "deep", tiny.classifier(n_layers=2))
     gated = model_folder(tmp_path / "gated", tiny.classifier(gate="relu"))
     for folder, words in ((deep, "2 layers"), (gated, "relu")):

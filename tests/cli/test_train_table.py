@@ -124,7 +124,7 @@ def test_an_audit_reads_columns(
     assert bilens("audit", run).code == 0
     assert bilens("audit", run, "--table", run / "test.csv", "--dataset", "mnist").code == 2
     (run / "test.csv").write_text("width,height,depth,colour,y\n1,2,3,red,maybe\n")
-    assert "'maybe' in the target 'y'" in bilens("audit", run, "--table", run / "test.csv").error()
+    assert "'maybe'" in bilens("audit", run, "--table", run / "test.csv").error()
 
 
 def test_the_rows_of_the_test_are_not_fitted(bilens: Shell, tmp_path: Path) -> None:

@@ -112,12 +112,12 @@ def opened(name: str, lang: str) -> Page:
 
 
 SECTIONS = {
-    "audit": "verdict checks coverage exactness accuracy classes ranks truncation predictions "
+    "audit": "verdict checks coverage exactness performance classes ranks truncation predictions "
     "warnings proven",
     "attack": "proof curves numbers perturbations",
     "certificate": "proven radii truncation inputs rounding",
-    "layer_audit": "verdict checks coverage charts table directions",
-    "table": "verdict checks coverage columns rows",
+    "layer_audit": "verdict checks coverage performance charts table directions",
+    "table": "verdict checks coverage performance columns rows",
     "trace": "layer ranking agreement contrasts circuits features",
 }
 

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 import tiny
-from bilens.api.classifier import explain_image
+from bilens.api.classifier import explain_predictions
 from bilens.records.audit import Explanations
 from bilens.records.base import read_document, to_json
 from bilens.report.plates import MAX_CLASSES, attribution_plate, eigenvector_plate
@@ -88,7 +88,7 @@ def test_it_is_light_enough_for_a_readme() -> None:
 
 def explained() -> dict[str, Any]:
     model = tiny.loaded(tiny.trained())
-    return to_json(explain_image(model, tiny.images(), [0, 5], command="here"))
+    return to_json(explain_predictions(model, tiny.images(), [0, 5], command="here"))
 
 
 def drawn(document: dict[str, Any], lang: str = "en") -> str:

@@ -40,7 +40,6 @@ CHARTS: dict[str, Figure] = {
     "eigenvalues": spectra.eigenvalue_chart("<&>", "text", AXES, [2.0, -1.0, 0.5]),
     "ranks": spectra.rank_strip(EN, 6.5, (8.5, 9.5), 9.5),
     "layers": spectra.layer_columns(EN, "<&>", "text", COLUMNS, level=1.2),
-    "accuracy": spectra.accuracy_bar(EN, 0.9, 0.555, 0.998),
     "truncation": curves.truncation_chart(EN, KEPT, KEPT, (2, 0.5)),
     "radii": curves.radii_chart(EN, CURVE, 1.0),
     "effect": curves.effect_chart(

@@ -14,7 +14,7 @@ import evidence_documents
 import layer_audit_documents
 import table_documents
 import tiny
-from bilens.api.classifier import explain_image
+from bilens.api.classifier import explain_predictions
 from bilens.base.errors import UsageError
 from bilens.findings.rules.registry import ADDED, REGISTRY
 from bilens.findings.rules.rule import Rule
@@ -91,7 +91,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
     for report in evidence_documents.reports().values():
         evidence_files(report.record, "en")
     render_index(evidence_documents.INDEX)
-    attribution_plate(explain_image(tiny.loaded(tiny.trained()), tiny.images(), [0]))
+    attribution_plate(explain_predictions(tiny.loaded(tiny.trained()), tiny.images(), [0]))
     loss_figure([(1, 2.0, 3.0)])
     for kind in ("embedded", "data-dir", "cache", "download", "tensors", "new"):
         data_source(recorder, DataOrigin("", "read from the folder data", kind, 9, ""))

@@ -11,7 +11,7 @@ from rich.table import Table
 
 import tiny
 from attack_documents import make_attack
-from bilens.api.classifier import explain_image
+from bilens.api.classifier import explain_predictions
 from bilens.records.common import IN_MEMORY, UNKNOWN, NullInterval
 from bilens.records.decomposition import (
     ApproximationQuality,
@@ -192,7 +192,7 @@ def all_printed() -> dict[str, Callable[[], list[Table | str]]]:
     trace, weights_only = make_trace(), make_weights_only()
     trace["saes"][0]["hook"] = HOSTILE
     weights_only["readings"][0]["output"]["high"][0]["text"] = HOSTILE
-    explained = explain_image(tiny.loaded(tiny.trained()), tiny.images(), [0], command="here")
+    explained = explain_predictions(tiny.loaded(tiny.trained()), tiny.images(), [0], command="here")
     model = replace(explained.model, output_names=3 * (HOSTILE,))
     explained = replace(explained, model=model)
     certified, attacked = CertificateReport(make_certificate()), AttackReport(make_attack())

@@ -192,8 +192,8 @@ def test_an_estimator_is_audited_as_the_model_that_it_saves(tmp_path: Path) -> N
     assert here.passed
     assert here.to_dict()["outputs"] == there.to_dict()["outputs"]
     assert bl.quadratic_fit(model).exact
-    with pytest.raises(UsageError, match=r"estimator.report\(X, y\)"):
-        bl.audit(model, (WINE.data, WINE.target))
+    share = bl.audit(model, (WINE.data, WINE.target)).record.performance.classification.accuracy
+    assert share.value == pytest.approx(model.score(WINE.data, WINE.target))
     with pytest.raises(UsageError, match=r"pass it alone, pipeline\[-1\]"):
         bl.audit(make_pipeline(StandardScaler(), bl.sklearn.BilinearClassifier()))
 

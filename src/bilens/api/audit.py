@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -15,18 +13,15 @@ from torch import Tensor, nn
 
 from bilens.algebra.approximation.quadratic_fit import THRESHOLD
 from bilens.api.comparison import read_alike, whole_difference
+from bilens.api.given_data import Data, Model, given_data, layers_of, opened, performance_of
 from bilens.api.provenance import (
-    describe_data,
     describe_source,
     given_model,
-    named_inputs,
     origin_of,
-    table_origin,
 )
 from bilens.base import Progress, silent
 from bilens.base.errors import NonFiniteError, UsageError
-from bilens.data.images import ImageDataset
-from bilens.data.tables import read_columns, read_targets
+from bilens.data.model_interface import LabelledData
 from bilens.findings.audit import audit_classifier
 from bilens.findings.coverage import how_read, measure_coverage
 from bilens.findings.difference import kind_of_layer
@@ -41,28 +36,24 @@ from bilens.findings.layer_reading import AuditOptions, fit_layer
 from bilens.findings.rules.decision import decide
 from bilens.findings.rules.registry import Condition, judge, judge_conditions, parse_conditions
 from bilens.findings.rules.rule import Evidence
-from bilens.findings.subject import LabelledImages, share_right
+from bilens.findings.subject import LabelledImages
 from bilens.findings.table_audit import LabelledRows, NamedColumns, audit_columns
-from bilens.io.in_memory import from_module, from_sklearn
+from bilens.io.in_memory import from_sklearn
 from bilens.io.load import LoadedModel
-from bilens.io.stored_mlp import module_tensors
 from bilens.nn import BilinearClassifier
 from bilens.nn.agreement import Agreement
 from bilens.nn.classifier import in_standard_units
-from bilens.nn.layer_view import LayerView
-from bilens.nn.module_layers import Module
 from bilens.records.audit import Audit
-from bilens.records.common import DataOrigin, Share, passes
+from bilens.records.common import passes
 from bilens.records.coverage import Coverage
 from bilens.records.layer_audit import BaselineSource, Difference, LayerAudit, LayeredModel
+from bilens.records.performance import Performance
 from bilens.records.table_audit import TableAudit
 from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
 
 CLASS_SAMPLES = 99  # rotations for the classes of a classifier
 
 AnyAudit = TypeVar("AnyAudit", Audit, LayerAudit, TableAudit)
-Model = LoadedModel | nn.Module
-Images = ImageDataset | tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,11 +66,12 @@ class Asked:
     baseline: Model | None = None
     conditions: Sequence[Condition] = ()
     difference: Difference | None = None  # what changed from the baseline in all tensors
+    performance: Performance | None = None  # of the data that were given
 
 
 def audit(
     model: LoadedModel | nn.Module,
-    data: ImageDataset | tuple[Tensor, Tensor] | Path | None = None,
+    data: Data | None = None,
     *,
     null_samples: int | None = None,
     seed: int = 0,
@@ -88,6 +80,7 @@ def audit(
     baseline: LoadedModel | nn.Module | None = None,
     fail_on: Sequence[str] = (),
     threshold: float = THRESHOLD,
+    labels: str | None = None,
 ) -> AuditReport | LayerAuditReport | TableReport:
     """Read a model and report what its weights say.
 
@@ -104,9 +97,9 @@ def audit(
 
     Args:
         model: what `bl.load` returned, or a module; it is not changed.
-        data: test images of a classifier, an `ImageDataset` or (images (batch, in), labels
-            (batch,)), or rows of a table, (rows (batch, columns), targets (batch,)) or the path of
-            a CSV file; without them nothing is said about accuracy or single predictions.
+        data: what the predictions are judged on: a path (a table, an .npy, .npz or .safetensors
+            file, a folder of images; docs/auditing.md), a pair of arrays or tensors (inputs, right
+            answers), or an `ImageDataset`; without them nothing is said about accuracy.
         null_samples: null draws; None for 99 rotations of a classifier (at least 39), and 19 of
             each of many layers (at least 3).
         seed: of the draws and of the random inputs.
@@ -117,15 +110,16 @@ def audit(
         fail_on: conditions that fail the audit, each a rule ("unused_inputs") or a rule with a
             limit ("r2<0.9", "similarity<0.99"); docs/auditing.md lists the rules.
         threshold: R² from which an approximation of a layer is read; below, claims are refused.
+        labels: where the right answers are, if the data leave it open: a column, a key, a file.
 
     Returns:
         A report: `to_dict()`, `to_json(path)`, `to_html(path, lang="en" | "ja")`,
         `to_markdown(path)`, `passed`.
 
     Raises:
-        UsageError: If the model has no layers that can be read, data are given for one that is no
-            classifier, a condition is none, or a number is out of range.
-        ShapeError: If the data do not fit the model.
+        UsageError: If the model has no layers that can be read, data are given for one of which
+            parts alone are read, a condition is none, or a number is out of range.
+        DataError, ShapeError: If the data are damaged, unsafe, or do not fit the model.
         NonFiniteError: If a weight of a classifier of one layer is NaN or infinite, or they exceed
             float32's range.
         MemoryLimitError: If the dense matrices would not fit.
@@ -133,31 +127,26 @@ def audit(
     model = readable(model)
     baseline = None if baseline is None else readable(baseline)
     conditions = parse_conditions(fail_on, data=data is not None, baseline=baseline is not None)
+    given = given_data(model, data, labels)
+    performance = None if given is None else performance_of(model, given)
     difference = None
     if baseline is not None:
         model, baseline = read_alike(opened(model, bare=True), opened(baseline, bare=True))
         whole = whole_difference(model, baseline, progress)
         difference = Difference(baseline_source(baseline), (), whole)
-    asked = Asked(seed, command, progress, baseline, conditions, difference)
+    asked = Asked(seed, command, progress, baseline, conditions, difference, performance)
     columns = isinstance(model, LoadedModel) and model.input_names is not None
     if columns and is_one_exact_layer(model):
         assert isinstance(model, LoadedModel), "only it has names"
         if baseline is None:
-            rows = (data.test_images, data.test_labels) if isinstance(data, ImageDataset) else data
-            return audit_table(model, rows, asked)
+            return audit_table(model, given, asked)
         asked = replace(asked, baseline=in_units_of(model, baseline))
         model = in_units_of(model, model)
-    if isinstance(data, Path):
-        raise UsageError(
-            f"data is the path {str(data)!r}; rows of a table judge a model of one exact layer "
-            "that names its inputs, without a baseline: leave them out (--table), or pass test "
-            "images as an ImageDataset or a pair of tensors."
-        )
     if is_one_exact_layer(model) and not columns:
         samples = CLASS_SAMPLES if null_samples is None else null_samples
-        return audit_one_layer(model, data, samples, asked)
+        return audit_one_layer(model, given, samples, asked)
     samples = LAYER_SAMPLES if null_samples is None else null_samples
-    return audit_model_layers(model, data, checked_options(samples, seed, threshold), asked)
+    return audit_model_layers(model, given, checked_options(samples, seed, threshold), asked)
 
 
 def readable(model: object) -> Model:
@@ -174,7 +163,7 @@ def readable(model: object) -> Model:
 
 
 def audit_one_layer(
-    model: Model, data: Images | None, null_samples: int, asked: Asked
+    model: Model, data: LabelledData | None, null_samples: int, asked: Asked
 ) -> AuditReport:
     """Read a classifier of one bilinear layer class by class."""
     module, loaded = given_model(model, "an audit", "bl.audit({})")
@@ -182,7 +171,7 @@ def audit_one_layer(
     (subject,) = whole.layers.values()
     findings = audit_classifier(
         module,
-        labelled(data),
+        labelled_images(data),
         input_shape=loaded.input_shape if loaded is not None else None,
         output_names=loaded.output_names if loaded is not None else None,
         input_names=loaded.input_names if loaded is not None else None,
@@ -209,17 +198,15 @@ def audit_one_layer(
 
 
 def audit_model_layers(
-    model: Model, data: Images | None, options: AuditOptions, asked: Asked
+    model: Model, data: LabelledData | None, options: AuditOptions, asked: Asked
 ) -> LayerAuditReport:
     """Read every layer of a model, one after another."""
-    module = module_of(model)
-    images = labelled(data)
-    accuracy = None if images is None else accuracy_of(module, images)
-    whole = opened(model)
+    found, whole = asked.performance, opened(model)
+    answers = None if found is None else found.classification
     subjects = tuple(whole.layers.values())
     findings = audit_layers(
         subjects,
-        accuracy,
+        None if answers is None else answers.accuracy,
         None if asked.baseline is None else layers_of(asked.baseline),
         null_samples=options.null_samples,
         seed=options.seed,
@@ -232,32 +219,39 @@ def audit_model_layers(
     return LayerAuditReport(finished(findings, whole, asked))
 
 
-def audit_table(
-    model: LoadedModel, data: Path | tuple[Tensor, Tensor] | None, asked: Asked
-) -> TableReport:
+def audit_table(model: LoadedModel, data: LabelledData | None, asked: Asked) -> TableReport:
     """Read a model whose inputs are columns, and report what columns and pairs of columns do."""
-    names, module = named_inputs(model), model.module
+    names, module = model.input_names or (), model.module
     assert isinstance(module, BilinearClassifier), "a model of a table is one exact layer"
     outputs = model.output_names or tuple(map(str, range(module.head.out_features)))
     columns = NamedColumns(names, outputs, numbers(model.input_mean), numbers(model.input_scale))
-    rows, about = labelled_rows(model, data, names, outputs)
-    origin = origin_of(model, about, asked.command, asked.seed)
+    rows, origin = None, origin_of(model, data, asked.command, asked.seed)
+    if data is not None:
+        seen = data.origin.sha256 == model.provenance.get("data_table_sha256")
+        rows = LabelledRows(data.inputs.detach().double(), data.targets, seen)
     findings = audit_columns(module, columns, rows, asked.seed, origin)
     return TableReport(finished(findings, model, asked))
 
 
 def finished(audit: AnyAudit, model: LoadedModel, asked: Asked) -> AnyAudit:
     """Return an audit with what it read and what follows, failed where a condition does."""
-    coverage = coverage_of(audit, model)
+    coverage, performance = coverage_of(audit, model), asked.performance
     verdict = judge(audit.kind, Evidence(coverage=coverage)) + audit.verdict
     if asked.difference is not None and not isinstance(audit, TableAudit):
         layers = () if audit.difference is None else audit.difference.layers
         verdict += judge(audit.kind, Evidence(whole_change=asked.difference.whole))
         audit = structs.replace(audit, difference=structs.replace(asked.difference, layers=layers))
+    answers = None if performance is None else performance.classification
+    verdict += judge(audit.kind, Evidence(answers=answers))
     judged = judge_conditions(audit.kind, asked.conditions, verdict)
     passed = passes(verdict) and not any(item.failed for item in judged)
     whole = structs.replace(
-        audit, coverage=coverage, verdict=verdict, passed=passed, conditions=judged or None
+        audit,
+        coverage=coverage,
+        performance=performance,
+        verdict=verdict,
+        passed=passed,
+        conditions=judged or None,
     )
     return structs.replace(whole, decision=decide(whole))
 
@@ -298,22 +292,6 @@ def is_one_exact_layer(model: Model) -> bool:
     return len(module.layers) == 1 and getattr(module.layers[0], "gate", None) is None
 
 
-def layers_of(model: Model) -> tuple[LayerView, ...]:
-    """Return the layers of a model, first to last; no weight of a loaded one is read."""
-    return tuple(opened(model).layers.values())
-
-
-def opened(model: Model, bare: bool = False) -> LoadedModel:
-    """Return a model as what a reader gives of it; one without an MLP where that will do."""
-    if isinstance(model, LoadedModel):
-        return model
-    if isinstance(model, Module):
-        return LoadedModel(model, "", "")
-    with suppress(*[UsageError] if bare else []):
-        return from_module(model)
-    return LoadedModel(None, "", "", stored=module_tensors(model))
-
-
 def describe_model(model: Model, num_layers: int) -> LayeredModel:
     module = module_of(model)
     if module is not None:
@@ -324,18 +302,6 @@ def describe_model(model: Model, num_layers: int) -> LayeredModel:
         known = [view.dtype for view in model.layers.values()]
         dtype = [*known, *(one.dtype for one in model.tensors.values()), torch.float64][0]
     return LayeredModel(kind, num_layers, str(dtype).removeprefix("torch."))
-
-
-def accuracy_of(module: nn.Module | None, data: LabelledImages) -> Share:
-    if not isinstance(module, BilinearClassifier):
-        raise UsageError(
-            "test images are read for a BilinearClassifier alone: leave the data out "
-            "(--dataset, --data-dir); an audit needs none."
-        )
-    data.check(module.embed.in_features, module.head.out_features)
-    with torch.no_grad():
-        scores = copy.deepcopy(module).double().eval()(data.images.detach().double())
-    return share_right(scores.argmax(dim=1), data.labels)
 
 
 def in_units_of(columns: LoadedModel, model: Model) -> Model:
@@ -359,42 +325,11 @@ def numbers(values: tuple[float, ...] | None) -> Tensor | None:
     return None if values is None else torch.tensor(values, dtype=torch.float64)
 
 
-def labelled_rows(
-    model: LoadedModel,
-    data: Path | tuple[Tensor, Tensor] | None,
-    names: tuple[str, ...],
-    outputs: tuple[str, ...],
-) -> tuple[LabelledRows | None, DataOrigin | None]:
-    """Return rows with their answers, and where they come from."""
-    if data is None:
-        return None, None
-    if not isinstance(data, Path):
-        if not is_pair(data):
-            raise UsageError(
-                f"data is a {type(data).__name__}; expected a pair of tensors (rows, targets), or "
-                "the Path of a CSV file. Arrays and DataFrames: estimator.report(X, y)."
-            )
-        values, target = data
-        return LabelledRows(values.detach().double(), target), describe_data(data)
-    values = read_columns(data, names).values
-    answers = read_targets(data, model.provenance.get("target"), outputs)
-    origin = table_origin(data, len(values))
-    seen = origin.sha256 == model.provenance.get("data_table_sha256")
-    return LabelledRows(values, answers, seen), origin
-
-
-def labelled(data: Images | None) -> LabelledImages | None:
+def labelled_images(data: LabelledData | None) -> LabelledImages | None:
     if data is None:
         return None
-    if isinstance(data, ImageDataset):
-        return LabelledImages(data.test_images, data.test_labels)
-    if is_pair(data):
-        return LabelledImages(*data)
-    raise UsageError(
-        f"data is a {type(data).__name__}; expected an ImageDataset or a pair of tensors "
-        "(images, labels)."
-    )
-
-
-def is_pair(data: object) -> bool:
-    return isinstance(data, tuple) and [isinstance(x, Tensor) for x in data] == [True, True]
+    if data.targets is None:
+        raise UsageError(
+            f"{data.origin.source} has no right answers: name their column, key or file (--labels)."
+        )
+    return LabelledImages(data.inputs, data.targets)

@@ -10,22 +10,20 @@ import torch
 from msgspec import structs
 from torch import Tensor, nn
 
-from bilens.api.audit import labelled
+from bilens.api.audit import labelled_images
+from bilens.api.given_data import Data, given_data, interface_of
 from bilens.api.layer_reading import LayerOutputs, output_index
 from bilens.api.provenance import (
     describe_run,
     describe_source,
     given_model,
-    image_origin,
-    named_inputs,
     origin_of,
-    table_origin,
 )
 from bilens.api.quadratic_fit import offering_a_fit
 from bilens.base import Progress, silent
 from bilens.base.errors import UsageError
 from bilens.data.images import ImageDataset
-from bilens.data.tables import read_columns
+from bilens.data.labelled_data import read_labelled
 from bilens.findings.attack import attack_classifier
 from bilens.findings.audit import class_centred
 from bilens.findings.certificate import SAMPLES, certify_classifier
@@ -44,7 +42,7 @@ Baseline = Literal["zeros", "mean"]
 
 def certify_model(
     model: LoadedModel | nn.Module,
-    data: ImageDataset | tuple[Tensor, Tensor] | None = None,
+    data: Data | None = None,
     *,
     samples: int = SAMPLES,
     truncate: int | None = None,
@@ -52,6 +50,7 @@ def certify_model(
     seed: int = 0,
     command: str | None = None,
     progress: Progress = silent,
+    labels: str | None = None,
 ) -> CertificateReport:
     """Return what is proven about a one-layer bilinear classifier, and nothing else.
 
@@ -62,8 +61,8 @@ def certify_model(
 
     Args:
         model: what `bl.load` returned, or a `BilinearClassifier`; it is not changed.
-        data: test images, an `ImageDataset` or (images (batch, in), labels (batch,)); without
-            them nothing is said about radii and predictions.
+        data: test inputs with their classes, as for `bl.audit`; without them nothing is said about
+            radii and predictions.
         samples: how many of the first test images are read.
         truncate: pairs kept of each class form; None: as many as provably keep 99 % of the
             predictions.
@@ -72,6 +71,7 @@ def certify_model(
         seed: of the attack that bounds ℓ∞ distances from above.
         command: how to reproduce this, for the report; None takes the process's command line.
         progress: called with (stage, done, total).
+        labels: where the classes are, as for `bl.audit`.
 
     Returns:
         A report: `to_dict()`, `to_json(path)`, `to_html(path, lang="en" | "ja")`.
@@ -85,10 +85,11 @@ def certify_model(
         MemoryLimitError: If the work would not fit.
     """
     module, loaded = given_model(model, "a certificate", "bl.certify_model({})")
+    given = given_data(model, data, labels)
     with offering_a_fit(model):
         certificate = certify_classifier(
             module,
-            labelled(data),
+            labelled_images(given),
             input_shape=loaded.input_shape if loaded is not None else None,
             output_names=loaded.output_names if loaded is not None else None,
             input_names=loaded.input_names if loaded is not None else None,
@@ -97,14 +98,14 @@ def certify_model(
             radius=radius,
             seed=seed,
             progress=progress,
-            origin=origin_of(loaded, data, command, seed),
+            origin=origin_of(loaded, given, command, seed),
         )
     return CertificateReport(certificate)
 
 
 def attack_model(
     model: LoadedModel | nn.Module,
-    data: ImageDataset,
+    data: Data,
     *,
     target: int | str | None = None,
     source: int | str | None = None,
@@ -115,6 +116,7 @@ def attack_model(
     seed: int = 0,
     command: str | None = None,
     progress: Progress = silent,
+    labels: str | None = None,
 ) -> AttackReport:
     """Return what universal perturbations of every method do to a one-layer bilinear classifier.
 
@@ -128,7 +130,8 @@ def attack_model(
 
     Args:
         model: what `bl.load` returned, or a `BilinearClassifier`; it is not changed.
-        data: training and test images.
+        data: training and test images, an `ImageDataset`; or anything that `bl.audit` takes, of
+            whose rows of each class every second one is for testing.
         target: the class that should win, by index or name; None takes each class in turn.
         source: the class that should lose; None takes all others, by their share of the images.
         pairs: a perturbation of its own for each source class, where no source is named.
@@ -139,6 +142,7 @@ def attack_model(
         seed: of the random perturbations and of the descents.
         command: how to reproduce this, for the report; None takes the process's command line.
         progress: called with (stage, done, total).
+        labels: where the classes are, as for `bl.audit`.
 
     Returns:
         A report: `to_dict()`, `to_json(path)`, `to_html(path, lang="en" | "ja")`.
@@ -155,11 +159,15 @@ def attack_model(
     Source: arXiv:2410.08417, §4.4 and App. M, for the published perturbations.
     """
     module, loaded = given_model(model, "an attack", "bl.attack_model({}, data)")
-    if not isinstance(data, ImageDataset):
-        raise UsageError(
-            f"data is a {type(data).__name__}; expected an ImageDataset: δ is made from its "
-            "training images and judged on its test images."
-        )
+    given = given_data(model, data, labels)
+    test = labelled_images(given)
+    if test is None or given is None:
+        raise UsageError("an attack needs inputs with their classes: pass data.")
+    if isinstance(data, ImageDataset):
+        training = LabelledImages(data.train_images, data.train_labels)
+    else:  # every second row of each class is for testing
+        x, y, order = test.images, test.labels, test.labels.argsort(stable=True)
+        training, test = (LabelledImages(x[k], y[k]) for k in (order[::2], order[1::2]))
     request = AttackRequest(
         class_index(loaded, target),
         class_index(loaded, source),
@@ -172,13 +180,13 @@ def attack_model(
     with offering_a_fit(model):
         findings = attack_classifier(
             module,
-            LabelledImages(data.train_images, data.train_labels),
-            LabelledImages(data.test_images, data.test_labels),
+            training,
+            test,
             request,
-            input_shape=loaded.input_shape if loaded is not None else data.image_shape,
+            input_shape=loaded.input_shape if loaded is not None else given.shape,
             output_names=loaded.output_names if loaded is not None else None,
             progress=progress,
-            origin=origin_of(loaded, data, command, seed),
+            origin=origin_of(loaded, given, command, seed),
         )
     return AttackReport(findings)
 
@@ -193,57 +201,39 @@ def class_index(loaded: LoadedModel | None, value: int | str | None) -> int | No
     return output_index(value, LayerOutputs.of(loaded, list(loaded.layers)[-1]))
 
 
-def explain_image(
+def explain_predictions(
     model: LoadedModel,
-    data: ImageDataset,
-    indices: Sequence[int],
-    *,
-    baseline: Baseline = "zeros",
-    command: str | None = None,
-) -> Explanations:
-    """Return exact explanations of test images.
-
-    By eigenvectors, and by inputs: the Shapley values, which for a quadratic map are the
-    integrated gradients, of the predicted class and of its lead over a rival.
-    """
-    summary = summary_of(model)
-    LabelledImages(data.test_images, data.test_labels).check(summary.d_input, summary.d_output)
-    check_indices(indices, len(data.test_images), "test image")
-    start = baseline_of(data.train_images, baseline)
-    labels = [int(data.test_labels[index]) for index in indices]
-    return Explanations(
-        model=summary,
-        baseline=baseline,
-        explanations=explained(model, data.test_images, labels, indices, start),
-        source=describe_source(model),
-        data=image_origin(data),
-        reproduce=describe_run(command, 0),
-    )
-
-
-def explain_rows(
-    model: LoadedModel,
-    table: Path,
+    data: Data,
     indices: Sequence[int],
     *,
     baseline: Baseline | None = None,
     command: str | None = None,
 ) -> Explanations:
-    """Return exact explanations of rows of a table with named columns."""
+    """Return exact explanations of rows of data, anything that `bl.audit` takes.
+
+    By eigenvectors, and by inputs: the Shapley values, which for a quadratic map are the
+    integrated gradients, of the predicted class and of its lead over a rival.
+    """
     summary = summary_of(model)
-    rows = read_columns(table, named_inputs(model)).values
-    check_indices(indices, len(rows), "row")
+    if isinstance(data, str | Path):
+        interface = interface_of(model, answers=model.input_names is None)
+        data = read_labelled(Path(data), None, interface)
+    given = given_data(model, data)
+    assert given is not None, "data are required"
+    rows, targets = given.inputs, given.targets if summary.d_output > 1 else None
+    check_indices(indices, len(rows), "row" if model.input_names else "test image")
     if baseline is None:
         baseline = "zeros" if model.input_mean is None else "mean"
-    start = baseline_of(rows, baseline)
+    start = baseline_of(data.train_images if isinstance(data, ImageDataset) else rows, baseline)
     if baseline == "mean" and model.input_mean is not None:
         start = torch.tensor(model.input_mean, dtype=torch.float64)
+    known = [None if targets is None else int(targets[index]) for index in indices]
     return Explanations(
         model=summary,
         baseline=baseline,
-        explanations=explained(model, rows, [None] * len(indices), indices, start),
+        explanations=explained(model, rows, known, indices, start),
         source=describe_source(model),
-        data=table_origin(table, len(rows)),
+        data=given.origin,
         reproduce=describe_run(command, 0),
     )
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -19,11 +17,12 @@ from bilens.algebra.eigen.ranking import Which
 from bilens.algebra.eigen.solver import Method, Precision
 from bilens.algebra.gaussian import mean_and_covariance, whiten
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.api.provenance import find_test_data, image_origin
+from bilens.api.provenance import image_origin
 from bilens.api.quadratic_fit import offer_of
 from bilens.base.checks import check_count
 from bilens.base.errors import NotQuadraticError, UsageError
 from bilens.data.images import ImageDataset
+from bilens.data.model_interface import LabelledData
 from bilens.findings.spectra import MINIMUM_SAMPLES, approximation_quality
 from bilens.findings.subject import check_seed
 from bilens.io.load import LayerView, LoadedModel
@@ -83,26 +82,19 @@ class InputMoments:
     about: dict[str, Any]
 
 
-def moments_of(data: ImageDataset) -> InputMoments:
+def moments_of(data: ImageDataset | LabelledData | None) -> InputMoments:
+    """Return the moments of training images, or of the inputs of other data."""
+    if data is None:
+        raise UsageError(
+            "whitened coordinates need the images that the model was trained on: pass --data with "
+            "the IDX files of the data set, and --dataset where the model does not say it; or any "
+            "other inputs."
+        )
+    if isinstance(data, LabelledData):
+        return InputMoments(*mean_and_covariance(data.inputs), to_json(data.origin))
     about = {**to_json(image_origin(data)), "split": "training"}
     about["num_images"] = len(data.train_images)
     return InputMoments(*mean_and_covariance(data.train_images), about)
-
-
-def find_moments(
-    model: LoadedModel,
-    dataset: str | None,
-    data_dir: Path | None,
-    say: Callable[[str], None],
-) -> InputMoments:
-    """Return the moments of the training images of the data set of a model."""
-    data = find_test_data(model, dataset, data_dir, say)
-    if data is None:
-        raise UsageError(
-            "whitened coordinates need the images that the model was trained on: pass --data-dir "
-            "with the IDX files of the data set, and --dataset where the model does not say it."
-        )
-    return moments_of(data)
 
 
 @dataclass(frozen=True)

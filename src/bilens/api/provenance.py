@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 from msgspec import structs
-from torch import Tensor
 
 from bilens.base.errors import MissingExtraError, UsageError
 from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset, embedded_digits, load_images
+from bilens.data.model_interface import LabelledData
 from bilens.io.formats.safetensors_folder import INDEX_NAME, WEIGHTS_NAME, files_of, shards
 from bilens.io.load import LoadedModel
 from bilens.records.common import IN_MEMORY, DataOrigin, Origin, Run, Source
@@ -34,15 +34,6 @@ def given_model(model: object, reader: str, call: str) -> tuple[Any, LoadedModel
             f"{reader} reads a model, got the path {str(model)!r}: use {call.format(loading)}."
         )
     return (model.whole(reader), model) if isinstance(model, LoadedModel) else (model, None)
-
-
-def named_inputs(model: LoadedModel) -> tuple[str, ...]:
-    if model.input_names is None:
-        raise UsageError(
-            f"{model.source} does not name its inputs, so that columns cannot be told apart: save "
-            "it with bl.save(model, folder, input_names=[...])."
-        )
-    return model.input_names
 
 
 def find_test_data(
@@ -82,15 +73,15 @@ def find_test_data(
 
 def origin_of(
     model: object,
-    data: ImageDataset | tuple[Tensor, Tensor] | DataOrigin | None,
+    data: LabelledData | None,
     command: str | None,
     seed: int,
 ) -> Origin:
-    described = data if isinstance(data, DataOrigin) else describe_data(data)
+    about = None if data is None else data.origin
     source = describe_source(model)
     if isinstance(model, LoadedModel):
         source = structs.replace(source, files=files_read(model))
-    return Origin(source, described, describe_run(command, seed))
+    return Origin(source, about, describe_run(command, seed))
 
 
 def files_read(model: LoadedModel) -> dict[str, str]:
@@ -120,21 +111,9 @@ def describe_source(model: object) -> Source:
     return Source(model.source, model.weights_sha256, dict(model.provenance))
 
 
-def describe_data(data: ImageDataset | tuple[Tensor, Tensor] | None) -> DataOrigin | None:
-    if data is None:
-        return None
-    if isinstance(data, ImageDataset):
-        return image_origin(data)
-    return DataOrigin("", "tensors passed by the caller", "tensors", len(data[0]), "")
-
-
 def image_origin(data: ImageDataset) -> DataOrigin:
     number = len(data.test_images)
     return DataOrigin(data.name, data.source, data.source_kind, number, data.fingerprint)
-
-
-def table_origin(table: Path, num_rows: int) -> DataOrigin:
-    return DataOrigin(table.name, str(table), "table", num_rows, file_sha256(table))
 
 
 def describe_run(command: str | None, seed: int) -> Run:

@@ -21,6 +21,7 @@ from bilens.base.errors import NonFiniteError, OutputExistsError, UsageError
 
 if TYPE_CHECKING:
     from bilens.data.images import ImageDataset
+    from bilens.data.model_interface import LabelledData, ModelInterface
     from bilens.io.load import LoadedModel
     from bilens.report.reports import AttackReport, CertificateReport, TraceReport
     from bilens.train.corpus import CorpusOptions
@@ -239,29 +240,37 @@ def parse_roles(texts: list[str]) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class ImageData:
-    """The images that a model is judged on."""
+class DataFiles:
+    """The data that a model is judged on."""
 
-    dataset: Literal["mnist", "fashion-mnist"] | None = option(
-        None, "Data set in --data-dir; the model usually says it itself."
+    data: list[Path] | None = option(
+        None,
+        "Table (CSV, Parquet, …), .npy, .npz or .safetensors file, folder with x.npy and y.npy, "
+        "with a subfolder of images for each class, or with the IDX files of --dataset.",
+        *("--data", "--data-dir", "--table"),
+        metavar="PATH",
     )
-    data_dir: DataDir = None
+    labels: str | None = option(
+        None, "Right answers of --data: a column, a key of an .npz, or a file.", metavar="NAME"
+    )
+    dataset: Literal["mnist", "fashion-mnist"] | None = option(
+        None, "Data set in --data; the model usually says it itself."
+    )
 
     @property
-    def given(self) -> bool:
-        return self.dataset is not None or self.data_dir is not None
+    def path(self) -> Path | None:
+        """The one path that was given."""
+        if self.data and len(self.data) > 1:
+            raise UsageError("--data (--data-dir, --table) is given twice: give it once.")
+        return self.data[0] if self.data else None
 
-    def find(self, model: LoadedModel, say: Say) -> ImageDataset | None:
-        from bilens.api.provenance import find_test_data
+    def find(
+        self, model: LoadedModel, say: Say, interface: ModelInterface | None = None
+    ) -> ImageDataset | LabelledData | None:
+        """Return the data; `interface` is what they have to fit, if not the whole model."""
+        from bilens.api.given_data import find_data
 
-        return find_test_data(model, self.dataset, self.data_dir, say)
-
-    def refuse_beside(self, option: str) -> None:
-        """Refuse images beside an option that takes their place."""
-        if self.given:
-            raise UsageError(
-                f"{option} takes the place of --dataset and --data-dir: give it alone."
-            )
+        return find_data(model, self.path, self.dataset, self.labels, say, interface)
 
 
 @dataclass(frozen=True)

@@ -13,20 +13,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from bilens.base.errors import DataError, UsageError
+from bilens.base.errors import DataError
 from bilens.base.files import check_regular_file
-from bilens.base.memory import check_memory
 
 MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 LARGEST = 1e100  # of a number: the square of one beyond 1e154 is none in float64
 SMALLEST = 1e-100  # of the numbers of a column: the square of one below 1e-154 is zero
-KINDS = (".csv", ".npy", ".safetensors")  # of files of rows
 
 
 @dataclass(frozen=True)
@@ -119,14 +115,6 @@ def csv_lines(path: Path) -> Iterator[Iterator[list[str]]]:
         raise DataError(f"{path}: is not a CSV table ({error}).") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
-
-
-def read_header(path: Path) -> list[str]:
-    with csv_lines(path) as lines:
-        first = next(lines, [])
-    if not first:
-        raise DataError(f"{path}: holds no rows; expected a line of column names and rows below.")
-    return [cell.strip() for cell in first]
 
 
 def read_lines(path: Path) -> list[list[str]]:
@@ -240,73 +228,3 @@ def texts(path: Path, column: str, cells: Sequence[str], known: Sequence[str]) -
             f"{', '.join(sorted(known)[:8])}: fill or remove the row."
         )
     return cells
-
-
-def read_targets(path: Path, column: str | None, outputs: Sequence[str]) -> Tensor | None:
-    """Return the target of every row: int64 classes, or float64 numbers for one output."""
-    header, *lines = read_lines(path)
-    if column is None or header.count(column) != 1:
-        return None
-    cells = cells_of(lines, header.index(column))
-    if len(outputs) == 1:
-        return torch.tensor(numbers(path, column, cells, "the target"), dtype=torch.float64)
-    known = {name: index for index, name in enumerate(outputs)}
-    bad = next((row for row, cell in enumerate(cells) if cell not in known), None)
-    if bad is not None:
-        raise DataError(
-            f"{path}: row {bad} has {cells[bad][:40]!r} in the target {column!r}; the model knows "
-            f"{', '.join(outputs[:8])}: remove the row, or leave the column out."
-        )
-    return torch.tensor([known[cell] for cell in cells])
-
-
-def read_rows(path: Path, d_in: int, names: Sequence[str] | None = None) -> Tensor:
-    """Return the rows of a file, (rows, d_in) float64: CSV with a header, .npy or .safetensors."""
-    if path.suffix not in KINDS:
-        raise UsageError(
-            f"{path}: is no file of rows; expected a {', '.join(KINDS[:-1])} or {KINDS[-1]} file."
-        )
-    status = check_regular_file(path, f"expected rows of {d_in} numbers", DataError)
-    check_memory(8 * status.st_size, f"{path}", "pass fewer rows")
-    if path.suffix == ".csv":
-        rows = read_columns(path, read_header(path) if names is None else names).values
-    elif path.suffix == ".npy":
-        rows = from_numpy(path)
-    else:
-        rows = from_safetensors(path)
-    if rows.ndim != 2 or rows.shape[1] != d_in or len(rows) == 0:
-        raise DataError(f"{path}: holds {tuple(rows.shape)} numbers; expected (rows, {d_in}).")
-    bad = (~rows.isfinite()).any(dim=1).nonzero().flatten().tolist()
-    if bad:
-        raise DataError(
-            f"{path}: row {bad[0]} and {len(bad) - 1} more hold NaN or infinity: fill or remove "
-            "them."
-        )
-    return rows
-
-
-def from_numpy(path: Path) -> Tensor:
-    """Return an array that numpy.save wrote; objects are never unpickled."""
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(
-            f"{path}: is not an array of numbers that numpy.save wrote ({error})."
-        ) from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
-        raise DataError(
-            f"{path}: holds {getattr(array, 'dtype', 'several arrays')}; expected real numbers."
-        )
-    return torch.from_numpy(array.astype(np.float64))
-
-
-def from_safetensors(path: Path) -> Tensor:
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            names = list(file.keys())
-            tensor = file.get_tensor(names[0]) if len(names) == 1 else None
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"{path}: is not a readable safetensors file ({error}).") from error
-    if not isinstance(tensor, Tensor):
-        raise DataError(f"{path}: holds {len(names)} tensors; expected one, of rows.")
-    return tensor.double()

@@ -150,8 +150,6 @@ def attack_classifier(
     f = wide.quadratic_map().detach()  # refuses a gated or deeper model
     if f.sizes.d_out < 2:
         raise UsageError("an attack leads from one class to another, and this model has one.")
-    training.check(f.sizes.d_in, f.sizes.d_out)
-    test.check(f.sizes.d_in, f.sizes.d_out)
     summary = summarise(module, input_shape, output_names)
     progress("means", 0, 1)
     means = ClassMeans.of(training.images, training.labels, summary.d_output)

@@ -136,8 +136,6 @@ def certify_classifier(
         )
     if radius is not None and checked_number("radius", radius) == 0:
         raise UsageError("radius must be above 0: in a ball of radius 0 nothing is cut off.")
-    if data is not None:
-        data.check(width, classes)
     check_memory(
         8 * 4 * classes * width**2,
         f"the spectra of {classes} classes of {width} inputs",

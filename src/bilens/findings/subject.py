@@ -14,8 +14,8 @@ from torch import Tensor
 from bilens.algebra.directions import output_form, outputs_of
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import check_count, check_finite, check_float_tensor
-from bilens.base.errors import NonFiniteError, ShapeError, UsageError
+from bilens.base.checks import check_count, check_finite
+from bilens.base.errors import NonFiniteError, UsageError
 from bilens.nn import BilinearClassifier
 from bilens.records.audit import TruncationPoint
 from bilens.records.common import Exactness, ModelSummary, Share
@@ -35,32 +35,6 @@ class LabelledImages:
 
     images: Tensor
     labels: Tensor
-
-    def check(self, d_input: int, d_output: int) -> None:
-        """Refuse data that do not fit a model."""
-        check_float_tensor("images", self.images)
-        if self.images.ndim != 2 or self.images.shape[1] != d_input:
-            raise ShapeError(
-                f"the images have shape {tuple(self.images.shape)}; the model reads "
-                f"{d_input} inputs, so (batch, {d_input}) was expected."
-            )
-        labels = self.labels
-        if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex():
-            raise ShapeError(
-                f"the labels have dtype {labels.dtype} and shape {tuple(labels.shape)}; one whole "
-                "number for each image, (batch,), was expected: use labels.long()."
-            )
-        if len(labels) != len(self.images) or len(labels) == 0:
-            raise ShapeError(
-                f"there are {len(self.images)} images and {len(labels)} labels; one label "
-                "for each image, and at least one, was expected."
-            )
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= d_output:
-            raise ShapeError(
-                f"the labels run from {low} to {high}; the model has {d_output} classes, counted "
-                "from 0: check that these are its data."
-            )
 
 
 def check_seed(seed: int) -> int:
@@ -177,12 +151,16 @@ IMAGES_AT_ONCE = 500
 
 
 def share_right(predicted: Tensor, labels: Tensor) -> Share:
-    """Return the share of right answers and its exact 95 % interval (Clopper–Pearson)."""
+    """Return the share of right answers and its exact 95 % interval."""
+    plain = int(torch.bincount(labels).max()) / len(labels)
+    return share_of(int((predicted == labels).sum()), len(labels), plain)
+
+
+def share_of(right: int, total: int, plain: float | None = None) -> Share:
+    """Return a share and its exact 95 % interval (Clopper–Pearson)."""
     from scipy.stats import binomtest  # slow to import, needed only where data are given
 
-    right, total = int((predicted == labels).sum()), len(labels)
     interval = binomtest(right, total).proportion_ci(LEVEL, method="exact")
-    plain = int(torch.bincount(labels).max()) / total
     return Share(right, total, right / total, float(interval.low), float(interval.high), plain)
 
 

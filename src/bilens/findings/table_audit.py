@@ -16,7 +16,6 @@ from bilens.algebra.directions import output_form
 from bilens.algebra.interactions.streaming_statistics import RunningTop
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_finite
-from bilens.base.errors import ShapeError
 from bilens.findings.explanation import attribute_prediction, choose_examples
 from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
@@ -80,7 +79,6 @@ def audit_columns(
         score: TableScore | None = None
         readings: tuple[RowReading, ...] = ()
         if rows is not None:
-            check_rows(rows, d_input, d_output)
             z = (rows.values - mean) / scale
             outputs = f(z)
             if rows.target is not None:
@@ -135,26 +133,6 @@ def compare(
         formula = check_finite("the reading", read_densely(f, z))
         found.append(compared(precision, forward, formula))
     return tuple(found)
-
-
-def check_rows(rows: LabelledRows, d_input: int, d_output: int) -> None:
-    """Refuse rows that do not fit a model."""
-    check_finite("the rows", rows.values)
-    if rows.values.ndim != 2 or rows.values.shape[1] != d_input or len(rows.values) == 0:
-        raise ShapeError(
-            f"the rows have shape {tuple(rows.values.shape)}; expected (rows, {d_input})."
-        )
-    target = rows.target
-    if target is None:
-        return
-    if target.shape != (len(rows.values),) or target.is_floating_point() != (d_output == 1):
-        raise ShapeError(
-            f"the targets have dtype {target.dtype} and shape {tuple(target.shape)}; expected "
-            f"({len(rows.values)},), " + ("numbers." if d_output == 1 else "whole numbers.")
-        )
-    if d_output > 1 and not bool(((target >= 0) & (target < d_output)).all()):
-        raise ShapeError(f"a target is no class between 0 and {d_output - 1}.")
-    check_finite("the targets", target.double())
 
 
 def score_of(outputs: Tensor, target: Tensor) -> TableScore:

@@ -26,6 +26,7 @@ from bilens.records.coverage import Coverage
 from bilens.records.decision import Decision
 from bilens.records.guarantees import Guarantees, check_classes
 from bilens.records.layer_audit import Difference
+from bilens.records.performance import Performance
 from bilens.records.table_audit import InputAttribution
 
 
@@ -194,6 +195,7 @@ class Audit(Document, frozen=True, kw_only=True):
     difference: Difference | None = None  # what changed from the baseline; null without one
     coverage: Coverage | None = None  # what share of the parameters was read
     decision: Decision | None = None  # what may be done with it; null in an older document
+    performance: Performance | None = None  # what predictions are worth; null without data
     source: Source  # where the weights come from
     data: DataOrigin | None  # which data the accuracy is of; null without data
     reproduce: Run  # what it takes to run the same again

@@ -103,8 +103,8 @@ class DataOrigin(Record, frozen=True):
 
     name: str  # e.g. `mnist`; empty for data from memory
     source: str  # where the data come from, one sentence
-    # `data-dir`, `cache`, `download`, `table`, `tensors`, or `embedded`: the 5,000 digits, which
-    # are not the full data set
+    # `data-dir`, `cache`, `download`, `table`, `arrays`, `images`, `tensors`, or `embedded`: the
+    # 5,000 digits, which are not the full data set
     source_kind: str
     num_images: Count  # test inputs
     sha256: str  # of the data; empty where it was not taken

@@ -16,6 +16,7 @@ from bilens.records.common import (
 )
 from bilens.records.coverage import Coverage
 from bilens.records.decision import Decision
+from bilens.records.performance import Performance
 
 
 class Component(Record, frozen=True):
@@ -238,6 +239,7 @@ class LayerAudit(Document, frozen=True, kw_only=True):
     decision: Decision | None = None  # what may be done with it; null in an older document
     null_samples: Count  # draws behind every null interval
     seed: Integer  # of the draws, and of the inputs that R² is measured on
+    performance: Performance | None = None  # what predictions are worth; null without data
     source: Source  # where the weights come from
     data: DataOrigin | None  # which data the accuracy is of; null without data
     reproduce: Run  # what it takes to run the same again

@@ -10,6 +10,7 @@ from bilens.records.base import Count, Document, Integer, Record, require
 from bilens.records.common import DataOrigin, Exactness, Finding, JudgedCondition, Run, Source
 from bilens.records.coverage import Coverage
 from bilens.records.decision import Decision
+from bilens.records.performance import Performance
 
 
 class TableModel(Record, frozen=True):
@@ -157,6 +158,7 @@ class TableAudit(Document, frozen=True, kw_only=True):
     coverage: Coverage | None = None  # what share of the parameters was read
     conditions: tuple[JudgedCondition, ...] | None = None  # of `--fail-on`; null without any
     decision: Decision | None = None  # what may be done with it; null in an older document
+    performance: Performance | None = None  # what predictions are worth; null without data
     source: Source  # where the weights come from
     data: DataOrigin | None  # which rows; null without any
     reproduce: Run  # what it takes to run the same again

@@ -26,6 +26,7 @@ from bilens.report.sections.overview import (
     document_sha256,
     mark,
 )
+from bilens.report.sections.performance import performance_lines
 from bilens.report.text import Catalogue, load_catalogue
 
 MOST_LAYERS = 40  # rows of a table; a comment has a limit
@@ -54,6 +55,8 @@ def audit_markdown(original: Judged, lang: str = "en") -> str:
         parts += difference_parts(t, record.difference)
     if isinstance(record, LayerAudit) and record.layers:
         parts.append(layer_part(t, record))
+    if record.performance is not None:
+        parts += map(escaped, performance_lines(t, record.performance))
     parts += [f"### {t('reproduce.heading')}", "\n".join(reproduction_lines(t, record, original))]
     return "\n\n".join(parts) + "\n"
 

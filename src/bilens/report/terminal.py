@@ -27,6 +27,7 @@ from bilens.report.sections.difference import difference_sentences, tensor_rows
 from bilens.report.sections.guarantees import statements
 from bilens.report.sections.index import coverage_text, outcome_word
 from bilens.report.sections.overview import condition_lines, mark
+from bilens.report.sections.performance import performance_lines
 from bilens.report.text import (
     NONE,
     fixed,
@@ -190,7 +191,8 @@ def index_table(index: AuditIndex, lang: str = "en") -> Table:
 def verdict_lines(record: Audit | LayerAudit | TableAudit, lang: str = "en") -> list[str]:
     """Return every finding in its group, the conditions that were asked for, and the decision."""
     t, shown = load_catalogue(lang), displayable(record)
-    lines = []
+    found = shown.performance
+    lines = [] if found is None else performance_lines(t, found)
     for group in group_lines(t, shown):
         lines.append(f"{group.question} {ICONS[group.outcome]} {group.badge}. {group.text}")
         lines += [f"  {mark(t, line.outcome)}: {line.sentence}" for line in group.findings]

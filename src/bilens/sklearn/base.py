@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bilens.algebra.attribution import attribute
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.api.audit import Asked, audit_table
+from bilens.api.audit import audit
 from bilens.findings.subject import gauge_free
 from bilens.findings.table_audit import output_effects
 from bilens.io.loaded_model import LoadedModel
@@ -244,7 +244,9 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
                 raise ValueError("report(X) needs the targets of its rows, too: report(X, y).")
             rows = (self._rows(X), self._targets(y))
         command = f"{type(self).__name__}.report()"
-        return audit_table(self.loaded_model(), rows, Asked(command=command))
+        report = audit(self.loaded_model(), rows, command=command)
+        assert isinstance(report, TableReport), "it is one exact layer of named columns"
+        return report
 
     def loaded_model(self) -> LoadedModel:
         """Return the fitted model as `bl.load` returns it once it is saved; so does `from_sklearn`.

@@ -159,7 +159,7 @@ def test_an_exact_classifier_is_quadratic_and_finite() -> None:
         ("", "is no condition"),
         ("R2", "is no condition"),
         ("similarity<0.9", "the rule similarity needs baseline: pass a baseline (--baseline)"),
-        ("accuracy<0.9", "the rule accuracy needs data: pass data (--data-dir, or --table)"),
+        ("accuracy<0.9", "the rule accuracy needs data: pass data (--data)"),
     ],
 )
 def test_what_is_no_condition_is_refused(text: str, words: str) -> None:

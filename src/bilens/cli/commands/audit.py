@@ -15,7 +15,7 @@ from bilens.cli.console import Output
 from bilens.cli.options import (
     FAILED,
     METHOD_PANEL,
-    ImageData,
+    DataFiles,
     Json,
     Lang,
     Overwrite,
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 class AuditOptions:
     """What an audit is made of and what fails it."""
 
-    table: Path | None = option(
-        None, "CSV file with the columns and the target of a table's model."
-    )
     baseline: Path | None = option(
         None, "The model that this one was made from: report what changed."
     )
@@ -149,7 +146,7 @@ class AuditPages:
 def audit(
     output: Output,
     source: AuditedModels,
-    images: ImageData,
+    data: DataFiles,
     options: AuditOptions,
     pages: AuditPages,
     overwrite: Overwrite = False,
@@ -159,7 +156,7 @@ def audit(
 
     Of several models, or a folder of them, one index is written, and the exit code is the highest.
 
-    Example: bilens audit runs/mnist --data-dir data --html report.html --lang ja
+    Example: bilens audit runs/mnist --data data --html report.html --lang ja
     """
     if pages.on_stdout and json:
         raise UsageError(
@@ -167,10 +164,10 @@ def audit(
         )
     source, *others = source.each()
     if others:
-        audit_many(output, [source, *others], images, options, pages, overwrite, json)
+        audit_many(output, [source, *others], data, options, pages, overwrite, json)
         return
     pages.check(overwrite)
-    report = read_and_judge(output, source, images, options)
+    report = read_and_judge(output, source, data, options)
     pages.write(report, overwrite)
     if pages.on_stdout:
         output.result.out(report.to_markdown(lang=pages.lang), highlight=False, end="")
@@ -187,20 +184,18 @@ def audit(
 
 
 def read_and_judge(
-    output: Output, source: AuditedModels, images: ImageData, options: AuditOptions
+    output: Output, source: AuditedModels, data: DataFiles, options: AuditOptions
 ) -> Report:
     from bilens.api.audit import audit as audit_model
 
     rules = tuple(options.fail_on or ())
     parse_conditions(rules, data=True, baseline=options.baseline is not None)  # before any reading
     model, before = source.open_pair(options.baseline, output.say)
-    if options.table is not None:
-        images.refuse_beside("--table")
-    data = options.table or images.find(model, output.say)
+    given = data.find(model, output.say)
     with output.progress() as progress:
         return audit_model(
             model,
-            data,
+            given,
             null_samples=options.null_samples,
             seed=options.seed,
             progress=progress,
@@ -213,7 +208,7 @@ def read_and_judge(
 def audit_many(
     output: Output,
     sources: list[AuditedModels],
-    images: ImageData,
+    data: DataFiles,
     options: AuditOptions,
     pages: AuditPages,
     overwrite: bool,
@@ -238,7 +233,7 @@ def audit_many(
         path = str(source.model)
         output.say(f"Model {number} of {len(sources)}: {path}")
         try:
-            report = read_and_judge(output, source, images, options)
+            report = read_and_judge(output, source, data, options)
             own.write(report, overwrite)
         except (BilensError, MemoryError) as error:
             output.say(f"error: {error}")

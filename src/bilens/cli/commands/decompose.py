@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bilens.base.errors import NumericalError, UsageError
 from bilens.cli.console import Output, after
-from bilens.cli.options import METHOD_PANEL, ImageData, Json, Overwrite, TensorFile, option
+from bilens.cli.options import METHOD_PANEL, DataFiles, Json, Overwrite, TensorFile, option
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -93,7 +93,7 @@ def decompose(
     output: Output,
     source: TensorFile,
     wanted: Wanted,
-    images: ImageData,
+    data: DataFiles,
     doing: Doing,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -103,18 +103,18 @@ def decompose(
     Example: bilens decompose runs/demo --top 5 --contrast 4 9
     """
     from bilens.api.decompose import decompose_layers, plan_layers
-    from bilens.api.layer_reading import Request, find_moments
+    from bilens.api.layer_reading import Request, moments_of
     from bilens.records.base import SCHEMA_VERSION, read_document
     from bilens.records.decomposition import LayerDecomposition
     from bilens.report.terminal_readings import decomposition_lines, decomposition_table
 
     asked = Request(**vars(wanted))
-    if asked.basis != "whitened" and images.given:
-        raise UsageError("only --basis whitened reads data: leave --dataset and --data-dir out.")
+    if asked.basis != "whitened" and (data.path or data.dataset):
+        raise UsageError("only --basis whitened reads data: leave --data and --dataset out.")
     model = source.open(output.say)
     inputs = None
     if asked.basis == "whitened":
-        inputs = find_moments(model, images.dataset, images.data_dir, output.say)
+        inputs = moments_of(data.find(model, output.say))
     layers, limit = doing.layer or [], doing.memory_limit
     if doing.plan:
         plans = plan_layers(model, asked, layers=layers, inputs=inputs, memory_limit=limit)

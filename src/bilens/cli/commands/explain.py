@@ -11,7 +11,7 @@ import typer
 from bilens.base.errors import UsageError
 from bilens.base.files import write_file
 from bilens.cli.console import Output
-from bilens.cli.options import ImageData, Json, Lang, ModelFile, Overwrite, option, refuse_existing
+from bilens.cli.options import DataFiles, Json, Lang, ModelFile, Overwrite, option, refuse_existing
 
 if TYPE_CHECKING:
     from bilens.io.load import LoadedModel
@@ -23,7 +23,6 @@ class ExplainOptions:
     """Which predictions are taken apart, and how that is drawn."""
 
     index: Annotated[list[int], typer.Option(help="Test image or row, from 0; may be repeated.")]
-    table: Path | None = option(None, "CSV file with a column for each input, in place of images.")
     baseline: Literal["zeros", "mean"] | None = option(
         None,
         "What an absent input is: 0, or the mean of training images or rows; the mean where the "
@@ -37,7 +36,7 @@ def explain(
     output: Output,
     source: ModelFile,
     options: ExplainOptions,
-    images: ImageData,
+    data: DataFiles,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -51,7 +50,7 @@ def explain(
 
     plate = options.plate
     refuse_existing(plate, overwrite)
-    record = explained(output, source.open(), source.model, options, images)
+    record = explained(output, source.open(), source.model, options, data)
     if plate is not None:
         write_file(plate, attribution_plate(record, options.lang).encode("utf-8"))
     lines = [] if plate is None else [f"Drawing: {plate}"]
@@ -60,23 +59,21 @@ def explain(
 
 
 def explained(
-    output: Output, model: LoadedModel, path: Path, options: ExplainOptions, images: ImageData
+    output: Output, model: LoadedModel, path: Path, options: ExplainOptions, data: DataFiles
 ) -> Explanations:
-    from bilens.api.classifier import explain_image, explain_rows
+    from bilens.api.classifier import explain_predictions
+    from bilens.api.given_data import interface_of
 
-    table, baseline = options.table, options.baseline
-    if table is not None:
-        images.refuse_beside("--table")
-        if options.plate is not None:
-            raise UsageError(
-                "--plate draws the pixels of images; what the columns of a row add is drawn by "
-                f"bilens audit {path} --table {table} --html page.html."
-            )
-        return explain_rows(model, table, options.index, baseline=baseline)
-    data = images.find(model, output.say)
-    if data is None:
+    if model.input_names is not None and options.plate is not None:
         raise UsageError(
-            "an explanation needs inputs: pass --data-dir with the IDX files of the data set, "
-            "and --dataset where the model does not say it, or --table with a CSV file."
+            "--plate draws the pixels of images; what the columns of a row add is drawn by "
+            f"bilens audit {path} --data {data.path} --html page.html."
         )
-    return explain_image(model, data, options.index, baseline=baseline or "zeros")
+    named = model.input_names is not None
+    given = data.find(model, output.say, interface_of(model, answers=not named))
+    if given is None:
+        raise UsageError(
+            "an explanation needs inputs: pass --data with a table, arrays, a folder of images, or "
+            "the IDX files of a data set, and --dataset where the model does not say it."
+        )
+    return explain_predictions(model, given, options.index, baseline=options.baseline)

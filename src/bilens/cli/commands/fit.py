@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from bilens.cli.console import Output
-from bilens.cli.options import FAILED, ImageData, Json, TensorFile, option
+from bilens.cli.options import FAILED, DataFiles, Json, TensorFile, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,9 +23,6 @@ class FitOptions:
     layer: list[str] | None = option(
         None, "Fit this layer alone; can be repeated. Without it the whole and all."
     )
-    data: Path | None = option(
-        None, "Inputs of the model: a .csv table, a .npy array or a .safetensors file."
-    )
     samples: int = option(10_000, "Random inputs that R² is measured on, 100 or more.", min=100)
     threshold: float = option(0.9, "R² from which a map stands for the model.", min=0.0, max=1.0)
     seed: int = option(0, "Seed of the random inputs.", min=0)
@@ -36,7 +32,7 @@ def fit(
     output: Output,
     source: TensorFile,
     options: FitOptions,
-    images: ImageData,
+    data: DataFiles,
     json: Json = False,
 ) -> None:
     """Say how close the quadratic approximation comes: R² by degree, assumed input and data.
@@ -49,12 +45,10 @@ def fit(
     from bilens.records.base import to_json
     from bilens.report.terminal_readings import fit_lines, fit_table
 
-    if options.data is not None:
-        images.refuse_beside("--data")
     model = source.open(output.say)
     record = fit_layers_of(
         model,
-        find_rows(output, model, options, images),
+        find_rows(output, model, options, data),
         layers=options.layer or [],
         samples=options.samples,
         threshold=options.threshold,
@@ -66,15 +60,19 @@ def fit(
 
 
 def find_rows(
-    output: Output, model: LoadedModel, options: FitOptions, images: ImageData
+    output: Output, model: LoadedModel, options: FitOptions, data: DataFiles
 ) -> Tensor | None:
     """Return the inputs that the options name; None where they name none."""
-    from bilens.data.tables import read_rows
+    from bilens.data.images import ImageDataset
+    from bilens.data.model_interface import ModelInterface
 
-    if options.data is None:
-        found = images.find(model, output.say)
-        return None if found is None else found.test_images
     first = next(iter(model.layers))
     if not model.network and options.layer and options.layer[0] in model.layers:
         first = options.layer[0]
-    return read_rows(options.data, model.layers[first].sizes.d_in, model.input_names)
+    d_out, _, d_in = model.layers[first].sizes
+    shape, names = model.input_shape, model.input_names
+    wanted = ModelInterface(d_in, d_out, "unknown", shape, names, answers=False)
+    found = data.find(model, output.say, wanted)
+    if isinstance(found, ImageDataset):
+        return found.test_images
+    return None if found is None else found.inputs

@@ -10,8 +10,8 @@ from bilens.base.errors import UsageError
 from bilens.cli.console import Output
 from bilens.cli.options import (
     FAILED,
+    DataFiles,
     HtmlReport,
-    ImageData,
     Json,
     ModelFile,
     Overwrite,
@@ -43,7 +43,7 @@ class CertifyOptions:
 def certify(
     output: Output,
     source: ModelFile,
-    images: ImageData,
+    data: DataFiles,
     options: CertifyOptions,
     page: HtmlReport,
     overwrite: Overwrite = False,
@@ -51,16 +51,16 @@ def certify(
 ) -> None:
     """State what is proven about a one-layer classifier: radii, truncation, use of inputs.
 
-    Example: bilens certify runs/mnist --data-dir data --html certificate.html --lang ja
+    Example: bilens certify runs/mnist --data data --html certificate.html --lang ja
     """
     from bilens.api.classifier import certify_model
     from bilens.report.terminal import certificate_lines, truncation_table
 
     refuse_existing(page.html, overwrite)
     model = source.open()
-    data = images.find(model, output.say)
+    given = data.find(model, output.say)
     with output.progress() as progress:
-        report = certify_model(model, data, progress=progress, **vars(options))
+        report = certify_model(model, given, progress=progress, **vars(options))
     lines = [*certificate_lines(report.record), *page.write(report)]
     output.answer(json, report.to_dict(), truncation_table(report.record), *lines)
 
@@ -86,7 +86,7 @@ class AttackOptions:
 def attack(
     output: Output,
     file: ModelFile,
-    images: ImageData,
+    data: DataFiles,
     options: AttackOptions,
     page: HtmlReport,
     overwrite: Overwrite = False,
@@ -94,21 +94,21 @@ def attack(
 ) -> None:
     """Add one perturbation to every image: the provably best one for the mean margin, and others.
 
-    Example: bilens attack runs/mnist --data-dir data --target 3 --html attack.html
+    Example: bilens attack runs/mnist --data data --target 3 --html attack.html
     """
     from bilens.api.classifier import attack_model
     from bilens.report.terminal import attack_lines, attack_tables
 
     refuse_existing(page.html, overwrite)
     model = file.open()
-    data = images.find(model, output.say)
-    if data is None:
+    given = data.find(model, output.say)
+    if given is None:
         raise UsageError(
-            "an attack needs training and test images: pass --data-dir with the IDX files of the "
-            "data set, and --dataset where the model does not say it."
+            "an attack needs training and test images: pass --data with a folder of images, "
+            "arrays, or the IDX files of a data set, and --dataset where the model does not say it."
         )
     with output.progress() as progress:
-        report = attack_model(model, data, progress=progress, **vars(options))
+        report = attack_model(model, given, progress=progress, **vars(options))
     tables = [part for table in attack_tables(report.record) for part in (table, "")]
     lines = [*attack_lines(report.record), *page.write(report)]
     output.answer(json, report.to_dict(), *tables, *lines)

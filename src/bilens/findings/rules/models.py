@@ -120,6 +120,40 @@ def accuracy(evidence: Evidence) -> Iterator[Values]:
         }
 
 
+@partial(
+    of_all,
+    "calibration",
+    group="use",
+    values=formats("value null", "points", brier="fixed3", total="count"),
+    usual="info",
+    needs="data",
+)
+def calibration(evidence: Evidence) -> Iterator[Values]:
+    if found := evidence.answers:
+        numbers = {"value": found.ece, "null": found.ece_null, "brier": found.brier}
+        yield {**numbers, "total": found.accuracy.total}
+
+
+@partial(
+    of_all,
+    "worst_class_recall",
+    group="use",
+    values=formats("recall low high accuracy", "percent", value="points", threshold="points")
+    | {"total": "count", "name": "text"},
+    threshold=0.1,  # that a class surely lies below the accuracy: a tenth of its rows, fixed first
+    bad=">",
+    needs="data",
+)
+def worst_class_recall(evidence: Evidence) -> Iterator[Values]:
+    if found := evidence.answers:
+        accuracy = found.accuracy.value
+        for name, recall in ((one.name, one.recall) for one in found.classes):
+            if recall is not None:
+                shares = {"recall": recall.value, "low": recall.low, "high": recall.high}
+                gap = {"value": accuracy - recall.high, "accuracy": accuracy}
+                yield {**shares, **gap, "total": recall.total, "name": name}
+
+
 def score(kind: str, evidence: Evidence) -> Iterator[Values]:
     found = evidence.score
     if found is not None and found.kind == kind:

@@ -102,7 +102,7 @@ def parse_conditions(texts: Sequence[str], *, data: bool, baseline: bool) -> tup
     if isinstance(texts, str):
         raise UsageError(f"fail_on is the text {texts!r}: pass a list of conditions, [{texts!r}].")
     given = {"data": data, "baseline": baseline}
-    how = {"data": "pass data (--data-dir, or --table)", "baseline": "pass a baseline (--baseline)"}
+    how = {"data": "pass data (--data)", "baseline": "pass a baseline (--baseline)"}
     found = tuple(map(parse_condition, texts))
     for condition in found:
         needs = rules_asked_for()[condition.rule].needs

@@ -11,6 +11,7 @@ from bilens.records.audit import ClassReading, Overfitting, Triggers, Truncation
 from bilens.records.common import Exactness, Finding, Outcome, Share, Value
 from bilens.records.coverage import Coverage
 from bilens.records.layer_audit import LayerDifference, LayerReading, WholeDifference
+from bilens.records.performance import Classification
 from bilens.records.table_audit import OutputEffects, TableScore
 
 Kind = Literal["audit", "layer_audit", "table"]
@@ -58,6 +59,7 @@ class Evidence:
     score: TableScore | None = None
     coverage: Coverage | None = None
     seen_rows: bool = False  # the model was trained on the rows
+    answers: Classification | None = None  # to data
 
     @property
     def whole(self) -> tuple[LayerReading, ...]:

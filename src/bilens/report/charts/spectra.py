@@ -1,4 +1,4 @@
-"""What weights say: spectra, ranks, layers, patches; and an accuracy with its interval."""
+"""What weights say: spectra, ranks, layers, patches."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from bilens.report.markup import Figure, circle, element, joined, label, line, rectangle
-from bilens.report.plot import SHARES, Axis, Plot, Scale, padded, within
-from bilens.report.text import Catalogue, fixed, percent, quantity, signed_quantity
+from bilens.report.plot import Axis, Plot, Scale, padded, within
+from bilens.report.text import Catalogue, fixed, quantity, signed_quantity
 
 END = 20  # eigenvalues drawn at each end of a spectrum
 GAP = 4  # slots left free where the middle is not drawn
@@ -163,26 +163,6 @@ def column_mark(plot: Plot, position: int, column: LayerColumn, width: float) ->
     if column.inner:
         parts.append(upto(column.inner, "pos strong"))
     return joined(*parts)
-
-
-def accuracy_bar(t: Catalogue, value: float, low: float, high: float) -> Figure:
-    """Return a bar up to the accuracy, and the interval over it."""
-    x = Scale(0, 1, 8, 428)
-    texts = {"value": percent(value), "low": percent(low), "high": percent(high)}
-    anchors = ("start", "middle", "middle", "middle", "end")
-    content = joined(
-        rectangle(x(0), 12, x(1) - x(0), 14, "track"),
-        rectangle(x(0), 12, x(value) - x(0), 14, "fill"),
-        line(x(low), 19, x(high), 19, "whisker"),
-        *(line(x(end), 11, x(end), 27, "whisker") for end in (low, high)),
-        circle(x(value), 19, 3.5, "whisker-dot"),
-        *(
-            label(x(tick), 46, SHARES.text(tick), "tick", anchor)
-            for tick, anchor in zip(SHARES.ticks, anchors, strict=True)
-        ),
-    )
-    title, text = t("accuracy.chart"), t("accuracy.chart_text", **texts)
-    return Figure(title, text, 440, 56, content, "chart accuracy-bar")
 
 
 def trigger_patch(

@@ -38,13 +38,13 @@ from bilens.report.sections.guarantees import proven
 from bilens.report.sections.layers import difference
 from bilens.report.sections.overview import (
     Page,
-    accuracy,
     class_painter,
     clean_names,
     exactness,
     guide,
     model_facts,
 )
+from bilens.report.sections.performance import performance
 from bilens.report.sections.predictions import predictions
 from bilens.report.text import (
     Catalogue,
@@ -76,7 +76,7 @@ def audit_page(t: Catalogue, record: Audit) -> Page:
             ("checks", checks(t, record)),
             ("coverage", joined(coverage(t, record.coverage), guide(t))),
             ("exactness", exactness(t, record)),
-            ("accuracy", accuracy(t, record)),
+            ("performance", performance(t, record.performance, record.data)),
             ("classes", classes(t, record, names, painter)),
             ("ranks", ranks(t, record, names)),
             ("truncation", truncation(t, record)),

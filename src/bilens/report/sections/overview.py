@@ -20,17 +20,13 @@ from bilens.records.guarantees import Certificate
 from bilens.records.layer_audit import LayerAudit
 from bilens.records.table_audit import TableAudit
 from bilens.records.trace import Trace
-from bilens.report.charts.spectra import accuracy_bar
 from bilens.report.markup import (
     ICONS,
     Column,
     badge,
-    boxed,
-    callout,
     element,
     heads,
     paragraph,
-    quiet,
     section,
     table,
 )
@@ -263,25 +259,6 @@ def exactness(t: Catalogue, record: Audit) -> Markup:
         table(t, t("exactness.caption"), columns, rows),
         paragraph(complete),
     )
-
-
-def accuracy(t: Catalogue, record: Audit) -> Markup:
-    """Return accuracy, interval and source; a remark if no data were given."""
-    share, data = record.accuracy, record.data
-    if share is None:
-        return section(t, "accuracy", boxed(t("accuracy.none")))
-    low, high = percent(share.low), percent(share.high)
-    right = t("accuracy.right", right=whole(share.right), total=whole(share.total))
-    numbers = element("strong", percent(share.value)), " ", element("span", right)
-    bar = accuracy_bar(t, share.value, share.low, share.high)
-    drawing = element("div", bar, quiet(t("accuracy.interval", low=low, high=high)))
-    parts = [element("div", paragraph(*numbers, class_="big"), drawing, class_="accuracy")]
-    if data is not None:
-        if data.source_kind == "embedded":
-            parts.append(callout(t, "accuracy.embedded"))
-        if source := data_source(t, data):
-            parts.append(quiet(t("accuracy.source", source=source)))
-    return section(t, "accuracy", *parts)
 
 
 def guide(t: Catalogue) -> Markup:

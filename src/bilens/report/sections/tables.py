@@ -34,6 +34,7 @@ from bilens.report.markup import (
 from bilens.report.sections.coverage import coverage
 from bilens.report.sections.decision import checks, verdict
 from bilens.report.sections.overview import Page, clean_names, file_facts
+from bilens.report.sections.performance import performance
 from bilens.report.sections.predictions import outcome_badge, outcome_of, prediction_article
 from bilens.report.text import (
     Catalogue,
@@ -67,6 +68,7 @@ def table_page(t: Catalogue, record: TableAudit) -> Page:
             ("verdict", verdict(t, record)),
             ("checks", checks(t, record)),
             ("coverage", coverage(t, record.coverage)),
+            ("performance", performance(t, record.performance, record.data)),
             ("columns", columns(t, record)),
             ("rows", rows(t, record)),
         ),

@@ -1,0 +1,154 @@
+"""The data that a job is given, whatever they come in, and what a model's predictions are worth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from msgspec import structs
+from torch import Tensor, nn
+
+from bilens.algebra.approximation.quadratic_fit import in_blocks
+from bilens.api.provenance import find_test_data, image_origin
+from bilens.api.quadratic_fit import layers_and_run
+from bilens.base.errors import UsageError
+from bilens.data.images import ImageDataset
+from bilens.data.labelled_data import labelled, read_labelled
+from bilens.data.model_interface import LabelledData, ModelInterface, Task
+from bilens.findings.performance import approximation_on_data, classification, regression
+from bilens.io.in_memory import from_module
+from bilens.io.load import LoadedModel
+from bilens.io.stored_mlp import module_tensors
+from bilens.nn import BilinearClassifier
+from bilens.nn.layer_view import LayerView
+from bilens.nn.module_layers import Module
+from bilens.records.common import DataOrigin
+from bilens.records.performance import Answer, Performance
+
+Data: TypeAlias = ImageDataset | LabelledData | tuple[Any, Any] | str | Path
+Model: TypeAlias = LoadedModel | nn.Module
+MOST_PIXELS = 3 * 128 * 128  # numbers of an image that is drawn
+SHOWN = 12  # mistakes
+
+
+def given_data(model: Model, data: Data | None, labels: str | None = None) -> LabelledData | None:
+    """Return inputs and right answers of a model, from a path, arrays, tensors or a data set."""
+    if isinstance(data, str | Path):
+        data = find_data(model, Path(data), None, labels)
+    if data is None or isinstance(data, LabelledData):
+        return data
+    origin = DataOrigin("", "tensors passed by the caller", "tensors", 0, "")
+    if isinstance(data, ImageDataset):
+        images, origin = data.test_images.reshape(-1, *data.image_shape), image_origin(data)
+        data = images, data.test_labels
+    pair = data if isinstance(data, tuple) and len(data) == 2 else ()
+    if not pair or not all(hasattr(part, "__array__") for part in pair):
+        raise UsageError(
+            f"data is a {type(data).__name__}; expected an ImageDataset or a pair of tensors or "
+            "arrays (inputs, right answers), or the path of a table, arrays or a folder of images."
+        )
+    x, y = (part.detach() if isinstance(part, Tensor) else part for part in pair)
+    origin = structs.replace(origin, num_images=len(x))
+    return labelled(np.asarray(x), np.asarray(y), origin, interface_of(model))
+
+
+def find_data(
+    model: Model,
+    path: Path | None,
+    dataset: str | None = None,
+    labels: str | None = None,
+    say: Callable[[str], None] = lambda _: None,
+    interface: ModelInterface | None = None,
+) -> ImageDataset | LabelledData | None:
+    """Return the data at a path, or the data set of a model; None if nothing can be named.
+
+    `interface` is what the data have to fit, where that is not the whole model.
+    """
+    if path is None or dataset is not None or any(path.rglob("*idx[13]-ubyte*")):
+        return find_test_data(opened(model), dataset, path, say)
+    return read_labelled(path, labels, interface or interface_of(model))
+
+
+def layers_of(model: Model) -> tuple[LayerView, ...]:
+    """Return the layers of a model, first to last; no weight of a loaded one is read."""
+    return tuple(opened(model).layers.values())
+
+
+def opened(model: Model, bare: bool = False) -> LoadedModel:
+    """Return a model as what a reader gives of it; one without an MLP where that will do."""
+    if isinstance(model, LoadedModel):
+        return model
+    if isinstance(model, Module):
+        return LoadedModel(model, "", "")
+    with suppress(*[UsageError] if bare else []):
+        return from_module(model)
+    return LoadedModel(None, "", "", stored=module_tensors(model))
+
+
+def interface_of(model: Model, *, answers: bool = True) -> ModelInterface:
+    """Return what a whole model reads and answers; refuse one of which parts alone are read."""
+    known = opened(model)
+    views, report = tuple(known.layers.values()), known.load_report
+    name, head = known.source or type(model).__name__, "" if report is None else report.head or ""
+    whole = [view.reads for view in views] == ["inputs", *["neurons"] * (len(views) - 1)]
+    width, regressor = views[-1].sizes.d_out, "MLPRegressor" in known.provenance.get("format", "")
+    several = width > 1 and (regressor or head.startswith("sigmoid"))
+    if not whole or several or (report is not None and report.left_out):
+        why = "gives several answers" if several else "is not its layers one behind the other"
+        raise UsageError(
+            f"data judge the answers of a whole model, one a row, and {name} {why}: leave the data "
+            "out (--data); an audit needs none."
+        )
+    ours = isinstance(known.module, BilinearClassifier)
+    task: Task = "regression" if regressor or (ours and width == 1) else "unknown"
+    if width > 1 or (views[-1].gives == "logits" and not ours):
+        task = "classification"
+    named = known.input_shape, known.input_names, known.output_names, known.provenance.get("target")
+    return ModelInterface(views[0].sizes.d_in, width, task, *named, answers)
+
+
+def performance_of(model: Model, given: LabelledData) -> Performance:
+    """Return what the predictions of a model are worth on data that fit it."""
+    interface, labels, x = interface_of(model), given.targets, given.inputs
+    layers, run = layers_and_run(model)
+    outputs, report = in_blocks(run, x), opened(model).load_report
+    if report is not None and report.head == "exp":
+        outputs = outputs.exp()
+    answers, numbers, confidence, members = None, None, None, list[Tensor]()
+    names, said, badness = interface.output_names or ("",), outputs[:, 0], torch.zeros(len(x))
+    if labels is not None and labels.is_floating_point():
+        numbers, badness = regression(said, labels), (said - labels).abs()
+    elif labels is not None:
+        logits = outputs if interface.d_output > 1 else torch.cat([-outputs, outputs], dim=1) / 2
+        names, members = interface.classes, [labels == one for one in range(logits.shape[1])]
+        answers = classification(logits, labels, names)
+        confidence, said = logits.softmax(dim=1).max(dim=1)
+        badness = confidence * (said != labels)
+    worst = badness.argsort(descending=True, stable=True)[: min(SHOWN, int((badness > 0).sum()))]
+    images = grey_images(x[worst], interface.input_shape or given.shape)
+    mistakes = []
+    for place, row in enumerate(worst.tolist()):
+        name = given.names[row] if given.names else ""
+        sure = None if confidence is None else float(confidence[row])
+        image = None if images is None else tuple(images[place].flatten().tolist())
+        right = 0.0 if labels is None else float(labels[row])
+        mistakes.append(Answer(row, name, right, float(said[row]), sure, image))
+    shape = None if images is None else (images.shape[1], images.shape[2])
+    approximated = approximation_on_data(layers_of(model), layers, x, members)
+    parts = answers, numbers, tuple(mistakes), approximated, given.notes
+    return Performance(len(x), names, shape, *parts)
+
+
+def grey_images(x: Tensor, shape: tuple[int, ...] | None) -> Tensor | None:
+    """Return inputs as images, (rows, …), colours averaged; None where they are none."""
+    if shape is None or len(shape) not in (2, 3) or math.prod(shape) > MOST_PIXELS:
+        return None
+    images = x.reshape(-1, *shape)
+    if len(shape) == 3:
+        images = images.mean(dim=1 if shape[0] in (1, 3) else 3)
+    return (images * 1000).round() / 1000

@@ -1,0 +1,102 @@
+"""What a model reads and answers, and right answers as its classes or numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from bilens.base.errors import DataError
+from bilens.data.arrays import Array
+from bilens.data.tables import plain_number
+from bilens.records.common import DataOrigin, Value
+from bilens.records.performance import DataNote
+
+Task = Literal["classification", "regression", "unknown"]
+
+
+@dataclass(frozen=True)
+class ModelInterface:
+    """What a model reads and answers, as far as data have to fit it; and what was done for that."""
+
+    d_input: int
+    d_output: int
+    task: Task = "unknown"
+    input_shape: tuple[int, ...] | None = None  # of an image, where that is known
+    input_names: tuple[str, ...] | None = None
+    output_names: tuple[str, ...] | None = None
+    target: str | None = None  # the column that it was trained to predict
+    answers: bool = True  # whether right answers are wanted
+    notes: list[DataNote] = field(default_factory=list)  # on the data that are read for it
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes; a single output is the logit of the second of two."""
+        count, names = max(self.d_output, 2), self.output_names or ()
+        return names if len(names) == count else tuple(map(str, range(count)))
+
+    def note(self, kind: str, **values: Value) -> None:
+        self.notes.append(DataNote(kind, values))
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledData:
+    """Inputs of a model with their right answers."""
+
+    inputs: Tensor  # (rows, in)
+    targets: Tensor | None  # (rows,): int64 classes, or float64 numbers; None where not known
+    origin: DataOrigin
+    names: tuple[str, ...] = ()  # of the files, one for each row, if they are files
+    shape: tuple[int, ...] | None = None  # of an image, where an input is one
+    notes: tuple[DataNote, ...] = ()  # what was done to them, or taken for granted
+
+
+def targets_of(where: str, array: Array, model: ModelInterface) -> Tensor:
+    """Return right answers: int64 classes, or float64 numbers; of one output they decide which."""
+    array = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+    if array.ndim != 1 or array.dtype.kind not in "fiubU":
+        raise DataError(
+            f"{where}: right answers are {array.dtype} of shape {array.shape}; expected (rows,) "
+            "numbers or texts; of one-hot labels take argmax(axis=1)."
+        )
+    texts = [str(value).strip() for value in array.tolist()]
+    numbers = [plain_number(text) for text in texts]
+    single = model.task == "unknown" and model.d_output == 1
+    if {*numbers} <= {0.0, 1.0, None} if single else model.task != "regression":
+        return classes_of(where, texts, model)
+    if None in numbers:
+        row = numbers.index(None)
+        raise DataError(f"{where}: row {row} has {texts[row]!r:.40}; expected a finite number.")
+    if len({*numbers}) == 1:
+        raise DataError(
+            f"{where}: the target is {texts[0]} in every row, so that nothing can be measured: "
+            "pass rows with different targets, or another column (--labels)."
+        )
+    return torch.tensor(numbers, dtype=torch.float64)
+
+
+def classes_of(where: str, texts: list[str], model: ModelInterface) -> Tensor:
+    """Return labels as classes of a model: by name, by position, or in the order of the names."""
+    known = {name: index for index, name in enumerate(model.classes)}
+    texts = [text if text in known else text.removesuffix(".0") for text in texts]
+    places = {str(index): index for index in known.values()} | {"False": 0, "True": 1}
+    if not {*texts} <= {*known}:
+        if {*texts} <= {*places}:
+            known = places
+            model.note("positions")
+        elif model.output_names is None and len({*texts}) == len(known):
+            known = {text: index for index, text in enumerate(sorted({*texts}))}
+            model.note("sorted", names=", ".join(known))
+    bad = next((row for row, text in enumerate(texts) if text not in known), None)
+    if bad is not None:
+        raise DataError(
+            f"{where}: row {bad} has the label {texts[bad]!r:.40}, which is no class of the model "
+            f"({', '.join([*known][:8])}): remove such rows, or rename the labels."
+        )
+    if model.d_output == 1:
+        model.note("one_logit", name=[*known][1])
+    if len({*texts}) == 1:
+        model.note("one_class", name=texts[0])
+    return torch.tensor([known[text] for text in texts])

@@ -1,0 +1,138 @@
+"""Predictions of data that were given: right answers, calibration, mistakes, R² on these data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from markupsafe import Markup
+
+from bilens.records.common import DataOrigin, Share
+from bilens.records.performance import Classification, Performance
+from bilens.report.charts.performance import residual_chart, share_charts
+from bilens.report.markup import (
+    Content,
+    boxed,
+    callout,
+    drawings,
+    element,
+    heading,
+    items,
+    paragraph,
+    quiet,
+    section,
+    table,
+)
+from bilens.report.raster import Painter
+from bilens.report.sections.overview import clean_names, data_source
+from bilens.report.text import NONE, Catalogue, fixed, percent, quantity, whole
+
+
+def performance(t: Catalogue, found: Performance | None, data: DataOrigin | None) -> Markup:
+    """Return what predictions are worth; a remark if no data were given."""
+    if found is None or data is None:
+        return section(t, "performance", boxed(t("performance.none")))
+    first, *notes = performance_lines(t, found)
+    parts: list[Content] = [paragraph(first), items(notes, "sentences")]
+    if data.source_kind == "embedded":
+        parts.append(callout(t, "performance.embedded"))
+    parts.append(quiet(t("performance.source", source=data_source(t, data))))
+    if found.classification is not None:
+        parts += classification(t, found, found.classification)
+    if found.regression is not None:
+        chart = residual_chart(t, found.regression.residuals)
+        parts.append(drawings([(chart.title, chart)]))
+    if found.mistakes:
+        parts.append(mistakes(t, found))
+    if found.approximation:
+        parts += approximation(t, found)
+    return section(t, "performance", *parts)
+
+
+def performance_lines(t: Catalogue, found: Performance) -> list[str]:
+    """Return how good predictions are in one sentence, and what was done to the data."""
+    rows, numbers = whole(found.rows), found.regression
+    line = t("performance.unlabelled", rows=rows)
+    if found.classification is not None:
+        line = t("performance.answers", rows=rows, share=interval(found.classification.accuracy))
+    elif numbers is not None:
+        sizes = {key: quantity(getattr(numbers, key), 4) for key in ("rmse", "mae", "spread")}
+        line = t("performance.numbers", rows=rows, r_squared=known(numbers.r_squared), **sizes)
+    return [line, *(t(f"performance.note.{one.kind}", **one.values) for one in found.notes)]
+
+
+def known(value: float | None) -> str:
+    return NONE if value is None else fixed(value, 3)
+
+
+def interval(share: Share | None) -> str:
+    if share is None:
+        return NONE
+    return f"{percent(share.value)} ({percent(share.low)} – {percent(share.high)})"
+
+
+def classification(t: Catalogue, found: Performance, answers: Classification) -> Iterator[Markup]:
+    names = clean_names(found.names)
+    columns = t.each("performance.classes", ("class", "rows", "recall", "precision", "auc", "ap"))
+    rows: list[Sequence[Content]] = []
+    for name, one in zip(names, answers.classes, strict=True):
+        count = 0 if one.recall is None else one.recall.total
+        shares = [interval(one.recall), interval(one.precision)]
+        rows.append([name, whole(count), *shares, known(one.auc), known(one.average_precision)])
+    yield table(t, t("performance.classes.caption"), columns, rows)
+    if answers.confusion:
+        rows = [
+            [name, *(bar(counts, row, column) for column in range(len(names)))]
+            for row, (name, counts) in enumerate(zip(names, answers.confusion, strict=True))
+        ]
+        columns = [t("performance.confusion.corner"), *names]
+        yield table(t, t("performance.confusion.caption"), columns, rows, class_="heat")
+    yield heading(t("performance.calibration.heading"))
+    ece, null = percent(answers.ece), percent(answers.ece_null)
+    brier = fixed(answers.brier, 3)
+    yield paragraph(t("performance.calibration.lead", ece=ece, null=null, brier=brier))
+    yield drawings((chart.title, chart) for chart in share_charts(t, answers))
+
+
+def bar(counts: Sequence[int], row: int, column: int) -> Markup:
+    """Return a count on a bar of its share of a row, in tenths: blue where answers are right."""
+    tenths = math.ceil(10 * counts[column] / (sum(counts) or 1))
+    kind = "right" if row == column else "wrong"
+    return element("span", whole(counts[column]), class_=f"{kind} tenths-{tenths}")
+
+
+def mistakes(t: Catalogue, found: Performance) -> Markup:
+    """Return the most confident wrong answers with their images, or the largest errors."""
+    names, rows = clean_names(found.names), list[list[Content]]()
+    painter = None if found.image_shape is None else Painter(*found.image_shape, 1.0)
+    for one in found.mistakes:
+        row, pair = one.name or whole(one.index), (one.target, one.predicted)
+        last = quantity(one.target - one.predicted, 4)
+        texts = [quantity(value, 4) for value in pair]
+        if one.confidence is not None:
+            last, texts = percent(one.confidence), [names[int(value)] for value in pair]
+        rows.append([row, *texts, last])
+        if painter is not None and one.image is not None:
+            alt = t("performance.mistakes.alt", row=row)
+            picture = painter.image(one.image)
+            rows[-1].append(element("img", class_="input", src=picture, alt=alt, width=72))
+    keys = ["row", "target", "predicted", "residual" if found.regression else "confidence"]
+    keys += ["image"] if painter is not None and found.mistakes[0].image is not None else []
+    columns = t.each("performance.mistakes", keys)
+    return table(t, t("performance.mistakes.caption"), columns, rows)
+
+
+def approximation(t: Catalogue, found: Performance) -> Iterator[Markup]:
+    """Yield R² on these data: a column for each layer, the classes below each other."""
+    layers = found.approximation
+    rows = [
+        [t(f"performance.approximation.{key}"), *(known(getattr(one, key)) for one in layers)]
+        for key in ("r_squared", "fitted")
+    ]
+    for index, name in enumerate(clean_names(found.names) if layers[0].classes else ()):
+        title = t("performance.approximation.class", name=name)
+        rows.append([title, *(known(one.classes[index]) for one in layers)])
+    columns = [t("performance.approximation.of"), *(one.layer for one in layers)]
+    yield heading(t("performance.approximation.heading"))
+    yield paragraph(t("performance.approximation.lead"))
+    yield table(t, t("performance.approximation.caption"), columns, rows)

@@ -1,0 +1,195 @@
+"""Data for any model: the same numbers whatever the model is and whatever the data come in."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from sklearn.linear_model import LinearRegression
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import bilens as bl
+import tiny
+from bilens.api.audit import audit
+from bilens.base.errors import DataError, ShapeError, UsageError
+from bilens.records.performance import Performance
+from layer_audit_documents import transformer
+
+DATA = tiny.images()
+FRAME = pd.DataFrame(
+    np.random.default_rng(0).normal(size=(120, 3)), columns=["width", "height", "depth"]
+)
+KIND = np.where(FRAME.width * FRAME.height > 0, "cat", "dog")
+VALUE = (FRAME.width + FRAME.height * FRAME.depth).to_numpy()
+MLP = {"hidden_layer_sizes": (6, 5), "max_iter": 60, "random_state": 0, "solver": "lbfgs"}
+
+
+def performance(model: Any, data: Any, **options: Any) -> Performance:
+    found = audit(model, data, null_samples=39, **options).record.performance
+    assert found is not None
+    return found
+
+
+def right(found: Performance) -> float:
+    assert found.classification is not None
+    return found.classification.accuracy.value
+
+
+def images(folder: Path) -> Path:
+    for index, (image, label) in enumerate(zip(DATA.test_images, DATA.test_labels, strict=True)):
+        path = folder / DATA.class_names[label] / f"{index:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = (image * 255).round().byte().numpy().reshape(6, 6)
+        Image.fromarray(pixels).save(path)
+    return folder
+
+
+def files(folder: Path) -> dict[str, Path]:
+    """The test images in every kind of file."""
+    x, y = DATA.test_images.double().numpy(), DATA.test_labels.numpy()
+    pixels = (DATA.test_images * 255).round().byte().numpy().reshape(-1, 6, 6)
+    np.savez(folder / "a.npz", x=pixels, y=y)
+    save_file({"images": torch.tensor(x), "labels": torch.tensor(y)}, folder / "c.safetensors")
+    table = pd.DataFrame(x).add_prefix("p").assign(label=np.array(DATA.class_names)[y])
+    table.to_csv(folder / "d.csv", index=False)
+    kinds = {path.suffix: path for path in folder.iterdir()}
+    return {**kinds, "images": images(folder / "images")}
+
+
+def test_every_kind_of_file_gives_the_accuracy_of_the_tensors(tmp_path: Path) -> None:
+    model = tiny.loaded(tiny.classifier(seed=1))  # untrained: it makes mistakes
+    expected = performance(model, (DATA.test_images, DATA.test_labels))
+    assert 0 < right(expected) < 1
+    for kind, path in files(tmp_path).items():
+        found = performance(model, path)
+        assert found.classification is not None
+        assert right(found) == right(expected), kind
+        assert expected.classification is not None
+        assert found.classification.ece == pytest.approx(expected.classification.ece)
+        assert len(found.mistakes) == len(expected.mistakes) > 0
+        for item in found.mistakes:
+            assert item.name == "" or (tmp_path / "images" / item.name).exists()
+            row = DATA.test_images[item.index if not item.name else int(item.name[-7:-4])]
+            if found.image_shape is not None:
+                assert item.image == pytest.approx(row.tolist(), abs=1e-3)
+
+
+MODELS = {
+    "exact": {},
+    "deep": {"n_layers": 2},
+    "gated": {"gate": "relu"},
+    "deep and gated": {"n_layers": 2, "gate": "silu", "bias": True, "residual": True},
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_classifier_of_any_depth_is_measured_as_it_runs(name: str) -> None:
+    model = tiny.classifier(**MODELS[name])  # type: ignore[arg-type]
+    x, y = DATA.test_images.double(), DATA.test_labels
+    found = performance(model, (x.numpy(), y.numpy()))
+    assert right(found) == accuracy_score(y, model(x).argmax(dim=1))
+    assert len(found.approximation) == (0 if "gate" not in MODELS[name] else len(model.layers))
+    assert all(len(one.classes) == 3 for one in found.approximation)
+
+
+def test_a_network_of_scikit_learn_is_measured_by_the_names_of_its_columns(tmp_path: Path) -> None:
+    pipeline = make_pipeline(StandardScaler(), MLPClassifier(**MLP)).fit(FRAME, KIND)
+    table = FRAME.assign(kind=KIND)[["kind", "depth", "width", "height"]]
+    table.to_csv(tmp_path / "t.csv", index=False)
+    found = performance(pipeline, tmp_path / "t.csv")
+    assert right(found) == pytest.approx(pipeline.score(FRAME, KIND))
+    assert found.names == ("cat", "dog")
+    assert [one.kind for one in found.notes] == ["reordered", "target"]
+    arrays = performance(pipeline, (FRAME, KIND))
+    assert right(arrays) == right(found)
+    named = [found.names[int(item.target)] for item in arrays.mistakes]
+    assert [KIND[item.index] for item in arrays.mistakes] == named
+    sure = [item.confidence or 0.0 for item in arrays.mistakes]
+    assert sure == sorted(sure, reverse=True)
+    regressor = MLPRegressor(**MLP).fit(FRAME, VALUE)
+    measured = performance(regressor, (FRAME, VALUE))
+    numbers, errors = measured.regression, abs(regressor.predict(FRAME) - VALUE)
+    assert numbers is not None
+    assert measured.mistakes[0].index == errors.argmax()
+    assert numbers.r_squared == pytest.approx(r2_score(VALUE, regressor.predict(FRAME)))
+
+
+def test_a_safetensors_mlp_reads_columns_in_order(tmp_path: Path) -> None:
+    fitted = MLPClassifier(**MLP).fit(FRAME, KIND)
+    tensors = {}
+    for index, (weight, bias) in enumerate(zip(fitted.coefs_, fitted.intercepts_, strict=True)):
+        tensors[f"net.{index}.weight"] = torch.tensor(weight.T).contiguous()
+        tensors[f"net.{index}.bias"] = torch.tensor(bias)
+    save_file(tensors, tmp_path / "mlp.safetensors")
+    FRAME.assign(dog=(KIND == "dog").astype(int)).to_csv(tmp_path / "t.csv", index=False)
+    model = bl.load(tmp_path / "mlp.safetensors", activation="relu", transposed=False)
+    found = performance(model, tmp_path / "t.csv")
+    assert right(found) == pytest.approx(fitted.score(FRAME, KIND))  # one logit, as it is said
+    assert [one.kind for one in found.notes] == ["target", "one_logit"]
+
+
+def test_estimators_and_models_of_tables_are_measured_with_a_baseline_too(tmp_path: Path) -> None:
+    model = bl.sklearn.BilinearClassifier().fit(FRAME, KIND)
+    report = model.report(FRAME, KIND)
+    assert report.record.performance is not None
+    assert right(report.record.performance) == pytest.approx(model.score(FRAME, KIND))
+    model.save(tmp_path / "model")
+    loaded = bl.load(tmp_path / "model")
+    FRAME.assign(kind=KIND).to_csv(tmp_path / "t.csv", index=False)
+    found = performance(loaded, tmp_path / "t.csv", baseline=loaded)  # read layer by layer
+    assert right(found) == pytest.approx(model.score(FRAME, KIND))
+    linear = LinearRegression().fit(FRAME, VALUE)
+    numbers = bl.sklearn.BilinearRegressor().fit(FRAME, VALUE).report(FRAME, VALUE).record
+    assert numbers.performance is not None
+    assert numbers.performance.regression is not None
+    assert (numbers.performance.regression.r_squared or 0) > linear.score(FRAME, VALUE)
+
+
+def test_without_labels_r2_on_the_data_is_still_said(tmp_path: Path) -> None:
+    model = bl.from_sklearn(MLPClassifier(**MLP).fit(FRAME, KIND))
+    FRAME.to_csv(tmp_path / "t.csv", index=False)
+    found = performance(model, tmp_path / "t.csv")
+    assert found.classification is None
+    assert [one.kind for one in found.notes] == ["no_labels"]
+    assert all(one.fitted is not None and one.fitted > 0 for one in found.approximation)
+
+
+REFUSED: list[tuple[Any, Any, type[Exception], str]] = [
+    (
+        transformer(),
+        (DATA.test_images, DATA.test_labels),
+        UsageError,
+        "judge the answers of a whole",
+    ),
+    (tiny.classifier(), DATA.test_images, UsageError, "data is a Tensor; expected an ImageDataset"),
+    (tiny.classifier(), (DATA.test_images, [0]), UsageError, "data is a tuple; expected an Image"),
+    (tiny.classifier(), "nowhere.csv", DataError, "nowhere.csv: no such file; expected a table"),
+    (tiny.classifier(), (np.zeros((2, 35)), np.zeros(2)), ShapeError, r"expected \(rows, 36\)"),
+    (tiny.classifier(), (np.zeros((2, 36)), np.array([0, 3])), DataError, "the label '3'"),
+    (MLPRegressor(**MLP).fit(FRAME, FRAME), (FRAME, VALUE), UsageError, "gives several answers"),
+    (MLPRegressor(**MLP).fit(FRAME, VALUE), (FRAME, 0 * VALUE), DataError, "is 0.0 in every row"),
+]
+
+
+@pytest.mark.parametrize(("model", "data", "error", "words"), REFUSED)
+def test_data_that_do_not_fit_are_refused(
+    model: Any, data: Any, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        audit(model, data, null_samples=39)
+
+
+def test_a_part_of_a_model_is_not_judged() -> None:
+    loaded = bl.from_sklearn(MLPClassifier(**MLP).fit(FRAME, KIND))
+    assert loaded.load_report is not None
+    report = replace(loaded.load_report, left_out=("tensor gate",))
+    with pytest.raises(UsageError, match="leave the data out"):
+        audit(replace(loaded, load_report=report), (FRAME, KIND))
