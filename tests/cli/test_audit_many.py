@@ -4,10 +4,12 @@ Damage seen to fail: an index in the order of the command; the exit code of the 
 that cannot be read ends the command.
 """
 
+import gc
 import json
 import re
 import runpy
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pytest
 import tiny
 from bilens.cli.commands import audit
 from bilens.cli.commands.audit import distinct
+from bilens.io.load import LoadedModel, load
 from bilens.report.evidence import DOCUMENT
 from commands import FILE, USAGE, Shell, assert_one_line, model_folder
 
@@ -84,6 +87,22 @@ def test_what_looks_like_a_model_is_a_row_and_an_interrupted_run_leaves_the_inde
         *3 * [True],
         False,
     ]
+
+
+def test_one_model_is_in_memory_at_a_time(
+    bilens: Shell, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[weakref.ref[LoadedModel]] = []
+
+    def load_one(*given: Any, **options: Any) -> LoadedModel:
+        gc.collect()
+        assert [one() for one in seen] == len(seen) * [None]
+        seen.append(weakref.ref(loaded := load(*given, **options)))
+        return loaded
+
+    monkeypatch.setattr("bilens.io.load.load", load_one)
+    assert bilens("audit", *2 * (models / "a", models / "b"), *FEW).code == 0
+    assert len(seen) == 4
 
 
 def test_evidence_of_many_is_a_folder_each(bilens: Shell, models: Path, tmp_path: Path) -> None:

@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 import table_documents
+from bilens.report.html import render_index
 from bilens.report.reports import AuditReport, TableReport
+from evidence_documents import INDEX
 from report_documents import make_document, variants
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -130,6 +133,28 @@ def test_the_page_of_a_table_never_scrolls_sideways(
         visit.page.set_viewport_size({"width": width, "height": 900})
         assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
         assert visit.page.evaluate(OUTSIDE, width) == []
+    assert visit.complaints == []
+
+
+@pytest.mark.parametrize("lang", ["en", "ja"])
+def test_an_index_never_scrolls_sideways_and_leads_to_the_pages(
+    visit: Visit, tmp_path: Path, lang: str
+) -> None:
+    row = INDEX.models[2]
+    rows = (*INDEX.models, *(replace(row, model=f"runs/{name}", error=name) for name in LONG))
+    (tmp_path / "index.html").write_text(render_index(replace(INDEX, models=rows), lang), "utf-8")
+    write(tmp_path, make_document(), lang).rename(tmp_path / row.page)
+    visit.open(tmp_path / "index.html")
+    for width in WIDTHS:
+        visit.page.set_viewport_size({"width": width, "height": 900})
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
+        wide = (
+            "[...document.querySelectorAll('.scroll')].filter(n => n.scrollWidth > n.clientWidth)"
+        )
+        assert visit.page.evaluate(f"{wide}.length") == 0
+    visit.page.get_by_text(row.model, exact=True).click()
+    assert visit.page.evaluate("document.querySelectorAll('h1').length") == 1
+    assert visit.page.url.endswith("/c%20d.html")
     assert visit.complaints == []
 
 
