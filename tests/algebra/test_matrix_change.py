@@ -1,7 +1,7 @@
 """The rank of ΔW beside rounding, and what stands out of noise, against changes that are planted.
 
 Damage seen to fail: the roundings of A not counted; the edge without √max column; u for u/√12; the
-precision taken from the dtype; no second number of singular values.
+precision taken from the dtype; no second number of singular values; `is_needed` left out.
 """
 
 import pytest
@@ -47,6 +47,12 @@ def test_the_size_of_the_change_does_not_matter(size: float) -> None:
     for rank in (1, 2, 8):
         new = (old.double() + of_rank(rank, 64, 80, size=size)).bfloat16()
         assert change(old, new).rank == rank
+
+
+def test_errors_of_rounding_that_follow_the_change_are_no_rank_of_it() -> None:
+    old = weights(1024, 1024).bfloat16()
+    new = (old.double() + of_rank(1, 1024, 1024, size=0.005)).bfloat16()
+    assert change(old, new).rank == 1
 
 
 def test_the_way_in_which_peft_merges_adds_no_rank() -> None:

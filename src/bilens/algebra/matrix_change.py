@@ -10,7 +10,8 @@ from torch import Tensor
 
 WHOLE = 256  # smaller sides up to which all singular values are computed
 LOOKED_FOR = (32, 256)  # of larger matrices; the second number where the first ends early
-SPARE = 8  # of them, which only make the others accurate
+SPARE = 8  # more, which make the others accurate
+KEPT = 0.2  # of a singular value, that is its own and no error of the others
 RARE = 0.01  # of matrices of noise, the share that may be beyond the edge
 NARROW = (torch.bfloat16, torch.float16, torch.float32)
 
@@ -33,7 +34,8 @@ def matrix_change(old: Tensor, new: Tensor) -> MatrixChange:
     that `noise_edge` bounds ‖E‖ (Bandeira and van Handel, 2016). By Weyl no more than r singular
     values are above ‖E‖, and all r where σᵣ(A) > 2 ‖E‖. Errors of W + A are counted, and two of A,
     which is computed and scaled; where that rank is not low, those of W too: both may have been
-    rounded from wider weights. The precision is the narrowest dtype that holds all entries.
+    rounded from wider weights. Errors that follow A are no noise: directions beyond the largest
+    gap have to be more (`is_needed`). The precision is the narrowest dtype that holds all entries.
 
     Cost: O(m n min(m, n)) up to a smaller side of 256. Beyond, about 10 m n k for the k = 32, or
     256, leading singular values by subspace iteration (Halko, Martinsson and Tropp, 2011): lower
@@ -46,13 +48,17 @@ def matrix_change(old: Tensor, new: Tensor) -> MatrixChange:
         return MatrixChange(0.0, 0.0, 0, False)
     edges = rounding_edges(old, new, delta)
     for count in LOOKED_FOR if small > WHOLE else (small,):
-        values = leading_singular_values(delta, count)
+        _, values, _ = leading_singular_vectors(delta, count)
         least = max(delta.shape) * torch.finfo(torch.float64).eps * values[0]
         merged, both = (int((values > edge).sum()) for edge in edges.maximum(least))
         rank = both if is_low(both, small) and not is_low(merged, small) else merged
-        known = count == small or rank <= count - SPARE
+        known = count == small or rank <= count
         if known:
             break
+    slack = (spacing(new, precision(new)) + (rank != merged) * spacing(old, precision(old))) / 2
+    if 1 < rank <= small / 2:
+        gap = 1 + int((values[: rank - 1] / values[1:rank]).argmax())
+        rank = rank if is_needed(delta, slack, gap + 1) else gap
     is_noise = bool(values[0] <= noise_edge(rows, columns, rows.amax() / len(columns)))
     share = min(float(values[0].square()) / total, 1.0)
     return MatrixChange(math.sqrt(total), share, rank if known else None, is_noise)
@@ -95,11 +101,19 @@ def spacing(values: Tensor, dtype: torch.dtype) -> Tensor:
     return limits.eps * torch.pow(2.0, exponent.double() - 1)
 
 
-def leading_singular_values(matrix: Tensor, count: int) -> Tensor:
-    """Return the largest singular values, falling; the state of the random numbers stays."""
+def is_needed(delta: Tensor, slack: Tensor, rank: int) -> bool:
+    """Tell whether the last of some directions is more than what rounding makes of the others."""
+    left, values, right = leading_singular_vectors(delta, rank)
+    others = (left[:, : rank - 1] * values[: rank - 1]) @ right[:, : rank - 1].T
+    nearest = others.clamp(delta - slack, delta + slack)  # that is rounded to what is stored
+    return bool(leading_singular_vectors(nearest, rank)[1][rank - 1] > KEPT * values[rank - 1])
+
+
+def leading_singular_vectors(matrix: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return vectors and values, at least so many; the state of the random numbers stays."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        whole = count == min(matrix.shape)
-        values: Tensor
-        values = torch.linalg.svdvals(matrix) if whole else torch.svd_lowrank(matrix, count)[1]
-    return values
+        if min(matrix.shape) > WHOLE:
+            return torch.svd_lowrank(matrix, count + SPARE)
+        left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+        return left, values, right.T

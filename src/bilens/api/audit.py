@@ -213,7 +213,6 @@ def audit_model_layers(
         threshold=options.threshold,
         progress=asked.progress,
         model=describe_model(model, len(subjects)),
-        against=baseline_source(asked.baseline),
         origin=origin_of(model, data, asked.command, asked.seed),
     )
     return LayerAuditReport(finished(findings, whole, asked))

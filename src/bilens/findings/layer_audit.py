@@ -83,7 +83,6 @@ def audit_layers(
     threshold: float = THRESHOLD,
     progress: Progress = silent,
     model: LayeredModel = IN_PARTS,
-    against: BaselineSource = FROM_MEMORY,
     origin: Origin = UNKNOWN,
 ) -> LayerAudit:
     """Return what the weights of each layer say."""
@@ -109,7 +108,7 @@ def audit_layers(
         layers=layers,
         accuracy=accuracy,
         verdict=verdict,
-        difference=None if baseline is None else Difference(against, evidence.changes),
+        difference=None if baseline is None else Difference(FROM_MEMORY, evidence.changes),
         conditions=None,
         null_samples=options.null_samples,
         seed=options.seed,

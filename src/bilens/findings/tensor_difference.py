@@ -27,7 +27,6 @@ def compare_tensors(
     """Return what changed from a baseline, one pair of tensors in memory at a time.
 
     `files` are those beside the weights; of a `gguf` file rows may be in the order of llama.cpp.
-    Cost: of each pair that differs that of `matrix_change`, of the others one look.
     """
     names = paired(model, baseline)
     alike = {n: other for n, other in names.items() if model[n].shape == baseline[other].shape}

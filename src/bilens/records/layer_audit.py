@@ -106,15 +106,11 @@ class WholeDifference(Record, frozen=True):
     files: tuple[FileChange, ...] | None = None  # null where one of both is no folder
 
     @property
-    def apart(self) -> tuple[str, ...]:
-        """Tensors that are not compared."""
-        return self.model_alone + self.baseline_alone + self.other_shape
-
-    @property
     def identical(self) -> bool:
         """Whether every tensor and file was compared, and is the same, bit for bit."""
         same = self.files is not None and all(file.state == "same" for file in self.files)
-        return same and not self.changed and not self.apart
+        other = self.changed, self.model_alone, self.baseline_alone, self.other_shape
+        return same and not any(other)
 
 
 class Difference(Record, frozen=True):

@@ -255,7 +255,6 @@ def concentrated_change(evidence: Evidence) -> Iterator[Values]:
                 }
 
 
-# What changed in the model as a whole: its tensors, its files, the rank of the change.
 whole = partial(Rule, documents=BOTH, group="use", bad=">", needs="baseline")
 CHANGED: Final = formats("value threshold", "whole", of="count")
 
@@ -269,7 +268,7 @@ CHANGED: Final = formats("value threshold", "whole", of="count")
 )
 def changed_tensors(evidence: Evidence) -> Iterator[Values]:
     if found := evidence.whole_change:
-        alone = len(found.apart)
+        alone = len(found.model_alone + found.baseline_alone + found.other_shape)
         yield {
             "value": len(found.changed) + alone,
             "of": found.tensors + alone,

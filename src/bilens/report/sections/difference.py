@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from bilens.findings.rules.layers import named
 from bilens.records.layer_audit import WholeDifference
 from bilens.report.charts.changes import change_map
 from bilens.report.markup import Content, figure, paragraph, quiet, table
 from bilens.report.text import NONE, Catalogue, percent, quantity, whole
 
-NAMED = 20  # tensors that a sentence names
 COLUMNS = ("tensor", "kind", "stored", "change", "rank", "share", "state")
 
 
@@ -42,9 +42,7 @@ def difference_sentences(t: Catalogue, found: WholeDifference) -> Iterator[str]:
     for key in ("model_alone", "baseline_alone", "other_shape"):
         names: Sequence[str] = getattr(found, key)
         if names:
-            more = [f"+{len(names) - NAMED}"] if len(names) > NAMED else []
-            shown = ", ".join([*names[:NAMED], *more])
-            yield t(f"difference.{key}", count=whole(len(names)), names=shown)
+            yield t(f"difference.{key}", count=whole(len(names)), names=named(names))
     other = [
         t(f"difference.file.{file.state}", name=file.name, keys=", ".join(file.keys) or NONE)
         for file in found.files or ()
