@@ -74,8 +74,7 @@ def read_adapter(folder: Path, options: ReadOptions) -> LoadedModel:
     ranks = ", ".join(map(str, sorted({one.parts["A"].shape[0] for one in pairs})))
     about = f"{kind} of rank {ranks} on {len(updates)} tensors"
     named = str(config.get("base_model_name_or_path"))
-    places = (Path(named), folder / named)
-    base = options.base or next((one for one in places if HUGGINGFACE.matches(one)), None)
+    base = options.base or next(filter(HUGGINGFACE.matches, (Path(named), folder / named)), None)
     if base is None or not HUGGINGFACE.matches(base):
         sizes = [float(one.change().norm()) for one in pairs] or [0.0]
         raise CheckpointError(
@@ -89,10 +88,8 @@ def read_adapter(folder: Path, options: ReadOptions) -> LoadedModel:
     change = partial(added, folder, updates, square)
     found = read_layers(base, f"{about} is added to {base}", change)
     sources = {**found.provenance, "base_sha256": found.weights_sha256}
-    sha256 = file_sha256(folder / WEIGHTS_NAME)
-    return replace(
-        found, source=str(folder), weights_sha256=sha256, provenance=sources, below=str(base)
-    )
+    found = replace(found, source=str(folder), below=str(base), provenance=sources)
+    return replace(found, weights_sha256=file_sha256(folder / WEIGHTS_NAME))
 
 
 PEFT = Format("PEFT adapter", lambda path: (path / CONFIG_NAME).is_file(), read_adapter)
