@@ -104,17 +104,27 @@ def silent_lens(folder: Path) -> Made:
 @row("TransformerLens")
 def lens(folder: Path) -> Made:
     """A gated layout that is named like an ordinary one, and attention beside it."""
+    return of_lens(folder, True)
+
+
+@row("TransformerLens, not gated")
+def plain_lens(folder: Path) -> Made:
+    return of_lens(folder, False)
+
+
+def of_lens(folder: Path, gated: bool) -> Made:
     from safetensors.torch import save_file
 
-    generator, tensors = torch.Generator().manual_seed(0), {}
-    for name, shape in {
-        **dict.fromkeys(("attn.W_Q", "attn.W_K", "attn.W_V", "attn.W_O"), (2, 8, 4)),
-        **dict.fromkeys(("mlp.W_gate", "mlp.W_in"), (8, 12)),
-        "mlp.W_out": (12, 8),
-        "mlp.b_in": (12,),
-        "mlp.b_out": (8,),
-    }.items():
-        tensors[f"blocks.0.{name}"] = torch.randn(*shape, generator=generator)
+    shapes = dict.fromkeys(("attn.W_Q", "attn.W_K", "attn.W_V", "attn.W_O"), (2, 8, 4))
+    shapes |= {"mlp.W_gate": (8, 12)} if gated else {}
+    shapes |= {"mlp.W_in": (8, 12), "mlp.b_in": (12,), "mlp.W_out": (12, 8), "mlp.b_out": (8,)}
+    generator = torch.Generator().manual_seed(0)
+    tensors = {
+        f"blocks.0.{name}": torch.randn(*shape, generator=generator)
+        for name, shape in shapes.items()
+    }
+    if gated:
+        tensors["blocks.0.mlp.b_in"].zero_()  # as of every model that is read into it
     save_file(tensors, folder / "m.safetensors")
     read = sum(t.numel() for name, t in tensors.items() if ".mlp." in name)
     total = sum(t.numel() for t in tensors.values())

@@ -208,10 +208,10 @@ def lying(folder: Path) -> Path:
 
 BAD: dict[str, tuple[Callable[[Path], Path], type[Exception], str]] = {
     "empty": (lambda folder: text(folder, b""), CheckpointError, "is empty"),
-    "noise": (lambda folder: text(folder, b"\x93NUMPY" * 99), CheckpointError, "as an ONNX"),
-    "half": (lambda folder: cut(folder, 0.5), CheckpointError, "readable as an ONNX file"),
-    "nearly all": (lambda folder: cut(folder, 0.99), CheckpointError, "readable as an ONNX"),
-    "a lie": (lying, CheckpointError, "readable as an ONNX file"),
+    "noise": (lambda folder: text(folder, b"\x93NUMPY" * 99), CheckpointError, "no readable"),
+    "half": (lambda folder: cut(folder, 0.5), CheckpointError, "no readable ONNX file"),
+    "nearly all": (lambda folder: cut(folder, 0.99), CheckpointError, "no readable ONNX"),
+    "a lie": (lying, CheckpointError, "no readable ONNX file"),
     "NaN": (
         lambda folder: write(folder / "m.onnx", CHAIN, with_nan()), NonFiniteError, "'w1' holds 1",
     ),

@@ -26,7 +26,7 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise CheckpointError(
-            f"{path}: is not readable as {kind} ({type(error).__name__}: "
+            f"{path}: is no readable {kind} ({type(error).__name__}: "
             f"{' '.join(str(error).split())[:200]}): check that the download is complete and that "
             "the file is what its name says."
         ) from error
@@ -74,7 +74,7 @@ class Operations:
         left_out = (*found.left_out, *unread)
         if not found.layers:
             raise CheckpointError(
-                f"{self.path}: {self.kind} in which no MLP is found: expected linear maps with a "
+                f"{self.path}: no MLP is found in this {self.kind}: expected linear maps with a "
                 f"known activation or a product between them.{in_words(left_out)}"
             )
         return LoadedModel(

@@ -42,7 +42,7 @@ MERGES = {"Add": operator.add, "Multiply": operator.mul}
 def read_keras(path: Path, options: ReadOptions) -> LoadedModel:
     """Return the MLPs of a `.keras` file, an archive of a configuration and weights."""
     options.refuse_residual(path, "is a file of Keras, which says what is added where")
-    kind = "a Sequential or Functional model of Keras 3"
+    kind = "Sequential or Functional model of Keras 3"
     with reading(path, kind), zipfile.ZipFile(path) as archive:
         size = sum(entry.file_size for entry in archive.infolist())
         check_memory(4 * size, f"{path}", "load a smaller file")
@@ -73,7 +73,7 @@ def read_hdf5(path: Path, content: bytes | None = None) -> Store:
     except ImportError as error:
         raise MissingExtraError("h5py", "keras", "reading a file of Keras") from error
     file = path if content is None else BytesIO(content)
-    with reading(path, "an HDF5 file"), h5py.File(file, "r") as opened:
+    with reading(path, "HDF5 file"), h5py.File(file, "r") as opened:
         if "model_weights" in opened:
             raise CheckpointError(f"{path}: is a model in the format before Keras 3: {SAVE_AGAIN}")
         return dict(tensors_in(path, opened, ""))

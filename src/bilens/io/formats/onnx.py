@@ -40,7 +40,7 @@ FUNCTIONS |= {"Mul": operator.mul, "Div": operator.truediv}
 def read_onnx(path: Path, options: ReadOptions) -> LoadedModel:
     """Return the MLPs of an ONNX file; no operation of it is run that is not also read."""
     options.refuse_residual(path, "is an ONNX file, which says what is added where")
-    onnx, kind = package(), "an ONNX file"
+    onnx, kind = package(), "ONNX file"
     with reading(path, kind):
         check_memory(COPIES * path.stat().st_size, f"{path}", "load a smaller file")
         model = onnx.load(str(path), load_external_data=False)
