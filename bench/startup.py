@@ -1,8 +1,8 @@
-"""How long a command takes to say something: the help, and the imports, beside `import torch`.
+"""How long a command takes to say something: the help, a no, and the imports, by `import torch`.
 
 Each case is a fresh process, several times in turns; the least processor time counts, which a busy
-machine does not change much. Run it with `make bench-startup`; it writes
-docs/benchmarks/startup.json and the page.
+machine does not change much, and of a no the least time on the clock, which is what one waits. Run
+it with `make bench-startup`; it writes docs/benchmarks/startup.json and the page.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ import resource
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 from bilens.api.provenance import describe_run
+from bilens.records.base import to_json
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
 ROUNDS = 5
+MODEL = "model"  # stands for a folder that looks like a model
 NAMES = "import bilens; [getattr(bilens, name) for name in bilens.__all__]"
 CASES = {  # what: (arguments of python, limit in seconds)
     "python alone": (["-c", "pass"], None),
@@ -29,29 +32,47 @@ CASES = {  # what: (arguments of python, limit in seconds)
     "import torch": (["-c", "import torch"], None),
     "all public names": (["-c", NAMES], None),
 }
+REFUSALS = {  # what is wrong: the words of a command
+    "no such path": ["audit", "nowhere.safetensors"],
+    "no such value of an option": ["audit", MODEL, "--threshold", "3"],
+    "no such condition": ["audit", MODEL, "--fail-on", "beauty<3"],
+    "no such option": ["audit", MODEL, "--fail"],
+    "no format that is read": ["audit", __file__],
+}
+REFUSAL_LIMIT = 1.0  # seconds on the clock
 ADDED_LIMIT = 1 / 3  # of the time of `import torch`, for all public names
 
 
-def seconds(arguments: list[str], compiled: Path) -> float:
-    """Return the processor time of a fresh interpreter, with modules compiled as installed ones."""
+def seconds(arguments: list[str], compiled: Path, fails: bool = False) -> tuple[float, float]:
+    """Return processor time and time on the clock, with modules compiled as installed ones."""
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(compiled)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(  # noqa: S603 - our own interpreter
-        [sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL, env=environment
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run(  # noqa: S603 - our own interpreter
+        [sys.executable, *arguments], check=False, capture_output=True, env=environment
     )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    waited, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode not in ((2, 3) if fails else (0,)):
+        sys.exit(f"{arguments} ended with {done.returncode}: {done.stderr.decode()}")
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, waited
 
 
-def measure() -> dict[str, float]:
-    """Return the least time of each case; the first round compiles and is left out."""
+def measure() -> tuple[dict[str, float], dict[str, float]]:
+    """Return the least time of each case, and of each no; the first round compiles."""
     with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        (home / "config.json").write_text("{}")
+        lines = {
+            name: ["-m", "bilens", *(folder if word == MODEL else word for word in words)]
+            for name, words in REFUSALS.items()
+        }
         rounds = [
-            {name: seconds(arguments, Path(folder)) for name, (arguments, _) in CASES.items()}
+            {name: seconds(arguments, home)[0] for name, (arguments, _) in CASES.items()}
+            | {name: seconds(line, home, True)[1] for name, line in lines.items()}
             for _ in range(ROUNDS + 1)
         ]
-    return {name: min(times[name] for times in rounds[1:]) for name in CASES}
+    least = {name: min(times[name] for times in rounds[1:]) for name in rounds[0]}
+    return {name: least[name] for name in CASES}, {name: least[name] for name in REFUSALS}
 
 
 def page(result: dict[str, Any]) -> str:
@@ -62,14 +83,21 @@ def page(result: dict[str, Any]) -> str:
         f"| {name} | {time:.2f} | {'' if limits[name] is None else f'{limits[name]:.1f}'} |"
         for name, time in found.items()
     )
+    refused = "\n".join(f"| {name} | {time:.2f} |" for name, time in result["refusals"].items())
     versions = ", ".join(f"{name} {value}" for name, value in run["versions"].items())
-    return f"""# Start: the help and the imports
+    return f"""# Start: the help, a no, and the imports
 
 Generated by `make bench-startup` from `startup.json`; do not edit. Seconds of processor time.
 
 | case | seconds | limit |
 |---|---|---|
 {rows}
+
+What is refused before torch is imported, in seconds on the clock; the limit is {REFUSAL_LIMIT:.0f}.
+
+| what is wrong | seconds |
+|---|---|
+{refused}
 
 * All public names of `bilens` together add {result["added"]:.2f} s to `import torch`, or
   {result["added"] / found["import torch"]:.0%}; the limit is {ADDED_LIMIT:.0%}.
@@ -80,14 +108,16 @@ Generated by `make bench-startup` from `startup.json`; do not edit. Seconds of p
 
 def main() -> None:
     """Run the benchmark, write its result and page, and fail where a limit is passed."""
-    found = measure()
+    found, refusals = measure()
     added = found["all public names"] - found["import torch"]
-    result = {"seconds": found, "added": added, "run": describe_run("make bench-startup", 0)}
+    about = to_json(describe_run("make bench-startup", 0))
+    result = {"seconds": found, "refusals": refusals, "added": added, "run": about}
     PAGE.mkdir(parents=True, exist_ok=True)
     (PAGE / "startup.json").write_text(json.dumps(result, indent=1) + "\n")
     (PAGE / "startup.md").write_text(page(result))
     print(page(result))
     over = [name for name, (_, limit) in CASES.items() if limit is not None and found[name] > limit]
+    over += [name for name, waited in refusals.items() if waited > REFUSAL_LIMIT]
     if over or added > ADDED_LIMIT * found["import torch"]:
         sys.exit(f"over the limit: {', '.join(over) or 'all public names'}")
 

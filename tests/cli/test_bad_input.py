@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 import tiny
 from bilens.data.idx import FILES
+from checkpoints import official_state
 from commands import (
     FILE,
     LIMIT,
@@ -164,7 +165,7 @@ def text_as_safetensors(folder: Path) -> Line:
 
 
 def pickle(folder: Path) -> Line:
-    torch.save({"embed.weight": torch.zeros(2, 2)}, folder / "weights.pt")
+    torch.save(official_state(), folder / "weights.pt")
     return ["audit", folder / "weights.pt"]
 
 
@@ -259,7 +260,7 @@ MODEL_CASES: Cases = {
         FILE,
         ["weights.safetensors", "not a readable safetensors file", "check that the download"],
     ),
-    "a pickle": (pickle, FILE, ["weights.pt", "can run code", "Convert", "--allow-pickle"]),
+    "a pickle": (pickle, FILE, ["weights.pt", "can hold code", "--allow-pickle --residual"]),
     "a damaged pickle": (damaged_pickle, FILE, ["weights.pt", "save the state dict as"]),
     "a picture": (a_picture, FILE, ["cat.png", "not a supported model file; expected a model"]),
     "a gated model": (gated, FILE, ["gelu gate", "bl.quadratic_fit(model)"]),

@@ -150,10 +150,10 @@ CASES: Cases = {
     "activation": (fit("--activation", "mish"), USAGE, ["'mish' is not known"]),
     "no such layer": (fit("--activation=relu", "--layer", "x"), USAGE, ["has the layers layer"]),
     "an empty file": (empty_file, FILE, ["is empty (0 bytes)"]),
-    "a pickle": (pickled, FILE, ["save the tensors as safetensors"]),
+    "a pickle": (pickled, FILE, ["m.pt --activation=relu --allow-pickle"]),
     "data of two layers": (blocks, USAGE, ["2 layers that are not one behind the other"]),
     "both kinds of data": (
-        fit("--activation=relu", "--data", "x.csv", "--data-dir", "y"),
+        lambda folder: [*with_file("x.csv", b"a\n1\n")(folder), "--data-dir", folder],
         USAGE,
         ["--data (--data-dir, --table) is given twice"],
     ),

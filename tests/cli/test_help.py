@@ -40,38 +40,44 @@ FROZEN = {
     "decompose": (
         "model --top --layer --outputs --basis --dataset --data-dir --reading --contrast --which "
         "--spectrum --null-samples --method --precision --verify --memory-limit --seed --out "
-        "--plan --map --activation --transposed --no-transposed --allow-pickle --residual "
+        "--plan --map --activation --transposed --no-transposed --allow-pickle "
+        "--trust-pickle --residual "
         "--no-residual --overwrite --json --data --table --labels"
     ),
     "fit": (
         "model --layer --data --table --labels --dataset --data-dir --map --activation "
-        "--transposed --no-transposed --samples --threshold --seed --allow-pickle --residual "
+        "--transposed --no-transposed --samples --threshold --seed --allow-pickle "
+        "--trust-pickle --residual "
         "--no-residual --json"
     ),
     "audit": (
         "model more --dataset --data-dir --table --html --pdf --markdown --evidence --lang "
         "--null-samples --baseline --fail-on --threshold --seed --map --activation --transposed "
-        "--no-transposed --allow-pickle --residual --no-residual --overwrite --json "
+        "--no-transposed --allow-pickle --trust-pickle --residual --no-residual --overwrite --json "
         "--data --labels"
     ),
     "attack": (
         "model --dataset --data-dir --target --source --pairs --epsilon --html --lang --seed "
-        "--allow-pickle --residual --no-residual --overwrite --json --data --table --labels"
+        "--allow-pickle "
+        "--trust-pickle --residual --no-residual --overwrite --json --data --table --labels"
     ),
     "certify": (
         "model --dataset --data-dir --samples --truncate --radius --html --lang --seed "
-        "--allow-pickle --residual --no-residual --overwrite --json --data --table --labels"
+        "--allow-pickle "
+        "--trust-pickle --residual --no-residual --overwrite --json --data --table --labels"
     ),
     "trace": (
         "model --layer --input-sae --output-sae --corpus --column --limit --tokens --latent "
         "--toward --outputs --pairs --features --top --html --lang --graph --seed --overwrite "
         "--json"
     ),
-    "convert": "model --to --out --allow-pickle --residual --no-residual --overwrite --json",
+    "convert": (
+        "model --to --out --allow-pickle --trust-pickle --residual --no-residual --overwrite --json"
+    ),
     "reproduce": "study --out --corpus --model --seeds --steps --json",
     "explain": (
         "model --index --table --dataset --data-dir --baseline --plate --lang --allow-pickle "
-        "--residual --no-residual --overwrite --json --data --labels"
+        "--trust-pickle --residual --no-residual --overwrite --json --data --labels"
     ),
 }
 RUNNABLE = [name for name in FROZEN if name not in ("", "train")]
@@ -178,7 +184,7 @@ def test_the_defaults_of_train_are_those_of_the_recipe() -> None:
         (["train", "image", "--out", "x", "--epochs", "0"], "--epochs"),
         (["train", "image", "--out", "x", "--gate", "tanh"], "--gate"),
         (["demo", "--seed", "-1"], "--seed"),
-        (["explain", "x"], "--index"),
+        (["explain", "x", "--index"], "--index"),
         (["decompose", "x", "--contrast", "4"], "--contrast"),
         (["audit", "x", "--lang", "fr"], "--lang"),
     ],

@@ -203,7 +203,7 @@ def test_a_signal_ends_a_training_that_resume_finishes(
     assert not (folder / ".lock").exists()
     result = bilens("audit", folder)
     assert result.code == 3
-    assert "continue it with --resume" in result.err
+    assert "command with --resume" in result.err
 
     result = bilens(*line, "--resume")
     assert result.code == 0, result.err

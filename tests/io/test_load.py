@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from bilens.algebra.approximation.layer_weights import GLUWeights
 from bilens.base.errors import CheckpointError, NonFiniteError, UsageError
 from bilens.base.files import file_sha256
-from bilens.io import load as module
+from bilens.io.file_kinds import PICKLES
 from bilens.io.load import load
 from bilens.io.model_folder import save
 from bilens.nn import BilinearMLP
@@ -201,7 +201,10 @@ WRONG: dict[str, tuple[Callable[[Path], Path], str]] = {
     "an unknown suffix": (make_numpy, r"is not a supported model file; .*\.safetensors or \.gguf"),
     "a file for a folder": (make_file_for_a_folder, "is not a supported model file"),
     "an empty folder": (make_empty, "holds no model; expected config.json and model.safetensors"),
-    "a run that is not finished": (make_run, "has not finished: continue it with --resume"),
+    "a run that is not finished": (
+        make_run,
+        "has not finished: repeat its `bilens train` command with --resume",
+    ),
     "no weights": (make_config_only, r"model.safetensors: no such file"),
     "no config": (make_weights_only, r"config.json: no such file; .* needs it beside the weights"),
     "another format": (make_other_format, "has format 'onnx'; expected 'bilens-model'"),
@@ -262,4 +265,4 @@ def test_every_supported_suffix_is_named_in_the_help_of_the_error(tmp_path: Path
     path = make_numpy(tmp_path)
     with pytest.raises(CheckpointError) as caught:
         load(path)
-    assert all(suffix in str(caught.value) for suffix in (*module.PICKLES, ".safetensors"))
+    assert all(suffix in str(caught.value) for suffix in (*PICKLES, ".safetensors"))

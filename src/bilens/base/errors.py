@@ -2,11 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Retry:
+    """What to ask instead: keyword arguments of `bl.load`, which are options of commands too."""
+
+    given: str  # the path as it was asked for
+    said: Mapping[str, object] = field(default_factory=dict)
+    path: str = ""  # another path in its place
+
+    def call(self) -> str:
+        said = "".join(f", {name}={value!r}" for name, value in self.said.items())
+        return f"bl.load({self.path or self.given!r}{said})"
+
+    def options(self) -> list[tuple[str, ...]]:
+        """Return options of a command line, each with its value if it takes one."""
+        found: list[tuple[str, ...]] = []
+        for name, value in self.said.items():
+            option = f"--{'no-' * (value is False)}{name.replace('_', '-')}"
+            if isinstance(value, Mapping):
+                found += [("--map", f"{role}={tensor}") for role, tensor in value.items()]
+            else:
+                found.append((option,) if isinstance(value, bool) else (option, str(value)))
+        return found
+
 
 class BilensError(Exception):
-    """Base of every error that bilens raises on purpose."""
+    """Base of every error that bilens raises on purpose; `retries` are what to ask instead."""
 
     exit_code = 2
+
+    def __init__(self, sentence: str = "", *retries: Retry) -> None:
+        calls = ", ".join(retry.call() for retry in retries)
+        super().__init__(f"{sentence} Call {calls}." if retries else sentence)
+        self.sentence, self.retries = sentence, retries
 
 
 class UsageError(BilensError, ValueError):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import sys
 import traceback
 from types import FrameType
-from typing import Annotated, NoReturn, TextIO
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 
-from bilens.base.errors import BilensError, UsageError
+from bilens.base.errors import BilensError, Retry, UsageError
 from bilens.cli.commands.audit import audit
 from bilens.cli.commands.convert import convert
 from bilens.cli.commands.decompose import decompose
@@ -138,7 +139,8 @@ def refuse_bytes(arguments: list[str]) -> None:
 def explain_error(error: Exception) -> tuple[str, int]:
     """Return the sentence for an error that ends a command, and the exit code."""
     if isinstance(error, BilensError):
-        return str(error), error.exit_code
+        instead = ", or: ".join(map(command_instead, error.retries))
+        return f"{error.sentence} Run: {instead}" if instead else str(error), error.exit_code
     out_of_memory = isinstance(error, RuntimeError) and "allocate memory" in str(error)  # torch's
     if out_of_memory or isinstance(error, MemoryError):
         return "out of memory: use a smaller model or free some memory.", LIMIT
@@ -146,6 +148,21 @@ def explain_error(error: Exception) -> tuple[str, int]:
         reason = error.strerror or error
         return f"the result cannot be written ({reason}): free some space.", LIMIT
     return "this is a fault of bilens: please report it with the lines above.", UNEXPECTED
+
+
+def command_instead(retry: Retry) -> str:
+    """Return what to run instead: this command with more options, or `fit`, which has them all."""
+    command: Any = typer.main.get_command(app)
+    for word in sys.argv[1:]:
+        command = getattr(command, "commands", {}).get(word, command)
+    known = {text for each in command.params for text in (*each.opts, *each.secondary_opts)}
+    instead, asked = retry.path or retry.given, retry.options()
+    words = ["fit", instead]
+    if retry.given in sys.argv and known.issuperset(option for option, *_ in asked):
+        words = [instead if word == retry.given else word for word in sys.argv[1:]]
+    there = {word.partition("=")[0] for word in words}
+    words += [part for option in asked if option[0] not in there for part in option]
+    return shlex.join(["bilens", *words])
 
 
 def fail(message: str, code: int) -> NoReturn:

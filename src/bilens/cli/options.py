@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, ge
 import typer
 from typer.models import OptionInfo
 
-from bilens.base.errors import NonFiniteError, OutputExistsError, UsageError
+from bilens.base.errors import DataError, NonFiniteError, OutputExistsError, UsageError
 
 if TYPE_CHECKING:
     from bilens.data.images import ImageDataset
@@ -78,6 +78,8 @@ def options_of(record: type) -> list[inspect.Parameter]:
                 info.default = f"--{each.name.replace('_', '-')}"
         else:
             hint, info = hint.__origin__, copy(hint.__metadata__[0])
+        if each.name not in getattr(record, "UNCHECKED", ()):
+            info.callback = CHECKS.get(each.name)
         if isinstance(info, OptionInfo):
             info.rich_help_panel = info.rich_help_panel or getattr(record, "PANEL", None)
         found.append(parameter(each.name, Annotated[hint, info], default))
@@ -106,6 +108,27 @@ def option(
     return field(default=default, metadata={"option": info})
 
 
+def a_model(given: T) -> T:
+    from bilens.io.file_kinds import find_model
+
+    if isinstance(given, Path):  # a baseline may be a word
+        find_model(given)
+    return given
+
+
+def data_at(given: Path | list[Path] | None) -> Path | list[Path] | None:
+    for path in [given] if isinstance(given, Path) else given or []:
+        if not path.exists():
+            raise DataError(f"{path}: no such file or folder; expected data: check the path.")
+    return given
+
+
+# Of options by these names: without torch, before anything is read.
+CHECKS: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("model", "baseline", "input_sae", "output_sae"), a_model),
+    "data": data_at,
+    "roles": lambda texts: texts if parse_roles(texts or []) else None,
+}
 Lang = Literal["en", "ja"]
 Gate = Literal["none", "relu", "gelu", "silu"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -123,7 +146,9 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Where in bilens 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is already there.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")]
 RunFolder = Annotated[Path, typer.Option(help="Folder for the run.")]
-LanguageModel = Annotated[Path, typer.Argument(help="Folder of the language model.")]
+LanguageModel = Annotated[
+    Path, typer.Argument(help="Folder of the language model.", callback=a_model)
+]
 DataDir = Annotated[
     Path | None, typer.Option(help="Folder with the IDX files of the data set (.gz or raw).")
 ]
@@ -147,10 +172,16 @@ class ModelFile:
     model: Annotated[
         Path,
         typer.Argument(
-            help="Model folder, .safetensors or .gguf file, .bin of llama2.c, or .pt file."
+            help="Model folder, or a file: .safetensors, .gguf, .pt, .skops and others; or a name "
+            "in the cache of the Hugging Face hub."
         ),
     ]
-    allow_pickle: bool = option(False, "Open a .pt file (read with weights_only).")
+    allow_pickle: bool = option(
+        False, "Open a file of PyTorch, which is a pickle; no code in it is run."
+    )
+    trust_pickle: bool = option(
+        False, "Open a pickled model of scikit-learn, RUNNING whatever code is in it."
+    )
     residual: bool | None = option(
         None,
         "For checkpoints of the paper's repository: whether blocks add their input.",
@@ -161,12 +192,13 @@ class ModelFile:
         """Read the model; `say` is told what was taken for what, and how far it is the source."""
         from bilens.io.load import load
 
-        loaded = load(
-            self.model, residual=self.residual, allow_pickle=self.allow_pickle, **self.said()
-        )
+        loaded = load(self.model, **self.flags(), **self.said())
         if say is not None:
             say_how_it_was_read(loaded, say)
         return loaded
+
+    def flags(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("residual", "allow_pickle", "trust_pickle")}
 
     def said(self) -> dict[str, Any]:
         """What was said of the tensors of a file with names of its own."""
@@ -178,7 +210,7 @@ class ModelFile:
             return self.open(say), None
         from bilens.io.load import PEFT, ReadOptions, load_to_compare
 
-        plain = ReadOptions(self.residual, self.allow_pickle, **self.said())
+        plain = ReadOptions(**self.flags(), **self.said())
         base = baseline if PEFT.matches(self.model) else None
         loaded = load_to_compare(self.model, replace(plain, base=base))
         say_how_it_was_read(loaded, say)
@@ -191,20 +223,21 @@ class TensorFile(ModelFile):
 
     roles: list[str] | None = option(
         None,
-        "What a tensor of a .safetensors file is: up, down or gate, with _bias, and .0, .1, … "
-        "for several layers; repeat it for each. Without it names and shapes are guessed from.",
+        "What a tensor of a .safetensors or .pt file is: up, down or gate, with _bias, and .0, .1, "
+        "… for several layers, or * in the name for their numbers; repeat it for each. Without it "
+        "names and shapes are guessed from.",
         "--map",
         metavar="ROLE=TENSOR",
     )
     activation: str | None = option(
         None,
-        "Of the layers of a .safetensors file: relu, gelu, leaky_relu:0.2, …; identity for a "
-        "product without one; gelu,relu is one for each layer.",
+        "Of the layers of a .safetensors or .pt file: relu, gelu, leaky_relu:0.2, …; identity for "
+        "a product without one; gelu,relu is one for each layer.",
         "--activation",
     )
     transposed: bool | None = option(
         None,
-        "Whether matrices of a .safetensors file are (in, out); needed where shapes leave it open.",
+        "Whether matrices of such a file are (in, out); needed where shapes leave it open.",
         "--transposed/--no-transposed",
     )
 

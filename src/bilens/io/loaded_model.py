@@ -195,11 +195,17 @@ class ReadOptions:
 
     # whether each block adds its input, for official checkpoints that do not say it
     residual: bool | None = None
-    allow_pickle: bool = False  # whether a pickle may be opened (with weights_only)
+    allow_pickle: bool = False  # whether a file of PyTorch may be opened
     roles: Mapping[str, str] | None = None  # role → tensor of a safetensors file of unknown names
     activation: Activations | None = None  # of its layers: a name, or one for each
     transposed: bool | None = None  # whether its matrices are (in, out)
     base: Path | None = None  # the model that an adapter is added to
+    trust_pickle: bool = False  # whether a pickle may run what code is in it
+
+    def said(self) -> dict[str, object]:
+        """Return what is said, as keyword arguments of `bl.load`."""
+        silent = vars(ReadOptions())
+        return {name: value for name, value in vars(self).items() if value is not silent[name]}
 
     @property
     def name_roles(self) -> bool:

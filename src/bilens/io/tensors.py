@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -112,33 +111,6 @@ def checked_dtype(file: Path, name: str, kind: str) -> torch.dtype:
     )
 
 
-def read_pickle(path: Path, safe_classes: Collection[type] = ()) -> Any:
-    """Return what a `.pt` file holds, with torch's restricted unpickler (weights_only)."""
-    size = check_regular_file(path, WEIGHTS).st_size
-    check_memory(size, f"{path}", "load a smaller file")
-    try:
-        with torch.serialization.safe_globals(list(safe_classes)):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}).") from error
-    except Exception as error:  # damaged bytes make the unpickler raise whatever they hit
-        raise CheckpointError(
-            f"{path}: cannot be read as plain tensors: it is damaged, or needs code to be "
-            "run, which is refused: save the state dict as "
-            "safetensors instead."
-        ) from error
-
-
-def refuse_pickle(path: Path, allow_pickle: bool) -> None:
-    """Refuse a pickled file unless the caller said that it may be opened."""
-    if not allow_pickle:
-        raise CheckpointError(
-            f"{path}: is a pickle, which can run code when it is opened. Convert it to "
-            "safetensors, or, if you trust where it comes from, pass allow_pickle=True "
-            "(--allow-pickle): it is then read with weights_only."
-        )
-
-
 def tensors_sha256(tensors: Iterable[tuple[str, Tensor]]) -> str:
     """Return the SHA-256 of the names, kinds and bytes of tensors in memory."""
     digest = hashlib.sha256()
@@ -227,6 +199,10 @@ def check_shapes(
 
 def check_one_dtype(path: Path, dtypes: Iterable[torch.dtype]) -> None:
     found = sorted({str(dtype) for dtype in dtypes})
+    if not {*found} <= {*map(str, DTYPES.values())}:
+        raise CheckpointError(
+            f"{path}: has weights of {', '.join(found)}; expected one of {', '.join(DTYPES)}."
+        )
     if len(found) > 1:
         raise MixedDtypesError(
             f"{path}: mixes the dtypes {', '.join(found)}; one was expected: convert the weights."

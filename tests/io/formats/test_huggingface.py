@@ -67,6 +67,30 @@ def test_every_mlp_of_a_family_is_that_of_transformers(tmp_path: Path, kind: str
     assert model.exactness.relative_error < 1e-12
 
 
+@pytest.mark.parametrize("shards", [1, 2])
+@pytest.mark.parametrize("kind", ["gpt2", "bert", "vit", "llama"])
+def test_pickled_weights_are_read_where_they_may_be(tmp_path: Path, kind: str, shards: int) -> None:
+    theirs = tiny.write(tmp_path, kind, torch.float32)
+    before, tensors = load(tmp_path), load_file(tmp_path / WEIGHTS_NAME)
+    (tmp_path / WEIGHTS_NAME).unlink()
+    for number in range(shards):
+        part = {name: tensors[name] for name in [*tensors][number::shards]}
+        ending = "" if shards == 1 else f"-0000{number + 1}-of-00002"
+        torch.save(part, tmp_path / f"pytorch_model{ending}.bin")
+    with pytest.raises(CheckpointError, match=r"is a pickle.*allow_pickle=True\)\.$"):
+        load(tmp_path)
+    model = load(tmp_path, allow_pickle=True)
+    assert [*model.layers] == [*before.layers]
+    assert {*model.tensors} == {*tensors}
+    for name, view in model.layers.items():
+        found = view.weights(torch.float64)(X)
+        torch.testing.assert_close(found, expected_of(theirs, name), rtol=0, atol=1e-5)
+    assert model.exactness.relative_error < 1e-12
+    torch.save(tensors, tmp_path / "pytorch_model_copy.bin")
+    with pytest.raises(CheckpointError, match="which another shard holds, too"):
+        load(tmp_path, allow_pickle=True)
+
+
 @pytest.mark.parametrize("kind", tiny.FAMILIES)
 def test_without_an_activation_the_map_is_the_module(tmp_path: Path, kind: str) -> None:
     options = tiny.LINEAR.get(kind, {"hidden_act": "linear"})
@@ -447,7 +471,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "an empty file": (lambda p: (p / WEIGHTS_NAME).write_bytes(b""), r"is empty \(0 bytes\)"),
     "a file cut in the middle": (cut, "is not a readable safetensors file"),
-    "a pickle": (as_pickle, r"as a pickle \(pytorch_model.bin\), which can run code"),
+    "a pickle": (as_pickle, r"in pytorch_model\.bin\. It is a pickle, which can hold code"),
     "no weights": (lambda p: (p / WEIGHTS_NAME).unlink(), "model.safetensors: no such file"),
     "a shard that is not there": (index_naming("0.safetensors"), "0.safetensors: no such file"),
     "a shard elsewhere": (index_naming("../b.safetensors"), r"names the file '\.\./b.safetensors'"),

@@ -302,7 +302,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 
 def test_a_pickle_beside_the_configuration_is_called_one(tmp_path: Path) -> None:
     (exported(tmp_path) / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match=r"as a pickle \(pytorch_model.bin\)"):
+    with pytest.raises(CheckpointError, match=r"in pytorch_model\.bin\. It is a pickle"):
         load(tmp_path)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
@@ -20,6 +20,7 @@ from bilens.cli.options import (
     Lang,
     Overwrite,
     TensorFile,
+    a_model,
     option,
     refuse_existing,
 )
@@ -59,6 +60,7 @@ class AuditOptions:
 class AuditedModels(TensorFile):
     """One model, or many."""
 
+    UNCHECKED: ClassVar = ("model",)  # a folder of models, or one of many that is no good
     more: Annotated[
         list[Path] | None,
         typer.Argument(help="More models, for one index of all; so does a folder of models."),
@@ -69,11 +71,13 @@ class AuditedModels(TensorFile):
         paths = []
         for path in (self.model, *(self.more or ())):
             if path.is_dir() and not any(part is not None for part in self.said().values()):
-                from bilens.io.load import models_in
+                from bilens.io.file_kinds import models_in
 
-                paths += models_in(path)
+                paths += models_in(path) or [path]
             else:
                 paths.append(path)
+        if len(paths) == 1:
+            a_model(paths[0])
         return [replace(self, model=path, more=None) for path in paths]
 
 
@@ -186,10 +190,10 @@ def audit(
 def read_and_judge(
     output: Output, source: AuditedModels, data: DataFiles, options: AuditOptions
 ) -> Report:
+    rules = tuple(options.fail_on or ())
+    parse_conditions(rules, data=True, baseline=options.baseline is not None)  # without torch
     from bilens.api.audit import audit as audit_model
 
-    rules = tuple(options.fail_on or ())
-    parse_conditions(rules, data=True, baseline=options.baseline is not None)  # before any reading
     model, before = source.open_pair(options.baseline, output.say)
     given = data.find(model, output.say)
     with output.progress() as progress:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bilens.base.errors import CheckpointError
+from bilens.base.errors import CheckpointError, Retry
 from bilens.io.stored_mlp import LayerLocation, Layout
 
 # Gated: the branch with the activation first.
@@ -229,18 +229,19 @@ def refuse_config(path: Path, content: Mapping[str, Any]) -> None:
         )
 
 
-def unknown_model(path: Path, kind: object, names: Collection[str]) -> CheckpointError:
+def unknown_model(folder: Path, kind: object, names: Collection[str]) -> CheckpointError:
     """Return why a model of a type that is not in the table is not read."""
     for refused, mark in MARKS.items():
         if any(name.endswith(mark) for name in names):
             return CheckpointError(
-                f"{path}: the model is of the type {kind!r}, and by the names of its tensors "
+                f"{folder}: the model is of the type {kind!r}, and by the names of its tensors "
                 f"{REFUSED[refused]}. {what_is_read()}"
             )
     return CheckpointError(
-        f"{path}: the model is of the type {kind!r}, which is not known: names alone do not say "
-        "which branch has the activation, nor whether there is more to it. Say which tensor is "
-        f"what, with roles= and activation= (--map, --activation). {what_is_read()}"
+        f"{folder}: the model is of the type {kind!r}, which is not known: names alone do not say "
+        "which branch has the activation, nor whether there is more to it. "
+        f"{what_is_read()} Of another one, say which tensor is what, and the activation.",
+        Retry(str(folder), {"roles": {"up": "TENSOR", "down": "TENSOR"}, "activation": "relu"}),
     )
 
 

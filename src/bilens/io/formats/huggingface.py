@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
@@ -12,8 +13,8 @@ from typing import Any
 
 from bilens.algebra.approximation.layer_weights import in_float64
 from bilens.base.checks import as_integer
-from bilens.base.errors import CheckpointError, MemoryLimitError
-from bilens.base.files import read_json
+from bilens.base.errors import CheckpointError, MemoryLimitError, Retry
+from bilens.base.files import file_sha256, read_json
 from bilens.io.formats.activations import SPELLINGS, NamedActivation, activation_named
 from bilens.io.formats.families import (
     AFTER,
@@ -31,11 +32,11 @@ from bilens.io.formats.families import (
     unknown_model,
 )
 from bilens.io.formats.llama import LayersAloneError, read_llama
+from bilens.io.formats.named_roles import NOT_OPENED
+from bilens.io.formats.pickled import open_pickles, pickles_in
 from bilens.io.formats.safetensors_folder import (
     folder_sha256,
-    names_in,
     open_folder,
-    refuse_pickles,
 )
 from bilens.io.formats.source import Module, compare_with_source
 from bilens.io.loaded_model import CONFIG_NAME, Format, LoadedModel, ReadOptions, foreign_keys
@@ -56,7 +57,15 @@ def read_huggingface(folder: Path, options: ReadOptions) -> LoadedModel:
     options.refuse_residual(folder, "is a language model, which always has residual paths")
     content = read_json(folder / CONFIG_NAME)
     refuse_config(folder / CONFIG_NAME, content)
-    refuse_pickles(folder)
+    if files := pickles_in(folder):
+        if not options.allow_pickle:
+            raise CheckpointError(
+                f"{folder}: holds its weights in {files[0].name}. It {NOT_OPENED['allow_pickle']}.",
+                Retry(str(folder), {"allow_pickle": True}),
+            )
+        sha256 = hashlib.sha256("".join(map(file_sha256, files)).encode()).hexdigest()
+        why = "its weights are a pickle"
+        return read_layers(folder, why, pickled=open_pickles(files), sha256=sha256)
     if content.get("model_type") != "llama":
         return read_layers(folder)
     try:
@@ -88,11 +97,15 @@ HUGGINGFACE = Format(  # whatever the model
 
 
 def read_layers(
-    folder: Path, why: str = "", changed: Callable[[Store], Store] = lambda store: store
+    folder: Path,
+    why: str = "",
+    changed: Callable[[Store], Store] = lambda store: store,
+    pickled: Store | None = None,
+    sha256: str = "",
 ) -> LoadedModel:
     """Return the MLPs of a model in a folder; `why` they alone are read, if that needs saying.
 
-    `changed` returns its tensors as an adapter changes them.
+    `changed` returns its tensors as an adapter changes them; `pickled` are those of a pickle.
     """
     path = folder / CONFIG_NAME
     content = read_json(path)
@@ -105,9 +118,9 @@ def read_layers(
         content = {**inner, "model_type": kind}
     family = FAMILIES.get(kind) if isinstance(kind, str) else None
     if family is None:
-        raise unknown_model(path, kind, names_in(folder))
+        raise unknown_model(folder, kind, pickled or open_folder(folder, lambda _: False))
     activation, family = activation_of(path, content, family)
-    whole = changed(open_folder(folder, lambda name: in_an_mlp(family, name) is not None))
+    whole = changed(pickled or open_folder(folder, lambda one: bool(in_an_mlp(family, one))))
     store = {name: tensor for name, tensor in whole.items() if in_an_mlp(family, name) is not None}
     found, beside = locations_of(path, content, family, store)
     expected = [name for location, _ in found for name in location.tensors()]
@@ -144,7 +157,7 @@ def read_layers(
     return LoadedModel(
         None,
         str(folder),
-        folder_sha256(folder),
+        sha256 or folder_sha256(folder),
         provenance=about,
         views={name: layer.view(about["mlp_input"]) for name, layer in layers.items()},
         compare=measure,

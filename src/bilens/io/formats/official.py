@@ -11,17 +11,20 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from bilens.base.errors import CheckpointError, UsageError
+from bilens.base.errors import CheckpointError, Retry, UsageError
 from bilens.base.files import file_sha256, read_json
+from bilens.io.file_kinds import PICKLES, kind_of
 from bilens.io.formats.llama import build_transformer
-from bilens.io.formats.named_roles import read_named_roles
+from bilens.io.formats.named_roles import NOT_OPENED, read_named_roles, read_roles
+from bilens.io.formats.pickled import open_pickled
+from bilens.io.formats.safetensors_folder import header
 from bilens.io.loaded_model import (
     CONFIG_NAME,
     WEIGHTS_NAME,
@@ -37,16 +40,13 @@ from bilens.io.tensors import (
     check_matrices,
     check_names,
     check_shapes,
-    read_pickle,
     read_safetensors,
-    refuse_pickle,
 )
 from bilens.nn import BilinearClassifier, BilinearMLP
 from bilens.nn.block import TransformerConfig, rotary_frequencies
 from bilens.nn.mlp import Gate
 
 Shapes = dict[str, tuple[int, ...]]
-PICKLES = {".pt", ".pth", ".bin", ".ckpt"}
 IMAGE = {"embed.weight", "head.weight", "blocks.0.weight"}
 BLOCK = re.compile(r"blocks\.(\d{1,5})\.(weight|bias)")  # up to MAX_TENSORS blocks
 SURROGATE = {"left", "right", "down"}
@@ -59,14 +59,35 @@ TOY_BIASES = {"left.bias", "right.bias", "head.bias"}
 
 def read_file(path: Path, options: ReadOptions) -> LoadedModel:
     """Return the model in a safetensors file: one of the paper's, or MLPs by guessed roles."""
+    if not is_of_paper(header(path, lambda _: False)):
+        return read_named_roles(path, options)  # says what it would take for what, or why not
     tensors, _ = read_safetensors(path)
     return model_of(path, path, tensors, options, options.residual)
 
 
 def read_pickled(path: Path, options: ReadOptions) -> LoadedModel:
-    refuse_pickle(path, options.allow_pickle)
-    tensors, said = read_official_pickle(path)
-    return model_of(path, path, tensors, options, options.agreed_residual(path, said))
+    """Return the model in a file of PyTorch: one of the paper's, or MLPs as in any other file."""
+    found = open_pickled(path, options.allow_pickle)
+    names = {*found.store}
+    if options.name_roles or not is_of_paper(names):
+        sha256 = file_sha256(path)
+        asks = {} if options.allow_pickle else NOT_OPENED
+        return read_roles(path, found.store, sha256, options, found.about, found.left_out, asks)
+    if not options.allow_pickle:
+        unsaid = names >= IMAGE and options.residual is None and found.residual is None
+        ways = [{"residual": True}, {"residual": False}] if unsaid else [{}]
+        retries = [Retry(str(path), {"allow_pickle": True, **way}) for way in ways]
+        raise CheckpointError(f"{path}: {NOT_OPENED['allow_pickle']}.", *retries)
+    tensors = {name: tensor.read() for name, tensor in found.store.items()}
+    check_kinds(path, tensors)
+    residual = options.agreed_residual(path, found.residual)
+    return model_of(path, path, tensors, options, residual)
+
+
+def is_of_paper(names: Collection[str]) -> bool:
+    """Tell whether these are the tensors of a model of the paper's, or of a part of one."""
+    small = {*names} == SURROGATE or TOY <= {*names} <= TOY | TOY_BIASES
+    return small or "blocks.0.weight" in names
 
 
 def read_image_folder(folder: Path, options: ReadOptions) -> LoadedModel:
@@ -79,7 +100,11 @@ def read_image_folder(folder: Path, options: ReadOptions) -> LoadedModel:
 
 
 SAFETENSORS = Format("safetensors", lambda path: path.suffix == ".safetensors", read_file)
-PICKLE = Format("pickle", lambda path: path.suffix in PICKLES, read_pickled)
+PICKLE = Format(
+    "PyTorch",
+    lambda path: path.is_file() and (path.suffix in PICKLES or kind_of(path) == "torch"),
+    read_pickled,
+)
 IMAGE_FOLDER = Format(
     "the paper's image model",
     lambda path: foreign_keys(path) >= {"d_hidden", "n_layer"},
@@ -105,8 +130,6 @@ def model_of(
         module = build_official_image(file, tensors, residual)
         about = {"format": "image checkpoint of the paper's official repository"}
         return LoadedModel(module, str(source), file_sha256(file), provenance=about)
-    if source.suffix == ".safetensors" and names and names.isdisjoint(IMAGE - {"head.weight"}):
-        return read_named_roles(file, ReadOptions())  # says what it would take for what, or why not
     raise CheckpointError(
         f"{file}: its tensors ({', '.join(sorted(names)[:4]) or 'none'}) are not those of a "
         "model that bilens knows; expected embed.weight, blocks.0.weight, head.weight, or a "
@@ -115,35 +138,6 @@ def model_of(
 
 
 # ---- image models
-
-
-class _Config:
-    """Stands in for the configuration object that some published files carry: sets attributes."""
-
-
-_Config.__module__, _Config.__qualname__, _Config.__name__ = "image.model", "Config", "Config"
-
-
-def read_official_pickle(path: Path) -> tuple[dict[str, Tensor], bool | None]:
-    """Return the tensors of a `.pt` file, and whether it says that there is a residual path."""
-    content = read_pickle(path, safe_classes=[_Config])
-    residual = None
-    if isinstance(content, dict) and set(content) == {"config", "model"}:  # third-party wrapping
-        config = content["config"]
-        options = config if isinstance(config, Mapping) else getattr(config, "__dict__", {})
-        said = options.get("residual")
-        residual = said if isinstance(said, bool) else None
-        content = content["model"]
-    if not isinstance(content, Mapping) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
-    ):
-        raise CheckpointError(
-            f"{path}: holds a {type(content).__name__}; expected a state dict, names to tensors."
-        )
-    tensors = dict(content)
-    check_kinds(path, tensors)
-    check_all_finite(path, tensors)
-    return tensors, residual
 
 
 def build_official_image(
@@ -159,8 +153,8 @@ def build_official_image(
     if residual is None:
         raise UsageError(
             f"{path}: does not say whether the model has a residual path, and its shapes cannot "
-            "reveal it: pass residual=True or residual=False (--residual / --no-residual), as it "
-            "was trained."
+            "reveal it: say it as it was trained.",
+            *(Retry(str(path), {"residual": way}) for way in (True, False)),
         )
     state = {name: tensors[name] for name in ("embed.weight", "head.weight")}
     check_matrices(path, state)

@@ -80,7 +80,7 @@ def read_adapter(folder: Path, options: ReadOptions) -> LoadedModel:
         raise CheckpointError(
             f"{folder}: is an adapter ({about}: {shortened([*updates])}; ‖ΔW‖ {min(sizes):.2g} "
             f"to {max(sizes):.2g}), and {str(base or named)!r} is no folder of Hugging Face here: "
-            "name its model with --baseline, or bl.load(adapter, base=folder)."
+            f"name its model, `bilens audit {folder} --baseline FOLDER` or bl.load(…, base=folder)."
         )
     below = read_json(base / "config.json")
     refuse_config(base, below)

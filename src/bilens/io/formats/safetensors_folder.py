@@ -27,7 +27,6 @@ from bilens.io.tensors import (
 WEIGHTS_NAME, INDEX_NAME = "model.safetensors", "model.safetensors.index.json"
 SHARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.safetensors", re.ASCII)  # no path, no ".."
 MAX_INDEX_BYTES = 16 << 20
-PICKLED = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
 def open_folder(folder: Path, wanted: Callable[[str], bool]) -> Store:
@@ -45,11 +44,6 @@ def check_shard(file: Path, names: Collection[str], placed: dict[str, str] | Non
     """Refuse a shard that does not hold exactly what the index says."""
     if placed is not None:
         check_names(file, names, [name for name, shard in placed.items() if shard == file.name])
-
-
-def names_in(folder: Path) -> list[str]:
-    files = files_of(folder, shards(folder))
-    return [name for file in files for name in header(file, lambda _: False)]
 
 
 def folder_sha256(folder: Path) -> str:
@@ -98,18 +92,6 @@ def inside(folder: Path, file: Path) -> Path:
             f"{file}: is a link to {real}, outside of its folder: put the file itself there."
         )
     return file
-
-
-def refuse_pickles(folder: Path) -> None:
-    """Refuse a folder whose weights are pickled, saying so instead of that a file is missing."""
-    if (folder / WEIGHTS_NAME).exists() or (folder / INDEX_NAME).exists():
-        return
-    found = sorted(path.name for pattern in PICKLED for path in folder.glob(pattern))
-    if found:
-        raise CheckpointError(
-            f"{folder}: holds its weights as a pickle ({found[0]}), which can run code when it is "
-            "opened: save the model as safetensors (save_pretrained of transformers does)."
-        )
 
 
 def header(file: Path, wanted: Callable[[str], bool]) -> dict[str, StoredTensor]:

@@ -1,0 +1,157 @@
+"""What lies at a path, told by names and first bytes: without torch, and nothing of it is run.
+
+Commands ask here first, so that what is no model is refused at once.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+
+from bilens.base.errors import CheckpointError, Retry
+from bilens.base.files import check_regular_file, why_unreadable
+from bilens.io.pickle_contents import LEGACY, Reader
+
+PICKLES = (".pt", ".pth", ".bin", ".ckpt")  # of PyTorch
+ESTIMATORS = (".pkl", ".pickle", ".joblib", ".skops")
+MODELS = (*PICKLES, *ESTIMATORS, ".safetensors", ".gguf", ".onnx", ".keras", ".h5", ".hdf5")
+# What a folder that is one model holds.
+MARKS = (
+    *("config.json", "model.safetensors", "model.safetensors.index.json", "cfg.json"),
+    *("sae.safetensors", "sae_weights.safetensors", "adapter_config.json", "saved_model.pb"),
+)
+START, MAX_SCHEMA = 1 << 16, 1 << 24  # bytes of a file that its kind is told by
+# How files of LightGBM, XGBoost and CatBoost begin, and packages of trees that pickles name.
+TREES = (b"tree\n", b'{"learner"', b"{L\0\0\0\0\0\0\0\7learner", b"binf", b"CBM1")
+FORESTS = ("lightgbm.", "xgboost.", "catboost.", "_catboost.", "sklearn.tree.", "sklearn.ensemble.")
+READABLE = ("sklearn.neural_network", "bilens.")
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
+
+
+def find_model(given: Path) -> Path:
+    """Return the file or folder of one model at a path, or of a name in the cache of the hub."""
+    try:
+        path = given if given.exists() else cached(given)
+        if path.is_dir():
+            return one_of_folder(given, path)
+        check_regular_file(path, "expected a model file")
+        refuse_file(path, kind_of(path))
+    except OSError as error:
+        raise CheckpointError(f"{given}: {why_unreadable(error)}") from error
+    return path
+
+
+def cached(given: Path) -> Path:
+    """Return what the cache of the Hugging Face hub has of a name."""
+    hint = ""
+    if HUB_NAME.fullmatch(str(given)) and given.suffix not in MODELS:
+        with suppress(Exception):  # the package is not there, or the name is not
+            from huggingface_hub import snapshot_download
+
+            return Path(snapshot_download(str(given), local_files_only=True))
+        hint = f" Models of the Hugging Face hub are read once `hf download {given}` has run."
+    raise CheckpointError(
+        f"{given}: no such file or folder; expected a model folder (config.json and "
+        f"model.safetensors), for example one that `bilens train` wrote.{hint}"
+    )
+
+
+def one_of_folder(given: Path, folder: Path) -> Path:
+    """Return a folder that is a model, or the only one in it."""
+    models = models_in(folder)
+    if len(models) == 1:
+        return models[0]
+    if models:
+        raise CheckpointError(
+            f"{given}: holds {len(models)} models, of which one is read at a time.",
+            *(Retry(str(given), path=str(item)) for item in models[:8]),
+        )
+    more = ""
+    if (folder / "checkpoints").is_dir():
+        more = " Its training has not finished: repeat its `bilens train` command with --resume."
+    raise CheckpointError(
+        f"{given}: holds no model; expected config.json and model.safetensors in it.{more}"
+    )
+
+
+def models_in(folder: Path) -> list[Path]:
+    """Return a folder that is a model, or the models that are in it."""
+    return [folder] if is_model(folder) else [*filter(is_model, sorted(folder.iterdir()))]
+
+
+def is_model(path: Path) -> bool:
+    marked = any((path / mark).exists() for mark in MARKS)
+    return marked or (path.suffix in MODELS and path.is_file())
+
+
+def refuse_file(path: Path, kind: str) -> None:
+    """Refuse a file that no reader takes."""
+    if kind == "trees":
+        raise no_weights(path)
+    if kind == "exported":
+        raise CheckpointError(
+            f"{path}: is an archive of torch.export, a program and not an MLP: save its weights, "
+            "safetensors.torch.save_file(torch.export.load(path).state_dict, 'w.safetensors')."
+        )
+    if kind == "other" and path.suffix not in MODELS:
+        raise CheckpointError(
+            f"{path}: is not a supported model file; expected a model folder, a .safetensors or "
+            f".gguf file, a .bin of llama2.c, a file of PyTorch ({', '.join(PICKLES)}), or a "
+            f"fitted model of scikit-learn ({', '.join(ESTIMATORS)})."
+        )
+
+
+def no_weights(path: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: is a model of decision trees, and trees have no weights to read: fit a model "
+        "that can be read to the same rows, or to the trees' own predictions as the target, with "
+        "`bilens train table DATA.csv --target COLUMN --out FOLDER`."
+    )
+
+
+def kind_of(path: Path) -> str:
+    """Return torch, exported, pickle, skops, trees or other, by content; by name what is packed."""
+    with path.open("rb") as file:
+        start = file.read(START)
+    if start.startswith(b"PK\3\4"):
+        return kind_of_archive(path)
+    if start.startswith(LEGACY):
+        return "torch"
+    names = imported_by(start)
+    if are_trees(names) or start.lstrip().startswith(TREES):
+        return "trees"
+    return "pickle" if names or path.suffix in ESTIMATORS else "other"
+
+
+def are_trees(names: Collection[str]) -> bool:
+    """Tell whether classes of these names are trees without any network that can be read."""
+    network = any(name.startswith(READABLE) for name in names)
+    return not network and any(name.startswith(FORESTS) for name in names)
+
+
+def imported_by(start: bytes) -> list[str]:
+    """Return what a pickle would import, as far as it is soon seen."""
+    reader = Reader(io.BytesIO(start))
+    if start[:1] == b"\x80":
+        with suppress(Exception):  # arrays of joblib lie between the steps of the pickle
+            reader.load()
+    return reader.names
+
+
+def kind_of_archive(path: Path) -> str:
+    """Return what a zip archive is by the names of its entries."""
+    with suppress(Exception), zipfile.ZipFile(path) as archive:  # whatever damaged bytes lead to
+        ends = {name.rpartition("/")[2] for name in archive.namelist()}
+        if "schema.json" in ends:
+            with archive.open("schema.json") as file:
+                text = file.read(MAX_SCHEMA).decode("utf-8", "replace")
+            modules = re.findall(r'"__module__": "([\w.]+)"', text)
+            return "trees" if are_trees([f"{name}." for name in modules]) else "skops"
+        if ends & {"archive_format", "serialized_exported_program.json"}:
+            return "exported"
+        return "torch" if "data.pkl" in ends else "other"
+    return "other"

@@ -1,0 +1,217 @@
+"""Which tensors of a file are an MLP, as far as names and shapes give it away.
+
+Several readings are no guess.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import permutations
+from pathlib import Path
+
+from bilens.base.errors import CheckpointError, Retry, UsageError
+from bilens.io.stored_mlp import LayerLocation
+
+Shapes = Mapping[str, tuple[int, ...]]
+GRAMMAR = (
+    "up, gate and down, each with _bias, and .0, .1, … where there are several layers "
+    "(for example up.0, up_bias.0, down.0)"
+)
+LENS = ("W_gate", "W_in", "W_out")  # of TransformerLens, with matrices (in, out)
+IN_LENS = re.compile(r"(.*\.)?blocks\.\d+\.mlp\.", re.ASCII)
+# Names of the parts of one MLP, as far as they are in wide use: (gate, up, down).
+GATED = (
+    ("gate", "up", "down"),
+    ("gate_proj", "up_proj", "down_proj"),
+    ("w1", "w3", "w2"),
+    ("wi_0", "wi_1", "wo"),
+    ("left", "right", "down"),
+    LENS,
+)
+ORDINARY = (
+    ("fc1", "fc2"),
+    ("fc_1", "fc_2"),
+    ("linear1", "linear2"),
+    ("lin1", "lin2"),
+    ("c_fc", "c_proj"),
+    ("up_proj", "down_proj"),
+    ("up", "down"),
+    ("dense_h_to_4h", "dense_4h_to_h"),
+    ("wi", "wo"),
+    ("w1", "w2"),
+    ("W1", "W2"),
+    ("W_in", "W_out"),
+)
+MOST_PERMUTED = 6  # matrices whose orders are all tried
+WEIGHT, BIAS = ("", ".weight", ".kernel"), (".bias", "_bias")
+BIASES = {"fc1": "b1", "W1": "b1", "W2": "b2", "w1": "b1", "w2": "b2"}
+BIASES |= {"W_in": "b_in", "W_out": "b_out"}
+
+
+def guess_roles(path: Path, shapes: Shapes) -> list[LayerLocation]:
+    """Return the layers of a file that says nothing but names and shapes."""
+    # MLPs with names in wide use are what their names say. Where there are none, or an ordinary one
+    # and more (fc1, fc2, fc3), and every tensor is a matrix that reads what the one before gives or
+    # the bias of one, they are a network: in the order of their names, or else in the only order in
+    # which the shapes fit.
+    blocks = blocks_by_name(shapes)
+    read = {name for layer in blocks.values() for _, name in layer.named()}
+    plain = len(blocks) == 1 and next(iter(blocks.values())).gate is None
+    layers = chain(path, shapes) if not blocks or (plain and read != {*shapes}) else []
+    if not layers and not blocks:
+        matrices = [f"{name} {shape}" for name, shape in shapes.items() if len(shape) == 2]
+        more = f" and {len(matrices) - 8} more" if len(matrices) > 8 else ""
+        example = Retry(str(path), {"roles": {"up": "TENSOR", "down": "TENSOR"}})
+        raise CheckpointError(
+            f"{path}: holds no MLP that names and shapes give away. Its matrices: "
+            f"{', '.join(matrices[:8]) or 'none'}{more}. Say which is what, with {GRAMMAR}.",
+            *[example] * bool(matrices),
+        )
+    if not layers:
+        refuse_like_gates(path, blocks, read, shapes)
+    return layers or [*blocks.values()]
+
+
+def blocks_by_name(shapes: Shapes) -> dict[str, LayerLocation]:
+    """Return prefix → MLP with names in wide use."""
+    found: dict[str, LayerLocation] = {}
+    for kinds in (GATED, ORDINARY):
+        for kind in kinds:
+            for prefix in prefixes(shapes, kind[-1]):
+                names = [matrix_at(shapes, prefix + part) for part in kind]
+                if prefix in found or None in names:
+                    continue
+                biases = [bias_at(shapes, prefix, part) for part in kind]
+                roles = ("gate", "up", "down")[-len(kind) :]
+                parts = dict(zip(roles, names, strict=True))
+                parts |= {f"{r}_bias": bias for r, bias in zip(roles, biases, strict=True)}
+                lens = kind[-2:] == LENS[1:] and IN_LENS.fullmatch(prefix) is not None
+                found[prefix] = LayerLocation(**parts, transposed=lens)  # type: ignore[arg-type]
+    return {prefix: found[prefix] for prefix in sorted(found, key=natural)}
+
+
+def prefixes(shapes: Shapes, part: str) -> Iterator[str]:
+    """Yield what stands before a part, wherever it is a matrix."""
+    for name, shape in shapes.items():
+        for end in WEIGHT:
+            before, found, after = name.rpartition(f"{part}{end}")
+            if found and not after and len(shape) == 2 and (not before or before[-1] in "._/"):
+                yield before
+
+
+def matrix_at(shapes: Shapes, name: str) -> str | None:
+    names = (f"{name}{end}" for end in WEIGHT)
+    return next((one for one in names if len(shapes.get(one, ())) == 2), None)
+
+
+def bias_at(shapes: Shapes, prefix: str, part: str) -> str | None:
+    names = [f"{prefix}{part}{end}" for end in BIAS]
+    names += [f"{prefix}{BIASES[part]}"] if part in BIASES else []
+    return next((one for one in names if len(shapes.get(one, ())) == 1), None)
+
+
+def refuse_like_gates(
+    path: Path, blocks: Mapping[str, LayerLocation], read: Collection[str], shapes: Shapes
+) -> None:
+    """Refuse an unread matrix beside a layer, or in it, with the shape of one that is read."""
+    for prefix, layer in blocks.items():
+        like = {shapes[layer.up], shapes[layer.down or layer.up]}
+        for name in shapes:
+            near = name.startswith(prefix) if prefix else "." not in name.removesuffix(".weight")
+            if name in read or not near or shapes[name] not in like:
+                continue
+            roles = {**dict(layer.named()), "gate": name}
+            if len(blocks) > 1:
+                roles = {role: re.sub(r"\d+", "*", one, count=1) for role, one in roles.items()}
+            said: dict[str, object] = {"roles": roles}
+            if not any(misfit([replace(layer, gate=name)], shapes, way) for way in (False, True)):
+                said["transposed"] = layer.transposed
+            raise CheckpointError(
+                f"{path}: {name} {shapes[name]} beside {layer.up} has the shape of a part of the "
+                "layer, and its name does not say which: without a gate the layer would be another "
+                "function. Say what each is; gate has the activation.",
+                Retry(str(path), said),
+            )
+
+
+def chain(path: Path, shapes: Shapes) -> list[LayerLocation]:
+    """Return all tensors as a network; empty where they are none."""
+    matrices = sorted((name for name, shape in shapes.items() if len(shape) == 2), key=natural)
+    read = {*matrices, *(bias_beside(shapes, name) for name in matrices)} - {None}
+    if len(matrices) < 2 or read != {*shapes}:
+        return []
+    if fits(shapes, matrices):
+        return in_order(shapes, matrices)
+    if len(matrices) > MOST_PERMUTED:
+        return []
+    found = [order for order in permutations(matrices) if fits(shapes, order)]
+    if len(found) > 1:
+        roles = {f"up.{k}": name for k, name in enumerate(found[0][:-1])}
+        roles[f"down.{len(roles) - 1}"] = found[0][-1]
+        raise UsageError(
+            f"{path}: {len(found)} orders of its matrices fit, for example "
+            f"{' → '.join(found[0])} and {' → '.join(found[1])}. Say which is what, with "
+            f"{GRAMMAR}.",
+            Retry(str(path), {"roles": roles}),
+        )
+    return in_order(shapes, found[0]) if found else []
+
+
+def in_order(shapes: Shapes, matrices: Sequence[str]) -> list[LayerLocation]:
+    """Return matrices one behind the other, an activation between any two."""
+    *ups, down = matrices
+    layers = [LayerLocation(up, up_bias=bias_beside(shapes, up)) for up in ups]
+    layers[-1] = replace(layers[-1], down=down, down_bias=bias_beside(shapes, down))
+    return layers
+
+
+def fits(shapes: Shapes, matrices: Sequence[str]) -> bool:
+    layers = in_order(shapes, matrices)
+    return any(misfit(layers, shapes, way) is None for way in (False, True))
+
+
+def bias_beside(shapes: Shapes, name: str) -> str | None:
+    """Return the bias of a matrix that is named like it."""
+    stem = re.sub(r"(\.weight|\.kernel)$", "", name)
+    swapped = re.sub(
+        r"(?i)w(eight)?(?=[^a-z]*$)", lambda m: {"w": "b", "W": "b"}.get(m[0], "bias"), name
+    )
+    names = [*(f"{stem}{end}" for end in BIAS), swapped]
+    names.append(re.sub(r"vars/0$", "vars/1", name))  # of Keras
+    return next((one for one in names if len(shapes.get(one, ())) == 1), None)
+
+
+def natural(name: str) -> list[tuple[bool, int | str]]:
+    """Return a key that sorts layers.10 behind layers.9."""
+    parts = re.split(r"(\d+)", name)
+    return [(part.isdecimal(), int(part) if part.isdecimal() else part) for part in parts if part]
+
+
+def is_network(layers: list[LayerLocation]) -> bool:
+    """Tell whether layers are one behind the other: only the last has an output map of its own."""
+    return all(layer.down is None for layer in layers[:-1])
+
+
+def misfit(layers: list[LayerLocation], shapes: Shapes, transposed: bool) -> str | None:
+    """Return what does not fit where matrices are read one way round; None if everything does."""
+    way = -1 if transposed else 1
+    given: int | None = None
+    for layer in layers:
+        d_hidden, d_in = shapes[layer.up][::way]
+        if given is not None and given != d_in:
+            return f"{layer.up!r} reads {d_in} values and the layer before gives {given}"
+        expected: dict[str | None, tuple[int, ...]] = {layer.gate: (d_hidden, d_in)}
+        expected |= {layer.up_bias: (d_hidden,), layer.gate_bias: (d_hidden,)}
+        d_out = d_hidden
+        if layer.down is not None:
+            d_out, reads = shapes[layer.down][::way]
+            if reads != d_hidden:
+                return f"{layer.down!r} reads {reads} values and {layer.up!r} gives {d_hidden}"
+            expected[layer.down_bias] = (d_out,)
+        for name, shape in expected.items():
+            if name is not None and (found := shapes[name][::way]) != shape:
+                return f"{name!r} has shape {found} where {layer.up!r} asks for {shape}"
+        given = d_out if is_network(layers) else None
+    return None

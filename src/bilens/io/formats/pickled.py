@@ -1,0 +1,142 @@
+"""PyTorch's own files: state dicts, checkpoints, TorchScript; no code of theirs is run."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bilens.base.errors import CheckpointError
+from bilens.base.memory import check_memory
+from bilens.io.formats.safetensors_folder import INDEX_NAME, WEIGHTS_NAME, inside
+from bilens.io.pickle_contents import Made, TensorAt, TorchFile, damaged, read_torch_file, tensor_of
+from bilens.io.stored_mlp import Block, Store, StoredTensor
+from bilens.io.tensors import Unchanged
+
+# Where a checkpoint keeps the weights, the first that is there.
+WRAPPERS = (
+    *("state_dict", "model_state_dict", "model_state", "model", "module", "net", "network"),
+    *("weights", "params", "ema", "model_ema", "ema_state_dict"),
+)
+
+
+class Pickled(NamedTuple):
+    """The weights in a file of PyTorch."""
+
+    store: Store
+    left_out: list[str]  # in words
+    residual: bool | None  # what a configuration beside the weights says
+    about: str  # what kind of file it is
+
+
+def open_pickled(path: Path, allowed: bool) -> Pickled:
+    """Return the weights in a file of PyTorch, as its pickle names them, left where they lie."""
+    unchanged, file = Unchanged.now(path), read_torch_file(path, allowed)
+    content = file.content if isinstance(file.content, Made) else Made()
+    refuse_modules(path, content)
+    weights, left_out = (content, []) if file.is_script else weights_of(content)
+    tensors = flattened(weights)
+    if not tensors or "" in tensors:
+        raise CheckpointError(
+            f"{path}: holds no tensors under names; expected a state dict, as "
+            "torch.save(model.state_dict(), path) writes it."
+        )
+    store = {}
+    for name, one in tensors.items():
+        dtype: torch.dtype = getattr(torch, one.dtype if one else "uint8")
+        if one is None or dtype.itemsize * one.end() > file.sizes.get(one.key, -1):
+            raise CheckpointError(
+                f"{path}: tensor {name!r} is not of dense numbers inside its storage: save the "
+                "weights again, dense and without expanded ones."
+            )
+        fetch = partial(fetch_block, unchanged, file, dtype, one)
+        store[name] = StoredTensor(path, name, one.shape, dtype, fetch)
+    config = content.children().get("config")
+    said = config.children().get("residual") if isinstance(config, Made) else None
+    about = "TorchScript file, its code not run" if file.is_script else "state dict of PyTorch"
+    return Pickled(store, left_out, said if isinstance(said, bool) else None, about)
+
+
+def refuse_modules(path: Path, content: Made) -> None:
+    """Refuse modules that were pickled whole: what they compute is not in the file."""
+    for one in (content, *content.children().values()):
+        if isinstance(one, Made) and {"_parameters", "_modules"} <= {*one.children()}:
+            raise CheckpointError(
+                f"{path}: holds a whole module ({one.name}), whose code would have to be run: "
+                "where its class is at hand, read it with bl.from_module(torch.load(path, "
+                "weights_only=False)), or save its weights with torch.save(model.state_dict(), "
+                "path) and name that file."
+            )
+
+
+def weights_of(content: Made) -> tuple[Made, list[str]]:
+    """Return the part of a checkpoint that is the weights, and what else it holds, in words."""
+    left_out: list[str] = []
+    for _ in range(8):  # checkpoints in one another
+        parts = content.children()
+        held = [key for key, one in parts.items() if flattened(one)]
+        inner = [key for key in WRAPPERS if key in held and not is_tensor(parts[key])]
+        chosen = inner[0] if inner else None
+        if chosen is None:
+            break
+        left_out += [f"{key}, beside {chosen}" for key in held if key != chosen]
+        content = parts[chosen]
+    return content, left_out
+
+
+def flattened(content: Any) -> dict[str, TensorAt | None]:
+    """Return the tensors by dotted names, without those of wrappers; None for one not dense."""
+    found: dict[str, TensorAt | None] = {}
+    seen: set[int] = set()
+    todo = [("", content)]
+    while todo:
+        name, one = todo.pop()
+        if is_tensor(one):
+            found[name.replace("_orig_mod.", "")] = tensor_of(one)
+        elif isinstance(one, Made) and id(one) not in seen:
+            seen.add(id(one))
+            inner = reversed(one.children().items())
+            todo += [(f"{name}.{key}" if name else key, value) for key, value in inner]
+    while found and all(name.startswith("module.") for name in found):
+        found = {name.removeprefix("module."): one for name, one in found.items()}
+    return found
+
+
+def is_tensor(value: Any) -> bool:
+    return isinstance(value, Made) and value.name.startswith("torch._utils._rebuild_")
+
+
+def fetch_block(
+    unchanged: Unchanged, file: TorchFile, dtype: torch.dtype, tensor: TensorAt, block: Block
+) -> Tensor:
+    """Return a block of a tensor; of the file no more than its storage is read."""
+    unchanged.check()
+    size = file.sizes[tensor.key]
+    check_memory(2 * size, f"{unchanged.path}: a storage", "load a smaller file")
+    try:
+        raw = bytearray(file.read(tensor.key)) or bytearray(8)  # of what has no numbers
+        flat = torch.frombuffer(raw, dtype=dtype)
+    except Exception as error:  # damaged where only reading it shows it
+        raise damaged(unchanged.path, error) from error
+    return flat.as_strided(tensor.shape, tensor.stride, tensor.offset)[block].clone()
+
+
+def pickles_in(folder: Path) -> list[Path]:
+    """Return the pickled weights of a folder of Hugging Face that has no others."""
+    if (folder / WEIGHTS_NAME).exists() or (folder / INDEX_NAME).exists():
+        return []
+    return [inside(folder, path) for path in sorted(folder.glob("pytorch_model*.bin"))]
+
+
+def open_pickles(files: list[Path]) -> Store:
+    """Return the tensors of shards together."""
+    store: dict[str, StoredTensor] = {}
+    for path in files:
+        found = open_pickled(path, allowed=True).store
+        if {*store} & {*found}:
+            raise CheckpointError(f"{path}: holds tensors that another shard holds, too.")
+        store |= found
+    return store

@@ -1,0 +1,179 @@
+"""What a pickle would make, without making it: no name in it is imported, nothing of it is called.
+
+A file of `torch.save` or `torch.jit.save` is a pickle of names and shapes beside the numbers, which
+lie where the pickle says: nothing else is needed to read its tensors.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from collections.abc import Callable
+from math import prod
+from pathlib import Path
+from typing import IO, Any, ClassVar, NamedTuple
+
+from bilens.base.errors import BilensError, CheckpointError, Retry
+
+MAX_PICKLE_BYTES, MAX_ENTRIES = 64 << 20, 100_000  # of names and shapes alone
+LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how files of torch.save before 1.6 begin
+STORAGES = {"Double": "float64", "Float": "float32", "Half": "float16", "BFloat16": "bfloat16"}
+STORAGES |= {"Long": "int64", "Int": "int32", "Short": "int16", "Char": "int8", "Byte": "uint8"}
+STORAGES |= {"Bool": "bool"}
+# Steps that hash what is in the file, import by number or allocate at will; torch writes none.
+FORBIDDEN = b"d\x91\x96\x82\x83\x84"
+
+
+class Made:
+    """An object that a pickle would make, or a dict or set of it: what it is made of."""
+
+    name = "dict"
+    arguments: tuple[Any, ...]
+    items: dict[str, Any]
+    state: Any
+
+    def __new__(cls, *arguments: Any) -> Made:
+        self = super().__new__(cls)
+        self.arguments, self.items, self.state = arguments, {}, None
+        return self
+
+    def __call__(self, *arguments: Any) -> Made:  # what a name gave may be called again
+        return Made(*arguments)
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if type(key) in (str, int):  # others have no name, and may take for ever to hash
+            self.items[str(key)] = value
+
+    def append(self, _: Any) -> None: ...
+
+    add = extend = append
+
+    def children(self) -> dict[str, Any]:
+        """Return what it holds by name."""
+        return {**(self.state.items if isinstance(self.state, Made) else {}), **self.items}
+
+
+class Reader(pickle._Unpickler):
+    """Reads a pickle into `Made`, lists, tuples and plain values."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(file, encoding="latin1")
+        self.names: list[str] = []  # of all that it would import
+
+    def find_class(self, module: str, name: str) -> type[Made]:
+        self.names.append(f"{module}.{name}")
+        return type("Named", (Made,), {"name": self.names[-1]})
+
+    def persistent_load(self, pid: Any) -> Any:
+        return pid
+
+    def load_made(self) -> None:
+        self.append(Made())  # type: ignore[attr-defined]
+
+    dispatch: ClassVar[Any] = {  # for empty dicts and sets, which would hash what is put into them
+        **{step: run for step, run in pickle._Unpickler.dispatch.items() if step not in FORBIDDEN},
+        **dict.fromkeys(b"}\x8f", load_made),
+    }
+
+
+def dtype_of(storage: Any) -> str:
+    """Return float32 for torch.FloatStorage, and nothing for what is none of its kind."""
+    name = storage.name if isinstance(storage, type) and issubclass(storage, Made) else ""
+    return STORAGES.get(name.removeprefix("torch.").removesuffix("Storage"), "")
+
+
+class TensorAt(NamedTuple):
+    """A tensor as a pickle describes it."""
+
+    key: str  # of its storage
+    dtype: str
+    offset: int  # in numbers, as the strides
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    def end(self) -> int:
+        """Return how many numbers its storage must hold, none of them for two of its own."""
+        last = sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=True))
+        return self.offset + max(last + 1, prod(self.shape)) if prod(self.shape) else 0
+
+
+def tensor_of(value: Any) -> TensorAt | None:
+    """Return a tensor of dense numbers in a storage; None for anything else."""
+    if isinstance(value, Made) and value.name == "torch._utils._rebuild_parameter":
+        value = value.arguments[0] if value.arguments else None
+    if not isinstance(value, Made) or value.name != "torch._utils._rebuild_tensor_v2":
+        return None
+    match value.arguments:
+        case ((_, kind, str(key), *_), int(offset), tuple(shape), tuple(stride), *_):
+            numbers = (offset, *shape, *stride)
+            dtype = dtype_of(kind)
+            if dtype and all(type(number) is int and number >= 0 for number in numbers):
+                return TensorAt(key, dtype, offset, shape, stride)
+    return None
+
+
+class TorchFile(NamedTuple):
+    """A file of `torch.save` or `torch.jit.save`."""
+
+    content: Any
+    names: list[str]  # of all that its pickle would import
+    sizes: dict[str, int]  # key of a storage → bytes
+    read: Callable[[str], bytes]  # a storage
+    is_script: bool = False
+
+
+def read_torch_file(path: Path, allowed: bool) -> TorchFile:
+    """Return what a file of PyTorch holds; one of before 1.6 goes through its restricted reader."""
+    try:
+        with path.open("rb") as file:
+            if file.read(len(LEGACY)) != LEGACY:
+                return read_archive(path)
+        if not allowed:
+            retry = Retry(str(path), {"allow_pickle": True})
+            raise CheckpointError(f"{path}: is a pickle of before PyTorch 1.6.", retry)
+        import torch
+
+        from bilens.base.memory import check_memory
+
+        whole = io.BytesIO()
+        check_memory(3 * path.stat().st_size, f"{path}", "load a smaller file")
+        torch.save(torch.load(path, map_location="cpu", weights_only=True), whole)
+        return read_archive(whole)
+    except (OSError, BilensError):
+        raise
+    except Exception as error:  # damaged bytes lead anywhere
+        raise damaged(path, error) from error
+
+
+def damaged(path: Path, error: Exception) -> CheckpointError:
+    reason = str(error) if 0 < len(str(error)) < 80 else type(error).__name__
+    return CheckpointError(
+        f"{path}: cannot be read as a file of PyTorch ({reason}): check that the download is "
+        "complete, or save the state dict as safetensors."
+    )
+
+
+def read_archive(source: Path | io.BytesIO) -> TorchFile:
+    """Read a zip archive: `data.pkl`, and an entry for each storage under `data/`."""
+    archive = zipfile.ZipFile(source)
+    sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
+    (pickled,) = (name for name in sizes if name.endswith("/data.pkl") and name.count("/") == 1)
+    home = pickled.removesuffix("data.pkl")
+    if len(sizes) > MAX_ENTRIES or sizes[pickled] > MAX_PICKLE_BYTES:
+        raise ValueError("too much for names and shapes")
+    if f"{home}byteorder" in sizes and archive.read(f"{home}byteorder") != b"little":
+        raise ValueError("its numbers are big-endian")
+
+    def read(key: str) -> bytes:
+        with zipfile.ZipFile(source) as opened:
+            return opened.read(f"{home}data/{key}")
+
+    reader = Reader(io.BytesIO(archive.read(pickled)))
+    content = reader.load()
+    inside = {name.removeprefix(f"{home}data/"): size for name, size in sizes.items()}
+    is_script = any(name.startswith(f"{home}code/") for name in sizes)
+    return TorchFile(content, reader.names, inside, read, is_script)

@@ -1,0 +1,94 @@
+"""What lies at a path: one model, several, none, or the name of one in the cache of the hub."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import bilens as bl
+from bilens.base.errors import CheckpointError, UsageError
+from bilens.io.file_kinds import MARKS, find_model, kind_of
+from io_mapped import pair, write
+from models import make
+
+
+def hub(home: Path, name: str) -> Path:
+    """A snapshot as huggingface_hub lays it out."""
+    commit = "a" * 40
+    folder = home / f"models--{name.replace('/', '--')}"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text(commit)
+    (folder / "snapshots" / commit).mkdir(parents=True)
+    return folder / "snapshots" / commit
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the hub, and a working folder, that hold nothing."""
+    constants = pytest.importorskip("huggingface_hub.constants")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+@pytest.mark.parametrize("name", ["gpt2", "some-org/small.model"])
+def test_a_name_of_the_hub_is_read_from_its_cache(cache: Path, name: str) -> None:
+    with pytest.raises(CheckpointError, match=rf"no such file or folder.*`hf download {name}`"):
+        bl.load(name)
+    bl.save(make(), hub(cache, name))
+    model = bl.load(name)
+    assert model.layers
+    assert str(cache) in model.source
+
+
+@pytest.mark.parametrize("name", ["runs/a/b", "mlp.pt", "../gpt2", "/gpt2", "a\0b", "-x"])
+def test_what_is_no_name_of_the_hub_is_only_missing(cache: Path, name: str) -> None:
+    with pytest.raises(CheckpointError, match="no such file or folder") as caught:
+        find_model(Path(name))
+    assert "hf download" not in str(caught.value)
+    assert not cache.exists()
+
+
+def test_a_folder_of_several_models_names_each(tmp_path: Path) -> None:
+    bl.save(make(), tmp_path / "one")
+    write(tmp_path, pair(), "two.safetensors")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "readme.txt").write_text("three")
+    torch.save(pair(), tmp_path / "three.pt")
+    with pytest.raises(CheckpointError, match="holds 3 models") as caught:
+        bl.load(tmp_path)
+    calls = [f"bl.load('{tmp_path / name}')" for name in ("one", "three.pt", "two.safetensors")]
+    assert str(caught.value).endswith(f"Call {', '.join(calls)}.")
+    assert bl.load(tmp_path / "one").layers
+
+
+@pytest.mark.parametrize("mark", MARKS)
+def test_a_folder_that_is_a_model_is_not_looked_through(mark: str, tmp_path: Path) -> None:
+    write(tmp_path, pair(), "extra.safetensors")
+    write(tmp_path, pair(), "more.safetensors")
+    (tmp_path / mark).write_text("{}")
+    assert find_model(tmp_path) == tmp_path
+
+
+def test_a_folder_with_one_model_is_that_model(tmp_path: Path) -> None:
+    torch.save(pair(), tmp_path / "m.pth")
+    model = bl.load(tmp_path, activation="relu", allow_pickle=True)
+    assert model.source == str(tmp_path / "m.pth")
+    (tmp_path / "outer").mkdir()
+    (tmp_path / "m.pth").rename(tmp_path / "outer" / "m.pth")
+    with pytest.raises(CheckpointError, match="holds no model"):
+        bl.load(tmp_path)
+
+
+def test_content_counts_where_a_name_says_nothing(tmp_path: Path) -> None:
+    torch.save(pair(), tmp_path / "m.safetensors")
+    with pytest.raises(CheckpointError, match="not a readable safetensors file"):
+        bl.load(tmp_path / "m.safetensors", allow_pickle=True)
+    path = write(tmp_path, pair(), "weights.dat")
+    assert kind_of(path) == "other"
+    with pytest.raises(CheckpointError, match="not a supported model file"):
+        bl.load(path)
+    torch.save(pair(), tmp_path / "weights.dat")
+    with pytest.raises((CheckpointError, UsageError), match="looks like an MLP"):
+        bl.load(tmp_path / "weights.dat")
