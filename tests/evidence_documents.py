@@ -26,12 +26,16 @@ def reports() -> dict[str, Any]:
     failed = with_files(make_document(), passed=False, conditions=CONDITIONS)
     odd = with_files(make_document(names=[ODD, "<b>", "犬" * 60]))
     odd["source"]["path"] = f"runs/{ODD}"
+    numbers = layer_audit_documents.measured()["numbers"]
+    numbers["performance"]["regression"]["r_squared"] = 0.5
     return {
         "classifier": AuditReport(with_files(make_document())),
         "without data": AuditReport(with_files(make_document(data=False))),
         "failed": AuditReport(failed),
         "odd": AuditReport(odd),
         "layers": LayerAuditReport(with_files(layer_audit_documents.make_comparison())),
+        "measured": LayerAuditReport(with_files(layer_audit_documents.make_measured())),
+        "numbers": LayerAuditReport(with_files(numbers, accuracy=None)),
         "table": TableReport(with_files(table_documents.make_table())),
         "regression": TableReport(with_files(table_documents.make_table(classes=1))),
     }

@@ -50,6 +50,14 @@ def ended(report: Any, outcome: str) -> list[str]:
     return found + [f"fail-on:{item.condition}" for how, item in asked if how == outcome]
 
 
+def score(record: Any) -> list[float]:
+    """The share of right answers, or R², where it was measured."""
+    found = getattr(record, "score", None) or getattr(record, "accuracy", None)
+    if found is None and record.performance is not None and record.performance.regression:
+        return [record.performance.regression.r_squared]
+    return [] if found is None else [found.value]
+
+
 def test_the_statement_is_in_toto(one: tuple[Any, Path]) -> None:
     json_format = pytest.importorskip("google.protobuf.json_format")
     statement = pytest.importorskip("in_toto_attestation.v1.statement")
@@ -87,8 +95,13 @@ def test_the_bill_of_materials_is_cyclonedx(one: tuple[Any, Path]) -> None:
     hashes = {file["name"]: file["hashes"][0]["content"] for file in model["components"]}
     assert hashes == FILES
     metrics = model["modelCard"]["quantitativeAnalysis"]["performanceMetrics"]
-    score = getattr(report.record, "score", None) or getattr(report.record, "accuracy", None)
-    assert [float(metric["value"]) for metric in metrics] == ([score.value] if score else [])
+    assert [float(metric["value"]) for metric in metrics[:1]] == score(report.record)
+    assert len({(metric["type"], metric.get("slice")) for metric in metrics}) == len(metrics)
+    measured = report.record.performance
+    if measured is not None and measured.classification is not None:
+        recalls = {each["slice"]: float(each["value"]) for each in metrics if "slice" in each}
+        classes = measured.classification.classes
+        assert recalls == {one.name: one.recall.value for one in classes if one.recall}
     cautions = len(ended(report, "warn")) + len(ended(report, "fail"))
     assert len(model["modelCard"]["considerations"]["technicalLimitations"]) > cautions
     facts = {each["name"]: each["value"] for each in model["properties"]}
@@ -136,9 +149,8 @@ def test_the_section_is_a_model_card_of_the_hub(one: tuple[Any, Path]) -> None:
     hub = pytest.importorskip("huggingface_hub")
     report, folder = one
     card = hub.ModelCard((folder / "model-card.md").read_text("utf-8"))
-    score = getattr(report.record, "score", None) or getattr(report.record, "accuracy", None)
     found = card.data.eval_results or []
-    assert [each.metric_value for each in found] == ([score.value] if score else [])
+    assert [each.metric_value for each in found] == score(report.record)
     assert "bilens audit" in card.text
 
 

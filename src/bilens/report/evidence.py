@@ -15,9 +15,9 @@ from uuid import NAMESPACE_URL, uuid5
 
 from bilens.base.errors import UsageError
 from bilens.findings.rules.registry import REGISTRY
+from bilens.records.audit import Audit
 from bilens.records.base import displayable, json_text
 from bilens.records.common import Source
-from bilens.records.layer_audit import LayerAudit
 from bilens.records.table_audit import TableAudit
 from bilens.report.html import environment, page_of
 from bilens.report.markdown import audit_markdown
@@ -116,7 +116,10 @@ def meanings(t: Catalogue, record: Judged) -> dict[str, str]:
 
 
 def task_of(record: Judged) -> str:
+    found = record.performance
     if isinstance(record, TableAudit):
         return f"tabular-{record.model.task}"
-    images = isinstance(record, LayerAudit) or record.model.input_shape[0] > 1
-    return "image-classification" if images else "tabular-classification"
+    if found is not None and found.regression is not None:
+        return "tabular-regression"
+    shape = record.model.input_shape if isinstance(record, Audit) else found and found.image_shape
+    return "image-classification" if shape and shape[0] > 1 else "tabular-classification"
