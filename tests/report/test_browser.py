@@ -29,7 +29,7 @@ ARGUMENTS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
-WIDTHS = (380, 800, 1400)
+WIDTHS = (360, 400, 768, 1400)
 LONG = ["x" * 200, "<b>bold & bright</b>", "犬" * 60]
 
 
@@ -121,13 +121,14 @@ def test_the_page_never_scrolls_sideways(
         assert visit.page.evaluate(OUTSIDE, width) == []
 
 
-@pytest.mark.parametrize("name", ["classes", "numbers"])
+@pytest.mark.parametrize(("name", "lang"), [("classes", "ja"), ("numbers", "en")])
 def test_the_page_of_a_table_never_scrolls_sideways(
-    visit: Visit, tmp_path: Path, name: str
+    visit: Visit, tmp_path: Path, name: str, lang: str
 ) -> None:
     document = table_documents.variants()[name]
     document["model"]["input_names"][:3] = LONG
-    TableReport(document).to_html(tmp_path / "table.html")
+    document["source"]["path"] = "検査工程の判定モデル" * 8
+    TableReport(document).to_html(tmp_path / "table.html", lang=lang)
     visit.open(tmp_path / "table.html")
     for width in WIDTHS:
         visit.page.set_viewport_size({"width": width, "height": 900})
@@ -156,6 +157,23 @@ def test_an_index_never_scrolls_sideways_and_leads_to_the_pages(
     assert visit.page.evaluate("document.querySelectorAll('h1').length") == 1
     assert visit.page.url.endswith("/c%20d.html")
     assert visit.complaints == []
+
+
+@pytest.mark.parametrize("lang", ["en", "ja"])
+@pytest.mark.parametrize("name", ["decided do_not_use", "failed"])
+def test_the_decision_and_the_groups_fill_one_printed_page(
+    visit: Visit, tmp_path: Path, name: str, lang: str
+) -> None:
+    """Of A4, less its margins: 184 × 269 mm; what follows begins the next one."""
+    visit.open(write(tmp_path, variants()[name], lang))
+    visit.page.emulate_media(media="print")
+    visit.page.set_viewport_size({"width": round(184 / 25.4 * 96), "height": 900})
+    bottom = visit.page.evaluate(
+        "document.querySelector('.verdict').getBoundingClientRect().bottom + window.scrollY"
+    )
+    assert bottom <= 269 / 25.4 * 96
+    after = "getComputedStyle(document.querySelector('.verdict')).breakAfter"
+    assert visit.page.evaluate(after) == "page"
 
 
 def test_headings_images_and_tables_can_be_followed_without_seeing_them(
@@ -275,5 +293,5 @@ def test_the_notebook_frame_shows_the_page(visit: Visit, tmp_path: Path) -> None
     path.write_text(f"<!doctype html>{AuditReport(make_document())._repr_html_()}", "utf-8")
     visit.open(path)
     frame = visit.page.frame_locator("iframe")
-    assert "What this model computes" in frame.locator("h1").inner_text()
+    assert "Audit of an AI model" in frame.locator("h1").inner_text()
     assert visit.complaints == []

@@ -1,6 +1,7 @@
 """The report of a table: a document that is checked, and a page of bars with the columns' names."""
 
 import copy
+import re
 from typing import Any
 
 import pytest
@@ -39,6 +40,28 @@ def test_names_are_shown_as_they_are_and_never_as_markup() -> None:
     page = TableReport(document).to_html(lang="en")
     assert "<script>alert" not in page
     assert "&lt;b&gt;bold" in page
+
+
+def number(text: str) -> float:
+    return float(text.replace("−", "-").replace(",", ""))
+
+
+@pytest.mark.parametrize("name", ["classes", "two classes", "numbers", "numbers, no better"])
+def test_what_columns_add_to_a_row_adds_up_as_shown(name: str) -> None:
+    """To the last digit, bar by bar, and from the comparison row to this one."""
+    document = variants()[name]
+    page = TableReport(document).to_html(lang="en")
+    scores = [part["score"] for row in document["rows"] for part in row["attributions"]]
+    figures = re.findall(r"<figure>(?:(?!</figure>).)*Together.*?</figure>", page, re.DOTALL)
+    for score, figure in zip(scores, figures, strict=True):
+        bars = re.findall(r">([+−]?[\d,]+\.\d+)</text>", figure)
+        sums = re.search(r"Together (\S+): from (\S+) to (\S+)\.</p>", figure)
+        assert sums is not None
+        change, start, end = map(number, sums.groups())
+        assert sum(map(number, bars)) == pytest.approx(change, abs=1e-9)
+        assert start + change == pytest.approx(end, abs=1e-9)
+        unit = 10.0 ** -len(sums[3].partition(".")[2])
+        assert end == pytest.approx(score, abs=unit * 0.501)
 
 
 def test_labels_fit_beside_a_bar_and_keep_what_matters() -> None:
