@@ -52,7 +52,7 @@ REFUSED: list[tuple[LoadedModel, list[int], type[Exception], str]] = [
     (tiny.loaded(tiny.classifier(gate="relu")), [0], NotQuadraticError, "gate 'relu'"),
     (tiny.loaded(tiny.classifier(n_layers=2)), [0], NotQuadraticError, "2 layers"),
     (tiny.loaded(tiny.classifier(d_input=9)), [0], ShapeError, "the model reads 9 inputs"),
-    (tiny.loaded(tiny.classifier(d_output=2)), [0], ShapeError, "the model has 2 classes"),
+    (tiny.loaded(tiny.classifier(d_output=2)), [0], DataError, "no class of the model"),
 ]
 
 

@@ -162,12 +162,44 @@ def test_without_labels_r2_on_the_data_is_still_said(tmp_path: Path) -> None:
     assert all(one.fitted is not None and one.fitted > 0 for one in found.approximation)
 
 
+IMAGES, LABELS = DATA.test_images, DATA.test_labels
+MISFITS: list[tuple[Any, Any, type[Exception], str]] = [
+    (IMAGES[:, :-1], LABELS, ShapeError, r"shape \(60, 35\); the model reads 36 inputs"),
+    (IMAGES, LABELS[:-1], ShapeError, r"60 rows have right answers \(59,\)"),
+    (IMAGES[:0], LABELS[:0], ShapeError, r"shape \(0, 36\)"),
+    (IMAGES[0, 0], LABELS, ShapeError, r"shape \(\); the model reads 36"),
+    (IMAGES, LABELS - 1, DataError, "label '-1', which is no class"),
+    (IMAGES, LABELS + 1, DataError, "label '3', which is no class"),
+    (IMAGES, LABELS[0], ShapeError, r"60 rows have right answers \(\)"),
+    (IMAGES, LABELS + 0.5, DataError, r"label '[012]\.5'"),
+    (IMAGES / 0, LABELS, DataError, "hold NaN or infinity"),
+]
+
+
+@pytest.mark.parametrize(("images", "labels", "error", "message"), MISFITS)
+def test_tensors_that_do_not_fit_are_refused(
+    images: Any, labels: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        audit(tiny.classifier(), (images, labels))
+
+
+def test_tensors_of_any_layout_are_read_alike() -> None:
+    model = tiny.classifier()
+    expected = performance(model, (IMAGES, LABELS)).classification
+    for images in (IMAGES.to_sparse(), IMAGES.clone().requires_grad_(), IMAGES.reshape(60, 6, 6)):
+        assert performance(model, (images, LABELS.float()[:, None])).classification == expected
+    unscaled = performance(model, ((IMAGES * 255).byte(), LABELS))
+    assert [one.kind for one in unscaled.notes] == ["unscaled"]
+    assert performance(model, (IMAGES.bfloat16(), LABELS)).rows == 60
+
+
 REFUSED: list[tuple[Any, Any, type[Exception], str]] = [
     (
         transformer(),
         (DATA.test_images, DATA.test_labels),
         UsageError,
-        "judge the answers of a whole",
+        "one answer of a whole model",
     ),
     (tiny.classifier(), DATA.test_images, UsageError, "data is a Tensor; expected an ImageDataset"),
     (tiny.classifier(), (DATA.test_images, [0]), UsageError, "data is a tuple; expected an Image"),
@@ -191,5 +223,5 @@ def test_a_part_of_a_model_is_not_judged() -> None:
     loaded = bl.from_sklearn(MLPClassifier(**MLP).fit(FRAME, KIND))
     assert loaded.load_report is not None
     report = replace(loaded.load_report, left_out=("tensor gate",))
-    with pytest.raises(UsageError, match="leave the data out"):
+    with pytest.raises(UsageError, match="one behind the other: omit"):
         audit(replace(loaded, load_report=report), (FRAME, KIND))

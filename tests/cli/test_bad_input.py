@@ -111,7 +111,7 @@ DATA_CASES: Cases = {
     "data for another model": (
         data_for_another_model,
         USAGE,
-        ["shape (60, 36); the model reads 9 inputs", "was expected"],
+        ["shape (60, 6, 6); the model reads 9 inputs", "expected (rows, 9)"],
     ),
     "data that nothing names": (
         data_that_nothing_names,

@@ -149,7 +149,7 @@ CASES: Cases = {
     "radius below 0": (certify("--radius", -2), USAGE, ["radius must be a finite number"]),
     "radius NaN": (certify("--radius", "nan"), USAGE, ["radius must be a finite number"]),
     "no samples": (on_data("--samples", 0), USAGE, ["samples must be an integer of at least 1"]),
-    "more labels than classes": (on_data(d_output=2), USAGE, ["labels run from 0 to 2"]),
+    "more labels than classes": (on_data(d_output=2), FILE, ["has the label '2'", "(0, 1)"]),
     "images of another width": (on_data(d_input=9), USAGE, ["the model reads 9 inputs"]),
     "no images": (no_images, FILE, ["test images"]),
     "no data": (no_data_there, FILE, ["empty"]),

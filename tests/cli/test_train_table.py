@@ -122,7 +122,7 @@ def test_an_audit_reads_columns(
     assert document["kind"] == "table"
     assert "seen_rows" in [finding["rule"] for finding in document["verdict"]]
     assert bilens("audit", run).code == 0
-    assert bilens("audit", run, "--table", run / "test.csv", "--dataset", "mnist").code == 2
+    assert bilens("audit", run, "--table", run / "test.csv", "--dataset", "mnist").code == 3
     (run / "test.csv").write_text("width,height,depth,colour,y\n1,2,3,red,maybe\n")
     assert "'maybe'" in bilens("audit", run, "--table", run / "test.csv").error()
 

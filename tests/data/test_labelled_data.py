@@ -318,7 +318,7 @@ BAD: dict[str, Case] = {
         lambda p: saved(p, x=X, y=Y[:3]),
         MODEL,
         ShapeError,
-        "4 rows and 3",
+        "4 rows have right answers .3,",
     ),
     "no inputs": (
         "t.npz",

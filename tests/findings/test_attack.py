@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import tiny
-from bilens.base.errors import NonFiniteError, NotQuadraticError, ShapeError, UsageError
+from bilens.base.errors import NotQuadraticError, ShapeError, UsageError
 from bilens.findings import perturbations as subject
 from bilens.findings.attack import attack_classifier
 from bilens.findings.perturbations import EPSILONS, READS, AttackRequest, Optimum, optimum
@@ -190,12 +190,8 @@ def test_models_and_data_that_cannot_be_attacked_are_refused() -> None:
         attack_classifier(BilinearLayer(4, 2), TRAINING, TEST, REQUEST)
     with pytest.raises(UsageError, match="this model has one"):
         run(module=tiny.classifier(d_output=1))
-    with pytest.raises(ShapeError, match="reads 9 inputs"):
+    with pytest.raises(ShapeError, match="has shape"):
         run(module=tiny.classifier(d_input=9))
-    bad = DATA.test_images.clone()
-    bad[3, 2] = torch.nan
-    with pytest.raises(NonFiniteError):
-        attack_classifier(tiny.trained(), TRAINING, LabelledImages(bad, DATA.test_labels), REQUEST)
     kept = DATA.test_labels != 1
     some = LabelledImages(DATA.test_images[kept], DATA.test_labels[kept])
     with pytest.raises(UsageError, match=r"no test images of the source classes \[1\]"):

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import tiny
 from bilens.base.errors import (
@@ -22,7 +22,6 @@ from bilens.base.errors import (
     MemoryLimitError,
     NonFiniteError,
     NotQuadraticError,
-    ShapeError,
     UsageError,
 )
 from bilens.findings import audit
@@ -269,37 +268,6 @@ def test_a_model_that_cannot_be_audited_is_refused(
 def test_an_argument_out_of_range_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         audit_classifier(tiny.classifier(), **options)
-
-
-IMAGES, LABELS = DATA.test_images, DATA.test_labels
-MISFITS: list[tuple[Tensor, Tensor, type[BilensError], str]] = [
-    (IMAGES[:, :-1], LABELS, ShapeError, r"shape \(60, 35\); the model reads 36 inputs"),
-    (IMAGES.view(60, 6, 6), LABELS, ShapeError, r"so \(batch, 36\) was expected"),
-    (IMAGES, LABELS[:-1], ShapeError, "60 images and 59 labels"),
-    (IMAGES[:0], LABELS[:0], ShapeError, "0 images and 0 labels; .* at least one"),
-    (IMAGES, LABELS - 1, ShapeError, "run from -1 to 1; the model has 3 classes"),
-    (IMAGES, LABELS + 1, ShapeError, "run from 1 to 3; the model has 3 classes"),
-    (IMAGES, LABELS.float(), ShapeError, r"dtype torch.float32 .* use labels.long\(\)"),
-    (IMAGES, LABELS[:, None], ShapeError, r"shape \(60, 1\); one whole number"),
-    (IMAGES, LABELS[0], ShapeError, r"shape \(\); one whole number"),
-    ((IMAGES * 255).byte(), LABELS, ShapeError, r"dtype torch.uint8; .*use images.double\(\)"),
-    (IMAGES.to_sparse(), LABELS, ShapeError, "a dense tensor was expected"),
-    (IMAGES / 0, LABELS, NonFiniteError, "images holds .* non-finite value"),
-]
-
-
-@pytest.mark.parametrize(("images", "labels", "error", "message"), MISFITS)
-def test_data_that_do_not_fit_are_refused_before_any_work(
-    images: Tensor, labels: Tensor, error: type[BilensError], message: str
-) -> None:
-    stages: list[str] = []
-    with pytest.raises(error, match=message):
-        audited(
-            tiny.classifier(),
-            LabelledImages(images, labels),
-            progress=lambda stage, _done, _total: stages.append(stage),
-        )
-    assert stages == []
 
 
 def test_a_model_that_would_not_fit_into_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,6 @@ from bilens.base.errors import (
     NonFiniteError,
     NotQuadraticError,
     NumericalError,
-    ShapeError,
     UsageError,
 )
 from bilens.findings import certificate as whole
@@ -252,9 +251,6 @@ BAD = {
     "no samples": ({}, None, {"samples": 0}, UsageError, "samples must be"),
     "seed": ({}, None, {"seed": 2**32}, UsageError, "below 2"),
     "NaN": ({}, (NAN, DATA.test_labels), {}, NonFiniteError, "non-finite"),
-    "label": ({}, (DATA.test_images, DATA.test_labels + 1), {}, ShapeError, "run from 1 to 3"),
-    "width": ({}, (DATA.test_images[:, :5], DATA.test_labels), {}, ShapeError, "reads 36"),
-    "empty": ({}, (DATA.test_images[:0], DATA.test_labels[:0]), {}, ShapeError, "at least one"),
 }
 
 

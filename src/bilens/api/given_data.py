@@ -10,13 +10,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from msgspec import structs
 from torch import Tensor, nn
 
 from bilens.algebra.approximation.quadratic_fit import in_blocks
 from bilens.api.provenance import find_test_data, image_origin
 from bilens.api.quadratic_fit import layers_and_run
 from bilens.base.errors import UsageError
+from bilens.data.arrays import Array
 from bilens.data.images import ImageDataset
 from bilens.data.labelled_data import labelled, read_labelled
 from bilens.data.model_interface import LabelledData, ModelInterface, Task
@@ -42,19 +42,26 @@ def given_data(model: Model, data: Data | None, labels: str | None = None) -> La
         data = find_data(model, Path(data), None, labels)
     if data is None or isinstance(data, LabelledData):
         return data
-    origin = DataOrigin("", "tensors passed by the caller", "tensors", 0, "")
-    if isinstance(data, ImageDataset):
-        images, origin = data.test_images.reshape(-1, *data.image_shape), image_origin(data)
-        data = images, data.test_labels
     pair = data if isinstance(data, tuple) and len(data) == 2 else ()
+    if isinstance(data, ImageDataset):
+        pair = data.test_images.reshape(-1, *data.image_shape), data.test_labels
     if not pair or not all(hasattr(part, "__array__") for part in pair):
         raise UsageError(
             f"data is a {type(data).__name__}; expected an ImageDataset or a pair of tensors or "
-            "arrays (inputs, right answers), or the path of a table, arrays or a folder of images."
+            "arrays (inputs, right answers), or a path."
         )
-    x, y = (part.detach() if isinstance(part, Tensor) else part for part in pair)
-    origin = structs.replace(origin, num_images=len(x))
-    return labelled(np.asarray(x), np.asarray(y), origin, interface_of(model))
+    x, y = map(as_array, pair)
+    origin = DataOrigin("", "tensors passed by the caller", "tensors", sum(x.shape[:1]), "")
+    about = image_origin(data) if isinstance(data, ImageDataset) else origin
+    return labelled(x, y, about, interface_of(model))
+
+
+def as_array(part: Any) -> Array:
+    """Return an array of a tensor, an array, or what becomes one."""
+    if isinstance(part, Tensor):
+        part = part.detach().cpu().to_dense()
+        part = part.double() if part.is_floating_point() else part
+    return np.asarray(part)
 
 
 def find_data(
@@ -65,10 +72,7 @@ def find_data(
     say: Callable[[str], None] = lambda _: None,
     interface: ModelInterface | None = None,
 ) -> ImageDataset | LabelledData | None:
-    """Return the data at a path, or the data set of a model; None if nothing can be named.
-
-    `interface` is what the data have to fit, where that is not the whole model.
-    """
+    """Return the data at a path, or the data set of a model; None if nothing can be named."""
     if path is None or dataset is not None or any(path.rglob("*idx[13]-ubyte*")):
         return find_test_data(opened(model), dataset, path, say)
     return read_labelled(path, labels, interface or interface_of(model))
@@ -101,8 +105,7 @@ def interface_of(model: Model, *, answers: bool = True) -> ModelInterface:
     if not whole or several or (report is not None and report.left_out):
         why = "gives several answers" if several else "is not its layers one behind the other"
         raise UsageError(
-            f"data judge the answers of a whole model, one a row, and {name} {why}: leave the data "
-            "out (--data); an audit needs none."
+            f"data judge the one answer of a whole model, and {name} {why}: omit them."
         )
     ours = isinstance(known.module, BilinearClassifier)
     task: Task = "regression" if regressor or (ours and width == 1) else "unknown"

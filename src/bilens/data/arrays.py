@@ -47,10 +47,7 @@ def read_arrays(path: Path) -> dict[str, Array]:
     except BilensError:
         raise
     except Exception as error:  # whatever the readers make of a damaged file
-        raise DataError(
-            f"{path}: is not a file of arrays as numpy or safetensors write it, or is damaged "
-            f"({error}): save it again."
-        ) from error
+        raise DataError(f"{path}: is not a file of arrays, or is damaged ({error}).") from error
 
 
 def read_npy(name: str, file: IO[bytes], size: int) -> Array:

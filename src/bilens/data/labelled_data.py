@@ -55,9 +55,9 @@ def labelled(
     inputs, targets, where = inputs_of(origin.source, x, model), None, origin.source
     if y is None:
         model.note("no_labels")
-    elif len(y) != len(inputs):
+    elif np.shape(y)[:1] != (len(inputs),):
         raise ShapeError(
-            f"{where}: there are {len(inputs)} rows and {len(y)} right answers; expected one each."
+            f"{where}: {len(inputs)} rows have right answers {np.shape(y)}; expected one each."
         )
     elif model.answers:
         targets = targets_of(where, np.asarray(y), model)
@@ -135,12 +135,11 @@ def inputs_of(where: str, array: Array, model: ModelInterface) -> Tensor:
         )
     check_memory(16 * array.size, where, "pass fewer rows")
     rows = torch.from_numpy(array.reshape(len(array), -1).astype(np.float64))
-    if array.dtype == np.uint8 and max(len(shape), len(expected)) > 1:
-        rows /= 255
-        model.note("bytes")
+    if array.dtype == np.uint8:
+        is_image = max(len(shape), len(expected)) > 1
+        rows /= 255 if is_image else 1
+        model.note("bytes" if is_image else "unscaled")
     bad = (~rows.isfinite()).any(dim=1).nonzero().flatten().tolist()
     if bad:
-        raise DataError(
-            f"{where}: row {bad[0]} and {len(bad) - 1} more hold NaN or infinity: remove them."
-        )
+        raise DataError(f"{where}: row {bad[0]} and {len(bad) - 1} more hold NaN or infinity.")
     return rows
