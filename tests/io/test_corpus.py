@@ -4,6 +4,7 @@ Nothing is passed over in silence: the share read is the maker's, what was not r
 coverage, a refusal is one sentence, and no change of a tensor is called no change.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import bilens as bl
+import corpus_files  # noqa: F401 - more rows
 import tiny_language_models as language
 from bilens.base.errors import BilensError
 from bilens.findings.coverage import measure_coverage
@@ -157,3 +159,13 @@ def test_an_adapter_of_rank_two_is_no_noise(tmp_path: Path) -> None:
         ("down", "low_rank", 2),
     }
     assert rules(record)["low_rank_change"].outcome == "warn"
+
+
+def test_an_ordinary_checkpoint_takes_one_step(tmp_path: Path) -> None:
+    made = ROWS["PyTorch training checkpoint"](tmp_path)
+    with pytest.raises(BilensError) as caught:
+        bl.load(made.source)
+    (call,) = re.findall(r"(bl\.load\(.*\))\.$", str(caught.value))
+    record = audited(eval(call, {"bl": bl}))  # noqa: S307 - our own message
+    assert (record.coverage.parameters, record.coverage.unread) == (made.parameters, 0)
+    assert record.coverage.layout == "guessed"

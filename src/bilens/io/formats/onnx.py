@@ -147,7 +147,7 @@ class OnnxGraph:
     def add(self, node: Any) -> None:
         """Give the outputs of a node their values."""
         given, made = [self.value(name) for name in node.input], None
-        with suppress(AttributeError, IndexError, KeyError, TypeError):
+        with suppress(AttributeError, IndexError, KeyError, TypeError, ValueError):
             said = {one.name: package().helper.get_attribute_value(one) for one in node.attribute}
             made = self.translated(node, said, given) if node.domain in ("", "ai.onnx") else None
         if made is None:  # not read, or not as onnx says that such a node is
