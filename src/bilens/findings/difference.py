@@ -101,7 +101,10 @@ def compare_layers(
     if all(not bool(change.any()) for change in changes.values()):
         linear = 0.0 if f is not None and f.linear is not None else None
         return LayerDifference(name, True, None, 0.0, 0, 1.0, 1.0, 0.0, linear)
-    weights = total_norm(changes) / (total_norm(old) or 1.0)
+    norms = [
+        math.hypot(*(float(part.norm()) for part in parts.values())) for parts in (changes, old)
+    ]
+    weights = norms[0] / (norms[1] or 1.0)
     units = changed_units(before.layer, changes)
     if f is None or g is None:
         score = min(one.fit.r_squared.quadratic.overall for one in (before, after))
@@ -134,10 +137,6 @@ def compare_layers(
         output_parts=largest_parts(after.output(spectrum.output_directions[0])),
         triggers=triggers(spectrum, vectors),
     )
-
-
-def total_norm(parts: dict[str, Tensor]) -> float:
-    return math.hypot(*(float(part.norm()) for part in parts.values()))
 
 
 def changed_units(before: Layer, changes: dict[str, Tensor]) -> int:

@@ -23,7 +23,7 @@ from bilens.report.markup import ICONS
 from bilens.report.sections.attack import proof_claim
 from bilens.report.sections.coverage import unread_lines
 from bilens.report.sections.decision import decision_lines, group_lines
-from bilens.report.sections.difference import difference_sentences, tensor_rows
+from bilens.report.sections.difference import COLUMNS, difference_sentences, tensor_rows
 from bilens.report.sections.guarantees import statements
 from bilens.report.sections.index import coverage_text, outcome_word
 from bilens.report.sections.overview import condition_lines, mark
@@ -200,7 +200,8 @@ def verdict_lines(record: Audit | LayerAudit | TableAudit, lang: str = "en") -> 
     lines += [f"{mark(t, line.outcome)}: {line.sentence}" for line in condition_lines(t, shown)]
     changes = None if isinstance(shown, TableAudit) else shown.difference
     if changes is not None and changes.whole is not None:
-        lines += map(" · ".join, tensor_rows(t, changes.whole))
+        rows = tensor_rows(t, changes.whole)
+        lines += map(" · ".join, [t.each("difference.table", COLUMNS), *rows] if rows else [])
         lines += difference_sentences(t, changes.whole)
     answer, *rest = decision_lines(t, shown)
     return [*lines, t("verdict.heading"), *rest, answer]

@@ -289,6 +289,7 @@ def changed_files(evidence: Evidence) -> Iterator[Values]:
     whole,
     "low_rank_change",
     group="model",
+    rank=4,
     values={**CHANGED, "ranks": "text", "matrices": "text"},
     variant=lambda values: "" if values["of"] else "_none",
 )

@@ -73,7 +73,7 @@ def read_adapter(folder: Path, options: ReadOptions) -> LoadedModel:
     kind = "DoRA" if config.get("use_dora") else "rsLoRA" if config.get("use_rslora") else "LoRA"
     ranks = ", ".join(map(str, sorted({one.parts["A"].shape[0] for one in pairs})))
     about = f"{kind} of rank {ranks} on {len(updates)} tensors"
-    named = str(config.get("base_model_name_or_path"))
+    named = str(config.get("base_model_name_or_path") or "the model below it")
     base = options.base or next(filter(HUGGINGFACE.matches, (Path(named), folder / named)), None)
     if base is None or not HUGGINGFACE.matches(base):
         sizes = [float(one.change().norm()) for one in pairs] or [0.0]

@@ -39,7 +39,7 @@ def change_map(t: Catalogue, changed: Sequence[TensorChange]) -> Figure:
                 colour = "neg strong" if found.state == "not_finite" else "pos strong"
                 parts.append(element("rect", **box, class_=colour, fill_opacity=shade))
                 number = str(found.rank or "") if wide >= NUMBERED else ""
-                parts.append(label(left + wide / 2, base, number, "tick", "middle"))
+                parts.append(label(left + wide / 2, base, number, "number", "middle"))
     ends = NAMES + len(layers) * wide + 4, HEAD + len(kinds) * HIGH + 4
     title, text = t("difference.map"), t("difference.map_text", changed=whole(len(changed)))
     return Figure(title, text, *ends, joined(*parts), "chart change-map")
