@@ -1,13 +1,20 @@
 """Documents of table audits to draw, made by the audit itself from small fitted models."""
 
 import copy
+import json
+from dataclasses import replace
+from importlib.resources import files
 from typing import Any
 
 import torch
 
 from bilens.api.audit import audit
+from bilens.findings.rules import tables as rules
+from bilens.findings.rules.rule import Rule
 from bilens.io.loaded_model import LoadedModel
 from bilens.nn.classifier import classifier_of_map
+from bilens.records.base import json_text
+from bilens.records.table_reading import Conversion, TableColumn, TableReading
 from bilens.train.newton import CrossEntropy, Loss, SquaredError
 from bilens.train.table_fit import TableRecipe, fit_table
 
@@ -61,6 +68,50 @@ def finding_of(document: dict[str, Any], rule: str) -> dict[str, Any]:
     return found
 
 
+SENTENCES = json.loads(files("bilens.report").joinpath("strings", "en.json").read_text("utf-8"))
+
+
+def conversions() -> tuple[Conversion, ...]:
+    """One of every kind, with a value for every place of its sentence."""
+    names = "column count row text old new position encoding separator suffix kind sheet others"
+    names += " unit first last kept rows inputs value"
+    values = {name: 3 if name in ("count", "row", "position") else name for name in names.split()}
+    kinds = [key.removeprefix("reading.") for key in SENTENCES if key.startswith("reading.")]
+    return tuple(Conversion(kind, dict(values)) for kind in kinds)
+
+
+def reading() -> TableReading:
+    """How the 13 columns were read: numbers, one with a unit; days; a text and one with gaps."""
+    columns = [TableColumn(f"column {at}", "number", (f"column {at}",)) for at in range(13)]
+    columns[0] = TableColumn("column 0", "number", ("column 0",), unit="€")
+    columns[11] = TableColumn("column 11", "date", ("column 11",), first="2024-03-01")
+    columns[12] = TableColumn("column 12", "category", ("column 12",), levels=("a",))
+    return TableReading(tuple(columns), conversions())
+
+
+def read_table_document() -> dict[str, Any]:
+    """A document of a model that says how its table was read, with a row that was asked for."""
+    model, x, target = fitted(3)
+    model = replace(model, provenance={"reading": json_text(reading())})
+    document = audit(model, (x, target), command="bilens audit runs/table").to_dict()
+    document["rows"] = [{**document["rows"][0], "kind": "asked", "index": 7}]
+    document["data"]["source_kind"] = "table"
+    return document
+
+
+def findings() -> list[dict[str, Any]]:
+    """A finding of each rule on tables for each of its sentences."""
+    found = []
+    for rule in vars(rules).values():
+        if isinstance(rule, Rule):
+            values = {
+                name: {"text": "x", "count": 1}.get(form, 0.5) for name, form in rule.values.items()
+            }
+            for outcome in ("pass", "warn"):
+                found.append({"rule": rule.id, "outcome": outcome, "values": values})
+    return found
+
+
 def variants() -> dict[str, dict[str, Any]]:
     """Documents that need every sentence."""
     whole = make_table()
@@ -74,8 +125,12 @@ def variants() -> dict[str, dict[str, Any]]:
         "numbers, no better": make_table(classes=1, width=4),
         "raw": copy.deepcopy(whole),
         "constant": copy.deepcopy(whole),
+        "read": read_table_document(),
+        "read, one output": make_table(classes=1),
     }
     finding_of(found["fails"], "exact")["outcome"] = "fail"
+    found["read"]["verdict"] += findings()
+    found["read, one output"]["rows"][0]["kind"] = "asked"
     found["fails"]["passed"] = False
     finding_of(found["no better"], "accuracy")["outcome"] = "warn"
     found["no better"]["verdict"].append({"rule": "seen_rows", "outcome": "warn", "values": {}})
@@ -92,4 +147,5 @@ def variants() -> dict[str, dict[str, Any]]:
     for column in found["constant"]["outputs"][0]["columns"]:
         column["linear"] = column["square"] = 0.0
     found["constant"]["outputs"][0]["pairs"] = []
+    found["constant"]["model"]["input_mean"] = None
     return found

@@ -46,8 +46,8 @@ def test_each_index_is_explained_in_the_order_asked_for() -> None:
 
 
 REFUSED: list[tuple[LoadedModel, list[int], type[Exception], str]] = [
-    (tiny.loaded(tiny.classifier()), [60], UsageError, "no test image 60: there are 60"),
-    (tiny.loaded(tiny.classifier()), [0, -1], UsageError, "no test image -1"),
+    (tiny.loaded(tiny.classifier()), [60], UsageError, "no row 60: there are 60"),
+    (tiny.loaded(tiny.classifier()), [0, -1], UsageError, "no row -1"),
     (LoadedModel(BilinearMLP(4, 3), "an/mlp", ""), [0], UsageError, "an/mlp is a BilinearMLP"),
     (tiny.loaded(tiny.classifier(gate="relu")), [0], NotQuadraticError, "gate 'relu'"),
     (tiny.loaded(tiny.classifier(n_layers=2)), [0], NotQuadraticError, "2 layers"),
@@ -100,7 +100,7 @@ def table(tmp_path: Path) -> Path:
 
 
 def test_rows_are_explained_by_their_columns_whatever_the_order_of_the_table(table: Path) -> None:
-    document = to_json(explain_predictions(NAMED, table, [1, 0], command="here"))
+    document = to_json(explain_predictions(NAMED, table, [3, 2], command="here"))
     assert document["model"]["input_names"] == ["age", "income", "zip"]
     assert (document["model"]["input_shape"], document["data"]["source_kind"]) == ([1, 3], "table")
     rows = ([10.0, 20.0, 30.0], [1.0, 2.0, 3.0])
@@ -117,16 +117,16 @@ def test_rows_are_explained_by_their_columns_whatever_the_order_of_the_table(tab
 def test_the_mean_of_the_table_is_a_baseline(table: Path) -> None:
     start = torch.tensor([5.5, 11.0, 16.5], dtype=torch.float64)
     logits = NAMED.module(start).detach()
-    document = to_json(explain_predictions(NAMED, table, [0], baseline="mean"))
+    document = to_json(explain_predictions(NAMED, table, [2], baseline="mean"))
     part = document["explanations"][0]["attributions"][0]
     centred = (logits - logits.mean())[part["output"]]
     assert part["score_at_baseline"] == pytest.approx(float(centred), rel=1e-10)
 
 
 def test_rows_that_cannot_be_explained_are_refused(table: Path) -> None:
-    with pytest.raises(UsageError, match="no row 2: there are 2"):
-        explain_predictions(NAMED, table, [2])
-    with pytest.raises(DataError, match="row 0 has 'x' in column 'name'"):  # by order, unnamed
+    with pytest.raises(UsageError, match="no row 1: there are 2, numbered from 2 to 3"):
+        explain_predictions(NAMED, table, [1])
+    with pytest.raises(DataError, match="row 2 has 'x' in column 'name'"):  # by order, unnamed
         explain_predictions(replace(NAMED, input_names=None), table, [0])
     with pytest.raises(DataError, match="has no column, or two, of the name 'weight'"):
         explain_predictions(replace(NAMED, input_names=("age", "weight", "zip")), table, [0])

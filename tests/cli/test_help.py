@@ -29,7 +29,7 @@ FROZEN = {
         "--overwrite --json"
     ),
     "train table": (
-        "data --target --out --task --drop --missing --alpha --quadratic-scale --components "
+        "data --target --out --task --drop --encoding --alpha --quadratic-scale --components "
         "--early-stopping --validation --test --device --seed --overwrite --json"
     ),
     "train sae": (
@@ -42,10 +42,11 @@ FROZEN = {
         "--spectrum --null-samples --method --precision --verify --memory-limit --seed --out "
         "--plan --map --activation --transposed --no-transposed --allow-pickle "
         "--trust-pickle --residual "
-        "--no-residual --overwrite --json --data --table --labels"
+        "--no-residual --overwrite --json --data --table --labels "
+        "--encoding"
     ),
     "fit": (
-        "model --layer --data --table --labels --dataset --data-dir --map --activation "
+        "model --encoding --layer --data --table --labels --dataset --data-dir --map --activation "
         "--transposed --no-transposed --samples --threshold --seed --allow-pickle "
         "--trust-pickle --residual "
         "--no-residual --json"
@@ -54,17 +55,19 @@ FROZEN = {
         "model more --dataset --data-dir --table --html --pdf --markdown --evidence --lang "
         "--null-samples --baseline --fail-on --threshold --seed --map --activation --transposed "
         "--no-transposed --allow-pickle --trust-pickle --residual --no-residual --overwrite --json "
-        "--data --labels"
+        "--data --labels --encoding"
     ),
     "attack": (
         "model --dataset --data-dir --target --source --pairs --epsilon --html --lang --seed "
         "--allow-pickle "
-        "--trust-pickle --residual --no-residual --overwrite --json --data --table --labels"
+        "--trust-pickle --residual --no-residual --overwrite --json --data --table --labels "
+        "--encoding"
     ),
     "certify": (
         "model --dataset --data-dir --samples --truncate --radius --html --lang --seed "
         "--allow-pickle "
-        "--trust-pickle --residual --no-residual --overwrite --json --data --table --labels"
+        "--trust-pickle --residual --no-residual --overwrite --json --data --table --labels "
+        "--encoding"
     ),
     "trace": (
         "model --layer --input-sae --output-sae --corpus --column --limit --tokens --latent "
@@ -76,8 +79,9 @@ FROZEN = {
     ),
     "reproduce": "study --out --corpus --model --seeds --steps --json",
     "explain": (
-        "model --index --table --dataset --data-dir --baseline --plate --lang --allow-pickle "
-        "--trust-pickle --residual --no-residual --overwrite --json --data --labels"
+        "model --index --html --table --dataset --data-dir --baseline --plate --lang "
+        "--allow-pickle --trust-pickle --residual --no-residual --overwrite --json --data --labels "
+        "--encoding"
     ),
 }
 RUNNABLE = [name for name in FROZEN if name not in ("", "train")]

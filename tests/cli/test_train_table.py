@@ -67,13 +67,13 @@ def test_numbers_come_in_the_unit_of_the_target(
     predicted = model.module(x)[:, 0].detach().numpy()  # type: ignore[union-attr, operator]
     assert np.corrcoef(predicted, frame.y)[0, 1] > 0.9
     assert abs(predicted.mean() - frame.y.mean()) < 10
-    explained = bilens("explain", run, "--table", tables["numbers"], "--index", "0", "--json")
+    explained = bilens("explain", run, "--table", tables["numbers"], "--index", "2", "--json")
     item = explained.json()["explanations"][0]
     assert item["scores"][0] == pytest.approx(predicted[0])
     part = item["attributions"][0]
     assert (part["kind"], part["rival"]) == ("output", None)
     assert sum(part["values"]) == pytest.approx(part["score"] - part["score_at_baseline"])
-    assert "y = " in bilens("explain", run, "--table", tables["numbers"], "--index", "0").out
+    assert "y = " in bilens("explain", run, "--table", tables["numbers"], "--index", "2").out
 
 
 def test_a_seed_decides_the_split_and_nothing_else_is_random(
@@ -95,7 +95,7 @@ def test_what_is_wrong_is_said(bilens: Shell, tmp_path: Path) -> None:
     path.write_text("x,y\n1,2.5\n")
     line = ("train", "table", path, "--out", tmp_path / "run", "--target")
     assert (bilens(*line, "y").code, bilens(*line, "z").code) == (3, 3)
-    assert "holds 1 row; expected at least 2" in bilens(*line, "y").error()
+    assert "holds 1 rows with a target; expected at least 2" in bilens(*line, "y").error()
     path.write_text("x,y\n1,2\n2,3\n3,2.5\n")
     assert bilens(*line, "y", "--alpha", "0").code == 2
     wide = "a,b,c,d,y\n1,2,3,4,1.5\n2,1,5,3,2.5\n0,1,4,4,0.5\n"
@@ -143,7 +143,7 @@ def test_a_drawing_of_pixels_is_not_made_of_columns(
 ) -> None:
     run = tmp_path / "run"
     assert bilens("train", "table", tables["classes"], "--target", "y", "--out", run).code == 0
-    line = ("explain", run, "--table", run / "test.csv", "--index", "0")
+    line = ("explain", run, "--table", run / "test.csv", "--index", "2")
     result = bilens(*line, "--plate", tmp_path / "plate.svg")
     assert result.code == 2
     assert "bilens audit" in result.error()

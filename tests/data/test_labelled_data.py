@@ -251,7 +251,7 @@ BAD: dict[str, Case] = {
     "header alone": ("t.csv", raw(b"a,b,c,y\n"), MODEL, DataError, "holds no rows"),
     "renamed": ("t.csv", raw(b"a,B,c,y\n1,2,3,cat\n"), NAMED, DataError, "of the name 'b'; the mo"),
     "column missing": ("t.csv", raw(b"a,c,y\n1,3,cat\n"), NAMED, DataError, "of the name 'b'"),
-    "of another type": ("t.csv", raw(b"a,b,c\n1,x,3\n"), NAMED, DataError, "row 0 has 'x' in col"),
+    "of another type": ("t.csv", raw(b"a,b,c\n1,x,3\n"), NAMED, DataError, "row 2 has 'x' in col"),
     "too many columns": (
         "t.csv",
         raw(b"a,b,c,d,e\n1,2,3,4,5\n"),
@@ -271,7 +271,7 @@ BAD: dict[str, Case] = {
         raw(b"a,b,c,y\n1,2,3,cat\n4,5,6,bee\n"),
         NAMED,
         DataError,
-        r"row 1 has the label 'bee', which is no class of the model \(cat, dog, owl\)",
+        r"row 3 has the label 'bee', which is no class of the model \(cat, dog, owl\)",
     ),
     "beyond the classes": (
         "t.npz",

@@ -7,10 +7,15 @@ import pytest
 import torch
 
 from bilens.base.errors import BilensError, DataError, UsageError
-from bilens.data.tables import read_columns, read_table
+from bilens.data.table_file import read_table
+from bilens.data.tables import NamedRows, columns_of
 from bilens.data.training_table import TrainingTable, training_table
 
 GOOD = "size,colour,same,y\n1.5,red,7,a\n2,blue,7,b\n-3,red,7,a\n4,blue,7,b\n"
+
+
+def read_columns(path: Path, names: Any, reading: Any = None) -> NamedRows:
+    return columns_of(read_table(path), names, reading, None)
 
 
 def from_text(folder: Path, text: str, **options: Any) -> TrainingTable:
@@ -25,16 +30,22 @@ def test_numbers_indicators_and_classes(tmp_path: Path) -> None:
     assert table.values.tolist() == [[1.5, 0, 1], [2, 1, 0], [-3, 0, 1], [4, 1, 0]]
     assert table.class_names == ("a", "b")
     assert table.target.tolist() == [0, 1, 0, 1]
-    assert table.notes == ("Left out, as they have one value throughout: same.",)
+    assert [(one.kind, one.values["column"]) for one in table.reading.done] == [
+        ("constant", "same")
+    ]
+    assert [bool(column.inputs) for column in table.reading.columns] == [True, True, False]
 
 
 def test_the_model_reads_the_same_inputs_from_the_file_again(tmp_path: Path) -> None:
     table = from_text(tmp_path, GOOD)
-    rows = read_columns(tmp_path / "t.csv", table.names)
-    torch.testing.assert_close(rows.values, table.values)
+    for reading in (None, table.reading):
+        rows = read_columns(tmp_path / "t.csv", table.names, reading)
+        torch.testing.assert_close(rows.values, table.values)
     (tmp_path / "new.csv").write_text("colour,size\ngreen,1\n")
-    with pytest.raises(DataError, match=r"'green' in column 'colour'; the model knows blue, red"):
-        read_columns(tmp_path / "new.csv", table.names)
+    for reading in (None, table.reading):
+        rows = read_columns(tmp_path / "new.csv", table.names, reading)
+        assert rows.values.tolist() == [[1, 0, 0]]
+        assert [one.kind for one in rows.done] == ["unseen"]
 
 
 def test_a_name_may_hold_an_equals_sign(tmp_path: Path) -> None:
@@ -71,53 +82,44 @@ def test_what_the_target_is(
 
 def test_missing_values(tmp_path: Path) -> None:
     text = "x,c,y\n1,p,0\n,q,1\n3,NA,0\n4,q,1\n5,p,1\n6,q,0\n"
-    mean = from_text(tmp_path, text, missing="mean")
-    assert torch.isnan(mean.values).sum() == 3  # x once, and both indicators of c
-    dropped = from_text(tmp_path, text, missing="drop")
-    assert dropped.values[:, 0].tolist() == [1, 4, 5, 6]
-    assert "2 of 6 rows lack a value" in dropped.notes[0]
-    assert from_text(tmp_path, text, missing="drop", drop=["c"]).values.tolist() == [
-        [1],
-        [3],
-        [4],
-        [5],
-        [6],
-    ]
+    own = from_text(tmp_path, text)
+    assert own.names == ("x", "x=(missing)", "c=p", "c=q", "c=(missing)")
+    assert torch.isnan(own.values).sum() == 1
+    assert own.values[:, 1].tolist() == [0, 1, 0, 0, 0, 0]
+    assert own.values[2, 2:].tolist() == [0, 0, 1]
 
 
 MANY = "x,c,y\n" + "".join(f"{i},t{i},{i % 2}\n" for i in range(30))
 REFUSED: list[tuple[str, dict[str, Any], type[BilensError], str]] = [
     ("", {}, DataError, "is empty"),
     ("x,y\n", {}, DataError, "holds no rows"),
-    ("x,x,y\n1,2,3\n", {}, DataError, "more than one column of the name 'x'"),
-    ("x,,y\n1,2,3\n", {}, DataError, "column 2 of 3 has no name"),
-    ("x,y\n1,2\n1\n", {}, DataError, "row 1 has 1 cells; the first line names 2"),
+    ("x,y\n1,2\n1\n", {}, DataError, "row 3 has 1 cells; row 1 names 2"),
     (GOOD, {"target": "z"}, DataError, "has no column 'z'; it has size, colour"),
     (GOOD, {"drop": ["z"]}, UsageError, "has no column 'z'"),
     (GOOD, {"drop": ["y"]}, UsageError, "'y' is the target"),
     (GOOD, {"drop": ["size", "colour"]}, DataError, "no column is left"),
-    ("x,y\n1,a\n,b\n", {}, DataError, "row 1 has no value in column 'x'"),
-    ("x,y\n1,a\n2,\n", {"missing": "mean"}, DataError, "row 1 has no value in column 'y'"),
-    ("x,y\n,a\n,b\n", {"missing": "drop"}, DataError, "every row lacks a value"),
+    ("x,y\n1,a\n2,\n", {}, DataError, "holds 1 rows with a target"),
     ("x,y\n1,a\n2,a\n", {}, DataError, "holds one class, 'a'"),
     ("x,y\n1,a\n2,b\n", {}, DataError, "2 different values in 2 rows"),
-    ("x,y\n1,a\n2,3\n", {"task": "regression"}, DataError, "row 0 has 'a' in the target"),
+    (
+        "x,y\n1,a\n2,3\n",
+        {"task": "regression"},
+        DataError,
+        "row 2 has 'a' in column 'y'; expected a finite number",
+    ),
     ("x,y\n1,a\n2,b\n", {}, DataError, "too many for classes: choose another target"),
     ("x,y\n1,0\n2,1\n", {}, DataError, "too many for classes: use --task regression, or choose"),
     ("x,y\n1,2.5\n2,2.5\n", {}, DataError, "the target 'y' is 2.5 in every row"),
-    ("x,y\n1,2\n2,1e400\n", {}, DataError, "row 1 has '1e400' in column 'y'; expected a num"),
-    ("x,y\n1,a\ninf,b\n2,b\n3,a\n", {}, DataError, "row 1 has 'inf' in column 'x'; expected a"),
+    ("x,y\n1,2\n2,1e400\n", {}, DataError, "row 3 has '1e400' in column 'y'; expected a num"),
+    ("x,y\n1,a\ninf,b\n2,b\n3,a\n", {}, DataError, "row 3 has 'inf' in column 'x'; expected a"),
     ("x,y\n1,a\n1e200,b\n2,b\n3,a\n", {}, DataError, r"of at most 1e\+100: .* --drop 'x'"),
-    ("x;y\n1;a\n", {}, DataError, "has no column 'y'; it has x;y. .* separated by ';'"),
-    ("x;y\n1,5;2\n", {}, DataError, "row 0 has 2 cells; .* separated by ';'"),
-    ("x,y\n1,a\n1_0,b\n2,b\n3,a\n", {}, DataError, "row 1 has '1_0' in column 'x'; .* digits"),
-    ("x,y\n1,a\n٣,b\n2,b\n3,a\n", {}, DataError, "row 1 has '٣' in column 'x'; .* digits"),
-    ("x,y\n٣,a\n٤,b\n٣,b\n٤,a\n", {}, DataError, "row 0 has '٣' in column 'x'; .* digits"),
-    ("x,y\n1,1_0\n2,1\n3,2\n", {}, DataError, "row 0 has '1_0' in column 'y'; .* another target"),
-    ("x,y\n1e-310,a\n0,b\n2e-310,b\n0,a\n", {}, DataError, "column 'x' holds numbers of at most"),
-    ("x,y\n1,1e-310\n2,0\n3,2e-310\n", {}, DataError, "column 'y' holds numbers of .* another tar"),
+    ("x,y\n1,a\n1_0,b\n2,b\n3,a\n", {}, DataError, "row 3 has '1_0' in column 'x'; .* digits"),
+    ("x,y\n1,a\n٣,b\n2,b\n3,a\n", {}, DataError, "row 3 has '٣' in column 'x'; .* digits"),
+    ("x,y\n٣,a\n٤,b\n٣,b\n٤,a\n", {}, DataError, "row 2 has '٣' in column 'x'; .* digits"),
+    ("x,y\n1,1_0\n2,1\n3,2\n", {}, DataError, "row 2 has '1_0' in column 'y'; .* another target"),
     ("c=d,c,y\n1,d,0\n2,e,1\n3,d,0\n4,e,1\n", {}, DataError, "would have the name 'c=d'"),
-    (MANY, {}, DataError, r"column 'c' is text \('t0' in row 0\) with 30 different values"),
+    ("x,y\n1 kg,0\n2 m,1\n3 kg,0\n", {}, DataError, "row 3 has '2 m' in .* the same unit, kg"),
+    ("x,y\n1%,0\n2,1\n3%,0\n", {}, DataError, "row 3 has '2' in .* the same unit, %"),
 ]
 
 
@@ -130,8 +132,44 @@ def test_what_cannot_be_read_is_refused(
 
 
 def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such file; expected a CSV table"):
+    with pytest.raises(DataError, match="no such file; expected a CSV, Excel or Parquet table"):
         read_table(tmp_path / "absent.csv")
-    (tmp_path / "latin.csv").write_bytes("x,y\né,1\n".encode("latin-1"))
-    with pytest.raises(DataError, match="is not UTF-8"):
-        read_table(tmp_path / "latin.csv")
+
+
+def test_a_text_of_many_kinds(tmp_path: Path) -> None:
+    """One that names rows is left out; of others the rare ones share an input."""
+    codes = from_text(tmp_path, MANY)
+    assert (codes.names, codes.reading.columns[1].identifier) == (("x",), True)
+    text = "c,y\n" + "".join(f"t{i % 30},{i % 2}\n" for i in range(90))
+    grouped = from_text(tmp_path, text)
+    assert len(grouped.names) == 20
+    assert grouped.names[-1] == "c=(other)"
+    assert grouped.values[:, -1].sum() == 3 * 11
+    rows = read_columns(tmp_path / "t.csv", grouped.names, grouped.reading)
+    torch.testing.assert_close(rows.values, grouped.values)
+
+
+def test_a_few_words_among_numbers_are_no_values(tmp_path: Path) -> None:
+    text = "x,y\n" + "".join(f"{i if i else 'about 7'},{i % 2}\n" for i in range(20))
+    table = from_text(tmp_path, text)
+    assert table.names == ("x", "x=(missing)")
+    said = {one.kind: one.values for one in table.reading.done}
+    assert (said["no_number"]["row"], said["no_number"]["text"]) == (2, "about 7")
+
+
+def test_dates_are_taken_apart(tmp_path: Path) -> None:
+    text = "d,y\n2024-03-01,0\n1.4.2024,1\n2025年3月1日,0\n2024/4/30,1\n"
+    table = from_text(tmp_path, text)
+    assert table.names == ("d: year", "d: month", "d: weekday", "d: days since 2024-03-01")
+    assert table.values.tolist() == [
+        [2024, 3, 5, 0],
+        [2024, 4, 1, 31],
+        [2025, 3, 6, 365],
+        [2024, 4, 2, 60],
+    ]
+
+
+def test_spellings_of_one_class_are_one(tmp_path: Path) -> None:
+    table = from_text(tmp_path, "x,y\n1,Yes\n2,no\n3,yes \n4,Yes\n5,ＮＯ\n6,no\n")
+    assert table.class_names == ("Yes", "no")
+    assert table.target.tolist() == [0, 1, 0, 0, 1, 1]

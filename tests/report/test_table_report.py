@@ -5,12 +5,19 @@ import re
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from bilens.base.errors import NonFiniteError, UsageError
 from bilens.records.table_audit import PairEffect
+from bilens.records.table_reading import TableColumn, TableReading
 from bilens.report.reports import TableReport
-from bilens.report.sections.tables import pair_label, value_label
-from table_documents import finding_of, make_table, variants
+from bilens.report.sections.tables import (
+    by_column,
+    conversion_lines,
+    pair_label,
+)
+from bilens.report.text import load_catalogue
+from table_documents import conversions, finding_of, make_table, read_table_document, variants
 
 DOCUMENT = make_table()
 
@@ -69,8 +76,6 @@ def test_labels_fit_beside_a_bar_and_keep_what_matters() -> None:
     assert pair_label(names, PairEffect(0, 1, 1.0)) == "a column of a long n… × b"
     assert pair_label(names, PairEffect(1, 0, 1.0)) == "b × a column of a long n…"
     assert pair_label(names, PairEffect(0, 2, 1.0)) == "a column o… × another co…"
-    assert value_label(names[0], 1234.5) == "a column of a lo… = 1,234"
-    assert value_label("b", -2.0) == "b = −2.000"
 
 
 def edited(change: Any) -> dict[str, Any]:
@@ -108,3 +113,29 @@ def test_a_document_that_does_not_fit_together_is_refused(change: Any) -> None:
 def test_a_number_that_is_none_is_refused() -> None:
     with pytest.raises(NonFiniteError):
         TableReport(edited(lambda d: d["outputs"][0].update(constant=float("nan"))))
+
+
+def test_columns_of_a_table_are_shown_in_their_own_units() -> None:
+    page = TableReport(read_table_document()).to_html(lang="en")
+    assert "column 0 (€)" in page  # where it is an axis, a bar and a value
+    assert "column 12 alone" in page
+    assert "Row 7, as in the spreadsheet" in page
+    assert page.index('id="rows"') < page.index('id="columns"')  # what was asked for comes first
+    assert "How the tables were read" in page
+
+
+def test_the_inputs_of_a_column_are_one_bar_and_add_up() -> None:
+    record = TableReport(DOCUMENT).record
+    whole = TableColumn("all", "category", record.model.input_names, levels=("a",))
+    shown = structs.replace(record, reading=TableReading((whole,), ()))
+    row, part = record.rows[0], record.rows[0].attributions[0]
+    ((name, added),) = by_column(shown, row, part)
+    assert name.startswith("all = ")
+    assert added == pytest.approx(sum(part.values))
+
+
+def test_what_was_done_is_said_in_both_languages() -> None:
+    for lang in ("en", "ja"):
+        lines = conversion_lines(load_catalogue(lang), conversions())
+        assert len(lines) == len(conversions())
+        assert not [line for line in lines if "{" in line]

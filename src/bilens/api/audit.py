@@ -18,6 +18,7 @@ from bilens.api.provenance import (
     describe_source,
     given_model,
     origin_of,
+    reading_of,
 )
 from bilens.base import Progress, silent
 from bilens.base.errors import NonFiniteError, UsageError
@@ -67,6 +68,7 @@ class Asked:
     conditions: Sequence[Condition] = ()
     difference: Difference | None = None  # what changed from the baseline in all tensors
     performance: Performance | None = None  # of the data that were given
+    rows: Sequence[int] = ()  # of a table that are taken apart; telling ones where none are named
 
 
 def audit(
@@ -223,11 +225,13 @@ def audit_table(model: LoadedModel, data: LabelledData | None, asked: Asked) -> 
     names, module = model.input_names or (), model.module
     assert isinstance(module, BilinearClassifier), "a model of a table is one exact layer"
     outputs = model.output_names or tuple(map(str, range(module.head.out_features)))
-    columns = NamedColumns(names, outputs, numbers(model.input_mean), numbers(model.input_scale))
+    mean, scale = numbers(model.input_mean), numbers(model.input_scale)
+    columns = NamedColumns(names, outputs, mean, scale, reading_of(model))
     rows, origin = None, origin_of(model, data, asked.command, asked.seed)
     if data is not None:
         seen = data.origin.sha256 == model.provenance.get("data_table_sha256")
-        rows = LabelledRows(data.inputs.detach().double(), data.targets, seen)
+        inputs, places = data.inputs.detach().double(), data.places(asked.rows)
+        rows = LabelledRows(inputs, data.targets, seen, data.numbers, data.done, places)
     findings = audit_columns(module, columns, rows, asked.seed, origin)
     return TableReport(finished(findings, model, asked))
 

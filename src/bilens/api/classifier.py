@@ -221,17 +221,18 @@ def explain_predictions(
     given = given_data(model, data)
     assert given is not None, "data are required"
     rows, targets = given.inputs, given.targets if summary.d_output > 1 else None
-    check_indices(indices, len(rows), "row" if model.input_names else "test image")
+    places = given.places(indices)
     if baseline is None:
         baseline = "zeros" if model.input_mean is None else "mean"
     start = baseline_of(data.train_images if isinstance(data, ImageDataset) else rows, baseline)
     if baseline == "mean" and model.input_mean is not None:
         start = torch.tensor(model.input_mean, dtype=torch.float64)
-    known = [None if targets is None else int(targets[index]) for index in indices]
+    known = [None if targets is None else int(targets[place]) for place in places]
+    parts = zip(explained(model, rows, known, places, start), indices, strict=True)
     return Explanations(
         model=summary,
         baseline=baseline,
-        explanations=explained(model, rows, known, indices, start),
+        explanations=tuple(structs.replace(part, index=index) for part, index in parts),
         source=describe_source(model),
         data=given.origin,
         reproduce=describe_run(command, 0),
@@ -245,12 +246,6 @@ def summary_of(model: LoadedModel) -> ModelSummary:
             f"{model.source} is a {type(module).__name__}; expected a BilinearClassifier."
         )
     return summarise(module, model.input_shape, model.output_names, model.input_names)
-
-
-def check_indices(indices: Sequence[int], available: int, what: str) -> None:
-    for index in indices:
-        if not 0 <= index < available:
-            raise UsageError(f"there is no {what} {index}: there are {available}, counted from 0.")
 
 
 def explained(

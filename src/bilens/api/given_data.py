@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bilens.algebra.approximation.quadratic_fit import in_blocks
-from bilens.api.provenance import find_test_data, image_origin
+from bilens.api.provenance import find_test_data, image_origin, reading_of
 from bilens.api.quadratic_fit import layers_and_run
 from bilens.base.errors import UsageError
 from bilens.data.arrays import Array
@@ -71,11 +72,13 @@ def find_data(
     labels: str | None = None,
     say: Callable[[str], None] = lambda _: None,
     interface: ModelInterface | None = None,
+    encoding: str | None = None,
 ) -> ImageDataset | LabelledData | None:
     """Return the data at a path, or the data set of a model; None if nothing can be named."""
     if path is None or dataset is not None or any(path.rglob("*idx[13]-ubyte*")):
         return find_test_data(opened(model), dataset, path, say)
-    return read_labelled(path, labels, interface or interface_of(model))
+    fits = replace(interface or interface_of(model), encoding=encoding)
+    return read_labelled(path, labels, fits)
 
 
 def layers_of(model: Model) -> tuple[LayerView, ...]:
@@ -112,7 +115,8 @@ def interface_of(model: Model, *, answers: bool = True) -> ModelInterface:
     if width > 1 or (views[-1].gives == "logits" and not ours):
         task = "classification"
     named = known.input_shape, known.input_names, known.output_names, known.provenance.get("target")
-    return ModelInterface(views[0].sizes.d_in, width, task, *named, answers)
+    read = reading_of(known), known.input_mean
+    return ModelInterface(views[0].sizes.d_in, width, task, *named, answers, *read)
 
 
 def performance_of(model: Model, given: LabelledData) -> Performance:

@@ -10,20 +10,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from msgspec import structs
 
-from bilens.base.errors import MissingExtraError, UsageError
+from bilens.base.errors import CheckpointError, MissingExtraError, UsageError
 from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset, embedded_digits, load_images
 from bilens.data.model_interface import LabelledData
 from bilens.io.formats.safetensors_folder import INDEX_NAME, WEIGHTS_NAME, files_of, shards
 from bilens.io.load import LoadedModel
 from bilens.records.common import IN_MEMORY, DataOrigin, Origin, Run, Source
+from bilens.records.table_reading import TableReading
 from bilens.version import VERSION
 
 BESIDE = ("config.json", "cfg.json")  # what weights are read with
+READING = "reading"  # in the provenance of a model of a table
 
 
 def given_model(model: object, reader: str, call: str) -> tuple[Any, LoadedModel | None]:
@@ -108,7 +111,22 @@ def files_read(model: LoadedModel) -> dict[str, str]:
 def describe_source(model: object) -> Source:
     if not isinstance(model, LoadedModel):
         return IN_MEMORY
-    return Source(model.source, model.weights_sha256, dict(model.provenance))
+    said = {key: value for key, value in model.provenance.items() if key != READING}
+    return Source(model.source, model.weights_sha256, said)
+
+
+def reading_of(model: LoadedModel) -> TableReading | None:
+    """Return how the table of the training was read; None where the model does not say it."""
+    text = model.provenance.get(READING)
+    if text is None or model.input_mean is None:
+        return None
+    try:
+        found = msgspec.json.decode(text, type=TableReading)
+    except msgspec.MsgspecError as error:
+        raise CheckpointError(f"{model.source}: has no {READING} of a table ({error}).") from None
+    if tuple(name for one in found.columns for name in one.inputs) != model.input_names:
+        raise CheckpointError(f"{model.source}: its inputs are not those of its {READING}.")
+    return found
 
 
 def image_origin(data: ImageDataset) -> DataOrigin:

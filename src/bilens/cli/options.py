@@ -272,14 +272,20 @@ def parse_roles(texts: list[str]) -> dict[str, str]:
     return roles
 
 
+Encoding = Annotated[
+    str | None,
+    typer.Option(help="Of the text of a table, such as cp932; left out, found by its bytes."),
+]
+
+
 @dataclass(frozen=True)
 class DataFiles:
     """The data that a model is judged on."""
 
     data: list[Path] | None = option(
         None,
-        "Table (CSV, Parquet, …), .npy, .npz or .safetensors file, folder with x.npy and y.npy, "
-        "with a subfolder of images for each class, or with the IDX files of --dataset.",
+        "Table (CSV, Excel, Parquet), .npy, .npz or .safetensors file, folder with x.npy and "
+        "y.npy, with a subfolder of images for each class, or with the IDX files of --dataset.",
         *("--data", "--data-dir", "--table"),
         metavar="PATH",
     )
@@ -289,6 +295,8 @@ class DataFiles:
     dataset: Literal["mnist", "fashion-mnist"] | None = option(
         None, "Data set in --data; the model usually says it itself."
     )
+
+    encoding: Encoding = None
 
     @property
     def path(self) -> Path | None:
@@ -303,7 +311,8 @@ class DataFiles:
         """Return the data; `interface` is what they have to fit, if not the whole model."""
         from bilens.api.given_data import find_data
 
-        return find_data(model, self.path, self.dataset, self.labels, say, interface)
+        given = self.path, self.dataset, self.labels, say, interface, self.encoding
+        return find_data(model, *given)
 
 
 @dataclass(frozen=True)

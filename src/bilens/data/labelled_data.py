@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -16,9 +17,11 @@ from bilens.base.errors import DataError, ShapeError, UsageError
 from bilens.base.files import check_regular_file, file_sha256
 from bilens.base.memory import check_memory
 from bilens.data.arrays import KINDS, Array, read_arrays
+from bilens.data.cells import plain_number
 from bilens.data.image_folder import read_images
 from bilens.data.model_interface import LabelledData, ModelInterface, targets_of
-from bilens.data.tables import plain_number, read_columns, read_table
+from bilens.data.table_file import read_table
+from bilens.data.tables import answers_of, columns_of, with_target
 from bilens.records.common import DataOrigin
 
 INPUT_KEYS = ("x_test", "X_test", "x", "X", "images", "data", "inputs", "features")
@@ -33,6 +36,7 @@ def read_labelled(path: Path, labels: str | None, model: ModelInterface) -> Labe
     `labels` is the column or the key of the right answers, or a file that holds them.
     """
     names: tuple[str, ...] = ()
+    model = replace(model, notes=[], numbers=[], done=[])
     if path.is_dir():
         if labels is not None:
             raise UsageError(f"{path}: subfolders of images name the classes: leave --labels out.")
@@ -62,13 +66,15 @@ def labelled(
     elif model.answers:
         targets = targets_of(where, np.asarray(y), model)
     shape = tuple(x.shape[1:]) if x.ndim > 2 else None
-    return LabelledData(inputs, targets, origin, names, shape, tuple(model.notes))
+    notes, numbers, done = tuple(model.notes), tuple(model.numbers), tuple(model.done)
+    return LabelledData(inputs, targets, origin, names, shape, notes, numbers, done)
 
 
 def from_table(path: Path, labels: str | None, model: ModelInterface) -> Read:
     """Return rows by the names of the model's inputs, or in the order of the table's columns."""
-    check_memory(8 * path.stat().st_size, f"{path}", "pass fewer rows")
-    table, wanted = read_table(path), model.input_names
+    table, wanted = read_table(path, model.encoding), model.input_names
+    if model.reading is not None and model.answers:
+        table = with_target(table, labels if labels in table.positions else model.target)
     header = table.names
     if wanted is None:
         unnamed = all(plain_number(name) is not None for name in header)
@@ -78,8 +84,10 @@ def from_table(path: Path, labels: str | None, model: ModelInterface) -> Read:
                 f"{model.d_input} with names, in the model's order, and right answers behind them."
             )
         wanted = header[: model.d_input]
-    rows = read_columns(path, wanted).values.numpy()
-    used = dict.fromkeys(name if name in header else name.split("=")[0] for name in wanted)
+    found = columns_of(table, wanted, model.reading, model.fill)
+    rows, used = found.values.numpy(), dict.fromkeys(found.columns)
+    model.numbers.extend(table.numbers)
+    model.done.extend(found.done)
     if [*used] != [name for name in header if name in used]:
         model.note("reordered")
     left = [name for name in header if name not in used]
@@ -89,7 +97,7 @@ def from_table(path: Path, labels: str | None, model: ModelInterface) -> Read:
     if target is None and len(left) == 1 and model.target is None:
         target = left[0]
         model.note("target", column=target)
-    return rows, None if target is None else table.column(target)
+    return rows, None if target is None else answers_of(table, target, model.classes)
 
 
 def from_arrays(path: Path, labels: str | None, model: ModelInterface) -> Read:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from bilens.base.errors import DataError
+from bilens.base.errors import DataError, UsageError
 from bilens.data.arrays import Array
-from bilens.data.tables import plain_number
+from bilens.data.cells import plain_number
 from bilens.records.common import DataOrigin, Value
 from bilens.records.performance import DataNote
+from bilens.records.table_reading import Conversion, TableReading
 
 Task = Literal["classification", "regression", "unknown"]
 
@@ -29,13 +31,22 @@ class ModelInterface:
     output_names: tuple[str, ...] | None = None
     target: str | None = None  # the column that it was trained to predict
     answers: bool = True  # whether right answers are wanted
+    reading: TableReading | None = None  # of the table that it was trained on
+    fill: tuple[float, ...] | None = None  # in the place of inputs that are missing there
+    encoding: str | None = None  # of the text of a table; None where it is to be found out
     notes: list[DataNote] = field(default_factory=list)  # on the data that are read for it
+    numbers: list[int] = field(default_factory=list)  # of their rows, as a spreadsheet shows them
+    done: list[Conversion] = field(default_factory=list)  # to a table
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes; a single output is the logit of the second of two."""
         count, names = max(self.d_output, 2), self.output_names or ()
         return names if len(names) == count else tuple(map(str, range(count)))
+
+    def row(self, index: int) -> int:
+        """Return how a row is called: as a spreadsheet numbers it, or from 0."""
+        return self.numbers[index] if self.numbers else index
 
     def note(self, kind: str, **values: Value) -> None:
         self.notes.append(DataNote(kind, values))
@@ -51,6 +62,19 @@ class LabelledData:
     names: tuple[str, ...] = ()  # of the files, one for each row, if they are files
     shape: tuple[int, ...] | None = None  # of an image, where an input is one
     notes: tuple[DataNote, ...] = ()  # what was done to them, or taken for granted
+    numbers: tuple[int, ...] = ()  # of rows, as a spreadsheet shows them; empty where from 0
+    done: tuple[Conversion, ...] = ()  # to a table
+
+    def places(self, rows: Sequence[int]) -> tuple[int, ...]:
+        """Return where rows stand that a spreadsheet shows under some numbers, or from 0."""
+        known = self.numbers or tuple(range(len(self.inputs)))
+        absent = [row for row in rows if row not in known]
+        if absent:
+            raise UsageError(
+                f"{self.origin.source}: there is no row {absent[0]}: there are {len(known)}, "
+                f"numbered from {known[0]} to {known[-1]}."
+            )
+        return tuple(map(known.index, rows))
 
 
 def targets_of(where: str, array: Array, model: ModelInterface) -> Tensor:
@@ -68,7 +92,9 @@ def targets_of(where: str, array: Array, model: ModelInterface) -> Tensor:
         return classes_of(where, texts, model)
     if None in numbers:
         row = numbers.index(None)
-        raise DataError(f"{where}: row {row} has {texts[row]!r:.40}; expected a finite number.")
+        raise DataError(
+            f"{where}: row {model.row(row)} has {texts[row]!r:.40}; expected a finite number."
+        )
     if len({*numbers}) == 1:
         raise DataError(
             f"{where}: the target is {texts[0]} in every row, so that nothing can be measured: "
@@ -93,8 +119,8 @@ def classes_of(where: str, texts: list[str], model: ModelInterface) -> Tensor:
     bad = next((row for row, text in enumerate(texts) if text not in known), None)
     if bad is not None:
         raise DataError(
-            f"{where}: row {bad} has the label {texts[bad]!r:.40}, which is no class of the model "
-            f"({', '.join([*known][:8])}): remove such rows, or rename the labels."
+            f"{where}: row {model.row(bad)} has the label {texts[bad]!r:.40}, which is no class of "
+            f"the model ({', '.join([*known][:8])}): remove such rows, or rename the labels."
         )
     if model.d_output == 1:
         model.note("one_logit", name=[*known][1])

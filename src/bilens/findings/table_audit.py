@@ -16,7 +16,7 @@ from bilens.algebra.directions import output_form
 from bilens.algebra.interactions.streaming_statistics import RunningTop
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_finite
-from bilens.findings.explanation import attribute_prediction, choose_examples
+from bilens.findings.explanation import ASKED, attribute_prediction, choose_examples
 from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
 from bilens.findings.subject import DTYPES, compared, gauge_free, read_densely, share_right
@@ -24,6 +24,7 @@ from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import in_standard_units
 from bilens.records.common import UNKNOWN, Exactness, Origin, passes
 from bilens.records.table_audit import (
+    CategoryEffect,
     ColumnEffect,
     InputValues,
     OutputEffects,
@@ -34,6 +35,7 @@ from bilens.records.table_audit import (
     TableScore,
     WorstCaseInputs,
 )
+from bilens.records.table_reading import Conversion, TableReading
 
 NUM_INPUTS = 1000
 LISTED_PAIRS = 20  # of each output
@@ -47,6 +49,9 @@ class LabelledRows:
     values: Tensor  # (rows, columns) float64, as they come
     target: Tensor | None  # (rows,), int64 classes or float64 numbers; None where not known
     seen: bool = False  # the model was trained on some of them
+    numbers: tuple[int, ...] = ()  # as a spreadsheet shows them, where there is one
+    done: tuple[Conversion, ...] = ()  # to the file that holds them
+    asked: tuple[int, ...] = ()  # to be taken apart; those that are telling where none are
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +62,7 @@ class NamedColumns:
     outputs: tuple[str, ...]
     mean: Tensor | None  # (columns,) float64, of the rows it was trained on; None if not known
     scale: Tensor | None  # (columns,) float64, their standard deviation; likewise
+    reading: TableReading | None = None  # of the table that it was trained on
 
 
 def audit_columns(
@@ -78,14 +84,14 @@ def audit_columns(
         worst = worst_case_inputs(gauge_free(f)) if known else ()
         score: TableScore | None = None
         readings: tuple[RowReading, ...] = ()
+        categories = category_effects(gauge_free(f), columns.inputs, columns.reading, mean, scale)
         if rows is not None:
             z = (rows.values - mean) / scale
             outputs = f(z)
             if rows.target is not None:
                 score = score_of(outputs, rows.target)
             readings = tuple(
-                reading(f, z[index], rows, index, kind)
-                for kind, index in chosen(outputs, rows.target)
+                reading(f, z[index], rows, index, kind) for kind, index in chosen(outputs, rows)
             )
     model = TableModel(
         type(module).__name__,
@@ -98,9 +104,18 @@ def audit_columns(
         known,
         columns.outputs,
         columns.inputs,
+        tuple(mean.tolist()) if known else None,
+        tuple(scale.tolist()) if known else None,
     )
     seen = rows is not None and rows.seen
-    evidence = Evidence(exactness, effects=effects, score=score, seen_rows=seen)
+    evidence = Evidence(
+        exactness,
+        effects=effects,
+        score=score,
+        seen_rows=seen,
+        reading=columns.reading,
+        done=None if rows is None else rows.done,
+    )
     verdict = judge("table", evidence)
     return TableAudit(
         passed=passes(verdict),
@@ -110,6 +125,9 @@ def audit_columns(
         outputs=effects,
         worst_case_inputs=worst,
         rows=readings,
+        categories=categories,
+        reading=columns.reading,
+        done=() if rows is None else rows.done,
         verdict=verdict,
         seed=seed,
         source=origin.source,
@@ -148,8 +166,32 @@ def score_of(outputs: Tensor, target: Tensor) -> TableScore:
     return TableScore("r_squared", value, None, None, total, 0.0)
 
 
-def chosen(outputs: Tensor, target: Tensor | None) -> list[tuple[str, int]]:
+def category_effects(
+    f: QuadraticMap,
+    names: tuple[str, ...],
+    reading: TableReading | None,
+    mean: Tensor,
+    scale: Tensor,
+) -> tuple[CategoryEffect, ...]:
+    """Return what each text of each column adds to the outputs of a map of standardised inputs."""
+    found = []
+    for column in () if reading is None else reading.columns:
+        if column.kind == "category" and column.inputs:
+            own = [names.index(name) for name in column.inputs]
+            z = mean.new_zeros(len(own) + 1, len(names))  # the last row: the mean
+            z[:-1, own] = (torch.eye(len(own)) - mean[own]) / scale[own]
+            outputs = f(z)
+            added = tuple(map(tuple, (outputs[:-1] - outputs[-1]).T.tolist()))
+            levels = tuple(name.removeprefix(f"{column.name}=") for name in column.inputs)
+            found.append(CategoryEffect(column.name, levels, added))
+    return tuple(found)
+
+
+def chosen(outputs: Tensor, rows: LabelledRows) -> list[tuple[str, int]]:
     """Return which rows to take apart and why."""
+    target = rows.target
+    if rows.asked:
+        return [(ASKED, index) for index in rows.asked]
     if target is None:
         return [("first", index) for index in range(min(FIRST_ROWS, len(outputs)))]
     if not target.is_floating_point():
@@ -166,7 +208,7 @@ def reading(f: QuadraticMap, z: Tensor, rows: LabelledRows, index: int, kind: st
     label = int(answer) if is_class and answer is not None else None
     return RowReading(
         kind=kind,
-        index=index,
+        index=rows.numbers[index] if rows.numbers else index,
         label=label,
         target=None if is_class or answer is None else float(answer),
         predicted=int(scores.argmax()),

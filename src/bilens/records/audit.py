@@ -104,7 +104,7 @@ class Explanation(Record, frozen=True):
     # why it was chosen: `typical` (median lead of the right answers), `narrow` (smallest lead),
     # `wrong` (largest lead of the wrong answers), `asked`
     kind: str
-    index: Count  # in the test data, from 0
+    index: Count  # in the test data, from 0; of a table the row as a spreadsheet numbers it
     label: Count | None  # the right class, where it is known
     predicted: Count  # the class with the highest score
     image: tuple[float, ...]  # the input, row by row

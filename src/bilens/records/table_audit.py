@@ -11,6 +11,7 @@ from bilens.records.common import DataOrigin, Exactness, Finding, JudgedConditio
 from bilens.records.coverage import Coverage
 from bilens.records.decision import Decision
 from bilens.records.performance import Performance
+from bilens.records.table_reading import Conversion, TableReading
 
 
 class TableModel(Record, frozen=True):
@@ -26,6 +27,8 @@ class TableModel(Record, frozen=True):
     standardised: bool  # mean and standard deviation of the inputs are known
     output_names: tuple[str, ...]
     input_names: tuple[str, ...]
+    input_mean: tuple[float, ...] | None = None  # null where they are not known
+    input_scale: tuple[float, ...] | None = None
 
 
 class TableScore(Record, frozen=True):
@@ -98,6 +101,14 @@ class WorstCaseInputs(Record, frozen=True):
     two: InputValues | None  # null where there is one column
 
 
+class CategoryEffect(Record, frozen=True):
+    """What each text of a column adds to every output, all other columns at their means."""
+
+    column: str
+    levels: tuple[str, ...]
+    effects: tuple[tuple[float, ...], ...]  # of each output, for each level
+
+
 class InputPair(Record, frozen=True):
     """Two inputs and their Shapley interaction 2 q_ij Δ_i Δ_j, in logits."""
 
@@ -127,8 +138,9 @@ class InputAttribution(Record, frozen=True):
 class RowReading(Record, frozen=True):
     """One row, taken apart exactly."""
 
-    kind: str  # why it was chosen: `typical`, `narrow`, `wrong`, `farthest` or `first`
-    index: Count  # in the table
+    # why it was chosen: `typical`, `narrow`, `wrong`, `farthest`, `first` or `asked`
+    kind: str
+    index: Count  # as a spreadsheet numbers rows; of rows from memory from 0
     label: Count | None  # the right class, if it is known
     target: float | None  # the right number, if it is known
     predicted: Count  # the class; 0 where there is one output
@@ -153,6 +165,10 @@ class TableAudit(Document, frozen=True, kw_only=True):
     outputs: tuple[OutputEffects, ...]
     worst_case_inputs: tuple[WorstCaseInputs, ...]  # empty where mean and scale are not known
     rows: tuple[RowReading, ...]
+    categories: tuple[CategoryEffect, ...] = ()  # empty where mean and scale are not known
+    # how the table of the training was read; null where the model does not say it
+    reading: TableReading | None = None
+    done: tuple[Conversion, ...] = ()  # to the file of the rows
     verdict: tuple[Finding, ...]  # the rules and how they ended
     seed: Integer  # of the random rows that model and formula are compared on
     coverage: Coverage | None = None  # what share of the parameters was read
@@ -176,6 +192,11 @@ class TableAudit(Document, frozen=True, kw_only=True):
         require(given, "the worst-case inputs differ in number")
         require(all(column < width for column in columns_named(self)), "a column is not there")
         require(all(output < count for output in outputs_named(self)), "an output is not there")
+        fits = all(len(one.effects) == count for one in self.categories)
+        require(fits, "a category has other outputs")
+        if self.reading is not None:
+            names = [name for column in self.reading.columns for name in column.inputs]
+            require(names == [*model.input_names], "the columns do not fit the inputs")
         for row in self.rows:
             fits = len(row.inputs) == width and len(row.scores) == count
             require(fits, "a row does not fit")

@@ -22,14 +22,17 @@ if TYPE_CHECKING:
 class ExplainOptions:
     """Which predictions are taken apart, and how that is drawn."""
 
-    index: Annotated[list[int], typer.Option(help="Test image or row, from 0; may be repeated.")]
+    index: Annotated[
+        list[int], typer.Option(help="Test image from 0, or row of a table; repeatable.")
+    ]
     baseline: Literal["zeros", "mean"] | None = option(
         None,
         "What an absent input is: 0, or the mean of training images or rows; the mean where the "
         "model knows it, and else 0.",
     )
     plate: Path | None = option(None, "Draw what each pixel adds into this SVG file.")
-    lang: Lang = option("en", "Language of the drawing.")
+    html: Path | None = option(None, "Write a page on rows of a table to this HTML file.")
+    lang: Lang = option("en", "Language of the drawing or the page.")
 
 
 def explain(
@@ -49,11 +52,13 @@ def explain(
     from bilens.report.terminal_readings import attribution_tables, explanation_tables
 
     plate = options.plate
-    refuse_existing(plate, overwrite)
+    for path in (plate, options.html):
+        refuse_existing(path, overwrite)
     record = explained(output, source.open(), source.model, options, data)
     if plate is not None:
         write_file(plate, attribution_plate(record, options.lang).encode("utf-8"))
     lines = [] if plate is None else [f"Drawing: {plate}"]
+    lines += [] if options.html is None else [f"Report: {options.html}"]
     tables = *explanation_tables(record), *attribution_tables(record)
     output.answer(json, to_json(record), *tables, *lines)
 
@@ -61,8 +66,10 @@ def explain(
 def explained(
     output: Output, model: LoadedModel, path: Path, options: ExplainOptions, data: DataFiles
 ) -> Explanations:
+    from bilens.api.audit import Asked, audit_table
     from bilens.api.classifier import explain_predictions
     from bilens.api.given_data import interface_of
+    from bilens.data.model_interface import LabelledData
 
     if model.input_names is not None and options.plate is not None:
         raise UsageError(
@@ -76,4 +83,10 @@ def explained(
             "an explanation needs inputs: pass --data with a table, arrays, a folder of images, or "
             "the IDX files of a data set, and --dataset where the model does not say it."
         )
-    return explain_predictions(model, given, options.index, baseline=options.baseline)
+    record = explain_predictions(model, given, options.index, baseline=options.baseline)
+    if options.html is not None:
+        if not isinstance(given, LabelledData) or not named:
+            raise UsageError("--html is about rows of a model with named columns: use --plate.")
+        page = audit_table(model, given, Asked(rows=options.index))
+        page.to_html(options.html, lang=options.lang)
+    return record

@@ -9,10 +9,19 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import typer
 
 from bilens.cli.console import Output
-from bilens.cli.options import TRAINING_PANEL, DeviceOption, Json, Overwrite, RunFolder, option
+from bilens.cli.options import (
+    TRAINING_PANEL,
+    DeviceOption,
+    Encoding,
+    Json,
+    Overwrite,
+    RunFolder,
+    option,
+)
 
 if TYPE_CHECKING:
     from bilens.data.training_table import TrainingTable
+    from bilens.records.table_reading import TableReading
     from bilens.train.newton import NewtonStep
 
 
@@ -20,27 +29,24 @@ if TYPE_CHECKING:
 class TableData:
     """The table, and what is predicted from it."""
 
-    data: Annotated[Path, typer.Argument(help="CSV file; the first line names the columns.")]
+    data: Annotated[Path, typer.Argument(help="CSV, Excel or Parquet file with named columns.")]
     target: Annotated[str, typer.Option(help="The column to predict.")]
     task: Literal["auto", "classification", "regression"] = option(
         "auto", "auto: texts, and at most 10 different whole numbers, are classes."
     )
     drop: list[str] | None = option(None, "A column to leave out; may be repeated.")
-    missing: Literal["refuse", "mean", "drop"] = option(
-        "refuse", "Cells without a value: an error, the column's mean, or drop the row."
-    )
+    encoding: Encoding = None
     test: float = option(0.2, "Share of rows for the test.", min=0.0, max=0.9)
 
     def read(self) -> TrainingTable:
-        from bilens.data.tables import read_table
+        from bilens.data.table_file import read_table
         from bilens.data.training_table import training_table
 
         return training_table(
-            read_table(self.data),
+            read_table(self.data, self.encoding),
             self.target,
             task=self.task,
             drop=self.drop or [],
-            missing=self.missing,
         )
 
 
@@ -60,6 +66,20 @@ class Training:
     early_stopping: bool = option(False, "Let held-out rows choose the penalty.")
     validation_fraction: float = option(0.1, "Share of rows that do.", "--validation")
     seed: int = option(0, "Seed of the splits.", min=0)
+
+
+def reading_lines(reading: TableReading) -> list[str]:
+    """Return what was done to a table, and which of its columns to look at."""
+    from bilens.findings.rules.registry import judge
+    from bilens.findings.rules.rule import Evidence
+    from bilens.records.base import displayable
+    from bilens.report.sections.overview import finding_line
+    from bilens.report.sections.tables import conversion_lines
+    from bilens.report.text import load_catalogue
+
+    t, found = load_catalogue("en"), judge("table", Evidence(reading=reading))
+    warned = [finding_line(t, "table", one).sentence for one in found if one.outcome == "warn"]
+    return [*conversion_lines(t, displayable(reading.done)), *(f"! {line}" for line in warned)]
 
 
 def train_table(
@@ -87,15 +107,15 @@ def train_table(
 
     recipe, found = TableRecipe(**vars(training)), find_device(device)
     table = source.read()
-    for note in table.notes:
-        output.say(note)
+    for line in reading_lines(table.reading):
+        output.say(line)
     classes = table.class_names
     kind = "numbers" if classes is None else f"{len(classes)} classes"
     output.say(
         f"{len(table.values)} rows, {len(table.names)} inputs; {source.target!r} holds {kind}."
     )
     name, sha256 = str(source.data), file_sha256(source.data)
-    about = {"source": name, "sha256": sha256, "target": source.target, "missing": source.missing}
+    about = {"source": name, "sha256": sha256, "target": source.target}
     provenance = {**versions(), "data_source": name, "data_table_sha256": sha256}
     with output.progress() as progress:
 

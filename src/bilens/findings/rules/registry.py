@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from bilens.base.errors import UsageError
-from bilens.findings.rules import layers, models
+from bilens.findings.rules import layers, models, tables
 from bilens.findings.rules.rule import Evidence, Format, Kind, Rule, formats
 from bilens.records.common import Finding, JudgedCondition, Value
 
 # In the order of a verdict: that in which they are written.
 REGISTRY: Final[tuple[Rule, ...]] = tuple(
     found
-    for module in (models, layers)
+    for module in (models, tables, layers)
     for found in vars(module).values()
     if isinstance(found, Rule)
 )

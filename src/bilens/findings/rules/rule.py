@@ -13,6 +13,7 @@ from bilens.records.coverage import Coverage
 from bilens.records.layer_audit import LayerDifference, LayerReading, WholeDifference
 from bilens.records.performance import Classification
 from bilens.records.table_audit import OutputEffects, TableScore
+from bilens.records.table_reading import Conversion, TableReading
 
 Kind = Literal["audit", "layer_audit", "table"]
 Scope = Literal["", "weights", "fit", "map", "rounding"]
@@ -60,6 +61,8 @@ class Evidence:
     coverage: Coverage | None = None
     seen_rows: bool = False  # the model was trained on the rows
     answers: Classification | None = None  # to data
+    reading: TableReading | None = None  # of the table that the model was trained on
+    done: tuple[Conversion, ...] | None = None  # to the table of the rows
 
     @property
     def whole(self) -> tuple[LayerReading, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import date, timedelta
 
 from markupsafe import Markup
 
@@ -14,16 +15,21 @@ from bilens.records.table_audit import (
     RowReading,
     TableAudit,
 )
+from bilens.records.table_reading import Conversion, TableColumn
+from bilens.report.charts.responses import pair_field, response_curve
 from bilens.report.charts.scores import bar_chart, score_chart
 from bilens.report.markup import (
     Column,
+    Figure,
     boxed,
     card,
     drawings,
     element,
     facts,
     figure,
+    heading,
     heads,
+    items,
     joined,
     link,
     paragraph,
@@ -37,6 +43,7 @@ from bilens.report.sections.overview import Page, clean_names, file_facts
 from bilens.report.sections.performance import performance
 from bilens.report.sections.predictions import outcome_badge, outcome_of, prediction_article
 from bilens.report.text import (
+    NONE,
     Catalogue,
     adding_up,
     decimals,
@@ -51,7 +58,9 @@ from bilens.report.text import (
 BESIDE = 25  # letters beside a bar
 MOST = 10  # bars of a chart
 OPEN = 3  # cards
-ROW_KINDS = ("typical", "narrow", "wrong", "farthest", "first")
+CURVES = 4  # of an output
+POINTS, SIDE = 32, 8  # steps of a curve, and of each side of a field
+ROW_KINDS = ("typical", "narrow", "wrong", "farthest", "first", "asked")
 CONVENTIONS = ("unit", "centring", "size", "baseline")
 LIMITS = ("meaning", "correlated", "indicator", "outside", "triggers")
 Bars = list[tuple[str, float]]
@@ -60,6 +69,9 @@ Bars = list[tuple[str, float]]
 def table_page(t: Catalogue, record: TableAudit) -> Page:
     is_class = record.model.task == "classification"
     kept = [key for key in CONVENTIONS if key != "centring" or is_class]
+    parts = [("columns", columns(t, record)), ("rows", rows(t, record))]
+    if any(row.kind == "asked" for row in record.rows):
+        parts.reverse()
     return Page(
         keys="table.page",
         count=len(record.outputs),
@@ -69,8 +81,8 @@ def table_page(t: Catalogue, record: TableAudit) -> Page:
             ("checks", checks(t, record)),
             ("coverage", coverage(t, record.coverage)),
             ("performance", performance(t, record.performance, record.data)),
-            ("columns", columns(t, record)),
-            ("rows", rows(t, record)),
+            *parts,
+            ("reading", reading(t, record)),
         ),
         conventions=[
             (t(f"table.conventions.{key}.term"), t(f"table.conventions.{key}.text")) for key in kept
@@ -92,6 +104,33 @@ def table_facts(t: Catalogue, record: TableAudit) -> Iterator[tuple[str, str]]:
     else:
         name, count = data.name or t("facts.unnamed_data"), whole(data.num_images)
         yield t("table.facts.rows"), t("table.facts.rows_value", name=name, count=count)
+
+
+def reading(t: Catalogue, record: TableAudit) -> Markup:
+    """Return what was done to the tables; nothing where none was read."""
+    if record.reading is None:
+        return Markup()
+    blocks = []
+    for key, done in (("training", record.reading.done), ("rows", record.done)):
+        blocks += [heading(t(f"table.reading.{key}")), items(conversion_lines(t, done))]
+    return section(t, "table.reading", *blocks)
+
+
+def conversion_lines(t: Catalogue, done: Iterable[Conversion]) -> list[str]:
+    """Return what was done to a table in words."""
+    return [t(f"reading.{one.kind}", **one.values) for one in done] or [t("table.reading.plain")]
+
+
+def shown_inputs(record: TableAudit) -> list[str]:
+    """Return the names of inputs, with the unit of those that have one."""
+    units = {one.name: f" ({one.unit})" for one in known_columns(record) if one.unit}
+    names = record.model.input_names
+    shown = zip(clean_names(names), names, strict=True)
+    return [short + units.get(name, "") for short, name in shown]
+
+
+def known_columns(record: TableAudit) -> tuple[TableColumn, ...]:
+    return () if record.reading is None else record.reading.columns
 
 
 def unit_of(record: TableAudit) -> str:
@@ -127,12 +166,54 @@ def columns(t: Catalogue, record: TableAudit) -> Markup:
     )
 
 
+def response_charts(
+    t: Catalogue, record: TableAudit, item: OutputEffects
+) -> Iterator[tuple[str, Figure]]:
+    """Yield what the strongest columns do in their own units, and the strongest pair of numbers."""
+    names, model = shown_inputs(record), record.model
+    if model.input_mean is None or model.input_scale is None:
+        return
+    columns = {name: one for one in known_columns(record) for name in one.inputs}
+    grids: dict[int, list[tuple[float, float]]] = {}  # input → values, and z
+    for at, name in enumerate(model.input_names):
+        mean, scale, column = model.input_mean[at], model.input_scale[at], columns.get(name)
+        if column is None or column.name == name or column.kind == "date":
+            steps = (4 * step / POINTS - 2 for step in range(POINTS + 1))
+            grids[at] = [(mean + scale * z, z) for z in steps]
+    alone = {one.column: one for one in item.columns}
+
+    def added(at: int, z: float) -> float:
+        return alone[at].linear * z + alone[at].square * z * z
+
+    curves = {
+        at: [(x, added(at, z)) for x, z in grids[at]]
+        for at in [one.column for one in item.columns if one.column in grids][:CURVES]
+    }
+    every = [y for points in curves.values() for _, y in points]
+    for at, points in curves.items():
+        caption = t("table.responses.curve", name=names[at])
+        yield caption, response_curve(caption, names[at], points, every)
+    for one in record.categories:
+        caption = t("table.responses.curve", name=clean_names([one.column])[0])
+        bars = [*zip(clean_names(one.levels), one.effects[item.index], strict=True)]
+        yield caption, bar_chart(caption, caption, bars)
+    for pair in [p for p in item.pairs if p.first in grids and p.second in grids][:1]:
+        field = {
+            (x, y): added(pair.first, z) + added(pair.second, v) + pair.coefficient * z * v
+            for x, z in grids[pair.first][:: POINTS // SIDE]
+            for y, v in grids[pair.second][:: POINTS // SIDE]
+        }
+        both = names[pair.first], names[pair.second]
+        caption = t("table.responses.pair", first=both[0], second=both[1])
+        yield caption, pair_field((caption, t("table.responses.pair_text")), both, field)
+
+
 def worst_case(t: Catalogue, record: TableAudit) -> Markup:
     """Return what raises each output most; nothing where the units of columns are not known."""
     if not record.worst_case_inputs:
         return Markup()
     names = clean_names(record.model.output_names)
-    inputs = clean_names(record.model.input_names)
+    inputs = shown_inputs(record)
 
     def words(found: InputValues | None) -> tuple[str, str]:
         if found is None:
@@ -161,20 +242,23 @@ def worst_case(t: Catalogue, record: TableAudit) -> Markup:
 
 def output_card(t: Catalogue, record: TableAudit, item: OutputEffects, *, is_open: bool) -> Markup:
     """Return the card of an output: its strongest columns, squares and pairs."""
-    names = clean_names(record.model.input_names)
+    names = shown_inputs(record)
     bars = {
         "linear": ranked((names[one.column], one.linear) for one in item.columns),
         "square": ranked((names[one.column], one.square) for one in item.columns),
         "pair": [(pair_label(names, pair), pair.coefficient) for pair in item.pairs],
     }
+    if record.reading is not None:  # their columns are drawn in their own units
+        bars = {"pair": bars["pair"]}
     drawn = {kind: [row for row in found[:MOST] if row[1] != 0] for kind, found in bars.items()}
     every = [row for shown in drawn.values() for row in shown]
-    charts = []
+    charts: list[tuple[str, Figure]] = []
     for kind, shown in drawn.items():
         if shown:
             caption = t(f"table.columns.{kind}")
             text = t("table.columns.text", name=shown[0][0], value=signed_quantity(shown[0][1]))
             charts.append((caption, bar_chart(caption, text, shown, every)))
+    charts += response_charts(t, record, item)
     numbers = {"columns": len(names), "pairs": item.num_pairs, "most": MOST}
     rest = t("table.columns.rest", **{key: whole(value) for key, value in numbers.items()})
     content = [drawings(charts), quiet(rest)] if charts else [quiet(t("table.columns.none"))]
@@ -195,12 +279,6 @@ def pair_label(names: Sequence[str], pair: PairEffect) -> str:
     return f"{shortened(first, short)} × {shortened(second, room - short)}"
 
 
-def value_label(name: str, value: float) -> str:
-    """Return a column with its value, whole beside a bar; the name gives way."""
-    text = f" = {quantity(value, 4)}"
-    return shortened(name, max(BESIDE - len(text), 4)) + text
-
-
 def rows(t: Catalogue, record: TableAudit) -> Markup:
     """Return one card for each row; a remark where no rows were given."""
     cards = [row_card(t, record, row, f"row-{order}") for order, row in enumerate(record.rows)]
@@ -211,6 +289,7 @@ def rows(t: Catalogue, record: TableAudit) -> Markup:
 def row_card(t: Catalogue, record: TableAudit, row: RowReading, anchor: str) -> Markup:
     names, is_class = clean_names(record.model.output_names), record.model.task == "classification"
     outcome = outcome_of(row.predicted, row.label) if is_class else "unknown"
+    is_sheet = record.data is not None and record.data.source_kind == "table"
     kind = row.kind if row.kind in ROW_KINDS else "first"
     predicted = names[row.predicted] if is_class else quantity(row.scores[0], 4)
     pairs = [(t("predictions.says"), predicted)]
@@ -228,28 +307,50 @@ def row_card(t: Catalogue, record: TableAudit, row: RowReading, anchor: str) -> 
         anchor,
         outcome,
         t(f"table.rows.{kind}{'' if is_class else '_number'}"),
-        quiet(t("table.rows.number", index=whole(row.index))),
+        quiet(t(f"table.rows.{'sheet' if is_sheet else 'number'}", index=whole(row.index))),
         element("div", element("div", answer, class_="answer"), chart, class_="row-case"),
         element("div", *parts, class_="drawings"),
     )
+
+
+def by_column(
+    record: TableAudit, row: RowReading, part: InputAttribution
+) -> Iterator[tuple[str, float]]:
+    """Yield each column with what its cell says and what its inputs add together."""
+    names = record.model.input_names
+    values = dict(zip(names, row.inputs, strict=True))
+    added = dict(zip(names, part.values, strict=True))
+    known = known_columns(record) or [TableColumn(name, "number", (name,)) for name in names]
+    for column in (one for one in known if one.inputs):
+        on = [name.removeprefix(f"{column.name}=") for name in column.inputs if values[name] == 1]
+        name, cell = clean_names([column.name])[0], ""
+        days = values.get(f"{column.name}: days since {column.first}")
+        if column.kind == "category" or "(missing)" in on:
+            cell = on[-1] if on else NONE
+        elif days is not None:
+            cell = str(date.fromisoformat(column.first) + timedelta(days=round(days)))
+        elif column.kind == "number":
+            cell = f"{quantity(values[column.inputs[0]], 4)} {column.unit}".rstrip()
+        text = f" = {shortened(cell, BESIDE // 2)}" if cell else ""
+        yield (
+            shortened(name, max(BESIDE - len(text), 4)) + text,
+            sum(added[each] for each in column.inputs),
+        )
 
 
 def attribution(
     t: Catalogue, record: TableAudit, row: RowReading, part: InputAttribution
 ) -> Markup:
     """Return one score of a row, taken apart by columns."""
-    names, inputs = clean_names(record.model.output_names), clean_names(record.model.input_names)
+    names, inputs = clean_names(record.model.output_names), shown_inputs(record)
     rival = "" if part.rival is None else names[part.rival]
     key = part.kind if part.kind in ("class", "contrast") else "output"
     caption = t(f"table.rows.{key}", name=names[part.output], rival=rival)
-    named = ranked(
-        (value_label(name, value), added)
-        for name, value, added in zip(inputs, row.inputs, part.values, strict=True)
-    )
-    shown = named if len(named) <= MOST + 1 else named[:MOST]
-    if len(named) > len(shown):
+    bars = ranked(by_column(record, row, part))
+    shown = bars if len(bars) <= MOST + 1 else bars[:MOST]
+    if len(bars) > len(shown):
         rest = sum(part.values) - sum(value for _, value in shown)
-        shown.append((t("table.rows.others", count=whole(len(named) - len(shown))), rest))
+        shown.append((t("table.rows.others", count=whole(len(bars) - len(shown))), rest))
     text = t("table.columns.text", name=shown[0][0], value=signed_quantity(shown[0][1]))
     parts = [part.score_at_baseline, *(value for _, value in shown)]
     digits = decimals([part.score, *parts])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from msgspec import structs
 from torch import Tensor
 
 from bilens.algebra.quadratic_map import QuadraticMap
@@ -18,6 +19,7 @@ from bilens.base.files import write_files
 from bilens.data.training_table import TrainingTable
 from bilens.io.model_folder import save
 from bilens.nn.classifier import classifier_of_map
+from bilens.records.base import json_text
 from bilens.train.newton import CrossEntropy, Loss, SquaredError
 from bilens.train.recipe import CPU
 from bilens.train.run_folder import (
@@ -154,6 +156,7 @@ def train_table_in_folder(
         alpha=fit.alpha,
         iterations=len(fit.steps),
     )
+    reading = structs.replace(table.reading, train_score=metrics.train_score)
     with written_by_us(folder):
         save(
             module,
@@ -165,6 +168,7 @@ def train_table_in_folder(
             provenance={
                 "target": task.target_name,
                 "recipe": json.dumps(recipe.to_dict()),
+                "reading": json_text(reading),
                 **provenance,
             },
             overwrite=True,

@@ -1,0 +1,211 @@
+"""How a column of a table becomes numbers: decided on the table of the training, applied to any."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import date
+from functools import lru_cache
+
+from msgspec import structs
+
+from bilens.base.errors import DataError
+from bilens.data.cells import (
+    LARGEST,
+    PLAIN,
+    decimal_mark,
+    decimal_votes,
+    is_missing,
+    parse_date,
+    parse_number,
+    plain_number,
+)
+from bilens.data.table_file import RawTable
+from bilens.records.table_reading import Conversion, TableColumn
+
+MOST_LEVELS = 20  # texts of a column that become an indicator each; rare ones of more share one
+NEARLY_ALL = 0.9  # of the values of a column of numbers or dates; the few others are no values
+DISTINCT = 0.5  # share of different texts from which a column names rows and is left out
+MISSING, OTHER = "(missing)", "(other)"
+Parts = dict[str, list[float]]  # input → its number in each row; NaN for what is not known
+
+
+@dataclass
+class Cells:
+    """The cells of one column, where they stand, and what was done to them so far."""
+
+    table: RawTable
+    name: str
+    instead: str = "leave the rows out"  # of repairing a cell
+    done: list[Conversion] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        every = zip(self.table.numbers, self.table.column(self.name), strict=True)
+        self.every = [(row, None if is_missing(cell) else cell) for row, cell in every]
+        self.places = [(row, cell) for row, cell in self.every if cell is not None]
+        self.known = [cell for _, cell in self.places]
+
+    def say(self, kind: str, /, **values: int | str) -> None:
+        self.done.append(Conversion.of(kind, column=self.name, **values))
+
+    def refused(self, row: int, cell: str, expected: str) -> DataError:
+        return DataError(
+            f"{self.table.path}: row {row} has {cell[:40]!r} in column {self.name!r}; expected "
+            f"{expected}, or {self.instead}."
+        )
+
+    def texts(self) -> list[str]:
+        """Return the texts of the cells, each in its most frequent spelling."""
+        found: dict[str, str] = {}
+        for cell, _ in Counter(self.known).most_common():
+            found.setdefault(spelling_key(cell), cell)
+        texts = [found[spelling_key(cell)] for cell in self.known]
+        other = [cell for cell, text in zip(self.known, texts, strict=True) if cell != text]
+        if other:
+            self.say("merged", count=len(other), text=other[0][:40])
+        return texts
+
+    def refuse_odd_numbers(self) -> None:
+        """Refuse what Python alone reads as a number, such as 1_0, among numbers."""
+        odd, plain = [], sum(parse_number(cell, ".") is not None for cell in self.known)
+        for row, cell in self.places:
+            if parse_number(cell, ".") is None and (plain or "_" not in cell):
+                with suppress(ValueError):
+                    float(cell)
+                    odd.append((row, cell))
+        if odd and plain + len(odd) >= len(self.known) / 2:
+            wanted = f"a number in plain digits, such as 10 or 1e-3, of at most {LARGEST:g}"
+            raise self.refused(*odd[0], f"{wanted}: repair the cell")
+
+
+def votes_of(table: RawTable) -> Counter[str]:
+    """Return how many cells of a table need a point, or a comma, before decimals."""
+    return decimal_votes(cell for row in table.rows for cell in row if "," in cell or "." in cell)
+
+
+def fitted_column(cells: Cells, votes: Counter[str]) -> tuple[TableColumn, Parts]:
+    """Return how a column is read, and its inputs; it has none where it says nothing."""
+    cells.refuse_odd_numbers()
+    found = number_column(cells, votes) or date_column(cells) or category_column(cells)
+    if not found.identifier:
+        found = structs.replace(found, inputs=(*names_of(found), f"{cells.name}={MISSING}"))
+    parts = {name: part for name, part in encoded(cells, found).items() if varies(part)}
+    if not parts and not found.identifier:
+        cells.say("constant")
+    return structs.replace(found, inputs=tuple(parts)), parts
+
+
+def varies(part: Iterable[float]) -> bool:
+    return len({value for value in part if not math.isnan(value)}) > 1
+
+
+def is_nearly_all(parsed: Sequence[object]) -> bool:
+    fits = sum(one is not None for one in parsed)
+    return fits > 0 and fits >= NEARLY_ALL * len(parsed)
+
+
+def number_column(cells: Cells, votes: Counter[str]) -> TableColumn | None:
+    """Return a column of numbers, whatever their marks and unit; None if it is none."""
+    decimal = decimal_mark(cells.known, votes, cells.table.separator)
+    parsed = [parse_number(cell, decimal) for cell in cells.known]
+    if not is_nearly_all(parsed):
+        return None
+    units = Counter(one[1] for one in parsed if one is not None)
+    named = [unit for unit, _ in units.most_common() if unit]
+    unit = named[0] if named else ""
+    pairs = [(place, one) for place, one in zip(cells.places, parsed, strict=True) if one]
+    if len(named) > 1 or (unit in ("%", "‰") and units[""]):
+        (row, cell), _ = next(pair for pair in pairs if pair[1][1] != unit)
+        raise cells.refused(row, cell, f"the same unit, {unit}, in every cell: convert the column")
+    told = [(cell, one[0]) for (_, cell), one in pairs if plain_number(cell) is None]
+    if told:
+        text, value = told[0]
+        cells.say("number", text=text[:40], value=f"{value:.15g}", unit=unit or "—")
+    return TableColumn(cells.name, "number", (), unit, decimal)
+
+
+def date_column(cells: Cells) -> TableColumn | None:
+    """Return a column of dates, to be taken apart; None if it is none."""
+    days = [parse_date(cell) for cell in cells.known]
+    if not is_nearly_all(days):
+        return None
+    known = [day for day in days if day is not None]
+    first = min(known).isoformat()
+    cells.say("dates", first=first, last=max(known).isoformat())
+    return TableColumn(cells.name, "date", (), first=first)
+
+
+def category_column(cells: Cells) -> TableColumn:
+    """Return a column of texts, an indicator for each; rare ones of many share one."""
+    counts = Counter(cells.texts())
+    if len(cells.known) > MOST_LEVELS and len(counts) > DISTINCT * len(cells.known):
+        cells.say("codes", count=len(counts))
+        return TableColumn(cells.name, "category", (), identifier=True)
+    levels = sorted(counts)
+    if len(levels) > MOST_LEVELS:
+        levels = sorted(level for level, _ in counts.most_common(MOST_LEVELS - 1))
+        cells.say("grouped", count=len(counts), kept=len(levels))
+        levels.append(OTHER)
+    return TableColumn(cells.name, "category", (), levels=tuple(levels))
+
+
+@lru_cache(1 << 16)
+def spelling_key(cell: str) -> str:
+    """Return a text without what people do not see: case, width and spaces."""
+    return " ".join(cell.translate(PLAIN).split()).casefold()
+
+
+def names_of(column: TableColumn) -> tuple[str, ...]:
+    """Return the inputs that a column may have, in the order of `parts_of`."""
+    if column.kind == "number":
+        return (column.name,)
+    if column.kind == "category":
+        return tuple(f"{column.name}={level}" for level in column.levels)
+    parts = ("year", "month", "weekday", f"days since {column.first}")
+    return tuple(f"{column.name}: {part}" for part in parts)
+
+
+def parts_of(cell: str, column: TableColumn, decimal: str) -> tuple[float, ...] | None:
+    """Return the inputs of a cell, all 0 for an unknown text; None where it is of another kind."""
+    if column.kind == "number":
+        number = parse_number(cell, decimal)
+        return None if number is None or number[1] not in ("", column.unit) else number[:1]
+    if column.kind == "date":
+        day = parse_date(cell)
+        if day is None:
+            return None
+        days = (day - date.fromisoformat(column.first)).days
+        return day.year, day.month, day.isoweekday(), days
+    keys = [*map(spelling_key, column.levels)]
+    key = spelling_key(cell) if spelling_key(cell) in keys else OTHER
+    return tuple(float(key == each) for each in keys)
+
+
+def encoded(cells: Cells, column: TableColumn) -> Parts:
+    """Return the inputs of a column, in its order; NaN where a mean is to be filled in."""
+    names, own, is_text = names_of(column), f"{column.name}={MISSING}", column.kind == "category"
+    decimal = decimal_mark(cells.known, Counter({column.decimal: 1}), ",")
+    found = [None if c is None else parts_of(c, column, decimal) for _, c in cells.every]
+    lost = [
+        (row, cell)
+        for (row, cell), parts in zip(cells.every, found, strict=True)
+        if cell is not None and (parts is None or (is_text and not any(parts)))
+    ]
+    if lost:
+        row, text = lost[0]
+        if not is_text and len(lost) > len(cells.known) / 2:
+            unit = f" in {column.unit}" if column.unit else ""
+            raise cells.refused(row, text, f"a {column.kind}{unit}, as in the training's table")
+        kind = "unseen" if is_text else "no_number"
+        cells.say(kind, count=len(lost), row=row, text=text[:40])
+    gone = [parts is None for parts in found]
+    if any(gone) and column.inputs:
+        cells.say("missing", count=sum(gone))
+    empty = (0.0 if is_text and own in column.inputs else math.nan,) * len(names)
+    rows = [empty if parts is None else parts for parts in found]
+    parts_by_name = {name: [float(row[at]) for row in rows] for at, name in enumerate(names)}
+    parts_by_name[own] = [*map(float, gone)]
+    return {name: parts_by_name[name] for name in column.inputs}

@@ -1,0 +1,229 @@
+"""A file as a table of cells: what kind it is, its encoding and separator, its header and its end.
+
+The content decides, not the name; what was decided or left out is said as a `Conversion`.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+import statistics
+import zipfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+
+from bilens.base.errors import DataError, MissingExtraError, UsageError
+from bilens.base.files import check_regular_file
+from bilens.base.memory import check_memory
+from bilens.records.table_reading import Conversion
+
+SNIFFED = 200  # lines that decide on the separator
+PREAMBLE = 30  # rows that may stand before the names of columns
+TOTAL = re.compile(
+    r"総?合\s*計|[総小]計|平均|(sub)?totals?|sum|average|summe|gesamt", re.IGNORECASE
+)
+REMARK = re.compile(r"※|\*|注|出典|source\b|note\b|quelle\b|hinweis\b", re.IGNORECASE)
+KINDS = {".csv": "text", ".xlsx": "Excel", ".parquet": "Parquet"}
+Grid = list[tuple[int, list[str]]]  # the number of a row as a spreadsheet shows it, and its cells
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """The cells of a table, as text without spaces around it; all rows are equally long."""
+
+    path: Path
+    names: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numbers: tuple[int, ...]  # of the rows, as a spreadsheet shows them
+    done: tuple[Conversion, ...]
+    separator: str
+
+    @cached_property
+    def positions(self) -> dict[str, int]:
+        return {name: position for position, name in enumerate(self.names)}
+
+    def column(self, name: str) -> list[str]:
+        return [row[self.positions[name]] for row in self.rows]
+
+    def to_text(self, rows: Sequence[int]) -> str:
+        """Return some of the rows as the text of a CSV file, the names first."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(self.names)
+        writer.writerows(self.rows[row] for row in rows)
+        return text.getvalue()
+
+
+def read_table(path: Path, encoding: str | None = None) -> RawTable:
+    """Return the table in a CSV, Excel or Parquet file: names of its own, and rows that fit."""
+    status = check_regular_file(path, "expected a CSV, Excel or Parquet table", DataError)
+    with path.open("rb") as file:
+        kind = {b"PK\3\4": "Excel", b"PAR1": "Parquet"}.get(file.read(4), "text")
+    done, separator = [], ","
+    if kind == "text":
+        check_memory(20 * status.st_size, f"{path}", "pass fewer rows")
+        name, text = decoded(path, path.read_bytes(), encoding)
+        separator = separator_of(text)
+        if encoding is None and name != "utf-8-sig":
+            done.append(Conversion.of("encoding", encoding=name))
+        if separator != ",":
+            done.append(Conversion.of("separator", separator=repr(separator).strip("'")))
+        lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        try:
+            grid = [(row, [*map(str.strip, line)]) for row, line in enumerate(lines, 1)]
+        except csv.Error as error:
+            raise DataError(
+                f"{path}: is not a CSV table (line {lines.line_num}: {error}): the file may be cut "
+                "off, or a quotation mark be open."
+            ) from error
+    else:
+        grid = frame_grid(path, kind, done)
+    if KINDS.get(path.suffix.lower(), kind) != kind:
+        done.append(Conversion.of("mislabelled", suffix=path.suffix, kind=kind))
+    return tidied(path, [line for line in grid if any(line[1])], done, separator)
+
+
+def decoded(path: Path, content: bytes, encoding: str | None) -> tuple[str, str]:
+    """Return the encoding and the text of a file: UTF-8 and -16, Japanese, or Western European."""
+    is_wide = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    wanted = encoding or ("utf-16" if is_wide else None)
+    for name in (wanted,) if wanted else ("utf-8-sig", "cp932", "cp1252", "latin-1"):
+        try:
+            text = content.decode(name)
+        except LookupError:
+            raise UsageError(f"there is no encoding {name!r}: use for instance cp932.") from None
+        except UnicodeDecodeError as error:
+            if name == wanted:
+                raise DataError(
+                    f"{path}: byte {error.start} is not {name}: the file is damaged or cut off, or "
+                    "has another encoding (--encoding)."
+                ) from error
+            continue
+        # Letters with accents that are read as Japanese leave single wide characters between
+        # Latin letters, half-width kana, or private ones.
+        wide = len(re.findall(r"[\u3040-\u30ff\u3400-\u9fff]", text))
+        strange = len(re.findall(r"[A-Za-z][\u3040-\u9fff]|[\uff61-\uff9f\ue000-\uf8ff]", text))
+        if name != "cp932" or wide > 2 * strange:
+            break
+    if "\0" in text:
+        raise DataError(f"{path}: is no table: its content is binary, such as an old .xls file.")
+    return name, text
+
+
+def separator_of(text: str) -> str:
+    """Return what cuts most lines into the same number of cells; the first line counts twice."""
+    lines, found = text.splitlines()[:SNIFFED], {}
+    for mark in ",;\t|":
+        widths = Counter(len(row) for row in csv.reader([*lines[:1], *lines], delimiter=mark))
+        found[mark] = max(((n, w) for w, n in widths.items() if w > 1), default=(0, 0))
+    return max(found, key=lambda mark: found[mark])
+
+
+def frame_grid(path: Path, kind: str, done: list[Conversion]) -> Grid:
+    """Return the first sheet that holds anything, or a Parquet file, whose names have no row."""
+    try:
+        import pandas as pd
+
+        if kind == "Excel":
+            with zipfile.ZipFile(path) as parts:
+                size = 10 * sum(part.file_size for part in parts.infolist())
+            check_memory(size, f"{path}", "pass fewer rows")
+            every = pd.read_excel(
+                path, sheet_name=None, header=None, dtype=object, keep_default_na=False
+            )
+            filled = [title for title, frame in every.items() if frame.size] or [*every]
+            frame, head = every[filled[0]], Grid()
+            if len(filled) > 1:
+                others = ", ".join(map(str, filled[1:5]))
+                done.append(Conversion.of("sheet", sheet=str(filled[0]), others=others))
+        else:
+            from pyarrow import parquet
+
+            about = parquet.read_metadata(path)
+            check_memory(100 * about.num_rows * about.num_columns, f"{path}", "pass fewer rows")
+            frame = pd.read_parquet(path)
+            head = [(0, [*map(cell_text, frame.columns)])]
+    except ImportError as error:
+        raise MissingExtraError(error.name or "pandas", "tables", f"{path}: {kind}") from None
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, OSError, SyntaxError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(
+            f"{path}: is no {kind} file that can be read ({reason}): it may be cut off."
+        ) from error
+    body = frame.astype(object).itertuples(index=False, name=None)
+    return [*head, *((row, [*map(cell_text, cells)]) for row, cells in enumerate(body, 1))]
+
+
+def cell_text(value: object) -> str:
+    """Return a typed cell as the text that a CSV file would hold."""
+    if value is None or value != value:  # NaN and NaT
+        return ""
+    if isinstance(value, datetime):
+        return value.isoformat(" ").removesuffix(" 00:00:00")
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    return str(value).strip()
+
+
+def tidied(path: Path, grid: Grid, done: list[Conversion], separator: str) -> RawTable:
+    """Return the rows below the names, without what stands around a table."""
+    top = header_position(grid)
+    if top:
+        done.append(Conversion.of("preamble", count=top, row=grid[top][0]))
+    body = without_footers(grid[top + 1 :], done)
+    if not body:
+        raise DataError(f"{path}: holds no rows; expected a line of column names and rows below.")
+    header_row, names = grid[top]
+    for row, cells in body:
+        if len(cells) < len(names) or any(cells[len(names) :]):
+            raise DataError(
+                f"{path}: row {row} has {len(cells)} cells; row {header_row} names {len(names)} "
+                "columns: repair the row; the file may be cut off."
+            )
+    kept = [at for at, name in enumerate(names) if name or any(cells[at] for _, cells in body)]
+    found: dict[str, None] = {}
+    for position, given in enumerate([" ".join(names[at].split()) for at in kept], 1):
+        name, number = given or f"column {position}", 2
+        while name in found:
+            name, number = f"{given} ({number})", number + 1
+        if name != given:
+            done.append(Conversion.of("renamed", old=given, new=name, position=position))
+        found[name] = None
+    rows = tuple(tuple(cells[at] for at in kept) for _, cells in body)
+    return RawTable(path, tuple(found), rows, tuple(n for n, _ in body), tuple(done), separator)
+
+
+def header_position(grid: Grid) -> int:
+    """Return where the names of the columns stand: lines before are shorter, or a gap follows."""
+    filled = [sum(map(bool, cells)) for _, cells in grid]
+    usual = statistics.median_high(filled or [0])
+    enough = max(2.0, usual / 2) if usual > 1 else 1.0
+    first = next((at for at, count in enumerate(filled[:PREAMBLE]) if count >= enough), 0)
+    for at in range(first + 1, min(PREAMBLE, len(grid) - 1)):
+        gap = grid[at][0] > grid[at - 1][0] + 1
+        if gap and max(filled[first:at]) < filled[at] >= usual:
+            return at
+    return first
+
+
+def without_footers(body: Grid, done: list[Conversion]) -> Grid:
+    """Leave out totals and remarks below a table."""
+    starts = [next(filter(None, cells)).rstrip(": ：") for _, cells in body]
+    end = len(body)
+    while end > 1:
+        row, cells = body[end - 1]
+        alone = sum(map(bool, cells)) == 1 and len(cells) > 2
+        is_apart = row > body[end - 2][0] + 1 or REMARK.match(starts[end - 1])
+        if not (TOTAL.fullmatch(starts[end - 1]) or (alone and is_apart)):
+            break
+        end -= 1
+    if end < len(body):
+        count, text = len(body) - end, starts[end][:40]
+        done.append(Conversion.of("footer", count=count, row=body[end][0], text=text))
+    return body[:end]
