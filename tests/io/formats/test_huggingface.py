@@ -87,7 +87,7 @@ def test_pickled_weights_are_read_where_they_may_be(tmp_path: Path, kind: str, s
         torch.testing.assert_close(found, expected_of(theirs, name), rtol=0, atol=1e-5)
     assert model.exactness.relative_error < 1e-12
     torch.save(tensors, tmp_path / "pytorch_model_copy.bin")
-    with pytest.raises(CheckpointError, match="which another shard holds, too"):
+    with pytest.raises(CheckpointError, match="that another shard holds, too"):
         load(tmp_path, allow_pickle=True)
 
 

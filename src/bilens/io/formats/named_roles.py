@@ -26,8 +26,8 @@ from bilens.nn.layer_view import Gives, Reads
 
 ROLE = re.compile(r"(up|gate|down)(_bias)?(?:\.(\d{1,4}))?", re.ASCII)
 NOT_OPENED = {
-    "allow_pickle": "is a pickle, which can hold code, and is read when you allow it; no code in "
-    "it is then run"
+    "allow_pickle": "is a pickle, which can hold code (none of it is run), and is opened when you "
+    "allow it"
 }
 SOURCE = "torch.nn.functional on the tensors as they lie in the file"
 

@@ -22,6 +22,8 @@ WRAPPERS = (
     *("weights", "params", "ema", "model_ema", "ema_state_dict"),
 )
 
+REBUILT = ("._rebuild_", "multiarray._reconstruct")  # in what makes tensors and arrays
+
 
 class Pickled(NamedTuple):
     """The weights in a file of PyTorch."""
@@ -96,17 +98,17 @@ def flattened(content: Any) -> dict[str, TensorAt | None]:
         name, one = todo.pop()
         if is_tensor(one):
             found[name.replace("_orig_mod.", "")] = tensor_of(one)
-        elif isinstance(one, Made) and id(one) not in seen:
+        elif isinstance(one, Made | list | tuple) and id(one) not in seen:
             seen.add(id(one))
-            inner = reversed(one.children().items())
-            todo += [(f"{name}.{key}" if name else key, value) for key, value in inner]
+            inner = [*(one.children().items() if isinstance(one, Made) else enumerate(one))]
+            todo += [(f"{name}.{key}" if name else str(key), part) for key, part in inner[::-1]]
     while found and all(name.startswith("module.") for name in found):
         found = {name.removeprefix("module."): one for name, one in found.items()}
     return found
 
 
 def is_tensor(value: Any) -> bool:
-    return isinstance(value, Made) and value.name.startswith("torch._utils._rebuild_")
+    return isinstance(value, Made) and any(mark in value.name for mark in REBUILT)
 
 
 def fetch_block(
