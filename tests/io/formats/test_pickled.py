@@ -116,6 +116,8 @@ def test_checkpoints_are_read_as_the_module(name: str, zipped: bool, tmp_path: P
     said = {text.split(",")[0] for text in model.load_report.left_out}
     assert said == unread
     assert len(model.tensors) == 4
+    if name in ("DDP", "torch.compile", "both", "nested"):
+        assert {*model.tensors} == {*net.state_dict()}
 
 
 def test_roles_orientation_and_depth_are_as_in_safetensors(tmp_path: Path) -> None:
