@@ -22,8 +22,6 @@ WRAPPERS = (
     *("weights", "params", "ema", "model_ema", "ema_state_dict"),
 )
 
-REBUILT = ("._rebuild_", "multiarray._reconstruct")  # in what makes tensors and arrays
-
 
 class Pickled(NamedTuple):
     """The weights in a file of PyTorch."""
@@ -108,7 +106,7 @@ def flattened(content: Any) -> dict[str, TensorAt | None]:
 
 
 def is_tensor(value: Any) -> bool:
-    return isinstance(value, Made) and any(mark in value.name for mark in REBUILT)
+    return isinstance(value, Made) and ("._rebuild_" in value.name or "._reconstruct" in value.name)
 
 
 def fetch_block(
