@@ -72,7 +72,6 @@ NOTES: dict[str, dict[str, Any]] = {
     "assumed_image": {"shape": "3 × 4 × 5"},
     "target": {"column": "<y>"},
     "keys": {"inputs": "x", "labels": "y"},
-    "sorted": {"names": "cat, dog"},
 }
 
 

@@ -97,7 +97,6 @@ LABELS: dict[str, tuple[Any, dict[str, Any], list[int], list[str]]] = {
     "positions": (Y, {"output_names": ("cat", "dog", "owl")}, [0, 2, 1, 1], ["positions"]),
     "numbers for names": (Y + 7, {"output_names": ("7", "8", "9")}, [0, 2, 1, 1], []),
     "whole floats": (Y.astype(float), {}, [0, 2, 1, 1], []),
-    "sorted": (WORDS, {}, [0, 2, 1, 1], ["sorted"]),
     "true and false": (Y > 0, {"d_output": 2}, [0, 1, 1, 1], ["positions"]),
     "one logit": (Y > 0, {"d_output": 1, "task": "unknown"}, [0, 1, 1, 1], ["one_logit"]),
     "one class": (0 * Y, {}, [0, 0, 0, 0], ["one_class"]),
@@ -272,6 +271,13 @@ BAD: dict[str, Case] = {
         NAMED,
         DataError,
         r"row 3 has the label 'bee', which is no class of the model \(cat, dog, owl\)",
+    ),
+    "names of no class": (
+        "t.npz",
+        lambda path: saved(path, x=X, y=WORDS),
+        MODEL,
+        DataError,
+        r"row 0 has the label 'cat', which is no class of the model \(0, 1, 2\)",
     ),
     "beyond the classes": (
         "t.npz",

@@ -104,18 +104,13 @@ def targets_of(where: str, array: Array, model: ModelInterface) -> Tensor:
 
 
 def classes_of(where: str, texts: list[str], model: ModelInterface) -> Tensor:
-    """Return labels as classes of a model: by name, by position, or in the order of the names."""
+    """Return labels as classes of a model: by name, or by position."""
     known = {name: index for index, name in enumerate(model.classes)}
     texts = [text if text in known else text.removesuffix(".0") for text in texts]
     places = {str(index): index for index in known.values()} | {"False": 0, "True": 1}
-    numeric = all(plain_number(text) is not None for text in texts)
-    if not {*texts} <= {*known}:
-        if {*texts} <= {*places}:
-            known = places
-            model.note("positions")
-        elif model.output_names is None and len({*texts}) == len(known) and not numeric:
-            known = {text: index for index, text in enumerate(sorted({*texts}))}
-            model.note("sorted", names=", ".join(known))
+    if not {*texts} <= {*known} and {*texts} <= {*places}:
+        known = places
+        model.note("positions")
     bad = next((row for row, text in enumerate(texts) if text not in known), None)
     if bad is not None:
         raise DataError(

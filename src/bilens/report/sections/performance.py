@@ -33,7 +33,7 @@ def performance(t: Catalogue, found: Performance | None, data: DataOrigin | None
     if found is None or data is None:
         return section(t, "performance", boxed(t("performance.none")))
     first, *notes = performance_lines(t, found)
-    parts: list[Content] = [paragraph(first), items(notes, "sentences")]
+    parts: list[Content] = [paragraph(first), *([items(notes, "sentences")] if notes else [])]
     if data.source_kind == "embedded":
         parts.append(callout(t, "performance.embedded"))
     parts.append(quiet(t("performance.source", source=data_source(t, data))))
@@ -91,7 +91,7 @@ def classification(t: Catalogue, found: Performance, answers: Classification) ->
     ece, null = percent(answers.ece), percent(answers.ece_null)
     brier = fixed(answers.brier, 3)
     yield paragraph(t("performance.calibration.lead", ece=ece, null=null, brier=brier))
-    yield drawings((chart.title, chart) for chart in share_charts(t, answers))
+    yield drawings(((chart.title, chart) for chart in share_charts(t, answers)), "drawings shares")
 
 
 def bar(counts: Sequence[int], row: int, column: int) -> Markup:
