@@ -15,9 +15,11 @@ import pytest
 import bilens as bl
 import tiny
 from bilens.base.errors import FileError, OutputExistsError, UsageError
+from bilens.findings.rules.registry import REGISTRY
 from bilens.report.evidence import DOCUMENT, FORMATS
 from bilens.report.reports import AuditReport
 from bilens.report.sections.decision import LOOKS, decision_of
+from bilens.report.text import LANGUAGES, load_catalogue
 from evidence_documents import FILES, reports, with_files
 from report_documents import make_document
 
@@ -124,6 +126,11 @@ def test_cautions_and_failures_are_results_of_sarif(one: tuple[Any, Path]) -> No
     assert levels == expected
     assert set(rules) >= {finding.rule for finding in report.record.verdict}
     assert run["artifacts"][0]["hashes"] == {"sha-256": FILES["model.safetensors"]}
+
+
+def test_every_rule_has_a_meaning_in_every_language() -> None:
+    for t in map(load_catalogue, LANGUAGES):
+        assert [rule.id for rule in REGISTRY if not t.has(f"about.{rule.id}")] == []
 
 
 def test_a_rule_is_a_case_of_junit(one: tuple[Any, Path]) -> None:
