@@ -208,3 +208,22 @@ def test_progress_is_passed_on() -> None:
         "truncation",
         "use of inputs",
     ]
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_a_model_of_numbers_is_judged_by_its_own_numbers(good: bool) -> None:
+    """A random one explains nothing of a target that has nothing to do with it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(
+            torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1)
+        ).double()
+        rows = torch.randn(200, 3, dtype=torch.float64)
+        target = model(rows).detach()[:, 0] if good else torch.randn(200, dtype=torch.float64)
+    record = audit(model, (rows, target), null_samples=3).record
+    (finding,) = (one for one in record.verdict if one.rule == "r_squared")
+    assert finding.outcome == ("info" if good else "warn")
+    assert record.decision is not None
+    assert record.decision.inputs == 200
+    assert ("guess" in record.decision.reasons) != good
+    assert (record.decision.answer == "do_not_use") != good

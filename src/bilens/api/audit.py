@@ -49,7 +49,7 @@ from bilens.records.common import passes
 from bilens.records.coverage import Coverage
 from bilens.records.layer_audit import BaselineSource, Difference, LayerAudit, LayeredModel
 from bilens.records.performance import Performance
-from bilens.records.table_audit import TableAudit
+from bilens.records.table_audit import TableAudit, TableScore
 from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
 
 CLASS_SAMPLES = 99  # rotations for the classes of a classifier
@@ -245,7 +245,11 @@ def finished(audit: AnyAudit, model: LoadedModel, asked: Asked) -> AnyAudit:
         verdict += judge(audit.kind, Evidence(whole_change=asked.difference.whole))
         audit = structs.replace(audit, difference=structs.replace(asked.difference, layers=layers))
     answers = None if performance is None else performance.classification
-    verdict += judge(audit.kind, Evidence(answers=answers))
+    score: TableScore | None = None
+    if isinstance(audit, LayerAudit) and performance is not None and performance.regression:
+        r_squared = performance.regression.r_squared or 0.0
+        score = TableScore("r_squared", r_squared, None, None, performance.rows, 0.0)
+    verdict += judge(audit.kind, Evidence(answers=answers, score=score))
     judged = judge_conditions(audit.kind, asked.conditions, verdict)
     passed = passes(verdict) and not any(item.failed for item in judged)
     whole = structs.replace(

@@ -13,7 +13,6 @@ from bilens.base.errors import FileError, UsageError
 from bilens.base.files import write_file
 
 BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome", "microsoft-edge")
-SECONDS: Final = 120
 
 
 def find_chromium() -> str:
@@ -37,7 +36,7 @@ def write_pdf(html: str, path: Path) -> None:
         command += ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
         command += [f"--user-data-dir={folder}/profile", f"--print-to-pdf={printed}", page.as_uri()]
         try:
-            subprocess.run(command, check=True, capture_output=True, timeout=SECONDS)  # noqa: S603
+            subprocess.run(command, check=True, capture_output=True, timeout=120)  # noqa: S603
             content = printed.read_bytes()
         except (OSError, subprocess.SubprocessError) as error:
             fault = f"{path}: {program} did not print the page ({type(error).__name__})"

@@ -103,8 +103,7 @@ def adding_up(values: Sequence[float], digits: int) -> list[float]:
 
 def percents(shares: Sequence[float], digits: int = 1) -> list[str]:
     """Return shares of a whole as percentages that add up to that of their sum."""
-    rounded = adding_up([100 * share for share in shares], digits)
-    return [f"{fixed(value, digits)}%" for value in rounded]
+    return [f"{fixed(each, digits)}%" for each in adding_up([100 * one for one in shares], digits)]
 
 
 def points(share: float) -> str:

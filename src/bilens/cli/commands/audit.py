@@ -25,6 +25,7 @@ from bilens.cli.options import (
     refuse_existing,
 )
 from bilens.findings.rules.registry import condition_help, parse_conditions
+from bilens.report.pdf import find_chromium, write_pdf
 from bilens.version import VERSION
 
 if TYPE_CHECKING:
@@ -115,8 +116,6 @@ class AuditPages:
         for path in self.files:
             refuse_existing(path, overwrite)
         if self.pdf is not None:
-            from bilens.report.pdf import find_chromium
-
             find_chromium()
         if self.evidence is not None:
             from bilens.report.evidence import DOCUMENT, FORMATS
@@ -138,8 +137,6 @@ class AuditPages:
         if self.html is not None:
             report.to_html(self.html, lang=self.lang)
         if self.pdf is not None:
-            from bilens.report.pdf import write_pdf
-
             write_pdf(report.to_html(lang=self.lang), self.pdf)
         if self.markdown is not None and not self.on_stdout:
             report.to_markdown(self.markdown, lang=self.lang)

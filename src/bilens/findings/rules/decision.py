@@ -31,6 +31,8 @@ def decide(record: Audit | LayerAudit | TableAudit) -> Decision:
     """Return the decision on a model that was audited."""
     measured = record.score if isinstance(record, TableAudit) else record.accuracy
     inputs = 0 if measured is None else measured.total
+    if record.performance is not None and record.performance.regression is not None:
+        inputs = record.performance.rows
     return decision(record.kind, record.verdict, record.coverage, record.conditions or (), inputs)
 
 

@@ -197,6 +197,7 @@ def few_directions(evidence: Evidence) -> Iterator[Values]:
 r_squared = of_tables(
     "r_squared",
     partial(score, "r_squared"),
+    documents=("table", "layer_audit"),
     group="use",
     rank=GUESS,
     values=formats("value low high plain", "fixed2", total="count"),

@@ -24,10 +24,9 @@ REGISTRY: Final[tuple[Rule, ...]] = tuple(
 
 # Risks that no evidence yields: `decision.py` adds them to what the rules found.
 of_any: Final[tuple[Kind, ...]] = ("audit", "layer_audit", "table")
-TEXTS: Final = formats("condition value", "text")
 ADDED: Final = (
-    Rule("no_data", lambda _: (), of_any, {}, "use", number=None, rank=4),
-    Rule("condition", lambda _: (), of_any, TEXTS, "use", number=None),
+    Rule("no_data", lambda _: (), of_any, {}, "use", None, rank=4),
+    Rule("condition", lambda _: (), of_any, formats("condition value", "text"), "use", None),
 )
 
 
