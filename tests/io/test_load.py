@@ -198,7 +198,7 @@ WRONG: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a name with NUL": (lambda p: p / "a\0b", "no such file or folder"),
     "a name too long": (lambda p: p / ("a" * 5000), r"cannot be read \(File name too long\)"),
     "a text named .safetensors": (make_text, "is not a readable safetensors file"),
-    "an unknown suffix": (make_numpy, r"is not a supported model file; .*\.safetensors or \.gguf"),
+    "an unknown suffix": (make_numpy, r"is not a supported model file; .*\.safetensors, \.gguf"),
     "a file for a folder": (make_file_for_a_folder, "is not a supported model file"),
     "an empty folder": (make_empty, "holds no model; expected config.json and model.safetensors"),
     "a run that is not finished": (

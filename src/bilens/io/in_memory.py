@@ -33,11 +33,11 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
     """Read the MLPs inside any PyTorch module as layers; the module is not changed.
 
     Layers are found by tracing the module, or its parts, with torch.fx: linear maps with an
-    activation between them, ordinary or gated; biases, residual paths and batch normalisations
-    become part of a layer, an activation is known by its values. Where that does not reach, an
-    example is run and what enters each linear map is compared with what leaves the ones before.
-    Every layer is compared with what the module computes there; `model.load_report` says how far it
-    is off, and what was not read.
+    activation between them, ordinary or gated, convolutions as maps of the patch at each place;
+    biases, residual paths and batch normalisations become part of a layer, an activation is known
+    by its values. Where that does not reach, an example is run and what enters each linear map is
+    compared with what leaves the ones before. Every layer is compared with what the module computes
+    there; `model.load_report` says how far it is off, and what was not read.
 
     `bl.quadratic_fit` reads the model end to end where its layers one behind the other are the
     module, and `model.layers[name]` one by one.
