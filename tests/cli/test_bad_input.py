@@ -124,7 +124,7 @@ DATA_CASES: Cases = {
 def test_an_image_that_is_not_there(bilens: Shell, tmp_path: Path) -> None:
     idx = with_data(tmp_path / "idx")
     line = ["explain", model_folder(tmp_path / "model"), "--index", 60, "--data-dir", idx]
-    words = ["no test image 60: there are 60, counted from 0"]
+    words = ["no row 60: there are 60, numbered from 0 to 59"]
     assert_one_line(bilens(*line, "--dataset", "mnist"), USAGE, words)
 
 

@@ -137,7 +137,7 @@ def test_every_section_is_there_in_order_and_linked(name: str, lang: str) -> Non
     if document.get("reading"):
         expected.append("reading")
     if any(row["kind"] == "asked" for row in document.get("rows", [])):
-        expected[2:4] = ["rows", "columns"]
+        expected[4:6] = ["rows", "columns"]
     if document["kind"] == "trace" and not document["circuits"]:
         expected = ["layer", "readings"]
     places = [attributes["id"] for attributes in page.all("section") if "id" in attributes]
