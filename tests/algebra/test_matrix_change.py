@@ -49,16 +49,28 @@ def test_the_size_of_the_change_does_not_matter(size: float) -> None:
         assert change(old, new).rank == rank
 
 
+def test_a_change_little_above_rounding_is_found() -> None:
+    old = weights(64, 80).bfloat16()
+    for rank in (1, 2):
+        new = (old.double() + of_rank(rank, 64, 80, size=0.002)).bfloat16()
+        assert change(old, new).rank == rank
+
+
 def test_errors_of_rounding_that_follow_the_change_are_no_rank_of_it() -> None:
     old = weights(1024, 1024).bfloat16()
     new = (old.double() + of_rank(1, 1024, 1024, size=0.005)).bfloat16()
     assert change(old, new).rank == 1
 
 
-def test_the_way_in_which_peft_merges_adds_no_rank() -> None:
-    old, a, b = weights(64, 80).bfloat16(), randn(4, 80).bfloat16(), randn(64, 4, seed=1).bfloat16()
-    product = (b.float() @ a.float()).bfloat16() * 0.003  # rounded, scaled, rounded, added, rounded
-    assert change(old, old + product).rank == 4
+@pytest.mark.parametrize("scale", [0.003, 1.0])
+@pytest.mark.parametrize(("dtype", "rank"), [(torch.bfloat16, 4), (torch.float32, 16)])
+def test_the_way_in_which_peft_merges_adds_no_rank(
+    dtype: torch.dtype, rank: int, scale: float
+) -> None:
+    parts = weights(128, 128), randn(rank, 128), randn(128, rank, seed=1)
+    old, a, b = (part.to(dtype) for part in parts)
+    product = (b.float() @ a.float()).to(dtype) * scale  # rounded, scaled, rounded, added, rounded
+    assert change(old, old + product).rank == rank
 
 
 @pytest.mark.parametrize("dtype", STORED[:3], ids=str)
