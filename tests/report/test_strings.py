@@ -110,6 +110,12 @@ def test_every_rule_says_its_risk_and_what_to_do_next(rule: Rule) -> None:
         assert placeholders(sentence) <= set(rule.values)
 
 
+def test_numerals_and_terms_are_the_same_on_all_japanese_pages() -> None:
+    """2次, 2乗, 1つ and 〜, and the words that readers understood."""
+    other = re.compile("一つ|二つ|二次|二乗|～|頑健な|ナット毎|偶然の水準|を支持|を否定")
+    assert [key for key, text in CATALOGUES["ja"].items() if other.search(text)] == []
+
+
 def test_passed_never_stands_alone() -> None:
     """It would be read as "the model is fine": what passed is named."""
     for lang, word in (("en", "passed"), ("ja", "合格")):
