@@ -1,6 +1,7 @@
 """Keras on torch, without TensorFlow: models as its users build and save them."""
 
 import os
+import tempfile
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 def library() -> Any:
     """Keras 3; the test is skipped where it is not installed."""
     os.environ.setdefault("KERAS_BACKEND", "torch")
+    os.environ.setdefault("KERAS_HOME", tempfile.gettempdir())  # where it leaves a file
     return pytest.importorskip("keras")
 
 
