@@ -73,7 +73,7 @@ def identifiers(rows: int, rng: Draw) -> list[pd.Series]:
     """Columns that name the rows, each in its own way."""
     days = pd.Series(pd.date_range("2023-01-01", periods=rows, freq="D")).dt.strftime("%Y/%m/%d")
     return [
-        pd.Series(range(1, rows + 1)),
+        pd.Series(np.cumsum(rng.integers(1, 6, rows))),  # in order, with gaps
         pd.Series(rng.permutation(rows) + 10_000),
         pd.Series([f"C-{number:05d}" for number in rng.permutation(rows)]),
         pd.Series(np.sort(rng.choice(9_000_000, rows, replace=False) + 1_000_000)),
