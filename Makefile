@@ -66,7 +66,7 @@ bench-language: .venv/test       ## throughput of a language model's training (C
 bench-startup: .venv/test        ## the help and the imports, beside import torch
 	$(BIN)/python -m bench.startup
 
-bench-tables: .venv/test         ## the estimators for tables against those of scikit-learn
+bench-tables: .venv/test         ## the estimators for tables against others (extra `bench`)
 	$(BIN)/python -m bench.tables
 
 bench-sae: .venv/test            ## a training step of a sparse autoencoder against the dense way
