@@ -303,6 +303,8 @@ class DataFiles:
         """The one path that was given."""
         if self.data and len(self.data) > 1:
             raise UsageError("--data (--data-dir, --table) is given twice: give it once.")
+        if self.labels is not None and not self.data:
+            raise UsageError("--labels is about --data: give it, or leave both out.")
         return self.data[0] if self.data else None
 
     def find(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 from markupsafe import Markup
@@ -96,7 +95,7 @@ def classification(t: Catalogue, found: Performance, answers: Classification) ->
 
 def bar(counts: Sequence[int], row: int, column: int) -> Markup:
     """Return a count on a bar of its share of a row, in tenths: blue where answers are right."""
-    tenths = math.ceil(10 * counts[column] / (sum(counts) or 1))
+    tenths = round(10 * counts[column] / (sum(counts) or 1))
     kind = "right" if row == column else "wrong"
     return element("span", whole(counts[column]), class_=f"{kind} tenths-{tenths}")
 
