@@ -76,6 +76,7 @@ def test_every_kind_of_file_gives_the_accuracy_of_the_tensors(tmp_path: Path) ->
         assert found.classification.ece == pytest.approx(expected.classification.ece)
         assert len(found.mistakes) == len(expected.mistakes) > 0
         for item in found.mistakes:
+            assert item.target != item.predicted
             assert item.name == "" or (tmp_path / "images" / item.name).exists()
             row = DATA.test_images[item.index if not item.name else int(item.name[-7:-4])]
             if found.image_shape is not None:
