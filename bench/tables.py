@@ -194,7 +194,7 @@ def about(result: dict[str, Any]) -> str:
         f'"{BOOSTED}" `HistGradientBoostingClassifier` or `…Regressor`, "{EBM}" the explainable '
         "boosting machine of `interpret`, which has 4 outer bags on iris, wine, diabetes, friedman "
         "1 and auto mpg and 1 on the others in place of 14: its default takes too long "
-        "here. More bags can only help it, and by how much has not been measured. On digits it was "
+        "here. How much more bags would help it has not been measured. On digits it was "
         "not run. The "
         "defaults of `bl.sklearn` were chosen on these data sets, with other folds, except on "
         "those marked with a star."
