@@ -7,9 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import date
 from functools import lru_cache
+from itertools import islice
 
 LARGEST = 1e100  # of a number: the square of one beyond 1e154 is none in float64
 LONGEST = 400  # letters of a number; the patterns take time that grows with their square
+VOTERS = 5000  # cells that vote on the mark before decimals, at most
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 NO_VALUE = (
     "- -- – — ― . .. … ? ?? na n/a n.a. nan null none nil k.a. #n/a #na #null! #div/0! #ref! "
@@ -55,6 +57,8 @@ def is_missing(cell: str) -> bool:
 @lru_cache(1 << 16)
 def parse_number(cell: str, decimal: str) -> tuple[float, str] | None:
     """Return a number and its unit, with the mark that stands before decimals, "." or ","."""
+    if decimal == "." and (plain := plain_number(cell)) is not None:  # most cells of most tables
+        return (plain, "") if abs(plain) <= LARGEST else None
     text = cell.translate(PLAIN).strip()
     found = None if len(text) > LONGEST else SHAPE.fullmatch(text)
     if found is None or not BODY[decimal].fullmatch(found["body"]):
@@ -71,7 +75,7 @@ def parse_number(cell: str, decimal: str) -> tuple[float, str] | None:
 def decimal_votes(cells: Iterable[str]) -> Counter[str]:
     """Return how many cells can only be read with a point, or a comma, before decimals."""
     votes: Counter[str] = Counter()
-    for cell in cells:
+    for cell in islice(cells, VOTERS):
         fits = [mark for mark in BODY if parse_number(cell, mark) is not None]
         votes.update(fits if len(fits) == 1 else ())
     return votes
