@@ -191,11 +191,12 @@ def index_table(index: AuditIndex, lang: str = "en") -> Table:
 def verdict_lines(record: Audit | LayerAudit | TableAudit, lang: str = "en") -> list[str]:
     """Return every finding in its group, the conditions that were asked for, and the decision."""
     t, shown = load_catalogue(lang), displayable(record)
-    found = shown.performance
-    lines = [] if found is None else performance_lines(t, found)
+    lines = []
     for group in group_lines(t, shown):
         lines.append(f"{group.question} {ICONS[group.outcome]} {group.badge}. {group.text}")
         lines += [f"  {mark(t, line.outcome)}: {line.sentence}" for line in group.findings]
+    if shown.performance is not None:
+        lines += performance_lines(t, shown.performance)
     lines += [f"{ICONS['info']} {line}" for line in unread_lines(t, shown.coverage)]
     lines += [f"{mark(t, line.outcome)}: {line.sentence}" for line in condition_lines(t, shown)]
     changes = None if isinstance(shown, TableAudit) else shown.difference
