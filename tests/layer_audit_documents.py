@@ -47,7 +47,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "low_rank_change": {"of": 4, "ranks": "2–8", "matrices": "a"},
 }
 VARIANTS = {  # of sentences
-    "changed_tensors": ("info", {"alone": 2, "kinds": "other"}),
+    "changed_tensors": ("warn", {"alone": 2, "kinds": "other"}),
     "low_rank_change": ("pass", {"value": 0, "of": 0}),
 }
 ENDINGS = {
@@ -59,7 +59,6 @@ ENDINGS = {
     "changed_layers": ("pass", "info"),
     "similarity": ("pass", "info"),
     "change": ("pass", "info"),
-    "changed_tensors": ("pass", "info"),
     "changed_files": ("pass", "info"),
 }
 

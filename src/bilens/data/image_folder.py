@@ -25,7 +25,7 @@ def read_images(folder: Path, model: ModelInterface) -> tuple[list[Path], Array]
     if not files:
         raise DataError(
             f"{folder}: holds no data; expected a subfolder with PNG or JPEG images for each "
-            "class, or the IDX files of MNIST or Fashion-MNIST (--dataset)."
+            "class, or the IDX files of MNIST or Fashion-MNIST."
         )
     check_memory(16 * len(files) * model.d_input, f"{folder}", "pass fewer images")
     found, changed, shape = [], 0, model.input_shape or ()

@@ -225,7 +225,7 @@ def test_each_hook_point_has_a_model_folder(tmp_path: Path) -> None:
 
 def test_the_run_folder_of_several_says_which_there_are(tmp_path: Path) -> None:
     sae_runs.go(tmp_path)
-    with pytest.raises(CheckpointError, match=r"one autoencoder a hook point: load .*blocks\.0\."):
+    with pytest.raises(CheckpointError, match=r"holds 2 models, .*blocks\.0\."):
         load(tmp_path)
 
 

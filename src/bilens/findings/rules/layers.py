@@ -263,7 +263,6 @@ CHANGED: Final = formats("value threshold", "whole", of="count")
     whole,
     "changed_tensors",
     values={**CHANGED, "alone": "count", "change": "quantity", "kinds": "kinds"},
-    beyond="info",
     variant=lambda values: "_alone" if values["alone"] else "",
 )
 def changed_tensors(evidence: Evidence) -> Iterator[Values]:
