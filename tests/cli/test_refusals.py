@@ -231,6 +231,7 @@ REACHED = {  # module that names an option: the commands that its messages can e
     "train/tasks/table": ["train table"],
     "data/images": ["train image", "audit", "attack", "certify", "explain"],
     "data/labelled_data": ["audit", "attack", "certify", "explain"],
+    "data/model_interface": ["audit", "attack", "certify", "explain"],
     "data/text": LANGUAGE,
     "data/training_table": ["train table"],
     "findings/rules/registry": ["audit"],
