@@ -232,6 +232,7 @@ REACHED = {  # module that names an option: the commands that its messages can e
     "data/images": ["train image", "audit", "attack", "certify", "explain"],
     "data/labelled_data": ["audit", "attack", "certify", "explain"],
     "data/model_interface": ["audit", "attack", "certify", "explain"],
+    "data/table_file": ["audit", "explain", "train table"],
     "data/text": LANGUAGE,
     "data/training_table": ["train table"],
     "findings/rules/registry": ["audit"],
