@@ -320,6 +320,7 @@ def failed() -> dict[str, Any]:
 def odd() -> dict[str, Any]:
     """What rarely happens: unknown label, kind and rule; no name, no file, equal eigenvalues."""
     document = make_document(names=["", "same", "same"])
+    document["accuracy"] |= {"right": 900, "total": 1000}
     asked, other, wrong = document["explanations"]
     asked |= {"kind": "asked", "label": None}
     other |= {"kind": "new kind"}

@@ -262,7 +262,7 @@ def advice() -> Iterator[tuple[str, str, str]]:
         module = file.relative_to(SOURCE).with_suffix("").as_posix()
         if not module.startswith(("cli/", "base/errors")):
             for text in texts_of(file):
-                of_others = " " not in text or "llama-gguf-split" in text
+                of_others = " " not in text or "llama-gguf-split" in text or "user-data-dir" in text
                 for option in [] if of_others else OPTION.findall(text):
                     yield module, option, text
 

@@ -41,6 +41,8 @@ def test_no_badge_is_of_two_groups_or_says_passed(lang: str) -> None:
 
 def test_each_group_answers_for_itself() -> None:
     healthy = {**make_document(), "coverage": covered(100, 0)}
+    assert ended(healthy) == ["pass", "unknown", "warn"]  # ten inputs establish nothing
+    healthy["accuracy"] |= {"right": 900, "total": 1000}
     assert ended(healthy) == ["pass", "unknown", "pass"]  # its numbers are neither good nor bad
     assert ended({**make_document(data=False), "coverage": covered(100, 0)})[2] == "unknown"
     assert ended(variants()["failed"])[0] == "fail"
@@ -66,7 +68,7 @@ def test_what_was_hardly_read_is_not_called_sound() -> None:
 
 
 def test_a_table_of_numbers_alone_is_not_called_sound() -> None:
-    assert ended(table_documents.variants()["classes"]) == ["pass", "unknown", "pass"]
+    assert ended(table_documents.variants()["classes"]) == ["pass", "unknown", "warn"]
 
 
 def test_what_was_not_looked_at_is_said() -> None:

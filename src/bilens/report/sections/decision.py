@@ -11,7 +11,7 @@ from typing import Final, get_args
 
 from markupsafe import Markup
 
-from bilens.findings.rules.decision import decide
+from bilens.findings.rules.decision import FEW, decide
 from bilens.findings.rules.rule import Group
 from bilens.records.audit import Audit
 from bilens.records.decision import Decision
@@ -74,7 +74,11 @@ def looked_lines(t: Catalogue, record: Judged) -> Iterator[tuple[str, list[str]]
     measured = t(f"decision.{key}", count=whole(found.inputs), name=name)
     (looked if found.inputs else unseen).append(measured)
     search = isinstance(record, Audit) and record.triggers and record.triggers.threshold
-    key = "searched" if search else "not_searched"
+    stands_out = any(
+        finding.rule in ("trigger", "overfitting") and finding.outcome == "warn"
+        for finding in record.verdict
+    )
+    key = "searched" + ".found" * stands_out if search else "not_searched"
     (looked if search else unseen).append(t(f"decision.{key}"))
     if looked:
         yield t("decision.looked"), looked
@@ -92,8 +96,12 @@ def group_lines(t: Catalogue, record: Judged) -> Iterator[GroupLine]:
         silent = group == "model" and (worst == "info" or found.answer == "cannot_judge")
         if worst != "fail" and (silent or (group == "use" and not found.inputs)):
             worst = "unknown"
-        outcome = "pass" if worst == "info" else worst  # a number is neither good nor bad
-        words = t.each(f"group.{group}", (outcome, f"{outcome}.text"))
+        outcome = key = "pass" if worst == "info" else worst  # a number is neither good nor bad
+        if group == "use" and outcome == "pass" and found.inputs < FEW:
+            outcome, key = "warn", "few"
+        silent = silent and found.answer != "cannot_judge"
+        text = "silent" if silent and outcome == "unknown" else key
+        words = t.each(f"group.{group}", (key, f"{text}.text"))
         yield GroupLine(t(f"group.{group}"), outcome, words[0], words[1], lines)
 
 
