@@ -81,7 +81,7 @@ def test_every_rule_has_sentences_and_a_scope_in_both_languages(rule: Rule, lang
     assert said
     if rule.scope:
         assert t.has(f"rule.scope.{rule.scope}")
-    assert {*rule.values.values()} <= {*FORMATS, "text", "mode", "kinds"}
+    assert {*rule.values.values()} <= {*FORMATS, "text", "mode", "source", "kinds"}
     assert rule.number is None or rule.number in rule.values
 
 

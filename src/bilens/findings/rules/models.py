@@ -40,7 +40,7 @@ def coverage(evidence: Evidence) -> Iterator[Values]:
     "layout",
     group="reading",
     rank=2,
-    values={"unverified": "count", "threshold": "count", "source": "text"},
+    values={"unverified": "count", "threshold": "count", "source": "source"},
     number="unverified",
     bad=">",
     variant=lambda values: f"_{values['source']}" if values["unverified"] else "",

@@ -64,7 +64,7 @@ def check_values(kind: str, verdict: Iterable[Finding]) -> None:
 
 
 def expected_type(value: Value | None, form: Format) -> tuple[str, bool]:
-    if form in ("text", "mode", "kinds"):
+    if form in ("text", "mode", "source", "kinds"):
         return "a text", isinstance(value, str)
     if form == "count":
         return "an integer of at least 0", isinstance(value, int) and value >= 0

@@ -27,6 +27,7 @@ Format = Literal[
     "whole",
     "text",
     "mode",
+    "source",
     "kinds",
     "percent",
     "share",

@@ -28,12 +28,18 @@ def leak(evidence: Evidence) -> Iterator[Values]:
             yield {"value": value, "null": column.alone_null, "column": column.name}
 
 
-@partial(of_tables, "identifier", values={"value": "count", "columns": "text"}, bad=">")
+@partial(
+    of_tables,
+    "identifier",
+    values={"value": "count", "columns": "text"},
+    bad=">",
+    variant=lambda values: "" if values["columns"] else "_none",
+)
 def identifier(evidence: Evidence) -> Iterator[Values]:
     if evidence.reading is not None:
         named = [column for column in evidence.reading.columns if column.identifier]
         used = [column.name for column in named if column.inputs]
-        shown = used or [column.name for column in named] or ["—"]
+        shown = used or [column.name for column in named]
         yield {"value": len(used), "columns": ", ".join(shown)}
 
 

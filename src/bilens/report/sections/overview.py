@@ -211,8 +211,8 @@ def shown_value(t: Catalogue, form: Format, value: Value) -> str:
         return FORMATS[form](value)
     if form == "kinds":
         return t("list.comma").join(t.each("difference.kind", value.split(", ")))
-    key = f"layers.difference.mode.{value}"
-    return t(key) if form == "mode" and t.has(key) else value
+    key = f"layers.difference.mode.{value}" if form == "mode" else f"source.{value}"
+    return t(key) if form in ("mode", "source") and t.has(key) else value
 
 
 def condition_lines(t: Catalogue, record: Judged) -> list[FindingLine]:
