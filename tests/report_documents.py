@@ -251,7 +251,7 @@ ACCEPT = {
 }
 REASONS = (
     "defect guess condition reading coverage refused unseen partial approximate few "
-    "no_data caution unheard_of"
+    "one_class no_data caution unheard_of"
 )
 
 

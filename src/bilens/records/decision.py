@@ -15,7 +15,8 @@ class Decision(Record, frozen=True):
 
     answer: Answer
     # why it is no better: `defect`, `guess`, `condition`, `reading`, `coverage`, `refused`,
-    # `unseen`, `partial`, `approximate`, `few` (inputs), `no_data` or `caution`
+    # `unseen`, `partial`, `approximate`, `few` (inputs), `one_class` (one right answer to all),
+    # `no_data` or `caution`
     reasons: tuple[str, ...]
     # the largest, at most three: findings of the verdict; a `condition` that was asked for and
     # failed; `no_data` where no answers were measured

@@ -86,6 +86,25 @@ CASES: dict[str, tuple[dict[str, Any], tuple[Finding, ...], str, set[str]]] = {
     ),
     "not finite": ({"kind": "layer_audit"}, (f("non_finite", "fail"),), "do_not_use", {"defect"}),
     "guessing": ({}, (f("accuracy", "warn"),), "do_not_use", {"guess"}),
+    "guessing on few inputs": (
+        {"inputs": 1},
+        (f("accuracy", "warn"),),
+        "conditions",
+        {"guess", "few"},
+    ),
+    "guessing on one class": (
+        {"one_class": True},
+        (f("accuracy", "warn"),),
+        "conditions",
+        {"guess", "one_class"},
+    ),
+    "one class": ({"one_class": True}, (), "conditions", {"one_class"}),
+    "guessing on few inputs, partial": (
+        {"inputs": 1, "coverage": read(95, unread=5)},
+        (f("accuracy", "warn"),),
+        "cannot_judge",
+        {"guess"},
+    ),
     "condition": ({"conditions": (failed(0.5),)}, (), "do_not_use", {"condition"}),
     "condition without a value": ({"conditions": (failed(None),)}, (), "do_not_use", {"condition"}),
     "a met condition": (

@@ -1,8 +1,8 @@
 """May the model be used? One answer, from a verdict, what was read, conditions and data.
 
-A defect, answers no better than guessing or a failed condition: do not use. Else a reading that is
-wrong or covers too little: it cannot be judged. Else anything that asks for care, was not read or
-was not measured: conditions. What is left may be used.
+A defect, answers no better than guessing on data that can tell, or a failed condition: do not use.
+Else a reading that is wrong or covers too little: it cannot be judged. Else anything that asks for
+care, was not read or was not measured: conditions. What is left may be used.
 """
 
 from __future__ import annotations
@@ -31,9 +31,12 @@ def decide(record: Audit | LayerAudit | TableAudit) -> Decision:
     """Return the decision on a model that was audited."""
     measured = record.score if isinstance(record, TableAudit) else record.accuracy
     inputs = 0 if measured is None else measured.total
+    one_class = measured is not None and measured.plain == 1
     if record.performance is not None and record.performance.regression is not None:
         inputs = record.performance.rows
-    return decision(record.kind, record.verdict, record.coverage, record.conditions or (), inputs)
+        one_class = record.performance.regression.r_squared is None
+    asked = record.conditions or ()
+    return decision(record.kind, record.verdict, record.coverage, asked, inputs, one_class)
 
 
 def decision(
@@ -42,6 +45,7 @@ def decision(
     coverage: Coverage | None,
     conditions: Sequence[JudgedCondition] = (),
     inputs: int = 0,
+    one_class: bool = False,  # whether all right answers are the same
 ) -> Decision:
     """Return the decision: a pure function of how rules and conditions ended, and on what."""
     added = [] if inputs else [Finding("no_data", "warn", {})]
@@ -52,6 +56,11 @@ def decision(
                 Finding("condition", "fail", {"condition": item.condition, "value": value})
             )
     found = [*of_findings(kind, (*verdict, *added)), *of_reading(coverage, inputs)]
+    if one_class:
+        found.append(("conditions", "one_class"))
+    if one_class or inputs < FEW:  # such data prove nothing against a model, nor for it
+        unproven: Answer = "conditions" if coverage and coverage.whole else "cannot_judge"
+        found = [(unproven if why == "guess" else each, why) for each, why in found]
     answer: Answer = next((each for each in ORDER if each in dict(found)), "use")
     ranked = [(risk_rank(kind, finding), finding) for finding in (*verdict, *added)]
     risks = [finding for rank, finding in sorted(ranked, key=itemgetter(0)) if rank < NO_RISK]
