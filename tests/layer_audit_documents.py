@@ -59,7 +59,6 @@ ENDINGS = {
     "changed_layers": ("pass", "info"),
     "similarity": ("pass", "info"),
     "change": ("pass", "info"),
-    "changed_files": ("pass", "info"),
 }
 
 

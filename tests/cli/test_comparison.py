@@ -82,20 +82,26 @@ def test_a_merged_adapter_is_a_change_of_its_rank(tmp_path: Path, dtype: torch.d
 
 def test_a_copy_is_identical_and_a_config_is_part_of_it(tmp_path: Path) -> None:
     write(tmp_path / "a").float().save_pretrained(tmp_path / "b")
+    for folder in ("a", "b"):
+        (tmp_path / folder / "modeling.py").write_text("x = 1")
     document = compared(tmp_path)
-    assert "were compared: they are those of the baseline" in text(tmp_path)
+    said = "tensors and all 3 files of configuration, tokenizer and code beside them were compared"
+    assert f"{said}: they are those of the baseline" in text(tmp_path)
     found = findings(document)
     rules = ("changed_tensors", "changed_files", "low_rank_change", "changed_layers")
     assert {found[rule]["outcome"] for rule in rules} == {"pass"}
     path = tmp_path / "b" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "rms_norm_eps": 0.5}))
     (tmp_path / "b" / "tokenizer.json").write_text("{}")
+    (tmp_path / "b" / "modeling.py").write_text("x = 2")
     document = compared(tmp_path)
     assert "were compared" not in text(tmp_path)
     files = {one["name"]: one for one in document["difference"]["whole"]["files"]}
     assert files["config.json"]["keys"] == ["rms_norm_eps"]
     assert files["tokenizer.json"]["state"] == "model"
-    assert findings(document)["changed_files"]["value"] == 2
+    found = findings(document)["changed_files"]
+    assert (found["value"], found["outcome"]) == (3, "warn")
+    assert "the same weights may behave differently" in text(tmp_path)
 
 
 def test_other_architectures_are_compared_where_they_match(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Two models beside each other: every tensor, and the files of configuration and tokenizer."""
+"""Two models beside each other: every tensor, and the files beside them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bilens.records.layer_audit import FileChange, WholeDifference
 
 COMPANION = re.compile(
     r"(?!adapter)(?:config|\w+_config|special_tokens_map|added_tokens|tokenizer.*|vocab.*)\.json"
-    r"|(?:vocab|merges).*\.txt|.*\.(?:jinja|model|spm|tiktoken)"
+    r"|(?:vocab|merges).*\.txt|.*\.(?:jinja|model|spm|tiktoken|py)"
 )
 
 

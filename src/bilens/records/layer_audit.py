@@ -88,7 +88,7 @@ class TensorChange(Record, frozen=True):
 
 
 class FileChange(Record, frozen=True):
-    """A file beside the weights: configuration or tokenizer."""
+    """A file beside the weights: configuration, tokenizer or code."""
 
     name: str
     state: str  # `same`, `changed`, `model` or `baseline`: in that one alone

@@ -277,7 +277,7 @@ def changed_tensors(evidence: Evidence) -> Iterator[Values]:
         }
 
 
-@partial(whole, "changed_files", values={**CHANGED, "files": "text"}, beyond="info")
+@partial(whole, "changed_files", values={**CHANGED, "files": "text"}, rank=5)
 def changed_files(evidence: Evidence) -> Iterator[Values]:
     if (found := evidence.whole_change) and found.files:
         names = [file.name for file in found.files if file.state != "same"]

@@ -28,7 +28,8 @@ def whole_difference(t: Catalogue, found: WholeDifference) -> Iterator[Content]:
 def difference_sentences(t: Catalogue, found: WholeDifference) -> Iterator[str]:
     """Yield what a reader should know first."""
     if found.identical:
-        yield t("difference.identical", tensors=whole(found.tensors))
+        counts = {"tensors": whole(found.tensors), "files": whole(len(found.files or ()))}
+        yield t("difference.identical", **counts)
         return
     same = found.tensors - len(found.changed)
     yield t("difference.tensors", same=whole(same), of=whole(found.tensors))
