@@ -130,6 +130,25 @@ def test_columns_are_taken_by_name_whatever_their_order(tmp_path: Path) -> None:
     assert read_labelled(one_left, None, model(NAMED, answers=False)).targets is None
 
 
+def test_the_column_of_right_answers_is_no_input_wherever_it_stands(tmp_path: Path) -> None:
+    path = table(tmp_path / "t.csv", "y,a,b,c\n1,1,2,3\n0,4,5,6\n")
+    found = read_labelled(path, "y", model())
+    assert found.inputs.tolist() == [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
+    assert found.targets is not None
+    assert found.targets.tolist() == [1, 0]
+    assert [one.kind for one in found.notes] == ["by_position"]
+
+
+def test_labels_that_are_no_column_and_no_file_are_refused(tmp_path: Path) -> None:
+    path = csv(tmp_path / "t.csv", WORDS)
+    with pytest.raises(DataError, match=r"no column 'nosuch'.* of a, b, c, y, or a file"):
+        read_labelled(path, "nosuch", model(NAMED, target="y"))
+    other = saved(tmp_path / "labels.npy", WORDS[::-1])
+    found = read_labelled(path, str(other), model(NAMED, target="y"))
+    assert found.targets is not None
+    assert found.targets.tolist() == [1, 1, 2, 0]
+
+
 def test_numbers_are_targets_of_a_regression(tmp_path: Path) -> None:
     found = read_labelled(csv(tmp_path / "t.csv", [0.5, 1, -2, 3]), None, model(NUMBER))
     assert found.targets is not None

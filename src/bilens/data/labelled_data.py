@@ -73,17 +73,28 @@ def labelled(
 def from_table(path: Path, labels: str | None, model: ModelInterface) -> Read:
     """Return rows by the names of the model's inputs, or in the order of the table's columns."""
     table, wanted = read_table(path, model.encoding), model.input_names
+    target = model.target if labels is None else labels
     if model.reading is not None and model.answers:
-        table = with_target(table, labels if labels in table.positions else model.target)
+        table = with_target(table, target)
     header = table.names
+    if labels is not None and labels not in header and not Path(labels).is_file():
+        raise DataError(
+            f"{path}: has no column {labels!r}, and no file of that name is there; --labels names "
+            f"a column, of {', '.join(header[:8])}{', …' if len(header) > 8 else ''}, or a file."
+        )
+    target = target if target in header else None
     if wanted is None:
         unnamed = all(plain_number(name) is not None for name in header)
-        if unnamed or len(header) not in (model.d_input, model.d_input + 1):
+        wanted = tuple(name for name in header if name != target)
+        more = len(wanted) - model.d_input
+        if unnamed or more not in ((0, 1) if target is None else (0,)):
             raise DataError(
                 f"{path}: has {len(header)} columns{' without names' if unnamed else ''}; expected "
-                f"{model.d_input} with names, in the model's order, and right answers behind them."
+                f"{model.d_input} with names, in the model's order, and right answers behind them "
+                "or named (--labels)."
             )
-        wanted = header[: model.d_input]
+        wanted = wanted[: model.d_input]
+        model.note("by_position", count=len(wanted), first=wanted[0], last=wanted[-1])
     found = columns_of(table, wanted, model.reading, model.fill)
     rows, used = found.values.numpy(), dict.fromkeys(found.columns)
     model.numbers.extend(table.numbers)
@@ -91,7 +102,6 @@ def from_table(path: Path, labels: str | None, model: ModelInterface) -> Read:
     if [*used] != [name for name in header if name in used]:
         model.note("reordered")
     left = [name for name in header if name not in used]
-    target = labels if labels in header else model.target if model.target in header else None
     if target is None and labels is not None:
         return rows, read_labels(Path(labels))
     if target is None and len(left) == 1 and model.target is None:
