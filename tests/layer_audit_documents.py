@@ -66,6 +66,7 @@ NOTES: dict[str, dict[str, Any]] = {
     **{kind: {"count": 2} for kind in ("grey", "rgb")},
     **{kind: {"name": "cat"} for kind in ("one_logit", "one_class")},
     **{kind: {} for kind in ("bytes", "unscaled", "reordered", "positions")},
+    "by_position": {"count": 3, "first": "a", "last": "c"},
     "no_labels": {},
     "assumed_image": {"shape": "3 × 4 × 5"},
     "target": {"column": "<y>"},
