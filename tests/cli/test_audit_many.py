@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import save_file
 
 import tiny
 from bilens.cli.commands import audit
 from bilens.cli.commands.audit import distinct
 from bilens.io.load import LoadedModel, load
 from bilens.report.evidence import DOCUMENT
+from builders import randn
 from commands import FILE, USAGE, Shell, assert_one_line, model_folder
 
 FEW = ("--null-samples", 39)
@@ -171,3 +173,13 @@ def test_model_and_evidence_are_signed_and_one_byte_is_noticed(
         content[-2] ^= 1
         file.write_bytes(content)
     assert signing(monkeypatch, *verify) == 0
+
+
+def test_a_model_that_needs_more_words_says_the_command(bilens: Shell, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        save_file(
+            {"0.weight": randn(6, 4), "2.weight": randn(3, 6)}, tmp_path / f"{name}.safetensors"
+        )
+    result = bilens("audit", tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    assert f"Run: bilens audit {tmp_path / 'b.safetensors'} --activation relu" in result.err
+    assert "bl.load" not in result.err

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -237,9 +238,10 @@ def audit_many(
             report = read_and_judge(output, source, data, options)
             own.write(report, overwrite)
         except (BilensError, MemoryError) as error:
-            output.say(f"error: {error}")
+            told = told_of(error)
+            output.say(f"error: {told}")
             code = getattr(error, "exit_code", MemoryLimitError.exit_code)
-            rows.append(IndexRow(path, "unread", code, None, "", str(error)))
+            rows.append(IndexRow(path, "unread", code, None, "", told))
         else:
             page = "" if own.html is None else own.html.name
             rows.append(index_row(report.record, path, page, pages.lang))
@@ -279,3 +281,14 @@ def print_audit(output: Output, report: Report, json: bool, *more: str) -> None:
     else:
         table = layer_audit_table(report.record)
     output.answer(json, report.to_dict(), table, *verdict_lines(report.record), *more)
+
+
+def told_of(error: BilensError | MemoryError) -> str:
+    """Return why one of many models was not audited, with the command that would audit it."""
+    if not isinstance(error, BilensError) or not error.retries:
+        return str(error)
+    runs = (
+        shlex.join(["bilens", "audit", one.path or one.given, *chain(*one.options())])
+        for one in error.retries
+    )
+    return f"{error.sentence} Run: {'; '.join(runs)}"

@@ -172,5 +172,5 @@ def decision_lines(t: Catalogue, record: Judged) -> list[str]:
     for number, (risk, then) in enumerate(risk_lines(t, record), start=1):
         lines.append(f"{number}. {risk} {t('decision.next', text=then)}")
     for term, texts in looked_lines(t, record):
-        lines.append(t("decision.line", term=term, text=t("sentence.gap").join(texts)))
+        lines.append(t("decision.line", term=term, text=t("decision.gap").join(texts)))
     return lines
