@@ -6,6 +6,7 @@ pattern of another module; modules_to_save left out.
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 
 import tiny_language_models as tiny
 from bilens.base.errors import CheckpointError
-from bilens.io.load import load
+from bilens.io.load import ReadOptions, load, load_to_compare
 
 peft = pytest.importorskip("peft")
 LLAMA = ["q_proj", "v_proj", "down_proj"]
@@ -97,6 +98,27 @@ def test_a_base_that_the_adapter_names_is_found(tmp_path: Path) -> None:
     assert load(tmp_path / "adapter").below == str(tmp_path / "base")
     edit(tmp_path, base_model_name_or_path="../base")
     assert load(tmp_path / "adapter").layers
+
+
+def test_another_base_than_the_one_it_names_is_refused(tmp_path: Path) -> None:
+    make(tmp_path, "LoRA")
+    tiny.make("llama").float().save_pretrained(tmp_path / "other")
+    edit(tmp_path, base_model_name_or_path="../base")
+    assert load(tmp_path / "adapter", base=tmp_path / "base").layers
+    with pytest.raises(CheckpointError, match=r"was made for .*base, and .*other is another"):
+        load(tmp_path / "adapter", base=tmp_path / "other")
+
+
+def test_weights_of_an_adapter_alone_need_their_configuration(tmp_path: Path) -> None:
+    make(tmp_path, "LoRA")
+    folder = tmp_path / "adapter"
+    assert load(folder / "adapter_model.safetensors", base=tmp_path / "base").layers
+    (folder / "adapter_config.json").rename(tmp_path / "kept.json")
+    (folder / "README.md").unlink(missing_ok=True)
+    for path in (folder, folder / "adapter_model.safetensors"):
+        for read in (load, partial(load_to_compare, options=ReadOptions())):
+            with pytest.raises(CheckpointError, match=r"without adapter_config\.json, .*rank"):
+                read(path)
 
 
 def test_an_adapter_without_its_base_says_what_it_is(tmp_path: Path) -> None:

@@ -67,6 +67,12 @@ class Update:
 
 def read_adapter(folder: Path, options: ReadOptions) -> LoadedModel:
     """Return a model with an adapter added: that of the caller, or the one that it names."""
+    folder = folder.parent if folder.name == WEIGHTS_NAME else folder
+    if not (folder / CONFIG_NAME).is_file():
+        raise CheckpointError(
+            f"{folder}: has {WEIGHTS_NAME} without {CONFIG_NAME}, which holds the adapter's rank "
+            "and scale (r, lora_alpha): put that file beside it, as peft saved it."
+        )
     config = read_json(folder / CONFIG_NAME)
     updates = updates_of(folder, config)
     pairs = [one for one in updates.values() if "A" in one.parts]
@@ -74,7 +80,14 @@ def read_adapter(folder: Path, options: ReadOptions) -> LoadedModel:
     ranks = ", ".join(map(str, sorted({one.parts["A"].shape[0] for one in pairs})))
     about = f"{kind} of rank {ranks} on {len(updates)} tensors"
     named = str(config.get("base_model_name_or_path") or "the model below it")
-    base = options.base or next(filter(HUGGINGFACE.matches, (Path(named), folder / named)), None)
+    there = next(filter(HUGGINGFACE.matches, (Path(named), folder / named)), None)
+    base = options.base or there
+    if base is not None and there is not None and base.resolve() != there.resolve():
+        raise CheckpointError(
+            f"{folder}: was made for {there}, and {base} is another folder: name {there} as the "
+            f"baseline, or, where both are one model, correct base_model_name_or_path in "
+            f"{CONFIG_NAME}."
+        )
     if base is None or not HUGGINGFACE.matches(base):
         sizes = [float(one.change().norm()) for one in pairs] or [0.0]
         raise CheckpointError(
@@ -92,7 +105,11 @@ def read_adapter(folder: Path, options: ReadOptions) -> LoadedModel:
     return replace(found, weights_sha256=file_sha256(folder / WEIGHTS_NAME))
 
 
-PEFT = Format("PEFT adapter", lambda path: (path / CONFIG_NAME).is_file(), read_adapter)
+PEFT = Format(
+    "PEFT adapter",
+    lambda path: path.name == WEIGHTS_NAME or (path / CONFIG_NAME).is_file(),
+    read_adapter,
+)
 
 
 def updates_of(folder: Path, config: Mapping[str, Any]) -> dict[str, Update]:
