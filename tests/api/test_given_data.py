@@ -134,7 +134,7 @@ def test_a_safetensors_mlp_reads_columns_in_order(tmp_path: Path) -> None:
     model = bl.load(tmp_path / "mlp.safetensors", activation="relu", transposed=False)
     found = performance(model, tmp_path / "t.csv")
     assert right(found) == pytest.approx(fitted.score(FRAME, KIND))  # one logit, as it is said
-    assert [one.kind for one in found.notes] == ["target", "one_logit"]
+    assert [one.kind for one in found.notes] == ["by_position", "target", "one_logit"]
 
 
 def test_estimators_and_models_of_tables_are_measured_with_a_baseline_too(tmp_path: Path) -> None:

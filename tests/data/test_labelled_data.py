@@ -94,7 +94,12 @@ def kinds(path: Path, interface: ModelInterface, labels: str | None = None) -> l
 
 LABELS: dict[str, tuple[Any, dict[str, Any], list[int], list[str]]] = {
     "names": (WORDS, {"output_names": ("cat", "dog", "owl")}, [0, 2, 1, 1], []),
-    "positions": (Y, {"output_names": ("cat", "dog", "owl")}, [0, 2, 1, 1], ["positions"]),
+    "positions": (
+        Y,
+        {"output_names": ("cat", "dog", "owl"), "positions": True},
+        [0, 2, 1, 1],
+        ["positions"],
+    ),
     "numbers for names": (Y + 7, {"output_names": ("7", "8", "9")}, [0, 2, 1, 1], []),
     "whole floats": (Y.astype(float), {}, [0, 2, 1, 1], []),
     "true and false": (Y > 0, {"d_output": 2}, [0, 1, 1, 1], ["positions"]),
@@ -297,6 +302,20 @@ BAD: dict[str, Case] = {
         MODEL,
         DataError,
         r"row 0 has the label 'cat', which is no class of the model \(0, 1, 2\)",
+    ),
+    "numbers for classes with names": (
+        "t.npz",
+        lambda path: saved(path, x=X, y=Y),
+        NAMED,
+        DataError,
+        "the labels are 0, 1, 2, .* are called cat, dog, owl: .* Write these names as the labels",
+    ),
+    "truth for classes with names": (
+        "t.npz",
+        lambda path: saved(path, x=X, y=Y > 0),
+        replace(MODEL, d_output=2, output_names=("yes", "no")),
+        DataError,
+        "the labels are False, True, .* are called yes, no",
     ),
     "beyond the classes": (
         "t.npz",

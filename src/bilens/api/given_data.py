@@ -54,7 +54,9 @@ def given_data(model: Model, data: Data | None, labels: str | None = None) -> La
     x, y = map(as_array, pair)
     origin = DataOrigin("", "tensors passed by the caller", "tensors", sum(x.shape[:1]), "")
     about = image_origin(data) if isinstance(data, ImageDataset) else origin
-    return labelled(x, y, about, interface_of(model))
+    fits = interface_of(model)
+    positions = fits.positions or isinstance(pair[1], Tensor)  # which holds no names
+    return labelled(x, y, about, replace(fits, positions=positions))
 
 
 def as_array(part: Any) -> Array:
@@ -116,7 +118,8 @@ def interface_of(model: Model, *, answers: bool = True) -> ModelInterface:
         task = "classification"
     named = known.input_shape, known.input_names, known.output_names, known.provenance.get("target")
     read = reading_of(known), known.input_mean
-    return ModelInterface(views[0].sizes.d_in, width, task, *named, answers, *read)
+    made = views[0].sizes.d_in, width, task, *named, answers, *read
+    return ModelInterface(*made, positions=known.input_shape is not None)  # as images are labelled
 
 
 def performance_of(model: Model, given: LabelledData) -> Performance:

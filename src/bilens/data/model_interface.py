@@ -34,6 +34,7 @@ class ModelInterface:
     reading: TableReading | None = None  # of the table that it was trained on
     fill: tuple[float, ...] | None = None  # in the place of inputs that are missing there
     encoding: str | None = None  # of the text of a table; None where it is to be found out
+    positions: bool = False  # whether labels may be positions of classes that have names
     notes: list[DataNote] = field(default_factory=list)  # on the data that are read for it
     numbers: list[int] = field(default_factory=list)  # of their rows, as a spreadsheet shows them
     done: list[Conversion] = field(default_factory=list)  # to a table
@@ -109,6 +110,12 @@ def classes_of(where: str, texts: list[str], model: ModelInterface) -> Tensor:
     texts = [text if text in known else text.removesuffix(".0") for text in texts]
     places = {str(index): index for index in known.values()} | {"False": 0, "True": 1}
     if not {*texts} <= {*known} and {*texts} <= {*places}:
+        if not model.positions and any(places.get(name) != at for name, at in known.items()):
+            raise DataError(
+                f"{where}: the labels are {', '.join(sorted({*texts})[:4])}, and the model's "
+                f"classes are called {', '.join([*known][:8])}: which label is which class is not "
+                "known. Write these names as the labels."
+            )
         known = places
         model.note("positions")
     bad = next((row for row, text in enumerate(texts) if text not in known), None)
