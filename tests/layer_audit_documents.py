@@ -64,7 +64,7 @@ ENDINGS = {
 
 NOTES: dict[str, dict[str, Any]] = {
     **{kind: {"count": 2} for kind in ("grey", "rgb")},
-    **{kind: {"name": "cat"} for kind in ("one_logit", "one_class")},
+    **{kind: {"name": "cat"} for kind in ("one_logit", "one_probability", "one_class")},
     **{kind: {} for kind in ("bytes", "unscaled", "reordered", "positions")},
     "by_position": {"count": 3, "first": "a", "last": "c"},
     "no_labels": {},

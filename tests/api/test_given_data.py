@@ -220,6 +220,28 @@ def test_data_that_do_not_fit_are_refused(
         audit(model, data, null_samples=39)
 
 
+def test_one_sigmoid_is_a_probability_and_several_are_refused() -> None:
+    torch.manual_seed(0)
+    first, last = torch.nn.Linear(3, 6), torch.nn.Linear(6, 1)
+    parts = torch.nn.Sequential(first, torch.nn.Sigmoid(), last).double()
+    x = torch.tensor(FRAME.to_numpy())
+    y = (parts(x) + 0.05 * torch.randn(120, 1) > parts(x).median()).long()[:, 0]
+    with torch.no_grad():
+        last.bias -= parts(x).median()
+    logit = performance(parts, (x, y))  # sigmoids inside alone
+    chance = performance(torch.nn.Sequential(*parts, torch.nn.Sigmoid()), (x, y))
+    assert 0.6 < right(logit) < 1
+    assert right(chance) == right(logit)
+    assert chance.classification is not None
+    assert logit.classification is not None
+    assert chance.classification.ece == pytest.approx(logit.classification.ece)
+    said = [one.kind for found in (logit, chance) for one in found.notes]
+    assert said == ["one_logit", "one_probability"]
+    several = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Sigmoid())
+    with pytest.raises(UsageError, match="gives several answers"):
+        audit(several, (x, y))
+
+
 def test_a_part_of_a_model_is_not_judged() -> None:
     loaded = bl.from_sklearn(MLPClassifier(**MLP).fit(FRAME, KIND))
     assert loaded.load_report is not None

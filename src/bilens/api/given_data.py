@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bilens.algebra.approximation.layer_weights import MLPWeights
 from bilens.algebra.approximation.quadratic_fit import in_blocks
 from bilens.api.provenance import find_test_data, image_origin, reading_of
 from bilens.api.quadratic_fit import layers_and_run
@@ -106,7 +107,8 @@ def interface_of(model: Model, *, answers: bool = True) -> ModelInterface:
     name, head = known.source or type(model).__name__, "" if report is None else report.head or ""
     whole = [view.reads for view in views] == ["inputs", *["neurons"] * (len(views) - 1)]
     width, regressor = views[-1].sizes.d_out, "MLPRegressor" in known.provenance.get("format", "")
-    several = width > 1 and (regressor or head.startswith("sigmoid"))
+    sigmoid = ends_in_sigmoid(views[-1])
+    several = width > 1 and (regressor or sigmoid or head.startswith("sigmoid"))
     if not whole or several or (report is not None and report.left_out):
         why = "gives several answers" if several else "is not its layers one behind the other"
         raise UsageError(
@@ -119,7 +121,17 @@ def interface_of(model: Model, *, answers: bool = True) -> ModelInterface:
     named = known.input_shape, known.input_names, known.output_names, known.provenance.get("target")
     read = reading_of(known), known.input_mean
     made = views[0].sizes.d_in, width, task, *named, answers, *read
-    return ModelInterface(*made, positions=known.input_shape is not None)  # as images are labelled
+    positions = known.input_shape is not None  # as images are labelled
+    return ModelInterface(*made, positions=positions, probability=sigmoid)
+
+
+def ends_in_sigmoid(view: LayerView) -> bool:
+    """Tell whether outputs of a layer are its neurons, and these sigmoids."""
+    if view.activation.name != "sigmoid" or view.gated or view.sizes.d_out != view.sizes.d_hidden:
+        return False
+    layer = view.weights(torch.float64)
+    bare = isinstance(layer, MLPWeights) and layer.linear is None and layer.constant is None
+    return bare and torch.equal(layer.down, torch.eye(len(layer.down), dtype=torch.float64))
 
 
 def performance_of(model: Model, given: LabelledData) -> Performance:
@@ -135,6 +147,8 @@ def performance_of(model: Model, given: LabelledData) -> Performance:
         numbers, badness = regression(said, labels), (said - labels).abs()
     elif labels is not None:
         logits = outputs if interface.d_output > 1 else torch.cat([-outputs, outputs], dim=1) / 2
+        if interface.probability:
+            logits = torch.cat([1 - outputs, outputs], dim=1).log()
         names, members = interface.classes, [labels == one for one in range(logits.shape[1])]
         answers = classification(logits, labels, names)
         confidence, said = logits.softmax(dim=1).max(dim=1)

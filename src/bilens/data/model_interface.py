@@ -35,13 +35,14 @@ class ModelInterface:
     fill: tuple[float, ...] | None = None  # in the place of inputs that are missing there
     encoding: str | None = None  # of the text of a table; None where it is to be found out
     positions: bool = False  # whether labels may be positions of classes that have names
+    probability: bool = False  # whether the one output is that of the second class, and no logit
     notes: list[DataNote] = field(default_factory=list)  # on the data that are read for it
     numbers: list[int] = field(default_factory=list)  # of their rows, as a spreadsheet shows them
     done: list[Conversion] = field(default_factory=list)  # to a table
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes; a single output is the logit of the second of two."""
+        """The names of the classes; a single output is about the second of two."""
         count, names = max(self.d_output, 2), self.output_names or ()
         return names if len(names) == count else tuple(map(str, range(count)))
 
@@ -125,7 +126,7 @@ def classes_of(where: str, texts: list[str], model: ModelInterface) -> Tensor:
             f"the model ({', '.join([*known][:8])}): remove such rows, or rename the labels."
         )
     if model.d_output == 1:
-        model.note("one_logit", name=[*known][1])
+        model.note("one_probability" if model.probability else "one_logit", name=[*known][1])
     if len({*texts}) == 1:
         model.note("one_class", name=texts[0])
     return torch.tensor([known[text] for text in texts])
