@@ -36,6 +36,8 @@ def kinds(table: Any) -> list[str]:
         ("utf-16", JAPANESE, "utf-16"),
         ("cp932", JAPANESE, "cp932"),
         ("cp932", "性別,値\n男,1\n女,2\n", "cp932"),
+        ("cp932", "氏名,ｶﾅ\n田中,ﾀﾅｶ ﾀﾛｳ\n鈴木,ｽｽﾞｷ ｼﾞﾛｳ\n", "cp932"),
+        ("cp1252", "Maß,Änderung\nÜbermaß,Ärger\nGröße,°C\n", "cp1252"),
         ("cp1252", GERMAN, "cp1252"),
         ("cp1252", "ville,prix €\nÉvreux,1\nNîmes,2\nçà,3\n", "cp1252"),
         ("latin-1", "name,x\nMüller,1\nJäger,2\n", "cp1252"),
@@ -72,6 +74,30 @@ def test_what_stands_around_a_table_is_left_out_and_said(tmp_path: Path) -> None
     assert table.numbers == (5, 6, 7)
     assert kinds(table) == ["preamble", "footer"]
     assert table.done[1].values == {"count": 2, "row": 8, "text": "合計"}
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        (["good", "average", "bad", "average", "average"], 5),
+        (["average", "good", "bad", "Average"], 4),
+        (["good", "bad", "good", "total", "average"], 3),
+        (["good", "bad", "sum", "subtotal", "total", "average"], 3),
+    ],
+)
+def test_a_class_that_is_named_like_a_total_keeps_its_rows(
+    tmp_path: Path, words: list[str], kept: int
+) -> None:
+    table = read(
+        tmp_path, "".join(f"{row}\n" for row in ["class,x", *(f"{w},1" for w in words)]).encode()
+    )
+    assert len(table.rows) == kept
+    assert ("footer" in kinds(table)) == (kept < len(words))
+
+
+def test_a_long_line_of_short_cells_is_read(tmp_path: Path) -> None:
+    line = b"\t".join([b"12345"] * 30_000)
+    assert len(read(tmp_path, b"\n".join([line] * 2)).names) == 30_000
 
 
 def test_names_of_columns_are_told_apart(tmp_path: Path) -> None:
@@ -138,6 +164,12 @@ BAD: dict[str, tuple[bytes | Callable[[Path], bytes], dict[str, Any], type[Bilen
     "cut row": (b"a,b,c\n1,2,3\n4,5", {}, DataError, "row 3 has 2 cells; row 1 names 3 columns"),
     "long row": (b"a,b\n1,2\n1,2,3\n", {}, DataError, "row 3 has 3 cells"),
     "open quotation": (b'a,b\n1,"2\n3,4\n', {}, DataError, "cut off, or a quotation mark"),
+    "long cell": (
+        b"a,b\n1," + b"x" * 200_000,
+        {},
+        DataError,
+        "row 2 has a cell of more than 131,072",
+    ),
     "binary": (b"a,b\n1,\0\n", {}, DataError, "its content is binary"),
     "old Excel": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(99), {}, DataError, r"an old \.xls"),
     "another zip": (b"PK\3\4" + bytes(99), {}, DataError, "no Excel file that can be read"),

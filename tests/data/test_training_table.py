@@ -136,6 +136,12 @@ def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
         read_table(tmp_path / "absent.csv")
 
 
+def test_a_target_may_be_absent_for_a_wrong_encoding(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes("ﾅﾏｴ,x\nｱｲ,1\n".encode("cp932"))
+    with pytest.raises(DataError, match=r"encoding is guessed to be cp1252: .* with --encoding"):
+        training_table(read_table(tmp_path / "t.csv"), "ﾅﾏｴ")
+
+
 def test_a_text_of_many_kinds(tmp_path: Path) -> None:
     """One that names rows is left out; of others the rare ones share an input."""
     codes = from_text(tmp_path, MANY)

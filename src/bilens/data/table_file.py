@@ -24,6 +24,7 @@ from bilens.base.memory import check_memory
 from bilens.records.table_reading import Conversion
 
 SNIFFED = 200  # lines that decide on the separator
+MOST_TOTALS = 3  # rows below a table
 PREAMBLE = 30  # rows that may stand before the names of columns
 TOTAL = re.compile(
     r"総?合\s*計|[総小]計|平均|(sub)?totals?|sum|average|summe|gesamt", re.IGNORECASE
@@ -78,6 +79,12 @@ def read_table(path: Path, encoding: str | None = None) -> RawTable:
         try:
             grid = [(row, [*map(str.strip, line)]) for row, line in enumerate(lines, 1)]
         except csv.Error as error:
+            if "field limit" in str(error):
+                raise DataError(
+                    f"{path}: row {lines.line_num} has a cell of more than "
+                    f"{csv.field_size_limit():,} characters: shorten it; a quotation mark may be "
+                    "open."
+                ) from error
             raise DataError(
                 f"{path}: is not a CSV table (line {lines.line_num}: {error}): the file may be cut "
                 "off, or a quotation mark be open."
@@ -105,22 +112,34 @@ def decoded(path: Path, content: bytes, encoding: str | None) -> tuple[str, str]
                     "has another encoding (--encoding)."
                 ) from error
             continue
-        # Letters with accents that are read as Japanese leave single wide characters between
-        # Latin letters, half-width kana, or private ones.
-        wide = len(re.findall(r"[\u3040-\u30ff\u3400-\u9fff]", text))
-        strange = len(re.findall(r"[A-Za-z][\u3040-\u9fff]|[\uff61-\uff9f\ue000-\uf8ff]", text))
-        if name != "cp932" or wide > 2 * strange:
+        if name != "cp932" or is_japanese(text):
             break
     if "\0" in text:
         raise DataError(f"{path}: is no table: its content is binary, such as an old .xls file.")
     return name, text
 
 
+def is_japanese(text: str) -> bool:
+    """Tell whether a text that was read as cp932 is not one of letters with accents.
+
+    Those leave single wide characters between Latin letters, half-width kana, or private ones.
+    Their lead bytes are A0 or more; those of full-width kana and frequent kanji are less.
+    """
+    wide = len(re.findall(r"[\u3040-\u30ff\u3400-\u9fff]", text))
+    apart = re.findall(r"(?<![A-Za-z])[\u3040-\u30ff\u3400-\u9fff]", text)
+    sure = any(letter.encode("cp932") < b"\xa0" for letter in apart)
+    odd = r"[\ue000-\uf8ff]" if sure else r"[\uff61-\uff9f\ue000-\uf8ff]"
+    return wide > 2 * len(re.findall(rf"[A-Za-z][\u3040-\u9fff]|{odd}", text))
+
+
 def separator_of(text: str) -> str:
     """Return what cuts most lines into the same number of cells; the first line counts twice."""
     lines, found = text.splitlines()[:SNIFFED], {}
     for mark in ",;\t|":
-        widths = Counter(len(row) for row in csv.reader([*lines[:1], *lines], delimiter=mark))
+        try:
+            widths = Counter(len(row) for row in csv.reader([*lines[:1], *lines], delimiter=mark))
+        except csv.Error:  # it leaves a cell that is too long
+            widths = Counter()
         found[mark] = max(((n, w) for w, n in widths.items() if w > 1), default=(0, 0))
     return max(found, key=lambda mark: found[mark])
 
@@ -215,14 +234,19 @@ def header_position(grid: Grid) -> int:
 def without_footers(body: Grid, done: list[Conversion]) -> Grid:
     """Leave out totals and remarks below a table."""
     starts = [next(filter(None, cells)).rstrip(": ：") for _, cells in body]
-    end = len(body)
+    end, totals = len(body), 0
     while end > 1:
         row, cells = body[end - 1]
         alone = sum(map(bool, cells)) == 1 and len(cells) > 2
         is_apart = row > body[end - 2][0] + 1 or REMARK.match(starts[end - 1])
-        if not (TOTAL.fullmatch(starts[end - 1]) or (alone and is_apart)):
+        is_total = totals < MOST_TOTALS and bool(TOTAL.fullmatch(starts[end - 1]))
+        if is_total:  # a word that stands above, too, is a class
+            at = next(at for at, cell in enumerate(cells) if cell)
+            above = (row[at].rstrip(": ：").casefold() for _, row in body[: end - 1] if row[at:])
+            is_total = starts[end - 1].casefold() not in above
+        if not (is_total or (alone and is_apart)):
             break
-        end -= 1
+        end, totals = end - 1, totals + is_total
     if end < len(body):
         count, text = len(body) - end, starts[end][:40]
         done.append(Conversion.of("footer", count=count, row=body[end][0], text=text))

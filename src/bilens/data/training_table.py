@@ -43,9 +43,15 @@ def training_table(
     """Return the inputs and the target of a table."""
     for name in (target, *drop):
         if name not in table.positions:
+            guesses = [one.values["encoding"] for one in table.done if one.kind == "encoding"]
+            guess = "".join(
+                f" Its encoding is guessed to be {one}: say the right one with --encoding."
+                for one in guesses
+            )
             raise (DataError if name == target else UsageError)(
                 f"{table.path}: has no column {name!r}; it has "
                 f"{', '.join(table.names[:8])}{', …' if len(table.names) > 8 else ''}."
+                f"{guess}"
             )
     if target in drop:
         raise UsageError(f"{target!r} is the target and cannot be dropped.")
