@@ -184,6 +184,13 @@ def every_ending() -> dict[str, Any]:
     return document
 
 
+def apart() -> dict[str, Any]:
+    """Return a document of layers that are not the whole model, all of them read."""
+    document = make_layer_audit("exact")
+    document["verdict"] = coverage_endings()[1:2]
+    return {**document, "coverage": to_json(make_coverage(connected=False))}
+
+
 def cautious() -> dict[str, Any]:
     """Return a document of a model whose layers are of several kinds, one of them refused."""
     document = make_layer_audit()
@@ -242,6 +249,7 @@ def variants() -> dict[str, dict[str, Any]]:
     return {
         "gated": make_layer_audit(),
         "exact": make_layer_audit("exact"),
+        "apart": apart(),
         "broken": make_layer_audit("broken"),
         "endings": every_ending(),
         "cautious": cautious(),

@@ -81,7 +81,8 @@ def make_coverage(groups: int = 1, reason: str = "", **more: Any) -> Coverage:
     parts = [CoverageGroup(f"part.{n}", 1 + n, 100, 60, read, reason) for n in range(groups)]
     exact, rest = 60 * groups, read * groups
     unread = 100 * groups - exact - rest
-    known = {"layout": "known", "checked_against": "its forward pass", "error": 1e-7, **more}
+    known = {"layout": "known", "checked_against": "its forward pass", "error": 1e-7}
+    known |= {"connected": True, **more}
     return Coverage(100 * groups, exact, rest, unread, tuple(parts), **known)
 
 

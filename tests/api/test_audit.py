@@ -227,3 +227,32 @@ def test_a_model_of_numbers_is_judged_by_its_own_numbers(good: bool) -> None:
     assert record.decision.inputs == 200
     assert ("guess" in record.decision.reasons) != good
     assert (record.decision.answer == "do_not_use") != good
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_an_operation_without_parameters_around_the_layers_is_no_reading_of_the_model(
+    apart: bool,
+) -> None:
+    class Masked(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = torch.nn.Linear(6, 8), torch.nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x * (x > 0.5) if apart else x
+            return self.down(self.up(x) ** 2)  # type: ignore[no-any-return]
+
+    report = audit(Masked(), null_samples=3)
+    found = report.record.coverage
+    assert found is not None
+    assert (found.unread, found.connected, found.whole) == (0, not apart, not apart)
+    assert ("what connects them" in report.to_markdown()) == apart
+    assert "matched those of the model" not in report.to_markdown()
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_classifier_of_ours_is_connected(layers: int) -> None:
+    model = tiny.classifier(n_layers=layers)
+    coverage = audit(model, null_samples=tiny.ROTATIONS).record.coverage
+    assert coverage is not None
+    assert coverage.connected

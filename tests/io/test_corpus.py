@@ -59,7 +59,7 @@ def test_the_corpus_is_large() -> None:
 def test_what_is_read_is_what_can_be_read(corpus: Keep, name: str) -> None:
     made, model = corpus(name)
     ended = {view.name: "exact" if view.exact else "approximate" for view in model.layers.values()}
-    found = measure_coverage(model.tensors, model.layers.values(), ended, "known", None)
+    found = measure_coverage(model.tensors, model.layers.values(), ended, "known", None, False)
     unread = [(group.name, group.parameters) for group in found.groups if group.reason]
     assert (found.parameters, found.exact + found.approximate) == (made.parameters, made.read), (
         unread

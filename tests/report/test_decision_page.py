@@ -28,7 +28,7 @@ def covered(read: int, unread: int) -> dict[str, Any]:
     """A coverage of so many parameters."""
     group = CoverageGroup("conv*.weight", 3, unread, 0, 0, "unread" if unread else "")
     counts = (read + unread, read, 0, unread)
-    return to_json(Coverage(*counts, (group,), "known", "its forward pass", 0.0))
+    return to_json(Coverage(*counts, (group,), "known", "its forward pass", 0.0, True))
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)

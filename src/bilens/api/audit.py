@@ -279,7 +279,8 @@ def coverage_of(audit: Audit | LayerAudit | TableAudit, model: LoadedModel) -> C
     guessed = report is not None and report.guessed
     said = report is not None and not report.verified
     layout = "guessed" if guessed else "said" if said else "known"
-    return measure_coverage(model.tensors, views, ended, layout, check)
+    connected = not isinstance(audit, LayerAudit) or bool(model.network)
+    return measure_coverage(model.tensors, views, ended, layout, check, connected)
 
 
 def baseline_source(baseline: object) -> BaselineSource:

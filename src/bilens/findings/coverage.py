@@ -38,6 +38,7 @@ def measure_coverage(
     ended: Mapping[str, str],
     layout: str,
     check: Agreement | None,
+    connected: bool,
 ) -> Coverage:
     """Return how many parameters were read; `ended` says of each layer what `how_read` does."""
     sizes = {name: prod(one.shape) for name, one in tensors.items() if is_parameter(name, one)}
@@ -71,6 +72,7 @@ def measure_coverage(
         layout,
         "" if check is None else check.source,
         None if check is None else check.relative_error,
+        connected,
     )
 
 

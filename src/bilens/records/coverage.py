@@ -31,6 +31,9 @@ class Coverage(Record, frozen=True):
     layout: str
     checked_against: str  # what the layers were compared with; empty where nothing could be
     error: float | None  # the largest difference there, over the largest output
+    # whether what was read, one behind the other, is all that the model computes between input and
+    # output; false where other operations stand between or around (attention, norms, reshapes)
+    connected: bool = False
 
     def __post_init__(self) -> None:
         read = self.exact + self.approximate
@@ -43,5 +46,6 @@ class Coverage(Record, frozen=True):
 
     @property
     def whole(self) -> bool:
-        """Whether everything was read, of a layout that is known, and compared."""
-        return self.unread == 0 and self.layout == "known" and self.checked_against != ""
+        """Whether all that the model computes was read, of a layout that is known, and compared."""
+        known = self.layout == "known" and self.checked_against != ""
+        return self.unread == 0 and known and self.connected

@@ -22,7 +22,8 @@ FINE = (
 
 
 def read(exact: int = 100, approximate: int = 0, unread: int = 0, **more: Any) -> Coverage:
-    known = {"layout": "known", "checked_against": "its forward pass", "error": 0.0, **more}
+    known = {"layout": "known", "checked_against": "its forward pass", "error": 0.0}
+    known |= {"connected": True, **more}
     return Coverage(exact + approximate + unread, exact, approximate, unread, (), **known)
 
 
@@ -54,6 +55,12 @@ CASES: dict[str, tuple[dict[str, Any], tuple[Finding, ...], str, set[str]]] = {
     ),
     "nothing to compare with": (
         {"coverage": read(checked_against="")},
+        (),
+        "conditions",
+        {"partial"},
+    ),
+    "layers, but not what connects them": (
+        {"coverage": read(connected=False)},
         (),
         "conditions",
         {"partial"},

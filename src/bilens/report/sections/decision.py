@@ -15,6 +15,7 @@ from bilens.findings.rules.decision import FEW, decide
 from bilens.findings.rules.rule import Group
 from bilens.records.audit import Audit
 from bilens.records.decision import Decision
+from bilens.records.layer_audit import LayerAudit
 from bilens.report.markup import badge, element, facts, heading, items, paragraph, quiet, section
 from bilens.report.sections.coverage import summary
 from bilens.report.sections.overview import (
@@ -69,6 +70,8 @@ def looked_lines(t: Catalogue, record: Judged) -> Iterator[tuple[str, list[str]]
     count, unseen = sum(map(bool, groups)), list[str]()
     if count:
         unseen.append(t("decision.not_read", count=count, total=len(groups)))
+    if apart(record):
+        unseen.append(t("decision.apart"))
     name = (data and data.name) or t("facts.unnamed_data")
     key = "measured" if found.inputs else "no_data"
     measured = t(f"decision.{key}", count=whole(found.inputs), name=name)
@@ -99,10 +102,19 @@ def group_lines(t: Catalogue, record: Judged) -> Iterator[GroupLine]:
         outcome = key = "pass" if worst == "info" else worst  # a number is neither good nor bad
         if group == "use" and outcome == "pass" and found.inputs < FEW:
             outcome, key = "warn", "few"
+        if group == "reading" and outcome == "pass" and apart(record):
+            outcome, key = "warn", "apart"
         silent = silent and found.answer != "cannot_judge"
         text = "silent" if silent and outcome == "unknown" else key
+        if group == "reading" and outcome == "pass" and isinstance(record, LayerAudit):
+            text = "layers"
         words = t.each(f"group.{group}", (key, f"{text}.text"))
         yield GroupLine(t(f"group.{group}"), outcome, words[0], words[1], lines)
+
+
+def apart(record: Judged) -> bool:
+    """Return whether layers alone were read, and not what stands between and around them."""
+    return record.coverage is not None and not record.coverage.connected
 
 
 def verdict(t: Catalogue, record: Judged) -> Markup:
