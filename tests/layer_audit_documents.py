@@ -126,7 +126,7 @@ def every_change() -> dict[str, Any]:
     """Return the difference of two models in which there is every kind of tensor and of change."""
     sizes = {"change": 0.25, "rank": 2, "full": 3, "top_share": 0.5}
     one = {"name": "a", "dtype": "bfloat16", "baseline_dtype": "float32", **sizes}
-    states = ("low_rank", "changed", "noise", "rounding", "not_finite")
+    states = ("low_rank", "changed", "rescaled", "noise", "rounding", "not_finite")
     changed = [{**one, "kind": "q", "layer": 1, "state": state} for state in states]
     changed += [{**one, "kind": kind, "layer": None, "state": "changed"} for kind in KINDS]
     changed.append(

@@ -66,15 +66,20 @@ def compare_pair(old: StoredTensor, new: StoredTensor, gguf: bool) -> TensorChan
     full = min(pairs[0][0].shape) if before.ndim > 1 else 0
     ranks = [part.rank for part in parts if part.rank is not None]
     rank = max(ranks) if len(ranks) == len(parts) else None
+    size = float(torch.linalg.vector_norm(before, dtype=torch.float64))
+    change = math.hypot(*(part.norm for part in parts)) / size if size > 0 else None
+    summed = new.dtype != old.dtype and torch.float64 in (new.dtype, old.dtype)
+    if summed and change is not None and change <= torch.finfo(torch.float32).eps:
+        rank = 0  # a sum in float64 beside one that is stored
     state = "changed"
     if rank == 0:
         state = "rounding"
     elif full and is_low(rank, full):
         state = "low_rank"
+    elif full and new.rescaled:
+        state = "rescaled"
     elif full and all(part.is_noise for part in parts):
         state = "noise"
-    size = float(torch.linalg.vector_norm(before, dtype=torch.float64))
-    change = math.hypot(*(part.norm for part in parts)) / size if size > 0 else None
     top = max(part.top_share for part in parts)
     rank = rank if full else None
     return replace(found, state=state, change=change, rank=rank, full=full, top_share=top)

@@ -34,6 +34,7 @@ class StoredTensor:
     dtype: torch.dtype
     fetch: Callable[[Block], Tensor]
     block: Block = ()
+    rescaled: bool = False  # by DoRA, row by row
 
     def read(self) -> Tensor:
         """Return the tensor, finite and of the file that was opened."""

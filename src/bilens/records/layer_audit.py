@@ -80,7 +80,7 @@ class TensorChange(Record, frozen=True):
     layer: Count | None  # its number; null for none
     dtype: str
     baseline_dtype: str
-    state: str  # `rounding`, `low_rank` (half of `full` or less), `noise`, `changed`, `not_finite`
+    state: str  # `rounding`, `low_rank` (≤ full / 2), `rescaled`, `noise`, `changed`, `not_finite`
     change: float | None = None  # ‖ΔW‖ / ‖W‖; null where W is zero, or not finite
     rank: Count | None = None  # singular values above those of rounding; null for many
     full: Count = 0  # rank that the sizes allow; 0 where no matrix

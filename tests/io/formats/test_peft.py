@@ -6,6 +6,7 @@ pattern of another module; modules_to_save left out.
 
 import json
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 
 import tiny_language_models as tiny
 from bilens.base.errors import CheckpointError
+from bilens.findings.tensor_difference import compare_tensors
 from bilens.io.load import ReadOptions, load, load_to_compare
 
 peft = pytest.importorskip("peft")
@@ -81,6 +83,21 @@ def test_what_is_added_is_what_the_library_merges(tmp_path: Path, case: str) -> 
     assert len(moved) >= 1
     layer = next(iter(model.layers.values())).weights(torch.float64)
     assert bool(layer.down.isfinite().all())
+
+
+def test_dora_is_no_noise_and_its_merge_is_rounding(tmp_path: Path) -> None:
+    merged = make(tmp_path, "DoRA")
+    base = load(tmp_path / "base").tensors
+    adapter = load(tmp_path / "adapter", base=tmp_path / "base").tensors
+    assert {one.state for one in compare_tensors(adapter, base).changed} == {"rescaled"}
+    state = {name: adapter[name].read().float() for name in merged}
+    state = {name: part + 1e-8 * part.norm() / len(part) for name, part in state.items()}
+    stored = {
+        name: replace(adapter[name], dtype=torch.float32, fetch=lambda _, part=part: part)
+        for name, part in state.items()
+    }
+    moved = {one.name: one.state for one in compare_tensors(adapter, stored).changed}
+    assert {moved[name] for name in moved if adapter[name].rescaled} == {"rounding"}
 
 
 def test_layers_are_those_of_the_merged_model(tmp_path: Path) -> None:

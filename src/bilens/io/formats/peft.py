@@ -166,5 +166,6 @@ def added(folder: Path, updates: Mapping[str, Update], square: bool, store: Stor
             )
         turned = update.shape != base.shape or (square and base.shape == base.shape[::-1])
         fetch = partial(replace(update, turned=turned).apply, base)
-        merged[base.name] = replace(base, dtype=torch.float64, fetch=fetch)
+        rescaled = "magnitude_vector" in update.parts
+        merged[base.name] = replace(base, dtype=torch.float64, fetch=fetch, rescaled=rescaled)
     return merged
