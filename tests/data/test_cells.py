@@ -52,24 +52,28 @@ def test_no_numbers(cell: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cells", "others", "separator", "mark"),
+    ("cells", "others", "otherwise", "mark", "is_guess"),
     [
-        (["1,5", "2"], [], ",", ","),
-        (["1,234.5", "1,234"], [], ",", "."),
-        (["1,234"], ["0,5"], ";", ","),
-        (["1.234"], ["0,5"], ";", ","),
-        (["1,234"], ["0.5"], ",", "."),
-        (["1,234"], [], ";", ","),
-        (["1,234"], [], ",", "."),
-        (["1.234"], [], ";", "."),
-        (["12", "7"], [], ";", "."),
+        (["1,5", "2"], [], ".", ",", False),
+        (["1,234.5", "1,234"], [], ",", ".", False),
+        (["1,234"], ["0,5"], ".", ",", False),
+        (["1.234"], ["0,5"], ".", ",", False),
+        (["1,234"], ["0.5"], ",", ".", False),
+        (["7.394", "450"], ["-0,482"], ".", ",", False),
+        (["0,125", "0,250", "1,500"], [], ".", ",", False),
+        (["0.125", "1.500"], [], ",", ".", False),
+        (["1,234"], ["0.5", "1.5", "0,5"], ",", ".", True),
+        (["1,234"], [], ",", ",", True),
+        (["1,234", "950"], [], ".", ".", True),
+        (["1.234", "950"], [], ",", ",", True),
+        (["12", "7"], [], ",", ".", False),
     ],
 )
 def test_the_mark_before_decimals(
-    cells: list[str], others: list[str], separator: str, mark: str
+    cells: list[str], others: list[str], otherwise: str, mark: str, is_guess: bool
 ) -> None:
     votes: Counter[str] = decimal_votes(others)
-    assert decimal_mark(cells, votes, separator) == mark
+    assert decimal_mark(cells, votes, otherwise) == (mark, is_guess)
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,52 @@ def test_dates_are_taken_apart(tmp_path: Path) -> None:
     ]
 
 
+BIG = [7394, 450, 1250, 450]
+
+
+@pytest.mark.parametrize(
+    ("text", "x", "said"),
+    [
+        (
+            "x;z;y\n7.394;-0,482;a\n450;0,330;b\n1.250;0,125;b\n450;1;a\n",
+            BIG,
+            "number",
+        ),
+        ('x,z,y\n"0,125",1,a\n"1,500",2,b\n"0,250",4,b\n2,7,a\n', [0.125, 1.5, 0.25, 2], "number"),
+        ("x;z;y\n7.394;1;a\n450;2;b\n1.250;4;b\n450;7;a\n", BIG, "mark_guess"),
+        (
+            'x,z,y\n"7,394",1,a\n450,2,b\n"1,250",4,b\n450,7,a\n',
+            BIG,
+            "mark_guess",
+        ),
+        ("x,z,y\n7.394,1,a\n450,2,b\n1.250,4,b\n450,7,a\n", [7.394, 450, 1.25, 450], "mark_guess"),
+    ],
+)
+def test_thousands_and_decimals(tmp_path: Path, text: str, x: list[float], said: str) -> None:
+    table = from_text(tmp_path, text)
+    assert table.values[:, 0].tolist() == x
+    assert said in [one.kind for one in table.reading.done if one.values.get("column") == "x"]
+    (tmp_path / "again.csv").write_text(table.cells.to_text([0, 2]))
+    rows = read_columns(tmp_path / "again.csv", table.names, table.reading)
+    assert rows.values[:, 0].tolist() == [x[0], x[2]]
+
+
+def test_a_new_table_of_another_country(tmp_path: Path) -> None:
+    """Its own columns decide, and what differs from the training is said."""
+    model = from_text(tmp_path, "x,z,y\n7.394,0.5,a\n450,1.5,b\n1.25,2.5,b\n3,3.5,a\n")
+    (tmp_path / "new.csv").write_text("x;z\n7.394;0,5\n450;1,25\n")
+    rows = read_columns(tmp_path / "new.csv", model.names, model.reading)
+    assert rows.values.tolist() == [[7394, 0.5], [450, 1.25]]
+    assert "mark_guess" in [one.kind for one in rows.done]
+
+
+def test_a_guessed_target_is_said(tmp_path: Path) -> None:
+    text = "x;y\n" + "".join(f"{i};{i}.394\n" for i in range(1, 30))
+    table = from_text(tmp_path, text)
+    assert table.target[0] == 1394
+    assert [one.kind for one in table.reading.done][-1] == "mark_guess"
+
+
 def test_spellings_of_one_class_are_one(tmp_path: Path) -> None:
     table = from_text(tmp_path, "x,y\n1,Yes\n2,no\n3,yes \n4,Yes\n5,ＮＯ\n6,no\n")
     assert table.class_names == ("Yes", "no")

@@ -33,8 +33,8 @@ SHAPE = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 BODY = {  # digits, in groups of three or not, and decimals
-    ".": re.compile(r"(\d+|\d{1,3}(?:([,' ])\d{3})(?:\2\d{3})*)?(?:\.\d*)?", re.ASCII),
-    ",": re.compile(r"(\d+|\d{1,3}(?:([.' ])\d{3})(?:\2\d{3})*)?(?:,\d*)?", re.ASCII),
+    ".": re.compile(r"(\d+|[1-9]\d{0,2}(?:([,' ])\d{3})(?:\2\d{3})*)?(?:\.\d*)?", re.ASCII),
+    ",": re.compile(r"(\d+|[1-9]\d{0,2}(?:([.' ])\d{3})(?:\2\d{3})*)?(?:,\d*)?", re.ASCII),
 }
 TIME = r"(?:\s*\(.{1,3}\))?(?:[T ]\d{1,2}:\d{2}\S*)?"  # or the day of the week
 DATES = (
@@ -81,15 +81,25 @@ def decimal_votes(cells: Iterable[str]) -> Counter[str]:
     return votes
 
 
-def decimal_mark(cells: Sequence[str], votes: Counter[str], separator: str) -> str:
-    """Return what stands before the decimals of a column: its cells decide, then the whole table.
+def is_open(cell: str) -> bool:
+    """Tell whether a cell is another number with the other mark, as 1,234 and 1.234 are."""
+    return any(mark in cell for mark in ",.，．") and parse_number(cell, ".") != parse_number(
+        cell, ","
+    )
 
-    Without a vote 1,234 is a thousand, but in a table that semicolons separate.
+
+def decimal_mark(cells: Sequence[str], votes: Counter[str], otherwise: str) -> tuple[str, bool]:
+    """Return what stands before the decimals of a column, and whether that is a guess.
+
+    Its cells decide, then the whole table, where that is of one mind.
     """
-    for known in (decimal_votes(cells), votes):
-        if known["."] != known[","]:
-            return max(known, key=lambda mark: known[mark])
-    return "," if separator == ";" and any("," in cell for cell in cells) else "."
+    own = decimal_votes(cells)
+    if own["."] != own[","]:
+        return max(own, key=lambda mark: own[mark]), False
+    differ = any(map(is_open, cells))
+    if votes["."] != votes[","]:
+        return max(votes, key=lambda mark: votes[mark]), differ and min(votes[m] for m in BODY) > 0
+    return (otherwise if differ else "."), differ
 
 
 def parse_date(cell: str) -> date | None:

@@ -20,6 +20,7 @@ from bilens.data.arrays import KINDS, Array, read_arrays
 from bilens.data.cells import plain_number
 from bilens.data.image_folder import read_images
 from bilens.data.model_interface import LabelledData, ModelInterface, targets_of
+from bilens.data.table_columns import Cells
 from bilens.data.table_file import read_table
 from bilens.data.tables import answers_of, columns_of, with_target
 from bilens.records.common import DataOrigin
@@ -107,7 +108,12 @@ def from_table(path: Path, labels: str | None, model: ModelInterface) -> Read:
     if target is None and len(left) == 1 and model.target is None:
         target = left[0]
         model.note("target", column=target)
-    return rows, None if target is None else answers_of(table, target, model.classes)
+    if target is None:
+        return rows, None
+    cells = Cells(table, target)
+    answers = answers_of(cells, model.classes)
+    model.done.extend(cells.done)
+    return rows, answers
 
 
 def from_arrays(path: Path, labels: str | None, model: ModelInterface) -> Read:

@@ -19,6 +19,7 @@ from bilens.data.cells import (
     decimal_mark,
     decimal_votes,
     is_missing,
+    is_open,
     parse_date,
     parse_number,
     plain_number,
@@ -50,6 +51,20 @@ class Cells:
 
     def say(self, kind: str, /, **values: int | str) -> None:
         self.done.append(Conversion.of(kind, column=self.name, **values))
+
+    def decimal(self, votes: Counter[str], usual: str = "") -> str:
+        """Return what stands before the decimals, and say it where it is a guess.
+
+        `usual` stood there in the table of the training.
+        """
+        separated = "," if self.table.separator == ";" else "."
+        mark, is_guess = decimal_mark(self.known, votes, usual or separated)
+        other = usual not in ("", mark) and not decimal_votes(self.known)
+        text = next(filter(is_open, self.known), None)
+        if text is not None and (other or (is_guess and not usual)):
+            value = (parse_number(text, mark) or (0.0,))[0]
+            self.say("mark_guess", text=text[:40], value=f"{value:.15g}")
+        return mark
 
     def refused(self, row: int, cell: str, expected: str) -> DataError:
         return DataError(
@@ -92,7 +107,7 @@ def fitted_column(cells: Cells, votes: Counter[str]) -> tuple[TableColumn, Parts
     found = number_column(cells, votes) or date_column(cells) or category_column(cells)
     if not found.identifier:
         found = structs.replace(found, inputs=(*names_of(found), f"{cells.name}={MISSING}"))
-    parts = {name: part for name, part in encoded(cells, found).items() if varies(part)}
+    parts = {name: part for name, part in encoded(cells, found, votes).items() if varies(part)}
     if not parts and not found.identifier:
         cells.say("constant")
     return structs.replace(found, inputs=tuple(parts)), parts
@@ -109,7 +124,7 @@ def is_nearly_all(parsed: Sequence[object]) -> bool:
 
 def number_column(cells: Cells, votes: Counter[str]) -> TableColumn | None:
     """Return a column of numbers, whatever their marks and unit; None if it is none."""
-    decimal = decimal_mark(cells.known, votes, cells.table.separator)
+    decimal = cells.decimal(votes)
     parsed = [parse_number(cell, decimal) for cell in cells.known]
     if not is_nearly_all(parsed):
         return None
@@ -120,7 +135,7 @@ def number_column(cells: Cells, votes: Counter[str]) -> TableColumn | None:
     if len(named) > 1 or (unit in ("%", "‰") and units[""]):
         (row, cell), _ = next(pair for pair in pairs if pair[1][1] != unit)
         raise cells.refused(row, cell, f"the same unit, {unit}, in every cell: convert the column")
-    told = [(cell, one[0]) for (_, cell), one in pairs if plain_number(cell) is None]
+    told = [(cell, one[0]) for (_, cell), one in pairs if plain_number(cell) != one[0]]
     if told:
         text, value = told[0]
         cells.say("number", text=text[:40], value=f"{value:.15g}", unit=unit or "—")
@@ -184,10 +199,10 @@ def parts_of(cell: str, column: TableColumn, decimal: str) -> tuple[float, ...] 
     return tuple(float(key == each) for each in keys)
 
 
-def encoded(cells: Cells, column: TableColumn) -> Parts:
+def encoded(cells: Cells, column: TableColumn, votes: Counter[str]) -> Parts:
     """Return the inputs of a column, in its order; NaN where a mean is to be filled in."""
     names, own, is_text = names_of(column), f"{column.name}={MISSING}", column.kind == "category"
-    decimal = decimal_mark(cells.known, Counter({column.decimal: 1}), ",")
+    decimal = cells.decimal(votes, column.decimal) if column.kind == "number" else "."
     found = [None if c is None else parts_of(c, column, decimal) for _, c in cells.every]
     lost = [
         (row, cell)

@@ -55,7 +55,7 @@ class RawTable:
     def to_text(self, rows: Sequence[int]) -> str:
         """Return some of the rows as the text of a CSV file, the names first."""
         text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
+        writer = csv.writer(text, delimiter=self.separator, lineterminator="\n")
         writer.writerow(self.names)
         writer.writerows(self.rows[row] for row in rows)
         return text.getvalue()

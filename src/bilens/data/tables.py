@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bilens.base.errors import DataError
-from bilens.data.cells import decimal_mark, is_missing, parse_number
+from bilens.data.cells import is_missing, parse_number
 from bilens.data.table_columns import Cells, encoded, spelling_key, votes_of
 from bilens.data.table_file import RawTable
 from bilens.records.common import Value
@@ -49,9 +49,10 @@ def columns_of(
     columns = implied_columns(table, names) if reading is None else reading.columns
     used = [column for column in columns if column.inputs]
     check_columns(table, [column.name for column in used], twice)
+    votes = votes_of(table)
     for column in used:
         cells = Cells(table, column.name, "remove the row")
-        found |= encoded(cells, column)
+        found |= encoded(cells, column, votes)
         done += cells.done
     values = [found[name.strip()] for name in names]
     tensor = torch.tensor(values, dtype=torch.float64).T.contiguous()
@@ -85,7 +86,7 @@ def implied_columns(table: RawTable, names: Sequence[str]) -> list[TableColumn]:
         splits = [(name[:at], name[at + 1 :]) for at, mark in enumerate(name) if mark == "="]
         known = [split for split in splits if split[0] in table.positions]
         if name in table.positions or not known:
-            found[name] = TableColumn(name, "number", (name,))
+            found[name] = TableColumn(name, "number", (name,), decimal="")
             continue
         held = [split for split in known if split[1] in table.column(split[0])]
         column, level = (held or known[-1:])[0]
@@ -95,12 +96,13 @@ def implied_columns(table: RawTable, names: Sequence[str]) -> list[TableColumn]:
     return [*found.values()]
 
 
-def answers_of(table: RawTable, column: str, classes: Sequence[str] = ()) -> list[str]:
+def answers_of(target: Cells, classes: Sequence[str] = ()) -> list[str]:
     """Return right answers: the classes that cells spell, else numbers of one unit, else cells."""
-    cells, known = table.column(column), {spelling_key(name): name for name in classes}
+    cells = target.table.column(target.name)
+    known = {spelling_key(name): name for name in classes}
     if all(spelling_key(cell) in known for cell in cells):
         return [known[spelling_key(cell)] for cell in cells]
-    decimal = decimal_mark(cells, votes_of(table), table.separator)
+    decimal = target.decimal(votes_of(target.table))
     found = [one for cell in cells if (one := parse_number(cell, decimal)) is not None]
     is_one_unit = len({unit for _, unit in found}) == 1 and len(found) == len(cells)
     return [f"{value:.17g}" for value, _ in found] if is_one_unit else cells

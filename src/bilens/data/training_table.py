@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bilens.base.errors import DataError, UsageError
-from bilens.data.cells import decimal_mark, is_missing, parse_number, plain_number
+from bilens.data.cells import is_missing, parse_number, plain_number
 from bilens.data.column_checks import checked
 from bilens.data.table_columns import Cells, fitted_column, varies, votes_of
 from bilens.data.table_file import RawTable
@@ -99,14 +99,14 @@ def as_target(
     target = Cells(table, name, "choose another target")
     target.refuse_odd_numbers()
     texts = target.known
-    decimal = decimal_mark(texts, votes_of(table), table.separator)
+    decimal = target.decimal(votes_of(table))
     found = [one[0] for cell in texts if (one := parse_number(cell, decimal)) is not None]
     is_numeric = len(found) == len(texts)
     if task == "auto":
         few = len(set(found)) <= MOST_CLASSES and all(value.is_integer() for value in found)
         task = "classification" if not is_numeric or few else "regression"
     if task == "regression":
-        answers = [plain_number(answer) for answer in answers_of(table, name)]
+        answers = [plain_number(answer) for answer in answers_of(Cells(table, name))]
         numbers = [answer for answer in answers if answer is not None]
         if len(numbers) < len(answers):
             odd = [place for place in target.places if parse_number(place[1], decimal) is None]
