@@ -6,7 +6,7 @@ import layer_audit_documents
 import table_documents
 from bilens.records.index import AuditIndex, IndexRow
 from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
-from report_documents import make_document
+from report_documents import decided, make_document
 
 FILES = {"model.safetensors": "a" * 64, "config.json": "c" * 64}
 ODD = 'a "b" <c> & \\ \n 犬 \x07'
@@ -32,6 +32,7 @@ def reports() -> dict[str, Any]:
         "classifier": AuditReport(with_files(make_document())),
         "without data": AuditReport(with_files(make_document(data=False))),
         "failed": AuditReport(failed),
+        "cannot judge": AuditReport(with_files(decided("cannot_judge", "nobody"))),
         "odd": AuditReport(odd),
         "layers": LayerAuditReport(with_files(layer_audit_documents.make_comparison())),
         "measured": LayerAuditReport(with_files(layer_audit_documents.make_measured())),

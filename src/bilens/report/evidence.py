@@ -98,8 +98,16 @@ def checks(t: Catalogue, record: Judged) -> list[Check]:
     lines = [*finding_lines(t, record), *condition_lines(t, record)]
     names = [(item.rule, line.group) for item, line in zip(record.verdict, lines, strict=False)]
     names += [(f"fail-on:{item.condition}", "condition") for item in record.conditions or ()]
+    unjudged = (
+        ("model", "pass") if found.answer == "cannot_judge" else ()
+    )  # nothing is passed there
     return [Check("decision", "decision", LOOKS.get(found.answer, "warn"), said)] + [
-        Check(name, group, line.outcome, gap.join(filter(None, (line.sentence, line.scope))))
+        Check(
+            name,
+            group,
+            "info" if (group, line.outcome) == unjudged else line.outcome,
+            gap.join(filter(None, (line.sentence, line.scope))),
+        )
         for (name, group), line in zip(names, lines, strict=True)
     ]
 
