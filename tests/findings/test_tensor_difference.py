@@ -154,3 +154,12 @@ def test_rows_in_the_order_of_llama_cpp_are_put_back() -> None:
     assert torch.equal(in_order_of(old, turned), old)
     assert torch.equal(in_order_of(turned, old), turned)
     assert torch.equal(in_order_of(old, old + 1), old + 1)
+
+
+@pytest.mark.parametrize(("size", "state"), [(3e-8, "rounding"), (1e-6, "low_rank")])
+def test_a_sum_in_float64_beside_its_stored_merge_is_rounding(size: float, state: str) -> None:
+    stored, apart = randn(D, H, seed=1).float(), randn(D, 1, seed=2) @ randn(1, H, seed=3)
+    summed = stored.double() + size * apart * stored.norm() / apart.norm()
+    for old, new in ((stored, summed), (summed, stored)):
+        (one,) = compared({"a.weight": old}, {"a.weight": new}).changed
+        assert one.state == state

@@ -6,7 +6,6 @@ pattern of another module; modules_to_save left out.
 
 import json
 import re
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -85,19 +84,11 @@ def test_what_is_added_is_what_the_library_merges(tmp_path: Path, case: str) -> 
     assert bool(layer.down.isfinite().all())
 
 
-def test_dora_is_no_noise_and_its_merge_is_rounding(tmp_path: Path) -> None:
-    merged = make(tmp_path, "DoRA")
+def test_dora_is_no_noise(tmp_path: Path) -> None:
+    make(tmp_path, "DoRA")
     base = load(tmp_path / "base").tensors
     adapter = load(tmp_path / "adapter", base=tmp_path / "base").tensors
     assert {one.state for one in compare_tensors(adapter, base).changed} == {"rescaled"}
-    state = {name: adapter[name].read().float() for name in merged}
-    state = {name: part + 1e-8 * part.norm() / len(part) for name, part in state.items()}
-    stored = {
-        name: replace(adapter[name], dtype=torch.float32, fetch=lambda _, part=part: part)
-        for name, part in state.items()
-    }
-    moved = {one.name: one.state for one in compare_tensors(adapter, stored).changed}
-    assert {moved[name] for name in moved if adapter[name].rescaled} == {"rounding"}
 
 
 def test_layers_are_those_of_the_merged_model(tmp_path: Path) -> None:
