@@ -193,6 +193,12 @@ def read_and_judge(
     from bilens.api.audit import audit as audit_model
 
     model, before = source.open_pair(options.baseline, output.say)
+    if before is not None and model.input_names is not None:
+        output.say(
+            "Beside a baseline a model of a table is read layer by layer, in units of its own "
+            "hidden layer: leak, identifier and the other rules on columns are not judged, and dead "
+            "or doubled units are no faults of it. Audit it without --baseline too."
+        )
     given = data.find(model, output.say)
     with output.progress() as progress:
         return audit_model(
