@@ -196,8 +196,8 @@ def read_and_judge(
     if before is not None and model.input_names is not None:
         output.say(
             "Beside a baseline a model of a table is read layer by layer, in units of its own "
-            "hidden layer: leak, identifier and the other rules on columns are not judged, and dead "
-            "or doubled units are no faults of it. Audit it without --baseline too."
+            "hidden layer: leak, identifier and other rules on columns are not judged, and dead or "
+            "doubled units are no faults of it. Audit it without --baseline too."
         )
     given = data.find(model, output.say)
     with output.progress() as progress:
