@@ -13,6 +13,7 @@ import pytest
 
 from bilens.base.errors import BilensError, DataError, UsageError
 from bilens.base.memory import MEMORY_LIMIT_VARIABLE
+from bilens.data.cells import parse_number
 from bilens.data.table_file import read_table
 
 JAPANESE = "店舗,売上\n東京,120\n大阪,80\nトウキョウ,90\n"
@@ -215,3 +216,11 @@ def test_a_table_that_does_not_fit_the_memory_is_refused(
     for name in ("t.parquet", "t.xlsx", "t.csv"):
         with pytest.raises(BilensError, match="the limit is"):
             read_table(tmp_path / name)
+
+
+def test_a_typed_number_is_never_taken_for_thousands(tmp_path: Path) -> None:
+    path = tmp_path / "typed.xlsx"
+    pd.DataFrame({"a": [7.394, 450.0], "b": ["0,5", "-0,482"]}).to_excel(path, index=False)
+    (first, _), (second, _) = read_table(path).rows
+    assert (parse_number(first, ","), parse_number(first, ".")) == (None, (7.394, ""))
+    assert second == "450"

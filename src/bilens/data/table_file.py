@@ -187,6 +187,8 @@ def cell_text(value: object) -> str:
         return value.isoformat(" ").removesuffix(" 00:00:00")
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
+    if isinstance(value, float):  # never taken for thousands: 7.394 is one digit longer here
+        return re.sub(r"(\.\d{3})$", r"\g<1>0", str(value))
     return str(value).strip()
 
 
