@@ -15,7 +15,7 @@ from bilens.algebra.quadratic_form import QuadraticForm, check_rows
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import as_integer, check_count, check_finite, check_float_tensor, check_type
 from bilens.base.errors import ShapeError, UsageError
-from bilens.base.memory import check_memory, memory_limit as bytes_allowed
+from bilens.base.memory import MemoryEstimate, check_memory
 from bilens.base.notebook import html_summary
 
 WORK_BYTES = 128 * 2**20  # what the rows at work may take beside the result
@@ -219,13 +219,13 @@ def rows_at_work(f: QuadraticMap, batch: int, d_out: int, limit: int | str | Non
     _, d_hidden, d_in = f.sizes
     itemsize = f.tensor.down.element_size()
     result, row = batch * d_out * d_in * itemsize, (d_out + 2) * d_hidden * itemsize
-    check_memory(
-        result + row,
+    return MemoryEstimate(result, row).at_a_time(
+        batch,
+        WORK_BYTES,
         f"the attribution of {batch} inputs to {d_out} outputs",
         "pass fewer inputs at a time, choose some outputs with outputs=[...]",
         limit,
     )
-    return max(min(bytes_allowed(limit) - result, WORK_BYTES) // row, 1)
 
 
 BLOCK_BYTES = 64 * 2**20  # a block of the matrix that is streamed

@@ -34,9 +34,10 @@ class MemoryEstimate:
         self, num: int, most: int, what: str, instead: str, limit: int | str | None
     ) -> int:
         """Return how many of `num` items are worked on together; refused if not even one fits."""
-        check_memory(self.fixed + self.each, what, instead, limit)
-        room = min(most, memory_limit(limit) - self.fixed)
-        return min(max(room // self.each, 1), num)
+        allowed = memory_limit(limit)
+        if self.fixed + self.each > allowed:
+            check_memory(self.fixed + self.each, what, instead, limit)
+        return max(min(min(most, allowed - self.fixed) // self.each, num), 1)
 
 
 def parse_bytes(text: str) -> int:
