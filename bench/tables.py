@@ -39,7 +39,6 @@ FOLDS, SEED = 5, 1
 CHOSEN_ON = ("breast cancer", "wine", "digits", "diabetes")
 OURS, PATH, LINEAR, PERCEPTRON = "bilens", "bilens, early stopping", "linear", "perceptron"
 BOOSTED, EBM = "boosted trees", "EBM"
-BAGS = {"iris": 4, "diabetes": 4, "auto mpg": 4, "wine": 4, "friedman 1": 4}  # of the EBM, or 1
 SKIPPED = {"digits": (PATH, EBM)}  # half an hour and more
 
 
@@ -101,7 +100,7 @@ def models(name: str, has_classes: bool) -> dict[str, Any]:
         LINEAR: make_pipeline(StandardScaler(), linear),
         PERCEPTRON: make_pipeline(StandardScaler(), perceptron(random_state=0)),
         BOOSTED: boosted(random_state=0),
-        EBM: ebm(random_state=0, outer_bags=BAGS.get(name, 1), n_jobs=1),
+        EBM: ebm(random_state=0, n_jobs=1),
     }
     return {label: one for label, one in found.items() if label not in SKIPPED.get(name, ())}
 
@@ -148,7 +147,6 @@ def measure() -> dict[str, Any]:
                 "scores": scores,
                 "seconds_a_fold": seconds,
                 "terms": sizes,
-                "ebm_bags": BAGS.get(name, 1),
             }
         )
     return {
@@ -192,12 +190,9 @@ def about(result: dict[str, Any]) -> str:
         f'"{LINEAR}" is logistic or ridge regression, "{PERCEPTRON}" is `MLPClassifier` or '
         "`MLPRegressor` (which ends at its 200 iterations), both on standardised columns, "
         f'"{BOOSTED}" `HistGradientBoostingClassifier` or `…Regressor`, "{EBM}" the explainable '
-        "boosting machine of `interpret`, which has 4 outer bags on iris, wine, diabetes, friedman "
-        "1 and auto mpg and 1 on the others in place of 14: its default takes too long "
-        "here. How much more bags would help it has not been measured. On digits it was "
-        "not run. The "
-        "defaults of `bl.sklearn` were chosen on these data sets, with other folds, except on "
-        "those marked with a star."
+        "boosting machine of `interpret`; on digits, where it takes more than half an hour, it was "
+        "not run. The defaults of `bl.sklearn` were chosen on these data sets, with other folds, "
+        "except on those marked with a star."
     )
 
 
@@ -228,7 +223,7 @@ def page(result: dict[str, Any]) -> str:
         sizes.append(f"| {item['name']} | {' | '.join(found)} |")
     middle, most = median(below), sum(number <= 1 for number in below)
     against = (
-        f"Against the EBM, with these bags: in the median data set {middle:+.2f} of the "
+        f"Against the EBM: in the median data set {middle:+.2f} of the "
         f"EBM's standard errors below it (negative: above), at most one in {most} of {len(below)}."
     )
     return (
