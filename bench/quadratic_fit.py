@@ -27,7 +27,7 @@ from torch.nn import functional
 from bilens.algebra.approximation.activation import ActivationName
 from bilens.algebra.approximation.closed_form import approximate_layer
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights
-from bilens.algebra.approximation.quadratic_fit import RSquared, r_squared
+from bilens.algebra.approximation.r_squared import RSquared, r_squared_on
 from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.api.provenance import describe_run
@@ -162,7 +162,7 @@ def measure_mlp(data: ImageDataset, depth: int) -> dict[str, Any]:
     def judged(f: QuadraticMap) -> dict[str, Any]:
         y = f(x)
         return {
-            "test_r_squared": numbers(r_squared(logits, y)),
+            "test_r_squared": numbers(r_squared_on(logits, y)),
             "accuracy": accuracy(y, labels),
             "agreement": accuracy(y, logits.argmax(dim=1)),
         }

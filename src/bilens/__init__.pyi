@@ -5,9 +5,11 @@ from .algebra.approximation.activation import (
 )
 from .algebra.approximation.layer_weights import GLUWeights as GLUWeights, MLPWeights as MLPWeights
 from .algebra.approximation.quadratic_fit import (
-    FitScores as FitScores,
     LeastSquaresFit as LeastSquaresFit,
     QuadraticFit as QuadraticFit,
+)
+from .algebra.approximation.r_squared import (
+    FitScores as FitScores,
     RSquared as RSquared,
 )
 from .algebra.attribution import (

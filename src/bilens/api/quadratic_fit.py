@@ -14,13 +14,12 @@ from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWei
 from bilens.algebra.approximation.quadratic_fit import (
     SAMPLES,
     THRESHOLD,
-    FitScores,
     LeastSquaresFit,
     QuadraticFit,
-    RSquared,
     fit_layers,
     in_words,
 )
+from bilens.algebra.approximation.r_squared import FitScores, RSquared
 from bilens.api.provenance import describe_run, describe_source, given_model
 from bilens.base.checks import check_finite
 from bilens.base.errors import BilensError, NotQuadraticError, ShapeError, UsageError

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from bilens.algebra.approximation.closed_form import approximate_layer
 from bilens.algebra.approximation.layer_weights import Layer
-from bilens.algebra.approximation.quadratic_fit import in_blocks, r_squared
+from bilens.algebra.approximation.quadratic_fit import in_blocks
+from bilens.algebra.approximation.r_squared import r_squared_on
 from bilens.algebra.gaussian import GaussianInput
 from bilens.findings.subject import share_of, share_right
 from bilens.nn.layer_view import LayerView
@@ -130,13 +131,15 @@ def approximation_on_data(
         if not view.exact:
             read, data = GaussianInput.of(layer.d_in, None, None), GaussianInput.of_data(x)
             said, fitted = (in_blocks(approximate_layer(layer, of), x) for of in (read, data))
-            whole = [finite(r_squared(y, map_of_x).overall) for map_of_x in (said, fitted)]
-            within = tuple(finite(r_squared(y[k], said[k]).overall) for k in members)
+            whole = [finite(r_squared_on(y, map_of_x).overall) for map_of_x in (said, fitted)]
+            within = tuple(
+                finite(r_squared_on(y[k], said[k]).overall) if len(k) else None for k in members
+            )
             found.append(ApproximationOnData(view.name, whole[0], whole[1], within))
         x = y
     return tuple(found)
 
 
 def finite(value: float) -> float | None:
-    """Return a number; None for the R² of nothing, or of a constant that is missed."""
+    """Return a number; None for the R² of a constant that is missed."""
     return value if math.isfinite(value) else None

@@ -12,9 +12,9 @@ from bilens.algebra.approximation.quadratic_fit import (
     QuadraticFit,
     features,
     fit_layers,
-    r_squared,
     refit,
 )
+from bilens.algebra.approximation.r_squared import r_squared_on
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.base.errors import NonFiniteError, NumericalError, ShapeError, UsageError
 from builders import randn, random_map, seeded
@@ -102,7 +102,7 @@ def test_bad_input_is_refused(name: str) -> None:
 
 def test_r_squared_is_the_formula() -> None:
     y, predicted = randn(200, 3) * torch.tensor([1.0, 5.0, 0.1]), randn(200, 3, seed=1) / 3
-    found = r_squared(y, predicted)
+    found = r_squared_on(y, predicted)
     centred = y - y.mean(dim=0)
     each = 1 - (y - predicted).square().sum(dim=0) / centred.square().sum(dim=0)
     torch.testing.assert_close(found.outputs, each)
@@ -114,7 +114,7 @@ def test_the_standard_error_is_the_spread_over_repetitions() -> None:
     found = []
     for seed in range(300):
         x = randn(400, 1, seed=seed)
-        found.append(r_squared(torch.tanh(x), 0.7 * x))
+        found.append(r_squared_on(torch.tanh(x), 0.7 * x))
     values = torch.tensor([score.overall for score in found])
     errors = torch.tensor([score.standard_error for score in found])
     assert float(errors.mean()) == pytest.approx(float(values.std()), rel=0.25)
@@ -125,24 +125,24 @@ def test_an_error_in_proportion_to_the_spread_has_no_standard_error() -> None:
     """Residuals and deviations then rise and fall together, and their ratio does not move."""
     y = randn(400, 1)
     y = y - y.mean(dim=0)
-    found = r_squared(y, y / 2)
+    found = r_squared_on(y, y / 2)
     assert found.overall == pytest.approx(0.75)
     assert found.standard_error < 1e-12
 
 
 def test_a_constant_output_is_met_or_missed() -> None:
     y = torch.ones(50, 2, dtype=torch.float64) * torch.tensor([2.0, 0.0])
-    met = r_squared(y, y + torch.tensor([1e-14, 0.0]))
+    met = r_squared_on(y, y + torch.tensor([1e-14, 0.0]))
     assert met.outputs.tolist() == [1.0, 1.0]
     assert met.overall == 1.0
-    missed = r_squared(y, y + 1)
+    missed = r_squared_on(y, y + 1)
     assert missed.outputs.tolist() == [-math.inf, -math.inf]
     assert missed.standard_error == 0
 
 
 def test_the_best_constant_explains_nothing() -> None:
     y = randn(100, 2)
-    assert r_squared(y, y.mean(dim=0).expand_as(y)).overall == pytest.approx(0, abs=1e-12)
+    assert r_squared_on(y, y.mean(dim=0).expand_as(y)).overall == pytest.approx(0, abs=1e-12)
 
 
 F = random_map(seed=1, d_out=2, d_hidden=4, d_in=5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,6 +14,7 @@ from bilens.algebra.approximation.closed_form import (
     derivation,
 )
 from bilens.algebra.approximation.layer_weights import Layer
+from bilens.algebra.approximation.r_squared import FitScores, RSquared, r_squared_on
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import QuadraticMap
@@ -143,7 +143,7 @@ def checked_data(data: Tensor, d_in: int) -> Tensor:
 
 def scores_of(f: QuadraticMap, assumed: GaussianInput, x: Tensor, y: Tensor) -> FitScores:
     affine = affine_part(f, assumed)
-    return FitScores(r_squared(y, affine(x)), r_squared(y, in_blocks(f, x)), len(x))
+    return FitScores(r_squared_on(y, affine(x)), r_squared_on(y, in_blocks(f, x)), len(x))
 
 
 @torch.no_grad()
@@ -152,73 +152,10 @@ def in_blocks(run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return torch.cat([run(x[start : start + BLOCK]).double() for start in starts])
 
 
-ROUNDING = 1e-24  # of the mean square: what is left of the variance of a constant
 HELD_OUT = 0.2  # of the rows
 ROWS_FOR_EACH = 2  # rows of training for each unknown of an output, at least
 CUT = 1e-10  # of the largest eigenvalue: directions that the data do not show are left alone
 BLOCK = 1024  # rows at a time
-
-
-@dataclass(frozen=True, eq=False)
-class RSquared:
-    """R² = 1 − E‖y − f(x)‖² / E‖y − E y‖² over rows of inputs.
-
-    Attributes:
-        overall: over all outputs, weighted by their variance.
-        standard_error: of `overall`.
-        outputs: (out,) float64, of each output; 1 for a constant one that is met.
-        output_errors: (out,) float64, their standard errors.
-    """
-
-    overall: float
-    standard_error: float
-    outputs: Tensor
-    output_errors: Tensor
-
-    _repr_html_ = html_summary()
-
-
-@dataclass(frozen=True, eq=False)
-class FitScores:
-    """R² by degree; that of the best constant is 0.
-
-    Attributes:
-        linear: of the affine part of the map.
-        quadratic: of the whole map.
-        rows: inputs that were looked at.
-    """
-
-    linear: RSquared
-    quadratic: RSquared
-    rows: int
-
-    _repr_html_ = html_summary()
-
-
-def r_squared(y: Tensor, predicted: Tensor) -> RSquared:
-    """Return how well predictions explain values, both (rows, out) float64."""
-    # Math: R² = 1 − A / B with mean squares A, B of residuals and deviations. The standard error is
-    # that of a ratio, sd(a − (A/B) b) / (B √rows) (delta method).
-    residuals = (y - predicted).square()
-    deviations = (y - y.mean(dim=0)).square()
-    sizes = y.square().mean(dim=0)
-    outputs, errors = ratio(residuals, deviations, sizes)
-    overall, error = ratio(
-        residuals.sum(dim=1, keepdim=True), deviations.sum(dim=1, keepdim=True), sizes.sum(0, True)
-    )
-    return RSquared(float(overall), float(error), outputs, errors)
-
-
-def ratio(residuals: Tensor, deviations: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return 1 − A/B and its standard error for each column."""
-    rows = len(residuals)
-    lost, total = residuals.mean(dim=0), deviations.mean(dim=0)
-    still = total <= ROUNDING * sizes
-    share = lost / torch.where(still, 1.0, total)
-    spread = (residuals - share * deviations).square().mean(dim=0).sqrt()
-    error = spread / torch.where(still, 1.0, total) / math.sqrt(rows)
-    met = torch.where(lost <= ROUNDING * sizes, 1.0, -torch.inf)
-    return torch.where(still, met, 1 - share), torch.where(still, 0.0, error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,8 +192,8 @@ def refit(
     improved = fitted(f, x[train], y[train])
     return LeastSquaresFit(
         improved,
-        r_squared(y[test], improved(x[test])),
-        r_squared(y[test], f(x[test])),
+        r_squared_on(y[test], improved(x[test])),
+        r_squared_on(y[test], f(x[test])),
         (len(train), held),
     )
 

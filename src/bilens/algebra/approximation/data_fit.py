@@ -1,0 +1,322 @@
+"""The quadratic approximation of a layer from its inputs: of each neuron, and of `down`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.approximation.activation import activation_moments
+from bilens.algebra.approximation.layer_weights import (
+    GLUWeights,
+    Layer,
+    MLPWeights,
+    in_float64,
+)
+from bilens.algebra.approximation.neuron_products import (
+    STILL,
+    Neurons,
+    as_products,
+    branches,
+    solved,
+)
+from bilens.algebra.approximation.r_squared import r_squared_on as r_squared_on
+from bilens.algebra.gaussian import GaussianInput
+from bilens.algebra.quadratic_map import add
+from bilens.base.checks import check_float_tensor
+from bilens.base.errors import ShapeError, UsageError
+from bilens.base.memory import check_memory
+
+BLOCK = 1024  # rows at a time
+LEAST_ROWS = 10  # two for each unknown of a neuron
+RIDGES = tuple(10.0**power for power in range(-9, 3))  # of the variance of a feature
+RUNS, FOLDS = 50, 5  # of rows: a fold is ten runs of neighbours
+SMALL = 600  # unknowns up to which each fold is held out in turn
+GATED, ORDINARY = [0, 1, 2, 3, 4], [0, 2, 4]  # of the features u², uv, u, v, 1
+
+
+def fit_neurons(
+    layer: Layer,
+    batches: Iterable[Tensor] | Tensor,
+    *,
+    weights: Tensor | None = None,
+    linear: bool = True,
+) -> GLUWeights:
+    """Return the layer with each neuron replaced by its least-squares quadratic on rows of inputs.
+
+    Math: φ(u)v on (u², uv, u, v, 1), an ordinary φ(u) on (u², u, 1), is one product with biases,
+        (u + b)(a₁u + a₂v + c) + constant with b = a₄/a₂. Where such a product would amplify
+        rounding more than eightfold (|b| of hundreds of deviations), a₄v joins `linear`; without
+        it b is the best of a grid up to 32 deviations, the rest fitted again. The two factors have
+        equal root mean squares. A bilinear layer is returned as it is.
+    Cost: O(rows · hidden · in), one pass; memory of one batch times hidden.
+
+    Args:
+        layer: in any dtype.
+        batches: inputs, (rows, in) or several such; the first one sets the units of the moments.
+        weights: (rows,) of the squared errors, over all batches in order; see `row_weights`.
+        linear: whether ill-conditioned neurons may use the linear path.
+
+    Returns: float64, activation "identity", with biases and constant.
+    Raises: ShapeError, NonFiniteError for inputs that do not fit; UsageError for fewer than 10.
+    Source: least squares; conditioning as measured in docs/math.md.
+    """
+    layer = in_float64(layer)
+    if isinstance(layer, GLUWeights) and layer.phi.name == "identity":
+        return layer
+    found: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
+    total, rows, kept = 0.0, 0, GATED if isinstance(layer, GLUWeights) else ORDINARY
+    sums = layer.down.new_zeros(layer.down.shape[1], len(kept) + 1, len(kept) + 1)
+    for x, weight in weighted(layer.d_in, batches, weights):
+        u, v = branches(layer, x)
+        truth = layer.phi(u) if isinstance(layer, MLPWeights) else layer.phi(u) * v
+        if found is None:
+            found = units(u), units(v)
+        p, q = (
+            (part - centre) / scale for part, (centre, scale) in zip((u, v), found, strict=True)
+        )
+        features = [p.square(), p * q, p, q, torch.ones_like(p)]
+        part = torch.stack([*(features[i] for i in kept), truth], dim=-1).transpose(0, 1)
+        sums += part.transpose(1, 2) @ (part * weight[:, None])
+        total, rows = total + float(weight.sum()), rows + len(x)
+    if found is None or rows < LEAST_ROWS:
+        raise UsageError(f"{rows} rows of inputs: a neuron is fitted to {LEAST_ROWS} or more.")
+    sums = sums / total
+    gram = sums.new_zeros(len(sums), 5, 5)
+    coefficients = sums.new_zeros(len(sums), 5)
+    index = torch.tensor(kept)
+    gram[:, index[:, None], index] = sums[:, :-1, :-1]
+    coefficients[:, index] = solved(sums[:, :-1, :-1], sums[:, :-1, -1])
+    return as_products(layer, Neurons(*found, gram, coefficients), linear)
+
+
+def gaussian_neurons(
+    layer: Layer, mean: Tensor | None, covariance: Tensor | None, *, linear: bool = True
+) -> GLUWeights:
+    """Return the layer with each neuron replaced by its closest quadratic under N(μ, Σ).
+
+    Math: with t = u's standard deviation, e_j = E φ⁽ʲ⁾(u), n = E v, k = Cov(u, v), the quadratic of
+        φ(u)v around the means is ½(n e₂ + k e₃) p² + e₁ pq + (n e₁ + k e₂) p + e₀ q + constant, of
+        φ(u) it is ½ e₂ p² + e₁ p + constant; products, biases and `linear` as in `fit_neurons`.
+    Cost: O(hidden · in²), with μ = 0 and Σ = I for None.
+
+    Raises: as `GaussianInput` for a mean or covariance that does not fit.
+    Source: Stein's identity; the same function as `approximate_layer` (docs/math.md).
+    """
+    layer = in_float64(layer)
+    if isinstance(layer, GLUWeights) and layer.phi.name == "identity":
+        return layer
+    assumed = GaussianInput.of(layer.d_in, mean, covariance)
+    m, n = (part[0] for part in branches(layer, assumed.mean[None]))
+    first: Tensor = getattr(layer, layer.branches[0])
+    second = layer.value if isinstance(layer, GLUWeights) else torch.zeros_like(first)
+    s, t = assumed.deviations(first), assumed.deviations(second)
+    k = (assumed.spread(first) * assumed.spread(second)).sum(dim=1).where((s > 0) & (t > 0), 0.0)
+    e0, e1, e2, e3 = activation_moments(layer.phi, m, s)
+    zero, one = torch.zeros_like(m), torch.ones_like(m)
+    if isinstance(layer, GLUWeights):
+        raw = [(n * e2 + k * e3) / 2, e1, n * e1 + k * e2, e0, n * e0 + k * e1]
+    else:
+        raw = [e2 / 2, zero, e1, zero, e0]
+    raw[4] = raw[4] - raw[0] * s.square() - raw[1] * k
+    su, sv = s.where(s > 0, 1.0), t.where(t > 0, 1.0)
+    coefficients = torch.stack(raw, dim=1) * torch.stack([su**2, su * sv, su, sv, one], dim=1)
+    varies, moves, r = (s > 0).double(), (t > 0).double(), k / (su * sv)
+    rows = [
+        [3 * one, 3 * r, zero, zero, one],
+        [3 * r, 1 + 2 * r.square(), zero, zero, r],
+        [zero, zero, one, r, zero],
+        [zero, zero, r, one, zero],
+        [one, r, zero, zero, one],
+    ]
+    gram = torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
+    live = torch.stack([varies, varies * moves, varies, moves, one], dim=1)
+    gram = gram * live[:, :, None] * live[:, None]
+    return as_products(layer, Neurons((m, su), (n, sv), gram, coefficients), linear)
+
+
+def weighted(
+    d_in: int, batches: Iterable[Tensor] | Tensor, weights: Tensor | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield blocks of rows in float64 with their weights, checked."""
+    start = 0
+    for batch in [batches] if isinstance(batches, Tensor) else batches:
+        shape = check_float_tensor("inputs", batch, num_axes=2)
+        if shape[1] != d_in:
+            raise ShapeError(f"inputs have shape {shape}; the layer reads {d_in}: (rows, {d_in}).")
+        for x in torch.split(batch.detach(), BLOCK):
+            end = start + len(x)
+            part = x.new_ones(len(x)) if weights is None else weights[start:end]
+            if len(part) != len(x):
+                raise ShapeError("there are fewer weights than rows of inputs: one each.")
+            start = end
+            yield x.double(), part.double()
+
+
+def units(part: Tensor) -> tuple[Tensor, Tensor]:
+    """Return centre and scale of each column; a column that stands still has the scale 1."""
+    centre, scale = part.mean(dim=0), part.std(dim=0, correction=0)
+    return centre, torch.where(scale > STILL * centre.abs(), scale, 1.0)
+
+
+def row_weights(y: Tensor) -> Tensor:
+    """Return 1 / (‖y‖ + median ‖y‖) of outputs (rows, out): weights (rows,) of squared errors.
+
+    A few massive outputs then count, and do not decide alone; 1 / ‖y‖² would lose them.
+    """
+    norms = y.detach().double().norm(dim=1)
+    weights: Tensor = 1 / (norms + norms.median()).clamp(min=1e-300)
+    return weights
+
+
+def refit_down(
+    quadratic: GLUWeights,
+    x: Tensor,
+    y: Tensor,
+    *,
+    weights: Tensor | None = None,
+    ridge: float | None = None,
+) -> GLUWeights:
+    """Return the map with `down`, `constant` and, if it has one, `linear` by ridge regression.
+
+    Math: least squares of y on the products in units of their deviations, and the inputs where
+        there is a linear path; the ridge, in units of a feature's variance, draws towards the
+        weights as they are. It is the best of twelve decades on a fifth of the rows (of each fifth
+        in turn up to 600 unknowns), in ten runs of neighbours; all rows are then fitted with it.
+    Cost: O(rows · k · (k + in + out) + 12 k² (k + out)), k = hidden (+ in); memory 8 k (k + out).
+
+    Args:
+        quadratic: a map of activation "identity", as `fit_neurons` gives it.
+        x: (rows, in).
+        y: (rows, out), what the map should give.
+        weights: (rows,) of the squared errors; see `row_weights`.
+        ridge: None chooses.
+
+    Raises: ShapeError, NonFiniteError for rows that do not fit; UsageError for fewer rows than k.
+    Source: ridge regression; see docs/math.md.
+    """
+    blocks = list(weighted(quadratic.d_in, x, weights))
+    shape = check_float_tensor("y", y, num_axes=2)
+    if shape != (len(x), len(quadratic.down)):
+        raise ShapeError(f"y has shape {shape}; expected {(len(x), len(quadratic.down))}.")
+    count, hidden = rows_to_refit(quadratic), quadratic.down.shape[1]
+    if len(x) < count:
+        raise UsageError(f"{len(x)} rows of inputs: `down` is refitted to {count:,} or more.")
+    memory = 8 * count * (FOLDS + 3) * (count + shape[1]) + 8 * len(x) * shape[1]
+    check_memory(memory, f"a regression on {count:,} features", "keep the fit of each neuron")
+    total = sum(float(weight.sum()) for _, weight in blocks)
+
+    def features(rows: Tensor) -> Tensor:
+        read = quadratic.hidden(rows)
+        return read if quadratic.linear is None else torch.cat([read, rows], dim=1)
+
+    mean, square, offset = (
+        quadratic.down.new_zeros(size) for size in (count - 1, count - 1, shape[1])
+    )
+    misses = []
+    for (rows, weight), truth in zip(blocks, torch.split(y.detach(), BLOCK), strict=True):
+        read, miss = features(rows), truth.double() - quadratic(rows)
+        misses.append(miss)
+        mean += weight @ read / total
+        square += weight @ read.square() / total
+        offset += weight @ miss / total
+    scale = (square - mean.square()).clamp(min=0).sqrt()
+    scale = torch.where(scale > 1e-7 * mean.abs(), scale, torch.inf)  # constant features
+    runs = torch.split(torch.arange(len(x)) // max(1, len(x) // RUNS) % FOLDS, BLOCK)
+    gram = mean.new_zeros(FOLDS, len(mean), len(mean))
+    right = mean.new_zeros(FOLDS, len(mean), shape[1])
+    for (rows, weight), miss, run in zip(blocks, misses, runs, strict=True):
+        read = (features(rows) - mean) / scale
+        for fold in set(run.tolist()):
+            part = read[run == fold] * weight[run == fold, None] / total
+            gram[fold] += part.T @ read[run == fold]
+            right[fold] += part.T @ (miss[run == fold] - offset)
+    whole = gram.sum(dim=0), right.sum(dim=0)
+    if ridge is None:
+        tested = range(FOLDS if count <= SMALL else 1)
+        ridge = min(
+            RIDGES,
+            key=lambda one: sum(
+                held_out_loss(*whole, gram[fold], right[fold], one) for fold in tested
+            ),
+        )
+    change = ridge_solved(*whole, ridge) / scale[:, None]
+    return replace(
+        quadratic,
+        down=quadratic.down + change[:hidden].T,
+        linear=add(quadratic.linear, change[hidden:].T if len(change) > hidden else None),
+        constant=add(quadratic.constant, offset - change.T @ mean),
+    )
+
+
+def rows_to_refit(quadratic: GLUWeights) -> int:
+    """Return how many rows a refit needs: one for each unknown of an output."""
+    return quadratic.down.shape[1] + 1 + (0 if quadratic.linear is None else quadratic.d_in)
+
+
+def held_out_loss(
+    gram: Tensor, right: Tensor, held_gram: Tensor, held_right: Tensor, ridge: float
+) -> float:
+    """Return the squared error on a fold of the fit to the others, up to a constant."""
+    change = ridge_solved(gram - held_gram, right - held_right, ridge)
+    return float((change * (held_gram @ change - 2 * held_right)).sum())
+
+
+def ridge_solved(gram: Tensor, right: Tensor, ridge: float) -> Tensor:
+    """Return (G + ridge I)⁻¹ r, for features of unit variance."""
+    lifted = gram.clone()
+    lifted.diagonal().add_(ridge)
+    change: Tensor = torch.cholesky_solve(right, torch.linalg.cholesky(lifted))
+    return change
+
+
+def quadratic_ceiling(
+    x: Tensor,
+    y: Tensor,
+    *,
+    weights: Tensor | None = None,
+    ridge: float | None = None,
+    directions: int | None = None,
+    generator: torch.Generator | None = None,
+) -> GLUWeights:
+    """Return the least-squares map of y over all quadratics of x: what no fit can exceed.
+
+    Math: `refit_down` on all n(n + 1)/2 products x_i x_j of standardised inputs, the inputs and a
+        constant. Beyond about 200 inputs, on products of random directions: the share of that
+        ceiling which they reach.
+    Cost: as `refit_down`, with k = n(n + 1)/2 + n, or the number of directions + n.
+
+    Args:
+        x: (rows, n).
+        y: (rows, out).
+        weights: as in `refit_down`.
+        ridge: as in `refit_down`.
+        directions: random products instead of all.
+        generator: of the directions.
+
+    Raises: as `refit_down`.
+    """
+    centre, scale = units(x.double())
+    d_in = x.shape[1]
+    if directions is None:
+        first, second = torch.triu_indices(d_in, d_in)
+        eye = torch.diag(1 / scale)
+        left, right = eye[first], eye[second]
+    else:
+        left, right = (
+            torch.randn(directions, d_in, generator=generator, dtype=torch.float64) / scale
+            for _ in range(2)
+        )
+    zero = left.new_zeros(y.shape[1], len(left))
+    start = GLUWeights(
+        zero,
+        left,
+        right,
+        "identity",
+        -left @ centre,
+        -right @ centre,
+        zero.new_zeros(len(zero), d_in),
+    )
+    return refit_down(start, x, y, weights=weights, ridge=ridge)

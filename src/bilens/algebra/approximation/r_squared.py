@@ -1,0 +1,113 @@
+"""R² of a map on rows of inputs: of all rows, without the largest outputs, of the median row."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bilens.base.checks import check_float_tensor
+from bilens.base.errors import ShapeError
+from bilens.base.notebook import html_summary
+
+ROUNDING = 1e-24  # of the mean square: what is left of the variance of a constant
+TOP = 0.001  # share of rows with the largest outputs that `trimmed` leaves out
+NORMAL_95 = 1.959964
+
+
+@dataclass(frozen=True, eq=False)
+class RSquared:
+    """R² = 1 − E‖y − f(x)‖² / E‖y − E y‖² over rows of inputs.
+
+    Attributes:
+        overall: over all outputs, weighted by their variance.
+        standard_error: of `overall`.
+        outputs: (out,) float64, of each output; 1 for a constant one that is met.
+        output_errors: (out,) float64, their standard errors.
+        trimmed: `overall` without the 0.1 % of rows with the largest ‖y‖, at least one row: a few
+            massive outputs decide the plain R² alone.
+        trimmed_error: of `trimmed`.
+        median: the median over rows of 1 − ‖y − f(x)‖² / ‖y − E y‖², E y without those 0.1 %.
+        median_interval: its 95 % interval, by order statistics.
+    """
+
+    overall: float
+    standard_error: float
+    outputs: Tensor
+    output_errors: Tensor
+    trimmed: float
+    trimmed_error: float
+    median: float
+    median_interval: tuple[float, float]
+
+    _repr_html_ = html_summary()
+
+
+@dataclass(frozen=True, eq=False)
+class FitScores:
+    """R² by degree; that of the best constant is 0.
+
+    Attributes:
+        linear: of the affine part of the map.
+        quadratic: of the whole map.
+        rows: inputs that were looked at.
+    """
+
+    linear: RSquared
+    quadratic: RSquared
+    rows: int
+
+    _repr_html_ = html_summary()
+
+
+def r_squared_on(y: Tensor, predicted: Tensor) -> RSquared:
+    """Return how well predictions explain values, both (rows, out), in float64.
+
+    Cost: O(rows · out). The standard errors take the rows as independent (delta method).
+    Raises: ShapeError if the shapes differ or there are no rows; NonFiniteError for NaN.
+    """
+    # Math: R² = 1 − A / B with mean squares A, B of residuals and deviations. The standard error is
+    # that of a ratio, sd(a − (A/B) b) / (B √rows) (delta method).
+    shape = check_float_tensor("y", y, num_axes=2)
+    if check_float_tensor("predicted", predicted, num_axes=2) != shape:
+        raise ShapeError(f"predicted has shape {tuple(predicted.shape)}, y {shape}: the same.")
+    if not len(y):
+        raise ShapeError("y has no rows: R² needs at least one.")
+    y, predicted = y.double(), predicted.double()
+    residuals = (y - predicted).square()
+    outputs, errors = ratio(residuals, (y - y.mean(dim=0)).square(), y.square().mean(dim=0))
+    overall, error = ratio_of_sums(y, residuals)
+    order = y.norm(dim=1).argsort()
+    kept = order[: max(1, len(y) - math.ceil(TOP * len(y)))]
+    trimmed, trimmed_error = ratio_of_sums(y[kept], residuals[kept])
+    lost, size = residuals.sum(dim=1), (y - y[kept].mean(dim=0)).square().sum(dim=1)
+    still = size <= ROUNDING * y.square().sum(dim=1)
+    met = torch.where(lost <= ROUNDING * y.square().sum(dim=1), 1.0, -torch.inf)
+    rows = torch.where(still, met, 1 - lost / torch.where(still, 1.0, size)).sort().values
+    reach, half = NORMAL_95 * math.sqrt(len(y)) / 2, len(y) / 2
+    ends = max(0, math.floor(half - reach)), min(len(y) - 1, math.ceil(half + reach))
+    interval = float(rows[ends[0]]), float(rows[ends[1]])
+    median = float(rows[(len(y) - 1) // 2])
+    return RSquared(overall, error, outputs, errors, trimmed, trimmed_error, median, interval)
+
+
+def ratio_of_sums(y: Tensor, residuals: Tensor) -> tuple[float, float]:
+    """Return R² over all outputs and its standard error."""
+    deviations = (y - y.mean(dim=0)).square().sum(dim=1, keepdim=True)
+    size = y.square().sum(dim=1, keepdim=True).mean(dim=0)
+    value, error = ratio(residuals.sum(dim=1, keepdim=True), deviations, size)
+    return float(value), float(error)
+
+
+def ratio(residuals: Tensor, deviations: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return 1 − A/B and its standard error for each column."""
+    rows = len(residuals)
+    lost, total = residuals.mean(dim=0), deviations.mean(dim=0)
+    still = total <= ROUNDING * sizes
+    share = lost / torch.where(still, 1.0, total)
+    spread = (residuals - share * deviations).square().mean(dim=0).sqrt()
+    error = spread / torch.where(still, 1.0, total) / math.sqrt(rows)
+    met = torch.where(lost <= ROUNDING * sizes, 1.0, -torch.inf)
+    return torch.where(still, met, 1 - share), torch.where(still, 0.0, error)
