@@ -16,7 +16,13 @@ from bilens.algebra.approximation.data_fit import (
     row_weights,
     rows_to_refit,
 )
-from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights, in_dtype
+from bilens.algebra.approximation.layer_weights import (
+    GLUWeights,
+    Layer,
+    MLPWeights,
+    as_gated,
+    in_dtype,
+)
 from bilens.algebra.approximation.neuron_products import branches
 from bilens.algebra.approximation.r_squared import r_squared_on
 from bilens.algebra.gaussian import GaussianInput
@@ -53,7 +59,7 @@ def least_squares(features: Tensor, y: Tensor, weights: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", LAYERS)
 def test_each_neuron_is_its_least_squares_from_one_pass(name: str) -> None:
     layer, weights = LAYERS[name], randn(900, seed=30).abs()
-    u, v = branches(layer, X)
+    u, v = branches(as_gated(layer), X)
     ones, gated = torch.ones_like(u), isinstance(layer, GLUWeights)
     hidden = []
     for one, other, truth in zip(u.T, v.T, layer.hidden(X).T, strict=True):

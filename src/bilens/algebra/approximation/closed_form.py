@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.approximation.activation import activation_moments
-from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights, in_float64
+from bilens.algebra.approximation.layer_weights import (
+    GLUWeights,
+    Layer,
+    MLPWeights,
+    as_gated,
+    in_float64,
+)
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import QuadraticMap
@@ -27,8 +33,32 @@ def approximate_layer(layer: Layer, assumed: GaussianInput) -> QuadraticMap:
     layer = in_float64(layer)
     if layer.phi.name == "identity":
         return exact_map(layer)
-    fit = mlp_fit(layer, assumed) if isinstance(layer, MLPWeights) else glu_fit(layer, assumed)
+    gated = as_gated(layer)
+    gate, value, down = gated.gate, gated.value, gated.down
+    (bend, mixed, slope, past, _), average = neuron_quadratics(gated, assumed)
+    if isinstance(layer, MLPWeights):
+        curvature = BilinearTensor(down * bend, gate, gate)
+    else:
+        curvature = BilinearTensor(down, gate, bend[:, None] * gate + mixed[:, None] * value)
+    straight = (down * slope) @ gate + (down * past) @ value
+    fit = map_from_expectations(curvature, straight, down @ average, assumed)
     return fit.plus_affine(layer.linear, layer.constant)
+
+
+def neuron_quadratics(layer: GLUWeights, assumed: GaussianInput) -> tuple[Tensor, Tensor]:
+    """Return the coefficients of p², pq, p, q, 1 of neurons φ(u)v, (5, hidden), and their means.
+
+    p and q are u and v around their means.
+    """
+    zero = layer.gate.new_zeros(len(layer.gate))
+    m = layer.gate @ assumed.mean + or_zero(layer.gate_bias, zero)
+    n = layer.value @ assumed.mean + or_zero(layer.value_bias, zero)
+    s = assumed.deviations(layer.gate)
+    k = (assumed.spread(layer.gate) * assumed.spread(layer.value)).sum(dim=1).where(s > 0, 0.0)
+    e0, e1, e2, e3 = activation_moments(layer.phi, m, s)
+    bend, value = (n * e2 + k * e3) / 2, n * e0 + k * e1
+    rest = value - bend * s.square() - e1 * k
+    return torch.stack([bend, e1, n * e1 + k * e2, e0, rest]), value
 
 
 def exact_map(layer: Layer) -> QuadraticMap:
@@ -42,30 +72,6 @@ def exact_map(layer: Layer) -> QuadraticMap:
         if layer.gate_bias is not None or layer.value_bias is not None:
             f = f.with_biases(or_zero(layer.gate_bias, zero), or_zero(layer.value_bias, zero))
     return f.plus_affine(layer.linear, layer.constant)
-
-
-def mlp_fit(layer: MLPWeights, assumed: GaussianInput) -> QuadraticMap:
-    """Return the fit of the neurons of an ordinary layer; left and right are both `up`."""
-    up, down = layer.up, layer.down
-    mean = up @ assumed.mean + or_zero(layer.up_bias, up.new_zeros(len(up)))
-    e0, e1, e2, _ = activation_moments(layer.phi, mean, assumed.deviations(up))
-    curvature = BilinearTensor(down * (e2 / 2), up, up)
-    return map_from_expectations(curvature, (down * e1) @ up, down @ e0, assumed)
-
-
-def glu_fit(layer: GLUWeights, assumed: GaussianInput) -> QuadraticMap:
-    gate, value, down = layer.gate, layer.value, layer.down
-    zero = gate.new_zeros(len(gate))
-    m = gate @ assumed.mean + or_zero(layer.gate_bias, zero)
-    n = value @ assumed.mean + or_zero(layer.value_bias, zero)
-    s = assumed.deviations(gate)
-    k = (assumed.spread(gate) * assumed.spread(value)).sum(dim=1)
-    k = k.where(s > 0, 0.0)
-    e0, e1, e2, e3 = activation_moments(layer.phi, m, s)
-    bend = (n * e2 + k * e3) / 2
-    curvature = BilinearTensor(down, gate, bend[:, None] * gate + e1[:, None] * value)
-    slope = (down * (n * e1 + k * e2)) @ gate + (down * e0) @ value
-    return map_from_expectations(curvature, slope, down @ (n * e0 + k * e1), assumed)
 
 
 def or_zero(bias: Tensor | None, zero: Tensor) -> Tensor:

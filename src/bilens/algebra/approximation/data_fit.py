@@ -8,11 +8,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from bilens.algebra.approximation.activation import activation_moments
+from bilens.algebra.approximation.closed_form import neuron_quadratics
 from bilens.algebra.approximation.layer_weights import (
     GLUWeights,
     Layer,
-    MLPWeights,
+    as_gated,
     in_float64,
 )
 from bilens.algebra.approximation.neuron_products import (
@@ -63,33 +63,25 @@ def fit_neurons(
     Raises: ShapeError, NonFiniteError for inputs that do not fit; UsageError for fewer than 10.
     Source: least squares; conditioning as measured in docs/math.md.
     """
-    layer = in_float64(layer)
+    gated = as_gated(in_float64(layer))
     if isinstance(layer, GLUWeights) and layer.phi.name == "identity":
-        return layer
+        return gated
     found: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
-    total, rows, kept = 0.0, 0, GATED if isinstance(layer, GLUWeights) else ORDINARY
-    sums = layer.down.new_zeros(layer.down.shape[1], len(kept) + 1, len(kept) + 1)
+    sums, total, rows = gated.down.new_zeros(len(gated.gate), 6, 6), 0.0, 0
     for x, weight in weighted(layer.d_in, batches, weights):
-        u, v = branches(layer, x)
-        truth = layer.phi(u) if isinstance(layer, MLPWeights) else layer.phi(u) * v
+        u, v = branches(gated, x)
         if found is None:
             found = units(u), units(v)
-        p, q = (
-            (part - centre) / scale for part, (centre, scale) in zip((u, v), found, strict=True)
-        )
-        features = [p.square(), p * q, p, q, torch.ones_like(p)]
-        part = torch.stack([*(features[i] for i in kept), truth], dim=-1).transpose(0, 1)
+        (m, s), (n, t) = found
+        p, q = (u - m) / s, (v - n) / t
+        features = [p.square(), p * q, p, q, torch.ones_like(p), gated.phi(u) * v]
+        part = torch.stack(features, dim=-1).transpose(0, 1)
         sums += part.transpose(1, 2) @ (part * weight[:, None])
         total, rows = total + float(weight.sum()), rows + len(x)
     if found is None or rows < LEAST_ROWS:
         raise UsageError(f"{rows} rows of inputs: a neuron is fitted to {LEAST_ROWS} or more.")
-    sums = sums / total
-    gram = sums.new_zeros(len(sums), 5, 5)
-    coefficients = sums.new_zeros(len(sums), 5)
-    index = torch.tensor(kept)
-    gram[:, index[:, None], index] = sums[:, :-1, :-1]
-    coefficients[:, index] = solved(sums[:, :-1, :-1], sums[:, :-1, -1])
-    return as_products(layer, Neurons(*found, gram, coefficients), linear)
+    gram, right = sums[:, :5, :5] / total, sums[:, :5, 5] / total
+    return as_products(gated, Neurons(*found, gram, solved(gram, right)), linear)
 
 
 def gaussian_neurons(
@@ -105,36 +97,30 @@ def gaussian_neurons(
     Raises: as `GaussianInput` for a mean or covariance that does not fit.
     Source: Stein's identity; the same function as `approximate_layer` (docs/math.md).
     """
-    layer = in_float64(layer)
+    gated = as_gated(in_float64(layer))
     if isinstance(layer, GLUWeights) and layer.phi.name == "identity":
-        return layer
+        return gated
     assumed = GaussianInput.of(layer.d_in, mean, covariance)
-    m, n = (part[0] for part in branches(layer, assumed.mean[None]))
-    first: Tensor = getattr(layer, layer.branches[0])
-    second = layer.value if isinstance(layer, GLUWeights) else torch.zeros_like(first)
-    s, t = assumed.deviations(first), assumed.deviations(second)
-    k = (assumed.spread(first) * assumed.spread(second)).sum(dim=1).where((s > 0) & (t > 0), 0.0)
-    e0, e1, e2, e3 = activation_moments(layer.phi, m, s)
-    zero, one = torch.zeros_like(m), torch.ones_like(m)
-    if isinstance(layer, GLUWeights):
-        raw = [(n * e2 + k * e3) / 2, e1, n * e1 + k * e2, e0, n * e0 + k * e1]
-    else:
-        raw = [e2 / 2, zero, e1, zero, e0]
-    raw[4] = raw[4] - raw[0] * s.square() - raw[1] * k
+    m, n = (part[0] for part in branches(gated, assumed.mean[None]))
+    s, t = assumed.deviations(gated.gate), assumed.deviations(gated.value)
     su, sv = s.where(s > 0, 1.0), t.where(t > 0, 1.0)
-    coefficients = torch.stack(raw, dim=1) * torch.stack([su**2, su * sv, su, sv, one], dim=1)
-    varies, moves, r = (s > 0).double(), (t > 0).double(), k / (su * sv)
+    raw, _ = neuron_quadratics(gated, assumed)
+    coefficients = (raw * torch.stack([su**2, su * sv, su, sv, torch.ones_like(s)])).T
+    # Isserlis: moments of fourth order of a pair with variances a, c (1, or 0) and covariance r.
+    a, c = (s / su).square(), (t / sv).square()
+    r = (assumed.spread(gated.gate / su[:, None]) * assumed.spread(gated.value / sv[:, None])).sum(
+        1
+    )
+    zero, one = torch.zeros_like(r), torch.ones_like(r)
     rows = [
-        [3 * one, 3 * r, zero, zero, one],
-        [3 * r, 1 + 2 * r.square(), zero, zero, r],
-        [zero, zero, one, r, zero],
-        [zero, zero, r, one, zero],
-        [one, r, zero, zero, one],
+        [3 * a * a, 3 * a * r, zero, zero, a],
+        [3 * a * r, a * c + 2 * r * r, zero, zero, r],
+        [zero, zero, a, r, zero],
+        [zero, zero, r, c, zero],
+        [a, r, zero, zero, one],
     ]
     gram = torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
-    live = torch.stack([varies, varies * moves, varies, moves, one], dim=1)
-    gram = gram * live[:, :, None] * live[:, None]
-    return as_products(layer, Neurons((m, su), (n, sv), gram, coefficients), linear)
+    return as_products(gated, Neurons((m, su), (n, sv), gram, coefficients), linear)
 
 
 def weighted(
@@ -197,42 +183,30 @@ def refit_down(
     Raises: ShapeError, NonFiniteError for rows that do not fit; UsageError for fewer rows than k.
     Source: ridge regression; see docs/math.md.
     """
-    blocks = list(weighted(quadratic.d_in, x, weights))
-    shape = check_float_tensor("y", y, num_axes=2)
-    if shape != (len(x), len(quadratic.down)):
-        raise ShapeError(f"y has shape {shape}; expected {(len(x), len(quadratic.down))}.")
+    shape, d_out = check_float_tensor("y", y, num_axes=2), len(quadratic.down)
+    if shape != (len(x), d_out):
+        raise ShapeError(f"y has shape {shape}; expected {(len(x), d_out)}.")
     count, hidden = rows_to_refit(quadratic), quadratic.down.shape[1]
     if len(x) < count:
         raise UsageError(f"{len(x)} rows of inputs: `down` is refitted to {count:,} or more.")
-    memory = 8 * count * (FOLDS + 3) * (count + shape[1]) + 8 * len(x) * shape[1]
+    memory = 8 * count * (FOLDS + 3) * (count + d_out)
     check_memory(memory, f"a regression on {count:,} features", "keep the fit of each neuron")
-    total = sum(float(weight.sum()) for _, weight in blocks)
-
-    def features(rows: Tensor) -> Tensor:
+    gram = quadratic.down.new_zeros(FOLDS, count, count)
+    right = gram.new_zeros(FOLDS, count, d_out)
+    runs = torch.arange(len(x)) // max(1, len(x) // RUNS) % FOLDS
+    parts = weighted(quadratic.d_in, x, weights), torch.split(y, BLOCK), torch.split(runs, BLOCK)
+    for start, ((rows, weight), truth, run) in enumerate(zip(*parts, strict=True)):
         read = quadratic.hidden(rows)
-        return read if quadratic.linear is None else torch.cat([read, rows], dim=1)
-
-    mean, square, offset = (
-        quadratic.down.new_zeros(size) for size in (count - 1, count - 1, shape[1])
-    )
-    misses = []
-    for (rows, weight), truth in zip(blocks, torch.split(y.detach(), BLOCK), strict=True):
-        read, miss = features(rows), truth.double() - quadratic(rows)
-        misses.append(miss)
-        mean += weight @ read / total
-        square += weight @ read.square() / total
-        offset += weight @ miss / total
-    scale = (square - mean.square()).clamp(min=0).sqrt()
-    scale = torch.where(scale > 1e-7 * mean.abs(), scale, torch.inf)  # constant features
-    runs = torch.split(torch.arange(len(x)) // max(1, len(x) // RUNS) % FOLDS, BLOCK)
-    gram = mean.new_zeros(FOLDS, len(mean), len(mean))
-    right = mean.new_zeros(FOLDS, len(mean), shape[1])
-    for (rows, weight), miss, run in zip(blocks, misses, runs, strict=True):
-        read = (features(rows) - mean) / scale
+        if quadratic.linear is not None:
+            read = torch.cat([read, rows], dim=1)
+        if start == 0:
+            centre, scale = units(read)
+        read = torch.cat([(read - centre) / scale, torch.ones_like(read[:, :1])], dim=1)
+        miss = truth.detach().double() - quadratic(rows)
         for fold in set(run.tolist()):
-            part = read[run == fold] * weight[run == fold, None] / total
-            gram[fold] += part.T @ read[run == fold]
-            right[fold] += part.T @ (miss[run == fold] - offset)
+            part = (read * (weight * (run == fold))[:, None]).T
+            gram[fold] += part @ read
+            right[fold] += part @ miss
     whole = gram.sum(dim=0), right.sum(dim=0)
     if ridge is None:
         tested = range(FOLDS if count <= SMALL else 1)
@@ -242,12 +216,13 @@ def refit_down(
                 held_out_loss(*whole, gram[fold], right[fold], one) for fold in tested
             ),
         )
-    change = ridge_solved(*whole, ridge) / scale[:, None]
+    change = ridge_solved(*whole, ridge)
+    slope = change[:-1] / scale[:, None]
     return replace(
         quadratic,
-        down=quadratic.down + change[:hidden].T,
-        linear=add(quadratic.linear, change[hidden:].T if len(change) > hidden else None),
-        constant=add(quadratic.constant, offset - change.T @ mean),
+        down=quadratic.down + slope[:hidden].T,
+        linear=None if quadratic.linear is None else quadratic.linear + slope[hidden:].T,
+        constant=add(quadratic.constant, change[-1] - slope.T @ centre),
     )
 
 
@@ -265,10 +240,10 @@ def held_out_loss(
 
 
 def ridge_solved(gram: Tensor, right: Tensor, ridge: float) -> Tensor:
-    """Return (G + ridge I)⁻¹ r, for features of unit variance."""
-    lifted = gram.clone()
-    lifted.diagonal().add_(ridge)
-    change: Tensor = torch.cholesky_solve(right, torch.linalg.cholesky(lifted))
+    """Return (G + ridge D)⁻¹ r, D = I but for the last feature, the constant; G₋₁₋₁ is its size."""
+    lifted = gram / gram[-1, -1]
+    lifted.diagonal()[:-1].add_(ridge)
+    change: Tensor = torch.cholesky_solve(right / gram[-1, -1], torch.linalg.cholesky(lifted))
     return change
 
 
@@ -276,7 +251,6 @@ def quadratic_ceiling(
     x: Tensor,
     y: Tensor,
     *,
-    weights: Tensor | None = None,
     ridge: float | None = None,
     directions: int | None = None,
     generator: torch.Generator | None = None,
@@ -291,7 +265,6 @@ def quadratic_ceiling(
     Args:
         x: (rows, n).
         y: (rows, out).
-        weights: as in `refit_down`.
         ridge: as in `refit_down`.
         directions: random products instead of all.
         generator: of the directions.
@@ -309,14 +282,7 @@ def quadratic_ceiling(
             torch.randn(directions, d_in, generator=generator, dtype=torch.float64) / scale
             for _ in range(2)
         )
-    zero = left.new_zeros(y.shape[1], len(left))
-    start = GLUWeights(
-        zero,
-        left,
-        right,
-        "identity",
-        -left @ centre,
-        -right @ centre,
-        zero.new_zeros(len(zero), d_in),
-    )
-    return refit_down(start, x, y, weights=weights, ridge=ridge)
+    none, path = left.new_zeros(y.shape[1], len(left)), left.new_zeros(y.shape[1], d_in)
+    biases = -left @ centre, -right @ centre
+    start = GLUWeights(none, left, right, "identity", *biases, linear=path)
+    return refit_down(start, x, y, ridge=ridge)

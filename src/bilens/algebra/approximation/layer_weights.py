@@ -126,6 +126,17 @@ class GLUWeights(LayerWeights):
 Layer = MLPWeights | GLUWeights
 
 
+def as_gated(layer: Layer) -> GLUWeights:
+    """Return the weights of a layer with two branches; the second of an ordinary one is 1."""
+    if isinstance(layer, GLUWeights):
+        return layer
+    none, ones = torch.zeros_like(layer.up), layer.up.new_ones(len(layer.up))
+    biases = layer.up_bias, ones
+    return GLUWeights(
+        layer.down, layer.up, none, layer.activation, *biases, layer.linear, layer.constant
+    )
+
+
 def in_dtype(layer: Layer, dtype: torch.dtype) -> Layer:
     parts = {field.name: getattr(layer, field.name) for field in fields(layer)}
     converted = {

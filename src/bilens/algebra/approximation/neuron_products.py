@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights, branch
+from bilens.algebra.approximation.layer_weights import GLUWeights, branch
 from bilens.algebra.quadratic_map import add
 
 CUT = 1e-11  # of the largest eigenvalue: directions that the rows do not show
@@ -26,11 +26,8 @@ class Neurons:
     coefficients: Tensor  # (hidden, 5)
 
 
-def branches(layer: Layer, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the pre-activations u and the other branch v, (rows, hidden); v is 0 without one."""
-    if isinstance(layer, MLPWeights):
-        u = branch(x, layer.up, layer.up_bias)
-        return u, torch.zeros_like(u)
+def branches(layer: GLUWeights, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the pre-activations u and the other branch v, (rows, hidden)."""
     return branch(x, layer.gate, layer.gate_bias), branch(x, layer.value, layer.value_bias)
 
 
@@ -45,7 +42,7 @@ def solved(gram: Tensor, right: Tensor) -> Tensor:
     return found
 
 
-def as_products(layer: Layer, neurons: Neurons, linear: bool) -> GLUWeights:
+def as_products(layer: GLUWeights, neurons: Neurons, linear: bool) -> GLUWeights:
     """Return the quadratics of neurons as one product each, and what is left as a linear path."""
     a, gram = neurons.coefficients, neurons.gram
     shift = torch.where(a[:, 1] != 0, a[:, 3] / a[:, 1], 0.0)
@@ -63,18 +60,15 @@ def as_products(layer: Layer, neurons: Neurons, linear: bool) -> GLUWeights:
     live = (sizes[0] > 0) & (sizes[1] > 0)
     balance = torch.where(live, sizes[1] / sizes[0].where(live, 1.0), 1.0).sqrt()
     (m, su), (n, sv) = neurons.u, neurons.v
-    gate: Tensor = getattr(layer, layer.branches[0])
-    value = layer.value if isinstance(layer, GLUWeights) else torch.zeros_like(gate)
-    zero = torch.zeros_like(m)
-    u, v = branches(layer, gate.new_zeros(1, layer.d_in))
+    u, v = branches(layer, m.new_zeros(1, layer.d_in))
     at_u, at_v = (u[0] - m) / su, (v[0] - n) / sv  # ũ and ṽ at x = 0
-    both = (a[:, 0] / su)[:, None] * gate + (a[:, 1] / sv)[:, None] * value
+    both = (a[:, 0] / su)[:, None] * layer.gate + (a[:, 1] / sv)[:, None] * layer.value
     path = layer.linear
-    if bool((past != zero).any()):
-        path = add(path, (layer.down * (past / sv)) @ value)
+    if bool(past.any()):
+        path = add(path, (layer.down * (past / sv)) @ layer.value)
     return GLUWeights(
         down=layer.down,
-        gate=(balance / su)[:, None] * gate,
+        gate=(balance / su)[:, None] * layer.gate,
         value=both / balance[:, None],
         activation="identity",
         gate_bias=balance * (at_u + shift),

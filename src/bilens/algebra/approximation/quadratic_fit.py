@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,10 +12,11 @@ from bilens.algebra.approximation.closed_form import (
     affine_part,
     approximate_network,
     derivation,
+    exact_map,
 )
-from bilens.algebra.approximation.layer_weights import Layer
+from bilens.algebra.approximation.data_fit import refit_down, rows_to_refit
+from bilens.algebra.approximation.layer_weights import GLUWeights, Layer
 from bilens.algebra.approximation.r_squared import FitScores, RSquared, r_squared_on
-from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_count, check_float_tensor, check_type
@@ -153,9 +154,6 @@ def in_blocks(run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 HELD_OUT = 0.2  # of the rows
-ROWS_FOR_EACH = 2  # rows of training for each unknown of an output, at least
-CUT = 1e-10  # of the largest eigenvalue: directions that the data do not show are left alone
-BLOCK = 1024  # rows at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,15 +179,13 @@ def refit(
     f: QuadraticMap, x: Tensor, y: Tensor, generator: torch.Generator
 ) -> LeastSquaresFit | None:
     """Return the map refitted to y on four fifths of the rows; None where they are too few."""
-    # Math: least squares for y − f(x) over the products (left·x)(right·x), the inputs and a
-    # constant, in units of their deviation; where the data leave a direction open, f is kept.
     order = torch.randperm(len(x), generator=generator)
     held = int(HELD_OUT * len(x))
     test, train = order[:held], order[held:]
-    _, d_hidden, d_in = f.sizes
-    if held < 2 or len(train) < ROWS_FOR_EACH * (d_hidden + d_in + 1):
+    start = as_weights(f)
+    if held < 2 or len(train) < rows_to_refit(start):
         return None
-    improved = fitted(f, x[train], y[train])
+    improved = exact_map(refit_down(start, x[train], y[train]))
     return LeastSquaresFit(
         improved,
         r_squared_on(y[test], improved(x[test])),
@@ -198,31 +194,8 @@ def refit(
     )
 
 
-def fitted(f: QuadraticMap, x: Tensor, y: Tensor) -> QuadraticMap:
-    blocks, d_hidden = range(0, len(x), BLOCK), f.sizes.d_hidden
-    total = x.new_zeros(d_hidden + f.sizes.d_in)
-    squares = torch.zeros_like(total)
-    for start in blocks:
-        part = features(f, x[start : start + BLOCK])
-        total, squares = total + part.sum(dim=0), squares + part.square().sum(dim=0)
-    centre = total / len(x)
-    scale = (squares / len(x) - centre.square()).clamp(min=0).sqrt()
-    scale = torch.where(scale > 1e-7 * centre.abs(), scale, torch.inf)  # constant features
-    miss = y - f(x)
-    offset = miss.mean(dim=0)
-    gram = x.new_zeros(len(centre), len(centre))
-    right = x.new_zeros(len(centre), y.shape[1])
-    for start in blocks:
-        part = (features(f, x[start : start + BLOCK]) - centre) / scale
-        gram += part.T @ part
-        right += part.T @ (miss[start : start + BLOCK] - offset)
-    values, columns = torch.linalg.eigh(gram)
-    inverse = torch.where(values > CUT * values[-1], 1 / values, 0.0)
-    change = (columns @ (inverse[:, None] * (columns.T @ right))) / scale[:, None]
-    tensor = BilinearTensor(f.tensor.down + change[:d_hidden].T, f.tensor.left, f.tensor.right)
-    return replace(f, tensor=tensor).plus_affine(change[d_hidden:].T, offset - change.T @ centre)
-
-
-def features(f: QuadraticMap, x: Tensor) -> Tensor:
-    """Return the products of the neurons and the inputs, (rows, hidden + in)."""
-    return torch.cat([(x @ f.tensor.left.T) * (x @ f.tensor.right.T), x], dim=1)
+def as_weights(f: QuadraticMap) -> GLUWeights:
+    """Return a map as the weights of a bilinear layer with a linear path."""
+    down, left, right = f.tensor.down, f.tensor.left, f.tensor.right
+    path = down.new_zeros(len(down), f.sizes.d_in) if f.linear is None else f.linear
+    return GLUWeights(down, left, right, "identity", linear=path, constant=f.constant)
