@@ -226,7 +226,8 @@ ATTRIBUTES: dict[type, str] = {
         "quadratic_map, exact, derivation, assumed_input, r_squared, on_data, least_squares, "
         "threshold, usable, check_usable"
     ),
-    bilens.RSquared: "overall, standard_error, outputs, output_errors",
+    bilens.RSquared: "overall, standard_error, outputs, output_errors, trimmed, "
+    "trimmed_error, median, median_interval",
     bilens.TopInteractions: "first, second, values",
     bilens.GaussianMoments: "mean, variance",
     bilens.AttackReport: "document, holds",
