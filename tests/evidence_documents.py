@@ -4,7 +4,7 @@ from typing import Any
 
 import layer_audit_documents
 import table_documents
-from bilens.records.index import AuditIndex, IndexRow
+from bilens.records.decision import AuditIndex, IndexRow
 from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
 from report_documents import decided, make_document
 

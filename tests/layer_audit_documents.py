@@ -46,10 +46,11 @@ VALUES: dict[str, dict[str, Any]] = {
     "changed_files": {"of": 3, "files": "config.json"},
     "low_rank_change": {"of": 4, "ranks": "2–8", "matrices": "a"},
 }
-VARIANTS = {  # of sentences
-    "changed_tensors": ("warn", {"alone": 2, "kinds": "other"}),
-    "low_rank_change": ("pass", {"value": 0, "of": 0}),
-}
+VARIANTS: list[tuple[str, str, dict[str, Any]]] = [  # of sentences
+    ("changed_tensors", "warn", {"alone": 2, "kinds": "other"}),
+    ("changed_tensors", "warn", {"value": 2, "alone": 2, "kinds": "other"}),
+    ("low_rank_change", "pass", {"value": 0, "of": 0}),
+]
 ENDINGS = {
     "non_finite": ("pass", "fail"),
     "unused_inputs": ("pass", "info"),
@@ -173,7 +174,7 @@ def every_ending() -> dict[str, Any]:
             "outcome": outcome,
             "values": {"value": 1, "threshold": 0, **VALUES[rule], **v},
         }
-        for rule, (outcome, v) in VARIANTS.items()
+        for rule, outcome, v in VARIANTS
     ]
     inputs = {**VALUES["concentrated_change"], "mode": "inputs", "value": 1, "threshold": 0.5}
     document["verdict"].append({"rule": "concentrated_change", "outcome": "warn", "values": inputs})

@@ -7,7 +7,7 @@ from typing import Any
 
 from bilens.records import audit as a, common as c, guarantees as g
 from bilens.records.base import kind_of, to_json
-from bilens.records.coverage import Coverage, CoverageGroup
+from bilens.records.decision import Coverage, CoverageGroup
 from bilens.records.performance import Performance
 from bilens.report.reports import (
     AttackReport,

@@ -21,9 +21,9 @@ import msgspec
 from bilens.records.attack import Attack
 from bilens.records.audit import Audit
 from bilens.records.base import Document, Record, kind_of
+from bilens.records.decision import AuditIndex
 from bilens.records.decomposition import LayerDecomposition
 from bilens.records.guarantees import Certificate
-from bilens.records.index import AuditIndex
 from bilens.records.layer_audit import LayerAudit
 from bilens.records.table_audit import TableAudit
 from bilens.records.trace import Trace

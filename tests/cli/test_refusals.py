@@ -51,6 +51,9 @@ REFUSED: dict[str, tuple[list[str], int]] = {
     "a text": (["convert", "model.txt", "--to", "bilens", "--out", "o"], FILE),
     "trees": (["audit", "trees.txt"], FILE),
     "a page that exists": (["audit", "model", "--html", "cat.png"], USAGE),
+    "an address": (["audit", "https://a.b/c"], FILE),
+    "a table at an address": (["audit", "model", "--table", "s3://a.b/c"], FILE),
+    "data at an address": (["audit", "model", "--data", "ftp://a.b/c"], FILE),
     "no such command": (["audti", "model"], USAGE),
     "no such option": (["audit", "model", "--fail"], USAGE),
     "a number out of range": (["audit", "model", "--threshold", "3"], USAGE),
@@ -115,6 +118,8 @@ def test_what_is_refused_does_not_wait_for_torch(
     assert err.startswith("error: ") or "─ Error ─" in err, err
     assert "Traceback" not in err
     assert not loaded
+    if "an address" in name:
+        assert re.match(r"error: \w+://a\.b/c: is an address, .*: download it", err), err
 
 
 # ---- one wrong step, one command that works
@@ -216,7 +221,7 @@ LANGUAGE = ["train language", "train sae", "trace"]
 IMAGES = ["audit", "attack", "certify", "explain", "fit"]
 REACHED = {  # module that names an option: the commands that its messages can end
     "base/files": EVERYWHERE,
-    "report/pdf": ["audit"],
+    "report/html": ["audit"],
     "report/terminal_readings": ["decompose"],
     "api/layer_reading": ["decompose"],
     "api/decompose": ["decompose"],

@@ -11,7 +11,7 @@ import bilens as bl
 import tiny
 import tiny_language_models as language
 from bilens.findings.coverage import folded
-from bilens.records.coverage import Coverage
+from bilens.records.decision import Coverage
 from bilens.report.sections.overview import overall_outcome
 from builders import randn
 

@@ -12,7 +12,7 @@ from bilens.base.errors import NonFiniteError, UsageError
 from bilens.records.guarantees import RoundedClass, RoundingStability
 from bilens.report.reports import CertificateReport
 from bilens.report.sections.guarantees import rounding_numbers, statements
-from bilens.report.text import LANGUAGES, floored, floored_percent, load_catalogue, raised, up
+from bilens.report.text import LANGUAGES, floored, load_catalogue, percent, raised, up
 from certificate_documents import make_certificate, variants
 from report_documents import page_of
 
@@ -57,7 +57,7 @@ def test_what_is_shown_is_never_stronger_than_what_is_proven(significant: int) -
             assert sign * (number - value) >= -1e-12 * value, (value, shown)
             assert abs(number - value) <= 10 ** (1 - significant) * value * 1.000001
     assert up(-2.2649, 3) == -2.26
-    assert (floored_percent(0.98999), floored_percent(0.99)) == ("98.9%", "99.0%")
+    assert (percent(0.98999, toward=-1), percent(0.99, toward=-1)) == ("98.9%", "99.0%")
 
 
 def test_the_worst_class_speaks_for_all() -> None:

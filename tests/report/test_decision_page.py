@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 
+import layer_audit_documents
 import table_documents
 from bilens.records.base import to_json
-from bilens.records.coverage import Coverage, CoverageGroup
-from bilens.report.reports import AuditReport, TableReport
+from bilens.records.common import Finding
+from bilens.records.decision import Coverage, CoverageGroup
+from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
 from bilens.report.sections.decision import decision_of, group_lines, looked_lines
+from bilens.report.sections.overview import finding_lines, rule_text
 from bilens.report.text import LANGUAGES, load_catalogue
-from report_documents import make_document, variants
+from report_documents import make_document, page_of, variants
 
 EN = load_catalogue("en")
 ENDINGS = ("pass", "warn", "fail", "unknown")
@@ -78,7 +81,49 @@ def test_what_was_not_looked_at_is_said() -> None:
     (read,) = looked["What was looked at"]
     assert "60.0% were read exactly" in read
     unseen = " ".join(looked["What was not looked at"])
-    for words in ("1 of the 1 groups", "no test data", "not searched for", "lawful"):
+    for words in ("1 of the 1 group of weights", "no test data", "not searched for", "lawful"):
         assert words in unseen
     (nobody,) = looked["Who has to accept it"]
     assert nobody.startswith("Nobody")
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_page_one_has_one_number_for_what_was_read(lang: str) -> None:
+    """9 of 16 are 56.25 %: not 56.2 % here and 56.3 % there, and not more than was read."""
+    document = {**make_document(data=False), "coverage": covered(9, 7)}
+    of_part = {"value": 9 / 16, "exact": 9 / 16, "approximate": 0.0, "threshold": 0.9, "unread": 7}
+    document["verdict"] = [{"rule": "coverage", "outcome": "warn", "values": of_part}]
+    document["decision"] = None
+    page = page_of(document, lang)
+    assert page.count("56.2%") >= 4
+    assert "56.3%" not in page
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_page_one_names_the_baseline_beside_the_model(lang: str) -> None:
+    document = layer_audit_documents.make_comparison()
+    document["source"] |= {"path": "runs/after", "weights_sha256": "98765" * 12}
+    document["difference"]["baseline"] = {"path": "runs/before", "weights_sha256": "0123456789" * 6}
+    first, _, _ = page_of(document, lang).partition("</strong>")
+    assert first.index("runs/after · SHA-256 9876598765987659…") < first.index(
+        "runs/before · SHA-256 0123456789012345…"
+    )
+
+
+def test_the_least_of_many_is_never_rounded_up() -> None:
+    """R² = 0.99996 of a layer is no "at least 1.000", nor 0.89996 one that reaches 0.900."""
+    document = layer_audit_documents.cautious()
+    for value, shown in ((0.99996, "0.999"), (0.89996, "0.899")):
+        document["verdict"][0]["values"]["value"] = value
+        for outcome in ("pass", "warn"):
+            document["verdict"][0]["outcome"] = outcome
+            (line, *_) = finding_lines(EN, LayerAuditReport(document).record)
+            assert f" {shown}" in line.sentence
+
+
+def test_a_tensor_that_only_one_model_has_is_no_change_of_others() -> None:
+    values = {"value": 2, "of": 9, "alone": 2, "change": 0.0, "kinds": "other", "threshold": 0}
+    finding = Finding("changed_tensors", "warn", values)
+    assert "ΔW" not in rule_text(EN, "layer_audit", finding, "warn")
+    more = Finding("changed_tensors", "warn", {**values, "value": 3, "change": 0.5})
+    assert "of the others is 0.500" in rule_text(EN, "layer_audit", more, "warn")

@@ -70,4 +70,4 @@ def test_the_file_is_the_text(tmp_path: Path) -> None:
 
 def test_many_changed_layers_are_cut_with_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bilens.report.markdown.MOST_LAYERS", 1)
-    assert "1 more layers changed" in LayerAuditReport(make_comparison()).to_markdown()
+    assert "1 more layer changed" in LayerAuditReport(make_comparison()).to_markdown()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bilens.base.errors import FileError, UsageError
-from bilens.report.pdf import find_chromium, write_pdf
+from bilens.report.html import find_chromium, write_pdf
 
 PRINTS = """#!/bin/sh
 for each in "$@"; do case "$each" in

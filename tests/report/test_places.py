@@ -7,8 +7,8 @@ import pytest
 
 from bilens.records.audit import Audit
 from bilens.records.common import ModelSummary
-from bilens.report.places import place
 from bilens.report.reports import AuditReport
+from bilens.report.sections.overview import place
 from bilens.report.text import load_catalogue
 from report_documents import make_document
 

@@ -23,10 +23,9 @@ from bilens.report import text as catalogue
 from bilens.report.charts.curves import loss_figure
 from bilens.report.evidence import evidence_files
 from bilens.report.html import render_index
-from bilens.report.places import place
 from bilens.report.plates import attribution_plate, eigenvector_plate
 from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
-from bilens.report.sections.overview import data_source
+from bilens.report.sections.overview import data_source, place
 from bilens.report.terminal import audit_table, verdict_lines
 from bilens.report.text import LANGUAGES, Catalogue, load_catalogue
 from every_document import DOCUMENTS
@@ -108,6 +107,23 @@ def test_every_rule_says_its_risk_and_what_to_do_next(rule: Rule) -> None:
     for ending in ("risk", "next"):
         sentence = CATALOGUES["en"][f"rule.{rule.sentences or rule.id}.{ending}"]
         assert placeholders(sentence) <= set(rule.values)
+
+
+def test_one_is_never_many() -> None:
+    """A noun that has a singular somewhere has it behind every number."""
+    t, every = load_catalogue("en"), " ".join(CATALOGUES["en"].values())
+    said = [t("rule.duplicate_units.risk", value=value) for value in ("1", "2", "1,001")]
+    assert [text.split(":")[0] for text in said] == [
+        "1 pair of hidden units computes the same",
+        "2 pairs of hidden units compute the same",
+        "1,001 pairs of hidden units compute the same",
+    ]
+    words = "|".join({*re.findall(r"\{\w+:[a-z]+\|([a-z]+s)\}", every)})
+    bare = re.compile(rf"\{{\w+\}}(?: (?!from|of|and)[a-z]+)? (?:{words})\b")
+    assert re.search(bare, "{n} hidden layers")
+    chosen = re.compile(r"\{\w+:(?:[^{}]|\{\w+\})*\}")
+    rest = {key: chosen.sub("", text) for key, text in CATALOGUES["en"].items()}
+    assert [key for key, text in rest.items() if bare.search(text)] == []
 
 
 def test_numerals_and_terms_are_the_same_on_all_japanese_pages() -> None:

@@ -46,7 +46,7 @@ from bilens.nn.agreement import Agreement
 from bilens.nn.classifier import in_standard_units
 from bilens.records.audit import Audit
 from bilens.records.common import passes
-from bilens.records.coverage import Coverage
+from bilens.records.decision import Coverage
 from bilens.records.layer_audit import BaselineSource, Difference, LayerAudit, LayeredModel
 from bilens.records.performance import Performance
 from bilens.records.table_audit import TableAudit, TableScore

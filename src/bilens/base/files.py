@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -24,6 +25,7 @@ from bilens.base.errors import (
 )
 
 MAX_JSON_BYTES = 1 << 20
+ADDRESS = re.compile(r"([a-z][a-z0-9+]+):/+")  # of the web; `Path` leaves one slash of two
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -40,7 +42,7 @@ def check_regular_file(
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        raise error(f"{path}: no such file; {hint}.") from None
+        raise not_there(path, f"no such file; {hint}.", error) from None
     except (OSError, ValueError) as problem:  # ValueError: a null character in the path
         raise error(f"{path}: {why_unreadable(problem)}") from problem
     if not stat.S_ISREG(status.st_mode):
@@ -52,6 +54,14 @@ def check_regular_file(
     except OSError as problem:
         raise error(f"{path}: {why_unreadable(problem)}") from problem
     return status
+
+
+def not_there(path: Path, said: str, error: type[FileError] = CheckpointError) -> FileError:
+    """Return that nothing is at a path; of an address of the web, what to do with it."""
+    if found := ADDRESS.match(text := str(path)):
+        text = f"{found[1]}://{text[found.end() :]}"
+        said = "is an address, and bilens reads files of this machine: download it, pass the file."
+    return error(f"{text}: {said}")
 
 
 def why_unreadable(problem: Exception) -> str:

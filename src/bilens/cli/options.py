@@ -18,6 +18,7 @@ import typer
 from typer.models import OptionInfo
 
 from bilens.base.errors import DataError, NonFiniteError, OutputExistsError, UsageError
+from bilens.base.files import not_there
 
 if TYPE_CHECKING:
     from bilens.data.images import ImageDataset
@@ -119,7 +120,9 @@ def a_model(given: T) -> T:
 def data_at(given: Path | list[Path] | None) -> Path | list[Path] | None:
     for path in [given] if isinstance(given, Path) else given or []:
         if not path.exists():
-            raise DataError(f"{path}: no such file or folder; expected data: check the path.")
+            raise not_there(
+                path, "no such file or folder; expected data: check the path.", DataError
+            )
     return given
 
 

@@ -10,7 +10,7 @@ from math import prod
 from bilens.io.stored_mlp import Store, StoredTensor
 from bilens.nn.agreement import Agreement
 from bilens.nn.layer_view import LayerView
-from bilens.records.coverage import Coverage, CoverageGroup
+from bilens.records.decision import Coverage, CoverageGroup
 from bilens.records.layer_audit import LayerReading
 
 # Numbers that follow from a configuration or from data: stored with the weights, never trained.

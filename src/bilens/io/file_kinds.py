@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from bilens.base.errors import CheckpointError, Retry
-from bilens.base.files import check_regular_file, why_unreadable
+from bilens.base.files import check_regular_file, not_there, why_unreadable
 from bilens.io.pickle_contents import LEGACY, Reader
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt")  # of PyTorch
@@ -54,9 +54,10 @@ def cached(given: Path) -> Path:
 
             return Path(snapshot_download(str(given), local_files_only=True))
         hint = f" Models of the Hugging Face hub are read once `hf download {given}` has run."
-    raise CheckpointError(
-        f"{given}: no such file or folder; expected a model folder (config.json and "
-        f"model.safetensors), for example one that `bilens train` wrote.{hint}"
+    raise not_there(
+        given,
+        "no such file or folder; expected a model folder (config.json and model.safetensors), "
+        f"for example one that `bilens train` wrote.{hint}",
     )
 
 

@@ -22,8 +22,7 @@ from bilens.records.common import (
     Source,
     check_input_shape,
 )
-from bilens.records.coverage import Coverage
-from bilens.records.decision import Decision
+from bilens.records.decision import Coverage, Decision
 from bilens.records.guarantees import Guarantees, check_classes
 from bilens.records.layer_audit import Difference
 from bilens.records.performance import Performance

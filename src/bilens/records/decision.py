@@ -1,13 +1,62 @@
-"""What may be done with a model, as far as one audit can tell."""
+"""What stands on page one: what of a model was read, what may be done with it; and of many models.
+
+An index is a row of each page one.
+"""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from bilens.records.base import Count, Record
+from bilens.records.base import Count, Document, Record, require
 from bilens.records.common import Finding
 
 Answer = Literal["use", "conditions", "do_not_use", "cannot_judge"]
+
+
+class CoverageGroup(Record, frozen=True):
+    """Tensors whose names differ in numbers alone, such as the same matrix of each layer."""
+
+    name: str  # numbers that differ are written `*`
+    tensors: Count
+    parameters: Count
+    exact: Count  # parameters in layers that are read exactly
+    approximate: Count  # parameters in layers that are read through an approximation
+    # why the rest is not read: `unread` (no layer that can be read is made of it), `refused` (R² is
+    # too low), `broken` (not finite); empty where all is read
+    reason: str
+
+
+class Coverage(Record, frozen=True):
+    """How many parameters of a model were read, in all its tensors."""
+
+    parameters: Count
+    exact: Count  # in layers that are read exactly
+    approximate: Count  # in layers that are read through their quadratic approximation
+    unread: Count
+    groups: tuple[CoverageGroup, ...]  # by falling number of parameters that are not read
+    # how it is known which tensor is what: `known` (the format says it), `guessed` (from names and
+    # shapes) or `said` (by the caller)
+    layout: str
+    checked_against: str  # what the layers were compared with; empty where nothing could be
+    error: float | None  # the largest difference there, over the largest output
+    # whether what was read, one behind the other, is all that the model computes between input and
+    # output; false where other operations stand between or around (attention, norms, reshapes)
+    connected: bool = False
+
+    def __post_init__(self) -> None:
+        read = self.exact + self.approximate
+        require(read + self.unread == self.parameters, "the parts of coverage do not add up")
+
+    @property
+    def share(self) -> float:
+        """The share of the parameters that was read, exactly or not."""
+        return 1 - self.unread / self.parameters if self.parameters else 0.0
+
+    @property
+    def whole(self) -> bool:
+        """Whether all that the model computes was read, of a layout that is known, and compared."""
+        known = self.layout == "known" and self.checked_against != ""
+        return self.unread == 0 and known and self.connected
 
 
 class Decision(Record, frozen=True):
@@ -25,3 +74,29 @@ class Decision(Record, frozen=True):
     # who has to accept it: `owner` (who answers for the use), `owner_and_risk` (and who answers
     # for the risk), or `nobody` before the developers have acted
     accepted_by: str
+
+
+class IndexRow(Record, frozen=True):
+    """How the audit of one model ended."""
+
+    model: str  # its path, as it was asked for
+    outcome: str  # the `answer` of its decision; `unread` where it could not be audited
+    exit_code: Count  # that the audit of this model alone would end with
+    coverage: float | None  # share of its parameters that was read; null where that is not known
+    risk: str  # the largest; empty where the model may be used
+    error: str = ""  # why it could not be audited
+    page: str = ""  # its own page, beside the index; empty where none was written
+    document_sha256: str = ""  # of its document
+
+
+class AuditIndex(Document, frozen=True, kw_only=True):
+    """The audits of many models."""
+
+    kind: Literal["audit_index"] = "audit_index"
+    models: tuple[IndexRow, ...]  # the worst first
+    version: str  # of bilens
+
+    @property
+    def exit_code(self) -> int:
+        """The highest exit code of all."""
+        return max((row.exit_code for row in self.models), default=0)

@@ -14,8 +14,7 @@ from bilens.records.common import (
     Share,
     Source,
 )
-from bilens.records.coverage import Coverage
-from bilens.records.decision import Decision
+from bilens.records.decision import Coverage, Decision
 from bilens.records.performance import Performance
 
 

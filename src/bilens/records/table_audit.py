@@ -8,8 +8,7 @@ from typing import Literal
 
 from bilens.records.base import Count, Document, Integer, Record, require
 from bilens.records.common import DataOrigin, Exactness, Finding, JudgedCondition, Run, Source
-from bilens.records.coverage import Coverage
-from bilens.records.decision import Decision
+from bilens.records.decision import Coverage, Decision
 from bilens.records.performance import Performance
 from bilens.records.table_reading import Conversion, TableReading
 

@@ -1,20 +1,28 @@
-"""The reports as HTML pages: no script, no network, everything inside."""
+"""The reports as HTML pages, no script, no network, everything inside; and printed as PDF."""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from bilens.base.errors import FileError, UsageError
+from bilens.base.files import write_file
 from bilens.records.attack import Attack
 from bilens.records.audit import Audit
 from bilens.records.base import NO_LETTERS, Document, Json, displayable, json_text, kind_of
+from bilens.records.decision import AuditIndex
 from bilens.records.guarantees import Certificate
-from bilens.records.index import AuditIndex
 from bilens.records.layer_audit import LayerAudit
 from bilens.records.table_audit import TableAudit
 from bilens.records.trace import Trace
@@ -30,6 +38,7 @@ from bilens.report.sections.trace import trace_page
 from bilens.report.text import MARKS, Catalogue, load_catalogue
 
 LONG = 32  # characters; a longer value gets a line of its own
+BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome", "microsoft-edge")
 
 
 def page_of(t: Catalogue, record: AnyReport) -> Page:
@@ -173,3 +182,32 @@ def plain(value: Json) -> str:
     if isinstance(value, list):
         return ", ".join(plain(item) for item in value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def find_chromium() -> str:
+    """Return the program that prints, the first of `BROWSERS` on the path."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        raise UsageError(
+            "a PDF is printed by Chromium, and none is on the PATH (looked for "
+            f"{', '.join(BROWSERS)}): install one, or write --html and print it from a browser."
+        )
+    return found
+
+
+def write_pdf(html: str, path: Path) -> None:
+    """Print a page to a PDF file, in one step, by a Chromium that is installed."""
+    program = find_chromium()
+    with TemporaryDirectory(prefix="bilens-") as folder:
+        page, printed = Path(folder, "page.html"), Path(folder, "page.pdf")
+        page.write_text(html, "utf-8")
+        command = [program, "--headless", "--disable-gpu", "--no-pdf-header-footer"]
+        command += ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+        command += [f"--user-data-dir={folder}/profile", f"--print-to-pdf={printed}", page.as_uri()]
+        try:
+            subprocess.run(command, check=True, capture_output=True, timeout=120)  # noqa: S603
+            content = printed.read_bytes()
+        except (OSError, subprocess.SubprocessError) as error:
+            fault = f"{path}: {program} did not print the page ({type(error).__name__})"
+            raise FileError(f"{fault}: write --html and print it from a browser.") from None
+    write_file(path, content)

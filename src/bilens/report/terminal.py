@@ -15,8 +15,8 @@ from rich.text import Text
 from bilens.records.attack import Attack, MethodCurve
 from bilens.records.audit import Audit
 from bilens.records.base import Numbers, displayable
+from bilens.records.decision import AuditIndex
 from bilens.records.guarantees import Certificate
-from bilens.records.index import AuditIndex
 from bilens.records.layer_audit import LayerAudit, LayerReading
 from bilens.records.table_audit import TableAudit
 from bilens.report.markup import ICONS
@@ -32,7 +32,6 @@ from bilens.report.text import (
     NONE,
     fixed,
     floored,
-    floored_percent,
     load_catalogue,
     percent,
     raised,
@@ -128,7 +127,7 @@ def layer_cells(layer: LayerReading) -> list[str]:
     if layer.broken is not None or layer.units is None:
         return ["broken", *7 * [NONE]]
     fit, outputs, units = layer.fit, layer.outputs, layer.units
-    first = ["exact", NONE] if fit is None else [f"{fit.quadratic:.3f}", f"{fit.linear:.3f}"]
+    first = ["exact", NONE] if fit is None else [fixed(fit.quadratic, 3, -1), fixed(fit.linear, 3)]
     first.append(optional(layer.weight_norm, ".4g"))
     dead = str(units.dead + units.never_active)
     if outputs is None:
@@ -222,7 +221,7 @@ def truncation_table(record: Certificate) -> Table:
             table,
             f"{point.k}{'*' * (point.k == cut.chosen)}",
             raised(max(point.bounds)),
-            NONE if point.certified is None else floored_percent(point.certified),
+            NONE if point.certified is None else percent(point.certified, toward=-1),
             NONE if point.agreement is None else percent(point.agreement),
         )
     return table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import string
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,14 @@ LONGEST_TOKEN = 18
 WIDE_FROM = 0x1100  # code points from here on are mostly as wide as high
 
 
+class Plural(string.Formatter):
+    """Fills in placeholders; `{count:layer|layers}` is the first word beside 1, else the second."""
+
+    def format_field(self, value: object, format_spec: str) -> str:
+        one, bar, more = format_spec.partition("|")
+        return (one if str(value) == "1" else more) if bar else format(value, format_spec)
+
+
 @dataclass(frozen=True)
 class Catalogue:
     """The sentences of one language, by key; placeholders stand in braces."""
@@ -34,7 +43,7 @@ class Catalogue:
 
     def __call__(self, key: str, **values: object) -> str:
         """Return a sentence with its placeholders filled; the values are never read as patterns."""
-        return self.sentences[key].format(**values)
+        return Plural().vformat(self.sentences[key], (), values)
 
     def has(self, key: str) -> bool:
         return key in self.sentences
@@ -65,15 +74,21 @@ def whole(value: float) -> str:
     return text.replace("-", MINUS)
 
 
-def fixed(value: float, digits: int = 2) -> str:
-    """Return a number with a fixed number of decimals; never a negative zero."""
+def fixed(value: float, digits: int = 2, toward: int = 0) -> str:
+    """Return a number with a fixed number of decimals; never a negative zero.
+
+    With `toward` 1 what is shown is never less, with −1 never more: so bounds are shown, and
+    numbers that are compared, lest rounding hides on which side they are.
+    """
+    if toward:
+        value = toward * math.ceil(toward * value * 10**digits - 1e-9) / 10**digits
     text = f"{value:,.{digits}f}"
     return text.replace("-", MINUS) if float(text.replace(",", "")) != 0 else text.lstrip("-")
 
 
-def signed(value: float, digits: int = 2) -> str:
-    """Return a number with its sign, also where it is positive; zero has none."""
-    text = fixed(value, digits)
+def signed(value: float, digits: int = 2, toward: int = 0) -> str:
+    """Return `fixed` with its sign, also where it is positive; zero has none."""
+    text = fixed(value, digits, toward)
     return text if text.startswith(MINUS) or float(text.replace(",", "")) == 0 else f"+{text}"
 
 
@@ -85,9 +100,20 @@ def decimals(values: Iterable[float], significant: int = 3) -> int:
     return min(max(significant - 1 - math.floor(math.log10(largest)), 2), 8)
 
 
-def percent(share: float, digits: int = 1) -> str:
+def percent(share: float, digits: int = 1, toward: int = 0) -> str:
     """Return a share of one as a percentage, 0.973 as 97.3%."""
-    return f"{fixed(100 * share, digits)}%"
+    return f"{fixed(100 * share, digits, toward)}%"
+
+
+def read_percents(exact: float, approximate: float) -> dict[str, str]:
+    """Return the shares of a model read exactly and approximately, their sum and the rest.
+
+    They add up, and none is read that was not: the sum is never more than it is.
+    """
+    every = math.floor(1000 * (exact + approximate) + 1e-9) / 10
+    sure = math.floor(1000 * exact + 1e-9) / 10 if approximate else every
+    parts = {"exact": sure, "approximate": every - sure, "value": every, "unread": 100 - every}
+    return {name: f"{fixed(part, 1)}%" for name, part in parts.items()}
 
 
 def adding_up(values: Sequence[float], digits: int) -> list[float]:
@@ -106,13 +132,17 @@ def percents(shares: Sequence[float], digits: int = 1) -> list[str]:
     return [f"{fixed(each, digits)}%" for each in adding_up([100 * one for one in shares], digits)]
 
 
-def points(share: float) -> str:
+def points(share: float, toward: int = 0) -> str:
     """Return a share of one in percentage points, without a sign for them."""
-    return fixed(100 * share, 1)
+    return fixed(100 * share, 1, toward)
 
 
 def scientific(value: float, digits: int = 1) -> str:
-    """Return a number as 2.7 × 10⁻⁷; zero is 0."""
+    """Return an error as 2.7 × 10⁻⁷; what is shown is never less. Zero is 0."""
+    return power(up(value, digits + 1), digits)
+
+
+def power(value: float, digits: int) -> str:
     if value == 0:
         return "0"
     mantissa, exponent = f"{value:.{digits}e}".split("e")
@@ -120,13 +150,14 @@ def scientific(value: float, digits: int = 1) -> str:
     return f"{mantissa.replace('-', MINUS)}{TIMES}10{power}"
 
 
-def quantity(value: float, significant: int = 3) -> str:
+def quantity(value: float, significant: int = 3, toward: int = 0) -> str:
     """Return a number with so many significant digits, as a power of ten where it is extreme."""
+    value = toward * up(toward * value, significant) if toward else value
     if value == 0:
         return "0"
     magnitude = math.floor(math.log10(abs(value)))
     if not -4 < magnitude < 6:
-        return scientific(value, significant - 1)
+        return power(value, significant - 1)
     return fixed(value, max(significant - 1 - magnitude, 0))
 
 
@@ -147,17 +178,12 @@ def up(value: float, significant: int) -> float:
 
 def raised(value: float, significant: int = 3) -> str:
     """Return a number that is proven from above: what is shown is never less."""
-    return quantity(up(value, significant), significant)
+    return quantity(value, significant, 1)
 
 
 def floored(value: float, significant: int = 3) -> str:
     """Return a number that is proven from below: what is shown is never more."""
-    return quantity(-up(-value, significant), significant)
-
-
-def floored_percent(share: float) -> str:
-    """Return a proven share as a percentage that is never more."""
-    return percent(math.floor(1000 * share + 1e-9) / 1000)
+    return quantity(value, significant, -1)
 
 
 def visible(text: str) -> str:

@@ -10,8 +10,7 @@ import pytest
 
 from bilens.findings.rules.decision import decision
 from bilens.records.common import Finding, JudgedCondition
-from bilens.records.coverage import Coverage
-from bilens.records.decision import Decision
+from bilens.records.decision import Coverage, Decision
 
 DATA = 100
 FINE = (

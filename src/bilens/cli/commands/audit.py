@@ -26,7 +26,6 @@ from bilens.cli.options import (
     refuse_existing,
 )
 from bilens.findings.rules.registry import condition_help, parse_conditions
-from bilens.report.pdf import find_chromium, write_pdf
 from bilens.version import VERSION
 
 if TYPE_CHECKING:
@@ -117,6 +116,8 @@ class AuditPages:
         for path in self.files:
             refuse_existing(path, overwrite)
         if self.pdf is not None:
+            from bilens.report.html import find_chromium
+
             find_chromium()
         if self.evidence is not None:
             from bilens.report.evidence import DOCUMENT, FORMATS
@@ -138,6 +139,8 @@ class AuditPages:
         if self.html is not None:
             report.to_html(self.html, lang=self.lang)
         if self.pdf is not None:
+            from bilens.report.html import write_pdf
+
             write_pdf(report.to_html(lang=self.lang), self.pdf)
         if self.markdown is not None and not self.on_stdout:
             report.to_markdown(self.markdown, lang=self.lang)
@@ -224,7 +227,7 @@ def audit_many(
 ) -> None:
     """Audit one model after another; one that cannot be audited does not stop the others."""
     from bilens.records.base import to_json
-    from bilens.records.index import AuditIndex, IndexRow
+    from bilens.records.decision import AuditIndex, IndexRow
     from bilens.report.html import render_index
     from bilens.report.sections.index import index_row, ranked
     from bilens.report.terminal import index_table

@@ -15,8 +15,7 @@ from bilens.findings.rules.registry import find_rule
 from bilens.findings.rules.rule import GUESS, USUAL
 from bilens.records.audit import Audit
 from bilens.records.common import Finding, JudgedCondition
-from bilens.records.coverage import Coverage
-from bilens.records.decision import Answer, Decision
+from bilens.records.decision import Answer, Coverage, Decision
 from bilens.records.layer_audit import LayerAudit
 from bilens.records.table_audit import TableAudit
 

@@ -263,7 +263,7 @@ CHANGED: Final = formats("value threshold", "whole", of="count")
     whole,
     "changed_tensors",
     values={**CHANGED, "alone": "count", "change": "quantity", "kinds": "kinds"},
-    variant=lambda values: "_alone" if values["alone"] else "",
+    variant=lambda values: {values["value"]: "_only", 0: ""}.get(values["alone"], "_alone"),
 )
 def changed_tensors(evidence: Evidence) -> Iterator[Values]:
     if found := evidence.whole_change:

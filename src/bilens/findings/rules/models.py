@@ -200,7 +200,7 @@ r_squared = of_tables(
     documents=("table", "layer_audit"),
     group="use",
     rank=GUESS,
-    values=formats("value low high plain", "fixed2", total="count"),
+    values=formats("value low high plain", "fixed3", total="count"),
     needs="data",
 )
 

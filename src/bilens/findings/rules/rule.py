@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 from bilens.records.audit import ClassReading, Overfitting, Triggers, TruncationPoint
 from bilens.records.common import Exactness, Finding, Outcome, Share, Value
-from bilens.records.coverage import Coverage
+from bilens.records.decision import Coverage
 from bilens.records.layer_audit import LayerDifference, LayerReading, WholeDifference
 from bilens.records.performance import Classification
 from bilens.records.table_audit import OutputEffects, TableScore

@@ -17,7 +17,7 @@ GAPS = {"accuracy": 0.05, "r_squared": 0.15}  # of the training rows over the up
 @partial(
     of_tables,
     "leak",
-    values=formats("value null threshold", "share", column="text"),
+    values=formats("value null threshold", "percent", column="text"),
     bad=">",
     threshold=LEAK,
 )
@@ -46,7 +46,7 @@ def identifier(evidence: Evidence) -> Iterator[Values]:
 @partial(
     of_tables,
     "dominant",
-    values=formats("value threshold", "share", columns="text"),
+    values=formats("value threshold", "percent", columns="text"),
     bad=">",
     threshold=DOMINANT,
 )

@@ -1,16 +1,26 @@
-"""Curves: shares of right answers, effects of perturbations, and the steps of a run as a file."""
+"""Curves and fields: right answers, perturbations, answers to data, columns, steps of a run."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from bilens.report.markup import Figure, element, joined, label, polyline
-from bilens.report.plot import SHARES, Axis, Plot, Points, rounded
-from bilens.report.text import Catalogue, load_catalogue, percent, quantity, text_width, whole
+from bilens.records.performance import Answer, Classification
+from bilens.report.markup import Figure, element, joined, label, line, polyline
+from bilens.report.plot import SHARES, Axis, Plot, Points, padded, rounded, sign_class, within
+from bilens.report.text import (
+    Catalogue,
+    floored,
+    load_catalogue,
+    percent,
+    quantity,
+    signed_quantity,
+    text_width,
+    whole,
+)
 
 KEPT = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)  # ticks of k
 CLOSEST = 0.07  # between two ticks, as a share of the axis
@@ -71,9 +81,10 @@ def radii_chart(t: Catalogue, curve: Points, median: float | None) -> Figure:
     plot = Plot(lengths, SHARES, 560, 300, "chart wide radii", LARGE, top=26, right=20)
     marks = [plot.steps(curve)]
     if median:
-        words = t("radii.median", value=quantity(median))
+        words = t("radii.median", value=floored(median))
         marks.append(plot.pointer(median, 0.5, words, above=True))
-    ends = {"first": percent(curve[0][1]), "last": percent(last), "end": quantity(end)}
+    first, least = (percent(share, toward=-1) for share in (curve[0][1], last))
+    ends = {"first": first, "last": least, "end": floored(end)}
     return plot.figure(t("radii.chart"), t("radii.chart_text", **ends), *marks)
 
 
@@ -165,3 +176,78 @@ def loss_figure(lines: Sequence[tuple[int, float, float]], lang: str = "en") -> 
     text = t("loss.text", best=f"{best:.4f}", step=f"{last:,}")
     title, x_name, y_name = t.each("loss", ("title", "step", "nats"))
     return line_figure(title, x_name, y_name, curves, description=text)
+
+
+def share_charts(t: Catalogue, found: Classification, names: Sequence[str]) -> list[Figure]:
+    """Return accuracy against confidence, with intervals; and both curves of two classes."""
+    charts, dots = [], [(one.confidence, one.accuracy.value) for one in found.reliability]
+    for key, curve in (
+        ("reliability", dots),
+        ("roc", found.roc),
+        ("precision_recall", found.precision_recall),
+    ):
+        if not curve:
+            continue
+        shown = {"name": names[-1], "other": names[0]}  # curves are of two classes alone
+        keys = ("caption", "text", "x", "y")
+        caption, text, *sides = t.each(f"performance.{key}", keys, **shown)
+        x, y = (Axis(0, 1, SHARES.ticks, SHARES.text, side) for side in sides)
+        plot = Plot(x, y, 340, 300, right=20)
+        marks = [plot.dots(curve) if key == "reliability" else plot.line(curve)]
+        if key != "precision_recall":
+            marks.append(plot.line([(0, 0), (1, 1)], "curve second"))
+        for one in found.reliability if key == "reliability" else ():
+            place, ends = plot.across(one.confidence), (one.accuracy.low, one.accuracy.high)
+            low, high = map(plot.upwards, ends)
+            marks.append(line(place, low, place, high, "whisker"))
+        charts.append(plot.figure(caption, text, *marks))
+    return charts
+
+
+def residual_chart(t: Catalogue, rows: Sequence[Answer]) -> Figure:
+    """Return target − prediction against the prediction."""
+    caption, text, *names = t.each("performance.residuals", ("caption", "text", "x", "y"))
+    points = [(row.predicted, row.target - row.predicted) for row in rows]
+    sides = zip(names, zip(*points, strict=True), strict=True)
+    x, y = (Axis(*padded(values, 6), name=name) for name, values in sides)
+    plot = Plot(x, y, 560, 300, right=20)
+    return plot.figure(caption, text, plot.dots(points, radius=2.5))
+
+
+def response_curve(
+    title: str, name: str, points: Sequence[tuple[float, float]], every: Sequence[float]
+) -> Figure:
+    """Return the effect of one column, with room for the effects of `every` chart beside it."""
+    x = Axis(*within(points[0][0], points[-1][0], 5), quantity, name, "short")
+    plot = Plot(x, Axis(*padded(every, 6), signed_quantity), 440, 220, "chart wide response")
+    return plot.figure(title, title, plot.line(points))
+
+
+def pair_field(
+    texts: tuple[str, str], names: tuple[str, str], field: Mapping[tuple[float, float], float]
+) -> Figure:
+    """Return the effects of two columns, by their values, as cells: blue raises, red lowers."""
+    xs, ys = (sorted({point[side] for point in field}) for side in (0, 1))
+    half = (xs[1] - xs[0]) / 2, (ys[1] - ys[0]) / 2
+    ends = (
+        within(xs[0] - half[0], xs[-1] + half[0], 5),
+        within(ys[0] - half[1], ys[-1] + half[1], 5),
+    )
+    x_axis, y_axis = (
+        Axis(*end, quantity, name, "short") for end, name in zip(ends, names, strict=True)
+    )
+    plot = Plot(x_axis, y_axis, 440, 300, "chart wide field")
+    largest = max(map(abs, field.values())) or 1.0
+    cells = [
+        element(
+            "rect",
+            x=plot.across(x - half[0]),
+            y=plot.upwards(y + half[1]),
+            width=plot.across(x + half[0]) - plot.across(x - half[0]),
+            height=plot.upwards(y - half[1]) - plot.upwards(y + half[1]),
+            class_=f"{sign_class(value)} strong",
+            fill_opacity=abs(value) / largest,
+        )
+        for (x, y), value in field.items()
+    ]
+    return plot.figure(*texts, *cells)

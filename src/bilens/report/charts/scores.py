@@ -113,9 +113,9 @@ def score_chart(
         bars.append(Bar(names[index], scores[index], text, " · ".join(tags), bool(tags)))
     footnote = ""
     if len(scores) > len(shown):
-        highest = signed(max(scores[index] for index in order if index not in shown), digits)
+        highest = max(scores[index] for index in order if index not in shown)
         others = len(scores) - len(shown)
-        footnote = t("predictions.scores_others", count=others, value=highest)
+        footnote = t("predictions.scores_others", count=others, value=signed(highest, digits, 1))
     first, second = order[0], order[min(1, len(order) - 1)]
     text = t(
         "predictions.scores_text",

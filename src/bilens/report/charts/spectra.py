@@ -1,15 +1,17 @@
-"""What weights say: spectra, ranks, layers, patches."""
+"""What weights say: spectra, ranks, layers, patches, and where a model changed."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from bilens.records.layer_audit import TensorChange
 from bilens.report.markup import Figure, circle, element, joined, label, line, rectangle
 from bilens.report.plot import Axis, Plot, Scale, padded, within
-from bilens.report.text import Catalogue, fixed, quantity, signed_quantity
+from bilens.report.text import Catalogue, fixed, quantity, signed_quantity, whole
 
 END = 20  # eigenvalues drawn at each end of a spectrum
 GAP = 4  # slots left free where the middle is not drawn
@@ -17,6 +19,9 @@ MOST_NAMES = 8  # below the columns of layers
 WIDEST = 34.0  # column of a layer
 THINNEST = 3.0  # an interval narrower than this would not be seen
 PICTURE = 120.0  # longer side of an image
+WIDTH, NAMES, HIGH, HEAD, CELL = 760.0, 132.0, 24.0, 22.0, 40.0  # of a map of changes
+NUMBERED = 20.0  # a cell so wide has room for a number
+DECADES = 6  # of ‖ΔW‖ / ‖W‖, from pale to full colour
 
 
 def spectrum_chart(
@@ -187,3 +192,34 @@ def trigger_patch(
     size = width + 2 * pad, height + 2 * pad
     title = t("triggers.picture_title", name=name)
     return Figure(title, description, *size, content, "chart trigger-patch")
+
+
+def change_map(t: Catalogue, changed: Sequence[TensorChange]) -> Figure:
+    """Return a cell for each kind and layer: coloured by its largest change, with its rank."""
+    kinds = [*dict.fromkeys(one.kind for one in changed)]
+    last = max((one.layer for one in changed if one.layer is not None), default=-1)
+    layers = [*([None] if any(one.layer is None for one in changed) else []), *range(last + 1)]
+    wide = min((WIDTH - NAMES) / len(layers), CELL)
+    ranked = sorted(changed, key=lambda one: math.inf if one.change is None else one.change)
+    cells = {(one.kind, one.layer): one for one in ranked}
+    step, parts = math.ceil(NUMBERED / wide), []
+    for place, layer in [*enumerate(layers)][::step]:
+        name = "–" if layer is None else str(layer)
+        parts.append(label(NAMES + (place + 0.5) * wide, HEAD - 8, name, "tick", "middle"))
+    for row, kind in enumerate(kinds):
+        top, base = HEAD + row * HIGH, HEAD + (row + 0.68) * HIGH
+        parts.append(label(NAMES - 8, base, t(f"difference.kind.{kind}"), "tick", "end"))
+        for place, layer in enumerate(layers):
+            left, found = NAMES + place * wide, cells.get((kind, layer))
+            box = {"x": left + 1, "y": top + 1, "width": wide - 2, "height": HIGH - 2}
+            parts.append(element("rect", **box, class_="track"))
+            if found is not None:
+                size = max(found.change or 1.0, 10.0**-DECADES)
+                shade = min(1 + 0.85 * math.log10(size) / DECADES, 1.0)
+                colour = "neg strong" if found.state == "not_finite" else "pos strong"
+                parts.append(element("rect", **box, class_=colour, fill_opacity=shade))
+                number = str(found.rank or "") if wide >= NUMBERED else ""
+                parts.append(label(left + wide / 2, base, number, "number", "middle"))
+    ends = NAMES + len(layers) * wide + 4, HEAD + len(kinds) * HIGH + 4
+    title, text = t("difference.map"), t("difference.map_text", changed=whole(len(changed)))
+    return Figure(title, text, *ends, joined(*parts), "chart change-map")

@@ -49,6 +49,7 @@ from bilens.report.sections.predictions import predictions
 from bilens.report.text import (
     Catalogue,
     fixed,
+    floored,
     percent,
     points,
     quantity,
@@ -276,9 +277,9 @@ def overfitting_parts(t: Catalogue, found: Overfitting) -> Iterator[Markup]:
     if found.score is None:
         sentence = t("overfitting.none", reason=reason(t, found.reason))
     elif found.threshold is None:
-        sentence = t("overfitting.rank", score=points(found.score))
+        sentence = t("overfitting.rank", score=points(found.score, 1))
     else:
-        score, threshold = points(found.score), points(found.threshold)
+        score, threshold = points(found.score, 1), points(found.threshold)
         sentence = t("overfitting.score", score=score, threshold=threshold)
     yield paragraph(sentence)
     yield quiet(t("overfitting.scope"))
@@ -307,11 +308,11 @@ def trigger_parts(
     if found.score is None or null is None:
         sentence = t("triggers.none", reason=reason(t, found.reason))
     elif found.threshold is None:
-        sentence = t("triggers.rank", score=fixed(found.score, 1))
+        sentence = t("triggers.rank", score=fixed(found.score, 1, 1))
     else:
-        known = {"score": found.score, "threshold": found.threshold}
-        known |= {"low": null.low, "high": null.high}
-        sentence = t("triggers.score", **{key: fixed(value, 1) for key, value in known.items()})
+        known = {"threshold": found.threshold, "low": null.low, "high": null.high}
+        shown = {key: fixed(value, 1) for key, value in known.items()}
+        sentence = t("triggers.score", score=fixed(found.score, 1, 1), **shown)
     yield paragraph(sentence)
     yield quiet(t("triggers.scope"))
     if not found.patches:
@@ -324,7 +325,7 @@ def trigger_parts(
             picture = trigger_patch(t, (patch.row, patch.column), patch.side, shape, name, where)
             pictures.append((f"{t('ranks.class')} {name}", picture))
         marked = found.threshold is not None and patch.score > found.threshold
-        cells = (name, where, fixed(patch.score, 1), signed_quantity(patch.effect))
+        cells = (name, where, fixed(patch.score, 1, 1), signed_quantity(patch.effect))
         rows.append(Row(cells, "marked" if marked else None))
     columns = heads(
         t("ranks.class"),
@@ -346,7 +347,7 @@ def conventions(t: Catalogue, record: Audit) -> list[tuple[str, str]]:
         "samples": whole(samples),
         "seed": record.seed,
         "count": whole(samples + 1),
-        "smallest": quantity(1 / (samples + 1), 1),
+        "smallest": floored(1 / (samples + 1), 2),
     }
     return [
         (t(f"reproduce.{key}.term"), t(f"reproduce.{key}.text", **values)) for key in CONVENTIONS

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from markupsafe import Markup
 
-from bilens.records.coverage import Coverage, CoverageGroup
+from bilens.records.decision import Coverage, CoverageGroup
 from bilens.report.markup import Column, element, heads, paragraph, quiet, section, table
-from bilens.report.text import Catalogue, percent, percents, shortened, whole
+from bilens.report.text import Catalogue, read_percents, shortened, whole
 
 LONGEST = 60  # characters of a name
 MOST = 12  # groups that a terminal or a comment lists
@@ -28,10 +28,7 @@ def coverage(t: Catalogue, found: Coverage | None) -> Markup:
         (
             element("span", named(t, group), class_="name"),
             whole(group.parameters),
-            *(
-                percent(count / group.parameters) if group.parameters else "–"
-                for count in (group.exact, group.approximate, left(group))
-            ),
+            *(shares(group).values() if group.parameters else 3 * ("–",)),
             t(f"coverage.reason.{group.reason}") if group.reason else "",
         )
         for group in found.groups[:SHOWN]
@@ -48,12 +45,14 @@ def coverage(t: Catalogue, found: Coverage | None) -> Markup:
 
 def summary(t: Catalogue, found: Coverage) -> str:
     """Return how many parameters were read exactly, approximately and not at all."""
+    return t("coverage.summary", count=whole(found.parameters), **shares(found))
+
+
+def shares(found: Coverage | CoverageGroup) -> dict[str, str]:
+    """Return what was read exactly, approximately and not at all, as percentages."""
     total = found.parameters or 1
-    exact, approximate, unread = percents(
-        [count / total for count in (found.exact, found.approximate, found.unread)]
-    )
-    count = whole(found.parameters)
-    return t("coverage.summary", count=count, exact=exact, approximate=approximate, unread=unread)
+    shown = read_percents(found.exact / total, found.approximate / total)
+    return {name: shown[name] for name in ("exact", "approximate", "unread")}
 
 
 def unread_lines(t: Catalogue, found: Coverage | None) -> Iterator[str]:

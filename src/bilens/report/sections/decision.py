@@ -14,8 +14,10 @@ from markupsafe import Markup
 from bilens.findings.rules.decision import FEW, decide
 from bilens.findings.rules.rule import Group
 from bilens.records.audit import Audit
+from bilens.records.common import Source
 from bilens.records.decision import Decision
-from bilens.records.layer_audit import LayerAudit
+from bilens.records.layer_audit import BaselineSource, LayerAudit
+from bilens.records.table_audit import TableAudit
 from bilens.report.markup import badge, element, facts, heading, items, paragraph, quiet, section
 from bilens.report.sections.coverage import summary
 from bilens.report.sections.overview import (
@@ -50,7 +52,7 @@ def decision_of(record: Judged) -> Decision:
 
 def because(t: Catalogue, record: Judged) -> list[str]:
     """Return why the decision is no better; nothing where it is the best."""
-    share = "" if record.coverage is None else percent(record.coverage.share)
+    share = "" if record.coverage is None else percent(record.coverage.share, toward=-1)
     known = [f"decision.because.{reason}" for reason in decision_of(record).reasons]
     return [t(key, share=share) for key in known if t.has(key)]
 
@@ -136,13 +138,14 @@ def verdict(t: Catalogue, record: Judged) -> Markup:
         )
         for line in group_lines(t, record)
     ]
-    source = record.source
-    sha256 = source.weights_sha256 and f"SHA-256 {source.weights_sha256[:16]}…"
-    about = (source.path or record.model.kind, sha256, record.reproduce.date)
+    about = [f"{named_file(record.source) or record.model.kind} · {record.reproduce.date}"]
+    if not isinstance(record, TableAudit) and record.difference is not None:
+        baseline = named_file(record.difference.baseline) or t("layers.difference.unnamed")
+        about.append(t("verdict.baseline", name=baseline))
     return section(
         t,
         "verdict",
-        quiet(" · ".join(filter(None, about))),
+        *map(quiet, about),
         paragraph(answer, " ", said, class_="overall"),
         *(paragraph(reason, class_="because") for reason in because(t, record)),
         heading(t("decision.risks")),
@@ -152,6 +155,12 @@ def verdict(t: Catalogue, record: Judged) -> Markup:
         paragraph(t("decision.sign"), class_="sign"),
         class_=f"verdict {look}",
     )
+
+
+def named_file(source: Source | BaselineSource) -> str:
+    """Return path and digest of a model, as far as they are known."""
+    sha256 = source.weights_sha256 and f"SHA-256 {source.weights_sha256[:16]}…"
+    return " · ".join(filter(None, (source.path, sha256)))
 
 
 def checks(t: Catalogue, record: Judged) -> Markup:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from bilens.findings.rules.layers import named
 from bilens.records.layer_audit import WholeDifference
-from bilens.report.charts.changes import change_map
+from bilens.report.charts.spectra import change_map
 from bilens.report.markup import Content, figure, paragraph, quiet, table
 from bilens.report.text import NONE, Catalogue, percent, quantity, whole
 

@@ -37,13 +37,11 @@ from bilens.report.text import (
     MINUS,
     Catalogue,
     floored,
-    floored_percent,
     percent,
     quantity,
     raised,
     scientific,
     signed_quantity,
-    up,
     whole,
 )
 
@@ -149,7 +147,7 @@ def of_radii(t: Catalogue, found: Proven) -> Iterator[Statement]:
     if radii.num_open:
         claim = t("proven.exact.some", open=whole(radii.num_open), total=sure)
     else:
-        gap = scientific(up(radii.largest_gap, 2))
+        gap = scientific(radii.largest_gap)
         claim = t("proven.exact.all", examples=whole(radii.num_examples), gap=gap)
     yield stated(t, "exact", claim, **ends)
 
@@ -194,7 +192,7 @@ def of_truncation(t: Catalogue, model: ModelSummary, found: Proven) -> Iterator[
     claim = t(
         "proven.agreement.claim",
         k=whole(point.k),
-        certified=floored_percent(point.certified),
+        certified=percent(point.certified, toward=-1),
         agreement=percent(point.agreement),
         total=total,
     )
@@ -258,7 +256,7 @@ def of_rounding(t: Catalogue, item: RoundingStability) -> Statement:
         claim = t(
             "proven.rounding.claim" if numbers.guaranteed else "proven.rounding.none",
             movement=raised(numbers.movement, 2),
-            share=percent(up(numbers.share, 3), 2),
+            share=percent(numbers.share, 2, toward=1),
             count=whole(numbers.guaranteed),
             total=whole(numbers.total),
             angle=raised(numbers.angle, 2),
@@ -273,7 +271,7 @@ def radii(t: Catalogue, record: Certificate) -> Markup:
         return section(t, "radii", boxed(t("radii.none")))
     step = max((len(found.curve) - 1) // ROWS, 1)
     shares = (
-        (quantity(point.radius), floored_percent(point.share)) for point in found.curve[::step]
+        (floored(point.radius), percent(point.share, toward=-1)) for point in found.curve[::step]
     )
     curve = [(point.radius, point.share) for point in found.curve]
     columns = map(Column, t.each("radii", ("size", "share")))
@@ -323,7 +321,7 @@ def truncation(t: Catalogue, cut: TruncationGuarantees) -> Markup:
     with_data = cut.points[0].certified is not None
     if with_data:
         keys += ["certified", "agreement", "mean", "deviation"]
-        level = percent(cut.level, 0)
+        level = f"{100 * cut.level:g}%"
         if cut.chosen_by == "agreement":
             notes.append(t("cut.chosen", k=whole(cut.chosen or 0), level=level))
         elif cut.chosen is None:
@@ -333,7 +331,7 @@ def truncation(t: Catalogue, cut: TruncationGuarantees) -> Markup:
         cells = [whole(point.k), raised(max(point.bounds)), raised(min(point.bounds))]
         if with_data:
             cells += [
-                floored_percent(point.certified or 0.0),
+                percent(point.certified or 0.0, toward=-1),
                 percent(point.agreement or 0.0),
                 signed_quantity(max(point.mean or (0.0,), key=abs)),
                 quantity(max(point.deviation or (0.0,))),
@@ -388,7 +386,7 @@ def rounding(t: Catalogue, record: Certificate) -> Markup:
             [
                 item.kind,
                 raised(numbers.movement, 2),
-                percent(up(numbers.share, 3), 2),
+                percent(numbers.share, 2, toward=1),
                 t("round.count", count=whole(numbers.guaranteed), total=whole(numbers.total)),
                 angle if numbers.guaranteed else nothing,
             ]

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from bilens.records.index import AuditIndex, IndexRow
+from bilens.records.decision import AuditIndex, IndexRow
 from bilens.report.markup import Column, badge, element, joined, section, table
 from bilens.report.sections.decision import LOOKS, decision_of, risk_lines
 from bilens.report.sections.overview import Judged, Page, document_sha256
@@ -71,7 +71,7 @@ def cells(t: Catalogue, row: IndexRow) -> tuple[Markup | str, ...]:
 
 
 def coverage_text(row: IndexRow) -> str:
-    return NONE if row.coverage is None else percent(row.coverage)
+    return NONE if row.coverage is None else percent(row.coverage, toward=-1)
 
 
 def outcome_word(t: Catalogue, outcome: str) -> str:

@@ -116,7 +116,7 @@ def charts(t: Catalogue, layers: Sequence[LayerReading]) -> Markup:
     fits = [layer.fit for layer in layers if layer.fit is not None]
     if fits:
         values, level = [fit.quadratic for fit in fits], fits[-1].threshold
-        show = partial(fixed, digits=3)
+        show = partial(fixed, digits=3, toward=-1)
         drawn.append(column_chart(t, "r2", fitted, values, show, top=1.0, level=level))
     norms = [layer.weight_norm or 0.0 for layer in layers]
     drawn.append(column_chart(t, "norm", sized, norms, quantity))
@@ -164,7 +164,7 @@ def layer_numbers(t: Catalogue, layer: LayerReading) -> tuple[str, ...]:
     fitted = t("layers.table.exact"), NONE
     if fit is not None:
         error = fixed(fit.standard_error, 3)
-        fitted = f"{fixed(fit.quadratic, 3)} ± {error}", fixed(fit.linear, 3)
+        fitted = f"{fixed(fit.quadratic, 3, -1)} ± {error}", fixed(fit.linear, 3)
     read = 4 * (NONE,)
     if outputs is not None:
         null = outputs.effective_rank_null
@@ -179,7 +179,7 @@ def layer_numbers(t: Catalogue, layer: LayerReading) -> tuple[str, ...]:
         dead = f"{whole(units.dead + units.never_active)} / {whole(units.duplicates)}"
     dominant = NONE
     if inputs is not None and inputs.dominant is not None:
-        dominant = f"{inputs.dominant} ({percent(inputs.share)})"
+        dominant = f"{inputs.dominant} ({percent(inputs.share, toward=1)})"
     stable = layer.stability
     return (
         *fitted,
@@ -338,7 +338,7 @@ def changes(layer: LayerDifference) -> tuple[str, ...]:
         return NONE if value is None else f"{quantity(100 * value, 3)}%"
 
     def cosine(value: float | None) -> str:
-        return NONE if value is None else fixed(value, 5)
+        return NONE if value is None else fixed(value, 5, -1)
 
     def rank(found: ModeChange | None) -> str:
         if found is None:

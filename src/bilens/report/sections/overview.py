@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Final, TypeAlias
 
 from markupsafe import Markup
@@ -38,16 +39,25 @@ from bilens.report.text import (
     percents,
     points,
     quantity,
+    read_percents,
     scientific,
     shortened,
     whole,
 )
 
 LONGEST = 40  # characters of a name
+WHOLE: Final = ("count", "whole")  # formats of numbers that are not rounded
+MOST_NAMED = 3  # inputs
+EVEN = 1 / 6  # of the weight: where the heaviest of nine parts has less, it lies everywhere
+PARTS: Final = (
+    ("upper_left", "upper", "upper_right"),
+    ("left", "centre", "right"),
+    ("lower_left", "lower", "lower_right"),
+)
 ENDINGS: Final = ("pass", "warn", "fail", "info")
 AnyReport: TypeAlias = Audit | LayerAudit | TableAudit | Attack | Certificate | Trace
 Judged: TypeAlias = Audit | LayerAudit | TableAudit
-FORMATS: Final[dict[Format, Callable[[float], str]]] = {
+FORMATS: Final[dict[Format, Callable[..., str]]] = {
     "count": whole,
     "whole": whole,
     "percent": percent,
@@ -199,16 +209,22 @@ def rule_text(t: Catalogue, kind: str, finding: Finding, ending: str) -> str:
         key = rule.sentence_key(ending, values)
     if rule is None or not t.has(key):
         return ""
-    shown = {each: shown_value(t, form, values[each]) for each, form in rule.values.items()}
+    toward = {"low": -1, "high": 1, rule.number: {"<": -1, ">": 1}.get(rule.bad or "", 0)}
+    shown = {
+        each: shown_value(t, form, values[each], toward.get(each, 0))
+        for each, form in rule.values.items()
+    }
     shares = [each for each, form in rule.values.items() if form == "share"]
     shown |= zip(shares, percents([float(values[each]) for each in shares], 0), strict=True)
+    if rule.id == "coverage":
+        shown |= read_percents(float(values["exact"]), float(values["approximate"]))
     return t(key, **shown)
 
 
-def shown_value(t: Catalogue, form: Format, value: Value) -> str:
+def shown_value(t: Catalogue, form: Format, value: Value, toward: int = 0) -> str:
     """Return one value of a rule as a reader sees it."""
     if not isinstance(value, str):
-        return FORMATS[form](value)
+        return FORMATS[form](value, **({"toward": toward} if toward and form not in WHOLE else {}))
     if form == "kinds":
         return t("list.comma").join(t.each("difference.kind", value.split(", ")))
     key = f"layers.difference.mode.{value}" if form == "mode" else f"source.{value}"
@@ -222,7 +238,8 @@ def condition_lines(t: Catalogue, record: Judged) -> list[FindingLine]:
         outcome = "fail" if item.failed else "pass"
         key, value = "undecided", ""
         if item.value is not None:
-            key, value = outcome, quantity(item.value, 4)
+            toward = -1 if "<" in item.condition else 1
+            key, value = outcome, quantity(item.value, 4, toward)
         sentence = t(f"conditions.{key}", condition=item.condition, value=value)
         lines.append(FindingLine(outcome, sentence))
     return lines
@@ -271,3 +288,31 @@ def guide(t: Catalogue) -> Markup:
     return element(
         "aside", title, element("ol", *parts), class_="guide", aria_labelledby="guide-heading"
     )
+
+
+def place(t: Catalogue, model: ModelSummary, weights: Sequence[float], *, brief: bool) -> str:
+    """Return where the weights with the sign of their sum are heaviest.
+
+    Of an image it is one of nine parts of what is not zero, with rows and columns from 0 unless
+    `brief`; of other inputs the names of the heaviest.
+    """
+    (rows, columns), sign = model.input_shape, 1 if sum(weights) >= 0 else -1
+    sizes = [max(sign * weight, 0.0) for weight in weights]
+    if min(rows, columns) < len(PARTS) or model.input_names is not None:
+        order = sorted(range(len(sizes)), key=lambda index: -sizes[index])
+        heaviest = order[: 1 if brief else MOST_NAMED]
+        return t.listing([input_name(t, model, index) for index in heaviest])
+    lit = [divmod(index, columns) for index, weight in enumerate(weights) if weight] or [(0, 0)]
+    boxes = [(min(axis), max(axis) + 1 - min(axis)) for axis in zip(*lit, strict=True)]
+    sums = dict.fromkeys(product(range(3), repeat=2), 0.0)
+    for at in lit:
+        row, column = (3 * (x - low) // length for x, (low, length) in zip(at, boxes, strict=True))
+        sums[row, column] += sizes[at[0] * columns + at[1]]
+    part = max(sums, key=lambda each: sums[each])
+    if sums[part] <= EVEN * sum(sizes):
+        return t("place.whole")
+    name, ends = t(f"place.{PARTS[part[0]][part[1]]}"), list[int]()
+    for third, (low, length) in zip(part, boxes, strict=True):
+        ends += [low - -third * length // 3, low - -(third + 1) * length // 3 - 1]
+    box = dict(zip(("top", "bottom", "left", "right"), ends, strict=True))
+    return name if brief else t("place.box", name=name, **box)

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from bilens.records.common import DataOrigin, Share
 from bilens.records.performance import Classification, Performance
-from bilens.report.charts.performance import residual_chart, share_charts
+from bilens.report.charts.curves import residual_chart, share_charts
 from bilens.report.markup import (
     Content,
     boxed,
@@ -61,13 +61,14 @@ def performance_lines(t: Catalogue, found: Performance) -> list[str]:
 
 
 def known(value: float | None) -> str:
-    return NONE if value is None else fixed(value, 3)
+    return NONE if value is None else fixed(value, 3, -1)
 
 
 def interval(share: Share | None) -> str:
     if share is None:
         return NONE
-    return f"{percent(share.value)} ({percent(share.low)} – {percent(share.high)})"
+    low, high = percent(share.low, toward=-1), percent(share.high, toward=1)
+    return f"{percent(share.value)} ({low} – {high})"
 
 
 def classification(t: Catalogue, found: Performance, answers: Classification) -> Iterator[Markup]:
@@ -90,7 +91,8 @@ def classification(t: Catalogue, found: Performance, answers: Classification) ->
     ece, null = percent(answers.ece), percent(answers.ece_null)
     brier = fixed(answers.brier, 3)
     yield paragraph(t("performance.calibration.lead", ece=ece, null=null, brier=brier))
-    yield drawings(((chart.title, chart) for chart in share_charts(t, answers)), "drawings shares")
+    charts = ((chart.title, chart) for chart in share_charts(t, answers, names))
+    yield drawings(charts, "drawings shares")
 
 
 def bar(counts: Sequence[int], row: int, column: int) -> Markup:

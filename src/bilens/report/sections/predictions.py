@@ -26,9 +26,9 @@ from bilens.report.markup import (
     table,
     vector_image,
 )
-from bilens.report.places import place
 from bilens.report.plot import Scale, sign_class
 from bilens.report.raster import Painter
+from bilens.report.sections.overview import place
 from bilens.report.text import (
     Catalogue,
     adding_up,

@@ -16,7 +16,7 @@ from bilens.records.table_audit import (
     TableAudit,
 )
 from bilens.records.table_reading import Conversion, TableColumn
-from bilens.report.charts.responses import pair_field, response_curve
+from bilens.report.charts.curves import pair_field, response_curve
 from bilens.report.charts.scores import bar_chart, score_chart
 from bilens.report.markup import (
     Column,

@@ -46,6 +46,7 @@ from bilens.report.text import (
     latent_name,
     percent,
     quantity,
+    raised,
     signed_quantity,
     token_name,
     visible,
@@ -115,7 +116,7 @@ def reading_card(t: Catalogue, one: DirectionReading, position: int) -> Markup:
 
 def density(t: Catalogue, item: LatentReading) -> str:
     """Return how often and how strongly a latent is active."""
-    share, largest = percent(item.density, 2), quantity(item.largest)
+    share, largest = percent(item.density, 2), raised(item.largest)
     return t("trace.feature.density", share=share, largest=largest)
 
 
