@@ -496,17 +496,20 @@ def onnx_transformer(folder: Path) -> Made:
 
 @row("ONNX, packed in 8 bits")
 def packed_onnx(folder: Path) -> Made:
-    """Of two blocks one is quantised: its weights are whole numbers that count."""
+    """Of two blocks one is quantised: it is dequantised, and its scales are no parameters."""
     pytest.importorskip("onnx")
     from onnx_files import matrices, write
 
-    plain, packed = matrices(5, 8, 5), {"q": np.ones((5, 5), np.int8), "scale": np.float32(0.1)}
+    plain, packed = (
+        matrices(5, 8, 5),
+        {"q": np.ones((5, 5), np.int8), "scale": np.full(5, 0.1, "f4")},
+    )
     nodes = [
         ("MatMul", "x w0", "a"), ("Add", "a b0", "b"), ("Relu", "b", "c"), ("MatMul", "c w1", "d"),
         ("Add", "d b1", "e"), ("DequantizeLinear", "q scale", "f"), ("MatMul", "e f", "y"),
     ]  # fmt: skip
     read = sum(tensor.size for tensor in plain.values())
-    return Made(write(folder / "m.onnx", nodes, {**plain, **packed}), read + 25, read)
+    return Made(write(folder / "m.onnx", nodes, {**plain, **packed}), read + 25, read + 25)
 
 
 @refused("ONNX of trees", r"no MLP is found.*tensor y\.nodes_values")
@@ -554,7 +557,22 @@ def keras_gated(folder: Path) -> Made:
 def keras_cnn(folder: Path) -> Made:
     import keras_files as files
 
-    return of_keras(folder, files.convolutional(), lambda layer: kind_of(layer) == "Dense")
+    return of_keras(folder, files.convolutional(), lambda _: True)
+
+
+@row("Keras CNN, padded on one side")
+def odd_keras_cnn(folder: Path) -> Made:
+    import keras_files as files
+
+    model = files.convolutional(strides=2, padding="same")
+    return of_keras(folder, model, lambda layer: kind_of(layer) == "Dense")
+
+
+@row("Keras, nested and normalised")
+def keras_nested(folder: Path) -> Made:
+    import keras_files as files
+
+    return of_keras(folder, files.nested(), lambda _: True)
 
 
 @refused("Keras, saved as HDF5 of before", "in the format before Keras 3: save it")

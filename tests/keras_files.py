@@ -45,14 +45,28 @@ def gated() -> Any:
     return scattered(keras.Model(x, keras.layers.Add()([x, y])))
 
 
-def convolutional() -> Any:
+def nested() -> Any:
+    """Models inside a model, with a scale before them and a normalisation in one."""
+    keras = library()
+    layers, x = keras.layers, keras.Input((6,))
+    first = keras.Sequential([layers.Dense(6, "relu"), layers.BatchNormalization()])
+    second = keras.Model(x, layers.Dense(4, "relu")(x))
+    scale = layers.Rescaling(1 / 255, offset=-1.0)
+    return sequential(scale, first, second, layers.Dense(1, "sigmoid"))
+
+
+def convolutional(**options: Any) -> Any:
+    """A network of images; options are those of its convolution."""
     keras = library()
     layers = keras.layers
     return scattered(
         keras.Sequential(
             [
                 keras.Input((8, 8, 3)),
-                layers.Conv2D(4, 3, activation="relu"),
+                layers.Rescaling(1 / 255, offset=-1),
+                layers.Conv2D(4, 3, **options),
+                layers.BatchNormalization(),
+                layers.ReLU(),
                 layers.MaxPooling2D(),
                 layers.Flatten(),
                 layers.Dense(7, activation="relu"),

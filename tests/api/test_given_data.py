@@ -220,6 +220,11 @@ def test_data_that_do_not_fit_are_refused(
         audit(model, data, null_samples=39)
 
 
+class Doubled(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * x - 1
+
+
 def test_one_sigmoid_is_a_probability_and_several_are_refused() -> None:
     torch.manual_seed(0)
     first, last = torch.nn.Linear(3, 6), torch.nn.Linear(6, 1)
@@ -237,9 +242,59 @@ def test_one_sigmoid_is_a_probability_and_several_are_refused() -> None:
     assert chance.classification.ece == pytest.approx(logit.classification.ece)
     said = [one.kind for found in (logit, chance) for one in found.notes]
     assert said == ["one_logit", "one_probability"]
+    scaled = torch.nn.Sequential(*parts, torch.nn.Sigmoid(), Doubled())
+    with pytest.raises(DataError, match="comes out of a scaled sigmoid"):
+        audit(scaled, (x, y))
     several = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Sigmoid())
     with pytest.raises(UsageError, match="gives several answers"):
         audit(several, (x, y))
+
+
+def saved(folder: Path, kind: str, last: str, width: int = 1) -> tuple[Path, Any]:
+    """A file of Keras or ONNX whose outputs come out of an activation, and what runs it."""
+    if kind == "keras":
+        import keras_files
+
+        dense = keras_files.library().layers.Dense
+        model = keras_files.sequential(dense(6, "relu"), dense(width, last), width=3)
+        model.save(folder / "m.keras")
+        return folder / "m.keras", lambda x: model.predict(x, verbose=0)
+    pytest.importorskip("onnx")
+    from onnx_files import export
+
+    torch.manual_seed(4)
+    ends: dict[str, Any] = {"sigmoid": torch.nn.Sigmoid(), "tanh": torch.nn.Tanh()}
+    ends |= {"relu": torch.nn.ReLU(), "softmax": torch.nn.Softmax(-1), "linear": None}
+    parts = torch.nn.Linear(3, 6), torch.nn.ReLU(), torch.nn.Linear(6, width), ends[last]
+    module = torch.nn.Sequential(*filter(None, parts))
+    path = export(module, torch.zeros(1, 3), folder / "m.onnx")
+    return path, lambda x: module(torch.from_numpy(x)).detach().numpy()
+
+
+@pytest.mark.parametrize("kind", ["keras", "onnx"])
+def test_what_a_file_ends_in_decides_how_it_is_scored(tmp_path: Path, kind: str) -> None:
+    x = FRAME.to_numpy(np.float32)
+    y = (np.random.default_rng(1).normal(size=120) > 0).astype(int)
+    for last, middle, note in (("sigmoid", 0.5, "one_probability"), ("linear", 0, "one_logit")):
+        path, run = saved(tmp_path, kind, last)
+        found = performance(bl.load(path), (x, y))
+        assert right(found) == accuracy_score(y, run(x)[:, 0] > middle)
+        assert note in [one.kind for one in found.notes]
+        assert found.classification is not None
+        if last == "sigmoid":  # and not the sigmoid of it, which is never below a half
+            assert found.classification.brier == pytest.approx(
+                2 * float(((run(x)[:, 0] - y) ** 2).mean()), rel=1e-4
+            )
+    for last in ("tanh", "relu", "softmax"):
+        path, run = saved(tmp_path, kind, last)
+        with pytest.raises(DataError, match=f"comes out of {last}, so that it is neither a logit"):
+            audit(bl.load(path), (x, y))
+        if last != "softmax":
+            numbers = performance(bl.load(path), (x, VALUE)).regression
+            assert numbers is not None
+            assert numbers.r_squared == pytest.approx(r2_score(VALUE, run(x)), rel=1e-4)
+    with pytest.raises(UsageError, match="several answers, each of its own"):
+        audit(bl.load(saved(tmp_path, kind, "sigmoid", width=3)[0]), (x, y))
 
 
 def test_a_part_of_a_model_is_not_judged() -> None:

@@ -107,10 +107,11 @@ def interface_of(model: Model, *, answers: bool = True) -> ModelInterface:
     name, head = known.source or type(model).__name__, "" if report is None else report.head or ""
     whole = [view.reads for view in views] == ["inputs", *["neurons"] * (len(views) - 1)]
     width, regressor = views[-1].sizes.d_out, "MLPRegressor" in known.provenance.get("format", "")
-    sigmoid = ends_in_sigmoid(views[-1])
-    several = width > 1 and (regressor or sigmoid or head.startswith("sigmoid"))
+    ends = "softmax" if head.lower().endswith("softmax") and width == 1 else ends_in(views[-1])
+    several = width > 1 and (regressor or "sigmoid" in (*ends.split(), *head.split()))
     if not whole or several or (report is not None and report.left_out):
-        why = "gives several answers" if several else "is not its layers one behind the other"
+        why = "gives several answers, each of its own (several numbers, or several sigmoids)"
+        why = why if several else "is not its layers one behind the other"
         raise UsageError(
             f"data judge the one answer of a whole model, and {name} {why}: omit them."
         )
@@ -122,16 +123,20 @@ def interface_of(model: Model, *, answers: bool = True) -> ModelInterface:
     read = reading_of(known), known.input_mean
     made = views[0].sizes.d_in, width, task, *named, answers, *read
     positions = known.input_shape is not None  # as images are labelled
-    return ModelInterface(*made, positions=positions, probability=sigmoid)
+    return ModelInterface(*made, positions=positions, ends=ends)
 
 
-def ends_in_sigmoid(view: LayerView) -> bool:
-    """Tell whether outputs of a layer are its neurons, and these sigmoids."""
-    if view.activation.name != "sigmoid" or view.gated or view.sizes.d_out != view.sizes.d_hidden:
-        return False
+def ends_in(view: LayerView) -> str:
+    """Return the activation that the outputs of a layer come out of; empty for a linear map."""
+    if view.exact or view.gated or view.sizes.d_out != view.sizes.d_hidden:
+        return ""
     layer = view.weights(torch.float64)
-    bare = isinstance(layer, MLPWeights) and layer.linear is None and layer.constant is None
-    return bare and torch.equal(layer.down, torch.eye(len(layer.down), dtype=torch.float64))
+    scales = layer.down.diagonal()
+    if not isinstance(layer, MLPWeights) or layer.linear is not None:
+        return ""
+    bare = layer.constant is None and bool((scales == 1).all())
+    name = f"{view.activation}" if bare else f"a scaled {view.activation}"
+    return name if torch.equal(layer.down, torch.diag(scales)) else ""
 
 
 def performance_of(model: Model, given: LabelledData) -> Performance:
@@ -147,7 +152,7 @@ def performance_of(model: Model, given: LabelledData) -> Performance:
         numbers, badness = regression(said, labels), (said - labels).abs()
     elif labels is not None:
         logits = outputs if interface.d_output > 1 else torch.cat([-outputs, outputs], dim=1) / 2
-        if interface.probability:
+        if interface.ends == "sigmoid":
             logits = torch.cat([1 - outputs, outputs], dim=1).log()
         names, members = interface.classes, [labels == one for one in range(logits.shape[1])]
         answers = classification(logits, labels, names)

@@ -35,7 +35,9 @@ class ModelInterface:
     fill: tuple[float, ...] | None = None  # in the place of inputs that are missing there
     encoding: str | None = None  # of the text of a table; None where it is to be found out
     positions: bool = False  # whether labels may be positions of classes that have names
-    probability: bool = False  # whether the one output is that of the second class, and no logit
+    # the activation that the one output comes out of, where it is no logit: of a sigmoid it is the
+    # probability of the second class, of others nothing that a class could be read from
+    ends: str = ""
     notes: list[DataNote] = field(default_factory=list)  # on the data that are read for it
     numbers: list[int] = field(default_factory=list)  # of their rows, as a spreadsheet shows them
     done: list[Conversion] = field(default_factory=list)  # to a table
@@ -107,6 +109,12 @@ def targets_of(where: str, array: Array, model: ModelInterface) -> Tensor:
 
 def classes_of(where: str, texts: list[str], model: ModelInterface) -> Tensor:
     """Return labels as classes of a model: by name, or by position."""
+    if model.d_output == 1 and model.ends not in ("", "sigmoid"):
+        raise DataError(
+            f"{where}: the labels are classes, and the model's one output comes out of "
+            f"{model.ends}, so that it is neither a logit nor the probability of one: let the "
+            "model end in a sigmoid, or without it, or pass the numbers that it is to give."
+        )
     known = {name: index for index, name in enumerate(model.classes)}
     texts = [text if text in known else text.removesuffix(".0") for text in texts]
     places = {str(index): index for index in known.values()} | {"False": 0, "True": 1}
@@ -126,7 +134,7 @@ def classes_of(where: str, texts: list[str], model: ModelInterface) -> Tensor:
             f"the model ({', '.join([*known][:8])}): remove such rows, or rename the labels."
         )
     if model.d_output == 1:
-        model.note("one_probability" if model.probability else "one_logit", name=[*known][1])
+        model.note("one_probability" if model.ends else "one_logit", name=[*known][1])
     if len({*texts}) == 1:
         model.note("one_class", name=texts[0])
     return torch.tensor([known[text] for text in texts])

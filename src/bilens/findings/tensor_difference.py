@@ -49,13 +49,13 @@ def compare_pair(old: StoredTensor, new: StoredTensor, gguf: bool) -> TensorChan
     """Return what changed; None where all bits are the same."""
     kind, number = kind_of(new.name, new.shape), LAYER.search(new.name)
     layer = int(number[1]) if number else None
-    mine, theirs = (str(one.dtype).removeprefix("torch.") for one in (new, old))
+    mine, theirs = (str(t.added_to or t.dtype).removeprefix("torch.") for t in (new, old))
     found = TensorChange(new.name, kind, layer, mine, theirs, "not_finite")
     try:
         before, after = old.read(), new.read()
     except NonFiniteError:
         return found
-    if gguf and kind in ("q", "k") and before.ndim == 2:
+    if gguf and kind in ("q", "k") and before.ndim <= 2:
         after = in_order_of(before, after)
     bits = (one.contiguous().reshape(-1).view(torch.uint8) for one in (before, after))
     if before.dtype == after.dtype and torch.equal(*bits):
@@ -100,5 +100,6 @@ def in_order_of(before: Tensor, after: Tensor) -> Tensor:
         if len(after) % width == 0:
             apart = orders[0].reshape(-1, width // 2, 2).mT.reshape(-1)
             orders += [apart, apart.argsort()]
-    off = [float((after[order, few].double() - before[:, few]).norm()) for order in orders]
+    old, new = (one.reshape(len(after), -1)[:, few].double() for one in (before, after))
+    off = [float((new[order] - old).norm()) for order in orders]
     return after[orders[off.index(min(off))]]

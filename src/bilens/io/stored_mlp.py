@@ -34,6 +34,7 @@ class StoredTensor:
     dtype: torch.dtype
     fetch: Callable[[Block], Tensor]
     block: Block = ()
+    added_to: torch.dtype | None = None  # of the tensor that an adapter is added to, in float64
     rescaled: bool = False  # by DoRA, row by row
 
     def read(self) -> Tensor:

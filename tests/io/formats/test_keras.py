@@ -29,6 +29,7 @@ MODELS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "sigmoid": (lambda: files.mlp("sigmoid", use_bias=False), ["sigmoid", "tanh"]),
     "leaky": (lambda: files.mlp("leaky_relu"), ["leaky_relu", "tanh"]),
     "gated": (files.gated, ["silu"]),
+    "nested and normalised": (files.nested, ["relu", "relu", "sigmoid"]),
     "a layer of its own": (leaky, ["leaky_relu"]),
 }
 
@@ -51,11 +52,28 @@ def test_the_layers_are_the_model(tmp_path: Path, name: str) -> None:
     assert model.load_report.checks
 
 
+def test_convolutions_are_those_of_keras(tmp_path: Path) -> None:
+    theirs = files.convolutional(padding="same", use_bias=False)
+    theirs.save(tmp_path / "m.keras")
+    model = bl.load(tmp_path / "m.keras")
+    view = next(iter(model.layers.values()))
+    assert view.about_input.startswith("a patch of 3×3×3")
+    assert {*model.tensors} == {name for one in model.layers.values() for name in one.tensors}
+    x, (_, *first) = randn(2, 8, 8, 3).float(), [*theirs.layers]
+    expected: Any = x.numpy() / 255 - 1
+    for layer in first[:3]:  # the convolution, its normalisation and the activation
+        expected = layer(expected, training=False)
+    scaled = (x / 255 - 1).movedim(3, 1)
+    patches = torch.nn.functional.unfold(scaled, 3, padding=1).mT  # (images, places, patch)
+    found = view.weights(torch.float32)(patches).detach().numpy().reshape(2, 8, 8, 4)
+    np.testing.assert_allclose(found, np.asarray(expected.detach()), rtol=1e-4, atol=1e-4)
+
+
 def test_the_rest_of_a_model_is_listed(tmp_path: Path) -> None:
-    files.convolutional().save(tmp_path / "m.keras")
+    files.convolutional(strides=2, padding="same").save(tmp_path / "m.keras")
     model = bl.load(tmp_path / "m.keras")
     (view,) = model.layers.values()
-    assert view.sizes == (2, 7, 36)
+    assert view.sizes == (2, 7, 16)
     assert model.load_report is not None
     assert "tensor layers/conv2d/vars/0" in model.load_report.left_out
 

@@ -43,6 +43,32 @@ class Sequences(nn.Sequential):
         return super().forward(x[:, None])[:, 0]  # type: ignore[no-any-return]
 
 
+class Sliced(Gated):
+    """A gate, a branch and a path past both in one product, cut in parts of several sizes."""
+
+    def __init__(self, by_split: bool) -> None:
+        super().__init__(functional.silu)
+        self.gate, self.by_split = nn.Linear(D, 2 * H + D), by_split
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.gate(x)
+        parts = y[..., :H], y[..., H : 2 * H], y[..., 2 * H :]
+        gate, up, past = y.split([H, H, D], dim=-1) if self.by_split else parts
+        z: Tensor = past + self.down(self.function(gate) * up)
+        return z
+
+
+def normalised() -> nn.Module:
+    norm = nn.BatchNorm1d(H)
+    model = nn.Sequential(nn.Linear(D, H), nn.Tanh(), norm, nn.Linear(H, 3), nn.BatchNorm1d(3))
+    for _ in range(3):
+        model(3 + randn(20, D).float())
+    assert norm.bias is not None
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    return model
+
+
 def mlp(activation: nn.Module) -> nn.Module:
     return nn.Sequential(nn.Linear(D, H), activation, nn.Linear(H, 3))
 
@@ -60,6 +86,9 @@ EXPORTED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "SwiGLU": (lambda: Gated(functional.silu), "silu"),
     "fused": (lambda: Gated(functional.gelu, fused=True), "gelu"),
     "fused, of sequences": (lambda: Sequences(Gated(functional.silu, fused=True)), "silu"),
+    "sliced": (lambda: Sliced(by_split=False), "silu"),
+    "split in several sizes": (lambda: Sliced(by_split=True), "silu"),
+    "normalised": (normalised, "tanh"),
     "GLU": (lambda: nn.Sequential(nn.Linear(D, 8), nn.GLU(), nn.Linear(4, 2)), "sigmoid"),
 }
 
@@ -113,6 +142,20 @@ def test_a_convolutional_network_is_read_in_part(tmp_path: Path) -> None:
     assert view.about_input.startswith("a patch of 3×3×3 at each place in steps of 2")
     assert model.load_report is not None
     assert [text for text in model.load_report.left_out if "5.weight" in text]
+
+
+@pytest.mark.parametrize(("axis", "rank"), [(0, 2), (1, 2), (-1, 2), (1, 3), (2, 3), (-1, 3)])
+def test_a_softmax_is_one_of_classes_along_the_last_axis(
+    tmp_path: Path, axis: int, rank: int
+) -> None:
+    class Behind(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).softmax(axis)  # type: ignore[no-any-return]
+
+    x = torch.zeros((1, 4, D)[3 - rank :])
+    model = bl.load(export(Behind(mlp(nn.ReLU())), x, tmp_path / "m.onnx"))
+    assert model.load_report is not None
+    assert bool(model.load_report.head) == bool(model.network) == (axis in (-1, rank - 1))
 
 
 CHAIN = [

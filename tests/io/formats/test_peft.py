@@ -88,7 +88,9 @@ def test_dora_is_no_noise(tmp_path: Path) -> None:
     make(tmp_path, "DoRA")
     base = load(tmp_path / "base").tensors
     adapter = load(tmp_path / "adapter", base=tmp_path / "base").tensors
-    assert {one.state for one in compare_tensors(adapter, base).changed} == {"rescaled"}
+    changed = compare_tensors(adapter, base).changed
+    assert {one.state for one in changed} == {"rescaled"}
+    assert {(one.dtype, one.baseline_dtype) for one in changed} == {("float32", "float32")}
 
 
 def test_layers_are_those_of_the_merged_model(tmp_path: Path) -> None:

@@ -206,6 +206,20 @@ def test_the_layers_of_torchs_transformer_are_found_in_it() -> None:
     assert not find_mlps(layer).network
 
 
+def test_a_softmax_over_rows_is_none_of_classes() -> None:
+    for axis, head in ((0, None), (1, "Softmax"), (-1, "Softmax")):
+        found = find_mlps(nn.Sequential(Ordinary(nn.ReLU()), nn.Softmax(axis)))
+        assert (found.head, found.network) == (head, head is not None)
+
+
+def test_the_slope_of_an_activation_is_read() -> None:
+    used, alone = Ordinary(nn.PReLU()), nn.Sequential(nn.Linear(5, 5), nn.PReLU(5), nn.ReLU())
+    found = find_mlps(nn.Sequential(used, alone))
+    (view,) = found.layers.values()
+    assert view.tensors["0.function.weight"] == 1
+    assert "1.1 (PReLU)" in found.left_out
+
+
 def test_neither_the_module_nor_its_mode_is_changed() -> None:
     module = nn.Sequential(Ordinary(nn.PReLU()), nn.Dropout(0.5)).train()
     seen: list[object] = []

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 from torch.fx.node import Node
+from torch.nn import functional
 
 from bilens.base.errors import BilensError, CheckpointError
 from bilens.io.loaded_model import LoadedModel, LoadReport
@@ -42,7 +43,7 @@ class Operations:
     graph: fx.Graph = field(default_factory=fx.Graph)
     root: nn.Module = field(default_factory=nn.Module)
 
-    def weight(self, name: str) -> Node:
+    def weight(self, name: str, turned: Callable[[Tensor], Tensor] = lambda t: t) -> Node:
         """Return a tensor of the file as a value, and keep it under its name."""
         *parents, last = name.split(".")
         home = self.root
@@ -50,11 +51,16 @@ class Operations:
             if part not in home._modules:
                 home.add_module(part, nn.Module())
             home = home.get_submodule(part)
-        home.register_parameter(last, nn.Parameter(self.tensors[name].read(), False))
+        home.register_parameter(last, nn.Parameter(turned(self.tensors[name].read()), False))
         return self.graph.get_attr(name)
 
     def call(self, function: Callable[..., Any], *given: Any, **options: Any) -> Node:
         return self.graph.call_function(function, given, options)
+
+    def convolution(self, x: Any, kernel: Any, bias: Any, *sizes: Any) -> Node:
+        """Return a convolution; `sizes` are strides, padding, dilation and groups."""
+        function = (functional.conv1d, functional.conv2d, functional.conv3d)[len(sizes[0]) - 1]
+        return self.call(function, x, kernel, bias, *sizes)
 
     def unknown(self, kind: str, *given: Any) -> Node:
         """Return what an operation makes that is not read; it is taken as it comes."""
@@ -62,7 +68,7 @@ class Operations:
         def unread(*_: Tensor) -> Tensor:
             raise NotImplementedError(kind)
 
-        unread.__name__ = kind
+        unread.__name__ = f"the operation {kind}"  # and none of torch's
         return self.call(unread, *given)
 
     def loaded(self, ends: Any, sha256: str, check: Check) -> LoadedModel:

@@ -7,8 +7,8 @@ import operator
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial, reduce
 from io import BytesIO
 from math import prod
@@ -36,6 +36,7 @@ ACTIVATIONS: dict[str, tuple[Any, ...]] = {name: (getattr(functional, name),) fo
 ACTIVATIONS |= {"swish": (functional.silu,), "softmax": (torch.softmax, -1)}
 ACTIVATIONS |= {"leaky_relu": (functional.leaky_relu, 0.2)}
 PASSED = ("InputLayer", "Dropout", "GaussianNoise", "GaussianDropout", "Identity")
+NESTED = ("Sequential", "Functional")
 MERGES = {"Add": operator.add, "Multiply": operator.mul}
 
 
@@ -106,32 +107,34 @@ class KerasReader:
     """Writes the layers of a configuration as operations of torch."""
 
     to: Operations
-    _met: Counter[str] = field(default_factory=Counter)
 
-    def model(self, config: Mapping[str, Any]) -> Any:
-        """Return what a Sequential or a Functional model gives."""
-        values: dict[tuple[str, int], Any] = {}
-        is_chain, value = "output_layers" not in config, None
+    def model(self, config: Mapping[str, Any], given: Sequence[Any] = (), home: str = "") -> Any:
+        """Return what a Sequential or a Functional model, perhaps inside another, gives."""
+        is_chain, value = "output_layers" not in config, given[0] if given else None
+        outer, met = given if not is_chain else (), Counter[str]()
+        ends = histories(config.get("input_layers") if outer else None)
+        values: dict[tuple[str, int], Any] = dict(zip(ends, outer, strict=True))
         for layer in config["layers"]:
-            names = self.variables(layer["class_name"])
+            kind, name = in_snake_case(layer["class_name"]), layer["config"]["name"]
+            place = f"{home}layers/{kind}_{met[kind]}/" if met[kind] else f"{home}layers/{kind}/"
+            met[kind] += 1
+            if (name, 0) in values:  # what the model around it gives
+                continue
             for number, node in enumerate(layer.get("inbound_nodes") or [None]):
                 read = [values.get(one) or self.to.unknown("later") for one in histories(node)]
                 given = [value] if is_chain and value is not None else read
-                value = self.applied(layer, names, given or [self.to.graph.placeholder("x")])
-                values[layer["config"]["name"], number] = value
-        return value if is_chain else [values[end] for end in histories(config["output_layers"])]
+                value = self.applied(layer, place, given or [self.to.graph.placeholder("x")])
+                values[name, number] = value
+        made = [value] if is_chain else [values[one] for one in histories(config["output_layers"])]
+        return made[0] if len(made) == 1 else made
 
-    def variables(self, kind: str) -> list[str]:
-        """Return the tensors of the next layer of a class: Keras counts layers by their class."""
-        kind = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", kind)
-        kind = re.sub("([a-z])([A-Z])", r"\1_\2", kind).lower()
-        place = f"layers/{kind}_{self._met[kind]}/" if self._met[kind] else f"layers/{kind}/"
-        self._met[kind] += 1
-        return sorted(name for name in self.to.tensors if name.startswith(place))
-
-    def applied(self, layer: Mapping[str, Any], names: list[str], given: list[Any]) -> Any:
+    def applied(self, layer: Mapping[str, Any], place: str, given: list[Any]) -> Any:
         """Return what a layer makes of its inputs; taken as it comes where it is not read."""
         kind, said, x = layer["class_name"], layer["config"], given[0]
+        names = sorted(name for name in self.to.tensors if name.startswith(place))
+        in_order = not isinstance(said.get("input_layers"), dict)
+        if kind in NESTED and f"{layer.get('module')}.".startswith("keras.") and in_order:
+            return self.model(said, given, place)
         if layer.get("module") != "keras.layers" or said.get("lora_rank"):
             kind = f"own {kind}"
         if kind in PASSED:
@@ -155,7 +158,31 @@ class KerasReader:
             for bias in names[1:]:
                 y = self.to.call(operator.add, y, self.to.weight(bias))
             return self.activated(y, said["activation"])
+        is_conv = kind in ("Conv1D", "Conv2D", "Conv3D") and len(names) == 1 + said["use_bias"]
+        if is_conv and (y := self.convolved(x, said, names)) is not None:
+            return self.activated(y, said["activation"])
+        if kind == "BatchNormalization" and said["axis"] == -1:
+            *both, mean, variance = map(self.to.weight, names)
+            gain = both.pop(0) if said["scale"] else None
+            parts = mean, variance, gain, both[0] if both else None, False, 0.0
+            return self.to.call(functional.batch_norm, x, *parts, said["epsilon"])
+        if kind == "Rescaling" and {*map(type, (said["scale"], said["offset"]))} <= {int, float}:
+            return self.to.call(
+                operator.add, self.to.call(operator.mul, x, said["scale"]), said["offset"]
+            )
         return self.to.unknown(kind, *given)
+
+    def convolved(self, x: Any, said: Mapping[str, Any], names: list[str]) -> Any:
+        """Return a convolution, channels first as torch has them; None where it is another one."""
+        steps, apart = said["strides"], said["dilation_rate"]
+        around = [d * (k - 1) for d, k in zip(apart, said["kernel_size"], strict=True)]
+        same = said["padding"] == "same" and {*steps} == {1} and not any(n % 2 for n in around)
+        if said["data_format"] != "channels_last" or not (same or said["padding"] == "valid"):
+            return None
+        kernel = self.to.weight(names[0], lambda t: t.movedim((-1, -2), (0, 1)))
+        bias = self.to.weight(names[1]) if names[1:] else None
+        sizes = steps, [n // 2 * same for n in around], apart
+        return self.to.convolution(x, kernel, bias, *sizes, said["groups"])
 
     def activated(self, x: Any, name: object) -> Any:
         """Return an activation of Keras; one that is not known is taken as it comes."""
@@ -164,6 +191,12 @@ class KerasReader:
         if (known := ACTIVATIONS.get(str(name))) is None:
             return self.to.unknown(f"{name}"[:40], x)
         return self.to.call(known[0], x, *known[1:])
+
+
+def in_snake_case(kind: str) -> str:
+    """Return what Keras calls the weights of layers of a class, which it counts."""
+    kind = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", kind)
+    return re.sub("([a-z])([A-Z])", r"\1_\2", kind).lower()
 
 
 def histories(node: object) -> Iterator[tuple[str, int]]:

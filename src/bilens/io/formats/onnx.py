@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import operator
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
+from math import prod
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -30,6 +33,7 @@ COPIES = 4  # of the files: their bytes, and the tensors in float64
 # onnx's number of a type → ours; packed numbers of 4 and 8 bits count as weights in float32
 DTYPES = {1: torch.float32, 10: torch.float16, 11: torch.float64}
 DOUBLE, NO_WEIGHTS = 11, {6, 7, 8, 9, 12, 13}  # whole numbers, truth values and texts
+STATED = 14  # the version since which a normalisation says whether it is in training
 PASSED = ("Identity", "Dropout", "Cast", "CastLike")
 SAME = ("Relu", "Sigmoid", "Tanh", "Erf", "Exp", "Neg", "Abs", "Sqrt", "Pow", "MatMul", "Clip")
 FUNCTIONS: dict[str, Callable[..., Any]] = {name: getattr(torch, name.lower()) for name in SAME}
@@ -46,6 +50,8 @@ def read_onnx(path: Path, options: ReadOptions) -> LoadedModel:
         model = onnx.load(str(path), load_external_data=False)
         files = [path, *files_beside(path, model)]
         onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
+        if count := dequantised(path, model):
+            kind = f"ONNX file, {count} matrices of it dequantised"
         tensors = dict(stored_tensors(path, model.graph))
         graph = OnnxGraph(model, Operations(path, kind, tensors))
         hashes = "".join(map(file_sha256, files))
@@ -95,6 +101,50 @@ def files_beside(path: Path, model: Any) -> list[Path]:
     return files
 
 
+def dequantised(path: Path, model: Any) -> int:
+    """Put packed weights as DequantizeLinear makes them in their place; return how many."""
+    graph, count = model.graph, 0
+    stored = {proto.name: proto for proto in graph.initializer}
+    users = Counter(name for node in graph.node for name in node.input)
+    for node in graph.node:
+        name, *numbers = filter(None, node.input) if node.input else [""]
+        plain = node.op_type == "DequantizeLinear" and {name, *numbers} <= {*stored}
+        if not plain or users[name] > 1:
+            continue
+        packed = stored[name]
+        check_memory(16 * prod(packed.dims), f"{path}: {name}", "load a smaller file")
+        made = run_nodes(
+            model, [node], [stored[one] for one in (name, *numbers)], {}, node.output[0]
+        )
+        packed.CopyFrom(package().numpy_helper.from_array(made.astype("f4"), name))
+        users.subtract(numbers)
+        node.op_type, count = "Identity", count + 1
+        del node.input[1:], node.attribute[:]
+        for one in numbers:
+            if not users[one]:
+                graph.initializer.remove(stored[one])
+    return count
+
+
+def version_of(model: Any) -> int:
+    """Return the version of the operations of a model."""
+    return max(int(one.version) for one in model.opset_import if one.domain in ("", "ai.onnx"))
+
+
+def run_nodes(
+    model: Any, nodes: list[Any], weights: list[Any], given: dict[str, Any], end: str
+) -> Any:
+    """Return what onnx's evaluator makes of some nodes of a model."""
+    helper, versions = package().helper, model.opset_import
+    ends = [[helper.make_tensor_value_info(n, DOUBLE, None) for n in p] for p in (given, [end])]
+    if version_of(model) < STATED and any(node.op_type == "BatchNormalization" for node in nodes):
+        versions = [helper.make_opsetid("", STATED)]
+    graph = helper.make_graph(nodes, "part", *ends, weights)
+    part = helper.make_model(graph, opset_imports=versions)
+    (made,) = package().reference.ReferenceEvaluator(part).run(None, given)
+    return np.asarray(made)
+
+
 def stored_tensors(path: Path, graph: Any) -> Iterator[tuple[str, StoredTensor]]:
     """Yield every tensor of weights by name, and widen it in the message to float64."""
     numpy_helper = package().numpy_helper
@@ -121,7 +171,13 @@ class OnnxGraph:
         graph = self.model.graph
         self.protos = {proto.name: proto for proto in graph.initializer}
         self.values: dict[str, Any] = {"": None}
+        self.opset = version_of(self.model)
         self.read: set[str] = set()  # the first outputs of nodes that torch has too
+        # value → whole numbers that are known, such as where a slice begins
+        self.numbers = {proto.name: proto for proto in graph.initializer}
+        known = (*graph.input, *graph.value_info, *graph.output)
+        types = {one.name: one.type.tensor_type for one in known}
+        self.ranks = {n: len(t.shape.dim) for n, t in types.items() if t.HasField("shape")}
         for given in graph.input:
             if given.name not in self.protos:
                 self.values[given.name] = self.to.graph.placeholder("x")
@@ -161,8 +217,11 @@ class OnnxGraph:
         """Return a node as operations of torch; None for one that is not read."""
         kind, call, count = node.op_type, self.to.call, len(node.output)
         if kind == "Constant":
+            self.numbers[node.output[0]] = said.get("value")
             return self.constant(node.output[0], said["value"])
         x, *more = given
+        rank = self.ranks.get(node.input[0]) or self.ranks.get(node.output[0], 2)
+        last = said.get("axis", -1) in (-1, rank - 1)
         if kind in PASSED:
             for one in node.attribute:
                 one.i = DOUBLE  # of a Cast, when it is compared with
@@ -176,7 +235,18 @@ class OnnxGraph:
         if kind == "Flatten":
             return call(torch.flatten, x, said.get("axis", 1))
         if kind in ("Softmax", "LogSoftmax"):
-            return call(torch.softmax, x, said.get("axis", -1))
+            if "axis" not in said and self.opset < 13:  # of all axes behind the first
+                last = rank == 2
+            return call(torch.softmax, x, -1) if last else None
+        if kind == "BatchNormalization" and not said.get("training_mode"):
+            gain, shift, mean, variance = more
+            numbers = 0.0, said.get("epsilon", 1e-5)
+            return call(functional.batch_norm, x, mean, variance, gain, shift, False, *numbers)
+        if kind == "Slice":
+            starts, stops, axes, steps = (*map(self.known, node.input[1:]), None, None)[:4]
+            along = axes in ([-1], [rank - 1]) and steps in (None, [1])
+            plain = along and [*map(len, (starts, stops))] == [1, 1]
+            return call(operator.getitem, x, (..., slice(starts[0], stops[0]))) if plain else None
         if kind == "Transpose" and x.op == "get_attr" and said.get("perm") == [1, 0]:
             return call(torch.t, x)
         weight, bias = [*more, None, None][:2]
@@ -190,19 +260,29 @@ class OnnxGraph:
             if pads[:axes] != pads[axes:]:
                 return None
             steps, apart = (said.get(key, [1] * axes) for key in ("strides", "dilations"))
-            function = (functional.conv1d, functional.conv2d, functional.conv3d)[axes - 1]
-            return call(function, x, weight, bias, steps, pads[:axes], apart, said.get("group", 1))
-        if kind == "Split":  # into equal parts: whether they are, the comparison shows
-            parts = call(torch.chunk, x, count, said.get("axis", 0))
-            return tuple(call(operator.getitem, parts, index) for index in range(count))
+            sizes = steps, pads[:axes], apart, said.get("group", 1)
+            return self.to.convolution(x, weight, bias, *sizes)
+        if kind == "Split":
+            sizes = said.get("split") or self.known((*node.input, "")[1])
+            if sizes and len({*sizes}) > 1:
+                ends = pairwise(accumulate(sizes, initial=0))
+                parts = [call(operator.getitem, x, (..., slice(*part))) for part in ends]
+                return tuple(parts) if last and "axis" in said else None
+            whole = call(torch.chunk, x, count, said.get("axis", 0))
+            return tuple(call(operator.getitem, whole, index) for index in range(count))
         return None
+
+    def known(self, name: str) -> Any:
+        """Return whole numbers that the file holds; None for others."""
+        proto = self.numbers.get(name)
+        return None if proto is None else package().numpy_helper.to_array(proto).tolist()
 
     def compare(self, layers: list[FoundLayer]) -> list[Agreement | str]:
         return [compared(layer, self.run, "onnx's reference evaluator") for layer in layers]
 
     def run(self, before: object, behind: object, given: Tensor) -> Tensor:
         """Return what onnx's evaluator makes of a value at another one, in float64."""
-        helper, start, end = package().helper, self.called[before], self.called[behind]
+        start, end = self.called[before], self.called[behind]
         nodes: list[Any] = []
         needed = {end}
         for node in reversed(self.model.graph.node):
@@ -212,8 +292,5 @@ class OnnxGraph:
                 nodes.insert(0, node)
                 needed |= {*node.input}
         weights = [proto for name, proto in self.protos.items() if name in needed]
-        ends = [helper.make_tensor_value_info(name, DOUBLE, None) for name in (start, end)]
-        graph = helper.make_graph(nodes, "part", ends[:1], ends[1:], weights)
-        part = helper.make_model(graph, opset_imports=self.model.opset_import)
-        (made,) = package().reference.ReferenceEvaluator(part).run(None, {start: given.numpy()})
-        return torch.from_numpy(np.asarray(made))
+        made = run_nodes(self.model, nodes, weights, {start: given.numpy()}, end)
+        return torch.from_numpy(made)

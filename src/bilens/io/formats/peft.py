@@ -166,6 +166,6 @@ def added(folder: Path, updates: Mapping[str, Update], square: bool, store: Stor
             )
         turned = update.shape != base.shape or (square and base.shape == base.shape[::-1])
         fetch = partial(replace(update, turned=turned).apply, base)
-        rescaled = "magnitude_vector" in update.parts
-        merged[base.name] = replace(base, dtype=torch.float64, fetch=fetch, rescaled=rescaled)
+        sums = replace(base, dtype=torch.float64, fetch=fetch, added_to=base.dtype)
+        merged[base.name] = replace(sums, rescaled="magnitude_vector" in update.parts)
     return merged

@@ -54,6 +54,7 @@ class Neurons:
     gate: Tree
     value: Tree | None
     source: Source
+    path: str = ""  # of a module that has the slope of its activation; empty for none
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +103,8 @@ def steps(tree: Tree) -> Iterator[Step]:
         yield from steps(tree.gate)
         if tree.value is not None:
             yield from steps(tree.value)
+        if tree.path:
+            yield Step(tree.path)
 
 
 class Widths(NamedTuple):

@@ -172,8 +172,7 @@ class Search:
         found = []
         for path, part in self.module.named_modules():
             own = [name for name, _ in part.named_parameters(path, recurse=False)]
-            read = path in used or used.issuperset(own) or isinstance(part, nn.PReLU)
-            if own and not read:
+            if own and path not in used and not used.issuperset(own):
                 found.append(f"{path or 'the module itself'} ({type(part).__name__})")
         return found
 

@@ -105,7 +105,8 @@ class GraphReader:
             return Source(value.node)
         if activation is None:
             return Neurons(Activation("identity"), gate, gate, source)
-        return Neurons(activation, gate, None, source)
+        has_slope = value.node.op == "call_module" and activation.name == "leaky_relu"
+        return Neurons(activation, gate, None, source, str(value.node.target) * has_slope)
 
     def _scaled_neurons(self, value: Pointwise, scaled: ScaledActivation) -> Tree:
         """Return scale · φ(inner · t) + shift, numbers put into the maps around the neurons."""
@@ -175,7 +176,8 @@ class GraphReader:
         found = leaves(tree)
         neurons = [leaf for leaf in found if isinstance(leaf, Neurons)]
         own = len(neurons) == 1 and {*found} <= {neurons[0], neurons[0].source}
-        own = own and any(step.path for step in steps(tree))  # and not a bare activation
+        # and not a bare activation
+        own = own and any(step.weight or step.bias for step in steps(tree) if step.path)
         if own and source.width is not None and source.location is not None:
             before = self._layer_of.get(neurons[0].source)
             layer = FoundLayer(tree, neurons[0], source.location, before)

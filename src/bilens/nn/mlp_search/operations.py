@@ -25,7 +25,9 @@ from bilens.nn.mlp_search.expression import (
     linear_step,
     matrix_step,
     number,
+    rows,
     shifted,
+    widths,
 )
 from bilens.nn.mlp_search.graph_reader import GraphReader, Value
 from bilens.nn.mlp_search.pointwise import Pointwise, argument_of, by_method, pointwise
@@ -78,8 +80,8 @@ def module_value(reader: GraphReader, node: Node) -> Value:
             return Applied(step, reader.realised(value))
         if isinstance(module, nn.GLU):
             return gated_halves(reader, value)
-        if type(module).__name__ in HEADS:
-            return reader.head(node, value, type(module).__name__)
+        if (kind := type(module).__name__) in HEADS:
+            return head(reader, node, value, kind, getattr(module, "dim", None))
         bare = next(module.parameters(), None) is None or isinstance(module, nn.PReLU)
         if bare and next(module.children(), None) is None:
             found = pointwise(node, reader.values, copy.deepcopy(module).to("cpu", torch.float64))
@@ -104,7 +106,8 @@ def call_value(reader: GraphReader, node: Node) -> Value:
     if name == "getattr":
         return transposed(value) if node.args[1] in ("T", "mT") else None
     if name in HEADS and isinstance(value, Tree | Pointwise):
-        return reader.head(node, value, name)
+        axis = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+        return head(reader, node, value, name, axis)
     operation = OPERATIONS.get(name)
     if operation is not None and (result := operation(reader, node)) is not None:
         return result
@@ -112,6 +115,14 @@ def call_value(reader: GraphReader, node: Node) -> Value:
     if (found := pointwise(node, reader.values, call)) is not None:
         return found
     return reader.taken_as_it_comes(node)
+
+
+def head(
+    reader: GraphReader, node: Node, value: Tree | Pointwise, name: str, axis: object
+) -> Value:
+    """Return a softmax, which is one of classes where it is along the entries of a row."""
+    along = axis in (None, 1, -1)
+    return reader.head(node, value, name) if along else reader.taken_as_it_comes(node)
 
 
 def first_value(reader: GraphReader, node: Node) -> Value:
@@ -161,6 +172,29 @@ def matrix_product(reader: GraphReader, node: Node) -> Value:
         return None
     step = matrix_step(weight.path, lambda: weight.fetch().T, None)
     return Applied(step, reader.realised(value))
+
+
+def normalisation(reader: GraphReader, node: Node) -> Value:
+    """Read F.batch_norm(x, mean, variance, gain, shift, training, momentum, ε), all given."""
+    if len(node.args) != 8 or node.args[5]:
+        return None
+    value, mean, variance, gain, shift, _, _, epsilon = arguments(reader, node)
+    if not isinstance(mean, Weight) or not isinstance(variance, Weight):
+        return None
+    if not isinstance(value, Tree | Pointwise) or not isinstance(epsilon, float):
+        return None
+    tree, size = reader.realised(value), len(mean.fetch())
+    if widths(tree).given not in (None, size):
+        return None
+
+    def scale() -> Tensor:
+        return torch.rsqrt(variance.fetch().double() + epsilon)
+
+    tree = shifted(tree, Step(mean.path, None, lambda: -mean.fetch()))
+    tree = Applied(Step(variance.path, scale, None, size, size), tree)
+    if isinstance(gain, Weight):
+        tree = Applied(Step(gain.path, gain.fetch, None, size, size), tree)
+    return shifted(tree, Step(shift.path, None, shift.fetch)) if isinstance(shift, Weight) else tree
 
 
 # ---- sums and products
@@ -254,7 +288,14 @@ def item(reader: GraphReader, node: Node) -> Value:
     value, (_, index) = first_value(reader, node), arguments(reader, node)
     if isinstance(value, tuple) and isinstance(index, int) and -len(value) <= index < len(value):
         return value[index]
-    return None
+    part = index[1] if isinstance(index, tuple) and index[:1] == (...,) and index[1:] else None
+    if not isinstance(value, Applied) or not isinstance(part, slice) or is_image(value):
+        return None
+    step = value.step
+    if step.weight is None or step.d_out is None or isinstance(part.start or part.stop, Node):
+        return None
+    start, stop, by = part.indices(step.d_out)
+    return Applied(rows(step, start, stop), value.inner) if by == 1 and start < stop else None
 
 
 def gated_halves(reader: GraphReader, value: Tree | Pointwise) -> Value:
@@ -275,6 +316,7 @@ def glu(reader: GraphReader, node: Node) -> Value:
 subtraction = partial(total, sign=-1.0)
 OPERATIONS: dict[str, Callable[[GraphReader, Node], Value]] = {
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), convolution_call),
+    "batch_norm": normalisation,
     "linear": linear_call,
     "matmul": matrix_product,
     "mm": matrix_product,
