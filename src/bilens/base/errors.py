@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class Retry:
         """Return options of a command line, each with its value if it takes one."""
         found: list[tuple[str, ...]] = []
         for name, value in self.said.items():
-            option = f"--{'no-' * (value is False)}{name.replace('_', '-')}"
+            name = "baseline" if name == "base" else name.replace("_", "-")  # of an adapter
+            option = f"--{'no-' * (value is False)}{name}"
             if isinstance(value, Mapping):
                 found += [("--map", f"{role}={tensor}") for role, tensor in value.items()]
             else:
@@ -81,6 +84,14 @@ class MissingExtraError(UsageError):
             f"{purpose} needs the package {package!r}, which is not installed: "
             f"run `pip install 'bilens[{extra}]'`."
         )
+
+
+def optional_package(package: str, extra: str, purpose: str, *modules: str) -> Any:
+    """Return a package that an extra brings, some modules in it imported, too."""
+    try:
+        return [import_module(name) for name in (*modules, package)][-1]
+    except ImportError:
+        raise MissingExtraError(package, extra, purpose) from None
 
 
 class NonFiniteError(BilensError, ValueError):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bilens.base.checks import check_count
-from bilens.base.errors import BilensError, DataError, MissingExtraError, UsageError
+from bilens.base.errors import BilensError, DataError, UsageError, optional_package
 from bilens.base.files import check_regular_file
 from bilens.data.idx import PROBE_SECONDS, is_reachable
 from bilens.data.story_grammar import StoryGrammar
@@ -257,11 +257,7 @@ def read_hub(name: str, split: str, column: str | None, stream: bool) -> Iterato
 
 def datasets_library(purpose: str) -> Any:
     """Return the library `datasets`; its import takes about a second."""
-    try:
-        import datasets
-    except ImportError:
-        raise MissingExtraError("datasets", "language", purpose) from None
-    return datasets
+    return optional_package("datasets", "language", purpose)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from bilens.base.checks import check_count
-from bilens.base.errors import DataError, MissingExtraError, UsageError
+from bilens.base.errors import DataError, UsageError, optional_package
 from bilens.base.files import check_regular_file, write_file
 from bilens.data.text import END_OF_TEXT
 
@@ -204,11 +204,7 @@ def pack_documents(tokenizer: Tokenizer, documents: Sequence[str], n_ctx: int) -
 
 
 def tokenizers_library(purpose: str) -> Any:
-    try:
-        import tokenizers
-    except ImportError:
-        raise MissingExtraError("tokenizers", "language", purpose) from None
-    return tokenizers
+    return optional_package("tokenizers", "language", purpose)
 
 
 def train_tokenizer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace as replaced
 
 import torch
 from msgspec.structs import replace
@@ -28,6 +29,8 @@ def compare_tensors(
 
     `files` are those beside the weights; of a `gguf` file rows may be in the order of llama.cpp.
     """
+    if gguf:
+        model, baseline = apart(model), apart(baseline)
     names = paired(model, baseline)
     alike = {n: other for n, other in names.items() if model[n].shape == baseline[other].shape}
     changes = []
@@ -43,6 +46,17 @@ def compare_tensors(
         other_shape=tuple(name for name in names if name not in alike),
         files=files,
     )
+
+
+def apart(store: Store) -> Store:
+    """Return tensors with stacks of experts of GGUF one by one, as other files have them."""
+    found = dict[str, StoredTensor]()
+    for name, tensor in store.items():
+        stem, stacked, end = name.partition("_exps")
+        names = [f"{stem}.{k}{end}" for k in range(tensor.shape[0] if stacked else 0)]
+        parts = {key: replaced(tensor.one(k), name=key) for k, key in enumerate(names)}
+        found |= parts or {name: tensor}
+    return found
 
 
 def compare_pair(old: StoredTensor, new: StoredTensor, gguf: bool) -> TensorChange | None:

@@ -112,7 +112,8 @@ def load_with(path: Path, options: ReadOptions) -> LoadedModel:
     """Read a model with everything that a caller says about it; see `load`."""
     path = find_model(path)
     try:
-        if (options.name_roles or path.suffix in WEIGHTS_ALONE) and not PICKLE.matches(path):
+        by_name = options.name_roles or path.suffix in WEIGHTS_ALONE
+        if by_name and not any(format.matches(path) for format in (PICKLE, PEFT)):
             return read_named_roles(path, options)
         for format in FORMATS:
             if format.matches(path):

@@ -204,8 +204,9 @@ class ReadOptions:
 
     def said(self) -> dict[str, object]:
         """Return what is said, as keyword arguments of `bl.load`."""
-        silent = vars(ReadOptions())
-        return {name: value for name, value in vars(self).items() if value is not silent[name]}
+        silent, said = vars(ReadOptions()), vars(self).items()
+        told = {name: value for name, value in said if value is not silent[name]}
+        return told if self.base is None else {**told, "base": str(self.base)}
 
     @property
     def name_roles(self) -> bool:

@@ -40,7 +40,12 @@ GGUF_NAMES = {
     **{f"attn_{letter}": f"self_attn.{letter}_proj" for letter in ("q", "k", "v", "qkv")},
     **{f"attn_{letter}_norm": f"self_attn.{letter}_norm" for letter in "qk"},
     **{f"ffn_{part}": f"mlp.{part}_proj" for part in ("gate", "up", "down")},
+    **{f"ffn_{part}_shexp": f"mlp.shared_expert.{part}_proj" for part in ("gate", "up", "down")},
+    "ffn_gate_inp_shexp": "mlp.shared_expert_gate",
+    "exp_probs_b": "mlp.gate.e_score_correction",
 }
+IN_MIXTRAL = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}
+EXPERT = re.compile(r"(.*)\bmlp\.(\w+_proj)\.(\d+)(.*)")  # of GGUF, the number behind the matrix
 
 
 def kind_of(name: str, shape: tuple[int, ...]) -> str:
@@ -61,7 +66,10 @@ def canonical(name: str) -> str:
     found = GGUF.fullmatch(name)
     if found is not None and found[2] in GGUF_NAMES:
         layer = f"layers.{found[1]}." if found[1] else ""
-        name = f"{layer}{GGUF_NAMES[found[2]]}{found[3]}"
+        name = EXPERT.sub(r"\1mlp.experts.\3.\2\4", f"{layer}{GGUF_NAMES[found[2]]}{found[3]}")
+    name = name.replace("e_score_correction_bias", "e_score_correction.bias")
+    name = name.replace("shared_experts", "shared_expert").replace("block_sparse_moe", "mlp")
+    name = re.sub(r"(?<=\d\.)w[123](?=\.weight)", lambda m: IN_MIXTRAL[m[0]], name)
     return ROOTS.sub("", name)
 
 

@@ -1,6 +1,7 @@
 """GGUF files, written with the package of llama.cpp: dequantised as it does, read one by one."""
 
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -10,13 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bilens.api.comparison import whole_difference
+from bilens.base import silent
 from bilens.base.errors import CheckpointError, MissingExtraError
 from bilens.io.formats import gguf as module
 from bilens.io.load import load
+from bilens.records.layer_audit import WholeDifference
 
 gguf = pytest.importorskip("gguf")
 quants = pytest.importorskip("gguf.quants")
@@ -373,3 +378,88 @@ def test_loading_other_models_does_not_load_the_package() -> None:
     code = "import sys; from bilens.io.load import load; print('gguf' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+# ---- beside the same model of Hugging Face
+
+SIZES = {"vocab_size": 16, "hidden_size": D, "intermediate_size": H, "num_hidden_layers": LAYERS}
+SIZES |= {"num_attention_heads": 4, "num_key_value_heads": 2, "attention_bias": True}
+MOE = {"num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+MOE |= {"shared_expert_intermediate_size": 32, "num_local_experts": 3}
+GGUF_OF = {
+    "embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "output",
+    "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
+    "self_attn.o_proj": "attn_output", "mlp.gate": "ffn_gate_inp",
+    "block_sparse_moe.gate": "ffn_gate_inp", "mlp.shared_expert_gate": "ffn_gate_inp_shexp",
+    **{f"self_attn.{one}_proj": f"attn_{one}" for one in "qkv"},
+    **{f"mlp.{one}_proj": f"ffn_{one}" for one in ("gate", "up", "down")},
+    **{f"mlp.shared_expert.{one}_proj": f"ffn_{one}_shexp" for one in ("gate", "up", "down")},
+}  # fmt: skip
+EXPERT = re.compile(r"(?:mlp|block_sparse_moe)\.experts\.\d+\.(gate|up|down|w[123])(?:_proj)?")
+BRANCH = {"w1": "gate", "w2": "down", "w3": "up"}
+
+
+def converted(folder: Path, kind: str) -> dict[str, Any]:
+    """A folder of Hugging Face, and its tensors as llama.cpp's convert_hf_to_gguf has them."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(kind, **SIZES, **(MOE if kind != "llama" else {}))
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    for parameter in model.parameters():  # biases and norms, too
+        torch.nn.init.normal_(parameter)
+    model.save_pretrained(folder)
+    found: dict[str, Any] = {}
+    stacks: dict[str, list[Any]] = {}
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    for name in sorted(tensors):
+        value, (stem, _, end) = tensors[name].numpy(), name.rpartition(".")
+        index = re.match(r"model\.layers\.(\d+)\.", stem)
+        prefix = f"blk.{index[1]}." if index else ""
+        stem = re.sub(r"^model\.(layers\.\d+\.)?", "", stem)
+        if expert := EXPERT.fullmatch(stem):
+            branch = BRANCH.get(expert[1], expert[1])
+            stacks.setdefault(f"{prefix}ffn_{branch}_exps.weight", []).append(value)
+            continue
+        if kind == "llama" and stem[-6:-4] in (".q", ".k"):  # its `permute`
+            heads = 4 if ".q_" in stem else 2
+            shape = heads, 2, len(value) // heads // 2, *value.shape[1:]
+            value = value.reshape(shape).swapaxes(1, 2).reshape(value.shape)
+        found[f"{prefix}{GGUF_OF[stem]}.{end}"] = value
+    return {**found, **{name: np.stack(parts) for name, parts in stacks.items()}}
+
+
+def difference(model: Path, baseline: Path) -> WholeDifference:
+    return whole_difference(load(model), load(baseline), silent)
+
+
+def write_all(path: Path, arch: str, tensors: dict[str, Any], kind: str = "F32") -> None:
+    write(path, arch, lambda _: {}, kind, lambda all: (all.clear(), all.update(tensors)))
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])
+def test_a_file_of_llama_cpp_is_the_model_that_it_was_made_from(tmp_path: Path, kind: str) -> None:
+    tensors = converted(tmp_path / "hf", "llama")
+    write_all(tmp_path / "m.gguf", "llama", tensors, kind)
+    whole = difference(tmp_path / "m.gguf", tmp_path / "hf")
+    assert whole.tensors == len(tensors)
+    assert (whole.model_alone, whole.baseline_alone, whole.other_shape) == ((), (), ())
+    assert {one.state for one in whole.changed} == (set() if kind == "F32" else {"rounding"})
+    changed_ones = ("blk.0.attn_q.weight", "blk.1.attn_k.bias", "blk.1.ffn_norm.weight")
+    for name in changed_ones if kind == "F16" else changed_ones[:1]:
+        other = {**tensors, name: tensors[name] + np.float32(0.1) * (tensors[name] > 0.01)}
+        write_all(tmp_path / "m.gguf", "llama", other, kind)
+        changed = difference(tmp_path / "m.gguf", tmp_path / "hf").changed
+        assert [one.name for one in changed if one.state != "rounding"] == [name]
+
+
+@pytest.mark.parametrize(("family", "arch"), [("qwen2_moe", "qwen2moe"), ("mixtral", "llama")])
+def test_stacked_experts_are_those_of_the_model(tmp_path: Path, family: str, arch: str) -> None:
+    tensors = converted(tmp_path / "hf", family)
+    write_all(tmp_path / "m.gguf", arch, tensors)
+    model, baseline = tmp_path / "m.gguf", tmp_path / "hf"
+    for one, other in ((model, baseline), (baseline, model)):
+        whole = difference(one, other)
+        assert (whole.changed, whole.model_alone, whole.baseline_alone) == ((), (), ())
+    tensors["blk.1.ffn_up_exps.weight"][2, 0, 0] += 1
+    write_all(model, arch, tensors)
+    assert [one.name for one in difference(model, baseline).changed] == ["blk.1.ffn_up.2.weight"]

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import tiny_language_models as tiny
-from bilens.base.errors import CheckpointError
+from bilens.base.errors import BilensError, CheckpointError
 from bilens.findings.tensor_difference import compare_tensors
 from bilens.io.load import ReadOptions, load, load_to_compare
 
@@ -129,6 +130,55 @@ def test_weights_of_an_adapter_alone_need_their_configuration(tmp_path: Path) ->
         for read in (load, partial(load_to_compare, options=ReadOptions())):
             with pytest.raises(CheckpointError, match=r"without adapter_config\.json, .*rank"):
                 read(path)
+
+
+def plain(folder: Path, suffix: str = ".pt") -> tuple[Path, torch.nn.Module]:
+    """An adapter of a module that is no model of Hugging Face's, and its merged module."""
+    linear, torch_seed = torch.nn.Linear, torch.manual_seed(2)
+    base = torch.nn.Sequential(linear(6, 8), torch.nn.ReLU(), linear(8, 3))
+    path = folder / f"base{suffix}"
+    if suffix == ".pt":
+        torch.save({"model": base.state_dict()}, path)
+    else:
+        save_file(base.state_dict(), path)
+    model = peft.get_peft_model(base, peft.LoraConfig(r=2, target_modules=["0", "2"]))
+    for name, part in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(part, generator=torch_seed)
+    model.save_pretrained(folder / "adapter")
+    return path, model.double().merge_and_unload()
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_an_adapter_is_added_to_a_file_of_tensors(tmp_path: Path, suffix: str) -> None:
+    base, merged = plain(tmp_path, suffix)
+    with pytest.raises(BilensError) as caught:
+        load(tmp_path / "adapter", base=base)
+    assert ("--allow-pickle",) in caught.value.retries[0].options() or suffix != ".pt"
+    assert ("--baseline", str(base)) in caught.value.retries[0].options()
+    (call,) = re.findall(r"bl\.(load\(.*\))\.$", str(caught.value))
+    model = eval(call, {"load": load})  # noqa: S307 - our own message
+    (view,) = model.layers.values()
+    x = torch.randn(9, 6).double()
+    torch.testing.assert_close(view.weights(torch.float64)(x), merged(x))
+    changed = compare_tensors(model.tensors, load(base, **told(suffix)).tensors).changed
+    assert [(one.name, one.rank, one.dtype) for one in changed] == [
+        *(("0.weight", 2, "float32"), ("2.weight", 2, "float32")),
+    ]
+
+
+def told(suffix: str) -> dict[str, Any]:
+    return {"activation": "relu", "allow_pickle": suffix == ".pt"}
+
+
+def test_a_file_of_other_tensors_is_no_base(tmp_path: Path) -> None:
+    plain(tmp_path)
+    torch.save({"0.weight": torch.zeros(8, 7)}, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match=r"changes '0\.weight', which the model below"):
+        load(tmp_path / "adapter", base=tmp_path / "other.pt", **told(".pt"))
+    for other in ("none.pt", "base.onnx"):
+        with pytest.raises(CheckpointError, match="neither a folder of Hugging Face nor a file"):
+            load(tmp_path / "adapter", base=tmp_path / other)
 
 
 def test_an_adapter_without_its_base_says_what_it_is(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.approximation.activation import ActivationName
-from bilens.base.errors import CheckpointError, MissingExtraError
+from bilens.base.errors import CheckpointError, optional_package
 from bilens.base.files import file_sha256
 from bilens.io.formats.activations import activation_named
 from bilens.io.formats.families import AFTER, FAMILIES, LAYER, PLAIN, RMS
@@ -341,9 +341,4 @@ def fetch_block(unchanged: Unchanged, entry: TensorEntry, row: int, block: Block
 
 def quantisation() -> Any:
     """Return the package gguf, which knows how each type is quantised."""
-    try:
-        import gguf
-        import gguf.quants
-    except ImportError as error:
-        raise MissingExtraError("gguf", "gguf", "reading a GGUF file") from error
-    return gguf
+    return optional_package("gguf", "gguf", "reading a GGUF file", "gguf.quants")

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from bilens.base.errors import CheckpointError, MissingExtraError
+from bilens.base.errors import CheckpointError, optional_package
 from bilens.base.files import file_sha256
 from bilens.base.memory import check_memory
 from bilens.io.formats.graph_model import Operations, reading
@@ -69,10 +69,7 @@ SAVED_MODEL = Format("SavedModel", lambda p: (p / "saved_model.pb").exists(), re
 
 def read_hdf5(path: Path, content: bytes | None = None) -> Store:
     """Return the tensors of weights, all in memory; `content` is that of a file inside another."""
-    try:
-        import h5py
-    except ImportError as error:
-        raise MissingExtraError("h5py", "keras", "reading a file of Keras") from error
+    h5py = optional_package("h5py", "keras", "reading a file of Keras")
     file = path if content is None else BytesIO(content)
     with reading(path, "HDF5 file"), h5py.File(file, "r") as opened:
         if "model_weights" in opened:

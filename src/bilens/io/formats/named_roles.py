@@ -79,7 +79,8 @@ def read_roles(
         retries = [replace(retry, said={**told, **retry.said}) for retry in error.retries]
         raise type(error)(error.sentence, *retries) from error
     check_axes(path, layers, shapes)
-    check_one_dtype(path, [whole[name].dtype for layer in layers for name in layer.tensors()])
+    used = {name: whole[name] for layer in layers for name in layer.tensors()}
+    check_one_dtype(path, [one.added_to or one.dtype for one in used.values()])
     transposed = orientation(path, layers, shapes, options.transposed)
     if transposed is None:
         first = layers[0].up
@@ -111,7 +112,6 @@ def read_roles(
         views[name] = stored.view(reads=reads, gives=gives)
         way = "matrices are (in, out)" if transposed else "matrices are (out, in)"
         said[name] = f"{layer}; {activation}; {way}"
-    used = {tensor for layer in layers for tensor in layer.tensors()}
     left_out = tuple(f"tensor {name}" for name in whole if name not in used)
     return LoadedModel(
         None,

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bilens.base.errors import CheckpointError, MissingExtraError
+from bilens.base.errors import CheckpointError, optional_package
 from bilens.base.files import file_sha256
 from bilens.base.memory import check_memory
 from bilens.io.formats.graph_model import Operations, reading
@@ -63,12 +63,7 @@ ONNX = Format("ONNX", lambda path: path.suffix == ".onnx", read_onnx)
 
 
 def package() -> Any:
-    try:
-        import onnx
-        import onnx.reference
-    except ImportError as error:
-        raise MissingExtraError("onnx", "onnx", "reading an ONNX file") from error
-    return onnx
+    return optional_package("onnx", "onnx", "reading an ONNX file", "onnx.reference")
 
 
 def tensors_in(graph: Any) -> Iterator[tuple[str, Any]]:

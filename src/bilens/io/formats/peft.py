@@ -14,8 +14,11 @@ from torch import Tensor
 
 from bilens.base.errors import CheckpointError
 from bilens.base.files import file_sha256, read_json, shortened
+from bilens.io.file_kinds import kind_of
 from bilens.io.formats.families import refuse_config
 from bilens.io.formats.huggingface import HUGGINGFACE, read_layers
+from bilens.io.formats.named_roles import NOT_OPENED, open_tensors, read_roles
+from bilens.io.formats.pickled import open_pickled
 from bilens.io.formats.safetensors_folder import WEIGHTS_NAME as MODEL_NAME, header
 from bilens.io.loaded_model import Format, LoadedModel, ReadOptions
 from bilens.io.model_config import is_number
@@ -88,18 +91,28 @@ def read_adapter(folder: Path, options: ReadOptions) -> LoadedModel:
             f"baseline, or, where both are one model, correct base_model_name_or_path in "
             f"{CONFIG_NAME}."
         )
-    if base is None or not HUGGINGFACE.matches(base):
+    is_torch = base is not None and base.is_file() and kind_of(base) == "torch"
+    by_name = is_torch or (base is not None and base.suffix == ".safetensors")
+    if base is None or not (by_name or HUGGINGFACE.matches(base)):
         sizes = [float(one.change().norm()) for one in pairs] or [0.0]
         raise CheckpointError(
             f"{folder}: is an adapter ({about}: {shortened([*updates])}; ‖ΔW‖ {min(sizes):.2g} "
-            f"to {max(sizes):.2g}), and {str(base or named)!r} is no folder of Hugging Face here: "
+            f"to {max(sizes):.2g}), and {str(base or named)!r} is neither a folder of Hugging "
+            "Face nor a file of tensors here: "
             f"name its model, `bilens audit {folder} --baseline FOLDER` or bl.load(…, base=folder)."
         )
-    below = read_json(base / "config.json")
-    refuse_config(base, below)
+    below = {} if by_name else read_json(base / "config.json")
     square = config.get("fan_in_fan_out") is True or below.get("model_type") == "gpt2"
-    change = partial(added, folder, updates, square)
-    found = read_layers(base, f"{about} is added to {base}", change)
+    change, about = partial(added, folder, updates, square), f"{about} is added to {base}"
+    if by_name or options.name_roles:
+        opened = open_pickled(base, options.allow_pickle) if is_torch else None
+        whole, sha256 = (opened.store, file_sha256(base)) if opened else open_tensors(base)
+        asks = {} if options.allow_pickle or not is_torch else NOT_OPENED
+        found = read_roles(folder, change(whole), sha256, options, "adapted tensors", (), asks)
+        found = replace(found, provenance={**found.provenance, "read": about})
+    else:
+        refuse_config(base, below)
+        found = read_layers(base, about, change)
     sources = {**found.provenance, "base_sha256": found.weights_sha256}
     found = replace(found, source=str(folder), below=str(base), provenance=sources)
     return replace(found, weights_sha256=file_sha256(folder / WEIGHTS_NAME))

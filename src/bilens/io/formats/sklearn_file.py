@@ -7,7 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bilens.base.errors import CheckpointError, MissingExtraError, Retry, UsageError
+from bilens.base.errors import (
+    CheckpointError,
+    MissingExtraError,
+    Retry,
+    UsageError,
+    optional_package,
+)
 from bilens.base.files import file_sha256
 from bilens.io.file_kinds import are_trees, kind_of, no_weights
 from bilens.io.in_memory import from_sklearn
@@ -51,10 +57,7 @@ def read_estimator(path: Path, options: ReadOptions) -> LoadedModel:
 
 
 def read_skops(path: Path, options: ReadOptions) -> Any:
-    try:
-        import skops.io
-    except ImportError:
-        raise MissingExtraError("skops", "skops", f"reading {path}") from None
+    skops = optional_package("skops", "skops", f"reading {path}", "skops.io")
     types = skops.io.get_untrusted_types(file=path)
     unknown = [name for name in types if not name.startswith(INERT)]
     if unknown and not options.trust_pickle:
