@@ -33,6 +33,25 @@ def clean(number: int, seed: int) -> pd.DataFrame:
         frame["since"] = (pd.Timestamp("2022-01-01") + pd.to_timedelta(day, "D")).strftime(
             "%Y-%m-%d"
         )
+    own = np.random.default_rng([seed, number, 2])  # numbers that differ in every row, and describe
+    seconds = own.integers(1_700_000_000, 1_730_000_000, rows)
+    measured = [
+        {
+            "salary": own.integers(1_000_000, 9_999_999, rows),
+            "number_sold": age * 100_000 + seconds % 7,
+        },
+        {
+            "price": own.uniform(1, 999, rows),
+            "population": np.exp(own.normal(11, 1, rows)).astype(int),
+        },
+        {"last seen": seconds, "price": own.integers(10_000, 99_999, rows)},
+        {"seen": pd.to_datetime(seconds, unit="s").strftime("%Y-%m-%d %H:%M:%S")},
+        {
+            "年収": own.integers(3_000_000, 9_000_000, rows).round(-4),
+            "paid": own.uniform(0, 1e6, rows),
+        },
+    ][number % 5]
+    frame = frame.assign(**measured)
     if number % 5 == 0:
         frame.loc[rng.random(rows) < 0.15, "height"] = np.nan
     noisy = signal + rng.normal(0, [0.3, 1.0][number % 2], rows)
@@ -70,14 +89,15 @@ def leaks(frame: pd.DataFrame, rng: Draw) -> list[pd.Series]:
 
 
 def identifiers(rows: int, rng: Draw) -> list[pd.Series]:
-    """Columns that name the rows, each in its own way."""
+    """Columns that name the rows, each in its own way, those of random numbers by their names."""
     days = pd.Series(pd.date_range("2023-01-01", periods=rows, freq="D")).dt.strftime("%Y/%m/%d")
     return [
         pd.Series(np.cumsum(rng.integers(1, 6, rows))),  # in order, with gaps
         pd.Series(rng.permutation(rows) + 10_000),
         pd.Series([f"C-{number:05d}" for number in rng.permutation(rows)]),
         pd.Series(np.sort(rng.choice(9_000_000, rows, replace=False) + 1_000_000)),
-        pd.Series(rng.choice(9_000_000, rows, replace=False) + 1_000_000),
+        pd.Series(rng.choice(90_000_000, rows, replace=False) + 10_000_000, name="planted Nr."),
+        pd.Series(rng.permutation(np.cumsum(rng.integers(1, 6, rows))), name="planted_id"),
         days,
         pd.Series(0.5 * np.arange(rows)),
         pd.Series([f"{number:032x}" for number in rng.integers(0, 2**60, rows)]),
@@ -91,7 +111,8 @@ def planted(number: int, seed: int) -> tuple[pd.DataFrame, str]:
     found = leaks(frame, rng) if kind == "leak" else identifiers(len(frame), rng)
     place = number // 4 if kind == "leak" else number // 4 * 2 + number % 2
     column = found[place % len(found)]
-    frame.insert(number % 4, "planted", column.to_numpy())
+    name = str(column.name) if "planted" in str(column.name) else "planted"
+    frame.insert(number % 4, name, column.to_numpy())
     return frame, kind
 
 

@@ -8,7 +8,7 @@ import torch
 
 from bilens.base.errors import BilensError, DataError, UsageError
 from bilens.data.table_file import read_table
-from bilens.data.tables import NamedRows, columns_of
+from bilens.data.tables import NamedRows, columns_of, with_target
 from bilens.data.training_table import TrainingTable, training_table
 
 GOOD = "size,colour,same,y\n1.5,red,7,a\n2,blue,7,b\n-3,red,7,a\n4,blue,7,b\n"
@@ -87,6 +87,38 @@ def test_missing_values(tmp_path: Path) -> None:
     assert torch.isnan(own.values).sum() == 1
     assert own.values[:, 1].tolist() == [0, 1, 0, 0, 0, 0]
     assert own.values[2, 2:].tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("answers", "said", "rows"),
+    [
+        (["a"] * 20 + ["b"] * 20 + ["None"] * 5, {"class_word": ("None", 5)}, 45),
+        (["EU"] * 20 + ["APAC"] * 20 + ["NA"] * 9, {"class_word": ("NA", 9)}, 49),
+        (
+            ["a"] * 20 + ["b"] * 20 + ["None"] * 4,
+            {"no_target": 4, "no_target_words": "none (4)"},
+            40,
+        ),
+        (["a"] * 20 + ["b"] * 20 + ["?"] * 9, {"no_target": 9, "no_target_words": "? (9)"}, 40),
+        (["a"] * 20 + ["b"] * 20 + [""] * 9, {"no_target": 9}, 40),
+        (["1"] * 20 + ["0"] * 20 + ["NA"] * 9, {"no_target": 9, "no_target_words": "na (9)"}, 40),
+        (["a"] + ["None"] * 30 + ["a"], {"class_word": ("None", 30)}, 32),
+    ],
+)
+def test_a_class_may_have_a_word_for_no_value(
+    tmp_path: Path, answers: list[str], said: dict[str, Any], rows: int
+) -> None:
+    table = from_text(tmp_path, "x,y\n" + "".join(f"{i},{y}\n" for i, y in enumerate(answers)))
+    about = {one.kind: one.values for one in table.reading.done}
+    keys = {"no_target": ("count",), "no_target_words": ("text",), "class_word": ("text", "count")}
+    found = {kind: tuple(about[kind][key] for key in keys[kind]) for kind in about}
+    assert found == {kind: v if isinstance(v, tuple) else (v,) for kind, v in said.items()}
+    assert len(table.values) == rows
+    if "class_word" in said:
+        assert said["class_word"][0] in (table.class_names or ())
+        (tmp_path / "new.csv").write_text("x,y\n1,a\n2,none\n3,EU\n4,NA\n5,\n")
+        new = with_target(read_table(tmp_path / "new.csv"), "y", table.class_names)
+        assert len(new.rows) == 3
 
 
 MANY = "x,c,y\n" + "".join(f"{i},t{i},{i % 2}\n" for i in range(30))
@@ -173,6 +205,39 @@ def test_dates_are_taken_apart(tmp_path: Path) -> None:
         [2025, 3, 6, 365],
         [2024, 4, 2, 60],
     ]
+
+
+@pytest.mark.parametrize(
+    ("cells", "days", "said"),
+    [
+        (["1/5/2024", "1/13/2024", "12/1/2024", "2/2/2024"], [0, 8, 331, 28], "dates"),
+        (["1-5-2024", "13-5-2024", "1-12-2024", "2-2-2024"], [89, 101, 303, 0], "dates"),
+        (["1/5/2024", "2/5/2024", "3/5/2024", "1/5/2024"], [0, 31, 60, 0], "date_guess"),
+        (["1/2/2024", "1/3/2024", "1/4/2024", "1/2/2024"], [0, 29, 60, 0], "date_guess"),
+        (["1/2/2024", "3/3/2024", "3/4/2024", "1/2/2024"], [0, 61, 62, 0], "date_guess"),
+        (["20240105", "20240113", "20241201", "20240202"], [0, 8, 331, 28], "dates"),
+        (["R6.1.5", "令和6年1月13日", "2024年12月1日", "2024-02"], [0, 8, 331, 27], "dates"),
+    ],
+)
+def test_a_column_of_dates_decides_what_stands_first(
+    tmp_path: Path, cells: list[str], days: list[int], said: str
+) -> None:
+    text = "d,y\n" + "".join(f"{cell},{at % 2}\n" for at, cell in enumerate(cells))
+    table = from_text(tmp_path, text)
+    at = next(at for at, name in enumerate(table.names) if "days since" in name)
+    assert table.values[:, at].tolist() == days
+    assert table.reading.done[0].kind == said
+    (tmp_path / "new.csv").write_text(f"d\n{cells[2]}\n")  # nothing of its own settles it
+    rows = read_columns(tmp_path / "new.csv", table.names, table.reading)
+    assert rows.values[0, at] == days[2]
+    assert rows.done == ()
+
+
+def test_the_hour_is_an_input_where_it_varies(tmp_path: Path) -> None:
+    rows = ["2024-03-01 00:00", "2024-03-01 13:30", "2024-03-02 06:15 PM", "2024-03-02 00:00"]
+    table = from_text(tmp_path, "d,y\n" + "".join(f"{r},{i % 2}\n" for i, r in enumerate(rows)))
+    assert table.names == ("d: weekday", "d: hour", "d: days since 2024-03-01")
+    assert table.values[:, 1].tolist() == [0, 13.5, 18.25, 0]
 
 
 BIG = [7394, 450, 1250, 450]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from datetime import date
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from itertools import islice
 
 LARGEST = 1e100  # of a number: the square of one beyond 1e154 is none in float64
 LONGEST = 400  # letters of a number; the patterns take time that grows with their square
-VOTERS = 5000  # cells that vote on the mark before decimals, at most
+VOTERS = 5000  # cells that vote on how a column is read, at most
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 NO_VALUE = (
     "- -- – — ― . .. … ? ?? na n/a n.a. nan null none nil k.a. #n/a #na #null! #div/0! #ref! "
@@ -20,28 +21,47 @@ NO_VALUE = (
 MISSING = frozenset({"", *NO_VALUE.split()})
 # Letters of double width, spaces that do not break, and signs, as ASCII writes them.
 PLAIN = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | str.maketrans(
-    "\u00a0\u2009\u202f\u3000−△▲￥’", "    ---¥'"
+    "\u00a0\u2009\u202f\u3000−–‐‑△▲￥’", "    ------¥'"
 )
-CURRENCY = r"¥|€|\$|£|USD|EUR|JPY|GBP|CHF|円"
+CURRENCY = r"¥|€|\$|£|₹|₩|Rs\.?|USD|EUR|JPY|GBP|CHF|INR|CNY|kr|円|元"
 UNIT = (
     rf"%|‰|{CURRENCY}|[千万億]円|百万円|mg|kg|g|t|km|cm|mm|m²|m2|㎡|m|ml|l|kWh|°C|℃|h|min|歳|才|年|"
     "か月|ヶ月|日|時間|分|秒|人|名|個|件|台|枚|点|回|本|pcs|Stück"
 )
 SHAPE = re.compile(
     rf"(?P<sign>[-+(]?)\s*(?P<before>{CURRENCY})?\s*(?P<inner>[-+]?)(?P<body>[\d.,' ]*\d[\d.,']*)"
-    rf"(?P<power>e[-+]?\d+)?\s*(?P<after>{UNIT})?(?P<end>\)?)",
+    rf"(?P<power>e[-+]?\d+)?(?P<behind>-?)\s*(?P<after>{UNIT})?(?P<end>[-)]?)",
     re.ASCII | re.IGNORECASE,
 )
 BODY = {  # digits, in groups of three or not, and decimals
-    ".": re.compile(r"(\d+|[1-9]\d{0,2}(?:([,' ])\d{3})(?:\2\d{3})*)?(?:\.\d*)?", re.ASCII),
+    ".": re.compile(  # 12,34,567, too, as in India
+        r"(\d+|[1-9]\d{0,2}(?:([,' ])\d{3})(?:\2\d{3})*|[1-9]\d?(?:,\d\d)+,\d{3})?(?:\.\d*)?",
+        re.ASCII,
+    ),
     ",": re.compile(r"(\d+|[1-9]\d{0,2}(?:([.' ])\d{3})(?:\2\d{3})*)?(?:,\d*)?", re.ASCII),
 }
-TIME = r"(?:\s*\(.{1,3}\))?(?:[T ]\d{1,2}:\d{2}\S*)?"  # or the day of the week
-DATES = (
-    re.compile(rf"(?P<y>\d{{4}})([-/.])(?P<m>\d{{1,2}})\2(?P<d>\d{{1,2}}){TIME}", re.ASCII),
-    re.compile(rf"(?P<d>\d{{1,2}})([.-])(?P<m>\d{{1,2}})\2(?P<y>\d{{4}}){TIME}", re.ASCII),
-    re.compile(rf"(?P<y>\d{{4}})年(?P<m>\d{{1,2}})月(?P<d>\d{{1,2}})日{TIME}", re.ASCII),
+TIME = (  # after the day of the week
+    r"(?:\s*\(.{1,3}\))?(?:[T ]\s*(?P<hour>\d{1,2})[:時](?P<minute>\d{2})(?::(?P<second>\d{2})"
+    r"(?:[.,]\d+)?)?分?\s*(?:(?P<half>[AaPp])\.?[Mm]\.?)?\s*(?:Z|UTC|[+-]\d{2}:?(?:\d{2})?)?)?"
 )
+ERAS = {"令和": 2018, "平成": 1988, "昭和": 1925, "大正": 1911, "明治": 1867}  # the year before
+ERAS |= zip("RHSTM", [*ERAS.values()], strict=True)
+DAYS = (
+    r"(?P<y>\d{4})([-/.])(?P<m>\d{1,2})\2(?P<d>\d{1,2})",
+    r"(?P<y>(?:19|20)\d{2})[-/](?P<m>\d{1,2})",
+    r"(?P<m>\d{1,2})/(?P<y>(?:19|20)\d{2})",
+    r"(?P<d>\d{1,2})\.(?P<m>\d{1,2})\.(?P<y>\d{4})",
+    r"(?P<y>(?:19|20)\d{2})(?P<m>\d{2})(?P<d>\d{2})",
+    rf"(?:(?P<y>\d{{4}})|(?P<era>{'|'.join(ERAS)})(?P<of>\d{{1,2}}|元))[年./](?P<m>\d{{1,2}})"
+    r"(?:月|[月./](?P<d>\d{1,2})日?)",
+)
+DATES = {  # by what stands first in 3/1/2024
+    order: [re.compile(form + TIME, re.ASCII) for form in (*DAYS, own)]
+    for order, own in {
+        "day": r"(?P<d>\d{1,2})([-/])(?P<m>\d{1,2})\2(?P<y>\d{4})",
+        "month": r"(?P<m>\d{1,2})([-/])(?P<d>\d{1,2})\2(?P<y>\d{4})",
+    }.items()
+}
 
 
 def plain_number(cell: str) -> float | None:
@@ -63,52 +83,73 @@ def parse_number(cell: str, decimal: str) -> tuple[float, str] | None:
     found = None if len(text) > LONGEST else SHAPE.fullmatch(text)
     if found is None or not BODY[decimal].fullmatch(found["body"]):
         return None
-    sign = found["sign"] + found["inner"]  # (5) is −5, as in a balance sheet
-    if len(sign) > 1 or (sign == "(") != bool(found["end"]) or (found["before"] and found["after"]):
+    sign = found["sign"] + found["inner"] + found["behind"] + found["end"]
+    if sign not in ("", "+", "-", "()") or (found["before"] and found["after"]):
         return None
     digits = "".join(mark for mark in found["body"] if mark.isdigit() or mark == decimal)
     value = float(digits.replace(",", ".") + (found["power"] or ""))
     unit = found["before"] or found["after"] or ""
-    return (-value if sign in ("-", "(") and sign else value, unit) if value <= LARGEST else None
+    return (-value if sign in ("-", "()") else value, unit) if value <= LARGEST else None
 
 
-def decimal_votes(cells: Iterable[str]) -> Counter[str]:
-    """Return how many cells can only be read with a point, or a comma, before decimals."""
-    votes: Counter[str] = Counter()
-    for cell in islice(cells, VOTERS):
-        fits = [mark for mark in BODY if parse_number(cell, mark) is not None]
-        votes.update(fits if len(fits) == 1 else ())
-    return votes
-
-
-def is_open(cell: str) -> bool:
-    """Tell whether a cell is another number with the other mark, as 1,234 and 1.234 are."""
-    return any(mark in cell for mark in ",.，．") and parse_number(cell, ".") != parse_number(
-        cell, ","
-    )
-
-
-def decimal_mark(cells: Sequence[str], votes: Counter[str], otherwise: str) -> tuple[str, bool]:
-    """Return what stands before the decimals of a column, and whether that is a guess.
-
-    Its cells decide, then the whole table, where that is of one mind.
-    """
-    own = decimal_votes(cells)
-    if own["."] != own[","]:
-        return max(own, key=lambda mark: own[mark]), False
-    differ = any(map(is_open, cells))
-    if votes["."] != votes[","]:
-        return max(votes, key=lambda mark: votes[mark]), differ and min(votes[m] for m in BODY) > 0
-    return (otherwise if differ else "."), differ
-
-
-def parse_date(cell: str) -> date | None:
-    """Return the day that a cell names; 3/1/2024 names none, as countries differ."""
+@lru_cache(1 << 16)
+def parse_date(cell: str, order: str = "day") -> datetime | None:
+    """Return the day and the time that a cell names, as a clock on the wall shows it."""
     text = cell.translate(PLAIN).strip()
-    for pattern in DATES:
-        if found := pattern.fullmatch(text):
-            try:
-                return date(int(found["y"]), int(found["m"]), int(found["d"]))
-            except ValueError:
-                return None
-    return None
+    found = next(filter(None, (form.fullmatch(text) for form in DATES[order])), None)
+    if found is None:
+        return None
+    part = found.groupdict()
+    year = part["y"] or ERAS[part["era"]] + int(part["of"].replace("元", "1"))
+    hour = int(part["hour"] or 0)
+    if part["half"]:
+        hour = hour % 12 + 12 * (part["half"] in "Pp")
+    clock = (hour, int(part["minute"] or 0), int(part["second"] or 0))
+    try:
+        return datetime(int(year), int(part["m"]), int(part.get("d") or 1), *clock)
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the cells of a column decide together, as some can be read in two ways."""
+
+    kind: str  # of the conversion that tells a guess
+    choices: tuple[str, str]
+    marks: str  # without one of them a cell does not differ
+    parse: Callable[[str, str], tuple[float, str] | datetime | None]
+
+    def votes(self, cells: Iterable[str]) -> Counter[str]:
+        """Return how many cells can only be read in the one way, or in the other."""
+        votes: Counter[str] = Counter()
+        marked = (cell for cell in cells if any(mark in cell for mark in self.marks))
+        for cell in islice(marked, VOTERS):
+            fits = [choice for choice in self.choices if self.parse(cell, choice) is not None]
+            votes.update(fits if len(fits) == 1 else ())
+        return votes
+
+    def is_open(self, cell: str) -> bool:
+        """Tell whether a cell says something else in the other way, as 1,234 and 3/1/2024 do."""
+        first, second = self.choices
+        return any(mark in cell for mark in self.marks) and (
+            self.parse(cell, first) != self.parse(cell, second)
+        )
+
+    def decide(self, cells: Sequence[str], votes: Counter[str], otherwise: str) -> tuple[str, bool]:
+        """Return how a column is read, and whether that is a guess.
+
+        Its cells decide, then the whole table, where that is of one mind.
+        """
+        (first, second), own = self.choices, self.votes(cells)
+        if own[first] != own[second]:
+            return max(self.choices, key=lambda choice: own[choice]), False
+        differ = any(map(self.is_open, cells))
+        if votes[first] != votes[second]:
+            is_guess = differ and min(votes[first], votes[second]) > 0
+            return max(self.choices, key=lambda choice: votes[choice]), is_guess
+        return (otherwise if differ else first), differ
+
+
+DECIMAL = Question("mark_guess", (".", ","), ",.，．", parse_number)
+ORDER = Question("date_guess", ("day", "month"), "-/－／−–", parse_date)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,8 +17,10 @@ FEW = 20  # different numbers that are taken as they are
 TOGETHER = 3  # neighbouring rows whose mean is the prediction there
 UNIQUE = 0.98  # share of different values of what names rows
 IN_ORDER = 0.99  # |correlation| with the number of the row
-DIGITS = 5  # of a code, at least
-UNIFORM = 1.36  # of the Kolmogorov–Smirnov distance · √rows, its 5 % point
+ID_NAME = re.compile(  # a name that says so: customer_id, KundenNr., orderId, 顧客番号
+    r"(?i:(?<![a-z])(id|uuid|guid|key|code|serial|no|number)\.?$|^id(?![a-z])|nr\.?$|nummer$)"
+    r"|番号|コード|(?<=[a-z])I[dD]$"
+)
 
 
 def checked(
@@ -55,8 +58,10 @@ def one_number(x: np.ndarray, column: TableColumn) -> np.ndarray:
     """Return a column as one number a row, days of dates; no value is far below all values."""
     if column.kind == "category":
         return x @ np.arange(1.0, x.shape[1] + 1)
-    days = [at for at, name in enumerate(column.inputs) if ": days since " in name]
-    key = x[:, days[0] if days else 0]
+    parts = dict(zip(column.inputs, x.T, strict=True))
+    key, hour = x[:, 0], parts.get(f"{column.name}: hour", 0.0)
+    if (days := f"{column.name}: days since {column.first}") in parts:
+        key = parts[days] + hour / 24
     return np.where(np.isnan(key), 2 * np.nanmin(key) - np.nanmax(key) - 1, key)
 
 
@@ -81,7 +86,7 @@ def score(key: np.ndarray, y: np.ndarray) -> float:
 
 
 def names_rows(key: np.ndarray, column: TableColumn) -> bool:
-    """Tell whether numbers or days count the rows, or are codes drawn for them."""
+    """Tell whether numbers or days count the rows, or are codes of them by their name, too."""
     if column.kind == "category" or len(np.unique(key)) < UNIQUE * len(key):
         return False
     in_order = abs(np.corrcoef(np.arange(len(key)), key)[0, 1]) >= IN_ORDER
@@ -90,7 +95,4 @@ def names_rows(key: np.ndarray, column: TableColumn) -> bool:
         return bool(in_order)
     if (key != np.round(key)).any():  # a clock
         return bool(in_order and np.ptp(np.abs(np.diff(key))) < 1e-6 * span)
-    uniform = np.abs(np.sort((key - key.min()) / span) - np.linspace(0, 1, len(key))).max()
-    digits = {len(str(int(abs(value)))) for value in key}
-    drawn = len(digits) == 1 and min(digits) >= DIGITS and uniform * len(key) ** 0.5 < UNIFORM
-    return bool(in_order or span < 1.5 * len(key) or drawn)
+    return bool(in_order or span < 1.5 * len(key) or ID_NAME.search(column.name))

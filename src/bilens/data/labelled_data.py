@@ -76,7 +76,7 @@ def from_table(path: Path, labels: str | None, model: ModelInterface) -> Read:
     table, wanted = read_table(path, model.encoding), model.input_names
     target = model.target if labels is None else labels
     if model.reading is not None and model.answers:
-        table = with_target(table, target)
+        table = with_target(table, target, model.classes)
     header = table.names
     if labels is not None and labels not in header and not Path(labels).is_file():
         raise DataError(
@@ -110,7 +110,7 @@ def from_table(path: Path, labels: str | None, model: ModelInterface) -> Read:
         model.note("target", column=target)
     if target is None:
         return rows, None
-    cells = Cells(table, target)
+    cells = Cells(table, target, is_target=True)
     answers = answers_of(cells, model.classes)
     model.done.extend(cells.done)
     return rows, answers

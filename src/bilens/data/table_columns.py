@@ -7,19 +7,19 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import datetime
 from functools import lru_cache
 
 from msgspec import structs
 
 from bilens.base.errors import DataError
 from bilens.data.cells import (
+    DECIMAL,
     LARGEST,
+    ORDER,
     PLAIN,
-    decimal_mark,
-    decimal_votes,
+    Question,
     is_missing,
-    is_open,
     parse_date,
     parse_number,
     plain_number,
@@ -41,11 +41,13 @@ class Cells:
     table: RawTable
     name: str
     instead: str = "leave the rows out"  # of repairing a cell
+    is_target: bool = False  # each cell holds a value, whatever it says
     done: list[Conversion] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        every = zip(self.table.numbers, self.table.column(self.name), strict=True)
-        self.every = [(row, None if is_missing(cell) else cell) for row, cell in every]
+        every = [*zip(self.table.numbers, self.table.column(self.name), strict=True)]
+        gone = set() if self.is_target else {c for _, c in every if is_missing(c)}
+        self.every = [(row, None if cell in gone else cell) for row, cell in every]
         self.places = [(row, cell) for row, cell in self.every if cell is not None]
         self.known = [cell for _, cell in self.places]
 
@@ -53,18 +55,32 @@ class Cells:
         self.done.append(Conversion.of(kind, column=self.name, **values))
 
     def decimal(self, votes: Counter[str], usual: str = "") -> str:
-        """Return what stands before the decimals, and say it where it is a guess.
+        """Return what stands before the decimals."""
+        return self.settled(DECIMAL, votes, "," if self.table.separator == ";" else ".", usual)
 
-        `usual` stood there in the table of the training.
+    def order(self, votes: Counter[str], usual: str = "") -> str:
+        """Return whether day or month stands first; what is always the same is rather the day."""
+        has_slash = any("/" in cell for cell in self.known) and self.table.separator != ";"
+        guess = "month" if has_slash else "day"
+        for choice in ORDER.choices:
+            days = (parse_date(cell, choice) for cell in self.known)
+            if len({day.day for day in days if day is not None}) == 1:
+                guess = choice
+        return self.settled(ORDER, votes, guess, usual)
+
+    def settled(self, question: Question, votes: Counter[str], otherwise: str, usual: str) -> str:
+        """Return how a column is read, and say it where it is a guess.
+
+        `usual` was so in the table of the training.
         """
-        separated = "," if self.table.separator == ";" else "."
-        mark, is_guess = decimal_mark(self.known, votes, usual or separated)
-        other = usual not in ("", mark) and not decimal_votes(self.known)
-        text = next(filter(is_open, self.known), None)
+        choice, is_guess = question.decide(self.known, votes, usual or otherwise)
+        other = usual not in ("", choice) and not question.votes(self.known)
+        text = next(filter(question.is_open, self.known), None)
         if text is not None and (other or (is_guess and not usual)):
-            value = (parse_number(text, mark) or (0.0,))[0]
-            self.say("mark_guess", text=text[:40], value=f"{value:.15g}")
-        return mark
+            found = question.parse(text, choice)
+            value = f"{found[0]:.15g}" if isinstance(found, tuple) else str(found)
+            self.say(question.kind, text=text[:40], value=value.removesuffix(" 00:00:00"))
+        return choice
 
     def refused(self, row: int, cell: str, expected: str) -> DataError:
         return DataError(
@@ -97,14 +113,16 @@ class Cells:
 
 
 def votes_of(table: RawTable) -> Counter[str]:
-    """Return how many cells of a table need a point, or a comma, before decimals."""
-    return decimal_votes(cell for row in table.rows for cell in row if "," in cell or "." in cell)
+    """Return how many cells of a table can be read in one way only, for each question."""
+    return DECIMAL.votes(c for row in table.rows for c in row) + ORDER.votes(
+        c for row in table.rows for c in row
+    )
 
 
 def fitted_column(cells: Cells, votes: Counter[str]) -> tuple[TableColumn, Parts]:
     """Return how a column is read, and its inputs; it has none where it says nothing."""
     cells.refuse_odd_numbers()
-    found = number_column(cells, votes) or date_column(cells) or category_column(cells)
+    found = number_column(cells, votes) or date_column(cells, votes) or category_column(cells)
     if not found.identifier:
         found = structs.replace(found, inputs=(*names_of(found), f"{cells.name}={MISSING}"))
     parts = {name: part for name, part in encoded(cells, found, votes).items() if varies(part)}
@@ -124,6 +142,8 @@ def is_nearly_all(parsed: Sequence[object]) -> bool:
 
 def number_column(cells: Cells, votes: Counter[str]) -> TableColumn | None:
     """Return a column of numbers, whatever their marks and unit; None if it is none."""
+    if all(len(cell) == len("20240105") and parse_date(cell) for cell in cells.known):
+        return None
     decimal = cells.decimal(votes)
     parsed = [parse_number(cell, decimal) for cell in cells.known]
     if not is_nearly_all(parsed):
@@ -142,15 +162,15 @@ def number_column(cells: Cells, votes: Counter[str]) -> TableColumn | None:
     return TableColumn(cells.name, "number", (), unit, decimal)
 
 
-def date_column(cells: Cells) -> TableColumn | None:
+def date_column(cells: Cells, votes: Counter[str]) -> TableColumn | None:
     """Return a column of dates, to be taken apart; None if it is none."""
-    days = [parse_date(cell) for cell in cells.known]
-    if not is_nearly_all(days):
+    if not is_nearly_all([parse_date(cell) or parse_date(cell, "month") for cell in cells.known]):
         return None
-    known = [day for day in days if day is not None]
+    order = cells.order(votes)
+    known = [day.date() for cell in cells.known if (day := parse_date(cell, order)) is not None]
     first = min(known).isoformat()
     cells.say("dates", first=first, last=max(known).isoformat())
-    return TableColumn(cells.name, "date", (), first=first)
+    return TableColumn(cells.name, "date", (), first=first, order=order)
 
 
 def category_column(cells: Cells) -> TableColumn:
@@ -179,21 +199,22 @@ def names_of(column: TableColumn) -> tuple[str, ...]:
         return (column.name,)
     if column.kind == "category":
         return tuple(f"{column.name}={level}" for level in column.levels)
-    parts = ("year", "month", "weekday", f"days since {column.first}")
+    parts = ("year", "month", "weekday", "hour", f"days since {column.first}")
     return tuple(f"{column.name}: {part}" for part in parts)
 
 
-def parts_of(cell: str, column: TableColumn, decimal: str) -> tuple[float, ...] | None:
+def parts_of(cell: str, column: TableColumn, choice: str) -> tuple[float, ...] | None:
     """Return the inputs of a cell, all 0 for an unknown text; None where it is of another kind."""
     if column.kind == "number":
-        number = parse_number(cell, decimal)
+        number = parse_number(cell, choice)
         return None if number is None or number[1] not in ("", column.unit) else number[:1]
     if column.kind == "date":
-        day = parse_date(cell)
+        day = parse_date(cell, choice)
         if day is None:
             return None
-        days = (day - date.fromisoformat(column.first)).days
-        return day.year, day.month, day.isoweekday(), days
+        hour = day.hour + day.minute / 60 + day.second / 3600
+        days = (day - datetime.fromisoformat(column.first)).days
+        return day.year, day.month, day.isoweekday(), hour, days
     keys = [*map(spelling_key, column.levels)]
     key = spelling_key(cell) if spelling_key(cell) in keys else OTHER
     return tuple(float(key == each) for each in keys)
@@ -202,8 +223,12 @@ def parts_of(cell: str, column: TableColumn, decimal: str) -> tuple[float, ...] 
 def encoded(cells: Cells, column: TableColumn, votes: Counter[str]) -> Parts:
     """Return the inputs of a column, in its order; NaN where a mean is to be filled in."""
     names, own, is_text = names_of(column), f"{column.name}={MISSING}", column.kind == "category"
-    decimal = cells.decimal(votes, column.decimal) if column.kind == "number" else "."
-    found = [None if c is None else parts_of(c, column, decimal) for _, c in cells.every]
+    choice = ""
+    if column.kind == "number":
+        choice = cells.decimal(votes, column.decimal)
+    elif column.kind == "date":
+        choice = cells.order(votes, column.order)
+    found = [None if c is None else parts_of(c, column, choice) for _, c in cells.every]
     lost = [
         (row, cell)
         for (row, cell), parts in zip(cells.every, found, strict=True)

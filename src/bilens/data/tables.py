@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,10 +11,13 @@ from torch import Tensor
 
 from bilens.base.errors import DataError
 from bilens.data.cells import is_missing, parse_number
-from bilens.data.table_columns import Cells, encoded, spelling_key, votes_of
+from bilens.data.table_columns import Cells, encoded, is_nearly_all, spelling_key, votes_of
 from bilens.data.table_file import RawTable
 from bilens.records.common import Value
 from bilens.records.table_reading import Conversion, TableColumn, TableReading
+
+CLASS_WORDS = ("none", "na", "nil")  # of those for no value, such as a class may have, too
+FREQUENT, FEWEST = 0.02, 5  # share of the rows and rows that make such a word a class of a target
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,16 +29,33 @@ class NamedRows:
     done: tuple[Conversion, ...]  # what was done to what the file holds
 
 
-def with_target(table: RawTable, target: str | None) -> RawTable:
-    """Return the rows that have a target and say how many have none; all rows where none has."""
-    cells = table.column(target) if target in table.positions else []
-    kept = [at for at, cell in enumerate(cells) if not is_missing(cell)]
-    if len(kept) in (0, len(table.rows)):
-        return table
-    count = len(table.rows) - len(kept)
+def with_target(
+    table: RawTable, target: str | None, classes: Collection[str] | None = None
+) -> RawTable:
+    """Return the rows that have a target and say how many have none; all rows where none has.
+
+    None, NA and their like are a class where that is known, or where texts have it often.
+    """
+    name, cells, done = str(target), [], list(table.done)
+    if target in table.positions:
+        cells = table.column(name)
+    counts = Counter(cell.lower() for cell in cells if is_missing(cell))
+    words = {spelling_key(each) for each in classes or ()}
+    others = [cell for cell in cells if not is_missing(cell)]
+    if classes is None and others and not is_nearly_all([parse_number(c, ".") for c in others]):
+        words = {w for w in CLASS_WORDS if counts[w] >= max(FEWEST, FREQUENT * len(cells))}
+        for word in words:
+            text = next(cell for cell in cells if cell.lower() == word)
+            done.append(Conversion.of("class_word", column=name, text=text, count=counts[word]))
+    kept = [at for at, cell in enumerate(cells) if not is_missing(cell) or cell.lower() in words]
+    if len(kept) in (0, len(cells)):
+        return replace(table, done=tuple(done))
+    done.append(Conversion.of("no_target", column=name, count=len(cells) - len(kept)))
+    lost = [f"{word} ({count})" for word, count in counts.items() if word and word not in words]
+    if lost:
+        done.append(Conversion.of("no_target_words", column=name, text=", ".join(lost)))
     rows, numbers = zip(*((table.rows[at], table.numbers[at]) for at in kept), strict=True)
-    done = (*table.done, Conversion.of("no_target", column=str(target), count=count))
-    return replace(table, rows=rows, numbers=numbers, done=done)
+    return replace(table, rows=rows, numbers=numbers, done=tuple(done))
 
 
 def columns_of(

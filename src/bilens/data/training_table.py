@@ -59,7 +59,7 @@ def training_table(
         raise UsageError(f"task={task!r} is not known.")
     read = [name for name in table.names if name not in {target, *drop}]
     table = with_target(table, target)
-    answered = sum(not is_missing(cell) for cell in table.column(target))
+    answered = 0 if all(map(is_missing, table.column(target))) else len(table.rows)
     if answered < 2:
         raise DataError(
             f"{table.path}: holds {answered} rows with a target; expected at least 2 to fit "
@@ -96,7 +96,7 @@ def as_target(
     table: RawTable, name: str, task: Task
 ) -> tuple[Tensor, tuple[str, ...] | None, list[Conversion]]:
     """Return the target as classes with their names, or as numbers and None."""
-    target = Cells(table, name, "choose another target")
+    target = Cells(table, name, "choose another target", is_target=True)
     target.refuse_odd_numbers()
     texts = target.known
     decimal = target.decimal(votes_of(table))
@@ -106,7 +106,9 @@ def as_target(
         few = len(set(found)) <= MOST_CLASSES and all(value.is_integer() for value in found)
         task = "classification" if not is_numeric or few else "regression"
     if task == "regression":
-        answers = [plain_number(answer) for answer in answers_of(Cells(table, name))]
+        answers = [
+            plain_number(answer) for answer in answers_of(Cells(table, name, is_target=True))
+        ]
         numbers = [answer for answer in answers if answer is not None]
         if len(numbers) < len(answers):
             odd = [place for place in target.places if parse_number(place[1], decimal) is None]

@@ -28,6 +28,7 @@ class TableColumn(Record, frozen=True):
     unit: str = ""  # of the numbers, as the cells say it
     decimal: str = "."  # what stands before the decimals
     first: str = ""  # the day that days are counted from, as year-month-day
+    order: str = ""  # "day" or "month": what stands first in 3/1/2024
     levels: tuple[str, ...] = ()  # texts that have an input of their own
     # How well the column alone predicts the target in cross-validation: the share of the error of
     # a plain guess that it takes away, and the most that shuffled targets gave.

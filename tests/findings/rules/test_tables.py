@@ -34,8 +34,9 @@ def test_a_planted_column_is_named(number: int, tmp_path: Path) -> None:
     finding = judged(frame, tmp_path)[rule]
     said = " ".join(str(value) for value in finding.values.values())
     assert "planted" in said
-    is_text = rule == "identifier" and not pd.api.types.is_numeric_dtype(frame["planted"])
-    left_out = is_text and "/" not in frame["planted"][0]  # texts, but dates
+    column = frame[next(name for name in frame if "planted" in name)]
+    is_text = rule == "identifier" and not pd.api.types.is_numeric_dtype(column)
+    left_out = is_text and "/" not in column[0]  # texts, but dates
     assert finding.outcome == ("pass" if left_out else "warn")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import date, timedelta
+from datetime import datetime, timedelta
 
 from markupsafe import Markup
 
@@ -328,7 +328,9 @@ def by_column(
         if column.kind == "category" or "(missing)" in on:
             cell = on[-1] if on else NONE
         elif days is not None:
-            cell = str(date.fromisoformat(column.first) + timedelta(days=round(days)))
+            hour = timedelta(hours=values.get(f"{column.name}: hour", 0.0), days=round(days))
+            moment = datetime.fromisoformat(column.first) + hour
+            cell = f"{moment:%Y-%m-%d %H:%M}".removesuffix(" 00:00")
         elif column.kind == "number":
             cell = f"{quantity(values[column.inputs[0]], 4)} {column.unit}".rstrip()
         text = f" = {shortened(cell, BESIDE // 2)}" if cell else ""
