@@ -2,20 +2,32 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 import bilens as bl
 import tiny
-from bilens.cli.app import main
+from bilens.cli.app import app, main
 from bilens.data.images import ImageDataset
 from bilens.nn import BilinearClassifier
 
 DATA = tiny.images(name="mnist")
+
+
+def commands() -> dict[str, Any]:
+    """Every command by its full name."""
+
+    def walk(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+        yield name, command
+        for part, inner in getattr(command, "commands", {}).items():
+            yield from walk(inner, f"{name} {part}".strip())
+
+    return dict(walk(typer.main.get_command(app), ""))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import tiny_language_models as language
+from tools.net.foreign import write_gguf
 
 
 @dataclass(frozen=True)
@@ -329,40 +330,30 @@ def lstm(_: Path) -> Made:
 # ---- files of names and numbers
 
 
-@refused("safetensors without an activation", "does not say its activation")
-def silent(folder: Path) -> Made:
-    from safetensors.torch import save_file
+def stored(build: Callable[[], nn.Module], pattern: str = "", activation: str = "") -> Maker:
+    """A file of safetensors, of which the linear maps are read that their names give away."""
 
-    save_file(scattered(plain_mlp()).state_dict(), folder / "m.safetensors")
-    return Made(folder / "m.safetensors")
+    def make(folder: Path) -> Made:
+        from safetensors.torch import save_file
 
+        model, path = scattered(build()), folder / "m.safetensors"
+        save_file(model.state_dict(), path)
+        told = {"activation": activation} if activation else {}
+        return Made(path, count(model), named(model, pattern), told)
 
-@row("safetensors with an activation")
-def told(folder: Path) -> Made:
-    from safetensors.torch import save_file
-
-    model = scattered(plain_mlp())
-    save_file(model.state_dict(), folder / "m.safetensors")
-    return Made(folder / "m.safetensors", count(model), count(model), {"activation": "relu,gelu"})
+    return make
 
 
-@refused("safetensors of a CNN", "activation|no MLP that names and shapes give away")
-def stored_cnn(folder: Path) -> Made:
-    from safetensors.torch import save_file
-
-    save_file(scattered(SmallCNN()).state_dict(), folder / "m.safetensors")
-    return Made(folder / "m.safetensors")
-
-
-@row("safetensors of a CNN with an activation")
-def told_cnn(folder: Path) -> Made:
-    """Of the same file the two linear maps, which their names give away."""
-    from safetensors.torch import save_file
-
-    model = scattered(SmallCNN())
-    save_file(model.state_dict(), folder / "m.safetensors")
-    read = count(model.fc1, model.fc2)  # type: ignore[arg-type]
-    return Made(folder / "m.safetensors", count(model), read, {"activation": "relu"})
+ROWS |= {
+    "safetensors with an activation": stored(plain_mlp, ".", "relu,gelu"),
+    "safetensors of a CNN with an activation": stored(SmallCNN, r"fc[12]\.", "relu"),
+}
+REFUSED |= {
+    "safetensors without an activation": (stored(plain_mlp), "does not say its activation"),
+    "safetensors of a CNN": (
+        stored(SmallCNN), "activation|no MLP that names and shapes give away",
+    ),
+}  # fmt: skip
 
 
 # ---- adapters of PEFT
@@ -421,23 +412,14 @@ def gguf_4(folder: Path) -> Made:
 
 
 def of_gguf(folder: Path, kind: str) -> Made:
-    package, quants = pytest.importorskip("gguf"), pytest.importorskip("gguf.quants")
+    pytest.importorskip("gguf.quants")
     generator, wide, narrow = np.random.default_rng(0), 64, 32
     shapes = {"token_embd": (5, narrow), "output_norm": (narrow,)}
     shapes |= {f"blk.0.{name}": (narrow, narrow) for name in ("attn_q", "attn_k", "attn_v")}
     mlp = {"ffn_gate": (wide, narrow), "ffn_up": (wide, narrow), "ffn_down": (narrow, wide)}
     shapes |= {"blk.0.ffn_norm": (narrow,)} | {f"blk.0.{name}": s for name, s in mlp.items()}
-    writer = package.GGUFWriter(folder / "m.gguf", "llama")
-    writer.add_block_count(1)
-    for name, shape in shapes.items():
-        packing = package.GGMLQuantizationType[kind if len(shape) > 1 else "F32"]
-        values = (generator.normal(size=shape) / 8).astype(np.float32)
-        packed = quants.quantize(values, packing)
-        writer.add_tensor(f"{name}.weight", packed, raw_dtype=packing)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    tensors = {f"{name}.weight": generator.normal(size=s) / 8 for name, s in shapes.items()}
+    write_gguf(folder / "m.gguf", tensors, kind)
     total = sum(int(np.prod(shape)) for shape in shapes.values())
     return Made(folder / "m.gguf", total, 3 * wide * narrow)
 
@@ -445,11 +427,11 @@ def of_gguf(folder: Path, kind: str) -> Made:
 # ---- ONNX
 
 
-def exported(module: nn.Module, shape: tuple[int, ...], folder: Path) -> Path:
+def exported(module: nn.Module, shape: tuple[int, ...], folder: Path, **options: Any) -> Path:
     pytest.importorskip("onnx")
     from onnx_files import export
 
-    return export(scattered(module), torch.zeros(shape), folder / "m.onnx")
+    return export(scattered(module), torch.zeros(shape), folder / "m.onnx", **options)
 
 
 @row("ONNX MLP")

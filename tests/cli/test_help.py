@@ -1,15 +1,12 @@
 """Commands, options and help: a promise, and the same defaults as the library."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import typer
 
-from bilens.cli.app import app
 from bilens.train.tasks.image import ImageRecipe
 from bilens.version import VERSION
-from commands import Shell
+from commands import Shell, commands
 
 # Commands and options may be added; none may be renamed or removed.
 FROZEN = {
@@ -87,17 +84,6 @@ FROZEN = {
 RUNNABLE = [name for name in FROZEN if name not in ("", "train")]
 for name in RUNNABLE:
     FROZEN[name] += " --quiet -q --verbose -v"
-
-
-def commands() -> dict[str, Any]:
-    """Every command by its full name."""
-
-    def walk(command: Any, name: str) -> Iterator[tuple[str, Any]]:
-        yield name, command
-        for part, inner in getattr(command, "commands", {}).items():
-            yield from walk(inner, f"{name} {part}".strip())
-
-    return dict(walk(typer.main.get_command(app), ""))
 
 
 def spellings(command: Any) -> list[str]:

@@ -12,14 +12,12 @@ from typing import Any
 
 import pytest
 import torch
-import typer
 
 import bilens
 import tiny
-from bilens.cli.app import app
 from builders import randn
 from checkpoints import official_state
-from commands import FILE, USAGE, Shell, model_folder
+from commands import FILE, USAGE, Shell, commands, model_folder
 from io_mapped import gated, pair, write
 
 SOURCE = Path(bilens.__file__).parent
@@ -145,17 +143,6 @@ WRONG: dict[str, Any] = {
     },
 }
 COMMANDS = ["audit", "fit", "decompose", "certify", "convert --to bilens --out out"]
-
-
-def commands() -> dict[str, Any]:
-    """Every command by its full name."""
-
-    def walk(command: Any, name: str) -> Iterator[tuple[str, Any]]:
-        yield name, command
-        for part, inner in getattr(command, "commands", {}).items():
-            yield from walk(inner, f"{name} {part}".strip())
-
-    return dict(walk(typer.main.get_command(app), ""))
 
 
 def options_of(name: str) -> set[str]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import bilens as bl
 import corpus_files  # noqa: F401 - more rows
+import corpus_odd  # noqa: F401 - and more
 import tiny_language_models as language
 from bilens.base.errors import BilensError
 from bilens.findings.coverage import measure_coverage
@@ -24,6 +25,7 @@ from bilens.io.loaded_model import LoadedModel
 from bilens.io.stored_mlp import StoredTensor
 from bilens.report.sections.overview import overall_outcome
 from corpus import REFUSED, ROWS, Made
+from raising import refusal
 
 LARGE = 200_000  # parameters
 Keep = Callable[[str], tuple[Made, LoadedModel]]
@@ -110,9 +112,7 @@ def test_no_change_is_called_none(corpus: Keep, name: str) -> None:
 def test_what_cannot_be_read_is_refused_in_one_sentence(tmp_path: Path, name: str) -> None:
     make, words = REFUSED[name]
     made = make(tmp_path)
-    with pytest.raises(BilensError, match=words) as caught:
-        loaded(made)
-    assert "\n" not in str(caught.value)
+    refusal(BilensError, words, loaded, made)
 
 
 # ---- four failures that were met

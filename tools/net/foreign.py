@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -226,30 +227,50 @@ def hugging_face(folder: Path) -> None:
     (at / "model.safetensors").write_bytes(weights)
 
 
-def gguf_files(folder: Path) -> None:
-    """Files of llama.cpp, plain and quantised."""
+def write_gguf(
+    path: Path,
+    tensors: Mapping[str, Any],
+    kind: str = "F32",
+    arch: str = "llama",
+    blocks: int = 1,
+    **values: int,
+) -> dict[str, Tensor]:
+    """Write a file of llama.cpp; returns what its tensors are when dequantised."""
     import gguf
     from gguf import quants
 
+    writer = gguf.GGUFWriter(path, arch)
+    writer.add_block_count(blocks)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(["a", "b", "longer"])
+    writer.add_token_scores([0.0, 1.0, 2.0])
+    for key, value in values.items():
+        writer.add_uint16(key.replace("__", " ").replace("_", ".").replace(" ", "_"), value)
+    meant = {}
+    for name, tensor in tensors.items():
+        wanted = gguf.GGMLQuantizationType["F32" if tensor.ndim < 2 else kind]
+        packed = quants.quantize(tensor.astype(np.float32), wanted)
+        meant[name] = torch.from_numpy(quants.dequantize(packed, wanted).reshape(tensor.shape))
+        writer.add_tensor(name, packed, raw_dtype=wanted)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return meant
+
+
+def gguf_files(folder: Path) -> None:
+    """Files of llama.cpp, plain and quantised."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     shapes = {"attn_q": (64, 64), "ffn_gate": (96, 64), "ffn_up": (96, 64), "ffn_down": (64, 96)}
     for kind in ("F32", "Q8_0"):
-        writer = gguf.GGUFWriter(folder / f"{kind}.gguf", "llama")
-        writer.add_block_count(2)
-        writer.add_tokenizer_model("gpt2")
-        writer.add_token_list(["a", "b", "longer"])
-        writer.add_token_scores([0.0, 1.0, 2.0])
-        for index in range(2):
-            for name, shape in shapes.items():
-                matrix = (rng.standard_normal(shape) / 8).astype(np.float32)
-                wanted = gguf.GGMLQuantizationType[kind]
-                packed = quants.quantize(matrix, wanted)
-                writer.add_tensor(f"blk.{index}.{name}.weight", packed, raw_dtype=wanted)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
+        tensors = {
+            f"blk.{index}.{name}.weight": rng.standard_normal(shape) / 8
+            for index in range(2)
+            for name, shape in shapes.items()
+        }
+        write_gguf(folder / f"{kind}.gguf", tensors, kind, blocks=2)
     (folder / "cut.gguf").write_bytes((folder / "F32.gguf").read_bytes()[:300])
 
 

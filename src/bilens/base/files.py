@@ -69,8 +69,11 @@ def why_unreadable(problem: Exception) -> str:
     return f"cannot be read ({reason}): check the path and its permissions."
 
 
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
+def file_sha256(*paths: Path) -> str:
+    """Return the SHA-256 of a file, or that of those of several."""
+    if len(paths) != 1:
+        return hashlib.sha256("".join(map(file_sha256, paths)).encode()).hexdigest()
+    with paths[0].open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -115,9 +115,10 @@ def read_model_folder(folder: Path, options: ReadOptions | None = None) -> Loade
     """Return the model of a folder that `save` wrote, on the CPU and in evaluation mode."""
     config_path, weights_path = folder / CONFIG_NAME, folder / WEIGHTS_NAME
     content = read_json(config_path, MAX_CONFIG_BYTES)
-    if content.get("format") not in (None, FORMAT):
+    if content.get("format", FORMAT if "class" in content else None) != FORMAT:
         raise CheckpointError(
-            f"{config_path}: has format {content['format']!r}; expected {FORMAT!r}."
+            f"{config_path}: has format {content.get('format')!r}; expected {FORMAT!r}, or the "
+            "model_type of a model of Hugging Face."
         )
     config = parse_config(config_path, content)
     tensors, metadata = read_safetensors(weights_path)

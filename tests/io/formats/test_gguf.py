@@ -22,6 +22,7 @@ from bilens.base.errors import CheckpointError, MissingExtraError
 from bilens.io.formats import gguf as module
 from bilens.io.load import load
 from bilens.records.layer_audit import WholeDifference
+from tools.net.foreign import write_gguf
 
 gguf = pytest.importorskip("gguf")
 quants = pytest.importorskip("gguf.quants")
@@ -69,30 +70,13 @@ def write(
     **values: int,
 ) -> dict[str, Tensor]:
     """A model as llama.cpp converts it; returns what its tensors are when dequantised."""
-    writer = gguf.GGUFWriter(path, arch)
-    writer.add_block_count(values.pop("blocks", LAYERS))
-    writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(["a", "b", "longer"])
-    writer.add_token_scores([0.0, 1.0, 2.0])
-    for key, value in values.items():
-        writer.add_uint16(key.replace("__", " ").replace("_", ".").replace(" ", "_"), value)
     tensors = {"token_embd.weight": matrix(4, D), "output_norm.weight": matrix(D)}
     for index in range(LAYERS):
         tensors[f"blk.{index}.attn_q.weight"] = matrix(D, D)
         tensors[f"blk.{index}.ffn_norm.weight"] = matrix(D)
         tensors |= make(f"blk.{index}.")
     change(tensors)
-    meant = {}
-    for name, tensor in tensors.items():
-        wanted = gguf.GGMLQuantizationType["F32" if tensor.ndim < 2 else kind]
-        packed = quants.quantize(tensor, wanted)
-        meant[name] = torch.from_numpy(quants.dequantize(packed, wanted).reshape(tensor.shape))
-        writer.add_tensor(name, packed, raw_dtype=wanted)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return meant
+    return write_gguf(path, tensors, kind, arch, values.pop("blocks", LAYERS), **values)
 
 
 def glu(gate: Tensor, value: Tensor, down: Tensor, phi: Any = functional.silu) -> Tensor:
@@ -432,14 +416,10 @@ def difference(model: Path, baseline: Path) -> WholeDifference:
     return whole_difference(load(model), load(baseline), silent)
 
 
-def write_all(path: Path, arch: str, tensors: dict[str, Any], kind: str = "F32") -> None:
-    write(path, arch, lambda _: {}, kind, lambda all: (all.clear(), all.update(tensors)))
-
-
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])
 def test_a_file_of_llama_cpp_is_the_model_that_it_was_made_from(tmp_path: Path, kind: str) -> None:
     tensors = converted(tmp_path / "hf", "llama")
-    write_all(tmp_path / "m.gguf", "llama", tensors, kind)
+    write_gguf(tmp_path / "m.gguf", tensors, kind, blocks=LAYERS)
     whole = difference(tmp_path / "m.gguf", tmp_path / "hf")
     assert whole.tensors == len(tensors)
     assert (whole.model_alone, whole.baseline_alone, whole.other_shape) == ((), (), ())
@@ -447,7 +427,7 @@ def test_a_file_of_llama_cpp_is_the_model_that_it_was_made_from(tmp_path: Path, 
     changed_ones = ("blk.0.attn_q.weight", "blk.1.attn_k.bias", "blk.1.ffn_norm.weight")
     for name in changed_ones if kind == "F16" else changed_ones[:1]:
         other = {**tensors, name: tensors[name] + np.float32(0.1) * (tensors[name] > 0.01)}
-        write_all(tmp_path / "m.gguf", "llama", other, kind)
+        write_gguf(tmp_path / "m.gguf", other, kind, blocks=LAYERS)
         changed = difference(tmp_path / "m.gguf", tmp_path / "hf").changed
         assert [one.name for one in changed if one.state != "rounding"] == [name]
 
@@ -455,11 +435,11 @@ def test_a_file_of_llama_cpp_is_the_model_that_it_was_made_from(tmp_path: Path, 
 @pytest.mark.parametrize(("family", "arch"), [("qwen2_moe", "qwen2moe"), ("mixtral", "llama")])
 def test_stacked_experts_are_those_of_the_model(tmp_path: Path, family: str, arch: str) -> None:
     tensors = converted(tmp_path / "hf", family)
-    write_all(tmp_path / "m.gguf", arch, tensors)
+    write_gguf(tmp_path / "m.gguf", tensors, "F32", arch, LAYERS)
     model, baseline = tmp_path / "m.gguf", tmp_path / "hf"
     for one, other in ((model, baseline), (baseline, model)):
         whole = difference(one, other)
         assert (whole.changed, whole.model_alone, whole.baseline_alone) == ((), (), ())
     tensors["blk.1.ffn_up_exps.weight"][2, 0, 0] += 1
-    write_all(model, arch, tensors)
+    write_gguf(model, tensors, "F32", arch, LAYERS)
     assert [one.name for one in difference(model, baseline).changed] == ["blk.1.ffn_up.2.weight"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
@@ -36,6 +35,7 @@ from bilens.io.formats.named_roles import NOT_OPENED
 from bilens.io.formats.pickled import open_pickles, pickles_in
 from bilens.io.formats.safetensors_folder import (
     folder_sha256,
+    further_modules,
     open_folder,
 )
 from bilens.io.formats.source import Module, compare_with_source
@@ -63,9 +63,8 @@ def read_huggingface(folder: Path, options: ReadOptions) -> LoadedModel:
                 f"{folder}: holds its weights in {files[0].name}. It {NOT_OPENED['allow_pickle']}.",
                 Retry(str(folder), {"allow_pickle": True}),
             )
-        sha256 = hashlib.sha256("".join(map(file_sha256, files)).encode()).hexdigest()
-        why = "its weights are a pickle"
-        return read_layers(folder, why, pickled=open_pickles(files), sha256=sha256)
+        why, store = "its weights are a pickle", open_pickles(files)
+        return read_layers(folder, why, pickled=store, sha256=file_sha256(*files))
     if content.get("model_type") != "llama":
         return read_layers(folder)
     try:
@@ -161,7 +160,7 @@ def read_layers(
         provenance=about,
         views={name: layer.view(about["mlp_input"]) for name, layer in layers.items()},
         compare=measure,
-        stored=whole,
+        stored={**whole, **further_modules(folder)},
     )
 
 

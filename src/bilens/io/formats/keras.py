@@ -142,11 +142,7 @@ class KerasReader:
             return self.to.call(torch.flatten, x, 1)
         if kind in ("Activation", "Softmax"):
             return self.activated(x, said.get("activation", "softmax"))
-        if (
-            kind in ("ReLU", "LeakyReLU")
-            and not said.get("max_value")
-            and not said.get("threshold")
-        ):
+        if kind in ("ReLU", "LeakyReLU") and not (said.get("max_value") or said.get("threshold")):
             return self.to.call(functional.leaky_relu, x, float(said["negative_slope"]))
         if kind == "Dense" and len(names) == 1 + said["use_bias"]:
             if self.to.tensors[names[0]].shape[1:] != (said["units"],):
@@ -158,6 +154,8 @@ class KerasReader:
         is_conv = kind in ("Conv1D", "Conv2D", "Conv3D") and len(names) == 1 + said["use_bias"]
         if is_conv and (y := self.convolved(x, said, names)) is not None:
             return self.activated(y, said["activation"])
+        if kind == "Normalization" and names and said["axis"] == [-1] and not said["invert"]:
+            kind, said = "BatchNormalization", {"axis": -1, "scale": False, "epsilon": 0.0}
         if kind == "BatchNormalization" and said["axis"] == -1:
             *both, mean, variance = map(self.to.weight, names)
             gain = both.pop(0) if said["scale"] else None

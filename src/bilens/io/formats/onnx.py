@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -54,9 +53,8 @@ def read_onnx(path: Path, options: ReadOptions) -> LoadedModel:
             kind = f"ONNX file, {count} matrices of it dequantised"
         tensors = dict(stored_tensors(path, model.graph))
         graph = OnnxGraph(model, Operations(path, kind, tensors))
-        hashes = "".join(map(file_sha256, files))
-        sha256 = hashes if len(files) == 1 else hashlib.sha256(hashes.encode()).hexdigest()
-        return replace(graph.to.loaded(graph.ends, sha256, graph.compare), files=tuple(files))
+        found = graph.to.loaded(graph.ends, file_sha256(*files), graph.compare)
+        return replace(found, files=tuple(files))
 
 
 ONNX = Format("ONNX", lambda path: path.suffix == ".onnx", read_onnx)
@@ -166,7 +164,6 @@ class OnnxGraph:
         graph = self.model.graph
         self.protos = {proto.name: proto for proto in graph.initializer}
         self.values: dict[str, Any] = {"": None}
-        self.opset = version_of(self.model)
         self.read: set[str] = set()  # the first outputs of nodes that torch has too
         # value → whole numbers that are known, such as where a slice begins
         self.numbers = {proto.name: proto for proto in graph.initializer}
@@ -230,7 +227,7 @@ class OnnxGraph:
         if kind == "Flatten":
             return call(torch.flatten, x, said.get("axis", 1))
         if kind in ("Softmax", "LogSoftmax"):
-            if "axis" not in said and self.opset < 13:  # of all axes behind the first
+            if "axis" not in said and version_of(self.model) < 13:  # of all axes behind the first
                 last = rank == 2
             return call(torch.softmax, x, -1) if last else None
         if kind == "BatchNormalization" and not said.get("training_mode"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ WRAPPERS = (
     *("state_dict", "model_state_dict", "model_state", "model", "module", "net", "network"),
     *("weights", "params", "ema", "model_ema", "ema_state_dict"),
 )
+OF_OPTIMIZER = re.compile(r"^(optimizer\.)?(state\.\d+\.\w+|param_groups\.\d+\.\w+)$")
 
 
 class Pickled(NamedTuple):
@@ -39,9 +41,10 @@ def open_pickled(path: Path, allowed: bool) -> Pickled:
     refuse_modules(path, content)
     weights, left_out = (content, []) if file.is_script else weights_of(content)
     tensors = flattened(weights)
-    if not tensors or "" in tensors:
+    if not tensors or "" in tensors or all(map(OF_OPTIMIZER.search, tensors)):
         raise CheckpointError(
-            f"{path}: holds no tensors under names; expected a state dict, as "
+            f"{path}: holds no tensors of a model under names (an optimizer's are none); expected "
+            "a state dict, as "
             "torch.save(model.state_dict(), path) writes it."
         )
     store = {}
@@ -49,8 +52,8 @@ def open_pickled(path: Path, allowed: bool) -> Pickled:
         dtype: torch.dtype = getattr(torch, one.dtype if one else "uint8")
         if one is None or dtype.itemsize * one.end() > file.sizes.get(one.key, -1):
             raise CheckpointError(
-                f"{path}: tensor {name!r} is not of dense numbers inside its storage: save the "
-                "weights again, dense and without expanded ones."
+                f"{path}: tensor {name!r} is not of dense numbers inside its storage (but sparse, "
+                "quantised, expanded, or of 8-bit floats): save the weights again, dense."
             )
         fetch = partial(fetch_block, unchanged, file, dtype, one)
         store[name] = StoredTensor(path, name, one.shape, dtype, fetch)
@@ -95,11 +98,13 @@ def flattened(content: Any) -> dict[str, TensorAt | None]:
     while todo:
         name, one = todo.pop()
         if is_tensor(one):
-            found[name.replace("_orig_mod.", "")] = tensor_of(one)
+            plain = name.replace("_orig_mod.", "").replace("_fsdp_wrapped_module.", "")
+            found[plain] = tensor_of(one)
         elif isinstance(one, Made | list | tuple) and id(one) not in seen:
             seen.add(id(one))
             inner = [*(one.children().items() if isinstance(one, Made) else enumerate(one))]
             todo += [(f"{name}.{key}" if name else str(key), part) for key, part in inner[::-1]]
+    found.pop("n_averaged", None)  # of torch's AveragedModel
     while found and all(name.startswith("module.") for name in found):
         found = {name.removeprefix("module."): one for name, one in found.items()}
     return found

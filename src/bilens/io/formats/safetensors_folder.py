@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -48,9 +48,21 @@ def check_shard(file: Path, names: Collection[str], placed: dict[str, str] | Non
 
 def folder_sha256(folder: Path) -> str:
     """Return the SHA-256 of the weights file of a folder, or of the SHA-256 of its shards."""
-    placed = shards(folder)
-    hashes = [file_sha256(file) for file in files_of(folder, placed)]
-    return hashes[0] if placed is None else hashlib.sha256("".join(hashes).encode()).hexdigest()
+    return file_sha256(*files_of(folder, shards(folder)))
+
+
+def further_modules(folder: Path) -> Store:
+    """Return the tensors of the modules behind a model of sentence-transformers."""
+    store: dict[str, StoredTensor] = {}
+    places = sorted(folder.glob("[0-9]*_*/*")) if (folder / "modules.json").exists() else []
+    for file in places:
+        if file.suffix in (".bin", ".pt"):
+            raise CheckpointError(f"{file}: is a part of the model, and a pickle: save it again.")
+        if file.name == WEIGHTS_NAME:
+            for name, one in header(inside(folder, file), lambda _: False).items():
+                full = f"{file.parent.name}.{name}"
+                store[full] = replace(one, name=full)
+    return store
 
 
 def shards(folder: Path) -> dict[str, str] | None:

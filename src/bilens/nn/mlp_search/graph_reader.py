@@ -190,8 +190,10 @@ class GraphReader:
             self.close(tree.inner)
         return source
 
-    def head(self, node: Node, value: Tree | Pointwise, name: str) -> Source:
+    def head(self, node: Node, value: Tree | Pointwise, name: str, axis: object) -> Source:
         """Return a softmax: what it is of is closed, and known to be all that stands before."""
+        if axis not in (None, 1, -1):  # of rows, and none of classes
+            return self.taken_as_it_comes(node)
         before = self.close(self.realised(value))
         source = Source(node, before.width)
         self._heads[source] = before, name

@@ -81,7 +81,7 @@ def module_value(reader: GraphReader, node: Node) -> Value:
         if isinstance(module, nn.GLU):
             return gated_halves(reader, value)
         if (kind := type(module).__name__) in HEADS:
-            return head(reader, node, value, kind, getattr(module, "dim", None))
+            return reader.head(node, value, kind, getattr(module, "dim", None))
         bare = next(module.parameters(), None) is None or isinstance(module, nn.PReLU)
         if bare and next(module.children(), None) is None:
             found = pointwise(node, reader.values, copy.deepcopy(module).to("cpu", torch.float64))
@@ -107,7 +107,7 @@ def call_value(reader: GraphReader, node: Node) -> Value:
         return transposed(value) if node.args[1] in ("T", "mT") else None
     if name in HEADS and isinstance(value, Tree | Pointwise):
         axis = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
-        return head(reader, node, value, name, axis)
+        return reader.head(node, value, name, axis)
     operation = OPERATIONS.get(name)
     if operation is not None and (result := operation(reader, node)) is not None:
         return result
@@ -115,14 +115,6 @@ def call_value(reader: GraphReader, node: Node) -> Value:
     if (found := pointwise(node, reader.values, call)) is not None:
         return found
     return reader.taken_as_it_comes(node)
-
-
-def head(
-    reader: GraphReader, node: Node, value: Tree | Pointwise, name: str, axis: object
-) -> Value:
-    """Return a softmax, which is one of classes where it is along the entries of a row."""
-    along = axis in (None, 1, -1)
-    return reader.head(node, value, name) if along else reader.taken_as_it_comes(node)
 
 
 def first_value(reader: GraphReader, node: Node) -> Value:
