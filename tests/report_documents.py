@@ -8,7 +8,12 @@ from typing import Any
 from bilens.records import audit as a, common as c, guarantees as g
 from bilens.records.base import kind_of, to_json
 from bilens.records.decision import Coverage, CoverageGroup
-from bilens.records.performance import Performance
+from bilens.records.performance import (
+    Classification,
+    ClassPerformance,
+    Performance,
+    ReliabilityBin,
+)
 from bilens.report.reports import (
     AttackReport,
     AuditReport,
@@ -54,8 +59,7 @@ def make_document(
             c.Exactness("float32", 2.7e-6, 2.7e-7, 1e-5, 1000, True),
             c.Exactness("float64", 8.2e-15, 8.2e-16, 1e-12, 1000, True),
         ),
-        accuracy=c.Share(9, 10, 0.9, 0.555, 0.9975) if data else None,
-        performance=Performance(10, tuple(names), None, None, None, (), (), ()) if data else None,
+        performance=answered(names) if data else None,
         classes=readings,
         truncation=curve,
         explanations=tuple(make_explanation(rng, readings, width, *kind) for kind in kinds),
@@ -73,6 +77,15 @@ def make_document(
         ),
     )
     return to_json(record)
+
+
+def answered(names: Sequence[str], right: int = 9, total: int = 10, **more: Any) -> Performance:
+    """What the answers to some rows are worth."""
+    share = c.Share(right, total, right / total, 0.555, 0.9975, **more)
+    classes = tuple(ClassPerformance(name, None, share, 0.9, 0.9) for name in names)
+    bins = (ReliabilityBin(0.8, share),)
+    answers = Classification(share, classes, (), 0.05, 0.04, 0.2, bins, (), ())
+    return Performance(total, tuple(names), None, answers, None, (), (), ())
 
 
 def make_coverage(groups: int = 1, reason: str = "", **more: Any) -> Coverage:
@@ -321,7 +334,7 @@ def failed() -> dict[str, Any]:
 def odd() -> dict[str, Any]:
     """What rarely happens: unknown label, kind and rule; no name, no file, equal eigenvalues."""
     document = make_document(names=["", "same", "same"])
-    document["accuracy"] |= {"right": 900, "total": 1000}
+    document["performance"] = to_json(answered(["", "same", "same"], 900, 1000))
     asked, other, wrong = document["explanations"]
     asked |= {"kind": "asked", "label": None}
     other |= {"kind": "new kind"}

@@ -14,7 +14,7 @@ from bilens.findings.rules.rule import Rule
 from bilens.io.loaded_model import LoadedModel
 from bilens.nn.classifier import classifier_of_map
 from bilens.records.base import json_text
-from bilens.records.table_reading import Conversion, TableColumn, TableReading
+from bilens.records.table_audit import Conversion, TableColumn, TableReading
 from bilens.train.newton import CrossEntropy, Loss, SquaredError
 from bilens.train.table_fit import TableRecipe, fit_table
 
@@ -107,9 +107,22 @@ def findings() -> list[dict[str, Any]]:
             values = {
                 name: {"text": "x", "count": 1}.get(form, 0.5) for name, form in rule.values.items()
             }
-            for outcome in ("pass", "warn"):
+            for outcome in ("pass", "warn", "info"):
                 found.append({"rule": rule.id, "outcome": outcome, "values": values})
+                if rule.id in ("seen_rows", "train_test_gap"):  # in another variant
+                    other = {**values, "total": 2, "filled": 0, "gap": 0.5, "threshold": 0.1}
+                    found.append({"rule": rule.id, "outcome": outcome, "values": other})
     return found
+
+
+def compared(document: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """A document of a model beside a baseline."""
+    effects = document["outputs"][:1]
+    found = {"added": [], "removed": [], "renamed": [], "other_outputs": [], "outputs": effects}
+    changes = {"column_changes": {**found, "change": 0.5, **changes}}
+    none = {"tensors": 1, "changed": [], "files": None}
+    difference = {"baseline": {"path": "b", "weights_sha256": "c"}, "layers": [], "whole": none}
+    return {**copy.deepcopy(document), **changes, "difference": difference}
 
 
 def variants() -> dict[str, dict[str, Any]]:
@@ -128,12 +141,28 @@ def variants() -> dict[str, dict[str, Any]]:
         "read": read_table_document(),
         "read, one output": make_table(classes=1),
     }
+    every = {"added": ["a"], "removed": ["b"], "renamed": [["c", "d"]], "other_outputs": ["e"]}
+    rows = {"rows": 9, "changed": 2, "mended": 1, "broken": 1}
+    example = {"index": 3, "before": "x", "after": "y"}
+    found["other columns"] = compared(whole, **every, lacking=["b"], outputs=[], change=None)
+    found["same columns"] = compared(whole, **rows, examples=[example])
+    still = copy.deepcopy(whole["outputs"][:1])
+    for column in still[0]["columns"]:
+        column["linear"] = column["square"] = 0.0
+    found["the same"] = compared({**whole, "outputs": still}, change=0.0)
+    found["the same"]["outputs"] = whole["outputs"]
+    found["the same"]["column_changes"]["outputs"][0]["pairs"] = []
+    for kind, trained in (("all", 178), ("partly", 100)):
+        found[f"trained, {kind}"] = copy.deepcopy(whole)
+        found[f"trained, {kind}"]["performance"] |= {"rows": 178, "trained": trained}
     finding_of(found["fails"], "exact")["outcome"] = "fail"
     found["read"]["verdict"] += findings()
     found["read, one output"]["rows"][0]["kind"] = "asked"
     found["fails"]["passed"] = False
     finding_of(found["no better"], "accuracy")["outcome"] = "warn"
-    found["no better"]["verdict"].append({"rule": "seen_rows", "outcome": "warn", "values": {}})
+    found["no better"]["verdict"].append(
+        {"rule": "seen_rows", "outcome": "warn", "values": {"value": 9, "total": 9}}
+    )
     found["no better"]["verdict"].append({"rule": "new", "outcome": "odd", "values": {"a": 1}})
     finding_of(found["numbers, no better"], "r_squared")["outcome"] = "warn"
     found["raw"]["model"]["standardised"] = False

@@ -25,7 +25,6 @@ KEYS = [
     "passed",
     "model",
     "exactness",
-    "accuracy",
     "classes",
     "truncation",
     "explanations",
@@ -60,7 +59,7 @@ def test_a_module_has_no_file() -> None:
     assert found["model"]["input_shape_assumed"]
     assert found["model"]["output_names"] == ["0", "1", "2"]
     assert found["data"] is None
-    assert found["accuracy"] is None
+    assert found["performance"] is None
 
 
 def test_a_loaded_model_brings_shape_names_and_provenance(tmp_path: Path) -> None:
@@ -94,15 +93,18 @@ def test_the_test_images_of_a_data_set_are_judged() -> None:
         "num_images": tiny.NUM_TEST,
         "sha256": DATA.fingerprint,
     }
-    assert found["accuracy"]["total"] == tiny.NUM_TEST
-    assert found["accuracy"]["value"] > 0.9
+    share = found["performance"]["classification"]["accuracy"]
+    assert share["total"] == tiny.NUM_TEST
+    assert share["value"] > 0.9
 
 
 def test_a_pair_of_tensors_is_judged_alike() -> None:
     pair = document(tiny.trained(), (DATA.test_images, DATA.test_labels))
     whole = document(tiny.trained(), DATA)
-    for key in ("accuracy", "truncation", "explanations", "classes", "verdict"):
+    for key in ("truncation", "explanations", "classes", "verdict"):
         assert pair[key] == whole[key]
+    share = [found["performance"]["classification"] for found in (pair, whole)]
+    assert share[0] == share[1]
     assert pair["data"]["source_kind"] == "tensors"
     assert (pair["data"]["name"], pair["data"]["sha256"]) == ("", "")
 
@@ -117,7 +119,7 @@ def test_findings_are_those_of_the_layer_below() -> None:
     before, added = found["verdict"][:2], found.pop("verdict")[2 + len(findings["verdict"]) :]
     assert [finding["rule"] for finding in before] == ["coverage", "layout"]
     verdict = findings.pop("verdict")
-    for key in ("coverage", "decision", "source", "data", "reproduce"):
+    for key in ("passed", "coverage", "decision", "source", "data", "reproduce"):
         findings.pop(key)
     assert {key: found[key] for key in findings} == findings
     assert [finding["rule"] for finding in verdict][:2] == ["exact", "complete"]

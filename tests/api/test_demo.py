@@ -57,7 +57,7 @@ def test_a_demo_leaves_model_report_and_plate(earlier: Path) -> None:
     report = json.loads((earlier / "report.json").read_text())
     assert report["source"]["weights_sha256"] == model.weights_sha256
     assert report["source"]["path"] == str(earlier)  # and not the folder it was made in
-    assert report["accuracy"]["total"] == tiny.NUM_TEST
+    assert report["performance"]["classification"]["accuracy"]["total"] == tiny.NUM_TEST
     assert "</html>" in (earlier / "report.html").read_text()
     assert (earlier / "eigenvectors.svg").read_text().startswith("<svg")
     assert (earlier.stat().st_mode & 0o777) == 0o755  # not the private mode of a temporary folder

@@ -46,7 +46,8 @@ def test_data_give_the_accuracy_of_a_deep_classifier(bilens: Shell, tmp_path: Pa
     idx = tiny.write_idx(tmp_path / "idx", data)
     line = ("audit", folder, "--dataset", "mnist", "--data-dir", idx, *FEW, "--json")
     document = bilens("-q", *line).json()
-    assert document["accuracy"]["total"] == tiny.NUM_TEST
+    share = document["performance"]["classification"]["accuracy"]
+    assert share["total"] == tiny.NUM_TEST
     assert "accuracy" in [finding["rule"] for finding in document["verdict"]]
 
 
@@ -86,7 +87,7 @@ def test_a_baseline_says_what_changed(bilens: Shell, pair: tuple[Path, Path]) ->
     line = ("audit", tuned, "--baseline", base, *FEW)
     result = bilens(*line)
     assert result.code == 0
-    assert "1 of the 5 layers that are read have weights other than the baseline’s" in result.out
+    assert "1 of the 5 layers that are read has weights other than the baseline’s" in result.out
     document = bilens(*line, "--json").json()
     same = [layer["identical"] for layer in document["difference"]["layers"]]
     assert same == [True, False, True, True, True]

@@ -300,7 +300,8 @@ def test_a_demo_of_digits_that_are_at_hand(
     assert f"Report: {out / 'report.html'}" in result.out
     assert json.loads((out / "run.json").read_text())["recipe"]["seed"] == 3
     result = bilens("audit", out, "--null-samples", 39, "--json")  # knows its own data
-    assert result.json()["accuracy"]["total"] == tiny.NUM_TEST
+    answers = result.json()["performance"]["classification"]
+    assert answers["accuracy"]["total"] == tiny.NUM_TEST
     result = bilens("demo", "--out", out, "--json")
     assert result.json()["kind"] == "audit"
     assert "holds an earlier demo" in result.err

@@ -117,7 +117,7 @@ FILES = {
     "a list": (b"[]", "an audit document was expected"),
     "another kind": (b'{"kind": "explanation"}', "an audit document was expected"),
     "the future": (b'{"kind": "audit", "schema_version": 2}', "schema_version 2"),
-    "a part": (b'{"kind": "audit", "schema_version": 1}', "'passed' is missing"),
+    "a part": (b'{"kind": "audit", "schema_version": 1}', "'model' is missing"),
     "NaN": (b'{"kind": "audit", "schema_version": 1, "seed": NaN}', "cannot be written as JSON"),
 }
 

@@ -16,7 +16,7 @@ from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
 from bilens.report.sections.decision import decision_of, group_lines, looked_lines
 from bilens.report.sections.overview import finding_lines, rule_text
 from bilens.report.text import LANGUAGES, load_catalogue
-from report_documents import make_document, page_of, variants
+from report_documents import answered, make_document, page_of, variants
 
 EN = load_catalogue("en")
 ENDINGS = ("pass", "warn", "fail", "unknown")
@@ -45,7 +45,7 @@ def test_no_badge_is_of_two_groups_or_says_passed(lang: str) -> None:
 def test_each_group_answers_for_itself() -> None:
     healthy = {**make_document(), "coverage": covered(100, 0)}
     assert ended(healthy) == ["pass", "unknown", "warn"]  # ten inputs establish nothing
-    healthy["accuracy"] |= {"right": 900, "total": 1000}
+    healthy["performance"] = to_json(answered(["0", "1", "2"], 900, 1000))
     assert ended(healthy) == ["pass", "unknown", "pass"]  # its numbers are neither good nor bad
     assert ended({**make_document(data=False), "coverage": covered(100, 0)})[2] == "unknown"
     assert ended(variants()["failed"])[0] == "fail"

@@ -58,10 +58,10 @@ def ended(report: Any, outcome: str) -> list[str]:
 
 def score(record: Any) -> list[float]:
     """The share of right answers, or R², where it was measured."""
-    found = getattr(record, "score", None) or getattr(record, "accuracy", None)
-    if found is None and record.performance is not None and record.performance.regression:
-        return [record.performance.regression.r_squared]
-    return [] if found is None else [found.value]
+    found = record.performance
+    if found is not None and found.regression:
+        return [found.regression.r_squared]
+    return [found.classification.accuracy.value] if found and found.classification else []
 
 
 def test_the_statement_is_in_toto(one: tuple[Any, Path]) -> None:

@@ -8,8 +8,7 @@ import pytest
 from msgspec import structs
 
 from bilens.base.errors import NonFiniteError, UsageError
-from bilens.records.table_audit import PairEffect
-from bilens.records.table_reading import TableColumn, TableReading
+from bilens.records.table_audit import PairEffect, TableColumn, TableReading
 from bilens.report.reports import TableReport
 from bilens.report.sections.tables import (
     by_column,

@@ -4,52 +4,55 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from msgspec import structs
-from torch import Tensor, nn
+from torch import nn
 
 from bilens.algebra.approximation.quadratic_fit import THRESHOLD
-from bilens.api.comparison import read_alike, whole_difference
+from bilens.api.comparison import (
+    baseline_source,
+    is_of_columns,
+    is_one_exact_layer,
+    layer_changes,
+    module_of,
+    read_alike,
+    table_changes,
+    table_model,
+    whole_difference,
+)
 from bilens.api.given_data import Data, Model, given_data, layers_of, opened, performance_of
 from bilens.api.provenance import (
-    describe_source,
     given_model,
     origin_of,
-    reading_of,
 )
 from bilens.base import Progress, silent
 from bilens.base.errors import NonFiniteError, UsageError
 from bilens.data.model_interface import LabelledData
 from bilens.findings.audit import audit_classifier
 from bilens.findings.coverage import how_read, measure_coverage
-from bilens.findings.difference import kind_of_layer
 from bilens.findings.layer_audit import (
     NULL_SAMPLES as LAYER_SAMPLES,
     audit_layers,
     checked_options,
-    compare_with,
     judge_one_layer,
 )
 from bilens.findings.layer_reading import AuditOptions, fit_layer
-from bilens.findings.rules.decision import decide
+from bilens.findings.rules.decision import decide, passed
 from bilens.findings.rules.registry import Condition, judge, judge_conditions, parse_conditions
 from bilens.findings.rules.rule import Evidence
 from bilens.findings.subject import LabelledImages
-from bilens.findings.table_audit import LabelledRows, NamedColumns, audit_columns
+from bilens.findings.table_audit import LabelledRows, audit_columns
 from bilens.io.in_memory import from_sklearn
 from bilens.io.load import LoadedModel
-from bilens.nn import BilinearClassifier
 from bilens.nn.agreement import Agreement
-from bilens.nn.classifier import in_standard_units
 from bilens.records.audit import Audit
-from bilens.records.common import passes
 from bilens.records.decision import Coverage
-from bilens.records.layer_audit import BaselineSource, Difference, LayerAudit, LayeredModel
+from bilens.records.layer_audit import Difference, LayerAudit, LayerDifference, LayeredModel
 from bilens.records.performance import Performance
-from bilens.records.table_audit import TableAudit, TableScore
+from bilens.records.table_audit import TableAudit
 from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
 
 CLASS_SAMPLES = 99  # rotations for the classes of a classifier
@@ -64,7 +67,7 @@ class Asked:
     seed: int = 0
     command: str | None = None
     progress: Progress = silent
-    baseline: Model | None = None
+    baseline: LoadedModel | None = None
     conditions: Sequence[Condition] = ()
     difference: Difference | None = None  # what changed from the baseline in all tensors
     performance: Performance | None = None  # of the data that were given
@@ -137,14 +140,10 @@ def audit(
         whole = whole_difference(model, baseline, progress)
         difference = Difference(baseline_source(baseline), (), whole)
     asked = Asked(seed, command, progress, baseline, conditions, difference, performance)
-    columns = isinstance(model, LoadedModel) and model.input_names is not None
-    if columns and is_one_exact_layer(model):
+    if is_of_columns(model):
         assert isinstance(model, LoadedModel), "only it has names"
-        if baseline is None:
-            return audit_table(model, given, asked)
-        asked = replace(asked, baseline=in_units_of(model, baseline))
-        model = in_units_of(model, model)
-    if is_one_exact_layer(model) and not columns:
+        return audit_table(model, given, asked)
+    if is_one_exact_layer(model):
         samples = CLASS_SAMPLES if null_samples is None else null_samples
         return audit_one_layer(model, given, samples, asked)
     samples = LAYER_SAMPLES if null_samples is None else null_samples
@@ -174,6 +173,7 @@ def audit_one_layer(
     findings = audit_classifier(
         module,
         labelled_images(data),
+        performance=asked.performance,
         input_shape=loaded.input_shape if loaded is not None else None,
         output_names=loaded.output_names if loaded is not None else None,
         input_names=loaded.input_names if loaded is not None else None,
@@ -182,33 +182,23 @@ def audit_one_layer(
         progress=asked.progress,
         origin=origin_of(loaded, data, asked.command, asked.seed),
     )
-    fitted = fit_layer(subject, asked.seed)
-    verdict = findings.verdict + judge_one_layer(subject, fitted, asked.seed)
-    difference = None
-    if asked.baseline is not None:
-        before = opened(asked.baseline).layers.get(subject.name)
-        changes = []
-        if before is not None and kind_of_layer(before) == kind_of_layer(subject):
-            options = AuditOptions(0, asked.seed)
-            changes.append(compare_with(before, fitted, options, vectors=True))
-        difference = Difference(baseline_source(asked.baseline), tuple(changes))
-        verdict += judge("audit", Evidence(changes=difference.layers))
-    findings = structs.replace(
-        findings, verdict=verdict, passed=passes(verdict), difference=difference
+    verdict = findings.verdict + judge_one_layer(
+        subject, fit_layer(subject, asked.seed), asked.seed
     )
-    return AuditReport(finished(findings, whole, asked))
+    findings = structs.replace(findings, verdict=verdict)
+    layers = () if asked.baseline is None else layer_changes(whole, asked.baseline, asked.seed)
+    return AuditReport(finished(findings, whole, asked, layers))
 
 
 def audit_model_layers(
     model: Model, data: LabelledData | None, options: AuditOptions, asked: Asked
 ) -> LayerAuditReport:
     """Read every layer of a model, one after another."""
-    found, whole = asked.performance, opened(model)
-    answers = None if found is None else found.classification
+    whole = opened(model)
     subjects = tuple(whole.layers.values())
     findings = audit_layers(
         subjects,
-        None if answers is None else answers.accuracy,
+        asked.performance,
         None if asked.baseline is None else layers_of(asked.baseline),
         null_samples=options.null_samples,
         seed=options.seed,
@@ -222,45 +212,36 @@ def audit_model_layers(
 
 def audit_table(model: LoadedModel, data: LabelledData | None, asked: Asked) -> TableReport:
     """Read a model whose inputs are columns, and report what columns and pairs of columns do."""
-    names, module = model.input_names or (), model.module
-    assert isinstance(module, BilinearClassifier), "a model of a table is one exact layer"
-    outputs = model.output_names or tuple(map(str, range(module.head.out_features)))
-    mean, scale = numbers(model.input_mean), numbers(model.input_scale)
-    columns = NamedColumns(names, outputs, mean, scale, reading_of(model))
-    rows, origin = None, origin_of(model, data, asked.command, asked.seed)
+    (module, columns), rows = table_model(model), None
     if data is not None:
-        seen = data.origin.sha256 == model.provenance.get("data_table_sha256")
         inputs, places = data.inputs.detach().double(), data.places(asked.rows)
-        rows = LabelledRows(inputs, data.targets, seen, data.numbers, data.done, places)
-    findings = audit_columns(module, columns, rows, asked.seed, origin)
-    return TableReport(finished(findings, model, asked))
+        rows = LabelledRows(inputs, data.targets, data.numbers, data.done, places)
+    layers: tuple[LayerDifference, ...] = ()
+    origin = origin_of(model, data, asked.command, asked.seed)
+    findings = audit_columns(module, columns, rows, asked.seed, origin, asked.performance)
+    if asked.baseline is not None:
+        layers, changes = table_changes(model, asked.baseline, data, asked.seed)
+        findings = structs.replace(findings, column_changes=changes)
+    return TableReport(finished(findings, model, asked, layers))
 
 
-def finished(audit: AnyAudit, model: LoadedModel, asked: Asked) -> AnyAudit:
+def finished(
+    audit: AnyAudit, model: LoadedModel, asked: Asked, layers: tuple[LayerDifference, ...] = ()
+) -> AnyAudit:
     """Return an audit with what it read and what follows, failed where a condition does."""
-    coverage, performance = coverage_of(audit, model), asked.performance
+    coverage, difference = coverage_of(audit, model), asked.difference
     verdict = judge(audit.kind, Evidence(coverage=coverage)) + audit.verdict
-    if asked.difference is not None and not isinstance(audit, TableAudit):
-        layers = () if audit.difference is None else audit.difference.layers
-        verdict += judge(audit.kind, Evidence(whole_change=asked.difference.whole))
-        audit = structs.replace(audit, difference=structs.replace(asked.difference, layers=layers))
-    answers = None if performance is None else performance.classification
-    score: TableScore | None = None
-    if isinstance(audit, LayerAudit) and performance is not None and performance.regression:
-        r_squared = performance.regression.r_squared or 0.0
-        score = TableScore("r_squared", r_squared, None, None, performance.rows, 0.0)
-    verdict += judge(audit.kind, Evidence(answers=answers, score=score))
+    if difference is not None:
+        columns = audit.column_changes if isinstance(audit, TableAudit) else None
+        evidence = Evidence(changes=layers, whole_change=difference.whole, column_change=columns)
+        verdict += judge(audit.kind, evidence)
+        if audit.difference is not None:  # of layers, which are judged among themselves
+            layers = audit.difference.layers
+        audit = structs.replace(audit, difference=structs.replace(difference, layers=layers))
     judged = judge_conditions(audit.kind, asked.conditions, verdict)
-    passed = passes(verdict) and not any(item.failed for item in judged)
-    whole = structs.replace(
-        audit,
-        coverage=coverage,
-        performance=performance,
-        verdict=verdict,
-        passed=passed,
-        conditions=judged or None,
-    )
-    return structs.replace(whole, decision=decide(whole))
+    whole = structs.replace(audit, coverage=coverage, verdict=verdict, conditions=judged or None)
+    whole = structs.replace(whole, decision=decide(whole))
+    return structs.replace(whole, passed=passed(whole))
 
 
 def coverage_of(audit: Audit | LayerAudit | TableAudit, model: LoadedModel) -> Coverage:
@@ -283,23 +264,6 @@ def coverage_of(audit: Audit | LayerAudit | TableAudit, model: LoadedModel) -> C
     return measure_coverage(model.tensors, views, ended, layout, check, connected)
 
 
-def baseline_source(baseline: object) -> BaselineSource:
-    source = describe_source(baseline)
-    return BaselineSource(source.path, source.weights_sha256)
-
-
-def module_of(model: Model) -> nn.Module | None:
-    return model.module if isinstance(model, LoadedModel) else model
-
-
-def is_one_exact_layer(model: Model) -> bool:
-    """Tell whether a model is a classifier of one bilinear layer, which is read class by class."""
-    module = module_of(model)
-    if not isinstance(module, BilinearClassifier):
-        return False
-    return len(module.layers) == 1 and getattr(module.layers[0], "gate", None) is None
-
-
 def describe_model(model: Model, num_layers: int) -> LayeredModel:
     module = module_of(model)
     if module is not None:
@@ -310,27 +274,6 @@ def describe_model(model: Model, num_layers: int) -> LayeredModel:
         known = [view.dtype for view in model.layers.values()]
         dtype = [*known, *(one.dtype for one in model.tensors.values()), torch.float64][0]
     return LayeredModel(kind, num_layers, str(dtype).removeprefix("torch."))
-
-
-def in_units_of(columns: LoadedModel, model: Model) -> Model:
-    """Return a model as a function of the columns of a table's model in standard units.
-
-    In their own units the column with the smallest numbers would have the largest coefficients. A
-    model comes back as it is where the units are not known, or it has other inputs.
-    """
-    mean, scale = numbers(columns.input_mean), numbers(columns.input_scale)
-    if mean is None or scale is None or not is_one_exact_layer(model):
-        return model
-    module = module_of(model)
-    assert isinstance(module, BilinearClassifier), "it is one exact layer"
-    if module.embed.in_features != len(mean):
-        return model
-    standard = in_standard_units(module, mean, scale)
-    return replace(model, module=standard) if isinstance(model, LoadedModel) else standard
-
-
-def numbers(values: tuple[float, ...] | None) -> Tensor | None:
-    return None if values is None else torch.tensor(values, dtype=torch.float64)
 
 
 def labelled_images(data: LabelledData | None) -> LabelledImages | None:

@@ -1,18 +1,40 @@
-"""Two models beside each other: every tensor, and the files beside them."""
+"""Two models beside each other: every tensor, files, layers; of tables columns and answers."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import torch
+from msgspec import structs
+from torch import Tensor, nn
+
+from bilens.api.given_data import Model, interface_of, opened
+from bilens.api.provenance import describe_source, reading_of
 from bilens.base import Progress
-from bilens.base.errors import CheckpointError
+from bilens.base.errors import BilensError, CheckpointError
 from bilens.base.files import file_sha256, read_json
+from bilens.data.labelled_data import read_labelled
+from bilens.data.model_interface import LabelledData
+from bilens.findings.difference import kind_of_layer
+from bilens.findings.layer_audit import compare_with
+from bilens.findings.layer_reading import AuditOptions, fit_layer
+from bilens.findings.subject import in_float64
+from bilens.findings.table_audit import NamedColumns
+from bilens.findings.table_difference import compare_answers, compare_columns
 from bilens.findings.tensor_difference import compare_tensors
 from bilens.io.loaded_model import LoadedModel
-from bilens.records.layer_audit import FileChange, WholeDifference
+from bilens.nn import BilinearClassifier
+from bilens.nn.classifier import in_standard_units
+from bilens.records.layer_audit import (
+    BaselineSource,
+    FileChange,
+    LayerDifference,
+    WholeDifference,
+)
+from bilens.records.table_audit import ColumnChanges
 
 COMPANION = re.compile(
     r"(?!adapter)(?:config|\w+_config|special_tokens_map|added_tokens|tokenizer.*|vocab.*)\.json"
@@ -57,3 +79,96 @@ def compare_file(name: str, mine: Mapping[str, Path], theirs: Mapping[str, Path]
         one, other = read_json(mine[name]), read_json(theirs[name])
         keys = sorted(key for key in {*one, *other} if one.get(key) != other.get(key))
     return FileChange(name, "changed", tuple(keys))
+
+
+def baseline_source(baseline: object) -> BaselineSource:
+    source = describe_source(baseline)
+    return BaselineSource(source.path, source.weights_sha256)
+
+
+def module_of(model: Model) -> nn.Module | None:
+    return model.module if isinstance(model, LoadedModel) else model
+
+
+def is_one_exact_layer(model: Model) -> bool:
+    """Tell whether a model is a classifier of one bilinear layer, which is read class by class."""
+    module = module_of(model)
+    if not isinstance(module, BilinearClassifier):
+        return False
+    return len(module.layers) == 1 and getattr(module.layers[0], "gate", None) is None
+
+
+def is_of_columns(model: Model) -> bool:
+    """Tell whether a model is one exact layer that names its inputs, as that of a table does."""
+    named = isinstance(model, LoadedModel) and model.input_names is not None
+    return named and is_one_exact_layer(model)
+
+
+def layer_changes(
+    model: LoadedModel, baseline: LoadedModel, seed: int, *, drawn: bool = True
+) -> tuple[LayerDifference, ...]:
+    """Return what changed in the one layer of a model; nothing where the baseline has another."""
+    (subject,) = model.layers.values()
+    before = baseline.layers.get(subject.name)
+    if before is None or kind_of_layer(before) != kind_of_layer(subject):
+        return ()
+    fitted = fit_layer(subject, seed)
+    return (compare_with(before, fitted, AuditOptions(0, seed), vectors=drawn),)
+
+
+def table_model(model: LoadedModel) -> tuple[BilinearClassifier, NamedColumns]:
+    """Return a model of a table, and what it knows of its columns."""
+    module = model.module
+    assert isinstance(module, BilinearClassifier), "a model of a table is one exact layer"
+    outputs = model.output_names or tuple(map(str, range(module.head.out_features)))
+    mean, scale = (
+        None if known is None else torch.tensor(known, dtype=torch.float64)
+        for known in (model.input_mean, model.input_scale)
+    )
+    return module, NamedColumns(model.input_names or (), outputs, mean, scale, reading_of(model))
+
+
+def table_changes(
+    model: LoadedModel, baseline: LoadedModel, data: LabelledData | None, seed: int
+) -> tuple[tuple[LayerDifference, ...], ColumnChanges]:
+    """Return what changed in the layer, where columns are the same, and in columns and answers."""
+    (module, columns) = table_model(model)
+    if not is_of_columns(baseline):
+        return (), ColumnChanges(columns.inputs, (), (), ())
+    base, others = table_model(baseline)
+    found = compare_columns((module, columns), (base, others))
+    if data is not None and (len(columns.outputs) == 1) == (len(others.outputs) == 1):
+        x, lacking = inputs_of(baseline, model, data, found.renamed)
+        found = structs.replace(found, lacking=lacking)
+        if x is not None:
+            both = in_float64(base)(x), in_float64(module)(data.inputs.double())
+            found = compare_answers(found, both, (others.outputs, columns.outputs), data)
+    if columns.inputs != others.inputs or columns.outputs != others.outputs:
+        return (), found
+    if columns.mean is not None and columns.scale is not None:  # else small units count most
+        units = columns.mean, columns.scale
+        module, base = (in_standard_units(one, *units) for one in (module, base))
+    layers = layer_changes(opened(module), opened(base), seed, drawn=False)
+    of_weights = {"weight_change": None, "changed_units": None, "triggers": ()}
+    return tuple(structs.replace(one, **of_weights) for one in layers), found
+
+
+def inputs_of(
+    baseline: LoadedModel,
+    model: LoadedModel,
+    data: LabelledData,
+    renamed: Sequence[tuple[str, str]],
+) -> tuple[Tensor | None, tuple[str, ...]]:
+    """Return rows as the baseline reads them, or which of its inputs they do not have."""
+    names, called = model.input_names or (), dict(renamed)
+    wanted = [called.get(name, name) for name in baseline.input_names or ()]
+    lacking = tuple(name for name in wanted if name not in names)
+    if not lacking:
+        return data.inputs[:, [names.index(name) for name in wanted]].double(), ()
+    if data.origin.source_kind == "table":
+        with suppress(BilensError):  # the table is not the baseline's
+            interface = interface_of(baseline, answers=False)
+            again = read_labelled(Path(data.origin.source), None, interface)
+            known = {number: at for at, number in enumerate(again.numbers)}
+            return again.inputs[[known[number] for number in data.numbers]], ()
+    return None, lacking

@@ -19,9 +19,10 @@ from bilens.api.provenance import find_test_data, image_origin, reading_of
 from bilens.api.quadratic_fit import layers_and_run
 from bilens.base.errors import UsageError
 from bilens.data.arrays import Array
+from bilens.data.cells import plain_number
 from bilens.data.images import ImageDataset
 from bilens.data.labelled_data import labelled, read_labelled
-from bilens.data.model_interface import LabelledData, ModelInterface, Task
+from bilens.data.model_interface import ROWS_KEY, LabelledData, ModelInterface, Task, known_rows
 from bilens.findings.performance import approximation_on_data, classification, regression
 from bilens.io.in_memory import from_module
 from bilens.io.load import LoadedModel
@@ -40,6 +41,11 @@ SHOWN = 12  # mistakes
 
 def given_data(model: Model, data: Data | None, labels: str | None = None) -> LabelledData | None:
     """Return inputs and right answers of a model, from a path, arrays, tensors or a data set."""
+    if labels is not None and not isinstance(labels, str | Path):
+        raise UsageError(
+            f"labels is a {type(labels).__name__}; expected the name of a column, key or file: "
+            "right answers in memory go with the inputs, as data=(inputs, labels)."
+        )
     if isinstance(data, str | Path):
         data = find_data(model, Path(data), None, labels)
     if data is None or isinstance(data, LabelledData):
@@ -56,7 +62,8 @@ def given_data(model: Model, data: Data | None, labels: str | None = None) -> La
     origin = DataOrigin("", "tensors passed by the caller", "tensors", sum(x.shape[:1]), "")
     about = image_origin(data) if isinstance(data, ImageDataset) else origin
     fits = interface_of(model)
-    positions = fits.positions or isinstance(pair[1], Tensor)  # which holds no names
+    words = all(plain_number(name) is None for name in fits.classes)  # no label can be meant
+    positions = fits.positions or (words and isinstance(pair[1], Tensor))
     return labelled(x, y, about, replace(fits, positions=positions))
 
 
@@ -170,7 +177,12 @@ def performance_of(model: Model, given: LabelledData) -> Performance:
     shape = None if images is None else (images.shape[1], images.shape[2])
     approximated = approximation_on_data(layers_of(model), layers, x, members)
     parts = answers, numbers, tuple(mistakes), approximated, given.notes
-    return Performance(len(x), names, shape, *parts)
+    trained, twins, said_of_rows = None, 0.0, opened(model).provenance
+    if labels is not None and ROWS_KEY in said_of_rows:
+        trained, twins = known_rows(said_of_rows[ROWS_KEY], x, labels)
+    elif given.origin.sha256 and given.origin.sha256 == said_of_rows.get("data_table_sha256"):
+        trained = len(x)
+    return Performance(len(x), names, shape, *parts, trained, twins)
 
 
 def grey_images(x: Tensor, shape: tuple[int, ...] | None) -> Tensor | None:

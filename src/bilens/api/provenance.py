@@ -18,11 +18,11 @@ from msgspec import structs
 from bilens.base.errors import CheckpointError, MissingExtraError, UsageError
 from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset, embedded_digits, load_images
-from bilens.data.model_interface import LabelledData
+from bilens.data.model_interface import ROWS_KEY, LabelledData
 from bilens.io.formats.safetensors_folder import INDEX_NAME, WEIGHTS_NAME, files_of, shards
 from bilens.io.load import LoadedModel
 from bilens.records.common import IN_MEMORY, DataOrigin, Origin, Run, Source
-from bilens.records.table_reading import TableReading
+from bilens.records.table_audit import TableReading
 from bilens.version import VERSION
 
 BESIDE = ("config.json", "cfg.json")  # what weights are read with
@@ -111,7 +111,7 @@ def files_read(model: LoadedModel) -> dict[str, str]:
 def describe_source(model: object) -> Source:
     if not isinstance(model, LoadedModel):
         return IN_MEMORY
-    said = {key: value for key, value in model.provenance.items() if key != READING}
+    said = {key: value for key, value in model.provenance.items() if key not in (READING, ROWS_KEY)}
     return Source(model.source, model.weights_sha256, said)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from msgspec import structs
 from torch import Tensor
 
-from bilens.records.table_reading import TableColumn
+from bilens.records.table_audit import TableColumn
 
 FEWEST, MOST = 30, 5000  # rows that such a question needs, and that are looked at
 FOLDS = 5

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +17,7 @@ from bilens.data.arrays import Array
 from bilens.data.cells import plain_number
 from bilens.records.common import DataOrigin, Value
 from bilens.records.performance import DataNote
-from bilens.records.table_reading import Conversion, TableReading
+from bilens.records.table_audit import Conversion, TableReading
 
 Task = Literal["classification", "regression", "unknown"]
 
@@ -138,3 +141,23 @@ def classes_of(where: str, texts: list[str], model: ModelInterface) -> Tensor:
     if len({*texts}) == 1:
         model.note("one_class", name=texts[0])
     return torch.tensor([known[text] for text in texts])
+
+
+ROWS_KEY = "training_rows"  # in the provenance of a model: the fingerprints of its training rows
+
+
+def row_fingerprints(inputs: Tensor, targets: Tensor) -> str:
+    """Return 32 bits of each row with its right answer, so that the same rows are known again."""
+    rows = torch.cat([inputs.double(), targets[:, None].double()], dim=1).float().cpu().numpy()
+    hashes = (hashlib.blake2b(row.tobytes(), digest_size=4).digest() for row in rows + 0.0)
+    return b64encode(b"".join(hashes)).decode()
+
+
+def known_rows(text: str, inputs: Tensor, targets: Tensor) -> tuple[int, float]:
+    """Return how many rows are among those of fingerprints, and the share of twins among these."""
+    known, rows = (
+        np.frombuffer(b64decode(found), "<u4")
+        for found in (text, row_fingerprints(inputs, targets))
+    )
+    counts = np.unique(known, return_counts=True)[1]
+    return int(np.isin(rows, known).sum()), float(counts[counts > 1].sum() / max(len(known), 1))

@@ -25,7 +25,7 @@ from bilens.data.cells import (
     plain_number,
 )
 from bilens.data.table_file import RawTable
-from bilens.records.table_reading import Conversion, TableColumn
+from bilens.records.table_audit import Conversion, TableColumn
 
 MOST_LEVELS = 20  # texts of a column that become an indicator each; rare ones of more share one
 NEARLY_ALL = 0.9  # of the values of a column of numbers or dates; the few others are no values
@@ -222,6 +222,8 @@ def parts_of(cell: str, column: TableColumn, choice: str) -> tuple[float, ...] |
 
 def encoded(cells: Cells, column: TableColumn, votes: Counter[str]) -> Parts:
     """Return the inputs of a column, in its order; NaN where a mean is to be filled in."""
+    if not column.inputs:
+        return {}
     names, own, is_text = names_of(column), f"{column.name}={MISSING}", column.kind == "category"
     choice = ""
     if column.kind == "number":
@@ -242,7 +244,7 @@ def encoded(cells: Cells, column: TableColumn, votes: Counter[str]) -> Parts:
         kind = "unseen" if is_text else "no_number"
         cells.say(kind, count=len(lost), row=row, text=text[:40])
     gone = [parts is None for parts in found]
-    if any(gone) and column.inputs:
+    if any(gone):
         cells.say("missing", count=sum(gone))
     empty = (0.0 if is_text and own in column.inputs else math.nan,) * len(names)
     rows = [empty if parts is None else parts for parts in found]

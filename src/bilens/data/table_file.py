@@ -21,7 +21,7 @@ from pathlib import Path
 from bilens.base.errors import DataError, MissingExtraError, UsageError
 from bilens.base.files import check_regular_file
 from bilens.base.memory import check_memory
-from bilens.records.table_reading import Conversion
+from bilens.records.table_audit import Conversion
 
 SNIFFED = 200  # lines that decide on the separator
 MOST_TOTALS = 3  # rows below a table

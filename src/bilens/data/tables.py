@@ -14,7 +14,7 @@ from bilens.data.cells import is_missing, parse_number
 from bilens.data.table_columns import Cells, encoded, is_nearly_all, spelling_key, votes_of
 from bilens.data.table_file import RawTable
 from bilens.records.common import Value
-from bilens.records.table_reading import Conversion, TableColumn, TableReading
+from bilens.records.table_audit import Conversion, TableColumn, TableReading
 
 CLASS_WORDS = ("none", "na", "nil")  # of those for no value, such as a class may have, too
 FREQUENT, FEWEST = 0.02, 5  # share of the rows and rows that make such a word a class of a target

@@ -15,7 +15,7 @@ from bilens.data.column_checks import checked
 from bilens.data.table_columns import Cells, fitted_column, varies, votes_of
 from bilens.data.table_file import RawTable
 from bilens.data.tables import answers_of, with_target
-from bilens.records.table_reading import Conversion, TableColumn, TableReading
+from bilens.records.table_audit import Conversion, TableColumn, TableReading
 
 Task = Literal["auto", "classification", "regression"]
 MOST_CLASSES = 10  # whole numbers of a target that are taken for classes

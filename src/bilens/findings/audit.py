@@ -31,7 +31,6 @@ from bilens.findings.subject import (
     check_seed,
     gauge_free,
     in_float64,
-    share_right,
     summarise,
     truncation_curve,
     unmeasured,
@@ -39,7 +38,8 @@ from bilens.findings.subject import (
 from bilens.findings.triggers import read_triggers, trigger_score
 from bilens.nn import BilinearClassifier
 from bilens.records.audit import Audit, Explanation, Overfitting, Triggers
-from bilens.records.common import UNKNOWN, Origin, passes
+from bilens.records.common import UNKNOWN, Origin
+from bilens.records.performance import Performance
 
 
 def read_warnings(
@@ -102,6 +102,7 @@ def audit_classifier(
     module: nn.Module,
     data: LabelledImages | None = None,
     *,
+    performance: Performance | None = None,
     input_shape: tuple[int, ...] | None = None,
     output_names: tuple[str, ...] | None = None,
     input_names: tuple[str, ...] | None = None,
@@ -141,7 +142,8 @@ def audit_classifier(
         progress=lambda done: progress("null distribution", done, null_samples),
     )
     classes = read_classes(module, eigs, null, summary.output_names)
-    evidence = Evidence(exactness, classes, output_names=summary.output_names)
+    names = summary.output_names
+    evidence = Evidence(exactness, classes, output_names=names, performance=performance)
     explanations: tuple[Explanation, ...] = ()
     if data is not None:
         progress("data", 0, 1)
@@ -149,8 +151,7 @@ def audit_classifier(
         scores = f(images)
         answers = scores.argmax(dim=1)
         curve, enough = truncation_curve(eigs, images, labels, answers)
-        accuracy = share_right(answers, labels)
-        evidence = replace(evidence, accuracy=accuracy, truncation=curve, enough=enough)
+        evidence = replace(evidence, truncation=curve, enough=enough)
         explanations = tuple(
             explain(eigs, images[index], scores[index], int(labels[index]), index, kind)
             for kind, index in choose_examples(scores, labels).items()
@@ -162,7 +163,6 @@ def audit_classifier(
     if reason := unmeasured(summary, origin.source.provenance):
         overfitting, triggers = without_thresholds(overfitting, triggers, reason)
     evidence = replace(evidence, overfitting=overfitting, triggers=triggers)
-    verdict = judge("audit", evidence)
     proven = None
     assert isinstance(eigs.status, tuple), "a batch has a status for each form"
     usable = all(status is Status.OK for status in eigs.status)
@@ -170,14 +170,13 @@ def audit_classifier(
         forms = ClassForms(module, f, outputs_of(f, centred=True), eigs)
         proven = classifier_guarantees(forms, data, ProofOptions(), progress)
     return Audit(
-        passed=passes(verdict),
         model=summary,
         exactness=exactness,
-        accuracy=evidence.accuracy,
         classes=classes,
         truncation=evidence.truncation,
         explanations=explanations,
-        verdict=verdict,
+        verdict=judge("audit", evidence),
+        performance=performance,
         guarantees=proven,
         overfitting=overfitting,
         triggers=triggers,

@@ -29,7 +29,7 @@ from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
 from bilens.findings.subject import check_seed
 from bilens.nn.layer_view import LayerView
-from bilens.records.common import UNKNOWN, Finding, Origin, Share, passes
+from bilens.records.common import UNKNOWN, Finding, Origin
 from bilens.records.layer_audit import (
     BaselineSource,
     Difference,
@@ -38,6 +38,7 @@ from bilens.records.layer_audit import (
     LayeredModel,
     LayerReading,
 )
+from bilens.records.performance import Performance
 
 FEWEST = 5  # layers that say what is usual
 CONSISTENT = 0.6745  # makes the median deviation of a normal variable one standard deviation
@@ -75,7 +76,7 @@ NULL_SAMPLES = 19  # rotations of a layer: each end of their range is exceeded b
 
 def audit_layers(
     subjects: Sequence[LayerView],
-    accuracy: Share | None = None,
+    performance: Performance | None = None,
     baseline: Sequence[LayerView] | None = None,
     *,
     null_samples: int = NULL_SAMPLES,
@@ -100,14 +101,12 @@ def audit_layers(
             changes.append(compare_with(base, fitted, options))
     progress("layers", len(subjects), len(subjects))
     layers = with_norm_scores(found)
-    evidence = Evidence(layers=layers, accuracy=accuracy, changes=tuple(changes))
-    verdict = judge("layer_audit", evidence)
+    evidence = Evidence(layers=layers, performance=performance, changes=tuple(changes))
     return LayerAudit(
-        passed=passes(verdict),
         model=model,
         layers=layers,
-        accuracy=accuracy,
-        verdict=verdict,
+        performance=performance,
+        verdict=judge("layer_audit", evidence),
         difference=None if baseline is None else Difference(FROM_MEMORY, evidence.changes),
         conditions=None,
         null_samples=options.null_samples,

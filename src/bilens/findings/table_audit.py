@@ -19,23 +19,24 @@ from bilens.base.checks import check_finite
 from bilens.findings.explanation import ASKED, attribute_prediction, choose_examples
 from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
-from bilens.findings.subject import DTYPES, compared, gauge_free, read_densely, share_right
+from bilens.findings.subject import DTYPES, compared, gauge_free, read_densely
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import in_standard_units
-from bilens.records.common import UNKNOWN, Exactness, Origin, passes
+from bilens.records.common import UNKNOWN, Exactness, Origin
+from bilens.records.performance import Performance
 from bilens.records.table_audit import (
     CategoryEffect,
     ColumnEffect,
+    Conversion,
     InputValues,
     OutputEffects,
     PairEffect,
     RowReading,
     TableAudit,
     TableModel,
-    TableScore,
+    TableReading,
     WorstCaseInputs,
 )
-from bilens.records.table_reading import Conversion, TableReading
 
 NUM_INPUTS = 1000
 LISTED_PAIRS = 20  # of each output
@@ -48,7 +49,6 @@ class LabelledRows:
 
     values: Tensor  # (rows, columns) float64, as they come
     target: Tensor | None  # (rows,), int64 classes or float64 numbers; None where not known
-    seen: bool = False  # the model was trained on some of them
     numbers: tuple[int, ...] = ()  # as a spreadsheet shows them, where there is one
     done: tuple[Conversion, ...] = ()  # to the file that holds them
     asked: tuple[int, ...] = ()  # to be taken apart; those that are telling where none are
@@ -64,6 +64,12 @@ class NamedColumns:
     scale: Tensor | None  # (columns,) float64, their standard deviation; likewise
     reading: TableReading | None = None  # of the table that it was trained on
 
+    def units(self) -> Tensor:
+        """Return mean and deviation of each input, (columns, 2); 0 and 1 where not known."""
+        ones = torch.ones(len(self.inputs), dtype=torch.float64)
+        mean = 0 * ones if self.mean is None else self.mean
+        return torch.stack([mean, ones if self.scale is None else self.scale], dim=1)
+
 
 def audit_columns(
     module: BilinearClassifier,
@@ -71,25 +77,22 @@ def audit_columns(
     rows: LabelledRows | None,
     seed: int = 0,
     origin: Origin = UNKNOWN,
+    performance: Performance | None = None,
 ) -> TableAudit:
     """Return what the weights of a model of a table say; the model is not changed."""
     d_input, d_output = module.embed.in_features, module.head.out_features
-    mean = torch.zeros(d_input, dtype=torch.float64) if columns.mean is None else columns.mean
-    scale = torch.ones(d_input, dtype=torch.float64) if columns.scale is None else columns.scale
+    mean, scale = columns.units().T
     with torch.no_grad():
         f = in_standard_units(module, mean, scale).quadratic_map().detach()
         exactness = compare(module, f, mean, scale, seed)
         effects = output_effects(gauge_free(f), columns.outputs, LISTED_PAIRS)
         known = columns.mean is not None and columns.scale is not None
         worst = worst_case_inputs(gauge_free(f)) if known else ()
-        score: TableScore | None = None
         readings: tuple[RowReading, ...] = ()
         categories = category_effects(gauge_free(f), columns.inputs, columns.reading, mean, scale)
         if rows is not None:
             z = (rows.values - mean) / scale
             outputs = f(z)
-            if rows.target is not None:
-                score = score_of(outputs, rows.target)
             readings = tuple(
                 reading(f, z[index], rows, index, kind) for kind, index in chosen(outputs, rows)
             )
@@ -107,28 +110,24 @@ def audit_columns(
         tuple(mean.tolist()) if known else None,
         tuple(scale.tolist()) if known else None,
     )
-    seen = rows is not None and rows.seen
     evidence = Evidence(
         exactness,
         effects=effects,
-        score=score,
-        seen_rows=seen,
+        performance=performance,
         reading=columns.reading,
         done=None if rows is None else rows.done,
     )
-    verdict = judge("table", evidence)
     return TableAudit(
-        passed=passes(verdict),
         model=model,
         exactness=exactness,
-        score=score,
         outputs=effects,
         worst_case_inputs=worst,
         rows=readings,
         categories=categories,
         reading=columns.reading,
         done=() if rows is None else rows.done,
-        verdict=verdict,
+        verdict=judge("table", evidence),
+        performance=performance,
         seed=seed,
         source=origin.source,
         data=origin.data,
@@ -151,19 +150,6 @@ def compare(
         formula = check_finite("the reading", read_densely(f, z))
         found.append(compared(precision, forward, formula))
     return tuple(found)
-
-
-def score_of(outputs: Tensor, target: Tensor) -> TableScore:
-    """Return accuracy with its interval, or R², beside that of a plain guess."""
-    total = len(target)
-    if not target.is_floating_point():
-        share = share_right(outputs.argmax(dim=1), target)
-        plain = float(torch.bincount(target).max()) / total
-        return TableScore("accuracy", share.value, share.low, share.high, total, plain)
-    spread = float((target - target.mean()).square().sum())
-    error = float((outputs[:, 0] - target).square().sum())
-    value = 1 - error / spread if spread > 0 else float(error == 0)
-    return TableScore("r_squared", value, None, None, total, 0.0)
 
 
 def category_effects(

@@ -18,7 +18,6 @@ from bilens.records.common import (
     ModelSummary,
     NullInterval,
     Run,
-    Share,
     Source,
     check_input_shape,
 )
@@ -177,10 +176,9 @@ class Audit(Document, frozen=True, kw_only=True):
     """What the audit of a classifier found."""
 
     kind: Literal["audit"] = "audit"
-    passed: bool  # no rule of the verdict failed, and no condition that was asked for
+    passed: bool | None = None  # null where not decided, or not everything was read
     model: ModelSummary  # what was read
     exactness: tuple[Exactness, ...]  # the reading against the forward pass, for each precision
-    accuracy: Share | None  # right answers; null without data
     classes: tuple[ClassReading, ...]  # in the order of the outputs
     truncation: tuple[TruncationPoint, ...]  # accuracy with fewer eigenvectors, by rising k
     explanations: tuple[Explanation, ...]  # predictions taken apart; empty without data
@@ -196,7 +194,7 @@ class Audit(Document, frozen=True, kw_only=True):
     decision: Decision | None = None  # what may be done with it; null in an older document
     performance: Performance | None = None  # what predictions are worth; null without data
     source: Source  # where the weights come from
-    data: DataOrigin | None  # which data the accuracy is of; null without data
+    data: DataOrigin | None  # which data `performance` is of; null without data
     reproduce: Run  # what it takes to run the same again
 
     def __post_init__(self) -> None:

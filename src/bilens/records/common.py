@@ -83,11 +83,6 @@ def check_input_shape(model: ModelSummary) -> None:
     require(rows * columns == model.d_input > 0, f"input_shape is {[rows, columns]}")
 
 
-def passes(verdict: tuple[Finding, ...]) -> bool:
-    """Return whether no rule failed."""
-    return all(finding.outcome != "fail" for finding in verdict)
-
-
 class Source(Record, frozen=True):
     """Where the weights come from."""
 

@@ -11,7 +11,6 @@ from bilens.records.common import (
     JudgedCondition,
     NullInterval,
     Run,
-    Share,
     Source,
 )
 from bilens.records.decision import Coverage, Decision
@@ -224,10 +223,9 @@ class LayerAudit(Document, frozen=True, kw_only=True):
     """What the audit of many layers found."""
 
     kind: Literal["layer_audit"] = "layer_audit"
-    passed: bool  # no rule failed, and no condition that was asked for
+    passed: bool | None = None  # null where not decided, or not everything was read
     model: LayeredModel  # what was read
     layers: tuple[LayerReading, ...]  # one entry for each layer, first to last
-    accuracy: Share | None  # right answers; null without data
     verdict: tuple[Finding, ...]  # the rules and how they ended
     difference: Difference | None  # what changed from the baseline; null without one
     conditions: tuple[JudgedCondition, ...] | None  # those of `--fail-on`; null without any
@@ -236,7 +234,7 @@ class LayerAudit(Document, frozen=True, kw_only=True):
     seed: Integer  # of the draws, and of the inputs that R² is measured on
     performance: Performance | None = None  # what predictions are worth; null without data
     source: Source  # where the weights come from
-    data: DataOrigin | None  # which data the accuracy is of; null without data
+    data: DataOrigin | None  # which data `performance` is of; null without data
     reproduce: Run  # what it takes to run the same again
     coverage: Coverage | None = None  # what share of the parameters was read
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from bilens.records.base import Count, Numbers, Record, require
 from bilens.records.common import Share, Value
 
+SEEN = 0.05  # share of rows, beyond chance, from which some are taken for rows of the training
 Curve = tuple[tuple[float, float], ...]  # points, both coordinates from 0 to 1
 
 
@@ -87,6 +90,14 @@ class Performance(Record, frozen=True):
     mistakes: tuple[Answer, ...]  # the most confident wrong answers, or the largest errors
     approximation: tuple[ApproximationOnData, ...]  # layers that are not exactly quadratic
     notes: tuple[DataNote, ...]  # what was done to the data
+    trained: Count | None = None  # rows that equal ones of the training; null where not known
+    twins: float = 0.0  # share of the training's rows that equal another: what chance would give
+
+    @property
+    def seen(self) -> Literal["", "partly", "all"]:
+        """Which rows the model was trained on: none beyond what chance would give, some, or all."""
+        share = 0.0 if self.trained is None else self.trained / max(self.rows, 1)
+        return "all" if share == 1 else "partly" if share > self.twins + SEEN else ""
 
     def __post_init__(self) -> None:
         count, found = len(self.names), self.classification

@@ -1,4 +1,4 @@
-"""The audit of a model with named columns: what columns and pairs of columns do, and rows."""
+"""The audit of a model with named columns: how tables are read, what columns do, and rows."""
 
 from __future__ import annotations
 
@@ -7,10 +7,55 @@ from itertools import chain
 from typing import Literal
 
 from bilens.records.base import Count, Document, Integer, Record, require
-from bilens.records.common import DataOrigin, Exactness, Finding, JudgedCondition, Run, Source
+from bilens.records.common import (
+    DataOrigin,
+    Exactness,
+    Finding,
+    JudgedCondition,
+    Run,
+    Source,
+    Value,
+)
 from bilens.records.decision import Coverage, Decision
+from bilens.records.layer_audit import Difference
 from bilens.records.performance import Performance
-from bilens.records.table_reading import Conversion, TableReading
+
+
+class Conversion(Record, frozen=True):
+    """One thing that was done to what a file holds; its sentence is `reading.KIND`."""
+
+    kind: str
+    values: dict[str, Value]  # what fills the sentence; `column` where it is about one
+
+    @staticmethod
+    def of(kind: str, /, **values: Value) -> Conversion:
+        return Conversion(kind, values)
+
+
+class TableColumn(Record, frozen=True):
+    """How a column becomes inputs, and what was found on it in the table of the training."""
+
+    name: str
+    kind: Literal["number", "date", "category"]
+    inputs: tuple[str, ...]  # of the model, in its order; empty where the column is left out
+    unit: str = ""  # of the numbers, as the cells say it
+    decimal: str = "."  # what stands before the decimals
+    first: str = ""  # the day that days are counted from, as year-month-day
+    order: str = ""  # "day" or "month": what stands first in 3/1/2024
+    levels: tuple[str, ...] = ()  # texts that have an input of their own
+    # How well the column alone predicts the target in cross-validation: the share of the error of
+    # a plain guess that it takes away, and the most that shuffled targets gave.
+    alone: float | None = None
+    alone_null: float = 0.0
+    identifier: bool = False  # it names a row rather than describes it
+
+
+class TableReading(Record, frozen=True):
+    """A table as it was read for training: what `audit` and `explain` do to a new one, too."""
+
+    columns: tuple[TableColumn, ...]
+    done: tuple[Conversion, ...]
+    train_score: float | None = None  # accuracy or R² on the training rows
 
 
 class TableModel(Record, frozen=True):
@@ -28,17 +73,6 @@ class TableModel(Record, frozen=True):
     input_names: tuple[str, ...]
     input_mean: tuple[float, ...] | None = None  # null where they are not known
     input_scale: tuple[float, ...] | None = None
-
-
-class TableScore(Record, frozen=True):
-    """How good the predictions of the rows are."""
-
-    kind: str  # `accuracy` or `r_squared`
-    value: float
-    low: float | None  # of the exact 95% interval of an accuracy
-    high: float | None
-    total: Count  # rows
-    plain: float  # the same score of the most frequent class, or of the mean, of these rows
 
 
 class ColumnEffect(Record, frozen=True):
@@ -75,6 +109,33 @@ class OutputEffects(Record, frozen=True):
     linear_share: float  # Σ b² / variance
     square_share: float  # Σ 2q² / variance
     pair_share: float  # Σ coefficient² / variance
+
+
+class AnswerChange(Record, frozen=True):
+    """A row that the two models answer differently."""
+
+    index: Count  # as a spreadsheet numbers it; of rows from memory from 0
+    before: str
+    after: str
+
+
+class ColumnChanges(Record, frozen=True):
+    """What changed from a baseline in columns and answers; what one model alone has is named."""
+
+    added: tuple[str, ...]  # inputs of the model alone
+    removed: tuple[str, ...]  # inputs of the baseline alone
+    renamed: tuple[tuple[str, str], ...]  # [before, after], of one mean and deviation
+    other_outputs: tuple[str, ...]  # of one model alone
+    # of each output of both: model − baseline, in standard units of the model; a column that one
+    # model alone reads counts as 0 in the other
+    outputs: tuple[OutputEffects, ...] = ()
+    change: float | None = None  # √(variance of that / of the baseline); null where it is zero
+    lacking: tuple[str, ...] = ()  # inputs of the baseline that the rows do not have
+    rows: Count = 0  # that both models answered
+    changed: Count = 0  # with another class, or a number that moved by over 1% of its spread
+    mended: Count | None = None  # wrong before and right now; null where that is not known
+    broken: Count | None = None  # right before and wrong now; null likewise
+    examples: tuple[AnswerChange, ...] = ()  # the first ones, or the largest changes
 
 
 class InputValues(Record, frozen=True):
@@ -157,10 +218,9 @@ class TableAudit(Document, frozen=True, kw_only=True):
     """What the audit of a model with named columns found."""
 
     kind: Literal["table"] = "table"
-    passed: bool  # no rule failed, and no condition that was asked for
+    passed: bool | None = None  # null where not decided, or not everything was read
     model: TableModel  # what was read
     exactness: tuple[Exactness, ...]  # the reading against the model's own forward pass
-    score: TableScore | None  # how good the predictions are; null without targets
     outputs: tuple[OutputEffects, ...]
     worst_case_inputs: tuple[WorstCaseInputs, ...]  # empty where mean and scale are not known
     rows: tuple[RowReading, ...]
@@ -174,6 +234,8 @@ class TableAudit(Document, frozen=True, kw_only=True):
     conditions: tuple[JudgedCondition, ...] | None = None  # of `--fail-on`; null without any
     decision: Decision | None = None  # what may be done with it; null in an older document
     performance: Performance | None = None  # what predictions are worth; null without data
+    difference: Difference | None = None  # what changed from the baseline; null without one
+    column_changes: ColumnChanges | None = None  # likewise, in columns and answers
     source: Source  # where the weights come from
     data: DataOrigin | None  # which rows; null without any
     reproduce: Run  # what it takes to run the same again

@@ -69,7 +69,6 @@ def evidence_files(original: Judged, lang: str) -> dict[str, bytes]:
         "serial": uuid5(NAMESPACE_URL, document).urn,  # the same for the same document
         "checks": found,
         "rules": meanings(t, record),  # of all rules of this kind of audit, judged here or not
-        "score": record.score if isinstance(record, TableAudit) else record.accuracy,
         "task": task_of(record),
         "page": page_of(t, record),
         "markdown": audit_markdown(original, lang),

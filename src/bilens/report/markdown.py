@@ -10,7 +10,12 @@ from bilens.records.layer_audit import Difference, LayerAudit
 from bilens.records.table_audit import TableAudit
 from bilens.report.sections.coverage import unread_lines
 from bilens.report.sections.decision import decision_lines, group_lines
-from bilens.report.sections.difference import COLUMNS, difference_sentences, tensor_rows
+from bilens.report.sections.difference import (
+    COLUMNS,
+    column_sentences,
+    difference_sentences,
+    tensor_rows,
+)
 from bilens.report.sections.layers import (
     CHANGES,
     NUMBERS,
@@ -51,8 +56,10 @@ def audit_markdown(original: Judged, lang: str = "en") -> str:
         parts.append("\n".join(unread))
     if record.conditions:
         parts += [f"### {t('conditions.heading')}", finding_table(t, condition_lines(t, record))]
-    if not isinstance(record, TableAudit) and record.difference is not None:
+    if record.difference is not None:
         parts += difference_parts(t, record.difference)
+    if isinstance(record, TableAudit) and record.column_changes is not None:
+        parts.append("\n".join(f"- {escaped(line)}" for line in column_sentences(t, record)))
     if isinstance(record, LayerAudit) and record.layers:
         parts.append(layer_part(t, record))
     if record.performance is not None:

@@ -127,8 +127,11 @@ class VerdictReport(SavedReport[AnyVerdict]):
             check_values(self.record.kind, self.record.decision.risks)
 
     @property
-    def passed(self) -> bool:
-        """Whether no rule of the verdict failed, and no condition that was asked for."""
+    def passed(self) -> bool | None:
+        """True where everything was read and nothing failed; None where nothing is vouched for.
+
+        False where a rule or a condition failed, or the model may not be used.
+        """
         return self.record.passed
 
     @property

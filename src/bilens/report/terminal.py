@@ -23,7 +23,12 @@ from bilens.report.markup import ICONS
 from bilens.report.sections.attack import proof_claim
 from bilens.report.sections.coverage import unread_lines
 from bilens.report.sections.decision import decision_lines, group_lines
-from bilens.report.sections.difference import COLUMNS, difference_sentences, tensor_rows
+from bilens.report.sections.difference import (
+    COLUMNS,
+    column_sentences,
+    difference_sentences,
+    tensor_rows,
+)
 from bilens.report.sections.guarantees import statements
 from bilens.report.sections.index import coverage_text, outcome_word
 from bilens.report.sections.overview import condition_lines, mark
@@ -198,7 +203,8 @@ def verdict_lines(record: Audit | LayerAudit | TableAudit, lang: str = "en") -> 
         lines += performance_lines(t, shown.performance)
     lines += [f"{ICONS['info']} {line}" for line in unread_lines(t, shown.coverage)]
     lines += [f"{mark(t, line.outcome)}: {line.sentence}" for line in condition_lines(t, shown)]
-    changes = None if isinstance(shown, TableAudit) else shown.difference
+    changes = shown.difference
+    lines += column_sentences(t, shown) if isinstance(shown, TableAudit) else []
     if changes is not None and changes.whole is not None:
         rows = tensor_rows(t, changes.whole)
         lines += map(" · ".join, [t.each("difference.table", COLUMNS), *rows] if rows else [])

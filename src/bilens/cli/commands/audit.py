@@ -184,7 +184,7 @@ def audit(
     unjudged = [item["condition"] for item in asked if item["value"] is None]
     if unjudged:
         output.say(f"Nothing to judge in this model, so counted as failed: {', '.join(unjudged)}")
-    if not report.passed:
+    if report.passed is False:
         raise typer.Exit(FAILED)
 
 
@@ -196,12 +196,6 @@ def read_and_judge(
     from bilens.api.audit import audit as audit_model
 
     model, before = source.open_pair(options.baseline, output.say)
-    if before is not None and model.input_names is not None:
-        output.say(
-            "Beside a baseline a model of a table is read layer by layer, in units of its own "
-            "hidden layer: leak, identifier and other rules on columns are not judged, and dead or "
-            "doubled units are no faults of it. Audit it without --baseline too."
-        )
     given = data.find(model, output.say)
     with output.progress() as progress:
         return audit_model(

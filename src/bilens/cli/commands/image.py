@@ -179,5 +179,5 @@ def demo(
             say=output.say,
         )
     print_audit(output, report, json, f"Report: {options.out / job.REPORT_NAME}")
-    if not report.passed:
+    if report.passed is False:
         raise typer.Exit(FAILED)

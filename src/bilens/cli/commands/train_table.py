@@ -21,7 +21,7 @@ from bilens.cli.options import (
 
 if TYPE_CHECKING:
     from bilens.data.training_table import TrainingTable
-    from bilens.records.table_reading import TableReading
+    from bilens.records.table_audit import TableReading
     from bilens.train.newton import NewtonStep
 
 

@@ -28,14 +28,26 @@ ACCEPTED_BY: Final = {"use": "owner", "conditions": "owner_and_risk"}
 
 def decide(record: Audit | LayerAudit | TableAudit) -> Decision:
     """Return the decision on a model that was audited."""
-    measured = record.score if isinstance(record, TableAudit) else record.accuracy
-    inputs = 0 if measured is None else measured.total
-    one_class = measured is not None and measured.plain == 1
-    if record.performance is not None and record.performance.regression is not None:
-        inputs = record.performance.rows
-        one_class = record.performance.regression.r_squared is None
+    found, inputs, one_class = record.performance, 0, False
+    if found is not None and (found.classification or found.regression):
+        inputs = found.rows
+        one_class = found.regression is not None and found.regression.r_squared is None
+        one_class |= found.classification is not None and found.classification.accuracy.plain == 1
     asked = record.conditions or ()
     return decision(record.kind, record.verdict, record.coverage, asked, inputs, one_class)
+
+
+def passed(record: Audit | LayerAudit | TableAudit) -> bool | None:
+    """Return false where something failed, or the model may not be used; true where all was read.
+
+    What is left is null: nothing failed, and nothing is vouched for.
+    """
+    answer, asked = decide(record).answer, record.conditions or ()
+    failed = [one.outcome == "fail" for one in record.verdict] + [one.failed for one in asked]
+    if answer == "do_not_use" or any(failed):
+        return False
+    whole = record.coverage is not None and record.coverage.whole
+    return True if whole and answer != "cannot_judge" else None
 
 
 def decision(

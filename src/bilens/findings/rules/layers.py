@@ -14,13 +14,14 @@ from bilens.records.layer_audit import LayerReading
 
 LAYERS: tuple[Kind, ...] = ("layer_audit",)
 BOTH: tuple[Kind, ...] = ("audit", "layer_audit")
+ALL: tuple[Kind, ...] = (*BOTH, "table")
 COUNTED: Final = formats("value threshold", "whole", of="count", layers="text")
 NAMED = 5  # layers that a sentence names
 
 
 # A count over layers that should be zero; what a baseline is needed for.
 counted = partial(Rule, documents=BOTH, group="model", values=COUNTED, bad=">", scope="weights")
-changed = partial(Rule, documents=BOTH, group="use", needs="baseline", scope="map")
+changed = partial(Rule, documents=ALL, group="use", needs="baseline", scope="map")
 
 
 def named(names: Sequence[str]) -> str:
@@ -196,7 +197,7 @@ def unstable_directions(evidence: Evidence) -> Iterator[Values]:
 # What changed from a baseline: how much, and whether it went into few directions.
 
 
-@partial(counted, "changed_layers", group="use", beyond="info", needs="baseline")
+@partial(counted, "changed_layers", documents=ALL, group="use", beyond="info", needs="baseline")
 def changed_layers(evidence: Evidence) -> Iterator[Values]:
     if layers := evidence.changes:
         yield total({layer.name: not layer.identical for layer in layers}, len(layers))
@@ -255,7 +256,7 @@ def concentrated_change(evidence: Evidence) -> Iterator[Values]:
                 }
 
 
-whole = partial(Rule, documents=BOTH, group="use", bad=">", needs="baseline")
+whole = partial(Rule, documents=ALL, group="use", bad=">", needs="baseline")
 CHANGED: Final = formats("value threshold", "whole", of="count")
 
 
@@ -293,7 +294,7 @@ def changed_files(evidence: Evidence) -> Iterator[Values]:
     variant=lambda values: "" if values["of"] else "_none",
 )
 def low_rank_change(evidence: Evidence) -> Iterator[Values]:
-    if found := evidence.whole_change:
+    if (found := evidence.whole_change) and found.tensors:
         low = [one for one in found.changed if one.state == "low_rank"]
         ranks = sorted({one.rank or 0 for one in low})
         yield {

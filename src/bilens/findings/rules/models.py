@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 from bilens.findings.rules.rule import GUESS, Evidence, Rule, Values, formats
@@ -109,14 +110,15 @@ def complete(evidence: Evidence) -> Iterator[Values]:
     needs="data",
 )
 def accuracy(evidence: Evidence) -> Iterator[Values]:
-    if share := evidence.accuracy:
-        guess = share.plain is not None and share.low <= share.plain
+    if found := evidence.answers:
+        share = found.accuracy
         yield {
             "value": share.value,
             "low": share.low,
             "high": share.high,
+            "plain": share.plain or 0.0,
             "total": share.total,
-            "outcome": "warn" if guess else "info",
+            "outcome": "warn" if share.low <= (share.plain or 0.0) else "info",
         }
 
 
@@ -154,26 +156,10 @@ def worst_class_recall(evidence: Evidence) -> Iterator[Values]:
                 yield {**shares, **gap, "total": recall.total, "name": name}
 
 
-def score(kind: str, evidence: Evidence) -> Iterator[Values]:
-    found = evidence.score
-    if found is not None and found.kind == kind:
-        yield {
-            "value": found.value,
-            "low": found.value if found.low is None else found.low,
-            "high": found.value if found.high is None else found.high,
-            "plain": found.plain,
-            "total": found.total,
-            "outcome": "info" if found.value > found.plain else "warn",
-        }
-
-
-table_accuracy = of_tables(
-    "accuracy",
-    partial(score, "accuracy"),
-    group="use",
-    rank=GUESS,
+table_accuracy = replace(
+    accuracy,
+    documents=("table",),
     values=formats("value low high plain", "percent", total="count"),
-    needs="data",
     sentences="table_accuracy",
 )
 
@@ -194,21 +180,20 @@ def few_directions(evidence: Evidence) -> Iterator[Values]:
         yield {"k": enough, "of": full.k, "accuracy": point.accuracy, "full": full.accuracy}
 
 
-r_squared = of_tables(
+@partial(
+    of_tables,
     "r_squared",
-    partial(score, "r_squared"),
     documents=("table", "layer_audit"),
     group="use",
     rank=GUESS,
-    values=formats("value low high plain", "fixed3", total="count"),
+    values={"value": "fixed3", "total": "count"},
     needs="data",
 )
-
-
-@partial(of_tables, "seen_rows", group="use", values={}, number=None, usual="warn")
-def seen_rows(evidence: Evidence) -> Iterator[Values]:
-    if evidence.score is not None and evidence.seen_rows:
-        yield {}
+def r_squared(evidence: Evidence) -> Iterator[Values]:
+    found = evidence.performance
+    if found is not None and found.regression is not None:
+        value = found.regression.r_squared or 0.0
+        yield {"value": value, "total": found.rows, "outcome": "info" if value > 0 else "warn"}
 
 
 @partial(

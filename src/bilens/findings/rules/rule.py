@@ -8,12 +8,11 @@ from operator import itemgetter
 from typing import Literal, TypeAlias
 
 from bilens.records.audit import ClassReading, Overfitting, Triggers, TruncationPoint
-from bilens.records.common import Exactness, Finding, Outcome, Share, Value
+from bilens.records.common import Exactness, Finding, Outcome, Value
 from bilens.records.decision import Coverage
 from bilens.records.layer_audit import LayerDifference, LayerReading, WholeDifference
-from bilens.records.performance import Classification
-from bilens.records.table_audit import OutputEffects, TableScore
-from bilens.records.table_reading import Conversion, TableReading
+from bilens.records.performance import Classification, Performance
+from bilens.records.table_audit import ColumnChanges, Conversion, OutputEffects, TableReading
 
 Kind = Literal["audit", "layer_audit", "table"]
 Scope = Literal["", "weights", "fit", "map", "rounding"]
@@ -48,7 +47,6 @@ class Evidence:
 
     exactness: tuple[Exactness, ...] = ()
     classes: tuple[ClassReading, ...] = ()
-    accuracy: Share | None = None
     truncation: tuple[TruncationPoint, ...] = ()
     enough: int = 0  # the fewest eigenvectors that keep the accuracy; one of the curve's points
     overfitting: Overfitting | None = None
@@ -57,13 +55,16 @@ class Evidence:
     layers: tuple[LayerReading, ...] = ()
     changes: tuple[LayerDifference, ...] = ()
     whole_change: WholeDifference | None = None
+    column_change: ColumnChanges | None = None
     effects: tuple[OutputEffects, ...] = ()
-    score: TableScore | None = None
     coverage: Coverage | None = None
-    seen_rows: bool = False  # the model was trained on the rows
-    answers: Classification | None = None  # to data
+    performance: Performance | None = None  # on data
     reading: TableReading | None = None  # of the table that the model was trained on
     done: tuple[Conversion, ...] | None = None  # to the table of the rows
+
+    @property
+    def answers(self) -> Classification | None:
+        return None if self.performance is None else self.performance.classification
 
     @property
     def whole(self) -> tuple[LayerReading, ...]:

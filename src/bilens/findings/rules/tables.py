@@ -8,19 +8,13 @@ from functools import partial
 
 from bilens.findings.rules.rule import Evidence, Rule, Values, formats
 
-of_tables = partial(Rule, documents=("table",), group="model")
-LEAK = 0.9  # share of the error of a plain guess; fixed on other tables than those of the tests
-DOMINANT = 0.9  # share of the outputs' variance
+of_tables = partial(Rule, documents=("table",), group="model", bad=">")
+of_rows = partial(of_tables, group="use", needs="data")
+of_shares = partial(of_tables, threshold=0.9)  # fixed on other tables than those of the tests
 GAPS = {"accuracy": 0.05, "r_squared": 0.15}  # of the training rows over the upper end of others
 
 
-@partial(
-    of_tables,
-    "leak",
-    values=formats("value null threshold", "percent", column="text"),
-    bad=">",
-    threshold=LEAK,
-)
+@partial(of_shares, "leak", values=formats("value null threshold", "percent", column="text"))
 def leak(evidence: Evidence) -> Iterator[Values]:
     for column in () if evidence.reading is None else evidence.reading.columns:
         if column.alone is not None:
@@ -32,7 +26,6 @@ def leak(evidence: Evidence) -> Iterator[Values]:
     of_tables,
     "identifier",
     values={"value": "count", "columns": "text"},
-    bad=">",
     variant=lambda values: "" if values["columns"] else "_none",
 )
 def identifier(evidence: Evidence) -> Iterator[Values]:
@@ -43,13 +36,7 @@ def identifier(evidence: Evidence) -> Iterator[Values]:
         yield {"value": len(used), "columns": ", ".join(shown)}
 
 
-@partial(
-    of_tables,
-    "dominant",
-    values=formats("value threshold", "percent", columns="text"),
-    bad=">",
-    threshold=DOMINANT,
-)
+@partial(of_shares, "dominant", values=formats("value threshold", "percent", columns="text"))
 def dominant(evidence: Evidence) -> Iterator[Values]:
     variance = sum(item.variance for item in evidence.effects)
     columns = () if evidence.reading is None else evidence.reading.columns
@@ -68,34 +55,47 @@ def dominant(evidence: Evidence) -> Iterator[Values]:
 
 
 @partial(
-    of_tables,
-    "train_test_gap",
-    group="use",
-    values=formats("train high gap threshold", "percent"),
-    number="gap",
-    bad=">",
-    needs="data",
+    of_rows,
+    "seen_rows",
+    values=formats("value total", "count"),
+    number=None,
+    bad=None,
+    usual="warn",
+    variant=lambda values: "_partly" if values["value"] != values["total"] else "",
 )
-def train_test_gap(evidence: Evidence) -> Iterator[Values]:
-    found, reading = evidence.score, evidence.reading
-    if found is None or reading is None or reading.train_score is None or evidence.seen_rows:
-        return
-    high = found.value if found.high is None else found.high
-    yield {
-        "train": reading.train_score,
-        "high": high,
-        "gap": max(reading.train_score - high, 0.0),
-        "threshold": GAPS.get(found.kind, 0.0),
-    }
+def seen_rows(evidence: Evidence) -> Iterator[Values]:
+    if (found := evidence.performance) is not None and found.seen:
+        yield {"value": found.trained or 0, "total": found.rows}
 
 
 @partial(
-    of_tables,
+    of_rows,
+    "train_test_gap",
+    values=formats("train high gap threshold", "percent", filled="count"),
+    number="gap",
+    variant=lambda v: "_filled" if v["filled"] and v["gap"] > v["threshold"] else "",
+)
+def train_test_gap(evidence: Evidence) -> Iterator[Values]:
+    found, reading = evidence.performance, evidence.reading
+    if found is None or reading is None or reading.train_score is None or found.seen:
+        return
+    if found.classification is not None:
+        high, threshold = found.classification.accuracy.high, GAPS["accuracy"]
+    elif found.regression is not None:
+        high, threshold = found.regression.r_squared or 0.0, GAPS["r_squared"]
+    else:
+        return
+    gap = max(reading.train_score - high, 0.0)
+    odd = [one for one in evidence.done or () if one.kind in ("missing", "unseen")]
+    filled = sum(int(one.values["count"]) for one in odd)
+    numbers = {"train": reading.train_score, "high": high, "gap": gap, "threshold": threshold}
+    yield {**numbers, "filled": filled}
+
+
+@partial(
+    of_rows,
     "unseen_categories",
-    group="use",
     values={"value": "count", "column": "text", "text": "text", "row": "count"},
-    bad=">",
-    needs="data",
 )
 def unseen_categories(evidence: Evidence) -> Iterator[Values]:
     if evidence.reading is not None and evidence.done is not None:
@@ -103,3 +103,35 @@ def unseen_categories(evidence: Evidence) -> Iterator[Values]:
         for one in evidence.done:
             if one.kind == "unseen":
                 yield {"value": one.values["count"], **one.values}
+
+
+@partial(of_rows, "filled_cells", values={"value": "count", "column": "text"})
+def filled_cells(evidence: Evidence) -> Iterator[Values]:
+    if evidence.reading is not None and evidence.done is not None:
+        yield {"value": 0, "column": ""}
+        known = {name for column in evidence.reading.columns for name in column.inputs}
+        for one in evidence.done:
+            column = one.values.get("column", "")
+            if one.kind == "missing" and f"{column}=(missing)" not in known:
+                yield {"value": one.values["count"], "column": column}
+
+
+beside = partial(of_tables, group="use", needs="baseline")
+
+
+@partial(beside, "changed_columns", values={"value": "count", "columns": "text"})
+def changed_columns(evidence: Evidence) -> Iterator[Values]:
+    if found := evidence.column_change:
+        names = [*(f"+ {name}" for name in found.added), *(f"− {name}" for name in found.removed)]
+        names += [f"{before} → {after}" for before, after in found.renamed]
+        yield {"value": len(names), "columns": ", ".join(names)}
+
+
+ANSWERS = formats("count total", "count", value="percent")
+
+
+@partial(beside, "changed_answers", values=ANSWERS, beyond="info")
+def changed_answers(evidence: Evidence) -> Iterator[Values]:
+    if (found := evidence.column_change) is not None and found.rows:
+        value = found.changed / found.rows
+        yield {"value": value, "count": found.changed, "total": found.rows}

@@ -75,8 +75,12 @@ def looked_lines(t: Catalogue, record: Judged) -> Iterator[tuple[str, list[str]]
     if apart(record):
         unseen.append(t("decision.apart"))
     name = (data and data.name) or t("facts.unnamed_data")
-    key = "measured" if found.inputs else "no_data"
-    measured = t(f"decision.{key}", count=whole(found.inputs), name=name)
+    key, seen = "measured" if found.inputs else "no_data", record.performance
+    if found.inputs and seen is not None and seen.seen:
+        key += f".{seen.seen}"
+    numbers = {"count": found.inputs, "trained": (seen and seen.trained) or 0}
+    shown = {number: whole(value) for number, value in numbers.items()}
+    measured = t(f"decision.{key}", name=name, **shown)
     (looked if found.inputs else unseen).append(measured)
     search = isinstance(record, Audit) and record.triggers and record.triggers.threshold
     stands_out = any(

@@ -26,7 +26,7 @@ def index_row(record: Judged, model: str, page: str, lang: str) -> IndexRow:
     return IndexRow(
         model,
         found.answer,
-        int(not record.passed),
+        int(record.passed is False),
         None if record.coverage is None else record.coverage.share,
         risks[0] if risks else "",
         page=page,

@@ -271,8 +271,9 @@ def difference(
     found: Difference | None,
     names: Sequence[str] | None = None,
     painter: Painter | None = None,
+    lead: Sequence[Content] = (),
 ) -> Markup:
-    """Return what changed; nothing where there was no baseline.
+    """Return what changed, behind a lead; nothing where there was no baseline.
 
     `names` are those of the outputs where they are classes; `painter` draws input directions.
     """
@@ -302,7 +303,7 @@ def difference(
     if cards:
         lead_of_cards = paragraph(t("layers.difference.triggers_lead"))
         cards = [heading(t("layers.difference.triggers")), lead_of_cards, *cards]
-    blocks: list[Content] = [] if found.whole is None else [*whole_difference(t, found.whole)]
+    blocks = [*lead] if found.whole is None else [*lead, *whole_difference(t, found.whole)]
     if rows:
         columns = [t("layers.table.layer"), *t.each("layers.difference", CHANGES)]
         blocks += [

@@ -175,15 +175,6 @@ def mark(t: Catalogue, outcome: str) -> str:
     return f"{ICONS[outcome]} {t(f'outcome.{outcome}')}"
 
 
-def overall_outcome(record: Judged) -> str:
-    """Return "pass", "warn" or "fail" for the rules as a whole; what is partial is no pass."""
-    outcomes = [finding.outcome for finding in record.verdict]
-    if not record.passed or "fail" in outcomes:
-        return "fail"
-    partial = record.coverage is not None and not record.coverage.whole
-    return "warn" if "warn" in outcomes or partial else "pass"
-
-
 def finding_lines(t: Catalogue, record: Judged) -> list[FindingLine]:
     """Return the findings in the order of the record."""
     return [finding_line(t, record.kind, finding) for finding in record.verdict]

@@ -8,14 +8,15 @@ from datetime import datetime, timedelta
 from markupsafe import Markup
 
 from bilens.records.table_audit import (
+    Conversion,
     InputAttribution,
     InputValues,
     OutputEffects,
     PairEffect,
     RowReading,
     TableAudit,
+    TableColumn,
 )
-from bilens.records.table_reading import Conversion, TableColumn
 from bilens.report.charts.curves import pair_field, response_curve
 from bilens.report.charts.scores import bar_chart, score_chart
 from bilens.report.markup import (
@@ -39,6 +40,8 @@ from bilens.report.markup import (
 )
 from bilens.report.sections.coverage import coverage
 from bilens.report.sections.decision import checks, verdict
+from bilens.report.sections.difference import column_sentences
+from bilens.report.sections.layers import difference
 from bilens.report.sections.overview import Page, clean_names, file_facts
 from bilens.report.sections.performance import performance
 from bilens.report.sections.predictions import outcome_badge, outcome_of, prediction_article
@@ -72,6 +75,7 @@ def table_page(t: Catalogue, record: TableAudit) -> Page:
     parts = [("columns", columns(t, record)), ("rows", rows(t, record))]
     if any(row.kind == "asked" for row in record.rows):
         parts.reverse()
+    changed = [items(column_sentences(t, record), "sentences")]
     return Page(
         keys="table.page",
         count=len(record.outputs),
@@ -82,6 +86,7 @@ def table_page(t: Catalogue, record: TableAudit) -> Page:
             ("coverage", coverage(t, record.coverage)),
             ("performance", performance(t, record.performance, record.data)),
             *parts,
+            ("difference", difference(t, record.difference, lead=changed)),
             ("reading", reading(t, record)),
         ),
         conventions=[
