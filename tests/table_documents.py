@@ -13,8 +13,9 @@ from bilens.findings.rules import tables as rules
 from bilens.findings.rules.rule import Rule
 from bilens.io.loaded_model import LoadedModel
 from bilens.nn.classifier import classifier_of_map
-from bilens.records.base import json_text
-from bilens.records.table_audit import Conversion, TableColumn, TableReading
+from bilens.records.base import json_text, to_json
+from bilens.records.layer_audit import BaselineSource, Difference, WholeDifference
+from bilens.records.table_audit import ColumnChanges, Conversion, TableColumn, TableReading
 from bilens.train.newton import CrossEntropy, Loss, SquaredError
 from bilens.train.table_fit import TableRecipe, fit_table
 
@@ -110,19 +111,19 @@ def findings() -> list[dict[str, Any]]:
             for outcome in ("pass", "warn", "info"):
                 found.append({"rule": rule.id, "outcome": outcome, "values": values})
                 if rule.id in ("seen_rows", "train_test_gap"):  # in another variant
-                    other = {**values, "total": 2, "filled": 0, "gap": 0.5, "threshold": 0.1}
+                    other = {**values, "total": 2, "filled": 1, "gap": 0.6, "threshold": 0.1}
                     found.append({"rule": rule.id, "outcome": outcome, "values": other})
     return found
 
 
 def compared(document: dict[str, Any], **changes: Any) -> dict[str, Any]:
     """A document of a model beside a baseline."""
-    effects = document["outputs"][:1]
-    found = {"added": [], "removed": [], "renamed": [], "other_outputs": [], "outputs": effects}
-    changes = {"column_changes": {**found, "change": 0.5, **changes}}
-    none = {"tensors": 1, "changed": [], "files": None}
-    difference = {"baseline": {"path": "b", "weights_sha256": "c"}, "layers": [], "whole": none}
-    return {**copy.deepcopy(document), **changes, "difference": difference}
+    named = dict.fromkeys(("added", "removed", "renamed", "other_outputs"), ())
+    found = to_json(ColumnChanges(**named))
+    found |= {"outputs": copy.deepcopy(document["outputs"][:1]), "change": 0.5, **changes}
+    difference = Difference(BaselineSource("b", "c"), (), WholeDifference(1, ()))
+    beside = {"column_changes": found, "difference": to_json(difference)}
+    return {**copy.deepcopy(document), **beside}
 
 
 def variants() -> dict[str, dict[str, Any]]:
@@ -146,12 +147,13 @@ def variants() -> dict[str, dict[str, Any]]:
     example = {"index": 3, "before": "x", "after": "y"}
     found["other columns"] = compared(whole, **every, lacking=["b"], outputs=[], change=None)
     found["same columns"] = compared(whole, **rows, examples=[example])
-    still = copy.deepcopy(whole["outputs"][:1])
-    for column in still[0]["columns"]:
+    found["the same"] = compared(whole, change=0.0)
+    still = found["the same"]["column_changes"]["outputs"][0]
+    still["pairs"] = []
+    for column in still["columns"]:
         column["linear"] = column["square"] = 0.0
-    found["the same"] = compared({**whole, "outputs": still}, change=0.0)
-    found["the same"]["outputs"] = whole["outputs"]
-    found["the same"]["column_changes"]["outputs"][0]["pairs"] = []
+    first = found["same columns"]["column_changes"]["outputs"][0]
+    first["columns"][0]["square"], first["pairs"][0]["coefficient"] = 9.0, 9.0
     for kind, trained in (("all", 178), ("partly", 100)):
         found[f"trained, {kind}"] = copy.deepcopy(whole)
         found[f"trained, {kind}"]["performance"] |= {"rows": 178, "trained": trained}

@@ -7,40 +7,37 @@ import torch
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.data.model_interface import LabelledData
 from bilens.findings import table_audit
 from bilens.findings.subject import gauge_free
 from bilens.findings.table_audit import (
     REACH,
-    LabelledRows,
-    NamedColumns,
     audit_columns,
+    exact_layer,
     largest_of_two,
     output_effects,
+    units_of,
     worst_case_inputs,
 )
+from bilens.io.loaded_model import LoadedModel
 from bilens.nn import BilinearClassifier
+from bilens.records.common import DataOrigin
 from bilens.sklearn import BilinearClassifier as Estimator
 from table_documents import fitted
 
 
-def columns_of(classes: int) -> tuple[BilinearClassifier, NamedColumns, torch.Tensor, torch.Tensor]:
+def table_of(classes: int) -> tuple[LoadedModel, LabelledData]:
     model, x, target = fitted(classes)
-    assert isinstance(model.module, BilinearClassifier)
-    assert model.input_names is not None
-    assert model.output_names is not None
-    mean, scale = torch.tensor([model.input_mean, model.input_scale], dtype=torch.float64)
-    return model.module, NamedColumns(model.input_names, model.output_names, mean, scale), x, target
+    return model, LabelledData(x, target, DataOrigin("", "here", "tensors", len(x), ""))
 
 
 @pytest.mark.parametrize("classes", [1, 2, 3])
 def test_the_effects_rebuild_the_outputs(classes: int) -> None:
-    module, columns, x, target = columns_of(classes)
-    found = audit_columns(module, columns, LabelledRows(x, target))
+    model, rows = table_of(classes)
+    found, x = audit_columns(model, rows), rows.inputs
     assert all(one.outcome != "fail" for one in found.verdict)
-    assert columns.mean is not None
-    assert columns.scale is not None
-    z = (x - columns.mean) / columns.scale
-    scores = module(x).detach()
+    mean, scale = units_of(model).T
+    scores, z = exact_layer(model)(x).detach(), (x - mean) / scale
     scores = scores - scores.mean(dim=1, keepdim=True) if classes > 1 else scores
     for place, item in enumerate(found.outputs):
         assert item.num_pairs == 78
@@ -57,8 +54,7 @@ def test_the_effects_rebuild_the_outputs(classes: int) -> None:
 
 
 def test_the_planted_pair_is_the_strongest() -> None:
-    module, columns, x, target = columns_of(1)
-    (output,) = audit_columns(module, columns, LabelledRows(x, target)).outputs
+    (output,) = audit_columns(*table_of(1)).outputs
     assert (output.pairs[0].first, output.pairs[0].second) == (1, 2)
     assert output.columns[0].column == 0
     assert output.pair_share > 0.1
@@ -66,18 +62,19 @@ def test_the_planted_pair_is_the_strongest() -> None:
 
 def test_columns_in_another_unit_are_the_same_columns() -> None:
     """Metres for kilometres change the model's weights and none of the coefficients."""
-    module, columns, x, target = columns_of(3)
-    assert columns.scale is not None
-    assert columns.mean is not None
+    model, rows = table_of(3)
+    module = exact_layer(model)
     other = BilinearClassifier(13, module.embed.out_features, 3, bias=True).double()
     other.load_state_dict(module.state_dict())
     with torch.no_grad():
         other.embed.weight[:, 0] /= 1000
     unit = torch.ones(13, dtype=torch.float64)
     unit[0] = 1000
-    changed = dataclasses.replace(columns, mean=columns.mean * unit, scale=columns.scale * unit)
-    first = audit_columns(module, columns, LabelledRows(x, target))
-    second = audit_columns(other, changed, LabelledRows(x * unit, target))
+    mean, scale = ((unit * part).tolist() for part in units_of(model).T)
+    units = {"input_mean": tuple(mean), "input_scale": tuple(scale)}
+    changed = dataclasses.replace(model, module=other, **units)
+    first = audit_columns(model, rows)
+    second = audit_columns(changed, dataclasses.replace(rows, inputs=rows.inputs * unit))
     for one, two in zip(first.outputs, second.outputs, strict=True):
         assert [p.column for p in one.columns] == [p.column for p in two.columns]
         assert [p.linear for p in one.columns] == pytest.approx([p.linear for p in two.columns])
@@ -85,11 +82,11 @@ def test_columns_in_another_unit_are_the_same_columns() -> None:
 
 
 def test_without_answers_the_first_rows_are_taken_apart() -> None:
-    module, columns, x, _ = columns_of(3)
-    found = audit_columns(module, columns, LabelledRows(x, None))
+    model, rows = table_of(3)
+    found = audit_columns(model, dataclasses.replace(rows, targets=None))
     assert found.performance is None
     assert [(row.kind, row.index) for row in found.rows] == [("first", i) for i in range(3)]
-    assert audit_columns(module, columns, None).rows == ()
+    assert audit_columns(model, None).rows == ()
 
 
 def some_map(d_out: int) -> QuadraticMap:

@@ -20,13 +20,13 @@ from bilens.api.comparison import (
     module_of,
     read_alike,
     table_changes,
-    table_model,
     whole_difference,
 )
 from bilens.api.given_data import Data, Model, given_data, layers_of, opened, performance_of
 from bilens.api.provenance import (
     given_model,
     origin_of,
+    reading_of,
 )
 from bilens.base import Progress, silent
 from bilens.base.errors import NonFiniteError, UsageError
@@ -44,7 +44,7 @@ from bilens.findings.rules.decision import decide, passed
 from bilens.findings.rules.registry import Condition, judge, judge_conditions, parse_conditions
 from bilens.findings.rules.rule import Evidence
 from bilens.findings.subject import LabelledImages
-from bilens.findings.table_audit import LabelledRows, audit_columns
+from bilens.findings.table_audit import audit_columns
 from bilens.io.in_memory import from_sklearn
 from bilens.io.load import LoadedModel
 from bilens.nn.agreement import Agreement
@@ -212,13 +212,11 @@ def audit_model_layers(
 
 def audit_table(model: LoadedModel, data: LabelledData | None, asked: Asked) -> TableReport:
     """Read a model whose inputs are columns, and report what columns and pairs of columns do."""
-    (module, columns), rows = table_model(model), None
-    if data is not None:
-        inputs, places = data.inputs.detach().double(), data.places(asked.rows)
-        rows = LabelledRows(inputs, data.targets, data.numbers, data.done, places)
     layers: tuple[LayerDifference, ...] = ()
     origin = origin_of(model, data, asked.command, asked.seed)
-    findings = audit_columns(module, columns, rows, asked.seed, origin, asked.performance)
+    findings = audit_columns(
+        model, data, asked.rows, asked.seed, origin, asked.performance, reading_of(model)
+    )
     if asked.baseline is not None:
         layers, changes = table_changes(model, asked.baseline, data, asked.seed)
         findings = structs.replace(findings, column_changes=changes)

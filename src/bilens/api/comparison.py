@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import torch
 from msgspec import structs
 from torch import Tensor, nn
 
 from bilens.api.given_data import Model, interface_of, opened
-from bilens.api.provenance import describe_source, reading_of
+from bilens.api.provenance import describe_source
 from bilens.base import Progress
 from bilens.base.errors import BilensError, CheckpointError
 from bilens.base.files import file_sha256, read_json
@@ -21,8 +20,7 @@ from bilens.data.model_interface import LabelledData
 from bilens.findings.difference import kind_of_layer
 from bilens.findings.layer_audit import compare_with
 from bilens.findings.layer_reading import AuditOptions, fit_layer
-from bilens.findings.subject import in_float64
-from bilens.findings.table_audit import NamedColumns
+from bilens.findings.table_audit import exact_layer, output_names_of, units_of
 from bilens.findings.table_difference import compare_answers, compare_columns
 from bilens.findings.tensor_difference import compare_tensors
 from bilens.io.loaded_model import LoadedModel
@@ -116,39 +114,26 @@ def layer_changes(
     return (compare_with(before, fitted, AuditOptions(0, seed), vectors=drawn),)
 
 
-def table_model(model: LoadedModel) -> tuple[BilinearClassifier, NamedColumns]:
-    """Return a model of a table, and what it knows of its columns."""
-    module = model.module
-    assert isinstance(module, BilinearClassifier), "a model of a table is one exact layer"
-    outputs = model.output_names or tuple(map(str, range(module.head.out_features)))
-    mean, scale = (
-        None if known is None else torch.tensor(known, dtype=torch.float64)
-        for known in (model.input_mean, model.input_scale)
-    )
-    return module, NamedColumns(model.input_names or (), outputs, mean, scale, reading_of(model))
-
-
 def table_changes(
     model: LoadedModel, baseline: LoadedModel, data: LabelledData | None, seed: int
 ) -> tuple[tuple[LayerDifference, ...], ColumnChanges]:
     """Return what changed in the layer, where columns are the same, and in columns and answers."""
-    (module, columns) = table_model(model)
     if not is_of_columns(baseline):
-        return (), ColumnChanges(columns.inputs, (), (), ())
-    base, others = table_model(baseline)
-    found = compare_columns((module, columns), (base, others))
-    if data is not None and (len(columns.outputs) == 1) == (len(others.outputs) == 1):
+        return (), ColumnChanges(model.input_names or (), (), (), ())
+    found = compare_columns(model, baseline)
+    regressions = [len(output_names_of(one)) == 1 for one in (model, baseline)]
+    if data is not None and regressions[0] == regressions[1]:
         x, lacking = inputs_of(baseline, model, data, found.renamed)
         found = structs.replace(found, lacking=lacking)
         if x is not None:
-            both = in_float64(base)(x), in_float64(module)(data.inputs.double())
-            found = compare_answers(found, both, (others.outputs, columns.outputs), data)
-    if columns.inputs != others.inputs or columns.outputs != others.outputs:
+            found = compare_answers(found, model, baseline, data, x)
+    if model.input_names != baseline.input_names:
         return (), found
-    if columns.mean is not None and columns.scale is not None:  # else small units count most
-        units = columns.mean, columns.scale
-        module, base = (in_standard_units(one, *units) for one in (module, base))
-    layers = layer_changes(opened(module), opened(base), seed, drawn=False)
+    units = units_of(model).T  # in their own units the smallest numbers count most
+    after, before = (
+        opened(in_standard_units(exact_layer(one), *units)) for one in (model, baseline)
+    )
+    layers = layer_changes(after, before, seed, drawn=False)
     of_weights = {"weight_change": None, "changed_units": None, "triggers": ()}
     return tuple(structs.replace(one, **of_weights) for one in layers), found
 

@@ -7,7 +7,7 @@ columns: there, coefficients of columns of different units can be compared.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -16,10 +16,12 @@ from bilens.algebra.directions import output_form
 from bilens.algebra.interactions.streaming_statistics import RunningTop
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_finite
+from bilens.data.model_interface import LabelledData
 from bilens.findings.explanation import ASKED, attribute_prediction, choose_examples
 from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
 from bilens.findings.subject import DTYPES, compared, gauge_free, read_densely
+from bilens.io.loaded_model import LoadedModel
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import in_standard_units
 from bilens.records.common import UNKNOWN, Exactness, Origin
@@ -27,7 +29,6 @@ from bilens.records.performance import Performance
 from bilens.records.table_audit import (
     CategoryEffect,
     ColumnEffect,
-    Conversion,
     InputValues,
     OutputEffects,
     PairEffect,
@@ -43,89 +44,77 @@ LISTED_PAIRS = 20  # of each output
 FIRST_ROWS = 3  # taken apart where the right answers are not known
 
 
-@dataclass(frozen=True, eq=False)
-class LabelledRows:
-    """Rows of a table with their right answers."""
-
-    values: Tensor  # (rows, columns) float64, as they come
-    target: Tensor | None  # (rows,), int64 classes or float64 numbers; None where not known
-    numbers: tuple[int, ...] = ()  # as a spreadsheet shows them, where there is one
-    done: tuple[Conversion, ...] = ()  # to the file that holds them
-    asked: tuple[int, ...] = ()  # to be taken apart; those that are telling where none are
+def exact_layer(model: LoadedModel) -> BilinearClassifier:
+    assert isinstance(model.module, BilinearClassifier), "a model of a table is one exact layer"
+    return model.module
 
 
-@dataclass(frozen=True, eq=False)
-class NamedColumns:
-    """What a model knows of its columns and outputs."""
+def units_of(model: LoadedModel) -> Tensor:
+    """Return mean and deviation of each input, (columns, 2) float64; 0 and 1 where not known."""
+    ones = (1.0,) * exact_layer(model).embed.in_features
+    known = model.input_mean or (0.0,) * len(ones), model.input_scale or ones
+    return torch.tensor(known, dtype=torch.float64).T
 
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    mean: Tensor | None  # (columns,) float64, of the rows it was trained on; None if not known
-    scale: Tensor | None  # (columns,) float64, their standard deviation; likewise
-    reading: TableReading | None = None  # of the table that it was trained on
 
-    def units(self) -> Tensor:
-        """Return mean and deviation of each input, (columns, 2); 0 and 1 where not known."""
-        ones = torch.ones(len(self.inputs), dtype=torch.float64)
-        mean = 0 * ones if self.mean is None else self.mean
-        return torch.stack([mean, ones if self.scale is None else self.scale], dim=1)
+def output_names_of(model: LoadedModel) -> tuple[str, ...]:
+    return model.output_names or tuple(map(str, range(exact_layer(model).head.out_features)))
 
 
 def audit_columns(
-    module: BilinearClassifier,
-    columns: NamedColumns,
-    rows: LabelledRows | None,
+    model: LoadedModel,
+    rows: LabelledData | None,
+    asked: Sequence[int] = (),
     seed: int = 0,
     origin: Origin = UNKNOWN,
     performance: Performance | None = None,
+    read: TableReading | None = None,
 ) -> TableAudit:
-    """Return what the weights of a model of a table say; the model is not changed."""
-    d_input, d_output = module.embed.in_features, module.head.out_features
-    mean, scale = columns.units().T
+    """Return what the weights of a model of a table say; the model is not changed.
+
+    `asked` are rows to take apart, telling ones where none are; `read` is how the table of the
+    training was read.
+    """
+    module, names, outputs = exact_layer(model), model.input_names or (), output_names_of(model)
+    mean, scale = units_of(model).T
     with torch.no_grad():
         f = in_standard_units(module, mean, scale).quadratic_map().detach()
         exactness = compare(module, f, mean, scale, seed)
-        effects = output_effects(gauge_free(f), columns.outputs, LISTED_PAIRS)
-        known = columns.mean is not None and columns.scale is not None
+        effects = output_effects(gauge_free(f), outputs, LISTED_PAIRS)
+        known = model.input_mean is not None and model.input_scale is not None
         worst = worst_case_inputs(gauge_free(f)) if known else ()
         readings: tuple[RowReading, ...] = ()
-        categories = category_effects(gauge_free(f), columns.inputs, columns.reading, mean, scale)
+        categories = category_effects(gauge_free(f), names, read, mean, scale)
         if rows is not None:
-            z = (rows.values - mean) / scale
-            outputs = f(z)
+            z = (rows.inputs.double() - mean) / scale
             readings = tuple(
-                reading(f, z[index], rows, index, kind) for kind, index in chosen(outputs, rows)
+                reading(f, z[index], rows, index, kind) for kind, index in chosen(f(z), rows, asked)
             )
-    model = TableModel(
-        type(module).__name__,
-        "regression" if d_output == 1 else "classification",
-        d_input,
-        module.embed.out_features,
-        d_output,
-        sum(parameter.numel() for parameter in module.parameters()),
-        str(module.embed.weight.dtype).removeprefix("torch."),
-        known,
-        columns.outputs,
-        columns.inputs,
-        tuple(mean.tolist()) if known else None,
-        tuple(scale.tolist()) if known else None,
-    )
+    done = None if rows is None else rows.done
     evidence = Evidence(
-        exactness,
-        effects=effects,
-        performance=performance,
-        reading=columns.reading,
-        done=None if rows is None else rows.done,
+        exactness, effects=effects, performance=performance, reading=read, done=done
     )
     return TableAudit(
-        model=model,
+        model=TableModel(
+            type(module).__name__,
+            "regression" if len(outputs) == 1 else "classification",
+            module.embed.in_features,
+            module.embed.out_features,
+            module.head.out_features,
+            sum(parameter.numel() for parameter in module.parameters()),
+            str(module.embed.weight.dtype).removeprefix("torch."),
+            known,
+            outputs,
+            names,
+            tuple(mean.tolist()) if known else None,
+            tuple(scale.tolist()) if known else None,
+        ),
         exactness=exactness,
         outputs=effects,
         worst_case_inputs=worst,
         rows=readings,
         categories=categories,
-        reading=columns.reading,
-        done=() if rows is None else rows.done,
+        reading=read,
+        done=done or (),
         verdict=judge("table", evidence),
         performance=performance,
         seed=seed,
@@ -173,11 +162,11 @@ def category_effects(
     return tuple(found)
 
 
-def chosen(outputs: Tensor, rows: LabelledRows) -> list[tuple[str, int]]:
+def chosen(outputs: Tensor, rows: LabelledData, asked: Sequence[int]) -> list[tuple[str, int]]:
     """Return which rows to take apart and why."""
-    target = rows.target
-    if rows.asked:
-        return [(ASKED, index) for index in rows.asked]
+    target = rows.targets
+    if asked:
+        return [(ASKED, index) for index in rows.places(asked)]
     if target is None:
         return [("first", index) for index in range(min(FIRST_ROWS, len(outputs)))]
     if not target.is_floating_point():
@@ -187,10 +176,10 @@ def chosen(outputs: Tensor, rows: LabelledRows) -> list[tuple[str, int]]:
     return found if len(order) > 1 else found[:1]
 
 
-def reading(f: QuadraticMap, z: Tensor, rows: LabelledRows, index: int, kind: str) -> RowReading:
+def reading(f: QuadraticMap, z: Tensor, rows: LabelledData, index: int, kind: str) -> RowReading:
     scores = gauge_free(f)(z[None])[0]
     is_class = f.sizes.d_out > 1
-    answer = None if rows.target is None else rows.target[index].item()
+    answer = None if rows.targets is None else rows.targets[index].item()
     label = int(answer) if is_class and answer is not None else None
     return RowReading(
         kind=kind,
@@ -198,7 +187,7 @@ def reading(f: QuadraticMap, z: Tensor, rows: LabelledRows, index: int, kind: st
         label=label,
         target=None if is_class or answer is None else float(answer),
         predicted=int(scores.argmax()),
-        inputs=tuple(rows.values[index].tolist()),
+        inputs=tuple(rows.inputs[index].tolist()),
         scores=tuple(scores.tolist()),
         attributions=attribute_prediction(f, z, torch.zeros_like(z), label),
     )

@@ -38,13 +38,12 @@ def decide(record: Audit | LayerAudit | TableAudit) -> Decision:
 
 
 def passed(record: Audit | LayerAudit | TableAudit) -> bool | None:
-    """Return false where something failed, or the model may not be used; true where all was read.
+    """Return False where something failed or the model may not be used, None where less was read.
 
-    What is left is null: nothing failed, and nothing is vouched for.
+    Only what was read whole, and can be judged, passes.
     """
-    answer, asked = decide(record).answer, record.conditions or ()
-    failed = [one.outcome == "fail" for one in record.verdict] + [one.failed for one in asked]
-    if answer == "do_not_use" or any(failed):
+    answer = decide(record).answer  # a condition that failed makes it "do not use"
+    if answer == "do_not_use" or "fail" in [one.outcome for one in record.verdict]:
         return False
     whole = record.coverage is not None and record.coverage.whole
     return True if whole and answer != "cannot_judge" else None

@@ -64,23 +64,19 @@ def layout(evidence: Evidence) -> Iterator[Values]:
 def exact(evidence: Evidence) -> Iterator[Values]:
     if found := evidence.exactness:
         errors = {item.precision: item.relative_error for item in found}
+        worst = max(found, key=lambda item: item.relative_error / item.tolerance)
         outcome = "pass" if all(item.passed for item in found) else "fail"
-        yield {**errors, "inputs": found[0].num_inputs, "outcome": outcome}
+        numbers = {"error": worst.relative_error, "inputs": worst.num_inputs}
+        yield {**errors, **numbers, "outcome": outcome}
 
 
-@partial(
-    of_tables,
-    "exact",
-    group="reading",
+table_exact = replace(
+    exact,
+    documents=("table",),
     values={"error": "scientific", "inputs": "count"},
     number="error",
     sentences="table_exact",
 )
-def table_exact(evidence: Evidence) -> Iterator[Values]:
-    if found := evidence.exactness:
-        worst = max(found, key=lambda item: item.relative_error / item.tolerance)
-        outcome = "pass" if all(item.passed for item in found) else "fail"
-        yield {"error": worst.relative_error, "inputs": worst.num_inputs, "outcome": outcome}
 
 
 @partial(

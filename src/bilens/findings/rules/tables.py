@@ -92,28 +92,26 @@ def train_test_gap(evidence: Evidence) -> Iterator[Values]:
     yield {**numbers, "filled": filled}
 
 
-@partial(
-    of_rows,
-    "unseen_categories",
-    values={"value": "count", "column": "text", "text": "text", "row": "count"},
-)
-def unseen_categories(evidence: Evidence) -> Iterator[Values]:
+def told(evidence: Evidence, kind: str) -> Iterator[Values]:
+    """Yield what was done to cells of the rows; nothing where no table says how it was read."""
     if evidence.reading is not None and evidence.done is not None:
         yield {"value": 0, "column": "", "text": "", "row": 0}
         for one in evidence.done:
-            if one.kind == "unseen":
+            if one.kind == kind:
                 yield {"value": one.values["count"], **one.values}
+
+
+CELLS = formats("value row", "count", column="text", text="text")
+unseen_categories = of_rows("unseen_categories", partial(told, kind="unseen"), values=CELLS)
 
 
 @partial(of_rows, "filled_cells", values={"value": "count", "column": "text"})
 def filled_cells(evidence: Evidence) -> Iterator[Values]:
-    if evidence.reading is not None and evidence.done is not None:
-        yield {"value": 0, "column": ""}
-        known = {name for column in evidence.reading.columns for name in column.inputs}
-        for one in evidence.done:
-            column = one.values.get("column", "")
-            if one.kind == "missing" and f"{column}=(missing)" not in known:
-                yield {"value": one.values["count"], "column": column}
+    columns = () if evidence.reading is None else evidence.reading.columns
+    known = {name for column in columns for name in column.inputs}
+    for case in told(evidence, "missing"):  # where the training had such cells, an input says so
+        if f"{case['column']}=(missing)" not in known:
+            yield case
 
 
 beside = partial(of_tables, group="use", needs="baseline")
