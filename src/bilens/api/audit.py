@@ -13,7 +13,6 @@ from torch import nn
 
 from bilens.algebra.approximation.quadratic_fit import THRESHOLD
 from bilens.api.comparison import (
-    baseline_source,
     is_of_columns,
     is_one_exact_layer,
     layer_changes,
@@ -23,11 +22,7 @@ from bilens.api.comparison import (
     whole_difference,
 )
 from bilens.api.given_data import Data, Model, given_data, layers_of, opened, performance_of
-from bilens.api.provenance import (
-    given_model,
-    origin_of,
-    reading_of,
-)
+from bilens.api.provenance import given_model, origin_of, reading_of
 from bilens.base import Progress, silent
 from bilens.base.errors import NonFiniteError, UsageError
 from bilens.data.model_interface import LabelledData
@@ -137,11 +132,9 @@ def audit(
     difference = None
     if baseline is not None:
         model, baseline = read_alike(opened(model, bare=True), opened(baseline, bare=True))
-        whole = whole_difference(model, baseline, progress)
-        difference = Difference(baseline_source(baseline), (), whole)
+        difference = whole_difference(model, baseline, progress)
     asked = Asked(seed, command, progress, baseline, conditions, difference, performance)
-    if is_of_columns(model):
-        assert isinstance(model, LoadedModel), "only it has names"
+    if isinstance(model, LoadedModel) and is_of_columns(model):
         return audit_table(model, given, asked)
     if is_one_exact_layer(model):
         samples = CLASS_SAMPLES if null_samples is None else null_samples

@@ -11,7 +11,6 @@ from msgspec import structs
 from torch import Tensor, nn
 
 from bilens.api.given_data import Model, interface_of, opened
-from bilens.api.provenance import describe_source
 from bilens.base import Progress
 from bilens.base.errors import BilensError, CheckpointError
 from bilens.base.files import file_sha256, read_json
@@ -26,12 +25,7 @@ from bilens.findings.tensor_difference import compare_tensors
 from bilens.io.loaded_model import LoadedModel
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import in_standard_units
-from bilens.records.layer_audit import (
-    BaselineSource,
-    FileChange,
-    LayerDifference,
-    WholeDifference,
-)
+from bilens.records.layer_audit import BaselineSource, Difference, FileChange, LayerDifference
 from bilens.records.table_audit import ColumnChanges
 
 COMPANION = re.compile(
@@ -48,16 +42,16 @@ def read_alike(model: LoadedModel, baseline: LoadedModel) -> tuple[LoadedModel, 
     return first, second
 
 
-def whole_difference(
-    model: LoadedModel, baseline: LoadedModel, progress: Progress
-) -> WholeDifference:
+def whole_difference(model: LoadedModel, baseline: LoadedModel, progress: Progress) -> Difference:
     """Return what changed in all tensors, and in the files beside those of a folder."""
     mine, theirs = companions(model), companions(baseline)
     files = None
     if mine is not None and theirs is not None:
         files = tuple(compare_file(name, mine, theirs) for name in sorted({*mine, *theirs}))
     gguf = any(one.provenance.get("format", "")[:4] == "GGUF" for one in (model, baseline))
-    return compare_tensors(model.tensors, baseline.tensors, files, gguf=gguf, progress=progress)
+    tensors = model.tensors, baseline.tensors
+    whole = compare_tensors(*tensors, files, gguf=gguf, progress=progress)
+    return Difference(BaselineSource(baseline.source, baseline.weights_sha256), (), whole)
 
 
 def companions(model: LoadedModel) -> dict[str, Path] | None:
@@ -79,11 +73,6 @@ def compare_file(name: str, mine: Mapping[str, Path], theirs: Mapping[str, Path]
     return FileChange(name, "changed", tuple(keys))
 
 
-def baseline_source(baseline: object) -> BaselineSource:
-    source = describe_source(baseline)
-    return BaselineSource(source.path, source.weights_sha256)
-
-
 def module_of(model: Model) -> nn.Module | None:
     return model.module if isinstance(model, LoadedModel) else model
 
@@ -96,14 +85,13 @@ def is_one_exact_layer(model: Model) -> bool:
     return len(module.layers) == 1 and getattr(module.layers[0], "gate", None) is None
 
 
-def is_of_columns(model: Model) -> bool:
+def is_of_columns(model: LoadedModel) -> bool:
     """Tell whether a model is one exact layer that names its inputs, as that of a table does."""
-    named = isinstance(model, LoadedModel) and model.input_names is not None
-    return named and is_one_exact_layer(model)
+    return model.input_names is not None and is_one_exact_layer(model)
 
 
 def layer_changes(
-    model: LoadedModel, baseline: LoadedModel, seed: int, *, drawn: bool = True
+    model: LoadedModel, baseline: LoadedModel, seed: int
 ) -> tuple[LayerDifference, ...]:
     """Return what changed in the one layer of a model; nothing where the baseline has another."""
     (subject,) = model.layers.values()
@@ -111,7 +99,7 @@ def layer_changes(
     if before is None or kind_of_layer(before) != kind_of_layer(subject):
         return ()
     fitted = fit_layer(subject, seed)
-    return (compare_with(before, fitted, AuditOptions(0, seed), vectors=drawn),)
+    return (compare_with(before, fitted, AuditOptions(0, seed), vectors=True),)
 
 
 def table_changes(
@@ -123,8 +111,7 @@ def table_changes(
     found = compare_columns(model, baseline)
     regressions = [len(output_names_of(one)) == 1 for one in (model, baseline)]
     if data is not None and regressions[0] == regressions[1]:
-        x, lacking = inputs_of(baseline, model, data, found.renamed)
-        found = structs.replace(found, lacking=lacking)
+        x = inputs_of(baseline, data, model.input_names or (), dict(found.renamed))
         if x is not None:
             found = compare_answers(found, model, baseline, data, x)
     if model.input_names != baseline.input_names:
@@ -133,27 +120,21 @@ def table_changes(
     after, before = (
         opened(in_standard_units(exact_layer(one), *units)) for one in (model, baseline)
     )
-    layers = layer_changes(after, before, seed, drawn=False)
+    layers = layer_changes(after, before, seed)
     of_weights = {"weight_change": None, "changed_units": None, "triggers": ()}
     return tuple(structs.replace(one, **of_weights) for one in layers), found
 
 
 def inputs_of(
-    baseline: LoadedModel,
-    model: LoadedModel,
-    data: LabelledData,
-    renamed: Sequence[tuple[str, str]],
-) -> tuple[Tensor | None, tuple[str, ...]]:
-    """Return rows as the baseline reads them, or which of its inputs they do not have."""
-    names, called = model.input_names or (), dict(renamed)
+    baseline: LoadedModel, data: LabelledData, names: Sequence[str], called: Mapping[str, str]
+) -> Tensor | None:
+    """Return rows as a baseline reads them; None where they do not hold all that it reads."""
     wanted = [called.get(name, name) for name in baseline.input_names or ()]
-    lacking = tuple(name for name in wanted if name not in names)
-    if not lacking:
-        return data.inputs[:, [names.index(name) for name in wanted]].double(), ()
-    if data.origin.source_kind == "table":
-        with suppress(BilensError):  # the table is not the baseline's
-            interface = interface_of(baseline, answers=False)
-            again = read_labelled(Path(data.origin.source), None, interface)
-            known = {number: at for at, number in enumerate(again.numbers)}
-            return again.inputs[[known[number] for number in data.numbers]], ()
-    return None, lacking
+    if {*wanted} <= {*names}:
+        return data.inputs[:, [names.index(name) for name in wanted]]
+    with suppress(BilensError, KeyError):  # a table that holds more than the model reads
+        fits = interface_of(baseline, answers=False)
+        again = read_labelled(Path(data.origin.source), None, fits)
+        known = {number: at for at, number in enumerate(again.numbers)}
+        return again.inputs[[known[number] for number in data.numbers]]
+    return None

@@ -155,9 +155,7 @@ def row_fingerprints(inputs: Tensor, targets: Tensor) -> str:
 
 def known_rows(text: str, inputs: Tensor, targets: Tensor) -> tuple[int, float]:
     """Return how many rows are among those of fingerprints, and the share of twins among these."""
-    known, rows = (
-        np.frombuffer(b64decode(found), "<u4")
-        for found in (text, row_fingerprints(inputs, targets))
-    )
+    texts = (text, row_fingerprints(inputs, targets))
+    known, rows = (np.frombuffer(b64decode(found), "<u4") for found in texts)
     counts = np.unique(known, return_counts=True)[1]
     return int(np.isin(rows, known).sum()), float(counts[counts > 1].sum() / max(len(known), 1))

@@ -69,11 +69,7 @@ def audit_columns(
     performance: Performance | None = None,
     read: TableReading | None = None,
 ) -> TableAudit:
-    """Return what the weights of a model of a table say; the model is not changed.
-
-    `asked` are rows to take apart, telling ones where none are; `read` is how the table of the
-    training was read.
-    """
+    """Return what a model of a table says, and rows that are `asked` for, or telling, apart."""
     module, names, outputs = exact_layer(model), model.input_names or (), output_names_of(model)
     mean, scale = units_of(model).T
     with torch.no_grad():

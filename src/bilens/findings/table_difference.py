@@ -17,7 +17,7 @@ from bilens.findings.table_audit import (
 )
 from bilens.io.loaded_model import LoadedModel
 from bilens.nn.classifier import in_standard_units
-from bilens.records.table_audit import AnswerChange, ColumnChanges
+from bilens.records.table_audit import ColumnChanges
 
 EXAMPLES = 12  # rows
 MOVED = 0.01  # of the standard deviation of the baseline's numbers
@@ -92,6 +92,5 @@ def compare_answers(
             broken, mended = (sum(one[at] == right[at] for at in places) for one in said)
             found = structs.replace(found, broken=broken, mended=mended)
     numbers = rows.numbers or range(len(after))
-    examples = (AnswerChange(numbers[at], said[0][at], said[1][at]) for at in places[:EXAMPLES])
-    parts = {"rows": len(after), "changed": len(places), "examples": tuple(examples)}
-    return structs.replace(found, **parts)
+    examples = tuple((numbers[at], said[0][at], said[1][at]) for at in places[:EXAMPLES])
+    return structs.replace(found, rows=len(after), changed=len(places), examples=examples)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import chain
 from typing import Literal
 
 from bilens.records.base import Count, Document, Integer, Record, require
@@ -111,14 +109,6 @@ class OutputEffects(Record, frozen=True):
     pair_share: float  # Σ coefficient² / variance
 
 
-class AnswerChange(Record, frozen=True):
-    """A row that the two models answer differently."""
-
-    index: Count  # as a spreadsheet numbers it; of rows from memory from 0
-    before: str
-    after: str
-
-
 class ColumnChanges(Record, frozen=True):
     """What changed from a baseline in columns and answers; what one model alone has is named."""
 
@@ -130,12 +120,12 @@ class ColumnChanges(Record, frozen=True):
     # model alone reads counts as 0 in the other
     outputs: tuple[OutputEffects, ...] = ()
     change: float | None = None  # √(variance of that / of the baseline); null where it is zero
-    lacking: tuple[str, ...] = ()  # inputs of the baseline that the rows do not have
-    rows: Count = 0  # that both models answered
+    rows: Count = 0  # that both models answered: they hold what the baseline reads
     changed: Count = 0  # with another class, or a number that moved by over 1% of its spread
     mended: Count | None = None  # wrong before and right now; null where that is not known
     broken: Count | None = None  # right before and wrong now; null likewise
-    examples: tuple[AnswerChange, ...] = ()  # the first ones, or the largest changes
+    # the first ones, or the largest changes: row as a spreadsheet numbers it, before, after
+    examples: tuple[tuple[Count, str, str], ...] = ()
 
 
 class InputValues(Record, frozen=True):
@@ -246,13 +236,21 @@ class TableAudit(Document, frozen=True, kw_only=True):
         require(width == model.d_input > 0, "input_names does not fit d_input")
         fits = len(self.outputs) == count == model.d_output > 0
         require(fits, "outputs differ in number")
-        one = model.task == "regression"
-        require(one == (count == 1), "the task does not fit the outputs")
+        require((model.task == "regression") == (count == 1), "the task does not fit the outputs")
         require(len(self.exactness) > 0, "exactness is empty")
         given = len(self.worst_case_inputs) in (0, count)
         require(given, "the worst-case inputs differ in number")
-        require(all(column < width for column in columns_named(self)), "a column is not there")
-        require(all(output < count for output in outputs_named(self)), "an output is not there")
+        parts = [part for row in self.rows for part in row.attributions]
+        worst = [one for each in self.worst_case_inputs for one in (each.one, each.two) if one]
+        named = [column for one in worst for column in one.columns]
+        named += [one.column for output in self.outputs for one in output.columns]
+        named += [at for one in self.outputs for p in one.pairs for at in (p.first, p.second)]
+        named += [at for part in parts for pair in part.pairs for at in (pair.first, pair.second)]
+        require(max(named, default=0) < width, "a column is not there")
+        said = [each.output for each in self.worst_case_inputs]
+        said += [output for part in parts for output in (part.output, part.rival or 0)]
+        said += [output for row in self.rows for output in (row.predicted, row.label or 0)]
+        require(max(said, default=0) < count, "an output is not there")
         fits = all(len(one.effects) == count for one in self.categories)
         require(fits, "a category has other outputs")
         if self.reading is not None:
@@ -261,27 +259,3 @@ class TableAudit(Document, frozen=True, kw_only=True):
         for row in self.rows:
             fits = len(row.inputs) == width and len(row.scores) == count
             require(fits, "a row does not fit")
-
-
-def columns_named(audit: TableAudit) -> Iterator[int]:
-    """Yield every column that a table audit names."""
-    for worst in audit.worst_case_inputs:
-        yield from worst.one.columns
-        yield from () if worst.two is None else worst.two.columns
-    for output in audit.outputs:
-        yield from (item.column for item in output.columns)
-        yield from chain.from_iterable((pair.first, pair.second) for pair in output.pairs)
-    for row in audit.rows:
-        for part in row.attributions:
-            yield from chain.from_iterable((pair.first, pair.second) for pair in part.pairs)
-
-
-def outputs_named(audit: TableAudit) -> Iterator[int]:
-    """Yield every output that a table audit names."""
-    yield from (worst.output for worst in audit.worst_case_inputs)
-    for row in audit.rows:
-        yield row.predicted
-        yield 0 if row.label is None else row.label
-        for part in row.attributions:
-            yield part.output
-            yield 0 if part.rival is None else part.rival

@@ -7,15 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from bilens.records.base import displayable
 from bilens.records.layer_audit import Difference, LayerAudit
-from bilens.records.table_audit import TableAudit
 from bilens.report.sections.coverage import unread_lines
 from bilens.report.sections.decision import decision_lines, group_lines
-from bilens.report.sections.difference import (
-    COLUMNS,
-    column_sentences,
-    difference_sentences,
-    tensor_rows,
-)
+from bilens.report.sections.difference import COLUMNS, change_sentences, tensor_rows
 from bilens.report.sections.layers import (
     CHANGES,
     NUMBERS,
@@ -57,9 +51,7 @@ def audit_markdown(original: Judged, lang: str = "en") -> str:
     if record.conditions:
         parts += [f"### {t('conditions.heading')}", finding_table(t, condition_lines(t, record))]
     if record.difference is not None:
-        parts += difference_parts(t, record.difference)
-    if isinstance(record, TableAudit) and record.column_changes is not None:
-        parts.append("\n".join(f"- {escaped(line)}" for line in column_sentences(t, record)))
+        parts += difference_parts(t, record, record.difference)
     if isinstance(record, LayerAudit) and record.layers:
         parts.append(layer_part(t, record))
     if record.performance is not None:
@@ -96,12 +88,11 @@ def finding_table(t: Catalogue, findings: Sequence[FindingLine]) -> str:
     return table((t("markdown.outcome"), t("markdown.finding")), rows)
 
 
-def difference_parts(t: Catalogue, found: Difference) -> Iterator[str]:
+def difference_parts(t: Catalogue, record: Judged, found: Difference) -> Iterator[str]:
     yield f"### {t('layers.difference.heading')}"
-    if found.whole is not None:
-        yield escaped(t("sentence.gap").join(difference_sentences(t, found.whole)))
-        if rows := tensor_rows(t, found.whole, MOST_LAYERS):
-            yield table(t.each("difference.table", COLUMNS), rows)
+    yield escaped(t("sentence.gap").join(change_sentences(t, record)))
+    if found.whole is not None and (rows := tensor_rows(t, found.whole, MOST_LAYERS)):
+        yield table(t.each("difference.table", COLUMNS), rows)
     if found.layers:
         yield escaped(change_lead(t, found))
     keys = ("change", "frobenius", "gaussian", "outputs", "inputs")

@@ -128,10 +128,7 @@ class VerdictReport(SavedReport[AnyVerdict]):
 
     @property
     def passed(self) -> bool | None:
-        """True where everything was read and nothing failed; None where nothing is vouched for.
-
-        False where a rule or a condition failed, or the model may not be used.
-        """
+        """False where something failed; else True, or None where not all was read or judged."""
         return self.record.passed
 
     @property

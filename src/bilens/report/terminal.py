@@ -6,6 +6,7 @@ Every cell is a `Text`: no name in a file is read as markup, and none can drive 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import zip_longest
 from typing import Literal
 
 from rich import box
@@ -23,12 +24,7 @@ from bilens.report.markup import ICONS
 from bilens.report.sections.attack import proof_claim
 from bilens.report.sections.coverage import unread_lines
 from bilens.report.sections.decision import decision_lines, group_lines
-from bilens.report.sections.difference import (
-    COLUMNS,
-    column_sentences,
-    difference_sentences,
-    tensor_rows,
-)
+from bilens.report.sections.difference import COLUMNS, change_sentences, tensor_rows
 from bilens.report.sections.guarantees import statements
 from bilens.report.sections.index import coverage_text, outcome_word
 from bilens.report.sections.overview import condition_lines, mark
@@ -174,10 +170,9 @@ def column_table(record: TableAudit) -> Table:
             for one in item.pairs[:MOST_EFFECTS]
         ]
         count = max(len(columns), len(pairs))
-        columns += (count - len(columns)) * [("", "", "")]
-        pairs += (count - len(pairs)) * [("", "")]
-        for row, (column, pair) in enumerate(zip(columns, pairs, strict=True)):
-            add(table, "" if row else item.name, *column, *pair, last=row == count - 1)
+        cells = zip_longest(columns, pairs, fillvalue=("", "", ""))
+        for row, (column, pair) in enumerate(cells):
+            add(table, "" if row else item.name, *column, *pair[:2], last=row == count - 1)
     return table
 
 
@@ -203,12 +198,10 @@ def verdict_lines(record: Audit | LayerAudit | TableAudit, lang: str = "en") -> 
         lines += performance_lines(t, shown.performance)
     lines += [f"{ICONS['info']} {line}" for line in unread_lines(t, shown.coverage)]
     lines += [f"{mark(t, line.outcome)}: {line.sentence}" for line in condition_lines(t, shown)]
-    changes = shown.difference
-    lines += column_sentences(t, shown) if isinstance(shown, TableAudit) else []
-    if changes is not None and changes.whole is not None:
-        rows = tensor_rows(t, changes.whole)
+    if shown.difference is not None and shown.difference.whole is not None:
+        rows = tensor_rows(t, shown.difference.whole)
         lines += map(" · ".join, [t.each("difference.table", COLUMNS), *rows] if rows else [])
-        lines += difference_sentences(t, changes.whole)
+    lines += change_sentences(t, shown)
     answer, *rest = decision_lines(t, shown)
     return [*lines, t("verdict.heading"), *rest, answer]
 

@@ -29,19 +29,16 @@ ACCEPTED_BY: Final = {"use": "owner", "conditions": "owner_and_risk"}
 def decide(record: Audit | LayerAudit | TableAudit) -> Decision:
     """Return the decision on a model that was audited."""
     found, inputs, one_class = record.performance, 0, False
-    if found is not None and (found.classification or found.regression):
-        inputs = found.rows
-        one_class = found.regression is not None and found.regression.r_squared is None
-        one_class |= found.classification is not None and found.classification.accuracy.plain == 1
+    if found is not None and found.classification is not None:
+        inputs, one_class = found.rows, found.classification.accuracy.plain == 1
+    elif found is not None and found.regression is not None:
+        inputs, one_class = found.rows, found.regression.r_squared is None
     asked = record.conditions or ()
     return decision(record.kind, record.verdict, record.coverage, asked, inputs, one_class)
 
 
 def passed(record: Audit | LayerAudit | TableAudit) -> bool | None:
-    """Return False where something failed or the model may not be used, None where less was read.
-
-    Only what was read whole, and can be judged, passes.
-    """
+    """Return False where something failed; else True, or None where not all was read or judged."""
     answer = decide(record).answer  # a condition that failed makes it "do not use"
     if answer == "do_not_use" or "fail" in [one.outcome for one in record.verdict]:
         return False

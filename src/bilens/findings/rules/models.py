@@ -107,15 +107,9 @@ def complete(evidence: Evidence) -> Iterator[Values]:
 )
 def accuracy(evidence: Evidence) -> Iterator[Values]:
     if found := evidence.answers:
-        share = found.accuracy
-        yield {
-            "value": share.value,
-            "low": share.low,
-            "high": share.high,
-            "plain": share.plain or 0.0,
-            "total": share.total,
-            "outcome": "warn" if share.low <= (share.plain or 0.0) else "info",
-        }
+        share, plain = found.accuracy, found.accuracy.plain or 0.0
+        numbers = {name: getattr(share, name) for name in ("value", "low", "high", "total")}
+        yield {**numbers, "plain": plain, "outcome": "warn" if share.low <= plain else "info"}
 
 
 @partial(

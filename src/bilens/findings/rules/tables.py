@@ -11,7 +11,9 @@ from bilens.findings.rules.rule import Evidence, Rule, Values, formats
 of_tables = partial(Rule, documents=("table",), group="model", bad=">")
 of_rows = partial(of_tables, group="use", needs="data")
 of_shares = partial(of_tables, threshold=0.9)  # fixed on other tables than those of the tests
-GAPS = {"accuracy": 0.05, "r_squared": 0.15}  # of the training rows over the upper end of others
+beside = partial(of_tables, group="use", needs="baseline")
+CELLS = formats("value row", "count", column="text", text="text")
+ANSWERS = formats("count total", "count", value="percent")
 
 
 @partial(of_shares, "leak", values=formats("value null threshold", "percent", column="text"))
@@ -79,10 +81,10 @@ def train_test_gap(evidence: Evidence) -> Iterator[Values]:
     found, reading = evidence.performance, evidence.reading
     if found is None or reading is None or reading.train_score is None or found.seen:
         return
-    if found.classification is not None:
-        high, threshold = found.classification.accuracy.high, GAPS["accuracy"]
+    if found.classification is not None:  # the upper end of the interval
+        high, threshold = found.classification.accuracy.high, 0.05
     elif found.regression is not None:
-        high, threshold = found.regression.r_squared or 0.0, GAPS["r_squared"]
+        high, threshold = found.regression.r_squared or 0.0, 0.15
     else:
         return
     gap = max(reading.train_score - high, 0.0)
@@ -101,7 +103,6 @@ def told(evidence: Evidence, kind: str) -> Iterator[Values]:
                 yield {"value": one.values["count"], **one.values}
 
 
-CELLS = formats("value row", "count", column="text", text="text")
 unseen_categories = of_rows("unseen_categories", partial(told, kind="unseen"), values=CELLS)
 
 
@@ -114,18 +115,12 @@ def filled_cells(evidence: Evidence) -> Iterator[Values]:
             yield case
 
 
-beside = partial(of_tables, group="use", needs="baseline")
-
-
 @partial(beside, "changed_columns", values={"value": "count", "columns": "text"})
 def changed_columns(evidence: Evidence) -> Iterator[Values]:
     if found := evidence.column_change:
         names = [*(f"+ {name}" for name in found.added), *(f"− {name}" for name in found.removed)]
         names += [f"{before} → {after}" for before, after in found.renamed]
         yield {"value": len(names), "columns": ", ".join(names)}
-
-
-ANSWERS = formats("count total", "count", value="percent")
 
 
 @partial(beside, "changed_answers", values=ANSWERS, beyond="info")

@@ -76,11 +76,10 @@ def looked_lines(t: Catalogue, record: Judged) -> Iterator[tuple[str, list[str]]
         unseen.append(t("decision.apart"))
     name = (data and data.name) or t("facts.unnamed_data")
     key, seen = "measured" if found.inputs else "no_data", record.performance
+    trained = 0
     if found.inputs and seen is not None and seen.seen:
-        key += f".{seen.seen}"
-    numbers = {"count": found.inputs, "trained": (seen and seen.trained) or 0}
-    shown = {number: whole(value) for number, value in numbers.items()}
-    measured = t(f"decision.{key}", name=name, **shown)
+        key, trained = f"measured.{seen.seen}", seen.trained or 0
+    measured = t(f"decision.{key}", name=name, count=whole(found.inputs), trained=whole(trained))
     (looked if found.inputs else unseen).append(measured)
     search = isinstance(record, Audit) and record.triggers and record.triggers.threshold
     stands_out = any(

@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from bilens.findings.rules.layers import named
-from bilens.records.layer_audit import WholeDifference
-from bilens.records.table_audit import OutputEffects, TableAudit
+from bilens.records.audit import Audit
+from bilens.records.layer_audit import LayerAudit, WholeDifference
+from bilens.records.table_audit import ColumnChanges, TableAudit
 from bilens.report.charts.spectra import change_map
 from bilens.report.markup import Content, figure, paragraph, quiet, table
 from bilens.report.text import NONE, Catalogue, percent, quantity, signed_quantity, whole
 
-LISTED, ROUNDING = 5, 1e-9  # coefficients of an output; a smaller change is none
+MOST = 3  # columns and pairs of an output
 COLUMNS = ("tensor", "kind", "stored", "change", "rank", "share", "state")
 
 
@@ -55,50 +56,48 @@ def difference_sentences(t: Catalogue, found: WholeDifference) -> Iterator[str]:
     yield t(f"difference.{key}", names="; ".join(other), count=whole(len(found.files or ())))
 
 
-def column_sentences(t: Catalogue, record: TableAudit) -> Iterator[str]:
+def change_sentences(t: Catalogue, record: Audit | LayerAudit | TableAudit) -> Iterator[str]:
+    """Yield what changed from a baseline; nothing without one."""
+    if isinstance(record, TableAudit) and record.column_changes is not None:
+        yield from column_sentences(t, record, record.column_changes)
+    if record.difference is not None and record.difference.whole is not None:
+        yield from difference_sentences(t, record.difference.whole)
+
+
+def column_sentences(t: Catalogue, record: TableAudit, found: ColumnChanges) -> Iterator[str]:
     """Yield what changed between two models of tables, and what was not compared."""
-    found = record.column_changes
-    if found is None:
-        return
+    names = record.model.input_names
     renamed = [f"{before} → {after}" for before, after in found.renamed]
     parts = {"added": found.added, "removed": found.removed, "renamed": renamed}
     key = "lead" if any(parts.values()) else "same"
-    yield t(f"difference.columns.{key}", compared=whole(record.model.d_input - len(found.added)))
-    for key, names in (parts | {"other_outputs": found.other_outputs}).items():
-        if names:
-            yield t(f"difference.columns.{key}", names=", ".join(names))
+    yield t(f"difference.columns.{key}", compared=whole(len(names) - len(found.added)))
+    for key, alone in (parts | {"other_outputs": found.other_outputs}).items():
+        if alone:
+            yield t(f"difference.columns.{key}", names=", ".join(alone))
     if found.change is not None:
         yield t("difference.columns.change", change=percent(found.change))
-        yield from (f"{one.name}: {most_changed(t, record, one)}" for one in found.outputs)
-    if found.lacking:
-        yield t("difference.columns.lacking", names=named(found.lacking))
+    for item in found.outputs:
+        terms = [(names[one.column], one.linear, one.square) for one in item.columns[:MOST]]
+        said = [
+            t("difference.columns.term", name=name, b=signed_quantity(b), q=signed_quantity(q))
+            for name, b, q in terms
+        ]
+        for pair in item.pairs[:MOST]:
+            both = f"{names[pair.first]} × {names[pair.second]}"
+            said.append(f"{both} {signed_quantity(pair.coefficient)}")
+        yield t("difference.columns.output", name=item.name, terms=", ".join(said))
     if found.rows:
         counts = {"changed": found.changed, "rows": found.rows}
         counts |= {"mended": found.mended or 0, "broken": found.broken or 0}
+        rows = [f"{whole(row)} ({before} → {after})" for row, before, after in found.examples]
         shown = {key: whole(value) for key, value in counts.items()}
         yield t("difference.columns.answers", **shown)
-        if found.mended is not None and found.changed:
+        if rows and found.mended is not None:
             yield t("difference.columns.mended", **shown)
-    if found.examples:
-        rows = [f"{whole(one.index)} ({one.before} → {one.after})" for one in found.examples]
-        yield t("difference.columns.rows", rows=", ".join(rows))
-
-
-def most_changed(t: Catalogue, record: TableAudit, item: OutputEffects) -> str:
-    """Return the coefficients of an output that changed most."""
-    names = record.model.input_names
-    terms = [
-        (names[one.column], kind, value)
-        for one in item.columns
-        for kind, value in (("linear", one.linear), ("square", one.square))
-    ] + [(f"{names[p.first]} × {names[p.second]}", "pair", p.coefficient) for p in item.pairs]
-    ranked = sorted(terms, key=lambda term: -abs(term[2]))[:LISTED]
-    parts = [
-        f"{name} ({t(f'difference.columns.{kind}')}) {signed_quantity(value)}"
-        for name, kind, value in ranked
-        if abs(value) > ROUNDING
-    ]
-    return ", ".join(parts) or t("difference.columns.unchanged")
+        if rows:
+            yield t("difference.columns.rows", rows=", ".join(rows))
+    elif record.data is not None:
+        yield t("difference.columns.lacking")
 
 
 def tensor_rows(t: Catalogue, found: WholeDifference, most: int = 10) -> list[list[str]]:

@@ -57,11 +57,8 @@ def performance_lines(t: Catalogue, found: Performance) -> list[str]:
     elif numbers is not None:
         sizes = {key: quantity(getattr(numbers, key), 4) for key in ("rmse", "mae", "spread")}
         line = t("performance.numbers", rows=rows, r_squared=known(numbers.r_squared), **sizes)
-    if found.seen and found.trained is not None:
-        line = t("sentence.gap").join(
-            [line, t(f"performance.seen.{found.seen}", trained=whole(found.trained))]
-        )
-    return [line, *(t(f"performance.note.{one.kind}", **one.values) for one in found.notes)]
+    seen = [t(f"performance.seen.{found.seen}", trained=found.trained)] if found.seen else []
+    return [line, *seen, *(t(f"performance.note.{one.kind}", **one.values) for one in found.notes)]
 
 
 def known(value: float | None) -> str:

@@ -75,7 +75,8 @@ def table_page(t: Catalogue, record: TableAudit) -> Page:
     parts = [("columns", columns(t, record)), ("rows", rows(t, record))]
     if any(row.kind == "asked" for row in record.rows):
         parts.reverse()
-    changed = [items(column_sentences(t, record), "sentences")]
+    changes = record.column_changes
+    changed = [] if changes is None else [items(column_sentences(t, record, changes), "sentences")]
     return Page(
         keys="table.page",
         count=len(record.outputs),
