@@ -108,6 +108,20 @@ width => [...document.querySelectorAll("body *")].filter(node =>
 """
 
 
+CUT = """
+() => [...document.querySelectorAll("svg text")].filter(text => {
+    const own = text.getBoundingClientRect(), all = text.ownerSVGElement.getBoundingClientRect();
+    return own.width && (own.left < all.left - 1 || own.right > all.right + 1
+        || own.top < all.top - 2 || own.bottom > all.bottom + 2);
+}).map(text => text.textContent)
+"""
+COLUMNS_OF_LETTERS = """
+() => [...document.querySelectorAll(".scroll > table:not(.index) td, .scroll tbody th")].filter(
+    cell => cell.innerText.length > 6 && cell.clientHeight > 8 * cell.clientWidth
+).map(cell => cell.innerText)
+"""
+
+
 @pytest.mark.parametrize("lang", ["en", "ja"])
 @pytest.mark.parametrize("name", ["long names", "no image", "many classes"])
 def test_the_page_never_scrolls_sideways(
@@ -121,12 +135,16 @@ def test_the_page_never_scrolls_sideways(
         assert visit.page.evaluate(OUTSIDE, width) == []
 
 
-@pytest.mark.parametrize(("name", "lang"), [("classes", "ja"), ("numbers", "en")])
+@pytest.mark.parametrize(("name", "lang"), [("classes", "ja"), ("numbers", "en"), ("read", "ja")])
 def test_the_page_of_a_table_never_scrolls_sideways(
     visit: Visit, tmp_path: Path, name: str, lang: str
 ) -> None:
     document = table_documents.variants()[name]
-    document["model"]["input_names"][:3] = LONG
+    names, document["model"]["input_names"][:3] = document["model"]["input_names"][:3], LONG
+    if document["reading"] is not None:
+        (first, *_) = document["reading"]["columns"]
+        first |= {"name": LONG[2]}
+        document["model"]["input_names"][:3] = names
     document["source"]["path"] = "検査工程の判定モデル" * 8
     TableReport(document).to_html(tmp_path / "table.html", lang=lang)
     visit.open(tmp_path / "table.html")
@@ -134,6 +152,8 @@ def test_the_page_of_a_table_never_scrolls_sideways(
         visit.page.set_viewport_size({"width": width, "height": 900})
         assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
         assert visit.page.evaluate(OUTSIDE, width) == []
+        assert visit.page.evaluate(CUT) == []
+        assert visit.page.evaluate(COLUMNS_OF_LETTERS) == []
     assert visit.complaints == []
 
 

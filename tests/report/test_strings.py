@@ -25,7 +25,7 @@ from bilens.report.evidence import evidence_files
 from bilens.report.html import render_index
 from bilens.report.plates import attribution_plate, eigenvector_plate
 from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
-from bilens.report.sections.overview import data_source, place
+from bilens.report.sections.overview import data_source, place, shown_value
 from bilens.report.terminal import audit_table, verdict_lines
 from bilens.report.text import LANGUAGES, Catalogue, load_catalogue
 from every_document import DOCUMENTS
@@ -94,6 +94,10 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
     loss_figure([(1, 2.0, 3.0)])
     for kind in ("embedded", "data-dir", "cache", "download", "tensors", "new"):
         data_source(recorder, DataOrigin("", "read from the folder data", kind, 9, ""))
+    sources = [key for key in CATALOGUES["en"] if key.startswith("source.")]
+    assert "module’s own" in shown_value(
+        recorder, "source", " and ".join(key[7:] for key in sources)
+    )
     model = AuditReport(make_document(shape=(9, 9))).record.model
     for index in range(81):
         place(recorder, model, [float(each == index) for each in range(81)], brief=index > 0)
@@ -128,7 +132,9 @@ def test_one_is_never_many() -> None:
 
 def test_numerals_and_terms_are_the_same_on_all_japanese_pages() -> None:
     """2次, 2乗, 1つ and 〜, and the words that readers understood."""
-    other = re.compile("一つ|二つ|二次|二乗|～|頑健な|ナット毎|偶然の水準|を支持|を否定")
+    other = re.compile(
+        "一つ|二つ|二次|二乗|～|頑健な|ナット毎|偶然の水準|を支持|を否定|訓練|注意機構|余弦|分かり|分かる"
+    )
     assert [key for key, text in CATALOGUES["ja"].items() if other.search(text)] == []
 
 

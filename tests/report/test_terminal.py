@@ -1,6 +1,7 @@
 """What commands print: every record has its tables and lines; no text drives a terminal."""
 
 import io
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -255,3 +256,16 @@ def test_names_have_room_in_a_narrow_terminal() -> None:
     console.print(audit_table(AuditReport(make_document(names=["zero", "one", "two"])).record))
     text = console.export_text()
     assert all(name in text for name in ("zero", "one", "two"))
+
+
+def test_an_explanation_names_places_and_pixels() -> None:
+    """An eigenvector has the part of the image where it is met; a pixel has row and column."""
+    record = explain_predictions(tiny.loaded(tiny.trained()), tiny.images(), [0])
+    console = Console(width=200, no_color=True)
+    with console.capture() as capture:
+        for table in (*explanation_tables(record), *attribution_tables(record)):
+            console.print(table)
+    text = capture.get()
+    parts = "upper left|top|upper right|left|centre|right|lower left|bottom|lower right|whole image"
+    assert re.search(rf"no\. 1, ({parts}) ", text)
+    assert re.search(r"│ +\([0-5], [0-5]\) │ [+-]", text)

@@ -24,10 +24,11 @@ from bilens.report.markup import (
     polyline,
     rectangle,
 )
-from bilens.report.text import MINUS, percent, text_width
+from bilens.report.text import MINUS, fitted, percent, text_width
 
 Points = Sequence[tuple[float, float]]
 LETTERS = 12.0  # size of a text
+LARGE = 16.0  # of those in wide charts on a narrow page
 MOST_TICKS = 8
 PADDING = 0.07  # of the range, beyond the first and the last value
 
@@ -119,12 +120,13 @@ class Plot:
     def left(self) -> float:
         """Where the plane begins: beside the name and the numbers of the vertical axis."""
         texts = [text_width(self.y.text(value), self.letters) for value in self.y.ticks]
-        return (22 if self.y.name else 2) + 8 + max(texts, default=0.0)
+        return (self.letters + 10 if self.y.name else 2) + 8 + max(texts, default=0.0)
 
     @property
     def end(self) -> float:
-        """Where the plane ends on the right."""
-        return self.width - self.right
+        """Where the plane ends on the right: half of the last number may stand beyond it."""
+        last = self.x.text(self.x.ticks[-1]) if self.x.ticks else ""
+        return self.width - max(self.right, text_width(last, self.letters) / 2)
 
     @property
     def base(self) -> float:
@@ -165,12 +167,14 @@ class Plot:
             parts.append(label(self.left - 7, y(value) + 4, self.y.text(value), "tick", "end"))
         if self.x.name:
             middle = (self.left + self.end) / 2
-            parts.append(label(middle, self.height - 8, self.x.name, "tick", "middle"))
+            name = fitted(self.x.name, self.letters, 2 * min(middle, self.width - middle))
+            parts.append(label(middle, self.height - 8, name, "tick", "middle"))
         if self.y.name:
             middle = (self.top + self.base) / 2
+            name = fitted(self.y.name, self.letters, 2 * min(middle, self.height - middle))
             look = {"class_": "tick", "text_anchor": "middle"}
-            turn = f"rotate(-90 12 {middle:g})"
-            parts.append(element("text", self.y.name, x=12, y=middle, **look, transform=turn))
+            turn = f"rotate(-90 {self.letters:g} {middle:g})"
+            parts.append(element("text", name, x=self.letters, y=middle, **look, transform=turn))
         return joined(*parts)
 
     def line(self, points: Points, class_: str = "curve") -> Markup:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 
 from bilens.base.memory import readable
-from bilens.records.audit import Explanations, InputExplanation
+from bilens.records.audit import Contribution, Explanations, InputExplanation
 from bilens.records.base import displayable
 from bilens.records.decomposition import (
     FormSpectrum,
@@ -18,9 +18,10 @@ from bilens.records.decomposition import (
 )
 from bilens.records.table_audit import InputAttribution
 from bilens.records.trace import TokenValue, Trace
+from bilens.report.sections.overview import place
 from bilens.report.sections.trace import output_names, ranked_numbers, sae_rows
 from bilens.report.terminal import add, grid, optional, short
-from bilens.report.text import NONE, load_catalogue, quantity, token_name, whole
+from bilens.report.text import NONE, Catalogue, load_catalogue, quantity, token_name, whole
 
 UNITS = {  # basis -> what else λ is measured in
     "input": "per squared unit of the input",
@@ -179,19 +180,24 @@ def fit_lines(record: QuadraticFits) -> list[str]:
 
 
 def explanation_tables(record: Explanations) -> Iterator[Table]:
-    """Return one table an input: what the eigenvectors add to each of the scores shown."""
-    record = displayable(record)
+    """Return one table an input: what the eigenvectors add to the scores shown, and where."""
+    record, t = displayable(record), load_catalogue("en")
     names = record.model.output_names
     unit = "Score" if len(names) == 1 else "Class-centred logits; score"
     for item in record.explanations:
         table = grid(
-            *("class", ">score", ">eigenvector", ">λ", ">v·x", ">contribution"),
+            *("class", ">score", "eigenvector, met most at", ">λ", ">v·x", ">contribution"),
             title=prediction_title(item, names),
             caption=f"{unit} = Σ λ(v·x)² + rest + linear + constant, exactly.",
         )
         for score in item.classes:
             parts = [
-                (str(pair.rank), f"{pair.eigenvalue:+.4f}", f"{pair.overlap:+.3f}", pair.value)
+                (
+                    t("predictions.eigenvector", rank=pair.rank, place=met(t, record, item, pair)),
+                    f"{pair.eigenvalue:+.4f}",
+                    f"{pair.overlap:+.3f}",
+                    pair.value,
+                )
                 for pair in score.contributions
             ]
             parts.append(("all others", "", "", score.rest))
@@ -200,6 +206,12 @@ def explanation_tables(record: Explanations) -> Iterator[Table]:
             for row, ((*cells, value), head) in enumerate(zip(parts, heads, strict=False)):
                 add(table, *head, *cells, f"{value:+.3f}", last=row == len(parts) - 1)
         yield table
+
+
+def met(t: Catalogue, record: Explanations, item: InputExplanation, pair: Contribution) -> str:
+    """Return where in an input an eigenvector is met most, in words."""
+    weights = [a * b for a, b in zip(pair.vector, item.image, strict=True)]
+    return place(t, record.model, weights, brief=True)
 
 
 def prediction_title(item: InputExplanation, names: Sequence[str]) -> str:
@@ -216,11 +228,14 @@ def prediction_title(item: InputExplanation, names: Sequence[str]) -> str:
 def attribution_tables(record: Explanations) -> Iterator[Table]:
     """Return one table an input: the strongest entries and pairs of entries of each score."""
     model = (record := displayable(record)).model
-    inputs = model.input_names or tuple(map(str, range(model.d_input)))
+    head, inputs = "input", model.input_names or tuple(map(str, range(model.d_input)))
+    if model.input_names is None and model.input_shape[0] > 1:
+        head = "pixel (row, column)"
+        inputs = tuple(str(divmod(index, model.input_shape[1])) for index in range(model.d_input))
     what = "image" if model.input_names is None else "row"
     for item in record.explanations:
         table = grid(
-            *("score", ">f(x) − f(x₀)", ">residual", ">input", ">φ", ">pair", ">interaction"),
+            *("score", ">f(x) − f(x₀)", ">residual", f">{head}", ">φ", ">pair", ">together"),
             title=f"What the inputs of {what} {item.index} add, from the baseline "
             f"({record.baseline})",
             caption="φ: exact Shapley values, which are the integrated gradients of a quadratic "

@@ -209,12 +209,19 @@ def shortened(text: str, length: int) -> str:
 
 def text_width(text: str, size: float) -> float:
     """Return about how wide a text is drawn; fonts differ, so leave some room."""
-    return size * sum(1.0 if ord(character) >= WIDE_FROM else 0.62 for character in text)
+    return size * sum(1.0 if ord(each) >= WIDE_FROM or each == "%" else 0.62 for each in text)
 
 
 def fitted(text: str, size: float, width: float) -> str:
-    """Return a text cut so that it fits into a width."""
-    length = len(text)
-    while length > 1 and text_width(shortened(text, length), size) > width:
+    """Return a text cut so that it fits into a width: in its middle, as names often begin alike."""
+    shown, length = text, len(text)
+    while length > 1 and text_width(shown, size) > width:
         length -= 1
-    return shortened(text, length)
+        shown = f"{text[: length // 2]}…{text[len(text) - (length - 1) // 2 :]}"
+    return shown
+
+
+def tick_text(value: float) -> str:
+    """Return the number of a tick, without the zeros at its end."""
+    text = quantity(value)
+    return text.rstrip("0").rstrip(".") if "." in text and "×" not in text else text

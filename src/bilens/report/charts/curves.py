@@ -10,21 +10,30 @@ from markupsafe import Markup
 
 from bilens.records.performance import Answer, Classification
 from bilens.report.markup import Figure, element, joined, label, line, polyline
-from bilens.report.plot import SHARES, Axis, Plot, Points, padded, rounded, sign_class, within
+from bilens.report.plot import (
+    LARGE,
+    SHARES,
+    Axis,
+    Plot,
+    Points,
+    padded,
+    rounded,
+    sign_class,
+    within,
+)
 from bilens.report.text import (
     Catalogue,
     floored,
     load_catalogue,
     percent,
     quantity,
-    signed_quantity,
     text_width,
+    tick_text,
     whole,
 )
 
 KEPT = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)  # ticks of k
 CLOSEST = 0.07  # between two ticks, as a share of the axis
-LARGE = 16.0  # letters of wide charts on a narrow page
 
 START, LEGEND = 24.0, 52.0  # left edge of title and legend; height of the legend
 KEY, SPACE, BETWEEN = 26.0, 6.0, 16.0  # a piece of line; gaps before and after a name
@@ -218,8 +227,8 @@ def response_curve(
     title: str, name: str, points: Sequence[tuple[float, float]], every: Sequence[float]
 ) -> Figure:
     """Return the effect of one column, with room for the effects of `every` chart beside it."""
-    x = Axis(*within(points[0][0], points[-1][0], 5), quantity, name, "short")
-    plot = Plot(x, Axis(*padded(every, 6), signed_quantity), 440, 220, "chart wide response")
+    x = Axis(*within(points[0][0], points[-1][0], 5), tick_text, name, "short")
+    plot = Plot(x, Axis(*padded(every, 6), tick_text), 440, 220, "chart wide response", LARGE)
     return plot.figure(title, title, plot.line(points))
 
 
@@ -234,9 +243,9 @@ def pair_field(
         within(ys[0] - half[1], ys[-1] + half[1], 5),
     )
     x_axis, y_axis = (
-        Axis(*end, quantity, name, "short") for end, name in zip(ends, names, strict=True)
+        Axis(*end, tick_text, name, "short") for end, name in zip(ends, names, strict=True)
     )
-    plot = Plot(x_axis, y_axis, 440, 300, "chart wide field")
+    plot = Plot(x_axis, y_axis, 440, 300, "chart wide field", LARGE)
     largest = max(map(abs, field.values())) or 1.0
     cells = [
         element(

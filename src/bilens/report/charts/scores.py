@@ -15,6 +15,7 @@ from bilens.report.text import Catalogue, decimals, fitted, signed, signed_quant
 MOST = 12  # bars; of more classes the highest are drawn
 THINNEST = 1.5  # step of a running sum
 ROW, PAD = 24.0, 6.0  # height of a bar with its gap; above the first and below the last
+NAME = 13.0  # letters of names on a narrow page
 NUMBER = 76.0  # room for the number at the end of a bar
 Named = Sequence[tuple[str, float]]
 
@@ -44,8 +45,8 @@ def bar_rows(
     """
     known = [0.0, *(value for _, value in every)]
     low, high = min(known), max(known) or (1.0 if min(known) == 0 else 0.0)
-    names = (fitted(name, LETTERS, name_width) for name, _ in every)
-    left = 14 + max(text_width(name, LETTERS) for name in names)  # where names end
+    names = (fitted(name, NAME, name_width) for name, _ in every)
+    left = 14 + max(text_width(name, NAME) for name in names)  # where names end
     start = left + (NUMBER if low < 0 else 8.0)
     scale = Scale(low, high, start, width - tag_width - (NUMBER if high > 0 else 8.0))
     zero, length = scale(0), ROW * len(bars)
@@ -55,7 +56,7 @@ def bar_rows(
         name = element(
             "text",
             element("title", bar.name),
-            fitted(bar.name, LETTERS, name_width),
+            fitted(bar.name, NAME, name_width),
             x=left,
             y=top + ROW / 2 + 4,
             class_="name strong" if bar.tags else "name",

@@ -10,8 +10,8 @@ from markupsafe import Markup
 
 from bilens.records.layer_audit import TensorChange
 from bilens.report.markup import Figure, circle, element, joined, label, line, rectangle
-from bilens.report.plot import Axis, Plot, Scale, padded, within
-from bilens.report.text import Catalogue, fixed, quantity, signed_quantity, whole
+from bilens.report.plot import LARGE, Axis, Plot, Scale, padded, within
+from bilens.report.text import Catalogue, fixed, signed_quantity, tick_text, whole
 
 END = 20  # eigenvalues drawn at each end of a spectrum
 GAP = 4  # slots left free where the middle is not drawn
@@ -138,10 +138,11 @@ def layer_columns(
     numbers = range(0, count, -(-count // MOST_NAMES))
     plot = Plot(
         Axis(-0.5, count - 0.5, numbers, str, t("layers.charts.layer"), lines="none"),
-        Axis(*within(0, top or 1.06 * max(heights) or 1.0), text=lambda value: quantity(value, 2)),
+        Axis(*within(0, top or 1.06 * max(heights) or 1.0), text=tick_text),
         440,
         224,
-        "chart columns",
+        "chart wide columns",
+        LARGE,
     )
     width = min(0.72 * (plot.end - plot.left) / count, WIDEST)
     marks = [column_mark(plot, position, column, width) for position, column in enumerate(columns)]

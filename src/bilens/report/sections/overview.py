@@ -218,8 +218,11 @@ def shown_value(t: Catalogue, form: Format, value: Value, toward: int = 0) -> st
         return FORMATS[form](value, **({"toward": toward} if toward and form not in WHOLE else {}))
     if form == "kinds":
         return t("list.comma").join(t.each("difference.kind", value.split(", ")))
-    key = f"layers.difference.mode.{value}" if form == "mode" else f"source.{value}"
-    return t(key) if form in ("mode", "source") and t.has(key) else value
+    if form not in ("mode", "source"):
+        return value
+    prefix = "layers.difference.mode" if form == "mode" else "source"
+    keys = {one: f"{prefix}.{one}" for one in value.split(" and ")}
+    return t.listing([t(key) if t.has(key) else one for one, key in keys.items()])
 
 
 def condition_lines(t: Catalogue, record: Judged) -> list[FindingLine]:

@@ -118,7 +118,10 @@ def reading(t: Catalogue, record: TableAudit) -> Markup:
         return Markup()
     blocks = []
     for key, done in (("training", record.reading.done), ("rows", record.done)):
-        blocks += [heading(t(f"table.reading.{key}")), items(conversion_lines(t, done))]
+        blocks += [
+            heading(t(f"table.reading.{key}")),
+            items(conversion_lines(t, done), "sentences"),
+        ]
     return section(t, "table.reading", *blocks)
 
 
