@@ -284,10 +284,10 @@ BAD: dict[str, Case] = {
     ),
     "no names": (
         "t.csv",
-        raw(b"1,2,3,0\n4,5,6,1\n"),
+        raw(b"1,2,3,0,9\n4,5,6,1,9\n"),
         MODEL,
         DataError,
-        "columns without names",
+        "has 5 columns; expected 3",
     ),
     "never seen": (
         "t.csv",

@@ -1,20 +1,23 @@
 """A file as a table of cells: what kind it is, its header and its end.
 
 Damage seen to fail: no look for a gap above the header; letters with accents read as Japanese;
-totals kept; the number of a row one off.
+totals kept; the number of a row one off; any first row taken for names; hidden sheets first.
 """
 
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import openpyxl
 import pandas as pd
 import pytest
+from openpyxl.worksheet.cell_range import CellRange
 
 from bilens.base.errors import BilensError, DataError, UsageError
 from bilens.base.memory import MEMORY_LIMIT_VARIABLE
 from bilens.data.cells import parse_number
-from bilens.data.table_file import read_table
+from bilens.data.table_file import FORMULA, RawTable, read_table
 
 JAPANESE = "店舗,売上\n東京,120\n大阪,80\nトウキョウ,90\n"
 GERMAN = "Straße;Größe;Prämie\nMüllerstraße;1,5;äöüß\nGänseweg;2,5;Öl\n"
@@ -107,6 +110,37 @@ def test_names_of_columns_are_told_apart(tmp_path: Path) -> None:
     assert kinds(table) == ["renamed", "renamed", "renamed"]
 
 
+@pytest.mark.parametrize(
+    ("text", "is_data"),
+    [
+        ("5.1,3.5,setosa\n4.9,3.0,setosa\n7.0,3.2,virginica\n", True),
+        ("5.1,3.5\n4.9,3.0\n", True),
+        ("Smith,34,500\nJones,31,400\n", False),  # numbers that grow may be names
+        ("Smith,500,34\nJones,400,31\n", True),
+        ("red,small\nred,big\nblue,small\n", True),
+        ("0,1,2,3\n4,5,6.5,2\n7,8,9,1\n", False),
+        ("country,2019,2020,2022\nA,5,6.5,2\nB,8,9,1\n", False),
+        ("city,sales\nA,5\nB,city\n", False),
+        ("a,b\n1,2\n", False),
+        ("a,b\nx,y\n", False),
+    ],
+)
+def test_a_first_row_like_the_others_is_data(tmp_path: Path, text: str, is_data: bool) -> None:
+    table = read(tmp_path, text.encode())
+    assert len(table.rows) == text.count("\n") - (not is_data)
+    assert kinds(table) == ["no_header"] * is_data
+    assert table.names[0] == ("column 1" if is_data else text.split(",")[0])
+    assert table.numbers[0] == 2 - is_data
+
+
+def test_names_in_two_rows_are_read_together(tmp_path: Path) -> None:
+    table = read(tmp_path, b"city,sales,,y\n,Q1,Q2,\nA,1,2.5,p\nB,3,4,q\n")
+    assert table.names == ("city", "sales Q1", "sales Q2", "y")
+    assert (table.numbers, kinds(table)) == ((3, 4), ["two_headers"])
+    table = read(tmp_path, b"weight,height,y\nkg,cm,\n1,2,p\n3,4,q\n")
+    assert table.names == ("weight kg", "height cm", "y")
+
+
 def frame() -> pd.DataFrame:
     return pd.DataFrame(
         {
@@ -142,6 +176,87 @@ def test_excel(tmp_path: Path) -> None:
     assert kinds(table) == ["sheet", "preamble"]
 
 
+def test_parquet_of_types_that_a_text_has_not(tmp_path: Path) -> None:
+    days = pd.date_range("2024-01-01 09:00", periods=3, tz="Asia/Tokyo")
+    odd = {
+        "list": [[1, 2], [3], []],
+        "record": [{"a": 1}, {"a": 2}, {"a": 3}],
+        "price": [Decimal("1.234"), Decimal("5.000"), None],
+        "count": pd.array([1, None, 3], "Int64"),
+        "big": [2**63 - 1, 1, 2],
+        "day": days,
+        "long": pd.to_timedelta([1, 2, None], "h"),
+    }
+    pd.DataFrame(odd).to_parquet(tmp_path / "t.parquet")
+    first, second, third = read_table(tmp_path / "t.parquet").rows
+    assert first[2:6] == ("1.2340", "1", str(2**63 - 1), "2024-01-01 09:00:00+09:00")
+    assert (second[3], third[2], third[6]) == ("", "", "")
+    assert "2" in first[0]
+
+
+def workbook(path: Path, change: Callable[[Any], object]) -> RawTable:
+    """The table of a workbook of one sheet, which is changed before it is saved."""
+    book = openpyxl.Workbook()
+    for line in [["city", "x", "y"], *([c, i, "ab"[i % 2]] for i, c in enumerate("pppqqq"))]:
+        book.active.append(line)
+    change(book)
+    book.save(path)
+    return read_table(path)
+
+
+def test_merged_cells_say_their_value_in_each_row(tmp_path: Path) -> None:
+    table = workbook(tmp_path / "t.xlsx", lambda book: book.active.merge_cells("A2:A4"))
+    assert table.column("city") == [*"pppqqq"]
+    assert kinds(table) == ["merged_cells"]
+
+
+def test_a_sheet_that_is_shown_goes_before_a_hidden_one(tmp_path: Path) -> None:
+    def hidden(book: Any) -> None:
+        book.active.sheet_state = "hidden"
+        shown = book.create_sheet("shown")
+        for line in (["u", "v"], [1, "k"], [2, "l"]):
+            shown.append(line)
+        book.active = 1
+
+    table = workbook(tmp_path / "t.xlsx", hidden)
+    assert (table.names, table.done[0].values["others"]) == (("u", "v"), "Sheet")
+
+
+def far(book: Any) -> None:
+    book.active["XFD1048576"] = 1
+
+
+def formula(book: Any) -> None:
+    book.active["D1"], book.active["D2"] = "z", "=B2*2"
+
+
+HOSTILE: dict[str, tuple[Callable[[Any], object], str]] = {
+    "formulas": (formula, "1 formulas, the first in cell D2, hold no values"),
+    "far away": (far, "XFD1048576, needs .*: delete those that are far away"),
+    "merged": (
+        lambda book: setattr(book.active.merged_cells, "ranges", {CellRange("A1:ZZ9999")}),
+        "merges more than a million cells: unmerge them",
+    ),
+    "blank": (lambda book: book.active.delete_rows(1, 99), "holds no rows"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_workbook_is_refused_in_one_sentence(name: str, tmp_path: Path) -> None:
+    change, words = HOSTILE[name]
+    with pytest.raises(BilensError, match=words) as caught:
+        workbook(tmp_path / "t.xlsx", change)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "cell", ['<c r="D2" t="str"><f>A2</f><v></v></c>', '<c r="D2"><f>A2</f><v>3</v></c>']
+)
+def test_a_formula_with_a_value_is_its_value(cell: str) -> None:
+    assert not FORMULA.findall(cell.encode())
+    assert FORMULA.findall(b'<c r="D2" s="1"><f t="shared" si="0"/><v/></c>') == [b"D2"]
+
+
 def test_the_content_decides_and_not_the_name(tmp_path: Path) -> None:
     table = read(tmp_path, b"a,b\n1,2\n", "t.xlsx")
     assert (table.rows, kinds(table)) == ((("1", "2"),), ["mislabelled"])
@@ -169,7 +284,7 @@ BAD: dict[str, tuple[bytes | Callable[[Path], bytes], dict[str, Any], type[Bilen
         b"a,b\n1," + b"x" * 200_000,
         {},
         DataError,
-        "row 2 has a cell of more than 131,072",
+        r"line 2: field larger than field limit \(131072\)",
     ),
     "binary": (b"a,b\n1,\0\n", {}, DataError, "its content is binary"),
     "old Excel": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(99), {}, DataError, r"an old \.xls"),

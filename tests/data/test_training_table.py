@@ -96,12 +96,12 @@ def test_missing_values(tmp_path: Path) -> None:
         (["EU"] * 20 + ["APAC"] * 20 + ["NA"] * 9, {"class_word": ("NA", 9)}, 49),
         (
             ["a"] * 20 + ["b"] * 20 + ["None"] * 4,
-            {"no_target": 4, "no_target_words": "none (4)"},
+            {"no_target": 4, "no_target_word": ("None", 4)},
             40,
         ),
-        (["a"] * 20 + ["b"] * 20 + ["?"] * 9, {"no_target": 9, "no_target_words": "? (9)"}, 40),
+        (["a"] * 20 + ["b"] * 20 + ["?"] * 9, {"no_target": 9, "no_target_word": ("?", 9)}, 40),
         (["a"] * 20 + ["b"] * 20 + [""] * 9, {"no_target": 9}, 40),
-        (["1"] * 20 + ["0"] * 20 + ["NA"] * 9, {"no_target": 9, "no_target_words": "na (9)"}, 40),
+        (["1"] * 20 + ["0"] * 20 + ["NA"] * 9, {"no_target": 9, "no_target_word": ("NA", 9)}, 40),
         (["a"] + ["None"] * 30 + ["a"], {"class_word": ("None", 30)}, 32),
     ],
 )
@@ -110,7 +110,11 @@ def test_a_class_may_have_a_word_for_no_value(
 ) -> None:
     table = from_text(tmp_path, "x,y\n" + "".join(f"{i},{y}\n" for i, y in enumerate(answers)))
     about = {one.kind: one.values for one in table.reading.done}
-    keys = {"no_target": ("count",), "no_target_words": ("text",), "class_word": ("text", "count")}
+    keys = {
+        "no_target": ("count",),
+        "no_target_word": ("text", "count"),
+        "class_word": ("text", "count"),
+    }
     found = {kind: tuple(about[kind][key] for key in keys[kind]) for kind in about}
     assert found == {kind: v if isinstance(v, tuple) else (v,) for kind, v in said.items()}
     assert len(table.values) == rows

@@ -11,6 +11,7 @@ from functools import lru_cache
 from itertools import islice
 
 LARGEST = 1e100  # of a number: the square of one beyond 1e154 is none in float64
+NEARLY_ALL = 0.9  # of the values of a column of numbers or dates; the few others are no values
 LONGEST = 400  # letters of a number; the patterns take time that grows with their square
 VOTERS = 5000  # cells that vote on how a column is read, at most
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
@@ -56,11 +57,8 @@ DAYS = (
     r"(?:月|[月./](?P<d>\d{1,2})日?)",
 )
 DATES = {  # by what stands first in 3/1/2024
-    order: [re.compile(form + TIME, re.ASCII) for form in (*DAYS, own)]
-    for order, own in {
-        "day": r"(?P<d>\d{1,2})([-/])(?P<m>\d{1,2})\2(?P<y>\d{4})",
-        "month": r"(?P<m>\d{1,2})([-/])(?P<d>\d{1,2})\2(?P<y>\d{4})",
-    }.items()
+    "day": (*DAYS, r"(?P<d>\d{1,2})([-/])(?P<m>\d{1,2})\2(?P<y>\d{4})"),
+    "month": (*DAYS, r"(?P<m>\d{1,2})([-/])(?P<d>\d{1,2})\2(?P<y>\d{4})"),
 }
 
 
@@ -72,6 +70,11 @@ def plain_number(cell: str) -> float | None:
 def is_missing(cell: str) -> bool:
     """Tell whether a cell says that there is no value."""
     return cell.lower() in MISSING
+
+
+def is_nearly_all(parsed: Sequence[object]) -> bool:
+    fits = sum(one is not None for one in parsed)
+    return fits > 0 and fits >= NEARLY_ALL * len(parsed)
 
 
 @lru_cache(1 << 16)
@@ -96,7 +99,8 @@ def parse_number(cell: str, decimal: str) -> tuple[float, str] | None:
 def parse_date(cell: str, order: str = "day") -> datetime | None:
     """Return the day and the time that a cell names, as a clock on the wall shows it."""
     text = cell.translate(PLAIN).strip()
-    found = next(filter(None, (form.fullmatch(text) for form in DATES[order])), None)
+    tried = (re.fullmatch(form + TIME, text, re.ASCII) for form in DATES[order])
+    found = next(filter(None, tried), None)
     if found is None:
         return None
     part = found.groupdict()
@@ -137,10 +141,7 @@ class Question:
         )
 
     def decide(self, cells: Sequence[str], votes: Counter[str], otherwise: str) -> tuple[str, bool]:
-        """Return how a column is read, and whether that is a guess.
-
-        Its cells decide, then the whole table, where that is of one mind.
-        """
+        """Return how a column is read, by its cells or the table, and whether it is a guess."""
         (first, second), own = self.choices, self.votes(cells)
         if own[first] != own[second]:
             return max(self.choices, key=lambda choice: own[choice]), False

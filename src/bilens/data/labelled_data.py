@@ -17,7 +17,6 @@ from bilens.base.errors import DataError, ShapeError, UsageError
 from bilens.base.files import check_regular_file, file_sha256
 from bilens.base.memory import check_memory
 from bilens.data.arrays import KINDS, Array, read_arrays
-from bilens.data.cells import plain_number
 from bilens.data.image_folder import read_images
 from bilens.data.model_interface import LabelledData, ModelInterface, targets_of
 from bilens.data.table_columns import Cells
@@ -85,14 +84,11 @@ def from_table(path: Path, labels: str | None, model: ModelInterface) -> Read:
         )
     target = target if target in header else None
     if wanted is None:
-        unnamed = all(plain_number(name) is not None for name in header)
         wanted = tuple(name for name in header if name != target)
-        more = len(wanted) - model.d_input
-        if unnamed or more not in ((0, 1) if target is None else (0,)):
+        if len(wanted) - model.d_input not in ((0, 1) if target is None else (0,)):
             raise DataError(
-                f"{path}: has {len(header)} columns{' without names' if unnamed else ''}; expected "
-                f"{model.d_input} with names, in the model's order, and right answers behind them "
-                "or named (--labels)."
+                f"{path}: has {len(header)} columns; expected {model.d_input}, in the model's "
+                "order, and right answers behind them or named (--labels)."
             )
         wanted = wanted[: model.d_input]
         model.note("by_position", count=len(wanted), first=wanted[0], last=wanted[-1])

@@ -87,16 +87,6 @@ class GrammarEntropy:
     tokens_per_story: float  # the expected number, the end of the text included
     feeling: float  # at the one word that tells the feeling, for a reader who knows the rule
 
-    @property
-    def per_token(self) -> float:
-        """The least expected loss of a model that sees each story from its beginning."""
-        return self.per_story / self.tokens_per_story
-
-    @property
-    def per_token_without_rule(self) -> float:
-        """The same for a reader who knows all but the rule: the sign of the feeling costs ln 2."""
-        return (self.per_story + math.log(2)) / self.tokens_per_story
-
 
 @dataclass(frozen=True)
 class Story:

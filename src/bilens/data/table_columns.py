@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,6 +20,7 @@ from bilens.data.cells import (
     PLAIN,
     Question,
     is_missing,
+    is_nearly_all,
     parse_date,
     parse_number,
     plain_number,
@@ -28,7 +29,6 @@ from bilens.data.table_file import RawTable
 from bilens.records.table_audit import Conversion, TableColumn
 
 MOST_LEVELS = 20  # texts of a column that become an indicator each; rare ones of more share one
-NEARLY_ALL = 0.9  # of the values of a column of numbers or dates; the few others are no values
 DISTINCT = 0.5  # share of different texts from which a column names rows and is left out
 MISSING, OTHER = "(missing)", "(other)"
 Parts = dict[str, list[float]]  # input → its number in each row; NaN for what is not known
@@ -60,19 +60,12 @@ class Cells:
 
     def order(self, votes: Counter[str], usual: str = "") -> str:
         """Return whether day or month stands first; what is always the same is rather the day."""
-        has_slash = any("/" in cell for cell in self.known) and self.table.separator != ";"
-        guess = "month" if has_slash else "day"
-        for choice in ORDER.choices:
-            days = (parse_date(cell, choice) for cell in self.known)
-            if len({day.day for day in days if day is not None}) == 1:
-                guess = choice
+        days = {day.day for cell in self.known if "/" in cell and (day := parse_date(cell))}
+        guess = "month" if len(days) > 1 and self.table.separator != ";" else "day"
         return self.settled(ORDER, votes, guess, usual)
 
     def settled(self, question: Question, votes: Counter[str], otherwise: str, usual: str) -> str:
-        """Return how a column is read, and say it where it is a guess.
-
-        `usual` was so in the table of the training.
-        """
+        """Return how a column is read, as usual in training, and say it where it is a guess."""
         choice, is_guess = question.decide(self.known, votes, usual or otherwise)
         other = usual not in ("", choice) and not question.votes(self.known)
         text = next(filter(question.is_open, self.known), None)
@@ -114,9 +107,8 @@ class Cells:
 
 def votes_of(table: RawTable) -> Counter[str]:
     """Return how many cells of a table can be read in one way only, for each question."""
-    return DECIMAL.votes(c for row in table.rows for c in row) + ORDER.votes(
-        c for row in table.rows for c in row
-    )
+    cells = [cell for row in table.rows for cell in row]
+    return DECIMAL.votes(cells) + ORDER.votes(cells)
 
 
 def fitted_column(cells: Cells, votes: Counter[str]) -> tuple[TableColumn, Parts]:
@@ -133,11 +125,6 @@ def fitted_column(cells: Cells, votes: Counter[str]) -> tuple[TableColumn, Parts
 
 def varies(part: Iterable[float]) -> bool:
     return len({value for value in part if not math.isnan(value)}) > 1
-
-
-def is_nearly_all(parsed: Sequence[object]) -> bool:
-    fits = sum(one is not None for one in parsed)
-    return fits > 0 and fits >= NEARLY_ALL * len(parsed)
 
 
 def number_column(cells: Cells, votes: Counter[str]) -> TableColumn | None:
@@ -225,10 +212,8 @@ def encoded(cells: Cells, column: TableColumn, votes: Counter[str]) -> Parts:
     if not column.inputs:
         return {}
     names, own, is_text = names_of(column), f"{column.name}={MISSING}", column.kind == "category"
-    choice = ""
-    if column.kind == "number":
-        choice = cells.decimal(votes, column.decimal)
-    elif column.kind == "date":
+    choice = cells.decimal(votes, column.decimal) if column.kind == "number" else ""
+    if column.kind == "date":
         choice = cells.order(votes, column.order)
     found = [None if c is None else parts_of(c, column, choice) for _, c in cells.every]
     lost = [

@@ -15,12 +15,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from functools import cached_property
+from itertools import accumulate, filterfalse, pairwise
 from pathlib import Path
 
-from bilens.base.errors import DataError, MissingExtraError, UsageError
+from bilens.base.errors import BilensError, DataError, MissingExtraError, UsageError
 from bilens.base.files import check_regular_file
 from bilens.base.memory import check_memory
+from bilens.data.cells import is_missing, is_nearly_all, parse_number
 from bilens.records.table_audit import Conversion
 
 SNIFFED = 200  # lines that decide on the separator
@@ -30,6 +33,8 @@ TOTAL = re.compile(
     r"総?合\s*計|[総小]計|平均|(sub)?totals?|sum|average|summe|gesamt", re.IGNORECASE
 )
 REMARK = re.compile(r"※|\*|注|出典|source\b|note\b|quelle\b|hinweis\b", re.IGNORECASE)
+MERGED = re.compile(rb'<mergeCell ref="([A-Z]+\d+:[A-Z]+\d+)"')
+FORMULA = re.compile(rb'(?s)<c r="([A-Z]+\d+)"(?![^>]*"str")[^>]*>\s*<f(?:(?!</c>|<v>[^<]).)*</c>')
 KINDS = {".csv": "text", ".xlsx": "Excel", ".parquet": "Parquet"}
 Grid = list[tuple[int, list[str]]]  # the number of a row as a spreadsheet shows it, and its cells
 
@@ -79,12 +84,6 @@ def read_table(path: Path, encoding: str | None = None) -> RawTable:
         try:
             grid = [(row, [*map(str.strip, line)]) for row, line in enumerate(lines, 1)]
         except csv.Error as error:
-            if "field limit" in str(error):
-                raise DataError(
-                    f"{path}: row {lines.line_num} has a cell of more than "
-                    f"{csv.field_size_limit():,} characters: shorten it; a quotation mark may be "
-                    "open."
-                ) from error
             raise DataError(
                 f"{path}: is not a CSV table (line {lines.line_num}: {error}): the file may be cut "
                 "off, or a quotation mark be open."
@@ -115,16 +114,13 @@ def decoded(path: Path, content: bytes, encoding: str | None) -> tuple[str, str]
         if name != "cp932" or is_japanese(text):
             break
     if "\0" in text:
-        raise DataError(f"{path}: is no table: its content is binary, such as an old .xls file.")
+        raise DataError(f"{path}: its content is binary, as of an old .xls or a locked .xlsx file.")
     return name, text
 
 
 def is_japanese(text: str) -> bool:
-    """Tell whether a text that was read as cp932 is not one of letters with accents.
-
-    Those leave single wide characters between Latin letters, half-width kana, or private ones.
-    Their lead bytes are A0 or more; those of full-width kana and frequent kanji are less.
-    """
+    """Tell whether a text that was read as cp932 is not one of letters with accents."""
+    # Those leave wide letters next to Latin ones, half-width kana, private ones: lead bytes from A0
     wide = len(re.findall(r"[\u3040-\u30ff\u3400-\u9fff]", text))
     apart = re.findall(r"(?<![A-Za-z])[\u3040-\u30ff\u3400-\u9fff]", text)
     sure = any(letter.encode("cp932") < b"\xa0" for letter in apart)
@@ -145,50 +141,77 @@ def separator_of(text: str) -> str:
 
 
 def frame_grid(path: Path, kind: str, done: list[Conversion]) -> Grid:
-    """Return the first sheet that holds anything, or a Parquet file, whose names have no row."""
+    """Return the rows of an Excel sheet, or of a Parquet file, whose names have no row."""
     try:
-        import pandas as pd
-
         if kind == "Excel":
-            with zipfile.ZipFile(path) as parts:
-                size = 10 * sum(part.file_size for part in parts.infolist())
-            check_memory(size, f"{path}", "pass fewer rows")
-            every = pd.read_excel(
-                path, sheet_name=None, header=None, dtype=object, keep_default_na=False
-            )
-            filled = [title for title, frame in every.items() if frame.size] or [*every]
-            frame, head = every[filled[0]], Grid()
-            if len(filled) > 1:
-                others = ", ".join(map(str, filled[1:5]))
-                done.append(Conversion.of("sheet", sheet=str(filled[0]), others=others))
+            head, body = Grid(), excel_rows(path, done)
         else:
+            import pandas as pd
             from pyarrow import parquet
 
             about = parquet.read_metadata(path)
             check_memory(100 * about.num_rows * about.num_columns, f"{path}", "pass fewer rows")
             frame = pd.read_parquet(path)
             head = [(0, [*map(cell_text, frame.columns)])]
+            body = [*frame.astype(object).itertuples(index=False, name=None)]
     except ImportError as error:
         raise MissingExtraError(error.name or "pandas", "tables", f"{path}: {kind}") from None
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, OSError, SyntaxError) as error:
+    except BilensError:
+        raise
+    except Exception as error:  # whatever the readers make of a damaged file
         reason = str(error).partition("\n")[0]
         raise DataError(
             f"{path}: is no {kind} file that can be read ({reason}): it may be cut off."
         ) from error
-    body = frame.astype(object).itertuples(index=False, name=None)
     return [*head, *((row, [*map(cell_text, cells)]) for row, cells in enumerate(body, 1))]
+
+
+def excel_rows(path: Path, done: list[Conversion]) -> Sequence[Sequence[object]]:
+    """Return the first sheet that is shown and holds anything; merged cells say it in each row."""
+    import openpyxl
+
+    with zipfile.ZipFile(path) as parts:
+        check_memory(10 * sum(part.file_size for part in parts.infolist()), f"{path}", "split it")
+        text = b"".join(parts.read(n) for n in parts.namelist() if n.startswith("xl/worksheets/"))
+    areas = map(openpyxl.utils.range_boundaries, map(bytes.decode, MERGED.findall(text)))
+    if sum((right - left + 1) * (low - top + 1) for left, top, right, low in areas) > 10**6:
+        raise DataError(f"{path}: merges more than a million cells: unmerge them.")
+    with path.open("rb") as file:
+        book = openpyxl.load_workbook(file, data_only=True, keep_links=False)
+    sheets = sorted(book.worksheets, key=lambda sheet: sheet.sheet_state != "visible")
+    filled = [one for one in sheets if one.dimensions != "A1:A1" or one["A1"].value is not None]
+    if not filled:
+        return []
+    sheet, others = filled[0], ", ".join(one.title for one in filled[1:5])
+    if others or sheet.sheet_state != "visible":
+        done.append(Conversion.of("sheet", sheet=sheet.title, others=others or "—"))
+    size = 200 * sheet.max_row * sheet.max_column
+    check_memory(size, f"{path}, with cells {sheet.dimensions},", "delete those that are far away")
+    rows = [[*cells] for cells in sheet.iter_rows(values_only=True)]
+    for area in sheet.merged_cells.ranges:
+        for row in range(area.min_row, area.max_row):
+            rows[row][area.min_col - 1] = rows[area.min_row - 1][area.min_col - 1]
+    if sheet.merged_cells.ranges:
+        done.append(Conversion.of("merged_cells", count=len(sheet.merged_cells.ranges)))
+    empty = [c for c in map(bytes.decode, FORMULA.findall(text)) if sheet[c].value is None]
+    if empty:
+        raise DataError(
+            f"{path}: {len(empty)} formulas, the first in cell {empty[0]}, hold no values, as no "
+            "spreadsheet has computed them: open the file in one, and save it."
+        )
+    return rows
 
 
 def cell_text(value: object) -> str:
     """Return a typed cell as the text that a CSV file would hold."""
-    if value is None or value != value:  # NaN and NaT
+    if value is None or str(value) in ("nan", "NaN", "NaT", "<NA>"):
         return ""
     if isinstance(value, datetime):
         return value.isoformat(" ").removesuffix(" 00:00:00")
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
-        return str(int(value))
-    if isinstance(value, float):  # never taken for thousands: 7.394 is one digit longer here
-        return re.sub(r"(\.\d{3})$", r"\g<1>0", str(value))
+    if isinstance(value, float | Decimal):  # never taken for thousands: 7.394 is longer here
+        number = float(value)
+        whole = number.is_integer() and abs(number) < 1e15
+        return str(int(number)) if whole else re.sub(r"(\.\d{3})$", r"\g<1>0", str(number))
     return str(value).strip()
 
 
@@ -197,14 +220,14 @@ def tidied(path: Path, grid: Grid, done: list[Conversion], separator: str) -> Ra
     top = header_position(grid)
     if top:
         done.append(Conversion.of("preamble", count=top, row=grid[top][0]))
-    body = without_footers(grid[top + 1 :], done)
+    names, start = header(grid, top, done) if grid else ([], 0)
+    body = without_footers(grid[start:], done)
     if not body:
         raise DataError(f"{path}: holds no rows; expected a line of column names and rows below.")
-    header_row, names = grid[top]
     for row, cells in body:
         if len(cells) < len(names) or any(cells[len(names) :]):
             raise DataError(
-                f"{path}: row {row} has {len(cells)} cells; row {header_row} names {len(names)} "
+                f"{path}: row {row} has {len(cells)} cells; row {grid[top][0]} names {len(names)} "
                 "columns: repair the row; the file may be cut off."
             )
     kept = [at for at, name in enumerate(names) if name or any(cells[at] for _, cells in body)]
@@ -231,6 +254,37 @@ def header_position(grid: Grid) -> int:
         if gap and max(filled[first:at]) < filled[at] >= usual:
             return at
     return first
+
+
+def header(grid: Grid, top: int, done: list[Conversion]) -> tuple[list[str], int]:
+    """Return the names of the columns and where the rows begin: two, one or no row of names."""
+    (row, first), *below = grid[top : top + SNIFFED]
+    columns = [[cells[at] for _, cells in below if cells[at:]] for at in range(len(first))]
+    parsed = [[*map(as_number, filterfalse(is_missing, cells[1:] or cells))] for cells in columns]
+    numbers = [at for at, cells in enumerate(parsed) if is_nearly_all(cells)]
+    named = [at for at, name in enumerate(first) if not is_missing(name)]
+    known = {at: found for at in named if (found := as_number(first[at])) is not None}
+    values, both = [*known.values()], known.keys() & {*numbers}
+    alike = [at for at in named if first[at] in columns[at] or at in both]
+    mixed = 1 < len(numbers) == len(known) and values != sorted(values)
+    counts = len(known) > 1 and all(after - before == 1 for before, after in pairwise(values))
+    if row and named and (alike == named or mixed) and not counts:
+        done.append(Conversion.of("no_header", row=row, text=first[named[0]][:40]))
+        return [f"column {at}" for at in range(1, len(first) + 1)], top
+    second = [next(iter(cells), "") for cells in columns]
+    words = [second[at] for at in numbers if not is_missing(second[at])]
+    if len(words) < 2 or any(as_number(word) is not None for word in words):
+        return first, top + 1
+    groups = [*accumulate(first, lambda group, name: name or group, initial="")][1:]
+    lines = zip(first, groups, second, strict=True)
+    names = [" ".join({group: 0, word: 0}) if word else name for name, group, word in lines]
+    done.append(Conversion.of("two_headers", row=row, text=names[numbers[0]][:40]))
+    return names, top + 2
+
+
+def as_number(cell: str) -> float | None:
+    found = parse_number(cell, ".") or parse_number(cell, ",")
+    return found and found[0]
 
 
 def without_footers(body: Grid, done: list[Conversion]) -> Grid:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from bilens.base.errors import DataError
-from bilens.data.cells import is_missing, parse_number
-from bilens.data.table_columns import Cells, encoded, is_nearly_all, spelling_key, votes_of
+from bilens.data.cells import is_missing, is_nearly_all, parse_number
+from bilens.data.table_columns import Cells, encoded, spelling_key, votes_of
 from bilens.data.table_file import RawTable
 from bilens.records.common import Value
 from bilens.records.table_audit import Conversion, TableColumn, TableReading
@@ -32,28 +32,23 @@ class NamedRows:
 def with_target(
     table: RawTable, target: str | None, classes: Collection[str] | None = None
 ) -> RawTable:
-    """Return the rows that have a target and say how many have none; all rows where none has.
-
-    None, NA and their like are a class where that is known, or where texts have it often.
-    """
-    name, cells, done = str(target), [], list(table.done)
-    if target in table.positions:
-        cells = table.column(name)
-    counts = Counter(cell.lower() for cell in cells if is_missing(cell))
+    """Return the rows that have a target, or all; None and its like may be a class of texts."""
+    name, done = str(target), list(table.done)
+    cells = table.column(name) if name in table.positions else []
+    counts = Counter(cell for cell in cells if is_missing(cell))
     words = {spelling_key(each) for each in classes or ()}
-    others = [cell for cell in cells if not is_missing(cell)]
-    if classes is None and others and not is_nearly_all([parse_number(c, ".") for c in others]):
-        words = {w for w in CLASS_WORDS if counts[w] >= max(FEWEST, FREQUENT * len(cells))}
-        for word in words:
-            text = next(cell for cell in cells if cell.lower() == word)
-            done.append(Conversion.of("class_word", column=name, text=text, count=counts[word]))
-    kept = [at for at, cell in enumerate(cells) if not is_missing(cell) or cell.lower() in words]
-    if len(kept) in (0, len(cells)):
-        return replace(table, done=tuple(done))
-    done.append(Conversion.of("no_target", column=name, count=len(cells) - len(kept)))
-    lost = [f"{word} ({count})" for word, count in counts.items() if word and word not in words]
-    if lost:
-        done.append(Conversion.of("no_target_words", column=name, text=", ".join(lost)))
+    others = [parse_number(cell, ".") for cell in cells if not is_missing(cell)]
+    if classes is None and not is_nearly_all(others):
+        often = max(FEWEST, FREQUENT * len(cells))
+        words = {c.lower() for c in counts if c.lower() in CLASS_WORDS and counts[c] >= often}
+    kept = [at for at, cell in enumerate(cells) if cell.lower() in words or not is_missing(cell)]
+    if not kept:
+        return table
+    if len(kept) < len(cells):
+        done.append(Conversion.of("no_target", column=name, count=len(cells) - len(kept)))
+    for text, count in counts.items():
+        kind = "class_word" if text.lower() in words else "no_target_word"
+        done += [Conversion.of(kind, column=name, text=text, count=count)] if text else []
     rows, numbers = zip(*((table.rows[at], table.numbers[at]) for at in kept), strict=True)
     return replace(table, rows=rows, numbers=numbers, done=tuple(done))
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from bilens.base.errors import DataError, UsageError
-from bilens.data.cells import is_missing, parse_number, plain_number
+from bilens.data.cells import is_missing, parse_number
 from bilens.data.column_checks import checked
 from bilens.data.table_columns import Cells, fitted_column, varies, votes_of
 from bilens.data.table_file import RawTable
-from bilens.data.tables import answers_of, with_target
+from bilens.data.tables import with_target
 from bilens.records.table_audit import Conversion, TableColumn, TableReading
 
 Task = Literal["auto", "classification", "regression"]
@@ -43,11 +43,9 @@ def training_table(
     """Return the inputs and the target of a table."""
     for name in (target, *drop):
         if name not in table.positions:
-            guesses = [one.values["encoding"] for one in table.done if one.kind == "encoding"]
-            guess = "".join(
-                f" Its encoding is guessed to be {one}: say the right one with --encoding."
-                for one in guesses
-            )
+            seen = next((one.values for one in table.done if one.kind == "encoding"), None)
+            guess = f"{seen['encoding']}: say the right one with --encoding." if seen else ""
+            guess = guess and f" Its encoding is guessed to be {guess}"
             raise (DataError if name == target else UsageError)(
                 f"{table.path}: has no column {name!r}; it has "
                 f"{', '.join(table.names[:8])}{', …' if len(table.names) > 8 else ''}."
@@ -100,25 +98,22 @@ def as_target(
     target.refuse_odd_numbers()
     texts = target.known
     decimal = target.decimal(votes_of(table))
-    found = [one[0] for cell in texts if (one := parse_number(cell, decimal)) is not None]
-    is_numeric = len(found) == len(texts)
+    parsed = [parse_number(cell, decimal) for cell in texts]
+    pairs = [pair for pair in parsed if pair is not None]
+    found, is_numeric = [value for value, _ in pairs], None not in parsed
     if task == "auto":
         few = len(set(found)) <= MOST_CLASSES and all(value.is_integer() for value in found)
         task = "classification" if not is_numeric or few else "regression"
     if task == "regression":
-        answers = [
-            plain_number(answer) for answer in answers_of(Cells(table, name, is_target=True))
-        ]
-        numbers = [answer for answer in answers if answer is not None]
-        if len(numbers) < len(answers):
-            odd = [place for place in target.places if parse_number(place[1], decimal) is None]
-            raise target.refused(*(odd or target.places)[0], "a finite number in one unit")
-        if not varies(numbers):
+        if not is_numeric or len({unit for _, unit in pairs}) > 1:
+            odd = parsed.index(None) if not is_numeric else 0
+            raise target.refused(*target.places[odd], "a finite number in one unit")
+        if not varies(found):
             raise DataError(
                 f"{table.path}: the target {name!r} is {texts[0]} in every row, so that there is "
                 "nothing to predict: choose another target."
             )
-        return torch.tensor(numbers, dtype=torch.float64), None, target.done
+        return torch.tensor(found, dtype=torch.float64), None, target.done
     cells = target.texts()
     names = sorted(set(cells), key=lambda cell: (parse_number(cell, decimal) or (0.0, cell), cell))
     if len(names) < 2:
