@@ -127,5 +127,4 @@ def changed_columns(evidence: Evidence) -> Iterator[Values]:
 @partial(beside, "changed_answers", values=ANSWERS, beyond="info")
 def changed_answers(evidence: Evidence) -> Iterator[Values]:
     if (found := evidence.column_change) is not None and found.rows:
-        value = found.changed / found.rows
-        yield {"value": value, "count": found.changed, "total": found.rows}
+        yield {"value": found.changed / found.rows, "count": found.changed, "total": found.rows}
