@@ -6,6 +6,7 @@ caution counted as passed; a property of a model card in the wrong place.
 
 import hashlib
 import json
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ import bilens as bl
 import tiny
 from bilens.base.errors import FileError, OutputExistsError, UsageError
 from bilens.findings.rules.registry import REGISTRY, find_rule
+from bilens.records.audit import Audit
+from bilens.records.common import Run, Source
+from bilens.records.layer_audit import LayerAudit
+from bilens.records.table_audit import TableAudit
 from bilens.report.evidence import DOCUMENT, FORMATS
 from bilens.report.reports import AuditReport
 from bilens.report.sections.decision import LOOKS, decision_of
@@ -216,3 +221,23 @@ def test_a_folder_that_may_not_be_written_is_one_sentence(
     with pytest.raises(FileError, match=r"cannot be written \(Permission denied\)"):
         AuditReport(with_files(make_document())).to_evidence(tmp_path / "evidence")
     assert [*tmp_path.iterdir()] == []
+
+
+PARTS = {"source": Source.__struct_fields__, "reproduce": Run.__struct_fields__}
+
+
+def test_every_field_that_compliance_names_is_in_the_evidence() -> None:
+    """Each word in code letters is a key of a document, a rule, or stands in a format."""
+    page = (Path(bl.__file__).parents[2] / "docs" / "compliance.md").read_text("utf-8")
+    named = set(re.findall(r"`([a-z_A-Z]+(?:\.[a-z_A-Z]+)*)`", page)) - {DOCUMENT, "model_signing"}
+    known = {rule.id for rule in REGISTRY} | {
+        f"{name}{inner}"
+        for kind in (Audit, LayerAudit, TableAudit)
+        for name in kind.__struct_fields__
+        for inner in ("", *(f".{part}" for part in PARTS.get(name, ())))
+    }
+    templates = files("bilens.report").joinpath("templates")
+    texts = " ".join(templates.joinpath(f"{name}.j2").read_text("utf-8") for name in FORMATS)
+    assert len(named) > 25
+    for name in named - known:
+        assert all(f'"{part}"' in texts for part in name.split(".")), name
