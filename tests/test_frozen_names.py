@@ -21,7 +21,7 @@ PUBLIC = names_of(
     "Activation, AttackReport, AuditReport, BilinearTensor, CPDecomposition, CertificateReport, "
     "Contributions, DirectInteractions, DualExpression, EigenDecomposition, EigenPlan, "
     "EigenvectorMatch, FitScores, GLUWeights, GaussianMoments, HOSVD, InteractionMatrix, "
-    "LayerAuditReport, LeastSquaresFit, MLPWeights, Proof, QuadraticFit, QuadraticForm, "
+    "LayerAuditReport, MLPWeights, Proof, QuadraticFit, QuadraticForm, "
     "QuadraticMap, RSquared, RotationNull, SignificantEigenvalues, Status, Subspace, "
     "TopInteractions, TraceReport, activation_moments, attack_model, attribute, "
     "attribute_to_background, audit, centred_directions, certify, certify_model, "
@@ -72,7 +72,7 @@ SIGNATURES = {
     "MLPWeights": "down, up, activation, up_bias=None, linear=None, constant=None",
     "activation_moments": "activation, mean, deviation",
     "quadratic_fit": "module_or_weights, mean=None, covariance=None, data=None, *, "
-    "generator=None, samples=10000, threshold=0.9",
+    "generator=None, samples=10000, threshold=0.9, train_steps=0",
     "attack_model": "model, data, *, target=None, source=None, pairs=False, epsilons=None, "
     "random_perturbations=3, restarts=3, seed=0",
     "attribute": "f, x, baseline=None",
@@ -221,10 +221,9 @@ ATTRIBUTES: dict[type, str] = {
     bilens.certify.PairSpectra: "f, contrasts, contrast",
     bilens.certify.Contrast: "values, vectors, linear, first, second",
     bilens.FitScores: "linear, quadratic, rows",
-    bilens.LeastSquaresFit: "quadratic_map, held_out, closed_form_held_out, rows",
     bilens.QuadraticFit: (
-        "quadratic_map, exact, derivation, assumed_input, r_squared, on_data, least_squares, "
-        "threshold, usable, check_usable"
+        "quadratic_map, exact, derivation, assumed_input, chosen, ladder, missing, threshold, "
+        "r_squared, usable, check_usable"
     ),
     bilens.RSquared: "overall, standard_error, outputs, output_errors, trimmed, "
     "trimmed_error, median, median_interval",

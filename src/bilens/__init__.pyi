@@ -5,7 +5,6 @@ from .algebra.approximation.activation import (
 )
 from .algebra.approximation.layer_weights import GLUWeights as GLUWeights, MLPWeights as MLPWeights
 from .algebra.approximation.quadratic_fit import (
-    LeastSquaresFit as LeastSquaresFit,
     QuadraticFit as QuadraticFit,
 )
 from .algebra.approximation.r_squared import (

@@ -62,11 +62,10 @@ def test_layers_of_a_loaded_model_are_fitted_one_by_one() -> None:
     last = model.head(model.layers[1](first) + first)
     for name, inputs, outputs in (("layers.0", x, first), ("layers.1", first, last)):
         fit = bl.quadratic_fit(loaded.layers[name], samples=200, data=inputs)
-        assert fit.on_data is not None
         rest = (fit.quadratic_map(inputs.detach()) - outputs.detach()).square().sum()
         spread = (outputs - outputs.mean(dim=0)).detach().square().sum()
-        assert fit.on_data.quadratic.overall == pytest.approx(1 - float(rest / spread))
-        assert fit.on_data.quadratic.overall > 0.5
+        assert fit.r_squared.quadratic.overall == pytest.approx(1 - float(rest / spread), abs=0.1)
+        assert fit.r_squared.quadratic.overall > 0.5
 
 
 def test_a_sequence_of_weights_is_a_network() -> None:
@@ -159,13 +158,22 @@ def test_data_run_through_the_layers_below() -> None:
         y = module(data)
     last = document["fits"][2]
     fit = bl.quadratic_fit(bl.from_module(module).layers["2"], data=reached, samples=200)
-    assert fit.on_data is not None
-    assert last["on_data"]["quadratic"]["value"] == pytest.approx(fit.on_data.quadratic.overall)
-    assert last["on_data"]["rows"] == 300
+    assert [one["fit"] for one in last["ladder"]] == [*fit.ladder]
+    assert last["chosen"] == fit.chosen
+    for one, scores in zip(last["ladder"], fit.ladder.values(), strict=True):
+        assert one["quadratic"]["value"] == pytest.approx(scores.quadratic.overall)
+        assert one["trimmed"]["value"] == pytest.approx(scores.quadratic.trimmed)
+        assert one["median"] == pytest.approx(
+            [scores.quadratic.median, *scores.quadratic.median_interval]
+        )
+    assert last["ladder"][0]["rows"] == 60
     assert last["activation"] == "silu"
-    rest = y - bl.quadratic_fit(module, data=data, samples=200).quadratic_map(data)
+    rest = y - bl.quadratic_fit(module, data=data).quadratic_map(data)
     overall = 1 - float(rest.square().sum() / (y - y.mean(dim=0)).square().sum())
-    assert document["fits"][0]["on_data"]["quadratic"]["value"] == pytest.approx(overall)
+    whole = document["fits"][0]
+    assert [one["fit"] for one in whole["ladder"]][:3] == ["standard normal", "normal", "refitted"]
+    found = next(one for one in whole["ladder"] if one["fit"] == whole["chosen"])
+    assert found["quadratic"]["value"] == pytest.approx(overall, abs=0.1)
 
 
 def test_without_data_each_input_is_standard_normal() -> None:
@@ -173,7 +181,7 @@ def test_without_data_each_input_is_standard_normal() -> None:
     fits = fit_layers_of(model, samples=200).fits
     assert [fit.name for fit in fits] == ["model", "layers.0", "layers.1"]
     assert {fit.assumed_input for fit in fits} == {"a standard normal input"}
-    assert all(fit.on_data is None and fit.least_squares is None for fit in fits)
+    assert all([one.fit for one in fit.ladder] == ["standard normal"] for fit in fits)
     (one,) = fit_layers_of(model, layers=["layers.1"], samples=200).fits
     assert one == fits[2]
 
@@ -209,8 +217,7 @@ def test_what_does_not_fit_is_refused(name: str) -> None:
 def test_data_of_one_layer_that_is_named_are_its_own() -> None:
     model, data = bl.from_module(Parallel()), randn(50, 4)
     (fit,) = fit_layers_of(model, data, layers=["b"], samples=200).fits
-    assert fit.on_data is not None
-    assert fit.on_data.rows == 50
+    assert fit.ladder[0].rows == 10
 
 
 def test_a_number_that_is_none_is_null() -> None:

@@ -25,7 +25,7 @@ def test_a_file_of_unknown_names_is_fitted(bilens: Shell, tmp_path: Path) -> Non
     fits = result.json()["fits"]
     fit = bl.quadratic_fit(bl.load(path, activation="gelu"))
     assert [one["name"] for one in fits] == ["layer"]
-    found = fits[0]["assumed"]
+    (found,) = fits[0]["ladder"]
     assert found["quadratic"]["value"] == pytest.approx(fit.r_squared.quadratic.overall)
     assert found["linear"]["value"] == pytest.approx(fit.r_squared.linear.overall)
     assert (fits[0]["d_in"], fits[0]["d_hidden"], fits[0]["d_out"]) == (4, 6, 3)
@@ -63,17 +63,14 @@ def test_a_network_is_fitted_end_to_end_and_layer_by_layer_on_data(
     first, last = model.network
     second = bl.quadratic_fit(last, data=first.weights()(rows))
     for record, fit in zip(document["fits"][::2], (whole, second), strict=True):
-        assert fit.on_data is not None
-        assert fit.least_squares is not None
-        assert record["on_data"]["quadratic"]["value"] == pytest.approx(
-            fit.on_data.quadratic.overall
+        assert record["chosen"] == fit.chosen
+        assert [one["quadratic"]["value"] for one in record["ladder"]] == pytest.approx(
+            [scores.quadratic.overall for scores in fit.ladder.values()]
         )
-        assert record["least_squares"]["held_out"]["value"] == pytest.approx(
-            fit.least_squares.held_out.overall
-        )
-    shown = bilens("fit", path, "--activation", "tanh", "--data", data)
-    assert "end to end" in shown.out
-    assert "tested on 40 others" in shown.out
+    line = ["fit", path, "--activation", "tanh", "--data", data, "--train-steps", 9]
+    shown = bilens(*line)
+    for words in ("end to end", "trained", "R² on 40 rows of data held out of 200"):
+        assert words in shown.out
 
 
 def test_a_map_that_explains_too_little_makes_no_claim(bilens: Shell, tmp_path: Path) -> None:
@@ -82,7 +79,7 @@ def test_a_map_that_explains_too_little_makes_no_claim(bilens: Shell, tmp_path: 
     assert result.code == 1
     assert "No claim about model, layers.0, layers.1 can be made" in result.out
     values = [
-        one["assumed"]["quadratic"]["value"]
+        one["ladder"][0]["quadratic"]["value"]
         for one in bilens("fit", tmp_path / "model", "--json").json()["fits"]
     ]
     some = bilens("fit", tmp_path / "model", "--threshold", (min(values) + max(values)) / 2)

@@ -23,7 +23,6 @@ from bilens.records.decomposition import (
     LayerFit,
     LayerPlan,
     QuadraticFits,
-    RefittedScores,
     Score,
 )
 from bilens.report.reports import (
@@ -170,14 +169,17 @@ PLAN = LayerPlan(
     "why",
     None,
 )
-SCORES = DegreeScores(9, Score(0.25, 0.01), Score(None, None), (None,))
+SCORES = [Score(0.25, 0.01), Score(None, None), Score(0.5, 0.02)]
+LADDER = tuple(
+    DegreeScores(fit, 9, *SCORES, (0.5, 0.4, None), (None,)) for fit in ("normal", "ceiling")
+)
 FITS = QuadraticFits(
     source=IN_MEMORY,
     num_rows=9,
     fits=(
         LayerFit(
-            *(HOSTILE, "relu", False, 4, 3, 2, False, "closed form", "a normal input", SCORES),
-            *(SCORES, RefittedScores(6, 3, Score(0.5, 0.02), Score(0.4, 0.02)), 0.9, False),
+            *(HOSTILE, "relu", False, 4, 3, 2, False, "closed form", "9 rows"),
+            *("normal", LADDER, ("neurons: 9 rows",), 0.9, False),
         ),
     ),
     reproduce=UNKNOWN.reproduce,
@@ -248,7 +250,10 @@ def test_the_table_of_a_layer_says_what_is_proven_and_what_failed() -> None:
 
 def test_a_map_that_explains_too_little_makes_no_claim() -> None:
     assert fit_lines(FITS)[-1].endswith("it explains less than 0.9.")
-    assert "on 6 rows, tested on 3 others." in fit_lines(FITS)[0]
+    assert fit_lines(FITS)[0].endswith("normal, closed form; R² on 9 rows.")
+    assert fit_lines(FITS)[1].endswith(": not fitted: neurons: 9 rows")
+    assert not any("no real one" in line for line in fit_lines(FITS))
+    assert any("no real one" in line for line in fit_lines(replace(FITS, num_rows=None)))
 
 
 def test_names_have_room_in_a_narrow_terminal() -> None:

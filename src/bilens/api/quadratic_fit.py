@@ -14,12 +14,11 @@ from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWei
 from bilens.algebra.approximation.quadratic_fit import (
     SAMPLES,
     THRESHOLD,
-    LeastSquaresFit,
     QuadraticFit,
     fit_layers,
     in_words,
 )
-from bilens.algebra.approximation.r_squared import FitScores, RSquared
+from bilens.algebra.approximation.r_squared import FitScores
 from bilens.api.provenance import describe_run, describe_source, given_model
 from bilens.base.checks import check_finite
 from bilens.base.errors import BilensError, NotQuadraticError, ShapeError, UsageError
@@ -32,7 +31,6 @@ from bilens.records.decomposition import (
     DegreeScores,
     LayerFit,
     QuadraticFits,
-    RefittedScores,
     Score,
 )
 
@@ -52,13 +50,16 @@ def quadratic_fit(
     generator: torch.Generator | None = None,
     samples: int = SAMPLES,
     threshold: float = THRESHOLD,
+    train_steps: int = 0,
 ) -> QuadraticFit:
-    """Return the quadratic approximation of an ordinary or gated MLP under a normal input.
+    """Return the quadratic approximation of an ordinary or gated MLP, on what it sees.
 
     Math: the least-squares quadratic under x ~ N(μ, Σ) has the coefficients E f, E ∇f and
         ½ E ∇²f, for these layers moments of single neurons in closed form (`docs/math.md`). A
         bilinear layer is returned as it is. Several layers: exact for two bilinear ones, otherwise
-        the input of each further layer is taken to be normal. R² is measured on the model itself.
+        the input of each further layer is taken to be normal. With data the map is the best of a
+        ladder of fits to four fifths of them (`docs/math.md`), told by R² on the fifth that is
+        held out; without, N(0, I) stands in, which is no real input.
     Cost: O(out · hidden · in), O(hidden · in² + in³) for a covariance other than I; for each
         further layer O(out · (in³ + hidden³)); R² is `samples` runs of the model and of the map.
 
@@ -66,17 +67,16 @@ def quadratic_fit(
         module_or_weights: a layer, MLP or classifier of bilens, any module that is linear maps,
             activations and gates one behind the other, a fitted MLP of scikit-learn, a loaded
             model or one of its layers, `MLPWeights`, `GLUWeights`, or a sequence of them.
-        mean: μ, (in,); None is zero, or the mean of the data.
-        covariance: Σ, (in, in), singular or not; None is I, or the covariance of the data. With a
-            mean or a covariance the data do not take part in the closed form.
-        data: inputs of the model, (rows, in): R² is also measured on them, and the output weights
-            are refitted to the model's outputs on them, reported apart.
-        generator: of the samples; None is seed 0.
-        samples: that R² is measured on, at least 100.
+        mean: μ, (in,), of the closed form; None is zero.
+        covariance: Σ, (in, in), singular or not; None is I.
+        data: inputs of the model, (rows, in), 13 or more.
+        generator: of the rows held out, or the samples; None is seed 0.
+        samples: that R² is measured on without data, at least 100.
         threshold: R² below which `check_usable` refuses the map: 0.9 is a correlation of 0.95.
+        train_steps: of Adam on all factors after the last fit to data.
 
     Returns:
-        `quadratic_map` with R² by degree and what was assumed.
+        `quadratic_map` with R² by degree and the inputs that it is of.
 
     Raises:
         UsageError: If it is no MLP of the kinds above, an activation is not known, Σ is not
@@ -94,6 +94,7 @@ def quadratic_fit(
         mean=mean,
         covariance=covariance,
         data=data,
+        train_steps=train_steps,
         generator=generator,
         samples=samples,
         threshold=threshold,
@@ -168,6 +169,7 @@ def fit_layers_of(
     data: Tensor | None = None,
     *,
     layers: Sequence[str] = (),
+    train_steps: int = 0,
     samples: int = SAMPLES,
     threshold: float = THRESHOLD,
     seed: int = 0,
@@ -198,6 +200,7 @@ def fit_layers_of(
         fit = quadratic_fit(
             model if view is None else view,
             data=rows,
+            train_steps=train_steps,
             samples=samples,
             threshold=threshold,
             generator=torch.Generator().manual_seed(seed),
@@ -233,25 +236,25 @@ def fit_record(name: str, view: LayerView | None, fit: QuadraticFit) -> LayerFit
         exact=fit.exact,
         derivation=fit.derivation,
         assumed_input=fit.assumed_input,
-        assumed=scores(fit.r_squared),
-        on_data=None if fit.on_data is None else scores(fit.on_data),
-        least_squares=None if fit.least_squares is None else refitted(fit.least_squares),
+        chosen=fit.chosen,
+        ladder=tuple(scores(name, found) for name, found in fit.ladder.items()),
+        missing=fit.missing,
         threshold=fit.threshold,
         usable=fit.usable,
     )
 
 
-def scores(found: FitScores) -> DegreeScores:
-    outputs = tuple(finite(value) for value in found.quadratic.outputs.tolist())
-    return DegreeScores(found.rows, score(found.linear), score(found.quadratic), outputs)
-
-
-def refitted(found: LeastSquaresFit) -> RefittedScores:
-    return RefittedScores(*found.rows, score(found.held_out), score(found.closed_form_held_out))
-
-
-def score(found: RSquared) -> Score:
-    return Score(finite(found.overall), finite(found.standard_error))
+def scores(fit: str, found: FitScores) -> DegreeScores:
+    linear, whole = found.linear, found.quadratic
+    return DegreeScores(
+        fit,
+        found.rows,
+        Score(finite(linear.overall), finite(linear.standard_error)),
+        Score(finite(whole.overall), finite(whole.standard_error)),
+        Score(finite(whole.trimmed), finite(whole.trimmed_error)),
+        tuple(map(finite, (whole.median, *whole.median_interval))),
+        tuple(map(finite, whole.outputs.tolist())),
+    )
 
 
 def finite(value: float) -> float | None:

@@ -131,15 +131,14 @@ def approximation_on_data(
         if not view.exact:
             read, data = GaussianInput.of(layer.d_in, None, None), GaussianInput.of_data(x)
             said, fitted = (in_blocks(approximate_layer(layer, of), x) for of in (read, data))
-            whole = [finite(r_squared_on(y, map_of_x).overall) for map_of_x in (said, fitted)]
-            within = tuple(
-                finite(r_squared_on(y[k], said[k]).overall) if len(k) else None for k in members
-            )
+            whole = [known_r_squared(y, map_of_x) for map_of_x in (said, fitted)]
+            within = tuple(known_r_squared(y[k], said[k]) for k in members)
             found.append(ApproximationOnData(view.name, whole[0], whole[1], within))
         x = y
     return tuple(found)
 
 
-def finite(value: float) -> float | None:
-    """Return a number; None for the R² of a constant that is missed."""
+def known_r_squared(y: Tensor, predicted: Tensor) -> float | None:
+    """Return R²; None for that of nothing, or of a constant that is missed."""
+    value = r_squared_on(y, predicted).overall if len(y) else math.nan
     return value if math.isfinite(value) else None

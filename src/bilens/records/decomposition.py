@@ -98,21 +98,15 @@ class Score(Record, frozen=True):
 
 
 class DegreeScores(Record, frozen=True):
-    """R² by degree on some inputs."""
+    """R² by degree of one fit, on some inputs."""
 
-    rows: Count  # inputs
+    fit: str  # `standard normal`, `given normal`, `normal`, `neurons`, `refitted`, `trained`
+    rows: Count  # inputs; `ceiling` is least squares over all quadratics
     linear: Score  # of the affine part of the map
     quadratic: Score  # of the whole map
+    trimmed: Score  # of the whole map, without the 0.1 % of rows with the largest outputs
+    median: tuple[float | None, ...]  # of the median row, and the ends of its 95 % interval
     outputs: tuple[float | None, ...]  # of the whole map, for each output
-
-
-class RefittedScores(Record, frozen=True):
-    """R² of the map with output weights refitted by least squares."""
-
-    rows_fitted: Count
-    rows_held_out: Count
-    held_out: Score  # of the refitted map, on rows that it was not fitted to
-    closed_form_held_out: Score  # of the map as it was, on the same rows
 
 
 class LayerFit(Record, frozen=True):
@@ -126,10 +120,12 @@ class LayerFit(Record, frozen=True):
     d_out: Count | None
     exact: bool  # the map is the layer
     derivation: str
-    assumed_input: str
-    assumed: DegreeScores  # on samples of the assumed input
-    on_data: DegreeScores | None  # null without data
-    least_squares: RefittedScores | None  # null without data
+    assumed_input: str  # the inputs that R² is of, in words
+    chosen: str  # the fit that the map is
+    ladder: tuple[
+        DegreeScores, ...
+    ]  # of each fit on the same inputs, held out where there are data
+    missing: tuple[str, ...]  # what could not be fitted, and what it needs
     threshold: float  # R² from which a map stands for what it was fitted to
     usable: bool  # R² reaches it
 

@@ -21,7 +21,7 @@ from bilens.records.trace import TokenValue, Trace
 from bilens.report.sections.overview import place
 from bilens.report.sections.trace import output_names, ranked_numbers, sae_rows
 from bilens.report.terminal import add, grid, optional, short
-from bilens.report.text import NONE, Catalogue, load_catalogue, quantity, token_name, whole
+from bilens.report.text import Catalogue, load_catalogue, quantity, token_name, whole
 
 UNITS = {  # basis -> what else λ is measured in
     "input": "per squared unit of the input",
@@ -128,28 +128,28 @@ def plan_lines(plans: Sequence[LayerPlan]) -> Iterator[str]:
 def fit_table(record: QuadraticFits) -> Table:
     """Return how close quadratic maps come to the whole of a model and to each layer."""
     table = grid(
-        *("of", ">linear", ">quadratic", ">on data:\nlinear", ">\nquadratic", ">\nrefitted"),
+        *("of", "fit", ">linear", ">quadratic", ">without\ntop 0.1 %", ">median\nrow"),
         f"\n≥ {record.fits[0].threshold:g}",
         title="Quadratic approximations",
-        caption="R² is 1 − E‖y − f(x)‖² / E‖y − E y‖², ± its standard error; of the affine part "
-        "of the map, of all of it, and of it with output weights refitted, on rows held out.",
+        caption="R² is 1 − E‖y − f(x)‖² / E‖y − E y‖², ± its standard error: of the affine part of "
+        "the map; of all of it; of that without the rows of largest outputs; of the median row.",
         look="open",
     )
     for fit in displayable(record).fits:
-        on_data, refit, kind = fit.on_data, fit.least_squares, "end to end"
+        kind = "end to end"
         if fit.activation is not None:
             kind = f"{'gated' if fit.gated else 'ordinary'} {fit.activation}"
             kind += f"\n{fit.d_in} → {fit.d_hidden} → {fit.d_out}"
-        add(
-            table,
-            f"{fit.name}\n{kind}",
-            score_text(fit.assumed.linear),
-            score_text(fit.assumed.quadratic),
-            NONE if on_data is None else score_text(on_data.linear),
-            NONE if on_data is None else score_text(on_data.quadratic),
-            NONE if refit is None else score_text(refit.held_out),
-            "yes" if fit.usable else "no",
-        )
+        for row, one in enumerate(fit.ladder):
+            usable = "yes" if fit.usable else "no"
+            add(
+                table,
+                "" if row else f"{fit.name}\n{kind}",
+                one.fit,
+                *(score_text(part) for part in (one.linear, one.quadratic, one.trimmed)),
+                median_text(one.median),
+                usable if one.fit == fit.chosen else "",
+            )
     return table
 
 
@@ -159,17 +159,19 @@ def score_text(score: Score) -> str:
     return f"{score.value:.4f}\n± {score.standard_error:.4f}"
 
 
+def median_text(ends: tuple[float | None, ...]) -> str:
+    value, low, high = ("none" if end is None else f"{end:.4f}" for end in ends)
+    return f"{value}\n{low} to {high}"
+
+
 def fit_lines(record: QuadraticFits) -> list[str]:
-    """Return what each row assumes, and which maps make no claim."""
+    """Return what each row is of, and which maps make no claim."""
     lines = []
     for fit in (record := displayable(record)).fits:
-        line, refit = f"{fit.name}: {fit.derivation}; under {fit.assumed_input}.", fit.least_squares
-        if refit is not None:
-            line += (
-                f" Output weights by least squares on {refit.rows_fitted:,} rows, tested on "
-                f"{refit.rows_held_out:,} others."
-            )
-        lines.append(line)
+        lines.append(f"{fit.name}: {fit.chosen}, {fit.derivation}; R² on {fit.assumed_input}.")
+        lines += [f"{fit.name}: not fitted: {reason}" for reason in fit.missing]
+    if record.num_rows is None:
+        lines.append("A normal input is no real one: give data to read what the model sees.")
     refused = [fit.name for fit in record.fits if not fit.usable]
     if refused:
         lines.append(

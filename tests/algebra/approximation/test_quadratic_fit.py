@@ -7,16 +7,15 @@ from typing import Any
 import pytest
 import torch
 
-from bilens.algebra.approximation.layer_weights import GLUWeights, MLPWeights, in_float64
+from bilens.algebra.approximation.data_fit import fit_neurons
+from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights, in_float64
 from bilens.algebra.approximation.quadratic_fit import (
     QuadraticFit,
     fit_layers,
-    refit,
 )
 from bilens.algebra.approximation.r_squared import r_squared_on
-from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.base.errors import NonFiniteError, NumericalError, ShapeError, UsageError
-from builders import randn, random_map, seeded
+from builders import randn, seeded
 
 LAYER = MLPWeights(randn(3, 8), randn(8, 5, seed=1) / 2, "gelu", randn(8, seed=2))
 
@@ -31,8 +30,7 @@ def test_r_squared_by_degree_rises() -> None:
     assert 0 < found.r_squared.linear.overall < found.r_squared.quadratic.overall < 1
     assert found.r_squared.rows == 10_000
     assert found.assumed_input == "a standard normal input"
-    assert found.on_data is None
-    assert found.least_squares is None
+    assert [*found.ladder] == [found.chosen] == ["standard normal"]
     assert found.usable
     found.check_usable()
 
@@ -57,35 +55,78 @@ def test_a_map_that_explains_too_little_is_refused() -> None:
     layer = MLPWeights(randn(3, 8), 8 * randn(8, 5, seed=1), "tanh")
     found = fit(layer)
     assert not found.usable
-    with pytest.raises(NumericalError, match=r"explains too little.*R² = 0\.\d+ ± 0\.\d+ under a"):
+    with pytest.raises(NumericalError, match=r"explains too little.*R² = 0\.\d+ ± 0\.\d+ on a"):
         found.check_usable()
     assert fit(layer, threshold=0.1).usable
 
 
-def test_data_are_looked_at_apart() -> None:
-    data = 4 * randn(2000, 5, seed=3).abs()
-    found = fit(data=data.float())
-    assert found.on_data.rows == 2000
-    assert "of 2,000 rows of data" in found.assumed_input
-    assert found.least_squares.held_out.overall >= found.least_squares.closed_form_held_out.overall
+DATA = 4 * randn(2000, 5, seed=3).abs()
+GATED = GLUWeights(randn(3, 8), randn(8, 5, seed=1) / 2, randn(8, 5, seed=2), "silu")
+
+
+@pytest.mark.parametrize("layer", [LAYER, GATED])
+def test_the_best_fit_to_data_on_rows_held_out_is_handed_out(layer: Layer) -> None:
+    found = fit_layers([layer], layer, data=DATA.float(), train_steps=200)
+    names = ["standard normal", "normal", "neurons", "refitted", "trained", "ceiling"]
+    scores = {name: one.quadratic.overall for name, one in found.ladder.items()}
+    assert [*scores] == names
+    assert not found.missing
+    assert scores["standard normal"] < scores["normal"] < scores["neurons"] < scores["refitted"]
+    assert abs(scores["trained"] - scores["ceiling"]) < 0.002
+    assert found.chosen == max(names[:-1], key=scores.__getitem__)
+    assert found.r_squared is found.ladder[found.chosen]
+    assert (found.derivation, found.r_squared.rows) == ("least squares on data", 400)
+    assert found.assumed_input == "400 rows of data held out of 2,000"
+    held = DATA[torch.randperm(2000, generator=seeded())[:400]].float().double()
+    again = r_squared_on(layer(held), found.quadratic_map(held))
+    assert again.overall == pytest.approx(found.r_squared.quadratic.overall)
+
+
+def test_parts_that_take_more_rows_are_missing_with_what_they_take() -> None:
+    found = fit(data=DATA[:15])
+    assert [*found.ladder] == ["standard normal", "normal", "neurons"]
+    assert found.missing == (
+        "refitted: 12 rows of inputs: `down` is refitted to 14 or more.",
+        "ceiling: 12 rows of inputs: `down` is refitted to 21 or more.",
+    )
+    wide = MLPWeights(randn(2, 3), randn(3, 65), "relu")
+    assert "ceiling" not in fit(wide, data=randn(40, 65)).ladder
+
+
+def test_a_normal_input_that_is_given_takes_part() -> None:
+    found = fit(mean=DATA.mean(dim=0), data=DATA)
+    assert [*found.ladder][:2] == ["given normal", "normal"]
+    exact = replace(GATED, activation="identity")
+    assert [*fit(exact, data=DATA).ladder] == ["standard normal"]
+
+
+def test_a_few_massive_rows_do_not_decide() -> None:
+    """Without weights they alone are fitted: others have an R² below zero."""
+    data = torch.cat([randn(2000, 5, seed=3), 1e4 * randn(6, 5, seed=4)])
+    found = fit(data=data)
+    assert found.ladder["neurons"].quadratic.median > 0.8
+    plain = fit_neurons(LAYER, data)
+    assert r_squared_on(LAYER(data), plain(data)).median < 0
 
 
 def test_a_map_that_fails_on_the_data_is_refused() -> None:
-    layer = MLPWeights(randn(3, 8), randn(8, 5, seed=1) / 4, "tanh", randn(8, seed=2))
-    far = 10 * randn(500, 5, seed=3)
-    found = fit(layer, mean=torch.zeros(5), data=far)
-    assert found.r_squared.quadratic.overall > 0.9
+    layer = MLPWeights(randn(3, 8), 9 * randn(8, 5, seed=1), "tanh", randn(8, seed=2))
+    found = fit(layer, data=randn(500, 5, seed=3))
     assert not found.usable
-    with pytest.raises(NumericalError, match="on the data"):
+    with pytest.raises(NumericalError, match="on 100 rows of data held out of 500"):
         found.check_usable()
+    massive = replace(found.r_squared.quadratic, overall=0.99, trimmed=0.5)
+    ladder = {found.chosen: replace(found.r_squared, quadratic=massive)}
+    assert not replace(found, ladder=ladder).usable
 
 
 BAD = {
     "data of another width": ({"data": randn(9, 4)}, ShapeError, r"data have shape \(9, 4\)"),
-    "one row": ({"data": randn(1, 5)}, UsageError, r"1 row\(s\)"),
+    "few rows": ({"data": randn(12, 5)}, UsageError, r"12 row\(s\): fit and R² take 13"),
     "data with NaN": ({"data": randn(9, 5) * torch.nan}, NonFiniteError, "data holds"),
     "a seed": ({"generator": 3}, UsageError, "generator is a int; expected Generator"),
     "few samples": ({"samples": 10}, UsageError, "samples must be"),
+    "training": ({"train_steps": -1}, UsageError, "train_steps must be"),
     "threshold": ({"threshold": 1.5}, UsageError, "threshold must be between 0 and 1"),
     "mean": ({"mean": randn(4)}, ShapeError, "mean has shape"),
     "covariance": ({"covariance": -torch.eye(5)}, UsageError, "eigenvalue"),
@@ -97,6 +138,20 @@ def test_bad_input_is_refused(name: str) -> None:
     options, error, words = BAD[name]
     with pytest.raises(error, match=words):
         fit(**options)
+
+
+def test_r_squared_without_the_largest_rows_and_of_the_median_row() -> None:
+    y, predicted = randn(2001, 3), randn(2001, 3, seed=1) / 3
+    y[:2] *= 1e4
+    found, kept = r_squared_on(y, predicted), r_squared_on(y[3:], predicted[3:])
+    assert found.trimmed == pytest.approx(kept.overall, abs=0.01)
+    assert found.trimmed_error == pytest.approx(kept.standard_error, rel=0.1)
+    assert abs(found.trimmed - found.overall) > 0.1
+    centred = y - y[2:].mean(dim=0)
+    each = 1 - (y - predicted).square().sum(dim=1) / centred.square().sum(dim=1)
+    assert found.median == pytest.approx(float(each.median()), abs=0.02)
+    share = [float((each < end).double().mean()) for end in found.median_interval]
+    assert share == pytest.approx([0.5 - 0.98 / 2001**0.5, 0.5 + 0.98 / 2001**0.5], abs=0.005)
 
 
 def test_r_squared_is_the_formula() -> None:
@@ -142,37 +197,6 @@ def test_a_constant_output_is_met_or_missed() -> None:
 def test_the_best_constant_explains_nothing() -> None:
     y = randn(100, 2)
     assert r_squared_on(y, y.mean(dim=0).expand_as(y)).overall == pytest.approx(0, abs=1e-12)
-
-
-F = random_map(seed=1, d_out=2, d_hidden=4, d_in=5)
-
-
-def test_a_map_with_the_same_neurons_is_found_exactly() -> None:
-    truth = replace(
-        F, tensor=BilinearTensor(randn(2, 4, seed=9), F.tensor.left, F.tensor.right)
-    ).plus_affine(randn(2, 5, seed=10), randn(2, seed=11))
-    x = 3 + randn(300, 5, seed=2)
-    found = refit(F, x, truth(x), seeded())
-    assert found.held_out.overall == pytest.approx(1, abs=1e-9)
-    assert found.closed_form_held_out.overall < 0.9
-    assert found.rows == (240, 60)
-    new = randn(50, 5, seed=3)
-    torch.testing.assert_close(found.quadratic_map(new), truth(new), atol=1e-4, rtol=1e-4)
-
-
-def test_inputs_that_never_vary_leave_the_map_as_it_was() -> None:
-    x = randn(400, 5, seed=2)
-    x[:, 3] = 0.5
-    found = refit(F, x, F(x) + x[:, :1], seeded())
-    assert found.held_out.overall == pytest.approx(1, abs=1e-9)
-    torch.testing.assert_close(found.quadratic_map.linear[:, 3], F.linear[:, 3])
-
-
-def test_too_few_rows_give_none() -> None:
-    x = randn(11, 5)
-    assert refit(F, x, F(x), seeded()) is None
-    x = randn(12, 5)
-    assert refit(F, x, F(x), seeded()) is not None
 
 
 X = randn(2, 7, 5, seed=9)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -95,27 +94,15 @@ def map_from_expectations(
     return QuadraticMap(curvature, linear, constant)
 
 
-@dataclass(frozen=True, eq=False)
-class AffinePart:
-    """The affine approximation of a quadratic map: c₀ + β·(x − μ)."""
-
-    mean: Tensor  # μ, (in,)
-    value: Tensor  # c₀ = E f, (out,)
-    slope: Tensor  # β = E ∇f, (out, in)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.value + (x - self.mean) @ self.slope.T
-
-
-def affine_part(f: QuadraticMap, assumed: GaussianInput) -> AffinePart:
-    """Return mean and mean slope of a map of float64 under an input, exact."""
+def affine_part(f: QuadraticMap, assumed: GaussianInput) -> tuple[Tensor, Tensor]:
+    """Return mean c₀ and mean slope β of a map of float64 under an input: c₀ + β·(x − μ), exact."""
     down, left, right = f.tensor.down, f.tensor.left, f.tensor.right
     mean = assumed.mean
     traces = (assumed.spread(left) * assumed.spread(right)).sum(dim=1)
     slope = down @ ((right @ mean)[:, None] * left + (left @ mean)[:, None] * right)
     if f.linear is not None:
         slope = slope + f.linear
-    return AffinePart(mean, f(mean) + down @ traces, slope)
+    return f(mean) + down @ traces, slope
 
 
 EPS = torch.finfo(torch.float64).eps
@@ -154,11 +141,11 @@ def derivation(layers: Sequence[Layer]) -> str:
 def output_moments(f: QuadraticMap, assumed: GaussianInput) -> tuple[Tensor, Tensor]:
     """Return mean (out,) and covariance of f(x), x ~ N(μ, Σ), exact for a map of float64."""
     # Math: Cov(q_i, q_j) = 2 tr(Q_iΣQ_jΣ) + β_iᵀΣβ_j with β = 2Qμ + b.
-    affine = affine_part(f, assumed)
+    mean, slope = affine_part(f, assumed)
     tensor = f.tensor
     spread = BilinearTensor(tensor.down, assumed.spread(tensor.left), assumed.spread(tensor.right))
-    slopes = assumed.spread(affine.slope)
-    return affine.value, 2 * spread.gram() + slopes @ slopes.T
+    slopes = assumed.spread(slope)
+    return mean, 2 * spread.gram() + slopes @ slopes.T
 
 
 def approximate_composition(
@@ -173,9 +160,10 @@ def approximate_composition(
     # eigendecomposition of the small matrix gives its factors.
     # Source: L. Isserlis (1918) for the moments; derived in docs/math.md.
     low, high = inner.tensor, outer.tensor
-    affine, (_, covariance) = affine_part(inner, assumed), output_moments(inner, assumed)
-    mean_l, mean_r = high.left @ affine.value, high.right @ affine.value
-    slope_l, slope_r = high.left @ affine.slope, high.right @ affine.slope
+    mean, slope = affine_part(inner, assumed)
+    _, covariance = output_moments(inner, assumed)
+    mean_l, mean_r = high.left @ mean, high.right @ mean
+    slope_l, slope_r = high.left @ slope, high.right @ slope
     weight_l, weight_r = high.left @ low.down, high.right @ low.down  # of inner's neurons
 
     value = mean_l * mean_r + ((high.left @ covariance) * high.right).sum(dim=1)

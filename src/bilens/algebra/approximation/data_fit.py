@@ -13,15 +13,10 @@ from bilens.algebra.approximation.layer_weights import (
     GLUWeights,
     Layer,
     as_gated,
+    each_part,
     in_float64,
 )
-from bilens.algebra.approximation.neuron_products import (
-    STILL,
-    Neurons,
-    as_products,
-    branches,
-    solved,
-)
+from bilens.algebra.approximation.neuron_products import STILL, Units, as_products, branches, solved
 from bilens.algebra.approximation.r_squared import r_squared_on as r_squared_on
 from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import add
@@ -32,9 +27,9 @@ from bilens.base.memory import check_memory
 BLOCK = 1024  # rows at a time
 LEAST_ROWS = 10  # two for each unknown of a neuron
 RIDGES = tuple(10.0**power for power in range(-9, 3))  # of the variance of a feature
+RATE = 0.02  # of the mean |w|: the first step of training
 RUNS, FOLDS = 50, 5  # of rows: a fold is ten runs of neighbours
 SMALL = 600  # unknowns up to which each fold is held out in turn
-GATED, ORDINARY = [0, 1, 2, 3, 4], [0, 2, 4]  # of the features u², uv, u, v, 1
 
 
 def fit_neurons(
@@ -50,7 +45,7 @@ def fit_neurons(
         (u + b)(a₁u + a₂v + c) + constant with b = a₄/a₂. Where such a product would amplify
         rounding more than eightfold (|b| of hundreds of deviations), a₄v joins `linear`; without
         it b is the best of a grid up to 32 deviations, the rest fitted again. The two factors have
-        equal root mean squares. A bilinear layer is returned as it is.
+        equal root mean squares.
     Cost: O(rows · hidden · in), one pass; memory of one batch times hidden.
 
     Args:
@@ -64,9 +59,7 @@ def fit_neurons(
     Source: least squares; conditioning as measured in docs/math.md.
     """
     gated = as_gated(in_float64(layer))
-    if isinstance(layer, GLUWeights) and layer.phi.name == "identity":
-        return gated
-    found: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
+    found: tuple[Units, Units] | None = None
     sums, total, rows = gated.down.new_zeros(len(gated.gate), 6, 6), 0.0, 0
     for x, weight in weighted(layer.d_in, batches, weights):
         u, v = branches(gated, x)
@@ -81,7 +74,7 @@ def fit_neurons(
     if found is None or rows < LEAST_ROWS:
         raise UsageError(f"{rows} rows of inputs: a neuron is fitted to {LEAST_ROWS} or more.")
     gram, right = sums[:, :5, :5] / total, sums[:, :5, 5] / total
-    return as_products(gated, Neurons(*found, gram, solved(gram, right)), linear)
+    return as_products(gated, found, gram, solved(gram, right), linear)
 
 
 def gaussian_neurons(
@@ -98,8 +91,6 @@ def gaussian_neurons(
     Source: Stein's identity; the same function as `approximate_layer` (docs/math.md).
     """
     gated = as_gated(in_float64(layer))
-    if isinstance(layer, GLUWeights) and layer.phi.name == "identity":
-        return gated
     assumed = GaussianInput.of(layer.d_in, mean, covariance)
     m, n = (part[0] for part in branches(gated, assumed.mean[None]))
     s, t = assumed.deviations(gated.gate), assumed.deviations(gated.value)
@@ -108,19 +99,12 @@ def gaussian_neurons(
     coefficients = (raw * torch.stack([su**2, su * sv, su, sv, torch.ones_like(s)])).T
     # Isserlis: moments of fourth order of a pair with variances a, c (1, or 0) and covariance r.
     a, c = (s / su).square(), (t / sv).square()
-    r = (assumed.spread(gated.gate / su[:, None]) * assumed.spread(gated.value / sv[:, None])).sum(
-        1
-    )
-    zero, one = torch.zeros_like(r), torch.ones_like(r)
-    rows = [
-        [3 * a * a, 3 * a * r, zero, zero, a],
-        [3 * a * r, a * c + 2 * r * r, zero, zero, r],
-        [zero, zero, a, r, zero],
-        [zero, zero, r, c, zero],
-        [a, r, zero, zero, one],
-    ]
-    gram = torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
-    return as_products(gated, Neurons((m, su), (n, sv), gram, coefficients), linear)
+    r = (assumed.spread(gated.gate) * assumed.spread(gated.value)).sum(dim=1) / (su * sv)
+    o, one = torch.zeros_like(r), torch.ones_like(r)
+    first = [3 * a * a, 3 * a * r, o, o, a, 3 * a * r, a * c + 2 * r * r, o, o, r]
+    last = [o, o, a, r, o, o, o, r, c, o, a, r, o, o, one]
+    gram = torch.stack([*first, *last], dim=1).reshape(-1, 5, 5)
+    return as_products(gated, ((m, su), (n, sv)), gram, coefficients, linear)
 
 
 def weighted(
@@ -133,11 +117,10 @@ def weighted(
         if shape[1] != d_in:
             raise ShapeError(f"inputs have shape {shape}; the layer reads {d_in}: (rows, {d_in}).")
         for x in torch.split(batch.detach(), BLOCK):
-            end = start + len(x)
-            part = x.new_ones(len(x)) if weights is None else weights[start:end]
+            part = x.new_ones(len(x)) if weights is None else weights[start : start + len(x)]
             if len(part) != len(x):
                 raise ShapeError("there are fewer weights than rows of inputs: one each.")
-            start = end
+            start += len(x)
             yield x.double(), part.double()
 
 
@@ -167,10 +150,10 @@ def refit_down(
 ) -> GLUWeights:
     """Return the map with `down`, `constant` and, if it has one, `linear` by ridge regression.
 
-    Math: least squares of y on the products in units of their deviations, and the inputs where
-        there is a linear path; the ridge, in units of a feature's variance, draws towards the
-        weights as they are. It is the best of twelve decades on a fifth of the rows (of each fifth
-        in turn up to 600 unknowns), in ten runs of neighbours; all rows are then fitted with it.
+    Math: least squares of y on the products, and on the inputs where there is a linear path; the
+        ridge, in units of a feature's mean variance, draws towards the weights as they are. It
+        is the best of twelve decades on a fifth of the rows (of each fifth in turn up to 600
+        unknowns), in ten runs of neighbours; all rows are then fitted with it.
     Cost: O(rows · k · (k + in + out) + 12 k² (k + out)), k = hidden (+ in); memory 8 k (k + out).
 
     Args:
@@ -199,8 +182,11 @@ def refit_down(
         read = quadratic.hidden(rows)
         if quadratic.linear is not None:
             read = torch.cat([read, rows], dim=1)
-        if start == 0:
-            centre, scale = units(read)
+        if start == 0:  # one unit for all products, and one for all inputs
+            centre, spread = read.mean(dim=0), read.var(dim=0, correction=0)
+            parts_of = spread[:hidden], spread[hidden:]
+            scale = torch.cat([part.mean().sqrt().expand_as(part) for part in parts_of])
+            scale = torch.where(scale > 0, scale, 1.0)
         read = torch.cat([(read - centre) / scale, torch.ones_like(read[:, :1])], dim=1)
         miss = truth.detach().double() - quadratic(rows)
         for fold in set(run.tolist()):
@@ -208,15 +194,16 @@ def refit_down(
             gram[fold] += part @ read
             right[fold] += part @ miss
     whole = gram.sum(dim=0), right.sum(dim=0)
-    if ridge is None:
-        tested = range(FOLDS if count <= SMALL else 1)
-        ridge = min(
-            RIDGES,
-            key=lambda one: sum(
-                held_out_loss(*whole, gram[fold], right[fold], one) for fold in tested
-            ),
-        )
-    change = ridge_solved(*whole, ridge)
+
+    def held_out_loss(one: float) -> float:
+        total = 0.0
+        for g, r in zip(gram[:tested], right[:tested], strict=True):
+            change = ridge_solved(whole[0] - g, whole[1] - r, one)
+            total += float((change * (g @ change - 2 * r)).sum())
+        return total
+
+    tested = FOLDS if count <= SMALL else 1
+    change = ridge_solved(*whole, min(RIDGES, key=held_out_loss) if ridge is None else ridge)
     slope = change[:-1] / scale[:, None]
     return replace(
         quadratic,
@@ -231,20 +218,46 @@ def rows_to_refit(quadratic: GLUWeights) -> int:
     return quadratic.down.shape[1] + 1 + (0 if quadratic.linear is None else quadratic.d_in)
 
 
-def held_out_loss(
-    gram: Tensor, right: Tensor, held_gram: Tensor, held_right: Tensor, ridge: float
-) -> float:
-    """Return the squared error on a fold of the fit to the others, up to a constant."""
-    change = ridge_solved(gram - held_gram, right - held_right, ridge)
-    return float((change * (held_gram @ change - 2 * held_right)).sum())
-
-
 def ridge_solved(gram: Tensor, right: Tensor, ridge: float) -> Tensor:
-    """Return (G + ridge D)⁻¹ r, D = I but for the last feature, the constant; G₋₁₋₁ is its size."""
-    lifted = gram / gram[-1, -1]
-    lifted.diagonal()[:-1].add_(ridge)
-    change: Tensor = torch.cholesky_solve(right / gram[-1, -1], torch.linalg.cholesky(lifted))
+    """Return (G + ridge D)⁻¹ r, D the mean of G's diagonal but for the constant, the last one."""
+    lifted = gram.clone()
+    lifted.diagonal()[:-1].add_(ridge * gram.diagonal().mean())
+    change: Tensor = torch.cholesky_solve(right, torch.linalg.cholesky(lifted))
     return change
+
+
+def train_factors(
+    quadratic: GLUWeights,
+    x: Tensor,
+    y: Tensor,
+    *,
+    steps: int,
+    weights: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> GLUWeights:
+    """Return the map after Adam on the squared error with all its parts, as in `refit_down`.
+
+    Cost: steps of 1,024 rows, each O(hidden · (in + out)); the step size falls linearly from 2 % of
+        the mean |w| of a part.
+    Raises: NonFiniteError where it diverges.
+    """
+    live = each_part(quadratic, lambda part: part.clone().requires_grad_())
+    parts = [part for part in vars(live).values() if isinstance(part, Tensor)]
+    rates = [RATE * float(part.detach().abs().mean()) for part in parts]
+    optimiser = torch.optim.Adam(
+        [{"params": [part], "lr": rate} for part, rate in zip(parts, rates, strict=True)]
+    )
+    falling = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 1 / steps, steps)
+    weight = y.new_ones(len(y)) if weights is None else weights
+    size = float((weight @ y.square()).mean()) or 1.0
+    for _ in range(steps):
+        rows = torch.randint(len(x), (min(BLOCK, len(x)),), generator=generator)
+        loss = (weight[rows] @ (live(x[rows]) - y[rows]).square()).mean() / size
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        falling.step()
+    return each_part(live, Tensor.detach)
 
 
 def quadratic_ceiling(
@@ -257,9 +270,8 @@ def quadratic_ceiling(
 ) -> GLUWeights:
     """Return the least-squares map of y over all quadratics of x: what no fit can exceed.
 
-    Math: `refit_down` on all n(n + 1)/2 products x_i x_j of standardised inputs, the inputs and a
-        constant. Beyond about 200 inputs, on products of random directions: the share of that
-        ceiling which they reach.
+    Math: `refit_down` on all n(n + 1)/2 products of centred inputs; beyond about 200 inputs, on
+        products of random directions, a lower bound.
     Cost: as `refit_down`, with k = n(n + 1)/2 + n, or the number of directions + n.
 
     Args:
@@ -271,17 +283,15 @@ def quadratic_ceiling(
 
     Raises: as `refit_down`.
     """
-    centre, scale = units(x.double())
-    d_in = x.shape[1]
+    d_in, centre = x.shape[1], x.double().mean(dim=0)
+    scale = x.double().var(dim=0, correction=0).mean().sqrt().clamp(min=1e-300)
     if directions is None:
         first, second = torch.triu_indices(d_in, d_in)
-        eye = torch.diag(1 / scale)
+        eye = torch.eye(d_in, dtype=torch.float64) / scale
         left, right = eye[first], eye[second]
     else:
-        left, right = (
-            torch.randn(directions, d_in, generator=generator, dtype=torch.float64) / scale
-            for _ in range(2)
-        )
+        shape = 2, directions, d_in
+        left, right = torch.randn(shape, generator=generator, dtype=torch.float64) / scale
     none, path = left.new_zeros(y.shape[1], len(left)), left.new_zeros(y.shape[1], d_in)
     biases = -left @ centre, -right @ centre
     start = GLUWeights(none, left, right, "identity", *biases, linear=path)

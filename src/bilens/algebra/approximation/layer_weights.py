@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields, replace
-from typing import ClassVar
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -124,6 +125,7 @@ class GLUWeights(LayerWeights):
 
 
 Layer = MLPWeights | GLUWeights
+AnyLayer = TypeVar("AnyLayer", bound=LayerWeights)
 
 
 def as_gated(layer: Layer) -> GLUWeights:
@@ -137,14 +139,14 @@ def as_gated(layer: Layer) -> GLUWeights:
     )
 
 
+def each_part(layer: AnyLayer, change: Callable[[Tensor], Tensor]) -> AnyLayer:
+    """Return a layer with each of its tensors changed."""
+    parts = {name: change(part) for name, part in vars(layer).items() if isinstance(part, Tensor)}
+    return replace(layer, **parts)  # type: ignore[type-var]
+
+
 def in_dtype(layer: Layer, dtype: torch.dtype) -> Layer:
-    parts = {field.name: getattr(layer, field.name) for field in fields(layer)}
-    converted = {
-        name: part.detach().cpu().to(dtype)
-        for name, part in parts.items()
-        if isinstance(part, Tensor)
-    }
-    return replace(layer, **converted)  # type: ignore[arg-type]
+    return each_part(layer, lambda part: part.detach().cpu().to(dtype))
 
 
 def in_float64(layer: Layer) -> Layer:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -16,14 +14,7 @@ AMPLIFICATION = 8.0  # of rounding by a product, against the neuron's own size, 
 SHIFTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # of a bounded shift, in deviations
 
 
-@dataclass(frozen=True, eq=False)
-class Neurons:
-    """Quadratics of neurons in standard units ũ = (u − m)/s, ṽ = (v − n)/t of their branches."""
-
-    u: tuple[Tensor, Tensor]  # m and s, (hidden,) each
-    v: tuple[Tensor, Tensor]
-    gram: Tensor  # (hidden, 5, 5), the mean products of the features ũ², ũṽ, ũ, ṽ, 1
-    coefficients: Tensor  # (hidden, 5)
+Units = tuple[Tensor, Tensor]  # centre and scale of a branch, (hidden,) each
 
 
 def branches(layer: GLUWeights, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,24 +33,28 @@ def solved(gram: Tensor, right: Tensor) -> Tensor:
     return found
 
 
-def as_products(layer: GLUWeights, neurons: Neurons, linear: bool) -> GLUWeights:
-    """Return the quadratics of neurons as one product each, and what is left as a linear path."""
-    a, gram = neurons.coefficients, neurons.gram
+def as_products(
+    layer: GLUWeights, units: tuple[Units, Units], gram: Tensor, a: Tensor, linear: bool
+) -> GLUWeights:
+    """Return quadratics of neurons as one product each, and what is left as a linear path.
+
+    With ũ and ṽ the branches in their units, `a` holds the coefficients of ũ², ũṽ, ũ, ṽ, 1,
+    (hidden, 5), and `gram` the mean products of these features, (hidden, 5, 5).
+    """
     shift = torch.where(a[:, 1] != 0, a[:, 3] / a[:, 1], 0.0)
-    ill = ~(amplification(gram, a, shift, size=a) <= AMPLIFICATION) & (a[:, 3] != 0)
-    if bool(ill.any()) and not linear:
-        a, shift = a.clone(), shift.clone()
+    rounding = amplification(gram, a, shift, root_mean_square(gram, a))
+    ill = ~(rounding <= AMPLIFICATION) & (a[:, 3] != 0)
+    past = torch.zeros_like(shift)  # coefficient of ṽ that no product holds
+    if linear:
+        past, shift = torch.where(ill, a[:, 3], 0.0), torch.where(ill, 0.0, shift)
+    elif bool(ill.any()):
         a[ill], shift[ill] = bounded(gram[ill], a[ill])
-    shift = torch.where(ill, 0.0, shift) if linear else shift
-    past = a[:, 3] - a[:, 1] * shift  # coefficient of ṽ that no product holds
-    past = torch.where(ill, past, 0.0) if linear else torch.zeros_like(past)
     second = a[:, 2] - a[:, 0] * shift
     rest = a[:, 4] - shift * second
     left, right = factors(a, shift)
-    sizes = [root_mean_square(gram, part) for part in (left, right)]
-    live = (sizes[0] > 0) & (sizes[1] > 0)
-    balance = torch.where(live, sizes[1] / sizes[0].where(live, 1.0), 1.0).sqrt()
-    (m, su), (n, sv) = neurons.u, neurons.v
+    balance = (root_mean_square(gram, right) / root_mean_square(gram, left)).sqrt()
+    balance = torch.where((balance > 0) & balance.isfinite(), balance, 1.0)
+    (m, su), (n, sv) = units
     u, v = branches(layer, m.new_zeros(1, layer.d_in))
     at_u, at_v = (u[0] - m) / su, (v[0] - n) / sv  # ũ and ṽ at x = 0
     both = (a[:, 0] / su)[:, None] * layer.gate + (a[:, 1] / sv)[:, None] * layer.value
@@ -94,7 +89,7 @@ def root_mean_square(gram: Tensor, coefficients: Tensor) -> Tensor:
 def amplification(gram: Tensor, a: Tensor, shift: Tensor, size: Tensor) -> Tensor:
     """Return how large the factors are against the neuron: what rounding is multiplied by."""
     left, right = (root_mean_square(gram, part) for part in factors(a, shift))
-    return left * right / root_mean_square(gram, size)
+    return left * right / size
 
 
 def bounded(gram: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,11 +104,8 @@ def bounded(gram: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
     right = torch.einsum("tia,hij,hj->hta", basis, gram, a)
     found = solved(small.flatten(0, 1), right.flatten(0, 1)).reshape(right.shape)
     fitted = torch.einsum("tia,hta->hti", basis, found)
-    wide, shift = gram[:, None].expand(-1, len(grid), -1, -1), grid.expand(len(a), -1)
-    missed = root_mean_square(wide, fitted - a[:, None])
-    rounding = amplification(wide, fitted, shift, a[:, None].expand_as(fitted))
-    sound = rounding <= AMPLIFICATION
-    choice = torch.where(sound, missed, torch.inf).argmin(dim=1)
-    choice = torch.where(sound.any(dim=1), choice, rounding.nan_to_num(torch.inf).argmin(dim=1))
-    rows = torch.arange(len(a))
-    return fitted[rows, choice], grid[choice]
+    wide, size = gram[:, None], root_mean_square(gram, a)[:, None]
+    missed = root_mean_square(wide, fitted - a[:, None]) / size  # at most 1
+    rounding = amplification(wide, fitted, grid.expand(len(a), -1), size)
+    choice = torch.where(rounding <= AMPLIFICATION, missed, 1 + rounding).argmin(dim=1)
+    return fitted[torch.arange(len(a)), choice], grid[choice]

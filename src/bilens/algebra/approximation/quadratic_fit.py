@@ -1,9 +1,9 @@
-"""The quadratic approximation of a model: how close it is, and refitted to data."""
+"""The quadratic approximation of a model: on the inputs it sees, or under a normal one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,13 +14,19 @@ from bilens.algebra.approximation.closed_form import (
     derivation,
     exact_map,
 )
-from bilens.algebra.approximation.data_fit import refit_down, rows_to_refit
+from bilens.algebra.approximation.data_fit import (
+    fit_neurons,
+    quadratic_ceiling,
+    refit_down,
+    row_weights,
+    train_factors,
+)
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer
-from bilens.algebra.approximation.r_squared import FitScores, RSquared, r_squared_on
+from bilens.algebra.approximation.r_squared import FitScores, r_squared_on
 from bilens.algebra.gaussian import GaussianInput
-from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.algebra.quadratic_map import QuadraticMap, add
 from bilens.base.checks import check_count, check_float_tensor, check_type
-from bilens.base.errors import NumericalError, ShapeError, UsageError
+from bilens.base.errors import MemoryLimitError, NumericalError, ShapeError, UsageError
 from bilens.base.memory import check_memory
 from bilens.base.notebook import html_summary
 
@@ -29,21 +35,32 @@ from bilens.base.notebook import html_summary
 THRESHOLD = 0.9
 SAMPLES = 10_000
 BLOCK = 1024  # rows at a time
+HELD_OUT = 0.2  # of the rows
+LEAST_ROWS = 13  # ten for a neuron, and a fifth held out
+MASSIVE = 100  # median sizes of an output from which rows are weighted
+CEILING_INPUTS = 64  # at most: 2,144 features, seconds
+STANDARD, GIVEN, NORMAL, NEURONS = "standard normal", "given normal", "normal", "neurons"
+REFITTED, TRAINED, CEILING = "refitted", "trained", "ceiling"
 
 
 @dataclass(frozen=True, eq=False)
 class QuadraticFit:
-    """The quadratic approximation of a model under a normal input, and how close it is.
+    """The quadratic approximation of a model, and how close it is.
+
+    With data it is the best, on rows held out, of a ladder of fits to the others; without, nothing
+    is known of the real inputs, and R² is that under a normal one.
 
     Attributes:
-        quadratic_map: the map, float64, with the model's own neurons for factors.
+        quadratic_map: the map, float64.
         exact: whether the map is the model: one layer without an activation.
         derivation: how far it is the one of least error, in words.
-        assumed_input: the distribution it is fitted under, in words.
-        r_squared: R² by degree on samples of that distribution, of the model as it runs.
-        on_data: R² by degree on the data; None without data.
-        least_squares: output weights refitted to the data; None without data, or with fewer than
-            two training rows for each unknown.
+        assumed_input: the inputs that R² is of, in words.
+        chosen: the fit of the ladder that the map is.
+        ladder: R² by degree of each fit, on the same inputs: the closed form under a "standard
+            normal" (or "given normal") input, under a "normal" one with mean and covariance of the
+            data; by least squares "neurons", "refitted", "trained"; and, for up to 64 inputs, the
+            "ceiling", of all quadratics.
+        missing: what could not be fitted, and what it needs.
         threshold: R² below which the map does not stand for the model.
     """
 
@@ -51,9 +68,9 @@ class QuadraticFit:
     exact: bool
     derivation: str
     assumed_input: str
-    r_squared: FitScores
-    on_data: FitScores | None
-    least_squares: LeastSquaresFit | None
+    chosen: str
+    ladder: dict[str, FitScores]
+    missing: tuple[str, ...]
     threshold: float
 
     _repr_html_ = html_summary(
@@ -61,26 +78,28 @@ class QuadraticFit:
     )
 
     @property
+    def r_squared(self) -> FitScores:
+        """R² by degree of the map."""
+        return self.ladder[self.chosen]
+
+    @property
     def usable(self) -> bool:
-        """Whether R² reaches the threshold under the assumed input and, with data, on them."""
-        scores = [self.r_squared, *([] if self.on_data is None else [self.on_data])]
-        return all(score.quadratic.overall >= self.threshold for score in scores)
+        """Whether R² reaches the threshold, with and without the rows of largest outputs."""
+        found = self.r_squared.quadratic
+        return min(found.overall, found.trimmed) >= self.threshold
 
     def check_usable(self) -> None:
         """Refuse to read a map that does not stand for the model.
 
         Raises: NumericalError if R² is below the threshold.
         """
-        if self.usable:
-            return
-        found = f"{in_words(self.r_squared)} under {self.assumed_input}"
-        if self.on_data is not None:
-            found += f" and {in_words(self.on_data)} on the data"
-        raise NumericalError(
-            f"the quadratic approximation explains too little of the model: {found}, and at least "
-            f"{self.threshold:g} is asked for: make no claim about the model by it, or fit it "
-            "under the distribution of the model's own inputs (data=...)."
-        )
+        if not self.usable:
+            raise NumericalError(
+                "the quadratic approximation explains too little of the model: "
+                f"{in_words(self.r_squared)} on {self.assumed_input}, and at least "
+                f"{self.threshold:g} is asked for: make no claim about the model by it, or fit it "
+                "to the model's own inputs (data=...)."
+            )
 
 
 def in_words(scores: FitScores) -> str:
@@ -95,6 +114,7 @@ def fit_layers(
     mean: Tensor | None = None,
     covariance: Tensor | None = None,
     data: Tensor | None = None,
+    train_steps: int = 0,
     generator: torch.Generator | None = None,
     samples: int = SAMPLES,
     threshold: float = THRESHOLD,
@@ -102,100 +122,104 @@ def fit_layers(
     """Return the quadratic approximation of layers one behind the other, with its R²."""
     d_in = layers[0].d_in
     samples = check_count("samples", samples, minimum=100)
+    check_count("train_steps", train_steps, minimum=0)
     if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
         raise UsageError(f"threshold must be between 0 and 1, got {threshold!r}.")
-    rows = None if data is None else checked_data(data, d_in)
-    if rows is not None and mean is None and covariance is None:
-        assumed = GaussianInput.of_data(rows)
-    else:
-        assumed = GaussianInput.of(d_in, mean, covariance)
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     check_type("generator", generator, torch.Generator, "use torch.Generator().manual_seed(0)")
-    f, derived = approximate_network(layers, assumed), derivation(layers)
-    width = 2 * (d_in + 4 * f.sizes.d_out)
-    check_memory(8 * samples * width, f"measuring R² on {samples} samples", "take fewer samples")
-    x = assumed.draw(samples, generator)
-    on_samples = scores_of(f, assumed, x, in_blocks(run, x))
-    on_data = least_squares = None
-    if rows is not None:
-        y = in_blocks(run, rows)
-        on_data = scores_of(f, assumed, rows, y)
-        least_squares = refit(f, rows, y, generator)
+    rows = None if data is None else checked_data(data, d_in)
+    assumed, derived = GaussianInput.of(d_in, mean, covariance), derivation(layers)
+    f, missing = approximate_network(layers, assumed), tuple[str, ...]()
+    maps = {STANDARD if mean is None and covariance is None else GIVEN: f}
+    if rows is None:
+        width = 2 * (d_in + 4 * f.sizes.d_out)
+        memory = 8 * samples * width
+        check_memory(memory, f"measuring R² on {samples} samples", "take fewer samples")
+        x, about = assumed.draw(samples, generator), assumed.about
+    else:
+        order = torch.randperm(len(rows), generator=generator)
+        x, train = rows[order].tensor_split([int(HELD_OUT * len(rows))])
+        about = f"{len(x):,} rows of data held out of {len(rows):,}"
+        assumed = GaussianInput.of_data(train)
+        if derived != "exact":
+            more, missing = fits_to_data(
+                layers, f, train, in_blocks(run, train), train_steps, generator
+            )
+            maps |= more
+    y = in_blocks(run, x)
+    ladder = {name: scores_of(one, assumed, x, y) for name, one in maps.items()}
+    chosen = max(maps.keys() - {CEILING}, key=lambda name: ladder[name].quadratic.overall)
     return QuadraticFit(
-        f,
+        maps[chosen],
         derived == "exact",
-        derived,
-        assumed.about,
-        on_samples,
-        on_data,
-        least_squares,
+        derived if chosen in (STANDARD, GIVEN, NORMAL) else "least squares on data",
+        about,
+        chosen,
+        ladder,
+        missing,
         float(threshold),
     )
+
+
+def fits_to_data(
+    layers: Sequence[Layer],
+    f: QuadraticMap,
+    x: Tensor,
+    y: Tensor,
+    train_steps: int,
+    generator: torch.Generator,
+) -> tuple[dict[str, QuadraticMap], tuple[str, ...]]:
+    """Return the fits to rows that there are enough rows for, and what the others need."""
+    norms, path = y.norm(dim=1), x.new_zeros(y.shape[1], x.shape[1])
+    weights = row_weights(y) if bool(norms.max() > MASSIVE * norms.median()) else None
+    steps: dict[str, Callable[[GLUWeights], GLUWeights]] = {
+        NORMAL: lambda _: as_weights(approximate_network(layers, GaussianInput.of_data(x)))
+    }
+    if len(layers) == 1:
+        steps[NEURONS] = lambda _: fit_neurons(layers[0], x, weights=weights)
+    steps[REFITTED] = lambda fit: refit_down(
+        replace(fit, linear=add(fit.linear, path)), x, y, weights=weights
+    )
+    if train_steps:
+        steps[TRAINED] = lambda fit: train_factors(
+            fit, x, y, steps=train_steps, weights=weights, generator=generator
+        )
+    if x.shape[1] <= CEILING_INPUTS:
+        steps[CEILING] = lambda _: quadratic_ceiling(x, y)
+    found: dict[str, QuadraticMap] = {}
+    missing, fit = [], as_weights(f)
+    for name, step in steps.items():
+        try:
+            fit = step(fit)
+        except (UsageError, MemoryLimitError) as error:
+            missing.append(f"{name}: {error}")
+        else:
+            found[name] = exact_map(fit)
+    return found, tuple(missing)
+
+
+def as_weights(f: QuadraticMap) -> GLUWeights:
+    """Return a map as the weights of a bilinear layer."""
+    down, left, right = f.tensor.down, f.tensor.left, f.tensor.right
+    return GLUWeights(down, left, right, "identity", linear=f.linear, constant=f.constant)
 
 
 def checked_data(data: Tensor, d_in: int) -> Tensor:
     shape = check_float_tensor("data", data)
     if len(shape) != 2 or shape[1] != d_in:
         raise ShapeError(f"data have shape {shape}; the model reads {d_in} inputs: (rows, {d_in}).")
-    if shape[0] < 2:
-        raise UsageError(f"data have {shape[0]} row(s): a covariance and R² need two or more.")
+    if shape[0] < LEAST_ROWS:
+        raise UsageError(f"data have {shape[0]} row(s): fit and R² take {LEAST_ROWS} or more.")
     return data.detach().double()
 
 
 def scores_of(f: QuadraticMap, assumed: GaussianInput, x: Tensor, y: Tensor) -> FitScores:
-    affine = affine_part(f, assumed)
-    return FitScores(r_squared_on(y, affine(x)), r_squared_on(y, in_blocks(f, x)), len(x))
+    value, slope = affine_part(f, assumed)
+    affine = value + (x - assumed.mean) @ slope.T
+    return FitScores(r_squared_on(y, affine), r_squared_on(y, in_blocks(f, x)), len(x))
 
 
 @torch.no_grad()
 def in_blocks(run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     starts = range(0, len(x), BLOCK)
     return torch.cat([run(x[start : start + BLOCK]).double() for start in starts])
-
-
-HELD_OUT = 0.2  # of the rows
-
-
-@dataclass(frozen=True, eq=False)
-class LeastSquaresFit:
-    """A map with the neurons of the closed form and output weights fitted to data.
-
-    Attributes:
-        quadratic_map: down, linear and constant minimise the squared error on the training rows.
-        held_out: R² of it on rows that it was not fitted to.
-        closed_form_held_out: R² of the closed form on the same rows.
-        rows: rows it was fitted to, and rows held out.
-    """
-
-    quadratic_map: QuadraticMap
-    held_out: RSquared
-    closed_form_held_out: RSquared
-    rows: tuple[int, int]
-
-    _repr_html_ = html_summary()
-
-
-def refit(
-    f: QuadraticMap, x: Tensor, y: Tensor, generator: torch.Generator
-) -> LeastSquaresFit | None:
-    """Return the map refitted to y on four fifths of the rows; None where they are too few."""
-    order = torch.randperm(len(x), generator=generator)
-    held = int(HELD_OUT * len(x))
-    test, train = order[:held], order[held:]
-    start = as_weights(f)
-    if held < 2 or len(train) < rows_to_refit(start):
-        return None
-    improved = exact_map(refit_down(start, x[train], y[train]))
-    return LeastSquaresFit(
-        improved,
-        r_squared_on(y[test], improved(x[test])),
-        r_squared_on(y[test], f(x[test])),
-        (len(train), held),
-    )
-
-
-def as_weights(f: QuadraticMap) -> GLUWeights:
-    """Return a map as the weights of a bilinear layer with a linear path."""
-    down, left, right = f.tensor.down, f.tensor.left, f.tensor.right
-    path = down.new_zeros(len(down), f.sizes.d_in) if f.linear is None else f.linear
-    return GLUWeights(down, left, right, "identity", linear=path, constant=f.constant)

@@ -26,8 +26,7 @@ class RSquared:
         standard_error: of `overall`.
         outputs: (out,) float64, of each output; 1 for a constant one that is met.
         output_errors: (out,) float64, their standard errors.
-        trimmed: `overall` without the 0.1 % of rows with the largest ‖y‖, at least one row: a few
-            massive outputs decide the plain R² alone.
+        trimmed: `overall` without the 0.1 % of rows with the largest ‖y‖, at least one row.
         trimmed_error: of `trimmed`.
         median: the median over rows of 1 − ‖y − f(x)‖² / ‖y − E y‖², E y without those 0.1 %.
         median_interval: its 95 % interval, by order statistics.
@@ -70,11 +69,9 @@ def r_squared_on(y: Tensor, predicted: Tensor) -> RSquared:
     """
     # Math: R² = 1 − A / B with mean squares A, B of residuals and deviations. The standard error is
     # that of a ratio, sd(a − (A/B) b) / (B √rows) (delta method).
-    shape = check_float_tensor("y", y, num_axes=2)
-    if check_float_tensor("predicted", predicted, num_axes=2) != shape:
-        raise ShapeError(f"predicted has shape {tuple(predicted.shape)}, y {shape}: the same.")
-    if not len(y):
-        raise ShapeError("y has no rows: R² needs at least one.")
+    shapes = [check_float_tensor("y", one, num_axes=2) for one in (y, predicted)]
+    if shapes[0] != shapes[1] or not len(y):
+        raise ShapeError(f"y has shape {shapes[0]} and predictions {shapes[1]}: as many, and some.")
     y, predicted = y.double(), predicted.double()
     residuals = (y - predicted).square()
     outputs, errors = ratio(residuals, (y - y.mean(dim=0)).square(), y.square().mean(dim=0))
@@ -82,11 +79,9 @@ def r_squared_on(y: Tensor, predicted: Tensor) -> RSquared:
     order = y.norm(dim=1).argsort()
     kept = order[: max(1, len(y) - math.ceil(TOP * len(y)))]
     trimmed, trimmed_error = ratio_of_sums(y[kept], residuals[kept])
-    lost, size = residuals.sum(dim=1), (y - y[kept].mean(dim=0)).square().sum(dim=1)
-    still = size <= ROUNDING * y.square().sum(dim=1)
-    met = torch.where(lost <= ROUNDING * y.square().sum(dim=1), 1.0, -torch.inf)
-    rows = torch.where(still, met, 1 - lost / torch.where(still, 1.0, size)).sort().values
-    reach, half = NORMAL_95 * math.sqrt(len(y)) / 2, len(y) / 2
+    around = (y - y[kept].mean(dim=0)).square()
+    each, _ = ratio(residuals.sum(dim=1)[None], around.sum(dim=1)[None], y.square().sum(dim=1))
+    rows, reach, half = each.sort().values, NORMAL_95 * math.sqrt(len(y)) / 2, len(y) / 2
     ends = max(0, math.floor(half - reach)), min(len(y) - 1, math.ceil(half + reach))
     interval = float(rows[ends[0]]), float(rows[ends[1]])
     median = float(rows[(len(y) - 1) // 2])

@@ -23,6 +23,7 @@ class FitOptions:
     layer: list[str] | None = option(
         None, "Fit this layer alone; can be repeated. Without it the whole and all."
     )
+    train_steps: int = option(0, "Steps of training after the last fit to data.", min=0)
     samples: int = option(10_000, "Random inputs that R² is measured on, 100 or more.", min=100)
     threshold: float = option(0.9, "R² from which a map stands for the model.", min=0.0, max=1.0)
     seed: int = option(0, "Seed of the random inputs.", min=0)
@@ -35,7 +36,7 @@ def fit(
     data: DataFiles,
     json: Json = False,
 ) -> None:
-    """Say how close the quadratic approximation comes: R² by degree, assumed input and data.
+    """Say how close the quadratic approximation comes: R² by degree, on data where they are given.
 
     Exit code 1 if a map explains less than the threshold.
 
@@ -50,6 +51,7 @@ def fit(
         model,
         find_rows(output, model, options, data),
         layers=options.layer or [],
+        train_steps=options.train_steps,
         samples=options.samples,
         threshold=options.threshold,
         seed=options.seed,
