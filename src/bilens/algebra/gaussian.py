@@ -188,9 +188,11 @@ class GaussianInput:
     def of_data(cls, data: Tensor) -> GaussianInput:
         if len(data) < 2:
             raise UsageError(f"data have {len(data)} row(s): a covariance needs two or more.")
-        mean, covariance = mean_and_covariance(data.detach())
-        about = f"a normal input with mean and covariance of {len(data):,} rows of data"
-        return cls(mean, symmetric_root(covariance, len(mean)), about)
+        wide = data.detach().double()
+        mean = wide.mean(dim=0)
+        covariance = (wide - mean).T @ (wide - mean) / (len(wide) - 1)
+        about = f"a normal input with mean and covariance of {len(wide):,} rows of data"
+        return cls(mean, symmetric_root(covariance, wide.shape[1]), about)
 
     @property
     def d_in(self) -> int:
