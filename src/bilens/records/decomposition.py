@@ -100,8 +100,8 @@ class Score(Record, frozen=True):
 class DegreeScores(Record, frozen=True):
     """R² by degree of one fit, on some inputs."""
 
-    fit: str  # `standard normal`, `given normal`, `normal`, `neurons`, `refitted`, `trained`
-    rows: Count  # inputs; `ceiling` is least squares over all quadratics
+    fit: str  # which one of the ladder of `QuadraticFit`
+    rows: Count  # inputs
     linear: Score  # of the affine part of the map
     quadratic: Score  # of the whole map
     trimmed: Score  # of the whole map, without the 0.1 % of rows with the largest outputs
@@ -122,9 +122,7 @@ class LayerFit(Record, frozen=True):
     derivation: str
     assumed_input: str  # the inputs that R² is of, in words
     chosen: str  # the fit that the map is
-    ladder: tuple[
-        DegreeScores, ...
-    ]  # of each fit on the same inputs, held out where there are data
+    ladder: tuple[DegreeScores, ...]  # of each fit on the same inputs, held out from data
     missing: tuple[str, ...]  # what could not be fitted, and what it needs
     threshold: float  # R² from which a map stands for what it was fitted to
     usable: bool  # R² reaches it

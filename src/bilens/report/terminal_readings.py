@@ -141,14 +141,13 @@ def fit_table(record: QuadraticFits) -> Table:
             kind = f"{'gated' if fit.gated else 'ordinary'} {fit.activation}"
             kind += f"\n{fit.d_in} → {fit.d_hidden} → {fit.d_out}"
         for row, one in enumerate(fit.ladder):
-            usable = "yes" if fit.usable else "no"
             add(
                 table,
                 "" if row else f"{fit.name}\n{kind}",
                 one.fit,
                 *(score_text(part) for part in (one.linear, one.quadratic, one.trimmed)),
                 median_text(one.median),
-                usable if one.fit == fit.chosen else "",
+                {True: "yes", False: "no"}[fit.usable] if one.fit == fit.chosen else "",
             )
     return table
 

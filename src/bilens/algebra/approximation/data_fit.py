@@ -243,10 +243,8 @@ def train_factors(
     """
     live = each_part(quadratic, lambda part: part.clone().requires_grad_())
     parts = [part for part in vars(live).values() if isinstance(part, Tensor)]
-    rates = [RATE * float(part.detach().abs().mean()) for part in parts]
-    optimiser = torch.optim.Adam(
-        [{"params": [part], "lr": rate} for part, rate in zip(parts, rates, strict=True)]
-    )
+    groups = [{"params": [p], "lr": RATE * float(p.detach().abs().mean())} for p in parts]
+    optimiser = torch.optim.Adam(groups)
     falling = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 1 / steps, steps)
     weight = y.new_ones(len(y)) if weights is None else weights
     size = float((weight @ y.square()).mean()) or 1.0

@@ -132,8 +132,7 @@ def fit_layers(
     f, missing = approximate_network(layers, assumed), tuple[str, ...]()
     maps = {STANDARD if mean is None and covariance is None else GIVEN: f}
     if rows is None:
-        width = 2 * (d_in + 4 * f.sizes.d_out)
-        memory = 8 * samples * width
+        memory = 16 * samples * (d_in + 4 * f.sizes.d_out)
         check_memory(memory, f"measuring R² on {samples} samples", "take fewer samples")
         x, about = assumed.draw(samples, generator), assumed.about
     else:
@@ -142,22 +141,15 @@ def fit_layers(
         about = f"{len(x):,} rows of data held out of {len(rows):,}"
         assumed = GaussianInput.of_data(train)
         if derived != "exact":
-            more, missing = fits_to_data(
-                layers, f, train, in_blocks(run, train), train_steps, generator
-            )
+            seen = in_blocks(run, train)
+            more, missing = fits_to_data(layers, f, train, seen, train_steps, generator)
             maps |= more
     y = in_blocks(run, x)
     ladder = {name: scores_of(one, assumed, x, y) for name, one in maps.items()}
     chosen = max(maps.keys() - {CEILING}, key=lambda name: ladder[name].quadratic.overall)
+    how = derived if chosen in (STANDARD, GIVEN, NORMAL) else "least squares on data"
     return QuadraticFit(
-        maps[chosen],
-        derived == "exact",
-        derived if chosen in (STANDARD, GIVEN, NORMAL) else "least squares on data",
-        about,
-        chosen,
-        ladder,
-        missing,
-        float(threshold),
+        maps[chosen], derived == "exact", how, about, chosen, ladder, missing, float(threshold)
     )
 
 
