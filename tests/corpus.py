@@ -503,8 +503,7 @@ def onnx_trees(folder: Path) -> Made:
     )
     ends = [helper.make_tensor_value_info(name, 1, None) for name in ("x", "y")]
     graph = helper.make_graph([node], "trees", ends[:1], ends[1:])
-    versions = [helper.make_opsetid("", 20), helper.make_opsetid("ai.onnx.ml", 3)]
-    onnx.save(helper.make_model(graph, opset_imports=versions), folder / "m.onnx")
+    onnx.save(helper.make_model(graph), folder / "m.onnx")
     return Made(folder / "m.onnx")
 
 

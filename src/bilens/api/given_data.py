@@ -169,7 +169,7 @@ def performance_of(model: Model, given: LabelledData) -> Performance:
     images = grey_images(x[worst], interface.input_shape or given.shape)
     mistakes = []
     for place, row in enumerate(worst.tolist()):
-        name = given.names[row] if given.names else str(given.numbers[row]) if given.numbers else ""
+        name = given.names[row] if given.names else ""
         sure = None if confidence is None else float(confidence[row])
         image = None if images is None else tuple(images[place].flatten().tolist())
         right = 0.0 if labels is None else float(labels[row])

@@ -65,6 +65,12 @@ class Tokenizer:
         return max(self._inner.get_vocab(with_added_tokens=True).values()) + 1
 
     @cached_property
+    def start(self) -> int | None:
+        """The token that is put before every text; None for none."""
+        ids: list[int] = self._inner.encode("", add_special_tokens=True).ids
+        return ids[0] if ids and ids[0] != self.end_of_text else None
+
+    @cached_property
     def sha256(self) -> str:
         """SHA-256 of the file that `save` writes."""
         return hashlib.sha256(self._content()).hexdigest()

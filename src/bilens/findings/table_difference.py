@@ -7,7 +7,6 @@ from msgspec import structs
 from torch import Tensor
 
 from bilens.data.model_interface import LabelledData
-from bilens.data.table_columns import spelling_key
 from bilens.findings.subject import gauge_free, in_float64
 from bilens.findings.table_audit import (
     LISTED_PAIRS,
@@ -20,7 +19,8 @@ from bilens.io.loaded_model import LoadedModel
 from bilens.nn.classifier import in_standard_units
 from bilens.records.table_audit import ColumnChanges
 
-EXAMPLES, MOVED = 12, 0.01  # rows; of the standard deviation of the baseline's numbers
+EXAMPLES = 12  # rows
+MOVED = 0.01  # of the standard deviation of the baseline's numbers
 
 
 def compare_columns(model: LoadedModel, baseline: LoadedModel) -> ColumnChanges:
@@ -61,15 +61,14 @@ def compare_columns(model: LoadedModel, baseline: LoadedModel) -> ColumnChanges:
 
 
 def renamed_columns(model: LoadedModel, baseline: LoadedModel) -> tuple[tuple[str, str], ...]:
-    """Return [before, after] of columns of one model alone, alike in mean and deviation or text."""
-    sides: list[dict[object, list[str]]] = [{}, {}]
+    """Return [before, after] of columns of one model alone that have one mean and deviation."""
+    sides: list[dict[tuple[float, ...], list[str]]] = [{}, {}]
     for found, one, other in zip(sides, (baseline, model), (model, baseline), strict=True):
         for name, unit in zip(one.input_names or (), units_of(one).tolist(), strict=True):
             if one.input_mean is not None and name not in (other.input_names or ()):
                 found.setdefault(tuple(unit), []).append(name)
-                found.setdefault(spelling_key(name), []).append(name)
-    both = [(names, sides[1].get(key, [])) for key, names in sides[0].items()]
-    return tuple(sorted({(old[0], new[0]) for old, new in both if len(old) == len(new) == 1}))
+    both = [(names, sides[1].get(unit, [])) for unit, names in sides[0].items()]
+    return tuple((old[0], new[0]) for old, new in both if len(old) == len(new) == 1)
 
 
 def compare_answers(

@@ -10,6 +10,7 @@ from torch import nn
 
 from bilens.base.errors import CheckpointError, UsageError
 from bilens.base.files import check_path, why_unreadable
+from bilens.io.converted_folder import CONVERTED
 from bilens.io.file_kinds import find_model
 from bilens.io.formats.gguf import GGUF
 from bilens.io.formats.huggingface import HUGGINGFACE
@@ -43,6 +44,7 @@ FORMATS: tuple[Format, ...] = (
     SAELENS,
     SPARSIFY,
     OFFICIAL_SAE,
+    CONVERTED,
     LANGUAGE_FOLDER,
     HUGGINGFACE,
     IMAGE_FOLDER,

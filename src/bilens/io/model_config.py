@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -92,7 +92,7 @@ def arguments_of(module: nn.Module) -> dict[str, Any]:
         gate, bias = gate_and_bias(module.mlps)
         return {**asdict(module.config), "gate": gate, "bias": bias}
     if isinstance(module, BilinearClassifier):
-        gate, bias = gate_and_bias(module.layers)
+        gate, bias = gate_and_bias([*module.layers])
         return {
             "d_input": module.embed.in_features,
             "d_hidden": module.embed.out_features,
@@ -107,16 +107,17 @@ def arguments_of(module: nn.Module) -> dict[str, Any]:
     sizes = {"d_input": width, "d_output": products}
     if isinstance(module, BilinearMLP):
         sizes = {"d_model": width, "d_hidden": products, "d_output": module.down.out_features}
+        sizes |= {} if module.skip is None else {"skip": True}
     return {**sizes, "bias": module.has_bias, "gate": module.gate}
 
 
-def gate_and_bias(layers: Iterable[nn.Module]) -> tuple[str | None, bool]:
+def gate_and_bias(layers: Collection[nn.Module]) -> tuple[str | None, bool]:
     """Return the gate and the bias that all layers share; an ordinary MLP has no gate."""
     found = {(getattr(layer, "gate", None), bool(layer.has_bias)) for layer in layers}
-    if len(found) > 1:
+    if len(found) > 1 or any(getattr(layer, "skip", None) is not None for layer in layers):
         raise UsageError(
-            "the layers differ in gate or bias, which config.json cannot say: build the model "
-            "with one gate for all."
+            "the layers differ in gate or bias, or have linear paths, which config.json cannot "
+            "say: build the model with one gate for all."
         )
     return found.pop()
 

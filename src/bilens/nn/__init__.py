@@ -1,5 +1,8 @@
 """PyTorch modules that know their quadratic map."""
 
+from importlib import import_module
+from typing import Any
+
 from bilens.nn.classifier import BilinearClassifier
 from bilens.nn.mlp import MLP, BilinearLayer, BilinearMLP
 from bilens.nn.topk_sae import TopKSAE
@@ -13,3 +16,9 @@ __all__ = [
     "BilinearTransformer",
     "TopKSAE",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "load_converted":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module("bilens.io.converted_folder").load_converted  # files are a layer above

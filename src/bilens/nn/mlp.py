@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NoReturn, get_args
+from typing import Any, Literal, NoReturn, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bilens.algebra.approximation.layer_weights import GLUWeights, Layer
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_count
@@ -95,7 +96,7 @@ class BilinearLayer(nn.Module):
 
 
 class BilinearMLP(BilinearLayer):
-    """f(x) = down(gate(left x) ∘ (right x)): maps (..., d_model) to (..., d_output).
+    """f(x) = down(gate(left x) ∘ (right x)) [+ skip x]: maps (..., d_model) to (..., d_output).
 
     It takes the place of any MLP block that acts on the last axis. At equal parameters an
     ordinary block of hidden width 4·d corresponds to d_hidden = 8·d/3.
@@ -106,6 +107,7 @@ class BilinearMLP(BilinearLayer):
         d_output: width of the output; None is d_model.
         bias: whether left, right and down have biases.
         gate: None (bilinear), "relu", "gelu" or "silu", on the left branch.
+        skip: whether there is a linear path past the products.
 
     Raises:
         UsageError: If a width is not a positive integer, or the gate is not one of the above.
@@ -120,15 +122,35 @@ class BilinearMLP(BilinearLayer):
         d_output: int | None = None,
         bias: bool = False,
         gate: Gate | None = None,
+        skip: bool = False,
     ) -> None:
         super().__init__(d_model, d_hidden, bias=bias, gate=gate)
         width = check_count("d_output", d_model if d_output is None else d_output, minimum=1)
         self.down = nn.Linear(self.left.out_features, width, bias=bias)
+        self.skip = nn.Linear(d_model, width, bias=False) if skip else None
+
+    @classmethod
+    def of(cls, layer: Layer) -> BilinearMLP:
+        """Return a layer as a frozen block in float32 with biases: bilinear, or gated as it is."""
+        name = layer.phi.name
+        if not isinstance(layer, GLUWeights) or name not in (*GATES, "identity"):
+            raise UsageError(f"a layer with {layer.phi} is no gated block of bilens.")
+        gate: Any = None if name == "identity" else name
+        d_out, d_hidden = layer.down.shape
+        block = cls(layer.d_in, d_hidden, d_out, True, gate, layer.linear is not None)
+        parts = {"left": layer.gate, "right": layer.value, "down": layer.down, "skip": layer.linear}
+        biases = {"left": layer.gate_bias, "right": layer.value_bias, "down": layer.constant}
+        state = {f"{key}.weight": one for key, one in parts.items() if one is not None}
+        for key, bias in biases.items():
+            zeros = torch.zeros(len(state[f"{key}.weight"]))
+            state[f"{key}.bias"] = zeros if bias is None else bias
+        block.load_state_dict(state, strict=True)
+        return block.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return f(x) for inputs along the last axis, (..., d_model) → (..., d_output)."""
         y: Tensor = self.down(super().forward(x))
-        return y
+        return y if self.skip is None else y + self.skip(x)
 
     def quadratic_map(self) -> QuadraticMap:
         """Return f as a `QuadraticMap`, exact, sharing the weights; biases multiplied out.
@@ -137,7 +159,8 @@ class BilinearMLP(BilinearLayer):
             NotQuadraticError: If the block is gated.
         """
         return self.product_map(self.down.weight).plus_affine(
-            constant=self.down.bias if self.has_bias else None
+            None if self.skip is None else self.skip.weight,
+            self.down.bias if self.has_bias else None,
         )
 
 

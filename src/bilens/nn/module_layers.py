@@ -138,7 +138,9 @@ def plain_weights(layer: BilinearLayer | MLP) -> Layer:
     left, right = wide(layer.left.weight), wide(layer.right.weight)
     down = torch.eye(len(left), dtype=torch.float64) if outer is None else wide(outer.weight)
     biases = wide_bias(layer.left), wide_bias(layer.right)
-    return GLUWeights(down, left, right, phi, *biases, constant=constant)
+    skip = getattr(layer, "skip", None)
+    linear = None if skip is None else wide(skip.weight)
+    return GLUWeights(down, left, right, phi, *biases, linear, constant)
 
 
 def network_weights(module: nn.Module) -> tuple[Layer, ...]:

@@ -32,6 +32,7 @@ CHECKPOINTS = "checkpoints"
 STATE_NAME, MANIFEST_NAME = "state.safetensors", "manifest.json"
 MANIFEST_FIELDS = {"epoch", "step", "seconds", "sha256"}
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what Adam keeps of a weight
+MOMENTUM = ("momentum_buffer",)  # what Muon keeps
 KEPT = 2  # so that one damaged checkpoint does not end a run
 
 
@@ -48,7 +49,7 @@ class TrainingRun(Generic[Model]):
     """A run in progress, mutable; an epoch is what lies between two lines of the history."""
 
     model: Model
-    optimizer: torch.optim.Optimizer  # Adam or AdamW
+    optimizer: torch.optim.Optimizer  # Adam, AdamW or Muon
     sums: Tensor  # what the task adds up over the current epoch, float64
     epoch: int = 0  # epochs finished
     step: int = 0  # steps finished in the current epoch
@@ -218,13 +219,14 @@ def restore(folder: Path, run: TrainingRun[Model]) -> None:
     state = [*run.model.state_dict()]
     expected = {f"model.{name}" for name in state} | {f"extra.{name}" for name in run.extra}
     started = any(name.startswith("optimizer.") for name in tensors)
+    kept = MOMENTUM if isinstance(run.optimizer, torch.optim.Muon) else MOMENTS
     if started:
-        expected |= {f"optimizer.{name}.{key}" for name in parameters for key in MOMENTS}
+        expected |= {f"optimizer.{name}.{key}" for name in parameters for key in kept}
     check_names(path, tensors, expected | {"sums"})
     run.model.load_state_dict({name: tensors[f"model.{name}"] for name in state}, strict=True)
     for name, parameter in parameters.items() if started else ():
         run.optimizer.state[parameter] = {
-            key: tensors[f"optimizer.{name}.{key}"].to(parameter.device) for key in MOMENTS
+            key: tensors[f"optimizer.{name}.{key}"].to(parameter.device) for key in kept
         }
     run.epoch, run.step = int(manifest["epoch"]), int(manifest["step"])
     run.seconds = float(manifest["seconds"])

@@ -44,9 +44,15 @@ from bilens.train.loop import (
 RUN_NAME, HISTORY_NAME = "run.json", "history.jsonl"
 TOKENIZER_NAME, CORPUS_NAME, CURVE_NAME = "tokenizer.json", "corpus.json", "loss.svg"  # of text
 METRICS_NAME, TEST_NAME = "metrics.json", "test.csv"  # of a table
+CONVERSION_NAME = "conversion.json"
+BESIDE = (  # a converted model of Hugging Face
+    *("generation_config.json", "tokenizer_config.json", "special_tokens_map.json"),
+    *("chat_template.jinja", "added_tokens.json", "vocab.json", "merges.txt"),
+)
 OWN_FILES = (
     *(CONFIG_NAME, WEIGHTS_NAME, RUN_NAME, HISTORY_NAME),
     *(TOKENIZER_NAME, CORPUS_NAME, CURVE_NAME, METRICS_NAME, TEST_NAME),
+    *(CONVERSION_NAME, *BESIDE),
 )
 LOCK_NAME = ".lock"
 EARLIER_NAME = ".earlier"  # the run that is being overwritten, whole

@@ -404,7 +404,7 @@ def converted(folder: Path, kind: str) -> dict[str, Any]:
             branch = BRANCH.get(expert[1], expert[1])
             stacks.setdefault(f"{prefix}ffn_{branch}_exps.weight", []).append(value)
             continue
-        if kind == "llama" and stem[-6:] in ("q_proj", "k_proj"):  # its `permute`
+        if kind == "llama" and stem[-6:-4] in (".q", ".k"):  # its `permute`
             heads = 4 if ".q_" in stem else 2
             shape = heads, 2, len(value) // heads // 2, *value.shape[1:]
             value = value.reshape(shape).swapaxes(1, 2).reshape(value.shape)

@@ -12,7 +12,6 @@ from torch.nn import functional
 
 import bilens as bl
 from bilens.base.errors import CheckpointError, MemoryLimitError, NonFiniteError
-from bilens.findings.tensor_difference import compare_tensors
 from builders import randn
 from raising import refusal
 
@@ -160,20 +159,6 @@ def test_a_softmax_is_one_of_classes_along_the_last_axis(
     assert bool(model.load_report.head) == bool(model.network) == (axis in (-1, rank - 1))
 
 
-def test_a_normalisation_is_read_where_it_is_one_of_channels(tmp_path: Path) -> None:
-    """Of sequences it is along another axis; alone with an activation it is no layer."""
-    sequence = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
-    with pytest.raises(CheckpointError, match="no MLP is found"):
-        bl.load(export(sequence, torch.zeros(2, 4, 4), tmp_path / "m.onnx"))
-    convolutions = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3)
-    behind = nn.MaxPool2d(2), nn.BatchNorm2d(4), nn.ReLU()
-    last = nn.Flatten(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 2)
-    dense = nn.Sequential(convolutions[0], *behind, convolutions[1], *last)
-    model = bl.load(export(dense, torch.zeros(1, 3, 8, 8), tmp_path / "m.onnx"))
-    assert [view.sizes for view in model.layers.values()] == [(2, 4, 5)]
-    assert [*bl.from_module(dense).layers] == ["6"]
-
-
 CHAIN = [
     ("MatMul", "x w0", "a"), ("Add", "a b0", "p"), ("Relu", "p", "h"),
     ("MatMul", "h w1", "c"), ("Add", "c b1", "y"),
@@ -201,23 +186,6 @@ def test_every_tensor_is_listed_wherever_it_lies(tmp_path: Path) -> None:
     assert model.tensors["packed"].dtype.is_floating_point  # counts as weights
     assert model.load_report is not None
     assert "tensor packed" in model.load_report.left_out
-
-
-def test_packed_weights_are_what_onnx_makes_of_them(tmp_path: Path) -> None:
-    """With a scale and a zero for each column; another scale is another tensor."""
-    whole = np.arange(3 * H, dtype=np.uint8).reshape(H, 3)
-    zeros, scales = np.array([1, 2, 3], np.uint8), np.array([0.1, 0.2, 0.3], np.float32)
-    parts = {name: one for name, one in matrices(D, H, 3).items() if name != "w1"}
-    parts |= {"packed": whole, "zeros": zeros}
-    nodes = [*CHAIN[:3], ("DequantizeLinear", "packed scales zeros", "w1"), *CHAIN[3:]]
-    model = bl.load(write(tmp_path / "m.onnx", nodes, {**parts, "scales": scales}))
-    (view,) = model.layers.values()
-    expected = torch.from_numpy((whole.astype(np.float32) - zeros) * scales)
-    torch.testing.assert_close(view.weights().down.T, expected)
-    assert {*model.tensors} == {*view.tensors} == {"w0", "b0", "packed", "b1"}
-    assert model.provenance["format"] == "ONNX file, 1 of its tensors dequantised"
-    other = bl.load(write(tmp_path / "n.onnx", nodes, {**parts, "scales": 2 * scales}))
-    assert [one.name for one in compare_tensors(other.tensors, model.tensors).changed] == ["packed"]
 
 
 def test_what_only_looks_like_a_layer_is_found_out(tmp_path: Path) -> None:

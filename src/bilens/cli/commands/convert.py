@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import typer
 
+from bilens.base.errors import UsageError
 from bilens.cli.console import Output
-from bilens.cli.options import Json, ModelFile, Overwrite, say_how_it_was_read
+from bilens.cli.options import (
+    TRAINING_PANEL,
+    Json,
+    ModelFile,
+    Running,
+    option,
+    say_how_it_was_read,
+)
 
 
 @dataclass(frozen=True)
@@ -17,32 +25,86 @@ class ConvertOptions:
     """Into what, and where to."""
 
     to: Annotated[
-        Literal["bilens", "huggingface", "saelens", "sparsify", "official"],
+        Literal["bilens", "huggingface", "saelens", "sparsify", "official", "bilinear"],
         typer.Option(
-            help="huggingface: a language model as Llama; saelens, sparsify, official: a sparse "
+            help="bilinear: a language model with its MLPs replaced by bilinear ones, learnt from "
+            "--text; huggingface: a language model as Llama; saelens, sparsify, official: a sparse "
             "autoencoder; bilens: a model folder of anything that is read."
         ),
     ]
     out: Annotated[Path, typer.Option(help="Folder for it.")]
 
 
+@dataclass(frozen=True)
+class BilinearOptions:
+    """Fields of `ConversionRecipe`, and the text; None is the recipe's own."""
+
+    PANEL: ClassVar = f"{TRAINING_PANEL} (--to bilinear)"
+
+    text: list[str] | None = option(
+        None, "Text of a domain, as for `train language`; may be repeated."
+    )
+    held_out: float = option(0.05, "Share of documents that are only measured on.")
+    tokens: int | None = option(None, "Budget of all stages together.", min=1)
+    layers: str | None = option(None, "Blocks to convert, as 0-9,12; left out: all.")
+    keep: str | None = option(None, "Blocks to leave as they are, as 28,29.")
+    linear_skip: bool = option(False, "A linear path past the products.")
+    layer_tokens: int | None = option(None, "Tokens that each layer is fitted to.", min=1)
+    optimizer: Literal["adamw", "muon"] | None = option(None, "Of the distillation.")
+    learning_rate: float | None = option(None, "Of the distillation, at its top.")
+    n_ctx: int | None = option(None, "Tokens of a text.", "--context-length", min=2)
+    skip: list[str] | None = option(
+        None, "A stage to leave out: fit, training or distillation; may be repeated."
+    )
+    measured_tokens: int | None = option(None, "Held-out tokens a domain.", min=1)
+    seed: int = option(0, "Which text is learnt from, and in which order.", min=0)
+
+    def recipe(self) -> dict[str, Any]:
+        """Return what was said of the recipe."""
+        found = {name: value for name, value in vars(self).items() if value is not None}
+        found |= {name: numbers(name, found[name]) for name in ("layers", "keep") if name in found}
+        found["skip"] = tuple(found.get("skip", ()))
+        return {name: found[name] for name in found if name not in ("text", "held_out")}
+
+
+def numbers(name: str, text: str) -> tuple[int, ...]:
+    """Return the numbers of a text such as 0-9,12."""
+    found: list[int] = []
+    for part in text.split(","):
+        ends = [end.strip() for end in part.split("-")]
+        if not all(end.isdecimal() for end in ends) or len(ends) > 2:
+            raise UsageError(f"--{name} {text}: expected numbers of blocks, for example 0-9,12.")
+        found += range(int(ends[0]), int(ends[-1]) + 1)
+    return tuple(found)
+
+
 def convert(
     output: Output,
     source: ModelFile,
     options: ConvertOptions,
-    overwrite: Overwrite = False,
+    bilinear: BilinearOptions,
+    running: Running,
     json: Json = False,
 ) -> None:
-    """Write a model in another layout; weights, and what is known of them, are kept.
+    """Write a model in another layout, or make its MLPs bilinear.
+
+    --to bilinear learns from --text: layers in closed form, layers trained, logits distilled;
+    Ctrl-C keeps what is finished, the same command with --resume goes on.
 
     Example: bilens convert runs/stories --to huggingface --out exports/stories
     """
+    if options.to == "bilinear":
+        document = to_bilinear(output, source.model, options.out, bilinear, running)
+        output.answer(json, document, *lines(document))
+        return
+    if bilinear.text or running.resume:
+        raise UsageError("--text and --resume are of --to bilinear: leave them out.")
     from bilens.api.convert import convert_model
 
     model = source.open()
     if model.module is not None:  # what cannot be converted is refused first
         say_how_it_was_read(model, output.say)
-    written = convert_model(model, options.to, options.out, overwrite=overwrite)
+    written = convert_model(model, options.to, options.out, overwrite=running.overwrite)
     document = {
         "schema_version": 1,
         "kind": "conversion",
@@ -53,3 +115,32 @@ def convert(
         "files": written,
     }
     output.answer(json, document, f"Written to {options.out}: {', '.join(written)}")
+
+
+def to_bilinear(
+    output: Output, model: Path, out: Path, said: BilinearOptions, how: Running
+) -> dict[str, Any]:
+    from bilens.api.conversion import convert_to_bilinear
+    from bilens.train.corpus import CorpusOptions
+    from bilens.train.layer_fit import ConversionRecipe
+
+    texts = [CorpusOptions(one, held_out=said.held_out) for one in said.text or []]
+    given = model, texts, out, ConversionRecipe(**said.recipe())
+    with output.progress() as bar:
+        return convert_to_bilinear(*given, report=bar, say=output.say, **vars(how))
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """Return what came of a conversion, for people."""
+    layers = found["layers"]
+    said = [f"{len(layers)} MLPs are bilinear, {len(found['kept'])} are as they were."]
+    if scores := [one["r_squared"] for one in layers if one.get("r_squared") is not None]:
+        mean = sum(scores) / len(scores)
+        said.append(f"R² on held-out inputs before distillation, mean of the layers: {mean:.3f}.")
+    for one in found["domains"]:
+        said.append(
+            f"{one['name']}: loss {one['teacher_loss']:.4f} → {one['loss']:.4f} nats per token "
+            f"({one['loss_added']:+.4f} ± {one['error']:.4f}), KL {one['kl']:.4f}, the same top "
+            f"token at {one['same_top_token']:.1%} of {one['tokens']:,}."
+        )
+    return [*said, *found["notes"], f"Model: {found['folder']}, read by {found['loaded_by']}."]

@@ -295,7 +295,7 @@ def changed_files(evidence: Evidence) -> Iterator[Values]:
 )
 def low_rank_change(evidence: Evidence) -> Iterator[Values]:
     if (found := evidence.whole_change) and found.tensors:
-        low = [one for one in found.changed if one.state == "low_rank" and one.full > 2]
+        low = [one for one in found.changed if one.state == "low_rank"]
         ranks = sorted({one.rank or 0 for one in low})
         yield {
             "value": len(low),

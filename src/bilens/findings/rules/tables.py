@@ -109,11 +109,10 @@ unseen_categories = of_rows("unseen_categories", partial(told, kind="unseen"), v
 @partial(of_rows, "filled_cells", values={"value": "count", "column": "text"})
 def filled_cells(evidence: Evidence) -> Iterator[Values]:
     columns = () if evidence.reading is None else evidence.reading.columns
-    known = [name for column in columns for name in column.inputs]
-    found = {str(case["column"]): case["value"] for case in told(evidence, "missing")}
-    gaps = {name: n for name, n in found.items() if f"{name}=(missing)" not in known}
-    if found:  # where the training had such cells, an input says so
-        yield {"value": sum(map(int, gaps.values())), "column": ", ".join(filter(None, gaps))}
+    known = {name for column in columns for name in column.inputs}
+    for case in told(evidence, "missing"):  # where the training had such cells, an input says so
+        if f"{case['column']}=(missing)" not in known:
+            yield case
 
 
 @partial(beside, "changed_columns", values={"value": "count", "columns": "text"})
@@ -127,4 +126,5 @@ def changed_columns(evidence: Evidence) -> Iterator[Values]:
 @partial(beside, "changed_answers", values=ANSWERS, beyond="info")
 def changed_answers(evidence: Evidence) -> Iterator[Values]:
     if (found := evidence.column_change) is not None and found.rows:
-        yield {"value": found.changed / found.rows, "count": found.changed, "total": found.rows}
+        value = found.changed / found.rows
+        yield {"value": value, "count": found.changed, "total": found.rows}

@@ -28,7 +28,7 @@ from bilens.nn.agreement import Agreement
 from bilens.nn.mlp_search.expression import FoundLayer
 from bilens.nn.mlp_search.observation import compared
 
-COPIES = 5  # of the files: their bytes, twice, and the tensors in float64
+COPIES = 4  # of the files: their bytes, and the tensors in float64
 # onnx's number of a type → ours; packed numbers of 4 and 8 bits count as weights in float32
 DTYPES = {1: torch.float32, 10: torch.float16, 11: torch.float64}
 DOUBLE, NO_WEIGHTS = 11, {6, 7, 8, 9, 12, 13}  # whole numbers, truth values and texts
@@ -47,13 +47,12 @@ def read_onnx(path: Path, options: ReadOptions) -> LoadedModel:
     with reading(path, kind):
         check_memory(COPIES * path.stat().st_size, f"{path}", "load a smaller file")
         model = onnx.load(str(path), load_external_data=False)
-        known = onnx.shape_inference.infer_shapes(model).graph
         files = [path, *files_beside(path, model)]
         onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
         if count := dequantised(path, model):
-            kind = f"ONNX file, {count} of its tensors dequantised"
+            kind = f"ONNX file, {count} matrices of it dequantised"
         tensors = dict(stored_tensors(path, model.graph))
-        graph = OnnxGraph(model, Operations(path, kind, tensors), known)
+        graph = OnnxGraph(model, Operations(path, kind, tensors))
         found = graph.to.loaded(graph.ends, file_sha256(*files), graph.compare)
         return replace(found, files=tuple(files))
 
@@ -160,7 +159,6 @@ class OnnxGraph:
 
     model: Any
     to: Operations
-    inferred: Any  # the same graph with shapes of its values
 
     def __post_init__(self) -> None:
         graph = self.model.graph
@@ -169,7 +167,7 @@ class OnnxGraph:
         self.read: set[str] = set()  # the first outputs of nodes that torch has too
         # value → whole numbers that are known, such as where a slice begins
         self.numbers = {proto.name: proto for proto in graph.initializer}
-        known = (*graph.input, *self.inferred.value_info, *graph.output)
+        known = (*graph.input, *graph.value_info, *graph.output)
         types = {one.name: one.type.tensor_type for one in known}
         self.ranks = {n: len(t.shape.dim) for n, t in types.items() if t.HasField("shape")}
         for given in graph.input:
@@ -233,8 +231,6 @@ class OnnxGraph:
                 last = rank == 2
             return call(torch.softmax, x, -1) if last else None
         if kind == "BatchNormalization" and not said.get("training_mode"):
-            if rank > 2 and all(one.op_type != "Conv" for one in self.model.graph.node):
-                return None  # of the places of a sequence, and not of the entries of a row
             gain, shift, mean, variance = more
             numbers = 0.0, said.get("epsilon", 1e-5)
             return call(functional.batch_norm, x, mean, variance, gain, shift, False, *numbers)

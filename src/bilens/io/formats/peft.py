@@ -107,8 +107,7 @@ def read_adapter(folder: Path, options: ReadOptions) -> LoadedModel:
     if by_name or options.name_roles:
         opened = open_pickled(base, options.allow_pickle) if is_torch else None
         whole, sha256 = (opened.store, file_sha256(base)) if opened else open_tensors(base)
-        closed = {key: f"is added to {base.name}, which {why}" for key, why in NOT_OPENED.items()}
-        asks = {} if options.allow_pickle or not is_torch else closed
+        asks = {} if options.allow_pickle or not is_torch else NOT_OPENED
         found = read_roles(folder, change(whole), sha256, options, "adapted tensors", (), asks)
         found = replace(found, provenance={**found.provenance, "read": about})
     else:

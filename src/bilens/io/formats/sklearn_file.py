@@ -7,7 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bilens.base.errors import BilensError, CheckpointError, Retry, UsageError, optional_package
+from bilens.base.errors import (
+    CheckpointError,
+    MissingExtraError,
+    Retry,
+    UsageError,
+    optional_package,
+)
 from bilens.base.files import file_sha256
 from bilens.io.file_kinds import are_trees, kind_of, no_weights
 from bilens.io.in_memory import from_sklearn
@@ -32,7 +38,7 @@ def read_estimator(path: Path, options: ReadOptions) -> LoadedModel:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of another version: outputs are compared
             whole = read_skops(path, options) if is_skops else joblib.load(path)
-    except BilensError:
+    except (CheckpointError, MissingExtraError):
         raise
     except Exception as error:  # whatever the code in it, or damaged bytes, raise
         raise CheckpointError(

@@ -176,8 +176,8 @@ class GraphReader:
         found = leaves(tree)
         neurons = [leaf for leaf in found if isinstance(leaf, Neurons)]
         own = len(neurons) == 1 and {*found} <= {neurons[0], neurons[0].source}
-        weights = [step.weight() for step in steps(tree) if step.path and step.weight]
-        own = own and any(weight.ndim > 1 for weight in weights)  # and not a bare activation
+        # and not a bare activation
+        own = own and any(step.weight or step.bias for step in steps(tree) if step.path)
         if own and source.width is not None and source.location is not None:
             before = self._layer_of.get(neurons[0].source)
             layer = FoundLayer(tree, neurons[0], source.location, before)

@@ -76,7 +76,7 @@ def column_sentences(t: Catalogue, record: TableAudit, found: ColumnChanges) -> 
             yield t(f"difference.columns.{key}", names=", ".join(alone))
     if found.change is not None:
         yield t("difference.columns.change", change=percent(found.change))
-    for item in found.outputs[: 1 if len(found.outputs) == 2 else None]:  # the other mirrors it
+    for item in found.outputs:
         terms = [(names[one.column], one.linear, one.square) for one in item.columns[:MOST]]
         said = [
             t("difference.columns.term", name=name, b=signed_quantity(b), q=signed_quantity(q))

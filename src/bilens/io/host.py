@@ -1,0 +1,194 @@
+"""A language model whose MLPs are read where they run, and can be replaced: module, sites, tokens.
+
+Of Hugging Face, of a GGUF file through transformers, or one of ours.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from bilens.base.errors import CheckpointError, MissingExtraError, UsageError
+from bilens.base.files import file_sha256, read_json, write_file
+from bilens.data.tokenizer import Tokenizer, check_tokenizer_fits, load_tokenizer
+from bilens.io.file_kinds import find_model
+from bilens.io.formats.families import FAMILIES, refuse_config, what_is_read
+from bilens.io.formats.huggingface import activation_of, in_an_mlp, locations_of
+from bilens.io.formats.safetensors_folder import folder_sha256
+from bilens.io.loaded_model import CONFIG_NAME, foreign_keys
+from bilens.io.model_folder import read_model_folder
+from bilens.io.stored_mlp import StoredMLP, module_tensors
+from bilens.nn import BilinearTransformer
+from bilens.nn.layer_view import LayerView
+from bilens.nn.module_layers import layer_views
+
+COPIED = ("token", "vocab", "merges", "chat_template", "special_tokens", "added_tokens", "corpus")
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """Where an MLP runs."""
+
+    name: str  # as `bl.load` calls the layer
+    # of modules that run one behind the other: the first is replaced, the others do nothing then
+    paths: tuple[str, ...]
+    view: LayerView  # the layer as it was loaded, whatever runs there now
+
+    @property
+    def block(self) -> int:
+        """The block that holds it, counted from 0."""
+        return next(int(part) for part in self.name.split(".") if part.isdecimal())
+
+
+@dataclass(frozen=True, eq=False)
+class Host:
+    """A language model, frozen and in evaluation mode, with its sites in order."""
+
+    module: nn.Module
+    stack: str  # path of the ModuleList of its blocks
+    sites: tuple[Site, ...]
+    source: Path
+    sha256: str = ""  # of the weights
+    plain: bool = False  # whether its architecture can hold a bilinear MLP with biases
+    notes: tuple[str, ...] = ()  # what should be said of how it was read
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        return cast(nn.ModuleList, self.module.get_submodule(self.stack))
+
+    @property
+    def config(self) -> Any:
+        """The configuration: of transformers, or ours."""
+        return self.module.config
+
+    @property
+    def n_ctx(self) -> int:
+        """The longest text that it reads, in tokens."""
+        ours = isinstance(self.module, BilinearTransformer)
+        return int(self.config.n_ctx if ours else self.config.max_position_embeddings)
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        """Return (batch, tokens) → (batch, tokens, vocab_size)."""
+        ours = isinstance(self.module, BilinearTransformer)
+        found: Tensor = self.module(tokens) if ours else self.module(tokens, use_cache=False).logits
+        return found
+
+    def twin(self, share: bool = True) -> Host:
+        """Return a host of modules of its own, and of the same weights or of copies of them."""
+        memo: dict[int, Any] = {id(one): one for one in self.module.parameters()} if share else {}
+        return replace(self, module=copy.deepcopy(self.module, memo))
+
+    def at(self, site: Site) -> nn.Module:
+        """Return what runs at a site."""
+        return self.module.get_submodule(site.paths[0])
+
+    def replace(self, blocks: Mapping[str, nn.Module]) -> None:
+        """Put blocks of ours at sites."""
+        for site in (site for site in self.sites if site.name in blocks):
+            first, *others = site.paths
+            self.put({first: blocks[site.name], **{path: nn.Identity() for path in others}})
+
+    def put(self, modules: Mapping[str, nn.Module]) -> None:
+        for path, module in modules.items():
+            self.module.set_submodule(path, module)
+
+
+def host_of(module: nn.Module, source: Path, sha256: str = "") -> Host:
+    """Return a model in memory with its sites, in evaluation mode, its weights frozen."""
+    module.eval().requires_grad_(False)
+    if isinstance(module, BilinearTransformer):
+        ours = tuple(Site(name, (name,), view) for name, view in layer_views(module).items())
+        return Host(module, "blocks", ours, source, sha256)
+    config: Any = getattr(module, "config", None)
+    kind = getattr(config, "model_type", None)
+    if kind not in FAMILIES or FAMILIES[kind].is_t5 or FAMILIES[kind].experts:
+        raise CheckpointError(
+            f"{source}: is a {type(module).__name__} of the type {kind!r}; expected a causal model "
+            f"with one known MLP a block. {what_is_read()}"
+        )
+    content = config.to_dict()
+    named, family = activation_of(source, content, FAMILIES[kind])
+    store = {n: one for n, one in module_tensors(module).items() if in_an_mlp(family, n)}
+    roots = (match[1] for match in (in_an_mlp(family, name) for name in store) if match)
+    root = next(roots, "")
+    sites = []
+    for location, modules in locations_of(source, content, family, store)[0]:
+        path = f"{root}{location.name}"
+        paths = tuple(f"{path}.{part}" if part else path for part in modules[0][2])
+        view = StoredMLP.of(store, location, named.phi, named.scale).view(family.about_input)
+        sites.append(Site(location.name, paths, view))
+    layout = family.homes[0].layout
+    plain = family.bias_key is not None and layout.gate not in (None, layout.up)
+    return Host(module, f"{root}{family.homes[0].stack}", tuple(sites), source, sha256, plain)
+
+
+def open_host(path: Path) -> Host:
+    """Return the language model at a path, in float32 on the CPU."""
+    found, notes = find_model(path), []
+    packed = found.suffix == ".gguf"
+    if packed or foreign_keys(found) & {"model_type", "architectures"}:
+        if not packed:
+            refuse_config(found / CONFIG_NAME, read_json(found / CONFIG_NAME))
+        module = from_transformers("AutoModelForCausalLM", found, dtype=torch.float32)
+        host = host_of(module, found, file_sha256(found) if packed else folder_sha256(found))
+        notes += [f"{found.name}: its weights are dequantised to float32."] if packed else []
+    else:
+        loaded = read_model_folder(found) if found.is_dir() else None
+        if loaded is None or not isinstance(loaded.module, BilinearTransformer):
+            known = "a folder of Hugging Face, a .gguf file, or a run of `bilens train language`"
+            raise UsageError(f"{path} holds no language model; expected {known}.")
+        host = host_of(loaded.module.float(), found, loaded.weights_sha256)
+    if getattr(host.config, "tie_word_embeddings", False) or getattr(host.config, "tied", False):
+        notes.append("Embedding and unembedding are one tensor, and stay so.")
+    return replace(host, notes=tuple(notes))
+
+
+def from_transformers(auto: str, path: Path, **options: Any) -> Any:
+    """Return what a class of transformers reads at a path, never by code that is there."""
+    transformers = transformers_library(f"Reading {path}")
+    if path.is_file():
+        path, options["gguf_file"] = path.parent, path.name
+    options |= {"local_files_only": True, "trust_remote_code": False}
+    try:
+        return getattr(transformers, auto).from_pretrained(path, **options)
+    except ImportError as error:
+        raise MissingExtraError("accelerate", "gguf", f"Loading {path}") from error
+    except (ValueError, OSError, RuntimeError, KeyError, TypeError) as error:
+        short = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path}: transformers cannot load it ({short}).") from error
+
+
+def transformers_library(purpose: str) -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingExtraError("transformers", "huggingface", purpose) from error
+    return transformers
+
+
+def tokenizer_at(host: Host) -> Tokenizer:
+    """Return the tokenizer of a model; it knows no more tokens than the model."""
+    if isinstance(host.module, BilinearTransformer):
+        found = load_tokenizer(host.source)
+    else:
+        found = Tokenizer(from_transformers("AutoTokenizer", host.source).backend_tokenizer)
+    if found.vocab_size > host.config.vocab_size:
+        check_tokenizer_fits(found, host.config.vocab_size)
+    return found
+
+
+def copy_companions(host: Host, folder: Path) -> None:
+    """Put tokenizer, chat template and generation config of a model beside its converted one."""
+    if host.source.is_file():
+        from_transformers("AutoTokenizer", host.source).save_pretrained(folder)
+    for path in host.source.iterdir() if host.source.is_dir() else ():
+        if path.is_file() and path.name.startswith(COPIED):
+            write_file(folder / path.name, path.read_bytes())
+    if hasattr(host.module, "generation_config"):
+        host.module.generation_config.save_pretrained(folder)  # type: ignore[union-attr,operator]

@@ -1,0 +1,127 @@
+"""The last stage of a conversion: the student learns the teacher's next-token distribution."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bilens.base import silent
+from bilens.base.errors import NumericalError
+from bilens.io.host import Host
+from bilens.train.layer_fit import ConversionRecipe
+from bilens.train.layer_inputs import Mixture
+from bilens.train.loop import TrainingRun, learning_rate, load_checkpoint, save_checkpoint
+from bilens.train.recipe import device_of
+
+BETAS, CLIP, WARMUP, STEPS_A_LINE = (0.9, 0.98), 1.0, 12, 40
+WORSE, HALVINGS = 2.0, 6  # than a guess, a loss that is lost; of the rate, at most
+LOGITS_AT_ONCE = 1 << 24
+
+
+def distil(
+    teacher: Host,
+    student: Host,
+    trained: Sequence[nn.Parameter],
+    texts: tuple[Mixture, int, Tensor],
+    recipe: ConversionRecipe,
+    steps: int,
+    folder: Path,
+) -> Iterator[dict[str, Any]]:
+    """Minimise KL(teacher, student) on logits; yields a line of numbers now and then.
+
+    `texts` are the mixture, the number of its first text, and held-out ones. A run that is repeated
+    goes on behind its last line, to the same bits. Where the gradient explodes, it goes back to the
+    last line and on with steps half as long.
+    """
+    mixture, first, held_out = texts
+    if recipe.optimizer == "muon":  # for matrices alone, with steps as large as AdamW's
+        trained = [one for one in trained if one.ndim == 2]
+        make: Any = partial(torch.optim.Muon, adjust_lr_fn="match_rms_adamw")
+    else:
+        make = partial(torch.optim.AdamW, betas=BETAS, fused=True)
+    model = nn.ParameterList(trained).requires_grad_(True)
+    optimizer = make(model.parameters(), recipe.learning_rate, weight_decay=0.0)
+    sums, halvings = torch.zeros(2).double(), torch.zeros(()).double()
+    run = TrainingRun(model, optimizer, sums, extra={"halvings": halvings})
+    if not load_checkpoint(folder, run, silent):
+        save_checkpoint(folder, run)
+    limit, began = WORSE * math.log(student.config.vocab_size), time.monotonic()
+    warmup = min(WARMUP / steps, 0.25)
+    while run.step < steps:
+        batch = mixture.texts(first + run.step * recipe.batch_size, recipe.batch_size)
+        rate = learning_rate(recipe.learning_rate, "linear", warmup, run.step, steps)
+        if not take_step(run, kl_on(teacher, student, batch), rate, limit):
+            halvings = run.extra["halvings"] + 1
+            if halvings > HALVINGS:
+                lower = f"choose a --learning-rate below {recipe.learning_rate:g}."
+                raise NumericalError(f"the gradient explodes at step {run.step + 1}: {lower}")
+            load_checkpoint(folder, run, silent)
+            run.extra["halvings"] = halvings
+            continue
+        run.step += 1
+        if run.step % STEPS_A_LINE and run.step < steps:
+            continue
+        run.seconds += time.monotonic() - began
+        theirs, ours, held_out_kl, _ = compared(teacher, student, held_out).mean(dim=0).tolist()
+        line = {
+            "step": run.step,
+            "kl": float(run.sums[0] / run.sums[1].clamp(min=1)),
+            "held_out_kl": held_out_kl,
+            "loss_added": ours - theirs,
+            "tokens_per_second": run.step * recipe.batch_size * recipe.n_ctx / run.seconds,
+        }
+        run.sums = torch.zeros_like(run.sums)
+        save_checkpoint(folder, run)
+        yield line
+        began = time.monotonic()
+    model.requires_grad_(False)
+
+
+def take_step(run: TrainingRun[nn.ParameterList], loss: Tensor, rate: float, limit: float) -> bool:
+    """Update the weights once; False where the gradient is not finite, or the loss too large."""
+    run.optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    norm = float(torch.nn.utils.clip_grad_norm_(run.model.parameters(), CLIP))
+    if not (math.isfinite(norm) and float(loss.detach()) < limit):
+        return False
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate * 0.5 ** float(run.extra["halvings"])
+    run.optimizer.step()
+    run.sums += torch.tensor([float(loss.detach()), 1.0], dtype=torch.float64)
+    return True
+
+
+def kl_on(teacher: Host, student: Host, texts: Tensor) -> Tensor:
+    """Return the mean KL(teacher, student) over all positions of texts, in nats."""
+    texts = texts.to(device_of(student.module))
+    with torch.no_grad():
+        wanted = functional.log_softmax(teacher.logits(texts).float(), dim=-1)
+    found = functional.log_softmax(student.logits(texts).float(), dim=-1)
+    return functional.kl_div(found, wanted, reduction="sum", log_target=True) / texts.numel()
+
+
+@torch.no_grad()
+def compared(teacher: Host, student: Host, texts: Tensor) -> Tensor:
+    """Return four means over the tokens of each text, (texts, 4) float64.
+
+    The teacher's loss, the student's, KL(teacher, student), all in nats per token, and the share
+    of tokens at which both find the same token most probable.
+    """
+    rows = []
+    at_once = max(1, LOGITS_AT_ONCE // (texts.shape[1] * student.config.vocab_size))
+    for part in torch.split(texts.to(device_of(student.module)), at_once):
+        logits = [host.logits(part)[:, :-1].float() for host in (teacher, student)]
+        theirs, ours = (functional.log_softmax(one, dim=-1) for one in logits)
+        losses = [-one.gather(-1, part[:, 1:, None])[..., 0] for one in (theirs, ours)]
+        kl = functional.kl_div(ours, theirs, reduction="none", log_target=True).sum(dim=-1)
+        same = theirs.argmax(dim=-1) == ours.argmax(dim=-1)
+        rows.append(torch.stack([one.double().mean(1) for one in (*losses, kl, same)], dim=1))
+    return torch.cat(rows).cpu()

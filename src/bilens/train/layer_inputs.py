@@ -1,0 +1,130 @@
+"""What the MLPs of a language model see: texts run through it block by block, all kept in step."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bilens.base.checks import check_finite
+from bilens.base.errors import DataError
+from bilens.data.text import TextCorpus
+from bilens.data.tokenizer import Tokenizer, pack_documents
+from bilens.io.host import Host, Site
+from bilens.train.corpus import Batches
+from bilens.train.recipe import device_of
+
+
+class Mixture:
+    """Texts of several domains in turn: each number is one text, the same whenever it is asked.
+
+    `held_out` are texts of documents that nothing is fitted to, domain → (texts, n_ctx).
+    """
+
+    def __init__(
+        self, corpora: Sequence[TextCorpus], tokenizer: Tokenizer, n_ctx: int, seed: int
+    ) -> None:
+        self.start, self.n_ctx = tokenizer.start, n_ctx
+        self.domains, self.held_out = [], dict[str, Tensor]()
+        for number, corpus in enumerate(corpora):
+            packed = pack_documents(tokenizer, corpus.documents, n_ctx + 1)
+            self.domains.append(Batches(packed.tokens.flatten(), n_ctx, 1, seed))
+            name = f"{corpus.name} {number}" if corpus.name in self.held_out else corpus.name
+            held = pack_documents(tokenizer, corpus.held_out, n_ctx)
+            self.held_out[name] = self.opened(held.tokens)
+        prints = " ".join([tokenizer.sha256, *(corpus.fingerprint for corpus in corpora)])
+        self.fingerprint = hashlib.sha256(prints.encode()).hexdigest()
+
+    def opened(self, texts: Tensor) -> Tensor:
+        """Return texts behind the token that the model expects before them, as long as before."""
+        if self.start is None:
+            return texts
+        return torch.cat([texts.new_full((len(texts), 1), self.start), texts[:, :-1]], dim=1)
+
+    def texts(self, first: int, count: int) -> Tensor:
+        """Return texts by number, (count, n_ctx)."""
+        turns = (divmod(number, len(self.domains)) for number in range(first, first + count))
+        found = torch.cat([self.domains[domain].batch(number) for number, domain in turns])
+        return self.opened(found[:, :-1])
+
+    @property
+    def tokens(self) -> int:
+        """How many there are before a domain begins again."""
+        return min(one.steps_per_pass for one in self.domains) * len(self.domains) * self.n_ctx
+
+
+def check_enough(tokens: int, needed: int, what: str) -> None:
+    if tokens < needed:
+        raise DataError(
+            f"{what} needs at least {needed:,} tokens, and gets {tokens:,}: give more text (--text "
+            "can be repeated), or raise --layer-tokens."
+        )
+
+
+class ReachedError(Exception):
+    """Ends a run of a model at a block."""
+
+
+class Walk:
+    """Texts on their way through a model: `states` are what reaches block number `block`.
+
+    What each block is given beside them (masks, positions) is caught once: it is the same for
+    every batch of as many texts of the same length. Memory: the states, and one block's run.
+    """
+
+    def __init__(self, host: Host, texts: Tensor, texts_at_once: int) -> None:
+        self.host, self.block, blocks = host, 0, [*host.blocks]
+        whole = max(len(texts) // texts_at_once, 1) * texts_at_once
+        parts = torch.split(texts[:whole].to(device_of(host.module)), texts_at_once)
+        self.others = [others for _, *others in self.caught(parts[0], blocks)]
+        self.states = [self.caught(part, blocks[:1])[0][0] for part in parts]
+
+    @torch.no_grad()
+    def caught(self, tokens: Tensor, blocks: list[nn.Module]) -> list[tuple[Any, ...]]:
+        """Return what reaches each block: state, arguments, keywords; the run ends at the last."""
+        found: list[tuple[Any, ...]] = []
+
+        def meet(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            rest = dict(kwargs)
+            state = args[0] if args else rest.pop("hidden_states")
+            found.append((state, args[1:], rest))
+            if module is blocks[-1]:
+                raise ReachedError
+
+        with ExitStack() as stack, suppress(ReachedError):
+            for one in blocks:
+                stack.callback(one.register_forward_pre_hook(meet, with_kwargs=True).remove)
+            self.host.logits(tokens)
+        return found
+
+    @torch.no_grad()
+    def run(self) -> Iterator[Tensor]:
+        """Yield what leaves the block, batch by batch."""
+        args, kwargs = self.others[self.block]
+        for state in self.states:
+            out = self.host.blocks[self.block](state, *args, **kwargs)
+            yield out[0] if isinstance(out, tuple) else out
+
+    def inputs(self, sites: Sequence[Site]) -> Mapping[str, Tensor]:
+        """Return site → the rows that it is given in this block, all positions of all texts."""
+        found: dict[str, list[Tensor]] = {site.name: [] for site in sites}
+        with ExitStack() as stack:
+            for site in sites:
+
+                def meet(_module: nn.Module, args: Any, name: str = site.name) -> None:
+                    found[name].append(args[0].reshape(-1, args[0].shape[-1]))
+
+                stack.callback(self.host.at(site).register_forward_pre_hook(meet).remove)
+            for _ in self.run():
+                pass
+        rows = {name: torch.cat(parts) for name, parts in found.items()}
+        return {name: check_finite(f"what reaches {name}", one) for name, one in rows.items()}
+
+    def advance(self) -> None:
+        """Bring all texts behind the block, as it is now."""
+        self.states = [*self.run()]
+        self.block += 1

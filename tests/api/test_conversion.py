@@ -1,0 +1,378 @@
+"""From a gated language model to a bilinear one: what comes out, what is refused, what survives."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import bilens as bl
+import language_runs
+import tiny_language_models as tiny
+from bilens.api.conversion import convert_to_bilinear
+from bilens.base.errors import (
+    CheckpointError,
+    DataError,
+    InterruptedRunError,
+    NonFiniteError,
+    NumericalError,
+    OutputExistsError,
+    UsageError,
+)
+from bilens.io.converted_folder import save_converted
+from bilens.io.host import host_of
+from bilens.nn import BilinearMLP, BilinearTransformer
+from bilens.nn.module_layers import plain_weights
+from bilens.train import distillation
+from bilens.train.corpus import CorpusOptions
+from bilens.train.layer_fit import ConversionRecipe, convert_layers
+from bilens.train.layer_inputs import Walk
+
+RECIPE = ConversionRecipe(
+    n_ctx=12, tokens=1536, layer_tokens=768, layer_steps=6, batch_size=4, measured_tokens=480
+)
+TEXT = [CorpusOptions("grammar", limit=300, held_out=0.2)]
+CAUSAL = [kind for kind in tiny.FAMILIES if "t5" not in kind and kind not in tiny.ENCODERS]
+MIXTURES = [kind for kind in CAUSAL if "moe" in kind or kind in ("mixtral", "deepseek_v3")]
+CAUSAL = [k for k in CAUSAL if k not in (*MIXTURES, "modernbert", "vit", "deit")]
+
+
+def tokens(rows: int = 6, length: int = 8, seed: int = 0) -> Tensor:
+    return torch.randint(3, 16, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A gated transformer of ours."""
+    folder = tmp_path_factory.mktemp("ours")
+    recipe = dataclasses.replace(language_runs.RECIPE, gate="silu")
+    language_runs.go(folder / "run", recipe)
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def llama(ours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same one as a folder of Hugging Face."""
+    model = bl.load(ours).module
+    assert isinstance(model, BilinearTransformer)
+    folder = tmp_path_factory.mktemp("llama")
+    model.save_huggingface(folder / "model", tokenizer=ours / "tokenizer.json")
+    return folder / "model"
+
+
+def go(model: Path, out: Path, **changes: Any) -> dict[str, Any]:
+    names = ("resume", "overwrite", "report", "say")
+    options = {name: changes.pop(name) for name in names if name in changes}
+    texts = changes.pop("texts", TEXT)
+    recipe = dataclasses.replace(RECIPE, **changes)
+    return convert_to_bilinear(model, texts, out, recipe, **options)
+
+
+# ---- what comes out
+
+
+def test_plain_transformers_loads_what_comes_out_of_a_llama(llama: Path, tmp_path: Path) -> None:
+    import transformers
+
+    lines: list[str] = []
+    found = go(llama, tmp_path / "out", report=lambda *line: lines.append(line[3]))
+    assert found["loaded_by"] == "AutoModelForCausalLM"
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert (model.config.hidden_act, model.config.mlp_bias) == ("linear", True)
+    teacher = transformers.AutoModelForCausalLM.from_pretrained(llama)
+    text = tokens(length=12)
+    with torch.no_grad():
+        theirs, mine = (one(text).logits.log_softmax(-1) for one in (teacher, model))
+        again = bl.nn.load_converted(tmp_path / "out")(text).logits.log_softmax(-1)
+    assert (mine - again).abs().max() < 1e-6
+    assert 0 < (theirs.exp() * (theirs - mine)).sum(-1).mean() < 0.05
+    copied, original = (folder / "tokenizer.json" for folder in (tmp_path / "out", llama))
+    assert copied.read_bytes() == original.read_bytes()
+    assert all(view.exact for view in bl.load(tmp_path / "out").layers.values())
+    assert all(one["r_squared"] > 0.9 for one in found["layers"])
+    (domain,) = found["domains"]
+    assert domain["kl"] < found["after_layers"][0]["kl"]
+    assert domain["loss_added"] == pytest.approx(domain["loss"] - domain["teacher_loss"])
+    kept = json.loads((tmp_path / "out" / "conversion.json").read_text())
+    assert kept["layers"] == found["layers"]
+    assert "R² 0.9" in lines[0]
+    assert "KL" in lines[-1]
+
+
+def test_a_transformer_of_ours_stays_one_with_the_blocks_that_are_kept(
+    ours: Path, tmp_path: Path
+) -> None:
+    found = go(ours, tmp_path / "out", keep=(1,), linear_skip=True)
+    loaded = bl.load(tmp_path / "out")
+    assert isinstance(loaded.module, BilinearTransformer)
+    assert [view.exact for view in loaded.layers.values()] == [True, False]
+    assert found["kept"] == ["blocks.1.mlp"]
+    first = loaded.module.mlps[0]
+    assert isinstance(first, BilinearMLP)
+    assert first.skip is not None
+    x = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(first.quadratic_map()(x), first(x), atol=1e-5)
+    before = bl.load(ours).module
+    assert isinstance(before, BilinearTransformer)
+    assert torch.equal(before.embed.weight, loaded.module.embed.weight)
+    assert not torch.equal(before.mlps[0].down.weight, first.down.weight)
+    assert torch.equal(before.mlps[1].down.weight, loaded.module.mlps[1].down.weight)
+
+
+@pytest.mark.parametrize("kind", CAUSAL)
+def test_every_family_comes_back_from_its_folder(kind: str, tmp_path: Path) -> None:
+    teacher = host_of(tiny.make(kind).float(), Path(kind))
+    student, recipe = teacher.twin(), ConversionRecipe(n_ctx=8, layer_steps=2)
+    texts = tokens(32), tokens(8, seed=1)
+    about = [*convert_layers(student, (0, 1), texts, recipe, tmp_path / "layers")]
+    assert all(one["r_squared"] > 0.5 for one in about)
+    again = teacher.twin()
+    assert [*convert_layers(again, (0, 1), texts, recipe, tmp_path / "layers")] == about
+    with torch.no_grad():
+        expected = student.logits(texts[1])
+        assert torch.equal(again.logits(texts[1]), expected)
+        assert not torch.allclose(teacher.logits(texts[1]), expected, atol=1e-7)
+        (tmp_path / "out").mkdir()
+        how = save_converted(student, tmp_path / "out")
+        assert (how == "AutoModelForCausalLM") == (kind in ("llama", "smollm3", "granite"))
+        found = bl.nn.load_converted(tmp_path / "out")
+        logits = found(texts[1]).logits
+    assert (logits - expected).abs().max() < 1e-5
+    loaded = bl.load(tmp_path / "out")
+    for view in loaded.layers.values():
+        assert view.exact
+    if how != "AutoModelForCausalLM":
+        name = student.sites[1].name
+        block = student.at(student.sites[1])
+        assert isinstance(block, BilinearMLP)
+        x = torch.randn(4, tiny.D, dtype=torch.float64)
+        assert torch.equal(loaded.layers[name].weights(torch.float64)(x), plain_weights(block)(x))
+
+
+def test_a_walk_sees_what_the_mlps_of_a_whole_run_receive() -> None:
+    host = host_of(tiny.make("qwen3").float(), Path("qwen3"))
+    texts, seen = tokens(8), []
+    hooks = [
+        host.at(site).register_forward_pre_hook(lambda _, args: seen.append(args[0].flatten(0, 1)))
+        for site in host.sites
+    ]
+    with torch.no_grad():
+        host.logits(texts)
+    for hook in hooks:
+        hook.remove()
+    walk = Walk(host, texts, 4)
+    for site, expected in zip(host.sites, seen, strict=True):
+        assert torch.allclose(walk.inputs([site])[site.name], expected, atol=1e-6)
+        walk.advance()
+
+
+def test_data_and_training_each_bring_a_layer_closer(ours: Path, tmp_path: Path) -> None:
+    skips = [("fit", "training"), ("training",), ()]
+    scores = []
+    for number, skip in enumerate(skips):
+        given = (*skip, "distillation")
+        found = go(ours, tmp_path / str(number), skip=given, layer_steps=30)
+        scores.append(found["layers"][0]["r_squared"])
+    assert scores[0] < scores[1] < scores[2]
+
+
+# ---- resumed
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+class Killed(BaseException):
+    """Stands for kill −9: nothing is cleaned up behind it."""
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_run_that_is_broken_off_ends_at_the_same_bits(
+    ours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    monkeypatch.setattr(distillation, "STEPS_A_LINE", 5)
+    go(ours, tmp_path / "whole", optimizer=optimizer)
+    broken = tmp_path / "broken"
+    for count, points in enumerate((1, 2, 2)):
+        left = [points]
+
+        def report(*_: object, left: list[int] = left) -> None:
+            left[0] -= 1
+            if left[0] == 0:
+                raise Killed
+
+        with pytest.raises(Killed):
+            go(ours, broken, optimizer=optimizer, resume=count > 0, report=report)
+    go(ours, broken, optimizer=optimizer, resume=True)
+    assert weights(broken) == weights(tmp_path / "whole")
+    said: list[str] = []
+    go(ours, broken, optimizer=optimizer, resume=True, say=said.append)
+    assert "finished" in said[-1]
+
+
+KILLER = """
+import os, random, signal, sys, time
+from pathlib import Path
+import test_conversion as cases
+from bilens.train import distillation
+
+# each attempt is a fork that is killed after a random while; one thread, which survives a fork
+distillation.STEPS_A_LINE = 2
+model, place = map(Path, sys.argv[1:3])
+kills, chance = int(sys.argv[3]), random.Random(0)
+cases.go(model, place / "whole")
+began = time.perf_counter()
+cases.go(model, place / "whole", overwrite=True)
+whole = time.perf_counter() - began
+folders, killed = [place / "0"], 0
+
+def attempt(folder):
+    child = os.fork()
+    if child == 0:
+        cases.go(model, folder, resume=(folder / "run.json").exists())
+        os._exit(0)
+    return child
+
+while killed < kills:
+    child = attempt(folders[-1])
+    time.sleep(chance.uniform(0.0, whole))
+    os.kill(child, signal.SIGKILL)
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL:
+        killed += 1
+    else:  # it was done before
+        folders.append(place / str(len(folders)))
+assert os.waitpid(attempt(folders[-1]), 0)[1] == 0
+print(len(folders))
+"""
+KILLS = 25
+
+
+def test_kill_9_at_random_moments_ends_at_the_same_bits(
+    ours: Path, tmp_path: Path, sweep_share: float
+) -> None:
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    result = subprocess.run(
+        [sys.executable, "-c", KILLER, str(ours), str(tmp_path), str(round(sweep_share * KILLS))],
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    for index in range(int(result.stdout)):
+        assert weights(tmp_path / str(index)) == weights(tmp_path / "whole")
+
+
+def test_ctrl_c_keeps_what_is_finished(ours: Path, tmp_path: Path) -> None:
+    def interrupt(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(InterruptedRunError, match=r"Interrupted behind blocks\.0\.mlp"):
+        go(ours, tmp_path / "out", report=interrupt)
+    assert (tmp_path / "out/checkpoints/layers/blocks.0.mlp.safetensors").exists()
+
+
+# ---- what explodes
+
+
+def test_a_gradient_that_explodes_halves_the_steps_and_ends_a_hopeless_run(
+    ours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = distillation.kl_on, [0]
+
+    def once_wild(*arguments: Any) -> Tensor:
+        calls[0] += 1
+        return real(*arguments) * (1e12 if calls[0] == 5 else 1.0)
+
+    monkeypatch.setattr(distillation, "kl_on", lambda *given: real(*given) * torch.nan)
+    with pytest.raises(NumericalError, match="explodes at step"):
+        go(ours, tmp_path / "wild")
+    monkeypatch.setattr(distillation, "kl_on", once_wild)
+    found = go(ours, tmp_path / "once", tokens=3000)
+    assert calls[0] == 4 + 1 + (3000 // 12 - 768 // 12) // 4  # the steps before it are repeated
+    assert found["domains"][0]["kl"] < found["after_layers"][0]["kl"]
+
+
+# ---- bad input
+
+
+def test_what_cannot_be_converted_is_said_in_a_sentence(ours: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="give some with --text"):
+        go(ours, tmp_path / "a", texts=[])
+    with pytest.raises(DataError, match="needs at least 768,000 tokens, and gets"):
+        go(ours, tmp_path / "b", layer_tokens=768_000)
+    with pytest.raises(DataError, match=r"blocks\.0\.mlp needs at least 13 tokens, and gets 12"):
+        go(ours, tmp_path / "c", layer_tokens=12)
+    with pytest.raises(UsageError, match="blocks 0 to 1"):
+        go(ours, tmp_path / "d", keep=(2,))
+    with pytest.raises(UsageError, match="reads 15 tokens"):
+        go(ours, tmp_path / "e", n_ctx=16)
+    with pytest.raises(UsageError, match="skip='everything' is not known"):
+        go(ours, tmp_path / "f", skip=("everything",))
+    (tmp_path / "g").mkdir()
+    (tmp_path / "g" / "mine.txt").write_text("kept")
+    with pytest.raises(OutputExistsError, match="already holds files"):
+        go(ours, tmp_path / "g")
+    assert (tmp_path / "g" / "mine.txt").read_text() == "kept"
+    with pytest.raises(UsageError, match="no language model"):
+        go(saved_mlp(tmp_path), tmp_path / "h")
+
+
+def saved_mlp(folder: Path) -> Path:
+    bl.save(BilinearMLP(4, 5, bias=True), folder / "mlp")
+    return folder / "mlp"
+
+
+@cache
+def mixture_model() -> Any:
+    return tiny.make("mixtral")
+
+
+def test_mixtures_of_experts_are_refused_by_name() -> None:
+    with pytest.raises(CheckpointError, match="of the type 'mixtral'; expected a causal model"):
+        host_of(mixture_model(), Path("here"))
+
+
+def test_a_teacher_of_nan_or_that_changed_is_refused(llama: Path, tmp_path: Path) -> None:
+    import transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(llama)
+    copied = tmp_path / "teacher"
+    model.save_pretrained(copied)
+    (copied / "tokenizer.json").write_bytes((llama / "tokenizer.json").read_bytes())
+    (copied / "tokenizer_config.json").write_bytes((llama / "tokenizer_config.json").read_bytes())
+
+    def stop(*_: object) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        go(copied, tmp_path / "out", report=stop)
+    with torch.no_grad():
+        model.model.norm.weight.mul_(1.5)
+    model.save_pretrained(copied)
+    with pytest.raises(UsageError, match="was started with teacher_sha256="):
+        go(copied, tmp_path / "out", resume=True)
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight[0, 0] = torch.nan
+        model.model.layers[0].post_attention_layernorm.weight[0] = torch.nan
+    model.save_pretrained(copied)
+    with pytest.raises(NonFiniteError, match="non-finite"):
+        go(copied, tmp_path / "nan")
+
+
+def test_a_damaged_folder_is_refused(ours: Path, tmp_path: Path) -> None:
+    go(ours, tmp_path / "out", skip=("training", "distillation"))
+    path = tmp_path / "out" / "config.json"
+    path.write_text(path.read_text().replace('"d_hidden": 12', '"d_hidden": 13'))
+    with pytest.raises(CheckpointError, match="restore the folder"):
+        bl.load(tmp_path / "out")
