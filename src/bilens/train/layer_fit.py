@@ -6,44 +6,46 @@ already, with what the teacher's MLP would give there as the target.
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from bilens.algebra.approximation.data_fit import (
+    RATE,
     fit_neurons,
     gaussian_neurons,
     refit_down,
     row_weights,
     rows_to_refit,
+    train_factors,
 )
-from bilens.algebra.approximation.layer_weights import in_dtype
+from bilens.algebra.approximation.layer_weights import GLUWeights, in_dtype
 from bilens.algebra.approximation.quadratic_fit import in_blocks
 from bilens.algebra.approximation.r_squared import r_squared_on
 from bilens.base.checks import check_choice
+from bilens.base.errors import NonFiniteError
 from bilens.base.files import write_file
 from bilens.io.host import Host, Site
 from bilens.io.model_config import arguments_of
 from bilens.io.tensors import read_safetensors
 from bilens.nn.mlp import BilinearMLP
 from bilens.train.layer_inputs import Walk, check_enough
-from bilens.train.loop import learning_rate
 from bilens.train.randomness import ORDER, stream
-from bilens.train.recipe import Recipe, check_fields
+from bilens.train.recipe import Recipe, check_fields, device_of
 
 Optimizer = Literal["adamw", "muon"]
 Stage = Literal["fit", "training", "distillation"]
-RATE, ROWS = 1e-3, 1024  # of a step of a layer's training
-TYPICAL = 0.034  # median |w| of the weights that this rate suits
-HALVINGS = 3  # of this rate, where the training makes a layer worse
+ROWS = 1024  # that run through a block together
+HALVINGS = 3  # of the rate, where the training makes a layer worse
 
 
 @dataclass(frozen=True)
@@ -96,49 +98,22 @@ def fit_site(
             found = replace(found, linear=x.new_zeros(len(found.down), layer.d_in).double())
         check_enough(len(x), rows_to_refit(found), site.name)
         found = refit_down(found, x.double(), y, weights=weights)
-    block = BilinearMLP.of(found)
-    start, before = copy.deepcopy(block.state_dict()), r_squared_on(y_held, in_blocks(block, held))
-    after = before
-    for halving in range(0 if "training" in recipe.skip else HALVINGS):
-        train_block(block, (x, y.float(), weights.float()), recipe, RATE / 2**halving, place)
-        after = r_squared_on(y_held, in_blocks(block, held).nan_to_num())
-        about |= {"halvings": halving}
-        if after.overall >= before.overall or after.median >= before.median:
-            break
-        block.load_state_dict(start)  # the last good state
-        after = before
-    if math.isfinite(after.overall):  # something varies
-        about |= {"r_squared": after.overall, "trimmed": after.trimmed, "median": after.median}
+    start = cast(GLUWeights, in_dtype(found, x.dtype))
+    best = before = r_squared_on(y_held, in_blocks(start, held))
+    trains = recipe.layer_steps > 0 and "training" not in recipe.skip
+    train = partial(train_factors, start, x, y.to(x), weights=weights.to(x))
+    for halving in range(HALVINGS if trains else 0):
+        generator, rate = stream(recipe.seed, ORDER, place), RATE / 2**halving
+        with suppress(NonFiniteError):
+            trained = train(steps=recipe.layer_steps, generator=generator, rate=rate)
+            after = r_squared_on(y_held, in_blocks(trained, held))
+            if after.overall >= before.overall or after.median >= before.median:
+                found, best = trained, after
+                break  # and otherwise from the start, at half the rate
+    if math.isfinite(best.overall):  # something varies
+        about |= {"r_squared": best.overall, "trimmed": best.trimmed, "median": best.median}
         about |= {"closed_form": before.overall}
-    return block, about
-
-
-def train_block(
-    block: BilinearMLP,
-    rows: tuple[Tensor, Tensor, Tensor],
-    recipe: ConversionRecipe,
-    peak: float,
-    place: int,
-) -> None:
-    """Train a block on rows x → y with weights, by Adam."""
-    x, y, weights = rows
-    groups = [
-        {"params": [one], "scale": max(float(one.detach().abs().median()), 1e-3) / TYPICAL}
-        for one in block.requires_grad_(True).parameters()
-    ]
-    optimizer = torch.optim.Adam(groups, fused=True)
-    share = weights / (weights * y.square().sum(dim=1)).mean()
-    for step in range(recipe.layer_steps):
-        rate = learning_rate(peak, "linear", 0.05, step, recipe.layer_steps)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * group["scale"]
-        generator = stream(recipe.seed, ORDER, place, step)
-        chosen = torch.randint(len(x), (min(ROWS, len(x)),), generator=generator)
-        miss = (block(x[chosen]) - y[chosen]).square().sum(dim=1)
-        optimizer.zero_grad(set_to_none=True)
-        (share[chosen] * miss).mean().backward()
-        optimizer.step()
-    block.requires_grad_(False)
+    return BilinearMLP.of(found), about
 
 
 def convert_layers(
@@ -154,7 +129,7 @@ def convert_layers(
     there when the stage is repeated: the result is the same to the bit.
     """
     at_once = max(1, ROWS // recipe.n_ctx)
-    walks = [Walk(host, part, min(at_once, len(part))) for part in texts]
+    walks = [Walk(host, part, at_once) for part in texts]
     for block in range(max(chosen, default=-1) + 1):
         here = [site for site in host.sites if site.block == block and block in chosen]
         fitted: dict[str, tuple[BilinearMLP, dict[str, Any]]] = {}
@@ -168,7 +143,8 @@ def convert_layers(
                 said = {"about": json.dumps(about), "arguments": json.dumps(arguments_of(one))}
                 write_file(paths[site.name], to_safetensors(one.state_dict(), said))
                 fitted[site.name] = one, about
-        host.replace({name: one for name, (one, _) in fitted.items()})
+        device = device_of(host.module)
+        host.replace({name: one.to(device) for name, (one, _) in fitted.items()})
         for walk in walks:
             walk.advance()
         yield from (about for _, about in fitted.values())

@@ -76,10 +76,10 @@ class Walk:
     every batch of as many texts of the same length. Memory: the states, and one block's run.
     """
 
-    def __init__(self, host: Host, texts: Tensor, texts_at_once: int) -> None:
+    def __init__(self, host: Host, texts: Tensor, most: int) -> None:
         self.host, self.block, blocks = host, 0, [*host.blocks]
-        whole = max(len(texts) // texts_at_once, 1) * texts_at_once
-        parts = torch.split(texts[:whole].to(device_of(host.module)), texts_at_once)
+        at_once = max(n for n in range(1, most + 1) if len(texts) % n == 0)
+        parts = torch.split(texts.to(device_of(host.module)), at_once)
         self.others = [others for _, *others in self.caught(parts[0], blocks)]
         self.states = [self.caught(part, blocks[:1])[0][0] for part in parts]
 
@@ -121,7 +121,7 @@ class Walk:
                 stack.callback(self.host.at(site).register_forward_pre_hook(meet).remove)
             for _ in self.run():
                 pass
-        rows = {name: torch.cat(parts) for name, parts in found.items()}
+        rows = {name: torch.cat(parts).cpu() for name, parts in found.items()}
         return {name: check_finite(f"what reaches {name}", one) for name, one in rows.items()}
 
     def advance(self) -> None:

@@ -234,17 +234,18 @@ def train_factors(
     steps: int,
     weights: Tensor | None = None,
     generator: torch.Generator | None = None,
+    rate: float = RATE,
 ) -> GLUWeights:
     """Return the map after Adam on the squared error with all its parts, as in `refit_down`.
 
-    Cost: steps of 1,024 rows, each O(hidden · (in + out)); the step size falls linearly from 2 % of
-        the mean |w| of a part.
+    Cost: steps of 1,024 rows, each O(hidden · (in + out)); the step size falls linearly from the
+        rate times the mean |w| of a part.
     Raises: NonFiniteError where it diverges.
     """
     live = each_part(quadratic, lambda part: part.clone().requires_grad_())
     parts = [part for part in vars(live).values() if isinstance(part, Tensor)]
-    groups = [{"params": [p], "lr": RATE * float(p.detach().abs().mean())} for p in parts]
-    optimiser = torch.optim.Adam(groups)
+    groups = [{"params": [p], "lr": rate * float(p.detach().abs().mean())} for p in parts]
+    optimiser = torch.optim.Adam(groups, fused=True)
     falling = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 1 / steps, steps)
     weight = y.new_ones(len(y)) if weights is None else weights
     size = float((weight @ y.square()).mean()) or 1.0
