@@ -17,7 +17,7 @@ from torch import Tensor
 import bilens as bl
 import language_runs
 import tiny_language_models as tiny
-from bilens.api.conversion import convert_to_bilinear
+from bilens.api.conversion import convert_to_bilinear, fit_on_text
 from bilens.base.errors import (
     CheckpointError,
     DataError,
@@ -155,6 +155,37 @@ def test_every_family_comes_back_from_its_folder(kind: str, tmp_path: Path) -> N
         assert isinstance(block, BilinearMLP)
         x = torch.randn(4, tiny.D, dtype=torch.float64)
         assert torch.equal(loaded.layers[name].weights(torch.float64)(x), plain_weights(block)(x))
+
+
+def test_a_tied_embedding_stays_tied(tmp_path: Path) -> None:
+    import transformers
+
+    teacher = host_of(tiny.make("llama", tie_word_embeddings=True).float(), Path("tied"))
+    student, recipe = teacher.twin(), ConversionRecipe(n_ctx=8, layer_steps=0)
+    about = [*convert_layers(student, (0, 1), (tokens(32), tokens()), recipe, tmp_path / "layers")]
+    assert all(one["r_squared"] == one["closed_form"] for one in about)
+    assert save_converted(student, tmp_path) == "AutoModelForCausalLM"
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert loaded.lm_head.weight is loaded.model.embed_tokens.weight
+    written = [
+        one.generate(tokens(), max_new_tokens=6, do_sample=False)
+        for one in (loaded, bl.nn.load_converted(tmp_path), student.module)
+    ]
+    assert torch.equal(written[0], written[1])
+    assert torch.equal(written[0], written[2])
+
+
+def test_fits_on_text_are_of_what_each_layer_sees(ours: Path, llama: Path) -> None:
+    options = {"train_steps": 0, "samples": 100, "threshold": 0.9, "seed": 0}
+    found = fit_on_text(ours, TEXT[0], 1200, [], **options)
+    assert [fit.name for fit in found.fits] == ["blocks.0.mlp", "blocks.1.mlp"]
+    assert found.num_rows == 1200 // 15 * 15
+    (fit,) = fit_on_text(llama, TEXT[0], 1200, ["layers.1.mlp"], **options).fits
+    assert fit.name == "layers.1.mlp"
+    with pytest.raises(UsageError, match="has the layers blocks"):
+        fit_on_text(ours, TEXT[0], 1200, ["blocks.7.mlp"], **options)
+    with pytest.raises(DataError, match="needs at least 9,999,999 tokens"):
+        fit_on_text(ours, TEXT[0], 9_999_999, [], **options)
 
 
 def test_a_walk_sees_what_the_mlps_of_a_whole_run_receive() -> None:

@@ -44,9 +44,8 @@ FROZEN = {
     ),
     "fit": (
         "model --encoding --layer --data --table --labels --dataset --data-dir --map --activation "
-        "--transposed --no-transposed --samples --threshold --seed --allow-pickle "
-        "--trust-pickle --residual "
-        "--no-residual --json"
+        "--transposed --no-transposed --text --tokens --train-steps --samples --threshold --seed "
+        "--allow-pickle --trust-pickle --residual --no-residual --json"
     ),
     "audit": (
         "model more --dataset --data-dir --table --html --pdf --markdown --evidence --lang "

@@ -12,17 +12,21 @@ from threading import Event
 from typing import Any
 
 import torch
+from msgspec import structs
 
 from bilens.api.provenance import versions
+from bilens.api.quadratic_fit import fit_layers_of
 from bilens.base import silent
 from bilens.base.errors import InterruptedRunError, UsageError
 from bilens.base.files import read_json, write_file
 from bilens.io.converted_folder import save_converted
 from bilens.io.host import Host, copy_companions, open_host, tokenizer_at
+from bilens.io.loaded_model import LoadedModel
+from bilens.records.decomposition import QuadraticFits
 from bilens.train.corpus import CorpusOptions
 from bilens.train.distillation import compared, distil
 from bilens.train.layer_fit import ConversionRecipe, convert_layers
-from bilens.train.layer_inputs import Mixture, check_enough
+from bilens.train.layer_inputs import Mixture, Walk, check_enough
 from bilens.train.loop import CHECKPOINTS
 from bilens.train.recipe import Device, find_device
 from bilens.train.run_folder import (
@@ -113,8 +117,8 @@ class Conversion:
         stored, domains = self.bfloat16_added(), self.measured()
         how = "can be" if stored <= BFLOAT16_LIMIT else "should not be"
         notes.append(f"It {how} stored in bfloat16, which adds {stored:+.4f} nats.")
-        dead = [one["name"] for one in layers if one.get("r_squared") is None]
-        notes += [f"Nothing varies in the output of {', '.join(dead)}."] if dead else []
+        dead = [one["name"] for one in layers if "r_squared" not in one]
+        notes += [f"The output of {name} never varies." for name in dead]
         found = {
             "schema_version": 1,
             "kind": "bilinear conversion",
@@ -192,3 +196,25 @@ class Conversion:
             parameter.copy_(parameter.bfloat16())
         exact, stored, *_ = compared(self.student, rounded, self.line_texts).mean(dim=0)
         return float(stored - exact)
+
+
+def fit_on_text(
+    path: Path, text: CorpusOptions, tokens: int, layers: Sequence[str], **options: Any
+) -> QuadraticFits:
+    """Return the fits of a language model's MLPs on what they see of a text, block by block."""
+    host = open_host(path)
+    n_ctx = min(ConversionRecipe().n_ctx, host.n_ctx)
+    mixture = Mixture([text.load()], tokenizer_at(host), n_ctx, options["seed"])
+    check_enough(mixture.tokens, tokens, "what layers see")
+    views = {site.name: site.view for site in host.sites}
+    about = {"format": type(host.module).__name__, "read": "the MLPs, on text"}
+    model = LoadedModel(None, str(host.source), host.sha256, provenance=about, views=views)
+    walk, found = Walk(host, mixture.texts(0, max(1, tokens // n_ctx)), 8), []
+    for block in range(len(host.blocks)):
+        here = [s for s in host.sites if s.block == block and s.name in (layers or views)]
+        for name, rows in walk.inputs(here).items():
+            found.append(fit_layers_of(model, rows, layers=[name], **options))
+        walk.advance()
+    if not found:  # says which layers there are
+        return fit_layers_of(model, layers=layers, **options)
+    return structs.replace(found[0], fits=tuple(one.fits[0] for one in found))

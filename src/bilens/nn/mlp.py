@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NoReturn, get_args
+from typing import Literal, NoReturn, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bilens.algebra.approximation.layer_weights import GLUWeights, Layer
+from bilens.algebra.approximation.layer_weights import GLUWeights
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_count
@@ -130,14 +130,10 @@ class BilinearMLP(BilinearLayer):
         self.skip = nn.Linear(d_model, width, bias=False) if skip else None
 
     @classmethod
-    def of(cls, layer: Layer) -> BilinearMLP:
-        """Return a layer as a frozen block in float32 with biases: bilinear, or gated as it is."""
-        name = layer.phi.name
-        if not isinstance(layer, GLUWeights) or name not in (*GATES, "identity"):
-            raise UsageError(f"a layer with {layer.phi} is no gated block of bilens.")
-        gate: Any = None if name == "identity" else name
+    def of(cls, layer: GLUWeights) -> BilinearMLP:
+        """Return the weights of a bilinear layer as a frozen block in float32 with biases."""
         d_out, d_hidden = layer.down.shape
-        block = cls(layer.d_in, d_hidden, d_out, True, gate, layer.linear is not None)
+        block = cls(layer.d_in, d_hidden, d_out, True, skip=layer.linear is not None)
         parts = {"left": layer.gate, "right": layer.value, "down": layer.down, "skip": layer.linear}
         biases = {"left": layer.gate_bias, "right": layer.value_bias, "down": layer.constant}
         state = {f"{key}.weight": one for key, one in parts.items() if one is not None}

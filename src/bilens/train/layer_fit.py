@@ -85,7 +85,7 @@ def fit_site(
 ) -> tuple[BilinearMLP, dict[str, Any]]:
     """Return a bilinear block for a site, fitted to rows x, and its R² on held-out rows."""
     layer, about = site.view.weights(torch.float64), {"name": site.name, "rows": len(x)}
-    if site.view.exact:
+    if site.view.exact and isinstance(layer, GLUWeights):
         return BilinearMLP.of(layer), about
     plain = in_dtype(layer, x.dtype)
     y, y_held = in_blocks(plain, x), in_blocks(plain, held)

@@ -24,6 +24,8 @@ class FitOptions:
         None, "Fit this layer alone; can be repeated. Without it the whole and all."
     )
     train_steps: int = option(0, "Steps of training after the last fit to data.", min=0)
+    text: str | None = option(None, "Text that a language model reads: what its layers see.")
+    tokens: int = option(20_000, "Tokens of --text.", min=1)
     samples: int = option(10_000, "Random inputs that R² is measured on, 100 or more.", min=100)
     threshold: float = option(0.9, "R² from which a map stands for the model.", min=0.0, max=1.0)
     seed: int = option(0, "Seed of the random inputs.", min=0)
@@ -42,20 +44,20 @@ def fit(
 
     Example: bilens fit mlp.safetensors --map up=fc1.weight --map down=fc2.weight --activation relu
     """
+    from bilens.api.conversion import fit_on_text
     from bilens.api.quadratic_fit import fit_layers_of
     from bilens.records.base import to_json
     from bilens.report.terminal_readings import fit_lines, fit_table
+    from bilens.train.corpus import CorpusOptions
 
-    model = source.open(output.say)
-    record = fit_layers_of(
-        model,
-        find_rows(output, model, options, data),
-        layers=options.layer or [],
-        train_steps=options.train_steps,
-        samples=options.samples,
-        threshold=options.threshold,
-        seed=options.seed,
-    )
+    given = dict(vars(options))
+    layers, text, tokens = (given.pop(name) for name in ("layer", "text", "tokens"))
+    if text is not None:
+        record = fit_on_text(source.model, CorpusOptions(text), tokens, layers or [], **given)
+    else:
+        model = source.open(output.say)
+        rows = find_rows(output, model, options, data)
+        record = fit_layers_of(model, rows, layers=layers or [], **given)
     output.answer(json, to_json(record), fit_table(record), *fit_lines(record))
     if not all(fit.usable for fit in record.fits):
         raise typer.Exit(FAILED)
