@@ -117,7 +117,7 @@ def test_the_json_of_an_audit_is_the_document_of_the_library(
     document = bilens("audit", trained, "--data-dir", idx, "--null-samples", 39, "--json").json()
     expected = bl.audit(bl.load(trained), DATA, null_samples=39).to_dict()
     assert document["classes"] == expected["classes"]
-    assert document["accuracy"] == expected["accuracy"]
+    assert document["performance"] == expected["performance"]
     assert document["source"] == expected["source"]
     assert document["reproduce"]["command"].startswith("bilens audit ")
 
@@ -138,7 +138,7 @@ def test_an_audit_writes_the_page_in_the_language_asked_for(
 def test_an_audit_without_data_says_so_on_stderr(bilens: Shell, model: Path) -> None:
     result = bilens("audit", model, "--null-samples", 39, "--json")
     assert "No data given (--dataset, --data-dir): only the weights are read." in result.err
-    assert result.json()["accuracy"] is None
+    assert result.json()["performance"] is None
 
 
 def test_progress_is_a_dozen_lines_at_most(bilens: Shell, model: Path) -> None:

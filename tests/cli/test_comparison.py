@@ -85,8 +85,8 @@ def test_a_copy_is_identical_and_a_config_is_part_of_it(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder / "modeling.py").write_text("x = 1")
     document = compared(tmp_path)
-    said = "tensors and all 3 files of configuration, tokenizer and code beside them were compared"
-    assert f"{said}: they are those of the baseline" in text(tmp_path)
+    said = "tensors and 3 files of configuration, tokenizer and code beside them were compared"
+    assert f"{said}: they are the same as in the baseline" in text(tmp_path)
     found = findings(document)
     rules = ("changed_tensors", "changed_files", "low_rank_change", "changed_layers")
     assert {found[rule]["outcome"] for rule in rules} == {"pass"}

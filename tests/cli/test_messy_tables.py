@@ -53,9 +53,11 @@ def test_the_score_of_the_training_is_that_of_the_audit(bilens: Shell, tmp_path:
         case.write(table)
         line = ("train", "table", table, "--target", case.target, "--out", run, "--test", "0")
         trained = bilens(*line, "--json").json()
-        score = bilens("audit", run, "--table", table, "--json").json()["score"]
-        assert score["value"] == pytest.approx(trained["train_score"], abs=1e-9), name
-        assert score["total"] >= ROWS - 1
+        found = bilens("audit", run, "--table", table, "--json").json()["performance"]
+        answers, numbers = found["classification"], found["regression"]
+        score = numbers["r_squared"] if answers is None else answers["accuracy"]["value"]
+        assert score == pytest.approx(trained["train_score"], abs=1e-9), name
+        assert found["rows"] >= ROWS - 1
 
 
 def test_a_model_reads_a_new_file_of_another_kind(bilens: Shell, tmp_path: Path) -> None:

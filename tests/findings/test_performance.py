@@ -14,6 +14,7 @@ from bilens.api.quadratic_fit import layers_and_run
 from bilens.findings.performance import approximation_on_data, classification, regression
 from bilens.findings.rules.registry import find_rule, judge
 from bilens.findings.rules.rule import Evidence
+from bilens.records.performance import Performance
 from sklearn import metrics
 
 
@@ -127,8 +128,11 @@ def test_a_class_that_is_surely_recognised_worse_asks_for_caution(
     answers = labels.clone()
     answers[100 : 100 + missed] = 0
     logits = 5.0 * torch.nn.functional.one_hot(answers, 2).double()
-    found = classification(logits, labels, ("first", "second"))
-    rules = {finding.rule: finding for finding in judge("audit", Evidence(answers=found))}
+    names = ("first", "second")
+    found = classification(logits, labels, names)
+    performance = Performance(len(labels), names, None, found, None, (), (), ())
+    evidence = Evidence(performance=performance)
+    rules = {finding.rule: finding for finding in judge("audit", evidence)}
     worst = rules["worst_class_recall"]
     assert worst.outcome == outcome
     assert worst.values["name"] == ("second" if missed else "first")

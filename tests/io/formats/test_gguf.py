@@ -413,7 +413,9 @@ def converted(folder: Path, kind: str) -> dict[str, Any]:
 
 
 def difference(model: Path, baseline: Path) -> WholeDifference:
-    return whole_difference(load(model), load(baseline), silent)
+    whole = whole_difference(load(model), load(baseline), silent).whole
+    assert whole is not None
+    return whole
 
 
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])
