@@ -83,6 +83,14 @@ def negation(data: dict[str, Any]) -> Numbers:
 
 
 def quadratic_fit(data: dict[str, Any]) -> Numbers:
+    ladders = [row["ladder"] for row in data["ceilings"]]
+    gaps = [
+        one["ceiling"]["value"] - max(one[fit]["value"] for fit in ("refitted", "trained"))
+        for one in ladders
+    ]
+    yield "small layers fitted to data within 0.002 of the ceiling", sum(g <= 0.002 for g in gaps)
+    yield "of small layers", len(gaps)
+    yield "largest gap to the ceiling", max(gaps)
     for mlp in data["mlps"]:
         name = f"MNIST ReLU MLP, hidden layers: {mlp['depth']}"
         yield f"{name}: R² on test images, closed form", mlp["images"]["test_r_squared"]["value"]

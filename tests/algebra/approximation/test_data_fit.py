@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
 from bilens.algebra.approximation.closed_form import approximate_layer
@@ -99,6 +100,30 @@ def test_storage_in_bfloat16_costs_no_more_than_its_rounding(scale: float, linea
     assert lost[1] < 5 * lost[0]
     assert r_squared_on(y, found(x)).overall > 0.99
     assert (found.linear is None) is not linear
+    normal = gaussian_neurons(layer, None, None, linear=linear)
+    assert (normal.linear is None) is not linear
+    assert r_squared_on(y, normal(x)).overall > r_squared_on(y, found(x)).overall - 0.003
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.sampled_from([*LAYERS]), st.floats(-4, 4), st.floats(-4, 4), st.floats(-3, 3), st.booleans()
+)
+def test_units_of_inputs_and_outputs_do_not_matter(
+    name: str, size: float, height: float, offset: float, linear: bool
+) -> None:
+    """A neuron's fit on inputs in other units is the same function, in other units."""
+    layer, unit, out = LAYERS[name], 10.0**size, 10.0**height
+    first, second = dataclasses.fields(layer)[1].name, dataclasses.fields(layer)[2].name
+    scaled = {first: getattr(layer, first) / unit, "down": out * layer.down}
+    if isinstance(layer, GLUWeights):
+        scaled[second] = layer.value / unit
+    other = dataclasses.replace(layer, linear=None, constant=None, **scaled)
+    plain = dataclasses.replace(layer, linear=None, constant=None)
+    x = X + offset
+    expected = fit_neurons(plain, x, linear=linear)(x)
+    found = fit_neurons(other, unit * x, linear=linear)(unit * x) / out
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6 * float(expected.abs().max()))
 
 
 def test_neurons_that_stand_still_and_inputs_that_are_constant() -> None:
@@ -161,7 +186,7 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
     "weights": (lambda: fit_neurons(LAYERS["relu"], X, weights=X[:3, 0]), ShapeError, "weights"),
     "rows of y": (lambda: refit_down(FIT, X, X[:, :2]), ShapeError, r"expected \(900, 3\)"),
     "NaN in y": (lambda: refit_down(FIT, X, X[:, :3] * torch.nan), NonFiniteError, "y holds"),
-    "few": (lambda: refit_down(FIT, X[:8], X[:8, :3]), UsageError, "8 rows.*to 9 or more"),
+    "few": (lambda: refit_down(FIT, X[:8], X[:8, :3]), UsageError, "8 rows.*9 unknowns take as many"),
 }  # fmt: skip
 
 

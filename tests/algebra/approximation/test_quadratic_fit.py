@@ -86,11 +86,21 @@ def test_parts_that_take_more_rows_are_missing_with_what_they_take() -> None:
     found = fit(data=DATA[:15])
     assert [*found.ladder] == ["standard normal", "normal", "neurons"]
     assert found.missing == (
-        "refitted: 12 rows of inputs: `down` is refitted to 14 or more.",
-        "ceiling: 12 rows of inputs: `down` is refitted to 21 or more.",
+        "refitted: 12 rows of inputs: 14 unknowns take as many or more.",
+        "ceiling: 12 rows of inputs: 21 unknowns take as many or more.",
     )
     wide = MLPWeights(randn(2, 3), randn(3, 65), "relu")
     assert "ceiling" not in fit(wide, data=randn(40, 65)).ladder
+
+
+@pytest.mark.parametrize("layer", [LAYER, GATED])
+def test_inputs_that_are_constant_and_layers_that_never_answer_are_met(layer: Layer) -> None:
+    still = fit_layers([layer], layer, data=DATA[:1].expand(40, 5), train_steps=3)
+    assert still.ladder["refitted"].quadratic.overall == 1
+    silent = replace(layer, down=torch.zeros(3, 8).double())
+    found = fit_layers([silent], silent, data=DATA[:200], train_steps=3)
+    assert {one.quadratic.overall for one in found.ladder.values()} == {1.0}
+    assert found.usable
 
 
 def test_a_normal_input_that_is_given_takes_part() -> None:

@@ -29,7 +29,7 @@ LEAST_ROWS = 10  # two for each unknown of a neuron
 RIDGES = tuple(10.0**power for power in range(-9, 3))  # of the variance of a feature
 RATE = 0.02  # of the mean |w|: the first step of training
 RUNS, FOLDS = 50, 5  # of rows: a fold is ten runs of neighbours
-SMALL = 600  # unknowns up to which each fold is held out in turn
+SMALL, OUTPUTS = 600, 64  # unknowns up to which each fold is held out in turn; outputs, for it
 
 
 def fit_neurons(
@@ -153,7 +153,7 @@ def refit_down(
     Math: least squares of y on the products, and on the inputs where there is a linear path; the
         ridge, in units of a feature's mean variance, draws towards the weights as they are. It
         is the best of twelve decades on a fifth of the rows (of each fifth in turn up to 600
-        unknowns), in ten runs of neighbours; all rows are then fitted with it.
+        unknowns), in ten runs of neighbours, and 64 outputs; all rows are then fitted with it.
     Cost: O(rows · k · (k + in + out) + 12 k² (k + out)), k = hidden (+ in); memory 8 k (k + out).
 
     Args:
@@ -171,7 +171,7 @@ def refit_down(
         raise ShapeError(f"y has shape {shape}; expected {(len(x), d_out)}.")
     count, hidden = rows_to_refit(quadratic), quadratic.down.shape[1]
     if len(x) < count:
-        raise UsageError(f"{len(x)} rows of inputs: `down` is refitted to {count:,} or more.")
+        raise UsageError(f"{len(x)} rows of inputs: {count:,} unknowns take as many or more.")
     memory = 8 * count * (FOLDS + 3) * (count + d_out)
     check_memory(memory, f"a regression on {count:,} features", "keep the fit of each neuron")
     gram = quadratic.down.new_zeros(FOLDS, count, count)
@@ -184,26 +184,27 @@ def refit_down(
             read = torch.cat([read, rows], dim=1)
         if start == 0:  # one unit for all products, and one for all inputs
             centre, spread = read.mean(dim=0), read.var(dim=0, correction=0)
-            parts_of = spread[:hidden], spread[hidden:]
-            scale = torch.cat([part.mean().sqrt().expand_as(part) for part in parts_of])
+            means = [part.mean().expand_as(part) for part in spread.tensor_split([hidden])]
+            scale = torch.cat(means).sqrt()
             scale = torch.where(scale > 0, scale, 1.0)
         read = torch.cat([(read - centre) / scale, torch.ones_like(read[:, :1])], dim=1)
         miss = truth.detach().double() - quadratic(rows)
         for fold in set(run.tolist()):
-            part = (read * (weight * (run == fold))[:, None]).T
-            gram[fold] += part @ read
-            right[fold] += part @ miss
-    whole = gram.sum(dim=0), right.sum(dim=0)
+            mine = run == fold
+            part = (read[mine] * weight[mine, None]).T
+            gram[fold] += part @ read[mine]
+            right[fold] += part @ miss[mine]
+    whole = gram.sum(dim=0)
 
     def held_out_loss(one: float) -> float:
-        total = 0.0
-        for g, r in zip(gram[:tested], right[:tested], strict=True):
-            change = ridge_solved(whole[0] - g, whole[1] - r, one)
+        total, some = 0.0, right[:, :, :: -(-d_out // OUTPUTS)]
+        for g, r in zip(gram[: FOLDS if count <= SMALL else 1], some, strict=False):
+            change = ridge_solved(whole - g, some.sum(dim=0) - r, one)
             total += float((change * (g @ change - 2 * r)).sum())
         return total
 
-    tested = FOLDS if count <= SMALL else 1
-    change = ridge_solved(*whole, min(RIDGES, key=held_out_loss) if ridge is None else ridge)
+    chosen = min(RIDGES, key=held_out_loss) if ridge is None else ridge
+    change = ridge_solved(whole, right.sum(dim=0), chosen)
     slope = change[:-1] / scale[:, None]
     return replace(
         quadratic,
@@ -283,7 +284,7 @@ def quadratic_ceiling(
     Raises: as `refit_down`.
     """
     d_in, centre = x.shape[1], x.double().mean(dim=0)
-    scale = x.double().var(dim=0, correction=0).mean().sqrt().clamp(min=1e-300)
+    scale = float(x.double().var(dim=0, correction=0).mean().sqrt()) or 1.0
     if directions is None:
         first, second = torch.triu_indices(d_in, d_in)
         eye = torch.eye(d_in, dtype=torch.float64) / scale
