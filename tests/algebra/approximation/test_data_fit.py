@@ -186,7 +186,7 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
     "weights": (lambda: fit_neurons(LAYERS["relu"], X, weights=X[:3, 0]), ShapeError, "weights"),
     "rows of y": (lambda: refit_down(FIT, X, X[:, :2]), ShapeError, r"expected \(900, 3\)"),
     "NaN in y": (lambda: refit_down(FIT, X, X[:, :3] * torch.nan), NonFiniteError, "y holds"),
-    "few": (lambda: refit_down(FIT, X[:8], X[:8, :3]), UsageError, "8 rows.*9 unknowns take as many"),
+    "few": (lambda: refit_down(FIT, X[:8], X[:8, :3]), UsageError, "8 rows.*9 unknowns take"),
 }  # fmt: skip
 
 
