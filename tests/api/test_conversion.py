@@ -101,6 +101,8 @@ def test_plain_transformers_loads_what_comes_out_of_a_llama(llama: Path, tmp_pat
     (domain,) = found["domains"]
     assert domain["kl"] < found["after_layers"][0]["kl"]
     assert domain["loss_added"] == pytest.approx(domain["loss"] - domain["teacher_loss"])
+    (line,) = (tmp_path / "out/checkpoints/distillation.jsonl").read_text().splitlines()
+    assert json.loads(line)["step"] == (1536 - 768) // 12 // 4
     kept = json.loads((tmp_path / "out" / "conversion.json").read_text())
     assert kept["layers"] == found["layers"]
     assert "R² 0.9" in lines[0]

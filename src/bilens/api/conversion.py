@@ -164,15 +164,14 @@ class Conversion:
                 text = f"KL {line['kl']:.4f}, held out {line['held_out_kl']:.4f}, loss "
                 text += f"{line['loss_added']:+.4f}, {line['tokens_per_second']:,.0f} tokens/s"
                 self.report("distillation", line["step"], steps, text)
+                with (self.work / "distillation.jsonl").open("a") as curve:
+                    curve.write(json.dumps(line) + "\n")
                 self.stop_if(interrupted, f"step {line['step']}")
         self.seconds["distillation"] = time.monotonic() - began
 
     def stop_if(self, interrupted: Event, where: str) -> None:
         if interrupted.is_set():
-            raise InterruptedRunError(
-                f"Interrupted behind {where}; {self.folder} is saved: repeat the command with "
-                "--resume to go on."
-            )
+            raise InterruptedRunError(f"Interrupted behind {where}: go on with --resume.")
 
     def measured(self) -> list[dict[str, Any]]:
         """Return what the student loses on each domain, in nats per token, paired over texts."""
