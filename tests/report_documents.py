@@ -230,7 +230,11 @@ def make_verdict(classes: int, *, data: bool) -> tuple[c.Finding, ...]:
     findings = [
         c.Finding("exact", "pass", {"float32": 2.7e-7, "float64": 8.2e-16, "inputs": 1000}),
         c.Finding("complete", "pass", {"residual": 3.9e-15, "classes": classes, "incomplete": ""}),
-        c.Finding("accuracy", "info", {"value": 0.9, "low": 0.555, "high": 0.9975, "total": 10}),
+        c.Finding(
+            "accuracy",
+            "info",
+            {"value": 0.9, "low": 0.555, "high": 0.9975, "total": 10, "plain": 0.2},
+        ),
         c.Finding("few_directions", "info", {"k": 3, "of": 36, "accuracy": 0.7, "full": 0.9}),
         c.Finding("beyond_null", "info", {"median": 3.0, "least": 3, "most": 3, "none": ""}),
         c.Finding("overfitting", "info", {"gap": 0.012, "threshold": 0.05}),
@@ -284,6 +288,7 @@ def decided(answer: str, accepted_by: str) -> dict[str, Any]:
         "risks": risks if answer != "conditions" else [],
         "inputs": 0 if answer == "cannot_judge" else 10,
         "accepted_by": accepted_by,
+        "more": 2,
     }
     if answer == "do_not_use":
         for finding in document["verdict"]:

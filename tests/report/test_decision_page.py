@@ -127,3 +127,15 @@ def test_a_tensor_that_only_one_model_has_is_no_change_of_others() -> None:
     assert "ΔW" not in rule_text(EN, "layer_audit", finding, "warn")
     more = Finding("changed_tensors", "warn", {**values, "value": 3, "change": 0.5})
     assert "of the others is 0.500" in rule_text(EN, "layer_audit", more, "warn")
+
+
+def test_risks_that_are_not_listed_are_counted_and_a_search_says_what_it_found() -> None:
+    document = variants()["decided conditions"]
+    assert "2 more checks ask for caution" in page_of(document)
+    document["triggers"] |= {"threshold": 5.0, "reason": ""}
+    document["verdict"] = [one for one in document["verdict"] if one["rule"] != "overfitting"]
+    warned = {"rule": "overfitting", "outcome": "warn", "values": {"gap": 0.1, "threshold": 0.05}}
+    document["verdict"].append(warned)
+    looked, unseen, *_ = (texts for _, texts in looked_lines(EN, AuditReport(document).record))
+    assert any("What stood out: learning by heart;" in text for text in looked)
+    assert any("other kinds" in text for text in unseen)

@@ -284,7 +284,7 @@ def test_the_small_data_set_is_called_small() -> None:
 
 def test_without_data_the_page_says_so_in_every_place() -> None:
     assert texts("no data").count("No data were given") == 3
-    assert "No use is supported yet" in texts("no data")
+    assert "Accuracy is not known" in texts("no data")
     assert "Without data, nothing is said" in texts("no data")
 
 

@@ -107,7 +107,7 @@ def test_a_name_cannot_drive_the_terminal() -> None:
 
 def test_the_lines_end_with_the_verdict() -> None:
     *findings, verdict = verdict_lines(AuditReport(make_document()).record)
-    assert verdict.startswith("Not yet: use with conditions, which are open: ")
+    assert verdict.startswith("Not yet: conditions are open: ")
     joined = "\n".join(findings)
     for words in ("8.2\u00a0×\u00a010⁻¹⁶", "2.7\u00a0×\u00a010⁻⁷", "90.0% of 10", "55.5% to 99.8%"):
         assert words in joined
@@ -122,7 +122,7 @@ def test_a_failure_is_said_in_words() -> None:
 
 def test_without_data_the_lines_say_so() -> None:
     lines = verdict_lines(AuditReport(make_document(data=False)).record)
-    assert any("No use is supported yet" in line for line in lines)
+    assert any("Accuracy is not known" in line for line in lines)
 
 
 HOSTILE = "[red]\x1b[2Ja\x07\u202e"

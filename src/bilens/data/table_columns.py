@@ -145,7 +145,8 @@ def number_column(cells: Cells, votes: Counter[str]) -> TableColumn | None:
     told = [(cell, one[0]) for (_, cell), one in pairs if plain_number(cell) != one[0]]
     if told:
         text, value = told[0]
-        cells.say("number", text=text[:40], value=f"{value:.15g}", unit=unit or "—")
+        kind = "number.unit" if unit else "number"
+        cells.say(kind, text=text[:40], value=f"{value:.15g}", unit=unit)
     return TableColumn(cells.name, "number", (), unit, decimal)
 
 

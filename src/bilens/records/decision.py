@@ -74,6 +74,7 @@ class Decision(Record, frozen=True):
     # who has to accept it: `owner` (who answers for the use), `owner_and_risk` (and who answers
     # for the risk), or `nobody` before the developers have acted
     accepted_by: str
+    more: Count = 0  # further risks that ask for caution or are defects
 
 
 class IndexRow(Record, frozen=True):

@@ -159,8 +159,12 @@ def test_the_largest_risks_come_first_and_are_three() -> None:
         f("unstable_directions", "warn"),
         f("few_directions", "info"),
     )
-    rules = [risk.rule for risk in made(*findings, inputs=0).risks]
-    assert rules == ["no_data", "trigger", "dead_units"]
+    found = made(*findings, inputs=0)
+    assert [risk.rule for risk in found.risks] == ["no_data", "trigger", "dead_units"]
+    assert found.more == 1  # unstable_directions
+    twice = made(f("concentrated_change", "warn"), f("low_rank_change", "warn"), inputs=0)
+    assert [risk.rule for risk in twice.risks[:2]] == ["concentrated_change", "no_data"]
+    assert twice.more == 0
     changed = made(f("concentrated_change", "warn"), f("trigger", "warn"), inputs=0)
     assert [risk.rule for risk in changed.risks] == ["concentrated_change", "no_data", "trigger"]
     worse = made(*findings, f("exact", "fail"), conditions=(failed(0.5),))

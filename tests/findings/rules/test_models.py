@@ -131,7 +131,8 @@ def test_complete_names_the_classes_that_are_not() -> None:
 def test_accuracy_is_reported_with_its_interval_and_not_judged() -> None:
     finding = rule(judged(), "accuracy")
     assert finding.outcome == "info"
-    assert finding.values == {"value": 0.9, "low": 0.55, "high": 0.9975, "total": 10}
+    shares = {"value": 0.9, "low": 0.55, "high": 0.9975, "plain": 0.0}
+    assert finding.values == {**shares, "total": 10}
 
 
 @pytest.mark.parametrize(("plain", "outcome"), [(0.54, "info"), (0.55, "warn"), (None, "info")])

@@ -92,7 +92,8 @@ def test_ids_are_told_apart_by_the_kind_of_document() -> None:
 
 def test_numbers_of_an_unknown_rule_are_let_in_and_those_of_a_known_one_checked() -> None:
     check_values("audit", [Finding("later", "warn", {"x": 1})])
-    known = Finding("accuracy", "info", {"value": 0.5, "low": 0.1, "high": 0.9, "total": -1})
+    shares = {"value": 0.5, "low": 0.1, "high": 0.9, "plain": 0.1}
+    known = Finding("accuracy", "info", {**shares, "total": -1})
     with pytest.raises(UsageError, match="'total' is -1, not an integer of at least 0"):
         check_values("audit", [known])
 

@@ -22,6 +22,7 @@ from bilens.records.table_audit import TableAudit
 ENOUGH: Final = 0.5  # share of the parameters that has to be read before anything is concluded
 FEW: Final = 100  # test inputs: of fewer, even no error leaves 4 % open (95 % interval)
 MOST_RISKS: Final = 3
+TOLD_BY: Final = {"low_rank_change": "concentrated_change"}  # the same risk, said by another rule
 ORDER: Final[tuple[Answer, ...]] = ("do_not_use", "cannot_judge", "conditions")
 ACCEPTED_BY: Final = {"use": "owner", "conditions": "owner_and_risk"}
 
@@ -71,12 +72,16 @@ def decision(
     answer: Answer = next((each for each in ORDER if each in dict(found)), "use")
     ranked = [(risk_rank(kind, finding), finding) for finding in (*verdict, *added)]
     risks = [finding for rank, finding in sorted(ranked, key=itemgetter(0)) if rank < NO_RISK]
+    cautions = {finding.rule for finding in risks if finding.outcome != "info"}
+    risks = [finding for finding in risks if TOLD_BY.get(finding.rule) not in cautions]
+    more = sum(finding.outcome != "info" for finding in risks[MOST_RISKS:])
     return Decision(
         answer,
         tuple(dict.fromkeys(reason for each, reason in found if each == answer)),
         tuple(risks[:MOST_RISKS]),
         inputs,
         ACCEPTED_BY.get(answer, "nobody"),
+        more,
     )
 
 

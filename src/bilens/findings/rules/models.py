@@ -102,7 +102,7 @@ def complete(evidence: Evidence) -> Iterator[Values]:
     "accuracy",
     group="use",
     rank=GUESS,
-    values=formats("value low high", "percent", total="count"),
+    values=formats("value low high plain", "percent", total="count"),
     needs="data",
 )
 def accuracy(evidence: Evidence) -> Iterator[Values]:
@@ -146,12 +146,7 @@ def worst_class_recall(evidence: Evidence) -> Iterator[Values]:
                 yield {**shares, **gap, "total": recall.total, "name": name}
 
 
-table_accuracy = replace(
-    accuracy,
-    documents=("table",),
-    values=formats("value low high plain", "percent", total="count"),
-    sentences="table_accuracy",
-)
+table_accuracy = replace(accuracy, documents=("table",), sentences="table_accuracy")
 
 
 @partial(

@@ -31,6 +31,7 @@ from bilens.report.text import Catalogue, percent, whole
 
 GROUPS: Final[tuple[Group, ...]] = get_args(Group)
 LOOKS: Final = {"use": "pass", "conditions": "warn", "do_not_use": "fail"}  # else unknown
+SEARCHES: Final = ("trigger", "overfitting")
 WORST: Final = ("fail", "warn", "pass", "info")
 
 
@@ -64,6 +65,12 @@ def risk_lines(t: Catalogue, record: Judged) -> Iterator[tuple[str, str]]:
         yield risk or finding.rule, then or t("decision.next_unknown")
 
 
+def more_risks(t: Catalogue, record: Judged) -> list[str]:
+    """Return how many risks are told among the checks alone; nothing where there are none."""
+    more = decision_of(record).more
+    return [t("decision.more", more=more)] if more else []
+
+
 def looked_lines(t: Catalogue, record: Judged) -> Iterator[tuple[str, list[str]]]:
     """Yield what was looked at, what was not, and who has to accept it."""
     found, coverage, data = decision_of(record), record.coverage, record.data
@@ -82,12 +89,12 @@ def looked_lines(t: Catalogue, record: Judged) -> Iterator[tuple[str, list[str]]
     measured = t(f"decision.{key}", name=name, count=whole(found.inputs), trained=whole(trained))
     (looked if found.inputs else unseen).append(measured)
     search = isinstance(record, Audit) and record.triggers and record.triggers.threshold
-    stands_out = any(
-        finding.rule in ("trigger", "overfitting") and finding.outcome == "warn"
-        for finding in record.verdict
-    )
-    key = "searched" + ".found" * stands_out if search else "not_searched"
-    (looked if search else unseen).append(t(f"decision.{key}"))
+    cautions = [finding.rule for finding in record.verdict if finding.outcome == "warn"]
+    outstanding = [t(f"decision.found.{rule}") for rule in SEARCHES if rule in cautions]
+    key = "searched" + ".found" * bool(outstanding) if search else "not_searched"
+    found_words = t("decision.found.gap").join(outstanding)
+    (looked if search else unseen).append(t(f"decision.{key}", found=found_words))
+    unseen += [t("decision.other_triggers")] if search else []
     if looked:
         yield t("decision.looked"), looked
     yield t("decision.not_looked"), [*unseen, t("decision.never")]
@@ -153,6 +160,7 @@ def verdict(t: Catalogue, record: Judged) -> Markup:
         *(paragraph(reason, class_="because") for reason in because(t, record)),
         heading(t("decision.risks")),
         element("ol", *risks, class_="risks") if risks else paragraph(t("decision.no_risk")),
+        *map(paragraph, more_risks(t, record)),
         facts(((term, items(texts)) for term, texts in looked_lines(t, record)), "looked"),
         element("div", *groups, class_="groups"),
         paragraph(t("decision.sign"), class_="sign"),
@@ -174,7 +182,8 @@ def checks(t: Catalogue, record: Judged) -> Markup:
             parts += [heading(line.question), listed(t, line.findings)]
     if asked := condition_lines(t, record):
         parts += [heading(t("conditions.heading")), listed(t, asked)]
-    return section(t, "checks", paragraph(t("checks.lead")), *parts)
+    lead = ["lead", *(["unjudged"] if decision_of(record).answer == "cannot_judge" else [])]
+    return section(t, "checks", *map(paragraph, t.each("checks", lead)), *parts)
 
 
 def listed(t: Catalogue, lines: Sequence[FindingLine]) -> Markup:
@@ -195,6 +204,7 @@ def decision_lines(t: Catalogue, record: Judged) -> list[str]:
     ]
     for number, (risk, then) in enumerate(risk_lines(t, record), start=1):
         lines.append(f"{number}. {risk} {t('decision.next', text=then)}")
+    lines += more_risks(t, record)
     for term, texts in looked_lines(t, record):
         lines.append(t("decision.line", term=term, text=t("decision.gap").join(texts)))
     return lines
