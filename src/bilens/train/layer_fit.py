@@ -54,8 +54,8 @@ class ConversionRecipe(Recipe):
 
     n_ctx: int = 128  # tokens of a text
     tokens: int = 200_000  # in all stages together
-    layer_tokens: int = 10_240  # that each layer is fitted to
-    layer_steps: int = 60  # of Adam for each layer
+    layer_tokens: int = 16_384  # that each layer is fitted to
+    layer_steps: int = 80  # of Adam for each layer
     batch_size: int = 4  # texts of a step of distillation
     learning_rate: float = 2e-4  # of it, behind the warm-up
     optimizer: Optimizer = "adamw"

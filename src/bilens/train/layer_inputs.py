@@ -60,8 +60,7 @@ class Mixture:
 def check_enough(tokens: int, needed: int, what: str) -> None:
     if tokens < needed:
         raise DataError(
-            f"{what} needs at least {needed:,} tokens, and gets {tokens:,}: give more text (--text "
-            "can be repeated), or raise --layer-tokens."
+            f"{what} needs {needed:,} tokens or more, and gets {tokens:,}: give more text (--text)."
         )
 
 

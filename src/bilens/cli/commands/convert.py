@@ -44,6 +44,7 @@ class BilinearOptions:
     text: list[str] | None = option(
         None, "Text of a domain, as for `train language`; may be repeated."
     )
+    column: str | None = option(None, "Column of a table with the text.")
     held_out: float = option(0.05, "Share of documents that are only measured on.")
     tokens: int | None = option(None, "Budget of all stages together.", min=1)
     layers: str | None = option(None, "Blocks to convert, as 0-9,12; left out: all.")
@@ -64,7 +65,7 @@ class BilinearOptions:
         found = {name: value for name, value in vars(self).items() if value is not None}
         found |= {name: numbers(name, found[name]) for name in ("layers", "keep") if name in found}
         found["skip"] = tuple(found.get("skip", ()))
-        return {name: found[name] for name in found if name not in ("text", "held_out")}
+        return {name: found[name] for name in found if name not in ("text", "column", "held_out")}
 
 
 def numbers(name: str, text: str) -> tuple[int, ...]:
@@ -124,7 +125,7 @@ def to_bilinear(
     from bilens.train.corpus import CorpusOptions
     from bilens.train.layer_fit import ConversionRecipe
 
-    texts = [CorpusOptions(one, held_out=said.held_out) for one in said.text or []]
+    texts = [CorpusOptions(one, said.column, held_out=said.held_out) for one in said.text or []]
     given = model, texts, out, ConversionRecipe(**said.recipe())
     with output.progress() as bar:
         return convert_to_bilinear(*given, report=bar, say=output.say, **vars(how))
