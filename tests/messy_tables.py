@@ -143,14 +143,14 @@ def with_gaps(path: Path) -> None:
 
 
 MESSY = {
-    "Japanese": Messy(japanese, "t.csv", "評価", {"encoding", "dates", "number"}, 8),
+    "Japanese": Messy(japanese, "t.csv", "評価", {"encoding", "dates", "number.unit"}, 8),
     "German": Messy(
         with_semicolons, "t.csv", "Preis", {"encoding", "separator", "number", "dates"}, 7
     ),
     "preamble": Messy(with_preamble, "t.xlsx", "paid", {"preamble", "footer", "dates"}, 8),
     "NaN": Messy(with_nan, "t.parquet", "good", {"missing", "dates"}, 9),
     "tabs": Messy(with_tabs, "t.tsv", "y", {"separator", "missing"}, 6),
-    "money": Messy(with_money, "t.csv", "y", {"number"}, 3),
+    "money": Messy(with_money, "t.csv", "y", {"number.unit"}, 3),
     "dates": Messy(with_many_dates, "t.csv", "y", {"dates"}, 4),
     "slips": Messy(with_slips, "t.csv", "y", {"merged"}, 5),
     "UTF-16": Messy(with_wide_letters, "t.txt", "区分", {"encoding", "separator", "renamed"}, 5),

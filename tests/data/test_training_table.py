@@ -237,6 +237,38 @@ def test_a_column_of_dates_decides_what_stands_first(
     assert rows.done == ()
 
 
+@pytest.mark.parametrize(
+    ("trained", "new", "wanted"),
+    [
+        (["2023/4/7", "2023/5/8"], "d,y\n4/7/2023,0\n8/9/2023,1\n", [0, 124]),
+        (["2023/4/7", "2023/5/8"], "d,y\n4/7/2023,0\n", [0]),
+        (["2023/4/7", "2023/5/8"], "d;y\n4/7/2023;0\n8/9/2023;1\n", [88, 154]),
+        (["450", "451"], "d;y\n1.394;0\n2;1\n", [1394, 2]),
+    ],
+)
+def test_what_no_training_cell_shows_is_guessed_as_in_training_and_said(
+    tmp_path: Path, trained: list[str], new: str, wanted: list[int]
+) -> None:
+    first, second = trained
+    model = from_text(tmp_path, f"d,y\n{first},0\n{second},1\n" + f"{second},0\n{first},1\n")
+    (tmp_path / "new.csv").write_text(new)
+    rows = read_columns(tmp_path / "new.csv", model.names, model.reading)
+    assert rows.values[:, -1].tolist() == wanted
+    assert [one.kind[-6:] for one in rows.done if "column" in one.values] == ["_guess"]
+
+
+def test_days_and_months_in_both_orders_are_refused(tmp_path: Path) -> None:
+    """None of them is thrown away; the two cells are named."""
+    mixed = "d,y\n14/2/2024,0\n3/4/2024,1\n11/22/2024,0\n4/5/2024,1\n"
+    said = r"row 4 has '11/22/2024' in column 'd'; expected the day first, as in row 2 \('14/2/"
+    with pytest.raises(DataError, match=said + r".*--drop 'd'"):
+        from_text(tmp_path, mixed)
+    model = from_text(tmp_path, "d,y\n1/13/2024,0\n1/14/2024,1\n1/15/2024,0\n1/16/2024,1\n")
+    (tmp_path / "new.csv").write_text(mixed)
+    with pytest.raises(DataError, match=said):
+        read_columns(tmp_path / "new.csv", model.names, model.reading)
+
+
 def test_the_hour_is_an_input_where_it_varies(tmp_path: Path) -> None:
     rows = ["2024-03-01 00:00", "2024-03-01 13:30", "2024-03-02 06:15 PM", "2024-03-02 00:00"]
     table = from_text(tmp_path, "d,y\n" + "".join(f"{r},{i % 2}\n" for i, r in enumerate(rows)))

@@ -129,9 +129,13 @@ class Question:
         votes: Counter[str] = Counter()
         marked = (cell for cell in cells if any(mark in cell for mark in self.marks))
         for cell in islice(marked, VOTERS):
-            fits = [choice for choice in self.choices if self.parse(cell, choice) is not None]
-            votes.update(fits if len(fits) == 1 else ())
+            votes.update(self.sure(cell))
         return votes
+
+    def sure(self, cell: str) -> list[str]:
+        """Return the only way in which a cell can be read, if there is one."""
+        fits = [choice for choice in self.choices if self.parse(cell, choice) is not None]
+        return fits if len(fits) == 1 else []
 
     def is_open(self, cell: str) -> bool:
         """Tell whether a cell says something else in the other way, as 1,234 and 3/1/2024 do."""

@@ -60,9 +60,18 @@ class Cells:
 
     def order(self, votes: Counter[str], usual: str = "") -> str:
         """Return whether day or month stands first; what is always the same is rather the day."""
+        sure: dict[str, tuple[int, str]] = {}
+        for row, cell in self.places:
+            for choice in ORDER.sure(cell):
+                sure.setdefault(choice, (row, cell))
+        if len(sure) > 1:
+            (choice, (row, cell)), (_, odd) = sure.items()
+            wanted = f"the {choice} first, as in row {row} ({cell[:40]!r})"
+            raise self.refused(*odd, f"{wanted}: write dates as 2024-12-31")
         days = {day.day for cell in self.known if "/" in cell and (day := parse_date(cell))}
-        guess = "month" if len(days) > 1 and self.table.separator != ";" else "day"
-        return self.settled(ORDER, votes, guess, usual)
+        is_day = self.table.separator == ";" or len(days) < min(2, len({*self.known}))
+        guess = "day" if is_day else "month"
+        return next(iter(sure), None) or self.settled(ORDER, votes, guess, usual)
 
     def settled(self, question: Question, votes: Counter[str], otherwise: str, usual: str) -> str:
         """Return how a column is read, as usual in training, and say it where it is a guess."""
@@ -74,6 +83,12 @@ class Cells:
             value = f"{found[0]:.15g}" if isinstance(found, tuple) else str(found)
             self.say(question.kind, text=text[:40], value=value.removesuffix(" 00:00:00"))
         return choice
+
+    def to_save(self, question: Question, votes: Counter[str], choice: str) -> str:
+        """Return how a new table is read, too; nothing where this one does not show it."""
+        first, second = question.choices
+        is_shown = votes[first] != votes[second] or any(map(question.is_open, self.known))
+        return choice if is_shown else ""
 
     def refused(self, row: int, cell: str, expected: str) -> DataError:
         return DataError(
@@ -147,7 +162,7 @@ def number_column(cells: Cells, votes: Counter[str]) -> TableColumn | None:
         text, value = told[0]
         kind = "number.unit" if unit else "number"
         cells.say(kind, text=text[:40], value=f"{value:.15g}", unit=unit)
-    return TableColumn(cells.name, "number", (), unit, decimal)
+    return TableColumn(cells.name, "number", (), unit, cells.to_save(DECIMAL, votes, decimal))
 
 
 def date_column(cells: Cells, votes: Counter[str]) -> TableColumn | None:
@@ -158,6 +173,7 @@ def date_column(cells: Cells, votes: Counter[str]) -> TableColumn | None:
     known = [day.date() for cell in cells.known if (day := parse_date(cell, order)) is not None]
     first = min(known).isoformat()
     cells.say("dates", first=first, last=max(known).isoformat())
+    order = cells.to_save(ORDER, votes, order)
     return TableColumn(cells.name, "date", (), first=first, order=order)
 
 
