@@ -228,6 +228,12 @@ def test_a_new_folder_must_be_new(tmp_path: Path) -> None:
         new_folder(tmp_path).__enter__()
 
 
+def test_a_file_in_the_place_of_a_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(FileError, match=r"page.html: cannot be written \(Not a directory\)"):
+        write_file(tmp_path / "file" / "page.html", b"x")
+
+
 def two_folders(root: Path) -> tuple[Path, Path]:
     for name in ("old", "new"):
         (root / name).mkdir()

@@ -8,7 +8,7 @@ import torch
 import bilens as bl
 import tiny
 from bilens.base.errors import NonFiniteError
-from commands import USAGE, Shell, assert_one_line, model_folder
+from commands import FILE, USAGE, Shell, assert_one_line, model_folder
 from layer_audit_documents import transformer
 
 FEW = ("--null-samples", 3)
@@ -63,6 +63,28 @@ def test_every_format_is_written(bilens: Shell, deep: Path, tmp_path: Path) -> N
     printed = bilens("-q", "audit", deep, *FEW, "--markdown", "-")
     assert printed.out.startswith("## bilens audit: ")
     assert printed.err == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        ({"--html": "x", "--markdown": "x"}, USAGE, ["--html", "--markdown", "both"]),
+        ({"--html": "x", "--pdf": "./y/../x"}, USAGE, ["--html", "--pdf", "both"]),
+        ({"--html": "x", "--markdown": "x/p.md"}, USAGE, ["--html", "--markdown", "both"]),
+        ({"--evidence": "e", "--markdown": "e/audit.json"}, USAGE, ["--evidence", "both"]),
+        ({"--html": "e", "--evidence": "e"}, USAGE, ["--html", "--evidence", "both"]),
+        ({"--html": "x", "--markdown": "file/p.md"}, FILE, ["file: ", "Not a directory"]),
+        ({"--html": "x", "--markdown": "file/new/p.md"}, FILE, ["file/new", "Not a directory"]),
+    ],
+)
+def test_all_files_are_checked_before_one_is_written(
+    bilens: Shell, deep: Path, tmp_path: Path, options: dict[str, str], code: int, words: list[str]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    before = {*tmp_path.iterdir()}
+    paths = [part for option, name in options.items() for part in (option, tmp_path / name)]
+    assert_one_line(bilens("-q", "audit", deep, *FEW, *paths), code, words)
+    assert {*tmp_path.iterdir()} == before
 
 
 def test_a_condition_fails_a_build(bilens: Shell, deep: Path) -> None:

@@ -116,7 +116,7 @@ def test_evidence_of_many_is_a_folder_each(bilens: Shell, models: Path, tmp_path
     for name in "ab":
         document = json.loads((evidence / name / DOCUMENT).read_text())
         assert document["source"]["path"] == str(models / name)
-    assert_one_line(bilens("-q", *line), USAGE, ["already holds", "--overwrite"])
+    assert_one_line(bilens("-q", *line), USAGE, ["exists already", "--overwrite"])
     assert bilens(*line, "--overwrite").code == 0
 
 
@@ -130,6 +130,25 @@ def test_what_may_not_be_written_is_refused_before_any_work(
     assert_one_line(bilens("-q", *line[:1], models, *line[2:]), FILE, words)
     result = bilens("-q", "audit", models, *FEW, "--markdown", tmp_path / "a.md")
     assert_one_line(result, USAGE, ["--markdown is of one model"])
+
+
+def test_options_of_the_reading_are_for_each_model_of_a_folder(
+    bilens: Shell, tmp_path: Path
+) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    for name in ("a", "index"):
+        weights = {"0.weight": randn(6, 4), "2.weight": randn(3, 6)}
+        save_file(weights, folder / f"{name}.safetensors")
+    options = (*FEW, "--activation", "relu", "--no-transposed")
+    index = tmp_path / "a.safetensors.html"  # the name that the page of a model would have
+    result = bilens("audit", folder, *options, "--html", index, "--json")
+    assert [row["outcome"] for row in result.json()["models"]].count("unread") == 0
+    text = index.read_text("utf-8")
+    assert re.findall(r'href="([\w.-]+\.html)"', text) == [
+        row["page"] for row in result.json()["models"]
+    ]
+    assert index.name not in [row["page"] for row in result.json()["models"]]
 
 
 def test_pages_have_names_of_their_own() -> None:

@@ -101,6 +101,8 @@ def shortened(names: list[str], limit: int = 4) -> str:
 
 def write_error(path: Path, error: OSError, replaced: Collection[Path] = ()) -> BilensError:
     reason = error.strerror or str(error)
+    if isinstance(error, FileExistsError):  # of `mkdir`, where a file has the name of a folder
+        reason = os.strerror(errno.ENOTDIR)
     state = "What was there before is unchanged."
     if replaced:
         state = f"Replaced already: {', '.join(map(str, replaced))}; write all files again."

@@ -7,10 +7,11 @@ the help; what its options mean together is a method of it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from copy import copy
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, get_type_hints
 
@@ -18,7 +19,7 @@ import typer
 from typer.models import OptionInfo
 
 from bilens.base.errors import DataError, NonFiniteError, OutputExistsError, UsageError
-from bilens.base.files import not_there
+from bilens.base.files import check_new_files, not_there
 
 if TYPE_CHECKING:
     from bilens.data.images import ImageDataset
@@ -353,11 +354,19 @@ class Text:
         return None
 
 
-def refuse_existing(path: Path | None, overwrite: bool) -> None:
-    """Refuse to write over a file or a folder, before any work is done."""
-    if path is not None and path.is_dir():
-        raise OutputExistsError(f"{path} is a folder; expected a file: add a name in it.")
-    if path is not None and path.exists() and not overwrite:
-        raise OutputExistsError(
-            f"{path} exists already: choose another file, or replace it with --overwrite."
-        )
+def check_outputs(named: Collection[tuple[str, Path | None]], overwrite: bool) -> None:
+    """Refuse files, each with its option, that cannot all be written, before any work is done."""
+    given = [(option, path, path.resolve()) for option, path in named if path is not None]
+    for (one, path, a), (other, taken, b) in combinations(given, 2):
+        if a == b or a in b.parents or b in a.parents:
+            raise UsageError(
+                f"{one} {path} and {other} {taken} cannot both be written: name other paths."
+            )
+    for _, path, _ in given:
+        check_new_files(path.parent, (path.name,), overwrite=True)
+        if path.is_dir():
+            raise OutputExistsError(f"{path} is a folder; expected a file: add a name in it.")
+        if path.exists() and not overwrite:
+            raise OutputExistsError(
+                f"{path} exists already: choose another file, or replace it with --overwrite."
+            )

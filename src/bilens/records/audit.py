@@ -176,7 +176,7 @@ class Audit(Document, frozen=True, kw_only=True):
     """What the audit of a classifier found."""
 
     kind: Literal["audit"] = "audit"
-    passed: bool | None = None  # null where not decided, or not everything was read
+    passed: bool | None = None  # null where not decided, or nothing is vouched for
     model: ModelSummary  # what was read
     exactness: tuple[Exactness, ...]  # the reading against the forward pass, for each precision
     classes: tuple[ClassReading, ...]  # in the order of the outputs

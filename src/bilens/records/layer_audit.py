@@ -223,7 +223,7 @@ class LayerAudit(Document, frozen=True, kw_only=True):
     """What the audit of many layers found."""
 
     kind: Literal["layer_audit"] = "layer_audit"
-    passed: bool | None = None  # null where not decided, or not everything was read
+    passed: bool | None = None  # null where not decided, or nothing is vouched for
     model: LayeredModel  # what was read
     layers: tuple[LayerReading, ...]  # one entry for each layer, first to last
     verdict: tuple[Finding, ...]  # the rules and how they ended

@@ -208,7 +208,7 @@ class TableAudit(Document, frozen=True, kw_only=True):
     """What the audit of a model with named columns found."""
 
     kind: Literal["table"] = "table"
-    passed: bool | None = None  # null where not decided, or not everything was read
+    passed: bool | None = None  # null where not decided, or nothing is vouched for
     model: TableModel  # what was read
     exactness: tuple[Exactness, ...]  # the reading against the model's own forward pass
     outputs: tuple[OutputEffects, ...]

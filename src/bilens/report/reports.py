@@ -128,7 +128,7 @@ class VerdictReport(SavedReport[AnyVerdict]):
 
     @property
     def passed(self) -> bool | None:
-        """False where something failed; else True, or None where not all was read or judged."""
+        """False where something failed; else True, or None where nothing is vouched for."""
         return self.record.passed
 
     @property

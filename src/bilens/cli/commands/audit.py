@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import typer
 
 from bilens.base.errors import BilensError, MemoryLimitError, UsageError
-from bilens.base.files import check_new_files, write_file
+from bilens.base.files import write_file
 from bilens.cli.console import Output
 from bilens.cli.options import (
     FAILED,
@@ -22,8 +22,8 @@ from bilens.cli.options import (
     Overwrite,
     TensorFile,
     a_model,
+    check_outputs,
     option,
-    refuse_existing,
 )
 from bilens.findings.rules.registry import condition_help, parse_conditions
 from bilens.version import VERSION
@@ -71,7 +71,7 @@ class AuditedModels(TensorFile):
         """Return every model by itself; of a folder of models those that are in it."""
         paths = []
         for path in (self.model, *(self.more or ())):
-            if path.is_dir() and not any(part is not None for part in self.said().values()):
+            if path.is_dir():
                 from bilens.io.file_kinds import models_in
 
                 paths += models_in(path) or [path]
@@ -102,27 +102,28 @@ class AuditPages:
         return str(self.markdown) == "-"
 
     @property
-    def files(self) -> list[Path]:
-        named = [self.html, self.pdf, None if self.on_stdout else self.markdown]
-        return [path for path in named if path is not None]
+    def files(self) -> dict[str, Path]:
+        markdown = None if self.on_stdout else self.markdown
+        named = {"--html": self.html, "--pdf": self.pdf, "--markdown": markdown}
+        return {option: path for option, path in named.items() if path is not None}
 
     def said(self) -> list[str]:
         """Return the lines about what was written."""
         evidence = [] if self.evidence is None else [f"Evidence: {self.evidence}"]
-        return [f"Report: {path}" for path in self.files] + evidence
+        return [f"Report: {path}" for path in self.files.values()] + evidence
 
     def check(self, overwrite: bool) -> None:
         """Refuse what may not be written, before any work is done."""
-        for path in self.files:
-            refuse_existing(path, overwrite)
+        named = [*self.files.items()]
+        if self.evidence is not None:
+            from bilens.report.evidence import DOCUMENT, FORMATS
+
+            named += [("--evidence", self.evidence / name) for name in (DOCUMENT, *FORMATS)]
+        check_outputs(named, overwrite)
         if self.pdf is not None:
             from bilens.report.html import find_chromium
 
             find_chromium()
-        if self.evidence is not None:
-            from bilens.report.evidence import DOCUMENT, FORMATS
-
-            check_new_files(self.evidence, (DOCUMENT, *FORMATS), overwrite)
 
     def of(self, name: str) -> AuditPages:
         """Return the pages of one of many models: beside the index, evidence in its own folder."""
@@ -230,7 +231,9 @@ def audit_many(
         raise UsageError("--markdown is of one model: leave it out, or audit each alone.")
     if pages.html is not None and pages.html.suffix not in (".html", ".htm"):
         pages = replace(pages, html=pages.html / "index.html")
-    each = [pages.of(name) for name in distinct([source.model for source in sources])]
+    index_name = "index" if pages.html is None else pages.html.stem
+    names = distinct([source.model for source in sources], index_name)
+    each = [pages.of(name) for name in names]
     for one in (pages, *each):
         one.check(overwrite)
     rows, documents = [], {}
@@ -261,12 +264,12 @@ def audit_many(
     raise typer.Exit(index.exit_code)
 
 
-def distinct(paths: list[Path]) -> list[str]:
+def distinct(paths: list[Path], index: str = "index") -> list[str]:
     """Return names of pages: of each model the end of its path, with a number where it is taken."""
     names: list[str] = []
     for path in paths:
         name = path.resolve().name if path.name in ("", "..") else path.name
-        taken = {*names, "index"}
+        taken = {*names, index}
         more = (f"{name}-{number}" for number in count(2))
         names.append(name if name not in taken else next(one for one in more if one not in taken))
     return names

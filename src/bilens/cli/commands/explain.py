@@ -11,7 +11,7 @@ import typer
 from bilens.base.errors import UsageError
 from bilens.base.files import write_file
 from bilens.cli.console import Output
-from bilens.cli.options import DataFiles, Json, Lang, ModelFile, Overwrite, option, refuse_existing
+from bilens.cli.options import DataFiles, Json, Lang, ModelFile, Overwrite, check_outputs, option
 
 if TYPE_CHECKING:
     from bilens.io.load import LoadedModel
@@ -52,8 +52,7 @@ def explain(
     from bilens.report.terminal_readings import attribution_tables, explanation_tables
 
     plate = options.plate
-    for path in (plate, options.html):
-        refuse_existing(path, overwrite)
+    check_outputs([("--plate", plate), ("--html", options.html)], overwrite)
     record = explained(output, source.open(), source.model, options, data)
     if plate is not None:
         write_file(plate, attribution_plate(record, options.lang).encode("utf-8"))

@@ -15,8 +15,8 @@ from bilens.cli.options import (
     Json,
     ModelFile,
     Overwrite,
+    check_outputs,
     option,
-    refuse_existing,
 )
 
 
@@ -56,7 +56,7 @@ def certify(
     from bilens.api.classifier import certify_model
     from bilens.report.terminal import certificate_lines, truncation_table
 
-    refuse_existing(page.html, overwrite)
+    check_outputs([("--html", page.html)], overwrite)
     model = source.open()
     given = data.find(model, output.say)
     with output.progress() as progress:
@@ -99,7 +99,7 @@ def attack(
     from bilens.api.classifier import attack_model
     from bilens.report.terminal import attack_lines, attack_tables
 
-    refuse_existing(page.html, overwrite)
+    check_outputs([("--html", page.html)], overwrite)
     model = file.open()
     given = data.find(model, output.say)
     if given is None:

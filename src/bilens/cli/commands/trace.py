@@ -16,8 +16,8 @@ from bilens.cli.options import (
     LanguageModel,
     Overwrite,
     Text,
+    check_outputs,
     option,
-    refuse_existing,
 )
 
 
@@ -84,7 +84,7 @@ def trace(
             "--graph writes circuits, which are made of latents: give --input-sae and "
             "--output-sae, or leave it out."
         )
-    refuse_existing(page.html, overwrite)
+    check_outputs([("--html", page.html)], overwrite)
     refuse_filled(graph, overwrite)
     with output.progress() as progress:
         report = trace_model(

@@ -39,12 +39,13 @@ def decide(record: Audit | LayerAudit | TableAudit) -> Decision:
 
 
 def passed(record: Audit | LayerAudit | TableAudit) -> bool | None:
-    """Return False where something failed; else True, or None where not all was read or judged."""
-    answer = decide(record).answer  # a condition that failed makes it "do not use"
-    if answer == "do_not_use" or "fail" in [one.outcome for one in record.verdict]:
+    """Return False where something failed; else True, or None where nothing is vouched for."""
+    made = decide(record)  # a condition that failed makes it "do not use"
+    if made.answer == "do_not_use" or "fail" in [one.outcome for one in record.verdict]:
         return False
     whole = record.coverage is not None and record.coverage.whole
-    return True if whole and answer != "cannot_judge" else None
+    open_still = made.answer == "cannot_judge" or {"guess", "one_class"} & {*made.reasons}
+    return True if whole and not open_still else None
 
 
 def decision(
