@@ -167,6 +167,7 @@ def test_gguf_beside_safetensors(tmp_path: Path, kind: str) -> None:
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2)
     writer = gguf.GGUFWriter(tmp_path / "b.gguf", "llama")
     writer.add_block_count(2)
+    writer.add_head_count(2)
     for name, part in state.items():
         wanted = gguf.GGMLQuantizationType["F32" if part.ndim < 2 else kind]
         packed = gguf.quants.quantize(part.numpy(), wanted)

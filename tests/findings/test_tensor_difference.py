@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bilens.findings.tensor_difference import compare_tensors, in_order_of
+from bilens.findings.tensor_difference import compare_tensors
 from bilens.io.stored_mlp import Store, StoredTensor
 from bilens.records.layer_audit import FileChange, TensorChange, WholeDifference
 from builders import randn
@@ -148,12 +148,18 @@ def test_names_of_other_libraries_are_the_same_tensors() -> None:
     assert compared(old, new).identical
 
 
-def test_rows_in_the_order_of_llama_cpp_are_put_back() -> None:
-    old = randn(D, H)
-    turned = old.reshape(2, 2, D // 4, H).swapaxes(1, 2).reshape(D, H)  # its convert_hf_to_gguf
-    assert torch.equal(in_order_of(old, turned), old)
-    assert torch.equal(in_order_of(turned, old), turned)
-    assert torch.equal(in_order_of(old, old + 1), old + 1)
+def test_a_rank_below_the_full_one_is_no_noise() -> None:
+    for rank in (1, 2, 6, 8, 9, 10):
+        old = {"head.weight": randn(10, 64)}
+        new = {"head.weight": old["head.weight"] + randn(10, rank) @ randn(rank, 64) / 9}
+        (found,) = compared(old, new).changed
+        assert found.rank == rank
+        state = "low_rank" if rank <= 5 else "changed" if rank < 10 else found.state
+        assert found.state == state, rank
+    old = {"head.weight": randn(2, 64)}  # of two classes, whose rows add up to what is free
+    step = randn(1, 64)
+    (found,) = compared(old, {"head.weight": old["head.weight"] + torch.cat([step, -step])}).changed
+    assert (found.rank, found.state) == (1, "changed")
 
 
 @pytest.mark.parametrize(("size", "state"), [(3e-8, "rounding"), (1e-6, "low_rank")])

@@ -20,6 +20,7 @@ from bilens.nn.classifier import in_standard_units
 from bilens.records.table_audit import ColumnChanges
 
 EXAMPLES = 12  # rows
+ROUNDING = 1e-12  # of the change of coefficients: what computing them in float64 leaves
 MOVED = 0.01  # of the standard deviation of the baseline's numbers
 
 
@@ -57,6 +58,7 @@ def compare_columns(model: LoadedModel, baseline: LoadedModel) -> ColumnChanges:
     effects, usual = (output_effects(one, tuple(outputs), LISTED_PAIRS) for one in (f + g, g))
     moved, spread = (sum(one.variance for one in part) for part in (effects, usual))
     change = (moved / spread) ** 0.5 if spread > 0 else None
+    effects = () if change is not None and change <= ROUNDING else effects
     return structs.replace(found, outputs=effects, change=change)
 
 

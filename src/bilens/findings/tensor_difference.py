@@ -27,7 +27,7 @@ def compare_tensors(
 ) -> WholeDifference:
     """Return what changed from a baseline, one pair of tensors in memory at a time.
 
-    `files` are those beside the weights; of a `gguf` file rows may be in the order of llama.cpp.
+    `files` are those beside the weights; a `gguf` file stacks what others have one by one.
     """
     if gguf:
         model, baseline = apart(model), apart(baseline)
@@ -36,7 +36,7 @@ def compare_tensors(
     changes = []
     for done, (name, other) in enumerate(alike.items()):
         progress("tensors", done, len(alike))
-        changes.append(compare_pair(baseline[other], model[name], gguf))
+        changes.append(compare_pair(baseline[other], model[name]))
     known = {*names.values()}
     return WholeDifference(
         tensors=len(alike),
@@ -59,7 +59,7 @@ def apart(store: Store) -> Store:
     return found
 
 
-def compare_pair(old: StoredTensor, new: StoredTensor, gguf: bool) -> TensorChange | None:
+def compare_pair(old: StoredTensor, new: StoredTensor) -> TensorChange | None:
     """Return what changed; None where all bits are the same."""
     kind, number = kind_of(new.name, new.shape), LAYER.search(new.name)
     layer = int(number[1]) if number else None
@@ -69,8 +69,6 @@ def compare_pair(old: StoredTensor, new: StoredTensor, gguf: bool) -> TensorChan
         before, after = old.read(), new.read()
     except NonFiniteError:
         return found
-    if gguf and kind in ("q", "k") and before.ndim <= 2:
-        after = in_order_of(before, after)
     bits = (one.contiguous().reshape(-1).view(torch.uint8) for one in (before, after))
     if before.dtype == after.dtype and torch.equal(*bits):
         return None
@@ -88,11 +86,11 @@ def compare_pair(old: StoredTensor, new: StoredTensor, gguf: bool) -> TensorChan
     state = "changed"
     if rank == 0:
         state = "rounding"
-    elif full and is_low(rank, full):
-        state = "low_rank"
+    elif rank is not None and is_low(rank, full) and rank < full - 1:  # one row less than all is
+        state = "low_rank"  # what a change of the rows of a softmax leaves, whose sum is free
     elif full and new.rescaled:
         state = "rescaled"
-    elif full and all(part.is_noise for part in parts):
+    elif full and (rank is None or rank == full) and all(part.is_noise for part in parts):
         state = "noise"
     top = max(part.top_share for part in parts)
     rank = rank if full else None
@@ -104,16 +102,3 @@ def matrices(name: str, tensor: Tensor) -> list[Tensor]:
     if is_stack(name, tuple(tensor.shape)):
         return [*tensor]
     return [tensor.flatten(1) if tensor.ndim > 1 else tensor.reshape(1, -1)]
-
-
-def in_order_of(before: Tensor, after: Tensor) -> Tensor:
-    """Return rows of queries or keys in the order of another file, where one is of llama.cpp."""
-    # which has rows that are rotated together side by side, Hugging Face half a head apart
-    orders, few = [torch.arange(len(after))], slice(16)  # columns say it
-    for width in range(4, len(after) + 1, 2):
-        if len(after) % width == 0:
-            apart = orders[0].reshape(-1, width // 2, 2).mT.reshape(-1)
-            orders += [apart, apart.argsort()]
-    old, new = (one.reshape(len(after), -1)[:, few].double() for one in (before, after))
-    off = [float((new[order] - old).norm()) for order in orders]
-    return after[orders[off.index(min(off))]]

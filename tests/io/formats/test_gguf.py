@@ -404,12 +404,15 @@ def converted(folder: Path, kind: str) -> dict[str, Any]:
             branch = BRANCH.get(expert[1], expert[1])
             stacks.setdefault(f"{prefix}ffn_{branch}_exps.weight", []).append(value)
             continue
-        if kind == "llama" and stem[-6:-4] in (".q", ".k"):  # its `permute`
+        if kind != "qwen2_moe" and stem[-7:-5] in (".q", ".k"):  # its `permute`
             heads = 4 if ".q_" in stem else 2
             shape = heads, 2, len(value) // heads // 2, *value.shape[1:]
             value = value.reshape(shape).swapaxes(1, 2).reshape(value.shape)
         found[f"{prefix}{GGUF_OF[stem]}.{end}"] = value
     return {**found, **{name: np.stack(parts) for name, parts in stacks.items()}}
+
+
+HEADS = {"llama_attention_head__count": 4, "llama_attention_head__count__kv": 2}
 
 
 def difference(model: Path, baseline: Path) -> WholeDifference:
@@ -421,7 +424,7 @@ def difference(model: Path, baseline: Path) -> WholeDifference:
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])
 def test_a_file_of_llama_cpp_is_the_model_that_it_was_made_from(tmp_path: Path, kind: str) -> None:
     tensors = converted(tmp_path / "hf", "llama")
-    write_gguf(tmp_path / "m.gguf", tensors, kind, blocks=LAYERS)
+    write_gguf(tmp_path / "m.gguf", tensors, kind, blocks=LAYERS, **HEADS)
     whole = difference(tmp_path / "m.gguf", tmp_path / "hf")
     assert whole.tensors == len(tensors)
     assert (whole.model_alone, whole.baseline_alone, whole.other_shape) == ((), (), ())
@@ -429,7 +432,7 @@ def test_a_file_of_llama_cpp_is_the_model_that_it_was_made_from(tmp_path: Path, 
     changed_ones = ("blk.0.attn_q.weight", "blk.1.attn_k.bias", "blk.1.ffn_norm.weight")
     for name in changed_ones if kind == "F16" else changed_ones[:1]:
         other = {**tensors, name: tensors[name] + np.float32(0.1) * (tensors[name] > 0.01)}
-        write_gguf(tmp_path / "m.gguf", other, kind, blocks=LAYERS)
+        write_gguf(tmp_path / "m.gguf", other, kind, blocks=LAYERS, **HEADS)
         changed = difference(tmp_path / "m.gguf", tmp_path / "hf").changed
         assert [one.name for one in changed if one.state != "rounding"] == [name]
 
@@ -437,11 +440,24 @@ def test_a_file_of_llama_cpp_is_the_model_that_it_was_made_from(tmp_path: Path, 
 @pytest.mark.parametrize(("family", "arch"), [("qwen2_moe", "qwen2moe"), ("mixtral", "llama")])
 def test_stacked_experts_are_those_of_the_model(tmp_path: Path, family: str, arch: str) -> None:
     tensors = converted(tmp_path / "hf", family)
-    write_gguf(tmp_path / "m.gguf", tensors, "F32", arch, LAYERS)
+    write_gguf(tmp_path / "m.gguf", tensors, "F32", arch, LAYERS, **HEADS)
     model, baseline = tmp_path / "m.gguf", tmp_path / "hf"
     for one, other in ((model, baseline), (baseline, model)):
         whole = difference(one, other)
         assert (whole.changed, whole.model_alone, whole.baseline_alone) == ((), (), ())
     tensors["blk.1.ffn_up_exps.weight"][2, 0, 0] += 1
-    write_gguf(model, tensors, "F32", arch, LAYERS)
+    write_gguf(model, tensors, "F32", arch, LAYERS, **HEADS)
     assert [one.name for one in difference(model, baseline).changed] == ["blk.1.ffn_up.2.weight"]
+
+
+def test_rows_in_another_order_are_a_change(tmp_path: Path) -> None:
+    """As a conversion leaves them that does not turn queries, or for other heads."""
+    tensors, name = converted(tmp_path / "hf", "llama"), "blk.0.attn_q.weight"
+    write_gguf(tmp_path / "m.gguf", tensors, blocks=LAYERS, **HEADS)
+    rows = tensors[name]
+    for heads in (1, 2, 4):
+        turned = rows.reshape(heads, -1, 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
+        write_gguf(tmp_path / "n.gguf", {**tensors, name: turned}, blocks=LAYERS, **HEADS)
+        for baseline in ("hf", "m.gguf"):
+            changed = difference(tmp_path / "n.gguf", tmp_path / baseline).changed
+            assert [one.name for one in changed] == [name], (heads, baseline)

@@ -5,8 +5,9 @@ The header is read here: the gguf package follows whatever lengths a file claims
 
 from __future__ import annotations
 
+import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from io import BufferedReader
@@ -163,6 +164,9 @@ FUSED = Layout("ffn_up", "ffn_up", "ffn_down")  # gate first
 EXPERTS = Layout("ffn_gate_exps", "ffn_up_exps", "ffn_down_exps")  # stacks of all experts
 SHARED = Layout("ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp")
 ROUTERS = ("ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight", "exp_probs_b.bias")
+# architectures whose queries and keys the converters of llama.cpp turn
+TURNED = frozenset("llama mistral3 deci granite granitemoe smollm3 arcee minicpm xverse olmo".split())
+QUERIES_OR_KEYS = re.compile(r"blk\.\d+\.attn_(q|k)\.(?:weight|bias)")
 NORMS = ("ffn_norm", "ffn_post_norm", "post_ffw_norm")  # beside the MLP, not in it
 
 
@@ -304,8 +308,28 @@ def stored_tensors(header: GGUFHeader, unchanged: Unchanged) -> Store:
                 "download is complete."
             )
         fetch = partial(fetch_block, unchanged, entry, row)
+        if heads := heads_turned(header, name):
+            fetch = partial(half_a_head_apart, fetch, heads)
         store[name] = StoredTensor(path, name, entry.shape, torch.float32, fetch)
     return store
+
+
+def heads_turned(header: GGUFHeader, name: str) -> int:
+    """Return the heads of queries or keys whose rows llama.cpp keeps in its own order; else 0."""
+    arch, found = header.values.get("general.architecture"), QUERIES_OR_KEYS.fullmatch(name)
+    if found is None or arch not in TURNED:
+        return 0
+    heads = header.number(f"{arch}.attention.head_count")
+    heads = header.number(f"{arch}.attention.head_count_kv") or heads if found[1] == "k" else heads
+    rows = header.tensors[name].shape[0]
+    return heads if heads > 0 and rows % (2 * heads) == 0 else 0
+
+
+def half_a_head_apart(fetch: Callable[[Block], Tensor], heads: int, block: Block) -> Tensor:
+    """Return rows that are rotated together half a head apart, as Hugging Face has them."""
+    rows = fetch(())  # llama.cpp has them side by side
+    turned = rows.reshape(heads, -1, 2, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)
+    return turned[block]
 
 
 def in_an_mlp(name: str) -> bool:
