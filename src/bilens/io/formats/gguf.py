@@ -165,7 +165,17 @@ EXPERTS = Layout("ffn_gate_exps", "ffn_up_exps", "ffn_down_exps")  # stacks of a
 SHARED = Layout("ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp")
 ROUTERS = ("ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight", "exp_probs_b.bias")
 # architectures whose queries and keys the converters of llama.cpp turn
-TURNED = frozenset("llama mistral3 deci granite granitemoe smollm3 arcee minicpm xverse olmo".split())
+TURNED = (
+    "llama",
+    "mistral3",
+    "deci",
+    "granite",
+    "granitemoe",
+    "smollm3",
+    "arcee",
+    "minicpm",
+    "olmo",
+)
 QUERIES_OR_KEYS = re.compile(r"blk\.\d+\.attn_(q|k)\.(?:weight|bias)")
 NORMS = ("ffn_norm", "ffn_post_norm", "post_ffw_norm")  # beside the MLP, not in it
 
