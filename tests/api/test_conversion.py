@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +40,7 @@ RECIPE = ConversionRecipe(
 )
 TEXT = [CorpusOptions("grammar", limit=300, held_out=0.2)]
 CAUSAL = [kind for kind in tiny.FAMILIES if "t5" not in kind and kind not in tiny.ENCODERS]
-MIXTURES = [kind for kind in CAUSAL if "moe" in kind or kind in ("mixtral", "deepseek_v3")]
-CAUSAL = [k for k in CAUSAL if k not in (*MIXTURES, "modernbert", "vit", "deit")]
+CAUSAL = [kind for kind in CAUSAL if kind not in ("modernbert", "vit", "deit")]
 
 
 def tokens(rows: int = 6, length: int = 8, seed: int = 0) -> Tensor:
@@ -175,6 +173,52 @@ def test_a_tied_embedding_stays_tied(tmp_path: Path) -> None:
     ]
     assert torch.equal(written[0], written[1])
     assert torch.equal(written[0], written[2])
+
+
+def test_an_expert_that_no_token_reaches_keeps_its_gate(tmp_path: Path) -> None:
+    model = tiny.make("mixtral", num_experts_per_tok=1).float()
+    router = model.model.layers[0].mlp.gate.weight
+    with torch.no_grad():  # of a number, its opposite and zero, zero is never the largest
+        router.copy_(torch.stack([router[0], -router[0], 0 * router[0]]))
+    teacher = host_of(model, Path("mixtral"))
+    student, recipe = teacher.twin(), ConversionRecipe(n_ctx=8, layer_steps=0)
+    about = [*convert_layers(student, (0,), (tokens(32), tokens()), recipe, tmp_path)]
+    assert [one.get("r_squared") is None for one in about] == [False, False, True]
+    kinds = [student.at(site).gate for site in student.sites[:3]]
+    assert kinds == [None, None, "silu"]
+    assert torch.isfinite(student.logits(tokens())).all()
+
+
+def test_the_worst_blocks_are_found_by_swapping_them_in(ours: Path, tmp_path: Path) -> None:
+    found = go(ours, tmp_path / "out", keep_worst=1, skip=("training",))
+    costs = found["swap_in_costs"]
+    worst = max(costs, key=costs.__getitem__)
+    assert found["kept"] == [f"blocks.{worst}.mlp"]
+    assert len(found["layers"]) == 1
+    exact = {name: view.exact for name, view in bl.load(tmp_path / "out").layers.items()}
+    assert exact == {f"blocks.{block}.mlp": block != worst for block in costs}
+
+
+def test_width_budget_and_unfreezing_are_options(ours: Path, tmp_path: Path) -> None:
+    skip = ("training", "distillation")
+    narrow = go(ours, tmp_path / "narrow", skip=skip)
+    wide = go(ours, tmp_path / "wide", skip=skip, hidden_multiplier=3)
+    assert all(
+        more["r_squared"] > less["r_squared"]
+        for more, less in zip(wide["layers"], narrow["layers"], strict=True)
+    )
+    assert bl.load(tmp_path / "wide").layers["blocks.0.mlp"].sizes.d_hidden == 36
+    before = bl.load(ours).module
+    assert isinstance(before, BilinearTransformer)
+    go(ours, tmp_path / "free", unfreeze=True)
+    free = bl.load(tmp_path / "free").module
+    assert isinstance(free, BilinearTransformer)
+    assert not torch.equal(free.embed.weight, before.embed.weight)
+    assert torch.equal(before.embed.weight, bl.load(ours).module.embed.weight)
+    go(ours, tmp_path / "minutes", minutes=1e-4, resume=False)
+    budget = json.loads((tmp_path / "minutes/checkpoints/budget.json").read_text())
+    (*_, last) = (tmp_path / "minutes/checkpoints/distillation.jsonl").read_text().splitlines()
+    assert json.loads(last)["step"] == budget["steps"]
 
 
 def test_fits_on_text_are_of_what_each_layer_sees(ours: Path, llama: Path) -> None:
@@ -364,16 +408,6 @@ def test_what_cannot_be_converted_is_said_in_a_sentence(ours: Path, tmp_path: Pa
 def saved_mlp(folder: Path) -> Path:
     bl.save(BilinearMLP(4, 5, bias=True), folder / "mlp")
     return folder / "mlp"
-
-
-@cache
-def mixture_model() -> Any:
-    return tiny.make("mixtral")
-
-
-def test_mixtures_of_experts_are_refused_by_name() -> None:
-    with pytest.raises(CheckpointError, match="of the type 'mixtral'; expected a causal model"):
-        host_of(mixture_model(), Path("here"))
 
 
 def test_a_teacher_of_nan_or_that_changed_is_refused(llama: Path, tmp_path: Path) -> None:

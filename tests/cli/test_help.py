@@ -71,10 +71,10 @@ FROZEN = {
         "--json"
     ),
     "convert": (
-        "model --to --out --text --column --held-out --tokens --layers --keep --linear-skip "
-        "--layer-tokens --optimizer --learning-rate --context-length --skip --measured-tokens "
-        "--seed --device --resume --allow-pickle --trust-pickle --residual --no-residual "
-        "--overwrite --json"
+        "model --to --out --text --column --held-out --tokens --minutes --layers --keep "
+        "--keep-worst --hidden-multiplier --linear-skip --unfreeze --layer-tokens --optimizer "
+        "--learning-rate --context-length --skip --measured-tokens --seed --device --resume "
+        "--allow-pickle --trust-pickle --residual --no-residual --overwrite --json"
     ),
     "reproduce": "study --out --corpus --model --seeds --steps --json",
     "explain": (

@@ -6,13 +6,14 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 import torch
 from msgspec import structs
+from torch import nn
 
 from bilens.api.provenance import versions
 from bilens.api.quadratic_fit import fit_layers_of
@@ -20,11 +21,11 @@ from bilens.base import silent
 from bilens.base.errors import InterruptedRunError, UsageError
 from bilens.base.files import read_json, write_file
 from bilens.io.converted_folder import save_converted
-from bilens.io.host import Host, copy_companions, open_host, tokenizer_at
+from bilens.io.host import Host, Site, copy_companions, open_host, tokenizer_at
 from bilens.io.loaded_model import LoadedModel
 from bilens.records.decomposition import QuadraticFits
 from bilens.train.corpus import CorpusOptions
-from bilens.train.distillation import compared, distil
+from bilens.train.distillation import compared, distil, kl_on
 from bilens.train.layer_fit import ConversionRecipe, convert_layers
 from bilens.train.layer_inputs import Mixture, Walk, check_enough
 from bilens.train.loop import CHECKPOINTS
@@ -39,6 +40,7 @@ from bilens.train.run_folder import (
 
 LINE_TOKENS, JUDGED_TEXTS = 2048, 16  # of held-out text, on the way; beside those fitted to
 BFLOAT16_LIMIT = 0.01  # nats that storage in bfloat16 may cost
+UNFROZEN_SHARE, UNFROZEN_RATE = 0.25, 0.1  # of the steps and of the rate, for all weights
 CHANCE = 0.8  # of log(vocabulary): a loss that says that the model does not know the text
 
 Report = Callable[[str, int, int, str], None]  # stage, done, of how many, what there is to say
@@ -95,12 +97,12 @@ class Conversion:
         if recipe.n_ctx > longest:
             raise UsageError(f"the model reads {longest} tokens; choose such a --context-length.")
         self.chosen = [b for b in recipe.layers or blocks if b not in recipe.keep]
-        if {*recipe.layers, *recipe.keep} - {*blocks} or not self.chosen:
+        if {*recipe.layers, *recipe.keep} - {*blocks} or len(self.chosen) <= recipe.keep_worst:
             raise UsageError(f"the model has the blocks 0 to {blocks[-1]}: convert one or more.")
         self.layer_texts = max(1, recipe.layer_tokens // recipe.n_ctx)
         count = max(1, LINE_TOKENS // recipe.n_ctx // len(mixture.held_out))
         self.line_texts = torch.cat([texts[:count] for texts in mixture.held_out.values()])
-        self.student = teacher.twin()
+        self.student = teacher.twin(share=not recipe.unfreeze)
         self.seconds: dict[str, float] = {}
 
     def run(self) -> dict[str, Any]:
@@ -111,6 +113,8 @@ class Conversion:
         write_file(self.folder / RUN_NAME, json.dumps(self.about, indent=2).encode())
         check_enough(self.mixture.tokens, self.layer_texts * recipe.n_ctx, "fitting the layers")
         layers = self.fit_layers()
+        costs = self.swap_in_costs() if recipe.keep_worst else {}
+        self.keep(sorted(costs, key=costs.__getitem__, reverse=True)[: recipe.keep_worst])
         after_layers, notes = self.measured(), [*self.teacher.notes]
         if "distillation" not in recipe.skip:
             self.distil()
@@ -124,8 +128,9 @@ class Conversion:
             "kind": "bilinear conversion",
             "folder": str(self.folder),
             "loaded_by": save_converted(self.student, self.folder),
-            "layers": layers,
-            "kept": [site.name for site in sites if site.block not in self.chosen],
+            "layers": [one for one in layers if one["name"] in self.converted],
+            "swap_in_costs": {str(block): cost for block, cost in costs.items()},
+            "kept": [site.name for site in sites if site.name not in self.converted],
             "after_layers": after_layers,
             "domains": domains,
             "bfloat16_added": stored,
@@ -152,22 +157,69 @@ class Conversion:
                 self.stop_if(interrupted, one["name"])
         return layers
 
+    @property
+    def converted(self) -> dict[str, Site]:
+        """The sites that are converted, by name."""
+        return {site.name: site for site in self.teacher.sites if site.block in self.chosen}
+
+    def swap_in_costs(self) -> dict[int, float]:
+        """Return block → nats that it adds to the teacher where it alone is swapped in."""
+        costs: dict[int, float] = {}
+        for block in self.chosen:
+            alone = self.teacher.twin()
+            sites = [site for site in alone.sites if site.block == block]
+            alone.replace({site.name: self.student.at(site) for site in sites})
+            teacher, swapped, *_ = compared(self.teacher, alone, self.line_texts).mean(dim=0)
+            costs[block] = float(swapped - teacher)
+            self.report("swap-in cost", len(costs), len(self.chosen), f"{costs[block]:+.4f}")
+        return costs
+
+    def keep(self, blocks: Sequence[int]) -> None:
+        """Put the MLPs of the teacher back into blocks of the student."""
+        original = self.teacher.twin(share=not self.recipe.unfreeze).module
+        paths = {path for site in self.teacher.sites if site.block in blocks for path in site.paths}
+        self.student.put({path: original.get_submodule(path) for path in paths})
+        self.chosen = [block for block in self.chosen if block not in blocks]
+
     def distil(self) -> None:
-        recipe, began = self.recipe, time.monotonic()
-        sites = [site for site in self.student.sites if site.block in self.chosen]
-        trained = [one for site in sites for one in self.student.at(site).parameters()]
-        steps = (recipe.tokens // recipe.n_ctx - self.layer_texts) // recipe.batch_size
-        texts = self.mixture, JUDGED_TEXTS + self.layer_texts, self.line_texts
-        run = distil(self.teacher, self.student, trained, texts, recipe, max(1, steps), self.work)
-        with interruptible() as interrupted:
-            for line in run:
-                text = f"KL {line['kl']:.4f}, held out {line['held_out_kl']:.4f}, loss "
-                text += f"{line['loss_added']:+.4f}, {line['tokens_per_second']:,.0f} tokens/s"
-                self.report("distillation", line["step"], steps, text)
-                with (self.work / "distillation.jsonl").open("a") as curve:
-                    curve.write(json.dumps(line) + "\n")
-                self.stop_if(interrupted, f"step {line['step']}")
+        recipe, began, first = self.recipe, time.monotonic(), JUDGED_TEXTS + self.layer_texts
+        sites = self.converted.values()
+        ours = [one for site in sites for one in self.student.at(site).parameters()]
+        steps = self.steps(ours)
+        last = round(steps * UNFROZEN_SHARE) if recipe.unfreeze else 0
+        slower = replace(recipe, learning_rate=recipe.learning_rate * UNFROZEN_RATE)
+        everything = [*self.student.module.parameters()]
+        parts = [("distillation", ours, steps - last, recipe)]
+        parts += [("unfrozen", everything, last, slower)] if last else []
+        for name, trained, count, how in parts:
+            texts, folder = (self.mixture, first, self.line_texts), self.work / name
+            with interruptible() as interrupted:
+                for line in distil(self.teacher, self.student, trained, texts, how, count, folder):
+                    text = f"KL {line['kl']:.4f}, held out {line['held_out_kl']:.4f}, loss "
+                    text += f"{line['loss_added']:+.4f}, {line['tokens_per_second']:,.0f} tokens/s"
+                    self.report(name, line["step"], count, text)
+                    with (self.work / f"{name}.jsonl").open("a") as curve:
+                        curve.write(json.dumps(line) + "\n")
+                    self.stop_if(interrupted, f"step {line['step']} of the {name}")
+            first += count * recipe.batch_size
         self.seconds["distillation"] = time.monotonic() - began
+
+    def steps(self, trained: Sequence[nn.Parameter]) -> int:
+        """Return how many steps the budget has: of tokens, or of minutes as measured once."""
+        recipe, path = self.recipe, self.work / "budget.json"
+        if not recipe.minutes:
+            left = recipe.tokens // recipe.n_ctx - self.layer_texts
+            return max(1, left // recipe.batch_size)
+        if not path.exists():
+            texts, ends = self.mixture.texts(0, recipe.batch_size), []
+            for _ in range(3):  # the first one warms up
+                ends.append(time.monotonic())
+                for parameter in trained:
+                    parameter.requires_grad_(True).grad = None
+                kl_on(self.teacher, self.student, texts).backward()  # type: ignore[no-untyped-call]
+            steps = max(1, int(60 * recipe.minutes / (ends[2] - ends[1])))
+            write_file(path, json.dumps({"steps": steps}).encode())
+        return int(read_json(path)["steps"])
 
     def stop_if(self, interrupted: Event, where: str) -> None:
         if interrupted.is_set():

@@ -26,6 +26,7 @@ from bilens.io.model_folder import read_model_folder
 from bilens.io.stored_mlp import StoredMLP, module_tensors
 from bilens.nn import BilinearTransformer
 from bilens.nn.layer_view import LayerView
+from bilens.nn.mlp import Experts
 from bilens.nn.module_layers import layer_views
 
 COPIED = ("token", "vocab", "merges", "chat_template", "special_tokens", "added_tokens", "corpus")
@@ -39,11 +40,19 @@ class Site:
     # of modules that run one behind the other: the first is replaced, the others do nothing then
     paths: tuple[str, ...]
     view: LayerView  # the layer as it was loaded, whatever runs there now
+    expert: int | None = None  # which one of the stack at `paths[0]`
 
     @property
     def block(self) -> int:
         """The block that holds it, counted from 0."""
         return next(int(part) for part in self.name.split(".") if part.isdecimal())
+
+    def rows(self, arguments: tuple[Tensor, ...]) -> Tensor:
+        """Return what it is given of the arguments of the hooked module, (rows, in)."""
+        x = arguments[0]
+        if self.expert is not None:
+            x = x[(arguments[1] == self.expert).any(dim=1)]
+        return x.reshape(-1, x.shape[-1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,14 +94,22 @@ class Host:
         return replace(self, module=copy.deepcopy(self.module, memo))
 
     def at(self, site: Site) -> nn.Module:
-        """Return what runs at a site."""
-        return self.module.get_submodule(site.paths[0])
+        """Return what runs at a site; of an expert that is not of ours, the stack."""
+        found = self.module.get_submodule(site.paths[0])
+        if site.expert is not None and isinstance(found, Experts):
+            found = found.experts[site.expert]
+        return found
 
     def replace(self, blocks: Mapping[str, nn.Module]) -> None:
-        """Put blocks of ours at sites."""
+        """Put blocks of ours at sites; of a mixture all experts of a layer together."""
+        stacks: dict[str, list[nn.Module]] = {}
         for site in (site for site in self.sites if site.name in blocks):
             first, *others = site.paths
-            self.put({first: blocks[site.name], **{path: nn.Identity() for path in others}})
+            if site.expert is not None:
+                stacks.setdefault(first, []).append(blocks[site.name])
+            else:
+                self.put({first: blocks[site.name], **{path: nn.Identity() for path in others}})
+        self.put({path: Experts(experts) for path, experts in stacks.items()})
 
     def put(self, modules: Mapping[str, nn.Module]) -> None:
         for path, module in modules.items():
@@ -107,24 +124,28 @@ def host_of(module: nn.Module, source: Path, sha256: str = "") -> Host:
         return Host(module, "blocks", ours, source, sha256)
     config: Any = getattr(module, "config", None)
     kind = getattr(config, "model_type", None)
-    if kind not in FAMILIES or FAMILIES[kind].is_t5 or FAMILIES[kind].experts:
+    if kind not in FAMILIES or FAMILIES[kind].is_t5:
         raise CheckpointError(
             f"{source}: is a {type(module).__name__} of the type {kind!r}; expected a causal model "
-            f"with one known MLP a block. {what_is_read()}"
+            f"whose MLPs are known. {what_is_read()}"
         )
     content = config.to_dict()
     named, family = activation_of(source, content, FAMILIES[kind])
     store = {n: one for n, one in module_tensors(module).items() if in_an_mlp(family, n)}
     roots = (match[1] for match in (in_an_mlp(family, name) for name in store) if match)
     root = next(roots, "")
+    if family.experts is not None:  # grouped products ask for widths that small models lack
+        module.set_experts_implementation("eager")  # type: ignore[operator]
     sites = []
     for location, modules in locations_of(source, content, family, store)[0]:
-        path = f"{root}{location.name}"
+        home, is_expert, number = location.name.partition(".experts.")
+        path = f"{root}{home}" + (".experts" if is_expert else "")
         paths = tuple(f"{path}.{part}" if part else path for part in modules[0][2])
         view = StoredMLP.of(store, location, named.phi, named.scale).view(family.about_input)
-        sites.append(Site(location.name, paths, view))
+        sites.append(Site(location.name, paths, view, int(number) if is_expert else None))
     layout = family.homes[0].layout
-    plain = family.bias_key is not None and layout.gate not in (None, layout.up)
+    separate = layout.gate not in (None, layout.up) and family.experts is None
+    plain = family.bias_key is not None and separate
     return Host(module, f"{root}{family.homes[0].stack}", tuple(sites), source, sha256, plain)
 
 

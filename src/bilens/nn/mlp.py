@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal, NoReturn, get_args
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, NoReturn, get_args
 
 import torch
 from torch import Tensor, nn
@@ -131,9 +131,10 @@ class BilinearMLP(BilinearLayer):
 
     @classmethod
     def of(cls, layer: GLUWeights) -> BilinearMLP:
-        """Return the weights of a bilinear layer as a frozen block in float32 with biases."""
+        """Return a layer of two branches as a frozen block in float32 with biases."""
         d_out, d_hidden = layer.down.shape
-        block = cls(layer.d_in, d_hidden, d_out, True, skip=layer.linear is not None)
+        gate: Any = None if layer.phi.name == "identity" else layer.phi.name
+        block = cls(layer.d_in, d_hidden, d_out, True, gate, layer.linear is not None)
         parts = {"left": layer.gate, "right": layer.value, "down": layer.down, "skip": layer.linear}
         biases = {"left": layer.gate_bias, "right": layer.value_bias, "down": layer.constant}
         state = {f"{key}.weight": one for key, one in parts.items() if one is not None}
@@ -158,6 +159,22 @@ class BilinearMLP(BilinearLayer):
             None if self.skip is None else self.skip.weight,
             self.down.bias if self.has_bias else None,
         )
+
+
+class Experts(nn.Module):
+    """Experts of a mixture, each a block of its own, in the place of the stack of transformers."""
+
+    def __init__(self, experts: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList(experts)
+
+    def forward(self, x: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+        """Return Σ_k weights[:, k] · expert_{index[:, k]}(x), (rows, d) → (rows, d)."""
+        y = torch.zeros_like(x)
+        for number, expert in enumerate(self.experts):
+            row, slot = (index == number).nonzero(as_tuple=True)
+            y = y.index_add(0, row, (expert(x[row]) * weights[row, slot, None]).to(y.dtype))
+        return y
 
 
 class MLP(nn.Module):

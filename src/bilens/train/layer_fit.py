@@ -54,26 +54,31 @@ class ConversionRecipe(Recipe):
 
     n_ctx: int = 128  # tokens of a text
     tokens: int = 200_000  # in all stages together
+    minutes: float = 0.0  # of distillation, in the place of `tokens`
     layer_tokens: int = 16_384  # that each layer is fitted to
     layer_steps: int = 80  # of Adam for each layer
     batch_size: int = 4  # texts of a step of distillation
     learning_rate: float = 2e-4  # of it, behind the warm-up
     optimizer: Optimizer = "adamw"
+    hidden_multiplier: int = 1  # products for each neuron
     linear_skip: bool = False  # a linear path past the products
     layers: tuple[int, ...] = ()  # blocks to convert, from 0; empty for all
     keep: tuple[int, ...] = ()  # blocks that stay as they are
+    keep_worst: int = 0  # as many more: those that cost most where they alone are swapped in
+    unfreeze: bool = False  # whether all weights learn in the last quarter of the steps
     skip: tuple[Stage, ...] = ()  # stages that are left out
     measured_tokens: int = 16_384  # of held-out text of each domain
     seed: int = 0
 
     def __post_init__(self) -> None:
-        ones = ("tokens", "layer_tokens", "batch_size", "measured_tokens")
+        ones = ("tokens", "layer_tokens", "batch_size", "hidden_multiplier", "measured_tokens")
+        zeros = dict.fromkeys(("layer_steps", "keep_worst", "seed"), 0)
         check_fields(
             self,
-            counts={**dict.fromkeys(ones, 1), "layer_steps": 0, "seed": 0, "n_ctx": 2},
-            numbers=("learning_rate",),
+            counts={**dict.fromkeys(ones, 1), **zeros, "n_ctx": 2},
+            numbers=("minutes", "learning_rate"),
             positive=("learning_rate",),
-            flags=("linear_skip",),
+            flags=("linear_skip", "unfreeze"),
             choices={"optimizer": get_args(Optimizer)},
         )
         for stage in self.skip:
@@ -85,15 +90,18 @@ def fit_site(
 ) -> tuple[BilinearMLP, dict[str, Any]]:
     """Return a bilinear block for a site, fitted to rows x, and its R² on held-out rows."""
     layer, about = site.view.weights(torch.float64), {"name": site.name, "rows": len(x)}
-    if site.view.exact and isinstance(layer, GLUWeights):
-        return BilinearMLP.of(layer), about
+    needed = layer.down.shape[1] + 1 + recipe.linear_skip * layer.d_in
+    unreached = site.expert is not None and (len(x) < needed or len(held) < 2)
+    if isinstance(layer, GLUWeights) and (site.view.exact or unreached):
+        return BilinearMLP.of(layer), about  # an expert that hardly any token reaches is kept
     plain = in_dtype(layer, x.dtype)
     y, y_held = in_blocks(plain, x), in_blocks(plain, held)
     weights = row_weights(y)
     if "fit" in recipe.skip:
-        found = gaussian_neurons(layer, None, None, linear=recipe.linear_skip)
+        found = widened(gaussian_neurons(layer, None, None, linear=recipe.linear_skip), recipe)
     else:
         found = fit_neurons(layer, x, weights=weights, linear=recipe.linear_skip)
+        found = widened(found, recipe)
         if recipe.linear_skip and found.linear is None:
             found = replace(found, linear=x.new_zeros(len(found.down), layer.d_in).double())
         check_enough(len(x), rows_to_refit(found), site.name)
@@ -114,6 +122,20 @@ def fit_site(
         about |= {"r_squared": best.overall, "trimmed": best.trimmed, "median": best.median}
         about |= {"closed_form": before.overall}
     return BilinearMLP.of(found), about
+
+
+def widened(found: GLUWeights, recipe: ConversionRecipe) -> GLUWeights:
+    """Return a fit with more products, which add nothing until the output weights are refitted."""
+    # u², then v², then products of neurons with others: each has an output weight of its own
+    parts = [found]
+    for extra in range(1, recipe.hidden_multiplier):
+        order = torch.randperm(len(found.gate), generator=stream(recipe.seed, ORDER, extra))
+        left = found.value if extra == 2 else found.gate
+        right = {1: found.gate, 2: found.value}.get(extra, found.value[order])
+        parts.append(replace(found, down=torch.zeros_like(found.down), gate=left, value=right))
+    names = ("down", "gate", "value", "gate_bias", "value_bias")
+    joined = {n: torch.cat([getattr(p, n) for p in parts], dim=int(n == "down")) for n in names}
+    return replace(found, **joined)  # type: ignore[arg-type]
 
 
 def convert_layers(

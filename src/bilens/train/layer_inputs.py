@@ -114,10 +114,11 @@ class Walk:
         with ExitStack() as stack:
             for site in sites:
 
-                def meet(_module: nn.Module, args: Any, name: str = site.name) -> None:
-                    found[name].append(args[0].reshape(-1, args[0].shape[-1]))
+                def meet(_module: nn.Module, args: Any, site: Site = site) -> None:
+                    found[site.name].append(site.rows(args))
 
-                stack.callback(self.host.at(site).register_forward_pre_hook(meet).remove)
+                hooked = self.host.module.get_submodule(site.paths[0])
+                stack.callback(hooked.register_forward_pre_hook(meet).remove)
             for _ in self.run():
                 pass
         rows = {name: torch.cat(parts).cpu() for name, parts in found.items()}

@@ -49,6 +49,12 @@ class BilinearOptions:
     tokens: int | None = option(None, "Budget of all stages together.", min=1)
     layers: str | None = option(None, "Blocks to convert, as 0-9,12; left out: all.")
     keep: str | None = option(None, "Blocks to leave as they are, as 28,29.")
+    keep_worst: int | None = option(
+        None, "As many blocks more, those that cost most where they alone are swapped in.", min=0
+    )
+    minutes: float | None = option(None, "Budget of the distillation, in place of tokens.")
+    unfreeze: bool = option(False, "Let all weights learn in the last quarter of the steps.")
+    hidden_multiplier: int | None = option(None, "Products for each neuron.", min=1)
     linear_skip: bool = option(False, "A linear path past the products.")
     layer_tokens: int | None = option(None, "Tokens that each layer is fitted to.", min=1)
     optimizer: Literal["adamw", "muon"] | None = option(None, "Of the distillation.")
