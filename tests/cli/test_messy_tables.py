@@ -76,6 +76,7 @@ def test_a_model_reads_a_new_file_of_another_kind(bilens: Shell, tmp_path: Path)
     assert unseen["values"]["row"] == 3
     failed = bilens("audit", run, "--table", tmp_path / "new.csv", "--fail-on", "unseen_categories")
     assert failed.code == 1
+    assert "Straße: 1 cell holds a text that the training rows did not" in failed.err
 
 
 BAD_NEW = {
@@ -159,6 +160,6 @@ def test_what_explain_needs_is_said(bilens: Shell, tmp_path: Path) -> None:
     ):
         result = bilens("explain", run, "--table", table, *options)
         assert result.code == 2
-        assert words in result.error()
+        assert words in result.err
     assert bilens("explain", run, "--index", 2, "--html", tmp_path / "p.html").code == 2
     assert bl.load(run).provenance["target"] == "y"

@@ -120,6 +120,7 @@ def test_names_of_columns_are_told_apart(tmp_path: Path) -> None:
         ("red,small\nred,big\nblue,small\n", True),
         ("0,1,2,3\n4,5,6.5,2\n7,8,9,1\n", False),
         ("country,2019,2020,2022\nA,5,6.5,2\nB,8,9,1\n", False),
+        ("9:00,12:00,15:00\n1,2,3\n4,5,6\n", False),
         ("city,sales\nA,5\nB,city\n", False),
         ("a,b\n1,2\n", False),
         ("a,b\nx,y\n", False),

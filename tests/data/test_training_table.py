@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from bilens.base.errors import BilensError, DataError, UsageError
+from bilens.data.cells import VOTERS
 from bilens.data.table_file import read_table
 from bilens.data.tables import NamedRows, columns_of, with_target
 from bilens.data.training_table import TrainingTable, training_table
@@ -274,6 +275,27 @@ def test_the_hour_is_an_input_where_it_varies(tmp_path: Path) -> None:
     table = from_text(tmp_path, "d,y\n" + "".join(f"{r},{i % 2}\n" for i, r in enumerate(rows)))
     assert table.names == ("d: weekday", "d: hour", "d: days since 2024-03-01")
     assert table.values[:, 1].tolist() == [0, 13.5, 18.25, 0]
+
+
+def test_the_training_or_one_cell_below_many_others_settles_what_is_the_day(tmp_path: Path) -> None:
+    lines = ["2023/4/7,20/5/2024,0", "2023/5/8,21/5/2024,1", "2023/4/7,22/5/2024,0"]
+    model = from_text(tmp_path, "d,e,y\n" + "\n".join([*lines, "2023/5/9,23/5/2024,1\n"]))
+    open_days = "".join(f"{i % 12 + 1}/7/2023,2024-05-01\n" for i in range(VOTERS))
+    for last, days in (("", 85), ("7/13/2023,2024-05-01\n", -90)):
+        (tmp_path / "new.csv").write_text("d,e\n" + open_days + last)
+        rows = read_columns(tmp_path / "new.csv", model.names, model.reading)
+        at = model.names.index("d: days since 2023-04-07")
+        assert rows.values[0, at] == days
+        assert rows.done == ()
+
+
+def test_times_are_hours(tmp_path: Path) -> None:
+    times = ["14:30", "8:45", "02:15 PM", "00:00", "8:06:00"] * 6
+    times[-1] = "25:00"
+    table = from_text(tmp_path, "t,y\n" + "".join(f"{t},{i % 2}\n" for i, t in enumerate(times)))
+    assert table.names == ("t", "t=(missing)")
+    assert table.values[:5, 0].tolist() == [14.5, 8.75, 14.25, 0, 8.1]
+    assert table.values[-1, 0].isnan()
 
 
 BIG = [7394, 450, 1250, 450]

@@ -318,7 +318,15 @@ class DataFiles:
         from bilens.api.given_data import find_data
 
         given = self.path, self.dataset, self.labels, say, interface, self.encoding
-        return find_data(model, *given)
+        found = find_data(model, *given)
+        if done := getattr(found, "done", ()):  # to a table
+            from bilens.records.base import displayable
+            from bilens.report.sections.tables import conversion_lines
+            from bilens.report.text import load_catalogue
+
+            for line in conversion_lines(load_catalogue("en"), displayable(done)):
+                say(line)
+        return found
 
 
 @dataclass(frozen=True)

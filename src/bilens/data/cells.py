@@ -79,10 +79,12 @@ def is_nearly_all(parsed: Sequence[object]) -> bool:
 
 @lru_cache(1 << 16)
 def parse_number(cell: str, decimal: str) -> tuple[float, str] | None:
-    """Return a number and its unit, with the mark that stands before decimals, "." or ","."""
+    """Return a number and its unit, with the mark that stands before decimals; hours of a time."""
     if decimal == "." and (plain := plain_number(cell)) is not None:  # most cells of most tables
         return (plain, "") if abs(plain) <= LARGEST else None
     text = cell.translate(PLAIN).strip()
+    if ":" in text and (clock := parse_date(f"2000-01-01T{text}")) is not None:
+        return hours_of(clock), "h"
     found = None if len(text) > LONGEST else SHAPE.fullmatch(text)
     if found is None or not BODY[decimal].fullmatch(found["body"]):
         return None
@@ -113,6 +115,10 @@ def parse_date(cell: str, order: str = "day") -> datetime | None:
         return datetime(int(year), int(part["m"]), int(part.get("d") or 1), *clock)
     except ValueError:
         return None
+
+
+def hours_of(time: datetime) -> float:
+    return time.hour + time.minute / 60 + time.second / 3600
 
 
 @dataclass(frozen=True)

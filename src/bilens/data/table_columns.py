@@ -19,6 +19,7 @@ from bilens.data.cells import (
     ORDER,
     PLAIN,
     Question,
+    hours_of,
     is_missing,
     is_nearly_all,
     parse_date,
@@ -216,9 +217,8 @@ def parts_of(cell: str, column: TableColumn, choice: str) -> tuple[float, ...] |
         day = parse_date(cell, choice)
         if day is None:
             return None
-        hour = day.hour + day.minute / 60 + day.second / 3600
         days = (day - datetime.fromisoformat(column.first)).days
-        return day.year, day.month, day.isoweekday(), hour, days
+        return day.year, day.month, day.isoweekday(), hours_of(day), days
     keys = [*map(spelling_key, column.levels)]
     key = spelling_key(cell) if spelling_key(cell) in keys else OTHER
     return tuple(float(key == each) for each in keys)

@@ -283,6 +283,8 @@ def header(grid: Grid, top: int, done: list[Conversion]) -> tuple[list[str], int
 
 
 def as_number(cell: str) -> float | None:
+    if ":" in cell:  # times are good names of columns
+        return None
     found = parse_number(cell, ".") or parse_number(cell, ",")
     return found and found[0]
 

@@ -37,9 +37,9 @@ class TableColumn(Record, frozen=True):
     kind: Literal["number", "date", "category"]
     inputs: tuple[str, ...]  # of the model, in its order; empty where the column is left out
     unit: str = ""  # of the numbers, as the cells say it
-    decimal: str = "."  # what stands before the decimals
+    decimal: str = "."  # what stands before the decimals; empty where nothing shows it
     first: str = ""  # the day that days are counted from, as year-month-day
-    order: str = ""  # "day" or "month": what stands first in 3/1/2024
+    order: str = ""  # "day" or "month" stands first in 3/1/2024; empty where nothing shows it
     levels: tuple[str, ...] = ()  # texts that have an input of their own
     # How well the column alone predicts the target in cross-validation: the share of the error of
     # a plain guess that it takes away, and the most that shuffled targets gave.
