@@ -18,7 +18,13 @@ def export(module: nn.Module, x: Tensor, path: Path, **options: Any) -> Path:
     return path
 
 
-def write(path: Path, nodes: list[tuple[Any, ...]], tensors: dict[str, Any], **given: Any) -> Path:
+def write(
+    path: Path,
+    nodes: list[tuple[Any, ...]],
+    tensors: dict[str, Any],
+    opset: int = 20,
+    **given: Any,
+) -> Path:
     """Write a graph from x to y: nodes are (operation, inputs, output, attributes)."""
     from onnx import TensorProto, helper, numpy_helper, save
 
@@ -29,7 +35,7 @@ def write(path: Path, nodes: list[tuple[Any, ...]], tensors: dict[str, Any], **g
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("x", "y")]
     weights = [numpy_helper.from_array(np.asarray(t), name) for name, t in tensors.items()]
     graph = helper.make_graph(made, "g", ends[:1], ends[1:], weights)
-    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), path, **given)
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)]), path, **given)
     return path
 
 

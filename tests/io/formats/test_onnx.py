@@ -188,6 +188,49 @@ def test_every_tensor_is_listed_wherever_it_lies(tmp_path: Path) -> None:
     assert "tensor packed" in model.load_report.left_out
 
 
+@pytest.mark.parametrize("opset", [10, 13, 17, 18, 19, 21])
+@pytest.mark.parametrize("axis", [None, 0, 1])
+def test_packed_weights_of_any_version_are_unpacked(
+    tmp_path: Path, opset: int, axis: int | None
+) -> None:
+    """(x − zero point) · scale, of the whole tensor or along an axis, as since version 13."""
+    axis = None if opset < 13 else axis
+    packed = np.random.default_rng(0).integers(0, 255, (D, H)).astype(np.uint8)
+    scale = np.float32(0.02) if axis is None else np.linspace(0.01, 0.02, (D, H)[axis], dtype="f4")
+    zero = np.full(np.shape(scale), 120, np.uint8)
+    said = {} if axis is None else {"axis": axis}
+    nodes: list[Any] = [
+        ("DequantizeLinear", "q s z", "w0", said), ("DequantizeLinear", "n s1", "b0"), *CHAIN,
+    ]  # fmt: skip
+    rest = {"w1": matrices(D, H, 3)["w1"], "b1": matrices(D, H, 3)["b1"]}
+    tensors = {"q": packed, "s": scale, "z": zero, "n": np.arange(H, dtype="i4"), **rest}
+    tensors["s1"] = np.float32(0.5)
+    model = bl.load(write(tmp_path / "m.onnx", nodes, tensors, opset))
+    (view,) = model.layers.values()
+    wide = scale if axis is None else np.expand_dims(scale, 1 - axis)
+    expected = torch.from_numpy((packed.astype("f8") - 120) * wide).T
+    layer = view.weights(torch.float64)
+    torch.testing.assert_close(layer.up, expected, atol=1e-6, rtol=0)  # type: ignore[union-attr]
+    bias = torch.arange(H, dtype=torch.float64) / 2
+    torch.testing.assert_close(layer.up_bias, bias)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "names", [("half", "train"), ("fc.float", "fc"), ("a", "a.b"), ("x..y", ".")]
+)
+def test_tensors_have_any_names(tmp_path: Path, names: tuple[str, str]) -> None:
+    """Those of methods of a module of torch, and of one within another."""
+    called = dict(zip(("w0", "b0"), names, strict=True))
+    nodes = [
+        (kind, " ".join(called.get(one, one) for one in given.split()), made)
+        for kind, given, made in CHAIN
+    ]
+    tensors = {called.get(one, one): array for one, array in matrices(D, H, 3).items()}
+    model = bl.load(write(tmp_path / "m.onnx", nodes, tensors))
+    (view,) = model.layers.values()
+    assert {*view.tensors} == {*names, "w1", "b1"} == {*model.tensors}
+
+
 def test_what_only_looks_like_a_layer_is_found_out(tmp_path: Path) -> None:
     """A reading is compared with the operations of the file, not with our own of them."""
     from bilens.io.formats import onnx as reader

@@ -45,13 +45,8 @@ class Operations:
 
     def weight(self, name: str, turned: Callable[[Tensor], Tensor] = lambda t: t) -> Node:
         """Return a tensor of the file as a value, and keep it under its name."""
-        *parents, last = name.split(".")
-        home = self.root
-        for part in parents:
-            if part not in home._modules:
-                home.add_module(part, nn.Module())
-            home = home.get_submodule(part)
-        home.register_parameter(last, nn.Parameter(turned(self.tensors[name].read()), False))
+        # whole names, as those of parts may be those of torch's own: half, train
+        self.root._parameters[name] = nn.Parameter(turned(self.tensors[name].read()), False)
         return self.graph.get_attr(name)
 
     def call(self, function: Callable[..., Any], *given: Any, **options: Any) -> Node:

@@ -32,7 +32,8 @@ COPIES = 4  # of the files: their bytes, and the tensors in float64
 # onnx's number of a type → ours; packed numbers of 4 and 8 bits count as weights in float32
 DTYPES = {1: torch.float32, 10: torch.float16, 11: torch.float64}
 DOUBLE, NO_WEIGHTS = 11, {6, 7, 8, 9, 12, 13}  # whole numbers, truth values and texts
-STATED = 14  # the version since which a normalisation says whether it is in training
+# The first version that onnx's evaluator has of what means the same in earlier ones.
+SINCE = {"BatchNormalization": 14, "DequantizeLinear": 19}
 PASSED = ("Identity", "Dropout", "Cast", "CastLike")
 SAME = ("Relu", "Sigmoid", "Tanh", "Erf", "Exp", "Neg", "Abs", "Sqrt", "Pow", "MatMul", "Clip")
 FUNCTIONS: dict[str, Callable[..., Any]] = {name: getattr(torch, name.lower()) for name in SAME}
@@ -130,8 +131,9 @@ def run_nodes(
     """Return what onnx's evaluator makes of some nodes of a model."""
     helper, versions = package().helper, model.opset_import
     ends = [[helper.make_tensor_value_info(n, DOUBLE, None) for n in p] for p in (given, [end])]
-    if version_of(model) < STATED and any(node.op_type == "BatchNormalization" for node in nodes):
-        versions = [helper.make_opsetid("", STATED)]
+    first = max((SINCE.get(node.op_type, 0) for node in nodes), default=0)
+    if first > version_of(model):
+        versions = [helper.make_opsetid("", first)]
     graph = helper.make_graph(nodes, "part", *ends, weights)
     part = helper.make_model(graph, opset_imports=versions)
     (made,) = package().reference.ReferenceEvaluator(part).run(None, given)

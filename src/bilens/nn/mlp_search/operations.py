@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from functools import partial
 from operator import attrgetter
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -60,9 +61,10 @@ def read_graph(root: nn.Module, graph: fx.Graph) -> GraphReader:
 
 
 def attribute_value(reader: GraphReader, path: str) -> Value:
-    fetch = attrgetter(path)
-    is_tensor = isinstance(fetch(reader.root), Tensor)
-    return Weight(path, lambda: fetch(reader.root)) if is_tensor else None
+    own = reader.root._parameters  # of a file by whole names, which may be those of methods
+    read: Callable[..., Any] = own.__getitem__ if path in own else attrgetter(path)
+    fetch = partial(read, path if path in own else reader.root)
+    return Weight(path, fetch) if isinstance(fetch(), Tensor) else None
 
 
 def module_value(reader: GraphReader, node: Node) -> Value:
