@@ -1,5 +1,7 @@
 """What lies at a path: one model, several, none, or the name of one in the cache of the hub."""
 
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -82,13 +84,28 @@ def test_a_folder_with_one_model_is_that_model(tmp_path: Path) -> None:
 
 
 def test_content_counts_where_a_name_says_nothing(tmp_path: Path) -> None:
-    torch.save(pair(), tmp_path / "m.safetensors")
-    with pytest.raises(CheckpointError, match="not a readable safetensors file"):
-        bl.load(tmp_path / "m.safetensors", allow_pickle=True)
-    path = write(tmp_path, pair(), "weights.dat")
+    path = tmp_path / "weights.dat"
+    path.write_bytes(b"no weights at all")
     assert kind_of(path) == "other"
     with pytest.raises(CheckpointError, match="not a supported model file"):
         bl.load(path)
     torch.save(pair(), tmp_path / "weights.dat")
     with pytest.raises((CheckpointError, UsageError), match="looks like an MLP"):
         bl.load(tmp_path / "weights.dat")
+
+
+@pytest.mark.parametrize("name", ["m.pt", "m.bin", "m.pkl", "m.gguf", "m", "m.safetensors", "m.h5"])
+def test_a_file_under_another_ending_is_told_with_the_command(tmp_path: Path, name: str) -> None:
+    path, is_safetensors = tmp_path / "a b" / name, name not in ("m.safetensors", "m.h5")
+    path.parent.mkdir()
+    if is_safetensors:
+        write(path.parent, pair(), name)
+    else:
+        torch.save(pair(), path)
+    what = "a safetensors file" if is_safetensors else "a file of PyTorch"
+    for given in (path, path.parent) if path.suffix else (path,):
+        with pytest.raises(CheckpointError, match=f"is {what} under another ending") as caught:
+            bl.load(given, activation="relu", allow_pickle=True)
+    copy = shlex.split(str(caught.value).split("`")[1])
+    subprocess.run(copy, check=True)
+    assert bl.load(copy[-1], activation="relu", allow_pickle=True).layers

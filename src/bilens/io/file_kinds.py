@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+import shlex
 import zipfile
 from collections.abc import Collection
 from contextlib import suppress
@@ -18,7 +19,8 @@ from bilens.io.pickle_contents import LEGACY, Reader
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt")  # of PyTorch
 ESTIMATORS = (".pkl", ".pickle", ".joblib", ".skops")
-MODELS = (*PICKLES, *ESTIMATORS, ".safetensors", ".gguf", ".onnx", ".keras", ".h5", ".hdf5")
+OTHERS = (".safetensors", ".gguf", ".onnx", ".keras", ".h5", ".hdf5")
+MODELS = (*PICKLES, *ESTIMATORS, *OTHERS)
 # What a folder that is one model holds.
 MARKS = (
     *("config.json", "model.safetensors", "model.safetensors.index.json", "cfg.json"),
@@ -36,10 +38,10 @@ def find_model(given: Path) -> Path:
     """Return the file or folder of one model at a path, or of a name in the cache of the hub."""
     try:
         path = given if given.exists() else cached(given)
-        if path.is_dir():
-            return one_of_folder(given, path)
-        check_regular_file(path, "expected a model file")
-        refuse_file(path, kind_of(path))
+        path = one_of_folder(given, path) if path.is_dir() else path
+        if not path.is_dir():
+            check_regular_file(path, "expected a model file")
+            refuse_file(path, kind_of(path))
     except OSError as error:
         raise CheckpointError(f"{given}: {why_unreadable(error)}") from error
     return path
@@ -98,12 +100,21 @@ def refuse_file(path: Path, kind: str) -> None:
             f"{path}: is an archive of torch.export, a program and not an MLP: save its weights, "
             "safetensors.torch.save_file(torch.export.load(path).state_dict, 'w.safetensors')."
         )
+    if kind == "safetensors" and path.suffix != ".safetensors":
+        raise misnamed(path, "a safetensors file", ".safetensors")
+    if kind == "torch" and path.suffix in OTHERS:
+        raise misnamed(path, "a file of PyTorch", ".pt")
     if kind == "other" and path.suffix not in MODELS:
         raise CheckpointError(
             f"{path}: is not a supported model file; expected a model folder, a .safetensors, "
             f".gguf, .onnx or .keras file, a .bin of llama2.c, a file of PyTorch "
             f"({', '.join(PICKLES)}), or a fitted model of scikit-learn ({', '.join(ESTIMATORS)})."
         )
+
+
+def misnamed(path: Path, what: str, suffix: str) -> CheckpointError:
+    copy = shlex.join(["cp", "-i", str(path), f"{path}{suffix}"])
+    return CheckpointError(f"{path}: is {what} under another ending: `{copy}`, and pass the copy.")
 
 
 def no_weights(path: Path) -> CheckpointError:
@@ -115,13 +126,16 @@ def no_weights(path: Path) -> CheckpointError:
 
 
 def kind_of(path: Path) -> str:
-    """Return torch, exported, pickle, skops, trees or other, by content; by name what is packed."""
+    """Return torch, safetensors, trees and so on by content; by name what is packed."""
     with path.open("rb") as file:
         start = file.read(START)
     if start.startswith(b"PK\3\4"):
         return kind_of_archive(path)
     if start.startswith(LEGACY):
         return "torch"
+    length = int.from_bytes(start[:8], "little")  # of a header in JSON
+    if start[8:10] == b'{"' and length <= path.stat().st_size - 8:
+        return "safetensors"
     names = imported_by(start)
     if are_trees(names) or start.lstrip().startswith(TREES):
         return "trees"
