@@ -57,7 +57,7 @@ def test_a_model_beside_itself_and_beside_one_of_other_units() -> None:
     model, x, target = fitted(3)
     same = changes(model, model, (x, target))
     assert (same.change, same.changed, same.examples) == (pytest.approx(0), 0, ())
-    assert max(abs(one.linear) for one in same.outputs[0].columns) < 1e-12
+    assert same.outputs == ()
     scale = tuple(2 * value for value in model.input_scale or ())
     assert changes(model, replace(model, input_scale=scale)).change == pytest.approx(0)
 
