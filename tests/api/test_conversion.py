@@ -26,6 +26,7 @@ from bilens.base.errors import (
     OutputExistsError,
     UsageError,
 )
+from bilens.io import host
 from bilens.io.converted_folder import save_converted
 from bilens.io.host import host_of
 from bilens.nn import BilinearMLP, BilinearTransformer
@@ -105,6 +106,23 @@ def test_plain_transformers_loads_what_comes_out_of_a_llama(llama: Path, tmp_pat
     assert kept["layers"] == found["layers"]
     assert "R² 0.9" in lines[0]
     assert "KL" in lines[-1]
+
+
+def test_what_a_gguf_file_says_of_its_quantisation_does_not_go_on(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers leaves it in the configuration of weights that are float32 by then."""
+    packed = tmp_path / "m.gguf"
+    packed.write_bytes(b"GGUF")
+    load = host.from_transformers
+
+    def loaded(auto: str, _path: Path, **options: Any) -> Any:
+        module = load(auto, llama, **options)
+        module.config.quantization_config = {"quant_method": "gguf"}
+        return module
+
+    monkeypatch.setattr(host, "from_transformers", loaded)
+    assert "quantization_config" not in host.open_host(packed).config.to_dict()
 
 
 def test_a_transformer_of_ours_stays_one_with_the_blocks_that_are_kept(

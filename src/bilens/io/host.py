@@ -157,6 +157,8 @@ def open_host(path: Path) -> Host:
         if not packed:
             refuse_config(found / CONFIG_NAME, read_json(found / CONFIG_NAME))
         module = from_transformers("AutoModelForCausalLM", found, dtype=torch.float32)
+        if packed and hasattr(module.config, "quantization_config"):
+            del module.config.quantization_config  # of the file, and no more of the weights
         host = host_of(module, found, file_sha256(found) if packed else folder_sha256(found))
         notes += [f"{found.name}: its weights are dequantised to float32."] if packed else []
     else:
