@@ -163,3 +163,30 @@ CASES: Cases = {
 def test_bad_input_is_one_line_that_helps(name: str, bilens: Shell, tmp_path: Path) -> None:
     prepare, code, words = CASES[name]
     assert_one_line(bilens("--quiet", *prepare(tmp_path)), code, words)
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        (("fit", "--text", "a.txt", "--activation", "gelu"), "--text and --activation"),
+        (("fit", "--text", "a.txt", "--data", "x.csv"), "--text and --data"),
+        (("fit", "--activation", "gelu", "--tokens", 9), "--tokens: only with --text"),
+        (("fit", "--activation", "gelu", "--train-steps", 9), "--train-steps: only with data"),
+        (("convert", "--to", "bilens", "--tokens", 9), "--tokens: only with --to bilinear"),
+        (
+            ("convert", "--to", "bilens", "--context-length", 9, "--resume"),
+            "--context-length, --re",
+        ),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(
+    line: tuple[Any, ...], named: str, bilens: Shell, tmp_path: Path
+) -> None:
+    (tmp_path / "x.csv").write_text("a,b,c,d\n1,2,3,4\n")
+    command, *options = line
+    options = [tmp_path / one if one == "x.csv" else one for one in options]
+    out = ["--out", tmp_path / "out"] if command == "convert" else []
+    result = bilens(command, write(tmp_path, pair()), *options, *out)
+    assert result.code == USAGE
+    assert named in result.err
+    assert not (tmp_path / "out").exists()

@@ -110,6 +110,22 @@ def option(
     return field(default=default, metadata={"option": info})
 
 
+def said(record: Any) -> list[str]:
+    """Return the options of a record that were given another value than their default."""
+    found = []
+    for each in fields(record):
+        if each.default not in (MISSING, getattr(record, each.name)):
+            first = getattr(each.metadata.get("option"), "default", ...)  # spelling, for typer
+            found.append(first if isinstance(first, str) else f"--{each.name.replace('_', '-')}")
+    return found
+
+
+def refuse_idle(given: list[str], needed: str) -> None:
+    """Refuse options that would do nothing without another one."""
+    if given:
+        raise UsageError(f"{', '.join(given)}: only with {needed}; add that, or leave them out.")
+
+
 def a_model(given: T) -> T:
     from bilens.io.file_kinds import find_model
 

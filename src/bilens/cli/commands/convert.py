@@ -16,6 +16,8 @@ from bilens.cli.options import (
     ModelFile,
     Running,
     option,
+    refuse_idle,
+    said,
     say_how_it_was_read,
 )
 
@@ -104,8 +106,8 @@ def convert(
         document = to_bilinear(output, source.model, options.out, bilinear, running)
         output.answer(json, document, *lines(document))
         return
-    if bilinear.text or running.resume:
-        raise UsageError("--text and --resume are of --to bilinear: leave them out.")
+    of_training = [one for one in said(running) if one != "--overwrite"]
+    refuse_idle([*said(bilinear), *of_training], "--to bilinear")
     from bilens.api.convert import convert_model
 
     model = source.open()
@@ -125,14 +127,15 @@ def convert(
 
 
 def to_bilinear(
-    output: Output, model: Path, out: Path, said: BilinearOptions, how: Running
+    output: Output, model: Path, out: Path, bilinear: BilinearOptions, how: Running
 ) -> dict[str, Any]:
     from bilens.api.conversion import convert_to_bilinear
     from bilens.train.corpus import CorpusOptions
     from bilens.train.layer_fit import ConversionRecipe
 
-    texts = [CorpusOptions(one, said.column, held_out=said.held_out) for one in said.text or []]
-    given = model, texts, out, ConversionRecipe(**said.recipe())
+    column, share = bilinear.column, bilinear.held_out
+    texts = [CorpusOptions(one, column, held_out=share) for one in bilinear.text or []]
+    given = model, texts, out, ConversionRecipe(**bilinear.recipe())
     with output.progress() as bar:
         return convert_to_bilinear(*given, report=bar, say=output.say, **vars(how))
 
@@ -140,14 +143,14 @@ def to_bilinear(
 def lines(found: dict[str, Any]) -> list[str]:
     """Return what came of a conversion, for people."""
     layers = found["layers"]
-    said = [f"{len(layers)} MLPs are bilinear, {len(found['kept'])} are as they were."]
+    told = [f"{len(layers)} MLPs are bilinear, {len(found['kept'])} are as they were."]
     if scores := [one["r_squared"] for one in layers if one.get("r_squared") is not None]:
         mean = sum(scores) / len(scores)
-        said.append(f"R² on held-out inputs before distillation, mean of the layers: {mean:.3f}.")
+        told.append(f"R² on held-out inputs before distillation, mean of the layers: {mean:.3f}.")
     for one in found["domains"]:
-        said.append(
+        told.append(
             f"{one['name']}: loss {one['teacher_loss']:.4f} → {one['loss']:.4f} nats per token "
             f"({one['loss_added']:+.4f} ± {one['error']:.4f}), KL {one['kl']:.4f}, the same top "
             f"token at {one['same_top_token']:.1%} of {one['tokens']:,}."
         )
-    return [*said, *found["notes"], f"Model: {found['folder']}, read by {found['loaded_by']}."]
+    return [*told, *found["notes"], f"Model: {found['folder']}, read by {found['loaded_by']}."]

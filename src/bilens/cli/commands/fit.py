@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from bilens.base.errors import UsageError
 from bilens.cli.console import Output
-from bilens.cli.options import FAILED, DataFiles, Json, TensorFile, option
+from bilens.cli.options import (
+    FAILED,
+    DataFiles,
+    Json,
+    TensorFile,
+    option,
+    refuse_idle,
+    said,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,10 +62,14 @@ def fit(
     given = dict(vars(options))
     layers, text, tokens = (given.pop(name) for name in ("layer", "text", "tokens"))
     if text is not None:
+        if beside := [*said(source), *said(data)]:
+            raise UsageError(f"--text and {', '.join(beside)} exclude each other: give one.")
         record = fit_on_text(source.model, CorpusOptions(text), tokens, layers or [], **given)
     else:
         model = source.open(output.say)
         rows = find_rows(output, model, options, data)
+        refuse_idle(["--tokens"] * ("--tokens" in said(options)), "--text")
+        refuse_idle(["--train-steps"] * (options.train_steps > 0 and rows is None), "data")
         record = fit_layers_of(model, rows, layers=layers or [], **given)
     output.answer(json, to_json(record), fit_table(record), *fit_lines(record))
     if not all(fit.usable for fit in record.fits):
