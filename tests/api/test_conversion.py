@@ -315,38 +315,19 @@ def test_a_run_that_is_broken_off_ends_at_the_same_bits(
 
 
 KILLER = """
-import os, random, signal, sys, time
+import sys, time
 from pathlib import Path
 import test_conversion as cases
 from bilens.train import distillation
+from kill_sweep import sweep
 
-# each attempt is a fork that is killed after a random while; one thread, which survives a fork
 distillation.STEPS_A_LINE = 2
 model, place = map(Path, sys.argv[1:3])
-kills, chance = int(sys.argv[3]), random.Random(0)
 cases.go(model, place / "whole")
 began = time.perf_counter()
 cases.go(model, place / "whole", overwrite=True)
-whole = time.perf_counter() - began
-folders, killed = [place / "0"], 0
-
-def attempt(folder):
-    child = os.fork()
-    if child == 0:
-        cases.go(model, folder, resume=(folder / "run.json").exists())
-        os._exit(0)
-    return child
-
-while killed < kills:
-    child = attempt(folders[-1])
-    time.sleep(chance.uniform(0.0, whole))
-    os.kill(child, signal.SIGKILL)
-    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL:
-        killed += 1
-    else:  # it was done before
-        folders.append(place / str(len(folders)))
-assert os.waitpid(attempt(folders[-1]), 0)[1] == 0
-print(len(folders))
+run = lambda folder: cases.go(model, folder, resume=(folder / "run.json").exists())
+print(sweep(run, time.perf_counter() - began, place, int(sys.argv[3])))
 """
 KILLS = 25
 

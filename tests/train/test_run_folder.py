@@ -424,42 +424,28 @@ def test_nothing_is_made_where_there_is_no_run(tmp_path: Path) -> None:
 KILLS = 50
 PATHS = os.pathsep.join(str(Path(file).parent) for file in (runs.__file__, bilens.__path__[0]))
 KILLER = """
-import os, random, signal, sys, time
+import sys, time
 from pathlib import Path
+
 import runs
 from bilens.base.errors import CheckpointError
 from bilens.train import run_folder
+from kill_sweep import sweep
 
-# One process imports torch; each attempt is a fork of it that is killed after a random while.
-# It has one thread: those of a pool would not survive a fork.
 run_folder.SECONDS_BETWEEN_CHECKPOINTS = -1.0
-place, kills, chance = Path(sys.argv[1]), int(sys.argv[2]), random.Random(0)
+place = Path(sys.argv[1])
 runs.go(place / "warm")
 began = time.perf_counter()
 runs.go(place / "warm", overwrite=True)
 whole = time.perf_counter() - began
-folders, killed = [place / "0"], 0
 
-def attempt(folder):
-    child = os.fork()
-    if child == 0:
-        try:
-            runs.go(folder, resume=True)
-        except CheckpointError:  # killed before there was a run
-            runs.go(folder)
-        os._exit(0)
-    return child
+def run(folder):
+    try:
+        runs.go(folder, resume=True)
+    except CheckpointError:  # killed before there was a run
+        runs.go(folder)
 
-while killed < kills:
-    child = attempt(folders[-1])
-    time.sleep(chance.uniform(0.0, whole))
-    os.kill(child, signal.SIGKILL)
-    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL:
-        killed += 1
-    else:  # it was done before
-        folders.append(place / str(len(folders)))
-assert os.waitpid(attempt(folders[-1]), 0)[1] == 0
-print(len(folders))
+print(sweep(run, whole, place, int(sys.argv[2])))
 """
 
 
