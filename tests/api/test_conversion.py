@@ -16,6 +16,7 @@ from torch import Tensor
 import bilens as bl
 import language_runs
 import tiny_language_models as tiny
+from bilens.api import conversion
 from bilens.api.conversion import convert_to_bilinear, fit_on_text
 from bilens.base.errors import (
     CheckpointError,
@@ -68,7 +69,7 @@ def llama(ours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def go(model: Path, out: Path, **changes: Any) -> dict[str, Any]:
-    names = ("resume", "overwrite", "report", "say")
+    names = ("measured", "resume", "overwrite", "report", "say")
     options = {name: changes.pop(name) for name in names if name in changes}
     texts = changes.pop("texts", TEXT)
     recipe = dataclasses.replace(RECIPE, **changes)
@@ -239,6 +240,50 @@ def test_width_budget_and_unfreezing_are_options(ours: Path, tmp_path: Path) -> 
     assert json.loads(last)["step"] == budget["steps"]
 
 
+def test_parts_of_a_step_and_recomputing_change_no_gradient(ours: Path, tmp_path: Path) -> None:
+    options = {"skip": ("training",), "precision": "float32", "tokens": 1200}
+    found = go(ours, tmp_path / "plain", **options)
+    for number, how in enumerate(({"texts_at_once": 1}, {"recompute": True})):
+        other = go(ours, tmp_path / str(number), **options, **how)
+        assert other["domains"][0]["loss"] == pytest.approx(found["domains"][0]["loss"], abs=1e-5)
+        assert other["domains"][0]["loss"] != found["after_layers"][0]["loss"]
+
+
+def test_recomputing_forgets_what_is_inside_the_blocks() -> None:
+    host, calls = host_of(tiny.make("llama").float(), Path("llama")), []
+    inside = host.at(host.sites[0]).requires_grad_(True)
+    inside.register_forward_pre_hook(lambda *_: calls.append(1))
+    with host.recomputed():
+        host.logits(tokens()).sum().backward()  # type: ignore[no-untyped-call]
+    assert len(calls) == 2
+    host.logits(tokens()).sum().backward()  # type: ignore[no-untyped-call]
+    assert len(calls) == 3
+
+
+def test_blocks_fitted_together_see_the_teacher(ours: Path, tmp_path: Path) -> None:
+    skip = ("training", "distillation")
+    found = {n: go(ours, tmp_path / str(n), skip=skip, parallel=n) for n in (0, 1, 2)}
+    scores = {n: [one["closed_form"] for one in about["layers"]] for n, about in found.items()}
+    assert scores[1] == scores[2]  # how many at a time is of no consequence
+    assert scores[0][0] == scores[1][0]
+    assert scores[0][1] != scores[1][1]  # behind a block that is replaced already
+    assert weights(tmp_path / "1") == weights(tmp_path / "2")
+
+
+def test_a_domain_may_be_measured_alone(ours: Path, tmp_path: Path) -> None:
+    stories = TEXT[0].load().held_out
+    other = tmp_path / "other.txt"
+    other.write_text(
+        "<|endoftext|>".join(f"{one} Then it was {n}." for n, one in enumerate(stories))
+    )
+    found = go(ours, tmp_path / "out", measured=[CorpusOptions(str(other))])
+    names = {one["name"]: one["fitted"] for one in found["domains"]}
+    assert names == {"grammar": True, "other": False}
+    plain = go(ours, tmp_path / "plain")
+    assert weights(tmp_path / "out") == weights(tmp_path / "plain")
+    assert found["domains"][0] == plain["domains"][0]
+
+
 def test_fits_on_text_are_of_what_each_layer_sees(ours: Path, llama: Path) -> None:
     options = {"train_steps": 0, "samples": 100, "threshold": 0.9, "seed": 0}
     found = fit_on_text(ours, TEXT[0], 1200, [], **options)
@@ -402,6 +447,22 @@ def test_what_cannot_be_converted_is_said_in_a_sentence(ours: Path, tmp_path: Pa
     assert (tmp_path / "g" / "mine.txt").read_text() == "kept"
     with pytest.raises(UsageError, match="no language model"):
         go(saved_mlp(tmp_path), tmp_path / "h")
+
+
+def test_text_that_the_teacher_does_not_know_is_refused(
+    ours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strange = tmp_path / "strange.txt"
+    strange.write_text("<|endoftext|>".join(f"犬と猫{n}匹が庭で遊ぶ。" * 9 for n in range(40)))
+    text = CorpusOptions(str(strange), held_out=0.5)
+    with pytest.raises(DataError, match=r"strange: .* characters, \d+ of them unknown"):
+        go(ours, tmp_path / "a", texts=[text])
+    with pytest.raises(DataError, match="strange: "):
+        go(ours, tmp_path / "b", measured=[text])
+    monkeypatch.setattr(conversion, "CHANCE", 0.5)
+    with pytest.raises(DataError, match="does not know this text"):
+        go(ours, tmp_path / "c")
+    assert not (tmp_path / "c" / "config.json").exists()
 
 
 def saved_mlp(folder: Path) -> Path:

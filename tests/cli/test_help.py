@@ -71,7 +71,8 @@ FROZEN = {
         "--json"
     ),
     "convert": (
-        "model --to --out --text --column --held-out --tokens --minutes --layers --keep "
+        "model --to --out --text --measure --column --held-out --tokens --minutes --layers --keep "
+        "--parallel --texts-at-once --recompute "
         "--keep-worst --hidden-multiplier --linear-skip --unfreeze --layer-tokens --optimizer "
         "--learning-rate --context-length --skip --measured-tokens --seed --device --resume "
         "--allow-pickle --trust-pickle --residual --no-residual --overwrite --json"

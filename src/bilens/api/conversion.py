@@ -18,7 +18,7 @@ from torch import nn
 from bilens.api.provenance import versions
 from bilens.api.quadratic_fit import fit_layers_of
 from bilens.base import silent
-from bilens.base.errors import InterruptedRunError, UsageError
+from bilens.base.errors import DataError, InterruptedRunError, UsageError
 from bilens.base.files import read_json, write_file
 from bilens.io.converted_folder import save_converted
 from bilens.io.host import Host, Site, copy_companions, open_host, tokenizer_at
@@ -39,9 +39,10 @@ from bilens.train.run_folder import (
 )
 
 LINE_TOKENS, JUDGED_TEXTS = 2048, 16  # of held-out text, on the way; beside those fitted to
+KNOWN_TEXTS = 4  # of a domain, that tell whether the teacher knows it
 BFLOAT16_LIMIT = 0.01  # nats that storage in bfloat16 may cost
 UNFROZEN_SHARE, UNFROZEN_RATE = 0.25, 0.1  # of the steps and of the rate, for all weights
-CHANCE = 0.8  # of log(vocabulary): a loss that says that the model does not know the text
+CHANCE = 0.9  # of log(vocabulary): from this loss on the model does not know the text
 
 Report = Callable[[str, int, int, str], None]  # stage, done, of how many, what there is to say
 
@@ -52,6 +53,7 @@ def convert_to_bilinear(
     folder: Path,
     recipe: ConversionRecipe,
     *,
+    measured: Sequence[CorpusOptions] = (),
     resume: bool = False,
     overwrite: bool = False,
     device: Device = "auto",
@@ -61,14 +63,15 @@ def convert_to_bilinear(
     """Replace the MLPs of a language model by bilinear ones; return what came of it, as JSON.
 
     `model` is a folder of Hugging Face, a .gguf file or a run of `bilens train language`; each
-    corpus is a domain, and its held-out documents are only measured on.
+    corpus is a domain, and its held-out documents are only measured on, as all of the `measured`.
     """
     if not texts:
         raise UsageError("a conversion to bilinear learns from text: give some with --text.")
     chosen, host = find_device(device), open_host(model)
     host.module.to(chosen)
-    corpora = [one.load(report=say) for one in texts]
-    mixture = Mixture(corpora, tokenizer_at(host), recipe.n_ctx, recipe.seed)
+    recipe = recipe.resolved(chosen)
+    learnt, others = ([one.load(report=say) for one in part] for part in (texts, measured))
+    mixture = Mixture(learnt, tokenizer_at(host), recipe.n_ctx, recipe.seed, others)
     run = Conversion(host, mixture, recipe, folder, report, say)
     check_folder(folder, run.about, resume, overwrite, "text")
     for note in host.notes:
@@ -100,8 +103,9 @@ class Conversion:
         if {*recipe.layers, *recipe.keep} - {*blocks} or len(self.chosen) <= recipe.keep_worst:
             raise UsageError(f"the model has the blocks 0 to {blocks[-1]}: convert one or more.")
         self.layer_texts = max(1, recipe.layer_tokens // recipe.n_ctx)
-        count = max(1, LINE_TOKENS // recipe.n_ctx // len(mixture.held_out))
-        self.line_texts = torch.cat([texts[:count] for texts in mixture.held_out.values()])
+        learnt = [*mixture.held_out.values()][: len(mixture.domains)]
+        count = max(1, LINE_TOKENS // recipe.n_ctx // len(learnt))
+        self.line_texts = torch.cat([texts[:count] for texts in learnt])
         self.student = teacher.twin(share=not recipe.unfreeze)
         self.seconds: dict[str, float] = {}
 
@@ -112,6 +116,7 @@ class Conversion:
             return read_json(result)
         write_file(self.folder / RUN_NAME, json.dumps(self.about, indent=2).encode())
         check_enough(self.mixture.tokens, self.layer_texts * recipe.n_ctx, "fitting the layers")
+        self.check_known()
         layers = self.fit_layers()
         costs = self.swap_in_costs() if recipe.keep_worst else {}
         self.keep(sorted(costs, key=costs.__getitem__, reverse=True)[: recipe.keep_worst])
@@ -141,6 +146,18 @@ class Conversion:
         copy_companions(self.teacher, self.folder)
         write_file(result, (json.dumps(found, indent=1) + "\n").encode())
         return found
+
+    def check_known(self) -> None:
+        """Refuse text on which the teacher is hardly better than a guess."""
+        guess = math.log(self.teacher.config.vocab_size)
+        for name, texts in self.mixture.held_out.items():
+            loss = float(compared(self.teacher, self.teacher, texts[:KNOWN_TEXTS])[:, 0].mean())
+            if loss > CHANCE * guess:
+                raise DataError(
+                    f"{name}: the teacher's loss is {loss:.2f} nats per token, a guess has "
+                    f"{guess:.2f}. It does not know this text: give text of the kind and language "
+                    "that it was made for."
+                )
 
     def fit_layers(self) -> list[dict[str, Any]]:
         fit, began = self.mixture.texts(JUDGED_TEXTS, self.layer_texts), time.monotonic()
@@ -216,7 +233,7 @@ class Conversion:
                 ends.append(time.monotonic())
                 for parameter in trained:
                     parameter.requires_grad_(True).grad = None
-                kl_on(self.teacher, self.student, texts).backward()  # type: ignore[no-untyped-call]
+                kl_on(self.teacher, self.student, texts, recipe).backward()  # type: ignore[no-untyped-call]
             steps = max(1, int(60 * recipe.minutes / (ends[2] - ends[1])))
             write_file(path, json.dumps({"steps": steps}).encode())
         return int(read_json(path)["steps"])
@@ -229,16 +246,15 @@ class Conversion:
         """Return what the student loses on each domain, in nats per token, paired over texts."""
         found = []
         count = max(1, self.recipe.measured_tokens // self.recipe.n_ctx)
-        for name, held_out in self.mixture.held_out.items():
+        for number, (name, held_out) in enumerate(self.mixture.held_out.items()):
             rows = compared(self.teacher, self.student, texts := held_out[:count])
             teacher, loss, kl, same = rows.mean(dim=0).tolist()
             error = float((rows[:, 1] - rows[:, 0]).std(correction=0)) / math.sqrt(len(rows))
             entry = {"name": name, "tokens": texts[:, 1:].numel(), "teacher_loss": teacher}
             entry |= {"loss": loss, "loss_added": loss - teacher, "error": error}
+            entry |= {"fitted": number < len(self.mixture.domains)}  # to other documents of it
             found.append(entry | {"kl": kl, "same_top_token": same})
             self.say(f"{name}: {loss - teacher:+.4f} ± {error:.4f} nats per token so far.")
-            if teacher > CHANCE * math.log(self.teacher.config.vocab_size):
-                self.say(f"The teacher hardly knows this text: its loss is {teacher:.2f}.")
         return found
 
     def bfloat16_added(self) -> float:

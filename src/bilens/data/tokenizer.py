@@ -71,6 +71,13 @@ class Tokenizer:
         return ids[0] if ids and ids[0] != self.end_of_text else None
 
     @cached_property
+    def unknown(self) -> int | None:
+        """The token of what it cannot write; None where it writes everything, in bytes."""
+        name = getattr(self._inner.model, "unk_token", None)
+        found: int | None = None if name is None else self._inner.token_to_id(name)
+        return found
+
+    @cached_property
     def sha256(self) -> str:
         """SHA-256 of the file that `save` writes."""
         return hashlib.sha256(self._content()).hexdigest()

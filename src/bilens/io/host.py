@@ -6,13 +6,16 @@ Of Hugging Face, of a GGUF file through transformers, or one of ours.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from bilens.base.errors import CheckpointError, MissingExtraError, UsageError
 from bilens.base.files import file_sha256, read_json, write_file
@@ -87,6 +90,19 @@ class Host:
         ours = isinstance(self.module, BilinearTransformer)
         found: Tensor = self.module(tokens) if ours else self.module(tokens, use_cache=False).logits
         return found
+
+    @contextmanager
+    def recomputed(self) -> Iterator[None]:
+        """Forget what is inside the blocks until the gradient needs it: less memory, more time."""
+        blocks = [*self.blocks]
+        for block in blocks:
+            again = partial(checkpoint, block.forward, use_reentrant=False)
+            block.forward = again
+        try:
+            yield
+        finally:
+            for block in blocks:
+                del block.forward
 
     def twin(self, share: bool = True) -> Host:
         """Return a host of modules of its own, and of the same weights or of copies of them."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,11 @@ from bilens.io.host import Host
 from bilens.train.layer_fit import ConversionRecipe
 from bilens.train.layer_inputs import Mixture
 from bilens.train.loop import TrainingRun, learning_rate, load_checkpoint, save_checkpoint
-from bilens.train.recipe import device_of
+from bilens.train.recipe import autocast, device_of
 
 BETAS, CLIP, WARMUP, STEPS_A_LINE = (0.9, 0.98), 1.0, 12, 40
 WORSE, HALVINGS = 2.0, 6  # than a guess, a loss that is lost; of the rate, at most
-LOGITS_AT_ONCE = 1 << 24
+LOGITS_AT_ONCE, ROWS = 1 << 24, 16
 
 
 def distil(
@@ -57,8 +58,10 @@ def distil(
     warmup = min(WARMUP / steps, 0.25)
     while run.step < steps:
         batch = mixture.texts(first + run.step * recipe.batch_size, recipe.batch_size)
+        parts = torch.split(batch, recipe.texts_at_once or len(batch))
+        losses = (kl_on(teacher, student, x, recipe) * (len(x) / len(batch)) for x in parts)
         rate = learning_rate(recipe.learning_rate, "linear", warmup, run.step, steps)
-        if not take_step(run, kl_on(teacher, student, batch), rate, limit):
+        if not take_step(run, losses, rate, limit):
             halvings = run.extra["halvings"] + 1
             if halvings > HALVINGS:
                 lower = f"choose a --learning-rate below {recipe.learning_rate:g}."
@@ -85,27 +88,60 @@ def distil(
     model.requires_grad_(False)
 
 
-def take_step(run: TrainingRun[nn.ParameterList], loss: Tensor, rate: float, limit: float) -> bool:
+def take_step(
+    run: TrainingRun[nn.ParameterList], losses: Iterable[Tensor], rate: float, limit: float
+) -> bool:
     """Update the weights once; False where the gradient is not finite, or the loss too large."""
     run.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss = 0.0
+    for part in losses:  # of one step, their gradients added
+        part.backward()  # type: ignore[no-untyped-call]
+        loss += float(part.detach())
     norm = float(torch.nn.utils.clip_grad_norm_(run.model.parameters(), CLIP))
-    if not (math.isfinite(norm) and float(loss.detach()) < limit):
+    if not (math.isfinite(norm) and loss < limit):
         return False
     for group in run.optimizer.param_groups:
         group["lr"] = rate * 0.5 ** float(run.extra["halvings"])
     run.optimizer.step()
-    run.sums += torch.tensor([float(loss.detach()), 1.0], dtype=torch.float64)
+    run.sums += torch.tensor([loss, 1.0], dtype=torch.float64)
     return True
 
 
-def kl_on(teacher: Host, student: Host, texts: Tensor) -> Tensor:
+def kl_on(teacher: Host, student: Host, texts: Tensor, recipe: ConversionRecipe) -> Tensor:
     """Return the mean KL(teacher, student) over all positions of texts, in nats."""
     texts = texts.to(device_of(student.module))
-    with torch.no_grad():
-        wanted = functional.log_softmax(teacher.logits(texts).float(), dim=-1)
-    found = functional.log_softmax(student.logits(texts).float(), dim=-1)
-    return functional.kl_div(found, wanted, reduction="sum", log_target=True) / texts.numel()
+    with autocast(texts.device, recipe.precision):
+        with torch.no_grad():
+            wanted = teacher.logits(texts)
+        with student.recomputed() if recipe.recompute else nullcontext():
+            found = student.logits(texts)
+    divergence: Tensor = Divergence.apply(found.flatten(0, -2), wanted.flatten(0, -2))  # type: ignore[no-untyped-call]
+    return divergence
+
+
+class Divergence(torch.autograd.Function):
+    """Mean KL of two rows of logits, in float32 a few rows at a time; the gradient is made along.
+
+    Math: ∂KL/∂student = softmax(student) − softmax(teacher).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, found: Tensor, wanted: Tensor) -> Tensor:
+        gradient, total = torch.empty_like(found), found.new_zeros((), dtype=torch.float32)
+        for ours, theirs, slope in zip(
+            *(torch.split(x, ROWS) for x in (found, wanted, gradient)), strict=True
+        ):
+            log_q, log_p = (functional.log_softmax(x.float(), dim=-1) for x in (ours, theirs))
+            p = log_p.exp()
+            total += (p * (log_p - log_q)).sum()
+            slope.copy_((log_q.exp() - p) / len(found))
+        ctx.save_for_backward(gradient)
+        return total / len(found)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Any:
+        (gradient,) = ctx.saved_tensors
+        return gradient * slope, None
 
 
 @torch.no_grad()

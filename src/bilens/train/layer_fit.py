@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -40,7 +41,7 @@ from bilens.io.tensors import read_safetensors
 from bilens.nn.mlp import BilinearMLP
 from bilens.train.layer_inputs import Walk, check_enough
 from bilens.train.randomness import ORDER, stream
-from bilens.train.recipe import Recipe, check_fields, device_of
+from bilens.train.recipe import Precision, Recipe, autocast, check_fields, device_of
 
 Optimizer = Literal["adamw", "muon"]
 Stage = Literal["fit", "training", "distillation"]
@@ -60,11 +61,15 @@ class ConversionRecipe(Recipe):
     batch_size: int = 4  # texts of a step of distillation
     learning_rate: float = 2e-4  # of it, behind the warm-up
     optimizer: Optimizer = "adamw"
+    precision: Precision = "auto"  # of products in training; weights and updates are float32
     hidden_multiplier: int = 1  # products for each neuron
     linear_skip: bool = False  # a linear path past the products
     layers: tuple[int, ...] = ()  # blocks to convert, from 0; empty for all
     keep: tuple[int, ...] = ()  # blocks that stay as they are
     keep_worst: int = 0  # as many more: those that cost most where they alone are swapped in
+    parallel: int = 0  # blocks fitted together, to what the teacher sees; 0: one behind the other
+    texts_at_once: int = 0  # of a step that run together; 0 for all
+    recompute: bool = False  # of the student's blocks, for their gradient: less memory
     unfreeze: bool = False  # whether all weights learn in the last quarter of the steps
     skip: tuple[Stage, ...] = ()  # stages that are left out
     measured_tokens: int = 16_384  # of held-out text of each domain
@@ -72,14 +77,14 @@ class ConversionRecipe(Recipe):
 
     def __post_init__(self) -> None:
         ones = ("tokens", "layer_tokens", "batch_size", "hidden_multiplier", "measured_tokens")
-        zeros = dict.fromkeys(("layer_steps", "keep_worst", "seed"), 0)
+        zeros = dict.fromkeys(("layer_steps", "keep_worst", "seed", "parallel", "texts_at_once"), 0)
         check_fields(
             self,
             counts={**dict.fromkeys(ones, 1), **zeros, "n_ctx": 2},
             numbers=("minutes", "learning_rate"),
             positive=("learning_rate",),
-            flags=("linear_skip", "unfreeze"),
-            choices={"optimizer": get_args(Optimizer)},
+            flags=("linear_skip", "unfreeze", "recompute"),
+            choices={"optimizer": get_args(Optimizer), "precision": get_args(Precision)},
         )
         for stage in self.skip:
             check_choice("skip", stage, get_args(Stage))
@@ -113,7 +118,8 @@ def fit_site(
     for halving in range(HALVINGS if trains else 0):
         generator, rate = stream(recipe.seed, ORDER, place), RATE / 2**halving
         with suppress(NonFiniteError):
-            trained = train(steps=recipe.layer_steps, generator=generator, rate=rate)
+            with autocast(x.device, recipe.precision):
+                trained = train(steps=recipe.layer_steps, generator=generator, rate=rate)
             after = r_squared_on(y_held, in_blocks(trained, held))
             if after.overall >= before.overall or after.median >= before.median:
                 found, best = trained, after
@@ -148,31 +154,42 @@ def convert_layers(
     """Replace the MLPs of chosen blocks, one by one, on texts to fit to and texts held out.
 
     Yields what is known of each. Each is written to the folder as it is finished, and read from
-    there when the stage is repeated: the result is the same to the bit.
+    there when the stage is repeated: the result is the same to the bit. With `recipe.parallel` as
+    many blocks are fitted at a time, in threads, on the stream of the teacher.
     """
-    at_once = max(1, ROWS // recipe.n_ctx)
+    at_once, device = max(1, ROWS // recipe.n_ctx), device_of(host.module)
     walks = [Walk(host, part, at_once) for part in texts]
-    for block in range(max(chosen, default=-1) + 1):
-        here = [site for site in host.sites if site.block == block and block in chosen]
-        fitted: dict[str, tuple[BilinearMLP, dict[str, Any]]] = {}
-        paths = {site.name: folder / f"{site.name}.safetensors" for site in here}
-        if all(path.exists() for path in paths.values()):
-            fitted = {name: read_site(path) for name, path in paths.items()}
-        else:
-            x, held = (walk.inputs(here) for walk in walks)
+    known = {site.name: folder / f"{site.name}.safetensors" for site in host.sites}
+    count, together = max(chosen, default=-1) + 1, recipe.parallel or 1
+    for first in range(0, count, together):
+        jobs = []
+        for block in range(first, min(first + together, count)):
+            here = [site for site in host.sites if site.block == block and block in chosen]
+            found = all(known[site.name].exists() for site in here)
+            seen = [{} if found else walk.inputs(here) for walk in walks]
             for place, site in enumerate(here, start=block * len(host.sites)):
-                one, about = fit_site(site, x[site.name], held[site.name], recipe, place)
-                said = {"about": json.dumps(about), "arguments": json.dumps(arguments_of(one))}
-                write_file(paths[site.name], to_safetensors(one.state_dict(), said))
-                fitted[site.name] = one, about
-        device = device_of(host.module)
-        host.replace({name: one.to(device) for name, (one, _) in fitted.items()})
-        for walk in walks:
+                rows = [] if found else [part[site.name] for part in seen]
+                jobs.append((known[site.name], site, rows, recipe, place))
+            for walk in walks if recipe.parallel else ():
+                walk.advance()
+        with ThreadPoolExecutor(together) as threads:
+            fitted = [*threads.map(lambda job: site_in(*job), jobs)]
+        named = zip((site.name for _, site, *_ in jobs), fitted, strict=True)
+        host.replace({name: one.to(device) for name, (one, _) in named})
+        for walk in () if recipe.parallel else walks:
             walk.advance()
-        yield from (about for _, about in fitted.values())
+        yield from (about for _, about in fitted)
 
 
-def read_site(path: Path) -> tuple[BilinearMLP, dict[str, Any]]:
+def site_in(
+    path: Path, site: Site, rows: Sequence[Tensor], recipe: ConversionRecipe, place: int
+) -> tuple[BilinearMLP, dict[str, Any]]:
+    """Return what a file has of a site; without rows it is there, with them it is made."""
+    if rows:
+        one, about = fit_site(site, rows[0], rows[1], recipe, place)
+        said = {"about": json.dumps(about), "arguments": json.dumps(arguments_of(one))}
+        write_file(path, to_safetensors(one.state_dict(), said))
+        return one, about
     state, said = read_safetensors(path)
     block = BilinearMLP(**json.loads(said["arguments"])).requires_grad_(False)
     block.load_state_dict(state, strict=True)

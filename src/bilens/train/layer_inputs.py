@@ -18,25 +18,39 @@ from bilens.io.host import Host, Site
 from bilens.train.corpus import Batches
 from bilens.train.recipe import device_of
 
+MOST_TOKENS = 1.2  # a character, of writing that a tokenizer was made for
+MOST_UNKNOWN = 0.2  # of the tokens
+
 
 class Mixture:
     """Texts of several domains in turn: each number is one text, the same whenever it is asked.
 
-    `held_out` are texts of documents that nothing is fitted to, domain → (texts, n_ctx).
+    `held_out` are texts of documents that nothing is fitted to, domain → (texts, n_ctx): first of
+    those domains that are learnt from, then of those that are only `measured`, whole.
     """
 
     def __init__(
-        self, corpora: Sequence[TextCorpus], tokenizer: Tokenizer, n_ctx: int, seed: int
+        self,
+        corpora: Sequence[TextCorpus],
+        tokenizer: Tokenizer,
+        n_ctx: int,
+        seed: int,
+        measured: Sequence[TextCorpus] = (),
     ) -> None:
         self.start, self.n_ctx = tokenizer.start, n_ctx
         self.domains, self.held_out = [], dict[str, Tensor]()
-        for number, corpus in enumerate(corpora):
-            packed = pack_documents(tokenizer, corpus.documents, n_ctx + 1)
-            self.domains.append(Batches(packed.tokens.flatten(), n_ctx, 1, seed))
+        for number, corpus in enumerate([*corpora, *measured]):
+            held = corpus.held_out
+            if number < len(corpora):
+                packed = pack_documents(tokenizer, corpus.documents, n_ctx + 1)
+                self.domains.append(Batches(packed.tokens.flatten(), n_ctx, 1, seed))
+            else:
+                held += corpus.documents
             name = f"{corpus.name} {number}" if corpus.name in self.held_out else corpus.name
-            held = pack_documents(tokenizer, corpus.held_out, n_ctx)
-            self.held_out[name] = self.opened(held.tokens)
-        prints = " ".join([tokenizer.sha256, *(corpus.fingerprint for corpus in corpora)])
+            self.held_out[name] = self.opened(pack_documents(tokenizer, held, n_ctx).tokens)
+            check_writing(corpus.name, held, tokenizer, self.held_out[name])
+        read = [corpus.fingerprint for corpus in (*corpora, *measured)]
+        prints = " ".join([tokenizer.sha256, *read])
         self.fingerprint = hashlib.sha256(prints.encode()).hexdigest()
 
     def opened(self, texts: Tensor) -> Tensor:
@@ -55,6 +69,21 @@ class Mixture:
     def tokens(self) -> int:
         """How many there are before a domain begins again."""
         return min(one.steps_per_pass for one in self.domains) * len(self.domains) * self.n_ctx
+
+
+def check_writing(
+    name: str, documents: Sequence[str], tokenizer: Tokenizer, tokens: Tensor
+) -> None:
+    """Refuse text of which a tokenizer knows bytes alone, or nothing."""
+    letters, unknown = sum(map(len, documents)), 0
+    if tokenizer.unknown is not None:
+        unknown = int((tokens == tokenizer.unknown).sum())
+    if tokens.numel() > MOST_TOKENS * letters or unknown > MOST_UNKNOWN * tokens.numel():
+        raise DataError(
+            f"{name}: {tokens.numel():,} tokens for {letters:,} characters, {unknown:,} of them "
+            "unknown. The model's tokenizer was not made for this writing; give text in a "
+            "language that the model knows."
+        )
 
 
 def check_enough(tokens: int, needed: int, what: str) -> None:

@@ -40,8 +40,8 @@ def best_precision(device: torch.device) -> Precision:
     return "bfloat16" if native else "float32"
 
 
-def autocast(module: nn.Module, precision: Precision) -> torch.autocast:
-    return torch.autocast(device_of(module).type, torch.bfloat16, enabled=precision == "bfloat16")
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 @dataclass(frozen=True)

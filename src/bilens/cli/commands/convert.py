@@ -46,6 +46,9 @@ class BilinearOptions:
     text: list[str] | None = option(
         None, "Text of a domain, as for `train language`; may be repeated."
     )
+    measure: list[str] | None = option(
+        None, "Text that is only measured on, of a domain that is not learnt; may be repeated."
+    )
     column: str | None = option(None, "Column of a table with the text.")
     held_out: float = option(0.05, "Share of documents that are only measured on.")
     tokens: int | None = option(None, "Budget of all stages together.", min=1)
@@ -55,6 +58,13 @@ class BilinearOptions:
         None, "As many blocks more, those that cost most where they alone are swapped in.", min=0
     )
     minutes: float | None = option(None, "Budget of the distillation, in place of tokens.")
+    parallel: int | None = option(
+        None, "Blocks fitted together, in threads, to what the teacher sees; 0: in turn.", min=0
+    )
+    texts_at_once: int | None = option(
+        None, "Texts of a step that run together; 0 for all. Fewer take less memory.", min=0
+    )
+    recompute: bool = option(False, "Gradient checkpointing: less memory, a third more time.")
     unfreeze: bool = option(False, "Let all weights learn in the last quarter of the steps.")
     hidden_multiplier: int | None = option(None, "Products for each neuron.", min=1)
     linear_skip: bool = option(False, "A linear path past the products.")
@@ -73,7 +83,8 @@ class BilinearOptions:
         found = {name: value for name, value in vars(self).items() if value is not None}
         found |= {name: numbers(name, found[name]) for name in ("layers", "keep") if name in found}
         found["skip"] = tuple(found.get("skip", ()))
-        return {name: found[name] for name in found if name not in ("text", "column", "held_out")}
+        others = ("text", "measure", "column", "held_out")
+        return {name: found[name] for name in found if name not in others}
 
 
 def numbers(name: str, text: str) -> tuple[int, ...]:
@@ -134,10 +145,15 @@ def to_bilinear(
     from bilens.train.layer_fit import ConversionRecipe
 
     column, share = bilinear.column, bilinear.held_out
-    texts = [CorpusOptions(one, column, held_out=share) for one in bilinear.text or []]
+    texts, measured = (
+        [CorpusOptions(one, column, held_out=share) for one in names or []]
+        for names in (bilinear.text, bilinear.measure)
+    )
     given = model, texts, out, ConversionRecipe(**bilinear.recipe())
     with output.progress() as bar:
-        return convert_to_bilinear(*given, report=bar, say=output.say, **vars(how))
+        return convert_to_bilinear(
+            *given, measured=measured, report=bar, say=output.say, **vars(how)
+        )
 
 
 def lines(found: dict[str, Any]) -> list[str]:

@@ -158,7 +158,7 @@ class ImageTask(Task[BilinearClassifier, EpochMetrics]):
         if pool is not None:
             x = x + pool.batch(generator)
         self.noise.start_step(recipe.seed, run.epoch, run.step)
-        with autocast(run.model, recipe.precision):
+        with autocast(device_of(run.model), recipe.precision):
             logits = run.model(x)
         loss = functional.cross_entropy(logits.float(), y)
         run.optimizer.zero_grad(set_to_none=True)

@@ -239,7 +239,7 @@ def start_run(recipe: LanguageRecipe, vocab_size: int, device: torch.device = CP
 
 def train_step(run: Run, texts: Tensor, recipe: LanguageRecipe, step: int) -> None:
     """Update the weights once, unless loss or gradient is not finite; `step` is for the message."""
-    with autocast(run.model, recipe.precision):
+    with autocast(device_of(run.model), recipe.precision):
         loss = run.model.next_token_loss(texts)
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
