@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
@@ -13,19 +14,25 @@ from typing import Any
 
 import torch
 from msgspec import structs
-from torch import nn
+from torch import Tensor, nn
 
-from bilens.api.provenance import versions
+from bilens.api.provenance import describe_run
 from bilens.api.quadratic_fit import fit_layers_of
+from bilens.api.trace import READ_LAYERS, read_converted
 from bilens.base import silent
 from bilens.base.errors import DataError, InterruptedRunError, UsageError
 from bilens.base.files import read_json, write_file
+from bilens.findings.conversion import error_of, measured, read_domain
 from bilens.io.converted_folder import save_converted
+from bilens.io.formats.safetensors_folder import folder_sha256
 from bilens.io.host import Host, Site, copy_companions, open_host, tokenizer_at
 from bilens.io.loaded_model import LoadedModel
+from bilens.records import conversion as records
+from bilens.records.base import json_text, read_document, to_json
+from bilens.records.common import Source, TextOrigin
 from bilens.records.decomposition import QuadraticFits
 from bilens.train.corpus import CorpusOptions
-from bilens.train.distillation import compared, distil, kl_on
+from bilens.train.distillation import compared, distil, kl_on, text_losses, token_table
 from bilens.train.layer_fit import ConversionRecipe, convert_layers
 from bilens.train.layer_inputs import Mixture, Walk, check_enough
 from bilens.train.loop import CHECKPOINTS
@@ -94,6 +101,7 @@ class Conversion:
     def __post_init__(self) -> None:
         recipe, teacher, mixture = self.recipe, self.teacher, self.mixture
         how = {**recipe.to_dict(), "teacher_sha256": teacher.sha256}
+        self.made = {"teacher": str(teacher.source), "recipe": json.dumps(how)}
         self.about = {"recipe": how, "data": mixture.fingerprint}  # of the run that is resumed
         self.work = self.folder / CHECKPOINTS
         blocks, longest = range(len(teacher.blocks)), teacher.n_ctx
@@ -110,20 +118,26 @@ class Conversion:
         self.seconds: dict[str, float] = {}
 
     def run(self) -> dict[str, Any]:
-        result, recipe, sites = self.folder / CONVERSION_NAME, self.recipe, self.teacher.sites
+        result, recipe = self.folder / CONVERSION_NAME, self.recipe
         if result.exists():
-            self.say(f"{self.folder} is finished: nothing is left to do.")
-            return read_json(result)
+            with suppress(UsageError):
+                document = to_json(read_document(records.Conversion, read_json(result)))
+                self.say(f"{self.folder} is finished: nothing is left to do.")
+                return document
+            self.say(f"{self.folder} was measured by an earlier release, and is measured again.")
         write_file(self.folder / RUN_NAME, json.dumps(self.about, indent=2).encode())
         check_enough(self.mixture.tokens, self.layer_texts * recipe.n_ctx, "fitting the layers")
         self.check_known()
         layers = self.fit_layers()
-        costs = self.swap_in_costs() if recipe.keep_worst else {}
-        self.keep(sorted(costs, key=costs.__getitem__, reverse=True)[: recipe.keep_worst])
-        after_layers, notes = self.measured(), [*self.teacher.notes]
+        costs = self.once("swap_in", self.swap_in_costs)
+        worst = sorted(costs, key=lambda block: costs[block][0], reverse=True)
+        self.keep([int(block) for block in worst[: recipe.keep_worst]])
+        before = self.once("after_layers", lambda: {"domains": self.bill(self.tables())})
         if "distillation" not in recipe.skip:
             self.distil()
-        stored, domains = self.bfloat16_added(), self.measured()
+        loaded_by = save_converted(self.student, self.folder)
+        copy_companions(self.teacher, self.folder)
+        notes, stored = [*self.teacher.notes], self.bfloat16_added()
         how = "can be" if stored <= BFLOAT16_LIMIT else "should not be"
         notes.append(f"It {how} stored in bfloat16, which adds {stored:+.4f} nats.")
         dead = [one["name"] for one in layers if "r_squared" not in one]
@@ -132,20 +146,65 @@ class Conversion:
             "schema_version": 1,
             "kind": "bilinear conversion",
             "folder": str(self.folder),
-            "loaded_by": save_converted(self.student, self.folder),
+            "loaded_by": loaded_by,
             "layers": [one for one in layers if one["name"] in self.converted],
-            "swap_in_costs": {str(block): cost for block, cost in costs.items()},
-            "kept": [site.name for site in sites if site.name not in self.converted],
-            "after_layers": after_layers,
-            "domains": domains,
+            "kept": [one.name for one in self.teacher.sites if one.name not in self.converted],
+            "swap_in_costs": {block: cost for block, (cost, _) in costs.items()},
+            "swap_in_errors": {block: error for block, (_, error) in costs.items()},
+            "after_layers": before["domains"],
+            "curve": self.curve(),
+            "line_tokens": self.line_texts[:, 1:].numel(),
+            **self.looked_at(),
             "bfloat16_added": stored,
             "seconds": self.seconds,
             "notes": notes,
-            "made_by": {"teacher": str(self.teacher.source), **versions()},
+            "source": Source(str(self.folder), folder_sha256(self.folder), self.made),
+            "reproduce": describe_run(None, recipe.seed),
         }
-        copy_companions(self.teacher, self.folder)
-        write_file(result, (json.dumps(found, indent=1) + "\n").encode())
-        return found
+        document = to_json(read_document(records.Conversion, found))
+        write_file(result, (json.dumps(document, indent=1) + "\n").encode())
+        return document
+
+    def once(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return what is measured on the way: once, and kept for a run that is resumed."""
+        path = self.work / f"{name}.json"
+        if not path.exists():
+            write_file(path, json_text(make()).encode())
+        return read_json(path)
+
+    def looked_at(self) -> dict[str, Any]:
+        """Return what the student loses, where, and what can be read of it."""
+        tables, student, tokenizer = self.tables(), self.student, tokenizer_at(self.teacher)
+        held_out, hosts = self.mixture.held_out, (self.teacher, self.student)
+        texts, gain = list[records.DomainText](), list[records.ReadDirection]()
+        for name, table in tables.items():
+            given = held_out[name][: len(table)], table, tokenizer
+            texts.append(read_domain(name, hosts, *given))
+            self.report("text", len(texts), len(tables), name)
+        blocks = {name: student.at(site) for name, site in self.converted.items()}
+        exact = {name: one for name, one in blocks.items() if getattr(one, "gate", None) is None}
+        for one in read_converted(student, exact, tokenizer, self.recipe.seed):
+            gain.append(one)
+            self.report("reading", len(gain), 2 * len(READ_LAYERS), one.layer)
+        read, whole = (
+            sum(one.numel() for module in modules for one in module.parameters())
+            for modules in (exact.values(), [student.module])
+        )
+        model = records.ConvertedModel(type(student.module).__name__, whole, read)
+        said = ", ".join(held_out), "given by --text", self.mixture.tokens, self.mixture.fingerprint
+        parts = {"model": model, "domains": self.bill(tables), "texts": texts, "gain": gain}
+        return {**parts, "data": TextOrigin(*said)}
+
+    def curve(self) -> list[records.CurvePoint]:
+        """Return the lines of the distillation, each once, by the tokens learnt from until then."""
+        found, batch = dict[int, records.CurvePoint](), self.recipe.batch_size * self.recipe.n_ctx
+        behind = self.layer_texts * self.recipe.n_ctx
+        for path in (self.work / "distillation.jsonl", self.work / "unfrozen.jsonl"):
+            for line in map(json.loads, path.read_text().splitlines() if path.exists() else ()):
+                tokens = behind + line["step"] * batch
+                found[tokens] = records.CurvePoint(tokens, line["loss_added"], line["held_out_kl"])
+            behind = max(found, default=behind)
+        return [found[tokens] for tokens in sorted(found)]
 
     def check_known(self) -> None:
         """Refuse text on which the teacher is hardly better than a guess."""
@@ -179,16 +238,18 @@ class Conversion:
         """The sites that are converted, by name."""
         return {site.name: site for site in self.teacher.sites if site.block in self.chosen}
 
-    def swap_in_costs(self) -> dict[int, float]:
-        """Return block → nats that it adds to the teacher where it alone is swapped in."""
-        costs: dict[int, float] = {}
+    def swap_in_costs(self) -> dict[str, Any]:
+        """Return block → nats that it alone adds to the teacher, and the standard error of that."""
+        before, costs = text_losses(self.teacher, self.line_texts), dict[str, Any]()
         for block in self.chosen:
             alone = self.teacher.twin()
             sites = [site for site in alone.sites if site.block == block]
             alone.replace({site.name: self.student.at(site) for site in sites})
-            teacher, swapped, *_ = compared(self.teacher, alone, self.line_texts).mean(dim=0)
-            costs[block] = float(swapped - teacher)
-            self.report("swap-in cost", len(costs), len(self.chosen), f"{costs[block]:+.4f}")
+            added = text_losses(alone, self.line_texts) - before
+            costs[str(block)] = float(added.mean()), error_of(added)
+            self.report(
+                "swap-in cost", len(costs), len(self.chosen), f"{costs[str(block)][0]:+.4f}"
+            )
         return costs
 
     def keep(self, blocks: Sequence[int]) -> None:
@@ -242,19 +303,19 @@ class Conversion:
         if interrupted.is_set():
             raise InterruptedRunError(f"Interrupted behind {where}: go on with --resume.")
 
-    def measured(self) -> list[dict[str, Any]]:
-        """Return what the student loses on each domain, in nats per token, paired over texts."""
-        found = []
+    def tables(self) -> dict[str, Tensor]:
+        """Return what both models predict of the held-out text of each domain."""
         count = max(1, self.recipe.measured_tokens // self.recipe.n_ctx)
-        for number, (name, held_out) in enumerate(self.mixture.held_out.items()):
-            rows = compared(self.teacher, self.student, texts := held_out[:count])
-            teacher, loss, kl, same = rows.mean(dim=0).tolist()
-            error = float((rows[:, 1] - rows[:, 0]).std(correction=0)) / math.sqrt(len(rows))
-            entry = {"name": name, "tokens": texts[:, 1:].numel(), "teacher_loss": teacher}
-            entry |= {"loss": loss, "loss_added": loss - teacher, "error": error}
-            entry |= {"fitted": number < len(self.mixture.domains)}  # to other documents of it
-            found.append(entry | {"kl": kl, "same_top_token": same})
-            self.say(f"{name}: {loss - teacher:+.4f} ± {error:.4f} nats per token so far.")
+        texts = {name: one[:count] for name, one in self.mixture.held_out.items()}
+        return {n: token_table(self.teacher, self.student, one) for n, one in texts.items()}
+
+    def bill(self, tables: dict[str, Tensor]) -> list[records.Measured]:
+        """Return what the student loses on each domain, those that are learnt from first."""
+        learnt, found = len(self.mixture.domains), list[records.Measured]()
+        for name, table in tables.items():
+            found.append(one := measured(name, table, fitted=len(found) < learnt))
+            added = f"{one.loss_added:+.4f} ± {one.error:.4f} nats per token so far."
+            self.say(f"{name}: {added}")
         return found
 
     def bfloat16_added(self) -> float:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from msgspec.structs import asdict
+from torch import Tensor, nn
 
+from bilens.algebra.approximation.closed_form import exact_map
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.hosvd import hosvd
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.algebra.rotation_null import rotation_null
 from bilens.api.provenance import describe_run, describe_source
 from bilens.api.trace_latents import LISTED_TOKENS, SHOWN_EIGENVECTORS, latent_findings
 from bilens.api.trace_records import token_ends, traced_spectrum
@@ -18,6 +22,7 @@ from bilens.base import Progress, silent
 from bilens.base.checks import check_count
 from bilens.base.errors import UsageError
 from bilens.data.tokenizer import Tokenizer
+from bilens.findings.spectra import MINIMUM_SAMPLES
 from bilens.interp.traced_layer import (
     TracedLayer,
     TraceOptions,
@@ -27,13 +32,19 @@ from bilens.interp.traced_layer import (
     open_sae,
     output_tokens,
 )
+from bilens.io.host import Host
 from bilens.io.load import LoadedModel
+from bilens.nn import BilinearTransformer
+from bilens.nn.mlp import BilinearMLP
+from bilens.nn.module_layers import plain_weights
 from bilens.records import trace as records
+from bilens.records.conversion import ReadDirection
 from bilens.report.reports import TraceReport
 from bilens.train.corpus import CorpusOptions
 
 CHECKED_INPUTS = 256  # random inputs on which map and module are compared
 TOKENS = 16_384
+READ_LAYERS = (0.0, 0.5, 1.0)  # of a converted model, as shares of the depth
 
 
 def trace(
@@ -121,6 +132,7 @@ def trace(
     else:
         if latents is not None or corpus is not None:
             raise UsageError("latents and corpus are for a trace with autoencoders: give both.")
+        unembed, embed = (one.weight for one in (subject.module.unembed, subject.module.embed))
         found = {
             **dict.fromkeys(("saes", "ranking", "clusters", "circuits", "input_latents"), ()),
             "num_outputs": subject.f.sizes.d_out,
@@ -128,7 +140,9 @@ def trace(
             "contrasts": records.Contrasts(0, ()),
             "correlations": None,
             "data": None,
-            "readings": direction_readings(subject, toward, outputs, pairs, progress),
+            "readings": direction_readings(
+                *(subject.f, unembed, embed, subject.tokenizer), toward, outputs, pairs, progress
+            ),
         }
     return TraceReport(
         records.Trace(
@@ -178,32 +192,38 @@ def compare_with_module(subject: TracedLayer) -> records.MapError:
 
 
 def direction_readings(
-    layer: TracedLayer, toward: Sequence[str], outputs: int, pairs: int, progress: Progress
+    f: QuadraticMap,
+    unembed: Tensor,
+    embed: Tensor,
+    tokenizer: Tokenizer,
+    toward: Sequence[str],
+    outputs: int,
+    pairs: int,
+    progress: Progress = silent,
 ) -> tuple[records.DirectionReading, ...]:
-    """Return output directions of the layer, read as tokens."""
+    """Return output directions of a layer, read as tokens."""
     outputs, pairs = check_count("outputs", outputs, 1), check_count("pairs", pairs, 1)
-    unembed, embed = layer.module.unembed.weight.detach(), layer.module.embed.weight.detach()
+    unembed, embed = unembed.detach(), embed.detach()
     about: list[tuple[str, str, float | None, float | None]]
     if toward:
-        rows = unembed[[token_id(layer, text) for text in toward]].double()
+        rows = unembed[[token_id(tokenizer, text) for text in toward]].double()
         directions = rows - unembed.double().mean(dim=0)
         about = [("token", text, None, None) for text in toward]
     else:
-        found = hosvd(layer.f, min(outputs, layer.f.sizes.d_out))
-        directions = found.output_directions
-        total = float(hosvd(layer.f).singular_values.square().sum())
+        found = hosvd(f, min(outputs, f.sizes.d_out))
+        directions, total = found.output_directions, float(found.frobenius_squared)
         about = [
             ("hosvd", "", value, value**2 / total if total else 0.0)
             for value in found.singular_values.tolist()
         ]
     units = directions / torch.linalg.vector_norm(directions, dim=1, keepdim=True)
     eigenpairs = eigendecompose_all(
-        layer.f,
+        f,
         units,
-        min(pairs, layer.f.sizes.d_in),
+        min(pairs, f.sizes.d_in),
         progress=lambda done, count: progress("eigenvectors", done, count),
     )
-    name, readings = layer.tokenizer.token, []
+    name, readings = tokenizer.token, []
     for row, (said, direction) in enumerate(zip(about, units, strict=True)):
         effect = output_tokens(direction, unembed, LISTED_TOKENS)
         single = eigenpairs[row]
@@ -218,11 +238,42 @@ def direction_readings(
     return tuple(readings)
 
 
-def token_id(layer: TracedLayer, text: str) -> int:
-    found = layer.tokenizer.encode(text)
-    known = len(found) == 1 and layer.tokenizer.token(found[0]).strip(" ") == text.strip(" ")
+@torch.no_grad()
+def read_converted(
+    host: Host, names: Collection[str], tokenizer: Tokenizer, seed: int
+) -> Iterator[ReadDirection]:
+    """Yield leading output directions of few converted MLPs, spread over the depth.
+
+    Cost: for each of `READ_LAYERS` twice `hosvd`, and spectra of few directions for each rotation.
+    """
+    module: Any = host.module
+    if isinstance(module, BilinearTransformer):
+        unembed, embed = module.unembed.weight, module.embed.weight
+    else:
+        embed = module.get_input_embeddings().weight
+        unembed = module.get_output_embeddings().weight
+    home, ones = module.get_submodule(host.stack.rpartition(".")[0]), torch.ones_like(embed[0])
+    for norm in [one for one in home.children() if "Norm" in type(one).__name__][-1:]:
+        unembed = unembed * (norm.weight if isinstance(norm, nn.LayerNorm) else norm(ones))
+    sites = [site for site in host.sites if site.name in names]
+    spread = {round(part * (len(sites) - 1)) for part in READ_LAYERS} if sites else set()
+    for site in [sites[place] for place in sorted(spread)]:
+        f = exact_map(plain_weights(cast(BilinearMLP, host.at(site))))
+        if f.sizes.d_out != unembed.shape[1]:
+            continue  # the unembedding stands behind a projection
+        units, generator = hosvd(f, 2).output_directions, torch.Generator().manual_seed(seed)
+        null = rotation_null(f, units, generator, MINIMUM_SAMPLES)
+        found = direction_readings(f, unembed, embed, tokenizer, (), 2, 8)
+        for one, low, high in zip(found, *map(Tensor.tolist, null.edges()), strict=True):
+            ends = {"lower_edge": low, "upper_edge": high, "rotations": null.num_samples}
+            yield ReadDirection(**asdict(one), layer=site.name, **ends)
+
+
+def token_id(tokenizer: Tokenizer, text: str) -> int:
+    found = tokenizer.encode(text)
+    known = len(found) == 1 and tokenizer.token(found[0]).strip(" ") == text.strip(" ")
     if not known:
-        pieces = ", ".join(repr(layer.tokenizer.token(number)) for number in found)
+        pieces = ", ".join(repr(tokenizer.token(number)) for number in found)
         raise UsageError(
             f"{text!r} is not one token of the model but {pieces or 'nothing'}: name one token, "
             "with a space before it where its tokens carry spaces."

@@ -73,7 +73,7 @@ def distil(
         if run.step % STEPS_A_LINE and run.step < steps:
             continue
         run.seconds += time.monotonic() - began
-        theirs, ours, held_out_kl, _ = compared(teacher, student, held_out).mean(dim=0).tolist()
+        theirs, ours, held_out_kl, *_ = compared(teacher, student, held_out).mean(dim=0).tolist()
         line = {
             "step": run.step,
             "kl": float(run.sums[0] / run.sums[1].clamp(min=1)),
@@ -144,12 +144,17 @@ class Divergence(torch.autograd.Function):
         return gradient * slope, None
 
 
-@torch.no_grad()
 def compared(teacher: Host, student: Host, texts: Tensor) -> Tensor:
-    """Return four means over the tokens of each text, (texts, 4) float64.
+    """Return the means of `token_table` over the tokens of each text, (texts, 6)."""
+    return token_table(teacher, student, texts).mean(dim=1)
 
-    The teacher's loss, the student's, KL(teacher, student), all in nats per token, and the share
-    of tokens at which both find the same token most probable.
+
+@torch.no_grad()
+def token_table(teacher: Host, student: Host, texts: Tensor) -> Tensor:
+    """Return six numbers of each prediction of a next token, (texts, length − 1, 6) float64.
+
+    The teacher's loss, the student's, KL(teacher, student), all in nats; and as 0 or 1 whether both
+    find the same token most probable, whether the teacher's is right, and whether the student's is.
     """
     rows = []
     at_once = max(1, LOGITS_AT_ONCE // (texts.shape[1] * student.config.vocab_size))
@@ -158,6 +163,15 @@ def compared(teacher: Host, student: Host, texts: Tensor) -> Tensor:
         theirs, ours = (functional.log_softmax(one, dim=-1) for one in logits)
         losses = [-one.gather(-1, part[:, 1:, None])[..., 0] for one in (theirs, ours)]
         kl = functional.kl_div(ours, theirs, reduction="none", log_target=True).sum(dim=-1)
-        same = theirs.argmax(dim=-1) == ours.argmax(dim=-1)
-        rows.append(torch.stack([one.double().mean(1) for one in (*losses, kl, same)], dim=1))
+        top, our_top = (one.argmax(dim=-1) for one in (theirs, ours))
+        right = (top == our_top, top == part[:, 1:], our_top == part[:, 1:])
+        rows.append(torch.stack([one.double() for one in (*losses, kl, *right)], dim=-1))
     return torch.cat(rows).cpu()
+
+
+@torch.no_grad()
+def text_losses(host: Host, texts: Tensor) -> Tensor:
+    """Return the mean loss of each text, (texts,) float64."""
+    rows = texts.to(device_of(host.module))
+    found = [functional.cross_entropy(host.logits(x[None])[0, :-1].float(), x[1:]) for x in rows]
+    return torch.stack(found).double().cpu()

@@ -1,0 +1,146 @@
+"""A conversion: what making MLPs bilinear costs, and what can be read of them since."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from bilens.records.base import Count, Document, Record, require
+from bilens.records.common import Run, Source, TextOrigin
+from bilens.records.trace import DirectionReading, TokenValue
+
+
+class Measured(Record, frozen=True, kw_only=True):
+    """A converted model beside its teacher on held-out inputs of one domain.
+
+    Means are over tokens of texts, or rows of other data. An `error` is the standard error over
+    texts or rows, of a paired difference where there is one: ± 1.96 of it is a 95% interval.
+    """
+
+    name: str
+    fitted: bool = True  # whether the rest of it was learnt from; otherwise it is only measured
+    texts: Count = 0  # texts or rows that errors are over
+    tokens: Count  # predictions that means are over
+    teacher_loss: float  # in the unit of the document
+    loss: float
+    loss_added: float  # `loss` − `teacher_loss`
+    error: float  # of `loss_added`
+    kl: float | None = None  # KL(teacher, converted model) in nats; null where not measured
+    kl_error: float | None = None
+    same_top_token: float | None = None  # share at which both find the same answer most probable
+    same_error: float | None = None
+    teacher_accuracy: float | None = None  # share of right answers: next tokens, or classes
+    accuracy: float | None = None
+    accuracy_error: float | None = None  # of `accuracy` − `teacher_accuracy`
+
+
+class ConvertedLayer(Record, frozen=True, kw_only=True):
+    """One MLP; R² are on held-out rows of its own inputs, null where its output never varies."""
+
+    name: str
+    rows: Count  # that it was fitted to
+    r_squared: float | None = None  # of all rows
+    trimmed: float | None = None  # without the 0.1% of rows with the largest outputs
+    median: float | None = None  # of the median row
+    closed_form: float | None = None  # of all rows, before it was trained
+
+
+class CurvePoint(Record, frozen=True):
+    """The model during the distillation, on a little held-out text of all domains together."""
+
+    tokens: Count  # learnt from so far, in all stages
+    loss_added: float
+    kl: float
+
+
+class LossAt(Record, frozen=True):
+    """What is lost at some predictions of a domain."""
+
+    at: str  # the token that the text says, or how many tokens are known before, as 4–7
+    count: Count  # of predictions
+    loss_added: float
+    error: float  # over texts, or over occurrences of the token
+
+
+class WorstToken(Record, frozen=True):
+    """A prediction that the conversion changed much."""
+
+    context: tuple[str, ...]  # the tokens before it
+    text: str  # the token that follows in the text
+    kl: float
+    loss_added: float
+    teacher: tuple[TokenValue, ...]  # the most probable tokens, with probabilities
+    student: tuple[TokenValue, ...]
+
+
+class Continuation(Record, frozen=True):
+    """What both models write behind a held-out beginning, the most probable token each time."""
+
+    beginning: tuple[str, ...]
+    teacher: tuple[str, ...]
+    student: tuple[str, ...]
+
+
+class DomainText(Record, frozen=True):
+    """Where the converted model differs from its teacher on one domain."""
+
+    name: str
+    positions: tuple[LossAt, ...]
+    tokens: tuple[LossAt, ...]  # at which most is lost in sum, the worst first
+    worst: tuple[WorstToken, ...]  # by falling KL
+    samples: tuple[Continuation, ...]
+
+
+class ReadDirection(DirectionReading, frozen=True, kw_only=True):
+    """An output direction of a converted MLP, beside the rotation null."""
+
+    layer: str
+    lower_edge: float  # by chance, the smallest eigenvalue is below it in at most 5% of cases
+    upper_edge: float
+    rotations: Count  # of the null
+
+
+class ConvertedModel(Record, frozen=True):
+    """Sizes of the converted model."""
+
+    kind: str  # class of the model
+    num_parameters: Count
+    exact_parameters: Count  # of MLPs that are read exactly now
+
+
+class Conversion(Document, frozen=True, kw_only=True):
+    """What a conversion costs, layer by layer and domain by domain, and what can be read since.
+
+    Of language models and of other networks: these have rows for tokens and a unit of their own,
+    and leave out what is of text alone.
+    """
+
+    kind: Literal["bilinear conversion"] = "bilinear conversion"
+    unit: Literal["nats per token", "nats per row", "squared error"] = "nats per token"  # of losses
+    folder: str
+    loaded_by: str  # what opens the folder
+    model: ConvertedModel
+    layers: tuple[ConvertedLayer, ...]  # those that are bilinear now
+    kept: tuple[str, ...]  # names of those that are as they were
+    # block, or name of a layer, → loss that it adds to the teacher where it alone is swapped in,
+    # before the distillation; and its standard error
+    swap_in_costs: dict[str, float]
+    swap_in_errors: dict[str, float]
+    after_layers: tuple[Measured, ...]  # once the layers were fitted and trained
+    domains: tuple[Measured, ...]  # at the end
+    curve: tuple[CurvePoint, ...] = ()
+    line_tokens: Count = 0  # held-out predictions behind the curve and behind each swap-in cost
+    texts: tuple[DomainText, ...] = ()
+    gain: tuple[ReadDirection, ...] = ()
+    bfloat16_added: float | None = None  # to the loss, by storage in bfloat16
+    seconds: dict[str, float]  # stage → how long it took
+    notes: tuple[str, ...]
+    data: TextOrigin | None = None
+    source: Source  # the converted model; its provenance names teacher and recipe
+    reproduce: Run
+
+    def __post_init__(self) -> None:
+        names = [one.name for one in self.domains]
+        same = names == [one.name for one in self.after_layers]
+        require(len(names) > 0 and same, "the domains of the stages differ, or there is none")
+        fits = self.swap_in_costs.keys() == self.swap_in_errors.keys()
+        require(fits, "a swap-in cost lacks its error")
