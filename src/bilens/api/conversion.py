@@ -18,11 +18,13 @@ from torch import Tensor, nn
 
 from bilens.api.provenance import describe_run
 from bilens.api.quadratic_fit import fit_layers_of
-from bilens.api.trace import READ_LAYERS, read_converted
+from bilens.api.trace import read_converted
+from bilens.api.trace_records import latent_reading
 from bilens.base import silent
 from bilens.base.errors import DataError, InterruptedRunError, UsageError
 from bilens.base.files import read_json, write_file
-from bilens.findings.conversion import error_of, measured, read_domain
+from bilens.findings.conversion import error_of, losses, measured, samples
+from bilens.interp.traced_layer import top_contexts
 from bilens.io.converted_folder import save_converted
 from bilens.io.formats.safetensors_folder import folder_sha256
 from bilens.io.host import Host, Site, copy_companions, open_host, tokenizer_at
@@ -31,8 +33,9 @@ from bilens.records import conversion as records
 from bilens.records.base import json_text, read_document, to_json
 from bilens.records.common import Source, TextOrigin
 from bilens.records.decomposition import QuadraticFits
+from bilens.records.trace import TokenEnds
 from bilens.train.corpus import CorpusOptions
-from bilens.train.distillation import compared, distil, kl_on, text_losses, token_table
+from bilens.train.distillation import distil, kl_on, text_losses, token_table
 from bilens.train.layer_fit import ConversionRecipe, convert_layers
 from bilens.train.layer_inputs import Mixture, Walk, check_enough
 from bilens.train.loop import CHECKPOINTS
@@ -45,6 +48,7 @@ from bilens.train.run_folder import (
     written_by_us,
 )
 
+WORST = 6  # places of a domain that are listed
 LINE_TOKENS, JUDGED_TEXTS = 2048, 16  # of held-out text, on the way; beside those fitted to
 KNOWN_TEXTS = 4  # of a domain, that tell whether the teacher knows it
 BFLOAT16_LIMIT = 0.01  # nats that storage in bfloat16 may cost
@@ -175,42 +179,41 @@ class Conversion:
     def looked_at(self) -> dict[str, Any]:
         """Return what the student loses, where, and what can be read of it."""
         tables, student, tokenizer = self.tables(), self.student, tokenizer_at(self.teacher)
-        held_out, hosts = self.mixture.held_out, (self.teacher, self.student)
-        texts, gain = list[records.DomainText](), list[records.ReadDirection]()
-        for name, table in tables.items():
-            given = held_out[name][: len(table)], table, tokenizer
-            texts.append(read_domain(name, hosts, *given))
-            self.report("text", len(texts), len(tables), name)
+        domains = list[records.Measured]()
+        for one in self.bill(tables):
+            table = tables[one.name]
+            texts = self.mixture.held_out[one.name][: len(table)]
+            worst = top_contexts(texts[:, 1:], table[..., 2], 0, num=WORST)
+            parts = {
+                "losses": tuple(losses(texts, table, tokenizer)),
+                "worst": latent_reading(worst, TokenEnds((), ()), tokenizer.token).contexts,
+                "samples": tuple(samples(self.teacher, student, texts, tokenizer)),
+            }
+            domains.append(structs.replace(one, **parts))
+            self.report("text", len(domains), len(tables), one.name)
         blocks = {name: student.at(site) for name, site in self.converted.items()}
         exact = {name: one for name, one in blocks.items() if getattr(one, "gate", None) is None}
-        for one in read_converted(student, exact, tokenizer, self.recipe.seed):
-            gain.append(one)
-            self.report("reading", len(gain), 2 * len(READ_LAYERS), one.layer)
-        read, whole = (
-            sum(one.numel() for module in modules for one in module.parameters())
-            for modules in (exact.values(), [student.module])
-        )
-        model = records.ConvertedModel(type(student.module).__name__, whole, read)
-        said = ", ".join(held_out), "given by --text", self.mixture.tokens, self.mixture.fingerprint
-        parts = {"model": model, "domains": self.bill(tables), "texts": texts, "gain": gain}
-        return {**parts, "data": TextOrigin(*said)}
+        gain = [*read_converted(student, exact, tokenizer, self.recipe.seed)]
+        modules = exact.values(), [student.module]
+        read, every = (sum(x.numel() for one in each for x in one.parameters()) for each in modules)
+        model = records.ConvertedModel(type(student.module).__name__, every, read)
+        names, mixture = ", ".join(self.mixture.held_out), self.mixture
+        data = TextOrigin(names, "given by --text", mixture.tokens, mixture.fingerprint)
+        return {"model": model, "domains": domains, "gain": gain, "data": data}
 
     def curve(self) -> list[records.CurvePoint]:
-        """Return the lines of the distillation, each once, by the tokens learnt from until then."""
-        found, batch = dict[int, records.CurvePoint](), self.recipe.batch_size * self.recipe.n_ctx
-        behind = self.layer_texts * self.recipe.n_ctx
-        for path in (self.work / "distillation.jsonl", self.work / "unfrozen.jsonl"):
-            for line in map(json.loads, path.read_text().splitlines() if path.exists() else ()):
-                tokens = behind + line["step"] * batch
-                found[tokens] = records.CurvePoint(tokens, line["loss_added"], line["held_out_kl"])
-            behind = max(found, default=behind)
-        return [found[tokens] for tokens in sorted(found)]
+        """Return the lines of the distillation; a run that went on has some of them twice."""
+        paths = [self.work / f"{name}.jsonl" for name in ("distillation", "unfrozen")]
+        texts = [one for path in paths if path.exists() for one in path.read_text().splitlines()]
+        lines = {line["tokens"]: line for line in map(json.loads, texts)}
+        names = ("tokens", "loss_added", "held_out_kl")
+        return [records.CurvePoint(*(one[name] for name in names)) for one in lines.values()]
 
     def check_known(self) -> None:
         """Refuse text on which the teacher is hardly better than a guess."""
         guess = math.log(self.teacher.config.vocab_size)
         for name, texts in self.mixture.held_out.items():
-            loss = float(compared(self.teacher, self.teacher, texts[:KNOWN_TEXTS])[:, 0].mean())
+            loss = float(text_losses(self.teacher, texts[:KNOWN_TEXTS]).mean())
             if loss > CHANCE * guess:
                 raise DataError(
                     f"{name}: the teacher's loss is {loss:.2f} nats per token, a guess has "
@@ -246,10 +249,8 @@ class Conversion:
             sites = [site for site in alone.sites if site.block == block]
             alone.replace({site.name: self.student.at(site) for site in sites})
             added = text_losses(alone, self.line_texts) - before
-            costs[str(block)] = float(added.mean()), error_of(added)
-            self.report(
-                "swap-in cost", len(costs), len(self.chosen), f"{costs[str(block)][0]:+.4f}"
-            )
+            costs[str(block)] = cost, _ = float(added.mean()), error_of(added)
+            self.report("swap-in cost", len(costs), len(self.chosen), f"{cost:+.4f}")
         return costs
 
     def keep(self, blocks: Sequence[int]) -> None:
@@ -276,8 +277,9 @@ class Conversion:
                     text = f"KL {line['kl']:.4f}, held out {line['held_out_kl']:.4f}, loss "
                     text += f"{line['loss_added']:+.4f}, {line['tokens_per_second']:,.0f} tokens/s"
                     self.report(name, line["step"], count, text)
+                    seen = (first - JUDGED_TEXTS + line["step"] * recipe.batch_size) * recipe.n_ctx
                     with (self.work / f"{name}.jsonl").open("a") as curve:
-                        curve.write(json.dumps(line) + "\n")
+                        curve.write(json.dumps(line | {"tokens": seen}) + "\n")
                     self.stop_if(interrupted, f"step {line['step']} of the {name}")
             first += count * recipe.batch_size
         self.seconds["distillation"] = time.monotonic() - began
@@ -322,8 +324,8 @@ class Conversion:
         rounded = self.student.twin(share=False)
         for parameter in rounded.module.requires_grad_(False).parameters():
             parameter.copy_(parameter.bfloat16())
-        exact, stored, *_ = compared(self.student, rounded, self.line_texts).mean(dim=0)
-        return float(stored - exact)
+        exact, stored = (text_losses(one, self.line_texts) for one in (self.student, rounded))
+        return float((stored - exact).mean())
 
 
 def fit_on_text(

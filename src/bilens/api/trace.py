@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from msgspec.structs import asdict
+from msgspec import structs
 from torch import Tensor, nn
 
-from bilens.algebra.approximation.closed_form import exact_map
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.hosvd import hosvd
 from bilens.algebra.quadratic_map import QuadraticMap
@@ -35,10 +34,7 @@ from bilens.interp.traced_layer import (
 from bilens.io.host import Host
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearTransformer
-from bilens.nn.mlp import BilinearMLP
-from bilens.nn.module_layers import plain_weights
 from bilens.records import trace as records
-from bilens.records.conversion import ReadDirection
 from bilens.report.reports import TraceReport
 from bilens.train.corpus import CorpusOptions
 
@@ -241,32 +237,32 @@ def direction_readings(
 @torch.no_grad()
 def read_converted(
     host: Host, names: Collection[str], tokenizer: Tokenizer, seed: int
-) -> Iterator[ReadDirection]:
-    """Yield leading output directions of few converted MLPs, spread over the depth.
+) -> Iterator[records.DirectionReading]:
+    """Yield two leading output directions of a few converted MLPs, beside the rotation null.
 
-    Cost: for each of `READ_LAYERS` twice `hosvd`, and spectra of few directions for each rotation.
+    Cost: for each of `READ_LAYERS` twice `hosvd`, and whole spectra for each rotation.
     """
     module: Any = host.module
-    if isinstance(module, BilinearTransformer):
-        unembed, embed = module.unembed.weight, module.embed.weight
-    else:
-        embed = module.get_input_embeddings().weight
-        unembed = module.get_output_embeddings().weight
-    home, ones = module.get_submodule(host.stack.rpartition(".")[0]), torch.ones_like(embed[0])
-    for norm in [one for one in home.children() if "Norm" in type(one).__name__][-1:]:
-        unembed = unembed * (norm.weight if isinstance(norm, nn.LayerNorm) else norm(ones))
+    ours, home = isinstance(module, BilinearTransformer), host.stack.rpartition(".")[0]
+    unembed = (module.unembed if ours else module.get_output_embeddings()).weight
+    embed = (module.embed if ours else module.get_input_embeddings()).weight
+    children = [
+        one for one in module.get_submodule(home).children() if "Norm" in type(one).__name__
+    ]
+    for norm in children[-1:]:  # its gains act on what is written
+        gains = norm.weight if isinstance(norm, nn.LayerNorm) else norm(torch.ones_like(embed[0]))
+        unembed = unembed * gains
     sites = [site for site in host.sites if site.name in names]
-    spread = {round(part * (len(sites) - 1)) for part in READ_LAYERS} if sites else set()
-    for site in [sites[place] for place in sorted(spread)]:
-        f = exact_map(plain_weights(cast(BilinearMLP, host.at(site))))
-        if f.sizes.d_out != unembed.shape[1]:
-            continue  # the unembedding stands behind a projection
+    for place in sorted({round(part * (len(sites) - 1)) for part in READ_LAYERS} if sites else ()):
+        block: Any = host.at(sites[place])
+        f = block.quadratic_map().detach().to(torch.float64)
+        if f.sizes.d_out != unembed.shape[1]:  # there is a projection between them
+            continue
         units, generator = hosvd(f, 2).output_directions, torch.Generator().manual_seed(seed)
-        null = rotation_null(f, units, generator, MINIMUM_SAMPLES)
+        edges = rotation_null(f, units, generator, MINIMUM_SAMPLES).edges()
         found = direction_readings(f, unembed, embed, tokenizer, (), 2, 8)
-        for one, low, high in zip(found, *map(Tensor.tolist, null.edges()), strict=True):
-            ends = {"lower_edge": low, "upper_edge": high, "rotations": null.num_samples}
-            yield ReadDirection(**asdict(one), layer=site.name, **ends)
+        for one, low, high in zip(found, *(each.tolist() for each in edges), strict=True):
+            yield structs.replace(one, name=sites[place].name, edges=(low, high))
 
 
 def token_id(tokenizer: Tokenizer, text: str) -> int:

@@ -6,7 +6,25 @@ from typing import Literal
 
 from bilens.records.base import Count, Document, Record, require
 from bilens.records.common import Run, Source, TextOrigin
-from bilens.records.trace import DirectionReading, TokenValue
+from bilens.records.trace import ActiveContext, DirectionReading
+
+
+class LossAt(Record, frozen=True):
+    """What is lost at some predictions."""
+
+    kind: Literal["token", "position"]
+    at: str  # the token that the text says, or how many tokens are known before, as 4–7
+    count: Count  # of predictions
+    loss_added: float
+    error: float  # over occurrences of the token, or over texts
+
+
+class Continuation(Record, frozen=True):
+    """What both models write behind a held-out beginning, the most probable token each time."""
+
+    beginning: tuple[str, ...]
+    teacher: tuple[str, ...]
+    student: tuple[str, ...]
 
 
 class Measured(Record, frozen=True, kw_only=True):
@@ -31,6 +49,9 @@ class Measured(Record, frozen=True, kw_only=True):
     teacher_accuracy: float | None = None  # share of right answers: next tokens, or classes
     accuracy: float | None = None
     accuracy_error: float | None = None  # of `accuracy` − `teacher_accuracy`
+    losses: tuple[LossAt, ...] = ()  # tokens at which most is lost in sum, and all positions
+    worst: tuple[ActiveContext, ...] = ()  # the text around the largest KL; activations are KL
+    samples: tuple[Continuation, ...] = ()
 
 
 class ConvertedLayer(Record, frozen=True, kw_only=True):
@@ -50,53 +71,6 @@ class CurvePoint(Record, frozen=True):
     tokens: Count  # learnt from so far, in all stages
     loss_added: float
     kl: float
-
-
-class LossAt(Record, frozen=True):
-    """What is lost at some predictions of a domain."""
-
-    at: str  # the token that the text says, or how many tokens are known before, as 4–7
-    count: Count  # of predictions
-    loss_added: float
-    error: float  # over texts, or over occurrences of the token
-
-
-class WorstToken(Record, frozen=True):
-    """A prediction that the conversion changed much."""
-
-    context: tuple[str, ...]  # the tokens before it
-    text: str  # the token that follows in the text
-    kl: float
-    loss_added: float
-    teacher: tuple[TokenValue, ...]  # the most probable tokens, with probabilities
-    student: tuple[TokenValue, ...]
-
-
-class Continuation(Record, frozen=True):
-    """What both models write behind a held-out beginning, the most probable token each time."""
-
-    beginning: tuple[str, ...]
-    teacher: tuple[str, ...]
-    student: tuple[str, ...]
-
-
-class DomainText(Record, frozen=True):
-    """Where the converted model differs from its teacher on one domain."""
-
-    name: str
-    positions: tuple[LossAt, ...]
-    tokens: tuple[LossAt, ...]  # at which most is lost in sum, the worst first
-    worst: tuple[WorstToken, ...]  # by falling KL
-    samples: tuple[Continuation, ...]
-
-
-class ReadDirection(DirectionReading, frozen=True, kw_only=True):
-    """An output direction of a converted MLP, beside the rotation null."""
-
-    layer: str
-    lower_edge: float  # by chance, the smallest eigenvalue is below it in at most 5% of cases
-    upper_edge: float
-    rotations: Count  # of the null
 
 
 class ConvertedModel(Record, frozen=True):
@@ -129,8 +103,7 @@ class Conversion(Document, frozen=True, kw_only=True):
     domains: tuple[Measured, ...]  # at the end
     curve: tuple[CurvePoint, ...] = ()
     line_tokens: Count = 0  # held-out predictions behind the curve and behind each swap-in cost
-    texts: tuple[DomainText, ...] = ()
-    gain: tuple[ReadDirection, ...] = ()
+    gain: tuple[DirectionReading, ...] = ()  # of a few layers, named by them
     bfloat16_added: float | None = None  # to the loss, by storage in bfloat16
     seconds: dict[str, float]  # stage → how long it took
     notes: tuple[str, ...]
@@ -142,5 +115,3 @@ class Conversion(Document, frozen=True, kw_only=True):
         names = [one.name for one in self.domains]
         same = names == [one.name for one in self.after_layers]
         require(len(names) > 0 and same, "the domains of the stages differ, or there is none")
-        fits = self.swap_in_costs.keys() == self.swap_in_errors.keys()
-        require(fits, "a swap-in cost lacks its error")

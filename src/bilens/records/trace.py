@@ -312,11 +312,12 @@ class DirectionReading(Record, frozen=True):
     """One output direction, read from weights alone."""
 
     kind: str  # `hosvd` or `token`
-    name: str  # the token
+    name: str  # the token; of a converted model, the layer
     singular_value: float | None
     share: float | None  # of the squared norm of the tensor
     output: TokenEnds  # promoted and suppressed
     spectrum: TracedSpectrum
+    edges: tuple[float, float] | None = None  # that 95% of the rotation null keep, each
 
 
 class LanguageModel(Record, frozen=True):

@@ -73,7 +73,8 @@ def distil(
         if run.step % STEPS_A_LINE and run.step < steps:
             continue
         run.seconds += time.monotonic() - began
-        theirs, ours, held_out_kl, *_ = compared(teacher, student, held_out).mean(dim=0).tolist()
+        means = token_table(teacher, student, held_out).mean(dim=(0, 1))
+        theirs, ours, held_out_kl, *_ = means.tolist()
         line = {
             "step": run.step,
             "kl": float(run.sums[0] / run.sums[1].clamp(min=1)),
@@ -142,11 +143,6 @@ class Divergence(torch.autograd.Function):
     def backward(ctx: Any, slope: Tensor) -> Any:
         (gradient,) = ctx.saved_tensors
         return gradient * slope, None
-
-
-def compared(teacher: Host, student: Host, texts: Tensor) -> Tensor:
-    """Return the means of `token_table` over the tokens of each text, (texts, 6)."""
-    return token_table(teacher, student, texts).mean(dim=1)
 
 
 @torch.no_grad()
