@@ -91,17 +91,26 @@ class ConversionRecipe(Recipe):
 
 
 def fit_site(
-    site: Site, x: Tensor, held: Tensor, recipe: ConversionRecipe, place: int
+    site: Site,
+    rows: tuple[Tensor, Tensor, Tensor],
+    recipe: ConversionRecipe,
+    place: int,
 ) -> tuple[BilinearMLP, dict[str, Any]]:
-    """Return a bilinear block for a site, fitted to rows x, and its R² on held-out rows."""
-    layer, about = site.view.weights(torch.float64), {"name": site.name, "rows": len(x)}
+    """Return a bilinear block for a site, and its R² on held-out rows.
+
+    `rows` are of texts, held out, and of first tokens, which weigh no more than those of the texts.
+    """
+    texts, held, first = rows
+    x = torch.cat([texts, first])
+    layer, about = site.view.weights(torch.float64), {"name": site.name, "rows": len(texts)}
     needed = layer.down.shape[1] + 1 + recipe.linear_skip * layer.d_in
-    unreached = site.expert is not None and (len(x) < needed or len(held) < 2)
+    unreached = site.expert is not None and (len(texts) < needed or len(held) < 2)
     if isinstance(layer, GLUWeights) and (site.view.exact or unreached):
         return BilinearMLP.of(layer), about  # an expert that hardly any token reaches is kept
     plain = in_dtype(layer, x.dtype)
     y, y_held = in_blocks(plain, x), in_blocks(plain, held)
     weights = row_weights(y)
+    weights[len(texts) :] *= len(texts) / recipe.n_ctx / max(1, len(first))
     if "fit" in recipe.skip:
         found = widened(gaussian_neurons(layer, None, None, linear=recipe.linear_skip), recipe)
     else:
@@ -109,7 +118,7 @@ def fit_site(
         found = widened(found, recipe)
         if recipe.linear_skip and found.linear is None:
             found = replace(found, linear=x.new_zeros(len(found.down), layer.d_in).double())
-        check_enough(len(x), rows_to_refit(found), site.name)
+        check_enough(len(texts), rows_to_refit(found), site.name)
         found = refit_down(found, x.double(), y, weights=weights)
     start = cast(GLUWeights, in_dtype(found, x.dtype))
     best = before = r_squared_on(y_held, in_blocks(start, held))
@@ -157,8 +166,9 @@ def convert_layers(
     there when the stage is repeated: the result is the same to the bit. With `recipe.parallel` as
     many blocks are fitted at a time, in threads, on the stream of the teacher.
     """
-    at_once, device = max(1, ROWS // recipe.n_ctx), device_of(host.module)
-    walks = [Walk(host, part, at_once) for part in texts]
+    device = device_of(host.module)
+    parts = *texts, first_tokens(texts[0])
+    walks = [Walk(host, part, max(1, ROWS // part.shape[1])) for part in parts if len(part)]
     known = {site.name: folder / f"{site.name}.safetensors" for site in host.sites}
     count, together = max(chosen, default=-1) + 1, recipe.parallel or 1
     for first in range(0, count, together):
@@ -169,6 +179,7 @@ def convert_layers(
             seen = [{} if found else walk.inputs(here) for walk in walks]
             for place, site in enumerate(here, start=block * len(host.sites)):
                 rows = [] if found else [part[site.name] for part in seen]
+                rows += [rows[0][:0]] * (len(rows) == 2)
                 jobs.append((known[site.name], site, rows, recipe, place))
             for walk in walks if recipe.parallel else ():
                 walk.advance()
@@ -181,12 +192,24 @@ def convert_layers(
         yield from (about for _, about in fitted)
 
 
+def first_tokens(texts: Tensor) -> Tensor:
+    """Return each token of texts as a text of its own, (tokens, 1); none if all texts begin alike.
+
+    What a model does with the first token (attention sinks, massive activations) depends on it
+    alone, and fails for many where a layer has been fitted to the few that texts begin with.
+    """
+    found = texts.unique()
+    if len(texts[:, 0].unique()) == 1:
+        return found[:0, None]
+    return found[: len(found) // ROWS * ROWS or len(found), None]
+
+
 def site_in(
     path: Path, site: Site, rows: Sequence[Tensor], recipe: ConversionRecipe, place: int
 ) -> tuple[BilinearMLP, dict[str, Any]]:
     """Return what a file has of a site; without rows it is there, with them it is made."""
     if rows:
-        one, about = fit_site(site, rows[0], rows[1], recipe, place)
+        one, about = fit_site(site, (rows[0], rows[1], rows[2]), recipe, place)
         said = {"about": json.dumps(about), "arguments": json.dumps(arguments_of(one))}
         write_file(path, to_safetensors(one.state_dict(), said))
         return one, about

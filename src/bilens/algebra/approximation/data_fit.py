@@ -172,14 +172,16 @@ def refit_down(
     count, hidden = rows_to_refit(quadratic), quadratic.down.shape[1]
     if len(x) < count:
         raise UsageError(f"{len(x)} rows of inputs: {count:,} unknowns take as many or more.")
-    memory = 8 * count * (FOLDS + 3) * (count + d_out)
+    folds = FOLDS if count <= SMALL else 2  # of two, the first alone is held out
+    memory = 8 * count * (folds + 3) * (count + d_out)
     check_memory(memory, f"a regression on {count:,} features", "keep the fit of each neuron")
-    gram = quadratic.down.new_zeros(FOLDS, count, count)
-    right = gram.new_zeros(FOLDS, count, d_out)
-    runs = torch.arange(len(x)) // max(1, len(x) // RUNS) % FOLDS
+    gram = quadratic.down.new_zeros(folds, count, count)
+    right = gram.new_zeros(folds, count, d_out)
+    runs = (torch.arange(len(x)) // max(1, len(x) // RUNS) % FOLDS).clamp(max=folds - 1)
     parts = weighted(quadratic.d_in, x, weights), torch.split(y, BLOCK), torch.split(runs, BLOCK)
     for start, ((rows, weight), truth, run) in enumerate(zip(*parts, strict=True)):
         read = quadratic.hidden(rows)
+        miss = truth.detach().double() - quadratic.behind(read, rows)
         if quadratic.linear is not None:
             read = torch.cat([read, rows], dim=1)
         if start == 0:  # one unit for all products, and one for all inputs
@@ -188,7 +190,6 @@ def refit_down(
             scale = torch.cat(means).sqrt()
             scale = torch.where(scale > 0, scale, 1.0)
         read = torch.cat([(read - centre) / scale, torch.ones_like(read[:, :1])], dim=1)
-        miss = truth.detach().double() - quadratic(rows)
         for fold in set(run.tolist()):
             mine = run == fold
             part = (read[mine] * weight[mine, None]).T

@@ -26,7 +26,11 @@ class LayerWeights(ABC):
     constant: Tensor | None  # (out,); None is zero
 
     def __call__(self, x: Tensor) -> Tensor:
-        y = self.hidden(x) @ self.down.T
+        return self.behind(self.hidden(x), x)
+
+    def behind(self, hidden: Tensor, x: Tensor) -> Tensor:
+        """Return the output from what the neurons compute, (…, hidden), (…, in) → (…, out)."""
+        y = hidden @ self.down.T
         if self.linear is not None:
             y = y + x @ self.linear.T
         return y if self.constant is None else y + self.constant
