@@ -34,7 +34,7 @@ from bilens.nn import BilinearMLP, BilinearTransformer
 from bilens.nn.module_layers import plain_weights
 from bilens.train import distillation
 from bilens.train.corpus import CorpusOptions
-from bilens.train.layer_fit import ConversionRecipe, convert_layers
+from bilens.train.layer_fit import ConversionRecipe, convert_layers, first_tokens
 from bilens.train.layer_inputs import Walk
 
 RECIPE = ConversionRecipe(
@@ -258,6 +258,24 @@ def test_recomputing_forgets_what_is_inside_the_blocks() -> None:
     assert len(calls) == 2
     host.logits(tokens()).sum().backward()  # type: ignore[no-untyped-call]
     assert len(calls) == 3
+
+
+def test_a_layer_is_fitted_to_every_token_standing_first(tmp_path: Path) -> None:
+    teacher = host_of(tiny.make("llama").float(), Path("llama"))
+    texts = torch.cat([torch.full((64, 1), 3), tokens(64)], dim=1)
+    texts[0, 0] = 4  # one that begins otherwise
+    assert first_tokens(texts).flatten().tolist() == texts.unique().tolist()
+    assert first_tokens(texts[1:]).numel() == 0
+    every = Walk(teacher, torch.arange(3, 16)[:, None], 13).inputs(teacher.sites[:1])
+    (x,), misses = every.values(), []
+    for name, given in (("first", texts), ("alike", texts[1:])):
+        student, recipe = teacher.twin(), ConversionRecipe(n_ctx=9, layer_steps=0)
+        for _ in convert_layers(student, (0,), (given, tokens()), recipe, tmp_path / name):
+            pass
+        misses.append(
+            float((student.at(student.sites[0])(x) - teacher.at(teacher.sites[0])(x)).norm())
+        )
+    assert misses[0] < 0.8 * misses[1]
 
 
 def test_blocks_fitted_together_see_the_teacher(ours: Path, tmp_path: Path) -> None:

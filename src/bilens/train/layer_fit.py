@@ -179,7 +179,7 @@ def convert_layers(
             seen = [{} if found else walk.inputs(here) for walk in walks]
             for place, site in enumerate(here, start=block * len(host.sites)):
                 rows = [] if found else [part[site.name] for part in seen]
-                rows += [rows[0][:0]] * (len(rows) == 2)
+                rows += [rows[0][:0]] if len(rows) == 2 else []
                 jobs.append((known[site.name], site, rows, recipe, place))
             for walk in walks if recipe.parallel else ():
                 walk.advance()
