@@ -198,8 +198,8 @@ def first_tokens(texts: Tensor) -> Tensor:
     What a model does with the first token (attention sinks, massive activations) depends on it
     alone, and fails for many where a layer has been fitted to the few that texts begin with.
     """
-    found = texts.unique()
-    if len(texts[:, 0].unique()) == 1:
+    found: Tensor = torch.unique(texts)
+    if len(torch.unique(texts[:, 0])) == 1:
         return found[:0, None]
     return found[: len(found) // ROWS * ROWS or len(found), None]
 
