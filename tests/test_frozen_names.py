@@ -27,7 +27,7 @@ PUBLIC = names_of(
     "attribute_to_background, audit, centred_directions, certify, certify_model, "
     "contrast_direction, cp_decompose, direct_interactions, dual_expression, effective_rank, "
     "eigendecompose, eigendecompose_all, export_sae, from_module, from_sklearn, gaussian_moments, "
-    "hosvd, interaction_submatrix, load, localisation, match_eigenvectors, nn, "
+    "hosvd, interaction_submatrix, layer_inputs, load, localisation, match_eigenvectors, nn, "
     "pairwise_interactions, plan_eigendecomposition, quadratic_fit, quantise, raw_directions, "
     "rotation_null, save, similarity, sklearn, top_interactions, trace, whiten"
 )
@@ -71,6 +71,7 @@ SIGNATURES = {
     "constant=None",
     "MLPWeights": "down, up, activation, up_bias=None, linear=None, constant=None",
     "activation_moments": "activation, mean, deviation",
+    "layer_inputs": "model, data, *, layers=(), tokens=20000, n_ctx=128, held_out=0.2, seed=0",
     "quadratic_fit": "module_or_weights, mean=None, covariance=None, data=None, *, "
     "generator=None, samples=10000, threshold=0.9, train_steps=0",
     "attack_model": "model, data, *, target=None, source=None, pairs=False, epsilons=None, "

@@ -81,6 +81,7 @@ from .report.reports import (
     LayerAuditReport as LayerAuditReport,
     TraceReport as TraceReport,
 )
+from .train.recorded_inputs import layer_inputs as layer_inputs
 
 __version__: str
 __all__: list[str]

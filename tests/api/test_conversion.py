@@ -17,7 +17,7 @@ import bilens as bl
 import language_runs
 import tiny_language_models as tiny
 from bilens.api import conversion
-from bilens.api.conversion import convert_to_bilinear, fit_on_text
+from bilens.api.conversion import convert_to_bilinear
 from bilens.base.errors import (
     CheckpointError,
     DataError,
@@ -302,19 +302,6 @@ def test_a_domain_may_be_measured_alone(ours: Path, tmp_path: Path) -> None:
     assert found["domains"][0] == plain["domains"][0]
 
 
-def test_fits_on_text_are_of_what_each_layer_sees(ours: Path, llama: Path) -> None:
-    options = {"train_steps": 0, "samples": 100, "threshold": 0.9, "seed": 0}
-    found = fit_on_text(ours, TEXT[0], 1200, [], **options)
-    assert [fit.name for fit in found.fits] == ["blocks.0.mlp", "blocks.1.mlp"]
-    assert found.num_rows == 1200 // 15 * 15
-    (fit,) = fit_on_text(llama, TEXT[0], 1200, ["layers.1.mlp"], **options).fits
-    assert fit.name == "layers.1.mlp"
-    with pytest.raises(UsageError, match="has the layers blocks"):
-        fit_on_text(ours, TEXT[0], 1200, ["blocks.7.mlp"], **options)
-    with pytest.raises(DataError, match="needs 9,999,999 tokens or more"):
-        fit_on_text(ours, TEXT[0], 9_999_999, [], **options)
-
-
 def test_a_walk_sees_what_the_mlps_of_a_whole_run_receive() -> None:
     host = host_of(tiny.make("qwen3").float(), Path("qwen3"))
     texts, seen = tokens(8), []
@@ -328,7 +315,7 @@ def test_a_walk_sees_what_the_mlps_of_a_whole_run_receive() -> None:
         hook.remove()
     walk = Walk(host, texts, 4)
     for site, expected in zip(host.sites, seen, strict=True):
-        assert torch.allclose(walk.inputs([site])[site.name], expected, atol=1e-6)
+        assert torch.allclose(walk.inputs([site])[site.name].x, expected, atol=1e-6)
         walk.advance()
 
 

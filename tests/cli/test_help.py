@@ -44,7 +44,8 @@ FROZEN = {
     ),
     "fit": (
         "model --encoding --layer --data --table --labels --dataset --data-dir --map --activation "
-        "--transposed --no-transposed --text --tokens --train-steps --samples --threshold --seed "
+        "--transposed --no-transposed --text --tokens --held-out --activations "
+        "--train-steps --samples --threshold --seed "
         "--allow-pickle --trust-pickle --residual --no-residual --json"
     ),
     "audit": (

@@ -223,6 +223,7 @@ REACHED = {  # module that names an option: the commands that its messages can e
     "train/corpus": LANGUAGE,
     "train/distillation": ["convert"],
     "train/layer_inputs": ["convert", "fit"],
+    "train/recorded_inputs": ["fit"],
     "train/tasks/table": ["train table"],
     "data/images": ["train image", "audit", "attack", "certify", "explain"],
     "data/labelled_data": ["audit", "attack", "certify", "explain"],

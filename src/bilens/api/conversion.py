@@ -13,11 +13,9 @@ from threading import Event
 from typing import Any
 
 import torch
-from msgspec import structs
 from torch import Tensor, nn
 
 from bilens.api.provenance import describe_run
-from bilens.api.quadratic_fit import fit_layers_of
 from bilens.api.trace import read_converted
 from bilens.api.trace_records import latent_reading
 from bilens.base import silent
@@ -28,16 +26,14 @@ from bilens.interp.traced_layer import top_contexts
 from bilens.io.converted_folder import save_converted
 from bilens.io.formats.safetensors_folder import folder_sha256
 from bilens.io.host import Host, Site, copy_companions, open_host, tokenizer_at
-from bilens.io.loaded_model import LoadedModel
 from bilens.records import conversion as records
 from bilens.records.base import json_text, read_document, to_json
 from bilens.records.common import Source, TextOrigin
-from bilens.records.decomposition import QuadraticFits
 from bilens.records.trace import TokenEnds
 from bilens.train.corpus import CorpusOptions
 from bilens.train.distillation import distil, kl_on, text_losses, token_table
 from bilens.train.layer_fit import ConversionRecipe, convert_layers
-from bilens.train.layer_inputs import Mixture, Walk, check_enough
+from bilens.train.layer_inputs import Mixture, check_enough
 from bilens.train.loop import CHECKPOINTS
 from bilens.train.recipe import Device, find_device
 from bilens.train.run_folder import (
@@ -326,25 +322,3 @@ class Conversion:
             parameter.copy_(parameter.bfloat16())
         exact, stored = (text_losses(one, self.line_texts) for one in (self.student, rounded))
         return float((stored - exact).mean())
-
-
-def fit_on_text(
-    path: Path, text: CorpusOptions, tokens: int, layers: Sequence[str], **options: Any
-) -> QuadraticFits:
-    """Return the fits of a language model's MLPs on what they see of a text, block by block."""
-    host = open_host(path)
-    n_ctx = min(ConversionRecipe().n_ctx, host.n_ctx)
-    mixture = Mixture([text.load()], tokenizer_at(host), n_ctx, options["seed"])
-    check_enough(mixture.tokens, tokens, "what layers see")
-    views = {site.name: site.view for site in host.sites}
-    about = {"format": type(host.module).__name__, "read": "the MLPs, on text"}
-    model = LoadedModel(None, str(host.source), host.sha256, provenance=about, views=views)
-    walk, found = Walk(host, mixture.texts(0, max(1, tokens // n_ctx)), 8), []
-    for block in range(len(host.blocks)):
-        here = [s for s in host.sites if s.block == block and s.name in (layers or views)]
-        for name, rows in walk.inputs(here).items():
-            found.append(fit_layers_of(model, rows, layers=[name], **options))
-        walk.advance()
-    if not found:  # says which layers there are
-        return fit_layers_of(model, layers=layers, **options)
-    return structs.replace(found[0], fits=tuple(one.fits[0] for one in found))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bilens.io.load import LoadedModel
     from bilens.report.reports import AttackReport, CertificateReport, TraceReport
     from bilens.train.corpus import CorpusOptions
+    from bilens.train.recorded_inputs import LayerInputs
 
 T = TypeVar("T")
 Say = Callable[[str], None]
@@ -343,6 +344,31 @@ class DataFiles:
             for line in conversion_lines(load_catalogue("en"), displayable(done)):
                 say(line)
         return found
+
+
+@dataclass(frozen=True)
+class SeenText:
+    """The text that a language model reads, so that its layers are read on what they see."""
+
+    text: str | None = option(None, "Text that a language model reads: what its layers see.")
+    tokens: int = option(20_000, "Tokens of --text, held-out ones among them.", min=1)
+    held_out: float = option(0.2, "Share of --text, by document, that R² is of.")
+    activations: Path | None = option(
+        None, "Folder where what the layers see is written, or is read if it is there."
+    )
+
+    def inputs(
+        self, model: Path, layers: list[str], seed: int, report: Callable[..., None]
+    ) -> LayerInputs | None:
+        """Return what the layers see; None without a text."""
+        if self.text is None:
+            refuse_idle(said(self), "--text")
+            return None
+        from bilens.train.recorded_inputs import layer_inputs
+
+        how: dict[str, Any] = {"tokens": self.tokens, "held_out": self.held_out, "seed": seed}
+        found = layer_inputs(model, self.text, layers=layers, **how)
+        return found if self.activations is None else found.store(self.activations, report)
 
 
 @dataclass(frozen=True)

@@ -50,12 +50,11 @@ class Site:
         """The block that holds it, counted from 0."""
         return next(int(part) for part in self.name.split(".") if part.isdecimal())
 
-    def rows(self, arguments: tuple[Tensor, ...]) -> Tensor:
-        """Return what it is given of the arguments of the hooked module, (rows, in)."""
-        x = arguments[0]
-        if self.expert is not None:
-            x = x[(arguments[1] == self.expert).any(dim=1)]
-        return x.reshape(-1, x.shape[-1])
+    def reached(self, arguments: tuple[Tensor, ...]) -> Tensor | slice:
+        """Return which rows of the first argument of the hooked module come to it."""
+        if self.expert is None:
+            return slice(None)
+        return (arguments[1] == self.expert).any(dim=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +62,7 @@ class Host:
     """A language model, frozen and in evaluation mode, with its sites in order."""
 
     module: nn.Module
-    stack: str  # path of the ModuleList of its blocks
+    stack: str  # path of the ModuleList of its blocks; empty where it is no language model
     sites: tuple[Site, ...]
     source: Path
     sha256: str = ""  # of the weights
@@ -87,9 +86,9 @@ class Host:
 
     def logits(self, tokens: Tensor) -> Tensor:
         """Return (batch, tokens) → (batch, tokens, vocab_size)."""
-        ours = isinstance(self.module, BilinearTransformer)
-        found: Tensor = self.module(tokens) if ours else self.module(tokens, use_cache=False).logits
-        return found
+        if not self.stack or isinstance(self.module, BilinearTransformer):
+            return cast(Tensor, self.module(tokens))
+        return cast(Tensor, self.module(tokens, use_cache=False).logits)
 
     @contextmanager
     def recomputed(self) -> Iterator[None]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from bilens.records.base import Count, Document, Record, require
-from bilens.records.common import NullInterval, Run, Source
+from bilens.records.base import Count, Document, Integer, Record, require
+from bilens.records.common import NullInterval, Run, Source, TextOrigin
 
 
 class EigenPair(Record, frozen=True):
@@ -109,6 +109,28 @@ class DegreeScores(Record, frozen=True):
     outputs: tuple[float | None, ...]  # of the whole map, for each output
 
 
+class LargeRow(Record, frozen=True):
+    """A row with one of the largest outputs: a sink token, where it stands far out."""
+
+    output: float  # ‖y‖
+    position: Count  # in its text, from 0
+    token: Integer  # −1 where it is none
+    text: str  # of the token
+
+
+class SeenInputs(Record, frozen=True):
+    """What a layer was given where it was fitted."""
+
+    fitted: Count  # rows
+    kurtosis: float  # of the median input; 3 for a normal one
+    largest_kurtosis: float
+    norm: float  # median ‖x‖
+    largest_norm: float
+    output: float  # median ‖y‖
+    massive: Count  # rows whose ‖y‖ is more than 100 times that
+    largest: tuple[LargeRow, ...]  # by falling ‖y‖
+
+
 class LayerFit(Record, frozen=True):
     """The quadratic approximation of the whole of a model, or of one layer."""
 
@@ -126,6 +148,7 @@ class LayerFit(Record, frozen=True):
     missing: tuple[str, ...]  # what could not be fitted, and what it needs
     threshold: float  # R² from which a map stands for what it was fitted to
     usable: bool  # R² reaches it
+    seen: SeenInputs | None = None  # what it was fitted to; null without text
 
 
 class QuadraticFits(Document, frozen=True, kw_only=True):
@@ -136,6 +159,7 @@ class QuadraticFits(Document, frozen=True, kw_only=True):
     num_rows: Count | None  # of the data; null without
     fits: tuple[LayerFit, ...]  # of the whole where it is one, then of each layer
     reproduce: Run  # what it takes to run the same again
+    text: TextOrigin | None = None  # that the layers read; null without
 
     def __post_init__(self) -> None:
         require(len(self.fits) > 0, "fits is empty")

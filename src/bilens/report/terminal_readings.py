@@ -15,6 +15,7 @@ from bilens.records.decomposition import (
     LayerPlan,
     QuadraticFits,
     Score,
+    SeenInputs,
 )
 from bilens.records.table_audit import InputAttribution
 from bilens.records.trace import TokenValue, Trace
@@ -169,6 +170,7 @@ def fit_lines(record: QuadraticFits) -> list[str]:
     for fit in (record := displayable(record)).fits:
         lines.append(f"{fit.name}: {fit.chosen}, {fit.derivation}; R² on {fit.assumed_input}.")
         lines += [f"{fit.name}: not fitted: {reason}" for reason in fit.missing]
+        lines += [] if fit.seen is None else seen_lines(fit.name, fit.seen)
     if record.num_rows is None:
         lines.append("A normal input is no real one: give data to read what the model sees.")
     refused = [fit.name for fit in record.fits if not fit.usable]
@@ -178,6 +180,21 @@ def fit_lines(record: QuadraticFits) -> list[str]:
             f"{record.fits[0].threshold:g}."
         )
     return lines
+
+
+def seen_lines(name: str, seen: SeenInputs) -> Iterator[str]:
+    """Yield what comes into a layer, and where its largest outputs are."""
+    rows = (f"{quantity(one.output)} ({one.position}, {one.text!r})" for one in seen.largest)
+    yield (
+        f"{name} sees kurtosis {seen.kurtosis:.2f} (largest {quantity(seen.largest_kurtosis)}), "
+        f"‖x‖ {quantity(seen.norm)} (largest {quantity(seen.largest_norm)}); gives ‖y‖ "
+        f"{quantity(seen.output)}, at most (position, token): {', '.join(rows)}."
+    )
+    if seen.massive:
+        yield (
+            f"{name}: {seen.massive:,} of {seen.fitted:,} outputs are over 100 times the median "
+            "one, as of sink tokens, and decide R²: read that of the median row."
+        )
 
 
 def explanation_tables(record: Explanations) -> Iterator[Table]:

@@ -178,7 +178,7 @@ def convert_layers(
             found = all(known[site.name].exists() for site in here)
             seen = [{} if found else walk.inputs(here) for walk in walks]
             for place, site in enumerate(here, start=block * len(host.sites)):
-                rows = [] if found else [part[site.name] for part in seen]
+                rows = [] if found else [part[site.name].x for part in seen]
                 rows += [rows[0][:0]] if len(rows) == 2 else []
                 jobs.append((known[site.name], site, rows, recipe, place))
             for walk in walks if recipe.parallel else ():

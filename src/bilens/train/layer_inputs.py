@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from bilens.base.checks import check_finite
-from bilens.base.errors import DataError
+from bilens.base.errors import DataError, UsageError
 from bilens.data.text import TextCorpus
 from bilens.data.tokenizer import Tokenizer, pack_documents
 from bilens.io.host import Host, Site
@@ -89,8 +89,51 @@ def check_writing(
 def check_enough(tokens: int, needed: int, what: str) -> None:
     if tokens < needed:
         raise DataError(
-            f"{what} needs {needed:,} tokens or more, and gets {tokens:,}: give more text (--text)."
+            f"{what} needs {needed:,} tokens or more, and gets {tokens:,}: give more text (--text) "
+            "or change --tokens."
         )
+
+
+class LayerRows(NamedTuple):
+    """What one layer is given, and where."""
+
+    x: Tensor  # (rows, in)
+    places: Tensor  # (rows, 2) int32: position in the text, and token there; −1 for none
+
+    @classmethod
+    def joined(cls, parts: Sequence[LayerRows]) -> LayerRows:
+        return cls(*(torch.cat(some) for some in zip(*parts, strict=True)))
+
+
+def places_of(items: Tensor, rows: int) -> Tensor:
+    """Return position and token of rows that come from items, (rows, 2)."""
+    is_text = not items.is_floating_point() and items.numel() == rows
+    token = items.flatten() if is_text else items.new_full((rows,), -1)
+    position = torch.arange(rows, device=items.device) % max(rows // len(items), 1)
+    return torch.stack([position, token], dim=1).to(torch.int32)
+
+
+@torch.no_grad()
+def rows_given(
+    module: nn.Module, sites: Sequence[Site], items: Tensor, run: Callable[[], object]
+) -> dict[str, LayerRows]:
+    """Return what sites are given, on the CPU, when the model runs on some items."""
+    found: dict[str, list[LayerRows]] = {site.name: [] for site in sites}
+    with ExitStack() as stack:
+        for site in sites:
+
+            def meet(_module: nn.Module, args: Any, site: Site = site) -> None:
+                reached, x = site.reached(args), args[0].detach().flatten(0, -2)
+                rows = check_finite(f"what reaches {site.name}", x[reached].cpu().clone())
+                found[site.name].append(LayerRows(rows, places_of(items, len(x))[reached].cpu()))
+
+            hooked = module.get_submodule(site.paths[0])
+            stack.callback(hooked.register_forward_pre_hook(meet).remove)
+        run()
+    for name, parts in found.items():
+        if not parts:
+            raise UsageError(f"{name} is not reached when the model runs on these inputs.")
+    return {name: LayerRows.joined(parts) for name, parts in found.items()}
 
 
 class ReachedError(Exception):
@@ -107,9 +150,9 @@ class Walk:
     def __init__(self, host: Host, texts: Tensor, most: int) -> None:
         self.host, self.block, blocks = host, 0, [*host.blocks]
         at_once = max(n for n in range(1, most + 1) if len(texts) % n == 0)
-        parts = torch.split(texts.to(device_of(host.module)), at_once)
-        self.others = [others for _, *others in self.caught(parts[0], blocks)]
-        self.states = [self.caught(part, blocks[:1])[0][0] for part in parts]
+        self.parts = torch.split(texts.to(device_of(host.module)), at_once)
+        self.others = [others for _, *others in self.caught(self.parts[0], blocks)]
+        self.states = [self.caught(part, blocks[:1])[0][0] for part in self.parts]
 
     @torch.no_grad()
     def caught(self, tokens: Tensor, blocks: list[nn.Module]) -> list[tuple[Any, ...]]:
@@ -137,21 +180,11 @@ class Walk:
             out = self.host.blocks[self.block](state, *args, **kwargs)
             yield out[0] if isinstance(out, tuple) else out
 
-    def inputs(self, sites: Sequence[Site]) -> Mapping[str, Tensor]:
+    def inputs(self, sites: Sequence[Site]) -> Mapping[str, LayerRows]:
         """Return site → the rows that it is given in this block, all positions of all texts."""
-        found: dict[str, list[Tensor]] = {site.name: [] for site in sites}
-        with ExitStack() as stack:
-            for site in sites:
-
-                def meet(_module: nn.Module, args: Any, site: Site = site) -> None:
-                    found[site.name].append(site.rows(args))
-
-                hooked = self.host.module.get_submodule(site.paths[0])
-                stack.callback(hooked.register_forward_pre_hook(meet).remove)
-            for _ in self.run():
-                pass
-        rows = {name: torch.cat(parts).cpu() for name, parts in found.items()}
-        return {name: check_finite(f"what reaches {name}", one) for name, one in rows.items()}
+        outputs, module = self.run(), self.host.module
+        parts = [rows_given(module, sites, items, lambda: next(outputs)) for items in self.parts]
+        return {one.name: LayerRows.joined([part[one.name] for part in parts]) for one in sites}
 
     def advance(self) -> None:
         """Bring all texts behind the block, as it is now."""

@@ -114,6 +114,7 @@ def fit_layers(
     mean: Tensor | None = None,
     covariance: Tensor | None = None,
     data: Tensor | None = None,
+    held_out: Tensor | None = None,
     train_steps: int = 0,
     generator: torch.Generator | None = None,
     samples: int = SAMPLES,
@@ -127,6 +128,8 @@ def fit_layers(
         raise UsageError(f"threshold must be between 0 and 1, got {threshold!r}.")
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     check_type("generator", generator, torch.Generator, "use torch.Generator().manual_seed(0)")
+    if data is None and held_out is not None:
+        raise UsageError("held_out are rows beside data: pass data too.")
     rows = None if data is None else checked_data(data, d_in)
     assumed, derived = GaussianInput.of(d_in, mean, covariance), derivation(layers)
     f, missing = approximate_network(layers, assumed), tuple[str, ...]()
@@ -136,9 +139,13 @@ def fit_layers(
         check_memory(memory, f"measuring R² on {samples} samples", "take fewer samples")
         x, about = assumed.draw(samples, generator), assumed.about
     else:
-        order = torch.randperm(len(rows), generator=generator)
-        x, train = rows[order].tensor_split([int(HELD_OUT * len(rows))])
-        about = f"{len(x):,} rows of data held out of {len(rows):,}"
+        if held_out is None:
+            order = torch.randperm(len(rows), generator=generator)
+            x, train = rows[order].tensor_split([int(HELD_OUT * len(rows))])
+            about = f"{len(x):,} rows of data held out of {len(rows):,}"
+        else:
+            x, train = checked_data(held_out, d_in), rows
+            about = f"{len(x):,} rows of data beside the {len(train):,} that it is fitted to"
         assumed = GaussianInput.of_data(train)
         if derived != "exact":
             seen = in_blocks(run, train)

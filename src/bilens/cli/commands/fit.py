@@ -13,6 +13,7 @@ from bilens.cli.options import (
     FAILED,
     DataFiles,
     Json,
+    SeenText,
     TensorFile,
     option,
     refuse_idle,
@@ -33,8 +34,6 @@ class FitOptions:
         None, "Fit this layer alone; can be repeated. Without it the whole and all."
     )
     train_steps: int = option(0, "Steps of training after the last fit to data.", min=0)
-    text: str | None = option(None, "Text that a language model reads: what its layers see.")
-    tokens: int = option(20_000, "Tokens of --text.", min=1)
     samples: int = option(10_000, "Random inputs that R² is measured on, 100 or more.", min=100)
     threshold: float = option(0.9, "R² from which a map stands for the model.", min=0.0, max=1.0)
     seed: int = option(0, "Seed of the random inputs.", min=0)
@@ -45,32 +44,35 @@ def fit(
     source: TensorFile,
     options: FitOptions,
     data: DataFiles,
+    seen: SeenText,
     json: Json = False,
 ) -> None:
     """Say how close the quadratic approximation comes: R² by degree, on data where they are given.
+
+    Of a language model --text says what its layers see; R² is of documents that are held out.
 
     Exit code 1 if a map explains less than the threshold.
 
     Example: bilens fit mlp.safetensors --map up=fc1.weight --map down=fc2.weight --activation relu
     """
-    from bilens.api.conversion import fit_on_text
-    from bilens.api.quadratic_fit import fit_layers_of
+    from bilens.api.quadratic_fit import fit_layers_of, fit_on_inputs
     from bilens.records.base import to_json
     from bilens.report.terminal_readings import fit_lines, fit_table
-    from bilens.train.corpus import CorpusOptions
 
     given = dict(vars(options))
-    layers, text, tokens = (given.pop(name) for name in ("layer", "text", "tokens"))
-    if text is not None:
-        if beside := [*said(source), *said(data)]:
-            raise UsageError(f"--text and {', '.join(beside)} exclude each other: give one.")
-        record = fit_on_text(source.model, CorpusOptions(text), tokens, layers or [], **given)
+    layers = given.pop("layer") or []
+    beside = [*said(source), *said(data)] if seen.text is not None else []
+    if beside:
+        raise UsageError(f"--text and {', '.join(beside)} exclude each other: give one.")
+    with output.progress() as progress:
+        inputs = seen.inputs(source.model, layers, options.seed, progress)
+    if inputs is not None:
+        record = fit_on_inputs(inputs, **given)
     else:
         model = source.open(output.say)
         rows = find_rows(output, model, options, data)
-        refuse_idle(["--tokens"] * ("--tokens" in said(options)), "--text")
         refuse_idle(["--train-steps"] * (options.train_steps > 0 and rows is None), "data")
-        record = fit_layers_of(model, rows, layers=layers or [], **given)
+        record = fit_layers_of(model, rows, layers=layers, **given)
     output.answer(json, to_json(record), fit_table(record), *fit_lines(record))
     if not all(fit.usable for fit in record.fits):
         raise typer.Exit(FAILED)

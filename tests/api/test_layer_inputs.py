@@ -1,0 +1,274 @@
+"""What layers see: streamed, stored and taken up again, split by document, and what it is like."""
+
+import dataclasses
+import itertools
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import bilens as bl
+import language_runs
+import tiny_language_models as tiny
+from bilens.algebra.moments import row_moments
+from bilens.api.quadratic_fit import fit_on_inputs
+from bilens.base.errors import (
+    CheckpointError,
+    DataError,
+    DiskError,
+    NonFiniteError,
+    OutputExistsError,
+    UsageError,
+)
+from bilens.io.host import host_of
+from bilens.nn import BilinearTransformer
+from bilens.train import recorded_inputs
+from bilens.train.corpus import CorpusOptions
+from bilens.train.recorded_inputs import LayerInputs, layer_inputs
+from builders import randn
+
+TEXT = CorpusOptions("grammar", limit=300)
+SMALL: dict[str, Any] = {"tokens": 900, "n_ctx": 12}
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A gated transformer of ours."""
+    folder = tmp_path_factory.mktemp("ours") / "run"
+    language_runs.go(folder, dataclasses.replace(language_runs.RECIPE, gate="silu"))
+    return folder
+
+
+class Block(nn.Module):
+    """A gated MLP and an ordinary one behind a norm, on a residual path."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4)
+        self.gate, self.up, self.down = nn.Linear(4, 8), nn.Linear(4, 8), nn.Linear(8, 4)
+        self.mlp = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm(x)
+        x = x + self.down(nn.functional.silu(self.gate(h)) * self.up(h))
+        return x + self.mlp(self.norm(x))
+
+
+def test_rows_are_those_of_a_whole_run_with_their_position_and_token(ours: Path) -> None:
+    found = layer_inputs(ours, TEXT, **SMALL)
+    model = bl.load(ours).module
+    assert isinstance(model, BilinearTransformer)
+    assert {part: len(items) for part, items in found.items.items()} == {"fit": 60, "held_out": 15}
+    texts, seen = found.items["fit"], []
+    hook = model.blocks[1].mlp.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    with torch.no_grad():
+        model(texts)
+    hook.remove()
+    rows = found.rows("blocks.1.mlp")
+    assert torch.allclose(rows.x, seen[0].flatten(0, 1), atol=1e-6)
+    assert torch.equal(rows.places[:, 0], torch.arange(12).repeat(60).int())
+    assert torch.equal(rows.places[:, 1], texts.flatten().int())
+    streamed = [batch["blocks.1.mlp"].x for batch in found.batches("fit")]
+    assert torch.allclose(torch.cat(streamed), rows.x, atol=1e-6)
+    first = found.rows("blocks.0.mlp").x  # a walk that goes back
+    assert not torch.allclose(first, rows.x)
+
+
+def test_no_document_is_on_both_sides(ours: Path) -> None:
+    found = layer_inputs(ours, TEXT, **SMALL, held_out=0.3)
+    corpus = dataclasses.replace(TEXT, held_out=0.3).load()
+    assert found.tokenizer is not None
+    for part, documents in (("fit", corpus.documents), ("held_out", corpus.held_out)):
+        ends = found.tokenizer.end_of_text
+        for text in found.items[part].tolist():  # type: ignore[index]
+            inside = [i for i, token in enumerate(text) if token == ends]
+            for first, last in itertools.pairwise(inside):
+                words = found.tokenizer.decode(text[first + 1 : last])
+                assert any(
+                    words.split() == one.lower().split() or words in one for one in documents
+                )
+
+
+def test_a_broken_off_run_goes_on_to_the_same_files(
+    ours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorded_inputs, "POSITIONS", 60)
+    found = layer_inputs(ours, TEXT, **SMALL)
+    whole = found.store(tmp_path / "whole")
+    names = sorted(path.name for path in (tmp_path / "whole").iterdir())
+    assert len(names) > 10
+    write, left = recorded_inputs.write_file, [4]
+
+    def killed(path: Path, data: bytes) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            (path.parent / f".{path.name}.x").write_bytes(data[:9])  # staged by a killed process
+            raise KeyboardInterrupt
+        write(path, data)
+
+    monkeypatch.setattr(recorded_inputs, "write_file", killed)
+    with pytest.raises(KeyboardInterrupt):
+        found.store(tmp_path / "part")
+    assert 0 < sum(path.suffix == ".safetensors" for path in (tmp_path / "part").iterdir()) < 5
+    monkeypatch.setattr(recorded_inputs, "write_file", write)
+    lines: list[tuple[str, int, int]] = []
+    again = layer_inputs(ours, TEXT, **SMALL)
+    again.store(tmp_path / "part", lambda *line: lines.append(line))
+    assert lines[0] == ("activations", 0, len(names) - 1 - 2)  # without run.json and the two there
+    assert sorted(path.name for path in (tmp_path / "part").iterdir()) == names
+    for name in names:
+        assert (tmp_path / "part" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    for part in ("fit", "held_out"):
+        stored, ran = (one.rows("blocks.1.mlp", part) for one in (whole, found))  # type: ignore[arg-type]
+        assert torch.allclose(stored.x, ran.x, atol=1e-6)
+        assert torch.equal(stored.places, ran.places)
+    about = json.loads((tmp_path / "whole" / "run.json").read_text())
+    assert about["recipe"]["model_sha256"] == bl.load(ours).weights_sha256
+    assert about["recipe"]["layers"] == ["blocks.0.mlp", "blocks.1.mlp"]
+
+
+def test_experts_keep_the_places_of_the_tokens_that_reach_them() -> None:
+    model = tiny.make("mixtral").float()
+    texts = torch.randint(3, 16, (10, 8), generator=torch.Generator().manual_seed(0))
+    host = host_of(model, Path("mixtral"))
+    sites = {site.name: site for site in host.sites}
+    found = LayerInputs(host, sites, {"fit": texts, "held_out": texts}, {})
+    names = [name for name in found.sites if name.startswith("layers.0.")]
+    places = torch.cat([found.rows(name).places for name in names])
+    total = found.items["fit"].numel() * model.config.num_experts_per_tok
+    assert len(places) == total
+    assert len({*map(tuple, places.tolist())}) > 8
+    ran = [one[names[0]].places for one in found.batches("fit", names[:1])]
+    assert torch.equal(torch.cat(ran), found.rows(names[0]).places)
+
+
+def test_any_module_is_hooked_where_its_layers_begin() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(Block(), Block())
+    x = randn(25, 3, 4).float()
+    found = layer_inputs(module, x)
+    assert list(found.sites) == ["0", "0.mlp", "1", "1.mlp"]
+    held = found.items["held_out"]
+    with torch.no_grad():
+        expected = module[1].norm(module[0](held)).flatten(0, 1)
+    rows = found.rows("1", "held_out")
+    assert torch.allclose(rows.x, expected, atol=1e-6)
+    assert rows.places.tolist() == [[position, -1] for position in range(3)] * len(held)
+    moments = found.moments("1")
+    fit = found.rows("1").x.double()
+    assert torch.allclose(moments.covariance, torch.cov(fit.T, correction=0), atol=1e-12)
+    assert all(one.requires_grad for one in module.parameters())
+    few = fit_on_inputs(layer_inputs(module, x[:9]), samples=100).fits[0]
+    assert (few.seen, few.missing) == (
+        None,
+        ("data: too few rows reach it",),
+    )
+    record = fit_on_inputs(found, samples=100)
+    assert record.text is None
+    assert record.fits[2].seen is not None
+    assert record.fits[2].assumed_input == "15 inputs that nothing was fitted to"
+
+
+def test_moments_are_those_of_all_rows() -> None:
+    rows = torch.cat([randn(400, 3), 50 + 9 * randn(5, 3, seed=1)]) + torch.tensor([0, 1e4, 3])
+    rows = torch.cat([rows, torch.full((405, 1), 0.1)], dim=1).double()
+    found = row_moments([*rows.split(50), rows[:0]])
+    centred = rows - rows.mean(dim=0)
+    expected = centred.pow(4).mean(dim=0) / centred.square().mean(dim=0).square()
+    assert torch.allclose(found.kurtosis[:3], expected[:3], rtol=1e-9)
+    assert found.kurtosis[3].isnan()
+    assert torch.allclose(found.mean, rows.mean(dim=0), rtol=1e-12)
+    covariance = torch.cov(rows.T, correction=0)
+    assert torch.allclose(found.covariance, covariance, rtol=1e-9, atol=1e-9)
+    assert torch.equal(found.norms, rows.norm(dim=1))
+
+
+def test_fits_are_of_documents_that_are_held_out(ours: Path, tmp_path: Path) -> None:
+    options = {"train_steps": 0, "samples": 100, "threshold": 0.9, "seed": 0}
+    given = layer_inputs(ours, TEXT, **SMALL, layers=["blocks.1.mlp"])
+    (fit,) = fit_on_inputs(given, **options).fits
+    rows, held = given.rows("blocks.1.mlp"), given.rows("blocks.1.mlp", "held_out")
+    view = bl.load(ours).layers["blocks.1.mlp"]
+    alone = bl.quadratic_fit(view, data=rows.x, held_out=held.x)
+    assert [one.quadratic.value for one in fit.ladder] == pytest.approx(
+        [scores.quadratic.overall for scores in alone.ladder.values()]
+    )
+    assert fit.ladder[0].rows == len(held.x) == 180
+    assert fit.assumed_input == "180 tokens in documents of grammar that nothing was fitted to"
+    seen = fit.seen
+    assert seen is not None
+    assert seen.fitted == 720
+    sizes = view.weights()(rows.x).norm(dim=1)
+    assert seen.largest[0].output == pytest.approx(float(sizes.max()), rel=1e-5)
+    assert given.tokenizer is not None
+    place = rows.places[int(sizes.argmax())].tolist()
+    assert [seen.largest[0].position, seen.largest[0].token] == place
+    assert seen.largest[0].text == given.tokenizer.token(place[1])
+    stored = fit_on_inputs(given.store(tmp_path / "kept"), **options)
+    assert stored.fits[0].ladder[-1].quadratic.value == pytest.approx(
+        fit.ladder[-1].quadratic.value, abs=1e-5
+    )
+
+
+def test_other_folders_texts_and_models_are_refused(ours: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    found = layer_inputs(ours, TEXT, **SMALL)
+    stored = found.store(kept)
+    with pytest.raises(UsageError, match="was started on other text"):
+        layer_inputs(ours, dataclasses.replace(TEXT, limit=299), **SMALL).store(kept)
+    with pytest.raises(UsageError, match=r"started with layers=\['blocks.0.mlp', 'blocks.1.mlp'\]"):
+        layer_inputs(ours, TEXT, **SMALL, layers=["blocks.0.mlp"]).store(kept)
+    other = dataclasses.replace(found, about={**found.about, "model_sha256": "0"})
+    with pytest.raises(UsageError, match="this command says model_sha256='0'"):
+        other.store(kept)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.txt").write_text("a")
+    for place in (tmp_path / "mine", tmp_path / "mine" / "a.txt"):
+        with pytest.raises(OutputExistsError, match="holds no activations"):
+            found.store(place)
+    (path,) = kept.glob("fit-*")
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(CheckpointError, match="fit-00000"):
+        stored.rows("blocks.0.mlp")
+
+
+def test_a_disk_is_never_filled(
+    ours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = layer_inputs(ours, TEXT, **SMALL)
+    usage = shutil.disk_usage(tmp_path)._replace(free=recorded_inputs.LEFT_FREE + 9)
+    monkeypatch.setattr(recorded_inputs.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(DiskError, match=r"0\.00 MiB to spare: take fewer tokens"):
+        found.store(tmp_path / "kept")
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["run.json"]
+
+
+def test_what_cannot_be_seen_is_refused(ours: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"'blocks.7.mlp' is none of the layers .* blocks.0.mlp"):
+        layer_inputs(ours, TEXT, layers=["blocks.7.mlp"], **SMALL)
+    with pytest.raises(DataError, match="needs 7,999,992 tokens or more, and gets"):
+        layer_inputs(ours, TEXT, tokens=9_999_999, n_ctx=12)
+    with pytest.raises(DataError, match="a layer of 8 inputs needs 9 tokens or more, and gets 4"):
+        layer_inputs(ours, TEXT, tokens=6, n_ctx=2)
+    (tmp_path / "empty.txt").write_text("\n \n\n\n")
+    with pytest.raises(DataError, match="0 documents; at least 2 were expected"):
+        layer_inputs(ours, tmp_path / "empty.txt", **SMALL)
+    with pytest.raises(UsageError, match="held_out must be"):
+        layer_inputs(ours, TEXT, **SMALL, held_out=1.0)
+    with pytest.raises(UsageError, match="pass the path of a language model and a text"):
+        layer_inputs(nn.Linear(2, 2), TEXT)
+    with pytest.raises(UsageError, match=r"shape \(3,\)"):
+        layer_inputs(Block(), torch.zeros(3))
+    with pytest.raises(UsageError, match="pass the path of a language model and a text"):
+        layer_inputs(ours, torch.zeros(3, 4))
+    with pytest.raises(UsageError, match="no "):
+        layer_inputs(nn.Tanh(), torch.zeros(3, 4))
+    broken = layer_inputs(Block(), torch.full((9, 4), torch.nan))
+    with pytest.raises(NonFiniteError, match="what reaches mlp holds"):
+        broken.rows("mlp")
+    with pytest.raises(UsageError, match="pass data too"):
+        bl.quadratic_fit(bl.MLPWeights(randn(2, 3), randn(3, 2), "relu"), held_out=randn(20, 2))
