@@ -13,6 +13,7 @@ from threading import Event
 from typing import Any
 
 import torch
+from msgspec import structs
 from torch import Tensor, nn
 
 from bilens.api.provenance import describe_run
