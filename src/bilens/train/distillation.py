@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,8 @@ BETAS, CLIP, WARMUP, STEPS_A_LINE = (0.9, 0.98), 1.0, 12, 40
 WORSE, HALVINGS = 2.0, 6  # than a guess, a loss that is lost; of the rate, at most
 LOGITS_AT_ONCE, ROWS = 1 << 24, 16
 
+Loss = Callable[[Tensor, float], Tensor]  # of texts, and the share of the steps that is done
+
 
 def distil(
     teacher: Host,
@@ -35,8 +37,9 @@ def distil(
     recipe: ConversionRecipe,
     steps: int,
     folder: Path,
+    loss: Loss | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Minimise KL(teacher, student) on logits; yields a line of numbers now and then.
+    """Minimise KL(teacher, student) on logits, or a loss; yields a line of numbers now and then.
 
     `texts` are the mixture, the number of its first text, and held-out ones. A run that is repeated
     goes on behind its last line, to the same bits. Where the gradient explodes, it goes back to the
@@ -56,10 +59,12 @@ def distil(
         save_checkpoint(folder, run)
     limit, began = WORSE * math.log(student.config.vocab_size), time.monotonic()
     warmup = min(WARMUP / steps, 0.25)
+    minimised = loss or (lambda texts, _done: kl_on(teacher, student, texts, recipe))
     while run.step < steps:
         batch = mixture.texts(first + run.step * recipe.batch_size, recipe.batch_size)
         parts = torch.split(batch, recipe.texts_at_once or len(batch))
-        losses = (kl_on(teacher, student, x, recipe) * (len(x) / len(batch)) for x in parts)
+        done = run.step / steps
+        losses = (minimised(x, done) * (len(x) / len(batch)) for x in parts)
         rate = learning_rate(recipe.learning_rate, "linear", warmup, run.step, steps)
         if not take_step(run, losses, rate, limit):
             halvings = run.extra["halvings"] + 1
