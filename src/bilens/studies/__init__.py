@@ -2,12 +2,16 @@
 
 from bilens.base.errors import UsageError
 from bilens.studies.autoencoders import LayerStudy, SAETrainingStudy
+from bilens.studies.conversion import ConversionStudy
 from bilens.studies.gates import GateStudy
 from bilens.studies.negation_grammar import NegationStudy
 from bilens.studies.negation_text import NegationTextStudy
 from bilens.studies.study import Study
 
-KINDS = (GateStudy, NegationStudy, NegationTextStudy, SAETrainingStudy, LayerStudy)
+KINDS = (
+    *(GateStudy, NegationStudy, NegationTextStudy, SAETrainingStudy, LayerStudy),
+    ConversionStudy,
+)
 STUDIES: dict[str, Study] = {kind.name: kind() for kind in KINDS}
 
 

@@ -7,145 +7,136 @@ changed in the model that runs: before the conversion in the gated one.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.hosvd import hosvd
-from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.api.conversion import JUDGED_TEXTS
 from bilens.api.trace_latents import latent_findings
 from bilens.base import silent
-from bilens.interp.layer_trace import latent_map
-from bilens.interp.traced_layer import (
-    TracedLayer,
-    TracedSAE,
-    TraceOptions,
-    held_out_text,
-    open_sae,
-)
+from bilens.interp.layer_trace import latent_map, only
+from bilens.interp.traced_layer import TracedLayer, TraceOptions, held_out_text, open_sae
 from bilens.io.converted_folder import read_host
 from bilens.io.host import open_host
 from bilens.io.load import load
 from bilens.nn import BilinearTransformer
 from bilens.records.trace import CausalReading
-from bilens.studies.conversion_ways import LAYER_TOKENS
-from bilens.studies.study import CellContext, Record, metrics_around, sae_recipe
-from bilens.train.corpus import tokenizer_of
+from bilens.studies.conversion_ways import AT_ONCE, LAYER_TOKENS
+from bilens.studies.study import CellContext, Record, metrics_around, percent, sae_recipe, table
+from bilens.train.corpus import text_of, tokenizer_of
 from bilens.train.layer_fit import ConversionRecipe, fit_site
 from bilens.train.layer_inputs import Mixture, Walk
 
 SAE_STEPS, BUFFER_STEPS = 256, 32
-CIRCUITS, TEXT_TOKENS = 8, 8192
+CIRCUITS, TEXT_TOKENS = 8, 4096
 DIRECTIONS, LEADING, FIRST = 2, 8, 20  # eigenvectors; output directions; places of the ranking
+WHEN = ("before", "after")
 
 
-def compare_circuits(
-    teacher: Path, converted: Path, mixture: Mixture, context: CellContext
-) -> Record:
+def compare_circuits(teacher: Path, converted: Path, context: CellContext) -> Record:
     """Trace the middle layer of a model before and after its conversion."""
-    loaded = load(teacher)
-    before, after = open_host(teacher), read_host(converted)
-    modules = [cast(BilinearTransformer, host.module) for host in (before, after)]
-    site = before.sites[len(before.sites) // 2]
-    hooks = tuple(f"blocks.{site.block}.{point}" for point in ("mlp_in", "mlp_out"))
-    trained = context.train_sae(teacher, sae_recipe(hooks, SAE_STEPS, BUFFER_STEPS, mixture.n_ctx))
-    rows = mixture.n_ctx * mixture.texts(0, 8).shape[0]
-    walk = Walk(before, mixture.texts(0, 8 + LAYER_TOKENS // mixture.n_ctx), 8)
+    loaded, hosts = load(teacher), (open_host(teacher), read_host(converted))
+    modules = [cast(BilinearTransformer, host.module) for host in hosts]
+    tokenizer, n_ctx = tokenizer_of(loaded, modules[0]), hosts[0].n_ctx
+    mixture = Mixture([text_of(loaded, None, context.say)], tokenizer, n_ctx, 0)
+    site = hosts[0].sites[len(modules[0].blocks) // 2]
+    walk = Walk(hosts[0], mixture.texts(0, JUDGED_TEXTS + LAYER_TOKENS // n_ctx), AT_ONCE)
     for _ in range(site.block):
         walk.advance()
-    x = walk.inputs([site])[site.name]
-    recipe = ConversionRecipe(skip=("training",))
-    block, about = fit_site(site, x[rows:], x[:rows], recipe, 0)
-    maps = [block.quadratic_map(), modules[1].layer_map(site.block)]
-    tokenizer = tokenizer_of(loaded, modules[0])
+    rows, judged = walk.inputs([site])[site.name], JUDGED_TEXTS * n_ctx
+    block, about = fit_site(
+        site, rows[judged:], rows[:judged], ConversionRecipe(skip=("training",)), 0
+    )
+    maps = block.quadratic_map(), modules[1].layer_map(site.block)
     layers = [
         TracedLayer(loaded, module, tokenizer, site.block, f.detach().to(torch.float64))
         for module, f in zip(modules, maps, strict=True)
     ]
-    saes = tuple(
-        open_sae(trained.folders[hook], layers[0], point)
-        for hook, point in zip(hooks, ("mlp_in", "mlp_out"), strict=True)
-    )
+    hooks = layers[0].hook("mlp_in"), layers[0].hook("mlp_out")
+    trained = context.train_sae(teacher, sae_recipe(hooks, SAE_STEPS, BUFFER_STEPS, n_ctx))
+    first, second = (trained.folders[hook] for hook in hooks)
+    saes = open_sae(first, layers[0], "mlp_in"), open_sae(second, layers[0], "mlp_out")
     text = held_out_text(layers[0], None, TEXT_TOKENS, context.say)
-    given = (saes[0], saes[1]), text
-    exact = latent_findings(layers[1], *given, TraceOptions(None, CIRCUITS), silent)
+    exact = latent_findings(layers[1], saes, text, TraceOptions(None, CIRCUITS), silent)
     latents = tuple(circuit.latent for circuit in exact["circuits"])
-    approximate = latent_findings(layers[0], *given, TraceOptions(latents, CIRCUITS), silent)
-    pairs = zip(approximate["circuits"], exact["circuits"], strict=True)
+    found = latent_findings(layers[0], saes, text, TraceOptions(latents), silent), exact
+    circuits = [
+        {
+            "name": f"latent {new.latent}, place {old.position} / {new.position}",
+            **{when: checks(one.causal) for when, one in zip(WHEN, (old, new), strict=True)},
+        }
+        for old, new in zip(*(one["circuits"] for one in found), strict=True)
+    ]
+    circuits += [
+        {"name": f"latent {pair.first} against {pair.second}", when: checks(pair.causal)}
+        for when, one in zip(WHEN, found, strict=True)
+        for pair in one["contrasts"].pairs
+        if pair.causal is not None
+    ]
+    alive = [row.latent for row in exact["ranking"] if row.density > 0]
+    encoder, offset = saes[1].sae.encoder, saes[1].sae.offset
+    forms = [only(latent_map(one.f, encoder, offset), torch.tensor(alive)) for one in layers]
+    vectors = [eigendecompose_all(g, k=DIRECTIONS).eigenvectors for g in forms]
+    outputs = [hosvd(one.f, LEADING).output_directions for one in layers]
+    ranked = [[row.latent for row in one["ranking"] if row.density > 0][:FIRST] for one in found]
+    width = modules[0].config.d_model
     return {
         "layer": site.block,
         "r_squared": about.get("r_squared"),
         "autoencoders": metrics_around(trained, hooks),
         "nmse_after": [side.metrics.nmse for side in exact["saes"]],
         "tokens": text.blocks.numel(),
-        "same": overlaps(layers[0].f, layers[1].f, saes[1], approximate, exact),
-        "circuits": [
-            {
-                "latent": old.latent,
-                "token": new.output.contexts[0].tokens[new.output.contexts[0].peak],
-                "position": [old.position, new.position],
-                "shared_features": len({*old.features} & {*new.features}),
-                "before": checks(old.causal),
-                "after": checks(new.causal),
-            }
-            for old, new in pairs
+        "latents": len(alive),
+        "same": [  # what, how alike, by chance
+            ["plane of a latent's two leading eigenvectors", overlap(*vectors), DIRECTIONS / width],
+            ["the same, of one latent and the next", overlap(vectors[0], vectors[1].roll(1, 0)), 0],
+            [f"space of {LEADING} output directions", overlap(*outputs), LEADING / width],
+            [f"of the first {FIRST} latents", len({*ranked[0]} & {*ranked[1]}) / FIRST]
+            + [FIRST / len(alive)],
         ],
-        "contrasts": {
-            name: [
-                {"pair": [one.first, one.second], "checks": checks(one.causal)}
-                for one in found["contrasts"].pairs
-                if one.causal is not None
-            ]
-            for name, found in (("before", approximate), ("after", exact))
-        },
+        "circuits": circuits,
     }
 
 
 def checks(reading: CausalReading) -> Record:
-    """Return kind of check → share of the behaviour and that of random directions, with ends."""
+    """Return kind of check → share of the behaviour, and that of random directions."""
     return {
-        check.kind: [
-            [one.value, one.low, one.high] for one in (check.share, check.random_share)
-        ]
+        check.kind: {
+            "share": {"value": check.share.value, "low": check.share.low, "high": check.share.high},
+            "random": check.random_share.value,
+            "random_high": check.random_share.high,
+        }
         for check in reading.checks
     }
 
 
-def overlaps(
-    before: QuadraticMap,
-    after: QuadraticMap,
-    behind: TracedSAE,
-    approximate: dict[str, Any],
-    exact: dict[str, Any],
-) -> Record:
-    """Return how alike the readings are, and how alike they would be by chance."""
-    directions = [hosvd(f, LEADING).output_directions for f in (before, after)]
-    alive = [row.latent for row in exact["ranking"] if row.density > 0]
-    vectors = [
-        eigendecompose_all(latent_map(f, behind.sae.encoder, behind.sae.offset), k=DIRECTIONS)
-        .eigenvectors[alive]
-        for f in (before, after)
-    ]
-    firsts = [
-        {*[row.latent for row in found["ranking"] if row.density > 0][:FIRST]}
-        for found in (approximate, exact)
-    ]
-    shuffled = vectors[1].roll(1, dims=0)
-    return {
-        "output_directions": float(shared(*directions)),
-        "output_directions_random": min(LEADING, before.sizes.d_out) / before.sizes.d_out,
-        "eigenvectors": float(shared(*vectors).mean()),
-        "eigenvectors_of_others": float(shared(vectors[0], shuffled).mean()),
-        "eigenvectors_random": DIRECTIONS / before.sizes.d_in,
-        "latents": len(alive),
-        "first": FIRST,
-        "first_shared": len(firsts[0] & firsts[1]),
-        "first_random": FIRST**2 / len(alive),
-    }
+def overlap(first: Tensor, second: Tensor) -> float:
+    """Return the mean of ‖A Bᵀ‖² / rows of orthonormal rows: 1 for the same space."""
+    return float(((first @ second.mT).square().sum(dim=(-2, -1)) / first.shape[-2]).mean())
 
 
-def shared(first: Tensor, second: Tensor) -> Tensor:
-    """Return ‖A Bᵀ‖² / rows of orthonormal rows: 1 for one space, rows / width for random ones."""
-    return (first @ second.mT).square().sum(dim=(-2, -1)) / first.shape[-2]
+def circuit_parts(found: Record | None) -> str:
+    """Return what the page says of circuits: effects and, behind a semicolon, random ones."""
+    if found is None:
+        return "Not measured yet."
+    alike = [[what, f"{share:.3f}", f"{chance:.3f}"] for what, share, chance in found["same"]]
+    rows = []
+    for one in found["circuits"]:
+        told = [
+            f"{percent(check['share'])}; {check['random']:.1%}"
+            if (
+                check := next((one.get(when, {})[k] for k in kinds if k in one.get(when, {})), None)
+            )
+            else "–"
+            for kinds in (("ablate",), ("steer", "sign_flip"))
+            for when in WHEN
+        ]
+        rows.append([one["name"], *told])
+    heads = "output | removed before | removed after | created before | created after"
+    about = f"Block {found['layer']}, R² of the approximation {found['r_squared']:.3f}, "
+    about += f"{found['latents']} latents active on {found['tokens']:,} held-out tokens."
+    same = table("the same before and after | share | by chance", alike)
+    return f"{about}\n\n{same}\n\n{table(heads, rows)}"

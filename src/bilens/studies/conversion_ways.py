@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Literal
 
 import torch
@@ -17,39 +15,26 @@ from bilens.io.host import Host
 from bilens.nn.mlp import BilinearMLP
 from bilens.studies.study import Record
 from bilens.train.distillation import distil, kl_on
-from bilens.train.layer_fit import ConversionRecipe, Optimizer, Stage
-from bilens.train.recipe import device_of
+from bilens.train.layer_fit import ConversionRecipe, Optimizer
+from bilens.train.recipe import autocast, device_of
+from bilens.train.run_folder import interruptible
 
 Limit = Literal["none", "clamp", "penalty"]  # of the products, while logits are learnt
+OURS, CLOSED = "trained layers + KL", "closed form + KL"
+ANNEALING, PUBLISHED_WAY = "annealing + KL", "annealing + cross-entropy"
+WAYS = {  # name → where it starts, and what the whole model learns then
+    "closed form alone": ("fitted", ""),
+    "trained layers alone": ("trained", ""),
+    OURS: ("trained", "KL"),
+    CLOSED: ("fitted", "KL"),
+    ANNEALING: ("annealed", "KL"),
+    PUBLISHED_WAY: ("annealed", "cross-entropy"),
+    "from scratch": ("scratch", "cross-entropy"),
+}
 ANNEALED = 0.3  # of the steps, in which β falls to 0; published: 120 of 400 million tokens
-N_CTX, BATCH, LAYER_TOKENS = 256, 4, 16_384
+N_CTX, BATCH, LAYER_TOKENS, RATE = 256, 2, 16_384, 1e-3
 WIDEST, PENALTY = 8.0, 0.1  # products, in root mean squares of a layer's; nats for each
-ALL_TOKENS = 1 << 40  # more than any held-out text has
-
-
-@dataclass(frozen=True)
-class Way:
-    start: Literal["annealed", "fitted", "trained", "scratch"]
-    loss: Literal["KL", "cross-entropy", ""] = ""  # that the whole model learns from
-
-
-WAYS = {
-    "closed form alone": Way("fitted"),
-    "trained layers alone": Way("trained"),
-    "trained layers + KL": Way("trained", "KL"),
-    "closed form + KL": Way("fitted", "KL"),
-    "annealing + KL": Way("annealed", "KL"),
-    "annealing + cross-entropy": Way("annealed", "cross-entropy"),
-    "from scratch": Way("scratch", "cross-entropy"),
-}
-RATES: dict[tuple[str, Optimizer], float] = {  # tuned on seed 0 at 125,000 tokens
-    ("trained", "muon"): 1e-3,
-    ("trained", "adamw"): 1e-3,
-    ("fitted", "muon"): 1e-3,
-    ("fitted", "adamw"): 1e-3,
-    ("annealed", "muon"): 1e-3,
-    ("annealed", "adamw"): 1e-3,
-}
+ALL_TOKENS, AT_ONCE = 1 << 40, 8  # more than any held-out text has; texts that run together
 
 
 @dataclass(frozen=True)
@@ -59,8 +44,9 @@ class Case:
     teacher: str  # the cell that it comes from
     way: str
     tokens: int  # in all stages
-    seed: int = 0
-    optimizer: Optimizer = "muon"
+    blocks: int  # of the teacher
+    seed: int
+    optimizer: Optimizer
     width: int = 1  # times the teacher's
     keep: int = 0  # blocks that stay as they are, those that cost most
     limit: Limit = "none"
@@ -68,24 +54,21 @@ class Case:
     @property
     def name(self) -> str:
         """The name of its cell, which is a file name too."""
-        parts = [self.teacher, self.way.replace(" + ", "-"), self.optimizer, f"{self.tokens}"]
-        parts += [f"width-{self.width}"] * (self.width > 1) + [f"keep-{self.keep}"] * self.keep
-        return "-".join([*parts[:5], *[self.limit] * (self.limit != "none")]).replace(" ", "-")
+        words = self.teacher, self.way, self.optimizer, self.tokens, f"{self.width}x"
+        return "-".join(map(str, (*words, f"keep-{self.keep}", self.limit))).replace(" ", "-")
 
     def recipe(self, longest: int) -> ConversionRecipe:
-        way = WAYS[self.way]
-        skip: tuple[Stage, ...] = () if way.start == "trained" else ("training",)
-        layers = min(LAYER_TOKENS, self.tokens // 2) if way.loss else self.tokens
+        start, loss = WAYS[self.way]
         return ConversionRecipe(
             n_ctx=min(N_CTX, longest),
             tokens=self.tokens,
-            layer_tokens=layers,
+            layer_tokens=min(LAYER_TOKENS, self.tokens // 2) if loss else self.tokens,
             batch_size=BATCH,
-            learning_rate=RATES.get((way.start, self.optimizer), 1e-3),
+            learning_rate=RATE,
             optimizer=self.optimizer,
             hidden_multiplier=self.width,
             keep_worst=self.keep,
-            skip=skip,
+            skip=() if start == "trained" else ("training",),
             measured_tokens=ALL_TOKENS,
             seed=self.seed,
         )
@@ -107,103 +90,82 @@ class AnnealedMLP(nn.Module):
 
 def convert(run: Conversion, case: Case) -> Record:
     """Take the student of a conversion through one way; return what is known of it."""
-    way = WAYS[case.way]
-    if way.start == "annealed":
-        student = run.student = run.teacher.twin(share=False)
-        views = {site.name: site.view.weights(torch.float64) for site in student.sites}
-        student.replace({name: AnnealedMLP(BilinearMLP.of(one)) for name, one in views.items()})
-        learn_annealed(run, way)
-    elif way.start in ("fitted", "trained"):
+    start, loss = WAYS[case.way]
+    if start == "annealed":
+        views = {site.name: site.view.weights(torch.float64) for site in run.student.sites}
+        run.student.replace({n: AnnealedMLP(BilinearMLP.of(one)) for n, one in views.items()})
+        learn(run, case)
+    elif start != "scratch":
         run.fit_layers()
         costs = run.swap_in_costs() if case.keep else {}
         run.keep(sorted(costs, key=costs.__getitem__, reverse=True)[: case.keep])
         if case.limit != "none":
-            learn_limited(run, case.limit)
-        elif way.loss:
+            learn(run, case)
+        elif loss:
             run.distil()
-    (found,) = run.measured()
-    del found["name"]
-    return {**asdict(case), **found, "seconds": sum(run.seconds.values())}
+    (found,), (held_out,) = run.measured(), run.mixture.held_out.values()
+    sizes = product_sizes(run.student, run.line_texts).values()
+    found["largest_product"] = max((most / size for size, most in sizes), default=0.0)
+    found["worst_token"] = worst_token(run.teacher, run.student, held_out)
+    return {**found, **asdict(case), "seconds": run.seconds}
 
 
-def learn(
-    run: Conversion, trained: Sequence[nn.Parameter], first: int, loss: Callable[..., Tensor]
-) -> None:
-    """Distil with another loss, from text number `first` on."""
-    recipe, texts = run.recipe, (run.mixture, first, run.line_texts)
-    steps = max(1, (recipe.tokens // recipe.n_ctx - max(0, first - JUDGED_TEXTS)) // BATCH)
-    given = run.teacher, run.student, trained, texts, recipe, steps, run.work / "distillation"
-    for line in distil(*given, loss=loss):
-        run.seconds["distillation"] = recipe.n_ctx * BATCH * steps / line["tokens_per_second"]
+def learn(run: Conversion, case: Case) -> None:
+    """Distil with β that falls, or with products that are cut off or cost beyond a size.
 
-
-def learn_annealed(run: Conversion, way: Way) -> None:
-    """Let β fall to 0; with KL the MLPs learn, and with cross-entropy everything, as published."""
-    blocks = [one for one in run.student.module.modules() if isinstance(one, AnnealedMLP)]
-    alone = [weight for one in blocks for weight in one.parameters()]
+    With KL the MLPs learn, with cross-entropy all weights, as published.
+    """
+    (start, name), recipe, student, excess = WAYS[case.way], run.recipe, run.student, list[Tensor]()
+    gates = [one for one in student.module.modules() if isinstance(one, AnnealedMLP)]
+    mlps = [student.at(site) for site in run.converted.values()]
+    trained = [weight for one in mlps for weight in one.parameters()]
+    first = 0 if start == "annealed" else run.layer_texts
 
     def loss(texts: Tensor, done: float) -> Tensor:
-        for one in blocks:
-            one.beta = max(0.0, 1 - done / ANNEALED)
-        if way.loss == "KL":
-            return kl_on(run.teacher, run.student, texts, run.recipe)
-        return cross_entropy(run.student, texts)
-
-    learn(run, alone if way.loss == "KL" else [*run.student.module.parameters()], 0, loss)
-
-
-def cross_entropy(student: Host, texts: Tensor) -> Tensor:
-    logits = student.logits(texts.to(device_of(student.module)))[:, :-1].float()
-    return functional.cross_entropy(logits.flatten(0, 1), texts[:, 1:].to(logits.device).flatten())
-
-
-def learn_limited(run: Conversion, limit: Limit) -> None:
-    """Distil with products that are cut off, or that cost, beyond a size; then without."""
-    sizes, excess = product_sizes(run.student, run.line_texts), list[Tensor]()
-
-    def meet(number: int, products: Tensor) -> Tensor | None:
-        most = WIDEST * sizes[number][0]
-        if limit == "clamp":
-            return products.clamp(-most, most)
-        excess.append(((products.abs() - most).relu() / most).square().mean())
-        return None
-
-    def loss(texts: Tensor, _done: float) -> Tensor:
         excess.clear()
-        divergence = kl_on(run.teacher, run.student, texts, run.recipe)
-        return divergence + PENALTY * sum(excess)
-
-    first = JUDGED_TEXTS + run.layer_texts
-    blocks = [run.student.at(site) for site in run.converted.values()]
-    trained = [weight for block in blocks for weight in block.parameters()]
-    with watched(run.student, meet):
-        learn(run, trained, first, loss)
-
-
-@contextmanager
-def watched(student: Host, meet: Callable[[int, Tensor], Tensor | None]) -> Iterator[None]:
-    """Show the products of each bilinear MLP, by its number, and take what is given instead."""
-
-    def hook(number: int, _module: nn.Module, args: tuple[Tensor]) -> Tensor | None:
-        return meet(number, args[0])
+        for one in gates:
+            one.beta = max(0.0, 1 - done / ANNEALED)
+        if name == "KL":
+            return kl_on(run.teacher, student, texts, recipe) + PENALTY * sum(excess)
+        texts = texts.to(device_of(student.module))
+        with autocast(texts.device, recipe.precision):
+            logits = student.logits(texts)[:, :-1].flatten(0, 1)
+        return functional.cross_entropy(logits.float(), texts[:, 1:].flatten())
 
     with ExitStack() as stack:
-        blocks = (one for one in student.module.modules() if isinstance(one, BilinearMLP))
-        for number, block in enumerate(one for one in blocks if one.gate is None):
-            stack.callback(block.down.register_forward_pre_hook(partial(hook, number)).remove)
-        yield
+        interrupted = stack.enter_context(interruptible())
+        for block, (size, _) in product_sizes(student, run.line_texts).items():
+
+            def limit(_down: nn.Module, args: tuple[Tensor], most: float = WIDEST * size) -> object:
+                if case.limit == "clamp":
+                    return args[0].clamp(-most, most)
+                if case.limit == "penalty" and torch.is_grad_enabled():
+                    excess.append(((args[0].abs() - most).relu() / most).square().mean())
+                return None
+
+            stack.callback(block.down.register_forward_pre_hook(limit).remove)
+        steps = max(1, (recipe.tokens // recipe.n_ctx - first) // BATCH)
+        texts = run.mixture, first + JUDGED_TEXTS, run.line_texts
+        everything = [*student.module.parameters()]
+        weights = trained if name == "KL" else everything
+        given = run.teacher, student, weights, texts, recipe, steps, run.work / "distillation"
+        for line in distil(*given, loss=loss):
+            run.stop_if(interrupted, f"step {line['step']}")
 
 
 @torch.no_grad()
-def product_sizes(student: Host, texts: Tensor) -> dict[int, tuple[float, float]]:
-    """Return number of a bilinear MLP → root mean square of its products, and the largest."""
-    found: dict[int, tuple[float, float]] = {}
+def product_sizes(student: Host, texts: Tensor) -> dict[BilinearMLP, tuple[float, float]]:
+    """Return bilinear MLP → root mean square of its products, and the largest."""
+    found: dict[BilinearMLP, tuple[float, float]] = {}
 
-    def meet(number: int, products: Tensor) -> None:
-        size = float(products.square().mean().sqrt())
-        found[number] = size, float(products.abs().max())
+    def meet(block: BilinearMLP, args: tuple[Tensor]) -> None:
+        products = block.left(args[0]) * block.right(args[0])
+        found[block] = float(products.square().mean().sqrt()), float(products.abs().max())
 
-    with watched(student, meet):
+    with ExitStack() as stack:
+        for block in student.module.modules():
+            if isinstance(block, BilinearMLP) and block.gate is None:
+                stack.callback(block.register_forward_pre_hook(meet).remove)  # type: ignore[arg-type]
         student.logits(texts.to(device_of(student.module)))
     return found
 
@@ -212,7 +174,7 @@ def product_sizes(student: Host, texts: Tensor) -> dict[int, tuple[float, float]
 def worst_token(teacher: Host, student: Host, texts: Tensor) -> float:
     """Return the largest KL(teacher, student) at one token, in nats."""
     worst = 0.0
-    for part in torch.split(texts.to(device_of(student.module)), 8):
+    for part in torch.split(texts.to(device_of(student.module)), AT_ONCE):
         theirs, ours = (host.logits(part).log_softmax(dim=-1) for host in (teacher, student))
         worst = max(worst, float((theirs.exp() * (theirs - ours)).sum(dim=-1).max()))
     return worst

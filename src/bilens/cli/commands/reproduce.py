@@ -20,6 +20,7 @@ class ReproduceOptions:
     model: list[Path] | None = option(None, "Run folder of a language model; may be repeated.")
     seeds: int | None = option(None, "How many seeds.", min=1)
     steps: int | None = option(None, "Updates of each training.", min=1)
+    tokens: int | None = option(None, "Tokens of the longest conversion.", min=1)
 
 
 def reproduce(
@@ -37,7 +38,7 @@ def reproduce(
     from bilens.studies.study import PAGE_NAME, StudyOptions, run_study
 
     models = tuple(map(str, options.model)) if options.model else None
-    asked = StudyOptions(options.corpus, models, options.seeds, options.steps)
+    asked = StudyOptions(options.corpus, models, options.seeds, options.steps, options.tokens)
 
     def show(cell: str, done: int, total: int) -> None:
         output.say(f"{cell} ({done + 1} of {total})")
