@@ -15,8 +15,6 @@ from functools import partial
 from statistics import mean
 from typing import Any
 
-from bilens.api.conversion import Conversion
-from bilens.base import silent
 from bilens.base.errors import UsageError
 from bilens.io.converted_folder import save_converted
 from bilens.io.host import open_host, tokenizer_at
@@ -26,6 +24,7 @@ from bilens.studies.conversion_ways import (
     ANNEALING,
     CLOSED,
     LAYER_TOKENS,
+    N_CTX,
     OURS,
     WAYS,
     Case,
@@ -73,8 +72,8 @@ class ConversionStudy(Study):
             if not options.models:
                 cells.setdefault(case.teacher, partial(train_teacher, options, case))
             cells[case.name] = partial(measure, options, case)
-            if case.way == OURS and "circuits" not in cells and not options.models:
-                cells["circuits"] = partial(trace_both, case)
+            if case.way == OURS and not options.models:
+                cells.setdefault("circuits", partial(trace_both, case))
         return cells
 
     def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
@@ -136,8 +135,11 @@ def cases(options: StudyOptions) -> list[Case]:
         return Case(teacher, way, tokens, n, seed, **more)
 
     alone = [way for way in WAYS if way not in ways and not WAYS[way][1]]
-    found = [case(way, LAYER_TOKENS, seed) for seed in seeds for way in alone]
-    found += [case(way, tokens, seed) for seed in seeds for tokens in must for way in ways]
+    found = []
+    for seed in seeds:
+        found += [case(way, LAYER_TOKENS, seed) for way in alone]
+        found += [case(way, seed=seed) for way in ways]
+    found += [case(way, tokens, seed) for tokens in must[1:] for seed in seeds for way in ways]
     found += [case(OURS, limit=limit) for limit in ("clamp", "penalty")]
     found += [case(way, optimizer="adamw") for way in (OURS, CLOSED, ANNEALING)]
     found += [case(OURS, width=2), *(case(OURS, keep=k) for k in range(1, min(blocks, 5)))]
@@ -163,19 +165,17 @@ def measure(options: StudyOptions, case: Case, context: CellContext) -> Record:
     """Convert once, and measure on all held-out text."""
     source = model_of(options) if options.models else context.folder.parent / case.teacher
     text, teacher = CorpusOptions(str(options.corpus)), open_host(source)
-    recipe = case.recipe(teacher.n_ctx).resolved()
-    mixture = Mixture([text.load()], tokenizer_at(teacher), recipe.n_ctx, recipe.seed)
-    run = Conversion(teacher, mixture, recipe, context.folder, silent, context.say)
-    run.student = teacher.twin(share=False)  # the published way changes all weights
+    mixture = Mixture([text.load()], tokenizer_at(teacher), min(N_CTX, teacher.n_ctx), case.seed)
+    student = teacher.twin(share=False)
     if WAYS[case.way][0] == "scratch":
         scratch = usual_recipe(options, n_layer=case.blocks, seed=case.seed)
         steps = max(1, case.tokens // (scratch.batch_size * scratch.n_ctx))
         scratch = dataclasses.replace(scratch, steps=steps)
-        run.student = open_host(context.train_language(text.name, scratch, "scratch").folder)
-    found = convert(run, case)
+        student = open_host(context.train_language(str(options.corpus), scratch, "scratch").folder)
+    found = convert(teacher, student, mixture, case, context.folder)
     if case.way == OURS:
-        save_converted(run.student, context.folder)
-    shutil.rmtree(run.work, ignore_errors=True)
+        save_converted(student, context.folder)
+    shutil.rmtree(context.folder / "distillation", ignore_errors=True)
     return found
 
 
@@ -186,13 +186,12 @@ def trace_both(case: Case, context: CellContext) -> Record:
 
 def plain(result: Record) -> list[Record]:
     """Return the rows that differ in way, tokens and seed alone."""
-    most = max(row["blocks"] for row in result["rows"])
-    usual = {"muon": ("", "KL"), "adamw": ("cross-entropy",)}
+    most = max((row["blocks"] for row in result["rows"]), default=0)
     return [
         row
         for row in result["rows"]
         if (row["blocks"], row["width"], row["keep"], row["limit"]) == (most, 1, 0, "none")
-        and WAYS[row["way"]][1] in usual[row["optimizer"]]
+        and (row["optimizer"] == "adamw") == (WAYS[row["way"]][1] == "cross-entropy")
     ]
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from msgspec import to_builtins
 from torch import Tensor
 
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.hosvd import hosvd
-from bilens.api.conversion import JUDGED_TEXTS
 from bilens.api.trace_latents import latent_findings
 from bilens.base import silent
 from bilens.interp.layer_trace import latent_map, only
@@ -23,8 +23,7 @@ from bilens.io.converted_folder import read_host
 from bilens.io.host import open_host
 from bilens.io.load import load
 from bilens.nn import BilinearTransformer
-from bilens.records.trace import CausalReading
-from bilens.studies.conversion_ways import AT_ONCE, LAYER_TOKENS
+from bilens.studies.conversion_ways import JUDGED, LAYER_TOKENS
 from bilens.studies.study import CellContext, Record, metrics_around, percent, sae_recipe, table
 from bilens.train.corpus import text_of, tokenizer_of
 from bilens.train.layer_fit import ConversionRecipe, fit_site
@@ -43,13 +42,12 @@ def compare_circuits(teacher: Path, converted: Path, context: CellContext) -> Re
     tokenizer, n_ctx = tokenizer_of(loaded, modules[0]), hosts[0].n_ctx
     mixture = Mixture([text_of(loaded, None, context.say)], tokenizer, n_ctx, 0)
     site = hosts[0].sites[len(modules[0].blocks) // 2]
-    walk = Walk(hosts[0], mixture.texts(0, JUDGED_TEXTS + LAYER_TOKENS // n_ctx), AT_ONCE)
+    walk = Walk(hosts[0], mixture.texts(0, JUDGED + LAYER_TOKENS // n_ctx), 8)
     for _ in range(site.block):
         walk.advance()
-    rows, judged = walk.inputs([site])[site.name], JUDGED_TEXTS * n_ctx
-    block, about = fit_site(
-        site, rows[judged:], rows[:judged], ConversionRecipe(skip=("training",)), 0
-    )
+    rows, judged = walk.inputs([site])[site.name], JUDGED * n_ctx
+    recipe = ConversionRecipe(skip=("training",))
+    block, about = fit_site(site, rows[judged:], rows[:judged], recipe, 0)
     maps = block.quadratic_map(), modules[1].layer_map(site.block)
     layers = [
         TracedLayer(loaded, module, tokenizer, site.block, f.detach().to(torch.float64))
@@ -63,26 +61,20 @@ def compare_circuits(teacher: Path, converted: Path, context: CellContext) -> Re
     exact = latent_findings(layers[1], saes, text, TraceOptions(None, CIRCUITS), silent)
     latents = tuple(circuit.latent for circuit in exact["circuits"])
     found = latent_findings(layers[0], saes, text, TraceOptions(latents), silent), exact
-    circuits = [
-        {
-            "name": f"latent {new.latent}, place {old.position} / {new.position}",
-            **{when: checks(one.causal) for when, one in zip(WHEN, (old, new), strict=True)},
-        }
-        for old, new in zip(*(one["circuits"] for one in found), strict=True)
-    ]
-    circuits += [
-        {"name": f"latent {pair.first} against {pair.second}", when: checks(pair.causal)}
-        for when, one in zip(WHEN, found, strict=True)
-        for pair in one["contrasts"].pairs
-        if pair.causal is not None
-    ]
+    checks: dict[str, Record] = {}
+    for when, one in zip(WHEN, found, strict=True):
+        named = [(f"latent {row.latent}", row.causal) for row in one["circuits"]]
+        pairs = [(f"{p.first} against {p.second}", p.causal) for p in one["contrasts"].pairs]
+        for name, reading in (*named, *pairs):
+            for check in reading.checks if reading else ():
+                checks.setdefault(f"{name}: {check.kind}", {})[when] = to_builtins(check)
     alive = [row.latent for row in exact["ranking"] if row.density > 0]
     encoder, offset = saes[1].sae.encoder, saes[1].sae.offset
     forms = [only(latent_map(one.f, encoder, offset), torch.tensor(alive)) for one in layers]
     vectors = [eigendecompose_all(g, k=DIRECTIONS).eigenvectors for g in forms]
     outputs = [hosvd(one.f, LEADING).output_directions for one in layers]
     ranked = [[row.latent for row in one["ranking"] if row.density > 0][:FIRST] for one in found]
-    width = modules[0].config.d_model
+    width, both = modules[0].config.d_model, {*ranked[0]} & {*ranked[1]}
     return {
         "layer": site.block,
         "r_squared": about.get("r_squared"),
@@ -94,22 +86,9 @@ def compare_circuits(teacher: Path, converted: Path, context: CellContext) -> Re
             ["plane of a latent's two leading eigenvectors", overlap(*vectors), DIRECTIONS / width],
             ["the same, of one latent and the next", overlap(vectors[0], vectors[1].roll(1, 0)), 0],
             [f"space of {LEADING} output directions", overlap(*outputs), LEADING / width],
-            [f"of the first {FIRST} latents", len({*ranked[0]} & {*ranked[1]}) / FIRST]
-            + [FIRST / len(alive)],
+            [f"first {FIRST} latents", len(both) / FIRST, FIRST / len(alive)],
         ],
-        "circuits": circuits,
-    }
-
-
-def checks(reading: CausalReading) -> Record:
-    """Return kind of check → share of the behaviour, and that of random directions."""
-    return {
-        check.kind: {
-            "share": {"value": check.share.value, "low": check.share.low, "high": check.share.high},
-            "random": check.random_share.value,
-            "random_high": check.random_share.high,
-        }
-        for check in reading.checks
+        "checks": checks,
     }
 
 
@@ -123,20 +102,19 @@ def circuit_parts(found: Record | None) -> str:
     if found is None:
         return "Not measured yet."
     alike = [[what, f"{share:.3f}", f"{chance:.3f}"] for what, share, chance in found["same"]]
-    rows = []
-    for one in found["circuits"]:
-        told = [
-            f"{percent(check['share'])}; {check['random']:.1%}"
-            if (
-                check := next((one.get(when, {})[k] for k in kinds if k in one.get(when, {})), None)
-            )
-            else "–"
-            for kinds in (("ablate",), ("steer", "sign_flip"))
-            for when in WHEN
-        ]
-        rows.append([one["name"], *told])
-    heads = "output | removed before | removed after | created before | created after"
+    rows = [
+        [name, *(told(one.get(when)) for when in WHEN)] for name, one in found["checks"].items()
+    ]
     about = f"Block {found['layer']}, R² of the approximation {found['r_squared']:.3f}, "
     about += f"{found['latents']} latents active on {found['tokens']:,} held-out tokens."
     same = table("the same before and after | share | by chance", alike)
-    return f"{about}\n\n{same}\n\n{table(heads, rows)}"
+    return f"{about}\n\n{same}\n\n{table('output and change | before | after', rows)}"
+
+
+def told(check: Record | None) -> str:
+    """Return the share of a behaviour, and that of random directions; bold where told from them."""
+    if check is None:
+        return "–"
+    share, random = percent(check["share"]), check["random_share"]
+    mark = "**" * (check["share"]["low"] > random["high"])
+    return f"{mark}{share}{mark}; {random['value']:.1%}"

@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bilens.api.conversion import JUDGED_TEXTS, Conversion
-from bilens.io.host import Host
+from bilens.base.errors import InterruptedRunError
+from bilens.io.host import Host, Site
 from bilens.nn.mlp import BilinearMLP
 from bilens.studies.study import Record
-from bilens.train.distillation import distil, kl_on
-from bilens.train.layer_fit import ConversionRecipe, Optimizer
-from bilens.train.recipe import autocast, device_of
+from bilens.train.distillation import distil, kl_on, text_losses, token_table
+from bilens.train.layer_fit import ConversionRecipe, Optimizer, convert_layers
+from bilens.train.layer_inputs import Mixture
+from bilens.train.recipe import autocast
 from bilens.train.run_folder import interruptible
 
 Limit = Literal["none", "clamp", "penalty"]  # of the products, while logits are learnt
-OURS, CLOSED = "trained layers + KL", "closed form + KL"
-ANNEALING, PUBLISHED_WAY = "annealing + KL", "annealing + cross-entropy"
+OURS, CLOSED, ANNEALING = "trained layers + KL", "closed form + KL", "annealing + KL"
 WAYS = {  # name → where it starts, and what the whole model learns then
     "closed form alone": ("fitted", ""),
     "trained layers alone": ("trained", ""),
     OURS: ("trained", "KL"),
     CLOSED: ("fitted", "KL"),
     ANNEALING: ("annealed", "KL"),
-    PUBLISHED_WAY: ("annealed", "cross-entropy"),
+    "annealing + cross-entropy": ("annealed", "cross-entropy"),
     "from scratch": ("scratch", "cross-entropy"),
 }
 ANNEALED = 0.3  # of the steps, in which β falls to 0; published: 120 of 400 million tokens
 N_CTX, BATCH, LAYER_TOKENS, RATE = 256, 2, 16_384, 1e-3
+JUDGED, LAYER_STEPS = 16, 400  # texts that tell how good layers are; of Adam, for each
 WIDEST, PENALTY = 8.0, 0.1  # products, in root mean squares of a layer's; nats for each
-ALL_TOKENS, AT_ONCE = 1 << 40, 8  # more than any held-out text has; texts that run together
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,13 @@ class Case:
             n_ctx=min(N_CTX, longest),
             tokens=self.tokens,
             layer_tokens=min(LAYER_TOKENS, self.tokens // 2) if loss else self.tokens,
+            layer_steps=LAYER_STEPS,
             batch_size=BATCH,
             learning_rate=RATE,
             optimizer=self.optimizer,
             hidden_multiplier=self.width,
             keep_worst=self.keep,
             skip=() if start == "trained" else ("training",),
-            measured_tokens=ALL_TOKENS,
             seed=self.seed,
         )
 
@@ -88,69 +90,91 @@ class AnnealedMLP(nn.Module):
         return y
 
 
-def convert(run: Conversion, case: Case) -> Record:
-    """Take the student of a conversion through one way; return what is known of it."""
-    start, loss = WAYS[case.way]
+def convert(teacher: Host, student: Host, mixture: Mixture, case: Case, folder: Path) -> Record:
+    """Take a copy of the teacher through one way, and measure it on all held-out text."""
+    (start, loss), recipe = WAYS[case.way], case.recipe(mixture.n_ctx)
+    (held_out,) = mixture.held_out.values()
     if start == "annealed":
-        views = {site.name: site.view.weights(torch.float64) for site in run.student.sites}
-        run.student.replace({n: AnnealedMLP(BilinearMLP.of(one)) for n, one in views.items()})
-        learn(run, case)
+        views = {site.name: site.view.weights(torch.float64) for site in student.sites}
+        student.replace({n: AnnealedMLP(BilinearMLP.of(one)) for n, one in views.items()})
     elif start != "scratch":
-        run.fit_layers()
-        costs = run.swap_in_costs() if case.keep else {}
-        run.keep(sorted(costs, key=costs.__getitem__, reverse=True)[: case.keep])
-        if case.limit != "none":
-            learn(run, case)
-        elif loss:
-            run.distil()
-    (found,), (held_out,) = run.measured(), run.mixture.held_out.values()
-    sizes = product_sizes(run.student, run.line_texts).values()
-    found["largest_product"] = max((most / size for size, most in sizes), default=0.0)
-    found["worst_token"] = worst_token(run.teacher, run.student, held_out)
-    return {**found, **asdict(case), "seconds": run.seconds}
+        count = recipe.layer_tokens // recipe.n_ctx
+        texts = mixture.texts(JUDGED, count), mixture.texts(0, JUDGED)
+        for _ in convert_layers(
+            student, range(len(student.blocks)), texts, recipe, folder / "layers"
+        ):
+            pass
+        for site in most_costly(teacher, student, held_out[:JUDGED], case.keep):
+            student.put({path: teacher.module.get_submodule(path) for path in site.paths})
+    if loss and start != "scratch":
+        learn(teacher, student, (mixture, held_out), case, folder / "distillation")
+    table = token_table(teacher, student, held_out)
+    theirs, ours, kl, same, *_ = table.mean(dim=(0, 1)).tolist()
+    added = (table[..., 1] - table[..., 0]).mean(dim=1)
+    sizes = product_sizes(student, held_out[:JUDGED]).values()
+    return {
+        **asdict(case),
+        "teacher_loss": theirs,
+        "loss_added": ours - theirs,
+        "error": float(added.std()) / math.sqrt(len(added)),
+        "kl": kl,
+        "same_top_token": same,
+        "worst_token": float(table[..., 2].max()),
+        "largest_product": max((most / size for size, most in sizes), default=0.0),
+        "measured_tokens": table[..., 0].numel(),
+    }
 
 
-def learn(run: Conversion, case: Case) -> None:
-    """Distil with β that falls, or with products that are cut off or cost beyond a size.
+def most_costly(teacher: Host, student: Host, texts: Tensor, count: int) -> list[Site]:
+    """Return the sites that add most to the teacher's loss where they alone are swapped in."""
+    costs = []
+    for site in student.sites if count else ():
+        alone = teacher.twin()
+        alone.replace({site.name: student.at(site)})
+        costs.append((float(text_losses(alone, texts).mean()), site.name, site))
+    return [site for _, _, site in sorted(costs, reverse=True)[:count]]
+
+
+def learn(
+    teacher: Host, student: Host, texts: tuple[Mixture, Tensor], case: Case, folder: Path
+) -> None:
+    """Distil, with β that falls, or with products that are cut off or cost beyond a size.
 
     With KL the MLPs learn, with cross-entropy all weights, as published.
     """
-    (start, name), recipe, student, excess = WAYS[case.way], run.recipe, run.student, list[Tensor]()
+    (mixture, held_out), (start, name), excess = texts, WAYS[case.way], list[Tensor]()
+    recipe = case.recipe(mixture.n_ctx).resolved()
     gates = [one for one in student.module.modules() if isinstance(one, AnnealedMLP)]
-    mlps = [student.at(site) for site in run.converted.values()]
-    trained = [weight for one in mlps for weight in one.parameters()]
-    first = 0 if start == "annealed" else run.layer_texts
+    first = 0 if start == "annealed" else recipe.layer_tokens // recipe.n_ctx
 
-    def loss(texts: Tensor, done: float) -> Tensor:
+    def loss(batch: Tensor, done: float) -> Tensor:
         excess.clear()
         for one in gates:
             one.beta = max(0.0, 1 - done / ANNEALED)
         if name == "KL":
-            return kl_on(run.teacher, student, texts, recipe) + PENALTY * sum(excess)
-        texts = texts.to(device_of(student.module))
-        with autocast(texts.device, recipe.precision):
-            logits = student.logits(texts)[:, :-1].flatten(0, 1)
-        return functional.cross_entropy(logits.float(), texts[:, 1:].flatten())
+            return kl_on(teacher, student, batch, recipe) + PENALTY * sum(excess)
+        with autocast(batch.device, recipe.precision):
+            logits = student.logits(batch)[:, :-1].flatten(0, 1)
+        return functional.cross_entropy(logits.float(), batch[:, 1:].flatten())
 
-    with ExitStack() as stack:
-        interrupted = stack.enter_context(interruptible())
-        for block, (size, _) in product_sizes(student, run.line_texts).items():
+    with interruptible() as interrupted, ExitStack() as stack:
+        sizes = product_sizes(student, held_out[:JUDGED])
+        for block, (size, _) in sizes.items() if case.limit != "none" else ():
 
             def limit(_down: nn.Module, args: tuple[Tensor], most: float = WIDEST * size) -> object:
                 if case.limit == "clamp":
                     return args[0].clamp(-most, most)
-                if case.limit == "penalty" and torch.is_grad_enabled():
-                    excess.append(((args[0].abs() - most).relu() / most).square().mean())
+                excess.append(((args[0].abs() - most).relu() / most).square().mean())
                 return None
 
             stack.callback(block.down.register_forward_pre_hook(limit).remove)
+        modules = [*gates, *sizes] if name == "KL" else [student.module]
+        weights = [weight for module in modules for weight in module.parameters()]
         steps = max(1, (recipe.tokens // recipe.n_ctx - first) // BATCH)
-        texts = run.mixture, first + JUDGED_TEXTS, run.line_texts
-        everything = [*student.module.parameters()]
-        weights = trained if name == "KL" else everything
-        given = run.teacher, student, weights, texts, recipe, steps, run.work / "distillation"
-        for line in distil(*given, loss=loss):
-            run.stop_if(interrupted, f"step {line['step']}")
+        given = (mixture, JUDGED + first, held_out[:JUDGED]), recipe, steps, folder, loss
+        for line in distil(teacher, student, weights, *given):
+            if interrupted.is_set():
+                raise InterruptedRunError(f"Interrupted behind step {line['step']}.")
 
 
 @torch.no_grad()
@@ -158,23 +182,13 @@ def product_sizes(student: Host, texts: Tensor) -> dict[BilinearMLP, tuple[float
     """Return bilinear MLP → root mean square of its products, and the largest."""
     found: dict[BilinearMLP, tuple[float, float]] = {}
 
-    def meet(block: BilinearMLP, args: tuple[Tensor]) -> None:
+    def meet(block: Any, args: tuple[Tensor]) -> None:
         products = block.left(args[0]) * block.right(args[0])
         found[block] = float(products.square().mean().sqrt()), float(products.abs().max())
 
     with ExitStack() as stack:
         for block in student.module.modules():
             if isinstance(block, BilinearMLP) and block.gate is None:
-                stack.callback(block.register_forward_pre_hook(meet).remove)  # type: ignore[arg-type]
-        student.logits(texts.to(device_of(student.module)))
+                stack.callback(block.register_forward_pre_hook(meet).remove)
+        student.logits(texts)
     return found
-
-
-@torch.no_grad()
-def worst_token(teacher: Host, student: Host, texts: Tensor) -> float:
-    """Return the largest KL(teacher, student) at one token, in nats."""
-    worst = 0.0
-    for part in torch.split(texts.to(device_of(student.module)), AT_ONCE):
-        theirs, ours = (host.logits(part).log_softmax(dim=-1) for host in (teacher, student))
-        worst = max(worst, float((theirs.exp() * (theirs - ours)).sum(dim=-1).max()))
-    return worst

@@ -38,7 +38,7 @@ class StudyOptions:
     models: tuple[str, ...] | None = None  # run folders of language models
     seeds: int | None = None  # how many
     steps: int | None = None  # updates of each training
-    tokens: int | None = None  # of the longest one
+    tokens: int | None = None  # of the longest conversion
 
     def given(self) -> Record:
         values = dataclasses.asdict(self)
@@ -76,7 +76,7 @@ class Study(ABC):
     title: str  # what it measures, one line
     uses: frozenset[str]  # names of the `StudyOptions` that it reads; the others are refused
     needs: frozenset[str] = frozenset()  # those of them without which it cannot begin
-    partial = False  # whether there is a page of some of the cells, after an interrupt
+    partial = False  # whether there is a page of some of the cells, where it is interrupted
 
     @abstractmethod
     def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
@@ -193,6 +193,7 @@ def run_study(
     about = {"study": study.name, "options": options.given()}
     check_study_folder(out, about)
     done: dict[str, Record] = {}
+    stopped: InterruptedRunError | None = None
     with locked(out):
         cells = study.cells(options)
         for index, (name, measure) in enumerate(cells.items()):
@@ -204,34 +205,30 @@ def run_study(
             try:
                 record = measure(CellContext(out / WORK_FOLDER / name, done, say))
             except InterruptedRunError:
-                if study.partial and done:
-                    write_result(study, out, options, about, done)
-                raise InterruptedRunError(
+                stopped = InterruptedRunError(
                     f"Interrupted in {name}; {out} keeps what was measured: repeat the same "
                     "command to go on."
-                ) from None
+                )
+                if study.partial and done:
+                    break
+                raise stopped from None
             write_json(path, {**about, "cell": name, "record": record})
             done[name] = record
-        return write_result(study, out, options, about, done)
-
-
-def write_result(
-    study: Study, out: Path, options: StudyOptions, about: Record, done: Mapping[str, Record]
-) -> Record:
-    """Write document, figures and page of what was measured; return the document."""
-    document = {
-        "schema_version": 1,
-        "kind": "study",
-        **about,
-        "title": study.title,
-        "command": this_command(),
-        "versions": versions(),
-        "result": study.document(options, done),
-    }
-    drawn = {out / name: svg.encode() for name, svg in study.figures(document).items()}
-    page = f"# {study.title}\n\n{study.page(document).strip()}\n"
-    write_files({**drawn, out / PAGE_NAME: page.encode()})
-    write_json(out / DOCUMENT_NAME, document)
+        document = {
+            "schema_version": 1,
+            "kind": "study",
+            **about,
+            "title": study.title,
+            "command": this_command(),
+            "versions": versions(),
+            "result": study.document(options, done),
+        }
+        drawn = {out / name: svg.encode() for name, svg in study.figures(document).items()}
+        page = f"# {study.title}\n\n{study.page(document).strip()}\n"
+        write_files({**drawn, out / PAGE_NAME: page.encode()})
+        write_json(out / DOCUMENT_NAME, document)
+    if stopped:
+        raise stopped
     return document
 
 
