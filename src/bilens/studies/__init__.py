@@ -8,10 +8,7 @@ from bilens.studies.negation_grammar import NegationStudy
 from bilens.studies.negation_text import NegationTextStudy
 from bilens.studies.study import Study
 
-KINDS = (
-    *(GateStudy, NegationStudy, NegationTextStudy, SAETrainingStudy, LayerStudy),
-    ConversionStudy,
-)
+KINDS = (GateStudy, NegationStudy, NegationTextStudy, SAETrainingStudy, LayerStudy, ConversionStudy)
 STUDIES: dict[str, Study] = {kind.name: kind() for kind in KINDS}
 
 

@@ -1,12 +1,7 @@
-"""A layer's circuits before a conversion, read from an approximation, and after it, exact.
-
-Both are read through the same autoencoders, those of the teacher, and the directions of both are
-changed in the model that runs: before the conversion in the gated one.
-"""
+"""A layer's circuits before a conversion, read from an approximation, and after it, exact."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import cast
 
 import torch
@@ -14,7 +9,6 @@ from msgspec import to_builtins
 from torch import Tensor
 
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
-from bilens.algebra.hosvd import hosvd
 from bilens.api.trace_latents import latent_findings
 from bilens.base import silent
 from bilens.interp.layer_trace import latent_map, only
@@ -24,20 +18,21 @@ from bilens.io.host import open_host
 from bilens.io.load import load
 from bilens.nn import BilinearTransformer
 from bilens.studies.conversion_ways import JUDGED, LAYER_TOKENS
-from bilens.studies.study import CellContext, Record, metrics_around, percent, sae_recipe, table
+from bilens.studies.study import CellContext, Record, percent, sae_recipe, table
 from bilens.train.corpus import text_of, tokenizer_of
 from bilens.train.layer_fit import ConversionRecipe, fit_site
 from bilens.train.layer_inputs import Mixture, Walk
 
 SAE_STEPS, BUFFER_STEPS = 256, 32
 CIRCUITS, TEXT_TOKENS = 8, 4096
-DIRECTIONS, LEADING, FIRST = 2, 8, 20  # eigenvectors; output directions; places of the ranking
+DIRECTIONS, FIRST = 2, 20  # eigenvectors of an output; places of the ranking
 WHEN = ("before", "after")
 
 
-def compare_circuits(teacher: Path, converted: Path, context: CellContext) -> Record:
-    """Trace the middle layer of a model before and after its conversion."""
-    loaded, hosts = load(teacher), (open_host(teacher), read_host(converted))
+def compare_circuits(teacher: str, converted: str, context: CellContext) -> Record:
+    """Trace the middle layer of a model before and after its conversion, two cells."""
+    source, result = (context.folder.parent / cell for cell in (teacher, converted))
+    loaded, hosts = load(source), (open_host(source), read_host(result))
     modules = [cast(BilinearTransformer, host.module) for host in hosts]
     tokenizer, n_ctx = tokenizer_of(loaded, modules[0]), hosts[0].n_ctx
     mixture = Mixture([text_of(loaded, None, context.say)], tokenizer, n_ctx, 0)
@@ -54,7 +49,7 @@ def compare_circuits(teacher: Path, converted: Path, context: CellContext) -> Re
         for module, f in zip(modules, maps, strict=True)
     ]
     hooks = layers[0].hook("mlp_in"), layers[0].hook("mlp_out")
-    trained = context.train_sae(teacher, sae_recipe(hooks, SAE_STEPS, BUFFER_STEPS, n_ctx))
+    trained = context.train_sae(source, sae_recipe(hooks, SAE_STEPS, BUFFER_STEPS, n_ctx))
     first, second = (trained.folders[hook] for hook in hooks)
     saes = open_sae(first, layers[0], "mlp_in"), open_sae(second, layers[0], "mlp_out")
     text = held_out_text(layers[0], None, TEXT_TOKENS, context.say)
@@ -72,20 +67,17 @@ def compare_circuits(teacher: Path, converted: Path, context: CellContext) -> Re
     encoder, offset = saes[1].sae.encoder, saes[1].sae.offset
     forms = [only(latent_map(one.f, encoder, offset), torch.tensor(alive)) for one in layers]
     vectors = [eigendecompose_all(g, k=DIRECTIONS).eigenvectors for g in forms]
-    outputs = [hosvd(one.f, LEADING).output_directions for one in layers]
     ranked = [[row.latent for row in one["ranking"] if row.density > 0][:FIRST] for one in found]
     width, both = modules[0].config.d_model, {*ranked[0]} & {*ranked[1]}
     return {
         "layer": site.block,
         "r_squared": about.get("r_squared"),
-        "autoencoders": metrics_around(trained, hooks),
-        "nmse_after": [side.metrics.nmse for side in exact["saes"]],
+        "nmse": [[side.metrics.nmse for side in one["saes"]] for one in found],
         "tokens": text.blocks.numel(),
         "latents": len(alive),
         "same": [  # what, how alike, by chance
             ["plane of a latent's two leading eigenvectors", overlap(*vectors), DIRECTIONS / width],
             ["the same, of one latent and the next", overlap(vectors[0], vectors[1].roll(1, 0)), 0],
-            [f"space of {LEADING} output directions", overlap(*outputs), LEADING / width],
             [f"first {FIRST} latents", len(both) / FIRST, FIRST / len(alive)],
         ],
         "checks": checks,

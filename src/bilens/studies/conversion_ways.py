@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bilens.base.errors import InterruptedRunError
 from bilens.io.host import Host, Site
 from bilens.nn.mlp import BilinearMLP
 from bilens.studies.study import Record
@@ -20,16 +20,15 @@ from bilens.train.distillation import distil, kl_on, text_losses, token_table
 from bilens.train.layer_fit import ConversionRecipe, Optimizer, convert_layers
 from bilens.train.layer_inputs import Mixture
 from bilens.train.recipe import autocast
-from bilens.train.run_folder import interruptible
 
 Limit = Literal["none", "clamp", "penalty"]  # of the products, while logits are learnt
-OURS, CLOSED, ANNEALING = "trained layers + KL", "closed form + KL", "annealing + KL"
+OURS = "trained layers + KL"
 WAYS = {  # name → where it starts, and what the whole model learns then
     "closed form alone": ("fitted", ""),
     "trained layers alone": ("trained", ""),
     OURS: ("trained", "KL"),
-    CLOSED: ("fitted", "KL"),
-    ANNEALING: ("annealed", "KL"),
+    "closed form + KL": ("fitted", "KL"),
+    "annealing + KL": ("annealed", "KL"),
     "annealing + cross-entropy": ("annealed", "cross-entropy"),
     "from scratch": ("scratch", "cross-entropy"),
 }
@@ -43,7 +42,7 @@ WIDEST, PENALTY = 8.0, 0.1  # products, in root mean squares of a layer's; nats 
 class Case:
     """One conversion that is measured."""
 
-    teacher: str  # the cell that it comes from
+    teacher: str  # the cell that trained it
     way: str
     tokens: int  # in all stages
     blocks: int  # of the teacher
@@ -59,21 +58,13 @@ class Case:
         words = self.teacher, self.way, self.optimizer, self.tokens, f"{self.width}x"
         return "-".join(map(str, (*words, f"keep-{self.keep}", self.limit))).replace(" ", "-")
 
-    def recipe(self, longest: int) -> ConversionRecipe:
+    def recipe(self, n_ctx: int) -> ConversionRecipe:
         start, loss = WAYS[self.way]
-        return ConversionRecipe(
-            n_ctx=min(N_CTX, longest),
-            tokens=self.tokens,
-            layer_tokens=min(LAYER_TOKENS, self.tokens // 2) if loss else self.tokens,
-            layer_steps=LAYER_STEPS,
-            batch_size=BATCH,
-            learning_rate=RATE,
-            optimizer=self.optimizer,
-            hidden_multiplier=self.width,
-            keep_worst=self.keep,
-            skip=() if start == "trained" else ("training",),
-            seed=self.seed,
-        )
+        layers = min(LAYER_TOKENS, self.tokens // 2) if loss else self.tokens
+        sizes = {"n_ctx": n_ctx, "tokens": self.tokens, "layer_tokens": layers, "seed": self.seed}
+        how: Record = {"batch_size": BATCH, "learning_rate": RATE, "layer_steps": LAYER_STEPS}
+        how |= {"optimizer": self.optimizer, "hidden_multiplier": self.width}
+        return ConversionRecipe(**sizes, **how, skip=() if start == "trained" else ("training",))
 
 
 class AnnealedMLP(nn.Module):
@@ -93,27 +84,27 @@ class AnnealedMLP(nn.Module):
 def convert(teacher: Host, student: Host, mixture: Mixture, case: Case, folder: Path) -> Record:
     """Take a copy of the teacher through one way, and measure it on all held-out text."""
     (start, loss), recipe = WAYS[case.way], case.recipe(mixture.n_ctx)
-    (held_out,) = mixture.held_out.values()
+    (held_out,), layers = mixture.held_out.values(), list[Record]()
     if start == "annealed":
         views = {site.name: site.view.weights(torch.float64) for site in student.sites}
         student.replace({n: AnnealedMLP(BilinearMLP.of(one)) for n, one in views.items()})
     elif start != "scratch":
         count = recipe.layer_tokens // recipe.n_ctx
         texts = mixture.texts(JUDGED, count), mixture.texts(0, JUDGED)
-        for _ in convert_layers(
-            student, range(len(student.blocks)), texts, recipe, folder / "layers"
-        ):
-            pass
-        for site in most_costly(teacher, student, held_out[:JUDGED], case.keep):
+        given = range(len(student.blocks)), texts, recipe, folder / "layers"
+        layers = [*convert_layers(student, *given)]
+        cost = partial(swap_in, teacher, student, held_out[:JUDGED])
+        for site in sorted(student.sites, key=cost)[-case.keep :] if case.keep else ():
             student.put({path: teacher.module.get_submodule(path) for path in site.paths})
     if loss and start != "scratch":
-        learn(teacher, student, (mixture, held_out), case, folder / "distillation")
+        learn(teacher, student, mixture, case, folder / "distillation")
     table = token_table(teacher, student, held_out)
     theirs, ours, kl, same, *_ = table.mean(dim=(0, 1)).tolist()
     added = (table[..., 1] - table[..., 0]).mean(dim=1)
     sizes = product_sizes(student, held_out[:JUDGED]).values()
     return {
         **asdict(case),
+        "r_squared": [one["r_squared"] for one in layers],
         "teacher_loss": theirs,
         "loss_added": ours - theirs,
         "error": float(added.std()) / math.sqrt(len(added)),
@@ -125,25 +116,17 @@ def convert(teacher: Host, student: Host, mixture: Mixture, case: Case, folder: 
     }
 
 
-def most_costly(teacher: Host, student: Host, texts: Tensor, count: int) -> list[Site]:
-    """Return the sites that add most to the teacher's loss where they alone are swapped in."""
-    costs = []
-    for site in student.sites if count else ():
-        alone = teacher.twin()
-        alone.replace({site.name: student.at(site)})
-        costs.append((float(text_losses(alone, texts).mean()), site.name, site))
-    return [site for _, _, site in sorted(costs, reverse=True)[:count]]
+def swap_in(teacher: Host, student: Host, texts: Tensor, site: Site) -> float:
+    """Return the loss of the teacher with one MLP of the student."""
+    alone = teacher.twin()
+    alone.replace({site.name: student.at(site)})
+    return float(text_losses(alone, texts).mean())
 
 
-def learn(
-    teacher: Host, student: Host, texts: tuple[Mixture, Tensor], case: Case, folder: Path
-) -> None:
-    """Distil, with β that falls, or with products that are cut off or cost beyond a size.
-
-    With KL the MLPs learn, with cross-entropy all weights, as published.
-    """
-    (mixture, held_out), (start, name), excess = texts, WAYS[case.way], list[Tensor]()
-    recipe = case.recipe(mixture.n_ctx).resolved()
+def learn(teacher: Host, student: Host, mixture: Mixture, case: Case, folder: Path) -> None:
+    """Distil: with KL the MLPs learn, with cross-entropy all weights, as published."""
+    (start, name), (held_out,) = WAYS[case.way], mixture.held_out.values()
+    recipe, excess = case.recipe(mixture.n_ctx).resolved(), list[Tensor]()
     gates = [one for one in student.module.modules() if isinstance(one, AnnealedMLP)]
     first = 0 if start == "annealed" else recipe.layer_tokens // recipe.n_ctx
 
@@ -157,7 +140,7 @@ def learn(
             logits = student.logits(batch)[:, :-1].flatten(0, 1)
         return functional.cross_entropy(logits.float(), batch[:, 1:].flatten())
 
-    with interruptible() as interrupted, ExitStack() as stack:
+    with ExitStack() as stack:
         sizes = product_sizes(student, held_out[:JUDGED])
         for block, (size, _) in sizes.items() if case.limit != "none" else ():
 
@@ -172,9 +155,8 @@ def learn(
         weights = [weight for module in modules for weight in module.parameters()]
         steps = max(1, (recipe.tokens // recipe.n_ctx - first) // BATCH)
         given = (mixture, JUDGED + first, held_out[:JUDGED]), recipe, steps, folder, loss
-        for line in distil(teacher, student, weights, *given):
-            if interrupted.is_set():
-                raise InterruptedRunError(f"Interrupted behind step {line['step']}.")
+        for _ in distil(teacher, student, weights, *given):
+            pass
 
 
 @torch.no_grad()

@@ -204,7 +204,7 @@ def run_study(
                 continue
             try:
                 record = measure(CellContext(out / WORK_FOLDER / name, done, say))
-            except InterruptedRunError:
+            except (InterruptedRunError, KeyboardInterrupt):
                 stopped = InterruptedRunError(
                     f"Interrupted in {name}; {out} keeps what was measured: repeat the same "
                     "command to go on."

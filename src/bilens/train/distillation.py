@@ -26,8 +26,6 @@ BETAS, CLIP, WARMUP, STEPS_A_LINE = (0.9, 0.98), 1.0, 12, 40
 WORSE, HALVINGS = 2.0, 6  # than a guess, a loss that is lost; of the rate, at most
 LOGITS_AT_ONCE, ROWS = 1 << 24, 16
 
-Loss = Callable[[Tensor, float], Tensor]  # of texts, and the share of the steps that is done
-
 
 def distil(
     teacher: Host,
@@ -37,11 +35,12 @@ def distil(
     recipe: ConversionRecipe,
     steps: int,
     folder: Path,
-    loss: Loss | None = None,
+    loss: Callable[[Tensor, float], Tensor] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Minimise KL(teacher, student) on logits, or a loss; yields a line of numbers now and then.
+    """Minimise KL(teacher, student) on logits; yields a line of numbers now and then.
 
-    `texts` are the mixture, the number of its first text, and held-out ones. A run that is repeated
+    `texts` are the mixture, the number of its first text, and held-out ones; `loss`, if given, is
+    minimised instead, of a batch and the share of the steps that is done. A run that is repeated
     goes on behind its last line, to the same bits. Where the gradient explodes, it goes back to the
     last line and on with steps half as long.
     """
