@@ -24,7 +24,7 @@ from bilens.train.layer_fit import ConversionRecipe, fit_site
 from bilens.train.layer_inputs import Mixture, Walk
 
 SAE_STEPS, BUFFER_STEPS = 256, 32
-CIRCUITS, TEXT_TOKENS = 8, 4096
+CIRCUITS, TEXT_TOKENS = 5, 4096
 DIRECTIONS, FIRST = 2, 20  # eigenvectors of an output; places of the ranking
 WHEN = ("before", "after")
 
@@ -42,7 +42,7 @@ def compare_circuits(teacher: str, converted: str, context: CellContext) -> Reco
         walk.advance()
     rows, judged = walk.inputs([site])[site.name], JUDGED * n_ctx
     recipe = ConversionRecipe(skip=("training",))
-    block, about = fit_site(site, rows[judged:], rows[:judged], recipe, 0)
+    block, about = fit_site(site, (rows[judged:], rows[:judged], rows[:0]), recipe, 0)
     maps = block.quadratic_map(), modules[1].layer_map(site.block)
     layers = [
         TracedLayer(loaded, module, tokenizer, site.block, f.detach().to(torch.float64))

@@ -104,7 +104,7 @@ def convert(teacher: Host, student: Host, mixture: Mixture, case: Case, folder: 
     sizes = product_sizes(student, held_out[:JUDGED]).values()
     return {
         **asdict(case),
-        "r_squared": [one["r_squared"] for one in layers],
+        "r_squared": [one.get("r_squared") for one in layers],
         "teacher_loss": theirs,
         "loss_added": ours - theirs,
         "error": float(added.std()) / math.sqrt(len(added)),
