@@ -23,12 +23,13 @@ SMALL = {"SAE_STEPS": 2, "BUFFER_STEPS": 1, "CIRCUITS": 1, "TEXT_TOKENS": 512}
 
 
 def is_usual(case: Case) -> bool:
-    return case.width == 1 and (case.optimizer == "adamw") == (WAYS[case.way][1] == "cross-entropy")
+    plain = (case.width, case.limit) == (1, "none") and case.way != "trained layers alone"
+    return plain and (case.optimizer == "adamw") == (WAYS[case.way][1] == "cross-entropy")
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> list[Case]:
-    """The cases of a study that is small: each way and each limit of the products, once."""
+    """The cases of a study that is small: each way once."""
     monkeypatch.setattr(text, "GRAMMAR_STORIES", 300)
     for module in (by, conversion_circuits):
         monkeypatch.setattr(module, "LAYER_TOKENS", 1024)
@@ -43,13 +44,11 @@ def small(monkeypatch: pytest.MonkeyPatch) -> list[Case]:
 def test_every_way_is_measured_on_the_same_text_and_told(small: list[Case], tmp_path: Path) -> None:
     result = run_study(ConversionStudy(), tmp_path, OPTIONS)["result"]
     rows = result["rows"]
-    assert {row["way"] for row in rows} == {*WAYS}
+    assert {row["way"] for row in rows} == {*WAYS} - {"trained layers alone"}
     assert len({(row["teacher_loss"], row["measured_tokens"]) for row in rows}) == 1
     assert {row["tokens"] for row in rows} == {1024, 2048}  # layers alone, and all others
-    by_limit = {row["limit"]: row for row in rows if row["way"] == OURS}
-    assert by_limit["none"]["largest_product"] > by_limit["none"]["kl"] >= 0
+    assert len({row["kl"] for row in rows}) == len(rows) == len(small)
     assert not result["left"]
-    assert len({row["kl"] for row in by_limit.values()}) == 3
     (plane, others, _) = result["circuits"]["same"]
     assert plane[1] > 2 * others[1] > plane[2]  # the teacher is all but linear in what it saw
     page = (tmp_path / "study.md").read_text()
@@ -108,7 +107,7 @@ def test_large_products_are_cut_off_or_cost_while_logits_are_learnt(
         n_ctx, held_out = 16, {"text": texts}
 
     def distil(*given: Any) -> Iterator[None]:
-        found["with"] = float(given[-1](texts, 0.5))
+        found["with"] = float(given[-1](texts, 0.5).detach())
         found["hooks"] = len(block.down._forward_pre_hooks)
         yield None
 
@@ -119,7 +118,7 @@ def test_large_products_are_cut_off_or_cost_while_logits_are_learnt(
     by.learn(teacher, student, mixture, case, Path("nowhere"))
     assert found["hooks"] == 1
     assert not block.down._forward_pre_hooks  # the model that comes out has no limits
-    plain = float(by.kl_on(teacher, student, texts, case.recipe(16).resolved()))
+    plain = float(by.kl_on(teacher, student, texts, case.recipe(16).resolved()).detach())
     if limit == "penalty":
         ((size, _),) = by.product_sizes(student, texts).values()
         x = student.module.activations(texts, ("blocks.0.mlp_in",))["blocks.0.mlp_in"]
