@@ -21,7 +21,7 @@ from bilens.studies.conversion_ways import JUDGED, LAYER_TOKENS
 from bilens.studies.study import CellContext, Record, percent, sae_recipe, table
 from bilens.train.corpus import text_of, tokenizer_of
 from bilens.train.layer_fit import ConversionRecipe, fit_site
-from bilens.train.layer_inputs import Mixture, Walk
+from bilens.train.layer_inputs import Mixture
 
 SAE_STEPS, BUFFER_STEPS = 256, 32
 CIRCUITS, TEXT_TOKENS = 5, 4096
@@ -37,10 +37,10 @@ def compare_circuits(teacher: str, converted: str, context: CellContext) -> Reco
     tokenizer, n_ctx = tokenizer_of(loaded, modules[0]), hosts[0].n_ctx
     mixture = Mixture([text_of(loaded, None, context.say)], tokenizer, n_ctx, 0)
     site = hosts[0].sites[len(modules[0].blocks) // 2]
-    walk = Walk(hosts[0], mixture.texts(0, JUDGED + LAYER_TOKENS // n_ctx), 8)
-    for _ in range(site.block):
-        walk.advance()
-    rows, judged = walk.inputs([site])[site.name], JUDGED * n_ctx
+    hooks = f"blocks.{site.block}.mlp_in", f"blocks.{site.block}.mlp_out"
+    texts = mixture.texts(0, JUDGED + LAYER_TOKENS // n_ctx)
+    rows = modules[0].activations(texts, hooks[:1])[hooks[0]].flatten(0, 1)
+    judged = JUDGED * n_ctx
     recipe = ConversionRecipe(skip=("training",))
     block, about = fit_site(site, (rows[judged:], rows[:judged], rows[:0]), recipe, 0)
     maps = block.quadratic_map(), modules[1].layer_map(site.block)
@@ -48,7 +48,6 @@ def compare_circuits(teacher: str, converted: str, context: CellContext) -> Reco
         TracedLayer(loaded, module, tokenizer, site.block, f.detach().to(torch.float64))
         for module, f in zip(modules, maps, strict=True)
     ]
-    hooks = layers[0].hook("mlp_in"), layers[0].hook("mlp_out")
     trained = context.train_sae(source, sae_recipe(hooks, SAE_STEPS, BUFFER_STEPS, n_ctx))
     first, second = (trained.folders[hook] for hook in hooks)
     saes = open_sae(first, layers[0], "mlp_in"), open_sae(second, layers[0], "mlp_out")

@@ -7,12 +7,13 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bilens.algebra.approximation.layer_weights import GLUWeights
 from bilens.io.host import Host, Site
 from bilens.nn.mlp import BilinearMLP
 from bilens.studies.study import Record
@@ -61,10 +62,10 @@ class Case:
     def recipe(self, n_ctx: int) -> ConversionRecipe:
         start, loss = WAYS[self.way]
         layers = min(LAYER_TOKENS, self.tokens // 2) if loss else self.tokens
-        sizes = {"n_ctx": n_ctx, "tokens": self.tokens, "layer_tokens": layers, "seed": self.seed}
-        how: Record = {"batch_size": BATCH, "learning_rate": RATE, "layer_steps": LAYER_STEPS}
-        how |= {"optimizer": self.optimizer, "hidden_multiplier": self.width}
-        return ConversionRecipe(**sizes, **how, skip=() if start == "trained" else ("training",))
+        how: Record = {"n_ctx": n_ctx, "tokens": self.tokens, "layer_tokens": layers}
+        how |= {"batch_size": BATCH, "learning_rate": RATE, "layer_steps": LAYER_STEPS}
+        how |= {"optimizer": self.optimizer, "hidden_multiplier": self.width, "seed": self.seed}
+        return ConversionRecipe(**how, skip=() if start == "trained" else ("training",))
 
 
 class AnnealedMLP(nn.Module):
@@ -86,8 +87,8 @@ def convert(teacher: Host, student: Host, mixture: Mixture, case: Case, folder: 
     (start, loss), recipe = WAYS[case.way], case.recipe(mixture.n_ctx)
     (held_out,), layers = mixture.held_out.values(), list[Record]()
     if start == "annealed":
-        views = {site.name: site.view.weights(torch.float64) for site in student.sites}
-        student.replace({n: AnnealedMLP(BilinearMLP.of(one)) for n, one in views.items()})
+        gated = {site.name: cast(GLUWeights, site.view.weights()) for site in student.sites}
+        student.replace({n: AnnealedMLP(BilinearMLP.of(one)) for n, one in gated.items()})
     elif start != "scratch":
         count = recipe.layer_tokens // recipe.n_ctx
         texts = mixture.texts(JUDGED, count), mixture.texts(0, JUDGED)
