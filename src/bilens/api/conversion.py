@@ -47,6 +47,7 @@ from bilens.train.run_folder import (
 
 WORST = 6  # places of a domain that are listed
 LINE_TOKENS, JUDGED_TEXTS = 2048, 16  # of held-out text, on the way; beside those fitted to
+STAGE_TOKENS = 8192  # of each domain, that a stage is measured on before the last one
 KNOWN_TEXTS = 4  # of a domain, that tell whether the teacher knows it
 BFLOAT16_LIMIT = 0.01  # nats that storage in bfloat16 may cost
 UNFROZEN_SHARE, UNFROZEN_RATE = 0.25, 0.1  # of the steps and of the rate, for all weights
@@ -133,7 +134,9 @@ class Conversion:
         costs = self.once("swap_in", self.swap_in_costs)
         worst = sorted(costs, key=lambda block: costs[block][0], reverse=True)
         self.keep([int(block) for block in worst[: recipe.keep_worst]])
-        before = self.once("after_layers", lambda: {"domains": self.bill(self.tables())})
+        before = self.once(
+            "after_layers", lambda: {"domains": self.bill(self.tables(STAGE_TOKENS))}
+        )
         if "distillation" not in recipe.skip:
             self.distil()
         loaded_by = save_converted(self.student, self.folder)
@@ -302,9 +305,10 @@ class Conversion:
         if interrupted.is_set():
             raise InterruptedRunError(f"Interrupted behind {where}: go on with --resume.")
 
-    def tables(self) -> dict[str, Tensor]:
-        """Return what both models predict of the held-out text of each domain."""
-        count = max(1, self.recipe.measured_tokens // self.recipe.n_ctx)
+    def tables(self, most: int | None = None) -> dict[str, Tensor]:
+        """Return what both models predict of the held-out text of each domain, or of its start."""
+        tokens = self.recipe.measured_tokens
+        count = max(1, min(tokens, most or tokens) // self.recipe.n_ctx)
         texts = {name: one[:count] for name, one in self.mixture.held_out.items()}
         return {n: token_table(self.teacher, self.student, one) for n, one in texts.items()}
 
