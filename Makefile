@@ -10,7 +10,7 @@ IMAGES = $(if $(DATA),--data-dir $(DATA))
 
 .PHONY: help demo test test-all check coverage mutation docs clean
 .PHONY: bench bench-training bench-decomposition bench-guarantees bench-tracing bench-quadratic-fit
-.PHONY: bench-language bench-sae bench-startup bench-tables study-masks study-power study-pretrained
+.PHONY: bench-language bench-sae bench-startup bench-tables study-masks study-power study-pretrained study-conversion
 
 help:                            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 22
@@ -74,6 +74,9 @@ bench-sae: .venv/test            ## a training step of a sparse autoencoder agai
 
 study-pretrained: .venv/test     ## a pretrained language model audited end to end (MODEL)
 	$(BIN)/python -m bench.pretrained $(MODEL)
+
+study-conversion: .venv/test     ## a language model made bilinear (MODEL, TEXT, MEASURE, OUT)
+	$(BIN)/python -m bench.conversion --model $(MODEL) --text $(TEXT) --measure $(MEASURE) --out $(OUT)
 
 study-masks: .venv/test          ## universal perturbations on trained models (DATA)
 	$(BIN)/python -m bench.masks $(IMAGES)
