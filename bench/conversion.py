@@ -26,7 +26,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "60k": {"tokens": 60_000},
     "200k": {"tokens": 200_000},
     "200k-keep-2": {"tokens": 200_000, "keep_worst": 2},
-    "1100k": {"tokens": 1_100_000},
+    "800k": {"tokens": 800_000},
 }
 OF_A_DOMAIN = (
     *("name", "fitted", "texts", "tokens", "teacher_loss", "loss", "loss_added", "error", "kl"),
