@@ -78,6 +78,7 @@ from .report.reports import (
     AttackReport as AttackReport,
     AuditReport as AuditReport,
     CertificateReport as CertificateReport,
+    ConversionReport as ConversionReport,
     LayerAuditReport as LayerAuditReport,
     TraceReport as TraceReport,
 )

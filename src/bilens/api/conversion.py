@@ -186,7 +186,7 @@ class Conversion:
             worst = top_contexts(texts[:, 1:], table[..., 2], 0, num=WORST)
             parts = {
                 "losses": tuple(losses(texts, table, tokenizer)),
-                "worst": latent_reading(worst, TokenEnds((), ()), tokenizer.token).contexts,
+                "worst": latent_reading(worst, TokenEnds((), ()), tokenizer.token),
                 "samples": tuple(samples(self.teacher, student, texts, tokenizer)),
             }
             domains.append(structs.replace(one, **parts))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from bilens.data.images import ImageDataset
     from bilens.data.model_interface import LabelledData, ModelInterface
     from bilens.io.load import LoadedModel
-    from bilens.report.reports import AttackReport, CertificateReport, TraceReport
+    from bilens.report.reports import SavedReport
     from bilens.train.corpus import CorpusOptions
     from bilens.train.recorded_inputs import LayerInputs
 
@@ -378,7 +378,7 @@ class HtmlReport:
     html: Path | None = option(None, "Write the report to this HTML file.")
     lang: Lang = option("en", "Language of the HTML report.")
 
-    def write(self, report: AttackReport | CertificateReport | TraceReport) -> list[str]:
+    def write(self, report: SavedReport[Any]) -> list[str]:
         """Write the page if one is asked for; return the line about it."""
         if self.html is None:
             return []

@@ -6,7 +6,7 @@ from typing import Literal
 
 from bilens.records.base import Count, Document, Record, require
 from bilens.records.common import Run, Source, TextOrigin
-from bilens.records.trace import ActiveContext, DirectionReading
+from bilens.records.trace import DirectionReading, LatentReading
 
 
 class LossAt(Record, frozen=True):
@@ -50,7 +50,7 @@ class Measured(Record, frozen=True, kw_only=True):
     accuracy: float | None = None
     accuracy_error: float | None = None  # of `accuracy` − `teacher_accuracy`
     losses: tuple[LossAt, ...] = ()  # tokens at which most is lost in sum, and all positions
-    worst: tuple[ActiveContext, ...] = ()  # the text around the largest KL; activations are KL
+    worst: LatentReading | None = None  # the text around the largest KL; its activations are KL
     samples: tuple[Continuation, ...] = ()
 
 

@@ -21,6 +21,7 @@ from bilens.base.files import write_file
 from bilens.records.attack import Attack
 from bilens.records.audit import Audit
 from bilens.records.base import NO_LETTERS, Document, Json, displayable, json_text, kind_of
+from bilens.records.conversion import Conversion
 from bilens.records.decision import AuditIndex
 from bilens.records.guarantees import Certificate
 from bilens.records.layer_audit import LayerAudit
@@ -29,6 +30,7 @@ from bilens.records.trace import Trace
 from bilens.report.markup import Content, card, element, facts, heading, items, quiet, section
 from bilens.report.sections.attack import attack_page
 from bilens.report.sections.classes import audit_page
+from bilens.report.sections.conversion import conversion_page
 from bilens.report.sections.guarantees import certificate_page
 from bilens.report.sections.index import index_page
 from bilens.report.sections.layers import layer_audit_page
@@ -56,13 +58,15 @@ def page_of(t: Catalogue, record: AnyReport) -> Page:
             return attack_page(t, record)
         case Trace():
             return trace_page(t, record)
+        case Conversion():
+            return conversion_page(t, record)
 
 
 def render_html(record: Document, lang: str = "en") -> str:
     """Return a record as one HTML page, with the record itself inside."""
     assert isinstance(record, AnyReport), "a record that has a page"
     t = load_catalogue(lang)
-    shown = displayable(record, MARKS if isinstance(record, Trace) else NO_LETTERS)
+    shown = displayable(record, MARKS if isinstance(record, Trace | Conversion) else NO_LETTERS)
     page = page_of(t, shown)
     parts = [(name, markup) for name, markup in page.parts if markup]
     parts.append(("reproduce", reproduce(t, shown, record, page.conventions)))

@@ -16,6 +16,7 @@ from bilens.findings.rules.registry import check_values
 from bilens.records.attack import Attack
 from bilens.records.audit import Audit
 from bilens.records.base import AnyDocument, json_text, kind_of, read_document
+from bilens.records.conversion import Conversion
 from bilens.records.guarantees import Certificate
 from bilens.records.layer_audit import LayerAudit
 from bilens.records.table_audit import TableAudit
@@ -208,6 +209,12 @@ class AttackReport(SavedReport[Attack]):
     def holds(self) -> bool:
         """Whether none lowered the mean margin more than the optimal one of its length."""
         return self.record.holds
+
+
+class ConversionReport(SavedReport[Conversion]):
+    """What making MLPs bilinear costs, and what can be read since; see `docs/converting.md`."""
+
+    type = Conversion
 
 
 class TraceReport(SavedReport[Trace]):

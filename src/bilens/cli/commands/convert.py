@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import typer
 
@@ -12,14 +13,19 @@ from bilens.base.errors import UsageError
 from bilens.cli.console import Output
 from bilens.cli.options import (
     TRAINING_PANEL,
+    HtmlReport,
     Json,
     ModelFile,
     Running,
+    check_outputs,
     option,
     refuse_idle,
     said,
     say_how_it_was_read,
 )
+
+if TYPE_CHECKING:
+    from bilens.report.reports import ConversionReport
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,7 @@ def convert(
     options: ConvertOptions,
     bilinear: BilinearOptions,
     running: Running,
+    page: HtmlReport,
     json: Json = False,
 ) -> None:
     """Write a model in another layout, or make its MLPs bilinear.
@@ -114,11 +121,17 @@ def convert(
     Example: bilens convert runs/stories --to huggingface --out exports/stories
     """
     if options.to == "bilinear":
-        document = to_bilinear(output, source.model, options.out, bilinear, running)
-        output.answer(json, document, *lines(document))
+        from bilens.report.sections.conversion import summary
+        from bilens.report.text import load_catalogue
+
+        check_outputs([("--html", page.html)], running.overwrite or running.resume)
+        report = to_bilinear(output, source.model, options.out, bilinear, running)
+        told = summary(load_catalogue("en"), report.record), report.record.notes
+        where = f"Model: {report.record.folder}, read by {report.record.loaded_by}."
+        output.answer(json, report.document, *chain(*told), where, *page.write(report))
         return
     of_training = [one for one in said(running) if one != "--overwrite"]
-    refuse_idle([*said(bilinear), *of_training], "--to bilinear")
+    refuse_idle([*said(bilinear), *of_training, *said(page)], "--to bilinear")
     from bilens.api.convert import convert_model
 
     model = source.open()
@@ -139,8 +152,9 @@ def convert(
 
 def to_bilinear(
     output: Output, model: Path, out: Path, bilinear: BilinearOptions, how: Running
-) -> dict[str, Any]:
+) -> ConversionReport:
     from bilens.api.conversion import convert_to_bilinear
+    from bilens.report.reports import ConversionReport
     from bilens.train.corpus import CorpusOptions
     from bilens.train.layer_fit import ConversionRecipe
 
@@ -151,22 +165,7 @@ def to_bilinear(
     )
     given = model, texts, out, ConversionRecipe(**bilinear.recipe())
     with output.progress() as bar:
-        return convert_to_bilinear(
+        found = convert_to_bilinear(
             *given, measured=measured, report=bar, say=output.say, **vars(how)
         )
-
-
-def lines(found: dict[str, Any]) -> list[str]:
-    """Return what came of a conversion, for people."""
-    layers = found["layers"]
-    told = [f"{len(layers)} MLPs are bilinear, {len(found['kept'])} are as they were."]
-    if scores := [one["r_squared"] for one in layers if one.get("r_squared") is not None]:
-        mean = sum(scores) / len(scores)
-        told.append(f"R² on held-out inputs before distillation, mean of the layers: {mean:.3f}.")
-    for one in found["domains"]:
-        told.append(
-            f"{one['name']}: loss {one['teacher_loss']:.4f} → {one['loss']:.4f} nats per token "
-            f"({one['loss_added']:+.4f} ± {one['error']:.4f}), KL {one['kl']:.4f}, the same top "
-            f"token at {one['same_top_token']:.1%} of {one['tokens']:,}."
-        )
-    return [*told, *found["notes"], f"Model: {found['folder']}, read by {found['loaded_by']}."]
+    return ConversionReport(found)

@@ -17,6 +17,7 @@ from bilens.records.attack import Attack
 from bilens.records.audit import Audit
 from bilens.records.base import json_text
 from bilens.records.common import DataOrigin, Finding, ModelSummary, Value
+from bilens.records.conversion import Conversion
 from bilens.records.guarantees import Certificate
 from bilens.records.layer_audit import LayerAudit
 from bilens.records.table_audit import TableAudit
@@ -55,7 +56,7 @@ PARTS: Final = (
     ("lower_left", "lower", "lower_right"),
 )
 ENDINGS: Final = ("pass", "warn", "fail", "info")
-AnyReport: TypeAlias = Audit | LayerAudit | TableAudit | Attack | Certificate | Trace
+AnyReport: TypeAlias = Audit | LayerAudit | TableAudit | Attack | Certificate | Trace | Conversion
 Judged: TypeAlias = Audit | LayerAudit | TableAudit
 FORMATS: Final[dict[Format, Callable[..., str]]] = {
     "count": whole,

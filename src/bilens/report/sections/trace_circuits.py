@@ -91,10 +91,10 @@ def features(t: Catalogue, record: Trace) -> Markup:
     return section(t, "trace.features", paragraph(t("trace.features.lead")), *cards)
 
 
-def readings(t: Catalogue, found: Sequence[DirectionReading]) -> Markup:
+def readings(t: Catalogue, found: Sequence[DirectionReading], page: str = "trace") -> Markup:
     """Return a card for each output direction that is read without autoencoders."""
     cards = (reading_card(t, one, position) for position, one in enumerate(found, start=1))
-    return section(t, "trace.readings", paragraph(t("trace.readings.lead")), *cards)
+    return section(t, f"{page}.readings", paragraph(t(f"{page}.readings.lead")), *cards)
 
 
 def reading_card(t: Catalogue, one: DirectionReading, position: int) -> Markup:
@@ -105,8 +105,15 @@ def reading_card(t: Catalogue, one: DirectionReading, position: int) -> Markup:
     else:
         title = t("trace.reading.token", token=token_name(one.name))
         lead = t("trace.reading.token_lead")
+    beside = Markup()
+    if one.edges is not None:
+        (low, high), values = one.edges, one.spectrum.eigenvalues
+        beyond = whole(sum(not low <= value <= high for value in values))
+        said = {"low": signed_quantity(low), "high": signed_quantity(high), "layer": one.name}
+        beside = paragraph(t("trace.reading.null", beyond=beyond, count=len(values), **said))
     return card(
         [title, lead],
+        beside,
         ends(t, one.output.high, one.output.low, "promotes", "suppresses"),
         eigenvectors(t, one.spectrum.eigenvectors),
         drawings([eigenvalues(t, one.spectrum)]),
