@@ -18,12 +18,16 @@ from bilens.report.reports import (
     AttackReport,
     AuditReport,
     CertificateReport,
+    ConversionReport,
     LayerAuditReport,
     TableReport,
     TraceReport,
 )
 
-KINDS = (AttackReport, AuditReport, CertificateReport, LayerAuditReport, TableReport, TraceReport)
+KINDS = (
+    *(AttackReport, AuditReport, CertificateReport, ConversionReport),
+    *(LayerAuditReport, TableReport, TraceReport),
+)
 SHOWN = 4  # eigenvectors of each sign, and contributions of each class
 CHANCE = c.NullInterval(0.25, 0.125, 0.5)
 TRIGGER = {"score": 3.25, "threshold": 5.0, "target": "0", "row": 1, "column": 2, "side": 3}

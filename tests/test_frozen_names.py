@@ -19,7 +19,7 @@ def names_of(text: str) -> list[str]:
 # Names may be added; none may be renamed or removed.
 PUBLIC = names_of(
     "Activation, AttackReport, AuditReport, BilinearTensor, CPDecomposition, CertificateReport, "
-    "Contributions, DirectInteractions, DualExpression, EigenDecomposition, EigenPlan, "
+    "Contributions, ConversionReport, DirectInteractions, DualExpression, EigenDecomposition, EigenPlan, "
     "EigenvectorMatch, FitScores, GLUWeights, GaussianMoments, HOSVD, InteractionMatrix, "
     "LayerAuditReport, MLPWeights, Proof, QuadraticFit, QuadraticForm, "
     "QuadraticMap, RSquared, RotationNull, SignificantEigenvalues, Status, Subspace, "
@@ -59,6 +59,7 @@ SIGNATURES = {
     "AuditReport": "document",
     "LayerAuditReport": "document",
     "CertificateReport": "document",
+    "ConversionReport": "document",
     "TraceReport": "document",
     "trace": "model, layer, *, input_sae=None, output_sae=None, corpus=None, tokenizer=None, "
     "latents=None, toward=(), outputs=5, pairs=8, features=8, top=20, tokens=16384, seed=0",
@@ -233,6 +234,7 @@ ATTRIBUTES: dict[type, str] = {
     bilens.AttackReport: "document, holds",
     bilens.AuditReport: "document, passed",
     bilens.CertificateReport: "document",
+    bilens.ConversionReport: "document",
     bilens.TraceReport: "document",
     bilens.certify.CertifiedAgreement: (
         "certified, agrees, predicted, margin, k, certified_share, agreeing_share"

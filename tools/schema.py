@@ -21,6 +21,7 @@ import msgspec
 from bilens.records.attack import Attack
 from bilens.records.audit import Audit
 from bilens.records.base import Document, Record, kind_of
+from bilens.records.conversion import Conversion
 from bilens.records.decision import AuditIndex
 from bilens.records.decomposition import LayerDecomposition
 from bilens.records.guarantees import Certificate
@@ -36,6 +37,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
     Certificate,
     Attack,
     Trace,
+    Conversion,
     LayerDecomposition,
 )
 WORDS = {int: "integer", float: "number", str: "text", bool: "true or false", type(None): "null"}

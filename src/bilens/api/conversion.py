@@ -30,6 +30,7 @@ from bilens.io.host import Host, Site, copy_companions, open_host, tokenizer_at
 from bilens.records import conversion as records
 from bilens.records.base import json_text, read_document, to_json
 from bilens.records.common import Source, TextOrigin
+from bilens.records.layer_audit import LayeredModel
 from bilens.records.trace import TokenEnds
 from bilens.train.corpus import CorpusOptions
 from bilens.train.distillation import distil, kl_on, text_losses, token_table
@@ -196,18 +197,21 @@ class Conversion:
         gain = [*read_converted(student, exact, tokenizer, self.recipe.seed)]
         modules = exact.values(), [student.module]
         read, every = (sum(x.numel() for one in each for x in one.parameters()) for each in modules)
-        model = records.ConvertedModel(type(student.module).__name__, every, read)
+        model = LayeredModel(type(student.module).__name__, len(self.teacher.sites), "float32")
+        sizes = {"model": model, "num_parameters": every, "exact_parameters": read}
         names, mixture = ", ".join(self.mixture.held_out), self.mixture
         data = TextOrigin(names, "given by --text", mixture.tokens, mixture.fingerprint)
-        return {"model": model, "domains": domains, "gain": gain, "data": data}
+        return {**sizes, "domains": domains, "gain": gain, "data": data}
 
     def curve(self) -> list[records.CurvePoint]:
         """Return the lines of the distillation; a run that went on has some of them twice."""
         paths = [self.work / f"{name}.jsonl" for name in ("distillation", "unfrozen")]
         texts = [one for path in paths if path.exists() for one in path.read_text().splitlines()]
-        lines = {line["tokens"]: line for line in map(json.loads, texts)}
-        names = ("tokens", "loss_added", "held_out_kl")
-        return [records.CurvePoint(*(one[name] for name in names)) for one in lines.values()]
+        found, batch = dict[int, records.CurvePoint](), self.recipe.batch_size
+        for one in map(json.loads, texts):  # of an earlier release, without the number of tokens
+            seen = one.get("tokens", (self.layer_texts + one["step"] * batch) * self.recipe.n_ctx)
+            found[seen] = records.CurvePoint(seen, one["loss_added"], one["held_out_kl"])
+        return [*found.values()]
 
     def check_known(self) -> None:
         """Refuse text on which the teacher is hardly better than a guess."""
@@ -317,8 +321,7 @@ class Conversion:
         learnt, found = len(self.mixture.domains), list[records.Measured]()
         for name, table in tables.items():
             found.append(one := measured(name, table, fitted=len(found) < learnt))
-            added = f"{one.loss_added:+.4f} ± {one.error:.4f} nats per token so far."
-            self.say(f"{name}: {added}")
+            self.say(f"{name}: {one.loss_added:+.4f} ± {one.error:.4f} nats per token so far.")
         return found
 
     def bfloat16_added(self) -> float:

@@ -246,10 +246,8 @@ def read_converted(
     ours, home = isinstance(module, BilinearTransformer), host.stack.rpartition(".")[0]
     unembed = (module.unembed if ours else module.get_output_embeddings()).weight
     embed = (module.embed if ours else module.get_input_embeddings()).weight
-    children = [
-        one for one in module.get_submodule(home).children() if "Norm" in type(one).__name__
-    ]
-    for norm in children[-1:]:  # its gains act on what is written
+    norms = [m for m in module.get_submodule(home).children() if "Norm" in type(m).__name__]
+    for norm in norms[-1:]:  # its gains act on what is written
         gains = norm.weight if isinstance(norm, nn.LayerNorm) else norm(torch.ones_like(embed[0]))
         unembed = unembed * gains
     sites = [site for site in host.sites if site.name in names]

@@ -27,13 +27,12 @@ def measured(name: str, table: Tensor, fitted: bool) -> Measured:
     """Return the means of a `token_table`, with errors over its texts."""
     rows, count = table.mean(dim=1), table[..., 0].numel()
     teacher, loss, kl, same, right, ours = rows.T
-    added, paired = loss - teacher, {"kl_error": kl, "same_error": same}
-    means = {"teacher_loss": teacher, "loss": loss, "loss_added": added, "kl": kl}
-    means |= {"same_top_token": same, "teacher_accuracy": right, "accuracy": ours}
-    values: dict[str, Any] = {key: float(each.mean()) for key, each in means.items()}
-    paired |= {"error": added, "accuracy_error": ours - right}
-    values |= {key: error_of(each) for key, each in paired.items()}
-    return Measured(name=name, fitted=fitted, texts=len(rows), tokens=count, **values)
+    keys = "teacher_loss", "loss", "kl", "same_top_token", "teacher_accuracy", "accuracy"
+    found: dict[str, Any] = dict(zip(keys, rows.mean(dim=0).tolist(), strict=True))
+    found |= {"loss_added": found["loss"] - found["teacher_loss"], "kl_error": error_of(kl)}
+    found |= {"error": error_of(loss - teacher), "same_error": error_of(same)}
+    found["accuracy_error"] = error_of(ours - right)
+    return Measured(name=name, fitted=fitted, texts=len(rows), tokens=count, **found)
 
 
 def losses(texts: Tensor, table: Tensor, tokenizer: Tokenizer) -> Iterator[LossAt]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from bilens.records.base import Count, Document, Record, require
+from bilens.records.base import Count, Document, Record
 from bilens.records.common import Run, Source, TextOrigin
+from bilens.records.layer_audit import LayeredModel
 from bilens.records.trace import DirectionReading, LatentReading
 
 
@@ -28,10 +29,9 @@ class Continuation(Record, frozen=True):
 
 
 class Measured(Record, frozen=True, kw_only=True):
-    """A converted model beside its teacher on held-out inputs of one domain.
+    """A converted model beside its teacher on held-out inputs of one domain; errors are standard.
 
-    Means are over tokens of texts, or rows of other data. An `error` is the standard error over
-    texts or rows, of a paired difference where there is one: ± 1.96 of it is a 95% interval.
+    They are over texts, or rows, of the paired difference: ± 1.96 of one is a 95% interval.
     """
 
     name: str
@@ -73,14 +73,6 @@ class CurvePoint(Record, frozen=True):
     kl: float
 
 
-class ConvertedModel(Record, frozen=True):
-    """Sizes of the converted model."""
-
-    kind: str  # class of the model
-    num_parameters: Count
-    exact_parameters: Count  # of MLPs that are read exactly now
-
-
 class Conversion(Document, frozen=True, kw_only=True):
     """What a conversion costs, layer by layer and domain by domain, and what can be read since.
 
@@ -92,7 +84,9 @@ class Conversion(Document, frozen=True, kw_only=True):
     unit: Literal["nats per token", "nats per row", "squared error"] = "nats per token"  # of losses
     folder: str
     loaded_by: str  # what opens the folder
-    model: ConvertedModel
+    model: LayeredModel  # its class
+    num_parameters: Count
+    exact_parameters: Count  # of MLPs that are read exactly now
     layers: tuple[ConvertedLayer, ...]  # those that are bilinear now
     kept: tuple[str, ...]  # names of those that are as they were
     # block, or name of a layer, → loss that it adds to the teacher where it alone is swapped in,
@@ -110,8 +104,3 @@ class Conversion(Document, frozen=True, kw_only=True):
     data: TextOrigin | None = None
     source: Source  # the converted model; its provenance names teacher and recipe
     reproduce: Run
-
-    def __post_init__(self) -> None:
-        names = [one.name for one in self.domains]
-        same = names == [one.name for one in self.after_layers]
-        require(len(names) > 0 and same, "the domains of the stages differ, or there is none")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import typer
 
@@ -23,9 +23,6 @@ from bilens.cli.options import (
     said,
     say_how_it_was_read,
 )
-
-if TYPE_CHECKING:
-    from bilens.report.reports import ConversionReport
 
 
 @dataclass(frozen=True)
@@ -152,7 +149,7 @@ def convert(
 
 def to_bilinear(
     output: Output, model: Path, out: Path, bilinear: BilinearOptions, how: Running
-) -> ConversionReport:
+) -> Any:
     from bilens.api.conversion import convert_to_bilinear
     from bilens.report.reports import ConversionReport
     from bilens.train.corpus import CorpusOptions

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from os.path import commonprefix
+from collections.abc import Iterator
 
 from markupsafe import Markup
 
-from bilens.records.conversion import Conversion, Measured
+from bilens.records.conversion import Continuation, Conversion, Measured
 from bilens.report.charts.curves import effect_chart
 from bilens.report.charts.spectra import LayerColumn, layer_columns
 from bilens.report.markup import (
@@ -32,20 +31,21 @@ HALF = 1.96  # standard errors in half a 95 % interval
 def conversion_page(t: Catalogue, record: Conversion) -> Page:
     first, *more = summary(t, record)
     lines = paragraph(first, class_="overall"), *map(paragraph, more)
-    values = record.source.provenance.get("teacher", NONE), record.loaded_by, " ".join(record.notes)
-    parts = [("bill", section(t, "conversion.bill", *lines, class_="verdict"))]
-    parts += [("stages", stages(t, record)), ("layers", layers(t, record))]
+    made_from, opens = t.each("conversion", ("made_from", "opens"))
+    teacher = record.source.provenance.get("teacher", NONE)
     limits = t.each("conversion.limits", ("text", "interval", "alone", "chosen"))
-    if record.gain:
-        parts.append(("readings", readings(t, record.gain, "conversion")))
-        limits += t.each("trace.limits", ("norm", "direct", "meaning"))
-    parts += [("lost", lost(t, record))] if any(one.losses for one in record.domains) else []
+    limits += t.each("trace.limits", ("norm", "direct", "meaning")) if record.gain else []
+    gain = readings(t, record.gain, "conversion") if record.gain else Markup()
     return Page(
         keys="conversion.page",
         title=record.folder,
         count=len(record.layers),
-        facts=zip(t.each("conversion", ("made_from", "opens", "notes")), values, strict=True),
-        parts=parts,
+        facts=[(made_from, teacher), (opens, record.loaded_by)],
+        parts=[
+            ("bill", section(t, "conversion.bill", *lines, class_="verdict")),
+            *(("stages", stages(t, record)), ("layers", layers(t, record))),
+            *(("readings", gain), ("lost", lost(t, record))),
+        ],
         limits=limits,
         styles=("trace.css", "conversion.css"),
     )
@@ -53,8 +53,8 @@ def conversion_page(t: Catalogue, record: Conversion) -> Page:
 
 def summary(t: Catalogue, record: Conversion) -> list[str]:
     """Return the bill of each domain in plain words, and the gain."""
-    made, model, lines = len(record.layers), record.model, []
-    of = {"count": whole(made), "all": whole(made + len(record.kept))}
+    of = {"count": whole(len(record.layers)), "all": whole(len(record.layers) + len(record.kept))}
+    lines = []
     for one in record.domains:
         right, now = (1000 * (share or 0.0) for share in (one.teacher_accuracy, one.accuracy))
         low, high = (fixed(math.exp(min(loss, 99.0))) for loss in (one.teacher_loss, one.loss))
@@ -62,8 +62,8 @@ def summary(t: Catalogue, record: Conversion) -> list[str]:
         said["change"] = around(now - right, 1000 * (one.accuracy_error or 0.0), 1)
         said |= {"name": named(t, one), "added": around(one.loss_added, one.error)}
         lines.append(t(f"conversion.bill.{record.unit.replace(' ', '_')}", **said, **of))
-    share = percent(model.exact_parameters / (model.num_parameters or 1))
-    return [*lines, t("conversion.gained", exact=whole(model.exact_parameters), share=share, **of)]
+    share = percent(record.exact_parameters / (record.num_parameters or 1))
+    return [*lines, t("conversion.gained", exact=whole(record.exact_parameters), share=share, **of)]
 
 
 def named(t: Catalogue, one: Measured) -> str:
@@ -81,38 +81,34 @@ def known(*values: float | None) -> list[str]:
 
 def stages(t: Catalogue, record: Conversion) -> Markup:
     """Return a row for each stage on each domain, and the loss while it was distilled."""
-    rows, curve = [], Markup()
-    for early, last in zip(record.after_layers, record.domains, strict=True):
-        for key, one in (("layers", early), ("end", last)):
-            losses = *known(one.teacher_loss, one.loss), around(one.loss_added, one.error)
+    rows, curve, unit = [], Markup(), t(f"conversion.unit.{record.unit.replace(' ', '_')}")
+    for stage, domains in (("layers", record.after_layers), ("end", record.domains)):
+        for one in domains:
             scores = known(one.kl, one.same_top_token, one.teacher_accuracy, one.accuracy)
-            stage = named(t, one), t(f"conversion.stage.{key}")
-            rows.append((*stage, *losses, *scores, whole(one.tokens), whole(one.texts)))
+            losses = *known(one.teacher_loss, one.loss), around(one.loss_added, one.error)
+            name = named(t, one), t(f"conversion.stage.{stage}")
+            rows.append((*name, *losses, *scores, whole(one.tokens), whole(one.texts)))
     if record.curve:
         caption, x = t.each("conversion.curve", ("caption", "x"), tokens=whole(record.line_tokens))
         seen, values = zip(*((one.tokens, one.loss_added) for one in record.curve), strict=True)
-        axis = Axis(*padded(values), tick_text)
-        chart = effect_chart(caption, caption, x, seen, [("kind-all", values)], axis)
-        curve = drawings([(caption, chart)])
-    words = [Column(name, numeric=False) for name in t.each("conversion", ("domain", "stage"))]
+        chart = caption, x, seen, [("kind-all", values)], Axis(*padded(values), tick_text)
+        curve = drawings([(caption, effect_chart(caption, *chart))])
     keys = "loss", "now", "added", "kl", "same", "before", "after", "tokens", "texts"
-    columns, label = [*words, *t.each("conversion", keys)], t("conversion.stages.heading")
-    lead = paragraph(
-        t("conversion.stages.lead", unit=t(f"conversion.unit.{record.unit.replace(' ', '_')}"))
-    )
-    return section(
-        t, "conversion.stages", lead, table(t, "", columns, rows, named=(0, 1), label=label), curve
-    )
+    words = (Column(name, numeric=False) for name in t.each("conversion", ("domain", "stage")))
+    columns, label = (*words, *map(Column, t.each("conversion", keys))), t("nav.stages")
+    lead = paragraph(t("conversion.stages.lead", unit=unit))
+    found = table(t, "", columns, rows, named=(0, 1), label=label)
+    return section(t, "conversion.stages", lead, found, curve)
 
 
 def layers(t: Catalogue, record: Conversion) -> Markup:
     """Return R² and swap-in cost of each layer as columns, and the numbers behind them."""
-    costs, fits, swaps, rows = [], [], dict[str, str](), []
+    costs, fits, rows, swaps = [], [], [], dict[str, str]()
     for block, value in record.swap_in_costs.items():
-        error = record.swap_in_errors[block]
-        low, middle, high = (max(value + side * HALF * error, 0.0) for side in (-1, 0, 1))
+        half = HALF * record.swap_in_errors[block]
+        middle, low, high = (max(value + side, 0.0) for side in (0.0, -half, half))
         costs.append(LayerColumn(middle, null=(low, high)))
-        swaps[block] = around(value, error, 4)
+        swaps[block] = around(value, record.swap_in_errors[block], 4)
     for one in record.layers:
         fits.append(LayerColumn(one.r_squared and max(one.r_squared, 0.0), one.closed_form))
         block = next((part for part in (one.name, *one.name.split(".")) if part in swaps), "")
@@ -122,42 +118,36 @@ def layers(t: Catalogue, record: Conversion) -> Markup:
     charts = [(first, layer_columns(t, first, first, fits, top=1.0))]
     charts.append((second, layer_columns(t, second, second, costs)))
     names = t.each("conversion.layers", ("name", "closed", "all", "trimmed", "median", "swap"))
-    found = table(t, "", names, rows, label=t("conversion.layers.heading"))
-    return section(
-        t, "conversion.layers", paragraph(t("conversion.layers.lead")), drawings(charts), found
-    )
+    found = drawings(charts), table(t, "", names, rows, label=t("nav.layers"))
+    return section(t, "conversion.layers", paragraph(t("conversion.layers.lead")), *found)
 
 
 def lost(t: Catalogue, record: Conversion) -> Markup:
     """Return where the converted model is worse, where it differs most, and what both write."""
     parts = [paragraph(t("conversion.lost.lead"))]
     places = t.each("conversion", ("at", "tokens", "added"))
-    texts = [
-        Column(one, False) for one in t.each("conversion", ("beginning", "teacher", "student"))
-    ]
     for one in record.domains:
-        rows = [
-            (
-                t(f"conversion.{x.kind}", at=visible(x.at)),
-                whole(x.count),
-                around(x.loss_added, x.error),
-            )
-            for x in one.losses
-        ]
+        rows = []
+        for x in one.losses:
+            at = t(f"conversion.{x.kind}", at=visible(x.at))
+            rows.append((at, whole(x.count), around(x.loss_added, x.error)))
         parts += [heading(named(t, one)), table(t, t("conversion.losses"), places, rows)]
         if one.worst is not None:
             parts += [heading(t("conversion.worst"), 4), passages(t, one.worst, spaced=True)]
-        written = []
-        for sample in one.samples:
-            same = len(commonprefix([sample.teacher, sample.student]))
-            models = (marked(text, same) for text in (sample.teacher, sample.student))
-            written.append((visible("".join(sample.beginning)), *models))
-        parts.append(table(t, t("conversion.samples"), texts, written, named=(), class_="samples"))
-    return section(t, "conversion.lost", *parts)
+        columns = t.each("conversion", ("beginning", "teacher", "student"))
+        texts = ([visible("".join(each.beginning)), *both(each)] for each in one.samples)
+        words = [Column(name, numeric=False) for name in columns]
+        parts.append(table(t, t("conversion.samples"), words, texts, named=(), class_="samples"))
+    return (
+        section(t, "conversion.lost", *parts) if any(x.losses for x in record.domains) else Markup()
+    )
 
 
-def marked(text: Sequence[str], place: int) -> Markup:
-    """Return a text with a mark on one of its tokens."""
-    before, at, behind = text[:place], text[place : place + 1], text[place + 1 :]
-    shown = [visible("".join(part)) for part in (before, at, behind)]
-    return joined(shown[0], element("mark", shown[1]), shown[2])
+def both(one: Continuation) -> Iterator[Markup]:
+    """Yield what both models write, with a mark where they begin to differ."""
+    pairs = enumerate(zip(one.teacher, one.student, strict=True))
+    same = next((place for place, (a, b) in pairs if a != b), len(one.teacher))
+    for text in (one.teacher, one.student):
+        parts = (text[:same], text[same : same + 1], text[same + 1 :])
+        before, at, behind = (visible("".join(part)) for part in parts)
+        yield joined(before, element("mark", at), behind)

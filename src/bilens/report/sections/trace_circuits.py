@@ -105,15 +105,13 @@ def reading_card(t: Catalogue, one: DirectionReading, position: int) -> Markup:
     else:
         title = t("trace.reading.token", token=token_name(one.name))
         lead = t("trace.reading.token_lead")
-    beside = Markup()
-    if one.edges is not None:
-        (low, high), values = one.edges, one.spectrum.eigenvalues
-        beyond = whole(sum(not low <= value <= high for value in values))
-        said = {"low": signed_quantity(low), "high": signed_quantity(high), "layer": one.name}
-        beside = paragraph(t("trace.reading.null", beyond=beyond, count=len(values), **said))
+    if one.edges is not None:  # of a converted model
+        (low, high), values, title = one.edges, one.spectrum.eigenvalues, one.name
+        found = {"beyond": sum(not low <= value <= high for value in values), "count": len(values)}
+        null = {"low": signed_quantity(low), "high": signed_quantity(high), **found}
+        lead = t("trace.reading.null", lead=lead, **null)
     return card(
         [title, lead],
-        beside,
         ends(t, one.output.high, one.output.low, "promotes", "suppresses"),
         eigenvectors(t, one.spectrum.eigenvectors),
         drawings([eigenvalues(t, one.spectrum)]),
