@@ -19,9 +19,9 @@ def names_of(text: str) -> list[str]:
 # Names may be added; none may be renamed or removed.
 PUBLIC = names_of(
     "Activation, AttackReport, AuditReport, BilinearTensor, CPDecomposition, CertificateReport, "
-    "Contributions, ConversionReport, DirectInteractions, DualExpression, EigenDecomposition, EigenPlan, "
-    "EigenvectorMatch, FitScores, GLUWeights, GaussianMoments, HOSVD, InteractionMatrix, "
-    "LayerAuditReport, MLPWeights, Proof, QuadraticFit, QuadraticForm, "
+    "Contributions, ConversionReport, DirectInteractions, DualExpression, EigenDecomposition, "
+    "EigenPlan, EigenvectorMatch, FitScores, GLUWeights, GaussianMoments, HOSVD, "
+    "InteractionMatrix, LayerAuditReport, MLPWeights, Proof, QuadraticFit, QuadraticForm, "
     "QuadraticMap, RSquared, RotationNull, SignificantEigenvalues, Status, Subspace, "
     "TopInteractions, TraceReport, activation_moments, attack_model, attribute, "
     "attribute_to_background, audit, centred_directions, certify, certify_model, "

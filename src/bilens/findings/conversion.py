@@ -35,21 +35,17 @@ def measured(name: str, table: Tensor, fitted: bool) -> Measured:
     return Measured(name=name, fitted=fitted, texts=len(rows), tokens=count, **found)
 
 
-def losses(texts: Tensor, table: Tensor, tokenizer: Tokenizer) -> Iterator[LossAt]:
-    """Yield next tokens at which most is lost in sum; then 1, 2 to 3, 4 to 7, … tokens known."""
+def losses(texts: Tensor, table: Tensor, tokenizer: Tokenizer) -> list[LossAt]:
+    """Return next tokens at which most is lost in sum; then 1, 2 to 3, 4 to 7, … tokens known."""
     following, added = texts[:, 1:], table[..., 1] - table[..., 0]
-    sums = added.new_zeros(int(following.max()) + 1)
-    sums.index_add_(0, following.flatten(), added.flatten())
-    sums[following.flatten().bincount() < OCCURRENCES] = 0.0
-    for token in sums.argsort(descending=True)[:TOKENS].tolist():
-        here, name = added[following == token], tokenizer.token(token)
-        if sums[token] > 0:
-            yield LossAt("token", name, len(here), float(here.mean()), error_of(here))
-    for power in range(added.shape[1].bit_length()):
-        first, last = 2**power, min(2 ** (power + 1) - 1, added.shape[1])
-        here, name = added[:, first - 1 : last], f"{first}–{last}" if last > first else f"{first}"
-        error = error_of(here.mean(dim=1))
-        yield LossAt("position", name, here.numel(), float(here.mean()), error)
+    often = (following.flatten().bincount() >= OCCURRENCES).nonzero().flatten().tolist()
+    found = [("token", tokenizer.token(token), added[following == token]) for token in often]
+    found.sort(key=lambda one: float(one[2].sum()), reverse=True)
+    ends = [
+        (2**n, min(2 ** (n + 1) - 1, added.shape[1])) for n in range(added.shape[1].bit_length())
+    ]
+    found[TOKENS:] = [("position", f"{a}–{b}", added[:, a - 1 : b].flatten()) for a, b in ends]
+    return [LossAt(kind, at, len(x), float(x.mean()), error_of(x)) for kind, at, x in found]
 
 
 @torch.no_grad()

@@ -13,11 +13,11 @@ from bilens.records.trace import DirectionReading, LatentReading
 class LossAt(Record, frozen=True):
     """What is lost at some predictions."""
 
-    kind: Literal["token", "position"]
-    at: str  # the token that the text says, or how many tokens are known before, as 4–7
+    kind: str  # `token` or `position`
+    at: str  # the token of the text, or how many tokens are known before it, as 4–7
     count: Count  # of predictions
     loss_added: float
-    error: float  # over occurrences of the token, or over texts
+    error: float  # over these predictions
 
 
 class Continuation(Record, frozen=True):

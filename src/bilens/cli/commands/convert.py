@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -123,9 +122,9 @@ def convert(
 
         check_outputs([("--html", page.html)], running.overwrite or running.resume)
         report = to_bilinear(output, source.model, options.out, bilinear, running)
-        told = summary(load_catalogue("en"), report.record), report.record.notes
-        where = f"Model: {report.record.folder}, read by {report.record.loaded_by}."
-        output.answer(json, report.document, *chain(*told), where, *page.write(report))
+        record, told = report.record, summary(load_catalogue("en"), report.record)
+        told += [*record.notes, f"Model: {record.folder}, read by {record.loaded_by}."]
+        output.answer(json, report.document, *told, *page.write(report))
         return
     of_training = [one for one in said(running) if one != "--overwrite"]
     refuse_idle([*said(bilinear), *of_training, *said(page)], "--to bilinear")
