@@ -104,7 +104,6 @@ class Conversion:
     def __post_init__(self) -> None:
         recipe, teacher, mixture = self.recipe, self.teacher, self.mixture
         how = {**recipe.to_dict(), "teacher_sha256": teacher.sha256}
-        self.made = {"teacher": str(teacher.source), "recipe": json.dumps(how)}
         self.about = {"recipe": how, "data": mixture.fingerprint}  # of the run that is resumed
         self.work = self.folder / CHECKPOINTS
         blocks, longest = range(len(teacher.blocks)), teacher.n_ctx
@@ -127,7 +126,6 @@ class Conversion:
                 document = to_json(read_document(records.Conversion, read_json(result)))
                 self.say(f"{self.folder} is finished: nothing is left to do.")
                 return document
-            self.say(f"{self.folder} was measured by an earlier release, and is measured again.")
         write_file(self.folder / RUN_NAME, json.dumps(self.about, indent=2).encode())
         check_enough(self.mixture.tokens, self.layer_texts * recipe.n_ctx, "fitting the layers")
         self.check_known()
@@ -142,6 +140,7 @@ class Conversion:
             self.distil()
         loaded_by = save_converted(self.student, self.folder)
         copy_companions(self.teacher, self.folder)
+        made = {"teacher": str(self.teacher.source), "recipe": json.dumps(self.about["recipe"])}
         notes, stored = [*self.teacher.notes], self.bfloat16_added()
         how = "can be" if stored <= BFLOAT16_LIMIT else "should not be"
         notes.append(f"It {how} stored in bfloat16, which adds {stored:+.4f} nats.")
@@ -163,7 +162,7 @@ class Conversion:
             "bfloat16_added": stored,
             "seconds": self.seconds,
             "notes": notes,
-            "source": Source(str(self.folder), folder_sha256(self.folder), self.made),
+            "source": Source(str(self.folder), folder_sha256(self.folder), made),
             "reproduce": describe_run(None, recipe.seed),
         }
         document = to_json(read_document(records.Conversion, found))
@@ -192,10 +191,10 @@ class Conversion:
             }
             domains.append(structs.replace(one, **parts))
             self.report("text", len(domains), len(tables), one.name)
-        blocks = {name: student.at(site) for name, site in self.converted.items()}
-        exact = {name: one for name, one in blocks.items() if getattr(one, "gate", None) is None}
+        sites = [*self.converted.values()]  # but for experts that kept their gate
+        exact = [one for one in sites if getattr(student.at(one), "gate", None) is None]
         gain = [*read_converted(student, exact, tokenizer, self.recipe.seed)]
-        modules = exact.values(), [student.module]
+        modules = map(student.at, exact), [student.module]
         read, every = (sum(x.numel() for one in each for x in one.parameters()) for each in modules)
         model = LayeredModel(type(student.module).__name__, len(self.teacher.sites), "float32")
         sizes = {"model": model, "num_parameters": every, "exact_parameters": read}
@@ -217,7 +216,9 @@ class Conversion:
         """Refuse text on which the teacher is hardly better than a guess."""
         guess = math.log(self.teacher.config.vocab_size)
         for name, texts in self.mixture.held_out.items():
-            loss = float(text_losses(self.teacher, texts[:KNOWN_TEXTS]).mean())
+            loss = float(
+                token_table(self.teacher, self.teacher, texts[:KNOWN_TEXTS])[..., 0].mean()
+            )
             if loss > CHANCE * guess:
                 raise DataError(
                     f"{name}: the teacher's loss is {loss:.2f} nats per token, a guess has "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from bilens.interp.traced_layer import (
     open_sae,
     output_tokens,
 )
-from bilens.io.host import Host
+from bilens.io.host import Host, Site
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearTransformer
 from bilens.records import trace as records
@@ -40,7 +40,6 @@ from bilens.train.corpus import CorpusOptions
 
 CHECKED_INPUTS = 256  # random inputs on which map and module are compared
 TOKENS = 16_384
-READ_LAYERS = (0.0, 0.5, 1.0)  # of a converted model, as shares of the depth
 
 
 def trace(
@@ -128,7 +127,8 @@ def trace(
     else:
         if latents is not None or corpus is not None:
             raise UsageError("latents and corpus are for a trace with autoencoders: give both.")
-        unembed, embed = (one.weight for one in (subject.module.unembed, subject.module.embed))
+        module = subject.module
+        unembed, embed = (one.weight.detach() for one in (module.unembed, module.embed))
         found = {
             **dict.fromkeys(("saes", "ranking", "clusters", "circuits", "input_latents"), ()),
             "num_outputs": subject.f.sizes.d_out,
@@ -199,7 +199,6 @@ def direction_readings(
 ) -> tuple[records.DirectionReading, ...]:
     """Return output directions of a layer, read as tokens."""
     outputs, pairs = check_count("outputs", outputs, 1), check_count("pairs", pairs, 1)
-    unembed, embed = unembed.detach(), embed.detach()
     about: list[tuple[str, str, float | None, float | None]]
     if toward:
         rows = unembed[[token_id(tokenizer, text) for text in toward]].double()
@@ -236,11 +235,11 @@ def direction_readings(
 
 @torch.no_grad()
 def read_converted(
-    host: Host, names: Collection[str], tokenizer: Tokenizer, seed: int
+    host: Host, sites: Sequence[Site], tokenizer: Tokenizer, seed: int
 ) -> Iterator[records.DirectionReading]:
     """Yield two leading output directions of a few converted MLPs, beside the rotation null.
 
-    Cost: for each of `READ_LAYERS` twice `hosvd`, and whole spectra for each rotation.
+    Cost: for each of three MLPs twice `hosvd`, and whole spectra for each rotation.
     """
     module: Any = host.module
     ours, home = isinstance(module, BilinearTransformer), host.stack.rpartition(".")[0]
@@ -250,8 +249,7 @@ def read_converted(
     for norm in norms[-1:]:  # its gains act on what is written
         gains = norm.weight if isinstance(norm, nn.LayerNorm) else norm(torch.ones_like(embed[0]))
         unembed = unembed * gains
-    sites = [site for site in host.sites if site.name in names]
-    for place in sorted({round(part * (len(sites) - 1)) for part in READ_LAYERS} if sites else ()):
+    for place in sorted({0, len(sites) // 2, len(sites) - 1} if sites else ()):
         block: Any = host.at(sites[place])
         f = block.quadratic_map().detach().to(torch.float64)
         if f.sizes.d_out != unembed.shape[1]:  # there is a projection between them

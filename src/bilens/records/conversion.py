@@ -74,11 +74,7 @@ class CurvePoint(Record, frozen=True):
 
 
 class Conversion(Document, frozen=True, kw_only=True):
-    """What a conversion costs, layer by layer and domain by domain, and what can be read since.
-
-    Of language models and of other networks: these have rows for tokens and a unit of their own,
-    and leave out what is of text alone.
-    """
+    """What a conversion costs, and what can be read since; of other networks rows are tokens."""
 
     kind: Literal["bilinear conversion"] = "bilinear conversion"
     unit: Literal["nats per token", "nats per row", "squared error"] = "nats per token"  # of losses
@@ -89,14 +85,12 @@ class Conversion(Document, frozen=True, kw_only=True):
     exact_parameters: Count  # of MLPs that are read exactly now
     layers: tuple[ConvertedLayer, ...]  # those that are bilinear now
     kept: tuple[str, ...]  # names of those that are as they were
-    # block, or name of a layer, → loss that it adds to the teacher where it alone is swapped in,
-    # before the distillation; and its standard error
-    swap_in_costs: dict[str, float]
-    swap_in_errors: dict[str, float]
+    swap_in_costs: dict[str, float]  # block → loss that it alone adds to the teacher, at first
+    swap_in_errors: dict[str, float]  # of these, standard
     after_layers: tuple[Measured, ...]  # once the layers were fitted and trained
     domains: tuple[Measured, ...]  # at the end
     curve: tuple[CurvePoint, ...] = ()
-    line_tokens: Count = 0  # held-out predictions behind the curve and behind each swap-in cost
+    line_tokens: Count = 0  # held-out predictions behind the curve and each swap-in cost
     gain: tuple[DirectionReading, ...] = ()  # of a few layers, named by them
     bfloat16_added: float | None = None  # to the loss, by storage in bfloat16
     seconds: dict[str, float]  # stage → how long it took

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 from markupsafe import Markup
 
-from bilens.records.conversion import Continuation, Conversion, Measured
+from bilens.records.conversion import Conversion, Measured
 from bilens.report.charts.curves import effect_chart
 from bilens.report.charts.spectra import LayerColumn, layer_columns
 from bilens.report.markup import (
     Column,
     drawings,
-    element,
     heading,
-    joined,
     paragraph,
     section,
     table,
@@ -31,7 +28,6 @@ HALF = 1.96  # standard errors in half a 95 % interval
 def conversion_page(t: Catalogue, record: Conversion) -> Page:
     first, *more = summary(t, record)
     lines = paragraph(first, class_="overall"), *map(paragraph, more)
-    made_from, opens = t.each("conversion", ("made_from", "opens"))
     teacher = record.source.provenance.get("teacher", NONE)
     limits = t.each("conversion.limits", ("text", "interval", "alone", "chosen"))
     limits += t.each("trace.limits", ("norm", "direct", "meaning")) if record.gain else []
@@ -40,7 +36,7 @@ def conversion_page(t: Catalogue, record: Conversion) -> Page:
         keys="conversion.page",
         title=record.folder,
         count=len(record.layers),
-        facts=[(made_from, teacher), (opens, record.loaded_by)],
+        facts=[(t("conversion.made_from"), teacher), (t("conversion.opens"), record.loaded_by)],
         parts=[
             ("bill", section(t, "conversion.bill", *lines, class_="verdict")),
             *(("stages", stages(t, record)), ("layers", layers(t, record))),
@@ -95,10 +91,10 @@ def stages(t: Catalogue, record: Conversion) -> Markup:
         curve = drawings([(caption, effect_chart(caption, *chart))])
     keys = "loss", "now", "added", "kl", "same", "before", "after", "tokens", "texts"
     words = (Column(name, numeric=False) for name in t.each("conversion", ("domain", "stage")))
-    columns, label = (*words, *map(Column, t.each("conversion", keys))), t("nav.stages")
-    lead = paragraph(t("conversion.stages.lead", unit=unit))
-    found = table(t, "", columns, rows, named=(0, 1), label=label)
-    return section(t, "conversion.stages", lead, found, curve)
+    columns: list[Column | str] = [*words, *t.each("conversion", keys)]
+    lead = t("conversion.stages.lead", unit=unit)
+    found = table(t, lead, columns, rows, named=(0, 1), label=t("nav.stages"))
+    return section(t, "conversion.stages", found, curve)
 
 
 def layers(t: Catalogue, record: Conversion) -> Markup:
@@ -126,28 +122,21 @@ def lost(t: Catalogue, record: Conversion) -> Markup:
     """Return where the converted model is worse, where it differs most, and what both write."""
     parts = [paragraph(t("conversion.lost.lead"))]
     places = t.each("conversion", ("at", "tokens", "added"))
+    names = t.each("conversion", ("beginning", "same_text", "teacher", "student"))
     for one in record.domains:
-        rows = []
+        rows, texts = [], []
         for x in one.losses:
             at = t(f"conversion.{x.kind}", at=visible(x.at))
             rows.append((at, whole(x.count), around(x.loss_added, x.error)))
+        for each in one.samples:
+            pairs = enumerate(zip(each.teacher, each.student, strict=True))
+            same = next((n for n, pair in pairs if pair[0] != pair[1]), len(each.teacher))
+            ways = each.teacher[:same], each.teacher[same:], each.student[same:]
+            texts.append([visible("".join(text)) for text in (each.beginning, *ways)])
         parts += [heading(named(t, one)), table(t, t("conversion.losses"), places, rows)]
         if one.worst is not None:
             parts += [heading(t("conversion.worst"), 4), passages(t, one.worst, spaced=True)]
-        columns = t.each("conversion", ("beginning", "teacher", "student"))
-        texts = ([visible("".join(each.beginning)), *both(each)] for each in one.samples)
-        words = [Column(name, numeric=False) for name in columns]
+        words = [Column(name, numeric=False) for name in names]
         parts.append(table(t, t("conversion.samples"), words, texts, named=(), class_="samples"))
-    return (
-        section(t, "conversion.lost", *parts) if any(x.losses for x in record.domains) else Markup()
-    )
-
-
-def both(one: Continuation) -> Iterator[Markup]:
-    """Yield what both models write, with a mark where they begin to differ."""
-    pairs = enumerate(zip(one.teacher, one.student, strict=True))
-    same = next((place for place, (a, b) in pairs if a != b), len(one.teacher))
-    for text in (one.teacher, one.student):
-        parts = (text[:same], text[same : same + 1], text[same + 1 :])
-        before, at, behind = (visible("".join(part)) for part in parts)
-        yield joined(before, element("mark", at), behind)
+    known_texts = any(one.losses for one in record.domains)
+    return section(t, "conversion.lost", *parts) if known_texts else Markup()
