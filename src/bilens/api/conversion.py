@@ -216,9 +216,7 @@ class Conversion:
         """Refuse text on which the teacher is hardly better than a guess."""
         guess = math.log(self.teacher.config.vocab_size)
         for name, texts in self.mixture.held_out.items():
-            loss = float(
-                token_table(self.teacher, self.teacher, texts[:KNOWN_TEXTS])[..., 0].mean()
-            )
+            loss = float(text_losses(self.teacher, texts[:KNOWN_TEXTS]).mean())
             if loss > CHANCE * guess:
                 raise DataError(
                     f"{name}: the teacher's loss is {loss:.2f} nats per token, a guess has "
