@@ -27,6 +27,7 @@ from bilens.base.errors import (
     OutputExistsError,
     UsageError,
 )
+from bilens.data.tokenizer import load_tokenizer, pack_documents
 from bilens.io import host
 from bilens.io.converted_folder import save_converted
 from bilens.io.host import host_of
@@ -107,6 +108,51 @@ def test_plain_transformers_loads_what_comes_out_of_a_llama(llama: Path, tmp_pat
     assert kept["layers"] == found["layers"]
     assert "R² 0.9" in lines[0]
     assert any(line.startswith("KL ") for line in lines)
+
+
+def test_the_bill_is_that_of_the_two_models(ours: Path, tmp_path: Path) -> None:
+    """Recomputed from logits: losses, KL, right answers, and errors of paired differences."""
+    found = go(ours, tmp_path / "out", skip=("distillation",), layer_steps=0)
+    corpus, (domain,) = TEXT[0].load(), found["domains"]
+    tokenizer = load_tokenizer(ours)
+    texts = pack_documents(tokenizer, corpus.held_out, 12).tokens[:40]
+    models = (bl.load(folder).module for folder in (ours, tmp_path / "out"))
+    with torch.no_grad():
+        theirs, mine = (one(texts)[:, :-1].double().log_softmax(-1) for one in models)
+    following = texts[:, 1:, None]
+    added = (theirs - mine).gather(-1, following)[..., 0].mean(dim=1)
+    assert domain["texts"] == len(texts) == 40
+    assert domain["loss_added"] == pytest.approx(float(added.mean()), abs=1e-5)
+    assert domain["error"] == pytest.approx(float(added.std()) / 40**0.5, rel=1e-3)
+    kl = (theirs.exp() * (theirs - mine)).sum(dim=-1)
+    assert domain["kl"] == pytest.approx(float(kl.mean()), rel=1e-3)
+    right = (mine.argmax(dim=-1) == following[..., 0]).double()
+    assert domain["accuracy"] == pytest.approx(float(right.mean()), abs=1e-6)
+    worst = domain["worst"]["contexts"][0]
+    assert worst["activations"][worst["peak"]] == pytest.approx(float(kl.max()), rel=1e-3)
+    sample = domain["samples"][0]
+    assert sample["beginning"] == [tokenizer.token(n) for n in texts[0, :6].tolist()]
+    assert sample["teacher"][0] == tokenizer.token(int(theirs[0, 5].argmax()))
+    places = [one for one in domain["losses"] if one["kind"] == "position"]
+    assert [one["at"] for one in places] == ["1–1", "2–3", "4–7", "8–11"]
+    total = sum(one["count"] * one["loss_added"] for one in places)
+    assert total / domain["tokens"] == pytest.approx(domain["loss_added"])
+    assert found["swap_in_costs"].keys() == found["swap_in_errors"].keys() == {"0", "1"}
+    layers = {one["name"] for one in found["gain"]}
+    assert layers == {"blocks.0.mlp", "blocks.1.mlp"}
+
+
+def test_a_run_that_an_earlier_release_finished_is_measured_again(
+    ours: Path, tmp_path: Path
+) -> None:
+    found = go(ours, tmp_path / "out")
+    place = tmp_path / "out/conversion.json"
+    place.write_text(json.dumps({"kind": "bilinear conversion", "schema_version": 1}))
+    again = go(ours, tmp_path / "out", resume=True)
+    for name in ("domains", "layers", "swap_in_costs", "curve", "gain"):
+        assert again[name] == found[name], name
+    assert len(found["curve"]) == 1
+    assert found["curve"][0]["tokens"] == 1536
 
 
 def test_what_a_gguf_file_says_of_its_quantisation_does_not_go_on(

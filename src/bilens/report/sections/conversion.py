@@ -9,18 +9,11 @@ from markupsafe import Markup
 from bilens.records.conversion import Conversion, Measured
 from bilens.report.charts.curves import effect_chart
 from bilens.report.charts.spectra import LayerColumn, layer_columns
-from bilens.report.markup import (
-    Column,
-    drawings,
-    heading,
-    paragraph,
-    section,
-    table,
-)
+from bilens.report.markup import Column, drawings, paragraph, section, table
 from bilens.report.plot import Axis, padded
 from bilens.report.sections.overview import Page
-from bilens.report.sections.trace_circuits import passages, readings
-from bilens.report.text import NONE, Catalogue, fixed, percent, signed, tick_text, visible, whole
+from bilens.report.sections.trace_circuits import readings
+from bilens.report.text import NONE, Catalogue, fixed, percent, signed, tick_text, whole
 
 HALF = 1.96  # standard errors in half a 95 % interval
 
@@ -40,7 +33,7 @@ def conversion_page(t: Catalogue, record: Conversion) -> Page:
         parts=[
             ("bill", section(t, "conversion.bill", *lines, class_="verdict")),
             *(("stages", stages(t, record)), ("layers", layers(t, record))),
-            *(("readings", gain), ("lost", lost(t, record))),
+            ("readings", gain),
         ],
         limits=limits,
         styles=("trace.css", "conversion.css"),
@@ -116,27 +109,3 @@ def layers(t: Catalogue, record: Conversion) -> Markup:
     names = t.each("conversion.layers", ("name", "closed", "all", "trimmed", "median", "swap"))
     found = drawings(charts), table(t, "", names, rows, label=t("nav.layers"))
     return section(t, "conversion.layers", paragraph(t("conversion.layers.lead")), *found)
-
-
-def lost(t: Catalogue, record: Conversion) -> Markup:
-    """Return where the converted model is worse, where it differs most, and what both write."""
-    parts = [paragraph(t("conversion.lost.lead"))]
-    places = t.each("conversion", ("at", "tokens", "added"))
-    names = t.each("conversion", ("beginning", "same_text", "teacher", "student"))
-    for one in record.domains:
-        rows, texts = [], []
-        for x in one.losses:
-            at = t(f"conversion.{x.kind}", at=visible(x.at))
-            rows.append((at, whole(x.count), around(x.loss_added, x.error)))
-        for each in one.samples:
-            pairs = enumerate(zip(each.teacher, each.student, strict=True))
-            same = next((n for n, pair in pairs if pair[0] != pair[1]), len(each.teacher))
-            ways = each.teacher[:same], each.teacher[same:], each.student[same:]
-            texts.append([visible("".join(text)) for text in (each.beginning, *ways)])
-        parts += [heading(named(t, one)), table(t, t("conversion.losses"), places, rows)]
-        if one.worst is not None:
-            parts += [heading(t("conversion.worst"), 4), passages(t, one.worst, spaced=True)]
-        words = [Column(name, numeric=False) for name in names]
-        parts.append(table(t, t("conversion.samples"), words, texts, named=(), class_="samples"))
-    known_texts = any(one.losses for one in record.domains)
-    return section(t, "conversion.lost", *parts) if known_texts else Markup()
