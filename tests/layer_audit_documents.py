@@ -18,7 +18,7 @@ KINDS = (*NAMED_KINDS, "conv", "other")
 SAME = {"name": "config.json", "state": "same", "keys": []}
 VALUES: dict[str, dict[str, Any]] = {
     "non_finite": {"of": 3, "layers": "a"},
-    "r2": {"of": 3, "approximate": 2, "refused": 1, "layers": "a"},
+    "r2": {"of": 3, "approximate": 2, "refused": 1, "layers": "a", "on": ""},
     "dead_units": {"of": 9, "layers": "a"},
     "duplicate_units": {"of": 9, "layers": "a", "overlap": 0.5, "null": 0.25},
     "huge_norm": {"norm": 7.5, "layers": "a"},
@@ -50,6 +50,7 @@ VARIANTS: list[tuple[str, str, dict[str, Any]]] = [  # of sentences
     ("changed_tensors", "warn", {"alone": 2, "kinds": "other"}),
     ("changed_tensors", "warn", {"value": 2, "alone": 2, "kinds": "other"}),
     ("low_rank_change", "pass", {"value": 0, "of": 0}),
+    *(("r2", ending, {"on": on}) for ending in ("pass", "warn") for on in ("_seen", "_some")),
 ]
 ENDINGS = {
     "non_finite": ("pass", "fail"),

@@ -26,6 +26,7 @@ from bilens.base.errors import (
 )
 from bilens.io.host import host_of
 from bilens.nn import BilinearTransformer
+from bilens.records.layer_audit import LayerAudit
 from bilens.train import recorded_inputs
 from bilens.train.corpus import CorpusOptions
 from bilens.train.recorded_inputs import LayerInputs, layer_inputs
@@ -212,6 +213,50 @@ def test_fits_are_of_documents_that_are_held_out(ours: Path, tmp_path: Path) -> 
     assert stored.fits[0].ladder[-1].quadratic.value == pytest.approx(
         fit.ladder[-1].quadratic.value, abs=1e-5
     )
+
+
+def test_an_audit_reads_layers_on_what_they_see(ours: Path) -> None:
+    model, inputs = bl.load(ours), layer_inputs(ours, TEXT, **SMALL)
+    report = bl.audit(model, inputs=inputs, null_samples=3)
+    assert isinstance(report, bl.LayerAuditReport)
+    record = report.record
+    assert isinstance(record, LayerAudit)
+    fits = fit_on_inputs(inputs).fits
+    for layer, fit in zip(record.layers, fits, strict=True):
+        assert layer.fit is not None
+        best = next(one for one in fit.ladder if one.fit == fit.chosen)
+        assert layer.fit.quadratic == pytest.approx(best.quadratic.value)
+        assert (layer.fit.seen, layer.fit.assumed_input) == (True, fit.assumed_input)
+        assert layer.stability is None
+    assert record.text is not None
+    assert record.text.name == "grammar"
+    (r2,) = [one for one in record.verdict if one.rule == "r2"]
+    assert r2.values["on"] == "_seen"
+    strict = bl.audit(model, inputs=inputs, null_samples=3, threshold=1.0)
+    assert {layer["outputs"] for layer in strict.to_dict()["layers"]} == {None}
+    for lang, said in (("en", "held out from the fit"), ("ja", "当てはめに使っていない")):
+        assert said in report.to_html(lang=lang)  # type: ignore[arg-type]
+    plain = bl.audit(model, null_samples=3)
+    for lang, said in (("en", "which is no real input"), ("ja", "実際の入力ではありません")):
+        assert said in plain.to_html(lang=lang)  # type: ignore[arg-type]
+    part = dataclasses.replace(inputs, sites={"blocks.1.mlp": inputs.sites["blocks.1.mlp"]})
+    mixed = bl.audit(model, inputs=part, null_samples=3).to_dict()
+    assert [layer["fit"]["seen"] for layer in mixed["layers"]] == [False, True]
+    other = dataclasses.replace(inputs, about={"model_sha256": "0"})
+    with pytest.raises(UsageError, match="layers of another model"):
+        bl.audit(model, inputs=other)
+
+
+def test_data_of_a_network_say_what_its_layers_see() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 5), nn.GELU(), nn.Linear(5, 2))
+    x, labels = 0.3 * randn(600, 3) + 1, torch.arange(600) % 2
+    found = bl.audit(module, (x, labels), null_samples=3).to_dict()
+    assert [one["fit"]["seen"] for one in found["layers"] if one["fit"]] == [True, True]
+    assert found["layers"][0]["fit"]["assumed_input"].startswith("120 rows of the data")
+    assert found["layers"][0]["fit"]["samples"] == 120
+    few = bl.audit(module, (x[:499], labels[:499]), null_samples=3).to_dict()
+    assert [one["fit"]["seen"] for one in few["layers"] if one["fit"]] == [False, False]
 
 
 def test_other_folders_texts_and_models_are_refused(ours: Path, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ FROZEN = {
         "model more --dataset --data-dir --table --html --pdf --markdown --evidence --lang "
         "--null-samples --baseline --fail-on --threshold --seed --map --activation --transposed "
         "--no-transposed --allow-pickle --trust-pickle --residual --no-residual --overwrite --json "
-        "--data --labels --encoding"
+        "--data --labels --encoding --text --tokens --held-out --activations"
     ),
     "attack": (
         "model --dataset --data-dir --target --source --pairs --epsilon --html --lang --seed "

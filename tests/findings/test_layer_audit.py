@@ -16,7 +16,7 @@ from bilens.algebra.concentration import effective_rank
 from bilens.api.audit import layers_of
 from bilens.base.errors import UsageError
 from bilens.findings.difference import compare_layers
-from bilens.findings.layer_audit import LayerAudit, audit_layers, compare_with
+from bilens.findings.layer_audit import LayerAudit, audit_layers, checked_options, compare_with
 from bilens.findings.layer_reading import (
     AuditOptions,
     fit_layer,
@@ -60,7 +60,7 @@ def subject(layer: GLUWeights | MLPWeights, name: str = "a", classes: bool = Fal
 
 def audited(*layers: GLUWeights | MLPWeights) -> LayerAudit:
     subjects = [subject(layer, f"layer {place}") for place, layer in enumerate(layers)]
-    return audit_layers(subjects, null_samples=3)
+    return audit_layers(subjects, options=AuditOptions(3, 0))
 
 
 def rule(found: LayerAudit, name: str) -> tuple[str, dict[str, Any]]:
@@ -109,12 +109,13 @@ def test_the_fit_of_an_approximate_layer_is_said_and_decides_what_is_read() -> N
     assert rule(audited(gated(activation="relu", gate=9 * randn(HIDDEN, D_IN, seed=1))), "r2") == (
         "warn",
         {
-            "value": poor.fit.quadratic,
+            "value": poor.fit.trimmed,
             "threshold": 0.9,
             "of": 1,
             "approximate": 1,
             "refused": 1,
             "layers": "layer 0",
+            "on": "",
         },
     )
 
@@ -122,7 +123,7 @@ def test_the_fit_of_an_approximate_layer_is_said_and_decides_what_is_read() -> N
 def test_a_layer_with_nan_is_broken_and_the_others_are_read() -> None:
     model = made.transformer()
     model.mlps[1].left.weight.data[0, 0] = torch.nan
-    found = audit_layers(layers_of(model), null_samples=3)
+    found = audit_layers(layers_of(model), options=AuditOptions(3, 0))
     assert "fail" in [one.outcome for one in found.verdict]
     broken = [layer.name for layer in found.layers if layer.broken is not None]
     assert broken == ["blocks.1.mlp"]
@@ -232,9 +233,9 @@ def test_what_is_out_of_range_is_refused() -> None:
     with pytest.raises(UsageError, match="at least one MLP"):
         audit_layers([])
     with pytest.raises(UsageError, match="null_samples must be an integer of at least 3"):
-        audit_layers([subject(gated())], null_samples=2)
+        checked_options(2, 0)
     with pytest.raises(UsageError, match="seed must be below"):
-        audit_layers([subject(gated())], seed=2**32)
+        checked_options(3, 2**32)
 
 
 def test_the_same_seed_gives_the_same_document() -> None:
@@ -335,7 +336,9 @@ def test_a_broken_layer_is_not_compared() -> None:
     assert broken.refused == "the layer of the model cannot be read"
     model = transformer()
     model.mlps[2].down.weight.data[0, 0] = torch.inf
-    found = audit_layers(layers_of(transformer()), baseline=layers_of(model), null_samples=3)
+    found = audit_layers(
+        layers_of(transformer()), baseline=layers_of(model), options=AuditOptions(3, 0)
+    )
     assert found.difference is not None
     assert [layer.identical for layer in found.difference.layers] == [True, True, False, True, True]
     assert found.difference.layers[2].refused == "the layer of the baseline cannot be read"
@@ -385,6 +388,6 @@ def test_a_planted_low_rank_edit_stands_out_and_noise_does_not() -> None:
 def test_layers_are_compared_where_name_sizes_and_activation_match() -> None:
     mine = [subject(biased(), "a"), subject(biased(), "b"), subject(biased(activation="silu"), "c")]
     theirs = [subject(biased(), "a"), subject(biased(), "c"), subject(biased(), "d")]
-    found = audit_layers(mine, baseline=theirs, null_samples=3).difference
+    found = audit_layers(mine, baseline=theirs, options=AuditOptions(3, 0)).difference
     assert found is not None
     assert [(layer.name, layer.identical) for layer in found.layers] == [("a", True)]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
 from msgspec import structs
 from torch import nn
 
-from bilens.algebra.approximation.quadratic_fit import THRESHOLD
+from bilens.algebra.approximation.quadratic_fit import HELD_OUT, THRESHOLD
 from bilens.api.comparison import (
     is_of_columns,
     is_one_exact_layer,
@@ -23,6 +23,7 @@ from bilens.api.comparison import (
 )
 from bilens.api.given_data import Data, Model, given_data, layers_of, opened, performance_of
 from bilens.api.provenance import given_model, origin_of, reading_of
+from bilens.api.quadratic_fit import inputs_of_layers
 from bilens.base import Progress, silent
 from bilens.base.errors import NonFiniteError, UsageError
 from bilens.data.model_interface import LabelledData
@@ -34,7 +35,7 @@ from bilens.findings.layer_audit import (
     checked_options,
     judge_one_layer,
 )
-from bilens.findings.layer_reading import AuditOptions, fit_layer
+from bilens.findings.layer_reading import AuditOptions, FitRows, fit_layer
 from bilens.findings.rules.decision import decide, passed
 from bilens.findings.rules.registry import Condition, judge, judge_conditions, parse_conditions
 from bilens.findings.rules.rule import Evidence
@@ -49,7 +50,9 @@ from bilens.records.layer_audit import Difference, LayerAudit, LayerDifference, 
 from bilens.records.performance import Performance
 from bilens.records.table_audit import TableAudit
 from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
+from bilens.train.recorded_inputs import LayerInputs
 
+FEWEST_ROWS = 500  # of data, that layers are fitted to: R² takes a hundred
 CLASS_SAMPLES = 99  # rotations for the classes of a classifier
 
 AnyAudit = TypeVar("AnyAudit", Audit, LayerAudit, TableAudit)
@@ -66,6 +69,7 @@ class Asked:
     conditions: Sequence[Condition] = ()
     difference: Difference | None = None  # what changed from the baseline in all tensors
     performance: Performance | None = None  # of the data that were given
+    inputs: LayerInputs | None = None  # what the layers see
     rows: Sequence[int] = ()  # of a table that are taken apart; telling ones where none are named
 
 
@@ -81,6 +85,7 @@ def audit(
     fail_on: Sequence[str] = (),
     threshold: float = THRESHOLD,
     labels: str | None = None,
+    inputs: LayerInputs | None = None,
 ) -> AuditReport | LayerAuditReport | TableReport:
     """Read a model and report what its weights say.
 
@@ -111,6 +116,8 @@ def audit(
             limit ("r2<0.9", "similarity<0.99"); docs/auditing.md lists the rules.
         threshold: R² from which an approximation of a layer is read; below, claims are refused.
         labels: where the right answers are, if the data leave it open: a column, a key, a file.
+        inputs: what layers see (`bl.layer_inputs`), to fit those that are not quadratic to; data of
+            500 rows or more do it too. Without, R² is under N(0, I), which is no real input.
 
     Returns:
         A report: `to_dict()`, `to_json(path)`, `to_html(path, lang="en" | "ja")`,
@@ -133,7 +140,7 @@ def audit(
     if baseline is not None:
         model, baseline = read_alike(opened(model, bare=True), opened(baseline, bare=True))
         difference = whole_difference(model, baseline, progress)
-    asked = Asked(seed, command, progress, baseline, conditions, difference, performance)
+    asked = Asked(seed, command, progress, baseline, conditions, difference, performance, inputs)
     if isinstance(model, LoadedModel) and is_of_columns(model):
         return audit_table(model, given, asked)
     if is_one_exact_layer(model):
@@ -193,14 +200,28 @@ def audit_model_layers(
         subjects,
         asked.performance,
         None if asked.baseline is None else layers_of(asked.baseline),
-        null_samples=options.null_samples,
-        seed=options.seed,
-        threshold=options.threshold,
+        options=replace(options, rows=rows_of(whole, data, asked)),
         progress=asked.progress,
         model=describe_model(model, len(subjects)),
         origin=origin_of(model, data, asked.command, asked.seed),
     )
+    findings = structs.replace(findings, text=asked.inputs and asked.inputs.text)
     return LayerAuditReport(finished(findings, whole, asked))
+
+
+def rows_of(model: LoadedModel, data: LabelledData | None, asked: Asked) -> FitRows | None:
+    """Return what says what each layer sees; None where that is not known."""
+    if asked.inputs is not None:
+        if asked.inputs.about["model_sha256"] != model.weights_sha256:
+            raise UsageError("inputs are what the layers of another model see: give this one's.")
+        return asked.inputs.to_fit
+    if data is None or not model.network or len(data.inputs) < FEWEST_ROWS:
+        return None
+    reached, generator = inputs_of_layers(model, data.inputs), torch.Generator()
+    order = torch.randperm(len(data.inputs), generator=generator.manual_seed(asked.seed))
+    held, rest = order.tensor_split([int(HELD_OUT * len(order))])
+    words = f"{len(held):,} rows of the data that nothing was fitted to"
+    return lambda name: (reached[name][rest], reached[name][held], words)
 
 
 def audit_table(model: LoadedModel, data: LabelledData | None, asked: Asked) -> TableReport:

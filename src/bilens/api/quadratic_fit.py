@@ -212,7 +212,9 @@ def fit_layers_of(
             f"{model.source} has {len(names)} layers that are not one behind the other, and the "
             "data can be inputs of one alone: name it with --layer."
         )
-    reached = inputs_of_layers(model, data) if chained else dict.fromkeys(names, data)
+    reached: dict[str, Tensor | None] = dict.fromkeys(names, data)
+    if chained and data is not None:
+        reached |= inputs_of_layers(model, data)
     entries: list[tuple[str, LayerView | None, Tensor | None]] = [
         (name, model.layers[name], reached[name]) for name in names
     ]
@@ -242,14 +244,10 @@ def fit_on_inputs(inputs: LayerInputs, seed: int = 0, **options: Any) -> Quadrat
     found = []
     for name, site in inputs.sites.items():
         given: dict[str, Any] = {**options, "generator": torch.Generator().manual_seed(seed)}
-        rows, what = inputs.to_fit(name), None
-        if rows is None:
-            fit = quadratic_fit(site.view, **given | {"train_steps": 0})
-            fit = replace(fit, missing=("data: too few rows reach it",))
-        else:
-            fit = quadratic_fit(site.view, data=rows[0].x, held_out=rows[1].x, **given)
-            fit = replace(fit, assumed_input=rows[2])
-            what = seen_inputs(site.view, rows[0], inputs.tokenizer)
+        data, held_out, words = inputs.to_fit(name) or (None, None, None)
+        fit = quadratic_fit(site.view, data=data, held_out=held_out, **given)
+        fit = replace(fit, assumed_input=words or fit.assumed_input)
+        what = words and seen_inputs(site.view, inputs.rows(name), inputs.tokenizer)
         found.append(structs.replace(fit_record(name, site.view, fit), seen=what))
     return QuadraticFits(
         source=Source(str(inputs.host.source), inputs.host.sha256, {}),
@@ -269,24 +267,19 @@ def seen_inputs(view: LayerView, rows: LayerRows, tokenizer: Tokenizer | None) -
     for value, (position, token) in zip(values.tolist(), rows.places[order].tolist(), strict=True):
         text = "" if tokenizer is None else tokenizer.token(token)
         largest.append(LargeRow(value, position, token, text))
-    kurtosis, middle = moments.kurtosis.nan_to_num(), float(outputs.median())
-    return SeenInputs(
-        len(rows.x),
-        *(float(kurtosis.median()), float(kurtosis.max())),
-        *(float(moments.norms.median()), float(moments.norms.max())),
-        middle,
-        int((outputs > MASSIVE * middle).sum()),
-        tuple(largest),
-    )
+    parts = moments.kurtosis.nan_to_num(), moments.norms
+    ends = [(float(one.median()), float(one.max())) for one in parts]
+    massive = int((outputs > MASSIVE * outputs.median()).sum())
+    middle, size = float(outputs.median()), len(rows.x)
+    return SeenInputs(size, ends[0], ends[1], middle, massive, tuple(largest))
 
 
-def inputs_of_layers(model: LoadedModel, data: Tensor | None) -> dict[str, Tensor | None]:
+def inputs_of_layers(model: LoadedModel, data: Tensor) -> dict[str, Tensor]:
     """Return what reaches each layer of a network when data run through the ones below."""
-    reached: dict[str, Tensor | None] = {}
+    reached: dict[str, Tensor] = {}
     for name, view in model.layers.items():
         reached[name] = data
-        if data is not None:
-            data = view.weights(torch.float64)(data.detach().double())
+        data = in_blocks(view.weights(torch.float64), data.detach().double())
     return reached
 
 

@@ -346,6 +346,9 @@ class DataFiles:
         return found
 
 
+OF_TEXT = ("--tokens", "--held-out", "--activations")
+
+
 @dataclass(frozen=True)
 class SeenText:
     """The text that a language model reads, so that its layers are read on what they see."""
@@ -362,7 +365,7 @@ class SeenText:
     ) -> LayerInputs | None:
         """Return what the layers see; None without a text."""
         if self.text is None:
-            refuse_idle(said(self), "--text")
+            refuse_idle([one for one in said(self) if one in OF_TEXT], "--text")
             return None
         from bilens.train.recorded_inputs import layer_inputs
 

@@ -72,6 +72,7 @@ def judge_one_layer(subject: LayerView, fitted: FittedLayer, seed: int) -> tuple
 FROM_MEMORY = BaselineSource("", "")
 IN_PARTS = LayeredModel("layers", 0, "float64")
 NULL_SAMPLES = 19  # rotations of a layer: each end of their range is exceeded by one in twenty
+USUAL = AuditOptions(NULL_SAMPLES, seed=0)
 
 
 def audit_layers(
@@ -79,9 +80,7 @@ def audit_layers(
     performance: Performance | None = None,
     baseline: Sequence[LayerView] | None = None,
     *,
-    null_samples: int = NULL_SAMPLES,
-    seed: int = 0,
-    threshold: float = THRESHOLD,
+    options: AuditOptions = USUAL,
     progress: Progress = silent,
     model: LayeredModel = IN_PARTS,
     origin: Origin = UNKNOWN,
@@ -89,7 +88,6 @@ def audit_layers(
     """Return what the weights of each layer say."""
     if not subjects and baseline is None:
         raise UsageError("an audit needs a model with at least one MLP, and this one has none.")
-    options = checked_options(null_samples, seed, threshold)
     before = {subject.name: subject for subject in baseline or ()}
     found, changes = [], []
     for done, subject in enumerate(subjects):
@@ -121,7 +119,7 @@ def compare_with(
     before: LayerView, after: FittedLayer | None, options: AuditOptions, *, vectors: bool = False
 ) -> LayerDifference:
     try:
-        base = fit_layer(before, options.seed, options.threshold)
+        base = fit_layer(before, options.seed, options.threshold, options.rows)
     except NonFiniteError:
         base = None
     return compare_layers(before.name, base, after, vectors=vectors)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from bilens.algebra.approximation.closed_form import approximate_layer
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, in_float64
-from bilens.algebra.approximation.quadratic_fit import THRESHOLD, QuadraticFit, fit_layers
+from bilens.algebra.approximation.quadratic_fit import STANDARD, THRESHOLD, QuadraticFit, fit_layers
 from bilens.algebra.concentration import effective_rank, localisation
 from bilens.algebra.directions import from_centred_basis, in_centred_basis
 from bilens.algebra.eigen.decomposition import EigenDecomposition
@@ -227,6 +228,8 @@ def level(samples: Tensor) -> NullInterval:
     return NullInterval(float(samples.median()), float(low), float(high))
 
 
+# layer → rows to fit it to, rows held out, and what these are in words; None for too few
+FitRows = Callable[[str], tuple[Tensor, Tensor, str] | None]
 SAMPLES = 2_000  # inputs that R² is measured on: three digits
 ROUNDING: Kind = "bfloat16"
 LEADING = 5  # eigenvectors whose direction rounding may not change
@@ -239,6 +242,7 @@ class AuditOptions:
     null_samples: int
     seed: int
     threshold: float = THRESHOLD  # R² from which a map stands for its layer
+    rows: FitRows | None = None  # what the layers see; None for N(0, I)
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,12 +267,18 @@ class FittedLayer:
         return from_centred_basis(direction) if self.classes else direction
 
 
-def fit_layer(subject: LayerView, seed: int, threshold: float = THRESHOLD) -> FittedLayer:
-    """Read a layer and fit its map."""
+def fit_layer(
+    subject: LayerView, seed: int, threshold: float = THRESHOLD, rows: FitRows | None = None
+) -> FittedLayer:
+    """Read a layer and fit its map: to what it sees, or under N(0, I)."""
     layer = in_float64(subject.read())
     generator = torch.Generator().manual_seed(seed)
     samples = 100 if subject.exact else SAMPLES  # an exact one is met by any sample
-    fit = fit_layers([layer], layer, generator=generator, samples=samples, threshold=threshold)
+    how = {"generator": generator, "samples": samples, "threshold": threshold}
+    seen = None if rows is None or subject.exact else rows(subject.name)
+    data, held_out, words = (None, None, None) if seen is None else seen
+    fit = fit_layers([layer], layer, data=data, held_out=held_out, **how)  # type: ignore[arg-type]
+    fit = dataclasses.replace(fit, assumed_input=words or fit.assumed_input)
     embedding = None if subject.embedding is None else subject.embedding()
     return FittedLayer(layer, fit, subject.classes, embedding)
 
@@ -278,7 +288,7 @@ def read_layer(
 ) -> tuple[LayerReading, FittedLayer | None]:
     """Return what the weights of a layer say, and the layer; a broken one is said to be so."""
     try:
-        fitted = fit_layer(subject, options.seed, options.threshold)
+        fitted = fit_layer(subject, options.seed, options.threshold, options.rows)
         return reading_of(subject, fitted, options), fitted
     except NonFiniteError as error:
         return replace(described(subject), broken=str(error)), None
@@ -311,7 +321,9 @@ def reading_of(subject: LayerView, fitted: FittedLayer, options: AuditOptions) -
 
 
 def stability(fitted: FittedLayer, spectrum: HOSVD) -> Stability | None:
-    """Return what rounding the weights can do along the leading output direction."""
+    """Return what rounding can do along the leading output direction; None for a fit to data."""
+    if fitted.fit.chosen != STANDARD:
+        return None
     direction = fitted.output(spectrum.output_directions[0])
     parts = weights_of(fitted.layer).items()
     try:
@@ -337,4 +349,8 @@ def fit_record(fit: QuadraticFit) -> FitQuality:
         assumed_input=fit.assumed_input,
         threshold=fit.threshold,
         usable=fit.usable,
+        fit=fit.chosen,
+        seen=len(fit.ladder) > 1,
+        trimmed=scores.quadratic.trimmed,
+        median=scores.quadratic.median,
     )

@@ -122,10 +122,8 @@ class SeenInputs(Record, frozen=True):
     """What a layer was given where it was fitted."""
 
     fitted: Count  # rows
-    kurtosis: float  # of the median input; 3 for a normal one
-    largest_kurtosis: float
-    norm: float  # median ‖x‖
-    largest_norm: float
+    kurtosis: tuple[float, float]  # of the median input and the largest; 3 for a normal one
+    norm: tuple[float, float]  # ‖x‖ of the median row and the largest
     output: float  # median ‖y‖
     massive: Count  # rows whose ‖y‖ is more than 100 times that
     largest: tuple[LargeRow, ...]  # by falling ‖y‖

@@ -12,6 +12,7 @@ from bilens.records.common import (
     NullInterval,
     Run,
     Source,
+    TextOrigin,
 )
 from bilens.records.decision import Coverage, Decision
 from bilens.records.performance import Performance
@@ -128,7 +129,11 @@ class FitQuality(Record, frozen=True):
     samples: Count  # inputs
     assumed_input: str
     threshold: float  # asked for
-    usable: bool  # `quadratic` reaches it; claims on the map are refused otherwise
+    usable: bool  # `quadratic` and `trimmed` reach it; claims on the map are refused otherwise
+    fit: str = "standard normal"  # which one of the ladder of `QuadraticFit`
+    seen: bool = False  # whether it is of what the layer receives, held out from the fit
+    trimmed: float | None = None  # R² without the 0.1 % of inputs with the largest outputs
+    median: float | None = None  # R² of the median input
 
 
 class LeadingPair(Record, frozen=True):
@@ -237,6 +242,7 @@ class LayerAudit(Document, frozen=True, kw_only=True):
     data: DataOrigin | None  # which data `performance` is of; null without data
     reproduce: Run  # what it takes to run the same again
     coverage: Coverage | None = None  # what share of the parameters was read
+    text: TextOrigin | None = None  # that the layers were fitted on; null without
 
     def __post_init__(self) -> None:
         require(len(self.layers) > 0 or self.difference is not None, "layers is empty")

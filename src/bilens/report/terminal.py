@@ -50,10 +50,11 @@ EFFECTS: tuple[tuple[str, str, Callable[[MethodCurve], Numbers]], ...] = (
         lambda curve: curve.clipped.accuracy,
     ),
 )
+NO_INPUT = "a standard normal input, which is no real one"
 LAYER_CAPTION = (
-    "R² of the quadratic approximation under a standard normal input; — where a claim is refused "
-    "or the layer cannot be read. Rank: of the output directions. Null: what chance would "
-    "give, the null interval of the rank."
+    "R² of the quadratic approximation on {inputs}; — where a claim is refused or the layer cannot "
+    "be read. Rank: of the output directions. Null: what chance would give, the null interval of "
+    "the rank."
 )
 
 
@@ -118,8 +119,12 @@ def audit_table(record: Audit, lang: str = "en") -> Table:
 
 def layer_audit_table(record: LayerAudit) -> Table:
     heads = ("layer", ">R²", ">linear", ">‖W‖", ">rank", ">null", ">90%", ">largest λ", ">dead")
-    table = grid(*heads, caption=LAYER_CAPTION, look="tight", align="left")
-    for layer in displayable(record).layers:
+    record = displayable(record)
+    fits = [layer.fit for layer in record.layers if layer.fit is not None]
+    inputs = {fit.assumed_input if fit.seen else NO_INPUT: None for fit in fits} or [NO_INPUT]
+    caption = LAYER_CAPTION.format(inputs="; ".join(inputs))
+    table = grid(*heads, caption=caption, look="tight", align="left")
+    for layer in record.layers:
         add(table, layer.name, *layer_cells(layer))
     return table
 

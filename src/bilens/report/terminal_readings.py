@@ -170,7 +170,7 @@ def fit_lines(record: QuadraticFits) -> list[str]:
     for fit in (record := displayable(record)).fits:
         lines.append(f"{fit.name}: {fit.chosen}, {fit.derivation}; R² on {fit.assumed_input}.")
         lines += [f"{fit.name}: not fitted: {reason}" for reason in fit.missing]
-        lines += [] if fit.seen is None else seen_lines(fit.name, fit.seen)
+        lines += [] if fit.seen is None else [seen_line(fit.name, fit.seen)]
     if record.num_rows is None:
         lines.append("A normal input is no real one: give data to read what the model sees.")
     refused = [fit.name for fit in record.fits if not fit.usable]
@@ -182,19 +182,17 @@ def fit_lines(record: QuadraticFits) -> list[str]:
     return lines
 
 
-def seen_lines(name: str, seen: SeenInputs) -> Iterator[str]:
-    """Yield what comes into a layer, and where its largest outputs are."""
-    rows = (f"{quantity(one.output)} ({one.position}, {one.text!r})" for one in seen.largest)
-    yield (
-        f"{name} sees kurtosis {seen.kurtosis:.2f} (largest {quantity(seen.largest_kurtosis)}), "
-        f"‖x‖ {quantity(seen.norm)} (largest {quantity(seen.largest_norm)}); gives ‖y‖ "
-        f"{quantity(seen.output)}, at most (position, token): {', '.join(rows)}."
+def seen_line(name: str, seen: SeenInputs) -> str:
+    """Return what comes into a layer, and where its largest outputs are."""
+    kurtosis, norm = (
+        f"{quantity(one)} (at most {quantity(most)})" for one, most in (seen.kurtosis, seen.norm)
     )
-    if seen.massive:
-        yield (
-            f"{name}: {seen.massive:,} of {seen.fitted:,} outputs are over 100 times the median "
-            "one, as of sink tokens, and decide R²: read that of the median row."
-        )
+    rows = (f"{quantity(one.output)} ({one.position}, {one.text!r})" for one in seen.largest)
+    massive = f"; {seen.massive:,} over 100 times that decide R²: read it of the median row"
+    return (
+        f"{name} sees kurtosis {kurtosis}, ‖x‖ {norm}; gives ‖y‖ {quantity(seen.output)}, at most "
+        f"(position, token) {', '.join(rows)}{massive if seen.massive else ''}."
+    )
 
 
 def explanation_tables(record: Explanations) -> Iterator[Table]:

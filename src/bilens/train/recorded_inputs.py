@@ -37,6 +37,7 @@ Part = Literal["fit", "held_out"]
 POSITIONS, INPUTS = 1024, 64  # tokens of texts, or other inputs, that run together
 KEPT = 1 << 28  # numbers in memory: 1 GiB in float32
 LEFT_FREE = 1 << 28  # bytes of a disk
+FILE = "{}-{:05}.safetensors"
 PLACES = ".places"  # behind the name of a layer
 
 
@@ -62,7 +63,7 @@ class LayerInputs:
             if self.folder is None:
                 yield self.ran(items, sites)
             else:
-                yield read(file_in(self.folder, part, number), sites)
+                yield read(self.folder / FILE.format(part, number), sites)
 
     def rows(self, layer: str, part: Part = "fit") -> LayerRows:
         """Return all rows of a layer; the next layers, up to 1 GiB, are kept for the next call."""
@@ -74,13 +75,15 @@ class LayerInputs:
             self._kept[part] = {n: LayerRows.joined([one[n] for one in found]) for n in names}
         return self._kept[part][layer]
 
-    def to_fit(self, layer: str) -> tuple[LayerRows, LayerRows, str] | None:
+    def to_fit(self, layer: str) -> tuple[Tensor, Tensor, str] | None:
         """Return rows to fit a layer to, those held out, and these in words; None for too few."""
-        rows, held = self.rows(layer), self.rows(layer, "held_out")
-        if min(len(rows.x), len(held.x)) < LEAST_ROWS:  # of an expert that hardly any token reaches
+        if layer not in self.sites:
+            return None
+        x, held = self.rows(layer).x, self.rows(layer, "held_out").x
+        if min(len(x), len(held)) < LEAST_ROWS:  # of an expert that hardly any token reaches
             return None
         what = "inputs" if self.text is None else f"tokens in documents of {self.text.name}"
-        return rows, held, f"{len(held.x):,} {what} that nothing was fitted to"
+        return x, held, f"{len(held):,} {what} that nothing was fitted to"
 
     def moments(self, layer: str, part: Part = "fit") -> RowMoments:
         """Return mean, covariance, kurtosis and norms of what a layer is given, streamed."""
@@ -103,13 +106,10 @@ class LayerInputs:
         with locked(place):
             for left in place.glob(".*.safetensors.*"):  # of a process that was killed
                 left.unlink()
-            source = None if self.text is None else self.text.source
-            said = {**about, "model": str(self.host.source), "text": source}
-            write_file(place / RUN_NAME, json.dumps(said, indent=1).encode())
-            runs = [
-                (file_in(place, p, n), r) for p in self.items for n, r in enumerate(self.runs(p))
-            ]
-            missing = [(path, items) for path, items in runs if not path.exists()]
+            said = {"model": str(self.host.source), "text": self.text and self.text.source}
+            write_file(place / RUN_NAME, json.dumps(about | said, indent=1).encode())
+            named = ((FILE.format(p, n), r) for p in self.items for n, r in enumerate(self.runs(p)))
+            missing = [(place / name, run) for name, run in named if not (place / name).exists()]
             for done, (path, items) in enumerate(missing):
                 report("activations", done, len(missing))
                 found = self.ran(items, self.named(())).items()
@@ -140,10 +140,6 @@ class LayerInputs:
         return rows_given(self.host.module, sites, items, lambda: self.host.logits(items))
 
 
-def file_in(folder: Path, part: Part, number: int) -> Path:
-    return folder / f"{part}-{number:05}.safetensors"
-
-
 def read(path: Path, sites: Sequence[Site]) -> dict[str, LayerRows]:
     """Return layers of one file of a folder."""
     try:
@@ -159,8 +155,8 @@ def check_space(folder: Path, num_bytes: int) -> None:
     if num_bytes > free:
         raise DiskError(
             f"{folder}: the activations take {readable(num_bytes)} more and the disk has "
-            f"{readable(free)} to spare: take fewer tokens (--tokens) or layers (--layer), or "
-            "another disk; what is finished is kept."
+            f"{readable(free)} to spare: take fewer tokens (--tokens) or another disk; what is "
+            "finished is kept."
         )
 
 

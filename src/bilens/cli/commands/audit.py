@@ -20,6 +20,7 @@ from bilens.cli.options import (
     Json,
     Lang,
     Overwrite,
+    SeenText,
     TensorFile,
     a_model,
     check_outputs,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class AuditOptions:
+class AuditOptions(SeenText):
     """What an audit is made of and what fails it."""
 
     baseline: Path | None = option(
@@ -202,6 +203,7 @@ def read_and_judge(
         return audit_model(
             model,
             given,
+            inputs=options.inputs(source.model, [], options.seed, progress),
             null_samples=options.null_samples,
             seed=options.seed,
             progress=progress,

@@ -49,17 +49,19 @@ def non_finite(evidence: Evidence) -> Iterator[Values]:
     rank=3,
     documents=LAYERS,
     values=formats("value threshold", "fixed3")
-    | formats("of approximate refused", "count", layers="text"),
+    | formats("of approximate refused", "count", layers="text", on="text"),
     bad="<",
-    scope="fit",
-    variant=lambda values: "_exact" if values["approximate"] == 0 else "",
+    variant=lambda values: "_exact" if values["approximate"] == 0 else str(values["on"]),
 )
 def r2(evidence: Evidence) -> Iterator[Values]:
     fits = [(layer.name, layer.fit) for layer in evidence.whole if layer.fit is not None]
     refused = [name for name, fit in fits if not fit.usable]
     if evidence.whole:
         yield {
-            "value": min((fit.quadratic for _, fit in fits), default=1.0),
+            "value": min(
+                (one for _, fit in fits for one in (fit.quadratic, fit.trimmed or 1)), default=1.0
+            ),
+            "on": {0: "", len(fits): "_seen"}.get(sum(fit.seen for _, fit in fits), "_some"),
             "threshold": fits[0][1].threshold if fits else 0.0,
             "of": len(evidence.whole),
             "approximate": len(fits),

@@ -15,7 +15,7 @@ from bilens.records.performance import Classification, Performance
 from bilens.records.table_audit import ColumnChanges, Conversion, OutputEffects, TableReading
 
 Kind = Literal["audit", "layer_audit", "table"]
-Scope = Literal["", "weights", "fit", "map", "rounding"]
+Scope = Literal["", "weights", "map", "rounding"]
 Group = Literal["reading", "model", "use"]  # is it read rightly, is it sound, what is it good for
 GUESS, USUAL = 1, 6  # rank of a rule whose caution means: do not use; of most rules
 # How a number is shown, and so of which type it is: `count` and `whole` as a whole number, the

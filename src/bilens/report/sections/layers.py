@@ -89,6 +89,9 @@ def layer_facts(t: Catalogue, record: LayerAudit) -> Iterator[tuple[str, str]]:
     yield t("layers.facts.kind"), kinds.pop() if len(kinds) == 1 else t("layers.facts.several")
     yield t("layers.facts.dtype"), record.model.dtype
     yield t("facts.data"), test_data(t, record.data)
+    seen = any(layer.fit is not None and layer.fit.seen for layer in record.layers)
+    text = "" if record.text is None else record.text.name
+    yield t("layers.facts.fit"), text or t(f"layers.facts.{'rows' if seen else 'normal'}")
 
 
 def about(layer: LayerReading) -> str:
