@@ -246,11 +246,19 @@ def measured() -> dict[str, dict[str, Any]]:
     }
 
 
+def seen() -> dict[str, Any]:
+    """An audit of layers on data."""
+    document = copy.deepcopy(make_layer_audit())
+    document["layers"][0]["fit"]["seen"] = True
+    return document
+
+
 def variants() -> dict[str, dict[str, Any]]:
     """Return documents that together need every sentence."""
     return {
         "gated": make_layer_audit(),
         "exact": make_layer_audit("exact"),
+        "seen": seen(),
         "apart": apart(),
         "broken": make_layer_audit("broken"),
         "endings": every_ending(),

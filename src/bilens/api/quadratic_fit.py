@@ -269,9 +269,8 @@ def seen_inputs(view: LayerView, rows: LayerRows, tokenizer: Tokenizer | None) -
         largest.append(LargeRow(value, position, token, text))
     parts = moments.kurtosis.nan_to_num(), moments.norms
     ends = [(float(one.median()), float(one.max())) for one in parts]
-    massive = int((outputs > MASSIVE * outputs.median()).sum())
-    middle, size = float(outputs.median()), len(rows.x)
-    return SeenInputs(size, ends[0], ends[1], middle, massive, tuple(largest))
+    massive, middle = int((outputs > MASSIVE * outputs.median()).sum()), float(outputs.median())
+    return SeenInputs(len(rows.x), ends[0], ends[1], middle, massive, tuple(largest))
 
 
 def inputs_of_layers(model: LoadedModel, data: Tensor) -> dict[str, Tensor]:

@@ -31,6 +31,7 @@ from bilens.train.corpus import CorpusOptions
 from bilens.train.layer_inputs import LayerRows, Mixture, check_enough, rows_given
 from bilens.train.recipe import device_of
 from bilens.train.run_folder import RUN_NAME, check_same_run, locked
+from bilens.version import VERSION
 
 Part = Literal["fit", "held_out"]
 
@@ -104,9 +105,10 @@ class LayerInputs:
         elif place.is_file() or (place.exists() and any(place.iterdir())):
             raise OutputExistsError(f"{folder} holds no activations of bilens: name a new folder.")
         with locked(place):
-            for left in place.glob(".*.safetensors.*"):  # of a process that was killed
+            for left in place.glob(".*.*.*"):  # of a process that was killed
                 left.unlink()
             said = {"model": str(self.host.source), "text": self.text and self.text.source}
+            said["made_by"] = f"bilens {VERSION}, torch {torch.__version__}"
             write_file(place / RUN_NAME, json.dumps(about | said, indent=1).encode())
             named = ((FILE.format(p, n), r) for p in self.items for n, r in enumerate(self.runs(p)))
             missing = [(place / name, run) for name, run in named if not (place / name).exists()]
