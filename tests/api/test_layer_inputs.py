@@ -164,10 +164,7 @@ def test_any_module_is_hooked_where_its_layers_begin() -> None:
     assert torch.allclose(moments.covariance, torch.cov(fit.T, correction=0), atol=1e-12)
     assert all(one.requires_grad for one in module.parameters())
     few = fit_on_inputs(layer_inputs(module, x[:9]), samples=100).fits[0]
-    assert (few.seen, few.missing) == (
-        None,
-        ("data: too few rows reach it",),
-    )
+    assert (few.seen, few.assumed_input) == (None, "a standard normal input")
     record = fit_on_inputs(found, samples=100)
     assert record.text is None
     assert record.fits[2].seen is not None
