@@ -1,4 +1,4 @@
-"""A language model made bilinear: stages in a folder, resumable to the same bits on the CPU."""
+"""A model made bilinear: stages in a folder, resumable to the same bits on the CPU."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from bilens.records.trace import TokenEnds
 from bilens.train.corpus import CorpusOptions
 from bilens.train.distillation import distil, kl_on, text_losses, token_table
 from bilens.train.layer_fit import ConversionRecipe, convert_layers
-from bilens.train.layer_inputs import Mixture, check_enough
+from bilens.train.layer_inputs import Mixture, Rows, check_enough
 from bilens.train.loop import CHECKPOINTS
 from bilens.train.recipe import Device, find_device
 from bilens.train.run_folder import (
@@ -76,18 +76,15 @@ def convert_to_bilinear(
     corpus is a domain, and its held-out documents are only measured on, as all of the `measured`.
     """
     if not texts:
-        raise UsageError("a conversion to bilinear learns from text: give some with --text.")
+        more = "give some with --text, or rows with --data to a model that reads no text."
+        raise UsageError(f"a conversion to bilinear learns from text: {more}")
     chosen, host = find_device(device), open_host(model)
     host.module.to(chosen)
     recipe = recipe.resolved(chosen)
     learnt, others = ([one.load(report=say) for one in part] for part in (texts, measured))
     mixture = Mixture(learnt, tokenizer_at(host), recipe.n_ctx, recipe.seed, others)
     run = Conversion(host, mixture, recipe, folder, report, say)
-    check_folder(folder, run.about, resume, overwrite, "text")
-    for note in host.notes:
-        say(note)
-    with written_by_us(folder, resume):
-        return run.run()
+    return run.start(resume, overwrite, "text")
 
 
 @dataclass(eq=False)
@@ -95,7 +92,7 @@ class Conversion:
     """A conversion in a folder: `run` takes it through its stages."""
 
     teacher: Host
-    mixture: Mixture
+    mixture: Mixture | Rows
     recipe: ConversionRecipe
     folder: Path
     report: Report
@@ -106,18 +103,25 @@ class Conversion:
         how = {**recipe.to_dict(), "teacher_sha256": teacher.sha256}
         self.about = {"recipe": how, "data": mixture.fingerprint}  # of the run that is resumed
         self.work = self.folder / CHECKPOINTS
-        blocks, longest = range(len(teacher.blocks)), teacher.n_ctx
-        if recipe.n_ctx > longest:
-            raise UsageError(f"the model reads {longest} tokens; choose such a --context-length.")
+        blocks = range(len(teacher.blocks))
+        if teacher.unit == "tokens" and not 2 <= recipe.n_ctx <= (most := teacher.n_ctx):
+            raise UsageError(f"the model reads {most} tokens; choose such a --context-length.")
         self.chosen = [b for b in recipe.layers or blocks if b not in recipe.keep]
         if {*recipe.layers, *recipe.keep} - {*blocks} or len(self.chosen) <= recipe.keep_worst:
             raise UsageError(f"the model has the blocks 0 to {blocks[-1]}: convert one or more.")
-        self.layer_texts = max(1, recipe.layer_tokens // recipe.n_ctx)
+        self.judged, self.layer_texts = JUDGED_TEXTS, max(1, recipe.layer_tokens // recipe.n_ctx)
         learnt = [*mixture.held_out.values()][: len(mixture.domains)]
         count = max(1, LINE_TOKENS // recipe.n_ctx // len(learnt))
         self.line_texts = torch.cat([texts[:count] for texts in learnt])
         self.student = teacher.twin(share=not recipe.unfreeze)
         self.seconds: dict[str, float] = {}
+
+    def start(self, resume: bool, overwrite: bool, data_noun: str = "data") -> dict[str, Any]:
+        check_folder(self.folder, self.about, resume, overwrite, data_noun)
+        for note in self.teacher.notes:
+            self.say(note)
+        with written_by_us(self.folder, resume):
+            return self.run()
 
     def run(self) -> dict[str, Any]:
         result, recipe = self.folder / CONVERSION_NAME, self.recipe
@@ -127,7 +131,8 @@ class Conversion:
                 self.say(f"{self.folder} is finished: nothing is left to do.")
                 return document
         write_file(self.folder / RUN_NAME, json.dumps(self.about, indent=2).encode())
-        check_enough(self.mixture.tokens, self.layer_texts * recipe.n_ctx, "fitting the layers")
+        needed = self.layer_texts * recipe.n_ctx
+        check_enough(self.mixture.tokens, needed, "fitting the layers", self.teacher.unit)
         self.check_known()
         layers = self.fit_layers()
         costs = self.once("swap_in", self.swap_in_costs)
@@ -138,17 +143,18 @@ class Conversion:
         )
         if "distillation" not in recipe.skip:
             self.distil()
-        loaded_by = save_converted(self.student, self.folder)
-        copy_companions(self.teacher, self.folder)
+        loaded_by, notes, stored = self.save(), [*self.teacher.notes], None
         made = {"teacher": str(self.teacher.source), "recipe": json.dumps(self.about["recipe"])}
-        notes, stored = [*self.teacher.notes], self.bfloat16_added()
-        how = "can be" if stored <= BFLOAT16_LIMIT else "should not be"
-        notes.append(f"It {how} stored in bfloat16, which adds {stored:+.4f} nats.")
+        if self.teacher.unit == "tokens":
+            stored = self.bfloat16_added()
+            how = "can be" if stored <= BFLOAT16_LIMIT else "should not be"
+            notes.append(f"It {how} stored in bfloat16, which adds {stored:+.4f} nats.")
         dead = [one["name"] for one in layers if "r_squared" not in one]
         notes += [f"The output of {name} never varies." for name in dead]
         found = {
             "schema_version": 1,
             "kind": "bilinear conversion",
+            "unit": self.unit,
             "folder": str(self.folder),
             "loaded_by": loaded_by,
             "layers": [one for one in layers if one["name"] in self.converted],
@@ -157,7 +163,7 @@ class Conversion:
             "swap_in_errors": {block: error for block, (_, error) in costs.items()},
             "after_layers": before["domains"],
             "curve": self.curve(),
-            "line_tokens": self.line_texts[:, 1:].numel(),
+            "line_tokens": len(self.line_texts) * (recipe.n_ctx - 1 if stored is not None else 1),
             **self.looked_at(),
             "bfloat16_added": stored,
             "seconds": self.seconds,
@@ -176,11 +182,32 @@ class Conversion:
             write_file(path, json_text(make()).encode())
         return read_json(path)
 
+    @property
+    def unit(self) -> str:
+        """What losses are in."""
+        nats = f"nats per {self.teacher.unit[:-1]}"
+        return "squared error" if self.teacher.gives == "numbers" else nats
+
+    def save(self) -> str:
+        """Write the model into the folder; return what loads it."""
+        loaded_by = save_converted(self.student, self.folder)
+        copy_companions(self.teacher, self.folder)
+        return loaded_by
+
     def looked_at(self) -> dict[str, Any]:
         """Return what the student loses, where, and what can be read of it."""
-        tables, student, tokenizer = self.tables(), self.student, tokenizer_at(self.teacher)
-        domains = list[records.Measured]()
-        for one in self.bill(tables):
+        tables, student = self.tables(), self.student
+        bill, domains = self.bill(tables), list[records.Measured]()
+        sites = [*self.converted.values()]  # but for experts that kept their gate
+        exact = [one for one in sites if getattr(student.at(one), "gate", None) is None]
+        modules = map(student.at, exact), [student.module]
+        read, every = (sum(x.numel() for one in each for x in one.parameters()) for each in modules)
+        model = LayeredModel(type(student.module).__name__, len(self.teacher.sites), "float32")
+        sizes = {"model": model, "num_parameters": every, "exact_parameters": read}
+        if self.teacher.gives != "next tokens":
+            return {**sizes, "domains": bill}
+        tokenizer = tokenizer_at(self.teacher)
+        for one in bill:
             table = tables[one.name]
             texts = self.mixture.held_out[one.name][: len(table)]
             worst = top_contexts(texts[:, 1:], table[..., 2], 0, num=WORST)
@@ -191,13 +218,7 @@ class Conversion:
             }
             domains.append(structs.replace(one, **parts))
             self.report("text", len(domains), len(tables), one.name)
-        sites = [*self.converted.values()]  # but for experts that kept their gate
-        exact = [one for one in sites if getattr(student.at(one), "gate", None) is None]
         gain = [*read_converted(student, exact, tokenizer, self.recipe.seed)]
-        modules = map(student.at, exact), [student.module]
-        read, every = (sum(x.numel() for one in each for x in one.parameters()) for each in modules)
-        model = LayeredModel(type(student.module).__name__, len(self.teacher.sites), "float32")
-        sizes = {"model": model, "num_parameters": every, "exact_parameters": read}
         names, mixture = ", ".join(self.mixture.held_out), self.mixture
         data = TextOrigin(names, "given by --text", mixture.tokens, mixture.fingerprint)
         return {**sizes, "domains": domains, "gain": gain, "data": data}
@@ -214,9 +235,11 @@ class Conversion:
 
     def check_known(self) -> None:
         """Refuse text on which the teacher is hardly better than a guess."""
+        if self.teacher.gives != "next tokens":
+            return
         guess = math.log(self.teacher.config.vocab_size)
         for name, texts in self.mixture.held_out.items():
-            loss = float(text_losses(self.teacher, texts[:KNOWN_TEXTS]).mean())
+            loss = float(text_losses(self.teacher, self.teacher, texts[:KNOWN_TEXTS]).mean())
             if loss > CHANCE * guess:
                 raise DataError(
                     f"{name}: the teacher's loss is {loss:.2f} nats per token, a guess has "
@@ -225,16 +248,17 @@ class Conversion:
                 )
 
     def fit_layers(self) -> list[dict[str, Any]]:
-        fit, began = self.mixture.texts(JUDGED_TEXTS, self.layer_texts), time.monotonic()
-        texts, layers = (fit, self.mixture.texts(0, JUDGED_TEXTS)), list[dict[str, Any]]()
+        fit, began = self.mixture.texts(self.judged, self.layer_texts), time.monotonic()
+        texts, layers = (fit, self.mixture.texts(0, self.judged)), list[dict[str, Any]]()
         arguments = self.chosen, texts, self.recipe, self.work / "layers"
         total = sum(site.block in self.chosen for site in self.teacher.sites)
         with interruptible() as interrupted:
             for one in convert_layers(self.student, *arguments):
                 layers.append(one)
                 self.seconds["layers"] = time.monotonic() - began
-                speed = len(layers) * fit.numel() / max(self.seconds["layers"], 1e-9)
-                text = f"{one['name']}, R² {one.get('r_squared')!s:.5}, {speed:,.0f} tokens/s"
+                read = len(layers) * len(fit) * self.recipe.n_ctx
+                speed = f"{read / max(self.seconds['layers'], 1e-9):,.0f} {self.teacher.unit}/s"
+                text = f"{one['name']}, R² {one.get('r_squared')!s:.5}, {speed}"
                 self.report("layers", len(layers), total, text)
                 self.stop_if(interrupted, one["name"])
         return layers
@@ -246,12 +270,13 @@ class Conversion:
 
     def swap_in_costs(self) -> dict[str, Any]:
         """Return block → nats that it alone adds to the teacher, and the standard error of that."""
-        before, costs = text_losses(self.teacher, self.line_texts), dict[str, Any]()
+        teacher, costs = self.teacher, dict[str, Any]()
+        before = text_losses(teacher, teacher, self.line_texts)
         for block in self.chosen:
             alone = self.teacher.twin()
             sites = [site for site in alone.sites if site.block == block]
             alone.replace({site.name: self.student.at(site) for site in sites})
-            added = text_losses(alone, self.line_texts) - before
+            added = text_losses(teacher, alone, self.line_texts) - before
             costs[str(block)] = cost, _ = float(added.mean()), error_of(added)
             self.report("swap-in cost", len(costs), len(self.chosen), f"{cost:+.4f}")
         return costs
@@ -264,7 +289,7 @@ class Conversion:
         self.chosen = [block for block in self.chosen if block not in blocks]
 
     def distil(self) -> None:
-        recipe, began, first = self.recipe, time.monotonic(), JUDGED_TEXTS + self.layer_texts
+        recipe, began, first = self.recipe, time.monotonic(), self.judged + self.layer_texts
         sites = self.converted.values()
         ours = [one for site in sites for one in self.student.at(site).parameters()]
         steps = self.steps(ours)
@@ -278,9 +303,10 @@ class Conversion:
             with interruptible() as interrupted:
                 for line in distil(self.teacher, self.student, trained, texts, how, count, folder):
                     text = f"KL {line['kl']:.4f}, held out {line['held_out_kl']:.4f}, loss "
-                    text += f"{line['loss_added']:+.4f}, {line['tokens_per_second']:,.0f} tokens/s"
+                    speed = f"{line['tokens_per_second']:,.0f} {self.teacher.unit}/s"
+                    text += f"{line['loss_added']:+.4f}, {speed}"
                     self.report(name, line["step"], count, text)
-                    seen = (first - JUDGED_TEXTS + line["step"] * recipe.batch_size) * recipe.n_ctx
+                    seen = (first - self.judged + line["step"] * recipe.batch_size) * recipe.n_ctx
                     with (self.work / f"{name}.jsonl").open("a") as curve:
                         curve.write(json.dumps(line | {"tokens": seen}) + "\n")
                     self.stop_if(interrupted, f"step {line['step']} of the {name}")
@@ -320,12 +346,14 @@ class Conversion:
         learnt, found = len(self.mixture.domains), list[records.Measured]()
         for name, table in tables.items():
             found.append(one := measured(name, table, fitted=len(found) < learnt))
-            self.say(f"{name}: {one.loss_added:+.4f} ± {one.error:.4f} nats per token so far.")
+            self.say(f"{name}: {one.loss_added:+.4f} ± {one.error:.4f} {self.unit} so far.")
         return found
 
     def bfloat16_added(self) -> float:
         rounded = self.student.twin(share=False)
         for parameter in rounded.module.requires_grad_(False).parameters():
             parameter.copy_(parameter.bfloat16())
-        exact, stored = (text_losses(one, self.line_texts) for one in (self.student, rounded))
+        exact, stored = (
+            text_losses(self.student, x, self.line_texts) for x in (self.student, rounded)
+        )
         return float((stored - exact).mean())

@@ -24,7 +24,7 @@ from bilens.data.images import ImageDataset
 from bilens.data.labelled_data import labelled, read_labelled
 from bilens.data.model_interface import ROWS_KEY, LabelledData, ModelInterface, Task, known_rows
 from bilens.findings.performance import approximation_on_data, classification, regression
-from bilens.io.in_memory import from_module
+from bilens.io.in_memory import from_module, from_sklearn
 from bilens.io.load import LoadedModel
 from bilens.io.stored_mlp import module_tensors
 from bilens.nn import BilinearClassifier
@@ -102,6 +102,8 @@ def opened(model: Model, bare: bool = False) -> LoadedModel:
         return model
     if isinstance(model, Module):
         return LoadedModel(model, "", "")
+    if hasattr(model, "get_params"):
+        return from_sklearn(model)
     with suppress(*[UsageError] if bare else []):
         return from_module(model)
     return LoadedModel(None, "", "", stored=module_tensors(model))

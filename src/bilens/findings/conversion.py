@@ -32,6 +32,7 @@ def measured(name: str, table: Tensor, fitted: bool) -> Measured:
     found |= {"loss_added": found["loss"] - found["teacher_loss"], "kl_error": error_of(kl)}
     found |= {"error": error_of(loss - teacher), "same_error": error_of(same)}
     found["accuracy_error"] = error_of(ours - right)
+    found = {key: value for key, value in found.items() if not math.isnan(value)}
     return Measured(name=name, fitted=fitted, texts=len(rows), tokens=count, **found)
 
 

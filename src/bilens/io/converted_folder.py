@@ -47,6 +47,7 @@ def save_converted(host: Host, folder: Path) -> str:
         raise write_error(folder, OSError(*error.args)) from error
     is_ours = isinstance(module, BilinearTransformer)
     base = {**asdict(host.config), "model_type": OURS} if is_ours else host.config.to_dict()
+    base |= {} if is_ours else {"architectures": [type(module).__name__]}
     sites = {name: arguments_of(one) for name, one in ours.items()}
     content = {"format": FORMAT, "base": base, "sites": sites}
     write_file(folder / CONFIG_NAME, json.dumps(content, indent=2, default=str).encode())
@@ -76,15 +77,17 @@ def blank(base: dict[str, Any]) -> nn.Module:
         return BilinearTransformer(**given)
     transformers = transformers_library("Loading a converted model")
     config = transformers.AutoConfig.for_model(base["model_type"], **given)
-    model: nn.Module = transformers.AutoModelForCausalLM.from_config(config)
+    kind = getattr(transformers, base["architectures"][0])
+    assert issubclass(kind, transformers.PreTrainedModel), "nothing else is a model"
+    model: nn.Module = kind(config)
     return model.float()
 
 
 def load_converted(path: str | Path) -> nn.Module:
     """Return a converted model from its folder, in evaluation mode on the CPU.
 
-    Every folder that `bilens convert --to bilinear` writes is read: a causal model of transformers
-    of the teacher's architecture with MLPs of ours in their places, or a `BilinearTransformer`.
+    Every folder of a transformer that `bilens convert --to bilinear` writes is read: a model of
+    transformers of the teacher's architecture with MLPs of ours in their places, or one of ours.
     No code in the folder is run.
 
     Raises: CheckpointError if it is none or damaged; MissingExtraError without transformers.

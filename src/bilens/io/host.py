@@ -1,4 +1,4 @@
-"""A language model whose MLPs are read where they run, and can be replaced: module, sites, tokens.
+"""A model whose MLPs are read where they run, and can be replaced: module, sites, tokens.
 
 Of Hugging Face, of a GGUF file through transformers, or one of ours.
 """
@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,10 @@ from bilens.nn.mlp import Experts
 from bilens.nn.module_layers import layer_views
 
 COPIED = ("token", "vocab", "merges", "chat_template", "special_tokens", "added_tokens", "corpus")
+ENCODERS = ("bert", "roberta", "xlm-roberta", "electra", "distilbert", "modernbert")
+VISION = ("vit", "deit")
+CAUSAL = ("CausalLM", "LMHeadModel")  # how the classes of language models end
+Gives = Literal["next tokens", "logits", "numbers"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +64,7 @@ class Site:
 
 @dataclass(frozen=True, eq=False)
 class Host:
-    """A language model, frozen and in evaluation mode, with its sites in order."""
+    """A model, frozen and in evaluation mode, with its sites in order."""
 
     module: nn.Module
     stack: str  # path of the ModuleList of its blocks; empty where it is no language model
@@ -68,6 +73,8 @@ class Host:
     sha256: str = ""  # of the weights
     plain: bool = False  # whether its architecture can hold a bilinear MLP with biases
     notes: tuple[str, ...] = ()  # what should be said of how it was read
+    unit: Literal["tokens", "rows"] = "tokens"  # of what it reads
+    gives: Gives = "next tokens"  # logits of them or of something else, or numbers
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -81,14 +88,17 @@ class Host:
     @property
     def n_ctx(self) -> int:
         """The longest text that it reads, in tokens."""
-        ours = isinstance(self.module, BilinearTransformer)
-        return int(self.config.n_ctx if ours else self.config.max_position_embeddings)
+        if isinstance(self.module, BilinearTransformer):
+            return int(self.config.n_ctx)
+        return int(self.config.max_position_embeddings) - 2 * ("roberta" in self.config.model_type)
 
     def logits(self, tokens: Tensor) -> Tensor:
-        """Return (batch, tokens) → (batch, tokens, vocab_size)."""
+        """Return (batch, tokens) → (batch, tokens, vocab_size), or whatever the model gives."""
         if not self.stack or isinstance(self.module, BilinearTransformer):
             return cast(Tensor, self.module(tokens))
-        return cast(Tensor, self.module(tokens, use_cache=False).logits)
+        causal = {"use_cache": False} if self.gives == "next tokens" else {}
+        found: Any = self.module(tokens, **causal)
+        return cast(Tensor, found["logits"] if "logits" in found else found[0])
 
     @contextmanager
     def recomputed(self) -> Iterator[None]:
@@ -155,13 +165,19 @@ def host_of(module: nn.Module, source: Path, sha256: str = "") -> Host:
     for location, modules in locations_of(source, content, family, store)[0]:
         home, is_expert, number = location.name.partition(".experts.")
         path = f"{root}{home}" + (".experts" if is_expert else "")
-        paths = tuple(f"{path}.{part}" if part else path for part in modules[0][2])
+        parts = next((parts for place, _, parts in modules if place == location.name), ("",))
+        paths = tuple(f"{path}.{part}" if part else path for part in parts)
         view = StoredMLP.of(store, location, named.phi, named.scale).view(family.about_input)
         sites.append(Site(location.name, paths, view, int(number) if is_expert else None))
     layout = family.homes[0].layout
     separate = layout.gate not in (None, layout.up) and family.experts is None
     plain = family.bias_key is not None and separate
-    return Host(module, f"{root}{family.homes[0].stack}", tuple(sites), source, sha256, plain)
+    above = takewhile(lambda part: not part.isdecimal(), sites[0].paths[0].split("."))
+    found = Host(module, ".".join(above), tuple(sites), source, sha256, plain)
+    if kind in VISION or (kind in ENCODERS and not type(module).__name__.endswith(CAUSAL)):
+        headless = module is module.base_model
+        found = replace(found, gives="numbers" if headless else "logits")
+    return replace(found, unit="rows") if kind in VISION else found
 
 
 def open_host(path: Path) -> Host:
@@ -171,7 +187,7 @@ def open_host(path: Path) -> Host:
     if packed or foreign_keys(found) & {"model_type", "architectures"}:
         if not packed:
             refuse_config(found / CONFIG_NAME, read_json(found / CONFIG_NAME))
-        module = from_transformers("AutoModelForCausalLM", found, dtype=torch.float32)
+        module = from_transformers(class_at(found), found, dtype=torch.float32)
         if packed and hasattr(module.config, "quantization_config"):
             del module.config.quantization_config  # of the file, and no more of the weights
         host = host_of(module, found, file_sha256(found) if packed else folder_sha256(found))
@@ -185,6 +201,13 @@ def open_host(path: Path) -> Host:
     if getattr(host.config, "tie_word_embeddings", False) or getattr(host.config, "tied", False):
         notes.append("Embedding and unembedding are one tensor, and stay so.")
     return replace(host, notes=tuple(notes))
+
+
+def class_at(path: Path) -> str:
+    """Return the class of transformers that reads a model: of an encoder its own."""
+    content = {} if path.is_file() else read_json(path / CONFIG_NAME)
+    own = content.get("architectures") if content.get("model_type") in ENCODERS + VISION else None
+    return str(own[0]) if own else "AutoModelForCausalLM"
 
 
 def from_transformers(auto: str, path: Path, **options: Any) -> Any:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bilens.algebra.approximation.activation import Activation
-from bilens.algebra.approximation.layer_weights import MLPWeights
+from bilens.algebra.approximation.layer_weights import MLPWeights, each_part, reading
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.base.checks import check_finite
 from bilens.base.errors import UsageError
@@ -193,10 +193,7 @@ def behind(step: Any, layer: MLPWeights) -> MLPWeights:
             f"the step {name} before the MLP is not affine: pass the MLP alone, pipeline[-1], with "
             "inputs as it receives them."
         )
-    up = layer.up.double()
-    bias = up @ shift + (0 if layer.up_bias is None else layer.up_bias.double())
-    constant = None if layer.constant is None else layer.constant.double()
-    return replace(layer, down=layer.down.double(), up=up @ matrix, up_bias=bias, constant=constant)
+    return reading(each_part(layer, Tensor.double), matrix, shift)
 
 
 def transformed(step: Any, x: Tensor) -> Tensor:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from bilens.algebra.approximation.layer_weights import GLUWeights, products_alone, reading
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import as_integer, check_count, check_float_tensor
 from bilens.base.errors import NotQuadraticError, ShapeError, UsageError
@@ -127,37 +129,42 @@ def classifier_of_map(
     f: QuadraticMap, mean: Tensor | None = None, scale: Tensor | None = None
 ) -> BilinearClassifier:
     """Return a one-layer classifier with logits f((x − mean) / scale), exactly."""
-    d_out, d_hidden, d_in = f.sizes
     down, left, right = (part.detach() for part in (f.tensor.down, f.tensor.left, f.tensor.right))
-    mean = left.new_zeros(d_in) if mean is None else mean
-    scale = left.new_ones(d_in) if scale is None else scale
+    mean = left.new_zeros(f.sizes.d_in) if mean is None else mean
+    scale = left.new_ones(f.sizes.d_in) if scale is None else scale
     for name, part in (("mean", mean), ("scale", scale)):
-        if check_float_tensor(name, part, num_axes=1, like=left) != (d_in,):
-            raise ShapeError(f"{name} has {len(part)} entries; the map reads {d_in} inputs.")
-    linear = left.new_zeros(d_out, d_in) if f.linear is None else f.linear.detach()
-    constant = left.new_zeros(d_out) if f.constant is None else f.constant.detach()
-    same = torch.equal(left, right)
-    rows = torch.cat([left, linear] if same else [left, linear, right]) / scale
-    width, products = len(rows), torch.arange(d_hidden)
-    affine = torch.arange(d_hidden, d_hidden + d_out)
-    second = products if same else products + d_hidden + d_out
-    module = BilinearClassifier(d_in, width, d_out, bias=True).to(left.dtype)
-    layer = module.layers[0]
-    assert isinstance(layer, BilinearLayer), "built in __init__"
-    left_branch, right_branch = layer.left, layer.right
-    shift = -(rows @ mean)
+        if check_float_tensor(name, part, num_axes=1, like=left) != (f.sizes.d_in,):
+            raise ShapeError(
+                f"{name} has {len(part)} entries; the map reads {f.sizes.d_in} inputs."
+            )
+    rest = [None if part is None else part.detach() for part in (f.linear, f.constant)]
+    layer = GLUWeights(down, left, right, "identity", None, None, *rest)
+    return classifier_of_layers([reading(layer, 1 / scale, -mean / scale)])
+
+
+def classifier_of_layers(layers: Sequence[GLUWeights]) -> BilinearClassifier:
+    """Return a classifier that is bilinear layers one behind the other, exactly."""
+    parts = [products_alone(layer) for layer in layers]
+    pairs = [torch.cat([part.gate, part.value]) for part in parts]
+    (tall, d_in), counts = pairs[0].shape, [len(part.gate) for part in parts]
+    eye = torch.eye(min(tall, d_in)).to(pairs[0])
+    embed, first = (pairs[0], eye) if tall < d_in else (eye, pairs[0])
+    reads = [first, *(pair @ part.down for pair, part in zip(pairs[1:], parts, strict=False))]
+    width, d_out = max(len(embed), *counts), len(parts[-1].down)
+    module = BilinearClassifier(d_in, width, d_out, len(parts), bias=True).to(embed.dtype)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.zero_()
-        module.embed.weight.copy_(rows)
-        for branch, read in ((left_branch, products), (right_branch, second)):
-            branch.weight[products, read] = 1.0
-            branch.bias[products] = shift[read]
-        left_branch.weight[affine, affine] = 1.0
-        left_branch.bias[affine] = shift[affine] + constant
-        right_branch.bias[affine] = 1.0
-        module.head.weight[:, :d_hidden] = down
-        module.head.weight[torch.arange(d_out), affine] = 1.0
+        module.embed.weight[: len(embed)] = embed
+        for index, (part, read, count) in enumerate(zip(parts, reads, counts, strict=True)):
+            state = module.layers[index].state_dict()
+            for name, weight in zip(("left", "right"), (read[:count], read[count:]), strict=True):
+                state[f"{name}.weight"][:count, : weight.shape[1]] = weight
+            state["left.bias"][:count], state["right.bias"][:count] = (
+                part.gate_bias,
+                part.value_bias,
+            )
+        module.head.weight[:, : counts[-1]] = parts[-1].down
     return module.eval()
 
 

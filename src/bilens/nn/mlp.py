@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, Literal, NoReturn, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bilens.algebra.approximation.layer_weights import GLUWeights
+from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, in_dtype
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_count
@@ -159,6 +160,20 @@ class BilinearMLP(BilinearLayer):
             None if self.skip is None else self.skip.weight,
             self.down.bias if self.has_bias else None,
         )
+
+
+class PlainLayer(nn.Module):
+    """A layer of plain weights of any kind, frozen, in float32."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self.layer = in_dtype(layer, torch.float32)
+        parts = {name: one for name, one in vars(self.layer).items() if isinstance(one, Tensor)}
+        self.parts = nn.ParameterDict(parts).requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = replace(self.layer, **self.parts)(x)
+        return y
 
 
 class Experts(nn.Module):

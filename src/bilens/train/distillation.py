@@ -1,4 +1,4 @@
-"""The last stage of a conversion: the student learns the teacher's next-token distribution."""
+"""The last stage of a conversion: the student learns what the teacher gives."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from bilens.base import silent
 from bilens.base.errors import NumericalError
 from bilens.io.host import Host
 from bilens.train.layer_fit import ConversionRecipe
-from bilens.train.layer_inputs import Mixture
+from bilens.train.layer_inputs import Mixture, Rows
 from bilens.train.loop import TrainingRun, learning_rate, load_checkpoint, save_checkpoint
 from bilens.train.recipe import autocast, device_of
 
 BETAS, CLIP, WARMUP, STEPS_A_LINE = (0.9, 0.98), 1.0, 12, 40
 WORSE, HALVINGS = 2.0, 6  # than a guess, a loss that is lost; of the rate, at most
 LOGITS_AT_ONCE, ROWS = 1 << 24, 16
+HIDDEN = 16  # numbers that a network holds for each that it reads, about
 
 
 def distil(
     teacher: Host,
     student: Host,
     trained: Sequence[nn.Parameter],
-    texts: tuple[Mixture, int, Tensor],
+    texts: tuple[Mixture | Rows, int, Tensor],
     recipe: ConversionRecipe,
     steps: int,
     folder: Path,
@@ -56,7 +57,9 @@ def distil(
     run = TrainingRun(model, optimizer, sums, extra={"halvings": halvings})
     if not load_checkpoint(folder, run, silent):
         save_checkpoint(folder, run)
-    limit, began = WORSE * math.log(student.config.vocab_size), time.monotonic()
+    limit, began = math.inf, time.monotonic()
+    if student.gives == "next tokens":
+        limit = WORSE * math.log(student.config.vocab_size)
     warmup = min(WARMUP / steps, 0.25)
     minimised = loss or (lambda texts, _done: kl_on(teacher, student, texts, recipe))
     while run.step < steps:
@@ -79,6 +82,8 @@ def distil(
         run.seconds += time.monotonic() - began
         means = token_table(teacher, student, held_out).mean(dim=(0, 1))
         theirs, ours, held_out_kl, *_ = means.tolist()
+        if math.isnan(held_out_kl):  # of numbers
+            held_out_kl = ours - theirs
         line = {
             "step": run.step,
             "kl": float(run.sums[0] / run.sums[1].clamp(min=1)),
@@ -113,13 +118,15 @@ def take_step(
 
 
 def kl_on(teacher: Host, student: Host, texts: Tensor, recipe: ConversionRecipe) -> Tensor:
-    """Return the mean KL(teacher, student) over all positions of texts, in nats."""
+    """Return the mean KL(teacher, student) over all positions of texts; of numbers the error."""
     texts = texts.to(device_of(student.module))
     with autocast(texts.device, recipe.precision):
         with torch.no_grad():
             wanted = teacher.logits(texts)
         with student.recomputed() if recipe.recompute else nullcontext():
             found = student.logits(texts)
+    if teacher.gives == "numbers":
+        return (found - wanted).square().mean()
     divergence: Tensor = Divergence.apply(found.flatten(0, -2), wanted.flatten(0, -2))  # type: ignore[no-untyped-call]
     return divergence
 
@@ -150,28 +157,56 @@ class Divergence(torch.autograd.Function):
 
 
 @torch.no_grad()
-def token_table(teacher: Host, student: Host, texts: Tensor) -> Tensor:
-    """Return six numbers of each prediction of a next token, (texts, length − 1, 6) float64.
+def token_table(
+    teacher: Host, student: Host, texts: Tensor, targets: Tensor | None = None
+) -> Tensor:
+    """Return six numbers of each prediction, of next tokens (texts, length − 1, 6) float64.
 
     The teacher's loss, the student's, KL(teacher, student), all in nats; and as 0 or 1 whether both
     find the same token most probable, whether the teacher's is right, and whether the student's is.
+    Where nothing says what is right (`targets`, one of each text), losses are against what the
+    teacher gives; what is not measured is NaN.
     """
-    rows = []
-    at_once = max(1, LOGITS_AT_ONCE // (texts.shape[1] * student.config.vocab_size))
-    for part in torch.split(texts.to(device_of(student.module)), at_once):
-        logits = [host.logits(part)[:, :-1].float() for host in (teacher, student)]
-        theirs, ours = (functional.log_softmax(one, dim=-1) for one in logits)
-        losses = [-one.gather(-1, part[:, 1:, None])[..., 0] for one in (theirs, ours)]
-        kl = functional.kl_div(ours, theirs, reduction="none", log_target=True).sum(dim=-1)
-        top, our_top = (one.argmax(dim=-1) for one in (theirs, ours))
-        right = (top == our_top, top == part[:, 1:], our_top == part[:, 1:])
-        rows.append(torch.stack([one.double() for one in (*losses, kl, *right)], dim=-1))
+    rows, width = [], student.config.vocab_size if student.unit == "tokens" else HIDDEN
+    at_once = max(1, LOGITS_AT_ONCE // (texts[0].numel() * width))
+    texts = texts.to(device_of(student.module))
+    for first in range(0, len(texts), at_once):
+        part, at = texts[first : first + at_once], slice(first, first + at_once)
+        logits = [host.logits(part).float() for host in (teacher, student)]
+        answers = None if targets is None else targets[at].to(part.device)[:, None]
+        if teacher.gives == "next tokens":
+            logits, answers = [one[:, :-1] for one in logits], part[:, 1:]
+        theirs, ours = (one.reshape(len(part), -1, one.shape[-1]) for one in logits)
+        judge = errors if teacher.gives == "numbers" else log_losses
+        found = judge(theirs, ours, answers)
+        rows.append(torch.stack([one.double() for one in found], dim=-1))
     return torch.cat(rows).cpu()
 
 
+def log_losses(theirs: Tensor, ours: Tensor, answers: Tensor | None) -> list[Tensor]:
+    """Return the numbers of `token_table` for logits, (texts, positions) each."""
+    theirs, ours = (functional.log_softmax(one, dim=-1) for one in (theirs, ours))
+    kl = functional.kl_div(ours, theirs, reduction="none", log_target=True).sum(dim=-1)
+    top, our_top = (one.argmax(dim=-1) for one in (theirs, ours))
+    if answers is None:
+        losses = [-(theirs.exp() * one).sum(dim=-1) for one in (theirs, ours)]
+        return [*losses, kl, top == our_top, kl * math.nan, kl * math.nan]
+    losses = [-one.gather(-1, answers[..., None])[..., 0] for one in (theirs, ours)]
+    return [*losses, kl, top == our_top, top == answers, our_top == answers]
+
+
+def errors(theirs: Tensor, ours: Tensor, answers: Tensor | None) -> list[Tensor]:
+    """Return the numbers of `token_table` for other outputs: squared errors."""
+    right = theirs if answers is None else answers[..., None]
+    losses = [(one - right).square().mean(dim=-1) for one in (theirs, ours)]
+    return [*losses, *4 * [losses[0] * math.nan]]
+
+
 @torch.no_grad()
-def text_losses(host: Host, texts: Tensor) -> Tensor:
+def text_losses(teacher: Host, host: Host, texts: Tensor) -> Tensor:
     """Return the mean loss of each text, (texts,) float64."""
+    if teacher.gives != "next tokens":
+        return token_table(teacher, host, texts)[..., 1].mean(dim=1)
     rows = texts.to(device_of(host.module))
     found = [functional.cross_entropy(host.logits(x[None])[0, :-1].float(), x[1:]) for x in rows]
     return torch.stack(found).double().cpu()

@@ -80,7 +80,7 @@ class ConversionRecipe(Recipe):
         zeros = dict.fromkeys(("layer_steps", "keep_worst", "seed", "parallel", "texts_at_once"), 0)
         check_fields(
             self,
-            counts={**dict.fromkeys(ones, 1), **zeros, "n_ctx": 2},
+            counts={**dict.fromkeys(ones, 1), **zeros, "n_ctx": 1},
             numbers=("minutes", "learning_rate"),
             positive=("learning_rate",),
             flags=("linear_skip", "unfreeze", "recompute"),
@@ -95,6 +95,7 @@ def fit_site(
     rows: tuple[Tensor, Tensor, Tensor],
     recipe: ConversionRecipe,
     place: int,
+    unit: str = "tokens",
 ) -> tuple[BilinearMLP, dict[str, Any]]:
     """Return a bilinear block for a site, and its R² on held-out rows.
 
@@ -118,7 +119,7 @@ def fit_site(
         found = widened(found, recipe)
         if recipe.linear_skip and found.linear is None:
             found = replace(found, linear=x.new_zeros(len(found.down), layer.d_in).double())
-        check_enough(len(texts), rows_to_refit(found), site.name)
+        check_enough(len(texts), rows_to_refit(found), site.name, unit)
         found = refit_down(found, x.double(), y, weights=weights)
     start = cast(GLUWeights, in_dtype(found, x.dtype))
     best = before = r_squared_on(y_held, in_blocks(start, held))
@@ -167,7 +168,7 @@ def convert_layers(
     many blocks are fitted at a time, in threads, on the stream of the teacher.
     """
     device = device_of(host.module)
-    parts = *texts, first_tokens(texts[0])
+    parts = texts if host.unit == "rows" else (*texts, first_tokens(texts[0]))
     walks = [Walk(host, part, max(1, ROWS // part.shape[1])) for part in parts if len(part)]
     known = {site.name: folder / f"{site.name}.safetensors" for site in host.sites}
     count, together = max(chosen, default=-1) + 1, recipe.parallel or 1
@@ -180,7 +181,7 @@ def convert_layers(
             for place, site in enumerate(here, start=block * len(host.sites)):
                 rows = [] if found else [part[site.name].x for part in seen]
                 rows += [rows[0][:0]] if len(rows) == 2 else []
-                jobs.append((known[site.name], site, rows, recipe, place))
+                jobs.append((known[site.name], site, rows, recipe, place, host.unit))
             for walk in walks if recipe.parallel else ():
                 walk.advance()
         with ThreadPoolExecutor(together) as threads:
@@ -205,11 +206,11 @@ def first_tokens(texts: Tensor) -> Tensor:
 
 
 def site_in(
-    path: Path, site: Site, rows: Sequence[Tensor], recipe: ConversionRecipe, place: int
+    path: Path, site: Site, rows: Sequence[Tensor], *how: Any
 ) -> tuple[BilinearMLP, dict[str, Any]]:
     """Return what a file has of a site; without rows it is there, with them it is made."""
     if rows:
-        one, about = fit_site(site, (rows[0], rows[1], rows[2]), recipe, place)
+        one, about = fit_site(site, (rows[0], rows[1], rows[2]), *how)
         said = {"about": json.dumps(about), "arguments": json.dumps(arguments_of(one))}
         write_file(path, to_safetensors(one.state_dict(), said))
         return one, about

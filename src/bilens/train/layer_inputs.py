@@ -15,7 +15,9 @@ from bilens.base.errors import DataError, UsageError
 from bilens.data.text import TextCorpus
 from bilens.data.tokenizer import Tokenizer, pack_documents
 from bilens.io.host import Host, Site
+from bilens.io.tensors import tensors_sha256
 from bilens.train.corpus import Batches
+from bilens.train.randomness import ORDER, stream
 from bilens.train.recipe import device_of
 
 MOST_TOKENS = 1.2  # a character, of writing that a tokenizer was made for
@@ -86,12 +88,33 @@ def check_writing(
         )
 
 
-def check_enough(tokens: int, needed: int, what: str) -> None:
-    if tokens < needed:
+def check_enough(number: int, needed: int, what: str, unit: str = "tokens") -> None:
+    if number < needed:
+        more = "text (--text) or change --tokens" if unit == "tokens" else "data (--data)"
         raise DataError(
-            f"{what} needs {needed:,} tokens or more, and gets {tokens:,}: give more text (--text) "
-            "or change --tokens."
+            f"{what} needs {needed:,} {unit} or more, and gets {number:,}: give more {more}."
         )
+
+
+class Rows:
+    """Inputs of a network in shuffled passes, as a `Mixture` has texts: each number is one.
+
+    `n_ctx` is how many rows a layer sees of each.
+    """
+
+    def __init__(self, fitted: Tensor, held_out: Tensor, name: str, seed: int, n_ctx: int) -> None:
+        self.fitted, self.seed = fitted.float(), seed
+        self.domains, self.held_out = [name], {name: held_out.float()}
+        self.tokens = len(fitted) * n_ctx
+        parts = ("fitted", self.fitted), (name, held_out)
+        self.fingerprint = tensors_sha256(parts)
+
+    def texts(self, first: int, count: int) -> Tensor:
+        """Return inputs by number, (count, …)."""
+        size = len(self.fitted)
+        passes = range(first // size, (first + count - 1) // size + 1)
+        order = [torch.randperm(size, generator=stream(self.seed, ORDER, one)) for one in passes]
+        return self.fitted[torch.cat(order)[first % size :][:count]]
 
 
 class LayerRows(NamedTuple):

@@ -132,6 +132,32 @@ Layer = MLPWeights | GLUWeights
 AnyLayer = TypeVar("AnyLayer", bound=LayerWeights)
 
 
+def reading(layer: AnyLayer, scale: Tensor, shift: Tensor) -> AnyLayer:
+    """Return z ↦ layer(scale · z + shift), with a matrix or a number for each input."""
+    parts: dict[str, Tensor] = {}
+    for name in (*layer.branches, "linear"):
+        bias = "constant" if name == "linear" else f"{name}_bias"
+        weight, before = getattr(layer, name), getattr(layer, bias)
+        if weight is not None:
+            parts[name] = weight @ scale if scale.ndim > 1 else weight * scale
+            parts[bias] = weight @ shift + (0 if before is None else before)
+    return replace(layer, **parts)  # type: ignore[type-var]
+
+
+def products_alone(layer: GLUWeights) -> GLUWeights:
+    """Return the same map with its linear path and constant as products with 1."""
+    d_out, new = len(layer.down), layer.down.new_zeros
+    constant = new(d_out) if layer.constant is None else layer.constant
+    linear, bias, past = new(1, layer.d_in), new(1) + 1, constant[:, None]
+    if layer.linear is not None:
+        linear, bias, past = layer.linear, constant, torch.eye(d_out).to(layer.down)
+    gate_bias, value_bias = layer.gate_bias, layer.value_bias
+    assert gate_bias is not None and value_bias is not None, "`reading` gives them"  # noqa: PT018
+    gate, value = torch.cat([layer.gate, linear]), torch.cat([layer.value, 0 * linear])
+    biases = torch.cat([gate_bias, bias]), torch.cat([value_bias, torch.ones_like(bias)])
+    return GLUWeights(torch.cat([layer.down, past], dim=1), gate, value, "identity", *biases)
+
+
 def as_gated(layer: Layer) -> GLUWeights:
     """Return the weights of a layer with two branches; the second of an ordinary one is 1."""
     if isinstance(layer, GLUWeights):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -12,16 +12,19 @@ from bilens.base.errors import UsageError
 from bilens.cli.console import Output
 from bilens.cli.options import (
     TRAINING_PANEL,
+    DataFiles,
     HtmlReport,
     Json,
-    ModelFile,
     Running,
+    TensorFile,
     check_outputs,
     option,
     refuse_idle,
     said,
     say_how_it_was_read,
 )
+
+OF_TEXT = ("--text", "--measure", "--column", "--context-length")
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,9 @@ class ConvertOptions:
     to: Annotated[
         Literal["bilens", "huggingface", "saelens", "sparsify", "official", "bilinear"],
         typer.Option(
-            help="bilinear: a language model with its MLPs replaced by bilinear ones, learnt from "
-            "--text; huggingface: a language model as Llama; saelens, sparsify, official: a sparse "
-            "autoencoder; bilens: a model folder of anything that is read."
+            help="bilinear: a model with its MLPs replaced by bilinear ones, learnt from --text, "
+            "or --data where it reads none; huggingface: a language model as Llama; saelens, "
+            "sparsify, official: a sparse autoencoder; bilens: a model folder of what is read."
         ),
     ]
     out: Annotated[Path, typer.Option(help="Folder for it.")]
@@ -52,8 +55,10 @@ class BilinearOptions:
         None, "Text that is only measured on, of a domain that is not learnt; may be repeated."
     )
     column: str | None = option(None, "Column of a table with the text.")
-    held_out: float = option(0.05, "Share of documents that are only measured on.")
-    tokens: int | None = option(None, "Budget of all stages together.", min=1)
+    held_out: float | None = option(
+        None, "Share that is only measured on; left out: 0.05 of documents, 0.2 of rows."
+    )
+    tokens: int | None = option(None, "Budget of all stages, in tokens or rows of --data.", min=1)
     layers: str | None = option(None, "Blocks to convert, as 0-9,12; left out: all.")
     keep: str | None = option(None, "Blocks to leave as they are, as 28,29.")
     keep_worst: int | None = option(
@@ -70,14 +75,14 @@ class BilinearOptions:
     unfreeze: bool = option(False, "Let all weights learn in the last quarter of the steps.")
     hidden_multiplier: int | None = option(None, "Products for each neuron.", min=1)
     linear_skip: bool = option(False, "A linear path past the products.")
-    layer_tokens: int | None = option(None, "Tokens that each layer is fitted to.", min=1)
+    layer_tokens: int | None = option(None, "Tokens or rows that each layer is fitted to.", min=1)
     optimizer: Literal["adamw", "muon"] | None = option(None, "Of the distillation.")
     learning_rate: float | None = option(None, "Of the distillation, at its top.")
     n_ctx: int | None = option(None, "Tokens of a text.", "--context-length", min=2)
     skip: list[str] | None = option(
         None, "A stage to leave out: fit, training or distillation; may be repeated."
     )
-    measured_tokens: int | None = option(None, "Held-out tokens a domain.", min=1)
+    measured_tokens: int | None = option(None, "Held-out tokens a domain, or rows.", min=1)
     seed: int = option(0, "Which text is learnt from, and in which order.", min=0)
 
     def recipe(self) -> dict[str, Any]:
@@ -102,16 +107,17 @@ def numbers(name: str, text: str) -> tuple[int, ...]:
 
 def convert(
     output: Output,
-    source: ModelFile,
+    source: TensorFile,
     options: ConvertOptions,
     bilinear: BilinearOptions,
+    data: DataFiles,
     running: Running,
     page: HtmlReport,
     json: Json = False,
 ) -> None:
     """Write a model in another layout, or make its MLPs bilinear.
 
-    --to bilinear learns from --text: layers in closed form, layers trained, logits distilled;
+    --to bilinear learns from --text or --data: layers in closed form, trained, outputs distilled;
     Ctrl-C keeps what is finished, the same command with --resume goes on.
 
     Example: bilens convert runs/stories --to huggingface --out exports/stories
@@ -121,13 +127,14 @@ def convert(
         from bilens.report.text import load_catalogue
 
         check_outputs([("--html", page.html)], running.overwrite or running.resume)
-        report = to_bilinear(output, source.model, options.out, bilinear, running)
+        report = to_bilinear(output, source, options.out, bilinear, data, running)
         record, told = report.record, summary(load_catalogue("en"), report.record)
         told += [*record.notes, f"Model: {record.folder}, read by {record.loaded_by}."]
         output.answer(json, report.document, *told, *page.write(report))
         return
     of_training = [one for one in said(running) if one != "--overwrite"]
-    refuse_idle([*said(bilinear), *of_training, *said(page)], "--to bilinear")
+    idle = [*said(bilinear), *said(data), *of_training, *said(page)]
+    refuse_idle(idle, "--to bilinear")
     from bilens.api.convert import convert_model
 
     model = source.open()
@@ -147,21 +154,37 @@ def convert(
 
 
 def to_bilinear(
-    output: Output, model: Path, out: Path, bilinear: BilinearOptions, how: Running
+    output: Output,
+    source: TensorFile,
+    out: Path,
+    bilinear: BilinearOptions,
+    data: DataFiles,
+    how: Running,
 ) -> Any:
     from bilens.api.conversion import convert_to_bilinear
+    from bilens.api.network_conversion import RECIPE, convert_network, data_interface
     from bilens.report.reports import ConversionReport
     from bilens.train.corpus import CorpusOptions
     from bilens.train.layer_fit import ConversionRecipe
 
-    column, share = bilinear.column, bilinear.held_out
+    column, share, changes = bilinear.column, bilinear.held_out, bilinear.recipe()
+    if data.path is not None:
+        refuse_idle([n for n in said(bilinear) if n in OF_TEXT], "text in the place of --data")
+        model = source.open(output.say)
+        rows = data.find(model, output.say, data_interface(model))
+        given, flags = (model, rows, out, replace(RECIPE, **changes), share), vars(how)
+        with output.progress() as bar:
+            found = convert_network(*given, report=bar, say=output.say, **flags)
+        return ConversionReport(found)
+    refuse_idle([*said(source), *said(data)], "--data")
+    share = 0.05 if share is None else share
     texts, measured = (
         [CorpusOptions(one, column, held_out=share) for one in names or []]
         for names in (bilinear.text, bilinear.measure)
     )
-    given = model, texts, out, ConversionRecipe(**bilinear.recipe())
+    read = source.model, texts, out, ConversionRecipe(**changes)
     with output.progress() as bar:
         found = convert_to_bilinear(
-            *given, measured=measured, report=bar, say=output.say, **vars(how)
+            *read, measured=measured, report=bar, say=output.say, **vars(how)
         )
     return ConversionReport(found)

@@ -1,0 +1,240 @@
+"""Ordinary networks and image encoders made bilinear, on the data of their task."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, reading
+from bilens.algebra.approximation.quadratic_fit import in_blocks
+from bilens.api.conversion import Conversion, Report
+from bilens.api.given_data import as_array, ends_in, find_data, interface_of, opened
+from bilens.base import silent
+from bilens.base.errors import DataError, UsageError
+from bilens.base.files import read_json
+from bilens.data.images import ImageDataset
+from bilens.data.labelled_data import labelled
+from bilens.data.model_interface import LabelledData, ModelInterface
+from bilens.io.host import VISION, Host, Site, open_host
+from bilens.io.load import load
+from bilens.io.loaded_model import CONFIG_NAME, LoadedModel, foreign_keys
+from bilens.io.model_folder import save
+from bilens.io.tensors import tensors_sha256
+from bilens.nn.classifier import classifier_of_layers
+from bilens.nn.mlp import BilinearMLP, PlainLayer
+from bilens.nn.module_layers import plain_weights
+from bilens.records.common import DataOrigin
+from bilens.train.distillation import token_table
+from bilens.train.layer_fit import ROWS, ConversionRecipe
+from bilens.train.layer_inputs import Rows, check_enough
+from bilens.train.randomness import ORDER, stream
+from bilens.train.recipe import Device, find_device
+
+Units = tuple[Tensor, Tensor, Tensor]  # of a network: mean and scale of inputs, scale of outputs
+HELD_OUT = 0.2  # of the rows, where the data have no test part
+JUDGED = 10  # of the other rows, one in so many tells whether training helps a layer
+RECIPE = ConversionRecipe(
+    n_ctx=1, tokens=200_000, layer_steps=300, batch_size=128, learning_rate=1e-3
+)
+NUMBERS = "Squared errors are in units of the variance of what the model gives."
+
+
+def convert_network(
+    model: Any,
+    data: Any,
+    folder: str | Path,
+    recipe: ConversionRecipe = RECIPE,
+    held_out: float | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    device: Device = "auto",
+    report: Report = silent,
+    say: Callable[[str], None] = silent,
+) -> dict[str, Any]:
+    """Replace the hidden layers of a network by bilinear ones; return what came of it, as JSON.
+
+    Math: layer by layer on what reaches it, the least-squares quadratic of each neuron, ridge
+        regression of the output weights and Adam, with the network's own layer as the target; then
+        all layers learn what the network gives, by KL on logits or squared error on numbers.
+    Cost: as `fit_neurons` and `refit_down` for each layer; `recipe.tokens` rows through both.
+
+    Args:
+        model: layers one behind the other, as a path, a loaded model, a module of PyTorch or an MLP
+            of scikit-learn; or a ViT or DeiT of Hugging Face, whose MLPs are replaced.
+        data: inputs (rows, in), such a pair with right answers, which measure alone, a path, or
+            an `ImageDataset`, whose test images are held out.
+        folder: for the result: one layer is one exact map, several are a network of exact ones.
+        recipe: `tokens` are rows.
+        held_out: share of rows that are measured on and nothing is fitted to; None is a fifth.
+        resume: go on with the run in the folder, to the same bits on the CPU.
+        overwrite: replace it.
+        device: "auto" is a GPU where there is one.
+        report: is told stage, done, of how many, and what there is to say.
+        say: is told sentences.
+
+    Returns: the content of `conversion.json`.
+    Raises: UsageError for a model that is neither, or exact already; DataError for too few rows,
+        NaN, or a layer that is never active; ShapeError for rows that do not fit.
+    """
+    chosen = find_device(device)
+    source = load(model) if isinstance(model, str | Path) else opened(model)
+    reads = data_interface(source)
+    fitted, measured, targets, name = split(source, data, reads, held_out, recipe.seed)
+    if not source.network:
+        host, units = open_host(Path(source.source)), None
+        side, shape = host.config.image_size // host.config.patch_size, reads.input_shape or ()
+        recipe = replace(recipe, n_ctx=side * side + 1)
+        fitted, measured = (x.reshape(-1, *shape) for x in (fitted, measured))
+    elif recipe.layers or recipe.keep or recipe.keep_worst or recipe.unfreeze:
+        idle = "leave out --layers, --keep, --keep-worst and --unfreeze."
+        raise UsageError(f"of layers one behind the other all are converted, and learn: {idle}")
+    else:
+        host, units = chain_of(source, fitted, targets)
+        fitted, measured = ((x - units[0]) / units[1] for x in (fitted, measured))
+    if targets is not None and host.gives == "numbers":  # of several the labels say nothing
+        targets = (targets / units[2]).float() if units and len(units[2]) == 1 else None
+    host.module.to(chosen)
+    rows = Rows(fitted, measured, name, recipe.seed, recipe.n_ctx)
+    given = recipe.resolved(chosen), Path(folder), report, say
+    run = NetworkConversion(host, rows, *given, source, units, targets)
+    return run.start(resume, overwrite)
+
+
+# ---- model and data
+
+
+def data_interface(model: LoadedModel) -> ModelInterface:
+    """Return what data have to fit; refuse a model that is not converted on rows."""
+    name, views = model.source, [*model.layers.values()]
+    if model.network:
+        if all(view.exact for view in views):
+            raise UsageError(f"{name} is exact already: there is nothing to convert.")
+        with suppress(UsageError):  # several numbers, each of its own: right answers are not read
+            return interface_of(model)
+        sizes = views[0].sizes.d_in, views[-1].sizes.d_out
+        named = model.input_shape, model.input_names
+        return ModelInterface(*sizes, "unknown", *named, answers=False)
+    content = read_json(Path(name) / CONFIG_NAME) if foreign_keys(Path(name)) else {}
+    if content.get("model_type") in VISION:
+        side, classes = content["image_size"], content.get("id2label", {"0": "0", "1": "1"})
+        shape, names = (content["num_channels"], side, side), tuple(classes.values())
+        sizes = math.prod(shape), len(names)
+        return ModelInterface(*sizes, "classification", shape, None, names, positions=True)
+    if views and views[0].reads == "residual stream":
+        raise UsageError(f"{name} reads text: give some with --text, in the place of --data.")
+    raise UsageError(
+        f"{name} is not MLPs one behind the other, which data convert: its layers are "
+        f"{', '.join([*model.layers][:4])}."
+    )
+
+
+def split(
+    model: LoadedModel, data: Any, reads: ModelInterface, held_out: float | None, seed: int
+) -> tuple[Tensor, Tensor, Tensor | None, str]:
+    """Return rows to fit to, rows that are only measured on, their right answers, and a name."""
+    if isinstance(data, str | Path):
+        data = find_data(model, Path(data), interface=reads)
+    if isinstance(data, ImageDataset):
+        if held_out is not None:
+            raise UsageError("the data set has test images of its own: leave out --held-out.")
+        images = data.train_images.double(), data.test_images.double()
+        return *images, data.test_labels, data.name
+    if not isinstance(data, LabelledData):
+        pair = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
+        x, y = as_array(pair[0]), None if pair[1] is None else as_array(pair[1])
+        data = labelled(x, y, DataOrigin("data", "data", "arrays", len(x), ""), reads)
+    check_enough(len(data.inputs), 2 * JUDGED, "a conversion", "rows")
+    order = torch.randperm(len(data.inputs), generator=stream(seed, ORDER))
+    count = max(1, round(len(order) * (HELD_OUT if held_out is None else held_out)))
+    targets = None if data.targets is None else data.targets[order[:count]]
+    return data.inputs[order[count:]], data.inputs[order[:count]], targets, data.origin.name
+
+
+# ---- layers one behind the other
+
+
+def in_units(layers: list[Layer], mean: Tensor, scale: Tensor, spread: Tensor) -> list[Layer]:
+    """Return layers that read (x − mean) / scale, and give what they give / spread."""
+    *others, last = [reading(layers[0], scale, mean), *layers[1:]]
+    parts = {name: getattr(last, name) for name in ("down", "linear", "constant")}
+    parts = {n: p / spread.view(-1, *[1] * (p.ndim - 1)) for n, p in parts.items() if p is not None}
+    return [*others, replace(last, **parts)]
+
+
+def chain_of(model: LoadedModel, x: Tensor, targets: Tensor | None) -> tuple[Host, Units]:
+    """Return layers one behind the other as a host, in units that suit weights and inputs."""
+    layers: list[Layer] = [view.weights(torch.float64) for view in model.network]
+    x = y = x[: RECIPE.layer_tokens]
+    for name, layer in zip(model.layers, layers, strict=True):
+        y = in_blocks(layer, y)
+        if float(y.std(dim=0).max()) == 0:
+            raise DataError(
+                f"{name} gives the same for all {len(y)} rows: none of its neurons is active. Pass "
+                "inputs in the units that the model was trained on."
+            )
+    last, head = model.network[-1], "" if model.load_report is None else model.load_report.head
+    named = targets is not None and not targets.is_floating_point()
+    several = y.shape[1] > 1 and "sigmoid" not in (head or "") and not ends_in(last)
+    logits = several and (named or last.gives == "logits")
+    # columns of the weights of one size, and inputs of about 1
+    columns = torch.cat([getattr(layers[0], name) for name in layers[0].branches]).norm(dim=0)
+    columns = columns.clamp(min=1e-6 * float(columns.max()))
+    scale, spread = (columns * x.std(dim=0)).square().mean().sqrt() / columns, y.std(dim=0)
+    units = x.mean(dim=0), scale, spread.where((spread > 0) & (not logits), 1.0)
+    layers = in_units(layers, *units)
+    sites = [
+        Site(f"layers.{i}", (str(i),), replace(view, read=lambda one=one: one, dtype=torch.float64))  # type: ignore[misc]
+        for i, (view, one) in enumerate(zip(model.network, layers, strict=True))
+    ]
+    parts = [(f"{one.phi} {name}", part) for one in layers for name, part in vars(one).items()]
+    sha256 = tensors_sha256((name, part) for name, part in parts if isinstance(part, Tensor))
+    module, source = nn.Sequential(*map(PlainLayer, layers)), Path(model.source)
+    notes, gives = ((), "logits") if logits else ((NUMBERS,), "numbers")
+    return Host(module, "", tuple(sites), source, sha256, False, notes, "rows", gives), units  # type: ignore[arg-type]
+
+
+@dataclass(eq=False)
+class NetworkConversion(Conversion):
+    """A conversion on rows of data."""
+
+    source: LoadedModel
+    units: Units | None
+    targets: Tensor | None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        count, at_once = self.mixture.tokens // self.recipe.n_ctx, ROWS // self.recipe.n_ctx or 1
+        self.judged = min(max(2, count // JUDGED), at_once)
+        most = min(self.layer_texts, count - self.judged)
+        self.layer_texts = most - most % at_once if most > at_once else most  # whole batches
+
+    def tables(self) -> dict[str, Tensor]:
+        ((name, x),), hosts = self.mixture.held_out.items(), (self.teacher, self.student)
+        x = x[: max(1, self.recipe.measured_tokens // self.recipe.n_ctx)]
+        return {name: token_table(*hosts, x, self.targets)}
+
+    def save(self) -> str:
+        """Write layers one behind the other as a classifier of ours, in the units of the model."""
+        if self.units is None:
+            return super().save()
+        blocks = [cast(BilinearMLP, self.student.at(site)) for site in self.teacher.sites]
+        mean, scale, spread = self.units
+        layers = [plain_weights(block) for block in blocks]
+        layers = in_units(layers, -mean / scale, 1 / scale, 1 / spread)
+        source, named = self.source, ("input_shape", "input_names", "input_mean", "input_scale")
+        save(
+            classifier_of_layers(cast(list[GLUWeights], layers)).float(),
+            self.folder,
+            overwrite=True,
+            provenance={"converted_from": source.source, "weights_sha256": source.weights_sha256},
+            **{name: getattr(source, name) for name in (*named, "output_names")},
+        )
+        return "bl.load"
