@@ -113,6 +113,8 @@ class Conversion:
         learnt = [*mixture.held_out.values()][: len(mixture.domains)]
         count = max(1, LINE_TOKENS // recipe.n_ctx // len(learnt))
         self.line_texts = torch.cat([texts[:count] for texts in learnt])
+        nats = f"nats per {teacher.unit[:-1]}"
+        self.unit = "squared error" if teacher.gives == "numbers" else nats  # of losses
         self.student = teacher.twin(share=not recipe.unfreeze)
         self.seconds: dict[str, float] = {}
 
@@ -181,12 +183,6 @@ class Conversion:
         if not path.exists():
             write_file(path, json_text(make()).encode())
         return read_json(path)
-
-    @property
-    def unit(self) -> str:
-        """What losses are in."""
-        nats = f"nats per {self.teacher.unit[:-1]}"
-        return "squared error" if self.teacher.gives == "numbers" else nats
 
     def save(self) -> str:
         """Write the model into the folder; return what loads it."""

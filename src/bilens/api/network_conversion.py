@@ -41,7 +41,7 @@ Units = tuple[Tensor, Tensor, Tensor]  # of a network: mean and scale of inputs,
 HELD_OUT = 0.2  # of the rows, where the data have no test part
 JUDGED = 10  # of the other rows, one in so many tells whether training helps a layer
 RECIPE = ConversionRecipe(
-    n_ctx=1, tokens=200_000, layer_steps=300, batch_size=128, learning_rate=1e-3
+    n_ctx=1, tokens=400_000, layer_steps=300, batch_size=128, learning_rate=2e-4
 )
 NUMBERS = "Squared errors are in units of the variance of what the model gives."
 
@@ -188,14 +188,14 @@ def chain_of(model: LoadedModel, x: Tensor, targets: Tensor | None) -> tuple[Hos
     columns = torch.cat([getattr(layers[0], name) for name in layers[0].branches]).norm(dim=0)
     columns = columns.clamp(min=1e-6 * float(columns.max()))
     scale, spread = (columns * x.std(dim=0)).square().mean().sqrt() / columns, y.std(dim=0)
+    parts = [(f"{one.phi} {name}", part) for one in layers for name, part in vars(one).items()]
+    sha256 = tensors_sha256((name, part) for name, part in parts if isinstance(part, Tensor))
     units = x.mean(dim=0), scale, spread.where((spread > 0) & (not logits), 1.0)
     layers = in_units(layers, *units)
     sites = [
         Site(f"layers.{i}", (str(i),), replace(view, read=lambda one=one: one, dtype=torch.float64))  # type: ignore[misc]
         for i, (view, one) in enumerate(zip(model.network, layers, strict=True))
     ]
-    parts = [(f"{one.phi} {name}", part) for one in layers for name, part in vars(one).items()]
-    sha256 = tensors_sha256((name, part) for name, part in parts if isinstance(part, Tensor))
     module, source = nn.Sequential(*map(PlainLayer, layers)), Path(model.source)
     notes, gives = ((), "logits") if logits else ((NUMBERS,), "numbers")
     return Host(module, "", tuple(sites), source, sha256, False, notes, "rows", gives), units  # type: ignore[arg-type]

@@ -185,9 +185,11 @@ def open_host(path: Path) -> Host:
     found, notes = find_model(path), []
     packed = found.suffix == ".gguf"
     if packed or foreign_keys(found) & {"model_type", "architectures"}:
-        if not packed:
-            refuse_config(found / CONFIG_NAME, read_json(found / CONFIG_NAME))
-        module = from_transformers(class_at(found), found, dtype=torch.float32)
+        content = {} if packed else read_json(found / CONFIG_NAME)
+        refuse_config(found / CONFIG_NAME, content)
+        own = content.get("model_type") in ENCODERS + VISION and content.get("architectures")
+        auto = own[0] if own else "AutoModelForCausalLM"
+        module = from_transformers(auto, found, dtype=torch.float32)
         if packed and hasattr(module.config, "quantization_config"):
             del module.config.quantization_config  # of the file, and no more of the weights
         host = host_of(module, found, file_sha256(found) if packed else folder_sha256(found))
@@ -201,13 +203,6 @@ def open_host(path: Path) -> Host:
     if getattr(host.config, "tie_word_embeddings", False) or getattr(host.config, "tied", False):
         notes.append("Embedding and unembedding are one tensor, and stay so.")
     return replace(host, notes=tuple(notes))
-
-
-def class_at(path: Path) -> str:
-    """Return the class of transformers that reads a model: of an encoder its own."""
-    content = {} if path.is_file() else read_json(path / CONFIG_NAME)
-    own = content.get("architectures") if content.get("model_type") in ENCODERS + VISION else None
-    return str(own[0]) if own else "AutoModelForCausalLM"
 
 
 def from_transformers(auto: str, path: Path, **options: Any) -> Any:

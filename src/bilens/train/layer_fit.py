@@ -168,8 +168,9 @@ def convert_layers(
     many blocks are fitted at a time, in threads, on the stream of the teacher.
     """
     device = device_of(host.module)
-    parts = texts if host.unit == "rows" else (*texts, first_tokens(texts[0]))
-    walks = [Walk(host, part, max(1, ROWS // part.shape[1])) for part in parts if len(part)]
+    parts = [(part, recipe.n_ctx) for part in texts]
+    parts += [(first_tokens(texts[0]), 1)] if host.unit == "tokens" else []
+    walks = [Walk(host, part, max(1, ROWS // length)) for part, length in parts if len(part)]
     known = {site.name: folder / f"{site.name}.safetensors" for site in host.sites}
     count, together = max(chosen, default=-1) + 1, recipe.parallel or 1
     for first in range(0, count, together):

@@ -1,0 +1,63 @@
+"""`bilens convert --to bilinear --data`: a file becomes one exact map; idle options are refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+import bilens as bl
+from bilens.nn import BilinearClassifier
+from builders import randn
+from commands import USAGE, Shell, assert_one_line
+from io_mapped import chain, poisoned, write
+
+X = randn(300, 4, seed=9)
+
+
+def test_one_hidden_layer_becomes_one_exact_map_with_exact_radii(
+    bilens: Shell, tmp_path: Path
+) -> None:
+    path, data = write(tmp_path, chain(4, 6, 3)), tmp_path / "x.npz"
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    net.load_state_dict(chain(4, 6, 3))
+    net.double()
+    labels = net(X.double()).argmax(dim=1)
+    np.savez(data, x=X.numpy(), y=labels.numpy())
+    out, line = tmp_path / "out", ["--to", "bilinear", "--activation", "relu", "--data", data]
+    result = bilens("convert", path, *line, "--tokens", 30_000, "--out", out)
+    assert "1 MLPs are bilinear" in result.out
+    assert "accuracy 1.0000 → " in result.out
+    found = json.loads((out / "conversion.json").read_text())
+    (domain,), (before,) = found["domains"], found["after_layers"]
+    assert (found["unit"], domain["texts"], domain["tokens"]) == ("nats per row", 60, 60)
+    assert domain["kl"] < before["kl"]
+    assert domain["accuracy"] > 0.85
+    assert found["loaded_by"] == "bl.load"
+    model = bl.load(out)
+    assert [view.exact for view in model.layers.values()] == [True]
+    assert isinstance(model.module, BilinearClassifier)
+    f = model.module.double().quadratic_map().detach()
+    x, y = X.double(), f(X.double())
+    assert (y.softmax(1) - net(X.double()).softmax(1)).abs().mean() < 0.05
+    record = bl.certify.l2_radius(f, x[:20], y[:20].argmax(dim=1))
+    assert torch.all(record.radius > 0)
+    beyond = x[:20] + (record.example - x[:20]) * 1.001
+    assert not torch.any(f(beyond).argmax(dim=1) == y[:20].argmax(dim=1))
+    assert torch.allclose(bl.attribute(f, x[:3]).sum(-1), y[:3] - f(0 * x[:3]), atol=1e-9)
+
+
+def test_the_command_refuses_options_that_do_nothing(bilens: Shell, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", X.numpy())
+    path, data = write(tmp_path, chain(4, 6, 3)), ["--data", tmp_path / "x.npy"]
+    line = ["convert", path, "--to", "bilinear", "--out", tmp_path / "out"]
+    assert_one_line(bilens(*line), USAGE, ["--text", "--data"])
+    activation = ["--activation", "relu"]
+    assert_one_line(bilens(*line, *activation), USAGE, ["--activation: only with --data"])
+    text = [*activation, *data, "--text", "a.txt", "--context-length", 8]
+    words = ["--text, --context-length: only with text in the place of --data"]
+    assert_one_line(bilens(*line, *text), USAGE, words)
+    poisoned_path = write(tmp_path, poisoned(chain(4, 6, 3)), "nan.safetensors")
+    result = bilens("convert", poisoned_path, *line[2:], *activation, *data)
+    assert "NaN" in result.error()
