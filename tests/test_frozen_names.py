@@ -25,7 +25,7 @@ PUBLIC = names_of(
     "QuadraticMap, RSquared, RotationNull, SignificantEigenvalues, Status, Subspace, "
     "TopInteractions, TraceReport, activation_moments, attack_model, attribute, "
     "attribute_to_background, audit, centred_directions, certify, certify_model, "
-    "contrast_direction, cp_decompose, direct_interactions, dual_expression, effective_rank, "
+    "contrast_direction, convert_network, cp_decompose, direct_interactions, dual_expression, effective_rank, "
     "eigendecompose, eigendecompose_all, export_sae, from_module, from_sklearn, gaussian_moments, "
     "hosvd, interaction_submatrix, layer_inputs, load, localisation, match_eigenvectors, nn, "
     "pairwise_interactions, plan_eigendecomposition, quadratic_fit, quantise, raw_directions, "
