@@ -61,6 +61,8 @@ SIGNATURES = {
     "CertificateReport": "document",
     "ConversionReport": "document",
     "TraceReport": "document",
+    "convert_network": "model, data, folder, recipe=None, held_out=None, *, resume=False, "
+    "overwrite=False, device='auto', report=None, say=None",
     "trace": "model, layer, *, input_sae=None, output_sae=None, corpus=None, tokenizer=None, "
     "latents=None, toward=(), outputs=5, pairs=8, features=8, top=20, tokens=16384, seed=0",
     "BilinearTensor": "down, left, right",

@@ -235,7 +235,7 @@ class Conversion:
             return
         guess = math.log(self.teacher.config.vocab_size)
         for name, texts in self.mixture.held_out.items():
-            loss = float(text_losses(self.teacher, self.teacher, texts[:KNOWN_TEXTS]).mean())
+            loss = float(text_losses(self.teacher, texts[:KNOWN_TEXTS]).mean())
             if loss > CHANCE * guess:
                 raise DataError(
                     f"{name}: the teacher's loss is {loss:.2f} nats per token, a guess has "
@@ -267,12 +267,12 @@ class Conversion:
     def swap_in_costs(self) -> dict[str, Any]:
         """Return block → nats that it alone adds to the teacher, and the standard error of that."""
         teacher, costs = self.teacher, dict[str, Any]()
-        before = text_losses(teacher, teacher, self.line_texts)
+        before = text_losses(teacher, self.line_texts)
         for block in self.chosen:
             alone = self.teacher.twin()
             sites = [site for site in alone.sites if site.block == block]
             alone.replace({site.name: self.student.at(site) for site in sites})
-            added = text_losses(teacher, alone, self.line_texts) - before
+            added = text_losses(alone, self.line_texts, teacher) - before
             costs[str(block)] = cost, _ = float(added.mean()), error_of(added)
             self.report("swap-in cost", len(costs), len(self.chosen), f"{cost:+.4f}")
         return costs
@@ -350,6 +350,6 @@ class Conversion:
         for parameter in rounded.module.requires_grad_(False).parameters():
             parameter.copy_(parameter.bfloat16())
         exact, stored = (
-            text_losses(self.student, x, self.line_texts) for x in (self.student, rounded)
+            text_losses(x, self.line_texts, self.student) for x in (self.student, rounded)
         )
         return float((stored - exact).mean())

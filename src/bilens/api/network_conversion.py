@@ -50,14 +50,14 @@ def convert_network(
     model: Any,
     data: Any,
     folder: str | Path,
-    recipe: ConversionRecipe = RECIPE,
+    recipe: ConversionRecipe | None = None,
     held_out: float | None = None,
     *,
     resume: bool = False,
     overwrite: bool = False,
     device: Device = "auto",
-    report: Report = silent,
-    say: Callable[[str], None] = silent,
+    report: Report | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Replace the hidden layers of a network by bilinear ones; return what came of it, as JSON.
 
@@ -72,7 +72,7 @@ def convert_network(
         data: inputs (rows, in), such a pair with right answers, which measure alone, a path, or
             an `ImageDataset`, whose test images are held out.
         folder: for the result: one layer is one exact map, several are a network of exact ones.
-        recipe: `tokens` are rows.
+        recipe: `tokens` are rows; None learns from 400,000.
         held_out: share of rows that are measured on and nothing is fitted to; None is a fifth.
         resume: go on with the run in the folder, to the same bits on the CPU.
         overwrite: replace it.
@@ -84,7 +84,7 @@ def convert_network(
     Raises: UsageError for a model that is neither, or exact already; DataError for too few rows,
         NaN, or a layer that is never active; ShapeError for rows that do not fit.
     """
-    chosen = find_device(device)
+    chosen, recipe = find_device(device), recipe or RECIPE
     source = load(model) if isinstance(model, str | Path) else opened(model)
     reads = data_interface(source)
     fitted, measured, targets, name = split(source, data, reads, held_out, recipe.seed)
@@ -103,7 +103,7 @@ def convert_network(
         targets = (targets / units[2]).float() if units and len(units[2]) == 1 else None
     host.module.to(chosen)
     rows = Rows(fitted, measured, name, recipe.seed, recipe.n_ctx)
-    given = recipe.resolved(chosen), Path(folder), report, say
+    given = recipe.resolved(chosen), Path(folder), report or silent, say or silent
     run = NetworkConversion(host, rows, *given, source, units, targets)
     return run.start(resume, overwrite)
 
@@ -216,9 +216,9 @@ class NetworkConversion(Conversion):
         most = min(self.layer_texts, count - self.judged)
         self.layer_texts = most - most % at_once if most > at_once else most  # whole batches
 
-    def tables(self) -> dict[str, Tensor]:
+    def tables(self, most: int | None = None) -> dict[str, Tensor]:
         ((name, x),), hosts = self.mixture.held_out.items(), (self.teacher, self.student)
-        x = x[: max(1, self.recipe.measured_tokens // self.recipe.n_ctx)]
+        x = x[: max(1, (most or self.recipe.measured_tokens) // self.recipe.n_ctx)]
         return {name: token_table(*hosts, x, self.targets)}
 
     def save(self) -> str:

@@ -203,10 +203,10 @@ def errors(theirs: Tensor, ours: Tensor, answers: Tensor | None) -> list[Tensor]
 
 
 @torch.no_grad()
-def text_losses(teacher: Host, host: Host, texts: Tensor) -> Tensor:
+def text_losses(host: Host, texts: Tensor, teacher: Host | None = None) -> Tensor:
     """Return the mean loss of each text, (texts,) float64."""
-    if teacher.gives != "next tokens":
-        return token_table(teacher, host, texts)[..., 1].mean(dim=1)
+    if host.gives != "next tokens":
+        return token_table(teacher or host, host, texts)[..., 1].mean(dim=1)
     rows = texts.to(device_of(host.module))
     found = [functional.cross_entropy(host.logits(x[None])[0, :-1].float(), x[1:]) for x in rows]
     return torch.stack(found).double().cpu()
